@@ -1,0 +1,90 @@
+"""
+Operations in, results out: single calls and bulk runs over one client's pipeline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, Unpack
+
+import msgspec
+
+from adapty_async._codec import Wire, decode, encode
+from adapty_async._limits import Pacer
+from adapty_async._operation import Operation, Request
+from adapty_async._pipeline import Layers, build
+from adapty_async.bulk import BulkOptions, BulkRun, Engine, Items, run_calls, settings_from
+from adapty_async.config import RetryPolicy, positive
+from adapty_async.errors import AdaptyError
+
+__all__ = ("CallOptions", "Caller")
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+
+class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What may differ between calls over the same connections.
+
+    Attributes:
+        timeout: seconds for one attempt.
+    """
+
+    wire: Wire
+    retry: RetryPolicy
+    timeout: float
+
+    def __post_init__(self) -> None:
+        positive("timeout", self.timeout)
+
+
+class Caller:
+    """
+    Makes calls with one set of options; what resources are given to work with.
+    """
+
+    def __init__(self, layers: Layers, options: CallOptions) -> None:
+        self.layers = layers
+        self.options = options
+        self._send = build(layers, options.retry)
+
+    async def execute(self, operation: Operation[ResultT]) -> ResultT:
+        """
+        Send one operation and return its result.
+        """
+        request = self._encode(operation)
+        request.tally.deadline = self.layers.timing.clock() + request.allowance
+        response = await self._send(request)
+        try:
+            return decode(operation, response)
+        except AdaptyError as error:
+            error.attempts = request.tally.attempts
+            raise
+
+    def bulk(
+        self,
+        items: Items[ItemT],
+        build_operation: Callable[[ItemT], Operation[ResultT]],
+        /,
+        **options: Unpack[BulkOptions[ItemT, ResultT]],
+    ) -> BulkRun[ItemT, ResultT]:
+        """
+        Make a run that sends one operation for each item.
+        """
+        settings = settings_from(options)
+        send = self._send
+        rate = options.get("rate")
+        if rate is not None:
+            pacer = Pacer(positive("rate", rate), None, self.layers.timing.clock)
+            pacers = (*self.layers.pacers, pacer)
+            layers = msgspec.structs.replace(self.layers, pacers=pacers)
+            send = build(layers, self.options.retry)
+        engine = Engine(self._encode, send, self.layers.timing.clock)
+        return run_calls(items, build_operation, engine, settings)
+
+    def _encode(self, operation: Operation[Any]) -> Request:
+        options = self.options
+        return encode(
+            operation, options.wire, timeout=options.timeout, allowance=options.retry.deadline
+        )

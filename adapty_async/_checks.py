@@ -1,0 +1,287 @@
+"""
+The rules a value must keep before it is sent: small checks, and the structs that run them.
+
+A check takes a field's name and its value, and raises `InvalidInputError` naming both the field and
+the rule, never the value.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from adapty_async.errors import InvalidInputError
+
+__all__ = (
+    "AttributeRules",
+    "Check",
+    "Maybe",
+    "PrivateStruct",
+    "RequestStruct",
+    "boolean",
+    "clean_attributes",
+    "country_code",
+    "day",
+    "decimal_text",
+    "email_address",
+    "header_value",
+    "instance_of",
+    "instant",
+    "matching",
+    "nullable",
+    "one_of",
+    "text",
+)
+
+T = TypeVar("T")
+Check: TypeAlias = Callable[[str, Any], None]
+Maybe: TypeAlias = T | UnsetType
+"""
+A field that is left out of the JSON when it is UNSET.
+"""
+
+_HEADER_BYTES = 1024
+_INSTANT = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?"
+    r"([Zz]|[+-][0-9]{2}:?[0-9]{2})"
+)
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+class PrivateStruct(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The base of structs that hold personal data: its repr says which fields are set, not to what.
+    """
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}=…' for name in self._filled())})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [(name, "…") for name in self._filled()]
+
+    def _filled(self) -> list[str]:
+        values = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        return [name for name, value in values if value is not UNSET and value is not None]
+
+
+class RequestStruct(PrivateStruct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    The base of structs that callers fill in: every field that is set is checked by its rule.
+    """
+
+    rules: ClassVar[Mapping[str, Check]] = {}
+
+    def __post_init__(self) -> None:
+        for field, check in self.rules.items():
+            value = getattr(self, field)
+            if value is not UNSET:
+                check(field, value)
+
+
+def text(field: str, value: Any) -> None:
+    """
+    Demand text that is not empty and can be encoded.
+    """
+    if not isinstance(value, str):
+        raise InvalidInputError(field, f"must be text, not {type(value).__name__}")
+    if not value:
+        raise InvalidInputError(field, "must not be empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidInputError(field, "must not contain lone surrogates") from None
+
+
+def boolean(field: str, value: Any) -> None:
+    """
+    Demand True or False.
+    """
+    if not isinstance(value, bool):
+        raise InvalidInputError(field, f"must be True or False, not {type(value).__name__}")
+
+
+def nullable(check: Check) -> Check:
+    """
+    Make a check that also lets None pass.
+    """
+
+    def check_unless_none(field: str, value: Any) -> None:
+        if value is not None:
+            check(field, value)
+
+    return check_unless_none
+
+
+def one_of(*allowed: str) -> Check:
+    """
+    Make a check for an open list of words.
+    """
+
+    def check(field: str, value: Any) -> None:
+        if value not in allowed:
+            raise InvalidInputError(field, f"must be one of {', '.join(allowed)}")
+
+    return check
+
+
+def instance_of(struct: type[msgspec.Struct]) -> Check:
+    """
+    Make a check for a nested struct.
+    """
+
+    def check(field: str, value: Any) -> None:
+        if not isinstance(value, struct):
+            raise InvalidInputError(field, f"must be a {struct.__name__}")
+
+    return check
+
+
+def matching(pattern: str, rule: str) -> Check:
+    """
+    Make a check for text of a given form.
+    """
+    compiled = re.compile(pattern)
+
+    def check(field: str, value: Any) -> None:
+        text(field, value)
+        if not compiled.fullmatch(value):
+            raise InvalidInputError(field, rule)
+
+    return check
+
+
+country_code = matching(
+    r"[A-Z]{2}", "must be two upper-case letters (ISO 3166-1 alpha-2), such as US"
+)
+decimal_text = matching(r"-?[0-9]+(\.[0-9]+)?", "must be a decimal number as text, such as '9.99'")
+email_address = matching(
+    r"[^\s@\x00-\x1f\x7f]+@[^\s@\x00-\x1f\x7f]+",
+    "must be an e-mail address: one @ with text around it, no blanks",
+)
+
+
+def instant(field: str, value: Any) -> None:
+    """
+    Demand a point in time: an aware datetime, or an ISO 8601 string with its offset.
+    """
+    if isinstance(value, dt.datetime):
+        if value.utcoffset() is None:
+            raise InvalidInputError(field, "must be a datetime with a time zone, not a naive one")
+        return
+    text(field, value)
+    _demand_iso(
+        field,
+        value,
+        _INSTANT,
+        "must be a datetime, or ISO 8601 text with its offset, such as 2026-06-01T10:30:00Z",
+    )
+
+
+def day(field: str, value: Any) -> None:
+    """
+    Demand a calendar day: a date, or an ISO 8601 string.
+    """
+    rule = "must be a date, or ISO 8601 text such as 1990-05-21"
+    if isinstance(value, dt.datetime):
+        raise InvalidInputError(field, f"{rule}, without a time")
+    if isinstance(value, dt.date):
+        return
+    text(field, value)
+    _demand_iso(field, value, _DAY, rule)
+
+
+def _demand_iso(field: str, value: str, form: re.Pattern[str], rule: str) -> None:
+    try:
+        known = form.fullmatch(value) and dt.datetime.fromisoformat(value.upper())
+    except ValueError:  # of the right form, but no such day or hour
+        known = None
+    if not known:
+        raise InvalidInputError(field, rule)
+
+
+def header_value(field: str, value: Any, *, encoding: str) -> None:
+    """
+    Demand an id that reaches the server unchanged when it travels in a header.
+
+    Servers trim blanks around a header's value, and would then act on another profile; what they
+    make of bytes that are not ASCII is not documented.
+    """
+    text(field, value)
+    if any(ord(char) < 32 or 127 <= ord(char) < 160 for char in value):
+        raise InvalidInputError(field, "must not contain control characters or line breaks")
+    if value != value.strip():
+        raise InvalidInputError(field, "must not begin or end with a blank")
+    if not value.isascii() and encoding == "ascii":
+        raise InvalidInputError(
+            field, 'must be ASCII, unless the client is made with id_encoding="utf-8"'
+        )
+    if len(value.encode()) > _HEADER_BYTES:
+        raise InvalidInputError(field, f"must not be longer than {_HEADER_BYTES} bytes")
+
+
+class AttributeRules(msgspec.Struct, frozen=True):
+    """
+    What an API allows in custom attributes; None where it states no limit.
+
+    Attributes:
+        entries: how many attributes.
+        value: how many characters in a value.
+        key: the form of a key, with its description.
+        deletes: None or "" as a value deletes the attribute.
+    """
+
+    entries: int | None = None
+    value: int | None = None
+    key: tuple[str, str] | None = None
+    deletes: bool = False
+
+
+def clean_attributes(rules: AttributeRules) -> Check:
+    """
+    Make a check for a dict of custom attributes.
+    """
+
+    def check(field: str, value: Any) -> None:
+        if not isinstance(value, dict):
+            raise InvalidInputError(field, f"must be a dict, not {type(value).__name__}")
+        if rules.entries is not None and not 1 <= len(value) <= rules.entries:
+            raise InvalidInputError(field, f"must have 1 to {rules.entries} entries")
+        for key, entry in value.items():
+            _demand_key(field, key, rules)
+            _demand_value(f"{field}.{key}", entry, rules)
+
+    return check
+
+
+def _demand_key(field: str, key: Any, rules: AttributeRules) -> None:
+    text(f"{field} key", key)
+    if rules.key is not None and not re.fullmatch(rules.key[0], key):
+        raise InvalidInputError(f"{field}.{key}", rules.key[1])
+
+
+def _demand_value(field: str, value: Any, rules: AttributeRules) -> None:
+    if value is None or value == "":
+        if not rules.deletes:
+            raise InvalidInputError(field, "must not be empty")
+    elif isinstance(value, str):
+        text(field, value)
+    elif isinstance(value, int | float):
+        _demand_number(field, value)
+    else:
+        raise InvalidInputError(field, f"must be text or a number, not {type(value).__name__}")
+    if rules.value is not None and value is not None and len(str(value)) > rules.value:
+        raise InvalidInputError(field, f"must not be longer than {rules.value} characters")
+
+
+def _demand_number(field: str, value: float) -> None:
+    if isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise InvalidInputError(field, "must fit into 64 bits")
+    elif not math.isfinite(value):
+        raise InvalidInputError(field, "must be a finite number")

@@ -1,0 +1,308 @@
+"""
+Between values and bytes, without any I/O: operations to requests, answers to results or errors.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from adapty_async._checks import header_value
+from adapty_async._operation import Operation, Request, Response, Tally
+from adapty_async.errors import (
+    ApiError,
+    AuthenticationError,
+    ConflictError,
+    DecodeError,
+    ErrorItem,
+    NotFoundError,
+    RateLimitError,
+    RequestRejectedError,
+    ServerError,
+)
+
+__all__ = (
+    "Wire",
+    "data_decoder",
+    "decode",
+    "encode",
+    "error_from",
+    "no_result",
+    "parse_retry_after",
+)
+
+ResultT = TypeVar("ResultT")
+
+_KEPT_BODY = 64 * 1024
+_HTML = re.compile(rb"\s*<", re.IGNORECASE)
+_SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,10})?")
+
+_BY_CODE: Mapping[str, type[ApiError]] = {
+    "not_authenticated": AuthenticationError,
+    "unauthorized": AuthenticationError,
+    "secret_key_does_not_exist_error": AuthenticationError,
+    "profile_does_not_exist": NotFoundError,
+    "profile_not_found": NotFoundError,
+    "profile_not_found_error": NotFoundError,
+    "paywall_does_not_exist": NotFoundError,
+    "feature_not_enabled": RequestRejectedError,
+    "rate_limited": RateLimitError,
+}
+"""
+What an error code means, whatever status it comes with: Adapty answers both 400 and 404 for a
+profile that is missing, and 401 as well as 403 for a key. Codes that are not here are many, and
+are judged by their status.
+"""
+
+_BY_STATUS: Mapping[int, type[ApiError]] = {
+    401: AuthenticationError,
+    403: AuthenticationError,
+    404: NotFoundError,
+    409: ConflictError,
+    410: NotFoundError,
+    429: RateLimitError,
+}
+
+_ONLY_FROM_THE_API = frozenset({403, 404, 410})
+"""
+Statuses that a gateway, a firewall or a wrong address answers just as well: without one of the
+API's own bodies they say nothing about a key or a profile.
+"""
+
+
+class Wire(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What all requests of a client share; the headers hold its key.
+    """
+
+    origin: str
+    headers: Mapping[str, str]
+    id_encoding: str = "ascii"
+
+    def __repr__(self) -> str:
+        return f"Wire({self.origin})"
+
+
+def encode(operation: Operation[Any], wire: Wire, *, timeout: float, allowance: float) -> Request:
+    """
+    Turn an operation into the request that is sent for it.
+
+    Raises:
+        InvalidInputError: a header of the operation cannot be sent as it is.
+    """
+    endpoint = operation.endpoint
+    headers = wire.headers
+    if operation.headers:
+        headers = {**headers}
+        for name, value in operation.headers:
+            header_value(_field_of(name), value, encoding=wire.id_encoding)
+            headers[name] = value
+
+    return Request(
+        operation=endpoint.name,
+        method=endpoint.method,
+        url=wire.origin + endpoint.path,
+        headers=headers,
+        body=None if operation.body is None else endpoint.encode(operation.body),
+        replay=endpoint.replay,
+        bucket=endpoint.bucket,
+        erases=endpoint.erases,
+        timeout=timeout,
+        allowance=allowance,
+        tally=Tally(),
+    )
+
+
+def _field_of(header: str) -> str:
+    return header.removeprefix("adapty-").replace("-", "_")
+
+
+def decode(operation: Operation[ResultT], response: Response) -> ResultT:
+    """
+    Read the result out of a successful answer.
+
+    Raises:
+        DecodeError: the body is not what the endpoint answers.
+    """
+    body = response.body
+    try:
+        if _HTML.match(body):
+            raise ValueError("a page, not the API's JSON")
+        return operation.endpoint.decode(body)
+    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+        failure = DecodeError(
+            f"status {response.status}, unreadable answer ({_safe(error)})",
+            operation=operation.endpoint.name,
+            status=response.status,
+        )
+        failure.body = body[:_KEPT_BODY]
+        raise failure from None
+
+
+def _safe(error: Exception) -> str:
+    """
+    Name what could not be read without quoting it.
+    """
+    text = str(error)
+    return (
+        text if isinstance(error, msgspec.ValidationError) and "$" in text else type(error).__name__
+    )
+
+
+def no_result(_body: bytes) -> None:
+    """
+    Read nothing: the status was the whole answer.
+    """
+
+
+class _Envelope(msgspec.Struct):
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+def data_decoder(
+    result: type[ResultT], dec_hook: Callable[[type, Any], Any] | None = None
+) -> Callable[[bytes], ResultT]:
+    """
+    Make a decoder for an object that stands alone or under ``data``; nothing reads as ``{}``.
+    """
+    envelope = msgspec.json.Decoder(_Envelope)
+    plain = msgspec.json.Decoder(result, dec_hook=dec_hook)
+
+    def decode_data(body: bytes) -> ResultT:
+        if not body:
+            return plain.decode(b"{}")
+        inner = envelope.decode(body).data
+        if inner is msgspec.UNSET:
+            return plain.decode(body)
+        return plain.decode(b"{}" if bytes(inner) == b"null" else inner)
+
+    return decode_data
+
+
+def error_from(operation: str, response: Response) -> ApiError:
+    """
+    Turn an answer that is not a success into the error for it.
+    """
+    recognised, code, items = _read_error_body(response.body)
+    kind = _error_class(response.status, code, recognised=recognised)
+    error = kind(
+        _summary(response, recognised=recognised), operation=operation, status=response.status
+    )
+    error.error_code = code
+    error.errors = items
+    error.recognised = recognised
+    error.request_id = response.headers.get("Request-Id") or response.headers.get("X-Request-Id")
+    error.retry_after = parse_retry_after(
+        response.headers.get("Retry-After"), response.headers.get("Date")
+    )
+    error.body = response.body[:_KEPT_BODY]
+    return error
+
+
+def _summary(response: Response, *, recognised: bool) -> str:
+    if 300 <= response.status < 400:
+        return f"status {response.status}, a redirect, which is not followed: check base_url"
+    if response.status == 404 and not recognised:
+        return "status 404, not from the API: check base_url"
+    return f"status {response.status}"
+
+
+def _error_class(status: int, code: str | None, *, recognised: bool) -> type[ApiError]:
+    by_code = _BY_CODE.get(code or "")
+    if by_code is not None:
+        return by_code
+    if status >= 500:
+        return ServerError
+    if status in _ONLY_FROM_THE_API and not recognised:
+        return RequestRejectedError
+    return _BY_STATUS.get(status, RequestRejectedError)
+
+
+def _read_error_body(body: bytes) -> tuple[bool, str | None, tuple[ErrorItem, ...]]:
+    """
+    Read any of the shapes of Adapty's error bodies: whether it is one, its code and its entries.
+    """
+    try:
+        content = msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        return False, None, ()
+    if not isinstance(content, dict) or not content.keys() & {"errors", "error_code"}:
+        return False, None, ()
+    items = tuple(_error_items(content.get("errors")))
+    code = _text(content.get("error_code")) or next(
+        (item.error_code for item in items if item.error_code), None
+    )
+    return True, code, items
+
+
+def _error_items(errors: Any) -> list[ErrorItem]:
+    if isinstance(errors, dict):  # {field: [text, …]}
+        return [
+            ErrorItem(_words(texts), field_name=field_name) for field_name, texts in errors.items()
+        ]
+    if isinstance(errors, list):
+        return [_error_item(entry) for entry in errors]
+    return []
+
+
+def _error_item(entry: Any) -> ErrorItem:
+    if not isinstance(entry, dict):
+        return ErrorItem(_words(entry))
+    source = entry.get("source")
+    if isinstance(source, dict):  # JSON:API: {"pointer": "/data/attributes/field"}
+        source = (_text(source.get("pointer")) or "").rpartition("/")[2]
+    return ErrorItem(
+        _words(entry.get("message") or entry.get("detail") or entry.get("errors")),
+        error_code=_text(entry.get("error_code")),
+        status_code=_status(entry.get("status_code") or entry.get("status")),
+        field_name=_text(entry.get("field_name")) or _text(source),
+    )
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _status(value: Any) -> int | None:
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _words(value: Any) -> str:
+    return "; ".join(map(str, value)) if isinstance(value, list) else str(value or "")
+
+
+def parse_retry_after(value: str | None, date: str | None = None) -> float | None:
+    """
+    Read a ``Retry-After`` header: seconds from now, or None if it says nothing usable.
+
+    Whole or decimal seconds and HTTP dates are understood; a date is compared with the answer's
+    own ``Date``, so that a clock that is wrong on either side does not matter. A time in the past
+    is 0; negative numbers, exponents and words are ignored.
+
+    Source: https://www.rfc-editor.org/rfc/rfc9110#field.retry-after
+    """
+    if not value:
+        return None
+    value = value.strip()
+    if _SECONDS.fullmatch(value):
+        return float(value)
+    until = _timestamp(value)
+    if until is None:
+        return None
+    now = _timestamp(date)
+    return max(0.0, until - (time.time() if now is None else now))
+
+
+def _timestamp(value: str | None) -> float | None:
+    try:
+        return email.utils.parsedate_to_datetime(value or "").timestamp()
+    except (TypeError, ValueError, IndexError, OverflowError, OSError):
+        return None

@@ -1,0 +1,152 @@
+"""
+The values a call is made of, from what the caller wants to what came back. No behaviour.
+
+An `Endpoint` is one row of an API's table. An `Operation` is a row plus a caller's values. Encoding
+gives a `Request`, the transport turns that into a `Response`, and everything in between is a
+function from the one to the other: a `Send`.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+
+import msgspec
+
+__all__ = ("Endpoint", "Execute", "Operation", "Replay", "Request", "Response", "Send", "Tally")
+
+ResultT = TypeVar("ResultT")
+
+
+class Replay(enum.StrEnum):
+    """
+    When a request may be sent again; a property of the endpoint, never of the HTTP method.
+    """
+
+    ALWAYS = "always"
+    """
+    A repeat changes nothing more.
+    """
+    WITH_KEY = "with_key"
+    """
+    Safe, since all attempts carry the same idempotency key.
+    """
+    IF_UNSENT = "if_unsent"
+    """
+    Only when the request was surely not processed.
+    """
+
+
+class Response(msgspec.Struct, frozen=True):
+    """
+    What the server answered: the status, the headers (names in any case) and the whole body.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"Response({self.status}, {len(self.body)} bytes)"
+
+
+class Endpoint(msgspec.Struct, Generic[ResultT], frozen=True, kw_only=True):
+    """
+    One row of an API's table.
+
+    Attributes:
+        name: how the call is named in errors, events and logs.
+        method: the HTTP method.
+        path: the path below the origin; Adapty's paths end with a slash.
+        docs: the page that documents it.
+        replay: when it may be sent again.
+        bucket: what the server counts its requests under.
+        decode: the body of a successful answer to the result.
+        encode: the operation's body to bytes.
+        erases: the operation deletes, so "not found" after a lost answer means that it worked.
+    """
+
+    name: str
+    method: str
+    path: str
+    docs: str
+    replay: Replay
+    bucket: str
+    decode: Callable[[bytes], ResultT]
+    encode: Callable[[Any], bytes] = msgspec.json.encode
+    erases: bool = False
+
+
+class Operation(msgspec.Struct, Generic[ResultT], frozen=True):
+    """
+    A call that has not been made yet: its endpoint and the caller's values.
+
+    Attributes:
+        endpoint: the row.
+        headers: what the call adds to the client's headers, such as the profile's identity.
+        body: what is encoded as the JSON body; None sends none.
+    """
+
+    endpoint: Endpoint[ResultT]
+    headers: tuple[tuple[str, str], ...] = ()
+    body: Any = None
+
+    def __repr__(self) -> str:
+        return f"Operation({self.endpoint.name})"
+
+
+class Tally(msgspec.Struct):
+    """
+    What happened to one call so far; the one part of a request that changes.
+
+    Attributes:
+        attempts: requests sent.
+        throttled: how many of them were answered 429.
+        deadline: when the call must be over, on the client's clock; infinite until it begins.
+    """
+
+    attempts: int = 0
+    throttled: int = 0
+    deadline: float = math.inf
+
+
+class Request(msgspec.Struct, kw_only=True, frozen=True):
+    """
+    A call as bytes, with what the layers on its way need to know.
+
+    Attributes:
+        timeout: seconds for one attempt.
+        allowance: seconds for the whole call.
+        tally: what happened so far, shared by all attempts.
+    """
+
+    operation: str
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes | None
+    replay: Replay
+    bucket: str
+    erases: bool
+    timeout: float
+    allowance: float
+    tally: Tally
+
+    def __repr__(self) -> str:
+        return f"Request({self.operation})"
+
+
+Send: TypeAlias = Callable[[Request], Awaitable[Response]]
+
+
+class Execute(Protocol):
+    """
+    What a resource needs to offer single calls.
+    """
+
+    def __call__(self, operation: Operation[ResultT], /) -> Awaitable[ResultT]:
+        """
+        Send the operation and return its result.
+        """

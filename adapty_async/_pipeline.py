@@ -1,0 +1,98 @@
+"""
+The way of a call: layers, each a `Send` around a `Send`, none of which knows its neighbour.
+
+observe → retry → limit → check → transport. Checking is inside retrying, so there is one path for
+repeats; limits are inside it too, so every attempt takes a place and none is held while waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from adapty_async._codec import error_from
+from adapty_async._events import CallEnded, CallStarted, Hook
+from adapty_async._limits import Pacer, limit
+from adapty_async._loop_local import LoopLocal
+from adapty_async._operation import Request, Response, Send
+from adapty_async._retry import Timing, retry
+from adapty_async.config import RetryPolicy
+from adapty_async.errors import AdaptyError
+
+__all__ = ("Layers", "build", "check", "observe")
+
+
+class Layers(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What the layers of one client are made of.
+
+    Attributes:
+        pacers: every attempt takes its turn at each of them.
+        slots: the requests in flight, per event loop.
+    """
+
+    transport: Send
+    slots: LoopLocal[asyncio.Semaphore]
+    timing: Timing
+    pacers: tuple[Pacer, ...] = ()
+    hooks: tuple[Hook, ...] = ()
+
+
+def build(layers: Layers, policy: RetryPolicy) -> Send:
+    """
+    Compose the layers into one function from a request to a successful response.
+    """
+    timing = layers.timing
+    send = check(layers.transport)
+    send = limit(send, layers.slots, layers.pacers, timing.clock, timing.sleep)
+    send = retry(send, policy, timing, layers.hooks)
+    return observe(send, layers.hooks, timing.clock) if layers.hooks else send
+
+
+def check(send: Send) -> Send:
+    """
+    Count attempts, and turn answers that are not a success into errors.
+    """
+
+    async def send_checked(request: Request) -> Response:
+        request.tally.attempts += 1
+        response = await send(request)
+        if 200 <= response.status < 300:
+            return response
+        if response.status == 429:
+            request.tally.throttled += 1
+        raise error_from(request.operation, response)
+
+    return send_checked
+
+
+def observe(send: Send, hooks: tuple[Hook, ...], clock: Callable[[], float]) -> Send:
+    """
+    Tell the hooks when a call starts and how it ends, cancellation included.
+    """
+
+    def tell(event: CallStarted | CallEnded) -> None:
+        for hook in hooks:
+            hook(event)
+
+    async def send_observed(request: Request) -> Response:
+        tell(CallStarted(request.operation))
+        started = clock()
+
+        def ended(status: int | None, error: BaseException | None) -> CallEnded:
+            name = None if error is None else type(error).__name__
+            return CallEnded(
+                request.operation, request.tally.attempts, clock() - started, status, name
+            )
+
+        try:
+            response = await send(request)
+        except (AdaptyError, asyncio.CancelledError) as error:
+            tell(ended(getattr(error, "status", None), error))
+            raise
+        tell(ended(response.status, None))
+        return response
+
+    return send_observed

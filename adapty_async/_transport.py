@@ -1,0 +1,238 @@
+"""
+The only module that talks to aiohttp's client: requests out, answers in, its errors into ours.
+
+Law: a request that is handed to this module goes over the wire once at most. aiohttp repeats an
+idempotent request by itself when a kept-alive connection turns out to be dropped, so the server
+may see a delete twice; a middleware raises our own error before that code is reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import ssl
+import warnings
+from collections.abc import AsyncGenerator, Callable
+from typing import NoReturn
+
+import aiohttp
+import msgspec
+import yarl
+
+from adapty_async._loop_local import LoopLocal
+from adapty_async._operation import Request, Response
+from adapty_async.errors import (
+    ConfigError,
+    ConnectError,
+    ConnectionLostError,
+    DecodeError,
+    RequestTimeoutError,
+    TransportError,
+)
+
+__all__ = ("Transport",)
+
+_BODY_LIMIT = 8 * 1024 * 1024
+_CONNECT_SECONDS = 10.0
+
+_parse_url = functools.lru_cache(maxsize=1024)(functools.partial(yarl.URL, encoded=True))
+
+
+class Transport:
+    """
+    Send requests over pooled connections, with one aiohttp session per event loop.
+
+    Sessions are made when first needed. One that is not closed by `aclose` is closed when its
+    loop ends, as `asyncio.run` closes it in an orderly way.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        trust_env: bool = False,
+        session: aiohttp.ClientSession | None = None,
+    ) -> None:
+        self._clock = clock
+        self._trust_env = trust_env
+        self._given = session
+        self._open: LoopLocal[_OwnSession] = LoopLocal(self._make)
+        self._used = False
+        self.closed = False
+
+    async def __call__(self, request: Request) -> Response:
+        """
+        Send one request, once, and read its whole answer.
+
+        Raises:
+            ConnectError: no connection could be made.
+            RequestTimeoutError: the attempt's or the call's time was over.
+            ConnectionLostError: the connection broke.
+            DecodeError: the answer is larger than 8 MiB.
+        """
+        session = await self._session()
+        seconds = min(request.timeout, request.tally.deadline - self._clock())
+        try:
+            async with asyncio.timeout(seconds):
+                return await _exchange(session, request)
+        except TransportError as error:
+            error.operation = request.operation
+            raise
+        except (aiohttp.ClientError, OSError, EOFError) as error:  # TimeoutError is an OSError
+            translated = _translate(error)
+            translated.operation = request.operation
+            raise translated from None  # aiohttp's errors may quote headers, and so the key
+
+    async def _session(self) -> aiohttp.ClientSession:
+        if self.closed:
+            raise ConfigError("the client is closed")
+        if self._given is not None:
+            if self._given.closed:
+                raise ConfigError("the session that was given to the client is closed")
+            return self._given
+        own = self._open.get()
+        if own.guard is None:
+            own.guard = _closed_with_its_loop(own.session)
+            await anext(own.guard)
+
+        return own.session
+
+    def _make(self) -> _OwnSession:
+        self._used = True
+        return _OwnSession(
+            aiohttp.ClientSession(
+                # the client bounds what is in flight, so that waiting is not charged to a timeout
+                connector=aiohttp.TCPConnector(limit=0),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT_SECONDS),
+                trust_env=self._trust_env,
+            )
+        )
+
+    async def aclose(self) -> None:
+        """
+        Close this client's own sessions, in whichever loops they are; a given one stays open.
+        """
+        self.closed = True
+        self._used = False
+        here = asyncio.get_running_loop()
+        for loop, own in self._open.pop_all().items():
+            if loop is here:
+                await own.close()
+            elif loop.is_running():
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(own.close(), loop))
+
+    def reopen(self) -> None:
+        """
+        Allow use again after `aclose`.
+        """
+        self.closed = False
+
+    def __del__(self) -> None:
+        if getattr(self, "_used", False):
+            warnings.warn(
+                "a client was not closed: use 'async with', or await its aclose()",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
+
+
+class _OwnSession(msgspec.Struct):
+    session: aiohttp.ClientSession
+    guard: AsyncGenerator[None, None] | None = None
+
+    async def close(self) -> None:
+        if self.guard is None:
+            await self.session.close()
+        else:
+            await self.guard.aclose()
+
+
+async def _closed_with_its_loop(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
+    """
+    Close the session when the loop ends.
+
+    A loop can run no more code once it is closed, but before that `asyncio.run` finalises the
+    async generators that were started in it; so this one lends its `finally`.
+    """
+    try:
+        yield
+    finally:
+        await session.close()
+
+
+async def _exchange(session: aiohttp.ClientSession, request: Request) -> Response:
+    answer = await session.request(
+        request.method,
+        _parse_url(request.url),
+        data=request.body,
+        headers=request.headers,
+        allow_redirects=False,
+        middlewares=_ONCE,
+    )
+    try:
+        body = await _read(answer.content, request, answer.status)
+    except BaseException:
+        answer.close()
+        raise
+
+    return Response(answer.status, answer.headers, body)
+
+
+async def _read(content: aiohttp.StreamReader, request: Request, status: int) -> bytes:
+    if content.at_eof():
+        return b""
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in content.iter_any():
+        size += len(chunk)
+        if size > _BODY_LIMIT:
+            raise DecodeError(
+                f"status {status}, answer larger than {_BODY_LIMIT} bytes",
+                operation=request.operation,
+                status=status,
+            )
+        chunks.append(chunk)
+
+    return b"".join(chunks)
+
+
+async def _send_once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    try:
+        return await handler(request)
+    except (aiohttp.ClientError, OSError) as error:
+        _raise_ours(error)
+
+
+_ONCE = (_send_once,)
+
+
+def _raise_ours(error: Exception) -> NoReturn:
+    raise _translate(error) from None
+
+
+def _translate(error: Exception) -> TransportError:
+    """
+    Say what a foreign error means for the request: surely unsent, out of time, or lost.
+    """
+    match error:
+        case aiohttp.ClientConnectorCertificateError() | aiohttp.ServerFingerprintMismatch():
+            return ConnectError("the server's certificate is not accepted", permanent=True)
+        case aiohttp.ClientConnectorError() | aiohttp.ClientHttpProxyError():
+            return ConnectError(f"cannot connect ({_cause(error)})")
+        case aiohttp.ConnectionTimeoutError():
+            return ConnectError("cannot connect (timed out)")
+        case TimeoutError():
+            return RequestTimeoutError("no answer in time")
+        case _:
+            return ConnectionLostError(f"the connection broke ({_cause(error)})")
+
+
+def _cause(error: Exception) -> str:
+    inner = getattr(error, "os_error", error)
+    if isinstance(inner, ssl.SSLError):
+        return "TLS failed"
+    return getattr(inner, "strerror", None) or type(inner).__name__

@@ -1,0 +1,208 @@
+"""
+What a bulk run says of its items: one outcome each, and a report whose counts add up.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+__all__ = ("BulkReport", "Outcome", "OutcomeStatus", "Recorder", "StopReason")
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+_KEPT_FAILURES = 100
+
+
+class OutcomeStatus(enum.StrEnum):
+    """
+    What became of an item.
+    """
+
+    DONE = "done"
+    """
+    The server did it.
+    """
+    ABSENT = "absent"
+    """
+    The server says that it does not exist; for an erasure as good as done.
+    """
+    FAILED = "failed"
+    """
+    It was not done, or not for certain; sending it again is safe.
+    """
+    UNKNOWN = "unknown"
+    """
+    It was sent and the answer was lost; it must not be sent again blindly.
+    """
+    NOT_SENT = "not_sent"
+    """
+    The run ended before its turn came.
+    """
+    SKIPPED = "skipped"
+    """
+    An earlier run has done it.
+    """
+
+
+_NOT_DONE = frozenset({OutcomeStatus.FAILED, OutcomeStatus.UNKNOWN})
+_IN_ORDER = frozenset({OutcomeStatus.DONE, OutcomeStatus.ABSENT, OutcomeStatus.SKIPPED})
+
+
+class StopReason(enum.StrEnum):
+    """
+    Why a run ended before its input did.
+    """
+
+    KEY_REJECTED = "key_rejected"
+    """
+    Several authentication errors in a row.
+    """
+    WRONG_ADDRESS = "wrong_address"
+    """
+    The first answers could not have come from the API.
+    """
+    FAIL_FAST = "fail_fast"
+    """
+    An item failed, and the caller asked to stop then.
+    """
+    STOPPED = "stopped"
+    """
+    The caller stopped the run, or left it.
+    """
+
+
+class Outcome(msgspec.Struct, Generic[ItemT, ResultT], frozen=True):
+    """
+    What became of one item.
+
+    Attributes:
+        index: its position in the input, from 0.
+        item: the item itself.
+        status: see `OutcomeStatus`.
+        attempts: requests sent for it.
+        throttled: how many of them were answered 429.
+        elapsed: seconds from when it was taken up.
+        error: why it was not done; None if it was.
+        result: what the server answered, decoded.
+    """
+
+    index: int
+    item: ItemT
+    status: OutcomeStatus
+    attempts: int = 0
+    throttled: int = 0
+    elapsed: float = 0.0
+    error: Exception | None = None
+    result: ResultT | None = None
+
+    @property
+    def ok(self) -> bool:
+        """
+        Whether nothing is left to do for the item: done, absent or skipped.
+        """
+        return self.status in _IN_ORDER
+
+    def __repr__(self) -> str:
+        error = f", error={type(self.error).__name__}" if self.error is not None else ""
+        return f"Outcome(index={self.index}, status={self.status}, attempts={self.attempts}{error})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("index", self.index), ("status", self.status.value), ("attempts", self.attempts)]
+
+
+class BulkReport(msgspec.Struct, Generic[ItemT, ResultT], frozen=True, kw_only=True):
+    """
+    The account of a bulk run: every item that was read is in exactly one count.
+
+    Attributes:
+        total: items read.
+        done, absent, failed, unknown, not_sent, skipped: how many ended so; see `OutcomeStatus`.
+        requests: requests sent, repeats included.
+        throttled: how many of them were answered 429.
+        elapsed: seconds.
+        failures: the first outcomes that are failed or unknown.
+        failures_omitted: how many more of these there were.
+        stop_reason: why the run ended before its input did; None if it did not.
+    """
+
+    total: int = 0
+    done: int = 0
+    absent: int = 0
+    failed: int = 0
+    unknown: int = 0
+    not_sent: int = 0
+    skipped: int = 0
+    requests: int = 0
+    throttled: int = 0
+    elapsed: float = 0.0
+    failures: tuple[Outcome[ItemT, ResultT], ...] = ()
+    failures_omitted: int = 0
+    stop_reason: StopReason | None = None
+
+    @property
+    def counts(self) -> dict[OutcomeStatus, int]:
+        """
+        The count of every status.
+        """
+        return {status: getattr(self, status.value) for status in OutcomeStatus}
+
+    @property
+    def ok(self) -> bool:
+        """
+        Whether every item read is done, absent or skipped, and the run was not stopped.
+        """
+        return self.total == self.done + self.absent + self.skipped and self.stop_reason is None
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{status}={count}" for status, count in self.counts.items() if count)
+        return f"BulkReport(total={self.total}{', ' if counts else ''}{counts})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        counts = ((status.value, count) for status, count in self.counts.items() if count)
+        return [("total", self.total), *counts]
+
+
+class Recorder(Generic[ItemT, ResultT]):
+    """
+    Counts outcomes as they come; memory does not grow with their number.
+    """
+
+    def __init__(self) -> None:
+        self.counts = dict.fromkeys(OutcomeStatus, 0)
+        self.requests = 0
+        self.throttled = 0
+        self._failures: list[Outcome[ItemT, ResultT]] = []
+
+    def add(self, outcome: Outcome[ItemT, ResultT]) -> None:
+        """
+        Count one outcome.
+        """
+        self.counts[outcome.status] += 1
+        self.requests += outcome.attempts
+        self.throttled += outcome.throttled
+        failed = outcome.status in _NOT_DONE
+        if failed and len(self._failures) < _KEPT_FAILURES:
+            self._failures.append(outcome)
+
+    def report(
+        self, *, elapsed: float, stop_reason: StopReason | None
+    ) -> BulkReport[ItemT, ResultT]:
+        """
+        Return the account so far.
+        """
+        counts = {status.value: count for status, count in self.counts.items()}
+        failures = counts["failed"] + counts["unknown"]
+        return BulkReport(
+            total=sum(counts.values()),
+            **counts,
+            requests=self.requests,
+            throttled=self.throttled,
+            elapsed=elapsed,
+            failures=tuple(self._failures),
+            failures_omitted=failures - len(self._failures),
+            stop_reason=stop_reason,
+        )

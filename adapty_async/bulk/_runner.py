@@ -1,0 +1,272 @@
+"""
+Many items through one function, a bounded number at a time; knows nothing of Adapty.
+
+Laws:
+- Every item that is read ends in exactly one outcome, whatever happens.
+- What is read and not yet handed over never exceeds twice the concurrency.
+- When the run is left, by any way out, none of its tasks is alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import warnings
+from collections.abc import Awaitable, Callable, Generator
+from types import TracebackType
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import anyio
+import anyio.abc
+import msgspec
+
+from adapty_async.bulk._outcome import (
+    BulkReport,
+    Outcome,
+    OutcomeStatus,
+    Recorder,
+    StopReason,
+)
+from adapty_async.bulk._source import Source
+
+__all__ = ("BulkRun", "Settings")
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+Process: TypeAlias = Callable[[int, ItemT], Awaitable[Outcome[ItemT, ResultT]]]
+Judge: TypeAlias = Callable[[Outcome[Any, Any]], StopReason | None]
+
+_BREATH = 256
+"""
+Items that are only counted between two turns of the event loop.
+"""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    How a run goes about its items; see the options of `adapty_async.AdaptyClient.bulk`.
+    """
+
+    concurrency: int
+    fail_fast: bool
+    ordered: bool
+    drain: float
+    on_outcome: Callable[[Any], object] | None
+
+
+class BulkRun(Generic[ItemT, ResultT]):
+    """
+    A bulk run: await it for its `BulkReport`, or stream its outcomes as they come.
+
+    Example:
+        >>> report = await client.v1.profiles.bulk_delete(ids, by="customer_user_id")
+        >>> async with client.v1.profiles.bulk_delete(ids, by="customer_user_id") as run:
+        ...     async for outcome in run:
+        ...         print(outcome.index, outcome.status)
+
+    Nothing is sent before one of the two. Leaving the block early, an exception, or a cancellation
+    stop the reading, let what is in flight end within the drain time, and cut off the rest.
+    """
+
+    def __init__(
+        self,
+        source: Source[ItemT],
+        process: Process[ItemT, ResultT],
+        judge: Judge,
+        settings: Settings,
+    ) -> None:
+        self._source = source
+        self._process = process
+        self._judge = judge
+        self._settings = settings
+        self._recorder: Recorder[ItemT, ResultT] = Recorder()
+        self._tasks: anyio.abc.TaskGroup  # made with the first task
+        self._working = settings.concurrency
+        self._started: float | None = None
+        self._ended: float | None = None
+        self._finished = asyncio.Event()
+        self._failure: Exception | None = None
+        self._stopping = False
+        self._stop_reason: StopReason | None = None
+        self._read_rest = False
+        self._streamed = False
+        self._room = asyncio.Semaphore(2 * settings.concurrency)
+        self._ready: asyncio.Queue[Outcome[ItemT, ResultT] | None] = asyncio.Queue()
+        self._held: dict[int, Outcome[ItemT, ResultT]] = {}
+        self._next_index = 0
+
+    @property
+    def report(self) -> BulkReport[ItemT, ResultT]:
+        """
+        The account so far; final once the run has ended.
+        """
+        now = time.monotonic() if self._ended is None else self._ended
+        elapsed = 0.0 if self._started is None else now - self._started
+        return self._recorder.report(elapsed=elapsed, stop_reason=self._stop_reason)
+
+    def stop(self) -> None:
+        """
+        Read no more items; those in flight end as usual, and the run with them.
+        """
+        self._stop(StopReason.STOPPED)
+
+    def __await__(self) -> Generator[Any, Any, BulkReport[ItemT, ResultT]]:
+        return self._complete().__await__()
+
+    async def _complete(self) -> BulkReport[ItemT, ResultT]:
+        if self._streamed:
+            async for _ in self:
+                pass
+            return self.report
+        await self._start()
+        try:
+            await self._finished.wait()
+        finally:
+            await self._end()
+        self._raise_failure()
+        return self.report
+
+    async def __aenter__(self) -> BulkRun[ItemT, ResultT]:
+        self._streamed = True
+        await self._start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._end()
+        if error is None:
+            self._raise_failure()
+
+    def __aiter__(self) -> BulkRun[ItemT, ResultT]:
+        return self
+
+    async def __anext__(self) -> Outcome[ItemT, ResultT]:
+        if not self._streamed:
+            raise RuntimeError("outcomes are streamed inside 'async with' only")
+        outcome = await self._ready.get()
+        if outcome is None:
+            self._ready.put_nowait(None)  # for whoever asks again
+            self._raise_failure()
+            raise StopAsyncIteration
+        self._room.release()
+        return outcome
+
+    async def _start(self) -> None:
+        if self._started is not None:
+            raise RuntimeError("a bulk run is used once; make a new one")
+        self._started = time.monotonic()
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        for _ in range(self._settings.concurrency):
+            self._tasks.start_soon(self._work)
+
+    async def _end(self) -> None:
+        if not self._finished.is_set():
+            self.stop()
+        try:
+            with anyio.move_on_after(self._settings.drain, shield=True):
+                await self._finished.wait()
+        finally:
+            self._tasks.cancel_scope.cancel()
+            await self._tasks.__aexit__(None, None, None)
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    async def _work(self) -> None:
+        try:
+            while (entry := await self._take()) is not None:
+                outcome = await self._process(*entry)
+                self._deliver(outcome)
+                if not outcome.attempts:  # a long row of bad items must not hold up the loop
+                    await asyncio.sleep(0)
+        except Exception as error:  # noqa: BLE001  the source's, a hook's or on_outcome's own
+            self._fail(error)
+        finally:
+            self._working -= 1
+            if not self._working:
+                await self._finish()
+
+    async def _take(self) -> tuple[int, ItemT] | None:
+        if self._streamed or self._settings.ordered:
+            await self._room.acquire()
+        return None if self._stopping else await self._source.take()
+
+    def _deliver(self, outcome: Outcome[ItemT, ResultT]) -> None:
+        self._recorder.add(outcome)
+        if not self._settings.ordered:
+            self._hand_over(outcome)
+        else:
+            self._held[outcome.index] = outcome
+            while (ready := self._held.pop(self._next_index, None)) is not None:
+                self._next_index += 1
+                self._hand_over(ready)
+        if self._settings.fail_fast and not outcome.ok:
+            self._stop(StopReason.FAIL_FAST, read_rest=True)
+        elif (reason := self._judge(outcome)) is not None:
+            self._stop(reason, read_rest=True)
+
+    def _hand_over(self, outcome: Outcome[ItemT, ResultT]) -> None:
+        if self._settings.on_outcome is not None:
+            self._settings.on_outcome(outcome)
+        if self._streamed:
+            self._ready.put_nowait(outcome)
+        else:
+            self._room.release()
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = self._failure or error
+        self._stop(StopReason.STOPPED)
+
+    def _stop(self, reason: StopReason, *, read_rest: bool = False) -> None:
+        self._read_rest = (
+            read_rest and self._source.sized and (self._read_rest or not self._stopping)
+        )
+        self._stop_reason = self._stop_reason or reason
+        self._stopping = True
+        self._source.stop()
+        for _ in range(self._settings.concurrency):
+            self._room.release()  # workers that wait for room are to see that it is over
+
+    async def _finish(self) -> None:
+        try:
+            await self._account_for_rest()
+        except Exception as error:  # noqa: BLE001  the source's or on_outcome's own
+            self._fail(error)
+        finally:
+            self._ended = time.monotonic()
+            self._finished.set()
+            self._ready.put_nowait(None)
+
+    async def _account_for_rest(self) -> None:
+        """
+        Read what was not sent, if the input has an end for certain, so that it is in the report.
+        """
+        while self._read_rest and (entry := await self._source.take()) is not None:
+            index, item = entry
+            if self._streamed:
+                await self._room.acquire()
+            outcome: Outcome[ItemT, ResultT] = Outcome(index, item, OutcomeStatus.NOT_SENT)
+            self._recorder.add(outcome)
+            self._hand_over(outcome)
+            if index % _BREATH == 0:
+                await asyncio.sleep(0)
+
+    def __repr__(self) -> str:
+        return f"BulkRun({self.report!r})"
+
+    def __del__(self) -> None:
+        if getattr(self, "_started", 0.0) is None:
+            warnings.warn(
+                "a bulk run was made but never awaited, so nothing was sent",
+                RuntimeWarning,
+                source=self,
+                stacklevel=2,
+            )

@@ -1,0 +1,278 @@
+"""
+The two clients: what they are set up with, their connections' life, and their resources.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, ClassVar, Literal, NoReturn, Self, TypeVar, Unpack
+
+import msgspec
+
+from adapty_async._caller import Caller, CallOptions
+from adapty_async._checks import header_value
+from adapty_async._codec import Wire
+from adapty_async._events import Hook
+from adapty_async._limits import Pacer
+from adapty_async._loop_local import LoopLocal
+from adapty_async._operation import Operation, Send
+from adapty_async._pipeline import Layers
+from adapty_async._retry import Timing
+from adapty_async._transport import Transport
+from adapty_async._version import __version__
+from adapty_async.bulk import BulkOptions, BulkRun, Items
+from adapty_async.config import ApiKey, Limits, RetryPolicy, origin_from
+from adapty_async.errors import ConfigError, InvalidInputError
+from adapty_async.mail import Events, MailProfiles
+from adapty_async.v1 import V1
+
+if TYPE_CHECKING:
+    import aiohttp
+
+__all__ = ("AdaptyClient", "AdaptyMailClient")
+
+ResultT = TypeVar("ResultT")
+
+_HEADER_NAME = re.compile(r"[A-Za-z0-9-]+")
+_RESERVED = frozenset(
+    {"authorization", "content-type", "adapty-customer-user-id", "adapty-profile-id"}
+)
+
+
+class _Client:
+    """
+    What both clients have in common.
+    """
+
+    _key_env: ClassVar[str]
+    _url_env: ClassVar[str]
+    _default_url: ClassVar[str]
+    _scheme: ClassVar[str]
+
+    def __init__(  # noqa: PLR0913  the keyword-only settings of a client
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        retry: RetryPolicy = RetryPolicy(),
+        limits: Limits = Limits(),
+        timeout: float = 30.0,
+        session: aiohttp.ClientSession | None = None,
+        hooks: tuple[Hook, ...] = (),
+        id_encoding: Literal["ascii", "utf-8"] = "ascii",
+        trust_env: bool = False,
+        allow_insecure: bool = False,
+        transport: Send | None = None,
+    ) -> None:
+        """
+        Set up a client; nothing is opened before the first call.
+
+        Args:
+            api_key: the secret key; from the environment if not given.
+            base_url: the origin to send to; from the environment, else Adapty's.
+            retry: when failed requests are repeated.
+            limits: connections, and requests per second.
+            timeout: seconds for one attempt; waiting for a free connection is not charged to it.
+            session: an aiohttp session to send through; it is used as it is, without its own
+                middlewares, and never closed.
+            hooks: callables that are told of calls and repeats.
+            id_encoding: "utf-8" allows ids that are not ASCII; how the server reads them is not
+                documented, and a wrong guess would report an erasure as done that was not.
+            trust_env: use the environment's proxies and .netrc.
+            allow_insecure: allow plain http to other machines.
+            transport: sends the requests instead of aiohttp, for tests.
+
+        Raises:
+            ConfigError: a setting is missing or cannot be used.
+        """
+        if id_encoding not in {"ascii", "utf-8"}:
+            raise ConfigError('id_encoding must be "ascii" or "utf-8"')
+        if session is not None and transport is not None:
+            raise ConfigError("session and transport exclude each other")
+        key = ApiKey(api_key, env=self._key_env)
+        origin = origin_from(
+            base_url, env=self._url_env, default=self._default_url, allow_insecure=allow_insecure
+        )
+        headers = {
+            "Authorization": f"{self._scheme} {key.reveal()}",
+            "Content-Type": "application/json",
+            "User-Agent": f"adapty-async/{__version__}",
+        }
+        wire = Wire(origin=origin, headers=headers, id_encoding=id_encoding)
+        clock = time.monotonic
+        self._connections = Transport(clock=clock, trust_env=trust_env, session=session)
+        layers = Layers(
+            transport=transport or self._connections,
+            slots=LoopLocal(lambda: asyncio.Semaphore(limits.connections)),
+            timing=Timing(clock, asyncio.sleep, random.uniform),
+            pacers=() if limits.rate is None else (Pacer(limits.rate, limits.burst, clock),),
+            hooks=tuple(hooks),
+        )
+        self._use(Caller(layers, CallOptions(wire=wire, retry=retry, timeout=timeout)))
+
+    def _use(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def execute(self, operation: Operation[ResultT]) -> ResultT:
+        """
+        Make the call that an operation describes, and return its result.
+
+        Raises:
+            AdaptyError: the call failed; see `adapty_async.errors`.
+        """
+        return await self._caller.execute(operation)
+
+    def bulk(
+        self,
+        operations: Items[Operation[ResultT]],
+        **options: Unpack[BulkOptions[Operation[ResultT], ResultT]],
+    ) -> BulkRun[Operation[ResultT], ResultT]:
+        """
+        Make very many calls of any kind, several at a time.
+
+        Args:
+            operations: any iterable or async iterable; they are read as they are needed.
+            options: see `adapty_async.bulk.BulkOptions`.
+
+        Raises:
+            InvalidInputError: `operations` is not iterable.
+            ConfigError: an option is unknown or out of range.
+        """
+        return self._caller.bulk(operations, _as_it_is, **options)
+
+    def with_options(
+        self,
+        *,
+        timeout: float | None = None,
+        retry: RetryPolicy | None = None,
+        headers: Mapping[str, str] | None = None,
+        deadline: float | None = None,
+    ) -> Self:
+        """
+        Return a client over the same connections and limits, with other options for its calls.
+
+        Args:
+            timeout: seconds for one attempt.
+            retry: when failed requests are repeated.
+            headers: headers to add to every request.
+            deadline: seconds for a whole call; stands above the one of `retry`.
+
+        Raises:
+            ConfigError: a value is out of range.
+            InvalidInputError: a header is reserved, or cannot be sent.
+        """
+        options = self._caller.options
+        retry = options.retry if retry is None else retry
+        if deadline is not None:
+            retry = msgspec.structs.replace(retry, deadline=deadline)
+        options = msgspec.structs.replace(
+            options,
+            retry=retry,
+            timeout=options.timeout if timeout is None else timeout,
+            wire=_with_headers(options.wire, headers or {}),
+        )
+        other = object.__new__(type(self))
+        other._connections = self._connections
+        other._use(Caller(self._caller.layers, options))
+        return other
+
+    async def aclose(self) -> None:
+        """
+        Close the connections, in whichever event loops they are; a session you gave stays open.
+        """
+        await self._connections.aclose()
+
+    async def __aenter__(self) -> Self:
+        self._connections.reopen()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._caller.options.wire.origin})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a client holds connections and a key; it is not pickled")
+
+
+def _as_it_is(operation: Operation[ResultT]) -> Operation[ResultT]:
+    if not isinstance(operation, Operation):
+        raise InvalidInputError("item", "must be an Operation")
+    return operation
+
+
+def _with_headers(wire: Wire, headers: Mapping[str, str]) -> Wire:
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise InvalidInputError("headers", "a name must be made of letters, digits and dashes")
+        if name.lower() in _RESERVED:
+            raise InvalidInputError(f"headers.{name}", "is set by the library")
+        header_value(f"headers.{name}", value, encoding="ascii")
+    return msgspec.structs.replace(wire, headers={**wire.headers, **headers})
+
+
+class AdaptyClient(_Client):
+    """
+    The client of the server-side API.
+
+    The key is taken from ``ADAPTY_API_KEY`` if none is given, the origin from ``ADAPTY_BASE_URL``.
+    Use it as an async context manager, or await `aclose` at the end.
+
+    Attributes:
+        v1: version 1 of the API.
+
+    Example:
+        >>> async with AdaptyClient() as adapty:
+        ...     profile = await adapty.v1.profiles.get(customer_user_id="u1")
+
+    Source: https://adapty.io/docs/getting-started-with-server-side-api
+    """
+
+    _key_env = "ADAPTY_API_KEY"
+    _url_env = "ADAPTY_BASE_URL"
+    _default_url = "https://api.adapty.io"
+    _scheme = "Api-Key"
+
+    def _use(self, caller: Caller) -> None:
+        super()._use(caller)
+        self.v1 = V1(caller.execute, caller.bulk)
+
+
+class AdaptyMailClient(_Client):
+    """
+    The client of the Mail API.
+
+    The key is taken from ``ADAPTY_MAIL_API_KEY`` if none is given, the origin from
+    ``ADAPTY_MAIL_BASE_URL``. Use it as an async context manager, or await `aclose` at the end.
+
+    Attributes:
+        profiles: the calls about profiles.
+        events: the calls about store transactions.
+
+    Example:
+        >>> async with AdaptyMailClient() as mail:
+        ...     report = await mail.profiles.bulk_save(profiles)
+
+    Source: https://adapty.io/docs/mail-send-data-via-api
+    """
+
+    _key_env = "ADAPTY_MAIL_API_KEY"
+    _url_env = "ADAPTY_MAIL_BASE_URL"
+    _default_url = "https://api-mail.adapty.io"
+    _scheme = "Bearer"
+
+    def _use(self, caller: Caller) -> None:
+        super()._use(caller)
+        self.profiles = MailProfiles(caller.execute, caller.bulk)
+        self.events = Events(caller.execute, caller.bulk)

@@ -1,0 +1,418 @@
+"""
+The Mail API: profiles that receive e-mail, and the store transactions that steer it.
+
+It has its own host and its own key, per Mail project.
+
+Source: https://adapty.io/docs/mail-send-data-via-api
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Unpack, get_args
+
+import msgspec
+from msgspec import UNSET
+
+from adapty_async._checks import (
+    AttributeRules,
+    Check,
+    Maybe,
+    RequestStruct,
+    clean_attributes,
+    country_code,
+    day,
+    decimal_text,
+    email_address,
+    instance_of,
+    instant,
+    nullable,
+    one_of,
+    text,
+)
+from adapty_async._codec import no_result
+from adapty_async._operation import Endpoint, Execute, Operation, Replay
+from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
+from adapty_async.errors import InvalidInputError
+
+__all__ = (
+    "DELETE_PROFILE",
+    "SAVE_EVENT",
+    "SAVE_PROFILE",
+    "DeviceInfo",
+    "Events",
+    "MailProfile",
+    "MailProfiles",
+    "Offer",
+    "TransactionEvent",
+)
+
+By = Literal["external_profile_id", "customer_user_id", "email"]
+EventType = Literal[
+    "subscription_started",
+    "subscription_renewed",
+    "subscription_renewal_cancelled",
+    "subscription_renewal_reactivated",
+    "billing_issue_detected",
+    "entered_grace_period",
+    "subscription_refunded",
+    "subscription_expired",
+    "non_subscription_purchase",
+    "non_subscription_purchase_refunded",
+]
+OfferCategory = Literal["introductory", "promotional", "offer_code", "win_back"]
+OfferType = Literal["free_trial", "pay_as_you_go", "pay_up_front"]
+
+_DOCS = "https://adapty.io/docs/api-adapty-mail/operations"
+
+
+class DeviceInfo(RequestStruct, frozen=True, kw_only=True):
+    """
+    The device that the user is on.
+
+    Attributes:
+        platform: required, such as ``iOS`` or ``Android``.
+        device: the model, such as ``iPhone15,2``.
+        os: the system's version, such as ``17.5``.
+        locale: such as ``en-US``.
+        timezone: such as ``America/New_York``.
+        app_version: such as ``3.1.0``.
+
+    Raises:
+        InvalidInputError: a value is not text, or empty.
+    """
+
+    platform: str
+    device: Maybe[str | None] = UNSET
+    os: Maybe[str | None] = UNSET
+    locale: Maybe[str | None] = UNSET
+    timezone: Maybe[str | None] = UNSET
+    app_version: Maybe[str | None] = UNSET
+
+    rules: ClassVar[Mapping[str, Check]] = {
+        "platform": text,
+        "device": nullable(text),
+        "os": nullable(text),
+        "locale": nullable(text),
+        "timezone": nullable(text),
+        "app_version": nullable(text),
+    }
+
+
+class MailProfile(RequestStruct, frozen=True, kw_only=True):
+    """
+    A person who receives e-mail; saving the same `external_profile_id` again updates them.
+
+    Attributes:
+        external_profile_id: the stable id in your system.
+        external_created_at: when the user was created: an aware datetime, or ISO 8601 text with
+            its offset.
+        email: the address; the server keeps the first one it was given.
+        customer_user_id: the id that Adapty's SDK knows the user by.
+        birthday: a date, or ISO 8601 text.
+        country, store_country: ISO 3166-1 alpha-2 in capitals, such as ``US``.
+        custom_attributes: text or numbers by key; a bool is sent as 1.0 or 0.0.
+
+    Raises:
+        InvalidInputError: a value breaks one of these rules.
+
+    Source: https://adapty.io/docs/api-adapty-mail/operations/saveProfile
+    """
+
+    external_profile_id: str
+    external_created_at: dt.datetime | str
+    email: str
+    customer_user_id: Maybe[str | None] = UNSET
+    first_name: Maybe[str | None] = UNSET
+    last_name: Maybe[str | None] = UNSET
+    gender: Maybe[str | None] = UNSET
+    birthday: Maybe[dt.date | str | None] = UNSET
+    country: Maybe[str | None] = UNSET
+    store_country: Maybe[str | None] = UNSET
+    custom_attributes: Maybe[dict[str, str | float]] = UNSET
+    device_info: Maybe[DeviceInfo] = UNSET
+
+    rules: ClassVar[Mapping[str, Check]] = {
+        "external_profile_id": text,
+        "external_created_at": instant,
+        "email": email_address,
+        "customer_user_id": nullable(text),
+        "first_name": nullable(text),
+        "last_name": nullable(text),
+        "gender": nullable(text),
+        "birthday": nullable(day),
+        "country": nullable(country_code),
+        "store_country": nullable(country_code),
+        "custom_attributes": clean_attributes(AttributeRules()),
+        "device_info": instance_of(DeviceInfo),
+    }
+
+
+class Offer(RequestStruct, frozen=True, kw_only=True):
+    """
+    The promotional or introductory offer that was applied to a transaction.
+
+    Raises:
+        InvalidInputError: a value is not one of those allowed.
+    """
+
+    category: OfferCategory
+    offer_type: OfferType
+    offer_id: Maybe[str | None] = UNSET
+
+    rules: ClassVar[Mapping[str, Check]] = {
+        "category": one_of(*get_args(OfferCategory)),
+        "offer_type": one_of(*get_args(OfferType)),
+        "offer_id": nullable(text),
+    }
+
+
+class TransactionEvent(RequestStruct, frozen=True, kw_only=True):
+    """
+    Something that happened to a purchase. Sending the same `event_id` again changes nothing.
+
+    Attributes:
+        event_type: what happened.
+        event_id: the event's id in your system.
+        event_datetime, purchased_at, originally_purchased_at, expires_at: aware datetimes, or ISO
+            8601 text with its offset.
+        external_profile_id: the profile it belongs to; that may be saved later.
+        store_original_transaction_id: of the first transaction in the chain.
+        price_usd: the amount as a decimal number in text, such as ``"9.99"``.
+
+    Raises:
+        InvalidInputError: a value breaks one of these rules.
+
+    Source: https://adapty.io/docs/api-adapty-mail/operations/saveTransactionEvent
+    """
+
+    event_type: EventType
+    event_id: str
+    event_datetime: dt.datetime | str
+    external_profile_id: str
+    store: str
+    store_product_id: str
+    store_transaction_id: str
+    store_original_transaction_id: str
+    purchased_at: dt.datetime | str
+    originally_purchased_at: dt.datetime | str
+    customer_user_id: Maybe[str | None] = UNSET
+    email: Maybe[str | None] = UNSET
+    price_usd: Maybe[str | None] = UNSET
+    expires_at: Maybe[dt.datetime | str | None] = UNSET
+    offer: Maybe[Offer] = UNSET
+
+    rules: ClassVar[Mapping[str, Check]] = {
+        "event_type": one_of(*get_args(EventType)),
+        "event_id": text,
+        "event_datetime": instant,
+        "external_profile_id": text,
+        "store": text,
+        "store_product_id": text,
+        "store_transaction_id": text,
+        "store_original_transaction_id": text,
+        "purchased_at": instant,
+        "originally_purchased_at": instant,
+        "customer_user_id": nullable(text),
+        "email": nullable(email_address),
+        "price_usd": nullable(decimal_text),
+        "expires_at": nullable(instant),
+        "offer": instance_of(Offer),
+    }
+
+
+def _write_profile(profile: MailProfile) -> bytes:
+    custom = profile.custom_attributes
+    if custom is not UNSET and any(isinstance(value, bool) for value in custom.values()):
+        numbers = {
+            key: float(value) if isinstance(value, bool) else value for key, value in custom.items()
+        }
+        profile = msgspec.structs.replace(profile, custom_attributes=numbers)
+    return msgspec.json.encode(profile)
+
+
+SAVE_PROFILE: Endpoint[None] = Endpoint(
+    name="mail.profiles.save",
+    method="POST",
+    path="/api/v1/profile/save/",
+    docs=f"{_DOCS}/saveProfile",
+    replay=Replay.ALWAYS,  # an upsert by external_profile_id
+    bucket="mail",
+    decode=no_result,
+    encode=_write_profile,
+)
+DELETE_PROFILE: Endpoint[None] = Endpoint(
+    name="mail.profiles.delete",
+    method="POST",
+    path="/api/v1/profile/delete/",
+    docs=f"{_DOCS}/deleteProfile",
+    replay=Replay.ALWAYS,  # what is erased stays erased
+    bucket="mail",
+    decode=no_result,
+    erases=True,
+)
+SAVE_EVENT: Endpoint[None] = Endpoint(
+    name="mail.events.save",
+    method="POST",
+    path="/api/v1/profile/transaction-event/save/",
+    docs=f"{_DOCS}/saveTransactionEvent",
+    replay=Replay.ALWAYS,  # keyed by event_id
+    bucket="mail",
+    decode=no_result,
+)
+
+
+def _save_profile(profile: MailProfile) -> Operation[None]:
+    instance_of(MailProfile)("profile", profile)
+    return Operation(SAVE_PROFILE, body=profile)
+
+
+def _save_event(event: TransactionEvent) -> Operation[None]:
+    instance_of(TransactionEvent)("event", event)
+    return Operation(SAVE_EVENT, body=event)
+
+
+def _delete_profile(identifiers: dict[str, Any]) -> Operation[None]:
+    if not identifiers:
+        raise InvalidInputError(
+            "external_profile_id", "it, customer_user_id or email must be given, or several"
+        )
+    for name, value in identifiers.items():
+        _BY[name](name, value)
+    return Operation(DELETE_PROFILE, body=identifiers)
+
+
+_BY: Mapping[str, Check] = {
+    "external_profile_id": text,
+    "customer_user_id": text,
+    "email": email_address,
+}
+
+
+class MailProfiles:
+    """
+    The calls about one profile, and the bulk runs over many.
+    """
+
+    def __init__(self, execute: Execute, bulk: StartBulk) -> None:
+        self._execute = execute
+        self._bulk = bulk
+
+    async def save(self, profile: MailProfile) -> None:
+        """
+        Create a profile, or update the one with the same `external_profile_id`.
+
+        Raises:
+            RequestRejectedError: the server refuses a value; see its `errors`.
+            AdaptyError: any other failure; see `adapty_async.errors`.
+
+        Source: https://adapty.io/docs/api-adapty-mail/operations/saveProfile
+        """
+        await self._execute(_save_profile(profile))
+
+    async def delete(
+        self,
+        *,
+        external_profile_id: str | None = None,
+        customer_user_id: str | None = None,
+        email: str | None = None,
+    ) -> None:
+        """
+        Erase a profile's personal data and cancel its e-mails, for good.
+
+        Any combination of the three identifiers names the profile. After an attempt whose answer
+        was lost, "not found" counts as success: a repeat by e-mail alone is always told so.
+
+        Raises:
+            InvalidInputError: no identifier was given, or one is not usable.
+            NotFoundError: there is no such profile.
+            AdaptyError: any other failure; see `adapty_async.errors`.
+
+        Source: https://adapty.io/docs/api-adapty-mail/operations/deleteProfile
+        """
+        given = {
+            "external_profile_id": external_profile_id,
+            "customer_user_id": customer_user_id,
+            "email": email,
+        }
+        identifiers = {name: value for name, value in given.items() if value is not None}
+        await self._execute(_delete_profile(identifiers))
+
+    def bulk_save(
+        self, items: Items[MailProfile], **options: Unpack[BulkOptions[MailProfile, None]]
+    ) -> BulkRun[MailProfile, None]:
+        """
+        Save very many profiles; one request each, several at a time.
+
+        Args:
+            items: the profiles, from any iterable or async iterable; read as they are needed.
+            options: see `adapty_async.bulk.BulkOptions`.
+
+        Raises:
+            InvalidInputError: `items` is not usable.
+
+        Source: https://adapty.io/docs/api-adapty-mail/operations/saveProfile
+        """
+        return self._bulk(items, _save_profile, **options)
+
+    def bulk_delete(
+        self, items: Items[str], *, by: By, **options: Unpack[BulkOptions[str, None]]
+    ) -> BulkRun[str, None]:
+        """
+        Erase very many profiles; one request each, several at a time.
+
+        Args:
+            items: the identifiers, from any iterable or async iterable; read as they are needed.
+            by: what they are: ``"external_profile_id"``, ``"customer_user_id"`` or ``"email"``.
+            options: see `adapty_async.bulk.BulkOptions`.
+
+        Raises:
+            InvalidInputError: `items` or `by` is not usable. An identifier that is not ends as a
+                failed outcome of its own.
+
+        Source: https://adapty.io/docs/api-adapty-mail/operations/deleteProfile
+        """
+        one_of(*_BY)("by", by)
+        return self._bulk(items, lambda item: _delete_profile({by: item}), **options)
+
+
+class Events:
+    """
+    The calls about store transactions.
+    """
+
+    def __init__(self, execute: Execute, bulk: StartBulk) -> None:
+        self._execute = execute
+        self._bulk = bulk
+
+    async def save(self, event: TransactionEvent) -> None:
+        """
+        Record what happened to a purchase.
+
+        Raises:
+            RequestRejectedError: the server refuses a value; see its `errors`.
+            AdaptyError: any other failure; see `adapty_async.errors`.
+
+        Source: https://adapty.io/docs/api-adapty-mail/operations/saveTransactionEvent
+        """
+        await self._execute(_save_event(event))
+
+    def bulk_save(
+        self,
+        items: Items[TransactionEvent],
+        **options: Unpack[BulkOptions[TransactionEvent, None]],
+    ) -> BulkRun[TransactionEvent, None]:
+        """
+        Record very many events; one request each, several at a time.
+
+        Args:
+            items: the events, from any iterable or async iterable; read as they are needed.
+            options: see `adapty_async.bulk.BulkOptions`.
+
+        Raises:
+            InvalidInputError: `items` is not usable.
+
+        Source: https://adapty.io/docs/api-adapty-mail/operations/saveTransactionEvent
+        """
+        return self._bulk(items, _save_event, **options)

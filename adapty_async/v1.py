@@ -1,0 +1,445 @@
+"""
+The server-side API, version 1: one user's profile at a time, read, created, updated, deleted.
+
+The profile is named by exactly one of two ids, in a header: `customer_user_id`, the user's id in
+your system, or `profile_id`, Adapty's own.
+
+Source: https://adapty.io/docs/getting-started-with-server-side-api
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Unpack
+
+import msgspec
+from msgspec import UNSET
+
+from adapty_async._checks import (
+    AttributeRules,
+    Check,
+    Maybe,
+    PrivateStruct,
+    RequestStruct,
+    boolean,
+    clean_attributes,
+    day,
+    instance_of,
+    matching,
+    nullable,
+    one_of,
+    text,
+)
+from adapty_async._codec import data_decoder, no_result
+from adapty_async._operation import Endpoint, Execute, Operation, Replay
+from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
+from adapty_async.errors import InvalidInputError
+
+__all__ = (
+    "CREATE_PROFILE",
+    "DELETE_PROFILE",
+    "GET_PROFILE",
+    "UPDATE_PROFILE",
+    "V1",
+    "CustomAttributes",
+    "InstallationMeta",
+    "Profile",
+    "ProfileAttributes",
+    "Profiles",
+)
+
+By = Literal["customer_user_id", "profile_id"]
+
+_DOCS = "https://adapty.io/docs/getting-started-with-server-side-api"
+_PATH = "/api/v1/server-side-api/profiles/"
+_HEADERS: Mapping[str, str] = {
+    "customer_user_id": "adapty-customer-user-id",
+    "profile_id": "adapty-profile-id",
+}
+
+_COUNTRIES = matching(
+    r"[A-Z]{2}(-[A-Z0-9]{1,3})?(, ?[A-Z]{2}(-[A-Z0-9]{1,3})?)*",
+    "must be an upper-case ISO 3166-2 code such as FR, or several with commas between",
+)
+_ATTRIBUTES = clean_attributes(
+    AttributeRules(
+        entries=30,
+        value=30,
+        key=(
+            r"[A-Za-z0-9._-]{1,30}",
+            "a key must be 1 to 30 letters, digits, dashes, points and underscores",
+        ),
+        deletes=True,
+    )
+)
+
+
+class InstallationMeta(RequestStruct, frozen=True, kw_only=True):
+    """
+    The device that the app runs on. All fields are optional; UNSET is left out, None clears.
+    """
+
+    device_id: Maybe[str | None] = UNSET
+    device: Maybe[str | None] = UNSET
+    locale: Maybe[str | None] = UNSET
+    os: Maybe[str | None] = UNSET
+    platform: Maybe[str | None] = UNSET
+    timezone: Maybe[str | None] = UNSET
+    user_agent: Maybe[str | None] = UNSET
+    idfa: Maybe[str | None] = UNSET
+    idfv: Maybe[str | None] = UNSET
+    advertising_id: Maybe[str | None] = UNSET
+    android_id: Maybe[str | None] = UNSET
+    android_app_set_id: Maybe[str | None] = UNSET
+
+    rules: ClassVar[Mapping[str, Check]] = {}
+
+
+InstallationMeta.rules = dict.fromkeys(InstallationMeta.__struct_fields__, nullable(text))
+
+
+class ProfileAttributes(RequestStruct, frozen=True, kw_only=True):
+    """
+    What is written to a profile. All fields are optional; UNSET is left out, None clears.
+
+    Attributes:
+        birthday: a date, or ISO 8601 text.
+        ip_country: ISO 3166-2; without it, the server takes the country of your server's address.
+        store_country: ISO 3166-2.
+        analytics_disabled: True opts the user out of external analytics.
+        custom_attributes: 1 to 30 of them; a value is text or a number of at most 30 characters,
+            a bool is sent as 1.0 or 0.0, None or "" deletes the attribute.
+
+    Raises:
+        InvalidInputError: a value breaks one of these rules.
+
+    Source: https://adapty.io/docs/getting-started-with-server-side-api
+    """
+
+    first_name: Maybe[str | None] = UNSET
+    last_name: Maybe[str | None] = UNSET
+    gender: Maybe[str | None] = UNSET
+    email: Maybe[str | None] = UNSET
+    phone_number: Maybe[str | None] = UNSET
+    birthday: Maybe[dt.date | str | None] = UNSET
+    ip_country: Maybe[str | None] = UNSET
+    store_country: Maybe[str | None] = UNSET
+    store: Maybe[str | None] = UNSET
+    analytics_disabled: Maybe[bool | None] = UNSET
+    custom_attributes: Maybe[dict[str, str | float | None]] = UNSET
+    installation_meta: Maybe[InstallationMeta] = UNSET
+
+    rules: ClassVar[Mapping[str, Check]] = {
+        "first_name": nullable(text),
+        "last_name": nullable(text),
+        "gender": nullable(text),
+        "email": nullable(text),
+        "phone_number": nullable(text),
+        "birthday": nullable(day),
+        "ip_country": nullable(_COUNTRIES),
+        "store_country": nullable(_COUNTRIES),
+        "store": nullable(text),
+        "analytics_disabled": nullable(boolean),
+        "custom_attributes": _ATTRIBUTES,
+        "installation_meta": instance_of(InstallationMeta),
+    }
+
+
+class CustomAttributes(dict[str, str | float | None]):
+    """
+    A profile's custom attributes, by key, whichever way the server wrote them.
+    """
+
+    def __repr__(self) -> str:
+        return f"CustomAttributes({len(self)} keys)"
+
+
+class Profile(PrivateStruct, frozen=True, kw_only=True):
+    """
+    A profile as the server tells it. Every field may be missing, and is None then.
+
+    Which of them the server fills in, and how it writes collections (a list, or a dictionary by
+    id), is not documented for this version; what comes is given as it comes.
+
+    Source: https://adapty.io/docs/getting-started-with-server-side-api
+    """
+
+    app_id: str | None = None
+    profile_id: str | None = None
+    customer_user_id: str | None = None
+    first_name: str | None = None
+    last_name: str | None = None
+    gender: str | None = None
+    email: str | None = None
+    phone_number: str | None = None
+    birthday: str | None = None
+    ip_country: str | None = None
+    store_country: str | None = None
+    store: str | None = None
+    analytics_disabled: bool | None = None
+    custom_attributes: CustomAttributes | None = None
+    installation_meta: dict[str, Any] | list[Any] | None = None
+    device_id: str | None = None
+    device: str | None = None
+    locale: str | None = None
+    os: str | None = None
+    platform: str | None = None
+    timezone: str | None = None
+    user_agent: str | None = None
+    idfa: str | None = None
+    idfv: str | None = None
+    advertising_id: str | None = None
+    android_id: str | None = None
+    android_app_set_id: str | None = None
+    access_levels: list[Any] | dict[str, Any] | None = None
+    subscriptions: list[Any] | dict[str, Any] | None = None
+    non_subscriptions: list[Any] | dict[str, Any] | None = None
+
+
+class _Entry(msgspec.Struct):
+    key: str
+    value: Any = None
+
+
+def _read_attributes(kind: type, value: Any) -> CustomAttributes:
+    if kind is not CustomAttributes:
+        raise NotImplementedError(kind)
+    read = msgspec.convert(value, list[_Entry] | dict[str, Any])
+    if isinstance(read, list):
+        read = {entry.key: entry.value for entry in read}
+    return CustomAttributes(read)
+
+
+def _write_attributes(attributes: ProfileAttributes) -> bytes:
+    """
+    Encode what is written; custom attributes go as a list, as in the example of the document.
+    """
+    custom = attributes.custom_attributes
+    if custom is UNSET:
+        return msgspec.json.encode(attributes)
+    fields = {
+        name: value
+        for name in attributes.__struct_fields__
+        if (value := getattr(attributes, name)) is not UNSET
+    }
+    fields["custom_attributes"] = [
+        {"key": key, "value": float(value) if isinstance(value, bool) else value}
+        for key, value in custom.items()
+    ]
+    return msgspec.json.encode(fields)
+
+
+_read_profile = data_decoder(Profile, _read_attributes)
+
+GET_PROFILE: Endpoint[Profile] = Endpoint(
+    name="v1.profiles.get",
+    method="GET",
+    path=_PATH,
+    docs=f"{_DOCS}#retrieve-profile",
+    replay=Replay.ALWAYS,  # a read
+    bucket="v1",
+    decode=_read_profile,
+)
+CREATE_PROFILE: Endpoint[Profile] = Endpoint(
+    name="v1.profiles.create",
+    method="POST",
+    path=_PATH,
+    docs=f"{_DOCS}#create-profile",
+    replay=Replay.IF_UNSENT,  # what a repeat does is not documented
+    bucket="v1",
+    decode=_read_profile,
+    encode=_write_attributes,
+)
+UPDATE_PROFILE: Endpoint[Profile] = Endpoint(
+    name="v1.profiles.update",
+    method="PATCH",
+    path=_PATH,
+    docs=f"{_DOCS}#update-profile",
+    replay=Replay.ALWAYS,  # the given values are the same the second time
+    bucket="v1",
+    decode=_read_profile,
+    encode=_write_attributes,
+)
+DELETE_PROFILE: Endpoint[None] = Endpoint(
+    name="v1.profiles.delete",
+    method="DELETE",
+    path=_PATH,
+    docs=f"{_DOCS}#delete-profile",
+    replay=Replay.ALWAYS,  # what is gone stays gone
+    bucket="v1",
+    decode=no_result,
+    erases=True,
+)
+
+
+def _identity(**ids: str | None) -> tuple[tuple[str, str], ...]:
+    given = [(_HEADERS[name], value) for name, value in ids.items() if value is not None]
+    if len(given) != 1:
+        raise InvalidInputError(
+            "customer_user_id", "exactly one of customer_user_id and profile_id must be given"
+        )
+    return tuple(given)
+
+
+def _header_for(by: str) -> str:
+    one_of(*_HEADERS)("by", by)
+    return _HEADERS[by]
+
+
+def _attributes(value: ProfileAttributes) -> ProfileAttributes:
+    instance_of(ProfileAttributes)("attributes", value)
+    return value
+
+
+class Profiles:
+    """
+    The calls about one profile, and the bulk runs over many.
+    """
+
+    def __init__(self, execute: Execute, bulk: StartBulk) -> None:
+        self._execute = execute
+        self._bulk = bulk
+
+    async def get(
+        self, *, customer_user_id: str | None = None, profile_id: str | None = None
+    ) -> Profile:
+        """
+        Read a profile.
+
+        Raises:
+            InvalidInputError: not exactly one id was given, or it cannot be sent.
+            NotFoundError: there is no such profile.
+            AdaptyError: any other failure; see `adapty_async.errors`.
+
+        Source: https://adapty.io/docs/getting-started-with-server-side-api#retrieve-profile
+        """
+        identity = _identity(customer_user_id=customer_user_id, profile_id=profile_id)
+        return await self._execute(Operation(GET_PROFILE, identity))
+
+    async def create(
+        self,
+        attributes: ProfileAttributes | None = None,
+        *,
+        customer_user_id: str | None = None,
+        profile_id: str | None = None,
+    ) -> Profile:
+        """
+        Create a profile, with or without attributes.
+
+        What a repeated creation does is not documented, so a request whose answer was lost is not
+        sent again: it ends in a `ConnectionLostError` or `RequestTimeoutError`.
+
+        Raises:
+            InvalidInputError: not exactly one id was given, or it cannot be sent.
+            RequestRejectedError: the server refuses a value; see its `errors`.
+            AdaptyError: any other failure; see `adapty_async.errors`.
+
+        Source: https://adapty.io/docs/getting-started-with-server-side-api#create-profile
+        """
+        body = _attributes(ProfileAttributes() if attributes is None else attributes)
+        identity = _identity(customer_user_id=customer_user_id, profile_id=profile_id)
+        return await self._execute(Operation(CREATE_PROFILE, identity, body))
+
+    async def update(
+        self,
+        attributes: ProfileAttributes,
+        *,
+        customer_user_id: str | None = None,
+        profile_id: str | None = None,
+    ) -> Profile:
+        """
+        Change the attributes that are set; None clears one, what is UNSET stays.
+
+        Raises:
+            InvalidInputError: not exactly one id was given, or it cannot be sent.
+            NotFoundError: there is no such profile.
+            RequestRejectedError: the server refuses a value; see its `errors`.
+            AdaptyError: any other failure; see `adapty_async.errors`.
+
+        Source: https://adapty.io/docs/getting-started-with-server-side-api#update-profile
+        """
+        identity = _identity(customer_user_id=customer_user_id, profile_id=profile_id)
+        return await self._execute(Operation(UPDATE_PROFILE, identity, _attributes(attributes)))
+
+    async def delete(
+        self, *, customer_user_id: str | None = None, profile_id: str | None = None
+    ) -> None:
+        """
+        Delete a profile and all its data.
+
+        After an attempt whose answer was lost, "not found" counts as success.
+
+        Raises:
+            InvalidInputError: not exactly one id was given, or it cannot be sent.
+            NotFoundError: there is no such profile.
+            AdaptyError: any other failure; see `adapty_async.errors`.
+
+        Source: https://adapty.io/docs/getting-started-with-server-side-api#delete-profile
+        """
+        identity = _identity(customer_user_id=customer_user_id, profile_id=profile_id)
+        await self._execute(Operation(DELETE_PROFILE, identity))
+
+    def bulk_delete(
+        self, items: Items[str], *, by: By, **options: Unpack[BulkOptions[str, None]]
+    ) -> BulkRun[str, None]:
+        """
+        Delete very many profiles; one request each, several at a time.
+
+        Args:
+            items: the ids, from any iterable or async iterable; they are read as they are needed.
+            by: what the ids are: ``"customer_user_id"`` or ``"profile_id"``.
+            options: see `adapty_async.bulk.BulkOptions`.
+
+        Raises:
+            InvalidInputError: `items` or `by` is not usable. An id that is not ends as a failed
+                outcome of its own.
+
+        Source: https://adapty.io/docs/getting-started-with-server-side-api#delete-profile
+        """
+        header = _header_for(by)
+        return self._bulk(
+            items, lambda item: Operation(DELETE_PROFILE, ((header, item),)), **options
+        )
+
+    def bulk_update(
+        self,
+        items: Items[tuple[str, ProfileAttributes]],
+        *,
+        by: By,
+        **options: Unpack[BulkOptions[tuple[str, ProfileAttributes], Profile]],
+    ) -> BulkRun[tuple[str, ProfileAttributes], Profile]:
+        """
+        Update very many profiles; one request each, several at a time.
+
+        Args:
+            items: pairs of an id and its attributes, from any iterable or async iterable.
+            by: what the ids are: ``"customer_user_id"`` or ``"profile_id"``.
+            options: see `adapty_async.bulk.BulkOptions`.
+
+        Raises:
+            InvalidInputError: `items` or `by` is not usable. A pair that is not ends as a failed
+                outcome of its own.
+
+        Source: https://adapty.io/docs/getting-started-with-server-side-api#update-profile
+        """
+        header = _header_for(by)
+
+        def build(item: tuple[str, ProfileAttributes]) -> Operation[Profile]:
+            if not isinstance(item, tuple) or len(item) != 2:
+                raise InvalidInputError("item", "must be a pair of an id and ProfileAttributes")
+            return Operation(UPDATE_PROFILE, ((header, item[0]),), _attributes(item[1]))
+
+        return self._bulk(items, build, **options)
+
+
+class V1:
+    """
+    Version 1 of the server-side API.
+
+    Attributes:
+        profiles: the calls about profiles.
+    """
+
+    def __init__(self, execute: Execute, bulk: StartBulk) -> None:
+        self.profiles = Profiles(execute, bulk)
