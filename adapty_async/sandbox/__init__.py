@@ -1,0 +1,243 @@
+"""
+Adapty's HTTP APIs on this machine: a local server for tests, demos and trying things out.
+
+It is written from the API documents alone and shares nothing with the client, so that a mistake
+in one is not hidden by the same mistake in the other. It needs no account and no network::
+
+    async with Sandbox() as sandbox:
+        sandbox.seed_profiles(["user-1", "user-2"])
+        async with AdaptyClient(sandbox.api_key, base_url=sandbox.url) as adapty:
+            await adapty.v1.profiles.delete(customer_user_id="user-1")
+        assert sandbox.customer_user_ids() == {"user-2"}
+
+A browser shows what is in it at its `url`. A program in another process can read
+`/_sandbox/state` (JSON), `/_sandbox/arrivals` and `/_sandbox/profiles?api=v1` or `mail` (a JSON
+value per line), and add profiles with a POST of their customer user ids, as a JSON list or a JSON
+string per line, to `/_sandbox/seed`.
+"""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, closing
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from aiohttp import web
+
+from . import _v1
+from ._app import App, Options
+from ._faults import FaultPlan, Faults
+from ._rate import TokenBucket
+from ._store import Arrival, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+
+__all__ = ["Arrival", "Faults", "Sandbox"]
+
+
+class Sandbox:
+    """
+    Run the server-side API and the Mail API as one server.
+
+    Attributes:
+        api_key: the secret key of the server-side API.
+        mail_api_key: the secret key of the Mail API.
+
+    """
+
+    def __init__(  # noqa: PLR0913 - each is one independent property of the server
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        db: str = ":memory:",
+        api_key: str = "secret_live_sandbox.Wm3kT8vQ2rLx",
+        mail_api_key: str = "secret_live_mail_sandbox.Zp6hN4cYd9Js",
+        rate: float | None = None,
+        burst: int | None = None,
+        retry_after: Literal["seconds", "date", "none"] = "seconds",
+        latency: float = 0.0,
+        faults: Faults | str | None = None,
+        seed: int = 0,
+        log_size: int = 1_000_000,
+    ) -> None:
+        """
+        Set up a server, which `start()` or `async with` starts.
+
+        Args:
+            host: the address to listen on.
+            port: the port to listen on; 0 takes a free one, and keeps it for a later start.
+            db: an SQLite file that outlives the server, or `:memory:` for a state that doesn't.
+            api_key: the key that the server-side API accepts.
+            mail_api_key: the key that the Mail API accepts.
+            rate: requests per second that each API allows in the long run; `None` is no limit.
+            burst: requests that each API allows at once after a pause; by default a tenth of a
+                second's worth, and at least 1.
+            retry_after: the form of the `Retry-After` header of a 429.
+            latency: seconds between the operation and its answer.
+            faults: how many requests fail, and how; a text is read by `Faults.parse()`.
+            seed: chooses the requests that fail: the same requests in the same order fail alike.
+            log_size: how many arrivals are kept; the oldest are forgotten first.
+
+        Raises:
+            ValueError: a share, the rate, the burst, the latency or the log size is out of range.
+
+        """
+        if not latency >= 0:
+            raise ValueError(f"latency={latency}: must be 0 seconds or more")
+        if log_size < 1:
+            raise ValueError(f"log_size={log_size}: must be at least 1")
+        self.api_key = api_key
+        self.mail_api_key = mail_api_key
+        buckets = {api: TokenBucket(rate, burst) for api in ("v1", "mail") if rate is not None}
+        self._options = Options(api_key, mail_api_key, buckets, retry_after, latency)
+        self._faults = FaultPlan(
+            Faults.parse(faults) if isinstance(faults, str) else faults or Faults(), seed
+        )
+        self._host, self._port = host, port
+        self._db, self._log_size = db, log_size
+        self._open: Store | None = None
+        self._exit = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """
+        Start, and return the sandbox itself.
+        """
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """
+        Stop.
+        """
+        await self.stop()
+
+    async def start(self) -> None:
+        """
+        Open the database and listen; `url` is known then.
+
+        Raises:
+            RuntimeError: it is running already.
+            OSError: the address can't be listened on.
+            sqlite3.Error: the database can't be opened.
+
+        """
+        if self._open is not None:
+            raise RuntimeError("the sandbox is running already")
+        async with AsyncExitStack() as stack:
+            store = stack.enter_context(closing(Store(self._db, self._log_size)))
+            app = App(store, self._faults, self._options)
+            server = web.Server(app.handle, handler_cancellation=True, access_log=None)
+            # What is still slept through after this long is cut off: stopping has to be quick.
+            runner = web.ServerRunner(server, shutdown_timeout=0.1)
+            stack.push_async_callback(runner.cleanup)
+            await runner.setup()
+            await web.TCPSite(runner, self._host, self._port, backlog=4096).start()
+            stack.callback(app.stopping.set)
+            self._port = runner.addresses[0][1]
+            self._open = store
+            self._exit = stack.pop_all()
+
+    async def stop(self) -> None:
+        """
+        Cut off what is in flight and close everything; do nothing when it isn't running.
+        """
+        self._open = None
+        await self._exit.aclose()
+
+    @property
+    def url(self) -> str:
+        """
+        The origin of both APIs, such as `http://127.0.0.1:8321`.
+
+        Raises:
+            RuntimeError: the sandbox isn't running.
+
+        """
+        self._store()
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}"
+
+    def seed_profiles(self, customer_user_ids: Iterable[str]) -> int:
+        """
+        Add server-side profiles without any request, and return how many were new.
+        """
+        return self._store().seed(customer_user_ids)
+
+    def profile(
+        self, *, customer_user_id: str | None = None, profile_id: str | None = None
+    ) -> dict[str, Any] | None:
+        """
+        Return a server-side profile as the API shows it, without a timestamp.
+
+        Raises:
+            ValueError: not exactly one id is given.
+
+        """
+        given = {"customer_user_id": customer_user_id, "profile_id": profile_id}
+        ids = [(by, value) for by, value in given.items() if value is not None]
+        if len(ids) != 1:
+            raise ValueError("exactly one of customer_user_id and profile_id is needed")
+        profile = self._store().find(*ids[0])
+        return profile and _v1.view(profile)
+
+    def customer_user_ids(self) -> set[str]:
+        """
+        Return the customer user ids of the server-side profiles that exist.
+        """
+        return set(chain.from_iterable(self._store().id_pages("v1")))
+
+    def mail_profile(self, external_profile_id: str) -> dict[str, Any] | None:
+        """
+        Return the fields of a mail profile; `None` when there is none, or it was erased.
+        """
+        return self._store().mail_profile(external_profile_id)
+
+    def mail_profile_ids(self) -> set[str]:
+        """
+        Return the external profile ids of the mail profiles that aren't erased.
+        """
+        return set(chain.from_iterable(self._store().id_pages("mail")))
+
+    def mail_events(self) -> list[dict[str, Any]]:
+        """
+        Return the transaction events in the order in which they were first saved.
+        """
+        return self._store().events()
+
+    def arrivals(self, *, identity: str | None = None, path: str | None = None) -> list[Arrival]:
+        """
+        Return the requests that arrived, oldest first, of one identity or path where given.
+        """
+        return self._store().arrivals(identity, path)
+
+    def count(self) -> dict[int, int]:
+        """
+        Count the requests that arrived per status; 0 stands for those without an answer.
+        """
+        return self._store().count()
+
+    def fail_next(self, *faults: str) -> None:
+        """
+        Give the next requests to the APIs these faults, in order, before any random ones.
+
+        A fault is `reset`, `reset_after`, `stall`, or a status from 400 up: `503` with the API's
+        error body, `503-html` with a gateway's page, `429` with `Retry-After`.
+
+        Raises:
+            ValueError: one of them is no fault; none is taken.
+
+        """
+        self._faults.script(*faults)
+
+    def _store(self) -> Store:
+        if self._open is None:
+            raise RuntimeError("the sandbox isn't running")
+        return self._open

@@ -1,0 +1,57 @@
+"""
+A rate limit as the server-side API documents have it: a sustained rate with a small burst.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Refilling adds up floats; a token short of this much is a whole one.
+_ROUNDING = 1e-9
+
+
+class TokenBucket:
+    """
+    Let `rate` requests pass per second, and `burst` at once after a pause.
+    """
+
+    def __init__(
+        self,
+        rate: float,
+        burst: float | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Start full; `burst` defaults to a tenth of a second's requests, and at least one.
+
+        Raises:
+            ValueError: `rate` is not above 0, or `burst` below 1.
+
+        """
+        self._rate = rate
+        self._burst = max(1.0, rate / 10) if burst is None else burst
+        if not rate > 0:
+            raise ValueError(f"rate={rate}: must be above 0 requests per second")
+        if not self._burst >= 1:
+            raise ValueError(f"burst={burst}: must be at least 1 request")
+        self._clock = clock
+        self._tokens = self._burst
+        self._at = clock()
+
+    def take(self) -> float:
+        """
+        Take a token and return 0, or return the seconds until there is one.
+        """
+        now = self._clock()
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+        missing = 1 - self._tokens
+        if missing > _ROUNDING:
+            return missing / self._rate
+        self._tokens -= 1
+        return 0.0

@@ -1,0 +1,354 @@
+"""
+The state of the sandbox in SQLite: profiles of both APIs, events, and the log of arrivals.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from uuid import uuid4
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS profiles (
+    number INTEGER PRIMARY KEY,
+    profile_id TEXT NOT NULL UNIQUE,
+    customer_user_id TEXT NOT NULL UNIQUE,
+    attributes BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS mail_profiles (
+    number INTEGER PRIMARY KEY,
+    external_profile_id TEXT NOT NULL UNIQUE,
+    customer_user_id TEXT,
+    email TEXT,
+    fields BLOB  -- NULL once erased: the identifiers stay, so that a repeat finds them
+);
+CREATE INDEX IF NOT EXISTS mail_customer ON mail_profiles (customer_user_id);
+CREATE INDEX IF NOT EXISTS mail_email ON mail_profiles (email);
+CREATE TABLE IF NOT EXISTS mail_events (
+    number INTEGER PRIMARY KEY,
+    event_id TEXT NOT NULL UNIQUE,
+    fields BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS arrivals (
+    number INTEGER PRIMARY KEY,
+    at REAL NOT NULL,
+    method TEXT NOT NULL,
+    path TEXT NOT NULL,
+    api TEXT NOT NULL,
+    identity TEXT,
+    status INTEGER NOT NULL,
+    fault TEXT,
+    applied INTEGER NOT NULL
+);
+"""
+
+_FIND = {
+    "profile_id": (
+        "SELECT profile_id, customer_user_id, attributes FROM profiles WHERE profile_id = ?"
+    ),
+    "customer_user_id": (
+        "SELECT profile_id, customer_user_id, attributes FROM profiles WHERE customer_user_id = ?"
+    ),
+}
+_DELETE = {
+    "profile_id": "DELETE FROM profiles WHERE profile_id = ?",
+    "customer_user_id": "DELETE FROM profiles WHERE customer_user_id = ?",
+}
+# In the order in which the Mail API document has a profile looked for.
+_ERASE = {
+    "external_profile_id": (
+        "UPDATE mail_profiles SET email = NULL, fields = NULL WHERE external_profile_id = ?"
+    ),
+    "customer_user_id": (
+        "UPDATE mail_profiles SET email = NULL, fields = NULL WHERE customer_user_id = ?"
+    ),
+    "email": "UPDATE mail_profiles SET email = NULL, fields = NULL WHERE email = ?",
+}
+_IDS = {
+    "v1": (
+        "SELECT number, customer_user_id FROM profiles WHERE number > ? ORDER BY number LIMIT 5000"
+    ),
+    "mail": (
+        "SELECT number, external_profile_id FROM mail_profiles "
+        "WHERE number > ? AND fields IS NOT NULL ORDER BY number LIMIT 5000"
+    ),
+}
+_STATE = """
+SELECT (SELECT count(*) FROM profiles),
+       (SELECT count(*) FROM mail_profiles WHERE fields IS NOT NULL),
+       (SELECT count(*) FROM mail_events)
+"""
+
+
+class Arrival(msgspec.Struct, frozen=True):
+    """
+    Describe one request that reached the sandbox.
+
+    Attributes:
+        number: counts the requests from 1, in the order in which they arrived.
+        at: when it arrived, in seconds since the epoch.
+        method: the HTTP method.
+        path: the path, without the query.
+        api: `v1` or `mail`; `other` for a path that belongs to neither.
+        identity: the identity header or the body's first identifier; `None` where there is none.
+        status: the status that was answered; 0 where no answer was sent, or none has been yet.
+        fault: what went wrong on purpose, such as `502-html` or `reset`; `None` for nothing.
+        applied: whether the operation was carried out, even where its answer was lost.
+
+    """
+
+    number: int
+    at: float
+    method: str
+    path: str
+    api: str
+    identity: str | None
+    status: int
+    fault: str | None
+    applied: bool
+
+
+class StoredProfile(NamedTuple):
+    """
+    Hold a profile of the server-side API; custom attributes are a dictionary here.
+    """
+
+    profile_id: str
+    customer_user_id: str
+    attributes: dict[str, Any]
+
+
+class Store:
+    """
+    Read and write one SQLite database; every statement is its own transaction.
+    """
+
+    def __init__(self, path: str, log_size: int) -> None:
+        """
+        Open `path`, or a new database in memory for `:memory:`; keep `log_size` arrivals.
+
+        Raises:
+            sqlite3.Error: the file can't be opened, or is no database of the sandbox.
+
+        """
+        # Tests may look at a sandbox from another thread than the one that serves.
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._log_size = log_size
+        try:
+            # The state has to outlive the process, not a power cut.
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = OFF")
+            self._db.executescript(_SCHEMA)
+        except sqlite3.Error:
+            self._db.close()
+            raise
+
+    def close(self) -> None:
+        """
+        Close the database; one in memory is gone then.
+        """
+        self._db.close()
+
+    # Server-side API
+
+    def seed(self, customer_user_ids: Iterable[str]) -> int:
+        """
+        Add a profile without attributes for each id that has none, and return how many.
+        """
+        before = self._db.total_changes
+        self._db.execute("BEGIN")
+        with self._db:  # ends the transaction, also when the ids raise
+            self._db.executemany(
+                "INSERT OR IGNORE INTO profiles (profile_id, customer_user_id, attributes) "
+                "VALUES (?, ?, '{}')",
+                ((str(uuid4()), customer_user_id) for customer_user_id in customer_user_ids),
+            )
+        return self._db.total_changes - before
+
+    def find(self, by: str, value: str) -> StoredProfile | None:
+        """
+        Return the profile whose `profile_id` or `customer_user_id` is `value`.
+        """
+        row = self._db.execute(_FIND[by], (value,)).fetchone()
+        return StoredProfile(row[0], row[1], msgspec.json.decode(row[2])) if row else None
+
+    def put(self, profile: StoredProfile) -> None:
+        """
+        Add the profile, or give the stored one its attributes.
+        """
+        self._db.execute(
+            "INSERT INTO profiles (profile_id, customer_user_id, attributes) VALUES (?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET attributes = excluded.attributes",
+            (profile.profile_id, profile.customer_user_id, msgspec.json.encode(profile.attributes)),
+        )
+
+    def delete(self, by: str, value: str) -> bool:
+        """
+        Delete the profile, and return whether there was one.
+        """
+        return self._db.execute(_DELETE[by], (value,)).rowcount > 0
+
+    def newest(self, limit: int) -> list[tuple[str, str]]:
+        """
+        Return the ids of the profiles added last: `(profile_id, customer_user_id)`.
+        """
+        return self._db.execute(
+            "SELECT profile_id, customer_user_id FROM profiles ORDER BY number DESC LIMIT ?",
+            (limit,),
+        ).fetchall()
+
+    # Mail API
+
+    def save_mail(self, fields: Mapping[str, Any]) -> None:
+        """
+        Add or update a profile: its e-mail address stays the first one, an erased one stays so.
+        """
+        identity = fields["external_profile_id"]
+        row = self._db.execute(
+            "SELECT fields FROM mail_profiles WHERE external_profile_id = ?", (identity,)
+        ).fetchone()
+        if row == (None,):
+            return
+        stored = msgspec.json.decode(row[0]) if row else {"email": fields["email"]}
+        merged = {**stored, **fields, "email": stored["email"]}
+        self._db.execute(
+            "INSERT INTO mail_profiles (external_profile_id, customer_user_id, email, fields) "
+            "VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+            "customer_user_id = excluded.customer_user_id, fields = excluded.fields",
+            (
+                identity,
+                merged.get("customer_user_id"),
+                merged["email"],
+                msgspec.json.encode(merged),
+            ),
+        )
+
+    def erase_mail(self, identifiers: Mapping[str, str]) -> bool:
+        """
+        Clear the profile that the first matching identifier finds; return whether one does.
+        """
+        return any(
+            self._db.execute(_ERASE[by], (identifiers[by],)).rowcount > 0
+            for by in _ERASE
+            if by in identifiers
+        )
+
+    def mail_profile(self, external_profile_id: str) -> dict[str, Any] | None:
+        """
+        Return the fields of a profile; `None` when there is none, or it was erased.
+        """
+        row = self._db.execute(
+            "SELECT fields FROM mail_profiles WHERE external_profile_id = ? AND fields IS NOT NULL",
+            (external_profile_id,),
+        ).fetchone()
+        return msgspec.json.decode(row[0], type=dict[str, Any]) if row else None
+
+    def add_event(self, fields: Mapping[str, Any]) -> None:
+        """
+        Add a transaction event, unless one with its `event_id` is there already.
+        """
+        self._db.execute(
+            "INSERT OR IGNORE INTO mail_events (event_id, fields) VALUES (?, ?)",
+            (fields["event_id"], msgspec.json.encode(fields)),
+        )
+
+    def events(self) -> list[dict[str, Any]]:
+        """
+        Return the transaction events in the order in which they were first saved.
+        """
+        rows = self._db.execute("SELECT fields FROM mail_events ORDER BY number")
+        return [msgspec.json.decode(fields) for (fields,) in rows]
+
+    # Both
+
+    def id_pages(self, api: str) -> Iterator[list[str]]:
+        """
+        Yield the ids of one API's profiles in pages, each read when it is asked for.
+        """
+        last = 0
+        while rows := self._db.execute(_IDS[api], (last,)).fetchall():
+            last = rows[-1][0]
+            yield [identity for _, identity in rows]
+
+    def state(self) -> tuple[int, int, int]:
+        """
+        Count the server-side profiles, the mail profiles that aren't erased, and the events.
+        """
+        profiles, mail_profiles, events = self._db.execute(_STATE).fetchone()
+        return profiles, mail_profiles, events
+
+    # Arrivals
+
+    def log(self, arrival: Arrival) -> int:
+        """
+        Append an arrival, whatever its `number`, and return the number it got.
+        """
+        cursor = self._db.execute(
+            "INSERT INTO arrivals (at, method, path, api, identity, status, fault, applied) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            msgspec.structs.astuple(arrival)[1:],
+        )
+        number = cast("int", cursor.lastrowid)
+        if number > self._log_size:
+            self._db.execute("DELETE FROM arrivals WHERE number <= ?", (number - self._log_size,))
+        return number
+
+    def answered(self, number: int, status: int) -> None:
+        """
+        Note the status that arrival `number` was answered with in the end.
+        """
+        self._db.execute("UPDATE arrivals SET status = ? WHERE number = ?", (status, number))
+
+    def arrivals(self, identity: str | None = None, path: str | None = None) -> list[Arrival]:
+        """
+        Return the logged arrivals, oldest first; `None` lets every identity or path pass.
+        """
+        return self._arrivals(
+            "SELECT * FROM arrivals WHERE (?1 IS NULL OR identity = ?1) "
+            "AND (?2 IS NULL OR path = ?2) ORDER BY number",
+            identity,
+            path,
+        )
+
+    def latest(self, limit: int) -> list[Arrival]:
+        """
+        Return the arrivals logged last, newest first.
+        """
+        return self._arrivals("SELECT * FROM arrivals ORDER BY number DESC LIMIT ?", limit)
+
+    def arrival_pages(self) -> Iterator[list[Arrival]]:
+        """
+        Yield the logged arrivals in pages, oldest first, up to the newest of this moment.
+        """
+        newest = self._db.execute("SELECT max(number) FROM arrivals").fetchone()[0]
+        last = 0
+        while page := self._arrivals(
+            "SELECT * FROM arrivals WHERE number > ? AND number <= ? ORDER BY number LIMIT 5000",
+            last,
+            newest,
+        ):
+            last = page[-1].number
+            yield page
+
+    def count(self) -> dict[int, int]:
+        """
+        Count the logged arrivals per status.
+        """
+        return dict(
+            self._db.execute("SELECT status, count(*) FROM arrivals GROUP BY status ORDER BY 1")
+        )
+
+    def _arrivals(self, query: str, *values: object) -> list[Arrival]:
+        rows = self._db.execute(query, values)
+        return [_arrival(row) for row in rows]
+
+
+def _arrival(row: tuple[Any, ...]) -> Arrival:
+    *values, applied = row
+    values.append(bool(applied))  # SQLite has integers for it
+    return Arrival(*values)

@@ -1,0 +1,158 @@
+"""
+The profiles of the server-side API, version 1.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from ._rules import Invalid, Problem, updated, v1_profile
+from ._store import StoredProfile
+from ._wire import Answer, Call, Refusal, check_media_type, decoded, json_answer
+
+if TYPE_CHECKING:
+    from ._store import Store
+
+PATHS = ("/api/v1/server-side-api/profiles/",)
+
+_HEADERS = {"profile_id": "adapty-profile-id", "customer_user_id": "adapty-customer-user-id"}
+
+
+class ServerSideV1:
+    """
+    Answer GET, POST, PATCH and DELETE of one profile, named by a header.
+    """
+
+    name = "v1"
+
+    def __init__(self, store: Store, api_key: str) -> None:
+        """
+        Serve `store` to whoever sends `api_key`.
+        """
+        self._store = store
+        self._authorization = f"Api-Key {api_key}"
+        self._methods = {
+            "GET": self._get,
+            "POST": self._create,
+            "PATCH": self._update,
+            "DELETE": self._delete,
+        }
+
+    def identity(self, call: Call) -> str | None:
+        """
+        Return the value of the identity header.
+        """
+        given = (call.headers.get(header) for header in _HEADERS.values())
+        return next(filter(None, given), None)
+
+    def perform(self, call: Call) -> Answer:
+        """
+        Check key, method, media type, identity and body, and carry the operation out.
+
+        Raises:
+            Refusal: one of them is wrong, or there is no such profile.
+
+        """
+        if call.headers.get("Authorization") != self._authorization:
+            raise Refusal(
+                401,
+                "not_authenticated",
+                Problem("Authentication credentials were not provided.", "non_field_errors"),
+            )
+        method = self._methods.get(call.method)
+        if method is None:
+            raise Refusal(
+                405, "method_not_allowed", Problem(f'Method "{call.method}" not allowed.')
+            )
+        # The document expects the header of every request, also of those without a body.
+        check_media_type(call)
+        try:
+            return method(*_identity(call), call.body)
+        except Invalid as invalid:
+            raise Refusal(400, "validation_error", *invalid.problems) from invalid
+
+    def error(self, refusal: Refusal) -> Answer:
+        """
+        Return the body with `source` and texts per problem, and the code at the top.
+        """
+        return json_answer(
+            refusal.status,
+            {
+                "errors": [
+                    {"source": field, "errors": [message]} for message, field in refusal.problems
+                ],
+                "error_code": refusal.code,
+                "status_code": refusal.status,
+            },
+        )
+
+    def _get(self, by: str, value: str, _body: bytes) -> Answer:
+        return _answer(self._existing(by, value))
+
+    def _create(self, by: str, value: str, body: bytes) -> Answer:
+        profile = self._store.find(by, value)
+        if profile is None and by == "profile_id":
+            raise _missing()
+        return self._put(profile or StoredProfile(str(uuid4()), value, {}), body)
+
+    def _update(self, by: str, value: str, body: bytes) -> Answer:
+        return self._put(self._existing(by, value), body)
+
+    def _delete(self, by: str, value: str, _body: bytes) -> Answer:
+        if not self._store.delete(by, value):
+            raise _missing()
+        return Answer(204)
+
+    def _existing(self, by: str, value: str) -> StoredProfile:
+        profile = self._store.find(by, value)
+        if profile is None:
+            raise _missing()
+        return profile
+
+    def _put(self, profile: StoredProfile, body: bytes) -> Answer:
+        # "All parameters are optional": no body at all is an object without any.
+        changes = v1_profile(decoded(body or b"{}"))
+        profile = profile._replace(attributes=updated(profile.attributes, changes))
+        self._store.put(profile)
+        return _answer(profile)
+
+
+def view(profile: StoredProfile) -> dict[str, Any]:
+    """
+    Return the profile as the API shows it, but for the time of the answer.
+    """
+    attributes = dict(profile.attributes)
+    custom = attributes.pop("custom_attributes", {})
+    return {
+        "profile_id": profile.profile_id,
+        "customer_user_id": profile.customer_user_id,
+        **attributes,
+        "custom_attributes": [{"key": key, "value": value} for key, value in custom.items()],
+        "access_levels": [],
+        "subscriptions": [],
+        "non_subscriptions": [],
+    }
+
+
+def _answer(profile: StoredProfile) -> Answer:
+    timestamp = int(time.time() * 1000)
+    return json_answer(200, {"data": {**view(profile), "timestamp": timestamp}})
+
+
+def _missing() -> Refusal:
+    return Refusal(404, "profile_does_not_exist", Problem("Profile not found"))
+
+
+def _identity(call: Call) -> tuple[str, str]:
+    given = [(by, value) for by, name in _HEADERS.items() if (value := call.headers.get(name))]
+    if len(given) != 1:
+        names = " or ".join(_HEADERS.values())
+        raise Invalid(Problem(f"Exactly one header is required: {names}", "non_field_errors"))
+    by, value = given[0]
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise Invalid(Problem("The header must be UTF-8", _HEADERS[by])) from None
+    return by, value

@@ -1,0 +1,3 @@
+"""
+Test the sandbox over real sockets, and its pure parts directly.
+"""
