@@ -51,6 +51,7 @@ _INSTANT = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?"
     r"([Zz]|[+-][0-9]{2}:?[0-9]{2})"
 )
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9._-]{1,30}")
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -254,7 +255,7 @@ def clean_attributes(rules: AttributeRules) -> Check:
             raise InvalidInputError(field, f"must have 1 to {rules.entries} entries")
         for key, entry in value.items():
             _demand_key(field, key, rules)
-            _demand_value(f"{field}.{key}", entry, rules)
+            _demand_value(_entry_of(field, key), entry, rules)
 
     return check
 
@@ -262,7 +263,14 @@ def clean_attributes(rules: AttributeRules) -> Check:
 def _demand_key(field: str, key: Any, rules: AttributeRules) -> None:
     text(f"{field} key", key)
     if rules.key is not None and not re.fullmatch(rules.key[0], key):
-        raise InvalidInputError(f"{field}.{key}", rules.key[1])
+        raise InvalidInputError(field, rules.key[1])
+
+
+def _entry_of(field: str, key: str) -> str:
+    """
+    Name an entry by its key, unless that is free text, which may be anything.
+    """
+    return f"{field}.{key}" if _PLAIN_KEY.fullmatch(key) else f"{field} value"
 
 
 def _demand_value(field: str, value: Any, rules: AttributeRules) -> None:

@@ -4,6 +4,7 @@ Between values and bytes, without any I/O: operations to requests, answers to re
 
 from __future__ import annotations
 
+import datetime as dt
 import email.utils
 import re
 import time
@@ -34,6 +35,7 @@ __all__ = (
     "error_from",
     "no_result",
     "parse_retry_after",
+    "to_json",
 )
 
 ResultT = TypeVar("ResultT")
@@ -87,6 +89,9 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         return f"Wire({self.origin})"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("origin", self.origin)]
+
 
 def encode(operation: Operation[Any], wire: Wire, *, timeout: float, allowance: float) -> Request:
     """
@@ -120,6 +125,26 @@ def encode(operation: Operation[Any], wire: Wire, *, timeout: float, allowance: 
 
 def _field_of(header: str) -> str:
     return header.removeprefix("adapty-").replace("-", "_")
+
+
+def _plain(value: Any) -> Any:
+    """
+    Turn a value of a subclass, such as a data frame's numbers and times, into what msgspec knows.
+    """
+    match value:
+        case str():
+            return str.__str__(value)
+        case int() | float():
+            return int(value) if isinstance(value, int) else float(value)
+        case dt.datetime():
+            return dt.datetime.combine(value.date(), value.timetz())
+        case dt.date():
+            return dt.date(value.year, value.month, value.day)
+        case _:
+            raise NotImplementedError(type(value).__name__)
+
+
+to_json: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=_plain).encode
 
 
 def decode(operation: Operation[ResultT], response: Response) -> ResultT:
@@ -228,9 +253,12 @@ def _read_error_body(body: bytes) -> tuple[bool, str | None, tuple[ErrorItem, ..
     Read any of the shapes of Adapty's error bodies: whether it is one, its code and its entries.
     """
     try:
-        content = msgspec.json.decode(body)
+        return _parts_of(msgspec.json.decode(body))
     except (ValueError, RecursionError):
         return False, None, ()
+
+
+def _parts_of(content: Any) -> tuple[bool, str | None, tuple[ErrorItem, ...]]:
     if not isinstance(content, dict) or not content.keys() & {"errors", "error_code"}:
         return False, None, ()
     items = tuple(_error_items(content.get("errors")))
@@ -303,6 +331,9 @@ def parse_retry_after(value: str | None, date: str | None = None) -> float | Non
 
 def _timestamp(value: str | None) -> float | None:
     try:
-        return email.utils.parsedate_to_datetime(value or "").timestamp()
+        moment = email.utils.parsedate_to_datetime(value or "")
+        if moment.tzinfo is None:  # asctime's form names no zone; every HTTP date is GMT
+            moment = moment.replace(tzinfo=dt.UTC)
+        return moment.timestamp()
     except (TypeError, ValueError, IndexError, OverflowError, OSError):
         return None

@@ -34,15 +34,21 @@ class Pacer:
         self._reserved_until = clock()
         self._lock = threading.Lock()  # a client may be used from several threads' loops
 
-    def reserve(self) -> float:
+    def reserve(self, within: float = math.inf) -> float:
         """
         Take the next free moment and return the seconds until it.
+
+        One that is `within` seconds away or more is told but not taken: callers that give up would
+        push the queue ahead of them for ever, and nobody would get a turn.
         """
         with self._lock:
             now = self._clock()
             start = max(now, self._reserved_until)
-            self._reserved_until = start + self._interval
-            return max(0.0, start - now - (self.burst - 1) * self._interval)
+            wait = max(0.0, start - now - (self.burst - 1) * self._interval)
+            if wait < within or wait == 0.0:
+                self._reserved_until = start + self._interval
+
+            return wait
 
     def __repr__(self) -> str:
         return f"Pacer(rate={self.rate}, burst={self.burst})"
@@ -65,15 +71,18 @@ def limit(
     async def send_within_limits(request: Request) -> Response:
         tally = request.tally
         for pacer in pacers:
-            wait = pacer.reserve()
+            time_left = tally.deadline - clock()
+            wait = pacer.reserve(time_left)
             if wait > 0.0:
-                _demand_time(request, clock() + wait)
+                _demand_time(request, wait, time_left)
                 await sleep(wait)
         slot = slots.get()
         await _acquire(slot, request, clock)
         try:
             if tally.deadline == math.inf:
                 tally.deadline = clock() + request.allowance
+            else:
+                _demand_time(request, 0.0, tally.deadline - clock())
             return await send(request)
         finally:
             slot.release()
@@ -81,8 +90,8 @@ def limit(
     return send_within_limits
 
 
-def _demand_time(request: Request, moment: float) -> None:
-    if moment >= request.tally.deadline:
+def _demand_time(request: Request, wait: float, time_left: float) -> None:
+    if wait >= time_left:
         raise DeadlineError("no time left to wait for a turn", operation=request.operation)
 
 

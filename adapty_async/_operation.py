@@ -51,6 +51,9 @@ class Response(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         return f"Response({self.status}, {len(self.body)} bytes)"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("status", self.status), ("bytes", len(self.body))]
+
 
 class Endpoint(msgspec.Struct, Generic[ResultT], frozen=True, kw_only=True):
     """
@@ -96,6 +99,9 @@ class Operation(msgspec.Struct, Generic[ResultT], frozen=True):
     def __repr__(self) -> str:
         return f"Operation({self.endpoint.name})"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("endpoint", self.endpoint.name)]
+
 
 class Tally(msgspec.Struct):
     """
@@ -137,6 +143,9 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
     def __repr__(self) -> str:
         return f"Request({self.operation})"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("operation", self.operation)]
+
 
 Send: TypeAlias = Callable[[Request], Awaitable[Response]]
 
@@ -150,3 +159,4 @@ class Execute(Protocol):
         """
         Send the operation and return its result.
         """
+        ...

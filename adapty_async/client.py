@@ -8,9 +8,9 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar, Literal, NoReturn, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self, TypeVar, Unpack, overload
 
 import msgspec
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ("AdaptyClient", "AdaptyMailClient")
 
+ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9-]+")
@@ -127,23 +128,44 @@ class _Client:
         """
         return await self._caller.execute(operation)
 
+    @overload
     def bulk(
         self,
-        operations: Items[Operation[ResultT]],
+        items: Items[Operation[ResultT]],
         **options: Unpack[BulkOptions[Operation[ResultT], ResultT]],
-    ) -> BulkRun[Operation[ResultT], ResultT]:
+    ) -> BulkRun[Operation[ResultT], ResultT]: ...
+
+    @overload
+    def bulk(
+        self,
+        items: Items[ItemT],
+        *,
+        build: Callable[[ItemT], Operation[ResultT]],
+        **options: Unpack[BulkOptions[ItemT, ResultT]],
+    ) -> BulkRun[ItemT, ResultT]: ...
+
+    def bulk(
+        self,
+        items: Items[Any],
+        *,
+        build: Callable[[Any], Operation[Any]] | None = None,
+        **options: Unpack[BulkOptions[Any, Any]],
+    ) -> BulkRun[Any, Any]:
         """
         Make very many calls of any kind, several at a time.
 
         Args:
-            operations: any iterable or async iterable; they are read as they are needed.
+            items: operations, or values that `build` makes operations of, from any iterable or
+                async iterable; they are read as they are needed.
+            build: makes the operation for an item; outcomes then carry the item as it was. What
+                it raises as an `AdaptyError` is that item's outcome; anything else ends the run.
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
-            InvalidInputError: `operations` is not iterable.
+            InvalidInputError: `items` is not iterable.
             ConfigError: an option is unknown or out of range.
         """
-        return self._caller.bulk(operations, _as_it_is, **options)
+        return self._caller.bulk(items, build or _as_it_is, **options)
 
     def with_options(
         self,

@@ -132,6 +132,8 @@ def origin_from(base_url: str | None, *, env: str, default: str, allow_insecure:
         ConfigError: it is no ``https://host[:port]``, or plain http to another machine.
     """
     url = base_url or os.environ.get(env) or default
+    if not isinstance(url, str):
+        raise ConfigError("base_url must be text")
     try:
         parts = urllib.parse.urlsplit(url)
         port = parts.port  # raises for a port that is no number
@@ -143,13 +145,14 @@ def origin_from(base_url: str | None, *, env: str, default: str, allow_insecure:
 
 
 def _check_origin(parts: urllib.parse.SplitResult, *, allow_insecure: bool) -> None:
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    host = parts.hostname or ""
+    if parts.scheme not in {"http", "https"} or not host.isprintable() or " " in (host or " "):
         raise ConfigError("base_url must look like https://host or https://host:port")
     if parts.username is not None or parts.password is not None:
         raise ConfigError("base_url must not contain a user name or password")
     if parts.path not in {"", "/"} or parts.query or parts.fragment:
         raise ConfigError("base_url is only the origin; paths are added by the library")
-    if parts.scheme == "http" and not allow_insecure and not _is_loopback(parts.hostname):
+    if parts.scheme == "http" and not allow_insecure and not _is_loopback(host):
         raise ConfigError("base_url must be https, unless allow_insecure=True or on this machine")
 
 

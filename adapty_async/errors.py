@@ -11,8 +11,8 @@ wrote may echo personal data and is found in `ApiError.errors` and `ApiError.bod
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Any
 
 __all__ = (
     "AdaptyError",
@@ -35,6 +35,8 @@ __all__ = (
     "ServerError",
     "TransportError",
 )
+
+_NAME = re.compile(r"[A-Za-z0-9_.\[\]-]{1,80}")
 
 
 class AdaptyError(Exception):
@@ -139,7 +141,9 @@ class ErrorItem:
     field_name: str | None = None
 
     def __repr__(self) -> str:
-        return f"ErrorItem(error_code={self.error_code!r}, field_name={self.field_name!r})"
+        shown = {"error_code": self.error_code, "field_name": self.field_name}
+        names = (f"{name}={text!r}" for name, text in shown.items() if text and _is_name(text))
+        return f"ErrorItem({', '.join(names)})"
 
 
 class ApiError(AdaptyError):
@@ -174,13 +178,20 @@ class ApiError(AdaptyError):
         return next((item.field_name for item in self.errors if item.field_name), None)
 
     def _details(self) -> list[str]:
-        named: dict[str, Any] = {"error_code": self.error_code, "field": self.field_name}
-        details = [f"{name} {value}" for name, value in named.items() if value]
+        named = {"error_code": self.error_code, "field": self.field_name}
+        details = [f"{name} {value}" for name, value in named.items() if value and _is_name(value)]
         details += super()._details()
-        if self.request_id:
+        if self.request_id and _is_name(self.request_id):
             details.append(f"request {self.request_id}")
 
         return details
+
+
+def _is_name(text: str) -> bool:
+    """
+    Tell what is a name from what a server may have echoed: only names belong into logs.
+    """
+    return _NAME.fullmatch(text) is not None
 
 
 class AuthenticationError(ApiError):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Unpack, get_args
+from typing import ClassVar, Literal, Unpack, get_args
 
 import msgspec
 from msgspec import UNSET
@@ -31,7 +31,7 @@ from adapty_async._checks import (
     one_of,
     text,
 )
-from adapty_async._codec import no_result
+from adapty_async._codec import no_result, to_json
 from adapty_async._operation import Endpoint, Execute, Operation, Replay
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.errors import InvalidInputError
@@ -46,6 +46,9 @@ __all__ = (
     "MailProfiles",
     "Offer",
     "TransactionEvent",
+    "delete_profile",
+    "save_event",
+    "save_profile",
 )
 
 By = Literal["external_profile_id", "customer_user_id", "email"]
@@ -229,7 +232,7 @@ def _write_profile(profile: MailProfile) -> bytes:
             key: float(value) if isinstance(value, bool) else value for key, value in custom.items()
         }
         profile = msgspec.structs.replace(profile, custom_attributes=numbers)
-    return msgspec.json.encode(profile)
+    return to_json(profile)
 
 
 SAVE_PROFILE: Endpoint[None] = Endpoint(
@@ -250,6 +253,7 @@ DELETE_PROFILE: Endpoint[None] = Endpoint(
     replay=Replay.ALWAYS,  # what is erased stays erased
     bucket="mail",
     decode=no_result,
+    encode=to_json,
     erases=True,
 )
 SAVE_EVENT: Endpoint[None] = Endpoint(
@@ -260,27 +264,8 @@ SAVE_EVENT: Endpoint[None] = Endpoint(
     replay=Replay.ALWAYS,  # keyed by event_id
     bucket="mail",
     decode=no_result,
+    encode=to_json,
 )
-
-
-def _save_profile(profile: MailProfile) -> Operation[None]:
-    instance_of(MailProfile)("profile", profile)
-    return Operation(SAVE_PROFILE, body=profile)
-
-
-def _save_event(event: TransactionEvent) -> Operation[None]:
-    instance_of(TransactionEvent)("event", event)
-    return Operation(SAVE_EVENT, body=event)
-
-
-def _delete_profile(identifiers: dict[str, Any]) -> Operation[None]:
-    if not identifiers:
-        raise InvalidInputError(
-            "external_profile_id", "it, customer_user_id or email must be given, or several"
-        )
-    for name, value in identifiers.items():
-        _BY[name](name, value)
-    return Operation(DELETE_PROFILE, body=identifiers)
 
 
 _BY: Mapping[str, Check] = {
@@ -288,6 +273,42 @@ _BY: Mapping[str, Check] = {
     "customer_user_id": text,
     "email": email_address,
 }
+
+
+def save_profile(profile: MailProfile) -> Operation[None]:
+    """
+    Describe the call of `MailProfiles.save`.
+    """
+    instance_of(MailProfile)("profile", profile)
+    return Operation(SAVE_PROFILE, body=profile)
+
+
+def delete_profile(
+    *,
+    external_profile_id: str | None = None,
+    customer_user_id: str | None = None,
+    email: str | None = None,
+) -> Operation[None]:
+    """
+    Describe the call of `MailProfiles.delete`.
+    """
+    values = (external_profile_id, customer_user_id, email)
+    given = {name: value for name, value in zip(_BY, values, strict=True) if value is not None}
+    if not given:
+        raise InvalidInputError(
+            "external_profile_id", "it, customer_user_id or email must be given, or several"
+        )
+    for name, value in given.items():
+        _BY[name](name, value)
+    return Operation(DELETE_PROFILE, body=given)
+
+
+def save_event(event: TransactionEvent) -> Operation[None]:
+    """
+    Describe the call of `Events.save`.
+    """
+    instance_of(TransactionEvent)("event", event)
+    return Operation(SAVE_EVENT, body=event)
 
 
 class MailProfiles:
@@ -309,7 +330,7 @@ class MailProfiles:
 
         Source: https://adapty.io/docs/api-adapty-mail/operations/saveProfile
         """
-        await self._execute(_save_profile(profile))
+        await self._execute(save_profile(profile))
 
     async def delete(
         self,
@@ -331,13 +352,13 @@ class MailProfiles:
 
         Source: https://adapty.io/docs/api-adapty-mail/operations/deleteProfile
         """
-        given = {
-            "external_profile_id": external_profile_id,
-            "customer_user_id": customer_user_id,
-            "email": email,
-        }
-        identifiers = {name: value for name, value in given.items() if value is not None}
-        await self._execute(_delete_profile(identifiers))
+        await self._execute(
+            delete_profile(
+                external_profile_id=external_profile_id,
+                customer_user_id=customer_user_id,
+                email=email,
+            )
+        )
 
     def bulk_save(
         self, items: Items[MailProfile], **options: Unpack[BulkOptions[MailProfile, None]]
@@ -354,7 +375,7 @@ class MailProfiles:
 
         Source: https://adapty.io/docs/api-adapty-mail/operations/saveProfile
         """
-        return self._bulk(items, _save_profile, **options)
+        return self._bulk(items, save_profile, **options)
 
     def bulk_delete(
         self, items: Items[str], *, by: By, **options: Unpack[BulkOptions[str, None]]
@@ -374,7 +395,7 @@ class MailProfiles:
         Source: https://adapty.io/docs/api-adapty-mail/operations/deleteProfile
         """
         one_of(*_BY)("by", by)
-        return self._bulk(items, lambda item: _delete_profile({by: item}), **options)
+        return self._bulk(items, lambda item: delete_profile(**{by: item}), **options)
 
 
 class Events:
@@ -396,7 +417,7 @@ class Events:
 
         Source: https://adapty.io/docs/api-adapty-mail/operations/saveTransactionEvent
         """
-        await self._execute(_save_event(event))
+        await self._execute(save_event(event))
 
     def bulk_save(
         self,
@@ -415,4 +436,4 @@ class Events:
 
         Source: https://adapty.io/docs/api-adapty-mail/operations/saveTransactionEvent
         """
-        return self._bulk(items, _save_event, **options)
+        return self._bulk(items, save_event, **options)

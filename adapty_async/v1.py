@@ -31,7 +31,7 @@ from adapty_async._checks import (
     one_of,
     text,
 )
-from adapty_async._codec import data_decoder, no_result
+from adapty_async._codec import data_decoder, no_result, to_json
 from adapty_async._operation import Endpoint, Execute, Operation, Replay
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.errors import InvalidInputError
@@ -47,6 +47,10 @@ __all__ = (
     "Profile",
     "ProfileAttributes",
     "Profiles",
+    "create_profile",
+    "delete_profile",
+    "get_profile",
+    "update_profile",
 )
 
 By = Literal["customer_user_id", "profile_id"]
@@ -217,7 +221,7 @@ def _write_attributes(attributes: ProfileAttributes) -> bytes:
     """
     custom = attributes.custom_attributes
     if custom is UNSET:
-        return msgspec.json.encode(attributes)
+        return to_json(attributes)
     fields = {
         name: value
         for name in attributes.__struct_fields__
@@ -227,7 +231,7 @@ def _write_attributes(attributes: ProfileAttributes) -> bytes:
         {"key": key, "value": float(value) if isinstance(value, bool) else value}
         for key, value in custom.items()
     ]
-    return msgspec.json.encode(fields)
+    return to_json(fields)
 
 
 _read_profile = data_decoder(Profile, _read_attributes)
@@ -282,14 +286,53 @@ def _identity(**ids: str | None) -> tuple[tuple[str, str], ...]:
     return tuple(given)
 
 
-def _header_for(by: str) -> str:
-    one_of(*_HEADERS)("by", by)
-    return _HEADERS[by]
+def get_profile(
+    *, customer_user_id: str | None = None, profile_id: str | None = None
+) -> Operation[Profile]:
+    """
+    Describe the call of `Profiles.get`.
+    """
+    identity = _identity(customer_user_id=customer_user_id, profile_id=profile_id)
+    return Operation(GET_PROFILE, identity)
 
 
-def _attributes(value: ProfileAttributes) -> ProfileAttributes:
-    instance_of(ProfileAttributes)("attributes", value)
-    return value
+def create_profile(
+    attributes: ProfileAttributes | None = None,
+    *,
+    customer_user_id: str | None = None,
+    profile_id: str | None = None,
+) -> Operation[Profile]:
+    """
+    Describe the call of `Profiles.create`.
+    """
+    identity = _identity(customer_user_id=customer_user_id, profile_id=profile_id)
+    attributes = ProfileAttributes() if attributes is None else attributes
+    instance_of(ProfileAttributes)("attributes", attributes)
+    return Operation(CREATE_PROFILE, identity, attributes)
+
+
+def update_profile(
+    attributes: ProfileAttributes,
+    *,
+    customer_user_id: str | None = None,
+    profile_id: str | None = None,
+) -> Operation[Profile]:
+    """
+    Describe the call of `Profiles.update`.
+    """
+    identity = _identity(customer_user_id=customer_user_id, profile_id=profile_id)
+    instance_of(ProfileAttributes)("attributes", attributes)
+    return Operation(UPDATE_PROFILE, identity, attributes)
+
+
+def delete_profile(
+    *, customer_user_id: str | None = None, profile_id: str | None = None
+) -> Operation[None]:
+    """
+    Describe the call of `Profiles.delete`.
+    """
+    identity = _identity(customer_user_id=customer_user_id, profile_id=profile_id)
+    return Operation(DELETE_PROFILE, identity)
 
 
 class Profiles:
@@ -314,8 +357,9 @@ class Profiles:
 
         Source: https://adapty.io/docs/getting-started-with-server-side-api#retrieve-profile
         """
-        identity = _identity(customer_user_id=customer_user_id, profile_id=profile_id)
-        return await self._execute(Operation(GET_PROFILE, identity))
+        return await self._execute(
+            get_profile(customer_user_id=customer_user_id, profile_id=profile_id)
+        )
 
     async def create(
         self,
@@ -337,9 +381,9 @@ class Profiles:
 
         Source: https://adapty.io/docs/getting-started-with-server-side-api#create-profile
         """
-        body = _attributes(ProfileAttributes() if attributes is None else attributes)
-        identity = _identity(customer_user_id=customer_user_id, profile_id=profile_id)
-        return await self._execute(Operation(CREATE_PROFILE, identity, body))
+        return await self._execute(
+            create_profile(attributes, customer_user_id=customer_user_id, profile_id=profile_id)
+        )
 
     async def update(
         self,
@@ -359,8 +403,9 @@ class Profiles:
 
         Source: https://adapty.io/docs/getting-started-with-server-side-api#update-profile
         """
-        identity = _identity(customer_user_id=customer_user_id, profile_id=profile_id)
-        return await self._execute(Operation(UPDATE_PROFILE, identity, _attributes(attributes)))
+        return await self._execute(
+            update_profile(attributes, customer_user_id=customer_user_id, profile_id=profile_id)
+        )
 
     async def delete(
         self, *, customer_user_id: str | None = None, profile_id: str | None = None
@@ -377,8 +422,9 @@ class Profiles:
 
         Source: https://adapty.io/docs/getting-started-with-server-side-api#delete-profile
         """
-        identity = _identity(customer_user_id=customer_user_id, profile_id=profile_id)
-        await self._execute(Operation(DELETE_PROFILE, identity))
+        await self._execute(
+            delete_profile(customer_user_id=customer_user_id, profile_id=profile_id)
+        )
 
     def bulk_delete(
         self, items: Items[str], *, by: By, **options: Unpack[BulkOptions[str, None]]
@@ -397,10 +443,8 @@ class Profiles:
 
         Source: https://adapty.io/docs/getting-started-with-server-side-api#delete-profile
         """
-        header = _header_for(by)
-        return self._bulk(
-            items, lambda item: Operation(DELETE_PROFILE, ((header, item),)), **options
-        )
+        one_of(*_HEADERS)("by", by)
+        return self._bulk(items, lambda item: delete_profile(**{by: item}), **options)
 
     def bulk_update(
         self,
@@ -423,12 +467,12 @@ class Profiles:
 
         Source: https://adapty.io/docs/getting-started-with-server-side-api#update-profile
         """
-        header = _header_for(by)
+        one_of(*_HEADERS)("by", by)
 
         def build(item: tuple[str, ProfileAttributes]) -> Operation[Profile]:
             if not isinstance(item, tuple) or len(item) != 2:
                 raise InvalidInputError("item", "must be a pair of an id and ProfileAttributes")
-            return Operation(UPDATE_PROFILE, ((header, item[0]),), _attributes(item[1]))
+            return update_profile(item[1], **{by: item[0]})
 
         return self._bulk(items, build, **options)
 

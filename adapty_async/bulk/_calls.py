@@ -72,6 +72,7 @@ class StartBulk(Protocol):
         """
         Make the run; nothing is sent yet.
         """
+        ...
 
 
 class Engine(msgspec.Struct, frozen=True):

@@ -1,0 +1,25 @@
+"""
+The command ``adapty-async``; it needs the extra ``cli``.
+"""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ("main",)
+
+
+def main() -> None:
+    """
+    Run the command line.
+    """
+    try:
+        from adapty_async.cli._app import cli  # noqa: PLC0415  click and rich are an extra
+    except ModuleNotFoundError as error:
+        if error.name not in {"click", "rich"}:
+            raise
+        sys.stderr.write(
+            "The command line needs more than the library: pip install 'adapty-async[cli]'\n"
+        )
+        sys.exit(2)
+    cli(prog_name="adapty-async")

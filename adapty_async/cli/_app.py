@@ -1,0 +1,299 @@
+"""
+The commands and their options: each is turned into a job, and the job's end into an exit code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import stat
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import click
+import msgspec
+
+from adapty_async import mail, v1
+from adapty_async._version import __version__
+from adapty_async.cli import _demo
+from adapty_async.cli._input import Format, open_rows
+from adapty_async.cli._items import id_columns, id_from, profile_columns, profile_from
+from adapty_async.cli._job import Exit, Job, accept, exit_code, perform
+from adapty_async.cli._report import dry_run_text, report_json, report_text
+from adapty_async.client import AdaptyClient, AdaptyMailClient
+from adapty_async.errors import AdaptyError, ConfigError, InvalidInputError
+from adapty_async.sandbox import Faults, Sandbox
+
+__all__ = ("cli",)
+
+T = TypeVar("T")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_BY = {
+    "v1": ("customer-user-id", "profile-id"),
+    "mail": ("external-profile-id", "customer-user-id", "email"),
+}
+_ALL_BY = sorted({name for names in _BY.values() for name in names})
+
+
+class Common(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The options that all commands with an input share.
+    """
+
+    input: str
+    form: Format | None
+    concurrency: int | None
+    rate: float | None
+    failures: Path | None
+    dry_run: bool
+    yes: bool
+    as_json: bool
+    base_url: str | None
+    api_key_file: Path | None
+    id_encoding: str = "ascii"
+
+
+def _common_options(command: Command) -> Command:
+    options = [
+        click.argument("input"),
+        click.option(
+            "--format",
+            "form",
+            type=click.Choice(["csv", "ndjson", "text"]),
+            help="How INPUT is written, if its name does not tell.",
+        ),
+        click.option(
+            "--concurrency", type=click.IntRange(min=1), help="Rows in work at a time (32)."
+        ),
+        click.option(
+            "--rate",
+            type=click.FloatRange(min=0, min_open=True),
+            help="Requests per second at most.",
+        ),
+        click.option(
+            "--failures",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="Write what does not succeed to this NDJSON file.",
+        ),
+        click.option("--dry-run", is_flag=True, help="Read and check all rows, send nothing."),
+        click.option("--yes", is_flag=True, help="Do not ask before anything is deleted."),
+        click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
+        click.option("--base-url", help="The origin to send to, if it is not Adapty's."),
+        click.option(
+            "--api-key-file",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="Read the key from this file, not from the environment.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__)
+def cli() -> None:
+    """
+    Save and erase very many Adapty profiles, and account for every one.
+
+    Keys are taken from ADAPTY_API_KEY (server-side API) and ADAPTY_MAIL_API_KEY (Mail API).
+
+    Exit codes: 0 all done, 1 some are not, 2 refused or bad input, 3 the key was rejected,
+    130 interrupted.
+    """
+
+
+@cli.command()
+@_common_options
+@click.option("--api", type=click.Choice(sorted(_BY)), required=True, help="Which API to call.")
+@click.option("--by", type=click.Choice(_ALL_BY), required=True, help="What the ids are.")
+@click.option("--column", help="The column or field with the ids, if it has another name.")
+@click.option(
+    "--id-encoding",
+    type=click.Choice(["ascii", "utf-8"]),
+    default="ascii",
+    help="utf-8 lets ids through that are not ASCII (v1); no document says how they are read.",
+)
+def delete(api: str, by: str, column: str | None, **common: Any) -> None:
+    """
+    Erase the users whose ids are in INPUT.
+
+    INPUT is a file with one id a line, or CSV or NDJSON with a column for the ids; plain or
+    gzip; - is standard input.
+    """
+    options = Common(**common)
+    if by not in _BY[api]:
+        raise click.UsageError(f"--by for --api {api} is one of {', '.join(_BY[api])}")
+    field = by.replace("-", "_")
+    column = column or field
+    module = v1 if api == "v1" else mail
+    describe = cast("Callable[..., Any]", module.delete_profile)
+    with _refusals():
+        job = Job(
+            title="Deleting",
+            rows=open_rows(options.input, options.form, id_columns(column)),
+            build=lambda value: describe(**{field: id_from(value, column)}),
+            failures=options.failures,
+            concurrency=options.concurrency,
+            rate=options.rate,
+        )
+        client = _client(AdaptyClient if api == "v1" else AdaptyMailClient, options)
+        if not options.dry_run and not options.yes:
+            _confirm(job, client, by)
+        sys.exit(_run(_perform_and_report(job, client, options)))
+
+
+@cli.command()
+@_common_options
+def save(**common: Any) -> None:
+    """
+    Save the profiles in INPUT to the Mail API.
+
+    INPUT is CSV or NDJSON, plain or gzip; - is standard input. Columns are named after the
+    profile's fields, nested ones with a dot: custom_attributes.plan, device_info.platform. Empty
+    cells are left out.
+    """
+    options = Common(**common)
+    with _refusals():
+        rows = open_rows(options.input, options.form, profile_columns)
+        if rows.form == "text":
+            raise InvalidInputError("INPUT", "must be CSV or NDJSON: a line of text is no profile")
+        job = Job(
+            title="Saving",
+            rows=rows,
+            build=lambda value: mail.save_profile(profile_from(value)),
+            failures=options.failures,
+            concurrency=options.concurrency,
+            rate=options.rate,
+        )
+        client = _client(AdaptyMailClient, options)
+        sys.exit(_run(_perform_and_report(job, client, options)))
+
+
+@cli.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=8321, show_default=True)
+@click.option("--db", default=":memory:", help="Keep the state in this SQLite file.")
+@click.option("--rate", type=float, help="Requests per second that each API allows.")
+@click.option("--latency", type=float, default=0.0, help="Milliseconds added to every answer.")
+@click.option("--faults", default="", help="Such as error=5%,reset=1%,reset_after=1%,stall=0.1%.")
+@click.option("--seed", type=int, default=0, help="Chooses which requests fail.")
+def sandbox(port: int, db: str, rate: float | None, latency: float, faults: str, seed: int) -> None:
+    """
+    Run both APIs on this machine until Ctrl-C.
+    """
+    try:
+        server = Sandbox(
+            port=port,
+            db=db,
+            rate=rate,
+            latency=latency / 1000,
+            faults=Faults.parse(faults),
+            seed=seed,
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    with _refusals(), contextlib.suppress(KeyboardInterrupt):
+        _run(_serve(server))
+
+
+async def _serve(server: Sandbox) -> None:
+    try:
+        await server.start()
+    except OSError as error:
+        raise ConfigError(f"--port cannot be used: {error.strerror}") from None
+    try:
+        click.echo(f"Sandbox at {server.url}, until Ctrl-C. To use it:\n")
+        click.echo(f"export ADAPTY_BASE_URL={server.url} ADAPTY_API_KEY={server.api_key}")
+        click.echo(
+            f"export ADAPTY_MAIL_BASE_URL={server.url} ADAPTY_MAIL_API_KEY={server.mail_api_key}"
+        )
+        await asyncio.Event().wait()
+    finally:
+        await server.stop()
+
+
+@cli.command()
+@click.argument("profiles", required=False, type=click.Path(exists=True, dir_okay=False))
+@click.argument("ids", required=False, type=click.Path(exists=True, dir_okay=False))
+def demo(profiles: str | None, ids: str | None) -> None:
+    """
+    Show the whole way on a sandbox with a rate limit and faults.
+
+    Saves the CSV file PROFILES through the Mail API, erases the users in the file IDS from the
+    server-side API, and checks in the sandbox that exactly those are gone. Files are made up if
+    none are given.
+    """
+    if (profiles is None) != (ids is None):
+        raise click.UsageError("PROFILES and IDS go together")
+    with _refusals():
+        sys.exit(_run(_demo.run(profiles, ids, click.echo)))
+
+
+def _client(
+    kind: type[AdaptyClient | AdaptyMailClient], options: Common
+) -> AdaptyClient | AdaptyMailClient:
+    settings: dict[str, Any] = {"base_url": options.base_url, "id_encoding": options.id_encoding}
+    if options.api_key_file is not None:
+        settings["api_key"] = _key_in(options.api_key_file)
+    if options.dry_run:
+        settings |= {"transport": accept, "api_key": settings.get("api_key", "dry-run")}
+    return kind(**settings)
+
+
+def _key_in(path: Path) -> str:
+    if stat.S_IMODE(path.stat().st_mode) & 0o077 and os.name == "posix":
+        raise ConfigError(f"--api-key-file {path} must be readable by its owner only: chmod 600")
+    return path.read_text(encoding="utf-8").strip()
+
+
+def _confirm(job: Job, client: AdaptyClient | AdaptyMailClient, by: str) -> None:
+    count = "all" if job.total is None else f"{job.total:,}"
+    origin = repr(client).partition("(")[2].rstrip(")")
+    question = (
+        f"Delete {count} users in {job.rows.path}, by {by}, at {origin}? There is no way back."
+    )
+    if job.rows.path == "-" or not sys.stdin.isatty():
+        raise click.UsageError(f"{question} There is no terminal to ask on: add --yes")
+    click.confirm(question, abort=True, err=True)
+
+
+async def _perform_and_report(
+    job: Job, client: AdaptyClient | AdaptyMailClient, options: Common
+) -> int:
+    async with client:
+        report, interrupted = await perform(job, client)
+    if options.as_json:
+        click.echo(report_json(report))
+    else:
+        tell = dry_run_text if options.dry_run else report_text
+        click.echo(tell(report, failures=options.failures))
+    return exit_code(report, interrupted=interrupted)
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """
+    End with a line and exit code 2 when the library refuses what it was given.
+    """
+    try:
+        yield
+    except AdaptyError as error:
+        click.echo(f"adapty-async: {error}", err=True)
+        sys.exit(Exit.REFUSED)
+
+
+def _run(main: Coroutine[Any, Any, T]) -> T:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(main)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415  an extra
+    except ModuleNotFoundError:
+        return None
+    return uvloop.new_event_loop

@@ -1,0 +1,101 @@
+"""
+The main job, end to end, on a sandbox that behaves as badly as a real service may.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from adapty_async import mail, v1
+from adapty_async.cli._demo_data import write_examples
+from adapty_async.cli._input import Rows, open_rows
+from adapty_async.cli._items import id_columns, id_from, profile_columns, profile_from
+from adapty_async.cli._job import Exit, Job, perform
+from adapty_async.cli._report import report_text
+from adapty_async.client import AdaptyClient, AdaptyMailClient
+from adapty_async.config import RetryPolicy
+from adapty_async.sandbox import Sandbox
+
+__all__ = ("run",)
+
+_RATE = 500.0
+_FAULTS = "error=2%,reset=1%,reset_after=1%,stall=0.2%"
+_RETRY = RetryPolicy(attempts=10, wait_initial=0.1)
+_TIMEOUT = 1.0
+
+
+async def run(profiles: str | None, ids: str | None, write: Callable[[str], object]) -> int:
+    """
+    Save `profiles`, erase `ids`, check that exactly those are gone, and return the exit code.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        if profiles is None or ids is None:
+            made = await asyncio.to_thread(write_examples, Path(folder))
+            profiles, ids = map(str, made)
+        async with Sandbox(rate=_RATE, burst=50, latency=0.005, faults=_FAULTS, seed=1) as sandbox:
+            write(
+                f"A sandbox of both APIs runs at {sandbox.url}: it allows {_RATE:.0f} requests/s,"
+            )
+            write(f"answers after 5 ms, and fails on purpose ({_FAULTS}).\n")
+            people = open_rows(profiles, None, profile_columns)
+            users = open_rows(ids, None, id_columns("customer_user_id"))
+            saved = await _save(sandbox, people, write)
+            return await _erase(sandbox, people, users, write) or saved
+
+
+async def _save(sandbox: Sandbox, people: Rows, write: Callable[[str], object]) -> int:
+    write(f"1. Save the profiles of {people.path} through the Mail API")
+    job = Job(
+        title="Saving",
+        rows=people,
+        build=lambda value: mail.save_profile(profile_from(value)),
+    )
+    client = AdaptyMailClient(
+        sandbox.mail_api_key, base_url=sandbox.url, retry=_RETRY, timeout=_TIMEOUT
+    )
+    async with client:
+        report, _ = await perform(job, client)
+    write(report_text(report, failures=None))
+    arrived = len(sandbox.mail_profile_ids())
+    write(f"The sandbox holds {arrived:,} profiles; {report.failed} rows could not be sent.\n")
+    return Exit.OK if arrived == report.done else Exit.NOT_ALL_DONE
+
+
+async def _erase(
+    sandbox: Sandbox, people: Rows, users: Rows, write: Callable[[str], object]
+) -> int:
+    write(f"2. Erase the users of {users.path} from the server-side API")
+    before = {row.value["external_profile_id"] for row in people if not row.broken}
+    sandbox.seed_profiles(before)
+    listed = {id_from(row.value, "customer_user_id") for row in users}
+    job = Job(
+        title="Deleting",
+        rows=users,
+        build=lambda value: v1.delete_profile(customer_user_id=id_from(value, "customer_user_id")),
+    )
+    client = AdaptyClient(sandbox.api_key, base_url=sandbox.url, retry=_RETRY, timeout=_TIMEOUT)
+    async with client:
+        report, _ = await perform(job, client)
+    write(report_text(report, failures=None))
+    if report.absent < len(listed - before):
+        write("An id that nobody had counts as done when the first answer about it was lost.")
+    return _check(sandbox, before, listed, write)
+
+
+def _check(
+    sandbox: Sandbox, before: set[str], listed: set[str], write: Callable[[str], object]
+) -> int:
+    write("\n3. Ask the sandbox")
+    left = sandbox.customer_user_ids()
+    wrongly_left, wrongly_gone = left & listed, (before - listed) - left
+    write(f"  {len(before & listed) - len(wrongly_left):>6,} of the listed users are gone")
+    write(f"  {len(listed - before):>6,} listed ids never belonged to anybody")
+    write(f"  {len(left):>6,} other users are untouched")
+    if wrongly_left or wrongly_gone:
+        write(f"NOT as it should be: {len(wrongly_left)} left over, {len(wrongly_gone)} too many.")
+        return Exit.NOT_ALL_DONE
+    write("Exactly the listed users are gone. Nothing is missing.")
+    return Exit.OK

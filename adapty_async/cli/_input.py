@@ -1,0 +1,200 @@
+"""
+Input files as rows: CSV, NDJSON and plain text, gzip or not, from a path or standard input.
+
+Law: a record is one line, in every format. So a line that cannot be read costs nothing but itself,
+and line numbers are exact. Blank lines are no rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import io
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from adapty_async.errors import InvalidInputError
+
+__all__ = ("Format", "Row", "Rows", "SizedRows", "open_rows")
+
+Format: TypeAlias = Literal["csv", "ndjson", "text"]
+ColumnCheck: TypeAlias = Callable[[list[str]], None]
+
+_LINE_LIMIT = 1024 * 1024
+_GZIP_MAGIC = b"\x1f\x8b"
+_FAILURE_KEYS = frozenset({"line", "item", "status"})
+_SUFFIXES: dict[str, Format] = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+    ".txt": "text",
+}
+
+
+class Row(msgspec.Struct, frozen=True):
+    """
+    One record of the input.
+
+    Attributes:
+        line: its line number, from 1.
+        value: the cells that are not empty by column, the JSON value, or the text.
+        broken: why the line cannot be read, None if it can; `value` is the line itself then.
+    """
+
+    line: int
+    value: Any
+    broken: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Row(line={self.line})"
+
+
+class Rows:
+    """
+    The rows of an input, in order, read as they are asked for.
+    """
+
+    def __init__(self, path: str, form: Format, check_columns: ColumnCheck) -> None:
+        self.path = path
+        self.form = form
+        self._check_columns = check_columns
+
+    def __iter__(self) -> Iterator[Row]:
+        with _opened(self.path) as stream:
+            lines = _lines(stream)
+            if self.form == "csv":
+                yield from self._csv_rows(lines)
+            else:
+                yield from map(_json_row, lines) if self.form == "ndjson" else lines
+
+    def _csv_rows(self, lines: Iterator[Row]) -> Iterator[Row]:
+        header = next(lines, None)
+        if header is None:
+            raise InvalidInputError(self.path, "must begin with a line of column names")
+        delimiter = max(",;\t", key=header.value.count)
+        names = _cells(header, delimiter)
+        if header.broken is not None or names is None:
+            raise InvalidInputError(f"{self.path}, line {header.line}", "must be column names")
+        if "" in names or len(set(names)) < len(names):
+            raise InvalidInputError(
+                f"{self.path}, line {header.line}", "column names must be distinct and not empty"
+            )
+        self._check_columns(names)
+        yield from (_csv_row(line, names, delimiter) for line in lines)
+
+
+class SizedRows(Rows):
+    """
+    The rows of a file, counted beforehand.
+    """
+
+    def __init__(self, path: str, form: Format, check_columns: ColumnCheck) -> None:
+        super().__init__(path, form, check_columns)
+        next(iter(self), None)  # an unusable header is told before anything else happens
+        with _opened(path) as stream:
+            lines = sum(1 for _ in _lines(stream))
+        self._length = lines - 1 if form == "csv" else lines
+
+    def __len__(self) -> int:
+        return self._length
+
+
+def open_rows(path: str, form: Format | None, check_columns: ColumnCheck) -> Rows:
+    """
+    Get ready to read an input; a file is read through once, to count its rows.
+
+    Args:
+        path: the file; ``-`` is standard input.
+        form: how it is written; None to tell by its name.
+        check_columns: is given the column names of a CSV file and raises what is wrong with them.
+
+    Raises:
+        InvalidInputError: the format cannot be told, or the file cannot be read.
+    """
+    form = form or _SUFFIXES.get(Path(path.removesuffix(".gz")).suffix.lower())
+    if form is None:
+        raise InvalidInputError(
+            "--format", "must be given when the name does not end in .csv, .ndjson or .txt"
+        )
+    return Rows(path, form, check_columns) if path == "-" else SizedRows(path, form, check_columns)
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[io.TextIOWrapper]:
+    with contextlib.ExitStack() as stack:
+        try:
+            raw = sys.stdin.buffer if path == "-" else stack.enter_context(Path(path).open("rb"))
+            packed = raw.peek(2)[:2] == _GZIP_MAGIC  # type: ignore[union-attr]  # a BufferedReader
+            data = stack.enter_context(gzip.GzipFile(fileobj=raw)) if packed else raw
+            text = io.TextIOWrapper(data, encoding="utf-8-sig", errors="surrogateescape")
+            stack.callback(text.detach)  # or its end would close standard input
+            yield text
+        except (EOFError, gzip.BadGzipFile, zlib.error):
+            raise InvalidInputError(path, "is a damaged gzip file") from None
+        except OSError as error:
+            raise InvalidInputError(path, f"cannot be read: {error.strerror}") from None
+
+
+def _lines(stream: io.TextIOWrapper) -> Iterator[Row]:
+    number = 0
+    while line := stream.readline(_LINE_LIMIT):
+        number += 1
+        if len(line) == _LINE_LIMIT and not line.endswith("\n"):
+            _skip_line(stream)
+            yield Row(number, line[:100], f"is longer than {_LINE_LIMIT} characters")
+        elif not (text := line.removesuffix("\n")).strip():
+            continue
+        elif text.isascii() or (readable := _readable(text)) == text:
+            yield Row(number, text)
+        else:
+            yield Row(number, readable, "is not UTF-8")
+
+
+def _skip_line(stream: io.TextIOWrapper) -> None:
+    while (line := stream.readline(_LINE_LIMIT)) and not line.endswith("\n"):
+        pass
+
+
+def _readable(text: str) -> str:
+    """
+    Replace what was not UTF-8, and stands as surrogates in the text.
+    """
+    return text.encode(errors="surrogateescape").decode(errors="replace")
+
+
+def _cells(line: Row, delimiter: str) -> list[str] | None:
+    try:
+        return next(csv.reader([line.value], delimiter=delimiter, strict=True))
+    except csv.Error:
+        return None
+
+
+def _csv_row(line: Row, names: list[str], delimiter: str) -> Row:
+    cells = None if line.broken else _cells(line, delimiter)
+    if cells is None:
+        broken = (
+            line.broken or "has a quote that is not closed in the same line, or too long a cell"
+        )
+        return Row(line.line, line.value, broken)
+    if len(cells) != len(names):
+        return Row(line.line, line.value, f"has {len(cells)} cells for {len(names)} columns")
+    return Row(line.line, {name: cell for name, cell in zip(names, cells, strict=True) if cell})
+
+
+def _json_row(line: Row) -> Row:
+    if line.broken:
+        return line
+    try:
+        value = msgspec.json.decode(line.value)
+    except (ValueError, RecursionError):
+        return Row(line.line, line.value, "is not JSON")
+    if isinstance(value, dict) and value.keys() >= _FAILURE_KEYS:
+        value = value["item"]  # a line of a failures file, fed back
+    return Row(line.line, value)

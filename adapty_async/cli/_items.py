@@ -1,0 +1,114 @@
+"""
+From a row of an input file to what the API is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from adapty_async.errors import InvalidInputError
+from adapty_async.mail import DeviceInfo, MailProfile
+
+__all__ = ("id_columns", "id_from", "profile_columns", "profile_from")
+
+_REQUIRED = ("external_profile_id", "external_created_at", "email")
+_NESTED = ("custom_attributes", "device_info")
+_PLAIN = frozenset(MailProfile.__struct_fields__) - set(_NESTED)
+_DEVICE = frozenset(DeviceInfo.__struct_fields__)
+
+
+def id_columns(column: str) -> Callable[[list[str]], None]:
+    """
+    Make a check that a CSV file has the column with the ids; it may have any others.
+    """
+
+    def check(names: list[str]) -> None:
+        if column not in names:
+            raise InvalidInputError(
+                "--column", f"there is no column {column}; there are {', '.join(names)}"
+            )
+
+    return check
+
+
+def id_from(value: Any, column: str) -> str:
+    """
+    Find the id in a row: the text itself, or the field of that name.
+
+    Raises:
+        InvalidInputError: there is none, or it is not text.
+    """
+    found = value.get(column) if isinstance(value, dict) else value
+    if found is None:
+        raise InvalidInputError(column, "must not be empty")
+    if not isinstance(found, str):
+        raise InvalidInputError(column, f"must be text, not {type(found).__name__}")
+    return found
+
+
+def profile_columns(names: list[str]) -> None:
+    """
+    Check the columns of a CSV file of Mail profiles.
+
+    Raises:
+        InvalidInputError: one is no field of a profile, or a required one is missing.
+    """
+    for name in names:
+        _demand_known(name)
+        if name in _NESTED:
+            raise InvalidInputError(name, f"must be a dotted column, such as {name}.platform")
+    for name in _REQUIRED:
+        if name not in names:
+            raise InvalidInputError(name, "is a required column")
+
+
+def _demand_known(name: str) -> None:
+    head, _, tail = name.partition(".")
+    plain = name in _PLAIN or name in _NESTED
+    nested = tail in _DEVICE if head == "device_info" else head == "custom_attributes" and tail
+    if not plain and not nested:
+        raise InvalidInputError(name, "is not a field of a profile")
+
+
+def profile_from(value: Any) -> MailProfile:
+    """
+    Build a Mail profile from named values; a dotted name is a field of a nested object.
+
+    Raises:
+        InvalidInputError: a name is unknown, a required one is missing, or a value breaks a rule.
+    """
+    if not isinstance(value, dict):
+        raise InvalidInputError("row", "must be an object with a profile's fields")
+    fields = _nest(value)
+    for name in _REQUIRED:
+        if name not in fields:
+            raise InvalidInputError(name, "must not be empty")
+    if "device_info" in fields:
+        fields["device_info"] = _device_from(fields["device_info"])
+    return MailProfile(**fields)
+
+
+def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name, value in flat.items():
+        _demand_known(name)
+        head, dotted, tail = name.partition(".")
+        if not dotted:
+            fields[name] = value
+        elif isinstance(inner := fields.setdefault(head, {}), dict):
+            inner[tail] = value
+    return fields
+
+
+def _device_from(value: Any) -> DeviceInfo:
+    if not isinstance(value, dict):
+        raise InvalidInputError("device_info", "must be an object")
+    for name in value:
+        _demand_known(f"device_info.{name}")
+    if "platform" not in value:
+        raise InvalidInputError("device_info.platform", "must not be empty")
+    try:
+        return DeviceInfo(**value)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"device_info.{error.field}", error.rule) from None

@@ -1,0 +1,150 @@
+"""
+What a run leaves behind: a report for people or programs, and a file of what did not succeed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from adapty_async.bulk import BulkReport, Outcome, OutcomeStatus, StopReason
+from adapty_async.cli._input import Row
+from adapty_async.errors import ConfigError
+
+__all__ = ("FailuresFile", "dry_run_text", "report_json", "report_text")
+
+_SHOWN_FAILURES = 5
+_MEANING = {
+    OutcomeStatus.DONE: "",
+    OutcomeStatus.ABSENT: "the server says that they do not exist",
+    OutcomeStatus.FAILED: "not done; sending them again is safe",
+    OutcomeStatus.UNKNOWN: "sent, but the answer was lost; look before you send them again",
+    OutcomeStatus.NOT_SENT: "their turn did not come",
+    OutcomeStatus.SKIPPED: "done by an earlier run",
+}
+_STOPPED = {
+    StopReason.KEY_REJECTED: "The key was rejected.",
+    StopReason.WRONG_ADDRESS: "These answers are not Adapty's: check --base-url.",
+    StopReason.FAIL_FAST: "Stopped at the first failure.",
+    StopReason.STOPPED: "Stopped before the end of the input.",
+}
+
+
+class FailuresFile:
+    """
+    An NDJSON file of the outcomes that are not done; only its owner can read it.
+
+    A line has the number of the input's line, the item, the status, the attempts and the error's
+    type, status, code, field and request id. It can be used as an input itself.
+
+    Raises:
+        ConfigError: the file cannot be written, or is the input.
+    """
+
+    def __init__(self, path: Path, *, source: str) -> None:
+        if path.exists() and source != "-" and path.samefile(source):
+            raise ConfigError("--failures must not be the input file")
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        except OSError as error:
+            raise ConfigError(f"--failures cannot be written: {error.strerror}") from None
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            os.fchmod(handle, 0o600)  # it may have been there before, open to others
+        self._file = os.fdopen(handle, "wb", buffering=0)
+
+    def note(self, outcome: Outcome[Row, Any]) -> None:
+        """
+        Write a line for an outcome, unless it is done, absent or skipped.
+        """
+        if not outcome.ok:
+            self._file.write(msgspec.json.encode(_failure(outcome)) + b"\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+
+def _failure(outcome: Outcome[Row, Any]) -> dict[str, Any]:
+    error = outcome.error
+    facts = {
+        name: value
+        for name in ("status", "error_code", "field_name", "field", "rule", "request_id")
+        if (value := getattr(error, name, None)) is not None
+    }
+    return {
+        "line": outcome.item.line,
+        "item": outcome.item.value,
+        "status": outcome.status.value,
+        "attempts": outcome.attempts,
+        "error": None if error is None else {"type": type(error).__name__, **facts},
+    }
+
+
+def report_json(report: BulkReport[Any, Any]) -> str:
+    """
+    Write a report as one JSON object.
+    """
+    content: dict[str, Any] = {"total": report.total}
+    content |= {status.value: count for status, count in report.counts.items()}
+    content |= {
+        "requests": report.requests,
+        "throttled": report.throttled,
+        "elapsed": round(report.elapsed, 3),
+        "stop_reason": report.stop_reason,
+        "ok": report.ok,
+    }
+    return msgspec.json.encode(content).decode()
+
+
+def report_text(report: BulkReport[Row, Any], *, failures: Path | None) -> str:
+    """
+    Write a report as a few lines that a person likes to read.
+    """
+    pace = report.total / report.elapsed if report.elapsed else 0.0
+    lines = [f"{report.total:,} rows in {report.elapsed:.1f} s ({pace:,.0f}/s)", ""]
+    lines += [
+        f"  {status.value:<9}{count:>11,}   {_MEANING[status]}".rstrip()
+        for status, count in report.counts.items()
+        if count or status is OutcomeStatus.DONE
+    ]
+    throttled = f"{report.throttled:,} of them answered 429" if report.throttled else ""
+    lines += [f"  {'requests':<9}{report.requests:>11,}   {throttled}".rstrip(), ""]
+    lines += _failure_lines(report)
+    if report.stop_reason is not None:
+        lines.append(_STOPPED[report.stop_reason])
+    if failures is not None and not report.ok:
+        lines.append(f"What is not done is in {failures}; it can be used as the next input.")
+    return "\n".join(lines).rstrip()
+
+
+def dry_run_text(report: BulkReport[Row, Any], *, failures: Path | None) -> str:
+    """
+    Write what a dry run found.
+    """
+    lines = [f"Dry run of {report.total:,} rows; nothing was sent.", ""]
+    lines += [f"  {report.done:>11,} can be sent", f"  {report.failed:>11,} cannot", ""]
+    lines += _failure_lines(report)
+    if failures is not None and report.failed:
+        lines.append(f"Those that cannot be sent are in {failures}.")
+    return "\n".join(lines).rstrip()
+
+
+def _failure_lines(report: BulkReport[Row, Any]) -> list[str]:
+    shown = report.failures[:_SHOWN_FAILURES]
+    lines = [f"  line {outcome.item.line}: {outcome.error}" for outcome in shown]
+    more = len(report.failures) - len(shown) + report.failures_omitted
+    if more:
+        lines.append(f"  and {more:,} more")
+    return [*lines, ""] if lines else []
