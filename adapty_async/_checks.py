@@ -47,6 +47,7 @@ A field that is left out of the JSON when it is UNSET.
 """
 
 _HEADER_BYTES = 1024
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _INSTANT = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?"
     r"([Zz]|[+-][0-9]{2}:?[0-9]{2})"
@@ -214,7 +215,7 @@ def header_value(field: str, value: Any, *, encoding: str) -> None:
     make of bytes that are not ASCII is not documented.
     """
     text(field, value)
-    if any(ord(char) < 32 or 127 <= ord(char) < 160 for char in value):
+    if _CONTROL.search(value):
         raise InvalidInputError(field, "must not contain control characters or line breaks")
     if value != value.strip():
         raise InvalidInputError(field, "must not begin or end with a blank")

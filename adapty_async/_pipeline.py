@@ -13,7 +13,7 @@ from collections.abc import Callable
 import msgspec
 
 from adapty_async._codec import error_from
-from adapty_async._events import CallEnded, CallStarted, Hook
+from adapty_async.hooks import CallEnded, CallStarted, Hook
 from adapty_async._limits import Pacer, limit
 from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Request, Response, Send

@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 import tenacity
 
-from adapty_async._events import Hook, RetryScheduled
+from adapty_async.hooks import Hook, RetryScheduled
 from adapty_async._operation import Replay, Request, Response, Send
 from adapty_async.config import RetryPolicy
 from adapty_async.errors import (

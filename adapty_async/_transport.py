@@ -169,6 +169,8 @@ async def _exchange(session: aiohttp.ClientSession, request: Request) -> Respons
         data=request.body,
         headers=request.headers,
         allow_redirects=False,
+        auto_decompress=True,  # this and the next whatever a given session was made with
+        raise_for_status=False,
         middlewares=_ONCE,
     )
     try:

@@ -17,7 +17,7 @@ import msgspec
 from adapty_async._caller import Caller, CallOptions
 from adapty_async._checks import header_value
 from adapty_async._codec import Wire
-from adapty_async._events import Hook
+from adapty_async.hooks import Hook
 from adapty_async._limits import Pacer
 from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Operation, Send

@@ -97,7 +97,8 @@ def settings_from(options: BulkOptions[Any, Any]) -> Settings:
         raise ConfigError(f"unknown option: {', '.join(sorted(unknown))}")
     concurrency = options.get("concurrency")
     concurrency = _CONCURRENCY if concurrency is None else concurrency
-    if not isinstance(concurrency, int) or concurrency < 1:
+    whole = isinstance(concurrency, int) and not isinstance(concurrency, bool)
+    if not whole or concurrency < 1:
         raise ConfigError("concurrency must be a whole number from 1")
     return Settings(
         concurrency=concurrency,
@@ -161,6 +162,7 @@ def _status_of(request: Request | None, error: Exception) -> OutcomeStatus:
         return OutcomeStatus.NOT_SENT if cut_off else OutcomeStatus.FAILED
     if isinstance(error, NotFoundError) and request.erases:
         return OutcomeStatus.ABSENT
-    if request.replay is not Replay.ALWAYS and may_have_worked(error):
+    defect = not isinstance(error, AdaptyError)  # such as a hook's, after an answer or before
+    if request.replay is not Replay.ALWAYS and (defect or may_have_worked(error)):
         return OutcomeStatus.UNKNOWN
     return OutcomeStatus.FAILED

@@ -17,7 +17,6 @@ from types import TracebackType
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import anyio
-import anyio.abc
 import msgspec
 
 from adapty_async.bulk._outcome import (
@@ -81,12 +80,10 @@ class BulkRun(Generic[ItemT, ResultT]):
         self._judge = judge
         self._settings = settings
         self._recorder: Recorder[ItemT, ResultT] = Recorder()
-        self._tasks: anyio.abc.TaskGroup  # made with the first task
-        self._working = settings.concurrency
+        self._crew: asyncio.Task[None]  # made when the run starts
         self._started: float | None = None
         self._ended: float | None = None
-        self._finished = asyncio.Event()
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self._stopping = False
         self._stop_reason: StopReason | None = None
         self._read_rest = False
@@ -119,17 +116,16 @@ class BulkRun(Generic[ItemT, ResultT]):
             async for _ in self:
                 pass
             return self.report
-        await self._start()
+        self._start(streamed=False)
         try:
-            await self._finished.wait()
+            await asyncio.wait({self._crew})
         finally:
             await self._end()
         self._raise_failure()
         return self.report
 
     async def __aenter__(self) -> BulkRun[ItemT, ResultT]:
-        self._streamed = True
-        await self._start()
+        self._start(streamed=True)
         return self
 
     async def __aexit__(
@@ -156,24 +152,40 @@ class BulkRun(Generic[ItemT, ResultT]):
         self._room.release()
         return outcome
 
-    async def _start(self) -> None:
+    def _start(self, *, streamed: bool) -> None:
         if self._started is not None:
             raise RuntimeError("a bulk run is used once; make a new one")
         self._started = time.monotonic()
-        self._tasks = anyio.create_task_group()
-        await self._tasks.__aenter__()
-        for _ in range(self._settings.concurrency):
-            self._tasks.start_soon(self._work)
+        self._streamed = streamed
+        # a task of its own: the caller's cancel scopes must not reach what is to be drained
+        self._crew = asyncio.create_task(self._run())
+        self._crew.add_done_callback(self._close)
+
+    async def _run(self) -> None:
+        async with anyio.create_task_group() as workers:
+            for _ in range(self._settings.concurrency):
+                workers.start_soon(self._work)
+        try:
+            await self._account_for_rest()
+        except Exception as error:  # noqa: BLE001  the source's or on_outcome's own
+            self._fail(error)
+
+    def _close(self, crew: asyncio.Task[None]) -> None:
+        if crew.cancelled():
+            self.stop()
+        else:
+            self._failure = self._failure or crew.exception()
+        self._ended = time.monotonic()
+        self._ready.put_nowait(None)
 
     async def _end(self) -> None:
-        if not self._finished.is_set():
-            self.stop()
+        self.stop()
         try:
-            with anyio.move_on_after(self._settings.drain, shield=True):
-                await self._finished.wait()
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait({self._crew}, timeout=self._settings.drain)
         finally:
-            self._tasks.cancel_scope.cancel()
-            await self._tasks.__aexit__(None, None, None)
+            self._crew.cancel()
+            await _until_ended(self._crew)
 
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, None
@@ -187,17 +199,16 @@ class BulkRun(Generic[ItemT, ResultT]):
                 self._deliver(outcome)
                 if not outcome.attempts:  # a long row of bad items must not hold up the loop
                     await asyncio.sleep(0)
+        except asyncio.CancelledError:  # the run is cut off, or the source was cancelled
+            self.stop()
+            raise
         except Exception as error:  # noqa: BLE001  the source's, a hook's or on_outcome's own
             self._fail(error)
-        finally:
-            self._working -= 1
-            if not self._working:
-                await self._finish()
 
     async def _take(self) -> tuple[int, ItemT] | None:
         if self._streamed or self._settings.ordered:
             await self._room.acquire()
-        return None if self._stopping else await self._source.take()
+        return None if self._stopping or _is_cut_off() else await self._source.take()
 
     def _deliver(self, outcome: Outcome[ItemT, ResultT]) -> None:
         self._recorder.add(outcome)
@@ -208,10 +219,11 @@ class BulkRun(Generic[ItemT, ResultT]):
             while (ready := self._held.pop(self._next_index, None)) is not None:
                 self._next_index += 1
                 self._hand_over(ready)
-        if self._settings.fail_fast and not outcome.ok:
-            self._stop(StopReason.FAIL_FAST, read_rest=True)
-        elif (reason := self._judge(outcome)) is not None:
-            self._stop(reason, read_rest=True)
+        reason = self._judge(outcome)
+        if reason is None and self._settings.fail_fast and not outcome.ok:
+            reason = StopReason.FAIL_FAST
+        if reason is not None and not self._stopping:
+            self._stop(reason, read_rest=self._source.sized)
 
     def _hand_over(self, outcome: Outcome[ItemT, ResultT]) -> None:
         if self._settings.on_outcome is not None:
@@ -226,24 +238,14 @@ class BulkRun(Generic[ItemT, ResultT]):
         self._stop(StopReason.STOPPED)
 
     def _stop(self, reason: StopReason, *, read_rest: bool = False) -> None:
-        self._read_rest = (
-            read_rest and self._source.sized and (self._read_rest or not self._stopping)
-        )
+        if self._ended is not None:
+            return
+        self._read_rest = read_rest
         self._stop_reason = self._stop_reason or reason
         self._stopping = True
         self._source.stop()
         for _ in range(self._settings.concurrency):
             self._room.release()  # workers that wait for room are to see that it is over
-
-    async def _finish(self) -> None:
-        try:
-            await self._account_for_rest()
-        except Exception as error:  # noqa: BLE001  the source's or on_outcome's own
-            self._fail(error)
-        finally:
-            self._ended = time.monotonic()
-            self._finished.set()
-            self._ready.put_nowait(None)
 
     async def _account_for_rest(self) -> None:
         """
@@ -270,3 +272,23 @@ class BulkRun(Generic[ItemT, ResultT]):
                 source=self,
                 stacklevel=2,
             )
+
+
+def _is_cut_off() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+async def _until_ended(task: asyncio.Task[None]) -> None:
+    """
+    Wait for a task that was cancelled, even when this one is cancelled meanwhile.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError as error:
+                cancelled = error
+    if cancelled is not None:
+        raise cancelled

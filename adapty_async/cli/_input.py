@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import gzip
 import io
 import sys
@@ -45,7 +46,8 @@ class Row(msgspec.Struct, frozen=True):
     Attributes:
         line: its line number, from 1.
         value: the cells that are not empty by column, the JSON value, or the text.
-        broken: why the line cannot be read, None if it can; `value` is the line itself then.
+        broken: why the line cannot be read, None if it can; `value` is what can be shown of the
+            line then.
     """
 
     line: int
@@ -80,12 +82,12 @@ class Rows:
             raise InvalidInputError(self.path, "must begin with a line of column names")
         delimiter = max(",;\t", key=header.value.count)
         names = _cells(header, delimiter)
+        where = f"{self.path}, line {header.line}"
         if header.broken is not None or names is None:
-            raise InvalidInputError(f"{self.path}, line {header.line}", "must be column names")
+            reason = f"must be column names, but {header.broken or 'a quote is not closed'}"
+            raise InvalidInputError(where, reason)
         if "" in names or len(set(names)) < len(names):
-            raise InvalidInputError(
-                f"{self.path}, line {header.line}", "column names must be distinct and not empty"
-            )
+            raise InvalidInputError(where, "column names must be distinct and not empty")
         self._check_columns(names)
         yield from (_csv_row(line, names, delimiter) for line in lines)
 
@@ -110,6 +112,8 @@ def open_rows(path: str, form: Format | None, check_columns: ColumnCheck) -> Row
     """
     Get ready to read an input; a file is read through once, to count its rows.
 
+    What can be read only once, such as a pipe, is not counted.
+
     Args:
         path: the file; ``-`` is standard input.
         form: how it is written; None to tell by its name.
@@ -123,18 +127,18 @@ def open_rows(path: str, form: Format | None, check_columns: ColumnCheck) -> Row
         raise InvalidInputError(
             "--format", "must be given when the name does not end in .csv, .ndjson or .txt"
         )
-    return Rows(path, form, check_columns) if path == "-" else SizedRows(path, form, check_columns)
+    once = path == "-" or (Path(path).exists() and not Path(path).is_file())
+    return Rows(path, form, check_columns) if once else SizedRows(path, form, check_columns)
 
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[io.TextIOWrapper]:
     with contextlib.ExitStack() as stack:
         try:
-            raw = sys.stdin.buffer if path == "-" else stack.enter_context(Path(path).open("rb"))
-            packed = raw.peek(2)[:2] == _GZIP_MAGIC  # type: ignore[union-attr]  # a BufferedReader
+            raw = stack.enter_context(_standard_input() if path == "-" else Path(path).open("rb"))
+            packed = raw.peek(2)[:2] == _GZIP_MAGIC
             data = stack.enter_context(gzip.GzipFile(fileobj=raw)) if packed else raw
             text = io.TextIOWrapper(data, encoding="utf-8-sig", errors="surrogateescape")
-            stack.callback(text.detach)  # or its end would close standard input
             yield text
         except (EOFError, gzip.BadGzipFile, zlib.error):
             raise InvalidInputError(path, "is a damaged gzip file") from None
@@ -142,13 +146,22 @@ def _opened(path: str) -> Iterator[io.TextIOWrapper]:
             raise InvalidInputError(path, f"cannot be read: {error.strerror}") from None
 
 
+def _standard_input() -> io.BufferedReader:
+    """
+    Open standard input once more, so that it stays open, and can be left while a read waits.
+    """
+    if sys.stdin is None:
+        raise OSError(errno.EBADF, "standard input is closed")
+    return open(sys.stdin.fileno(), "rb", closefd=False)  # noqa: PTH123, SIM115  it has no path
+
+
 def _lines(stream: io.TextIOWrapper) -> Iterator[Row]:
     number = 0
-    while line := stream.readline(_LINE_LIMIT):
+    while line := stream.readline(_LINE_LIMIT + 1):
         number += 1
-        if len(line) == _LINE_LIMIT and not line.endswith("\n"):
+        if len(line) > _LINE_LIMIT and not line.endswith("\n"):
             _skip_line(stream)
-            yield Row(number, line[:100], f"is longer than {_LINE_LIMIT} characters")
+            yield Row(number, _readable(line[:100]), f"is longer than {_LINE_LIMIT} characters")
         elif not (text := line.removesuffix("\n")).strip():
             continue
         elif text.isascii() or (readable := _readable(text)) == text:
@@ -196,5 +209,16 @@ def _json_row(line: Row) -> Row:
     except (ValueError, RecursionError):
         return Row(line.line, line.value, "is not JSON")
     if isinstance(value, dict) and value.keys() >= _FAILURE_KEYS:
-        value = value["item"]  # a line of a failures file, fed back
+        return _fed_back(line.line, value)
     return Row(line.line, value)
+
+
+def _fed_back(number: int, failure: dict[str, Any]) -> Row:
+    """
+    Take the item out of a line of a failures file; a line that could not be read stays broken.
+
+    Its text would otherwise be taken for an id, which nobody has, and count as erased.
+    """
+    item, error = failure["item"], failure.get("error")
+    unread = isinstance(item, str) and isinstance(error, dict) and error.get("field") == "row"
+    return Row(number, item, str(error.get("rule")) if unread else None)

@@ -4,6 +4,7 @@ From a row of an input file to what the API is sent.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,14 @@ _REQUIRED = ("external_profile_id", "external_created_at", "email")
 _NESTED = ("custom_attributes", "device_info")
 _PLAIN = frozenset(MailProfile.__struct_fields__) - set(_NESTED)
 _DEVICE = frozenset(DeviceInfo.__struct_fields__)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z_. -]{0,59}")
+
+
+def _shown(name: str) -> str:
+    """
+    Return what looks like a column's name; where the header is missing, a person stands there.
+    """
+    return name if _NAME.fullmatch(name) else "…"
 
 
 def id_columns(column: str) -> Callable[[list[str]], None]:
@@ -26,7 +35,8 @@ def id_columns(column: str) -> Callable[[list[str]], None]:
     def check(names: list[str]) -> None:
         if column not in names:
             raise InvalidInputError(
-                "--column", f"there is no column {column}; there are {', '.join(names)}"
+                "--column",
+                f"there is no column {column}; there are {', '.join(map(_shown, names))}",
             )
 
     return check
@@ -57,7 +67,7 @@ def profile_columns(names: list[str]) -> None:
     for name in names:
         _demand_known(name)
         if name in _NESTED:
-            raise InvalidInputError(name, f"must be a dotted column, such as {name}.platform")
+            raise InvalidInputError(name, f"must be columns with a dot: {name}.NAME")
     for name in _REQUIRED:
         if name not in names:
             raise InvalidInputError(name, "is a required column")
@@ -68,7 +78,7 @@ def _demand_known(name: str) -> None:
     plain = name in _PLAIN or name in _NESTED
     nested = tail in _DEVICE if head == "device_info" else head == "custom_attributes" and tail
     if not plain and not nested:
-        raise InvalidInputError(name, "is not a field of a profile")
+        raise InvalidInputError(_shown(name), "is not a field of a profile")
 
 
 def profile_from(value: Any) -> MailProfile:
@@ -91,11 +101,12 @@ def profile_from(value: Any) -> MailProfile:
 
 def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
-    for name, value in flat.items():
+    for name in sorted(flat, key=lambda name: "." in name):  # what is dotted goes into the objects
         _demand_known(name)
+        value = flat[name]
         head, dotted, tail = name.partition(".")
         if not dotted:
-            fields[name] = value
+            fields[name] = dict(value) if isinstance(value, dict) else value
         elif isinstance(inner := fields.setdefault(head, {}), dict):
             inner[tail] = value
     return fields

@@ -14,7 +14,7 @@ import msgspec
 
 from adapty_async.bulk import BulkReport, Outcome, OutcomeStatus, StopReason
 from adapty_async.cli._input import Row
-from adapty_async.errors import ConfigError
+from adapty_async.errors import ConfigError, InvalidInputError
 
 __all__ = ("FailuresFile", "dry_run_text", "report_json", "report_text")
 
@@ -77,19 +77,24 @@ class FailuresFile:
 
 
 def _failure(outcome: Outcome[Row, Any]) -> dict[str, Any]:
-    error = outcome.error
-    facts = {
-        name: value
-        for name in ("status", "error_code", "field_name", "field", "rule", "request_id")
-        if (value := getattr(error, name, None)) is not None
-    }
     return {
         "line": outcome.item.line,
         "item": outcome.item.value,
         "status": outcome.status.value,
         "attempts": outcome.attempts,
-        "error": None if error is None else {"type": type(error).__name__, **facts},
+        "error": None if outcome.error is None else _error_facts(outcome.error),
     }
+
+
+def _error_facts(error: Exception) -> dict[str, Any]:
+    """
+    Name what is known of an error, with the same keys for each.
+    """
+    facts = ("status", "error_code", "field_name", "request_id")
+    content = {"type": type(error).__name__} | {name: getattr(error, name, None) for name in facts}
+    if isinstance(error, InvalidInputError):
+        content |= {"field_name": error.field, "rule": error.rule}
+    return content
 
 
 def report_json(report: BulkReport[Any, Any]) -> str:

@@ -155,7 +155,7 @@ class Sandbox:
     @property
     def url(self) -> str:
         """
-        The origin of both APIs, such as `http://127.0.0.1:8321`.
+        The origin of both APIs, with the port that was taken.
 
         Raises:
             RuntimeError: the sandbox isn't running.

@@ -1,5 +1,5 @@
 """
-What a client tells its hooks: frozen records with no secret and no personal data in them.
+What a client tells its hooks: frozen records, with no secret and no personal data in them.
 """
 
 from __future__ import annotations

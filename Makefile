@@ -1,0 +1,55 @@
+# make demo   installs what it needs and shows the main job on the sandbox
+# make test   installs what it needs and runs all tests, with branch coverage
+# make check  everything that CI runs
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint types docs bench bench-smoke examples check clean
+
+demo: .venv/.demo
+	@$(BIN)/adapty-async demo examples/profiles.csv examples/erase.txt
+
+test: .venv/.dev
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+lint: .venv/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: .venv/.dev
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: .venv/.dev
+	$(BIN)/sphinx-build -q -W --keep-going docs docs/_build
+
+bench: .venv/.dev
+	$(BIN)/python -m benchmarks.bench_bulk
+
+bench-smoke: .venv/.dev
+	$(BIN)/python -m benchmarks.bench_bulk --items 3000 --pairs 1
+
+examples: .venv/.demo
+	$(BIN)/python -m adapty_async.cli._demo_data examples
+
+check: lint types test docs bench-smoke
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.x ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+.venv/.demo: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[cli,fast]'
+	@touch $@
+
+.venv/.dev: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[cli,fast]' --group dev
+	@touch $@
+
+clean:
+	rm -rf .venv .tox dist docs/_build .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,83 @@
+"""
+One bulk delete in a process of its own, so that its time and memory are only its own.
+
+Run as ``python -m benchmarks._bulk_client ours|aiohttp URL KEY ITEMS CONCURRENCY``; it prints what
+it measured as JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import sys
+import time
+from collections.abc import Iterator
+
+import aiohttp
+
+from adapty_async import AdaptyClient
+
+_PATH = "/api/v1/server-side-api/profiles/"
+
+
+def ids(count: int) -> Iterator[str]:
+    """
+    Make up the ids to delete.
+    """
+    return (f"user_{number}" for number in range(count))
+
+
+async def ours(url: str, key: str, items: int, concurrency: int) -> int:
+    """
+    Delete through the library, with default settings, and return how many are done.
+    """
+    async with AdaptyClient(key, base_url=url) as adapty:
+        report = await adapty.v1.profiles.bulk_delete(
+            ids(items), by="customer_user_id", concurrency=concurrency
+        )
+    return report.done if report.ok else 0
+
+
+async def plain_aiohttp(url: str, key: str, items: int, concurrency: int) -> int:
+    """
+    Delete as a good engineer writes it by hand: workers over one iterator, no accounting.
+    """
+    done = 0
+    source = ids(items)
+    headers = {"Authorization": f"Api-Key {key}", "Content-Type": "application/json"}
+
+    async def work(session: aiohttp.ClientSession) -> None:
+        nonlocal done
+        for each in source:
+            identity = {"adapty-customer-user-id": each}
+            async with session.delete(url + _PATH, headers=identity) as answer:
+                await answer.read()
+                done += answer.status == 204
+
+    connector = aiohttp.TCPConnector(limit=concurrency)
+    async with aiohttp.ClientSession(headers=headers, connector=connector) as session:
+        await asyncio.gather(*(work(session) for _ in range(concurrency)))
+    return done
+
+
+def main() -> None:
+    """
+    Measure one run.
+    """
+    kind, url, key, items, concurrency = sys.argv[1:]
+    job = ours if kind == "ours" else plain_aiohttp
+    wall, cpu = time.perf_counter(), time.process_time()
+    done = asyncio.run(job(url, key, int(items), int(concurrency)))
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    measured = {
+        "done": done,
+        "wall": time.perf_counter() - wall,
+        "cpu": time.process_time() - cpu,
+        "peak_mb": usage.ru_maxrss / 1024,  # kilobytes on Linux
+    }
+    sys.stdout.write(json.dumps(measured))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""
+A sandbox in a process of its own, as the other side of a benchmark.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+__all__ = ("Server", "running_sandbox")
+
+
+class Server:
+    """
+    A running sandbox, spoken to over HTTP.
+    """
+
+    def __init__(self, url: str, api_key: str) -> None:
+        self.url = url
+        self.api_key = api_key
+
+    def seed(self, ids: Iterable[str]) -> None:
+        """
+        Add profiles with these customer user ids.
+        """
+        body = "\n".join(json.dumps(each) for each in ids).encode()
+        self._get("/_sandbox/seed", body)
+
+    def state(self) -> dict[str, Any]:
+        """
+        Return the counts of profiles and arrivals.
+        """
+        content: dict[str, Any] = json.loads(self._get("/_sandbox/state"))
+        return content
+
+    def _get(self, path: str, body: bytes | None = None) -> bytes:
+        with urllib.request.urlopen(self.url + path, data=body) as answer:  # loopback
+            content: bytes = answer.read()
+        return content
+
+
+@contextlib.contextmanager
+def running_sandbox(*options: str) -> Iterator[Server]:
+    """
+    Start the sandbox, and stop it at the end of the block.
+    """
+    command = [sys.executable, "-u", "-m", "adapty_async.cli", "sandbox", "--port", "0", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            settings: dict[str, str] = {}
+            while "ADAPTY_API_KEY" not in settings:
+                for word in process.stdout.readline().split():
+                    name, _, value = word.partition("=")
+                    settings[name] = value
+            yield Server(settings["ADAPTY_BASE_URL"], settings["ADAPTY_API_KEY"])
+        finally:
+            process.terminate()

@@ -1,0 +1,78 @@
+"""
+The examples of the README, the documentation and the examples folder, run as they stand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from adapty_async.sandbox import Sandbox
+
+_ROOT = Path(__file__).parent.parent
+_PAGES = [_ROOT / "README.md", *sorted((_ROOT / "docs").glob("*.md"))]
+_BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_EXAMPLES = [
+    pytest.param(match[1], id=f"{page.stem}-{number}")
+    for page in _PAGES
+    for number, match in enumerate(_BLOCK.finditer(page.read_text(encoding="utf-8")))
+]
+
+
+async def _run(arguments: Sequence[str], sandbox: Sandbox) -> tuple[int | None, str]:
+    environment = os.environ | {
+        "ADAPTY_API_KEY": sandbox.api_key,
+        "ADAPTY_BASE_URL": sandbox.url,
+        "ADAPTY_MAIL_API_KEY": sandbox.mail_api_key,
+        "ADAPTY_MAIL_BASE_URL": sandbox.url,
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-W",
+        "error",
+        *arguments,
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    return process.returncode, output.decode()
+
+
+def test_every_page_is_found() -> None:
+    """
+    The README and the pages with examples take part.
+    """
+    assert len(_EXAMPLES) >= 9
+
+
+@pytest.mark.parametrize("code", _EXAMPLES)
+async def test_example_runs(code: str) -> None:
+    """
+    An example runs to its end against the sandbox, without a warning.
+    """
+    async with Sandbox() as sandbox:
+        sandbox.seed_profiles(f"user_{number}" for number in range(1000))
+        status, output = await _run(["-c", code], sandbox)
+    assert status == 0, output
+    assert "failed=" not in output
+
+
+async def test_example_script_erases(tmp_path: Path) -> None:
+    """
+    The script in the examples folder erases the listed users from both APIs and counts them.
+    """
+    ids = tmp_path / "ids.txt"
+    ids.write_text("anna\nu/1?x#%\n", encoding="utf-8")
+    async with Sandbox() as sandbox:
+        sandbox.seed_profiles(["anna", "u/1?x#%", "ben"])
+        script = str(_ROOT / "examples" / "erase_users.py")
+        status, output = await _run([script, str(ids)], sandbox)
+        assert (status, sandbox.customer_user_ids()) == (0, {"ben"}), output
+    assert "Adapty: BulkReport(total=2, done=2)" in output
