@@ -9,7 +9,7 @@ import email.utils
 import re
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
@@ -91,6 +91,9 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return [("origin", self.origin)]
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a wire holds a key; it is not pickled")
 
 
 def encode(operation: Operation[Any], wire: Wire, *, timeout: float, allowance: float) -> Request:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -145,6 +145,9 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return [("operation", self.operation)]
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a request holds a key; pickle its operation instead")
 
 
 Send: TypeAlias = Callable[[Request], Awaitable[Response]]

@@ -13,13 +13,13 @@ from collections.abc import Callable
 import msgspec
 
 from adapty_async._codec import error_from
-from adapty_async.hooks import CallEnded, CallStarted, Hook
 from adapty_async._limits import Pacer, limit
 from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Request, Response, Send
 from adapty_async._retry import Timing, retry
 from adapty_async.config import RetryPolicy
 from adapty_async.errors import AdaptyError
+from adapty_async.hooks import CallEnded, CallStarted, Hook
 
 __all__ = ("Layers", "build", "check", "observe")
 

@@ -14,7 +14,6 @@ from typing import Protocol
 import msgspec
 import tenacity
 
-from adapty_async.hooks import Hook, RetryScheduled
 from adapty_async._operation import Replay, Request, Response, Send
 from adapty_async.config import RetryPolicy
 from adapty_async.errors import (
@@ -28,6 +27,7 @@ from adapty_async.errors import (
     RequestTimeoutError,
     ServerError,
 )
+from adapty_async.hooks import Hook, RetryScheduled
 
 __all__ = ("Timing", "may_have_worked", "may_retry", "retry")
 

@@ -17,7 +17,6 @@ import msgspec
 from adapty_async._caller import Caller, CallOptions
 from adapty_async._checks import header_value
 from adapty_async._codec import Wire
-from adapty_async.hooks import Hook
 from adapty_async._limits import Pacer
 from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Operation, Send
@@ -28,6 +27,7 @@ from adapty_async._version import __version__
 from adapty_async.bulk import BulkOptions, BulkRun, Items
 from adapty_async.config import ApiKey, Limits, RetryPolicy, origin_from
 from adapty_async.errors import ConfigError, InvalidInputError
+from adapty_async.hooks import Hook
 from adapty_async.mail import Events, MailProfiles
 from adapty_async.v1 import V1
 

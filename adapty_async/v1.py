@@ -206,9 +206,7 @@ class _Entry(msgspec.Struct):
     value: Any = None
 
 
-def _read_attributes(kind: type, value: Any) -> CustomAttributes:
-    if kind is not CustomAttributes:
-        raise NotImplementedError(kind)
+def _read_attributes(_kind: type, value: Any) -> CustomAttributes:
     read = msgspec.convert(value, list[_Entry] | dict[str, Any])
     if isinstance(read, list):
         read = {entry.key: entry.value for entry in read}

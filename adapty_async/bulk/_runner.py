@@ -162,9 +162,9 @@ class BulkRun(Generic[ItemT, ResultT]):
         self._crew.add_done_callback(self._close)
 
     async def _run(self) -> None:
-        async with anyio.create_task_group() as workers:
+        async with asyncio.TaskGroup() as workers:
             for _ in range(self._settings.concurrency):
-                workers.start_soon(self._work)
+                workers.create_task(self._work())
         try:
             await self._account_for_rest()
         except Exception as error:  # noqa: BLE001  the source's or on_outcome's own
@@ -251,15 +251,18 @@ class BulkRun(Generic[ItemT, ResultT]):
         """
         Read what was not sent, if the input has an end for certain, so that it is in the report.
         """
-        while self._read_rest and (entry := await self._source.take()) is not None:
+        while (entry := await self._take_rest()) is not None:
             index, item = entry
-            if self._streamed:
-                await self._room.acquire()
             outcome: Outcome[ItemT, ResultT] = Outcome(index, item, OutcomeStatus.NOT_SENT)
             self._recorder.add(outcome)
             self._hand_over(outcome)
             if index % _BREATH == 0:
                 await asyncio.sleep(0)
+
+    async def _take_rest(self) -> tuple[int, ItemT] | None:
+        if self._streamed and self._read_rest:
+            await self._room.acquire()
+        return await self._source.take() if self._read_rest else None
 
     def __repr__(self) -> str:
         return f"BulkRun({self.report!r})"

@@ -4,15 +4,19 @@ The command ``adapty-async``; it needs the extra ``cli``.
 
 from __future__ import annotations
 
+import os
 import sys
 
 __all__ = ("main",)
+
+_STANDARD_ERROR = 2
 
 
 def main() -> None:
     """
     Run the command line.
     """
+    _fill_standard_descriptors()
     try:
         from adapty_async.cli._app import cli  # noqa: PLC0415  click and rich are an extra
     except ModuleNotFoundError as error:
@@ -23,3 +27,12 @@ def main() -> None:
         )
         sys.exit(2)
     cli(prog_name="adapty-async")
+
+
+def _fill_standard_descriptors() -> None:
+    """
+    Put the null device where a standard stream is closed, or a socket would get its number.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
+        pass
+    os.close(descriptor)

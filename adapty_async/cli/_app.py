@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sqlite3
 import stat
 import sys
 from collections.abc import Callable, Coroutine, Iterator
@@ -17,13 +18,15 @@ import click
 import msgspec
 
 from adapty_async import mail, v1
+from adapty_async._operation import Operation
 from adapty_async._version import __version__
 from adapty_async.cli import _demo
-from adapty_async.cli._input import Format, open_rows
+from adapty_async.cli._input import Format, Rows, open_rows
 from adapty_async.cli._items import id_columns, id_from, profile_columns, profile_from
 from adapty_async.cli._job import Exit, Job, accept, exit_code, perform
 from adapty_async.cli._report import dry_run_text, report_json, report_text
 from adapty_async.client import AdaptyClient, AdaptyMailClient
+from adapty_async.config import Limits
 from adapty_async.errors import AdaptyError, ConfigError, InvalidInputError
 from adapty_async.sandbox import Faults, Sandbox
 
@@ -133,13 +136,11 @@ def delete(api: str, by: str, column: str | None, **common: Any) -> None:
     module = v1 if api == "v1" else mail
     describe = cast("Callable[..., Any]", module.delete_profile)
     with _refusals():
-        job = Job(
-            title="Deleting",
-            rows=open_rows(options.input, options.form, id_columns(column)),
-            build=lambda value: describe(**{field: id_from(value, column)}),
-            failures=options.failures,
-            concurrency=options.concurrency,
-            rate=options.rate,
+        job = _job(
+            "Deleting",
+            open_rows(options.input, options.form, id_columns(column)),
+            lambda value: describe(**{field: id_from(value, column)}),
+            options,
         )
         client = _client(AdaptyClient if api == "v1" else AdaptyMailClient, options)
         if not options.dry_run and not options.yes:
@@ -162,14 +163,7 @@ def save(**common: Any) -> None:
         rows = open_rows(options.input, options.form, profile_columns)
         if rows.form == "text":
             raise InvalidInputError("INPUT", "must be CSV or NDJSON: a line of text is no profile")
-        job = Job(
-            title="Saving",
-            rows=rows,
-            build=lambda value: mail.save_profile(profile_from(value)),
-            failures=options.failures,
-            concurrency=options.concurrency,
-            rate=options.rate,
-        )
+        job = _job("Saving", rows, lambda value: mail.save_profile(profile_from(value)), options)
         client = _client(AdaptyMailClient, options)
         sys.exit(_run(_perform_and_report(job, client, options)))
 
@@ -205,6 +199,8 @@ async def _serve(server: Sandbox) -> None:
         await server.start()
     except OSError as error:
         raise ConfigError(f"--port cannot be used: {error.strerror}") from None
+    except sqlite3.Error as error:
+        raise ConfigError(f"--db cannot be used: {error}") from None
     try:
         click.echo(f"Sandbox at {server.url}, until Ctrl-C. To use it:\n")
         click.echo(f"export ADAPTY_BASE_URL={server.url} ADAPTY_API_KEY={server.api_key}")
@@ -233,10 +229,23 @@ def demo(profiles: str | None, ids: str | None) -> None:
         sys.exit(_run(_demo.run(profiles, ids, click.echo)))
 
 
+def _job(title: str, rows: Rows, build: Callable[[Any], Operation[None]], options: Common) -> Job:
+    return Job(
+        title=title,
+        rows=rows,
+        build=build,
+        failures=options.failures,
+        concurrency=options.concurrency,
+        rate=None if options.dry_run else options.rate,
+    )
+
+
 def _client(
     kind: type[AdaptyClient | AdaptyMailClient], options: Common
 ) -> AdaptyClient | AdaptyMailClient:
     settings: dict[str, Any] = {"base_url": options.base_url, "id_encoding": options.id_encoding}
+    if options.concurrency is not None:
+        settings["limits"] = Limits(connections=options.concurrency)
     if options.api_key_file is not None:
         settings["api_key"] = _key_in(options.api_key_file)
     if options.dry_run:
@@ -245,9 +254,16 @@ def _client(
 
 
 def _key_in(path: Path) -> str:
+    name = f"--api-key-file {click.format_filename(path)}"
     if stat.S_IMODE(path.stat().st_mode) & 0o077 and os.name == "posix":
-        raise ConfigError(f"--api-key-file {path} must be readable by its owner only: chmod 600")
-    return path.read_text(encoding="utf-8").strip()
+        raise ConfigError(f"{name} must be readable by its owner only: chmod 600")
+    try:
+        key = path.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{name} is not text") from None
+    if not key:
+        raise ConfigError(f"{name} is empty")
+    return key
 
 
 def _confirm(job: Job, client: AdaptyClient | AdaptyMailClient, by: str) -> None:
@@ -258,32 +274,46 @@ def _confirm(job: Job, client: AdaptyClient | AdaptyMailClient, by: str) -> None
     )
     if job.rows.path == "-" or not sys.stdin.isatty():
         raise click.UsageError(f"{question} There is no terminal to ask on: add --yes")
-    click.confirm(question, abort=True, err=True)
+    if not click.confirm(question, err=True):
+        click.echo("Nothing was deleted.", err=True)
+        sys.exit(Exit.NOT_ALL_DONE)
 
 
 async def _perform_and_report(
     job: Job, client: AdaptyClient | AdaptyMailClient, options: Common
 ) -> int:
     async with client:
-        report, interrupted = await perform(job, client)
+        end = await perform(job, client)
+    if end.error is not None and not end.report.total:
+        raise end.error
     if options.as_json:
-        click.echo(report_json(report))
+        click.echo(report_json(end.report))
     else:
-        tell = dry_run_text if options.dry_run else report_text
-        click.echo(tell(report, failures=options.failures))
-    return exit_code(report, interrupted=interrupted)
+        write = dry_run_text if options.dry_run else report_text
+        failures = None if end.error else options.failures
+        click.echo(write(end.report, failures=failures, total=job.total))
+    if end.error is not None:
+        _tell_refusal(end.error)
+    return exit_code(end)
 
 
 @contextlib.contextmanager
 def _refusals() -> Iterator[None]:
     """
-    End with a line and exit code 2 when the library refuses what it was given.
+    End with a line and exit code 2 when the library refuses what it was given, 130 on Ctrl-C.
     """
     try:
         yield
     except AdaptyError as error:
-        click.echo(f"adapty-async: {error}", err=True)
+        _tell_refusal(error)
         sys.exit(Exit.REFUSED)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("\nInterrupted.", err=True)
+        sys.exit(Exit.INTERRUPTED)
+
+
+def _tell_refusal(error: AdaptyError) -> None:
+    click.echo(f"adapty-async: {error}", err=True)
 
 
 def _run(main: Coroutine[Any, Any, T]) -> T:

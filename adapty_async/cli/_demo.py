@@ -5,9 +5,11 @@ The main job, end to end, on a sandbox that behaves as badly as a real service m
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 from adapty_async import mail, v1
 from adapty_async.cli._demo_data import write_examples
@@ -17,9 +19,12 @@ from adapty_async.cli._job import Exit, Job, perform
 from adapty_async.cli._report import report_text
 from adapty_async.client import AdaptyClient, AdaptyMailClient
 from adapty_async.config import RetryPolicy
+from adapty_async.errors import InvalidInputError
 from adapty_async.sandbox import Sandbox
 
 __all__ = ("run",)
+
+T = TypeVar("T")
 
 _RATE = 500.0
 _FAULTS = "error=2%,reset=1%,reset_after=1%,stall=0.2%"
@@ -40,9 +45,11 @@ async def run(profiles: str | None, ids: str | None, write: Callable[[str], obje
                 f"A sandbox of both APIs runs at {sandbox.url}: it allows {_RATE:.0f} requests/s,"
             )
             write(f"answers after 5 ms, and fails on purpose ({_FAULTS}).\n")
-            people = open_rows(profiles, None, profile_columns)
+            people = open_rows(profiles, "csv", profile_columns)
             users = open_rows(ids, None, id_columns("customer_user_id"))
             saved = await _save(sandbox, people, write)
+            if saved == Exit.INTERRUPTED:
+                return saved
             return await _erase(sandbox, people, users, write) or saved
 
 
@@ -57,20 +64,24 @@ async def _save(sandbox: Sandbox, people: Rows, write: Callable[[str], object]) 
         sandbox.mail_api_key, base_url=sandbox.url, retry=_RETRY, timeout=_TIMEOUT
     )
     async with client:
-        report, _ = await perform(job, client)
-    write(report_text(report, failures=None))
-    arrived = len(sandbox.mail_profile_ids())
-    write(f"The sandbox holds {arrived:,} profiles; {report.failed} rows could not be sent.\n")
-    return Exit.OK if arrived == report.done else Exit.NOT_ALL_DONE
+        end = await perform(job, client)
+    write(report_text(end.report, failures=None, total=job.total))
+    if end.interrupted:
+        return Exit.INTERRUPTED
+    arrived = sandbox.mail_profile_ids()
+    failed = f"{end.report.failed:,} rows could not be sent"
+    write(f"The sandbox holds {len(arrived):,} profiles; {failed}.\n")
+    wanted = {profile.external_profile_id for profile in _usable(people, profile_from)}
+    return Exit.OK if arrived == wanted else Exit.NOT_ALL_DONE
 
 
 async def _erase(
     sandbox: Sandbox, people: Rows, users: Rows, write: Callable[[str], object]
 ) -> int:
     write(f"2. Erase the users of {users.path} from the server-side API")
-    before = {row.value["external_profile_id"] for row in people if not row.broken}
+    before = set(_usable(people, lambda value: id_from(value, "external_profile_id")))
     sandbox.seed_profiles(before)
-    listed = {id_from(row.value, "customer_user_id") for row in users}
+    listed = set(_usable(users, lambda value: id_from(value, "customer_user_id")))
     job = Job(
         title="Deleting",
         rows=users,
@@ -78,11 +89,20 @@ async def _erase(
     )
     client = AdaptyClient(sandbox.api_key, base_url=sandbox.url, retry=_RETRY, timeout=_TIMEOUT)
     async with client:
-        report, _ = await perform(job, client)
-    write(report_text(report, failures=None))
-    if report.absent < len(listed - before):
+        end = await perform(job, client)
+    write(report_text(end.report, failures=None, total=job.total))
+    if end.interrupted:
+        return Exit.INTERRUPTED
+    if end.report.absent < len(listed - before):
         write("An id that nobody had counts as done when the first answer about it was lost.")
     return _check(sandbox, before, listed, write)
+
+
+def _usable(rows: Rows, read: Callable[[Any], T]) -> Iterator[T]:
+    for row in rows:
+        with contextlib.suppress(InvalidInputError):
+            if row.broken is None:
+                yield read(row.value)
 
 
 def _check(

@@ -12,6 +12,7 @@ import csv
 import errno
 import gzip
 import io
+import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ ColumnCheck: TypeAlias = Callable[[list[str]], None]
 _LINE_LIMIT = 1024 * 1024
 _GZIP_MAGIC = b"\x1f\x8b"
 _FAILURE_KEYS = frozenset({"line", "item", "status"})
+_UNREAD = {"type": "InvalidInputError", "field_name": "row"}
 _SUFFIXES: dict[str, Format] = {
     ".csv": "csv",
     ".tsv": "csv",
@@ -127,15 +129,25 @@ def open_rows(path: str, form: Format | None, check_columns: ColumnCheck) -> Row
         raise InvalidInputError(
             "--format", "must be given when the name does not end in .csv, .ndjson or .txt"
         )
-    once = path == "-" or (Path(path).exists() and not Path(path).is_file())
-    return Rows(path, form, check_columns) if once else SizedRows(path, form, check_columns)
+    kind = Rows if _is_read_once(path) else SizedRows
+    return kind(path, form, check_columns)
+
+
+def _is_read_once(path: str) -> bool:
+    if path == "-":
+        return True
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError:
+        return False  # opening it tells more
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[io.TextIOWrapper]:
     with contextlib.ExitStack() as stack:
         try:
-            raw = stack.enter_context(_standard_input() if path == "-" else Path(path).open("rb"))
+            raw = stack.enter_context(_binary(path))
             packed = raw.peek(2)[:2] == _GZIP_MAGIC
             data = stack.enter_context(gzip.GzipFile(fileobj=raw)) if packed else raw
             text = io.TextIOWrapper(data, encoding="utf-8-sig", errors="surrogateescape")
@@ -143,16 +155,18 @@ def _opened(path: str) -> Iterator[io.TextIOWrapper]:
         except (EOFError, gzip.BadGzipFile, zlib.error):
             raise InvalidInputError(path, "is a damaged gzip file") from None
         except OSError as error:
-            raise InvalidInputError(path, f"cannot be read: {error.strerror}") from None
+            raise InvalidInputError(path, f"cannot be read: {error.strerror or error}") from None
 
 
-def _standard_input() -> io.BufferedReader:
+def _binary(path: str) -> io.BufferedReader:
     """
-    Open standard input once more, so that it stays open, and can be left while a read waits.
+    Open a file; standard input once more, so that it stays open, and a read that waits can be left.
     """
+    if path != "-":
+        return Path(path).open("rb")
     if sys.stdin is None:
-        raise OSError(errno.EBADF, "standard input is closed")
-    return open(sys.stdin.fileno(), "rb", closefd=False)  # noqa: PTH123, SIM115  it has no path
+        raise OSError(errno.EBADF, "it is closed")
+    return open(sys.stdin.fileno(), "rb", closefd=False)
 
 
 def _lines(stream: io.TextIOWrapper) -> Iterator[Row]:
@@ -220,5 +234,6 @@ def _fed_back(number: int, failure: dict[str, Any]) -> Row:
     Its text would otherwise be taken for an id, which nobody has, and count as erased.
     """
     item, error = failure["item"], failure.get("error")
-    unread = isinstance(item, str) and isinstance(error, dict) and error.get("field") == "row"
-    return Row(number, item, str(error.get("rule")) if unread else None)
+    if isinstance(item, str) and isinstance(error, dict) and error.items() >= _UNREAD.items():
+        return Row(number, item, f"{error.get('rule')}")
+    return Row(number, item)

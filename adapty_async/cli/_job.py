@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,17 +15,22 @@ import msgspec
 
 from adapty_async._operation import Operation, Request, Response
 from adapty_async.bulk import BulkReport, BulkRun, StopReason
+from adapty_async.cli._feed import Feed
 from adapty_async.cli._input import Row, Rows, SizedRows
-from adapty_async.cli._progress import progress
+from adapty_async.cli._progress import progress, tell
 from adapty_async.cli._report import FailuresFile
 from adapty_async.client import AdaptyClient, AdaptyMailClient
-from adapty_async.errors import AuthenticationError, InvalidInputError
+from adapty_async.errors import AdaptyError, AuthenticationError, InvalidInputError
 
-__all__ = ("Exit", "Job", "accept", "exit_code", "perform")
+__all__ = ("End", "Exit", "Job", "accept", "exit_code", "perform")
 
 _CUT_OFF = 2
 """
 The signal at which requests in flight are no longer waited for.
+"""
+_DRAIN_SECONDS = 0.1
+"""
+What they get after it: no more than it takes to note that they were cut off.
 """
 
 
@@ -62,6 +66,21 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return len(self.rows) if isinstance(self.rows, SizedRows) else None
 
 
+class End(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    How a job ended.
+
+    Attributes:
+        report: the account of the rows that were read.
+        interrupted: a signal came.
+        error: what kept it from reading on, or from writing the failures down.
+    """
+
+    report: BulkReport[Row, None]
+    interrupted: bool
+    error: AdaptyError | None
+
+
 async def accept(_request: Request) -> Response:
     """
     Stand in for the transport in a dry run: everything that is checked before sending is, no more.
@@ -69,11 +88,9 @@ async def accept(_request: Request) -> Response:
     return Response(200, {}, b"")
 
 
-async def perform(
-    job: Job, client: AdaptyClient | AdaptyMailClient
-) -> tuple[BulkReport[Row, None], bool]:
+async def perform(job: Job, client: AdaptyClient | AdaptyMailClient) -> End:
     """
-    Do a job; return its report, and whether it was interrupted.
+    Do a job, and say how it ended.
 
     The first Ctrl-C or SIGTERM stops the reading and lets what is in flight end; a second one
     cuts that off.
@@ -83,20 +100,27 @@ async def perform(
         if job.failures is not None:
             failures = stack.enter_context(FailuresFile(job.failures, source=job.rows.path))
         run = client.bulk(
-            job.rows,
+            job.rows if isinstance(job.rows, SizedRows) else Feed(job.rows),
             build=_checked(job.build),
             concurrency=job.concurrency,
             rate=job.rate,
             on_outcome=None if failures is None else failures.note,
+            drain=_DRAIN_SECONDS,
         )
-        signals = stack.enter_context(_stopped_by_signals(run))
+        task = asyncio.create_task(_complete(run))
+        signals = stack.enter_context(_stopped_by_signals(run, task))
         async with progress(run, job.title, job.total):
-            try:
-                await run
-            except asyncio.CancelledError:
-                if len(signals) < _CUT_OFF:
-                    raise
-        return run.report, bool(signals)
+            await asyncio.wait([task])
+        error = None if task.cancelled() else task.result()
+        return End(report=run.report, interrupted=bool(signals), error=error)
+
+
+async def _complete(run: BulkRun[Any, Any]) -> AdaptyError | None:
+    try:
+        await run
+    except AdaptyError as error:
+        return error
+    return None
 
 
 def _checked(build: Callable[[Any], Operation[None]]) -> Callable[[Row], Operation[None]]:
@@ -109,17 +133,16 @@ def _checked(build: Callable[[Any], Operation[None]]) -> Callable[[Row], Operati
 
 
 @contextlib.contextmanager
-def _stopped_by_signals(run: BulkRun[Any, Any]) -> Iterator[list[int]]:
+def _stopped_by_signals(run: BulkRun[Any, Any], task: asyncio.Task[Any]) -> Iterator[list[int]]:
     loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
     seen: list[int] = []
 
     def stop(number: int) -> None:
         seen.append(number)
         if len(seen) < _CUT_OFF:
-            sys.stderr.write("\nStopping: requests in flight may end. Again to cut them off.\n")
             run.stop()
-        elif task is not None:
+            tell("\nStopping: requests in flight may end. Again to cut them off.")
+        else:
             task.cancel()
 
     signals = (signal.SIGINT, signal.SIGTERM)
@@ -132,17 +155,23 @@ def _stopped_by_signals(run: BulkRun[Any, Any]) -> Iterator[list[int]]:
             loop.remove_signal_handler(number)
 
 
-def exit_code(report: BulkReport[Any, Any], *, interrupted: bool) -> int:
+def exit_code(end: End) -> int:
     """
     Say with what code the process ends.
     """
-    if interrupted:
+    if end.interrupted:
         return Exit.INTERRUPTED
-    if report.ok:
+    if end.error is not None:
+        return Exit.REFUSED
+    if end.report.ok:
         return Exit.OK
-    rejected = bool(report.failures) and all(
-        isinstance(outcome.error, AuthenticationError) for outcome in report.failures
+    return Exit.KEY_REJECTED if _is_key_rejected(end.report) else Exit.NOT_ALL_DONE
+
+
+def _is_key_rejected(report: BulkReport[Any, Any]) -> bool:
+    answered = [outcome.error for outcome in report.failures if outcome.attempts]
+    only_rejections = bool(answered) and all(
+        isinstance(error, AuthenticationError) for error in answered
     )
-    if report.stop_reason is StopReason.KEY_REJECTED or (rejected and not report.done):
-        return Exit.KEY_REJECTED
-    return Exit.NOT_ALL_DONE
+    worked = report.done + report.absent
+    return report.stop_reason is StopReason.KEY_REJECTED or (only_rejections and not worked)

@@ -22,7 +22,7 @@ from rich.progress import (
 
 from adapty_async.bulk import BulkReport, BulkRun
 
-__all__ = ("progress",)
+__all__ = ("progress", "tell")
 
 _REFRESH_SECONDS = 0.2
 _LINE_SECONDS = 5.0
@@ -59,16 +59,19 @@ class _Bar:
 
 
 class _Lines:
-    def __init__(self, title: str, total: int | None, write: Callable[[str], object]) -> None:
+    def __init__(
+        self, title: str, total: int | None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._title = title
         self._total = total
-        self._write = write
-        self._next = time.monotonic() + _LINE_SECONDS
+        self._clock = clock
+        self._next = clock() + _LINE_SECONDS
 
     def show(self, report: BulkReport[Any, Any]) -> None:
-        if time.monotonic() >= self._next:
-            self._next += _LINE_SECONDS
-            self._write(f"{self._title}: {self._state(report)}\n")
+        now = self._clock()
+        if now >= self._next:
+            self._next = now + _LINE_SECONDS
+            tell(f"{self._title}: {self._state(report)}")
 
     def _state(self, report: BulkReport[Any, Any]) -> str:
         if self._total is None or not report.total:
@@ -85,6 +88,15 @@ class _Lines:
         """
 
 
+def tell(line: str) -> None:
+    """
+    Write a line to standard error; that nobody reads it any more does not stop a run.
+    """
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"{line}\n")
+
+
 def _pace(report: BulkReport[Any, Any]) -> str:
     bad = report.failed + report.unknown
     pace = f"{report.total / report.elapsed:,.0f}/s" if report.elapsed else ""
@@ -97,11 +109,7 @@ async def progress(run: BulkRun[Any, Any], title: str, total: int | None) -> Asy
     Show how far a run is, as long as the block lasts.
     """
     console = Console(stderr=True)
-    with (
-        _Bar(title, total, console)
-        if console.is_terminal
-        else _Lines(title, total, sys.stderr.write)
-    ) as display:
+    with _Bar(title, total, console) if console.is_terminal else _Lines(title, total) as display:
         task = asyncio.create_task(_refresh(run, display))
         try:
             yield

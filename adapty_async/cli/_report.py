@@ -4,12 +4,15 @@ What a run leaves behind: a report for people or programs, and a file of what di
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import click
 import msgspec
 
 from adapty_async.bulk import BulkReport, Outcome, OutcomeStatus, StopReason
@@ -47,22 +50,22 @@ class FailuresFile:
     """
 
     def __init__(self, path: Path, *, source: str) -> None:
-        if path.exists() and source != "-" and path.samefile(source):
+        if _is_input(path, source):
             raise ConfigError("--failures must not be the input file")
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        except OSError as error:
-            raise ConfigError(f"--failures cannot be written: {error.strerror}") from None
-        if stat.S_ISREG(os.fstat(handle).st_mode):
-            os.fchmod(handle, 0o600)  # it may have been there before, open to others
-        self._file = os.fdopen(handle, "wb", buffering=0)
+        with _as_config_errors():
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            if stat.S_ISREG(os.fstat(self._file).st_mode):
+                os.fchmod(self._file, 0o600)  # it may have been there before, open to others
 
     def note(self, outcome: Outcome[Row, Any]) -> None:
         """
         Write a line for an outcome, unless it is done, absent or skipped.
         """
         if not outcome.ok:
-            self._file.write(msgspec.json.encode(_failure(outcome)) + b"\n")
+            line = _encoded(_failure(outcome)) + b"\n"
+            with _as_config_errors():
+                while line:
+                    line = line[os.write(self._file, line) :]
 
     def __enter__(self) -> Self:
         return self
@@ -73,7 +76,30 @@ class FailuresFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._file.close()
+        os.close(self._file)
+
+
+def _is_input(path: Path, source: str) -> bool:
+    try:
+        there, read = path.stat(), os.fstat(0) if source == "-" else Path(source).stat()
+    except OSError:
+        return False  # not there yet, or opening it tells more
+    return stat.S_ISREG(there.st_mode) and os.path.samestat(there, read)
+
+
+@contextlib.contextmanager
+def _as_config_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"--failures cannot be written: {error.strerror}") from None
+
+
+def _encoded(failure: dict[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(failure)
+    except RecursionError:  # JSON that was nested just not too deep to be read
+        return msgspec.json.encode(failure | {"item": None})
 
 
 def _failure(outcome: Outcome[Row, Any]) -> dict[str, Any]:
@@ -113,9 +139,11 @@ def report_json(report: BulkReport[Any, Any]) -> str:
     return msgspec.json.encode(content).decode()
 
 
-def report_text(report: BulkReport[Row, Any], *, failures: Path | None) -> str:
+def report_text(
+    report: BulkReport[Row, Any], *, failures: Path | None, total: int | None = None
+) -> str:
     """
-    Write a report as a few lines that a person likes to read.
+    Write a report as a few lines that a person likes to read; `total` is the number of rows.
     """
     pace = report.total / report.elapsed if report.elapsed else 0.0
     lines = [f"{report.total:,} rows in {report.elapsed:.1f} s ({pace:,.0f}/s)", ""]
@@ -127,23 +155,37 @@ def report_text(report: BulkReport[Row, Any], *, failures: Path | None) -> str:
     throttled = f"{report.throttled:,} of them answered 429" if report.throttled else ""
     lines += [f"  {'requests':<9}{report.requests:>11,}   {throttled}".rstrip(), ""]
     lines += _failure_lines(report)
-    if report.stop_reason is not None:
-        lines.append(_STOPPED[report.stop_reason])
-    if failures is not None and not report.ok:
-        lines.append(f"What is not done is in {failures}; it can be used as the next input.")
+    lines += _stop_lines(report, total)
+    if failures is not None and report.failed + report.unknown + report.not_sent:
+        what = "What was read and" if report.stop_reason is StopReason.STOPPED else "What"
+        name = click.format_filename(failures)
+        lines.append(f"{what} is not done is in {name}; it can be used as the next input.")
     return "\n".join(lines).rstrip()
 
 
-def dry_run_text(report: BulkReport[Row, Any], *, failures: Path | None) -> str:
+def dry_run_text(
+    report: BulkReport[Row, Any], *, failures: Path | None, total: int | None = None
+) -> str:
     """
-    Write what a dry run found.
+    Write what a dry run found; `total` is the number of rows.
     """
     lines = [f"Dry run of {report.total:,} rows; nothing was sent.", ""]
     lines += [f"  {report.done:>11,} can be sent", f"  {report.failed:>11,} cannot", ""]
     lines += _failure_lines(report)
+    lines += _stop_lines(report, total)
     if failures is not None and report.failed:
-        lines.append(f"Those that cannot be sent are in {failures}.")
+        lines.append(f"Those that cannot be sent are in {click.format_filename(failures)}.")
     return "\n".join(lines).rstrip()
+
+
+def _stop_lines(report: BulkReport[Row, Any], total: int | None) -> list[str]:
+    if report.stop_reason is None:
+        return []
+    unread = 0 if total is None else total - report.total
+    if not unread:
+        return [_STOPPED[report.stop_reason]]
+    rest = f"Rows that were not read: {unread:,}, all after the first {report.total:,}."
+    return [_STOPPED[report.stop_reason], rest]
 
 
 def _failure_lines(report: BulkReport[Row, Any]) -> list[str]:

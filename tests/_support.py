@@ -1,0 +1,64 @@
+"""
+Values that several test modules begin with.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import msgspec
+
+from adapty_async import errors
+from adapty_async._codec import no_result
+from adapty_async._operation import Endpoint, Replay, Request, Response, Tally
+from adapty_async.errors import AdaptyError
+
+CANARY_KEY = "secret_live_CANARY.key"
+CANARY_EMAIL = "canary@example.com"
+
+ERROR_CLASSES = tuple(
+    kind
+    for name in errors.__all__
+    if inspect.isclass(kind := getattr(errors, name)) and issubclass(kind, AdaptyError)
+)
+
+ERASE: Endpoint[None] = Endpoint(
+    name="test.erase",
+    method="DELETE",
+    path="/erase/",
+    docs="https://example.com",
+    replay=Replay.ALWAYS,
+    bucket="test",
+    decode=no_result,
+    erases=True,
+)
+
+_REQUEST = Request(
+    operation="test.call",
+    method="POST",
+    url="https://example.com/call/",
+    headers={},
+    body=None,
+    replay=Replay.ALWAYS,
+    bucket="test",
+    erases=False,
+    timeout=30.0,
+    allowance=60.0,
+    tally=Tally(),
+)
+
+
+def a_request(**changes: Any) -> Request:
+    """
+    Return a request of its own, with these fields changed.
+    """
+    return msgspec.structs.replace(_REQUEST, **{"tally": Tally(), **changes})
+
+
+def a_response(status: int = 200, body: Any = b"", **headers: str) -> Response:
+    """
+    Return a response; a body that isn't bytes is encoded as JSON.
+    """
+    named = {name.replace("_", "-").title(): value for name, value in headers.items()}
+    return Response(status, named, body if isinstance(body, bytes) else msgspec.json.encode(body))

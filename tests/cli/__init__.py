@@ -1,0 +1,3 @@
+"""
+The command line: its parts by themselves, its commands in this process and as real processes.
+"""

@@ -1,0 +1,528 @@
+"""
+The commands, in this process, against a sandbox: what is sent, what is said, how it ends.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import Result
+
+from adapty_async.sandbox import Sandbox
+from tests.cli.conftest import Invoke, StartSandbox
+
+Put = Callable[[str, str | bytes], Path]
+
+PROFILES = """\
+external_profile_id,external_created_at,email,custom_attributes.plan,device_info.platform
+u1,2026-06-01T10:30:00Z,u1@example.com,annual,iOS
+u2,2026-06-01T10:30:00Z,u2@example.com,,
+u3,2026-06-01T10:30:00Z,u3@example.com,trial,Android
+"""
+V1 = ("--api", "v1", "--by", "customer-user-id")
+
+
+def ids(*numbers: int) -> str:
+    """
+    Write ids as lines.
+    """
+    return "".join(f"u{number}\n" for number in numbers)
+
+
+def report_of(result: Result) -> Any:
+    """
+    Read the report that was asked for as JSON, which is all that is on standard output.
+    """
+    return msgspec.json.decode(result.stdout)
+
+
+def test_delete_erases_exactly_the_listed(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """
+    The listed users are gone, the others are there, and unknown ids count as done.
+    """
+    sandbox.seed_profiles(["u1", "u2", "u3"])
+    result = invoke("delete", put("ids.txt", ids(1, 3, 9)), *V1, "--yes")
+    assert result.exit_code == 0, result.output
+    assert sandbox.customer_user_ids() == {"u2"}
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert ["done", "2"] in lines
+    assert ["absent", "1", "the", "server", "says", "that", "they", "do", "not", "exist"] in lines
+    assert result.stderr == ""
+
+
+def test_delete_by_the_apis_own_id(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """
+    Users of the server-side API can be named by their profile id.
+    """
+    sandbox.seed_profiles(["u1", "u2"])
+    profile = sandbox.profile(customer_user_id="u1")
+    assert profile is not None
+    path = put("ids.csv", f"name,profile_id\nJane,{profile['profile_id']}\n")
+    result = invoke("delete", path, "--api", "v1", "--by", "profile-id", "--yes", "--json")
+    assert report_of(result)["done"] == 1
+    assert sandbox.customer_user_ids() == {"u2"}
+
+
+@pytest.mark.parametrize(
+    ("by", "value"),
+    [
+        pytest.param("external-profile-id", "u1", id="external-profile-id"),
+        pytest.param("customer-user-id", "c1", id="customer-user-id"),
+        pytest.param("email", "u1@example.com", id="email"),
+    ],
+)
+def test_delete_mail_profiles_by_any_id(
+    sandbox: Sandbox, invoke: Invoke, put: Put, by: str, value: str
+) -> None:
+    """
+    Mail profiles can be named by each of their three ids.
+    """
+    profile = {
+        "external_profile_id": "u1",
+        "external_created_at": "2026-06-01T10:30:00Z",
+        "email": "u1@example.com",
+        "customer_user_id": "c1",
+    }
+    invoke("save", put("one.ndjson", msgspec.json.encode(profile)))
+    assert sandbox.mail_profile_ids() == {"u1"}
+    result = invoke("delete", put("ids.txt", value), "--api", "mail", "--by", by, "--yes")
+    assert result.exit_code == 0, result.output
+    assert sandbox.mail_profile_ids() == set()
+
+
+def test_save_sends_every_field(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """
+    Rows arrive as profiles, with their nested fields, and empty cells are left out.
+    """
+    result = invoke("save", put("people.csv", PROFILES), "--json")
+    assert result.exit_code == 0, result.output
+    assert report_of(result) == report_of(result) | {
+        "total": 3,
+        "done": 3,
+        "requests": 3,
+        "ok": True,
+    }
+    first, second = sandbox.mail_profile("u1"), sandbox.mail_profile("u2")
+    assert first is not None
+    assert second is not None
+    assert first["custom_attributes"] == {"plan": "annual"}
+    assert first["device_info"] == {"platform": "iOS"}
+    assert not second.get("custom_attributes")
+
+
+def test_save_needs_more_than_text(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """
+    A text file holds no profiles.
+    """
+    result = invoke("save", put("ids.txt", ids(1)))
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "adapty-async: INPUT: must be CSV or NDJSON: a line of text is no profile\n"
+    )
+    assert sandbox.arrivals() == []
+
+
+def test_bad_rows_are_named_and_stop_nobody(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """
+    Each bad row is told with its line and its reason, while all good ones are saved.
+    """
+    bad = "short,row\nu9,2026-06-01T10:30:00Z,u9@example.com,,\nu8,now,u8@example.com,,\n"
+    result = invoke("save", put("people.csv", PROFILES + bad))
+    assert result.exit_code == 1
+    assert sandbox.mail_profile_ids() == {"u1", "u2", "u3", "u9"}
+    assert "  line 5: row: has 2 cells for 5 columns\n" in result.stdout
+    assert "  line 7: external_created_at: must be a datetime" in result.stdout
+
+
+def test_failures_can_be_fed_back(
+    start_sandbox: StartSandbox, invoke: Invoke, put: Put, tmp_path: Path
+) -> None:
+    """
+    What fails in one run is the next run's input, until all is done; nothing is lost between.
+    """
+    failures, again = tmp_path / "f.ndjson", tmp_path / "f2.ndjson"
+    with start_sandbox() as sandbox:
+        sandbox.seed_profiles(f"u{number}" for number in range(20))
+        sandbox.fail_next(*["400"] * 5)
+        path = put("ids.csv", "customer_user_id;x\n" + "".join(f"u{n};é\n" for n in range(20)))
+        first = invoke("delete", path, *V1, "--yes", "--failures", failures)
+        assert first.exit_code == 1
+        assert len(sandbox.customer_user_ids()) == 5
+        assert "next input" in first.stdout
+        second = invoke("delete", failures, *V1, "--yes", "--failures", again)
+        assert second.exit_code == 0, second.output
+        assert sandbox.customer_user_ids() == set()
+    assert again.read_bytes() == b""
+
+
+def test_unread_lines_are_not_erased_when_fed_back(
+    sandbox: Sandbox, invoke: Invoke, put: Put, tmp_path: Path
+) -> None:
+    """
+    A line that could not be read is not taken for an id, which nobody has, and thus for done.
+    """
+    sandbox.seed_profiles(["u1"])
+    failures, again = tmp_path / "f.ndjson", tmp_path / "f2.ndjson"
+    path = put("ids.csv", 'customer_user_id,name\nu1,"Jane\n')
+    assert invoke("delete", path, *V1, "--yes", "--failures", failures).exit_code == 1
+    assert invoke("delete", failures, *V1, "--yes", "--failures", again).exit_code == 1
+    assert sandbox.arrivals() == []
+    assert msgspec.json.decode(again.read_bytes())["item"] == 'u1,"Jane'
+
+
+def test_dry_run_sends_nothing(sandbox: Sandbox, invoke: Invoke, put: Put, tmp_path: Path) -> None:
+    """
+    A dry run checks all rows, at full speed and without asking, and no request arrives.
+    """
+    sandbox.seed_profiles(["u1"])
+    path, failures = put("ids.txt", ids(*range(2000)) + "é\n"), tmp_path / "f"
+    arguments = ("--dry-run", "--rate", "0.1", "--failures", failures)
+    result = invoke("delete", path, *V1, *arguments)
+    assert result.exit_code == 1
+    assert "2,000 can be sent" in result.stdout
+    assert "line 2001: customer_user_id: must be ASCII" in result.stdout
+    assert f"Those that cannot be sent are in {failures}." in result.stdout
+    assert sandbox.arrivals() == []
+    assert sandbox.customer_user_ids() == {"u1"}
+
+
+def test_dry_run_needs_no_key(invoke: Invoke, put: Put) -> None:
+    """
+    Input can be checked by someone who has no key.
+    """
+    assert invoke("save", put("people.csv", PROFILES), "--dry-run").exit_code == 0
+
+
+def test_delete_without_a_terminal_needs_yes(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """
+    What cannot be asked is not done, and the message says what would be, and how.
+    """
+    result = invoke("delete", put("ids.txt", ids(1, 2)), *V1)
+    assert result.exit_code == 2
+    assert "Delete 2 users in" in result.stderr
+    assert f"by customer-user-id, at {sandbox.url}?" in result.stderr
+    assert "There is no terminal to ask on: add --yes" in result.stderr
+    assert sandbox.arrivals() == []
+
+
+def test_missing_key_is_told(invoke: Invoke, put: Put) -> None:
+    """
+    Without a key nothing is sent, and the message names the variable.
+    """
+    result = invoke("delete", put("ids.txt", ids(1)), *V1, "--yes")
+    assert result.exit_code == 2
+    assert "set ADAPTY_API_KEY" in result.stderr
+
+
+@pytest.mark.parametrize("rows", [ids(1), ids(*range(500)), "\xa0x\n" + ids(1)])
+def test_wrong_key_has_its_own_exit_code(
+    sandbox: Sandbox, invoke: Invoke, put: Put, monkeypatch: pytest.MonkeyPatch, rows: str
+) -> None:
+    """
+    A rejected key is told as such, however many rows there are, and stops a long run early.
+    """
+    monkeypatch.setenv("ADAPTY_API_KEY", "secret_live_wrong.KEY")
+    result = invoke("delete", put("ids.txt", rows), *V1, "--yes")
+    assert result.exit_code == 3, result.output
+    assert 1 <= len(sandbox.arrivals()) < 100
+    assert "secret_live_wrong" not in result.output
+
+
+def test_rejected_key_leaves_all_rows_in_the_file(
+    sandbox: Sandbox, invoke: Invoke, put: Put, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """
+    When a run stops by itself, the rows whose turn did not come are written down too.
+    """
+    monkeypatch.setenv("ADAPTY_API_KEY", "secret_live_wrong.KEY")
+    path, failures = put("ids.txt", ids(*range(500))), tmp_path / "f"
+    result = invoke("delete", path, *V1, "--yes", "--failures", failures)
+    assert "The key was rejected." in result.stdout
+    items = [msgspec.json.decode(line)["item"] for line in failures.read_bytes().splitlines()]
+    assert sorted(items) == sorted(f"u{number}" for number in range(500))
+
+
+@pytest.mark.parametrize(
+    ("command", "content", "message"),
+    [
+        pytest.param(
+            ("delete", *V1, "--yes"),
+            "id,…\nu1,x\n",
+            "--column: there is no column customer_user_id; there are id, …",
+            id="delete-column",
+        ),
+        pytest.param(
+            ("delete", *V1, "--yes", "--column", "uid"),
+            "id\nu1\n",
+            "--column: there is no column uid; there are id",
+            id="delete-given-column",
+        ),
+        pytest.param(("save",), PROFILES[9:], "profile_id: is not a field", id="save-unknown"),
+        pytest.param(
+            ("save",), "email\nx@example.com\n", "external_profile_id: is a required", id="save-few"
+        ),
+        pytest.param(("save",), "", "must begin with a line of column names", id="empty"),
+    ],
+)
+def test_wrong_columns_end_a_run_before_it_begins(
+    sandbox: Sandbox,
+    invoke: Invoke,
+    put: Put,
+    command: tuple[str, ...],
+    content: str,
+    message: str,
+) -> None:
+    """
+    A file with the wrong columns is refused as a whole: no request has arrived.
+    """
+    name, *options = command
+    result = invoke(name, put("input.csv", content), *options)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stdout == ""
+    assert sandbox.arrivals() == []
+
+
+def test_column_and_format_can_be_given(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """
+    Ids may stand in any column of a file of any name.
+    """
+    sandbox.seed_profiles(["u1", "u2"])
+    path = put("export", '{"uid": "u1", "customer_user_id": "u2"}\n')
+    options = ("--format", "ndjson", "--column", "uid", "--yes")
+    assert invoke("delete", path, *V1, *options).exit_code == 0
+    assert sandbox.customer_user_ids() == {"u2"}
+
+
+def test_id_encoding_lets_other_ids_through(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """
+    Ids that are not ASCII are refused one by one, unless their encoding was chosen.
+    """
+    sandbox.seed_profiles(["Zoë", "u1"])
+    path = put("ids.txt", "Zoë\nu1\n")
+    assert invoke("delete", path, *V1, "--yes").exit_code == 1
+    assert sandbox.customer_user_ids() == {"Zoë"}
+    assert invoke("delete", path, *V1, "--yes", "--id-encoding", "utf-8").exit_code == 0
+    assert sandbox.customer_user_ids() == set()
+
+
+def test_rate_holds(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """
+    Requests arrive no faster than was asked for.
+    """
+    result = invoke("delete", put("ids.txt", ids(*range(8))), *V1, "--yes", "--rate", "20")
+    assert result.exit_code == 0
+    times = [arrival.at for arrival in sandbox.arrivals()]
+    assert times[-1] - times[0] >= 0.25  # 8 requests, 2 of them at once, 20 a second
+
+
+def test_concurrency_holds(start_sandbox: StartSandbox, invoke: Invoke, put: Put) -> None:
+    """
+    With one row at a time a request arrives after the answer to the one before.
+    """
+    with start_sandbox(latency=0.02) as sandbox:
+        path = put("ids.txt", ids(*range(5)))
+        assert invoke("delete", path, *V1, "--yes", "--concurrency", "1").exit_code == 0
+        times = [arrival.at for arrival in sandbox.arrivals()]
+    assert all(later - earlier >= 0.02 for earlier, later in itertools.pairwise(times))
+
+
+def test_concurrency_may_be_above_the_clients_own(
+    start_sandbox: StartSandbox, invoke: Invoke, put: Put
+) -> None:
+    """
+    As many rows are in work as was asked for, also more than a client's usual connections.
+    """
+    with start_sandbox(latency=1.0) as sandbox:
+        path = put("ids.txt", ids(*range(150)))
+        assert invoke("delete", path, *V1, "--yes", "--concurrency", "150").exit_code == 0
+        times = [arrival.at for arrival in sandbox.arrivals()]
+    assert len(times) == 150
+    assert times[-1] - times[0] < 1.0  # the last one came before the first was answered
+
+
+def test_key_is_taken_from_a_file(
+    sandbox: Sandbox, invoke: Invoke, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A key in a file that its owner alone can read is used, its line end left out.
+    """
+    monkeypatch.delenv("ADAPTY_API_KEY")
+    sandbox.seed_profiles(["u1"])
+    key = put("key", f"{sandbox.api_key}\n")
+    key.chmod(0o600)
+    options = ("--yes", "--api-key-file", key, "--base-url", sandbox.url)
+    assert invoke("delete", put("ids.txt", ids(1)), *V1, *options).exit_code == 0
+    assert sandbox.customer_user_ids() == set()
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "message"),
+    [
+        pytest.param(b"key", 0o640, "must be readable by its owner only: chmod 600", id="group"),
+        pytest.param(b"key", 0o604, "must be readable by its owner only: chmod 600", id="others"),
+        pytest.param(b"\xff\xfe", 0o600, "is not text", id="binary"),
+        pytest.param(b" \n", 0o600, "is empty", id="empty"),
+        pytest.param(b"a\nb", 0o600, "api_key must be printable ASCII text", id="two-lines"),
+    ],
+)
+def test_key_file_that_cannot_be_used_is_refused(
+    sandbox: Sandbox, invoke: Invoke, put: Put, content: bytes, mode: int, message: str
+) -> None:
+    """
+    A key that others could read, or that is none, is refused with the reason.
+    """
+    key = put("key", content)
+    key.chmod(mode)
+    result = invoke("delete", put("ids.txt", ids(1)), *V1, "--yes", "--api-key-file", key)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert sandbox.arrivals() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(
+            ("--api", "v1", "--by", "email"), "--by for --api v1 is one of", id="v1-email"
+        ),
+        pytest.param(("--api", "mail", "--by", "profile-id"), "--by for --api mail", id="mail-id"),
+        pytest.param(("--api", "v1"), "Missing option '--by'", id="no-by"),
+        pytest.param(("--by", "email"), "Missing option '--api'", id="no-api"),
+        pytest.param((*V1, "--rate", "0"), "x>0", id="rate-0"),
+        pytest.param((*V1, "--yes", "--rate", "nan"), "rate must be a number above 0", id="nan"),
+        pytest.param((*V1, "--concurrency", "0"), "x>=1", id="concurrency-0"),
+        pytest.param((*V1, "--failures", "."), "is a directory", id="failures-directory"),
+        pytest.param((*V1, "--yes", "--failures", "no/f"), "--failures cannot be", id="no-folder"),
+        pytest.param((*V1, "--base-url", "http://example.com"), "must be https", id="http"),
+        pytest.param((*V1, "--base-url", "https://a.b/c"), "is only the origin", id="path"),
+        pytest.param((*V1, "--api-key-file", "none"), "does not exist", id="no-key-file"),
+        pytest.param((*V1, "--format", "xml"), "'xml' is not one of", id="format"),
+    ],
+)
+def test_bad_usage_is_refused(
+    sandbox: Sandbox, invoke: Invoke, put: Put, arguments: tuple[str, ...], message: str
+) -> None:
+    """
+    Every option that cannot be used is told with what it could be, and nothing is sent.
+    """
+    result = invoke("delete", put("ids.txt", ids(1)), *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert sandbox.arrivals() == []
+
+
+def test_input_that_is_missing_is_refused(sandbox: Sandbox, invoke: Invoke) -> None:
+    """
+    A file that is not there is told before the question.
+    """
+    result = invoke("delete", "nowhere.txt", *V1)
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "adapty-async: nowhere.txt: cannot be read: No such file or directory\n"
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no /dev/full")
+def test_full_disk_ends_a_run_with_its_account(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """
+    When failures cannot be written down, what was done is reported, and the reason told.
+    """
+    path = put("ids.txt", ids(1) + " x\n" + ids(*range(100, 200)))
+    options = ("--yes", "--concurrency", "1", "--failures", "/dev/full")
+    result = invoke("delete", path, *V1, *options)
+    assert result.exit_code == 2
+    assert result.stdout.startswith("2 rows in ")
+    assert "Rows that were not read: 100, all after the first 2." in result.stdout
+    assert "next input" not in result.stdout
+    assert "--failures cannot be written: No space left on device" in result.stderr
+    assert len(sandbox.arrivals()) == 1
+
+
+def test_output_shows_neither_keys_nor_people(
+    sandbox: Sandbox, invoke: Invoke, put: Put, tmp_path: Path
+) -> None:
+    """
+    Whatever goes wrong, a person and the key are found in the failures file at most.
+    """
+    failures = tmp_path / "f"
+    sandbox.fail_next("400", "422", "403-html")
+    for name, content in (
+        ("bad.csv", PROFILES.replace("@", "@ ").replace("u1,", "u1,Jane-CANARY,")),
+        ("people.csv", PROFILES.replace("u1@", "CANARY@").replace("annual", "CANARY")),
+        ("headless.csv", "CANARY7,canary@example.com\n"),
+        ("keys.ndjson", '{"canary@example.com": "CANARY"}\n{"email": {"CANARY": 1}}\nCANARY\n'),
+    ):
+        result = invoke("save", put(name, content), "--failures", failures)
+        assert result.exit_code in {1, 2}
+        assert "canary" not in result.output.lower()
+        assert sandbox.mail_api_key not in result.output + failures.read_text()
+
+
+def test_json_is_alone_on_standard_output(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """
+    A program reads the report as it is, whatever the run was.
+    """
+    for options in (("--yes",), ("--dry-run",)):
+        result = invoke("delete", put("ids.txt", ids(1) + " x\n"), *V1, "--json", *options)
+        assert result.exit_code == 1
+        assert report_of(result)["failed"] == 1
+
+
+@pytest.fixture
+def busy_port() -> Iterator[int]:
+    """
+    Return a port that somebody listens on.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_sandbox_needs_a_free_port(invoke: Invoke, busy_port: int) -> None:
+    """
+    A port in use is told by its option's name.
+    """
+    result = invoke("sandbox", "--port", busy_port)
+    assert result.exit_code == 2
+    assert "--port cannot be used: " in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(("--faults", "error=2"), "a share must be between 0 and 1", id="share"),
+        pytest.param(("--faults", "fire=1%"), "the fault must be one of", id="fault"),
+        pytest.param(("--rate", "0"), "rate=0", id="rate"),
+        pytest.param(("--latency", "-1"), "latency=-0.001", id="latency"),
+        pytest.param(("--port", "70000"), "0<=x<=65535", id="port"),
+    ],
+)
+def test_sandbox_options_are_checked(
+    invoke: Invoke, arguments: tuple[str, ...], message: str
+) -> None:
+    """
+    A sandbox that cannot be set up is refused with the reason.
+    """
+    result = invoke("sandbox", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_sandbox_database_is_checked(invoke: Invoke, tmp_path: Path, put: Put) -> None:
+    """
+    A path where no database can be, and a file that is none, are told by the option's name.
+    """
+    for path in (tmp_path / "none" / "db", put("no-db", "not a database, but long enough" * 9)):
+        result = invoke("sandbox", "--port", "0", "--db", path)
+        assert result.exit_code == 2
+        assert "--db cannot be used: " in result.stderr
+    with pytest.raises(sqlite3.DatabaseError):
+        sqlite3.connect(tmp_path / "no-db").execute("select 1 from sqlite_master")

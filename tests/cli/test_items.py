@@ -1,0 +1,233 @@
+"""
+From rows to ids and profiles: every field gets through, and what is wrong is named with its rule.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+import pytest
+
+from adapty_async.cli._items import id_columns, id_from, profile_columns, profile_from
+from adapty_async.errors import InvalidInputError
+from adapty_async.mail import DeviceInfo, MailProfile
+
+NEEDED = {
+    "external_profile_id": "u1",
+    "external_created_at": "2026-06-01T10:30:00Z",
+    "email": "jane@example.com",
+}
+PLAIN = NEEDED | {
+    "customer_user_id": "c1",
+    "first_name": "Jane",
+    "last_name": "Doe",
+    "gender": "f",
+    "birthday": "1990-05-21",
+    "country": "US",
+    "store_country": "CA",
+}
+DEVICE = {
+    "platform": "iOS",
+    "device": "iPhone15,2",
+    "os": "17.5",
+    "locale": "en-US",
+    "timezone": "America/New_York",
+    "app_version": "3.1.0",
+}
+
+
+def refused(field: str, rule: str) -> Any:
+    """
+    Expect an error that names this field and rule.
+    """
+    return pytest.raises(InvalidInputError, match=f"^{re.escape(f'{field}: {rule}')}")
+
+
+def test_profile_takes_every_field_from_dotted_names() -> None:
+    """
+    Each column of a CSV file finds its field; together they are all fields that there are.
+    """
+    cells = PLAIN | {"custom_attributes.plan": "annual", "custom_attributes.a.b": "1"}
+    cells |= {f"device_info.{name}": value for name, value in DEVICE.items()}
+    profile = profile_from(cells)
+    attributes: dict[str, str | float] = {"plan": "annual", "a.b": "1"}
+    assert profile == MailProfile(
+        **PLAIN, custom_attributes=attributes, device_info=DeviceInfo(**DEVICE)
+    )
+    assert set(msgspec.to_builtins(profile)) == set(MailProfile.__struct_fields__)
+    assert set(msgspec.to_builtins(profile.device_info)) == set(DeviceInfo.__struct_fields__)
+
+
+def test_profile_takes_nested_objects() -> None:
+    """
+    In JSON the nested fields may be objects, with numbers and nulls as they are.
+    """
+    profile = profile_from(
+        NEEDED
+        | {"first_name": None, "custom_attributes": {"visits": 7}}
+        | {"device_info": {"platform": "iOS", "os": None}}
+    )
+    assert profile.first_name is None
+    assert profile.custom_attributes == {"visits": 7}
+    assert profile.device_info == DeviceInfo(platform="iOS", os=None)
+
+
+@pytest.mark.parametrize("first", ["custom_attributes", "custom_attributes.plan"])
+def test_profile_joins_objects_and_dotted_names(first: str) -> None:
+    """
+    An object and dotted names for it are put together in any order, and the row stays as it was.
+    """
+    both = {"custom_attributes": {"visits": 7}, "custom_attributes.plan": "annual"}
+    row = NEEDED | {first: both[first]} | both
+    assert profile_from(row).custom_attributes == {"visits": 7, "plan": "annual"}
+    assert row["custom_attributes"] == {"visits": 7}
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "rule"),
+    [
+        pytest.param({"nickname": "J"}, "nickname", "is not a field of a profile", id="unknown"),
+        pytest.param(
+            {"jane@example.com": 1}, "…", "is not a field of a profile", id="unknown-personal"
+        ),
+        pytest.param({"device_info.x": "J"}, "device_info.x", "is not a field", id="unknown-inner"),
+        pytest.param(
+            {"device_info": {"platform": "iOS", "x": 1}},
+            "device_info.x",
+            "is not a field of a profile",
+            id="unknown-nested",
+        ),
+        pytest.param({"email.x": "J"}, "email.x", "is not a field", id="dotted-plain"),
+        pytest.param({"custom_attributes.": "J"}, "custom_attributes.", "is not", id="no-name"),
+        pytest.param({"email": None}, "email", "must be text, not NoneType", id="null"),
+        pytest.param({"email": "jane"}, "email", "must be an e-mail address", id="no-address"),
+        pytest.param({"first_name": 7}, "first_name", "must be text, not int", id="number"),
+        pytest.param({"country": "usa"}, "country", "must be two upper-case letters", id="country"),
+        pytest.param({"birthday": "21.5.1990"}, "birthday", "must be a date", id="day"),
+        pytest.param(
+            {"external_created_at": "2026-06-01"},
+            "external_created_at",
+            "must be a datetime, or ISO 8601 text with its offset",
+            id="no-offset",
+        ),
+        pytest.param(
+            {"custom_attributes": "x"}, "custom_attributes", "must be a dict", id="attributes-text"
+        ),
+        pytest.param(
+            {"custom_attributes": "x", "custom_attributes.plan": "y"},
+            "custom_attributes",
+            "must be a dict",
+            id="attributes-text-and-dotted",
+        ),
+        pytest.param(
+            {"custom_attributes": {"plan": []}},
+            "custom_attributes.plan",
+            "must be text or a number",
+            id="attribute-list",
+        ),
+        pytest.param({"device_info": "iOS"}, "device_info", "must be an object", id="device-text"),
+        pytest.param(
+            {"device_info.os": "17"}, "device_info.platform", "must not be empty", id="no-platform"
+        ),
+        pytest.param(
+            {"device_info": {"platform": 7}},
+            "device_info.platform",
+            "must be text, not int",
+            id="platform-number",
+        ),
+    ],
+)
+def test_profile_names_the_field_and_the_rule(
+    changes: dict[str, Any], field: str, rule: str
+) -> None:
+    """
+    A row that cannot be a profile is refused with the field and its rule, never the value.
+    """
+    with refused(field, rule):
+        profile_from(NEEDED | changes)
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_profile_needs_its_required_fields(name: str) -> None:
+    """
+    A required field that is left out is named, in a row and among the columns.
+    """
+    rest = {field: value for field, value in NEEDED.items() if field != name}
+    with refused(name, "must not be empty"):
+        profile_from(rest)
+    with refused(name, "is a required column"):
+        profile_columns(list(rest))
+
+
+@pytest.mark.parametrize("value", [None, "u1", 7, ["u1"]], ids=["null", "text", "number", "list"])
+def test_profile_is_an_object(value: Any) -> None:
+    """
+    A JSON line that is no object is refused.
+    """
+    with refused("row", "must be an object"):
+        profile_from(value)
+
+
+def test_columns_of_profiles_may_be_dotted() -> None:
+    """
+    All plain and dotted names are good columns, in any order.
+    """
+    profile_columns(["custom_attributes.plan", *PLAIN, *(f"device_info.{name}" for name in DEVICE)])
+
+
+@pytest.mark.parametrize(
+    ("column", "shown", "rule"),
+    [
+        pytest.param("nickname", "nickname", "is not a field of a profile", id="unknown"),
+        pytest.param("jane@example.com", "…", "is not a field of a profile", id="personal"),
+        pytest.param("\x1b[2J", "…", "is not a field of a profile", id="escape-sequence"),
+        pytest.param(
+            "device_info", "device_info", "must be columns with a dot: device_info.NAME", id="flat"
+        ),
+    ],
+)
+def test_columns_of_profiles_are_known(column: str, shown: str, rule: str) -> None:
+    """
+    A column that is no field is refused; one that looks like data is not shown.
+    """
+    with refused(shown, rule):
+        profile_columns([*NEEDED, column])
+
+
+def test_columns_of_ids_need_the_one() -> None:
+    """
+    A file of ids may have any columns besides the one that is asked for.
+    """
+    check = id_columns("customer_user_id")
+    check(["email", "customer_user_id"])
+    with refused("--column", "there is no column customer_user_id; there are id, …"):
+        check(["id", "jane@example.com"])
+
+
+@pytest.mark.parametrize("value", ["u1", {"id": "u1", "x": 2}], ids=["text", "field"])
+def test_id_is_the_text_or_the_field(value: Any) -> None:
+    """
+    An id is a line of text, or the field of that name.
+    """
+    assert id_from(value, "id") == "u1"
+
+
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [
+        pytest.param({}, "must not be empty", id="no-field"),
+        pytest.param({"id": None}, "must not be empty", id="null-field"),
+        pytest.param(None, "must not be empty", id="null"),
+        pytest.param({"id": 7}, "must be text, not int", id="number-field"),
+        pytest.param(7, "must be text, not int", id="number"),
+        pytest.param(["u1"], "must be text, not list", id="list"),
+    ],
+)
+def test_id_that_is_none_is_refused(value: Any, rule: str) -> None:
+    """
+    A row without an id, or with one that is no text, is refused by its column's name.
+    """
+    with refused("id", rule):
+        id_from(value, "id")

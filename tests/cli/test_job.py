@@ -1,0 +1,230 @@
+"""
+One job: signals stop it, its end is told whatever it was, and the end says the exit code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from adapty_async import v1
+from adapty_async._operation import Request, Response
+from adapty_async.bulk import BulkReport, Outcome, OutcomeStatus, StopReason
+from adapty_async.cli._input import Row, Rows, open_rows
+from adapty_async.cli._items import id_columns, id_from
+from adapty_async.cli._job import End, Job, exit_code, perform
+from adapty_async.client import AdaptyClient
+from adapty_async.errors import (
+    AdaptyError,
+    AuthenticationError,
+    ConfigError,
+    InvalidInputError,
+    ServerError,
+)
+
+Put = Callable[[str, str | bytes], Path]
+Report = BulkReport[Row, None]
+
+
+def failures(*errors: Exception, attempts: int = 1) -> tuple[Outcome[Row, None], ...]:
+    """
+    Return a failed outcome for each error.
+    """
+    return tuple(
+        Outcome(index, Row(index + 1, "u"), OutcomeStatus.FAILED, attempts, error=error)
+        for index, error in enumerate(errors)
+    )
+
+
+NO_KEY = failures(AuthenticationError(status=401))
+BAD_ROW = failures(InvalidInputError("row", "bad"), attempts=0)
+
+
+@pytest.mark.parametrize(
+    ("report", "interrupted", "error", "code"),
+    [
+        pytest.param(Report(), False, None, 0, id="nothing-to-do"),
+        pytest.param(Report(total=3, done=1, absent=1, skipped=1), False, None, 0, id="all"),
+        pytest.param(Report(total=2, done=1, failed=1), False, None, 1, id="failed"),
+        pytest.param(Report(total=2, done=1, unknown=1), False, None, 1, id="unknown"),
+        pytest.param(Report(total=2, done=1, not_sent=1), False, None, 1, id="not-sent"),
+        pytest.param(
+            Report(total=1, done=1, stop_reason=StopReason.STOPPED), False, None, 1, id="stopped"
+        ),
+        pytest.param(
+            Report(total=1, failed=1, stop_reason=StopReason.WRONG_ADDRESS),
+            False,
+            None,
+            1,
+            id="url",
+        ),
+        pytest.param(
+            Report(total=9, done=1, failed=8, stop_reason=StopReason.KEY_REJECTED),
+            False,
+            None,
+            3,
+            id="key-rejected-on-the-way",
+        ),
+        pytest.param(
+            Report(total=1, failed=1, failures=NO_KEY), False, None, 3, id="key-rejected-at-once"
+        ),
+        pytest.param(
+            Report(total=2, failed=2, failures=BAD_ROW + NO_KEY),
+            False,
+            None,
+            3,
+            id="key-rejected-and-a-bad-row",
+        ),
+        pytest.param(
+            Report(total=2, done=1, failed=1, failures=NO_KEY), False, None, 1, id="one-rejection"
+        ),
+        pytest.param(
+            Report(total=2, absent=1, failed=1, failures=NO_KEY), False, None, 1, id="and-an-answer"
+        ),
+        pytest.param(
+            Report(total=2, failed=2, failures=failures(ServerError()) + NO_KEY),
+            False,
+            None,
+            1,
+            id="other-errors-too",
+        ),
+        pytest.param(
+            Report(total=1, failed=1, failures=BAD_ROW), False, None, 1, id="only-a-bad-row"
+        ),
+        pytest.param(Report(total=1, done=1), False, ConfigError("disk"), 2, id="error"),
+        pytest.param(Report(total=1, done=1), True, None, 130, id="interrupted"),
+        pytest.param(Report(total=1, done=1), True, ConfigError("disk"), 130, id="both"),
+    ],
+)
+def test_exit_code_follows_from_the_end(
+    report: Report,
+    interrupted: bool,  # noqa: FBT001  a column of the table
+    error: AdaptyError | None,
+    code: int,
+) -> None:
+    """
+    A program can tell from the exit code alone what to do next.
+    """
+    assert exit_code(End(report=report, interrupted=interrupted, error=error)) == code
+
+
+class Server:
+    """
+    A transport that answers when it is let, and counts what came.
+    """
+
+    def __init__(self) -> None:
+        self.arrived = 0
+        self.let_through = asyncio.Event()
+        self.several = asyncio.Event()
+
+    async def __call__(self, request: Request) -> Response:
+        """
+        Take a request, and answer it when that is allowed.
+        """
+        self.arrived += 1
+        if self.arrived >= 2:
+            self.several.set()
+        await self.let_through.wait()
+        return Response(200, {}, b"")
+
+
+def job_of(rows: Rows, failures: Path | None = None) -> Job:
+    """
+    Make a job that erases the users in a text input.
+    """
+    return Job(
+        title="Deleting",
+        rows=rows,
+        build=lambda value: v1.delete_profile(customer_user_id=id_from(value, "id")),
+        concurrency=2,
+        failures=failures,
+    )
+
+
+def rows_in(path: Path) -> Rows:
+    """
+    Open a text input.
+    """
+    return open_rows(str(path), "text", id_columns("id"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+async def test_first_signal_lets_requests_end(
+    put: Put, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    """
+    After one signal nothing new is sent, and what is in flight still ends well.
+    """
+    server = Server()
+    async with AdaptyClient("key", transport=server) as client:
+        job = job_of(rows_in(put("ids.txt", "u1\nu2\nu3\nu4\n")))
+        running = asyncio.create_task(perform(job, client))
+        await server.several.wait()
+        os.kill(os.getpid(), number)
+        while "Stopping" not in capsys.readouterr().err:  # noqa: ASYNC110  only the text tells
+            await asyncio.sleep(0)
+        server.let_through.set()
+        end = await running
+    assert (end.report.total, end.report.done, server.arrived) == (2, 2, 2)
+    assert end.interrupted
+    assert end.report.stop_reason is StopReason.STOPPED
+
+
+async def test_second_signal_cuts_requests_off(
+    put: Put, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    After two signals the run is over although nobody answers; a third one changes nothing.
+    """
+    server, noted = Server(), tmp_path / "f.ndjson"
+    async with AdaptyClient("key", transport=server) as client:
+        job = job_of(rows_in(put("ids.txt", "u1\nu2\nu3\nu4\n")), noted)
+        running = asyncio.create_task(perform(job, client))
+        await server.several.wait()
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGINT)
+        end = await running
+    assert (end.report.total, end.report.failed, end.interrupted) == (2, 2, True)
+    lines = [msgspec.json.decode(line) for line in noted.read_bytes().splitlines()]
+    assert sorted(line["item"] for line in lines) == ["u1", "u2"]
+    assert capsys.readouterr().err.count("Again to cut them off") == 1
+
+
+class _DamagedRows(Rows):
+    def __iter__(self) -> Iterator[Row]:
+        yield Row(1, "u1")
+        raise InvalidInputError("-", "is a damaged gzip file")
+
+
+async def test_error_of_the_input_keeps_the_account() -> None:
+    """
+    An input that breaks off is an error of the job, next to the account of what was read.
+    """
+    server = Server()
+    server.let_through.set()
+    async with AdaptyClient("key", transport=server) as client:
+        end = await perform(job_of(_DamagedRows("-", "text", id_columns("id"))), client)
+    assert (end.report.done, end.interrupted) == (1, False)
+    assert str(end.error) == "-: is a damaged gzip file"
+    assert exit_code(end) == 2
+
+
+async def test_defect_is_raised(put: Put) -> None:
+    """
+    What is no error of the library is a defect, and not dressed up as a result.
+    """
+
+    def broken(_: object) -> object:
+        raise ZeroDivisionError
+
+    job = msgspec.structs.replace(job_of(rows_in(put("ids.txt", "u1\n"))), build=broken)
+    async with AdaptyClient("key", transport=Server()) as client:
+        with pytest.raises(ZeroDivisionError):
+            await perform(job, client)

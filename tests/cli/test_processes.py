@@ -1,0 +1,278 @@
+"""
+The commands as real processes: pipes, terminals and signals.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from adapty_async.sandbox import Sandbox
+from tests.cli.conftest import StartSandbox
+from tests.cli.processes import (
+    COMMAND,
+    DEADLINE,
+    Terminal,
+    run,
+    started,
+    wait_for_arrivals,
+)
+
+Put = Callable[[str, str | bytes], Path]
+
+V1 = ("--api", "v1", "--by", "customer-user-id")
+PEOPLE = """\
+external_profile_id,external_created_at,email
+u1,2026-06-01T10:30:00Z,u1@example.com
+u2,2026-06-01T10:30:00Z,u2@example.com
+"""
+
+
+def ids(count: int) -> str:
+    """
+    Write ids as lines.
+    """
+    return "".join(f"u{number}\n" for number in range(count))
+
+
+def test_packed_standard_input_is_saved(sandbox: Sandbox) -> None:
+    """
+    Profiles come through a pipe, packed, with the format given.
+    """
+    ended = run("save", "-", "--format", "csv", stdin=gzip.compress(PEOPLE.encode()))
+    assert ended.returncode == 0, ended.stderr
+    assert sandbox.mail_profile_ids() == {"u1", "u2"}
+
+
+def test_wrong_columns_in_a_pipe_send_nothing(sandbox: Sandbox) -> None:
+    """
+    A pipe's header is looked at before its first row is sent.
+    """
+    ended = run("save", "-", "--format", "csv", stdin=PEOPLE.replace("email", "mail", 1).encode())
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "adapty-async: mail: is not a field of a profile\n"
+    assert sandbox.arrivals() == []
+
+
+def test_pipe_that_breaks_off_is_accounted_for(sandbox: Sandbox) -> None:
+    """
+    When a pipe turns out damaged half-way, what was done till then is reported.
+    """
+    sandbox.seed_profiles(f"u{number}" for number in range(3000))
+    packed = gzip.compress(ids(3000).encode())[:-2000]
+    ended = run("delete", "-", "--format", "text", *V1, "--yes", "--json", stdin=packed)
+    report = json.loads(ended.stdout)
+    assert ended.returncode == 2
+    assert ended.stderr.endswith("adapty-async: -: is a damaged gzip file\n")
+    assert 0 < report["total"] == report["done"] == 3000 - len(sandbox.customer_user_ids())
+    assert report["stop_reason"] == "stopped"
+
+
+def test_input_must_not_be_written_over(sandbox: Sandbox, put: Put) -> None:
+    """
+    The failures file is not the input, also when that is standard input.
+    """
+    path = put("ids.txt", ids(3))
+    command = (*COMMAND, "delete", "-", "--format", "text", *V1, "--yes", "--failures", str(path))
+    with path.open("rb") as stdin:
+        ended = subprocess.run(
+            command, stdin=stdin, capture_output=True, timeout=DEADLINE, check=False
+        )
+    assert ended.returncode == 2
+    assert b"--failures must not be the input file" in ended.stderr
+    assert path.read_text() == ids(3)
+    assert sandbox.arrivals() == []
+
+
+def test_silent_pipe_can_be_interrupted(sandbox: Sandbox) -> None:
+    """
+    Rows are sent as they come, and Ctrl-C ends a run that waits for more of them.
+    """
+    with started("delete", "-", "--format", "text", *V1, "--yes") as process:
+        assert process.stdin is not None
+        process.stdin.write(b"u1\nu2\n")
+        process.stdin.flush()
+        wait_for_arrivals(sandbox, 2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(DEADLINE) == 130
+        assert process.stdout is not None
+        assert process.stdout.read().startswith(b"2 rows in")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_signal_ends_a_long_run(
+    start_sandbox: StartSandbox, put: Put, tmp_path: Path, number: int
+) -> None:
+    """
+    One signal: every row that was read is done or written down, and the rest is counted.
+    """
+    failures = tmp_path / "f"
+    with start_sandbox(latency=0.05, faults="error=10%") as sandbox:
+        sandbox.seed_profiles(f"u{number}" for number in range(5_000))
+        path = put("ids.txt", ids(5_000))
+        with started("delete", path, *V1, "--yes", "--json", "--failures", failures) as process:
+            wait_for_arrivals(sandbox, 100)
+            process.send_signal(number)
+            output, progress = process.communicate(timeout=DEADLINE)
+        assert process.returncode == 130
+        assert b"Stopping: requests in flight may end" in progress
+        report = json.loads(output)
+        gone = 5_000 - len(sandbox.customer_user_ids())
+    assert report["done"] + report["absent"] == gone
+    assert report["failed"] == len(failures.read_bytes().splitlines())
+    assert report["total"] == gone + report["failed"] < 5_000
+
+
+def test_second_signal_ends_a_run_that_hangs(
+    start_sandbox: StartSandbox, put: Put, tmp_path: Path
+) -> None:
+    """
+    Two signals: requests that nobody answers are cut off at once, and written down.
+    """
+    failures = tmp_path / "f"
+    with start_sandbox(faults="stall=100%") as sandbox:
+        path = put("ids.txt", ids(100))
+        options = ("--yes", "--concurrency", "8", "--failures", failures)
+        with started("delete", path, *V1, *options) as process:
+            wait_for_arrivals(sandbox, 8)
+            process.send_signal(signal.SIGINT)
+            assert process.stderr is not None
+            assert process.stderr.readline() == b"\n"
+            assert process.stderr.readline().startswith(b"Stopping")
+            process.send_signal(signal.SIGINT)
+            output, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 130
+    assert b"failed             8 " in output
+    assert b"Rows that were not read: 92, all after the first 8." in output
+    items = [json.loads(line)["item"] for line in failures.read_bytes().splitlines()]
+    assert sorted(items) == [f"u{number}" for number in range(8)]
+
+
+def test_reader_of_the_progress_may_go_away(start_sandbox: StartSandbox, put: Put) -> None:
+    """
+    A run whose standard error is closed by its reader is stopped by a signal as any other.
+    """
+    with start_sandbox(latency=0.05) as sandbox:
+        path = put("ids.txt", ids(5_000))
+        with started("delete", path, *V1, "--yes", "--json") as process:
+            assert process.stderr is not None
+            process.stderr.close()
+            wait_for_arrivals(sandbox, 50)
+            process.send_signal(signal.SIGINT)
+            assert process.stdout is not None
+            report = json.loads(process.stdout.read())
+            assert process.wait(DEADLINE) == 130
+    assert report["total"] == report["absent"] > 0
+
+
+def test_progress_is_on_standard_error_only(start_sandbox: StartSandbox, put: Put) -> None:
+    """
+    With a terminal for progress, standard output still holds the report alone.
+    """
+    with start_sandbox(latency=0.02) as sandbox:
+        path = put("ids.txt", ids(500))
+        here, there = os.openpty()
+        with started("delete", path, *V1, "--yes", "--json", stderr=there) as process:
+            os.close(there)
+            wait_for_arrivals(sandbox, 500)
+            output, _ = process.communicate(timeout=DEADLINE)
+        shown = os.read(here, 65536).decode()
+        os.close(here)
+    assert json.loads(output)["absent"] == 500
+    assert "Deleting" in shown
+    assert "/500" in shown
+
+
+def test_question_says_what_will_happen_and_yes_does_it(sandbox: Sandbox, put: Put) -> None:
+    """
+    On a terminal the question has the count, the file, the ids and the address; yes goes on.
+    """
+    sandbox.seed_profiles(["u0", "u1", "u2"])
+    path = put("ids.txt", ids(2))
+    with Terminal("delete", path, *V1) as terminal:
+        terminal.wait_for("[y/N]:")
+        question = re.sub(r"\s+", " ", terminal.shown)
+        assert question == (
+            f"Delete 2 users in {path}, by customer-user-id, at {sandbox.url}?"
+            " There is no way back. [y/N]:" + question.partition("[y/N]:")[2]
+        )
+        assert sandbox.arrivals() == []
+        terminal.type("y\n")
+        assert terminal.end() == 0
+        assert "2/2" in terminal.shown
+        assert "2 rows in" in terminal.shown
+    assert sandbox.customer_user_ids() == {"u2"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "said"),
+    [
+        pytest.param("n\n", 1, "Nothing was deleted.", id="no"),
+        pytest.param("\n", 1, "Nothing was deleted.", id="enter"),
+        pytest.param("\x04", 130, "Interrupted.", id="end-of-file"),
+        pytest.param(None, 130, "Interrupted.", id="ctrl-c"),
+    ],
+)
+def test_any_other_answer_deletes_nothing(
+    sandbox: Sandbox, put: Put, answer: str | None, code: int, said: str
+) -> None:
+    """
+    Whatever is not yes leaves everybody where they are.
+    """
+    sandbox.seed_profiles(["u0"])
+    with Terminal("delete", put("ids.txt", ids(1)), *V1) as terminal:
+        terminal.wait_for("[y/N]: ")
+        if answer is None:
+            terminal.interrupt(until=said)
+        else:
+            terminal.type(answer)
+        assert terminal.end() == code
+        assert said in terminal.shown
+        assert "Traceback" not in terminal.shown
+    assert sandbox.customer_user_ids() == {"u0"}
+    assert sandbox.arrivals() == []
+
+
+def test_pipe_with_a_name_is_asked_about_without_its_count(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """
+    What a shell's <(command) gives cannot be counted, but is deleted all the same.
+    """
+    sandbox.seed_profiles(["u0", "u1", "u2"])
+    pipe = tmp_path / "ids.txt"
+    os.mkfifo(pipe)
+    with Terminal("delete", pipe, *V1) as terminal:
+        terminal.wait_for("Delete all users in")
+        terminal.type("y\n")
+        pipe.write_text(ids(2))
+        assert terminal.end() == 0
+    assert sandbox.customer_user_ids() == {"u2"}
+
+
+def test_sandbox_runs_until_ctrl_c() -> None:
+    """
+    The sandbox says how to use it, answers, and ends well.
+    """
+    with started("sandbox", "--port", "0", "--rate", "100", "--latency", "1") as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline().decode() for _ in range(4)]
+        url = re.findall(r"http://[0-9.:]+", lines[0])[0]
+        assert lines[1] == "\n"
+        assert lines[2].startswith(f"export ADAPTY_BASE_URL={url} ADAPTY_API_KEY=secret_")
+        assert lines[3].startswith(f"export ADAPTY_MAIL_BASE_URL={url} ADAPTY_MAIL_API_KEY=secret_")
+        keys = dict(word.split("=") for word in lines[2].split()[1:])
+        os.environ.update(keys)
+        command = run("delete", "-", "--format", "text", *V1, "--yes", stdin=b"u1\n")
+        assert command.returncode == 0, command.stderr
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=DEADLINE)
+    assert (process.returncode, output, errors) == (0, b"", b"")

@@ -1,0 +1,345 @@
+"""
+Reports and the failures file: what was not done is named, and nothing is named that was.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from adapty_async.bulk import BulkReport, Outcome, OutcomeStatus, StopReason
+from adapty_async.cli._input import Row, open_rows
+from adapty_async.cli._report import FailuresFile, dry_run_text, report_json, report_text
+from adapty_async.errors import ConfigError, ConnectionLostError, InvalidInputError, ServerError
+
+Put = Callable[[str, str | bytes], Path]
+Report = BulkReport[Row, None]
+
+BAD_ROW = Outcome[Row, None](
+    0,
+    Row(2, "u1;x", "has 2 cells for 1 columns"),
+    OutcomeStatus.FAILED,
+    error=InvalidInputError("row", "has 2 cells for 1 columns"),
+)
+
+
+def server_error() -> ServerError:
+    """
+    Return an error as an answer makes it.
+    """
+    error = ServerError("the server failed", operation="v1.profiles.delete", status=503)
+    error.request_id = "r-1"
+    error.error_code = "unavailable"
+    return error
+
+
+def failed(count: int) -> tuple[Outcome[Row, None], ...]:
+    """
+    Return so many failures.
+    """
+    return tuple(
+        Outcome(index, Row(index + 1, f"u{index}"), OutcomeStatus.FAILED, 5, error=server_error())
+        for index in range(count)
+    )
+
+
+def test_text_of_a_run_that_did_all() -> None:
+    """
+    When all is done the report is three numbers and no advice.
+    """
+    report = Report(total=1200, done=1200, requests=1200, elapsed=2.0)
+    assert report_text(report, failures=Path("f.ndjson"), total=1200).splitlines() == [
+        "1,200 rows in 2.0 s (600/s)",
+        "",
+        "  done           1,200",
+        "  requests       1,200",
+    ]
+
+
+def test_text_of_a_run_that_did_not() -> None:
+    """
+    Every count has its meaning, the first failures their lines, and the file its name.
+    """
+    report = Report(
+        total=21,
+        done=1,
+        absent=2,
+        failed=7,
+        unknown=3,
+        not_sent=4,
+        skipped=4,
+        requests=40,
+        throttled=3,
+        failures=failed(7),
+        failures_omitted=3,
+    )
+    lines = report_text(report, failures=Path("f.ndjson")).splitlines()
+    assert lines[0] == "21 rows in 0.0 s (0/s)"
+    assert [line.split()[:2] for line in lines[2:9]] == [
+        ["done", "1"],
+        ["absent", "2"],
+        ["failed", "7"],
+        ["unknown", "3"],
+        ["not_sent", "4"],
+        ["skipped", "4"],
+        ["requests", "40"],
+    ]
+    assert lines[8].endswith("3 of them answered 429")
+    assert lines[10].startswith("  line 1: the server failed, error_code unavailable")
+    assert [line[:9] for line in lines[10:16]] == [
+        *(f"  line {n}:" for n in range(1, 6)),
+        "  and 5 m",
+    ]
+    assert lines[-1] == "What is not done is in f.ndjson; it can be used as the next input."
+
+
+@pytest.mark.parametrize("reason", StopReason)
+@pytest.mark.parametrize("tell", [report_text, dry_run_text], ids=["run", "dry-run"])
+def test_text_tells_why_a_run_stopped(reason: StopReason, tell: Callable[..., str]) -> None:
+    """
+    Each reason to stop has a sentence, and rows that were not read are counted.
+    """
+    report = Report(total=3, done=3, stop_reason=reason)
+    *_, sentence, unread = tell(report, failures=None, total=1003).splitlines()
+    assert sentence.endswith(".")
+    assert unread == "Rows that were not read: 1,000, all after the first 3."
+    assert tell(report, failures=None, total=3).endswith(sentence)
+    assert tell(report, failures=None).endswith(sentence)
+
+
+def test_text_does_not_promise_what_the_file_has_not() -> None:
+    """
+    After a stop the file holds what was read; without failures it is not advertised.
+    """
+    report = Report(total=3, done=2, failed=1, stop_reason=StopReason.STOPPED)
+    text = report_text(report, failures=Path("f"), total=9)
+    assert text.endswith("What was read and is not done is in f; it can be used as the next input.")
+    report = Report(total=3, done=3, stop_reason=StopReason.STOPPED)
+    assert "next input" not in report_text(report, failures=Path("f"), total=9)
+
+
+def test_text_can_be_written_whatever_the_file_is_called() -> None:
+    """
+    A name that is not UTF-8 does not spoil the report.
+    """
+    path = Path(os.fsdecode(b"caf\xe9"))
+    report = Report(total=1, failed=1, failures=(BAD_ROW,))
+    assert "caf\ufffd".encode() in report_text(report, failures=path).encode()
+    assert "caf\ufffd".encode() in dry_run_text(report, failures=path).encode()
+
+
+def test_text_of_a_dry_run() -> None:
+    """
+    A dry run says what could be sent and what could not, with the reasons.
+    """
+    report = Report(total=3, done=2, failed=1, failures=(BAD_ROW,))
+    assert dry_run_text(report, failures=Path("f")).splitlines() == [
+        "Dry run of 3 rows; nothing was sent.",
+        "",
+        "            2 can be sent",
+        "            1 cannot",
+        "",
+        "  line 2: row: has 2 cells for 1 columns",
+        "",
+        "Those that cannot be sent are in f.",
+    ]
+    assert "are in" not in dry_run_text(Report(total=2, done=2), failures=Path("f"))
+
+
+def test_json_of_a_report() -> None:
+    """
+    A program gets every count by its name, and why the run stopped.
+    """
+    report = Report(
+        total=3,
+        done=1,
+        failed=2,
+        requests=9,
+        throttled=1,
+        elapsed=1.23456,
+        failures=failed(2),
+        stop_reason=StopReason.KEY_REJECTED,
+    )
+    assert msgspec.json.decode(report_json(report)) == {
+        "total": 3,
+        "done": 1,
+        "absent": 0,
+        "failed": 2,
+        "unknown": 0,
+        "not_sent": 0,
+        "skipped": 0,
+        "requests": 9,
+        "throttled": 1,
+        "elapsed": 1.235,
+        "stop_reason": "key_rejected",
+        "ok": False,
+    }
+
+
+def lines_of(path: Path) -> list[Any]:
+    """
+    Read a failures file as a program does.
+    """
+    return [msgspec.json.decode(line) for line in path.read_bytes().splitlines()]
+
+
+def test_failures_file_has_a_line_for_what_is_not_done(tmp_path: Path) -> None:
+    """
+    Failed, unknown and unsent items are written with their facts; the others are not.
+    """
+    path = tmp_path / "f.ndjson"
+    lost = ConnectionLostError("lost")
+    with FailuresFile(path, source="ids.txt") as file:
+        for status in (OutcomeStatus.DONE, OutcomeStatus.ABSENT, OutcomeStatus.SKIPPED):
+            file.note(Outcome(0, Row(1, "u0"), status))
+        file.note(failed(1)[0])
+        file.note(Outcome(2, Row(7, {"id": "u2"}), OutcomeStatus.UNKNOWN, 1, error=lost))
+        file.note(Outcome(3, Row(8, "u3"), OutcomeStatus.NOT_SENT))
+        file.note(BAD_ROW)
+    nothing = dict.fromkeys(["status", "error_code", "field_name", "request_id"])
+    facts = nothing | {"status": 503, "error_code": "unavailable", "request_id": "r-1"}
+    rule = nothing | {"field_name": "row", "rule": "has 2 cells for 1 columns"}
+    assert lines_of(path) == [
+        {
+            "line": 1,
+            "item": "u0",
+            "status": "failed",
+            "attempts": 5,
+            "error": {"type": "ServerError", **facts},
+        },
+        {
+            "line": 7,
+            "item": {"id": "u2"},
+            "status": "unknown",
+            "attempts": 1,
+            "error": {"type": "ConnectionLostError", **nothing},
+        },
+        {"line": 8, "item": "u3", "status": "not_sent", "attempts": 0, "error": None},
+        {
+            "line": 2,
+            "item": "u1;x",
+            "status": "failed",
+            "attempts": 0,
+            "error": {"type": "InvalidInputError", **rule},
+        },
+    ]
+
+
+def test_failures_file_is_an_input(put: Put, tmp_path: Path) -> None:
+    """
+    Fed back, items come out as they were, and lines that could not be read stay unreadable.
+    """
+    source = put("ids.csv", 'id,x\nu1,"é, 1"\nu2\nu3,"\n\xff'.encode("latin-1"))
+    rows = list(open_rows(str(source), None, lambda _: None))
+    path = tmp_path / "f.ndjson"
+    with FailuresFile(path, source=str(source)) as file:
+        for index, row in enumerate(rows):
+            error = InvalidInputError("row", row.broken) if row.broken else server_error()
+            file.note(Outcome(index, row, OutcomeStatus.FAILED, error=error))
+    again = list(open_rows(str(path), None, lambda _: None))
+    assert [(row.value, row.broken) for row in again] == [(row.value, row.broken) for row in rows]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(b"caf\xe9\n", id="short"),
+        pytest.param(b"\xff" * (2**20 + 1), id="long"),
+        pytest.param(b"\x00\x1b[2J\xed\xa0\x80\n", id="control-and-surrogate"),
+    ],
+)
+def test_failures_file_takes_what_was_not_utf8(put: Put, tmp_path: Path, line: bytes) -> None:
+    """
+    An unreadable line can always be written, else the run would end with it.
+    """
+    source = put("ids.txt", line)
+    (row,) = open_rows(str(source), None, lambda _: None)
+    with FailuresFile(tmp_path / "f", source=str(source)) as file:
+        file.note(Outcome(0, row, OutcomeStatus.FAILED))
+    assert "\ufffd" in lines_of(tmp_path / "f")[0]["item"]
+
+
+def test_failures_file_leaves_out_what_is_nested_too_deep(tmp_path: Path) -> None:
+    """
+    An item that cannot be written costs no more than itself; its line number is there.
+    """
+    deep: list[Any] = []
+    for _ in range(2000):
+        deep = [deep]
+    with FailuresFile(tmp_path / "f", source="-") as file:
+        file.note(Outcome(0, Row(7, deep), OutcomeStatus.FAILED))
+    (line,) = lines_of(tmp_path / "f")
+    assert (line["line"], line["item"]) == (7, None)
+
+
+def test_failures_file_is_for_its_owner_only(put: Put, tmp_path: Path) -> None:
+    """
+    A new file and one that was open to others both end up with mode 0600, and without old lines.
+    """
+    old = put("old", "from yesterday\n")
+    old.chmod(0o644)
+    for path in (old, tmp_path / "new"):
+        with FailuresFile(path, source="ids.txt"):
+            pass
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert path.read_bytes() == b""
+
+
+def test_failures_file_may_be_a_device() -> None:
+    """
+    What is no regular file is left with the mode it has.
+    """
+    mode = Path(os.devnull).stat().st_mode
+    with FailuresFile(Path(os.devnull), source="ids.txt") as file:
+        file.note(BAD_ROW)
+    assert Path(os.devnull).stat().st_mode == mode
+
+
+def test_failures_file_must_not_be_the_input(put: Put, tmp_path: Path) -> None:
+    """
+    The input is not written over, by whichever name it is called.
+    """
+    source = put("ids.txt", "u1\n")
+    link = tmp_path / "link"
+    link.hardlink_to(source)
+    for path in (source, link):
+        with pytest.raises(ConfigError, match="--failures must not be the input file"):
+            FailuresFile(path, source=str(source))
+    assert source.read_text() == "u1\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        pytest.param(".", "Is a directory", id="directory"),
+        pytest.param("none/f", "No such file or directory", id="no-folder"),
+        pytest.param("x" * 300, "File name too long", id="long-name"),
+    ],
+)
+def test_failures_file_that_cannot_be_written_is_refused(
+    tmp_path: Path, name: str, reason: str
+) -> None:
+    """
+    A path that cannot be written is told before anything is sent.
+    """
+    with pytest.raises(ConfigError, match=f"--failures cannot be written: {reason}"):
+        FailuresFile(tmp_path / name, source="ids.txt")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no /dev/full")
+def test_failures_file_on_a_full_disk_ends_the_run() -> None:
+    """
+    A failure that cannot be written down is an error of the library, which ends the run.
+    """
+    with (
+        FailuresFile(Path("/dev/full"), source="ids.txt") as file,
+        pytest.raises(ConfigError, match="No space left on device"),
+    ):
+        file.note(BAD_ROW)

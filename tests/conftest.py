@@ -1,0 +1,36 @@
+"""
+What all tests share.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# how long an example takes says more of the machine than of the code
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """
+    Run async tests on asyncio: aiohttp has nothing else.
+    """
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside() -> Iterator[None]:
+    """
+    Let no key or address of the developer's, or of another test, decide what a test does.
+    """
+    outside = {name: os.environ.pop(name) for name in tuple(os.environ) if name[:7] == "ADAPTY_"}
+    yield
+    for name in tuple(os.environ):
+        if name[:7] == "ADAPTY_":
+            del os.environ[name]
+    os.environ.update(outside)

@@ -1,0 +1,640 @@
+"""
+Between values and bytes: requests, results, the API's error bodies, and ``Retry-After``.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import time
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from adapty_async._codec import (
+    Wire,
+    data_decoder,
+    decode,
+    encode,
+    error_from,
+    parse_retry_after,
+    to_json,
+)
+from adapty_async._operation import Endpoint, Operation, Replay, Response
+from adapty_async.errors import (
+    ApiError,
+    AuthenticationError,
+    ConflictError,
+    DecodeError,
+    ErrorItem,
+    InvalidInputError,
+    NotFoundError,
+    RateLimitError,
+    RequestRejectedError,
+    ServerError,
+)
+from adapty_async.v1 import GET_PROFILE
+from tests._support import CANARY_EMAIL, ERASE, a_response
+
+WIRE = Wire(origin="https://example.com", headers={"Authorization": "Api-Key key"})
+HTML = b"\n<!DOCTYPE html><html><body>403 Forbidden</body></html>"
+
+
+def e1(status: int, code: str, source: str | None = None, text: str = "No.") -> dict[str, Any]:
+    """
+    Return the error body that the server-side API documents.
+    """
+    return {
+        "errors": [{"source": source, "errors": [text]}],
+        "error_code": code,
+        "status_code": status,
+    }
+
+
+def e2(status: int, code: str, text: str = "No.") -> dict[str, Any]:
+    """
+    Return the error body of its examples whose errors are plain strings.
+    """
+    return {"errors": [text], "error_code": code, "status_code": status}
+
+
+def e4(status: int, code: str, field: str | None = None, text: str = "No.") -> dict[str, Any]:
+    """
+    Return the error body of the Mail API.
+    """
+    item = {"message": text, "error_code": code, "status_code": status, "field_name": field}
+    return {"errors": [item]}
+
+
+E3 = {
+    "errors": [
+        {
+            "detail": "none is not an allowed value",
+            "source": {"pointer": "/data/attributes/stripe_token"},
+            "status": "400",
+        }
+    ]
+}
+E5 = {"errors": {"property1": ["wrong", "bad"]}, "error_code": "base_error", "status_code": 400}
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "items"),
+    [
+        pytest.param(
+            e1(400, "value_error", "revoke_at", "Too early."),
+            "value_error",
+            (ErrorItem("Too early.", field_name="revoke_at"),),
+            id="E1",
+        ),
+        pytest.param(
+            e1(404, "profile_does_not_exist"),
+            "profile_does_not_exist",
+            (ErrorItem("No."),),
+            id="E1 without source",
+        ),
+        pytest.param(
+            e2(401, "unauthorized", "Invalid API key"),
+            "unauthorized",
+            (ErrorItem("Invalid API key"),),
+            id="E2",
+        ),
+        pytest.param(
+            E3,
+            None,
+            (ErrorItem("none is not an allowed value", None, 400, "stripe_token"),),
+            id="E3",
+        ),
+        pytest.param(
+            e4(400, "base_error", "email", "Field required"),
+            "base_error",
+            (ErrorItem("Field required", "base_error", 400, "email"),),
+            id="E4",
+        ),
+        pytest.param(E5, "base_error", (ErrorItem("wrong; bad", field_name="property1"),), id="E5"),
+        pytest.param({"errors": []}, None, (), id="no entries"),
+        pytest.param({"error_code": "odd", "errors": 7}, "odd", (), id="errors is a number"),
+        pytest.param({"error_code": 7}, None, (), id="code is a number"),
+        pytest.param(
+            {"errors": [None, 7]}, None, (ErrorItem(""), ErrorItem("7")), id="odd entries"
+        ),
+        pytest.param(
+            {"errors": [{"source": {}, "status": "many"}]}, None, (ErrorItem(""),), id="odd fields"
+        ),
+    ],
+)
+def test_every_shape_of_error_body_is_read(
+    body: Any, code: str | None, items: tuple[ErrorItem, ...]
+) -> None:
+    """
+    Code and entries are found wherever a shape puts them, and the body is kept.
+    """
+    error = error_from("v1.profiles.get", a_response(418, body))
+
+    assert error.recognised
+    assert (error.error_code, error.errors) == (code, items)
+    assert error.body == msgspec.json.encode(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(HTML, id="HTML"),
+        pytest.param(b"", id="empty"),
+        pytest.param(b"\xff\xfe\x00", id="not UTF-8"),
+        pytest.param(b"[" * 100_000, id="deep and cut off"),
+        pytest.param(b"[" * 100_000 + b"]" * 100_000, id="deep"),
+        pytest.param(b"[]", id="a list"),
+        pytest.param(b'"errors"', id="a string"),
+        pytest.param(b"null", id="null"),
+        pytest.param(b'{"message":"no Route matched"}', id="a gateway's JSON"),
+    ],
+)
+def test_a_body_that_is_not_the_apis_is_not_recognised(body: bytes) -> None:
+    """
+    Such an answer still becomes an error, with its body and without entries.
+    """
+    error = error_from("v1.profiles.get", a_response(502, body))
+
+    assert type(error) is ServerError
+    assert (error.recognised, error.error_code, error.errors) == (False, None, ())
+    assert error.body == body[: 64 * 1024]
+
+
+@pytest.mark.parametrize("depth", range(900, 1010, 10), ids=str)
+@pytest.mark.parametrize(
+    "shape", [b'{"errors":%b}', b'{"errors":[{"message":%b}]}'], ids=["entry", "message"]
+)
+def test_nesting_at_the_interpreters_limit_is_no_crash(depth: int, shape: bytes) -> None:
+    """
+    A body nested so deeply that it can just be decoded is reported as any other.
+    """
+    for near in range(depth, depth + 10):
+        error = error_from("v1.profiles.get", a_response(400, shape % (b"[" * near + b"]" * near)))
+
+        assert type(error) is RequestRejectedError
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        pytest.param(401, e1(401, "not_authenticated"), AuthenticationError, id="E1 key"),
+        pytest.param(401, e2(401, "unauthorized"), AuthenticationError, id="E2 key"),
+        pytest.param(
+            403, e4(403, "secret_key_does_not_exist_error"), AuthenticationError, id="mail key"
+        ),
+        pytest.param(404, e1(404, "profile_does_not_exist"), NotFoundError, id="missing, 404"),
+        pytest.param(400, e1(400, "profile_does_not_exist"), NotFoundError, id="missing, 400"),
+        pytest.param(400, e2(400, "profile_does_not_exist"), NotFoundError, id="missing, 400 E2"),
+        pytest.param(404, e2(404, "profile_not_found"), NotFoundError, id="missing, other code"),
+        pytest.param(404, e4(404, "profile_not_found_error"), NotFoundError, id="missing at mail"),
+        pytest.param(404, e1(404, "not_found"), NotFoundError, id="missing, draft code"),
+        pytest.param(404, e2(404, "paywall_does_not_exist"), NotFoundError, id="paywall"),
+        pytest.param(403, e1(403, "feature_not_enabled"), RequestRejectedError, id="feature off"),
+        pytest.param(429, e1(429, "rate_limited"), RateLimitError, id="rate limit"),
+        pytest.param(400, e1(400, "rate_limited"), RateLimitError, id="rate limit, odd status"),
+        pytest.param(409, e1(409, "idempotency_in_flight"), ConflictError, id="in flight"),
+        pytest.param(409, e1(409, "duplicate_source_transaction"), ConflictError, id="duplicate"),
+        pytest.param(400, e4(400, "base_error", "email"), RequestRejectedError, id="mail field"),
+        pytest.param(400, e4(400, "missing_identifier"), RequestRejectedError, id="no identifier"),
+        pytest.param(422, b"", RequestRejectedError, id="422 without a code"),
+        pytest.param(400, E3, RequestRejectedError, id="E3"),
+        pytest.param(400, E5, RequestRejectedError, id="E5"),
+        *(
+            pytest.param(400, e1(400, code), RequestRejectedError, id=code)
+            for code in (
+                "paid_access_level_does_not_exist",
+                "profile_paid_access_level_does_not_exist",
+                "revocation_date_more_than_expiration_date",
+                "value_error",
+                "billing_issue_detected_at_date_comparison_error",
+                "expires_date_error",
+                "family_share_price_error",
+                "free_trial_price_error",
+                "grace_period_billing_error",
+                "grace_period_expires_date_error",
+                "missing_offer_id",
+                "one_time_purchase_trial_error",
+                "originally_purchased_date_error",
+                "refund_date_error",
+                "refund_fields_error",
+                "renew_status_changed_date_error",
+                "store_transaction_id_error",
+                "no_products_found",
+                "paddle_api_key_not_found",
+                "invalid_paddle_credentials_or_purchase_not_found",
+                "validation_error",
+                "insufficient_balance",
+                "unknown_currency",
+                "duplicate_currency",
+                "amount_zero",
+                "balance_overflow",
+                "empty_items",
+                "idempotency_key_invalid",
+                "invalid_cursor",
+                "a_code_nobody_has_heard_of",
+            )
+        ),
+        pytest.param(401, b"", AuthenticationError, id="bare 401"),
+        pytest.param(401, HTML, AuthenticationError, id="401 in HTML"),
+        pytest.param(403, e1(403, "a_new_code"), AuthenticationError, id="403, new code"),
+        pytest.param(403, HTML, RequestRejectedError, id="403 in HTML"),
+        pytest.param(403, b"", RequestRejectedError, id="bare 403"),
+        pytest.param(404, HTML, RequestRejectedError, id="404 in HTML"),
+        pytest.param(404, b"", RequestRejectedError, id="bare 404"),
+        pytest.param(404, b'{"detail":"x"}', RequestRejectedError, id="404 of other JSON"),
+        pytest.param(404, e1(404, "a_new_code"), NotFoundError, id="404, new code"),
+        pytest.param(410, e1(410, "a_new_code"), NotFoundError, id="410, new code"),
+        pytest.param(410, HTML, RequestRejectedError, id="410 in HTML"),
+        pytest.param(405, HTML, RequestRejectedError, id="405"),
+        pytest.param(409, HTML, ConflictError, id="409 in HTML"),
+        pytest.param(429, HTML, RateLimitError, id="429 in HTML"),
+        pytest.param(302, b"", RequestRejectedError, id="redirect"),
+        pytest.param(500, e1(500, "a_new_code"), ServerError, id="500"),
+        pytest.param(503, HTML, ServerError, id="503 in HTML"),
+        pytest.param(599, b"", ServerError, id="599"),
+    ],
+)
+def test_the_class_follows_code_first_and_status_second(
+    status: int, body: Any, kind: type[ApiError]
+) -> None:
+    """
+    Every documented code and status has its class; a gateway's 403, 404 and 410 prove nothing.
+    """
+    error = error_from("v1.profiles.get", a_response(status, body))
+
+    assert type(error) is kind
+    assert (error.status, error.operation) == (status, "v1.profiles.get")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "text"),
+    [
+        pytest.param(400, b"", "status 400, operation a.b", id="plain"),
+        pytest.param(
+            301,
+            b"",
+            "status 301, a redirect, which is not followed: check base_url, operation a.b",
+            id="redirect",
+        ),
+        pytest.param(
+            404, HTML, "status 404, not from the API: check base_url, operation a.b", id="gateway"
+        ),
+        pytest.param(
+            400,
+            e4(400, "base_error", "email", f"{CANARY_EMAIL} is taken"),
+            "status 400, error_code base_error, field email, operation a.b",
+            id="with code and field",
+        ),
+    ],
+)
+def test_an_errors_text_says_what_to_do_and_quotes_nothing(
+    status: int, body: Any, text: str
+) -> None:
+    """
+    The text names status, code, field and operation, and hints at a wrong address.
+    """
+    assert str(error_from("a.b", a_response(status, body))) == text
+
+
+@pytest.mark.parametrize("header", ["Request-Id", "X-Request-Id"])
+def test_the_request_id_is_found_in_either_header(header: str) -> None:
+    """
+    The id that support asks for is taken from the answer's headers.
+    """
+    error = error_from("a.b", a_response(500, b"", **{header: "758f01df"}))
+
+    assert error.request_id == "758f01df"
+    assert str(error).endswith("request 758f01df")
+
+
+def test_the_wait_is_read_against_the_answers_own_date() -> None:
+    """
+    A ``Retry-After`` date is compared with ``Date``, not with this machine's clock.
+    """
+    response = a_response(
+        429,
+        b"",
+        retry_after="Wed, 21 Oct 2015 07:28:30 GMT",
+        date="Wed, 21 Oct 2015 07:28:00 GMT",
+    )
+
+    assert error_from("a.b", response).retry_after == 30.0
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 0.0),
+        ("120", 120.0),
+        (" 1.5 ", 1.5),
+        ("Wed, 21 Oct 2015 07:28:10 GMT", 10.0),
+        ("Wednesday, 21-Oct-15 07:28:10 GMT", 10.0),
+        ("Wed Oct 21 07:28:10 2015", 10.0),
+        ("Wed, 21 Oct 2015 09:28:10 +0200", 10.0),
+        ("Wed, 21 Oct 2015 07:00:00 GMT", 0.0),
+        (None, None),
+        ("", None),
+        ("-1", None),
+        ("1e3", None),
+        ("nan", None),
+        ("inf", None),
+        ("١٢", None),
+        ("9" * 11, None),
+        ("soon", None),
+        ("Wed, 99 Oct 2015 07:28:10 GMT", None),
+        ("Wed, 21 Oct 2015 07:28:10 +9999999999", None),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
+def test_retry_after_is_seconds_or_a_date(
+    monkeypatch: pytest.MonkeyPatch, value: str | None, seconds: float | None, zone: str
+) -> None:
+    """
+    Seconds and all forms of HTTP dates are read, in whatever zone we are; the rest is ignored.
+    """
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        read = parse_retry_after(value, "Wed, 21 Oct 2015 07:28:00 GMT")
+    time.tzset()
+
+    assert read == seconds
+
+
+def test_without_a_date_this_machines_clock_counts() -> None:
+    """
+    A date long gone is no wait, one far away is a long one.
+    """
+    assert parse_retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
+    assert (parse_retry_after("Fri, 31 Dec 9999 23:59:59 GMT", "junk") or 0.0) > 1e9
+
+
+DATES = st.from_regex(
+    r"([A-Z][a-z]{2}, )?[0-9]{1,3} [A-Z][a-z]{2} [0-9]{1,5} [0-9:]{1,9}"
+    r"( [A-Z]{1,3}| [+-][0-9]{1,6})?",
+    fullmatch=True,
+)
+
+
+@given(st.text(max_size=30) | DATES, st.none() | st.text(max_size=30) | DATES)
+@example("0" * 5000, None)
+@example("1 Jan 0001 00:00:00 +2359", "31 Dec 9999 23:59:59 -2359")
+def test_retry_after_never_raises_nor_goes_back_in_time(value: str, date: str | None) -> None:
+    """
+    Any text is a finite number from zero, or nothing.
+    """
+    seconds = parse_retry_after(value, date)
+
+    assert seconds is None or (seconds >= 0.0 and math.isfinite(seconds))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["errors", "error_code", "source", "pointer", "message", "detail", "status", "data"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+def as_json(value: Any) -> bytes:
+    """
+    Encode a drawn value, numbers of any size included.
+    """
+    return msgspec.json.encode(value, enc_hook=str) if fits(value) else b'{"errors":[1e999]}'
+
+
+def fits(value: Any) -> bool:
+    """
+    Tell whether msgspec can write all numbers of a value.
+    """
+    if isinstance(value, dict):
+        return all(map(fits, value.values()))
+    if isinstance(value, list):
+        return all(map(fits, value))
+
+    return not isinstance(value, int) or -(2**63) <= value < 2**64
+
+
+BODIES = st.binary(max_size=60) | JSON.map(as_json)
+HEADERS = st.dictionaries(
+    st.sampled_from(["Retry-After", "Date", "Request-Id", "X-Request-Id"]), st.text(max_size=20)
+)
+
+
+@given(BODIES, st.integers(300, 999), HEADERS)
+def test_any_failed_answer_becomes_an_error(
+    body: bytes, status: int, headers: dict[str, str]
+) -> None:
+    """
+    Whatever a server sends, reading it gives an ApiError with a text of one line.
+    """
+    error = error_from("a.b", Response(status, headers, body))
+
+    assert isinstance(error, ApiError)
+    assert error.status == status
+    assert len(str(error).splitlines()) == 1
+
+
+ECHO: Endpoint[Any] = Endpoint(
+    name="test.echo",
+    method="POST",
+    path="/echo/",
+    docs="https://example.com",
+    replay=Replay.ALWAYS,
+    bucket="test",
+    decode=msgspec.json.decode,
+)
+
+
+@given(BODIES)
+@example(b"[" * 100_000)
+@example(b"\xef\xbb\xbf{}")
+@pytest.mark.parametrize("endpoint", [GET_PROFILE, ECHO, ERASE], ids=lambda row: row.name)
+def test_any_successful_answer_is_a_result_or_a_decode_error(
+    endpoint: Endpoint[Any], body: bytes
+) -> None:
+    """
+    Whatever a server sends with a success, nothing but a DecodeError comes of it.
+    """
+    try:
+        decode(Operation(endpoint), a_response(200, body))
+    except DecodeError as error:
+        assert error.body == body[: 64 * 1024]  # noqa: PT017  most bodies are good ones
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        pytest.param(HTML, "ValueError", id="HTML"),
+        pytest.param(b'{"first_name":', "DecodeError", id="cut off"),
+        pytest.param(b'{"new":' + b"[" * 100_000, "RecursionError", id="deep"),
+        pytest.param(
+            b'{"email":7}', r"Expected `str \| null`, got `int` - at `\$.email`", id="other type"
+        ),
+    ],
+)
+def test_an_unreadable_success_says_where_but_not_what(body: bytes, reason: str) -> None:
+    """
+    A DecodeError names status, place and operation, and keeps the body.
+    """
+    with pytest.raises(
+        DecodeError, match=rf"^status 200, unreadable answer \({reason}\)"
+    ) as caught:
+        decode(Operation(GET_PROFILE), a_response(200, body))
+
+    assert caught.value.operation == "v1.profiles.get"
+    assert (caught.value.status, caught.value.body) == (200, body[: 64 * 1024])
+
+
+def test_a_page_with_a_success_is_not_a_success() -> None:
+    """
+    HTML is no answer of the API, even where the status is all that counts.
+    """
+    with pytest.raises(DecodeError, match="unreadable answer"):
+        decode(Operation(ERASE), a_response(200, HTML))
+
+
+class Thing(msgspec.Struct):
+    """
+    Something to decode.
+    """
+
+    name: str | None = None
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        (b"", None),
+        (b"{}", None),
+        (b'{"data":null}', None),
+        (b'{"data":{}}', None),
+        (b'{"name":"x"}', "x"),
+        (b'{"data":{"name":"x"}}', "x"),
+        (b'{"name":"x","unheard_of":[1]}', "x"),
+    ],
+    ids=repr,
+)
+def test_an_object_stands_alone_or_under_data(body: bytes, name: str | None) -> None:
+    """
+    Both envelopes are read, unknown fields are ignored, and nothing reads as an empty object.
+    """
+    assert data_decoder(Thing)(body) == Thing(name)
+
+
+def test_a_request_is_the_row_and_the_values() -> None:
+    """
+    Everything the layers need is in the request; without values the client's headers are shared.
+    """
+    request = encode(Operation(ECHO, (), {"a": 1}), WIRE, timeout=2.0, allowance=5.0)
+
+    assert (request.operation, request.method) == ("test.echo", "POST")
+    assert (request.url, request.body) == ("https://example.com/echo/", b'{"a":1}')
+    assert request.headers is WIRE.headers
+    assert (request.replay, request.bucket, request.erases) == (Replay.ALWAYS, "test", False)
+    assert (request.timeout, request.allowance) == (2.0, 5.0)
+    assert (request.tally.attempts, request.tally.deadline) == (0, math.inf)
+
+
+def test_headers_of_an_operation_join_the_clients() -> None:
+    """
+    A call's headers are added for that call alone; without a body none is sent.
+    """
+    operation = Operation(ERASE, (("adapty-profile-id", "p1"),))
+    request = encode(operation, WIRE, timeout=1.0, allowance=1.0)
+
+    assert request.headers == {"Authorization": "Api-Key key", "adapty-profile-id": "p1"}
+    assert (request.body, request.erases) == (None, True)
+    assert WIRE.headers == {"Authorization": "Api-Key key"}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "accepted"), [("ascii", False), ("utf-8", True)], ids=["ascii", "utf-8"]
+)
+def test_the_client_decides_on_ids_that_are_not_ascii(encoding: str, accepted: bool) -> None:  # noqa: FBT001
+    """
+    Such an id goes out only where the client was made for it.
+    """
+    wire = msgspec.structs.replace(WIRE, id_encoding=encoding)
+    operation = Operation(ERASE, (("adapty-customer-user-id", "ü1"),))
+
+    if accepted:
+        request = encode(operation, wire, timeout=1.0, allowance=1.0)
+        assert request.headers["adapty-customer-user-id"] == "ü1"
+    else:
+        with pytest.raises(InvalidInputError, match=r"^customer_user_id: must be ASCII"):
+            encode(operation, wire, timeout=1.0, allowance=1.0)
+
+
+class Text(str):
+    """
+    Text of a class of its own, as templating libraries have.
+    """
+
+    __slots__ = ()
+
+
+class Count(int):
+    """
+    A number of a class of its own.
+    """
+
+
+class Share(float):
+    """
+    A number of a class of its own, as numpy has.
+    """
+
+
+class Day(dt.date):
+    """
+    A date of a class of its own, as test tools have.
+    """
+
+
+class Moment(dt.datetime):
+    """
+    A time of a class of its own, as pandas and pendulum have.
+    """
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        pytest.param(Text("a"), b'"a"', id="str"),
+        pytest.param(Count(7), b"7", id="int"),
+        pytest.param(Share(1.5), b"1.5", id="float"),
+        pytest.param(Day(2000, 12, 31), b'"2000-12-31"', id="date"),
+        pytest.param(
+            Moment(2026, 6, 1, 10, 30, 0, 5, tzinfo=dt.UTC),
+            b'"2026-06-01T10:30:00.000005Z"',
+            id="datetime",
+        ),
+    ],
+)
+def test_values_of_subclasses_are_written_as_what_they_are(value: Any, written: bytes) -> None:
+    """
+    Numbers, texts and times of other libraries go out as their plain selves.
+    """
+    assert to_json(value) == written
+
+
+def test_what_json_has_no_word_for_is_an_error() -> None:
+    """
+    An object that is none of these is refused by its class.
+    """
+    with pytest.raises(NotImplementedError, match=r"^object$"):
+        to_json(object())

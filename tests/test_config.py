@@ -1,0 +1,233 @@
+"""
+Policies, keys and origins: what they accept, and how they say no.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from adapty_async.config import ApiKey, Limits, RetryPolicy, origin_from, positive
+from adapty_async.errors import ConfigError
+from tests._support import CANARY_KEY
+
+ENV = "ADAPTY_TEST_SETTING"
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("value", [1, 0.001, 1e300], ids=str)
+def test_a_positive_number_is_returned(value: float) -> None:
+    """
+    A finite number above zero passes unchanged.
+    """
+    assert positive("name", value) == value
+
+
+@pytest.mark.parametrize("value", [0, -1, NAN, float("inf"), True, "1", None], ids=repr)
+def test_what_is_no_positive_number_is_refused(value: Any) -> None:
+    """
+    Zero, negative, endless and other values are refused by name.
+    """
+    with pytest.raises(ConfigError, match=r"^name must be a number above 0, not "):
+        positive("name", value)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        pytest.param(
+            lambda: RetryPolicy(attempts=0),
+            "RetryPolicy.attempts must be a whole number from 1",
+            id="attempts=0",
+        ),
+        pytest.param(
+            lambda: RetryPolicy(attempts=True), "RetryPolicy.attempts must", id="attempts=True"
+        ),
+        pytest.param(
+            lambda: RetryPolicy(attempts=2.0),  # type: ignore[arg-type]
+            "RetryPolicy.attempts must",
+            id="attempts=2.0",
+        ),
+        pytest.param(lambda: RetryPolicy(deadline=0), "RetryPolicy.deadline must", id="deadline"),
+        pytest.param(
+            lambda: RetryPolicy(wait_initial=-1), "RetryPolicy.wait_initial must", id="wait_initial"
+        ),
+        pytest.param(lambda: RetryPolicy(wait_max=NAN), "RetryPolicy.wait_max must", id="wait_max"),
+        pytest.param(
+            lambda: RetryPolicy(retry_after_max=float("inf")),
+            "RetryPolicy.retry_after_max must",
+            id="retry_after_max",
+        ),
+        pytest.param(
+            lambda: Limits(connections=0), "Limits.connections must be a whole", id="connections"
+        ),
+        pytest.param(lambda: Limits(rate=0), "Limits.rate must", id="rate"),
+        pytest.param(lambda: Limits(rate=1, burst=0), "Limits.burst must be a whole", id="burst"),
+        pytest.param(
+            lambda: Limits(burst=5), r"Limits.burst needs a Limits.rate", id="burst alone"
+        ),
+    ],
+)
+def test_a_policy_that_cannot_work_is_refused(make: Callable[[], object], message: str) -> None:
+    """
+    A value out of range is refused when the policy is made, with its name and rule.
+    """
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_policies_have_bounds_by_default() -> None:
+    """
+    Attempts, total time, waits and connections are all bounded without being told.
+    """
+    assert RetryPolicy() == RetryPolicy(5, 60.0, 0.5, 30.0, 60.0)
+    assert Limits() == Limits(100, None, None)
+    assert Limits(rate=0.5, burst=1).burst == 1
+
+
+@pytest.mark.parametrize("policy", [RetryPolicy(), Limits()], ids=lambda one: type(one).__name__)
+def test_a_policy_never_changes(policy: RetryPolicy | Limits) -> None:
+    """
+    A policy is frozen.
+    """
+    with pytest.raises(AttributeError, match="immutable"):
+        setattr(policy, policy.__struct_fields__[0], 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "in_env", "expected"),
+    [
+        pytest.param("given", "in-env", "given", id="argument first"),
+        pytest.param(None, "in-env", "in-env", id="environment"),
+    ],
+)
+def test_a_key_comes_from_argument_or_environment(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, in_env: str, expected: str
+) -> None:
+    """
+    The argument stands above the environment.
+    """
+    monkeypatch.setenv(ENV, in_env)
+
+    assert ApiKey(given, env=ENV).reveal() == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        pytest.param(None, f"no API key: pass api_key=, or set {ENV}", id="missing"),
+        pytest.param("", "no API key", id="empty"),
+        pytest.param(f"{CANARY_KEY}\n", "must be printable ASCII", id="line break"),
+        pytest.param(f"{CANARY_KEY}é", "must be printable ASCII", id="non-ASCII"),
+        pytest.param(123, "must be printable ASCII", id="number"),
+        pytest.param(CANARY_KEY.encode(), "must be printable ASCII", id="bytes"),
+        pytest.param(f"Api-Key {CANARY_KEY}", "without its scheme word", id="scheme word"),
+    ],
+)
+def test_a_bad_key_is_refused_without_being_shown(
+    monkeypatch: pytest.MonkeyPatch, value: Any, message: str
+) -> None:
+    """
+    The reason is told, the key is not.
+    """
+    monkeypatch.delenv(ENV, raising=False)
+
+    with pytest.raises(ConfigError, match=message) as caught:
+        ApiKey(value, env=ENV)
+    assert "CANARY" not in str(caught.value)
+
+
+def test_a_key_shows_itself_only_when_asked() -> None:
+    """
+    Text and repr hide the key, and it isn't pickled.
+    """
+    key = ApiKey(CANARY_KEY, env=ENV)
+
+    assert repr(key) == str(key) == "ApiKey('***')"
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(key)
+
+
+def origin(base_url: Any, *, allow_insecure: bool = False) -> str:
+    """
+    Return the origin for an argument.
+    """
+    return origin_from(
+        base_url, env=ENV, default="https://api.example.com", allow_insecure=allow_insecure
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "in_env", "expected"),
+    [
+        pytest.param("https://a.example", "https://b.example", "https://a.example", id="argument"),
+        pytest.param(None, "https://b.example", "https://b.example", id="environment"),
+        pytest.param(None, "", "https://api.example.com", id="default"),
+    ],
+)
+def test_the_origin_comes_from_argument_environment_or_default(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, in_env: str, expected: str
+) -> None:
+    """
+    The argument stands above the environment, and that above the default.
+    """
+    monkeypatch.setenv(ENV, in_env)
+
+    assert origin(given) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://Example.com/", "https://example.com"),
+        ("https://example.com:8443", "https://example.com:8443"),
+        ("https://[2001:db8::1]:8443/", "https://[2001:db8::1]:8443"),
+        ("http://localhost:8321", "http://localhost:8321"),
+        ("http://127.0.0.1:1", "http://127.0.0.1:1"),
+        ("http://[::1]:8321", "http://[::1]:8321"),
+    ],
+)
+def test_an_origin_is_written_one_way(url: str, expected: str) -> None:
+    """
+    Whatever its spelling, an origin is scheme, host and port; loopback may be plain http.
+    """
+    assert origin(url) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("https://host:port", "base_url is not a URL"),
+        ("https://[::1", "base_url is not a URL"),
+        ("ftp://host", "must look like https://host"),
+        ("example.com", "must look like https://host"),
+        ("https://", "must look like https://host"),
+        ("https://ho st", "must look like https://host"),
+        ("https://user:pass@host", "must not contain a user name or password"),
+        ("https://host/api", "only the origin"),
+        ("https://host?a=1", "only the origin"),
+        ("https://host#a", "only the origin"),
+        ("http://example.com", "must be https"),
+        ("http://10.0.0.1", "must be https"),
+        ("http://localhost.example.com", "must be https"),
+        (123, "must be text"),
+        (b"https://host", "must be text"),
+    ],
+    ids=str,
+)
+def test_what_is_no_origin_is_refused(url: Any, message: str) -> None:
+    """
+    Paths, credentials, other schemes, and plain http to other machines are refused.
+    """
+    with pytest.raises(ConfigError, match=message):
+        origin(url)
+
+
+def test_plain_http_to_another_machine_is_a_choice() -> None:
+    """
+    A caller who says so may send keys over plain http.
+    """
+    assert origin("http://10.0.0.1", allow_insecure=True) == "http://10.0.0.1"

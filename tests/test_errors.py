@@ -1,0 +1,196 @@
+"""
+The error tree: who is whose child, what an error says, and that it survives a pickle.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import adapty_async
+from adapty_async.errors import (
+    AdaptyError,
+    ApiError,
+    AuthenticationError,
+    CircuitOpenError,
+    ConfigError,
+    ConflictError,
+    ConnectError,
+    ConnectionLostError,
+    DeadlineError,
+    DecodeError,
+    ErrorItem,
+    InvalidInputError,
+    JournalError,
+    NotFoundError,
+    RateLimitError,
+    RequestRejectedError,
+    RequestTimeoutError,
+    ServerError,
+    TransportError,
+)
+from tests._support import CANARY_EMAIL, ERROR_CLASSES
+
+PARENTS: dict[type[AdaptyError], tuple[type[Exception], ...]] = {
+    AdaptyError: (Exception,),
+    ConfigError: (AdaptyError,),
+    InvalidInputError: (AdaptyError, ValueError),
+    TransportError: (AdaptyError,),
+    ConnectError: (TransportError,),
+    RequestTimeoutError: (TransportError,),
+    ConnectionLostError: (TransportError,),
+    ApiError: (AdaptyError,),
+    AuthenticationError: (ApiError,),
+    NotFoundError: (ApiError,),
+    RequestRejectedError: (ApiError,),
+    ConflictError: (ApiError,),
+    RateLimitError: (ApiError,),
+    ServerError: (ApiError,),
+    DecodeError: (AdaptyError,),
+    DeadlineError: (AdaptyError,),
+    CircuitOpenError: (AdaptyError,),
+    JournalError: (AdaptyError,),
+}
+FIELDS: dict[str, Any] = {
+    "attempts": 3,
+    "operation": "v1.profiles.get",
+    "permanent": True,
+    "status": 418,
+    "error_code": "teapot",
+    "errors": (ErrorItem("short and stout", field_name="spout"),),
+    "recognised": True,
+    "request_id": "758f01df",
+    "retry_after": 1.5,
+    "body": b"short and stout",
+}
+
+
+def filled(kind: type[AdaptyError]) -> AdaptyError:
+    """
+    Return an error of that class with a value in every field it has.
+    """
+    error = kind("name", "rule") if kind is InvalidInputError else kind("message")
+    for name in vars(error).keys() & FIELDS.keys():
+        setattr(error, name, FIELDS[name])
+
+    return error
+
+
+@pytest.mark.parametrize("kind", ERROR_CLASSES, ids=lambda kind: kind.__name__)
+def test_every_class_has_its_place_in_the_tree(kind: type[AdaptyError]) -> None:
+    """
+    A class of error stands under the class that says whose fault it was.
+    """
+    assert kind.__bases__ == PARENTS[kind]
+
+
+def test_every_error_is_found_at_the_root() -> None:
+    """
+    Whatever can be raised can be caught by its name from the root of the package.
+    """
+    assert {name: getattr(adapty_async, name) for name in (kind.__name__ for kind in PARENTS)} == {
+        kind.__name__: kind for kind in ERROR_CLASSES
+    }
+
+
+@pytest.mark.parametrize("kind", ERROR_CLASSES, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "again",
+    [
+        pytest.param(lambda error: pickle.loads(pickle.dumps(error)), id="pickle"),
+        pytest.param(copy.copy, id="copy"),
+        pytest.param(copy.deepcopy, id="deepcopy"),
+    ],
+)
+def test_an_error_is_the_same_after_a_round_trip(
+    kind: type[AdaptyError], again: Callable[[AdaptyError], AdaptyError]
+) -> None:
+    """
+    Pickling and copying keep the class, every field and the text of an error.
+    """
+    error = filled(kind)
+    same = again(error)
+
+    assert type(same) is kind
+    assert vars(same) == vars(error)
+    assert (same.args, str(same)) == (error.args, str(error))
+
+
+def test_the_text_of_an_api_error_has_all_that_helps() -> None:
+    """
+    Status, code, field, operation, attempts and request id are in the text, in this order.
+    """
+    error = filled(RequestRejectedError)
+    error.args = ("status 418",)
+
+    assert str(error) == (
+        "status 418, error_code teapot, field spout, operation v1.profiles.get, attempts 3,"
+        " request 758f01df"
+    )
+
+
+def test_the_text_of_a_bare_error_is_its_message() -> None:
+    """
+    What is not known is not mentioned.
+    """
+    assert str(ConnectError("cannot connect")) == "cannot connect"
+    assert str(ApiError("status 500", status=500)) == "status 500"
+    assert str(AdaptyError()) == ""
+
+
+def test_nothing_the_server_wrote_is_in_a_text() -> None:
+    """
+    The server's words, and names that are no names, are left out of text and repr.
+    """
+    error = ApiError("status 400", status=400)
+    error.error_code = f"no {CANARY_EMAIL}"
+    error.request_id = f"forged\nline {CANARY_EMAIL}"
+    error.body = CANARY_EMAIL.encode()
+    error.errors = (ErrorItem(f"{CANARY_EMAIL} is taken", CANARY_EMAIL, 400, CANARY_EMAIL),)
+
+    assert str(error) == "status 400"
+    assert CANARY_EMAIL not in repr(error) + repr(error.errors)
+    assert repr(error.errors) == "(ErrorItem(),)"
+
+
+def test_an_item_shows_its_names() -> None:
+    """
+    The code and the field of an entry are shown, its message is not.
+    """
+    item = ErrorItem("must be earlier", "value_error", 400, "revoke_at")
+
+    assert repr(item) == "ErrorItem(error_code='value_error', field_name='revoke_at')"
+
+
+@pytest.mark.parametrize(
+    ("items", "field_name"),
+    [
+        pytest.param((), None, id="no entries"),
+        pytest.param((ErrorItem("x"), ErrorItem("y", field_name="email")), "email", id="second"),
+    ],
+)
+def test_the_field_name_is_the_first_one_there_is(
+    items: tuple[ErrorItem, ...], field_name: str | None
+) -> None:
+    """
+    The first entry that names a field gives the error's field name.
+    """
+    error = ApiError("status 400", status=400)
+    error.errors = items
+
+    assert error.field_name == field_name
+
+
+def test_invalid_input_is_a_value_error_with_field_and_rule() -> None:
+    """
+    A caller can catch it as ValueError, and read which field broke which rule.
+    """
+    with pytest.raises(ValueError, match=r"^birthday: must be a date$") as caught:
+        raise InvalidInputError("birthday", "must be a date")
+
+    assert isinstance(caught.value, InvalidInputError)
+    assert (caught.value.field, caught.value.rule) == ("birthday", "must be a date")

@@ -1,0 +1,109 @@
+"""
+When a bulk run ends before its input does.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from adapty_async.bulk import Outcome, OutcomeStatus, StopReason
+from adapty_async.bulk._stop import StopRules
+from adapty_async.errors import (
+    AdaptyError,
+    ApiError,
+    AuthenticationError,
+    ConnectError,
+    DecodeError,
+    InvalidInputError,
+    NotFoundError,
+    RateLimitError,
+    RequestRejectedError,
+    ServerError,
+)
+
+
+def answered(kind: type[ApiError], status: int, *, recognised: bool = True) -> ApiError:
+    """
+    Return the error of an answer.
+    """
+    error = kind(f"status {status}", status=status)
+    error.recognised = recognised
+    return error
+
+
+REJECTED = answered(AuthenticationError, 401)
+PAGE = answered(RequestRejectedError, 404, recognised=False)
+UNREADABLE = DecodeError("status 200", status=200)
+MISSING = answered(NotFoundError, 404)
+DOWN = answered(ServerError, 503, recognised=False)
+THROTTLED = answered(RateLimitError, 429, recognised=False)
+REFUSED = ConnectError("refused")
+UNSENT = InvalidInputError("id", "must not be empty")
+
+
+def judged(*errors: Exception | None) -> list[StopReason | None]:
+    """
+    Return what the rules say after each of these outcomes; None is a success.
+    """
+    rules = StopRules()
+    return [
+        rules.judge(
+            Outcome(
+                index,
+                None,
+                OutcomeStatus.DONE if error is None else OutcomeStatus.FAILED,
+                0 if error is UNSENT else 1,
+                error=error,
+            )
+        )
+        for index, error in enumerate(errors)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("errors", "last"),
+    [
+        pytest.param([REJECTED] * 4, None, id="four rejections"),
+        pytest.param([REJECTED] * 5, StopReason.KEY_REJECTED, id="five rejections"),
+        pytest.param([None, *[REJECTED] * 5], StopReason.KEY_REJECTED, id="five after a success"),
+        pytest.param([*[REJECTED] * 4, None, REJECTED], None, id="a success in between"),
+        pytest.param([*[REJECTED] * 4, MISSING, REJECTED], None, id="a missing one in between"),
+        pytest.param(
+            [*[REJECTED] * 4, UNSENT, REJECTED], StopReason.KEY_REJECTED, id="a bad item in between"
+        ),
+        pytest.param([PAGE] * 19, None, id="nineteen pages"),
+        pytest.param([PAGE] * 20, StopReason.WRONG_ADDRESS, id="twenty pages"),
+        pytest.param(
+            [PAGE, UNREADABLE] * 10, StopReason.WRONG_ADDRESS, id="pages with and without error"
+        ),
+        pytest.param(
+            [UNSENT, *[PAGE] * 20], StopReason.WRONG_ADDRESS, id="twenty pages after a bad item"
+        ),
+        pytest.param([None, *[PAGE] * 30], None, id="a success first"),
+        pytest.param([*[PAGE] * 19, MISSING, *[PAGE] * 20], None, id="the API answers the 20th"),
+        pytest.param([DOWN] * 30, None, id="an outage"),
+        pytest.param([THROTTLED] * 30, None, id="throttling"),
+        pytest.param([REFUSED] * 30, None, id="no connection"),
+        pytest.param([MISSING] * 30, None, id="missing profiles"),
+        pytest.param([UNSENT] * 30, None, id="bad items"),
+        pytest.param([], None, id="nothing"),
+    ],
+)
+def test_a_run_ends_only_where_going_on_is_pointless(
+    errors: list[AdaptyError | None], last: StopReason | None
+) -> None:
+    """
+    Five rejections in a row, or twenty strange answers from the start, end a run.
+    """
+    reasons = judged(*errors)
+
+    assert reasons[-1:] == ([last] if errors else [])
+    assert set(reasons[:-1]) <= {None}
+
+
+def test_a_defect_ends_the_run_loudly() -> None:
+    """
+    An exception that is none of ours, such as a hook's, is raised as it is.
+    """
+    with pytest.raises(LookupError, match="from the hook"):
+        judged(LookupError("from the hook"))

@@ -1,0 +1,3 @@
+"""
+What type checkers are to see; nothing in here is executed.
+"""
