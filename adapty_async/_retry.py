@@ -21,6 +21,7 @@ from adapty_async.errors import (
     ApiError,
     ConnectError,
     ConnectionLostError,
+    DeadlineError,
     DecodeError,
     NotFoundError,
     RateLimitError,
@@ -136,7 +137,10 @@ class _Repeats:
         async def attempt() -> Response:
             if failed:
                 raise failed.pop()
-            return await send(self._request)
+            try:
+                return await send(self._request)
+            except DeadlineError as error:
+                raise error from self._error  # why there was a repeat to wait for
 
         loop = tenacity.AsyncRetrying(
             sleep=self._timing.sleep,

@@ -271,6 +271,18 @@ async def test_the_last_error_is_raised_with_its_attempts() -> None:
     assert caught.value.attempts == 3
 
 
+async def test_a_repeat_that_gets_no_turn_tells_why_there_was_one() -> None:
+    """
+    When the deadline ends the wait for a turn, the error before it is its cause.
+    """
+    clock = FakeClock()
+    refused = ConnectError("refused")
+
+    with pytest.raises(DeadlineError) as caught:
+        await run([refused, DeadlineError("no turn")], RetryPolicy(), clock)
+    assert caught.value.__cause__ is refused
+
+
 async def test_one_attempt_never_repeats() -> None:
     """
     A policy of one attempt raises the first error.
