@@ -76,7 +76,8 @@ class Caller:
         send = self._send
         rate = options.get("rate")
         if rate is not None:
-            pacer = Pacer(positive("rate", rate), None, self.layers.timing.clock)
+            timing = self.layers.timing
+            pacer = Pacer(positive("rate", rate), None, timing.clock, timing.sleep)
             pacers = (*self.layers.pacers, pacer)
             layers = msgspec.structs.replace(self.layers, pacers=pacers)
             send = build(layers, self.options.retry)

@@ -15,39 +15,69 @@ from adapty_async.errors import DeadlineError
 
 __all__ = ("Pacer", "limit")
 
+_TICK = 1e-6
+"""
+Seconds that are not worth waiting for, and that a clock may not even be able to tell.
+"""
+
 
 class Pacer:
     """
     Spread requests over time: at most ``rate * seconds + burst`` in any stretch of time.
 
-    Each caller reserves the next free moment and waits until it has come, so callers are served
-    in the order they asked. This is the generic cell rate algorithm; its one number is the moment
-    at which all that was reserved so far will have been sent at an even pace. A waiter that is
-    cancelled leaves its moment unused, which errs on the slow side.
+    Callers get their turns in the order they asked; one that is cancelled gives its turn to the
+    next. This is the generic cell rate algorithm: its one number is the moment at which all that
+    went so far would have gone at an even pace. It is moved on when a request really goes, not
+    when it is promised, so that tasks that wake up late do not bunch.
     """
 
-    def __init__(self, rate: float, burst: int | None, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        rate: float,
+        burst: int | None,
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
         self.rate = rate
         self.burst = max(1, round(rate / 10)) if burst is None else burst
         self._clock = clock
+        self._sleep = sleep
         self._interval = 1.0 / rate
-        self._reserved_until = clock()
+        self._used_until = clock()
+        self._waiting = 0
+        self._order = LoopLocal(asyncio.Lock)
         self._lock = threading.Lock()  # a client may be used from several threads' loops
 
-    def reserve(self, within: float = math.inf) -> float:
+    async def turn(self, within: float = math.inf) -> bool:
         """
-        Take the next free moment and return the seconds until it.
+        Wait for the caller's turn; say at once, with False, when it is `within` seconds away.
+        """
+        if self.expected() > max(0.0, within):
+            return False
+        self._waiting += 1
+        try:
+            async with self._order.get():
+                while (wait := self._take()) > _TICK:
+                    await self._sleep(wait)
+        finally:
+            self._waiting -= 1
+        return True
 
-        One that is `within` seconds away or more is told but not taken: callers that give up would
-        push the queue ahead of them for ever, and nobody would get a turn.
+    def expected(self) -> float:
         """
+        Return the seconds after which a caller who asks now will get its turn.
+        """
+        return max(0.0, self._wait(self._clock()) + self._waiting * self._interval)
+
+    def _wait(self, now: float) -> float:
+        return self._used_until - now - (self.burst - 1) * self._interval
+
+    def _take(self) -> float:
         with self._lock:
             now = self._clock()
-            start = max(now, self._reserved_until)
-            wait = max(0.0, start - now - (self.burst - 1) * self._interval)
-            if wait < within or wait == 0.0:
-                self._reserved_until = start + self._interval
-
+            wait = self._wait(now)
+            if wait <= _TICK:
+                self._used_until = max(now, self._used_until) + self._interval
             return wait
 
     def __repr__(self) -> str:
@@ -59,7 +89,6 @@ def limit(
     slots: LoopLocal[asyncio.Semaphore],
     pacers: tuple[Pacer, ...],
     clock: Callable[[], float],
-    sleep: Callable[[float], Awaitable[None]],
 ) -> Send:
     """
     Let every attempt wait for its moment and for one of the loop's connections.
@@ -71,18 +100,15 @@ def limit(
     async def send_within_limits(request: Request) -> Response:
         tally = request.tally
         for pacer in pacers:
-            time_left = tally.deadline - clock()
-            wait = pacer.reserve(time_left)
-            if wait > 0.0:
-                _demand_time(request, wait, time_left)
-                await sleep(wait)
+            if not await pacer.turn(within=tally.deadline - clock()):
+                raise _too_late(request)
         slot = slots.get()
         await _acquire(slot, request, clock)
         try:
             if tally.deadline == math.inf:
                 tally.deadline = clock() + request.allowance
-            else:
-                _demand_time(request, 0.0, tally.deadline - clock())
+            elif clock() >= tally.deadline:
+                raise _too_late(request)
             return await send(request)
         finally:
             slot.release()
@@ -90,9 +116,8 @@ def limit(
     return send_within_limits
 
 
-def _demand_time(request: Request, wait: float, time_left: float) -> None:
-    if wait >= time_left:
-        raise DeadlineError("no time left to wait for a turn", operation=request.operation)
+def _too_late(request: Request) -> DeadlineError:
+    return DeadlineError("no time left to wait for a turn", operation=request.operation)
 
 
 async def _acquire(slot: asyncio.Semaphore, request: Request, clock: Callable[[], float]) -> None:

@@ -46,7 +46,7 @@ def build(layers: Layers, policy: RetryPolicy) -> Send:
     """
     timing = layers.timing
     send = check(layers.transport)
-    send = limit(send, layers.slots, layers.pacers, timing.clock, timing.sleep)
+    send = limit(send, layers.slots, layers.pacers, timing.clock)
     send = retry(send, policy, timing, layers.hooks)
     return observe(send, layers.hooks, timing.clock) if layers.hooks else send
 

@@ -91,23 +91,22 @@ class Transport:
                 raise ConfigError("the session that was given to the client is closed")
             return self._given
         own = self._open.get()
-        if own.guard is None:
-            own.guard = _closed_with_its_loop(own.session)
+        if not own.guarded:
+            own.guarded = True
             await anext(own.guard)
 
         return own.session
 
     def _make(self) -> _OwnSession:
         self._used = True
-        return _OwnSession(
-            aiohttp.ClientSession(
-                # the client bounds what is in flight, so that waiting is not charged to a timeout
-                connector=aiohttp.TCPConnector(limit=0),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT_SECONDS),
-                trust_env=self._trust_env,
-            )
+        session = aiohttp.ClientSession(
+            # the client bounds what is in flight, so that waiting is not charged to a timeout
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT_SECONDS),
+            trust_env=self._trust_env,
         )
+        return _OwnSession(session, _closed_with_its_loop(session))
 
     async def aclose(self) -> None:
         """
@@ -140,13 +139,12 @@ class Transport:
 
 class _OwnSession(msgspec.Struct):
     session: aiohttp.ClientSession
-    guard: AsyncGenerator[None, None] | None = None
+    guard: AsyncGenerator[None, None]
+    guarded: bool = False
 
     async def close(self) -> None:
-        if self.guard is None:
-            await self.session.close()
-        else:
-            await self.guard.aclose()
+        await self.session.close()
+        await self.guard.aclose()
 
 
 async def _closed_with_its_loop(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:

@@ -41,7 +41,17 @@ ResultT = TypeVar("ResultT")
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9-]+")
 _RESERVED = frozenset(
-    {"authorization", "content-type", "adapty-customer-user-id", "adapty-profile-id"}
+    {
+        "adapty-customer-user-id",
+        "adapty-profile-id",
+        "authorization",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "host",
+        "transfer-encoding",
+    }
 )
 
 
@@ -111,7 +121,7 @@ class _Client:
             transport=transport or self._connections,
             slots=LoopLocal(lambda: asyncio.Semaphore(limits.connections)),
             timing=Timing(clock, asyncio.sleep, random.uniform),
-            pacers=() if limits.rate is None else (Pacer(limits.rate, limits.burst, clock),),
+            pacers=_pacers(limits, clock),
             hooks=tuple(hooks),
         )
         self._use(Caller(layers, CallOptions(wire=wire, retry=retry, timeout=timeout)))
@@ -228,6 +238,12 @@ class _Client:
         raise TypeError("a client holds connections and a key; it is not pickled")
 
 
+def _pacers(limits: Limits, clock: Callable[[], float]) -> tuple[Pacer, ...]:
+    if limits.rate is None:
+        return ()
+    return (Pacer(limits.rate, limits.burst, clock, asyncio.sleep),)
+
+
 def _as_it_is(operation: Operation[ResultT]) -> Operation[ResultT]:
     if not isinstance(operation, Operation):
         raise InvalidInputError("item", "must be an Operation")
@@ -241,7 +257,9 @@ def _with_headers(wire: Wire, headers: Mapping[str, str]) -> Wire:
         if name.lower() in _RESERVED:
             raise InvalidInputError(f"headers.{name}", "is set by the library")
         header_value(f"headers.{name}", value, encoding="ascii")
-    return msgspec.structs.replace(wire, headers={**wire.headers, **headers})
+    given = {name.lower() for name in headers}
+    kept = {name: value for name, value in wire.headers.items() if name.lower() not in given}
+    return msgspec.structs.replace(wire, headers={**kept, **headers})
 
 
 class AdaptyClient(_Client):

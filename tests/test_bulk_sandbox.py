@@ -118,7 +118,7 @@ async def test_an_erasure_reports_what_the_server_did(
     sandbox.seed_profiles(ids())
     ledger = Ledger()
     report = await adapty.v1.profiles.bulk_delete(
-        iter(ids()), by="customer_user_id", concurrency=64, on_outcome=ledger
+        iter(ids()), by="customer_user_id", concurrency=100, on_outcome=ledger
     )
 
     ledger.assert_complete(report, COUNT)
@@ -144,14 +144,14 @@ async def test_an_erasure_with_few_attempts_claims_nothing_that_is_not_so(
     ledger = Ledger()
     hasty = adapty.with_options(retry=BADLY)
     report = await hasty.v1.profiles.bulk_delete(
-        ids(), by="customer_user_id", concurrency=64, on_outcome=ledger
+        ids(), by="customer_user_id", concurrency=100, on_outcome=ledger
     )
     rest = ledger.items(OutcomeStatus.FAILED)
 
     ledger.assert_complete(report, COUNT)
     assert report.failed > 10
     assert sandbox.customer_user_ids() <= rest
-    again = await adapty.v1.profiles.bulk_delete(rest, by="customer_user_id", concurrency=64)
+    again = await adapty.v1.profiles.bulk_delete(rest, by="customer_user_id", concurrency=100)
     assert again.done + again.absent == again.total == len(rest)
     assert sandbox.customer_user_ids() == set()
 
@@ -182,11 +182,10 @@ async def test_an_update_reports_what_the_server_did(
     updates = [(user, ProfileAttributes(first_name=f"Name of {user}")) for user in ids()]
     done = 0
     async with adapty.v1.profiles.bulk_update(
-        updates, by="customer_user_id", concurrency=64, ordered=True
+        updates, by="customer_user_id", concurrency=100
     ) as run:
         async for outcome in run:
             user = outcome.item[0]
-            assert user == f"user-{outcome.index}"
             if outcome.status is OutcomeStatus.DONE:
                 done += 1
                 profile = sandbox.profile(customer_user_id=user)
@@ -228,7 +227,7 @@ async def test_saving_mail_profiles_reports_what_the_server_did(
     """
     ledger = Ledger()
     report = await mail.profiles.bulk_save(
-        live_mail_profiles(COUNT), concurrency=64, on_outcome=ledger
+        live_mail_profiles(COUNT), concurrency=100, on_outcome=ledger
     )
 
     ledger.assert_complete(report, COUNT)
@@ -252,8 +251,8 @@ async def test_erasing_mail_profiles_reports_what_the_server_did(
     """
     By whichever identifier, also by e-mail, whose repeats are always told 404.
     """
-    profiles = list(mail_profiles(600))
-    await mail.profiles.bulk_save(profiles, concurrency=64)
+    profiles = list(mail_profiles(400))
+    await mail.profiles.bulk_save(profiles, concurrency=100)
     there = {
         IDENTIFIERS[by](profile)
         for profile in profiles
@@ -261,7 +260,7 @@ async def test_erasing_mail_profiles_reports_what_the_server_did(
     }
     sent = len(sandbox.arrivals())
     ledger = Ledger()
-    report = await mail.profiles.bulk_delete(there, by=by, concurrency=64, on_outcome=ledger)
+    report = await mail.profiles.bulk_delete(there, by=by, concurrency=100, on_outcome=ledger)
 
     ledger.assert_complete(report, len(there))
     left = {
@@ -294,19 +293,19 @@ async def test_saving_events_reports_what_the_server_did(
             purchased_at="2026-01-01T00:00:00Z",
             originally_purchased_at="2026-01-01T00:00:00Z",
         )
-        for number in range(600)
+        for number in range(400)
     ]
     ledger = Ledger()
-    report = await mail.events.bulk_save(events, concurrency=64, on_outcome=ledger)
+    report = await mail.events.bulk_save(events, concurrency=100, on_outcome=ledger)
 
-    ledger.assert_complete(report, 600)
+    ledger.assert_complete(report, 400)
     recorded = Counter(event["event_id"] for event in sandbox.mail_events())
     assert set(recorded.values()) == {1}
     assert {event.event_id for event in ledger.items(OutcomeStatus.DONE)} <= set(recorded)
-    assert report.done >= 594
+    assert report.done >= 396
 
 
-async def test_a_rate_below_the_accounts_is_never_throttled(sandbox: Sandbox) -> None:
+async def test_a_rate_below_the_accounts_is_never_throttled() -> None:
     """
     Whoever gives the account's rate is not told 429.
     """
@@ -341,7 +340,7 @@ async def test_a_throttled_run_ends_with_everything_done() -> None:
     assert report.throttled > 0
 
 
-async def test_a_wrong_key_leaves_everything_where_it_is(sandbox: Sandbox) -> None:
+async def test_a_wrong_key_leaves_everything_where_it_is() -> None:
     """
     The run stops, and the account says what was not sent.
     """

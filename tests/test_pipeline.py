@@ -110,7 +110,8 @@ async def test_every_attempt_takes_its_turn_and_holds_no_place_while_waiting() -
     """
     clock = FakeClock()
     transport = FakeTransport([(500, {}, b""), (429, {"retry-after": "4"}, b""), DELETED])
-    send = build(layers(transport, clock, pacers=(Pacer(0.5, 1, clock),)), RetryPolicy())
+    pacer = Pacer(0.5, 1, clock, clock.sleep)
+    send = build(layers(transport, clock, pacers=(pacer,)), RetryPolicy())
 
     assert (await send(a_request())).status == 204
     # a back-off, then the turn; the wait that was asked for is longer than the turn
@@ -221,7 +222,8 @@ async def test_a_call_that_gets_no_turn_has_no_attempts() -> None:
     """
     clock = FakeClock()
     transport = FakeTransport([DELETED])
-    send = build(layers(transport, clock, pacers=(Pacer(0.001, 1, clock),)), RetryPolicy())
+    pacer = Pacer(0.001, 1, clock, clock.sleep)
+    send = build(layers(transport, clock, pacers=(pacer,)), RetryPolicy())
     await send(a_request())
     late = a_request()
     late.tally.deadline = 60.0

@@ -5,6 +5,7 @@ The border to aiohttp on real sockets: what each fault becomes, and how often a 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import socket
 import ssl
@@ -13,6 +14,7 @@ import zlib
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from pathlib import Path
+from random import Random
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -22,18 +24,21 @@ from adapty_async import (
     AdaptyClient,
     AdaptyError,
     AdaptyMailClient,
+    ApiError,
     ConnectError,
     ConnectionLostError,
     DecodeError,
     Limits,
     MailProfile,
     NotFoundError,
+    Operation,
     OutcomeStatus,
     RateLimitError,
     RequestRejectedError,
     RequestTimeoutError,
     RetryPolicy,
     ServerError,
+    TransportError,
 )
 from adapty_async.v1 import CREATE_PROFILE, ProfileAttributes
 
@@ -210,8 +215,6 @@ def client_operation() -> Any:
     """
     Return an operation that creates a profile.
     """
-    from adapty_async import Operation
-
     return Operation(CREATE_PROFILE, (("adapty-customer-user-id", "u1"),), ProfileAttributes())
 
 
@@ -727,3 +730,49 @@ async def test_answers_that_follow_one_another_are_not_mixed_up() -> None:
         names = [(await client.v1.profiles.get(customer_user_id="u1")).first_name for _ in range(3)]
 
     assert names == ["Right"] * 3
+
+
+WHOLE_ANSWERS = [
+    reply(body=b'{"data":{"first_name":"Jane"}}'),
+    reply(204),
+    reply(body=gzip.compress(b"{}"), Content_Encoding="gzip"),
+    reply(body=b"{}", Content_Encoding="br"),
+    reply(body=b"{}", Set_Cookie="a=b; Max-Age=soon; Domain=.."),
+    reply(body=b"{}", Content_Type="text/html; charset=unheard-of"),
+    reply(302, Location="http://[x y/"),
+    reply(429, Retry_After="0"),
+    OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n0\r\n\r\n",
+]
+STRAY = [b"\r\n", b"\0", b":", b" ", b"\xff", OK + b"\r\n", b"Content-Length: -1\r\n"]
+
+
+def damaged(answer: bytes, random: Random) -> bytes:
+    """
+    Return an answer with a few of its bytes changed, added or missing.
+    """
+    content = bytearray(answer)
+    for _ in range(random.randrange(4)):
+        at = random.randrange(len(content))
+        end = at + random.choice([0, 1, 8])
+        content[at:end] = random.choice([*STRAY, random.randbytes(1), b""])
+    return bytes(content)
+
+
+@every_method
+async def test_whatever_bytes_come_the_error_is_ours(method: str) -> None:
+    """
+    A server that writes nonsense gets one request a call, which ends in a result or our error.
+    """
+    random = Random(method)
+    async with (
+        RawServer(then=lambda _: (damaged(random.choice(WHOLE_ANSWERS), random), CLOSE)) as server,
+        client_of(server, retry=ONCE, timeout=5.0) as client,
+    ):
+        succeeded = 0
+        for _ in range(300):
+            with contextlib.suppress(TransportError, ApiError, DecodeError):
+                await CALLS[method](client)
+                succeeded += 1
+
+        assert len(server.requests) <= 300
+    assert 0 < succeeded < 300

@@ -5,6 +5,7 @@ Bulk runs of API calls: one item becomes one operation, one call and one outcome
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterable, Callable, Iterable
 from typing import Any, Generic, Protocol, TypeAlias, TypedDict, TypeVar, Unpack
 
@@ -100,6 +101,8 @@ def settings_from(options: BulkOptions[Any, Any]) -> Settings:
     whole = isinstance(concurrency, int) and not isinstance(concurrency, bool)
     if not whole or concurrency < 1:
         raise ConfigError("concurrency must be a whole number from 1")
+    if inspect.iscoroutinefunction(options.get("on_outcome")):
+        raise ConfigError("on_outcome must be a plain function: nobody would await an async one")
     return Settings(
         concurrency=concurrency,
         fail_fast=options.get("fail_fast", False),

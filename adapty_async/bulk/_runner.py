@@ -208,7 +208,9 @@ class BulkRun(Generic[ItemT, ResultT]):
     async def _take(self) -> tuple[int, ItemT] | None:
         if self._streamed or self._settings.ordered:
             await self._room.acquire()
-        return None if self._stopping or _is_cut_off() else await self._source.take()
+        if _is_cut_off():  # the loop ends, and cancels everything in no order
+            self.stop()
+        return None if self._stopping else await self._source.take()
 
     def _deliver(self, outcome: Outcome[ItemT, ResultT]) -> None:
         self._recorder.add(outcome)

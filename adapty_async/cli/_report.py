@@ -25,7 +25,7 @@ _SHOWN_FAILURES = 5
 _MEANING = {
     OutcomeStatus.DONE: "",
     OutcomeStatus.ABSENT: "the server says that they do not exist",
-    OutcomeStatus.FAILED: "not done; sending them again is safe",
+    OutcomeStatus.FAILED: "not done, or not for certain; the reasons follow",
     OutcomeStatus.UNKNOWN: "sent, but the answer was lost; look before you send them again",
     OutcomeStatus.NOT_SENT: "their turn did not come",
     OutcomeStatus.SKIPPED: "done by an earlier run",

@@ -1,0 +1,1518 @@
+"""
+Bulk runs: every item has one outcome, few are in work, and nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from random import Random
+from typing import Any
+
+import anyio
+import pytest
+
+from adapty_async import (
+    AdaptyClient,
+    AuthenticationError,
+    BulkReport,
+    BulkRun,
+    ConfigError,
+    ConnectionLostError,
+    InvalidInputError,
+    Operation,
+    Outcome,
+    OutcomeStatus,
+    RequestTimeoutError,
+    RetryPolicy,
+)
+from adapty_async._operation import Request, Response
+from adapty_async.bulk import StopReason
+from adapty_async.hooks import CallEnded, Event
+from adapty_async.v1 import CREATE_PROFILE, DELETE_PROFILE, ProfileAttributes
+
+from .raw_server import STALL, RawServer, Received, Steps, api_error, own_tasks, page, reply
+
+KEY = "secret_live_TEST.key"
+DELETED = Response(204, {}, b"")
+REJECTED = Response(401, {}, b'{"errors":[],"error_code":"not_authenticated"}')
+REFUSED = Response(400, {}, b'{"errors":[],"error_code":"bad_request"}')
+PAGE = Response(404, {"Content-Type": "text/html"}, b"<html></html>")
+THROTTLED = Response(429, {}, b'{"errors":[],"error_code":"rate_limited"}')
+WAIT = Response(429, {"Retry-After": "50"}, b'{"errors":[],"error_code":"rate_limited"}')
+
+
+@pytest.fixture(autouse=True)
+async def nothing_is_left(anyio_backend: str) -> AsyncIterator[None]:
+    """
+    Check that a test ends with the tasks it began with.
+    """
+    before = own_tasks()
+    yield
+    assert own_tasks() == before
+
+
+class Api:
+    """
+    The server-side API as a transport in memory: it answers by id, and holds answers back.
+
+    Attributes:
+        sent: the ids of all requests, in order.
+        in_flight: requests that are not answered yet.
+        most: the most there were at a time.
+    """
+
+    def __init__(
+        self, answers: Mapping[str, Response] | None = None, *, hold: Iterable[str] = ()
+    ) -> None:
+        self._answers = answers or {}
+        self._held = {identity: asyncio.Event() for identity in hold}
+        self._changed = asyncio.Event()
+        self.sent: list[str] = []
+        self.in_flight = 0
+        self.most = 0
+
+    async def __call__(self, request: Request) -> Response:
+        """
+        Answer one request.
+        """
+        identity = request.headers["adapty-customer-user-id"]
+        self.sent.append(identity)
+        self.in_flight += 1
+        self.most = max(self.most, self.in_flight)
+        self._changed.set()
+        try:
+            await asyncio.sleep(0)
+            if identity in self._held:
+                await self._held[identity].wait()
+        finally:
+            self.in_flight -= 1
+        return self._answers.get(identity, self._answers.get("*", DELETED))
+
+    def release(self, *identities: str) -> None:
+        """
+        Answer what was held back.
+        """
+        for identity in identities or self._held:
+            self._held[identity].set()
+
+    async def until_sent(self, count: int) -> None:
+        """
+        Wait until so many requests have come.
+        """
+        while len(self.sent) < count:
+            self._changed.clear()
+            await self._changed.wait()
+
+
+class Reading:
+    """
+    An input that remembers what was taken from it, and may end in an exception.
+    """
+
+    def __init__(self, items: Iterable[str], error: Exception | None = None) -> None:
+        self._items = items
+        self._error = error
+        self.read: list[str] = []
+
+    def __iter__(self) -> Iterator[str]:
+        for item in self._items:
+            self.read.append(item)
+            yield item
+        if self._error is not None:
+            raise self._error
+
+    async def live(self) -> AsyncIterator[str]:
+        """
+        Yield the same, each after a turn of the loop.
+        """
+        for item in self._items:
+            await asyncio.sleep(0)
+            self.read.append(item)
+            yield item
+        if self._error is not None:
+            raise self._error
+
+
+def ids(count: int) -> list[str]:
+    """
+    Return so many ids.
+    """
+    return [f"u{number}" for number in range(count)]
+
+
+def endless() -> Iterator[str]:
+    """
+    Yield ids for ever.
+    """
+    number = 0
+    while True:
+        yield f"u{number}"
+        number += 1
+
+
+def erase(transport: Api, items: Any, **options: Any) -> BulkRun[str, None]:
+    """
+    Make a run of deletes that repeats nothing.
+    """
+    client = AdaptyClient(KEY, transport=transport, retry=RetryPolicy(attempts=1))
+    return client.v1.profiles.bulk_delete(items, by="customer_user_id", **options)
+
+
+def create(identity: str) -> Operation[Any]:
+    """
+    Return an operation that must not be repeated blindly.
+    """
+    return Operation(CREATE_PROFILE, (("adapty-customer-user-id", identity),), ProfileAttributes())
+
+
+def assert_adds_up(report: BulkReport[Any, Any], total: int) -> None:
+    """
+    Check that every item that was read is in exactly one count.
+    """
+    assert report.total == sum(report.counts.values()) == total
+    assert len(report.failures) + report.failures_omitted == report.failed + report.unknown
+
+
+async def settle() -> None:
+    """
+    Let everything run that can run.
+    """
+    for _ in range(300):
+        await asyncio.sleep(0)
+
+
+async def until_cancelled(task: asyncio.Task[Any]) -> None:
+    """
+    Cancel a task and wait for its end.
+    """
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def consume(run: BulkRun[str, None], into: list[Outcome[str, None]]) -> None:
+    """
+    Stream a run.
+    """
+    async with run:
+        async for outcome in run:
+            into.append(outcome)  # noqa: PERF401  what came before an exception counts too
+
+
+# Inputs and counts
+
+INPUTS: dict[str, Callable[[list[str]], Any]] = {
+    "list": list,
+    "tuple": tuple,
+    "set": set,
+    "generator": lambda items: (item for item in items),
+    "iterable": Reading,
+    "async-generator": lambda items: Reading(items).live(),
+}
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["awaited", "streamed"])
+@pytest.mark.parametrize("count", [0, 1, 7, 100])
+@pytest.mark.parametrize("make", INPUTS.values(), ids=INPUTS)
+async def test_every_item_of_every_kind_of_input_is_done_once(
+    make: Callable[[list[str]], Any],
+    count: int,
+    streamed: bool,  # noqa: FBT001  a parametrised case
+) -> None:
+    """
+    All items are sent, once each, and all are in the report.
+    """
+    api = Api()
+    run = erase(api, make(ids(count)), concurrency=8)
+    outcomes: list[Outcome[str, None]] = []
+    if streamed:
+        await consume(run, outcomes)
+        assert sorted(outcome.index for outcome in outcomes) == list(range(count))
+    else:
+        await run
+
+    assert_adds_up(run.report, count)
+    assert run.report.done == run.report.requests == count
+    assert run.report.ok
+    assert run.report.stop_reason is None
+    assert Counter(api.sent) == Counter(ids(count))
+    assert api.most <= 8
+
+
+async def test_duplicates_are_items_of_their_own() -> None:
+    """
+    Nothing is merged.
+    """
+    api = Api()
+    report = await erase(api, ["u1", "u1", "u2", "u1"])
+
+    assert_adds_up(report, 4)
+    assert Counter(api.sent) == {"u1": 3, "u2": 1}
+
+
+BAD_ITEMS: list[Any] = [None, "", " u", "ü", 7, "a\nb", b"u", ["u"], "x" * 2000]
+
+
+async def test_bad_items_fail_alone() -> None:
+    """
+    An item that cannot be sent ends as failed, without a request, and the others are done.
+    """
+    api = Api()
+    items = [item for bad in BAD_ITEMS for item in (bad, "good")]
+    outcomes: list[Outcome[Any, None]] = []
+    report = await erase(api, items, on_outcome=outcomes.append)
+
+    assert_adds_up(report, len(items))
+    assert (report.failed, report.done) == (len(BAD_ITEMS), len(BAD_ITEMS))
+    assert report.requests == len(api.sent) == len(BAD_ITEMS)
+    for outcome in report.failures:
+        assert isinstance(outcome.error, InvalidInputError)
+        assert (outcome.attempts, outcome.item) == (0, items[outcome.index])
+    assert report.stop_reason is None
+
+
+async def test_a_long_row_of_bad_items_leaves_the_loop_free() -> None:
+    """
+    Other tasks get their turn while nothing but bad items goes by.
+    """
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    task = asyncio.create_task(other())
+    report = await erase(Api(), [""] * 3000, concurrency=4)
+    await until_cancelled(task)
+
+    assert_adds_up(report, 3000)
+    assert report.failures_omitted == 2900
+    assert turns >= 500
+
+
+async def test_updates_that_are_no_pairs_fail_alone() -> None:
+    """
+    Every item of a bulk update is checked by itself.
+    """
+    attributes = ProfileAttributes(first_name="Jane")
+    items: list[Any] = [None, "u1", ("u1",), ("u1", None), ("u1", attributes), [1, 2]]
+    client = AdaptyClient(KEY, transport=Api({"*": Response(200, {}, b"{}")}))
+    report = await client.v1.profiles.bulk_update(items, by="customer_user_id")
+
+    assert_adds_up(report, 6)
+    assert (report.done, report.failed) == (1, 5)
+
+
+async def test_things_that_are_no_operations_fail_alone() -> None:
+    """
+    A run of operations checks each item.
+    """
+    items: list[Any] = [None, create("u1"), "u2"]
+    client = AdaptyClient(KEY, transport=Api({"*": Response(200, {}, b"{}")}))
+    report = await client.bulk(items)
+
+    assert_adds_up(report, 3)
+    assert (report.done, report.failed) == (1, 2)
+
+
+async def test_a_defect_while_an_operation_is_made_is_raised() -> None:
+    """
+    What is not a call's failure does not hide among them: a body that cannot be encoded.
+    """
+    impossible = Operation(CREATE_PROFILE, (), object())
+    client = AdaptyClient(KEY, transport=Api())
+    run = client.bulk([impossible])
+    with pytest.raises(AttributeError, match="custom_attributes"):
+        await run
+
+    assert_adds_up(run.report, 1)
+
+
+async def test_what_each_answer_becomes() -> None:
+    """
+    Done, absent, failed and unknown are told apart, with attempts, error and result.
+    """
+    answers = {
+        "here": DELETED,
+        "gone": Response(404, {}, b'{"errors":[],"error_code":"profile_does_not_exist"}'),
+        "bad": REFUSED,
+        "down": Response(500, {}, b""),
+    }
+    client = AdaptyClient(KEY, transport=Api(answers), retry=RetryPolicy(attempts=1))
+    erasures = [Operation(DELETE_PROFILE, (("adapty-customer-user-id", name),)) for name in answers]
+    outcomes: list[Outcome[Any, Any]] = []
+    report = await client.bulk(
+        [*erasures, create("down"), create("bad")], ordered=True, on_outcome=outcomes.append
+    )
+
+    assert [outcome.status.value for outcome in outcomes] == [
+        "done",
+        "absent",
+        "failed",
+        "failed",
+        "unknown",
+        "failed",
+    ]
+    assert_adds_up(report, 6)
+    assert not report.ok
+
+
+@pytest.mark.parametrize(
+    ("make", "status"),
+    [
+        (lambda: create("u1"), OutcomeStatus.UNKNOWN),
+        (
+            lambda: Operation(DELETE_PROFILE, (("adapty-customer-user-id", "u1"),)),
+            OutcomeStatus.FAILED,
+        ),
+    ],
+    ids=["create", "delete"],
+)
+@pytest.mark.parametrize("fail_fast", [False, True], ids=["plain", "fail-fast"])
+async def test_a_hook_that_raises_stops_the_run(
+    make: Callable[[], Operation[Any]],
+    status: OutcomeStatus,
+    fail_fast: bool,  # noqa: FBT001  a parametrised case
+) -> None:
+    """
+    Its error is raised, and an item that it struck after the answer is not called safe to repeat.
+    """
+
+    def hook(event: Event) -> None:
+        if isinstance(event, CallEnded):
+            raise LookupError("the hook's own")  # noqa: TRY004  any class will do
+
+    client = AdaptyClient(KEY, transport=Api({"*": Response(200, {}, b"{}")}), hooks=(hook,))
+    run = client.bulk([make()], fail_fast=fail_fast)
+    with pytest.raises(LookupError, match="the hook's own"):
+        await run
+
+    assert_adds_up(run.report, 1)
+    assert run.report.counts[status] == 1
+
+
+# How much at a time
+
+
+async def test_the_server_never_sees_more_than_the_concurrency() -> None:
+    """
+    So many requests are in flight, and not one more.
+    """
+    gates = {n: asyncio.Event() for n in range(40)}
+    arrived = 0
+
+    def answer(_: Received) -> Steps:
+        nonlocal arrived
+        arrived += 1
+        if arrived % 5 == 0:  # answered five at a time
+            for number in range(arrived - 5, arrived):
+                gates[number].set()
+        return (gates[arrived - 1], reply())
+
+    async with RawServer(then=answer) as server, AdaptyClient(KEY, base_url=server.url) as client:
+        report = await client.v1.profiles.bulk_delete(ids(40), by="profile_id", concurrency=5)
+
+        assert server.most_active == 5
+        assert server.connections == 5
+    assert report.done == 40
+
+
+@pytest.mark.parametrize("concurrency", [1, 3, 16])
+@pytest.mark.parametrize("ordered", [False, True], ids=["as-they-end", "ordered"])
+@pytest.mark.parametrize("live", [False, True], ids=["sync", "async"])
+async def test_a_slow_consumer_holds_the_reading_up(
+    concurrency: int,
+    ordered: bool,  # noqa: FBT001  a parametrised case
+    live: bool,  # noqa: FBT001  a parametrised case
+) -> None:
+    """
+    What is read and not yet handed over never exceeds twice the concurrency.
+    """
+    source = Reading(ids(200))
+    run = erase(Api(), source.live() if live else source, concurrency=concurrency, ordered=ordered)
+    handed_over = 0
+    async with run:
+        await settle()
+        assert len(source.read) == 2 * concurrency
+        async for _ in run:
+            handed_over += 1
+            if handed_over < 20:
+                await settle()
+            assert len(source.read) - handed_over <= 2 * concurrency
+
+    assert handed_over == 200
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["awaited", "streamed"])
+async def test_a_slow_first_item_holds_the_reading_up_when_ordered(
+    streamed: bool,  # noqa: FBT001  a parametrised case
+) -> None:
+    """
+    The buffer behind an item that takes long is bounded, and then all come in order.
+    """
+    api, source = Api(hold=["u0"]), Reading(ids(100))
+    outcomes: list[Outcome[str, None]] = []
+    run = erase(
+        api,
+        source,
+        concurrency=4,
+        ordered=True,
+        on_outcome=None if streamed else outcomes.append,
+    )
+    task = asyncio.create_task(consume(run, outcomes) if streamed else run._complete())
+    await settle()
+    assert len(source.read) == 8
+    assert outcomes == []
+    api.release()
+    await task
+
+    assert [outcome.index for outcome in outcomes] == list(range(100))
+
+
+async def test_stopping_does_not_lift_the_bound() -> None:
+    """
+    Reading what was not sent after several failures at once waits for the consumer too.
+    """
+    source = SizedReading(ids(5000))
+    api = Api({"*": REFUSED}, hold=ids(8))
+    handed_over = 0
+    async with erase(api, source, concurrency=8, fail_fast=True) as run:
+        await api.until_sent(8)
+        api.release()
+        await settle()
+        async for _ in run:
+            handed_over += 1
+            if handed_over % 500 == 1:
+                await settle()
+            assert len(source.read) - handed_over <= 16
+
+    assert_adds_up(run.report, 5000)
+    assert (run.report.failed, run.report.not_sent) == (8, 4992)
+
+
+class SizedReading(Reading):
+    """
+    The same as a collection.
+    """
+
+    def __len__(self) -> int:
+        return len(list(self._items))
+
+
+async def test_ordered_outcomes_come_in_the_order_of_the_input() -> None:
+    """
+    However the answers come, outcomes come as the items did.
+    """
+    items = ids(30)
+    api = Api(hold=items)
+    outcomes: list[Outcome[str, None]] = []
+    run = erase(api, items, concurrency=10, ordered=True)
+    task = asyncio.create_task(consume(run, outcomes))
+    await api.until_sent(10)
+    random = Random(1)
+    for start in range(0, 30, 10):
+        batch = items[start : start + 10]
+        random.shuffle(batch)
+        for identity in batch:
+            api.release(identity)
+            await asyncio.sleep(0)
+    await task
+
+    assert [outcome.item for outcome in outcomes] == items
+
+
+async def test_outcomes_come_as_they_end_by_default() -> None:
+    """
+    A slow item does not hold the others up.
+    """
+    api = Api(hold=["u0"])
+    order: list[str] = []
+    async with erase(api, ids(20), concurrency=2) as run:
+        async for outcome in run:
+            order.append(outcome.item)
+            if len(order) == 19:
+                api.release()
+
+    assert order == [*ids(20)[1:], "u0"]
+
+
+@pytest.mark.parametrize("attempts", [1, 2], ids=["plain", "with-repeats"])
+async def test_a_rate_is_never_exceeded(attempts: int) -> None:
+    """
+    Requests, repeats included, take at least the time that the rate leaves them after a burst.
+    """
+    seen = Counter[str]()
+
+    def answer(request: Received) -> Steps:
+        seen[request.identity] += 1
+        failed = seen[request.identity] < attempts
+        return (api_error(429, "rate_limited", Retry_After="0") if failed else reply(),)
+
+    async with (
+        RawServer(then=answer) as server,
+        AdaptyClient(KEY, base_url=server.url) as client,
+    ):
+        report = await client.v1.profiles.bulk_delete(
+            ids(60 // attempts), by="customer_user_id", rate=200
+        )
+
+    assert report.requests == 60
+    assert report.elapsed >= (60 - 20) / 200  # a busy machine is slower, never faster
+
+
+# Stopping
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["awaited", "streamed"])
+async def test_fail_fast_sends_no_more_after_a_failure(
+    streamed: bool,  # noqa: FBT001  a parametrised case
+) -> None:
+    """
+    What is in flight ends, and a list's rest is reported as not sent.
+    """
+    api = Api({"u5": REFUSED})
+    run = erase(api, ids(1000), concurrency=4, fail_fast=True)
+    outcomes: list[Outcome[str, None]] = []
+    if streamed:
+        await consume(run, outcomes)
+        assert len(outcomes) == 1000
+    report = run.report if streamed else await run
+
+    assert_adds_up(report, 1000)
+    assert report.stop_reason is StopReason.FAIL_FAST
+    assert report.failed == 1
+    assert report.not_sent == 1000 - len(api.sent) >= 990
+    assert not report.ok
+
+
+async def test_fail_fast_lets_absent_items_pass() -> None:
+    """
+    An item that does not exist is no failure.
+    """
+    gone = Response(404, {}, b'{"errors":[],"error_code":"profile_does_not_exist"}')
+    report = await erase(Api({"*": gone}), ids(10), fail_fast=True)
+
+    assert (report.absent, report.stop_reason, report.ok) == (10, None, True)
+
+
+async def test_a_rejected_key_stops_a_list() -> None:
+    """
+    After five rejections in a row the rest is not sent, and is counted.
+    """
+    api = Api({"*": REJECTED})
+    report = await erase(api, ids(1000), concurrency=2)
+
+    assert_adds_up(report, 1000)
+    assert report.stop_reason is StopReason.KEY_REJECTED
+    assert 5 <= len(api.sent) == report.failed <= 6
+    assert isinstance(report.failures[0].error, AuthenticationError)
+
+
+@pytest.mark.parametrize("live", [False, True], ids=["sync", "async"])
+async def test_a_rejected_key_stops_the_reading(
+    live: bool,  # noqa: FBT001  a parametrised case
+) -> None:
+    """
+    An input whose end is unknown is not read on.
+    """
+    api, source = Api({"*": REJECTED}), Reading(endless())
+    report = await erase(api, source.live() if live else source, concurrency=2)
+
+    assert_adds_up(report, len(source.read))
+    assert report.stop_reason is StopReason.KEY_REJECTED
+    assert len(source.read) <= 8
+
+
+async def test_rejections_between_successes_stop_nothing() -> None:
+    """
+    Adapty answers 401 for a missing profile too.
+    """
+    api = Api({f"u{n}": REJECTED for n in range(100) if n % 5})
+    report = await erase(api, ids(100), concurrency=1)
+
+    assert_adds_up(report, 100)
+    assert (report.failed, report.done, report.stop_reason) == (80, 20, None)
+
+
+async def test_a_wrong_address_stops_the_run() -> None:
+    """
+    A server that answers everything with a page is not the API.
+    """
+    async with (
+        RawServer(then=(page(404),)) as server,
+        AdaptyClient(KEY, base_url=server.url) as client,
+    ):
+        report = await client.v1.profiles.bulk_delete(ids(500), by="profile_id", concurrency=4)
+
+        assert 20 <= len(server.requests) <= 24
+    assert_adds_up(report, 500)
+    assert report.stop_reason is StopReason.WRONG_ADDRESS
+    assert report.absent == 0
+
+
+async def test_pages_after_an_answer_of_the_api_stop_nothing() -> None:
+    """
+    Only the first answers tell whether the address is right.
+    """
+    report = await erase(Api({"u0": DELETED, "*": PAGE}), ids(100), concurrency=1)
+
+    assert (report.done, report.failed, report.stop_reason) == (1, 99, None)
+
+
+async def test_stop_lets_what_is_in_flight_end() -> None:
+    """
+    No item is read after a stop, and those that were are done.
+    """
+    api, source = Api(hold=ids(3)), Reading(endless())
+    run = erase(api, source, concurrency=3)
+    task = asyncio.ensure_future(run._complete())
+    await api.until_sent(3)
+    run.stop()
+    run.stop()
+    await settle()
+    assert not task.done()
+    api.release()
+    report = await task
+
+    assert_adds_up(report, 3)
+    assert (report.done, report.stop_reason) == (3, StopReason.STOPPED)
+    assert source.read == ids(3)
+
+
+async def test_stop_after_the_end_changes_nothing() -> None:
+    """
+    A report is final.
+    """
+    run = erase(Api(), ids(3))
+    report = await run
+    run.stop()
+
+    assert run.report == report
+    assert run.report.ok
+
+
+async def test_stop_before_the_start_sends_nothing() -> None:
+    """
+    A run that was stopped first has nothing to report.
+    """
+    api = Api()
+    run = erase(api, ids(3))
+    run.stop()
+    report = await run
+
+    assert_adds_up(report, 0)
+    assert api.sent == []
+    assert not report.ok
+
+
+async def test_stop_after_fail_fast_ends_the_account_too() -> None:
+    """
+    Whoever stops a run does not want its rest read.
+    """
+    source = SizedReading(ids(1000))
+    api = Api({"u0": REFUSED})
+    handed_over = 0
+    async with erase(api, source, concurrency=2, fail_fast=True) as run:
+        async for _ in run:
+            handed_over += 1
+            if handed_over == 10:
+                await settle()
+                run.stop()
+
+    assert_adds_up(run.report, len(source.read))
+    assert handed_over == len(source.read) < 20
+    assert run.report.stop_reason is StopReason.FAIL_FAST
+
+
+async def test_stop_wakes_a_run_whose_source_never_yields_again() -> None:
+    """
+    A live source may be quiet for ever.
+    """
+    quiet = asyncio.Event()
+    cleaned_up = asyncio.Event()
+
+    async def live() -> AsyncIterator[str]:
+        try:
+            yield "u0"
+            yield "u1"
+            quiet.set()
+            await asyncio.Event().wait()
+        finally:
+            cleaned_up.set()
+
+    outcomes: list[Outcome[str, None]] = []
+    run = erase(Api(), live(), concurrency=4)
+    task = asyncio.create_task(consume(run, outcomes))
+    await quiet.wait()
+    run.stop()
+    await task
+
+    assert_adds_up(run.report, 2)
+    assert len(outcomes) == run.report.done == 2
+    assert cleaned_up.is_set()
+
+
+# The ways to use a run
+
+
+async def test_a_run_can_be_awaited_inside_its_block() -> None:
+    """
+    What was not streamed is counted.
+    """
+    async with erase(Api(), ids(50), concurrency=4) as run:
+        first = await anext(run)
+        report = await run
+
+    assert first.status is OutcomeStatus.DONE
+    assert_adds_up(report, 50)
+    assert report.done == 50
+    assert await run == report
+
+
+async def test_two_consumers_share_a_stream() -> None:
+    """
+    Each outcome goes to one of them, and both see the end.
+    """
+    shares: list[list[int]] = [[], []]
+
+    async def take(share: list[int]) -> None:
+        async for outcome in run:
+            share.append(outcome.index)
+            await asyncio.sleep(0)
+
+    async with erase(Api(), ids(50), concurrency=4) as run:
+        await asyncio.gather(*map(take, shares))
+
+    assert sorted(shares[0] + shares[1]) == list(range(50))
+    with pytest.raises(StopAsyncIteration):
+        await anext(run)
+
+
+async def test_a_run_is_used_once() -> None:
+    """
+    A second use says so, and the first is not disturbed.
+    """
+    run = erase(Api(), ids(3))
+    await run
+    with pytest.raises(RuntimeError, match="a bulk run is used once"):
+        await run
+    with pytest.raises(RuntimeError, match="a bulk run is used once"):
+        async with run:
+            pass
+
+    assert_adds_up(run.report, 3)
+
+
+async def test_a_run_that_is_awaited_cannot_be_entered_meanwhile() -> None:
+    """
+    The second use fails, the first ends well.
+    """
+    api = Api(hold=ids(2))
+    run = erase(api, ids(50), concurrency=2)
+    task = asyncio.ensure_future(run._complete())
+    await api.until_sent(2)
+    with pytest.raises(RuntimeError, match="a bulk run is used once"):
+        await run.__aenter__()
+    api.release()
+    report = await task
+
+    assert_adds_up(report, 50)
+
+
+async def test_outcomes_are_streamed_inside_the_block_only() -> None:
+    """
+    Iterating over a run that was not entered is an error, not a hang.
+    """
+    run = erase(Api(), ids(3))
+    with pytest.raises(RuntimeError, match="inside 'async with' only"):
+        await anext(run)
+    await run
+
+
+def test_a_run_that_is_never_used_warns() -> None:
+    """
+    A forgotten await is not silent.
+    """
+    runs = [erase(Api(), ids(3))]
+    with pytest.warns(RuntimeWarning, match="never awaited, so nothing was sent"):
+        runs.clear()
+
+
+def test_a_run_is_made_without_a_loop_and_used_in_one() -> None:
+    """
+    Nothing is bound to a loop before the run starts.
+    """
+    run = erase(Api(), ids(3))
+
+    async def use() -> BulkReport[str, None]:
+        return await run
+
+    assert asyncio.run(use()).done == 3
+
+
+def test_the_report_of_a_run_that_has_not_begun() -> None:
+    """
+    It is empty, and so is its time.
+    """
+    run = erase(Api(), ids(3))
+    report = run.report
+    run._started = 0.0  # it would warn
+
+    assert (report.total, report.elapsed) == (0, 0.0)
+    assert repr(run) == "BulkRun(BulkReport(total=0))"
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"speed": 1}, ConfigError, "unknown option: speed"),
+        ({"concurrency": 0}, ConfigError, "concurrency must be a whole number from 1"),
+        ({"concurrency": True}, ConfigError, "concurrency must be a whole number from 1"),
+        ({"concurrency": 2.0}, ConfigError, "concurrency must be a whole number from 1"),
+        ({"on_outcome": settle}, ConfigError, "on_outcome must be a plain function"),
+        ({"drain": 0}, ConfigError, "drain must be a number above 0"),
+        ({"drain": float("inf")}, ConfigError, "drain must be a number above 0"),
+        ({"rate": 0}, ConfigError, "rate must be a number above 0"),
+    ],
+    ids=["unknown", "none", "bool", "float", "async", "no-drain", "endless-drain", "no-rate"],
+)
+async def test_options_are_checked_when_the_run_is_made(
+    options: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    """
+    A mistake does not wait for the first item.
+    """
+    with pytest.raises(error, match=text):
+        erase(Api(), ids(3), **options)
+
+
+async def test_options_that_are_none_are_the_defaults() -> None:
+    """
+    A caller may pass its own optional settings on.
+    """
+    report = await erase(Api(), ids(3), concurrency=None, rate=None, on_outcome=None)
+
+    assert report.done == 3
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["awaited", "streamed"])
+async def test_on_outcome_is_called_once_an_item(
+    streamed: bool,  # noqa: FBT001  a parametrised case
+) -> None:
+    """
+    Items that were not sent are told as well.
+    """
+    told: list[int] = []
+    api = Api({"u20": REFUSED})
+    run = erase(
+        api,
+        ids(600),
+        concurrency=4,
+        fail_fast=True,
+        on_outcome=lambda outcome: told.append(outcome.index),
+    )
+    if streamed:
+        await consume(run, [])
+    else:
+        await run
+
+    assert sorted(told) == list(range(600))
+
+
+@pytest.mark.parametrize("ordered", [False, True], ids=["as-they-end", "ordered"])
+@pytest.mark.parametrize("streamed", [False, True], ids=["awaited", "streamed"])
+async def test_an_on_outcome_that_raises_stops_the_run(
+    streamed: bool,  # noqa: FBT001  a parametrised case
+    ordered: bool,  # noqa: FBT001  a parametrised case
+) -> None:
+    """
+    Its own exception is raised, once, and the items that were read are counted.
+    """
+    source, told = Reading(endless()), Counter[int]()
+
+    def on_outcome(outcome: Outcome[str, None]) -> None:
+        told[outcome.index] += 1
+        if outcome.index >= 10:
+            raise LookupError(f"item {outcome.index}")
+
+    run = erase(Api(), source, concurrency=4, ordered=ordered, on_outcome=on_outcome)
+    with pytest.raises(LookupError, match=r"item 1[0-3]"):
+        await (consume(run, []) if streamed else run)
+
+    assert_adds_up(run.report, len(source.read))
+    assert set(told.values()) == {1}
+    assert len(source.read) <= 18
+    assert run.report.stop_reason is StopReason.STOPPED
+
+
+async def test_an_on_outcome_that_raises_for_what_was_not_sent() -> None:
+    """
+    An exception while the rest is told is raised as well.
+    """
+
+    def on_outcome(outcome: Outcome[str, None]) -> None:
+        if outcome.status is OutcomeStatus.NOT_SENT:
+            raise LookupError("not sent")
+
+    run = erase(Api({"u0": REFUSED}), ids(10), fail_fast=True, concurrency=1, on_outcome=on_outcome)
+    with pytest.raises(LookupError, match="not sent"):
+        await run
+
+    assert_adds_up(run.report, 2)
+
+
+async def test_an_on_outcome_that_fails_a_test_fails_it() -> None:
+    """
+    What is not even an Exception, such as a test's failure, is not swallowed.
+    """
+
+    def on_outcome(outcome: Outcome[str, None]) -> None:
+        pytest.fail(f"item {outcome.index}")
+
+    run = erase(Api(), ids(3), on_outcome=on_outcome, concurrency=1)
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await run
+
+    assert caught.value.subgroup(pytest.fail.Exception) is not None
+
+
+# Sources that fail
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["awaited", "streamed"])
+@pytest.mark.parametrize("live", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("count", [0, 1, 50])
+async def test_the_sources_own_exception_is_raised(
+    count: int,
+    live: bool,  # noqa: FBT001  a parametrised case
+    streamed: bool,  # noqa: FBT001  a parametrised case
+) -> None:
+    """
+    Everything read before it is done and accounted for.
+    """
+    source = Reading(ids(count), LookupError("line 51 of the file"))
+    api = Api()
+    outcomes: list[Outcome[str, None]] = []
+    run = erase(api, source.live() if live else source, concurrency=4)
+    with pytest.raises(LookupError, match="line 51 of the file"):
+        await (consume(run, outcomes) if streamed else run)
+
+    assert_adds_up(run.report, count)
+    assert run.report.done == len(api.sent) == count
+    assert len(outcomes) == (count if streamed else 0)
+    assert not run.report.ok
+
+
+async def test_a_collection_that_changes_while_it_is_read_is_an_error() -> None:
+    """
+    The run ends with Python's own error.
+    """
+    items = set(ids(50))
+    run = erase(Api(), items, concurrency=1, on_outcome=lambda _: items.add("another"))
+    with pytest.raises(RuntimeError, match="changed size during iteration"):
+        await run
+
+    assert_adds_up(run.report, 1)
+
+
+async def test_a_source_that_fails_while_the_rest_is_read() -> None:
+    """
+    Its exception is raised also when the run had been stopped before.
+    """
+    source = SizedReading(ids(50), LookupError("the rest"))
+    run = erase(Api({"*": REFUSED}), source, fail_fast=True)
+    with pytest.raises(LookupError, match="the rest"):
+        await run
+
+    assert_adds_up(run.report, 50)
+
+
+async def test_a_source_that_was_cancelled_is_not_taken_for_its_end() -> None:
+    """
+    An input cut short by a cancellation of its own does not look like a complete run.
+    """
+
+    async def live() -> AsyncIterator[str]:
+        yield "u0"
+        raise asyncio.CancelledError
+
+    run = erase(Api(), live(), concurrency=2)
+    report = await run
+
+    assert_adds_up(report, 1)
+    assert report.stop_reason is StopReason.STOPPED
+    assert not report.ok
+
+
+# Leaving
+
+
+@pytest.mark.parametrize("ordered", [False, True], ids=["as-they-end", "ordered"])
+@pytest.mark.parametrize("live", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("taken", [0, 1, 5, 30])
+async def test_leaving_the_stream_early_ends_the_run(
+    taken: int,
+    live: bool,  # noqa: FBT001  a parametrised case
+    ordered: bool,  # noqa: FBT001  a parametrised case
+) -> None:
+    """
+    Reading stops, what is in flight ends, and all that was read is accounted for.
+    """
+    source, api, seen = Reading(endless()), Api(), 0
+    run = erase(api, source.live() if live else source, concurrency=4, ordered=ordered)
+    async with run:
+        while seen < taken:
+            await anext(run)
+            seen += 1
+
+    assert_adds_up(run.report, len(source.read))
+    assert run.report.done == len(api.sent) == len(source.read) <= taken + 8
+    assert api.in_flight == 0
+    assert run.report.stop_reason is StopReason.STOPPED
+
+
+async def test_an_exception_in_the_block_comes_out_as_it_is() -> None:
+    """
+    The caller's exception wins, after what is in flight has ended.
+    """
+    source, api = Reading(endless(), LookupError("the source's")), Api()
+    run = erase(api, source, concurrency=4)
+
+    async def use() -> None:
+        async with run:
+            async for outcome in run:
+                assert outcome.index / 0
+
+    with pytest.raises(ZeroDivisionError):
+        await use()
+
+    assert_adds_up(run.report, len(source.read))
+    assert run.report.done == len(source.read)
+
+
+async def test_a_failure_while_the_block_is_left_is_raised() -> None:
+    """
+    Leaving early does not hide an exception of on_outcome.
+    """
+    api = Api(hold=["u1"])
+
+    def on_outcome(outcome: Outcome[str, None]) -> None:
+        if outcome.item == "u1":
+            raise LookupError("u1")
+
+    async def use() -> None:
+        async with erase(api, ids(2), concurrency=2, on_outcome=on_outcome) as run:
+            await anext(run)
+            api.release()
+
+    with pytest.raises(LookupError, match="u1"):
+        await use()
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["awaited", "streamed"])
+@pytest.mark.parametrize("way", ["cancel", "timeout", "move-on-after", "task-group"])
+async def test_a_cancelled_run_lets_what_is_in_flight_end(
+    way: str,
+    streamed: bool,  # noqa: FBT001  a parametrised case
+) -> None:
+    """
+    Whatever cancels the caller, requests in flight get their answers, and no new ones are sent.
+    """
+    source, api = Reading(endless()), Api(hold=ids(4))
+    run = erase(api, source, concurrency=4)
+
+    async def use() -> None:
+        await (consume(run, []) if streamed else run)
+
+    async def release() -> None:
+        while run.report.stop_reason is None:  # noqa: ASYNC110  nothing tells when it changes
+            await asyncio.sleep(0)
+        await settle()
+        assert len(api.sent) == 4
+        api.release()
+
+    releasing = asyncio.create_task(release())
+    task = asyncio.create_task(_cancelled_by(way, use(), api))
+    await asyncio.gather(task, return_exceptions=True)
+    await releasing
+
+    assert_adds_up(run.report, 4)
+    assert run.report.done == 4
+    assert source.read == api.sent == ids(4)
+    assert run.report.stop_reason is StopReason.STOPPED
+
+
+async def _cancelled_by(way: str, using: Any, api: Api) -> None:
+    await_start = api.until_sent(4)
+    if way == "cancel":
+        task = asyncio.create_task(using)
+        await await_start
+        await until_cancelled(task)
+    elif way == "timeout":
+        await_start.close()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await using
+    elif way == "move-on-after":
+        await_start.close()
+        with anyio.move_on_after(0.02) as scope:
+            await using
+        assert scope.cancelled_caught
+    else:
+        async with anyio.create_task_group() as group:
+            group.start_soon(lambda: using)
+            await await_start
+            group.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("way", ["cancel", "move-on-after"])
+async def test_what_does_not_end_within_the_drain_is_cut_off(way: str) -> None:
+    """
+    A stalled request is closed after the drain time, and its item accounted for.
+    """
+    source = Reading(endless())
+    async with (
+        RawServer(then=(STALL,)) as server,
+        AdaptyClient(KEY, base_url=server.url) as client,
+    ):
+        run = client.v1.profiles.bulk_delete(
+            source, by="customer_user_id", concurrency=4, drain=0.05
+        )
+        task = asyncio.ensure_future(run._complete())
+        if way == "cancel":
+            await server.until_arrived(4)
+            await until_cancelled(task)
+        else:
+            with anyio.move_on_after(0.1):
+                await asyncio.wait({task})
+            await until_cancelled(task)
+        await server.until_left()
+
+        assert len(server.requests) == 4
+    assert_adds_up(run.report, 4)
+    assert run.report.failed == run.report.requests == 4
+    assert all(isinstance(it.error, ConnectionLostError) for it in run.report.failures)
+    assert run.report.elapsed < 2
+
+
+async def test_creates_that_are_cut_off_are_unknown() -> None:
+    """
+    What must not be sent again blindly is told apart, and what was never sent too.
+    """
+    sent: Any = Api(hold=ids(4))
+    client = AdaptyClient(KEY, transport=sent)
+    run = client.bulk((create(item) for item in endless()), concurrency=4, drain=0.02, rate=40)
+    task = asyncio.ensure_future(run._complete())
+    await sent.until_sent(4)
+    await until_cancelled(task)
+
+    assert_adds_up(run.report, 4)
+    assert run.report.unknown == 4
+
+
+async def test_items_that_wait_for_their_turn_are_not_sent() -> None:
+    """
+    An item that is cut off before its first request is reported as not sent.
+    """
+    api = Api()
+    run = erase(api, endless(), concurrency=4, rate=0.1, drain=0.02)
+    task = asyncio.ensure_future(run._complete())
+    await api.until_sent(1)
+    await settle()
+    await until_cancelled(task)
+
+    report = run.report
+    assert_adds_up(report, report.total)
+    assert (report.done, report.not_sent, report.requests) == (1, 4, 1)
+
+
+async def test_a_long_wait_for_a_repeat_is_cut_off() -> None:
+    """
+    A run does not sleep a Retry-After out when it is left.
+    """
+    client = AdaptyClient(KEY, transport=Api({"*": WAIT}), retry=RetryPolicy(deadline=100.0))
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    async with client.v1.profiles.bulk_delete(
+        endless(), by="customer_user_id", concurrency=4, drain=0.02
+    ) as run:
+        await settle()
+
+    assert loop.time() - started < 2
+    assert_adds_up(run.report, 4)
+    assert (run.report.failed, run.report.throttled) == (4, 4)
+
+
+@pytest.mark.parametrize("cancellations", [2, 3, 10])
+async def test_a_second_cancellation_does_not_wait_for_the_drain(cancellations: int) -> None:
+    """
+    Whoever cancels again gets out at once, still with every item accounted for.
+    """
+    api, source = Api(hold=ids(4)), Reading(endless())
+    run = erase(api, source, concurrency=4, drain=60.0)
+    task = asyncio.ensure_future(run._complete())
+    await api.until_sent(4)
+    for _ in range(cancellations):
+        task.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert_adds_up(run.report, 4)
+    assert run.report.failed == 4
+    assert api.in_flight == 0
+
+
+class Stubborn(Api):
+    """
+    An API whose requests take a few turns to be cut off.
+    """
+
+    async def __call__(self, request: Request) -> Response:
+        """
+        Answer one request.
+        """
+        try:
+            return await super().__call__(request)
+        finally:
+            for _ in range(10):
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0)
+
+
+async def test_cancelling_again_and_again_leaves_no_task() -> None:
+    """
+    The run ends first, then the cancellation goes on its way.
+    """
+    api = Stubborn(hold=ids(4))
+    run = erase(api, endless(), concurrency=4, drain=60.0)
+    task = asyncio.ensure_future(run._complete())
+    await api.until_sent(4)
+    while not task.done():
+        task.cancel()
+        await asyncio.sleep(0)
+
+    assert task.cancelled()
+    assert_adds_up(run.report, 4)
+    assert api.in_flight == 0
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_run_that_is_cancelled_as_it_starts(turns: int) -> None:
+    """
+    At whichever turn it is cancelled, what was read is accounted for.
+    """
+    api, source = Api(), Reading(endless())
+    run = erase(api, source, concurrency=4)
+    task = asyncio.ensure_future(run._complete())
+    await asyncio.sleep(0)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await until_cancelled(task)
+
+    assert_adds_up(run.report, len(source.read))
+    assert run.report.done == len(api.sent) == len(source.read)
+
+
+def test_a_loop_that_ends_takes_no_more_items() -> None:
+    """
+    When asyncio cancels everything at once, workers do not start on further items.
+    """
+    api, source = Api(hold=ids(4)), Reading(endless())
+    run = erase(api, source, concurrency=4, drain=0.02)
+
+    async def main() -> asyncio.Task[Any]:
+        background = asyncio.ensure_future(run._complete())
+        await api.until_sent(4)
+        return background
+
+    assert asyncio.run(main()).cancelled()
+    assert_adds_up(run.report, 4)
+    assert source.read == api.sent == ids(4)
+
+
+def test_a_loop_that_ends_as_a_run_starts() -> None:
+    """
+    A run whose workers never began ends all the same.
+    """
+    source = Reading(endless())
+    run = erase(Api(), source)
+
+    async def main() -> asyncio.Task[Any]:
+        background = asyncio.ensure_future(run._complete())
+        await asyncio.sleep(0)
+        return background
+
+    assert asyncio.run(main()).cancelled()
+    assert_adds_up(run.report, 0)
+    assert source.read == []
+    assert run.report.stop_reason is StopReason.STOPPED
+
+
+async def test_a_stream_may_be_passed_on_by_a_generator() -> None:
+    """
+    A run that is used inside an async generator may be ended by another task.
+    """
+    api, source = Api(), Reading(endless())
+    run = erase(api, source, concurrency=4)
+
+    async def outcomes() -> AsyncIterator[Outcome[str, None]]:
+        async with run:
+            async for outcome in run:
+                yield outcome
+
+    stream = outcomes()
+    with anyio.fail_after(5):
+        await anext(stream)
+    with anyio.move_on_after(5) as scope:
+        await anext(stream)
+    closing: Any = stream
+    await asyncio.create_task(closing.aclose())
+
+    assert not scope.cancelled_caught
+    assert_adds_up(run.report, len(source.read))
+    assert run.report.done == len(source.read)
+
+
+async def test_one_runs_end_does_not_touch_another() -> None:
+    """
+    Runs on one client are independent of each other.
+    """
+    api = Api({"bad": REFUSED})
+    reports = await asyncio.gather(
+        erase(api, ["bad", *ids(100)], fail_fast=True, concurrency=1), erase(api, ids(100))
+    )
+
+    assert [report.done for report in reports] == [0, 100]
+    assert [report.not_sent for report in reports] == [100, 0]
+
+
+async def test_a_deadline_begins_with_an_items_first_turn() -> None:
+    """
+    Items are not charged for the queue in front of them.
+    """
+    client = AdaptyClient(KEY, transport=Api(), retry=RetryPolicy(deadline=0.05))
+    report = await client.v1.profiles.bulk_delete(ids(20), by="customer_user_id", rate=100)
+
+    assert report.done == 20
+    assert report.elapsed > 0.05
+
+
+async def test_a_timeout_of_every_attempt_is_failed_where_repeating_is_safe() -> None:
+    """
+    A delete without an answer may be sent again by the caller.
+    """
+    async with (
+        RawServer(then=(STALL,)) as server,
+        AdaptyClient(
+            KEY, base_url=server.url, timeout=0.05, retry=RetryPolicy(2, wait_initial=0.001)
+        ) as client,
+    ):
+        report = await client.v1.profiles.bulk_delete(ids(3), by="customer_user_id")
+
+        assert len(server.requests) == report.requests == 6
+    assert report.failed == 3
+    assert isinstance(report.failures[0].error, RequestTimeoutError)
+    assert report.failures[0].attempts == 2
+
+
+# All of it together
+
+
+class Chaos(Api):
+    """
+    An API that answers at random, after a random number of turns, and raises at times.
+    """
+
+    def __init__(self, random: Random) -> None:
+        super().__init__()
+        self._random = random
+        self._choices = [DELETED] * 12 + [REFUSED, REJECTED, PAGE, WAIT]
+
+    async def __call__(self, request: Request) -> Response:
+        """
+        Answer one request.
+        """
+        await super().__call__(request)
+        for _ in range(self._random.randrange(6)):
+            await asyncio.sleep(0)
+        if self._random.random() < 0.03:
+            raise ConnectionLostError("lost")
+        return self._random.choice(self._choices)
+
+
+def any_run(
+    random: Random, api: Api, on_outcome: Callable[[Outcome[str, None]], object]
+) -> tuple[BulkRun[str, None], Reading]:
+    """
+    Return a run with any options, and its input.
+    """
+    error = random.choice([None, None, LookupError("the source's")])
+    source = random.choice([Reading, SizedReading])(ids(random.choice([0, 3, 40, 200])), error)
+    run = erase(
+        api,
+        source.live() if random.random() < 0.4 else source,
+        concurrency=random.choice([1, 2, 5, 16]),
+        ordered=random.random() < 0.5,
+        fail_fast=random.random() < 0.2,
+        on_outcome=on_outcome,
+        drain=random.choice([0.001, 5.0]),
+    )
+    return run, source
+
+
+async def end_somehow(random: Random, run: BulkRun[str, None], task: asyncio.Task[Any]) -> None:
+    """
+    Let a run end by itself, stop it, or cancel it once or twice, at any moment.
+    """
+    way = random.choice(["none", "none", "stop", "cancel", "cancel-twice"])
+    for _ in range(1 + random.randrange(60)):
+        await asyncio.sleep(0)
+    if way == "stop":
+        run.stop()
+    elif way != "none":
+        task.cancel()
+    if way == "cancel-twice":
+        await asyncio.sleep(0)
+        task.cancel()
+    await asyncio.wait({task})
+
+
+@pytest.mark.parametrize("seed", range(200))
+async def test_counts_add_up_whatever_happens(seed: int) -> None:
+    """
+    Any input, options, answers and way out: each item read has one outcome, and few are in work.
+    """
+    random = Random(seed)
+    fatal = random.choice([10**9, 10**9, random.randrange(200)])
+    told: Counter[int] = Counter()
+
+    def on_outcome(outcome: Outcome[str, None]) -> None:
+        told[outcome.index] += 1
+        if outcome.index == fatal:
+            raise LookupError("on_outcome's")
+
+    api = Chaos(random)
+    run, source = any_run(random, api, on_outcome)
+    outcomes: list[Outcome[str, None]] = []
+    streamed = random.random() < 0.5
+    task = asyncio.ensure_future(consume(run, outcomes) if streamed else run._complete())
+    await end_somehow(random, run, task)
+
+    error = None if task.cancelled() else task.exception()
+    assert error is None or isinstance(error, LookupError)
+    assert_adds_up(run.report, len(source.read))
+    assert (api.in_flight, run.report.requests) == (0, len(api.sent))
+    assert api.most <= run._settings.concurrency
+    assert set(told.values()) <= {1}
+    indexes = [outcome.index for outcome in outcomes]
+    assert len(indexes) == len(set(indexes))
+    if error is None and not task.cancelled():
+        assert sorted(told) == list(range(len(source.read)))
+        assert not streamed or sorted(indexes) == sorted(told)
