@@ -310,9 +310,9 @@ async def test_a_rate_below_the_accounts_is_never_throttled() -> None:
     Whoever gives the account's rate is not told 429.
     """
     async with (
-        Sandbox(rate=500, burst=60) as strict,
+        Sandbox(rate=500, burst=150) as strict,
         AdaptyClient(
-            strict.api_key, base_url=strict.url, limits=Limits(rate=480.0, burst=40)
+            strict.api_key, base_url=strict.url, limits=Limits(rate=400.0, burst=20)
         ) as client,
     ):
         strict.seed_profiles(ids(300))

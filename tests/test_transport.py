@@ -658,7 +658,7 @@ async def test_a_failed_answer_gives_its_connection_back_before_the_wait(steps: 
     """
     While one call waits for its repeat, another uses the only connection there may be.
     """
-    slow = RetryPolicy(attempts=2, wait_initial=60.0, wait_max=60.0)
+    slow = RetryPolicy(attempts=2, deadline=1e9, wait_initial=1e6, wait_max=1e6)
     waiting = asyncio.Event()
     async with (
         RawServer(steps) as server,

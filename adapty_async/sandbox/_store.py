@@ -309,8 +309,8 @@ class Store:
         Return the logged arrivals, oldest first; `None` lets every identity or path pass.
         """
         return self._arrivals(
-            "SELECT * FROM arrivals WHERE (?1 IS NULL OR identity = ?1) "
-            "AND (?2 IS NULL OR path = ?2) ORDER BY number",
+            "SELECT * FROM arrivals WHERE identity IS ifnull(?, identity) "
+            "AND path = ifnull(?, path) ORDER BY number",
             identity,
             path,
         )
