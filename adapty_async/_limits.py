@@ -5,9 +5,10 @@ How fast and how much at once: a pace for requests and a bound on those in fligh
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Request, Response, Send
@@ -48,20 +49,24 @@ class Pacer:
         self._order = LoopLocal(asyncio.Lock)
         self._lock = threading.Lock()  # a client may be used from several threads' loops
 
-    async def turn(self, within: float = math.inf) -> bool:
+    @contextlib.asynccontextmanager
+    async def line(self) -> AsyncIterator[None]:
         """
-        Wait for the caller's turn; say at once, with False, when it is `within` seconds away.
+        Stand in line; the block is entered by one caller at a time, first come first served.
         """
-        if self.expected() > max(0.0, within):
-            return False
         self._waiting += 1
         try:
             async with self._order.get():
-                while (wait := self._take()) > _TICK:
-                    await self._sleep(wait)
+                yield
         finally:
             self._waiting -= 1
-        return True
+
+    async def go(self) -> None:
+        """
+        Wait for the moment of the one who is first in line, and take it.
+        """
+        while (wait := self._take()) > _TICK:
+            await self._sleep(wait)
 
     def expected(self) -> float:
         """
@@ -99,11 +104,11 @@ def limit(
 
     async def send_within_limits(request: Request) -> Response:
         tally = request.tally
-        for pacer in pacers:
-            if not await pacer.turn(within=tally.deadline - clock()):
-                raise _too_late(request)
         slot = slots.get()
-        await _acquire(slot, request, clock)
+        if pacers:
+            await _take_turn(request, slot, pacers, clock)
+        else:
+            await _acquire(slot, request, clock)
         try:
             if tally.deadline == math.inf:
                 tally.deadline = clock() + request.allowance
@@ -114,6 +119,32 @@ def limit(
             slot.release()
 
     return send_within_limits
+
+
+async def _take_turn(
+    request: Request,
+    slot: asyncio.Semaphore,
+    pacers: tuple[Pacer, ...],
+    clock: Callable[[], float],
+) -> None:
+    """
+    Acquire a connection, and a moment of every pacer.
+
+    The moments come last, when nothing can hold the request up any more: turns that were taken
+    before would pile up behind a busy connection and then be used all at once.
+    """
+    async with contextlib.AsyncExitStack() as lines:
+        for pacer in pacers:
+            if pacer.expected() > max(0.0, request.tally.deadline - clock()):
+                raise _too_late(request)
+            await lines.enter_async_context(pacer.line())
+        await _acquire(slot, request, clock)
+        try:
+            for pacer in pacers:
+                await pacer.go()
+        except BaseException:
+            slot.release()
+            raise
 
 
 def _too_late(request: Request) -> DeadlineError:

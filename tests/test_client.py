@@ -298,10 +298,12 @@ async def test_a_client_may_be_closed_twice_and_used_no_more() -> None:
         await client.aclose()
         with pytest.raises(ConfigError, match="the client is closed"):
             await get(client)
-        report = await client.v1.profiles.bulk_delete(["u1"], by="customer_user_id")
+        run = client.v1.profiles.bulk_delete(["u1", "u2"], by="customer_user_id", concurrency=1)
+        with pytest.raises(ConfigError, match="the client is closed"):
+            await run
 
         assert len(server.requests) == 1
-    assert report.failed == 1
+    assert (run.report.total, run.report.done) == (1, 0)
 
 
 async def test_a_client_can_be_entered_again() -> None:

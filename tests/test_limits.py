@@ -52,7 +52,8 @@ async def moments(pacer: Pacer, clock: FakeClock, count: int) -> list[float]:
     """
     times = []
     for _ in range(count):
-        assert await pacer.turn()
+        async with pacer.line():
+            await pacer.go()
         times.append(clock())
     return times
 
@@ -138,7 +139,8 @@ async def test_turns_come_in_the_order_of_asking() -> None:
         """
         Note when the turn comes.
         """
-        await pacer.turn()
+        async with pacer.line():
+            await pacer.go()
         order.append((name, clock()))
 
     tasks = [asyncio.ensure_future(ask(name)) for name in "abcd"]
@@ -154,18 +156,47 @@ async def test_turns_come_in_the_order_of_asking() -> None:
     assert pacer.expected() == pytest.approx(1.0)
 
 
-async def test_a_turn_that_comes_too_late_is_refused_at_once() -> None:
+async def test_turns_do_not_pile_up_behind_a_busy_connection() -> None:
     """
-    Callers who cannot wait leave the queue as it was for those who can.
+    Requests that wait for a connection keep to the rate once it is free.
     """
     clock = FakeClock()
+    gate = Gate()
     pacer = Pacer(1.0, 1, clock, clock.sleep)
-    await pacer.turn()
+    send = limit(gate, slots(1), (pacer,), clock)
+    tasks = [asyncio.ensure_future(send(a_request())) for _ in range(4)]
+    await settle()
+    clock.now += 100.0
+    gate.opened.set()
+    await asyncio.gather(*tasks)
 
-    assert [await pacer.turn(within=0.5) for _ in range(100)] == [False] * 100
-    assert clock() == 0.0
-    assert await pacer.turn(within=5.0)
-    assert clock() == pytest.approx(1.0)
+    assert clock() == pytest.approx(102.0)
+
+
+async def test_cancelled_while_it_is_first_in_line_a_caller_gives_its_connection_back() -> None:
+    """
+    The next call finds a place, and its moment.
+    """
+    clock = FakeClock()
+
+    async def sleep(seconds: float) -> None:
+        """
+        Never wake up.
+        """
+        await asyncio.Event().wait()
+
+    pacer = Pacer(1.0, 1, clock, sleep)
+    transport = FakeTransport([REPLY] * 2)
+    send = limit(transport, slots(1), (pacer,), clock)
+    await send(a_request())
+    task = asyncio.ensure_future(send(a_request()))
+    await settle()
+    task.cancel()
+    await asyncio.wait([task])
+    clock.now += 1.0
+    await send(a_request())
+
+    assert len(transport.requests) == 2
 
 
 async def test_every_attempt_waits_for_its_moment_at_each_pacer() -> None:

@@ -7,7 +7,13 @@ from __future__ import annotations
 from typing import Any
 
 from adapty_async.bulk._outcome import Outcome, StopReason
-from adapty_async.errors import AdaptyError, ApiError, AuthenticationError, DecodeError
+from adapty_async.errors import (
+    AdaptyError,
+    ApiError,
+    AuthenticationError,
+    ConfigError,
+    DecodeError,
+)
 
 __all__ = ("StopRules",)
 
@@ -36,10 +42,11 @@ class StopRules:
         Say whether the run should end here, and why.
 
         Raises:
-            Exception: what ended the item was not a call's failure but a defect, such as a hook's.
+            Exception: what ended the item was not its own failure: a closed client, or a defect
+                such as a hook's.
         """
         error = outcome.error
-        if error is not None and not isinstance(error, AdaptyError):
+        if isinstance(error, ConfigError) or not isinstance(error, AdaptyError | None):
             raise error
         if outcome.attempts == 0:
             return None

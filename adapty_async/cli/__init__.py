@@ -26,7 +26,22 @@ def main() -> None:
             "The command line needs more than the library: pip install 'adapty-async[cli]'\n"
         )
         sys.exit(2)
-    cli(prog_name="adapty-async")
+    try:
+        cli(prog_name="adapty-async")
+    finally:
+        _leave_quietly()
+
+
+def _leave_quietly() -> None:
+    """
+    Let a reader of standard error that went away not change the exit code.
+    """
+    try:
+        sys.stderr.flush()
+    except (OSError, AttributeError):  # its reader is gone, or it was never there
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, _STANDARD_ERROR)
+        os.close(null)
 
 
 def _fill_standard_descriptors() -> None:

@@ -4,6 +4,7 @@ The commands, in this process, against a sandbox: what is sent, what is said, ho
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import socket
 import sqlite3
@@ -524,5 +525,8 @@ def test_sandbox_database_is_checked(invoke: Invoke, tmp_path: Path, put: Put) -
         result = invoke("sandbox", "--port", "0", "--db", path)
         assert result.exit_code == 2
         assert "--db cannot be used: " in result.stderr
-    with pytest.raises(sqlite3.DatabaseError):
-        sqlite3.connect(tmp_path / "no-db").execute("select 1 from sqlite_master")
+    with (
+        contextlib.closing(sqlite3.connect(tmp_path / "no-db")) as database,
+        pytest.raises(sqlite3.DatabaseError),
+    ):
+        database.execute("select 1 from sqlite_master")

@@ -271,7 +271,7 @@ def test_failures_file_leaves_out_what_is_nested_too_deep(tmp_path: Path) -> Non
     An item that cannot be written costs no more than itself; its line number is there.
     """
     deep: list[Any] = []
-    for _ in range(2000):
+    for _ in range(100_000):
         deep = [deep]
     with FailuresFile(tmp_path / "f", source="-") as file:
         file.note(Outcome(0, Row(7, deep), OutcomeStatus.FAILED))
