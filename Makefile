@@ -1,6 +1,6 @@
 # make demo   installs what it needs and shows the main job on the sandbox
 # make test   installs what it needs and runs all tests, with branch coverage
-# make check  everything that CI runs
+# make check  lint, types, tests, documentation and a short benchmark
 
 PYTHON ?= python3
 BIN := .venv/bin

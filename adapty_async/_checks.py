@@ -31,6 +31,7 @@ __all__ = (
     "decimal_text",
     "email_address",
     "header_value",
+    "identifier",
     "instance_of",
     "instant",
     "matching",
@@ -207,18 +208,27 @@ def _demand_iso(field: str, value: str, form: re.Pattern[str], rule: str) -> Non
         raise InvalidInputError(field, rule)
 
 
-def header_value(field: str, value: Any, *, encoding: str) -> None:
+def identifier(field: str, value: Any) -> None:
     """
-    Demand an id that reaches the server unchanged when it travels in a header.
+    Demand an id as it was given out.
 
-    Servers trim blanks around a header's value, and would then act on another profile; what they
-    make of bytes that are not ASCII is not documented.
+    A line break or a blank at its end comes from a file, and makes it the id of nobody or, trimmed
+    by a server, of somebody else.
     """
     text(field, value)
     if _CONTROL.search(value):
         raise InvalidInputError(field, "must not contain control characters or line breaks")
     if value != value.strip():
         raise InvalidInputError(field, "must not begin or end with a blank")
+
+
+def header_value(field: str, value: Any, *, encoding: str) -> None:
+    """
+    Demand an id that reaches the server unchanged when it travels in a header.
+
+    What servers make of bytes that are not ASCII is not documented.
+    """
+    identifier(field, value)
     if not value.isascii() and encoding == "ascii":
         raise InvalidInputError(
             field, 'must be ASCII, unless the client is made with id_encoding="utf-8"'

@@ -4,6 +4,7 @@ Between values and bytes, without any I/O: operations to requests, answers to re
 
 from __future__ import annotations
 
+import codecs
 import datetime as dt
 import email.utils
 import re
@@ -41,7 +42,7 @@ __all__ = (
 ResultT = TypeVar("ResultT")
 
 _KEPT_BODY = 64 * 1024
-_HTML = re.compile(rb"\s*<", re.IGNORECASE)
+_HTML = re.compile(rb"\s*<")
 _SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,10})?")
 
 _BY_CODE: Mapping[str, type[ApiError]] = {
@@ -52,6 +53,7 @@ _BY_CODE: Mapping[str, type[ApiError]] = {
     "profile_not_found": NotFoundError,
     "profile_not_found_error": NotFoundError,
     "paywall_does_not_exist": NotFoundError,
+    "not_found": NotFoundError,
     "feature_not_enabled": RequestRejectedError,
     "rate_limited": RateLimitError,
 }
@@ -70,7 +72,8 @@ _BY_STATUS: Mapping[int, type[ApiError]] = {
     429: RateLimitError,
 }
 
-_ONLY_FROM_THE_API = frozenset({403, 404, 410})
+_GONE = frozenset({404, 410})
+_ONLY_FROM_THE_API = _GONE | {403}
 """
 Statuses that a gateway, a firewall or a wrong address answers just as well: without one of the
 API's own bodies they say nothing about a key or a profile.
@@ -182,10 +185,18 @@ def _safe(error: Exception) -> str:
     )
 
 
-def no_result(_body: bytes) -> None:
+def no_result(body: bytes) -> None:
     """
-    Read nothing: the status was the whole answer.
+    Read an answer that says no more than its status: nothing, or an object that is no error.
+
+    Raises:
+        ValueError: it says something else, and so may come from somebody else.
     """
+    body = body.removeprefix(codecs.BOM_UTF8).strip()
+    if body:
+        content = msgspec.json.decode(body, type=dict[str, Any])
+        if content.get("errors") or content.get("error_code"):
+            raise ValueError("an error, in spite of the status")
 
 
 class _Envelope(msgspec.Struct):
@@ -241,11 +252,13 @@ def _summary(response: Response, *, recognised: bool) -> str:
 
 
 def _error_class(status: int, code: str | None, *, recognised: bool) -> type[ApiError]:
+    if status >= 500:
+        return ServerError
     by_code = _BY_CODE.get(code or "")
     if by_code is not None:
         return by_code
-    if status >= 500:
-        return ServerError
+    if status in _GONE and code is not None:
+        return RequestRejectedError  # something is missing, but not what was asked for
     if status in _ONLY_FROM_THE_API and not recognised:
         return RequestRejectedError
     return _BY_STATUS.get(status, RequestRejectedError)
@@ -262,7 +275,7 @@ def _read_error_body(body: bytes) -> tuple[bool, str | None, tuple[ErrorItem, ..
 
 
 def _parts_of(content: Any) -> tuple[bool, str | None, tuple[ErrorItem, ...]]:
-    if not isinstance(content, dict) or not content.keys() & {"errors", "error_code"}:
+    if not isinstance(content, dict) or not (content.get("errors") or content.get("error_code")):
         return False, None, ()
     items = tuple(_error_items(content.get("errors")))
     code = _text(content.get("error_code")) or next(

@@ -35,6 +35,15 @@ __all__ = ("Transport",)
 _BODY_LIMIT = 8 * 1024 * 1024
 _CONNECT_SECONDS = 10.0
 
+
+@functools.lru_cache(maxsize=64)
+def _timeouts(seconds: float) -> aiohttp.ClientTimeout:
+    """
+    Bound connecting alone, and below the whole attempt, so that it is told from a lost answer.
+    """
+    return aiohttp.ClientTimeout(sock_connect=min(_CONNECT_SECONDS, 0.9 * seconds))
+
+
 _parse_url = functools.lru_cache(maxsize=1024)(functools.partial(yarl.URL, encoded=True))
 
 
@@ -71,10 +80,11 @@ class Transport:
             DecodeError: the answer is larger than 8 MiB.
         """
         session = await self._session()
+        timeouts = session.timeout if session is self._given else _timeouts(request.timeout)
         seconds = min(request.timeout, request.tally.deadline - self._clock())
         try:
             async with asyncio.timeout(seconds):
-                return await _exchange(session, request)
+                return await _exchange(session, request, timeouts)
         except TransportError as error:
             error.operation = request.operation
             raise
@@ -103,7 +113,6 @@ class Transport:
             # the client bounds what is in flight, so that waiting is not charged to a timeout
             connector=aiohttp.TCPConnector(limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT_SECONDS),
             trust_env=self._trust_env,
         )
         return _OwnSession(session, _closed_with_its_loop(session))
@@ -160,13 +169,16 @@ async def _closed_with_its_loop(session: aiohttp.ClientSession) -> AsyncGenerato
         await session.close()
 
 
-async def _exchange(session: aiohttp.ClientSession, request: Request) -> Response:
+async def _exchange(
+    session: aiohttp.ClientSession, request: Request, timeouts: aiohttp.ClientTimeout
+) -> Response:
     answer = await session.request(
         request.method,
         _parse_url(request.url),
         data=request.body,
         headers=request.headers,
         allow_redirects=False,
+        timeout=timeouts,
         auto_decompress=True,  # this and the next whatever a given session was made with
         raise_for_status=False,
         middlewares=_ONCE,

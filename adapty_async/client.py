@@ -64,6 +64,7 @@ class _Client:
     _url_env: ClassVar[str]
     _default_url: ClassVar[str]
     _scheme: ClassVar[str]
+    _is_borrower = False  # a client made by with_options() leaves the connections open
 
     def __init__(  # noqa: PLR0913  the keyword-only settings of a client
         self,
@@ -128,6 +129,13 @@ class _Client:
 
     def _use(self, caller: Caller) -> None:
         self._caller = caller
+
+    @property
+    def origin(self) -> str:
+        """
+        Where requests go to, such as ``https://api.adapty.io``.
+        """
+        return self._caller.options.wire.origin
 
     async def execute(self, operation: Operation[ResultT]) -> ResultT:
         """
@@ -210,6 +218,7 @@ class _Client:
         )
         other = object.__new__(type(self))
         other._connections = self._connections
+        other._is_borrower = True
         other._use(Caller(self._caller.layers, options))
         return other
 
@@ -229,10 +238,11 @@ class _Client:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.aclose()
+        if not self._is_borrower:
+            await self.aclose()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._caller.options.wire.origin})"
+        return f"{type(self).__name__}({self.origin})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a client holds connections and a key; it is not pickled")

@@ -137,8 +137,8 @@ def origin_from(base_url: str | None, *, env: str, default: str, allow_insecure:
     try:
         parts = urllib.parse.urlsplit(url)
         port = parts.port  # raises for a port that is no number
-    except ValueError as error:
-        raise ConfigError(f"base_url is not a URL: {error}") from None
+    except ValueError:
+        raise ConfigError("base_url is not a URL, or its port is not a number") from None
     _check_origin(parts, allow_insecure=allow_insecure)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")

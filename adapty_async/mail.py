@@ -25,6 +25,7 @@ from adapty_async._checks import (
     day,
     decimal_text,
     email_address,
+    identifier,
     instance_of,
     instant,
     nullable,
@@ -137,10 +138,10 @@ class MailProfile(RequestStruct, frozen=True, kw_only=True):
     device_info: Maybe[DeviceInfo] = UNSET
 
     rules: ClassVar[Mapping[str, Check]] = {
-        "external_profile_id": text,
+        "external_profile_id": identifier,
         "external_created_at": instant,
         "email": email_address,
-        "customer_user_id": nullable(text),
+        "customer_user_id": nullable(identifier),
         "first_name": nullable(text),
         "last_name": nullable(text),
         "gender": nullable(text),
@@ -208,16 +209,16 @@ class TransactionEvent(RequestStruct, frozen=True, kw_only=True):
 
     rules: ClassVar[Mapping[str, Check]] = {
         "event_type": one_of(*get_args(EventType)),
-        "event_id": text,
+        "event_id": identifier,
         "event_datetime": instant,
-        "external_profile_id": text,
+        "external_profile_id": identifier,
         "store": text,
-        "store_product_id": text,
-        "store_transaction_id": text,
-        "store_original_transaction_id": text,
+        "store_product_id": identifier,
+        "store_transaction_id": identifier,
+        "store_original_transaction_id": identifier,
         "purchased_at": instant,
         "originally_purchased_at": instant,
-        "customer_user_id": nullable(text),
+        "customer_user_id": nullable(identifier),
         "email": nullable(email_address),
         "price_usd": nullable(decimal_text),
         "expires_at": nullable(instant),
@@ -269,8 +270,8 @@ SAVE_EVENT: Endpoint[None] = Endpoint(
 
 
 _BY: Mapping[str, Check] = {
-    "external_profile_id": text,
-    "customer_user_id": text,
+    "external_profile_id": identifier,
+    "customer_user_id": identifier,
     "email": email_address,
 }
 

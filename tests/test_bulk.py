@@ -570,6 +570,53 @@ async def test_a_rate_holds_in_every_window(attempts: int) -> None:
 # Stopping
 
 
+async def test_what_is_in_flight_when_a_run_is_stopped_gets_the_drain_time() -> None:
+    """
+    A run that is told to stop ends within its drain time, however long an answer takes.
+    """
+    api = Api(hold=["u0"])
+    run = erase(api, ids(20), concurrency=2, drain=0.05)
+    task = asyncio.ensure_future(run.__aenter__())
+    await task
+    async for outcome in run:
+        if outcome.index == 3:
+            run.stop()
+            run.stop()
+    await run.__aexit__(None, None, None)
+
+    report = run.report
+    assert (report.stop_reason, report.failed) == (StopReason.STOPPED, 1)
+    assert isinstance(report.failures[0].error, ConnectionLostError)
+    assert report.total == report.done + report.failed < 20
+
+
+async def test_a_run_that_is_stopped_before_it_starts_reads_nothing() -> None:
+    """
+    Awaiting it then gives an empty account.
+    """
+    api = Api()
+    run = erase(api, ids(20))
+    run.stop()
+    run.cut_off()
+    report = await run
+
+    assert (report.total, report.stop_reason, api.sent) == (0, StopReason.STOPPED, [])
+
+
+async def test_cutting_a_run_off_waits_for_nothing() -> None:
+    """
+    Items in flight are accounted for at once, and before the start nothing happens.
+    """
+    api = Api(hold=["u0", "u1"])
+    run = erase(api, ids(20), concurrency=2, drain=3600.0)
+    task = asyncio.ensure_future(run._complete())
+    await api.until_sent(2)
+    run.cut_off()
+    report = await task
+
+    assert (report.total, report.failed, report.stop_reason) == (2, 2, StopReason.STOPPED)
+
+
 @pytest.mark.parametrize("streamed", [False, True], ids=["awaited", "streamed"])
 async def test_fail_fast_sends_no_more_after_a_failure(
     streamed: bool,  # noqa: FBT001  a parametrised case

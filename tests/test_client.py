@@ -306,6 +306,18 @@ async def test_a_client_may_be_closed_twice_and_used_no_more() -> None:
     assert (run.report.total, run.report.done) == (1, 0)
 
 
+async def test_leaving_a_derived_client_leaves_the_connections_open() -> None:
+    """
+    A client with other options borrows the connections of the one it was made from.
+    """
+    async with RawServer() as server, client_of(server) as client:
+        async with client.with_options(timeout=1.0) as derived:
+            await get(derived)
+        await get(client)
+
+        assert server.connections == 1
+
+
 async def test_a_client_can_be_entered_again() -> None:
     """
     `async with` opens a closed client again, on new connections.

@@ -365,11 +365,58 @@ def test_a_bulk_erasure_that_cannot_begin_is_refused(items: Any, by: Any, messag
         client(FakeTransport()).profiles.bulk_delete(items, by=by)
 
 
+@pytest.mark.parametrize("name", ["external_profile_id", "customer_user_id"])
+@pytest.mark.parametrize(
+    "value", [" m1", "m1 ", "m1\r\n", "m1\n", "\x00m1", "\u00a0m1", "   "], ids=repr
+)
+async def test_an_id_with_more_around_it_is_nobodys(name: str, value: str) -> None:
+    """
+    A blank or a line break from a file is refused: the server would say that nobody has that id.
+    """
+    transport = FakeTransport()
+    mail = client(transport)
+    with pytest.raises(InvalidInputError) as caught:
+        await mail.profiles.delete(**{name: value})
+    assert caught.value.field == name
+    report = await mail.profiles.bulk_delete([value], by=name)  # type: ignore[arg-type]
+
+    assert (report.failed, transport.requests) == (1, [])
+    with pytest.raises(InvalidInputError, match=r"^external_profile_id: must not"):
+        MailProfile(
+            external_profile_id=value, external_created_at="2026-06-01T10:30:00Z", email="a@b.c"
+        )
+
+
+@pytest.mark.parametrize(
+    ("body", "done"),
+    [
+        pytest.param(b"", True, id="nothing"),
+        pytest.param(b"\xef\xbb\xbf \r\n", True, id="blanks"),
+        pytest.param(b"{}", True, id="empty object"),
+        pytest.param(b'{"data": null}', True, id="object"),
+        pytest.param(b"Please log in", False, id="text"),
+        pytest.param(b"\xef\xbb\xbf<html>login", False, id="page"),
+        pytest.param(b'{"errors": [{"message": "no"}]}', False, id="errors"),
+        pytest.param(b'{"error_code": "no"}', False, id="error code"),
+        pytest.param(b'["done"]', False, id="list"),
+    ],
+)
+async def test_a_success_that_says_something_else_is_not_believed(body: bytes, done: bool) -> None:  # noqa: FBT001
+    """
+    An erasure counts as done only when the answer can be the API's.
+    """
+    mail = client(FakeTransport([(200, {}, body)]))
+    report = await mail.profiles.bulk_delete(["m1"], by="external_profile_id")
+
+    assert (report.done, report.failed) == ((1, 0) if done else (0, 1))
+
+
+IDS = st.from_regex(r"[!-~]([ -~]{0,18}[!-~])?", fullmatch=True)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 NUMBERS = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 PROFILES = st.builds(
     MailProfile,
-    external_profile_id=TEXTS,
+    external_profile_id=IDS,
     external_created_at=st.datetimes(timezones=st.just(UTC)),
     email=st.emails(),
     first_name=st.just(UNSET) | st.none() | TEXTS,

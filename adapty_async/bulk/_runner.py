@@ -83,6 +83,7 @@ class BulkRun(Generic[ItemT, ResultT]):
         self._crew: asyncio.Task[None]  # made when the run starts
         self._started: float | None = None
         self._ended: float | None = None
+        self._deadline: asyncio.TimerHandle | None = None
         self._failure: BaseException | None = None
         self._stopping = False
         self._stop_reason: StopReason | None = None
@@ -104,9 +105,20 @@ class BulkRun(Generic[ItemT, ResultT]):
 
     def stop(self) -> None:
         """
-        Read no more items; those in flight end as usual, and the run with them.
+        Read no more items; those in flight get the drain time to end, and the run with them.
         """
         self._stop(StopReason.STOPPED)
+        if self._started is not None and self._ended is None:
+            loop = asyncio.get_running_loop()
+            self._deadline = self._deadline or loop.call_later(self._settings.drain, self.cut_off)
+
+    def cut_off(self) -> None:
+        """
+        Read no more items, and wait for none; those in flight are accounted for as they are.
+        """
+        self._stop(StopReason.STOPPED)
+        if self._started is not None:
+            self._crew.cancel()
 
     def __await__(self) -> Generator[Any, Any, BulkReport[ItemT, ResultT]]:
         return self._complete().__await__()
@@ -172,14 +184,16 @@ class BulkRun(Generic[ItemT, ResultT]):
 
     def _close(self, crew: asyncio.Task[None]) -> None:
         if crew.cancelled():
-            self.stop()
+            self._stop(StopReason.STOPPED)
         else:
             self._failure = self._failure or crew.exception()
         self._ended = time.monotonic()
+        if self._deadline is not None:
+            self._deadline.cancel()
         self._ready.put_nowait(None)
 
     async def _end(self) -> None:
-        self.stop()
+        self._stop(StopReason.STOPPED)
         try:
             with anyio.CancelScope(shield=True):
                 await asyncio.wait({self._crew}, timeout=self._settings.drain)
@@ -200,7 +214,7 @@ class BulkRun(Generic[ItemT, ResultT]):
                 if not outcome.attempts:  # a long row of bad items must not hold up the loop
                     await asyncio.sleep(0)
         except asyncio.CancelledError:  # the run is cut off, or the source was cancelled
-            self.stop()
+            self._stop(StopReason.STOPPED)
             raise
         except Exception as error:  # noqa: BLE001  the source's, a hook's or on_outcome's own
             self._fail(error)
@@ -209,7 +223,7 @@ class BulkRun(Generic[ItemT, ResultT]):
         if self._streamed or self._settings.ordered:
             await self._room.acquire()
         if _is_cut_off():  # the loop ends, and cancels everything in no order
-            self.stop()
+            self._stop(StopReason.STOPPED)
         return None if self._stopping else await self._source.take()
 
     def _deliver(self, outcome: Outcome[ItemT, ResultT]) -> None:

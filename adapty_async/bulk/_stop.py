@@ -46,7 +46,9 @@ class StopRules:
                 such as a hook's.
         """
         error = outcome.error
-        if isinstance(error, ConfigError) or not isinstance(error, AdaptyError | None):
+        if not isinstance(error, AdaptyError | None):
+            raise error
+        if isinstance(error, ConfigError) and outcome.attempts:  # such as a closed client
             raise error
         if outcome.attempts == 0:
             return None

@@ -231,7 +231,7 @@ def demo(profiles: str | None, ids: str | None) -> None:
 
 def _job(title: str, rows: Rows, build: Callable[[Any], Operation[None]], options: Common) -> Job:
     return Job(
-        title=title,
+        title="Checking" if options.dry_run else title,
         rows=rows,
         build=build,
         failures=options.failures,
@@ -268,12 +268,12 @@ def _key_in(path: Path) -> str:
 
 def _confirm(job: Job, client: AdaptyClient | AdaptyMailClient, by: str) -> None:
     count = "all" if job.total is None else f"{job.total:,}"
-    origin = repr(client).partition("(")[2].rstrip(")")
     question = (
-        f"Delete {count} users in {job.rows.path}, by {by}, at {origin}? There is no way back."
+        f"Delete {count} users in {job.rows.path}, by {by}, at {client.origin}? "
+        "There is no way back."
     )
     if job.rows.path == "-" or not sys.stdin.isatty():
-        raise click.UsageError(f"{question} There is no terminal to ask on: add --yes")
+        raise click.UsageError(f"There is no terminal to ask on: add --yes. {question}")
     if not click.confirm(question, err=True):
         click.echo("Nothing was deleted.", err=True)
         sys.exit(Exit.NOT_ALL_DONE)

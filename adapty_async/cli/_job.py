@@ -28,10 +28,6 @@ _CUT_OFF = 2
 """
 The signal at which requests in flight are no longer waited for.
 """
-_DRAIN_SECONDS = 0.1
-"""
-What they get after it: no more than it takes to note that they were cut off.
-"""
 
 
 class Exit:
@@ -85,6 +81,7 @@ async def accept(_request: Request) -> Response:
     """
     Stand in for the transport in a dry run: everything that is checked before sending is, no more.
     """
+    await asyncio.sleep(0)  # a request would let others have their turn, too
     return Response(200, {}, b"")
 
 
@@ -105,13 +102,10 @@ async def perform(job: Job, client: AdaptyClient | AdaptyMailClient) -> End:
             concurrency=job.concurrency,
             rate=job.rate,
             on_outcome=None if failures is None else failures.note,
-            drain=_DRAIN_SECONDS,
         )
-        task = asyncio.create_task(_complete(run))
-        signals = stack.enter_context(_stopped_by_signals(run, task))
+        signals = stack.enter_context(_stopped_by_signals(run))
         async with progress(run, job.title, job.total):
-            await asyncio.wait([task])
-        error = None if task.cancelled() else task.result()
+            error = await _complete(run)
         return End(report=run.report, interrupted=bool(signals), error=error)
 
 
@@ -133,7 +127,7 @@ def _checked(build: Callable[[Any], Operation[None]]) -> Callable[[Row], Operati
 
 
 @contextlib.contextmanager
-def _stopped_by_signals(run: BulkRun[Any, Any], task: asyncio.Task[Any]) -> Iterator[list[int]]:
+def _stopped_by_signals(run: BulkRun[Any, Any]) -> Iterator[list[int]]:
     loop = asyncio.get_running_loop()
     seen: list[int] = []
 
@@ -141,9 +135,9 @@ def _stopped_by_signals(run: BulkRun[Any, Any], task: asyncio.Task[Any]) -> Iter
         seen.append(number)
         if len(seen) < _CUT_OFF:
             run.stop()
-            tell("\nStopping: requests in flight may end. Again to cut them off.")
+            tell("\nStopping: requests in flight get 5 s to end. Again to cut them off.")
         else:
-            task.cancel()
+            run.cut_off()
 
     signals = (signal.SIGINT, signal.SIGTERM)
     for number in signals:

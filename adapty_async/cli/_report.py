@@ -53,6 +53,11 @@ class FailuresFile:
         if _is_input(path, source):
             raise ConfigError("--failures must not be the input file")
         with _as_config_errors():
+            if path.is_file() and path.stat().st_size:
+                raise ConfigError(
+                    "--failures must not be a file with something in it: it may be the only list "
+                    "of what an earlier run left undone"
+                )
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             if stat.S_ISREG(os.fstat(self._file).st_mode):
                 os.fchmod(self._file, 0o600)  # it may have been there before, open to others
@@ -156,6 +161,8 @@ def report_text(
     lines += [f"  {'requests':<9}{report.requests:>11,}   {throttled}".rstrip(), ""]
     lines += _failure_lines(report)
     lines += _stop_lines(report, total)
+    if report.total == report.absent > 0:
+        lines.append("Not one of them was there: check --by, and how the ids are written.")
     if failures is not None and report.failed + report.unknown + report.not_sent:
         what = "What was read and" if report.stop_reason is StopReason.STOPPED else "What"
         name = click.format_filename(failures)

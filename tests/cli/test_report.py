@@ -279,17 +279,37 @@ def test_failures_file_leaves_out_what_is_nested_too_deep(tmp_path: Path) -> Non
     assert (line["line"], line["item"]) == (7, None)
 
 
+def test_a_run_that_found_nobody_asks_whether_the_ids_are_right() -> None:
+    """
+    When every row is absent, the wrong kind of id is more likely than a happy end.
+    """
+    hint = "Not one of them was there: check --by, and how the ids are written."
+    assert hint in report_text(BulkReport(total=2, absent=2), failures=None)
+    assert hint not in report_text(BulkReport(total=2, absent=1, done=1), failures=None)
+    assert hint not in report_text(BulkReport(), failures=None)
+
+
 def test_failures_file_is_for_its_owner_only(put: Put, tmp_path: Path) -> None:
     """
-    A new file and one that was open to others both end up with mode 0600, and without old lines.
+    A new file and one that was open to others both end up with mode 0600.
     """
-    old = put("old", "from yesterday\n")
+    old = put("old", "")
     old.chmod(0o644)
     for path in (old, tmp_path / "new"):
         with FailuresFile(path, source="ids.txt"):
             pass
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert path.read_bytes() == b""
+
+
+def test_failures_file_of_an_earlier_run_is_kept(put: Put) -> None:
+    """
+    A file with something in it is refused and stays as it is.
+    """
+    old = put("old", "from yesterday\n")
+    with pytest.raises(ConfigError, match="only list of what an earlier run left undone"):
+        FailuresFile(old, source="ids.txt")
+    assert old.read_text() == "from yesterday\n"
 
 
 def test_failures_file_may_be_a_device() -> None:
