@@ -5,15 +5,28 @@ Operations in, results out: single calls and bulk runs over one client's pipelin
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
 import msgspec
 
 from adapty_async._codec import Wire, decode, encode
 from adapty_async._limits import Pacer
-from adapty_async._operation import Operation, Request
+from adapty_async._operation import Operation, Request, Send
 from adapty_async._pipeline import Layers, build
-from adapty_async.bulk import BulkOptions, BulkRun, Engine, Items, run_calls, settings_from
+from adapty_async.bulk import (
+    BulkOptions,
+    BulkRun,
+    Engine,
+    Items,
+    Ledger,
+    Memory,
+    Scope,
+    Seen,
+    input_of,
+    run_calls,
+    settings_from,
+)
 from adapty_async.config import RetryPolicy, positive
 from adapty_async.errors import AdaptyError
 
@@ -66,6 +79,7 @@ class Caller:
         self,
         items: Items[ItemT],
         build_operation: Callable[[ItemT], Operation[ResultT]],
+        name: str,
         /,
         **options: Unpack[BulkOptions[ItemT, ResultT]],
     ) -> BulkRun[ItemT, ResultT]:
@@ -73,16 +87,25 @@ class Caller:
         Make a run that sends one operation for each item.
         """
         settings = settings_from(options)
-        send = self._send
-        rate = options.get("rate")
-        if rate is not None:
-            timing = self.layers.timing
-            pacer = Pacer(positive("rate", rate), None, timing.clock, timing.sleep)
-            pacers = (*self.layers.pacers, pacer)
-            layers = msgspec.structs.replace(self.layers, pacers=pacers)
-            send = build(layers, self.options.retry)
-        engine = Engine(self._encode, send, self.layers.timing.clock)
-        return run_calls(items, build_operation, engine, settings)
+        engine = Engine(self._encode, self._paced(options.get("rate")), self.layers.timing.clock)
+        journal = options.get("journal")
+        ledger: Ledger | None = None
+        if journal is not None:
+            wire = self.options.wire
+            scope = Scope(name, wire.origin, wire.headers["Authorization"])
+            ledger = Ledger(Path(journal), scope, input_of(items, options.get("job_id")))
+        # by their requests, equal ones are one item: they cannot have an account each
+        dedupe = options.get("dedupe") or (ledger is not None and not ledger.by_position)
+        memory = Memory(ledger, Seen() if dedupe else None)
+        return run_calls(items, build_operation, engine, settings, memory)
+
+    def _paced(self, rate: float | None) -> Send:
+        if rate is None:
+            return self._send
+        timing = self.layers.timing
+        pacer = Pacer(positive("rate", rate), None, timing.clock, timing.sleep)
+        layers = msgspec.structs.replace(self.layers, pacers=(*self.layers.pacers, pacer))
+        return build(layers, self.options.retry)
 
     def _encode(self, operation: Operation[Any]) -> Request:
         options = self.options

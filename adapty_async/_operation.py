@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from typing import Any, Generic, NoReturn, Protocol, TypeAlias, TypeVar
 
 import msgspec
@@ -69,6 +69,8 @@ class Endpoint(msgspec.Struct, Generic[ResultT], frozen=True, kw_only=True):
         decode: the body of a successful answer to the result.
         encode: the operation's body to bytes.
         erases: the operation deletes, so "not found" after a lost answer means that it worked.
+        subject: what an operation's body is about, so that a bulk run has no two requests about it
+            in flight together; without it, the operation's headers tell.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Endpoint(msgspec.Struct, Generic[ResultT], frozen=True, kw_only=True):
     decode: Callable[[bytes], ResultT]
     encode: Callable[[Any], bytes] = msgspec.json.encode
     erases: bool = False
+    subject: Callable[[Any], Hashable] | None = None
 
 
 class Operation(msgspec.Struct, Generic[ResultT], frozen=True):
@@ -110,11 +113,13 @@ class Tally(msgspec.Struct):
     Attributes:
         attempts: requests sent.
         throttled: how many of them were answered 429.
+        lost: an answer was lost, here or in an earlier run, that may have been a success.
         deadline: when the call must be over, on the client's clock; infinite until it begins.
     """
 
     attempts: int = 0
     throttled: int = 0
+    lost: bool = False
     deadline: float = math.inf
 
 

@@ -129,7 +129,6 @@ class _Repeats:
         self._timing = timing
         self._hooks = hooks
         self._error: AdaptyError = AdaptyError()
-        self._lost = False  # an answer was lost that may have been a success
 
     async def run(self, send: Send, first: AdaptyError) -> Response:
         failed: list[AdaptyError] = [first]
@@ -153,17 +152,19 @@ class _Repeats:
         try:
             return await loop(attempt)
         except AdaptyError as error:
-            if isinstance(error, NotFoundError) and self._request.erases and self._lost:
+            request = self._request
+            if isinstance(error, NotFoundError) and request.erases and request.tally.lost:
                 # the attempt whose answer was lost is what removed it
                 return Response(error.status, {}, b"")
-            error.attempts = self._request.tally.attempts
+            error.attempts = request.tally.attempts
             raise
 
     def _may_retry(self, error: BaseException) -> bool:
         if not isinstance(error, AdaptyError):
             return False
         self._error = error
-        self._lost = self._lost or may_have_worked(error)
+        tally = self._request.tally
+        tally.lost = tally.lost or may_have_worked(error)
         return may_retry(self._request.replay, error)
 
     def _wait(self, state: _State) -> float:

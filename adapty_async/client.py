@@ -150,6 +150,8 @@ class _Client:
     def bulk(
         self,
         items: Items[Operation[ResultT]],
+        *,
+        name: str = ...,
         **options: Unpack[BulkOptions[Operation[ResultT], ResultT]],
     ) -> BulkRun[Operation[ResultT], ResultT]: ...
 
@@ -159,6 +161,7 @@ class _Client:
         items: Items[ItemT],
         *,
         build: Callable[[ItemT], Operation[ResultT]],
+        name: str = ...,
         **options: Unpack[BulkOptions[ItemT, ResultT]],
     ) -> BulkRun[ItemT, ResultT]: ...
 
@@ -167,6 +170,7 @@ class _Client:
         items: Items[Any],
         *,
         build: Callable[[Any], Operation[Any]] | None = None,
+        name: str = "client.bulk",
         **options: Unpack[BulkOptions[Any, Any]],
     ) -> BulkRun[Any, Any]:
         """
@@ -177,13 +181,14 @@ class _Client:
                 async iterable; they are read as they are needed.
             build: makes the operation for an item; outcomes then carry the item as it was. What
                 it raises as an `AdaptyError` is that item's outcome; anything else ends the run.
+            name: what the run does, for its journal, which refuses a run of another name.
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
             InvalidInputError: `items` is not iterable.
             ConfigError: an option is unknown or out of range.
         """
-        return self._caller.bulk(items, build or _as_it_is, **options)
+        return self._caller.bulk(items, build or _as_it_is, name, **options)
 
     def with_options(
         self,

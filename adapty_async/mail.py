@@ -245,6 +245,7 @@ SAVE_PROFILE: Endpoint[None] = Endpoint(
     bucket="mail",
     decode=no_result,
     encode=_write_profile,
+    subject=lambda profile: profile.external_profile_id,
 )
 DELETE_PROFILE: Endpoint[None] = Endpoint(
     name="mail.profiles.delete",
@@ -256,6 +257,7 @@ DELETE_PROFILE: Endpoint[None] = Endpoint(
     decode=no_result,
     encode=to_json,
     erases=True,
+    subject=lambda identifiers: tuple(identifiers.items()),
 )
 SAVE_EVENT: Endpoint[None] = Endpoint(
     name="mail.events.save",
@@ -266,6 +268,7 @@ SAVE_EVENT: Endpoint[None] = Endpoint(
     bucket="mail",
     decode=no_result,
     encode=to_json,
+    subject=lambda event: event.event_id,
 )
 
 
@@ -376,7 +379,7 @@ class MailProfiles:
 
         Source: https://adapty.io/docs/api-adapty-mail/operations/saveProfile
         """
-        return self._bulk(items, save_profile, **options)
+        return self._bulk(items, save_profile, SAVE_PROFILE.name, **options)
 
     def bulk_delete(
         self, items: Items[str], *, by: By, **options: Unpack[BulkOptions[str, None]]
@@ -396,7 +399,8 @@ class MailProfiles:
         Source: https://adapty.io/docs/api-adapty-mail/operations/deleteProfile
         """
         one_of(*_BY)("by", by)
-        return self._bulk(items, lambda item: delete_profile(**{by: item}), **options)
+        name = f"{DELETE_PROFILE.name} by {by}"
+        return self._bulk(items, lambda item: delete_profile(**{by: item}), name, **options)
 
 
 class Events:
@@ -437,4 +441,4 @@ class Events:
 
         Source: https://adapty.io/docs/api-adapty-mail/operations/saveTransactionEvent
         """
-        return self._bulk(items, save_event, **options)
+        return self._bulk(items, save_event, SAVE_EVENT.name, **options)

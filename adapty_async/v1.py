@@ -442,7 +442,8 @@ class Profiles:
         Source: https://adapty.io/docs/getting-started-with-server-side-api#delete-profile
         """
         one_of(*_HEADERS)("by", by)
-        return self._bulk(items, lambda item: delete_profile(**{by: item}), **options)
+        name = f"{DELETE_PROFILE.name} by {by}"
+        return self._bulk(items, lambda item: delete_profile(**{by: item}), name, **options)
 
     def bulk_update(
         self,
@@ -472,7 +473,7 @@ class Profiles:
                 raise InvalidInputError("item", "must be a pair of an id and ProfileAttributes")
             return update_profile(item[1], **{by: item[0]})
 
-        return self._bulk(items, build, **options)
+        return self._bulk(items, build, f"{UPDATE_PROFILE.name} by {by}", **options)
 
 
 class V1:

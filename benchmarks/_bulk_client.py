@@ -1,19 +1,22 @@
 """
 One bulk delete in a process of its own, so that its time and memory are only its own.
 
-Run as ``python -m benchmarks._bulk_client ours|aiohttp URL KEY ITEMS CONCURRENCY``; it prints what
-it measured as JSON.
+Run as ``python -m benchmarks._bulk_client KIND URL KEY ITEMS CONCURRENCY``; it prints what it
+measured as JSON. KIND is ``ours`` or ``aiohttp``; ``position`` or ``digest`` keep a journal that
+tells items apart in that way.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import re
 import resource
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 
 import aiohttp
@@ -38,6 +41,22 @@ async def ours(url: str, key: str, items: int, concurrency: int) -> int:
         report = await adapty.v1.profiles.bulk_delete(
             ids(items), by="customer_user_id", concurrency=concurrency
         )
+    return report.done if report.ok else 0
+
+
+async def with_journal(url: str, key: str, items: int, concurrency: int, job_id: str | None) -> int:
+    """
+    Delete as `ours` does, and keep a journal.
+    """
+    async with AdaptyClient(key, base_url=url) as adapty:
+        with tempfile.TemporaryDirectory() as folder:
+            report = await adapty.v1.profiles.bulk_delete(
+                ids(items),
+                by="customer_user_id",
+                concurrency=concurrency,
+                journal=Path(folder) / "journal",
+                job_id=job_id,
+            )
     return report.done if report.ok else 0
 
 
@@ -82,9 +101,14 @@ def main() -> None:
     Measure one run.
     """
     kind, url, key, items, concurrency = sys.argv[1:]
-    job = ours if kind == "ours" else plain_aiohttp
+    jobs: dict[str, Callable[[str, str, int, int], Coroutine[None, None, int]]] = {
+        "ours": ours,
+        "aiohttp": plain_aiohttp,
+        "position": functools.partial(with_journal, job_id="benchmark"),
+        "digest": functools.partial(with_journal, job_id=None),
+    }
     wall, cpu = time.perf_counter(), time.process_time()
-    done = asyncio.run(job(url, key, int(items), int(concurrency)))
+    done = asyncio.run(jobs[kind](url, key, int(items), int(concurrency)))
     measured = {
         "done": done,
         "wall": time.perf_counter() - wall,

@@ -25,7 +25,7 @@ _EXAMPLES = [
 ]
 
 
-async def _run(arguments: Sequence[str], sandbox: Sandbox) -> tuple[int | None, str]:
+async def _run(arguments: Sequence[str], sandbox: Sandbox, folder: Path) -> tuple[int | None, str]:
     environment = os.environ | {
         "ADAPTY_API_KEY": sandbox.api_key,
         "ADAPTY_BASE_URL": sandbox.url,
@@ -38,6 +38,7 @@ async def _run(arguments: Sequence[str], sandbox: Sandbox) -> tuple[int | None, 
         "error",
         *arguments,
         env=environment,
+        cwd=folder,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
@@ -53,13 +54,13 @@ def test_every_page_is_found() -> None:
 
 
 @pytest.mark.parametrize("code", _EXAMPLES)
-async def test_example_runs(code: str) -> None:
+async def test_example_runs(code: str, tmp_path: Path) -> None:
     """
     An example runs to its end against the sandbox, without a warning.
     """
     async with Sandbox() as sandbox:
         sandbox.seed_profiles(f"user_{number}" for number in range(1000))
-        status, output = await _run(["-c", code], sandbox)
+        status, output = await _run(["-c", code], sandbox, tmp_path)
     assert status == 0, output
     assert "failed=" not in output
 
@@ -73,6 +74,6 @@ async def test_example_script_erases(tmp_path: Path) -> None:
     async with Sandbox() as sandbox:
         sandbox.seed_profiles(["anna", "u/1?x#%", "ben"])
         script = str(_ROOT / "examples" / "erase_users.py")
-        status, output = await _run([script, str(ids)], sandbox)
+        status, output = await _run([script, str(ids)], sandbox, tmp_path)
         assert (status, sandbox.customer_user_ids()) == (0, {"ben"}), output
     assert "Adapty: BulkReport(total=2, done=2)" in output

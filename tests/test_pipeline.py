@@ -258,6 +258,7 @@ async def bulk_of(count: int, clock: FakeClock, **settings: float) -> FakeTransp
     report = await caller(transport, clock).bulk(
         range(count),
         lambda _: Operation(ERASE),
+        "erase",
         concurrency=1,
         rate=settings.get("rate"),
     )

@@ -13,6 +13,7 @@ import asyncio
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Generator
+from contextlib import AbstractAsyncContextManager, nullcontext
 from types import TracebackType
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -28,7 +29,7 @@ from adapty_async.bulk._outcome import (
 )
 from adapty_async.bulk._source import Source
 
-__all__ = ("BulkRun", "Settings")
+__all__ = ("BulkRun", "Settings", "until_ended")
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -74,11 +75,15 @@ class BulkRun(Generic[ItemT, ResultT]):
         process: Process[ItemT, ResultT],
         judge: Judge,
         settings: Settings,
+        context: AbstractAsyncContextManager[object] | None = None,
+        unsent: Callable[[int], OutcomeStatus] = lambda _: OutcomeStatus.NOT_SENT,
     ) -> None:
         self._source = source
         self._process = process
         self._judge = judge
         self._settings = settings
+        self._context = context or nullcontext()
+        self._unsent = unsent
         self._recorder: Recorder[ItemT, ResultT] = Recorder()
         self._crew: asyncio.Task[None]  # made when the run starts
         self._started: float | None = None
@@ -102,6 +107,12 @@ class BulkRun(Generic[ItemT, ResultT]):
         now = time.monotonic() if self._ended is None else self._ended
         elapsed = 0.0 if self._started is None else now - self._started
         return self._recorder.report(elapsed=elapsed, stop_reason=self._stop_reason)
+
+    def is_watched(self) -> bool:
+        """
+        Say whether anybody is told of outcomes before the run ends.
+        """
+        return self._streamed or self._settings.on_outcome is not None
 
     def stop(self) -> None:
         """
@@ -174,19 +185,21 @@ class BulkRun(Generic[ItemT, ResultT]):
         self._crew.add_done_callback(self._close)
 
     async def _run(self) -> None:
-        async with asyncio.TaskGroup() as workers:
-            for _ in range(self._settings.concurrency):
-                workers.create_task(self._work())
-        try:
-            await self._account_for_rest()
-        except Exception as error:  # noqa: BLE001  the source's or on_outcome's own
-            self._fail(error)
+        async with self._context:
+            async with asyncio.TaskGroup() as workers:
+                for _ in range(self._settings.concurrency):
+                    workers.create_task(self._work())
+            try:
+                await self._account_for_rest()
+            except Exception as error:  # noqa: BLE001  the source's or on_outcome's own
+                self._fail(error)
 
     def _close(self, crew: asyncio.Task[None]) -> None:
         if crew.cancelled():
             self._stop(StopReason.STOPPED)
         else:
-            self._failure = self._failure or crew.exception()
+            failure = crew.exception()  # asked for in any case, or asyncio complains
+            self._failure = self._failure or failure
         self._ended = time.monotonic()
         if self._deadline is not None:
             self._deadline.cancel()
@@ -199,7 +212,7 @@ class BulkRun(Generic[ItemT, ResultT]):
                 await asyncio.wait({self._crew}, timeout=self._settings.drain)
         finally:
             self._crew.cancel()
-            await _until_ended(self._crew)
+            await until_ended(self._crew)
 
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, None
@@ -269,7 +282,8 @@ class BulkRun(Generic[ItemT, ResultT]):
         """
         while (entry := await self._take_rest()) is not None:
             index, item = entry
-            outcome: Outcome[ItemT, ResultT] = Outcome(index, item, OutcomeStatus.NOT_SENT)
+            status = self._unsent(index)
+            outcome: Outcome[ItemT, ResultT] = Outcome(index, item, status)
             self._recorder.add(outcome)
             self._hand_over(outcome)
             if index % _BREATH == 0:
@@ -298,7 +312,7 @@ def _is_cut_off() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-async def _until_ended(task: asyncio.Task[None]) -> None:
+async def until_ended(task: asyncio.Future[None]) -> None:
     """
     Wait for a task that was cancelled, even when this one is cancelled meanwhile.
     """

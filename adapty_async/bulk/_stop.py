@@ -13,6 +13,7 @@ from adapty_async.errors import (
     AuthenticationError,
     ConfigError,
     DecodeError,
+    JournalError,
 )
 
 __all__ = ("StopRules",)
@@ -46,7 +47,7 @@ class StopRules:
                 such as a hook's.
         """
         error = outcome.error
-        if not isinstance(error, AdaptyError | None):
+        if isinstance(error, JournalError) or not isinstance(error, AdaptyError | None):
             raise error
         if isinstance(error, ConfigError) and outcome.attempts:  # such as a closed client
             raise error

@@ -20,11 +20,12 @@ import msgspec
 from adapty_async import mail, v1
 from adapty_async._operation import Operation
 from adapty_async._version import __version__
+from adapty_async.bulk import Entry, summarise
 from adapty_async.cli import _demo
-from adapty_async.cli._input import Format, Rows, open_rows
+from adapty_async.cli._input import Format, Rows, SizedRows, open_rows
 from adapty_async.cli._items import id_columns, id_from, profile_columns, profile_from
-from adapty_async.cli._job import Exit, Job, accept, exit_code, perform
-from adapty_async.cli._report import dry_run_text, report_json, report_text
+from adapty_async.cli._job import End, Exit, Job, accept, exit_code, perform
+from adapty_async.cli._report import dry_run_text, report_json, report_text, status_text
 from adapty_async.client import AdaptyClient, AdaptyMailClient
 from adapty_async.config import Limits
 from adapty_async.errors import AdaptyError, ConfigError, InvalidInputError
@@ -57,42 +58,56 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     as_json: bool
     base_url: str | None
     api_key_file: Path | None
+    journal: Path | None
+    dedupe: bool | None
     id_encoding: str = "ascii"
 
 
+_READING = [
+    click.argument("input"),
+    click.option(
+        "--format",
+        "form",
+        type=click.Choice(["csv", "ndjson", "text"]),
+        help="How INPUT is written, if its name does not tell.",
+    ),
+    click.option(
+        "--dedupe/--no-dedupe",
+        default=None,
+        help="Send each request once, however often it comes (default for files).",
+    ),
+    click.option("--dry-run", is_flag=True, help="Read and check all rows, send nothing."),
+]
+_SENDING = [
+    click.option("--concurrency", type=click.IntRange(min=1), help="Rows in work at a time (32)."),
+    click.option(
+        "--rate", type=click.FloatRange(min=0, min_open=True), help="Requests per second at most."
+    ),
+    click.option("--yes", is_flag=True, help="Do not ask before anything is deleted."),
+    click.option("--base-url", help="The origin to send to, if it is not Adapty's."),
+    click.option(
+        "--api-key-file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Read the key from this file, not from the environment.",
+    ),
+]
+_ACCOUNTING = [
+    click.option(
+        "--journal",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Keep account in this file; the same command again goes on where it ended.",
+    ),
+    click.option(
+        "--failures",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Write what does not succeed to this NDJSON file.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
+]
+
+
 def _common_options(command: Command) -> Command:
-    options = [
-        click.argument("input"),
-        click.option(
-            "--format",
-            "form",
-            type=click.Choice(["csv", "ndjson", "text"]),
-            help="How INPUT is written, if its name does not tell.",
-        ),
-        click.option(
-            "--concurrency", type=click.IntRange(min=1), help="Rows in work at a time (32)."
-        ),
-        click.option(
-            "--rate",
-            type=click.FloatRange(min=0, min_open=True),
-            help="Requests per second at most.",
-        ),
-        click.option(
-            "--failures",
-            type=click.Path(dir_okay=False, path_type=Path),
-            help="Write what does not succeed to this NDJSON file.",
-        ),
-        click.option("--dry-run", is_flag=True, help="Read and check all rows, send nothing."),
-        click.option("--yes", is_flag=True, help="Do not ask before anything is deleted."),
-        click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
-        click.option("--base-url", help="The origin to send to, if it is not Adapty's."),
-        click.option(
-            "--api-key-file",
-            type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            help="Read the key from this file, not from the environment.",
-        ),
-    ]
-    for option in reversed(options):
+    for option in reversed([*_READING, *_SENDING, *_ACCOUNTING]):
         command = option(command)
     return command
 
@@ -138,6 +153,7 @@ def delete(api: str, by: str, column: str | None, **common: Any) -> None:
     with _refusals():
         job = _job(
             "Deleting",
+            f"{api} delete by {by}, column {column}",
             open_rows(options.input, options.form, id_columns(column)),
             lambda value: describe(**{field: id_from(value, column)}),
             options,
@@ -163,7 +179,13 @@ def save(**common: Any) -> None:
         rows = open_rows(options.input, options.form, profile_columns)
         if rows.form == "text":
             raise InvalidInputError("INPUT", "must be CSV or NDJSON: a line of text is no profile")
-        job = _job("Saving", rows, lambda value: mail.save_profile(profile_from(value)), options)
+        job = _job(
+            "Saving",
+            "mail save",
+            rows,
+            lambda value: mail.save_profile(profile_from(value)),
+            options,
+        )
         client = _client(AdaptyMailClient, options)
         sys.exit(_run(_perform_and_report(job, client, options)))
 
@@ -229,9 +251,19 @@ def demo(profiles: str | None, ids: str | None) -> None:
         sys.exit(_run(_demo.run(profiles, ids, click.echo)))
 
 
-def _job(title: str, rows: Rows, build: Callable[[Any], Operation[None]], options: Common) -> Job:
+def _job(
+    title: str,
+    name: str,
+    rows: Rows,
+    build: Callable[[Any], Operation[None]],
+    options: Common,
+) -> Job:
+    is_file = isinstance(rows, SizedRows)
     return Job(
         title="Checking" if options.dry_run else title,
+        name=f"{name}, from {rows.form}",
+        journal=None if options.dry_run else options.journal,
+        dedupe=is_file if options.dedupe is None else options.dedupe,
         rows=rows,
         build=build,
         failures=options.failures,
@@ -289,12 +321,41 @@ async def _perform_and_report(
     if options.as_json:
         click.echo(report_json(end.report))
     else:
-        write = dry_run_text if options.dry_run else report_text
-        failures = None if end.error else options.failures
-        click.echo(write(end.report, failures=failures, total=job.total))
+        _echo_report(end, job, options)
     if end.error is not None:
         _tell_refusal(end.error)
     return exit_code(end)
+
+
+def _echo_report(end: End, job: Job, options: Common) -> None:
+    write = dry_run_text if options.dry_run else report_text
+    failures = None if end.error else options.failures
+    click.echo(write(end.report, failures=failures, total=job.total))
+    if options.dry_run:
+        for line in _plan(end.report.done, options):
+            click.echo(line)
+    elif options.journal is not None and not end.report.ok:
+        click.echo("Run the same command again to go on; what is done will be skipped.")
+
+
+def _plan(count: int, options: Common) -> Iterator[str]:
+    if options.journal is not None and options.journal.exists():
+        counts = summarise(options.journal).counts
+        settled = sum(counts[entry] for entry in (Entry.DONE, Entry.ABSENT, Entry.DUPLICATE))
+        yield f"The journal has {settled:,} of them as done already."
+        count -= settled
+    if options.rate is not None:
+        yield f"At {options.rate:g} requests/s that takes {max(0, count) / options.rate:,.0f} s."
+
+
+@cli.command()
+@click.argument("journal", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def status(journal: Path) -> None:
+    """
+    Say what JOURNAL knows of its run.
+    """
+    with _refusals():
+        click.echo(status_text(summarise(journal)))
 
 
 @contextlib.contextmanager

@@ -57,6 +57,7 @@ async def _save(sandbox: Sandbox, people: Rows, write: Callable[[str], object]) 
     write(f"1. Save the profiles of {people.path} through the Mail API")
     job = Job(
         title="Saving",
+        name="demo save",
         rows=people,
         build=lambda value: mail.save_profile(profile_from(value)),
     )
@@ -84,6 +85,7 @@ async def _erase(
     listed = set(_usable(users, lambda value: id_from(value, "customer_user_id")))
     job = Job(
         title="Deleting",
+        name="demo delete",
         rows=users,
         build=lambda value: v1.delete_profile(customer_user_id=id_from(value, "customer_user_id")),
     )

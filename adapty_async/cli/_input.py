@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from adapty_async.cli._fingerprint import difference, fingerprint
 from adapty_async.errors import InvalidInputError
 
 __all__ = ("Format", "Row", "Rows", "SizedRows", "open_rows")
@@ -108,6 +109,18 @@ class SizedRows(Rows):
 
     def __len__(self) -> int:
         return self._length
+
+    def identity(self) -> dict[str, Any]:
+        """
+        Return the file's size and digest.
+        """
+        return fingerprint(Path(self.path))
+
+    def difference(self, earlier: dict[str, Any]) -> str | None:
+        """
+        Say how the file differs from what it was.
+        """
+        return difference(Path(self.path), earlier)
 
 
 def open_rows(path: str, form: Format | None, check_columns: ColumnCheck) -> Rows:

@@ -48,8 +48,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     title: str
+    name: str
     rows: Rows
     build: Callable[[Any], Operation[None]]
+    journal: Path | None = None
+    dedupe: bool = False
     failures: Path | None = None
     concurrency: int | None = None
     rate: float | None = None
@@ -95,10 +98,16 @@ async def perform(job: Job, client: AdaptyClient | AdaptyMailClient) -> End:
     with contextlib.ExitStack() as stack:
         failures = None
         if job.failures is not None:
-            failures = stack.enter_context(FailuresFile(job.failures, source=job.rows.path))
+            # with a journal, what an earlier run left undone goes again, and is noted again
+            failures = stack.enter_context(
+                FailuresFile(job.failures, source=job.rows.path, replace=job.journal is not None)
+            )
         run = client.bulk(
             job.rows if isinstance(job.rows, SizedRows) else Feed(job.rows),
             build=_checked(job.build),
+            name=job.name,
+            journal=job.journal,
+            dedupe=job.dedupe,
             concurrency=job.concurrency,
             rate=job.rate,
             on_outcome=None if failures is None else failures.note,

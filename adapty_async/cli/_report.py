@@ -5,6 +5,7 @@ What a run leaves behind: a report for people or programs, and a file of what di
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import os
 import stat
 from collections.abc import Iterator
@@ -15,11 +16,18 @@ from typing import Any, Self
 import click
 import msgspec
 
-from adapty_async.bulk import BulkReport, Outcome, OutcomeStatus, StopReason
+from adapty_async.bulk import (
+    BulkReport,
+    Entry,
+    JournalSummary,
+    Outcome,
+    OutcomeStatus,
+    StopReason,
+)
 from adapty_async.cli._input import Row
 from adapty_async.errors import ConfigError, InvalidInputError
 
-__all__ = ("FailuresFile", "dry_run_text", "report_json", "report_text")
+__all__ = ("FailuresFile", "dry_run_text", "report_json", "report_text", "status_text")
 
 _SHOWN_FAILURES = 5
 _MEANING = {
@@ -28,7 +36,7 @@ _MEANING = {
     OutcomeStatus.FAILED: "not done, or not for certain; the reasons follow",
     OutcomeStatus.UNKNOWN: "sent, but the answer was lost; look before you send them again",
     OutcomeStatus.NOT_SENT: "their turn did not come",
-    OutcomeStatus.SKIPPED: "done by an earlier run",
+    OutcomeStatus.SKIPPED: "done by an earlier run, or the same as an earlier row",
 }
 _STOPPED = {
     StopReason.KEY_REJECTED: "The key was rejected.",
@@ -46,14 +54,15 @@ class FailuresFile:
     type, status, code, field and request id. It can be used as an input itself.
 
     Raises:
-        ConfigError: the file cannot be written, or is the input.
+        ConfigError: the file cannot be written, is the input, or has something in it that is not to
+            be replaced.
     """
 
-    def __init__(self, path: Path, *, source: str) -> None:
+    def __init__(self, path: Path, *, source: str, replace: bool = False) -> None:
         if _is_input(path, source):
             raise ConfigError("--failures must not be the input file")
         with _as_config_errors():
-            if path.is_file() and path.stat().st_size:
+            if path.is_file() and path.stat().st_size and not replace:
                 raise ConfigError(
                     "--failures must not be a file with something in it: it may be the only list "
                     "of what an earlier run left undone"
@@ -177,7 +186,10 @@ def dry_run_text(
     Write what a dry run found; `total` is the number of rows.
     """
     lines = [f"Dry run of {report.total:,} rows; nothing was sent.", ""]
-    lines += [f"  {report.done:>11,} can be sent", f"  {report.failed:>11,} cannot", ""]
+    lines += [f"  {report.done:>11,} can be sent", f"  {report.failed:>11,} cannot"]
+    if report.skipped:
+        lines.append(f"  {report.skipped:>11,} are the same as earlier rows")
+    lines.append("")
     lines += _failure_lines(report)
     lines += _stop_lines(report, total)
     if failures is not None and report.failed:
@@ -202,3 +214,49 @@ def _failure_lines(report: BulkReport[Row, Any]) -> list[str]:
     if more:
         lines.append(f"  and {more:,} more")
     return [*lines, ""] if lines else []
+
+
+_SAID = {
+    Entry.DONE: "",
+    Entry.ABSENT: "the server said that they do not exist",
+    Entry.DUPLICATE: "the same as an earlier row",
+    Entry.FAILED: "not done; they go again",
+    Entry.LOST: "perhaps done; they go again, which changes nothing more",
+    Entry.BEGUN: "begun, with no end noted: in flight now, or when the run was cut off",
+    Entry.UNKNOWN: "perhaps done, and not safe to send again",
+    Entry.NOT_SENT: "their turn did not come",
+}
+_SPANS = 10
+
+
+def status_text(summary: JournalSummary) -> str:
+    """
+    Write what a journal says of its run.
+    """
+    binding = summary.binding
+    lines = [f"{binding.operation}, at {binding.origin}", ""]
+    lines += [
+        f"  {entry.name.lower():<9}{summary.counts[entry]:>11,}   {said}".rstrip()
+        for entry, said in _SAID.items()
+        if summary.counts[entry] or entry is Entry.DONE
+    ]
+    lines += ["", f"first entry {_moment(summary.first)}, last {_moment(summary.last)}"]
+    lines += _pace_lines(summary.ended)
+    return "\n".join(lines)
+
+
+def _pace_lines(ended: dict[int, int]) -> list[str]:
+    if not ended:
+        return []
+    start, end = min(ended), max(ended) + 1
+    span = -(-(end - start) // _SPANS)
+    lines = []
+    for begin in range(start, end, span):
+        count = sum(ended.get(minute, 0) for minute in range(begin, begin + span))
+        pace = count / span / 60
+        lines.append(f"  {_moment(begin * 60)}  {count:>11,} ended, {pace:,.1f}/s")
+    return lines
+
+
+def _moment(time: float) -> str:
+    return dt.datetime.fromtimestamp(time, dt.UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -141,6 +141,7 @@ def job_of(rows: Rows, failures: Path | None = None) -> Job:
     """
     return Job(
         title="Deleting",
+        name="delete",
         rows=rows,
         build=lambda value: v1.delete_profile(customer_user_id=id_from(value, "id")),
         concurrency=2,

@@ -1,0 +1,60 @@
+"""
+What tells an input file from others, and whether it is still the one it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+__all__ = ("difference", "fingerprint")
+
+_PIECE = 1024 * 1024
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+def fingerprint(path: Path) -> dict[str, Any]:
+    """
+    Return a file's size and digest.
+    """
+    size = path.stat().st_size
+    return {"size": size, "sha256": _digest(path, size)}
+
+
+def difference(path: Path, earlier: dict[str, Any]) -> str | None:
+    """
+    Say how a file differs from what it was; None if it is the same, or has new lines at its end.
+    """
+    size, digest = earlier.get("size"), earlier.get("sha256")
+    if not isinstance(size, int):
+        return "the journal was kept for an input that is not a file"
+    now = path.stat().st_size
+    if now < size:
+        return f"the file had {size:,} bytes, and has {now:,} now"
+    if _digest(path, size) != digest:
+        return f"the file's first {size:,} bytes have changed"
+    if now > size and not _ends_a_line(path, size):
+        return "the file's last line has grown, and so changed"
+    return None
+
+
+def _digest(path: Path, size: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while size > 0 and (piece := file.read(min(size, _PIECE))):
+            digest.update(piece)
+            size -= len(piece)
+    return digest.hexdigest()
+
+
+def _ends_a_line(path: Path, size: int) -> bool:
+    """
+    Say whether what stands before a byte is whole lines; in a packed file that cannot be seen.
+    """
+    with path.open("rb") as file:
+        if file.read(2) == _GZIP_MAGIC:
+            return False
+        file.seek(max(0, size - 1))
+        around = file.read(2)
+    return size == 0 or b"\n" in around

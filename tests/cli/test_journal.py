@@ -1,0 +1,272 @@
+"""
+A command that keeps a journal: cut off, started again, and asked how far it is.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import signal
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from adapty_async.bulk import summarise
+from adapty_async.cli._fingerprint import difference, fingerprint
+from adapty_async.errors import JournalError
+from adapty_async.sandbox import Sandbox
+from tests.cli.conftest import Invoke, StartSandbox
+from tests.cli.processes import run, started, wait_until
+
+Put: TypeAlias = Callable[[str, str | bytes], Path]
+
+V1 = ("--api", "v1", "--by", "customer-user-id", "--yes", "--json")
+
+
+def ids(count: int) -> str:
+    """
+    Return so many ids, one a line.
+    """
+    return "".join(f"user-{number}\n" for number in range(count))
+
+
+def seed(sandbox: Sandbox, count: int) -> None:
+    """
+    Put the users with these ids into the sandbox.
+    """
+    sandbox.seed_profiles(ids(count).split())
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=str)
+def test_the_same_command_goes_on_where_it_ended(
+    start_sandbox: StartSandbox, put: Put, tmp_path: Path, number: int
+) -> None:
+    """
+    However a command was ended, the same command again does the rest and skips what is done.
+    """
+    with start_sandbox(latency=0.02) as sandbox:
+        seed(sandbox, 1000)
+        command = ("delete", put("ids.txt", ids(1000)), *V1, "--journal", tmp_path / "journal")
+        with started(*command) as process:
+            wait_until(lambda: len(sandbox.arrivals()) > 200)
+            process.send_signal(number)
+            process.wait()
+        ended = run(*command)
+        arrivals = sandbox.arrivals()
+
+        assert sandbox.customer_user_ids() == set()
+    report = json.loads(ended.stdout)
+    assert (ended.returncode, report["total"], report["ok"]) == (0, 1000, True)
+    assert report["done"] + report["skipped"] == 1000
+    assert 100 < report["skipped"] < 1000
+    assert 1000 <= len(arrivals) <= 1000 + 32
+    assert stat.S_IMODE((tmp_path / "journal").stat().st_mode) == 0o600
+
+
+def test_what_to_do_next_is_said(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """
+    A run that is not all done says how to go on, and then does only what is left.
+    """
+    path = put("ids.txt", "a\n b\nc\n")
+    command = ("delete", path, *V1[:-1], "--journal", path.with_name("journal"))
+    first, second = invoke(*command), invoke(*command)
+
+    assert "Run the same command again to go on; what is done will be skipped." in first.stdout
+    assert "line 2: customer_user_id: must not begin or end with a blank" in first.stdout
+    assert "skipped            2   done by an earlier run" in second.stdout
+    assert len(sandbox.arrivals()) == 2
+
+
+def test_a_file_may_grow_at_its_end(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """
+    New lines are sent, and the journal knows the longer file from then on.
+    """
+    path = put("ids.txt", "a\nb\n")
+    command = ("delete", path, *V1, "--journal", path.with_name("journal"))
+    invoke(*command)
+    for more in ("c\n", "d\ne\n", ""):
+        path.write_text(path.read_text() + more)
+        assert invoke(*command).exit_code == 0
+    identities = [arrival.identity for arrival in sandbox.arrivals()]
+
+    assert "  absent             5   " in invoke("status", path.with_name("journal")).stdout
+    assert identities == ["a", "b", "c", "d", "e"]
+    path.write_text("a\nb\nX\nd\ne\n")
+    refused = invoke(*command)
+    assert refused.exit_code == 2
+    assert refused.stderr.endswith("input: the file's first 10 bytes have changed\n")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        pytest.param(b"a\nb\n", b"a\nb\n", None, id="same"),
+        pytest.param(b"a\nb\n", b"a\nb\nc\n", None, id="longer"),
+        pytest.param(b"a\nb", b"a\nb\nc", None, id="longer after a line without an end"),
+        pytest.param(b"", b"a\n", None, id="from nothing"),
+        pytest.param(b"a\nb", b"a\nbc\n", "last line has grown", id="another last line"),
+        pytest.param(b"a\nb\n", b"a\n", "had 4 bytes, and has 2 now", id="shorter"),
+        pytest.param(b"a\nb\n", b"a\nc\n", "first 4 bytes have changed", id="other"),
+        pytest.param(
+            gzip.compress(b"a\n"),
+            gzip.compress(b"a\n") + gzip.compress(b"b\n"),
+            "last line has grown",
+            id="packed and longer",
+        ),
+    ],
+)
+def test_a_changed_file_is_told_from_a_longer_one(
+    put: Put, before: bytes, after: bytes, told: str | None
+) -> None:
+    """
+    Only whole lines at the end may be new.
+    """
+    earlier = fingerprint(put("file", before))
+    found = difference(put("file", after), earlier)
+
+    assert found is None if told is None else told in str(found)
+
+
+def test_a_journal_of_something_else_than_a_file_is_told(put: Put) -> None:
+    """
+    Without a size there is nothing to compare.
+    """
+    found = difference(put("file", "a\n"), {"job_id": "x"})
+    assert found == "the journal was kept for an input that is not a file"
+
+
+def test_another_command_is_refused(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """
+    A journal serves the command it was begun with, and nothing is sent for another.
+    """
+    path = put("ids.txt", "a\n")
+    journal = path.with_name("journal")
+    invoke("delete", path, *V1, "--journal", journal)
+    other = ("--api", "v1", "--by", "profile-id", "--yes")
+    refused = invoke("delete", path, *other, "--journal", journal)
+
+    assert refused.exit_code == 2
+    assert "operation: v1 delete by customer-user-id" in refused.stderr
+    assert len(sandbox.arrivals()) == 1
+
+
+def test_a_pipe_is_resumed_by_its_requests(start_sandbox: StartSandbox, tmp_path: Path) -> None:
+    """
+    Standard input may come in another order, with more in it.
+    """
+    command = ("delete", "-", "--format", "text", *V1, "--journal", tmp_path / "journal")
+    with start_sandbox() as sandbox:
+        assert run(*command, stdin=b"a\nb\n").returncode == 0
+        report = json.loads(run(*command, stdin=b"c\nb\na\n").stdout)
+
+        assert (report["skipped"], report["absent"]) == (2, 1)
+        assert sorted(str(each.identity) for each in sandbox.arrivals()) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("option", "sent"), [("--dedupe", 2), ("--no-dedupe", 3)], ids=["once", "each"]
+)
+def test_the_same_row_is_sent_once(
+    sandbox: Sandbox, invoke: Invoke, put: Put, option: str, sent: int
+) -> None:
+    """
+    A file's repeated rows are counted as skipped, unless told otherwise.
+    """
+    result = invoke("delete", put("ids.txt", "a\nb\na\n"), *V1, option)
+
+    assert json.loads(result.stdout)["skipped"] == 3 - sent
+    assert len(sandbox.arrivals()) == sent
+
+
+def test_a_dry_run_says_what_is_left_and_how_long_it_takes(
+    sandbox: Sandbox, invoke: Invoke, put: Put
+) -> None:
+    """
+    Rows that the journal has as done, and rows that come twice, need no request.
+    """
+    path = put("ids.txt", ids(10))
+    journal = path.with_name("journal")
+    dry = ("delete", path, *V1[:-1], "--journal", journal, "--dry-run", "--rate", "2")
+    before = invoke(*dry).stdout
+    invoke("delete", path, *V1, "--journal", journal)
+    path.write_text(ids(14) + ids(1))
+    kept = journal.read_bytes()
+    after = invoke(*dry).stdout
+
+    assert "10 can be sent" in before
+    assert "At 2 requests/s that takes 5 s." in before
+    assert "1 are the same as earlier rows" in after
+    assert "The journal has 10 of them as done already." in after
+    assert "At 2 requests/s that takes 2 s." in after
+    assert len(sandbox.arrivals()) == 10
+    assert journal.read_bytes() == kept
+
+
+def test_status_tells_how_far_a_run_is(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """
+    The journal alone tells the counts, when it was written and how fast it went.
+    """
+    seed(sandbox, 2)
+    path = put("ids.txt", "user-0\nuser-1\nnobody\nuser-0\n")
+    journal = path.with_name("journal")
+    invoke("delete", path, *V1, "--journal", journal)
+    result = invoke("status", journal)
+
+    assert result.exit_code == 0
+    assert result.stdout.startswith(
+        "v1 delete by customer-user-id, column customer_user_id, from text, at http://127.0.0.1:"
+    )
+    assert "  done               2\n" in result.stdout
+    assert "  absent             1   the server said that they do not exist\n" in result.stdout
+    assert "  duplicate          1   the same as an earlier row\n" in result.stdout
+    assert "first entry 20" in result.stdout
+    assert " ended, 0." in result.stdout
+    assert sandbox.api_key not in result.stdout
+
+
+def test_status_of_a_run_that_has_not_done_anything(
+    sandbox: Sandbox, invoke: Invoke, put: Put
+) -> None:
+    """
+    A journal that was only begun has counts of zero, and no pace.
+    """
+    path = put("ids.txt", "")
+    invoke("delete", path, *V1, "--journal", path.with_name("journal"))
+    result = invoke("status", path.with_name("journal"))
+
+    assert result.exit_code == 0
+    assert "  done               0\n" in result.stdout
+    assert " ended, " not in result.stdout
+    assert sandbox.arrivals() == []
+
+
+def test_a_journal_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    """
+    The reason is the system's.
+    """
+    with pytest.raises(JournalError, match="cannot be read: No such file or directory"):
+        summarise(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        pytest.param("a user's own file\n", "is not a journal", id="something else"),
+        pytest.param("", "holds nothing yet", id="empty"),
+        pytest.param("adapty-async journal 1\n", "holds nothing yet", id="cut off at once"),
+    ],
+)
+def test_status_of_what_is_no_journal_is_refused(
+    invoke: Invoke, put: Put, content: str, told: str
+) -> None:
+    """
+    What cannot be read is told, and stays as it is.
+    """
+    path = put("file", content)
+    result = invoke("status", path)
+
+    assert (result.exit_code, told in result.stderr) == (2, True)
+    assert path.read_text() == content

@@ -1,0 +1,211 @@
+"""
+A run that is killed again and again: no id is lost, few are sent twice, and nothing is claimed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+from adapty_async.bulk._entries import Entry, Positions
+from adapty_async.bulk._journal import binding_of, frames_of
+from adapty_async.sandbox import Arrival
+
+COUNT = 20_000
+KILLS = 30
+CONCURRENCY = 32
+ANSWERED = {200, 204, 404}
+
+CHILD = f"""
+import asyncio, json, sys
+from adapty_async import AdaptyClient
+
+async def main(url, key, journal):
+    ids = [f"user-{{number}}" for number in range({COUNT})]
+    async with AdaptyClient(key, base_url=url) as adapty:
+        report = await adapty.v1.profiles.bulk_delete(
+            ids, by="customer_user_id", journal=journal, job_id="all", concurrency={CONCURRENCY}
+        )
+    print(json.dumps(report.counts))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+class Server(NamedTuple):
+    """
+    A sandbox in a process of its own, spoken to over HTTP.
+    """
+
+    url: str
+    api_key: str
+
+    def seed(self, ids: list[str]) -> None:
+        """
+        Add profiles.
+        """
+        self._get("/_sandbox/seed", json.dumps(ids).encode())
+
+    def arrived(self) -> int:
+        """
+        Return how many requests have arrived.
+        """
+        return sum(msgspec.json.decode(self._get("/_sandbox/state"))["arrivals"].values())
+
+    def profiles(self) -> int:
+        """
+        Return how many profiles there are.
+        """
+        found: int = msgspec.json.decode(self._get("/_sandbox/state"))["v1_profiles"]
+        return found
+
+    def arrivals(self) -> list[Arrival]:
+        """
+        Return all requests, once everything that was under way has arrived.
+        """
+        while True:
+            before = self.arrived()
+            found = msgspec.json.Decoder(Arrival).decode_lines(self._get("/_sandbox/arrivals"))
+            if before == len(found) == self.arrived():
+                return found
+
+    def _get(self, path: str, body: bytes | None = None) -> bytes:
+        with urllib.request.urlopen(self.url + path, data=body) as answer:
+            content: bytes = answer.read()
+        return content
+
+
+@contextlib.contextmanager
+def running_sandbox() -> Iterator[Server]:
+    """
+    Run the sandbox's command.
+    """
+    command = [sys.executable, "-u", "-m", "adapty_async.cli", "sandbox", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            told: dict[str, str] = {}
+            while "ADAPTY_API_KEY" not in told:
+                line = process.stdout.readline()
+                assert line, "the sandbox did not start"
+                told |= {word.partition("=")[0]: word.partition("=")[2] for word in line.split()}
+            yield Server(told["ADAPTY_BASE_URL"], told["ADAPTY_API_KEY"])
+        finally:
+            process.terminate()
+
+
+class Rounds:
+    """
+    The same run, started again after every kill.
+    """
+
+    def __init__(self, server: Server, journal: Path) -> None:
+        self._server = server
+        self._journal = journal
+        self._command = [sys.executable, "-c", CHILD, server.url, server.api_key, str(journal)]
+        self._before: set[str | None] = set()
+        self._checked = 0
+        self.repeated: list[int] = []
+
+    def start(self) -> subprocess.Popen[str]:
+        """
+        Start the run.
+        """
+        return subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
+
+    def kill(self, after: int) -> bool:
+        """
+        Run until so many more requests have arrived, and kill; say whether it was running still.
+        """
+        threshold = self._server.arrived() + after
+        with self.start() as run:
+            while run.poll() is None and self._server.arrived() < threshold:
+                time.sleep(0.0005)
+            killed = run.poll() is None
+            run.kill()
+        return killed
+
+    def check(self) -> None:
+        """
+        Count what was sent again since the last check, and hold the journal against the server.
+        """
+        arrivals = self._server.arrivals()
+        new = [arrival.identity for arrival in arrivals[self._checked :]]
+        self._checked = len(arrivals)
+        self.repeated.append(len(new) - len(set(new) - self._before))
+        self._before.update(new)
+        confirmed = {
+            arrival.identity
+            for arrival in arrivals
+            if arrival.applied or arrival.status in ANSWERED
+        }
+        assert claimed(self._journal) <= confirmed
+
+
+def claimed(journal: Path) -> set[str | None]:
+    """
+    Return the ids that a journal says are done or absent.
+    """
+    index = Positions()
+    with journal.open("rb") as file:
+        for frame in frames_of(file, journal):
+            if binding_of(frame, journal) is None:
+                index.load(frame.content[1:])
+    return {
+        f"user-{position}"
+        for position in range(COUNT)
+        if index.get(position) in {Entry.DONE, Entry.ABSENT}
+    }
+
+
+def shares(random: Random) -> list[int]:
+    """
+    Divide most of the run at random: how many requests each round sends before it is killed.
+    """
+    marks = sorted(random.sample(range(1, COUNT - 500), KILLS))
+    return [mark - before for before, mark in zip([0, *marks], marks, strict=False)]
+
+
+@pytest.mark.timeout(180)
+def test_a_run_that_is_killed_thirty_times_loses_and_claims_nothing(tmp_path: Path) -> None:
+    """
+    Killed with SIGKILL at 30 instants and resumed, the run has sent every id, few of them twice.
+    """
+    ids = [f"user-{number}" for number in range(COUNT)]
+    journal = tmp_path / "journal"
+    with running_sandbox() as server:
+        server.seed(ids)
+        rounds = Rounds(server, journal)
+        killed = 0
+        for share in shares(Random(20_000)):
+            killed += rounds.kill(share)
+            rounds.check()
+        with rounds.start() as run:
+            output, _ = run.communicate()
+        rounds.check()
+        seen = {arrival.identity for arrival in server.arrivals()}
+        left = server.profiles()
+
+    counts: dict[str, Any] = json.loads(output)
+    assert run.returncode == os.EX_OK
+    assert killed >= KILLS - 2  # a round may outrun its killer near the end
+    assert seen == set(ids)
+    assert left == 0
+    assert sum(counts.values()) == COUNT
+    assert counts["done"] + counts["absent"] + counts["skipped"] == COUNT
+    assert counts["absent"] == 0  # what a killed run erased is done, not absent
+    assert max(rounds.repeated) <= CONCURRENCY
+    assert sum(rounds.repeated) <= KILLS * CONCURRENCY
+    assert claimed(journal) == set(ids)

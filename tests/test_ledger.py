@@ -1,0 +1,1052 @@
+"""
+Bulk runs with a journal: what is on disk when, what a next run does, and what is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+
+from adapty_async import (
+    AdaptyClient,
+    AdaptyMailClient,
+    BulkReport,
+    BulkRun,
+    ConfigError,
+    ConnectionLostError,
+    JournalError,
+    MailProfile,
+    Operation,
+    Outcome,
+    OutcomeStatus,
+    RetryPolicy,
+)
+from adapty_async._operation import Request, Response
+from adapty_async.bulk import InputIdentity, _journal
+from adapty_async.bulk._entries import Entry
+from adapty_async.bulk._journal import binding_of, frames_of
+from adapty_async.mail import TransactionEvent
+from adapty_async.v1 import create_profile, delete_profile
+
+from .raw_server import own_tasks
+from .test_bulk import Api, Reading, assert_adds_up, ids, until_cancelled
+
+KEY = "secret_live_TEST.key"
+DELETED = Response(204, {}, b"")
+MISSING = Response(404, {}, b'{"errors":[],"error_code":"profile_does_not_exist"}')
+REFUSED = Response(400, {}, b'{"errors":[],"error_code":"bad_request"}')
+BROKEN = Response(500, {}, b"")
+CREATED = Response(201, {}, b'{"data":{}}')
+ONCE = RetryPolicy(attempts=1)
+HEADER = "adapty-customer-user-id"
+
+
+@pytest.fixture(autouse=True)
+async def nothing_is_left(anyio_backend: str) -> AsyncIterator[None]:
+    """
+    Check that a test ends with the tasks it began with, and with no thread of a journal.
+    """
+    before = own_tasks()
+    yield
+    assert own_tasks() == before
+    assert not [each for each in threading.enumerate() if each.name == "adapty-journal"]
+
+
+@pytest.fixture
+def ids_file(tmp_path: Path) -> Path:
+    """
+    Return a file of ids.
+    """
+    path = tmp_path / "ids.txt"
+    path.write_bytes(b"u0\nu1\n")
+    return path
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    """
+    Return where a journal may be.
+    """
+    return tmp_path / "journal"
+
+
+def _is_there(path: Path) -> bool:
+    return path.exists()
+
+
+def _mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def _bytes_of(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def entries(path: Path) -> dict[int, list[Entry]]:
+    """
+    Return what a journal of positions has of each, in the order it was written.
+    """
+    found: dict[int, list[Entry]] = {}
+    with path.open("rb") as file:
+        for frame in frames_of(file, path):
+            if binding_of(frame, path) is None:
+                content = memoryview(frame.content)[1:]
+                for offset in range(0, len(content), 8):
+                    value = int.from_bytes(content[offset : offset + 8], "little")
+                    found.setdefault(value >> 4, []).append(Entry(value & 15))
+    return found
+
+
+def erase(
+    transport: Callable[[Request], Any], items: Any, journal: Path | None, **options: Any
+) -> BulkRun[str, None]:
+    """
+    Make a run of deletes that repeats nothing.
+    """
+    adapty = AdaptyClient(options.pop("key", KEY), transport=transport, retry=ONCE)
+    return adapty.v1.profiles.bulk_delete(
+        items, by="customer_user_id", journal=journal, **{"job_id": "job", **options}
+    )
+
+
+def create(
+    transport: Callable[[Request], Any], items: Any, journal: Path, **options: Any
+) -> BulkRun[str, Any]:
+    """
+    Make a run of creates, which must not be repeated blindly.
+    """
+    adapty = AdaptyClient(KEY, transport=transport, retry=ONCE)
+    return adapty.bulk(
+        items,
+        build=lambda item: create_profile(customer_user_id=item),
+        journal=journal,
+        **{"job_id": "job", **options},
+    )
+
+
+async def crash(start: Callable[..., BulkRun[Any, Any]], items: list[str], journal: Path) -> None:
+    """
+    Leave a journal as a run leaves it that is killed when its first requests are under way.
+    """
+    aside = journal.with_suffix(".crashed")
+
+    async def transport(_request: Request) -> Response:
+        if not _is_there(aside):
+            await asyncio.sleep(0)
+            shutil.copy(journal, aside)
+        return DELETED
+
+    await start(transport, items, journal, concurrency=len(items))
+    aside.replace(journal)
+
+
+def statuses(run: BulkReport[Any, Any]) -> dict[str, int]:
+    """
+    Return the counts that are not 0.
+    """
+    return {status.value: count for status, count in run.counts.items() if count}
+
+
+# On disk before
+
+
+@pytest.mark.parametrize("concurrency", [1, 8], ids=["one", "eight"])
+@pytest.mark.parametrize("ordered", [False, True], ids=["as-they-end", "ordered"])
+async def test_everything_is_on_disk_before_anyone_is_told(
+    concurrency: int,
+    ordered: bool,  # noqa: FBT001  a case
+    journal: Path,
+) -> None:
+    """
+    The intent is there when a request is sent, and the outcome when it is handed over.
+    """
+    answers = {"u1": MISSING, "u2": REFUSED, "u3": BROKEN}
+    told = {204: Entry.DONE, 404: Entry.ABSENT, 400: Entry.FAILED, 500: Entry.LOST}
+
+    async def transport(request: Request) -> Response:
+        identity = request.headers[HEADER]
+        assert entries(journal)[int(identity[1:])] == [Entry.BEGUN]
+        return answers.get(identity, DELETED)
+
+    def check(outcome: Outcome[str, None]) -> None:
+        entry = told[answers.get(outcome.item, DELETED).status]
+        assert entries(journal)[outcome.index] == [Entry.BEGUN, entry]
+
+    report = await erase(
+        transport, ids(20), journal, concurrency=concurrency, ordered=ordered, on_outcome=check
+    )
+
+    assert statuses(report) == {"done": 17, "absent": 1, "failed": 2}
+    assert _mode_of(journal) == 0o600
+
+
+@pytest.mark.parametrize("ordered", [False, True], ids=["as-they-end", "ordered"])
+async def test_a_streamed_outcome_is_on_disk(ordered: bool, journal: Path) -> None:  # noqa: FBT001
+    """
+    Whoever streams a run sees only what is written; what is not streamed to the end resumes.
+    """
+    seen: list[int] = []
+    async with erase(Api(), ids(40), journal, ordered=ordered, concurrency=4) as run:
+        async for outcome in run:
+            assert entries(journal)[outcome.index][-1] is Entry.DONE
+            seen.append(outcome.index)
+            if len(seen) == 20:
+                break
+    assert not ordered or seen == list(range(20))
+    api = Api()
+    async with erase(api, ids(40), journal, ordered=ordered, concurrency=4) as again:
+        outcomes = [outcome async for outcome in again]
+
+    assert not ordered or [outcome.index for outcome in outcomes] == list(range(40))
+    assert again.report.skipped == run.report.done >= 20
+    assert again.report.done == len(api.sent) == 40 - again.report.skipped
+
+
+# The next run
+
+
+@pytest.mark.parametrize("job_id", ["job", None], ids=["position", "digest"])
+async def test_what_is_done_is_skipped_and_the_rest_goes_again(
+    job_id: str | None, journal: Path
+) -> None:
+    """
+    Done and absent are never sent again; failed and not sent are.
+    """
+    answers = {"u1": MISSING, "u2": REFUSED, "u3": BROKEN}
+    first = await erase(Api(answers), ids(10), journal, job_id=job_id)
+    api = Api()
+    second = await erase(api, ids(10), journal, job_id=job_id)
+    third = await erase(api, ids(10), journal, job_id=job_id)
+
+    assert statuses(first) == {"done": 7, "absent": 1, "failed": 2}
+    assert statuses(second) == {"skipped": 8, "done": 2}
+    assert statuses(third) == {"skipped": 10}
+    assert sorted(api.sent) == ["u2", "u3"]
+    assert third.ok
+
+
+async def test_the_rest_of_a_stopped_run_is_what_the_journal_says(journal: Path) -> None:
+    """
+    Items that an earlier run has done are skipped, not "not sent", when a run stops before them.
+    """
+    await erase(Api({"u0": REFUSED}), ids(20), journal, concurrency=1)
+    second = await erase(Api({"u0": REFUSED}), ids(25), journal, concurrency=1, fail_fast=True)
+
+    assert statuses(second) == {"failed": 1, "skipped": 19, "not_sent": 5}
+
+
+async def test_equal_requests_are_one_item_where_requests_tell_items_apart(journal: Path) -> None:
+    """
+    Without a job id the same request is sent once, and what is done is never sent again.
+    """
+    api = Api()
+    first = await erase(api, ["a", "b", "a"], journal, job_id=None)
+    second = await erase(api, ["a", "a", "b"], journal, job_id=None)
+
+    assert statuses(first) == {"done": 2, "skipped": 1}
+    assert statuses(second) == {"skipped": 3}
+    assert sorted(api.sent) == ["a", "b"]
+
+
+async def test_what_was_not_sent_goes_in_the_next_run(journal: Path) -> None:
+    """
+    A run that stopped at its first failure is finished by the next.
+    """
+    first = await erase(Api({"u4": REFUSED}), ids(30), journal, fail_fast=True, concurrency=3)
+    second = await erase(Api(), ids(30), journal)
+
+    assert_adds_up(first, 30)
+    assert statuses(second) == {"skipped": first.done, "done": 30 - first.done}
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [(MISSING, "done"), (DELETED, "done"), (REFUSED, "failed")],
+    ids=["404", "204", "400"],
+)
+async def test_a_delete_that_was_under_way_in_a_crash_goes_again(
+    answer: Response, status: str, journal: Path
+) -> None:
+    """
+    Told 404 then, it is done: the request before is what did it.
+    """
+    await crash(erase, ["u0", "u1"], journal)
+    assert entries(journal) == {0: [Entry.BEGUN], 1: [Entry.BEGUN]}
+    api = Api({"*": answer})
+    report = await erase(api, ["u0", "u1", "u2"], journal)
+
+    assert sorted(api.sent) == ["u0", "u1", "u2"]
+    first_time = {"done": "absent"}.get(status, status) if answer is MISSING else status
+    assert Counter(statuses(report)) == Counter({status: 2}) + Counter({first_time: 1})
+
+
+async def test_an_answer_that_was_lost_makes_the_next_404_a_success(journal: Path) -> None:
+    """
+    Also when it was lost without a crash; a refusal in between does not change that.
+    """
+    lost = await erase(Api({"u0": BROKEN}), ["u0"], journal)
+    refused = await erase(Api({"u0": REFUSED}), ["u0"], journal)
+    assert [lost.failed, refused.failed] == [1, 1]
+    assert entries(journal)[0] == [Entry.BEGUN, Entry.LOST] * 2
+    report = await erase(Api({"u0": MISSING}), ["u0"], journal)
+
+    assert statuses(report) == {"done": 1}
+
+
+@pytest.mark.parametrize("job_id", ["job", None], ids=["position", "digest"])
+async def test_a_create_that_was_under_way_in_a_crash_is_never_sent_again(
+    job_id: str | None, journal: Path
+) -> None:
+    """
+    It is unknown, with the reason, in every run from then on; what had not begun is sent.
+    """
+
+    def start(*arguments: Any, **options: Any) -> BulkRun[str, Any]:
+        return create(*arguments, **options, job_id=job_id)
+
+    await crash(start, ["u0", "u1"], journal)
+    api = Api({"*": CREATED})
+    for count in (1, 0, 0):
+        before = len(api.sent)
+        report = await start(api, ["u0", "u1", "u2"], journal)
+        assert len(api.sent) - before == count
+        assert report.unknown == 2
+        for failure in report.failures:
+            assert isinstance(failure.error, ConnectionLostError)
+            assert "an earlier run sent it and did not learn the answer" in str(failure.error)
+
+    assert api.sent == ["u2"]
+
+
+async def test_a_create_whose_answer_was_lost_is_never_sent_again(journal: Path) -> None:
+    """
+    Unknown stays unknown, and one that was refused goes again.
+    """
+    first = await create(Api({"u0": BROKEN, "u1": REFUSED, "*": CREATED}), ids(3), journal)
+    api = Api({"*": CREATED})
+    second = await create(api, ids(3), journal)
+
+    assert statuses(first) == {"done": 1, "failed": 1, "unknown": 1}
+    assert statuses(second) == {"done": 1, "skipped": 1, "unknown": 1}
+    assert api.sent == ["u1"]
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """
+    Give a disk that syncs nothing while the gate is closed; it is open at first.
+    """
+    event = threading.Event()
+    event.set()
+
+    def slow(handle: int) -> None:
+        event.wait()
+        os.fsync(handle)
+
+    monkeypatch.setattr(_journal, "_sync", slow)
+    yield event
+    event.set()
+
+
+@pytest.mark.parametrize(
+    ("begun", "status"), [(True, "unknown"), (False, "done")], ids=["begun", "new"]
+)
+async def test_a_create_that_is_cut_off_while_it_is_noted_was_not_sent(
+    begun: bool,  # noqa: FBT001  a case
+    status: str,
+    journal: Path,
+    gate: threading.Event,
+) -> None:
+    """
+    What an earlier run had begun stays unknown, and what no run has sent is sent by the next.
+    """
+    if begun:
+        await crash(create, ["u0"], journal)
+    api = Api({"*": CREATED})
+
+    closed = asyncio.Event()
+
+    def items() -> Iterator[str]:
+        gate.clear()
+        closed.set()
+        asyncio.get_running_loop().call_later(0.1, gate.set)
+        yield "u0"
+
+    async def run() -> None:
+        await create(api, items(), journal, drain=0.01)
+
+    task = asyncio.create_task(run())
+    await closed.wait()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    await until_cancelled(task)
+    report = await create(api, ["u0"], journal)
+
+    assert api.sent == ([] if begun else ["u0"])
+    assert statuses(report) == {status: 1}
+
+
+# What is refused
+
+Start = Callable[[Path], BulkRun[Any, Any]]
+
+
+def _mail(journal: Path, **options: Any) -> BulkRun[Any, Any]:
+    mail = AdaptyMailClient(KEY, transport=Api(), retry=ONCE)
+    return mail.profiles.bulk_delete([], by="email", journal=journal, job_id="job", **options)
+
+
+def _elsewhere(journal: Path) -> BulkRun[Any, Any]:
+    adapty = AdaptyClient(KEY, base_url="https://other.example", transport=Api())
+    return adapty.v1.profiles.bulk_delete([], by="customer_user_id", journal=journal, job_id="job")
+
+
+def _other_ids(journal: Path) -> BulkRun[Any, Any]:
+    adapty = AdaptyClient(KEY, transport=Api())
+    return adapty.v1.profiles.bulk_delete([], by="profile_id", journal=journal, job_id="job")
+
+
+MISMATCHES: dict[str, tuple[Start, tuple[str, ...]]] = {
+    "operation": (
+        lambda journal: create(Api(), [], journal, name="other"),
+        ("operation: v1.profiles.delete by customer_user_id there, other here",),
+    ),
+    "kind-of-id": (_other_ids, ("operation: ", "by customer_user_id there", "by profile_id here")),
+    "origin": (
+        _elsewhere,
+        ("origin: https://api.adapty.io there, https://other.example here",),
+    ),
+    "key": (
+        lambda journal: erase(Api(), [], journal, key="secret_live_OTHER.key"),
+        ("account: another key",),
+    ),
+    "job": (
+        lambda journal: erase(Api(), [], journal, job_id="other"),
+        ("input: job_id 'job' there, 'other' here",),
+    ),
+    "order": (
+        lambda journal: erase(Api(), [], journal, job_id=None),
+        ("keys: position there, digest here",),
+    ),
+    "everything": (_mail, ("operation: ", "origin: ", "account: ")),
+}
+
+
+@pytest.mark.parametrize(("start", "told"), MISMATCHES.values(), ids=MISMATCHES)
+async def test_the_journal_of_another_run_is_refused(
+    start: Start, told: tuple[str, ...], journal: Path
+) -> None:
+    """
+    What differs is said, the key is not, nothing is sent, and the journal stays as it was.
+    """
+    await erase(Api(), ids(3), journal)
+    before = _bytes_of(journal)
+    with pytest.raises(JournalError, match="belongs to another run") as caught:
+        await start(journal)
+
+    message = str(caught.value)
+    assert all(part in message for part in told)
+    assert "TEST" not in message
+    assert "OTHER.key" not in message
+    assert _bytes_of(journal) == before
+
+
+async def test_a_journal_of_digests_is_refused_by_a_run_of_positions(journal: Path) -> None:
+    """
+    And the other way round.
+    """
+    await erase(Api(), ids(3), journal, job_id=None)
+    with pytest.raises(JournalError, match="keys: digest there, position here"):
+        await erase(Api(), ids(3), journal)
+
+
+@pytest.mark.parametrize("dedupe", [False, True], ids=["plain", "dedupe"])
+async def test_a_journal_that_is_in_use_is_refused(
+    dedupe: bool,  # noqa: FBT001  a case
+    journal: Path,
+) -> None:
+    """
+    The second run ends at once and sends nothing; the first goes on.
+    """
+    first, second = Api(hold=["u0"]), Api()
+    async with erase(first, ids(1), journal) as run:
+        await first.until_sent(1)
+        other = erase(second, ids(1), journal, dedupe=dedupe)
+        with pytest.raises(JournalError, match="in use"):
+            await other
+        first.release()
+        outcomes = [outcome.status async for outcome in run]
+
+    assert outcomes == [OutcomeStatus.DONE]
+    assert second.sent == []
+    assert_adds_up(other.report, 0)
+
+
+async def test_a_list_of_ids_given_as_the_journal_stays_untouched(ids_file: Path) -> None:
+    """
+    The run is refused before anything is sent.
+    """
+    api = Api()
+    with pytest.raises(JournalError, match="is not a journal"):
+        await erase(api, ids(2), ids_file)
+
+    assert _bytes_of(ids_file) == b"u0\nu1\n"
+    assert api.sent == []
+
+
+BAD_OPTIONS = {
+    "empty-job": ({"job_id": ""}, "job_id must not be empty"),
+    "unknown": ({"journals": "x"}, "unknown option: journals"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), BAD_OPTIONS.values(), ids=BAD_OPTIONS)
+def test_bad_options_are_told_at_once(options: dict[str, Any], message: str, journal: Path) -> None:
+    """
+    Before a run is made, and before a file is.
+    """
+    with pytest.raises(ConfigError, match=message):
+        erase(Api(), [], journal, **options)
+
+    assert not journal.exists()
+
+
+# What an input is
+
+
+async def test_a_run_by_digest_resumes_in_any_order_with_additions(journal: Path) -> None:
+    """
+    Without a job id items are known by their requests, wherever they stand.
+    """
+    await erase(Api({"u5": REFUSED}), ids(10), journal, job_id=None)
+    api = Api()
+    report = await erase(api, [*reversed(ids(12))], journal, job_id=None)
+
+    assert statuses(report) == {"skipped": 9, "done": 3}
+    assert sorted(api.sent) == ["u10", "u11", "u5"]
+
+
+@pytest.mark.parametrize("job_id", ["job", None], ids=["position", "digest"])
+async def test_nothing_personal_is_in_the_journal(job_id: str | None, journal: Path) -> None:
+    """
+    No id, no e-mail, no name, no key and nothing that the server said.
+    """
+    said = b'{"errors":[{"source":"email","errors":["jane@example.com"]}],"error_code":"whatever"}'
+
+    async def transport(request: Request) -> Response:
+        return Response(400, {}, said)
+
+    mail = AdaptyMailClient(KEY, transport=transport, retry=ONCE)
+    await mail.profiles.bulk_save([a_profile("profile-77")], journal=journal, job_id=job_id)
+    content = _bytes_of(journal).lower()
+
+    personal = (b"profile-77", b"jane", b"doe", b"secret_live", b"test.key", b"whatever", b"bearer")
+    assert not [part for part in personal if part in content]
+
+
+class Lines:
+    """
+    An input that knows its length and first items, as a file knows its size and digest.
+    """
+
+    def __init__(self, items: list[str]) -> None:
+        self._items = items
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def identity(self) -> dict[str, Any]:
+        """
+        Return what a journal keeps of it.
+        """
+        return {"count": len(self._items), "last": len(self._items[-1])}
+
+    def difference(self, earlier: dict[str, Any]) -> str | None:
+        """
+        Accept what only grew.
+        """
+        if len(self._items) < earlier["count"]:
+            return f"{earlier['count']} lines there, {len(self._items)} here"
+        same = len(self._items[earlier["count"] - 1]) == earlier["last"]
+        return None if same else "it was changed before its end"
+
+
+async def test_an_input_that_grew_resumes_and_another_is_refused(journal: Path) -> None:
+    """
+    What it grew to counts from then on.
+    """
+    assert isinstance(Lines(["u0"]), InputIdentity)
+    first = await erase(Api(), Lines(ids(5)), journal, job_id=None)
+    api = Api()
+    second = await erase(api, Lines(ids(8)), journal, job_id=None)
+
+    assert [statuses(first), statuses(second)] == [{"done": 5}, {"skipped": 5, "done": 3}]
+    assert sorted(api.sent) == ["u5", "u6", "u7"]
+    with pytest.raises(JournalError, match="input: 8 lines there, 5 here"):
+        await erase(Api(), Lines(ids(5)), journal, job_id=None)
+    with pytest.raises(JournalError, match="input: it was changed before its end"):
+        await erase(Api(), Lines(["changed"] * 8), journal, job_id=None)
+
+
+# Duplicates
+
+
+def a_profile(identity: str, number: int = 0) -> MailProfile:
+    """
+    Return a profile of the Mail API.
+    """
+    return MailProfile(
+        external_profile_id=identity,
+        external_created_at="2026-01-01T00:00:00Z",
+        email="jane@example.com",
+        first_name=f"Jane {number}",
+        last_name="Doe",
+    )
+
+
+def an_event(identity: str, number: int = 0) -> TransactionEvent:
+    """
+    Return an event of the Mail API.
+    """
+    return TransactionEvent(
+        event_type="subscription_started",
+        event_id=identity,
+        event_datetime="2026-01-01T00:00:00Z",
+        external_profile_id="profile-1",
+        store="app_store",
+        store_product_id=f"product-{number}",
+        store_transaction_id="1",
+        store_original_transaction_id="1",
+        purchased_at="2026-01-01T00:00:00Z",
+        originally_purchased_at="2026-01-01T00:00:00Z",
+    )
+
+
+class Watch:
+    """
+    A transport that fails the test when two requests about one subject are under way.
+    """
+
+    def __init__(self, subject: Callable[[Request], Hashable]) -> None:
+        self._subject = subject
+        self._random = Random(1)
+        self._busy: set[Hashable] = set()
+        self.most = 0
+        self.bodies: dict[Hashable, list[bytes]] = {}
+
+    async def __call__(self, request: Request) -> Response:
+        """
+        Answer after some turns of the loop.
+        """
+        subject = self._subject(request)
+        assert subject not in self._busy
+        self._busy.add(subject)
+        self.most = max(self.most, len(self._busy))
+        self.bodies.setdefault(subject, []).append(request.body or b"")
+        for _ in range(self._random.randrange(8)):
+            await asyncio.sleep(0)
+        self._busy.remove(subject)
+        return DELETED
+
+
+def _field(name: str) -> Callable[[Request], Hashable]:
+    def subject(request: Request) -> Hashable:
+        found: Mapping[str, Hashable] = msgspec.json.decode(request.body or b"")
+        return found[name]
+
+    return subject
+
+
+def _deletes(watch: Watch, names: list[str], **options: Any) -> BulkRun[Any, Any]:
+    return erase(watch, names, **options)
+
+
+def _saves(watch: Watch, names: list[str], **options: Any) -> BulkRun[Any, Any]:
+    mail = AdaptyMailClient(KEY, transport=watch, retry=ONCE)
+    items = [a_profile(name, number) for number, name in enumerate(names)]
+    return mail.profiles.bulk_save(items, **options)
+
+
+def _mail_deletes(watch: Watch, names: list[str], **options: Any) -> BulkRun[Any, Any]:
+    mail = AdaptyMailClient(KEY, transport=watch, retry=ONCE)
+    items = [f"{name}@example.com" for name in names]
+    return mail.profiles.bulk_delete(items, by="email", **options)
+
+
+def _events(watch: Watch, names: list[str], **options: Any) -> BulkRun[Any, Any]:
+    mail = AdaptyMailClient(KEY, transport=watch, retry=ONCE)
+    return mail.events.bulk_save(
+        [an_event(name, number) for number, name in enumerate(names)], **options
+    )
+
+
+KINDS: dict[str, tuple[Callable[..., BulkRun[Any, Any]], Callable[[Request], Hashable]]] = {
+    "v1-delete": (_deletes, lambda request: request.headers[HEADER]),
+    "mail-save": (_saves, _field("external_profile_id")),
+    "mail-delete-by-email": (_mail_deletes, _field("email")),
+    "mail-event": (_events, _field("event_id")),
+}
+
+
+@pytest.mark.parametrize("keep", [False, True], ids=["alone", "journal"])
+@pytest.mark.parametrize(("start", "subject"), KINDS.values(), ids=KINDS)
+async def test_two_requests_about_one_thing_are_never_under_way_together(
+    start: Callable[..., BulkRun[Any, Any]],
+    subject: Callable[[Request], Hashable],
+    keep: bool,  # noqa: FBT001  a case
+    journal: Path,
+) -> None:
+    """
+    The same subject's requests go one after another, in the order of the input.
+    """
+    names = Random(5).choices("abcdef", k=120)
+    watch = Watch(subject)
+    options = {"journal": journal, "job_id": "job"} if keep else {"journal": None}
+    report = await start(watch, names, concurrency=16, **options)
+
+    assert statuses(report) == {"done": 120}
+    assert watch.most > 1
+    for bodies in watch.bodies.values():
+        if start is _saves:
+            order = [int(msgspec.json.decode(body)["first_name"][5:]) for body in bodies]
+            assert order == sorted(order)
+        if start is _events:
+            order = [int(msgspec.json.decode(body)["store_product_id"][8:]) for body in bodies]
+            assert order == sorted(order)
+
+
+@pytest.mark.parametrize("job_id", ["job", None], ids=["position", "digest"])
+async def test_dedupe_sends_each_request_once(job_id: str | None, journal: Path) -> None:
+    """
+    What stands further on is skipped, in this run and in the next, also past where this one ended.
+    """
+    names = [f"u{number % 7}" for number in range(30)]
+    api = Api({"u3": REFUSED})
+    first = await erase(api, names, journal, dedupe=True, job_id=job_id, concurrency=4)
+    assert statuses(first) == {"done": 6, "failed": 1, "skipped": 23}
+    assert sorted(api.sent) == [f"u{number}" for number in range(7)]
+    api = Api()
+    second = await erase(api, [*names, "u0", "u9"], journal, dedupe=True, job_id=job_id)
+
+    assert statuses(second) == {"done": 2, "skipped": 30}
+    assert sorted(api.sent) == ["u3", "u9"]
+
+
+async def test_a_duplicate_is_noted_as_such(journal: Path) -> None:
+    """
+    A run that does not look for duplicates any more skips those that an earlier one found.
+    """
+    await erase(Api(), ["u0", "u0", "u0"], journal, dedupe=True)
+    assert entries(journal)[1] == entries(journal)[2] == [Entry.DUPLICATE]
+    api = Api()
+    report = await erase(api, ["u0"] * 4, journal)
+
+    assert statuses(report) == {"skipped": 3, "done": 1}
+
+
+async def test_dedupe_works_without_a_journal() -> None:
+    """
+    Different requests about one subject are not duplicates.
+    """
+    api = Api()
+    assert statuses(await erase(api, ["a", "b", "a"], None, dedupe=True)) == {
+        "done": 2,
+        "skipped": 1,
+    }
+    watch = Watch(_field("external_profile_id"))
+    assert statuses(await _saves(watch, ["a", "a"], dedupe=True)) == {"done": 2}
+
+
+async def test_duplicates_are_sent_as_often_as_they_come_unless_told(journal: Path) -> None:
+    """
+    By default nothing is merged.
+    """
+    api = Api()
+    report = await erase(api, ["a", "b", "a"], journal)
+
+    assert statuses(report) == {"done": 3}
+    assert Counter(api.sent) == {"a": 2, "b": 1}
+
+
+# Ending well
+
+
+@pytest.mark.parametrize("job_id", ["job", None], ids=["position", "digest"])
+@pytest.mark.parametrize("seed", range(20))
+async def test_a_cancelled_run_can_be_resumed(seed: int, job_id: str | None, journal: Path) -> None:
+    """
+    Cancelled at any moment, it has closed its journal, and the next run sends only the rest.
+    """
+    random = Random(seed)
+    outcomes: dict[int, OutcomeStatus] = {}
+    api = Api()
+    run = erase(
+        api,
+        (name for name in ids(150)),
+        journal,
+        job_id=job_id,
+        concurrency=8,
+        drain=random.choice([1e-6, 0.001, 1.0]),
+        on_outcome=lambda outcome: outcomes.update({outcome.index: outcome.status}),
+    )
+
+    async def complete() -> None:
+        await run
+
+    task = asyncio.create_task(complete())
+    await api.until_sent(random.randrange(1, 120))
+    for _ in range(random.randrange(6)):
+        await asyncio.sleep(0)
+    await until_cancelled(task)
+    assert_adds_up(run.report, len(outcomes))
+    again = Api()
+    report = await erase(again, ids(150), journal, job_id=job_id, concurrency=8)
+
+    done = {f"u{index}" for index, status in outcomes.items() if status is OutcomeStatus.DONE}
+    assert set(again.sent) == set(ids(150)) - done
+    assert statuses(report) == {
+        name: count for name, count in (("skipped", len(done)), ("done", 150 - len(done))) if count
+    }
+
+
+class Slow:
+    """
+    An input whose identity takes as long as it is told, and may fail.
+    """
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self._error = error
+        self.asked = threading.Event()
+        self.go_on = threading.Event()
+        self.answered = threading.Event()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["u0"])
+
+    def identity(self) -> dict[str, Any]:
+        """
+        Wait, as reading a large file does.
+        """
+        self.asked.set()
+        self.go_on.wait()
+        self.answered.set()
+        if self._error is not None:
+            raise self._error
+        return {}
+
+    def difference(self, _earlier: dict[str, Any]) -> str | None:
+        """
+        Find nothing.
+        """
+        return None
+
+
+@pytest.mark.parametrize("error", [None, JournalError("no")], ids=["opens", "fails"])
+async def test_cancelling_while_the_journal_opens_gives_it_back(
+    error: Exception | None, journal: Path
+) -> None:
+    """
+    The file is free as soon as opening it has ended, though nobody waited for that.
+    """
+    slow, api = Slow(error), Api()
+    run = erase(api, slow, journal, job_id=None, drain=0.01, dedupe=True)
+
+    async def complete() -> None:
+        await run
+
+    task = asyncio.create_task(complete())
+    await asyncio.to_thread(slow.asked.wait)
+    await until_cancelled(task)
+    slow.go_on.set()
+    await asyncio.to_thread(slow.answered.wait)
+    assert_adds_up(run.report, 0)
+    again = Slow()
+    again.go_on.set()
+    report: BulkReport[str, None] | None = None
+    while report is None:
+        with contextlib.suppress(JournalError):
+            report = await erase(api, again, journal, job_id=None)
+
+    assert statuses(report) == {"done": 1}
+
+
+async def test_a_disk_that_is_slow_to_close_is_waited_for(
+    journal: Path, gate: threading.Event
+) -> None:
+    """
+    What is cut off after its drain time is written before the run is over.
+    """
+    api = Api(hold=["u0"])
+
+    async def run() -> None:
+        await erase(api, ids(1), journal, drain=0.01)
+
+    task = asyncio.create_task(run())
+    await api.until_sent(1)
+    gate.clear()
+    asyncio.get_running_loop().call_later(0.1, gate.set)
+    await until_cancelled(task)
+
+    assert entries(journal) == {0: [Entry.BEGUN, Entry.LOST]}
+
+
+@pytest.mark.parametrize("live", [False, True], ids=["iterable", "async-iterable"])
+async def test_a_source_that_raises_leaves_a_journal_to_go_on_with(
+    live: bool,  # noqa: FBT001  a case
+    journal: Path,
+) -> None:
+    """
+    What was read is noted, the exception is raised, and the next run does the rest.
+    """
+    source = Reading(ids(10), ValueError("line 11"))
+    run = erase(Api(), source.live() if live else source, journal)
+    with pytest.raises(ValueError, match="line 11"):
+        await run
+    assert_adds_up(run.report, 10)
+    report = await erase(Api(), ids(12), journal)
+
+    assert statuses(report) == {"skipped": run.report.done, "done": 12 - run.report.done}
+
+
+async def test_a_lost_connection_is_noted_as_lost(journal: Path) -> None:
+    """
+    A request that may have worked is told apart from one that did not.
+    """
+
+    async def transport(request: Request) -> Response:
+        raise ConnectionLostError("gone")
+
+    report = await erase(transport, ["u0"], journal)
+
+    assert statuses(report) == {"failed": 1}
+    assert entries(journal) == {0: [Entry.BEGUN, Entry.LOST]}
+
+
+async def test_an_item_that_cannot_be_built_is_not_noted(journal: Path) -> None:
+    """
+    It fails in every run until it is corrected, and then it is sent.
+    """
+    first = await erase(Api(), ["u0", ""], journal)
+    second = await erase(Api(), ["u0", "u1"], journal)
+
+    assert statuses(first) == {"done": 1, "failed": 1}
+    assert statuses(second) == {"skipped": 1, "done": 1}
+
+
+async def test_operations_of_many_kinds_share_a_journal(journal: Path) -> None:
+    """
+    A run of operations is told apart by them, or by their order.
+    """
+    adapty = AdaptyClient(KEY, transport=Api({"*": CREATED}), retry=ONCE)
+
+    def operations() -> list[Operation[Any]]:
+        return [create_profile(customer_user_id="u0"), delete_profile(customer_user_id="u0")]
+
+    for job_id in ("job", None):
+        path = journal.with_suffix(f".{job_id}")
+        first = await adapty.bulk(operations(), journal=path, job_id=job_id)
+        second = await adapty.bulk(operations(), journal=path, job_id=job_id)
+        assert [statuses(first), statuses(second)] == [{"done": 2}, {"skipped": 2}]
+
+
+# A full disk
+
+FULL = """
+import asyncio, json, resource, signal, sys
+from adapty_async import AdaptyClient, JournalError
+from adapty_async._operation import Response
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+journal, limit, options = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
+before = resource.getrlimit(resource.RLIMIT_FSIZE)
+sent, outcomes, trouble = [], [], []
+
+async def transport(request):
+    sent.append(request.headers["adapty-customer-user-id"])
+    await asyncio.sleep(0)
+    return Response(204, {}, b"")
+
+async def main():
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda loop, context: trouble.append(context["message"]))
+    ids = (f"u{number // 2}" for number in range(1000))
+    run = AdaptyClient("key", transport=transport).v1.profiles.bulk_delete(
+        ids, by="customer_user_id", journal=journal, job_id="job",
+        on_outcome=lambda outcome: outcomes.append((outcome.item, outcome.status)), **options,
+    )
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    error = None
+    try:
+        await run
+    except JournalError as caught:
+        error = str(caught)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    counts, run = run.report.counts, None
+    import gc; gc.collect()
+    print(json.dumps({"error": error, "counts": counts, "sent": sent, "outcomes": outcomes,
+                      "trouble": trouble}))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("dedupe", [False, True], ids=["plain", "dedupe"])
+@pytest.mark.parametrize("concurrency", [1, 16], ids=["one", "many"])
+@pytest.mark.parametrize("limit", [0, 10, 2000, 4001], ids=["at-once", "magic", "later", "odd"])
+def test_a_full_disk_ends_the_run(
+    limit: int,
+    concurrency: int,
+    dedupe: bool,  # noqa: FBT001  a case
+    journal: Path,
+) -> None:
+    """
+    It ends with a JournalError, the counts add up, nothing is sent unnoted, and it can be resumed.
+    """
+    options = json.dumps({"concurrency": concurrency, "dedupe": dedupe})
+    command = [sys.executable, "-c", FULL, str(journal), str(limit), options]
+    done = subprocess.run(command, capture_output=True, check=True, text=True)
+    told = json.loads(done.stdout)
+
+    assert "File too large" in told["error"]
+    assert told["trouble"] == []
+    assert done.stderr == ""
+    assert sum(told["counts"].values()) == len(told["outcomes"]) < 1000
+    assert told["counts"]["unknown"] == told["counts"]["failed"] == 0
+    assert told["counts"]["not_sent"] <= concurrency
+    assert len(told["sent"]) == told["counts"]["done"]
+    begun = {index for index, noted in entries(journal).items() if Entry.BEGUN in noted}
+    assert len(begun) >= len(told["sent"])
+    assert limit < 100 or len(told["sent"]) > concurrency
+    assert_resumes(journal, len(told["sent"]))
+
+
+def assert_resumes(journal: Path, sent: int) -> None:
+    """
+    Check that with room on the disk the run is finished.
+    """
+    known = sum(noted[-1] in {Entry.DONE, Entry.DUPLICATE} for noted in entries(journal).values())
+    api = Api()
+
+    async def resume() -> BulkReport[str, None]:
+        return await erase(api, (f"u{number // 2}" for number in range(1000)), journal, key="key")
+
+    report = asyncio.run(resume())
+    assert statuses(report) == {
+        name: count for name, count in (("skipped", known), ("done", 1000 - known)) if count
+    }
