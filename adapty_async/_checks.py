@@ -24,6 +24,7 @@ __all__ = (
     "Maybe",
     "PrivateStruct",
     "RequestStruct",
+    "as_numbers",
     "boolean",
     "clean_attributes",
     "country_code",
@@ -269,6 +270,15 @@ def clean_attributes(rules: AttributeRules) -> Check:
             _demand_value(_entry_of(field, key), entry, rules)
 
     return check
+
+
+def as_numbers(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Return custom attributes as they are sent: the server has no booleans, only numbers.
+    """
+    return {
+        key: float(value) if isinstance(value, bool) else value for key, value in attributes.items()
+    }
 
 
 def _demand_key(field: str, key: Any, rules: AttributeRules) -> None:

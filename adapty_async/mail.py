@@ -20,6 +20,7 @@ from adapty_async._checks import (
     Check,
     Maybe,
     RequestStruct,
+    as_numbers,
     clean_attributes,
     country_code,
     day,
@@ -229,10 +230,7 @@ class TransactionEvent(RequestStruct, frozen=True, kw_only=True):
 def _write_profile(profile: MailProfile) -> bytes:
     custom = profile.custom_attributes
     if custom is not UNSET and any(isinstance(value, bool) for value in custom.values()):
-        numbers = {
-            key: float(value) if isinstance(value, bool) else value for key, value in custom.items()
-        }
-        profile = msgspec.structs.replace(profile, custom_attributes=numbers)
+        profile = msgspec.structs.replace(profile, custom_attributes=as_numbers(custom))
     return to_json(profile)
 
 

@@ -22,6 +22,7 @@ from adapty_async._checks import (
     Maybe,
     PrivateStruct,
     RequestStruct,
+    as_numbers,
     boolean,
     clean_attributes,
     day,
@@ -226,8 +227,7 @@ def _write_attributes(attributes: ProfileAttributes) -> bytes:
         if (value := getattr(attributes, name)) is not UNSET
     }
     fields["custom_attributes"] = [
-        {"key": key, "value": float(value) if isinstance(value, bool) else value}
-        for key, value in custom.items()
+        {"key": key, "value": value} for key, value in as_numbers(custom).items()
     ]
     return to_json(fields)
 
