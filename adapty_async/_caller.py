@@ -20,9 +20,7 @@ from adapty_async.bulk import (
     Engine,
     Items,
     Ledger,
-    Memory,
     Scope,
-    Seen,
     input_of,
     run_calls,
     settings_from,
@@ -94,10 +92,8 @@ class Caller:
             wire = self.options.wire
             scope = Scope(name, wire.origin, wire.headers["Authorization"])
             ledger = Ledger(Path(journal), scope, input_of(items, options.get("job_id")))
-        # by their requests, equal ones are one item: they cannot have an account each
-        dedupe = options.get("dedupe") or (ledger is not None and not ledger.by_position)
-        memory = Memory(ledger, Seen() if dedupe else None)
-        return run_calls(items, build_operation, engine, settings, memory)
+        dedupe = options.get("dedupe", False)
+        return run_calls(items, build_operation, engine, settings, ledger, dedupe=dedupe)
 
     def _paced(self, rate: float | None) -> Send:
         if rate is None:

@@ -24,9 +24,11 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     for modules in (
         "errors hooks _loop_local _operation _version bulk._outcome sandbox._rules sandbox._store",
         "config testing _checks _limits sandbox._rate sandbox._wire",
-        "bulk._entries bulk._frames bulk._source bulk._stop bulk._turns",
+        "bulk._header bulk._source bulk._stop bulk._turns",
         "_codec _retry bulk._runner sandbox._faults sandbox._mail sandbox._page sandbox._v1",
-        "_pipeline _transport bulk._journal sandbox._app",
+        "_pipeline _transport bulk._log sandbox._app",
+        "bulk._entries",
+        "bulk._journal",
         "bulk._ledger bulk._summary",
         "bulk._calls",
         "bulk sandbox",

@@ -8,12 +8,11 @@ from adapty_async.bulk._calls import (
     BulkOptions,
     Engine,
     Items,
-    Memory,
     StartBulk,
     run_calls,
     settings_from,
 )
-from adapty_async.bulk._entries import Entry, Seen
+from adapty_async.bulk._entries import Entry
 from adapty_async.bulk._ledger import InputIdentity, Ledger, Scope, input_of
 from adapty_async.bulk._outcome import BulkReport, Outcome, OutcomeStatus, StopReason
 from adapty_async.bulk._runner import BulkRun
@@ -29,11 +28,9 @@ __all__ = (
     "Items",
     "JournalSummary",
     "Ledger",
-    "Memory",
     "Outcome",
     "OutcomeStatus",
     "Scope",
-    "Seen",
     "StartBulk",
     "StopReason",
     "input_of",

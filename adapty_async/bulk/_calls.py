@@ -5,10 +5,10 @@ Bulk runs of API calls: one item becomes one operation, one call and one outcome
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import os
-import weakref
-from collections.abc import AsyncIterable, Callable, Hashable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Hashable, Iterable
 from typing import Any, Generic, Protocol, TypeAlias, TypedDict, TypeVar, Unpack
 
 import msgspec
@@ -17,7 +17,7 @@ from adapty_async._codec import decode
 from adapty_async._operation import Operation, Replay, Request, Send, Tally
 from adapty_async._retry import may_have_worked
 from adapty_async.bulk._entries import Seen
-from adapty_async.bulk._ledger import Ledger, digest_of
+from adapty_async.bulk._ledger import Ledger, digester
 from adapty_async.bulk._outcome import Outcome, OutcomeStatus
 from adapty_async.bulk._runner import BulkRun, Settings
 from adapty_async.bulk._source import source_of
@@ -36,7 +36,6 @@ __all__ = (
     "BulkOptions",
     "Engine",
     "Items",
-    "Memory",
     "StartBulk",
     "run_calls",
     "settings_from",
@@ -136,35 +135,24 @@ def settings_from(options: BulkOptions[Any, Any]) -> Settings:
     )
 
 
-class Memory(msgspec.Struct, frozen=True):
-    """
-    What a run knows of items beyond the one in hand.
-
-    Attributes:
-        ledger: the journal, None to keep none.
-        seen: digests of the requests so far, None to send the same one as often as it comes.
-    """
-
-    ledger: Ledger | None = None
-    seen: Seen | None = None
-
-
 def run_calls(
     items: Items[ItemT],
     build: Callable[[ItemT], Operation[ResultT]],
     engine: Engine,
     settings: Settings,
-    memory: Memory,
+    ledger: Ledger | None = None,
+    *,
+    dedupe: bool = False,
 ) -> BulkRun[ItemT, ResultT]:
     """
-    Make a run that sends one operation for each item.
+    Make a run that sends one operation for each item, noting it in the ledger if there is one.
+
+    With `dedupe`, the same request is sent once.
     """
-    calls = _Calls(build, engine, memory)
-    run = BulkRun(
-        source_of(items), calls.process, StopRules().judge, settings, calls, calls.status_unsent
+    calls = _Calls(build, engine, ledger, dedupe=dedupe)
+    return BulkRun(
+        source_of(items), calls.process, StopRules().judge, settings, calls.open, calls.unsent
     )
-    calls.work_for(run)
-    return run
 
 
 class _Calls(Generic[ItemT, ResultT]):
@@ -176,52 +164,50 @@ class _Calls(Generic[ItemT, ResultT]):
         self,
         build: Callable[[ItemT], Operation[ResultT]],
         engine: Engine,
-        memory: Memory,
+        ledger: Ledger | None,
+        *,
+        dedupe: bool,
     ) -> None:
         self._build = build
         self._engine = engine
-        self._ledger = memory.ledger
-        self._seen = memory.seen
+        self._ledger = ledger
+        # by their requests, equal items are one: they cannot have an account each
+        compares = dedupe or (ledger is not None and not ledger.by_position)
+        self._seen = Seen() if compares else None
+        self._digest_of = digester(os.urandom(32) if ledger is None else ledger.digest_key)
         self._turns = Turns()
-        self._digest_key = os.urandom(32)
-        self._run: Callable[[], BulkRun[ItemT, ResultT] | None]
+        self._watched = False
 
-    def work_for(self, run: BulkRun[ItemT, ResultT]) -> None:
+    @contextlib.asynccontextmanager
+    async def open(self, watched: bool) -> AsyncIterator[None]:  # noqa: FBT001  for the runner only
         """
-        Learn which run this is about; the run holds this, so a weak reference has to do.
+        Hold the journal open; a watched run is one whose outcomes are told before it ends.
         """
-        self._run = weakref.ref(run)
+        self._watched = watched
+        try:
+            if self._ledger is None:
+                yield
+                return
+            await self._ledger.open()
+            try:
+                yield
+            finally:
+                await self._ledger.aclose()
+        finally:
+            if self._seen is not None:
+                self._seen.close()
 
-    def status_unsent(self, index: int) -> OutcomeStatus:
+    def unsent(self, index: int) -> OutcomeStatus:
         """
         Say what an item is whose turn did not come.
         """
-        settled = self._ledger is not None and self._ledger.settled(index)
-        return OutcomeStatus.SKIPPED if settled else OutcomeStatus.NOT_SENT
+        return OutcomeStatus.SKIPPED if self._is_settled(index) else OutcomeStatus.NOT_SENT
 
-    def _is_watched(self) -> bool:
-        run = self._run()
-        return run is not None and run.is_watched()
-
-    async def __aenter__(self) -> None:
-        try:
-            if self._ledger is not None:
-                await self._ledger.open()
-        except BaseException:
-            self._forget()
-            raise
-
-    async def __aexit__(self, *_: object) -> None:
-        self._forget()
-        if self._ledger is not None:
-            await self._ledger.aclose()
-
-    def _forget(self) -> None:
-        if self._seen is not None:
-            self._seen.close()
+    def _is_settled(self, index: int) -> bool:
+        return self._ledger is not None and self._ledger.settled(index)
 
     async def process(self, index: int, item: ItemT) -> Outcome[ItemT, ResultT]:
-        settled = self._ledger is not None and self._ledger.settled(index)
+        settled = self._is_settled(index)
         if settled and self._seen is None:
             return Outcome(index, item, OutcomeStatus.SKIPPED)
         started = self._engine.clock()
@@ -229,46 +215,61 @@ class _Calls(Generic[ItemT, ResultT]):
         try:
             operation = self._build(item)
             request = self._engine.encode(operation)
-            repeated = self._is_repeated(operation, request)
-            if settled or repeated:
-                return await self._skip(index, item, note=not settled)
+            key: int | bytes = index
+            if self._seen is not None:
+                digest = self._digest_of(operation, request)
+                if not self._seen.add(digest) or settled:
+                    return await self._skip(index, item, note=not settled)
+                if self._ledger is not None and not self._ledger.by_position:
+                    key = digest
             subject = _subject_of(operation)
             await self._turns.enter(subject)
         except (asyncio.CancelledError, Exception) as error:  # noqa: BLE001  as in _send
             return _not_done(index, item, request, error, self._engine.clock() - started)
         try:
-            return await self._send(index, item, operation, request)
+            if self._ledger is None:
+                return await self._send(index, item, operation, request)
+            return await self._send_noted(key, index, item, operation, request, self._ledger)
         finally:
             self._turns.leave(subject)
-
-    def _is_repeated(self, operation: Operation[Any], request: Request) -> bool:
-        if self._seen is None:
-            return False
-        return not self._seen.add(digest_of(self._digest_key, operation, request))
 
     async def _skip(self, index: int, item: ItemT, *, note: bool) -> Outcome[ItemT, ResultT]:
         if note and self._ledger is not None:
             await self._ledger.skip(index)
         return Outcome(index, item, OutcomeStatus.SKIPPED)
 
+    async def _send_noted(
+        self,
+        key: int | bytes,
+        index: int,
+        item: ItemT,
+        operation: Operation[ResultT],
+        request: Request,
+        ledger: Ledger,
+    ) -> Outcome[ItemT, ResultT]:
+        started = self._engine.clock()
+        try:
+            known = await ledger.begin(key, request)
+        except (asyncio.CancelledError, JournalError) as error:
+            return _not_done(index, item, request, error, self._engine.clock() - started)
+        if known is not None:
+            return Outcome(index, item, known[0], error=known[1])
+        outcome = await self._send(index, item, operation, request)
+        await ledger.end(key, request, outcome, wait=self._watched)
+        return outcome
+
     async def _send(
         self, index: int, item: ItemT, operation: Operation[ResultT], request: Request
     ) -> Outcome[ItemT, ResultT]:
-        engine, ledger = self._engine, self._ledger
+        engine = self._engine
         started = engine.clock()
         try:
-            if ledger is not None and (known := await ledger.begin(index, operation, request)):
-                return Outcome(index, item, known[0], error=known[1])
             result = decode(operation, await engine.send(request))
         except (asyncio.CancelledError, Exception) as error:  # noqa: BLE001
             # a failure is the item's outcome, and so is being cut off when the run is left;
             # what is a defect is raised by StopRules
-            outcome = _not_done(index, item, request, error, engine.clock() - started)
-        else:
-            outcome = _done(index, item, request.tally, engine.clock() - started, result)
-        if ledger is not None:
-            await ledger.end(operation, request, outcome, wait=self._is_watched())
-        return outcome
+            return _not_done(index, item, request, error, engine.clock() - started)
+        return _done(index, item, request.tally, engine.clock() - started, result)
 
 
 def _subject_of(operation: Operation[Any]) -> Hashable:

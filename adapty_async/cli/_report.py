@@ -240,7 +240,8 @@ def status_text(summary: JournalSummary) -> str:
         for entry, said in _SAID.items()
         if summary.counts[entry] or entry is Entry.DONE
     ]
-    lines += ["", f"first entry {_moment(summary.first)}, last {_moment(summary.last)}"]
+    if summary.first is not None and summary.last is not None:
+        lines += ["", f"first entry {_moment(summary.first)}, last {_moment(summary.last)}"]
     lines += _pace_lines(summary.ended)
     return "\n".join(lines)
 
