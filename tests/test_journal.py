@@ -613,8 +613,8 @@ async def test_nothing_is_acknowledged_before_it_is_on_the_disk(
     journal = await opened_journal(tmp_path / "journal")
     await journal.reserve(3)
     gate.clear()
-    journal.note(0, Entry.BEGUN)
     first = journal.synced()
+    journal.note(0, Entry.BEGUN)
     await asyncio.sleep(0.01)
     journal.note(1, Entry.BEGUN)
     others = [journal.synced() for _ in range(3)]

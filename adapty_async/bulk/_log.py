@@ -70,20 +70,17 @@ def scan(file: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
     file.seek(HEADER_SIZE)
     place, broken = HEADER_SIZE, None
     while block := file.read(_CHUNK // size * size):
-        if block.count(0) == len(block):
-            place += len(block)
-            continue
-        for start in range(0, len(block), size):
+        for start in range(0, len(block.rstrip(b"\0")), size):
             record = block[start : start + size]
             content = record[:-CHECK_SIZE]
             is_whole = sealed(content) == record and len(record) == size
             if is_whole or record.strip(b"\0"):
                 if broken is not None:
                     raise JournalError(f"the journal is damaged at byte {broken}")
-                broken = None if is_whole else place
-            place += size
+                broken = None if is_whole else place + start
             if is_whole:
-                yield place, content
+                yield place + start + size, content
+        place += len(block)
 
 
 class Log:
@@ -151,8 +148,7 @@ class Log:
         self._chunks[0][offset:end] = record
         if self.is_clean:
             self.is_clean = False
-            if self._timer is None:
-                self._sync_in(SYNC_EVERY)
+            self._sync_in(SYNC_EVERY)
 
     def synced(self) -> asyncio.Future[None]:
         """
@@ -210,12 +206,10 @@ class Log:
         """
         start = self._mapped_until
         present = os.fstat(self._handle).st_size
-        missing = start + _CHUNK - present
-        if missing > 0:
-            # zeros that are really written: some file systems promise room that they do not keep,
-            # and a store into such a page would end the process
-            write_all(self._handle, bytes(missing), present)
-            _sync(self._handle)
+        # zeros that are really written: some file systems promise room that they do not keep, and a
+        # store into such a page would end the process
+        write_all(self._handle, bytes(start + _CHUNK - present), present)
+        _sync(self._handle)
         self._chunks.append(mmap.mmap(self._handle, _CHUNK, offset=start))
         self._mapped_until += _CHUNK
 
@@ -226,11 +220,15 @@ class Log:
 
     def _sync_in(self, seconds: float) -> None:
         """
-        Set the moment of the next sync; a sync that is under way sets the next one at its end.
+        Set the moment of the next sync, unless it is sooner already.
+
+        While a sync is under way nothing is set; its end does that.
         """
         if self._syncing or self._closing:
             return
         if self._timer is not None:
+            if self._timer.when() <= self._loop.time() + seconds:
+                return
             self._timer.cancel()
         self._timer = self._loop.call_later(seconds, self._sync)
 
@@ -251,11 +249,9 @@ class Log:
 
     def _note_failure(self, job: asyncio.Future[None]) -> bool:
         error = job.exception()
-        if isinstance(error, OSError | ValueError):
+        if error is not None and self.failure is None:
             reason = getattr(error, "strerror", None) or str(error)
-            self.failure = self.failure or JournalError(f"the journal cannot be written: {reason}")
-        elif error is not None:
-            raise error
+            self.failure = JournalError(f"the journal cannot be written: {reason}")
         return error is not None
 
     def _tell(self, waiting: list[asyncio.Future[None]]) -> None:
