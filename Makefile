@@ -5,7 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types docs bench bench-smoke examples check clean
+.PHONY: demo test lint types docs bench bench-goodput bench-smoke examples check clean
 
 demo: .venv/.demo
 	@$(BIN)/adapty-async demo examples/profiles.csv examples/erase.txt
@@ -30,8 +30,12 @@ docs: .venv/.dev
 bench: .venv/.dev
 	$(BIN)/python -m benchmarks.bench_bulk
 
+bench-goodput: .venv/.bench
+	$(BIN)/python -m benchmarks.bench_goodput --rivals
+
 bench-smoke: .venv/.dev
 	$(BIN)/python -m benchmarks.bench_bulk --items 3000 --pairs 1
+	$(BIN)/python -m benchmarks.bench_goodput --quick
 
 examples: .venv/.demo
 	$(BIN)/python -m adapty_async.cli._demo_data examples
@@ -49,6 +53,10 @@ check: lint types test docs bench-smoke
 
 .venv/.dev: .venv/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[cli,fast]' --group dev
+	@touch $@
+
+.venv/.bench: .venv/.dev
+	$(BIN)/python -m pip install --quiet --group bench
 	@touch $@
 
 clean:
