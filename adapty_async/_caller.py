@@ -4,17 +4,22 @@ Operations in, results out: single calls and bulk runs over one client's pipelin
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
 import msgspec
 
+from adapty_async._capacity import Capacity
 from adapty_async._codec import Wire, decode, encode
-from adapty_async._limits import Pacer
-from adapty_async._operation import Operation, Request, Send
+from adapty_async._gate import RunLimits
+from adapty_async._operation import Operation, Request
+from adapty_async._pacer import Pacer
 from adapty_async._pipeline import Layers, build
 from adapty_async.bulk import (
+    MAX_OUTAGE,
+    MOST_WORKERS,
     BulkOptions,
     BulkRun,
     Engine,
@@ -85,7 +90,12 @@ class Caller:
         Make a run that sends one operation for each item.
         """
         settings = settings_from(options)
-        engine = Engine(self._encode, self._paced(options.get("rate")), self.layers.timing.clock)
+        layers = self.layers
+        send = build(layers, self.options.retry, _limits_of(options, layers.timing.clock))
+        encode_in_background = functools.partial(self._encode, background=True)
+        engine = Engine(encode_in_background, send, layers.timing.clock, layers.gates)
+        if rate := options.get("rate"):
+            layers.gates.expect_given(rate)
         journal = options.get("journal")
         ledger: Ledger | None = None
         if journal is not None:
@@ -95,16 +105,21 @@ class Caller:
         dedupe = options.get("dedupe", False)
         return run_calls(items, build_operation, engine, settings, ledger, dedupe=dedupe)
 
-    def _paced(self, rate: float | None) -> Send:
-        if rate is None:
-            return self._send
-        timing = self.layers.timing
-        pacer = Pacer(positive("rate", rate), None, timing.clock, timing.sleep)
-        layers = msgspec.structs.replace(self.layers, pacers=(*self.layers.pacers, pacer))
-        return build(layers, self.options.retry)
-
-    def _encode(self, operation: Operation[Any]) -> Request:
+    def _encode(self, operation: Operation[Any], *, background: bool = False) -> Request:
         options = self.options
         return encode(
-            operation, options.wire, timeout=options.timeout, allowance=options.retry.deadline
+            operation,
+            options.wire,
+            timeout=options.timeout,
+            allowance=options.retry.deadline,
+            background=background,
         )
+
+
+def _limits_of(options: BulkOptions[Any, Any], clock: Callable[[], float]) -> RunLimits:
+    rate, concurrency = options.get("rate"), options.get("concurrency")
+    return RunLimits(
+        pacer=None if rate is None else Pacer(positive("rate", rate), None, clock),
+        capacity=Capacity(MOST_WORKERS, clock) if concurrency is None else None,
+        max_outage=positive("max_outage", options.get("max_outage", MAX_OUTAGE)),
+    )

@@ -99,7 +99,14 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
         raise TypeError("a wire holds a key; it is not pickled")
 
 
-def encode(operation: Operation[Any], wire: Wire, *, timeout: float, allowance: float) -> Request:
+def encode(
+    operation: Operation[Any],
+    wire: Wire,
+    *,
+    timeout: float,
+    allowance: float,
+    background: bool = False,
+) -> Request:
     """
     Turn an operation into the request that is sent for it.
 
@@ -126,6 +133,7 @@ def encode(operation: Operation[Any], wire: Wire, *, timeout: float, allowance: 
         timeout=timeout,
         allowance=allowance,
         tally=Tally(),
+        background=background,
     )
 
 

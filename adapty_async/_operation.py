@@ -115,12 +115,14 @@ class Tally(msgspec.Struct):
         throttled: how many of them were answered 429.
         lost: an answer was lost, here or in an earlier run, that may have been a success.
         deadline: when the call must be over, on the client's clock; infinite until it begins.
+        before: what is still to be done before the first request goes.
     """
 
     attempts: int = 0
     throttled: int = 0
     lost: bool = False
     deadline: float = math.inf
+    before: Callable[[], Awaitable[None]] | None = None
 
 
 class Request(msgspec.Struct, kw_only=True, frozen=True):
@@ -130,6 +132,7 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
     Attributes:
         timeout: seconds for one attempt.
         allowance: seconds for the whole call.
+        background: it is an item of a bulk run, and lets single calls go first.
         tally: what happened so far, shared by all attempts.
     """
 
@@ -144,6 +147,7 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
     timeout: float
     allowance: float
     tally: Tally
+    background: bool = False
 
     def __repr__(self) -> str:
         return f"Request({self.operation})"

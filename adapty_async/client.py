@@ -17,11 +17,14 @@ import msgspec
 from adapty_async._caller import Caller, CallOptions
 from adapty_async._checks import header_value
 from adapty_async._codec import Wire
-from adapty_async._limits import Pacer
+from adapty_async._gate import Gates
 from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Operation, Send
+from adapty_async._outage import Budget
+from adapty_async._pacer import Pacer
 from adapty_async._pipeline import Layers
-from adapty_async._retry import Timing
+from adapty_async._places import Places
+from adapty_async._timing import Timing
 from adapty_async._transport import Transport
 from adapty_async._version import __version__
 from adapty_async.bulk import BulkOptions, BulkRun, Items
@@ -29,6 +32,7 @@ from adapty_async.config import ApiKey, Limits, RetryPolicy, origin_from
 from adapty_async.errors import ConfigError, InvalidInputError
 from adapty_async.hooks import Hook
 from adapty_async.mail import Events, MailProfiles
+from adapty_async.statistics import Statistics
 from adapty_async.v1 import V1
 
 if TYPE_CHECKING:
@@ -117,12 +121,14 @@ class _Client:
         }
         wire = Wire(origin=origin, headers=headers, id_encoding=id_encoding)
         clock = time.monotonic
+        timing = Timing(clock, asyncio.sleep, random.uniform)
         self._connections = Transport(clock=clock, trust_env=trust_env, session=session)
         layers = Layers(
             transport=transport or self._connections,
-            slots=LoopLocal(lambda: asyncio.Semaphore(limits.connections)),
-            timing=Timing(clock, asyncio.sleep, random.uniform),
-            pacers=_pacers(limits, clock),
+            slots=LoopLocal(lambda: Places(limits.connections)),
+            timing=timing,
+            gates=Gates(timing, _pacer(limits, clock)),
+            budget=Budget(retry.budget),
             hooks=tuple(hooks),
         )
         self._use(Caller(layers, CallOptions(wire=wire, retry=retry, timeout=timeout)))
@@ -227,6 +233,14 @@ class _Client:
         other._use(Caller(self._caller.layers, options))
         return other
 
+    def statistics(self) -> Statistics:
+        """
+        Return what the client is doing right now: pace, pauses, requests in flight, outages.
+        """
+        return Statistics(
+            budget=self._caller.layers.budget.left, buckets=self._caller.layers.gates.statistics()
+        )
+
     async def aclose(self) -> None:
         """
         Close the connections, in whichever event loops they are; a session you gave stays open.
@@ -253,10 +267,8 @@ class _Client:
         raise TypeError("a client holds connections and a key; it is not pickled")
 
 
-def _pacers(limits: Limits, clock: Callable[[], float]) -> tuple[Pacer, ...]:
-    if limits.rate is None:
-        return ()
-    return (Pacer(limits.rate, limits.burst, clock, asyncio.sleep),)
+def _pacer(limits: Limits, clock: Callable[[], float]) -> Pacer | None:
+    return None if limits.rate is None else Pacer(limits.rate, limits.burst, clock)
 
 
 def _as_it_is(operation: Operation[ResultT]) -> Operation[ResultT]:

@@ -257,7 +257,19 @@ class DeadlineError(AdaptyError):
 class CircuitOpenError(AdaptyError):
     """
     The service is known to be down; the call was not tried.
+
+    Attributes:
+        retry_after: seconds after which it will be tried again.
     """
+
+    def __init__(
+        self, message: str = "", *, operation: str | None = None, retry_after: float = 0.0
+    ) -> None:
+        super().__init__(message, operation=operation)
+        self.retry_after = retry_after
+
+    def _details(self) -> list[str]:
+        return [f"to be tried again in {self.retry_after:.1f} s", *super()._details()]
 
 
 class JournalError(AdaptyError):

@@ -84,7 +84,7 @@ def test_policies_have_bounds_by_default() -> None:
     Attempts, total time, waits and connections are all bounded without being told.
     """
     assert RetryPolicy() == RetryPolicy(5, 60.0, 0.5, 30.0, 60.0)
-    assert Limits() == Limits(100, None, None)
+    assert Limits() == Limits(256, None, None)
     assert Limits(rate=0.5, burst=1).burst == 1
 
 

@@ -5,6 +5,8 @@ Very many calls, a bounded number at a time, with an account of every item.
 from __future__ import annotations
 
 from adapty_async.bulk._calls import (
+    MAX_OUTAGE,
+    MOST_WORKERS,
     BulkOptions,
     Engine,
     Items,
@@ -19,6 +21,8 @@ from adapty_async.bulk._runner import BulkRun
 from adapty_async.bulk._summary import JournalSummary, summarise
 
 __all__ = (
+    "MAX_OUTAGE",
+    "MOST_WORKERS",
     "BulkOptions",
     "BulkReport",
     "BulkRun",

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import inspect
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Hashable, Iterable
@@ -14,6 +15,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypedDict, TypeVar, Unpack
 import msgspec
 
 from adapty_async._codec import decode
+from adapty_async._gate import Gates
 from adapty_async._operation import Operation, Replay, Request, Send, Tally
 from adapty_async._retry import may_have_worked
 from adapty_async.bulk._entries import Seen
@@ -26,6 +28,7 @@ from adapty_async.bulk._turns import Turns
 from adapty_async.config import positive
 from adapty_async.errors import (
     AdaptyError,
+    CircuitOpenError,
     ConfigError,
     ConnectionLostError,
     JournalError,
@@ -33,6 +36,8 @@ from adapty_async.errors import (
 )
 
 __all__ = (
+    "MAX_OUTAGE",
+    "MOST_WORKERS",
     "BulkOptions",
     "Engine",
     "Items",
@@ -46,8 +51,16 @@ ResultT = TypeVar("ResultT")
 
 Items: TypeAlias = Iterable[ItemT] | AsyncIterable[ItemT]
 
-_CONCURRENCY = 32
+MOST_WORKERS = 256
+"""
+Workers of a run whose concurrency nobody set: in flight are as many as the pace needs.
+"""
+MAX_OUTAGE = 900.0
 _DRAIN_SECONDS = 5.0
+_RATE_EVERY = 256
+"""
+Items after which the learned pace is noted in the journal, for a run that goes on from there.
+"""
 
 
 class BulkOptions(TypedDict, Generic[ItemT, ResultT], total=False):
@@ -55,12 +68,14 @@ class BulkOptions(TypedDict, Generic[ItemT, ResultT], total=False):
     The options of every bulk method.
 
     Attributes:
-        concurrency: items in work at a time; 32 unless told.
-        rate: requests per second at most, repeats included; None sets no rate.
+        concurrency: items in work at a time; None finds out what helps, up to 256.
+        rate: requests per second at most, repeats included; None learns what the account allows.
         fail_fast: stop after the first item that is not done or absent.
         on_outcome: called in the event loop with each outcome; what it raises stops the run.
         ordered: hand outcomes over in the order of the input, not as they end.
         drain: seconds that requests in flight get to end when the run is stopped; 5 unless told.
+        max_outage: seconds that the run waits for a service that is down, or that asked for a
+            pause; then it ends. 900 unless told.
         journal: a file that makes the run resumable: run it again with the same journal, and what
             is done is skipped.
         dedupe: send each request once; the same one further on is skipped. Always so with a
@@ -75,6 +90,7 @@ class BulkOptions(TypedDict, Generic[ItemT, ResultT], total=False):
     on_outcome: Callable[[Outcome[ItemT, ResultT]], object] | None
     ordered: bool
     drain: float
+    max_outage: float
     journal: str | os.PathLike[str] | None
     job_id: str | None
     dedupe: bool
@@ -107,6 +123,7 @@ class Engine(msgspec.Struct, frozen=True):
     encode: Callable[[Operation[Any]], Request]
     send: Send
     clock: Callable[[], float]
+    gates: Gates
 
 
 def settings_from(options: BulkOptions[Any, Any]) -> Settings:
@@ -120,7 +137,7 @@ def settings_from(options: BulkOptions[Any, Any]) -> Settings:
     if unknown:
         raise ConfigError(f"unknown option: {', '.join(sorted(unknown))}")
     concurrency = options.get("concurrency")
-    concurrency = _CONCURRENCY if concurrency is None else concurrency
+    concurrency = MOST_WORKERS if concurrency is None else concurrency
     whole = isinstance(concurrency, int) and not isinstance(concurrency, bool)
     if not whole or concurrency < 1:
         raise ConfigError("concurrency must be a whole number from 1")
@@ -177,6 +194,7 @@ class _Calls(Generic[ItemT, ResultT]):
         self._digest_of = digester(os.urandom(32) if ledger is None else ledger.digest_key)
         self._turns = Turns()
         self._watched = False
+        self._noted = 0
 
     @contextlib.asynccontextmanager
     async def open(self, watched: bool) -> AsyncIterator[None]:  # noqa: FBT001  for the runner only
@@ -189,8 +207,11 @@ class _Calls(Generic[ItemT, ResultT]):
                 yield
                 return
             await self._ledger.open()
+            if self._ledger.rate is not None:
+                self._engine.gates.expect(self._ledger.rate)
             try:
                 yield
+                self._note_rate(self._ledger)
             finally:
                 await self._ledger.aclose()
         finally:
@@ -249,14 +270,25 @@ class _Calls(Generic[ItemT, ResultT]):
     ) -> Outcome[ItemT, ResultT]:
         started = self._engine.clock()
         try:
-            known = await ledger.begin(key, request)
+            known = await ledger.recall(key, request)
         except (asyncio.CancelledError, JournalError) as error:
             return _not_done(index, item, request, error, self._engine.clock() - started)
         if known is not None:
             return Outcome(index, item, known[0], error=known[1])
+        # at the last moment: what waits for its turn has not begun
+        request.tally.before = functools.partial(ledger.begin, key, request)
         outcome = await self._send(index, item, operation, request)
-        await ledger.end(key, request, outcome, wait=self._watched)
+        if request.tally.attempts:
+            await ledger.end(key, request, outcome, wait=self._watched)
+        self._noted += 1
+        if self._noted % _RATE_EVERY == 0:
+            self._note_rate(ledger)
         return outcome
+
+    def _note_rate(self, ledger: Ledger) -> None:
+        rate = self._engine.gates.learned_rate()
+        if rate is not None:
+            ledger.note_rate(rate)
 
     async def _send(
         self, index: int, item: ItemT, operation: Operation[ResultT], request: Request
@@ -306,11 +338,12 @@ def _not_done(
 
 def _status_of(request: Request | None, error: Exception) -> OutcomeStatus:
     if request is None or not request.tally.attempts:
-        unsent = isinstance(error, ConnectionLostError | JournalError)
+        unsent = isinstance(error, CircuitOpenError | ConnectionLostError | JournalError)
         return OutcomeStatus.NOT_SENT if unsent else OutcomeStatus.FAILED
     if isinstance(error, NotFoundError) and request.erases:
         return OutcomeStatus.ABSENT
     defect = not isinstance(error, AdaptyError)  # such as a hook's, after an answer or before
-    if request.replay is not Replay.ALWAYS and (defect or may_have_worked(error)):
+    lost = defect or request.tally.lost or may_have_worked(error)
+    if request.replay is not Replay.ALWAYS and lost:
         return OutcomeStatus.UNKNOWN
     return OutcomeStatus.FAILED

@@ -70,6 +70,10 @@ class Entry(enum.IntEnum):
     """
     The same request stands earlier in the input.
     """
+    RATE = 9
+    """
+    Not of an item: the pace that was learned, in thousandths of a request per second.
+    """
 
 
 class Index(Protocol[KeyT_contra]):
@@ -79,14 +83,22 @@ class Index(Protocol[KeyT_contra]):
     Attributes:
         kind: how items are told apart.
         size: bytes of one record, its checksum included.
+        rate: the pace that was learned, None if none was noted.
     """
 
     kind: str
     size: int
+    rate: float | None
 
     def pack(self, key: KeyT_contra, entry: Entry, moment: int) -> bytes:
         """
         Return a record.
+        """
+        ...
+
+    def pack_rate(self, rate: float, moment: int) -> bytes:
+        """
+        Return a record of a pace that was learned.
         """
         ...
 
@@ -128,6 +140,7 @@ class Positions:
     size = _POSITION.size + CHECK_SIZE
 
     def __init__(self) -> None:
+        self.rate: float | None = None
         self._entries = bytearray()
 
     def pack(self, key: int, entry: Entry, moment: int) -> bytes:
@@ -136,12 +149,21 @@ class Positions:
         """
         return sealed(_POSITION.pack(key << 8 | entry, moment))
 
+    def pack_rate(self, rate: float, moment: int) -> bytes:
+        """
+        Return a record of a pace that was learned.
+        """
+        return self.pack(round(1000 * rate), Entry.RATE, moment)
+
     def load(self, content: bytes) -> tuple[int, int]:
         """
         Take over a record's content; return its entry, and its moment.
         """
         value, moment = _POSITION.unpack(content)
         position, entry = value >> 8, value & 255
+        if entry == Entry.RATE:
+            self.rate = position / 1000
+            return entry, moment
         entries = self._entries
         if position >= len(entries):
             entries.extend(bytes(position + _GROWTH - len(entries)))
@@ -181,6 +203,7 @@ class Digests:
     size = _DIGEST.size + CHECK_SIZE
 
     def __init__(self) -> None:
+        self.rate: float | None = None
         self._table: sqlite3.Connection | None = None  # made when there is something to keep
         self._unwritten: list[tuple[bytes, int]] = []
 
@@ -190,11 +213,20 @@ class Digests:
         """
         return sealed(_DIGEST.pack(key, entry, moment))
 
+    def pack_rate(self, rate: float, moment: int) -> bytes:
+        """
+        Return a record of a pace that was learned.
+        """
+        return self.pack(round(1000 * rate).to_bytes(DIGEST_SIZE, "little"), Entry.RATE, moment)
+
     def load(self, content: bytes) -> tuple[int, int]:
         """
         Take over a record's content; return its entry, and its moment.
         """
         digest, entry, moment = _DIGEST.unpack(content)
+        if entry == Entry.RATE:
+            self.rate = int.from_bytes(digest, "little") / 1000
+            return entry, moment
         self._unwritten.append((digest, entry))
         if len(self._unwritten) == _BATCH:
             self._write()

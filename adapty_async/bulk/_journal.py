@@ -11,6 +11,7 @@ Laws:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import stat
 import time
@@ -99,6 +100,21 @@ class Journal(Generic[KeyT]):
         if log.is_clean:  # one look at the clock for all that goes to the disk together
             self._moment = moments(self._clock() - self._started)
         log.put(self._index.pack(key, entry, self._moment))
+
+    @property
+    def rate(self) -> float | None:
+        """
+        The pace that earlier runs learned.
+        """
+        return self._index.rate
+
+    def note_rate(self, rate: float) -> None:
+        """
+        Note the pace that was learned, if there is room; it can be learned again.
+        """
+        with contextlib.suppress(JournalError):
+            if self._log.reserve(1):
+                self._log.put(self._index.pack_rate(rate, self._moment))
 
     def synced(self) -> asyncio.Future[None]:
         """

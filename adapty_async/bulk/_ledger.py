@@ -184,30 +184,17 @@ class Ledger:
         journal = self._journal
         return self.by_position and not journal.is_new and journal.known(position) in _SETTLED
 
-    async def begin(
+    async def recall(
         self, key: int | bytes, request: Request
     ) -> tuple[OutcomeStatus, Exception | None] | None:
         """
-        Note that an item is about to be sent; or return what it is instead, with the reason.
-
-        What may be sent again is noted so that the death of the process cannot undo it. For what
-        may not, a loss of power must not either, so it waits for the disk.
+        Say what an item is by what earlier runs noted, and why; None if it is to be sent.
 
         Raises:
-            JournalError: it could not be noted, so it must not be sent.
+            JournalError: that it is unknown could not be noted.
         """
-        journal = self._journal
-        if not journal.is_new and (known := await self._recall(key, request)) is not None:
-            return known
-        await journal.reserve(2)
-        journal.note(key, Entry.BEGUN)
-        if request.replay is not Replay.ALWAYS:
-            await self._wait_for_disk(key)
-        return None
-
-    async def _recall(
-        self, key: int | bytes, request: Request
-    ) -> tuple[OutcomeStatus, Exception | None] | None:
+        if self._journal.is_new:
+            return None
         before = self._journal.known(key)
         if before in _SETTLED:
             return OutcomeStatus.SKIPPED, None
@@ -221,6 +208,21 @@ class Ledger:
             "an earlier run sent it and did not learn the answer; it is not sent again",
             operation=request.operation,
         )
+
+    async def begin(self, key: int | bytes, request: Request) -> None:
+        """
+        Note that an item is about to be sent.
+
+        What may be sent again is noted so that the death of the process cannot undo it. For what
+        may not, a loss of power must not either, so it waits for the disk.
+
+        Raises:
+            JournalError: it could not be noted, so it must not be sent.
+        """
+        await self._journal.reserve(2)
+        self._journal.note(key, Entry.BEGUN)
+        if request.replay is not Replay.ALWAYS:
+            await self._wait_for_disk(key)
 
     async def _wait_for_disk(self, key: int | bytes) -> None:
         try:
@@ -249,6 +251,19 @@ class Ledger:
             # a run that is cut off closes it before it reports
             with contextlib.suppress(JournalError, asyncio.CancelledError):
                 await self._journal.synced()
+
+    @property
+    def rate(self) -> float | None:
+        """
+        The pace that earlier runs learned.
+        """
+        return self._journal.rate
+
+    def note_rate(self, rate: float) -> None:
+        """
+        Note the pace that was learned.
+        """
+        self._journal.note_rate(rate)
 
     async def skip(self, position: int) -> None:
         """
