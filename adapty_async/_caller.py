@@ -119,7 +119,13 @@ class Caller:
 def _limits_of(options: BulkOptions[Any, Any], clock: Callable[[], float]) -> RunLimits:
     rate, concurrency = options.get("rate"), options.get("concurrency")
     return RunLimits(
-        pacer=None if rate is None else Pacer(positive("rate", rate), None, clock),
+        pacer=None if rate is None else _run_pacer(positive("rate", rate), clock),
         capacity=Capacity(MOST_WORKERS, clock) if concurrency is None else None,
         max_outage=positive("max_outage", options.get("max_outage", MAX_OUTAGE)),
     )
+
+
+def _run_pacer(rate: float, clock: Callable[[], float]) -> Pacer:
+    # as much as makes up for a busy event loop, and no more: a burst that is as large as the
+    # server's is answered 429 if it arrives any closer together than it was sent
+    return Pacer(rate, max(1, round(rate / 50)), clock)

@@ -2,8 +2,8 @@
 How many requests of a bulk run may be in flight, when nobody says.
 
 The rate is limited elsewhere; this is a second guard, against slowness. Places are added only while
-all are in use and answers come as fast as ever; they are taken away when answers take far longer,
-and at once when none comes in time.
+somebody waits for one and answers come as fast as ever; they are taken away when answers take far
+longer, and at once when none comes in time.
 """
 
 from __future__ import annotations
@@ -53,16 +53,14 @@ class Capacity:
         """
         Give a place back, and take note of how the request ended and how long that took.
         """
+        wanted = self.places.wanted  # before this place goes to whoever waits
         self.places.give()
         if isinstance(failure, RequestTimeoutError):
-            self.timed_out()
+            self._change(0.5, self._clock())
         elif failure is None or isinstance(failure, ApiError):
-            self.answered(seconds)
+            self._answered(seconds, wanted=wanted)
 
-    def answered(self, seconds: float) -> None:
-        """
-        Take note of how long an answer took.
-        """
+    def _answered(self, seconds: float, *, wanted: bool) -> None:
         now = self._clock()
         self._usual += (seconds - self._usual) * (0.1 if self._usual else 1.0)
         if now >= self._forget_at:
@@ -72,14 +70,8 @@ class Capacity:
         fastest = min(self._fastest, self._fastest_before)
         if self._usual > _SLOW * fastest + _SLACK:
             self._change(0.9, now)
-        elif self.places.free < 0 and self._usual <= _STEADY * fastest:
+        elif wanted and self._usual <= _STEADY * fastest:
             self._change(1.25, now)
-
-    def timed_out(self) -> None:
-        """
-        Take note that no answer came in time.
-        """
-        self._change(0.5, self._clock())
 
     def _change(self, factor: float, now: float) -> None:
         if now < self._next_change:

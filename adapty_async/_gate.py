@@ -30,6 +30,7 @@ from adapty_async.errors import (
     ConnectError,
     ConnectionLostError,
     DeadlineError,
+    DecodeError,
     RateLimitError,
     RequestTimeoutError,
     ServerError,
@@ -79,7 +80,6 @@ class Gate:
         self._sleep = timing.sleep
         self._pacer = pacer
         self._lock = threading.Lock()  # a client may be used from several threads' loops
-        self._line = LoopLocal(lambda: Places(1))
         self._urgent_line = LoopLocal(lambda: Places(1))
         self._urgent = 0
         self.learned = LearnedRate(timing.clock)
@@ -104,49 +104,64 @@ class Gate:
             CircuitOpenError: the service is down.
             DeadlineError: the call would be too late.
         """
+        entered = self._clock()
+        self._demand_service(request)
+        if self._pacer is None and self.learned.paused_until <= entered:
+            await self._take_connection(request, slots)
+            if not _keep(slots, lambda: self._turn(request, entered)):
+                return
+        with self._lock:
+            self._urgent += 1
+        try:
+            await self._wait_in_line(request, slots, entered)
+        finally:
+            with self._lock:
+                self._urgent -= 1
+
+    async def _wait_in_line(self, request: Request, slots: Places, entered: float) -> None:
+        self._demand_time(request, self._expected())
+        line = self._urgent_line.get()
+        await _take(line, request.tally.deadline - self._clock(), lambda: _too_late(request))
+        try:
+            while True:
+                await self._take_connection(request, slots)
+                wait = _keep(slots, lambda: self._turn(request, entered))
+                if not wait:
+                    return
+                self._demand_time(request, wait)
+                await self._sleep(wait)
+        finally:
+            line.give()
+
+    async def _take_connection(self, request: Request, slots: Places) -> None:
+        def too_late() -> DeadlineError:
+            return DeadlineError("no connection became free in time", operation=request.operation)
+
+        await _take(slots, request.tally.deadline - self._clock(), too_late)
+
+    def _demand_service(self, request: Request) -> None:
         if wait := self.circuit.wait():
             raise CircuitOpenError(
                 "the service is down", operation=request.operation, retry_after=wait
             )
-        if self._pacer is None and self.learned.paused_until <= self._clock():
-            await _take(slots, request, self._clock)
-            self._go(paced=False)
-            return
-        line = self._urgent_line.get()
-        self._urgent += 1
-        try:
-            if self._expected() > request.tally.deadline - self._clock():
-                raise _too_late(request)
-            await line.take()
-            try:
-                await _take(slots, request, self._clock)
-                await self._wait_for_moment(request, slots)
-            finally:
-                line.give()
-        finally:
-            self._urgent -= 1
 
-    async def _wait_for_moment(self, request: Request, slots: Places) -> None:
-        try:
-            was_paused = self.paused_for > 0
-            while wait := self._turn(was_paused=was_paused):
-                if wait > request.tally.deadline - self._clock():
-                    raise _too_late(request)
-                await self._sleep(wait)
-        except BaseException:
-            slots.give()
-            raise
+    def _demand_time(self, request: Request, wait: float) -> None:
+        if self._clock() + wait >= request.tally.deadline:
+            raise _too_late(request)
 
-    def _turn(self, *, was_paused: bool) -> float:
+    def _turn(self, request: Request, entered: float) -> float:
         with self._lock:
+            self._demand_service(request)
             wait = self.paused_for
             if self._pacer is not None:
                 wait = max(wait, self._pacer.wait())
+            was_paused = self.learned.paused_until > entered
             if wait <= TICK and was_paused:
                 # those that were held up go on at the learned pace: all at once would be too much
                 wait = self.learned.take()
             if wait <= TICK:
                 wait = 0.0
+                self._demand_time(request, wait)
                 self._go(paced=was_paused)
             return wait
 
@@ -160,46 +175,64 @@ class Gate:
             self._pacer.take()
 
     def _expected(self) -> float:
-        interval = 0.0 if self._pacer is None else 1 / self._pacer.rate
-        wait = 0.0 if self._pacer is None else self._pacer.wait()
-        return max(self.paused_for, wait) + (self._urgent - 1) * interval
-
-    async def enter_in_background(self, request: Request, slots: Places, limits: RunLimits) -> None:
         """
-        Wait for a connection and for the moment of an item of a bulk run.
+        Return the seconds that a call waits at least if it comes now, behind those that wait.
+        """
+        if self._pacer is None:
+            return self.paused_for
+        wait = self._pacer.wait()
+        first = 1 if wait else self._pacer.burst  # so many go with the first of them, at most
+        return max(self.paused_for, wait + max(0, self._urgent - first) / self._pacer.rate)
+
+    async def enter_in_background(
+        self, request: Request, slots: Places, limits: RunLimits, line: Places
+    ) -> None:
+        """
+        Wait in the run's line for a connection and for the moment of an item of a bulk run.
 
         The moment comes last, when nothing can hold the request up any more: moments that were
-        taken before would pile up behind a busy connection and then be used all at once.
+        taken before would pile up behind a busy connection and then be used all at once. Until
+        then others may have the connection. The wait is not charged to the item.
 
         Raises:
             CircuitOpenError: the service has been down, or asks for a pause, for longer than the
                 run waits.
+            DeadlineError: the item's time was over before it came here.
         """
-        line = self._line.get()
+        entered = self._clock()
+        self._demand_time(request, 0.0)
         await line.take()
-        taken: list[Places] = []
         try:
-            for places in (slots,) if limits.capacity is None else (limits.capacity.places, slots):
-                await places.take()
-                taken.append(places)
-            while wait := self._background_turn(request, limits):
-                await self._sleep(wait)
-        except BaseException:
-            for places in taken:
-                places.give()
-            raise
+            if limits.capacity is None:
+                await self._wait_in_background(request, slots, limits)
+            else:
+                await limits.capacity.places.take()
+                try:
+                    await self._wait_in_background(request, slots, limits)
+                except BaseException:
+                    limits.capacity.places.give()
+                    raise
         finally:
             line.give()
+        request.tally.deadline += self._clock() - entered
+
+    async def _wait_in_background(self, request: Request, slots: Places, limits: RunLimits) -> None:
+        while True:
+            await slots.take()
+            wait = _keep(slots, lambda: self._background_turn(request, limits))
+            if not wait:
+                return
+            await self._sleep(wait)
 
     def _background_turn(self, request: Request, limits: RunLimits) -> float:
         with self._lock:
-            self._demand_patience(request, limits)
             wait = max(self.circuit.wait(), self.paused_for)
+            self._demand_patience(request, limits, wait)
             for pacer in (self._pacer, limits.pacer):
                 if pacer is not None:
                     wait = max(wait, pacer.wait())
-                    if self._urgent:
-                        wait = max(wait, 1 / pacer.rate)
+            if self._urgent:
+                wait = max(wait, 1 / (self._pacer or self.learned).rate)
             if wait <= TICK and (wait := self.learned.take()) <= TICK:
                 wait = 0.0
                 self._go(paced=True)
@@ -207,22 +240,26 @@ class Gate:
                     limits.pacer.take()
             return wait
 
-    def _demand_patience(self, request: Request, limits: RunLimits) -> None:
+    def _demand_patience(self, request: Request, limits: RunLimits, wait: float) -> None:
         since = self.circuit.since
         lasted = 0.0 if since is None else self._clock() - since
-        if max(lasted, self.paused_for) > limits.max_outage:
+        # when it is time to try again, one may: the outage may long be over, if nobody tried
+        if wait and max(lasted, self.paused_for) > limits.max_outage:
             raise CircuitOpenError(
                 f"no service for longer than {limits.max_outage:g} s",
                 operation=request.operation,
-                retry_after=max(self.circuit.wait(), self.paused_for),
+                retry_after=wait,
             )
 
     def expect(self, rate: float | None) -> None:
         """
         Begin with a pace that is known from before, unless one was learned since.
         """
-        if rate is not None and self.learned.limit is None:
-            self.learned = LearnedRate(self._clock, rate=rate)
+        with self._lock:
+            if rate is not None and self.learned.limit is None:
+                paused_until = self.learned.paused_until
+                self.learned = LearnedRate(self._clock, rate=rate)
+                self.learned.paused_until = max(self.learned.paused_until, paused_until)
 
     def statistics(self) -> BucketStatistics:
         """
@@ -242,23 +279,24 @@ class Gate:
         """
         Take note of how an attempt ended, and of when it was sent.
         """
-        self.in_flight -= 1
-        match error:
-            case RateLimitError():
-                self.throttled += 1
-                self.learned.throttled(sent, error.retry_after)
-                self.circuit.worked(sent)
-            case ServerError():
-                self.failed += 1
-                self.circuit.failed(sent, error.retry_after)
-            case ConnectError() | ConnectionLostError() | RequestTimeoutError():
-                self.failed += 1
-                self.circuit.failed(sent)
-            case None | ApiError():
-                self.learned.succeeded(sent, paced=request.background)
-                self.circuit.worked(sent)
-            case _:
-                pass  # it was not sent after all
+        with self._lock:
+            self.in_flight -= 1
+            match error:
+                case RateLimitError():
+                    self.throttled += 1
+                    self.learned.throttled(sent, error.retry_after)
+                    self.circuit.worked(sent)
+                case ServerError():
+                    self.failed += 1
+                    self.circuit.failed(sent, error.retry_after)
+                case ConnectError() | ConnectionLostError() | RequestTimeoutError():
+                    self.failed += 1
+                    self.circuit.failed(sent)
+                case None | ApiError() | DecodeError():
+                    self.learned.succeeded(sent, paced=request.background)
+                    self.circuit.worked(sent)
+                case _:
+                    pass  # nothing was learned of the server
 
 
 class Gates:
@@ -278,8 +316,9 @@ class Gates:
         """
         gate = self._gates.get(bucket)
         if gate is None:
-            gate = self._gates.setdefault(bucket, Gate(self._timing, self._pacer))
+            gate = Gate(self._timing, self._pacer)
             gate.expect(self._expected)
+            gate = self._gates.setdefault(bucket, gate)
         return gate
 
     def expect(self, rate: float) -> None:
@@ -287,7 +326,7 @@ class Gates:
         Begin with a pace, known from before, in every bucket of which nothing was learned yet.
         """
         self._expected = rate
-        for gate in self._gates.values():
+        for gate in tuple(self._gates.values()):
             gate.expect(rate)
 
     def expect_given(self, rate: float) -> None:
@@ -300,8 +339,8 @@ class Gates:
         """
         Return the pace that was learned, if it was in exactly one bucket.
         """
-        learned = [gate.learned for gate in self._gates.values()]
-        rates = [each.rate for each in learned if each.limit is not None]
+        learned = [gate.learned for gate in tuple(self._gates.values())]
+        rates = [each.learned for each in learned if each.limit is not None]
         return rates[0] if len(rates) == 1 else None
 
     def statistics(self) -> dict[str, BucketStatistics]:
@@ -315,14 +354,26 @@ def _too_late(request: Request) -> DeadlineError:
     return DeadlineError("no time left to wait for a turn", operation=request.operation)
 
 
-async def _take(slots: Places, request: Request, clock: Callable[[], float]) -> None:
-    if slots.free > 0 or request.tally.deadline == math.inf:
-        await slots.take(urgent=True)
+def _keep(slots: Places, turn: Callable[[], float]) -> float:
+    """
+    Return the wait for a turn; the connection is kept if it is 0, else given back meanwhile.
+    """
+    try:
+        wait = turn()
+    except BaseException:
+        slots.give()
+        raise
+    if wait:
+        slots.give()
+    return wait
+
+
+async def _take(places: Places, seconds: float, too_late: Callable[[], DeadlineError]) -> None:
+    if places.free > 0 or seconds == math.inf:
+        await places.take(urgent=True)
         return
     try:
-        async with asyncio.timeout(request.tally.deadline - clock()):
-            await slots.take(urgent=True)
+        async with asyncio.timeout(seconds):
+            await places.take(urgent=True)
     except TimeoutError:
-        raise DeadlineError(
-            "no connection became free in time", operation=request.operation
-        ) from None
+        raise too_late() from None

@@ -5,15 +5,21 @@ How fast and how much at once: every attempt passes a gate, and reports back how
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable
 
 from adapty_async._gate import NO_LIMITS, Gates, RunLimits
 from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Request, Response, Send
 from adapty_async._places import Places
-from adapty_async.errors import AdaptyError, DeadlineError
+from adapty_async.errors import AdaptyError
 
 __all__ = ("limit",)
+
+_UNANSWERED = AdaptyError("no answer")
+"""
+How an attempt ended that was cancelled, or that broke down in a way that is not the server's.
+"""
 
 
 def limit(
@@ -27,23 +33,26 @@ def limit(
     Let every attempt wait for its moment and for one of the loop's connections.
 
     A request without a deadline yet gets it when its first turn comes: an item of a bulk run is
-    not charged for the queue in front of it.
+    not charged for the queue in front of it. Each run has lines of its own, so that a slow one
+    holds up no other.
     """
+    lines = LoopLocal(lambda: defaultdict[str, Places](lambda: Places(1)))
 
     async def send_within_limits(request: Request) -> Response:
         gate, slot, tally = gates.get(request.bucket), slots.get(), request.tally
         if request.background:
-            await gate.enter_in_background(request, slot, run)
+            line = lines.get()[request.bucket]
+            await gate.enter_in_background(request, slot, run, line)
         else:
             await gate.enter(request, slot)
         sent = clock()
-        failure: AdaptyError | None = None
+        failure: AdaptyError | None = _UNANSWERED
         try:
             if tally.deadline == math.inf:
                 tally.deadline = sent + request.allowance
-            elif sent >= tally.deadline:
-                raise DeadlineError("no time left to send it", operation=request.operation)
-            return await send(request)
+            response = await send(request)
+            failure = None
+            return response
         except AdaptyError as error:
             failure = error
             raise

@@ -110,6 +110,7 @@ class Circuit:
         """
         if self._failures and sent >= self._first_failure:
             self._failures = 0
+            self._next_try = 0.0
             self.since = None
 
     def failed(self, sent: float, retry_after: float | None = None) -> None:

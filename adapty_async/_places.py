@@ -25,6 +25,14 @@ class Places:
         self._urgent: deque[asyncio.Future[None]] = deque()
         self._patient: deque[asyncio.Future[None]] = deque()
 
+    @property
+    def wanted(self) -> bool:
+        """
+        Whether anybody waits for a place.
+        """
+        waiting = (*self._urgent, *self._patient)
+        return not all(place.done() for place in waiting)  # those that were cancelled may be there
+
     async def take(self, *, urgent: bool = False) -> None:
         """
         Wait for a place.

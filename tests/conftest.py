@@ -39,9 +39,11 @@ def _no_settings_from_outside() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Let bulk runs go at full pace and outages be short: their timing has tests of its own.
+    Let bulk runs go at full pace and outages be short.
+
+    Their timing has tests of its own, in modules with a fixture of this name that does nothing.
     """
     monkeypatch.setattr(_learned, "_START", 50_000.0)
     monkeypatch.setattr(_learned, "_PROBE_FIRST", 0.001)

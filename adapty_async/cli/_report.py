@@ -41,6 +41,7 @@ _MEANING = {
 _STOPPED = {
     StopReason.KEY_REJECTED: "The key was rejected.",
     StopReason.WRONG_ADDRESS: "These answers are not Adapty's: check --base-url.",
+    StopReason.OUTAGE: "Stopped: there was no service for too long.",
     StopReason.FAIL_FAST: "Stopped at the first failure.",
     StopReason.STOPPED: "Stopped before the end of the input.",
 }
