@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 import msgspec
 
 from adapty_async._checks import header_value
-from adapty_async._operation import Operation, Request, Response, Tally
+from adapty_async._operation import Operation, Replay, Request, Response, Tally
 from adapty_async.errors import (
     ApiError,
     AuthenticationError,
@@ -121,13 +121,20 @@ def encode(operation: Operation[Any], wire: Wire, *, timeout: float, allowance: 
         url=wire.origin + _target(operation),
         headers=_headers(operation, wire),
         body=None if operation.body is None else endpoint.encode(operation.body),
-        replay=endpoint.replay,
+        replay=_replay(operation),
         bucket=endpoint.bucket,
         erases=endpoint.erases,
         timeout=timeout,
         allowance=allowance,
         tally=Tally(),
     )
+
+
+def _replay(operation: Operation[Any]) -> Replay:
+    replay = operation.endpoint.replay
+    if replay is Replay.WITH_KEY and operation.key is None:
+        return Replay.IF_UNSENT  # nothing tells the server that a repeat is one
+    return replay
 
 
 def _headers(operation: Operation[Any], wire: Wire) -> Mapping[str, str]:

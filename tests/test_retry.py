@@ -43,7 +43,10 @@ OK = Response(200, {}, b"{}")
 
 
 def answered(
-    kind: type[ApiError | DecodeError], status: int, retry_after: float | None = None
+    kind: type[ApiError | DecodeError],
+    status: int,
+    retry_after: float | None = None,
+    code: str | None = None,
 ) -> AdaptyError:
     """
     Return the error of an answer.
@@ -51,6 +54,7 @@ def answered(
     error = kind(f"status {status}", status=status)
     if isinstance(error, ApiError):
         error.retry_after = retry_after
+        error.error_code = code
 
     return error
 
@@ -86,6 +90,8 @@ TABLE: list[tuple[BaseException, dict[Replay, bool], bool]] = [
     (answered(AuthenticationError, 403), NONE, NO),
     (answered(NotFoundError, 404), NONE, NO),
     (answered(ConflictError, 409), NONE, NO),
+    (answered(ConflictError, 409, 1.0, "duplicate_source_transaction"), NONE, NO),
+    (answered(ConflictError, 409, None, "idempotency_in_flight"), UNLESS_UNSENT, YES),
     (answered(ApiError, 418), NONE, NO),
     (answered(DecodeError, 200), NONE, YES),
     (AdaptyError("x"), NONE, NO),

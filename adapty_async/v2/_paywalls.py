@@ -170,9 +170,6 @@ class PaywallList(ResultStruct, frozen=True, kw_only=True):
 class _Update(msgspec.Struct, frozen=True):
     remote_configs: tuple[RemoteConfig, ...]
 
-    def __repr__(self) -> str:
-        return f"_Update({len(self.remote_configs)} remote configs)"
-
 
 _NUMBER, _SIZE = "page[number]", "page[size]"
 _ID = matching(r"[A-Za-z0-9_-]+", "must be letters, digits and dashes, as in a UUID")
