@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET
 
-from adapty_async._checks import RequestStruct, as_numbers, one_of
+from adapty_async._checks import as_numbers, one_of
 from adapty_async._codec import to_json
 from adapty_async.errors import InvalidInputError
 
@@ -100,11 +100,13 @@ def read_attributes(_kind: type, value: Any) -> CustomAttributes:
     return CustomAttributes(read)
 
 
-def write_attributes(attributes: RequestStruct) -> bytes:
+def write_attributes(attributes: Any) -> bytes:
     """
-    Encode what is written; custom attributes go as a list, as in the examples of the documents.
+    Encode a version's `ProfileAttributes`; the custom ones go as a list of keys and values.
+
+    The examples of the documents have them so.
     """
-    custom = getattr(attributes, "custom_attributes", UNSET)
+    custom = attributes.custom_attributes
     if custom is UNSET:
         return to_json(attributes)
     fields = {
