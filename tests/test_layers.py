@@ -45,9 +45,10 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "cli._demo_data cli._fingerprint",
         "cli._input",
         "cli._feed cli._items cli._progress cli._report",
-        "cli._job",
+        "cli._job cli._v2_items",
         "cli._demo",
         "cli._app",
+        "cli._v2_commands",
         "cli",
         "cli.__main__",
     )
