@@ -239,6 +239,17 @@ async def test_a_wait_the_server_asks_for_is_kept_and_spread() -> None:
     assert clock.sleeps == [5.0, 2.5]
 
 
+async def test_a_key_in_flight_is_waited_for_as_the_server_asks() -> None:
+    """
+    While an attempt with the same key is worked on, the next one comes when it is told to.
+    """
+    clock = FakeClock()
+    failures = [answered(ConflictError, 409, 2.0, "idempotency_in_flight")] * 2
+
+    assert await run(failures, RetryPolicy(), clock, replay=Replay.WITH_KEY) is OK
+    assert clock.sleeps == [2.5, 2.5]
+
+
 async def test_a_wait_that_is_too_long_is_not_begun() -> None:
     """
     A server that asks for more than the policy allows is not waited for.

@@ -189,6 +189,18 @@ async def test_a_credit_is_not_made_again_by_the_next_run(tmp_path: Path) -> Non
     assert len(transport.requests) == 1
 
 
+async def test_a_credit_that_stays_in_flight_is_unknown() -> None:
+    """
+    The attempt that the server is still working on may end well after all.
+    """
+    busy: Reply = (409, {}, b'{"errors":[],"error_code":"idempotency_in_flight"}')
+    once = RetryPolicy(attempts=1)
+    operation = v2.create_virtual_currency_transaction([coins(1)], **IDS)
+    report = await client(FakeTransport([busy]), retry=once).bulk([operation])
+
+    assert report.unknown == 1
+
+
 async def test_a_credit_whose_answer_was_lost_is_unknown(tmp_path: Path) -> None:
     """
     Its key is forgotten with the run, so that nobody sends it a second time.
