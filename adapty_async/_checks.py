@@ -24,6 +24,7 @@ __all__ = (
     "Maybe",
     "PrivateStruct",
     "RequestStruct",
+    "any_text",
     "as_numbers",
     "boolean",
     "clean_attributes",
@@ -100,6 +101,14 @@ def text(field: str, value: Any) -> None:
         value.encode()
     except UnicodeEncodeError:
         raise InvalidInputError(field, "must not contain lone surrogates") from None
+
+
+def any_text(field: str, value: Any) -> None:
+    """
+    Demand text that can be encoded; it may be empty.
+    """
+    if value != "":
+        text(field, value)
 
 
 def boolean(field: str, value: Any) -> None:

@@ -9,13 +9,14 @@ import datetime as dt
 import email.utils
 import re
 import time
+import urllib.parse
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
 from adapty_async._checks import header_value
-from adapty_async._operation import Operation, Request, Response, Tally
+from adapty_async._operation import Operation, Replay, Request, Response, Tally
 from adapty_async.errors import (
     ApiError,
     AuthenticationError,
@@ -83,11 +84,15 @@ API's own bodies they say nothing about a key or a profile.
 class Wire(msgspec.Struct, frozen=True, kw_only=True):
     """
     What all requests of a client share; the headers hold its key.
+
+    Attributes:
+        validate: hold operations to the checks of their rows.
     """
 
     origin: str
     headers: Mapping[str, str]
     id_encoding: str = "ascii"
+    validate: bool = True
 
     def __repr__(self) -> str:
         return f"Wire({self.origin})"
@@ -111,23 +116,19 @@ def encode(
     Turn an operation into the request that is sent for it.
 
     Raises:
-        InvalidInputError: a header of the operation cannot be sent as it is.
+        InvalidInputError: a header of the operation cannot be sent as it is, or the operation
+            breaks a rule of its row.
     """
     endpoint = operation.endpoint
-    headers = wire.headers
-    if operation.headers:
-        headers = {**headers}
-        for name, value in operation.headers:
-            header_value(_field_of(name), value, encoding=wire.id_encoding)
-            headers[name] = value
-
+    if wire.validate and endpoint.check is not None:
+        endpoint.check(operation)
     return Request(
         operation=endpoint.name,
         method=endpoint.method,
-        url=wire.origin + endpoint.path,
-        headers=headers,
+        url=wire.origin + _target(operation),
+        headers=_headers(operation, wire),
         body=None if operation.body is None else endpoint.encode(operation.body),
-        replay=endpoint.replay,
+        replay=_replay(operation),
         bucket=endpoint.bucket,
         erases=endpoint.erases,
         timeout=timeout,
@@ -135,6 +136,45 @@ def encode(
         tally=Tally(),
         background=background,
     )
+
+
+def _replay(operation: Operation[Any]) -> Replay:
+    replay = operation.endpoint.replay
+    if replay is Replay.WITH_KEY and operation.key is None:
+        return Replay.IF_UNSENT  # nothing tells the server that a repeat is one
+    return replay
+
+
+def _headers(operation: Operation[Any], wire: Wire) -> Mapping[str, str]:
+    endpoint = operation.endpoint
+    if not operation.headers and operation.key is None and endpoint.media_type is None:
+        return wire.headers
+    headers = {**wire.headers}
+    for name, value in operation.headers:
+        if name not in endpoint.parameters:
+            header_value(_field_of(name), value, encoding=wire.id_encoding)
+            headers[name] = value
+    if operation.key is not None:
+        header_value("idempotency_key", operation.key, encoding="ascii")
+        headers["Idempotency-Key"] = operation.key
+    if endpoint.media_type is not None:
+        headers["Content-Type"] = endpoint.media_type
+    return headers
+
+
+def _target(operation: Operation[Any]) -> str:
+    endpoint = operation.endpoint
+    path = endpoint.path
+    if not endpoint.parameters:
+        return path
+    query: list[tuple[str, str]] = []
+    for name, value in operation.headers:
+        place = f"{{{name}}}"
+        if place in path:
+            path = path.replace(place, urllib.parse.quote(value, safe=""))
+        elif name in endpoint.parameters:
+            query.append((name, value))
+    return f"{path}?{urllib.parse.urlencode(query)}" if query else path
 
 
 def _field_of(header: str) -> str:
@@ -158,7 +198,9 @@ def _plain(value: Any) -> Any:
             raise NotImplementedError(type(value).__name__)
 
 
-to_json: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=_plain).encode
+to_json: Callable[[Any], bytes] = msgspec.json.Encoder(
+    enc_hook=_plain, decimal_format="number"
+).encode
 
 
 def decode(operation: Operation[ResultT], response: Response) -> ResultT:

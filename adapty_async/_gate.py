@@ -152,6 +152,7 @@ class Gate:
     def _turn(self, request: Request, entered: float) -> float:
         with self._lock:
             self._demand_service(request)
+            self._demand_time(request, 0.0)
             wait = self.paused_for
             if self._pacer is not None:
                 wait = max(wait, self._pacer.wait())
@@ -161,7 +162,6 @@ class Gate:
                 wait = self.learned.take()
             if wait <= TICK:
                 wait = 0.0
-                self._demand_time(request, wait)
                 self._go(paced=was_paused)
             return wait
 

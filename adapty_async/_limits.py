@@ -51,11 +51,12 @@ def limit(
             if tally.deadline == math.inf:
                 tally.deadline = sent + request.allowance
             response = await send(request)
-            failure = None
-            return response
         except AdaptyError as error:
             failure = error
             raise
+        else:
+            failure = None
+            return response
         finally:
             slot.give()
             gate.leave(request, failure, sent)

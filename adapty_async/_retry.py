@@ -37,6 +37,10 @@ __all__ = ("may_have_worked", "may_retry", "retry")
 logger = logging.getLogger("adapty_async")
 
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+_IN_FLIGHT = "idempotency_in_flight"
+"""
+The code of a 409 that says: an earlier attempt with the same key is still being worked on.
+"""
 _SPREAD = 0.25
 """
 By how much a wait the server asked for is lengthened at random, so that tasks it sent away
@@ -55,7 +59,7 @@ def may_retry(replay: Replay, error: BaseException) -> bool:
     if replay is Replay.IF_UNSENT:
         return False
     if isinstance(error, ApiError):
-        return error.status in _TRANSIENT
+        return error.status in _TRANSIENT or error.error_code == _IN_FLIGHT
     return isinstance(error, ConnectionLostError | RequestTimeoutError)
 
 
@@ -68,7 +72,7 @@ def may_have_worked(error: BaseException) -> bool:
     if isinstance(error, ServerError):
         return True
     if isinstance(error, ApiError):
-        return error.status == 408
+        return error.status == 408 or error.error_code == _IN_FLIGHT
     return isinstance(error, ConnectionLostError | RequestTimeoutError | DecodeError)
 
 

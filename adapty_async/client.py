@@ -34,6 +34,7 @@ from adapty_async.hooks import Hook
 from adapty_async.mail import Events, MailProfiles
 from adapty_async.statistics import Statistics
 from adapty_async.v1 import V1
+from adapty_async.v2 import V2
 
 if TYPE_CHECKING:
     import aiohttp
@@ -54,6 +55,7 @@ _RESERVED = frozenset(
         "content-length",
         "content-type",
         "host",
+        "idempotency-key",
         "transfer-encoding",
     }
 )
@@ -83,6 +85,7 @@ class _Client:
         id_encoding: Literal["ascii", "utf-8"] = "ascii",
         trust_env: bool = False,
         allow_insecure: bool = False,
+        validate: bool = True,
         transport: Send | None = None,
     ) -> None:
         """
@@ -101,6 +104,9 @@ class _Client:
                 documented, and a wrong guess would report an erasure as done that was not.
             trust_env: use the environment's proxies and .netrc.
             allow_insecure: allow plain http to other machines.
+            validate: hold calls of version 2 to the rules of Adapty's documents before they are
+                sent; False leaves that to the server, should its rules have changed. What a call
+                needs in order to be sent at all is checked in any case.
             transport: sends the requests instead of aiohttp, for tests.
 
         Raises:
@@ -119,7 +125,7 @@ class _Client:
             "Content-Type": "application/json",
             "User-Agent": f"adapty-async/{__version__}",
         }
-        wire = Wire(origin=origin, headers=headers, id_encoding=id_encoding)
+        wire = Wire(origin=origin, headers=headers, id_encoding=id_encoding, validate=validate)
         clock = time.monotonic
         timing = Timing(clock, asyncio.sleep, random.uniform)
         self._connections = Transport(clock=clock, trust_env=trust_env, session=session)
@@ -298,6 +304,7 @@ class AdaptyClient(_Client):
 
     Attributes:
         v1: version 1 of the API.
+        v2: version 2 of the API.
 
     Example:
         >>> async with AdaptyClient() as adapty:
@@ -314,6 +321,7 @@ class AdaptyClient(_Client):
     def _use(self, caller: Caller) -> None:
         super()._use(caller)
         self.v1 = V1(caller.execute, caller.bulk)
+        self.v2 = V2(caller.execute, caller.bulk)
 
 
 class AdaptyMailClient(_Client):

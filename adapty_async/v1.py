@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Unpack
+from typing import Any, ClassVar, Unpack
 
-import msgspec
 from msgspec import UNSET
 
 from adapty_async._checks import (
@@ -22,20 +21,26 @@ from adapty_async._checks import (
     Maybe,
     PrivateStruct,
     RequestStruct,
-    as_numbers,
     boolean,
     clean_attributes,
     day,
     instance_of,
     matching,
     nullable,
-    one_of,
     text,
 )
-from adapty_async._codec import data_decoder, no_result, to_json
+from adapty_async._codec import data_decoder, no_result
 from adapty_async._operation import Endpoint, Execute, Operation, Replay
+from adapty_async._profiles import (
+    By,
+    CustomAttributes,
+    demand_kind,
+    identity,
+    pair,
+    read_attributes,
+    write_attributes,
+)
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
-from adapty_async.errors import InvalidInputError
 
 __all__ = (
     "CREATE_PROFILE",
@@ -54,15 +59,8 @@ __all__ = (
     "update_profile",
 )
 
-By = Literal["customer_user_id", "profile_id"]
-
 _DOCS = "https://adapty.io/docs/getting-started-with-server-side-api"
 _PATH = "/api/v1/server-side-api/profiles/"
-_HEADERS: Mapping[str, str] = {
-    "customer_user_id": "adapty-customer-user-id",
-    "profile_id": "adapty-profile-id",
-}
-
 _COUNTRIES = matching(
     r"[A-Z]{2}(-[A-Z0-9]{1,3})?(, ?[A-Z]{2}(-[A-Z0-9]{1,3})?)*",
     "must be an upper-case ISO 3166-2 code such as FR, or several with commas between",
@@ -151,15 +149,6 @@ class ProfileAttributes(RequestStruct, frozen=True, kw_only=True):
     }
 
 
-class CustomAttributes(dict[str, str | float | None]):
-    """
-    A profile's custom attributes, by key, whichever way the server wrote them.
-    """
-
-    def __repr__(self) -> str:
-        return f"CustomAttributes({len(self)} keys)"
-
-
 class Profile(PrivateStruct, frozen=True, kw_only=True):
     """
     A profile as the server tells it. Every field may be missing, and is None then.
@@ -202,37 +191,7 @@ class Profile(PrivateStruct, frozen=True, kw_only=True):
     non_subscriptions: list[Any] | dict[str, Any] | None = None
 
 
-class _Entry(msgspec.Struct):
-    key: str
-    value: Any = None
-
-
-def _read_attributes(_kind: type, value: Any) -> CustomAttributes:
-    read = msgspec.convert(value, list[_Entry] | dict[str, Any])
-    if isinstance(read, list):
-        read = {entry.key: entry.value for entry in read}
-    return CustomAttributes(read)
-
-
-def _write_attributes(attributes: ProfileAttributes) -> bytes:
-    """
-    Encode what is written; custom attributes go as a list, as in the example of the document.
-    """
-    custom = attributes.custom_attributes
-    if custom is UNSET:
-        return to_json(attributes)
-    fields = {
-        name: value
-        for name in attributes.__struct_fields__
-        if (value := getattr(attributes, name)) is not UNSET
-    }
-    fields["custom_attributes"] = [
-        {"key": key, "value": value} for key, value in as_numbers(custom).items()
-    ]
-    return to_json(fields)
-
-
-_read_profile = data_decoder(Profile, _read_attributes)
+_read_profile = data_decoder(Profile, read_attributes)
 
 GET_PROFILE: Endpoint[Profile] = Endpoint(
     name="v1.profiles.get",
@@ -251,7 +210,7 @@ CREATE_PROFILE: Endpoint[Profile] = Endpoint(
     replay=Replay.IF_UNSENT,  # what a repeat does is not documented
     bucket="v1",
     decode=_read_profile,
-    encode=_write_attributes,
+    encode=write_attributes,
 )
 UPDATE_PROFILE: Endpoint[Profile] = Endpoint(
     name="v1.profiles.update",
@@ -261,7 +220,7 @@ UPDATE_PROFILE: Endpoint[Profile] = Endpoint(
     replay=Replay.ALWAYS,  # the given values are the same the second time
     bucket="v1",
     decode=_read_profile,
-    encode=_write_attributes,
+    encode=write_attributes,
 )
 DELETE_PROFILE: Endpoint[None] = Endpoint(
     name="v1.profiles.delete",
@@ -275,23 +234,14 @@ DELETE_PROFILE: Endpoint[None] = Endpoint(
 )
 
 
-def _identity(**ids: str | None) -> tuple[tuple[str, str], ...]:
-    given = [(_HEADERS[name], value) for name, value in ids.items() if value is not None]
-    if len(given) != 1:
-        raise InvalidInputError(
-            "customer_user_id", "exactly one of customer_user_id and profile_id must be given"
-        )
-    return tuple(given)
-
-
 def get_profile(
     *, customer_user_id: str | None = None, profile_id: str | None = None
 ) -> Operation[Profile]:
     """
     Describe the call of `Profiles.get`.
     """
-    identity = _identity(customer_user_id=customer_user_id, profile_id=profile_id)
-    return Operation(GET_PROFILE, identity)
+    about = identity(customer_user_id, profile_id)
+    return Operation(GET_PROFILE, about)
 
 
 def create_profile(
@@ -303,10 +253,10 @@ def create_profile(
     """
     Describe the call of `Profiles.create`.
     """
-    identity = _identity(customer_user_id=customer_user_id, profile_id=profile_id)
+    about = identity(customer_user_id, profile_id)
     attributes = ProfileAttributes() if attributes is None else attributes
     instance_of(ProfileAttributes)("attributes", attributes)
-    return Operation(CREATE_PROFILE, identity, attributes)
+    return Operation(CREATE_PROFILE, about, attributes)
 
 
 def update_profile(
@@ -318,9 +268,9 @@ def update_profile(
     """
     Describe the call of `Profiles.update`.
     """
-    identity = _identity(customer_user_id=customer_user_id, profile_id=profile_id)
+    about = identity(customer_user_id, profile_id)
     instance_of(ProfileAttributes)("attributes", attributes)
-    return Operation(UPDATE_PROFILE, identity, attributes)
+    return Operation(UPDATE_PROFILE, about, attributes)
 
 
 def delete_profile(
@@ -329,8 +279,8 @@ def delete_profile(
     """
     Describe the call of `Profiles.delete`.
     """
-    identity = _identity(customer_user_id=customer_user_id, profile_id=profile_id)
-    return Operation(DELETE_PROFILE, identity)
+    about = identity(customer_user_id, profile_id)
+    return Operation(DELETE_PROFILE, about)
 
 
 class Profiles:
@@ -441,7 +391,7 @@ class Profiles:
 
         Source: https://adapty.io/docs/getting-started-with-server-side-api#delete-profile
         """
-        one_of(*_HEADERS)("by", by)
+        demand_kind("by", by)
         name = f"{DELETE_PROFILE.name} by {by}"
         return self._bulk(items, lambda item: delete_profile(**{by: item}), name, **options)
 
@@ -466,12 +416,11 @@ class Profiles:
 
         Source: https://adapty.io/docs/getting-started-with-server-side-api#update-profile
         """
-        one_of(*_HEADERS)("by", by)
+        demand_kind("by", by)
 
         def build(item: tuple[str, ProfileAttributes]) -> Operation[Profile]:
-            if not isinstance(item, tuple) or len(item) != 2:
-                raise InvalidInputError("item", "must be a pair of an id and ProfileAttributes")
-            return update_profile(item[1], **{by: item[0]})
+            one, attributes = pair(item, ProfileAttributes)
+            return update_profile(attributes, **{by: one})
 
         return self._bulk(items, build, f"{UPDATE_PROFILE.name} by {by}", **options)
 

@@ -19,6 +19,7 @@ from adapty_async import UNSET, DeviceInfo, InstallationMeta, MailProfile, Offer
 from adapty_async._checks import (
     AttributeRules,
     Check,
+    any_text,
     boolean,
     clean_attributes,
     country_code,
@@ -69,6 +70,8 @@ class Number(enum.IntEnum):
     ("check", "value"),
     [
         pytest.param(text, "é", id="text"),
+        pytest.param(any_text, "é", id="any text"),
+        pytest.param(any_text, "", id="any text: empty"),
         pytest.param(boolean, False, id="boolean"),
         pytest.param(nullable(text), None, id="nullable None"),
         pytest.param(nullable(text), "a", id="nullable text"),
@@ -108,6 +111,7 @@ def test_a_value_that_keeps_its_rule_passes(check: Check, value: Any) -> None:
         pytest.param(text, 1, "field", "must be text, not int", id="text: number"),
         pytest.param(text, None, "field", "must be text, not NoneType", id="text: None"),
         pytest.param(text, "", "field", "must not be empty", id="text: empty"),
+        pytest.param(any_text, 1, "field", "must be text, not int", id="any text: number"),
         pytest.param(text, "\ud800", "field", "lone surrogates", id="text: surrogate"),
         pytest.param(boolean, 1, "field", "must be True or False, not int", id="boolean: 1"),
         pytest.param(nullable(text), "", "field", "must not be empty", id="nullable: empty"),

@@ -562,6 +562,65 @@ def test_headers_of_an_operation_join_the_clients() -> None:
     assert WIRE.headers == {"Authorization": "Api-Key key"}
 
 
+LIST: Endpoint[None] = msgspec.structs.replace(
+    ERASE, path="/things/{thing_id}/", parameters=("thing_id", "page[size]", "cursor")
+)
+
+
+@pytest.mark.parametrize(
+    ("values", "url"),
+    [
+        pytest.param({"thing_id": "a"}, "/things/a/", id="path"),
+        pytest.param({"thing_id": "a/../b?c"}, "/things/a%2F..%2Fb%3Fc/", id="quoted"),
+        pytest.param(
+            {"page[size]": "5", "thing_id": "a", "cursor": "x y&z="},
+            "/things/a/?page%5Bsize%5D=5&cursor=x+y%26z%3D",
+            id="query",
+        ),
+    ],
+)
+def test_parameters_of_the_row_go_into_path_and_query(values: dict[str, str], url: str) -> None:
+    """
+    What the row calls a parameter is no header; all else is.
+    """
+    operation = Operation(LIST, (*values.items(), ("adapty-profile-id", "p1")))
+    request = encode(operation, WIRE, timeout=1.0, allowance=1.0)
+
+    assert request.url == f"https://example.com{url}"
+    assert request.headers == {"Authorization": "Api-Key key", "adapty-profile-id": "p1"}
+
+
+def test_a_row_may_have_a_media_type_and_an_operation_a_key() -> None:
+    """
+    Both become headers of that request alone.
+    """
+    row = msgspec.structs.replace(ERASE, media_type="application/vnd.api+json")
+    request = encode(Operation(row, key="k1"), WIRE, timeout=1.0, allowance=1.0)
+
+    assert request.headers == {
+        "Authorization": "Api-Key key",
+        "Content-Type": "application/vnd.api+json",
+        "Idempotency-Key": "k1",
+    }
+    with pytest.raises(InvalidInputError, match=r"^idempotency_key: must not contain control"):
+        encode(Operation(row, key="a\nb"), WIRE, timeout=1.0, allowance=1.0)
+
+
+def test_a_row_is_checked_unless_the_wire_is_not_to() -> None:
+    """
+    The check of a row sees the operation before anything is made of it.
+    """
+
+    def refuse(operation: Operation[Any]) -> None:
+        raise InvalidInputError(operation.endpoint.name, "is refused")
+
+    operation = Operation(msgspec.structs.replace(ERASE, check=refuse))
+    with pytest.raises(InvalidInputError, match=r"^test.erase: is refused$"):
+        encode(operation, WIRE, timeout=1.0, allowance=1.0)
+    lenient = msgspec.structs.replace(WIRE, validate=False)
+    assert encode(operation, lenient, timeout=1.0, allowance=1.0).operation == "test.erase"
+
+
 @pytest.mark.parametrize(
     ("encoding", "accepted"), [("ascii", False), ("utf-8", True)], ids=["ascii", "utf-8"]
 )

@@ -315,13 +315,15 @@ async def test_nobody_waits_once_all_who_waited_were_cancelled() -> None:
     """
     places = Places(0)
     tasks, _ = visitors(places, "aB")
-    await settle()
-    assert places.wanted
+    wanted = []
     for task in tasks:
+        await settle()
+        wanted.append(places.wanted)
         task.cancel()
     await settle()
+    wanted.append(places.wanted)
 
-    assert not places.wanted
+    assert wanted == [True, True, False]
     places.give()
     assert places.free == 1
 

@@ -46,7 +46,10 @@ OK = Response(200, {}, b"{}")
 
 
 def answered(
-    kind: type[ApiError | DecodeError], status: int, retry_after: float | None = None
+    kind: type[ApiError | DecodeError],
+    status: int,
+    retry_after: float | None = None,
+    code: str | None = None,
 ) -> AdaptyError:
     """
     Return the error of an answer.
@@ -54,6 +57,7 @@ def answered(
     error = kind(f"status {status}", status=status)
     if isinstance(error, ApiError):
         error.retry_after = retry_after
+        error.error_code = code
 
     return error
 
@@ -89,6 +93,8 @@ TABLE: list[tuple[BaseException, dict[Replay, bool], bool]] = [
     (answered(AuthenticationError, 403), NONE, NO),
     (answered(NotFoundError, 404), NONE, NO),
     (answered(ConflictError, 409), NONE, NO),
+    (answered(ConflictError, 409, 1.0, "duplicate_source_transaction"), NONE, NO),
+    (answered(ConflictError, 409, None, "idempotency_in_flight"), UNLESS_UNSENT, YES),
     (answered(ApiError, 418), NONE, NO),
     (answered(DecodeError, 200), NONE, YES),
     (AdaptyError("x"), NONE, NO),
@@ -239,6 +245,17 @@ async def test_a_wait_the_server_asks_for_is_kept_and_spread() -> None:
 
     assert await run(failures, RetryPolicy(), clock) is OK
     assert clock.sleeps == [5.0, 2.5]
+
+
+async def test_a_key_in_flight_is_waited_for_as_the_server_asks() -> None:
+    """
+    While an attempt with the same key is worked on, the next one comes when it is told to.
+    """
+    clock = FakeClock()
+    failures = [answered(ConflictError, 409, 2.0, "idempotency_in_flight")] * 2
+
+    assert await run(failures, RetryPolicy(), clock, replay=Replay.WITH_KEY) is OK
+    assert clock.sleeps == [2.5, 2.5]
 
 
 async def test_a_wait_that_is_too_long_is_not_begun() -> None:

@@ -27,6 +27,7 @@ from adapty_async import (
     Outcome,
     OutcomeStatus,
     RequestRejectedError,
+    v2,
 )
 from adapty_async._codec import Wire, encode
 from adapty_async._operation import Response
@@ -145,6 +146,7 @@ def test_importing_the_package_loads_no_more_than_it_needs() -> None:
     assert [one for one in loaded if one.startswith(unwanted)] == []
 
 
+@pytest.mark.timeout(120)  # all modules are imported once for each of them
 def test_every_module_can_be_imported_first() -> None:
     """
     Whichever module comes first, it is importable on its own and without a warning.
@@ -196,6 +198,21 @@ SHOWN: dict[str, Callable[[], Any]] = {
     "Response": lambda: Response(200, {"X": CANARY_EMAIL}, CANARY_EMAIL.encode()),
     "ProfileAttributes": lambda: ATTRIBUTES,
     "MailProfile": lambda: MAIL_PROFILE,
+    "v2.Profile": lambda: v2.Profile(
+        customer_user_id=CANARY_EMAIL, custom_attributes=CustomAttributes(mail=CANARY_EMAIL)
+    ),
+    "v2.ProfileAttributes": lambda: v2.ProfileAttributes(email=CANARY_EMAIL),
+    "v2 Operation": lambda: v2.update_profile(
+        v2.ProfileAttributes(email=CANARY_EMAIL), customer_user_id=CANARY_EMAIL
+    ),
+    "v2.PaddleValidationRequest": lambda: v2.PaddleValidationRequest(
+        customer_user_id=CANARY_EMAIL, paddle_token=CANARY_KEY
+    ),
+    "v2.IntegrationIdentifiers": lambda: v2.IntegrationIdentifiers(branch_id=CANARY_EMAIL),
+    "v2.VirtualCurrencyTransactionRequest": lambda: v2.VirtualCurrencyTransactionRequest(
+        items=(), metadata={"mail": CANARY_EMAIL}
+    ),
+    "v2.Paywalls": AdaptyClient(CANARY_KEY).v2.paywalls.list,
     "Profile": lambda: Profile(email=CANARY_EMAIL, access_levels=[CANARY_EMAIL]),
     "CustomAttributes": lambda: CustomAttributes({"mail": CANARY_EMAIL}),
     "ErrorItem": lambda: rejected().errors[0],

@@ -18,7 +18,8 @@ def main() -> None:
     """
     _fill_standard_descriptors()
     try:
-        from adapty_async.cli._app import cli  # noqa: PLC0415  click and rich are an extra
+        # click and rich are an extra
+        from adapty_async.cli._v2_commands import cli  # noqa: PLC0415
     except ModuleNotFoundError as error:
         if error.name not in {"click", "rich"}:
             raise

@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 import click
 import msgspec
 
-from adapty_async import mail, v1
+from adapty_async import mail, v1, v2
 from adapty_async._operation import Operation
 from adapty_async._version import __version__
 from adapty_async.bulk import Entry, summarise
@@ -26,6 +26,7 @@ from adapty_async.cli._input import Format, Rows, SizedRows, open_rows
 from adapty_async.cli._items import id_columns, id_from, profile_columns, profile_from
 from adapty_async.cli._job import End, Exit, Job, accept, exit_code, perform
 from adapty_async.cli._report import dry_run_text, report_json, report_text, status_text
+from adapty_async.cli._v2_items import ATTRIBUTES, attributes_from
 from adapty_async.client import AdaptyClient, AdaptyMailClient
 from adapty_async.config import Limits
 from adapty_async.errors import AdaptyError, ConfigError, InvalidInputError
@@ -38,8 +39,10 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _BY = {
     "v1": ("customer-user-id", "profile-id"),
+    "v2": ("customer-user-id", "profile-id"),
     "mail": ("external-profile-id", "customer-user-id", "email"),
 }
+_MODULES = {"v1": v1, "v2": v2, "mail": mail}
 _ALL_BY = sorted({name for names in _BY.values() for name in names})
 
 
@@ -148,8 +151,7 @@ def delete(api: str, by: str, column: str | None, **common: Any) -> None:
         raise click.UsageError(f"--by for --api {api} is one of {', '.join(_BY[api])}")
     field = by.replace("-", "_")
     column = column or field
-    module = v1 if api == "v1" else mail
-    describe = cast("Callable[..., Any]", module.delete_profile)
+    describe = cast("Callable[..., Any]", _MODULES[api].delete_profile)
     with _refusals():
         job = _job(
             "Deleting",
@@ -158,7 +160,7 @@ def delete(api: str, by: str, column: str | None, **common: Any) -> None:
             lambda value: describe(**{field: id_from(value, column)}),
             options,
         )
-        client = _client(AdaptyClient if api == "v1" else AdaptyMailClient, options)
+        client = _client(AdaptyMailClient if api == "mail" else AdaptyClient, options)
         if not options.dry_run and not options.yes:
             _confirm(job, client, by)
         sys.exit(_run(_perform_and_report(job, client, options)))
@@ -166,28 +168,56 @@ def delete(api: str, by: str, column: str | None, **common: Any) -> None:
 
 @cli.command()
 @_common_options
-def save(**common: Any) -> None:
+@click.option(
+    "--api", type=click.Choice(["mail", "v2"]), default="mail", show_default=True, help="Where to."
+)
+@click.option("--by", type=click.Choice(_BY["v2"]), help="What the ids are (v2).")
+def save(api: str, by: str | None, **common: Any) -> None:
     """
-    Save the profiles in INPUT to the Mail API.
+    Save the profiles in INPUT to the Mail API, or update them in the server-side API.
 
     INPUT is CSV or NDJSON, plain or gzip; - is standard input. Columns are named after the
     profile's fields, nested ones with a dot: custom_attributes.plan, device_info.platform. Empty
-    cells are left out.
+    cells are left out. For the server-side API, the ids are in the column named like --by, and
+    the profiles have to exist.
     """
     options = Common(**common)
+    if (api == "v2") != (by is not None):
+        raise click.UsageError("--api v2 and --by go together")
     with _refusals():
-        rows = open_rows(options.input, options.form, profile_columns)
-        if rows.form == "text":
-            raise InvalidInputError("INPUT", "must be CSV or NDJSON: a line of text is no profile")
-        job = _job(
-            "Saving",
-            "mail save",
-            rows,
-            lambda value: mail.save_profile(profile_from(value)),
-            options,
-        )
-        client = _client(AdaptyMailClient, options)
+        job = _saving(options) if by is None else _updating(by, options)
+        client = _client(AdaptyMailClient if api == "mail" else AdaptyClient, options)
         sys.exit(_run(_perform_and_report(job, client, options)))
+
+
+def _saving(options: Common) -> Job:
+    rows = open_rows(options.input, options.form, profile_columns)
+    _demand_fields(rows, "profile")
+    return _job(
+        "Saving",
+        "mail save",
+        rows,
+        lambda value: mail.save_profile(profile_from(value)),
+        options,
+    )
+
+
+def _updating(by: str, options: Common) -> Job:
+    field = by.replace("-", "_")
+    rows = open_rows(options.input, options.form, ATTRIBUTES.columns(field))
+    _demand_fields(rows, "profile")
+
+    def build(value: Any) -> Operation[Any]:
+        one, attributes = attributes_from(value, field)
+        ids: dict[str, Any] = {field: one}
+        return v2.update_profile(attributes, **ids)
+
+    return _job("Updating", f"v2 update by {by}", rows, build, options)
+
+
+def _demand_fields(rows: Rows, what: str) -> None:
+    if rows.form == "text":
+        raise InvalidInputError("INPUT", f"must be CSV or NDJSON: a line of text is no {what}")
 
 
 @cli.command()
@@ -255,7 +285,7 @@ def _job(
     title: str,
     name: str,
     rows: Rows,
-    build: Callable[[Any], Operation[None]],
+    build: Callable[[Any], Operation[Any]],
     options: Common,
 ) -> Job:
     is_file = isinstance(rows, SizedRows)
@@ -304,10 +334,14 @@ def _confirm(job: Job, client: AdaptyClient | AdaptyMailClient, by: str) -> None
         f"Delete {count} users in {job.rows.path}, by {by}, at {client.origin}? "
         "There is no way back."
     )
+    _ask(job, question, "Nothing was deleted.")
+
+
+def _ask(job: Job, question: str, after: str) -> None:
     if job.rows.path == "-" or not sys.stdin.isatty():
         raise click.UsageError(f"There is no terminal to ask on: add --yes. {question}")
     if not click.confirm(question, err=True):
-        click.echo("Nothing was deleted.", err=True)
+        click.echo(after, err=True)
         sys.exit(Exit.NOT_ALL_DONE)
 
 

@@ -50,7 +50,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     name: str
     rows: Rows
-    build: Callable[[Any], Operation[None]]
+    build: Callable[[Any], Operation[Any]]
     journal: Path | None = None
     dedupe: bool = False
     failures: Path | None = None
@@ -75,7 +75,7 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
         error: what kept it from reading on, or from writing the failures down.
     """
 
-    report: BulkReport[Row, None]
+    report: BulkReport[Row, Any]
     interrupted: bool
     error: AdaptyError | None
 
@@ -126,8 +126,8 @@ async def _complete(run: BulkRun[Any, Any]) -> AdaptyError | None:
     return None
 
 
-def _checked(build: Callable[[Any], Operation[None]]) -> Callable[[Row], Operation[None]]:
-    def build_from(row: Row) -> Operation[None]:
+def _checked(build: Callable[[Any], Operation[Any]]) -> Callable[[Row], Operation[Any]]:
+    def build_from(row: Row) -> Operation[Any]:
         if row.broken is not None:
             raise InvalidInputError("row", row.broken)
         return build(row.value)

@@ -28,10 +28,11 @@ from . import _v1
 from ._app import App, Options
 from ._faults import FaultPlan, Faults
 from ._rate import TokenBucket
+from ._shop import Shop
 from ._store import Arrival, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from types import TracebackType
 
 __all__ = ["Arrival", "Faults", "Sandbox"]
@@ -39,7 +40,13 @@ __all__ = ["Arrival", "Faults", "Sandbox"]
 
 class Sandbox:
     """
-    Run the server-side API and the Mail API as one server.
+    Run the server-side API, in both versions, and the Mail API as one server.
+
+    Profiles are the same in both versions. In version 2, the app has an access level ``premium``
+    and two products that open it, ``premium_monthly`` and ``premium_lifetime``, three paywalls,
+    and the virtual currencies ``COINS``, ``GEMS`` and ``ENERGY``. Stripe knows any token that
+    begins with ``sub_`` or ``pi_``, Paddle any with ``txn_`` or ``sub_``; one that ends with
+    ``_no_products`` or ``_no_key`` gives those errors.
 
     Attributes:
         api_key: the secret key of the server-side API.
@@ -62,6 +69,7 @@ class Sandbox:
         faults: Faults | str | None = None,
         seed: int = 0,
         log_size: int = 1_000_000,
+        virtual_currencies: bool = True,
     ) -> None:
         """
         Set up a server, which `start()` or `async with` starts.
@@ -80,6 +88,7 @@ class Sandbox:
             faults: how many requests fail, and how; a text is read by `Faults.parse()`.
             seed: chooses the requests that fail: the same requests in the same order fail alike.
             log_size: how many arrivals are kept; the oldest are forgotten first.
+            virtual_currencies: whether the app may use them; else their calls are answered 403.
 
         Raises:
             ValueError: a share, the rate, the burst, the latency or the log size is out of range.
@@ -91,8 +100,12 @@ class Sandbox:
             raise ValueError(f"log_size={log_size}: must be at least 1")
         self.api_key = api_key
         self.mail_api_key = mail_api_key
-        buckets = {api: TokenBucket(rate, burst) for api in ("v1", "mail") if rate is not None}
-        self._options = Options(api_key, mail_api_key, buckets, retry_after, latency)
+        buckets = {
+            api: TokenBucket(rate, burst) for api in ("v1", "v2", "mail") if rate is not None
+        }
+        self._options = Options(
+            api_key, mail_api_key, buckets, retry_after, latency, virtual_currencies
+        )
         self._faults = FaultPlan(
             Faults.parse(faults) if isinstance(faults, str) else faults or Faults(), seed
         )
@@ -171,6 +184,36 @@ class Sandbox:
         """
         return self._store().seed(customer_user_ids)
 
+    def seed_anonymous(self, count: int) -> list[str]:
+        """
+        Add profiles without a customer user id, and return their profile ids.
+        """
+        return self._store().seed_anonymous(count)
+
+    def add_access_levels(self, *ids: str) -> None:
+        """
+        Add access levels to the app.
+        """
+        self._shop().add_access_levels(*ids)
+
+    def add_products(self, products: Mapping[str, str]) -> None:
+        """
+        Add products to the app, each with the access level that it opens.
+        """
+        self._shop().add_products(products)
+
+    def add_currencies(self, currencies: Mapping[str, str]) -> None:
+        """
+        Add virtual currencies to the app: their names by their codes.
+        """
+        self._shop().add_currencies(currencies)
+
+    def add_paywalls(self, *titles: str) -> list[str]:
+        """
+        Add paywalls to the app, and return their ids.
+        """
+        return self._shop().add_paywalls(*titles)
+
     def profile(
         self, *, customer_user_id: str | None = None, profile_id: str | None = None
     ) -> dict[str, Any] | None:
@@ -190,7 +233,7 @@ class Sandbox:
 
     def customer_user_ids(self) -> set[str]:
         """
-        Return the customer user ids of the server-side profiles that exist.
+        Return the customer user ids of the server-side profiles that exist and have one.
         """
         return set(chain.from_iterable(self._store().id_pages("v1")))
 
@@ -236,6 +279,9 @@ class Sandbox:
 
         """
         self._faults.script(*faults)
+
+    def _shop(self) -> Shop:
+        return Shop(self._store().connection)
 
     def _store(self) -> Store:
         if self._open is None:

@@ -24,6 +24,7 @@ from ._mail import Mail
 from ._rules import Problem
 from ._store import Arrival
 from ._v1 import ServerSideV1
+from ._v2 import ServerSideV2
 from ._wire import Answer, Call, Refusal, Service, storable
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Options(NamedTuple):
     buckets: Mapping[str, TokenBucket]
     retry_after: Literal["seconds", "date", "none"]
     latency: float
+    virtual_currencies: bool
 
 
 class _Outcome(NamedTuple):
@@ -61,7 +63,7 @@ class _Outcome(NamedTuple):
 
 class App:
     """
-    Serve both APIs, and a few pages about the sandbox itself, from one store.
+    Serve the APIs, and a few pages about the sandbox itself, from one store.
     """
 
     def __init__(self, store: Store, faults: FaultPlan, options: Options) -> None:
@@ -73,6 +75,9 @@ class App:
         self._faults = faults
         self._options = options
         v1, mail = ServerSideV1(store, options.api_key), Mail(store, options.mail_api_key)
+        self._v2 = ServerSideV2(
+            store, options.api_key, options.latency, currencies=options.virtual_currencies
+        )
         self._services: dict[str, Service] = {
             **dict.fromkeys(_v1.PATHS, v1),
             **dict.fromkeys(_mail.PATHS, mail),
@@ -90,6 +95,8 @@ class App:
         Answer one request of any kind.
         """
         service = self._services.get(request.path)
+        if service is None and self._v2.serves(request.path):
+            service = self._v2
         if service is not None:
             return await self._serve(request, service)
         page = self._pages.get((request.method, request.path))
@@ -97,10 +104,11 @@ class App:
             return await page(request)
         return await self._not_found(request)
 
-    # The two APIs
+    # The APIs
 
     async def _serve(self, request: web.BaseRequest, service: Service) -> web.StreamResponse:
-        call = Call(request.method, request.path, request.headers, await request.read())
+        body = await request.read()
+        call = Call(request.method, request.path, request.headers, body, request.query)
         outcome = self._outcome(service, call)
         number = self._log(call, service.name, service.identity(call), outcome)
         if outcome.fault == "stall":
@@ -172,7 +180,7 @@ class App:
         # A server behind a gateway, but not one of the APIs: the body is not theirs either.
         answer = _gateway_page(HTTPStatus.NOT_FOUND)
         if not request.path.startswith("/_sandbox/"):
-            call = Call(request.method, request.path, request.headers, b"")
+            call = Call(request.method, request.path, request.headers, b"", request.query)
             self._log(call, "other", None, _Outcome(None, applied=False, answer=answer))
         return answer.response()
 

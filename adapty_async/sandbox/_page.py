@@ -40,7 +40,7 @@ td { border-top: 1px solid var(--line); font-family: ui-monospace, monospace; }
 def render(
     state: tuple[int, int, int],
     statuses: Mapping[int, int],
-    profiles: Iterable[tuple[str, str]],
+    profiles: Iterable[tuple[str, str | None]],
     arrivals: Iterable[Arrival],
 ) -> str:
     """
@@ -81,8 +81,8 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[str]) -> str:
     )
 
 
-def _profile(ids: tuple[str, str]) -> str:
-    profile_id, customer_user_id = map(escape, ids)
+def _profile(ids: tuple[str, str | None]) -> str:
+    profile_id, customer_user_id = (escape(one or "") for one in ids)
     return f'<tr><td>{customer_user_id}</td><td class="dim">{profile_id}</td></tr>'
 
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 _ATTRIBUTES_MAX = 30
 _ATTRIBUTE_KEY = re.compile(r"[A-Za-z0-9._-]{1,30}")
-_ATTRIBUTE_LENGTH = 30
 _ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -52,65 +51,90 @@ class Invalid(Exception):  # noqa: N818 - an answer to the client, not a failure
             yield Problem(message, name if field is None else f"{name}.{field}")
 
 
-def _wrong(message: str) -> Invalid:
+def wrong(message: str) -> Invalid:
+    """
+    Return what says that a value breaks a rule.
+    """
     return Invalid(Problem(message))
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """
+    Check for text.
+    """
     if not isinstance(value, str):
-        raise _wrong("Input should be a valid string")
+        raise wrong("Input should be a valid string")
     return value
 
 
-def _identifier(value: Any) -> str:
-    if not _text(value):
-        raise _wrong("String should have at least 1 character")
+def identifier(value: Any) -> str:
+    """
+    Check for text that is not empty.
+    """
+    if not text(value):
+        raise wrong("String should have at least 1 character")
     return str(value)
 
 
-def _flag(value: Any) -> bool:
+def flag(value: Any) -> bool:
+    """
+    Check for a boolean.
+    """
     if not isinstance(value, bool):
-        raise _wrong("Input should be a valid boolean")
+        raise wrong("Input should be a valid boolean")
     return value
 
 
-def _matching(pattern: str, message: str) -> Rule:
+def matching(pattern: str, message: str) -> Rule:
+    """
+    Return the rule of a text of a given form.
+    """
     compiled = re.compile(pattern)
 
     def check(value: Any) -> str:
-        if not compiled.fullmatch(_text(value)):
-            raise _wrong(message)
+        if not compiled.fullmatch(text(value)):
+            raise wrong(message)
         return str(value)
 
     return check
 
 
-def _one_of(*allowed: str) -> Rule:
+def one_of(*allowed: str) -> Rule:
+    """
+    Return the rule of a list of words.
+    """
+
     def check(value: Any) -> str:
         if value not in allowed:
-            raise _wrong(f"Input should be one of {', '.join(allowed)}")
+            raise wrong(f"Input should be one of {', '.join(allowed)}")
         return str(value)
 
     return check
 
 
-def _birthday(value: Any) -> str:
+def birthday(value: Any) -> str:
+    """
+    Check for a calendar day.
+    """
     # The pattern comes first: fromisoformat also reads 20001231 and week dates.
     try:
-        if _ISO_DATE.fullmatch(_text(value)):
+        if _ISO_DATE.fullmatch(text(value)):
             return date.fromisoformat(value).isoformat()
     except ValueError:
         pass
-    raise _wrong("Input should be a valid date in the format YYYY-MM-DD")
+    raise wrong("Input should be a valid date in the format YYYY-MM-DD")
 
 
-def _instant(value: Any) -> str:
+def instant(value: Any) -> str:
+    """
+    Check for a point in time with an offset.
+    """
     try:
-        aware = datetime.fromisoformat(_text(value)).tzinfo is not None
+        aware = datetime.fromisoformat(text(value)).tzinfo is not None
     except ValueError:
         aware = False
     if not aware:
-        raise _wrong("Input should be a valid ISO 8601 date-time with an offset")
+        raise wrong("Input should be a valid ISO 8601 date-time with an offset")
     return str(value)
 
 
@@ -125,7 +149,7 @@ def record(
 
     def check(value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
-            raise _wrong("Input should be a valid object")
+            raise wrong("Input should be a valid object")
         problems = [Problem("Field required", name) for name in required if name not in value]
         clean: dict[str, Any] = {}
         for name in (known for known in fields if known in value):
@@ -150,74 +174,83 @@ def _pairs(value: Any) -> Iterable[tuple[Any, Any]]:
     if isinstance(value, dict):
         return value.items()
     if not isinstance(value, list):
-        raise _wrong("Input should be a list of key and value")
+        raise wrong("Input should be a list of key and value")
     if not all(isinstance(item, dict) and {"key", "value"} <= item.keys() for item in value):
-        raise _wrong("Each custom attribute needs a key and a value")
+        raise wrong("Each custom attribute needs a key and a value")
     return [(item["key"], item["value"]) for item in value]
 
 
 def _attribute_key(key: Any) -> str:
-    if not _ATTRIBUTE_KEY.fullmatch(_text(key)):
-        raise _wrong(
+    if not _ATTRIBUTE_KEY.fullmatch(text(key)):
+        raise wrong(
             "A key has 1 to 30 characters: letters, numbers, dashes, points and underscores"
         )
     return str(key)
 
 
-def _attribute_value(value: Any) -> str | float | None:
+def _attribute_value(value: Any, length: int) -> str | float | None:
     if value is None or value == "":
         return None
     if isinstance(value, str):
-        if len(value) > _ATTRIBUTE_LENGTH:
-            raise _wrong(f"A value has no more than {_ATTRIBUTE_LENGTH} characters")
+        if len(value) > length:
+            raise wrong(f"A value has no more than {length} characters")
         return value
     return _number(value)
 
 
 def _number(value: Any) -> float:
     if not isinstance(value, (bool, int, float)):
-        raise _wrong("A value is a string or a number")
+        raise wrong("A value is a string or a number")
     try:
         return float(value)
     except OverflowError as error:
-        raise _wrong("The number is too large") from error
+        raise wrong("The number is too large") from error
 
 
-def _custom_attributes(value: Any) -> dict[str, str | float | None]:
-    changes = {_attribute_key(key): _attribute_value(given) for key, given in _pairs(value)}
-    if not changes:
-        raise _wrong("At least one attribute key is required")
-    return changes
+def custom_attributes(length: int) -> Rule:
+    """
+    Return the rule of custom attributes whose values have at most so many characters.
+    """
+
+    def check(value: Any) -> dict[str, str | float | None]:
+        changes = {
+            _attribute_key(key): _attribute_value(given, length) for key, given in _pairs(value)
+        }
+        if not changes:
+            raise wrong("At least one attribute key is required")
+        return changes
+
+    return check
 
 
 v1_profile = record(
     {
-        "first_name": _text,
-        "last_name": _text,
-        "gender": _text,
-        "email": _text,
-        "phone_number": _text,
-        "birthday": _birthday,
+        "first_name": text,
+        "last_name": text,
+        "gender": text,
+        "email": text,
+        "phone_number": text,
+        "birthday": birthday,
         # The document's own example is "FR, US", so nothing stricter than a string can hold.
-        "ip_country": _text,
-        "store_country": _text,
-        "store": _text,
-        "analytics_disabled": _flag,
-        "custom_attributes": _custom_attributes,
+        "ip_country": text,
+        "store_country": text,
+        "store": text,
+        "analytics_disabled": flag,
+        "custom_attributes": custom_attributes(30),
         "installation_meta": record(
             {
-                "device_id": _text,
-                "device": _text,
-                "locale": _text,
-                "os": _text,
-                "platform": _text,
-                "timezone": _text,
-                "user_agent": _text,
-                "idfa": _text,
-                "idfv": _text,
-                "advertising_id": _text,
-                "android_id": _text,
-                "android_app_set_id": _text,
+                "device_id": text,
+                "device": text,
+                "locale": text,
+                "os": text,
+                "platform": text,
+                "timezone": text,
+                "user_agent": text,
+                "idfa": text,
+                "idfv": text,
+                "advertising_id": text,
+                "android_id": text,
+                "android_app_set_id": text,
             },
             nullable=True,
         ),
@@ -257,7 +290,7 @@ def updated(stored: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 def _mail_attribute(value: Any) -> str | float:
     # No conversion and no length here: the Mail API document states neither.
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise _wrong("Input should be a string or a number")
+        raise wrong("Input should be a string or a number")
     return value
 
 
@@ -266,30 +299,30 @@ def _mail_attributes(value: Any) -> Any:
     return record(dict.fromkeys(names, _mail_attribute))(value)
 
 
-_email = _matching(r"[^@\s]+@[^@\s]+\.[^@\s]+", "Input should be a valid email address")
-_country = _matching(r"[A-Z]{2}", "Input should be a two-letter upper-case country code")
+email = matching(r"[^@\s]+@[^@\s]+\.[^@\s]+", "Input should be a valid email address")
+country = matching(r"[A-Z]{2}", "Input should be a two-letter upper-case country code")
 
 mail_profile = record(
     {
-        "external_profile_id": _identifier,
-        "external_created_at": _instant,
-        "email": _email,
-        "customer_user_id": _text,
-        "first_name": _text,
-        "last_name": _text,
-        "gender": _text,
-        "birthday": _birthday,
-        "country": _country,
-        "store_country": _country,
+        "external_profile_id": identifier,
+        "external_created_at": instant,
+        "email": email,
+        "customer_user_id": text,
+        "first_name": text,
+        "last_name": text,
+        "gender": text,
+        "birthday": birthday,
+        "country": country,
+        "store_country": country,
         "custom_attributes": _mail_attributes,
         "device_info": record(
             {
-                "platform": _text,
-                "device": _text,
-                "os": _text,
-                "locale": _text,
-                "timezone": _text,
-                "app_version": _text,
+                "platform": text,
+                "device": text,
+                "os": text,
+                "locale": text,
+                "timezone": text,
+                "app_version": text,
             },
             required=("platform",),
         ),
@@ -298,12 +331,12 @@ mail_profile = record(
 )
 
 mail_identifiers = record(
-    {"external_profile_id": _text, "customer_user_id": _text, "email": _email}, nullable=True
+    {"external_profile_id": text, "customer_user_id": text, "email": email}, nullable=True
 )
 
 mail_event = record(
     {
-        "event_type": _one_of(
+        "event_type": one_of(
             "subscription_started",
             "subscription_renewed",
             "subscription_renewal_cancelled",
@@ -315,24 +348,24 @@ mail_event = record(
             "non_subscription_purchase",
             "non_subscription_purchase_refunded",
         ),
-        "event_id": _identifier,
-        "event_datetime": _instant,
-        "external_profile_id": _identifier,
-        "customer_user_id": _text,
-        "email": _email,
-        "store": _text,
-        "store_product_id": _text,
-        "store_transaction_id": _text,
-        "store_original_transaction_id": _text,
-        "purchased_at": _instant,
-        "originally_purchased_at": _instant,
-        "price_usd": _matching(r"-?[0-9]+(\.[0-9]+)?", "Input should be a decimal string"),
-        "expires_at": _instant,
+        "event_id": identifier,
+        "event_datetime": instant,
+        "external_profile_id": identifier,
+        "customer_user_id": text,
+        "email": email,
+        "store": text,
+        "store_product_id": text,
+        "store_transaction_id": text,
+        "store_original_transaction_id": text,
+        "purchased_at": instant,
+        "originally_purchased_at": instant,
+        "price_usd": matching(r"-?[0-9]+(\.[0-9]+)?", "Input should be a decimal string"),
+        "expires_at": instant,
         "offer": record(
             {
-                "category": _one_of("introductory", "promotional", "offer_code", "win_back"),
-                "offer_type": _one_of("free_trial", "pay_as_you_go", "pay_up_front"),
-                "offer_id": _text,
+                "category": one_of("introductory", "promotional", "offer_code", "win_back"),
+                "offer_type": one_of("free_trial", "pay_as_you_go", "pay_up_front"),
+                "offer_id": text,
             },
             required=("category", "offer_type"),
         ),

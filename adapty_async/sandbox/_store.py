@@ -17,7 +17,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS profiles (
     number INTEGER PRIMARY KEY,
     profile_id TEXT NOT NULL UNIQUE,
-    customer_user_id TEXT NOT NULL UNIQUE,
+    customer_user_id TEXT UNIQUE,  -- NULL for an anonymous profile
     attributes BLOB NOT NULL
 );
 CREATE TABLE IF NOT EXISTS mail_profiles (
@@ -71,7 +71,8 @@ _ERASE = {
 }
 _IDS = {
     "v1": (
-        "SELECT number, customer_user_id FROM profiles WHERE number > ? ORDER BY number LIMIT 5000"
+        "SELECT number, customer_user_id FROM profiles "
+        "WHERE number > ? AND customer_user_id IS NOT NULL ORDER BY number LIMIT 5000"
     ),
     "mail": (
         "SELECT number, external_profile_id FROM mail_profiles "
@@ -94,7 +95,7 @@ class Arrival(msgspec.Struct, frozen=True):
         at: when it arrived, in seconds since the epoch.
         method: the HTTP method.
         path: the path, without the query.
-        api: `v1` or `mail`; `other` for a path that belongs to neither.
+        api: `v1`, `v2` or `mail`; `other` for a path that belongs to neither.
         identity: the identity header or the body's first identifier; `None` where there is none.
         status: the status that was answered; 0 where no answer was sent, or none has been yet.
         fault: what went wrong on purpose, such as `502-html` or `reset`; `None` for nothing.
@@ -119,7 +120,7 @@ class StoredProfile(NamedTuple):
     """
 
     profile_id: str
-    customer_user_id: str
+    customer_user_id: str | None
     attributes: dict[str, Any]
 
 
@@ -143,6 +144,7 @@ class Store:
             # The state has to outlive the process, not a power cut.
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = OFF")
+            self._db.execute("PRAGMA foreign_keys = ON")  # what a profile has goes with it
             self._db.executescript(_SCHEMA)
         except sqlite3.Error:
             self._db.close()
@@ -153,6 +155,13 @@ class Store:
         Close the database; one in memory is gone then.
         """
         self._db.close()
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """
+        The database, for what version 2 of the server-side API adds to it.
+        """
+        return self._db
 
     # Server-side API
 
@@ -170,6 +179,16 @@ class Store:
             )
         return self._db.total_changes - before
 
+    def seed_anonymous(self, count: int) -> list[str]:
+        """
+        Add profiles without a customer user id, and return their profile ids.
+        """
+        ids = [str(uuid4()) for _ in range(count)]
+        self._db.executemany(
+            "INSERT INTO profiles (profile_id, attributes) VALUES (?, '{}')", zip(ids, strict=True)
+        )
+        return ids
+
     def find(self, by: str, value: str) -> StoredProfile | None:
         """
         Return the profile whose `profile_id` or `customer_user_id` is `value`.
@@ -179,11 +198,12 @@ class Store:
 
     def put(self, profile: StoredProfile) -> None:
         """
-        Add the profile, or give the stored one its attributes.
+        Add the profile, or give the stored one its attributes and customer user id.
         """
         self._db.execute(
             "INSERT INTO profiles (profile_id, customer_user_id, attributes) VALUES (?, ?, ?) "
-            "ON CONFLICT DO UPDATE SET attributes = excluded.attributes",
+            "ON CONFLICT DO UPDATE SET attributes = excluded.attributes, "
+            "customer_user_id = excluded.customer_user_id",
             (profile.profile_id, profile.customer_user_id, msgspec.json.encode(profile.attributes)),
         )
 
@@ -193,7 +213,7 @@ class Store:
         """
         return self._db.execute(_DELETE[by], (value,)).rowcount > 0
 
-    def newest(self, limit: int) -> list[tuple[str, str]]:
+    def newest(self, limit: int) -> list[tuple[str, str | None]]:
         """
         Return the ids of the profiles added last: `(profile_id, customer_user_id)`.
         """

@@ -26,6 +26,7 @@ class Call(NamedTuple):
     path: str
     headers: Mapping[str, str]
     body: bytes
+    query: Mapping[str, str]
 
 
 class Answer(NamedTuple):
@@ -55,7 +56,9 @@ class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not a failure 
     Say that a request is answered with an error the documents describe.
     """
 
-    def __init__(self, status: int, code: str, *problems: Problem) -> None:
+    def __init__(
+        self, status: int, code: str, *problems: Problem, retry_after: int | None = None
+    ) -> None:
         """
         Keep the HTTP status, the error code and what is wrong, in the order found.
         """
@@ -63,11 +66,12 @@ class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not a failure 
         self.status = status
         self.code = code
         self.problems = problems
+        self.retry_after = retry_after
 
 
 class Service(Protocol):
     """
-    Describe one of the two APIs: what it reads from a request and how it words an error.
+    Describe one of the APIs: what it reads from a request and how it words an error.
     """
 
     name: str
@@ -112,16 +116,16 @@ def decoded(body: bytes) -> Any:
         raise Invalid(Problem(f"JSON parse error - {error}")) from error
 
 
-def check_media_type(call: Call) -> None:
+def check_media_type(call: Call, expected: str = "application/json") -> None:
     """
-    Check that the request says its body is JSON.
+    Check that the request says its body is JSON, of the expected kind.
 
     Raises:
         Refusal: it says something else, or nothing.
 
     """
     given = storable(call.headers.get("Content-Type", ""))
-    if given.partition(";")[0].strip().lower() != "application/json":
+    if given.partition(";")[0].strip().lower() != expected:
         raise Refusal(
             415,
             "unsupported_media_type",

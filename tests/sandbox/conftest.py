@@ -90,6 +90,21 @@ class Api:
             method, PROFILES, body, {name: value for name, value in merged.items() if value}
         )
 
+    async def v2(self, method: str, path: str, body: Any = None, **headers: str | None) -> Reply:
+        """
+        Send a request of version 2 about profile `u1`; a header given as `None` is left out.
+        """
+        merged = {
+            "Authorization": f"Api-Key {self.sandbox.api_key}",
+            "Content-Type": "application/json",
+            "adapty-customer-user-id": "u1",
+            **{name.replace("_", "-"): value for name, value in headers.items()},
+        }
+        path = path if path.startswith("/") else f"/api/v2/server-side-api/{path}"
+        return await self.send(
+            method, path, body, {name: value for name, value in merged.items() if value}
+        )
+
     async def mail(self, action: str, body: Any, **headers: str) -> Reply:
         """
         Post to `save`, `delete` or `transaction-event/save`.

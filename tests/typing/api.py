@@ -6,6 +6,7 @@ Nothing in here is ever executed; mypy and pyright read it.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import AsyncIterable, Iterable
 from typing import assert_type
 
@@ -27,6 +28,7 @@ from adapty_async import (
     OutcomeStatus,
     RetryPolicy,
     TransactionEvent,
+    v2,
 )
 from adapty_async.bulk import StopReason
 from adapty_async.errors import ErrorItem
@@ -79,6 +81,7 @@ async def clients() -> None:
     ) as adapty:
         assert_type(adapty, AdaptyClient)
         assert_type(adapty.v1, V1)
+        assert_type(adapty.v2, v2.V2)
         assert_type(adapty.v1.profiles, Profiles)
         assert_type(adapty.with_options(timeout=5, headers={"X-Trace": "1"}), AdaptyClient)
         assert_type(await adapty.execute(Operation(GET_PROFILE)), Profile)
@@ -179,6 +182,130 @@ async def bulk_of_v1(
     assert_type(await adapty.bulk(operations), BulkReport[Operation[Profile], Profile])
     built = adapty.bulk([1, 2], build=lambda item: get_profile(customer_user_id=str(item)))
     assert_type(built, BulkRun[int, Profile])
+
+
+async def calls_of_v2(api: v2.V2) -> None:
+    """
+    Make every single call of version 2.
+    """
+    attributes = v2.ProfileAttributes(
+        gender="f",
+        birthday=None,
+        custom_attributes={"a": 1, "b": "x", "c": None, "d": True},
+        installation_meta=v2.InstallationMeta(device_id="x", platform="iOS"),
+    )
+    price = v2.Price(country="US", currency="USD", value=9.99)
+    offer = v2.Offer(category="win_back", type="pay_up_front", id="x")
+    bought = v2.OneTimePurchase(
+        store="my shop",
+        store_product_id="p",
+        store_transaction_id="1",
+        store_original_transaction_id="1",
+        price=price,
+        purchased_at="2024-01-15T10:30:00Z",
+        offer=offer,
+    )
+    created = api.profiles.create(attributes, customer_user_id="u", profile_id="p", platform="web")
+    assert_type(await created, v2.Profile)
+    assert_type(await api.profiles.get(customer_user_id="u"), v2.Profile)
+    assert_type(await api.profiles.update(attributes, profile_id="p"), v2.Profile)
+    assert_type(await api.profiles.delete(profile_id="p"), None)
+    assert_type(await api.transactions.set(bought, customer_user_id="u"), v2.Profile)
+    assert_type(await api.access_levels.grant("premium", profile_id="p"), v2.Profile)
+    assert_type(await api.access_levels.revoke("premium", profile_id="p"), v2.Profile)
+    settings = await api.refund_saver.get(profile_id="p")
+    assert_type(settings, v2.RefundSaverSettingsResponse)
+    assert_type(settings.settings.consent, bool | None)
+    chosen = await api.refund_saver.set(custom_preference="decline", profile_id="p")
+    assert_type(chosen, v2.RefundSaverSettingsResponse)
+    stripe = api.purchases.validate_stripe(customer_user_id="u", stripe_token="sub_1")
+    assert_type(await stripe, None)
+    paddle = api.purchases.validate_paddle(customer_user_id="u", paddle_token="txn_1")
+    assert_type(await paddle, v2.Profile)
+    identifiers = await api.integrations.get(profile_id="p")
+    assert_type(identifiers, v2.IntegrationIdentifiersResponse)
+    assert_type(identifiers.branch_id, str | None)
+    ids = v2.IntegrationIdentifiers(branch_id=None)
+    assert_type(await api.integrations.set(ids, profile_id="p"), None)
+
+
+async def lists_of_v2(api: v2.V2) -> None:
+    """
+    Read paywalls and virtual currencies.
+    """
+    listed = api.paywalls.list(page_size=5)
+    assert_type(listed, v2.Pages[v2.PaywallListItem, v2.PaywallList])
+    async for item in listed:
+        assert_type(item, v2.PaywallListItem)
+    async for page in listed.pages():
+        assert_type(page, v2.PaywallList)
+        assert_type(page.meta.pagination.pages, int)
+    paywall = await api.paywalls.get("p")
+    assert_type(paywall, v2.Paywall)
+    assert_type(paywall.remote_configs, tuple[v2.RemoteConfig, ...])
+    assert_type(await api.paywalls.update("p", paywall.remote_configs), v2.Paywall)
+
+    items = [v2.VirtualCurrencyBalanceAdjustment(currency_code="COINS", amount=-1)]
+    spent = await api.virtual_currencies.create_transaction(items, customer_user_id="u")
+    assert_type(spent, v2.VirtualCurrencyTransaction)
+    assert_type(spent.balances, tuple[v2.VirtualCurrencyBalance, ...])
+    async for past in api.virtual_currencies.list_transactions(customer_user_id="u"):
+        assert_type(past, v2.VirtualCurrencyTransactionsHistoryItem)
+        assert_type(past.created_at, dt.datetime | None)
+    balances = await api.virtual_currencies.list_balances(customer_user_id="u")
+    assert_type(balances, v2.VirtualCurrencyBalanceList)
+
+
+def operations_of_v2(transaction: v2.Transaction) -> None:
+    """
+    Describe calls of version 2 without making them.
+    """
+    assert_type(v2.get_profile(customer_user_id="u"), Operation[v2.Profile])
+    assert_type(v2.delete_profile(customer_user_id="u"), Operation[None])
+    assert_type(v2.set_transaction(transaction, profile_id="p"), Operation[v2.Profile])
+    assert_type(v2.get_paywall("p"), Operation[v2.Paywall])
+    assert_type(v2.list_paywalls(page_number=2), Operation[v2.PaywallList])
+    credit = v2.create_virtual_currency_transaction([], profile_id="p")
+    assert_type(credit, Operation[v2.VirtualCurrencyTransaction])
+
+
+def access(profile: v2.Profile, now: dt.datetime) -> None:
+    """
+    Look at a profile of version 2.
+    """
+    assert_type(profile.has_access("premium", at=now), bool)
+    assert_type(profile.customer_user_id, str | None)
+    assert_type(profile.custom_attributes, CustomAttributes)
+    assert_type(profile.access_levels, tuple[v2.AccessLevel, ...])
+    assert_type(profile.access_levels[0].expires_at, dt.datetime | None)
+
+
+async def bulk_of_v2(
+    api: v2.V2,
+    ids: AsyncIterable[str],
+    purchases: Iterable[tuple[str, v2.Transaction]],
+    grants: list[tuple[str, v2.AccessGrant]],
+) -> None:
+    """
+    Make every bulk run of version 2.
+    """
+    read = api.profiles.bulk_get(ids, by="profile_id")
+    assert_type(read, BulkRun[str, v2.Profile])
+    async with read as run:
+        async for outcome in run:
+            assert_type(outcome.result, v2.Profile | None)
+    assert_type(await api.profiles.bulk_delete(ids, by="profile_id"), BulkReport[str, None])
+    imported = api.transactions.bulk_set(purchases, by="customer_user_id")
+    assert_type(await imported, BulkReport[tuple[str, v2.Transaction], v2.Profile])
+    granted = api.access_levels.bulk_grant(grants, by="customer_user_id")
+    assert_type(granted, BulkRun[tuple[str, v2.AccessGrant], v2.Profile])
+    revoked = api.access_levels.bulk_revoke([], by="customer_user_id")
+    assert_type(revoked, BulkRun[tuple[str, v2.AccessRevocation], v2.Profile])
+    updates = [("u", v2.ProfileAttributes(email=None))]
+    assert_type(
+        api.profiles.bulk_update(updates, by="profile_id"),
+        BulkRun[tuple[str, v2.ProfileAttributes], v2.Profile],
+    )
 
 
 async def bulk_of_mail(

@@ -1,0 +1,157 @@
+"""
+The commands of version 2 of the server-side API: transactions, and access without them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from adapty_async import v2
+from adapty_async._operation import Operation
+from adapty_async.cli._app import (
+    Common,
+    _ask,
+    _client,
+    _common_options,
+    _demand_fields,
+    _job,
+    _perform_and_report,
+    _refusals,
+    _run,
+    cli,
+)
+from adapty_async.cli._input import Rows, open_rows
+from adapty_async.cli._items import id_columns, id_from
+from adapty_async.cli._v2_items import TRANSACTION, transaction_from
+from adapty_async.client import AdaptyClient
+
+__all__ = ("cli", "grant", "import_transactions", "revoke")
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_BY = click.option(
+    "--by",
+    type=click.Choice(["customer-user-id", "profile-id"]),
+    required=True,
+    help="What the ids are.",
+)
+_COLUMN = click.option("--column", help="The column or field with the ids, if not named like --by.")
+_LEVEL = click.option("--access-level", required=True, help="Its id in the Adapty dashboard.")
+
+
+@cli.command("import-transactions")
+@_common_options
+@_BY
+@_COLUMN
+def import_transactions(by: str, column: str | None, **common: Any) -> None:
+    """
+    Record the purchases in INPUT.
+
+    INPUT is CSV or NDJSON, plain or gzip; - is standard input. Columns are named after the fields
+    of a transaction, purchase_type among them, nested ones with a dot: price.value, offer.id.
+    Empty cells are left out.
+    """
+    field = by.replace("-", "_")
+    name = column or field
+
+    def build(value: Any) -> Operation[Any]:
+        one, transaction = transaction_from(value, name)
+        return v2.set_transaction(transaction, **{field: one})
+
+    options = Common(**common)
+    with _refusals():
+        rows = open_rows(options.input, options.form, TRANSACTION.columns(name))
+        _demand_fields(rows, "transaction")
+        _go("Importing", f"v2 import transactions by {by}, column {name}", rows, build, options)
+
+
+@cli.command()
+@_common_options
+@_BY
+@_COLUMN
+@_LEVEL
+@click.option("--starts-at", help="When it begins, such as 2026-06-01T00:00:00Z; at once if not.")
+@click.option("--expires-at", help="When it ends; never if not given.")
+def grant(
+    by: str,
+    column: str | None,
+    access_level: str,
+    starts_at: str | None,
+    expires_at: str | None,
+    **common: Any,
+) -> None:
+    """
+    Give an access level to the users whose ids are in INPUT.
+
+    INPUT is a file with one id a line, or CSV or NDJSON with a column for the ids; plain or
+    gzip; - is standard input.
+    """
+    field = by.replace("-", "_")
+    name = column or field
+
+    def build(value: Any) -> Operation[Any]:
+        about = {field: id_from(value, name)}
+        return v2.grant_access_level(
+            access_level, starts_at=starts_at, expires_at=expires_at, **about
+        )
+
+    options = Common(**common)
+    what = f"v2 grant {access_level} from {starts_at} to {expires_at}"
+    with _refusals():
+        v2.AccessGrant(access_level_id=access_level, starts_at=starts_at, expires_at=expires_at)
+        rows = open_rows(options.input, options.form, id_columns(name))
+        _go("Granting", f"{what} by {by}, column {name}", rows, build, options)
+
+
+@cli.command()
+@_common_options
+@_BY
+@_COLUMN
+@_LEVEL
+@click.option("--revoke-at", help="When it ends, such as 2026-06-01T00:00:00Z; now if not given.")
+def revoke(
+    by: str, column: str | None, access_level: str, revoke_at: str | None, **common: Any
+) -> None:
+    """
+    Take an access level from the users whose ids are in INPUT.
+
+    INPUT is a file with one id a line, or CSV or NDJSON with a column for the ids; plain or
+    gzip; - is standard input. Subscriptions in a store go on: the next renewal opens the access
+    level again.
+    """
+    field = by.replace("-", "_")
+    name = column or field
+
+    def build(value: Any) -> Operation[Any]:
+        return v2.revoke_access_level(
+            access_level, revoke_at=revoke_at, **{field: id_from(value, name)}
+        )
+
+    options = Common(**common)
+    what = f"v2 revoke {access_level} at {revoke_at}"
+    with _refusals():
+        v2.AccessRevocation(access_level_id=access_level, revoke_at=revoke_at)
+        rows = open_rows(options.input, options.form, id_columns(name))
+        job_name = f"{what} by {by}, column {name}"
+        _go("Revoking", job_name, rows, build, options, f"Revoke {access_level}, by {by}")
+
+
+def _go(
+    title: str,
+    name: str,
+    rows: Rows,
+    build: Callable[[Any], Operation[Any]],
+    options: Common,
+    question: str | None = None,
+) -> None:
+    job = _job(title, name, rows, build, options)
+    client = _client(AdaptyClient, options)
+    if question is not None and not options.dry_run and not options.yes:
+        count = "all" if job.total is None else f"{job.total:,}"
+        what = f"{count} users in {rows.path}, at {client.origin}"
+        _ask(job, f"{question}, from {what}?", "Nothing was revoked.")
+    sys.exit(_run(_perform_and_report(job, client, options)))

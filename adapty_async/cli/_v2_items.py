@@ -1,0 +1,195 @@
+"""
+From a row of an input file to what version 2 of the server-side API is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from adapty_async import v2
+from adapty_async._checks import RequestStruct
+from adapty_async.cli._items import id_from
+from adapty_async.errors import InvalidInputError
+
+__all__ = ("ATTRIBUTES", "TRANSACTION", "Shape", "attributes_from", "transaction_from")
+
+_FLAGS = frozenset({"analytics_disabled", "is_family_shared", "renew_status"})
+_NUMBERS = frozenset({"att_status"})
+_WORDS = {"true": True, "false": False}
+_KINDS: Mapping[str, type[v2.OneTimePurchase | v2.SubscriptionPurchase]] = {
+    "one_time_purchase": v2.OneTimePurchase,
+    "subscription": v2.SubscriptionPurchase,
+}
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """
+    What the rows of an input may have beside the id.
+
+    Attributes:
+        plain: the names of simple fields.
+        nested: structs by the field they are in; None for an object with names of any kind.
+        required: the columns that a CSV file must have.
+    """
+
+    plain: frozenset[str]
+    nested: Mapping[str, type[RequestStruct] | None]
+    required: tuple[str, ...] = ()
+
+    def columns(self, id_column: str) -> Callable[[list[str]], None]:
+        """
+        Make a check for the columns of a CSV file.
+        """
+
+        def check(names: list[str]) -> None:
+            for name in names:
+                if name != id_column:
+                    self.demand_known(name)
+                if name in self.nested:
+                    raise InvalidInputError(name, f"must be columns with a dot: {name}.NAME")
+            for name in (id_column, *self.required):
+                if name not in names:
+                    raise InvalidInputError(name, "is a required column")
+
+        return check
+
+    def demand_known(self, name: str) -> None:
+        """
+        Demand that a name, dotted where it is nested, is a field's.
+
+        Raises:
+            InvalidInputError: it is not; it is not repeated, for a person may stand there.
+        """
+        head, dotted, tail = name.partition(".")
+        if not dotted and (name in self.plain or name in self.nested):
+            return
+        struct = self.nested.get(head)
+        inner = head in self.nested and (struct is None or tail in struct.__struct_fields__)
+        if not (dotted and tail and inner):
+            raise InvalidInputError("row", f"has a name that is none of {', '.join(self.names())}")
+
+    def names(self) -> list[str]:
+        """
+        Return all names that a row may have, dotted where they are nested.
+        """
+        inner = [
+            f"{head}.{tail}"
+            for head, struct in self.nested.items()
+            for tail in (("NAME",) if struct is None else struct.__struct_fields__)
+        ]
+        return [*sorted(self.plain), *inner]
+
+    def fields(self, value: Any, id_column: str) -> dict[str, Any]:
+        """
+        Turn a row's named values, without the id, into the arguments of a struct.
+
+        Raises:
+            InvalidInputError: a name is unknown, or a value is not what it should be.
+        """
+        if not isinstance(value, dict):
+            raise InvalidInputError("row", "must be an object with named fields")
+        flat = {name: one for name, one in value.items() if name != id_column}
+        fields: dict[str, Any] = {}
+        for name in sorted(flat, key=lambda name: "." in name):  # what is dotted goes into objects
+            self.demand_known(name)
+            head, dotted, tail = name.partition(".")
+            one = _typed(name, flat[name])
+            if not dotted:
+                fields[name] = dict(one) if isinstance(one, dict) else one
+            elif isinstance(inner := fields.setdefault(head, {}), dict):
+                inner[tail] = one
+        for name, struct in self.nested.items():
+            if struct is not None and isinstance(inner := fields.get(name), dict):
+                fields[name] = _built(struct, inner, f"{name}.")
+        return fields
+
+
+def _typed(name: str, value: Any) -> Any:
+    """
+    Turn text into what its field holds: a cell of a CSV file is text, whatever it says.
+    """
+    if not isinstance(value, str):
+        return value
+    if name in _FLAGS:
+        if value.lower() not in _WORDS:
+            raise InvalidInputError(name, "must be true or false")
+        return _WORDS[value.lower()]
+    if name in _NUMBERS:
+        if not value.isascii() or not value.isdecimal():
+            raise InvalidInputError(name, "must be a whole number")
+        return int(value)
+    return value
+
+
+def _built(struct: type[RequestStruct], fields: Mapping[str, Any], prefix: str = "") -> Any:
+    for name in fields:
+        if name not in struct.__struct_fields__:
+            raise InvalidInputError("row", f"has a name that is no field of {struct.__name__}")
+    for one in msgspec.structs.fields(struct):
+        if one.required and one.name not in fields:
+            raise InvalidInputError(f"{prefix}{one.name}", "must not be empty")
+    try:
+        return struct(**fields)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{prefix}{error.field}", error.rule) from None
+
+
+def _shape(
+    *structs: type[RequestStruct],
+    nested: Mapping[str, type[RequestStruct] | None],
+    required: tuple[str, ...] = (),
+    extra: tuple[str, ...] = (),
+) -> Shape:
+    names = {name for struct in structs for name in struct.__struct_fields__}
+    return Shape(frozenset({*names, *extra} - nested.keys()), nested, required)
+
+
+ATTRIBUTES = _shape(
+    v2.ProfileAttributes,
+    nested={"custom_attributes": None, "installation_meta": v2.InstallationMeta},
+)
+TRANSACTION = _shape(
+    v2.OneTimePurchase,
+    v2.SubscriptionPurchase,
+    nested={"price": v2.Price, "offer": v2.Offer},
+    required=(
+        "purchase_type",
+        "store",
+        "store_product_id",
+        "store_transaction_id",
+        "store_original_transaction_id",
+        "purchased_at",
+        "price.country",
+        "price.currency",
+        "price.value",
+    ),
+    extra=("purchase_type",),
+)
+
+
+def attributes_from(value: Any, id_column: str) -> tuple[str, v2.ProfileAttributes]:
+    """
+    Return a row's id and attributes; a dotted name is a field of a nested object.
+
+    Raises:
+        InvalidInputError: a name is unknown, the id is missing, or a value breaks a rule.
+    """
+    fields = ATTRIBUTES.fields(value, id_column)
+    return id_from(value, id_column), _built(v2.ProfileAttributes, fields)
+
+
+def transaction_from(value: Any, id_column: str) -> tuple[str, v2.Transaction]:
+    """
+    Return a row's id and transaction; a dotted name is a field of a nested object.
+
+    Raises:
+        InvalidInputError: a name is unknown, a required one is missing, or a value breaks a rule.
+    """
+    fields = TRANSACTION.fields(value, id_column)
+    kind = _KINDS.get(str(fields.pop("purchase_type", "")))
+    if kind is None:
+        raise InvalidInputError("purchase_type", f"must be one of {', '.join(_KINDS)}")
+    return id_from(value, id_column), _built(kind, fields)

@@ -1,0 +1,232 @@
+"""
+Refund Saver, other stores, integrations and paywalls, in version 2 of the server-side API.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from . import _v2_rules as rules
+from ._rules import Invalid, Problem
+from ._store import StoredProfile
+from ._v2_wire import BASE, Route, Routes, found, read
+from ._wire import Answer, Call, Refusal, json_answer
+
+if TYPE_CHECKING:
+    from ._shop import Shop
+    from ._store import Store
+    from ._v2_profiles import ProfilesV2
+
+PAYWALLS = f"{BASE}/paywalls/"
+_STRIPE = "/api/v1/sdk/purchase/stripe/token/validate/"
+_JSON_API = "application/vnd.api+json"
+_PAGE_SIZE_MAX = 100
+
+
+class AppV2:
+    """
+    Answer what is about settings of a profile, other stores' purchases, and paywalls.
+    """
+
+    def __init__(self, store: Store, shop: Shop, profiles: ProfilesV2) -> None:
+        """
+        Serve the profiles of `store` with what `shop` has of them.
+        """
+        self._store = store
+        self._shop = shop
+        self._profiles = profiles
+
+    def routes(self) -> Routes:
+        """
+        Return the operations by method and path; a paywall's own path ends with its id.
+        """
+        refund_saver = f"{BASE}/purchase/profile/refund-saver/settings/"
+        integrations = f"{BASE}/integration/profile/set/integration-identifiers/"
+        paddle = f"{BASE}/purchase/paddle/token/validate/"
+        return {
+            ("GET", refund_saver): Route(self._get_refund_saver, "strings", "strings"),
+            ("POST", refund_saver): Route(self._set_refund_saver, "strings", "strings"),
+            ("GET", integrations): Route(self._get_integrations, "strings", "strings"),
+            ("POST", integrations): Route(self._set_integrations, "strings", "strings"),
+            ("POST", paddle): Route(self._paddle, "strings", "strings"),
+            ("POST", _STRIPE): Route(self._stripe, "json:api", media_type=_JSON_API),
+            ("GET", PAYWALLS): Route(self._list_paywalls, key_shape="strings"),
+            ("GET", f"{PAYWALLS}*"): Route(self._get_paywall, key_shape="strings"),
+            ("PUT", f"{PAYWALLS}*"): Route(self._update_paywall, key_shape="strings"),
+        }
+
+    # Refund Saver
+
+    def _get_refund_saver(self, call: Call) -> Answer:
+        profile = self._with_refund_saver(call)
+        return self._refund_saver(profile.profile_id)
+
+    def _set_refund_saver(self, call: Call) -> Answer:
+        profile = self._with_refund_saver(call)
+        changes = read(call, rules.refund_saver)
+        if not changes:
+            message = "Profile refund saver settings must have either consent or custom_preference"
+            raise Invalid(Problem(f"{message} or both"))
+        known = self._shop.settings(profile.profile_id, "refund_saver")
+        self._shop.put_settings(profile.profile_id, "refund_saver", {**known, **changes})
+        return self._refund_saver(profile.profile_id)
+
+    def _with_refund_saver(self, call: Call) -> StoredProfile:
+        # The only operations that say so with 400.
+        return found(self._store, call, 400, "profile_does_not_exist", "Profile does not exist")
+
+    def _refund_saver(self, profile_id: str) -> Answer:
+        known = {"consent": None, "custom_preference": None}
+        settings = {**known, **self._shop.settings(profile_id, "refund_saver")}
+        return json_answer(200, {"profile_id": profile_id, "settings": settings})
+
+    # Integrations
+
+    def _get_integrations(self, call: Call) -> Answer:
+        profile = self._with_integrations(call)
+        known = self._shop.settings(profile.profile_id, "integrations")
+        return json_answer(200, {**dict.fromkeys(rules.IDENTIFIERS), **known})
+
+    def _set_integrations(self, call: Call) -> Answer:
+        profile = self._with_integrations(call)
+        changes = read(call, rules.identifiers)
+        if not changes:
+            raise Invalid(Problem("At least one integration identifier must be provided."))
+        known = self._shop.settings(profile.profile_id, "integrations")
+        self._shop.put_settings(profile.profile_id, "integrations", {**known, **changes})
+        return Answer(200)  # "The response body is blank."
+
+    def _with_integrations(self, call: Call) -> StoredProfile:
+        return found(self._store, call, 404, "profile_not_found", "Profile not found")
+
+    # Other stores
+
+    def _paddle(self, call: Call) -> Answer:
+        body = read(call, rules.paddle)
+        token = body["paddle_token"]
+        if token.endswith("_no_key"):
+            raise Refusal(400, "paddle_api_key_not_found", Problem("Paddle API key not found"))
+        if token.endswith("_no_products"):
+            raise Refusal(400, "no_products_found", Problem("No products found"))
+        if not token.startswith(("txn_", "sub_")):
+            code = "invalid_paddle_credentials_or_purchase_not_found"
+            raise Refusal(400, code, Problem("Invalid Paddle credentials or purchase not found"))
+        profile = self._imported("paddle", body["customer_user_id"], token)
+        return json_answer(200, {"data": self._profiles.view(profile)})
+
+    def _stripe(self, call: Call) -> Answer:
+        attributes = read(call, rules.stripe)["data"]["attributes"]
+        token = attributes["stripe_token"]
+        if not token.startswith(("sub_", "pi_")):
+            raise Invalid(Problem("no such purchase", "data.attributes.stripe_token"))
+        self._imported("stripe", attributes["customer_user_id"], token)
+        answer = json_answer(200, {"data": None})
+        return answer._replace(media_type=_JSON_API)
+
+    def _imported(self, store: str, customer_user_id: str, token: str) -> StoredProfile:
+        """
+        Make up the purchase of a token, and give it to the profile, which is created if need be.
+        """
+        profile = self._store.find("customer_user_id", customer_user_id)
+        if profile is None:
+            profile = StoredProfile(str(uuid4()), customer_user_id, {})
+            self._store.put(profile)
+        make = _subscription if token.startswith("sub_") else _one_time
+        self._profiles.record(profile.profile_id, make(store, token))
+        return profile
+
+    # Paywalls
+
+    def _list_paywalls(self, call: Call) -> Answer:
+        number = _number(
+            call, "page[number]", 1, "Invalid page_number parameter. Must be 1 or more."
+        )
+        message = f"Invalid page_size parameter. Must be between 1 and {_PAGE_SIZE_MAX}."
+        size = _number(call, "page[size]", 20, message, _PAGE_SIZE_MAX)
+        count, rows = self._shop.paywalls((number - 1) * size, size)
+        pagination = {"count": count, "page": number, "pages": -(-count // size)}
+        listed = [_paywall(paywall_id, fields, is_listed=True) for paywall_id, fields in rows]
+        return json_answer(200, {"data": listed, "meta": {"pagination": pagination}})
+
+    def _get_paywall(self, call: Call) -> Answer:
+        return json_answer(200, _paywall(*self._paywall_of(call)))
+
+    def _update_paywall(self, call: Call) -> Answer:
+        paywall_id, fields = self._paywall_of(call)
+        changes = read(call, rules.paywall)
+        if not changes.get("remote_configs"):
+            raise Invalid(Problem("At least one field must be provided", "remote_configs"))
+        fields = {**fields, **changes, "updated_at": datetime.now(UTC).isoformat()}
+        self._shop.put_paywall(paywall_id, fields)
+        return json_answer(200, _paywall(paywall_id, fields))
+
+    def _paywall_of(self, call: Call) -> tuple[str, dict[str, Any]]:
+        paywall_id = call.path.removeprefix(PAYWALLS).removesuffix("/")
+        fields = self._shop.paywall(paywall_id)
+        if fields is None:
+            raise Refusal(404, "paywall_does_not_exist", Problem("Paywall not found"))
+        return paywall_id, fields
+
+
+def _number(call: Call, name: str, default: int, message: str, most: int | None = None) -> int:
+    given = call.query.get(name, str(default))
+    number = int(given) if given.isascii() and given.isdecimal() else 0
+    if number < 1 or (most is not None and number > most):
+        # The document's source is page_size where the query says page[size].
+        raise Invalid(Problem(message, name.replace("[", "_").removesuffix("]")))
+    return number
+
+
+_CREATED = datetime(2025, 7, 8, 7, 27, 6, 754527, UTC).isoformat()
+
+
+def _paywall(paywall_id: str, fields: dict[str, Any], *, is_listed: bool = False) -> dict[str, Any]:
+    paywall = {
+        "paywall_id": paywall_id,
+        "use_paywall_builder": False,
+        "use_paywall_builder_legacy": False,
+        "updated_at": _CREATED,
+        "created_at": _CREATED,
+        "state": "live",
+        "is_deleted": False,
+        "web_purchase_url": None,
+        "products": [
+            {
+                "product_id": paywall_id,
+                "title": "Premium Monthly",
+                "product_set": "monthly",
+                "offer": None,
+            }
+        ],
+        "main_screenshot": None,
+        **fields,
+    }
+    hidden = {"remote_configs", "main_screenshot"} if is_listed else frozenset()
+    return {name: value for name, value in paywall.items() if name not in hidden}
+
+
+def _one_time(store: str, token: str) -> dict[str, Any]:
+    return {
+        "purchase_type": "one_time_purchase",
+        "store": store,
+        "store_product_id": "premium_lifetime",
+        "store_transaction_id": token,
+        "store_original_transaction_id": token,
+        "price": {"country": "US", "currency": "USD", "value": 99.99},
+        "purchased_at": datetime.now(UTC).isoformat(),
+    }
+
+
+def _subscription(store: str, token: str) -> dict[str, Any]:
+    now = datetime.now(UTC)
+    return {
+        **_one_time(store, token),
+        "purchase_type": "subscription",
+        "store_product_id": "premium_monthly",
+        "price": {"country": "US", "currency": "USD", "value": 9.99},
+        "originally_purchased_at": now.isoformat(),
+        "expires_at": (now + timedelta(days=30)).isoformat(),
+        "renew_status": True,
+    }

@@ -1,0 +1,192 @@
+"""
+Virtual currencies, in version 2 of the server-side API.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import msgspec
+
+from . import _v2_rules as rules
+from ._rules import Invalid, Problem
+from ._shop import Remembered
+from ._v2_wire import BASE, Route, Routes, found, read
+from ._wire import Answer, Call, Refusal, json_answer
+
+if TYPE_CHECKING:
+    from ._shop import Shop
+    from ._store import Store, StoredProfile
+
+_REMEMBERED_SECONDS = 3600.0
+_LIMIT, _LIMIT_MAX = 50, 100
+_NEWEST = 2**62
+
+
+class CurrenciesV2:
+    """
+    Answer what is about the virtual currencies of one profile.
+    """
+
+    def __init__(self, store: Store, shop: Shop, latency: float, *, enabled: bool) -> None:
+        """
+        Serve the profiles of `store`; a transaction is in flight for `latency` seconds.
+        """
+        self._store = store
+        self._shop = shop
+        self._latency = latency
+        self._enabled = enabled
+
+    def routes(self) -> Routes:
+        """
+        Return the operations by method and path.
+        """
+        return {
+            ("POST", f"{BASE}/vc/transactions/"): Route(self._create),
+            ("GET", f"{BASE}/vc/transactions/"): Route(self._list),
+            ("GET", f"{BASE}/vc/balances/"): Route(self._balances),
+        }
+
+    def _profile(self, call: Call) -> StoredProfile:
+        if not self._enabled:
+            message = (
+                "Server API for virtual currencies is not enabled for this app. "
+                "Contact Adapty support to request access."
+            )
+            raise Refusal(403, "feature_not_enabled", Problem(message))
+        return found(self._store, call, 404, "profile_does_not_exist", "Profile not found")
+
+    # Transactions
+
+    def _create(self, call: Call) -> Answer:
+        profile_id = self._profile(call).profile_id
+        body = read(call, rules.currency_transaction)
+        key = _key(call)
+        before = key and self._shop.remembered(profile_id, key, time.time() - _REMEMBERED_SECONDS)
+        if before:
+            return self._again(before)
+        changes = [(item["currency_code"], item["amount"]) for item in body["items"]]
+        after = self._after(profile_id, changes)
+        fields: dict[str, Any] = {
+            "transaction_id": str(uuid4()),
+            "transaction_type": "api_transaction",
+            "items": [
+                {"currency_code": code, "amount": amount, "balance_after": after[code]}
+                for code, amount in changes
+            ],
+            "created_at": datetime.now(UTC).isoformat(),
+        }
+        if body.get("metadata"):
+            fields["metadata"] = body["metadata"]
+        names = self._shop.currencies()
+        balances = [_balance(code, names[code], after[code]) for code, _ in changes]
+        answer = msgspec.json.encode(
+            {"transaction_id": fields["transaction_id"], "balances": balances}
+        )
+        remember = (key, Remembered(time.time(), answer)) if key else None
+        self._shop.add_currency_transaction(profile_id, fields, changes, remember)
+        return Answer(200, answer)
+
+    def _again(self, before: Remembered) -> Answer:
+        left = before.at + self._latency - time.time()
+        if left > 0:
+            raise Refusal(
+                409,
+                "idempotency_in_flight",
+                Problem("A similar request is being processed."),
+                retry_after=math.ceil(left),
+            )
+        return Answer(200, before.answer)
+
+    def _after(self, profile_id: str, changes: list[tuple[str, int]]) -> dict[str, int]:
+        """
+        Return the balances after the changes.
+
+        Raises:
+            Refusal: a currency isn't known, or a balance would be too small or too large.
+
+        """
+        known, balances = self._shop.currencies(), self._shop.balances(profile_id)
+        after = {}
+        for code, amount in changes:
+            if code not in known:
+                problem = Problem(f"Unknown currency {code}", "currency_code")
+                raise Refusal(400, "unknown_currency", problem)
+            after[code] = balances.get(code, 0) + amount
+            if after[code] < 0:
+                problem = Problem(f"Insufficient balance for currency {code}", "currency_code")
+                raise Refusal(400, "insufficient_balance", problem)
+            if after[code] >= rules.INT32:
+                problem = Problem(f"Balance overflow for currency {code}", "currency_code")
+                raise Refusal(400, "balance_overflow", problem)
+        return after
+
+    # Lists
+
+    def _list(self, call: Call) -> Answer:
+        profile_id = self._profile(call).profile_id
+        limit = _limit(call)
+        before = _position(call.query.get("cursor"))
+        code = call.query.get("currency_code")
+        rows = self._shop.currency_history(profile_id, code, before, limit + 1)
+        page, more = rows[:limit], rows[limit:]
+        cursor = _cursor(page[-1][0]) if more else None
+        return json_answer(
+            200, {"data": [fields for _, fields in page], "pagination": {"next_cursor": cursor}}
+        )
+
+    def _balances(self, call: Call) -> Answer:
+        balances = self._shop.balances(self._profile(call).profile_id)
+        listed = [
+            _balance(code, name, balances.get(code, 0))
+            for code, name in self._shop.currencies().items()
+        ]
+        return json_answer(200, {"response_created_at": int(time.time() * 1000), "data": listed})
+
+
+def _balance(code: str, name: str, balance: int) -> dict[str, Any]:
+    return {"code": code, "name": name, "balance": balance, "held": 0, "available": balance}
+
+
+def _key(call: Call) -> str | None:
+    key = call.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    try:
+        good = UUID(key).version == 4 and str(UUID(key)) == key.lower()
+    except ValueError:
+        good = False
+    if not good:
+        problem = Problem("Idempotency-Key must be a valid UUID v4", "Idempotency-Key")
+        raise Refusal(400, "idempotency_key_invalid", problem)
+    return key.lower()
+
+
+def _limit(call: Call) -> int:
+    given = call.query.get("limit", str(_LIMIT))
+    limit = int(given) if given.isascii() and given.isdecimal() else 0
+    if not 1 <= limit <= _LIMIT_MAX:
+        raise Invalid(Problem(f"Must be between 1 and {_LIMIT_MAX}", "limit"))
+    return limit
+
+
+def _cursor(number: int) -> str:
+    return urlsafe_b64encode(f"before:{number}".encode()).decode()
+
+
+def _position(cursor: str | None) -> int:
+    if cursor is None:
+        return _NEWEST
+    try:
+        name, _, number = urlsafe_b64decode(cursor).decode().partition(":")
+        position = int(number) if name == "before" else 0
+    except ValueError:
+        position = 0
+    if position < 1:
+        raise Refusal(400, "invalid_cursor", Problem("Invalid cursor", "cursor"))
+    return position

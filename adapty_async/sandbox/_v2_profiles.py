@@ -1,0 +1,314 @@
+"""
+Profiles, their transactions and access levels, in version 2 of the server-side API.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from decimal import Decimal
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+from uuid import NAMESPACE_URL, uuid4, uuid5
+
+from . import _v2_rules as rules
+from ._rules import Invalid, Problem, updated
+from ._store import StoredProfile
+from ._v2_wire import BASE, Route, Routes, found, given_ids, missing_profile, read
+from ._wire import Answer, Call, Refusal, decoded, json_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ._shop import Shop
+    from ._store import Store
+
+_APP_ID = str(uuid5(NAMESPACE_URL, "sandbox"))
+_GRANTED_PRODUCT = "adapty_server_side_product"
+
+
+class ProfilesV2:
+    """
+    Answer what is about one profile, named by a header.
+    """
+
+    def __init__(self, store: Store, shop: Shop) -> None:
+        """
+        Serve the profiles of `store` with what `shop` has of them.
+        """
+        self._store = store
+        self._shop = shop
+
+    def routes(self) -> Routes:
+        """
+        Return the operations by method and path.
+        """
+        profile, purchase = f"{BASE}/profile/", f"{BASE}/purchase"
+        return {
+            ("POST", profile): Route(self._create),
+            ("GET", profile): Route(self._get),
+            ("PATCH", profile): Route(self._update),
+            ("DELETE", profile): Route(self._delete),
+            ("POST", f"{purchase}/set/transaction/"): Route(self._set_transaction),
+            ("POST", f"{purchase}/profile/grant/access-level/"): Route(self._grant),
+            ("POST", f"{purchase}/profile/revoke/access-level/"): Route(self._revoke),
+        }
+
+    # Profiles
+
+    def _create(self, call: Call) -> Answer:
+        ids = given_ids(call, both=True)
+        profile = self._named(ids)
+        if profile is None:
+            if "profile_id" in ids:
+                raise missing_profile()
+            profile = StoredProfile(str(uuid4()), ids["customer_user_id"], {})
+        return self._put(profile, call)
+
+    def _named(self, ids: Mapping[str, str]) -> StoredProfile | None:
+        """
+        Find the profile; with both ids, the one of the profile id is given the other one.
+        """
+        by = "profile_id" if "profile_id" in ids else "customer_user_id"
+        profile = self._store.find(by, ids[by])
+        wanted = ids.get("customer_user_id")
+        if profile is None or wanted in (None, profile.customer_user_id):
+            return profile
+        # What happens to an id that is taken, or a profile that has one, is not documented.
+        taken = self._store.find("customer_user_id", ids["customer_user_id"])
+        if taken is not None or profile.customer_user_id is not None:
+            raise Invalid(Problem("The profile has another customer user id", "non_field_errors"))
+        return profile._replace(customer_user_id=wanted)
+
+    def _get(self, call: Call) -> Answer:
+        return self._answer(self._existing(call))
+
+    def _update(self, call: Call) -> Answer:
+        return self._put(self._existing(call), call)
+
+    def _delete(self, call: Call) -> Answer:
+        profile = self._existing(call)
+        self._store.delete("profile_id", profile.profile_id)
+        return Answer(204)
+
+    def _existing(self, call: Call) -> StoredProfile:
+        return found(self._store, call, 404, "profile_does_not_exist", "Profile not found")
+
+    def _put(self, profile: StoredProfile, call: Call) -> Answer:
+        changes = rules.profile(decoded(call.body or b"{}"))
+        profile = profile._replace(attributes=updated(profile.attributes, changes))
+        self._store.put(profile)
+        return self._answer(profile)
+
+    def _answer(self, profile: StoredProfile) -> Answer:
+        return json_answer(200, {"data": self.view(profile)})
+
+    # Purchases and access
+
+    def _set_transaction(self, call: Call) -> Answer:
+        profile = self._existing(call)
+        purchase = read(call, rules.transaction)
+        self.record(profile.profile_id, purchase)
+        return self._answer(profile)
+
+    def record(self, profile_id: str, purchase: Mapping[str, Any]) -> None:
+        """
+        Store a purchase, and open the access level of its product.
+        """
+        self._shop.put_purchase(profile_id, purchase)
+        level = self._shop.access_level_of(purchase["store_product_id"])
+        if level is None:
+            return  # "a product not created in Adapty": recorded, but opens nothing
+        access = {"access_level_id": level, "starts_at": None, **_bought(purchase)}
+        known = self._shop.access(profile_id).get(level)
+        if known is None or not _lasts_longer(known, access):
+            self._shop.put_access(profile_id, access)
+
+    def _grant(self, call: Call) -> Answer:
+        profile = self._existing(call)
+        body = read(call, rules.grant)
+        self._demand_level(body["access_level_id"])
+        now = _now()
+        granted = {
+            "store": "adapty",
+            "store_product_id": _GRANTED_PRODUCT,
+            "store_transaction_id": str(uuid4()),
+            "purchased_at": now,
+            "starts_at": None,
+            "expires_at": None,
+            **body,
+        }
+        ids = {"store_original_transaction_id": granted["store_transaction_id"]}
+        access = {**granted, **ids, "originally_purchased_at": now, "is_in_grace_period": False}
+        self._shop.put_access(profile.profile_id, access)
+        return self._answer(profile)
+
+    def _demand_level(self, access_level_id: str) -> None:
+        if not self._shop.has_access_level(access_level_id):
+            message = f"Paid access level `{access_level_id}` does not exist"
+            raise Refusal(
+                400, "paid_access_level_does_not_exist", Problem(message, "non_field_errors")
+            )
+
+    def _revoke(self, call: Call) -> Answer:
+        profile = self._existing(call)
+        body = read(call, rules.revocation)
+        level = body["access_level_id"]
+        self._demand_level(level)
+        access = self._shop.access(profile.profile_id).get(level)
+        if access is None:
+            message = f"Profile `{profile.profile_id}` has no `{level}` access level"
+            code = "profile_paid_access_level_does_not_exist"
+            raise Refusal(400, code, Problem(message, "non_field_errors"))
+        ends_at = _revoked_at(access, body.get("revoke_at"))
+        self._shop.put_access(
+            profile.profile_id, {**access, "expires_at": ends_at, "is_in_grace_period": False}
+        )
+        return self._answer(profile)
+
+    # What a profile looks like
+
+    def view(self, profile: StoredProfile) -> dict[str, Any]:
+        """
+        Return a profile as the API shows it.
+        """
+        purchases = self._shop.purchases(profile.profile_id)
+        custom = profile.attributes.get("custom_attributes", {})
+        return {
+            "app_id": _APP_ID,
+            "profile_id": profile.profile_id,
+            "customer_user_id": profile.customer_user_id,
+            "total_revenue_usd": _revenue(purchases),
+            "segment_hash": blake2b(profile.profile_id.encode(), digest_size=8).hexdigest(),
+            "timestamp": int(time.time() * 1000),
+            "custom_attributes": [{"key": key, "value": value} for key, value in custom.items()],
+            "access_levels": [
+                {**_EMPTY_ACCESS, **access}
+                for access in self._shop.access(profile.profile_id).values()
+            ],
+            "subscriptions": _subscriptions(purchases),
+            "non_subscriptions": [
+                _non_subscription(profile.profile_id, one)
+                for one in purchases
+                if one["purchase_type"] == "one_time_purchase"
+            ],
+        }
+
+
+_EMPTY_ACCESS = dict.fromkeys(
+    (
+        "store_base_plan_id",
+        "offer",
+        "renewal_cancelled_at",
+        "billing_issue_detected_at",
+        "cancellation_reason",
+    )
+)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
+
+
+def _bought(purchase: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Return what access levels and subscriptions show of a purchase.
+    """
+    grace = purchase.get("grace_period_expires_at")
+    cancelled = purchase.get("renew_status") is False
+    return {
+        "store": purchase["store"],
+        "store_product_id": purchase["store_product_id"],
+        "store_base_plan_id": None,
+        "store_transaction_id": purchase["store_transaction_id"],
+        "store_original_transaction_id": purchase["store_original_transaction_id"],
+        "offer": purchase.get("offer"),
+        "purchased_at": purchase["purchased_at"],
+        "originally_purchased_at": purchase.get(
+            "originally_purchased_at", purchase["purchased_at"]
+        ),
+        "expires_at": purchase.get("refunded_at") or purchase.get("expires_at"),
+        "renewal_cancelled_at": (
+            (purchase.get("renew_status_changed_at") or purchase["purchased_at"])
+            if cancelled
+            else None
+        ),
+        "billing_issue_detected_at": purchase.get("billing_issue_detected_at"),
+        "is_in_grace_period": grace is not None and rules.moment(grace) > datetime.now(UTC),
+        "cancellation_reason": purchase.get("cancellation_reason"),
+    }
+
+
+def _lasts_longer(known: Mapping[str, Any], access: Mapping[str, Any]) -> bool:
+    """
+    Tell whether what is known comes from another purchase, and ends later.
+    """
+    if known["store_transaction_id"] == access["store_transaction_id"]:
+        return False
+    if known["expires_at"] is None or access["expires_at"] is None:
+        return known["expires_at"] is None
+    return rules.moment(known["expires_at"]) > rules.moment(access["expires_at"])
+
+
+def _revoked_at(access: Mapping[str, Any], asked: str | None) -> str:
+    now = datetime.now(UTC)
+    moment = now if asked is None else rules.moment(asked)
+    if moment < now:
+        raise Refusal(400, "value_error", Problem("Must be greater than the current time or null"))
+    expires_at = access["expires_at"]
+    if expires_at is not None and moment > rules.moment(expires_at):
+        message = (
+            f"Revocation date ({moment}) is more than current expiration date "
+            f"({rules.moment(expires_at)})"
+        )
+        raise Refusal(
+            400, "revocation_date_more_than_expiration_date", Problem(message, "revoke_at")
+        )
+    return moment.isoformat()
+
+
+def _revenue(purchases: list[dict[str, Any]]) -> float:
+    dollars = (
+        Decimal(str(one["price"]["value"]))
+        for one in purchases
+        if one["price"]["currency"] == "USD" and not one.get("refunded_at")
+    )
+    return float(sum(dollars))
+
+
+def _subscriptions(purchases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """
+    Return the latest transaction of every chain of renewals.
+    """
+    latest: dict[str, dict[str, Any]] = {}
+    for one in purchases:
+        if one["purchase_type"] != "subscription":
+            continue
+        chain = one["store_original_transaction_id"]
+        known = latest.get(chain)
+        if known is None or _purchased(one) >= _purchased(known):
+            latest[chain] = one
+    return [
+        {**_bought(one), "environment": one.get("environment", "Production")}
+        for one in latest.values()
+    ]
+
+
+def _purchased(purchase: Mapping[str, Any]) -> datetime:
+    return rules.moment(purchase["purchased_at"])
+
+
+def _non_subscription(profile_id: str, purchase: Mapping[str, Any]) -> dict[str, Any]:
+    transaction_id = purchase["store_transaction_id"]
+    return {
+        "purchase_id": str(uuid5(NAMESPACE_URL, f"{profile_id}/{transaction_id}")),
+        "store": purchase["store"],
+        "store_product_id": purchase["store_product_id"],
+        "store_base_plan_id": None,
+        "store_transaction_id": transaction_id,
+        "store_original_transaction_id": purchase["store_original_transaction_id"],
+        "purchased_at": purchase["purchased_at"],
+        "environment": purchase.get("environment", "Production"),
+        "is_refund": bool(purchase.get("refunded_at")),
+        "is_consumable": False,
+    }

@@ -1,0 +1,429 @@
+"""
+The rules of the bodies of the server-side API, version 2, written from its OpenAPI document; pure.
+"""
+
+from __future__ import annotations
+
+import operator
+from datetime import datetime
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING, Any
+
+from ._rules import (
+    Invalid,
+    Problem,
+    birthday,
+    country,
+    custom_attributes,
+    email,
+    flag,
+    identifier,
+    instant,
+    matching,
+    one_of,
+    record,
+    text,
+    wrong,
+)
+from ._wire import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from ._rules import Rule
+
+INT32 = 2**31
+_ITEMS_MAX = 20
+_METADATA_MAX = 5
+_METADATA_LENGTH = 200
+_TRANSACTION_ID_LENGTH = 50
+
+uuid = matching(
+    r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", "Input should be a valid UUID"
+)
+
+
+def nullable(rule: Rule) -> Rule:
+    """
+    Return a rule that also lets a null pass.
+    """
+    return lambda value: None if value is None else rule(value)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise wrong("Input should be a valid number")
+    return value
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not -INT32 <= value < INT32:
+        raise wrong("Input should be a valid 32-bit integer")
+    return value
+
+
+def _att_status(value: Any) -> int:
+    if _integer(value) not in range(4):
+        raise wrong("Input should be 0, 1, 2 or 3")
+    return int(value)
+
+
+def _ip_v4(value: Any) -> str:
+    try:
+        return str(IPv4Address(text(value)))
+    except ValueError:
+        raise wrong("Input should be a valid IPv4 address") from None
+
+
+def list_of(rule: Rule) -> Rule:
+    """
+    Return the rule of a list with that rule for each entry.
+    """
+
+    def check(value: Any) -> list[Any]:
+        if not isinstance(value, list):
+            raise wrong("Input should be a valid list")
+        return [rule(entry) for entry in value]
+
+    return check
+
+
+_TEXTS = (
+    "device",
+    "os",
+    "locale",
+    "timezone",
+    "user_agent",
+    "app_build",
+    "app_version",
+    "adapty_sdk_version",
+    "idfa",
+    "idfv",
+    "advertising_id",
+    "android_id",
+    "android_app_set_id",
+)
+
+profile = record(
+    {
+        "first_name": text,
+        "last_name": text,
+        "gender": one_of("f", "m", "o"),
+        "email": email,
+        "phone_number": text,
+        "birthday": birthday,
+        "ip_country": country,
+        "ip_v4_address": _ip_v4,
+        "store_country": country,
+        "store": one_of("app_store", "play_store", "stripe", "adapty", "paddle"),
+        "store_account_token": uuid,
+        "att_status": _att_status,
+        "analytics_disabled": flag,
+        "custom_attributes": custom_attributes(50),
+        # Required by the OpenAPI document and not by the prose, where an example has no body.
+        "installation_meta": record(
+            {
+                "device_id": uuid,
+                "platform": one_of("iOS", "macOS", "iPadOS", "Android", "visionOS", "web"),
+                **dict.fromkeys(_TEXTS, text),
+            },
+            required=("device_id",),
+            nullable=True,
+        ),
+    },
+    nullable=True,
+)
+
+grant = record(
+    {
+        "access_level_id": identifier,
+        "starts_at": nullable(instant),
+        "expires_at": nullable(instant),
+    },
+    required=("access_level_id",),
+)
+revocation = record(
+    {"access_level_id": identifier, "revoke_at": nullable(instant)},
+    required=("access_level_id",),
+)
+refund_saver = record(
+    {
+        "custom_preference": nullable(
+            one_of("grant", "grant_prorated", "no_preference", "decline")
+        ),
+        "consent": nullable(flag),
+    }
+)
+IDENTIFIERS = (
+    "adjust_device_id",
+    "airbridge_device_id",
+    "amplitude_device_id",
+    "amplitude_user_id",
+    "appmetrica_device_id",
+    "appmetrica_profile_id",
+    "appsflyer_id",
+    "branch_id",
+    "facebook_anonymous_id",
+    "firebase_app_instance_id",
+    "mixpanel_user_id",
+    "one_signal_player_id",
+    "one_signal_subscription_id",
+    "posthog_distinct_user_id",
+    "pushwoosh_hwid",
+    "tenjin_analytics_installation_id",
+)
+identifiers = record(dict.fromkeys(IDENTIFIERS, nullable(text)))
+paddle = record(
+    {"customer_user_id": identifier, "paddle_token": identifier},
+    required=("customer_user_id", "paddle_token"),
+)
+stripe = record(
+    {
+        "data": record(
+            {
+                "type": one_of("stripe_receipt_validation_result"),
+                "attributes": record(
+                    {"customer_user_id": identifier, "stripe_token": identifier},
+                    required=("customer_user_id", "stripe_token"),
+                ),
+            },
+            required=("type", "attributes"),
+        )
+    },
+    required=("data",),
+)
+paywall = record(
+    {
+        "remote_configs": list_of(
+            record({"locale": identifier, "data": text}, required=("locale", "data"))
+        )
+    }
+)
+
+
+# Transactions
+
+
+def _transaction_id(value: Any) -> str:
+    if len(identifier(value)) > _TRANSACTION_ID_LENGTH:
+        raise wrong(f"String should have at most {_TRANSACTION_ID_LENGTH} characters")
+    return str(value)
+
+
+_PURCHASE: Mapping[str, Rule] = {
+    "purchase_type": one_of("one_time_purchase", "subscription"),
+    "store": identifier,
+    "environment": one_of("Production", "Sandbox"),
+    "store_product_id": identifier,
+    "store_transaction_id": _transaction_id,
+    "store_original_transaction_id": identifier,
+    "is_family_shared": flag,
+    "price": record(
+        {"country": country, "currency": matching("[A-Z]{3}", "Not a currency"), "value": _number},
+        required=("country", "currency", "value"),
+    ),
+    "purchased_at": instant,
+    "variation_id": nullable(text),
+    "offer": nullable(
+        record(
+            {
+                "category": one_of("introductory", "promotional", "offer_code", "win_back"),
+                "type": one_of("free_trial", "pay_as_you_go", "pay_up_front"),
+                "id": nullable(text),
+            },
+            required=("category", "type"),
+        )
+    ),
+    "refunded_at": nullable(instant),
+    "cancellation_reason": nullable(
+        one_of(
+            "billing_error",
+            "cancelled_by_developer",
+            "new_subscription_replace",
+            "price_increase",
+            "product_was_not_available",
+            "refund",
+            "unknown",
+            "upgraded",
+            "voluntarily_cancelled",
+            "adapty_revoked",
+        )
+    ),
+}
+_REQUIRED = (
+    "purchase_type",
+    "store",
+    "store_product_id",
+    "store_transaction_id",
+    "store_original_transaction_id",
+    "price",
+    "purchased_at",
+)
+_one_time = record(_PURCHASE, required=_REQUIRED)
+_subscription = record(
+    {
+        **_PURCHASE,
+        "originally_purchased_at": instant,
+        "expires_at": instant,
+        "renew_status": flag,
+        "renew_status_changed_at": nullable(instant),
+        "billing_issue_detected_at": nullable(instant),
+        "grace_period_expires_at": nullable(instant),
+    },
+    required=(*_REQUIRED, "originally_purchased_at", "expires_at", "renew_status"),
+)
+
+_DATES: tuple[tuple[str, str, Callable[[Any, Any], bool], str, str], ...] = (
+    (
+        "billing_issue_detected_at_date_comparison_error",
+        "billing_issue_detected_at",
+        operator.gt,
+        "purchased_at",
+        "must be later than",
+    ),
+    ("expires_date_error", "expires_at", operator.gt, "purchased_at", "must be later than"),
+    (
+        "grace_period_expires_date_error",
+        "grace_period_expires_at",
+        operator.ge,
+        "expires_at",
+        "must be later or equal to",
+    ),
+    (
+        "originally_purchased_date_error",
+        "originally_purchased_at",
+        operator.le,
+        "purchased_at",
+        "must be earlier than or equal to",
+    ),
+    ("refund_date_error", "refunded_at", operator.gt, "purchased_at", "must be later than"),
+    (
+        "renew_status_changed_date_error",
+        "renew_status_changed_at",
+        operator.gt,
+        "purchased_at",
+        "must be later than",
+    ),
+)
+
+
+def _conflicts(purchase: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
+    """
+    Yield the rules between fields that are broken, as code, source and message of the documents.
+    """
+    offer = purchase.get("offer") or {}
+    is_free = purchase["price"]["value"] == 0
+    if purchase.get("is_family_shared") and not is_free:
+        message = "If is_family_shared is true, price.value must be 0."
+        yield "family_share_price_error", "is_family_shared", message
+    if offer.get("type") == "free_trial":
+        if purchase["purchase_type"] == "one_time_purchase":
+            message = "One-time purchase cannot have a trial."
+            yield "one_time_purchase_trial_error", "offer.type", message
+        elif not is_free:
+            message = "If offer_type is 'free_trial', price.value must be 0."
+            yield "free_trial_price_error", "offer_type", message
+    if offer and offer["category"] != "introductory" and not offer.get("id"):
+        message = "offer_id must be specified for all offer types except 'introductory'."
+        yield "missing_offer_id", "offer_category", message
+    if bool(purchase.get("refunded_at")) != (purchase.get("cancellation_reason") == "refund"):
+        message = "refunded_at and cancellation_reason=refund must be specified together."
+        yield "refund_fields_error", "refunded_at", message
+
+
+def _conflicts_of_its_type(purchase: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
+    if purchase.get("grace_period_expires_at") and not purchase.get("billing_issue_detected_at"):
+        message = "If grace_period_expires_at is specified, billing_issue_detected_at must also be"
+        yield "grace_period_billing_error", "grace_period_billing_error", f"{message} specified."
+    same = purchase["store_transaction_id"] == purchase["store_original_transaction_id"]
+    if purchase["purchase_type"] == "one_time_purchase" and not same:
+        yield (
+            "store_transaction_id_error",
+            "store_transaction_id",
+            "store_transaction_id must be equal to store_original_transaction_id for purchase.",
+        )
+
+
+def _conflicting_dates(purchase: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
+    for code, field, holds, other, rule in _DATES:
+        value = purchase.get(field)
+        if value and not holds(moment(value), moment(purchase[other])):
+            yield code, field, f"{field} {rule} {other}."
+
+
+def moment(value: str) -> datetime:
+    """
+    Return an instant that was checked.
+    """
+    return datetime.fromisoformat(value)
+
+
+def transaction(value: Any) -> dict[str, Any]:
+    """
+    Check a transaction of either type.
+
+    Raises:
+        Invalid: a field is missing or wrong.
+        Refusal: the fields contradict each other; with the documented code.
+
+    """
+    is_subscription = isinstance(value, dict) and value.get("purchase_type") == "subscription"
+    purchase: dict[str, Any] = (_subscription if is_subscription else _one_time)(value)
+    for find in (_conflicting_dates, _conflicts, _conflicts_of_its_type):
+        for code, source, message in find(purchase):
+            raise Refusal(400, code, Problem(message, source))
+    return purchase
+
+
+# Virtual currencies
+
+
+def _metadata(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict) or len(value) > _METADATA_MAX:
+        raise wrong(f"Input should be an object with at most {_METADATA_MAX} keys")
+    key_rule = matching("[a-z0-9_]{1,30}", "Key should match ^[a-z0-9_]{1,30}$")
+    for key, entry in value.items():
+        key_rule(key)
+        if len(text(entry)) > _METADATA_LENGTH:
+            raise wrong(f"Value should have at most {_METADATA_LENGTH} characters")
+    return value
+
+
+def _items(value: Any) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = list_of(
+        record(
+            {"currency_code": identifier, "amount": _integer},
+            required=("currency_code", "amount"),
+        )
+    )(value)
+    if len(items) > _ITEMS_MAX:
+        raise wrong(f"List should have at most {_ITEMS_MAX} items")
+    return items
+
+
+_currency_transaction = record(
+    {"items": _items, "metadata": nullable(_metadata)}, required=("items",)
+)
+
+
+def currency_transaction(value: Any) -> dict[str, Any]:
+    """
+    Check a transaction of virtual currencies.
+
+    Raises:
+        Refusal: 422 where the body breaks its schema, else 400 with the documented code.
+
+    """
+    try:
+        body: dict[str, Any] = _currency_transaction(value)
+    except Invalid as invalid:
+        raise Refusal(422, "validation_error", *invalid.problems) from invalid
+    codes = [item["currency_code"] for item in body["items"]]
+    if not codes:
+        raise Refusal(400, "empty_items", Problem("Items must not be empty", "items"))
+    if len(set(codes)) < len(codes):
+        problem = Problem("Each currency may appear only once", "currency_code")
+        raise Refusal(400, "duplicate_currency", problem)
+    if not all(item["amount"] for item in body["items"]):
+        raise Refusal(400, "amount_zero", Problem("Amount must not be zero", "amount"))
+    return body

@@ -1,0 +1,435 @@
+"""
+Virtual currencies: credited and debited, their balances, and the history of both.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+from msgspec import UNSET, field
+
+from adapty_async._checks import Check, Maybe, matching, nullable, text
+from adapty_async._codec import to_json
+from adapty_async._operation import Endpoint, Execute, Operation, Replay
+from adapty_async._profiles import identity
+from adapty_async.errors import DecodeError, InvalidInputError
+from adapty_async.v2._models import DOCS, PATH
+from adapty_async.v2._paging import Pages
+from adapty_async.v2._read import Instant, ResultStruct, whole_reader
+from adapty_async.v2._rules import (
+    DocumentedStruct,
+    at_most,
+    check_body,
+    in_range,
+    is_given,
+    struct_in,
+    uuid4,
+    whole_number,
+)
+
+__all__ = (
+    "CREATE_VIRTUAL_CURRENCY_TRANSACTION",
+    "LIST_VIRTUAL_CURRENCY_BALANCES",
+    "LIST_VIRTUAL_CURRENCY_TRANSACTIONS",
+    "VirtualCurrencies",
+    "VirtualCurrencyBalance",
+    "VirtualCurrencyBalanceAdjustment",
+    "VirtualCurrencyBalanceChange",
+    "VirtualCurrencyBalanceList",
+    "VirtualCurrencyHistoryPagination",
+    "VirtualCurrencyTransaction",
+    "VirtualCurrencyTransactionRequest",
+    "VirtualCurrencyTransactionsHistory",
+    "VirtualCurrencyTransactionsHistoryItem",
+    "create_virtual_currency_transaction",
+    "list_virtual_currency_balances",
+    "list_virtual_currency_transactions",
+)
+
+_INT32 = 2**31
+
+
+def _amount(field_name: str, value: int) -> None:
+    if not -_INT32 <= value < _INT32:
+        raise InvalidInputError(field_name, "must fit into 32 bits")
+    if value == 0:
+        raise InvalidInputError(field_name, "must not be 0")
+
+
+class VirtualCurrencyBalanceAdjustment(DocumentedStruct, frozen=True, kw_only=True):
+    """
+    What is added to one balance, or taken from it.
+
+    Attributes:
+        amount: a whole number of 32 bits; above 0 is a credit, below 0 a debit.
+
+    Raises:
+        InvalidInputError: a value is of the wrong kind.
+    """
+
+    currency_code: str
+    amount: int
+
+    rules: ClassVar[Mapping[str, Check]] = {"currency_code": text, "amount": whole_number}
+    documented: ClassVar[Mapping[str, Check]] = {"amount": _amount}
+
+
+def _is_items(field_name: str, value: Any) -> None:
+    good = isinstance(value, tuple) and all(
+        isinstance(item, VirtualCurrencyBalanceAdjustment) for item in value
+    )
+    if not good:
+        raise InvalidInputError(field_name, "must be VirtualCurrencyBalanceAdjustments")
+
+
+def _items(field_name: str, items: tuple[VirtualCurrencyBalanceAdjustment, ...]) -> None:
+    if not 1 <= len(items) <= 20:
+        raise InvalidInputError(field_name, "must have 1 to 20 entries")
+    for item in items:
+        struct_in(field_name, item)
+    if len({item.currency_code for item in items}) < len(items):
+        raise InvalidInputError(f"{field_name}.currency_code", "must be a different one each time")
+
+
+_KEY = matching(r"[a-z0-9_]{1,30}", "a key must be 1 to 30 of a to z, 0 to 9 and _")
+
+
+def _is_metadata(field_name: str, value: Any) -> None:
+    if not isinstance(value, dict):
+        raise InvalidInputError(field_name, f"must be a dict, not {type(value).__name__}")
+    for key, entry in value.items():
+        if not isinstance(key, str) or not isinstance(entry, str):
+            raise InvalidInputError(field_name, "must have text as keys and values")
+
+
+def _metadata(field_name: str, value: dict[str, str]) -> None:
+    if len(value) > 5:
+        raise InvalidInputError(field_name, "must not have more than 5 entries")
+    for key, entry in value.items():
+        _KEY(field_name, key)
+        at_most(200)(f"{field_name}.{key}", entry)
+
+
+class VirtualCurrencyTransactionRequest(DocumentedStruct, frozen=True, kw_only=True):
+    """
+    Changes of balances that are made together, or not at all.
+
+    Attributes:
+        items: 1 to 20, each of another currency.
+        metadata: stored along: at most 5 entries; a key is 1 to 30 of a to z, 0 to 9 and ``_``, a
+            value at most 200 characters.
+
+    Raises:
+        InvalidInputError: a value is of the wrong kind.
+    """
+
+    items: tuple[VirtualCurrencyBalanceAdjustment, ...]
+    metadata: Maybe[dict[str, str] | None] = UNSET
+
+    rules: ClassVar[Mapping[str, Check]] = {"items": _is_items, "metadata": nullable(_is_metadata)}
+    documented: ClassVar[Mapping[str, Check]] = {"items": _items, "metadata": _metadata}
+
+
+class VirtualCurrencyBalance(ResultStruct, frozen=True, kw_only=True):
+    """
+    What a profile has of one currency.
+
+    Attributes:
+        name: as shown to people.
+        balance: all of it, what is held included.
+        held: what is reserved; at present always 0.
+        available: what can be spent.
+    """
+
+    code: str = ""
+    name: str = ""
+    balance: int = 0
+    held: int = 0
+    available: int = 0
+
+
+class VirtualCurrencyTransaction(ResultStruct, frozen=True, kw_only=True):
+    """
+    A transaction that was carried out.
+
+    Attributes:
+        balances: after it, one for each item.
+    """
+
+    transaction_id: str = ""
+    balances: tuple[VirtualCurrencyBalance, ...] = ()
+
+
+class VirtualCurrencyBalanceList(ResultStruct, frozen=True, kw_only=True):
+    """
+    All balances of a profile.
+
+    Attributes:
+        response_created_at: when the server answered, in milliseconds since 1970.
+    """
+
+    response_created_at: int = 0
+    data: tuple[VirtualCurrencyBalance, ...] = ()
+
+
+class VirtualCurrencyBalanceChange(ResultStruct, frozen=True, kw_only=True):
+    """
+    What a transaction did to one balance.
+
+    Attributes:
+        amount: above 0 is a credit, below 0 a debit.
+    """
+
+    currency_code: str = ""
+    amount: int = 0
+    balance_after: int = 0
+
+
+class VirtualCurrencyTransactionsHistoryItem(ResultStruct, frozen=True, kw_only=True):
+    """
+    A transaction of the past.
+
+    Attributes:
+        transaction_type: ``store_purchase``, ``subscription_renewal``, ``trial_start``,
+            ``api_transaction``, ``dashboard_transaction``, ``refund``, ``expiry`` or a newer one.
+    """
+
+    transaction_id: str = ""
+    transaction_type: str = ""
+    items: tuple[VirtualCurrencyBalanceChange, ...] = ()
+    metadata: dict[str, str] | None = None
+    created_at: Instant | None = None
+
+
+class VirtualCurrencyHistoryPagination(ResultStruct, frozen=True, kw_only=True):
+    """
+    Where the next page begins.
+
+    Attributes:
+        next_cursor: None on the last page.
+    """
+
+    next_cursor: str | None = None
+
+
+class VirtualCurrencyTransactionsHistory(ResultStruct, frozen=True, kw_only=True):
+    """
+    A page of transactions, newest first.
+    """
+
+    data: tuple[VirtualCurrencyTransactionsHistoryItem, ...] = ()
+    pagination: VirtualCurrencyHistoryPagination = field(
+        default_factory=VirtualCurrencyHistoryPagination
+    )
+
+
+def _check_transaction(operation: Operation[Any]) -> None:
+    check_body(operation)
+    if operation.key is not None:
+        uuid4("idempotency_key", operation.key)
+
+
+def _check_history(operation: Operation[Any]) -> None:
+    limit = dict(operation.headers).get("limit")
+    if limit is not None:
+        in_range(1, 100)("limit", int(limit))
+
+
+_TRANSACTIONS = f"{PATH}/vc/transactions/"
+
+CREATE_VIRTUAL_CURRENCY_TRANSACTION: Endpoint[VirtualCurrencyTransaction] = Endpoint(
+    name="v2.virtual_currencies.create_transaction",
+    method="POST",
+    path=_TRANSACTIONS,
+    docs=f"{DOCS}/createVirtualCurrencyTransaction",
+    replay=Replay.WITH_KEY,  # all attempts have the same key, so that it is applied once
+    bucket="v2.vc.create",  # it has a limit of its own, 600 a minute
+    decode=whole_reader(VirtualCurrencyTransaction),
+    encode=to_json,
+    check=_check_transaction,
+)
+LIST_VIRTUAL_CURRENCY_TRANSACTIONS: Endpoint[VirtualCurrencyTransactionsHistory] = Endpoint(
+    name="v2.virtual_currencies.list_transactions",
+    method="GET",
+    path=_TRANSACTIONS,
+    docs=f"{DOCS}/listVirtualCurrencyTransactions",
+    replay=Replay.ALWAYS,  # a read
+    bucket="v2",
+    decode=whole_reader(VirtualCurrencyTransactionsHistory),
+    parameters=("currency_code", "cursor", "limit"),
+    check=_check_history,
+)
+LIST_VIRTUAL_CURRENCY_BALANCES: Endpoint[VirtualCurrencyBalanceList] = Endpoint(
+    name="v2.virtual_currencies.list_balances",
+    method="GET",
+    path=f"{PATH}/vc/balances/",
+    docs=f"{DOCS}/listVirtualCurrencyBalances",
+    replay=Replay.ALWAYS,  # a read
+    bucket="v2",
+    decode=whole_reader(VirtualCurrencyBalanceList),
+)
+
+
+def create_virtual_currency_transaction(
+    items: Iterable[VirtualCurrencyBalanceAdjustment],
+    *,
+    metadata: Maybe[dict[str, str] | None] = UNSET,
+    customer_user_id: str | None = None,
+    profile_id: str | None = None,
+    idempotency_key: str | None = None,
+) -> Operation[VirtualCurrencyTransaction]:
+    """
+    Describe the call of `VirtualCurrencies.create_transaction`, under a key of its own.
+    """
+    about = identity(customer_user_id, profile_id)
+    request = VirtualCurrencyTransactionRequest(items=tuple(items), metadata=metadata)
+    key = str(uuid.uuid4()) if idempotency_key is None else idempotency_key
+    return Operation(CREATE_VIRTUAL_CURRENCY_TRANSACTION, about, request, key)
+
+
+def list_virtual_currency_transactions(
+    *,
+    currency_code: str | None = None,
+    cursor: str | None = None,
+    limit: int | None = None,
+    customer_user_id: str | None = None,
+    profile_id: str | None = None,
+) -> Operation[VirtualCurrencyTransactionsHistory]:
+    """
+    Describe the call that reads one page of `VirtualCurrencies.list_transactions`.
+    """
+    about = identity(customer_user_id, profile_id)
+    nullable(text)("currency_code", currency_code)
+    nullable(text)("cursor", cursor)
+    nullable(whole_number)("limit", limit)
+    given = {"currency_code": currency_code, "cursor": cursor, "limit": limit}
+    query = tuple((name, str(value)) for name, value in given.items() if is_given(value))
+    return Operation(LIST_VIRTUAL_CURRENCY_TRANSACTIONS, about + query)
+
+
+def _following(
+    operation: Operation[VirtualCurrencyTransactionsHistory],
+    page: VirtualCurrencyTransactionsHistory,
+) -> Operation[VirtualCurrencyTransactionsHistory] | None:
+    cursor = page.pagination.next_cursor
+    if not cursor:
+        return None
+    if ("cursor", cursor) in operation.headers:
+        raise DecodeError("the next page is the same page", operation=operation.endpoint.name)
+    kept = tuple(pair for pair in operation.headers if pair[0] != "cursor")
+    return Operation(operation.endpoint, (*kept, ("cursor", cursor)))
+
+
+def list_virtual_currency_balances(
+    *, customer_user_id: str | None = None, profile_id: str | None = None
+) -> Operation[VirtualCurrencyBalanceList]:
+    """
+    Describe the call of `VirtualCurrencies.list_balances`.
+    """
+    return Operation(LIST_VIRTUAL_CURRENCY_BALANCES, identity(customer_user_id, profile_id))
+
+
+class VirtualCurrencies:
+    """
+    The calls about the virtual currencies of one profile.
+    """
+
+    def __init__(self, execute: Execute) -> None:
+        self._execute = execute
+
+    async def create_transaction(
+        self,
+        items: Iterable[VirtualCurrencyBalanceAdjustment],
+        *,
+        metadata: Maybe[dict[str, str] | None] = UNSET,
+        customer_user_id: str | None = None,
+        profile_id: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> VirtualCurrencyTransaction:
+        """
+        Credit or debit one or more currencies, all together or not at all.
+
+        Every attempt of the call carries the same idempotency key, so that it is applied once,
+        however often it has to be sent. The server remembers a key for up to an hour.
+
+        Args:
+            items: 1 to 20 changes, each of another currency.
+            metadata: text by key, stored along.
+            customer_user_id: the user's id in your system.
+            profile_id: Adapty's id of the profile.
+            idempotency_key: a UUID of version 4, to repeat a call that another process made; a new
+                one if not given.
+
+        Raises:
+            InvalidInputError: not exactly one id was given, it cannot be sent, or a value breaks a
+                rule.
+            NotFoundError: there is no such profile.
+            ConflictError: the store transaction was credited before.
+            RequestRejectedError: the balance is too small, the currency is unknown, or the app may
+                not use virtual currencies, among other reasons; see its `error_code`.
+            AdaptyError: any other failure; see `adapty_async.errors`.
+
+        Source: https://adapty.io/docs/api-adapty/operations/createVirtualCurrencyTransaction
+        """
+        return await self._execute(
+            create_virtual_currency_transaction(
+                items,
+                metadata=metadata,
+                customer_user_id=customer_user_id,
+                profile_id=profile_id,
+                idempotency_key=idempotency_key,
+            )
+        )
+
+    def list_transactions(
+        self,
+        *,
+        currency_code: str | None = None,
+        cursor: str | None = None,
+        limit: int | None = None,
+        customer_user_id: str | None = None,
+        profile_id: str | None = None,
+    ) -> Pages[VirtualCurrencyTransactionsHistoryItem, VirtualCurrencyTransactionsHistory]:
+        """
+        Read the transactions of a profile, newest first; use it with ``async for``.
+
+        Args:
+            currency_code: only of this currency.
+            cursor: the page to begin with, as another page's `next_cursor` names it.
+            limit: how many transactions are asked for at a time, 1 to 100; the server takes 50.
+            customer_user_id: the user's id in your system.
+            profile_id: Adapty's id of the profile.
+
+        Raises:
+            InvalidInputError: not exactly one id was given, or a value is of the wrong kind.
+                Whether the limit is in range is checked when the first page is read.
+
+        Source: https://adapty.io/docs/api-adapty/operations/listVirtualCurrencyTransactions
+        """
+        first = list_virtual_currency_transactions(
+            currency_code=currency_code,
+            cursor=cursor,
+            limit=limit,
+            customer_user_id=customer_user_id,
+            profile_id=profile_id,
+        )
+        return Pages(self._execute, first, _following)
+
+    async def list_balances(
+        self, *, customer_user_id: str | None = None, profile_id: str | None = None
+    ) -> VirtualCurrencyBalanceList:
+        """
+        Read what a profile has of every currency of the app.
+
+        Raises:
+            InvalidInputError: not exactly one id was given, or it cannot be sent.
+            NotFoundError: there is no such profile.
+            AdaptyError: any other failure; see `adapty_async.errors`.
+
+        Source: https://adapty.io/docs/api-adapty/operations/listVirtualCurrencyBalances
+        """
+        return await self._execute(
+            list_virtual_currency_balances(customer_user_id=customer_user_id, profile_id=profile_id)
+        )

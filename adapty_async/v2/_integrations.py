@@ -1,0 +1,196 @@
+"""
+Integrations: the ids that other services know a profile by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from msgspec import UNSET
+
+from adapty_async._checks import Check, Maybe, identifier, instance_of, nullable
+from adapty_async._codec import no_result, to_json
+from adapty_async._operation import Endpoint, Execute, Operation, Replay
+from adapty_async._profiles import identity
+from adapty_async.v2._models import DOCS, PATH
+from adapty_async.v2._read import ResultStruct, reader
+from adapty_async.v2._rules import DocumentedStruct, check_body, demand_some
+
+__all__ = (
+    "GET_INTEGRATION_IDENTIFIERS",
+    "SET_INTEGRATION_IDENTIFIERS",
+    "IntegrationIdentifiers",
+    "IntegrationIdentifiersResponse",
+    "Integrations",
+    "get_integration_identifiers",
+    "set_integration_identifiers",
+)
+
+
+class IntegrationIdentifiers(DocumentedStruct, frozen=True, kw_only=True):
+    """
+    The ids to write, at least one. UNSET is left out, None is sent as null.
+
+    Attributes:
+        one_signal_player_id: OneSignal's older kind of id.
+        one_signal_subscription_id: OneSignal's newer kind, which is recommended.
+
+    Raises:
+        InvalidInputError: a value is no id.
+
+    Source: https://adapty.io/docs/api-adapty/operations/setIntegrationIdentifiers
+    """
+
+    adjust_device_id: Maybe[str | None] = UNSET
+    airbridge_device_id: Maybe[str | None] = UNSET
+    amplitude_device_id: Maybe[str | None] = UNSET
+    amplitude_user_id: Maybe[str | None] = UNSET
+    appmetrica_device_id: Maybe[str | None] = UNSET
+    appmetrica_profile_id: Maybe[str | None] = UNSET
+    appsflyer_id: Maybe[str | None] = UNSET
+    branch_id: Maybe[str | None] = UNSET
+    facebook_anonymous_id: Maybe[str | None] = UNSET
+    firebase_app_instance_id: Maybe[str | None] = UNSET
+    mixpanel_user_id: Maybe[str | None] = UNSET
+    one_signal_player_id: Maybe[str | None] = UNSET
+    one_signal_subscription_id: Maybe[str | None] = UNSET
+    posthog_distinct_user_id: Maybe[str | None] = UNSET
+    pushwoosh_hwid: Maybe[str | None] = UNSET
+    tenjin_analytics_installation_id: Maybe[str | None] = UNSET
+
+    rules: ClassVar[Mapping[str, Check]] = {}
+
+    def check_documented(self) -> None:
+        """
+        Check that there is something to write.
+
+        Raises:
+            InvalidInputError: there is not.
+        """
+        demand_some(self)
+
+
+IntegrationIdentifiers.rules = dict.fromkeys(
+    IntegrationIdentifiers.__struct_fields__, nullable(identifier)
+)
+
+
+class IntegrationIdentifiersResponse(ResultStruct, frozen=True, kw_only=True):
+    """
+    The ids that are known; None where there is none.
+    """
+
+    adjust_device_id: str | None = None
+    airbridge_device_id: str | None = None
+    amplitude_device_id: str | None = None
+    amplitude_user_id: str | None = None
+    appmetrica_device_id: str | None = None
+    appmetrica_profile_id: str | None = None
+    appsflyer_id: str | None = None
+    branch_id: str | None = None
+    facebook_anonymous_id: str | None = None
+    firebase_app_instance_id: str | None = None
+    mixpanel_user_id: str | None = None
+    one_signal_player_id: str | None = None
+    one_signal_subscription_id: str | None = None
+    posthog_distinct_user_id: str | None = None
+    pushwoosh_hwid: str | None = None
+    tenjin_analytics_installation_id: str | None = None
+
+
+_PATH = f"{PATH}/integration/profile/set/integration-identifiers/"
+
+GET_INTEGRATION_IDENTIFIERS: Endpoint[IntegrationIdentifiersResponse] = Endpoint(
+    name="v2.integrations.get",
+    method="GET",
+    path=_PATH,
+    docs=f"{DOCS}/getIntegrationIdentifiers",
+    replay=Replay.ALWAYS,  # a read
+    bucket="v2",
+    decode=reader(IntegrationIdentifiersResponse),
+)
+SET_INTEGRATION_IDENTIFIERS: Endpoint[None] = Endpoint(
+    name="v2.integrations.set",
+    method="POST",
+    path=_PATH,
+    docs=f"{DOCS}/setIntegrationIdentifiers",
+    replay=Replay.ALWAYS,  # the given values are the same the second time
+    bucket="v2",
+    decode=no_result,
+    encode=to_json,
+    check=check_body,
+)
+
+
+def get_integration_identifiers(
+    *, customer_user_id: str | None = None, profile_id: str | None = None
+) -> Operation[IntegrationIdentifiersResponse]:
+    """
+    Describe the call of `Integrations.get`.
+    """
+    return Operation(GET_INTEGRATION_IDENTIFIERS, identity(customer_user_id, profile_id))
+
+
+def set_integration_identifiers(
+    identifiers: IntegrationIdentifiers,
+    *,
+    customer_user_id: str | None = None,
+    profile_id: str | None = None,
+) -> Operation[None]:
+    """
+    Describe the call of `Integrations.set`.
+    """
+    about = identity(customer_user_id, profile_id)
+    instance_of(IntegrationIdentifiers)("identifiers", identifiers)
+    return Operation(SET_INTEGRATION_IDENTIFIERS, about, identifiers)
+
+
+class Integrations:
+    """
+    The calls about the ids of one profile in other services.
+    """
+
+    def __init__(self, execute: Execute) -> None:
+        self._execute = execute
+
+    async def get(
+        self, *, customer_user_id: str | None = None, profile_id: str | None = None
+    ) -> IntegrationIdentifiersResponse:
+        """
+        Read the ids that other services know a profile by.
+
+        Raises:
+            InvalidInputError: not exactly one id was given, or it cannot be sent.
+            NotFoundError: there is no such profile.
+            AdaptyError: any other failure; see `adapty_async.errors`.
+
+        Source: https://adapty.io/docs/api-adapty/operations/getIntegrationIdentifiers
+        """
+        return await self._execute(
+            get_integration_identifiers(customer_user_id=customer_user_id, profile_id=profile_id)
+        )
+
+    async def set(
+        self,
+        identifiers: IntegrationIdentifiers,
+        *,
+        customer_user_id: str | None = None,
+        profile_id: str | None = None,
+    ) -> None:
+        """
+        Write ids that other services know a profile by; what is UNSET stays.
+
+        Raises:
+            InvalidInputError: not exactly one id was given, it cannot be sent, or there is nothing
+                to write.
+            NotFoundError: there is no such profile.
+            AdaptyError: any other failure; see `adapty_async.errors`.
+
+        Source: https://adapty.io/docs/api-adapty/operations/setIntegrationIdentifiers
+        """
+        await self._execute(
+            set_integration_identifiers(
+                identifiers, customer_user_id=customer_user_id, profile_id=profile_id
+            )
+        )

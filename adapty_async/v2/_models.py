@@ -1,0 +1,187 @@
+"""
+A profile as the server tells it, and what follows from it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from msgspec import field
+
+from adapty_async._profiles import CustomAttributes
+from adapty_async.errors import InvalidInputError
+from adapty_async.v2._read import Instant, ResultStruct, reader
+
+__all__ = (
+    "DOCS",
+    "PATH",
+    "AccessLevel",
+    "AppliedOffer",
+    "NonSubscription",
+    "Profile",
+    "Subscription",
+    "read_profile",
+)
+
+DOCS = "https://adapty.io/docs/api-adapty/operations"
+PATH = "/api/v2/server-side-api"
+
+
+class AppliedOffer(ResultStruct, frozen=True, kw_only=True):
+    """
+    The offer that a purchase was made with.
+
+    Attributes:
+        category: ``introductory``, ``promotional``, ``offer_code``, ``win_back`` or a newer one.
+        type: ``free_trial``, ``pay_as_you_go``, ``pay_up_front`` or a newer one.
+        id: the offer's id in the store.
+    """
+
+    category: str = ""
+    type: str = ""
+    id: str | None = None
+
+
+class AccessLevel(ResultStruct, frozen=True, kw_only=True):
+    """
+    What a profile has access to, since when and for how long.
+
+    Attributes:
+        starts_at: when it begins; None if it has begun.
+        expires_at: when it ends; None if it never does.
+        is_in_grace_period: the store could not renew it, and keeps it open for a while.
+    """
+
+    access_level_id: str = ""
+    store: str = ""
+    store_product_id: str = ""
+    store_base_plan_id: str | None = None
+    store_transaction_id: str = ""
+    store_original_transaction_id: str = ""
+    offer: AppliedOffer | None = None
+    starts_at: Instant | None = None
+    purchased_at: Instant | None = None
+    originally_purchased_at: Instant | None = None
+    expires_at: Instant | None = None
+    renewal_cancelled_at: Instant | None = None
+    billing_issue_detected_at: Instant | None = None
+    is_in_grace_period: bool = False
+    cancellation_reason: str | None = None
+
+    def is_active(self, *, at: dt.datetime | None = None) -> bool:
+        """
+        Say whether it is open at a moment, now if none is given.
+
+        It is, once it has started, if it never expires, has not expired yet, or is in its grace
+        period. The server tells of a grace period without its end, so that it counts for any
+        moment after the expiry.
+
+        Raises:
+            InvalidInputError: `at` is no datetime with a time zone.
+        """
+        moment = _aware(at)
+        if self.starts_at is not None and moment < self.starts_at:
+            return False
+        ended = self.expires_at is not None and moment >= self.expires_at
+        return not ended or self.is_in_grace_period
+
+
+class Subscription(ResultStruct, frozen=True, kw_only=True):
+    """
+    A subscription of a profile.
+
+    Attributes:
+        environment: ``Production`` or ``Sandbox``.
+        expires_at: when it ends; None if it never does.
+    """
+
+    store: str = ""
+    store_product_id: str = ""
+    store_base_plan_id: str | None = None
+    store_transaction_id: str = ""
+    store_original_transaction_id: str = ""
+    offer: AppliedOffer | None = None
+    environment: str = ""
+    purchased_at: Instant | None = None
+    originally_purchased_at: Instant | None = None
+    expires_at: Instant | None = None
+    renewal_cancelled_at: Instant | None = None
+    billing_issue_detected_at: Instant | None = None
+    is_in_grace_period: bool = False
+    cancellation_reason: str | None = None
+
+
+class NonSubscription(ResultStruct, frozen=True, kw_only=True):
+    """
+    A one-time purchase of a profile.
+
+    Attributes:
+        environment: ``Production`` or ``Sandbox``.
+    """
+
+    purchase_id: str = ""
+    store: str = ""
+    store_product_id: str = ""
+    store_base_plan_id: str | None = None
+    store_transaction_id: str = ""
+    store_original_transaction_id: str = ""
+    purchased_at: Instant | None = None
+    environment: str = ""
+    is_refund: bool = False
+    is_consumable: bool = False
+
+
+class Profile(ResultStruct, frozen=True, kw_only=True):
+    """
+    A profile: who it is, what was bought, what it has access to.
+
+    It has none of the personal data that can be written to it. What the server leaves out is
+    empty here.
+
+    Attributes:
+        customer_user_id: the user's id in your system; None for an anonymous profile.
+        total_revenue_usd: US dollars.
+        timestamp: when the server answered, in milliseconds since 1970; of two answers about one
+            profile, the one with the larger number is the newer.
+
+    Source: https://adapty.io/docs/api-adapty/operations/getProfile
+    """
+
+    app_id: str = ""
+    profile_id: str = ""
+    customer_user_id: str | None = None
+    total_revenue_usd: float = 0.0
+    segment_hash: str = ""
+    timestamp: int = 0
+    custom_attributes: CustomAttributes = field(default_factory=CustomAttributes)
+    access_levels: tuple[AccessLevel, ...] = ()
+    subscriptions: tuple[Subscription, ...] = ()
+    non_subscriptions: tuple[NonSubscription, ...] = ()
+
+    def has_access(self, access_level_id: str, *, at: dt.datetime | None = None) -> bool:
+        """
+        Say whether an access level is open at a moment, now if none is given.
+
+        The server lists access levels without saying which of them are open; see
+        `AccessLevel.is_active` for how that is found out.
+
+        Raises:
+            InvalidInputError: `at` is no datetime with a time zone.
+        """
+        moment = _aware(at)
+        return any(
+            level.is_active(at=moment)
+            for level in self.access_levels
+            if level.access_level_id == access_level_id
+        )
+
+
+def _aware(at: dt.datetime | None) -> dt.datetime:
+    if at is None:
+        return dt.datetime.now(dt.UTC)
+    if not isinstance(at, dt.datetime) or at.utcoffset() is None:
+        raise InvalidInputError("at", "must be a datetime with a time zone")
+    return at
+
+
+read_profile = reader(Profile)

@@ -1,0 +1,70 @@
+"""
+Lists that the server hands out in pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+from adapty_async._operation import Execute, Operation
+
+__all__ = ("Page", "Pages")
+
+ItemT_co = TypeVar("ItemT_co", covariant=True)
+ItemT = TypeVar("ItemT")
+PageT = TypeVar("PageT", bound="Page[Any]")
+
+
+class Page(Protocol[ItemT_co]):
+    """
+    A part of a list.
+    """
+
+    @property
+    def data(self) -> Sequence[ItemT_co]:
+        """
+        The items on it.
+        """
+        ...
+
+
+class Pages(Generic[ItemT, PageT]):
+    """
+    A list on the server, to be read with ``async for``; a page is fetched when it is needed.
+
+    It can be read several times, each time from its beginning. What is added or removed on the
+    server meanwhile may be seen twice, or not at all.
+
+    Example:
+        >>> async for paywall in adapty.v2.paywalls.list():
+        ...     print(paywall.title)
+    """
+
+    def __init__(
+        self,
+        execute: Execute,
+        first: Operation[PageT],
+        following: Callable[[Operation[PageT], PageT], Operation[PageT] | None],
+    ) -> None:
+        self._execute = execute
+        self._first = first
+        self._following = following
+
+    async def __aiter__(self) -> AsyncIterator[ItemT]:
+        async for page in self.pages():
+            for item in page.data:
+                yield item
+
+    async def pages(self) -> AsyncIterator[PageT]:
+        """
+        Read whole pages, as the server sends them.
+
+        Raises:
+            AdaptyError: a page could not be read; see `adapty_async.errors`.
+        """
+        operation: Operation[PageT] | None = self._first
+        while operation is not None:
+            page = await self._execute(operation)
+            yield page
+            operation = self._following(operation, page)

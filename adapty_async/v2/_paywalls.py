@@ -1,0 +1,327 @@
+"""
+Paywalls: listed, read, and given other remote configs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from msgspec import field
+
+from adapty_async._checks import matching, text
+from adapty_async._codec import to_json
+from adapty_async._operation import Endpoint, Execute, Operation, Replay
+from adapty_async.errors import InvalidInputError
+from adapty_async.v2._models import DOCS, PATH
+from adapty_async.v2._paging import Pages
+from adapty_async.v2._read import Instant, ResultStruct, reader, whole_reader
+from adapty_async.v2._rules import in_range, whole_number
+
+__all__ = (
+    "GET_PAYWALL",
+    "LIST_PAYWALLS",
+    "UPDATE_PAYWALL",
+    "Pagination",
+    "Paywall",
+    "PaywallList",
+    "PaywallListItem",
+    "PaywallListMeta",
+    "Paywalls",
+    "Product",
+    "ProductOffer",
+    "RemoteConfig",
+    "Screenshot",
+    "get_paywall",
+    "list_paywalls",
+    "update_paywall",
+)
+
+
+class ProductOffer(ResultStruct, frozen=True, kw_only=True):
+    """
+    The offer that a paywall makes for a product.
+    """
+
+    product_offer_id: str = ""
+    title: str = ""
+
+
+class Product(ResultStruct, frozen=True, kw_only=True):
+    """
+    A product on a paywall.
+
+    Attributes:
+        product_set: ``weekly``, ``monthly``, ``trimonthly``, ``semiannual``, ``annual``,
+            ``lifetime``, ``uncategorised``, ``nonsubscriptions``, ``two_months``, ``consumable``
+            or a newer one.
+    """
+
+    product_id: str = ""
+    title: str = ""
+    product_set: str = ""
+    offer: ProductOffer | None = None
+
+
+class RemoteConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What a paywall's remote config says in one language; read and written.
+
+    Attributes:
+        locale: such as ``en``.
+        data: the config, as JSON text inside of the JSON.
+    """
+
+    locale: str
+    data: str
+
+    @classmethod
+    def of(cls, locale: str, value: Any) -> RemoteConfig:
+        """
+        Make one of a value that JSON can hold.
+        """
+        return cls(locale=locale, data=to_json(value).decode())
+
+    @property
+    def value(self) -> Any:
+        """
+        What the JSON text says.
+
+        Raises:
+            ValueError: it is no JSON.
+        """
+        return msgspec.json.decode(self.data)
+
+
+class Screenshot(ResultStruct, frozen=True, kw_only=True):
+    """
+    The picture that the dashboard shows of a paywall.
+    """
+
+    image_id: int = 0
+    url: str = ""
+
+
+class PaywallListItem(ResultStruct, frozen=True, kw_only=True):
+    """
+    A paywall as lists have it, without its remote configs.
+
+    Attributes:
+        state: ``draft``, ``live``, ``inactive``, ``archived`` or a newer one.
+    """
+
+    title: str = ""
+    paywall_id: str = ""
+    use_paywall_builder: bool = False
+    use_paywall_builder_legacy: bool = False
+    updated_at: Instant | None = None
+    created_at: Instant | None = None
+    state: str = ""
+    is_deleted: bool = False
+    web_purchase_url: str | None = None
+    products: tuple[Product, ...] = ()
+
+
+class Paywall(PaywallListItem, frozen=True, kw_only=True):
+    """
+    A paywall.
+
+    Attributes:
+        remote_configs: one for each language.
+    """
+
+    remote_configs: tuple[RemoteConfig, ...] = ()
+    main_screenshot: Screenshot | None = None
+
+
+class Pagination(ResultStruct, frozen=True, kw_only=True):
+    """
+    Where in a list a page is.
+
+    Attributes:
+        count: paywalls in all.
+        page: the number of this page, from 1.
+        pages: how many there are.
+    """
+
+    count: int = 0
+    page: int = 0
+    pages: int = 0
+
+
+class PaywallListMeta(ResultStruct, frozen=True, kw_only=True):
+    """
+    What a page of paywalls says about itself.
+    """
+
+    pagination: Pagination = field(default_factory=Pagination)
+
+
+class PaywallList(ResultStruct, frozen=True, kw_only=True):
+    """
+    A page of paywalls.
+    """
+
+    data: tuple[PaywallListItem, ...] = ()
+    meta: PaywallListMeta = field(default_factory=PaywallListMeta)
+
+
+class _Update(msgspec.Struct, frozen=True):
+    remote_configs: tuple[RemoteConfig, ...]
+
+
+_NUMBER, _SIZE = "page[number]", "page[size]"
+_ID = matching(r"[A-Za-z0-9_-]+", "must be letters, digits and dashes, as in a UUID")
+
+
+def _check_page(operation: Operation[Any]) -> None:
+    given = dict(operation.headers)
+    in_range(1)("page_number", int(given[_NUMBER]))
+    in_range(1, 100)("page_size", int(given[_SIZE]))
+
+
+def _check_update(operation: Operation[Any]) -> None:
+    configs = operation.body.remote_configs
+    if not configs:
+        raise InvalidInputError("remote_configs", "must have at least one entry")
+    for config in configs:
+        try:
+            msgspec.json.decode(config.data)
+        except (ValueError, RecursionError):
+            raise InvalidInputError("remote_configs.data", "must be JSON text") from None
+
+
+LIST_PAYWALLS: Endpoint[PaywallList] = Endpoint(
+    name="v2.paywalls.list",
+    method="GET",
+    path=f"{PATH}/paywalls/",
+    docs=f"{DOCS}/listPaywalls",
+    replay=Replay.ALWAYS,  # a read
+    bucket="v2",
+    decode=whole_reader(PaywallList),
+    parameters=(_NUMBER, _SIZE),
+    check=_check_page,
+)
+GET_PAYWALL: Endpoint[Paywall] = Endpoint(
+    name="v2.paywalls.get",
+    method="GET",
+    path=f"{PATH}/paywalls/{{paywall_id}}/",
+    docs=f"{DOCS}/getPaywall",
+    replay=Replay.ALWAYS,  # a read
+    bucket="v2",
+    decode=reader(Paywall),
+    parameters=("paywall_id",),
+)
+UPDATE_PAYWALL: Endpoint[Paywall] = Endpoint(
+    name="v2.paywalls.update",
+    method="PUT",
+    path=f"{PATH}/paywalls/{{paywall_id}}/",
+    docs=f"{DOCS}/updatePaywall",
+    replay=Replay.ALWAYS,  # the given values are the same the second time
+    bucket="v2",
+    decode=reader(Paywall),
+    encode=to_json,
+    parameters=("paywall_id",),
+    check=_check_update,
+)
+
+
+def list_paywalls(*, page_number: int = 1, page_size: int = 20) -> Operation[PaywallList]:
+    """
+    Describe the call that reads one page of `Paywalls.list`.
+    """
+    whole_number("page_number", page_number)
+    whole_number("page_size", page_size)
+    return Operation(LIST_PAYWALLS, ((_NUMBER, str(page_number)), (_SIZE, str(page_size))))
+
+
+def _following(
+    operation: Operation[PaywallList], page: PaywallList
+) -> Operation[PaywallList] | None:
+    given = dict(operation.headers)
+    number, size = int(given[_NUMBER]), int(given[_SIZE])
+    # by the number that was asked for: one that the server repeats would have no end
+    if not page.data or number >= page.meta.pagination.pages:
+        return None
+    return list_paywalls(page_number=number + 1, page_size=size)
+
+
+def get_paywall(paywall_id: str) -> Operation[Paywall]:
+    """
+    Describe the call of `Paywalls.get`.
+    """
+    _ID("paywall_id", paywall_id)
+    return Operation(GET_PAYWALL, (("paywall_id", paywall_id),))
+
+
+def update_paywall(paywall_id: str, remote_configs: Iterable[RemoteConfig]) -> Operation[Paywall]:
+    """
+    Describe the call of `Paywalls.update`.
+    """
+    _ID("paywall_id", paywall_id)
+    configs = tuple(remote_configs)
+    for config in configs:
+        if not isinstance(config, RemoteConfig):
+            raise InvalidInputError("remote_configs", "must be RemoteConfigs")
+        text("remote_configs.locale", config.locale)
+        text("remote_configs.data", config.data)
+    return Operation(UPDATE_PAYWALL, (("paywall_id", paywall_id),), _Update(configs))
+
+
+class Paywalls:
+    """
+    The calls about paywalls.
+    """
+
+    def __init__(self, execute: Execute) -> None:
+        self._execute = execute
+
+    def list(
+        self, *, page_number: int = 1, page_size: int = 20
+    ) -> Pages[PaywallListItem, PaywallList]:
+        """
+        Read the paywalls of the app, page by page; use it with ``async for``.
+
+        Args:
+            page_number: the page to begin with.
+            page_size: how many paywalls are asked for at a time, 1 to 100.
+
+        Raises:
+            InvalidInputError: a number is none. Whether it is in range is checked when the first
+                page is read.
+
+        Source: https://adapty.io/docs/api-adapty/operations/listPaywalls
+        """
+        first = list_paywalls(page_number=page_number, page_size=page_size)
+        return Pages(self._execute, first, _following)
+
+    async def get(self, paywall_id: str) -> Paywall:
+        """
+        Read a paywall with its remote configs.
+
+        Raises:
+            InvalidInputError: the id cannot be sent.
+            NotFoundError: there is no such paywall.
+            AdaptyError: any other failure; see `adapty_async.errors`.
+
+        Source: https://adapty.io/docs/api-adapty/operations/getPaywall
+        """
+        return await self._execute(get_paywall(paywall_id))
+
+    async def update(self, paywall_id: str, remote_configs: Iterable[RemoteConfig]) -> Paywall:
+        """
+        Replace all remote configs of a paywall.
+
+        Languages that are not given are gone; to keep them, read the paywall first and send its
+        configs along. Nothing keeps two writers from overwriting each other.
+
+        Raises:
+            InvalidInputError: the id cannot be sent, or a config is no JSON text.
+            NotFoundError: there is no such paywall.
+            RequestRejectedError: the server refuses a config; see its `errors`.
+            AdaptyError: any other failure; see `adapty_async.errors`.
+
+        Source: https://adapty.io/docs/api-adapty/operations/updatePaywall
+        """
+        return await self._execute(update_paywall(paywall_id, remote_configs))

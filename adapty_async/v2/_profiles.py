@@ -1,0 +1,476 @@
+"""
+Profiles: read, created, updated, deleted; one at a time, or very many.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Unpack, get_args
+
+from msgspec import UNSET
+
+from adapty_async._checks import (
+    AttributeRules,
+    Check,
+    Maybe,
+    any_text,
+    boolean,
+    clean_attributes,
+    country_code,
+    day,
+    email_address,
+    instance_of,
+    nullable,
+    one_of,
+    text,
+)
+from adapty_async._codec import no_result
+from adapty_async._operation import Endpoint, Execute, Operation, Replay
+from adapty_async._profiles import By, demand_kind, identity, identity_by, pair, write_attributes
+from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
+from adapty_async.v2._models import DOCS, PATH, Profile, read_profile
+from adapty_async.v2._rules import (
+    DocumentedStruct,
+    check_body,
+    in_range,
+    ip_v4,
+    struct_in,
+    uuid,
+    whole_number,
+)
+
+__all__ = (
+    "CREATE_PROFILE",
+    "DELETE_PROFILE",
+    "GET_PROFILE",
+    "UPDATE_PROFILE",
+    "Gender",
+    "InstallationMeta",
+    "Platform",
+    "ProfileAttributes",
+    "Profiles",
+    "Store",
+    "create_profile",
+    "delete_profile",
+    "get_profile",
+    "update_profile",
+)
+
+Gender = Literal["f", "m", "o"]
+Store = Literal["app_store", "play_store", "stripe", "adapty", "paddle"]
+Platform = Literal["iOS", "macOS", "iPadOS", "Android", "visionOS", "web"]
+
+_ATTRIBUTES = AttributeRules(
+    entries=30,
+    value=50,
+    key=(
+        r"[A-Za-z0-9._-]{1,30}",
+        "a key must be 1 to 30 letters, digits, dashes, points and underscores",
+    ),
+    deletes=True,
+)
+
+
+class InstallationMeta(DocumentedStruct, frozen=True, kw_only=True):
+    """
+    The device that the app runs on. UNSET is left out, None clears.
+
+    Attributes:
+        device_id: a UUID of the device; required.
+        platform: one of `Platform`.
+
+    Raises:
+        InvalidInputError: a value is not text.
+    """
+
+    device_id: str
+    device: Maybe[str | None] = UNSET
+    locale: Maybe[str | None] = UNSET
+    os: Maybe[str | None] = UNSET
+    platform: Maybe[Platform | None] = UNSET
+    timezone: Maybe[str | None] = UNSET
+    user_agent: Maybe[str | None] = UNSET
+    app_build: Maybe[str | None] = UNSET
+    app_version: Maybe[str | None] = UNSET
+    adapty_sdk_version: Maybe[str | None] = UNSET
+    idfa: Maybe[str | None] = UNSET
+    idfv: Maybe[str | None] = UNSET
+    advertising_id: Maybe[str | None] = UNSET
+    android_id: Maybe[str | None] = UNSET
+    android_app_set_id: Maybe[str | None] = UNSET
+
+    rules: ClassVar[Mapping[str, Check]] = {}
+    documented: ClassVar[Mapping[str, Check]] = {
+        "device_id": uuid,
+        "platform": one_of(*get_args(Platform)),
+    }
+
+
+InstallationMeta.rules = {
+    **dict.fromkeys(InstallationMeta.__struct_fields__, nullable(any_text)),
+    "device_id": text,
+}
+
+
+class ProfileAttributes(DocumentedStruct, frozen=True, kw_only=True):
+    """
+    What is written to a profile. All fields are optional; UNSET is left out, None clears.
+
+    Attributes:
+        birthday: a date, or ISO 8601 text.
+        ip_country: ISO 3166-1 alpha-2; without it, the server takes the country of your server's
+            address.
+        ip_v4_address: the user's, such as ``192.168.1.1``.
+        store_country: ISO 3166-1 alpha-2.
+        store_account_token: a UUID.
+        att_status: Apple's tracking permission: 0 not determined, 1 restricted, 2 denied,
+            3 authorised.
+        analytics_disabled: True opts the user out of external analytics.
+        custom_attributes: 1 to 30 of them; a key is 1 to 30 letters, digits, dashes, points and
+            underscores; a value is text or a number of at most 50 characters, a bool is sent as
+            1.0 or 0.0, None or "" deletes the attribute.
+
+    Raises:
+        InvalidInputError: a value is of the wrong kind. Whether it is one that the documents allow
+            is checked when it is sent.
+
+    Source: https://adapty.io/docs/api-adapty/operations/createProfile
+    """
+
+    first_name: Maybe[str | None] = UNSET
+    last_name: Maybe[str | None] = UNSET
+    gender: Maybe[Gender | None] = UNSET
+    email: Maybe[str | None] = UNSET
+    phone_number: Maybe[str | None] = UNSET
+    birthday: Maybe[dt.date | str | None] = UNSET
+    ip_country: Maybe[str | None] = UNSET
+    ip_v4_address: Maybe[str | None] = UNSET
+    store_country: Maybe[str | None] = UNSET
+    store: Maybe[Store | None] = UNSET
+    store_account_token: Maybe[str | None] = UNSET
+    att_status: Maybe[int | None] = UNSET
+    analytics_disabled: Maybe[bool | None] = UNSET
+    custom_attributes: Maybe[dict[str, str | float | None]] = UNSET
+    installation_meta: Maybe[InstallationMeta] = UNSET
+
+    rules: ClassVar[Mapping[str, Check]] = {
+        "first_name": nullable(text),
+        "last_name": nullable(text),
+        "gender": nullable(text),
+        "email": nullable(text),
+        "phone_number": nullable(text),
+        "birthday": nullable(day),
+        "ip_country": nullable(text),
+        "ip_v4_address": nullable(text),
+        "store_country": nullable(text),
+        "store": nullable(text),
+        "store_account_token": nullable(text),
+        "att_status": nullable(whole_number),
+        "analytics_disabled": nullable(boolean),
+        "custom_attributes": clean_attributes(AttributeRules(deletes=True)),
+        "installation_meta": instance_of(InstallationMeta),
+    }
+    documented: ClassVar[Mapping[str, Check]] = {
+        "gender": one_of(*get_args(Gender)),
+        "email": email_address,
+        "ip_country": country_code,
+        "ip_v4_address": ip_v4,
+        "store_country": country_code,
+        "store": one_of(*get_args(Store)),
+        "store_account_token": uuid,
+        "att_status": in_range(0, 3),
+        "custom_attributes": clean_attributes(_ATTRIBUTES),
+        "installation_meta": struct_in,
+    }
+
+
+_PATH = f"{PATH}/profile/"
+
+CREATE_PROFILE: Endpoint[Profile] = Endpoint(
+    name="v2.profiles.create",
+    method="POST",
+    path=_PATH,
+    docs=f"{DOCS}/createProfile",
+    replay=Replay.IF_UNSENT,  # what a repeat does is not documented
+    bucket="v2",
+    decode=read_profile,
+    encode=write_attributes,
+    check=check_body,
+)
+GET_PROFILE: Endpoint[Profile] = Endpoint(
+    name="v2.profiles.get",
+    method="GET",
+    path=_PATH,
+    docs=f"{DOCS}/getProfile",
+    replay=Replay.ALWAYS,  # a read
+    bucket="v2",
+    decode=read_profile,
+)
+UPDATE_PROFILE: Endpoint[Profile] = Endpoint(
+    name="v2.profiles.update",
+    method="PATCH",
+    path=_PATH,
+    docs=f"{DOCS}/updateProfile",
+    replay=Replay.ALWAYS,  # the given values are the same the second time
+    bucket="v2",
+    decode=read_profile,
+    encode=write_attributes,
+    check=check_body,
+)
+DELETE_PROFILE: Endpoint[None] = Endpoint(
+    name="v2.profiles.delete",
+    method="DELETE",
+    path=_PATH,
+    docs=f"{DOCS}/deleteProfile",
+    replay=Replay.ALWAYS,  # what is gone stays gone
+    bucket="v2",
+    decode=no_result,
+    erases=True,
+)
+
+
+def _platform(platform: str | None) -> tuple[tuple[str, str], ...]:
+    return () if platform is None else (("adapty-platform", platform),)
+
+
+def create_profile(
+    attributes: ProfileAttributes | None = None,
+    *,
+    customer_user_id: str | None = None,
+    profile_id: str | None = None,
+    platform: Platform | None = None,
+) -> Operation[Profile]:
+    """
+    Describe the call of `Profiles.create`.
+    """
+    about = identity(customer_user_id, profile_id, both=True)
+    attributes = ProfileAttributes() if attributes is None else attributes
+    instance_of(ProfileAttributes)("attributes", attributes)
+    return Operation(CREATE_PROFILE, about + _platform(platform), attributes)
+
+
+def get_profile(
+    *, customer_user_id: str | None = None, profile_id: str | None = None
+) -> Operation[Profile]:
+    """
+    Describe the call of `Profiles.get`.
+    """
+    return Operation(GET_PROFILE, identity(customer_user_id, profile_id))
+
+
+def update_profile(
+    attributes: ProfileAttributes,
+    *,
+    customer_user_id: str | None = None,
+    profile_id: str | None = None,
+    platform: Platform | None = None,
+) -> Operation[Profile]:
+    """
+    Describe the call of `Profiles.update`.
+    """
+    about = identity(customer_user_id, profile_id)
+    instance_of(ProfileAttributes)("attributes", attributes)
+    return Operation(UPDATE_PROFILE, about + _platform(platform), attributes)
+
+
+def delete_profile(
+    *, customer_user_id: str | None = None, profile_id: str | None = None
+) -> Operation[None]:
+    """
+    Describe the call of `Profiles.delete`.
+    """
+    return Operation(DELETE_PROFILE, identity(customer_user_id, profile_id))
+
+
+class Profiles:
+    """
+    The calls about one profile, and the bulk runs over many.
+    """
+
+    def __init__(self, execute: Execute, bulk: StartBulk) -> None:
+        self._execute = execute
+        self._bulk = bulk
+
+    async def create(
+        self,
+        attributes: ProfileAttributes | None = None,
+        *,
+        customer_user_id: str | None = None,
+        profile_id: str | None = None,
+        platform: Platform | None = None,
+    ) -> Profile:
+        """
+        Create a profile, with or without attributes.
+
+        With `customer_user_id` alone it is a new one; with both ids, the existing profile of
+        `profile_id` is given that customer user id. What a repeated creation does is not
+        documented, so a request whose answer was lost is not sent again: it ends in a
+        `ConnectionLostError` or `RequestTimeoutError`.
+
+        Args:
+            attributes: what is written to it.
+            customer_user_id: the user's id in your system.
+            profile_id: Adapty's id of the profile.
+            platform: where the user has your app installed.
+
+        Raises:
+            InvalidInputError: no id was given, one cannot be sent, or an attribute breaks a rule.
+            RequestRejectedError: the server refuses a value; see its `errors`.
+            AdaptyError: any other failure; see `adapty_async.errors`.
+
+        Source: https://adapty.io/docs/api-adapty/operations/createProfile
+        """
+        return await self._execute(
+            create_profile(
+                attributes,
+                customer_user_id=customer_user_id,
+                profile_id=profile_id,
+                platform=platform,
+            )
+        )
+
+    async def get(
+        self, *, customer_user_id: str | None = None, profile_id: str | None = None
+    ) -> Profile:
+        """
+        Read a profile with its access levels and purchases.
+
+        Raises:
+            InvalidInputError: not exactly one id was given, or it cannot be sent.
+            NotFoundError: there is no such profile.
+            AdaptyError: any other failure; see `adapty_async.errors`.
+
+        Source: https://adapty.io/docs/api-adapty/operations/getProfile
+        """
+        return await self._execute(
+            get_profile(customer_user_id=customer_user_id, profile_id=profile_id)
+        )
+
+    async def update(
+        self,
+        attributes: ProfileAttributes,
+        *,
+        customer_user_id: str | None = None,
+        profile_id: str | None = None,
+        platform: Platform | None = None,
+    ) -> Profile:
+        """
+        Change the attributes that are set; None clears one, what is UNSET stays.
+
+        Args:
+            attributes: what is written to it.
+            customer_user_id: the user's id in your system.
+            profile_id: Adapty's id of the profile.
+            platform: where the user has your app installed.
+
+        Raises:
+            InvalidInputError: not exactly one id was given, it cannot be sent, or an attribute
+                breaks a rule.
+            NotFoundError: there is no such profile.
+            RequestRejectedError: the server refuses a value; see its `errors`.
+            AdaptyError: any other failure; see `adapty_async.errors`.
+
+        Source: https://adapty.io/docs/api-adapty/operations/updateProfile
+        """
+        return await self._execute(
+            update_profile(
+                attributes,
+                customer_user_id=customer_user_id,
+                profile_id=profile_id,
+                platform=platform,
+            )
+        )
+
+    async def delete(
+        self, *, customer_user_id: str | None = None, profile_id: str | None = None
+    ) -> None:
+        """
+        Delete a profile and all its data.
+
+        After an attempt whose answer was lost, "not found" counts as success.
+
+        Raises:
+            InvalidInputError: not exactly one id was given, or it cannot be sent.
+            NotFoundError: there is no such profile.
+            AdaptyError: any other failure; see `adapty_async.errors`.
+
+        Source: https://adapty.io/docs/api-adapty/operations/deleteProfile
+        """
+        await self._execute(
+            delete_profile(customer_user_id=customer_user_id, profile_id=profile_id)
+        )
+
+    def bulk_get(
+        self, items: Items[str], *, by: By, **options: Unpack[BulkOptions[str, Profile]]
+    ) -> BulkRun[str, Profile]:
+        """
+        Read very many profiles; one request each, several at a time.
+
+        A profile is the `result` of its outcome; the report at the end holds none of them.
+
+        Args:
+            items: the ids, from any iterable or async iterable; they are read as they are needed.
+            by: what the ids are: ``"customer_user_id"`` or ``"profile_id"``.
+            options: see `adapty_async.bulk.BulkOptions`.
+
+        Raises:
+            InvalidInputError: `items` or `by` is not usable. An id that is not ends as a failed
+                outcome of its own.
+
+        Source: https://adapty.io/docs/api-adapty/operations/getProfile
+        """
+        demand_kind("by", by)
+        name = f"{GET_PROFILE.name} by {by}"
+        return self._bulk(items, lambda item: get_profile(**{by: item}), name, **options)
+
+    def bulk_update(
+        self,
+        items: Items[tuple[str, ProfileAttributes]],
+        *,
+        by: By,
+        **options: Unpack[BulkOptions[tuple[str, ProfileAttributes], Profile]],
+    ) -> BulkRun[tuple[str, ProfileAttributes], Profile]:
+        """
+        Update very many profiles; one request each, several at a time.
+
+        Args:
+            items: pairs of an id and its attributes, from any iterable or async iterable.
+            by: what the ids are: ``"customer_user_id"`` or ``"profile_id"``.
+            options: see `adapty_async.bulk.BulkOptions`.
+
+        Raises:
+            InvalidInputError: `items` or `by` is not usable. A pair that is not ends as a failed
+                outcome of its own.
+
+        Source: https://adapty.io/docs/api-adapty/operations/updateProfile
+        """
+        demand_kind("by", by)
+
+        def build(item: tuple[str, ProfileAttributes]) -> Operation[Profile]:
+            one, attributes = pair(item, ProfileAttributes)
+            instance_of(ProfileAttributes)("attributes", attributes)
+            return Operation(UPDATE_PROFILE, identity_by(by, one), attributes)
+
+        return self._bulk(items, build, f"{UPDATE_PROFILE.name} by {by}", **options)
+
+    def bulk_delete(
+        self, items: Items[str], *, by: By, **options: Unpack[BulkOptions[str, None]]
+    ) -> BulkRun[str, None]:
+        """
+        Delete very many profiles; one request each, several at a time.
+
+        Args:
+            items: the ids, from any iterable or async iterable; they are read as they are needed.
+            by: what the ids are: ``"customer_user_id"`` or ``"profile_id"``.
+            options: see `adapty_async.bulk.BulkOptions`.
+
+        Raises:
+            InvalidInputError: `items` or `by` is not usable. An id that is not ends as a failed
+                outcome of its own.
+
+        Source: https://adapty.io/docs/api-adapty/operations/deleteProfile
+        """
+        demand_kind("by", by)
+        name = f"{DELETE_PROFILE.name} by {by}"
+        return self._bulk(items, lambda item: delete_profile(**{by: item}), name, **options)

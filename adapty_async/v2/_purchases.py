@@ -1,0 +1,156 @@
+"""
+Purchases in Stripe and Paddle: looked up there by Adapty, and taken over into a profile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from adapty_async._checks import Check, RequestStruct, identifier
+from adapty_async._codec import no_result, to_json
+from adapty_async._operation import Endpoint, Execute, Operation, Replay
+from adapty_async.v2._models import DOCS, PATH, Profile, read_profile
+
+__all__ = (
+    "VALIDATE_PADDLE_PURCHASE",
+    "VALIDATE_STRIPE_PURCHASE",
+    "PaddleValidationRequest",
+    "Purchases",
+    "StripeValidationRequest",
+    "validate_paddle_purchase",
+    "validate_stripe_purchase",
+)
+
+
+class StripeValidationRequest(RequestStruct, frozen=True, kw_only=True):
+    """
+    A purchase in Stripe, and the user it belongs to.
+
+    Raises:
+        InvalidInputError: a value is no id.
+    """
+
+    customer_user_id: str
+    stripe_token: str
+
+    rules: ClassVar[Mapping[str, Check]] = {
+        "customer_user_id": identifier,
+        "stripe_token": identifier,
+    }
+
+
+class PaddleValidationRequest(RequestStruct, frozen=True, kw_only=True):
+    """
+    A purchase in Paddle, and the user it belongs to.
+
+    Raises:
+        InvalidInputError: a value is no id.
+    """
+
+    customer_user_id: str
+    paddle_token: str
+
+    rules: ClassVar[Mapping[str, Check]] = {
+        "customer_user_id": identifier,
+        "paddle_token": identifier,
+    }
+
+
+def _write_stripe(request: StripeValidationRequest) -> bytes:
+    return to_json({"data": {"type": "stripe_receipt_validation_result", "attributes": request}})
+
+
+VALIDATE_STRIPE_PURCHASE: Endpoint[None] = Endpoint(
+    name="v2.purchases.validate_stripe",
+    method="POST",
+    path="/api/v1/sdk/purchase/stripe/token/validate/",
+    docs=f"{DOCS}/validateStripePurchase",
+    replay=Replay.IF_UNSENT,  # what a repeat does, and which events it makes, is not documented
+    bucket="v2",
+    decode=no_result,
+    encode=_write_stripe,
+    subject=lambda request: request.customer_user_id,
+    media_type="application/vnd.api+json",
+)
+VALIDATE_PADDLE_PURCHASE: Endpoint[Profile] = Endpoint(
+    name="v2.purchases.validate_paddle",
+    method="POST",
+    path=f"{PATH}/purchase/paddle/token/validate/",
+    docs=f"{DOCS}/validatePaddlePurchase",
+    replay=Replay.IF_UNSENT,  # as for Stripe
+    bucket="v2",
+    decode=read_profile,
+    encode=to_json,
+    subject=lambda request: request.customer_user_id,
+)
+
+
+def validate_stripe_purchase(*, customer_user_id: str, stripe_token: str) -> Operation[None]:
+    """
+    Describe the call of `Purchases.validate_stripe`.
+    """
+    request = StripeValidationRequest(customer_user_id=customer_user_id, stripe_token=stripe_token)
+    return Operation(VALIDATE_STRIPE_PURCHASE, body=request)
+
+
+def validate_paddle_purchase(*, customer_user_id: str, paddle_token: str) -> Operation[Profile]:
+    """
+    Describe the call of `Purchases.validate_paddle`.
+    """
+    request = PaddleValidationRequest(customer_user_id=customer_user_id, paddle_token=paddle_token)
+    return Operation(VALIDATE_PADDLE_PURCHASE, body=request)
+
+
+class Purchases:
+    """
+    The calls that take over purchases from other stores.
+    """
+
+    def __init__(self, execute: Execute) -> None:
+        self._execute = execute
+
+    async def validate_stripe(self, *, customer_user_id: str, stripe_token: str) -> None:
+        """
+        Have a purchase looked up in Stripe, and its history taken over into the user's profile.
+
+        A profile that does not exist is created. What a repeat does is not documented, so a
+        request whose answer was lost is not sent again.
+
+        Args:
+            customer_user_id: the user's id in your system.
+            stripe_token: of a subscription (``sub_…``) or a payment intent (``pi_…``).
+
+        Raises:
+            InvalidInputError: a value is no id.
+            RequestRejectedError: Stripe does not know it, among other reasons; see its `errors`.
+            AdaptyError: any other failure; see `adapty_async.errors`.
+
+        Source: https://adapty.io/docs/api-adapty/operations/validateStripePurchase
+        """
+        await self._execute(
+            validate_stripe_purchase(customer_user_id=customer_user_id, stripe_token=stripe_token)
+        )
+
+    async def validate_paddle(self, *, customer_user_id: str, paddle_token: str) -> Profile:
+        """
+        Have a purchase looked up in Paddle, and its history taken over into the user's profile.
+
+        A profile that does not exist is created. What a repeat does is not documented, so a
+        request whose answer was lost is not sent again.
+
+        Args:
+            customer_user_id: the user's id in your system.
+            paddle_token: of a transaction (``txn_…``) or a subscription (``sub_…``).
+
+        Raises:
+            InvalidInputError: a value is no id.
+            RequestRejectedError: Paddle does not know it, or the app has no key for Paddle, among
+                other reasons; see its `errors`.
+            AdaptyError: any other failure; see `adapty_async.errors`.
+
+        Source: https://adapty.io/docs/api-adapty/operations/validatePaddlePurchase
+        """
+        return await self._execute(
+            validate_paddle_purchase(customer_user_id=customer_user_id, paddle_token=paddle_token)
+        )

@@ -1,0 +1,87 @@
+"""
+How answers of version 2 are read: as its documents say, and failing that, as they are meant.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from adapty_async._checks import PrivateStruct
+from adapty_async._codec import data_decoder
+from adapty_async._profiles import read_attributes
+
+__all__ = ("Instant", "ResultStruct", "reader", "whole_reader")
+
+ResultT = TypeVar("ResultT")
+
+Instant = Annotated[dt.datetime, msgspec.Meta(tz=True)]
+"""
+A point in time with its zone. One that a server writes without a zone is read as UTC.
+"""
+
+
+class ResultStruct(PrivateStruct, frozen=True, kw_only=True):
+    """
+    The base of structs that the server fills in; what it leaves out is empty.
+    """
+
+
+def reader(result: type[ResultT]) -> Callable[[bytes], ResultT]:
+    """
+    Make a decoder for an object that stands alone or under ``data``.
+    """
+    return _forgiving(data_decoder(result, read_attributes), result, unwrap=True)
+
+
+def whole_reader(result: type[ResultT]) -> Callable[[bytes], ResultT]:
+    """
+    Make a decoder for an object whose ``data`` is one field of several, as in pages of a list.
+    """
+    strict = msgspec.json.Decoder(result)
+    return _forgiving(lambda body: strict.decode(body or b"{}"), result, unwrap=False)
+
+
+def _forgiving(
+    strict: Callable[[bytes], ResultT], result: type[ResultT], *, unwrap: bool
+) -> Callable[[bytes], ResultT]:
+    # The documents promise that lists are never null, their older prose does not; instants
+    # without a zone are not mentioned. Looking for either costs time, so only when it is needed.
+
+    def read(body: bytes) -> ResultT:
+        try:
+            return strict(body)
+        except msgspec.ValidationError:
+            content = _mended(msgspec.json.decode(body))
+            if unwrap and isinstance(content, dict):
+                content = content.get("data", content)
+            return msgspec.convert(content, result, dec_hook=read_attributes)
+
+    return read
+
+
+def _mended(value: Any) -> Any:
+    """
+    Leave out what is null, and give instants their zone.
+    """
+    match value:
+        case dict():
+            return {
+                name: _instant(one) if name.endswith("_at") else _mended(one)
+                for name, one in value.items()
+                if one is not None
+            }
+        case list():
+            return [_mended(one) for one in value]
+        case _:
+            return value
+
+
+def _instant(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    moment = dt.datetime.fromisoformat(value)
+    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)

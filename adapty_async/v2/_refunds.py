@@ -1,0 +1,193 @@
+"""
+Refund Saver: what Adapty tells a store when a user asks for a refund.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal, get_args
+
+from msgspec import UNSET, field
+
+from adapty_async._checks import Check, Maybe, boolean, nullable, one_of, text
+from adapty_async._codec import to_json
+from adapty_async._operation import Endpoint, Execute, Operation, Replay
+from adapty_async._profiles import identity
+from adapty_async.v2._models import DOCS, PATH
+from adapty_async.v2._read import ResultStruct, reader
+from adapty_async.v2._rules import DocumentedStruct, check_body, demand_some
+
+__all__ = (
+    "GET_REFUND_SAVER_SETTINGS",
+    "SET_REFUND_SAVER_SETTINGS",
+    "RefundPreference",
+    "RefundSaver",
+    "RefundSaverSettings",
+    "RefundSaverSettingsRequest",
+    "RefundSaverSettingsResponse",
+    "get_refund_saver_settings",
+    "set_refund_saver_settings",
+)
+
+RefundPreference = Literal["grant", "grant_prorated", "no_preference", "decline"]
+
+
+class RefundSaverSettingsRequest(DocumentedStruct, frozen=True, kw_only=True):
+    """
+    The settings to write; at least one.
+
+    Raises:
+        InvalidInputError: a value is of the wrong kind.
+    """
+
+    custom_preference: Maybe[RefundPreference | None] = UNSET
+    consent: Maybe[bool | None] = UNSET
+
+    rules: ClassVar[Mapping[str, Check]] = {
+        "custom_preference": nullable(text),
+        "consent": nullable(boolean),
+    }
+    documented: ClassVar[Mapping[str, Check]] = {
+        "custom_preference": one_of(*get_args(RefundPreference)),
+    }
+
+    def check_documented(self) -> None:
+        """
+        Check the word, and that there is something to write.
+
+        Raises:
+            InvalidInputError: one of the rules is broken.
+        """
+        super().check_documented()
+        demand_some(self)
+
+
+class RefundSaverSettings(ResultStruct, frozen=True, kw_only=True):
+    """
+    What was chosen for a profile.
+
+    Attributes:
+        consent: the user agreed that data is shared with Apple; None if nothing is known.
+        custom_preference: one of `RefundPreference`, or a newer one.
+    """
+
+    consent: bool | None = None
+    custom_preference: str | None = None
+
+
+class RefundSaverSettingsResponse(ResultStruct, frozen=True, kw_only=True):
+    """
+    A profile's Refund Saver settings.
+    """
+
+    profile_id: str = ""
+    settings: RefundSaverSettings = field(default_factory=RefundSaverSettings)
+
+
+_PATH = f"{PATH}/purchase/profile/refund-saver/settings/"
+
+GET_REFUND_SAVER_SETTINGS: Endpoint[RefundSaverSettingsResponse] = Endpoint(
+    name="v2.refund_saver.get",
+    method="GET",
+    path=_PATH,
+    docs=f"{DOCS}/getRefundSaverSettings",
+    replay=Replay.ALWAYS,  # a read
+    bucket="v2",
+    decode=reader(RefundSaverSettingsResponse),
+)
+SET_REFUND_SAVER_SETTINGS: Endpoint[RefundSaverSettingsResponse] = Endpoint(
+    name="v2.refund_saver.set",
+    method="POST",
+    path=_PATH,
+    docs=f"{DOCS}/setRefundSaverSettings",
+    replay=Replay.ALWAYS,  # the given values are the same the second time
+    bucket="v2",
+    decode=reader(RefundSaverSettingsResponse),
+    encode=to_json,
+    check=check_body,
+)
+
+
+def get_refund_saver_settings(
+    *, customer_user_id: str | None = None, profile_id: str | None = None
+) -> Operation[RefundSaverSettingsResponse]:
+    """
+    Describe the call of `RefundSaver.get`.
+    """
+    return Operation(GET_REFUND_SAVER_SETTINGS, identity(customer_user_id, profile_id))
+
+
+def set_refund_saver_settings(
+    *,
+    custom_preference: Maybe[RefundPreference | None] = UNSET,
+    consent: Maybe[bool | None] = UNSET,
+    customer_user_id: str | None = None,
+    profile_id: str | None = None,
+) -> Operation[RefundSaverSettingsResponse]:
+    """
+    Describe the call of `RefundSaver.set`.
+    """
+    about = identity(customer_user_id, profile_id)
+    settings = RefundSaverSettingsRequest(custom_preference=custom_preference, consent=consent)
+    return Operation(SET_REFUND_SAVER_SETTINGS, about, settings)
+
+
+class RefundSaver:
+    """
+    The calls about the Refund Saver settings of one profile.
+    """
+
+    def __init__(self, execute: Execute) -> None:
+        self._execute = execute
+
+    async def get(
+        self, *, customer_user_id: str | None = None, profile_id: str | None = None
+    ) -> RefundSaverSettingsResponse:
+        """
+        Read what was chosen for a profile.
+
+        Raises:
+            InvalidInputError: not exactly one id was given, or it cannot be sent.
+            NotFoundError: there is no such profile.
+            AdaptyError: any other failure; see `adapty_async.errors`.
+
+        Source: https://adapty.io/docs/api-adapty/operations/getRefundSaverSettings
+        """
+        return await self._execute(
+            get_refund_saver_settings(customer_user_id=customer_user_id, profile_id=profile_id)
+        )
+
+    async def set(
+        self,
+        *,
+        custom_preference: Maybe[RefundPreference | None] = UNSET,
+        consent: Maybe[bool | None] = UNSET,
+        customer_user_id: str | None = None,
+        profile_id: str | None = None,
+    ) -> RefundSaverSettingsResponse:
+        """
+        Choose for a profile; at least one of the two settings.
+
+        Args:
+            custom_preference: what to tell the App Store and Google Play; Google knows no
+                ``grant_prorated``, and is told no preference then.
+            consent: the user agrees that data is shared with Apple.
+            customer_user_id: the user's id in your system.
+            profile_id: Adapty's id of the profile.
+
+        Raises:
+            InvalidInputError: not exactly one id was given, it cannot be sent, or there is no
+                setting, or an unknown one.
+            NotFoundError: there is no such profile.
+            AdaptyError: any other failure; see `adapty_async.errors`.
+
+        Source: https://adapty.io/docs/api-adapty/operations/setRefundSaverSettings
+        """
+        return await self._execute(
+            set_refund_saver_settings(
+                custom_preference=custom_preference,
+                consent=consent,
+                customer_user_id=customer_user_id,
+                profile_id=profile_id,
+            )
+        )

@@ -1,0 +1,149 @@
+"""
+The rules of the documents, which are checked when a call is sent, and only if the client is to.
+
+What a value has to be so that it can be sent at all (text, a number, an instant with a zone) is
+checked when its struct is made. Lengths, ranges, lists of words and how fields depend on each
+other are the server's affair; checking them here saves a request and names the field.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from msgspec import UNSET
+
+from adapty_async._checks import Check, RequestStruct, matching
+from adapty_async._operation import Operation
+from adapty_async.errors import InvalidInputError
+
+__all__ = (
+    "DocumentedStruct",
+    "at_most",
+    "check_body",
+    "demand_some",
+    "in_range",
+    "ip_v4",
+    "is_given",
+    "moment_of",
+    "struct_in",
+    "uuid",
+    "uuid4",
+    "whole_number",
+)
+
+_HEX = "[0-9a-fA-F]"
+
+uuid = matching(rf"{_HEX}{{8}}(-{_HEX}{{4}}){{3}}-{_HEX}{{12}}", "must be a UUID")
+uuid4 = matching(
+    rf"{_HEX}{{8}}-{_HEX}{{4}}-4{_HEX}{{3}}-[89abAB]{_HEX}{{3}}-{_HEX}{{12}}",
+    "must be a UUID of version 4",
+)
+
+
+class DocumentedStruct(RequestStruct, frozen=True, kw_only=True):
+    """
+    The base of structs with rules that are checked when they are sent.
+    """
+
+    documented: ClassVar[Mapping[str, Check]] = {}
+
+    def check_documented(self) -> None:
+        """
+        Check the fields that are set.
+
+        Raises:
+            InvalidInputError: one breaks its rule.
+        """
+        for field, check in self.documented.items():
+            value = getattr(self, field)
+            if is_given(value):
+                check(field, value)
+
+
+def check_body(operation: Operation[Any]) -> None:
+    """
+    Hold an operation's body to its rules.
+    """
+    operation.body.check_documented()
+
+
+def struct_in(field: str, value: DocumentedStruct) -> None:
+    """
+    Hold a struct inside of another to its rules, and name its fields as seen from the outer one.
+    """
+    try:
+        value.check_documented()
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{field}.{error.field}", error.rule) from None
+
+
+def is_given(value: Any) -> bool:
+    """
+    Tell a value from UNSET and None.
+    """
+    return value is not UNSET and value is not None
+
+
+def demand_some(struct: RequestStruct) -> None:
+    """
+    Demand that at least one field is set, be it to None.
+
+    Raises:
+        InvalidInputError: none is; the first field is named.
+    """
+    names = struct.__struct_fields__
+    if all(getattr(struct, name) is UNSET for name in names):
+        raise InvalidInputError(names[0], "it or another field must be set")
+
+
+def at_most(length: int) -> Check:
+    """
+    Make a check for the length of a text.
+    """
+
+    def check(field: str, value: str) -> None:
+        if len(value) > length:
+            raise InvalidInputError(field, f"must not be longer than {length} characters")
+
+    return check
+
+
+def whole_number(field: str, value: Any) -> None:
+    """
+    Demand an int that is no bool.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidInputError(field, f"must be a whole number, not {type(value).__name__}")
+
+
+def in_range(low: int, high: int | None = None) -> Check:
+    """
+    Make a check for a whole number.
+    """
+
+    def check(field: str, value: int) -> None:
+        if value < low or (high is not None and value > high):
+            bound = f"{low} to {high}" if high is not None else f"{low} or more"
+            raise InvalidInputError(field, f"must be {bound}")
+
+    return check
+
+
+def ip_v4(field: str, value: str) -> None:
+    """
+    Demand an IPv4 address.
+    """
+    try:
+        ipaddress.IPv4Address(value)
+    except ValueError:
+        raise InvalidInputError(field, "must be an IPv4 address, such as 192.168.1.1") from None
+
+
+def moment_of(value: dt.datetime | str) -> dt.datetime:
+    """
+    Return an instant that was checked before as a datetime.
+    """
+    return dt.datetime.fromisoformat(value.upper()) if isinstance(value, str) else value

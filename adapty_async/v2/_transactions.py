@@ -1,0 +1,428 @@
+"""
+Transactions: purchases that Adapty is told about, one-time ones and subscriptions.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import operator
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any, ClassVar, Literal, TypeAlias, Unpack, get_args
+
+import msgspec
+from msgspec import UNSET
+
+from adapty_async._checks import (
+    Check,
+    Maybe,
+    boolean,
+    country_code,
+    decimal_text,
+    identifier,
+    instance_of,
+    instant,
+    matching,
+    nullable,
+    one_of,
+    text,
+)
+from adapty_async._codec import to_json
+from adapty_async._operation import Endpoint, Execute, Operation, Replay
+from adapty_async._profiles import By, demand_kind, identity, pair
+from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
+from adapty_async.errors import InvalidInputError
+from adapty_async.v2._models import DOCS, PATH, Profile, read_profile
+from adapty_async.v2._rules import (
+    DocumentedStruct,
+    at_most,
+    check_body,
+    is_given,
+    moment_of,
+    struct_in,
+)
+
+__all__ = (
+    "SET_TRANSACTION",
+    "CancellationReason",
+    "Environment",
+    "Offer",
+    "OfferCategory",
+    "OfferType",
+    "OneTimePurchase",
+    "Price",
+    "SubscriptionPurchase",
+    "Transaction",
+    "Transactions",
+    "set_transaction",
+)
+
+Environment = Literal["Production", "Sandbox"]
+OfferCategory = Literal["introductory", "promotional", "offer_code", "win_back"]
+OfferType = Literal["free_trial", "pay_as_you_go", "pay_up_front"]
+CancellationReason = Literal[
+    "billing_error",
+    "cancelled_by_developer",
+    "new_subscription_replace",
+    "price_increase",
+    "product_was_not_available",
+    "refund",
+    "unknown",
+    "upgraded",
+    "voluntarily_cancelled",
+    "adapty_revoked",
+]
+
+_DECIMALS = 6
+"""
+To how many decimals a float is rounded: stores count in millionths of a currency unit, and what
+is smaller in a float is noise.
+"""
+
+
+def _amount(field: str, value: Any) -> None:
+    if isinstance(value, str):
+        decimal_text(field, value)
+    elif isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise InvalidInputError(field, f"must be a number, not {type(value).__name__}")
+    elif not Decimal(value).is_finite():
+        raise InvalidInputError(field, "must be a finite number")
+
+
+def _exact(value: Decimal | float | str) -> Decimal:
+    if isinstance(value, float):
+        value = repr(round(float(value), _DECIMALS))
+    return Decimal(format(Decimal(value), "f"))  # not 1E+3
+
+
+class Price(DocumentedStruct, frozen=True, kw_only=True):
+    """
+    What was paid.
+
+    Attributes:
+        country: ISO 3166-1 alpha-2, such as ``US``.
+        currency: ISO 4217, such as ``USD``.
+        value: in units of the currency: a `decimal.Decimal`, an int, a decimal number as text, or
+            a float, which is rounded to six decimals, so that ``0.1 + 0.2`` is sent as 0.3. It is
+            kept as a Decimal.
+
+    Raises:
+        InvalidInputError: a value is of the wrong kind.
+    """
+
+    country: str
+    currency: str
+    value: Decimal | float | str
+
+    rules: ClassVar[Mapping[str, Check]] = {"country": text, "currency": text, "value": _amount}
+    documented: ClassVar[Mapping[str, Check]] = {
+        "country": country_code,
+        "currency": matching(r"[A-Z]{3}", "must be three upper-case letters (ISO 4217)"),
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        msgspec.structs.force_setattr(self, "value", _exact(self.value))
+
+
+class Offer(DocumentedStruct, frozen=True, kw_only=True):
+    """
+    The offer that a purchase was made with.
+
+    Attributes:
+        id: the offer's id in the store; required for all categories but ``introductory``.
+
+    Raises:
+        InvalidInputError: a value is not text, or empty.
+    """
+
+    category: OfferCategory
+    type: OfferType
+    id: Maybe[str | None] = UNSET
+
+    rules: ClassVar[Mapping[str, Check]] = {"category": text, "type": text, "id": nullable(text)}
+    documented: ClassVar[Mapping[str, Check]] = {
+        "category": one_of(*get_args(OfferCategory)),
+        "type": one_of(*get_args(OfferType)),
+    }
+
+    def check_documented(self) -> None:
+        """
+        Check the words, and that the offer is named.
+
+        Raises:
+            InvalidInputError: one of the rules is broken.
+        """
+        super().check_documented()
+        if self.category != "introductory" and not is_given(self.id):
+            raise InvalidInputError("id", "must be set, unless category is introductory")
+
+
+_RULES: Mapping[str, Check] = {
+    "store": text,
+    "environment": text,
+    "store_product_id": identifier,
+    "store_transaction_id": identifier,
+    "store_original_transaction_id": identifier,
+    "is_family_shared": boolean,
+    "price": instance_of(Price),
+    "purchased_at": instant,
+    "variation_id": nullable(text),
+    "offer": nullable(instance_of(Offer)),
+    "refunded_at": nullable(instant),
+    "cancellation_reason": nullable(text),
+}
+
+_DATES: tuple[tuple[str, Callable[[Any, Any], bool], str, str], ...] = (
+    ("originally_purchased_at", operator.le, "purchased_at", "must not be later than"),
+    ("expires_at", operator.gt, "purchased_at", "must be later than"),
+    ("refunded_at", operator.gt, "purchased_at", "must be later than"),
+    ("renew_status_changed_at", operator.gt, "purchased_at", "must be later than"),
+    ("billing_issue_detected_at", operator.gt, "purchased_at", "must be later than"),
+    ("grace_period_expires_at", operator.ge, "expires_at", "must not be earlier than"),
+)
+
+
+class _Purchase(DocumentedStruct, frozen=True, kw_only=True):
+    store: str
+    store_product_id: str
+    store_transaction_id: str
+    store_original_transaction_id: str
+    price: Price
+    purchased_at: dt.datetime | str
+    environment: Maybe[Environment] = UNSET
+    is_family_shared: Maybe[bool] = UNSET
+    variation_id: Maybe[str | None] = UNSET
+    offer: Maybe[Offer | None] = UNSET
+    refunded_at: Maybe[dt.datetime | str | None] = UNSET
+    cancellation_reason: Maybe[CancellationReason | None] = UNSET
+
+    rules: ClassVar[Mapping[str, Check]] = _RULES
+    documented: ClassVar[Mapping[str, Check]] = {
+        "store_transaction_id": at_most(50),
+        "environment": one_of(*get_args(Environment)),
+        "price": struct_in,
+        "offer": struct_in,
+        "cancellation_reason": one_of(*get_args(CancellationReason)),
+    }
+
+    def check_documented(self) -> None:
+        super().check_documented()
+        self._check_dates()
+        self._check_price()
+        if is_given(self.refunded_at) != (self.cancellation_reason == "refund"):
+            raise InvalidInputError(
+                "refunded_at", "it and cancellation_reason='refund' must be set together"
+            )
+
+    def _check_dates(self) -> None:
+        for field, holds, other, rule in _DATES:
+            value: Any = getattr(self, field, None)  # a one-time purchase has fewer
+            if is_given(value) and not holds(moment_of(value), moment_of(getattr(self, other))):
+                raise InvalidInputError(field, f"{rule} {other}")
+
+    def _check_price(self) -> None:
+        if self.price.value == 0:
+            return
+        if self.is_family_shared is True:
+            raise InvalidInputError("price.value", "must be 0 if is_family_shared is True")
+        if isinstance(self.offer, Offer) and self.offer.type == "free_trial":
+            raise InvalidInputError("price.value", "must be 0 if offer.type is free_trial")
+
+
+class OneTimePurchase(
+    _Purchase, frozen=True, kw_only=True, tag_field="purchase_type", tag="one_time_purchase"
+):
+    """
+    A purchase that is made once, such as lifetime access or coins.
+
+    Attributes:
+        store: ``app_store``, ``play_store``, ``stripe``, ``paddle`` or a custom store's id.
+        environment: the server takes ``Production`` if it is not set.
+        store_transaction_id: at most 50 characters.
+        store_original_transaction_id: the same as `store_transaction_id`.
+        is_family_shared: if True, the price must be 0.
+        purchased_at, refunded_at: aware datetimes, or ISO 8601 text with its offset.
+        variation_id: of the paywall that it was bought on, for A/B tests.
+        refunded_at: later than `purchased_at`, and only with ``cancellation_reason="refund"``.
+
+    Raises:
+        InvalidInputError: a value is of the wrong kind. Whether it is one that the documents allow
+            is checked when it is sent.
+
+    Source: https://adapty.io/docs/api-adapty/operations/setTransaction
+    """
+
+    def check_documented(self) -> None:
+        """
+        Check the fields, and how they depend on each other.
+
+        Raises:
+            InvalidInputError: one of the rules is broken.
+        """
+        if isinstance(self.offer, Offer) and self.offer.type == "free_trial":
+            raise InvalidInputError("offer.type", "a one-time purchase has no free trial")
+        super().check_documented()
+        if self.store_transaction_id != self.store_original_transaction_id:
+            raise InvalidInputError(
+                "store_transaction_id", "must be equal to store_original_transaction_id"
+            )
+
+
+class SubscriptionPurchase(
+    _Purchase, frozen=True, kw_only=True, tag_field="purchase_type", tag="subscription"
+):
+    """
+    A subscription, or one renewal of it.
+
+    Sending a known `store_transaction_id` again updates that transaction; a new one is a renewal.
+
+    Attributes:
+        store: ``app_store``, ``play_store``, ``stripe``, ``paddle`` or a custom store's id.
+        environment: the server takes ``Production`` if it is not set.
+        store_transaction_id: at most 50 characters.
+        store_original_transaction_id: of the first transaction in the chain.
+        originally_purchased_at: not later than `purchased_at`.
+        expires_at: later than `purchased_at`.
+        renew_status: whether it will renew.
+        renew_status_changed_at, billing_issue_detected_at: later than `purchased_at`.
+        grace_period_expires_at: not earlier than `expires_at`, and only with
+            `billing_issue_detected_at`.
+        is_family_shared: if True, the price must be 0.
+        variation_id: of the paywall that it was bought on, for A/B tests.
+        offer: with the type ``free_trial``, the price must be 0.
+        refunded_at: later than `purchased_at`, and only with ``cancellation_reason="refund"``.
+
+    Raises:
+        InvalidInputError: a value is of the wrong kind. Whether it is one that the documents allow
+            is checked when it is sent.
+
+    Source: https://adapty.io/docs/api-adapty/operations/setTransaction
+    """
+
+    originally_purchased_at: dt.datetime | str
+    expires_at: dt.datetime | str
+    renew_status: bool
+    renew_status_changed_at: Maybe[dt.datetime | str | None] = UNSET
+    billing_issue_detected_at: Maybe[dt.datetime | str | None] = UNSET
+    grace_period_expires_at: Maybe[dt.datetime | str | None] = UNSET
+
+    rules: ClassVar[Mapping[str, Check]] = {
+        **_RULES,
+        "originally_purchased_at": instant,
+        "expires_at": instant,
+        "renew_status": boolean,
+        "renew_status_changed_at": nullable(instant),
+        "billing_issue_detected_at": nullable(instant),
+        "grace_period_expires_at": nullable(instant),
+    }
+
+    def check_documented(self) -> None:
+        """
+        Check the fields, and how they depend on each other.
+
+        Raises:
+            InvalidInputError: one of the rules is broken.
+        """
+        super().check_documented()
+        if is_given(self.grace_period_expires_at) and not is_given(self.billing_issue_detected_at):
+            raise InvalidInputError(
+                "billing_issue_detected_at", "must be set if grace_period_expires_at is"
+            )
+
+
+Transaction: TypeAlias = OneTimePurchase | SubscriptionPurchase
+
+SET_TRANSACTION: Endpoint[Profile] = Endpoint(
+    name="v2.transactions.set",
+    method="POST",
+    path=f"{PATH}/purchase/set/transaction/",
+    docs=f"{DOCS}/setTransaction",
+    replay=Replay.ALWAYS,  # an upsert by store_transaction_id
+    bucket="v2",
+    decode=read_profile,
+    encode=to_json,
+    check=check_body,
+)
+
+
+def set_transaction(
+    transaction: Transaction,
+    *,
+    customer_user_id: str | None = None,
+    profile_id: str | None = None,
+) -> Operation[Profile]:
+    """
+    Describe the call of `Transactions.set`.
+    """
+    about = identity(customer_user_id, profile_id)
+    if not isinstance(transaction, Transaction):
+        raise InvalidInputError("transaction", "must be a OneTimePurchase or SubscriptionPurchase")
+    return Operation(SET_TRANSACTION, about, transaction)
+
+
+class Transactions:
+    """
+    The call about one transaction, and the bulk run over many.
+    """
+
+    def __init__(self, execute: Execute, bulk: StartBulk) -> None:
+        self._execute = execute
+        self._bulk = bulk
+
+    async def set(
+        self,
+        transaction: Transaction,
+        *,
+        customer_user_id: str | None = None,
+        profile_id: str | None = None,
+    ) -> Profile:
+        """
+        Record a purchase, or update the one with the same `store_transaction_id`.
+
+        It appears in Adapty's analytics and events, and opens the access level of its product; a
+        product that Adapty does not know is recorded, but opens none.
+
+        Raises:
+            InvalidInputError: not exactly one id was given, it cannot be sent, or a value breaks a
+                rule.
+            NotFoundError: there is no such profile.
+            RequestRejectedError: the server refuses a value; see its `errors`.
+            AdaptyError: any other failure; see `adapty_async.errors`.
+
+        Source: https://adapty.io/docs/api-adapty/operations/setTransaction
+        """
+        return await self._execute(
+            set_transaction(transaction, customer_user_id=customer_user_id, profile_id=profile_id)
+        )
+
+    def bulk_set(
+        self,
+        items: Items[tuple[str, Transaction]],
+        *,
+        by: By,
+        **options: Unpack[BulkOptions[tuple[str, Transaction], Profile]],
+    ) -> BulkRun[tuple[str, Transaction], Profile]:
+        """
+        Record very many purchases; one request each, several at a time.
+
+        Transactions of one profile are sent one after the other, in the order of the input.
+
+        Args:
+            items: pairs of a profile's id and a transaction, from any iterable or async iterable.
+            by: what the ids are: ``"customer_user_id"`` or ``"profile_id"``.
+            options: see `adapty_async.bulk.BulkOptions`.
+
+        Raises:
+            InvalidInputError: `items` or `by` is not usable. A pair that is not ends as a failed
+                outcome of its own.
+
+        Source: https://adapty.io/docs/api-adapty/operations/setTransaction
+        """
+        demand_kind("by", by)
+
+        def build(item: tuple[str, Transaction]) -> Operation[Profile]:
+            one, transaction = pair(item, "a transaction")
+            return set_transaction(transaction, **{by: one})
+
+        return self._bulk(items, build, f"{SET_TRANSACTION.name} by {by}", **options)

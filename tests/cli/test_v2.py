@@ -1,0 +1,348 @@
+"""
+The commands of version 2 of the server-side API, against a sandbox, and their rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from adapty_async import v2
+from adapty_async.cli._v2_items import ATTRIBUTES, TRANSACTION, attributes_from, transaction_from
+from adapty_async.errors import InvalidInputError
+from adapty_async.sandbox import Sandbox
+from tests.cli.conftest import Invoke
+
+Put = Callable[[str, str | bytes], Path]
+
+BY = ("--by", "customer-user-id")
+HISTORY = """\
+customer_user_id,purchase_type,store,store_product_id,store_transaction_id,\
+store_original_transaction_id,price.country,price.currency,price.value,purchased_at,\
+originally_purchased_at,expires_at,renew_status,offer.category,offer.type
+u1,one_time_purchase,shop,premium_lifetime,1,1,US,USD,9.99,2024-01-15T10:30:00Z,,,,,
+u2,subscription,shop,premium_monthly,2,2,US,USD,0,2024-01-15T10:30:00Z,2024-01-15T10:30:00Z,\
+2034-01-15T10:30:00Z,TRUE,introductory,free_trial
+"""
+ONE_TIME: dict[str, Any] = {
+    "purchase_type": "one_time_purchase",
+    "store": "shop",
+    "store_product_id": "p",
+    "store_transaction_id": "1",
+    "store_original_transaction_id": "1",
+    "price": {"country": "US", "currency": "USD", "value": 9.99},
+    "purchased_at": "2024-01-15T10:30:00Z",
+}
+
+
+def log_of(sandbox: Sandbox) -> list[tuple[str, str, str | None, int]]:
+    """
+    Return what arrived: method, last parts of the path, identity, status.
+    """
+    return [
+        (one.method, one.path.removeprefix("/api/v2/server-side-api/"), one.identity, one.status)
+        for one in sandbox.arrivals()
+    ]
+
+
+def test_delete_in_version_2(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """
+    The listed users are gone, through version 2.
+    """
+    sandbox.seed_profiles(["u1", "u2"])
+    result = invoke("delete", put("ids.txt", "u1\nu9\n"), "--api", "v2", *BY, "--yes")
+
+    assert result.exit_code == 0, result.output
+    assert sandbox.customer_user_ids() == {"u2"}
+    assert {one.api for one in sandbox.arrivals()} == {"v2"}
+
+
+def test_save_updates_profiles_of_version_2(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """
+    Cells become attributes of their kinds; a profile that does not exist fails alone.
+    """
+    sandbox.seed_profiles(["u1"])
+    people = (
+        "customer_user_id,first_name,att_status,analytics_disabled,custom_attributes.plan,"
+        "installation_meta.device_id\n"
+        "u1,Jane,3,true,annual,3fa85f64-5717-4562-b3fc-2c963f66afa6\n"
+        "u9,Joe,,,,\n"
+    )
+    result = invoke("save", put("people.csv", people), "--api", "v2", *BY, "--json")
+
+    assert result.exit_code == 1, result.output
+    assert msgspec.json.decode(result.stdout)["done"] == 1
+    stored = sandbox.profile(customer_user_id="u1") or {}
+    assert (stored["first_name"], stored["att_status"]) == ("Jane", 3)
+    assert stored["analytics_disabled"] is True
+    assert stored["custom_attributes"] == [{"key": "plan", "value": "annual"}]
+    assert log_of(sandbox)[1][2:] == ("u9", 404)
+
+
+@pytest.mark.parametrize("arguments", [("--api", "v2"), BY], ids=["no by", "no api"])
+def test_save_needs_to_know_what_the_ids_are(
+    sandbox: Sandbox, invoke: Invoke, put: Put, arguments: tuple[str, ...]
+) -> None:
+    """
+    Version 2 and the kind of id go together.
+    """
+    result = invoke("save", put("people.csv", "customer_user_id\nu1\n"), *arguments)
+
+    assert result.exit_code == 2
+    assert "--api v2 and --by go together" in result.output
+    assert sandbox.arrivals() == []
+
+
+def test_a_history_is_imported(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """
+    Every row is a transaction of its user.
+    """
+    sandbox.seed_profiles(["u1", "u2"])
+    result = invoke("import-transactions", put("history.csv", HISTORY), *BY)
+
+    assert result.exit_code == 0, result.output
+    assert sorted(log_of(sandbox)) == [
+        ("POST", "purchase/set/transaction/", "u1", 200),
+        ("POST", "purchase/set/transaction/", "u2", 200),
+    ]
+
+
+def test_an_import_can_be_checked_first(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """
+    A dry run holds every row to the rules of the documents, and sends nothing.
+    """
+    rows = [
+        {"user": "u1", **ONE_TIME},
+        {"user": "u2", **ONE_TIME, "store_original_transaction_id": "2"},
+    ]
+    path = put("history.ndjson", b"\n".join(map(msgspec.json.encode, rows)))
+    result = invoke("import-transactions", path, *BY, "--column", "user", "--dry-run", "--json")
+
+    assert result.exit_code == 1, result.output
+    report = msgspec.json.decode(result.stdout)
+    assert (report["done"], report["failed"]) == (1, 1)
+    assert sandbox.arrivals() == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("import-transactions", *BY), ("save", "--api", "v2", *BY)],
+    ids=["import", "save"],
+)
+def test_a_line_of_text_is_no_row_with_fields(
+    invoke: Invoke, put: Put, command: tuple[str, ...]
+) -> None:
+    """
+    Commands that need fields refuse plain text.
+    """
+    result = invoke(*command, put("ids.txt", "u1\n"))
+
+    assert result.exit_code == 2
+    assert "INPUT: must be CSV or NDJSON: a line of text is no" in result.output
+
+
+def test_access_is_granted_and_revoked(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """
+    All users of a file get an access level, and lose it again.
+    """
+    sandbox.seed_profiles(["u1", "u2"])
+    ids = put("ids.txt", "u1\nu2\n")
+    until = ("--expires-at", "2034-01-15T10:30:00Z", "--starts-at", "2024-01-15T10:30:00Z")
+    granted = invoke("grant", ids, *BY, "--access-level", "premium", *until)
+    assert granted.exit_code == 0, granted.output
+    revoked = invoke("revoke", ids, *BY, "--access-level", "premium", "--yes")
+    assert revoked.exit_code == 0, revoked.output
+
+    paths = [path for _, path, _, _ in log_of(sandbox)]
+    assert paths.count("purchase/profile/grant/access-level/") == 2
+    assert paths.count("purchase/profile/revoke/access-level/") == 2
+
+
+def test_access_is_granted_by_the_apis_own_id(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """
+    Ids may stand in a column of any name, and be Adapty's.
+    """
+    [profile_id] = sandbox.seed_anonymous(1)
+    path = put("ids.csv", f"name,adapty\nJane,{profile_id}\n")
+    about = ("--by", "profile-id", "--column", "adapty", "--access-level", "premium")
+    result = invoke("grant", path, *about)
+
+    assert result.exit_code == 0, result.output
+    assert log_of(sandbox)[0][2:] == (profile_id, 200)
+
+
+@pytest.mark.parametrize("name", ["ids.txt", "-"])
+def test_a_revocation_is_asked_for(sandbox: Sandbox, invoke: Invoke, put: Put, name: str) -> None:
+    """
+    Without a terminal to ask on, --yes is needed, and the question says what would be done.
+    """
+    path = "-" if name == "-" else put(name, "u1\n")
+    form = ("--format", "text") if name == "-" else ()
+    result = invoke("revoke", path, *BY, "--access-level", "premium", *form)
+
+    assert result.exit_code == 2
+    count = "all" if name == "-" else "1"
+    question = f"Revoke premium, by customer-user-id, from {count} users in"
+    assert question in " ".join(result.output.split())
+    assert sandbox.arrivals() == []
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("grant", "--expires-at", "tomorrow"), "expires_at: must be a datetime, or ISO 8601"),
+        (("grant", "--starts-at", "2024-01-15"), "starts_at: must be a datetime, or ISO 8601"),
+        (("revoke", "--revoke-at", "x", "--yes"), "revoke_at: must be a datetime, or ISO 8601"),
+    ],
+    ids=["expires", "starts", "revoke"],
+)
+def test_a_date_is_checked_before_the_first_row(
+    sandbox: Sandbox, invoke: Invoke, put: Put, command: tuple[str, ...], message: str
+) -> None:
+    """
+    What would be wrong for all rows is refused at once.
+    """
+    name, *options = command
+    result = invoke(name, put("ids.txt", "u1\n"), *BY, "--access-level", "premium", *options)
+
+    assert result.exit_code == 2
+    assert message in result.output
+    assert sandbox.arrivals() == []
+
+
+# Rows
+
+
+def refused(field: str, rule: str) -> Any:
+    """
+    Expect an error that names this field and rule.
+    """
+    return pytest.raises(InvalidInputError, match=f"^{re.escape(f'{field}: {rule}')}")
+
+
+def test_a_row_of_cells_is_a_transaction() -> None:
+    """
+    Dotted cells of text become the fields of a transaction, each of its kind.
+    """
+    one, transaction = transaction_from(
+        {
+            "customer_user_id": "u1",
+            **{name: value for name, value in ONE_TIME.items() if name != "price"},
+            "price.country": "US",
+            "price.currency": "USD",
+            "price.value": "9.99",
+            "is_family_shared": "False",
+        },
+        "customer_user_id",
+    )
+
+    fields = {name: value for name, value in ONE_TIME.items() if name != "purchase_type"}
+    price = v2.Price(**fields.pop("price"))
+    assert one == "u1"
+    assert transaction == v2.OneTimePurchase(**fields, price=price, is_family_shared=False)
+
+
+def test_a_row_of_json_is_a_transaction() -> None:
+    """
+    Objects and null are taken as they are.
+    """
+    row = {"id": "u1", **ONE_TIME, "offer": None, "is_family_shared": True}
+    _, transaction = transaction_from(row, "id")
+
+    assert transaction.offer is None
+    assert transaction.is_family_shared is True
+
+
+def test_attributes_take_nested_names_in_both_forms() -> None:
+    """
+    An object and dotted names of the same field go together.
+    """
+    row = {
+        "id": "u1",
+        "custom_attributes": {"a": 1},
+        "custom_attributes.b.c": "x",
+        "installation_meta.device_id": "d",
+        "birthday": None,
+    }
+    one, attributes = attributes_from(row, "id")
+
+    assert (one, attributes.custom_attributes) == ("u1", {"a": 1, "b.c": "x"})
+    assert attributes.installation_meta == v2.InstallationMeta(device_id="d")
+    assert attributes.birthday is None
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "rule"),
+    [
+        pytest.param({"purchase_type": "rent"}, "purchase_type", "must be one of one", id="type"),
+        pytest.param({"colour": "red"}, "row", "has a name that is none of", id="unknown"),
+        pytest.param({"price.colour": "red"}, "row", "has a name that is none of", id="inner"),
+        pytest.param({"price": {"colour": 1}}, "row", "has a name that is no field of", id="deep"),
+        pytest.param({"price": {}}, "price.country", "must not be empty", id="missing inside"),
+        pytest.param({"price": 1}, "price", "must be a Price", id="no object"),
+        pytest.param({"price": 1, "price.value": 2}, "price", "must be a Price", id="both"),
+        pytest.param({"price.value": "x"}, "price.value", "must be a decimal number", id="value"),
+        pytest.param({"is_family_shared": "yes"}, "is_family_shared", "must be true", id="flag"),
+        pytest.param({"expires_at": "x"}, "row", "has a name that is no field of", id="other type"),
+        pytest.param({"purchased_at": "x"}, "purchased_at", "must be a datetime", id="instant"),
+        pytest.param({"id": None}, "id", "must not be empty", id="no id"),
+    ],
+)
+def test_what_is_wrong_with_a_row_is_named(change: dict[str, Any], field: str, rule: str) -> None:
+    """
+    The error names a field or says what there is, and repeats nothing of the row.
+    """
+    with refused(field, rule):
+        transaction_from({"id": "u1", **ONE_TIME, **change}, "id")
+
+
+def test_a_row_is_an_object() -> None:
+    """
+    A value alone has no fields.
+    """
+    with refused("row", "must be an object with named fields"):
+        attributes_from("u1", "id")
+
+
+@pytest.mark.parametrize("value", ["x", "-1", "²"])
+def test_a_number_in_a_cell_is_one(value: str) -> None:
+    """
+    Text where a number belongs is refused by its field.
+    """
+    with refused("att_status", "must be a whole number"):
+        attributes_from({"id": "u1", "att_status": value}, "id")
+
+
+@pytest.mark.parametrize(
+    ("names", "field", "rule"),
+    [
+        (["id", "colour"], "row", "has a name that is none of"),
+        (["id", "custom_attributes"], "custom_attributes", "must be columns with a dot"),
+        (["id", "custom_attributes."], "row", "has a name that is none of"),
+        (["email"], "id", "is a required column"),
+    ],
+    ids=str,
+)
+def test_the_columns_of_a_file_are_checked(names: list[str], field: str, rule: str) -> None:
+    """
+    Unknown, undotted and missing columns are told before anything is sent.
+    """
+    with refused(field, rule):
+        ATTRIBUTES.columns("id")(names)
+
+
+def test_a_history_has_its_required_columns() -> None:
+    """
+    A file without a price is no history.
+    """
+    names = ["id", "email", "purchase_type"]
+    with refused("row", "has a name"):
+        TRANSACTION.columns("id")(names)
+    with refused("store", "is a required column"):
+        TRANSACTION.columns("id")(["id", "purchase_type"])
+    TRANSACTION.columns("id")(["id", *TRANSACTION.required, "offer.id", "expires_at"])

@@ -1,0 +1,3 @@
+"""
+The library against documents that Adapty publishes.
+"""

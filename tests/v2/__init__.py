@@ -1,0 +1,3 @@
+"""
+Version 2 of the server-side API.
+"""

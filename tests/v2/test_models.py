@@ -1,0 +1,290 @@
+"""
+What is read of version 2's answers, and what follows from it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapty_async import v2
+from adapty_async.errors import DecodeError, InvalidInputError
+from adapty_async.testing import FakeTransport, Reply
+from tests.v2.samples import CALLS, IDS, PAYWALL, client
+
+NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+DAY = dt.timedelta(days=1)
+
+
+async def profile_of(**data: Any) -> v2.Profile:
+    """
+    Return the profile that the server tells with those fields.
+    """
+    reply: Reply = (200, {}, msgspec.json.encode({"data": data}))
+    return await client(FakeTransport([reply])).v2.profiles.get(customer_user_id="u1")
+
+
+@pytest.mark.parametrize(
+    ("level", "active"),
+    [
+        pytest.param({}, True, id="lifetime"),
+        pytest.param({"starts_at": NOW}, True, id="starts now"),
+        pytest.param({"starts_at": NOW + DAY}, False, id="starts later"),
+        pytest.param({"starts_at": NOW - DAY, "expires_at": NOW + DAY}, True, id="within"),
+        pytest.param({"expires_at": NOW}, False, id="expires now"),
+        pytest.param({"expires_at": NOW - DAY}, False, id="expired"),
+        pytest.param({"expires_at": NOW - DAY, "is_in_grace_period": True}, True, id="in grace"),
+        pytest.param(
+            {"starts_at": NOW + DAY, "expires_at": NOW - DAY, "is_in_grace_period": True},
+            False,
+            id="in grace before it starts",
+        ),
+        pytest.param({"renewal_cancelled_at": NOW - DAY}, True, id="cancelled, but paid for"),
+    ],
+)
+def test_access_follows_from_start_expiry_and_grace(level: dict[str, Any], active: bool) -> None:  # noqa: FBT001
+    """
+    A level is open once it has started, until it expires, and through its grace period.
+    """
+    profile = v2.Profile(access_levels=(v2.AccessLevel(access_level_id="premium", **level),))
+
+    assert profile.has_access("premium", at=NOW) is active
+    assert profile.has_access("other", at=NOW) is False
+
+
+def test_any_of_several_levels_of_one_name_opens() -> None:
+    """
+    A level that ended does not close another one of the same name.
+    """
+    ended = v2.AccessLevel(access_level_id="premium", expires_at=NOW - DAY)
+    profile = v2.Profile(access_levels=(ended, v2.AccessLevel(access_level_id="premium")))
+
+    assert profile.has_access("premium", at=NOW)
+
+
+def test_without_a_moment_it_is_now() -> None:
+    """
+    The clock of this machine is asked when no moment is given.
+    """
+    now = dt.datetime.now(dt.UTC)
+    level = v2.AccessLevel(access_level_id="a", starts_at=now - DAY, expires_at=now + DAY)
+
+    assert level.is_active()
+    assert v2.Profile(access_levels=(level,)).has_access("a")
+    assert not level.is_active(at=now + 2 * DAY)
+
+
+@pytest.mark.parametrize("at", [NOW.replace(tzinfo=None), "2026-01-01T00:00:00Z", 0], ids=repr)
+def test_a_moment_has_a_time_zone(at: Any) -> None:
+    """
+    A moment that could be any of several is refused, also where there is no level to ask.
+    """
+    with pytest.raises(InvalidInputError, match=r"^at: must be a datetime with a time zone$"):
+        v2.Profile().has_access("premium", at=at)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "2024-12-24T10:50:23+00:00",
+        "2024-12-24T10:50:23.000000+00:00",
+        "2024-12-24T10:50:23Z",
+        "2024-12-24T10:50:23.000Z",
+        "2024-12-24T12:50:23.000000+0200",
+        "2024-12-24 10:50:23+00:00",
+        "2024-12-24T10:50:23",
+        "2024-12-24 10:50:23.000000",
+    ],
+)
+async def test_an_instant_has_its_zone_whatever_was_written(written: str) -> None:
+    """
+    All forms of the documents are one instant; without a zone it is UTC.
+    """
+    profile = await profile_of(
+        access_levels=[{"expires_at": written, "starts_at": None}],
+        subscriptions=[{"purchased_at": written}],
+    )
+
+    for read in (profile.access_levels[0].expires_at, profile.subscriptions[0].purchased_at):
+        assert read == dt.datetime(2024, 12, 24, 10, 50, 23, tzinfo=dt.UTC)
+        assert read is not None
+        assert read.utcoffset() is not None
+    assert profile.access_levels[0].starts_at is None
+
+
+async def test_what_the_documents_do_not_know_is_no_trouble() -> None:
+    """
+    Unknown fields are left out, unknown words are kept as text.
+    """
+    profile = await profile_of(
+        profile_id="p1",
+        of_next_year={"deep": [1]},
+        access_levels=[{"store": "moon_store", "offer": {"category": "retention", "x": 1}}],
+        subscriptions=[{"cancellation_reason": "boredom", "environment": "Xcode"}],
+    )
+
+    assert profile.profile_id == "p1"
+    [level], [subscription] = profile.access_levels, profile.subscriptions
+    assert level.store == "moon_store"
+    assert level.offer == v2.AppliedOffer(category="retention")
+    assert subscription.cancellation_reason == "boredom"
+    assert subscription.environment == "Xcode"
+
+
+async def test_null_where_the_documents_have_none_is_nothing() -> None:
+    """
+    Collections and texts that are null are empty, as if they were left out.
+    """
+    names = v2.Profile.__struct_fields__
+    profile = await profile_of(**dict.fromkeys(names))
+
+    assert profile == v2.Profile()
+    assert profile.custom_attributes == {}
+
+
+@pytest.mark.parametrize(
+    ("custom", "read"),
+    [
+        ([{"key": "a", "value": 1.5}, {"key": "b", "value": "x"}], {"a": 1.5, "b": "x"}),
+        ({"a": 1.5}, {"a": 1.5}),
+        ([], {}),
+    ],
+    ids=["list", "dict", "empty"],
+)
+async def test_custom_attributes_are_a_dict(custom: Any, read: Any) -> None:
+    """
+    A list of keys and values, or a dictionary, is read as a dict.
+    """
+    strict = await profile_of(custom_attributes=custom)
+    mended = await profile_of(custom_attributes=custom, access_levels=None)
+
+    assert strict.custom_attributes == mended.custom_attributes == read
+    assert isinstance(mended.custom_attributes, v2.CustomAttributes)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"profile_id": 1},
+        {"access_levels": [{"expires_at": "tomorrow"}]},
+        {"access_levels": [{"expires_at": 1}]},
+        {"access_levels": None, "timestamp": "x"},
+        {"custom_attributes": "x"},
+        {"custom_attributes": [1]},
+    ],
+    ids=str,
+)
+async def test_what_cannot_be_meant_is_told(data: Any) -> None:
+    """
+    An answer of another kind is a DecodeError that quotes nothing.
+    """
+    with pytest.raises(DecodeError, match=r"^status 200, unreadable answer") as caught:
+        await profile_of(**data)
+    assert "tomorrow" not in str(caught.value)
+
+
+@pytest.mark.parametrize("body", [b"[]", b"7", b'"x"', b"{", b"\xff", b'{"data":[]}'])
+@pytest.mark.parametrize(
+    "call", ["profiles.get", "paywalls.list", "virtual_currencies.list_balances"]
+)
+async def test_an_answer_that_is_no_object_is_told(call: str, body: bytes) -> None:
+    """
+    Whatever is no object of the API is a DecodeError, a list's page being one without items.
+    """
+    transport = FakeTransport([(200, {}, body)])
+    if body == b'{"data":[]}' and call != "profiles.get":
+        assert await CALLS[call](client(transport).v2) is not None
+        return
+    with pytest.raises(DecodeError):
+        await CALLS[call](client(transport).v2)
+
+
+@pytest.mark.parametrize("reply", [(200, {}, b""), (204, {}, b""), (200, {}, b"{}")], ids=str)
+@pytest.mark.parametrize("call", CALLS)
+async def test_an_empty_answer_is_a_success(call: str, reply: Any) -> None:
+    """
+    A success without content is no failure of any call.
+    """
+    transport = FakeTransport([reply])
+    await CALLS[call](client(transport).v2)
+
+    assert len(transport.requests) == 1
+
+
+async def test_a_null_under_data_is_a_success() -> None:
+    """
+    Stripe's validation answers null, and a profile may come so as well.
+    """
+    transport = FakeTransport([(200, {}, b'{"data":null}')] * 2)
+    api = client(transport).v2
+
+    await api.purchases.validate_stripe(customer_user_id="u", stripe_token="t")
+    assert await api.profiles.get(**IDS) == v2.Profile()
+
+
+async def test_settings_identifiers_and_paywalls_stand_alone() -> None:
+    """
+    Answers without an envelope are read as well, and those with one.
+    """
+    for wrap in (lambda body: body, lambda body: {"data": body}):
+        bodies = [
+            {"profile_id": "p", "settings": {"consent": True, "custom_preference": "later"}},
+            {"branch_id": "b", "appsflyer_id": None},
+            {
+                "paywall_id": PAYWALL,
+                "created_at": "2025-07-30T11:13:58.798Z",
+                "products": [{"offer": {"title": "x"}}, {"offer": None}],
+                "remote_configs": [{"locale": "en", "data": '{"a": 1}'}],
+                "main_screenshot": {"image_id": 5, "url": "https://example.com"},
+            },
+        ]
+        transport = FakeTransport([(200, {}, msgspec.json.encode(wrap(one))) for one in bodies])
+        api = client(transport).v2
+        settings = await api.refund_saver.get(**IDS)
+        identifiers = await api.integrations.get(**IDS)
+        paywall = await api.paywalls.get(PAYWALL)
+
+        assert settings.settings == v2.RefundSaverSettings(consent=True, custom_preference="later")
+        assert identifiers == v2.IntegrationIdentifiersResponse(branch_id="b")
+        assert [product.offer for product in paywall.products] == [
+            v2.ProductOffer(title="x"),
+            None,
+        ]
+        assert paywall.main_screenshot == v2.Screenshot(image_id=5, url="https://example.com")
+        assert paywall.remote_configs[0].value == {"a": 1}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(JSON)
+def test_a_remote_config_gives_back_what_it_was_made_of(value: Any) -> None:
+    """
+    Any value of JSON goes into a remote config and comes out of it.
+    """
+    assert v2.RemoteConfig.of("en", value).value == value
+
+
+FIELDS = ("app_id", "customer_user_id", "timestamp", "access_levels", "subscriptions")
+
+
+@given(st.dictionaries(st.sampled_from([*FIELDS, "expires_at", "data"]), JSON, max_size=4))
+def test_reading_never_fails_in_an_unknown_way(data: dict[str, Any]) -> None:
+    """
+    Whatever fields hold, a profile is read or the answer is said to be unreadable.
+    """
+    for body in (data, {"data": data}, {"access_levels": [data]}):
+        try:
+            profile = v2.GET_PROFILE.decode(msgspec.json.encode(body))
+        except ValueError:  # what _codec.decode makes a DecodeError of
+            continue
+        assert isinstance(profile, v2.Profile)
