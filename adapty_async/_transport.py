@@ -1,9 +1,13 @@
 """
 The only module that talks to aiohttp's client: requests out, answers in, its errors into ours.
 
-Law: a request that is handed to this module goes over the wire once at most. aiohttp repeats an
-idempotent request by itself when a kept-alive connection turns out to be dropped, so the server
-may see a delete twice; a middleware raises our own error before that code is reached.
+Laws:
+- A request that is handed to this module goes over the wire once at most. aiohttp repeats an
+  idempotent request by itself when a kept-alive connection turns out to be dropped, so the server
+  may see a delete twice; a middleware raises our own error before that code is reached.
+- An answer belongs to the request it follows. aiohttp hands an answer that arrives while a
+  connection is idle to the next request on it, and is one off from then on: a read would give
+  somebody else's profile. So nothing is sent over a connection on which something is waiting.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from typing import NoReturn
 import aiohttp
 import msgspec
 import yarl
+from aiohttp.connector import Connection
 
 from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Request, Response
@@ -34,6 +39,10 @@ __all__ = ("Transport",)
 
 _BODY_LIMIT = 8 * 1024 * 1024
 _CONNECT_SECONDS = 10.0
+_CONNECTIONS = 3
+"""
+How many connections are looked at for one on which nothing is waiting to be read.
+"""
 
 
 @functools.lru_cache(maxsize=64)
@@ -113,6 +122,7 @@ class Transport:
             # the client bounds what is in flight, so that waiting is not charged to a timeout
             connector=aiohttp.TCPConnector(limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
+            request_class=_InStep,
             trust_env=self._trust_env,
         )
         return _OwnSession(session, _closed_with_its_loop(session))
@@ -210,13 +220,35 @@ async def _read(content: aiohttp.StreamReader, request: Request, status: int) ->
     return b"".join(chunks)
 
 
+class _OutOfStepError(Exception):
+    """
+    There is something to read before anything was asked.
+    """
+
+
+class _InStep(aiohttp.ClientRequest):
+    """
+    A request that is sent only over a connection on which nothing is waiting to be read.
+    """
+
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        if conn.protocol is not None and conn.protocol.should_close:
+            raise _OutOfStepError  # aiohttp closes the connection
+        return await super().send(conn)
+
+
 async def _send_once(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    try:
-        return await handler(request)
-    except (aiohttp.ClientError, OSError) as error:
-        _raise_ours(error)
+    for _ in range(_CONNECTIONS):
+        try:
+            return await handler(request)
+        except _OutOfStepError:
+            continue  # nothing was sent; the next time it is another connection
+        except (aiohttp.ClientError, OSError) as error:
+            _raise_ours(error)
+
+    raise ConnectError("the server spoke before it was asked")
 
 
 _ONCE = (_send_once,)
