@@ -140,7 +140,11 @@ def origin_from(base_url: str | None, *, env: str, default: str, allow_insecure:
     except ValueError:
         raise ConfigError("base_url is not a URL, or its port is not a number") from None
     _check_origin(parts, allow_insecure=allow_insecure)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    try:
+        host = (parts.hostname or "").encode("idna").decode()
+    except UnicodeError:  # such as an empty label, or one that is too long to be looked up
+        raise ConfigError("base_url has a host name that cannot be") from None
+    host = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
 
 
