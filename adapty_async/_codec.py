@@ -194,13 +194,21 @@ def no_result(body: bytes) -> None:
     """
     body = body.removeprefix(codecs.BOM_UTF8).strip()
     if body:
-        content = msgspec.json.decode(body, type=dict[str, Any])
-        if content.get("errors") or content.get("error_code"):
-            raise ValueError("an error, in spite of the status")
+        _demand_no_error(_read_envelope(body))
 
 
 class _Envelope(msgspec.Struct):
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    errors: Any = None
+    error_code: Any = None
+
+
+_read_envelope = msgspec.json.Decoder(_Envelope).decode
+
+
+def _demand_no_error(envelope: _Envelope) -> None:
+    if envelope.errors or envelope.error_code:
+        raise ValueError("an error, in spite of the status")
 
 
 def data_decoder(
@@ -209,13 +217,15 @@ def data_decoder(
     """
     Make a decoder for an object that stands alone or under ``data``; nothing reads as ``{}``.
     """
-    envelope = msgspec.json.Decoder(_Envelope)
     plain = msgspec.json.Decoder(result, dec_hook=dec_hook)
 
     def decode_data(body: bytes) -> ResultT:
+        body = body.removeprefix(codecs.BOM_UTF8).strip()
         if not body:
             return plain.decode(b"{}")
-        inner = envelope.decode(body).data
+        envelope = _read_envelope(body)
+        _demand_no_error(envelope)
+        inner = envelope.data
         if inner is msgspec.UNSET:
             return plain.decode(body)
         return plain.decode(b"{}" if bytes(inner) == b"null" else inner)

@@ -508,6 +508,22 @@ def test_a_page_with_a_success_is_not_a_success() -> None:
         decode(Operation(ERASE), a_response(200, HTML))
 
 
+@pytest.mark.parametrize("endpoint", [GET_PROFILE, ERASE], ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b'{"errors":[{"errors":["no"]}]}', id="errors"),
+        pytest.param(b'{"data":{},"error_code":"no"}', id="code"),
+    ],
+)
+def test_an_error_with_a_success_is_not_a_success(endpoint: Endpoint[Any], body: bytes) -> None:
+    """
+    An error of the API is no empty profile, whatever status it comes with.
+    """
+    with pytest.raises(DecodeError, match="unreadable answer"):
+        decode(Operation(endpoint), a_response(200, body))
+
+
 class Thing(msgspec.Struct):
     """
     Something to decode.
@@ -526,6 +542,9 @@ class Thing(msgspec.Struct):
         (b'{"name":"x"}', "x"),
         (b'{"data":{"name":"x"}}', "x"),
         (b'{"name":"x","unheard_of":[1]}', "x"),
+        (b'{"data":{"name":"x"},"errors":[],"error_code":null}', "x"),
+        (b" \r\n", None),
+        (b'\xef\xbb\xbf{"data":{"name":"x"}}\n', "x"),
     ],
     ids=repr,
 )
