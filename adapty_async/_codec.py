@@ -15,17 +15,21 @@ from typing import Any, NoReturn, TypeVar
 import msgspec
 
 from adapty_async._checks import header_value
-from adapty_async._operation import Operation, Request, Response, Tally
+from adapty_async._operation import Headers, Operation, Request, Response, Tally
 from adapty_async.errors import (
     ApiError,
     AuthenticationError,
     ConflictError,
     DecodeError,
     ErrorItem,
+    InvalidInputError,
     NotFoundError,
     RateLimitError,
     RequestRejectedError,
     ServerError,
+    ServerWords,
+    bare,
+    name_or_none,
 )
 
 __all__ = (
@@ -107,12 +111,10 @@ def encode(operation: Operation[Any], wire: Wire, *, timeout: float, allowance: 
         InvalidInputError: a header of the operation cannot be sent as it is.
     """
     endpoint = operation.endpoint
-    headers = wire.headers
-    if operation.headers:
-        headers = {**headers}
-        for name, value in operation.headers:
-            header_value(_field_of(name), value, encoding=wire.id_encoding)
-            headers[name] = value
+    try:
+        headers = _headers_for(operation, wire)
+    except InvalidInputError as error:
+        raise bare(error) from None  # the frames below hold the id itself
 
     return Request(
         operation=endpoint.name,
@@ -127,6 +129,16 @@ def encode(operation: Operation[Any], wire: Wire, *, timeout: float, allowance: 
         allowance=allowance,
         tally=Tally(),
     )
+
+
+def _headers_for(operation: Operation[Any], wire: Wire) -> Mapping[str, str]:
+    if not operation.headers:
+        return wire.headers
+    for name, value in operation.headers:
+        header_value(_field_of(name), value, encoding=wire.id_encoding)
+    headers = Headers(wire.headers)
+    headers.update(operation.headers)
+    return headers
 
 
 def _field_of(header: str) -> str:
@@ -160,19 +172,19 @@ def decode(operation: Operation[ResultT], response: Response) -> ResultT:
     Raises:
         DecodeError: the body is not what the endpoint answers.
     """
-    body = response.body
     try:
-        if _HTML.match(body):
+        if _HTML.match(response.body):
             raise ValueError("a page, not the API's JSON")
-        return operation.endpoint.decode(body)
+        return operation.endpoint.decode(response.body)
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
-        failure = DecodeError(
-            f"status {response.status}, unreadable answer ({_safe(error)})",
-            operation=operation.endpoint.name,
-            status=response.status,
-        )
-        failure.body = body[:_KEPT_BODY]
-        raise failure from None
+        reason = _safe(error)
+    failure = DecodeError(
+        f"status {response.status}, unreadable answer ({reason})",
+        operation=operation.endpoint.name,
+        status=response.status,
+    )
+    failure.body = ServerWords(response.body[:_KEPT_BODY])
+    raise failure  # not where it was caught: those frames hold the body
 
 
 def _safe(error: Exception) -> str:
@@ -242,14 +254,16 @@ def error_from(operation: str, response: Response) -> ApiError:
     error = kind(
         _summary(response, recognised=recognised), operation=operation, status=response.status
     )
-    error.error_code = code
+    error.error_code = name_or_none(code)
     error.errors = items
     error.recognised = recognised
-    error.request_id = response.headers.get("Request-Id") or response.headers.get("X-Request-Id")
+    error.request_id = name_or_none(
+        response.headers.get("Request-Id") or response.headers.get("X-Request-Id")
+    )
     error.retry_after = parse_retry_after(
         response.headers.get("Retry-After"), response.headers.get("Date")
     )
-    error.body = response.body[:_KEPT_BODY]
+    error.body = ServerWords(response.body[:_KEPT_BODY])
     return error
 
 

@@ -8,6 +8,8 @@ Laws:
 - An answer belongs to the request it follows. aiohttp hands an answer that arrives while a
   connection is idle to the next request on it, and is one off from then on: a read would give
   somebody else's profile. So nothing is sent over a connection on which something is waiting.
+- Whatever leaves this module as an exception has left aiohttp's frames behind: headers and bodies
+  are among their locals, and there are tools that print the locals of every frame.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ import functools
 import ssl
 import warnings
 from collections.abc import AsyncGenerator, Callable
-from typing import NoReturn
 
 import aiohttp
 import msgspec
@@ -27,12 +28,14 @@ from aiohttp.connector import Connection
 from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Request, Response
 from adapty_async.errors import (
+    AdaptyError,
     ConfigError,
     ConnectError,
     ConnectionLostError,
     DecodeError,
     RequestTimeoutError,
     TransportError,
+    bare,
 )
 
 __all__ = ("Transport",)
@@ -91,16 +94,14 @@ class Transport:
         session = await self._session()
         timeouts = session.timeout if session is self._given else _timeouts(request.timeout)
         seconds = min(request.timeout, request.tally.deadline - self._clock())
+        answer = await _attempt(session, request, timeouts, seconds)
+        if isinstance(answer, Response):
+            return answer
         try:
-            async with asyncio.timeout(seconds):
-                return await _exchange(session, request, timeouts)
-        except TransportError as error:
-            error.operation = request.operation
-            raise
-        except (aiohttp.ClientError, OSError, EOFError) as error:  # TimeoutError is an OSError
-            translated = _translate(error)
-            translated.operation = request.operation
-            raise translated from None  # aiohttp's errors may quote headers, and so the key
+            answer.operation = request.operation
+            raise answer
+        finally:
+            del answer  # else the error and this frame would hold each other
 
     async def _session(self) -> aiohttp.ClientSession:
         if self.closed:
@@ -179,6 +180,27 @@ async def _closed_with_its_loop(session: aiohttp.ClientSession) -> AsyncGenerato
         await session.close()
 
 
+async def _attempt(
+    session: aiohttp.ClientSession,
+    request: Request,
+    timeouts: aiohttp.ClientTimeout,
+    seconds: float,
+) -> Response | AdaptyError:
+    """
+    Return the answer, or why there is none; nothing that is returned or raised knows aiohttp.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            return await _exchange(session, request, timeouts)
+    except (aiohttp.ClientError, OSError, EOFError) as error:  # TimeoutError is an OSError
+        return _translate(error)
+    except BaseException as error:
+        bare(error)
+        if isinstance(error, AdaptyError):
+            return error
+        raise
+
+
 async def _exchange(
     session: aiohttp.ClientSession, request: Request, timeouts: aiohttp.ClientTimeout
 ) -> Response:
@@ -246,16 +268,12 @@ async def _send_once(
         except _OutOfStepError:
             continue  # nothing was sent; the next time it is another connection
         except (aiohttp.ClientError, OSError) as error:
-            _raise_ours(error)
+            raise _translate(error) from None
 
     raise ConnectError("the server spoke before it was asked")
 
 
 _ONCE = (_send_once,)
-
-
-def _raise_ours(error: Exception) -> NoReturn:
-    raise _translate(error) from None
 
 
 def _translate(error: Exception) -> TransportError:

@@ -102,14 +102,18 @@ class ApiKey:
     __slots__ = ("_value",)
 
     def __init__(self, value: str | None, *, env: str) -> None:
-        value = os.environ.get(env) if value is None else value
-        if not value:
+        self._value = os.environ.get(env, "") if value is None else value
+        del value  # there are tools that print the locals of every frame of a traceback
+        if not self._value:
             raise ConfigError(f"no API key: pass api_key=, or set {env}")
-        if not (isinstance(value, str) and value.isascii() and value.isprintable()):
+        if not self._is_printable():
             raise ConfigError("api_key must be printable ASCII text")
-        if " " in value:
+        if " " in self._value:
             raise ConfigError("api_key must not contain blanks; pass it without its scheme word")
-        self._value = value
+
+    def _is_printable(self) -> bool:
+        text = self._value
+        return isinstance(text, str) and text.isascii() and text.isprintable()
 
     def reveal(self) -> str:
         """

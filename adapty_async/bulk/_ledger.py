@@ -119,6 +119,9 @@ class Scope(msgspec.Struct, frozen=True):
     origin: str
     secret: str
 
+    def __repr__(self) -> str:
+        return f"Scope({self.operation}, {self.origin})"
+
 
 class Ledger:
     """
