@@ -5,7 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types docs bench bench-smoke examples check clean
+.PHONY: demo test lint types docs faults bench bench-smoke examples check clean
 
 demo: .venv/.demo
 	@$(BIN)/adapty-async demo examples/profiles.csv examples/erase.txt
@@ -26,6 +26,9 @@ types: .venv/.dev
 
 docs: .venv/.dev
 	$(BIN)/sphinx-build -q -W --keep-going docs docs/_build
+
+faults: .venv/.dev
+	$(BIN)/python -m tests.faults
 
 bench: .venv/.dev
 	$(BIN)/python -m benchmarks.bench_bulk
