@@ -291,7 +291,11 @@ def _error_class(status: int, code: str | None, *, recognised: bool) -> type[Api
 def _read_error_body(body: bytes) -> tuple[bool, str | None, tuple[ErrorItem, ...]]:
     """
     Read any of the shapes of Adapty's error bodies: whether it is one, its code and its entries.
+
+    A larger one is none of theirs, and would cost thirty times its size and seconds to read.
     """
+    if len(body) > _KEPT_BODY:
+        return False, None, ()
     try:
         return _parts_of(msgspec.json.decode(body))
     except (ValueError, RecursionError):

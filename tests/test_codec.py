@@ -301,6 +301,21 @@ def test_an_errors_text_says_what_to_do_and_quotes_nothing(
     assert str(error_from("a.b", a_response(status, body))) == text
 
 
+@pytest.mark.parametrize(("size", "recognised"), [(64 * 1024, True), (64 * 1024 + 1, False)])
+def test_an_error_that_is_too_large_is_none_of_the_apis(
+    size: int,
+    recognised: bool,  # noqa: FBT001  a case
+) -> None:
+    """
+    A body above 64 KiB is not read, only kept in part: entries cost thirty times their size.
+    """
+    body = b'{"errors":[],"error_code":"not_found"}'
+    error = error_from("a.b", a_response(404, body.ljust(size)))
+
+    assert error.recognised is recognised
+    assert len(error.body) == 64 * 1024
+
+
 @pytest.mark.parametrize("header", ["Request-Id", "X-Request-Id"])
 def test_the_request_id_is_found_in_either_header(header: str) -> None:
     """
