@@ -78,7 +78,8 @@ async def _meet(fault: Fault, name: KindName, mode: Mode, *, once: bool) -> Seen
         async with fault.place.enter(server) as options:
             seen = await _seen(fault, KINDS[name], mode, server, options)
         await server.until_left()
-    return seen
+        around = bool(fault.before) + (not fault.dead)
+        return seen._replace(sent=len(server.requests) - around)
 
 
 async def _seen(
@@ -91,13 +92,11 @@ async def _seen(
     async with client:
         await _go_before(fault, kind, client, server)
         told.clear()
-        before = len(server.requests)
         error, status, shown = await _MODES[mode](kind, client)
-        sent = len(server.requests) - before
         attempts = sum(each.attempts for each in told if isinstance(each, CallEnded))
         shown += repr((client, told, vars(client)))
         await _go_after(fault, kind, client, server)
-    return Seen(error, status, sent, attempts, shown)
+    return Seen(error, status, attempts, attempts, shown)
 
 
 def _tls(fault: Fault) -> Any:
