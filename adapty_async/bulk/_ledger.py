@@ -122,6 +122,9 @@ class Scope(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         return f"Scope({self.operation}, {self.origin})"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("operation", self.operation), ("origin", self.origin)]
+
 
 class Ledger:
     """
