@@ -134,10 +134,10 @@ def encode(operation: Operation[Any], wire: Wire, *, timeout: float, allowance: 
 def _headers_for(operation: Operation[Any], wire: Wire) -> Mapping[str, str]:
     if not operation.headers:
         return wire.headers
+    headers = Headers(wire.headers)
     for name, value in operation.headers:
         header_value(_field_of(name), value, encoding=wire.id_encoding)
-    headers = Headers(wire.headers)
-    headers.update(operation.headers)
+        headers[name] = value
     return headers
 
 

@@ -208,7 +208,7 @@ async def _exchange(
         request.method,
         _parse_url(request.url),
         data=request.body,
-        headers=request.headers,
+        headers={**request.headers},  # a plain dict is read faster
         allow_redirects=False,
         timeout=timeouts,
         auto_decompress=True,  # this and the next whatever a given session was made with
@@ -283,6 +283,8 @@ def _translate(error: Exception) -> TransportError:
     match error:
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ServerFingerprintMismatch():
             return ConnectError("the server's certificate is not accepted", permanent=True)
+        case aiohttp.ClientHttpProxyError(status=407):
+            return ConnectError("the proxy demands a password", permanent=True)
         case aiohttp.ClientConnectorError() | aiohttp.ClientHttpProxyError():
             return ConnectError(f"cannot connect ({_cause(error)})")
         case aiohttp.ConnectionTimeoutError():

@@ -68,6 +68,12 @@ async def _at_a_full_port(server: RawServer) -> AsyncIterator[Options]:
         yield {"base_url": f"http://127.0.0.1:{listener.getsockname()[1]}"}
 
 
+@contextlib.asynccontextmanager
+async def _behind_a_proxy(server: RawServer) -> AsyncIterator[Options]:
+    async with aiohttp.ClientSession(proxy=server.url) as session:
+        yield {"base_url": "https://api.example", "session": session}
+
+
 class _NoNames(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
@@ -116,6 +122,7 @@ SERVER = Place(_directly)
 CLOSED_PORT = Place(_at_a_closed_port)
 FULL_PORT = Place(_at_a_full_port)
 UNKNOWN_NAME = Place(_at_an_unknown_name)
+PROXY = Place(_behind_a_proxy)
 PLAIN_SERVER_BY_TLS = Place(_by_tls)
 TRUSTED = Place(_trusting("good"), lambda: server_context("good"))
 SELF_SIGNED = Place(_directly, lambda: server_context("good"))

@@ -79,7 +79,10 @@ async def _meet(fault: Fault, name: KindName, mode: Mode, *, once: bool) -> Seen
             seen = await _seen(fault, KINDS[name], mode, server, options)
         await server.until_left()
         around = bool(fault.before) + (not fault.dead)
-        return seen._replace(sent=len(server.requests) - around)
+        asked = [request for request in server.requests if request.method != "CONNECT"]
+        to_proxy = [request for request in server.requests if request.method == "CONNECT"]
+        shown = seen.shown + repr(to_proxy)
+        return seen._replace(sent=len(asked) - around, shown=shown)
 
 
 async def _seen(

@@ -13,6 +13,11 @@ CONNECTING = (
     unreached("connection refused", places.CLOSED_PORT),
     unreached("neither accepted nor refused", places.FULL_PORT)._replace(timeout=0.8),
     unreached("unknown host name", places.UNKNOWN_NAME),
+    forbidden("proxy that demands a password", places.PROXY)._replace(steps=page(407)),
+    unreached("proxy that cannot connect", places.PROXY, *page(502)),
+    lost("proxy that hangs up", (CLOSE,), arrives=0)._replace(
+        once=None, place=places.PROXY, dead=True
+    ),
     lost("reset before the request was read", (UNREAD, RESET), arrives=0),
     lost("closed before the request was read", (UNREAD, CLOSE), arrives=0),
     lost("an SSH server's greeting", (UNREAD, b"SSH-2.0-OpenSSH_9.2\r\n", CLOSE), arrives=0),
