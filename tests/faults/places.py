@@ -57,15 +57,18 @@ async def _at_a_full_port(server: RawServer) -> AsyncIterator[Options]:
     """
     Listen, and never accept: once the queue is full, a connection is neither made nor refused.
     """
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.socket())
+    async with contextlib.AsyncExitStack() as scope:
+        listener = scope.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
         for _ in range(4):
-            waiting = stack.enter_context(socket.socket())
+            waiting = scope.enter_context(socket.socket())
             waiting.settimeout(0)
             waiting.connect_ex(listener.getsockname())
-        yield {"base_url": f"http://127.0.0.1:{listener.getsockname()[1]}"}
+        soon = aiohttp.ClientTimeout(sock_connect=0.1)
+        session = await scope.enter_async_context(aiohttp.ClientSession(timeout=soon))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield {"base_url": url, "session": session}
 
 
 @contextlib.asynccontextmanager

@@ -11,7 +11,7 @@ from tests.raw_server import CLOSE, HOLD, RESET, STALL, UNREAD, Drip, Step
 
 CONNECTING = (
     unreached("connection refused", places.CLOSED_PORT),
-    unreached("neither accepted nor refused", places.FULL_PORT)._replace(timeout=0.8),
+    unreached("neither accepted nor refused", places.FULL_PORT),
     unreached("unknown host name", places.UNKNOWN_NAME),
     forbidden("proxy that demands a password", places.PROXY)._replace(steps=page(407)),
     unreached("proxy that cannot connect", places.PROXY, *page(502)),
