@@ -5,7 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types docs bench bench-goodput bench-smoke examples check clean
+.PHONY: demo test lint types docs faults fuzz bench bench-goodput bench-smoke examples check clean
 
 demo: .venv/.demo
 	@$(BIN)/adapty-async demo examples/profiles.csv examples/erase.txt
@@ -26,6 +26,14 @@ types: .venv/.dev
 
 docs: .venv/.dev
 	$(BIN)/sphinx-build -q -W --keep-going docs docs/_build
+
+faults: .venv/.dev
+	$(BIN)/python -m tests.faults
+
+fuzz: .venv/.dev
+	$(BIN)/python -m pip install --quiet --group fuzz
+	@mkdir -p fuzz/corpus
+	$(BIN)/python -m fuzz -max_total_time=60 -max_len=4096 fuzz/corpus
 
 bench: .venv/.dev
 	$(BIN)/python -m benchmarks.bench_bulk

@@ -15,7 +15,17 @@ from typing import Any, Generic, NoReturn, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-__all__ = ("Endpoint", "Execute", "Operation", "Replay", "Request", "Response", "Send", "Tally")
+__all__ = (
+    "Endpoint",
+    "Execute",
+    "Headers",
+    "Operation",
+    "Replay",
+    "Request",
+    "Response",
+    "Send",
+    "Tally",
+)
 
 ResultT = TypeVar("ResultT")
 
@@ -37,6 +47,21 @@ class Replay(enum.StrEnum):
     """
     Only when the request was surely not processed.
     """
+
+
+class Headers(dict[str, str]):
+    """
+    Headers of requests by name; the values, a key and an id among them, are not shown.
+    """
+
+    def __repr__(self) -> str:
+        return f"Headers({', '.join(self)})"
+
+    def __rich_repr__(self) -> list[Any]:
+        return list(self)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("headers hold a key; they are not pickled")
 
 
 class Response(msgspec.Struct, frozen=True):

@@ -35,6 +35,7 @@ from adapty_async.hooks import Hook, RetryScheduled
 __all__ = ("may_have_worked", "may_retry", "retry")
 
 logger = logging.getLogger("adapty_async")
+logger.addHandler(logging.NullHandler())
 
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 _IN_FLIGHT = "idempotency_in_flight"

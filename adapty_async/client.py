@@ -19,7 +19,7 @@ from adapty_async._checks import header_value
 from adapty_async._codec import Wire
 from adapty_async._gate import Gates
 from adapty_async._loop_local import LoopLocal
-from adapty_async._operation import Operation, Send
+from adapty_async._operation import Headers, Operation, Send
 from adapty_async._outage import Budget
 from adapty_async._pacer import Pacer
 from adapty_async._pipeline import Layers
@@ -112,19 +112,24 @@ class _Client:
         Raises:
             ConfigError: a setting is missing or cannot be used.
         """
+        try:
+            key = ApiKey(api_key, env=self._key_env)
+        finally:
+            del api_key  # there are tools that print the locals of every frame of a traceback
         if id_encoding not in {"ascii", "utf-8"}:
             raise ConfigError('id_encoding must be "ascii" or "utf-8"')
         if session is not None and transport is not None:
             raise ConfigError("session and transport exclude each other")
-        key = ApiKey(api_key, env=self._key_env)
         origin = origin_from(
             base_url, env=self._url_env, default=self._default_url, allow_insecure=allow_insecure
         )
-        headers = {
-            "Authorization": f"{self._scheme} {key.reveal()}",
-            "Content-Type": "application/json",
-            "User-Agent": f"adapty-async/{__version__}",
-        }
+        headers = Headers(
+            {
+                "Authorization": f"{self._scheme} {key.reveal()}",
+                "Content-Type": "application/json",
+                "User-Agent": f"adapty-async/{__version__}",
+            }
+        )
         wire = Wire(origin=origin, headers=headers, id_encoding=id_encoding, validate=validate)
         clock = time.monotonic
         timing = Timing(clock, asyncio.sleep, random.uniform)
@@ -267,7 +272,8 @@ class _Client:
             await self.aclose()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.origin})"
+        origin = self.origin if hasattr(self, "_caller") else ""  # else it is being made
+        return f"{type(self).__name__}({origin})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a client holds connections and a key; it is not pickled")
@@ -292,7 +298,7 @@ def _with_headers(wire: Wire, headers: Mapping[str, str]) -> Wire:
         header_value(f"headers.{name}", value, encoding="ascii")
     given = {name.lower() for name in headers}
     kept = {name: value for name, value in wire.headers.items() if name.lower() not in given}
-    return msgspec.structs.replace(wire, headers={**kept, **headers})
+    return msgspec.structs.replace(wire, headers=Headers(kept | {**headers}))
 
 
 class AdaptyClient(_Client):

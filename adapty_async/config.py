@@ -106,14 +106,18 @@ class ApiKey:
     __slots__ = ("_value",)
 
     def __init__(self, value: str | None, *, env: str) -> None:
-        value = os.environ.get(env) if value is None else value
-        if not value:
+        self._value = os.environ.get(env, "") if value is None else value
+        del value  # there are tools that print the locals of every frame of a traceback
+        if not self._value:
             raise ConfigError(f"no API key: pass api_key=, or set {env}")
-        if not (isinstance(value, str) and value.isascii() and value.isprintable()):
+        if not self._is_printable():
             raise ConfigError("api_key must be printable ASCII text")
-        if " " in value:
+        if " " in self._value:
             raise ConfigError("api_key must not contain blanks; pass it without its scheme word")
-        self._value = value
+
+    def _is_printable(self) -> bool:
+        text = self._value
+        return isinstance(text, str) and text.isascii() and text.isprintable()
 
     def reveal(self) -> str:
         """
@@ -144,7 +148,11 @@ def origin_from(base_url: str | None, *, env: str, default: str, allow_insecure:
     except ValueError:
         raise ConfigError("base_url is not a URL, or its port is not a number") from None
     _check_origin(parts, allow_insecure=allow_insecure)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    try:
+        host = (parts.hostname or "").encode("idna").decode()
+    except UnicodeError:  # such as an empty label, or one that is too long to be looked up
+        raise ConfigError("base_url has a host name that cannot be") from None
+    host = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from adapty_async import _learned, _outage
+from tests._support import begin_at
 
 # how long an example takes says more of the machine than of the code
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -45,7 +46,6 @@ def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Their timing has tests of its own, in modules with a fixture of this name that does nothing.
     """
-    monkeypatch.setattr(_learned, "_START", 50_000.0)
+    begin_at(monkeypatch, 50_000.0, lowest=20_000.0)
     monkeypatch.setattr(_learned, "_PROBE_FIRST", 0.001)
-    monkeypatch.setitem(_learned.LearnedRate.__init__.__kwdefaults__, "lowest", 20_000.0)
     monkeypatch.setattr(_outage, "_SHORTEST", 0.001)

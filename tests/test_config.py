@@ -188,6 +188,7 @@ def test_the_origin_comes_from_argument_environment_or_default(
         ("http://localhost:8321", "http://localhost:8321"),
         ("http://127.0.0.1:1", "http://127.0.0.1:1"),
         ("http://[::1]:8321", "http://[::1]:8321"),
+        ("https://B\u00fccher.example", "https://xn--bcher-kva.example"),
     ],
 )
 def test_an_origin_is_written_one_way(url: str, expected: str) -> None:
@@ -202,6 +203,9 @@ def test_an_origin_is_written_one_way(url: str, expected: str) -> None:
     [
         ("https://host:port", "base_url is not a URL"),
         ("https://[::1", "base_url is not a URL"),
+        (f"https://{'a' * 64}.example", "a host name that cannot be"),
+        ("https://a..example", "a host name that cannot be"),
+        ("https://\u2100.example", "base_url is not a URL"),
         ("ftp://host", "must look like https://host"),
         ("example.com", "must look like https://host"),
         ("https://", "must look like https://host"),

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 
 import pytest
 
-from adapty_async import _learned
 from adapty_async._caller import Caller, CallOptions
 from adapty_async._codec import Wire
 from adapty_async._gate import Gates
@@ -37,7 +36,7 @@ from adapty_async.errors import (
 from adapty_async.hooks import CallEnded, CallStarted, Event, Hook, RetryScheduled
 from adapty_async.testing import FakeClock, FakeTransport, Reply
 from adapty_async.v1 import GET_PROFILE
-from tests._support import ERASE, a_request
+from tests._support import ERASE, a_request, begin_at
 
 DELETED: Reply = (204, {}, b"")
 MISSING: Reply = (404, {}, b'{"errors":[],"error_code":"profile_does_not_exist","status_code":404}')
@@ -289,8 +288,7 @@ async def test_a_run_without_a_rate_begins_slowly_and_gets_fast(
     """
     A run that is told nothing finds its pace, from one that any account allows.
     """
-    monkeypatch.setattr(_learned, "_START", 20.0)
-    monkeypatch.setitem(_learned.LearnedRate.__init__.__kwdefaults__, "lowest", 0.1)
+    begin_at(monkeypatch, 20.0, lowest=0.1)
     clock = FakeClock()
 
     await bulk_of(300, clock)

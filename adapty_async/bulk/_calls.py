@@ -33,6 +33,7 @@ from adapty_async.errors import (
     ConnectionLostError,
     JournalError,
     NotFoundError,
+    bare,
 )
 
 __all__ = (
@@ -332,6 +333,9 @@ def _not_done(
     tally = Tally() if request is None else request.tally
     if isinstance(error, AdaptyError):
         error.attempts = tally.attempts
+        bare(error)  # a report is kept, and frames hold items, requests and answers
+    else:  # the frame that caught it holds the item
+        error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
     status = _status_of(request, error)
     return Outcome(index, item, status, tally.attempts, tally.throttled, elapsed, error)
 

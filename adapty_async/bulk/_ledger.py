@@ -121,6 +121,12 @@ class Scope(msgspec.Struct, frozen=True):
     origin: str
     secret: str
 
+    def __repr__(self) -> str:
+        return f"Scope({self.operation}, {self.origin})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("operation", self.operation), ("origin", self.origin)]
+
 
 class Ledger:
     """

@@ -28,6 +28,7 @@ from adapty_async.bulk._outcome import (
     StopReason,
 )
 from adapty_async.bulk._source import Source
+from adapty_async.errors import AdaptyError, bare
 
 __all__ = ("BulkRun", "Settings", "until_ended")
 
@@ -229,6 +230,7 @@ class BulkRun(Generic[ItemT, ResultT]):
             self._stop(StopReason.STOPPED)
             raise
         except Exception as error:  # noqa: BLE001  the source's, a hook's or on_outcome's own
+            entry = None  # there are tools that print the locals of every frame of a traceback
             self._fail(error)
 
     async def _take(self) -> tuple[int, ItemT] | None:
@@ -262,6 +264,8 @@ class BulkRun(Generic[ItemT, ResultT]):
             self._room.release()
 
     def _fail(self, error: Exception) -> None:
+        if isinstance(error, AdaptyError):
+            bare(error)  # it says all there is to say itself; its frames hold items
         self._failure = self._failure or error
         self._stop(StopReason.STOPPED)
 
