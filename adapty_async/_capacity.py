@@ -12,7 +12,14 @@ import math
 from collections.abc import Callable
 
 from adapty_async._places import Places
-from adapty_async.errors import AdaptyError, ApiError, RequestTimeoutError
+from adapty_async.errors import (
+    AdaptyError,
+    AuthenticationError,
+    ConflictError,
+    NotFoundError,
+    RequestRejectedError,
+    RequestTimeoutError,
+)
 
 __all__ = ("Capacity",)
 
@@ -25,6 +32,14 @@ Seconds that an answer may take more before it is called slow: as much may come 
 loop alone.
 """
 _STEADY = 1.5
+_UNEVEN = 0.02
+"""
+Seconds by which answers differ in any case.
+"""
+_ANSWERED = (AuthenticationError, ConflictError, NotFoundError, RequestRejectedError)
+"""
+What takes a service as long as a success; a 429 or a failure may come at once.
+"""
 _MEMORY = 30.0
 """
 Seconds after which the fastest answer is forgotten, in case the service has become slower for good.
@@ -57,7 +72,7 @@ class Capacity:
         self.places.give()
         if isinstance(failure, RequestTimeoutError):
             self._change(0.5, self._clock())
-        elif failure is None or isinstance(failure, ApiError):
+        elif failure is None or isinstance(failure, _ANSWERED):
             self._answered(seconds, wanted=wanted)
 
     def _answered(self, seconds: float, *, wanted: bool) -> None:
@@ -70,12 +85,12 @@ class Capacity:
         fastest = min(self._fastest, self._fastest_before)
         if self._usual > _SLOW * fastest + _SLACK:
             self._change(0.9, now)
-        elif wanted and self._usual <= _STEADY * fastest:
+        elif wanted and self._usual <= _STEADY * fastest + _UNEVEN:
             self._change(1.25, now)
 
     def _change(self, factor: float, now: float) -> None:
         if now < self._next_change:
             return
-        self._next_change = now + self._usual  # see first what comes of it
+        self._next_change = now + (self._usual or 1.0)  # see first what comes of it
         count = round(self.places.count * factor)
         self.places.resize(max(min(_LEAST, self._most), min(self._most, count)))

@@ -61,6 +61,10 @@ _ROOM = 1.25
 """
 By how much the learned pace may be above one that is given, so that it is not what holds it.
 """
+_LOOK = 1.0
+"""
+Seconds after which who waits looks again: an outage may end before the next try was due.
+"""
 
 
 class Gate:
@@ -222,7 +226,7 @@ class Gate:
             wait = _keep(slots, lambda: self._background_turn(request, limits))
             if not wait:
                 return
-            await self._sleep(wait)
+            await self._sleep(min(wait, _LOOK))
 
     def _background_turn(self, request: Request, limits: RunLimits) -> float:
         with self._lock:

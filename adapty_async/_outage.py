@@ -6,6 +6,7 @@ Both only count and look at the clock; whoever uses them waits, or gives up.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from adapty_async.statistics import CircuitState
@@ -79,6 +80,7 @@ class Circuit:
         self._uniform = uniform
         self._failures = 0
         self._first_failure = 0.0
+        self._worked = -math.inf
         self._next_try = 0.0
         self.since: float | None = None
 
@@ -108,6 +110,7 @@ class Circuit:
         """
         Take note of an answer that only a working service gives, and of when it was asked for.
         """
+        self._worked = max(self._worked, sent)
         if self._failures and sent >= self._first_failure:
             self._failures = 0
             self._next_try = 0.0
@@ -117,6 +120,8 @@ class Circuit:
         """
         Take note of a failure that an outage would have caused.
         """
+        if sent < self._worked:
+            return  # it was asked for before, and only took longer to fail
         if not self._failures:
             self._first_failure = sent
         self._failures += 1

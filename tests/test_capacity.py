@@ -16,6 +16,7 @@ from adapty_async.errors import (
     ConnectionLostError,
     DeadlineError,
     NotFoundError,
+    RateLimitError,
     RequestTimeoutError,
     ServerError,
 )
@@ -154,14 +155,14 @@ async def test_those_who_wait_get_the_new_places_at_once() -> None:
 
 async def test_it_does_not_grow_while_answers_are_slower_than_they_can_be() -> None:
     """
-    Half as slow again as the fastest is the most; above that, more at once would only wait there.
+    Half as slow again as the fastest and a little is the most; above that, more would only wait.
     """
     run = Run()
     await run.end(0.1)
 
     for _ in range(100):
-        await run.after(0.0, 0.16)
-    assert await run.after(1.0, 0.16, wanted=True) == 64
+        await run.after(0.0, 0.18)
+    assert await run.after(1.0, 0.18, wanted=True) == 64
     for _ in range(100):
         await run.after(0.0, 0.14)
     assert await run.after(1.0, 0.14, wanted=True) == 80
@@ -232,17 +233,18 @@ async def test_a_run_that_is_allowed_little_keeps_it(most: int) -> None:
     ("failure", "counts"),
     [
         (NotFoundError("no such profile", status=404), True),
-        (ServerError("status 500", status=500), True),
+        (ServerError("status 500", status=500), False),
+        (RateLimitError("status 429", status=429), False),
         (ConnectionLostError("reset"), False),
         (DeadlineError("too late"), False),
     ],
-    ids=["404", "500", "lost", "late"],
+    ids=["404", "500", "429", "lost", "late"],
 )
 async def test_only_what_was_answered_tells_how_fast_the_service_is(
     failure: AdaptyError, *, counts: bool
 ) -> None:
     """
-    An error that the server answered with is an answer; one without an answer is not.
+    A refusal takes the server what an answer takes; what fails may fail at once, and says nothing.
     """
     run = Run()
     await run.end(10.0)

@@ -4,6 +4,7 @@ The budget of repeats and the circuit breaker: what they count, and when they le
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -300,15 +301,19 @@ def test_a_circuit_never_waits_long_and_counts_as_a_plain_account_does(
     clock = FakeClock(1000.0)
     circuit = Circuit(clock, lambda low, high: low + share * (high - low))
     row: list[float] = []  # when the failures since the last success were sent
+    worked = -math.inf
     for step, seconds, age, asked in steps:
         clock.now += seconds
         sent = clock.now - age
         if step == "enter":
             circuit.enter()
         elif step == "failed":
-            row.append(sent)
             circuit.failed(sent, asked)
+            if sent < worked:
+                continue
+            row.append(sent)
         else:
+            worked = max(worked, sent)
             circuit.worked(sent)
             if row and sent >= row[0]:
                 row.clear()

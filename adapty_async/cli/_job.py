@@ -113,7 +113,7 @@ async def perform(job: Job, client: AdaptyClient | AdaptyMailClient) -> End:
             on_outcome=None if failures is None else failures.note,
         )
         signals = stack.enter_context(_stopped_by_signals(run))
-        async with progress(run, job.title, job.total):
+        async with progress(run, job.title, job.total, client.statistics):
             error = await _complete(run)
         return End(report=run.report, interrupted=bool(signals), error=error)
 

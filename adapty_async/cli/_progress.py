@@ -21,6 +21,7 @@ from rich.progress import (
 )
 
 from adapty_async.bulk import BulkReport, BulkRun
+from adapty_async.statistics import CircuitState, Statistics
 
 __all__ = ("progress", "tell")
 
@@ -29,7 +30,7 @@ _LINE_SECONDS = 5.0
 
 
 class _Display(Protocol):
-    def show(self, report: BulkReport[Any, Any]) -> None:
+    def show(self, report: BulkReport[Any, Any], now: Statistics) -> None:
         """
         Bring what is seen up to date.
         """
@@ -47,8 +48,8 @@ class _Bar:
         )
         self._task = self._progress.add_task(title, total=total, pace="")
 
-    def show(self, report: BulkReport[Any, Any]) -> None:
-        self._progress.update(self._task, completed=report.total, pace=_pace(report))
+    def show(self, report: BulkReport[Any, Any], now: Statistics) -> None:
+        self._progress.update(self._task, completed=report.total, pace=_pace(report, now))
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -67,17 +68,17 @@ class _Lines:
         self._clock = clock
         self._next = clock() + _LINE_SECONDS
 
-    def show(self, report: BulkReport[Any, Any]) -> None:
-        now = self._clock()
-        if now >= self._next:
-            self._next = now + _LINE_SECONDS
-            tell(f"{self._title}: {self._state(report)}")
+    def show(self, report: BulkReport[Any, Any], now: Statistics) -> None:
+        moment = self._clock()
+        if moment >= self._next:
+            self._next = moment + _LINE_SECONDS
+            tell(f"{self._title}: {self._state(report, _pace(report, now))}")
 
-    def _state(self, report: BulkReport[Any, Any]) -> str:
+    def _state(self, report: BulkReport[Any, Any], pace: str) -> str:
         if self._total is None or not report.total:
-            return f"{report.total:,} rows, {_pace(report)}"
+            return f"{report.total:,} rows, {pace}"
         left = (self._total - report.total) * report.elapsed / report.total
-        return f"{report.total:,} of {self._total:,} rows, {_pace(report)}, {left:.0f} s left"
+        return f"{report.total:,} of {self._total:,} rows, {pace}, {left:.0f} s left"
 
     def __enter__(self) -> Self:
         return self
@@ -97,29 +98,41 @@ def tell(line: str) -> None:
             sys.stderr.write(f"{line}\n")
 
 
-def _pace(report: BulkReport[Any, Any]) -> str:
-    bad = report.failed + report.unknown
-    pace = f"{report.total / report.elapsed:,.0f}/s" if report.elapsed else ""
-    return f"{pace}, {bad:,} failed" if bad else pace
+def _pace(report: BulkReport[Any, Any], now: Statistics) -> str:
+    parts = [f"{report.total / report.elapsed:,.0f}/s"] if report.elapsed else []
+    if bad := report.failed + report.unknown:
+        parts.append(f"{bad:,} failed")
+    if now.paused_for >= 1:
+        parts.append(f"paused by the server for {now.paused_for:.0f} s")
+    if any(bucket.circuit is not CircuitState.CLOSED for bucket in now.buckets.values()):
+        parts.append("no service, waiting for it")
+    return ", ".join(parts)
 
 
 @contextlib.asynccontextmanager
-async def progress(run: BulkRun[Any, Any], title: str, total: int | None) -> AsyncIterator[None]:
+async def progress(
+    run: BulkRun[Any, Any],
+    title: str,
+    total: int | None,
+    statistics: Callable[[], Statistics],
+) -> AsyncIterator[None]:
     """
     Show how far a run is, as long as the block lasts.
     """
     console = Console(stderr=True)
     with _Bar(title, total, console) if console.is_terminal else _Lines(title, total) as display:
-        task = asyncio.create_task(_refresh(run, display))
+        task = asyncio.create_task(_refresh(run, display, statistics))
         try:
             yield
         finally:
             task.cancel()
             await asyncio.wait([task])
-            display.show(run.report)
+            display.show(run.report, statistics())
 
 
-async def _refresh(run: BulkRun[Any, Any], display: _Display) -> None:
+async def _refresh(
+    run: BulkRun[Any, Any], display: _Display, statistics: Callable[[], Statistics]
+) -> None:
     while True:
-        display.show(run.report)
+        display.show(run.report, statistics())
         await asyncio.sleep(_REFRESH_SECONDS)
