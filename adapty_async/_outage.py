@@ -18,10 +18,10 @@ _FAILURES = 20
 Failures in a row that make an outage: with one request in seven failing at random, as bad as a
 service gets that still works, that many come together once in 10^17 requests.
 """
-_SHARE = 0.05
+_SHARE = 0.04
 _SHORTEST, _LONGEST = 1.0, 30.0
 """
-The next try comes after a twentieth of the time the outage has lasted, within these seconds: few
+The next try comes after a twenty-fifth of the time the outage has lasted, within these seconds: few
 tries in a long outage, little lost after a short one.
 """
 
