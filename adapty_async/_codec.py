@@ -23,6 +23,7 @@ from adapty_async.errors import (
     ConflictError,
     DecodeError,
     ErrorItem,
+    InvalidInputError,
     NotFoundError,
     RateLimitError,
     RequestRejectedError,
@@ -43,6 +44,12 @@ __all__ = (
 ResultT = TypeVar("ResultT")
 
 _KEPT_BODY = 64 * 1024
+_KEY_SECONDS = 1800.0
+"""
+How long a call with an idempotency key may take: Adapty remembers a key for up to an hour, and
+takes a repeat for another call then.
+https://adapty.io/docs/api-adapty/operations/createVirtualCurrencyTransaction
+"""
 _HTML = re.compile(rb"\s*<")
 _SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,10})?")
 
@@ -115,17 +122,18 @@ def encode(operation: Operation[Any], wire: Wire, *, timeout: float, allowance: 
     endpoint = operation.endpoint
     if wire.validate and endpoint.check is not None:
         endpoint.check(operation)
+    replay = _replay(operation)
     return Request(
         operation=endpoint.name,
         method=endpoint.method,
         url=wire.origin + _target(operation),
         headers=_headers(operation, wire),
         body=None if operation.body is None else endpoint.encode(operation.body),
-        replay=_replay(operation),
+        replay=replay,
         bucket=endpoint.bucket,
         erases=endpoint.erases,
         timeout=timeout,
-        allowance=allowance,
+        allowance=min(allowance, _KEY_SECONDS) if replay is Replay.WITH_KEY else allowance,
         tally=Tally(),
     )
 
@@ -166,6 +174,8 @@ def _target(operation: Operation[Any]) -> str:
             path = path.replace(place, urllib.parse.quote(value, safe=""))
         elif name in endpoint.parameters:
             query.append((name, value))
+    if "{" in path:
+        raise InvalidInputError(path.partition("{")[2].partition("}")[0], "must be given")
     return f"{path}?{urllib.parse.urlencode(query)}" if query else path
 
 
