@@ -5,7 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types docs bench bench-smoke examples check clean
+.PHONY: demo test lint types docs faults fuzz bench bench-goodput bench-smoke examples check clean
 
 demo: .venv/.demo
 	@$(BIN)/adapty-async demo examples/profiles.csv examples/erase.txt
@@ -27,11 +27,23 @@ types: .venv/.dev
 docs: .venv/.dev
 	$(BIN)/sphinx-build -q -W --keep-going docs docs/_build
 
+faults: .venv/.dev
+	$(BIN)/python -m tests.faults
+
+fuzz: .venv/.dev
+	$(BIN)/python -m pip install --quiet --group fuzz
+	@mkdir -p fuzz/corpus
+	$(BIN)/python -m fuzz -max_total_time=60 -max_len=4096 fuzz/corpus
+
 bench: .venv/.dev
 	$(BIN)/python -m benchmarks.bench_bulk
 
+bench-goodput: .venv/.bench
+	$(BIN)/python -m benchmarks.bench_goodput --rivals
+
 bench-smoke: .venv/.dev
 	$(BIN)/python -m benchmarks.bench_bulk --items 3000 --pairs 1
+	$(BIN)/python -m benchmarks.bench_goodput --quick
 
 examples: .venv/.demo
 	$(BIN)/python -m adapty_async.cli._demo_data examples
@@ -49,6 +61,10 @@ check: lint types test docs bench-smoke
 
 .venv/.dev: .venv/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[cli,fast]' --group dev
+	@touch $@
+
+.venv/.bench: .venv/.dev
+	$(BIN)/python -m pip install --quiet --group bench
 	@touch $@
 
 clean:

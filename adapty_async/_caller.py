@@ -4,25 +4,28 @@ Operations in, results out: single calls and bulk runs over one client's pipelin
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
 import msgspec
 
+from adapty_async._capacity import Capacity
 from adapty_async._codec import Wire, decode, encode
-from adapty_async._limits import Pacer
-from adapty_async._operation import Operation, Request, Send
+from adapty_async._gate import RunLimits
+from adapty_async._operation import Operation, Request
+from adapty_async._pacer import Pacer
 from adapty_async._pipeline import Layers, build
 from adapty_async.bulk import (
+    MAX_OUTAGE,
+    MOST_WORKERS,
     BulkOptions,
     BulkRun,
     Engine,
     Items,
     Ledger,
-    Memory,
     Scope,
-    Seen,
     input_of,
     run_calls,
     settings_from,
@@ -87,28 +90,42 @@ class Caller:
         Make a run that sends one operation for each item.
         """
         settings = settings_from(options)
-        engine = Engine(self._encode, self._paced(options.get("rate")), self.layers.timing.clock)
+        layers = self.layers
+        send = build(layers, self.options.retry, _limits_of(options, layers.timing.clock))
+        encode_in_background = functools.partial(self._encode, background=True)
+        engine = Engine(encode_in_background, send, layers.timing.clock, layers.gates)
+        if rate := options.get("rate"):
+            layers.gates.expect_given(rate)
         journal = options.get("journal")
         ledger: Ledger | None = None
         if journal is not None:
             wire = self.options.wire
             scope = Scope(name, wire.origin, wire.headers["Authorization"])
             ledger = Ledger(Path(journal), scope, input_of(items, options.get("job_id")))
-        # by their requests, equal ones are one item: they cannot have an account each
-        dedupe = options.get("dedupe") or (ledger is not None and not ledger.by_position)
-        memory = Memory(ledger, Seen() if dedupe else None)
-        return run_calls(items, build_operation, engine, settings, memory)
+        dedupe = options.get("dedupe", False)
+        return run_calls(items, build_operation, engine, settings, ledger, dedupe=dedupe)
 
-    def _paced(self, rate: float | None) -> Send:
-        if rate is None:
-            return self._send
-        timing = self.layers.timing
-        pacer = Pacer(positive("rate", rate), None, timing.clock, timing.sleep)
-        layers = msgspec.structs.replace(self.layers, pacers=(*self.layers.pacers, pacer))
-        return build(layers, self.options.retry)
-
-    def _encode(self, operation: Operation[Any]) -> Request:
+    def _encode(self, operation: Operation[Any], *, background: bool = False) -> Request:
         options = self.options
         return encode(
-            operation, options.wire, timeout=options.timeout, allowance=options.retry.deadline
+            operation,
+            options.wire,
+            timeout=options.timeout,
+            allowance=options.retry.deadline,
+            background=background,
         )
+
+
+def _limits_of(options: BulkOptions[Any, Any], clock: Callable[[], float]) -> RunLimits:
+    rate, concurrency = options.get("rate"), options.get("concurrency")
+    return RunLimits(
+        pacer=None if rate is None else _run_pacer(positive("rate", rate), clock),
+        capacity=Capacity(MOST_WORKERS, clock) if concurrency is None else None,
+        max_outage=positive("max_outage", options.get("max_outage", MAX_OUTAGE)),
+    )
+
+
+def _run_pacer(rate: float, clock: Callable[[], float]) -> Pacer:
+    # as much as makes up for a busy event loop, and no more: a burst that is as large as the
+    # server's is answered 429 if it arrives any closer together than it was sent
+    return Pacer(rate, max(1, round(rate / 50)), clock)

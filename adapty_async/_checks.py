@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypeAlias, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from adapty_async.errors import InvalidInputError
+from adapty_async.errors import InvalidInputError, bare
 
 __all__ = (
     "AttributeRules",
@@ -83,6 +83,12 @@ class RequestStruct(PrivateStruct, frozen=True, kw_only=True, forbid_unknown_fie
     rules: ClassVar[Mapping[str, Check]] = {}
 
     def __post_init__(self) -> None:
+        try:
+            self._check()
+        except InvalidInputError as error:
+            raise bare(error) from None  # the frames below hold the value itself
+
+    def _check(self) -> None:
         for field, check in self.rules.items():
             value = getattr(self, field)
             if value is not UNSET:

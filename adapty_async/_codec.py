@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 import msgspec
 
 from adapty_async._checks import header_value
-from adapty_async._operation import Operation, Replay, Request, Response, Tally
+from adapty_async._operation import Headers, Operation, Replay, Request, Response, Tally
 from adapty_async.errors import (
     ApiError,
     AuthenticationError,
@@ -28,6 +28,9 @@ from adapty_async.errors import (
     RateLimitError,
     RequestRejectedError,
     ServerError,
+    ServerWords,
+    bare,
+    name_or_none,
 )
 
 __all__ = (
@@ -111,7 +114,14 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
         raise TypeError("a wire holds a key; it is not pickled")
 
 
-def encode(operation: Operation[Any], wire: Wire, *, timeout: float, allowance: float) -> Request:
+def encode(
+    operation: Operation[Any],
+    wire: Wire,
+    *,
+    timeout: float,
+    allowance: float,
+    background: bool = False,
+) -> Request:
     """
     Turn an operation into the request that is sent for it.
 
@@ -120,14 +130,19 @@ def encode(operation: Operation[Any], wire: Wire, *, timeout: float, allowance: 
             breaks a rule of its row.
     """
     endpoint = operation.endpoint
-    if wire.validate and endpoint.check is not None:
-        endpoint.check(operation)
+    try:
+        if wire.validate and endpoint.check is not None:
+            endpoint.check(operation)
+        headers = _headers(operation, wire)
+    except InvalidInputError as error:
+        raise bare(error) from None  # the frames below hold the id itself
+
     replay = _replay(operation)
     return Request(
         operation=endpoint.name,
         method=endpoint.method,
         url=wire.origin + _target(operation),
-        headers=_headers(operation, wire),
+        headers=headers,
         body=None if operation.body is None else endpoint.encode(operation.body),
         replay=replay,
         bucket=endpoint.bucket,
@@ -135,6 +150,7 @@ def encode(operation: Operation[Any], wire: Wire, *, timeout: float, allowance: 
         timeout=timeout,
         allowance=min(allowance, _KEY_SECONDS) if replay is Replay.WITH_KEY else allowance,
         tally=Tally(),
+        background=background,
     )
 
 
@@ -149,7 +165,7 @@ def _headers(operation: Operation[Any], wire: Wire) -> Mapping[str, str]:
     endpoint = operation.endpoint
     if not operation.headers and operation.key is None and endpoint.media_type is None:
         return wire.headers
-    headers = {**wire.headers}
+    headers = Headers(wire.headers)
     for name, value in operation.headers:
         if name not in endpoint.parameters:
             header_value(_field_of(name), value, encoding=wire.id_encoding)
@@ -212,19 +228,19 @@ def decode(operation: Operation[ResultT], response: Response) -> ResultT:
     Raises:
         DecodeError: the body is not what the endpoint answers.
     """
-    body = response.body
     try:
-        if _HTML.match(body):
+        if _HTML.match(response.body):
             raise ValueError("a page, not the API's JSON")
-        return operation.endpoint.decode(body)
+        return operation.endpoint.decode(response.body)
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
-        failure = DecodeError(
-            f"status {response.status}, unreadable answer ({_safe(error)})",
-            operation=operation.endpoint.name,
-            status=response.status,
-        )
-        failure.body = body[:_KEPT_BODY]
-        raise failure from None
+        reason = _safe(error)
+    failure = DecodeError(
+        f"status {response.status}, unreadable answer ({reason})",
+        operation=operation.endpoint.name,
+        status=response.status,
+    )
+    failure.body = ServerWords(response.body[:_KEPT_BODY])
+    raise failure  # not where it was caught: those frames hold the body
 
 
 def _safe(error: Exception) -> str:
@@ -246,13 +262,21 @@ def no_result(body: bytes) -> None:
     """
     body = body.removeprefix(codecs.BOM_UTF8).strip()
     if body:
-        content = msgspec.json.decode(body, type=dict[str, Any])
-        if content.get("errors") or content.get("error_code"):
-            raise ValueError("an error, in spite of the status")
+        _demand_no_error(_read_envelope(body))
 
 
 class _Envelope(msgspec.Struct):
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    errors: Any = None
+    error_code: Any = None
+
+
+_read_envelope = msgspec.json.Decoder(_Envelope).decode
+
+
+def _demand_no_error(envelope: _Envelope) -> None:
+    if envelope.errors or envelope.error_code:
+        raise ValueError("an error, in spite of the status")
 
 
 def data_decoder(
@@ -261,13 +285,15 @@ def data_decoder(
     """
     Make a decoder for an object that stands alone or under ``data``; nothing reads as ``{}``.
     """
-    envelope = msgspec.json.Decoder(_Envelope)
     plain = msgspec.json.Decoder(result, dec_hook=dec_hook)
 
     def decode_data(body: bytes) -> ResultT:
+        body = body.removeprefix(codecs.BOM_UTF8).strip()
         if not body:
             return plain.decode(b"{}")
-        inner = envelope.decode(body).data
+        envelope = _read_envelope(body)
+        _demand_no_error(envelope)
+        inner = envelope.data
         if inner is msgspec.UNSET:
             return plain.decode(body)
         return plain.decode(b"{}" if bytes(inner) == b"null" else inner)
@@ -284,14 +310,16 @@ def error_from(operation: str, response: Response) -> ApiError:
     error = kind(
         _summary(response, recognised=recognised), operation=operation, status=response.status
     )
-    error.error_code = code
+    error.error_code = name_or_none(code)
     error.errors = items
     error.recognised = recognised
-    error.request_id = response.headers.get("Request-Id") or response.headers.get("X-Request-Id")
+    error.request_id = name_or_none(
+        response.headers.get("Request-Id") or response.headers.get("X-Request-Id")
+    )
     error.retry_after = parse_retry_after(
         response.headers.get("Retry-After"), response.headers.get("Date")
     )
-    error.body = response.body[:_KEPT_BODY]
+    error.body = ServerWords(response.body[:_KEPT_BODY])
     return error
 
 
@@ -319,7 +347,11 @@ def _error_class(status: int, code: str | None, *, recognised: bool) -> type[Api
 def _read_error_body(body: bytes) -> tuple[bool, str | None, tuple[ErrorItem, ...]]:
     """
     Read any of the shapes of Adapty's error bodies: whether it is one, its code and its entries.
+
+    A larger one is none of theirs, and would cost thirty times its size and seconds to read.
     """
+    if len(body) > _KEPT_BODY:
+        return False, None, ()
     try:
         return _parts_of(msgspec.json.decode(body))
     except (ValueError, RecursionError):

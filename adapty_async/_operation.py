@@ -15,7 +15,17 @@ from typing import Any, Generic, NoReturn, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-__all__ = ("Endpoint", "Execute", "Operation", "Replay", "Request", "Response", "Send", "Tally")
+__all__ = (
+    "Endpoint",
+    "Execute",
+    "Headers",
+    "Operation",
+    "Replay",
+    "Request",
+    "Response",
+    "Send",
+    "Tally",
+)
 
 ResultT = TypeVar("ResultT")
 
@@ -37,6 +47,21 @@ class Replay(enum.StrEnum):
     """
     Only when the request was surely not processed.
     """
+
+
+class Headers(dict[str, str]):
+    """
+    Headers of requests by name; the values, a key and an id among them, are not shown.
+    """
+
+    def __repr__(self) -> str:
+        return f"Headers({', '.join(self)})"
+
+    def __rich_repr__(self) -> list[Any]:
+        return list(self)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("headers hold a key; they are not pickled")
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -128,12 +153,14 @@ class Tally(msgspec.Struct):
         throttled: how many of them were answered 429.
         lost: an answer was lost, here or in an earlier run, that may have been a success.
         deadline: when the call must be over, on the client's clock; infinite until it begins.
+        before: what is still to be done before the first request goes.
     """
 
     attempts: int = 0
     throttled: int = 0
     lost: bool = False
     deadline: float = math.inf
+    before: Callable[[], Awaitable[None]] | None = None
 
 
 class Request(msgspec.Struct, kw_only=True, frozen=True):
@@ -143,6 +170,7 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
     Attributes:
         timeout: seconds for one attempt.
         allowance: seconds for the whole call.
+        background: it is an item of a bulk run, and lets single calls go first.
         tally: what happened so far, shared by all attempts.
     """
 
@@ -157,6 +185,7 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
     timeout: float
     allowance: float
     tally: Tally
+    background: bool = False
 
     def __repr__(self) -> str:
         return f"Request({self.operation})"

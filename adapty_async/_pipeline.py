@@ -13,10 +13,14 @@ from collections.abc import Callable
 import msgspec
 
 from adapty_async._codec import error_from
-from adapty_async._limits import Pacer, limit
+from adapty_async._gate import NO_LIMITS, Gates, RunLimits
+from adapty_async._limits import limit
 from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Request, Response, Send
-from adapty_async._retry import Timing, retry
+from adapty_async._outage import Budget
+from adapty_async._places import Places
+from adapty_async._retry import retry
+from adapty_async._timing import Timing
 from adapty_async.config import RetryPolicy
 from adapty_async.errors import AdaptyError
 from adapty_async.hooks import CallEnded, CallStarted, Hook
@@ -29,40 +33,48 @@ class Layers(msgspec.Struct, frozen=True, kw_only=True):
     What the layers of one client are made of.
 
     Attributes:
-        pacers: every attempt takes its turn at each of them.
         slots: the requests in flight, per event loop.
+        gates: pace, pauses and outages, per bucket.
+        budget: what repeats are paid from.
     """
 
     transport: Send
-    slots: LoopLocal[asyncio.Semaphore]
+    slots: LoopLocal[Places]
     timing: Timing
-    pacers: tuple[Pacer, ...] = ()
+    gates: Gates
+    budget: Budget
     hooks: tuple[Hook, ...] = ()
 
 
-def build(layers: Layers, policy: RetryPolicy) -> Send:
+def build(layers: Layers, policy: RetryPolicy, run: RunLimits = NO_LIMITS) -> Send:
     """
     Compose the layers into one function from a request to a successful response.
     """
     timing = layers.timing
     send = check(layers.transport)
-    send = limit(send, layers.slots, layers.pacers, timing.clock)
-    send = retry(send, policy, timing, layers.hooks)
+    send = limit(send, layers.slots, layers.gates, timing.clock, run)
+    send = retry(send, policy, timing, layers.budget, layers.hooks)
     return observe(send, layers.hooks, timing.clock) if layers.hooks else send
 
 
 def check(send: Send) -> Send:
     """
     Count attempts, and turn answers that are not a success into errors.
+
+    What is to be done before the first request of a call is done here, at the last moment.
     """
 
     async def send_checked(request: Request) -> Response:
-        request.tally.attempts += 1
+        tally = request.tally
+        if tally.before is not None:
+            before, tally.before = tally.before, None
+            await before()
+        tally.attempts += 1
         response = await send(request)
         if 200 <= response.status < 300:
             return response
         if response.status == 429:
-            request.tally.throttled += 1
+            tally.throttled += 1
         raise error_from(request.operation, response)
 
     return send_checked

@@ -8,17 +8,19 @@ costs 16 to 45 µs. Only a failed first attempt enters its loop.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+import math
 from typing import Protocol
 
-import msgspec
 import tenacity
 
 from adapty_async._operation import Replay, Request, Response, Send
+from adapty_async._outage import Budget
+from adapty_async._timing import Timing
 from adapty_async.config import RetryPolicy
 from adapty_async.errors import (
     AdaptyError,
     ApiError,
+    CircuitOpenError,
     ConnectError,
     ConnectionLostError,
     DeadlineError,
@@ -30,9 +32,10 @@ from adapty_async.errors import (
 )
 from adapty_async.hooks import Hook, RetryScheduled
 
-__all__ = ("Timing", "may_have_worked", "may_retry", "retry")
+__all__ = ("may_have_worked", "may_retry", "retry")
 
 logger = logging.getLogger("adapty_async")
+logger.addHandler(logging.NullHandler())
 
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 _IN_FLIGHT = "idempotency_in_flight"
@@ -44,21 +47,6 @@ _SPREAD = 0.25
 By how much a wait the server asked for is lengthened at random, so that tasks it sent away
 together do not come back together.
 """
-
-
-class Timing(msgspec.Struct, frozen=True):
-    """
-    The outside world as retrying needs it, so that tests can bring their own.
-
-    Attributes:
-        clock: seconds that only ever grow.
-        sleep: waits so many seconds.
-        uniform: a random number between two bounds.
-    """
-
-    clock: Callable[[], float]
-    sleep: Callable[[float], Awaitable[None]]
-    uniform: Callable[[float, float], float]
 
 
 def may_retry(replay: Replay, error: BaseException) -> bool:
@@ -96,19 +84,34 @@ def _surely_unprocessed(error: BaseException) -> bool:
     )
 
 
-def retry(send: Send, policy: RetryPolicy, timing: Timing, hooks: tuple[Hook, ...] = ()) -> Send:
+def retry(
+    send: Send,
+    policy: RetryPolicy,
+    timing: Timing,
+    budget: Budget,
+    hooks: tuple[Hook, ...] = (),
+) -> Send:
     """
-    Repeat failed requests as the policy and the request's replay class allow.
+    Repeat failed requests as the policy, the budget and the request's replay class allow.
     """
 
     async def send_with_retries(request: Request) -> Response:
         try:
-            return await send(request)
+            response = await send(request)
         except AdaptyError as error:
             first = error
-        return await _Repeats(request, policy, timing, hooks).run(send, first)
+        else:
+            budget.give()
+            return response
+        return await _Repeats(request, policy, timing, budget, hooks).run(send, first)
 
     return send_with_retries
+
+
+_FREE = 3
+"""
+How often an item of a bulk run may be told 429 without that being an attempt of its own.
+"""
 
 
 class _State(Protocol):
@@ -126,13 +129,20 @@ class _Repeats:
     """
 
     def __init__(
-        self, request: Request, policy: RetryPolicy, timing: Timing, hooks: tuple[Hook, ...]
+        self,
+        request: Request,
+        policy: RetryPolicy,
+        timing: Timing,
+        budget: Budget,
+        hooks: tuple[Hook, ...],
     ) -> None:
         self._request = request
         self._policy = policy
         self._timing = timing
+        self._budget = budget
         self._hooks = hooks
         self._error: AdaptyError = AdaptyError()
+        self._cost = 0
 
     async def run(self, send: Send, first: AdaptyError) -> Response:
         failed: list[AdaptyError] = [first]
@@ -142,7 +152,7 @@ class _Repeats:
                 raise failed.pop()
             try:
                 return await send(self._request)
-            except DeadlineError as error:
+            except (CircuitOpenError, DeadlineError) as error:
                 raise error from self._error  # why there was a repeat to wait for
 
         loop = tenacity.AsyncRetrying(
@@ -154,7 +164,7 @@ class _Repeats:
             reraise=True,
         )
         try:
-            return await loop(attempt)
+            response: Response = await loop(attempt)
         except AdaptyError as error:
             request = self._request
             if isinstance(error, NotFoundError) and request.erases and request.tally.lost:
@@ -162,6 +172,8 @@ class _Repeats:
                 return Response(error.status, {}, b"")
             error.attempts = request.tally.attempts
             raise
+        self._budget.give(self._cost)
+        return response
 
     def _may_retry(self, error: BaseException) -> bool:
         if not isinstance(error, AdaptyError):
@@ -172,20 +184,47 @@ class _Repeats:
         return may_retry(self._request.replay, error)
 
     def _wait(self, state: _State) -> float:
+        policy = self._policy
         asked = getattr(self._error, "retry_after", None)
         if asked is not None:
+            if self._goes_back():  # where all wait for longer, if that is what the server wants
+                asked = min(asked, policy.retry_after_max)
             return float(asked) + self._timing.uniform(0.0, _SPREAD * asked)
-        policy = self._policy
         doubled = policy.wait_initial * 2.0 ** min(state.attempt_number - 1, 60)
         return self._timing.uniform(0.0, min(policy.wait_max, doubled))
 
+    def _goes_back(self) -> bool:
+        """
+        Say whether the request goes back into the queue it came from: throttled, in a bulk run.
+        """
+        request = self._request
+        throttled = isinstance(self._error, RateLimitError)
+        return request.background and throttled and request.tally.throttled <= _FREE
+
     def _stop(self, state: _State) -> bool:
+        tally = self._request.tally
+        if self._goes_back():
+            tally.deadline = math.inf  # it gets a new one with its next turn
+            return False
         asked = getattr(self._error, "retry_after", None) or 0.0
+        free = min(tally.throttled, _FREE) if self._request.background else 0
         return (
-            state.attempt_number >= self._policy.attempts
+            state.attempt_number - free >= self._policy.attempts
             or asked > self._policy.retry_after_max
-            or self._timing.clock() + state.upcoming_sleep >= self._request.tally.deadline
+            or self._timing.clock() + state.upcoming_sleep >= tally.deadline
+            or not self._afford()
         )
+
+    def _afford(self) -> bool:
+        """
+        Pay for a repeat. Bulk runs pay what is there: they have other bounds in an outage.
+        """
+        throttled = isinstance(self._error, RateLimitError)
+        cost = Budget.THROTTLED if throttled else Budget.TRANSIENT
+        if self._request.background:
+            cost = min(cost, self._budget.left)
+        self._cost = cost
+        return self._budget.take(cost)
 
     def _tell(self, state: _State) -> None:
         event = RetryScheduled(

@@ -1,9 +1,15 @@
 """
 The only module that talks to aiohttp's client: requests out, answers in, its errors into ours.
 
-Law: a request that is handed to this module goes over the wire once at most. aiohttp repeats an
-idempotent request by itself when a kept-alive connection turns out to be dropped, so the server
-may see a delete twice; a middleware raises our own error before that code is reached.
+Laws:
+- A request that is handed to this module goes over the wire once at most. aiohttp repeats an
+  idempotent request by itself when a kept-alive connection turns out to be dropped, so the server
+  may see a delete twice; a middleware raises our own error before that code is reached.
+- An answer belongs to the request it follows. aiohttp hands an answer that arrives while a
+  connection is idle to the next request on it, and is one off from then on: a read would give
+  somebody else's profile. So nothing is sent over a connection on which something is waiting.
+- Whatever leaves this module as an exception has left aiohttp's frames behind: headers and bodies
+  are among their locals, and there are tools that print the locals of every frame.
 """
 
 from __future__ import annotations
@@ -13,27 +19,33 @@ import functools
 import ssl
 import warnings
 from collections.abc import AsyncGenerator, Callable
-from typing import NoReturn
 
 import aiohttp
 import msgspec
 import yarl
+from aiohttp.connector import Connection
 
 from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Request, Response
 from adapty_async.errors import (
+    AdaptyError,
     ConfigError,
     ConnectError,
     ConnectionLostError,
     DecodeError,
     RequestTimeoutError,
     TransportError,
+    bare,
 )
 
 __all__ = ("Transport",)
 
 _BODY_LIMIT = 8 * 1024 * 1024
 _CONNECT_SECONDS = 10.0
+_CONNECTIONS = 3
+"""
+How many connections are looked at for one on which nothing is waiting to be read.
+"""
 
 
 @functools.lru_cache(maxsize=64)
@@ -82,16 +94,14 @@ class Transport:
         session = await self._session()
         timeouts = session.timeout if session is self._given else _timeouts(request.timeout)
         seconds = min(request.timeout, request.tally.deadline - self._clock())
+        answer = await _attempt(session, request, timeouts, seconds)
+        if isinstance(answer, Response):
+            return answer
         try:
-            async with asyncio.timeout(seconds):
-                return await _exchange(session, request, timeouts)
-        except TransportError as error:
-            error.operation = request.operation
-            raise
-        except (aiohttp.ClientError, OSError, EOFError) as error:  # TimeoutError is an OSError
-            translated = _translate(error)
-            translated.operation = request.operation
-            raise translated from None  # aiohttp's errors may quote headers, and so the key
+            answer.operation = request.operation
+            raise answer
+        finally:
+            del answer  # else the error and this frame would hold each other
 
     async def _session(self) -> aiohttp.ClientSession:
         if self.closed:
@@ -113,6 +123,7 @@ class Transport:
             # the client bounds what is in flight, so that waiting is not charged to a timeout
             connector=aiohttp.TCPConnector(limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
+            request_class=_InStep,
             trust_env=self._trust_env,
         )
         return _OwnSession(session, _closed_with_its_loop(session))
@@ -169,6 +180,27 @@ async def _closed_with_its_loop(session: aiohttp.ClientSession) -> AsyncGenerato
         await session.close()
 
 
+async def _attempt(
+    session: aiohttp.ClientSession,
+    request: Request,
+    timeouts: aiohttp.ClientTimeout,
+    seconds: float,
+) -> Response | AdaptyError:
+    """
+    Return the answer, or why there is none; nothing that is returned or raised knows aiohttp.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            return await _exchange(session, request, timeouts)
+    except (aiohttp.ClientError, OSError, EOFError) as error:  # TimeoutError is an OSError
+        return _translate(error)
+    except BaseException as error:
+        bare(error)
+        if isinstance(error, AdaptyError):
+            return error
+        raise
+
+
 async def _exchange(
     session: aiohttp.ClientSession, request: Request, timeouts: aiohttp.ClientTimeout
 ) -> Response:
@@ -176,7 +208,7 @@ async def _exchange(
         request.method,
         _parse_url(request.url),
         data=request.body,
-        headers=request.headers,
+        headers={**request.headers},  # a plain dict is read faster
         allow_redirects=False,
         timeout=timeouts,
         auto_decompress=True,  # this and the next whatever a given session was made with
@@ -210,20 +242,38 @@ async def _read(content: aiohttp.StreamReader, request: Request, status: int) ->
     return b"".join(chunks)
 
 
+class _OutOfStepError(Exception):
+    """
+    There is something to read before anything was asked.
+    """
+
+
+class _InStep(aiohttp.ClientRequest):
+    """
+    A request that is sent only over a connection on which nothing is waiting to be read.
+    """
+
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        if conn.protocol is not None and conn.protocol.should_close:
+            raise _OutOfStepError  # aiohttp closes the connection
+        return await super().send(conn)
+
+
 async def _send_once(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    try:
-        return await handler(request)
-    except (aiohttp.ClientError, OSError) as error:
-        _raise_ours(error)
+    for _ in range(_CONNECTIONS):
+        try:
+            return await handler(request)
+        except _OutOfStepError:
+            continue  # nothing was sent; the next time it is another connection
+        except (aiohttp.ClientError, OSError) as error:
+            raise _translate(error) from None
+
+    raise ConnectError("the server spoke before it was asked")
 
 
 _ONCE = (_send_once,)
-
-
-def _raise_ours(error: Exception) -> NoReturn:
-    raise _translate(error) from None
 
 
 def _translate(error: Exception) -> TransportError:
@@ -233,6 +283,8 @@ def _translate(error: Exception) -> TransportError:
     match error:
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ServerFingerprintMismatch():
             return ConnectError("the server's certificate is not accepted", permanent=True)
+        case aiohttp.ClientHttpProxyError(status=407):
+            return ConnectError("the proxy demands a password", permanent=True)
         case aiohttp.ClientConnectorError() | aiohttp.ClientHttpProxyError():
             return ConnectError(f"cannot connect ({_cause(error)})")
         case aiohttp.ConnectionTimeoutError():

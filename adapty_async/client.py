@@ -17,11 +17,14 @@ import msgspec
 from adapty_async._caller import Caller, CallOptions
 from adapty_async._checks import header_value
 from adapty_async._codec import Wire
-from adapty_async._limits import Pacer
+from adapty_async._gate import Gates
 from adapty_async._loop_local import LoopLocal
-from adapty_async._operation import Operation, Send
+from adapty_async._operation import Headers, Operation, Send
+from adapty_async._outage import Budget
+from adapty_async._pacer import Pacer
 from adapty_async._pipeline import Layers
-from adapty_async._retry import Timing
+from adapty_async._places import Places
+from adapty_async._timing import Timing
 from adapty_async._transport import Transport
 from adapty_async._version import __version__
 from adapty_async.bulk import BulkOptions, BulkRun, Items
@@ -29,6 +32,7 @@ from adapty_async.config import ApiKey, Limits, RetryPolicy, origin_from
 from adapty_async.errors import ConfigError, InvalidInputError
 from adapty_async.hooks import Hook
 from adapty_async.mail import Events, MailProfiles
+from adapty_async.statistics import Statistics
 from adapty_async.v1 import V1
 from adapty_async.v2 import V2
 
@@ -108,27 +112,34 @@ class _Client:
         Raises:
             ConfigError: a setting is missing or cannot be used.
         """
+        try:
+            key = ApiKey(api_key, env=self._key_env)
+        finally:
+            del api_key  # there are tools that print the locals of every frame of a traceback
         if id_encoding not in {"ascii", "utf-8"}:
             raise ConfigError('id_encoding must be "ascii" or "utf-8"')
         if session is not None and transport is not None:
             raise ConfigError("session and transport exclude each other")
-        key = ApiKey(api_key, env=self._key_env)
         origin = origin_from(
             base_url, env=self._url_env, default=self._default_url, allow_insecure=allow_insecure
         )
-        headers = {
-            "Authorization": f"{self._scheme} {key.reveal()}",
-            "Content-Type": "application/json",
-            "User-Agent": f"adapty-async/{__version__}",
-        }
+        headers = Headers(
+            {
+                "Authorization": f"{self._scheme} {key.reveal()}",
+                "Content-Type": "application/json",
+                "User-Agent": f"adapty-async/{__version__}",
+            }
+        )
         wire = Wire(origin=origin, headers=headers, id_encoding=id_encoding, validate=validate)
         clock = time.monotonic
+        timing = Timing(clock, asyncio.sleep, random.uniform)
         self._connections = Transport(clock=clock, trust_env=trust_env, session=session)
         layers = Layers(
             transport=transport or self._connections,
-            slots=LoopLocal(lambda: asyncio.Semaphore(limits.connections)),
-            timing=Timing(clock, asyncio.sleep, random.uniform),
-            pacers=_pacers(limits, clock),
+            slots=LoopLocal(lambda: Places(limits.connections)),
+            timing=timing,
+            gates=Gates(timing, _pacer(limits, clock)),
+            budget=Budget(retry.budget),
             hooks=tuple(hooks),
         )
         self._use(Caller(layers, CallOptions(wire=wire, retry=retry, timeout=timeout)))
@@ -233,6 +244,14 @@ class _Client:
         other._use(Caller(self._caller.layers, options))
         return other
 
+    def statistics(self) -> Statistics:
+        """
+        Return what the client is doing right now: pace, pauses, requests in flight, outages.
+        """
+        return Statistics(
+            budget=self._caller.layers.budget.left, buckets=self._caller.layers.gates.statistics()
+        )
+
     async def aclose(self) -> None:
         """
         Close the connections, in whichever event loops they are; a session you gave stays open.
@@ -253,16 +272,15 @@ class _Client:
             await self.aclose()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.origin})"
+        origin = self.origin if hasattr(self, "_caller") else ""  # else it is being made
+        return f"{type(self).__name__}({origin})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a client holds connections and a key; it is not pickled")
 
 
-def _pacers(limits: Limits, clock: Callable[[], float]) -> tuple[Pacer, ...]:
-    if limits.rate is None:
-        return ()
-    return (Pacer(limits.rate, limits.burst, clock, asyncio.sleep),)
+def _pacer(limits: Limits, clock: Callable[[], float]) -> Pacer | None:
+    return None if limits.rate is None else Pacer(limits.rate, limits.burst, clock)
 
 
 def _as_it_is(operation: Operation[ResultT]) -> Operation[ResultT]:
@@ -280,7 +298,7 @@ def _with_headers(wire: Wire, headers: Mapping[str, str]) -> Wire:
         header_value(f"headers.{name}", value, encoding="ascii")
     given = {name.lower() for name in headers}
     kept = {name: value for name, value in wire.headers.items() if name.lower() not in given}
-    return msgspec.structs.replace(wire, headers={**kept, **headers})
+    return msgspec.structs.replace(wire, headers=Headers(kept | {**headers}))
 
 
 class AdaptyClient(_Client):

@@ -47,6 +47,8 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         wait_initial: the bound of the first wait, in seconds.
         wait_max: the bound no wait exceeds, in seconds.
         retry_after_max: the longest wait, in seconds, that a server may ask for.
+        budget: tokens for repeats, shared by all calls of a client: a repeat takes 14, or 5 after
+            a 429; they come back with success. So an outage is not multiplied by repeats.
 
     Raises:
         ConfigError: a value is out of range.
@@ -57,9 +59,11 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     wait_initial: float = 0.5
     wait_max: float = 30.0
     retry_after_max: float = 60.0
+    budget: int = 500
 
     def __post_init__(self) -> None:
         _count("RetryPolicy.attempts", self.attempts)
+        _count("RetryPolicy.budget", self.budget)
         for name in ("deadline", "wait_initial", "wait_max", "retry_after_max"):
             positive(f"RetryPolicy.{name}", getattr(self, name))
 
@@ -77,7 +81,7 @@ class Limits(msgspec.Struct, frozen=True):
         ConfigError: a value is out of range, or there is a burst without a rate.
     """
 
-    connections: int = 100
+    connections: int = 256
     rate: float | None = None
     burst: int | None = None
 
@@ -102,14 +106,18 @@ class ApiKey:
     __slots__ = ("_value",)
 
     def __init__(self, value: str | None, *, env: str) -> None:
-        value = os.environ.get(env) if value is None else value
-        if not value:
+        self._value = os.environ.get(env, "") if value is None else value
+        del value  # there are tools that print the locals of every frame of a traceback
+        if not self._value:
             raise ConfigError(f"no API key: pass api_key=, or set {env}")
-        if not (isinstance(value, str) and value.isascii() and value.isprintable()):
+        if not self._is_printable():
             raise ConfigError("api_key must be printable ASCII text")
-        if " " in value:
+        if " " in self._value:
             raise ConfigError("api_key must not contain blanks; pass it without its scheme word")
-        self._value = value
+
+    def _is_printable(self) -> bool:
+        text = self._value
+        return isinstance(text, str) and text.isascii() and text.isprintable()
 
     def reveal(self) -> str:
         """
@@ -140,7 +148,11 @@ def origin_from(base_url: str | None, *, env: str, default: str, allow_insecure:
     except ValueError:
         raise ConfigError("base_url is not a URL, or its port is not a number") from None
     _check_origin(parts, allow_insecure=allow_insecure)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    try:
+        host = (parts.hostname or "").encode("idna").decode()
+    except UnicodeError:  # such as an empty label, or one that is too long to be looked up
+        raise ConfigError("base_url has a host name that cannot be") from None
+    host = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
 
 

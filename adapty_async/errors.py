@@ -6,13 +6,20 @@ sent), `TransportError` (the wire), `ApiError` (the server answered, and said no
 stand alone. Kept apart from everything else, so that any module can import it without a loop.
 
 An error carries its facts as attributes. Its text holds only what is safe to log: what a server
-wrote may echo personal data and is found in `ApiError.errors` and `ApiError.body` alone.
+wrote may echo personal data and is found in `ApiError.errors` and `ApiError.body` alone. Neither
+text nor `repr` shows that, and nor does printing an error's attributes.
+
+Errors can be copied and pickled. A copy has everything. A pickle leaves the process, into queues
+and result stores that nobody thinks of when a person is to be erased; so it goes without the
+server's words: `body` is empty, and entries of `errors` have no message. The rest is kept.
 """
 
 from __future__ import annotations
 
 import re
+from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any, Self, TypeVar
 
 __all__ = (
     "AdaptyError",
@@ -36,7 +43,40 @@ __all__ = (
     "TransportError",
 )
 
+ErrorT = TypeVar("ErrorT", bound=BaseException)
+
 _NAME = re.compile(r"[A-Za-z0-9_.\[\]-]{1,80}")
+
+
+def name_or_none(text: str | None) -> str | None:
+    """
+    Tell what is a name from what a server may have echoed: only names belong into logs.
+    """
+    return text if text and _NAME.fullmatch(text) else None
+
+
+def bare(error: ErrorT) -> ErrorT:
+    """
+    Return an error without the frames it came through and without foreign errors it came from.
+
+    There are tools that print the locals of every frame, and reports keep errors for long. Where
+    those frames are not ours, or handle values that are not to be shown, they are left behind.
+    """
+    cause = error.__cause__
+    error.__cause__ = bare(cause) if isinstance(cause, AdaptyError) else None
+    error.__traceback__ = error.__context__ = None
+    return error
+
+
+class ServerWords(bytes):
+    """
+    What a server wrote, and may have echoed; printing it shows its size only.
+    """
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} bytes>"
+
+    __str__ = __repr__
 
 
 class AdaptyError(Exception):
@@ -56,6 +96,23 @@ class AdaptyError(Exception):
     def __str__(self) -> str:
         parts = [super().__str__(), *self._details()]
         return ", ".join(part for part in parts if part)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self.args, self._pickled()
+
+    def _pickled(self) -> dict[str, Any]:
+        return vars(self)
+
+    def __copy__(self) -> Self:
+        return self._with(vars(self))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self._with(deepcopy(vars(self), memo))
+
+    def _with(self, attributes: dict[str, Any]) -> Self:
+        other = type(self)(*self.args)
+        vars(other).update(attributes)
+        return other
 
     def _details(self) -> list[str]:
         details = [f"operation {self.operation}"] if self.operation else []
@@ -140,9 +197,17 @@ class ErrorItem:
     status_code: int | None = None
     field_name: str | None = None
 
+    def without_words(self) -> ErrorItem:
+        """
+        Return the entry without its message, and without names that are none.
+        """
+        return ErrorItem(
+            "", name_or_none(self.error_code), self.status_code, name_or_none(self.field_name)
+        )
+
     def __repr__(self) -> str:
         shown = {"error_code": self.error_code, "field_name": self.field_name}
-        names = (f"{name}={text!r}" for name, text in shown.items() if text and _is_name(text))
+        names = (f"{name}={text!r}" for name, text in shown.items() if name_or_none(text))
         return f"ErrorItem({', '.join(names)})"
 
 
@@ -177,21 +242,18 @@ class ApiError(AdaptyError):
         """
         return next((item.field_name for item in self.errors if item.field_name), None)
 
+    def _pickled(self) -> dict[str, Any]:
+        items = tuple(item.without_words() for item in self.errors)
+        return {**vars(self), "errors": items, "body": b""}
+
     def _details(self) -> list[str]:
         named = {"error_code": self.error_code, "field": self.field_name}
-        details = [f"{name} {value}" for name, value in named.items() if value and _is_name(value)]
+        details = [f"{name} {value}" for name, value in named.items() if name_or_none(value)]
         details += super()._details()
-        if self.request_id and _is_name(self.request_id):
+        if name_or_none(self.request_id):
             details.append(f"request {self.request_id}")
 
         return details
-
-
-def _is_name(text: str) -> bool:
-    """
-    Tell what is a name from what a server may have echoed: only names belong into logs.
-    """
-    return _NAME.fullmatch(text) is not None
 
 
 class AuthenticationError(ApiError):
@@ -247,6 +309,9 @@ class DecodeError(AdaptyError):
         self.status = status
         self.body = b""
 
+    def _pickled(self) -> dict[str, Any]:
+        return {**vars(self), "body": b""}
+
 
 class DeadlineError(AdaptyError):
     """
@@ -257,7 +322,19 @@ class DeadlineError(AdaptyError):
 class CircuitOpenError(AdaptyError):
     """
     The service is known to be down; the call was not tried.
+
+    Attributes:
+        retry_after: seconds after which it will be tried again.
     """
+
+    def __init__(
+        self, message: str = "", *, operation: str | None = None, retry_after: float = 0.0
+    ) -> None:
+        super().__init__(message, operation=operation)
+        self.retry_after = retry_after
+
+    def _details(self) -> list[str]:
+        return [f"to be tried again in {self.retry_after:.1f} s", *super()._details()]
 
 
 class JournalError(AdaptyError):

@@ -8,8 +8,9 @@ import inspect
 from typing import Any
 
 import msgspec
+import pytest
 
-from adapty_async import errors
+from adapty_async import _learned, errors
 from adapty_async._codec import no_result
 from adapty_async._operation import Endpoint, Replay, Request, Response, Tally
 from adapty_async.errors import AdaptyError
@@ -47,6 +48,16 @@ _REQUEST = Request(
     allowance=60.0,
     tally=Tally(),
 )
+
+
+def begin_at(monkeypatch: pytest.MonkeyPatch, rate: float, *, lowest: float) -> None:
+    """
+    Let bulk runs that are told nothing begin at a rate, and never go below another.
+    """
+    defaults = _learned.LearnedRate.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setattr(_learned, "_START", rate)
+    monkeypatch.setitem(defaults, "lowest", lowest)
 
 
 def a_request(**changes: Any) -> Request:

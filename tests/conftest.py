@@ -10,6 +10,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from adapty_async import _learned, _outage
+from tests._support import begin_at
+
 # how long an example takes says more of the machine than of the code
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
@@ -34,3 +37,15 @@ def _no_settings_from_outside() -> Iterator[None]:
         if name[:7] == "ADAPTY_":
             del os.environ[name]
     os.environ.update(outside)
+
+
+@pytest.fixture(autouse=True)
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Let bulk runs go at full pace and outages be short.
+
+    Their timing has tests of its own, in modules with a fixture of this name that does nothing.
+    """
+    begin_at(monkeypatch, 50_000.0, lowest=20_000.0)
+    monkeypatch.setattr(_learned, "_PROBE_FIRST", 0.001)
+    monkeypatch.setattr(_outage, "_SHORTEST", 0.001)

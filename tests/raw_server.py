@@ -34,9 +34,10 @@ class Step(enum.Enum):
     RESET = "cut the connection with a TCP reset"
     CLOSE = "close the connection in the orderly way"
     STALL = "do nothing until the client or the server goes away"
+    HOLD = "wait until the test sets `released`"
 
 
-UNREAD, RESET, CLOSE, STALL = Step
+UNREAD, RESET, CLOSE, STALL, HOLD = Step
 
 
 class Drip(NamedTuple):
@@ -116,6 +117,7 @@ class RawServer:
         most_active: the most there were at a time.
         arrived: is set whenever a request arrives.
         left: is set whenever a connection ends.
+        released: lets the server go on from HOLD.
     """
 
     def __init__(
@@ -132,6 +134,7 @@ class RawServer:
         self.most_active = 0
         self.arrived = asyncio.Event()
         self.left = asyncio.Event()
+        self.released = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         self.loop = asyncio.get_running_loop()
@@ -190,6 +193,13 @@ class RawServer:
             self.left.clear()
             await self.left.wait()
 
+    def answer(self, then: Steps) -> None:
+        """
+        Forget the script, and answer all that is to come like this.
+        """
+        self._script.clear()
+        self._then = then
+
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._serve(reader, writer), name=_NAME)
         self._tasks.add(task)
@@ -200,8 +210,8 @@ class RawServer:
         self.open += 1
         number = self.connections
         try:
-            if self._script and self._script[0][0] is UNREAD:
-                await self._perform(self._script.popleft()[1:], reader, writer)
+            if self._is_next(UNREAD):
+                await self._perform(self._steps(None)[1:], reader, writer)
             while not writer.is_closing():
                 await self._answer_one(number, reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
@@ -224,10 +234,17 @@ class RawServer:
         finally:
             self.active -= 1
 
-    def _steps(self, request: Received) -> Steps:
+    def _is_next(self, step: Step) -> bool:
+        steps = self._script[0] if self._script else self._then
+        return isinstance(steps, tuple) and steps[0] is step
+
+    def _steps(self, request: Received | None) -> Steps:
         if self._script:
             return self._script.popleft()
-        return self._then if isinstance(self._then, tuple) else self._then(request)
+        if isinstance(self._then, tuple):
+            return self._then
+        assert request is not None, "what is done unread is a tuple of steps"
+        return self._then(request)
 
     async def _perform(
         self, steps: Steps, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -242,6 +259,8 @@ class RawServer:
                 await _drip(step, writer)
             elif step is STALL:
                 await reader.read(1)
+            elif step is HOLD:
+                await self.released.wait()
             else:
                 _end(writer, reset=step is RESET)
 

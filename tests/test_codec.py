@@ -301,6 +301,21 @@ def test_an_errors_text_says_what_to_do_and_quotes_nothing(
     assert str(error_from("a.b", a_response(status, body))) == text
 
 
+@pytest.mark.parametrize(("size", "recognised"), [(64 * 1024, True), (64 * 1024 + 1, False)])
+def test_an_error_that_is_too_large_is_none_of_the_apis(
+    size: int,
+    recognised: bool,  # noqa: FBT001  a case
+) -> None:
+    """
+    A body above 64 KiB is not read, only kept in part: entries cost thirty times their size.
+    """
+    body = b'{"errors":[],"error_code":"not_found"}'
+    error = error_from("a.b", a_response(404, body.ljust(size)))
+
+    assert error.recognised is recognised
+    assert len(error.body) == 64 * 1024
+
+
 @pytest.mark.parametrize("header", ["Request-Id", "X-Request-Id"])
 def test_the_request_id_is_found_in_either_header(header: str) -> None:
     """
@@ -508,6 +523,22 @@ def test_a_page_with_a_success_is_not_a_success() -> None:
         decode(Operation(ERASE), a_response(200, HTML))
 
 
+@pytest.mark.parametrize("endpoint", [GET_PROFILE, ERASE], ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b'{"errors":[{"errors":["no"]}]}', id="errors"),
+        pytest.param(b'{"data":{},"error_code":"no"}', id="code"),
+    ],
+)
+def test_an_error_with_a_success_is_not_a_success(endpoint: Endpoint[Any], body: bytes) -> None:
+    """
+    An error of the API is no empty profile, whatever status it comes with.
+    """
+    with pytest.raises(DecodeError, match="unreadable answer"):
+        decode(Operation(endpoint), a_response(200, body))
+
+
 class Thing(msgspec.Struct):
     """
     Something to decode.
@@ -526,6 +557,9 @@ class Thing(msgspec.Struct):
         (b'{"name":"x"}', "x"),
         (b'{"data":{"name":"x"}}', "x"),
         (b'{"name":"x","unheard_of":[1]}', "x"),
+        (b'{"data":{"name":"x"},"errors":[],"error_code":null}', "x"),
+        (b" \r\n", None),
+        (b'\xef\xbb\xbf{"data":{"name":"x"}}\n', "x"),
     ],
     ids=repr,
 )

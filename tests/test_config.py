@@ -84,7 +84,7 @@ def test_policies_have_bounds_by_default() -> None:
     Attempts, total time, waits and connections are all bounded without being told.
     """
     assert RetryPolicy() == RetryPolicy(5, 60.0, 0.5, 30.0, 60.0)
-    assert Limits() == Limits(100, None, None)
+    assert Limits() == Limits(256, None, None)
     assert Limits(rate=0.5, burst=1).burst == 1
 
 
@@ -188,6 +188,7 @@ def test_the_origin_comes_from_argument_environment_or_default(
         ("http://localhost:8321", "http://localhost:8321"),
         ("http://127.0.0.1:1", "http://127.0.0.1:1"),
         ("http://[::1]:8321", "http://[::1]:8321"),
+        ("https://B\u00fccher.example", "https://xn--bcher-kva.example"),
     ],
 )
 def test_an_origin_is_written_one_way(url: str, expected: str) -> None:
@@ -202,6 +203,9 @@ def test_an_origin_is_written_one_way(url: str, expected: str) -> None:
     [
         ("https://host:port", "base_url is not a URL"),
         ("https://[::1", "base_url is not a URL"),
+        (f"https://{'a' * 64}.example", "a host name that cannot be"),
+        ("https://a..example", "a host name that cannot be"),
+        ("https://\u2100.example", "base_url is not a URL"),
         ("ftp://host", "must look like https://host"),
         ("example.com", "must look like https://host"),
         ("https://", "must look like https://host"),

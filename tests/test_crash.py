@@ -20,7 +20,7 @@ import msgspec
 import pytest
 
 from adapty_async.bulk._entries import Entry, Positions
-from adapty_async.bulk._journal import binding_of, frames_of
+from adapty_async.bulk._journal import records_of
 from adapty_async.sandbox import Arrival
 
 COUNT = 20_000
@@ -160,9 +160,8 @@ def claimed(journal: Path) -> set[str | None]:
     """
     index = Positions()
     with journal.open("rb") as file:
-        for frame in frames_of(file, journal):
-            if binding_of(frame, journal) is None:
-                index.load(frame.content[1:])
+        for _ in records_of(file, index):
+            pass
     return {
         f"user-{position}"
         for position in range(COUNT)

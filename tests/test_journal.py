@@ -5,7 +5,6 @@ The journal's file: what is in it after any cut or damage, who may open it, and 
 from __future__ import annotations
 
 import asyncio
-import bisect
 import contextlib
 import errno
 import fcntl
@@ -21,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from array import array
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,21 +30,28 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from adapty_async import AdaptyClient, JournalError, Outcome, OutcomeStatus
+from adapty_async import AdaptyClient, ConfigError, JournalError, Outcome, OutcomeStatus
 from adapty_async._operation import Request, Response
-from adapty_async.bulk import _journal
+from adapty_async.bulk import _entries, _log
 from adapty_async.bulk._entries import DIGEST_SIZE, Digests, Entry, Index, Positions, Seen
-from adapty_async.bulk._frames import CONTENT_LIMIT, Frame, pack, scan
-from adapty_async.bulk._journal import Binding, Journal, Writer, binding_of, open_journal
+from adapty_async.bulk._header import HEADER_SIZE, Binding, Header, read_header, write_header
+from adapty_async.bulk._journal import Journal, moments, open_journal
+from adapty_async.bulk._log import scan
 from adapty_async.config import RetryPolicy
 
-MAGIC = b"adapty-async journal 1\n"
 KINDS = ("position", "digest")
+SIZES = {"position": 16, "digest": 32}
 BINDING = Binding(
-    operation="v1.profiles.delete", origin="https://x", account="a", keys="position", input={}
+    operation="v1.profiles.delete",
+    origin="https://x",
+    account="a",
+    keys="position",
+    input={},
+    started=1e9,
 )
 CLAIMS = {Entry.DONE, Entry.ABSENT}
 ITEMS = {"position": 250, "digest": 130}
+CHUNK = 1 << 20
 
 
 def accept(_earlier: dict[str, Any]) -> str | None:
@@ -60,40 +66,60 @@ def opened(path: Path, wanted: Binding = BINDING) -> Iterator[Index[Any]]:
     """
     Open a journal, and close it at the end of the block.
     """
-    handle, index = open_journal(path, wanted, accept)
+    found = open_journal(path, wanted, accept)
     try:
-        yield index
+        yield found.index
     finally:
-        os.close(handle)
-        index.close()
+        found.close()
+
+
+async def opened_journal(path: Path, wanted: Binding = BINDING) -> Journal[Any]:
+    """
+    Open a journal to write to.
+    """
+    return Journal(await asyncio.to_thread(open_journal, path, wanted, accept), lambda: 1e9 + 7)
 
 
 async def noted(path: Path, *notes: tuple[Any, Entry], wanted: Binding = BINDING) -> None:
     """
     Note these in a journal.
     """
-    handle, index = await asyncio.to_thread(open_journal, path, wanted, accept)
-    journal: Journal[Any] = Journal(index, Writer(handle))
-    await asyncio.gather(*(journal.note(*note) for note in notes))
+    journal = await opened_journal(path, wanted)
+    for note in notes:
+        await journal.reserve(1)
+        journal.note(*note)
     await journal.aclose()
 
 
-def keys_of(kind: str) -> struct.Struct:
+def record(key: int | bytes, entry: Entry, moment: int = 0) -> bytes:
     """
-    Return how the entries of a kind are packed, as this test understands them.
+    Return a record without the code under test.
     """
-    return struct.Struct("<Q" if kind == "position" else f"<{DIGEST_SIZE}sB")
+    if isinstance(key, int):
+        content = struct.pack("<QI", key << 8 | entry, moment)
+    else:
+        content = struct.pack(f"<{DIGEST_SIZE}sIII", key, entry, moment, 0)
+    return content + struct.pack("<I", zlib.crc32(content))
 
 
-def entries_in(content: bytes, kind: str) -> Iterator[tuple[Any, Entry]]:
+def records(data: bytes, kind: str) -> list[tuple[Any, Entry]]:
     """
-    Read entries without the code under test.
+    Read the records of a journal without the code under test.
     """
-    for value in keys_of(kind).iter_unpack(content):
+    size = SIZES[kind]
+    found: list[tuple[Any, Entry]] = []
+    for start in range(HEADER_SIZE, len(data) - size + 1, size):
+        content = data[start : start + size]
+        if not content.strip(b"\0"):
+            continue
+        assert zlib.crc32(content[:-4]).to_bytes(4, "little") == content[-4:]
         if kind == "position":
-            yield value[0] >> 4, Entry(value[0] & 15)
+            value, _ = struct.unpack_from("<QI", content)
+            found.append((value >> 8, Entry(value & 255)))
         else:
-            yield value[0], Entry(value[1])
+            digest, entry = struct.unpack_from(f"<{DIGEST_SIZE}sI", content)
+            found.append((digest, Entry(entry)))
+    return found
 
 
 class Written(NamedTuple):
@@ -102,34 +128,15 @@ class Written(NamedTuple):
     """
 
     data: bytes
-    frames: list[Frame]
     binding: Binding
+    records: list[tuple[Any, Entry]]
     outcomes: dict[int, Outcome[str, None]]
 
-    @property
-    def keys(self) -> set[Any]:
+    def state(self, count: int) -> dict[Any, Entry]:
         """
-        All items there ever were.
+        Return the last entry of each item in the first records.
         """
-        return _keys_in(self.data, self.binding.keys)
-
-    def state(self, *frames: Frame) -> dict[Any, Entry]:
-        """
-        Return the last entry of each item in some frames.
-        """
-        return {
-            key: entry
-            for frame in frames
-            if frame.content[:1] == b"E"
-            for key, entry in entries_in(frame.content[1:], self.binding.keys)
-        }
-
-
-@functools.cache
-def _keys_in(data: bytes, kind: str) -> set[Any]:
-    frames = scan(io.BytesIO(data), len(MAGIC))
-    contents = (frame.content[1:] for frame in frames if frame.content[:1] == b"E")
-    return {key for content in contents for key, _ in entries_in(content, kind)}
+        return dict(self.records[:count])
 
 
 async def answer(request: Request) -> Response:
@@ -164,10 +171,9 @@ def written(kind: str) -> Written:
         path = Path(folder, "journal")
         asyncio.run(run(path))
         data = path.read_bytes()
-    frames = list(scan(io.BytesIO(data), len(MAGIC)))
-    binding = binding_of(frames[0], path)
-    assert binding is not None
-    return Written(data, frames, binding, outcomes)
+    header = read_header(data[:HEADER_SIZE], path)
+    assert header is not None
+    return Written(data, header.binding, records(data, kind), outcomes)
 
 
 def loaded(path: Path, data: bytes, source: Written) -> dict[Any, Entry]:
@@ -176,7 +182,7 @@ def loaded(path: Path, data: bytes, source: Written) -> dict[Any, Entry]:
     """
     path.write_bytes(data)
     with opened(path, source.binding) as index:
-        found = {key: index.get(key) for key in source.keys}
+        found = {key: index.get(key) for key, _ in source.records}
     return {key: entry for key, entry in found.items() if entry}
 
 
@@ -192,7 +198,7 @@ def test_a_whole_journal_says_what_the_run_said(kind: str, tmp_path: Path) -> No
     state = loaded(tmp_path / "journal", source.data, source)
 
     assert len(state) == ITEMS[kind]
-    assert state == source.state(*source.frames)
+    assert state == source.state(len(source.records))
     if kind == "position":
         told = {OutcomeStatus.DONE: Entry.DONE, OutcomeStatus.ABSENT: Entry.ABSENT}
         lost = {400: Entry.FAILED, 500: Entry.LOST}
@@ -202,36 +208,35 @@ def test_a_whole_journal_says_what_the_run_said(kind: str, tmp_path: Path) -> No
             assert state[index] is (told.get(outcome.status) or lost[status])
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_journal_that_is_cut_anywhere_has_every_whole_frame(kind: str, tmp_path: Path) -> None:
+def test_a_journal_that_is_cut_anywhere_has_every_whole_record(kind: str, tmp_path: Path) -> None:
     """
-    Cut at every byte of the last 4 KiB, it opens and knows what is in whole frames, and no more.
+    Cut at every byte of its last 4 KiB, it is read and says what is in whole records, and no more.
     """
-    source = written(kind)
-    path = tmp_path / "journal"
-    first = max(0, len(source.data) - 4096)
-    assert len(source.frames) > 20
-    ends = [frame.end for frame in source.frames]
-    states = [source.state(*source.frames[:count]) for count in range(len(ends) + 1)]
-    for cut in range(first, len(source.data) + 1):
-        whole = states[bisect.bisect(ends, cut)]
-        assert loaded(path, source.data[:cut], source) == whole
+    source, size = written(kind), SIZES[kind]
+    whole = source.records[-4096 // size :]
+    data = source.data[:HEADER_SIZE] + source.data[-4096:] + bytes(100)  # as a kill leaves it
+    told = 8 if kind == "position" else DIGEST_SIZE + 4  # bytes before the moment
+    contents = [record(*each)[:told] for each in whole]
+    for cut in range(HEADER_SIZE, len(data) + 1):
+        read = [content[:told] for _, content in scan(io.BytesIO(data[:cut]), size)]
+        assert read == contents[: (cut - HEADER_SIZE) // size]
+        if not cut % 97:  # opening a file takes time
+            state = loaded(tmp_path / "journal", data[:cut], source)
+            assert state == dict(whole[: (cut - HEADER_SIZE) // size])
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_journal_that_is_cut_in_its_beginning_starts_anew(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [1, 23, 100])
+def test_a_journal_that_is_cut_in_its_beginning_is_refused(
+    kind: str, size: int, tmp_path: Path
+) -> None:
     """
-    Cut anywhere before its first frame is whole, it is an empty journal of the run, and private.
+    What is left of its first pages cannot say what it belongs to.
     """
     source = written(kind)
-    path = tmp_path / "journal"
-    for cut in range(source.frames[0].end):
-        path.unlink(missing_ok=True)
-        assert loaded(path, source.data[:cut], source) == {}
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        frames = list(scan(io.BytesIO(path.read_bytes()), len(MAGIC)))
-        assert [binding_of(frame, path) for frame in frames] == [source.binding]
+    with pytest.raises(JournalError):
+        loaded(tmp_path / "journal", source.data[:size], source)
 
 
 def assert_claims_nothing_new(path: Path, data: bytes, source: Written) -> dict[Any, Entry] | None:
@@ -242,21 +247,17 @@ def assert_claims_nothing_new(path: Path, data: bytes, source: Written) -> dict[
         state = loaded(path, data, source)
     except JournalError:
         return None
-    noted_so = {
-        (key, entry)
-        for frame in source.frames[1:]
-        for key, entry in entries_in(frame.content[1:], source.binding.keys)
-    }
-    assert {item for item in state.items() if item[1] in CLAIMS} <= noted_so
+    assert {item for item in state.items() if item[1] in CLAIMS} <= set(source.records)
     return state
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(where=st.floats(0, 1, exclude_max=True), mask=st.integers(1, 255))
 @example(where=0.0, mask=1)
-def test_a_wrong_byte_is_told_or_was_in_the_last_frame(kind: str, where: float, mask: int) -> None:
+@example(where=0.9999999, mask=1)
+def test_a_wrong_byte_is_told_or_was_in_the_last_record(kind: str, where: float, mask: int) -> None:
     """
-    With any byte changed it is refused, or lacks the last frame and nothing else.
+    With any byte changed it is refused, lacks the last record, or the byte stood for nothing.
     """
     source = written(kind)
     data = bytearray(source.data)
@@ -264,10 +265,12 @@ def test_a_wrong_byte_is_told_or_was_in_the_last_frame(kind: str, where: float, 
     data[offset] ^= mask
     with tempfile.TemporaryDirectory() as folder:
         state = assert_claims_nothing_new(Path(folder, "journal"), bytes(data), source)
-    if offset < source.frames[-2].end:
+    if offset >= len(data) - SIZES[kind]:
+        assert state == source.state(len(source.records) - 1)
+    elif offset >= HEADER_SIZE:
         assert state is None
     else:
-        assert state == source.state(*source.frames[:-1])
+        assert state is None or state == source.state(len(source.records))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -292,6 +295,24 @@ def test_a_journal_that_is_cut_and_damaged_claims_nothing(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@given(sectors=st.sets(st.integers(0, 15), min_size=1), more=st.integers(0, 2000))
+def test_sectors_that_a_loss_of_power_took_are_only_missing(
+    kind: str, sectors: set[int], more: int
+) -> None:
+    """
+    Whichever sectors never reached the disk, what is in the others counts.
+    """
+    source = written(kind)
+    data = bytearray(source.data + bytes(more))
+    for sector in sectors:
+        start = HEADER_SIZE + 512 * sector
+        data[start : start + 512] = bytes(len(data[start : start + 512]))
+    with tempfile.TemporaryDirectory() as folder:
+        state = loaded(Path(folder, "journal"), bytes(data), source)
+    assert state == dict(records(bytes(data), kind))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 async def test_a_torn_journal_goes_on_where_it_was_whole(kind: str, tmp_path: Path) -> None:
     """
     What is noted after a torn end is read again, with what was before it.
@@ -301,23 +322,35 @@ async def test_a_torn_journal_goes_on_where_it_was_whole(kind: str, tmp_path: Pa
     one, two = (1, 2) if kind == "position" else (b"1" * DIGEST_SIZE, b"2" * DIGEST_SIZE)
     await noted(path, (one, Entry.DONE), wanted=wanted)
     with path.open("ab") as file:
-        file.write(pack(b"E" + bytes(8000), 1.0)[:-1])
+        file.write(record(one, Entry.FAILED)[:-1] + bytes(5000))
     await noted(path, (two, Entry.ABSENT), wanted=wanted)
     with opened(path, wanted) as index:
         assert (index.get(one), index.get(two)) == (Entry.DONE, Entry.ABSENT)
 
 
-HEADER = pack(b"H" + msgspec.json.encode(BINDING), 1.0)
+def header(binding: Binding = BINDING, generation: int = 0) -> bytes:
+    """
+    Return the first pages of a journal.
+    """
+    place, content = write_header(Header(generation, binding))
+    return (bytes(place) + content).ljust(HEADER_SIZE, b"\0")
+
+
 STRANGE = {
     "text": (b"user-1\nuser-2\n", "is not a journal"),
-    "other-version": (b"adapty-async journal 2\n", "is not a journal"),
-    "zeros": (bytes(100), "is not a journal"),
-    "other-frame": (MAGIC + pack(b"Z", 1.0), "of a version that is not understood"),
-    "other-header": (MAGIC + pack(b"H{}", 1.0), "of a version that is not understood"),
-    "header-that-is-not-json": (MAGIC + pack(b"H{", 1.0), "not understood"),
-    "no-header": (MAGIC + pack(b"E" + bytes(8), 1.0), "its beginning is missing"),
-    "half-an-entry": (MAGIC + HEADER + pack(b"E" + bytes(7), 1.0), "an entry is cut off"),
-    "damaged": (MAGIC + HEADER[:-1] + b"x" + pack(b"E" + bytes(8), 1.0), "damaged at byte 23"),
+    "zeros": (bytes(HEADER_SIZE + 1), "is not a journal"),
+    "a-piece-of-the-magic": (b"adapty-async", "is not a journal"),
+    "other-version": (b"adapty-async journal 1\n", "of a version that is not understood"),
+    "no-binding": (b"adapty-async journal 2\n", "damaged at its beginning"),
+    "half-a-header": (header()[:100], "damaged at its beginning"),
+    "damaged-header": (
+        header().replace(b"https", b"httpx") + record(1, Entry.DONE),
+        "damaged at its beginning",
+    ),
+    "damaged-record": (
+        header() + b"x" * 16 + record(1, Entry.DONE),
+        f"damaged at byte {HEADER_SIZE}",
+    ),
 }
 
 
@@ -340,16 +373,58 @@ def test_what_is_no_journal_stays_untouched(content: bytes, message: str, tmp_pa
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # it is not held either
 
 
-def test_half_a_digest_is_damage(tmp_path: Path) -> None:
+def test_a_header_of_a_later_make_is_not_understood(tmp_path: Path) -> None:
     """
-    Digest entries of the wrong size are told as well.
+    A header that is whole and does not say what this version needs is refused.
+    """
+    content = b"{}"
+    checksum = zlib.crc32(content, 0)
+    head = struct.pack("<23sIII", b"adapty-async journal 2\n", checksum, 0, len(content))
+    path = tmp_path / "journal"
+    path.write_bytes((head + content).ljust(HEADER_SIZE, b"\0") + record(1, Entry.DONE))
+    with pytest.raises(JournalError, match="damaged at its beginning"), opened(path):
+        pass
+
+
+def test_of_two_headers_the_later_counts() -> None:
+    """
+    A header that was torn leaves the one before it.
+    """
+    older, newer = BINDING, msgspec.structs.replace(BINDING, input={"size": 2})
+    both = header(older, 4)[:4096] + header(newer, 5)[4096:]
+    torn = both[:5000] + b"x" + both[5001:]
+
+    assert read_header(both, Path("j")) == Header(5, newer)
+    assert read_header(header(newer, 5)[:4096] + header(older, 3)[4096:], Path("j")) == Header(
+        3, older
+    )
+    torn = both[:4130] + b"xxxx" + both[4134:]
+    assert read_header(torn, Path("j")) == Header(4, older)
+
+
+@pytest.mark.parametrize("size", [0, 512, 4096, HEADER_SIZE])
+def test_a_journal_whose_first_header_was_torn_begins_anew(size: int, tmp_path: Path) -> None:
+    """
+    Whatever a loss of power left of it, nothing was noted yet.
     """
     path = tmp_path / "journal"
-    wanted = msgspec.structs.replace(BINDING, keys="digest")
-    header = pack(b"H" + msgspec.json.encode(wanted), 1.0)
-    path.write_bytes(MAGIC + header + pack(b"E" + bytes(DIGEST_SIZE), 1.0))
-    with pytest.raises(JournalError, match="an entry is cut off"), opened(path, wanted):
+    long = msgspec.structs.replace(BINDING, input={"job_id": "x" * 1000})
+    path.write_bytes(header(long)[:size].ljust(HEADER_SIZE, b"\0"))
+    with opened(path, long) as index:
+        assert index.get(0) is Entry.NONE
+
+    assert read_header(path.read_bytes(), path) == Header(0, long)
+
+
+def test_a_description_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    """
+    It is the caller's to shorten, and nothing is written.
+    """
+    path = tmp_path / "journal"
+    wanted = msgspec.structs.replace(BINDING, input={"job_id": "x" * 5000})
+    with pytest.raises(ConfigError, match="too long for a journal"), opened(path, wanted):
         pass
+    assert path.read_bytes() == b""
 
 
 # Opening
@@ -447,6 +522,18 @@ def test_a_second_process_fails_at_once(tmp_path: Path) -> None:
         assert process.exitcode == 0
 
 
+def test_a_journal_that_others_could_read_is_made_private(tmp_path: Path) -> None:
+    """
+    A mode that was widened meanwhile is 0600 again when the run goes on.
+    """
+    path = tmp_path / "journal"
+    with opened(path):
+        pass
+    path.chmod(0o644)
+    with opened(path):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
 def test_a_disk_that_fails_at_the_start_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -454,12 +541,12 @@ def test_a_disk_that_fails_at_the_start_is_told(
     What the system says is in the error, and the file is not held.
     """
 
-    def full(_handle: int) -> None:
+    def full(*_: Any) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     path = tmp_path / "journal"
     with monkeypatch.context() as patched:
-        patched.setattr(_journal, "_sync", full)
+        patched.setattr(os, "pwrite", full)
         with pytest.raises(JournalError, match="cannot be used: No space left"), opened(path):
             pass
     with opened(path) as index:
@@ -468,16 +555,17 @@ def test_a_disk_that_fails_at_the_start_is_told(
 
 def test_an_input_that_changed_its_description_is_bound_anew(tmp_path: Path) -> None:
     """
-    The last description counts, and it is not written again when it is the same.
+    The last description counts, the journal's beginning stays, and the same is not written again.
     """
     path = tmp_path / "journal"
-    grown = msgspec.structs.replace(BINDING, input={"size": 2})
+    grown = msgspec.structs.replace(BINDING, input={"size": 2}, started=2e9)
+    told = []
     for wanted in (BINDING, grown, grown):
         with opened(path, wanted):
-            pass
-    frames = list(scan(io.BytesIO(path.read_bytes()), len(MAGIC)))
+            told.append(read_header(path.read_bytes()[:HEADER_SIZE], path))
 
-    assert [binding_of(frame, path) for frame in frames] == [BINDING, grown]
+    bound = Header(1, msgspec.structs.replace(grown, started=BINDING.started))
+    assert told == [Header(0, BINDING), bound, bound]
 
 
 # Writing
@@ -486,77 +574,99 @@ def test_an_input_that_changed_its_description_is_bound_anew(tmp_path: Path) -> 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """
-    Give a disk that syncs nothing until it is let.
+    Give a disk that syncs nothing while the gate is closed; it is open at first.
     """
     event = threading.Event()
+    event.set()
 
     def slow(handle: int) -> None:
         event.wait()
         os.fsync(handle)
 
-    monkeypatch.setattr(_journal, "_sync", slow)
+    monkeypatch.setattr(_log, "_sync", slow)
     yield event
     event.set()
 
 
-async def opened_writer(path: Path, gate: threading.Event) -> Journal[int]:
+async def test_a_note_is_in_the_file_at_once(tmp_path: Path, gate: threading.Event) -> None:
     """
-    Open a journal whose disk is slow from now on.
+    While the disk hangs, whoever reads the file finds what was noted.
     """
-    gate.set()
-    handle, index = await asyncio.to_thread(open_journal, path, BINDING, accept)
+    path = tmp_path / "journal"
+    journal = await opened_journal(path)
+    await journal.reserve(2)
     gate.clear()
-    return Journal(index, Writer(handle))
+    journal.note(0, Entry.BEGUN)
+    journal.note(0, Entry.DONE)
+
+    assert records(path.read_bytes(), "position") == [(0, Entry.BEGUN), (0, Entry.DONE)]
+    gate.set()
+    await journal.aclose()
 
 
 async def test_nothing_is_acknowledged_before_it_is_on_the_disk(
     tmp_path: Path, gate: threading.Event
 ) -> None:
     """
-    What comes while a write is under way goes with the next one, all together.
+    Who asks while a sync is under way waits for the next one.
     """
-    path = tmp_path / "journal"
-    journal = await opened_writer(path, gate)
-    first = journal.note(0, Entry.BEGUN)
-    await asyncio.sleep(0)
-    rest = [journal.note(number, Entry.BEGUN) for number in range(1, 100)]
-    await asyncio.sleep(0)
+    journal = await opened_journal(tmp_path / "journal")
+    await journal.reserve(3)
+    gate.clear()
+    first = journal.synced()
+    journal.note(0, Entry.BEGUN)
+    await asyncio.sleep(0.01)
+    journal.note(1, Entry.BEGUN)
+    others = [journal.synced() for _ in range(3)]
+    cut, *rest = others
+    cut.cancel()
 
-    assert not first.done()
+    assert not any(future.done() for future in (first, *rest))
     gate.set()
     await asyncio.gather(first, *rest)
+    journal.note(2, Entry.BEGUN)
     await journal.aclose()
-    frames = list(scan(io.BytesIO(path.read_bytes()), len(MAGIC)))
-    assert [len(frame.content) for frame in frames[1:]] == [9, 1 + 99 * 8]
 
 
-async def test_closing_writes_what_was_noted(tmp_path: Path, gate: threading.Event) -> None:
+async def test_what_nobody_waits_for_is_synced_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """
-    Entries of which nobody awaits the end are written too, in their order.
+    A note is seen onto the disk without anybody asking, and so is what comes during that.
     """
+    synced: asyncio.Queue[int] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
     path = tmp_path / "journal"
-    journal = await opened_writer(path, gate)
-    for entry in (Entry.BEGUN, Entry.DONE):
-        journal.note(7, entry)
-        await asyncio.sleep(0)
-    journal.note(8, Entry.DONE)
-    gate.set()
-    await journal.aclose()
+    journal = await opened_journal(path)
+    await journal.reserve(3)
 
-    with opened(path) as index:
-        assert (index.get(7), index.get(8)) == (Entry.DONE, Entry.DONE)
+    def note_size(_handle: int) -> None:
+        count = len(records(path.read_bytes(), "position"))
+        loop.call_soon_threadsafe(synced.put_nowait, count)
+
+    monkeypatch.setattr(_log, "_sync", note_size)
+    monkeypatch.setattr(_log, "SYNC_EVERY", 0.001)
+    journal.note(0, Entry.BEGUN)
+    journal.note(1, Entry.BEGUN)
+    assert await synced.get() == 2
+    journal.note(2, Entry.BEGUN)
+    assert await synced.get() == 3
+    await journal.aclose()
 
 
 async def test_closing_that_is_cancelled_writes_and_ends_all_the_same(
     tmp_path: Path, gate: threading.Event
 ) -> None:
     """
-    However closing is cut short, the entries are written, the thread ends and the file is free.
+    However closing is cut short, the notes are on the disk, and the file is free.
     """
     path = tmp_path / "journal"
-    journal = await opened_writer(path, gate)
+    journal = await opened_journal(path)
+    await journal.reserve(2)
+    gate.clear()
     journal.note(7, Entry.DONE)
-    await asyncio.sleep(0)
+    waiting = journal.synced()
+    await asyncio.sleep(0.01)
     journal.note(8, Entry.DONE)
     closing = asyncio.create_task(journal.aclose())
     await asyncio.sleep(0)
@@ -567,85 +677,125 @@ async def test_closing_that_is_cancelled_writes_and_ends_all_the_same(
     gate.set()
     with pytest.raises(asyncio.CancelledError):
         await closing
+    await waiting
 
     with opened(path) as index:
         assert (index.get(7), index.get(8)) == (Entry.DONE, Entry.DONE)
-
-
-async def test_what_is_added_goes_before_what_is_noted_after_it(tmp_path: Path) -> None:
-    """
-    Nobody waits for an added entry, and it is on the disk with the next, or at the end.
-    """
-    path = tmp_path / "journal"
-    handle, index = await asyncio.to_thread(open_journal, path, BINDING, accept)
-    journal: Journal[int] = Journal(index, Writer(handle))
-    journal.add(1, Entry.BEGUN)
-    await journal.note(1, Entry.DONE)
-    journal.add(2, Entry.ABSENT)
-    await asyncio.sleep(0)
-    journal.add(3, Entry.FAILED)
-    await journal.aclose()
-
-    with opened(path) as index:
-        assert [index.get(key) for key in (1, 2, 3)] == [Entry.DONE, Entry.ABSENT, Entry.FAILED]
-
-
-async def test_whoever_stops_waiting_does_no_harm(tmp_path: Path, gate: threading.Event) -> None:
-    """
-    An entry is written though the one who noted it was cancelled.
-    """
-    path = tmp_path / "journal"
-    journal = await opened_writer(path, gate)
-    cut, other = journal.note(1, Entry.DONE), journal.note(2, Entry.DONE)
-    cut.cancel()
-    gate.set()
-    await other
-    await journal.aclose()
-
-    with opened(path) as index:
-        assert index.get(1) is Entry.DONE
 
 
 async def test_a_disk_that_fails_is_told_to_everyone_from_then_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    After one failed write nothing is written any more, and closing says so too.
+    After one failed sync there is no room for anything new, and closing says why.
     """
-    path = tmp_path / "journal"
-    handle, index = await asyncio.to_thread(open_journal, path, BINDING, accept)
-    journal: Journal[int] = Journal(index, Writer(handle))
-    await journal.note(1, Entry.DONE)
-    before = path.read_bytes()
+    journal = await opened_journal(tmp_path / "journal")
+    await journal.reserve(2)
 
-    def full(_handle: int, _data: bytes) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def broken(_handle: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "write", full)
-        with pytest.raises(JournalError, match="cannot be written: No space left"):
-            await journal.note(2, Entry.DONE)
+        patched.setattr(_log, "_sync", broken)
+        journal.note(2, Entry.BEGUN)
+        with pytest.raises(JournalError, match="cannot be written: Input/output error"):
+            await journal.synced()
     with pytest.raises(JournalError, match="cannot be written"):
-        await journal.note(3, Entry.DONE)
+        await journal.reserve(1)
+    journal.note(2, Entry.DONE)
     with pytest.raises(JournalError, match="cannot be written"):
         await journal.aclose()
 
-    assert path.read_bytes() == before
+    with opened(tmp_path / "journal") as index:
+        assert index.get(2) is Entry.DONE
 
 
-async def test_many_entries_at_once_are_divided_into_frames(tmp_path: Path) -> None:
+async def test_a_full_disk_is_told_before_a_note_and_keeps_what_has_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """
-    More than one frame holds goes into several, each of whole entries.
+    Who has reserved room can note, whoever asks for more is told, and the file ends with the notes.
     """
     path = tmp_path / "journal"
-    count = 3 * CONTENT_LIMIT // 8
-    await noted(path, *((number, Entry.DONE) for number in range(count)))
-    frames = list(scan(io.BytesIO(path.read_bytes()), len(MAGIC)))[1:]
+    journal = await opened_journal(path)
+    write = os.pwrite
+    left = CHUNK // 2
 
-    assert len(frames) == 4
-    assert all(len(frame.content) % 8 == 1 for frame in frames)
+    def nearly_full(handle: int, data: bytes, place: int) -> int:
+        nonlocal left
+        if not left:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        data = data[:left]
+        left -= len(data)
+        return write(handle, data, place)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", nearly_full)
+        with pytest.raises(JournalError, match="cannot be written: No space left"):
+            await journal.reserve(1)
+    with pytest.raises(JournalError, match="No space left"):
+        await journal.aclose()
+
+    assert path.stat().st_size == HEADER_SIZE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_journal_grows_as_far_as_it_must(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Many notes go into several pieces of the file, and all are found again, after a resume too.
+    """
+    monkeypatch.setattr(_log, "_CHUNK", 16384)
+    path = tmp_path / "journal"
+    wanted = msgspec.structs.replace(BINDING, keys=kind)
+    keys = [number if kind == "position" else b"%016d" % number for number in range(5000)]
+    for some in (keys[:3001], keys[3001:]):
+        await noted(path, *((key, Entry.DONE) for key in some), wanted=wanted)
+
+    assert records(path.read_bytes(), kind) == [(key, Entry.DONE) for key in keys]
+    assert path.stat().st_size == HEADER_SIZE + 5000 * SIZES[kind]
+    with opened(path, wanted) as index:
+        assert index.counts()[Entry.DONE] == 5000
+
+
+async def test_a_journal_that_is_killed_has_room_at_its_end(tmp_path: Path) -> None:
+    """
+    A copy of the file of a run in progress opens, and ends where its last record does.
+    """
+    path, copy = tmp_path / "journal", tmp_path / "copy"
+    journal = await opened_journal(path)
+    await journal.reserve(1)
+    journal.note(3, Entry.DONE)
+    shutil.copy(path, copy)
+    await journal.aclose()
+
+    assert copy.stat().st_size == CHUNK
+    with opened(copy) as index:
+        assert index.get(3) is Entry.DONE
+        assert copy.stat().st_size == HEADER_SIZE + 16
+
+
+async def test_moments_are_tenths_of_seconds_since_the_beginning(tmp_path: Path) -> None:
+    """
+    Times before the beginning are the beginning, and those after the last are the last.
+    """
+    path = tmp_path / "journal"
+    await noted(path, (3, Entry.DONE))
+
+    assert path.read_bytes()[HEADER_SIZE:] == record(3, Entry.DONE, 70)
+    assert (moments(-5.0), moments(0.25), moments(1e12)) == (0, 2, (1 << 32) - 1)
+
+
+async def test_what_is_opened_and_not_used_can_be_given_back(tmp_path: Path) -> None:
+    """
+    The file is free again.
+    """
+    path = tmp_path / "journal"
+    found = open_journal(path, BINDING, accept)
+    found.close()
     with opened(path) as index:
-        assert index.counts()[Entry.DONE] == count
+        assert index.get(0) is Entry.NONE
 
 
 # What is known of each item
@@ -667,8 +817,10 @@ def test_the_last_entry_of_an_item_counts(make: Any, notes: list[tuple[int, Entr
         digest = number.to_bytes(DIGEST_SIZE, "little")
         return number if index.kind == "position" else digest
 
-    packed = b"".join(index.pack(key(number), entry) for number, entry in notes)
-    index.load(packed)
+    for number, entry in notes:
+        content = index.pack(key(number), entry, 5)[:-4]
+        assert index.load(content) == (entry, 5)
+    index.seal()
     known = dict(notes)
 
     assert {number: index.get(key(number)) for number in known} == known
@@ -676,62 +828,88 @@ def test_the_last_entry_of_an_item_counts(make: Any, notes: list[tuple[int, Entr
     assert index.counts() == {
         entry: list(known.values()).count(entry) for entry in Entry if entry is not Entry.NONE
     }
-    assert index.ended(packed) == sum(entry is not Entry.BEGUN for _, entry in notes)
     index.close()
 
 
-def test_what_was_seen_is_not_new() -> None:
+def test_many_digests_are_kept_as_few_are() -> None:
     """
-    The first time says so, every other time too.
+    However many are loaded, the last entry of each counts.
     """
+    index = Digests()
+    keys = [b"%016d" % number for number in range(2500)]
+    for entry in (Entry.BEGUN, Entry.DONE):
+        for key in keys:
+            index.load(index.pack(key, entry, 0)[:-4])
+    index.seal()
+
+    assert index.counts()[Entry.DONE] == 2500
+    assert index.counts()[Entry.BEGUN] == 0
+    assert {index.get(key) for key in keys} == {Entry.DONE}
+    index.close()
+
+
+def test_an_empty_index_knows_nothing() -> None:
+    """
+    It needs no file to say so.
+    """
+    index = Digests()
+    index.seal()
+
+    assert index.get(bytes(DIGEST_SIZE)) is Entry.NONE
+    assert set(index.counts().values()) == {0}
+    index.close()
+
+
+def test_what_was_seen_is_not_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The first time says so, every other time too, in memory and beyond.
+    """
+    monkeypatch.setattr(_entries, "_IN_MEMORY", 2)
     seen = Seen()
 
     assert [seen.add(digest) for digest in (b"a", b"b", b"a", b"a")] == [True, True, False, False]
+    assert [seen.add(digest) for digest in (b"c", b"d", b"c", b"a")] == [True, True, False, False]
     seen.close()
 
 
 # Memory
 
 LOOK_UP = """
-import json, os, sys, time
+import json, os, sys
 from pathlib import Path
 from adapty_async.bulk._entries import Entry
-from adapty_async.bulk._journal import Binding, open_journal
+from adapty_async.bulk._header import Binding
+from adapty_async.bulk._journal import open_journal
 
-count = int(sys.argv[2])
+count, step = int(sys.argv[2]), int(sys.argv[3])
 wanted = Binding(
-    operation="v1.profiles.delete", origin="https://x", account="a", keys="position", input={}
+    operation="v1.profiles.delete", origin="https://x", account="a", keys="position", input={},
+    started=1e9,
 )
-started = time.monotonic()
-handle, index = open_journal(Path(sys.argv[1]), wanted, lambda earlier: None)
-seconds = time.monotonic() - started
-right = all(index.get(position) is Entry.DONE for position in range(0, count, 9973))
-right = right and index.get(count) is Entry.NONE and index.counts()[Entry.DONE] == count
-os.close(handle)
+found = open_journal(Path(sys.argv[1]), wanted, lambda earlier: None)
+index = found.index
+right = all(index.get(position) is Entry.DONE for position in range(0, count, step * 997))
+right = right and index.get(count) is Entry.NONE and index.counts()[Entry.DONE] == count // step
+found.close()
 status = Path("/proc/self/status").read_text()
 peak = int(status.partition("VmHWM:")[2].split()[0])
-print(json.dumps({"right": right, "mb": peak / 1024, "seconds": seconds}))
+print(json.dumps({"right": right, "mb": peak / 1024}))
 """
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="tells memory on Linux only")
 def test_a_resume_of_ten_million_items_is_small(tmp_path: Path) -> None:
     """
-    Opening a journal in which ten million items were begun and done takes less than 150 MB.
+    Opening a journal whose positions go to ten million takes less than 150 MB.
     """
-    count, share = 10_000_000, 8000
+    count, step = 10_000_000, 20  # records are read one by one, so their number costs only time
     path = tmp_path / "journal"
     with path.open("wb") as file:
-        file.write(MAGIC + HEADER)
-        for start in range(0, count, share):
-            for entry in (Entry.BEGUN, Entry.DONE):
-                values = array("Q", range(start << 4 | entry, (start + share) << 4, 16))
-                file.write(pack(b"E" + values.tobytes(), 1.0))
-    done = subprocess.run(
-        [sys.executable, "-c", LOOK_UP, str(path), str(count)], capture_output=True, check=True
-    )
-    shutil.rmtree(tmp_path)
+        file.write(header())
+        for position in range(0, count, step):
+            file.write(record(position, Entry.DONE))
+    command = [sys.executable, "-c", LOOK_UP, str(path), str(count), str(step)]
+    done = subprocess.run(command, capture_output=True, check=True)
     told = json.loads(done.stdout)
 
     assert told["right"]

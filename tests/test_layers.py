@@ -22,16 +22,20 @@ MODULE_LINES = 500
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(modules.split())
     for modules in (
-        "errors hooks _loop_local _operation _version bulk._outcome",
+        """errors hooks statistics _loop_local _operation _pacer _places _timing _version
+        bulk._outcome""",
         "sandbox._rules sandbox._shop sandbox._store",
-        "config testing _checks _limits sandbox._rate sandbox._wire",
-        "bulk._entries bulk._frames bulk._source bulk._stop bulk._turns",
-        "_codec _retry bulk._runner sandbox._faults sandbox._mail sandbox._page sandbox._v1",
+        "config testing _capacity _checks _learned _outage sandbox._rate sandbox._wire",
+        "_gate bulk._header bulk._source bulk._stop bulk._turns",
+        """_codec _limits _retry bulk._runner sandbox._faults sandbox._mail sandbox._page
+        sandbox._v1""",
         "sandbox._v2_rules sandbox._v2_wire",
         "sandbox._v2_currencies sandbox._v2_profiles",
         "sandbox._v2_app",
         "sandbox._v2",
-        "_pipeline _profiles _transport bulk._journal sandbox._app",
+        "_pipeline _profiles _transport bulk._log sandbox._app",
+        "bulk._entries",
+        "bulk._journal",
         "bulk._ledger bulk._summary",
         "bulk._calls",
         "bulk sandbox",

@@ -37,9 +37,9 @@ from adapty_async import (
     RetryPolicy,
 )
 from adapty_async._operation import Request, Response
-from adapty_async.bulk import InputIdentity, _journal
-from adapty_async.bulk._entries import Entry
-from adapty_async.bulk._journal import binding_of, frames_of
+from adapty_async.bulk import InputIdentity, _log
+from adapty_async.bulk._entries import Entry, Positions
+from adapty_async.bulk._log import scan
 from adapty_async.mail import TransactionEvent
 from adapty_async.v1 import create_profile, delete_profile
 
@@ -103,12 +103,9 @@ def entries(path: Path) -> dict[int, list[Entry]]:
     """
     found: dict[int, list[Entry]] = {}
     with path.open("rb") as file:
-        for frame in frames_of(file, path):
-            if binding_of(frame, path) is None:
-                content = memoryview(frame.content)[1:]
-                for offset in range(0, len(content), 8):
-                    value = int.from_bytes(content[offset : offset + 8], "little")
-                    found.setdefault(value >> 4, []).append(Entry(value & 15))
+        for _, content in scan(file, Positions.size):
+            value = int.from_bytes(content[:8], "little")
+            found.setdefault(value >> 8, []).append(Entry(value & 255))
     return found
 
 
@@ -146,8 +143,8 @@ async def crash(start: Callable[..., BulkRun[Any, Any]], items: list[str], journ
     aside = journal.with_suffix(".crashed")
 
     async def transport(_request: Request) -> Response:
+        await asyncio.sleep(0)
         if not _is_there(aside):
-            await asyncio.sleep(0)
             shutil.copy(journal, aside)
         return DELETED
 
@@ -358,17 +355,73 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
         event.wait()
         os.fsync(handle)
 
-    monkeypatch.setattr(_journal, "_sync", slow)
+    monkeypatch.setattr(_log, "_sync", slow)
     yield event
     event.set()
 
 
-@pytest.mark.parametrize(
-    ("begun", "status"), [(True, "unknown"), (False, "done")], ids=["begun", "new"]
-)
+async def test_a_disk_that_hangs_holds_up_no_call(journal: Path, gate: threading.Event) -> None:
+    """
+    While nothing reaches the disk, every item that may be repeated is sent and answered.
+    """
+    left = 2000
+    answered = asyncio.Event()
+
+    async def transport(_request: Request) -> Response:
+        nonlocal left
+        left -= 1
+        gate.clear()
+        if not left:
+            answered.set()
+        return DELETED
+
+    run = asyncio.ensure_future(erase(transport, ids(left), journal, concurrency=8))
+    await answered.wait()
+    assert not gate.is_set()
+    gate.set()
+
+    assert statuses(await run) == {"done": 2000}
+
+
+@pytest.mark.parametrize("watched", [False, True], ids=["create", "on_outcome"])
+async def test_what_must_survive_a_loss_of_power_waits_for_the_disk(
+    watched: bool,  # noqa: FBT001  a case
+    journal: Path,
+    gate: threading.Event,
+) -> None:
+    """
+    A create is not sent, and an outcome is not told, before the disk has what was noted of it.
+    """
+    told: list[object] = []
+    waiting = asyncio.Event()
+
+    async def transport(_request: Request) -> Response:
+        if not watched:
+            told.append("sent")
+        return CREATED
+
+    def items() -> Iterator[str]:
+        yield "u0"
+        gate.clear()
+        asyncio.get_running_loop().call_later(0.02, waiting.set)
+        yield "u1"
+
+    start = erase if watched else create
+    on_outcome = told.append if watched else None
+    run = asyncio.ensure_future(
+        start(transport, items(), journal, concurrency=1, on_outcome=on_outcome)
+    )
+    await waiting.wait()
+    assert len(told) == 1
+    gate.set()
+
+    assert statuses(await run) == {"done": 2}
+    assert len(told) == 2
+
+
+@pytest.mark.parametrize("begun", [True, False], ids=["begun", "new"])
 async def test_a_create_that_is_cut_off_while_it_is_noted_was_not_sent(
     begun: bool,  # noqa: FBT001  a case
-    status: str,
     journal: Path,
     gate: threading.Event,
 ) -> None:
@@ -376,29 +429,31 @@ async def test_a_create_that_is_cut_off_while_it_is_noted_was_not_sent(
     What an earlier run had begun stays unknown, and what no run has sent is sent by the next.
     """
     if begun:
-        await crash(create, ["u0"], journal)
+        await crash(create, ["u0", "u1"], journal)
     api = Api({"*": CREATED})
 
     closed = asyncio.Event()
 
     def items() -> Iterator[str]:
+        yield "u0"
         gate.clear()
         closed.set()
         asyncio.get_running_loop().call_later(0.1, gate.set)
-        yield "u0"
+        yield "u1"
 
     async def run() -> None:
-        await create(api, items(), journal, drain=0.01)
+        await create(api, items(), journal, drain=0.01, concurrency=1)
 
     task = asyncio.create_task(run())
     await closed.wait()
     for _ in range(10):
         await asyncio.sleep(0)
     await until_cancelled(task)
-    report = await create(api, ["u0"], journal)
-
     assert api.sent == ([] if begun else ["u0"])
-    assert statuses(report) == {status: 1}
+    report = await create(api, ["u0", "u1"], journal)
+
+    assert statuses(report) == ({"unknown": 2} if begun else {"skipped": 1, "done": 1})
+    assert api.sent == ([] if begun else ["u0", "u1"])
 
 
 # What is refused
@@ -970,7 +1025,9 @@ FULL = """
 import asyncio, json, resource, signal, sys
 from adapty_async import AdaptyClient, JournalError
 from adapty_async._operation import Response
+from adapty_async.bulk import _log
 
+_log._CHUNK = 16384
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 journal, limit, options = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
 before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -1008,7 +1065,9 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("dedupe", [False, True], ids=["plain", "dedupe"])
 @pytest.mark.parametrize("concurrency", [1, 16], ids=["one", "many"])
-@pytest.mark.parametrize("limit", [0, 10, 2000, 4001], ids=["at-once", "magic", "later", "odd"])
+@pytest.mark.parametrize(
+    "limit", [0, 5000, 16384, 33000], ids=["at-once", "header", "later", "odd"]
+)
 def test_a_full_disk_ends_the_run(
     limit: int,
     concurrency: int,
@@ -1032,7 +1091,7 @@ def test_a_full_disk_ends_the_run(
     assert len(told["sent"]) == told["counts"]["done"]
     begun = {index for index, noted in entries(journal).items() if Entry.BEGUN in noted}
     assert len(begun) >= len(told["sent"])
-    assert limit < 100 or len(told["sent"]) > concurrency
+    assert bool(told["sent"]) == (limit > 10_000)
     assert_resumes(journal, len(told["sent"]))
 
 

@@ -1,5 +1,5 @@
 """
-The pace of requests and the bound on those in flight, on a clock that never waits.
+Every attempt passes the gate, holds one of the loop's connections, and reports how it ended.
 """
 
 from __future__ import annotations
@@ -8,259 +8,37 @@ import asyncio
 import math
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from adapty_async._limits import Pacer, limit
+from adapty_async._capacity import Capacity
+from adapty_async._gate import Gates, RunLimits
+from adapty_async._limits import limit
 from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Request, Response, Tally
-from adapty_async.errors import DeadlineError, ServerError
+from adapty_async._places import Places
+from adapty_async._timing import Timing
+from adapty_async.errors import AdaptyError, DeadlineError, ServerError
 from adapty_async.testing import FakeClock, FakeTransport, Reply
 from tests._support import a_request
 
 REPLY: Reply = (200, {}, b"")
+KINDS = pytest.mark.parametrize("background", [False, True], ids=["single", "background"])
 
 
-def slots(count: int = 100) -> LoopLocal[asyncio.Semaphore]:
+def slots(count: int = 100) -> LoopLocal[Places]:
     """
-    Return so many places per event loop.
+    Return so many connections per event loop.
     """
-    return LoopLocal(lambda: asyncio.Semaphore(count))
+    return LoopLocal(lambda: Places(count))
 
 
-@pytest.mark.parametrize(
-    ("rate", "given_burst", "burst"),
-    [(500.0, None, 50), (1.0, None, 1), (0.5, None, 1), (10.0, 3, 3)],
-    ids=str,
-)
-def test_a_burst_is_a_tenth_of_a_second_unless_told(
-    rate: float, given_burst: int | None, burst: int
-) -> None:
+def gates(clock: FakeClock) -> Gates:
     """
-    At least one request may always go at once.
+    Return gates without a pace of the client's.
     """
-    clock = FakeClock()
-    pacer = Pacer(rate, given_burst, clock, clock.sleep)
-
-    assert pacer.burst == burst
-    assert repr(pacer) == f"Pacer(rate={rate}, burst={burst})"
+    return Gates(Timing(clock, clock.sleep, lambda low, high: high))
 
 
-async def moments(pacer: Pacer, clock: FakeClock, count: int) -> list[float]:
-    """
-    Return when so many turns come.
-    """
-    times = []
-    for _ in range(count):
-        async with pacer.line():
-            await pacer.go()
-        times.append(clock())
-    return times
-
-
-async def test_a_pacer_lets_the_burst_go_and_then_holds_the_rate() -> None:
-    """
-    After the burst, each caller's turn is one interval later than the last.
-    """
-    clock = FakeClock(100.0)
-    pacer = Pacer(10.0, 3, clock, clock.sleep)
-
-    assert await moments(pacer, clock, 5) == pytest.approx([100.0, 100.0, 100.0, 100.1, 100.2])
-
-
-async def test_a_long_pause_saves_up_no_more_than_the_burst() -> None:
-    """
-    However long nothing was sent, only the burst goes at once.
-    """
-    clock = FakeClock()
-    pacer = Pacer(10.0, 3, clock, clock.sleep)
-    clock.now += 3600.0
-
-    assert await moments(pacer, clock, 5) == pytest.approx([3600.0] * 3 + [3600.1, 3600.2])
-
-
-@given(
-    rate=st.floats(0.1, 1000.0),
-    burst=st.integers(1, 20),
-    pauses=st.lists(st.tuples(st.floats(0.0, 3.0), st.floats(0.0, 3.0)), min_size=1, max_size=60),
-    window=st.floats(0.0, 10.0),
-)
-def test_no_window_ever_holds_more_than_rate_and_burst(
-    rate: float, burst: int, pauses: list[tuple[float, float]], window: float
-) -> None:
-    """
-    However callers arrive, and however late they wake up, any stretch of time sees its share.
-    """
-    clock = FakeClock()
-    late = 0.0
-
-    async def oversleep(seconds: float) -> None:
-        """
-        Wake up late, as tasks of a busy loop do.
-        """
-        clock.now += seconds + late
-
-    pacer = Pacer(rate, burst, clock, oversleep)
-    sent = []
-
-    async def ask() -> None:
-        """
-        Ask for one turn after another.
-        """
-        nonlocal late
-        for pause, late in pauses:  # noqa: B007  oversleep() reads it
-            clock.now += pause
-            sent.extend(await moments(pacer, clock, 1))
-
-    asyncio.run(ask())
-    for start in sent:
-        inside = sum(start <= moment <= start + window for moment in sent)
-        assert inside <= rate * (window + 1e-5) + burst + 1e-6
-
-
-async def test_turns_come_in_the_order_of_asking() -> None:
-    """
-    Whoever asked first goes first, and a cancelled waiter's turn goes to the next.
-    """
-    clock = FakeClock()
-    woken = asyncio.Event()
-
-    async def sleep(seconds: float) -> None:
-        """
-        Wait for the test, then for the clock.
-        """
-        await woken.wait()
-        clock.now += seconds
-
-    pacer = Pacer(1.0, 1, clock, sleep)
-    order: list[tuple[str, float]] = []
-
-    async def ask(name: str) -> None:
-        """
-        Note when the turn comes.
-        """
-        async with pacer.line():
-            await pacer.go()
-        order.append((name, clock()))
-
-    tasks = [asyncio.ensure_future(ask(name)) for name in "abcd"]
-    await settle()
-    assert pacer.expected() == pytest.approx(4.0)
-    tasks[1].cancel()
-    tasks[2].cancel()
-    await settle()
-    woken.set()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-    assert order == [("a", 0.0), ("d", pytest.approx(1.0))]
-    assert pacer.expected() == pytest.approx(1.0)
-
-
-async def test_turns_do_not_pile_up_behind_a_busy_connection() -> None:
-    """
-    Requests that wait for a connection keep to the rate once it is free.
-    """
-    clock = FakeClock()
-    gate = Gate()
-    pacer = Pacer(1.0, 1, clock, clock.sleep)
-    send = limit(gate, slots(1), (pacer,), clock)
-    tasks = [asyncio.ensure_future(send(a_request())) for _ in range(4)]
-    await settle()
-    clock.now += 100.0
-    gate.opened.set()
-    await asyncio.gather(*tasks)
-
-    assert clock() == pytest.approx(102.0)
-
-
-async def test_cancelled_while_it_is_first_in_line_a_caller_gives_its_connection_back() -> None:
-    """
-    The next call finds a place, and its moment.
-    """
-    clock = FakeClock()
-
-    async def sleep(seconds: float) -> None:
-        """
-        Never wake up.
-        """
-        await asyncio.Event().wait()
-
-    pacer = Pacer(1.0, 1, clock, sleep)
-    transport = FakeTransport([REPLY] * 2)
-    send = limit(transport, slots(1), (pacer,), clock)
-    await send(a_request())
-    task = asyncio.ensure_future(send(a_request()))
-    await settle()
-    task.cancel()
-    await asyncio.wait([task])
-    clock.now += 1.0
-    await send(a_request())
-
-    assert len(transport.requests) == 2
-
-
-async def test_every_attempt_waits_for_its_moment_at_each_pacer() -> None:
-    """
-    The slowest of several pacers sets the pace.
-    """
-    clock = FakeClock()
-    transport = FakeTransport([REPLY] * 3)
-    pacers = (
-        Pacer(100.0, 1, clock, clock.sleep),
-        Pacer(10.0, 1, clock, clock.sleep),
-    )
-    send = limit(transport, slots(), pacers, clock)
-
-    for _ in range(3):
-        await send(a_request())
-    assert clock() == pytest.approx(0.2)
-
-
-async def test_the_clock_of_a_call_starts_with_its_first_turn() -> None:
-    """
-    A request without a deadline waits in the queue at no charge, and keeps its deadline then.
-    """
-    clock = FakeClock(100.0)
-    request = a_request(allowance=60.0)
-    send = limit(FakeTransport([REPLY] * 2), slots(), (), clock)
-
-    assert request.tally.deadline == math.inf
-    await send(request)
-    assert request.tally.deadline == 160.0
-    clock.now += 10.0
-    await send(request)
-    assert request.tally.deadline == 160.0
-
-
-async def test_a_turn_that_comes_too_late_is_not_waited_for() -> None:
-    """
-    When the pace leaves no time before the deadline, the call ends at once and unsent.
-    """
-    clock = FakeClock()
-    transport = FakeTransport([REPLY])
-    send = limit(transport, slots(), (Pacer(0.1, 1, clock, clock.sleep),), clock)
-
-    await send(a_request())
-    with pytest.raises(DeadlineError, match=r"^no time left .*, operation test.call$"):
-        await send(a_request(tally=Tally(deadline=9.0)))
-    assert (len(transport.requests), clock.sleeps) == (1, [])
-
-
-async def test_nothing_is_sent_after_the_deadline() -> None:
-    """
-    A call whose time is over is not sent, even if a place is free; the place is given back.
-    """
-    clock = FakeClock(100.0)
-    transport = FakeTransport([REPLY])
-    send = limit(transport, slots(1), (), clock)
-
-    with pytest.raises(DeadlineError, match="no time left"):
-        await send(a_request(tally=Tally(deadline=100.0)))
-    await send(a_request())
-    assert len(transport.requests) == 1
-
-
-class Gate:
+class Door:
     """
     A `Send` that answers when it is opened.
     """
@@ -282,85 +60,200 @@ async def settle() -> None:
     """
     Let every task run until it waits.
     """
-    for _ in range(5):
+    for _ in range(10):
         await asyncio.sleep(0)
 
 
-async def test_no_more_requests_are_in_flight_than_there_are_places() -> None:
+async def test_the_clock_of_a_call_starts_with_its_first_turn() -> None:
     """
-    The third request waits until one of two places is free.
+    A request without a deadline waits in the queue at no charge, and keeps its deadline then.
     """
-    gate = Gate()
+    clock = FakeClock(100.0)
+    request = a_request(allowance=60.0)
+    send = limit(FakeTransport([REPLY] * 2), slots(), gates(clock), clock)
+
+    assert request.tally.deadline == math.inf
+    await send(request)
+    assert request.tally.deadline == 160.0
+    clock.now += 10.0
+    await send(request)
+    assert request.tally.deadline == 160.0
+
+
+@KINDS
+async def test_nothing_is_sent_after_the_deadline(*, background: bool) -> None:
+    """
+    A call whose time is over is not sent, even if a connection is free, and takes nothing.
+    """
+    clock = FakeClock(100.0)
+    transport = FakeTransport([REPLY])
+    places, passed = slots(1), gates(clock)
+    capacity = Capacity(4, clock)
+    send = limit(transport, places, passed, clock, RunLimits(capacity=capacity))
+
+    with pytest.raises(DeadlineError, match="no time left to wait for a turn"):
+        await send(a_request(tally=Tally(deadline=100.0), background=background))
+
+    assert (transport.requests, places.get().free, capacity.places.free) == ([], 1, 4)
+    assert passed.get("test").requests == 0
+
+
+@KINDS
+async def test_no_more_requests_are_in_flight_than_there_are_connections(
+    *, background: bool
+) -> None:
+    """
+    The third request waits until one of two connections is free.
+    """
+    door = Door()
     clock = FakeClock()
-    send = limit(gate, slots(2), (), clock)
-    tasks = [asyncio.ensure_future(send(a_request())) for _ in range(3)]
+    send = limit(door, slots(2), gates(clock), clock)
+    tasks = [asyncio.ensure_future(send(a_request(background=background))) for _ in range(3)]
 
     await settle()
-    assert gate.inside == 2
-    gate.opened.set()
+    assert door.inside == 2
+    door.opened.set()
     await asyncio.gather(*tasks)
-    assert gate.inside == 3
+    assert door.inside == 3
+
+
+async def test_no_more_items_are_in_flight_than_the_run_has_capacity_for() -> None:
+    """
+    A run's capacity holds its items, and not single calls.
+    """
+    door = Door()
+    clock = FakeClock()
+    passed, places = gates(clock), slots()
+    run = RunLimits(capacity=Capacity(2, clock))
+    send = limit(door, places, passed, clock, run)
+    tasks = [asyncio.ensure_future(send(a_request(background=True))) for _ in range(3)]
+    await settle()
+    assert door.inside == 2
+    tasks.append(asyncio.ensure_future(limit(door, places, passed, clock)(a_request())))
+    await settle()
+    assert door.inside == 3
+    door.opened.set()
+    await asyncio.gather(*tasks)
+
+    assert door.inside == 4
 
 
 @pytest.mark.parametrize("seconds", [-1.0, 0.0], ids=["passed", "now"])
-async def test_a_place_that_is_not_free_in_time_is_a_deadline(seconds: float) -> None:
+async def test_a_connection_that_is_not_free_in_time_is_a_deadline(seconds: float) -> None:
     """
     A call whose time ends while it waits for a connection ends unsent.
     """
-    gate = Gate()
+    door = Door()
     clock = FakeClock(100.0)
-    send = limit(gate, slots(1), (), clock)
+    places = slots(1)
+    send = limit(door, places, gates(clock), clock)
     first = asyncio.ensure_future(send(a_request()))
     await settle()
 
     with pytest.raises(DeadlineError, match=r"^no connection became free .*, operation test.call$"):
         await send(a_request(tally=Tally(deadline=100.0 + seconds)))
-    gate.opened.set()
+    door.opened.set()
     await first
-    assert gate.inside == 1
+    assert (door.inside, places.get().free) == (1, 1)
 
 
-async def test_a_place_that_becomes_free_in_time_is_taken() -> None:
+async def test_a_connection_that_becomes_free_in_time_is_taken() -> None:
     """
     A call with time left waits for a connection and is sent.
     """
-    gate = Gate()
+    door = Door()
     clock = FakeClock(100.0)
-    send = limit(gate, slots(1), (), clock)
+    send = limit(door, slots(1), gates(clock), clock)
     tasks = [asyncio.ensure_future(send(a_request(tally=Tally(deadline=130.0)))) for _ in range(2)]
 
     await settle()
-    assert gate.inside == 1
-    gate.opened.set()
+    assert door.inside == 1
+    door.opened.set()
     await asyncio.gather(*tasks)
-    assert gate.inside == 2
+    assert door.inside == 2
 
 
-async def test_a_cancelled_waiter_gives_its_place_back() -> None:
+@KINDS
+async def test_a_cancelled_caller_gives_its_place_back(*, background: bool) -> None:
     """
     Cancelling what waits, or what is in flight, leaves every place free.
     """
-    gate = Gate()
+    door = Door()
     clock = FakeClock()
-    send = limit(gate, slots(1), (), clock)
-    tasks = [asyncio.ensure_future(send(a_request())) for _ in range(3)]
+    places, passed = slots(1), gates(clock)
+    capacity = Capacity(4, clock)
+    send = limit(door, places, passed, clock, RunLimits(capacity=capacity if background else None))
+    tasks = [asyncio.ensure_future(send(a_request(background=background))) for _ in range(3)]
     await settle()
 
     for task in reversed(tasks):
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    gate.opened.set()
-    assert (await send(a_request())).status == 200
+    assert (places.get().free, capacity.places.free) == (1, 4)
+    assert passed.get("test").in_flight == 0
+    door.opened.set()
+    assert (await send(a_request(background=background))).status == 200
 
 
-async def test_a_failed_request_gives_its_place_back() -> None:
+@pytest.mark.parametrize(
+    "error",
+    [ServerError("status 500", status=500), AdaptyError("not sent"), AssertionError("a bug")],
+    ids=lambda error: type(error).__name__,
+)
+@KINDS
+async def test_a_failed_request_gives_its_place_back(error: Exception, *, background: bool) -> None:
     """
-    An error frees its place for the next request.
+    Whatever an attempt ends with, its places are free for the next one.
     """
     clock = FakeClock()
-    transport = FakeTransport([ServerError("status 500", status=500), REPLY])
-    send = limit(transport, slots(1), (), clock)
+    places, passed, capacity = slots(1), gates(clock), Capacity(1, clock)
+    run = RunLimits(capacity=capacity if background else None)
+    send = limit(FakeTransport([error, REPLY]), places, passed, clock, run)
 
-    with pytest.raises(ServerError):
+    with pytest.raises(type(error)):
+        await send(a_request(background=background))
+    assert (places.get().free, capacity.places.free) == (1, 1)
+    assert passed.get("test").in_flight == 0
+    assert (await send(a_request(background=background))).status == 200
+
+
+@pytest.mark.parametrize("way", [asyncio.CancelledError(), AssertionError("a bug")], ids=repr)
+async def test_an_attempt_without_an_answer_says_nothing_of_the_service(
+    way: BaseException,
+) -> None:
+    """
+    One that was cancelled, or broke down, neither ends an outage nor speeds a run up.
+    """
+    clock = FakeClock()
+    passed = gates(clock)
+    gate = passed.get("test")
+    down: list[Reply] = [ServerError("status 503", status=503)] * 20
+    send = limit(FakeTransport([*down, way]), slots(), passed, clock)
+    for _ in down:
+        with pytest.raises(ServerError):
+            await send(a_request())
+    clock.now += gate.circuit.wait()
+    since, rate = gate.circuit.since, gate.learned.rate
+    assert since is not None
+
+    with pytest.raises(type(way)):
         await send(a_request())
-    assert (await send(a_request())).status == 200
+    assert (gate.circuit.since, gate.learned.rate) == (since, rate)
+    assert (gate.failed, gate.in_flight) == (20, 0)
+
+
+@KINDS
+async def test_what_a_run_has_no_pace_for_goes_by_bucket(*, background: bool) -> None:
+    """
+    Requests to two buckets are counted apart.
+    """
+    clock = FakeClock()
+    passed = gates(clock)
+    send = limit(FakeTransport([REPLY] * 3), slots(), passed, clock)
+    for bucket in ("a", "b", "b"):
+        await send(a_request(bucket=bucket, background=background))
+
+    assert {bucket: each.requests for bucket, each in passed.statistics().items()} == {
+        "a": 1,
+        "b": 2,
+    }

@@ -13,11 +13,14 @@ import pytest
 
 from adapty_async._caller import Caller, CallOptions
 from adapty_async._codec import Wire
-from adapty_async._limits import Pacer
+from adapty_async._gate import Gates
 from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Operation, Request, Response
+from adapty_async._outage import Budget
+from adapty_async._pacer import Pacer
 from adapty_async._pipeline import Layers, build, check, observe
-from adapty_async._retry import Timing
+from adapty_async._places import Places
+from adapty_async._timing import Timing
 from adapty_async.bulk import OutcomeStatus
 from adapty_async.config import RetryPolicy
 from adapty_async.errors import (
@@ -33,7 +36,7 @@ from adapty_async.errors import (
 from adapty_async.hooks import CallEnded, CallStarted, Event, Hook, RetryScheduled
 from adapty_async.testing import FakeClock, FakeTransport, Reply
 from adapty_async.v1 import GET_PROFILE
-from tests._support import ERASE, a_request
+from tests._support import ERASE, a_request, begin_at
 
 DELETED: Reply = (204, {}, b"")
 MISSING: Reply = (404, {}, b'{"errors":[],"error_code":"profile_does_not_exist","status_code":404}')
@@ -43,16 +46,18 @@ def layers(
     transport: FakeTransport,
     clock: FakeClock,
     hooks: tuple[Hook, ...] = (),
-    pacers: tuple[Pacer, ...] = (),
+    pacer: Pacer | None = None,
 ) -> Layers:
     """
     Return layers whose waits are as long as they can be.
     """
+    timing = Timing(clock, clock.sleep, lambda _low, high: high)
     return Layers(
         transport=transport,
-        slots=LoopLocal(lambda: asyncio.Semaphore(1)),
-        timing=Timing(clock, clock.sleep, lambda _low, high: high),
-        pacers=pacers,
+        slots=LoopLocal(lambda: Places(1)),
+        timing=timing,
+        gates=Gates(timing, pacer),
+        budget=Budget(500),
         hooks=hooks,
     )
 
@@ -110,8 +115,8 @@ async def test_every_attempt_takes_its_turn_and_holds_no_place_while_waiting() -
     """
     clock = FakeClock()
     transport = FakeTransport([(500, {}, b""), (429, {"retry-after": "4"}, b""), DELETED])
-    pacer = Pacer(0.5, 1, clock, clock.sleep)
-    send = build(layers(transport, clock, pacers=(pacer,)), RetryPolicy())
+    pacer = Pacer(0.5, 1, clock)
+    send = build(layers(transport, clock, pacer=pacer), RetryPolicy())
 
     assert (await send(a_request())).status == 204
     # a back-off, then the turn; the wait that was asked for is longer than the turn
@@ -222,8 +227,8 @@ async def test_a_call_that_gets_no_turn_has_no_attempts() -> None:
     """
     clock = FakeClock()
     transport = FakeTransport([DELETED])
-    pacer = Pacer(0.001, 1, clock, clock.sleep)
-    send = build(layers(transport, clock, pacers=(pacer,)), RetryPolicy())
+    pacer = Pacer(0.001, 1, clock)
+    send = build(layers(transport, clock, pacer=pacer), RetryPolicy())
     await send(a_request())
     late = a_request()
     late.tally.deadline = 60.0
@@ -277,14 +282,28 @@ async def test_a_run_has_a_pace_of_its_own() -> None:
     assert clock() == pytest.approx(0.5)
 
 
-async def test_a_run_without_a_rate_never_waits() -> None:
+async def test_a_run_without_a_rate_begins_slowly_and_gets_fast(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """
-    Without a rate nothing holds a run back.
+    A run that is told nothing finds its pace, from one that any account allows.
+    """
+    begin_at(monkeypatch, 20.0, lowest=0.1)
+    clock = FakeClock()
+
+    await bulk_of(300, clock)
+    assert 0.2 < clock.now < 0.5
+    assert clock.sleeps[0] > 10 * clock.sleeps[-1]
+
+
+async def test_a_run_whose_rate_is_given_begins_with_that() -> None:
+    """
+    Nothing is left to be learned.
     """
     clock = FakeClock()
 
-    await bulk_of(6, clock)
-    assert clock.sleeps == []
+    await bulk_of(400, clock, rate=100.0)
+    assert clock.now == pytest.approx((400 - 2) / 100, abs=0.02)
 
 
 async def test_a_runs_rate_must_be_a_rate() -> None:

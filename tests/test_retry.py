@@ -5,6 +5,7 @@ What is sent again and when: the table, and the loop on a clock that never waits
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapty_async._operation import Replay, Request, Response
-from adapty_async._retry import Timing, may_have_worked, may_retry, retry
+from adapty_async._outage import Budget
+from adapty_async._retry import may_have_worked, may_retry, retry
+from adapty_async._timing import Timing
 from adapty_async.config import RetryPolicy
 from adapty_async.errors import (
     AdaptyError,
@@ -179,7 +182,7 @@ async def run(
     """
     Send one request through the retry layer.
     """
-    send = retry(Script(failures, clock), policy, timing(clock), hooks)
+    send = retry(Script(failures, clock), policy, timing(clock), Budget(500), hooks)
     return await send(a_request(**changes))
 
 
@@ -210,7 +213,10 @@ async def test_waits_are_spread_over_their_whole_range() -> None:
     """
     clock = FakeClock()
     send = retry(
-        Script([ConnectError("refused")] * 3, clock), RetryPolicy(), timing(clock, fraction=0.0)
+        Script([ConnectError("refused")] * 3, clock),
+        RetryPolicy(),
+        timing(clock, fraction=0.0),
+        Budget(500),
     )
 
     await send(a_request())
@@ -224,7 +230,9 @@ async def test_very_many_attempts_do_not_overflow() -> None:
     clock = FakeClock()
     policy = RetryPolicy(attempts=1200, wait_max=0.01)
 
-    assert await run([ConnectError("refused")] * 1199, policy, clock) is OK
+    failures = [ConnectError("refused")] * 1199
+    send = retry(Script(failures, clock), policy, timing(clock), Budget(10**6))
+    assert await send(a_request()) is OK
     assert max(clock.sleeps) == 0.01
 
 
@@ -269,7 +277,12 @@ async def test_a_wait_that_does_not_fit_is_not_begun() -> None:
     clock = FakeClock(100.0)
     request = a_request()
     request.tally.deadline = 104.9
-    send = retry(Script([answered(RateLimitError, 429, 4.0)], clock), RetryPolicy(), timing(clock))
+    send = retry(
+        Script([answered(RateLimitError, 429, 4.0)], clock),
+        RetryPolicy(),
+        timing(clock),
+        Budget(500),
+    )
 
     with pytest.raises(RateLimitError):
         await send(request)
@@ -434,7 +447,7 @@ async def test_attempts_and_time_are_bounded_whatever_happens(
     clock = FakeClock(1000.0)
     request = a_request(replay=replay)
     request.tally.deadline = clock() + policy.deadline
-    send = retry(Script(failures, clock, seconds), policy, timing(clock, fraction))
+    send = retry(Script(failures, clock, seconds), policy, timing(clock, fraction), Budget(500))
     raised: AdaptyError | None = None
 
     try:
@@ -446,3 +459,111 @@ async def test_attempts_and_time_are_bounded_whatever_happens(
     assert clock() <= request.tally.deadline
     assert len(clock.sleeps) == request.tally.attempts - 1
     assert raised is None or raised.attempts == request.tally.attempts
+
+
+# The budget
+
+
+async def spend(budget: Budget, failures: list[BaseException], **changes: Any) -> list[float]:
+    """
+    Send one request that fails so often, and return the waits.
+    """
+    clock = FakeClock()
+    policy = RetryPolicy(attempts=9)
+    await retry(Script(failures, clock), policy, timing(clock), budget)(a_request(**changes))
+    return clock.sleeps
+
+
+async def test_a_repeat_that_worked_gives_back_what_it_took() -> None:
+    """
+    Of several repeats only the last one's tokens come back, and a first success earns one.
+    """
+    budget = Budget(500)
+    lost = ConnectionLostError("reset")
+    await spend(budget, [lost])
+    assert budget.left == 500
+    await spend(budget, [lost, lost])
+    assert budget.left == 500 - 14
+    await spend(budget, [answered(RateLimitError, 429), answered(RateLimitError, 429)])
+    assert budget.left == 500 - 14 - 5
+    await spend(budget, [])
+    assert budget.left == 500 - 14 - 5 + 1
+
+
+async def test_nothing_is_repeated_without_the_tokens_for_it() -> None:
+    """
+    When the budget is used up, the error of the first attempt is raised at once.
+    """
+    budget = Budget(20)
+    lost = ConnectionLostError("reset")
+
+    with pytest.raises(ConnectionLostError) as caught:
+        await spend(budget, [lost, lost, lost])
+    assert caught.value.attempts == 2
+    assert budget.left == 6
+    await spend(budget, [answered(RateLimitError, 429)])
+    with pytest.raises(ConnectionLostError):
+        await spend(Budget(13), [lost])
+
+
+async def test_items_of_bulk_runs_are_repeated_without_tokens_too() -> None:
+    """
+    They take what is there, and have other bounds.
+    """
+    budget = Budget(20)
+    lost = ConnectionLostError("reset")
+
+    assert len(await spend(budget, [lost, lost, lost], background=True)) == 3
+    assert budget.left == 0
+
+
+async def test_a_throttled_item_of_a_bulk_run_goes_back_three_times_for_nothing() -> None:
+    """
+    Three answers 429 are no attempts of the item, and its clock starts anew; further ones are.
+    """
+    clock = FakeClock()
+
+    class Throttling(Script):
+        """
+        Counts answers 429 as the check does.
+        """
+
+        async def __call__(self, request: Request) -> Response:
+            """
+            Fail or succeed.
+            """
+            try:
+                return await super().__call__(request)
+            except RateLimitError:
+                request.tally.throttled += 1
+                raise
+
+    async def attempts(failures: int, asked: float) -> tuple[Request, list[float]]:
+        clock.sleeps.clear()
+        request = a_request(background=True)
+        request.tally.deadline = clock.now + 60.0
+        script = Throttling([answered(RateLimitError, 429, asked)] * failures, clock)
+        policy = RetryPolicy(attempts=2)
+        await retry(script, policy, timing(clock, 0.0), Budget(500))(request)
+        return request, clock.sleeps
+
+    request, sleeps = await attempts(3, 5.0)
+    assert (request.tally.attempts, request.tally.deadline) == (4, math.inf)
+    assert sleeps == [5.0] * 3
+    _, sleeps = await attempts(3, 10_000.0)
+    assert sleeps == [60.0] * 3  # beyond that it is the gate that waits
+    request, _ = await attempts(4, 5.0)
+    assert request.tally.attempts == 5
+    with pytest.raises(RateLimitError):
+        await attempts(5, 5.0)
+
+
+async def test_a_circuit_that_opens_between_attempts_is_told_with_its_cause() -> None:
+    """
+    What made the call repeat is the cause of the error it ends with.
+    """
+    failures = [answered(ServerError, 500), CircuitOpenError("the service is down")]
+
+    with pytest.raises(CircuitOpenError) as caught:
+        await run(failures, RetryPolicy(), FakeClock())
+    assert isinstance(caught.value.__cause__, ServerError)

@@ -46,6 +46,7 @@ from .raw_server import (
     ABSENT,
     CLOSE,
     DONE,
+    HOLD,
     RESET,
     STALL,
     UNREAD,
@@ -730,6 +731,57 @@ async def test_answers_that_follow_one_another_are_not_mixed_up() -> None:
         names = [(await client.v1.profiles.get(customer_user_id="u1")).first_name for _ in range(3)]
 
     assert names == ["Right"] * 3
+
+
+STRAY_ANSWER = reply(body=b'{"data":{"first_name":"Stray"}}')
+RIGHT_ANSWER = reply(body=b'{"data":{"first_name":"Right"}}')
+
+
+async def hear_of(server: RawServer) -> None:
+    """
+    Let a server go on from HOLD, and its clients hear of what it writes then.
+    """
+    server.released.set()
+    for _ in range(8):
+        await asyncio.sleep(0)
+
+
+async def test_an_answer_to_nobody_is_not_taken_for_the_next_one() -> None:
+    """
+    What a server writes to an idle connection is the answer to no request that comes later.
+    """
+    async with (
+        RawServer((RIGHT_ANSWER, HOLD, STRAY_ANSWER), then=(RIGHT_ANSWER,)) as server,
+        client_of(server, retry=ONCE) as client,
+    ):
+        names = []
+        for _ in range(4):
+            names.append((await client.v1.profiles.get(customer_user_id="u1")).first_name)
+            await hear_of(server)
+
+        assert [request.connection for request in server.requests] == [1, 2, 2, 2]
+    assert names == ["Right"] * 4
+
+
+async def test_nothing_is_sent_while_all_connections_are_out_of_step() -> None:
+    """
+    A few connections are looked at; if all have something to read, the call was surely not sent.
+    """
+    async with (
+        RawServer(then=(RIGHT_ANSWER, HOLD, STRAY_ANSWER)) as server,
+        client_of(server, retry=ONCE) as client,
+    ):
+        calls = [client.v1.profiles.get(customer_user_id="u1") for _ in range(4)]
+        await asyncio.gather(*calls)
+        assert server.connections == 4
+        await hear_of(server)
+        with pytest.raises(ConnectError, match="the server spoke before it was asked") as caught:
+            await CALLS["POST"](client)
+        await CALLS["POST"](client)
+
+        assert server.methods == ["GET"] * 4 + ["POST"]
+        assert server.connections == 5
+    assert not caught.value.permanent
 
 
 WHOLE_ANSWERS = [

@@ -5,21 +5,24 @@ Very many calls, a bounded number at a time, with an account of every item.
 from __future__ import annotations
 
 from adapty_async.bulk._calls import (
+    MAX_OUTAGE,
+    MOST_WORKERS,
     BulkOptions,
     Engine,
     Items,
-    Memory,
     StartBulk,
     run_calls,
     settings_from,
 )
-from adapty_async.bulk._entries import Entry, Seen
+from adapty_async.bulk._entries import Entry
 from adapty_async.bulk._ledger import InputIdentity, Ledger, Scope, input_of
 from adapty_async.bulk._outcome import BulkReport, Outcome, OutcomeStatus, StopReason
 from adapty_async.bulk._runner import BulkRun
 from adapty_async.bulk._summary import JournalSummary, summarise
 
 __all__ = (
+    "MAX_OUTAGE",
+    "MOST_WORKERS",
     "BulkOptions",
     "BulkReport",
     "BulkRun",
@@ -29,11 +32,9 @@ __all__ = (
     "Items",
     "JournalSummary",
     "Ledger",
-    "Memory",
     "Outcome",
     "OutcomeStatus",
     "Scope",
-    "Seen",
     "StartBulk",
     "StopReason",
     "input_of",

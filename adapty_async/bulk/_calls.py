@@ -5,19 +5,21 @@ Bulk runs of API calls: one item becomes one operation, one call and one outcome
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import inspect
 import os
-import weakref
-from collections.abc import AsyncIterable, Callable, Hashable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Hashable, Iterable
 from typing import Any, Generic, Protocol, TypeAlias, TypedDict, TypeVar, Unpack
 
 import msgspec
 
 from adapty_async._codec import decode
+from adapty_async._gate import Gates
 from adapty_async._operation import Operation, Replay, Request, Send, Tally
 from adapty_async._retry import may_have_worked
 from adapty_async.bulk._entries import Seen
-from adapty_async.bulk._ledger import Ledger, digest_of
+from adapty_async.bulk._ledger import Ledger, digester
 from adapty_async.bulk._outcome import Outcome, OutcomeStatus
 from adapty_async.bulk._runner import BulkRun, Settings
 from adapty_async.bulk._source import source_of
@@ -26,17 +28,20 @@ from adapty_async.bulk._turns import Turns
 from adapty_async.config import positive
 from adapty_async.errors import (
     AdaptyError,
+    CircuitOpenError,
     ConfigError,
     ConnectionLostError,
     JournalError,
     NotFoundError,
+    bare,
 )
 
 __all__ = (
+    "MAX_OUTAGE",
+    "MOST_WORKERS",
     "BulkOptions",
     "Engine",
     "Items",
-    "Memory",
     "StartBulk",
     "run_calls",
     "settings_from",
@@ -47,8 +52,16 @@ ResultT = TypeVar("ResultT")
 
 Items: TypeAlias = Iterable[ItemT] | AsyncIterable[ItemT]
 
-_CONCURRENCY = 32
+MOST_WORKERS = 256
+"""
+Workers of a run whose concurrency nobody set: in flight are as many as the pace needs.
+"""
+MAX_OUTAGE = 900.0
 _DRAIN_SECONDS = 5.0
+_RATE_EVERY = 256
+"""
+Items after which the learned pace is noted in the journal, for a run that goes on from there.
+"""
 
 
 class BulkOptions(TypedDict, Generic[ItemT, ResultT], total=False):
@@ -56,12 +69,14 @@ class BulkOptions(TypedDict, Generic[ItemT, ResultT], total=False):
     The options of every bulk method.
 
     Attributes:
-        concurrency: items in work at a time; 32 unless told.
-        rate: requests per second at most, repeats included; None sets no rate.
+        concurrency: items in work at a time; None finds out what helps, up to 256.
+        rate: requests per second at most, repeats included; None learns what the account allows.
         fail_fast: stop after the first item that is not done or absent.
         on_outcome: called in the event loop with each outcome; what it raises stops the run.
         ordered: hand outcomes over in the order of the input, not as they end.
         drain: seconds that requests in flight get to end when the run is stopped; 5 unless told.
+        max_outage: seconds that the run waits for a service that is down, or that asked for a
+            pause; then it ends. 900 unless told.
         journal: a file that makes the run resumable: run it again with the same journal, and what
             is done is skipped.
         dedupe: send each request once; the same one further on is skipped. Always so with a
@@ -76,6 +91,7 @@ class BulkOptions(TypedDict, Generic[ItemT, ResultT], total=False):
     on_outcome: Callable[[Outcome[ItemT, ResultT]], object] | None
     ordered: bool
     drain: float
+    max_outage: float
     journal: str | os.PathLike[str] | None
     job_id: str | None
     dedupe: bool
@@ -108,6 +124,7 @@ class Engine(msgspec.Struct, frozen=True):
     encode: Callable[[Operation[Any]], Request]
     send: Send
     clock: Callable[[], float]
+    gates: Gates
 
 
 def settings_from(options: BulkOptions[Any, Any]) -> Settings:
@@ -121,7 +138,7 @@ def settings_from(options: BulkOptions[Any, Any]) -> Settings:
     if unknown:
         raise ConfigError(f"unknown option: {', '.join(sorted(unknown))}")
     concurrency = options.get("concurrency")
-    concurrency = _CONCURRENCY if concurrency is None else concurrency
+    concurrency = MOST_WORKERS if concurrency is None else concurrency
     whole = isinstance(concurrency, int) and not isinstance(concurrency, bool)
     if not whole or concurrency < 1:
         raise ConfigError("concurrency must be a whole number from 1")
@@ -136,35 +153,24 @@ def settings_from(options: BulkOptions[Any, Any]) -> Settings:
     )
 
 
-class Memory(msgspec.Struct, frozen=True):
-    """
-    What a run knows of items beyond the one in hand.
-
-    Attributes:
-        ledger: the journal, None to keep none.
-        seen: digests of the requests so far, None to send the same one as often as it comes.
-    """
-
-    ledger: Ledger | None = None
-    seen: Seen | None = None
-
-
 def run_calls(
     items: Items[ItemT],
     build: Callable[[ItemT], Operation[ResultT]],
     engine: Engine,
     settings: Settings,
-    memory: Memory,
+    ledger: Ledger | None = None,
+    *,
+    dedupe: bool = False,
 ) -> BulkRun[ItemT, ResultT]:
     """
-    Make a run that sends one operation for each item.
+    Make a run that sends one operation for each item, noting it in the ledger if there is one.
+
+    With `dedupe`, the same request is sent once.
     """
-    calls = _Calls(build, engine, memory)
-    run = BulkRun(
-        source_of(items), calls.process, StopRules().judge, settings, calls, calls.status_unsent
+    calls = _Calls(build, engine, ledger, dedupe=dedupe)
+    return BulkRun(
+        source_of(items), calls.process, StopRules().judge, settings, calls.open, calls.unsent
     )
-    calls.work_for(run)
-    return run
 
 
 class _Calls(Generic[ItemT, ResultT]):
@@ -176,52 +182,54 @@ class _Calls(Generic[ItemT, ResultT]):
         self,
         build: Callable[[ItemT], Operation[ResultT]],
         engine: Engine,
-        memory: Memory,
+        ledger: Ledger | None,
+        *,
+        dedupe: bool,
     ) -> None:
         self._build = build
         self._engine = engine
-        self._ledger = memory.ledger
-        self._seen = memory.seen
+        self._ledger = ledger
+        # by their requests, equal items are one: they cannot have an account each
+        compares = dedupe or (ledger is not None and not ledger.by_position)
+        self._seen = Seen() if compares else None
+        self._digest_of = digester(os.urandom(32) if ledger is None else ledger.digest_key)
         self._turns = Turns()
-        self._digest_key = os.urandom(32)
-        self._run: Callable[[], BulkRun[ItemT, ResultT] | None]
+        self._watched = False
+        self._noted = 0
 
-    def work_for(self, run: BulkRun[ItemT, ResultT]) -> None:
+    @contextlib.asynccontextmanager
+    async def open(self, watched: bool) -> AsyncIterator[None]:  # noqa: FBT001  for the runner only
         """
-        Learn which run this is about; the run holds this, so a weak reference has to do.
+        Hold the journal open; a watched run is one whose outcomes are told before it ends.
         """
-        self._run = weakref.ref(run)
+        self._watched = watched
+        try:
+            if self._ledger is None:
+                yield
+                return
+            await self._ledger.open()
+            if self._ledger.rate is not None:
+                self._engine.gates.expect(self._ledger.rate)
+            try:
+                yield
+                self._note_rate(self._ledger)
+            finally:
+                await self._ledger.aclose()
+        finally:
+            if self._seen is not None:
+                self._seen.close()
 
-    def status_unsent(self, index: int) -> OutcomeStatus:
+    def unsent(self, index: int) -> OutcomeStatus:
         """
         Say what an item is whose turn did not come.
         """
-        settled = self._ledger is not None and self._ledger.settled(index)
-        return OutcomeStatus.SKIPPED if settled else OutcomeStatus.NOT_SENT
+        return OutcomeStatus.SKIPPED if self._is_settled(index) else OutcomeStatus.NOT_SENT
 
-    def _is_watched(self) -> bool:
-        run = self._run()
-        return run is not None and run.is_watched()
-
-    async def __aenter__(self) -> None:
-        try:
-            if self._ledger is not None:
-                await self._ledger.open()
-        except BaseException:
-            self._forget()
-            raise
-
-    async def __aexit__(self, *_: object) -> None:
-        self._forget()
-        if self._ledger is not None:
-            await self._ledger.aclose()
-
-    def _forget(self) -> None:
-        if self._seen is not None:
-            self._seen.close()
+    def _is_settled(self, index: int) -> bool:
+        return self._ledger is not None and self._ledger.settled(index)
 
     async def process(self, index: int, item: ItemT) -> Outcome[ItemT, ResultT]:
-        settled = self._ledger is not None and self._ledger.settled(index)
+        settled = self._is_settled(index)
         if settled and self._seen is None:
             return Outcome(index, item, OutcomeStatus.SKIPPED)
         started = self._engine.clock()
@@ -229,46 +237,72 @@ class _Calls(Generic[ItemT, ResultT]):
         try:
             operation = self._build(item)
             request = self._engine.encode(operation)
-            repeated = self._is_repeated(operation, request)
-            if settled or repeated:
-                return await self._skip(index, item, note=not settled)
+            key: int | bytes = index
+            if self._seen is not None:
+                digest = self._digest_of(operation, request)
+                if not self._seen.add(digest) or settled:
+                    return await self._skip(index, item, note=not settled)
+                if self._ledger is not None and not self._ledger.by_position:
+                    key = digest
             subject = _subject_of(operation)
             await self._turns.enter(subject)
         except (asyncio.CancelledError, Exception) as error:  # noqa: BLE001  as in _send
             return _not_done(index, item, request, error, self._engine.clock() - started)
         try:
-            return await self._send(index, item, operation, request)
+            if self._ledger is None:
+                return await self._send(index, item, operation, request)
+            return await self._send_noted(key, index, item, operation, request, self._ledger)
         finally:
             self._turns.leave(subject)
-
-    def _is_repeated(self, operation: Operation[Any], request: Request) -> bool:
-        if self._seen is None:
-            return False
-        return not self._seen.add(digest_of(self._digest_key, operation, request))
 
     async def _skip(self, index: int, item: ItemT, *, note: bool) -> Outcome[ItemT, ResultT]:
         if note and self._ledger is not None:
             await self._ledger.skip(index)
         return Outcome(index, item, OutcomeStatus.SKIPPED)
 
+    async def _send_noted(
+        self,
+        key: int | bytes,
+        index: int,
+        item: ItemT,
+        operation: Operation[ResultT],
+        request: Request,
+        ledger: Ledger,
+    ) -> Outcome[ItemT, ResultT]:
+        started = self._engine.clock()
+        try:
+            known = await ledger.recall(key, request)
+        except (asyncio.CancelledError, JournalError) as error:
+            return _not_done(index, item, request, error, self._engine.clock() - started)
+        if known is not None:
+            return Outcome(index, item, known[0], error=known[1])
+        # at the last moment: what waits for its turn has not begun
+        request.tally.before = functools.partial(ledger.begin, key, request)
+        outcome = await self._send(index, item, operation, request)
+        if request.tally.attempts:
+            await ledger.end(key, request, outcome, wait=self._watched)
+        self._noted += 1
+        if self._noted % _RATE_EVERY == 0:
+            self._note_rate(ledger)
+        return outcome
+
+    def _note_rate(self, ledger: Ledger) -> None:
+        rate = self._engine.gates.learned_rate()
+        if rate is not None:
+            ledger.note_rate(rate)
+
     async def _send(
         self, index: int, item: ItemT, operation: Operation[ResultT], request: Request
     ) -> Outcome[ItemT, ResultT]:
-        engine, ledger = self._engine, self._ledger
+        engine = self._engine
         started = engine.clock()
         try:
-            if ledger is not None and (known := await ledger.begin(index, operation, request)):
-                return Outcome(index, item, known[0], error=known[1])
             result = decode(operation, await engine.send(request))
         except (asyncio.CancelledError, Exception) as error:  # noqa: BLE001
             # a failure is the item's outcome, and so is being cut off when the run is left;
             # what is a defect is raised by StopRules
-            outcome = _not_done(index, item, request, error, engine.clock() - started)
-        else:
-            outcome = _done(index, item, request.tally, engine.clock() - started, result)
-        if ledger is not None:
-            await ledger.end(operation, request, outcome, wait=self._is_watched())
-        return outcome
+            return _not_done(index, item, request, error, engine.clock() - started)
+        return _done(index, item, request.tally, engine.clock() - started, result)
 
 
 def _subject_of(operation: Operation[Any]) -> Hashable:
@@ -299,17 +333,21 @@ def _not_done(
     tally = Tally() if request is None else request.tally
     if isinstance(error, AdaptyError):
         error.attempts = tally.attempts
+        bare(error)  # a report is kept, and frames hold items, requests and answers
+    else:  # the frame that caught it holds the item
+        error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
     status = _status_of(request, error)
     return Outcome(index, item, status, tally.attempts, tally.throttled, elapsed, error)
 
 
 def _status_of(request: Request | None, error: Exception) -> OutcomeStatus:
     if request is None or not request.tally.attempts:
-        unsent = isinstance(error, ConnectionLostError | JournalError)
+        unsent = isinstance(error, CircuitOpenError | ConnectionLostError | JournalError)
         return OutcomeStatus.NOT_SENT if unsent else OutcomeStatus.FAILED
     if isinstance(error, NotFoundError) and request.erases:
         return OutcomeStatus.ABSENT
     defect = not isinstance(error, AdaptyError)  # such as a hook's, after an answer or before
-    if request.replay is not Replay.ALWAYS and (defect or may_have_worked(error)):
+    lost = defect or request.tally.lost or may_have_worked(error)
+    if request.replay is not Replay.ALWAYS and lost:
         return OutcomeStatus.UNKNOWN
     return OutcomeStatus.FAILED

@@ -2,22 +2,18 @@
 The journal of a bulk run: what was begun and how it ended, on disk before anyone is told.
 
 Laws:
-- An entry is acknowledged when it is on the disk, written and synced, and not before.
-- One frame is on the disk before the next is written, so a crash tears one frame at most.
+- What is noted is safe from the death of the process at once, and from a loss of power soon; see
+  `adapty_async.bulk._log`.
 - One process at a time has a journal open.
 - It holds positions or keyed digests, never an id, a key or what a server said.
-
-Writing happens in a thread of its own. All entries that come while one write is under way go to the
-disk together with the next, so many tasks share one sync and the event loop waits for no disk.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-import queue
 import stat
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,173 +22,19 @@ from typing import Any, BinaryIO, Generic, TypeAlias, TypeVar
 import msgspec
 
 from adapty_async.bulk._entries import Digests, Entry, Index, Positions
-from adapty_async.bulk._frames import CONTENT_LIMIT, Frame, pack, scan
-from adapty_async.bulk._runner import until_ended
+from adapty_async.bulk._header import HEADER_SIZE, Binding, Header, read_header, write_header
+from adapty_async.bulk._log import Log, scan, write_all
 from adapty_async.errors import JournalError
 
-__all__ = ("Binding", "Journal", "Writer", "binding_of", "frames_of", "open_journal")
+__all__ = ("Journal", "Opened", "index_for", "moments", "open_journal", "records_of")
 
 KeyT = TypeVar("KeyT")
 
-_MAGIC = b"adapty-async journal 1\n"
-_HEADER, _ENTRIES = b"H", b"E"
-_sync: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
-
-_Batch: TypeAlias = "tuple[list[bytes], list[asyncio.Future[None]]]"
-
-
-class Binding(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    What a journal belongs to; a run of anything else is refused.
-
-    Attributes:
-        operation: the call, and what its items are.
-        origin: where it is sent.
-        account: a digest of the key.
-        keys: how items are told apart: ``position`` or ``digest``.
-        input: what is known of the input, such as a file's size and digest or the caller's job id.
-    """
-
-    operation: str
-    origin: str
-    account: str
-    keys: str
-    input: dict[str, Any]
-
-
-class Journal(Generic[KeyT]):
-    """
-    An open journal: what earlier runs noted, and a place to note more.
-    """
-
-    def __init__(self, index: Index[KeyT], writer: Writer) -> None:
-        self._index = index
-        self._writer = writer
-
-    def known(self, key: KeyT) -> Entry:
-        """
-        Return what earlier runs noted of an item.
-        """
-        return self._index.get(key)
-
-    def note(self, key: KeyT, entry: Entry) -> asyncio.Future[None]:
-        """
-        Note something of an item; the future is done when it is on the disk.
-
-        The future raises `JournalError` if it could not be written.
-        """
-        return self._writer.append(self._index.pack(key, entry))
-
-    def add(self, key: KeyT, entry: Entry) -> None:
-        """
-        Note something of an item, in front of all that is noted after it.
-        """
-        self._writer.add(self._index.pack(key, entry))
-
-    async def aclose(self) -> None:
-        """
-        Wait for what was noted to be on the disk, and close the file.
-
-        Raises:
-            JournalError: something could not be written.
-        """
-        try:
-            await self._writer.aclose()
-        finally:
-            self._index.close()
-
-
-class Writer:
-    """
-    Appends entries to an open file, in a thread, and tells the event loop when they are on disk.
-    """
-
-    def __init__(self, handle: int) -> None:
-        self._handle = handle
-        self._loop = asyncio.get_running_loop()
-        self._batches: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
-        self._entries: list[bytes] = []
-        self._waiting: list[asyncio.Future[None]] = []
-        self._busy = False
-        self.failure: JournalError | None = None
-        self._thread = threading.Thread(target=self._work, name="adapty-journal", daemon=True)
-        self._thread.start()
-
-    def append(self, entry: bytes) -> asyncio.Future[None]:
-        """
-        Add an entry to the next write, and return what is done when it is on the disk.
-        """
-        future = self._loop.create_future()
-        self._waiting.append(future)
-        self.add(entry)
-        return future
-
-    def add(self, entry: bytes) -> None:
-        """
-        Add an entry to the next write.
-        """
-        self._entries.append(entry)
-        if not self._busy:
-            self._busy = True
-            self._loop.call_soon(self._hand_over)  # with what else comes in this turn of the loop
-
-    async def aclose(self) -> None:
-        """
-        Write what is left, end the thread and close the file; all that even if this is cancelled.
-
-        Raises:
-            JournalError: something could not be written.
-        """
-        if self._entries:
-            self._hand_over()
-        self._batches.put(None)
-        await until_ended(asyncio.ensure_future(asyncio.to_thread(self._thread.join)))
-        if self.failure is not None:
-            raise self.failure
-
-    def _hand_over(self) -> None:
-        self._batches.put((self._entries, self._waiting))
-        self._entries, self._waiting = [], []
-
-    def _work(self) -> None:
-        while (batch := self._batches.get()) is not None:
-            entries, waiting = batch
-            try:
-                if self.failure is None:
-                    self._write(b"".join(entries), len(entries[0]))
-            except OSError as error:
-                self.failure = JournalError(f"the journal cannot be written: {error.strerror}")
-            self._loop.call_soon_threadsafe(self._written, waiting)
-        os.close(self._handle)
-
-    def _write(self, entries: bytes, size: int) -> None:
-        most = (CONTENT_LIMIT - 1) // size * size
-        for start in range(0, len(entries), most):
-            append_frame(self._handle, _ENTRIES + entries[start : start + most])
-
-    def _written(self, waiting: list[asyncio.Future[None]]) -> None:
-        for future in waiting:
-            if not future.done():
-                if self.failure is None:
-                    future.set_result(None)
-                else:
-                    future.set_exception(self.failure)
-                    future.exception()  # whoever was cut off does not ask for it
-        if self._entries:
-            self._hand_over()
-        else:
-            self._busy = False
-
-
-def append_frame(handle: int, content: bytes) -> None:
-    """
-    Append one frame and see it onto the disk.
-    """
-    frame = pack(content, time.time())
-    while frame:
-        frame = frame[os.write(handle, frame) :]
-    _sync(handle)
-
+_MOMENT = 0.1
+"""
+The unit of the moments in a journal, in seconds.
+"""
+_LAST_MOMENT = (1 << 32) - 1
 
 InputCheck: TypeAlias = Callable[[dict[str, Any]], str | None]
 """
@@ -200,33 +42,144 @@ Given what a journal knows of its input, says what does not fit, or None.
 """
 
 
-def open_journal(path: Path, wanted: Binding, check: InputCheck) -> tuple[int, Index[Any]]:
+class Opened(msgspec.Struct, frozen=True):
+    """
+    A journal's file, locked, with what earlier runs noted and where their last record ends.
+    """
+
+    handle: int
+    index: Index[Any]
+    end: int
+    started: float
+
+    def close(self) -> None:
+        """
+        Give back what is not used after all.
+        """
+        os.close(self.handle)
+        self.index.close()
+
+
+class Journal(Generic[KeyT]):
+    """
+    An open journal: what earlier runs noted, and a place to note more.
+
+    Attributes:
+        is_new: earlier runs noted nothing.
+    """
+
+    def __init__(self, opened: Opened, clock: Callable[[], float] = time.time) -> None:
+        self._index: Index[KeyT] = opened.index
+        self.is_new = opened.end == HEADER_SIZE
+        self._started = opened.started
+        self._clock = clock
+        self._moment = 0
+        self._log = Log(opened.handle, opened.end, opened.index.size)
+
+    def known(self, key: KeyT) -> Entry:
+        """
+        Return what earlier runs noted of an item.
+        """
+        return self._index.get(key)
+
+    async def reserve(self, notes: int) -> None:
+        """
+        Make sure that so many notes can be made, whatever becomes of the disk.
+
+        Raises:
+            JournalError: there is no room for them, or the disk has failed.
+        """
+        while not self._log.reserve(notes):
+            await self._log.make_room()
+
+    def note(self, key: KeyT, entry: Entry) -> None:
+        """
+        Note something of an item; room for it must have been reserved.
+        """
+        log = self._log
+        if log.is_clean:  # one look at the clock for all that goes to the disk together
+            self._moment = moments(self._clock() - self._started)
+        log.put(self._index.pack(key, entry, self._moment))
+
+    @property
+    def rate(self) -> float | None:
+        """
+        The pace that earlier runs learned.
+        """
+        return self._index.rate
+
+    def note_rate(self, rate: float) -> None:
+        """
+        Note the pace that was learned, if there is room; it can be learned again.
+        """
+        with contextlib.suppress(JournalError):
+            if self._log.reserve(1):
+                self._log.put(self._index.pack_rate(rate, self._moment))
+
+    def synced(self) -> asyncio.Future[None]:
+        """
+        Return what is done when everything noted so far is safe from a loss of power, too.
+
+        The future raises `JournalError` if the disk fails.
+        """
+        return self._log.synced()
+
+    async def aclose(self) -> None:
+        """
+        See everything onto the disk, and close the file.
+
+        Raises:
+            JournalError: something could not be written.
+        """
+        try:
+            await self._log.aclose()
+        finally:
+            self._index.close()
+
+
+def moments(seconds: float) -> int:
+    """
+    Return a time span in the unit of a journal, as far as its records can hold it.
+    """
+    return min(max(0, int(seconds / _MOMENT)), _LAST_MOMENT)
+
+
+def index_for(keys: str) -> Index[Any]:
+    """
+    Return an empty index for a kind of keys.
+    """
+    return Positions() if keys == Positions.kind else Digests()
+
+
+def open_journal(path: Path, wanted: Binding, check: InputCheck) -> Opened:
     """
     Open the journal of a run, or start one, and read what earlier runs noted. Blocks.
 
     Raises:
         JournalError: it belongs to another run, is in use, is damaged, or is no journal.
+        ConfigError: the description of the run is too long.
     """
     handle = _opened(path)
-    index: Index[Any] = Positions() if wanted.keys == "position" else Digests()
+    index = index_for(wanted.keys)
     try:
         _lock(handle, path)
         with os.fdopen(handle, "rb", closefd=False) as file:
-            found, end = _take_over(file, path, wanted, check, index)
-        if found is None:
-            _start(handle, path)
-        else:
-            os.ftruncate(handle, end)
-            os.lseek(handle, end, os.SEEK_SET)
-        if found != wanted:
-            append_frame(handle, _HEADER + msgspec.json.encode(wanted))
+            found = read_header(file.read(HEADER_SIZE + 1), path)
+            end = HEADER_SIZE
+            if found is not None:
+                _demand_same(found.binding, wanted, check, path)
+                for end, content in scan(file, index.size):  # noqa: B007  its last value is used
+                    index.load(content)
+        index.seal()
+        started = _bind(handle, path, found, wanted)
+        os.ftruncate(handle, end)
     except BaseException as error:
         os.close(handle)
         index.close()
         if isinstance(error, OSError):
             raise JournalError(f"the journal {path} cannot be used: {error.strerror}") from None
         raise
-    return handle, index
+    return Opened(handle, index, end, started)
 
 
 def _opened(path: Path) -> int:
@@ -248,82 +201,38 @@ def _lock(handle: int, path: Path) -> None:
         raise JournalError(f"the journal {path} is in use by another process") from None
 
 
-def _start(handle: int, path: Path) -> None:
-    os.ftruncate(handle, 0)
-    os.lseek(handle, 0, os.SEEK_SET)
+def _bind(handle: int, path: Path, found: Header | None, wanted: Binding) -> float:
+    """
+    Write down what the journal belongs to, unless that stands there; return when it was begun.
+    """
     os.fchmod(handle, 0o600)
-    os.write(handle, _MAGIC)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # or the new file's name may be gone after a power loss
-    finally:
-        os.close(folder)
-
-
-def _take_over(
-    file: BinaryIO, path: Path, wanted: Binding, check: InputCheck, index: Index[Any]
-) -> tuple[Binding | None, int]:
-    """
-    Read a journal into the index; return what it is bound to, and where its last frame ends.
-    """
-    found: Binding | None = None
-    end = 0
-    for frame in frames_of(file, path):
-        end = frame.end
-        binding = binding_of(frame, path)
-        if binding is None:
-            _load(frame, found, path, index)
-        else:
-            found = binding
-            if found.keys != wanted.keys:
-                break  # the entries could not even be read
-    if found is not None and (told := _differences(found, wanted, check)):
-        raise JournalError(f"the journal {path} belongs to another run; {'; '.join(told)}")
-    return found, end
-
-
-def _load(frame: Frame, found: Binding | None, path: Path, index: Index[Any]) -> None:
+    started = wanted.started if found is None else found.binding.started
+    binding = msgspec.structs.replace(wanted, started=started)
     if found is None:
-        raise JournalError(f"the journal {path} is damaged: its beginning is missing")
+        _begin(handle, path, Header(0, binding))
+    elif found.binding != binding:
+        place, content = write_header(Header(found.generation + 1, binding))
+        write_all(handle, content, place)
+        os.fsync(handle)
+    return started
+
+
+def _begin(handle: int, path: Path, header: Header) -> None:
+    _, content = write_header(header)
     try:
-        index.load(frame.content[1:])
-    except ValueError as error:
-        raise JournalError(f"the journal {path} is damaged: {error}") from None
+        write_all(handle, content.ljust(HEADER_SIZE, b"\0"), 0)
+        os.fsync(handle)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # or the new file's name may be gone after a loss of power
+        finally:
+            os.close(folder)
+    except OSError:
+        os.ftruncate(handle, 0)  # with room on the disk it begins anew
+        raise
 
 
-def frames_of(file: BinaryIO, path: Path) -> Iterator[Frame]:
-    """
-    Read the frames of a journal; none if it was cut off before its first was complete.
-
-    Raises:
-        JournalError: it is damaged, or is no journal.
-    """
-    magic = file.read(len(_MAGIC))
-    if magic != _MAGIC:
-        if _MAGIC.startswith(magic):
-            return
-        raise JournalError(f"{path} is not a journal of this library")
-    yield from scan(file, len(_MAGIC))
-
-
-def binding_of(frame: Frame, path: Path) -> Binding | None:
-    """
-    Read what a journal is bound to out of a frame; None if the frame holds entries.
-
-    Raises:
-        JournalError: the frame is of another version of the format.
-    """
-    if frame.content.startswith(_ENTRIES):
-        return None
-    try:
-        if frame.content.startswith(_HEADER):
-            return msgspec.json.decode(frame.content[1:], type=Binding)
-    except ValueError:
-        pass
-    raise JournalError(f"the journal {path} is of a version that is not understood")
-
-
-def _differences(found: Binding, wanted: Binding, check: InputCheck) -> list[str]:
+def _demand_same(found: Binding, wanted: Binding, check: InputCheck, path: Path) -> None:
     told = [
         f"{name}: {getattr(found, name)} there, {getattr(wanted, name)} here"
         for name in ("operation", "origin", "keys")
@@ -333,4 +242,18 @@ def _differences(found: Binding, wanted: Binding, check: InputCheck) -> list[str
         told.append("account: another key")
     if found.keys == wanted.keys and (difference := check(found.input)):
         told.append(f"input: {difference}")
-    return told
+    if told:
+        raise JournalError(f"the journal {path} belongs to another run; {'; '.join(told)}")
+
+
+def records_of(file: BinaryIO, index: Index[Any]) -> Iterator[tuple[int, float]]:
+    """
+    Read a journal into an index; yield the entry of each record, and seconds since it was begun.
+
+    Raises:
+        JournalError: a record is damaged.
+    """
+    for _, content in scan(file, index.size):
+        entry, moment = index.load(content)
+        yield entry, moment * _MOMENT
+    index.seal()

@@ -7,7 +7,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,12 +16,13 @@ import msgspec
 
 from adapty_async._operation import Operation, Replay, Request
 from adapty_async._retry import may_have_worked
-from adapty_async.bulk._entries import DIGEST_SIZE, Entry, Index
-from adapty_async.bulk._journal import Binding, Journal, Writer, open_journal
+from adapty_async.bulk._entries import DIGEST_SIZE, Digests, Entry, Positions
+from adapty_async.bulk._header import Binding
+from adapty_async.bulk._journal import Journal, Opened, open_journal
 from adapty_async.bulk._outcome import Outcome, OutcomeStatus
 from adapty_async.errors import ConfigError, ConnectionLostError, JournalError
 
-__all__ = ("AnyOrder", "InputIdentity", "JobId", "Ledger", "Scope", "digest_of", "input_of")
+__all__ = ("AnyOrder", "InputIdentity", "JobId", "Ledger", "Scope", "digester", "input_of")
 
 _SETTLED = frozenset({Entry.DONE, Entry.ABSENT, Entry.DUPLICATE})
 _PERHAPS_DONE = frozenset({Entry.BEGUN, Entry.LOST})
@@ -119,6 +121,12 @@ class Scope(msgspec.Struct, frozen=True):
     origin: str
     secret: str
 
+    def __repr__(self) -> str:
+        return f"Scope({self.operation}, {self.origin})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("operation", self.operation), ("origin", self.origin)]
+
 
 class Ledger:
     """
@@ -126,6 +134,7 @@ class Ledger:
 
     Attributes:
         by_position: items are told apart by their position, not by their requests.
+        digest_key: what digests of requests are made with.
     """
 
     def __init__(self, path: Path, scope: Scope, items: InputIdentity) -> None:
@@ -133,7 +142,7 @@ class Ledger:
         self._scope = scope
         self._items = items
         self.by_position = not isinstance(items, AnyOrder)
-        self._digest_key = hashlib.blake2b(scope.secret.encode(), person=b"adapty digest").digest()
+        self.digest_key = hashlib.blake2b(scope.secret.encode(), person=b"adapty digest").digest()
         self._journal: Journal[Any]  # made when the run starts
 
     async def open(self) -> None:
@@ -145,11 +154,11 @@ class Ledger:
         """
         opening = asyncio.ensure_future(asyncio.to_thread(self._open))
         try:
-            handle, index = await asyncio.shield(opening)
+            opened = await asyncio.shield(opening)
         except asyncio.CancelledError:
             opening.add_done_callback(_give_back)
             raise
-        self._journal = Journal(index, Writer(handle))
+        self._journal = Journal(opened)
 
     async def aclose(self) -> None:
         """
@@ -160,7 +169,7 @@ class Ledger:
         """
         await self._journal.aclose()
 
-    def _open(self) -> tuple[int, Index[Any]]:
+    def _open(self) -> Opened:
         account = hashlib.blake2b(
             self._scope.secret.encode(), digest_size=DIGEST_SIZE, person=b"adapty account"
         )
@@ -168,8 +177,9 @@ class Ledger:
             operation=self._scope.operation,
             origin=self._scope.origin,
             account=account.hexdigest(),
-            keys="position" if self.by_position else "digest",
+            keys=Positions.kind if self.by_position else Digests.kind,
             input=self._items.identity(),
+            started=time.time(),
         )
         return open_journal(self._path, wanted, self._items.difference)
 
@@ -177,62 +187,89 @@ class Ledger:
         """
         Say whether the item at a position is done, as far as that is known without its request.
         """
-        return self.by_position and self._journal.known(position) in _SETTLED
+        journal = self._journal
+        return self.by_position and not journal.is_new and journal.known(position) in _SETTLED
 
-    async def begin(
-        self, position: int, operation: Operation[Any], request: Request
+    async def recall(
+        self, key: int | bytes, request: Request
     ) -> tuple[OutcomeStatus, Exception | None] | None:
         """
-        Note that an item is about to be sent; or return what it is instead, with the reason.
+        Say what an item is by what earlier runs noted, and why; None if it is to be sent.
 
         Raises:
-            JournalError: it could not be noted, so it must not be sent.
+            JournalError: that it is unknown could not be noted.
         """
-        key = self._key(position, operation, request)
+        if self._journal.is_new:
+            return None
         before = self._journal.known(key)
         if before in _SETTLED:
             return OutcomeStatus.SKIPPED, None
         perhaps_done = request.tally.lost = before in _PERHAPS_DONE
-        if before is Entry.UNKNOWN or (perhaps_done and request.replay is not Replay.ALWAYS):
-            if perhaps_done:
-                await self._journal.note(key, Entry.UNKNOWN)
-            return OutcomeStatus.UNKNOWN, ConnectionLostError(
-                "an earlier run sent it and did not learn the answer; it is not sent again",
-                operation=request.operation,
-            )
-        await self._journal.note(key, Entry.BEGUN)
-        return None
+        once = request.replay is not Replay.ALWAYS
+        if before is not Entry.UNKNOWN and not (perhaps_done and once):
+            return None
+        await self._journal.reserve(1)
+        self._journal.note(key, Entry.UNKNOWN)
+        return OutcomeStatus.UNKNOWN, ConnectionLostError(
+            "an earlier run sent it and did not learn the answer; it is not sent again",
+            operation=request.operation,
+        )
+
+    async def begin(self, key: int | bytes, request: Request) -> None:
+        """
+        Note that an item is about to be sent.
+
+        What may be sent again is noted so that the death of the process cannot undo it. For what
+        may not, a loss of power must not either, so it waits for the disk.
+
+        Raises:
+            JournalError: it could not be noted, so it must not be sent.
+        """
+        await self._journal.reserve(2)
+        self._journal.note(key, Entry.BEGUN)
+        if request.replay is not Replay.ALWAYS:
+            await self._wait_for_disk(key)
+
+    async def _wait_for_disk(self, key: int | bytes) -> None:
+        try:
+            await self._journal.synced()
+        except BaseException:
+            self._journal.note(key, Entry.NOT_SENT)
+            raise
 
     async def end(
-        self,
-        operation: Operation[Any],
-        request: Request,
-        outcome: Outcome[Any, Any],
-        *,
-        wait: bool,
+        self, key: int | bytes, request: Request, outcome: Outcome[Any, Any], *, wait: bool
     ) -> None:
         """
-        Note how an item ended; on return it is on the disk, if it is to be waited for.
+        Note how an item ended that was begun; with `wait`, it is safe from a loss of power then.
 
-        It is on the disk before anything that is noted later in any case, and so before the next
-        item of the same worker is sent. If it cannot be written, no other item begins, and the run
-        ends with that error.
+        If the disk fails, no other item begins, and the run ends with that error.
         """
         entry = _ENTRY_OF[outcome.status]
         tally = request.tally
         sent = outcome.error if tally.attempts else None
         lost = tally.lost or (sent is not None and may_have_worked(sent))
-        if lost and entry in {Entry.FAILED, Entry.NOT_SENT}:
+        if lost and (entry is Entry.FAILED or entry is Entry.NOT_SENT):
             entry = Entry.LOST
-        key = self._key(outcome.index, operation, request)
-        if not wait:
-            self._journal.add(key, entry)
-            return
-        noted = self._journal.note(key, entry)
-        # a journal that fails raises where the next item begins, and when it is closed; a run that
-        # is cut off closes it, and so writes this, before it reports
-        with contextlib.suppress(JournalError, asyncio.CancelledError):
-            await noted
+        self._journal.note(key, entry)
+        if wait:
+            # a disk that fails is told where the next item begins, and when the journal is closed;
+            # a run that is cut off closes it before it reports
+            with contextlib.suppress(JournalError, asyncio.CancelledError):
+                await self._journal.synced()
+
+    @property
+    def rate(self) -> float | None:
+        """
+        The pace that earlier runs learned.
+        """
+        return self._journal.rate
+
+    def note_rate(self, rate: float) -> None:
+        """
+        Note the pace that was learned.
+        """
+        self._journal.note_rate(rate)
 
     async def skip(self, position: int) -> None:
         """
@@ -242,27 +279,29 @@ class Ledger:
             JournalError: it could not be noted.
         """
         if self.by_position:
-            await self._journal.note(position, Entry.DUPLICATE)
-
-    def _key(self, position: int, operation: Operation[Any], request: Request) -> int | bytes:
-        return position if self.by_position else digest_of(self._digest_key, operation, request)
+            await self._journal.reserve(1)
+            self._journal.note(position, Entry.DUPLICATE)
 
 
-def _give_back(opening: asyncio.Future[tuple[int, Index[Any]]]) -> None:
+def _give_back(opening: asyncio.Future[Opened]) -> None:
     """
     Close a journal that nobody waits for any more.
     """
     if not opening.cancelled() and opening.exception() is None:
-        handle, index = opening.result()
-        os.close(handle)
-        index.close()
+        opening.result().close()
 
 
-def digest_of(key: bytes, operation: Operation[Any], request: Request) -> bytes:
+def digester(key: bytes) -> Callable[[Operation[Any], Request], bytes]:
     """
-    Return a keyed digest of what an operation asks for, whatever client sends it.
+    Return a function to a keyed digest of what an operation asks for, whatever client sends it.
     """
-    parts = (operation.endpoint.name, *map(":".join, operation.headers), "", "")
-    digest = hashlib.blake2b("\n".join(parts).encode(), key=key, digest_size=DIGEST_SIZE)
-    digest.update(request.body or b"")
-    return digest.digest()
+    keyed = hashlib.blake2b(key=key, digest_size=DIGEST_SIZE)
+
+    def digest_of(operation: Operation[Any], request: Request) -> bytes:
+        parts = (operation.endpoint.name, *map(":".join, operation.headers), "", "")
+        digest = keyed.copy()
+        digest.update("\n".join(parts).encode())
+        digest.update(request.body or b"")
+        return digest.digest()
+
+    return digest_of

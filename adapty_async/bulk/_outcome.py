@@ -65,6 +65,10 @@ class StopReason(enum.StrEnum):
     """
     The first answers could not have come from the API.
     """
+    OUTAGE = "outage"
+    """
+    The service was down, or asked for a pause, for longer than the run waits.
+    """
     FAIL_FAST = "fail_fast"
     """
     An item failed, and the caller asked to stop then.

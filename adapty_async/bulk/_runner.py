@@ -28,6 +28,7 @@ from adapty_async.bulk._outcome import (
     StopReason,
 )
 from adapty_async.bulk._source import Source
+from adapty_async.errors import AdaptyError, bare
 
 __all__ = ("BulkRun", "Settings", "until_ended")
 
@@ -35,6 +36,10 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 Process: TypeAlias = Callable[[int, ItemT], Awaitable[Outcome[ItemT, ResultT]]]
+Context: TypeAlias = Callable[[bool], AbstractAsyncContextManager[object]]
+"""
+What a run lasts in; it is told whether anybody learns of outcomes before the end.
+"""
 Judge: TypeAlias = Callable[[Outcome[Any, Any]], StopReason | None]
 
 _BREATH = 256
@@ -75,14 +80,14 @@ class BulkRun(Generic[ItemT, ResultT]):
         process: Process[ItemT, ResultT],
         judge: Judge,
         settings: Settings,
-        context: AbstractAsyncContextManager[object] | None = None,
+        context: Context = lambda _: nullcontext(),
         unsent: Callable[[int], OutcomeStatus] = lambda _: OutcomeStatus.NOT_SENT,
     ) -> None:
         self._source = source
         self._process = process
         self._judge = judge
         self._settings = settings
-        self._context = context or nullcontext()
+        self._context = context
         self._unsent = unsent
         self._recorder: Recorder[ItemT, ResultT] = Recorder()
         self._crew: asyncio.Task[None]  # made when the run starts
@@ -107,12 +112,6 @@ class BulkRun(Generic[ItemT, ResultT]):
         now = time.monotonic() if self._ended is None else self._ended
         elapsed = 0.0 if self._started is None else now - self._started
         return self._recorder.report(elapsed=elapsed, stop_reason=self._stop_reason)
-
-    def is_watched(self) -> bool:
-        """
-        Say whether anybody is told of outcomes before the run ends.
-        """
-        return self._streamed or self._settings.on_outcome is not None
 
     def stop(self) -> None:
         """
@@ -185,7 +184,8 @@ class BulkRun(Generic[ItemT, ResultT]):
         self._crew.add_done_callback(self._close)
 
     async def _run(self) -> None:
-        async with self._context:
+        watched = self._streamed or self._settings.on_outcome is not None
+        async with self._context(watched):
             async with asyncio.TaskGroup() as workers:
                 for _ in range(self._settings.concurrency):
                     workers.create_task(self._work())
@@ -230,6 +230,7 @@ class BulkRun(Generic[ItemT, ResultT]):
             self._stop(StopReason.STOPPED)
             raise
         except Exception as error:  # noqa: BLE001  the source's, a hook's or on_outcome's own
+            entry = None  # there are tools that print the locals of every frame of a traceback
             self._fail(error)
 
     async def _take(self) -> tuple[int, ItemT] | None:
@@ -263,6 +264,8 @@ class BulkRun(Generic[ItemT, ResultT]):
             self._room.release()
 
     def _fail(self, error: Exception) -> None:
+        if isinstance(error, AdaptyError):
+            bare(error)  # it says all there is to say itself; its frames hold items
         self._failure = self._failure or error
         self._stop(StopReason.STOPPED)
 

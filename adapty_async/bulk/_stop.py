@@ -11,6 +11,7 @@ from adapty_async.errors import (
     AdaptyError,
     ApiError,
     AuthenticationError,
+    CircuitOpenError,
     ConfigError,
     DecodeError,
     JournalError,
@@ -51,6 +52,8 @@ class StopRules:
             raise error
         if isinstance(error, ConfigError) and outcome.attempts:  # such as a closed client
             raise error
+        if isinstance(error, CircuitOpenError):
+            return StopReason.OUTAGE
         if outcome.attempts == 0:
             return None
         self._rejections = self._rejections + 1 if isinstance(error, AuthenticationError) else 0

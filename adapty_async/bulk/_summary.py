@@ -6,15 +6,14 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import msgspec
 
-from adapty_async.bulk._entries import Digests, Entry, Index, Positions
-from adapty_async.bulk._frames import Frame
-from adapty_async.bulk._journal import Binding, binding_of, frames_of
+from adapty_async.bulk._entries import Entry
+from adapty_async.bulk._header import HEADER_SIZE, Binding, read_header
+from adapty_async.bulk._journal import index_for, records_of
 from adapty_async.errors import JournalError
 
 __all__ = ("JournalSummary", "summarise")
@@ -27,14 +26,15 @@ class JournalSummary(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         binding: what it belongs to.
         counts: how many items have each entry as their last.
-        first, last: when its first and last frames were written, in seconds since the epoch.
+        first, last: when its first and last entries were made, in seconds since the epoch; None
+            if there are none yet.
         ended: how many items ended, by the minute since the epoch.
     """
 
     binding: Binding
     counts: dict[Entry, int]
-    first: float
-    last: float
+    first: float | None
+    last: float | None
     ended: dict[int, int]
 
 
@@ -47,25 +47,23 @@ def summarise(path: Path) -> JournalSummary:
     """
     try:
         with path.open("rb") as file:
-            return _read(frames_of(file, path), path)
+            return _read(file, path)
     except OSError as error:
         raise JournalError(f"the journal {path} cannot be read: {error.strerror}") from None
 
 
-def _read(frames: Iterator[Frame], path: Path) -> JournalSummary:
-    head = next(frames, None)
-    binding = None if head is None else binding_of(head, path)
-    if head is None or binding is None:
+def _read(file: BinaryIO, path: Path) -> JournalSummary:
+    header = read_header(file.read(HEADER_SIZE + 1), path)
+    if header is None:
         raise JournalError(f"the journal {path} holds nothing yet")
-    last, ended = head.time, Counter[int]()
-    index: Index[Any] = Positions() if binding.keys == "position" else Digests()
+    binding = header.binding
+    first = last = None
+    ended = Counter[int]()
+    index = index_for(binding.keys)
     with contextlib.closing(index):
-        for frame in frames:
-            last = frame.time
-            if newer := binding_of(frame, path):
-                binding = newer
-            else:
-                index.load(frame.content[1:])
-                ended[int(frame.time // 60)] += index.ended(frame.content[1:])
+        for entry, seconds in records_of(file, index):
+            last = binding.started + seconds
+            first = last if first is None else first
+            ended[int(last // 60)] += entry != Entry.BEGUN
         counts = index.counts()
-    return JournalSummary(binding=binding, counts=counts, first=head.time, last=last, ended=ended)
+    return JournalSummary(binding=binding, counts=counts, first=first, last=last, ended=ended)

@@ -41,6 +41,7 @@ _MEANING = {
 _STOPPED = {
     StopReason.KEY_REJECTED: "The key was rejected.",
     StopReason.WRONG_ADDRESS: "These answers are not Adapty's: check --base-url.",
+    StopReason.OUTAGE: "Stopped: there was no service for too long.",
     StopReason.FAIL_FAST: "Stopped at the first failure.",
     StopReason.STOPPED: "Stopped before the end of the input.",
 }
@@ -240,7 +241,8 @@ def status_text(summary: JournalSummary) -> str:
         for entry, said in _SAID.items()
         if summary.counts[entry] or entry is Entry.DONE
     ]
-    lines += ["", f"first entry {_moment(summary.first)}, last {_moment(summary.last)}"]
+    if summary.first is not None and summary.last is not None:
+        lines += ["", f"first entry {_moment(summary.first)}, last {_moment(summary.last)}"]
     lines += _pace_lines(summary.ended)
     return "\n".join(lines)
 

@@ -231,7 +231,7 @@ def test_wrong_key_has_its_own_exit_code(
     A rejected key is told as such, however many rows there are, and stops a long run early.
     """
     monkeypatch.setenv("ADAPTY_API_KEY", "secret_live_wrong.KEY")
-    result = invoke("delete", put("ids.txt", rows), *V1, "--yes")
+    result = invoke("delete", put("ids.txt", rows), *V1, "--yes", "--concurrency", "32")
     assert result.exit_code == 3, result.output
     assert 1 <= len(sandbox.arrivals()) < 100
     assert "secret_live_wrong" not in result.output

@@ -1,0 +1,379 @@
+"""
+What every attempt passes before it is sent: pauses that the server asked for, the pace, an outage.
+
+There is one gate for a client and a bucket, since that is what the server counts by: a 429 to one
+task is heard by all. Items of bulk runs ("background") go at a pace that is learned, single calls
+as they come, in front of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections.abc import Callable
+
+import msgspec
+
+from adapty_async._capacity import Capacity
+from adapty_async._learned import LearnedRate
+from adapty_async._loop_local import LoopLocal
+from adapty_async._operation import Request
+from adapty_async._outage import Circuit
+from adapty_async._pacer import TICK, Pacer
+from adapty_async._places import Places
+from adapty_async._timing import Timing
+from adapty_async.errors import (
+    AdaptyError,
+    ApiError,
+    CircuitOpenError,
+    ConnectError,
+    ConnectionLostError,
+    DeadlineError,
+    DecodeError,
+    RateLimitError,
+    RequestTimeoutError,
+    ServerError,
+)
+from adapty_async.statistics import BucketStatistics
+
+__all__ = ("NO_LIMITS", "Gate", "Gates", "RunLimits")
+
+
+class RunLimits(msgspec.Struct, frozen=True):
+    """
+    What holds for one bulk run beside what holds for its client.
+
+    Attributes:
+        pacer: its own pace, None to learn one.
+        capacity: its requests in flight, None if its workers are few enough.
+        max_outage: seconds that it waits for a service that is down, or that asked for a pause.
+    """
+
+    pacer: Pacer | None = None
+    capacity: Capacity | None = None
+    max_outage: float = 900.0
+
+
+NO_LIMITS = RunLimits()
+
+_ROOM = 1.25
+"""
+By how much the learned pace may be above one that is given, so that it is not what holds it.
+"""
+
+
+class Gate:
+    """
+    The gate of one bucket.
+
+    Attributes:
+        learned: the pace of bulk runs, and pauses of everything.
+        circuit: whether the service is down.
+        in_flight: attempts that have no answer yet.
+        requests, throttled, failed: attempts, those answered 429, and those that an outage may
+            have caused to fail.
+    """
+
+    def __init__(self, timing: Timing, pacer: Pacer | None) -> None:
+        self._clock = timing.clock
+        self._sleep = timing.sleep
+        self._pacer = pacer
+        self._lock = threading.Lock()  # a client may be used from several threads' loops
+        self._urgent_line = LoopLocal(lambda: Places(1))
+        self._urgent = 0
+        self.learned = LearnedRate(timing.clock)
+        self.circuit = Circuit(timing.clock, timing.uniform)
+        self.in_flight = 0
+        self.requests = 0
+        self.throttled = 0
+        self.failed = 0
+
+    @property
+    def paused_for(self) -> float:
+        """
+        The seconds for which nothing is sent, since the server asked for that.
+        """
+        return max(0.0, self.learned.paused_until - self._clock())
+
+    async def enter(self, request: Request, slots: Places) -> None:
+        """
+        Wait for a connection and for the moment of a single call.
+
+        Raises:
+            CircuitOpenError: the service is down.
+            DeadlineError: the call would be too late.
+        """
+        entered = self._clock()
+        self._demand_service(request)
+        if self._pacer is None and self.learned.paused_until <= entered:
+            await self._take_connection(request, slots)
+            if not _keep(slots, lambda: self._turn(request, entered)):
+                return
+        with self._lock:
+            self._urgent += 1
+        try:
+            await self._wait_in_line(request, slots, entered)
+        finally:
+            with self._lock:
+                self._urgent -= 1
+
+    async def _wait_in_line(self, request: Request, slots: Places, entered: float) -> None:
+        self._demand_time(request, self._expected())
+        line = self._urgent_line.get()
+        await _take(line, request.tally.deadline - self._clock(), lambda: _too_late(request))
+        try:
+            while True:
+                await self._take_connection(request, slots)
+                wait = _keep(slots, lambda: self._turn(request, entered))
+                if not wait:
+                    return
+                self._demand_time(request, wait)
+                await self._sleep(wait)
+        finally:
+            line.give()
+
+    async def _take_connection(self, request: Request, slots: Places) -> None:
+        def too_late() -> DeadlineError:
+            return DeadlineError("no connection became free in time", operation=request.operation)
+
+        await _take(slots, request.tally.deadline - self._clock(), too_late)
+
+    def _demand_service(self, request: Request) -> None:
+        if wait := self.circuit.wait():
+            raise CircuitOpenError(
+                "the service is down", operation=request.operation, retry_after=wait
+            )
+
+    def _demand_time(self, request: Request, wait: float) -> None:
+        if self._clock() + wait >= request.tally.deadline:
+            raise _too_late(request)
+
+    def _turn(self, request: Request, entered: float) -> float:
+        with self._lock:
+            self._demand_service(request)
+            self._demand_time(request, 0.0)
+            wait = self.paused_for
+            if self._pacer is not None:
+                wait = max(wait, self._pacer.wait())
+            was_paused = self.learned.paused_until > entered
+            if wait <= TICK and was_paused:
+                # those that were held up go on at the learned pace: all at once would be too much
+                wait = self.learned.take()
+            if wait <= TICK:
+                wait = 0.0
+                self._go(paced=was_paused)
+            return wait
+
+    def _go(self, *, paced: bool) -> None:
+        self.requests += 1
+        self.in_flight += 1
+        if not paced:
+            self.learned.count()
+        self.circuit.enter()
+        if self._pacer is not None:
+            self._pacer.take()
+
+    def _expected(self) -> float:
+        """
+        Return the seconds that a call waits at least if it comes now, behind those that wait.
+        """
+        if self._pacer is None:
+            return self.paused_for
+        wait = self._pacer.wait()
+        first = 1 if wait else self._pacer.burst  # so many go with the first of them, at most
+        return max(self.paused_for, wait + max(0, self._urgent - first) / self._pacer.rate)
+
+    async def enter_in_background(
+        self, request: Request, slots: Places, limits: RunLimits, line: Places
+    ) -> None:
+        """
+        Wait in the run's line for a connection and for the moment of an item of a bulk run.
+
+        The moment comes last, when nothing can hold the request up any more: moments that were
+        taken before would pile up behind a busy connection and then be used all at once. Until
+        then others may have the connection. The wait is not charged to the item.
+
+        Raises:
+            CircuitOpenError: the service has been down, or asks for a pause, for longer than the
+                run waits.
+            DeadlineError: the item's time was over before it came here.
+        """
+        entered = self._clock()
+        self._demand_time(request, 0.0)
+        await line.take()
+        try:
+            if limits.capacity is None:
+                await self._wait_in_background(request, slots, limits)
+            else:
+                await limits.capacity.places.take()
+                try:
+                    await self._wait_in_background(request, slots, limits)
+                except BaseException:
+                    limits.capacity.places.give()
+                    raise
+        finally:
+            line.give()
+        request.tally.deadline += self._clock() - entered
+
+    async def _wait_in_background(self, request: Request, slots: Places, limits: RunLimits) -> None:
+        while True:
+            await slots.take()
+            wait = _keep(slots, lambda: self._background_turn(request, limits))
+            if not wait:
+                return
+            await self._sleep(wait)
+
+    def _background_turn(self, request: Request, limits: RunLimits) -> float:
+        with self._lock:
+            wait = max(self.circuit.wait(), self.paused_for)
+            self._demand_patience(request, limits, wait)
+            for pacer in (self._pacer, limits.pacer):
+                if pacer is not None:
+                    wait = max(wait, pacer.wait())
+            if self._urgent:
+                wait = max(wait, 1 / (self._pacer or self.learned).rate)
+            if wait <= TICK and (wait := self.learned.take()) <= TICK:
+                wait = 0.0
+                self._go(paced=True)
+                if limits.pacer is not None:
+                    limits.pacer.take()
+            return wait
+
+    def _demand_patience(self, request: Request, limits: RunLimits, wait: float) -> None:
+        since = self.circuit.since
+        lasted = 0.0 if since is None else self._clock() - since
+        # when it is time to try again, one may: the outage may long be over, if nobody tried
+        if wait and max(lasted, self.paused_for) > limits.max_outage:
+            raise CircuitOpenError(
+                f"no service for longer than {limits.max_outage:g} s",
+                operation=request.operation,
+                retry_after=wait,
+            )
+
+    def expect(self, rate: float | None) -> None:
+        """
+        Begin with a pace that is known from before, unless one was learned since.
+        """
+        with self._lock:
+            if rate is not None and self.learned.limit is None:
+                paused_until = self.learned.paused_until
+                self.learned = LearnedRate(self._clock, rate=rate)
+                self.learned.paused_until = max(self.learned.paused_until, paused_until)
+
+    def statistics(self) -> BucketStatistics:
+        """
+        Return what is going on.
+        """
+        return BucketStatistics(
+            rate=self.learned.rate,
+            in_flight=self.in_flight,
+            paused_for=self.paused_for,
+            circuit=self.circuit.state,
+            requests=self.requests,
+            throttled=self.throttled,
+            failed=self.failed,
+        )
+
+    def leave(self, request: Request, error: AdaptyError | None, sent: float) -> None:
+        """
+        Take note of how an attempt ended, and of when it was sent.
+        """
+        with self._lock:
+            self.in_flight -= 1
+            match error:
+                case RateLimitError():
+                    self.throttled += 1
+                    self.learned.throttled(sent, error.retry_after)
+                    self.circuit.worked(sent)
+                case ServerError():
+                    self.failed += 1
+                    self.circuit.failed(sent, error.retry_after)
+                case ConnectError() | ConnectionLostError() | RequestTimeoutError():
+                    self.failed += 1
+                    self.circuit.failed(sent)
+                case None | ApiError() | DecodeError():
+                    self.learned.succeeded(sent, paced=request.background)
+                    self.circuit.worked(sent)
+                case _:
+                    pass  # nothing was learned of the server
+
+
+class Gates:
+    """
+    The gates of one client, by bucket; they share its pace.
+    """
+
+    def __init__(self, timing: Timing, pacer: Pacer | None = None) -> None:
+        self._timing = timing
+        self._pacer = pacer
+        self._expected = None if pacer is None else _ROOM * pacer.rate
+        self._gates: dict[str, Gate] = {}
+
+    def get(self, bucket: str) -> Gate:
+        """
+        Return the gate of a bucket.
+        """
+        gate = self._gates.get(bucket)
+        if gate is None:
+            gate = Gate(self._timing, self._pacer)
+            gate.expect(self._expected)
+            gate = self._gates.setdefault(bucket, gate)
+        return gate
+
+    def expect(self, rate: float) -> None:
+        """
+        Begin with a pace, known from before, in every bucket of which nothing was learned yet.
+        """
+        self._expected = rate
+        for gate in tuple(self._gates.values()):
+            gate.expect(rate)
+
+    def expect_given(self, rate: float) -> None:
+        """
+        Begin with a pace that the caller holds, and leave the holding to him.
+        """
+        self.expect(_ROOM * rate)
+
+    def learned_rate(self) -> float | None:
+        """
+        Return the pace that was learned, if it was in exactly one bucket.
+        """
+        learned = [gate.learned for gate in tuple(self._gates.values())]
+        rates = [each.learned for each in learned if each.limit is not None]
+        return rates[0] if len(rates) == 1 else None
+
+    def statistics(self) -> dict[str, BucketStatistics]:
+        """
+        Return what is going on in the buckets that were used.
+        """
+        return {bucket: gate.statistics() for bucket, gate in dict(self._gates).items()}
+
+
+def _too_late(request: Request) -> DeadlineError:
+    return DeadlineError("no time left to wait for a turn", operation=request.operation)
+
+
+def _keep(slots: Places, turn: Callable[[], float]) -> float:
+    """
+    Return the wait for a turn; the connection is kept if it is 0, else given back meanwhile.
+    """
+    try:
+        wait = turn()
+    except BaseException:
+        slots.give()
+        raise
+    if wait:
+        slots.give()
+    return wait
+
+
+async def _take(places: Places, seconds: float, too_late: Callable[[], DeadlineError]) -> None:
+    if places.free > 0 or seconds == math.inf:
+        await places.take(urgent=True)
+        return
+    try:
+        async with asyncio.timeout(seconds):
+            await places.take(urgent=True)
+    except TimeoutError:
+        raise too_late() from None

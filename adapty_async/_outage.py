@@ -1,0 +1,132 @@
+"""
+What keeps an outage from being made worse: a budget for repeats, and a circuit breaker.
+
+Both only count and look at the clock; whoever uses them waits, or gives up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from adapty_async.statistics import CircuitState
+
+__all__ = ("Budget", "Circuit")
+
+_FAILURES = 20
+"""
+Failures in a row that make an outage: with one request in seven failing at random, as bad as a
+service gets that still works, that many come together once in 10^17 requests.
+"""
+_SHARE = 0.05
+_SHORTEST, _LONGEST = 1.0, 30.0
+"""
+The next try comes after a twentieth of the time the outage has lasted, within these seconds: few
+tries in a long outage, little lost after a short one.
+"""
+
+
+class Budget:
+    """
+    Tokens for repeats: they are taken by each repeat, and come back with success.
+
+    The numbers are those of the AWS SDKs since 2026: 500 tokens, 14 for a repeat after a transient
+    failure, 5 after being throttled. Source: the retry behaviour page of their reference guide.
+
+    Attributes:
+        size: tokens at most.
+        left: tokens that are there.
+    """
+
+    TRANSIENT = 14
+    THROTTLED = 5
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.left = size
+
+    def take(self, cost: int) -> bool:
+        """
+        Take tokens, if there are as many.
+        """
+        if cost > self.left:
+            return False
+        self.left -= cost
+        return True
+
+    def give(self, tokens: int = 1) -> None:
+        """
+        Put tokens back, up to the size.
+        """
+        self.left = min(self.size, self.left + tokens)
+
+
+class Circuit:
+    """
+    Knows whether the service is down, and when it is to be tried again.
+
+    Args:
+        clock: seconds that only ever grow.
+        uniform: a random number between two bounds; spreads the tries of many clients.
+
+    Attributes:
+        since: when the outage began, on the clock; None without one.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float], uniform: Callable[[float, float], float]
+    ) -> None:
+        self._clock = clock
+        self._uniform = uniform
+        self._failures = 0
+        self._first_failure = 0.0
+        self._next_try = 0.0
+        self.since: float | None = None
+
+    @property
+    def state(self) -> CircuitState:
+        """
+        What is let through now.
+        """
+        if self.since is None:
+            return CircuitState.CLOSED
+        return CircuitState.OPEN if self._clock() < self._next_try else CircuitState.HALF_OPEN
+
+    def wait(self) -> float:
+        """
+        Return the seconds until a request may go; 0 if it may go now.
+        """
+        return 0.0 if self.since is None else max(0.0, self._next_try - self._clock())
+
+    def enter(self) -> None:
+        """
+        Let a request go; in an outage it is the only one until its answer, or the next try.
+        """
+        if self.since is not None:
+            self._set_next_try(0.0)
+
+    def worked(self, sent: float) -> None:
+        """
+        Take note of an answer that only a working service gives, and of when it was asked for.
+        """
+        if self._failures and sent >= self._first_failure:
+            self._failures = 0
+            self._next_try = 0.0
+            self.since = None
+
+    def failed(self, sent: float, retry_after: float | None = None) -> None:
+        """
+        Take note of a failure that an outage would have caused.
+        """
+        if not self._failures:
+            self._first_failure = sent
+        self._failures += 1
+        if self._failures == _FAILURES:
+            self.since = self._first_failure
+        if self.since is not None:
+            self._set_next_try(retry_after or 0.0)
+
+    def _set_next_try(self, asked: float) -> None:
+        now = self._clock()
+        share = 0.0 if self.since is None else _SHARE * (now - self.since)
+        wait = max(min(asked, _LONGEST), _SHORTEST, min(_LONGEST, share))
+        self._next_try = max(self._next_try, now + self._uniform(wait, 1.25 * wait))

@@ -1,0 +1,78 @@
+"""
+A number of places, given to those who wait for one: the urgent first, else first come first served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+__all__ = ("Places",)
+
+
+class Places:
+    """
+    Places of one event loop; whoever is cancelled while waiting gives its place to the next.
+
+    Attributes:
+        count: how many there are.
+        free: how many of them nobody has; below 0 when there are fewer places than were given.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.free = count
+        self._urgent: deque[asyncio.Future[None]] = deque()
+        self._patient: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def wanted(self) -> bool:
+        """
+        Whether anybody waits for a place.
+        """
+        waiting = (*self._urgent, *self._patient)
+        return not all(place.done() for place in waiting)  # those that were cancelled may be there
+
+    async def take(self, *, urgent: bool = False) -> None:
+        """
+        Wait for a place.
+        """
+        if self.free > 0:
+            self.free -= 1
+            return
+        place = asyncio.get_running_loop().create_future()
+        (self._urgent if urgent else self._patient).append(place)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if not place.cancelled():  # it came in the same moment
+                self.give()
+            raise
+
+    def give(self) -> None:
+        """
+        Give a place back, to the next one who waits.
+        """
+        self.free += 1
+        self._hand_out()
+
+    def resize(self, count: int) -> None:
+        """
+        Change the number of places; those that are taken stay so.
+        """
+        self.free += count - self.count
+        self.count = count
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        while self.free > 0 and (place := self._next()) is not None:
+            self.free -= 1
+            place.set_result(None)
+
+    def _next(self) -> asyncio.Future[None] | None:
+        for waiting in (self._urgent, self._patient):
+            while waiting:
+                place = waiting.popleft()
+                if not place.done():  # or it was cancelled
+                    return place
+        return None

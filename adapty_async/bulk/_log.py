@@ -1,0 +1,265 @@
+"""
+Records of one size, appended to a file through memory.
+
+Laws:
+- A record is safe from the death of the process the moment `put` returns: it is in a page that the
+  operating system shares with the file. No call to the disk is made in the event loop.
+- It is safe from a loss of power once the file was synced: at the latest `SYNC_EVERY` seconds
+  later, or when `synced` says so. A thread does that.
+- A record never straddles two sectors of a disk, so a loss of power leaves it whole, or zeros.
+- Room is made ahead, in a thread, by writing zeros: a full disk is told before anything is sent,
+  and whoever has reserved a record can put it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import functools
+import mmap
+import os
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+from adapty_async.bulk._header import HEADER_SIZE
+from adapty_async.bulk._runner import until_ended
+from adapty_async.errors import JournalError
+
+__all__ = ("CHECK_SIZE", "SYNC_EVERY", "Log", "scan", "sealed", "write_all")
+
+SYNC_EVERY = 0.1
+"""
+Seconds after which what was put is on the disk at the latest, apart from what the disk takes.
+"""
+CHECK_SIZE = 4
+_CHUNK = 1 << 20
+"""
+Bytes by which the file grows, and that are mapped at a time.
+"""
+_sync: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
+
+
+def sealed(content: bytes) -> bytes:
+    """
+    Return a record: a content and its checksum.
+    """
+    return content + zlib.crc32(content).to_bytes(CHECK_SIZE, "little")
+
+
+def write_all(handle: int, data: bytes, place: int) -> None:
+    """
+    Write all of the data at a place of a file; what did not fit in one go is tried again.
+    """
+    while data:
+        written = os.pwrite(handle, data, place)
+        data, place = data[written:], place + written
+
+
+def scan(file: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
+    """
+    Read the records of a file; yield where each ends, and its content.
+
+    Zeros are no record: room that was not used, or what a loss of power took. Neither is the last
+    one if it is not whole: the process died while it put it.
+
+    Raises:
+        JournalError: a record is damaged.
+    """
+    file.seek(HEADER_SIZE)
+    place, broken = HEADER_SIZE, None
+    while block := file.read(_CHUNK // size * size):
+        for start in range(0, len(block.rstrip(b"\0")), size):
+            record = block[start : start + size]
+            content = record[:-CHECK_SIZE]
+            is_whole = sealed(content) == record and len(record) == size
+            if is_whole or record.strip(b"\0"):
+                if broken is not None:
+                    raise JournalError(f"the journal is damaged at byte {broken}")
+                broken = None if is_whole else place + start
+            if is_whole:
+                yield place + start + size, content
+        place += len(block)
+
+
+class Log:
+    """
+    The end of a file of records, open for more of them.
+
+    Attributes:
+        room: records that can be put and that nobody has reserved.
+        is_clean: nothing was put since the last sync began.
+        failure: why the disk cannot be relied on any more.
+    """
+
+    def __init__(self, handle: int, end: int, size: int) -> None:
+        self._handle = handle
+        self._size = size
+        self._loop = asyncio.get_running_loop()
+        self._disk = concurrent.futures.ThreadPoolExecutor(1, "adapty-journal")
+        start = end // _CHUNK * _CHUNK
+        self._offset = end - start  # in the first of the chunks
+        self._mapped_until = start
+        self._chunks: deque[mmap.mmap] = deque()
+        self.room = -self._offset // size
+        self._low = _CHUNK // size // 2
+        self._growing: asyncio.Future[None] | None = None
+        self._waiting: list[asyncio.Future[None]] = []
+        self.is_clean = True
+        self._syncing = False
+        self._closing = False
+        self._timer: asyncio.TimerHandle | None = None
+        self.failure: JournalError | None = None
+
+    def reserve(self, records: int) -> bool:
+        """
+        Make sure that so many records can be put whatever becomes of the disk.
+
+        Return whether there is room at once; if not, `make_room` and ask again.
+
+        Raises:
+            JournalError: the disk has failed.
+        """
+        if self.failure is not None:
+            raise self.failure
+        if self.room < self._low:
+            self._grow()
+        if self.room < records:
+            return False
+        self.room -= records
+        return True
+
+    async def make_room(self) -> None:
+        """
+        Wait for more room.
+        """
+        await asyncio.wait({self._grow()})
+
+    def put(self, record: bytes) -> None:
+        """
+        Append a record that room was reserved for.
+        """
+        offset = self._offset
+        if offset == _CHUNK:
+            self._chunks.popleft().close()
+            offset = 0
+        self._offset = end = offset + self._size
+        self._chunks[0][offset:end] = record
+        if self.is_clean:
+            self.is_clean = False
+            self._sync_in(SYNC_EVERY)
+
+    def synced(self) -> asyncio.Future[None]:
+        """
+        Return what is done when everything put so far is on the disk.
+
+        The future raises `JournalError` if the disk fails.
+        """
+        future = self._loop.create_future()
+        self._waiting.append(future)
+        if len(self._waiting) == 1:
+            self._sync_in(0)  # after what else comes in this turn of the loop
+        return future
+
+    async def aclose(self) -> None:
+        """
+        See everything onto the disk and close the file; all that even if this is cancelled.
+
+        Raises:
+            JournalError: the disk has failed.
+        """
+        self._closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+        ending = self._loop.run_in_executor(self._disk, self._finish)
+        await until_ended(ending)
+        self._disk.shutdown(wait=False)
+        self._note_failure(ending)
+        self._tell(self._waiting)
+        if self.failure is not None:
+            raise self.failure
+
+    def _finish(self) -> None:
+        """
+        Cut off the room that was not used, and close the file. Blocks.
+        """
+        try:
+            used = self._mapped_until - len(self._chunks) * _CHUNK + self._offset
+            while self._chunks:
+                self._chunks.popleft().close()
+            _sync(self._handle)
+            os.ftruncate(self._handle, max(used, HEADER_SIZE))
+            _sync(self._handle)
+        finally:
+            os.close(self._handle)
+
+    def _grow(self) -> asyncio.Future[None]:
+        if self._growing is None:
+            self._growing = self._loop.run_in_executor(self._disk, self._add_chunk)
+            self._growing.add_done_callback(self._grown)
+        return self._growing
+
+    def _add_chunk(self) -> None:
+        """
+        Lengthen the file by a chunk of zeros that have their place on the disk. Blocks.
+        """
+        start = self._mapped_until
+        present = os.fstat(self._handle).st_size
+        # zeros that are really written: some file systems promise room that they do not keep, and a
+        # store into such a page would end the process
+        write_all(self._handle, bytes(start + _CHUNK - present), present)
+        _sync(self._handle)
+        self._chunks.append(mmap.mmap(self._handle, _CHUNK, offset=start))
+        self._mapped_until += _CHUNK
+
+    def _grown(self, growing: asyncio.Future[None]) -> None:
+        self._growing = None
+        if not self._note_failure(growing):
+            self.room += _CHUNK // self._size
+
+    def _sync_in(self, seconds: float) -> None:
+        """
+        Set the moment of the next sync, unless it is sooner already.
+
+        While a sync is under way nothing is set; its end does that.
+        """
+        if self._syncing or self._closing:
+            return
+        if self._timer is not None:
+            if self._timer.when() <= self._loop.time() + seconds:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, self._sync)
+
+    def _sync(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        self._timer, self.is_clean, self._syncing = None, True, True
+        syncing = self._loop.run_in_executor(self._disk, _sync, self._handle)
+        syncing.add_done_callback(functools.partial(self._has_synced, waiting))
+
+    def _has_synced(
+        self, waiting: list[asyncio.Future[None]], syncing: asyncio.Future[None]
+    ) -> None:
+        self._syncing = False
+        self._note_failure(syncing)
+        self._tell(waiting)
+        if self._waiting or not self.is_clean:
+            self._sync_in(0 if self._waiting else SYNC_EVERY)
+
+    def _note_failure(self, job: asyncio.Future[None]) -> bool:
+        error = job.exception()
+        if error is not None and self.failure is None:
+            reason = getattr(error, "strerror", None) or str(error)
+            self.failure = JournalError(f"the journal cannot be written: {reason}")
+        return error is not None
+
+    def _tell(self, waiting: list[asyncio.Future[None]]) -> None:
+        for future in waiting:
+            if future.done():
+                continue
+            if self.failure is None:
+                future.set_result(None)
+            else:
+                future.set_exception(self.failure)
+                future.exception()  # whoever was cut off does not ask for it

@@ -1,0 +1,88 @@
+"""
+What a client is doing right now, in numbers.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+
+import msgspec
+
+__all__ = ("BucketStatistics", "CircuitState", "Statistics")
+
+
+class CircuitState(enum.StrEnum):
+    """
+    What a circuit breaker lets through.
+    """
+
+    CLOSED = "closed"
+    """
+    Every request.
+    """
+    OPEN = "open"
+    """
+    No request until it is time to try again.
+    """
+    HALF_OPEN = "half_open"
+    """
+    One request, to see whether the service is back.
+    """
+
+
+class BucketStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What is known of one of the server's rate limits, by what it was asked so far.
+
+    Attributes:
+        rate: requests per second at which bulk runs go now.
+        in_flight: requests that have no answer yet.
+        paused_for: seconds for which nothing is sent, since the server asked for that.
+        circuit: whether requests are let through, or an outage is waited for.
+        requests: attempts so far.
+        throttled: how many of them were answered 429.
+        failed: how many of them failed as an outage makes them fail.
+    """
+
+    rate: float
+    in_flight: int
+    paused_for: float
+    circuit: CircuitState
+    requests: int
+    throttled: int
+    failed: int
+
+
+class Statistics(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What a client is doing.
+
+    Attributes:
+        budget: tokens that are left for repeats; see `adapty_async.RetryPolicy`.
+        buckets: what the server counts apart, such as ``v1``.
+    """
+
+    budget: int
+    buckets: Mapping[str, BucketStatistics]
+
+    @property
+    def rate(self) -> float:
+        """
+        Requests per second at which bulk runs go, over all buckets.
+        """
+        return sum(bucket.rate for bucket in self.buckets.values())
+
+    @property
+    def concurrency(self) -> int:
+        """
+        Requests that have no answer yet.
+        """
+        return sum(bucket.in_flight for bucket in self.buckets.values())
+
+    @property
+    def paused_for(self) -> float:
+        """
+        Seconds until nothing is paused any more.
+        """
+        return max((bucket.paused_for for bucket in self.buckets.values()), default=0.0)

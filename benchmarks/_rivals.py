@@ -1,0 +1,202 @@
+"""
+How the same deletes are done without this library, each way as it is usually written.
+
+All are on aiohttp, with as many connections as they like, and try an item ten times. An item that
+waits to be tried again keeps its place, so that the number in work stays what it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeAlias
+
+import aiohttp
+import msgspec
+
+from benchmarks._limited_server import PATH
+
+__all__ = ("RIVALS", "Job", "Rival")
+
+_TRIES = 10
+_IN_FLIGHT = 64
+_LONGEST_PAUSE = 30.0
+
+Pause: TypeAlias = Callable[[int, float], float]
+"""
+From how often an item was tried and what `Retry-After` says, the seconds until the next try.
+"""
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What a client is to do. Rate and latency are for those that have to be told.
+
+    Attributes:
+        items: deletes, of ids from 0 up.
+        in_flight: requests at a time; None leaves it to the client.
+        rate: the limit, in requests per second, as it is at first.
+        latency: seconds from a request to its answer.
+        told_rate: what our own client is told as `rate=`; None tells it nothing.
+    """
+
+    url: str
+    items: int
+    in_flight: int | None
+    rate: float
+    latency: float
+    told_rate: float | None
+
+
+class Rival(msgspec.Struct, frozen=True):
+    """
+    A way to do it.
+
+    Attributes:
+        run: does the job and returns how many items are done.
+        package: what has to be installed for it, beside aiohttp.
+    """
+
+    run: Callable[[Job], Awaitable[int]]
+    package: str | None = None
+
+
+@contextlib.asynccontextmanager
+async def _session(job: Job) -> AsyncIterator[aiohttp.ClientSession]:
+    headers = {"Authorization": "Api-Key secret_live_benchmark"}
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(job.url, headers=headers, connector=connector) as session:
+        yield session
+
+
+def _identity(number: int) -> dict[str, str]:
+    return {"adapty-customer-user-id": f"user_{number}"}
+
+
+async def _persist(
+    session: aiohttp.ClientSession,
+    number: int,
+    pause: Pause,
+    turn: AbstractAsyncContextManager[Any] = contextlib.nullcontext(),  # noqa: B008  has no state
+) -> bool:
+    for tried in range(_TRIES):
+        async with turn, session.delete(PATH, headers=_identity(number)) as answer:
+            await answer.read()
+        if answer.status == 204:
+            return True
+        await asyncio.sleep(pause(tried, float(answer.headers.get("Retry-After", 1))))
+    return False
+
+
+def _exponential(tried: int, _asked: float) -> float:
+    return random.uniform(0.0, min(_LONGEST_PAUSE, 0.5 * 2.0**tried))
+
+
+def _as_asked(_tried: int, asked: float) -> float:
+    return asked
+
+
+async def _workers(count: int, items: int, delete: Callable[[int], Awaitable[bool]]) -> int:
+    done = 0
+    numbers = iter(range(items))
+
+    async def work() -> None:
+        nonlocal done
+        for number in numbers:
+            succeeded = await delete(number)
+            done += succeeded
+
+    await asyncio.gather(*(work() for _ in range(count)))
+    return done
+
+
+async def _gather(job: Job) -> int:
+    """
+    Begin everything at once behind a semaphore, and back off exponentially, with full jitter.
+    """
+    places = asyncio.Semaphore(job.in_flight or _IN_FLIGHT)
+    async with _session(job) as session:
+
+        async def delete(number: int) -> bool:
+            async with places:
+                return await _persist(session, number, _exponential)
+
+        return sum(await asyncio.gather(*map(delete, range(job.items))))
+
+
+async def _aiohttp_retry(job: Job, kind: str) -> int:
+    """
+    Let aiohttp_retry repeat 429s and server errors, by its own waits.
+    """
+    import aiohttp_retry  # noqa: PLC0415  in the dependency group "bench" only
+
+    options = getattr(aiohttp_retry, kind)(attempts=_TRIES, statuses={429})
+    async with _session(job) as session:
+        client = aiohttp_retry.RetryClient(session, retry_options=options)
+
+        async def delete(number: int) -> bool:
+            async with client.delete(PATH, headers=_identity(number)) as answer:
+                await answer.read()
+            return bool(answer.status == 204)
+
+        return await _workers(job.in_flight or _IN_FLIGHT, job.items, delete)
+
+
+async def _exponential_retry(job: Job) -> int:
+    return await _aiohttp_retry(job, "ExponentialRetry")
+
+
+async def _jitter_retry(job: Job) -> int:
+    return await _aiohttp_retry(job, "JitterRetry")
+
+
+async def _aiolimiter(job: Job, at_once: float) -> int:
+    """
+    Tell aiolimiter the limit, `at_once` requests of it without a pause.
+    """
+    import aiolimiter  # noqa: PLC0415  in the dependency group "bench" only
+
+    limiter = aiolimiter.AsyncLimiter(at_once, at_once / job.rate)
+    async with _session(job) as session:
+
+        async def delete(number: int) -> bool:
+            return await _persist(session, number, _as_asked, limiter)
+
+        return await _workers(job.in_flight or _IN_FLIGHT, job.items, delete)
+
+
+async def _smoothed_limiter(job: Job) -> int:
+    return await _aiolimiter(job, 10.0)
+
+
+async def _plain_limiter(job: Job) -> int:
+    return await _aiolimiter(job, job.rate)
+
+
+async def _fixed(job: Job) -> int:
+    """
+    Work with just so many requests in flight that the limit is met at that latency.
+    """
+    async with _session(job) as session:
+
+        async def delete(number: int) -> bool:
+            return await _persist(session, number, _as_asked)
+
+        return await _workers(max(1, round(job.rate * job.latency)), job.items, delete)
+
+
+RIVALS = {
+    "gather": Rival(_gather),
+    "exponential-retry": Rival(_exponential_retry, "aiohttp_retry"),
+    "jitter-retry": Rival(_jitter_retry, "aiohttp_retry"),
+    "aiolimiter": Rival(_smoothed_limiter, "aiolimiter"),
+    "aiolimiter-plain": Rival(_plain_limiter, "aiolimiter"),
+    "fixed": Rival(_fixed),
+}
+"""
+``aiolimiter`` is told the limit in portions of ten, which keeps it from sending a whole second's
+worth at once; ``aiolimiter-plain`` is told it as its documentation does.
+"""

@@ -1,0 +1,3 @@
+"""
+Coverage-guided fuzzing of everything that reads what others wrote.
+"""

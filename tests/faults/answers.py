@@ -1,0 +1,61 @@
+"""
+Whole answers as a server writes them; what a server may echo is in them.
+"""
+
+from __future__ import annotations
+
+import json
+
+from tests._support import CANARY_EMAIL, CANARY_KEY
+
+MIB = 1024 * 1024
+HEAD = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+def answer(status: int = 200, body: bytes = b"{}", *lines: str) -> bytes:
+    """
+    Return an answer with its length; unlike HTTP's own list, it knows every status.
+    """
+    head = [f"HTTP/1.1 {status} Some Words", *lines, f"Content-Length: {len(body)}"]
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+def error_body(status: int, code: str) -> bytes:
+    """
+    Return the body of an error of the API, which quotes what it was sent.
+    """
+    content = {
+        "errors": [{"source": None, "errors": [f"{CANARY_EMAIL} with {CANARY_KEY}"]}],
+        "error_code": code,
+        "status_code": status,
+    }
+    return json.dumps(content).encode()
+
+
+def said(status: int, code: str, *lines: str) -> tuple[bytes]:
+    """
+    Return the API's own error.
+    """
+    return (answer(status, error_body(status, code), *lines),)
+
+
+def page(status: int, *lines: str) -> tuple[bytes]:
+    """
+    Return a gateway's page, which quotes what it was sent.
+    """
+    return (answer(status, f"<html>{CANARY_EMAIL} {CANARY_KEY}</html>".encode(), *lines),)
+
+
+def packed(body: bytes, coding: str = "gzip") -> bytes:
+    """
+    Return an answer that says it is compressed.
+    """
+    return answer(200, body, f"Content-Encoding: {coding}")
+
+
+def content(text: str | bytes) -> tuple[bytes]:
+    """
+    Return a success with that body.
+    """
+    return (answer(200, text if isinstance(text, bytes) else text.encode()),)

@@ -1,0 +1,23 @@
+"""
+All faults, by what they are faults of.
+"""
+
+from __future__ import annotations
+
+from tests.faults.content import BODY, ENCODING, SIZE
+from tests.faults.ends import Fault
+from tests.faults.says import RATE, REDIRECT, STATUS
+from tests.faults.wire import CONNECTING, HEADERS, KEEPING, TLS
+
+GROUPS: dict[str, tuple[Fault, ...]] = {
+    "Connecting": CONNECTING,
+    "TLS": TLS,
+    "Kept connections": KEEPING,
+    "Headers": HEADERS,
+    "Bodies": BODY,
+    "Encoding": ENCODING,
+    "Size": SIZE,
+    "Status": STATUS,
+    "Redirects": REDIRECT,
+    "Too many requests": RATE,
+}

@@ -1,0 +1,89 @@
+"""
+Faults of what is inside an answer: bodies, their encoding and their size.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+
+from tests._support import CANARY_EMAIL, CANARY_KEY
+from tests.faults.answers import CHUNKED, HEAD, MIB, answer, content, error_body, packed, page
+from tests.faults.ends import OK, fine, late, lost, unreadable
+from tests.raw_server import CLOSE, RESET, STALL, Drip
+
+_PLAIN = b'{"data":{}}'
+_GZIP = gzip.compress(_PLAIN)
+
+BODY = (
+    lost("reset in the body", (answer(200, b"12345")[:-1], RESET)),
+    lost("body shorter than its length", (answer(200, b"12345")[:-1], CLOSE)),
+    lost("body of chunks that breaks off", (CHUNKED + b"5\r\n123", CLOSE)),
+    lost("last chunk missing", (CHUNKED + b"2\r\n{}\r\n", CLOSE)),
+    lost("chunk size that is no number", (CHUNKED + b"zz\r\n{}\r\n0\r\n\r\n",)),
+    lost("chunk size beyond 64 bits", (CHUNKED + b"f" * 17 + b"\r\n{}", CLOSE)),
+    late("body that stops", answer(200, b"12345")[:-1], STALL),
+    late(
+        "body that never ends, a byte at a time",
+        HEAD + b"Content-Length: 100000\r\n\r\n",
+        Drip(b" "),
+    ),
+    fine("no body at 200", answer(200, b"")),
+    fine("no body at 201", answer(201, b"")),
+    fine("202 Accepted", answer(202)),
+    fine("204", b"HTTP/1.1 204 No Content\r\n\r\n"),
+    fine("204 with a length of 0", b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n"),
+    lost("204 with a body", (answer(204),)),
+    lost("more body than its length", (answer(200, b"{}") + b"{}{}{}",)),
+    fine("byte order mark", *content(b"\xef\xbb\xbf{}")),
+    fine("white space around", *content(" \r\n{}\n")),
+    fine("unknown fields", *content('{"data":{"fresh":[1,{"a":null}]},"more":1}')),
+    fine("keys that come twice", *content('{"data":{},"data":{}}')),
+    unreadable("page instead of JSON", page(200)),
+    unreadable("not JSON", content(f"{CANARY_EMAIL} {CANARY_KEY}")),
+    unreadable("half of the JSON", content(f'{{"data":{{"email":"{CANARY_EMAIL}"')),
+    unreadable("null", content("null")),
+    unreadable("list", content(f'["{CANARY_EMAIL}"]')),
+    unreadable("number of 5,000 digits", content("1" * 5000)),
+    unreadable(
+        "not UTF-8", content(b'{"data":{"email":"\xff' + CANARY_EMAIL.encode() + b'"}}')
+    ).but(delete=OK, upsert=OK),
+    unreadable("NaN", content('{"data":{"first_name":NaN}}')),
+    unreadable("nested 200,000 deep", content('{"data":' + "[" * 200_000)),
+    unreadable("error in spite of 200", content(error_body(400, "oops"))),
+    unreadable("field of another type", content(f'{{"data":{{"email":["{CANARY_EMAIL}"]}}}}')).but(
+        delete=OK, upsert=OK
+    ),
+)
+
+ENCODING = (
+    fine("gzip", packed(_GZIP)),
+    fine("deflate", packed(zlib.compress(_PLAIN), "deflate")),
+    fine("deflate without its header", packed(zlib.compress(_PLAIN, wbits=-15), "deflate")),
+    fine("gzip of two members", packed(gzip.compress(b'{"data"') + gzip.compress(b":{}}"))),
+    fine(
+        "gzip in chunks of a byte",
+        HEAD
+        + b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + b"".join(b"1\r\n%c\r\n" % byte for byte in _GZIP)
+        + b"0\r\n\r\n",
+    ),
+    fine("gzip of nothing", packed(b"")),
+    fine("identity", packed(_PLAIN, "identity")),
+    lost("gzip that is plain", (packed(_PLAIN),)),
+    fine("gzip without its checksum", packed(_GZIP[:-8])),
+    lost("gzip with a wrong checksum", (packed(_GZIP[:-8] + b"\0" * 8),)),
+    lost("gzip with stray bytes behind", (packed(_GZIP + b"stray"),)),
+    unreadable("gzip twice", (packed(gzip.compress(_GZIP), "gzip, gzip"),)),
+    unreadable("unknown coding", (packed(_GZIP, "zip"),)),
+    lost("brotli, which was not asked for", (packed(b'\x0b\x05\x80{"data":{}}\x03', "br"),)),
+)
+
+SIZE = (
+    fine("8 MiB", answer(200, b" " * (8 * MIB - 2) + b"{}")),
+    unreadable("9 MiB with their length", (answer(200, b" " * 9 * MIB),)),
+    unreadable("chunks without end", (CHUNKED, *(b"100000\r\n" + b" " * MIB + b"\r\n",) * 64)),
+    unreadable("gzip of 80 MiB", (packed(gzip.compress(b" " * 80 * MIB)),)),
+    unreadable("deflate of 80 MiB", (packed(zlib.compress(b" " * 80 * MIB), "deflate"),)),
+    unreadable("500 of 9 MiB", (answer(500, b" " * 9 * MIB),)),
+)

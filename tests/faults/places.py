@@ -1,0 +1,135 @@
+"""
+Where a client is pointed at: the server itself, or a place where no connection comes about.
+
+A place is entered with a server and gives the options that the client is made with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, NamedTuple, NoReturn, TypeAlias
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+
+from tests.faults.certificates import server_context, trusting_context
+from tests.raw_server import RawServer
+
+Options: TypeAlias = dict[str, Any]
+
+
+class Place(NamedTuple):
+    """
+    A way to reach a server, or not to.
+
+    Attributes:
+        enter: gives the options for the client.
+        tls: makes the server's side of TLS, None for plain HTTP.
+    """
+
+    enter: Callable[[RawServer], AbstractAsyncContextManager[Options]]
+    tls: Callable[[], ssl.SSLContext] | None = None
+
+
+@contextlib.asynccontextmanager
+async def _directly(server: RawServer) -> AsyncIterator[Options]:
+    yield {"base_url": server.url}
+
+
+@contextlib.asynccontextmanager
+async def _by_tls(server: RawServer) -> AsyncIterator[Options]:
+    yield {"base_url": server.url.replace("http:", "https:")}
+
+
+@contextlib.asynccontextmanager
+async def _at_a_closed_port(server: RawServer) -> AsyncIterator[Options]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        yield {"base_url": f"http://127.0.0.1:{free.getsockname()[1]}"}
+
+
+@contextlib.asynccontextmanager
+async def _at_a_full_port(server: RawServer) -> AsyncIterator[Options]:
+    """
+    Listen, and never accept: once the queue is full, a connection is neither made nor refused.
+    """
+    async with contextlib.AsyncExitStack() as scope:
+        listener = scope.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            waiting = scope.enter_context(socket.socket())
+            waiting.settimeout(0)
+            waiting.connect_ex(listener.getsockname())
+        soon = aiohttp.ClientTimeout(sock_connect=0.1)
+        session = await scope.enter_async_context(aiohttp.ClientSession(timeout=soon))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield {"base_url": url, "session": session}
+
+
+@contextlib.asynccontextmanager
+async def _behind_a_proxy(server: RawServer) -> AsyncIterator[Options]:
+    async with aiohttp.ClientSession(proxy=server.url) as session:
+        yield {"base_url": "https://api.example", "session": session}
+
+
+class _NoNames(AbstractResolver):
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> NoReturn:
+        raise OSError(None, "Name or service not known")
+
+    async def close(self) -> None:
+        """
+        Hold nothing.
+        """
+
+
+@contextlib.asynccontextmanager
+async def _at_an_unknown_name(server: RawServer) -> AsyncIterator[Options]:
+    connector = aiohttp.TCPConnector(resolver=_NoNames())
+    async with aiohttp.ClientSession(connector=connector) as session:
+        yield {"base_url": "https://api.example", "session": session}
+
+
+def _trusting(
+    kind: str, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
+) -> Callable[[RawServer], AbstractAsyncContextManager[Options]]:
+    @contextlib.asynccontextmanager
+    async def enter(server: RawServer) -> AsyncIterator[Options]:
+        context = trusting_context(kind, version)
+        connector = aiohttp.TCPConnector(ssl=context)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            yield {"base_url": server.url, "session": session}
+
+    return enter
+
+
+def _old() -> ssl.SSLContext:
+    context = server_context("good")
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _curious() -> ssl.SSLContext:
+    context = server_context("good")
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+SERVER = Place(_directly)
+CLOSED_PORT = Place(_at_a_closed_port)
+FULL_PORT = Place(_at_a_full_port)
+UNKNOWN_NAME = Place(_at_an_unknown_name)
+PROXY = Place(_behind_a_proxy)
+PLAIN_SERVER_BY_TLS = Place(_by_tls)
+TRUSTED = Place(_trusting("good"), lambda: server_context("good"))
+SELF_SIGNED = Place(_directly, lambda: server_context("good"))
+WRONG_HOST = Place(_trusting("elsewhere"), lambda: server_context("elsewhere"))
+EXPIRED = Place(_trusting("expired"), lambda: server_context("expired"))
+OLD_TLS = Place(_trusting("good", ssl.TLSVersion.TLSv1_3), _old)
+CLIENT_CERTIFICATE = Place(_trusting("good"), _curious)

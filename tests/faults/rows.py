@@ -1,0 +1,154 @@
+"""
+Let one fault meet every kind of call, and say what happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from adapty_async import AdaptyError, RetryPolicy
+from adapty_async.hooks import CallEnded
+from tests._shown import shown_by
+from tests._support import CANARY_KEY
+from tests.faults.ends import Cell, Ends, Fault
+from tests.faults.kinds import KINDS, Kind, KindName
+from tests.raw_server import ABSENT, DONE, RawServer, Steps
+
+Mode: TypeAlias = Literal["single", "run"]
+
+TWICE = RetryPolicy(attempts=2, wait_initial=0.001, wait_max=0.001)
+ONCE = RetryPolicy(attempts=1)
+
+
+class Seen(NamedTuple):
+    """
+    One call as it went.
+
+    Attributes:
+        error: the class of the error, "ok" for none.
+        status: the item's status in a run; empty for a single call.
+        sent: requests that arrived.
+        told: requests that the library says it sent.
+        shown: everything that a curious caller could print, log or store.
+    """
+
+    error: str
+    status: str
+    sent: int
+    told: int
+    shown: str
+
+
+class Row(NamedTuple):
+    """
+    All calls of a row.
+    """
+
+    ends: Ends
+    shown: str
+
+
+async def row(fault: Fault, *, once: bool) -> Row:
+    """
+    Make every kind of call, in both ways, all at the same time.
+    """
+    pairs: list[tuple[KindName, Mode]] = [(name, mode) for name in KINDS for mode in _MODES]
+    seen = await asyncio.gather(*(_meet(fault, name, mode, once=once) for name, mode in pairs))
+    calls = dict(zip(pairs, seen, strict=True))
+    ends = {name: _cell(calls[name, "single"], calls[name, "run"]) for name in KINDS}
+    return Row(ends, "".join(each.shown for each in seen))
+
+
+def _cell(single: Seen, run: Seen) -> Cell:
+    assert (single.sent, single.told) == (run.sent, run.told), "a run sends what a call sends"
+    assert run.error in {single.error, "ok"}
+    return Cell(single.error, run.status, single.sent, single.told)
+
+
+async def _meet(fault: Fault, name: KindName, mode: Mode, *, once: bool) -> Seen:
+    first: tuple[Steps, ...] = (fault.before,) if fault.before else ()
+    if once:
+        later = ABSENT if fault.acted and name == "delete" else DONE
+        server = RawServer(*first, fault.steps, then=later, tls=_tls(fault))
+    else:
+        server = RawServer(*first, then=fault.steps, tls=_tls(fault))
+    async with server:
+        async with fault.place.enter(server) as options:
+            seen = await _seen(fault, KINDS[name], mode, server, options)
+        await server.until_left()
+        around = bool(fault.before) + (not fault.dead)
+        asked = [request for request in server.requests if request.method != "CONNECT"]
+        to_proxy = [request for request in server.requests if request.method == "CONNECT"]
+        shown = seen.shown + repr(to_proxy)
+        return seen._replace(sent=len(asked) - around, shown=shown)
+
+
+async def _seen(
+    fault: Fault, kind: Kind, mode: Mode, server: RawServer, options: dict[str, Any]
+) -> Seen:
+    told: list[Any] = []
+    client = kind.client(
+        CANARY_KEY, retry=TWICE, timeout=fault.timeout, hooks=(told.append,), **options
+    )
+    async with client:
+        await _go_before(fault, kind, client, server)
+        told.clear()
+        error, status, shown = await _MODES[mode](kind, client)
+        attempts = sum(each.attempts for each in told if isinstance(each, CallEnded))
+        shown += repr((client, told, vars(client)))
+        await _go_after(fault, kind, client, server)
+    return Seen(error, status, attempts, attempts, shown)
+
+
+def _tls(fault: Fault) -> Any:
+    return fault.place.tls and fault.place.tls()
+
+
+async def _go_before(fault: Fault, kind: Kind, client: Any, server: RawServer) -> None:
+    if fault.before:
+        await kind.call(client)
+        server.released.set()
+        await _settle()
+
+
+async def _go_after(fault: Fault, kind: Kind, client: Any, server: RawServer) -> None:
+    """
+    Make one more call, to see that what happened is over: it succeeds at its first attempt.
+    """
+    if not fault.dead:
+        server.answer(DONE)
+        await _settle()
+        await kind.call(client.with_options(retry=ONCE, timeout=10.0))
+
+
+async def _settle() -> None:
+    """
+    Let both sides of a connection hear of what the other has written to it.
+    """
+    for _ in range(8):
+        await asyncio.sleep(0)
+
+
+async def _single(kind: Kind, client: Any) -> tuple[str, str, str]:
+    try:
+        result = await kind.call(client)
+    except AdaptyError as error:
+        return type(error).__name__, "", shown_by(error)
+    return "ok", "", repr(result)
+
+
+async def _run(kind: Kind, client: Any) -> tuple[str, str, str]:
+    report = await kind.run(client)
+    (status,) = (status.value for status, count in report.counts.items() if count)
+    shown = repr((report, report.failures))
+    for outcome in report.failures:
+        return type(outcome.error).__name__, status, shown + shown_by(outcome.error)
+    return "ok", status, shown
+
+
+_MODES: dict[Mode, Callable[[Kind, Any], Awaitable[tuple[str, str, str]]]] = {
+    "single": _single,
+    "run": _run,
+}

@@ -1,0 +1,166 @@
+"""
+What an answer may cost at most: memory, time and connections, whatever the server does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from adapty_async import AdaptyClient, AdaptyError, Limits, RetryPolicy
+from tests._support import CANARY_KEY
+from tests.faults.answers import CHUNKED, HEAD, MIB, answer, packed
+from tests.raw_server import CLOSE, DONE, RESET, Drip, RawServer, Steps, in_thread, page
+
+COST = 32 * 1024
+"""
+KiB that one answer may cost.
+"""
+
+CHILD = """
+import asyncio, json, sys, time
+from pathlib import Path
+from adapty_async import AdaptyClient, AdaptyError, RetryPolicy
+
+def peak():
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+
+async def main(url):
+    retry = RetryPolicy(attempts=1, deadline=1.0)
+    async with AdaptyClient("key", base_url=url, retry=retry) as client:
+        await client.v1.profiles.get(customer_user_id="u1")
+        before, started, error = peak(), time.monotonic(), None
+        try:
+            await client.v1.profiles.get(customer_user_id="u1")
+        except AdaptyError as caught:
+            error = caught
+        elapsed, name = time.monotonic() - started, type(error).__name__
+        del error
+        print(json.dumps({"cost": peak() - before, "elapsed": elapsed, "error": name}))
+
+asyncio.run(main(sys.argv[1]))
+"""
+has_peaks = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="the system tells no peak of memory"
+)
+
+
+class Cost(NamedTuple):
+    """
+    What one call came to in a process of its own.
+    """
+
+    kib: int
+    seconds: float
+    error: str
+
+
+def cost_of(steps: Steps) -> Cost:
+    """
+    Let a process of its own be answered like this.
+    """
+    with in_thread(RawServer(DONE, then=steps)) as server:
+        command = [sys.executable, "-c", CHILD, server.url]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+    told = json.loads(done.stdout)
+    return Cost(told["cost"], told["elapsed"], told["error"])
+
+
+def packed_blanks(size: int, wbits: int) -> bytes:
+    """
+    Return so many bytes of blanks, compressed piece by piece.
+    """
+    packer = zlib.compressobj(9, wbits=wbits)
+    pieces = [packer.compress(b" " * MIB) for _ in range(size // MIB)]
+    return b"".join([*pieces, packer.flush()])
+
+
+ENDLESS = tuple(b"100000\r\n" + b" " * MIB + b"\r\n" for _ in range(200))
+ANSWERS: dict[str, tuple[Steps, str]] = {
+    "200 MB in chunks": ((CHUNKED, *ENDLESS), "DecodeError"),
+    "failure of 200 MB": (
+        (b"HTTP/1.1 500 X\r\nTransfer-Encoding: chunked\r\n\r\n", *ENDLESS),
+        "DecodeError",
+    ),
+    "announced petabyte": (
+        (HEAD + b"Content-Length: 1125899906842624\r\n\r\n", *ENDLESS),
+        "DecodeError",
+    ),
+    "headers of 200 MB": ((HEAD, *(b"X: " + b"x" * MIB,) * 200, CLOSE), "ConnectionLostError"),
+    "a million headers": ((HEAD, *(b"X: y\r\n" * 10_000,) * 100, CLOSE), "ConnectionLostError"),
+    "8 MB of brackets": ((answer(200, b"[" * 8_000_000),), "DecodeError"),
+    "8 MB of brackets inside": ((answer(200, b'{"data":' + b"[" * 8_000_000),), "DecodeError"),
+    "failure of 8 MB of lists": (
+        (answer(500, b'{"errors":[' + b"[]," * 2_700_000 + b"[]]}"),),
+        "ServerError",
+    ),
+    "slow body without end": ((CHUNKED, Drip(b"1\r\n \r\n", 0.0005)), "RequestTimeoutError"),
+    "slow headers without end": ((HEAD + b"X: ", Drip(b"x", 0.002)), "RequestTimeoutError"),
+}
+
+
+@has_peaks
+@pytest.mark.parametrize("name", ANSWERS)
+def test_an_answer_costs_little_and_ends_in_time(name: str) -> None:
+    """
+    A hostile answer costs less than 32 MB of memory and ends at the deadline at the latest.
+    """
+    steps, error = ANSWERS[name]
+    cost = cost_of(steps)
+
+    assert cost.error == error
+    assert cost.kib < COST
+    assert cost.seconds < 3.0
+    assert error != "RequestTimeoutError" or cost.seconds > 0.9
+
+
+@has_peaks
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_a_bomb_costs_little(coding: str) -> None:
+    """
+    Of 200 MB in less than 200 KB, no more is unpacked than an answer may have.
+    """
+    bomb = packed(packed_blanks(200 * MIB, 31 if coding == "gzip" else 15), coding)
+    cost = cost_of((bomb,))
+
+    assert len(bomb) < 250_000
+    assert cost.error == "DecodeError"
+    assert cost.kib < COST
+
+
+FAULTS: dict[str, tuple[Steps, int]] = {
+    "reset": ((RESET,), 2),
+    "closed": ((CLOSE,), 2),
+    "cut off": ((answer(200, b"12345")[:-1], CLOSE), 2),
+    "500": ((page(500),), 2),
+    "429": ((page(429),), 2),
+    "too large": ((answer(200, b" " * 9 * MIB),), 1),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+async def test_faults_take_no_connections_away(name: str) -> None:
+    """
+    With two connections, many calls that fail are in flight two at a time, and then all succeed.
+    """
+    policy = RetryPolicy(attempts=2, wait_initial=0.001, wait_max=0.001)
+    steps, attempts = FAULTS[name]
+    async with (
+        RawServer(*(steps,) * 6 * attempts) as server,
+        AdaptyClient(
+            CANARY_KEY, base_url=server.url, retry=policy, limits=Limits(connections=2)
+        ) as client,
+    ):
+        calls = [client.v1.profiles.get(customer_user_id="u1") for _ in range(6)]
+        ended = await asyncio.gather(*calls, return_exceptions=True)
+        await asyncio.gather(*(client.v1.profiles.get(customer_user_id="u1") for _ in range(6)))
+
+        assert all(isinstance(each, AdaptyError) for each in ended)
+        assert server.most_active <= 2

@@ -1,0 +1,113 @@
+"""
+Faults of the wire: connections, TLS, kept connections and headers.
+"""
+
+from __future__ import annotations
+
+from tests.faults import places
+from tests.faults.answers import HEAD, answer, page
+from tests.faults.ends import Fault, fine, forbidden, late, lost, unreached
+from tests.raw_server import CLOSE, HOLD, RESET, STALL, UNREAD, Drip, Step
+
+CONNECTING = (
+    unreached("connection refused", places.CLOSED_PORT),
+    unreached("neither accepted nor refused", places.FULL_PORT),
+    unreached("unknown host name", places.UNKNOWN_NAME),
+    forbidden("proxy that demands a password", places.PROXY)._replace(steps=page(407)),
+    unreached("proxy that cannot connect", places.PROXY, *page(502)),
+    lost("proxy that hangs up", (CLOSE,), arrives=0)._replace(
+        once=None, place=places.PROXY, dead=True
+    ),
+    lost("reset before the request was read", (UNREAD, RESET), arrives=0),
+    lost("closed before the request was read", (UNREAD, CLOSE), arrives=0),
+    lost("an SSH server's greeting", (UNREAD, b"SSH-2.0-OpenSSH_9.2\r\n", CLOSE), arrives=0),
+)
+
+TLS = (
+    forbidden("certificate of an unknown issuer", places.SELF_SIGNED),
+    forbidden("certificate for another host", places.WRONG_HOST),
+    forbidden("certificate that has expired", places.EXPIRED),
+    unreached("server without TLS", places.PLAIN_SERVER_BY_TLS, UNREAD, *page(400), CLOSE),
+    unreached("server with an old TLS only", places.OLD_TLS),
+    unreached("reset in the handshake", places.PLAIN_SERVER_BY_TLS, UNREAD, RESET),
+    unreached("closed in the handshake", places.PLAIN_SERVER_BY_TLS, UNREAD, CLOSE),
+    lost("server demands a certificate", (), arrives=0)._replace(
+        once=None, place=places.CLIENT_CERTIFICATE, dead=True
+    ),
+    lost("reset over TLS, after the request", (RESET,))._replace(place=places.TRUSTED),
+    lost("closed over TLS, in the body", (answer(200, b"12345")[:-1], CLOSE))._replace(
+        place=places.TRUSTED
+    ),
+)
+
+
+def kept(fault: Fault) -> Fault:
+    """
+    Let a good call go before, over the same connection.
+    """
+    return fault._replace(what=f"{fault.what}, on a kept connection", before=(answer(),))
+
+
+def idle(what: str, *steps: bytes | Step) -> Fault:
+    """
+    Return something that happens to a connection while nobody uses it.
+    """
+    return fine(what, answer(), before=(answer(), HOLD, *steps))
+
+
+KEEPING = (
+    kept(lost("reset at the request", (RESET,))),
+    kept(lost("closed at the request", (CLOSE,))),
+    kept(lost("reset in the headers", (HEAD, RESET))),
+    idle("idle connection closed", CLOSE),
+    idle("idle connection reset", RESET),
+    idle("idle connection gets a 408 and is closed", *page(408), CLOSE),
+    idle("idle connection gets a stray answer", answer(500)),
+    fine("Connection: close, but stays open", answer(200, b"{}", "Connection: close")),
+    fine("closes after each answer", answer(), CLOSE),
+    fine("stray answer behind the answer", answer() + answer(500)),
+    lost("stray bytes behind the answer", (answer() + b"\r\n\r\nstray",)),
+    fine("answer of HTTP/1.0", b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}"),
+    fine("body until the connection closes", HEAD + b"\r\n{}", CLOSE),
+)
+
+HEADERS = (
+    late("no answer at all", STALL),
+    lost("reset without an answer", (RESET,)),
+    lost("closed without an answer", (CLOSE,)),
+    lost("reset in the headers", (HEAD + b"X: y\r\n", RESET)),
+    lost("closed in the headers", (HEAD + b"X: y\r\n", CLOSE)),
+    late("headers that never end, a byte at a time", HEAD, Drip(b"X: y\r\n")),
+    late("early hints without end", Drip(b"HTTP/1.1 103 Early Hints\r\n\r\n", 0.001)),
+    lost("garbage for a status line", (b"\x16\x03\x01\x02\x00\x01\r\n\r\n", CLOSE)),
+    lost("a mail server's greeting", (b"220 mail.example ESMTP\r\n", CLOSE)),
+    lost("status that is no number", (b"HTTP/1.1 abc OK\r\n\r\n", CLOSE)),
+    lost("status of five digits", (b"HTTP/1.1 20000 OK\r\n\r\n", CLOSE)),
+    lost("HTTP/2 over HTTP/1.1", (b"HTTP/2 200\r\ncontent-length: 2\r\n\r\n{}", CLOSE)),
+    lost("header line without a colon", (HEAD + b"nonsense\r\n\r\n", CLOSE)),
+    lost("NUL in a header", (HEAD + b"X: a\0b\r\nContent-Length: 2\r\n\r\n{}", CLOSE)),
+    lost("header of 1 MB", (HEAD + b"X: " + b"x" * 1_000_000 + b"\r\n\r\n", CLOSE)),
+    lost("20,000 headers", (HEAD + b"X: y\r\n" * 20_000 + b"\r\n", CLOSE)),
+    lost("two lengths", (HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}", CLOSE)),
+    lost("negative length", (HEAD + b"Content-Length: -2\r\n\r\n{}", CLOSE)),
+    lost("length that is no number", (HEAD + b"Content-Length: two\r\n\r\n{}", CLOSE)),
+    lost(
+        "length and chunks at once",
+        (
+            HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+            CLOSE,
+        ),
+    ),
+    fine("unknown transfer coding", HEAD + b"Transfer-Encoding: zip\r\n\r\n{}", CLOSE),
+    fine(
+        "early hints before the answer",
+        b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + answer(),
+    ),
+    fine(
+        "a hundred 100 Continue before the answer",
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 100 + answer(),
+    ),
+    fine("headers that are not ASCII", answer(200, b"{}", "X-Name: é")),
+    lost("name of a header that is not ASCII", (answer(200, b"{}", "X-Né: y"),)),
+    fine("cookies", answer(200, b"{}", "Set-Cookie: a=b; Max-Age=soon; Domain=..")),
+)

@@ -1,0 +1,526 @@
+"""
+The learned rate: against simulated servers with a hidden limit, and answer by answer.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapty_async._learned import LearnedRate
+from adapty_async.testing import FakeClock
+from tests.simulation import SEEDS, Bucket, Outage, Run, World, moving, worlds
+
+SCALES = {"400/s": 1.0, "25/s": 1.0, "300 ms": 0.75, "window": 0.75, "window, no Retry-After": 0.75}
+THREE_SEEDS = {"400/s", "no Retry-After", "25/s", "300 ms", "window", "moving"}
+NAMES = [name for name, _, _ in worlds(1) if name != "5,000/s"]
+CASES = [(name, seed) for name in NAMES for seed in SEEDS if seed == 1 or name in THREE_SEEDS]
+
+
+@pytest.fixture(autouse=True)
+def no_patience() -> None:
+    """
+    Leave the real numbers as they are.
+    """
+
+
+@pytest.mark.parametrize(("name", "seed"), CASES, ids=str)
+def test_a_run_that_is_told_nothing_ends_close_to_the_ideal(name: str, seed: int) -> None:
+    """
+    Whatever the server's limit is like, a run takes little longer than it must, with few 429s.
+    """
+    chosen = worlds(seed, SCALES.get(name, 0.5))
+    world, best = next((world, best) for one, world, best in chosen if one == name)
+    longest, share = (1.03, 0.01) if name == "400/s" else (1.10, 0.02)
+    run = Run(world)
+
+    assert run.elapsed <= longest * best
+    assert run.share <= share
+    assert run.worst <= 3
+
+
+def test_a_run_against_a_high_limit_ends_close_to_the_ideal() -> None:
+    """
+    5,000 requests per second are found and held as 400 are, with connections enough.
+    """
+    server = Bucket(5000.0, 500.0)
+    run = Run(World(server=server, items=50_000, retry_after=0.1, slots=128))
+
+    assert run.elapsed <= 1.10 * 10.0
+    assert run.share <= 0.02
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_short_run_profits_from_a_steep_start(seed: int) -> None:
+    """
+    The limit is found within half a second, and a run of seconds loses little.
+    """
+    run = Run(World(server=Bucket(400.0, 40.0), items=3000, seed=seed, retry_after=0.1))
+
+    assert next(now for now, rate in run.rates if rate > 400.0) < 0.5
+    assert run.elapsed <= 1.05 * 2960 / 400.0
+
+
+def test_a_slow_client_is_not_held_back() -> None:
+    """
+    Without a limit the client's own speed decides, and the rate does not run away from it.
+    """
+    run = Run(World(server=Bucket(1e9, 1e9), items=15_000, capacity=1500.0))
+
+    assert run.elapsed < 10.0 + 1.0
+    assert 1500.0 < run.learned.rate < 4500.0
+
+
+def test_it_follows_a_limit_that_moves() -> None:
+    """
+    A lower limit is kept to within a second, a higher one is used within seconds.
+    """
+    run = Run(World(server=Bucket(moving, 40.0), items=24_000))
+
+    def rate_at(moment: float) -> float:
+        """
+        Return the rate at the first answer after that moment.
+        """
+        return next(rate for now, rate in run.rates if now >= moment)
+
+    assert rate_at(21.0) == pytest.approx(150.0, rel=0.1)
+    assert max(rate for now, rate in run.rates if 40.0 < now < 47.0) > 800.0
+
+
+def test_an_outage_is_answered_by_probes_and_forgotten_at_once() -> None:
+    """
+    While everything is refused hardly anything is sent; then the rate is what it was.
+    """
+    run = Run(World(server=Outage(Bucket(400.0, 40.0), 10.0, 20.0), items=8000, retry_after=None))
+    before = next(rate for now, rate in reversed(run.rates) if now < 10.0)
+    after = next(rate for now, rate in run.rates if now > 26.5)
+
+    assert sum(10.5 < now < 20.0 for now, _ in run.rates) < 10
+    assert after == pytest.approx(before, rel=0.2)
+    assert run.worst <= 3
+
+
+class Client:
+    """
+    A learned rate and its clock, with one request sent at a time.
+    """
+
+    def __init__(self, rate: float | None = None) -> None:
+        self.clock = FakeClock(1000.0)
+        self.learned = LearnedRate(self.clock, rate=rate)
+
+    def send(self) -> float:
+        """
+        Wait for the next turn, and return when it came.
+        """
+        while wait := self.learned.take():
+            self.clock.now += wait
+        return self.clock.now
+
+    def succeed(self, count: int = 1, latency: float = 0.02) -> None:
+        """
+        Send so many requests that succeed after that long.
+        """
+        sent = [self.send() for _ in range(count)]
+        self.clock.now += latency
+        for moment in sent:
+            self.learned.succeeded(moment)
+
+    def fail(self, count: int = 1, retry_after: float | None = None) -> list[float]:
+        """
+        Send so many requests together, let all be refused, and return the rates after each.
+        """
+        sent = [self.send() for _ in range(count)]
+        self.clock.now += 0.02
+        rates = []
+        for moment in sent:
+            self.learned.throttled(moment, retry_after)
+            rates.append(self.learned.rate)
+        return rates
+
+
+def test_it_begins_slowly_and_grows_with_each_success() -> None:
+    """
+    The first rate suits the smallest account; nothing is known of a limit.
+    """
+    client = Client()
+
+    assert client.learned.rate == client.learned.learned == 20.0
+    assert client.learned.limit is None
+    assert client.learned.burst == pytest.approx(1.4)
+    assert repr(client.learned) == "LearnedRate(rate=20.0, limit=None)"
+    client.succeed()
+    assert client.learned.rate > 30.0
+
+
+def test_it_begins_just_below_a_limit_known_before() -> None:
+    """
+    What an earlier run has learned is where the next one goes on.
+    """
+    client = Client(400.0)
+
+    assert client.learned.rate == pytest.approx(388.0)
+    assert client.learned.limit == client.learned.learned == 400.0
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, math.inf, math.nan])
+def test_a_senseless_rate_is_refused(rate: float) -> None:
+    """
+    A rate that is kept in a file may have been damaged.
+    """
+    with pytest.raises(ValueError, match="must be above 0"):
+        LearnedRate(FakeClock(), rate=rate)
+
+
+@pytest.mark.parametrize(
+    ("lowest", "highest"), [(0.0, 1.0), (2.0, 1.0), (1.0, math.inf), (math.nan, 1.0)]
+)
+def test_senseless_bounds_are_refused(lowest: float, highest: float) -> None:
+    """
+    The bounds are finite, above 0, and in order.
+    """
+    with pytest.raises(ValueError, match="must be above 0, in this order"):
+        LearnedRate(FakeClock(), lowest=lowest, highest=highest)
+
+
+def test_the_rate_stays_within_its_bounds() -> None:
+    """
+    Neither successes nor refusals carry it beyond.
+    """
+    clock = FakeClock()
+    learned = LearnedRate(clock, lowest=10.0, highest=30.0)
+    client = Client()
+    client.clock, client.learned = clock, learned
+
+    client.succeed(5)
+    assert learned.rate == 30.0
+    for _ in range(5):
+        client.fail()
+    assert learned.rate == 10.0
+
+
+def test_refusals_of_requests_in_flight_are_one_event() -> None:
+    """
+    The rate is cut once for all that was sent before the cut.
+    """
+    client = Client()
+    client.succeed(20)
+    before = client.learned.rate
+
+    assert client.fail(5) == [pytest.approx(before / 2)] * 5
+    assert client.fail() == [pytest.approx(before / 2 * 0.7)]
+
+
+def test_the_limit_is_measured_between_two_refusals() -> None:
+    """
+    The successes between them and the time between them are the limit.
+    """
+    client = Client()
+    client.succeed(20)
+    client.fail()
+    for _ in range(100):
+        client.clock.now += 0.03
+        client.succeed()
+    client.fail()
+
+    assert client.learned.limit == pytest.approx(20.0, rel=0.02)
+    assert client.learned.rate == pytest.approx(0.97 * (client.learned.limit or 0.0))
+
+
+def test_a_measurement_shorter_than_a_round_trip_is_none() -> None:
+    """
+    Answers that come faster than all before say nothing yet of the limit.
+    """
+    client = Client(400.0)
+    client.succeed(10, latency=5.0)
+    client.fail()
+    limit, rate = client.learned.limit, client.learned.rate
+    client.succeed(10)
+    client.fail()
+
+    assert client.learned.limit == limit
+    assert client.learned.rate == pytest.approx(rate, rel=0.02)
+
+
+def test_a_limit_that_is_known_is_first_cut_as_cubic_does() -> None:
+    """
+    Without a measurement, a 429 takes 15 % off the rate, and one soon after it nothing more.
+    """
+    client = Client(400.0)
+    client.succeed()
+    client.fail()
+
+    assert client.learned.limit == pytest.approx(388.0, rel=0.01)
+    assert client.learned.rate == pytest.approx(0.85 * 388.0, rel=0.01)
+    assert client.fail() == [pytest.approx(0.85 * 388.0, rel=0.01)]
+
+
+@pytest.mark.parametrize("retry_after", [None, 0.0, 1.0, 5.0])
+def test_a_single_refusal_stops_nobody_else(retry_after: float | None) -> None:
+    """
+    For a short wait only the rate is cut: the item waits, the others go on.
+    """
+    client = Client(400.0)
+    client.succeed()
+    client.fail(1, retry_after)
+
+    assert client.learned.paused_until <= client.clock.now
+    assert client.learned.wait() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "count", "paused"),
+    [(5.0, 5, False), (5.0, 6, True), (10.0, 2, False), (10.0, 3, True), (30.0, 1, True)],
+    ids=str,
+)
+def test_the_longer_asked_for_the_sooner_everybody_pauses(
+    retry_after: float,
+    count: int,
+    paused: bool,  # noqa: FBT001
+) -> None:
+    """
+    Thirty seconds taken together stop everybody, for as long as was asked.
+    """
+    client = Client(400.0)
+    client.succeed()
+    client.fail(count, retry_after)
+
+    until = client.clock.now + retry_after
+    assert (client.learned.paused_until == until) is paused
+    assert client.learned.probing is False
+    assert (client.send() >= until) is paused
+
+
+def test_no_pause_is_longer_than_an_hour() -> None:
+    """
+    What a server asks for beyond is its mistake, or ours.
+    """
+    client = Client()
+    client.fail(1, 1e9)
+
+    assert client.learned.paused_until == client.clock.now + 3600.0
+
+
+def test_a_single_refusal_hardly_lowers_a_limit_that_is_known() -> None:
+    """
+    A measurement over a time when less was sent takes no more than 7 % off the limit.
+    """
+    client = Client(100.0)
+    client.fail()
+    limit = client.learned.limit or 0.0
+    for _ in range(100):
+        client.clock.now += 0.03
+        client.succeed()
+    client.fail()
+
+    assert client.learned.limit == pytest.approx(0.93 * limit)
+
+
+def test_after_a_pause_requests_are_spread() -> None:
+    """
+    However long the pause was, turns come at the rate again, not together.
+    """
+    client = Client(100.0)
+    client.succeed()
+    client.fail(1, 60.0)
+    sent = [client.send() for _ in range(50)]
+
+    assert sent[0] == client.learned.paused_until
+    gaps = [late - early for early, late in itertools.pairwise(sent)]
+    assert gaps == pytest.approx([1.0 / client.learned.rate] * 49)
+
+
+def test_after_ten_refusals_in_a_row_one_request_probes() -> None:
+    """
+    It is sent after a pause, nobody else until its answer; a success opens the way again.
+    """
+    client = Client(400.0)
+    client.succeed()
+    client.fail(10, 1.0)
+    rate = client.learned.rate
+
+    pause = client.learned.paused_until
+    probing = [client.learned.probing]
+    assert pause == pytest.approx(client.clock.now + 0.1)
+    sent = client.send()
+    assert sent == pause
+    assert 0.0 < client.learned.take() <= 0.1
+    client.clock.now += 0.02
+    client.learned.succeeded(sent)
+    probing.append(client.learned.probing)
+    assert probing == [True, False]
+    assert client.learned.take() == 0.0
+    assert client.learned.rate == pytest.approx(rate, rel=0.05)
+
+
+def test_a_success_of_a_request_sent_before_does_not_end_the_probing() -> None:
+    """
+    What was let through before everything was refused says nothing of now.
+    """
+    client = Client(400.0)
+    sent = client.send()
+    client.fail(10)
+    client.learned.succeeded(sent)
+
+    assert client.learned.probing
+
+
+def test_a_probe_without_an_answer_is_followed_by_another() -> None:
+    """
+    A request that was cancelled or lost does not stop the run for good.
+    """
+    client = Client(400.0)
+    client.succeed()
+    client.fail(10)
+    lost = client.send()
+
+    assert client.send() == pytest.approx(lost + 1.0)
+
+
+def test_probes_that_are_refused_come_ever_later() -> None:
+    """
+    The pause doubles to 10 s, or to what is asked for; the rate is kept.
+    """
+    client = Client(400.0)
+    client.succeed()
+    rate = client.fail(10)[-1]
+    pauses = []
+    for _ in range(9):
+        begun = client.clock.now
+        pauses.append(client.send() - begun)
+        client.clock.now += 0.02
+        client.learned.throttled(client.clock.now - 0.02)
+    assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0])
+    assert client.learned.rate == rate
+    client.fail(1, 1.0)
+    assert client.learned.paused_until == pytest.approx(client.clock.now + 1.0)
+
+
+def test_refusals_of_requests_in_flight_do_not_prolong_a_short_pause() -> None:
+    """
+    Only the answer to a probe tells that the server is still closed.
+    """
+    client = Client(400.0)
+    client.succeed()
+    sent = [client.send() for _ in range(12)]
+    for moment in sent:
+        client.clock.now += 0.001
+        client.learned.throttled(moment)
+
+    assert client.learned.paused_until == pytest.approx(client.clock.now - 0.002 + 0.1)
+
+
+def test_refused_items_in_flight_may_still_ask_for_a_long_pause() -> None:
+    """
+    A long wait is kept to whoever was told.
+    """
+    client = Client(400.0)
+    client.succeed()
+    sent = [client.send() for _ in range(11)]
+    for moment in sent[:10]:
+        client.learned.throttled(moment)
+    client.learned.throttled(sent[10], 60.0)
+
+    assert client.learned.paused_until == client.clock.now + 60.0
+
+
+def test_who_sends_less_than_the_rate_does_not_raise_it() -> None:
+    """
+    Successes at a slow pace prove nothing of a faster one.
+    """
+    client = Client()
+    for _ in range(50):
+        client.clock.now += 1.0
+        client.succeed()
+    rate = client.learned.rate
+    for _ in range(50):
+        client.clock.now += 1.0
+        client.succeed()
+
+    assert client.learned.rate == rate < 400.0
+
+
+ASKED = st.none() | st.floats(0.0, 100.0) | st.sampled_from([math.inf, math.nan, -1.0])
+STEPS = st.one_of(
+    st.tuples(st.just("send"), st.integers(1, 30)),
+    st.tuples(st.just("succeed"), st.integers(1, 30)),
+    st.tuples(st.just("fail"), st.integers(1, 30), ASKED),
+    st.tuples(st.just("rest"), st.floats(0.0, 5.0)),
+)
+
+
+class Watched:
+    """
+    A learned rate, of which every turn and every answer is checked.
+    """
+
+    def __init__(self, rate: float | None, late: float) -> None:
+        self.clock = FakeClock()
+        self.learned = LearnedRate(self.clock, rate=rate)
+        self._late = late
+        self._in_flight: list[float] = []
+        self._last = -math.inf
+        self._ahead = 0.0
+
+    def rest(self, seconds: float) -> None:
+        """
+        Let time pass.
+        """
+        self.clock.now += seconds
+
+    def send(self, count: int) -> None:
+        """
+        Wait for so many turns, and check each.
+        """
+        for _ in range(count):
+            while wait := self.learned.take():
+                assert 0.0 < wait <= 3600.0 + 10.0
+                self.clock.now += wait + self._late
+            assert self.clock.now >= self.learned.paused_until - 1e-5
+            # Turns last 1 / rate each; from any one to any later one they fit into the time
+            # between, but for the 20 ms by which one may go early.
+            passed = self.clock.now - self._last
+            self._ahead = max(0.0, self._ahead) + 1.0 / self.learned.rate - passed
+            assert self._ahead <= 0.02 + 1e-5
+            self._last = self.clock.now
+            self._in_flight.append(self.clock.now)
+
+    def answered(self, count: int) -> Iterator[float]:
+        """
+        Yield when the longest in flight were sent, and check what each answer leads to.
+        """
+        for _ in range(min(count, len(self._in_flight))):
+            yield self._in_flight.pop(0)
+            assert 0.1 <= self.learned.rate <= 100_000.0
+            assert self.learned.limit is None or 0.0 < self.learned.limit < math.inf
+            assert math.isfinite(self.learned.paused_until)
+
+
+@given(
+    steps=st.lists(STEPS, max_size=80),
+    rate=st.none() | st.floats(0.01, 1e6),
+    late=st.floats(0.0, 0.05),
+)
+def test_no_answers_bring_it_out_of_its_bounds(
+    steps: list[tuple[str, int, *tuple[float | None, ...]]], rate: float | None, late: float
+) -> None:
+    """
+    Waits are finite, rates within bounds, pauses kept, and no window holds too much of any rate.
+    """
+    watched = Watched(rate, late)
+    for what, amount, *asked in steps:
+        if what == "rest":
+            watched.rest(amount)
+        elif what == "send":
+            watched.send(amount)
+        elif what == "succeed":
+            for sent in watched.answered(amount):
+                watched.learned.succeeded(sent)
+        else:
+            for sent in watched.answered(amount):
+                watched.learned.throttled(sent, *asked)

@@ -1,0 +1,320 @@
+"""
+The budget of repeats and the circuit breaker: what they count, and when they let something through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapty_async import _outage
+from adapty_async._outage import Budget, Circuit
+from adapty_async.statistics import CircuitState
+from adapty_async.testing import FakeClock
+
+CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
+
+
+@pytest.fixture(autouse=True)
+def _usual_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Let outages be as long as they are outside of tests.
+    """
+    monkeypatch.setattr(_outage, "_SHORTEST", 1.0)
+
+
+# The budget
+
+
+def test_a_budget_pays_for_repeats_until_it_is_used_up() -> None:
+    """
+    Each repeat takes its cost, and one that costs more than is left takes nothing.
+    """
+    budget = Budget(20)
+
+    assert budget.take(Budget.TRANSIENT)
+    assert budget.left == 6
+    assert not budget.take(Budget.TRANSIENT)
+    assert budget.left == 6
+    assert budget.take(Budget.THROTTLED)
+    assert budget.left == 1
+
+
+def test_the_last_token_can_be_spent() -> None:
+    """
+    A repeat that costs just what is left is paid for.
+    """
+    budget = Budget(14)
+
+    assert budget.take(14)
+    assert (budget.size, budget.left) == (14, 0)
+    assert not budget.take(1)
+
+
+def test_a_budget_gets_back_no_more_than_its_size() -> None:
+    """
+    Success gives back one token or what a repeat took, until all are there.
+    """
+    budget = Budget(20)
+    budget.take(10)
+    budget.give()
+    assert budget.left == 11
+    budget.give(5)
+    assert budget.left == 16
+    budget.give(5)
+    assert budget.left == 20
+
+
+@given(size=st.integers(0, 50), steps=st.lists(st.integers(-20, 20)))
+def test_a_budget_stays_between_nothing_and_its_size(size: int, steps: list[int]) -> None:
+    """
+    Whatever is taken and given, there is never less than nothing or more than all.
+    """
+    budget = Budget(size)
+    for step in steps:
+        before = budget.left
+        if step < 0:
+            assert budget.take(-step) == (budget.left != before)
+        else:
+            budget.give(step)
+        assert 0 <= budget.left <= size
+
+
+# The circuit
+
+
+def shortest(low: float, _high: float) -> float:
+    """
+    Return the shortest wait of those that are possible.
+    """
+    return low
+
+
+def longest(_low: float, high: float) -> float:
+    """
+    Return the longest wait of those that are possible.
+    """
+    return high
+
+
+def a_circuit(
+    clock: FakeClock, uniform: Callable[[float, float], float] = shortest, failures: int = 20
+) -> Circuit:
+    """
+    Return a circuit that has seen so many failures, all sent and seen now.
+    """
+    circuit = Circuit(clock, uniform)
+    for _ in range(failures):
+        circuit.failed(clock.now)
+    return circuit
+
+
+def test_it_takes_twenty_failures_in_a_row_to_open_a_circuit() -> None:
+    """
+    Nineteen change nothing, the twentieth makes it an outage that began with the first.
+    """
+    clock = FakeClock(100.0)
+    circuit = Circuit(clock, shortest)
+
+    for number in range(20):
+        assert (circuit.state, circuit.since, circuit.wait()) == (CLOSED, None, 0.0)
+        circuit.enter()
+        clock.now += 0.1
+        circuit.failed(100.0 + number)
+    assert (circuit.state, circuit.since) == (OPEN, 100.0)
+    assert circuit.wait() == pytest.approx(1.0)
+
+
+def test_a_success_among_the_failures_starts_the_count_anew() -> None:
+    """
+    What was asked for with the first failure, or after it, shows that the service works.
+    """
+    clock = FakeClock(100.0)
+    circuit = a_circuit(clock, failures=19)
+    circuit.worked(100.0)
+    for _ in range(19):
+        circuit.failed(101.0)
+    assert circuit.state is CLOSED
+
+    circuit.failed(102.0)
+    assert circuit.since == 101.0
+
+
+def test_a_success_that_was_asked_for_before_the_failures_says_nothing() -> None:
+    """
+    A late answer from the time before the outage does not hide it.
+    """
+    clock = FakeClock(100.0)
+    circuit = a_circuit(clock, failures=19)
+    circuit.worked(99.9)
+    assert circuit.state is CLOSED
+    circuit.failed(100.5)
+    assert (circuit.state, circuit.since) == (OPEN, 100.0)
+    circuit.worked(99.9)
+    assert circuit.state is OPEN
+
+
+def test_successes_alone_leave_a_circuit_closed() -> None:
+    """
+    A service that works is let alone.
+    """
+    circuit = Circuit(FakeClock(), shortest)
+    circuit.worked(0.0)
+
+    assert (circuit.state, circuit.since, circuit.wait()) == (CLOSED, None, 0.0)
+
+
+def test_when_it_is_time_one_request_is_let_through() -> None:
+    """
+    Once one has gone, the others wait for its answer or for the next try.
+    """
+    clock = FakeClock(100.0)
+    circuit = a_circuit(clock)
+
+    clock.now = 100.75
+    assert (circuit.state, circuit.wait()) == (OPEN, 0.25)
+    clock.now = 101.0
+    assert (circuit.state, circuit.wait()) == (HALF_OPEN, 0.0)
+    circuit.enter()
+    assert (circuit.state, circuit.wait()) == (OPEN, 1.0)
+    clock.now = 102.5
+    assert (circuit.state, circuit.wait()) == (HALF_OPEN, 0.0)
+
+
+def test_a_try_that_fails_is_followed_by_a_wait() -> None:
+    """
+    After the failure the next try has to wait, as long as after the first failures.
+    """
+    clock = FakeClock(100.0)
+    circuit = a_circuit(clock)
+    clock.now = 101.0
+    circuit.enter()
+    clock.now = 101.75
+    circuit.failed(101.0)
+
+    assert (circuit.state, circuit.wait(), circuit.since) == (OPEN, 1.0, 100.0)
+
+
+def test_a_try_that_works_closes_the_circuit() -> None:
+    """
+    After one success everything goes again, and twenty more failures are an outage of their own.
+    """
+    clock = FakeClock(100.0)
+    circuit = a_circuit(clock)
+    clock.now = 101.0
+    circuit.enter()
+    circuit.worked(101.0)
+
+    assert (circuit.state, circuit.since, circuit.wait()) == (CLOSED, None, 0.0)
+    clock.now = 200.0
+    for _ in range(19):
+        circuit.failed(200.0)
+    assert circuit.state is CLOSED
+    circuit.failed(200.0)
+    assert (circuit.state, circuit.since) == (OPEN, 200.0)
+
+
+def test_a_new_outage_does_not_wait_for_what_the_last_one_was_told() -> None:
+    """
+    A wait that was asked for ends with the outage it was asked for in.
+    """
+    clock = FakeClock(100.0)
+    circuit = a_circuit(clock)
+    circuit.failed(100.0, 30.0)
+    circuit.worked(100.0)
+    clock.now = 101.0
+    for _ in range(20):
+        circuit.failed(101.0)
+
+    assert circuit.wait() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("lasted", "wait"),
+    [(0.0, 1.0), (19.0, 1.0), (20.0, 1.0), (60.0, 3.0), (600.0, 30.0), (3600.0, 30.0)],
+    ids=str,
+)
+def test_the_next_try_comes_after_a_twentieth_of_the_outage(lasted: float, wait: float) -> None:
+    """
+    It is one second at least and thirty at most, and by chance up to a quarter more.
+    """
+    for uniform, factor in ((shortest, 1.0), (longest, 1.25)):
+        clock = FakeClock(100.0)
+        circuit = a_circuit(clock, uniform)
+        clock.now += lasted
+        circuit.failed(clock.now)
+        assert circuit.wait() == pytest.approx(factor * wait)
+
+
+@pytest.mark.parametrize(
+    ("asked", "wait"),
+    [(None, 1.0), (0.0, 1.0), (0.5, 1.0), (7.0, 7.0), (30.0, 30.0), (3600.0, 30.0)],
+    ids=str,
+)
+def test_a_wait_that_the_service_asks_for_is_kept_to(asked: float | None, wait: float) -> None:
+    """
+    The next try comes no sooner than asked for, but after half a minute all the same.
+    """
+    clock = FakeClock(100.0)
+    circuit = a_circuit(clock, failures=19)
+    circuit.failed(100.0, asked)
+
+    assert circuit.wait() == wait
+
+
+def test_a_wait_that_was_asked_for_is_not_shortened_by_others() -> None:
+    """
+    A failure that asks for nothing, and the one request let through, move the next try only on.
+    """
+    clock = FakeClock(100.0)
+    circuit = a_circuit(clock)
+    circuit.failed(100.0, 10.0)
+    clock.now = 101.0
+    circuit.failed(100.0)
+    circuit.enter()
+
+    assert circuit.wait() == 9.0
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["worked", "failed", "failed", "failed", "enter"]),
+            st.floats(0.0, 40.0),
+            st.floats(0.0, 5.0),
+            st.none() | st.floats(0.0, 1e4),
+        ),
+        max_size=120,
+    ),
+    share=st.floats(0.0, 1.0),
+)
+def test_a_circuit_never_waits_long_and_counts_as_a_plain_account_does(
+    steps: list[tuple[str, float, float, float | None]], share: float
+) -> None:
+    """
+    Whatever comes, it is open after twenty failures without a success, and for 37.5 s at most.
+    """
+    clock = FakeClock(1000.0)
+    circuit = Circuit(clock, lambda low, high: low + share * (high - low))
+    row: list[float] = []  # when the failures since the last success were sent
+    for step, seconds, age, asked in steps:
+        clock.now += seconds
+        sent = clock.now - age
+        if step == "enter":
+            circuit.enter()
+        elif step == "failed":
+            row.append(sent)
+            circuit.failed(sent, asked)
+        else:
+            circuit.worked(sent)
+            if row and sent >= row[0]:
+                row.clear()
+        assert circuit.since == (row[0] if len(row) >= 20 else None)
+        assert (circuit.state is CLOSED) == (len(row) < 20)
+        assert (circuit.state is OPEN) == (circuit.wait() > 0)
+        assert 0.0 <= circuit.wait() <= 37.5
+        if step != "worked" and circuit.since is not None:
+            assert circuit.wait() >= 1.0
