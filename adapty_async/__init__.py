@@ -4,10 +4,11 @@ The asyncio client for Adapty's HTTP APIs.
 Where to find what:
 
 - `AdaptyClient` (server-side API) and `AdaptyMailClient` (Mail API) are where everything starts.
-- `adapty_async.v1` and `adapty_async.mail` hold the structs that go in and come out.
+- `adapty_async.v2`, `adapty_async.v1` and `adapty_async.mail` hold the structs that go in and come
+  out.
 - `adapty_async.bulk` runs one call for each of very many items and accounts for all of them.
 - `adapty_async.errors` is the tree of errors, `adapty_async.config` the policies.
-- `adapty_async.sandbox` is both APIs on this machine, for demos and tests.
+- `adapty_async.sandbox` is all of these APIs on this machine, for demos and tests.
 """
 
 from __future__ import annotations

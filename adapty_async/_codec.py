@@ -47,6 +47,12 @@ __all__ = (
 ResultT = TypeVar("ResultT")
 
 _KEPT_BODY = 64 * 1024
+_KEY_SECONDS = 1800.0
+"""
+How long a call with an idempotency key may take: Adapty remembers a key for up to an hour, and
+takes a repeat for another call then.
+https://adapty.io/docs/api-adapty/operations/createVirtualCurrencyTransaction
+"""
 _HTML = re.compile(rb"\s*<")
 _SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,10})?")
 
@@ -131,17 +137,18 @@ def encode(
     except InvalidInputError as error:
         raise bare(error) from None  # the frames below hold the id itself
 
+    replay = _replay(operation)
     return Request(
         operation=endpoint.name,
         method=endpoint.method,
         url=wire.origin + _target(operation),
         headers=headers,
         body=None if operation.body is None else endpoint.encode(operation.body),
-        replay=_replay(operation),
+        replay=replay,
         bucket=endpoint.bucket,
         erases=endpoint.erases,
         timeout=timeout,
-        allowance=allowance,
+        allowance=min(allowance, _KEY_SECONDS) if replay is Replay.WITH_KEY else allowance,
         tally=Tally(),
         background=background,
     )
@@ -183,6 +190,8 @@ def _target(operation: Operation[Any]) -> str:
             path = path.replace(place, urllib.parse.quote(value, safe=""))
         elif name in endpoint.parameters:
             query.append((name, value))
+    if "{" in path:
+        raise InvalidInputError(path.partition("{")[2].partition("}")[0], "must be given")
     return f"{path}?{urllib.parse.urlencode(query)}" if query else path
 
 

@@ -624,6 +624,31 @@ def test_parameters_of_the_row_go_into_path_and_query(values: dict[str, str], ur
     assert request.headers == {"Authorization": "Api-Key key", "adapty-profile-id": "p1"}
 
 
+def test_a_parameter_of_the_path_must_be_given() -> None:
+    """
+    A path with a hole in it is not sent.
+    """
+    with pytest.raises(InvalidInputError, match=r"^thing_id: must be given$"):
+        encode(Operation(LIST, (("cursor", "x"),)), WIRE, timeout=1.0, allowance=1.0)
+
+
+@pytest.mark.parametrize(
+    ("key", "replay", "allowance"),
+    [("k1", Replay.WITH_KEY, 1800.0), (None, Replay.IF_UNSENT, 9999.0)],
+    ids=["key", "no key"],
+)
+def test_a_key_is_not_used_for_longer_than_it_is_remembered(
+    key: str | None, replay: Replay, allowance: float
+) -> None:
+    """
+    A call with a key ends before the server forgets it; without one its repeat is not safe.
+    """
+    row = msgspec.structs.replace(ERASE, replay=Replay.WITH_KEY)
+    request = encode(Operation(row, key=key), WIRE, timeout=1.0, allowance=9999.0)
+
+    assert (request.replay, request.allowance) == (replay, allowance)
+
+
 def test_a_row_may_have_a_media_type_and_an_operation_a_key() -> None:
     """
     Both become headers of that request alone.

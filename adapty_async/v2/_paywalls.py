@@ -177,8 +177,8 @@ _ID = matching(r"[A-Za-z0-9_-]+", "must be letters, digits and dashes, as in a U
 
 def _check_page(operation: Operation[Any]) -> None:
     given = dict(operation.headers)
-    in_range(1)("page_number", int(given[_NUMBER]))
-    in_range(1, 100)("page_size", int(given[_SIZE]))
+    in_range(1)("page_number", int(given.get(_NUMBER, 1)))
+    in_range(1, 100)("page_size", int(given.get(_SIZE, 20)))
 
 
 def _check_update(operation: Operation[Any]) -> None:

@@ -63,25 +63,34 @@ def _forgiving(
     return read
 
 
+_FREE = frozenset({"custom_attributes", "metadata"})
+"""
+Where names are the user's, and say nothing about their values.
+"""
+
+
 def _mended(value: Any) -> Any:
     """
     Leave out what is null, and give instants their zone.
     """
     match value:
         case dict():
-            return {
-                name: _instant(one) if name.endswith("_at") else _mended(one)
-                for name, one in value.items()
-                if one is not None
-            }
+            return {name: _field(name, one) for name, one in value.items() if one is not None}
         case list():
             return [_mended(one) for one in value]
         case _:
             return value
 
 
-def _instant(value: Any) -> Any:
-    if not isinstance(value, str):
+def _field(name: str, value: Any) -> Any:
+    if name in _FREE:
         return value
-    moment = dt.datetime.fromisoformat(value)
+    return _instant(value) if name.endswith("_at") else _mended(value)
+
+
+def _instant(value: Any) -> Any:
+    try:
+        moment = dt.datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return value  # it may be no instant, and in a field that nobody asks for
     return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)

@@ -92,7 +92,7 @@ def _amount(field: str, value: Any) -> None:
 def _exact(value: Decimal | float | str) -> Decimal:
     if isinstance(value, float):
         value = repr(round(float(value), _DECIMALS))
-    return Decimal(format(Decimal(value), "f"))  # not 1E+3
+    return Decimal(value)
 
 
 class Price(DocumentedStruct, frozen=True, kw_only=True):

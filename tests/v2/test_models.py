@@ -167,6 +167,23 @@ async def test_custom_attributes_are_a_dict(custom: Any, read: Any) -> None:
     assert isinstance(mended.custom_attributes, v2.CustomAttributes)
 
 
+async def test_names_of_the_users_own_are_left_alone() -> None:
+    """
+    An attribute or a field of next year that ends like an instant's is none.
+    """
+    custom = {"seen_at": "2024-01-01", "left_at": "never", "gone": None}
+    profile = await profile_of(
+        custom_attributes=custom, access_levels=None, blocked_at="never", banned_at=7
+    )
+    assert profile.custom_attributes == custom
+
+    body = {"data": [{"created_at": "2024-01-01T00:00:00", "metadata": {"due_at": "2024-01-01"}}]}
+    transport = FakeTransport([(200, {}, msgspec.json.encode(body))])
+    [past] = await CALLS["virtual_currencies.list_transactions"](client(transport).v2)
+    assert past.metadata == {"due_at": "2024-01-01"}
+    assert past.created_at == dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
+
+
 @pytest.mark.parametrize(
     "data",
     [

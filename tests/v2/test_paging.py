@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 import pytest
 
-from adapty_async import v2
+from adapty_async import Operation, v2
 from adapty_async.errors import DecodeError, InvalidInputError, RequestRejectedError
 from adapty_async.testing import FakeTransport, Reply
 from tests.v2.samples import IDS, client, read_all
@@ -172,6 +172,17 @@ async def test_an_error_ends_the_list() -> None:
     with pytest.raises(RequestRejectedError, match="error_code invalid_cursor"):
         await read_on()
     assert [one.transaction_id for one in read] == ["2"]
+
+
+async def test_a_page_can_be_asked_for_by_hand() -> None:
+    """
+    Without a number and a size, the server decides on both.
+    """
+    transport = FakeTransport([paywalls("a")])
+    page = await client(transport).execute(Operation(v2.LIST_PAYWALLS))
+
+    assert [one.title for one in page.data] == ["a"]
+    assert queries(transport) == [{}]
 
 
 async def test_a_rule_is_checked_when_the_first_page_is_read() -> None:
