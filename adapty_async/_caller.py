@@ -17,19 +17,15 @@ from adapty_async._gate import RunLimits
 from adapty_async._operation import Operation, Request
 from adapty_async._pacer import Pacer
 from adapty_async._pipeline import Layers, build
-from adapty_async.bulk import (
+from adapty_async.bulk import BulkOptions, BulkRun, Items
+from adapty_async.bulk._calls import (
     MAX_OUTAGE,
     MOST_WORKERS,
-    BulkOptions,
-    BulkRun,
     Engine,
-    Items,
-    Ledger,
-    Scope,
-    input_of,
     run_calls,
     settings_from,
 )
+from adapty_async.bulk._ledger import Ledger, Scope, input_of
 from adapty_async.config import RetryPolicy, positive
 from adapty_async.errors import AdaptyError
 

@@ -2,14 +2,12 @@
 One bulk delete in a process of its own, so that its time and memory are only its own.
 
 Run as ``python -m benchmarks._bulk_client KIND URL KEY ITEMS CONCURRENCY``; it prints what it
-measured as JSON. KIND is ``ours`` or ``aiohttp``; ``position`` or ``digest`` keep a journal that
-tells items apart in that way.
+measured as JSON. KIND is ``ours`` or ``aiohttp``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 import re
 import resource
@@ -104,8 +102,6 @@ def main() -> None:
     jobs: dict[str, Callable[[str, str, int, int], Coroutine[None, None, int]]] = {
         "ours": ours,
         "aiohttp": plain_aiohttp,
-        "position": functools.partial(with_journal, job_id="benchmark"),
-        "digest": functools.partial(with_journal, job_id=None),
     }
     wall, cpu = time.perf_counter(), time.process_time()
     done = asyncio.run(jobs[kind](url, key, int(items), int(concurrency)))

