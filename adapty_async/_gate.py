@@ -255,14 +255,16 @@ class Gate:
                 retry_after=wait,
             )
 
-    def expect(self, rate: float | None) -> None:
+    def expect(self, rate: float | None, start: float | None = None) -> None:
         """
-        Begin with a pace that is known from before, unless one was learned since.
+        Begin with a limit that is known from before, or start to search at a rate.
+
+        What was learned since stands above both.
         """
         with self._lock:
-            if rate is not None and self.learned.limit is None:
+            if self.learned.limit is None and (rate is not None or start is not None):
                 paused_until = self.learned.paused_until
-                self.learned = LearnedRate(self._clock, rate=rate)
+                self.learned = LearnedRate(self._clock, rate=rate, start=start)
                 self.learned.paused_until = max(self.learned.paused_until, paused_until)
 
     def statistics(self) -> BucketStatistics:
@@ -290,12 +292,11 @@ class Gate:
                     self.throttled += 1
                     self.learned.throttled(sent, error.retry_after)
                     self.circuit.worked(sent)
-                case ServerError():
+                case ServerError() | ConnectError() | ConnectionLostError() | RequestTimeoutError():
                     self.failed += 1
-                    self.circuit.failed(sent, error.retry_after)
-                case ConnectError() | ConnectionLostError() | RequestTimeoutError():
-                    self.failed += 1
-                    self.circuit.failed(sent)
+                    self.circuit.failed(sent, getattr(error, "retry_after", None))
+                    if self.circuit.since is not None:
+                        request.tally.excused += 1  # it says nothing of the item
                 case None | ApiError() | DecodeError():
                     self.learned.succeeded(sent, paced=request.background)
                     self.circuit.worked(sent)
@@ -311,7 +312,8 @@ class Gates:
     def __init__(self, timing: Timing, pacer: Pacer | None = None) -> None:
         self._timing = timing
         self._pacer = pacer
-        self._expected = None if pacer is None else _ROOM * pacer.rate
+        self._expected: float | None = None
+        self._start = None if pacer is None else _ROOM * pacer.rate
         self._gates: dict[str, Gate] = {}
 
     def get(self, bucket: str) -> Gate:
@@ -321,7 +323,7 @@ class Gates:
         gate = self._gates.get(bucket)
         if gate is None:
             gate = Gate(self._timing, self._pacer)
-            gate.expect(self._expected)
+            gate.expect(self._expected, self._start)
             gate = self._gates.setdefault(bucket, gate)
         return gate
 
@@ -337,7 +339,9 @@ class Gates:
         """
         Begin with a pace that the caller holds, and leave the holding to him.
         """
-        self.expect(_ROOM * rate)
+        self._start = _ROOM * rate
+        for gate in tuple(self._gates.values()):
+            gate.expect(None, self._start)
 
     def learned_rate(self) -> float | None:
         """

@@ -91,6 +91,7 @@ class LearnedRate:
     Args:
         clock: seconds that only ever grow.
         rate: the limit learned in an earlier run, `learned` of it; None if there is none.
+        start: requests per second to begin the search for a limit with; None for few.
         lowest: requests per second that are never gone below.
         highest: requests per second that are never exceeded.
 
@@ -108,6 +109,7 @@ class LearnedRate:
         clock: Callable[[], float],
         *,
         rate: float | None = None,
+        start: float | None = None,
         lowest: float = _LOWEST,
         highest: float = _HIGHEST,
     ) -> None:
@@ -118,7 +120,7 @@ class LearnedRate:
         self._clock = clock
         self._lowest = lowest
         self._highest = highest
-        self.rate = self._within(_START if rate is None else _BELOW * rate)
+        self.rate = self._within((start or _START) if rate is None else _BELOW * rate)
         self.limit = rate
         self.paused_until = now = clock()
         self._sent = now + _CATCH_UP - 1.0 / self.rate  # at an even pace, not as it happened
@@ -129,6 +131,7 @@ class LearnedRate:
         self._climbed = 0.0  # on the curve, in seconds; its plateau is at `_plateau`
         self._plateau = math.cbrt((1.0 - _BELOW) / _CURVE)
         self._since: float | None = None  # a 429 was sent then, where the measurement starts
+        self._held = rate  # the limit that was known when the last trouble began
         self._passed = 0
         self._unused = 0.0
         self._in_a_row = 0
@@ -250,10 +253,13 @@ class LearnedRate:
 
     def _slow_down(self, now: float, sent: float) -> None:
         is_news = sent > self._throttled + _EPISODE
+        if is_news:
+            self._held = self.limit
         measured = self._measured(now)
         if measured is not None:
-            if is_news and self.limit is not None:
-                measured = max(measured, _STEADY * self.limit)
+            is_brief = self._since is not None and now - self._since < _BRIEF
+            if self._held is not None and (is_news or is_brief):
+                measured = max(measured, _STEADY * self._held)
             self.limit = measured
             self._unknown = False
             self.rate = self._within(min(self.rate, _BELOW * measured))

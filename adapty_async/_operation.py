@@ -151,6 +151,7 @@ class Tally(msgspec.Struct):
     Attributes:
         attempts: requests sent.
         throttled: how many of them were answered 429.
+        excused: how many of them failed in a known outage; for items of bulk runs they don't count.
         lost: an answer was lost, here or in an earlier run, that may have been a success.
         deadline: when the call must be over, on the client's clock; infinite until it begins.
         before: what is still to be done before the first request goes.
@@ -158,6 +159,7 @@ class Tally(msgspec.Struct):
 
     attempts: int = 0
     throttled: int = 0
+    excused: int = 0
     lost: bool = False
     deadline: float = math.inf
     before: Callable[[], Awaitable[None]] | None = None

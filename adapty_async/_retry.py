@@ -207,7 +207,7 @@ class _Repeats:
             tally.deadline = math.inf  # it gets a new one with its next turn
             return False
         asked = getattr(self._error, "retry_after", None) or 0.0
-        free = min(tally.throttled, _FREE) if self._request.background else 0
+        free = tally.excused + min(tally.throttled, _FREE) if self._request.background else 0
         return (
             state.attempt_number - free >= self._policy.attempts
             or asked > self._policy.retry_after_max

@@ -5,6 +5,7 @@ What is sent again and when: the table, and the loop on a clock that never waits
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -556,6 +557,36 @@ async def test_a_throttled_item_of_a_bulk_run_goes_back_three_times_for_nothing(
     assert request.tally.attempts == 5
     with pytest.raises(RateLimitError):
         await attempts(5, 5.0)
+
+
+async def test_an_attempt_in_a_known_outage_is_none_of_an_items() -> None:
+    """
+    An item that is sent to see whether the service is back has all its attempts after that.
+    """
+    clock = FakeClock()
+
+    class Down(Script):
+        """
+        Excuses failures as the gate does in an outage.
+        """
+
+        async def __call__(self, request: Request) -> Response:
+            """
+            Fail or succeed.
+            """
+            try:
+                return await super().__call__(request)
+            except ServerError:
+                request.tally.excused += 1
+                raise
+
+    for background, attempts in ((True, 5), (False, 2)):
+        request = a_request(background=background)
+        script = Down([answered(ServerError, 500)] * 4, clock)
+        send = retry(script, RetryPolicy(attempts=2), timing(clock, 0.0), Budget(500))
+        with contextlib.suppress(ServerError):
+            await send(request)
+        assert request.tally.attempts == attempts
 
 
 async def test_a_circuit_that_opens_between_attempts_is_told_with_its_cause() -> None:
