@@ -14,6 +14,7 @@ from tests.raw_server import CLOSE, RESET, STALL, Drip
 
 _PLAIN = b'{"data":{}}'
 _GZIP = gzip.compress(_PLAIN)
+_GZIP_OF_MORE = gzip.compress(b'{"data":{"more":"' + b"abcdefghijklmnopqrstuvwxyz" * 9 + b'"}}')
 
 BODY = (
     lost("reset in the body", (answer(200, b"12345")[:-1], RESET)),
@@ -72,6 +73,7 @@ ENCODING = (
     fine("identity", packed(_PLAIN, "identity")),
     lost("gzip that is plain", (packed(_PLAIN),)),
     fine("gzip without its checksum", packed(_GZIP[:-8])),
+    unreadable("gzip that breaks off", (packed(_GZIP_OF_MORE[:-20]),)),
     lost("gzip with a wrong checksum", (packed(_GZIP[:-8] + b"\0" * 8),)),
     lost("gzip with stray bytes behind", (packed(_GZIP + b"stray"),)),
     unreadable("gzip twice", (packed(gzip.compress(_GZIP), "gzip, gzip"),)),
