@@ -24,6 +24,8 @@ from adapty_async.mail import TransactionEvent
 from adapty_async.sandbox import Sandbox
 from adapty_async.v1 import ProfileAttributes
 
+pytestmark = pytest.mark.slow
+
 By = Literal["external_profile_id", "customer_user_id", "email"]
 
 COUNT = 2000

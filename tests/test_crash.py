@@ -23,6 +23,8 @@ from adapty_async.bulk._entries import Entry, Positions
 from adapty_async.bulk._journal import records_of
 from adapty_async.sandbox import Arrival
 
+pytestmark = pytest.mark.slow
+
 COUNT = 20_000
 KILLS = 30
 CONCURRENCY = 32
@@ -36,7 +38,8 @@ async def main(url, key, journal):
     ids = [f"user-{{number}}" for number in range({COUNT})]
     async with AdaptyClient(key, base_url=url) as adapty:
         report = await adapty.v1.profiles.bulk_delete(
-            ids, by="customer_user_id", journal=journal, job_id="all", concurrency={CONCURRENCY}
+            ids, by="customer_user_id", journal=journal, job_id="all", concurrency={CONCURRENCY},
+            rate=1e6,
         )
     print(json.dumps(report.counts))
 
@@ -177,7 +180,7 @@ def shares(random: Random) -> list[int]:
     return [mark - before for before, mark in zip([0, *marks], marks, strict=False)]
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_a_run_that_is_killed_thirty_times_loses_and_claims_nothing(tmp_path: Path) -> None:
     """
     Killed with SIGKILL at 30 instants and resumed, the run has sent every id, few of them twice.

@@ -51,6 +51,7 @@ BINDING = Binding(
 )
 CLAIMS = {Entry.DONE, Entry.ABSENT}
 ITEMS = {"position": 250, "digest": 130}
+OF_ITEMS = [each for each in Entry if each not in {Entry.NONE, Entry.RATE}]
 CHUNK = 1 << 20
 
 
@@ -804,7 +805,12 @@ async def test_what_is_opened_and_not_used_can_be_given_back(tmp_path: Path) -> 
 @pytest.mark.parametrize("make", [Positions, Digests], ids=KINDS)
 @given(
     notes=st.lists(
-        st.tuples(st.integers(0, 200_000), st.sampled_from([*Entry][1:])), min_size=1, max_size=40
+        st.tuples(
+            st.integers(0, 200_000),
+            st.sampled_from(OF_ITEMS),
+        ),
+        min_size=1,
+        max_size=40,
     )
 )
 def test_the_last_entry_of_an_item_counts(make: Any, notes: list[tuple[int, Entry]]) -> None:
@@ -828,6 +834,21 @@ def test_the_last_entry_of_an_item_counts(make: Any, notes: list[tuple[int, Entr
     assert index.counts() == {
         entry: list(known.values()).count(entry) for entry in Entry if entry is not Entry.NONE
     }
+    index.close()
+
+
+@pytest.mark.parametrize("make", [Positions, Digests], ids=KINDS)
+def test_a_pace_is_not_an_item(make: Any) -> None:
+    """
+    The last pace that was noted is kept, and counts as nothing.
+    """
+    index = make()
+    for rate in (400.25, 12.5):
+        assert index.load(index.pack_rate(rate, 7)[:-4]) == (Entry.RATE, 7)
+    index.seal()
+
+    assert index.rate == 12.5
+    assert set(index.counts().values()) == {0}
     index.close()
 
 

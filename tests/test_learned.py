@@ -16,6 +16,8 @@ from adapty_async._learned import LearnedRate
 from adapty_async.testing import FakeClock
 from tests.simulation import SEEDS, Bucket, Outage, Run, World, moving, worlds
 
+pytestmark = pytest.mark.slow
+
 SCALES = {"400/s": 1.0, "25/s": 1.0, "300 ms": 0.75, "window": 0.75, "window, no Retry-After": 0.75}
 THREE_SEEDS = {"400/s", "no Retry-After", "25/s", "300 ms", "window", "moving"}
 NAMES = [name for name, _, _ in worlds(1) if name != "5,000/s"]

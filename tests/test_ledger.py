@@ -43,6 +43,7 @@ from adapty_async.bulk._log import scan
 from adapty_async.mail import TransactionEvent
 from adapty_async.v1 import create_profile, delete_profile
 
+from ._support import begin_at
 from .raw_server import own_tasks
 from .test_bulk import Api, Reading, assert_adds_up, ids, until_cancelled
 
@@ -1109,3 +1110,30 @@ def assert_resumes(journal: Path, sent: int) -> None:
     assert statuses(report) == {
         name: count for name, count in (("skipped", known), ("done", 1000 - known)) if count
     }
+
+
+# The pace
+
+
+@pytest.mark.parametrize("job_id", ["job", None], ids=["position", "digest"])
+async def test_a_resumed_run_begins_with_the_pace_that_was_learned(
+    job_id: str | None, journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    What a run has learned of the account's limit is in its journal, while it lasts and at its end.
+    """
+    begin_at(monkeypatch, 50_000.0, lowest=1.0)
+    items = ids(600)
+    learned: list[float | None] = []
+    for count, limit in ((300, 5000.0), (600, None)):
+        adapty = AdaptyClient(KEY, transport=Api())
+        gates = adapty._caller.layers.gates
+        if limit is not None:
+            gates.expect(limit)
+        await adapty.v1.profiles.bulk_delete(
+            items[:count], by="customer_user_id", journal=journal, job_id=job_id
+        )
+        learned.append(gates.learned_rate())
+
+    assert learned == pytest.approx([5000.0, 5000.0], rel=0.3)
+    assert _bytes_of(journal).count((5_000_000).to_bytes(3, "little")) >= 2

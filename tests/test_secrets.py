@@ -28,7 +28,7 @@ from adapty_async import (
     OutcomeStatus,
     RetryPolicy,
 )
-from adapty_async.bulk import _journal
+from adapty_async.bulk import _log
 from adapty_async.mail import TransactionEvent
 from adapty_async.testing import FakeTransport
 from adapty_async.v1 import ProfileAttributes, create_profile, get_profile
@@ -245,7 +245,7 @@ async def test_a_run_that_ends_by_a_full_disk_shows_nothing(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def fill(_event: object) -> None:
-        monkeypatch.setattr(_journal, "_sync", full)
+        monkeypatch.setattr(_log, "_sync", full)
 
     journal = tmp_path / "journal"
     client = AdaptyClient(CANARY_KEY, transport=FakeTransport([(200, {}, b"")]), hooks=(fill,))

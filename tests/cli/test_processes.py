@@ -26,6 +26,8 @@ from tests.cli.processes import (
     wait_for_arrivals,
 )
 
+pytestmark = pytest.mark.slow
+
 Put = Callable[[str, str | bytes], Path]
 
 V1 = ("--api", "v1", "--by", "customer-user-id")

@@ -19,6 +19,8 @@ from tests._support import CANARY_KEY
 from tests.faults.answers import CHUNKED, HEAD, MIB, answer, packed
 from tests.raw_server import CLOSE, DONE, RESET, Drip, RawServer, Steps, in_thread, page
 
+pytestmark = pytest.mark.slow
+
 COST = 32 * 1024
 """
 KiB that one answer may cost.
