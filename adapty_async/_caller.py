@@ -90,8 +90,6 @@ class Caller:
         send = build(layers, self.options.retry, _limits_of(options, layers.timing.clock))
         encode_in_background = functools.partial(self._encode, background=True)
         engine = Engine(encode_in_background, send, layers.timing.clock, layers.gates)
-        if rate := options.get("rate"):
-            layers.gates.expect_given(rate)
         journal = options.get("journal")
         ledger: Ledger | None = None
         if journal is not None:

@@ -20,7 +20,7 @@ from adapty_async._learned import LearnedRate
 from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Request
 from adapty_async._outage import Circuit
-from adapty_async._pacer import TICK, Pacer
+from adapty_async._pacer import TICK, Limiter
 from adapty_async._places import Places
 from adapty_async._timing import Timing
 from adapty_async.errors import (
@@ -50,17 +50,14 @@ class RunLimits(msgspec.Struct, frozen=True):
         max_outage: seconds that it waits for a service that is down, or that asked for a pause.
     """
 
-    pacer: Pacer | None = None
+    pacer: Limiter | None = None
     capacity: Capacity | None = None
     max_outage: float = 900.0
 
 
 NO_LIMITS = RunLimits()
 
-_ROOM = 1.25
-"""
-By how much the learned pace may be above one that is given, so that it is not what holds it.
-"""
+
 _LOOK = 1.0
 """
 Seconds after which who waits looks again: an outage may end before the next try was due.
@@ -79,7 +76,7 @@ class Gate:
             have caused to fail.
     """
 
-    def __init__(self, timing: Timing, pacer: Pacer | None) -> None:
+    def __init__(self, timing: Timing, pacer: Limiter | None) -> None:
         self._clock = timing.clock
         self._sleep = timing.sleep
         self._pacer = pacer
@@ -237,9 +234,12 @@ class Gate:
                     wait = max(wait, pacer.wait())
             if self._urgent:
                 wait = max(wait, 1 / (self._pacer or self.learned).rate)
-            if wait <= TICK and (wait := self.learned.take()) <= TICK:
+            is_learning = self._is_learning(limits)
+            if wait <= TICK and is_learning:
+                wait = self.learned.take()
+            if wait <= TICK:
                 wait = 0.0
-                self._go(paced=True)
+                self._go(paced=is_learning)
                 if limits.pacer is not None:
                     limits.pacer.take()
             return wait
@@ -255,16 +255,21 @@ class Gate:
                 retry_after=wait,
             )
 
-    def expect(self, rate: float | None, start: float | None = None) -> None:
+    def _is_learning(self, limits: RunLimits) -> bool:
         """
-        Begin with a limit that is known from before, or start to search at a rate.
+        Say whether the learned pace holds: nobody gave one, or the server refused what was given.
+        """
+        is_told = self._pacer is not None or limits.pacer is not None
+        return not is_told or self.learned.limit is not None or self.learned.probing
 
-        What was learned since stands above both.
+    def expect(self, rate: float | None) -> None:
+        """
+        Begin with a limit that is known from before, unless one was learned since.
         """
         with self._lock:
-            if self.learned.limit is None and (rate is not None or start is not None):
+            if rate is not None and self.learned.limit is None:
                 paused_until = self.learned.paused_until
-                self.learned = LearnedRate(self._clock, rate=rate, start=start)
+                self.learned = LearnedRate(self._clock, rate=rate)
                 self.learned.paused_until = max(self.learned.paused_until, paused_until)
 
     def statistics(self) -> BucketStatistics:
@@ -281,7 +286,13 @@ class Gate:
             failed=self.failed,
         )
 
-    def leave(self, request: Request, error: AdaptyError | None, sent: float) -> None:
+    def leave(
+        self,
+        request: Request,
+        error: AdaptyError | None,
+        sent: float,
+        limits: RunLimits = NO_LIMITS,
+    ) -> None:
         """
         Take note of how an attempt ended, and of when it was sent.
         """
@@ -298,7 +309,8 @@ class Gate:
                     if self.circuit.since is not None:
                         request.tally.excused += 1  # it says nothing of the item
                 case None | ApiError() | DecodeError():
-                    self.learned.succeeded(sent, paced=request.background)
+                    is_paced = request.background and self._is_learning(limits)
+                    self.learned.succeeded(sent, paced=is_paced)
                     self.circuit.worked(sent)
                 case _:
                     pass  # nothing was learned of the server
@@ -309,11 +321,10 @@ class Gates:
     The gates of one client, by bucket; they share its pace.
     """
 
-    def __init__(self, timing: Timing, pacer: Pacer | None = None) -> None:
+    def __init__(self, timing: Timing, pacer: Limiter | None = None) -> None:
         self._timing = timing
         self._pacer = pacer
         self._expected: float | None = None
-        self._start = None if pacer is None else _ROOM * pacer.rate
         self._gates: dict[str, Gate] = {}
 
     def get(self, bucket: str) -> Gate:
@@ -323,7 +334,7 @@ class Gates:
         gate = self._gates.get(bucket)
         if gate is None:
             gate = Gate(self._timing, self._pacer)
-            gate.expect(self._expected, self._start)
+            gate.expect(self._expected)
             gate = self._gates.setdefault(bucket, gate)
         return gate
 
@@ -334,14 +345,6 @@ class Gates:
         self._expected = rate
         for gate in tuple(self._gates.values()):
             gate.expect(rate)
-
-    def expect_given(self, rate: float) -> None:
-        """
-        Begin with a pace that the caller holds, and leave the holding to him.
-        """
-        self._start = _ROOM * rate
-        for gate in tuple(self._gates.values()):
-            gate.expect(None, self._start)
 
     def learned_rate(self) -> float | None:
         """

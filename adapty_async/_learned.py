@@ -91,7 +91,6 @@ class LearnedRate:
     Args:
         clock: seconds that only ever grow.
         rate: the limit learned in an earlier run, `learned` of it; None if there is none.
-        start: requests per second to begin the search for a limit with; None for few.
         lowest: requests per second that are never gone below.
         highest: requests per second that are never exceeded.
 
@@ -109,7 +108,6 @@ class LearnedRate:
         clock: Callable[[], float],
         *,
         rate: float | None = None,
-        start: float | None = None,
         lowest: float = _LOWEST,
         highest: float = _HIGHEST,
     ) -> None:
@@ -120,7 +118,7 @@ class LearnedRate:
         self._clock = clock
         self._lowest = lowest
         self._highest = highest
-        self.rate = self._within((start or _START) if rate is None else _BELOW * rate)
+        self.rate = self._within(_START if rate is None else _BELOW * rate)
         self.limit = rate
         self.paused_until = now = clock()
         self._sent = now + _CATCH_UP - 1.0 / self.rate  # at an even pace, not as it happened

@@ -59,7 +59,7 @@ def limit(
             return response
         finally:
             slot.give()
-            gate.leave(request, failure, sent)
+            gate.leave(request, failure, sent, run)
             if run.capacity is not None:
                 run.capacity.leave(failure, clock() - sent)
 

@@ -5,13 +5,35 @@ A fixed pace: so many requests per second, evenly, with a small burst.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
-__all__ = ("TICK", "Pacer")
+__all__ = ("TICK", "Limiter", "Pacer")
 
 TICK = 1e-6
 """
 Seconds that are not worth waiting for, and that a clock may not even be able to tell.
 """
+
+
+class Limiter(Protocol):
+    """
+    What holds requests back: a pace of this process, or one that several machines share.
+    """
+
+    rate: float
+    burst: int
+
+    def wait(self) -> float:
+        """
+        Return the seconds until a request may go; 0 if it may go now.
+        """
+        ...
+
+    def take(self) -> object:
+        """
+        Take note that a request goes.
+        """
+        ...
 
 
 class Pacer:

@@ -36,7 +36,7 @@ class BucketStatistics(msgspec.Struct, frozen=True, kw_only=True):
     What is known of one of the server's rate limits, by what it was asked so far.
 
     Attributes:
-        rate: requests per second at which bulk runs go now.
+        rate: requests per second at which bulk runs go that were told no rate.
         in_flight: requests that have no answer yet.
         paused_for: seconds for which nothing is sent, since the server asked for that.
         circuit: whether requests are let through, or an outage is waited for.
@@ -69,7 +69,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def rate(self) -> float:
         """
-        Requests per second at which bulk runs go, over all buckets.
+        Requests per second at which bulk runs go that were told no rate, over all buckets.
         """
         return sum(bucket.rate for bucket in self.buckets.values())
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from random import Random
 from typing import Any
+from uuid import UUID
 
 import anyio
 import pytest
@@ -28,6 +29,7 @@ from adapty_async import (
     OutcomeStatus,
     RequestTimeoutError,
     RetryPolicy,
+    v2,
 )
 from adapty_async._operation import Request, Response
 from adapty_async.bulk import StopReason
@@ -1566,3 +1568,46 @@ async def test_counts_add_up_whatever_happens(seed: int) -> None:
     if error is None and not task.cancelled():
         assert sorted(told) == list(range(len(source.read)))
         assert not streamed or sorted(indexes) == sorted(told)
+
+
+async def test_whom_it_is_about_decides_what_waits_however_it_is_asked() -> None:
+    """
+    Requests of different kinds and with other headers beside the id wait for each other.
+    """
+    in_flight = Counter[str]()
+    most = Counter[str]()
+
+    async def transport(request: Request) -> Response:
+        who = request.headers.get("adapty-customer-user-id", "u")
+        in_flight[who] += 1
+        most[who] = max(most[who], in_flight[who])
+        for _ in range(5):
+            await asyncio.sleep(0)
+        in_flight[who] -= 1
+        return Response(200, {}, b'{"data":{}}')
+
+    attributes = v2.ProfileAttributes(first_name="Ada")
+    operations = [
+        v2.update_profile(attributes, customer_user_id="u", platform="iOS"),
+        v2.update_profile(attributes, customer_user_id="u"),
+        v2.create_profile(customer_user_id="u", profile_id=str(UUID(int=1))),
+        v2.validate_paddle_purchase(customer_user_id="u", paddle_token="live_1"),
+        v2.update_profile(attributes, customer_user_id="w"),
+    ]
+    client = AdaptyClient(KEY, transport=transport)
+    await client.bulk(operations)
+
+    assert most == {"u": 1, "w": 1}
+
+
+async def test_a_run_with_a_rate_changes_no_other_runs_pace() -> None:
+    """
+    Making one, and running one, leaves what is learned as it is.
+    """
+    client = AdaptyClient(KEY, transport=Api())
+    profiles = client.v1.profiles
+    await profiles.bulk_delete(ids(5), by="customer_user_id")
+    before = client.statistics().rate
+    await profiles.bulk_delete(ids(5), by="customer_user_id", rate=0.5 * before)
+
+    assert client.statistics().rate == before

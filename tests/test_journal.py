@@ -788,6 +788,22 @@ async def test_moments_are_tenths_of_seconds_since_the_beginning(tmp_path: Path)
     assert (moments(-5.0), moments(0.25), moments(1e12)) == (0, 2, (1 << 32) - 1)
 
 
+async def test_a_pace_is_noted_only_where_there_is_room(tmp_path: Path) -> None:
+    """
+    It can be learned again, so nothing waits for it.
+    """
+    path = tmp_path / "journal"
+    journal = await opened_journal(path)
+    journal.note_rate(100.0)
+    await journal.reserve(1)
+    journal.note_rate(200.0)
+    await journal.aclose()
+
+    with opened(path) as index:
+        assert index.rate == 200.0
+    assert path.stat().st_size == HEADER_SIZE + 16
+
+
 async def test_what_is_opened_and_not_used_can_be_given_back(tmp_path: Path) -> None:
     """
     The file is free again.

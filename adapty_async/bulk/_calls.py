@@ -52,6 +52,10 @@ ResultT = TypeVar("ResultT")
 
 Items: TypeAlias = Iterable[ItemT] | AsyncIterable[ItemT]
 
+_IDENTITIES = frozenset({"adapty-customer-user-id", "adapty-profile-id"})
+"""
+The headers that say whom an operation is about; others only say how.
+"""
 MOST_WORKERS = 256
 """
 Workers of a run whose concurrency nobody set: in flight are as many as the pace needs.
@@ -242,8 +246,10 @@ class _Calls(Generic[ItemT, ResultT]):
                 digest = self._digest_of(operation, request)
                 if not self._seen.add(digest) or settled:
                     return await self._skip(index, item, note=not settled)
-                if self._ledger is not None and not self._ledger.by_position:
-                    key = digest
+                key = self._key(index, digest)
+            known = await self._recall(key, request)
+            if known is not None:
+                return Outcome(index, item, known[0], error=known[1])
             subject = _subject_of(operation)
             await self._turns.enter(subject)
         except (asyncio.CancelledError, Exception) as error:  # noqa: BLE001  as in _send
@@ -254,6 +260,15 @@ class _Calls(Generic[ItemT, ResultT]):
             return await self._send_noted(key, index, item, operation, request, self._ledger)
         finally:
             self._turns.leave(subject)
+
+    def _key(self, index: int, digest: bytes) -> int | bytes:
+        by_position = self._ledger is None or self._ledger.by_position
+        return index if by_position else digest
+
+    async def _recall(
+        self, key: int | bytes, request: Request
+    ) -> tuple[OutcomeStatus, Exception | None] | None:
+        return None if self._ledger is None else await self._ledger.recall(key, request)
 
     async def _skip(self, index: int, item: ItemT, *, note: bool) -> Outcome[ItemT, ResultT]:
         if note and self._ledger is not None:
@@ -269,13 +284,6 @@ class _Calls(Generic[ItemT, ResultT]):
         request: Request,
         ledger: Ledger,
     ) -> Outcome[ItemT, ResultT]:
-        started = self._engine.clock()
-        try:
-            known = await ledger.recall(key, request)
-        except (asyncio.CancelledError, JournalError) as error:
-            return _not_done(index, item, request, error, self._engine.clock() - started)
-        if known is not None:
-            return Outcome(index, item, known[0], error=known[1])
         # at the last moment: what waits for its turn has not begun
         request.tally.before = functools.partial(ledger.begin, key, request)
         outcome = await self._send(index, item, operation, request)
@@ -307,7 +315,10 @@ class _Calls(Generic[ItemT, ResultT]):
 
 def _subject_of(operation: Operation[Any]) -> Hashable:
     about = operation.endpoint.subject
-    return operation.headers if about is None else about(operation.body)
+    if about is not None:
+        return about(operation.body)
+    identities = [header for header in operation.headers if header[0] in _IDENTITIES]
+    return min(identities, default=operation.headers)
 
 
 def _done(

@@ -70,7 +70,7 @@ VALIDATE_STRIPE_PURCHASE: Endpoint[None] = Endpoint(
     bucket="v2",
     decode=no_result,
     encode=_write_stripe,
-    subject=lambda request: request.customer_user_id,
+    subject=lambda request: ("adapty-customer-user-id", request.customer_user_id),
     media_type="application/vnd.api+json",
 )
 VALIDATE_PADDLE_PURCHASE: Endpoint[Profile] = Endpoint(
@@ -82,7 +82,7 @@ VALIDATE_PADDLE_PURCHASE: Endpoint[Profile] = Endpoint(
     bucket="v2",
     decode=read_profile,
     encode=to_json,
-    subject=lambda request: request.customer_user_id,
+    subject=lambda request: ("adapty-customer-user-id", request.customer_user_id),
 )
 
 
