@@ -13,7 +13,7 @@ import time
 
 import msgspec
 
-from adapty_async import AdaptyClient, Limits
+from adapty_async import AdaptyClient
 from benchmarks._bulk_client import ids, peak_mb
 from benchmarks._rivals import RIVALS, Job
 
@@ -42,13 +42,9 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def _ours(job: Job) -> Measured:
-    limits = Limits() if job.in_flight is None else Limits(connections=job.in_flight)
-    async with AdaptyClient("secret_live_benchmark", base_url=job.url, limits=limits) as adapty:
+    async with AdaptyClient("secret_live_benchmark", base_url=job.url) as adapty:
         report = await adapty.v1.profiles.bulk_delete(
-            ids(job.items),
-            by="customer_user_id",
-            concurrency=job.in_flight,
-            rate=job.told_rate,
+            ids(job.items), by="customer_user_id", rate=job.told_rate
         )
     return Measured(done=report.done, requests=report.requests, throttled=report.throttled)
 

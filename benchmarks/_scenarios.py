@@ -24,8 +24,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         targets: what our own client is to stay within, by the names of `Run`'s measures.
         latency: seconds from a request to its answer.
         retry_after: seconds that a 429 says to wait, None to say nothing.
-        in_flight: requests at a time, where clients need more than they have by default to use
-            the limit at that latency; None tells them nothing.
+        in_flight: requests at a time that rivals are told, where they need more than they have by
+            default to use the limit at that latency; None tells them nothing.
         rate: requests per second that our client is told, None to tell nothing.
     """
 
@@ -83,7 +83,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
             outage = self.limit.outage
             parts.append(f"503 from second {outage.start:.3g} to {outage.end:.3g}")
         if self.in_flight is not None:
-            parts.append(f"clients told {self.in_flight} at a time")
+            parts.append(f"rivals told {self.in_flight} at a time")
         if self.rate is not None:
             parts.append(f"ours told rate={self.rate:g}")
         return f"{', '.join(parts)}; {self.items:,} deletes, ideal {self.ideal:.1f} s"
