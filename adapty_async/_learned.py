@@ -164,8 +164,10 @@ class LearnedRate:
         """
         Return the seconds until the next request may go.
         """
-        now = self._clock()
-        wait = self._turn() - _CATCH_UP - now
+        return self._wait(self._clock(), self._turn())
+
+    def _wait(self, now: float, turn: float) -> float:
+        wait = turn - _CATCH_UP - now
         if self._closed and now < self._probe_until:
             # nobody can tell when the answer comes, so ask again soon
             wait = max(wait, min(self._probe_until - now, max(0.005, self._round_trip / 4)))
@@ -175,16 +177,19 @@ class LearnedRate:
         """
         Return the seconds until the next request may go; at 0 it goes now, and counts.
         """
-        wait = self.wait()
-        if wait == 0.0:
-            now, turn = self._clock(), self._turn()
-            late = now - turn  # below 0 for who waited: it goes as early as may be
-            self._waited += ((late <= _TICK) - self._waited) / 16
-            self._unused += max(0.0, late)
-            self._sent = max(now, turn)
-            if self._closed:
-                self._probe_until = now + max(1.0, 4 * self._round_trip)
-        return wait
+        now, turn = self._clock(), self._turn()
+        if self._closed or turn - now > _CATCH_UP:
+            wait = self._wait(now, turn)
+            if wait > 0.0:
+                return wait
+        late = now - turn  # below 0 for who waited: it goes as early as may be
+        self._waited += ((late <= _TICK) - self._waited) / 16
+        if late > 0.0:
+            self._unused += late
+        self._sent = max(now, turn)
+        if self._closed:
+            self._probe_until = now + max(1.0, 4 * self._round_trip)
+        return 0.0
 
     def _turn(self) -> float:
         return max(self._sent + 1.0 / self.rate, self.paused_until + _CATCH_UP)
@@ -217,7 +222,8 @@ class LearnedRate:
         if self.limit is None:
             self._search()
             return
-        self._climbed += min(seconds, self._pace() / 2) / self._pace()
+        pace = self._pace()
+        self._climbed += min(seconds, pace / 2) / pace
         share = 1.0 + _CURVE * (self._climbed - self._plateau) ** 3
         self.rate = max(self.rate, self._within(self.limit * share))
         if self.rate > _RISEN * self.limit:
