@@ -596,9 +596,7 @@ def test_headers_of_an_operation_join_the_clients() -> None:
     assert WIRE.headers == {"Authorization": "Api-Key key"}
 
 
-LIST: Endpoint[None] = msgspec.structs.replace(
-    ERASE, path="/things/{thing_id}/", parameters=("thing_id", "page[size]", "cursor")
-)
+LIST: Endpoint[None] = msgspec.structs.replace(ERASE, path="/things/{thing_id}/")
 
 
 @pytest.mark.parametrize(
@@ -613,11 +611,12 @@ LIST: Endpoint[None] = msgspec.structs.replace(
         ),
     ],
 )
-def test_parameters_of_the_row_go_into_path_and_query(values: dict[str, str], url: str) -> None:
+def test_parameters_go_into_path_and_query(values: dict[str, str], url: str) -> None:
     """
-    What the row calls a parameter is no header; all else is.
+    A parameter that the row's path has a place for goes there, any other into the query.
     """
-    operation = Operation(LIST, (*values.items(), ("adapty-profile-id", "p1")))
+    about = (("adapty-profile-id", "p1"),)
+    operation = Operation(LIST, about, parameters=tuple(values.items()))
     request = encode(operation, WIRE, timeout=1.0, allowance=1.0)
 
     assert request.url == f"https://example.com{url}"
@@ -629,7 +628,7 @@ def test_a_parameter_of_the_path_must_be_given() -> None:
     A path with a hole in it is not sent.
     """
     with pytest.raises(InvalidInputError, match=r"^thing_id: must be given$"):
-        encode(Operation(LIST, (("cursor", "x"),)), WIRE, timeout=1.0, allowance=1.0)
+        encode(Operation(LIST, parameters=(("cursor", "x"),)), WIRE, timeout=1.0, allowance=1.0)
 
 
 @pytest.mark.parametrize(

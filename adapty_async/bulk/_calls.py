@@ -318,7 +318,7 @@ def _subject_of(operation: Operation[Any]) -> Hashable:
     if about is not None:
         return about(operation.body)
     identities = [header for header in operation.headers if header[0] in _IDENTITIES]
-    return min(identities, default=operation.headers)
+    return min(identities, default=operation.headers + operation.parameters)
 
 
 def _done(
