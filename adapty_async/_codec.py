@@ -54,6 +54,10 @@ How long a call with an idempotency key may take: Adapty remembers a key for up 
 takes a repeat for another call then.
 https://adapty.io/docs/api-adapty/operations/createVirtualCurrencyTransaction
 """
+_NO_FIELD = "non_field_errors"
+"""
+What Adapty names as the source of an error that is about no field.
+"""
 _HTML = re.compile(rb"\s*<")
 _SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,10})?")
 
@@ -376,9 +380,7 @@ def _parts_of(content: Any) -> tuple[bool, str | None, tuple[ErrorItem, ...]]:
 
 def _error_items(errors: Any) -> list[ErrorItem]:
     if isinstance(errors, dict):  # {field: [text, …]}
-        return [
-            ErrorItem(_words(texts), field_name=field_name) for field_name, texts in errors.items()
-        ]
+        return [ErrorItem(_words(texts), field_name=_field(name)) for name, texts in errors.items()]
     if isinstance(errors, list):
         return [_error_item(entry) for entry in errors]
     return []
@@ -394,8 +396,12 @@ def _error_item(entry: Any) -> ErrorItem:
         _words(entry.get("message") or entry.get("detail") or entry.get("errors")),
         error_code=_text(entry.get("error_code")),
         status_code=_status(entry.get("status_code") or entry.get("status")),
-        field_name=_text(entry.get("field_name")) or _text(source),
+        field_name=_field(entry.get("field_name")) or _field(source),
     )
+
+
+def _field(value: Any) -> str | None:
+    return None if value == _NO_FIELD else _text(value)
 
 
 def _text(value: Any) -> str | None:
