@@ -329,10 +329,10 @@ def _subject_of(operation: Operation[Any]) -> Hashable:
     about = operation.endpoint.subject
     if about is not None:
         return about(operation.body)
-    headers = operation.headers
-    if len(headers) == 1:
+    headers, parameters = operation.headers, operation.parameters
+    if len(headers) == 1 and not parameters:
         return headers[0]
-    return min((each for each in headers if each[0] in _IDENTITIES), default=headers)
+    return min((each for each in headers if each[0] in _IDENTITIES), default=headers + parameters)
 
 
 def _done(
