@@ -10,9 +10,16 @@ import weakref
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from adapty_async._fork import watch
+
 __all__ = ("LoopLocal",)
 
 T = TypeVar("T")
+
+_inherited: list[object] = []
+"""
+Values of a process that this one was forked from: a session that is collected would say goodbye.
+"""
 
 
 class LoopLocal(Generic[T]):
@@ -28,6 +35,7 @@ class LoopLocal(Generic[T]):
             weakref.WeakKeyDictionary()
         )
         self._lock = threading.Lock()
+        watch(self)
 
     def get(self) -> T:
         """
@@ -46,6 +54,14 @@ class LoopLocal(Generic[T]):
         # a value often refers to its loop, which keeps the weak key alive
         for loop in [loop for loop in self._values if loop.is_closed()]:
             del self._values[loop]
+
+    def after_fork(self) -> None:
+        """
+        Forget all values: they belong to loops of another process.
+        """
+        _inherited.append(self._values)
+        self._values = weakref.WeakKeyDictionary()
+        self._lock = threading.Lock()
 
     def pop_all(self) -> dict[asyncio.AbstractEventLoop, T]:
         """

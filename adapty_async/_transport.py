@@ -18,6 +18,7 @@ import asyncio
 import functools
 import ssl
 import warnings
+import weakref
 from collections.abc import AsyncGenerator, Callable
 
 import aiohttp
@@ -25,6 +26,7 @@ import msgspec
 import yarl
 from aiohttp.connector import Connection
 
+from adapty_async._fork import Sockets, watch
 from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Request, Response
 from adapty_async.errors import (
@@ -78,8 +80,13 @@ class Transport:
         self._trust_env = trust_env
         self._given = session
         self._open: LoopLocal[_OwnSession] = LoopLocal(self._make)
+        self._sockets = Sockets()
+        self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+        self._foreign: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+        self._forked = False
         self._used = False
         self.closed = False
+        watch(self)
 
     async def __call__(self, request: Request) -> Response:
         """
@@ -107,6 +114,8 @@ class Transport:
         if self.closed:
             raise ConfigError("the client is closed")
         if self._given is not None:
+            if self._forked:
+                raise ConfigError("the session was given to the client before a fork")
             if self._given.closed:
                 raise ConfigError("the session that was given to the client is closed")
             return self._given
@@ -118,10 +127,14 @@ class Transport:
         return own.session
 
     def _make(self) -> _OwnSession:
+        loop = asyncio.get_running_loop()
+        if loop in self._foreign:
+            raise ConfigError("this event loop was used before a fork; it is the parent's")
+        self._loops.add(loop)
         self._used = True
         session = aiohttp.ClientSession(
             # the client bounds what is in flight, so that waiting is not charged to a timeout
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.TCPConnector(limit=0, socket_factory=self._sockets),
             cookie_jar=aiohttp.DummyCookieJar(),
             request_class=_InStep,
             trust_env=self._trust_env,
@@ -146,6 +159,15 @@ class Transport:
         Allow use again after `aclose`.
         """
         self.closed = False
+
+    def after_fork(self) -> None:
+        """
+        Leave what was opened so far to the parent.
+        """
+        self._forked = True
+        self._used = False
+        self._foreign.update(self._loops)
+        self._loops.clear()
 
     def __del__(self) -> None:
         if getattr(self, "_used", False):
