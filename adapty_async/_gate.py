@@ -17,6 +17,7 @@ from typing import TypeVar
 import msgspec
 
 from adapty_async._capacity import Capacity
+from adapty_async._fork import watch
 from adapty_async._learned import LearnedRate
 from adapty_async._line import Line
 from adapty_async._loop_local import LoopLocal
@@ -352,6 +353,13 @@ class Gates:
         self._pacer = pacer
         self._expected: float | None = None
         self._gates: dict[str, Gate] = {}
+        watch(self)
+
+    def after_fork(self) -> None:
+        """
+        Begin anew: what is in flight, and who holds a lock, is so in another process.
+        """
+        self._gates = {}
 
     def get(self, bucket: str) -> Gate:
         """

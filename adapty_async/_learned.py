@@ -28,6 +28,10 @@ _CATCH_UP = 0.02
 """
 Seconds by which a request may go early, to make up for those that woke up late.
 """
+_DEBT = 1.0
+"""
+Seconds by which requests that did not ask hold back those that do, at most.
+"""
 _FIRST_DOUBLING = 0.05
 """
 Seconds in which the first search doubles the rate, so that short runs get somewhere too.
@@ -123,6 +127,7 @@ class LearnedRate:
         self.paused_until = now = clock()
         self._sent = now + _CATCH_UP - 1.0 / self.rate  # at an even pace, not as it happened
         self._waited = 1.0  # the share of requests that had to wait for their turn
+        self._held_until = -math.inf  # by the rate, as far as the last one who asked knows
         self._round_trip = 0.0
         self._answered = now
         self._cut = self._throttled = -math.inf  # when the rate was cut, when a 429 was sent last
@@ -181,6 +186,7 @@ class LearnedRate:
         if self._closed or turn - now > _CATCH_UP:
             wait = self._wait(now, turn)
             if wait > 0.0:
+                self._held_until = now + min(wait, _DEBT)
                 return wait
         late = now - turn  # below 0 for who waited: it goes as early as may be
         self._waited += ((late <= _TICK) - self._waited) / 16
@@ -198,13 +204,16 @@ class LearnedRate:
         """
         Hear of a request that goes without asking; those that ask go later for it.
         """
-        self._sent = max(self._clock(), self._sent) + 1.0 / self.rate
+        now, interval = self._clock(), 1.0 / self.rate
+        self._sent = min(max(now, self._sent) + interval, now + max(_DEBT, interval))
 
     def succeeded(self, sent: float, *, paced: bool = True) -> None:
         """
         Hear of an answer that is not 429, to a request sent at that moment.
 
-        One that was not `paced` says nothing of the rate, only that the server lets it through.
+        One that was not `paced` says that the server lets it through. That raises the rate only
+        while others are held back by it: else more of such requests than the rate has room for
+        would hold them back for good.
         """
         now = self._clock()
         took = now - sent
@@ -214,7 +223,8 @@ class LearnedRate:
             self._closed = 0
         if self._since is not None and sent > self._since:
             self._passed += 1
-        if paced and self._waited > 0.5:  # else it isn't the rate that holds requests back
+        # else it isn't the rate that holds requests back
+        if self._waited > 0.5 if paced else now < self._held_until:
             self._grow(now - self._answered)
         self._answered = now
 

@@ -10,9 +10,16 @@ import weakref
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from adapty_async._fork import watch
+
 __all__ = ("LoopLocal",)
 
 T = TypeVar("T")
+
+_inherited: list[object] = []
+"""
+Values of a process that this one was forked from: a session that is collected would say goodbye.
+"""
 
 
 class LoopLocal(Generic[T]):
@@ -29,6 +36,7 @@ class LoopLocal(Generic[T]):
         )
         self._lock = threading.Lock()
         self._last: tuple[weakref.ref[asyncio.AbstractEventLoop], T] | None = None
+        watch(self)
 
     def get(self) -> T:
         """
@@ -50,6 +58,15 @@ class LoopLocal(Generic[T]):
         # a value often refers to its loop, which keeps the weak key alive
         for loop in [loop for loop in self._values if loop.is_closed()]:
             del self._values[loop]
+
+    def after_fork(self) -> None:
+        """
+        Forget all values: they belong to loops of another process.
+        """
+        _inherited.append(self._values)
+        self._values = weakref.WeakKeyDictionary()
+        self._last = None
+        self._lock = threading.Lock()
 
     def pop_all(self) -> dict[asyncio.AbstractEventLoop, T]:
         """

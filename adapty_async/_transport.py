@@ -18,6 +18,7 @@ import asyncio
 import functools
 import ssl
 import warnings
+import weakref
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
@@ -26,6 +27,7 @@ import msgspec
 import yarl
 from aiohttp.connector import Connection
 
+from adapty_async._fork import Sockets, watch
 from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Request, Response
 from adapty_async._watch import Watch
@@ -86,8 +88,13 @@ class Transport:
         self._trust_env = trust_env
         self._given = session
         self._open: LoopLocal[_Here] = LoopLocal(self._make)
+        self._sockets = Sockets()
+        self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+        self._foreign: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+        self._forked = False
         self._used = False
         self.closed = False
+        watch(self)
 
     async def __call__(self, request: Request) -> Response:
         """
@@ -116,22 +123,29 @@ class Transport:
     def _here(self) -> _Here:
         if self.closed:
             raise ConfigError("the client is closed")
-        if self._given is not None and self._given.closed:
-            raise ConfigError("the session that was given to the client is closed")
+        if self._given is not None:
+            if self._forked:
+                raise ConfigError("the session was given to the client before a fork")
+            if self._given.closed:
+                raise ConfigError("the session that was given to the client is closed")
         return self._open.get()
 
     def _make(self) -> _Here:
+        loop = asyncio.get_running_loop()
         if self._given is not None:
-            return _Here(self._given, Watch(asyncio.get_running_loop()), None)
+            return _Here(self._given, Watch(loop), None)
+        if loop in self._foreign:
+            raise ConfigError("this event loop was used before a fork; it is the parent's")
+        self._loops.add(loop)
         self._used = True
         session = aiohttp.ClientSession(
             # the client bounds what is in flight, so that waiting is not charged to a timeout
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.TCPConnector(limit=0, socket_factory=self._sockets),
             cookie_jar=aiohttp.DummyCookieJar(),
             request_class=_InStep,
             trust_env=self._trust_env,
         )
-        return _Here(session, Watch(asyncio.get_running_loop()), _closed_with_its_loop(session))
+        return _Here(session, Watch(loop), _closed_with_its_loop(session))
 
     async def aclose(self) -> None:
         """
@@ -151,6 +165,15 @@ class Transport:
         Allow use again after `aclose`.
         """
         self.closed = False
+
+    def after_fork(self) -> None:
+        """
+        Leave what was opened so far to the parent.
+        """
+        self._forked = True
+        self._used = False
+        self._foreign.update(self._loops)
+        self._loops.clear()
 
     def __del__(self) -> None:
         if getattr(self, "_used", False):
