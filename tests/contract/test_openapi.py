@@ -26,7 +26,7 @@ from msgspec import UNSET, UnsetType
 
 from adapty_async import v2
 from adapty_async._codec import Wire, encode, error_from
-from adapty_async._operation import Endpoint, Operation, Request, Response
+from adapty_async._operation import Endpoint, Headers, Operation, Request, Response
 from adapty_async.errors import (
     ApiError,
     AuthenticationError,
@@ -59,7 +59,8 @@ ROWS: dict[str, Endpoint[Any]] = {
     if isinstance(row := getattr(v2, name), Endpoint)
 }
 WIRE = Wire(
-    origin="https://example.com", headers={"Authorization": "x", "Content-Type": "application/json"}
+    origin="https://example.com",
+    headers=Headers({"Authorization": "x", "Content-Type": "application/json"}),
 )
 
 
