@@ -62,7 +62,7 @@ def test_a_limit_that_is_touched_at_a_high_price_is_touched_rarely(
     retry_after: float | None,
 ) -> None:
     """
-    A fixed window refuses whatever comes until its end; that stays close to one answer in a hundred.
+    A fixed window refuses whatever comes until its end; that stays near one answer in a hundred.
     """
     world = World(server=Window(400), items=24_000, seed=4, retry_after=retry_after)
     run = Run(world)
