@@ -85,9 +85,10 @@ class Caller:
         """
         Make a run that sends one operation for each item.
         """
-        settings = settings_from(options)
         layers = self.layers
-        send = build(layers, self.options.retry, _limits_of(options, layers.timing.clock))
+        limits = _limits_of(options, layers.timing.clock)
+        settings = settings_from(options, limits.capacity)
+        send = build(layers, self.options.retry, limits)
         encode_in_background = functools.partial(self._encode, background=True)
         engine = Engine(encode_in_background, send, layers.timing.clock, layers.gates)
         journal = options.get("journal")
