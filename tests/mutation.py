@@ -20,6 +20,7 @@ MODULES = {
     "_gate": ("test_gate", "test_limits"),
     "_learned": ("test_learned",),
     "_limits": ("test_limits", "test_pipeline"),
+    "_line": ("test_line",),
     "_outage": ("test_outage",),
     "_pacer": ("test_pacer",),
     "_places": ("test_places",),
