@@ -5,7 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types docs faults fuzz bench bench-goodput bench-smoke examples check clean
+.PHONY: demo test lint types docs faults fuzz mutation audit bench bench-goodput bench-smoke examples check clean
 
 demo: .venv/.demo
 	@$(BIN)/adapty-async demo examples/profiles.csv examples/erase.txt
@@ -35,6 +35,13 @@ fuzz: .venv/.dev
 	for reader in answers errors waits journal csv ndjson text; do \
 	  $(BIN)/python -m fuzz $$reader -max_total_time=10 || exit; \
 	done
+
+mutation: .venv/.dev
+	$(BIN)/python -m pip install --quiet --group mutation
+	$(BIN)/python -m tests.mutation
+
+audit: .venv/.dev
+	$(BIN)/tox run -e audit
 
 bench: .venv/.dev
 	$(BIN)/python -m benchmarks.bench_bulk

@@ -4,6 +4,7 @@ Values that several test modules begin with.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from typing import Any
 
@@ -55,10 +56,9 @@ def begin_at(monkeypatch: pytest.MonkeyPatch, rate: float, *, lowest: float) -> 
     """
     Let bulk runs that are told nothing begin at a rate, and never go below another.
     """
-    defaults = _learned.LearnedRate.__init__.__kwdefaults__
-    assert defaults is not None
+    kind = _learned.LearnedRate
     monkeypatch.setattr(_learned, "_START", rate)
-    monkeypatch.setitem(defaults, "lowest", lowest)
+    monkeypatch.setattr(kind, "__init__", functools.partialmethod(kind.__init__, lowest=lowest))
 
 
 def a_request(**changes: Any) -> Request:

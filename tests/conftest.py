@@ -15,6 +15,9 @@ from tests._support import begin_at
 
 # how long an example takes says more of the machine than of the code
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "mutation", parent=settings.get_profile("unhurried"), max_examples=20, derandomize=True
+)
 settings.load_profile("unhurried")
 
 

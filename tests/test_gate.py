@@ -38,7 +38,7 @@ from adapty_async.errors import (
 )
 from adapty_async.statistics import BucketStatistics, CircuitState
 from adapty_async.testing import FakeClock
-from tests._support import a_request
+from tests._support import a_request, begin_at
 
 BEGIN = 1000.0
 
@@ -48,11 +48,8 @@ def _real_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Undo what other tests are made fast by.
     """
-    monkeypatch.setattr(_learned, "_START", 20.0)
+    begin_at(monkeypatch, 20.0, lowest=0.1)
     monkeypatch.setattr(_learned, "_PROBE_FIRST", 0.1)
-    defaults = _learned.LearnedRate.__init__.__kwdefaults__
-    assert defaults is not None
-    monkeypatch.setitem(defaults, "lowest", 0.1)
     monkeypatch.setattr(_outage, "_SHORTEST", 1.0)
 
 

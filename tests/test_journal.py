@@ -37,6 +37,7 @@ from adapty_async.bulk._entries import DIGEST_SIZE, Digests, Entry, Index, Posit
 from adapty_async.bulk._header import HEADER_SIZE, Binding, Header, read_header, write_header
 from adapty_async.bulk._journal import Journal, moments, open_journal
 from adapty_async.bulk._log import scan
+from adapty_async.bulk._summary import summarise
 from adapty_async.config import RetryPolicy
 
 KINDS = ("position", "digest")
@@ -933,6 +934,87 @@ def test_what_was_seen_is_not_new(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [seen.add(digest) for digest in (b"a", b"b", b"a", b"a")] == [True, True, False, False]
     assert [seen.add(digest) for digest in (b"c", b"d", b"c", b"a")] == [True, True, False, False]
     seen.close()
+
+
+# What it says of its run
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_summary_counts_items_and_tells_when_they_ended(kind: str, tmp_path: Path) -> None:
+    """
+    Each item is in the count of its last entry; what ended is counted by the minute.
+    """
+    binding = msgspec.structs.replace(BINDING, keys=kind, started=6e7)  # a full minute
+    keys = [number if kind == "position" else b"%016d" % number for number in range(3)]
+    notes = [
+        (keys[0], Entry.BEGUN, 5),
+        (keys[1], Entry.BEGUN, 7),
+        (keys[0], Entry.DONE, 598),
+        (keys[1], Entry.FAILED, 599),
+        (keys[2], Entry.BEGUN, 600),
+        (keys[2], Entry.ABSENT, 1801),
+    ]
+    path = tmp_path / "journal"
+    path.write_bytes(header(binding) + b"".join(record(*note) for note in notes))
+    told = summarise(path)
+
+    assert told.binding == binding
+    assert {entry: count for entry, count in told.counts.items() if count} == {
+        Entry.DONE: 1,
+        Entry.FAILED: 1,
+        Entry.ABSENT: 1,
+    }
+    assert (told.first, told.last) == pytest.approx((6e7 + 0.5, 6e7 + 180.1), abs=1e-3, rel=0)
+    minutes = {minute: count for minute, count in told.ended.items() if count}
+    assert minutes == {1_000_000: 2, 1_000_003: 1}
+
+
+def test_a_journal_without_entries_has_no_times(tmp_path: Path) -> None:
+    """
+    It says what it belongs to, and that nothing happened yet.
+    """
+    path = tmp_path / "journal"
+    path.write_bytes(header())
+    told = summarise(path)
+
+    assert (told.first, told.last, told.ended) == (None, None, {})
+    assert set(told.counts.values()) == {0}
+
+
+def test_a_summary_leaves_a_journal_as_it_is(tmp_path: Path) -> None:
+    """
+    It may be read by those who may not write it, while a run has it open.
+    """
+    path = tmp_path / "journal"
+    with opened(path):
+        path.chmod(0o400)
+        before = path.read_bytes()
+        assert summarise(path).binding == BINDING
+        assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "journal .* cannot be read: No such file or directory"),
+        (b"", "journal .* holds nothing yet"),
+        (b"user-1\n", "journal is not a journal"),
+        (header() + b"x" * 16 + record(1, Entry.DONE), f"damaged at byte {HEADER_SIZE}"),
+        (header() + record(1, 77), "an entry 77, which is not understood"),
+    ],
+    ids=["missing", "empty", "text", "damaged", "later version"],
+)
+def test_what_cannot_be_summed_up_is_told(
+    content: bytes | None, message: str, tmp_path: Path
+) -> None:
+    """
+    The file and the reason are named.
+    """
+    path = tmp_path / "journal"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(JournalError, match=message):
+        summarise(path)
 
 
 # Memory

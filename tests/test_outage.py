@@ -158,6 +158,19 @@ def test_a_success_that_was_asked_for_before_the_failures_says_nothing() -> None
     assert circuit.state is OPEN
 
 
+def test_a_failure_that_was_asked_for_at_the_same_time_as_a_success_counts() -> None:
+    """
+    Of several requests that went together, one that worked does not excuse the others.
+    """
+    clock = FakeClock(100.0)
+    circuit = Circuit(clock, shortest)
+    circuit.worked(100.0)
+    for _ in range(20):
+        circuit.failed(100.0)
+
+    assert circuit.state is OPEN
+
+
 def test_successes_alone_leave_a_circuit_closed() -> None:
     """
     A service that works is let alone.

@@ -118,6 +118,17 @@ def test_a_run_that_was_stopped_is_not_ok() -> None:
     assert not report.ok
 
 
+def test_a_report_tells_why_the_run_was_stopped() -> None:
+    """
+    The reason is in the report, and there is none for a run that came to its end.
+    """
+    recorder: Recorder[str, None] = Recorder()
+
+    stopped = recorder.report(elapsed=0.0, stop_reason=StopReason.OUTAGE)
+    assert stopped.stop_reason is StopReason.OUTAGE
+    assert recorder.report(elapsed=0.0, stop_reason=None).stop_reason is None
+
+
 @pytest.mark.parametrize(
     ("report", "text"),
     [

@@ -274,6 +274,23 @@ async def test_the_urgent_go_before_the_patient_and_each_by_their_order() -> Non
     assert order == ["C", "E", "a", "b", "d"]
 
 
+async def test_who_does_not_say_is_patient() -> None:
+    """
+    A place goes to whoever is urgent before one who said nothing, though that one came first.
+    """
+    places = Places(0)
+    patient = asyncio.create_task(places.take())
+    await settle()
+    _, order = visitors(places, "A")
+    await settle()
+    places.give()
+    await settle()
+
+    assert (order, patient.done()) == (["A"], False)
+    places.give()
+    await patient
+
+
 async def test_a_place_that_is_free_for_a_moment_is_not_taken_by_a_newcomer() -> None:
     """
     A place given back belongs to the one who waits before that one even knows.

@@ -290,6 +290,65 @@ async def test_a_wait_that_does_not_fit_is_not_begun() -> None:
     assert clock.sleeps == []
 
 
+async def test_the_longest_wait_that_is_allowed_is_begun() -> None:
+    """
+    A server that asks for just what the policy allows is waited for.
+    """
+    clock = FakeClock()
+    failures = [answered(RateLimitError, 429, 60.0)]
+
+    assert await run(failures, RetryPolicy(retry_after_max=60.0, deadline=1000.0), clock) is OK
+    assert clock.sleeps == [75.0]
+
+
+async def test_a_wait_that_takes_all_the_time_there_is_is_not_begun() -> None:
+    """
+    A repeat that would begin with the deadline is none: there is no time for it.
+    """
+    clock = FakeClock(100.0)
+    request = a_request()
+    request.tally.deadline = 105.0
+    failures = [answered(RateLimitError, 429, 4.0)]
+    send = retry(Script(failures, clock), RetryPolicy(), timing(clock), Budget(500))
+
+    with pytest.raises(RateLimitError):
+        await send(request)
+    assert clock.sleeps == []
+
+
+async def test_a_policy_that_waits_for_no_server_still_waits_for_itself() -> None:
+    """
+    How long a server may ask for says nothing of waits that none asked for.
+    """
+    clock = FakeClock()
+
+    assert await run([ConnectError("refused")], RetryPolicy(retry_after_max=0.5), clock) is OK
+    assert len(clock.sleeps) == 1
+
+
+async def test_a_create_whose_answer_was_lost_is_not_repeated() -> None:
+    """
+    The replay class of the request decides: it may have worked, and must not be done twice.
+    """
+    clock = FakeClock()
+
+    with pytest.raises(ConnectionLostError, match="attempts 1"):
+        await run([ConnectionLostError("reset")], RetryPolicy(), clock, replay=Replay.IF_UNSENT)
+    assert clock.sleeps == []
+
+
+async def test_every_repeat_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """
+    At level DEBUG, what was told to hooks can be read.
+    """
+    caplog.set_level("DEBUG", logger="adapty_async")
+    events: list[Event] = []
+    await run([ConnectError("refused")], RetryPolicy(), FakeClock(), hooks=(events.append,))
+
+    assert [record.getMessage() for record in caplog.records] == [str(event) for event in events]
+    assert len(events) == 1
+
+
 async def test_the_last_error_is_raised_with_its_attempts() -> None:
     """
     When the attempts are used up the last error comes out as it is, counting the requests.

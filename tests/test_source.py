@@ -117,6 +117,34 @@ async def test_an_async_input_is_asked_once_at_a_time() -> None:
     assert sorted(entry for share in shares for entry in share) == [(n, n) for n in range(50)]
 
 
+async def test_an_async_input_that_has_ended_is_not_asked_again() -> None:
+    """
+    The first end counts for every taker, though an iterator could go on behind it.
+    """
+
+    class Batches:
+        """
+        An async iterator that ends after each item, and goes on when it is asked again.
+        """
+
+        def __init__(self) -> None:
+            self._asked = 0
+
+        def __aiter__(self) -> Batches:
+            return self
+
+        async def __anext__(self) -> int:
+            self._asked += 1
+            if self._asked % 2 == 0:
+                raise StopAsyncIteration
+            return self._asked
+
+    source = source_of(Batches())
+
+    assert await drained(source) == [(0, 1)]
+    assert await source.take() is None
+
+
 async def test_stopping_wakes_those_who_wait_for_an_item() -> None:
     """
     An input that may never yield again does not hold anybody once it is stopped.

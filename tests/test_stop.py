@@ -36,6 +36,7 @@ PAGE = answered(RequestRejectedError, 404, recognised=False)
 UNREADABLE = DecodeError("status 200", status=200)
 MISSING = answered(NotFoundError, 404)
 DOWN = answered(ServerError, 503, recognised=False)
+BROKEN = answered(ServerError, 500, recognised=False)
 THROTTLED = answered(RateLimitError, 429, recognised=False)
 REFUSED = ConnectError("refused")
 UNSENT = InvalidInputError("id", "must not be empty")
@@ -82,6 +83,7 @@ def judged(*errors: Exception | None) -> list[StopReason | None]:
         pytest.param([None, *[PAGE] * 30], None, id="a success first"),
         pytest.param([*[PAGE] * 19, MISSING, *[PAGE] * 20], None, id="the API answers the 20th"),
         pytest.param([DOWN] * 30, None, id="an outage"),
+        pytest.param([BROKEN] * 30, None, id="a server that fails"),
         pytest.param([THROTTLED] * 30, None, id="throttling"),
         pytest.param([REFUSED] * 30, None, id="no connection"),
         pytest.param([MISSING] * 30, None, id="missing profiles"),
