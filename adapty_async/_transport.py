@@ -79,7 +79,9 @@ class Transport:
         self._clock = clock
         self._trust_env = trust_env
         self._given = session
-        self._open: LoopLocal[_OwnSession] = LoopLocal(self._make)
+        # a client that is dropped goes at once then, and its sessions are closed before they go
+        make = weakref.WeakMethod(self._make)
+        self._open: LoopLocal[_OwnSession] = LoopLocal(lambda: make()())  # type: ignore[misc]
         self._sockets = Sockets()
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         self._foreign: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
