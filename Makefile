@@ -5,7 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types docs faults fuzz mutation audit bench bench-goodput bench-smoke examples check clean
+.PHONY: demo test lint types docs faults fuzz mutation audit bench bench-goodput bench-smoke soak examples check clean
 
 demo: .venv/.demo
 	@$(BIN)/adapty-async demo examples/profiles.csv examples/erase.txt
@@ -52,6 +52,10 @@ bench-goodput: .venv/.bench
 bench-smoke: .venv/.dev
 	$(BIN)/python -m benchmarks.bench_bulk --items 3000 --pairs 1
 	$(BIN)/python -m benchmarks.bench_goodput --quick
+	$(BIN)/python -m benchmarks.soak --quick
+
+soak: .venv/.dev
+	$(BIN)/python -m benchmarks.soak
 
 examples: .venv/.demo
 	$(BIN)/python -m adapty_async.cli._demo_data examples

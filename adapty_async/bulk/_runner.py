@@ -242,6 +242,8 @@ class BulkRun(Generic[ItemT, ResultT]):
             failure = main.exception()  # asked for in any case, or asyncio complains
             self._failure = self._failure or failure
         self._ended = time.monotonic()
+        if self._settings.crew is not None:
+            self._settings.crew.call = _nobody
         if self._deadline is not None:
             self._deadline.cancel()
         self._ready.put_nowait(None)
@@ -367,6 +369,12 @@ class BulkRun(Generic[ItemT, ResultT]):
                 source=self,
                 stacklevel=2,
             )
+
+
+def _nobody(_: int) -> None:
+    """
+    Call in nobody: there is no run yet, or no more.
+    """
 
 
 def _is_cut_off(task: asyncio.Task[None] | None) -> bool:
