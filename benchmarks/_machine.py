@@ -5,15 +5,17 @@ Where a benchmark ran: its numbers mean little without that. And which processor
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import re
 import resource
 from pathlib import Path
 
-__all__ = ("CLIENT", "SERVER", "describe", "peak_mb", "pin")
+__all__ = ("CLIENT", "LOOPS", "SERVER", "describe", "peak_mb", "pin")
 
 _PACKAGES = ("adapty-async", "aiohttp", "msgspec", "tenacity", "anyio", "uvloop")
+LOOPS = ("asyncio", "uvloop") if importlib.util.find_spec("uvloop") else ("asyncio",)
 _CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 SERVER, CLIENT = _CORES[:1], _CORES[1:2] or _CORES[:1]

@@ -73,6 +73,20 @@ class CheapServer(msgspec.Struct, frozen=True):
     name: str
     count: Callable[[], int]
 
+    @contextlib.contextmanager
+    def expecting(self, requests: int, about: str) -> Iterator[None]:
+        """
+        Check that so many requests come within the block.
+
+        Raises:
+            SystemExit: it were more or less.
+        """
+        before = self.count()
+        yield
+        came = self.count() - before
+        if came != requests:
+            raise SystemExit(f"{about}: {requests} requests as the clients say, {came} came")
+
 
 @contextlib.contextmanager
 def serving() -> Iterator[CheapServer]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
 from adapty_async import AdaptyClient, AdaptyMailClient, BulkReport, v1, v2
+from adapty_async._operation import Request, Response
 from adapty_async.bulk import BulkOptions
 from adapty_async.hooks import Event
 from benchmarks._raw import KEY
@@ -152,6 +153,23 @@ async def _all_on(work: Work) -> int:
     return _settled(report) if told == 2 * work.items else 0
 
 
+async def _accept(_request: Request) -> Response:
+    """
+    Answer without a server, but let others have their turn, as a request would.
+    """
+    await asyncio.sleep(0)
+    return Response(204, {}, b"")
+
+
+async def _bulk_delete_in_process(work: Work) -> int:
+    async with AdaptyClient(KEY, transport=_accept) as adapty:
+        return _settled(
+            await adapty.v1.profiles.bulk_delete(
+                ids(work.items), by="customer_user_id", concurrency=work.workers
+            )
+        )
+
+
 JOBS = {
     "delete": _delete,
     "get": _get_v1,
@@ -159,6 +177,7 @@ JOBS = {
     "save": _save,
     "bulk_delete": _bulk_delete,
     "bulk_delete alone": _bulk_delete_alone,
+    "bulk_delete in process": _bulk_delete_in_process,
     "bulk_save": _bulk_save,
     "bulk_delete journal by position": _by_position,
     "bulk_delete journal by digest": _by_digest,

@@ -81,11 +81,8 @@ def compare(server: CheapServer, pair: Pair, loop: str, items: int, pairs: int) 
     turns = ((pair.ours, pair.other), (pair.other, pair.ours))
     jobs = [job for number in range(pairs + 1) for job in turns[number % 2]]
     work = Work(url=server.url, items=items, workers=pair.workers)
-    before = server.count()
-    told = run(Order(jobs=tuple(jobs), work=work, loop=loop))
-    arrived, sent = server.count() - before, items * len(jobs)
-    if arrived != sent:
-        raise SystemExit(f"{pair.name}: {sent} requests as the clients say, {arrived} came")
+    with server.expecting(items * len(jobs), pair.name):
+        told = run(Order(jobs=tuple(jobs), work=work, loop=loop))
     counted = list(zip(jobs, told.costs, strict=True))[2:]
     ours = [cost for job, cost in counted if job == pair.ours]
     other = [cost for job, cost in counted if job == pair.other]

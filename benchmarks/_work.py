@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import msgspec
 
-from benchmarks._machine import CLIENT, pin
+from benchmarks._machine import CLIENT, SERVER, pin
 
-__all__ = ("Cost", "Order", "Told", "Work", "run")
+__all__ = ("Cost", "Order", "Told", "Work", "run", "run_together")
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,12 +73,33 @@ def run(order: Order) -> Told:
     Raises:
         SystemExit: it failed, or not all items were done.
     """
+    return run_together([order])[0]
+
+
+def run_together(orders: Sequence[Order]) -> list[Told]:
+    """
+    Let a process do the jobs of each order, all at once; the second goes to the server's processor.
+
+    Raises:
+        SystemExit: one failed, or not all items were done.
+    """
+    processes = [
+        _start(order, cores) for order, cores in zip(orders, (CLIENT, SERVER), strict=False)
+    ]
+    outputs = [process.communicate()[0] for process in processes]
+    if any(process.returncode for process in processes):
+        raise SystemExit(f"the client failed: {', '.join(dict.fromkeys(orders[0].jobs))}")
+    return [_checked(order, output) for order, output in zip(orders, outputs, strict=True)]
+
+
+def _start(order: Order, cores: list[int]) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "benchmarks._client", msgspec.json.encode(order).decode()]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        pin(process.pid, CLIENT)
-        output, _ = process.communicate()
-    if process.returncode:
-        raise SystemExit(f"{', '.join(dict.fromkeys(order.jobs))}: the client failed")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    pin(process.pid, cores)
+    return process
+
+
+def _checked(order: Order, output: bytes) -> Told:
     told = msgspec.json.decode(output, type=Told)
     for job, cost in zip(order.jobs, told.costs, strict=True):
         if cost.done != order.work.items:

@@ -8,18 +8,15 @@ that do not add up are an error; time is told.
 
 from __future__ import annotations
 
-import importlib.util
-
-from benchmarks._machine import describe
+from benchmarks._machine import LOOPS, describe
 from benchmarks._nginx import serving
 from benchmarks._options import options
 from benchmarks._ratios import Comparison, Pair, compare
 from benchmarks._results import read, record
 
-__all__ = ("LOOPS", "NAME", "main")
+__all__ = ("NAME", "main")
 
 NAME = "overhead"
-LOOPS = ("asyncio", "uvloop") if importlib.util.find_spec("uvloop") else ("asyncio",)
 _SINGLE = ("delete", "get", "get v2", "save")
 _QUICK = ("delete", "get v2, 64 at a time", "bulk_delete", "bulk_save", "all on")
 
