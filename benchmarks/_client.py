@@ -19,10 +19,13 @@ from benchmarks._jobs import JOBS
 from benchmarks._machine import peak_mb
 from benchmarks._work import Cost, Order, Told, Work
 
-__all__ = ("main",)
+__all__ = ("loop_factory", "main")
 
 
-def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    """
+    Return how event loops of that name are made.
+    """
     if name == "asyncio":
         return asyncio.new_event_loop
     import uvloop  # noqa: PLC0415  an extra
@@ -43,7 +46,7 @@ def main() -> None:
     Do the jobs.
     """
     order = msgspec.json.decode(sys.argv[1], type=Order)
-    factory = _loop_factory(order.loop)
+    factory = loop_factory(order.loop)
     costs = tuple(_measured(job, order.work, factory) for job in order.jobs)
     sys.stdout.write(msgspec.json.encode(Told(costs, peak_mb())).decode())
 
