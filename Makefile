@@ -35,15 +35,14 @@ fuzz: .venv/.dev
 	@mkdir -p fuzz/corpus
 	$(BIN)/python -m fuzz -max_total_time=60 -max_len=4096 fuzz/corpus
 
-bench: .venv/.dev
-	$(BIN)/python -m benchmarks.bench_bulk
+bench: .venv/.bench
+	$(BIN)/python -m benchmarks --record
 
 bench-goodput: .venv/.bench
 	$(BIN)/python -m benchmarks.bench_goodput --rivals
 
-bench-smoke: .venv/.dev
-	$(BIN)/python -m benchmarks.bench_bulk --items 3000 --pairs 1
-	$(BIN)/python -m benchmarks.bench_goodput --quick
+bench-smoke: .venv/.bench
+	$(BIN)/python -m benchmarks --quick
 
 examples: .venv/.demo
 	$(BIN)/python -m adapty_async.cli._demo_data examples

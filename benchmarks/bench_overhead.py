@@ -18,7 +18,7 @@ __all__ = ("NAME", "main")
 
 NAME = "overhead"
 _SINGLE = ("delete", "get", "get v2", "save")
-_QUICK = ("delete", "get v2, 64 at a time", "bulk_delete", "bulk_save", "all on")
+_QUICK = ("get v2, 64 at a time", "bulk_delete", "bulk_save", "all on")
 
 _PAIRS = {
     pair.name: pair

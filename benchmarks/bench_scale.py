@@ -70,7 +70,8 @@ class _Sizes(msgspec.Struct, frozen=True, kw_only=True):
 _QUICK = _Sizes(
     networked=(1_000,),
     in_process=(1_000, 10_000),
-    workers=(1, 256),
+    workers=(256,),
+    processes=(2,),
     items=500,
     runs=1,
 )
