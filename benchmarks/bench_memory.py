@@ -129,9 +129,11 @@ def main() -> None:
     """
     parser = options(__doc__)
     parser.add_argument("--items", type=int, help="the most items, 10,000,000 unless told")
+    parser.add_argument("--served", type=int, help="the most over a server, 1,000,000 unless told")
     chosen = parser.parse_args()
     most = chosen.items or (20_000 if chosen.quick else _MOST)
-    few, many = (500, 2_000) if chosen.quick else (_FEW, _MANY)
+    few = 500 if chosen.quick else _FEW
+    many = chosen.served or (2_000 if chosen.quick else _MANY)
     recorded = read(NAME, Row)
     before = {} if recorded is None else {row.key: row for row in recorded.rows}
     rows = []
