@@ -8,6 +8,7 @@ within minutes, and both share that.
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -83,10 +84,12 @@ def run_together(orders: Sequence[Order]) -> list[Told]:
     Raises:
         SystemExit: one failed, or not all items were done.
     """
-    processes = [
-        _start(order, cores) for order, cores in zip(orders, (CLIENT, SERVER), strict=False)
-    ]
-    outputs = [process.communicate()[0] for process in processes]
+    with contextlib.ExitStack() as stack:
+        cores = (CLIENT, SERVER)
+        processes = [_start(order, own) for order, own in zip(orders, cores, strict=False)]
+        for process in processes:
+            stack.callback(process.kill)  # has an effect only when the benchmark is broken off
+        outputs = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
         raise SystemExit(f"the client failed: {', '.join(dict.fromkeys(orders[0].jobs))}")
     return [_checked(order, output) for order, output in zip(orders, outputs, strict=True)]
