@@ -30,8 +30,9 @@ def describe() -> str:
     Name the processor, the interpreter and the versions that matter.
     """
     versions = ", ".join(f"{name} {version}" for name in _PACKAGES if (version := _version(name)))
+    kernel, _, _ = platform.release().partition("-")
     return (
-        f"{_processor()}, {os.cpu_count()} CPUs, {platform.system()} {platform.release()}\n"
+        f"{_processor()}, {os.cpu_count()} CPUs, {platform.system()} {kernel}\n"
         f"{platform.python_implementation()} {platform.python_version()}, {versions}"
     )
 
