@@ -1,8 +1,8 @@
 """
 How many requests of a bulk run may be in flight, when nobody says.
 
-The rate is limited elsewhere; this is a second guard, against slowness. Places are added only while
-somebody waits for one and answers come as fast as ever; they are taken away when answers take far
+The rate is limited elsewhere; this is a second guard, against slowness. It grows only while all
+that are allowed are in flight and answers come as fast as ever; it shrinks when answers take far
 longer, and at once when none comes in time.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from adapty_async._places import Places
 from adapty_async.errors import (
     AdaptyError,
     AuthenticationError,
@@ -48,32 +47,55 @@ Seconds after which the fastest answer is forgotten, in case the service has bec
 
 class Capacity:
     """
-    Places for the requests in flight of one run, their number found out.
+    How many requests of one run are to be in flight, found out answer by answer.
+
+    A run has as many workers. While some of them wait until they may repeat a request, others are
+    called in.
+
+    Args:
+        most: workers at most.
+        clock: seconds that only ever grow.
 
     Attributes:
-        places: who has one may send.
+        most: workers at most.
+        count: workers that are of use.
+        busy: requests in flight; who sends one adds it.
+        call: calls in so many workers more; set by the run.
     """
 
     def __init__(self, most: int, clock: Callable[[], float]) -> None:
-        self._most = most
+        self.most = most
         self._clock = clock
-        self.places = Places(min(_START, most))
+        self.count = min(_START, most)
+        self.busy = 0
+        self.call: Callable[[int], object] = _nobody
         self._usual = 0.0
         self._fastest = math.inf
         self._fastest_before = math.inf
         self._forget_at = clock() + _MEMORY
         self._next_change = 0.0
 
-    def leave(self, failure: AdaptyError | None, seconds: float) -> None:
+    def spares(self, workers: int) -> bool:
         """
-        Give a place back, and take note of how the request ended and how long that took.
+        Say whether one of so many workers is of no use: enough of the others are busy.
         """
-        wanted = self.places.wanted  # before this place goes to whoever waits
-        self.places.give()
+        return workers > self.count and self.busy >= self.count
+
+    def leave(self, failure: AdaptyError | None, seconds: float, *, held_up: bool) -> None:
+        """
+        Take note of how a request ended and how long that took.
+
+        With `held_up` others wait for their moment already: more workers would only wait, too.
+        """
+        wanted = not held_up and self.busy >= self.count
+        self.busy -= 1
+        if failure is None or isinstance(failure, _ANSWERED):
+            self._answered(seconds, wanted=wanted)
+            return
         if isinstance(failure, RequestTimeoutError):
             self._change(0.5, self._clock())
-        elif failure is None or isinstance(failure, _ANSWERED):
-            self._answered(seconds, wanted=wanted)
+        if not held_up and self.busy < self.count:
+            self.call(1)  # this one may wait for long until it repeats the request
 
     def _answered(self, seconds: float, *, wanted: bool) -> None:
         now = self._clock()
@@ -92,5 +114,13 @@ class Capacity:
         if now < self._next_change:
             return
         self._next_change = now + (self._usual or 1.0)  # see first what comes of it
-        count = round(self.places.count * factor)
-        self.places.resize(max(min(_LEAST, self._most), min(self._most, count)))
+        before = self.count
+        self.count = max(min(_LEAST, self.most), min(self.most, round(before * factor)))
+        if self.count > before:
+            self.call(self.count - before)
+
+
+def _nobody(_: int) -> None:
+    """
+    Call in nobody: there is no run yet.
+    """

@@ -7,6 +7,7 @@ from __future__ import annotations
 import codecs
 import datetime as dt
 import email.utils
+import functools
 import re
 import time
 import urllib.parse
@@ -35,6 +36,7 @@ from adapty_async.errors import (
 
 __all__ = (
     "Wire",
+    "content_of",
     "data_decoder",
     "decode",
     "encode",
@@ -52,6 +54,10 @@ _KEY_SECONDS = 1800.0
 How long a call with an idempotency key may take: Adapty remembers a key for up to an hour, and
 takes a repeat for another call then.
 https://adapty.io/docs/api-adapty/operations/createVirtualCurrencyTransaction
+"""
+_NO_FIELD = "non_field_errors"
+"""
+What Adapty names as the source of an error that is about no field.
 """
 _HTML = re.compile(rb"\s*<")
 _SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,10})?")
@@ -100,7 +106,7 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     origin: str
-    headers: Mapping[str, str]
+    headers: Headers
     id_encoding: str = "ascii"
     validate: bool = True
 
@@ -133,7 +139,7 @@ def encode(
     try:
         if wire.validate and endpoint.check is not None:
             endpoint.check(operation)
-        headers = _headers(operation, wire)
+        own_headers = _own_headers(operation, wire)
     except InvalidInputError as error:
         raise bare(error) from None  # the frames below hold the id itself
 
@@ -142,7 +148,8 @@ def encode(
         operation=endpoint.name,
         method=endpoint.method,
         url=wire.origin + _target(operation),
-        headers=headers,
+        shared_headers=wire.headers,
+        own_headers=own_headers,
         body=None if operation.body is None else endpoint.encode(operation.body),
         replay=replay,
         bucket=endpoint.bucket,
@@ -161,40 +168,37 @@ def _replay(operation: Operation[Any]) -> Replay:
     return replay
 
 
-def _headers(operation: Operation[Any], wire: Wire) -> Mapping[str, str]:
-    endpoint = operation.endpoint
-    if not operation.headers and operation.key is None and endpoint.media_type is None:
-        return wire.headers
-    headers = Headers(wire.headers)
+def _own_headers(operation: Operation[Any], wire: Wire) -> Headers:
+    headers = Headers()
     for name, value in operation.headers:
-        if name not in endpoint.parameters:
-            header_value(_field_of(name), value, encoding=wire.id_encoding)
-            headers[name] = value
+        header_value(_field_of(name), value, encoding=wire.id_encoding)
+        headers[name] = value
     if operation.key is not None:
         header_value("idempotency_key", operation.key, encoding="ascii")
         headers["Idempotency-Key"] = operation.key
-    if endpoint.media_type is not None:
-        headers["Content-Type"] = endpoint.media_type
+    media_type = operation.endpoint.media_type
+    if media_type is not None:
+        headers["Content-Type"] = media_type
     return headers
 
 
 def _target(operation: Operation[Any]) -> str:
-    endpoint = operation.endpoint
-    path = endpoint.path
-    if not endpoint.parameters:
+    path = operation.endpoint.path
+    if not operation.parameters and "{" not in path:
         return path
     query: list[tuple[str, str]] = []
-    for name, value in operation.headers:
+    for name, value in operation.parameters:
         place = f"{{{name}}}"
         if place in path:
             path = path.replace(place, urllib.parse.quote(value, safe=""))
-        elif name in endpoint.parameters:
+        else:
             query.append((name, value))
     if "{" in path:
         raise InvalidInputError(path.partition("{")[2].partition("}")[0], "must be given")
     return f"{path}?{urllib.parse.urlencode(query)}" if query else path
 
 
+@functools.cache
 def _field_of(header: str) -> str:
     return header.removeprefix("adapty-").replace("-", "_")
 
@@ -279,6 +283,26 @@ def _demand_no_error(envelope: _Envelope) -> None:
         raise ValueError("an error, in spite of the status")
 
 
+def content_of(body: bytes, *, unwrap: bool = True) -> bytes | msgspec.Raw:
+    """
+    Return the JSON of an answer's object, with `unwrap` the one under ``data`` if there is one.
+
+    An answer that says nothing has an empty object.
+
+    Raises:
+        ValueError: it is no object, or an error.
+    """
+    body = body.removeprefix(codecs.BOM_UTF8).strip()
+    if not body:
+        return b"{}"
+    envelope = _read_envelope(body)
+    _demand_no_error(envelope)
+    inner = envelope.data
+    if inner is msgspec.UNSET or not unwrap:
+        return body
+    return b"{}" if bytes(inner) == b"null" else inner
+
+
 def data_decoder(
     result: type[ResultT], dec_hook: Callable[[type, Any], Any] | None = None
 ) -> Callable[[bytes], ResultT]:
@@ -287,18 +311,7 @@ def data_decoder(
     """
     plain = msgspec.json.Decoder(result, dec_hook=dec_hook)
 
-    def decode_data(body: bytes) -> ResultT:
-        body = body.removeprefix(codecs.BOM_UTF8).strip()
-        if not body:
-            return plain.decode(b"{}")
-        envelope = _read_envelope(body)
-        _demand_no_error(envelope)
-        inner = envelope.data
-        if inner is msgspec.UNSET:
-            return plain.decode(body)
-        return plain.decode(b"{}" if bytes(inner) == b"null" else inner)
-
-    return decode_data
+    return lambda body: plain.decode(content_of(body))
 
 
 def error_from(operation: str, response: Response) -> ApiError:
@@ -370,9 +383,7 @@ def _parts_of(content: Any) -> tuple[bool, str | None, tuple[ErrorItem, ...]]:
 
 def _error_items(errors: Any) -> list[ErrorItem]:
     if isinstance(errors, dict):  # {field: [text, …]}
-        return [
-            ErrorItem(_words(texts), field_name=field_name) for field_name, texts in errors.items()
-        ]
+        return [ErrorItem(_words(texts), field_name=_field(name)) for name, texts in errors.items()]
     if isinstance(errors, list):
         return [_error_item(entry) for entry in errors]
     return []
@@ -388,8 +399,12 @@ def _error_item(entry: Any) -> ErrorItem:
         _words(entry.get("message") or entry.get("detail") or entry.get("errors")),
         error_code=_text(entry.get("error_code")),
         status_code=_status(entry.get("status_code") or entry.get("status")),
-        field_name=_text(entry.get("field_name")) or _text(source),
+        field_name=_field(entry.get("field_name")) or _field(source),
     )
+
+
+def _field(value: Any) -> str | None:
+    return None if value == _NO_FIELD else _text(value)
 
 
 def _text(value: Any) -> str | None:

@@ -12,11 +12,14 @@ import asyncio
 import math
 import threading
 from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 
 from adapty_async._capacity import Capacity
+from adapty_async._fork import watch
 from adapty_async._learned import LearnedRate
+from adapty_async._line import Line
 from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Request
 from adapty_async._outage import Circuit
@@ -37,7 +40,9 @@ from adapty_async.errors import (
 )
 from adapty_async.statistics import BucketStatistics
 
-__all__ = ("NO_LIMITS", "Gate", "Gates", "RunLimits")
+__all__ = ("NO_LIMITS", "Gate", "Gates", "RunLimits", "too_late")
+
+T = TypeVar("T")
 
 
 class RunLimits(msgspec.Struct, frozen=True):
@@ -46,7 +51,7 @@ class RunLimits(msgspec.Struct, frozen=True):
 
     Attributes:
         pacer: its own pace, None to learn one.
-        capacity: its requests in flight, None if its workers are few enough.
+        capacity: how many of its requests are to be in flight; None if that was said.
         max_outage: seconds that it waits for a service that is down, or that asked for a pause.
     """
 
@@ -69,6 +74,7 @@ class Gate:
     The gate of one bucket.
 
     Attributes:
+        clock: seconds that only ever grow.
         learned: the pace of bulk runs, and pauses of everything.
         circuit: whether the service is down.
         in_flight: attempts that have no answer yet.
@@ -77,7 +83,7 @@ class Gate:
     """
 
     def __init__(self, timing: Timing, pacer: Limiter | None) -> None:
-        self._clock = timing.clock
+        self.clock = timing.clock
         self._sleep = timing.sleep
         self._pacer = pacer
         self._lock = threading.Lock()  # a client may be used from several threads' loops
@@ -95,7 +101,21 @@ class Gate:
         """
         The seconds for which nothing is sent, since the server asked for that.
         """
-        return max(0.0, self.learned.paused_until - self._clock())
+        return max(0.0, self.learned.paused_until - self.clock())
+
+    def enter_now(self, request: Request, slots: Places) -> bool:
+        """
+        Let a single call go at once, if there is neither a pace nor a pause nor a queue.
+
+        Raises:
+            CircuitOpenError: the service is down.
+            DeadlineError: the call would be too late.
+        """
+        now = self.clock()
+        self._demand_service(request)
+        if self._pacer is not None or self.learned.paused_until > now or not slots.take_now():
+            return False
+        return not _keep(slots, self._turn, request, now)
 
     async def enter(self, request: Request, slots: Places) -> None:
         """
@@ -105,11 +125,10 @@ class Gate:
             CircuitOpenError: the service is down.
             DeadlineError: the call would be too late.
         """
-        entered = self._clock()
-        self._demand_service(request)
+        entered = self.clock()
         if self._pacer is None and self.learned.paused_until <= entered:
             await self._take_connection(request, slots)
-            if not _keep(slots, lambda: self._turn(request, entered)):
+            if not _keep(slots, self._turn, request, entered):
                 return
         with self._lock:
             self._urgent += 1
@@ -122,11 +141,11 @@ class Gate:
     async def _wait_in_line(self, request: Request, slots: Places, entered: float) -> None:
         self._demand_time(request, self._expected())
         line = self._urgent_line.get()
-        await _take(line, request.tally.deadline - self._clock(), lambda: _too_late(request))
+        await _take(line, request.tally.deadline - self.clock(), lambda: too_late(request))
         try:
             while True:
                 await self._take_connection(request, slots)
-                wait = _keep(slots, lambda: self._turn(request, entered))
+                wait = _keep(slots, self._turn, request, entered)
                 if not wait:
                     return
                 self._demand_time(request, wait)
@@ -138,7 +157,7 @@ class Gate:
         def too_late() -> DeadlineError:
             return DeadlineError("no connection became free in time", operation=request.operation)
 
-        await _take(slots, request.tally.deadline - self._clock(), too_late)
+        await _take(slots, request.tally.deadline - self.clock(), too_late)
 
     def _demand_service(self, request: Request) -> None:
         if wait := self.circuit.wait():
@@ -147,8 +166,8 @@ class Gate:
             )
 
     def _demand_time(self, request: Request, wait: float) -> None:
-        if self._clock() + wait >= request.tally.deadline:
-            raise _too_late(request)
+        if self.clock() + wait >= request.tally.deadline:
+            raise too_late(request)
 
     def _turn(self, request: Request, entered: float) -> float:
         with self._lock:
@@ -171,7 +190,8 @@ class Gate:
         self.in_flight += 1
         if not paced:
             self.learned.count()
-        self.circuit.enter()
+        if self.circuit.since is not None:
+            self.circuit.enter()
         if self._pacer is not None:
             self._pacer.take()
 
@@ -185,70 +205,74 @@ class Gate:
         first = 1 if wait else self._pacer.burst  # so many go with the first of them, at most
         return max(self.paused_for, wait + max(0, self._urgent - first) / self._pacer.rate)
 
-    async def enter_in_background(
-        self, request: Request, slots: Places, limits: RunLimits, line: Places
-    ) -> None:
+    def line(self, slots: Places, limits: RunLimits) -> Line[Request]:
         """
-        Wait in the run's line for a connection and for the moment of an item of a bulk run.
+        Return the line in which the items of one run wait for a connection and for their moment.
 
         The moment comes last, when nothing can hold the request up any more: moments that were
         taken before would pile up behind a busy connection and then be used all at once. Until
-        then others may have the connection. The wait is not charged to the item.
+        then others may have the connection.
 
-        Raises:
+        Raises, to who comes or waits:
             CircuitOpenError: the service has been down, or asks for a pause, for longer than the
                 run waits.
-            DeadlineError: the item's time was over before it came here.
         """
-        entered = self._clock()
-        self._demand_time(request, 0.0)
-        await line.take()
-        try:
-            if limits.capacity is None:
-                await self._wait_in_background(request, slots, limits)
-            else:
-                await limits.capacity.places.take()
-                try:
-                    await self._wait_in_background(request, slots, limits)
-                except BaseException:
-                    limits.capacity.places.give()
-                    raise
-        finally:
-            line.give()
-        request.tally.deadline += self._clock() - entered
 
-    async def _wait_in_background(self, request: Request, slots: Places, limits: RunLimits) -> None:
-        while True:
-            await slots.take()
-            wait = _keep(slots, lambda: self._background_turn(request, limits))
-            if not wait:
-                return
-            await self._sleep(min(wait, _LOOK))
+        def admit(request: Request) -> bool:
+            if slots.free <= 0 or self._background_turn(request, limits):
+                return False
+            return slots.take_now()
+
+        async def lead(request: Request) -> None:
+            while True:
+                await slots.take()
+                wait = _keep(slots, self._background_turn, request, limits)
+                if not wait:
+                    return
+                await self._sleep(min(wait, _LOOK))
+
+        def expel(_: Request) -> None:
+            with self._lock:
+                self.in_flight -= 1
+                self.requests -= 1
+            slots.give()
+
+        return Line(admit, lead, expel)
 
     def _background_turn(self, request: Request, limits: RunLimits) -> float:
         with self._lock:
-            wait = max(self.circuit.wait(), self.paused_for)
-            self._demand_patience(request, limits, wait)
-            for pacer in (self._pacer, limits.pacer):
+            learned = self.learned
+            wait = 0.0
+            if self.circuit.since is not None or learned.paused_until > self.clock():
+                wait = self._without_service(request, limits)
+            if self._urgent:
+                wait = max(wait, 1 / (self._pacer or learned).rate)
+            for pacer in self._pacer, limits.pacer:
                 if pacer is not None:
                     wait = max(wait, pacer.wait())
-            if self._urgent:
-                wait = max(wait, 1 / (self._pacer or self.learned).rate)
             is_learning = self._is_learning(limits)
             if wait <= TICK and is_learning:
-                wait = self.learned.take()
-            if wait <= TICK:
-                wait = 0.0
-                self._go(paced=is_learning)
-                if limits.pacer is not None:
-                    limits.pacer.take()
-            return wait
+                wait = learned.take()
+            if wait > TICK:
+                return wait
+            self._go(paced=is_learning)
+            if limits.pacer is not None:
+                limits.pacer.take()
+            return 0.0
+
+    def _without_service(self, request: Request, limits: RunLimits) -> float:
+        """
+        Return the seconds that an item waits for an outage or a pause to end.
+        """
+        wait = max(self.circuit.wait(), self.paused_for)
+        if wait:  # else one may try: the outage may long be over, if nobody tried
+            self._demand_patience(request, limits, wait)
+        return wait
 
     def _demand_patience(self, request: Request, limits: RunLimits, wait: float) -> None:
         since = self.circuit.since
-        lasted = 0.0 if since is None else self._clock() - since
-        # when it is time to try again, one may: the outage may long be over, if nobody tried
-        if wait and max(lasted, self.paused_for) > limits.max_outage:
+        lasted = 0.0 if since is None else self.clock() - since
+        if max(lasted, self.paused_for) > limits.max_outage:
             raise CircuitOpenError(
                 f"no service for longer than {limits.max_outage:g} s",
                 operation=request.operation,
@@ -259,8 +283,9 @@ class Gate:
         """
         Say whether the learned pace holds: nobody gave one, or the server refused what was given.
         """
-        is_told = self._pacer is not None or limits.pacer is not None
-        return not is_told or self.learned.limit is not None or self.learned.probing
+        if self._pacer is None and limits.pacer is None:
+            return True
+        return self.learned.limit is not None or self.learned.probing
 
     def expect(self, rate: float | None) -> None:
         """
@@ -269,7 +294,7 @@ class Gate:
         with self._lock:
             if rate is not None and self.learned.limit is None:
                 paused_until = self.learned.paused_until
-                self.learned = LearnedRate(self._clock, rate=rate)
+                self.learned = LearnedRate(self.clock, rate=rate)
                 self.learned.paused_until = max(self.learned.paused_until, paused_until)
 
     def statistics(self) -> BucketStatistics:
@@ -299,6 +324,8 @@ class Gate:
         with self._lock:
             self.in_flight -= 1
             match error:
+                case None | DecodeError():
+                    self._worked(request, sent, limits)
                 case RateLimitError():
                     self.throttled += 1
                     self.learned.throttled(sent, error.retry_after)
@@ -308,12 +335,14 @@ class Gate:
                     self.circuit.failed(sent, getattr(error, "retry_after", None))
                     if self.circuit.since is not None:
                         request.tally.excused += 1  # it says nothing of the item
-                case None | ApiError() | DecodeError():
-                    is_paced = request.background and self._is_learning(limits)
-                    self.learned.succeeded(sent, paced=is_paced)
-                    self.circuit.worked(sent)
+                case ApiError():
+                    self._worked(request, sent, limits)
                 case _:
                     pass  # nothing was learned of the server
+
+    def _worked(self, request: Request, sent: float, limits: RunLimits) -> None:
+        self.learned.succeeded(sent, paced=request.background and self._is_learning(limits))
+        self.circuit.worked(sent)
 
 
 class Gates:
@@ -326,6 +355,13 @@ class Gates:
         self._pacer = pacer
         self._expected: float | None = None
         self._gates: dict[str, Gate] = {}
+        watch(self)
+
+    def after_fork(self) -> None:
+        """
+        Begin anew: what is in flight, and who holds a lock, is so in another process.
+        """
+        self._gates = {}
 
     def get(self, bucket: str) -> Gate:
         """
@@ -361,16 +397,19 @@ class Gates:
         return {bucket: gate.statistics() for bucket, gate in dict(self._gates).items()}
 
 
-def _too_late(request: Request) -> DeadlineError:
+def too_late(request: Request) -> DeadlineError:
+    """
+    Return what a call ends with that has no time left.
+    """
     return DeadlineError("no time left to wait for a turn", operation=request.operation)
 
 
-def _keep(slots: Places, turn: Callable[[], float]) -> float:
+def _keep(slots: Places, turn: Callable[[Request, T], float], request: Request, more: T) -> float:
     """
     Return the wait for a turn; the connection is kept if it is 0, else given back meanwhile.
     """
     try:
-        wait = turn()
+        wait = turn(request, more)
     except BaseException:
         slots.give()
         raise

@@ -28,6 +28,10 @@ _CATCH_UP = 0.02
 """
 Seconds by which a request may go early, to make up for those that woke up late.
 """
+_DEBT = 1.0
+"""
+Seconds by which requests that did not ask hold back those that do, at most.
+"""
 _FIRST_DOUBLING = 0.05
 """
 Seconds in which the first search doubles the rate, so that short runs get somewhere too.
@@ -123,6 +127,7 @@ class LearnedRate:
         self.paused_until = now = clock()
         self._sent = now + _CATCH_UP - 1.0 / self.rate  # at an even pace, not as it happened
         self._waited = 1.0  # the share of requests that had to wait for their turn
+        self._held_until = -math.inf  # by the rate, as far as the last one who asked knows
         self._round_trip = 0.0
         self._answered = now
         self._cut = self._throttled = -math.inf  # when the rate was cut, when a 429 was sent last
@@ -164,8 +169,10 @@ class LearnedRate:
         """
         Return the seconds until the next request may go.
         """
-        now = self._clock()
-        wait = self._turn() - _CATCH_UP - now
+        return self._wait(self._clock(), self._turn())
+
+    def _wait(self, now: float, turn: float) -> float:
+        wait = turn - _CATCH_UP - now
         if self._closed and now < self._probe_until:
             # nobody can tell when the answer comes, so ask again soon
             wait = max(wait, min(self._probe_until - now, max(0.005, self._round_trip / 4)))
@@ -175,16 +182,20 @@ class LearnedRate:
         """
         Return the seconds until the next request may go; at 0 it goes now, and counts.
         """
-        wait = self.wait()
-        if wait == 0.0:
-            now, turn = self._clock(), self._turn()
-            late = now - turn  # below 0 for who waited: it goes as early as may be
-            self._waited += ((late <= _TICK) - self._waited) / 16
-            self._unused += max(0.0, late)
-            self._sent = max(now, turn)
-            if self._closed:
-                self._probe_until = now + max(1.0, 4 * self._round_trip)
-        return wait
+        now, turn = self._clock(), self._turn()
+        if self._closed or turn - now > _CATCH_UP:
+            wait = self._wait(now, turn)
+            if wait > 0.0:
+                self._held_until = now + min(wait, _DEBT)
+                return wait
+        late = now - turn  # below 0 for who waited: it goes as early as may be
+        self._waited += ((late <= _TICK) - self._waited) / 16
+        if late > 0.0:
+            self._unused += late
+        self._sent = max(now, turn)
+        if self._closed:
+            self._probe_until = now + max(1.0, 4 * self._round_trip)
+        return 0.0
 
     def _turn(self) -> float:
         return max(self._sent + 1.0 / self.rate, self.paused_until + _CATCH_UP)
@@ -193,13 +204,16 @@ class LearnedRate:
         """
         Hear of a request that goes without asking; those that ask go later for it.
         """
-        self._sent = max(self._clock(), self._sent) + 1.0 / self.rate
+        now, interval = self._clock(), 1.0 / self.rate
+        self._sent = min(max(now, self._sent) + interval, now + max(_DEBT, interval))
 
     def succeeded(self, sent: float, *, paced: bool = True) -> None:
         """
         Hear of an answer that is not 429, to a request sent at that moment.
 
-        One that was not `paced` says nothing of the rate, only that the server lets it through.
+        One that was not `paced` says that the server lets it through. That raises the rate only
+        while others are held back by it: else more of such requests than the rate has room for
+        would hold them back for good.
         """
         now = self._clock()
         took = now - sent
@@ -209,7 +223,8 @@ class LearnedRate:
             self._closed = 0
         if self._since is not None and sent > self._since:
             self._passed += 1
-        if paced and self._waited > 0.5:  # else it isn't the rate that holds requests back
+        # else it isn't the rate that holds requests back
+        if self._waited > 0.5 if paced else now < self._held_until:
             self._grow(now - self._answered)
         self._answered = now
 
@@ -217,7 +232,8 @@ class LearnedRate:
         if self.limit is None:
             self._search()
             return
-        self._climbed += min(seconds, self._pace() / 2) / self._pace()
+        pace = self._pace()
+        self._climbed += min(seconds, pace / 2) / pace
         share = 1.0 + _CURVE * (self._climbed - self._plateau) ** 3
         self.rate = max(self.rate, self._within(self.limit * share))
         if self.rate > _RISEN * self.limit:

@@ -88,7 +88,7 @@ class Endpoint(msgspec.Struct, Generic[ResultT], frozen=True, kw_only=True):
         name: how the call is named in errors, events and logs.
         method: the HTTP method.
         path: the path below the origin; Adapty's paths end with a slash. A name in braces is
-            filled in from the operation.
+            filled in from the operation's parameters.
         docs: the page that documents it.
         replay: when it may be sent again.
         bucket: what the server counts its requests under.
@@ -97,8 +97,6 @@ class Endpoint(msgspec.Struct, Generic[ResultT], frozen=True, kw_only=True):
         erases: the operation deletes, so "not found" after a lost answer means that it worked.
         subject: what an operation's body is about, so that a bulk run has no two requests about it
             in flight together; without it, the operation's headers tell.
-        parameters: which of an operation's named values belong into the path or the query; all
-            others are headers.
         check: the rules of the documents that an operation has to keep; a client may be told to
             leave them to the server.
         media_type: of the body, where it is not the one that the client's other calls have.
@@ -114,7 +112,6 @@ class Endpoint(msgspec.Struct, Generic[ResultT], frozen=True, kw_only=True):
     encode: Callable[[Any], bytes] = msgspec.json.encode
     erases: bool = False
     subject: Callable[[Any], Hashable] | None = None
-    parameters: tuple[str, ...] = ()
     check: Callable[[Operation[Any]], None] | None = None
     media_type: str | None = None
 
@@ -125,17 +122,19 @@ class Operation(msgspec.Struct, Generic[ResultT], frozen=True):
 
     Attributes:
         endpoint: the row.
-        headers: what the call says outside of its body, by name: the profile's identity and other
-            headers, and the row's `parameters`.
+        headers: the headers of this call, by name; the profile's identity is one of them.
         body: what is encoded as the JSON body; None sends none.
         key: the idempotency key, made with the operation, so that all attempts share it. It does
             not belong to what the call is about: the same call made anew has another one.
+        parameters: what the URL says, by name: those that the row's path has in braces go there,
+            the others into the query.
     """
 
     endpoint: Endpoint[ResultT]
     headers: tuple[tuple[str, str], ...] = ()
     body: Any = None
     key: str | None = None
+    parameters: tuple[tuple[str, str], ...] = ()
 
     def __repr__(self) -> str:
         return f"Operation({self.endpoint.name})"
@@ -170,6 +169,8 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
     A call as bytes, with what the layers on its way need to know.
 
     Attributes:
+        shared_headers: what all requests of a client have in common; its key is among them.
+        own_headers: what only this one has; they go before the shared ones.
         timeout: seconds for one attempt.
         allowance: seconds for the whole call.
         background: it is an item of a bulk run, and lets single calls go first.
@@ -179,7 +180,8 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
     operation: str
     method: str
     url: str
-    headers: Mapping[str, str]
+    shared_headers: Headers
+    own_headers: Headers
     body: bytes | None
     replay: Replay
     bucket: str
@@ -188,6 +190,13 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
     allowance: float
     tally: Tally
     background: bool = False
+
+    @property
+    def headers(self) -> Headers:
+        """
+        All headers.
+        """
+        return Headers(self.shared_headers | self.own_headers)
 
     def __repr__(self) -> str:
         return f"Request({self.operation})"

@@ -101,10 +101,9 @@ class Circuit:
 
     def enter(self) -> None:
         """
-        Let a request go; in an outage it is the only one until its answer, or the next try.
+        Let a request go in an outage: it is the only one until its answer, or the next try.
         """
-        if self.since is not None:
-            self._set_next_try(0.0)
+        self._set_next_try(0.0)
 
     def worked(self, sent: float) -> None:
         """

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import msgspec
 
 from adapty_async._codec import error_from
-from adapty_async._gate import NO_LIMITS, Gates, RunLimits
+from adapty_async._gate import Gates, RunLimits
 from adapty_async._limits import limit
 from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Request, Response, Send
@@ -46,7 +46,7 @@ class Layers(msgspec.Struct, frozen=True, kw_only=True):
     hooks: tuple[Hook, ...] = ()
 
 
-def build(layers: Layers, policy: RetryPolicy, run: RunLimits = NO_LIMITS) -> Send:
+def build(layers: Layers, policy: RetryPolicy, run: RunLimits | None = None) -> Send:
     """
     Compose the layers into one function from a request to a successful response.
     """

@@ -33,12 +33,20 @@ class Places:
         waiting = (*self._urgent, *self._patient)
         return not all(place.done() for place in waiting)  # those that were cancelled may be there
 
+    def take_now(self) -> bool:
+        """
+        Take a place if one is free; then nobody waits for it.
+        """
+        if self.free <= 0:
+            return False
+        self.free -= 1
+        return True
+
     async def take(self, *, urgent: bool = False) -> None:
         """
         Wait for a place.
         """
-        if self.free > 0:
-            self.free -= 1
+        if self.take_now():
             return
         place = asyncio.get_running_loop().create_future()
         (self._urgent if urgent else self._patient).append(place)
@@ -54,7 +62,8 @@ class Places:
         Give a place back, to the next one who waits.
         """
         self.free += 1
-        self._hand_out()
+        if self._urgent or self._patient:
+            self._hand_out()
 
     def resize(self, count: int) -> None:
         """

@@ -4,20 +4,22 @@ What the versions of the server-side API share: whom a call is about, and custom
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET
 
 from adapty_async._checks import as_numbers, one_of
 from adapty_async._codec import to_json
+from adapty_async._operation import Endpoint, Operation
 from adapty_async.errors import InvalidInputError
 
 __all__ = (
     "By",
     "CustomAttributes",
     "Identity",
+    "calls_by",
     "demand_kind",
     "identity",
     "identity_by",
@@ -25,6 +27,8 @@ __all__ = (
     "read_attributes",
     "write_attributes",
 )
+
+ResultT = TypeVar("ResultT")
 
 By = Literal["customer_user_id", "profile_id"]
 Identity = tuple[tuple[str, str], ...]
@@ -61,6 +65,14 @@ def identity_by(by: By, value: str) -> Identity:
     Return the header that names a profile by an id of that kind.
     """
     return ((_HEADERS[by], value),)
+
+
+def calls_by(endpoint: Endpoint[ResultT], by: By) -> Callable[[str], Operation[ResultT]]:
+    """
+    Return what describes the call about a profile that is named by an id of that kind, and no more.
+    """
+    header = _HEADERS[by]
+    return lambda value: Operation(endpoint, ((header, value),))
 
 
 def pair(item: Any, struct: type[msgspec.Struct] | str) -> tuple[str, Any]:

@@ -34,6 +34,7 @@ from adapty_async._operation import Endpoint, Execute, Operation, Replay
 from adapty_async._profiles import (
     By,
     CustomAttributes,
+    calls_by,
     demand_kind,
     identity,
     pair,
@@ -393,7 +394,7 @@ class Profiles:
         """
         demand_kind("by", by)
         name = f"{DELETE_PROFILE.name} by {by}"
-        return self._bulk(items, lambda item: delete_profile(**{by: item}), name, **options)
+        return self._bulk(items, calls_by(DELETE_PROFILE, by), name, **options)
 
     def bulk_update(
         self,

@@ -4,8 +4,6 @@ The number of requests in flight that a run finds out, answer by answer.
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,36 +37,30 @@ class Run:
     @property
     def count(self) -> int:
         """
-        How many requests may be in flight.
+        How many requests are to be in flight.
         """
-        return self.capacity.places.count
+        return self.capacity.count
 
-    async def end(
+    def end(
         self, seconds: float, failure: AdaptyError | None = None, *, wanted: bool = False
     ) -> int:
         """
-        End one of as many requests as may be in flight, perhaps while one more waits to be sent.
+        End one of as many requests as are to be in flight; if more are not wanted, others wait.
 
         Returns:
-            How many may be in flight then.
+            How many are to be in flight then.
         """
-        places = self.capacity.places
-        while places.free > 0:
-            await places.take()
-        waiting = asyncio.create_task(places.take()) if wanted else None
-        await asyncio.sleep(0)
-        self.capacity.leave(failure, seconds)
-        if waiting is not None:
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
+        while self.capacity.busy < self.count:
+            self.capacity.busy += 1
+        self.capacity.leave(failure, seconds, held_up=not wanted)
         return self.count
 
-    async def after(self, pause: float, seconds: float, *, wanted: bool = False) -> int:
+    def after(self, pause: float, seconds: float, *, wanted: bool = False) -> int:
         """
         Let so much time pass, and then end a request.
         """
         self.clock.now += pause
-        return await self.end(seconds, wanted=wanted)
+        return self.end(seconds, wanted=wanted)
 
 
 @pytest.mark.parametrize(("most", "start"), [(1, 1), (64, 64), (10, 10), (2048, 64)], ids=str)
@@ -76,14 +68,14 @@ def test_it_starts_with_64_or_as_many_as_allowed(most: int, start: int) -> None:
     """
     Before anything is known, 64 requests may be in flight, unless fewer are allowed at all.
     """
-    places = Capacity(most, FakeClock()).places
+    capacity = Capacity(most, FakeClock())
 
-    assert (places.count, places.free) == (start, start)
+    assert (capacity.count, capacity.busy) == (start, 0)
 
 
-async def test_a_place_is_given_back_however_the_request_ended() -> None:
+def test_what_ended_is_in_flight_no_longer() -> None:
     """
-    Every way to end frees the place for the next.
+    However a request ends, it is not counted any more.
     """
     failures: list[AdaptyError | None] = [
         None,
@@ -94,139 +86,165 @@ async def test_a_place_is_given_back_however_the_request_ended() -> None:
     ]
     capacity = Capacity(4, FakeClock())
     for failure in failures:
-        await capacity.places.take()
-        capacity.leave(failure, 0.1)
-        assert capacity.places.free == capacity.places.count == 4
+        capacity.busy += 1
+        assert capacity.busy == 1
+        capacity.leave(failure, 0.1, held_up=False)
+        assert capacity.busy == 0
 
 
-async def test_it_grows_by_a_quarter_while_somebody_waits_for_a_place() -> None:
+def test_it_grows_by_a_quarter_while_all_are_in_flight() -> None:
     """
-    As long as answers come as fast as ever, those who wait are given more places.
+    As long as answers come as fast as ever, and nothing else holds the run up, more are tried.
     """
     run = Run(most=130)
 
-    assert await run.end(0.1, wanted=True) == 80
-    assert await run.after(0.2, 0.1, wanted=True) == 100
-    assert await run.after(0.2, 0.1, wanted=True) == 125
-    assert await run.after(0.2, 0.1, wanted=True) == 130
-    assert await run.after(0.2, 0.1, wanted=True) == 130
+    assert run.end(0.1, wanted=True) == 80
+    assert run.after(0.2, 0.1, wanted=True) == 100
+    assert run.after(0.2, 0.1, wanted=True) == 125
+    assert run.after(0.2, 0.1, wanted=True) == 130
+    assert run.after(0.2, 0.1, wanted=True) == 130
 
 
-async def test_it_does_not_grow_while_nobody_waits() -> None:
+def test_it_does_not_grow_while_something_else_holds_the_run_up() -> None:
     """
-    More places are of no use as long as those that are there are enough, even if all are taken.
-    """
-    run = Run()
-
-    assert await run.end(0.1) == 64
-    assert await run.after(1.0, 0.1) == 64
-
-
-async def test_it_does_not_grow_into_places_that_were_just_taken_away() -> None:
-    """
-    When more have a place than there are, that alone is no reason for more places.
+    As long as items wait for their moment, more workers would only wait with them.
     """
     run = Run()
-    await run.end(0.1)
-    assert await run.end(30.0, RequestTimeoutError("no answer")) == 32
 
-    assert run.capacity.places.free < 0
-    assert await run.after(1.0, 0.1) == 32
+    assert run.end(0.1) == 64
+    assert run.after(1.0, 0.1) == 64
 
 
-async def test_those_who_wait_get_the_new_places_at_once() -> None:
+def test_it_does_not_grow_while_fewer_are_in_flight_than_may_be() -> None:
     """
-    A change wakes as many as now fit, beside the one who gets the place that was given back.
+    Whatever else the workers wait for, more of them are of no use.
     """
     run = Run()
-    places = run.capacity.places
-    for _ in range(64):
-        await places.take()
-    waiting = [asyncio.create_task(places.take()) for _ in range(20)]
-    await asyncio.sleep(0)
-    run.capacity.leave(None, 0.1)
-    await asyncio.sleep(0)
+    for _ in range(63):
+        run.capacity.busy += 1
+    run.capacity.leave(None, 0.1, held_up=False)
 
-    assert [task.done() for task in waiting] == [True] * 17 + [False] * 3
-    for task in waiting:
-        task.cancel()
-    await asyncio.gather(*waiting, return_exceptions=True)
+    assert run.count == 64
 
 
-async def test_it_does_not_grow_while_answers_are_slower_than_they_can_be() -> None:
+def test_new_workers_are_called_in_at_once() -> None:
+    """
+    Growing calls in as many as may be more in flight, and shrinking nobody.
+    """
+    run = Run()
+    called: list[int] = []
+    run.capacity.call = called.append
+    run.end(0.1, wanted=True)
+    run.clock.now += 1.0
+    run.end(30.0, RequestTimeoutError("no answer"))
+
+    assert called == [16]
+
+
+def test_another_worker_is_called_in_for_one_that_may_have_to_wait() -> None:
+    """
+    Who failed may wait for its repeat for long; but while others wait as it is, nobody is needed.
+    """
+    run = Run()
+    called: list[int] = []
+    run.capacity.call = called.append
+    lost = ConnectionLostError("reset")
+    run.end(0.1, lost)
+    assert called == []
+    run.end(0.1, lost, wanted=True)
+    assert called == [1]
+
+
+@pytest.mark.parametrize(
+    ("workers", "busy", "spare"), [(64, 64, False), (65, 63, False), (65, 64, True)], ids=str
+)
+def test_a_worker_is_spare_when_enough_others_are_busy(
+    workers: int, busy: int, *, spare: bool
+) -> None:
+    """
+    Those beyond the number that is of use go, once they are not missed.
+    """
+    capacity = Run().capacity
+    for _ in range(busy):
+        capacity.busy += 1
+
+    assert capacity.spares(workers) is spare
+
+
+def test_it_does_not_grow_while_answers_are_slower_than_they_can_be() -> None:
     """
     Half as slow again as the fastest and a little is the most; above that, more would only wait.
     """
     run = Run()
-    await run.end(0.1)
+    run.end(0.1)
 
     for _ in range(100):
-        await run.after(0.0, 0.18)
-    assert await run.after(1.0, 0.18, wanted=True) == 64
+        run.after(0.0, 0.18)
+    assert run.after(1.0, 0.18, wanted=True) == 64
     for _ in range(100):
-        await run.after(0.0, 0.14)
-    assert await run.after(1.0, 0.14, wanted=True) == 80
+        run.after(0.0, 0.14)
+    assert run.after(1.0, 0.14, wanted=True) == 80
 
 
-async def test_it_shrinks_by_a_tenth_when_answers_take_far_longer() -> None:
+def test_it_shrinks_by_a_tenth_when_answers_take_far_longer() -> None:
     """
     Three times the fastest and a quarter of a second is far longer, whoever waits.
     """
     run = Run()
-    await run.end(0.1)
+    run.end(0.1)
 
     for _ in range(30):
-        assert await run.after(0.6, 0.54) == 64
-    counts = [await run.after(0.6, 0.6, wanted=True) for _ in range(12)]
+        assert run.after(0.6, 0.54) == 64
+    counts = [run.after(0.6, 0.6, wanted=True) for _ in range(12)]
     assert list(dict.fromkeys(counts))[:5] == [64, 58, 52, 47, 42]
 
 
-async def test_answers_of_a_quarter_of_a_second_are_never_far_too_slow() -> None:
+def test_answers_of_a_quarter_of_a_second_are_never_far_too_slow() -> None:
     """
     A service that answers at once is not given up on for what our own loop may have taken.
     """
     run = Run()
-    await run.end(0.0001)
+    run.end(0.0001)
 
     for _ in range(30):
-        assert await run.after(0.3, 0.25) == 64
+        assert run.after(0.3, 0.25) == 64
 
 
-async def test_it_is_halved_when_no_answer_comes_in_time() -> None:
+def test_it_is_halved_when_no_answer_comes_in_time() -> None:
     """
     A timeout takes half of the places away, and never the last four.
     """
     run = Run()
-    await run.end(0.1)
+    run.end(0.1)
 
     for count in (32, 16, 8, 4, 4):
         run.clock.now += 1.0
-        assert await run.end(30.0, RequestTimeoutError("no answer")) == count
+        assert run.end(30.0, RequestTimeoutError("no answer")) == count
 
 
-async def test_one_change_is_made_per_usual_answer_time() -> None:
+def test_one_change_is_made_per_usual_answer_time() -> None:
     """
     Requests that end together count once: what comes of a change has to be seen first.
     """
     run = Run()
-    await run.end(0.5, wanted=True)
+    run.end(0.5, wanted=True)
     assert run.count == 80
 
     for _ in range(10):
-        assert await run.end(30.0, RequestTimeoutError("no answer")) == 80
-    assert await run.after(0.4, 0.5, wanted=True) == 80
-    assert await run.after(0.1, 0.5, wanted=True) == 100
+        assert run.end(30.0, RequestTimeoutError("no answer")) == 80
+    assert run.after(0.4, 0.5, wanted=True) == 80
+    assert run.after(0.1, 0.5, wanted=True) == 100
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 4])
-async def test_a_run_that_is_allowed_little_keeps_it(most: int) -> None:
+def test_a_run_that_is_allowed_little_keeps_it(most: int) -> None:
     """
     Four places or fewer are never taken away, and never become more than allowed.
     """
     run = Run(most)
 
-    assert await run.end(30.0, RequestTimeoutError("no answer")) == most
-    assert await run.after(1.0, 0.1, wanted=True) == most
+    assert run.end(30.0, RequestTimeoutError("no answer")) == most
+    assert run.after(1.0, 0.1, wanted=True) == most
 
 
 @pytest.mark.parametrize(
@@ -240,21 +258,21 @@ async def test_a_run_that_is_allowed_little_keeps_it(most: int) -> None:
     ],
     ids=["404", "500", "429", "lost", "late"],
 )
-async def test_only_what_was_answered_tells_how_fast_the_service_is(
+def test_only_what_was_answered_tells_how_fast_the_service_is(
     failure: AdaptyError, *, counts: bool
 ) -> None:
     """
     A refusal takes the server what an answer takes; what fails may fail at once, and says nothing.
     """
     run = Run()
-    await run.end(10.0)
-    count = await run.end(0.001, failure)
+    run.end(10.0)
+    count = run.end(0.001, failure)
 
     assert count == (58 if counts else 64)  # far slower than that, or as fast as ever
 
 
 @pytest.mark.parametrize(("fast", "forgotten"), [(0, 60), (15, 60), (29, 60), (30, 90)], ids=str)
-async def test_the_fastest_answer_is_forgotten_after_half_a_minute_to_a_minute(
+def test_the_fastest_answer_is_forgotten_after_half_a_minute_to_a_minute(
     fast: int, forgotten: int
 ) -> None:
     """
@@ -262,15 +280,15 @@ async def test_the_fastest_answer_is_forgotten_after_half_a_minute_to_a_minute(
     """
     run = Run()
     for _ in range(fast):
-        await run.end(0.2)
+        run.end(0.2)
         run.clock.now += 1.0
-    await run.end(0.1)
+    run.end(0.1)
     for _ in range(100):
-        await run.end(0.2)
+        run.end(0.2)
 
     for _ in range(fast + 1, forgotten):
-        assert await run.after(1.0, 0.2, wanted=True) == 64
-    assert await run.after(1.0, 0.2, wanted=True) == 80
+        assert run.after(1.0, 0.2, wanted=True) == 64
+    assert run.after(1.0, 0.2, wanted=True) == 80
 
 
 @given(
@@ -290,14 +308,11 @@ def test_it_stays_within_its_bounds_whatever_comes(
     """
     failures = {"t": RequestTimeoutError("no answer"), "c": ConnectionLostError("reset")}
 
-    async def go() -> None:
-        run = Run(most)
-        for pause, seconds, kind, wanted in answers:
-            before = run.count
-            run.clock.now += pause
-            await run.end(seconds, failures.get(kind), wanted=wanted)
-            assert min(4, most) <= run.count <= most
-            assert run.count <= before or (wanted and kind == "a")
-            assert run.count >= before // 2
-
-    asyncio.run(go())
+    run = Run(most)
+    for pause, seconds, kind, wanted in answers:
+        before = run.count
+        run.clock.now += pause
+        run.end(seconds, failures.get(kind), wanted=wanted)
+        assert min(4, most) <= run.count <= most
+        assert run.count <= before or (wanted and kind == "a")
+        assert run.count >= before // 2

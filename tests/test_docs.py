@@ -5,14 +5,17 @@ The examples of the README, the documentation and the examples folder, run as th
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import re
 import sys
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
 
+from adapty_async import AdaptyClient, v1, v2
 from adapty_async.sandbox import Sandbox
 
 _ROOT = Path(__file__).parent.parent
@@ -51,6 +54,35 @@ def test_every_page_is_found() -> None:
     The README and the pages with examples take part.
     """
     assert len(_EXAMPLES) >= 9
+
+
+_CALLS = {
+    page.stem: set(re.findall(r"\b(v[12](?:\.\w+)+)\(", page.read_text(encoding="utf-8")))
+    for page in _PAGES
+}
+
+
+def test_every_call_that_a_page_names_is_there() -> None:
+    """
+    Methods and functions that pages name are the package's.
+    """
+    client = AdaptyClient("key")
+    for name in {name for names in _CALLS.values() for name in names}:
+        version, _, path = name.partition(".")
+        whole = "." in path
+        found = attrgetter(name)(client) if whole else getattr({"v1": v1, "v2": v2}[version], path)
+        assert callable(found), name
+
+
+def test_the_migration_page_leaves_no_call_out() -> None:
+    """
+    Each call of version 1 is there, with the one of version 2 that it becomes.
+    """
+    profiles = {f"v1.profiles.{name}" for name in vars(v1.Profiles) if not name.startswith("_")}
+    described = {f"v1.{name}" for name in v1.__all__ if inspect.isfunction(getattr(v1, name))}
+
+    assert _CALLS["migration"] >= profiles | described
+    assert {name.replace("v1", "v2") for name in profiles} <= _CALLS["migration"]
 
 
 @pytest.mark.parametrize("code", _EXAMPLES)

@@ -154,9 +154,8 @@ class Bench:
         """
         Start a call with so many seconds left; or, of a run, an item.
         """
-        limits = RunLimits() if run is None else run
-        send = self._sends.get(id(limits)) or limit(
-            self.server, self.slots, self.gates, self.clock, limits
+        send = self._sends.get(id(run)) or limit(
+            self.server, self.slots, self.gates, self.clock, run
         )
         if run is not None:
             self._sends[id(run)] = send
@@ -534,7 +533,7 @@ async def test_cancelled_waiters_leave_nothing_behind() -> None:
         await cancel(*(task for task in tasks if task not in done))
         gate = bench.gates.get("v1")
 
-        assert (bench.free, capacity.places.free) == (2, 3)
+        assert (bench.free, capacity.busy) == (2, 0)
         assert (gate._urgent, gate.in_flight) == (0, 0)
         last = [bench.start("last"), bench.start("last", run)]
         await bench.clock.advance(5.0)
@@ -781,7 +780,7 @@ async def test_a_run_gives_up_on_a_pause_longer_than_it_waits() -> None:
     assert bench.times("b") == []
     assert bench.free == 100
     assert run.capacity is not None
-    assert run.capacity.places.free == 4
+    assert run.capacity.busy == 0
 
 
 async def test_a_run_gives_up_on_an_outage_longer_than_it_waits() -> None:
@@ -802,7 +801,7 @@ async def test_a_run_gives_up_on_an_outage_longer_than_it_waits() -> None:
     assert kinds.count(ServerError) == len(bench.times("b")) < 60
     assert 90.0 < bench.times("b")[-1] < 110.0
     assert run.capacity is not None
-    assert (bench.free, run.capacity.places.free) == (100, run.capacity.places.count)
+    assert (bench.free, run.capacity.busy) == (100, 0)
 
 
 async def test_an_outage_that_nobody_looked_after_is_no_reason_to_give_up() -> None:
@@ -818,9 +817,9 @@ async def test_an_outage_that_nobody_looked_after_is_no_reason_to_give_up() -> N
 
 
 @pytest.mark.parametrize("way", ["succeeds", "fails", "cancelled", "breaks"])
-async def test_capacity_is_given_back_whatever_happens(way: str) -> None:
+async def test_an_item_is_in_flight_no_longer_whatever_happens(way: str) -> None:
     """
-    However an item ends, its place in the run is free again.
+    However an item ends, its run's capacity and its connection are free again.
     """
     bench = Bench(latency=1.0)
     capacity = Capacity(4, bench.clock)
@@ -829,13 +828,13 @@ async def test_capacity_is_given_back_whatever_happens(way: str) -> None:
     bench.answers["b"] = ends.get(way, [])
     task = bench.start("b", run)
     await bench.clock.advance(0.5)
-    assert (capacity.places.free, bench.free) == (3, 99)
+    assert (capacity.busy, bench.free) == (1, 99)
     if way == "cancelled":
         task.cancel()
     await bench.clock.advance(0.5)
     await asyncio.gather(task, return_exceptions=True)
 
-    assert (capacity.places.free, bench.free) == (4, 100)
+    assert (capacity.busy, bench.free) == (0, 100)
     assert bench.gates.get("v1").in_flight == 0
 
 

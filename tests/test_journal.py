@@ -92,7 +92,7 @@ async def noted(path: Path, *notes: tuple[Any, Entry], wanted: Binding = BINDING
     await journal.aclose()
 
 
-def record(key: int | bytes, entry: Entry, moment: int = 0) -> bytes:
+def record(key: int | bytes, entry: int, moment: int = 0) -> bytes:
     """
     Return a record without the code under test.
     """
@@ -311,6 +311,32 @@ def test_sectors_that_a_loss_of_power_took_are_only_missing(
     with tempfile.TemporaryDirectory() as folder:
         state = loaded(Path(folder, "journal"), bytes(data), source)
     assert state == dict(records(bytes(data), kind))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("number", [0, max(Entry) + 1, 255])
+def test_an_entry_that_is_not_understood_is_told(kind: str, number: int, tmp_path: Path) -> None:
+    """
+    A whole record that says what this version does not know is not passed over.
+    """
+    source = written(kind)
+    content = record(source.records[0][0], number)
+    with pytest.raises(JournalError, match=rf"an entry {number}, which is not understood"):
+        loaded(tmp_path / "journal", source.data + content, source)
+
+
+def test_a_position_far_off_costs_no_memory(tmp_path: Path) -> None:
+    """
+    The memory of an open journal grows with its records, not with the positions in them.
+    """
+    source = written("position")
+    far = 1 << 55
+    path = tmp_path / "journal"
+    path.write_bytes(source.data + record(far, Entry.DONE))
+    with opened(path, source.binding) as index:
+        assert index.get(far) is Entry.DONE
+        assert index.get(far - 1) is Entry.NONE
+        assert sum(index.counts().values()) == ITEMS["position"] + 1
 
 
 @pytest.mark.parametrize("kind", KINDS)

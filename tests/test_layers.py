@@ -22,9 +22,9 @@ MODULE_LINES = 500
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(modules.split())
     for modules in (
-        """errors hooks statistics _loop_local _operation _pacer _places _timing _version
+        """errors hooks statistics _fork _line _operation _pacer _places _timing _version _watch
         bulk._outcome""",
-        "sandbox._rules sandbox._shop sandbox._store",
+        "_loop_local sandbox._rules sandbox._shop sandbox._store",
         "config testing _capacity _checks _learned _outage sandbox._rate sandbox._wire",
         "_gate bulk._header bulk._source bulk._stop bulk._turns",
         """_codec _limits _retry bulk._runner sandbox._faults sandbox._mail sandbox._page

@@ -431,6 +431,36 @@ def test_refused_items_in_flight_may_still_ask_for_a_long_pause() -> None:
     assert client.learned.paused_until == client.clock.now + 60.0
 
 
+def test_those_that_do_not_ask_cannot_hold_back_for_good() -> None:
+    """
+    More requests that do not ask than the rate has room for raise it, if the server takes them.
+    """
+    clock = FakeClock()
+    learned = LearnedRate(clock)
+    went = []
+    for _ in range(10 * 150):
+        learned.count()
+        clock.now += 1 / 150
+        learned.succeeded(clock(), paced=False)
+        if learned.take() == 0.0:
+            went.append(clock())
+
+    assert len(went) > 100
+    assert went[0] < 2.0
+
+
+def test_what_did_not_ask_holds_back_for_a_second_at_most() -> None:
+    """
+    However many went without asking, the next one that asks goes soon.
+    """
+    clock = FakeClock()
+    learned = LearnedRate(clock)
+    for _ in range(1000):
+        learned.count()
+
+    assert learned.wait() == pytest.approx(1.0, abs=0.1)
+
+
 def test_who_sends_less_than_the_rate_does_not_raise_it() -> None:
     """
     Successes at a slow pace prove nothing of a faster one.

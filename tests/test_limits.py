@@ -89,12 +89,13 @@ async def test_nothing_is_sent_after_the_deadline(*, background: bool) -> None:
     transport = FakeTransport([REPLY])
     places, passed = slots(1), gates(clock)
     capacity = Capacity(4, clock)
-    send = limit(transport, places, passed, clock, RunLimits(capacity=capacity))
+    run = RunLimits(capacity=capacity) if background else None
+    send = limit(transport, places, passed, clock, run)
 
     with pytest.raises(DeadlineError, match="no time left to wait for a turn"):
         await send(a_request(tally=Tally(deadline=100.0), background=background))
 
-    assert (transport.requests, places.get().free, capacity.places.free) == ([], 1, 4)
+    assert (transport.requests, places.get().free, capacity.busy) == ([], 1, 0)
     assert passed.get("test").requests == 0
 
 
@@ -107,7 +108,7 @@ async def test_no_more_requests_are_in_flight_than_there_are_connections(
     """
     door = Door()
     clock = FakeClock()
-    send = limit(door, slots(2), gates(clock), clock)
+    send = limit(door, slots(2), gates(clock), clock, RunLimits() if background else None)
     tasks = [asyncio.ensure_future(send(a_request(background=background))) for _ in range(3)]
 
     await settle()
@@ -117,25 +118,24 @@ async def test_no_more_requests_are_in_flight_than_there_are_connections(
     assert door.inside == 3
 
 
-async def test_no_more_items_are_in_flight_than_the_run_has_capacity_for() -> None:
+async def test_a_runs_capacity_hears_of_its_items_and_of_no_single_call() -> None:
     """
-    A run's capacity holds its items, and not single calls.
+    It counts what is in flight, and not what waits for a connection.
     """
     door = Door()
     clock = FakeClock()
-    passed, places = gates(clock), slots()
-    run = RunLimits(capacity=Capacity(2, clock))
-    send = limit(door, places, passed, clock, run)
-    tasks = [asyncio.ensure_future(send(a_request(background=True))) for _ in range(3)]
+    passed, places = gates(clock), slots(3)
+    capacity = Capacity(8, clock)
+    send = limit(door, places, passed, clock, RunLimits(capacity=capacity))
+    tasks = [asyncio.ensure_future(limit(door, places, passed, clock)(a_request()))]
     await settle()
-    assert door.inside == 2
-    tasks.append(asyncio.ensure_future(limit(door, places, passed, clock)(a_request())))
+    tasks += [asyncio.ensure_future(send(a_request(background=True))) for _ in range(4)]
     await settle()
-    assert door.inside == 3
+    assert (door.inside, capacity.busy) == (3, 2)
     door.opened.set()
     await asyncio.gather(*tasks)
 
-    assert door.inside == 4
+    assert (door.inside, capacity.busy) == (5, 0)
 
 
 @pytest.mark.parametrize("seconds", [-1.0, 0.0], ids=["passed", "now"])
@@ -182,14 +182,15 @@ async def test_a_cancelled_caller_gives_its_place_back(*, background: bool) -> N
     clock = FakeClock()
     places, passed = slots(1), gates(clock)
     capacity = Capacity(4, clock)
-    send = limit(door, places, passed, clock, RunLimits(capacity=capacity if background else None))
+    run = RunLimits(capacity=capacity) if background else None
+    send = limit(door, places, passed, clock, run)
     tasks = [asyncio.ensure_future(send(a_request(background=background))) for _ in range(3)]
     await settle()
 
     for task in reversed(tasks):
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    assert (places.get().free, capacity.places.free) == (1, 4)
+    assert (places.get().free, capacity.busy) == (1, 0)
     assert passed.get("test").in_flight == 0
     door.opened.set()
     assert (await send(a_request(background=background))).status == 200
@@ -207,12 +208,12 @@ async def test_a_failed_request_gives_its_place_back(error: Exception, *, backgr
     """
     clock = FakeClock()
     places, passed, capacity = slots(1), gates(clock), Capacity(1, clock)
-    run = RunLimits(capacity=capacity if background else None)
+    run = RunLimits(capacity=capacity) if background else None
     send = limit(FakeTransport([error, REPLY]), places, passed, clock, run)
 
     with pytest.raises(type(error)):
         await send(a_request(background=background))
-    assert (places.get().free, capacity.places.free) == (1, 1)
+    assert (places.get().free, capacity.busy) == (1, 0)
     assert passed.get("test").in_flight == 0
     assert (await send(a_request(background=background))).status == 200
 
@@ -249,7 +250,8 @@ async def test_what_a_run_has_no_pace_for_goes_by_bucket(*, background: bool) ->
     """
     clock = FakeClock()
     passed = gates(clock)
-    send = limit(FakeTransport([REPLY] * 3), slots(), passed, clock)
+    run = RunLimits() if background else None
+    send = limit(FakeTransport([REPLY] * 3), slots(), passed, clock, run)
     for bucket in ("a", "b", "b"):
         await send(a_request(bucket=bucket, background=background))
 

@@ -25,7 +25,7 @@ async def test_different_subjects_do_not_wait_for_each_other() -> None:
     for subject in ("a", ("b", 1), ()):
         turns.leave(subject)
 
-    assert turns._busy == {}
+    assert (turns._busy, turns._waiting) == (set(), {})
 
 
 async def test_whoever_comes_first_is_first() -> None:
@@ -44,7 +44,7 @@ async def test_whoever_comes_first_is_first() -> None:
     await asyncio.gather(*map(work, range(20)))
 
     assert order == list(range(20))
-    assert turns._busy == {}
+    assert (turns._busy, turns._waiting) == (set(), {})
 
 
 @pytest.mark.parametrize("told", [False, True], ids=["not-told-yet", "told"])
@@ -64,7 +64,7 @@ async def test_who_gives_up_is_passed_over(told: bool) -> None:  # noqa: FBT001 
     await until_cancelled(first)
     turns.leave("a")
 
-    assert turns._busy == {}
+    assert (turns._busy, turns._waiting) == (set(), {})
 
 
 async def test_a_turn_that_came_too_late_is_passed_on() -> None:
@@ -82,7 +82,7 @@ async def test_a_turn_that_came_too_late_is_passed_on() -> None:
         await first
     turns.leave("a")
 
-    assert turns._busy == {}
+    assert (turns._busy, turns._waiting) == (set(), {})
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -117,4 +117,4 @@ async def test_cancelling_at_random_breaks_no_turn(seed: int) -> None:
 
     assert {type(result) for result in results} <= {type(None), asyncio.CancelledError}
     assert entered >= set(range(100)) - gave_up
-    assert turns._busy == {}
+    assert (turns._busy, turns._waiting) == (set(), {})

@@ -21,7 +21,7 @@ from adapty_async._retry import may_have_worked
 from adapty_async.bulk._entries import Seen
 from adapty_async.bulk._ledger import Ledger, digester
 from adapty_async.bulk._outcome import Outcome, OutcomeStatus
-from adapty_async.bulk._runner import BulkRun, Settings
+from adapty_async.bulk._runner import BulkRun, Crew, Settings
 from adapty_async.bulk._source import source_of
 from adapty_async.bulk._stop import StopRules
 from adapty_async.bulk._turns import Turns
@@ -61,6 +61,7 @@ MOST_WORKERS = 256
 Workers of a run whose concurrency nobody set: in flight are as many as the pace needs.
 """
 MAX_OUTAGE = 900.0
+_DONE = OutcomeStatus.DONE
 _DRAIN_SECONDS = 5.0
 _RATE_EVERY = 256
 """
@@ -131,9 +132,9 @@ class Engine(msgspec.Struct, frozen=True):
     gates: Gates
 
 
-def settings_from(options: BulkOptions[Any, Any]) -> Settings:
+def settings_from(options: BulkOptions[Any, Any], crew: Crew | None) -> Settings:
     """
-    Check the options of a bulk method.
+    Check the options of a bulk method; the crew is for a run whose concurrency is not given.
 
     Raises:
         ConfigError: one is unknown or out of range.
@@ -150,6 +151,7 @@ def settings_from(options: BulkOptions[Any, Any]) -> Settings:
         raise ConfigError("on_outcome must be a plain function: nobody would await an async one")
     return Settings(
         concurrency=concurrency,
+        crew=crew,
         fail_fast=options.get("fail_fast", False),
         ordered=options.get("ordered", False),
         drain=positive("drain", options.get("drain", _DRAIN_SECONDS)),
@@ -197,6 +199,7 @@ class _Calls(Generic[ItemT, ResultT]):
         compares = dedupe or (ledger is not None and not ledger.by_position)
         self._seen = Seen() if compares else None
         self._digest_of = digester(os.urandom(32) if ledger is None else ledger.digest_key)
+        self._remembers = ledger is not None or compares
         self._turns = Turns()
         self._watched = False
         self._noted = 0
@@ -233,8 +236,7 @@ class _Calls(Generic[ItemT, ResultT]):
         return self._ledger is not None and self._ledger.settled(index)
 
     async def process(self, index: int, item: ItemT) -> Outcome[ItemT, ResultT]:
-        settled = self._is_settled(index)
-        if settled and self._seen is None:
+        if self._seen is None and self._is_settled(index):
             return Outcome(index, item, OutcomeStatus.SKIPPED)
         started = self._engine.clock()
         request: Request | None = None
@@ -242,16 +244,15 @@ class _Calls(Generic[ItemT, ResultT]):
             operation = self._build(item)
             request = self._engine.encode(operation)
             key: int | bytes = index
-            if self._seen is not None:
-                digest = self._digest_of(operation, request)
-                if not self._seen.add(digest) or settled:
-                    return await self._skip(index, item, note=not settled)
+            if self._remembers:
+                digest = None if self._seen is None else self._digest_of(operation, request)
+                known = await self._known(index, item, request, digest)
+                if known is not None:
+                    return known
                 key = self._key(index, digest)
-            known = await self._recall(key, request)
-            if known is not None:
-                return Outcome(index, item, known[0], error=known[1])
             subject = _subject_of(operation)
-            await self._turns.enter(subject)
+            if not self._turns.enter_now(subject):
+                await self._turns.enter(subject)
         except (asyncio.CancelledError, Exception) as error:  # noqa: BLE001  as in _send
             return _not_done(index, item, request, error, self._engine.clock() - started)
         try:
@@ -261,14 +262,28 @@ class _Calls(Generic[ItemT, ResultT]):
         finally:
             self._turns.leave(subject)
 
-    def _key(self, index: int, digest: bytes) -> int | bytes:
+    def _key(self, index: int, digest: bytes | None) -> int | bytes:
+        """
+        Return what the ledger knows an item by.
+        """
         by_position = self._ledger is None or self._ledger.by_position
-        return index if by_position else digest
+        return index if digest is None or by_position else digest
 
-    async def _recall(
-        self, key: int | bytes, request: Request
-    ) -> tuple[OutcomeStatus, Exception | None] | None:
-        return None if self._ledger is None else await self._ledger.recall(key, request)
+    async def _known(
+        self, index: int, item: ItemT, request: Request, digest: bytes | None
+    ) -> Outcome[ItemT, ResultT] | None:
+        """
+        Return the outcome of an item that is not to be sent: it was before, or it came before.
+        """
+        if self._seen is not None and digest is not None:
+            settled = self._is_settled(index)
+            if not self._seen.add(digest) or settled:
+                return await self._skip(index, item, note=not settled)
+        if self._ledger is not None:
+            known = await self._ledger.recall(self._key(index, digest), request)
+            if known is not None:
+                return Outcome(index, item, known[0], error=known[1])
+        return None
 
     async def _skip(self, index: int, item: ItemT, *, note: bool) -> Outcome[ItemT, ResultT]:
         if note and self._ledger is not None:
@@ -310,30 +325,19 @@ class _Calls(Generic[ItemT, ResultT]):
             # a failure is the item's outcome, and so is being cut off when the run is left;
             # what is a defect is raised by StopRules
             return _not_done(index, item, request, error, engine.clock() - started)
-        return _done(index, item, request.tally, engine.clock() - started, result)
+        tally = request.tally
+        elapsed = engine.clock() - started
+        return Outcome(index, item, _DONE, tally.attempts, tally.throttled, elapsed, result=result)
 
 
 def _subject_of(operation: Operation[Any]) -> Hashable:
     about = operation.endpoint.subject
     if about is not None:
         return about(operation.body)
-    identities = [header for header in operation.headers if header[0] in _IDENTITIES]
-    return min(identities, default=operation.headers)
-
-
-def _done(
-    index: int, item: ItemT, tally: Tally, elapsed: float, result: ResultT
-) -> Outcome[ItemT, ResultT]:
-    return Outcome(
-        index,
-        item,
-        OutcomeStatus.DONE,
-        tally.attempts,
-        tally.throttled,
-        elapsed,
-        None,
-        result,
-    )
+    headers, parameters = operation.headers, operation.parameters
+    if len(headers) == 1 and not parameters:
+        return headers[0]
+    return min((each for each in headers if each[0] in _IDENTITIES), default=headers + parameters)
 
 
 def _not_done(

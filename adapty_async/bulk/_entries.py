@@ -9,6 +9,7 @@ import struct
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from adapty_async.bulk._log import CHECK_SIZE, sealed
+from adapty_async.errors import JournalError
 
 if TYPE_CHECKING:
     import sqlite3
@@ -20,7 +21,7 @@ KeyT_contra = TypeVar("KeyT_contra", contravariant=True)
 DIGEST_SIZE = 16
 _POSITION = struct.Struct("<QI")
 _DIGEST = struct.Struct(f"<{DIGEST_SIZE}sII4x")
-_GROWTH = 1 << 16
+_PAGE = 1 << 16
 _BATCH = 1000
 _IN_MEMORY = 50_000
 """
@@ -76,6 +77,14 @@ class Entry(enum.IntEnum):
     """
 
 
+_LAST = max(Entry).value
+
+
+def _demand_known(entry: int) -> None:
+    if not 0 < entry <= _LAST:
+        raise JournalError(f"the journal holds an entry {entry}, which is not understood")
+
+
 class Index(Protocol[KeyT_contra]):
     """
     The last entry of every item, as far as the journal says.
@@ -105,6 +114,9 @@ class Index(Protocol[KeyT_contra]):
     def load(self, content: bytes) -> tuple[int, int]:
         """
         Take over a record's content; return its entry, and its moment.
+
+        Raises:
+            JournalError: it is no entry of this version.
         """
         ...
 
@@ -134,6 +146,8 @@ class Index(Protocol[KeyT_contra]):
 class Positions:
     """
     Items told apart by their position in the input; a byte of memory each.
+
+    They are kept in pages, so that a position far off costs one, whoever wrote it.
     """
 
     kind = "position"
@@ -141,7 +155,7 @@ class Positions:
 
     def __init__(self) -> None:
         self.rate: float | None = None
-        self._entries = bytearray()
+        self._pages: dict[int, bytearray] = {}
 
     def pack(self, key: int, entry: Entry, moment: int) -> bytes:
         """
@@ -161,13 +175,15 @@ class Positions:
         """
         value, moment = _POSITION.unpack(content)
         position, entry = value >> 8, value & 255
+        _demand_known(entry)
         if entry == Entry.RATE:
             self.rate = position / 1000
             return entry, moment
-        entries = self._entries
-        if position >= len(entries):
-            entries.extend(bytes(position + _GROWTH - len(entries)))
-        entries[position] = entry
+        number, place = divmod(position, _PAGE)
+        page = self._pages.get(number)
+        if page is None:
+            page = self._pages[number] = bytearray(_PAGE)
+        page[place] = entry
         return entry, moment
 
     def seal(self) -> None:
@@ -179,19 +195,22 @@ class Positions:
         """
         Return what is known of an item.
         """
-        return Entry(self._entries[key]) if key < len(self._entries) else Entry.NONE
+        number, place = divmod(key, _PAGE)
+        page = self._pages.get(number)
+        return Entry.NONE if page is None else Entry(page[place])
 
     def counts(self) -> dict[Entry, int]:
         """
         Return how many items have each entry as their last.
         """
-        return {entry: self._entries.count(entry) for entry in Entry if entry}
+        pages = self._pages.values()
+        return {entry: sum(page.count(entry) for page in pages) for entry in Entry if entry}
 
     def close(self) -> None:
         """
         Give back what it holds.
         """
-        self._entries.clear()
+        self._pages.clear()
 
 
 class Digests:
@@ -224,6 +243,7 @@ class Digests:
         Take over a record's content; return its entry, and its moment.
         """
         digest, entry, moment = _DIGEST.unpack(content)
+        _demand_known(entry)
         if entry == Entry.RATE:
             self.rate = int.from_bytes(digest, "little") / 1000
             return entry, moment

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import hashlib
 import time
+import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -298,7 +299,8 @@ def digester(key: bytes) -> Callable[[Operation[Any], Request], bytes]:
     keyed = hashlib.blake2b(key=key, digest_size=DIGEST_SIZE)
 
     def digest_of(operation: Operation[Any], request: Request) -> bytes:
-        parts = (operation.endpoint.name, *map(":".join, operation.headers), "", "")
+        query = urllib.parse.urlencode(operation.parameters)  # which may hold line breaks
+        parts = (operation.endpoint.name, *map(":".join, operation.headers), query, "")
         digest = keyed.copy()
         digest.update("\n".join(parts).encode())
         digest.update(request.body or b"")

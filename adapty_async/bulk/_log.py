@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
+from adapty_async._fork import watch
 from adapty_async.bulk._header import HEADER_SIZE
 from adapty_async.bulk._runner import until_ended
 from adapty_async.errors import JournalError
@@ -111,6 +112,7 @@ class Log:
         self._closing = False
         self._timer: asyncio.TimerHandle | None = None
         self.failure: JournalError | None = None
+        watch(self)
 
     def reserve(self, records: int) -> bool:
         """
@@ -192,7 +194,22 @@ class Log:
             os.ftruncate(self._handle, max(used, HEADER_SIZE))
             _sync(self._handle)
         finally:
-            os.close(self._handle)
+            self._close()
+
+    def after_fork(self) -> None:
+        """
+        Write no more: the file is the parent's.
+        """
+        self.failure = JournalError("the journal is in use by the process that was forked")
+        self.room = 0
+        while self._chunks:
+            self._chunks.popleft().close()
+        if self._handle >= 0:
+            self._close()
+
+    def _close(self) -> None:
+        handle, self._handle = self._handle, -1  # in this order, as a fork may come in between
+        os.close(handle)
 
     def _grow(self) -> asyncio.Future[None]:
         if self._growing is None:

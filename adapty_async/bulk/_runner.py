@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, nullcontext
 from types import TracebackType
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import anyio
 import msgspec
@@ -30,7 +30,7 @@ from adapty_async.bulk._outcome import (
 from adapty_async.bulk._source import Source
 from adapty_async.errors import AdaptyError, bare
 
-__all__ = ("BulkRun", "Settings", "until_ended")
+__all__ = ("BulkRun", "Crew", "Settings", "until_ended")
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -48,12 +48,35 @@ Items that are only counted between two turns of the event loop.
 """
 
 
+class Crew(Protocol):
+    """
+    How many workers a run needs, if that may change while it lasts.
+    """
+
+    count: int
+    call: Callable[[int], object]
+    """
+    Calls in so many workers more; set by the run.
+    """
+
+    def spares(self, workers: int) -> bool:
+        """
+        Say whether one of so many workers may go.
+        """
+        ...
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """
     How a run goes about its items; see the options of `adapty_async.AdaptyClient.bulk`.
+
+    Attributes:
+        concurrency: workers at most.
+        crew: says how many of them; None if it is always all.
     """
 
     concurrency: int
+    crew: Crew | None = None
     fail_fast: bool
     ordered: bool
     drain: float
@@ -90,7 +113,9 @@ class BulkRun(Generic[ItemT, ResultT]):
         self._context = context
         self._unsent = unsent
         self._recorder: Recorder[ItemT, ResultT] = Recorder()
-        self._crew: asyncio.Task[None]  # made when the run starts
+        self._main: asyncio.Task[None]  # made when the run starts
+        self._workers: asyncio.TaskGroup
+        self._working = 0
         self._started: float | None = None
         self._ended: float | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -99,6 +124,8 @@ class BulkRun(Generic[ItemT, ResultT]):
         self._stop_reason: StopReason | None = None
         self._read_rest = False
         self._streamed = False
+        self._holds_back = False  # items wait until there is room for their outcomes
+        self._tells = False  # somebody learns of outcomes before the end
         self._room = asyncio.Semaphore(2 * settings.concurrency)
         self._ready: asyncio.Queue[Outcome[ItemT, ResultT] | None] = asyncio.Queue()
         self._held: dict[int, Outcome[ItemT, ResultT]] = {}
@@ -128,7 +155,7 @@ class BulkRun(Generic[ItemT, ResultT]):
         """
         self._stop(StopReason.STOPPED)
         if self._started is not None:
-            self._crew.cancel()
+            self._main.cancel()
 
     def __await__(self) -> Generator[Any, Any, BulkReport[ItemT, ResultT]]:
         return self._complete().__await__()
@@ -140,7 +167,7 @@ class BulkRun(Generic[ItemT, ResultT]):
             return self.report
         self._start(streamed=False)
         try:
-            await asyncio.wait({self._crew})
+            await asyncio.wait({self._main})
         finally:
             await self._end()
         self._raise_failure()
@@ -179,26 +206,40 @@ class BulkRun(Generic[ItemT, ResultT]):
             raise RuntimeError("a bulk run is used once; make a new one")
         self._started = time.monotonic()
         self._streamed = streamed
+        self._holds_back = streamed or self._settings.ordered
+        self._tells = self._holds_back or self._settings.on_outcome is not None
         # a task of its own: the caller's cancel scopes must not reach what is to be drained
-        self._crew = asyncio.create_task(self._run())
-        self._crew.add_done_callback(self._close)
+        self._main = asyncio.create_task(self._run())
+        self._main.add_done_callback(self._close)
 
     async def _run(self) -> None:
         watched = self._streamed or self._settings.on_outcome is not None
         async with self._context(watched):
-            async with asyncio.TaskGroup() as workers:
-                for _ in range(self._settings.concurrency):
-                    workers.create_task(self._work())
+            async with asyncio.TaskGroup() as self._workers:
+                crew = self._settings.crew
+                if crew is not None:
+                    crew.call = self._call
+                self._call(self._settings.concurrency if crew is None else crew.count)
             try:
                 await self._account_for_rest()
             except Exception as error:  # noqa: BLE001  the source's or on_outcome's own
                 self._fail(error)
 
-    def _close(self, crew: asyncio.Task[None]) -> None:
-        if crew.cancelled():
+    def _call(self, workers: int) -> None:
+        """
+        Call in so many workers more, up to the number that is allowed.
+        """
+        if self._stopping:
+            return
+        for _ in range(min(workers, self._settings.concurrency - self._working)):
+            self._working += 1
+            self._workers.create_task(self._work())
+
+    def _close(self, main: asyncio.Task[None]) -> None:
+        if main.cancelled():
             self._stop(StopReason.STOPPED)
         else:
-            failure = crew.exception()  # asked for in any case, or asyncio complains
+            failure = main.exception()  # asked for in any case, or asyncio complains
             self._failure = self._failure or failure
         self._ended = time.monotonic()
         if self._deadline is not None:
@@ -209,10 +250,10 @@ class BulkRun(Generic[ItemT, ResultT]):
         self._stop(StopReason.STOPPED)
         try:
             with anyio.CancelScope(shield=True):
-                await asyncio.wait({self._crew}, timeout=self._settings.drain)
+                await asyncio.wait({self._main}, timeout=self._settings.drain)
         finally:
-            self._crew.cancel()
-            await until_ended(self._crew)
+            self._main.cancel()
+            await until_ended(self._main)
 
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, None
@@ -220,47 +261,65 @@ class BulkRun(Generic[ItemT, ResultT]):
             raise failure
 
     async def _work(self) -> None:
+        task, crew = asyncio.current_task(), self._settings.crew
         try:
-            while (entry := await self._take()) is not None:
+            while (entry := self._take_now(task) or await self._take(task)) is not None:
                 outcome = await self._process(*entry)
                 self._deliver(outcome)
                 if not outcome.attempts:  # a long row of bad items must not hold up the loop
                     await asyncio.sleep(0)
+                elif crew is not None and crew.spares(self._working):
+                    break
         except asyncio.CancelledError:  # the run is cut off, or the source was cancelled
             self._stop(StopReason.STOPPED)
             raise
         except Exception as error:  # noqa: BLE001  the source's, a hook's or on_outcome's own
             entry = None  # there are tools that print the locals of every frame of a traceback
             self._fail(error)
+        finally:
+            self._working -= 1
 
-    async def _take(self) -> tuple[int, ItemT] | None:
-        if self._streamed or self._settings.ordered:
+    def _take_now(self, worker: asyncio.Task[None] | None) -> tuple[int, ItemT] | None:
+        """
+        Take an item, if that needs no wait and no closer look.
+        """
+        take_now = self._source.take_now
+        if take_now is None or self._holds_back or self._stopping or _is_cut_off(worker):
+            return None
+        return take_now()
+
+    async def _take(self, worker: asyncio.Task[None] | None) -> tuple[int, ItemT] | None:
+        if self._holds_back:
             await self._room.acquire()
-        if _is_cut_off():  # the loop ends, and cancels everything in no order
+        if _is_cut_off(worker):  # the loop ends, and cancels everything in no order
             self._stop(StopReason.STOPPED)
         return None if self._stopping else await self._source.take()
 
     def _deliver(self, outcome: Outcome[ItemT, ResultT]) -> None:
         self._recorder.add(outcome)
-        if not self._settings.ordered:
-            self._hand_over(outcome)
-        else:
-            self._held[outcome.index] = outcome
-            while (ready := self._held.pop(self._next_index, None)) is not None:
-                self._next_index += 1
-                self._hand_over(ready)
+        if self._tells:
+            self._tell(outcome)
         reason = self._judge(outcome)
         if reason is None and self._settings.fail_fast and not outcome.ok:
             reason = StopReason.FAIL_FAST
         if reason is not None and not self._stopping:
             self._stop(reason, read_rest=self._source.sized)
 
+    def _tell(self, outcome: Outcome[ItemT, ResultT]) -> None:
+        if not self._settings.ordered:
+            self._hand_over(outcome)
+            return
+        self._held[outcome.index] = outcome
+        while (ready := self._held.pop(self._next_index, None)) is not None:
+            self._next_index += 1
+            self._hand_over(ready)
+
     def _hand_over(self, outcome: Outcome[ItemT, ResultT]) -> None:
         if self._settings.on_outcome is not None:
             self._settings.on_outcome(outcome)
         if self._streamed:
             self._ready.put_nowait(outcome)
-        else:
+        elif self._settings.ordered:
             self._room.release()
 
     def _fail(self, error: Exception) -> None:
@@ -310,8 +369,7 @@ class BulkRun(Generic[ItemT, ResultT]):
             )
 
 
-def _is_cut_off() -> bool:
-    task = asyncio.current_task()
+def _is_cut_off(task: asyncio.Task[None] | None) -> bool:
     return task is not None and task.cancelling() > 0
 
 

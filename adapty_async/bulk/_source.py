@@ -5,7 +5,7 @@ Where the items of a bulk run come from: one way to take the next item of any ki
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Iterable, Sized
+from collections.abc import AsyncIterable, Callable, Iterable, Sized
 from typing import Generic, Protocol, TypeVar
 
 import anyio
@@ -24,6 +24,12 @@ class Source(Protocol[ItemT_co]):
     """
 
     sized: bool
+
+    @property
+    def take_now(self) -> Callable[[], tuple[int, ItemT_co] | None] | None:
+        """
+        What does as `take` does, where that never waits.
+        """
 
     async def take(self) -> tuple[int, ItemT_co] | None:
         """
@@ -57,8 +63,11 @@ class _SyncSource(Generic[ItemT]):
         self.sized = isinstance(items, Sized)
         self._iterator = enumerate(items)
 
-    async def take(self) -> tuple[int, ItemT] | None:
+    def take_now(self) -> tuple[int, ItemT] | None:
         return next(self._iterator, None)
+
+    async def take(self) -> tuple[int, ItemT] | None:
+        return self.take_now()
 
     def stop(self) -> None:
         """
@@ -68,6 +77,7 @@ class _SyncSource(Generic[ItemT]):
 
 class _AsyncSource(Generic[ItemT]):
     sized = False
+    take_now: Callable[[], tuple[int, ItemT] | None] | None = None
 
     def __init__(self, items: AsyncIterable[ItemT]) -> None:
         self._iterator = aiter(items)

@@ -17,18 +17,26 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        self._busy: dict[Hashable, deque[asyncio.Future[None]]] = {}
+        self._busy: set[Hashable] = set()
+        self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
+
+    def enter_now(self, subject: Hashable) -> bool:
+        """
+        Take the subject, if nobody else works on it.
+        """
+        if subject in self._busy:
+            return False
+        self._busy.add(subject)
+        return True
 
     async def enter(self, subject: Hashable) -> None:
         """
         Wait until nobody else works on the subject.
         """
-        waiting = self._busy.get(subject)
-        if waiting is None:
-            self._busy[subject] = deque()
+        if self.enter_now(subject):
             return
         turn = asyncio.get_running_loop().create_future()
-        waiting.append(turn)
+        self._waiting.setdefault(subject, deque()).append(turn)
         try:
             await turn
         except asyncio.CancelledError:
@@ -40,10 +48,12 @@ class Turns:
         """
         Let the next one work on the subject.
         """
-        waiting = self._busy[subject]
+        waiting = self._waiting.get(subject)
         while waiting:
             turn = waiting.popleft()
             if not turn.done():  # or it was cancelled and has not been told yet
                 turn.set_result(None)
                 return
-        del self._busy[subject]
+        if waiting is not None:
+            del self._waiting[subject]
+        self._busy.remove(subject)

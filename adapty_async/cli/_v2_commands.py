@@ -134,7 +134,8 @@ def revoke(
     options = Common(**common)
     what = f"v2 revoke {access_level} at {revoke_at}"
     with _refusals():
-        v2.AccessRevocation(access_level_id=access_level, revoke_at=revoke_at)
+        revocation = v2.AccessRevocation(access_level_id=access_level, revoke_at=revoke_at)
+        revocation.check_documented()  # else every row would fail of the same
         rows = open_rows(options.input, options.form, id_columns(name))
         job_name = f"{what} by {by}, column {name}"
         _go("Revoking", job_name, rows, build, options, f"Revoke {access_level}, by {by}")

@@ -11,7 +11,7 @@ from uuid import uuid4
 from . import _v2_rules as rules
 from ._rules import Invalid, Problem
 from ._store import StoredProfile
-from ._v2_wire import BASE, Route, Routes, found, read
+from ._v2_wire import BASE, Route, Routes, found, read, whole
 from ._wire import Answer, Call, Refusal, json_answer
 
 if TYPE_CHECKING:
@@ -171,8 +171,7 @@ class AppV2:
 
 
 def _number(call: Call, name: str, default: int, message: str, most: int | None = None) -> int:
-    given = call.query.get(name, str(default))
-    number = int(given) if given.isascii() and given.isdecimal() else 0
+    number = whole(call.query.get(name, str(default)))
     if number < 1 or (most is not None and number > most):
         # The document's source is page_size where the query says page[size].
         raise Invalid(Problem(message, name.replace("[", "_").removesuffix("]")))

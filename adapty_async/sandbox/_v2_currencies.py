@@ -16,7 +16,7 @@ import msgspec
 from . import _v2_rules as rules
 from ._rules import Invalid, Problem
 from ._shop import Remembered
-from ._v2_wire import BASE, Route, Routes, found, read
+from ._v2_wire import BASE, Route, Routes, found, read, whole
 from ._wire import Answer, Call, Refusal, json_answer
 
 if TYPE_CHECKING:
@@ -168,8 +168,7 @@ def _key(call: Call) -> str | None:
 
 
 def _limit(call: Call) -> int:
-    given = call.query.get("limit", str(_LIMIT))
-    limit = int(given) if given.isascii() and given.isdecimal() else 0
+    limit = whole(call.query.get("limit", str(_LIMIT)))
     if not 1 <= limit <= _LIMIT_MAX:
         raise Invalid(Problem(f"Must be between 1 and {_LIMIT_MAX}", "limit"))
     return limit
@@ -184,7 +183,7 @@ def _position(cursor: str | None) -> int:
         return _NEWEST
     try:
         name, _, number = urlsafe_b64decode(cursor).decode().partition(":")
-        position = int(number) if name == "before" else 0
+        position = whole(number) if name == "before" else 0
     except ValueError:
         position = 0
     if position < 1:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ._store import Store
 
 _APP_ID = str(uuid5(NAMESPACE_URL, "sandbox"))
+_GRACE = "grace_period_expires_at"
 _GRANTED_PRODUCT = "adapty_server_side_product"
 
 
@@ -139,7 +140,7 @@ class ProfilesV2:
             **body,
         }
         ids = {"store_original_transaction_id": granted["store_transaction_id"]}
-        access = {**granted, **ids, "originally_purchased_at": now, "is_in_grace_period": False}
+        access = {**granted, **ids, "originally_purchased_at": now}
         self._shop.put_access(profile.profile_id, access)
         return self._answer(profile)
 
@@ -161,9 +162,7 @@ class ProfilesV2:
             code = "profile_paid_access_level_does_not_exist"
             raise Refusal(400, code, Problem(message, "non_field_errors"))
         ends_at = _revoked_at(access, body.get("revoke_at"))
-        self._shop.put_access(
-            profile.profile_id, {**access, "expires_at": ends_at, "is_in_grace_period": False}
-        )
+        self._shop.put_access(profile.profile_id, {**access, "expires_at": ends_at, _GRACE: None})
         return self._answer(profile)
 
     # What a profile looks like
@@ -172,6 +171,7 @@ class ProfilesV2:
         """
         Return a profile as the API shows it.
         """
+        now = datetime.now(UTC)
         purchases = self._shop.purchases(profile.profile_id)
         custom = profile.attributes.get("custom_attributes", {})
         return {
@@ -183,10 +183,13 @@ class ProfilesV2:
             "timestamp": int(time.time() * 1000),
             "custom_attributes": [{"key": key, "value": value} for key, value in custom.items()],
             "access_levels": [
-                {**_EMPTY_ACCESS, **access}
+                {**_EMPTY_ACCESS, **shown(access, now)}
                 for access in self._shop.access(profile.profile_id).values()
             ],
-            "subscriptions": _subscriptions(purchases),
+            "subscriptions": [
+                {**shown(_bought(one), now), "environment": one.get("environment", "Production")}
+                for one in _subscriptions(purchases)
+            ],
             "non_subscriptions": [
                 _non_subscription(profile.profile_id, one)
                 for one in purchases
@@ -210,11 +213,19 @@ def _now() -> str:
     return datetime.now(UTC).isoformat()
 
 
+def shown(access: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    """
+    Return what is told of an access level or a subscription: a grace period without its end.
+    """
+    grace = access.get(_GRACE)
+    told = {name: value for name, value in access.items() if name != _GRACE}
+    return {**told, "is_in_grace_period": grace is not None and rules.moment(grace) > now}
+
+
 def _bought(purchase: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Return what access levels and subscriptions show of a purchase.
+    Return what access levels and subscriptions have of a purchase.
     """
-    grace = purchase.get("grace_period_expires_at")
     cancelled = purchase.get("renew_status") is False
     return {
         "store": purchase["store"],
@@ -234,7 +245,7 @@ def _bought(purchase: Mapping[str, Any]) -> dict[str, Any]:
             else None
         ),
         "billing_issue_detected_at": purchase.get("billing_issue_detected_at"),
-        "is_in_grace_period": grace is not None and rules.moment(grace) > datetime.now(UTC),
+        _GRACE: purchase.get(_GRACE),
         "cancellation_reason": purchase.get("cancellation_reason"),
     }
 
@@ -288,10 +299,7 @@ def _subscriptions(purchases: list[dict[str, Any]]) -> list[dict[str, Any]]:
         known = latest.get(chain)
         if known is None or _purchased(one) >= _purchased(known):
             latest[chain] = one
-    return [
-        {**_bought(one), "environment": one.get("environment", "Production")}
-        for one in latest.values()
-    ]
+    return list(latest.values())
 
 
 def _purchased(purchase: Mapping[str, Any]) -> datetime:

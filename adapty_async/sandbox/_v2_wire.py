@@ -4,6 +4,7 @@ What the parts of the server-side API, version 2, have in common: routes, identi
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ._rules import Invalid, Problem
@@ -78,6 +79,13 @@ def missing_profile() -> Refusal:
     Return what most operations say of a profile that isn't there.
     """
     return Refusal(404, "profile_does_not_exist", Problem("Profile not found"))
+
+
+def whole(text: str) -> int:
+    """
+    Return the number that a query names, 0 where it is none or more than there can be of anything.
+    """
+    return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else 0
 
 
 def read(call: Call, rule: Rule) -> Any:

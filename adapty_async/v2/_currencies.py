@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
+import msgspec
 from msgspec import UNSET, field
 
 from adapty_async._checks import Check, Maybe, matching, nullable, text
@@ -23,7 +24,6 @@ from adapty_async.v2._rules import (
     at_most,
     check_body,
     in_range,
-    is_given,
     struct_in,
     uuid4,
     whole_number,
@@ -232,7 +232,7 @@ def _check_transaction(operation: Operation[Any]) -> None:
 
 
 def _check_history(operation: Operation[Any]) -> None:
-    limit = dict(operation.headers).get("limit")
+    limit = dict(operation.parameters).get("limit")
     if limit is not None:
         in_range(1, 100)("limit", int(limit))
 
@@ -258,7 +258,6 @@ LIST_VIRTUAL_CURRENCY_TRANSACTIONS: Endpoint[VirtualCurrencyTransactionsHistory]
     replay=Replay.ALWAYS,  # a read
     bucket="v2",
     decode=whole_reader(VirtualCurrencyTransactionsHistory),
-    parameters=("currency_code", "cursor", "limit"),
     check=_check_history,
 )
 LIST_VIRTUAL_CURRENCY_BALANCES: Endpoint[VirtualCurrencyBalanceList] = Endpoint(
@@ -305,8 +304,8 @@ def list_virtual_currency_transactions(
     nullable(text)("cursor", cursor)
     nullable(whole_number)("limit", limit)
     given = {"currency_code": currency_code, "cursor": cursor, "limit": limit}
-    query = tuple((name, str(value)) for name, value in given.items() if is_given(value))
-    return Operation(LIST_VIRTUAL_CURRENCY_TRANSACTIONS, about + query)
+    query = tuple((name, str(value)) for name, value in given.items() if value is not None)
+    return Operation(LIST_VIRTUAL_CURRENCY_TRANSACTIONS, about, parameters=query)
 
 
 def _following(
@@ -316,10 +315,10 @@ def _following(
     cursor = page.pagination.next_cursor
     if not cursor:
         return None
-    if ("cursor", cursor) in operation.headers:
+    if ("cursor", cursor) in operation.parameters:
         raise DecodeError("the next page is the same page", operation=operation.endpoint.name)
-    kept = tuple(pair for pair in operation.headers if pair[0] != "cursor")
-    return Operation(operation.endpoint, (*kept, ("cursor", cursor)))
+    kept = (one for one in operation.parameters if one[0] != "cursor")
+    return msgspec.structs.replace(operation, parameters=(*kept, ("cursor", cursor)))
 
 
 def list_virtual_currency_balances(

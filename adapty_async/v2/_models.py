@@ -42,7 +42,26 @@ class AppliedOffer(ResultStruct, frozen=True, kw_only=True):
     id: str | None = None
 
 
-class AccessLevel(ResultStruct, frozen=True, kw_only=True):
+class _Bought(ResultStruct, frozen=True, kw_only=True):
+    store: str = ""
+    store_product_id: str = ""
+    store_base_plan_id: str | None = None
+    store_transaction_id: str = ""
+    store_original_transaction_id: str = ""
+    purchased_at: Instant | None = None
+
+
+class _Ending(_Bought, frozen=True, kw_only=True):
+    offer: AppliedOffer | None = None
+    originally_purchased_at: Instant | None = None
+    expires_at: Instant | None = None
+    renewal_cancelled_at: Instant | None = None
+    billing_issue_detected_at: Instant | None = None
+    is_in_grace_period: bool = False
+    cancellation_reason: str | None = None
+
+
+class AccessLevel(_Ending, frozen=True, kw_only=True):
     """
     What a profile has access to, since when and for how long.
 
@@ -53,20 +72,7 @@ class AccessLevel(ResultStruct, frozen=True, kw_only=True):
     """
 
     access_level_id: str = ""
-    store: str = ""
-    store_product_id: str = ""
-    store_base_plan_id: str | None = None
-    store_transaction_id: str = ""
-    store_original_transaction_id: str = ""
-    offer: AppliedOffer | None = None
     starts_at: Instant | None = None
-    purchased_at: Instant | None = None
-    originally_purchased_at: Instant | None = None
-    expires_at: Instant | None = None
-    renewal_cancelled_at: Instant | None = None
-    billing_issue_detected_at: Instant | None = None
-    is_in_grace_period: bool = False
-    cancellation_reason: str | None = None
 
     def is_active(self, *, at: dt.datetime | None = None) -> bool:
         """
@@ -86,7 +92,7 @@ class AccessLevel(ResultStruct, frozen=True, kw_only=True):
         return not ended or self.is_in_grace_period
 
 
-class Subscription(ResultStruct, frozen=True, kw_only=True):
+class Subscription(_Ending, frozen=True, kw_only=True):
     """
     A subscription of a profile.
 
@@ -95,23 +101,10 @@ class Subscription(ResultStruct, frozen=True, kw_only=True):
         expires_at: when it ends; None if it never does.
     """
 
-    store: str = ""
-    store_product_id: str = ""
-    store_base_plan_id: str | None = None
-    store_transaction_id: str = ""
-    store_original_transaction_id: str = ""
-    offer: AppliedOffer | None = None
     environment: str = ""
-    purchased_at: Instant | None = None
-    originally_purchased_at: Instant | None = None
-    expires_at: Instant | None = None
-    renewal_cancelled_at: Instant | None = None
-    billing_issue_detected_at: Instant | None = None
-    is_in_grace_period: bool = False
-    cancellation_reason: str | None = None
 
 
-class NonSubscription(ResultStruct, frozen=True, kw_only=True):
+class NonSubscription(_Bought, frozen=True, kw_only=True):
     """
     A one-time purchase of a profile.
 
@@ -120,12 +113,6 @@ class NonSubscription(ResultStruct, frozen=True, kw_only=True):
     """
 
     purchase_id: str = ""
-    store: str = ""
-    store_product_id: str = ""
-    store_base_plan_id: str | None = None
-    store_transaction_id: str = ""
-    store_original_transaction_id: str = ""
-    purchased_at: Instant | None = None
     environment: str = ""
     is_refund: bool = False
     is_consumable: bool = False

@@ -176,7 +176,7 @@ _ID = matching(r"[A-Za-z0-9_-]+", "must be letters, digits and dashes, as in a U
 
 
 def _check_page(operation: Operation[Any]) -> None:
-    given = dict(operation.headers)
+    given = dict(operation.parameters)
     in_range(1)("page_number", int(given.get(_NUMBER, 1)))
     in_range(1, 100)("page_size", int(given.get(_SIZE, 20)))
 
@@ -200,7 +200,6 @@ LIST_PAYWALLS: Endpoint[PaywallList] = Endpoint(
     replay=Replay.ALWAYS,  # a read
     bucket="v2",
     decode=whole_reader(PaywallList),
-    parameters=(_NUMBER, _SIZE),
     check=_check_page,
 )
 GET_PAYWALL: Endpoint[Paywall] = Endpoint(
@@ -211,7 +210,6 @@ GET_PAYWALL: Endpoint[Paywall] = Endpoint(
     replay=Replay.ALWAYS,  # a read
     bucket="v2",
     decode=reader(Paywall),
-    parameters=("paywall_id",),
 )
 UPDATE_PAYWALL: Endpoint[Paywall] = Endpoint(
     name="v2.paywalls.update",
@@ -222,7 +220,6 @@ UPDATE_PAYWALL: Endpoint[Paywall] = Endpoint(
     bucket="v2",
     decode=reader(Paywall),
     encode=to_json,
-    parameters=("paywall_id",),
     check=_check_update,
 )
 
@@ -233,13 +230,14 @@ def list_paywalls(*, page_number: int = 1, page_size: int = 20) -> Operation[Pay
     """
     whole_number("page_number", page_number)
     whole_number("page_size", page_size)
-    return Operation(LIST_PAYWALLS, ((_NUMBER, str(page_number)), (_SIZE, str(page_size))))
+    page = ((_NUMBER, str(page_number)), (_SIZE, str(page_size)))
+    return Operation(LIST_PAYWALLS, parameters=page)
 
 
 def _following(
     operation: Operation[PaywallList], page: PaywallList
 ) -> Operation[PaywallList] | None:
-    given = dict(operation.headers)
+    given = dict(operation.parameters)
     number, size = int(given[_NUMBER]), int(given[_SIZE])
     # by the number that was asked for: one that the server repeats would have no end
     if not page.data or number >= page.meta.pagination.pages:
@@ -247,26 +245,30 @@ def _following(
     return list_paywalls(page_number=number + 1, page_size=size)
 
 
+def _about(paywall_id: str) -> tuple[tuple[str, str], ...]:
+    _ID("paywall_id", paywall_id)
+    return (("paywall_id", paywall_id),)
+
+
 def get_paywall(paywall_id: str) -> Operation[Paywall]:
     """
     Describe the call of `Paywalls.get`.
     """
-    _ID("paywall_id", paywall_id)
-    return Operation(GET_PAYWALL, (("paywall_id", paywall_id),))
+    return Operation(GET_PAYWALL, parameters=_about(paywall_id))
 
 
 def update_paywall(paywall_id: str, remote_configs: Iterable[RemoteConfig]) -> Operation[Paywall]:
     """
     Describe the call of `Paywalls.update`.
     """
-    _ID("paywall_id", paywall_id)
+    about = _about(paywall_id)
     configs = tuple(remote_configs)
     for config in configs:
         if not isinstance(config, RemoteConfig):
             raise InvalidInputError("remote_configs", "must be RemoteConfigs")
         text("remote_configs.locale", config.locale)
         text("remote_configs.data", config.data)
-    return Operation(UPDATE_PAYWALL, (("paywall_id", paywall_id),), _Update(configs))
+    return Operation(UPDATE_PAYWALL, body=_Update(configs), parameters=about)
 
 
 class Paywalls:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from typing import ClassVar, Literal, Unpack, get_args
+from typing import Any, ClassVar, Literal, Unpack, get_args
 
 from msgspec import UNSET
 
@@ -186,6 +186,16 @@ class ProfileAttributes(DocumentedStruct, frozen=True, kw_only=True):
 
 
 _PATH = f"{PATH}/profile/"
+_PLATFORM = "adapty-platform"
+_demand_platform = one_of(*get_args(Platform))
+
+
+def _check_write(operation: Operation[Any]) -> None:
+    check_body(operation)
+    platform = dict(operation.headers).get(_PLATFORM)
+    if platform is not None:
+        _demand_platform("platform", platform)
+
 
 CREATE_PROFILE: Endpoint[Profile] = Endpoint(
     name="v2.profiles.create",
@@ -196,7 +206,7 @@ CREATE_PROFILE: Endpoint[Profile] = Endpoint(
     bucket="v2",
     decode=read_profile,
     encode=write_attributes,
-    check=check_body,
+    check=_check_write,
 )
 GET_PROFILE: Endpoint[Profile] = Endpoint(
     name="v2.profiles.get",
@@ -216,7 +226,7 @@ UPDATE_PROFILE: Endpoint[Profile] = Endpoint(
     bucket="v2",
     decode=read_profile,
     encode=write_attributes,
-    check=check_body,
+    check=_check_write,
 )
 DELETE_PROFILE: Endpoint[None] = Endpoint(
     name="v2.profiles.delete",
@@ -231,7 +241,7 @@ DELETE_PROFILE: Endpoint[None] = Endpoint(
 
 
 def _platform(platform: str | None) -> tuple[tuple[str, str], ...]:
-    return () if platform is None else (("adapty-platform", platform),)
+    return () if platform is None else ((_PLATFORM, platform),)
 
 
 def create_profile(
@@ -312,10 +322,11 @@ class Profiles:
             attributes: what is written to it.
             customer_user_id: the user's id in your system.
             profile_id: Adapty's id of the profile.
-            platform: where the user has your app installed.
+            platform: where the user has your app installed; one of `Platform`.
 
         Raises:
-            InvalidInputError: no id was given, one cannot be sent, or an attribute breaks a rule.
+            InvalidInputError: no id was given, one cannot be sent, or an attribute or the platform
+                breaks a rule.
             RequestRejectedError: the server refuses a value; see its `errors`.
             AdaptyError: any other failure; see `adapty_async.errors`.
 
@@ -362,11 +373,11 @@ class Profiles:
             attributes: what is written to it.
             customer_user_id: the user's id in your system.
             profile_id: Adapty's id of the profile.
-            platform: where the user has your app installed.
+            platform: where the user has your app installed; one of `Platform`.
 
         Raises:
-            InvalidInputError: not exactly one id was given, it cannot be sent, or an attribute
-                breaks a rule.
+            InvalidInputError: not exactly one id was given, it cannot be sent, or an attribute or
+                the platform breaks a rule.
             NotFoundError: there is no such profile.
             RequestRejectedError: the server refuses a value; see its `errors`.
             AdaptyError: any other failure; see `adapty_async.errors`.

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from adapty_async._checks import PrivateStruct
-from adapty_async._codec import data_decoder
+from adapty_async._codec import content_of
 from adapty_async._profiles import read_attributes
 
 __all__ = ("Instant", "ResultStruct", "reader", "whole_reader")
@@ -34,31 +34,28 @@ def reader(result: type[ResultT]) -> Callable[[bytes], ResultT]:
     """
     Make a decoder for an object that stands alone or under ``data``.
     """
-    return _forgiving(data_decoder(result, read_attributes), result, unwrap=True)
+    return _reader(result, unwrap=True)
 
 
 def whole_reader(result: type[ResultT]) -> Callable[[bytes], ResultT]:
     """
     Make a decoder for an object whose ``data`` is one field of several, as in pages of a list.
     """
-    strict = msgspec.json.Decoder(result)
-    return _forgiving(lambda body: strict.decode(body or b"{}"), result, unwrap=False)
+    return _reader(result, unwrap=False)
 
 
-def _forgiving(
-    strict: Callable[[bytes], ResultT], result: type[ResultT], *, unwrap: bool
-) -> Callable[[bytes], ResultT]:
-    # The documents promise that lists are never null, their older prose does not; instants
-    # without a zone are not mentioned. Looking for either costs time, so only when it is needed.
+def _reader(result: type[ResultT], *, unwrap: bool) -> Callable[[bytes], ResultT]:
+    strict = msgspec.json.Decoder(result, dec_hook=read_attributes)
 
     def read(body: bytes) -> ResultT:
+        content = content_of(body, unwrap=unwrap)
         try:
-            return strict(body)
+            return strict.decode(content)
         except msgspec.ValidationError:
-            content = _mended(msgspec.json.decode(body))
-            if unwrap and isinstance(content, dict):
-                content = content.get("data", content)
-            return msgspec.convert(content, result, dec_hook=read_attributes)
+            # The documents promise that lists are never null, their older prose does not; instants
+            # without a zone are not mentioned. Looking for either takes time, so only now.
+            mended = _mended(msgspec.json.decode(content))
+            return msgspec.convert(mended, result, dec_hook=read_attributes)
 
     return read
 

@@ -198,8 +198,9 @@ def test_a_revocation_is_asked_for(sandbox: Sandbox, invoke: Invoke, put: Put, n
         (("grant", "--expires-at", "tomorrow"), "expires_at: must be a datetime, or ISO 8601"),
         (("grant", "--starts-at", "2024-01-15"), "starts_at: must be a datetime, or ISO 8601"),
         (("revoke", "--revoke-at", "x", "--yes"), "revoke_at: must be a datetime, or ISO 8601"),
+        (("revoke", "--revoke-at", "2020-01-01T00:00:00Z", "--yes"), "revoke_at: must be in the"),
     ],
-    ids=["expires", "starts", "revoke"],
+    ids=["expires", "starts", "revoke", "revoke in the past"],
 )
 def test_a_date_is_checked_before_the_first_row(
     sandbox: Sandbox, invoke: Invoke, put: Put, command: tuple[str, ...], message: str

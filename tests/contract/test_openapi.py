@@ -11,6 +11,7 @@ import contextlib
 import datetime as dt
 import json
 import os
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -25,8 +26,18 @@ from msgspec import UNSET, UnsetType
 
 from adapty_async import v2
 from adapty_async._codec import Wire, encode, error_from
-from adapty_async._operation import Endpoint, Operation, Request, Response
-from adapty_async.errors import ApiError, InvalidInputError
+from adapty_async._operation import Endpoint, Headers, Operation, Request, Response
+from adapty_async.errors import (
+    ApiError,
+    AuthenticationError,
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    RateLimitError,
+    RequestRejectedError,
+    ServerError,
+)
+from tests.v2 import documented
 
 _PATH = os.environ.get("ADAPTY_OPENAPI")
 if not _PATH:
@@ -48,7 +59,8 @@ ROWS: dict[str, Endpoint[Any]] = {
     if isinstance(row := getattr(v2, name), Endpoint)
 }
 WIRE = Wire(
-    origin="https://example.com", headers={"Authorization": "x", "Content-Type": "application/json"}
+    origin="https://example.com",
+    headers=Headers({"Authorization": "x", "Content-Type": "application/json"}),
 )
 
 
@@ -608,15 +620,110 @@ def test_an_answer_of_the_document_is_read_in_full(operation: str, body: Any) ->
     assert list(differences(operation, inner, result)) == []
 
 
-@pytest.mark.parametrize(("status", "body"), FAILED)
-def test_an_error_of_the_document_is_recognised(status: int, body: Any) -> None:
+# Errors
+
+KINDS = {(one.status, one.code): one.kind for one in documented.ERRORS}
+WITHOUT_A_CODE: dict[int, type[ApiError]] = {
+    400: RequestRejectedError,
+    401: AuthenticationError,
+    403: AuthenticationError,
+    404: NotFoundError,
+    409: ConflictError,
+    422: RequestRejectedError,
+    429: RateLimitError,
+    500: ServerError,
+}
+"""
+What an answer is that the document gives a status alone.
+"""
+
+
+def codes_of(operation: str) -> Iterator[tuple[int, str]]:
     """
-    Every example of a failure gives an error with its status, code and texts.
+    Yield the statuses and codes of an operation's failures, from examples and descriptions.
+    """
+    for status, answer in OPERATIONS[operation][2]["responses"].items():
+        if status.startswith("2"):
+            continue
+        for _, body in examples_of(answer.get("content", {})):
+            if "error_code" in body:
+                yield int(status), body["error_code"]
+        words = re.findall(r"`([a-z]+(?:_[a-z]+)+)`", answer.get("description", ""))
+        if "error_code" in words:  # the others name the causes
+            yield from ((int(status), word) for word in words if word != "error_code")
+
+
+CODES = sorted({code for operation in OPERATIONS for code in codes_of(operation)})
+STATUSES = sorted(
+    {
+        int(status)
+        for _, _, spec in OPERATIONS.values()
+        for status in spec["responses"]
+        if not status.startswith("2")
+    }
+)
+
+
+def test_every_error_code_of_the_document_is_known() -> None:
+    """
+    The table of documented errors is what the document has, and what its pages alone have.
+    """
+    assert len(CODES) >= 20
+    assert set(CODES) == KINDS.keys() - documented.ON_PAGES_ONLY
+
+
+@pytest.mark.parametrize("shape", documented.SHAPES)
+@pytest.mark.parametrize(("status", "code"), CODES)
+def test_a_code_of_the_document_has_its_class_in_every_shape(
+    status: int, code: str, shape: str
+) -> None:
+    """
+    Whichever body a code comes in, the error has the class, the field and the words of it.
+    """
+    failure = documented.Documented(status, code, ApiError, "some_field", "What was wrong")
+    body = json.dumps(documented.SHAPES[shape](failure)).encode()
+    error = error_from("v2", Response(status, {}, body))
+
+    assert type(error) is KINDS[status, code]
+    assert (error.status, error.error_code) == (status, code)
+    assert [item.message for item in error.errors] == ["What was wrong"]
+    assert error.field_name == (None if shape == "strings" else "some_field")
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_a_status_of_the_document_has_a_class_without_a_code(status: int) -> None:
+    """
+    Bodies that the document describes and does not show are told by their status.
+    """
+    body = {"errors": [{"source": None, "errors": ["What was wrong"]}], "status_code": status}
+    error = error_from("v2", Response(status, {}, json.dumps(body).encode()))
+
+    assert type(error) is WITHOUT_A_CODE[status]
+
+
+@pytest.mark.parametrize(("status", "body"), FAILED)
+def test_an_error_of_the_document_is_read_in_full(status: int, body: Any) -> None:
+    """
+    Every example of a failure gives an error with its class, status, code, fields and texts.
     """
     error = error_from("v2", Response(status, {}, json.dumps(body).encode()))
 
-    assert isinstance(error, ApiError)
+    code = body.get("error_code")
+    assert type(error) is (KINDS[status, code] if code else WITHOUT_A_CODE[status])
     assert error.recognised
-    assert (error.status, error.error_code) == (status, body.get("error_code"))
-    assert error.errors
-    assert all(item.message for item in error.errors)
+    assert (error.status, error.error_code) == (status, code)
+    assert [(item.field_name, item.message) for item in error.errors] == [
+        told(entry) for entry in body["errors"]
+    ]
+
+
+def told(entry: Any) -> tuple[str | None, str]:
+    """
+    Return the field and the words of an entry of an example.
+    """
+    if isinstance(entry, str):
+        return None, entry
+    if "detail" in entry:
+        return entry["source"]["pointer"].split("/")[-1], entry["detail"]
+    [words] = entry["errors"]
+    return (None if entry["source"] == documented.NONE else entry["source"]), words

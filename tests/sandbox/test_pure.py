@@ -1,16 +1,18 @@
 """
-The parts of the sandbox that need no server: rate limit and choice of faults.
+The parts of the sandbox that need no server: rate limit, choice of faults, what time does.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from adapty_async.sandbox import Faults
 from adapty_async.sandbox._faults import FaultPlan
 from adapty_async.sandbox._rate import TokenBucket
+from adapty_async.sandbox._v2_profiles import shown
 
 
 class Clock:
@@ -136,3 +138,17 @@ def test_an_unknown_fault_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="a fault must be reset, reset_after, stall, or a status"):
         plan.script("500", name)
     assert plan.draw() is None
+
+
+def test_a_grace_period_ends_by_itself() -> None:
+    """
+    Whether there is one depends on when the profile is read; its end is not told.
+    """
+    ends = datetime(2026, 1, 1, tzinfo=UTC)
+    access = {"store": "app_store", "grace_period_expires_at": ends.isoformat()}
+    moments = [ends - timedelta(seconds=1), ends, ends + timedelta(days=1)]
+
+    told = [shown(access, moment) for moment in moments]
+    assert [one["is_in_grace_period"] for one in told] == [True, False, False]
+    assert {tuple(one) for one in told} == {("store", "is_in_grace_period")}
+    assert not shown({"grace_period_expires_at": None}, ends)["is_in_grace_period"]

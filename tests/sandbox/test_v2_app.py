@@ -220,6 +220,16 @@ async def test_paywalls_come_in_pages(api: Api) -> None:
         ("page[size]=101", "page_size", "Invalid page_size parameter. Must be between 1 and 100."),
         ("page[size]=x", "page_size", "Invalid page_size parameter. Must be between 1 and 100."),
         ("page[number]=0", "page_number", "Invalid page_number parameter. Must be 1 or more."),
+        (
+            f"page[number]={10**20}",
+            "page_number",
+            "Invalid page_number parameter. Must be 1 or more.",
+        ),
+        (
+            f"page[size]={'1' * 5000}",
+            "page_size",
+            "Invalid page_size parameter. Must be between 1 and 100.",
+        ),
     ],
 )
 async def test_a_page_that_cannot_be_is_refused(
@@ -491,7 +501,15 @@ async def test_a_transaction_is_in_flight_for_as_long_as_the_server_takes(
 
 @pytest.mark.parametrize(
     "cursor",
-    ["x", "%ff", "YmVmb3JlOjA=", "YmVmb3JlOng=", "YWZ0ZXI6MQ==", "/w=="],
+    [
+        "x",
+        "%ff",
+        "YmVmb3JlOjA=",
+        "YmVmb3JlOng=",
+        "YWZ0ZXI6MQ==",
+        "/w==",
+        "YmVmb3JlOjk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5",  # before:99999999999999999999999
+    ],
 )
 async def test_a_cursor_is_one_that_was_given(api: Api, cursor: str) -> None:
     """
@@ -503,7 +521,7 @@ async def test_a_cursor_is_one_that_was_given(api: Api, cursor: str) -> None:
     assert (reply.status, reply.body["error_code"]) == (400, "invalid_cursor")
 
 
-@pytest.mark.parametrize("limit", ["0", "101", "x"])
+@pytest.mark.parametrize("limit", ["0", "101", "x", "1" * 5000], ids=["0", "101", "x", "huge"])
 async def test_a_limit_is_within_bounds(api: Api, limit: str) -> None:
     """
     1 to 100 transactions are given at a time.

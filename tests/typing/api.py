@@ -249,24 +249,59 @@ async def lists_of_v2(api: v2.V2) -> None:
     spent = await api.virtual_currencies.create_transaction(items, customer_user_id="u")
     assert_type(spent, v2.VirtualCurrencyTransaction)
     assert_type(spent.balances, tuple[v2.VirtualCurrencyBalance, ...])
-    async for past in api.virtual_currencies.list_transactions(customer_user_id="u"):
+    history = api.virtual_currencies.list_transactions(customer_user_id="u")
+    async for past in history:
         assert_type(past, v2.VirtualCurrencyTransactionsHistoryItem)
         assert_type(past.created_at, dt.datetime | None)
+    async for part in history.pages():
+        assert_type(part, v2.VirtualCurrencyTransactionsHistory)
     balances = await api.virtual_currencies.list_balances(customer_user_id="u")
     assert_type(balances, v2.VirtualCurrencyBalanceList)
 
 
-def operations_of_v2(transaction: v2.Transaction) -> None:
+def operations_about_profiles_of_v2(
+    transaction: v2.Transaction,
+    attributes: v2.ProfileAttributes,
+    identifiers: v2.IntegrationIdentifiers,
+) -> None:
     """
-    Describe calls of version 2 without making them.
+    Describe the calls of version 2 that are about a profile without making them.
     """
+    created = v2.create_profile(customer_user_id="u", profile_id="p", platform="web")
+    assert_type(created, Operation[v2.Profile])
     assert_type(v2.get_profile(customer_user_id="u"), Operation[v2.Profile])
+    assert_type(v2.update_profile(attributes, profile_id="p"), Operation[v2.Profile])
     assert_type(v2.delete_profile(customer_user_id="u"), Operation[None])
     assert_type(v2.set_transaction(transaction, profile_id="p"), Operation[v2.Profile])
-    assert_type(v2.get_paywall("p"), Operation[v2.Paywall])
-    assert_type(v2.list_paywalls(page_number=2), Operation[v2.PaywallList])
+    assert_type(v2.grant_access_level("premium", profile_id="p"), Operation[v2.Profile])
+    assert_type(v2.revoke_access_level("premium", profile_id="p"), Operation[v2.Profile])
+    settings = v2.get_refund_saver_settings(profile_id="p")
+    assert_type(settings, Operation[v2.RefundSaverSettingsResponse])
+    chosen = v2.set_refund_saver_settings(consent=True, profile_id="p")
+    assert_type(chosen, Operation[v2.RefundSaverSettingsResponse])
+    read = v2.get_integration_identifiers(profile_id="p")
+    assert_type(read, Operation[v2.IntegrationIdentifiersResponse])
+    written = v2.set_integration_identifiers(identifiers, profile_id="p")
+    assert_type(written, Operation[None])
     credit = v2.create_virtual_currency_transaction([], profile_id="p")
     assert_type(credit, Operation[v2.VirtualCurrencyTransaction])
+    past = v2.list_virtual_currency_transactions(limit=5, profile_id="p")
+    assert_type(past, Operation[v2.VirtualCurrencyTransactionsHistory])
+    balances = v2.list_virtual_currency_balances(profile_id="p")
+    assert_type(balances, Operation[v2.VirtualCurrencyBalanceList])
+
+
+def other_operations_of_v2(configs: list[v2.RemoteConfig]) -> None:
+    """
+    Describe the other calls of version 2 without making them.
+    """
+    stripe = v2.validate_stripe_purchase(customer_user_id="u", stripe_token="sub_1")
+    assert_type(stripe, Operation[None])
+    paddle = v2.validate_paddle_purchase(customer_user_id="u", paddle_token="txn_1")
+    assert_type(paddle, Operation[v2.Profile])
+    assert_type(v2.list_paywalls(page_number=2), Operation[v2.PaywallList])
+    assert_type(v2.get_paywall("p"), Operation[v2.Paywall])
+    assert_type(v2.update_paywall("p", configs), Operation[v2.Paywall])
 
 
 def access(profile: v2.Profile, now: dt.datetime) -> None:

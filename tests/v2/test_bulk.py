@@ -4,6 +4,7 @@ Very many calls of version 2 at a time.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import Any
 import pytest
 
 from adapty_async import AdaptyClient, OutcomeStatus, RetryPolicy, v2
+from adapty_async._operation import Request, Response
 from adapty_async.errors import ConnectionLostError, InvalidInputError
 from adapty_async.testing import FakeTransport, Reply
-from tests.v2.samples import IDS, PAYWALL, client, coins, one_time, subscription
+from tests.v2.samples import IDS, KEY, PAYWALL, client, coins, one_time, subscription
 
 FOUND: Reply = (200, {}, b'{"data":{"profile_id":"p1"}}')
 MISSING: Reply = (404, {}, b'{"errors":[],"error_code":"profile_does_not_exist","status_code":404}')
@@ -173,6 +175,48 @@ async def test_operations_of_every_kind_run_together() -> None:
 
     assert (report.done, report.skipped) == (7, 1)
     assert len({one.url + str(one.body) for one in transport.requests}) == 7
+
+
+async def test_equal_parameters_are_told_apart_from_similar_ones() -> None:
+    """
+    Line breaks in a value do not make one call of another, and so none is taken for it.
+    """
+    pages: list[dict[str, Any]] = [
+        {"currency_code": "A\ncursor:x"},
+        {"currency_code": "A", "cursor": "x"},
+        {},
+    ]
+    operations = [v2.list_virtual_currency_transactions(**page, **IDS) for page in pages]
+    transport = FakeTransport([(200, {}, b"{}")] * 3)
+    report = await client(transport).bulk(operations * 2, dedupe=True)
+
+    assert (report.done, report.skipped) == (3, 3)
+
+
+async def test_updates_of_one_paywall_keep_their_order_and_others_do_not_wait() -> None:
+    """
+    Each paywall is written by one request at a time; two of them are written together.
+    """
+    both = asyncio.Barrier(2)
+    sent: dict[str, list[bytes | None]] = {}
+
+    async def transport(request: Request) -> Response:
+        bodies = sent.setdefault(request.url.split("/")[-2], [])
+        bodies.append(request.body)
+        if len(bodies) == 1:
+            await both.wait()  # the first one does not end before the first about the other is sent
+        return Response(200, {}, b"{}")
+
+    operations = [
+        v2.update_paywall(name, [v2.RemoteConfig.of("en", number)])
+        for number in range(9)
+        for name in ("a", "b")
+    ]
+    report = await AdaptyClient(KEY, transport=transport).bulk(operations, concurrency=4)
+
+    assert report.ok
+    expected = [operation.endpoint.encode(operation.body) for operation in operations[::2]]
+    assert sent == {"a": expected, "b": expected}
 
 
 async def test_a_credit_is_not_made_again_by_the_next_run(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from adapty_async import v2
 from adapty_async._operation import Endpoint, Operation, Replay
 from adapty_async.errors import InvalidInputError
 from adapty_async.testing import FakeTransport, Reply
+from tests import typing
 from tests.v2.samples import ABOUT_PROFILES, CALLS, KEY, ORIGIN, PAYWALL, client
 
 API = "/api/v2/server-side-api"
@@ -281,3 +283,21 @@ def test_every_method_says_where_it_is_documented() -> None:
         resource, _, method = call.partition(".")
         text = inspect.getdoc(getattr(getattr(api, resource), method))
         assert f"Source: {row.docs}" in (text or "")
+
+
+def test_type_checkers_see_every_call() -> None:
+    """
+    Each method, bulk ones included, and each function that describes a call has its typing test.
+    """
+    shown = Path(typing.__path__[0], "api.py").read_text("utf-8")
+    methods = {
+        f"api.{resource}.{name}("
+        for resource, calls in vars(client(FakeTransport()).v2).items()
+        for name, method in inspect.getmembers(calls, inspect.ismethod)
+        if not name.startswith("_")
+    }
+    functions = {f"v2.{name}(" for name in v2.__all__ if inspect.isfunction(getattr(v2, name))}
+
+    assert len(methods) == 19 + 6
+    assert len(functions) == 19
+    assert [call for call in sorted(methods | functions) if call not in shown] == []

@@ -4,6 +4,7 @@ What is read of version 2's answers, and what follows from it.
 
 from __future__ import annotations
 
+import codecs
 import datetime as dt
 from typing import Any
 
@@ -228,6 +229,29 @@ async def test_an_empty_answer_is_a_success(call: str, reply: Any) -> None:
     A success without content is no failure of any call.
     """
     transport = FakeTransport([reply])
+    await CALLS[call](client(transport).v2)
+
+    assert len(transport.requests) == 1
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_an_error_with_the_status_of_a_success_is_none(call: str) -> None:
+    """
+    No result is made up of an answer that says what went wrong.
+    """
+    body = b'{"errors":["No"],"error_code":"feature_not_enabled","status_code":403}'
+
+    with pytest.raises(DecodeError, match=r"^status 200, unreadable answer"):
+        await CALLS[call](client(FakeTransport([(200, {}, body)])).v2)
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"data":null}', b""], ids=["object", "null", "nothing"])
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_byte_order_mark_and_blanks_say_nothing(call: str, body: bytes) -> None:
+    """
+    What proxies put around a body is no part of it, whether or not it has to be mended.
+    """
+    transport = FakeTransport([(200, {}, codecs.BOM_UTF8 + b" \r\n" + body + b"\n")])
     await CALLS[call](client(transport).v2)
 
     assert len(transport.requests) == 1

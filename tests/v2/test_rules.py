@@ -117,6 +117,16 @@ BROKEN: dict[str, tuple[Callable[[], Operation[Any]], str, str]] = {
         "installation_meta.platform",
         "must be one of iOS",
     ),
+    "platform of a creation": (
+        lambda: v2.create_profile(platform="ios", **IDS),  # type: ignore[arg-type]
+        "platform",
+        "must be one of iOS, macOS, iPadOS, Android, visionOS, web",
+    ),
+    "platform of an update": (
+        lambda: v2.update_profile(v2.ProfileAttributes(), platform="Symbian", **IDS),  # type: ignore[arg-type]
+        "platform",
+        "must be one of iOS",
+    ),
     "environment": (lambda: bought(one_time(environment="Test")), "environment", "must be one of"),
     "reason": (
         lambda: bought(one_time(cancellation_reason="bored")),

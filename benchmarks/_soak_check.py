@@ -1,0 +1,220 @@
+"""
+Whether what the client of a soak says of its calls is what the server saw.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal, NamedTuple, TypeAlias
+
+import msgspec
+
+from adapty_async.sandbox import Arrival
+
+__all__ = ("CREDIT", "SEEDED", "WORKS", "Account", "Claim", "Note", "Total", "Work", "problems")
+
+Kind: TypeAlias = Literal["make", "remove"]
+
+
+class Work(NamedTuple):
+    """
+    A kind of calls.
+
+    Attributes:
+        kind: what becomes of the profile that an id stands for.
+        api: where it is looked for.
+        seeded: it was there before.
+        once: must not be sent again after an answer was lost.
+        resumed: what was not sent is sent by a second run.
+    """
+
+    kind: Kind
+    api: Literal["v1", "mail"] = "v1"
+    seeded: bool = False
+    once: bool = False
+    resumed: bool = False
+
+
+CREDIT = "credit-v2"
+"""
+The one work whose ids come again: each credit is a coin more in that purse.
+"""
+WORKS: Mapping[str, Work] = {
+    "delete": Work("remove", seeded=True, resumed=True),
+    "delete-v2": Work("remove", seeded=True),
+    "create": Work("make", once=True),
+    "grant-v2": Work("make", seeded=True),
+    CREDIT: Work("make", seeded=True),
+    "save": Work("make", "mail"),
+    "erase": Work("remove", "mail"),
+    "single-create": Work("make", once=True),
+    "single-delete": Work("remove"),
+}
+SEEDED = [name for name, work in WORKS.items() if work.seeded]
+
+
+class Claim(msgspec.Struct, frozen=True, tag=True):
+    """
+    How a call ended, as the client says: the status of its outcome, or the class of its error.
+    """
+
+    work: str
+    id: str
+    status: str
+
+
+class Total(msgspec.Struct, frozen=True, tag=True):
+    """
+    How many calls a run accounts for.
+    """
+
+    work: str
+    count: int
+
+
+Note: TypeAlias = Claim | Total
+
+
+class Seen(msgspec.Struct):
+    """
+    What the server saw of one id.
+
+    Attributes:
+        arrived: requests.
+        passed: those that the rate limit did not turn away.
+        applied: those that were carried out.
+    """
+
+    arrived: int = 0
+    passed: int = 0
+    applied: int = 0
+
+
+class Account:
+    """
+    What the server saw, and what is there at the end.
+
+    Attributes:
+        faults: requests by what went wrong on purpose.
+        there: the ids of profiles, by API.
+        balances: coins by purse.
+    """
+
+    def __init__(
+        self,
+        arrivals: Iterable[Arrival],
+        there: Mapping[str, set[str]],
+        balances: Mapping[str, int],
+    ) -> None:
+        self.there = there
+        self.balances = balances
+        self.faults = Counter[str]()
+        self._seen: defaultdict[tuple[Kind, str | None], Seen] = defaultdict(Seen)
+        for arrival in arrivals:
+            self._add(arrival)
+
+    def _add(self, arrival: Arrival) -> None:
+        is_throttled = arrival.status == 429
+        self.faults["429" if is_throttled else arrival.fault or "none"] += 1
+        if (kind := _kind_of(arrival)) is not None:
+            seen = self._seen[kind, arrival.identity]
+            seen.arrived += 1
+            seen.passed += not is_throttled
+            seen.applied += arrival.applied
+
+    def seen(self, kind: Kind, identity: str) -> Seen:
+        """
+        Return what arrived about an id.
+        """
+        return self._seen.get((kind, identity), Seen())
+
+
+def _kind_of(arrival: Arrival) -> Kind | None:
+    if arrival.method == "DELETE" or arrival.path.endswith("/delete/"):
+        return "remove"
+    return "make" if arrival.method == "POST" else None
+
+
+class _Told:
+    """
+    What the client says, put together.
+    """
+
+    def __init__(self, notes: Iterable[Note]) -> None:
+        self.ended = Counter[str]()
+        self.reported = Counter[str]()
+        self.claims: dict[tuple[str, str], str] = {}
+        self.purses: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.twice: list[str] = []
+        for note in notes:
+            if isinstance(note, Total):
+                self.reported[note.work] += note.count
+            else:
+                self.ended[note.work] += 1
+                self._add(note)
+
+    def _add(self, claim: Claim) -> None:
+        if claim.work == CREDIT:
+            self.purses[claim.id][claim.status] += 1
+        elif (claim.work, claim.id) in self.claims:
+            self.twice.append(f"{claim.work} {claim.id}")
+        elif claim.work in WORKS:
+            self.claims[claim.work, claim.id] = claim.status
+
+
+def problems(notes: Iterable[Note], account: Account) -> Iterator[str]:
+    """
+    Say what was lost, doubled or claimed wrongly.
+    """
+    told = _Told(notes)
+    for one in told.twice:
+        yield f"{one}: ended twice"
+    for work, count in told.reported.items():
+        if count != told.ended[work]:
+            yield f"{work}: {count} in the reports, {told.ended[work]} ended"
+    removed = {one for work, one in told.claims if WORKS[work].kind == "remove"}
+    for (work, one), status in told.claims.items():
+        seen = account.seen(WORKS[work].kind, one)
+        is_there = one in account.there[WORKS[work].api]
+        wrong = _wrong(WORKS[work], status, seen)
+        if status == "done":
+            wrong = wrong or _wrongly_done(
+                WORKS[work], seen, is_there=is_there, is_removed=one in removed
+            )
+        if wrong is not None:
+            yield f"{work} {one}, told {status}: {wrong}"
+    yield from _wrong_balances(told.purses, account.balances)
+
+
+def _wrong(work: Work, status: str, seen: Seen) -> str | None:
+    if work.once and seen.passed > 1:
+        return f"was sent {seen.passed} times"
+    if status == "absent" and work.seeded:
+        return "was there"
+    if status == "failed" and work.once and seen.applied:
+        return "was carried out"
+    if status == "not_sent" and seen.arrived and not work.resumed:
+        return "was sent"
+    return None
+
+
+def _wrongly_done(work: Work, seen: Seen, *, is_there: bool, is_removed: bool) -> str | None:
+    # a delete that was lost, and then told 404, may have met nothing from the start
+    if not seen.applied and (work.seeded or work.kind == "make"):
+        return "was not carried out"
+    if is_there and work.kind == "remove":
+        return "is still there"
+    if work.kind == "make" and not is_there and not is_removed:
+        return "is not there"
+    return None
+
+
+def _wrong_balances(
+    purses: Mapping[str, Counter[str]], balances: Mapping[str, int]
+) -> Iterator[str]:
+    for purse, ends in purses.items():
+        unsure = ends.total() - ends["done"] - ends["not_sent"]
+        balance = balances.get(purse, 0)
+        if not ends["done"] <= balance <= ends["done"] + unsure:
+            yield f"{purse}: {balance} coins after {ends['done']} credits and {unsure} unsure ones"

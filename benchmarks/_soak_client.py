@@ -1,0 +1,173 @@
+"""
+The client of a soak, in a process of its own so that what it holds is only its own.
+
+Run as ``python -m benchmarks._soak_client PLAN`` with a `Plan` as JSON. It works in rounds, and
+between two of them, when all is quiet, prints a `Sample` as JSON now and then. How each call ended
+is written to a file, so that the memory for that is not the client's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import random
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from adapty_async import AdaptyClient, AdaptyMailClient, Limits, RetryPolicy
+from benchmarks._soak_work import Calls, Noted
+
+__all__ = ("CONNECTIONS", "Plan", "Sample")
+
+CONNECTIONS = 48
+"""
+Connections that each of the two clients may have.
+"""
+_KEEP_ALIVE = 32.0
+"""
+Seconds after which aiohttp has closed every idle connection: it looks every 15, for those of 15.
+"""
+_RETRY = RetryPolicy(attempts=8, wait_initial=0.05, wait_max=1.0)
+_TIMEOUT = 2.0
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What the client is to do.
+
+    Attributes:
+        seconds: how long.
+        every: seconds between two samples.
+        items: the items of a bulk run.
+        idle: wait for idle connections to be closed before the samples that are compared.
+        notes: the file for how calls ended.
+    """
+
+    url: str
+    api_key: str
+    mail_api_key: str
+    seconds: float
+    every: float
+    items: int
+    idle: bool
+    seed: int
+    notes: str
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What the client's process holds while nothing is under way.
+
+    Attributes:
+        name: "start" before the first call, "closed" after the clients were closed.
+        ended: calls that ended so far.
+        rss: MB.
+        in_flight: requests without an answer, as the clients say.
+        complaints: what asyncio had to say, such as of errors that nobody asked for.
+    """
+
+    name: str
+    seconds: float
+    ended: int
+    rss: float
+    sockets: int
+    files: int
+    tasks: int
+    in_flight: int
+    complaints: int
+
+
+class _Soak:
+    def __init__(self, plan: Plan, noted: Noted) -> None:
+        settings: dict[str, Any] = {
+            "base_url": plan.url,
+            "retry": _RETRY,
+            "limits": Limits(connections=CONNECTIONS),
+            "timeout": _TIMEOUT,
+        }
+        self._plan = plan
+        self._noted = noted
+        self._adapty = AdaptyClient(plan.api_key, **settings)
+        self._mail = AdaptyMailClient(plan.mail_api_key, **settings)
+        self._complaints = 0
+
+    async def run(self) -> None:
+        """
+        Work until the time is over.
+        """
+        asyncio.get_running_loop().set_exception_handler(self._complain)
+        plan, started = self._plan, time.monotonic()
+        calls = Calls(self._adapty, self._mail, self._noted, random.Random(plan.seed))
+        self._tell("start", 0.0)
+        rounds = samples = 0
+        elapsed = 0.0
+        async with self._adapty, self._mail:
+            while elapsed < plan.seconds:
+                await calls.round(rounds, plan.items)
+                rounds += 1
+                elapsed = time.monotonic() - started
+                is_last = elapsed >= plan.seconds
+                if is_last or elapsed >= (samples + 1) * plan.every:
+                    samples += 1
+                    await self._sample(samples, elapsed, is_last=is_last)
+        await asyncio.sleep(0.1)  # what is closed is gone a few turns of the loop later
+        self._tell("closed", time.monotonic() - started)
+
+    async def _sample(self, number: int, elapsed: float, *, is_last: bool) -> None:
+        if self._plan.idle and (number == 2 or is_last):
+            await asyncio.sleep(_KEEP_ALIVE)
+        self._tell("end" if is_last else str(number), elapsed)
+
+    def _complain(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self._complaints += 1
+        sys.stderr.write(f"asyncio: {context}\n")
+
+    def _tell(self, name: str, seconds: float) -> None:
+        gc.collect()
+        files = list(_open_files())
+        clients = (self._adapty, self._mail)
+        buckets = [each for client in clients for each in client.statistics().buckets.values()]
+        sample = Sample(
+            name=name,
+            seconds=seconds,
+            ended=self._noted.count,
+            rss=_resident_mb(),
+            sockets=sum(file.startswith("socket:") for file in files),
+            files=len(files),
+            tasks=len(asyncio.all_tasks()),
+            in_flight=sum(each.in_flight for each in buckets),
+            complaints=self._complaints,
+        )
+        sys.stdout.write(msgspec.json.encode(sample).decode() + "\n")
+        sys.stdout.flush()
+
+
+def _open_files() -> Iterator[str]:
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the one by which the list was read
+            yield str(link.readlink())
+
+
+def _resident_mb() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE / 1e6
+
+
+def main() -> None:
+    """
+    Carry out a plan.
+    """
+    plan = msgspec.json.decode(sys.argv[1], type=Plan)
+    with Path(plan.notes).open("wb") as file:
+        asyncio.run(_Soak(plan, Noted(file)).run())
+
+
+if __name__ == "__main__":
+    main()

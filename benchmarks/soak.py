@@ -1,0 +1,163 @@
+"""
+Mixed single calls and bulk runs for a long time: does anything leak, is anything lost or doubled?
+
+Run it as ``python -m benchmarks.soak``. The client and the sandbox are processes of their own; the
+sandbox limits the rate and makes requests fail at random. What the client's process holds is told
+once a minute, and at the end compared with minute two; what it said of its calls is compared with
+the sandbox's own account. The exit code is 0 if both hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from adapty_async import AdaptyClient, RetryPolicy, v2
+from benchmarks._machine import describe
+from benchmarks._server import Server, running_sandbox
+from benchmarks._soak_check import CREDIT, Account, Claim, Note, problems
+from benchmarks._soak_client import CONNECTIONS, Plan, Sample
+
+_FAULTS = "error=4%,reset=2%,reset_after=2%,stall=0.2%"
+_GROWTH = 1.10
+_SHOWN = 20
+_COLUMNS = ("name", "seconds", "ended", "rss", "sockets", "files", "tasks", "in_flight")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--items", type=int, default=400, help="items of each bulk run")
+    parser.add_argument("--rate", type=int, default=300, help="requests a second that pass")
+    parser.add_argument("--faults", default=_FAULTS)
+    parser.add_argument(
+        "--seed", type=int, default=1, help="chooses faults, and what is left early"
+    )
+    parser.add_argument("--quick", action="store_true", help="a smoke of a few seconds")
+    options = parser.parse_args()
+    if options.quick:
+        options.minutes, options.items, options.rate = 0.08, 30, 1000
+    return options
+
+
+def _plan(options: argparse.Namespace, server: Server, folder: str) -> Plan:
+    seconds = 60.0 * options.minutes
+    return Plan(
+        url=server.url,
+        api_key=server.api_key,
+        mail_api_key=server.mail_api_key,
+        seconds=seconds,
+        every=min(60.0, seconds / 4),
+        items=options.items,
+        idle=not options.quick,
+        seed=options.seed,
+        notes=str(Path(folder) / "notes"),
+    )
+
+
+def _work(plan: Plan) -> Iterator[Sample]:
+    """
+    Let the client carry out the plan; tell its samples as they come.
+    """
+    print(" ".join(f"{name:>9}" for name in _COLUMNS), flush=True)
+    command = [sys.executable, "-W", "error", "-m", "benchmarks._soak_client"]
+    argument = msgspec.json.encode(plan).decode()
+    with subprocess.Popen([*command, argument], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            sample = msgspec.json.decode(line, type=Sample)
+            values = (getattr(sample, name) for name in _COLUMNS)
+            print(" ".join(f"{_shown(value):>9}" for value in values), flush=True)
+            yield sample
+    if process.returncode:
+        raise SystemExit(f"the client ended with {process.returncode}")
+
+
+def _shown(value: object) -> str:
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+def _leaks(samples: list[Sample], *, idle: bool) -> Iterator[str]:
+    """
+    Say what the client holds at the end that it did not hold in minute two.
+    """
+    start, second, *_, end, closed = samples[:1] + samples[2:]
+    # while connections are kept alive, there are as many as the last round happened to leave
+    spare = 0 if idle else 2 * CONNECTIONS
+    if end.rss > _GROWTH * second.rss:
+        yield f"memory: {second.rss:.1f} MB in minute two, {end.rss:.1f} MB at the end"
+    for name, before, now in (
+        ("sockets", second.sockets + spare, end.sockets),
+        ("files", second.files + spare, end.files),
+        ("tasks", second.tasks, end.tasks),
+        ("requests in flight", 0, max(sample.in_flight for sample in samples)),
+        ("sockets after closing", start.sockets, closed.sockets),
+        ("files after closing", start.files, closed.files),
+        ("tasks after closing", start.tasks, closed.tasks),
+        ("complaints of asyncio", 0, closed.complaints),
+    ):
+        if now > before:
+            yield f"{name}: {before} before, {now} now"
+
+
+def _notes(plan: Plan) -> Iterator[Note]:
+    decoder: msgspec.json.Decoder[Note] = msgspec.json.Decoder(Note)
+    with Path(plan.notes).open("rb") as file:
+        yield from map(decoder.decode, file)
+
+
+async def _balances(server: Server, purses: Iterable[str]) -> dict[str, int]:
+    balances: dict[str, int] = {}
+    retry = RetryPolicy(attempts=12, wait_initial=0.05, wait_max=1.0)
+    async with AdaptyClient(
+        server.api_key, base_url=server.url, retry=retry, timeout=2.0
+    ) as adapty:
+        run = adapty.bulk(
+            purses, build=lambda one: v2.list_virtual_currency_balances(customer_user_id=one)
+        )
+        async with run:
+            async for outcome in run:
+                if outcome.result is None:
+                    raise SystemExit(f"a purse cannot be read: {outcome.error}")
+                coins = [each for each in outcome.result.data if each.code == "COINS"]
+                balances[outcome.item] = sum(each.balance for each in coins)
+    return balances
+
+
+def _account(plan: Plan, server: Server) -> Account:
+    purses = {note.id for note in _notes(plan) if isinstance(note, Claim) and note.work == CREDIT}
+    arrivals = list(server.arrivals())  # before more of them come
+    balances = asyncio.run(_balances(server, purses))
+    there = {"v1": server.profiles("v1"), "mail": server.profiles("mail")}
+    return Account(arrivals, there, balances)
+
+
+def main() -> None:
+    """
+    Soak, and say what came of it.
+    """
+    options = _options()
+    print(describe(), flush=True)
+    settings = [f"--rate={options.rate}", f"--faults={options.faults}", f"--seed={options.seed}"]
+    with tempfile.TemporaryDirectory() as folder, running_sandbox(*settings) as server:
+        plan = _plan(options, server, folder)
+        samples = list(_work(plan))
+        account = _account(plan, server)
+        found = [*_leaks(samples, idle=plan.idle), *problems(_notes(plan), account)]
+    print(", ".join(f"{name}: {count}" for name, count in account.faults.most_common()))
+    for problem in found[:_SHOWN]:
+        print(f"WRONG: {problem}")
+    if found:
+        raise SystemExit(f"{len(found)} things are wrong")
+    print("nothing leaked, nothing was lost or doubled")
+
+
+if __name__ == "__main__":
+    main()

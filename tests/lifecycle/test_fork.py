@@ -1,0 +1,351 @@
+"""
+A client whose process is forked: the child begins anew, and touches nothing of the parent's.
+
+The parents are processes of their own, without threads, as forking one that has some is warned of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from adapty_async import AdaptyClient, BulkReport
+from tests.raw_server import HOLD, RawServer, Received, Steps, in_thread, reply
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+
+PARENT = """
+import asyncio, os, sys
+from pathlib import Path
+from adapty_async import AdaptyClient, AdaptyError, ConfigError, JournalError
+{loops}
+url, folder = sys.argv[1], Path(sys.argv[2])
+client = AdaptyClient("secret_live_x.y", base_url=url)
+
+async def get(name):
+    await client.v1.profiles.get(customer_user_id=name)
+
+def fork(work):
+    child = os.fork()
+    if not child:
+        try:
+            work()
+        except BaseException as error:
+            print("the child ended with", repr(error), flush=True)
+            os._exit(1)
+        sys.stdout.flush()
+        os._exit(0)  # else it would walk through the frames of its parent's loop, and close that
+    return child
+
+def wait_for(child):
+    _, status = os.waitpid(child, 0)
+    assert status == 0, status
+
+"""
+LOOPS = {
+    "asyncio": "",
+    "uvloop": "import uvloop; asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())",
+}
+
+
+@pytest.fixture(params=LOOPS)
+def loops(request: pytest.FixtureRequest) -> str:
+    """
+    Say which kind of event loops a parent and its children have.
+    """
+    kind: str = request.param
+    if kind == "uvloop" and importlib.util.find_spec("uvloop") is None:
+        pytest.skip("uvloop is not installed")
+    return kind
+
+
+def run(script: str, server: RawServer, folder: Path, loops: str = "asyncio") -> str:
+    """
+    Run a parent that talks to the server; it and its children must end well and warn of nothing.
+    """
+    code = PARENT.replace("{loops}", LOOPS[loops]) + script
+    options = ["-W", "error", "-W", "ignore:.*loop_policy:DeprecationWarning"]
+    done = subprocess.run(
+        [sys.executable, *options, "-c", code, server.url, str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=15,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    return done.stdout
+
+
+def connections(server: RawServer) -> dict[str, int]:
+    """
+    Return the connection on which each identity came.
+    """
+    return {request.identity: request.connection for request in server.requests}
+
+
+def test_a_child_has_connections_of_its_own(loops: str, tmp_path: Path) -> None:
+    """
+    A child in a loop of its own works; its parent's connection is neither used nor closed.
+    """
+    script = """
+async def parent():
+    await get("before")
+    wait_for(fork(lambda: asyncio.run(in_child())))
+    await get("after")
+    await client.aclose()
+
+async def in_child():
+    await get("child")
+    await client.aclose()
+
+asyncio.run(parent())
+"""
+    with in_thread(RawServer()) as server:
+        run(script, server, tmp_path, loops)
+        used = connections(server)
+
+        assert used == {"before": 1, "child": 2, "after": 1}
+
+
+def test_a_child_may_leave_an_inherited_client_alone(loops: str, tmp_path: Path) -> None:
+    """
+    A child that drops the client, and ends, warns of nothing and disturbs no connection.
+    """
+    script = """
+def drop():
+    global client
+    import gc
+    del client
+    gc.collect()
+
+async def parent():
+    await get("before")
+    wait_for(fork(drop))
+    await get("after")
+    await client.aclose()
+
+asyncio.run(parent())
+"""
+    with in_thread(RawServer()) as server:
+        run(script, server, tmp_path, loops)
+
+        assert connections(server) == {"before": 1, "after": 1}
+
+
+def test_a_child_does_not_keep_connections_open(loops: str, tmp_path: Path) -> None:
+    """
+    What the parent closes is closed, although a child that was forked before lives on.
+    """
+    script = """
+async def parent():
+    await get("before")
+    reading, writing = os.pipe()
+    child = fork(lambda: os.read(reading, 1))
+    await client.aclose()
+    await asyncio.to_thread(sys.stdin.readline)
+    os.write(writing, b"x")
+    wait_for(child)
+
+asyncio.run(parent())
+"""
+    code = PARENT.replace("{loops}", LOOPS[loops]) + script
+    with in_thread(RawServer()) as server:
+        command = [sys.executable, "-c", code, server.url, str(tmp_path)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+            try:
+                for moment in (server.until_arrived(1), server.until_left()):
+                    asyncio.run_coroutine_threadsafe(moment, server.loop).result(10)
+            finally:
+                process.communicate(b"\n")
+
+        assert process.returncode == 0
+
+
+def test_a_child_cannot_go_on_in_its_parents_loop(tmp_path: Path) -> None:
+    """
+    A loop shares with the parent what it waits with, so calls in it end with an error that says so.
+    """
+    script = """
+loop = asyncio.new_event_loop()
+loop.run_until_complete(get("before"))
+
+def go_on():
+    for call in (get("child"), client.v1.profiles.bulk_delete(["child"], by="customer_user_id")):
+        try:
+            report = loop.run_until_complete(call)
+        except ConfigError as error:
+            print(error)
+
+wait_for(fork(go_on))
+loop.run_until_complete(get("after"))
+loop.run_until_complete(client.aclose())
+loop.close()
+"""
+    with in_thread(RawServer()) as server:
+        told = run(script, server, tmp_path)
+
+        assert (
+            told == 2 * "this event loop was used before a fork; it is the parent's, attempts 1\n"
+        )
+        assert connections(server) == {"before": 1, "after": 1}
+
+
+def test_a_child_does_not_send_through_an_inherited_session(tmp_path: Path) -> None:
+    """
+    A session that was given has connections of the parent's, so calls end with an error.
+    """
+    script = """
+import aiohttp
+
+async def parent():
+    global client
+    async with aiohttp.ClientSession() as session:
+        client = AdaptyClient("secret_live_x.y", base_url=url, session=session)
+        await get("before")
+        wait_for(fork(lambda: asyncio.run(in_child())))
+        await get("after")
+
+async def in_child():
+    try:
+        await get("child")
+    except ConfigError as error:
+        print(error)
+
+asyncio.run(parent())
+"""
+    with in_thread(RawServer()) as server:
+        told = run(script, server, tmp_path)
+
+        assert told == "the session was given to the client before a fork, attempts 1\n"
+        assert connections(server) == {"before": 1, "after": 1}
+
+
+def test_a_child_has_no_calls_in_flight_and_no_locks_taken(tmp_path: Path) -> None:
+    """
+    What was under way at the fork neither counts in the child nor holds it up.
+    """
+    script = """
+async def parent():
+    await get("before")
+    hanging = asyncio.create_task(get("hanging"))
+    while not client.statistics().buckets["v1"].in_flight:
+        await asyncio.sleep(0)
+    with client._caller.layers.gates.get("v1")._lock, client._caller.layers.slots._lock:
+        child = fork(lambda: asyncio.run(in_child()))
+    wait_for(child)
+    hanging.cancel()
+    await client.aclose()
+
+async def in_child():
+    assert client.statistics().buckets == {}
+    await get("child")
+    [bucket] = client.statistics().buckets.values()
+    assert (bucket.in_flight, bucket.requests) == (0, 1)
+    await client.aclose()
+
+asyncio.run(parent())
+"""
+
+    def answer(request: Received) -> Steps:
+        return (HOLD,) if request.identity == "hanging" else (reply(),)
+
+    with in_thread(RawServer(then=answer)) as server:
+        run(script, server, tmp_path)
+
+
+JOURNAL = """
+ids = [f"u{number}" for number in range(100)]
+children = []
+
+def started_by(work):
+    return client.v1.profiles.bulk_delete(
+        ids, by="customer_user_id", journal=folder / "journal", concurrency=4, on_outcome=work
+    )
+"""
+
+
+def test_a_child_leaves_its_parents_journal_alone(tmp_path: Path) -> None:
+    """
+    A run goes on to its end around a fork, and the child keeps nobody from resuming it.
+    """
+    script = """
+def note(outcome):
+    if outcome.index == 50:
+        children.append(fork(in_child))
+
+def in_child():
+    try:
+        asyncio.run(resumed())
+    except JournalError as error:
+        print(error)
+    os.read(reading, 1)
+
+async def resumed():
+    return await started_by(None)
+
+async def parent():
+    first = await started_by(note)
+    again = await resumed()
+    print(first.done, again.skipped)
+    os.write(writing, b"x")
+    wait_for(*children)
+    await client.aclose()
+
+reading, writing = os.pipe()
+asyncio.run(parent())
+"""
+    with in_thread(RawServer()) as server:
+        told = run(JOURNAL + script, server, tmp_path)
+
+        assert sorted(told.splitlines()) == [
+            "100 100",
+            f"the journal {tmp_path / 'journal'} is in use by another process",
+        ]
+        assert sorted(server.identities) == sorted(f"u{number}" for number in range(100))
+
+
+def test_a_child_does_not_keep_the_journal_of_a_parent_that_died(tmp_path: Path) -> None:
+    """
+    A run whose process is killed can go on while a process lives that was forked during it.
+    """
+    script = """
+import signal
+
+def note(outcome):
+    if outcome.index == 50:
+        fork(lambda: sys.stdin.readline())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+async def parent():
+    await started_by(note)
+
+asyncio.run(parent())
+"""
+    with in_thread(RawServer()) as server:
+        command = [sys.executable, "-c", PARENT.replace("{loops}", "") + JOURNAL + script]
+        with subprocess.Popen(
+            [*command, server.url, str(tmp_path)], stdin=subprocess.PIPE
+        ) as process:
+            try:
+                process.wait(10)
+                report = asyncio.run(resumed(server.url, tmp_path / "journal"))
+            finally:
+                process.communicate(b"\n")
+
+        assert (report.total, report.skipped + report.done) == (100, 100)
+        assert report.skipped >= 40
+
+
+async def resumed(url: str, journal: Path) -> BulkReport[str, None]:
+    """
+    Run again what was killed.
+    """
+    ids = [f"u{number}" for number in range(100)]
+    async with AdaptyClient("secret_live_x.y", base_url=url) as client:
+        return await client.v1.profiles.bulk_delete(ids, by="customer_user_id", journal=journal)
