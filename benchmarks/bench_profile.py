@@ -51,7 +51,10 @@ _PARTS = {
     "_outage": "pace",
     "_capacity": "pace",
     "_places": "pace",
+    "_line": "pace",
     "_loop_local": "pace",
+    "_timing": "pace",
+    "_watch": "timeouts",
     "bulk": "the bulk run",
 }
 
