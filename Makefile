@@ -43,15 +43,14 @@ mutation: .venv/.dev
 audit: .venv/.dev
 	$(BIN)/tox run -e audit
 
-bench: .venv/.dev
-	$(BIN)/python -m benchmarks.bench_bulk
+bench: .venv/.bench
+	$(BIN)/python -m benchmarks --record
 
 bench-goodput: .venv/.bench
 	$(BIN)/python -m benchmarks.bench_goodput --rivals
 
-bench-smoke: .venv/.dev
-	$(BIN)/python -m benchmarks.bench_bulk --items 3000 --pairs 1
-	$(BIN)/python -m benchmarks.bench_goodput --quick
+bench-smoke: .venv/.bench
+	$(BIN)/python -m benchmarks --quick
 	$(BIN)/python -m benchmarks.soak --quick
 
 soak: .venv/.dev
