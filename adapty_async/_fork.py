@@ -71,6 +71,9 @@ class Sockets:
         return made
 
     def after_fork(self) -> None:
+        """
+        Close the copies.
+        """
         closed, other = socket.socketpair()
         other.close()
         with closed:

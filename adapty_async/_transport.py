@@ -20,6 +20,7 @@ import ssl
 import warnings
 import weakref
 from collections.abc import AsyncGenerator, Callable
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -80,8 +81,8 @@ class Transport:
         self._trust_env = trust_env
         self._given = session
         # a client that is dropped goes at once then, and its sessions are closed before they go
-        make = weakref.WeakMethod(self._make)
-        self._open: LoopLocal[_OwnSession] = LoopLocal(lambda: make()())  # type: ignore[misc]
+        this: Any = weakref.proxy(self)
+        self._open: LoopLocal[_OwnSession] = LoopLocal(functools.partial(Transport._make, this))
         self._sockets = Sockets()
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         self._foreign: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
