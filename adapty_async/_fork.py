@@ -9,6 +9,7 @@ runs in the new process. So nothing needs to look at the process' number before 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import weakref
@@ -78,5 +79,5 @@ class Sockets:
         other.close()
         with closed:
             for made in self._made:
-                if made.fileno() >= 0:
+                with contextlib.suppress(OSError):  # it may be closed already
                     os.dup2(closed.fileno(), made.fileno(), inheritable=False)
