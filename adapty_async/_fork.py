@@ -9,6 +9,7 @@ runs in the new process. So nothing needs to look at the process' number before 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import weakref
@@ -72,11 +73,11 @@ class Sockets:
 
     def after_fork(self) -> None:
         """
-        Let the copies end where nobody is.
+        Close the copies.
         """
         closed, other = socket.socketpair()
         other.close()
         with closed:
             for made in self._made:
-                if made.fileno() >= 0:
+                with contextlib.suppress(OSError):  # it may be closed already
                     os.dup2(closed.fileno(), made.fileno(), inheritable=False)

@@ -90,7 +90,8 @@ class Transport:
         self._trust_env = trust_env
         self._given = session
         # a client that is dropped goes at once then, and its sessions are closed before they go
-        self._open: LoopLocal[_Here] = LoopLocal(_weakly(self._make))
+        this: Any = weakref.proxy(self)
+        self._open: LoopLocal[_Here] = LoopLocal(functools.partial(Transport._make, this))
         self._sockets = Sockets()
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         self._foreign: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
@@ -186,20 +187,6 @@ class Transport:
                 source=self,
                 stacklevel=2,
             )
-
-
-def _weakly(make: Callable[[], _Here]) -> Callable[[], _Here]:
-    """
-    Return what calls a method of an object that it does not keep.
-    """
-    method = weakref.WeakMethod(make)
-
-    def call() -> _Here:
-        bound = method()
-        assert bound is not None  # noqa: S101  it is called by the object itself
-        return bound()
-
-    return call
 
 
 class _Here(msgspec.Struct):

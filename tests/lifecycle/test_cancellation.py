@@ -18,7 +18,7 @@ from adapty_async import AdaptyClient, Limits, Operation, RetryPolicy
 from adapty_async.v1 import create_profile
 from tests.raw_server import CLOSE, DONE, RESET, STALL, RawServer, Steps, api_error, own_tasks, page
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 MOMENTS = 25
 """

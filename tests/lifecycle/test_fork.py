@@ -163,7 +163,7 @@ asyncio.run(parent())
         with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
             try:
                 for moment in (server.until_arrived(1), server.until_left()):
-                    asyncio.run_coroutine_threadsafe(moment, server.loop).result(10)
+                    asyncio.run_coroutine_threadsafe(moment, server.loop).result(50)
             finally:
                 process.communicate(b"\n")
 
@@ -293,7 +293,9 @@ async def resumed():
     return await started_by(None)
 
 async def parent():
-    first = await started_by(note)
+    run = started_by(note)
+    first = await run
+    wait_for(fork(lambda: None))  # with a run that is over, whose journal is closed
     again = await resumed()
     print(first.done, again.skipped)
     os.write(writing, b"x")
@@ -336,7 +338,7 @@ asyncio.run(parent())
             [*command, server.url, str(tmp_path)], stdin=subprocess.PIPE
         ) as process:
             try:
-                process.wait(10)
+                process.wait(50)
                 report = asyncio.run(resumed(server.url, tmp_path / "journal"))
             finally:
                 process.communicate(b"\n")

@@ -11,13 +11,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from adapty_async import AdaptyClient, BulkReport, Limits
 from adapty_async.bulk import BulkRun
 from tests.lifecycle.test_cancellation import is_free, timers
 from tests.raw_server import ABSENT, RawServer, in_thread, own_tasks
 
+pytestmark = pytest.mark.timeout(60)  # threads wait for each other
+
 THREADS = 4
-ITEMS = 200
+ITEMS = 100
 
 
 def client_of(server: RawServer, **settings: Any) -> AdaptyClient:
