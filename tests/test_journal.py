@@ -356,6 +356,21 @@ async def test_a_torn_journal_goes_on_where_it_was_whole(kind: str, tmp_path: Pa
         assert (index.get(one), index.get(two)) == (Entry.DONE, Entry.ABSENT)
 
 
+async def test_a_journal_that_is_closed_holds_nothing_that_a_fork_could_share(
+    tmp_path: Path,
+) -> None:
+    """
+    In a process that is forked later, the number of its file may be another file's.
+    """
+    journal = await opened_journal(tmp_path / "journal")
+    await journal.aclose()
+    handles = [os.open(tmp_path / "journal", os.O_RDONLY) for _ in range(3)]
+    journal._log.after_fork()
+
+    for handle in handles:
+        os.close(handle)  # it would raise if the log had closed it
+
+
 def header(binding: Binding = BINDING, generation: int = 0) -> bytes:
     """
     Return the first pages of a journal.

@@ -313,6 +313,21 @@ async def test_a_connection_that_is_not_made_in_time_was_not_used() -> None:
         assert server.connections == caught.value.attempts == 2
 
 
+async def test_the_time_that_a_given_session_allows_is_kept() -> None:
+    """
+    A session of the caller's may be less patient than the client; that ends an attempt the same.
+    """
+    async with (
+        RawServer((STALL,), (STALL,)) as server,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.1)) as session,
+        client_of(server, session=session) as client,
+    ):
+        with pytest.raises(RequestTimeoutError, match=TIMEOUT) as caught:
+            await CALLS["GET"](client)
+
+        assert len(server.requests) == caught.value.attempts == 2
+
+
 async def test_a_server_without_tls_is_told_by_the_error() -> None:
     """
     Speaking TLS to a server that does not is a failed connection, and TLS is named.
