@@ -6,27 +6,18 @@ from __future__ import annotations
 
 import enum
 import struct
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from adapty_async.bulk._log import CHECK_SIZE, sealed
-
-if TYPE_CHECKING:
-    import sqlite3
+from adapty_async.bulk._table import DIGEST_SIZE, DigestTable
 
 __all__ = ("DIGEST_SIZE", "Digests", "Entry", "Index", "Positions", "Seen")
 
 KeyT_contra = TypeVar("KeyT_contra", contravariant=True)
 
-DIGEST_SIZE = 16
 _POSITION = struct.Struct("<QI")
 _DIGEST = struct.Struct(f"<{DIGEST_SIZE}sII4x")
 _GROWTH = 1 << 16
-_BATCH = 1000
-_IN_MEMORY = 50_000
-"""
-Digests that are remembered in memory, where asking costs next to nothing: some 6 MB.
-"""
-_ADD = "INSERT OR IGNORE INTO entries VALUES (?)"
 
 
 class Entry(enum.IntEnum):
@@ -76,6 +67,12 @@ class Entry(enum.IntEnum):
     """
 
 
+_ENTRIES = tuple(Entry)
+"""
+By their numbers, since `Entry(number)` costs several times as much.
+"""
+
+
 class Index(Protocol[KeyT_contra]):
     """
     The last entry of every item, as far as the journal says.
@@ -107,11 +104,6 @@ class Index(Protocol[KeyT_contra]):
         Take over a record's content; return its entry, and its moment.
         """
         ...
-
-    def seal(self) -> None:
-        """
-        Make what was loaded ready to be asked for.
-        """
 
     def get(self, key: KeyT_contra) -> Entry:
         """
@@ -170,16 +162,11 @@ class Positions:
         entries[position] = entry
         return entry, moment
 
-    def seal(self) -> None:
-        """
-        Do nothing: it is ready.
-        """
-
     def get(self, key: int) -> Entry:
         """
         Return what is known of an item.
         """
-        return Entry(self._entries[key]) if key < len(self._entries) else Entry.NONE
+        return _ENTRIES[self._entries[key]] if key < len(self._entries) else Entry.NONE
 
     def counts(self) -> dict[Entry, int]:
         """
@@ -196,7 +183,7 @@ class Positions:
 
 class Digests:
     """
-    Items told apart by a digest of their request; kept in a temporary file, not in memory.
+    Items told apart by a digest of their request.
     """
 
     kind = "digest"
@@ -204,8 +191,7 @@ class Digests:
 
     def __init__(self) -> None:
         self.rate: float | None = None
-        self._table: sqlite3.Connection | None = None  # made when there is something to keep
-        self._unwritten: list[tuple[bytes, int]] = []
+        self._entries = DigestTable()
 
     def pack(self, key: bytes, entry: Entry, moment: int) -> bytes:
         """
@@ -226,98 +212,49 @@ class Digests:
         digest, entry, moment = _DIGEST.unpack(content)
         if entry == Entry.RATE:
             self.rate = int.from_bytes(digest, "little") / 1000
-            return entry, moment
-        self._unwritten.append((digest, entry))
-        if len(self._unwritten) == _BATCH:
-            self._write()
+        else:
+            self._entries.put(digest, entry)
         return entry, moment
-
-    def seal(self) -> None:
-        """
-        Sort what was loaded; at the end, since an index that grows with it costs five times that.
-        """
-        if self._unwritten:
-            self._write()
-        if self._table is not None:
-            self._table.execute("CREATE INDEX by_digest ON entries (digest)")
-
-    def _write(self) -> None:
-        if self._table is None:
-            self._table = _temporary_table("(digest BLOB, entry INTEGER)")
-        self._table.executemany("INSERT INTO entries VALUES (?, ?)", self._unwritten)
-        self._unwritten.clear()
 
     def get(self, key: bytes) -> Entry:
         """
         Return what is known of an item.
         """
-        if self._table is None:
-            return Entry.NONE
-        row = self._table.execute(
-            "SELECT entry FROM entries WHERE digest = ? ORDER BY rowid DESC LIMIT 1", (key,)
-        ).fetchone()
-        return Entry(row[0]) if row else Entry.NONE
+        return _ENTRIES[self._entries.get(key)]
 
     def counts(self) -> dict[Entry, int]:
         """
         Return how many items have each entry as their last.
         """
-        counts = dict.fromkeys((entry for entry in Entry if entry), 0)
-        if self._table is not None:
-            # SQLite takes a bare column from the row that has the maximum
-            rows = self._table.execute(
-                "SELECT entry, count(*) FROM"
-                " (SELECT entry, max(rowid) FROM entries GROUP BY digest) GROUP BY entry"
-            )
-            counts |= {Entry(entry): count for entry, count in rows}
-        return counts
+        counts = self._entries.counts()
+        return {entry: counts[entry] for entry in Entry if entry}
 
     def close(self) -> None:
         """
         Give back what it holds.
         """
-        if self._table is not None:
-            self._table.close()
+        self._entries.close()
 
 
 class Seen:
     """
-    Digests of what the input had so far: the first ones in memory, the rest in a temporary file.
+    Digests of what the input had so far.
     """
 
     def __init__(self) -> None:
-        self._first: set[bytes] = set()
-        self._table: sqlite3.Connection | None = None
+        self._digests = DigestTable()
 
     def add(self, digest: bytes) -> bool:
         """
         Remember a digest, and say whether it is new.
+
+        Raises:
+            JournalError: there is no room for the temporary file.
         """
-        if digest in self._first:
-            return False
-        if len(self._first) < _IN_MEMORY:
-            self._first.add(digest)
-            return True
-        if self._table is None:
-            self._table = _temporary_table("(digest BLOB PRIMARY KEY) WITHOUT ROWID")
-        return self._table.execute(_ADD, (digest,)).rowcount == 1
+        return self._digests.add(digest)
 
     def close(self) -> None:
         """
         Give back what it holds.
         """
-        self._first.clear()
-        if self._table is not None:
-            self._table.close()
-
-
-def _temporary_table(columns: str) -> sqlite3.Connection:
-    import sqlite3  # noqa: PLC0415  few runs need it, and it would be a part of every import
-
-    # an empty name is a file that SQLite removes by itself
-    table = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-    table.execute("PRAGMA journal_mode = OFF")
-    table.execute("PRAGMA cache_size = -32768")
-    table.execute(f"CREATE TABLE entries {columns}")
-    table.execute("BEGIN")  # for good: a commit for every entry would cost most of the time
-    return table
+        self._digests.close()
