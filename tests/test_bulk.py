@@ -1252,6 +1252,26 @@ async def test_what_does_not_end_within_the_drain_is_cut_off(way: str) -> None:
     assert run.report.elapsed < 2
 
 
+async def test_an_error_gives_what_is_in_flight_no_more_than_the_drain_time() -> None:
+    """
+    A run whose source raises while nobody answers ends with that error all the same.
+    """
+    api: Any = Api(hold=ids(2))
+
+    async def source() -> AsyncIterator[str]:
+        for item in ids(2):
+            yield item
+        await api.until_sent(2)
+        raise LookupError("the source broke")
+
+    run = erase(api, source(), concurrency=3, drain=0.02)
+    with pytest.raises(LookupError, match="the source broke"):
+        await run
+
+    assert_adds_up(run.report, 2)
+    assert run.report.failed == 2
+
+
 async def test_creates_that_are_cut_off_are_unknown() -> None:
     """
     What must not be sent again blindly is told apart, and what was never sent too.

@@ -34,6 +34,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "sandbox._v2_app",
         "sandbox._v2",
         "_pipeline _profiles _transport bulk._log sandbox._app",
+        "bulk._table",
         "bulk._entries",
         "bulk._journal",
         "bulk._ledger bulk._summary",

@@ -420,6 +420,35 @@ async def test_what_must_survive_a_loss_of_power_waits_for_the_disk(
     assert len(told) == 2
 
 
+async def test_what_is_cut_off_is_not_told_before_the_disk_has_it(
+    journal: Path, gate: threading.Event
+) -> None:
+    """
+    Ctrl-C twice does not have an outcome told that a loss of power could undo.
+    """
+    told: list[Outcome[str, None]] = []
+    answered = asyncio.Event()
+
+    async def transport(_request: Request) -> Response:
+        gate.clear()
+        answered.set()
+        return DELETED
+
+    run = erase(transport, ["u0"], journal, concurrency=1, on_outcome=told.append)
+    task = asyncio.ensure_future(run._complete())
+    await answered.wait()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    run.cut_off()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert told == []
+    gate.set()
+
+    assert statuses(await task) == {"done": 1}
+    assert [outcome.status for outcome in told] == [OutcomeStatus.DONE]
+
+
 @pytest.mark.parametrize("begun", [True, False], ids=["begun", "new"])
 async def test_a_create_that_is_cut_off_while_it_is_noted_was_not_sent(
     begun: bool,  # noqa: FBT001  a case

@@ -6,28 +6,19 @@ from __future__ import annotations
 
 import enum
 import struct
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from adapty_async.bulk._log import CHECK_SIZE, sealed
+from adapty_async.bulk._table import DIGEST_SIZE, DigestTable
 from adapty_async.errors import JournalError
-
-if TYPE_CHECKING:
-    import sqlite3
 
 __all__ = ("DIGEST_SIZE", "Digests", "Entry", "Index", "Positions", "Seen")
 
 KeyT_contra = TypeVar("KeyT_contra", contravariant=True)
 
-DIGEST_SIZE = 16
 _POSITION = struct.Struct("<QI")
 _DIGEST = struct.Struct(f"<{DIGEST_SIZE}sII4x")
 _PAGE = 1 << 16
-_BATCH = 1000
-_IN_MEMORY = 50_000
-"""
-Digests that are remembered in memory, where asking costs next to nothing: some 6 MB.
-"""
-_ADD = "INSERT OR IGNORE INTO entries VALUES (?)"
 
 
 class Entry(enum.IntEnum):
@@ -77,11 +68,14 @@ class Entry(enum.IntEnum):
     """
 
 
-_LAST = max(Entry).value
+_ENTRIES = tuple(Entry)
+"""
+By their numbers, since `Entry(number)` costs several times as much.
+"""
 
 
 def _demand_known(entry: int) -> None:
-    if not 0 < entry <= _LAST:
+    if not 0 < entry < len(_ENTRIES):
         raise JournalError(f"the journal holds an entry {entry}, which is not understood")
 
 
@@ -119,11 +113,6 @@ class Index(Protocol[KeyT_contra]):
             JournalError: it is no entry of this version.
         """
         ...
-
-    def seal(self) -> None:
-        """
-        Make what was loaded ready to be asked for.
-        """
 
     def get(self, key: KeyT_contra) -> Entry:
         """
@@ -186,18 +175,13 @@ class Positions:
         page[place] = entry
         return entry, moment
 
-    def seal(self) -> None:
-        """
-        Do nothing: it is ready.
-        """
-
     def get(self, key: int) -> Entry:
         """
         Return what is known of an item.
         """
         number, place = divmod(key, _PAGE)
         page = self._pages.get(number)
-        return Entry.NONE if page is None else Entry(page[place])
+        return Entry.NONE if page is None else _ENTRIES[page[place]]
 
     def counts(self) -> dict[Entry, int]:
         """
@@ -215,7 +199,7 @@ class Positions:
 
 class Digests:
     """
-    Items told apart by a digest of their request; kept in a temporary file, not in memory.
+    Items told apart by a digest of their request.
     """
 
     kind = "digest"
@@ -223,8 +207,7 @@ class Digests:
 
     def __init__(self) -> None:
         self.rate: float | None = None
-        self._table: sqlite3.Connection | None = None  # made when there is something to keep
-        self._unwritten: list[tuple[bytes, int]] = []
+        self._entries = DigestTable()
 
     def pack(self, key: bytes, entry: Entry, moment: int) -> bytes:
         """
@@ -246,98 +229,49 @@ class Digests:
         _demand_known(entry)
         if entry == Entry.RATE:
             self.rate = int.from_bytes(digest, "little") / 1000
-            return entry, moment
-        self._unwritten.append((digest, entry))
-        if len(self._unwritten) == _BATCH:
-            self._write()
+        else:
+            self._entries.put(digest, entry)
         return entry, moment
-
-    def seal(self) -> None:
-        """
-        Sort what was loaded; at the end, since an index that grows with it costs five times that.
-        """
-        if self._unwritten:
-            self._write()
-        if self._table is not None:
-            self._table.execute("CREATE INDEX by_digest ON entries (digest)")
-
-    def _write(self) -> None:
-        if self._table is None:
-            self._table = _temporary_table("(digest BLOB, entry INTEGER)")
-        self._table.executemany("INSERT INTO entries VALUES (?, ?)", self._unwritten)
-        self._unwritten.clear()
 
     def get(self, key: bytes) -> Entry:
         """
         Return what is known of an item.
         """
-        if self._table is None:
-            return Entry.NONE
-        row = self._table.execute(
-            "SELECT entry FROM entries WHERE digest = ? ORDER BY rowid DESC LIMIT 1", (key,)
-        ).fetchone()
-        return Entry(row[0]) if row else Entry.NONE
+        return _ENTRIES[self._entries.get(key)]
 
     def counts(self) -> dict[Entry, int]:
         """
         Return how many items have each entry as their last.
         """
-        counts = dict.fromkeys((entry for entry in Entry if entry), 0)
-        if self._table is not None:
-            # SQLite takes a bare column from the row that has the maximum
-            rows = self._table.execute(
-                "SELECT entry, count(*) FROM"
-                " (SELECT entry, max(rowid) FROM entries GROUP BY digest) GROUP BY entry"
-            )
-            counts |= {Entry(entry): count for entry, count in rows}
-        return counts
+        counts = self._entries.counts()
+        return {entry: counts[entry] for entry in Entry if entry}
 
     def close(self) -> None:
         """
         Give back what it holds.
         """
-        if self._table is not None:
-            self._table.close()
+        self._entries.close()
 
 
 class Seen:
     """
-    Digests of what the input had so far: the first ones in memory, the rest in a temporary file.
+    Digests of what the input had so far.
     """
 
     def __init__(self) -> None:
-        self._first: set[bytes] = set()
-        self._table: sqlite3.Connection | None = None
+        self._digests = DigestTable()
 
     def add(self, digest: bytes) -> bool:
         """
         Remember a digest, and say whether it is new.
+
+        Raises:
+            JournalError: there is no room for the temporary file.
         """
-        if digest in self._first:
-            return False
-        if len(self._first) < _IN_MEMORY:
-            self._first.add(digest)
-            return True
-        if self._table is None:
-            self._table = _temporary_table("(digest BLOB PRIMARY KEY) WITHOUT ROWID")
-        return self._table.execute(_ADD, (digest,)).rowcount == 1
+        return self._digests.add(digest)
 
     def close(self) -> None:
         """
         Give back what it holds.
         """
-        self._first.clear()
-        if self._table is not None:
-            self._table.close()
-
-
-def _temporary_table(columns: str) -> sqlite3.Connection:
-    import sqlite3  # noqa: PLC0415  few runs need it, and it would be a part of every import
-
-    # an empty name is a file that SQLite removes by itself
-    table = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-    table.execute("PRAGMA journal_mode = OFF")
-    table.execute("PRAGMA cache_size = -32768")
-    table.execute(f"CREATE TABLE entries {columns}")
-    table.execute("BEGIN")  # for good: a commit for every entry would cost most of the time
-    return table
+        self._digests.close()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import stat
 import time
@@ -170,7 +171,6 @@ def open_journal(path: Path, wanted: Binding, check: InputCheck) -> Opened:
                 _demand_same(found.binding, wanted, check, path)
                 for end, content in scan(file, index.size):  # noqa: B007  its last value is used
                     index.load(content)
-        index.seal()
         started = _bind(handle, path, found, wanted)
         os.ftruncate(handle, end)
     except BaseException as error:
@@ -187,7 +187,9 @@ def _opened(path: Path) -> int:
     try:
         return os.open(path, flags, 0o600)
     except OSError as error:
-        raise JournalError(f"the journal {path} cannot be opened: {error.strerror}") from None
+        is_link = error.errno == errno.ELOOP  # O_NOFOLLOW's way to say so
+        reason = "it is a symbolic link" if is_link else error.strerror
+        raise JournalError(f"the journal {path} cannot be opened: {reason}") from None
 
 
 def _lock(handle: int, path: Path) -> None:
@@ -211,9 +213,11 @@ def _bind(handle: int, path: Path, found: Header | None, wanted: Binding) -> flo
     if found is None:
         _begin(handle, path, Header(0, binding))
     elif found.binding != binding:
-        place, content = write_header(Header(found.generation + 1, binding))
-        write_all(handle, content, place)
-        os.fsync(handle)
+        # in both places: with the old one in the other, damage to the new one would bring it back
+        for generation in (found.generation + 1, found.generation + 2):
+            place, content = write_header(Header(generation, binding))
+            write_all(handle, content, place)
+            os.fsync(handle)
     return started
 
 
@@ -246,14 +250,17 @@ def _demand_same(found: Binding, wanted: Binding, check: InputCheck, path: Path)
         raise JournalError(f"the journal {path} belongs to another run; {'; '.join(told)}")
 
 
-def records_of(file: BinaryIO, index: Index[Any]) -> Iterator[tuple[int, float]]:
+def records_of(file: BinaryIO, index: Index[Any]) -> Iterator[tuple[int, float | None]]:
     """
     Read a journal into an index; yield the entry of each record, and seconds since it was begun.
+
+    The seconds are None where they are those of the record before, as most are.
 
     Raises:
         JournalError: a record is damaged.
     """
+    before = -1
     for _, content in scan(file, index.size):
         entry, moment = index.load(content)
-        yield entry, moment * _MOMENT
-    index.seal()
+        yield entry, None if moment == before else moment * _MOMENT
+        before = moment

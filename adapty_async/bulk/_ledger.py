@@ -22,6 +22,7 @@ from adapty_async.bulk._entries import DIGEST_SIZE, Digests, Entry, Positions
 from adapty_async.bulk._header import Binding
 from adapty_async.bulk._journal import Journal, Opened, open_journal
 from adapty_async.bulk._outcome import Outcome, OutcomeStatus
+from adapty_async.bulk._runner import until_ended
 from adapty_async.errors import ConfigError, ConnectionLostError, JournalError
 
 __all__ = ("AnyOrder", "InputIdentity", "JobId", "Ledger", "Scope", "digester", "input_of")
@@ -257,10 +258,16 @@ class Ledger:
             entry = Entry.LOST
         self._journal.note(key, entry)
         if wait:
-            # a disk that fails is told where the next item begins, and when the journal is closed;
-            # a run that is cut off closes it before it reports
-            with contextlib.suppress(JournalError, asyncio.CancelledError):
-                await self._journal.synced()
+            # a disk that fails is told where the next item begins, and when the journal is closed
+            with contextlib.suppress(JournalError):
+                await self._synced_even_if_cut_off()
+
+    async def _synced_even_if_cut_off(self) -> None:
+        try:
+            await self._journal.synced()
+        except asyncio.CancelledError:
+            with contextlib.suppress(asyncio.CancelledError):  # the worker sees it at its next item
+                await until_ended(self._journal.synced())
 
     @property
     def rate(self) -> float | None:
@@ -306,7 +313,8 @@ def digester(key: bytes) -> Callable[[Operation[Any], Request], bytes]:
         parts = (operation.endpoint.name, *map(":".join, operation.headers), query, "")
         digest = keyed.copy()
         digest.update("\n".join(parts).encode())
-        digest.update(request.body or b"")
+        if request.body is not None:
+            digest.update(request.body)
         return digest.digest()
 
     return digest_of

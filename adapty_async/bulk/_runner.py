@@ -146,8 +146,11 @@ class BulkRun(Generic[ItemT, ResultT]):
         """
         self._stop(StopReason.STOPPED)
         if self._started is not None and self._ended is None:
-            loop = asyncio.get_running_loop()
-            self._deadline = self._deadline or loop.call_later(self._settings.drain, self.cut_off)
+            self._drain()
+
+    def _drain(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._deadline = self._deadline or loop.call_later(self._settings.drain, self.cut_off)
 
     def cut_off(self) -> None:
         """
@@ -329,6 +332,7 @@ class BulkRun(Generic[ItemT, ResultT]):
             bare(error)  # it says all there is to say itself; its frames hold items
         self._failure = self._failure or error
         self._stop(StopReason.STOPPED)
+        self._drain()
 
     def _stop(self, reason: StopReason, *, read_rest: bool = False) -> None:
         if self._ended is not None:

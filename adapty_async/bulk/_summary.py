@@ -5,7 +5,6 @@ What a journal says of its run, for people.
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,6 +36,18 @@ class JournalSummary(msgspec.Struct, frozen=True, kw_only=True):
     last: float | None
     ended: dict[int, int]
 
+    @property
+    def left(self) -> int | None:
+        """
+        How many items the next run has to do; None if it is not known how many there are.
+        """
+        rows = self.binding.input.get("rows")
+        return rows - sum(map(self.counts.__getitem__, _OVER)) if isinstance(rows, int) else None
+
+
+_OVER = (Entry.DONE, Entry.ABSENT, Entry.DUPLICATE, Entry.UNKNOWN)
+_NO_END = frozenset({Entry.BEGUN, Entry.RATE})
+
 
 def summarise(path: Path) -> JournalSummary:
     """
@@ -58,12 +69,15 @@ def _read(file: BinaryIO, path: Path) -> JournalSummary:
         raise JournalError(f"the journal {path} holds nothing yet")
     binding = header.binding
     first = last = None
-    ended = Counter[int]()
+    minute, ended = 0, dict[int, int]()
     index = index_for(binding.keys)
     with contextlib.closing(index):
         for entry, seconds in records_of(file, index):
-            last = binding.started + seconds
-            first = last if first is None else first
-            ended[int(last // 60)] += entry != Entry.BEGUN
+            if seconds is not None:
+                last = binding.started + seconds
+                first = last if first is None else first
+                minute = int(last // 60)
+            if entry not in _NO_END:
+                ended[minute] = ended.get(minute, 0) + 1
         counts = index.counts()
     return JournalSummary(binding=binding, counts=counts, first=first, last=last, ended=ended)

@@ -7,9 +7,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import sqlite3
 import stat
 import sys
+import tempfile
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -20,7 +22,7 @@ import msgspec
 from adapty_async import mail, v1, v2
 from adapty_async._operation import Operation
 from adapty_async._version import __version__
-from adapty_async.bulk import Entry, summarise
+from adapty_async.bulk import summarise
 from adapty_async.cli import _demo
 from adapty_async.cli._input import Format, Rows, SizedRows, open_rows
 from adapty_async.cli._items import id_columns, id_from, profile_columns, profile_from
@@ -29,7 +31,7 @@ from adapty_async.cli._report import dry_run_text, report_json, report_text, sta
 from adapty_async.cli._v2_items import ATTRIBUTES, attributes_from
 from adapty_async.client import AdaptyClient, AdaptyMailClient
 from adapty_async.config import Limits
-from adapty_async.errors import AdaptyError, ConfigError, InvalidInputError
+from adapty_async.errors import AdaptyError, ConfigError, InvalidInputError, JournalError
 from adapty_async.sandbox import Faults, Sandbox
 
 __all__ = ("cli",)
@@ -43,6 +45,11 @@ _BY = {
     "mail": ("external-profile-id", "customer-user-id", "email"),
 }
 _MODULES = {"v1": v1, "v2": v2, "mail": mail}
+_NO_WAIT = 1e9
+"""
+Requests per second of a dry run, whatever pace its journal knows.
+"""
+_NEXT = "Run the same command again to go on; what is done will be skipped."
 _ALL_BY = sorted({name for names in _BY.values() for name in names})
 
 
@@ -292,13 +299,14 @@ def _job(
     return Job(
         title="Checking" if options.dry_run else title,
         name=f"{name}, from {rows.form}",
-        journal=None if options.dry_run else options.journal,
+        journal=options.journal,
         dedupe=is_file if options.dedupe is None else options.dedupe,
         rows=rows,
         build=build,
         failures=options.failures,
         concurrency=options.concurrency,
-        rate=None if options.dry_run else options.rate,
+        rate=_NO_WAIT if options.dry_run else options.rate,
+        is_dry=options.dry_run,
     )
 
 
@@ -311,7 +319,9 @@ def _client(
     if options.api_key_file is not None:
         settings["api_key"] = _key_in(options.api_key_file)
     if options.dry_run:
-        settings |= {"transport": accept, "api_key": settings.get("api_key", "dry-run")}
+        settings["transport"] = accept
+        if options.journal is None or not options.journal.exists():  # with one, the key has to fit
+            settings.setdefault("api_key", "dry-run")
     return kind(**settings)
 
 
@@ -349,37 +359,51 @@ async def _perform_and_report(
     job: Job, client: AdaptyClient | AdaptyMailClient, options: Common
 ) -> int:
     async with client:
-        end = await perform(job, client)
-    if end.error is not None and not end.report.total:
-        raise end.error
+        with _spared_journal(job) as job_:
+            end = await perform(job_, client)
+            if end.error is not None and not end.report.total:
+                raise end.error
     if options.as_json:
         click.echo(report_json(end.report))
     else:
         _echo_report(end, job, options)
     if end.error is not None:
         _tell_refusal(end.error)
+    if options.journal is not None and not options.dry_run and not end.report.ok:
+        click.echo(_NEXT, err=options.as_json)
     return exit_code(end)
 
 
+@contextlib.contextmanager
+def _spared_journal(job: Job) -> Iterator[Job]:
+    """
+    Let a dry run have a copy of its journal, so that it is a run like any other.
+    """
+    if not job.is_dry or job.journal is None or not job.journal.exists():
+        yield msgspec.structs.replace(job, journal=None) if job.is_dry else job
+        return
+    with tempfile.TemporaryDirectory(prefix="adapty-async-") as folder:
+        copy = Path(folder, "journal")
+        try:
+            shutil.copyfile(job.journal, copy)
+        except OSError as error:
+            reason = error.strerror or error
+            raise JournalError(f"the journal {job.journal} cannot be read: {reason}") from None
+        try:
+            yield msgspec.structs.replace(job, journal=copy)
+        except JournalError as error:
+            raise JournalError(str(error).replace(str(copy), str(job.journal))) from None
+
+
 def _echo_report(end: End, job: Job, options: Common) -> None:
-    write = dry_run_text if options.dry_run else report_text
     failures = None if end.error else options.failures
-    click.echo(write(end.report, failures=failures, total=job.total))
-    if options.dry_run:
-        for line in _plan(end.report.done, options):
-            click.echo(line)
-    elif options.journal is not None and not end.report.ok:
-        click.echo("Run the same command again to go on; what is done will be skipped.")
-
-
-def _plan(count: int, options: Common) -> Iterator[str]:
-    if options.journal is not None and options.journal.exists():
-        counts = summarise(options.journal).counts
-        settled = sum(counts[entry] for entry in (Entry.DONE, Entry.ABSENT, Entry.DUPLICATE))
-        yield f"The journal has {settled:,} of them as done already."
-        count -= settled
+    if not options.dry_run:
+        click.echo(report_text(end.report, failures=failures, total=job.total))
+        return
+    click.echo(dry_run_text(end.report, failures=failures, total=job.total))
     if options.rate is not None:
-        yield f"At {options.rate:g} requests/s that takes {max(0, count) / options.rate:,.0f} s."
+        seconds = end.report.done / options.rate
+        click.echo(f"At {options.rate:g} requests/s that takes {seconds:,.0f} s.")
 
 
 @cli.command()

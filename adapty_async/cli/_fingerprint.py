@@ -14,22 +14,22 @@ _PIECE = 1024 * 1024
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
-def fingerprint(path: Path) -> dict[str, Any]:
+def fingerprint(path: Path, size: int) -> dict[str, Any]:
     """
-    Return a file's size and digest.
+    Return the size and digest of a file's first bytes.
     """
-    size = path.stat().st_size
     return {"size": size, "sha256": _digest(path, size)}
 
 
-def difference(path: Path, earlier: dict[str, Any]) -> str | None:
+def difference(path: Path, now: int, earlier: dict[str, Any]) -> str | None:
     """
     Say how a file differs from what it was; None if it is the same, or has new lines at its end.
+
+    Of what it has now, only the first bytes count.
     """
     size, digest = earlier.get("size"), earlier.get("sha256")
     if not isinstance(size, int):
         return "the journal was kept for an input that is not a file"
-    now = path.stat().st_size
     if now < size:
         return f"the file had {size:,} bytes, and has {now:,} now"
     if _digest(path, size) != digest:

@@ -12,6 +12,7 @@ import csv
 import errno
 import gzip
 import io
+import os
 import stat
 import sys
 import zlib
@@ -70,9 +71,10 @@ class Rows:
         self.path = path
         self.form = form
         self._check_columns = check_columns
+        self._extent: _Extent | None = None
 
     def __iter__(self) -> Iterator[Row]:
-        with _opened(self.path) as stream:
+        with _opened(self.path, self._extent) as stream:
             lines = _lines(stream)
             if self.form == "csv":
                 yield from self._csv_rows(lines)
@@ -97,30 +99,32 @@ class Rows:
 
 class SizedRows(Rows):
     """
-    The rows of a file, counted beforehand.
+    The rows of a file, counted beforehand; what it grows by afterwards is not read.
     """
 
     def __init__(self, path: str, form: Format, check_columns: ColumnCheck) -> None:
         super().__init__(path, form, check_columns)
+        self._extent = extent = _extent_of(path)
         next(iter(self), None)  # an unusable header is told before anything else happens
-        with _opened(path) as stream:
+        with _opened(path, extent) as stream:
             lines = sum(1 for _ in _lines(stream))
         self._length = lines - 1 if form == "csv" else lines
+        self._size = extent.size
 
     def __len__(self) -> int:
         return self._length
 
     def identity(self) -> dict[str, Any]:
         """
-        Return the file's size and digest.
+        Return the file's size and digest, and how many rows it has.
         """
-        return fingerprint(Path(self.path))
+        return fingerprint(Path(self.path), self._size) | {"rows": self._length}
 
     def difference(self, earlier: dict[str, Any]) -> str | None:
         """
         Say how the file differs from what it was.
         """
-        return difference(Path(self.path), earlier)
+        return difference(Path(self.path), self._size, earlier)
 
 
 def open_rows(path: str, form: Format | None, check_columns: ColumnCheck) -> Rows:
@@ -156,11 +160,54 @@ def _is_read_once(path: str) -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
+class _Extent(msgspec.Struct, frozen=True):
+    """
+    Which file it is, and how many bytes of it there were when it was looked at first.
+    """
+
+    device: int
+    inode: int
+    size: int
+
+
+def _extent_of(path: str) -> _Extent:
+    try:
+        found = Path(path).stat()
+    except OSError as error:
+        raise InvalidInputError(path, f"cannot be read: {error.strerror}") from None
+    return _Extent(found.st_dev, found.st_ino, found.st_size)
+
+
+class _FirstBytes(io.FileIO):
+    """
+    A file as far as it went before: who adds to it must not be read in the middle of a line.
+    """
+
+    def __init__(self, path: str, extent: _Extent) -> None:
+        super().__init__(path)
+        self._left = extent.size
+        found = os.fstat(self.fileno())
+        if (found.st_dev, found.st_ino) != (extent.device, extent.inode):
+            self.close()
+            raise InvalidInputError(path, "was replaced by another file meanwhile")
+
+    def readinto(self, buffer: Any) -> int:
+        """
+        Read at most as much as fits.
+        """
+        part = memoryview(buffer)[: self._left]
+        count = super().readinto(part) or 0
+        if not count and part:
+            raise OSError(errno.EIO, "it has become shorter meanwhile")
+        self._left -= count
+        return count
+
+
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[io.TextIOWrapper]:
+def _opened(path: str, extent: _Extent | None) -> Iterator[io.TextIOWrapper]:
     with contextlib.ExitStack() as stack:
         try:
-            raw = stack.enter_context(_binary(path))
+            raw = stack.enter_context(_binary(path, extent))
             packed = raw.peek(2)[:2] == _GZIP_MAGIC
             data = stack.enter_context(gzip.GzipFile(fileobj=raw)) if packed else raw
             text = io.TextIOWrapper(data, encoding="utf-8-sig", errors="surrogateescape")
@@ -171,10 +218,12 @@ def _opened(path: str) -> Iterator[io.TextIOWrapper]:
             raise InvalidInputError(path, f"cannot be read: {error.strerror or error}") from None
 
 
-def _binary(path: str) -> io.BufferedReader:
+def _binary(path: str, extent: _Extent | None) -> io.BufferedReader:
     """
     Open a file; standard input once more, so that it stays open, and a read that waits can be left.
     """
+    if extent is not None:
+        return io.BufferedReader(_FirstBytes(path, extent))
     if path != "-":
         return Path(path).open("rb")
     if sys.stdin is None:

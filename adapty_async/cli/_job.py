@@ -56,6 +56,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     failures: Path | None = None
     concurrency: int | None = None
     rate: float | None = None
+    is_dry: bool = False
 
     @property
     def total(self) -> int | None:
@@ -92,15 +93,15 @@ async def perform(job: Job, client: AdaptyClient | AdaptyMailClient) -> End:
     """
     Do a job, and say how it ended.
 
-    The first Ctrl-C or SIGTERM stops the reading and lets what is in flight end; a second one
-    cuts that off.
+    The first Ctrl-C, SIGTERM or SIGHUP stops the reading and lets what is in flight end; a second
+    one cuts that off.
     """
     with contextlib.ExitStack() as stack:
         failures = None
         if job.failures is not None:
-            # with a journal, what an earlier run left undone goes again, and is noted again
+            kept = None if job.is_dry else job.journal
             failures = stack.enter_context(
-                FailuresFile(job.failures, source=job.rows.path, replace=job.journal is not None)
+                FailuresFile(job.failures, source=job.rows.path, journal=kept)
             )
         run = client.bulk(
             job.rows if isinstance(job.rows, SizedRows) else Feed(job.rows),
@@ -115,6 +116,8 @@ async def perform(job: Job, client: AdaptyClient | AdaptyMailClient) -> End:
         signals = stack.enter_context(_stopped_by_signals(run))
         async with progress(run, job.title, job.total, client.statistics):
             error = await _complete(run)
+        if failures is not None and error is None:
+            failures.begin()
         return End(report=run.report, interrupted=bool(signals), error=error)
 
 
@@ -148,7 +151,9 @@ def _stopped_by_signals(run: BulkRun[Any, Any]) -> Iterator[list[int]]:
         else:
             run.cut_off()
 
-    signals = (signal.SIGINT, signal.SIGTERM)
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup does
+        signals.append(signal.SIGHUP)
     for number in signals:
         loop.add_signal_handler(number, stop, number)
     try:

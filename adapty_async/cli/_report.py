@@ -30,6 +30,10 @@ from adapty_async.errors import ConfigError, InvalidInputError
 __all__ = ("FailuresFile", "dry_run_text", "report_json", "report_text", "status_text")
 
 _SHOWN_FAILURES = 5
+_FIRST_BYTES = b'{"line":'
+"""
+What a failures file begins with.
+"""
 _MEANING = {
     OutcomeStatus.DONE: "",
     OutcomeStatus.ABSENT: "the server says that they do not exist",
@@ -54,28 +58,43 @@ class FailuresFile:
     A line has the number of the input's line, the item, the status, the attempts and the error's
     type, status, code, field and request id. It can be used as an input itself.
 
+    With a journal, what an earlier run left undone goes again, and is noted again: its list is
+    replaced, but not before the run is known to go on with that journal.
+
     Raises:
-        ConfigError: the file cannot be written, is the input, or has something in it that is not to
-            be replaced.
+        ConfigError: the file cannot be written, is the input or the journal, or has something in it
+            that is not to be replaced.
     """
 
-    def __init__(self, path: Path, *, source: str, replace: bool = False) -> None:
+    def __init__(self, path: Path, *, source: str, journal: Path | None = None) -> None:
         if _is_input(path, source):
             raise ConfigError("--failures must not be the input file")
+        if journal is not None and path.resolve() == journal.resolve():
+            raise ConfigError("--failures must not be the journal")
         with _as_config_errors():
-            if path.is_file() and path.stat().st_size and not replace:
-                raise ConfigError(
-                    "--failures must not be a file with something in it: it may be the only list "
-                    "of what an earlier run left undone"
-                )
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            if stat.S_ISREG(os.fstat(self._file).st_mode):
+            if path.is_file() and path.stat().st_size:
+                _demand_replaceable(path, journal)
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+            self._is_regular = stat.S_ISREG(os.fstat(self._file).st_mode)
+            if self._is_regular:
                 os.fchmod(self._file, 0o600)  # it may have been there before, open to others
+        self._begun = False
+
+    def begin(self) -> None:
+        """
+        Forget what an earlier run left in the file, unless this one has begun to write already.
+        """
+        if self._is_regular and not self._begun:
+            with _as_config_errors():
+                os.ftruncate(self._file, 0)
+        self._begun = True
 
     def note(self, outcome: Outcome[Row, Any]) -> None:
         """
         Write a line for an outcome, unless it is done, absent or skipped.
         """
+        if not self._begun:
+            self.begin()
         if not outcome.ok:
             line = _encoded(_failure(outcome)) + b"\n"
             with _as_config_errors():
@@ -92,6 +111,17 @@ class FailuresFile:
         traceback: TracebackType | None,
     ) -> None:
         os.close(self._file)
+
+
+def _demand_replaceable(path: Path, journal: Path | None) -> None:
+    if journal is None:
+        raise ConfigError(
+            "--failures must not be a file with something in it: it may be the only list of what "
+            "an earlier run left undone"
+        )
+    with path.open("rb") as file:
+        if file.read(len(_FIRST_BYTES)) != _FIRST_BYTES:
+            raise ConfigError("--failures must not be a file of something else than failures")
 
 
 def _is_input(path: Path, source: str) -> bool:
@@ -189,7 +219,7 @@ def dry_run_text(
     lines = [f"Dry run of {report.total:,} rows; nothing was sent.", ""]
     lines += [f"  {report.done:>11,} can be sent", f"  {report.failed:>11,} cannot"]
     if report.skipped:
-        lines.append(f"  {report.skipped:>11,} are the same as earlier rows")
+        lines.append(f"  {report.skipped:>11,} are done already, or the same as earlier rows")
     lines.append("")
     lines += _failure_lines(report)
     lines += _stop_lines(report, total)
@@ -241,6 +271,8 @@ def status_text(summary: JournalSummary) -> str:
         for entry, said in _SAID.items()
         if summary.counts[entry] or entry is Entry.DONE
     ]
+    if summary.left is not None:
+        lines.append(f"  {'left':<9}{summary.left:>11,}   for the same command to do")
     if summary.first is not None and summary.last is not None:
         lines += ["", f"first entry {_moment(summary.first)}, last {_moment(summary.last)}"]
     lines += _pace_lines(summary.ended)

@@ -305,6 +305,27 @@ def test_file_that_cannot_be_read_is_told(tmp_path: Path, name: str, match: str)
         open_rows(str(tmp_path / name), "text", any_columns)
 
 
+def test_file_that_was_replaced_is_not_read(put: Put) -> None:
+    """
+    The rows of another file are not taken for those that were counted.
+    """
+    rows = open_rows(str(put("ids.txt", "a\nb\n")), None, any_columns)
+    put("other", "x\ny\n").replace(rows.path)
+    with pytest.raises(InvalidInputError, match="was replaced by another file meanwhile"):
+        list(rows)
+
+
+def test_file_that_became_shorter_is_told(put: Put) -> None:
+    """
+    Rows that are gone do not end the input as if there had never been more.
+    """
+    path = put("ids.txt", "a\nb\n")
+    rows = open_rows(str(path), None, any_columns)
+    os.truncate(path, 2)
+    with pytest.raises(InvalidInputError, match="cannot be read: it has become shorter meanwhile"):
+        list(rows)
+
+
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
 def test_standard_input_stays_open(
     put: Put, monkeypatch: pytest.MonkeyPatch, pack: Callable[[bytes], bytes]

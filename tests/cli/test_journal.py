@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import signal
 import stat
 from collections.abc import Callable
@@ -40,7 +41,10 @@ def seed(sandbox: Sandbox, count: int) -> None:
     sandbox.seed_profiles(ids(count).split())
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=str)
+SIGNALS = [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=str)
 def test_the_same_command_goes_on_where_it_ended(
     start_sandbox: StartSandbox, put: Put, tmp_path: Path, number: int
 ) -> None:
@@ -124,8 +128,8 @@ def test_a_changed_file_is_told_from_a_longer_one(
     """
     Only whole lines at the end may be new.
     """
-    earlier = fingerprint(put("file", before))
-    found = difference(put("file", after), earlier)
+    earlier = fingerprint(put("file", before), len(before))
+    found = difference(put("file", after), len(after), earlier)
 
     assert found is None if told is None else told in str(found)
 
@@ -134,7 +138,7 @@ def test_a_journal_of_something_else_than_a_file_is_told(put: Put) -> None:
     """
     Without a size there is nothing to compare.
     """
-    found = difference(put("file", "a\n"), {"job_id": "x"})
+    found = difference(put("file", "a\n"), 2, {"job_id": "x"})
     assert found == "the journal was kept for an input that is not a file"
 
 
@@ -198,11 +202,86 @@ def test_a_dry_run_says_what_is_left_and_how_long_it_takes(
 
     assert "10 can be sent" in before
     assert "At 2 requests/s that takes 5 s." in before
-    assert "1 are the same as earlier rows" in after
-    assert "The journal has 10 of them as done already." in after
+    assert "4 can be sent" in after
+    assert "11 are done already, or the same as earlier rows" in after
     assert "At 2 requests/s that takes 2 s." in after
     assert len(sandbox.arrivals()) == 10
     assert journal.read_bytes() == kept
+
+
+def test_a_dry_run_refuses_what_the_run_would(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """
+    Another input, another call and another key are told, with the journal's own name.
+    """
+    path = put("ids.txt", ids(3))
+    journal = path.with_name("journal")
+    invoke("delete", path, *V1, "--journal", journal)
+    dry = ("--journal", journal, "--dry-run")
+    other = put("other.txt", "a\nb\nc\nd\n")
+    by_profile = ("--api", "v1", "--by", "profile-id")
+    key = put("key", "secret_live_other.key")
+    key.chmod(0o600)
+    refused = [
+        invoke("delete", other, *V1, *dry),
+        invoke("delete", path, *by_profile, *dry),
+        invoke("delete", path, *V1, *dry, "--api-key-file", key),
+    ]
+
+    assert [result.exit_code for result in refused] == [2, 2, 2]
+    begin = f"adapty-async: the journal {journal} belongs to another run; "
+    assert all(result.stderr.startswith(begin) for result in refused)
+    assert "input: the file had 21 bytes, and has 8 now" in refused[0].stderr
+    assert "operation: " in refused[1].stderr
+    assert "account: another key" in refused[2].stderr
+    assert len(sandbox.arrivals()) == 3
+
+
+def test_a_dry_run_tells_why_a_journal_cannot_be_read(invoke: Invoke, put: Put) -> None:
+    """
+    The reason is the system's.
+    """
+    path = put("ids.txt", "a\n")
+    os.mkfifo(path.with_name("journal"))
+    dry = ("--journal", path.with_name("journal"), "--dry-run", "--api-key-file", put("key", "k"))
+    path.with_name("key").chmod(0o600)
+    result = invoke("delete", path, *V1, *dry)
+
+    assert (result.exit_code, "cannot be read: " in result.stderr) == (2, True)
+
+
+def test_a_file_that_grows_meanwhile_is_read_as_far_as_it_went(
+    start_sandbox: StartSandbox, put: Put
+) -> None:
+    """
+    Half a line that is added while a run reads is not taken for an id, which would hide the whole.
+    """
+    path = put("ids.txt", ids(500))
+    command = ("delete", path, *V1, "--concurrency", "2", "--journal", path.with_name("journal"))
+    with start_sandbox(latency=0.002) as sandbox:
+        with started(*command) as process:
+            wait_until(lambda: len(sandbox.arrivals()) > 2)
+            with path.open("a") as file:
+                file.write("user-5")
+            process.communicate()
+        with path.open("a") as file:
+            file.write("00\n")
+        assert json.loads(run(*command).stdout)["absent"] == 1
+        sent = [arrival.identity for arrival in sandbox.arrivals()]
+
+    assert sent.count("user-5") == 1
+    assert sorted(map(str, sent)) == sorted(ids(501).split())
+
+
+def test_what_to_do_next_does_not_spoil_json(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """
+    A report for programs stands alone; what is for people goes to standard error.
+    """
+    path = put("ids.txt", "a\n b\n")
+    result = invoke("delete", path, *V1, "--journal", path.with_name("journal"))
+
+    assert json.loads(result.stdout)["failed"] == 1
+    assert result.stderr.startswith("Run the same command again to go on")
+    assert len(sandbox.arrivals()) == 1
 
 
 def test_status_tells_how_far_a_run_is(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
@@ -222,6 +301,7 @@ def test_status_tells_how_far_a_run_is(sandbox: Sandbox, invoke: Invoke, put: Pu
     assert "  done               2\n" in result.stdout
     assert "  absent             1   the server said that they do not exist\n" in result.stdout
     assert "  duplicate          1   the same as an earlier row\n" in result.stdout
+    assert "  left               0   for the same command to do\n" in result.stdout
     assert "first entry 20" in result.stdout
     assert " ended, 0." in result.stdout
     assert sandbox.api_key not in result.stdout

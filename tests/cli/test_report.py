@@ -312,6 +312,41 @@ def test_failures_file_of_an_earlier_run_is_kept(put: Put) -> None:
     assert old.read_text() == "from yesterday\n"
 
 
+def test_failures_file_of_the_same_journal_is_written_anew(put: Put) -> None:
+    """
+    What is undone goes again and is noted again, so its old list goes, but not before that is sure.
+    """
+    journal, old = Path("journal"), put("old", b'{"line":1,"item":"a","status":"failed"}\n' * 9)
+    before = old.read_bytes()
+    with FailuresFile(old, source="ids.txt", journal=journal):
+        pass
+    assert old.read_bytes() == before  # the run was refused
+
+    with FailuresFile(old, source="ids.txt", journal=journal) as file:
+        file.begin()
+    assert old.read_bytes() == b""
+
+    old.write_bytes(before)
+    with FailuresFile(old, source="ids.txt", journal=journal) as file:
+        file.note(BAD_ROW)
+        file.note(BAD_ROW)
+        file.begin()
+    assert [msgspec.json.decode(line)["line"] for line in old.read_bytes().splitlines()] == [2, 2]
+
+
+def test_failures_file_replaces_nothing_else(put: Put) -> None:
+    """
+    With a journal, too, only an old list of failures is replaced, and never the journal.
+    """
+    notes, journal = put("notes", "from yesterday\n"), put("journal", b'{"line":')
+    with pytest.raises(ConfigError, match="must not be a file of something else than failures"):
+        FailuresFile(notes, source="ids.txt", journal=journal)
+    for path in (journal, journal.parent / "x" / ".." / "journal"):
+        with pytest.raises(ConfigError, match="--failures must not be the journal"):
+            FailuresFile(path, source="ids.txt", journal=journal)
+    assert (notes.read_text(), journal.read_bytes()) == ("from yesterday\n", b'{"line":')
+
+
 def test_failures_file_may_be_a_device() -> None:
     """
     What is no regular file is left with the mode it has.
