@@ -155,6 +155,22 @@ def test_another_worker_is_called_in_for_one_that_may_have_to_wait() -> None:
     assert called == [1]
 
 
+def test_nobody_is_called_in_while_enough_are_busy() -> None:
+    """
+    After a timeout fewer are to be in flight than there are, and one that fails is not replaced.
+    """
+    run = Run()
+    called: list[int] = []
+    run.end(1.0, RequestTimeoutError("slow"))
+    run.capacity.call = called.append
+    while run.capacity.busy <= run.count:
+        run.capacity.enter()
+    run.capacity.leave(ServerError("down", status=500), 0.1, held_up=False)
+
+    assert run.capacity.busy == run.count
+    assert called == []
+
+
 @pytest.mark.parametrize(
     ("workers", "busy", "spare"), [(64, 64, False), (65, 63, False), (65, 64, True)], ids=str
 )
