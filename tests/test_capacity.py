@@ -161,14 +161,15 @@ def test_nobody_is_called_in_while_enough_are_busy() -> None:
     """
     run = Run()
     called: list[int] = []
+    down = ServerError("down", status=500)
     run.end(1.0, RequestTimeoutError("slow"))
     run.capacity.call = called.append
-    while run.capacity.busy <= run.count:
-        run.capacity.enter()
-    run.capacity.leave(ServerError("down", status=500), 0.1, held_up=False)
-
-    assert run.capacity.busy == run.count
+    while run.capacity.busy > run.count:
+        run.capacity.leave(down, 0.1, held_up=False)
     assert called == []
+
+    run.capacity.leave(down, 0.1, held_up=False)
+    assert called == [1]
 
 
 @pytest.mark.parametrize(
