@@ -5,7 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types docs faults fuzz mutation audit bench bench-goodput bench-smoke examples check clean
+.PHONY: demo test lint types docs faults fuzz mutation audit bench bench-goodput bench-smoke soak examples check clean
 
 demo: .venv/.demo
 	@$(BIN)/adapty-async demo examples/profiles.csv examples/erase.txt
@@ -43,15 +43,18 @@ mutation: .venv/.dev
 audit: .venv/.dev
 	$(BIN)/tox run -e audit
 
-bench: .venv/.dev
-	$(BIN)/python -m benchmarks.bench_bulk
+bench: .venv/.bench
+	$(BIN)/python -m benchmarks --record
 
 bench-goodput: .venv/.bench
 	$(BIN)/python -m benchmarks.bench_goodput --rivals
 
-bench-smoke: .venv/.dev
-	$(BIN)/python -m benchmarks.bench_bulk --items 3000 --pairs 1
-	$(BIN)/python -m benchmarks.bench_goodput --quick
+bench-smoke: .venv/.bench
+	$(BIN)/python -m benchmarks --quick
+	$(BIN)/python -m benchmarks.soak --quick
+
+soak: .venv/.dev
+	$(BIN)/python -m benchmarks.soak
 
 examples: .venv/.demo
 	$(BIN)/python -m adapty_async.cli._demo_data examples

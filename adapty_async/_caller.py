@@ -14,7 +14,7 @@ import msgspec
 from adapty_async._capacity import Capacity
 from adapty_async._codec import Wire, decode, encode
 from adapty_async._gate import RunLimits
-from adapty_async._operation import Operation, Request
+from adapty_async._operation import Operation
 from adapty_async._pacer import Pacer
 from adapty_async._pipeline import Layers, build
 from adapty_async.bulk import BulkOptions, BulkRun, Items
@@ -60,6 +60,9 @@ class Caller:
         self.layers = layers
         self.options = options
         self._send = build(layers, options.retry)
+        self._encode = functools.partial(
+            encode, wire=options.wire, timeout=options.timeout, allowance=options.retry.deadline
+        )
 
     async def execute(self, operation: Operation[ResultT]) -> ResultT:
         """
@@ -89,8 +92,8 @@ class Caller:
         limits = _limits_of(options, layers.timing.clock)
         settings = settings_from(options, limits.capacity)
         send = build(layers, self.options.retry, limits)
-        encode_in_background = functools.partial(self._encode, background=True)
-        engine = Engine(encode_in_background, send, layers.timing.clock, layers.gates)
+        encode_item = functools.partial(self._encode, background=True)
+        engine = Engine(encode_item, send, layers.timing.clock, layers.gates)
         journal = options.get("journal")
         ledger: Ledger | None = None
         if journal is not None:
@@ -99,16 +102,6 @@ class Caller:
             ledger = Ledger(Path(journal), scope, input_of(items, options.get("job_id")))
         dedupe = options.get("dedupe", False)
         return run_calls(items, build_operation, engine, settings, ledger, dedupe=dedupe)
-
-    def _encode(self, operation: Operation[Any], *, background: bool = False) -> Request:
-        options = self.options
-        return encode(
-            operation,
-            options.wire,
-            timeout=options.timeout,
-            allowance=options.retry.deadline,
-            background=background,
-        )
 
 
 def _limits_of(options: BulkOptions[Any, Any], clock: Callable[[], float]) -> RunLimits:

@@ -59,7 +59,7 @@ class Capacity:
     Attributes:
         most: workers at most.
         count: workers that are of use.
-        busy: requests in flight.
+        busy: requests in flight; who sends one adds it.
         call: calls in so many workers more; set by the run.
     """
 
@@ -80,12 +80,6 @@ class Capacity:
         Say whether one of so many workers is of no use: enough of the others are busy.
         """
         return workers > self.count and self.busy >= self.count
-
-    def enter(self) -> None:
-        """
-        Take note that a request is sent.
-        """
-        self.busy += 1
 
     def leave(self, failure: AdaptyError | None, seconds: float, *, held_up: bool) -> None:
         """

@@ -106,7 +106,7 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     origin: str
-    headers: Mapping[str, str]
+    headers: Headers
     id_encoding: str = "ascii"
     validate: bool = True
 
@@ -139,7 +139,7 @@ def encode(
     try:
         if wire.validate and endpoint.check is not None:
             endpoint.check(operation)
-        headers = _headers(operation, wire)
+        own_headers = _own_headers(operation, wire)
     except InvalidInputError as error:
         raise bare(error) from None  # the frames below hold the id itself
 
@@ -148,7 +148,8 @@ def encode(
         operation=endpoint.name,
         method=endpoint.method,
         url=wire.origin + _target(operation),
-        headers=headers,
+        shared_headers=wire.headers,
+        own_headers=own_headers,
         body=None if operation.body is None else endpoint.encode(operation.body),
         replay=replay,
         bucket=endpoint.bucket,
@@ -167,24 +168,24 @@ def _replay(operation: Operation[Any]) -> Replay:
     return replay
 
 
-def _headers(operation: Operation[Any], wire: Wire) -> Mapping[str, str]:
-    endpoint = operation.endpoint
-    if not operation.headers and operation.key is None and endpoint.media_type is None:
-        return wire.headers
-    headers = Headers(wire.headers)
+def _own_headers(operation: Operation[Any], wire: Wire) -> Headers:
+    headers = Headers()
     for name, value in operation.headers:
         header_value(_field_of(name), value, encoding=wire.id_encoding)
         headers[name] = value
     if operation.key is not None:
         header_value("idempotency_key", operation.key, encoding="ascii")
         headers["Idempotency-Key"] = operation.key
-    if endpoint.media_type is not None:
-        headers["Content-Type"] = endpoint.media_type
+    media_type = operation.endpoint.media_type
+    if media_type is not None:
+        headers["Content-Type"] = media_type
     return headers
 
 
 def _target(operation: Operation[Any]) -> str:
     path = operation.endpoint.path
+    if not operation.parameters and "{" not in path:
+        return path
     query: list[tuple[str, str]] = []
     for name, value in operation.parameters:
         place = f"{{{name}}}"

@@ -71,6 +71,9 @@ class Sockets:
         return made
 
     def after_fork(self) -> None:
+        """
+        Let the copies end where nobody is.
+        """
         closed, other = socket.socketpair()
         other.close()
         with closed:

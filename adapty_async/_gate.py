@@ -219,8 +219,9 @@ class Gate:
         """
 
         def admit(request: Request) -> bool:
-            may_go = slots.free > 0 and not self._background_turn(request, limits)
-            return may_go and slots.take_now()
+            if slots.free <= 0 or self._background_turn(request, limits):
+                return False
+            return slots.take_now()
 
         async def lead(request: Request) -> None:
             while True:
@@ -240,10 +241,18 @@ class Gate:
 
     def _background_turn(self, request: Request, limits: RunLimits) -> float:
         with self._lock:
-            wait = self._held_up(request, limits)
+            learned = self.learned
+            wait = 0.0
+            if self.circuit.since is not None or learned.paused_until > self.clock():
+                wait = self._without_service(request, limits)
+            if self._urgent:
+                wait = max(wait, 1 / (self._pacer or learned).rate)
+            for pacer in self._pacer, limits.pacer:
+                if pacer is not None:
+                    wait = max(wait, pacer.wait())
             is_learning = self._is_learning(limits)
             if wait <= TICK and is_learning:
-                wait = self.learned.take()
+                wait = learned.take()
             if wait > TICK:
                 return wait
             self._go(paced=is_learning)
@@ -251,20 +260,13 @@ class Gate:
                 limits.pacer.take()
             return 0.0
 
-    def _held_up(self, request: Request, limits: RunLimits) -> float:
+    def _without_service(self, request: Request, limits: RunLimits) -> float:
         """
-        Return the seconds that an item waits for an outage, a pause, a given pace or single calls.
+        Return the seconds that an item waits for an outage or a pause to end.
         """
-        wait = 0.0
-        if self.circuit.since is not None or self.learned.paused_until > self.clock():
-            wait = max(self.circuit.wait(), self.paused_for)
-            if wait:  # else one may try: the outage may long be over, if nobody tried
-                self._demand_patience(request, limits, wait)
-        for pacer in self._pacer, limits.pacer:
-            if pacer is not None:
-                wait = max(wait, pacer.wait())
-        if self._urgent:
-            wait = max(wait, 1 / (self._pacer or self.learned).rate)
+        wait = max(self.circuit.wait(), self.paused_for)
+        if wait:  # else one may try: the outage may long be over, if nobody tried
+            self._demand_patience(request, limits, wait)
         return wait
 
     def _demand_patience(self, request: Request, limits: RunLimits, wait: float) -> None:
@@ -281,8 +283,9 @@ class Gate:
         """
         Say whether the learned pace holds: nobody gave one, or the server refused what was given.
         """
-        is_told = self._pacer is not None or limits.pacer is not None
-        return not is_told or self.learned.limit is not None or self.learned.probing
+        if self._pacer is None and limits.pacer is None:
+            return True
+        return self.learned.limit is not None or self.learned.probing
 
     def expect(self, rate: float | None) -> None:
         """
@@ -338,8 +341,7 @@ class Gate:
                     pass  # nothing was learned of the server
 
     def _worked(self, request: Request, sent: float, limits: RunLimits) -> None:
-        is_paced = request.background and self._is_learning(limits)
-        self.learned.succeeded(sent, paced=is_paced)
+        self.learned.succeeded(sent, paced=request.background and self._is_learning(limits))
         self.circuit.worked(sent)
 
 

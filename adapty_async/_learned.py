@@ -72,6 +72,12 @@ _STEADY = 0.93
 """
 The share of a known limit below which no single 429 brings the next one.
 """
+_COST = 60
+_COST_LONGEST = 2.5
+"""
+A climb takes as long as so many requests for each 429 at the end of the last one, up to so many
+seconds: where a limit is touched at a high price, as a fixed window is, it is touched more rarely.
+"""
 _IN_A_ROW = 10
 """
 Answers 429 in a row that stop everybody; fewer if they ask for long, of 30 s a single one. A pause
@@ -139,6 +145,7 @@ class LearnedRate:
         self._unused = 0.0
         self._in_a_row = 0
         self._price = 0.0  # seconds of the last pause
+        self._refused = 0  # answers 429 since the last news of one
         self._unknown = rate is None  # that is, no limit was ever measured
         self._closed = 0  # how many times in a row; nobody but a probe may send
         self._closed_at = -math.inf
@@ -249,14 +256,16 @@ class LearnedRate:
 
     def _pace(self) -> float:
         # A 429 is the end of every climb. They stay rare if it takes many round trips, many
-        # requests, and several times as long as the pause that the last one brought.
-        return max(1.0, 5 * self._round_trip, 3 * self._price, 25 / self.rate)
+        # requests, and the longer, the more the last one cost: a pause, or many 429s at once.
+        cost = min(_COST_LONGEST, _COST * self._refused / self.rate)
+        return max(1.0, 5 * self._round_trip, 3 * self._price, 25 / self.rate, cost)
 
     def throttled(self, sent: float, retry_after: float | None = None) -> None:
         """
         Hear of an answer 429, to a request sent at that moment, and of what it asked for.
         """
         now = self._clock()
+        self._refused = self._refused + 1 if sent <= self._throttled + _EPISODE else 1
         self._in_a_row += 1
         if sent > self._cut and not self._closed:
             self._slow_down(now, sent)

@@ -72,7 +72,7 @@ class _RunWay:
         if not self._line.enter_now(request):
             return False
         if self._capacity is not None:
-            self._capacity.enter()
+            self._capacity.busy += 1
         return True
 
     async def enter(self, request: Request) -> None:
@@ -82,7 +82,7 @@ class _RunWay:
         entered = self._gate.clock()
         await self._line.enter(request)
         if self._capacity is not None:
-            self._capacity.enter()
+            self._capacity.busy += 1
         request.tally.deadline += self._gate.clock() - entered
 
     def leave(self, request: Request, failure: AdaptyError | None, sent: float) -> None:

@@ -101,7 +101,8 @@ def retry(
         except AdaptyError as error:
             first = error
         else:
-            budget.give()
+            if budget.left < budget.size:
+                budget.give()
             return response
         return await _Repeats(request, policy, timing, budget, hooks).run(send, first)
 

@@ -14,8 +14,9 @@ import time
 import msgspec
 
 from adapty_async import AdaptyClient
-from benchmarks._bulk_client import ids, peak_mb
+from benchmarks._machine import peak_mb
 from benchmarks._rivals import RIVALS, Job
+from benchmarks._samples import ids
 
 __all__ = ("OURS", "Measured")
 

@@ -3,8 +3,9 @@ A server that deletes nothing, very cheaply, within a limit it does not tell.
 
 Run as ``python -m benchmarks._limited_server SETTINGS`` with `ServerSettings` as JSON; it prints
 its port. ``DELETE`` of ``user_<number>`` is answered 204, 429 or 503 by the limit, and counted;
-``GET /`` tells the `Record` so far. It reads just enough HTTP/1.1 for that: a limit of thousands a
-second must leave the machine to the client.
+``GET /`` tells the `Record` so far. Everything else is answered as nginx is told to answer it for
+benchmarks without a limit. It reads just enough HTTP/1.1 for that: a limit of thousands a second
+must leave the machine to the client.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import cast
 import msgspec
 
 from benchmarks._limit_models import LimitSettings, Outage, back_at, most_within
+from benchmarks._samples import PROFILE_V1, PROFILE_V2, SAVED
 
 __all__ = ("PATH", "LimitedServer", "Record", "ServerSettings", "Tally", "running", "start")
 
@@ -37,6 +39,7 @@ _DELETE = f"DELETE {PATH} ".encode()
 _ID = b"\r\nadapty-customer-user-id:"
 _ID_PREFIX = b"user_"
 _LENGTH = b"\r\ncontent-length:"
+_TELL = b"GET / "
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +70,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         accepted, throttled, unavailable: those answered 204, 429 and 503.
         once, repeated, never: ids accepted so often.
         strange: requests that were not about one of the ids.
+        others: requests that were no deletes, and not limited.
         most_throttled: 429s of one id, the one that had most.
         most_in_a_second: requests accepted in any stretch of one second.
         first_accepted, last_accepted: moments, in seconds after the first request.
@@ -84,6 +88,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     repeated: int
     never: int
     strange: int
+    others: int
     most_throttled: int
     most_in_a_second: int
     first_accepted: float
@@ -106,6 +111,7 @@ class Tally:
         self._began: float | None = None
         self._cpu_before = 0.0
         self._unavailable = self._strange = 0
+        self.others = 0
         self._moments = array("d")
         self._accepted = array("H", bytes(2 * settings.items))
         self._throttled = array("H", bytes(2 * settings.items))
@@ -146,6 +152,7 @@ class Tally:
             repeated=len(self._accepted) - once - never,
             never=never,
             strange=self._strange,
+            others=self.others,
             most_throttled=max(self._throttled, default=0),
             most_in_a_second=most_within(self._moments, 1.0),
             first_accepted=self._moments[0] if accepted else 0.0,
@@ -174,8 +181,9 @@ class LimitedServer:
     A running server as the benchmark sees it.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, process: int) -> None:
         self.url = url
+        self.process = process
 
     def record(self) -> Record:
         """
@@ -195,7 +203,8 @@ def running(settings: ServerSettings) -> Iterator[LimitedServer]:
     with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            yield LimitedServer(f"http://127.0.0.1:{int(process.stdout.readline())}")
+            url = f"http://127.0.0.1:{int(process.stdout.readline())}"
+            yield LimitedServer(url, process.pid)
         finally:
             process.terminate()
 
@@ -222,6 +231,15 @@ class _Service:
         Return the answer to a request, which is given without its body and in lower case.
         """
         return self._answers[self._tally.decide(_number(head))]
+
+    def other(self, request: bytes) -> bytes:
+        """
+        Return the answer to a request that is no delete.
+        """
+        self._tally.others += 1
+        return next(
+            (answer for start, answer in _OTHERS.items() if request.startswith(start)), _SUCCESS
+        )
 
     def told(self) -> bytes:
         """
@@ -264,8 +282,10 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
         elif data.startswith(_DELETE):
             self._call_later(self._service.delay(), self._send, self._service.answer(head))
-        else:
+        elif data.startswith(_TELL):
             self._send(self._service.told())
+        else:
+            self._send(self._service.other(data))
 
     def _send(self, answer: bytes) -> None:
         if not self._transport.is_closing():
@@ -308,6 +328,13 @@ def _message(status: HTTPStatus, body: bytes, headers: bytes = b"") -> bytes:
     if body:
         headers += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n".encode()
     return first + headers + b"\r\n" + body
+
+
+_SUCCESS = _message(HTTPStatus.OK, SAVED)
+_OTHERS = {
+    f"GET {PATH} ".encode(): _message(HTTPStatus.OK, PROFILE_V1),
+    b"GET /api/v2/server-side-api/profile/ ": _message(HTTPStatus.OK, PROFILE_V2),
+}
 
 
 async def start(settings: ServerSettings) -> asyncio.Server:

@@ -1,24 +1,72 @@
 """
-Where a benchmark ran: its numbers mean little without that.
+Where a benchmark ran: its numbers mean little without that. And which processor does what.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
+import re
+import resource
+from pathlib import Path
 
-__all__ = ("describe",)
+__all__ = ("CLIENT", "LOOPS", "SERVER", "describe", "peak_mb", "pin")
 
-_PACKAGES = ("adapty-async", "aiohttp", "msgspec", "tenacity", "anyio")
+_PACKAGES = ("adapty-async", "aiohttp", "msgspec", "tenacity", "anyio", "uvloop")
+LOOPS = ("asyncio", "uvloop") if importlib.util.find_spec("uvloop") else ("asyncio",)
+_CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+SERVER, CLIENT = _CORES[:1], _CORES[1:2] or _CORES[:1]
+"""
+The processors of the server and of the client, so that neither takes the other's time: two if this
+process may use two.
+"""
 
 
 def describe() -> str:
     """
     Name the processor, the interpreter and the versions that matter.
     """
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES)
+    versions = ", ".join(f"{name} {version}" for name in _PACKAGES if (version := _version(name)))
+    kernel, _, _ = platform.release().partition("-")
     return (
-        f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.system()} {platform.release()}\n"
+        f"{_processor()}, {os.cpu_count()} CPUs, {platform.system()} {kernel}\n"
         f"{platform.python_implementation()} {platform.python_version()}, {versions}"
     )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    about = Path("/proc/cpuinfo")
+    named = re.search(r"model name\s*: (.+)", about.read_text()) if about.exists() else None
+    return named[1] if named else platform.machine()
+
+
+def pin(process: int, cores: list[int]) -> None:
+    """
+    Keep a process on these processors, where the system can.
+    """
+    if cores:
+        os.sched_setaffinity(process, cores)
+
+
+def peak_mb() -> float:
+    """
+    Return the peak of this process' own memory.
+
+    Where there is no /proc, what `getrusage` says counts from before the program was loaded.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+        if found:
+            return int(found[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

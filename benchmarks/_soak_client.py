@@ -110,11 +110,11 @@ class _Soak:
         rounds = samples = 0
         elapsed = 0.0
         async with self._adapty, self._mail:
-            while elapsed < plan.seconds:
+            while elapsed < plan.seconds or samples < 3:
                 await calls.round(rounds, plan.items)
                 rounds += 1
                 elapsed = time.monotonic() - started
-                is_last = elapsed >= plan.seconds
+                is_last = elapsed >= plan.seconds and samples >= 2
                 if is_last or elapsed >= (samples + 1) * plan.every:
                     samples += 1
                     await self._sample(samples, elapsed, is_last=is_last)

@@ -13,7 +13,7 @@ import pytest
 
 from adapty_async import _learned, errors
 from adapty_async._codec import no_result
-from adapty_async._operation import Endpoint, Replay, Request, Response, Tally
+from adapty_async._operation import Endpoint, Headers, Replay, Request, Response, Tally
 from adapty_async.errors import AdaptyError
 
 CANARY_KEY = "secret_live_CANARY.key"
@@ -40,7 +40,8 @@ _REQUEST = Request(
     operation="test.call",
     method="POST",
     url="https://example.com/call/",
-    headers={},
+    shared_headers=Headers(),
+    own_headers=Headers(),
     body=None,
     replay=Replay.ALWAYS,
     bucket="test",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import re
 import socket
 import ssl
 import struct
@@ -296,10 +297,11 @@ def own_tasks() -> set[asyncio.Task[object]]:
     """
     Return the tasks of this loop that belong to neither pytest nor a server of this module.
     """
+    others = re.compile("TestRunner|_accept_connection")
     return {
         task
         for task in asyncio.all_tasks()
-        if task.get_name() != _NAME and "TestRunner" not in repr(task.get_coro())
+        if task.get_name() != _NAME and not others.search(repr(task.get_coro()))
     }
 
 

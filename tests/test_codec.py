@@ -25,7 +25,7 @@ from adapty_async._codec import (
     parse_retry_after,
     to_json,
 )
-from adapty_async._operation import Endpoint, Operation, Replay, Response
+from adapty_async._operation import Endpoint, Headers, Operation, Replay, Response
 from adapty_async.errors import (
     ApiError,
     AuthenticationError,
@@ -41,7 +41,7 @@ from adapty_async.errors import (
 from adapty_async.v1 import GET_PROFILE
 from tests._support import CANARY_EMAIL, ERASE, a_response
 
-WIRE = Wire(origin="https://example.com", headers={"Authorization": "Api-Key key"})
+WIRE = Wire(origin="https://example.com", headers=Headers({"Authorization": "Api-Key key"}))
 HTML = b"\n<!DOCTYPE html><html><body>403 Forbidden</body></html>"
 
 
@@ -555,7 +555,7 @@ def test_a_request_is_the_row_and_the_values() -> None:
 
     assert (request.operation, request.method) == ("test.echo", "POST")
     assert (request.url, request.body) == ("https://example.com/echo/", b'{"a":1}')
-    assert request.headers is WIRE.headers
+    assert request.headers == WIRE.headers
     assert (request.replay, request.bucket, request.erases) == (Replay.ALWAYS, "test", False)
     assert (request.timeout, request.allowance) == (2.0, 5.0)
     assert (request.tally.attempts, request.tally.deadline) == (0, math.inf)

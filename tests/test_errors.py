@@ -5,8 +5,10 @@ The error tree: who is whose child, what an error says, and that it survives a p
 from __future__ import annotations
 
 import copy
+import importlib
 import pickle
-from collections.abc import Callable
+import pkgutil
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -74,6 +76,7 @@ def filled(kind: type[AdaptyError]) -> AdaptyError:
     Return an error of that class with a value in every field it has.
     """
     error = kind("name", "rule") if kind is InvalidInputError else kind("message")
+    assert vars(error).keys() <= FIELDS.keys() | {"field", "rule"}, "a field without a sample"
     for name in vars(error).keys() & FIELDS.keys():
         setattr(error, name, FIELDS[name])
 
@@ -86,6 +89,27 @@ def test_every_class_has_its_place_in_the_tree(kind: type[AdaptyError]) -> None:
     A class of error stands under the class that says whose fault it was.
     """
     assert kind.__bases__ == PARENTS[kind]
+
+
+def below(kind: type[AdaptyError]) -> Iterator[type[AdaptyError]]:
+    """
+    Return a class and all that are derived from it, by the package itself.
+    """
+    yield kind
+    for child in kind.__subclasses__():
+        if child.__module__.partition(".")[0] == adapty_async.__name__:
+            yield from below(child)
+
+
+def test_there_are_no_other_errors() -> None:
+    """
+    The tree of classes is the one that is tested here, whichever module a class is in.
+    """
+    for module in pkgutil.walk_packages(adapty_async.__path__, "adapty_async."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+    assert set(below(AdaptyError)) == set(ERROR_CLASSES) == set(PARENTS)
 
 
 def test_every_error_is_found_at_the_root() -> None:
@@ -150,6 +174,43 @@ def test_a_pickle_has_no_names_that_are_none() -> None:
     assert b"canary" not in stored
     assert pickle.loads(stored).errors == (ErrorItem("", status_code=400),)
     assert copy.copy(error).errors == error.errors
+
+
+@pytest.mark.parametrize("kind", ERROR_CLASSES, ids=lambda kind: kind.__name__)
+def test_errors_are_copied_and_pickled_in_groups_and_with_what_caused_them(
+    kind: type[AdaptyError],
+) -> None:
+    """
+    An error in a group, with a note, comes out whole; what it came from stays behind.
+    """
+    error = filled(kind)
+    error.add_note("beside")
+    error.__cause__ = ConnectError("first")
+    group = ExceptionGroup("together", [error, ValueError("other")])
+    [same, _] = pickle.loads(pickle.dumps(group)).exceptions
+
+    assert type(same) is kind
+    assert (str(same), same.__notes__) == (str(error), ["beside"])
+    assert vars(copy.deepcopy(group.exceptions[0])) == vars(error)
+
+
+class TheirError(ApiError):
+    """
+    An error that a user has derived, with a field of its own.
+    """
+
+    tenant = "none"
+
+
+def test_an_error_that_a_user_derived_is_copied_and_pickled() -> None:
+    """
+    Fields that somebody added are kept too.
+    """
+    error = TheirError("message", status=418)
+    error.tenant = "acme"
+    for same in (copy.copy(error), copy.deepcopy(error), pickle.loads(pickle.dumps(error))):
+        assert type(same) is TheirError
+        assert (same.tenant, same.status, str(same)) == ("acme", 418, "message")
 
 
 def test_a_copy_of_an_error_has_notes_of_its_own() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from adapty_async._learned import LearnedRate
 from adapty_async.testing import FakeClock
-from tests.simulation import SEEDS, Bucket, Outage, Run, World, moving, worlds
+from tests.simulation import SEEDS, Bucket, Outage, Run, Window, World, moving, worlds
 
 pytestmark = pytest.mark.slow
 
@@ -55,6 +55,20 @@ def test_a_run_against_a_high_limit_ends_close_to_the_ideal() -> None:
 
     assert run.elapsed <= 1.10 * 10.0
     assert run.share <= 0.02
+
+
+@pytest.mark.parametrize("retry_after", [1.0, None], ids=["told", "not told"])
+def test_a_limit_that_is_touched_at_a_high_price_is_touched_rarely(
+    retry_after: float | None,
+) -> None:
+    """
+    A fixed window refuses whatever comes until its end; that stays near one answer in a hundred.
+    """
+    world = World(server=Window(400), items=24_000, seed=4, retry_after=retry_after)
+    run = Run(world)
+
+    assert run.share <= 0.012
+    assert run.elapsed <= 1.06 * 60.0
 
 
 @pytest.mark.parametrize("seed", SEEDS)

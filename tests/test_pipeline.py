@@ -15,7 +15,7 @@ from adapty_async._caller import Caller, CallOptions
 from adapty_async._codec import Wire
 from adapty_async._gate import Gates
 from adapty_async._loop_local import LoopLocal
-from adapty_async._operation import Operation, Request, Response
+from adapty_async._operation import Headers, Operation, Request, Response
 from adapty_async._outage import Budget
 from adapty_async._pacer import Pacer
 from adapty_async._pipeline import Layers, build, check, observe
@@ -66,7 +66,7 @@ def caller(transport: FakeTransport, clock: FakeClock, hooks: tuple[Hook, ...] =
     """
     Return a caller with default options over that transport and clock.
     """
-    wire = Wire(origin="https://example.com", headers={})
+    wire = Wire(origin="https://example.com", headers=Headers({}))
     options = CallOptions(wire=wire, retry=RetryPolicy(), timeout=30.0)
     return Caller(layers(transport, clock, hooks), options)
 
@@ -242,7 +242,7 @@ def options(timeout: float) -> CallOptions:
     """
     Return call options with that timeout.
     """
-    wire = Wire(origin="https://example.com", headers={})
+    wire = Wire(origin="https://example.com", headers=Headers({}))
     return CallOptions(wire=wire, retry=RetryPolicy(), timeout=timeout)
 
 

@@ -61,6 +61,7 @@ MOST_WORKERS = 256
 Workers of a run whose concurrency nobody set: in flight are as many as the pace needs.
 """
 MAX_OUTAGE = 900.0
+_DONE = OutcomeStatus.DONE
 _DRAIN_SECONDS = 5.0
 _RATE_EVERY = 256
 """
@@ -242,11 +243,13 @@ class _Calls(Generic[ItemT, ResultT]):
         try:
             operation = self._build(item)
             request = self._engine.encode(operation)
-            digest = None if self._seen is None else self._digest_of(operation, request)
-            key = self._key(index, digest)
-            known = await self._known(index, item, request, digest) if self._remembers else None
-            if known is not None:
-                return known
+            key: int | bytes = index
+            if self._remembers:
+                digest = None if self._seen is None else self._digest_of(operation, request)
+                known = await self._known(index, item, request, digest)
+                if known is not None:
+                    return known
+                key = self._key(index, digest)
             subject = _subject_of(operation)
             if not self._turns.enter_now(subject):
                 await self._turns.enter(subject)
@@ -322,7 +325,9 @@ class _Calls(Generic[ItemT, ResultT]):
             # a failure is the item's outcome, and so is being cut off when the run is left;
             # what is a defect is raised by StopRules
             return _not_done(index, item, request, error, engine.clock() - started)
-        return _done(index, item, request.tally, engine.clock() - started, result)
+        tally = request.tally
+        elapsed = engine.clock() - started
+        return Outcome(index, item, _DONE, tally.attempts, tally.throttled, elapsed, result=result)
 
 
 def _subject_of(operation: Operation[Any]) -> Hashable:
@@ -333,21 +338,6 @@ def _subject_of(operation: Operation[Any]) -> Hashable:
     if len(headers) == 1 and not parameters:
         return headers[0]
     return min((each for each in headers if each[0] in _IDENTITIES), default=headers + parameters)
-
-
-def _done(
-    index: int, item: ItemT, tally: Tally, elapsed: float, result: ResultT
-) -> Outcome[ItemT, ResultT]:
-    return Outcome(
-        index,
-        item,
-        OutcomeStatus.DONE,
-        tally.attempts,
-        tally.throttled,
-        elapsed,
-        None,
-        result,
-    )
 
 
 def _not_done(

@@ -5,6 +5,7 @@ What a run asks of its journal: was this item settled before, and note what beco
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import hashlib
 import time
@@ -153,11 +154,13 @@ class Ledger:
         Raises:
             JournalError: it belongs to another run, is in use, is damaged, or is no journal.
         """
-        opening = asyncio.ensure_future(asyncio.to_thread(self._open))
+        disk = concurrent.futures.ThreadPoolExecutor(1, "adapty-journal")
+        opening = disk.submit(self._open)
+        disk.shutdown(wait=False)
         try:
-            opened = await asyncio.shield(opening)
+            opened = await asyncio.wrap_future(opening)
         except asyncio.CancelledError:
-            opening.add_done_callback(_give_back)
+            opening.add_done_callback(_give_back)  # in that thread: the loop may end before
             raise
         self._journal = Journal(opened)
 
@@ -284,7 +287,7 @@ class Ledger:
             self._journal.note(position, Entry.DUPLICATE)
 
 
-def _give_back(opening: asyncio.Future[Opened]) -> None:
+def _give_back(opening: concurrent.futures.Future[Opened]) -> None:
     """
     Close a journal that nobody waits for any more.
     """

@@ -124,7 +124,8 @@ class BulkRun(Generic[ItemT, ResultT]):
         self._stop_reason: StopReason | None = None
         self._read_rest = False
         self._streamed = False
-        self._holds_back = False
+        self._holds_back = False  # items wait until there is room for their outcomes
+        self._tells = False  # somebody learns of outcomes before the end
         self._room = asyncio.Semaphore(2 * settings.concurrency)
         self._ready: asyncio.Queue[Outcome[ItemT, ResultT] | None] = asyncio.Queue()
         self._held: dict[int, Outcome[ItemT, ResultT]] = {}
@@ -206,6 +207,7 @@ class BulkRun(Generic[ItemT, ResultT]):
         self._started = time.monotonic()
         self._streamed = streamed
         self._holds_back = streamed or self._settings.ordered
+        self._tells = self._holds_back or self._settings.on_outcome is not None
         # a task of its own: the caller's cancel scopes must not reach what is to be drained
         self._main = asyncio.create_task(self._run())
         self._main.add_done_callback(self._close)
@@ -240,6 +242,8 @@ class BulkRun(Generic[ItemT, ResultT]):
             failure = main.exception()  # asked for in any case, or asyncio complains
             self._failure = self._failure or failure
         self._ended = time.monotonic()
+        if self._settings.crew is not None:
+            self._settings.crew.call = _nobody
         if self._deadline is not None:
             self._deadline.cancel()
         self._ready.put_nowait(None)
@@ -259,14 +263,14 @@ class BulkRun(Generic[ItemT, ResultT]):
             raise failure
 
     async def _work(self) -> None:
-        task = asyncio.current_task()
+        task, crew = asyncio.current_task(), self._settings.crew
         try:
             while (entry := self._take_now(task) or await self._take(task)) is not None:
                 outcome = await self._process(*entry)
                 self._deliver(outcome)
                 if not outcome.attempts:  # a long row of bad items must not hold up the loop
                     await asyncio.sleep(0)
-                elif self._is_spare():
+                elif crew is not None and crew.spares(self._working):
                     break
         except asyncio.CancelledError:  # the run is cut off, or the source was cancelled
             self._stop(StopReason.STOPPED)
@@ -276,10 +280,6 @@ class BulkRun(Generic[ItemT, ResultT]):
             self._fail(error)
         finally:
             self._working -= 1
-
-    def _is_spare(self) -> bool:
-        crew = self._settings.crew
-        return crew is not None and crew.spares(self._working)
 
     def _take_now(self, worker: asyncio.Task[None] | None) -> tuple[int, ItemT] | None:
         """
@@ -299,18 +299,22 @@ class BulkRun(Generic[ItemT, ResultT]):
 
     def _deliver(self, outcome: Outcome[ItemT, ResultT]) -> None:
         self._recorder.add(outcome)
-        if not self._settings.ordered:
-            self._hand_over(outcome)
-        else:
-            self._held[outcome.index] = outcome
-            while (ready := self._held.pop(self._next_index, None)) is not None:
-                self._next_index += 1
-                self._hand_over(ready)
+        if self._tells:
+            self._tell(outcome)
         reason = self._judge(outcome)
         if reason is None and self._settings.fail_fast and not outcome.ok:
             reason = StopReason.FAIL_FAST
         if reason is not None and not self._stopping:
             self._stop(reason, read_rest=self._source.sized)
+
+    def _tell(self, outcome: Outcome[ItemT, ResultT]) -> None:
+        if not self._settings.ordered:
+            self._hand_over(outcome)
+            return
+        self._held[outcome.index] = outcome
+        while (ready := self._held.pop(self._next_index, None)) is not None:
+            self._next_index += 1
+            self._hand_over(ready)
 
     def _hand_over(self, outcome: Outcome[ItemT, ResultT]) -> None:
         if self._settings.on_outcome is not None:
@@ -365,6 +369,12 @@ class BulkRun(Generic[ItemT, ResultT]):
                 source=self,
                 stacklevel=2,
             )
+
+
+def _nobody(_: int) -> None:
+    """
+    Call in nobody: there is no run yet, or no more.
+    """
 
 
 def _is_cut_off(task: asyncio.Task[None] | None) -> bool:

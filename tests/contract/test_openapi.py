@@ -26,7 +26,7 @@ from msgspec import UNSET, UnsetType
 
 from adapty_async import v2
 from adapty_async._codec import Wire, encode, error_from
-from adapty_async._operation import Endpoint, Operation, Request, Response
+from adapty_async._operation import Endpoint, Headers, Operation, Request, Response
 from adapty_async.errors import (
     ApiError,
     AuthenticationError,
@@ -59,7 +59,8 @@ ROWS: dict[str, Endpoint[Any]] = {
     if isinstance(row := getattr(v2, name), Endpoint)
 }
 WIRE = Wire(
-    origin="https://example.com", headers={"Authorization": "x", "Content-Type": "application/json"}
+    origin="https://example.com",
+    headers=Headers({"Authorization": "x", "Content-Type": "application/json"}),
 )
 
 
@@ -617,6 +618,100 @@ def test_an_answer_of_the_document_is_read_in_full(operation: str, body: Any) ->
     inner = body["data"] if body.keys() == {"data"} else body
 
     assert list(differences(operation, inner, result)) == []
+
+
+# Limits
+
+BEYOND = {"minimum": -1, "minItems": -1, "maximum": 1, "maxItems": 1, "maxLength": 1}
+"""
+The words that set a limit, and the way from the last allowed value to one that is not.
+"""
+
+
+def limits_in(place: str, schema: dict[str, Any]) -> Iterator[tuple[str, str, int]]:
+    """
+    Yield the limits of a schema itself.
+    """
+    yield from ((place, word, schema[word]) for word in BEYOND if word in schema)
+
+
+def limits() -> Iterator[tuple[str, str, int]]:
+    """
+    Yield the limits that the document sets to what is sent, by parameter or property.
+    """
+    for operation, (_, _, spec) in OPERATIONS.items():
+        for one in spec.get("parameters", ()):
+            yield from limits_in(f"{operation} {one['name']}", one["schema"])
+    for name in [*REQUESTS, "CustomAttribute"]:
+        for one, schema in SCHEMAS[name]["properties"].items():
+            yield from limits_in(f"{name}.{one}", schema)
+
+
+def bought(length: int) -> v2.OneTimePurchase:
+    """
+    Return a purchase whose ids have that length.
+    """
+    changes = {"store_transaction_id": "1" * length, "store_original_transaction_id": "1" * length}
+    return msgspec.structs.replace(BOUGHT, **changes)
+
+
+def subscribed(length: int) -> v2.SubscriptionPurchase:
+    """
+    Return a subscription whose id has that length.
+    """
+    return v2.SubscriptionPurchase(
+        store="app_store",
+        store_product_id="p",
+        store_transaction_id="1" * length,
+        store_original_transaction_id="1",
+        price=PRICE,
+        purchased_at=NOW,
+        originally_purchased_at=NOW,
+        expires_at=NOW + dt.timedelta(days=1),
+        renew_status=True,
+    )
+
+
+LIMITED: dict[str, Callable[[int], Operation[Any]]] = {
+    "listPaywalls page[number]": lambda number: v2.list_paywalls(page_number=number),
+    "listPaywalls page[size]": lambda number: v2.list_paywalls(page_size=number),
+    "listVirtualCurrencyTransactions limit": lambda number: v2.list_virtual_currency_transactions(
+        limit=number, **IDS
+    ),
+    "CustomAttribute.key": lambda length: v2.update_profile(
+        v2.ProfileAttributes(custom_attributes={"k" * length: 1}), **IDS
+    ),
+    "OneTimePurchaseDTO.store_transaction_id": lambda length: v2.set_transaction(
+        bought(length), **IDS
+    ),
+    "SubscriptionDTO.store_transaction_id": lambda length: v2.set_transaction(
+        subscribed(length), **IDS
+    ),
+    "VirtualCurrencyTransactionRequest.items": lambda count: v2.create_virtual_currency_transaction(
+        [
+            v2.VirtualCurrencyBalanceAdjustment(currency_code=f"C{number}", amount=1)
+            for number in range(count)
+        ],
+        **IDS,
+    ),
+}
+
+
+def test_every_limit_of_the_document_is_looked_at() -> None:
+    """
+    What has a limit in the document is built below at that limit.
+    """
+    assert {place for place, _, _ in limits()} == LIMITED.keys()
+
+
+@pytest.mark.parametrize(("place", "word", "limit"), list(limits()))
+def test_a_limit_of_the_document_is_kept(place: str, word: str, limit: int) -> None:
+    """
+    The last value that the document allows is sent, the one beyond it is refused.
+    """
+    encode(LIMITED[place](limit), WIRE, timeout=1, allowance=1)
+    with pytest.raises(InvalidInputError):
+        encode(LIMITED[place](limit + BEYOND[word]), WIRE, timeout=1, allowance=1)
 
 
 # Errors

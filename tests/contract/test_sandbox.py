@@ -15,7 +15,7 @@ import yarl
 
 from adapty_async import v2
 from adapty_async._codec import Wire, encode
-from adapty_async._operation import Operation
+from adapty_async._operation import Headers, Operation
 from adapty_async.sandbox import Sandbox
 from tests.contract.test_openapi import CALLS, DOCUMENT, OPERATIONS, declared, resolved
 
@@ -93,10 +93,9 @@ async def raw(sandbox: Sandbox, operation: Operation[Any]) -> tuple[int, Any]:
     """
     Send an operation, and return the status and the JSON of its answer.
     """
-    headers = {
-        "Authorization": f"Api-Key {sandbox.api_key}",
-        "Content-Type": "application/json",
-    }
+    headers = Headers(
+        {"Authorization": f"Api-Key {sandbox.api_key}", "Content-Type": "application/json"}
+    )
     request = encode(operation, Wire(origin=sandbox.url, headers=headers), timeout=5, allowance=5)
     async with (
         aiohttp.ClientSession() as session,

@@ -18,7 +18,10 @@ import pytest
 from adapty_async import AdaptyClient, BulkReport
 from tests.raw_server import HOLD, RawServer, Received, Steps, in_thread, reply
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork"),
+    pytest.mark.timeout(60),  # several processes have to start
+]
 
 PARENT = """
 import asyncio, os, sys
@@ -76,7 +79,7 @@ def run(script: str, server: RawServer, folder: Path, loops: str = "asyncio") ->
         capture_output=True,
         text=True,
         check=False,
-        timeout=15,
+        timeout=50,
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     return done.stdout

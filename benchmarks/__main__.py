@@ -1,0 +1,45 @@
+"""
+All benchmarks, one after another: ``python -m benchmarks --record``, or ``--quick`` for a smoke.
+
+What is recorded goes into ``benchmarks/results`` and from there into ``docs/speed.md``. Each takes
+options of its own as well: ``python -m benchmarks.bench_overhead --help``.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from benchmarks._options import options
+from benchmarks._page import write
+
+__all__ = ("main",)
+
+_BENCHMARKS = ("import", "codec", "overhead", "profile", "peers", "memory", "scale")
+_WITHOUT_RECORD = ("goodput",)
+"""
+Takes hours with its rivals: ``make bench-goodput``.
+"""
+
+
+def main() -> None:
+    """
+    Run them.
+    """
+    parser = options(__doc__)
+    parser.add_argument("--only", nargs="+", choices=_BENCHMARKS, default=_BENCHMARKS)
+    chosen = parser.parse_args()
+    arguments = [f"--{how}" for how in ("quick", "record") if getattr(chosen, how)]
+    names = (*chosen.only, *_WITHOUT_RECORD) if chosen.quick else chosen.only
+    for name in names:
+        print(f"\n== {name}", flush=True)
+        command = [sys.executable, "-m", f"benchmarks.bench_{name}", *arguments]
+        status = subprocess.run(command, check=False).returncode
+        if status:
+            raise SystemExit(f"bench_{name} failed")
+    if chosen.record:
+        write()
+
+
+if __name__ == "__main__":
+    main()

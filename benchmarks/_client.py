@@ -1,0 +1,55 @@
+"""
+One client process: ``python -m benchmarks._client ORDER`` with an `Order` as JSON.
+
+It runs the jobs one after another, each in an event loop of its own, and prints what it `Told` as
+JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from benchmarks._jobs import JOBS
+from benchmarks._machine import peak_mb
+from benchmarks._work import Cost, Order, Told, Work
+
+__all__ = ("loop_factory", "main")
+
+
+def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    """
+    Return how event loops of that name are made.
+    """
+    if name == "asyncio":
+        return asyncio.new_event_loop
+    import uvloop  # noqa: PLC0415  an extra
+
+    return uvloop.new_event_loop
+
+
+def _measured(job: str, work: Work, factory: Callable[[], asyncio.AbstractEventLoop]) -> Cost:
+    gc.collect()  # what one job left is not to be charged to the next
+    with asyncio.Runner(loop_factory=factory) as runner:
+        wall, cpu = time.perf_counter(), time.process_time()
+        done = runner.run(JOBS[job](work))
+        return Cost(done, time.process_time() - cpu, time.perf_counter() - wall)
+
+
+def main() -> None:
+    """
+    Do the jobs.
+    """
+    order = msgspec.json.decode(sys.argv[1], type=Order)
+    factory = loop_factory(order.loop)
+    costs = tuple(_measured(job, order.work, factory) for job in order.jobs)
+    sys.stdout.write(msgspec.json.encode(Told(costs, peak_mb())).decode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""
+All jobs by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeAlias
+
+from benchmarks import _ours, _peers, _raw
+from benchmarks._work import Work
+
+__all__ = ("JOBS", "Job")
+
+Job: TypeAlias = Callable[[Work], Coroutine[Any, Any, int]]
+"""
+Does the work and returns how many items are done.
+"""
+
+JOBS: Mapping[str, Job] = {**_raw.JOBS, **_ours.JOBS, **_peers.JOBS}

@@ -1,0 +1,180 @@
+"""
+A server that costs next to nothing, so that what is measured is the client.
+
+It is nginx, as Debian's package ``nginx-light`` has it, or our own limited server without it. Both
+answer a DELETE with 204, a GET with a profile and a POST with a success, and count requests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from benchmarks._limit_models import LimitSettings, Rates
+from benchmarks._limited_server import LimitedServer, ServerSettings, running
+from benchmarks._machine import SERVER, pin
+from benchmarks._samples import PROFILE_V1, PROFILE_V2, SAVED
+
+__all__ = ("CheapServer", "serving")
+
+_MOST_IDS = 1_000_000
+_TRIES = 3
+_START_SECONDS = 5.0
+_CONFIG = """
+daemon off; master_process off; worker_processes 1;
+error_log {folder}/error.log; pid {folder}/pid;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off; default_type application/json;
+  keepalive_requests 1000000000; keepalive_timeout 1h;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+  server {{
+    listen 127.0.0.1:{port} backlog=2048;
+    location / {{
+      if ($request_method = DELETE) {{ return 204; }}
+      return 200 '{saved}';
+    }}
+    location /api/v1/server-side-api/profiles/ {{
+      if ($request_method = DELETE) {{ return 204; }}
+      return 200 '{v1}';
+    }}
+    location /api/v2/server-side-api/profile/ {{
+      if ($request_method = DELETE) {{ return 204; }}
+      return 200 '{v2}';
+    }}
+    location = /status {{ stub_status; }}
+  }}
+}}
+"""
+
+
+class CheapServer(msgspec.Struct, frozen=True):
+    """
+    A running server.
+
+    Attributes:
+        name: what it is.
+        count: returns how many requests came until now.
+    """
+
+    url: str
+    name: str
+    count: Callable[[], int]
+
+    @contextlib.contextmanager
+    def expecting(self, requests: int, about: str) -> Iterator[None]:
+        """
+        Check that so many requests come within the block.
+
+        Raises:
+            SystemExit: it were more or less.
+        """
+        before = self.count()
+        yield
+        came = self.count() - before
+        if came != requests:
+            raise SystemExit(f"{about}: {requests} requests as the clients say, {came} came")
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[CheapServer]:
+    """
+    Run the cheapest server there is, on a processor of its own if there are two.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("broken off"))  # else the server stays
+    binary = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
+    with contextlib.ExitStack() as stack:
+        if binary is not None:
+            yield stack.enter_context(_nginx(binary))
+        else:
+            print("no nginx here (apt-get install nginx-light): a server in Python instead")
+            yield stack.enter_context(_limited())
+
+
+@contextlib.contextmanager
+def _limited() -> Iterator[CheapServer]:
+    settings = ServerSettings(
+        items=_MOST_IDS,
+        limit=LimitSettings(rates=Rates(((0.0, 1e9),)), burst=1e9),
+        latency=0.0,
+        retry_after=None,
+        seed=1,
+    )
+    with running(settings) as server:
+        pin(server.process, SERVER)
+        yield CheapServer(server.url, "server in Python", lambda: _arrived(server))
+
+
+def _arrived(server: LimitedServer) -> int:
+    record = server.record()
+    return record.arrivals + record.others
+
+
+@contextlib.contextmanager
+def _nginx(binary: str) -> Iterator[CheapServer]:
+    said = subprocess.run([binary, "-v"], check=True, capture_output=True, text=True).stderr
+    with tempfile.TemporaryDirectory() as folder:
+        process, port = _started(binary, Path(folder))
+        try:
+            url = f"http://127.0.0.1:{port}"
+            own = itertools.count(1)
+            name = said.strip().rpartition(" ")[2]
+            yield CheapServer(url, name, lambda: _handled(url) - next(own))
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _handled(url: str) -> int:
+    """
+    Read how many requests nginx counts, this one among them.
+    """
+    with urllib.request.urlopen(f"{url}/status") as answer:  # loopback
+        text = answer.read().decode()
+    return int(re.findall(r"\d+", text)[3])
+
+
+def _started(binary: str, folder: Path) -> tuple[subprocess.Popen[bytes], int]:
+    for _ in range(_TRIES):  # somebody may take the port before nginx does
+        port = _free_port()
+        config = folder / "nginx.conf"
+        samples = {"saved": SAVED, "v1": PROFILE_V1, "v2": PROFILE_V2}
+        answers = {name: sample.decode() for name, sample in samples.items()}
+        config.write_text(_CONFIG.format(folder=folder, port=port, **answers), "utf-8")
+        command = [binary, "-p", str(folder), "-c", str(config), "-e", str(folder / "error.log")]
+        process = subprocess.Popen(command)
+        pin(process.pid, SERVER)
+        if _answers(process, port):
+            return process, port
+
+    raise SystemExit(f"nginx does not start: {(folder / 'error.log').read_text('utf-8')}")
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        port: int = one.getsockname()[1]
+    return port
+
+
+def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
+    until = time.monotonic() + _START_SECONDS
+    while process.poll() is None and time.monotonic() < until:
+        with contextlib.suppress(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port)).close()
+            return True
+        time.sleep(0.01)
+    return False

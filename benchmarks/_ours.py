@@ -1,0 +1,185 @@
+"""
+The same calls through the library.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar, Unpack
+
+from adapty_async import AdaptyClient, AdaptyMailClient, BulkReport, v1, v2
+from adapty_async._operation import Request, Response
+from adapty_async.bulk import BulkOptions
+from adapty_async.hooks import Event
+from benchmarks._raw import KEY
+from benchmarks._samples import ids, mail_profile
+from benchmarks._work import Work
+
+__all__ = ("JOBS", "server_side")
+
+T = TypeVar("T")
+
+_HIGH = 1e6
+"""
+A rate that is never reached: what is measured is what it costs to keep to one.
+"""
+
+
+def server_side(work: Work, **settings: Any) -> AdaptyClient:
+    """
+    Return a client of the benchmark's server.
+    """
+    return AdaptyClient(KEY, base_url=work.url, **settings)
+
+
+async def _singles(
+    work: Work, call: Callable[[str], Awaitable[T]], is_right: Callable[[T], bool]
+) -> int:
+    """
+    Make single calls, from so many workers at a time.
+    """
+    done = 0
+    source = ids(work.items)
+
+    async def go() -> None:
+        nonlocal done
+        for each in source:
+            result = await call(each)
+            done += is_right(result)
+
+    await asyncio.gather(*(go() for _ in range(work.workers)))
+    return done
+
+
+def _is_nothing(result: object) -> bool:
+    return result is None
+
+
+def _is_jane(profile: v1.Profile | v2.Profile) -> bool:
+    return profile.customer_user_id == "user_1"
+
+
+async def _delete(work: Work) -> int:
+    async with server_side(work) as adapty:
+        delete = adapty.v1.profiles.delete
+        return await _singles(work, lambda each: delete(customer_user_id=each), _is_nothing)
+
+
+async def _get_v1(work: Work) -> int:
+    async with server_side(work) as adapty:
+        get = adapty.v1.profiles.get
+        return await _singles(work, lambda each: get(customer_user_id=each), _is_jane)
+
+
+async def _get_v2(work: Work) -> int:
+    async with server_side(work) as adapty:
+        get = adapty.v2.profiles.get
+        return await _singles(work, lambda each: get(customer_user_id=each), _is_jane)
+
+
+async def _save(work: Work) -> int:
+    async with AdaptyMailClient(KEY, base_url=work.url) as mail:
+        save = mail.profiles.save
+        return await _singles(work, lambda each: save(mail_profile(each)), _is_nothing)
+
+
+def _settled(report: BulkReport[Any, Any]) -> int:
+    return report.done if report.ok else 0
+
+
+async def _erased(work: Work, **options: Unpack[BulkOptions[str, None]]) -> int:
+    async with server_side(work) as adapty:
+        return _settled(
+            await adapty.v1.profiles.bulk_delete(ids(work.items), by="customer_user_id", **options)
+        )
+
+
+async def _bulk_delete(work: Work) -> int:
+    return await _erased(work, concurrency=work.workers)
+
+
+async def _bulk_delete_alone(work: Work) -> int:
+    """
+    Leave everything at its default, the number of requests in flight as well.
+    """
+    return await _erased(work)
+
+
+async def _bulk_save(work: Work) -> int:
+    async with AdaptyMailClient(KEY, base_url=work.url) as mail:
+        profiles = map(mail_profile, ids(work.items))
+        return _settled(await mail.profiles.bulk_save(profiles, concurrency=work.workers))
+
+
+async def _with_journal(work: Work, job_id: str | None) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Path(folder) / "journal"
+        if job_id is None:
+            return await _erased(work, concurrency=work.workers, journal=journal)
+        return await _erased(work, concurrency=work.workers, journal=journal, job_id=job_id)
+
+
+async def _by_position(work: Work) -> int:
+    return await _with_journal(work, "benchmark")
+
+
+async def _by_digest(work: Work) -> int:
+    return await _with_journal(work, None)
+
+
+async def _all_on(work: Work) -> int:
+    """
+    Keep to a rate, keep a journal and tell a hook, all at once.
+    """
+    told = 0
+
+    def hook(_event: Event) -> None:
+        nonlocal told
+        told += 1
+
+    with tempfile.TemporaryDirectory() as folder:
+        async with server_side(work, hooks=(hook,)) as adapty:
+            report = await adapty.v1.profiles.bulk_delete(
+                ids(work.items),
+                by="customer_user_id",
+                concurrency=work.workers,
+                rate=_HIGH,
+                journal=Path(folder) / "journal",
+                job_id="benchmark",
+            )
+    return _settled(report) if told == 2 * work.items else 0
+
+
+async def _accept(_request: Request) -> Response:
+    """
+    Answer without a server, but let others have their turn, as a request would.
+    """
+    await asyncio.sleep(0)
+    return Response(204, {}, b"")
+
+
+async def _bulk_delete_in_process(work: Work) -> int:
+    async with AdaptyClient(KEY, transport=_accept) as adapty:
+        return _settled(
+            await adapty.v1.profiles.bulk_delete(
+                ids(work.items), by="customer_user_id", concurrency=work.workers
+            )
+        )
+
+
+JOBS = {
+    "delete": _delete,
+    "get": _get_v1,
+    "get v2": _get_v2,
+    "save": _save,
+    "bulk_delete": _bulk_delete,
+    "bulk_delete alone": _bulk_delete_alone,
+    "bulk_delete in process": _bulk_delete_in_process,
+    "bulk_save": _bulk_save,
+    "bulk_delete journal by position": _by_position,
+    "bulk_delete journal by digest": _by_digest,
+    "bulk_delete all on": _all_on,
+}

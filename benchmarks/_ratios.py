@@ -1,0 +1,114 @@
+"""
+Two jobs that take turns, and how the one's cost stands to the other's.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from benchmarks._nginx import CheapServer
+from benchmarks._work import Cost, Order, Work, run
+
+__all__ = ("Comparison", "Pair", "Ratio", "compare")
+
+
+class Pair(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What is compared with what.
+
+    Attributes:
+        name: what it is called.
+        ours, other: the names of the jobs.
+        workers: calls in flight at a time.
+    """
+
+    name: str
+    ours: str
+    other: str
+    workers: int = 64
+
+
+class Ratio(msgspec.Struct, frozen=True):
+    """
+    The median of the ratios of the pairs of runs, and the lowest and highest of them.
+    """
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.3f} ({self.low:.2f} to {self.high:.2f})"
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What came of a pair under one event loop; times are microseconds an item, in the median.
+
+    Attributes:
+        cpu, wall: ours to the other.
+    """
+
+    name: str
+    loop: str
+    items: int
+    pairs: int
+    cpu: Ratio
+    wall: Ratio
+    ours_cpu: float
+    other_cpu: float
+    ours_wall: float
+    other_wall: float
+
+    @property
+    def key(self) -> str:
+        """
+        What the same comparison has in another recording.
+        """
+        return f"{self.name}, {self.loop}"
+
+
+def compare(server: CheapServer, pair: Pair, loop: str, items: int, pairs: int) -> Comparison:
+    """
+    Let the two take turns so many times, after one run of each that does not count.
+
+    Raises:
+        SystemExit: the server saw another number of requests than the clients say.
+    """
+    turns = ((pair.ours, pair.other), (pair.other, pair.ours))
+    jobs = [job for number in range(pairs + 1) for job in turns[number % 2]]
+    work = Work(url=server.url, items=items, workers=pair.workers)
+    with server.expecting(items * len(jobs), pair.name):
+        told = run(Order(jobs=tuple(jobs), work=work, loop=loop))
+    counted = list(zip(jobs, told.costs, strict=True))[2:]
+    ours = [cost for job, cost in counted if job == pair.ours]
+    other = [cost for job, cost in counted if job == pair.other]
+    return _summary(pair, loop, items, ours, other)
+
+
+def _summary(
+    pair: Pair, loop: str, items: int, ours: Sequence[Cost], other: Sequence[Cost]
+) -> Comparison:
+    def each(costs: Sequence[Cost], seconds: Callable[[Cost], float]) -> float:
+        return statistics.median(map(seconds, costs)) / items * 1e6
+
+    return Comparison(
+        name=pair.name,
+        loop=loop,
+        items=items,
+        pairs=len(ours),
+        cpu=_ratio([cost.cpu for cost in ours], [cost.cpu for cost in other]),
+        wall=_ratio([cost.wall for cost in ours], [cost.wall for cost in other]),
+        ours_cpu=each(ours, lambda cost: cost.cpu),
+        other_cpu=each(other, lambda cost: cost.cpu),
+        ours_wall=each(ours, lambda cost: cost.wall),
+        other_wall=each(other, lambda cost: cost.wall),
+    )
+
+
+def _ratio(ours: Sequence[float], other: Sequence[float]) -> Ratio:
+    ratios = [one / beside for one, beside in zip(ours, other, strict=True)]
+    return Ratio(statistics.median(ratios), min(ratios), max(ratios))

@@ -1,0 +1,103 @@
+"""
+The calls as a good engineer writes them on aiohttp.
+
+Workers over one iterator, the key and the media type with the session, every answer read. Nothing
+is repeated, and no account kept but a count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import aiohttp
+
+from benchmarks._samples import ids, mail_fields
+from benchmarks._work import Work
+
+__all__ = ("IDENTITY", "JOBS", "KEY", "SAVE", "V1", "V2", "session")
+
+KEY = "secret_live_benchmark"
+IDENTITY = "adapty-customer-user-id"
+V1 = "/api/v1/server-side-api/profiles/"
+V2 = "/api/v2/server-side-api/profile/"
+SAVE = "/api/v1/profile/save/"
+
+
+@contextlib.asynccontextmanager
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    """
+    Open a session as the API wants it.
+    """
+    headers = {"Authorization": f"Api-Key {KEY}", "Content-Type": "application/json"}
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(headers=headers, connector=connector) as opened:
+        yield opened
+
+
+async def _delete(work: Work) -> int:
+    done = 0
+    source = ids(work.items)
+    url = work.url + V1
+
+    async def go(opened: aiohttp.ClientSession) -> None:
+        nonlocal done
+        for each in source:
+            async with opened.delete(url, headers={IDENTITY: each}) as answer:
+                await answer.read()
+                done += answer.status == 204
+
+    async with session() as opened:
+        await asyncio.gather(*(go(opened) for _ in range(work.workers)))
+    return done
+
+
+async def _get(work: Work, path: str) -> int:
+    done = 0
+    source = ids(work.items)
+    url = work.url + path
+
+    async def go(opened: aiohttp.ClientSession) -> None:
+        nonlocal done
+        for each in source:
+            async with opened.get(url, headers={IDENTITY: each}) as answer:
+                profile = await answer.json()
+                done += answer.status == 200 and profile["data"]["customer_user_id"] == "user_1"
+
+    async with session() as opened:
+        await asyncio.gather(*(go(opened) for _ in range(work.workers)))
+    return done
+
+
+async def _get_v1(work: Work) -> int:
+    return await _get(work, V1)
+
+
+async def _get_v2(work: Work) -> int:
+    return await _get(work, V2)
+
+
+async def _save(work: Work) -> int:
+    done = 0
+    source = ids(work.items)
+    url = work.url + SAVE
+
+    async def go(opened: aiohttp.ClientSession) -> None:
+        nonlocal done
+        for each in source:
+            async with opened.post(url, json=mail_fields(each)) as answer:
+                await answer.read()
+                done += answer.status == 200
+
+    async with session() as opened:
+        await asyncio.gather(*(go(opened) for _ in range(work.workers)))
+    return done
+
+
+JOBS = {
+    "raw delete": _delete,
+    "raw get": _get_v1,
+    "raw get v2": _get_v2,
+    "raw save": _save,
+}

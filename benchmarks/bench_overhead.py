@@ -1,0 +1,82 @@
+"""
+What the library costs beside aiohttp as a good engineer uses it: single calls and bulk runs.
+
+Run it as ``python -m benchmarks.bench_overhead``. Each pair of jobs takes turns in one process, on
+a server that costs next to nothing; the ratios are medians over the pairs of runs. Only counts
+that do not add up are an error; time is told.
+"""
+
+from __future__ import annotations
+
+from benchmarks._machine import LOOPS, describe
+from benchmarks._nginx import serving
+from benchmarks._options import options
+from benchmarks._ratios import Comparison, Pair, compare
+from benchmarks._results import read, record
+
+__all__ = ("NAME", "main")
+
+NAME = "overhead"
+_SINGLE = ("delete", "get", "get v2", "save")
+_QUICK = ("get v2, 64 at a time", "bulk_delete", "bulk_save", "all on")
+
+_PAIRS = {
+    pair.name: pair
+    for pair in (
+        *(Pair(name=job, ours=job, other=f"raw {job}", workers=1) for job in _SINGLE),
+        *(Pair(name=f"{job}, 64 at a time", ours=job, other=f"raw {job}") for job in _SINGLE),
+        Pair(name="bulk_delete", ours="bulk_delete", other="raw delete"),
+        Pair(name="bulk_delete alone", ours="bulk_delete alone", other="raw delete"),
+        Pair(name="bulk_save", ours="bulk_save", other="raw save"),
+        Pair(name="all on", ours="bulk_delete all on", other="raw delete"),
+        Pair(
+            name="journal by position",
+            ours="bulk_delete journal by position",
+            other="bulk_delete",
+        ),
+        Pair(name="journal by digest", ours="bulk_delete journal by digest", other="bulk_delete"),
+    )
+}
+
+
+def _line(row: Comparison, before: Comparison | None) -> str:
+    line = (
+        f"{row.key:<34}{row.cpu!s:<24}{row.ours_cpu:7.1f} {row.other_cpu:7.1f}   "
+        f"{row.wall.median:6.3f}{row.ours_wall:8.1f} {row.other_wall:7.1f}"
+    )
+    return line if before is None else f"{line}   {before.cpu.median:.3f}"
+
+
+def main() -> None:
+    """
+    Run the pairs and print the ratios.
+    """
+    parser = options(__doc__)
+    parser.add_argument("--only", nargs="+", choices=_PAIRS, metavar="NAME", help="not all pairs")
+    parser.add_argument("--loop", nargs="+", choices=LOOPS, default=LOOPS)
+    parser.add_argument("--items", type=int, help="calls in a run, 20,000 unless told")
+    parser.add_argument("--pairs", type=int, help="pairs of runs, 9 unless told")
+    parser.epilog = f"pairs: {', '.join(_PAIRS)}"
+    chosen = parser.parse_args()
+    names = chosen.only or (_QUICK if chosen.quick else _PAIRS)
+    items = chosen.items or (500 if chosen.quick else 20_000)
+    pairs = chosen.pairs or (1 if chosen.quick else 9)
+    recorded = read(NAME, Comparison)
+    before = {} if recorded is None else {row.key: row for row in recorded.rows}
+    rows = []
+    with serving() as server:
+        print(f"{describe()}, {server.name}")
+        print(f"{items:,} calls in a run, {pairs} pairs of runs of each\n")
+        print(
+            f"{'':<34}{'CPU time, ours / other':<24}{'µs each':>15}   {'wall time':>22}   recorded"
+        )
+        for name in names:
+            for loop in chosen.loop:
+                rows.append(compare(server, _PAIRS[name], loop, items, pairs))
+                print(_line(rows[-1], before.get(rows[-1].key)), flush=True)
+    if chosen.record:
+        record(NAME, rows, server.name)
+
+
+if __name__ == "__main__":
+    main()

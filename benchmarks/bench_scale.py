@@ -1,0 +1,161 @@
+"""
+What an item costs as there are more of them, more in flight, and more processes.
+
+Run it as ``python -m benchmarks.bench_scale``. A million items and more are answered within the
+process, so that it comes to an end; smaller numbers both so and by a server.
+"""
+
+from __future__ import annotations
+
+import statistics
+
+import msgspec
+
+from benchmarks._machine import describe
+from benchmarks._nginx import CheapServer, serving
+from benchmarks._options import options
+from benchmarks._results import read, record
+from benchmarks._work import Order, Told, Work, run_together
+
+__all__ = ("NAME", "Row", "main")
+
+NAME = "scale"
+_IN_PROCESS = "bulk_delete in process"
+_ITEMS = 20_000
+_ONCE = 10_000_000
+"""
+So many items are done only once: it takes minutes.
+"""
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What a run came to, in the median.
+
+    Attributes:
+        about: what is changed from row to row: ``items``, ``in flight`` or ``processes``.
+        job: whose run it was.
+        items: in all processes together.
+        cpu: microseconds of the processor an item.
+        rate: items a second.
+    """
+
+    about: str
+    job: str
+    over: str
+    items: int
+    workers: int = 64
+    processes: int = 1
+    runs: int = 1
+    cpu: float = 0.0
+    rate: float = 0.0
+
+    @property
+    def key(self) -> str:
+        """
+        What the same run has in another recording.
+        """
+        return f"{self.about}, {self.job}, {self.items}, {self.workers}, {self.processes}"
+
+
+class _Sizes(msgspec.Struct, frozen=True, kw_only=True):
+    networked: tuple[int, ...] = (1_000, 10_000, 100_000)
+    in_process: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
+    workers: tuple[int, ...] = (1, 4, 16, 64, 256, 1_024)
+    processes: tuple[int, ...] = (1, 2)
+    items: int = _ITEMS
+    runs: int = 5
+
+
+_QUICK = _Sizes(
+    networked=(1_000,),
+    in_process=(1_000, 10_000),
+    workers=(256,),
+    processes=(2,),
+    items=500,
+    runs=1,
+)
+
+
+def _rows(sizes: _Sizes, over: str) -> list[Row]:
+    """
+    Return what is to be run, with nothing measured yet.
+    """
+    both = ("bulk_delete", "raw delete")
+    rows = [
+        Row(about="items", job=job, over=over, items=items)
+        for items in sizes.networked
+        for job in both
+    ]
+    rows += [
+        Row(about="items", job=_IN_PROCESS, over="no server", items=items)
+        for items in sizes.in_process
+    ]
+    rows += [
+        Row(about="in flight", job=job, over=over, items=sizes.items, workers=workers)
+        for workers in sizes.workers
+        for job in both
+    ]
+    rows += [
+        Row(about="processes", job=job, over=over, items=2 * sizes.items, processes=processes)
+        for processes in sizes.processes
+        for job in both
+    ]
+    return rows
+
+
+def _measure(server: CheapServer, row: Row) -> list[Told]:
+    url = "" if row.job == _IN_PROCESS else server.url
+    work = Work(url=url, items=row.items // row.processes, workers=row.workers)
+    with server.expecting(row.items if url else 0, row.key):
+        return run_together([Order(jobs=(row.job,), work=work)] * row.processes)
+
+
+def _summary(row: Row, runs: list[list[Told]]) -> Row:
+    costs = [[told.costs[0] for told in each] for each in runs]
+    wall = statistics.median(max(cost.wall for cost in each) for each in costs)
+    cpu = statistics.median(sum(cost.cpu for cost in each) for each in costs)
+    return msgspec.structs.replace(
+        row, runs=len(runs), cpu=cpu / row.items * 1e6, rate=row.items / wall
+    )
+
+
+def _line(row: Row, before: Row | None) -> str:
+    line = (
+        f"{row.about:<11}{row.job:<24}{row.over:<18}{row.items:>11,}{row.workers:>10,}"
+        f"{row.processes:>10}{row.cpu:>9.1f}{row.rate:>10,.0f}"
+    )
+    return line if before is None else f"{line}{before.cpu:>10.1f}"
+
+
+def main() -> None:
+    """
+    Run each, several times in turn, and print what an item costs.
+    """
+    parser = options(__doc__)
+    parser.add_argument("--most", type=int, default=_ONCE, help="leave larger runs out")
+    parser.add_argument("--runs", type=int, help="of each, 5 unless told")
+    chosen = parser.parse_args()
+    sizes = _QUICK if chosen.quick else _Sizes()
+    count = chosen.runs or sizes.runs
+    recorded = read(NAME, Row)
+    before = {} if recorded is None else {row.key: row for row in recorded.rows}
+    with serving() as server:
+        print(f"{describe()}, {server.name}\n")
+        rows = [row for row in _rows(sizes, server.name) if row.items <= chosen.most]
+        runs: dict[str, list[list[Told]]] = {row.key: [] for row in rows}
+        for number in range(count):
+            for row in rows:
+                if not number or row.items < _ONCE:
+                    runs[row.key].append(_measure(server, row))
+        rows = [_summary(row, runs[row.key]) for row in rows]
+        title = f"{'items':>11}{'in flight':>10}{'processes':>10}{'CPU µs':>9}{'items/s':>10}"
+        print(f"{'':<53}{title}{'recorded':>10}")
+        for row in rows:
+            print(_line(row, before.get(row.key)))
+    if chosen.record:
+        record(NAME, rows, server.name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""
+Closing a client while it is used, and forgetting to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import warnings
+import weakref
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapty_async import (
+    AdaptyClient,
+    ConfigError,
+    Limits,
+    Operation,
+    Outcome,
+    OutcomeStatus,
+    RetryPolicy,
+)
+from adapty_async.bulk import BulkRun
+from adapty_async.errors import AdaptyError, ConnectionLostError
+from adapty_async.v1 import create_profile, delete_profile
+from tests.lifecycle.test_cancellation import is_free, left_by
+from tests.raw_server import DONE, HOLD, STALL, RawServer, Received, Steps, own_tasks, page
+
+
+def client_of(server: RawServer, **settings: Any) -> AdaptyClient:
+    """
+    Return a client of a server.
+    """
+    return AdaptyClient("secret_live_x.y", base_url=server.url, **settings)
+
+
+async def get(client: AdaptyClient, name: str = "u1") -> None:
+    """
+    Make a call.
+    """
+    await client.v1.profiles.get(customer_user_id=name)
+
+
+async def test_calls_that_wait_for_a_connection_end_when_their_client_is_closed() -> None:
+    """
+    What is in flight breaks off, and what waits for its connection is told that all is over.
+    """
+    before = own_tasks()
+    async with RawServer(then=(STALL,)) as server:
+        client = client_of(server, limits=Limits(connections=2), retry=RetryPolicy(attempts=1))
+        calls = [asyncio.create_task(get(client)) for _ in range(6)]
+        await server.until_arrived(2)
+        await client.aclose()
+        ended = await asyncio.gather(*calls, return_exceptions=True)
+        await server.until_left()
+
+        assert len(server.requests) == 2
+    assert sorted(type(error).__name__ for error in ended if error) == (
+        ["ConfigError"] * 4 + ["ConnectionLostError"] * 2
+    )
+    assert left_by(client) == {}
+    assert own_tasks() == before
+
+
+async def test_a_call_that_waits_for_its_repeat_ends_with_it() -> None:
+    """
+    A client that is closed between two attempts makes no other one.
+    """
+    async with RawServer(then=(page(500),)) as server:
+        client = client_of(server, retry=RetryPolicy(wait_initial=0.05, wait_max=0.05))
+        call = asyncio.create_task(get(client))
+        await server.until_arrived(1)
+        await client.aclose()
+        with pytest.raises((ConfigError, ConnectionLostError)):
+            await call
+
+        assert len(server.requests) <= 2
+
+
+async def test_closing_twice_at_once() -> None:
+    """
+    Two tasks may close a client together; both come back when it is closed.
+    """
+    async with RawServer() as server:
+        client = client_of(server)
+        await get(client)
+        await asyncio.gather(client.aclose(), client.aclose())
+        await server.until_left()
+
+        assert server.open == 0
+
+
+def held(request: Received) -> Steps:
+    """
+    Answer a few, and leave the rest without an answer.
+    """
+    return DONE if request.identity in {"u0", "u1", "u2"} else (HOLD,)
+
+
+async def complete(run: BulkRun[Any, Any], *, streamed: bool) -> None:
+    """
+    Await a run, or stream it to its end.
+    """
+    if not streamed:
+        await run
+    async with run:
+        async for _ in run:
+            pass
+
+
+@pytest.mark.parametrize("way", ["awaited", "streamed"])
+@pytest.mark.parametrize(
+    ("build", "lost"),
+    [
+        pytest.param(create_profile, OutcomeStatus.UNKNOWN, id="create"),
+        pytest.param(delete_profile, OutcomeStatus.FAILED, id="delete"),
+    ],
+)
+async def test_a_run_ends_when_its_client_is_closed(
+    build: Callable[..., Operation[Any]], lost: OutcomeStatus, way: str, tmp_path: Path
+) -> None:
+    """
+    A run says why it ended, every item is accounted for, and its journal can be gone on with.
+    """
+    ids = [f"u{number}" for number in range(20)]
+    outcomes: list[Outcome[str, Any]] = []
+    options: dict[str, Any] = {
+        "build": lambda one: build(customer_user_id=one),
+        "concurrency": 4,
+        "journal": tmp_path / "journal",
+    }
+    before = own_tasks()
+    async with RawServer(then=held) as server:
+        client = client_of(server, retry=RetryPolicy(wait_initial=0.001))
+        run = client.bulk(ids, on_outcome=outcomes.append, **options)
+        task = asyncio.create_task(complete(run, streamed=way == "streamed"))
+        await server.until_arrived(7)
+        await client.aclose()
+        with pytest.raises(ConfigError, match="the client is closed"):
+            await task
+
+        in_flight = [each.status for each in outcomes if each.index in range(3, 7)]
+        assert Counter(in_flight) == {lost: 4}
+        assert run.report.total == len(outcomes) == sum(run.report.counts.values())
+        assert (run.report.done, len(server.requests)) == (3, 7)
+        assert left_by(client) == {}
+        assert own_tasks() == before
+        assert is_free(tmp_path / "journal")
+
+        server.answer(DONE)
+        async with client:
+            again = await client.bulk(ids, **options)
+    unknown = 4 if lost is OutcomeStatus.UNKNOWN else 0
+    assert (again.skipped, again.unknown, again.done) == (3, unknown, 17 - unknown)
+
+
+async def test_a_client_that_is_dropped_closes_its_connections_and_says_so_once() -> None:
+    """
+    A client that nobody closed goes as soon as nobody has it, with one warning and its connections.
+    """
+    complaints: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, told: complaints.append(told))
+    before = own_tasks()
+    async with RawServer() as server:
+        client = client_of(server)
+        await get(client)
+        await client.v1.profiles.bulk_delete(["u1", "u2"], by="customer_user_id")
+        there: list[weakref.ref[Any]] = [weakref.ref(client), weakref.ref(client._connections)]
+        gc.disable()
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                del client
+        finally:
+            gc.enable()
+        told = [str(caught.pop().message) for _ in tuple(caught)]  # they hold what they are about
+        await server.until_left()
+        gc.collect()
+
+        assert [text[:23] for text in told] == ["a client was not closed"]
+        assert [each() for each in there] == [None, None]
+    assert own_tasks() == before
+    assert complaints == []
+
+
+async def test_a_call_keeps_its_client() -> None:
+    """
+    A client that is dropped with a call in flight goes when that has ended.
+    """
+    async with RawServer((HOLD, *DONE)) as server:
+        call = asyncio.create_task(client_of(server).v1.profiles.get(customer_user_id="u1"))
+        await server.until_arrived(1)
+        gc.collect()
+        server.released.set()
+        with pytest.warns(ResourceWarning, match="a client was not closed"):
+            profile = await call
+        await server.until_left()
+
+    assert profile is not None
+
+
+async def test_an_error_that_is_kept_keeps_nothing_of_its_client() -> None:
+    """
+    Whoever keeps an error does not keep connections with it.
+    """
+    async with RawServer(then=(page(500),)) as server:
+        client = client_of(server, retry=RetryPolicy(attempts=1))
+        kept: AdaptyError | None = None
+        try:
+            await client.v1.profiles.get(customer_user_id="u1")
+        except AdaptyError as error:
+            kept = error.with_traceback(None)
+        await client.aclose()
+        there = weakref.ref(client._connections)
+        del client
+        gc.collect()
+
+        assert kept is not None
+        assert there() is None

@@ -1,0 +1,208 @@
+"""
+One client in several event loops, one after the other and at once in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from adapty_async import AdaptyClient, BulkReport, Limits
+from adapty_async.bulk import BulkRun
+from tests.lifecycle.test_cancellation import is_free, timers
+from tests.raw_server import ABSENT, RawServer, in_thread, own_tasks
+
+THREADS = 4
+ITEMS = 200
+
+
+def client_of(server: RawServer, **settings: Any) -> AdaptyClient:
+    """
+    Return a client of a server.
+    """
+    return AdaptyClient("secret_live_x.y", base_url=server.url, **settings)
+
+
+def erase(client: AdaptyClient, name: str, **options: Any) -> BulkRun[str, None]:
+    """
+    Make a run of deletes.
+    """
+    ids = [f"{name}-{number}" for number in range(ITEMS)]
+    return client.v1.profiles.bulk_delete(ids, by="customer_user_id", **options)
+
+
+async def mixed(client: AdaptyClient, name: str) -> BulkReport[str, None]:
+    """
+    Make a run, and single calls beside it; nothing of them is left in this loop.
+    """
+
+    async def report() -> BulkReport[str, None]:
+        return await erase(client, name)
+
+    run = asyncio.create_task(report())
+    while not run.done():
+        await client.v1.profiles.get(customer_user_id=name)
+    places = client._caller.layers.slots.get()
+
+    assert (places.free, places.wanted) == (places.count, False)
+    assert own_tasks() == {asyncio.current_task()}
+    assert timers() == []
+    return await run
+
+
+def in_threads(work: Callable[[int], None]) -> list[BaseException]:
+    """
+    Do some work in several threads at once; return what went wrong.
+    """
+    failures: list[BaseException] = []
+
+    def attempt(number: int) -> None:
+        try:
+            work(number)
+        except BaseException as error:  # noqa: BLE001  handed to the test's own thread
+            failures.append(error)
+
+    threads = [threading.Thread(target=attempt, args=(number,)) for number in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return failures
+
+
+def test_runs_in_one_loop_after_the_other() -> None:
+    """
+    Each run has its loop's own connections, and the client forgets none of what it learned.
+    """
+    with in_thread(RawServer()) as server:
+        client = client_of(server, limits=Limits(connections=4))
+        reports = [asyncio.run(mixed(client, f"u{number}")) for number in range(3)]
+        [bucket] = client.statistics().buckets.values()
+        asyncio.run(client.aclose())
+
+        assert all(report.ok for report in reports)
+        assert bucket.in_flight == 0
+        assert bucket.requests == len(server.requests)
+        assert server.connections <= 3 * 4
+
+
+def test_runs_in_threads_at_once() -> None:
+    """
+    Runs and single calls in several loops at once each account for all of theirs.
+    """
+    reports: dict[int, BulkReport[str, None]] = {}
+    with in_thread(RawServer()) as server:
+        client = client_of(server, limits=Limits(connections=4))
+
+        def work(number: int) -> None:
+            reports[number] = asyncio.run(mixed(client, f"u{number}"))
+
+        failures = in_threads(work)
+        [bucket] = client.statistics().buckets.values()
+        asyncio.run(client.aclose())
+        deleted = [request for request in server.requests if request.method == "DELETE"]
+
+    assert failures == []
+    assert [report.done for report in reports.values()] == [ITEMS] * THREADS
+    assert len({request.identity for request in deleted}) == len(deleted) == ITEMS * THREADS
+    assert bucket.in_flight == 0
+
+
+def test_a_thread_that_closes_the_client_ends_the_runs_of_all() -> None:
+    """
+    A client closed in one thread ends what others do with it, in order.
+    """
+    ended: list[type[BaseException]] = []
+    with in_thread(RawServer(then=ABSENT)) as server:
+        client = client_of(server)
+        started = threading.Barrier(THREADS)
+
+        async def until_closed() -> None:
+            await client.v1.profiles.bulk_delete(["first"], by="customer_user_id")
+            await asyncio.to_thread(started.wait)
+            while True:
+                await erase(client, "u")
+
+        def work(number: int) -> None:
+            if number == 0:
+                started.wait()
+                asyncio.run(client.aclose())
+                return
+            try:
+                asyncio.run(until_closed())
+            except Exception as error:  # noqa: BLE001  its class is looked at
+                ended.append(type(error))
+
+        failures = in_threads(work)
+        asyncio.run_coroutine_threadsafe(server.until_left(), server.loop).result(5)
+
+    assert failures == []
+    assert {error.__name__ for error in ended} == {"ConfigError"}
+    assert len(ended) == THREADS - 1
+
+
+class Slow:
+    """
+    An input that takes long to be told from others, while its journal is locked.
+    """
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.go_on = threading.Event()
+
+    def __iter__(self) -> Any:
+        return iter(())
+
+    def identity(self) -> dict[str, Any]:
+        """
+        Return nothing, after a while.
+        """
+        return {}
+
+    def difference(self, _earlier: dict[str, Any]) -> str | None:
+        """
+        Find nothing, after a while.
+        """
+        self.asked.set()
+        self.go_on.wait()
+        return None
+
+
+def test_a_journal_is_free_when_the_loop_ended_while_it_was_opened(tmp_path: Path) -> None:
+    """
+    What a thread has opened when nobody is there any more to take it is closed again.
+    """
+    journal, slow = tmp_path / "journal", Slow()
+    client = AdaptyClient("secret_live_x.y", base_url="http://127.0.0.1:1")
+
+    def run() -> BulkRun[str, None]:
+        items: Any = slow
+        return client.v1.profiles.bulk_delete(
+            items, by="customer_user_id", journal=journal, drain=0.01
+        )
+
+    async def first() -> None:
+        slow.go_on.set()
+        await run()
+        slow.go_on.clear()
+        slow.asked.clear()
+
+    async def second() -> None:
+        async def complete() -> None:
+            await run()
+
+        task = asyncio.create_task(complete())
+        await asyncio.to_thread(slow.asked.wait)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    asyncio.run(first())
+    asyncio.run(second())
+    slow.go_on.set()
+    while not is_free(journal):
+        pass
