@@ -155,6 +155,23 @@ def test_another_worker_is_called_in_for_one_that_may_have_to_wait() -> None:
     assert called == [1]
 
 
+def test_nobody_is_called_in_while_enough_are_busy() -> None:
+    """
+    After a timeout fewer are to be in flight than there are, and one that fails is not replaced.
+    """
+    run = Run()
+    called: list[int] = []
+    down = ServerError("down", status=500)
+    run.end(1.0, RequestTimeoutError("slow"))
+    run.capacity.call = called.append
+    while run.capacity.busy > run.count:
+        run.capacity.leave(down, 0.1, held_up=False)
+    assert called == []
+
+    run.capacity.leave(down, 0.1, held_up=False)
+    assert called == [1]
+
+
 @pytest.mark.parametrize(
     ("workers", "busy", "spare"), [(64, 64, False), (65, 63, False), (65, 64, True)], ids=str
 )

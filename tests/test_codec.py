@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from rich.pretty import pretty_repr
 
 from adapty_async._codec import (
     Wire,
@@ -20,6 +21,7 @@ from adapty_async._codec import (
     decode,
     encode,
     error_from,
+    no_result,
     parse_retry_after,
     to_json,
 )
@@ -637,6 +639,44 @@ def test_a_row_may_have_a_media_type_and_an_operation_a_key() -> None:
     }
     with pytest.raises(InvalidInputError, match=r"^idempotency_key: must not contain control"):
         encode(Operation(row, key="a\nb"), WIRE, timeout=1.0, allowance=1.0)
+
+
+def test_an_idempotency_key_is_ascii_whatever_ids_are() -> None:
+    """
+    It is made by a program, and no server must be asked to guess how it is written.
+    """
+    wire = msgspec.structs.replace(WIRE, id_encoding="utf-8")
+    with pytest.raises(InvalidInputError, match=r"^idempotency_key: must be ASCII"):
+        encode(Operation(ERASE, key="clé"), wire, timeout=1.0, allowance=1.0)
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_request_says_whether_it_is_an_item_of_a_run(background: bool) -> None:  # noqa: FBT001
+    """
+    It is not, unless that is said.
+    """
+    told = {"background": True} if background else {}
+    request = encode(Operation(ERASE), WIRE, timeout=1.0, allowance=1.0, **told)
+
+    assert request.background is background
+
+
+def test_a_wire_shows_where_it_goes_and_no_key() -> None:
+    """
+    Neither plainly nor prettily.
+    """
+    assert repr(WIRE) == "Wire(https://example.com)"
+    assert pretty_repr(WIRE) == "Wire(origin='https://example.com')"
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b" ", b"{}", b"\xef\xbb\xbf", b"\xef\xbb\xbf{}\n", b'{"data":null}'], ids=repr
+)
+def test_an_answer_without_a_result_may_say_nothing(body: bytes) -> None:
+    """
+    Nothing, blanks, a byte order mark or an empty object are a success.
+    """
+    assert no_result(body) is None  # type: ignore[func-returns-value]
 
 
 def test_a_row_is_checked_unless_the_wire_is_not_to() -> None:

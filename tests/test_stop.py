@@ -66,6 +66,7 @@ def judged(*errors: Exception | None) -> list[StopReason | None]:
     [
         pytest.param([REJECTED] * 4, None, id="four rejections"),
         pytest.param([REJECTED] * 5, StopReason.KEY_REJECTED, id="five rejections"),
+        pytest.param([None, *[REJECTED] * 4], None, id="four after a success"),
         pytest.param([None, *[REJECTED] * 5], StopReason.KEY_REJECTED, id="five after a success"),
         pytest.param([*[REJECTED] * 4, None, REJECTED], None, id="a success in between"),
         pytest.param([*[REJECTED] * 4, MISSING, REJECTED], None, id="a missing one in between"),
