@@ -23,7 +23,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import msgspec
 import pytest
@@ -1039,7 +1039,7 @@ def test_a_temporary_file_that_cannot_be_read_is_told(monkeypatch: pytest.Monkey
     What cannot be looked up is not taken for new.
     """
     monkeypatch.setattr(_table, "_FIRST", 0)
-    made: list[BinaryIO] = []
+    made: list[IO[bytes]] = []
     monkeypatch.setattr(_table, "tempfile", SpyingOnFiles(made))
     table = DigestTable()
     crowd(table)
@@ -1057,10 +1057,10 @@ class SpyingOnFiles:
     The real temporary files, and a list of those that were made.
     """
 
-    def __init__(self, made: list[BinaryIO]) -> None:
+    def __init__(self, made: list[IO[bytes]]) -> None:
         self._made = made
 
-    def TemporaryFile(self, *, buffering: int) -> BinaryIO:  # noqa: N802  the name it stands for
+    def TemporaryFile(self, *, buffering: int) -> IO[bytes]:  # noqa: N802  the name it stands for
         """
         Make a file.
         """
