@@ -15,6 +15,7 @@ Laws:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import ssl
 import warnings
@@ -225,7 +226,8 @@ class _Here(msgspec.Struct):
         self.watch.close()
         if self.guard is not None:
             await self.session.close()
-            await self.guard.aclose()
+            with contextlib.suppress(RuntimeError):  # its loop ends, and is closing it already
+                await self.guard.aclose()
 
 
 async def _close_elsewhere(there: _Here, loop: asyncio.AbstractEventLoop) -> None:

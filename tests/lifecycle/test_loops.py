@@ -7,14 +7,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from adapty_async import AdaptyClient, BulkReport, Limits
-from adapty_async._transport import _close_elsewhere
+from adapty_async._transport import _close_elsewhere, _Here
+from adapty_async._watch import Watch
 from adapty_async.bulk import BulkRun
 from tests.lifecycle.test_cancellation import is_free, timers
 from tests.raw_server import ABSENT, RawServer, in_thread, own_tasks
@@ -276,3 +277,26 @@ async def test_a_loop_that_cancels_the_closing_as_it_ends_cancels_nobody_else() 
     loop.close()
 
     assert not closing.cancelled()
+
+
+async def test_what_its_ending_loop_is_closing_already_is_closed_once() -> None:
+    """
+    A loop may come to close what is its own in the moment that the client is closed.
+    """
+    owned = Owned()
+
+    async def closed_with_its_loop() -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            await asyncio.sleep(0.01)
+
+    guard = closed_with_its_loop()
+    await anext(guard)
+    ending = asyncio.create_task(cast("Any", guard).aclose())
+    await asyncio.sleep(0)
+    here = _Here(cast("Any", owned), None, Watch(asyncio.get_running_loop()), guard, guarded=True)
+    await here.close()
+    await ending
+
+    assert owned.closed
