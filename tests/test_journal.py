@@ -32,11 +32,11 @@ from hypothesis import strategies as st
 
 from adapty_async import AdaptyClient, ConfigError, JournalError, Outcome, OutcomeStatus
 from adapty_async._operation import Request, Response
-from adapty_async.bulk import _log, _table
+from adapty_async.bulk import _log, _table, summarise
 from adapty_async.bulk._entries import DIGEST_SIZE, Digests, Entry, Index, Positions, Seen
 from adapty_async.bulk._header import HEADER_SIZE, Binding, Header, read_header, write_header
 from adapty_async.bulk._journal import Journal, moments, open_journal
-from adapty_async.bulk._log import scan
+from adapty_async.bulk._log import Log, scan
 from adapty_async.bulk._summary import summarise
 from adapty_async.bulk._table import DigestTable
 from adapty_async.config import RetryPolicy
@@ -819,6 +819,37 @@ async def test_a_journal_grows_as_far_as_it_must(
     assert path.stat().st_size == HEADER_SIZE + 5000 * SIZES[kind]
     with opened(path, wanted) as index:
         assert index.counts()[Entry.DONE] == 5000
+
+
+async def test_room_for_one_note_is_not_room_for_two(tmp_path: Path) -> None:
+    """
+    Whoever needs two records has to wait when there is one, and does not take it.
+    """
+    handle = os.open(tmp_path / "journal", os.O_RDWR | os.O_CREAT)
+    log = Log(handle, HEADER_SIZE, 16)
+    while not log.reserve(1):
+        await log.make_room()
+    assert log.reserve(log.room - 1)
+
+    assert not log.reserve(2)
+    assert log.reserve(1)
+    await log.aclose()
+
+
+def test_a_summary_counts_items_and_what_is_left(tmp_path: Path) -> None:
+    """
+    Notes of a beginning or of the pace are no ends, and what is settled or unknown is not left.
+    """
+    entries = [*OF_ITEMS, Entry.RATE, Entry.DONE]
+    head = write_header(Header(0, msgspec.structs.replace(BINDING, input={"rows": 20})))[1]
+    notes = (record(place, entry, moment=600 * place) for place, entry in enumerate(entries))
+    path = tmp_path / "journal"
+    path.write_bytes(head.ljust(HEADER_SIZE, b"\0") + b"".join(notes))
+    found = summarise(path)
+
+    assert found.left == 20 - 5  # done twice, absent, duplicate, unknown
+    assert sum(found.ended.values()) == len(OF_ITEMS) - 1 + 1
+    assert (found.first, found.last) == (1e9, 1e9 + 60 * (len(entries) - 1))
 
 
 async def test_a_journal_that_is_killed_has_room_at_its_end(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ One job: signals stop it, its end is told whatever it was, and the end says the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -156,7 +157,38 @@ def rows_in(path: Path) -> Rows:
     return open_rows(str(path), "text", id_columns("id"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+@contextlib.contextmanager
+def hang_ups(handler: signal.Handlers) -> Iterator[None]:
+    """
+    Take SIGHUP as a shell or nohup has a command take it.
+    """
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+async def test_a_hang_up_that_is_ignored_stops_nothing(put: Put) -> None:
+    """
+    What was started with nohup goes on when its terminal is gone.
+    """
+    server = Server()
+    with hang_ups(signal.SIG_IGN):
+        async with AdaptyClient("key", transport=server) as client:
+            running = asyncio.create_task(
+                perform(job_of(rows_in(put("ids.txt", "u1\nu2\nu3\n"))), client)
+            )
+            await server.several.wait()
+            os.kill(os.getpid(), signal.SIGHUP)
+            server.let_through.set()
+            end = await running
+    assert (end.report.done, end.interrupted) == (3, False)
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["ctrl-c", "sigterm", "sighup"]
+)
 async def test_first_signal_lets_requests_end(
     put: Put, capsys: pytest.CaptureFixture[str], number: int
 ) -> None:
@@ -164,18 +196,25 @@ async def test_first_signal_lets_requests_end(
     After one signal nothing new is sent, and what is in flight still ends well.
     """
     server = Server()
+    with hang_ups(signal.SIG_DFL):
+        end = await _stopped(server, rows_in(put("ids.txt", "u1\nu2\nu3\nu4\n")), capsys, number)
+    assert (end.report.total, end.report.done, server.arrived) == (2, 2, 2)
+    assert end.interrupted
+    assert end.report.stop_reason is StopReason.STOPPED
+
+
+async def _stopped(
+    server: Server, rows: Rows, capsys: pytest.CaptureFixture[str], number: int
+) -> End:
     async with AdaptyClient("key", transport=server) as client:
-        job = job_of(rows_in(put("ids.txt", "u1\nu2\nu3\nu4\n")))
+        job = job_of(rows)
         running = asyncio.create_task(perform(job, client))
         await server.several.wait()
         os.kill(os.getpid(), number)
         while "Stopping" not in capsys.readouterr().err:  # noqa: ASYNC110  only the text tells
             await asyncio.sleep(0)
         server.let_through.set()
-        end = await running
-    assert (end.report.total, end.report.done, server.arrived) == (2, 2, 2)
-    assert end.interrupted
-    assert end.report.stop_reason is StopReason.STOPPED
+        return await running
 
 
 async def test_second_signal_cuts_requests_off(

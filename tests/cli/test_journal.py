@@ -43,10 +43,7 @@ def seed(sandbox: Sandbox, count: int) -> None:
     sandbox.seed_profiles(ids(count).split())
 
 
-SIGNALS = [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-
-
-@pytest.mark.parametrize("number", SIGNALS, ids=str)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=str)
 def test_the_same_command_goes_on_where_it_ended(
     start_sandbox: StartSandbox, put: Put, tmp_path: Path, number: int
 ) -> None:
