@@ -94,7 +94,7 @@ class Capacity:
             return
         if isinstance(failure, RequestTimeoutError):
             self._change(0.5, self._clock())
-        if not held_up and self.busy < self.count:
+        if self.busy < self.count:
             self.call(1)  # this one may wait for long until it repeats the request
 
     def _answered(self, seconds: float, *, wanted: bool) -> None:

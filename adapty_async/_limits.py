@@ -46,8 +46,8 @@ class _Way:
         """
         Give the connection back, and tell how the attempt ended.
         """
-        self._slots.give()
         self._gate.leave(request, failure, sent)
+        self._slots.give()  # last: it raises where the loop is closed with calls in it
 
 
 class _RunWay:
@@ -89,8 +89,8 @@ class _RunWay:
         """
         Give the connection back, and tell how the attempt ended.
         """
-        self._slots.give()
         self._gate.leave(request, failure, sent, self._run)
+        self._slots.give()
         if self._capacity is not None:
             seconds = self._gate.clock() - sent
             self._capacity.leave(failure, seconds, held_up=self._line.is_led)

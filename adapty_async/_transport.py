@@ -15,6 +15,7 @@ Laws:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import ssl
 import warnings
@@ -51,6 +52,10 @@ _READ_SIZE = 64 * 1024
 Bytes that asyncio makes room for at each read, before it knows how many come. Its own 256 KiB are
 given back to the operating system each time: 18 of 75 µs for a small answer (Python 3.11, Linux).
 TLS and uvloop read in another way.
+"""
+_LOOK = 0.1
+"""
+Seconds after which who waits for another loop looks whether there still is one.
 """
 _CONNECTIONS = 3
 """
@@ -162,7 +167,7 @@ class Transport:
             if loop is here:
                 await there.close()
             elif loop.is_running():
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(there.close(), loop))
+                await _close_elsewhere(there, loop)
 
     def reopen(self) -> None:
         """
@@ -221,7 +226,26 @@ class _Here(msgspec.Struct):
         self.watch.close()
         if self.guard is not None:
             await self.session.close()
-            await self.guard.aclose()
+            with contextlib.suppress(RuntimeError):  # its loop ends, and is closing it already
+                await self.guard.aclose()
+
+
+async def _close_elsewhere(there: _Here, loop: asyncio.AbstractEventLoop) -> None:
+    """
+    Close what belongs to a loop of another thread; a loop that ends meanwhile does that itself.
+    """
+    closing = there.close()
+    try:
+        future = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(closing, loop))
+    except RuntimeError:  # the loop is closed
+        closing.close()
+        return
+    while not future.done() and not loop.is_closed():
+        await asyncio.wait({future}, timeout=_LOOK)
+    if not future.done():
+        closing.close()
+    elif not future.cancelled():
+        future.result()
 
 
 async def _closed_with_its_loop(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:

@@ -143,16 +143,15 @@ def test_new_workers_are_called_in_at_once() -> None:
 
 def test_another_worker_is_called_in_for_one_that_may_have_to_wait() -> None:
     """
-    Who failed may wait for its repeat for long; but while others wait as it is, nobody is needed.
+    Who failed may wait for its repeat for long, and with it all that are refused at the same time.
     """
     run = Run()
     called: list[int] = []
     run.capacity.call = called.append
-    lost = ConnectionLostError("reset")
-    run.end(0.1, lost)
-    assert called == []
-    run.end(0.1, lost, wanted=True)
-    assert called == [1]
+    run.end(0.1, ConnectionLostError("reset"))
+    run.end(0.1, RateLimitError("status 429", status=429), wanted=True)
+
+    assert called == [1, 1]
 
 
 def test_nobody_is_called_in_while_enough_are_busy() -> None:

@@ -27,7 +27,15 @@ from adapty_async._checks import (
 )
 from adapty_async._codec import no_result
 from adapty_async._operation import Endpoint, Execute, Operation, Replay
-from adapty_async._profiles import By, demand_kind, identity, identity_by, pair, write_attributes
+from adapty_async._profiles import (
+    By,
+    calls_by,
+    demand_kind,
+    identity,
+    identity_by,
+    pair,
+    write_attributes,
+)
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.v2._models import DOCS, PATH, Profile, read_profile
 from adapty_async.v2._rules import (
@@ -433,7 +441,7 @@ class Profiles:
         """
         demand_kind("by", by)
         name = f"{GET_PROFILE.name} by {by}"
-        return self._bulk(items, lambda item: get_profile(**{by: item}), name, **options)
+        return self._bulk(items, calls_by(GET_PROFILE, by), name, **options)
 
     def bulk_update(
         self,
@@ -484,4 +492,4 @@ class Profiles:
         """
         demand_kind("by", by)
         name = f"{DELETE_PROFILE.name} by {by}"
-        return self._bulk(items, lambda item: delete_profile(**{by: item}), name, **options)
+        return self._bulk(items, calls_by(DELETE_PROFILE, by), name, **options)

@@ -4,6 +4,7 @@ A command that keeps a journal: cut off, started again, and asked how far it is.
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import os
@@ -15,6 +16,7 @@ from typing import TypeAlias
 
 import pytest
 
+from adapty_async import AdaptyClient
 from adapty_async.bulk import summarise
 from adapty_async.cli._fingerprint import difference, fingerprint
 from adapty_async.errors import JournalError
@@ -102,6 +104,41 @@ def test_a_file_may_grow_at_its_end(sandbox: Sandbox, invoke: Invoke, put: Put) 
     refused = invoke(*command)
     assert refused.exit_code == 2
     assert refused.stderr.endswith("input: the file's first 10 bytes have changed\n")
+
+
+def test_what_is_left_is_not_made_up(sandbox: Sandbox, invoke: Invoke, tmp_path: Path) -> None:
+    """
+    The journal of a program's own run does not know how long its input is.
+    """
+    journal = tmp_path / "journal"
+
+    async def erase() -> None:
+        async with AdaptyClient(sandbox.api_key, base_url=sandbox.url) as adapty:
+            profiles = adapty.v1.profiles
+            await profiles.bulk_delete(["a", "b"], by="profile_id", journal=journal, job_id="j")
+
+    asyncio.run(erase())
+    result = invoke("status", journal)
+
+    assert result.exit_code == 0
+    assert "  absent             2   " in result.stdout
+    assert "left" not in result.stdout
+
+
+def test_a_hangup_that_is_ignored_stays_so(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """
+    Under nohup a command outlives its terminal.
+    """
+    seed(sandbox, 2)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        result = invoke("delete", put("ids.txt", ids(2)), *V1)
+        after = signal.getsignal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+    assert result.exit_code == 0
+    assert after is signal.SIG_IGN
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from adapty_async import AdaptyClient, BulkReport, Limits
+from adapty_async._transport import _close_elsewhere, _Here
+from adapty_async._watch import Watch
 from adapty_async.bulk import BulkRun
 from tests.lifecycle.test_cancellation import is_free, timers
 from tests.raw_server import ABSENT, RawServer, in_thread, own_tasks
@@ -210,3 +212,91 @@ def test_a_journal_is_free_when_the_loop_ended_while_it_was_opened(tmp_path: Pat
     slow.go_on.set()
     while not is_free(journal):
         pass
+
+
+class Owned:
+    """
+    What belongs to a loop and is closed there when it is allowed to be.
+    """
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    async def close(self) -> None:
+        """
+        Take note.
+        """
+        self.closed = True
+
+
+async def test_a_loop_that_is_closed_already_needs_no_closing_of_what_was_its_own() -> None:
+    """
+    Its end has closed that; whoever closes the client then waits for nothing.
+    """
+    loop, owned = asyncio.new_event_loop(), Owned()
+    loop.close()
+    await _close_elsewhere(cast("Any", owned), loop)
+
+    assert not owned.closed
+
+
+async def test_a_loop_that_ends_instead_of_closing_what_is_its_own_holds_nobody_up() -> None:
+    """
+    Who closes the client is told nothing of what another loop did not come to any more.
+    """
+    loop, owned = asyncio.new_event_loop(), Owned()
+    closing = asyncio.ensure_future(_close_elsewhere(cast("Any", owned), loop))
+    await asyncio.sleep(0)
+    loop.close()
+    await closing
+
+    assert not owned.closed
+
+
+class Cancelled(Owned):
+    """
+    What a loop that ends cancels the closing of.
+    """
+
+    async def close(self) -> None:
+        """
+        Come to nothing.
+        """
+        raise asyncio.CancelledError
+
+
+async def test_a_loop_that_cancels_the_closing_as_it_ends_cancels_nobody_else() -> None:
+    """
+    `asyncio.run` cancels what is left in its loop; that is not for whoever closes the client.
+    """
+    loop = asyncio.new_event_loop()
+    closing = asyncio.ensure_future(_close_elsewhere(cast("Any", Cancelled()), loop))
+    await asyncio.sleep(0)
+    await asyncio.to_thread(loop.run_until_complete, asyncio.sleep(0.01))
+    await closing
+    loop.close()
+
+    assert not closing.cancelled()
+
+
+async def test_what_its_ending_loop_is_closing_already_is_closed_once() -> None:
+    """
+    A loop may come to close what is its own in the moment that the client is closed.
+    """
+    owned = Owned()
+
+    async def closed_with_its_loop() -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            await asyncio.sleep(0.01)
+
+    guard = closed_with_its_loop()
+    await anext(guard)
+    ending = asyncio.create_task(cast("Any", guard).aclose())
+    await asyncio.sleep(0)
+    here = _Here(cast("Any", owned), None, Watch(asyncio.get_running_loop()), guard, guarded=True)
+    await here.close()
+    await ending
+
+    assert owned.closed
