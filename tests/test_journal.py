@@ -391,6 +391,10 @@ STRANGE = {
         header().replace(b"https", b"httpx") + record(1, Entry.DONE),
         "damaged at its beginning",
     ),
+    "damaged-number": (
+        header(generation=2).replace(b"\2\0\0\0", b"\3\0\0\0", 1) + record(1, Entry.DONE),
+        "damaged at its beginning",
+    ),
     "damaged-record": (
         header() + b"x" * 16 + record(1, Entry.DONE),
         f"damaged at byte {HEADER_SIZE}",
