@@ -37,7 +37,6 @@ from adapty_async.bulk._entries import DIGEST_SIZE, Digests, Entry, Index, Posit
 from adapty_async.bulk._header import HEADER_SIZE, Binding, Header, read_header, write_header
 from adapty_async.bulk._journal import Journal, moments, open_journal
 from adapty_async.bulk._log import Log, scan
-from adapty_async.bulk._summary import summarise
 from adapty_async.bulk._table import DigestTable
 from adapty_async.config import RetryPolicy
 
