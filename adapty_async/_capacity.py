@@ -60,7 +60,7 @@ class Capacity:
         most: workers at most.
         count: workers that are of use.
         busy: requests in flight; who sends one adds it.
-        call: calls in so many workers more; set by the run.
+        call: calls in so many workers more; set by the run while it lasts.
     """
 
     def __init__(self, most: int, clock: Callable[[], float]) -> None:
@@ -68,7 +68,7 @@ class Capacity:
         self._clock = clock
         self.count = min(_START, most)
         self.busy = 0
-        self.call: Callable[[int], object] = _nobody
+        self.call: Callable[[int], object] | None = None
         self._usual = 0.0
         self._fastest = math.inf
         self._fastest_before = math.inf
@@ -95,7 +95,7 @@ class Capacity:
         if isinstance(failure, RequestTimeoutError):
             self._change(0.5, self._clock())
         if self.busy < self.count:
-            self.call(1)  # this one may wait for long until it repeats the request
+            self._call_in(1)  # this one may wait for long until it repeats the request
 
     def _answered(self, seconds: float, *, wanted: bool) -> None:
         now = self._clock()
@@ -117,10 +117,8 @@ class Capacity:
         before = self.count
         self.count = max(min(_LEAST, self.most), min(self.most, round(before * factor)))
         if self.count > before:
-            self.call(self.count - before)
+            self._call_in(self.count - before)
 
-
-def _nobody(_: int) -> None:
-    """
-    Call in nobody: there is no run yet.
-    """
+    def _call_in(self, workers: int) -> None:
+        if self.call is not None:
+            self.call(workers)

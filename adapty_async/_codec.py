@@ -7,7 +7,6 @@ from __future__ import annotations
 import codecs
 import datetime as dt
 import email.utils
-import functools
 import re
 import time
 import urllib.parse
@@ -198,7 +197,6 @@ def _target(operation: Operation[Any]) -> str:
     return f"{path}?{urllib.parse.urlencode(query)}" if query else path
 
 
-@functools.cache
 def _field_of(header: str) -> str:
     return header.removeprefix("adapty-").replace("-", "_")
 

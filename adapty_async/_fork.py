@@ -15,7 +15,7 @@ import socket
 import weakref
 from typing import Any, Protocol
 
-__all__ = ("Forkable", "Sockets", "watch")
+__all__ = ("Forkable", "Sockets", "on_fork")
 
 
 class Forkable(Protocol):
@@ -30,18 +30,18 @@ class Forkable(Protocol):
         ...
 
 
-_watched: weakref.WeakSet[Forkable] = weakref.WeakSet()
+_forkables: weakref.WeakSet[Forkable] = weakref.WeakSet()
 
 
-def watch(thing: Forkable) -> None:
+def on_fork(thing: Forkable) -> None:
     """
     Have a thing let go of what is not to be shared, in every process that is forked.
     """
-    _watched.add(thing)
+    _forkables.add(thing)
 
 
 def _after_fork() -> None:
-    for thing in tuple(_watched):
+    for thing in tuple(_forkables):
         thing.after_fork()
 
 
@@ -60,7 +60,7 @@ class Sockets:
 
     def __init__(self) -> None:
         self._made: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-        watch(self)
+        on_fork(self)
 
     def __call__(self, address: tuple[Any, ...]) -> socket.socket:
         """

@@ -17,7 +17,7 @@ from typing import TypeVar
 import msgspec
 
 from adapty_async._capacity import Capacity
-from adapty_async._fork import watch
+from adapty_async._fork import on_fork
 from adapty_async._learned import LearnedRate
 from adapty_async._line import Line
 from adapty_async._loop_local import LoopLocal
@@ -154,10 +154,10 @@ class Gate:
             line.give()
 
     async def _take_connection(self, request: Request, slots: Places) -> None:
-        def too_late() -> DeadlineError:
+        def none_free() -> DeadlineError:
             return DeadlineError("no connection became free in time", operation=request.operation)
 
-        await _take(slots, request.tally.deadline - self.clock(), too_late)
+        await _take(slots, request.tally.deadline - self.clock(), none_free)
 
     def _demand_service(self, request: Request) -> None:
         if wait := self.circuit.wait():
@@ -355,7 +355,7 @@ class Gates:
         self._pacer = pacer
         self._expected: float | None = None
         self._gates: dict[str, Gate] = {}
-        watch(self)
+        on_fork(self)
 
     def after_fork(self) -> None:
         """
@@ -418,7 +418,7 @@ def _keep(slots: Places, turn: Callable[[Request, T], float], request: Request, 
     return wait
 
 
-async def _take(places: Places, seconds: float, too_late: Callable[[], DeadlineError]) -> None:
+async def _take(places: Places, seconds: float, failure: Callable[[], DeadlineError]) -> None:
     if places.free > 0 or seconds == math.inf:
         await places.take(urgent=True)
         return
@@ -426,4 +426,4 @@ async def _take(places: Places, seconds: float, too_late: Callable[[], DeadlineE
         async with asyncio.timeout(seconds):
             await places.take(urgent=True)
     except TimeoutError:
-        raise too_late() from None
+        raise failure() from None

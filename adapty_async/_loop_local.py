@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from adapty_async._fork import watch
+from adapty_async._fork import on_fork
 
 __all__ = ("LoopLocal",)
 
@@ -35,23 +35,19 @@ class LoopLocal(Generic[T]):
             weakref.WeakKeyDictionary()
         )
         self._lock = threading.Lock()
-        self._last: tuple[weakref.ref[asyncio.AbstractEventLoop], T] | None = None
-        watch(self)
+        on_fork(self)
 
     def get(self) -> T:
         """
         Return this loop's value, making it if there is none yet.
         """
         loop = asyncio.get_running_loop()
-        last = self._last  # a weak dictionary takes four times as long to look into
-        if last is not None and last[0]() is loop:
-            return last[1]
         value = self._values.get(loop)
         if value is None:
             with self._lock:
                 self._forget_closed_loops()
                 value = self._values[loop] = self._make()
-        self._last = (weakref.ref(loop), value)
+
         return value
 
     def _forget_closed_loops(self) -> None:
@@ -65,7 +61,6 @@ class LoopLocal(Generic[T]):
         """
         _inherited.append(self._values)
         self._values = weakref.WeakKeyDictionary()
-        self._last = None
         self._lock = threading.Lock()
 
     def pop_all(self) -> dict[asyncio.AbstractEventLoop, T]:
@@ -75,6 +70,5 @@ class LoopLocal(Generic[T]):
         with self._lock:
             values = dict(self._values)
             self._values.clear()
-            self._last = None
 
         return values

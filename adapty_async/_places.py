@@ -16,7 +16,7 @@ class Places:
 
     Attributes:
         count: how many there are.
-        free: how many of them nobody has; below 0 when there are fewer places than were given.
+        free: how many of them nobody has.
     """
 
     def __init__(self, count: int) -> None:
@@ -64,14 +64,6 @@ class Places:
         self.free += 1
         if self._urgent or self._patient:
             self._hand_out()
-
-    def resize(self, count: int) -> None:
-        """
-        Change the number of places; those that are taken stay so.
-        """
-        self.free += count - self.count
-        self.count = count
-        self._hand_out()
 
     def _hand_out(self) -> None:
         while self.free > 0 and (place := self._next()) is not None:

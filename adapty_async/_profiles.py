@@ -71,8 +71,7 @@ def calls_by(endpoint: Endpoint[ResultT], by: By) -> Callable[[str], Operation[R
     """
     Return what describes the call about a profile that is named by an id of that kind, and no more.
     """
-    header = _HEADERS[by]
-    return lambda value: Operation(endpoint, ((header, value),))
+    return lambda value: Operation(endpoint, identity_by(by, value))
 
 
 def pair(item: Any, struct: type[msgspec.Struct] | str) -> tuple[str, Any]:

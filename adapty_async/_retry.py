@@ -101,8 +101,7 @@ def retry(
         except AdaptyError as error:
             first = error
         else:
-            if budget.left < budget.size:
-                budget.give()
+            budget.give()
             return response
         return await _Repeats(request, policy, timing, budget, hooks).run(send, first)
 

@@ -28,7 +28,7 @@ import msgspec
 import yarl
 from aiohttp.connector import Connection
 
-from adapty_async._fork import Sockets, watch
+from adapty_async._fork import Sockets, on_fork
 from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Headers, Request, Response
 from adapty_async._watch import Watch
@@ -103,7 +103,7 @@ class Transport:
         self._forked = False
         self._used = False
         self.closed = False
-        watch(self)
+        on_fork(self)
 
     async def __call__(self, request: Request) -> Response:
         """
@@ -291,7 +291,7 @@ async def _exchange(here: _Here, request: Request) -> Response:
         request.method,
         _parse_url(request.url),
         data=request.body,
-        # a header of the session's costs a third of one that is given with each request
+        # those of the session cost less than those of each request: 0.7 instead of 1.4 µs
         headers=request.own_headers if request.shared_headers is here.headers else request.headers,
         allow_redirects=False,
         timeout=_timeouts(request.timeout) if own else here.session.timeout,

@@ -1,8 +1,8 @@
 """
 Time that runs out for many tasks, watched by one timer.
 
-`asyncio.timeout` makes a timer for each block, which costs as much as a quarter of a request: 14 of
-57 µs where this costs 1 (Python 3.11, one core, a delete over a kept-alive connection).
+`asyncio.timeout` makes a timer for each block: 4.6 µs where this costs 0.3, and 14 of the 71 µs of
+a request over a kept-alive connection, beside many other timers (Python 3.11, one core).
 """
 
 from __future__ import annotations

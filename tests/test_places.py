@@ -66,13 +66,6 @@ class Twin:
             self._holding.pop(number % len(self._holding))
             self.places.give()
 
-    async def resize(self, number: int) -> None:
-        """
-        Make it so many places, taken or not.
-        """
-        self._count = number
-        self.places.resize(number)
-
     async def cancel(self, number: int) -> None:
         """
         Cancel somebody who waits.
@@ -93,14 +86,6 @@ class Twin:
         Give a place back, and cancel the one who gets it before he knows.
         """
         await self.give(number)
-        if self._waiting and len(self._holding) < self._count:
-            await self.cancel(self._waiting.index(min(self._waiting)))
-
-    async def grow_and_cancel(self, number: int) -> None:
-        """
-        Add a place, and cancel the one who gets it before he knows.
-        """
-        await self.resize(self._count + 1)
         if self._waiting and len(self._holding) < self._count:
             await self.cancel(self._waiting.index(min(self._waiting)))
 
@@ -140,11 +125,9 @@ STEPS: tuple[Step, ...] = (
     Twin.take,
     Twin.give,
     Twin.give,
-    Twin.resize,
     Twin.cancel,
     Twin.cancel_and_give,
     Twin.give_and_cancel,
-    Twin.grow_and_cancel,
 )
 
 
@@ -195,29 +178,27 @@ class Room:
         st.tuples(st.integers(0, 20), st.integers(0, 5), st.booleans(), st.integers(0, 60)),
         max_size=60,
     ),
-    sizes=st.lists(st.integers(1, 6), min_size=1, max_size=30),
+    count=st.integers(1, 6),
 )
 def test_no_place_is_lost_or_given_twice_in_any_turmoil(
-    visits: list[tuple[int, int, bool, int]], sizes: list[int]
+    visits: list[tuple[int, int, bool, int]], count: int
 ) -> None:
     """
     Whoever comes, stays and is cancelled when it may be, each place has one holder and stays one.
     """
 
     async def go() -> None:
-        room = Room(sizes[0])
+        room = Room(count)
         tasks = [
             asyncio.create_task(room.visit(arrival, stay, urgent=urgent))
             for arrival, stay, urgent, _ in visits
         ]
         for turn in range(30 + 8 * len(visits)):  # enough even if only one at a time gets in
-            if turn < len(sizes):
-                room.places.resize(sizes[turn])
             for task, (*_, end) in zip(tasks, visits, strict=True):
                 if turn == end:
                     task.cancel()
             await turns(1)
-            assert room.inside <= max(sizes[: turn + 1])
+            assert room.inside <= count
             assert room.inside <= room.places.count - room.places.free
         assert all(task.done() for task in tasks)
         assert room.places.free == room.places.count
@@ -380,39 +361,3 @@ async def test_a_time_that_is_over_when_the_place_comes_loses_no_place() -> None
     with pytest.raises(TimeoutError):
         await task
     assert places.free == 1
-
-
-async def test_below_what_is_taken_nobody_gets_a_place_until_enough_came_back() -> None:
-    """
-    Those that are taken stay so, and come off the number as they are given back.
-    """
-    places = Places(3)
-    _, order = visitors(places, "abcd")
-    await settle()
-    places.resize(1)
-
-    assert (places.count, places.free) == (1, -2)
-    for _ in range(2):
-        places.give()
-        await settle()
-        assert order == ["a", "b", "c"]
-    places.give()
-    await settle()
-    assert order == ["a", "b", "c", "d"]
-
-
-async def test_new_places_are_handed_out_at_once() -> None:
-    """
-    Growing wakes as many as now fit, the urgent first.
-    """
-    places = Places(1)
-    _, order = visitors(places, "abcD")
-    await settle()
-    places.resize(3)
-    await settle()
-
-    assert order == ["a", "D", "b"]
-    places.resize(9)
-    await settle()
-    assert order == ["a", "D", "b", "c"]
-    assert places.free == 5

@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from adapty_async._fork import watch
+from adapty_async._fork import on_fork
 from adapty_async.bulk._header import HEADER_SIZE
 from adapty_async.bulk._runner import until_ended
 from adapty_async.errors import JournalError
@@ -112,7 +112,7 @@ class Log:
         self._closing = False
         self._timer: asyncio.TimerHandle | None = None
         self.failure: JournalError | None = None
-        watch(self)
+        on_fork(self)
 
     def reserve(self, records: int) -> bool:
         """

@@ -54,9 +54,9 @@ class Crew(Protocol):
     """
 
     count: int
-    call: Callable[[int], object]
+    call: Callable[[int], object] | None
     """
-    Calls in so many workers more; set by the run.
+    Calls in so many workers more; set by the run while it lasts.
     """
 
     def spares(self, workers: int) -> bool:
@@ -246,7 +246,7 @@ class BulkRun(Generic[ItemT, ResultT]):
             self._failure = self._failure or failure
         self._ended = time.monotonic()
         if self._settings.crew is not None:
-            self._settings.crew.call = _nobody
+            self._settings.crew.call = None
         if self._deadline is not None:
             self._deadline.cancel()
         self._ready.put_nowait(None)
@@ -373,12 +373,6 @@ class BulkRun(Generic[ItemT, ResultT]):
                 source=self,
                 stacklevel=2,
             )
-
-
-def _nobody(_: int) -> None:
-    """
-    Call in nobody: there is no run yet, or no more.
-    """
 
 
 def _is_cut_off(task: asyncio.Task[None] | None) -> bool:

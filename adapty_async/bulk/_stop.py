@@ -48,9 +48,6 @@ class StopRules:
                 such as a hook's.
         """
         error = outcome.error
-        if error is None and outcome.attempts:
-            self._rejections, self._strange = 0, None
-            return None
         if isinstance(error, JournalError) or not isinstance(error, AdaptyError | None):
             raise error
         if isinstance(error, ConfigError) and outcome.attempts:  # such as a closed client
