@@ -138,7 +138,7 @@ def encode(
     try:
         if wire.validate and endpoint.check is not None:
             endpoint.check(operation)
-        own_headers = _own_headers(operation, wire)
+        headers = _headers(operation, wire)
     except InvalidInputError as error:
         raise bare(error) from None  # the frames below hold the id itself
 
@@ -147,8 +147,7 @@ def encode(
         operation=endpoint.name,
         method=endpoint.method,
         url=wire.origin + _target(operation),
-        shared_headers=wire.headers,
-        own_headers=own_headers,
+        headers=headers,
         body=None if operation.body is None else endpoint.encode(operation.body),
         replay=replay,
         bucket=endpoint.bucket,
@@ -167,8 +166,8 @@ def _replay(operation: Operation[Any]) -> Replay:
     return replay
 
 
-def _own_headers(operation: Operation[Any], wire: Wire) -> Headers:
-    headers = Headers()
+def _headers(operation: Operation[Any], wire: Wire) -> Headers:
+    headers = Headers(wire.headers)
     for name, value in operation.headers:
         header_value(_field_of(name), value, encoding=wire.id_encoding)
         headers[name] = value

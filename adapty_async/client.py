@@ -133,9 +133,7 @@ class _Client:
         wire = Wire(origin=origin, headers=headers, id_encoding=id_encoding, validate=validate)
         clock = time.monotonic
         timing = Timing(clock, asyncio.sleep, random.uniform)
-        self._connections = Transport(
-            headers=headers, clock=clock, trust_env=trust_env, session=session
-        )
+        self._connections = Transport(clock=clock, trust_env=trust_env, session=session)
         layers = Layers(
             transport=transport or self._connections,
             slots=LoopLocal(lambda: Places(limits.connections)),
