@@ -241,37 +241,36 @@ class Gate:
 
     def _background_turn(self, request: Request, limits: RunLimits) -> float:
         with self._lock:
-            learned = self.learned
             wait = 0.0
-            if self.circuit.since is not None or learned.paused_until > self.clock():
-                wait = self._without_service(request, limits)
-            if self._urgent:
-                wait = max(wait, 1 / (self._pacer or learned).rate)
-            for pacer in self._pacer, limits.pacer:
-                if pacer is not None:
-                    wait = max(wait, pacer.wait())
-            is_learning = self._is_learning(limits)
+            is_free = self._pacer is None and limits.pacer is None
+            if not is_free or self._urgent or self.circuit.since is not None:
+                wait = self._hindrance(limits)
+            is_learning = is_free or self._is_refused()
             if wait <= TICK and is_learning:
-                wait = learned.take()
+                wait = self.learned.take()
             if wait > TICK:
+                self._demand_patience(request, limits, wait)
                 return wait
             self._go(paced=is_learning)
             if limits.pacer is not None:
                 limits.pacer.take()
             return 0.0
 
-    def _without_service(self, request: Request, limits: RunLimits) -> float:
-        """
-        Return the seconds that an item waits for an outage or a pause to end.
-        """
+    def _hindrance(self, limits: RunLimits) -> float:
         wait = max(self.circuit.wait(), self.paused_for)
-        if wait:  # else one may try: the outage may long be over, if nobody tried
-            self._demand_patience(request, limits, wait)
+        if self._urgent:
+            wait = max(wait, 1 / (self._pacer or self.learned).rate)
+        for pacer in self._pacer, limits.pacer:
+            if pacer is not None:
+                wait = max(wait, pacer.wait())
         return wait
 
     def _demand_patience(self, request: Request, limits: RunLimits, wait: float) -> None:
-        since = self.circuit.since
-        lasted = 0.0 if since is None else self.clock() - since
+        # without a wait one may try: the outage may long be over, if nobody tried
+        circuit = self.circuit
+        lasted = (
+            self.clock() - circuit.since if circuit.since is not None and circuit.wait() else 0.0
+        )
         if max(lasted, self.paused_for) > limits.max_outage:
             raise CircuitOpenError(
                 f"no service for longer than {limits.max_outage:g} s",
@@ -279,12 +278,10 @@ class Gate:
                 retry_after=wait,
             )
 
-    def _is_learning(self, limits: RunLimits) -> bool:
+    def _is_refused(self) -> bool:
         """
-        Say whether the learned pace holds: nobody gave one, or the server refused what was given.
+        Say whether the learned pace holds in any case: the server refused what was given.
         """
-        if self._pacer is None and limits.pacer is None:
-            return True
         return self.learned.limit is not None or self.learned.probing
 
     def expect(self, rate: float | None) -> None:
@@ -341,7 +338,9 @@ class Gate:
                     pass  # nothing was learned of the server
 
     def _worked(self, request: Request, sent: float, limits: RunLimits) -> None:
-        self.learned.succeeded(sent, paced=request.background and self._is_learning(limits))
+        is_free = self._pacer is None and limits.pacer is None
+        paced = request.background and (is_free or self._is_refused())
+        self.learned.succeeded(sent, paced=paced)
         self.circuit.worked(sent)
 
 

@@ -190,22 +190,24 @@ class LearnedRate:
         Return the seconds until the next request may go; at 0 it goes now, and counts.
         """
         now, turn = self._clock(), self._turn()
-        if self._closed or turn - now > _CATCH_UP:
+        late = now - turn  # below 0 for who waited: it goes as early as may be
+        if late < -_CATCH_UP or self._closed:
             wait = self._wait(now, turn)
             if wait > 0.0:
                 self._held_until = now + min(wait, _DEBT)
                 return wait
-        late = now - turn  # below 0 for who waited: it goes as early as may be
         self._waited += ((late <= _TICK) - self._waited) / 16
         if late > 0.0:
             self._unused += late
-        self._sent = max(now, turn)
+            turn = now
+        self._sent = turn
         if self._closed:
             self._probe_until = now + max(1.0, 4 * self._round_trip)
         return 0.0
 
     def _turn(self) -> float:
-        return max(self._sent + 1.0 / self.rate, self.paused_until + _CATCH_UP)
+        turn, opens = self._sent + 1.0 / self.rate, self.paused_until + _CATCH_UP
+        return turn if turn > opens else opens
 
     def count(self) -> None:
         """

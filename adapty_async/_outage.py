@@ -58,7 +58,8 @@ class Budget:
         """
         Put tokens back, up to the size.
         """
-        self.left = min(self.size, self.left + tokens)
+        if self.left < self.size:
+            self.left = min(self.size, self.left + tokens)
 
 
 class Circuit:
@@ -109,7 +110,8 @@ class Circuit:
         """
         Take note of an answer that only a working service gives, and of when it was asked for.
         """
-        self._worked = max(self._worked, sent)
+        if sent > self._worked:
+            self._worked = sent
         if self._failures and sent >= self._first_failure:
             self._failures = 0
             self._next_try = 0.0

@@ -236,7 +236,7 @@ class _Calls(Generic[ItemT, ResultT]):
         return self._ledger is not None and self._ledger.settled(index)
 
     async def process(self, index: int, item: ItemT) -> Outcome[ItemT, ResultT]:
-        if self._seen is None and self._is_settled(index):
+        if self._ledger is not None and self._seen is None and self._ledger.settled(index):
             return Outcome(index, item, OutcomeStatus.SKIPPED)
         started = self._engine.clock()
         request: Request | None = None
