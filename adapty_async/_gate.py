@@ -89,6 +89,7 @@ class Gate:
         self._lock = threading.Lock()  # a client may be used from several threads' loops
         self._urgent_line = LoopLocal(lambda: Places(1))
         self._urgent = 0
+        self._latest = NO_LIMITS  # of all runs, for who asks what is going on
         self.learned = LearnedRate(timing.clock)
         self.circuit = Circuit(timing.clock, timing.uniform)
         self.in_flight = 0
@@ -237,6 +238,7 @@ class Gate:
                 self.requests -= 1
             slots.give()
 
+        self._latest = limits
         return Line(admit, lead, expel)
 
     def _background_turn(self, request: Request, limits: RunLimits) -> float:
@@ -299,7 +301,7 @@ class Gate:
         Return what is going on.
         """
         return BucketStatistics(
-            rate=self.learned.rate,
+            rate=self._rate(),
             in_flight=self.in_flight,
             paused_for=self.paused_for,
             circuit=self.circuit.state,
@@ -307,6 +309,16 @@ class Gate:
             throttled=self.throttled,
             failed=self.failed,
         )
+
+    def _rate(self) -> float:
+        """
+        Return the requests per second that hold for the run that came last.
+        """
+        given = self._pacer, self._latest.pacer
+        rates = [pacer.rate for pacer in given if pacer is not None]
+        if self._is_learning(self._latest):
+            rates.append(self.learned.rate)
+        return min(rates)
 
     def leave(
         self,
@@ -388,6 +400,13 @@ class Gates:
         learned = [gate.learned for gate in tuple(self._gates.values())]
         rates = [each.learned for each in learned if each.limit is not None]
         return rates[0] if len(rates) == 1 else None
+
+    @property
+    def rate(self) -> float | None:
+        """
+        The requests per second that were given, None if none were.
+        """
+        return None if self._pacer is None else self._pacer.rate
 
     def statistics(self) -> dict[str, BucketStatistics]:
         """

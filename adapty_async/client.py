@@ -248,8 +248,12 @@ class _Client:
         """
         Return what the client is doing right now: pace, pauses, requests in flight, outages.
         """
+        budget, gates = self._caller.layers.budget, self._caller.layers.gates
         return Statistics(
-            budget=self._caller.layers.budget.left, buckets=self._caller.layers.gates.statistics()
+            budget=budget.left,
+            budget_size=budget.size,
+            limit=gates.rate,
+            buckets=gates.statistics(),
         )
 
     async def aclose(self) -> None:
