@@ -247,7 +247,7 @@ class Gate:
             is_free = self._pacer is None and limits.pacer is None
             if not is_free or self._urgent or self.circuit.since is not None:
                 wait = self._hindrance(limits)
-            is_learning = is_free or self._is_refused()
+            is_learning = is_free or self._is_measured()
             if wait <= TICK and is_learning:
                 wait = self.learned.take()
             if wait > TICK:
@@ -280,7 +280,7 @@ class Gate:
                 retry_after=wait,
             )
 
-    def _is_refused(self) -> bool:
+    def _is_measured(self) -> bool:
         """
         Say whether the learned pace holds in any case: the server refused what was given.
         """
@@ -314,11 +314,18 @@ class Gate:
         """
         Return the requests per second that hold for the run that came last.
         """
-        given = self._pacer, self._latest.pacer
-        rates = [pacer.rate for pacer in given if pacer is not None]
-        if self._is_learning(self._latest):
-            rates.append(self.learned.rate)
-        return min(rates)
+        given = self._given_rate(self._latest)
+        learned = self.learned.rate
+        if given is None:
+            return learned
+        return min(given, learned) if self._is_measured() else given
+
+    def _given_rate(self, limits: RunLimits) -> float | None:
+        """
+        Return the lowest of the paces that somebody gave.
+        """
+        given = [pacer.rate for pacer in (self._pacer, limits.pacer) if pacer is not None]
+        return min(given, default=None)
 
     def leave(
         self,
@@ -337,8 +344,7 @@ class Gate:
                     self._worked(request, sent, limits)
                 case RateLimitError():
                     self.throttled += 1
-                    self.learned.throttled(sent, error.retry_after)
-                    self.circuit.worked(sent)
+                    self._refused(request, sent, error, limits)
                 case ServerError() | ConnectError() | ConnectionLostError() | RequestTimeoutError():
                     self.failed += 1
                     self.circuit.failed(sent, getattr(error, "retry_after", None))
@@ -349,9 +355,18 @@ class Gate:
                 case _:
                     pass  # nothing was learned of the server
 
+    def _refused(
+        self, request: Request, sent: float, error: RateLimitError, limits: RunLimits
+    ) -> None:
+        given = self._given_rate(limits)
+        if request.background and given is not None:
+            self.learned.search_from(given)
+        self.learned.throttled(sent, error.retry_after)
+        self.circuit.worked(sent)
+
     def _worked(self, request: Request, sent: float, limits: RunLimits) -> None:
         is_free = self._pacer is None and limits.pacer is None
-        paced = request.background and (is_free or self._is_refused())
+        paced = request.background and (is_free or self._is_measured())
         self.learned.succeeded(sent, paced=paced)
         self.circuit.worked(sent)
 

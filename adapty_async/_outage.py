@@ -110,8 +110,7 @@ class Circuit:
         """
         Take note of an answer that only a working service gives, and of when it was asked for.
         """
-        if sent > self._worked:
-            self._worked = sent
+        self._worked = max(self._worked, sent)
         if self._failures and sent >= self._first_failure:
             self._failures = 0
             self._next_try = 0.0

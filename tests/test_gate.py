@@ -1008,6 +1008,18 @@ async def test_statistics_tell_the_rate_in_force(
     assert bench.gates.statistics()["v1"].rate == pytest.approx(rate)
 
 
+async def test_a_given_rate_that_is_refused_is_where_the_search_begins() -> None:
+    """
+    Half of it is learned from the first 429, not half of what a run begins with that is told none.
+    """
+    bench = Bench()
+    bench.answers["item"] = [throttled()]
+
+    with pytest.raises(RateLimitError):
+        await bench.start("item", RunLimits(pacer=bench.pacer(120.0)))
+    assert bench.gates.get("v1").learned.rate == 60.0
+
+
 async def test_statistics_tell_the_rate_of_the_run_that_came_last() -> None:
     """
     One that is told no rate goes at the learned one again.
