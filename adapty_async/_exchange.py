@@ -163,9 +163,13 @@ async def _send(
     try:
         connection.protocol.set_response_params(read_until_eof=True)
         answer = await request.send(connection)
-        return await answer.start(connection)
     except BaseException:
         connection.close()
+        raise
+    try:
+        return await answer.start(connection)
+    except BaseException:
+        answer.close()
         raise
 
 
@@ -188,12 +192,15 @@ class InStep(aiohttp.ClientRequest):
         self.headers.update(headers)
         self.headers[hdrs.HOST] = self.url.host_port_subcomponent or ""
 
-    def update_auto_headers(self, _skipped: Any) -> None:
+    def update_auto_headers(self, skip_auto_headers: Any) -> None:
         """
         Add none: they are there, and the client's own name is among the given ones.
         """
 
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        """
+        Send it, unless there is something to read already.
+        """
         if conn.protocol is not None and conn.protocol.should_close:
             raise _OutOfStepError  # aiohttp closes the connection
         transport: Any = conn.transport

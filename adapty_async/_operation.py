@@ -153,7 +153,7 @@ class Tally(msgspec.Struct):
         excused: how many of them failed in a known outage; for items of bulk runs they don't count.
         lost: an answer was lost, here or in an earlier run, that may have been a success.
         deadline: when the call must be over, on the client's clock; infinite until it begins.
-        before: what is still to be done before the first request goes.
+        before: what is still to be done before the first request goes, and awaited if it says so.
     """
 
     attempts: int = 0
@@ -161,7 +161,7 @@ class Tally(msgspec.Struct):
     excused: int = 0
     lost: bool = False
     deadline: float = math.inf
-    before: Callable[[], Awaitable[None]] | None = None
+    before: Callable[[], Awaitable[None] | None] | None = None
 
 
 class Request(msgspec.Struct, kw_only=True, frozen=True):
