@@ -33,7 +33,7 @@ from hypothesis import strategies as st
 from adapty_async import AdaptyClient, ConfigError, JournalError, Outcome, OutcomeStatus
 from adapty_async._operation import Request, Response
 from adapty_async.bulk import _log, _table, summarise
-from adapty_async.bulk._entries import DIGEST_SIZE, Digests, Entry, Index, Positions, Seen
+from adapty_async.bulk._entries import DIGEST_SIZE, Digests, Entry, Index, Positions
 from adapty_async.bulk._header import HEADER_SIZE, Binding, Header, read_header, write_header
 from adapty_async.bulk._journal import Journal, moments, open_journal
 from adapty_async.bulk._log import Log, scan
@@ -994,7 +994,7 @@ def test_what_was_seen_is_not_new(monkeypatch: pytest.MonkeyPatch) -> None:
     The first time says so, every other time too, in memory and beyond.
     """
     monkeypatch.setattr(_table, "_FIRST", 2)
-    seen = Seen()
+    seen = DigestTable()
     digests = [b"%016d" % number for number in range(200)]  # all of one bucket, which holds 32
 
     for digest in digests:
@@ -1189,7 +1189,8 @@ def test_what_cannot_be_summed_up_is_told(
 LOOK_UP = """
 import json, sys
 from pathlib import Path
-from adapty_async.bulk._entries import Entry, Seen
+from adapty_async.bulk._entries import Entry
+from adapty_async.bulk._table import DigestTable
 from adapty_async.bulk._header import Binding
 from adapty_async.bulk._journal import open_journal
 
@@ -1199,7 +1200,7 @@ wanted = Binding(
     started=1e9,
 )
 found = open_journal(Path(sys.argv[1]), wanted, lambda earlier: None)
-index, seen, spread = found.index, Seen(), 0x9E3779B97F4A7C15F39CC0605CEDC835
+index, seen, spread = found.index, DigestTable(), 0x9E3779B97F4A7C15F39CC0605CEDC835
 right = index.counts()[Entry.DONE] == count
 for number in range(0, count, 1 if kind == "digest" else 997):
     digest = (number * spread % (1 << 128)).to_bytes(16, "big")

@@ -18,12 +18,12 @@ from adapty_async._codec import decode
 from adapty_async._gate import Gates
 from adapty_async._operation import Operation, Replay, Request, Send, Tally
 from adapty_async._retry import may_have_worked
-from adapty_async.bulk._entries import Seen
 from adapty_async.bulk._ledger import Ledger, digester
 from adapty_async.bulk._outcome import Outcome, OutcomeStatus
 from adapty_async.bulk._runner import BulkRun, Crew, Settings
 from adapty_async.bulk._source import source_of
 from adapty_async.bulk._stop import StopRules
+from adapty_async.bulk._table import DigestTable
 from adapty_async.bulk._turns import Turns
 from adapty_async.config import positive
 from adapty_async.errors import (
@@ -197,12 +197,11 @@ class _Calls(Generic[ItemT, ResultT]):
         self._ledger = ledger
         # by their requests, equal items are one: they cannot have an account each
         self._by_position = ledger is None or ledger.by_position
-        self._seen = Seen() if dedupe or not self._by_position else None
+        self._seen = DigestTable() if dedupe or not self._by_position else None
         self._digest_of = digester(os.urandom(32) if ledger is None else ledger.digest_key)
         self._is_resumed = False  # a journal that has entries, once it is open
         self._turns = Turns()
         self._watched = False
-        self._noted = 0
 
     @contextlib.asynccontextmanager
     async def open(self, watched: bool) -> AsyncIterator[None]:  # noqa: FBT001  for the runner only
@@ -239,35 +238,65 @@ class _Calls(Generic[ItemT, ResultT]):
     async def process(self, index: int, item: ItemT) -> Outcome[ItemT, ResultT]:
         if self._is_resumed and self._seen is None and self._is_settled(index):
             return Outcome(index, item, OutcomeStatus.SKIPPED)
-        started = self._engine.clock()
+        ledger, started = self._ledger, self._engine.clock()
         request: Request | None = None
+        key: int | bytes = index
+        repeated = False
         try:
             operation = self._build(item)
             request = self._engine.encode(operation)
-            key: int | bytes = index
-            repeated = False
             if self._seen is not None:
-                digest = self._digest_of(operation, request)
-                repeated = not self._seen.add(digest)
-                key = index if self._by_position else digest
-            if repeated or self._is_resumed:
-                known = await self._known(index, item, request, key, repeated=repeated)
-                if known is not None:
-                    return known
+                key, repeated = self._compare(index, operation, request, self._seen)
+            look = repeated or self._is_resumed
+            known = await self._known(index, item, request, key, repeated) if look else None
+            if known is not None:
+                return known
             subject = _subject_of(operation)
             if not self._turns.enter_now(subject):
                 await self._turns.enter(subject)
         except (asyncio.CancelledError, Exception) as error:  # noqa: BLE001  as in _send
             return _not_done(index, item, request, error, self._engine.clock() - started)
         try:
-            if self._ledger is None:
+            if ledger is None:
                 return await self._send(index, item, operation, request)
-            return await self._send_noted(key, index, item, operation, request, self._ledger)
+            # at the last moment: what waits for its turn has not begun
+            request.tally.before = functools.partial(ledger.begin, key, request)
+            outcome = await self._send(index, item, operation, request)
+            self._note(ledger, key, request, outcome)
+            if self._watched and outcome.attempts:
+                await ledger.saved()
+            return outcome
         finally:
             self._turns.leave(subject)
 
+    def _compare(
+        self, index: int, operation: Operation[ResultT], request: Request, seen: DigestTable
+    ) -> tuple[int | bytes, bool]:
+        """
+        Return what the ledger knows an item by, and whether the same request came before.
+        """
+        digest = self._digest_of(operation, request)
+        return index if self._by_position else digest, not seen.add(digest)
+
+    def _note(
+        self,
+        ledger: Ledger,
+        key: int | bytes,
+        request: Request,
+        outcome: Outcome[ItemT, ResultT],
+    ) -> None:
+        if outcome.attempts:
+            ledger.end(key, request, outcome)
+        if outcome.index % _RATE_EVERY == 0:
+            self._note_rate(ledger)
+
     async def _known(
-        self, index: int, item: ItemT, request: Request, key: int | bytes, *, repeated: bool
+        self,
+        index: int,
+        item: ItemT,
+        request: Request,
+        key: int | bytes,
+        repeated: bool,  # noqa: FBT001  as `_compare` says it
     ) -> Outcome[ItemT, ResultT] | None:
         """
         Return the outcome of an item that is not to be sent: it was before, or it came before.
@@ -285,27 +314,6 @@ class _Calls(Generic[ItemT, ResultT]):
         if note and self._ledger is not None:
             await self._ledger.skip(index)
         return Outcome(index, item, OutcomeStatus.SKIPPED)
-
-    async def _send_noted(
-        self,
-        key: int | bytes,
-        index: int,
-        item: ItemT,
-        operation: Operation[ResultT],
-        request: Request,
-        ledger: Ledger,
-    ) -> Outcome[ItemT, ResultT]:
-        # at the last moment: what waits for its turn has not begun
-        request.tally.before = functools.partial(ledger.begin, key, request)
-        outcome = await self._send(index, item, operation, request)
-        if request.tally.attempts:
-            ledger.end(key, request, outcome)
-            if self._watched:
-                await ledger.saved()
-        self._noted += 1
-        if self._noted % _RATE_EVERY == 0:
-            self._note_rate(ledger)
-        return outcome
 
     def _note_rate(self, ledger: Ledger) -> None:
         rate = self._engine.gates.learned_rate()

@@ -12,7 +12,7 @@ from adapty_async.bulk._log import CHECK_SIZE
 from adapty_async.bulk._table import DIGEST_SIZE, DigestTable
 from adapty_async.errors import JournalError
 
-__all__ = ("DIGEST_SIZE", "Digests", "Entry", "Index", "Positions", "Seen")
+__all__ = ("DIGEST_SIZE", "Digests", "Entry", "Index", "Positions")
 
 KeyT_contra = TypeVar("KeyT_contra", contravariant=True)
 
@@ -251,27 +251,3 @@ class Digests:
         Give back what it holds.
         """
         self._entries.close()
-
-
-class Seen:
-    """
-    Digests of what the input had so far.
-    """
-
-    def __init__(self) -> None:
-        self._digests = DigestTable()
-
-    def add(self, digest: bytes) -> bool:
-        """
-        Remember a digest, and say whether it is new.
-
-        Raises:
-            JournalError: there is no room for the temporary file.
-        """
-        return self._digests.add(digest)
-
-    def close(self) -> None:
-        """
-        Give back what it holds.
-        """
-        self._digests.close()

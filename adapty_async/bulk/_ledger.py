@@ -29,6 +29,7 @@ __all__ = ("AnyOrder", "InputIdentity", "JobId", "Ledger", "Scope", "digester", 
 
 _SETTLED = frozenset({Entry.DONE, Entry.ABSENT, Entry.DUPLICATE})
 _PERHAPS_DONE = frozenset({Entry.BEGUN, Entry.LOST})
+_NOT_DONE = frozenset({Entry.FAILED, Entry.NOT_SENT})
 _ENTRY_OF = {
     OutcomeStatus.DONE: Entry.DONE,
     OutcomeStatus.ABSENT: Entry.ABSENT,
@@ -260,7 +261,7 @@ class Ledger:
         If the disk fails, no other item begins, and the run ends with that error.
         """
         entry = _ENTRY_OF[outcome.status]
-        if (entry is Entry.FAILED or entry is Entry.NOT_SENT) and _may_be_done(request, outcome):
+        if entry in _NOT_DONE and _may_be_done(request, outcome):
             entry = Entry.LOST
         self._journal.note(key, entry)
 

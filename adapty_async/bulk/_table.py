@@ -88,12 +88,16 @@ class DigestTable:
         Raises:
             JournalError: there is no room for the temporary file, or it cannot be read.
         """
-        if self.get(digest):
+        first = self._first
+        if digest in first:
             return False
-        if len(self._first) < _FIRST:
-            self._first[digest] = 1
-        else:
-            self._append(digest, 1, self._slots or self._make_slots())
+        if len(first) < _FIRST:
+            first[digest] = 1
+            return True
+        slots = self._slots or self._make_slots()
+        if self._search(digest, slots):
+            return False
+        self._append(digest, 1, slots)
         return True
 
     def counts(self) -> list[int]:
