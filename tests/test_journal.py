@@ -13,6 +13,7 @@ import io
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import stat
 import struct
@@ -390,10 +391,6 @@ STRANGE = {
         header().replace(b"https", b"httpx") + record(1, Entry.DONE),
         "damaged at its beginning",
     ),
-    "damaged-number": (
-        header(generation=2).replace(b"\2\0\0\0", b"\3\0\0\0", 1) + record(1, Entry.DONE),
-        "damaged at its beginning",
-    ),
     "damaged-record": (
         header() + b"x" * 16 + record(1, Entry.DONE),
         f"damaged at byte {HEADER_SIZE}",
@@ -449,6 +446,18 @@ def test_of_two_headers_the_later_counts() -> None:
     assert read_header(torn, Path("j")) == Header(4, older)
 
 
+def test_a_headers_number_cannot_be_damaged_unseen() -> None:
+    """
+    It decides which of two headers counts.
+    """
+    data = header(generation=2)
+    damaged = data.replace(b"\2\0\0\0", b"\4\0\0\0", 1) + record(1, Entry.DONE)
+
+    assert damaged.count(b"\4\0\0\0") == data.count(b"\4\0\0\0") + 1
+    with pytest.raises(JournalError, match="the journal j is damaged at its beginning"):
+        read_header(damaged, Path("j"))
+
+
 @pytest.mark.parametrize("size", [0, 512, 4096, HEADER_SIZE])
 def test_a_journal_whose_first_header_was_torn_begins_anew(size: int, tmp_path: Path) -> None:
     """
@@ -465,13 +474,35 @@ def test_a_journal_whose_first_header_was_torn_begins_anew(size: int, tmp_path: 
 
 def test_a_description_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     """
-    It is the caller's to shorten, and nothing is written.
+    It is the caller's to shorten, and nothing is written; the file that is left is private, too.
     """
     path = tmp_path / "journal"
     wanted = msgspec.structs.replace(BINDING, input={"job_id": "x" * 5000})
-    with pytest.raises(ConfigError, match="too long for a journal"), opened(path, wanted):
-        pass
+    umask = os.umask(0)
+    try:
+        with pytest.raises(ConfigError, match="too long for a journal"), opened(path, wanted):
+            pass
+    finally:
+        os.umask(umask)
     assert path.read_bytes() == b""
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_description_may_be_as_long_as_its_place(tmp_path: Path) -> None:
+    """
+    The last byte of it can be used, and not one more.
+    """
+
+    def described(length: int) -> Binding:
+        return msgspec.structs.replace(BINDING, input={"job_id": "x" * length})
+
+    path = tmp_path / "journal"
+    place = header(described(0))[: HEADER_SIZE // 2]
+    room = len(place) - len(place.rstrip(b"\0"))
+    with opened(path, described(room)):
+        assert read_header(path.read_bytes(), path) == Header(0, described(room))
+    with pytest.raises(ConfigError, match="too long"):
+        header(described(room + 1))
 
 
 # Opening
@@ -479,7 +510,7 @@ def test_a_description_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 def test_an_empty_file_becomes_a_private_journal(tmp_path: Path) -> None:
     """
-    A new one, and one that was there empty, has mode 0600 whatever the umask.
+    A new one, and one that was there empty, has mode 0600 whatever the umask, and one header.
     """
     (tmp_path / "empty").touch(mode=0o666)
     umask = os.umask(0)
@@ -487,6 +518,7 @@ def test_an_empty_file_becomes_a_private_journal(tmp_path: Path) -> None:
         for name in ("empty", "new"):
             with opened(tmp_path / name):
                 assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+                assert (tmp_path / name).read_bytes() == header()
     finally:
         os.umask(umask)
 
@@ -535,8 +567,9 @@ def test_a_second_open_fails_at_once(tmp_path: Path) -> None:
     In the same process too; when the first has closed it, it opens.
     """
     path = tmp_path / "journal"
+    in_use = rf"^the journal {re.escape(str(path))} is in use by another process$"
     with opened(path):
-        with pytest.raises(JournalError, match="is in use by another process"), opened(path):
+        with pytest.raises(JournalError, match=in_use), opened(path):
             pass
         before = path.read_bytes()
     with opened(path):
@@ -596,6 +629,7 @@ def test_a_disk_that_fails_at_the_start_is_told(
         patched.setattr(os, "pwrite", full)
         with pytest.raises(JournalError, match="cannot be used: No space left"), opened(path):
             pass
+    assert path.read_bytes() == b""
     with opened(path) as index:
         assert index.counts()[Entry.DONE] == 0
 
@@ -767,6 +801,7 @@ async def test_a_disk_that_fails_is_told_to_everyone_from_then_on(
             await journal.synced()
     with pytest.raises(JournalError, match="cannot be written"):
         await journal.reserve(1)
+    journal.note_rate(100.0)  # it can be learned again
     journal.note(2, Entry.DONE)
     with pytest.raises(JournalError, match="cannot be written"):
         await journal.aclose()
@@ -1148,6 +1183,18 @@ def test_a_journal_without_entries_has_no_times(tmp_path: Path) -> None:
     assert set(told.counts.values()) == {0}
 
 
+@pytest.mark.parametrize("moment", [0, 1])
+def test_the_first_entry_may_be_made_at_once(moment: int, tmp_path: Path) -> None:
+    """
+    However soon after the beginning it is made, it is the first and the last.
+    """
+    path = tmp_path / "journal"
+    path.write_bytes(header() + record(1, Entry.DONE, moment))
+    told = summarise(path)
+
+    assert told.first == told.last == pytest.approx(1e9 + moment / 10, abs=1e-3, rel=0)
+
+
 def test_a_summary_leaves_a_journal_as_it_is(tmp_path: Path) -> None:
     """
     It may be read by those who may not write it, while a run has it open.
@@ -1166,10 +1213,11 @@ def test_a_summary_leaves_a_journal_as_it_is(tmp_path: Path) -> None:
         (None, "journal .* cannot be read: No such file or directory"),
         (b"", "journal .* holds nothing yet"),
         (b"user-1\n", "journal is not a journal"),
+        (bytes(HEADER_SIZE) + record(1, Entry.DONE), "journal is not a journal"),
         (header() + b"x" * 16 + record(1, Entry.DONE), f"damaged at byte {HEADER_SIZE}"),
         (header() + record(1, 77), "an entry 77, which is not understood"),
     ],
-    ids=["missing", "empty", "text", "damaged", "later version"],
+    ids=["missing", "empty", "text", "zeros", "damaged", "later version"],
 )
 def test_what_cannot_be_summed_up_is_told(
     content: bytes | None, message: str, tmp_path: Path
