@@ -28,7 +28,7 @@ MODULES = {
     "bulk/_calls": ("test_bulk", "test_ledger"),
     "bulk/_entries": ("test_journal",),
     "bulk/_header": ("test_journal",),
-    "bulk/_journal": ("test_journal",),
+    "bulk/_journal": ("test_journal", "test_ledger"),
     "bulk/_ledger": ("test_ledger",),
     "bulk/_log": ("test_journal",),
     "bulk/_outcome": ("test_outcome",),
@@ -36,7 +36,7 @@ MODULES = {
     "bulk/_source": ("test_source",),
     "bulk/_stop": ("test_stop",),
     "bulk/_summary": ("test_journal",),
-    "bulk/_table": ("test_journal", "test_ledger"),
+    "bulk/_table": ("test_journal",),
     "bulk/_turns": ("test_turns",),
 }
 ELSEWHERE = (

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
@@ -298,6 +299,27 @@ async def test_a_long_row_of_bad_items_leaves_the_loop_free() -> None:
     assert_adds_up(report, 3000)
     assert report.failures_omitted == 2900
     assert turns >= 500
+
+
+async def test_a_long_rest_leaves_the_loop_free() -> None:
+    """
+    Other tasks get their turn while a list's rest is counted.
+    """
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    run = erase(Api({"u0": REFUSED}), ids(20_000), concurrency=1, fail_fast=True)
+    task = asyncio.create_task(other())
+    report = await run
+    await until_cancelled(task)
+
+    assert report.not_sent == 20_000 - 1
+    assert turns >= 20_000 // 256
 
 
 async def test_updates_that_are_no_pairs_fail_alone() -> None:
@@ -593,15 +615,21 @@ async def test_what_is_in_flight_when_a_run_is_stopped_gets_the_drain_time() -> 
     assert report.total == report.done + report.failed < 20
 
 
-async def test_a_run_that_is_stopped_before_it_starts_reads_nothing() -> None:
+@pytest.mark.parametrize("way", [BulkRun.stop, BulkRun.cut_off], ids=["stop", "cut off"])
+def test_a_run_that_is_stopped_before_it_starts_reads_nothing(
+    way: Callable[[BulkRun[str, None]], None],
+) -> None:
     """
-    Awaiting it then gives an empty account.
+    Awaiting it then gives an empty account; stopping it needs no loop.
     """
     api = Api()
     run = erase(api, ids(20))
-    run.stop()
-    run.cut_off()
-    report = await run
+    way(run)
+
+    async def use() -> BulkReport[str, None]:
+        return await run
+
+    report = asyncio.run(use())
 
     assert (report.total, report.stop_reason, api.sent) == (0, StopReason.STOPPED, [])
 
@@ -891,8 +919,21 @@ def test_a_run_that_is_never_used_warns() -> None:
     A forgotten await is not silent.
     """
     runs = [erase(Api(), ids(3))]
-    with pytest.warns(RuntimeWarning, match="never awaited, so nothing was sent"):
+    text = r"^a bulk run was made but never awaited, so nothing was sent$"
+    with pytest.warns(RuntimeWarning, match=text) as caught:
         runs.clear()
+
+    assert caught[0].filename == __file__
+    assert isinstance(caught[0].source, BulkRun)  # for tracemalloc, which knows where it was made
+
+
+def test_a_run_that_cannot_be_made_does_not_warn() -> None:
+    """
+    The error is enough.
+    """
+    with pytest.raises(TypeError, match="missing"):
+        BulkRun()  # type: ignore[call-arg]  # that is the point
+    gc.collect()
 
 
 def test_a_run_is_made_without_a_loop_and_used_in_one() -> None:
@@ -959,21 +1000,21 @@ async def test_on_outcome_is_called_once_an_item(
     """
     Items that were not sent are told as well.
     """
-    told: list[int] = []
+    told: list[tuple[int, str]] = []
     api = Api({"u20": REFUSED})
     run = erase(
         api,
         ids(600),
         concurrency=4,
         fail_fast=True,
-        on_outcome=lambda outcome: told.append(outcome.index),
+        on_outcome=lambda outcome: told.append((outcome.index, outcome.item)),
     )
     if streamed:
         await consume(run, [])
     else:
         await run
 
-    assert sorted(told) == list(range(600))
+    assert sorted(told) == list(enumerate(ids(600)))
 
 
 @pytest.mark.parametrize("ordered", [False, True], ids=["as-they-end", "ordered"])

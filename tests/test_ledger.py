@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import hashlib
 import json
 import os
 import shutil
@@ -21,6 +23,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from rich.pretty import pretty_repr
 
 from adapty_async import (
     AdaptyClient,
@@ -38,7 +41,9 @@ from adapty_async import (
 )
 from adapty_async._operation import Request, Response
 from adapty_async.bulk import InputIdentity, _log
-from adapty_async.bulk._entries import Entry, Positions
+from adapty_async.bulk._entries import Digests, Entry, Positions
+from adapty_async.bulk._header import read_header
+from adapty_async.bulk._ledger import Scope
 from adapty_async.bulk._log import scan
 from adapty_async.mail import TransactionEvent
 from adapty_async.v1 import create_profile, delete_profile
@@ -65,7 +70,10 @@ async def nothing_is_left(anyio_backend: str) -> AsyncIterator[None]:
     before = own_tasks()
     yield
     assert own_tasks() == before
-    assert not [each for each in threading.enumerate() if each.name == "adapty-journal"]
+    for thread in threading.enumerate():
+        if thread.name.startswith("adapty-journal"):
+            thread.join(5)  # it was told to end
+            assert not thread.is_alive()
 
 
 @pytest.fixture
@@ -647,6 +655,34 @@ async def test_nothing_personal_is_in_the_journal(job_id: str | None, journal: P
     assert not [part for part in personal if part in content]
 
 
+async def test_digests_are_keyed_and_the_same_in_every_release(journal: Path) -> None:
+    """
+    Only who has the account's key can tell whose they are, and a later release still finds them.
+    """
+    await erase(Api(), ["u0"], journal, job_id=None)
+    secret = f"Api-Key {KEY}".encode()
+    key = hashlib.blake2b(secret, person=b"adapty digest").digest()
+    account = hashlib.blake2b(secret, person=b"adapty account", digest_size=16).hexdigest()
+    request = f"v1.profiles.delete\n{HEADER}:u0\n\n".encode()
+    found = read_header(_bytes_of(journal), journal)
+    with journal.open("rb") as file:
+        digests = {content[:16] for _, content in scan(file, Digests.size)}
+
+    assert found is not None
+    assert found.binding.account == account
+    assert digests == {hashlib.blake2b(request, key=key, digest_size=16).digest()}
+
+
+def test_a_scope_shows_where_it_goes_and_no_key() -> None:
+    """
+    Neither plainly nor prettily.
+    """
+    scope = Scope("a call", "https://x", KEY)
+
+    assert repr(scope) == "Scope(a call, https://x)"
+    assert pretty_repr(scope) == "Scope(operation='a call', origin='https://x')"
+
+
 class Lines:
     """
     An input that knows its length and first items, as a file knows its size and digest.
@@ -946,7 +982,7 @@ class Slow:
 
 @pytest.mark.parametrize("error", [None, JournalError("no")], ids=["opens", "fails"])
 async def test_cancelling_while_the_journal_opens_gives_it_back(
-    error: Exception | None, journal: Path
+    error: Exception | None, journal: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
     The file is free as soon as opening it has ended, though nobody waited for that.
@@ -971,6 +1007,7 @@ async def test_cancelling_while_the_journal_opens_gives_it_back(
             report = await erase(api, again, journal, job_id=None)
 
     assert statuses(report) == {"done": 1}
+    assert caplog.records == []  # concurrent.futures logs what goes wrong in that thread
 
 
 async def test_a_disk_that_is_slow_to_close_is_waited_for(
@@ -1052,7 +1089,33 @@ async def test_operations_of_many_kinds_share_a_journal(journal: Path) -> None:
         assert [statuses(first), statuses(second)] == [{"done": 2}, {"skipped": 2}]
 
 
-# A full disk
+# A disk that fails, or is full
+
+
+async def test_a_disk_that_fails_ends_the_run(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The outcome that was to be safe is told all the same, and nothing more is sent.
+    """
+    told: list[Outcome[str, None]] = []
+    sent: list[str] = []
+
+    def broken(_handle: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    async def transport(request: Request) -> Response:
+        sent.append(request.headers[HEADER])
+        monkeypatch.setattr(_log, "_sync", broken)
+        return DELETED
+
+    run = erase(transport, ids(5), journal, concurrency=1, on_outcome=told.append)
+    with pytest.raises(JournalError, match="cannot be written: Input/output error"):
+        await run
+
+    assert sent == ["u0"]
+    assert told[0].status is OutcomeStatus.DONE
+
 
 FULL = """
 import asyncio, json, resource, signal, sys

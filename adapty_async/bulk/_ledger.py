@@ -246,14 +246,14 @@ class Ledger:
         self, key: int | bytes, request: Request, outcome: Outcome[Any, Any], *, wait: bool
     ) -> None:
         """
-        Note how an item ended that was begun; with `wait`, it is safe from a loss of power then.
+        Note how an item ended that was sent; with `wait`, it is safe from a loss of power then.
 
         If the disk fails, no other item begins, and the run ends with that error.
         """
         entry = _ENTRY_OF[outcome.status]
         tally = request.tally
-        sent = outcome.error if tally.attempts else None
-        lost = tally.lost or (sent is not None and may_have_worked(sent))
+        error = outcome.error
+        lost = tally.lost or (error is not None and may_have_worked(error))
         if lost and (entry is Entry.FAILED or entry is Entry.NOT_SENT):
             entry = Entry.LOST
         self._journal.note(key, entry)

@@ -175,10 +175,12 @@ class Log:
         if self._timer is not None:
             self._timer.cancel()
         ending = self._loop.run_in_executor(self._disk, self._finish)
-        await until_ended(ending)
-        self._disk.shutdown(wait=False)
-        self._note_failure(ending)
-        self._tell(self._waiting)
+        try:
+            await until_ended(ending)
+        finally:  # if this was cancelled, too
+            self._disk.shutdown(wait=False)
+            self._note_failure(ending)
+            self._tell(self._waiting)
         if self.failure is not None:
             raise self.failure
 
