@@ -32,7 +32,7 @@ MODULES = {
     "bulk/_ledger": ("test_ledger",),
     "bulk/_log": ("test_journal",),
     "bulk/_outcome": ("test_outcome",),
-    "bulk/_runner": ("test_bulk",),
+    "bulk/_runner": ("test_bulk", "test_secrets"),
     "bulk/_source": ("test_source",),
     "bulk/_stop": ("test_stop",),
     "bulk/_summary": ("test_journal",),

@@ -9,7 +9,7 @@ import contextlib
 import gc
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -34,6 +34,8 @@ from adapty_async import (
 )
 from adapty_async._operation import Request, Response
 from adapty_async.bulk import StopReason
+from adapty_async.bulk._runner import Settings, until_ended
+from adapty_async.bulk._source import source_of
 from adapty_async.hooks import CallEnded, Event
 from adapty_async.v1 import CREATE_PROFILE, DELETE_PROFILE, ProfileAttributes
 
@@ -835,6 +837,186 @@ async def test_stop_wakes_a_run_whose_source_never_yields_again() -> None:
     assert_adds_up(run.report, 2)
     assert len(outcomes) == run.report.done == 2
     assert cleaned_up.is_set()
+
+
+# Workers
+
+
+class SomeCrew:
+    """
+    A crew that needs as many workers as it is told.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.call: Callable[[int], object] | None = None
+
+    def spares(self, workers: int) -> bool:
+        """
+        Say whether there are more than needed.
+        """
+        return workers > self.count
+
+
+def plain_run(
+    items: Any, process: Callable[[int, str], Awaitable[Outcome[str, None]]], **changes: Any
+) -> BulkRun[str, None]:
+    """
+    Make a run of something that is no call.
+    """
+    settings: dict[str, Any] = {"concurrency": 10, "fail_fast": False, "ordered": False}
+    settings |= {"drain": 1.0, "on_outcome": None}
+    more = {name: changes.pop(name) for name in ("context", "unsent", "judge") if name in changes}
+    judge = more.pop("judge", lambda _: None)
+    return BulkRun(source_of(items), process, judge, Settings(**{**settings, **changes}), **more)
+
+
+async def sent(index: int, item: str) -> Outcome[str, None]:
+    """
+    Be done at once, as if something had been sent.
+    """
+    return Outcome(index, item, OutcomeStatus.DONE, 1)
+
+
+async def test_a_crew_says_how_many_workers_there_are() -> None:
+    """
+    It calls in more, up to the concurrency; those it can spare go after their item.
+    """
+    crew, may_end = SomeCrew(3), asyncio.Semaphore(0)
+    busy = 0
+
+    async def process(index: int, item: str) -> Outcome[str, None]:
+        nonlocal busy
+        busy += 1
+        await may_end.acquire()
+        busy -= 1
+        return await sent(index, item)
+
+    async def call_in(workers: int) -> int:
+        assert crew.call is not None
+        crew.call(workers)
+        await settle()
+        return busy
+
+    run = plain_run(endless(), process, crew=crew)
+    task = asyncio.ensure_future(run._complete())
+    await settle()
+    assert await call_in(0) == 3
+    assert await call_in(2) == 5
+    assert await call_in(100) == 10
+    crew.count = 4
+    for _ in range(10):
+        may_end.release()
+    assert await call_in(0) == 4
+    assert await call_in(3) == 7
+    run.stop()
+    assert await call_in(3) == 7
+    for _ in range(7):
+        may_end.release()
+
+    assert_adds_up(await task, 17)
+    assert crew.call is None
+
+
+@pytest.mark.parametrize("hears", [False, True], ids=["nobody", "on_outcome"])
+@pytest.mark.parametrize("streamed", [False, True], ids=["awaited", "streamed"])
+async def test_the_context_is_told_whether_anybody_learns_of_outcomes(
+    streamed: bool,  # noqa: FBT001  a parametrised case
+    hears: bool,  # noqa: FBT001  a parametrised case
+) -> None:
+    """
+    Before the end of the run, that is.
+    """
+    told: list[bool] = []
+
+    def context(watched: bool) -> contextlib.nullcontext[None]:  # noqa: FBT001  as the runner does
+        told.append(watched)
+        return contextlib.nullcontext()
+
+    on_outcome = (lambda _: None) if hears else None
+    run = plain_run(ids(3), sent, context=context, on_outcome=on_outcome)
+    if streamed:
+        await consume(run, [])
+    else:
+        await run
+
+    assert told == [streamed or hears]
+
+
+async def test_the_caller_says_what_is_left_of_each_item_that_was_not_sent() -> None:
+    """
+    It is asked for each of them by its position.
+    """
+
+    def unsent(index: int) -> OutcomeStatus:
+        return OutcomeStatus.SKIPPED if index >= 7 else OutcomeStatus.NOT_SENT
+
+    outcomes: list[Outcome[str, None]] = []
+    run = plain_run(
+        ids(10),
+        sent,
+        unsent=unsent,
+        judge=lambda _: StopReason.OUTAGE,
+        concurrency=1,
+        on_outcome=outcomes.append,
+    )
+    await run
+
+    assert [outcome.status for outcome in outcomes] == [
+        OutcomeStatus.DONE,
+        *[OutcomeStatus.NOT_SENT] * 6,
+        *[OutcomeStatus.SKIPPED] * 3,
+    ]
+
+
+async def test_a_worker_that_is_cancelled_takes_nothing_more() -> None:
+    """
+    Its item may end as if nothing had been; the run is stopped all the same.
+    """
+
+    async def process(index: int, item: str) -> Outcome[str, None]:
+        worker = asyncio.current_task()
+        assert worker is not None
+        worker.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        return await sent(index, item)
+
+    source = Reading(endless())
+    report = await plain_run(source, process, concurrency=1)
+
+    assert (report.done, report.stop_reason) == (1, StopReason.STOPPED)
+    assert source.read == ["u0"]
+
+
+async def test_who_waits_for_an_end_waits_even_when_cancelled() -> None:
+    """
+    And is cancelled then.
+    """
+    ending = asyncio.get_running_loop().create_future()
+    waiting = asyncio.create_task(until_ended(ending))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        waiting.cancel()
+    assert not waiting.done()
+    ending.set_result(None)
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+async def test_who_waits_for_an_end_does_not_hear_of_a_scope() -> None:
+    """
+    A cancelled scope around it has to wait as well.
+    """
+    ending = asyncio.get_running_loop().create_future()
+    has_waited = False
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        asyncio.get_running_loop().call_later(0.01, ending.set_result, None)
+        await until_ended(ending)
+        has_waited = True
+
+    assert has_waited
 
 
 # The ways to use a run
