@@ -5,6 +5,7 @@ The journal's file: what is in it after any cut or damage, who may open it, and 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import errno
 import fcntl
@@ -753,8 +754,107 @@ async def test_what_nobody_waits_for_is_synced_soon(
     await journal.aclose()
 
 
+async def test_who_asks_for_the_disk_waits_for_no_timer(
+    tmp_path: Path, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    However seldom it is synced unasked, and whatever else is noted or under way.
+    """
+    monkeypatch.setattr(_log, "SYNC_EVERY", 3600.0)
+    journal = await opened_journal(tmp_path / "journal")
+    await journal.reserve(2)
+    asked = journal.synced()
+    journal.note(0, Entry.BEGUN)
+    await asked
+    gate.clear()
+    under_way = journal.synced()
+    await asyncio.sleep(0.01)
+    journal.note(1, Entry.BEGUN)
+    asked = journal.synced()
+    gate.set()
+
+    await asyncio.gather(under_way, asked)
+    await journal.aclose()
+
+
+async def test_the_disk_is_asked_no_more_often_than_it_must(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    One sync follows another for all that came meanwhile, sooner only if asked, and none for none.
+    """
+    gate, syncs = threading.Event(), list[bool]()
+    gate.set()
+    journal = await opened_journal(tmp_path / "journal")
+    await journal.reserve(10)
+    monkeypatch.setattr(_log, "_sync", lambda _handle: syncs.append(gate.wait()))
+    monkeypatch.setattr(_log, "SYNC_EVERY", 0.0)
+    gate.clear()
+    for place in range(5):
+        journal.note(place, Entry.BEGUN)
+        await asyncio.sleep(0.002)
+    gate.set()
+    await journal.synced()
+    assert len(syncs) == 2  # the first note's, and all others'
+
+    monkeypatch.setattr(_log, "SYNC_EVERY", 3600.0)
+    gate.clear()
+    asked = journal.synced()
+    await asyncio.sleep(0.002)
+    journal.note(5, Entry.BEGUN)
+    gate.set()
+    await asked
+    await asyncio.sleep(0.01)
+    assert len(syncs) == 3  # nobody asked for the fourth
+
+    monkeypatch.setattr(_log, "SYNC_EVERY", 0.0)
+    await journal.synced()
+    await asyncio.sleep(0.01)
+    assert len(syncs) == 4  # there is nothing left
+    await journal.aclose()
+
+
+async def test_other_work_in_threads_holds_no_journal_up(tmp_path: Path) -> None:
+    """
+    A journal has a thread of its own.
+    """
+    journal = await opened_journal(tmp_path / "journal")
+    loop, gate = asyncio.get_running_loop(), threading.Event()
+    loop.set_default_executor(concurrent.futures.ThreadPoolExecutor(1))
+    other = loop.run_in_executor(None, gate.wait)
+    try:
+        await journal.reserve(1)
+        journal.note(0, Entry.BEGUN)
+        await journal.synced()
+        await journal.aclose()
+    finally:
+        gate.set()
+        await other
+
+
+async def test_a_forked_process_writes_no_more(tmp_path: Path) -> None:
+    """
+    The journal is its parent's; it keeps neither room in it nor the file.
+    """
+    path = tmp_path / "journal"
+    journal = await opened_journal(path)
+    await journal.reserve(2)
+    journal.note(0, Entry.DONE)
+    before = path.read_bytes()
+    journal._log.after_fork()  # in this process, as if it were the child
+    told = r"^the journal is in use by the process that was forked$"
+    with pytest.raises(JournalError, match=told):
+        await journal.reserve(1)
+    with pytest.raises(JournalError, match=told):
+        await journal.aclose()
+
+    assert path.read_bytes() == before
+    with opened(path) as index:
+        assert index.get(0) is Entry.DONE
+
+
 async def test_closing_that_is_cancelled_writes_and_ends_all_the_same(
-    tmp_path: Path, gate: threading.Event
+    tmp_path: Path, gate: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
     However closing is cut short, the notes are on the disk, who waits is told, the file is free.
@@ -778,6 +878,7 @@ async def test_closing_that_is_cancelled_writes_and_ends_all_the_same(
     with pytest.raises(asyncio.CancelledError):
         await closing
     await asyncio.gather(waiting, late)
+    assert caplog.records == []  # the loop logs what goes wrong in its callbacks
 
     with opened(path) as index:
         assert (index.get(7), index.get(8)) == (Entry.DONE, Entry.DONE)
