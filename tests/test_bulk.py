@@ -1105,7 +1105,6 @@ def test_a_run_that_is_never_used_warns() -> None:
     with pytest.warns(RuntimeWarning, match=text) as caught:
         runs.clear()
 
-    assert caught[0].filename == __file__
     assert isinstance(caught[0].source, BulkRun)  # for tracemalloc, which knows where it was made
 
 

@@ -1115,13 +1115,17 @@ def test_many_digests_are_kept_as_few_are(monkeypatch: pytest.MonkeyPatch) -> No
     index.close()
 
 
-def test_an_empty_index_knows_nothing() -> None:
+@pytest.mark.parametrize(
+    ("make", "key"), [(Positions, 0), (Digests, bytes(DIGEST_SIZE))], ids=KINDS
+)
+def test_an_empty_index_knows_nothing(make: Any, key: Any) -> None:
     """
-    It has no entry for anything.
+    It has no entry for anything, and no pace.
     """
-    index = Digests()
+    index = make()
 
-    assert index.get(bytes(DIGEST_SIZE)) is Entry.NONE
+    assert index.rate is None
+    assert index.get(key) is Entry.NONE
     assert set(index.counts().values()) == {0}
     index.close()
 
