@@ -25,7 +25,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import msgspec
 import pytest
@@ -1189,12 +1189,73 @@ def test_a_digest_is_not_found_across_two_slots(monkeypatch: pytest.MonkeyPatch)
     table.close()
 
 
-def crowd(table: DigestTable) -> None:
+ONES, TWOS = b"\1" * 14, b"\2" * 14
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["memory", "file"])
+@pytest.mark.parametrize(
+    ("notes", "expected"),
+    [
+        pytest.param([(TWOS, 1), (ONES, 2)], 2, id="across its own beginning"),
+        pytest.param([(TWOS, 2), (ONES, 1), (ONES[1:] + b"\2", 2)], 1, id="across its end"),
+        pytest.param([(TWOS, 1), (ONES[1:] + b"\2", 2)], 0, id="only across"),
+    ],
+)
+def test_a_digest_is_found_where_it_is(
+    notes: list[tuple[bytes, int]],
+    expected: int,
+    away: bool,  # noqa: FBT001  a parametrised case
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    What looks like it beside it does not hide it, nor does another bucket's stand for it.
+    """
+    monkeypatch.setattr(_table, "_FIRST", 0)
+    table = DigestTable()
+    table.put(b"\0\1" + ONES, 3)
+    for rest, value in notes:
+        table.put(b"\0\0" + rest, value)
+    if away:
+        crowd(table, b"\0\0")
+        crowd(table, b"\0\1")
+
+    assert table.get(b"\0\0" + ONES) == expected
+    assert table.get(b"\0\1" + ONES) == 3
+    table.close()
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_digests_are_kept_bucket_by_bucket(
+    order: Literal["little", "big"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Those that differ in their first two bytes only are different, in memory and in the file.
+    """
+    monkeypatch.setattr(_table, "_FIRST", 0)
+    table = DigestTable()
+    rests = [number.to_bytes(14, order) for number in range(100)]
+    buckets = [b"\0\1", b"\1\0", b"\1\2", b"\xff\xfe", b"\xff\xff"]
+    known = {
+        bucket + rest: 1 + (place + number) % 3
+        for place, rest in enumerate(rests)
+        for number, bucket in enumerate(buckets)
+    }
+    for digest, value in known.items():
+        table.put(digest, value)
+
+    assert {digest: table.get(digest) for digest in known} == known
+    assert not any(table.get(bucket + rest) for bucket in (b"\0\0", b"\2\1") for rest in rests)
+    values = list(known.values())
+    assert table.counts()[1:4] == [values.count(1), values.count(2), values.count(3)]
+    table.close()
+
+
+def crowd(table: DigestTable, bucket: bytes = b"00") -> None:
     """
     Put more digests into one bucket than memory has room for.
     """
     for number in range(100):
-        table.put(b"%016d" % number, 1)
+        table.put(b"%b%014d" % (bucket, number), 1)
 
 
 def test_a_temporary_file_that_cannot_be_made_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
