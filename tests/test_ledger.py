@@ -553,7 +553,7 @@ async def test_the_journal_of_another_run_is_refused(
     """
     await erase(Api(), ids(3), journal)
     before = _bytes_of(journal)
-    with pytest.raises(JournalError, match="^the journal .* belongs to another run; ") as caught:
+    with pytest.raises(JournalError, match=r"^the journal .* belongs to another run; ") as caught:
         await start(journal)
 
     message = str(caught.value)
