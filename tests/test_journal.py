@@ -1198,6 +1198,7 @@ ONES, TWOS = b"\1" * 14, b"\2" * 14
     [
         pytest.param([(TWOS, 1), (ONES, 2)], 2, id="across its own beginning"),
         pytest.param([(TWOS, 2), (ONES, 1), (ONES[1:] + b"\2", 2)], 1, id="across its end"),
+        pytest.param([(TWOS, 1), (ONES, 1), (ONES[1:] + b"\2", 2)], 1, id="across both"),
         pytest.param([(TWOS, 1), (ONES[1:] + b"\2", 2)], 0, id="only across"),
     ],
 )
