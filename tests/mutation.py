@@ -25,7 +25,7 @@ MODULES = {
     "_pacer": ("test_pacer",),
     "_places": ("test_places",),
     "_retry": ("test_retry",),
-    "bulk/_calls": ("test_bulk", "test_ledger"),
+    "bulk/_calls": ("test_bulk", "test_ledger", "test_secrets"),
     "bulk/_entries": ("test_journal",),
     "bulk/_header": ("test_journal",),
     "bulk/_journal": ("test_journal", "test_ledger"),

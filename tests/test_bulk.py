@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 import anyio
+import msgspec
 import pytest
 
 from adapty_async import (
@@ -28,6 +29,7 @@ from adapty_async import (
     Operation,
     Outcome,
     OutcomeStatus,
+    RequestRejectedError,
     RequestTimeoutError,
     RetryPolicy,
     v2,
@@ -37,7 +39,8 @@ from adapty_async.bulk import StopReason
 from adapty_async.bulk._runner import Settings, until_ended
 from adapty_async.bulk._source import source_of
 from adapty_async.hooks import CallEnded, Event
-from adapty_async.v1 import CREATE_PROFILE, DELETE_PROFILE, ProfileAttributes
+from adapty_async.testing import FakeTransport
+from adapty_async.v1 import CREATE_PROFILE, DELETE_PROFILE, GET_PROFILE, ProfileAttributes
 
 from .raw_server import STALL, RawServer, Received, Steps, own_tasks, page, reply
 
@@ -391,6 +394,32 @@ async def test_what_each_answer_becomes() -> None:
     assert not report.ok
 
 
+async def test_an_outcome_has_the_result_and_what_it_took() -> None:
+    """
+    What the server said, decoded, the requests it took, and the seconds.
+    """
+    answers = [
+        Response(429, {"Retry-After": "0"}, b""),
+        Response(201, {}, b'{"data":{"profile_id":"p1"}}'),
+        REFUSED,
+    ]
+    transport = FakeTransport([(each.status, each.headers, each.body) for each in answers])
+    outcomes: list[Outcome[Any, Any]] = []
+    client = AdaptyClient(KEY, transport=transport)
+    begun = time.monotonic()
+    await client.bulk([create("u1"), create("u2")], concurrency=1, on_outcome=outcomes.append)
+    took = time.monotonic() - begun
+
+    done, failed = outcomes
+    assert done.result is not None
+    assert done.result.profile_id == "p1"
+    assert (done.attempts, done.throttled) == (2, 1)
+    assert isinstance(failed.error, RequestRejectedError)
+    assert failed.error.attempts == failed.attempts == 1
+    assert failed.result is None
+    assert all(0 < each.elapsed < took for each in outcomes)
+
+
 @pytest.mark.parametrize(
     ("make", "status"),
     [
@@ -648,6 +677,8 @@ async def test_cutting_a_run_off_waits_for_nothing() -> None:
     report = await task
 
     assert (report.total, report.failed, report.stop_reason) == (2, 2, StopReason.STOPPED)
+    for failure in report.failures:
+        assert str(failure.error) == "cut off when the run was left, attempts 1"
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["awaited", "streamed"])
@@ -1836,10 +1867,37 @@ async def test_whom_it_is_about_decides_what_waits_however_it_is_asked() -> None
         v2.validate_paddle_purchase(customer_user_id="u", paddle_token="live_1"),
         v2.update_profile(attributes, customer_user_id="w"),
     ]
+    headers = operations[0].headers[::-1]
+    operations.append(msgspec.structs.replace(operations[0], headers=headers))
     client = AdaptyClient(KEY, transport=transport)
     await client.bulk(operations)
 
     assert most == {"u": 1, "w": 1}
+
+
+async def test_what_is_about_nobody_waits_for_the_same_request_only() -> None:
+    """
+    Requests that differ in their parameters are under way together.
+    """
+    in_flight = Counter[str]()
+    most = Counter[str]()
+
+    async def transport(request: Request) -> Response:
+        for what in (request.url[-6:], "all"):
+            in_flight[what] += 1
+            most[what] = max(most[what], in_flight[what])
+        await asyncio.sleep(0)
+        in_flight.subtract((request.url[-6:], "all"))
+        return Response(200, {}, b'{"data":{}}')
+
+    headers = (("adapty-platform", "iOS"),)
+    operations = [
+        Operation(GET_PROFILE, headers, parameters=(("page", str(page)),)) for page in (1, 2, 1, 2)
+    ]
+    report = await AdaptyClient(KEY, transport=transport).bulk(operations)
+
+    assert report.done == 4
+    assert most == {"page=1": 1, "page=2": 1, "all": 2}
 
 
 async def test_a_run_with_a_rate_changes_no_other_runs_pace() -> None:

@@ -247,6 +247,45 @@ async def test_what_is_done_is_skipped_and_the_rest_goes_again(
     assert third.ok
 
 
+@pytest.mark.parametrize("dedupe", [False, True], ids=["plain", "dedupe"])
+@pytest.mark.parametrize("job_id", ["job", None], ids=["position", "digest"])
+async def test_what_is_skipped_is_told_with_its_item(
+    job_id: str | None,
+    dedupe: bool,  # noqa: FBT001  a case
+    journal: Path,
+) -> None:
+    """
+    Like every other outcome, and nothing is noted of it again.
+    """
+    await erase(Api(), ids(5), journal, job_id=job_id)
+    before = _bytes_of(journal)
+    told: list[tuple[int, str, OutcomeStatus]] = []
+    await erase(
+        Api(),
+        ids(5),
+        journal,
+        job_id=job_id,
+        dedupe=dedupe,
+        on_outcome=lambda outcome: told.append((outcome.index, outcome.item, outcome.status)),
+    )
+
+    assert sorted(told) == [(place, f"u{place}", OutcomeStatus.SKIPPED) for place in range(5)]
+    assert _bytes_of(journal) == before
+
+
+async def test_a_duplicate_of_what_was_done_stays_as_it_was_noted(journal: Path) -> None:
+    """
+    Whether it counts as a duplicate is decided by the run that sends it.
+    """
+    await erase(Api(), ["u0", "u0"], journal)
+    before = entries(journal)
+    await erase(Api(), ["u0", "u0"], journal, dedupe=True)
+
+    assert (
+        entries(journal) == before == {0: [Entry.BEGUN, Entry.DONE], 1: [Entry.BEGUN, Entry.DONE]}
+    )
+
+
 async def test_the_rest_of_a_stopped_run_is_what_the_journal_says(journal: Path) -> None:
     """
     Items that an earlier run has done are skipped, not "not sent", when a run stops before them.
@@ -332,6 +371,7 @@ async def test_a_create_that_was_under_way_in_a_crash_is_never_sent_again(
         before = len(api.sent)
         report = await start(api, ["u0", "u1", "u2"], journal)
         assert len(api.sent) - before == count
+        assert [(each.index, each.item) for each in report.failures] == [(0, "u0"), (1, "u1")]
         assert report.unknown == 2
         for failure in report.failures:
             assert isinstance(failure.error, ConnectionLostError)
@@ -1233,3 +1273,24 @@ async def test_a_resumed_run_begins_with_the_pace_that_was_learned(
 
     assert learned == pytest.approx([5000.0, 5000.0], rel=0.3)
     assert _bytes_of(journal).count((5_000_000).to_bytes(3, "little")) >= 2
+
+
+async def test_the_pace_is_noted_every_256_items_and_at_the_end(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A run that is killed has noted what it learned not long before.
+    """
+    begin_at(monkeypatch, 50_000.0, lowest=1.0)
+    adapty = AdaptyClient(KEY, transport=Api())
+    adapty._caller.layers.gates.expect(5000.0)
+    await adapty.v1.profiles.bulk_delete(
+        ids(600), by="customer_user_id", journal=journal, job_id="job", concurrency=1
+    )
+    with journal.open("rb") as file:
+        noted = [content[0] for _, content in scan(file, Positions.size)]
+
+    first = noted.index(Entry.RATE)
+    assert noted[:first].count(Entry.DONE) == 256
+    assert noted.count(Entry.RATE) == 3
+    assert noted[-1] == Entry.RATE
