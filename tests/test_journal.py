@@ -38,7 +38,7 @@ from adapty_async.bulk import _log, _table, summarise
 from adapty_async.bulk._entries import DIGEST_SIZE, Digests, Entry, Index, Positions, Seen
 from adapty_async.bulk._header import HEADER_SIZE, Binding, Header, read_header, write_header
 from adapty_async.bulk._journal import Journal, moments, open_journal
-from adapty_async.bulk._log import Log, scan
+from adapty_async.bulk._log import Log, scan, write_all
 from adapty_async.bulk._table import DigestTable
 from adapty_async.config import RetryPolicy
 
@@ -369,8 +369,9 @@ async def test_a_journal_that_is_closed_holds_nothing_that_a_fork_could_share(
     handles = [os.open(tmp_path / "journal", os.O_RDONLY) for _ in range(3)]
     journal._log.after_fork()
 
+    os.fstat(1)  # it would raise if that had been closed
     for handle in handles:
-        os.close(handle)  # it would raise if the log had closed it
+        os.close(handle)  # and so would this
 
 
 def header(binding: Binding = BINDING, generation: int = 0) -> bytes:
@@ -393,8 +394,8 @@ STRANGE = {
         "damaged at its beginning",
     ),
     "damaged-record": (
-        header() + b"x" * 16 + record(1, Entry.DONE),
-        f"damaged at byte {HEADER_SIZE}",
+        header() + record(0, Entry.DONE) + b"x" * 16 + record(1, Entry.DONE),
+        f"damaged at byte {HEADER_SIZE + 16}$",
     ),
 }
 
@@ -884,8 +885,16 @@ async def test_closing_that_is_cancelled_writes_and_ends_all_the_same(
         assert (index.get(7), index.get(8)) == (Entry.DONE, Entry.DONE)
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.EIO, os.strerror(errno.EIO)), "Input/output error"),
+        (RuntimeError("can't start new thread"), "can't start new thread"),
+    ],
+    ids=["disk", "something else"],
+)
 async def test_a_disk_that_fails_is_told_to_everyone_from_then_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: Exception, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
     After one failed sync there is no room for anything new, and closing says why.
@@ -894,12 +903,12 @@ async def test_a_disk_that_fails_is_told_to_everyone_from_then_on(
     await journal.reserve(2)
 
     def broken(_handle: int) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+        raise error
 
     with monkeypatch.context() as patched:
         patched.setattr(_log, "_sync", broken)
         journal.note(2, Entry.BEGUN)
-        with pytest.raises(JournalError, match="cannot be written: Input/output error"):
+        with pytest.raises(JournalError, match=f"cannot be written: {reason}$"):
             await journal.synced()
     with pytest.raises(JournalError, match="cannot be written"):
         await journal.reserve(1)
@@ -939,6 +948,44 @@ async def test_a_full_disk_is_told_before_a_note_and_keeps_what_has_room(
         await journal.aclose()
 
     assert path.stat().st_size == HEADER_SIZE
+
+
+async def test_closing_waits_for_room_that_is_being_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    What is done to the file is done one after another.
+    """
+    path = tmp_path / "journal"
+    journal = await opened_journal(path)
+    gate, write = threading.Event(), os.pwrite
+
+    def slow(handle: int, data: bytes, place: int) -> int:
+        gate.wait()
+        return write(handle, data, place)
+
+    monkeypatch.setattr(os, "pwrite", slow)
+    reserving = asyncio.create_task(journal.reserve(1))
+    await asyncio.sleep(0.01)
+    closing = asyncio.create_task(journal.aclose())
+    await asyncio.sleep(0.01)
+    gate.set()
+
+    await asyncio.gather(reserving, closing)
+    assert path.read_bytes() == header()
+
+
+def test_what_is_written_bit_by_bit_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A disk may take fewer bytes than it is given.
+    """
+    write = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda handle, data, place: write(handle, data[:3], place))
+    with (tmp_path / "file").open("wb+") as file:
+        write_all(file.fileno(), b"0123456789", 5)
+        assert file.read() == bytes(5) + b"0123456789"
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -203,7 +203,6 @@ class Log:
         Write no more: the file is the parent's.
         """
         self.failure = JournalError("the journal is in use by the process that was forked")
-        self.room = 0
         while self._chunks:
             self._chunks.popleft().close()
         if self._handle >= 0:
