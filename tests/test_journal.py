@@ -384,17 +384,22 @@ def header(binding: Binding = BINDING, generation: int = 0) -> bytes:
 
 STRANGE = {
     "text": (b"user-1\nuser-2\n", "is not a journal"),
+    "letters": (b"X" * 100, "is not a journal"),
     "zeros": (bytes(HEADER_SIZE + 1), "is not a journal"),
     "a-piece-of-the-magic": (b"adapty-async", "is not a journal"),
     "other-version": (b"adapty-async journal 1\n", "of a version that is not understood"),
     "no-binding": (b"adapty-async journal 2\n", "damaged at its beginning"),
     "half-a-header": (header()[:100], "damaged at its beginning"),
+    "half-a-header-and-letters": (
+        header()[:100].ljust(HEADER_SIZE // 2, b"\0") + b"X" * (HEADER_SIZE // 2),
+        "damaged at its beginning",
+    ),
     "damaged-header": (
         header().replace(b"https", b"httpx") + record(1, Entry.DONE),
         "damaged at its beginning",
     ),
     "damaged-record": (
-        header() + record(0, Entry.DONE) + b"x" * 16 + record(1, Entry.DONE),
+        header() + record(0, Entry.DONE) + b"X" * 16 + record(1, Entry.DONE),
         f"damaged at byte {HEADER_SIZE + 16}$",
     ),
 }
