@@ -31,9 +31,10 @@ Seconds that an answer may take more before it is called slow: as much may come 
 loop alone.
 """
 _STEADY = 1.5
-_UNEVEN = 0.02
+_UNEVEN = 0.004
 """
-Seconds by which answers differ in any case.
+Seconds by which answers differ in any case. Much more comes of an event loop that has too much to
+do, and that does no better with more in flight.
 """
 _ANSWERED = (AuthenticationError, ConflictError, NotFoundError, RequestRejectedError)
 """
@@ -73,6 +74,7 @@ class Capacity:
         self._fastest = math.inf
         self._fastest_before = math.inf
         self._forget_at = clock() + _MEMORY
+        self._slow_above = self._steady_below = math.inf
         self._next_change = 0.0
 
     def spares(self, workers: int) -> bool:
@@ -100,15 +102,24 @@ class Capacity:
     def _answered(self, seconds: float, *, wanted: bool) -> None:
         now = self._clock()
         self._usual += (seconds - self._usual) * (0.1 if self._usual else 1.0)
+        if seconds < self._fastest or now >= self._forget_at:
+            self._compare_with(seconds, now)
+        if self._usual > self._slow_above:
+            self._change(0.9, now)
+        elif wanted and self._usual <= self._steady_below:
+            self._change(1.25, now)
+
+    def _compare_with(self, seconds: float, now: float) -> None:
+        """
+        Take note of an answer that is the fastest of late, and of what is slow beside it.
+        """
         if now >= self._forget_at:
             self._fastest_before, self._fastest = self._fastest, math.inf
             self._forget_at = now + _MEMORY
         self._fastest = min(self._fastest, seconds)
         fastest = min(self._fastest, self._fastest_before)
-        if self._usual > _SLOW * fastest + _SLACK:
-            self._change(0.9, now)
-        elif wanted and self._usual <= _STEADY * fastest + _UNEVEN:
-            self._change(1.25, now)
+        self._slow_above = _SLOW * fastest + _SLACK
+        self._steady_below = _STEADY * fastest + _UNEVEN
 
     def _change(self, factor: float, now: float) -> None:
         if now < self._next_change:

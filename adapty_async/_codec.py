@@ -58,6 +58,7 @@ _NO_FIELD = "non_field_errors"
 """
 What Adapty names as the source of an error that is about no field.
 """
+_PLAIN = re.compile(r"[!-~]{1,128}")
 _HTML = re.compile(rb"\s*<")
 _SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,10})?")
 
@@ -138,39 +139,40 @@ def encode(
     try:
         if wire.validate and endpoint.check is not None:
             endpoint.check(operation)
-        own_headers = _own_headers(operation, wire)
+        headers = _headers(operation, wire)
     except InvalidInputError as error:
         raise bare(error) from None  # the frames below hold the id itself
 
-    replay = _replay(operation)
+    replay = endpoint.replay
+    if replay is Replay.WITH_KEY:
+        replay, allowance = _with_key(operation, allowance)
     return Request(
         operation=endpoint.name,
         method=endpoint.method,
         url=wire.origin + _target(operation),
-        shared_headers=wire.headers,
-        own_headers=own_headers,
+        headers=headers,
         body=None if operation.body is None else endpoint.encode(operation.body),
         replay=replay,
         bucket=endpoint.bucket,
         erases=endpoint.erases,
         timeout=timeout,
-        allowance=min(allowance, _KEY_SECONDS) if replay is Replay.WITH_KEY else allowance,
+        allowance=allowance,
         tally=Tally(),
         background=background,
     )
 
 
-def _replay(operation: Operation[Any]) -> Replay:
-    replay = operation.endpoint.replay
-    if replay is Replay.WITH_KEY and operation.key is None:
-        return Replay.IF_UNSENT  # nothing tells the server that a repeat is one
-    return replay
+def _with_key(operation: Operation[Any], allowance: float) -> tuple[Replay, float]:
+    if operation.key is None:
+        return Replay.IF_UNSENT, allowance  # nothing tells the server that a repeat is one
+    return Replay.WITH_KEY, min(allowance, _KEY_SECONDS)
 
 
-def _own_headers(operation: Operation[Any], wire: Wire) -> Headers:
-    headers = Headers()
+def _headers(operation: Operation[Any], wire: Wire) -> Headers:
+    headers = Headers(wire.headers)
     for name, value in operation.headers:
-        header_value(_field_of(name), value, encoding=wire.id_encoding)
+        if not _is_plain(value):
+            header_value(_field_of(name), value, encoding=wire.id_encoding)
         headers[name] = value
     if operation.key is not None:
         header_value("idempotency_key", operation.key, encoding="ascii")
@@ -179,6 +181,13 @@ def _own_headers(operation: Operation[Any], wire: Wire) -> Headers:
     if media_type is not None:
         headers["Content-Type"] = media_type
     return headers
+
+
+def _is_plain(value: Any) -> bool:
+    """
+    Say whether an id keeps all rules for certain, as nearly all do: 0.4 µs, where they cost 1.3.
+    """
+    return isinstance(value, str) and _PLAIN.fullmatch(value) is not None
 
 
 def _target(operation: Operation[Any]) -> str:

@@ -89,6 +89,7 @@ class Gate:
         self._lock = threading.Lock()  # a client may be used from several threads' loops
         self._urgent_line = LoopLocal(lambda: Places(1))
         self._urgent = 0
+        self._latest = NO_LIMITS  # of all runs, for who asks what is going on
         self.learned = LearnedRate(timing.clock)
         self.circuit = Circuit(timing.clock, timing.uniform)
         self.in_flight = 0
@@ -237,41 +238,41 @@ class Gate:
                 self.requests -= 1
             slots.give()
 
+        self._latest = limits
         return Line(admit, lead, expel)
 
     def _background_turn(self, request: Request, limits: RunLimits) -> float:
         with self._lock:
-            learned = self.learned
             wait = 0.0
-            if self.circuit.since is not None or learned.paused_until > self.clock():
-                wait = self._without_service(request, limits)
-            if self._urgent:
-                wait = max(wait, 1 / (self._pacer or learned).rate)
-            for pacer in self._pacer, limits.pacer:
-                if pacer is not None:
-                    wait = max(wait, pacer.wait())
-            is_learning = self._is_learning(limits)
+            is_free = self._pacer is None and limits.pacer is None
+            if not is_free or self._urgent or self.circuit.since is not None:
+                wait = self._hindrance(limits)
+            is_learning = is_free or self._is_measured()
             if wait <= TICK and is_learning:
-                wait = learned.take()
+                wait = self.learned.take()
             if wait > TICK:
+                self._demand_patience(request, limits, wait)
                 return wait
             self._go(paced=is_learning)
             if limits.pacer is not None:
                 limits.pacer.take()
             return 0.0
 
-    def _without_service(self, request: Request, limits: RunLimits) -> float:
-        """
-        Return the seconds that an item waits for an outage or a pause to end.
-        """
+    def _hindrance(self, limits: RunLimits) -> float:
         wait = max(self.circuit.wait(), self.paused_for)
-        if wait:  # else one may try: the outage may long be over, if nobody tried
-            self._demand_patience(request, limits, wait)
+        if self._urgent:
+            wait = max(wait, 1 / (self._pacer or self.learned).rate)
+        for pacer in self._pacer, limits.pacer:
+            if pacer is not None:
+                wait = max(wait, pacer.wait())
         return wait
 
     def _demand_patience(self, request: Request, limits: RunLimits, wait: float) -> None:
-        since = self.circuit.since
-        lasted = 0.0 if since is None else self.clock() - since
+        # without a wait one may try: the outage may long be over, if nobody tried
+        circuit = self.circuit
+        lasted = (
+            self.clock() - circuit.since if circuit.since is not None and circuit.wait() else 0.0
+        )
         if max(lasted, self.paused_for) > limits.max_outage:
             raise CircuitOpenError(
                 f"no service for longer than {limits.max_outage:g} s",
@@ -279,12 +280,10 @@ class Gate:
                 retry_after=wait,
             )
 
-    def _is_learning(self, limits: RunLimits) -> bool:
+    def _is_measured(self) -> bool:
         """
-        Say whether the learned pace holds: nobody gave one, or the server refused what was given.
+        Say whether the learned pace holds in any case: the server refused what was given.
         """
-        if self._pacer is None and limits.pacer is None:
-            return True
         return self.learned.limit is not None or self.learned.probing
 
     def expect(self, rate: float | None) -> None:
@@ -302,7 +301,7 @@ class Gate:
         Return what is going on.
         """
         return BucketStatistics(
-            rate=self.learned.rate,
+            rate=self._rate(),
             in_flight=self.in_flight,
             paused_for=self.paused_for,
             circuit=self.circuit.state,
@@ -310,6 +309,23 @@ class Gate:
             throttled=self.throttled,
             failed=self.failed,
         )
+
+    def _rate(self) -> float:
+        """
+        Return the requests per second that hold for the run that came last.
+        """
+        given = self._given_rate(self._latest)
+        learned = self.learned.rate
+        if given is None:
+            return learned
+        return min(given, learned) if self._is_measured() else given
+
+    def _given_rate(self, limits: RunLimits) -> float | None:
+        """
+        Return the lowest of the paces that somebody gave.
+        """
+        given = [pacer.rate for pacer in (self._pacer, limits.pacer) if pacer is not None]
+        return min(given, default=None)
 
     def leave(
         self,
@@ -328,8 +344,7 @@ class Gate:
                     self._worked(request, sent, limits)
                 case RateLimitError():
                     self.throttled += 1
-                    self.learned.throttled(sent, error.retry_after)
-                    self.circuit.worked(sent)
+                    self._refused(request, sent, error, limits)
                 case ServerError() | ConnectError() | ConnectionLostError() | RequestTimeoutError():
                     self.failed += 1
                     self.circuit.failed(sent, getattr(error, "retry_after", None))
@@ -340,8 +355,19 @@ class Gate:
                 case _:
                     pass  # nothing was learned of the server
 
+    def _refused(
+        self, request: Request, sent: float, error: RateLimitError, limits: RunLimits
+    ) -> None:
+        given = self._given_rate(limits)
+        if request.background and given is not None:
+            self.learned.search_from(given)
+        self.learned.throttled(sent, error.retry_after)
+        self.circuit.worked(sent)
+
     def _worked(self, request: Request, sent: float, limits: RunLimits) -> None:
-        self.learned.succeeded(sent, paced=request.background and self._is_learning(limits))
+        is_free = self._pacer is None and limits.pacer is None
+        paced = request.background and (is_free or self._is_measured())
+        self.learned.succeeded(sent, paced=paced)
         self.circuit.worked(sent)
 
 
@@ -389,6 +415,13 @@ class Gates:
         learned = [gate.learned for gate in tuple(self._gates.values())]
         rates = [each.learned for each in learned if each.limit is not None]
         return rates[0] if len(rates) == 1 else None
+
+    @property
+    def rate(self) -> float | None:
+        """
+        The requests per second that were given, None if none were.
+        """
+        return None if self._pacer is None else self._pacer.rate
 
     def statistics(self) -> dict[str, BucketStatistics]:
         """

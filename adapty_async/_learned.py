@@ -32,9 +32,10 @@ _DEBT = 1.0
 """
 Seconds by which requests that did not ask hold back those that do, at most.
 """
-_FIRST_DOUBLING = 0.05
+_FIRST_DOUBLING = 0.01, 0.05
 """
-Seconds in which the first search doubles the rate, so that short runs get somewhere too.
+Seconds in which the first search doubles the rate at least and at most, so that short runs get
+somewhere too; between them two and a half round trips: the first 429 takes one to be heard of.
 """
 _BETA = 0.85
 _BETA_FIRST = 0.5
@@ -190,22 +191,24 @@ class LearnedRate:
         Return the seconds until the next request may go; at 0 it goes now, and counts.
         """
         now, turn = self._clock(), self._turn()
-        if self._closed or turn - now > _CATCH_UP:
+        late = now - turn  # below 0 for who waited: it goes as early as may be
+        if late < -_CATCH_UP or self._closed:
             wait = self._wait(now, turn)
             if wait > 0.0:
                 self._held_until = now + min(wait, _DEBT)
                 return wait
-        late = now - turn  # below 0 for who waited: it goes as early as may be
         self._waited += ((late <= _TICK) - self._waited) / 16
         if late > 0.0:
             self._unused += late
-        self._sent = max(now, turn)
+            turn = now
+        self._sent = turn
         if self._closed:
             self._probe_until = now + max(1.0, 4 * self._round_trip)
         return 0.0
 
     def _turn(self) -> float:
-        return max(self._sent + 1.0 / self.rate, self.paused_until + _CATCH_UP)
+        turn, opens = self._sent + 1.0 / self.rate, self.paused_until + _CATCH_UP
+        return max(opens, turn)
 
     def count(self) -> None:
         """
@@ -213,6 +216,13 @@ class LearnedRate:
         """
         now, interval = self._clock(), 1.0 / self.rate
         self._sent = min(max(now, self._sent) + interval, now + max(_DEBT, interval))
+
+    def search_from(self, rate: float) -> None:
+        """
+        Hear of a pace that requests go at without asking, unless a limit was searched for already.
+        """
+        if self._unknown and self._cut == -math.inf:
+            self.rate = self._within(rate)
 
     def succeeded(self, sent: float, *, paced: bool = True) -> None:
         """
@@ -250,9 +260,13 @@ class LearnedRate:
         if self._answered < self._throttled + _EPISODE:
             return
         first = self._cut == -math.inf
-        doubling = max(_FIRST_DOUBLING, self._round_trip) if first else self._pace() / 2
+        doubling = self._first_doubling() if first else self._pace() / 2
         # the same for each success is exponential in time, and no faster than answers come
         self.rate = self._within(self.rate + math.log(2.0) / doubling)
+
+    def _first_doubling(self) -> float:
+        least, most = _FIRST_DOUBLING
+        return max(least, min(most, 2.5 * self._round_trip), self._round_trip)
 
     def _pace(self) -> float:
         # A 429 is the end of every climb. They stay rare if it takes many round trips, many

@@ -153,7 +153,7 @@ class Tally(msgspec.Struct):
         excused: how many of them failed in a known outage; for items of bulk runs they don't count.
         lost: an answer was lost, here or in an earlier run, that may have been a success.
         deadline: when the call must be over, on the client's clock; infinite until it begins.
-        before: what is still to be done before the first request goes.
+        before: what is still to be done before the first request goes, and awaited if it says so.
     """
 
     attempts: int = 0
@@ -161,7 +161,7 @@ class Tally(msgspec.Struct):
     excused: int = 0
     lost: bool = False
     deadline: float = math.inf
-    before: Callable[[], Awaitable[None]] | None = None
+    before: Callable[[], Awaitable[None] | None] | None = None
 
 
 class Request(msgspec.Struct, kw_only=True, frozen=True):
@@ -169,8 +169,7 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
     A call as bytes, with what the layers on its way need to know.
 
     Attributes:
-        shared_headers: what all requests of a client have in common; its key is among them.
-        own_headers: what only this one has; they go before the shared ones.
+        headers: all of them; the client's key is among them.
         timeout: seconds for one attempt.
         allowance: seconds for the whole call.
         background: it is an item of a bulk run, and lets single calls go first.
@@ -180,8 +179,7 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
     operation: str
     method: str
     url: str
-    shared_headers: Headers
-    own_headers: Headers
+    headers: Headers
     body: bytes | None
     replay: Replay
     bucket: str
@@ -190,13 +188,6 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
     allowance: float
     tally: Tally
     background: bool = False
-
-    @property
-    def headers(self) -> Headers:
-        """
-        All headers.
-        """
-        return Headers(self.shared_headers | self.own_headers)
 
     def __repr__(self) -> str:
         return f"Request({self.operation})"

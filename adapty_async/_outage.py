@@ -58,7 +58,8 @@ class Budget:
         """
         Put tokens back, up to the size.
         """
-        self.left = min(self.size, self.left + tokens)
+        if self.left < self.size:
+            self.left = min(self.size, self.left + tokens)
 
 
 class Circuit:

@@ -68,7 +68,8 @@ def check(send: Send) -> Send:
         tally = request.tally
         if tally.before is not None:
             before, tally.before = tally.before, None
-            await before()
+            if (waiting := before()) is not None:
+                await waiting
         tally.attempts += 1
         response = await send(request)
         if 200 <= response.status < 300:

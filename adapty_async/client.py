@@ -133,9 +133,7 @@ class _Client:
         wire = Wire(origin=origin, headers=headers, id_encoding=id_encoding, validate=validate)
         clock = time.monotonic
         timing = Timing(clock, asyncio.sleep, random.uniform)
-        self._connections = Transport(
-            headers=headers, clock=clock, trust_env=trust_env, session=session
-        )
+        self._connections = Transport(clock=clock, trust_env=trust_env, session=session)
         layers = Layers(
             transport=transport or self._connections,
             slots=LoopLocal(lambda: Places(limits.connections)),
@@ -250,8 +248,12 @@ class _Client:
         """
         Return what the client is doing right now: pace, pauses, requests in flight, outages.
         """
+        budget, gates = self._caller.layers.budget, self._caller.layers.gates
         return Statistics(
-            budget=self._caller.layers.budget.left, buckets=self._caller.layers.gates.statistics()
+            budget=budget.left,
+            budget_size=budget.size,
+            limit=gates.rate,
+            buckets=gates.statistics(),
         )
 
     async def aclose(self) -> None:

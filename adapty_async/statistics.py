@@ -36,7 +36,9 @@ class BucketStatistics(msgspec.Struct, frozen=True, kw_only=True):
     What is known of one of the server's rate limits, by what it was asked so far.
 
     Attributes:
-        rate: requests per second at which bulk runs go that were told no rate.
+        rate: requests per second at which the bulk run goes that came last: its own rate or the
+            client's if one was given, else what was learned; after the server refused a rate that
+            was given, what was learned if that is lower.
         in_flight: requests that have no answer yet.
         paused_for: seconds for which nothing is sent, since the server asked for that.
         circuit: whether requests are let through, or an outage is waited for.
@@ -60,18 +62,24 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         budget: tokens that are left for repeats; see `adapty_async.RetryPolicy`.
+        budget_size: tokens when all are there.
+        limit: requests per second of `adapty_async.Limits`, which the buckets share; None if none
+            were given.
         buckets: what the server counts apart, such as ``v1``.
     """
 
     budget: int
+    budget_size: int
+    limit: float | None
     buckets: Mapping[str, BucketStatistics]
 
     @property
     def rate(self) -> float:
         """
-        Requests per second at which bulk runs go that were told no rate, over all buckets.
+        Requests per second at which bulk runs go, over all buckets.
         """
-        return sum(bucket.rate for bucket in self.buckets.values())
+        rate = sum(bucket.rate for bucket in self.buckets.values())
+        return rate if self.limit is None else min(rate, self.limit)
 
     @property
     def concurrency(self) -> int:

@@ -1907,7 +1907,9 @@ async def test_a_run_with_a_rate_changes_no_other_runs_pace() -> None:
     client = AdaptyClient(KEY, transport=Api())
     profiles = client.v1.profiles
     await profiles.bulk_delete(ids(5), by="customer_user_id")
-    before = client.statistics().rate
+    learned = client._caller.layers.gates.get("v1").learned
+    before = learned.rate
     await profiles.bulk_delete(ids(5), by="customer_user_id", rate=0.5 * before)
 
-    assert client.statistics().rate == before
+    assert learned.rate == before
+    assert client.statistics().rate == 0.5 * before

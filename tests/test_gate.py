@@ -980,6 +980,58 @@ async def test_statistics_tell_what_is_going_on() -> None:
     assert bench.gates.statistics()["v1"].in_flight == 0
 
 
+@pytest.mark.parametrize(
+    ("client", "run", "learned", "rate"),
+    [
+        pytest.param(None, None, None, 20.0, id="nothing-known"),
+        pytest.param(None, None, 400.0, 388.0, id="learned"),
+        pytest.param(300.0, None, None, 300.0, id="of-the-client"),
+        pytest.param(None, 2.0, None, 2.0, id="of-the-run"),
+        pytest.param(300.0, 200.0, None, 200.0, id="the-run-slower"),
+        pytest.param(300.0, 500.0, None, 300.0, id="the-client-slower"),
+        pytest.param(300.0, 200.0, 100.0, 97.0, id="refused"),
+        pytest.param(None, 200.0, 400.0, 200.0, id="less-than-learned"),
+    ],
+)
+async def test_statistics_tell_the_rate_in_force(
+    client: float | None, run: float | None, learned: float | None, rate: float
+) -> None:
+    """
+    It is the lowest of those that hold items back; what is learned does not until it is measured.
+    """
+    bench = Bench(rate=client)
+    if learned is not None:
+        bench.gates.expect(learned)
+    limits = RunLimits(pacer=None if run is None else bench.pacer(run))
+    bench.gates.get("v1").line(bench.slots.get(), limits)
+
+    assert bench.gates.statistics()["v1"].rate == pytest.approx(rate)
+
+
+async def test_a_given_rate_that_is_refused_is_where_the_search_begins() -> None:
+    """
+    Half of it is learned from the first 429, not half of what a run begins with that is told none.
+    """
+    bench = Bench()
+    bench.answers["item"] = [throttled()]
+
+    with pytest.raises(RateLimitError):
+        await bench.start("item", RunLimits(pacer=bench.pacer(120.0)))
+    assert bench.gates.get("v1").learned.rate == 60.0
+
+
+async def test_statistics_tell_the_rate_of_the_run_that_came_last() -> None:
+    """
+    One that is told no rate goes at the learned one again.
+    """
+    bench = Bench()
+    gate, slots = bench.gates.get("v1"), bench.slots.get()
+    gate.line(slots, RunLimits(pacer=bench.pacer(2.0)))
+    assert gate.statistics().rate == 2.0
+    gate.line(slots, RunLimits())
+    assert gate.statistics().rate == 20.0
+
+
 def test_there_is_one_gate_for_a_bucket() -> None:
     """
     Asking again gives the same gate, another bucket's is another.

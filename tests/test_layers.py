@@ -27,7 +27,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "_loop_local sandbox._rules sandbox._shop sandbox._store",
         "config testing _capacity _checks _learned _outage sandbox._rate sandbox._wire",
         "_gate bulk._header bulk._source bulk._stop bulk._turns",
-        """_codec _limits _retry bulk._runner sandbox._faults sandbox._mail sandbox._page
+        """_codec _exchange _limits _retry bulk._runner sandbox._faults sandbox._mail sandbox._page
         sandbox._v1""",
         "sandbox._v2_rules sandbox._v2_wire",
         "sandbox._v2_currencies sandbox._v2_profiles",
@@ -62,7 +62,7 @@ NUMBERS = {module: number for number, modules in enumerate(LAYERS) for module in
 
 AT_HOME = {
     # what is foreign: the modules that may import it
-    "aiohttp": ("_transport",),
+    "aiohttp": ("_exchange", "_transport"),
     "aiohttp.web": ("sandbox",),
     "click": ("cli",),
     "rich": ("cli",),

@@ -184,6 +184,18 @@ def test_it_begins_just_below_a_limit_known_before() -> None:
     assert client.learned.limit == client.learned.learned == 400.0
 
 
+def test_the_search_begins_at_a_pace_that_others_gave() -> None:
+    """
+    What was refused at that pace is told from there; once a limit is searched for, it goes on.
+    """
+    client = Client()
+
+    client.learned.search_from(120.0)
+    assert client.fail() == [60.0]
+    client.learned.search_from(500.0)
+    assert client.learned.rate == 60.0
+
+
 @pytest.mark.parametrize("rate", [0.0, -1.0, math.inf, math.nan])
 def test_a_senseless_rate_is_refused(rate: float) -> None:
     """

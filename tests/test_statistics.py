@@ -6,9 +6,13 @@ from __future__ import annotations
 
 import asyncio
 
-from adapty_async import AdaptyClient, Limits
+import pytest
+
+from adapty_async import AdaptyClient, Limits, RetryPolicy
 from adapty_async._operation import Request, Response
-from adapty_async.statistics import CircuitState, Statistics
+from adapty_async.errors import ServerError
+from adapty_async.statistics import BucketStatistics, CircuitState, Statistics
+from adapty_async.testing import FakeTransport
 
 
 def test_a_client_that_did_nothing_has_nothing_to_tell() -> None:
@@ -17,7 +21,7 @@ def test_a_client_that_did_nothing_has_nothing_to_tell() -> None:
     """
     now = AdaptyClient("key").statistics()
 
-    assert now == Statistics(budget=500, buckets={})
+    assert now == Statistics(budget=500, budget_size=500, limit=None, buckets={})
     assert (now.rate, now.concurrency, now.paused_for) == (0.0, 0, 0.0)
 
 
@@ -49,5 +53,58 @@ async def test_statistics_say_what_is_in_flight_and_what_came_of_the_rest() -> N
     assert (bucket.in_flight, bucket.circuit) == (0, CircuitState.CLOSED)
     assert 40 < now.paused_for <= 45
     assert (now.concurrency, now.rate) == (0, bucket.rate)
+    assert (bucket.rate, now.limit) == (1000.0, 1000.0)
     waiting.cancel()
     await asyncio.wait({waiting})
+
+
+@pytest.mark.parametrize(
+    ("limit", "rate"),
+    [
+        pytest.param(None, 500.0, id="learned"),
+        pytest.param(300.0, 300.0, id="given"),
+        pytest.param(600.0, 500.0, id="less-than-given"),
+    ],
+)
+def test_rate_over_all_buckets_is_no_higher_than_the_clients(
+    limit: float | None, rate: float
+) -> None:
+    """
+    What is learned holds for a bucket alone, what is given for all of them together.
+    """
+    bucket = BucketStatistics(
+        rate=250.0,
+        in_flight=0,
+        paused_for=0.0,
+        circuit=CircuitState.CLOSED,
+        requests=1,
+        throttled=0,
+        failed=0,
+    )
+    buckets = {"v1": bucket, "v2": bucket}
+
+    assert Statistics(budget=500, budget_size=500, limit=limit, buckets=buckets).rate == rate
+
+
+async def test_statistics_tell_the_rate_of_a_run() -> None:
+    """
+    A run that was given a rate goes at that.
+    """
+    client = AdaptyClient("key", transport=FakeTransport([(200, {}, b"")]))
+    await client.v1.profiles.bulk_delete(["a"], by="customer_user_id", rate=50)
+
+    assert client.statistics().rate == 50.0
+
+
+async def test_statistics_tell_the_budget_and_its_size() -> None:
+    """
+    Tokens that repeats have taken are missing from what the policy gives.
+    """
+    transport = FakeTransport([(503, {}, b"{}")] * 2)
+    policy = RetryPolicy(attempts=2, wait_initial=1e-6, budget=100)
+    client = AdaptyClient("key", transport=transport, retry=policy)
+    with pytest.raises(ServerError):
+        await client.v1.profiles.delete(customer_user_id="a")
+    now = client.statistics()
+
+    assert (now.budget, now.budget_size) == (86, 100)

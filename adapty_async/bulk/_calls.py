@@ -196,10 +196,10 @@ class _Calls(Generic[ItemT, ResultT]):
         self._engine = engine
         self._ledger = ledger
         # by their requests, equal items are one: they cannot have an account each
-        compares = dedupe or (ledger is not None and not ledger.by_position)
-        self._seen = Seen() if compares else None
+        self._by_position = ledger is None or ledger.by_position
+        self._seen = Seen() if dedupe or not self._by_position else None
         self._digest_of = digester(os.urandom(32) if ledger is None else ledger.digest_key)
-        self._remembers = ledger is not None or compares
+        self._is_resumed = False  # a journal that has entries, once it is open
         self._turns = Turns()
         self._watched = False
         self._noted = 0
@@ -215,6 +215,7 @@ class _Calls(Generic[ItemT, ResultT]):
                 yield
                 return
             await self._ledger.open()
+            self._is_resumed = not self._ledger.is_new
             if self._ledger.rate is not None:
                 self._engine.gates.expect(self._ledger.rate)
             try:
@@ -236,7 +237,7 @@ class _Calls(Generic[ItemT, ResultT]):
         return self._ledger is not None and self._ledger.settled(index)
 
     async def process(self, index: int, item: ItemT) -> Outcome[ItemT, ResultT]:
-        if self._seen is None and self._is_settled(index):
+        if self._is_resumed and self._seen is None and self._is_settled(index):
             return Outcome(index, item, OutcomeStatus.SKIPPED)
         started = self._engine.clock()
         request: Request | None = None
@@ -244,12 +245,15 @@ class _Calls(Generic[ItemT, ResultT]):
             operation = self._build(item)
             request = self._engine.encode(operation)
             key: int | bytes = index
-            if self._remembers:
-                digest = None if self._seen is None else self._digest_of(operation, request)
-                known = await self._known(index, item, request, digest)
+            repeated = False
+            if self._seen is not None:
+                digest = self._digest_of(operation, request)
+                repeated = not self._seen.add(digest)
+                key = index if self._by_position else digest
+            if repeated or self._is_resumed:
+                known = await self._known(index, item, request, key, repeated=repeated)
                 if known is not None:
                     return known
-                key = self._key(index, digest)
             subject = _subject_of(operation)
             if not self._turns.enter_now(subject):
                 await self._turns.enter(subject)
@@ -262,25 +266,17 @@ class _Calls(Generic[ItemT, ResultT]):
         finally:
             self._turns.leave(subject)
 
-    def _key(self, index: int, digest: bytes | None) -> int | bytes:
-        """
-        Return what the ledger knows an item by.
-        """
-        by_position = self._ledger is None or self._ledger.by_position
-        return index if digest is None or by_position else digest
-
     async def _known(
-        self, index: int, item: ItemT, request: Request, digest: bytes | None
+        self, index: int, item: ItemT, request: Request, key: int | bytes, *, repeated: bool
     ) -> Outcome[ItemT, ResultT] | None:
         """
         Return the outcome of an item that is not to be sent: it was before, or it came before.
         """
-        if self._seen is not None and digest is not None:
-            settled = self._is_settled(index)
-            if not self._seen.add(digest) or settled:
-                return await self._skip(index, item, note=not settled)
+        settled = self._is_settled(index)
+        if repeated or settled:
+            return await self._skip(index, item, note=not settled)
         if self._ledger is not None:
-            known = await self._ledger.recall(self._key(index, digest), request)
+            known = await self._ledger.recall(key, request)
             if known is not None:
                 return Outcome(index, item, known[0], error=known[1])
         return None
@@ -303,7 +299,9 @@ class _Calls(Generic[ItemT, ResultT]):
         request.tally.before = functools.partial(ledger.begin, key, request)
         outcome = await self._send(index, item, operation, request)
         if request.tally.attempts:
-            await ledger.end(key, request, outcome, wait=self._watched)
+            ledger.end(key, request, outcome)
+            if self._watched:
+                await ledger.saved()
         self._noted += 1
         if self._noted % _RATE_EVERY == 0:
             self._note_rate(ledger)

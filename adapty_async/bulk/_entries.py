@@ -8,7 +8,7 @@ import enum
 import struct
 from typing import Protocol, TypeVar
 
-from adapty_async.bulk._log import CHECK_SIZE, sealed
+from adapty_async.bulk._log import CHECK_SIZE
 from adapty_async.bulk._table import DIGEST_SIZE, DigestTable
 from adapty_async.errors import JournalError
 
@@ -95,13 +95,13 @@ class Index(Protocol[KeyT_contra]):
 
     def pack(self, key: KeyT_contra, entry: Entry, moment: int) -> bytes:
         """
-        Return a record.
+        Return a record's content.
         """
         ...
 
     def pack_rate(self, rate: float, moment: int) -> bytes:
         """
-        Return a record of a pace that was learned.
+        Return the content of a record of a pace that was learned.
         """
         ...
 
@@ -148,13 +148,13 @@ class Positions:
 
     def pack(self, key: int, entry: Entry, moment: int) -> bytes:
         """
-        Return a record.
+        Return a record's content.
         """
-        return sealed(_POSITION.pack(key << 8 | entry, moment))
+        return _POSITION.pack(key << 8 | entry, moment)
 
     def pack_rate(self, rate: float, moment: int) -> bytes:
         """
-        Return a record of a pace that was learned.
+        Return the content of a record of a pace that was learned.
         """
         return self.pack(round(1000 * rate), Entry.RATE, moment)
 
@@ -211,13 +211,13 @@ class Digests:
 
     def pack(self, key: bytes, entry: Entry, moment: int) -> bytes:
         """
-        Return a record.
+        Return a record's content.
         """
-        return sealed(_DIGEST.pack(key, entry, moment))
+        return _DIGEST.pack(key, entry, moment)
 
     def pack_rate(self, rate: float, moment: int) -> bytes:
         """
-        Return a record of a pace that was learned.
+        Return the content of a record of a pace that was learned.
         """
         return self.pack(round(1000 * rate).to_bytes(DIGEST_SIZE, "little"), Entry.RATE, moment)
 

@@ -83,6 +83,15 @@ class Journal(Generic[KeyT]):
         """
         return self._index.get(key)
 
+    def reserve_now(self, notes: int) -> bool:
+        """
+        Do as `reserve` does if that needs no wait, and return whether it was done.
+
+        Raises:
+            JournalError: the disk has failed.
+        """
+        return self._log.reserve(notes)
+
     async def reserve(self, notes: int) -> None:
         """
         Make sure that so many notes can be made, whatever becomes of the disk.

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import time
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -188,6 +188,13 @@ class Ledger:
         )
         return open_journal(self._path, wanted, self._items.difference)
 
+    @property
+    def is_new(self) -> bool:
+        """
+        Whether earlier runs noted nothing.
+        """
+        return self._journal.is_new
+
     def settled(self, position: int) -> bool:
         """
         Say whether the item at a position is done, as far as that is known without its request.
@@ -220,9 +227,9 @@ class Ledger:
             operation=request.operation,
         )
 
-    async def begin(self, key: int | bytes, request: Request) -> None:
+    def begin(self, key: int | bytes, request: Request) -> Awaitable[None] | None:
         """
-        Note that an item is about to be sent.
+        Note that an item is about to be sent; what is returned is to be awaited before.
 
         What may be sent again is noted so that the death of the process cannot undo it. For what
         may not, a loss of power must not either, so it waits for the disk.
@@ -230,44 +237,46 @@ class Ledger:
         Raises:
             JournalError: it could not be noted, so it must not be sent.
         """
+        if request.replay is not Replay.ALWAYS or not self._journal.reserve_now(2):
+            return self._begin(key, request)
+        self._journal.note(key, Entry.BEGUN)
+        return None
+
+    async def _begin(self, key: int | bytes, request: Request) -> None:
         await self._journal.reserve(2)
         self._journal.note(key, Entry.BEGUN)
-        if request.replay is not Replay.ALWAYS:
-            await self._wait_for_disk(key)
-
-    async def _wait_for_disk(self, key: int | bytes) -> None:
+        if request.replay is Replay.ALWAYS:
+            return
         try:
             await self._journal.synced()
         except BaseException:
             self._journal.note(key, Entry.NOT_SENT)
             raise
 
-    async def end(
-        self, key: int | bytes, request: Request, outcome: Outcome[Any, Any], *, wait: bool
-    ) -> None:
+    def end(self, key: int | bytes, request: Request, outcome: Outcome[Any, Any]) -> None:
         """
-        Note how an item ended that was sent; with `wait`, it is safe from a loss of power then.
+        Note how an item ended that was sent.
 
         If the disk fails, no other item begins, and the run ends with that error.
         """
         entry = _ENTRY_OF[outcome.status]
-        tally = request.tally
-        error = outcome.error
-        lost = tally.lost or (error is not None and may_have_worked(error))
-        if lost and (entry is Entry.FAILED or entry is Entry.NOT_SENT):
+        if (entry is Entry.FAILED or entry is Entry.NOT_SENT) and _may_be_done(request, outcome):
             entry = Entry.LOST
         self._journal.note(key, entry)
-        if wait:
-            # a disk that fails is told where the next item begins, and when the journal is closed
-            with contextlib.suppress(JournalError):
-                await self._synced_even_if_cut_off()
 
-    async def _synced_even_if_cut_off(self) -> None:
-        try:
-            await self._journal.synced()
-        except asyncio.CancelledError:
-            with contextlib.suppress(asyncio.CancelledError):  # the worker sees it at its next item
-                await until_ended(self._journal.synced())
+    async def saved(self) -> None:
+        """
+        Wait until all that was noted is safe from a loss of power, too, even if cut off meanwhile.
+
+        A disk that fails is told where the next item begins, and when the journal is closed.
+        """
+        with contextlib.suppress(JournalError):
+            try:
+                await self._journal.synced()
+            except asyncio.CancelledError:
+                # the worker sees it at its next item
+                with contextlib.suppress(asyncio.CancelledError):
+                    await until_ended(self._journal.synced())
 
     @property
     def rate(self) -> float | None:
@@ -294,6 +303,11 @@ class Ledger:
             self._journal.note(position, Entry.DUPLICATE)
 
 
+def _may_be_done(request: Request, outcome: Outcome[Any, Any]) -> bool:
+    error = outcome.error
+    return request.tally.lost or (error is not None and may_have_worked(error))
+
+
 def _give_back(opening: concurrent.futures.Future[Opened]) -> None:
     """
     Close a journal that nobody waits for any more.
@@ -309,7 +323,9 @@ def digester(key: bytes) -> Callable[[Operation[Any], Request], bytes]:
     keyed = hashlib.blake2b(key=key, digest_size=DIGEST_SIZE)
 
     def digest_of(operation: Operation[Any], request: Request) -> bytes:
-        query = urllib.parse.urlencode(operation.parameters)  # which may hold line breaks
+        query = ""
+        if operation.parameters:  # which may hold line breaks
+            query = urllib.parse.urlencode(operation.parameters)
         parts = (operation.endpoint.name, *map(":".join, operation.headers), query, "")
         digest = keyed.copy()
         digest.update("\n".join(parts).encode())

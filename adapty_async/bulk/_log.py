@@ -28,7 +28,7 @@ from adapty_async.bulk._header import HEADER_SIZE
 from adapty_async.bulk._runner import until_ended
 from adapty_async.errors import JournalError
 
-__all__ = ("CHECK_SIZE", "SYNC_EVERY", "Log", "scan", "sealed", "write_all")
+__all__ = ("CHECK_SIZE", "SYNC_EVERY", "Log", "scan", "write_all")
 
 SYNC_EVERY = 0.1
 """
@@ -40,13 +40,6 @@ _CHUNK = 1 << 20
 Bytes by which the file grows, and that are mapped at a time.
 """
 _sync: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
-
-
-def sealed(content: bytes) -> bytes:
-    """
-    Return a record: a content and its checksum.
-    """
-    return content + zlib.crc32(content).to_bytes(CHECK_SIZE, "little")
 
 
 def write_all(handle: int, data: bytes, place: int) -> None:
@@ -74,7 +67,8 @@ def scan(file: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
         for start in range(0, len(block.rstrip(b"\0")), size):
             record = block[start : start + size]
             content = record[:-CHECK_SIZE]
-            is_whole = sealed(content) == record and len(record) == size
+            check = int.from_bytes(record[-CHECK_SIZE:], "little")
+            is_whole = len(record) == size and zlib.crc32(content) == check
             if is_whole or record.strip(b"\0"):
                 if broken is not None:
                     raise JournalError(f"the journal is damaged at byte {broken}")
@@ -138,16 +132,17 @@ class Log:
         """
         await asyncio.wait({self._grow()})
 
-    def put(self, record: bytes) -> None:
+    def put(self, content: bytes) -> None:
         """
-        Append a record that room was reserved for.
+        Append a record that room was reserved for: a content, and its checksum.
         """
         offset = self._offset
         if offset == _CHUNK:
             self._chunks.popleft().close()
             offset = 0
         self._offset = end = offset + self._size
-        self._chunks[0][offset:end] = record
+        check = zlib.crc32(content).to_bytes(CHECK_SIZE, "little")
+        self._chunks[0][offset:end] = content + check
         if self.is_clean:
             self.is_clean = False
             self._sync_in(SYNC_EVERY)

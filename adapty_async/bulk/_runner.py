@@ -267,6 +267,7 @@ class BulkRun(Generic[ItemT, ResultT]):
 
     async def _work(self) -> None:
         task, crew = asyncio.current_task(), self._settings.crew
+        assert task is not None  # noqa: S101  it is one of the run's own
         try:
             while (entry := self._take_now(task) or await self._take(task)) is not None:
                 outcome = await self._process(*entry)
@@ -284,19 +285,19 @@ class BulkRun(Generic[ItemT, ResultT]):
         finally:
             self._working -= 1
 
-    def _take_now(self, worker: asyncio.Task[None] | None) -> tuple[int, ItemT] | None:
+    def _take_now(self, worker: asyncio.Task[Any]) -> tuple[int, ItemT] | None:
         """
         Take an item, if that needs no wait and no closer look.
         """
         take_now = self._source.take_now
-        if take_now is None or self._holds_back or self._stopping or _is_cut_off(worker):
+        if take_now is None or self._holds_back or self._stopping or worker.cancelling():
             return None
         return take_now()
 
-    async def _take(self, worker: asyncio.Task[None] | None) -> tuple[int, ItemT] | None:
+    async def _take(self, worker: asyncio.Task[Any]) -> tuple[int, ItemT] | None:
         if self._holds_back:
             await self._room.acquire()
-        if _is_cut_off(worker):  # the loop ends, and cancels everything in no order
+        if worker.cancelling():  # the loop ends, and cancels everything in no order
             self._stop(StopReason.STOPPED)
         return None if self._stopping else await self._source.take()
 
@@ -373,10 +374,6 @@ class BulkRun(Generic[ItemT, ResultT]):
                 source=self,
                 stacklevel=2,
             )
-
-
-def _is_cut_off(task: asyncio.Task[None] | None) -> bool:
-    return task is not None and task.cancelling() > 0
 
 
 async def until_ended(task: asyncio.Future[None]) -> None:

@@ -48,7 +48,11 @@ class StopRules:
                 such as a hook's.
         """
         error = outcome.error
-        if isinstance(error, JournalError) or not isinstance(error, AdaptyError | None):
+        if error is None:
+            if outcome.attempts:
+                self._rejections, self._strange = 0, None
+            return None
+        if isinstance(error, JournalError) or not isinstance(error, AdaptyError):
             raise error
         if isinstance(error, ConfigError) and outcome.attempts:  # such as a closed client
             raise error
@@ -62,12 +66,12 @@ class StopRules:
         self._note_strange(error)
         return StopReason.WRONG_ADDRESS if self._strange == _STRANGE else None
 
-    def _note_strange(self, error: AdaptyError | None) -> None:
+    def _note_strange(self, error: AdaptyError) -> None:
         if self._strange is not None:
             self._strange = self._strange + 1 if _cannot_be_the_api(error) else None
 
 
-def _cannot_be_the_api(error: AdaptyError | None) -> bool:
+def _cannot_be_the_api(error: AdaptyError) -> bool:
     if isinstance(error, ApiError):
         return error.status < 500 and error.status != 429 and not error.recognised
     return isinstance(error, DecodeError)

@@ -114,7 +114,8 @@ async def perform(job: Job, client: AdaptyClient | AdaptyMailClient) -> End:
             on_outcome=None if failures is None else failures.note,
         )
         signals = stack.enter_context(_stopped_by_signals(run))
-        async with progress(run, job.title, job.total, client.statistics):
+        statistics = None if job.is_dry else client.statistics  # it would tell what is "sent"
+        async with progress(run, job.title, job.total, statistics):
             error = await _complete(run)
         if failures is not None and error is None:
             failures.begin()

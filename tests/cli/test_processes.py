@@ -193,6 +193,32 @@ def test_progress_is_on_standard_error_only(start_sandbox: StartSandbox, put: Pu
     assert "/500" in shown
 
 
+def test_terminal_shows_what_the_client_does(start_sandbox: StartSandbox, put: Put) -> None:
+    """
+    Below the bar are the pace and what is in flight; what was sent and refused stays there.
+    """
+    with start_sandbox(rate=100, burst=1, latency=0.05) as sandbox:
+        path = put("ids.txt", ids(100))
+        with Terminal("delete", path, *V1, "--yes", "--rate", "120") as terminal:
+            assert terminal.end() == 0
+        shown = re.sub(r"\x1b\[[\d;]*m", "", terminal.shown)
+        sent = len(sandbox.arrivals())
+    assert re.search(r"pace \d+/s, \d+ in flight, \d+ sent", shown)
+    *_, last = re.findall(r"(\d+) sent, (\d+) told 429 \([\d.]+ %\) *\r", shown)
+    assert last == (str(sent), str(sent - 100))
+
+
+def test_dry_run_says_nothing_of_requests(sandbox: Sandbox, put: Put) -> None:
+    """
+    The bar of a run that sends nothing stands alone.
+    """
+    with Terminal("delete", put("ids.txt", ids(60)), *V1, "--dry-run") as terminal:
+        assert terminal.end() == 0
+    assert "60/60" in terminal.shown
+    assert not re.search(r"in flight|\d sent", terminal.shown)
+    assert sandbox.arrivals() == []
+
+
 def test_question_says_what_will_happen_and_yes_does_it(sandbox: Sandbox, put: Put) -> None:
     """
     On a terminal the question has the count, the file, the ids and the address; yes goes on.

@@ -6,27 +6,34 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from adapty_async._operation import Operation
 from adapty_async.bulk import BulkReport, BulkRun
+from adapty_async.cli import _progress
 from adapty_async.cli._input import Row
-from adapty_async.cli._progress import _Bar, _Lines, progress, tell
+from adapty_async.cli._progress import _Bar, _details, _Lines, progress, tell
 from adapty_async.client import AdaptyClient
+from adapty_async.sandbox import Sandbox
 from adapty_async.statistics import BucketStatistics, CircuitState, Statistics
+from tests.cli.conftest import Invoke
 
 Report = BulkReport[object, object]
-QUIET = Statistics(budget=500, buckets={})
+QUIET = Text()
 
 
-def bucket(**changes: Any) -> Statistics:
+def bucket(budget: int = 500, **changes: Any) -> Statistics:
     """
-    Return statistics of one bucket that is quiet but for these fields.
+    Return statistics of a client with one bucket that is quiet but for these fields.
     """
     usual = BucketStatistics(
         rate=100.0,
@@ -37,7 +44,8 @@ def bucket(**changes: Any) -> Statistics:
         throttled=0,
         failed=0,
     )
-    return Statistics(budget=500, buckets={"v1": msgspec.structs.replace(usual, **changes)})
+    buckets = {"v1": msgspec.structs.replace(usual, **changes)}
+    return Statistics(budget=budget, budget_size=500, limit=None, buckets=buckets)
 
 
 class Clock:
@@ -65,15 +73,15 @@ def test_lines_come_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
             lines.show(Report(total=250, done=250, elapsed=now - 100), QUIET)
     assert capsys.readouterr().err.splitlines() == [
         "Deleting: 250 of 1,000 rows, 50/s, 15 s left",
-        "Deleting: 250 of 1,000 rows, 8/s, 90 s left",
-        "Deleting: 250 of 1,000 rows, 7/s, 105 s left",
+        "Deleting: 250 of 1,000 rows, 8.3/s, 90 s left",
+        "Deleting: 250 of 1,000 rows, 7.1/s, 105 s left",
     ]
 
 
 @pytest.mark.parametrize(
     ("total", "report", "line"),
     [
-        pytest.param(None, Report(total=7, done=7, elapsed=2), "7 rows, 4/s", id="no-total"),
+        pytest.param(None, Report(total=7, done=7, elapsed=2), "7 rows, 3.5/s", id="no-total"),
         pytest.param(9, Report(elapsed=2), "0 rows, 0/s", id="nothing-yet"),
         pytest.param(
             10,
@@ -99,28 +107,65 @@ def test_line_says_what_is_known(
 @pytest.mark.parametrize(
     ("now", "told"),
     [
-        pytest.param(bucket(), "5 rows, 1/s", id="quiet"),
+        pytest.param(bucket(), "pace 100/s, 3 in flight, 5 sent", id="quiet"),
+        pytest.param(bucket(requests=0), "", id="nothing-sent"),
+        pytest.param(bucket(rate=9876.5, in_flight=0), "pace 9,876/s, 5 sent", id="fast"),
+        pytest.param(bucket(rate=0.5, in_flight=0), "pace 0.5/s, 5 sent", id="slow"),
         pytest.param(
-            bucket(paused_for=7.6), "5 rows, 1/s, paused by the server for 8 s", id="paused"
+            bucket(requests=24_310, throttled=57),
+            "pace 100/s, 3 in flight, 24,310 sent, 57 told 429 (0.23 %)",
+            id="few-429s",
         ),
         pytest.param(
-            bucket(circuit=CircuitState.OPEN),
-            "5 rows, 1/s, no service, waiting for it",
+            bucket(requests=400, throttled=47, failed=1200, budget=38),
+            "pace 100/s, 3 in flight, 400 sent, 47 told 429 (11.8 %), 1,200 errors, budget 38/500",
+            id="troubles",
+        ),
+        pytest.param(bucket(paused_for=0.9), "pace 100/s, 3 in flight, 5 sent", id="short-pause"),
+        pytest.param(
+            bucket(paused_for=7.6),
+            "paused by the server for 8 s, 3 in flight, 5 sent",
+            id="paused",
+        ),
+        pytest.param(
+            bucket(circuit=CircuitState.OPEN, in_flight=0),
+            "no service: waiting for it, 5 sent",
             id="outage",
+        ),
+        pytest.param(
+            bucket(circuit=CircuitState.HALF_OPEN, paused_for=2.0),
+            "paused by the server for 2 s, no service: waiting for it, 3 in flight, 5 sent",
+            id="both",
         ),
     ],
 )
-def test_line_says_what_a_run_waits_for(
-    capsys: pytest.CaptureFixture[str], now: Statistics, told: str
+def test_details_say_the_pace_or_what_a_run_waits_for_and_what_was_sent(
+    now: Statistics, told: str
 ) -> None:
     """
-    A pause that the server asked for and an outage are told, so that nobody thinks it hangs.
+    A pause and an outage stand for the pace; 429s, errors and the budget are told if there is any.
+    """
+    assert _details(now).plain == told
+
+
+def test_details_of_a_run_that_is_over_are_the_counts_alone() -> None:
+    """
+    Nothing goes at a pace or waits any more.
+    """
+    now = bucket(paused_for=7.6, requests=200, throttled=1, failed=2, budget=0)
+    assert _details(now, lasts=False).plain == "200 sent, 1 told 429 (0.50 %), 2 errors"
+
+
+def test_line_ends_with_the_details(capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    Where there is no terminal, they are on the same line.
     """
     clock = Clock()
-    lines = _Lines("Saving", None, clock)
+    lines = _Lines("Saving", 10, clock)
     clock.now += 5
-    lines.show(Report(total=5, done=5, elapsed=5), now)
-    assert capsys.readouterr().err == f"Saving: {told}\n"
+    lines.show(Report(total=5, done=5, elapsed=5), _details(bucket()))
+    told = "Saving: 5 of 10 rows, 1/s, 5 s left; pace 100/s, 3 in flight, 5 sent\n"
+    assert capsys.readouterr().err == told
 
 
 @pytest.mark.parametrize(
@@ -138,6 +183,27 @@ def test_bar_is_drawn_on_a_terminal(total: int | None, shown: str) -> None:
     last = screen.getvalue().rpartition("Deleting")[2]
     assert shown in last
     assert "5/s, 2 failed" in last
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        pytest.param(80, "pace 100/s, 3 in flight, 5 sent, 1,200 errors, budget 38/500", id="all"),
+        pytest.param(59, "pace 100/s, 3 in flight, 5 sent, 1,200 errors", id="without-the-last"),
+        pytest.param(30, "pace 100/s, 3 in flight", id="narrow"),
+        pytest.param(8, "pace 10…", id="narrower-than-one"),
+    ],
+)
+def test_details_are_below_the_bar_as_far_as_they_fit(width: int, shown: str) -> None:
+    """
+    What has no room is left out as a whole: half a number would say something else.
+    """
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=width, color_system=None)
+    with _Bar("Deleting", 10, console) as bar:
+        bar.show(Report(total=5, done=5, elapsed=1), _details(bucket(failed=1200, budget=38)))
+    lines = re.sub(r"\x1b\[[?\d;]*[a-zA-Z]", "\n", screen.getvalue()).split("\n")
+    assert [line.rstrip() for line in lines if line.strip()][-1] == shown
 
 
 def never(_: Row) -> Operation[None]:
@@ -158,6 +224,25 @@ async def test_progress_lasts_as_long_as_the_run(capsys: pytest.CaptureFixture[s
             await run
     assert asyncio.all_tasks() == before
     assert capsys.readouterr() == ("", "")
+
+
+def test_lines_of_a_run_have_the_rate_that_it_was_given(
+    sandbox: Sandbox,
+    invoke: Invoke,
+    put: Callable[[str, str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    A log has the pace in force, and how many requests were sent so far.
+    """
+    monkeypatch.setattr(_progress, "_LINE_SECONDS", 0.1)
+    path = put("ids.txt", "".join(f"u{number}\n" for number in range(40)))
+    result = invoke(
+        "delete", path, "--api", "v1", "--by", "customer-user-id", "--yes", "--rate", 50
+    )
+    line = r"Deleting: \d+ of 40 rows, [\d.]+/s, \d+ s left; pace 50/s(, \d+ in flight)?, \d+ sent"
+    assert any(re.fullmatch(line, each) for each in result.stderr.splitlines()), result.stderr
+    assert len(sandbox.arrivals()) == 40
 
 
 class _GoneReader(io.StringIO):

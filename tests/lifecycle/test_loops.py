@@ -14,6 +14,7 @@ from typing import Any, cast
 import pytest
 
 from adapty_async import AdaptyClient, BulkReport, Limits
+from adapty_async._exchange import ask_directly
 from adapty_async._transport import _close_elsewhere, _Here
 from adapty_async._watch import Watch
 from adapty_async.bulk import BulkRun
@@ -295,7 +296,8 @@ async def test_what_its_ending_loop_is_closing_already_is_closed_once() -> None:
     await anext(guard)
     ending = asyncio.create_task(cast("Any", guard).aclose())
     await asyncio.sleep(0)
-    here = _Here(cast("Any", owned), None, Watch(asyncio.get_running_loop()), guard, guarded=True)
+    watch = Watch(asyncio.get_running_loop())
+    here = _Here(ask_directly, cast("Any", owned), watch, guard, guarded=True)
     await here.close()
     await ending
 
