@@ -407,16 +407,17 @@ async def test_an_outcome_has_the_result_and_what_it_took() -> None:
     outcomes: list[Outcome[Any, Any]] = []
     client = AdaptyClient(KEY, transport=transport)
     begun = time.monotonic()
-    await client.bulk([create("u1"), create("u2")], concurrency=1, on_outcome=outcomes.append)
+    items: list[Any] = [create("u1"), create("u2"), "no operation"]
+    await client.bulk(items, concurrency=1, on_outcome=outcomes.append)
     took = time.monotonic() - begun
 
-    done, failed = outcomes
+    done, failed, bad = outcomes
     assert done.result is not None
     assert done.result.profile_id == "p1"
     assert (done.attempts, done.throttled) == (2, 1)
     assert isinstance(failed.error, RequestRejectedError)
     assert failed.error.attempts == failed.attempts == 1
-    assert failed.result is None
+    assert failed.result is bad.result is None
     assert all(0 < each.elapsed < took for each in outcomes)
 
 
