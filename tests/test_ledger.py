@@ -47,7 +47,8 @@ from adapty_async.bulk._header import read_header
 from adapty_async.bulk._ledger import Scope
 from adapty_async.bulk._log import scan
 from adapty_async.mail import TransactionEvent
-from adapty_async.v1 import create_profile, delete_profile
+from adapty_async.testing import FakeTransport
+from adapty_async.v1 import GET_PROFILE, create_profile, delete_profile
 
 from ._support import begin_at
 from .raw_server import own_tasks
@@ -935,6 +936,19 @@ async def test_dedupe_works_without_a_journal() -> None:
     }
     watch = Watch(_field("external_profile_id"))
     assert statuses(await _saves(watch, ["a", "a"], dedupe=True)) == {"done": 2}
+
+
+async def test_requests_that_differ_in_their_parameters_are_no_duplicates() -> None:
+    """
+    Whom it is about, if anybody, does not make a request the same.
+    """
+    operations = [
+        Operation(GET_PROFILE, ((HEADER, "u0"),), parameters=(("page", page),))
+        for page in ("1", "2", "1", "1\n")
+    ]
+    adapty = AdaptyClient(KEY, transport=FakeTransport([(200, {}, b"{}")] * 3))
+
+    assert statuses(await adapty.bulk(operations, dedupe=True)) == {"done": 3, "skipped": 1}
 
 
 async def test_duplicates_are_sent_as_often_as_they_come_unless_told(journal: Path) -> None:
