@@ -950,6 +950,20 @@ async def test_a_crew_says_how_many_workers_there_are() -> None:
     assert crew.call is None
 
 
+async def test_a_run_whose_concurrency_nobody_set_begins_with_64_workers() -> None:
+    """
+    More are called in only once it is known that they help.
+    """
+    api = Api(hold=ids(300))
+    task = asyncio.ensure_future(erase(api, ids(300))._complete())
+    await api.until_sent(64)
+    await settle()
+    assert len(api.sent) == 64
+    api.release()
+
+    assert_adds_up(await task, 300)
+
+
 @pytest.mark.parametrize("hears", [False, True], ids=["nobody", "on_outcome"])
 @pytest.mark.parametrize("streamed", [False, True], ids=["awaited", "streamed"])
 async def test_the_context_is_told_whether_anybody_learns_of_outcomes(
