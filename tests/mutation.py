@@ -25,17 +25,18 @@ MODULES = {
     "_pacer": ("test_pacer",),
     "_places": ("test_places",),
     "_retry": ("test_retry",),
-    "bulk/_calls": ("test_bulk", "test_ledger"),
+    "bulk/_calls": ("test_bulk", "test_ledger", "test_secrets"),
     "bulk/_entries": ("test_journal",),
     "bulk/_header": ("test_journal",),
-    "bulk/_journal": ("test_journal",),
+    "bulk/_journal": ("test_journal", "test_ledger"),
     "bulk/_ledger": ("test_ledger",),
     "bulk/_log": ("test_journal",),
     "bulk/_outcome": ("test_outcome",),
-    "bulk/_runner": ("test_bulk",),
+    "bulk/_runner": ("test_bulk", "test_secrets"),
     "bulk/_source": ("test_source",),
     "bulk/_stop": ("test_stop",),
     "bulk/_summary": ("test_journal",),
+    "bulk/_table": ("test_journal",),
     "bulk/_turns": ("test_turns",),
 }
 ELSEWHERE = (
@@ -54,8 +55,8 @@ def prepare(module: str) -> Path:
     Make a copy of the project in which there is one module to change.
     """
     folder = HERE / module.replace("/", ".")
+    shutil.rmtree(folder, ignore_errors=True)  # mutmut takes results it finds there for today's
     for name in ("adapty_async", "tests"):
-        shutil.rmtree(folder / name, ignore_errors=True)
         shutil.copytree(name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     tests = [f"tests/{name}.py" for name in MODULES[module]]
     tests += [f"--deselect=tests/{name}" for name in ELSEWHERE]
@@ -87,21 +88,21 @@ _NOTICED = frozenset({"killed", "timeout", "caught by type check", "segfault"})
 
 def main(names: list[str]) -> None:
     """
-    Print what survived, and how much was noticed of each module.
+    Print what survived, and a row of each module for the table in mutation.md.
     """
-    lines = []
+    rows = ["| module | mutants | killed | share |", "|---|---|---|---|"]
     for module in names or MODULES:
         count, survivors = mutate(module)
         noticed = count - len(survivors)
-        lines.append(f"{module:16} {noticed:4} of {count:4} noticed, {noticed / count:.1%}")
+        rows.append(f"| `{module}` | {count} | {noticed} | {100 * noticed / count:.1f} % |")
         for name in survivors:
             subprocess.run(
                 [sys.executable, "-m", "mutmut", "show", name],
                 cwd=HERE / module.replace("/", "."),
                 check=True,
             )
-        print(lines[-1])
-    print("\n".join(lines))
+        print(rows[-1])
+    print("\n".join(rows))
 
 
 if __name__ == "__main__":

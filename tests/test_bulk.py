@@ -6,14 +6,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from random import Random
 from typing import Any
 from uuid import UUID
 
 import anyio
+import msgspec
 import pytest
 
 from adapty_async import (
@@ -27,14 +29,18 @@ from adapty_async import (
     Operation,
     Outcome,
     OutcomeStatus,
+    RequestRejectedError,
     RequestTimeoutError,
     RetryPolicy,
     v2,
 )
 from adapty_async._operation import Request, Response
 from adapty_async.bulk import StopReason
+from adapty_async.bulk._runner import Settings, until_ended
+from adapty_async.bulk._source import source_of
 from adapty_async.hooks import CallEnded, Event
-from adapty_async.v1 import CREATE_PROFILE, DELETE_PROFILE, ProfileAttributes
+from adapty_async.testing import FakeTransport
+from adapty_async.v1 import CREATE_PROFILE, DELETE_PROFILE, GET_PROFILE, ProfileAttributes
 
 from .raw_server import STALL, RawServer, Received, Steps, own_tasks, page, reply
 
@@ -300,6 +306,27 @@ async def test_a_long_row_of_bad_items_leaves_the_loop_free() -> None:
     assert turns >= 500
 
 
+async def test_a_long_rest_leaves_the_loop_free() -> None:
+    """
+    Other tasks get their turn while a list's rest is counted.
+    """
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    run = erase(Api({"u0": REFUSED}), ids(20_000), concurrency=1, fail_fast=True)
+    task = asyncio.create_task(other())
+    report = await run
+    await until_cancelled(task)
+
+    assert report.not_sent == 20_000 - 1
+    assert turns >= 20_000 // 256
+
+
 async def test_updates_that_are_no_pairs_fail_alone() -> None:
     """
     Every item of a bulk update is checked by itself.
@@ -365,6 +392,33 @@ async def test_what_each_answer_becomes() -> None:
     ]
     assert_adds_up(report, 6)
     assert not report.ok
+
+
+async def test_an_outcome_has_the_result_and_what_it_took() -> None:
+    """
+    What the server said, decoded, the requests it took, and the seconds.
+    """
+    answers = [
+        Response(429, {"Retry-After": "0"}, b""),
+        Response(201, {}, b'{"data":{"profile_id":"p1"}}'),
+        REFUSED,
+    ]
+    transport = FakeTransport([(each.status, each.headers, each.body) for each in answers])
+    outcomes: list[Outcome[Any, Any]] = []
+    client = AdaptyClient(KEY, transport=transport)
+    begun = time.monotonic()
+    items: list[Any] = [create("u1"), create("u2"), "no operation"]
+    await client.bulk(items, concurrency=1, on_outcome=outcomes.append)
+    took = time.monotonic() - begun
+
+    done, failed, bad = outcomes
+    assert done.result is not None
+    assert done.result.profile_id == "p1"
+    assert (done.attempts, done.throttled) == (2, 1)
+    assert isinstance(failed.error, RequestRejectedError)
+    assert failed.error.attempts == failed.attempts == 1
+    assert failed.result is bad.result is None
+    assert all(0 < each.elapsed < took for each in outcomes)
 
 
 @pytest.mark.parametrize(
@@ -593,15 +647,21 @@ async def test_what_is_in_flight_when_a_run_is_stopped_gets_the_drain_time() -> 
     assert report.total == report.done + report.failed < 20
 
 
-async def test_a_run_that_is_stopped_before_it_starts_reads_nothing() -> None:
+@pytest.mark.parametrize("way", [BulkRun.stop, BulkRun.cut_off], ids=["stop", "cut off"])
+def test_a_run_that_is_stopped_before_it_starts_reads_nothing(
+    way: Callable[[BulkRun[str, None]], None],
+) -> None:
     """
-    Awaiting it then gives an empty account.
+    Awaiting it then gives an empty account; stopping it needs no loop.
     """
     api = Api()
     run = erase(api, ids(20))
-    run.stop()
-    run.cut_off()
-    report = await run
+    way(run)
+
+    async def use() -> BulkReport[str, None]:
+        return await run
+
+    report = asyncio.run(use())
 
     assert (report.total, report.stop_reason, api.sent) == (0, StopReason.STOPPED, [])
 
@@ -618,6 +678,8 @@ async def test_cutting_a_run_off_waits_for_nothing() -> None:
     report = await task
 
     assert (report.total, report.failed, report.stop_reason) == (2, 2, StopReason.STOPPED)
+    for failure in report.failures:
+        assert str(failure.error) == "cut off when the run was left, attempts 1"
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["awaited", "streamed"])
@@ -809,6 +871,200 @@ async def test_stop_wakes_a_run_whose_source_never_yields_again() -> None:
     assert cleaned_up.is_set()
 
 
+# Workers
+
+
+class SomeCrew:
+    """
+    A crew that needs as many workers as it is told.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.call: Callable[[int], object] | None = None
+
+    def spares(self, workers: int) -> bool:
+        """
+        Say whether there are more than needed.
+        """
+        return workers > self.count
+
+
+def plain_run(
+    items: Any, process: Callable[[int, str], Awaitable[Outcome[str, None]]], **changes: Any
+) -> BulkRun[str, None]:
+    """
+    Make a run of something that is no call.
+    """
+    settings: dict[str, Any] = {"concurrency": 10, "fail_fast": False, "ordered": False}
+    settings |= {"drain": 1.0, "on_outcome": None}
+    more = {name: changes.pop(name) for name in ("context", "unsent", "judge") if name in changes}
+    judge = more.pop("judge", lambda _: None)
+    return BulkRun(source_of(items), process, judge, Settings(**{**settings, **changes}), **more)
+
+
+async def sent(index: int, item: str) -> Outcome[str, None]:
+    """
+    Be done at once, as if something had been sent.
+    """
+    return Outcome(index, item, OutcomeStatus.DONE, 1)
+
+
+async def test_a_crew_says_how_many_workers_there_are() -> None:
+    """
+    It calls in more, up to the concurrency; those it can spare go after their item.
+    """
+    crew, may_end = SomeCrew(3), asyncio.Semaphore(0)
+    busy = 0
+
+    async def process(index: int, item: str) -> Outcome[str, None]:
+        nonlocal busy
+        busy += 1
+        await may_end.acquire()
+        busy -= 1
+        return await sent(index, item)
+
+    async def call_in(workers: int) -> int:
+        assert crew.call is not None
+        crew.call(workers)
+        await settle()
+        return busy
+
+    run = plain_run(endless(), process, crew=crew)
+    task = asyncio.ensure_future(run._complete())
+    await settle()
+    assert await call_in(0) == 3
+    assert await call_in(2) == 5
+    assert await call_in(100) == 10
+    crew.count = 4
+    for _ in range(10):
+        may_end.release()
+    assert await call_in(0) == 4
+    assert await call_in(3) == 7
+    run.stop()
+    assert await call_in(3) == 7
+    for _ in range(7):
+        may_end.release()
+
+    assert_adds_up(await task, 17)
+    assert crew.call is None
+
+
+async def test_a_run_whose_concurrency_nobody_set_begins_with_64_workers() -> None:
+    """
+    More are called in only once it is known that they help.
+    """
+    api = Api(hold=ids(300))
+    task = asyncio.ensure_future(erase(api, ids(300))._complete())
+    await api.until_sent(64)
+    await settle()
+    assert len(api.sent) == 64
+    api.release()
+
+    assert_adds_up(await task, 300)
+
+
+@pytest.mark.parametrize("hears", [False, True], ids=["nobody", "on_outcome"])
+@pytest.mark.parametrize("streamed", [False, True], ids=["awaited", "streamed"])
+async def test_the_context_is_told_whether_anybody_learns_of_outcomes(
+    streamed: bool,  # noqa: FBT001  a parametrised case
+    hears: bool,  # noqa: FBT001  a parametrised case
+) -> None:
+    """
+    Before the end of the run, that is.
+    """
+    told: list[bool] = []
+
+    def context(watched: bool) -> contextlib.nullcontext[None]:  # noqa: FBT001  as the runner does
+        told.append(watched)
+        return contextlib.nullcontext()
+
+    on_outcome = (lambda _: None) if hears else None
+    run = plain_run(ids(3), sent, context=context, on_outcome=on_outcome)
+    if streamed:
+        await consume(run, [])
+    else:
+        await run
+
+    assert told == [streamed or hears]
+
+
+async def test_the_caller_says_what_is_left_of_each_item_that_was_not_sent() -> None:
+    """
+    It is asked for each of them by its position.
+    """
+
+    def unsent(index: int) -> OutcomeStatus:
+        return OutcomeStatus.SKIPPED if index >= 7 else OutcomeStatus.NOT_SENT
+
+    outcomes: list[Outcome[str, None]] = []
+    run = plain_run(
+        ids(10),
+        sent,
+        unsent=unsent,
+        judge=lambda _: StopReason.OUTAGE,
+        concurrency=1,
+        on_outcome=outcomes.append,
+    )
+    await run
+
+    assert [outcome.status for outcome in outcomes] == [
+        OutcomeStatus.DONE,
+        *[OutcomeStatus.NOT_SENT] * 6,
+        *[OutcomeStatus.SKIPPED] * 3,
+    ]
+
+
+async def test_a_worker_that_is_cancelled_takes_nothing_more() -> None:
+    """
+    Its item may end as if nothing had been; the run is stopped all the same.
+    """
+
+    async def process(index: int, item: str) -> Outcome[str, None]:
+        worker = asyncio.current_task()
+        assert worker is not None
+        worker.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        return await sent(index, item)
+
+    source = Reading(endless())
+    report = await plain_run(source, process, concurrency=1)
+
+    assert (report.done, report.stop_reason) == (1, StopReason.STOPPED)
+    assert source.read == ["u0"]
+
+
+async def test_who_waits_for_an_end_waits_even_when_cancelled() -> None:
+    """
+    And is cancelled then.
+    """
+    ending = asyncio.get_running_loop().create_future()
+    waiting = asyncio.create_task(until_ended(ending))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        waiting.cancel()
+    assert not waiting.done()
+    ending.set_result(None)
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+async def test_who_waits_for_an_end_does_not_hear_of_a_scope() -> None:
+    """
+    A cancelled scope around it has to wait as well.
+    """
+    ending = asyncio.get_running_loop().create_future()
+    has_waited = False
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        asyncio.get_running_loop().call_later(0.01, ending.set_result, None)
+        await until_ended(ending)
+        has_waited = True
+
+    assert has_waited
+
+
 # The ways to use a run
 
 
@@ -891,8 +1147,20 @@ def test_a_run_that_is_never_used_warns() -> None:
     A forgotten await is not silent.
     """
     runs = [erase(Api(), ids(3))]
-    with pytest.warns(RuntimeWarning, match="never awaited, so nothing was sent"):
+    text = r"^a bulk run was made but never awaited, so nothing was sent$"
+    with pytest.warns(RuntimeWarning, match=text) as caught:
         runs.clear()
+
+    assert isinstance(caught[0].source, BulkRun)  # for tracemalloc, which knows where it was made
+
+
+def test_a_run_that_cannot_be_made_does_not_warn() -> None:
+    """
+    The error is enough.
+    """
+    with pytest.raises(TypeError, match="missing"):
+        BulkRun()  # type: ignore[call-arg]  # that is the point
+    gc.collect()
 
 
 def test_a_run_is_made_without_a_loop_and_used_in_one() -> None:
@@ -959,21 +1227,21 @@ async def test_on_outcome_is_called_once_an_item(
     """
     Items that were not sent are told as well.
     """
-    told: list[int] = []
+    told: list[tuple[int, str]] = []
     api = Api({"u20": REFUSED})
     run = erase(
         api,
         ids(600),
         concurrency=4,
         fail_fast=True,
-        on_outcome=lambda outcome: told.append(outcome.index),
+        on_outcome=lambda outcome: told.append((outcome.index, outcome.item)),
     )
     if streamed:
         await consume(run, [])
     else:
         await run
 
-    assert sorted(told) == list(range(600))
+    assert sorted(told) == list(enumerate(ids(600)))
 
 
 @pytest.mark.parametrize("ordered", [False, True], ids=["as-they-end", "ordered"])
@@ -1614,10 +1882,37 @@ async def test_whom_it_is_about_decides_what_waits_however_it_is_asked() -> None
         v2.validate_paddle_purchase(customer_user_id="u", paddle_token="live_1"),
         v2.update_profile(attributes, customer_user_id="w"),
     ]
+    headers = operations[0].headers[::-1]
+    operations.append(msgspec.structs.replace(operations[0], headers=headers))
     client = AdaptyClient(KEY, transport=transport)
     await client.bulk(operations)
 
     assert most == {"u": 1, "w": 1}
+
+
+async def test_what_is_about_nobody_waits_for_the_same_request_only() -> None:
+    """
+    Requests that differ in their parameters are under way together.
+    """
+    in_flight = Counter[str]()
+    most = Counter[str]()
+
+    async def transport(request: Request) -> Response:
+        for what in (request.url[-6:], "all"):
+            in_flight[what] += 1
+            most[what] = max(most[what], in_flight[what])
+        await asyncio.sleep(0)
+        in_flight.subtract((request.url[-6:], "all"))
+        return Response(200, {}, b'{"data":{}}')
+
+    headers = (("adapty-platform", "iOS"),)
+    operations = [
+        Operation(GET_PROFILE, headers, parameters=(("page", str(page)),)) for page in (1, 2, 1, 2)
+    ]
+    report = await AdaptyClient(KEY, transport=transport).bulk(operations)
+
+    assert report.done == 4
+    assert most == {"page=1": 1, "page=2": 1, "all": 2}
 
 
 async def test_a_run_with_a_rate_changes_no_other_runs_pace() -> None:

@@ -259,6 +259,15 @@ def test_the_class_follows_code_first_and_status_second(
             id="redirect",
         ),
         pytest.param(
+            300,
+            b"",
+            "status 300, a redirect, which is not followed: check base_url, operation a.b",
+            id="several places",
+        ),
+        pytest.param(
+            404, e1(404, "x"), "status 404, error_code x, operation a.b", id="from the API"
+        ),
+        pytest.param(
             404, HTML, "status 404, not from the API: check base_url, operation a.b", id="gateway"
         ),
         pytest.param(
@@ -492,6 +501,21 @@ def test_an_unreadable_success_says_where_but_not_what(body: bytes, reason: str)
     assert (caught.value.status, caught.value.body) == (200, body[: 64 * 1024])
 
 
+def test_only_what_is_known_to_quote_nothing_is_quoted() -> None:
+    """
+    What a decoder of another kind says may hold what the server wrote, and is left out.
+    """
+
+    def refuse(body: bytes) -> None:
+        raise ValueError(f"$.email is {CANARY_EMAIL}")
+
+    row = msgspec.structs.replace(ERASE, decode=refuse)
+    with pytest.raises(DecodeError, match=r"unreadable answer \(ValueError\)") as caught:
+        decode(Operation(row), a_response(200, b"{}"))
+
+    assert CANARY_EMAIL not in str(caught.value)
+
+
 def test_a_page_with_a_success_is_not_a_success() -> None:
     """
     HTML is no answer of the API, even where the status is all that counts.
@@ -600,12 +624,23 @@ def test_parameters_go_into_path_and_query(values: dict[str, str], url: str) -> 
     assert request.headers == {"Authorization": "Api-Key key", "adapty-profile-id": "p1"}
 
 
-def test_a_parameter_of_the_path_must_be_given() -> None:
+def test_a_path_without_places_takes_a_query() -> None:
+    """
+    Where the row's path is the same for all calls, every parameter is in the query.
+    """
+    operation = Operation(ERASE, parameters=(("cursor", "x"),))
+
+    request = encode(operation, WIRE, timeout=1.0, allowance=1.0)
+    assert request.url == f"https://example.com{ERASE.path}?cursor=x"
+
+
+@pytest.mark.parametrize("given", [(), (("cursor", "x"),)], ids=["nothing", "another"])
+def test_a_parameter_of_the_path_must_be_given(given: tuple[tuple[str, str], ...]) -> None:
     """
     A path with a hole in it is not sent.
     """
     with pytest.raises(InvalidInputError, match=r"^thing_id: must be given$"):
-        encode(Operation(LIST, parameters=(("cursor", "x"),)), WIRE, timeout=1.0, allowance=1.0)
+        encode(Operation(LIST, parameters=given), WIRE, timeout=1.0, allowance=1.0)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ The journal's file: what is in it after any cut or damage, who may open it, and 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import errno
 import fcntl
@@ -13,6 +14,7 @@ import io
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import stat
 import struct
@@ -23,7 +25,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import msgspec
 import pytest
@@ -36,7 +38,7 @@ from adapty_async.bulk import _log, _table, summarise
 from adapty_async.bulk._entries import DIGEST_SIZE, Digests, Entry, Index, Positions
 from adapty_async.bulk._header import HEADER_SIZE, Binding, Header, read_header, write_header
 from adapty_async.bulk._journal import Journal, moments, open_journal
-from adapty_async.bulk._log import Log, scan
+from adapty_async.bulk._log import Log, scan, write_all
 from adapty_async.bulk._table import DigestTable
 from adapty_async.config import RetryPolicy
 
@@ -367,8 +369,9 @@ async def test_a_journal_that_is_closed_holds_nothing_that_a_fork_could_share(
     handles = [os.open(tmp_path / "journal", os.O_RDONLY) for _ in range(3)]
     journal._log.after_fork()
 
+    os.fstat(1)  # it would raise if that had been closed
     for handle in handles:
-        os.close(handle)  # it would raise if the log had closed it
+        os.close(handle)  # and so would this
 
 
 def header(binding: Binding = BINDING, generation: int = 0) -> bytes:
@@ -381,22 +384,23 @@ def header(binding: Binding = BINDING, generation: int = 0) -> bytes:
 
 STRANGE = {
     "text": (b"user-1\nuser-2\n", "is not a journal"),
+    "letters": (b"X" * 100, "is not a journal"),
     "zeros": (bytes(HEADER_SIZE + 1), "is not a journal"),
     "a-piece-of-the-magic": (b"adapty-async", "is not a journal"),
     "other-version": (b"adapty-async journal 1\n", "of a version that is not understood"),
     "no-binding": (b"adapty-async journal 2\n", "damaged at its beginning"),
     "half-a-header": (header()[:100], "damaged at its beginning"),
+    "half-a-header-and-letters": (
+        header()[:100].ljust(HEADER_SIZE // 2, b"\0") + b"X" * (HEADER_SIZE // 2),
+        "damaged at its beginning",
+    ),
     "damaged-header": (
         header().replace(b"https", b"httpx") + record(1, Entry.DONE),
         "damaged at its beginning",
     ),
-    "damaged-number": (
-        header(generation=2).replace(b"\2\0\0\0", b"\3\0\0\0", 1) + record(1, Entry.DONE),
-        "damaged at its beginning",
-    ),
     "damaged-record": (
-        header() + b"x" * 16 + record(1, Entry.DONE),
-        f"damaged at byte {HEADER_SIZE}",
+        header() + record(0, Entry.DONE) + b"X" * 16 + record(1, Entry.DONE),
+        f"damaged at byte {HEADER_SIZE + 16}$",
     ),
 }
 
@@ -449,6 +453,18 @@ def test_of_two_headers_the_later_counts() -> None:
     assert read_header(torn, Path("j")) == Header(4, older)
 
 
+def test_a_headers_number_cannot_be_damaged_unseen() -> None:
+    """
+    It decides which of two headers counts.
+    """
+    data = header(generation=2)
+    damaged = data.replace(b"\2\0\0\0", b"\4\0\0\0", 1) + record(1, Entry.DONE)
+
+    assert damaged.count(b"\4\0\0\0") == data.count(b"\4\0\0\0") + 1
+    with pytest.raises(JournalError, match="the journal j is damaged at its beginning"):
+        read_header(damaged, Path("j"))
+
+
 @pytest.mark.parametrize("size", [0, 512, 4096, HEADER_SIZE])
 def test_a_journal_whose_first_header_was_torn_begins_anew(size: int, tmp_path: Path) -> None:
     """
@@ -465,13 +481,35 @@ def test_a_journal_whose_first_header_was_torn_begins_anew(size: int, tmp_path: 
 
 def test_a_description_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     """
-    It is the caller's to shorten, and nothing is written.
+    It is the caller's to shorten, and nothing is written; the file that is left is private, too.
     """
     path = tmp_path / "journal"
     wanted = msgspec.structs.replace(BINDING, input={"job_id": "x" * 5000})
-    with pytest.raises(ConfigError, match="too long for a journal"), opened(path, wanted):
-        pass
+    umask = os.umask(0)
+    try:
+        with pytest.raises(ConfigError, match="too long for a journal"), opened(path, wanted):
+            pass
+    finally:
+        os.umask(umask)
     assert path.read_bytes() == b""
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_description_may_be_as_long_as_its_place(tmp_path: Path) -> None:
+    """
+    The last byte of it can be used, and not one more.
+    """
+
+    def described(length: int) -> Binding:
+        return msgspec.structs.replace(BINDING, input={"job_id": "x" * length})
+
+    path = tmp_path / "journal"
+    place = header(described(0))[: HEADER_SIZE // 2]
+    room = len(place) - len(place.rstrip(b"\0"))
+    with opened(path, described(room)):
+        assert read_header(path.read_bytes(), path) == Header(0, described(room))
+    with pytest.raises(ConfigError, match="too long"):
+        header(described(room + 1))
 
 
 # Opening
@@ -479,7 +517,7 @@ def test_a_description_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 def test_an_empty_file_becomes_a_private_journal(tmp_path: Path) -> None:
     """
-    A new one, and one that was there empty, has mode 0600 whatever the umask.
+    A new one, and one that was there empty, has mode 0600 whatever the umask, and one header.
     """
     (tmp_path / "empty").touch(mode=0o666)
     umask = os.umask(0)
@@ -487,6 +525,7 @@ def test_an_empty_file_becomes_a_private_journal(tmp_path: Path) -> None:
         for name in ("empty", "new"):
             with opened(tmp_path / name):
                 assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+                assert (tmp_path / name).read_bytes() == header()
     finally:
         os.umask(umask)
 
@@ -535,8 +574,9 @@ def test_a_second_open_fails_at_once(tmp_path: Path) -> None:
     In the same process too; when the first has closed it, it opens.
     """
     path = tmp_path / "journal"
+    in_use = rf"^the journal {re.escape(str(path))} is in use by another process$"
     with opened(path):
-        with pytest.raises(JournalError, match="is in use by another process"), opened(path):
+        with pytest.raises(JournalError, match=in_use), opened(path):
             pass
         before = path.read_bytes()
     with opened(path):
@@ -596,6 +636,7 @@ def test_a_disk_that_fails_at_the_start_is_told(
         patched.setattr(os, "pwrite", full)
         with pytest.raises(JournalError, match="cannot be used: No space left"), opened(path):
             pass
+    assert path.read_bytes() == b""
     with opened(path) as index:
         assert index.counts()[Entry.DONE] == 0
 
@@ -719,11 +760,110 @@ async def test_what_nobody_waits_for_is_synced_soon(
     await journal.aclose()
 
 
-async def test_closing_that_is_cancelled_writes_and_ends_all_the_same(
-    tmp_path: Path, gate: threading.Event
+async def test_who_asks_for_the_disk_waits_for_no_timer(
+    tmp_path: Path, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    However closing is cut short, the notes are on the disk, and the file is free.
+    However seldom it is synced unasked, and whatever else is noted or under way.
+    """
+    monkeypatch.setattr(_log, "SYNC_EVERY", 3600.0)
+    journal = await opened_journal(tmp_path / "journal")
+    await journal.reserve(2)
+    asked = journal.synced()
+    journal.note(0, Entry.BEGUN)
+    await asked
+    gate.clear()
+    under_way = journal.synced()
+    await asyncio.sleep(0.01)
+    journal.note(1, Entry.BEGUN)
+    asked = journal.synced()
+    gate.set()
+
+    await asyncio.gather(under_way, asked)
+    await journal.aclose()
+
+
+async def test_the_disk_is_asked_no_more_often_than_it_must(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    One sync follows another for all that came meanwhile, sooner only if asked, and none for none.
+    """
+    gate, syncs = threading.Event(), list[bool]()
+    gate.set()
+    journal = await opened_journal(tmp_path / "journal")
+    await journal.reserve(10)
+    monkeypatch.setattr(_log, "_sync", lambda _handle: syncs.append(gate.wait()))
+    monkeypatch.setattr(_log, "SYNC_EVERY", 0.0)
+    gate.clear()
+    for place in range(5):
+        journal.note(place, Entry.BEGUN)
+        await asyncio.sleep(0.002)
+    gate.set()
+    await journal.synced()
+    assert len(syncs) == 2  # the first note's, and all others'
+
+    monkeypatch.setattr(_log, "SYNC_EVERY", 3600.0)
+    gate.clear()
+    asked = journal.synced()
+    await asyncio.sleep(0.002)
+    journal.note(5, Entry.BEGUN)
+    gate.set()
+    await asked
+    await asyncio.sleep(0.01)
+    assert len(syncs) == 3  # nobody asked for the fourth
+
+    monkeypatch.setattr(_log, "SYNC_EVERY", 0.0)
+    await journal.synced()
+    await asyncio.sleep(0.01)
+    assert len(syncs) == 4  # there is nothing left
+    await journal.aclose()
+
+
+async def test_other_work_in_threads_holds_no_journal_up(tmp_path: Path) -> None:
+    """
+    A journal has a thread of its own.
+    """
+    journal = await opened_journal(tmp_path / "journal")
+    loop, gate = asyncio.get_running_loop(), threading.Event()
+    loop.set_default_executor(concurrent.futures.ThreadPoolExecutor(1))
+    other = loop.run_in_executor(None, gate.wait)
+    try:
+        await journal.reserve(1)
+        journal.note(0, Entry.BEGUN)
+        await journal.synced()
+        await journal.aclose()
+    finally:
+        gate.set()
+        await other
+
+
+async def test_a_forked_process_writes_no_more(tmp_path: Path) -> None:
+    """
+    The journal is its parent's; it keeps neither room in it nor the file.
+    """
+    path = tmp_path / "journal"
+    journal = await opened_journal(path)
+    await journal.reserve(2)
+    journal.note(0, Entry.DONE)
+    before = path.read_bytes()
+    journal._log.after_fork()  # in this process, as if it were the child
+    told = r"^the journal is in use by the process that was forked$"
+    with pytest.raises(JournalError, match=told):
+        await journal.reserve(1)
+    with pytest.raises(JournalError, match=told):
+        await journal.aclose()
+
+    assert path.read_bytes() == before
+    with opened(path) as index:
+        assert index.get(0) is Entry.DONE
+
+
+async def test_closing_that_is_cancelled_writes_and_ends_all_the_same(
+    tmp_path: Path, gate: threading.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    However closing is cut short, the notes are on the disk, who waits is told, the file is free.
     """
     path = tmp_path / "journal"
     journal = await opened_journal(path)
@@ -733,6 +873,7 @@ async def test_closing_that_is_cancelled_writes_and_ends_all_the_same(
     waiting = journal.synced()
     await asyncio.sleep(0.01)
     journal.note(8, Entry.DONE)
+    late = journal.synced()
     closing = asyncio.create_task(journal.aclose())
     await asyncio.sleep(0)
     for _ in range(3):
@@ -742,14 +883,23 @@ async def test_closing_that_is_cancelled_writes_and_ends_all_the_same(
     gate.set()
     with pytest.raises(asyncio.CancelledError):
         await closing
-    await waiting
+    await asyncio.gather(waiting, late)
+    assert caplog.records == []  # the loop logs what goes wrong in its callbacks
 
     with opened(path) as index:
         assert (index.get(7), index.get(8)) == (Entry.DONE, Entry.DONE)
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.EIO, os.strerror(errno.EIO)), "Input/output error"),
+        (RuntimeError("can't start new thread"), "can't start new thread"),
+    ],
+    ids=["disk", "something else"],
+)
 async def test_a_disk_that_fails_is_told_to_everyone_from_then_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: Exception, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
     After one failed sync there is no room for anything new, and closing says why.
@@ -758,15 +908,16 @@ async def test_a_disk_that_fails_is_told_to_everyone_from_then_on(
     await journal.reserve(2)
 
     def broken(_handle: int) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+        raise error
 
     with monkeypatch.context() as patched:
         patched.setattr(_log, "_sync", broken)
         journal.note(2, Entry.BEGUN)
-        with pytest.raises(JournalError, match="cannot be written: Input/output error"):
+        with pytest.raises(JournalError, match=f"cannot be written: {reason}$"):
             await journal.synced()
     with pytest.raises(JournalError, match="cannot be written"):
         await journal.reserve(1)
+    journal.note_rate(100.0)  # it can be learned again
     journal.note(2, Entry.DONE)
     with pytest.raises(JournalError, match="cannot be written"):
         await journal.aclose()
@@ -802,6 +953,44 @@ async def test_a_full_disk_is_told_before_a_note_and_keeps_what_has_room(
         await journal.aclose()
 
     assert path.stat().st_size == HEADER_SIZE
+
+
+async def test_closing_waits_for_room_that_is_being_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    What is done to the file is done one after another.
+    """
+    path = tmp_path / "journal"
+    journal = await opened_journal(path)
+    gate, write = threading.Event(), os.pwrite
+
+    def slow(handle: int, data: bytes, place: int) -> int:
+        gate.wait()
+        return write(handle, data, place)
+
+    monkeypatch.setattr(os, "pwrite", slow)
+    reserving = asyncio.create_task(journal.reserve(1))
+    await asyncio.sleep(0.01)
+    closing = asyncio.create_task(journal.aclose())
+    await asyncio.sleep(0.01)
+    gate.set()
+
+    await asyncio.gather(reserving, closing)
+    assert path.read_bytes() == header()
+
+
+def test_what_is_written_bit_by_bit_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A disk may take fewer bytes than it is given.
+    """
+    write = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda handle, data, place: write(handle, data[:3], place))
+    with (tmp_path / "file").open("wb+") as file:
+        write_all(file.fileno(), b"0123456789", 5)
+        assert file.read() == bytes(5) + b"0123456789"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -885,7 +1074,7 @@ async def test_moments_are_tenths_of_seconds_since_the_beginning(tmp_path: Path)
 
 async def test_a_pace_is_noted_only_where_there_is_room(tmp_path: Path) -> None:
     """
-    It can be learned again, so nothing waits for it.
+    It can be learned again, so nothing waits for it; it has its time like everything else.
     """
     path = tmp_path / "journal"
     journal = await opened_journal(path)
@@ -896,7 +1085,7 @@ async def test_a_pace_is_noted_only_where_there_is_room(tmp_path: Path) -> None:
 
     with opened(path) as index:
         assert index.rate == 200.0
-    assert path.stat().st_size == HEADER_SIZE + 16
+    assert path.read_bytes()[HEADER_SIZE:] == record(200_000, Entry.RATE, 70)
 
 
 async def test_what_is_opened_and_not_used_can_be_given_back(tmp_path: Path) -> None:
@@ -978,13 +1167,17 @@ def test_many_digests_are_kept_as_few_are(monkeypatch: pytest.MonkeyPatch) -> No
     index.close()
 
 
-def test_an_empty_index_knows_nothing() -> None:
+@pytest.mark.parametrize(
+    ("make", "key"), [(Positions, 0), (Digests, bytes(DIGEST_SIZE))], ids=KINDS
+)
+def test_an_empty_index_knows_nothing(make: Any, key: Any) -> None:
     """
-    It has no entry for anything.
+    It has no entry for anything, and no pace.
     """
-    index = Digests()
+    index = make()
 
-    assert index.get(bytes(DIGEST_SIZE)) is Entry.NONE
+    assert index.rate is None
+    assert index.get(key) is Entry.NONE
     assert set(index.counts().values()) == {0}
     index.close()
 
@@ -1048,12 +1241,74 @@ def test_a_digest_is_not_found_across_two_slots(monkeypatch: pytest.MonkeyPatch)
     table.close()
 
 
-def crowd(table: DigestTable) -> None:
+ONES, TWOS = b"\1" * 14, b"\2" * 14
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["memory", "file"])
+@pytest.mark.parametrize(
+    ("notes", "expected"),
+    [
+        pytest.param([(TWOS, 1), (ONES, 2)], 2, id="across its own beginning"),
+        pytest.param([(TWOS, 2), (ONES, 1), (ONES[1:] + b"\2", 2)], 1, id="across its end"),
+        pytest.param([(TWOS, 1), (ONES, 1), (ONES[1:] + b"\2", 2)], 1, id="across both"),
+        pytest.param([(TWOS, 1), (ONES[1:] + b"\2", 2)], 0, id="only across"),
+    ],
+)
+def test_a_digest_is_found_where_it_is(
+    notes: list[tuple[bytes, int]],
+    expected: int,
+    away: bool,  # noqa: FBT001  a parametrised case
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    What looks like it beside it does not hide it, nor does another bucket's stand for it.
+    """
+    monkeypatch.setattr(_table, "_FIRST", 0)
+    table = DigestTable()
+    table.put(b"\0\1" + ONES, 3)
+    for rest, value in notes:
+        table.put(b"\0\0" + rest, value)
+    if away:
+        crowd(table, b"\0\0")
+        crowd(table, b"\0\1")
+
+    assert table.get(b"\0\0" + ONES) == expected
+    assert table.get(b"\0\1" + ONES) == 3
+    table.close()
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_digests_are_kept_bucket_by_bucket(
+    order: Literal["little", "big"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Those that differ in their first two bytes only are different, in memory and in the file.
+    """
+    monkeypatch.setattr(_table, "_FIRST", 0)
+    table = DigestTable()
+    rests = [number.to_bytes(14, order) for number in range(100)]
+    buckets = [b"\0\1", b"\1\0", b"\1\2", b"\xff\xfe", b"\xff\xff"]
+    known = {
+        bucket + rest: 1 + (place + number) % 3
+        for place, rest in enumerate(rests)
+        for number, bucket in enumerate(buckets)
+    }
+    for digest, value in known.items():
+        table.put(digest, value)
+
+    assert {digest: table.get(digest) for digest in known} == known
+    assert not any(table.get(bucket + rest) for bucket in (b"\0\0", b"\2\1") for rest in rests)
+    values = list(known.values())
+    assert table.counts()[1:4] == [values.count(1), values.count(2), values.count(3)]
+    table.close()
+
+
+def crowd(table: DigestTable, bucket: bytes = b"00") -> None:
     """
     Put more digests into one bucket than memory has room for.
     """
     for number in range(100):
-        table.put(b"%016d" % number, 1)
+        table.put(b"%b%014d" % (bucket, number), 1)
 
 
 def test_a_temporary_file_that_cannot_be_made_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1148,6 +1403,18 @@ def test_a_journal_without_entries_has_no_times(tmp_path: Path) -> None:
     assert set(told.counts.values()) == {0}
 
 
+@pytest.mark.parametrize("moment", [0, 1])
+def test_the_first_entry_may_be_made_at_once(moment: int, tmp_path: Path) -> None:
+    """
+    However soon after the beginning it is made, it is the first and the last.
+    """
+    path = tmp_path / "journal"
+    path.write_bytes(header() + record(1, Entry.DONE, moment))
+    told = summarise(path)
+
+    assert told.first == told.last == pytest.approx(1e9 + moment / 10, abs=1e-3, rel=0)
+
+
 def test_a_summary_leaves_a_journal_as_it_is(tmp_path: Path) -> None:
     """
     It may be read by those who may not write it, while a run has it open.
@@ -1166,10 +1433,11 @@ def test_a_summary_leaves_a_journal_as_it_is(tmp_path: Path) -> None:
         (None, "journal .* cannot be read: No such file or directory"),
         (b"", "journal .* holds nothing yet"),
         (b"user-1\n", "journal is not a journal"),
+        (bytes(HEADER_SIZE) + record(1, Entry.DONE), "journal is not a journal"),
         (header() + b"x" * 16 + record(1, Entry.DONE), f"damaged at byte {HEADER_SIZE}"),
         (header() + record(1, 77), "an entry 77, which is not understood"),
     ],
-    ids=["missing", "empty", "text", "damaged", "later version"],
+    ids=["missing", "empty", "text", "zeros", "damaged", "later version"],
 )
 def test_what_cannot_be_summed_up_is_told(
     content: bytes | None, message: str, tmp_path: Path

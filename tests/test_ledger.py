@@ -6,8 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -21,6 +24,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from rich.pretty import pretty_repr
 
 from adapty_async import (
     AdaptyClient,
@@ -38,10 +42,13 @@ from adapty_async import (
 )
 from adapty_async._operation import Request, Response
 from adapty_async.bulk import InputIdentity, _log
-from adapty_async.bulk._entries import Entry, Positions
+from adapty_async.bulk._entries import Digests, Entry, Positions
+from adapty_async.bulk._header import read_header
+from adapty_async.bulk._ledger import Scope
 from adapty_async.bulk._log import scan
 from adapty_async.mail import TransactionEvent
-from adapty_async.v1 import create_profile, delete_profile
+from adapty_async.testing import FakeTransport
+from adapty_async.v1 import GET_PROFILE, create_profile, delete_profile
 
 from ._support import begin_at
 from .raw_server import own_tasks
@@ -65,7 +72,10 @@ async def nothing_is_left(anyio_backend: str) -> AsyncIterator[None]:
     before = own_tasks()
     yield
     assert own_tasks() == before
-    assert not [each for each in threading.enumerate() if each.name == "adapty-journal"]
+    for thread in threading.enumerate():
+        if thread.name.startswith("adapty-journal"):
+            thread.join(5)  # it was told to end
+            assert not thread.is_alive()
 
 
 @pytest.fixture
@@ -238,6 +248,45 @@ async def test_what_is_done_is_skipped_and_the_rest_goes_again(
     assert third.ok
 
 
+@pytest.mark.parametrize("dedupe", [False, True], ids=["plain", "dedupe"])
+@pytest.mark.parametrize("job_id", ["job", None], ids=["position", "digest"])
+async def test_what_is_skipped_is_told_with_its_item(
+    job_id: str | None,
+    dedupe: bool,  # noqa: FBT001  a case
+    journal: Path,
+) -> None:
+    """
+    Like every other outcome, and nothing is noted of it again.
+    """
+    await erase(Api(), ids(5), journal, job_id=job_id)
+    before = _bytes_of(journal)
+    told: list[tuple[int, str, OutcomeStatus]] = []
+    await erase(
+        Api(),
+        ids(5),
+        journal,
+        job_id=job_id,
+        dedupe=dedupe,
+        on_outcome=lambda outcome: told.append((outcome.index, outcome.item, outcome.status)),
+    )
+
+    assert sorted(told) == [(place, f"u{place}", OutcomeStatus.SKIPPED) for place in range(5)]
+    assert _bytes_of(journal) == before
+
+
+async def test_a_duplicate_of_what_was_done_stays_as_it_was_noted(journal: Path) -> None:
+    """
+    Whether it counts as a duplicate is decided by the run that sends it.
+    """
+    await erase(Api(), ["u0", "u0"], journal)
+    before = entries(journal)
+    await erase(Api(), ["u0", "u0"], journal, dedupe=True)
+
+    assert (
+        entries(journal) == before == {0: [Entry.BEGUN, Entry.DONE], 1: [Entry.BEGUN, Entry.DONE]}
+    )
+
+
 async def test_the_rest_of_a_stopped_run_is_what_the_journal_says(journal: Path) -> None:
     """
     Items that an earlier run has done are skipped, not "not sent", when a run stops before them.
@@ -323,6 +372,7 @@ async def test_a_create_that_was_under_way_in_a_crash_is_never_sent_again(
         before = len(api.sent)
         report = await start(api, ["u0", "u1", "u2"], journal)
         assert len(api.sent) - before == count
+        assert [(each.index, each.item) for each in report.failures] == [(0, "u0"), (1, "u1")]
         assert report.unknown == 2
         for failure in report.failures:
             assert isinstance(failure.error, ConnectionLostError)
@@ -544,11 +594,11 @@ async def test_the_journal_of_another_run_is_refused(
     """
     await erase(Api(), ids(3), journal)
     before = _bytes_of(journal)
-    with pytest.raises(JournalError, match="belongs to another run") as caught:
+    with pytest.raises(JournalError, match=r"^the journal .* belongs to another run; ") as caught:
         await start(journal)
 
     message = str(caught.value)
-    assert all(part in message for part in told)
+    assert all(part in message for part in (str(journal), *told))
     assert "TEST" not in message
     assert "OTHER.key" not in message
     assert _bytes_of(journal) == before
@@ -590,7 +640,7 @@ async def test_a_list_of_ids_given_as_the_journal_stays_untouched(ids_file: Path
     The run is refused before anything is sent.
     """
     api = Api()
-    with pytest.raises(JournalError, match="is not a journal"):
+    with pytest.raises(JournalError, match=re.escape(f"{ids_file} is not a journal")):
         await erase(api, ids(2), ids_file)
 
     assert _bytes_of(ids_file) == b"u0\nu1\n"
@@ -645,6 +695,34 @@ async def test_nothing_personal_is_in_the_journal(job_id: str | None, journal: P
 
     personal = (b"profile-77", b"jane", b"doe", b"secret_live", b"test.key", b"whatever", b"bearer")
     assert not [part for part in personal if part in content]
+
+
+async def test_digests_are_keyed_and_the_same_in_every_release(journal: Path) -> None:
+    """
+    Only who has the account's key can tell whose they are, and a later release still finds them.
+    """
+    await erase(Api(), ["u0"], journal, job_id=None)
+    secret = f"Api-Key {KEY}".encode()
+    key = hashlib.blake2b(secret, person=b"adapty digest").digest()
+    account = hashlib.blake2b(secret, person=b"adapty account", digest_size=16).hexdigest()
+    request = f"v1.profiles.delete\n{HEADER}:u0\n\n".encode()
+    found = read_header(_bytes_of(journal), journal)
+    with journal.open("rb") as file:
+        digests = {content[:16] for _, content in scan(file, Digests.size)}
+
+    assert found is not None
+    assert found.binding.account == account
+    assert digests == {hashlib.blake2b(request, key=key, digest_size=16).digest()}
+
+
+def test_a_scope_shows_where_it_goes_and_no_key() -> None:
+    """
+    Neither plainly nor prettily.
+    """
+    scope = Scope("a call", "https://x", KEY)
+
+    assert repr(scope) == "Scope(a call, https://x)"
+    assert pretty_repr(scope) == "Scope(operation='a call', origin='https://x')"
 
 
 class Lines:
@@ -860,6 +938,19 @@ async def test_dedupe_works_without_a_journal() -> None:
     assert statuses(await _saves(watch, ["a", "a"], dedupe=True)) == {"done": 2}
 
 
+async def test_requests_that_differ_in_their_parameters_are_no_duplicates() -> None:
+    """
+    Whom it is about, if anybody, does not make a request the same.
+    """
+    operations = [
+        Operation(GET_PROFILE, ((HEADER, "u0"),), parameters=(("page", page),))
+        for page in ("1", "2", "1", "1\n")
+    ]
+    adapty = AdaptyClient(KEY, transport=FakeTransport([(200, {}, b"{}")] * 3))
+
+    assert statuses(await adapty.bulk(operations, dedupe=True)) == {"done": 3, "skipped": 1}
+
+
 async def test_duplicates_are_sent_as_often_as_they_come_unless_told(journal: Path) -> None:
     """
     By default nothing is merged.
@@ -946,7 +1037,7 @@ class Slow:
 
 @pytest.mark.parametrize("error", [None, JournalError("no")], ids=["opens", "fails"])
 async def test_cancelling_while_the_journal_opens_gives_it_back(
-    error: Exception | None, journal: Path
+    error: Exception | None, journal: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
     The file is free as soon as opening it has ended, though nobody waited for that.
@@ -971,6 +1062,7 @@ async def test_cancelling_while_the_journal_opens_gives_it_back(
             report = await erase(api, again, journal, job_id=None)
 
     assert statuses(report) == {"done": 1}
+    assert caplog.records == []  # concurrent.futures logs what goes wrong in that thread
 
 
 async def test_a_disk_that_is_slow_to_close_is_waited_for(
@@ -1052,7 +1144,33 @@ async def test_operations_of_many_kinds_share_a_journal(journal: Path) -> None:
         assert [statuses(first), statuses(second)] == [{"done": 2}, {"skipped": 2}]
 
 
-# A full disk
+# A disk that fails, or is full
+
+
+async def test_a_disk_that_fails_ends_the_run(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The outcome that was to be safe is told all the same, and nothing more is sent.
+    """
+    told: list[Outcome[str, None]] = []
+    sent: list[str] = []
+
+    def broken(_handle: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    async def transport(request: Request) -> Response:
+        sent.append(request.headers[HEADER])
+        monkeypatch.setattr(_log, "_sync", broken)
+        return DELETED
+
+    run = erase(transport, ids(5), journal, concurrency=1, on_outcome=told.append)
+    with pytest.raises(JournalError, match="cannot be written: Input/output error"):
+        await run
+
+    assert sent == ["u0"]
+    assert told[0].status is OutcomeStatus.DONE
+
 
 FULL = """
 import asyncio, json, resource, signal, sys
@@ -1169,3 +1287,24 @@ async def test_a_resumed_run_begins_with_the_pace_that_was_learned(
 
     assert learned == pytest.approx([5000.0, 5000.0], rel=0.3)
     assert _bytes_of(journal).count((5_000_000).to_bytes(3, "little")) >= 2
+
+
+async def test_the_pace_is_noted_every_256_items_and_at_the_end(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A run that is killed has noted what it learned not long before.
+    """
+    begin_at(monkeypatch, 50_000.0, lowest=1.0)
+    adapty = AdaptyClient(KEY, transport=Api())
+    adapty._caller.layers.gates.expect(5000.0)
+    await adapty.v1.profiles.bulk_delete(
+        ids(600), by="customer_user_id", journal=journal, job_id="job", concurrency=1
+    )
+    with journal.open("rb") as file:
+        noted = [content[0] for _, content in scan(file, Positions.size)]
+
+    first = noted.index(Entry.RATE)
+    assert noted[:first].count(Entry.DONE) == 256
+    assert noted.count(Entry.RATE) == 3
+    assert noted[-1] == Entry.RATE

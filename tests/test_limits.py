@@ -14,11 +14,19 @@ from adapty_async._gate import Gates, RunLimits
 from adapty_async._limits import limit
 from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Request, Response, Tally
+from adapty_async._pacer import Pacer
 from adapty_async._places import Places
 from adapty_async._timing import Timing
-from adapty_async.errors import AdaptyError, DeadlineError, ServerError
+from adapty_async.errors import (
+    AdaptyError,
+    CircuitOpenError,
+    DeadlineError,
+    RateLimitError,
+    RequestTimeoutError,
+    ServerError,
+)
 from adapty_async.testing import FakeClock, FakeTransport, Reply
-from tests._support import a_request
+from tests._support import a_request, begin_at
 
 REPLY: Reply = (200, {}, b"")
 KINDS = pytest.mark.parametrize("background", [False, True], ids=["single", "background"])
@@ -129,8 +137,10 @@ async def test_a_runs_capacity_hears_of_its_items_and_of_no_single_call() -> Non
     send = limit(door, places, passed, clock, RunLimits(capacity=capacity))
     tasks = [asyncio.ensure_future(limit(door, places, passed, clock)(a_request()))]
     await settle()
-    tasks += [asyncio.ensure_future(send(a_request(background=True))) for _ in range(4)]
-    await settle()
+    for _ in range(4):
+        clock.now += 1.0  # so that nobody waits for the pace
+        tasks.append(asyncio.ensure_future(send(a_request(background=True))))
+        await settle()
     assert (door.inside, capacity.busy) == (3, 2)
     door.opened.set()
     await asyncio.gather(*tasks)
@@ -259,3 +269,121 @@ async def test_what_a_run_has_no_pace_for_goes_by_bucket(*, background: bool) ->
         "a": 1,
         "b": 2,
     }
+
+
+async def test_an_item_is_not_charged_for_its_wait_before_a_repeat() -> None:
+    """
+    Its deadline moves by as much; one with time left that need not wait keeps it.
+    """
+    door = Door()
+    clock = FakeClock(100.0)
+    send = limit(door, slots(1), gates(clock), clock, RunLimits())
+    requests = [a_request(tally=Tally(deadline=130.0), background=True) for _ in range(2)]
+    tasks = [asyncio.ensure_future(send(request)) for request in requests]
+    await settle()
+    clock.now += 50.0
+    door.opened.set()
+    await asyncio.gather(*tasks)
+
+    assert [request.tally.deadline for request in requests] == [130.0, 180.0]
+
+
+async def test_a_run_ends_by_a_pause_that_is_too_long() -> None:
+    """
+    An item that waits and one that comes are told, each with its call.
+    """
+    opened = asyncio.Event()
+    throttled = RateLimitError("status 429", status=429)
+    throttled.retry_after = 1000.0
+
+    async def refuse(request: Request) -> Response:
+        await opened.wait()
+        raise throttled
+
+    clock = FakeClock()
+    send = limit(refuse, slots(1), gates(clock), clock, RunLimits(max_outage=900.0))
+    first, second = [asyncio.ensure_future(send(a_request(background=True))) for _ in range(2)]
+    await settle()
+    opened.set()
+
+    with pytest.raises(RateLimitError):
+        await first
+    for late in (second, send(a_request(background=True))):
+        with pytest.raises(CircuitOpenError, match=r"than 900 s, .*, operation test.call$"):
+            await late
+
+
+async def test_a_rate_that_was_given_and_refused_is_where_the_search_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    The gate hears which run's item was refused.
+    """
+    begin_at(monkeypatch, 200.0, lowest=1.0)
+    clock = FakeClock()
+    passed = gates(clock)
+    transport = FakeTransport([RateLimitError("status 429", status=429)])
+    run = RunLimits(pacer=Pacer(10.0, None, clock))
+    with pytest.raises(RateLimitError):
+        await limit(transport, slots(), passed, clock, run)(a_request(background=True))
+
+    assert passed.get("test").learned.rate <= 10.0
+
+
+async def test_a_runs_capacity_hears_how_its_items_ended() -> None:
+    """
+    An answer at once is no slow one, however late it comes; none in time halves what is in flight.
+    """
+    clock = FakeClock(100.0)
+    capacity = Capacity(256, clock)
+    replies: list[Reply] = [REPLY, REPLY, RequestTimeoutError("no answer")]
+    send = limit(FakeTransport(replies), slots(), gates(clock), clock, RunLimits(capacity=capacity))
+    await send(a_request(background=True))
+    clock.now += 5000.0
+    await send(a_request(background=True))
+    assert capacity.count == 64
+    with pytest.raises(RequestTimeoutError):
+        await send(a_request(background=True))
+
+    assert capacity.count == 32
+
+
+async def test_a_runs_capacity_hears_whether_others_wait() -> None:
+    """
+    It grows when all that are wanted are in flight, but not when more would only wait.
+    """
+    for connections, grown in ((64, 64), (100, 80)):
+        door = Door()
+        clock = FakeClock()
+        capacity = Capacity(256, clock)
+        run = RunLimits(capacity=capacity)
+        send = limit(door, slots(connections), gates(clock), clock, run)
+        tasks = [asyncio.ensure_future(send(a_request(background=True))) for _ in range(65)]
+        await settle()
+        assert capacity.busy == min(65, connections)
+        door.opened.set()
+        await asyncio.gather(*tasks)
+        assert (capacity.busy, capacity.count) == (0, grown)
+
+
+def test_single_calls_of_several_loops_have_connections_of_their_own() -> None:
+    """
+    What a loop has of a client is its own.
+    """
+    clock = FakeClock()
+    places = slots(1)
+    free: list[int] = []
+
+    async def look(request: Request) -> Response:
+        free.append(places.get().free)
+        return Response(200, {}, b"")
+
+    send = limit(look, places, gates(clock), clock)
+
+    async def call() -> None:
+        await send(a_request())
+        free.append(places.get().free)
+
+    for _ in range(2):
+        asyncio.run(call())
+    assert free == [0, 1, 0, 1]

@@ -147,3 +147,14 @@ def test_a_report_shows_counts_and_no_items(report: BulkReport[str, str], text: 
     The counts that aren't zero are shown, items are not.
     """
     assert repr(report) == pretty_repr(report) == text
+
+
+def test_a_report_is_laid_out_by_rich_where_there_is_little_room() -> None:
+    """
+    Each count has a line of its own then, and still none that is zero.
+    """
+    report: BulkReport[str, str] = BulkReport(total=3, done=2, failed=1)
+
+    assert pretty_repr(report, max_width=20) == (
+        "BulkReport(\n    total=3,\n    done=2,\n    failed=1\n)"
+    )

@@ -430,7 +430,7 @@ async def test_an_erasure_not_found_after_a_lost_answer_has_worked(
     """
     response = await run([*lost, MISSING], RetryPolicy(), FakeClock(), erases=True)
 
-    assert (response.status, response.body) == (404, b"")
+    assert (response.status, response.headers, response.body) == (404, {}, b"")
 
 
 @pytest.mark.parametrize(
@@ -577,26 +577,27 @@ async def test_items_of_bulk_runs_are_repeated_without_tokens_too() -> None:
     assert budget.left == 0
 
 
+class Throttling(Script):
+    """
+    Counts answers 429 as the check does.
+    """
+
+    async def __call__(self, request: Request) -> Response:
+        """
+        Fail or succeed.
+        """
+        try:
+            return await super().__call__(request)
+        except RateLimitError:
+            request.tally.throttled += 1
+            raise
+
+
 async def test_a_throttled_item_of_a_bulk_run_goes_back_three_times_for_nothing() -> None:
     """
     Three answers 429 are no attempts of the item, and its clock starts anew; further ones are.
     """
     clock = FakeClock()
-
-    class Throttling(Script):
-        """
-        Counts answers 429 as the check does.
-        """
-
-        async def __call__(self, request: Request) -> Response:
-            """
-            Fail or succeed.
-            """
-            try:
-                return await super().__call__(request)
-            except RateLimitError:
-                request.tally.throttled += 1
-                raise
 
     async def attempts(failures: int, asked: float) -> tuple[Request, list[float]]:
         clock.sleeps.clear()
@@ -616,6 +617,19 @@ async def test_a_throttled_item_of_a_bulk_run_goes_back_three_times_for_nothing(
     assert request.tally.attempts == 5
     with pytest.raises(RateLimitError):
         await attempts(5, 5.0)
+
+
+async def test_a_throttled_item_that_goes_back_costs_the_budget_nothing_and_earns_nothing() -> None:
+    """
+    What was not paid for is not given back either.
+    """
+    clock = FakeClock()
+    budget = Budget(500)
+    budget.take(100)
+    script = Throttling([answered(RateLimitError, 429)], clock)
+
+    await retry(script, RetryPolicy(), timing(clock), budget)(a_request(background=True))
+    assert budget.left == 400
 
 
 async def test_an_attempt_in_a_known_outage_is_none_of_an_items() -> None:

@@ -11,7 +11,7 @@ import asyncio
 import errno
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -216,7 +216,24 @@ async def test_a_run_that_ends_by_a_defect_shows_nothing() -> None:
     with pytest.raises(LookupError) as caught:
         await run
 
-    assert "_complain" in shown_by(caught.value)
+    assert "_complain" in {frame.name for frame in caught.traceback}
+    assert shows_nothing(shown_by(caught.value))
+
+
+async def test_a_run_that_ends_by_its_input_shows_nothing() -> None:
+    """
+    An error of ours that the input raises comes without the frame that was reading it.
+    """
+
+    def read() -> Iterator[str]:
+        for person in PEOPLE[:1]:
+            yield "u1"
+            raise InvalidInputError("line 2", f"is no id of {len(person)} letters")
+
+    client = AdaptyClient(CANARY_KEY, transport=FakeTransport([(200, {}, b"")]))
+    with pytest.raises(InvalidInputError, match="line 2") as caught:
+        await client.v1.profiles.bulk_delete(read(), by="customer_user_id")
+
     assert shows_nothing(shown_by(caught.value))
 
 

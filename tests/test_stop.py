@@ -70,6 +70,7 @@ def judged(*errors: Exception | None) -> list[StopReason | None]:
         pytest.param([None, *[REJECTED] * 5], StopReason.KEY_REJECTED, id="five after a success"),
         pytest.param([*[REJECTED] * 4, None, REJECTED], None, id="a success in between"),
         pytest.param([*[REJECTED] * 4, MISSING, REJECTED], None, id="a missing one in between"),
+        pytest.param([MISSING, *[REJECTED] * 4], None, id="four after a missing one"),
         pytest.param(
             [*[REJECTED] * 4, UNSENT, REJECTED], StopReason.KEY_REJECTED, id="a bad item in between"
         ),

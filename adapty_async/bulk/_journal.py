@@ -124,6 +124,7 @@ class Journal(Generic[KeyT]):
         """
         with contextlib.suppress(JournalError):
             if self._log.reserve(1):
+                self._moment = moments(self._clock() - self._started)
                 self._log.put(self._index.pack_rate(rate, self._moment))
 
     def synced(self) -> asyncio.Future[None]:

@@ -256,7 +256,7 @@ class Ledger:
 
     def end(self, key: int | bytes, request: Request, outcome: Outcome[Any, Any]) -> None:
         """
-        Note how an item ended that was begun.
+        Note how an item ended that was sent.
 
         If the disk fails, no other item begins, and the run ends with that error.
         """
@@ -305,9 +305,8 @@ class Ledger:
 
 
 def _may_be_done(request: Request, outcome: Outcome[Any, Any]) -> bool:
-    tally = request.tally
-    sent = outcome.error if tally.attempts else None
-    return tally.lost or (sent is not None and may_have_worked(sent))
+    error = outcome.error
+    return request.tally.lost or (error is not None and may_have_worked(error))
 
 
 def _give_back(opening: concurrent.futures.Future[Opened]) -> None:

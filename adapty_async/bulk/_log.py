@@ -170,10 +170,12 @@ class Log:
         if self._timer is not None:
             self._timer.cancel()
         ending = self._loop.run_in_executor(self._disk, self._finish)
-        await until_ended(ending)
-        self._disk.shutdown(wait=False)
-        self._note_failure(ending)
-        self._tell(self._waiting)
+        try:
+            await until_ended(ending)
+        finally:  # if this was cancelled, too
+            self._disk.shutdown(wait=False)
+            self._note_failure(ending)
+            self._tell(self._waiting)
         if self.failure is not None:
             raise self.failure
 
@@ -196,7 +198,6 @@ class Log:
         Write no more: the file is the parent's.
         """
         self.failure = JournalError("the journal is in use by the process that was forked")
-        self.room = 0
         while self._chunks:
             self._chunks.popleft().close()
         if self._handle >= 0:
