@@ -287,7 +287,7 @@ class _Calls(Generic[ItemT, ResultT]):
     ) -> None:
         if outcome.attempts:
             ledger.end(key, request, outcome)
-        if outcome.index % _RATE_EVERY == 0:
+        if (outcome.index + 1) % _RATE_EVERY == 0:
             self._note_rate(ledger)
 
     async def _known(
