@@ -18,12 +18,12 @@ import asyncio
 import functools
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import aiohttp
 import yarl
-from aiohttp import hdrs
 from aiohttp.connector import Connection
+from aiohttp.http import HttpProcessingError, StreamWriter
 from multidict import CIMultiDict
 
 from adapty_async._operation import Request, Response
@@ -38,9 +38,9 @@ from adapty_async.errors import (
     bare,
 )
 
-__all__ = ("Ask", "InStep", "ask_directly", "ask_environment", "ask_given", "exchange")
+__all__ = ("Ask", "Direct", "InStep", "ask_environment", "ask_given", "exchange")
 
-Ask: TypeAlias = Callable[[aiohttp.ClientSession, Request], Awaitable[aiohttp.ClientResponse]]
+Ask: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 _BODY_LIMIT = 8 * 1024 * 1024
 _CONNECT_SECONDS = 10.0
@@ -55,6 +55,15 @@ _CONNECTIONS = 3
 How many connections are looked at for one on which nothing is waiting to be read.
 """
 _OUT_OF_STEP = "the server spoke before it was asked"
+_SWITCHING = 101
+"""
+The one status below 200 that no other one follows.
+"""
+_DEFAULT_HEADERS = CIMultiDict(aiohttp.ClientRequest.DEFAULT_HEADERS)
+_FOREIGN = (aiohttp.ClientError, HttpProcessingError, OSError, EOFError)
+"""
+What aiohttp raises; TimeoutError is an OSError.
+"""
 
 
 @functools.lru_cache(maxsize=64)
@@ -65,11 +74,25 @@ def _timeouts(seconds: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(sock_connect=min(_CONNECT_SECONDS, 0.9 * seconds))
 
 
-_parse_url = functools.lru_cache(maxsize=1024)(functools.partial(yarl.URL, encoded=True))
+class _Target(NamedTuple):
+    """
+    A URL, with what is sent of it: the host, and what the request line has.
+    """
+
+    url: yarl.URL
+    origin: yarl.URL
+    host: str
+    path: str
+
+
+@functools.lru_cache(maxsize=1024)
+def _target(url: str) -> _Target:
+    parsed = yarl.URL(url, encoded=True)
+    return _Target(parsed, parsed.origin(), parsed.host_port_subcomponent or "", parsed.raw_path_qs)
 
 
 async def exchange(
-    ask: Ask, session: aiohttp.ClientSession, watch: Watch, request: Request, seconds: float
+    ask: Ask, watch: Watch, request: Request, seconds: float
 ) -> Response | AdaptyError:
     """
     Return the answer, or why there is none; nothing that is returned or raised knows aiohttp.
@@ -79,9 +102,8 @@ async def exchange(
     cancelled_before = task.cancelling()
     watch.start(task, seconds)
     try:
-        answer = await ask(session, request)
-        return Response(answer.status, answer.headers, await _body_of(answer, request))
-    except (aiohttp.ClientError, OSError, EOFError) as error:  # TimeoutError is an OSError
+        return await ask(request)
+    except _FOREIGN as error:
         return _translate(error)
     except BaseException as error:
         bare(error)
@@ -95,30 +117,94 @@ async def exchange(
         watch.stop(task)
 
 
-def ask_given(
-    session: aiohttp.ClientSession, request: Request
-) -> Awaitable[aiohttp.ClientResponse]:
+class Direct:
     """
-    Send a request the way a session of the caller's was made for: with its proxies, its timeouts.
+    Sends requests over the connections of a session in one event loop, and does nothing but that.
+
+    What `ClientSession.request`, its requests and its responses do beside it is most of what a
+    request costs, and none of it is wanted here: redirects, cookies, proxies, traces, repeats.
+    XXX of YY µs (Python 3.11, uvloop; on asyncio XXX of YY).
     """
-    return _ask(session, request, session.timeout)
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+        self._connector: Any = session.connector
+        self._loop = asyncio.get_running_loop()
+        self._doors: dict[yarl.URL, aiohttp.ClientRequest] = {}
+
+    async def __call__(self, request: Request) -> Response:
+        """
+        Send one request and read its whole answer.
+        """
+        target = _target(request.url)
+        connection = await self._connect(target, _timeouts(request.timeout))
+        try:
+            protocol = connection.protocol
+            protocol.set_response_params(read_until_eof=True)
+            await self._write(protocol, request, target)
+            message, content = await protocol.read()
+            while message.code < 200 and message.code != _SWITCHING:
+                message, content = await protocol.read()
+            body = await _body_of(content, request, message.code)
+        except BaseException:
+            connection.close()
+            raise
+        connection.release()
+        return Response(message.code, message.headers, body)
+
+    async def _connect(self, target: _Target, timeouts: aiohttp.ClientTimeout) -> Any:
+        door = self._doors.get(target.origin) or self._door(target)
+        for _ in range(_CONNECTIONS):
+            try:
+                connection = await self._connector.connect(door, traces=[], timeout=timeouts)
+            except TimeoutError:
+                raise aiohttp.ConnectionTimeoutError from None
+            if not connection.protocol.should_close:
+                _read_less(connection.transport)
+                return connection
+            connection.close()  # something came over it that nobody asked for
+        raise ConnectError(_OUT_OF_STEP)
+
+    def _door(self, target: _Target) -> aiohttp.ClientRequest:
+        """
+        Return what aiohttp wants to know of a request to connect it: no more than where it goes.
+        """
+        door = aiohttp.ClientRequest("GET", target.origin, loop=self._loop, session=self._session)
+        self._doors[target.origin] = door
+        return door
+
+    async def _write(self, protocol: Any, request: Request, target: _Target) -> None:
+        body = request.body or b""
+        headers = CIMultiDict(_DEFAULT_HEADERS)
+        headers["Host"] = target.host
+        headers.update(request.headers)
+        if body or request.method != "GET":
+            headers["Content-Length"] = str(len(body))
+        writer = StreamWriter(protocol, self._loop)
+        await writer.write_headers(f"{request.method} {target.path} HTTP/1.1", headers)
+        await writer.write_eof(body)
 
 
-def ask_environment(
-    session: aiohttp.ClientSession, request: Request
-) -> Awaitable[aiohttp.ClientResponse]:
+def ask_given(session: aiohttp.ClientSession) -> Ask:
     """
-    Send a request with the proxies and passwords that the environment names.
+    Send requests the way a session of the caller's was made for: with its proxies, its timeouts.
     """
-    return _ask(session, request, _timeouts(request.timeout))
+    return lambda request: _ask(session, request, session.timeout)
+
+
+def ask_environment(session: aiohttp.ClientSession) -> Ask:
+    """
+    Send requests with the proxies and passwords that the environment names.
+    """
+    return lambda request: _ask(session, request, _timeouts(request.timeout))
 
 
 async def _ask(
     session: aiohttp.ClientSession, request: Request, timeouts: aiohttp.ClientTimeout
-) -> aiohttp.ClientResponse:
-    return await session.request(
+) -> Response:
+    answer = await session.request(
         request.method,
-        _parse_url(request.url),
+        _target(request.url).url,
         data=request.body,
         headers=request.headers,
         allow_redirects=False,
@@ -127,50 +213,12 @@ async def _ask(
         raise_for_status=False,
         middlewares=(_send_once,),
     )
-
-
-async def ask_directly(session: aiohttp.ClientSession, request: Request) -> aiohttp.ClientResponse:
-    """
-    Send a request over one of the session's connections, and nothing but that.
-
-    What `ClientSession.request` does beside it costs 19 of 58 µs, and none of it is wanted here:
-    redirects, cookies, proxies, traces, repeats (Python 3.11, uvloop; on asyncio 27 of 84).
-    """
-    outgoing = InStep(
-        request.method,
-        _parse_url(request.url),
-        data=request.body,
-        headers=request.headers,
-        loop=asyncio.get_running_loop(),
-        session=session,
-    )
-    for _ in range(_CONNECTIONS):
-        try:
-            return await _send(session.connector, outgoing, _timeouts(request.timeout))
-        except _OutOfStepError:
-            continue  # nothing was sent; the next time it is another connection
-
-    raise ConnectError(_OUT_OF_STEP)
-
-
-async def _send(
-    connector: Any, request: aiohttp.ClientRequest, timeouts: aiohttp.ClientTimeout
-) -> aiohttp.ClientResponse:
     try:
-        connection = await connector.connect(request, traces=[], timeout=timeouts)
-    except TimeoutError:
-        raise aiohttp.ConnectionTimeoutError from None
-    try:
-        connection.protocol.set_response_params(read_until_eof=True)
-        answer = await request.send(connection)
-    except BaseException:
-        connection.close()
-        raise
-    try:
-        return await answer.start(connection)
+        body = await _body_of(answer.content, request, answer.status)
     except BaseException:
         answer.close()
         raise
+    return Response(answer.status, answer.headers, body)
 
 
 class _OutOfStepError(Exception):
@@ -184,29 +232,19 @@ class InStep(aiohttp.ClientRequest):
     A request that is sent only over a connection on which nothing is waiting to be read.
     """
 
-    def update_headers(self, headers: Any) -> None:
-        """
-        Take the headers as they are: aiohttp adds and looks up each, 4 of 56 µs.
-        """
-        self.headers = CIMultiDict(self.DEFAULT_HEADERS)
-        self.headers.update(headers)
-        self.headers[hdrs.HOST] = self.url.host_port_subcomponent or ""
-
-    def update_auto_headers(self, skip_auto_headers: Any) -> None:
-        """
-        Add none: they are there, and the client's own name is among the given ones.
-        """
-
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
         """
         Send it, unless there is something to read already.
         """
         if conn.protocol is not None and conn.protocol.should_close:
             raise _OutOfStepError  # aiohttp closes the connection
-        transport: Any = conn.transport
-        if getattr(transport, "max_size", 0) > _READ_SIZE:
-            transport.max_size = _READ_SIZE
+        _read_less(conn.transport)
         return await super().send(conn)
+
+
+def _read_less(transport: Any) -> None:
+    if getattr(transport, "max_size", 0) > _READ_SIZE:
+        transport.max_size = _READ_SIZE
 
 
 async def _send_once(
@@ -223,17 +261,12 @@ async def _send_once(
     raise ConnectError(_OUT_OF_STEP)
 
 
-async def _body_of(answer: aiohttp.ClientResponse, request: Request) -> bytes:
-    content = answer.content
+async def _body_of(content: aiohttp.StreamReader, request: Request, status: int) -> bytes:
     if content.at_eof():
         return b""
-    try:
-        if content.is_eof():  # it came with the headers, and is no more than was read at once
-            return content.read_nowait()
-        return await _read(content, request, answer.status)
-    except BaseException:
-        answer.close()
-        raise
+    if content.is_eof():  # it came with the headers, and is no more than was read at once
+        return content.read_nowait()
+    return await _read(content, request, status)
 
 
 async def _read(content: aiohttp.StreamReader, request: Request, status: int) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from adapty_async._exchange import Ask, InStep, ask_directly, ask_environment, ask_given, exchange
+from adapty_async._exchange import Ask, Direct, InStep, ask_environment, ask_given, exchange
 from adapty_async._fork import Sockets, on_fork
 from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Request, Response
@@ -75,7 +75,7 @@ class Transport:
         if not here.guarded:
             await here.start_guard()
         seconds = min(request.timeout, request.tally.deadline - self._clock())
-        answer = await exchange(here.ask, here.session, here.watch, request, seconds)
+        answer = await exchange(here.ask, here.watch, request, seconds)
         if isinstance(answer, Response):
             return answer
         try:
@@ -95,7 +95,7 @@ class Transport:
     def _make(self) -> _Here:
         loop = asyncio.get_running_loop()
         if self._given is not None:
-            return _Here(ask_given, self._given, Watch(loop))
+            return _Here(ask_given(self._given), self._given, Watch(loop))
         if loop in self._foreign:
             raise ConfigError("this event loop was used before a fork; it is the parent's")
         self._loops.add(loop)
@@ -107,7 +107,7 @@ class Transport:
             request_class=InStep,
             trust_env=self._trust_env,
         )
-        ask = ask_environment if self._trust_env else ask_directly
+        ask = ask_environment(session) if self._trust_env else Direct(session)
         return _Here(ask, session, Watch(loop), _closed_with_its_loop(session))
 
     async def aclose(self) -> None:
@@ -153,7 +153,7 @@ class _Here(msgspec.Struct):
     What belongs to one event loop.
 
     Attributes:
-        ask: how a request is sent over the session.
+        ask: sends a request over the session.
         session: the client's own, or the one that was given to it.
         watch: of the time of attempts.
         guard: closes its own session with the loop, once it was started.
