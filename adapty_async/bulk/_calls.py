@@ -63,10 +63,6 @@ Workers of a run whose concurrency nobody set: in flight are as many as the pace
 MAX_OUTAGE = 900.0
 _DONE = OutcomeStatus.DONE
 _DRAIN_SECONDS = 5.0
-_RATE_EVERY = 256
-"""
-Items after which the learned pace is noted in the journal, for a run that goes on from there.
-"""
 
 
 class BulkOptions(TypedDict, Generic[ItemT, ResultT], total=False):
@@ -213,13 +209,13 @@ class _Calls(Generic[ItemT, ResultT]):
             if self._ledger is None:
                 yield
                 return
-            await self._ledger.open()
+            await self._ledger.open(self._engine.gates.learned_rate)
             self._is_resumed = not self._ledger.is_new
             if self._ledger.rate is not None:
                 self._engine.gates.expect(self._ledger.rate)
             try:
                 yield
-                self._note_rate(self._ledger)
+                self._ledger.note_rate()
             finally:
                 await self._ledger.aclose()
         finally:
@@ -262,7 +258,7 @@ class _Calls(Generic[ItemT, ResultT]):
             # at the last moment: what waits for its turn has not begun
             request.tally.before = functools.partial(ledger.begin, key, request)
             outcome = await self._send(index, item, operation, request)
-            self._note(ledger, key, request, outcome)
+            ledger.end(key, request, outcome)
             if self._watched and outcome.attempts:
                 await ledger.saved()
             return outcome
@@ -277,18 +273,6 @@ class _Calls(Generic[ItemT, ResultT]):
         """
         digest = self._digest_of(operation, request)
         return index if self._by_position else digest, not seen.add(digest)
-
-    def _note(
-        self,
-        ledger: Ledger,
-        key: int | bytes,
-        request: Request,
-        outcome: Outcome[ItemT, ResultT],
-    ) -> None:
-        if outcome.attempts:
-            ledger.end(key, request, outcome)
-        if (outcome.index + 1) % _RATE_EVERY == 0:
-            self._note_rate(ledger)
 
     async def _known(
         self,
@@ -314,11 +298,6 @@ class _Calls(Generic[ItemT, ResultT]):
         if note and self._ledger is not None:
             await self._ledger.skip(index)
         return Outcome(index, item, OutcomeStatus.SKIPPED)
-
-    def _note_rate(self, ledger: Ledger) -> None:
-        rate = self._engine.gates.learned_rate()
-        if rate is not None:
-            ledger.note_rate(rate)
 
     async def _send(
         self, index: int, item: ItemT, operation: Operation[ResultT], request: Request

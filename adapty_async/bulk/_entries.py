@@ -93,7 +93,7 @@ class Index(Protocol[KeyT_contra]):
     size: int
     rate: float | None
 
-    def pack(self, key: KeyT_contra, entry: Entry, moment: int) -> bytes:
+    def pack(self, key: KeyT_contra, entry: Entry, moment: int, /) -> bytes:
         """
         Return a record's content.
         """
@@ -204,16 +204,11 @@ class Digests:
 
     kind = "digest"
     size = _DIGEST.size + CHECK_SIZE
+    pack = _DIGEST.pack
 
     def __init__(self) -> None:
         self.rate: float | None = None
         self._entries = DigestTable()
-
-    def pack(self, key: bytes, entry: Entry, moment: int) -> bytes:
-        """
-        Return a record's content.
-        """
-        return _DIGEST.pack(key, entry, moment)
 
     def pack_rate(self, rate: float, moment: int) -> bytes:
         """

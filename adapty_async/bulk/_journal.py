@@ -67,6 +67,7 @@ class Journal(Generic[KeyT]):
 
     Attributes:
         is_new: earlier runs noted nothing.
+        reserve_now: does as `reserve` does if that needs no wait; returns whether it did.
     """
 
     def __init__(self, opened: Opened, clock: Callable[[], float] = time.time) -> None:
@@ -75,22 +76,15 @@ class Journal(Generic[KeyT]):
         self._started = opened.started
         self._clock = clock
         self._moment = 0
-        self._log = Log(opened.handle, opened.end, opened.index.size)
+        self._log = log = Log(opened.handle, opened.end, opened.index.size)
+        self.reserve_now = log.reserve
+        self._put, self._pack = log.put, opened.index.pack
 
     def known(self, key: KeyT) -> Entry:
         """
         Return what earlier runs noted of an item.
         """
         return self._index.get(key)
-
-    def reserve_now(self, notes: int) -> bool:
-        """
-        Do as `reserve` does if that needs no wait, and return whether it was done.
-
-        Raises:
-            JournalError: the disk has failed.
-        """
-        return self._log.reserve(notes)
 
     async def reserve(self, notes: int) -> None:
         """
@@ -106,10 +100,9 @@ class Journal(Generic[KeyT]):
         """
         Note something of an item; room for it must have been reserved.
         """
-        log = self._log
-        if log.is_clean:  # one look at the clock for all that goes to the disk together
+        if self._log.is_clean:  # one look at the clock for all that goes to the disk together
             self._moment = moments(self._clock() - self._started)
-        log.put(self._index.pack(key, entry, self._moment))
+        self._put(self._pack(key, entry, self._moment))
 
     @property
     def rate(self) -> float | None:

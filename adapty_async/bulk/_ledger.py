@@ -29,6 +29,10 @@ __all__ = ("AnyOrder", "InputIdentity", "JobId", "Ledger", "Scope", "digester", 
 
 _SETTLED = frozenset({Entry.DONE, Entry.ABSENT, Entry.DUPLICATE})
 _PERHAPS_DONE = frozenset({Entry.BEGUN, Entry.LOST})
+_RATE_EVERY = 256
+"""
+Items after which the learned pace is noted, for a run that goes on from there.
+"""
 _NOT_DONE = frozenset({Entry.FAILED, Entry.NOT_SENT})
 _ENTRY_OF = {
     OutcomeStatus.DONE: Entry.DONE,
@@ -147,11 +151,12 @@ class Ledger:
         self._items = items
         self.by_position = not isinstance(items, AnyOrder)
         self.digest_key = hashlib.blake2b(scope.secret.encode(), person=b"adapty digest").digest()
-        self._journal: Journal[Any]  # made when the run starts
+        self._journal: Journal[Any]  # this and the next are there when the run has started
+        self._learned_rate: Callable[[], float | None]
 
-    async def open(self) -> None:
+    async def open(self, learned_rate: Callable[[], float | None]) -> None:
         """
-        Open the journal, and read what earlier runs noted.
+        Open the journal, and read what earlier runs noted; now and then a rate is noted, too.
 
         Raises:
             JournalError: it belongs to another run, is in use, is damaged, or is no journal.
@@ -165,6 +170,7 @@ class Ledger:
             opening.add_done_callback(_give_back)  # in that thread: the loop may end before
             raise
         self._journal = Journal(opened)
+        self._learned_rate = learned_rate
 
     async def aclose(self) -> None:
         """
@@ -260,10 +266,13 @@ class Ledger:
 
         If the disk fails, no other item begins, and the run ends with that error.
         """
-        entry = _ENTRY_OF[outcome.status]
-        if entry in _NOT_DONE and _may_be_done(request, outcome):
-            entry = Entry.LOST
-        self._journal.note(key, entry)
+        if outcome.attempts:
+            entry = _ENTRY_OF[outcome.status]
+            if entry in _NOT_DONE and _may_be_done(request, outcome):
+                entry = Entry.LOST
+            self._journal.note(key, entry)
+        if (outcome.index + 1) % _RATE_EVERY == 0:
+            self.note_rate()
 
     async def saved(self) -> None:
         """
@@ -286,11 +295,13 @@ class Ledger:
         """
         return self._journal.rate
 
-    def note_rate(self, rate: float) -> None:
+    def note_rate(self) -> None:
         """
-        Note the pace that was learned.
+        Note the pace that was learned, if one was.
         """
-        self._journal.note_rate(rate)
+        rate = self._learned_rate()
+        if rate is not None:
+            self._journal.note_rate(rate)
 
     async def skip(self, position: int) -> None:
         """
@@ -324,12 +335,13 @@ def digester(key: bytes) -> Callable[[Operation[Any], Request], bytes]:
     keyed = hashlib.blake2b(key=key, digest_size=DIGEST_SIZE)
 
     def digest_of(operation: Operation[Any], request: Request) -> bytes:
-        query = ""
-        if operation.parameters:  # which may hold line breaks
-            query = urllib.parse.urlencode(operation.parameters)
-        parts = (operation.endpoint.name, *map(":".join, operation.headers), query, "")
+        text = operation.endpoint.name
+        for name, value in operation.headers:
+            text += f"\n{name}:{value}"
+        # the parameters may hold line breaks
+        query = urllib.parse.urlencode(operation.parameters) if operation.parameters else ""
         digest = keyed.copy()
-        digest.update("\n".join(parts).encode())
+        digest.update(f"{text}\n{query}\n".encode())
         if request.body is not None:
             digest.update(request.body)
         return digest.digest()

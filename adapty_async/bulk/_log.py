@@ -121,8 +121,8 @@ class Log:
             raise self.failure
         if self.room < self._low:
             self._grow()
-        if self.room < records:
-            return False
+            if self.room < records:
+                return False
         self.room -= records
         return True
 
