@@ -78,6 +78,10 @@ def scan(file: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
         place += len(block)
 
 
+def _no_chunk(_: bytes) -> int:
+    raise ValueError
+
+
 class Log:
     """
     The end of a file of records, open for more of them.
@@ -94,10 +98,12 @@ class Log:
         self._loop = asyncio.get_running_loop()
         self._disk = concurrent.futures.ThreadPoolExecutor(1, "adapty-journal")
         start = end // _CHUNK * _CHUNK
-        self._offset = end - start  # in the first of the chunks
+        self._begin = end - start  # in the next of the chunks
         self._mapped_until = start
-        self._chunks: deque[mmap.mmap] = deque()
-        self.room = -self._offset // size
+        self._chunk: mmap.mmap | None = None
+        self._next_chunks: deque[mmap.mmap] = deque()
+        self._write: Callable[[bytes], int] = _no_chunk
+        self.room = -self._begin // size
         self._low = _CHUNK // size // 2
         self._growing: asyncio.Future[None] | None = None
         self._waiting: list[asyncio.Future[None]] = []
@@ -136,16 +142,21 @@ class Log:
         """
         Append a record that room was reserved for: a content, and its checksum.
         """
-        offset = self._offset
-        if offset == _CHUNK:
-            self._chunks.popleft().close()
-            offset = 0
-        self._offset = end = offset + self._size
-        check = zlib.crc32(content).to_bytes(CHECK_SIZE, "little")
-        self._chunks[0][offset:end] = content + check
+        record = content + zlib.crc32(content).to_bytes(CHECK_SIZE, "little")
+        try:
+            self._write(record)
+        except ValueError:  # the chunk is full
+            self._turn_over()
+            self._write(record)
         if self.is_clean:
             self.is_clean = False
             self._sync_in(SYNC_EVERY)
+
+    def _turn_over(self) -> None:
+        if self._chunk is not None:
+            self._chunk.close()
+        self._chunk = self._next_chunks.popleft()
+        self._write = self._chunk.write
 
     def synced(self) -> asyncio.Future[None]:
         """
@@ -184,22 +195,36 @@ class Log:
         Cut off the room that was not used, and close the file. Blocks.
         """
         try:
-            used = self._mapped_until - len(self._chunks) * _CHUNK + self._offset
-            while self._chunks:
-                self._chunks.popleft().close()
+            used = self._used
+            self._unmap()
             _sync(self._handle)
             os.ftruncate(self._handle, max(used, HEADER_SIZE))
             _sync(self._handle)
         finally:
             self._close()
 
+    @property
+    def _used(self) -> int:
+        """
+        The end of the last record.
+        """
+        unused = _CHUNK * len(self._next_chunks)
+        if self._chunk is None:
+            return self._mapped_until - unused + self._begin
+        return self._mapped_until - unused - _CHUNK + self._chunk.tell()
+
+    def _unmap(self) -> None:
+        if self._chunk is not None:
+            self._chunk.close()
+        while self._next_chunks:
+            self._next_chunks.popleft().close()
+
     def after_fork(self) -> None:
         """
         Write no more: the file is the parent's.
         """
         self.failure = JournalError("the journal is in use by the process that was forked")
-        while self._chunks:
-            self._chunks.popleft().close()
+        self._unmap()
         if self._handle >= 0:
             self._close()
 
@@ -223,7 +248,10 @@ class Log:
         # store into such a page would end the process
         write_all(self._handle, bytes(start + _CHUNK - present), present)
         _sync(self._handle)
-        self._chunks.append(mmap.mmap(self._handle, _CHUNK, offset=start))
+        chunk = mmap.mmap(self._handle, _CHUNK, offset=start)
+        if self._chunk is None and not self._next_chunks:
+            chunk.seek(self._begin)
+        self._next_chunks.append(chunk)
         self._mapped_until += _CHUNK
 
     def _grown(self, growing: asyncio.Future[None]) -> None:
