@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
+import yarl
 
 from adapty_async import (
     AdaptyClient,
@@ -41,6 +42,7 @@ from adapty_async import (
     ServerError,
     TransportError,
 )
+from adapty_async._exchange import _OutOfStepError, _send_once
 from adapty_async.v1 import CREATE_PROFILE, ProfileAttributes
 
 from .raw_server import (
@@ -311,6 +313,18 @@ async def test_a_connection_that_is_not_made_in_time_was_not_used() -> None:
             await CALLS["POST"](client)
 
         assert server.connections == caught.value.attempts == 2
+
+
+async def test_the_clients_own_bound_on_connecting_is_below_that_of_the_attempt() -> None:
+    """
+    So it is known that nothing was sent, also without a session that says how long it may take.
+    """
+    async with (
+        RawServer((UNREAD, STALL)) as server,
+        client_of(server.url.replace("http", "https"), timeout=1.5, retry=ONCE) as client,
+    ):
+        with pytest.raises(ConnectError, match=r"cannot connect \(timed out\)"):
+            await CALLS["POST"](client)
 
 
 async def test_the_time_that_a_given_session_allows_is_kept() -> None:
@@ -762,13 +776,14 @@ async def hear_of(server: RawServer) -> None:
         await asyncio.sleep(0)
 
 
-async def test_an_answer_to_nobody_is_not_taken_for_the_next_one() -> None:
+@pytest.mark.parametrize("way", [{}, {"trust_env": True}], ids=["directly", "by-the-environment"])
+async def test_an_answer_to_nobody_is_not_taken_for_the_next_one(way: dict[str, Any]) -> None:
     """
     What a server writes to an idle connection is the answer to no request that comes later.
     """
     async with (
         RawServer((RIGHT_ANSWER, HOLD, STRAY_ANSWER), then=(RIGHT_ANSWER,)) as server,
-        client_of(server, retry=ONCE) as client,
+        client_of(server, retry=ONCE, **way) as client,
     ):
         names = []
         for _ in range(4):
@@ -812,6 +827,22 @@ WHOLE_ANSWERS = [
     OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n0\r\n\r\n",
 ]
 STRAY = [b"\r\n", b"\0", b":", b" ", b"\xff", OK + b"\r\n", b"Content-Length: -1\r\n"]
+
+
+async def test_three_connections_are_looked_at_by_the_environment_too() -> None:
+    """
+    It is as good as not connected if there is something to read on each.
+    """
+    looked_at = []
+
+    async def handler(request: aiohttp.ClientRequest) -> aiohttp.ClientResponse:
+        looked_at.append(request)
+        raise _OutOfStepError
+
+    outgoing = aiohttp.ClientRequest("GET", yarl.URL("http://127.0.0.1"))
+    with pytest.raises(ConnectError, match="the server spoke before it was asked"):
+        await _send_once(outgoing, handler)
+    assert looked_at == [outgoing] * 3
 
 
 def damaged(answer: bytes, random: Random) -> bytes:

@@ -286,13 +286,10 @@ class _Calls(Generic[ItemT, ResultT]):
         Return the outcome of an item that is not to be sent: it was before, or it came before.
         """
         settled = self._is_settled(index)
-        if repeated or settled:
+        if self._ledger is None or repeated or settled:
             return await self._skip(index, item, note=not settled)
-        if self._ledger is not None:
-            known = await self._ledger.recall(key, request)
-            if known is not None:
-                return Outcome(index, item, known[0], error=known[1])
-        return None
+        known = await self._ledger.recall(key, request)
+        return None if known is None else Outcome(index, item, known[0], error=known[1])
 
     async def _skip(self, index: int, item: ItemT, *, note: bool) -> Outcome[ItemT, ResultT]:
         if note and self._ledger is not None:

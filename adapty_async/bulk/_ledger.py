@@ -218,8 +218,6 @@ class Ledger:
         Raises:
             JournalError: that it is unknown could not be noted.
         """
-        if self._journal.is_new:
-            return None
         before = self._journal.known(key)
         if before in _SETTLED:
             return OutcomeStatus.SKIPPED, None
