@@ -103,6 +103,8 @@ def text(field: str, value: Any) -> None:
         raise InvalidInputError(field, f"must be text, not {type(value).__name__}")
     if not value:
         raise InvalidInputError(field, "must not be empty")
+    if value.isascii():
+        return
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -275,12 +277,18 @@ def clean_attributes(rules: AttributeRules) -> Check:
     Make a check for a dict of custom attributes.
     """
 
+    is_key = re.compile(rules.key[0] if rules.key else r"[ -~]+").fullmatch
+    is_value = re.compile(rf"[ -~]{{1,{rules.value or ''}}}").fullmatch
+
     def check(field: str, value: Any) -> None:
         if not isinstance(value, dict):
             raise InvalidInputError(field, f"must be a dict, not {type(value).__name__}")
         if rules.entries is not None and not 1 <= len(value) <= rules.entries:
             raise InvalidInputError(field, f"must have 1 to {rules.entries} entries")
         for key, entry in value.items():
+            # plain text, as most are, needs no closer look, which takes 0.25 µs more for each
+            if type(key) is type(entry) is str and is_key(key) and is_value(entry):
+                continue
             _demand_key(field, key, rules)
             _demand_value(_entry_of(field, key), entry, rules)
 

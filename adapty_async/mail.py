@@ -229,7 +229,7 @@ class TransactionEvent(RequestStruct, frozen=True, kw_only=True):
 
 def _write_profile(profile: MailProfile) -> bytes:
     custom = profile.custom_attributes
-    if custom is not UNSET and any(isinstance(value, bool) for value in custom.values()):
+    if custom is not UNSET and bool in map(type, custom.values()):
         profile = msgspec.structs.replace(profile, custom_attributes=as_numbers(custom))
     return to_json(profile)
 
