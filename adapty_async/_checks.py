@@ -276,7 +276,6 @@ def clean_attributes(rules: AttributeRules) -> Check:
     """
     Make a check for a dict of custom attributes.
     """
-
     is_key = re.compile(rules.key[0] if rules.key else r"[ -~]+").fullmatch
     is_value = re.compile(rf"[ -~]{{1,{rules.value or ''}}}").fullmatch
 
