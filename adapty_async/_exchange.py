@@ -150,7 +150,10 @@ class Direct:
         except BaseException:
             connection.close()
             raise
-        connection.release()
+        if request.body and _is_writing(connection.transport):
+            connection.close()  # the server did not wait for all of it
+        else:
+            connection.release()
         return Response(message.code, message.headers, body)
 
     async def _connect(self, target: _Target, timeouts: aiohttp.ClientTimeout) -> Any:
@@ -183,7 +186,10 @@ class Direct:
             headers["Content-Length"] = str(len(body))
         writer = StreamWriter(protocol, self._loop)
         await writer.write_headers(f"{request.method} {target.path} HTTP/1.1", headers)
-        await writer.write_eof(body)
+        if body:  # it is in memory anyway, and the answer may come before a server has read it
+            await writer.write(body, drain=False)
+        else:
+            writer.send_headers()
 
 
 def ask_given(session: aiohttp.ClientSession) -> Ask:
@@ -241,6 +247,10 @@ class InStep(aiohttp.ClientRequest):
             raise _OutOfStepError  # aiohttp closes the connection
         _read_less(conn.transport)
         return await super().send(conn)
+
+
+def _is_writing(transport: asyncio.WriteTransport | None) -> bool:
+    return transport is not None and transport.get_write_buffer_size() > 0
 
 
 def _read_less(transport: Any) -> None:

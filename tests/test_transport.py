@@ -10,6 +10,7 @@ import gzip
 import socket
 import ssl
 import subprocess
+import time
 import zlib
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
@@ -43,7 +44,9 @@ from adapty_async import (
     TransportError,
 )
 from adapty_async._exchange import _OutOfStepError, _send_once
+from adapty_async._transport import Transport
 from adapty_async.v1 import CREATE_PROFILE, ProfileAttributes
+from tests._support import a_request
 
 from .raw_server import (
     ABSENT,
@@ -827,6 +830,22 @@ WHOLE_ANSWERS = [
     OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n0\r\n\r\n",
 ]
 STRAY = [b"\r\n", b"\0", b":", b" ", b"\xff", OK + b"\r\n", b"Content-Length: -1\r\n"]
+
+
+async def test_an_answer_is_heard_before_the_request_was_read() -> None:
+    """
+    A server may refuse a large request at once; the rest of it is not sent, nor anything after it.
+    """
+    transport = Transport(clock=time.monotonic)
+    async with RawServer((UNREAD, reply(413), STALL), then=(reply(200),)) as server:
+        try:
+            for status, body in ((413, b"x" * 16 * 1024 * 1024), (200, None)):
+                sent = a_request(url=f"{server.url}/", body=body)
+                assert (await transport(sent)).status == status
+        finally:
+            await transport.aclose()
+
+        assert server.connections == 2
 
 
 async def test_three_connections_are_looked_at_by_the_environment_too() -> None:
