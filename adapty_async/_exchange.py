@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, TypeAlias
@@ -75,8 +76,14 @@ What aiohttp raises; TimeoutError is an OSError.
 def _timeouts(seconds: float) -> aiohttp.ClientTimeout:
     """
     Bound connecting alone, and below the whole attempt, so that it is told from a lost answer.
+
+    That is looking up the name and all addresses together, and each address by itself. Nothing is
+    rounded up to a whole second, as aiohttp does: that may be above the attempt.
     """
-    return aiohttp.ClientTimeout(sock_connect=min(_CONNECT_SECONDS, 0.9 * seconds))
+    bound = 0.9 * seconds
+    return aiohttp.ClientTimeout(
+        connect=bound, sock_connect=min(_CONNECT_SECONDS, bound), ceil_threshold=math.inf
+    )
 
 
 class _Target(NamedTuple):

@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 import aiohttp
 import pytest
 import yarl
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.helpers import ceil_timeout
 
 from adapty_async import (
     AdaptyClient,
@@ -43,7 +45,7 @@ from adapty_async import (
     ServerError,
     TransportError,
 )
-from adapty_async._exchange import Direct, _OutOfStepError, _send_once
+from adapty_async._exchange import Direct, _OutOfStepError, _send_once, _timeouts
 from adapty_async.v1 import CREATE_PROFILE, ProfileAttributes
 from tests._support import a_request
 
@@ -327,6 +329,50 @@ async def test_the_clients_own_bound_on_connecting_is_below_that_of_the_attempt(
     ):
         with pytest.raises(ConnectError, match=r"cannot connect \(timed out\)"):
             await CALLS["POST"](client)
+
+
+class Unanswered(AbstractResolver):
+    """
+    Looks up names at a server that says nothing.
+    """
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """
+        Wait for the answer.
+        """
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError(host, port, family)
+
+    async def close(self) -> None:
+        """
+        There is nothing to close.
+        """
+
+
+async def test_a_name_that_is_not_found_in_time_is_a_failed_connection() -> None:
+    """
+    Nothing was sent while the address was looked for, and the time for that is bounded too.
+    """
+    connector = aiohttp.TCPConnector(resolver=Unanswered())
+    async with aiohttp.ClientSession(connector=connector) as session:
+        with pytest.raises(aiohttp.ConnectionTimeoutError):
+            await Direct(session)(a_request(timeout=0.05))
+
+
+@pytest.mark.parametrize("seconds", [0.5, 5.0, 5.6, 6.0, 9.9, 11.0, 60.0])
+async def test_the_bound_on_connecting_is_not_rounded_up(seconds: float) -> None:
+    """
+    By aiohttp's own reckoning it is over before the attempt is, whatever the clock says.
+    """
+    timeouts = _timeouts(seconds)
+    for bound in (timeouts.connect, timeouts.sock_connect):
+        started = asyncio.get_running_loop().time()
+        async with ceil_timeout(bound, timeouts.ceil_threshold) as timeout:
+            end = timeout.when()
+        assert end is not None
+        assert end - started < seconds
 
 
 async def test_the_time_that_a_given_session_allows_is_kept() -> None:
