@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, TypeAlias
@@ -58,9 +59,13 @@ How many connections are looked at for one on which nothing is waiting to be rea
 _OUT_OF_STEP = "the server spoke before it was asked"
 _SWITCHING = 101
 """
-The one status below 200 that no other one follows.
+The one status below 200 that no other one follows. It is never asked for, and whatever comes over
+the connection after it is no answer.
 """
-_DEFAULT_HEADERS = CIMultiDict(aiohttp.ClientRequest.DEFAULT_HEADERS)
+_LARGE_BODY = 64 * 1024
+"""
+Bytes of a request's body that a server may refuse without having read them.
+"""
 _FOREIGN = (aiohttp.ClientError, HttpProcessingError, OSError, EOFError)
 """
 What aiohttp raises; TimeoutError is an OSError.
@@ -71,25 +76,33 @@ What aiohttp raises; TimeoutError is an OSError.
 def _timeouts(seconds: float) -> aiohttp.ClientTimeout:
     """
     Bound connecting alone, and below the whole attempt, so that it is told from a lost answer.
+
+    That is looking up the name and all addresses together, and each address by itself. Nothing is
+    rounded up to a whole second, as aiohttp does: that may be above the attempt.
     """
-    return aiohttp.ClientTimeout(sock_connect=min(_CONNECT_SECONDS, 0.9 * seconds))
+    bound = 0.9 * seconds
+    return aiohttp.ClientTimeout(
+        connect=bound, sock_connect=min(_CONNECT_SECONDS, bound), ceil_threshold=math.inf
+    )
 
 
 class _Target(NamedTuple):
     """
-    A URL, with what is sent of it: the host, and what the request line has.
+    A URL, with what is sent of it: what the request line has, and the headers that begin with it.
     """
 
     url: yarl.URL
     origin: yarl.URL
-    host: str
     path: str
+    headers: CIMultiDict[str]
 
 
 @functools.lru_cache(maxsize=1024)
 def _target(url: str) -> _Target:
     parsed = yarl.URL(url, encoded=True)
-    return _Target(parsed, parsed.origin(), parsed.host_port_subcomponent or "", parsed.raw_path_qs)
+    headers = CIMultiDict({"Host": parsed.host_port_subcomponent or ""})
+    headers.update(aiohttp.ClientRequest.DEFAULT_HEADERS)
+    return _Target(parsed, parsed.origin(), parsed.raw_path_qs, headers)
 
 
 async def exchange(
@@ -144,14 +157,14 @@ class Direct:
             protocol.set_response_params(read_until_eof=True)
             await self._write(protocol, request, target)
             message, content = await protocol.read()
-            while message.code < 200 and message.code != _SWITCHING:
+            while 100 <= message.code < 200 and message.code != _SWITCHING:
                 message, content = await protocol.read()
             body = await _body_of(content, request, message.code)
         except BaseException:
-            connection.close()
+            _drop(connection)
             raise
-        if request.body and _is_writing(connection.transport):
-            connection.close()  # the server did not wait for all of it
+        if message.code == _SWITCHING or _may_be_unread(request, message.code, protocol.transport):
+            _drop(connection)
         else:
             connection.release()
         return Response(message.code, message.headers, body)
@@ -166,7 +179,7 @@ class Direct:
             if not connection.protocol.should_close:
                 _read_less(connection.transport)
                 return connection
-            connection.close()  # something came over it that nobody asked for
+            _drop(connection)  # something came over it that nobody asked for
         raise ConnectError(_OUT_OF_STEP)
 
     def _door(self, target: _Target) -> aiohttp.ClientRequest:
@@ -179,8 +192,7 @@ class Direct:
 
     async def _write(self, protocol: Any, request: Request, target: _Target) -> None:
         body = request.body or b""
-        headers = CIMultiDict(_DEFAULT_HEADERS)
-        headers["Host"] = target.host
+        headers = CIMultiDict(target.headers)
         headers.update(request.headers)
         if body or request.method != "GET":
             headers["Content-Length"] = str(len(body))
@@ -225,6 +237,8 @@ async def _ask(
     except BaseException:
         answer.close()
         raise
+    if answer.status == _SWITCHING:
+        answer.close()  # aiohttp leaves that to whoever wanted to switch
     return Response(answer.status, answer.headers, body)
 
 
@@ -249,8 +263,26 @@ class InStep(aiohttp.ClientRequest):
         return await super().send(conn)
 
 
-def _is_writing(transport: asyncio.WriteTransport | None) -> bool:
+def _may_be_unread(request: Request, status: int, transport: Any) -> bool:
+    """
+    Say whether the server may have answered before it had the whole body.
+
+    What TLS has still to write is not to be asked for: it waits in a transport below.
+    """
+    if not request.body:
+        return False
+    if status >= 300 and len(request.body) > _LARGE_BODY:
+        return True
     return transport is not None and transport.get_write_buffer_size() > 0
+
+
+def _drop(connection: Any) -> None:
+    """
+    Close a connection at once; it would live on else until the server has read what it was sent.
+    """
+    if connection.transport is not None:
+        connection.transport.abort()
+    connection.close()
 
 
 def _read_less(transport: Any) -> None:

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import gzip
 import socket
 import ssl
 import subprocess
-import time
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from email.utils import formatdate
 from pathlib import Path
 from random import Random
@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 import aiohttp
 import pytest
 import yarl
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.helpers import ceil_timeout
 
 from adapty_async import (
     AdaptyClient,
@@ -43,8 +45,7 @@ from adapty_async import (
     ServerError,
     TransportError,
 )
-from adapty_async._exchange import _OutOfStepError, _send_once
-from adapty_async._transport import Transport
+from adapty_async._exchange import Direct, _OutOfStepError, _send_once, _timeouts
 from adapty_async.v1 import CREATE_PROFILE, ProfileAttributes
 from tests._support import a_request
 
@@ -328,6 +329,50 @@ async def test_the_clients_own_bound_on_connecting_is_below_that_of_the_attempt(
     ):
         with pytest.raises(ConnectError, match=r"cannot connect \(timed out\)"):
             await CALLS["POST"](client)
+
+
+class Unanswered(AbstractResolver):
+    """
+    Looks up names at a server that says nothing.
+    """
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """
+        Wait for the answer.
+        """
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError(host, port, family)
+
+    async def close(self) -> None:
+        """
+        There is nothing to close.
+        """
+
+
+async def test_a_name_that_is_not_found_in_time_is_a_failed_connection() -> None:
+    """
+    Nothing was sent while the address was looked for, and the time for that is bounded too.
+    """
+    connector = aiohttp.TCPConnector(resolver=Unanswered())
+    async with aiohttp.ClientSession(connector=connector) as session:
+        with pytest.raises(aiohttp.ConnectionTimeoutError):
+            await Direct(session)(a_request(timeout=0.05))
+
+
+@pytest.mark.parametrize("seconds", [0.5, 5.0, 5.6, 6.0, 9.9, 11.0, 60.0])
+async def test_the_bound_on_connecting_is_not_rounded_up(seconds: float) -> None:
+    """
+    By aiohttp's own reckoning it is over before the attempt is, whatever the clock says.
+    """
+    timeouts = _timeouts(seconds)
+    for bound in (timeouts.connect, timeouts.sock_connect):
+        started = asyncio.get_running_loop().time()
+        async with ceil_timeout(bound, timeouts.ceil_threshold) as timeout:
+            end = timeout.when()
+        assert end is not None
+        assert end - started < seconds
 
 
 async def test_the_time_that_a_given_session_allows_is_kept() -> None:
@@ -832,20 +877,112 @@ WHOLE_ANSWERS = [
 STRAY = [b"\r\n", b"\0", b":", b" ", b"\xff", OK + b"\r\n", b"Content-Length: -1\r\n"]
 
 
-async def test_an_answer_is_heard_before_the_request_was_read() -> None:
+UNREAD_BODY = b"x" * 16 * 1024 * 1024
+"""
+More than what the systems on both sides take before anybody reads it.
+"""
+
+
+@contextlib.asynccontextmanager
+async def directly(tls: ssl.SSLContext | None) -> AsyncIterator[Direct]:
+    """
+    Send requests over connections of their own; the server's certificate does not matter.
+    """
+    connector = aiohttp.TCPConnector(ssl=tls is None)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        yield Direct(session)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_an_answer_is_heard_before_the_request_was_read(
+    scheme: str, self_signed: ssl.SSLContext
+) -> None:
     """
     A server may refuse a large request at once; the rest of it is not sent, nor anything after it.
     """
-    transport = Transport(clock=time.monotonic)
-    async with RawServer((UNREAD, reply(413), STALL), then=(reply(200),)) as server:
-        try:
-            for status, body in ((413, b"x" * 16 * 1024 * 1024), (200, None)):
+    tls = self_signed if scheme == "https" else None
+    async with RawServer((UNREAD, STALL, reply(413)), then=(reply(200),), tls=tls) as server:
+        async with directly(tls) as ask:
+            for status, body in ((413, UNREAD_BODY), (200, None)):
                 sent = a_request(url=f"{server.url}/", body=body)
-                assert (await transport(sent)).status == status
-        finally:
-            await transport.aclose()
+                assert (await ask(sent)).status == status
+        await server.until_left()
 
+        assert server.methods == ["POST"]
         assert server.connections == 2
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_nothing_of_a_request_is_sent_after_it_was_given_up(
+    scheme: str, self_signed: ssl.SSLContext
+) -> None:
+    """
+    What the server had not read when the time was over does not reach it later.
+    """
+    tls = self_signed if scheme == "https" else None
+    async with RawServer((UNREAD, STALL, HOLD), tls=tls) as server:
+        async with directly(tls) as ask:
+            sent = a_request(url=f"{server.url}/", body=UNREAD_BODY)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(ask(sent), 0.3)
+        server.released.set()
+        await server.until_left()
+
+        assert server.connections == 1
+        assert server.requests == []
+
+
+async def test_the_first_header_is_the_host() -> None:
+    """
+    RFC 9110 asks for it (7.2), and what stands before a server may look for nothing else.
+    """
+    async with RawServer() as server, client_of(server) as client:
+        await CALLS["GET"](client)
+
+    assert next(iter(server.requests[0].headers)) == "host"
+
+
+@pytest.mark.parametrize("headers", [b"", b"Connection: upgrade\r\nUpgrade: websocket\r\n"])
+async def test_nothing_is_sent_after_a_switch_to_another_protocol(headers: bytes) -> None:
+    """
+    Nobody asked for 101: it ends the call, and what comes after it is the answer to nothing.
+    """
+    switch = b"HTTP/1.1 101 Switching Protocols\r\n" + headers + b"\r\n"
+    async with (
+        RawServer((switch,), then=(RIGHT_ANSWER,)) as server,
+        client_of(server, retry=ONCE) as client,
+    ):
+        with pytest.raises(RequestRejectedError, match="status 101"):
+            await CALLS["GET"](client)
+        await CALLS["GET"](client)
+
+        assert [request.connection for request in server.requests] == [1, 2]
+
+
+async def test_a_switch_to_another_protocol_is_let_go_of_by_the_environment_too() -> None:
+    """
+    It is kept by aiohttp for whoever wanted it, with a complaint when nobody did.
+    """
+    asyncio.get_running_loop().set_debug(True)  # it complains of that only then
+    switch = b"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+    async with (
+        RawServer((switch,)) as server,
+        client_of(server, retry=ONCE, trust_env=True) as client,
+    ):
+        with pytest.raises(RequestRejectedError, match="status 101"):
+            await CALLS["GET"](client)
+        gc.collect()
+        await server.until_left()
+
+
+async def test_a_status_below_100_is_an_answer() -> None:
+    """
+    Only those from 100 on are followed by another one.
+    """
+    strange = b"HTTP/1.1 099 Strange\r\nContent-Length: 2\r\n\r\n{}"
+    async with RawServer((strange,)) as server, client_of(server, retry=ONCE) as client:
+        with pytest.raises(RequestRejectedError, match="status 99"):
+            await CALLS["GET"](client)
 
 
 async def test_three_connections_are_looked_at_by_the_environment_too() -> None:
