@@ -40,10 +40,15 @@ from adapty_async.errors import (
     bare,
 )
 
-__all__ = ("Ask", "Direct", "InStep", "ask_environment", "ask_given", "exchange")
+__all__ = ("Ask", "Direct", "InStep", "ask_environment", "ask_given", "ask_own", "exchange")
 
 Ask: TypeAlias = Callable[[Request], Awaitable[Response]]
 
+_KNOWN = "3.14."
+"""
+The releases of aiohttp whose connections are known. What `Direct` needs of them is half private, so
+another release may have changed it in a way that no error would tell.
+"""
 _BODY_LIMIT = 8 * 1024 * 1024
 _CONNECT_SECONDS = 10.0
 _READ_SIZE = 64 * 1024
@@ -202,6 +207,14 @@ class Direct:
             await writer.write(body, drain=False)
         else:
             writer.send_headers()
+
+
+def ask_own(session: aiohttp.ClientSession) -> Ask:
+    """
+    Send requests by a session of the client's own: directly, if this aiohttp is known well enough.
+    """
+    is_known = aiohttp.__version__.startswith(_KNOWN)
+    return Direct(session) if is_known else ask_environment(session)
 
 
 def ask_given(session: aiohttp.ClientSession) -> Ask:

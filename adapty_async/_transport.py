@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from adapty_async._exchange import Ask, Direct, InStep, ask_environment, ask_given, exchange
+from adapty_async._exchange import Ask, InStep, ask_environment, ask_given, ask_own, exchange
 from adapty_async._fork import Sockets, on_fork
 from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Request, Response
@@ -107,7 +107,7 @@ class Transport:
             request_class=InStep,
             trust_env=self._trust_env,
         )
-        ask = ask_environment(session) if self._trust_env else Direct(session)
+        ask = ask_environment(session) if self._trust_env else ask_own(session)
         return _Here(ask, session, Watch(loop), _closed_with_its_loop(session))
 
     async def aclose(self) -> None:

@@ -985,6 +985,31 @@ async def test_a_status_below_100_is_an_answer() -> None:
             await CALLS["GET"](client)
 
 
+@pytest.mark.parametrize(("version", "directly"), [("3.14.9", True), ("3.15.0", False)])
+async def test_an_aiohttp_that_is_not_known_is_used_as_it_is_meant_to_be(
+    version: str,
+    directly: bool,  # noqa: FBT001  a parametrised case
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    What is half private in it may have changed: requests go by its session then, and arrive.
+    """
+    monkeypatch.setattr(aiohttp, "__version__", version)
+    by_session: list[str] = []
+    request = aiohttp.ClientSession.request
+
+    def counted(self: aiohttp.ClientSession, method: str, url: Any, **options: Any) -> Any:
+        by_session.append(method)
+        return request(self, method, url, **options)
+
+    monkeypatch.setattr(aiohttp.ClientSession, "request", counted)
+    async with RawServer() as server, client_of(server) as client:
+        await CALLS["DELETE"](client)
+
+        assert server.methods == ["DELETE"]
+    assert by_session == ([] if directly else ["DELETE"])
+
+
 async def test_three_connections_are_looked_at_by_the_environment_too() -> None:
     """
     It is as good as not connected if there is something to read on each.
