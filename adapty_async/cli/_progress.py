@@ -110,6 +110,7 @@ def tell(line: str) -> None:
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
             sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()  # some put a buffer in its place
 
 
 def _pace(report: BulkReport[Any, Any]) -> str:
