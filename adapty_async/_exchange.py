@@ -40,7 +40,7 @@ from adapty_async.errors import (
     bare,
 )
 
-__all__ = ("Ask", "Direct", "InStep", "ask_environment", "ask_given", "ask_own", "exchange")
+__all__ = ("Ask", "InStep", "ask_environment", "ask_given", "ask_own", "exchange")
 
 Ask: TypeAlias = Callable[[Request], Awaitable[Response]]
 

@@ -244,7 +244,7 @@ class Gate:
     def _background_turn(self, request: Request, limits: RunLimits) -> float:
         with self._lock:
             wait = 0.0
-            is_free = self._pacer is None and limits.pacer is None
+            is_free = self._is_free(limits)
             if not is_free or self._urgent or self.circuit.since is not None:
                 wait = self._hindrance(limits)
             is_learning = is_free or self._is_measured()
@@ -269,16 +269,19 @@ class Gate:
 
     def _demand_patience(self, request: Request, limits: RunLimits, wait: float) -> None:
         # without a wait one may try: the outage may long be over, if nobody tried
-        circuit = self.circuit
-        lasted = (
-            self.clock() - circuit.since if circuit.since is not None and circuit.wait() else 0.0
-        )
+        lasted = self.circuit.lasted if self.circuit.wait() else 0.0
         if max(lasted, self.paused_for) > limits.max_outage:
             raise CircuitOpenError(
                 f"no service for longer than {limits.max_outage:g} s",
                 operation=request.operation,
                 retry_after=wait,
             )
+
+    def _is_free(self, limits: RunLimits) -> bool:
+        """
+        Say whether nobody gave a pace, so that the learned one holds.
+        """
+        return self._pacer is None and limits.pacer is None
 
     def _is_measured(self) -> bool:
         """
@@ -365,8 +368,7 @@ class Gate:
         self.circuit.worked(sent)
 
     def _worked(self, request: Request, sent: float, limits: RunLimits) -> None:
-        is_free = self._pacer is None and limits.pacer is None
-        paced = request.background and (is_free or self._is_measured())
+        paced = request.background and (self._is_free(limits) or self._is_measured())
         self.learned.succeeded(sent, paced=paced)
         self.circuit.worked(sent)
 

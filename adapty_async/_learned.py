@@ -200,15 +200,13 @@ class LearnedRate:
         self._waited += ((late <= _TICK) - self._waited) / 16
         if late > 0.0:
             self._unused += late
-            turn = now
-        self._sent = turn
+        self._sent = max(now, turn)
         if self._closed:
             self._probe_until = now + max(1.0, 4 * self._round_trip)
         return 0.0
 
     def _turn(self) -> float:
-        turn, opens = self._sent + 1.0 / self.rate, self.paused_until + _CATCH_UP
-        return max(opens, turn)
+        return max(self._sent + 1.0 / self.rate, self.paused_until + _CATCH_UP)
 
     def count(self) -> None:
         """

@@ -58,8 +58,7 @@ class Budget:
         """
         Put tokens back, up to the size.
         """
-        if self.left < self.size:
-            self.left = min(self.size, self.left + tokens)
+        self.left = min(self.size, self.left + tokens)
 
 
 class Circuit:
@@ -93,6 +92,13 @@ class Circuit:
         if self.since is None:
             return CircuitState.CLOSED
         return CircuitState.OPEN if self._clock() < self._next_try else CircuitState.HALF_OPEN
+
+    @property
+    def lasted(self) -> float:
+        """
+        The seconds that the outage has lasted; 0 without one.
+        """
+        return 0.0 if self.since is None else self._clock() - self.since
 
     def wait(self) -> float:
         """
@@ -132,6 +138,6 @@ class Circuit:
 
     def _set_next_try(self, asked: float) -> None:
         now = self._clock()
-        share = 0.0 if self.since is None else _SHARE * (now - self.since)
+        share = _SHARE * self.lasted
         wait = max(min(asked, _LONGEST), _SHORTEST, min(_LONGEST, share))
         self._next_try = max(self._next_try, now + self._uniform(wait, 1.25 * wait))

@@ -48,7 +48,7 @@ class Turns:
         """
         Let the next one work on the subject.
         """
-        waiting = self._waiting.get(subject) if self._waiting else None
+        waiting = self._waiting.get(subject)
         while waiting:
             turn = waiting.popleft()
             if not turn.done():  # or it was cancelled and has not been told yet
