@@ -204,6 +204,26 @@ async def until_cancelled(task: asyncio.Task[Any]) -> None:
         await task
 
 
+async def turns_of_others(
+    run: Awaitable[BulkReport[str, None]],
+) -> tuple[BulkReport[str, None], int]:
+    """
+    Await a run, and count the turns that another task gets meanwhile.
+    """
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    task = asyncio.create_task(other())
+    report = await run
+    await until_cancelled(task)
+    return report, turns
+
+
 async def consume(run: BulkRun[str, None], into: list[Outcome[str, None]]) -> None:
     """
     Stream a run.
@@ -289,17 +309,7 @@ async def test_a_long_row_of_bad_items_leaves_the_loop_free() -> None:
     """
     Other tasks get their turn while nothing but bad items goes by.
     """
-    turns = 0
-
-    async def other() -> None:
-        nonlocal turns
-        while True:
-            await asyncio.sleep(0)
-            turns += 1
-
-    task = asyncio.create_task(other())
-    report = await erase(Api(), [""] * 3000, concurrency=4)
-    await until_cancelled(task)
+    report, turns = await turns_of_others(erase(Api(), [""] * 3000, concurrency=4))
 
     assert_adds_up(report, 3000)
     assert report.failures_omitted == 2900
@@ -310,18 +320,8 @@ async def test_a_long_rest_leaves_the_loop_free() -> None:
     """
     Other tasks get their turn while a list's rest is counted.
     """
-    turns = 0
-
-    async def other() -> None:
-        nonlocal turns
-        while True:
-            await asyncio.sleep(0)
-            turns += 1
-
     run = erase(Api({"u0": REFUSED}), ids(20_000), concurrency=1, fail_fast=True)
-    task = asyncio.create_task(other())
-    report = await run
-    await until_cancelled(task)
+    report, turns = await turns_of_others(run)
 
     assert report.not_sent == 20_000 - 1
     assert turns >= 20_000 // 256
