@@ -153,7 +153,8 @@ class Tally(msgspec.Struct):
         excused: how many of them failed in a known outage; for items of bulk runs they don't count.
         lost: an answer was lost, here or in an earlier run, that may have been a success.
         deadline: when the call must be over, on the client's clock; infinite until it begins.
-        before: what is still to be done before the first request goes, and awaited if it says so.
+        before: what is to be done before the first request goes, and awaited if it says so.
+        key: what the journal of a run knows it by.
     """
 
     attempts: int = 0
@@ -161,7 +162,8 @@ class Tally(msgspec.Struct):
     excused: int = 0
     lost: bool = False
     deadline: float = math.inf
-    before: Callable[[], Awaitable[None] | None] | None = None
+    before: Callable[[Request], Awaitable[None] | None] | None = None
+    key: int | bytes | None = None
 
 
 class Request(msgspec.Struct, kw_only=True, frozen=True):

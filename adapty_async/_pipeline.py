@@ -66,9 +66,10 @@ def check(send: Send) -> Send:
 
     async def send_checked(request: Request) -> Response:
         tally = request.tally
-        if tally.before is not None:
-            before, tally.before = tally.before, None
-            if (waiting := before()) is not None:
+        before = tally.before
+        if before is not None and not tally.attempts:
+            waiting = before(request)
+            if waiting is not None:
                 await waiting
         tally.attempts += 1
         response = await send(request)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
+import hashlib
 import inspect
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Hashable, Iterable
@@ -18,12 +18,12 @@ from adapty_async._codec import decode
 from adapty_async._gate import Gates
 from adapty_async._operation import Operation, Replay, Request, Send, Tally
 from adapty_async._retry import may_have_worked
-from adapty_async.bulk._ledger import Ledger, digester
+from adapty_async.bulk._ledger import Ledger
 from adapty_async.bulk._outcome import Outcome, OutcomeStatus
 from adapty_async.bulk._runner import BulkRun, Crew, Settings
 from adapty_async.bulk._source import source_of
 from adapty_async.bulk._stop import StopRules
-from adapty_async.bulk._table import DigestTable
+from adapty_async.bulk._table import DIGEST_SIZE, DigestTable
 from adapty_async.bulk._turns import Turns
 from adapty_async.config import positive
 from adapty_async.errors import (
@@ -191,10 +191,11 @@ class _Calls(Generic[ItemT, ResultT]):
         self._build = build
         self._engine = engine
         self._ledger = ledger
+        self._begin = None if ledger is None else ledger.begin
         # by their requests, equal items are one: they cannot have an account each
         self._by_position = ledger is None or ledger.by_position
         self._seen = DigestTable() if dedupe or not self._by_position else None
-        self._digest_of = digester(os.urandom(32) if ledger is None else ledger.digest_key)
+        self._digest_of = _digester(os.urandom(32) if ledger is None else ledger.digest_key)
         self._is_resumed = False  # a journal that has entries, once it is open
         self._turns = Turns()
         self._watched = False
@@ -236,13 +237,14 @@ class _Calls(Generic[ItemT, ResultT]):
             return Outcome(index, item, OutcomeStatus.SKIPPED)
         ledger, started = self._ledger, self._engine.clock()
         request: Request | None = None
-        key: int | bytes = index
+        key: int | bytes = index  # what the ledger knows it by
         repeated = False
         try:
             operation = self._build(item)
             request = self._engine.encode(operation)
             if self._seen is not None:
-                key, repeated = self._compare(index, operation, request, self._seen)
+                digest = self._digest_of(operation, request)
+                key, repeated = index if self._by_position else digest, not self._seen.add(digest)
             look = repeated or self._is_resumed
             known = await self._known(index, item, request, key, repeated) if look else None
             if known is not None:
@@ -256,23 +258,14 @@ class _Calls(Generic[ItemT, ResultT]):
             if ledger is None:
                 return await self._send(index, item, operation, request)
             # at the last moment: what waits for its turn has not begun
-            request.tally.before = functools.partial(ledger.begin, key, request)
+            request.tally.key, request.tally.before = key, self._begin
             outcome = await self._send(index, item, operation, request)
-            ledger.end(key, request, outcome)
+            ledger.end(request, outcome)
             if self._watched and outcome.attempts:
                 await ledger.saved()
             return outcome
         finally:
             self._turns.leave(subject)
-
-    def _compare(
-        self, index: int, operation: Operation[ResultT], request: Request, seen: DigestTable
-    ) -> tuple[int | bytes, bool]:
-        """
-        Return what the ledger knows an item by, and whether the same request came before.
-        """
-        digest = self._digest_of(operation, request)
-        return index if self._by_position else digest, not seen.add(digest)
 
     async def _known(
         self,
@@ -280,7 +273,7 @@ class _Calls(Generic[ItemT, ResultT]):
         item: ItemT,
         request: Request,
         key: int | bytes,
-        repeated: bool,  # noqa: FBT001  as `_compare` says it
+        repeated: bool,  # noqa: FBT001  the same request came before
     ) -> Outcome[ItemT, ResultT] | None:
         """
         Return the outcome of an item that is not to be sent: it was before, or it came before.
@@ -310,6 +303,24 @@ class _Calls(Generic[ItemT, ResultT]):
         tally = request.tally
         elapsed = engine.clock() - started
         return Outcome(index, item, _DONE, tally.attempts, tally.throttled, elapsed, result=result)
+
+
+def _digester(key: bytes) -> Callable[[Operation[Any], Request], bytes]:
+    """
+    Return a function to a keyed digest of what an operation asks for, whatever client sends it.
+    """
+    # the key is the beginning of what is hashed, which does as well for BLAKE2 as its `key`, and
+    # leaves room for most requests in the same block: half the time
+    keyed = hashlib.blake2b(key, digest_size=DIGEST_SIZE)
+    packed = msgspec.msgpack.Encoder().encode
+
+    def digest_of(operation: Operation[Any], request: Request) -> bytes:
+        digest = keyed.copy()
+        asked = operation.endpoint.name, operation.headers, operation.parameters, request.body
+        digest.update(packed(asked))
+        return digest.digest()
+
+    return digest_of
 
 
 def _subject_of(operation: Operation[Any]) -> Hashable:

@@ -8,16 +8,13 @@ import enum
 import struct
 from typing import Protocol, TypeVar
 
-from adapty_async.bulk._log import CHECK_SIZE
 from adapty_async.bulk._table import DIGEST_SIZE, DigestTable
 from adapty_async.errors import JournalError
 
-__all__ = ("DIGEST_SIZE", "Digests", "Entry", "Index", "Positions")
+__all__ = ("DIGEST_SIZE", "LAST_MOMENT", "Digests", "Entry", "Index", "Positions", "stamp")
 
-KeyT_contra = TypeVar("KeyT_contra", contravariant=True)
+KeyT = TypeVar("KeyT")
 
-_POSITION = struct.Struct("<QI")
-_DIGEST = struct.Struct(f"<{DIGEST_SIZE}sII4x")
 _PAGE = 1 << 16
 
 
@@ -74,34 +71,47 @@ By their numbers, since `Entry(number)` costs several times as much.
 """
 
 
-def _demand_known(entry: int) -> None:
+_ENTRY_BITS = 4
+LAST_MOMENT = (1 << 32 - _ENTRY_BITS) - 1
+"""
+What a record has room for: with a moment of a second, eight and a half years.
+"""
+
+
+def stamp(moment: int) -> int:
+    """
+    Return what a record has beside its key; the entry is to be added to it.
+    """
+    return moment << _ENTRY_BITS
+
+
+def _read_stamp(value: int) -> tuple[int, int]:
+    """
+    Return the entry and the moment of a stamp.
+    """
+    entry = value & (1 << _ENTRY_BITS) - 1
     if not 0 < entry < len(_ENTRIES):
         raise JournalError(f"the journal holds an entry {entry}, which is not understood")
+    return entry, value >> _ENTRY_BITS
 
 
-class Index(Protocol[KeyT_contra]):
+class Index(Protocol[KeyT]):
     """
     The last entry of every item, as far as the journal says.
 
     Attributes:
         kind: how items are told apart.
-        size: bytes of one record, its checksum included.
+        content: how a key and a stamp are packed.
         rate: the pace that was learned, None if none was noted.
     """
 
     kind: str
-    size: int
+    content: struct.Struct
     rate: float | None
 
-    def pack(self, key: KeyT_contra, entry: Entry, moment: int, /) -> bytes:
+    def rate_key(self, rate: float) -> KeyT:
         """
-        Return a record's content.
-        """
-        ...
-
-    def pack_rate(self, rate: float, moment: int) -> bytes:
-        """
-        Return the content of a record of a pace that was learned.
+        Return the key under which a pace is noted.
         """
         ...
 
@@ -114,7 +124,7 @@ class Index(Protocol[KeyT_contra]):
         """
         ...
 
-    def get(self, key: KeyT_contra) -> Entry:
+    def get(self, key: KeyT) -> Entry:
         """
         Return what is known of an item.
         """
@@ -140,31 +150,24 @@ class Positions:
     """
 
     kind = "position"
-    size = _POSITION.size + CHECK_SIZE
+    content = struct.Struct("<QI")
 
     def __init__(self) -> None:
         self.rate: float | None = None
         self._pages: dict[int, bytearray] = {}
 
-    def pack(self, key: int, entry: Entry, moment: int) -> bytes:
+    def rate_key(self, rate: float) -> int:
         """
-        Return a record's content.
+        Return the key under which a pace is noted.
         """
-        return _POSITION.pack(key << 8 | entry, moment)
-
-    def pack_rate(self, rate: float, moment: int) -> bytes:
-        """
-        Return the content of a record of a pace that was learned.
-        """
-        return self.pack(round(1000 * rate), Entry.RATE, moment)
+        return round(1000 * rate)
 
     def load(self, content: bytes) -> tuple[int, int]:
         """
         Take over a record's content; return its entry, and its moment.
         """
-        value, moment = _POSITION.unpack(content)
-        position, entry = value >> 8, value & 255
-        _demand_known(entry)
+        position, stamped = self.content.unpack(content)
+        entry, moment = _read_stamp(stamped)
         if entry == Entry.RATE:
             self.rate = position / 1000
             return entry, moment
@@ -203,25 +206,24 @@ class Digests:
     """
 
     kind = "digest"
-    size = _DIGEST.size + CHECK_SIZE
-    pack = _DIGEST.pack
+    content = struct.Struct(f"<{DIGEST_SIZE}sI8x")
 
     def __init__(self) -> None:
         self.rate: float | None = None
         self._entries = DigestTable()
 
-    def pack_rate(self, rate: float, moment: int) -> bytes:
+    def rate_key(self, rate: float) -> bytes:
         """
-        Return the content of a record of a pace that was learned.
+        Return the key under which a pace is noted.
         """
-        return self.pack(round(1000 * rate).to_bytes(DIGEST_SIZE, "little"), Entry.RATE, moment)
+        return round(1000 * rate).to_bytes(DIGEST_SIZE, "little")
 
     def load(self, content: bytes) -> tuple[int, int]:
         """
         Take over a record's content; return its entry, and its moment.
         """
-        digest, entry, moment = _DIGEST.unpack(content)
-        _demand_known(entry)
+        digest, stamped = self.content.unpack(content)
+        entry, moment = _read_stamp(stamped)
         if entry == Entry.RATE:
             self.rate = int.from_bytes(digest, "little") / 1000
         else:

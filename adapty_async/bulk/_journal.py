@@ -10,7 +10,6 @@ Laws:
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import os
@@ -18,11 +17,11 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, TypeAlias, TypeVar
+from typing import Any, BinaryIO, TypeAlias, TypeVar
 
 import msgspec
 
-from adapty_async.bulk._entries import Digests, Entry, Index, Positions
+from adapty_async.bulk._entries import LAST_MOMENT, Digests, Entry, Index, Positions, stamp
 from adapty_async.bulk._header import HEADER_SIZE, Binding, Header, read_header, write_header
 from adapty_async.bulk._log import Log, scan, write_all
 from adapty_async.errors import JournalError
@@ -30,12 +29,6 @@ from adapty_async.errors import JournalError
 __all__ = ("Journal", "Opened", "index_for", "moments", "open_journal", "records_of")
 
 KeyT = TypeVar("KeyT")
-
-_MOMENT = 0.1
-"""
-The unit of the moments in a journal, in seconds.
-"""
-_LAST_MOMENT = (1 << 32) - 1
 
 InputCheck: TypeAlias = Callable[[dict[str, Any]], str | None]
 """
@@ -61,24 +54,22 @@ class Opened(msgspec.Struct, frozen=True):
         self.index.close()
 
 
-class Journal(Generic[KeyT]):
+class Journal(Log[KeyT]):
     """
-    An open journal: what earlier runs noted, and a place to note more.
+    An open journal: what earlier runs noted, and a place to note more: of which item, and what.
 
     Attributes:
         is_new: earlier runs noted nothing.
-        reserve_now: does as `reserve` does if that needs no wait; returns whether it did.
     """
 
     def __init__(self, opened: Opened, clock: Callable[[], float] = time.time) -> None:
         self._index: Index[KeyT] = opened.index
         self.is_new = opened.end == HEADER_SIZE
-        self._started = opened.started
-        self._clock = clock
-        self._moment = 0
-        self._log = log = Log(opened.handle, opened.end, opened.index.size)
-        self.reserve_now = log.reserve
-        self._put, self._pack = log.put, opened.index.pack
+
+        def now() -> int:
+            return stamp(moments(clock() - opened.started))
+
+        super().__init__(opened.handle, opened.end, opened.index.content, now)
 
     def known(self, key: KeyT) -> Entry:
         """
@@ -93,16 +84,8 @@ class Journal(Generic[KeyT]):
         Raises:
             JournalError: there is no room for them, or the disk has failed.
         """
-        while not self._log.reserve(notes):
-            await self._log.make_room()
-
-    def note(self, key: KeyT, entry: Entry) -> None:
-        """
-        Note something of an item; room for it must have been reserved.
-        """
-        if self._log.is_clean:  # one look at the clock for all that goes to the disk together
-            self._moment = moments(self._clock() - self._started)
-        self._put(self._pack(key, entry, self._moment))
+        while not self.reserve_now(notes):
+            await self.make_room()
 
     @property
     def rate(self) -> float | None:
@@ -116,17 +99,8 @@ class Journal(Generic[KeyT]):
         Note the pace that was learned, if there is room; it can be learned again.
         """
         with contextlib.suppress(JournalError):
-            if self._log.reserve(1):
-                self._moment = moments(self._clock() - self._started)
-                self._log.put(self._index.pack_rate(rate, self._moment))
-
-    def synced(self) -> asyncio.Future[None]:
-        """
-        Return what is done when everything noted so far is safe from a loss of power, too.
-
-        The future raises `JournalError` if the disk fails.
-        """
-        return self._log.synced()
+            if self.reserve_now(1):
+                self.note(self._index.rate_key(rate), Entry.RATE)
 
     async def aclose(self) -> None:
         """
@@ -136,16 +110,16 @@ class Journal(Generic[KeyT]):
             JournalError: something could not be written.
         """
         try:
-            await self._log.aclose()
+            await super().aclose()
         finally:
             self._index.close()
 
 
 def moments(seconds: float) -> int:
     """
-    Return a time span in the unit of a journal, as far as its records can hold it.
+    Return a time span in the unit of a journal, whole seconds, as far as its records can hold it.
     """
-    return min(max(0, int(seconds / _MOMENT)), _LAST_MOMENT)
+    return min(max(0, int(seconds)), LAST_MOMENT)
 
 
 def index_for(keys: str) -> Index[Any]:
@@ -172,7 +146,7 @@ def open_journal(path: Path, wanted: Binding, check: InputCheck) -> Opened:
             end = HEADER_SIZE
             if found is not None:
                 _demand_same(found.binding, wanted, check, path)
-                for end, content in scan(file, index.size):  # noqa: B007  its last value is used
+                for end, content in scan(file, index.content):  # noqa: B007  its last value is used
                     index.load(content)
         started = _bind(handle, path, found, wanted)
         os.ftruncate(handle, end)
@@ -263,7 +237,7 @@ def records_of(file: BinaryIO, index: Index[Any]) -> Iterator[tuple[int, float |
         JournalError: a record is damaged.
     """
     before = -1
-    for _, content in scan(file, index.size):
+    for _, content in scan(file, index.content):
         entry, moment = index.load(content)
-        yield entry, None if moment == before else moment * _MOMENT
+        yield entry, None if moment == before else moment
         before = moment

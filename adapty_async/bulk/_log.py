@@ -2,13 +2,13 @@
 Records of one size, appended to a file through memory.
 
 Laws:
-- A record is safe from the death of the process the moment `put` returns: it is in a page that the
+- A record is safe from the death of the process the moment `note` returns: it is in a page that the
   operating system shares with the file. No call to the disk is made in the event loop.
 - It is safe from a loss of power once the file was synced: at the latest `SYNC_EVERY` seconds
   later, or when `synced` says so. A thread does that.
 - A record never straddles two sectors of a disk, so a loss of power leaves it whole, or zeros.
 - Room is made ahead, in a thread, by writing zeros: a full disk is told before anything is sent,
-  and whoever has reserved a record can put it.
+  and whoever has reserved a record can note it.
 """
 
 from __future__ import annotations
@@ -18,23 +18,25 @@ import concurrent.futures
 import functools
 import mmap
 import os
-import zlib
+import struct
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from typing import BinaryIO, Generic, TypeVar
+from zlib import crc32
 
 from adapty_async._fork import on_fork
 from adapty_async.bulk._header import HEADER_SIZE
 from adapty_async.bulk._runner import until_ended
 from adapty_async.errors import JournalError
 
-__all__ = ("CHECK_SIZE", "SYNC_EVERY", "Log", "scan", "write_all")
+__all__ = ("SYNC_EVERY", "Log", "scan", "write_all")
+
+KeyT = TypeVar("KeyT")
 
 SYNC_EVERY = 0.1
 """
 Seconds after which what was put is on the disk at the latest, apart from what the disk takes.
 """
-CHECK_SIZE = 4
 _CHUNK = 1 << 20
 """
 Bytes by which the file grows, and that are mapped at a time.
@@ -51,7 +53,14 @@ def write_all(handle: int, data: bytes, place: int) -> None:
         data, place = data[written:], place + written
 
 
-def scan(file: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
+def _record_of(content: struct.Struct) -> struct.Struct:
+    """
+    Return how a record is packed: its content, and a checksum.
+    """
+    return struct.Struct(f"<{content.size}sI")
+
+
+def scan(file: BinaryIO, packing: struct.Struct) -> Iterator[tuple[int, bytes]]:
     """
     Read the records of a file; yield where each ends, and its content.
 
@@ -63,13 +72,14 @@ def scan(file: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
     """
     file.seek(HEADER_SIZE)
     place, broken = HEADER_SIZE, None
+    record = _record_of(packing)
+    size = record.size
     while block := file.read(_CHUNK // size * size):
         for start in range(0, len(block.rstrip(b"\0")), size):
-            record = block[start : start + size]
-            content = record[:-CHECK_SIZE]
-            check = int.from_bytes(record[-CHECK_SIZE:], "little")
-            is_whole = len(record) == size and zlib.crc32(content) == check
-            if is_whole or record.strip(b"\0"):
+            data = block[start : start + size]
+            content, check = record.unpack(data.ljust(size, b"\0"))
+            is_whole = len(data) == size and crc32(content) == check
+            if is_whole or data.strip(b"\0"):
                 if broken is not None:
                     raise JournalError(f"the journal is damaged at byte {broken}")
                 broken = None if is_whole else place + start
@@ -78,59 +88,72 @@ def scan(file: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
         place += len(block)
 
 
-def _no_chunk(_: bytes) -> int:
-    raise ValueError
-
-
-class Log:
+class Log(Generic[KeyT]):
     """
     The end of a file of records, open for more of them.
 
+    Args:
+        handle: the file.
+        end: where its last record ends.
+        content: how what is noted, and a stamp, are packed.
+        now: returns the stamp of this moment, to which the value that is noted is added.
+
     Attributes:
-        room: records that can be put and that nobody has reserved.
-        is_clean: nothing was put since the last sync began.
+        room: records that can be noted and that nobody has reserved.
         failure: why the disk cannot be relied on any more.
     """
 
-    def __init__(self, handle: int, end: int, size: int) -> None:
+    def __init__(
+        self,
+        handle: int,
+        end: int,
+        content: struct.Struct,
+        now: Callable[[], int],
+    ) -> None:
         self._handle = handle
-        self._size = size
+        self._content = content
+        self._record = _record_of(content)
+        self._now = now
+        self._stamp = 0
         self._loop = asyncio.get_running_loop()
         self._disk = concurrent.futures.ThreadPoolExecutor(1, "adapty-journal")
         start = end // _CHUNK * _CHUNK
         self._begin = end - start  # in the next of the chunks
         self._mapped_until = start
-        self._chunk: mmap.mmap | None = None
-        self._next_chunks: deque[mmap.mmap] = deque()
-        self._write: Callable[[bytes], int] = _no_chunk
-        self.room = -self._begin // size
-        self._low = _CHUNK // size // 2
+        self._chunk = mmap.mmap(-1, 1)  # which is full, and ends where the file does
+        self._chunk.seek(1)
+        self._place = end - 1  # of the chunk in the file
+        self._next_chunks: deque[tuple[int, mmap.mmap]] = deque()
+        self.room = -self._begin // self._record.size
+        self._low = _CHUNK // self._record.size // 2
         self._growing: asyncio.Future[None] | None = None
         self._waiting: list[asyncio.Future[None]] = []
-        self.is_clean = True
+        self._is_clean = True  # nothing was noted since the last sync began
         self._syncing = False
         self._closing = False
         self._timer: asyncio.TimerHandle | None = None
         self.failure: JournalError | None = None
         on_fork(self)
 
-    def reserve(self, records: int) -> bool:
+    def reserve_now(self, records: int) -> bool:
         """
-        Make sure that so many records can be put whatever becomes of the disk.
+        Make sure that so many records can be noted whatever becomes of the disk.
 
         Return whether there is room at once; if not, `make_room` and ask again.
 
         Raises:
             JournalError: the disk has failed.
         """
-        if self.failure is not None:
-            raise self.failure
-        if self.room < self._low:
-            self._grow()
-            if self.room < records:
-                return False
+        if self.room < self._low and not self._is_ready(records):
+            return False
         self.room -= records
         return True
+
+    def _is_ready(self, records: int) -> bool:
+        if self.failure is not None:
+            raise self.failure
+        self._grow()
+        return self.room >= records
 
     async def make_room(self) -> None:
         """
@@ -138,29 +161,26 @@ class Log:
         """
         await asyncio.wait({self._grow()})
 
-    def put(self, content: bytes) -> None:
+    def note(self, key: KeyT, value: int) -> None:
         """
-        Append a record that room was reserved for: a content, and its checksum.
+        Append a record that room was reserved for.
         """
-        record = content + zlib.crc32(content).to_bytes(CHECK_SIZE, "little")
-        try:
-            self._write(record)
-        except ValueError:  # the chunk is full
-            self._turn_over()
-            self._write(record)
-        if self.is_clean:
-            self.is_clean = False
+        if self._is_clean:  # one look at the clock for all that goes to the disk together
+            self._is_clean = False
+            self._stamp = self._now()
             self._sync_in(SYNC_EVERY)
-
-    def _turn_over(self) -> None:
-        if self._chunk is not None:
+        content = self._content.pack(key, self._stamp + value)
+        record = self._record.pack(content, crc32(content))
+        try:
+            self._chunk.write(record)
+        except ValueError:  # the chunk is full
             self._chunk.close()
-        self._chunk = self._next_chunks.popleft()
-        self._write = self._chunk.write
+            self._place, self._chunk = self._next_chunks.popleft()
+            self._chunk.write(record)
 
     def synced(self) -> asyncio.Future[None]:
         """
-        Return what is done when everything put so far is on the disk.
+        Return what is done when everything noted so far is on the disk.
 
         The future raises `JournalError` if the disk fails.
         """
@@ -195,7 +215,7 @@ class Log:
         Cut off the room that was not used, and close the file. Blocks.
         """
         try:
-            used = self._used
+            used = self._place + self._chunk.tell()
             self._unmap()
             _sync(self._handle)
             os.ftruncate(self._handle, max(used, HEADER_SIZE))
@@ -203,27 +223,17 @@ class Log:
         finally:
             self._close()
 
-    @property
-    def _used(self) -> int:
-        """
-        The end of the last record.
-        """
-        unused = _CHUNK * len(self._next_chunks)
-        if self._chunk is None:
-            return self._mapped_until - unused + self._begin
-        return self._mapped_until - unused - _CHUNK + self._chunk.tell()
-
     def _unmap(self) -> None:
-        if self._chunk is not None:
-            self._chunk.close()
-        while self._next_chunks:
-            self._next_chunks.popleft().close()
+        self._chunk.close()
+        for _, chunk in self._next_chunks:
+            chunk.close()
+        self._next_chunks.clear()
 
     def after_fork(self) -> None:
         """
         Write no more: the file is the parent's.
         """
-        self.failure = JournalError("the journal is in use by the process that was forked")
+        self._fail("the journal is in use by the process that was forked")
         self._unmap()
         if self._handle >= 0:
             self._close()
@@ -249,15 +259,16 @@ class Log:
         write_all(self._handle, bytes(start + _CHUNK - present), present)
         _sync(self._handle)
         chunk = mmap.mmap(self._handle, _CHUNK, offset=start)
-        if self._chunk is None and not self._next_chunks:
-            chunk.seek(self._begin)
-        self._next_chunks.append(chunk)
+        chunk.seek(self._begin)
+        self._begin = 0
+        self._next_chunks.append((start, chunk))
         self._mapped_until += _CHUNK
 
     def _grown(self, growing: asyncio.Future[None]) -> None:
         self._growing = None
-        if not self._note_failure(growing):
-            self.room += _CHUNK // self._size
+        self._note_failure(growing)
+        if self.failure is None:
+            self.room += _CHUNK // self._record.size
 
     def _sync_in(self, seconds: float) -> None:
         """
@@ -275,7 +286,7 @@ class Log:
 
     def _sync(self) -> None:
         waiting, self._waiting = self._waiting, []
-        self._timer, self.is_clean, self._syncing = None, True, True
+        self._timer, self._is_clean, self._syncing = None, True, True
         syncing = self._loop.run_in_executor(self._disk, _sync, self._handle)
         syncing.add_done_callback(functools.partial(self._has_synced, waiting))
 
@@ -285,15 +296,18 @@ class Log:
         self._syncing = False
         self._note_failure(syncing)
         self._tell(waiting)
-        if self._waiting or not self.is_clean:
+        if self._waiting or not self._is_clean:
             self._sync_in(0 if self._waiting else SYNC_EVERY)
 
-    def _note_failure(self, job: asyncio.Future[None]) -> bool:
+    def _fail(self, reason: str) -> None:
+        self.failure = JournalError(reason)
+        self.room = 0  # so that whoever asks for some is told
+
+    def _note_failure(self, job: asyncio.Future[None]) -> None:
         error = job.exception()
         if error is not None and self.failure is None:
             reason = getattr(error, "strerror", None) or str(error)
-            self.failure = JournalError(f"the journal cannot be written: {reason}")
-        return error is not None
+            self._fail(f"the journal cannot be written: {reason}")
 
     def _tell(self, waiting: list[asyncio.Future[None]]) -> None:
         for future in waiting:
