@@ -41,7 +41,7 @@ from adapty_async import (
     RetryPolicy,
 )
 from adapty_async._operation import Request, Response
-from adapty_async.bulk import InputIdentity, _log
+from adapty_async.bulk import InputIdentity, _ledger, _log
 from adapty_async.bulk._entries import Digests, Entry, Positions
 from adapty_async.bulk._header import read_header
 from adapty_async.bulk._ledger import Scope
@@ -114,9 +114,9 @@ def entries(path: Path) -> dict[int, list[Entry]]:
     """
     found: dict[int, list[Entry]] = {}
     with path.open("rb") as file:
-        for _, content in scan(file, Positions.size):
-            value = int.from_bytes(content[:8], "little")
-            found.setdefault(value >> 8, []).append(Entry(value & 255))
+        for _, content in scan(file, Positions.content):
+            position, stamped = Positions.content.unpack(content)
+            found.setdefault(position, []).append(Entry(stamped & 15))
     return found
 
 
@@ -703,16 +703,16 @@ async def test_digests_are_keyed_and_the_same_in_every_release(journal: Path) ->
     """
     await erase(Api(), ["u0"], journal, job_id=None)
     secret = f"Api-Key {KEY}".encode()
-    key = hashlib.blake2b(secret, person=b"adapty digest").digest()
+    key = hashlib.blake2b(secret, person=b"adapty digest", digest_size=32).digest()
     account = hashlib.blake2b(secret, person=b"adapty account", digest_size=16).hexdigest()
-    request = f"v1.profiles.delete\n{HEADER}:u0\n\n".encode()
+    request = msgspec.msgpack.encode(["v1.profiles.delete", [[HEADER, "u0"]], [], None])
     found = read_header(_bytes_of(journal), journal)
     with journal.open("rb") as file:
-        digests = {content[:16] for _, content in scan(file, Digests.size)}
+        digests = {content[:16] for _, content in scan(file, Digests.content)}
 
     assert found is not None
     assert found.binding.account == account
-    assert digests == {hashlib.blake2b(request, key=key, digest_size=16).digest()}
+    assert digests == {hashlib.blake2b(key + request, digest_size=16).digest()}
 
 
 def test_a_scope_shows_where_it_goes_and_no_key() -> None:
@@ -1178,7 +1178,7 @@ from adapty_async import AdaptyClient, JournalError
 from adapty_async._operation import Response
 from adapty_async.bulk import _log
 
-_log._CHUNK = 16384
+_log._CHUNK = 8192
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 journal, limit, options = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
 before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -1217,7 +1217,7 @@ asyncio.run(main())
 @pytest.mark.parametrize("dedupe", [False, True], ids=["plain", "dedupe"])
 @pytest.mark.parametrize("concurrency", [1, 16], ids=["one", "many"])
 @pytest.mark.parametrize(
-    "limit", [0, 5000, 16384, 33000], ids=["at-once", "header", "later", "odd"]
+    "limit", [0, 5000, 32768, 33000], ids=["at-once", "header", "later", "odd"]
 )
 def test_a_full_disk_ends_the_run(
     limit: int,
@@ -1289,22 +1289,39 @@ async def test_a_resumed_run_begins_with_the_pace_that_was_learned(
     assert _bytes_of(journal).count((5_000_000).to_bytes(3, "little")) >= 2
 
 
-async def test_the_pace_is_noted_every_256_items_and_at_the_end(
+async def test_the_pace_is_noted_now_and_then_and_at_the_end(
     journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
     A run that is killed has noted what it learned not long before.
     """
+    monkeypatch.setattr(_ledger, "_RATE_EVERY", 0.01)
     begin_at(monkeypatch, 50_000.0, lowest=1.0)
-    adapty = AdaptyClient(KEY, transport=Api())
+    noted: list[Entry] = []
+
+    async def api(_request: Request) -> Response:
+        while noted.count(Entry.RATE) < 2:
+            await asyncio.sleep(0.001)
+            noted[:] = kinds(journal)
+        return DELETED
+
+    adapty = AdaptyClient(KEY, transport=api)
     adapty._caller.layers.gates.expect(5000.0)
     await adapty.v1.profiles.bulk_delete(
-        ids(600), by="customer_user_id", journal=journal, job_id="job", concurrency=1
+        ids(1), by="customer_user_id", journal=journal, job_id="job", concurrency=1
     )
-    with journal.open("rb") as file:
-        noted = [content[0] for _, content in scan(file, Positions.size)]
 
-    first = noted.index(Entry.RATE)
-    assert noted[:first].count(Entry.DONE) == 256
-    assert noted.count(Entry.RATE) == 3
-    assert noted[-1] == Entry.RATE
+    assert set(noted) == {Entry.BEGUN, Entry.RATE}
+    assert Entry.DONE in kinds(journal)
+    assert kinds(journal)[-1] is Entry.RATE
+
+
+def kinds(journal: Path) -> list[Entry]:
+    """
+    Return what kinds of entries a journal has, in the order they were written.
+    """
+    with journal.open("rb") as file:
+        return [
+            Entry(Positions.content.unpack(content)[1] & 15)
+            for _, content in scan(file, Positions.content)
+        ]

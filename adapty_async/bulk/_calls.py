@@ -169,7 +169,7 @@ def run_calls(
 
     With `dedupe`, the same request is sent once.
     """
-    calls = _Calls(build, engine, ledger, dedupe=dedupe)
+    calls = _Calls(build, engine, ledger, workers=settings.concurrency, dedupe=dedupe)
     return BulkRun(
         source_of(items), calls.process, StopRules().judge, settings, calls.open, calls.unsent
     )
@@ -186,12 +186,14 @@ class _Calls(Generic[ItemT, ResultT]):
         engine: Engine,
         ledger: Ledger | None,
         *,
+        workers: int,
         dedupe: bool,
     ) -> None:
         self._build = build
         self._engine = engine
         self._ledger = ledger
         self._begin = None if ledger is None else ledger.begin
+        self._workers = workers
         # by their requests, equal items are one: they cannot have an account each
         self._by_position = ledger is None or ledger.by_position
         self._seen = DigestTable() if dedupe or not self._by_position else None
@@ -210,13 +212,12 @@ class _Calls(Generic[ItemT, ResultT]):
             if self._ledger is None:
                 yield
                 return
-            await self._ledger.open(self._engine.gates.learned_rate)
+            await self._ledger.open(self._engine.gates.learned_rate, self._workers)
             self._is_resumed = not self._ledger.is_new
             if self._ledger.rate is not None:
                 self._engine.gates.expect(self._ledger.rate)
             try:
                 yield
-                self._ledger.note_rate()
             finally:
                 await self._ledger.aclose()
         finally:
@@ -244,7 +245,8 @@ class _Calls(Generic[ItemT, ResultT]):
             request = self._engine.encode(operation)
             if self._seen is not None:
                 digest = self._digest_of(operation, request)
-                key, repeated = index if self._by_position else digest, not self._seen.add(digest)
+                repeated = not self._seen.add(digest)
+                key = index if self._by_position else digest
             look = repeated or self._is_resumed
             known = await self._known(index, item, request, key, repeated) if look else None
             if known is not None:
@@ -258,7 +260,8 @@ class _Calls(Generic[ItemT, ResultT]):
             if ledger is None:
                 return await self._send(index, item, operation, request)
             # at the last moment: what waits for its turn has not begun
-            request.tally.key, request.tally.before = key, self._begin
+            request.tally.key = key
+            request.tally.before = self._begin
             outcome = await self._send(index, item, operation, request)
             ledger.end(request, outcome)
             if self._watched and outcome.attempts:

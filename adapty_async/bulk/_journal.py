@@ -10,7 +10,6 @@ Laws:
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
@@ -62,30 +61,22 @@ class Journal(Log[KeyT]):
         is_new: earlier runs noted nothing.
     """
 
-    def __init__(self, opened: Opened, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, opened: Opened, owed: int = 1, clock: Callable[[], float] = time.time
+    ) -> None:
         self._index: Index[KeyT] = opened.index
         self.is_new = opened.end == HEADER_SIZE
 
         def now() -> int:
             return stamp(moments(clock() - opened.started))
 
-        super().__init__(opened.handle, opened.end, opened.index.content, now)
+        super().__init__(opened.handle, opened.end, opened.index.content, now, owed)
 
     def known(self, key: KeyT) -> Entry:
         """
         Return what earlier runs noted of an item.
         """
         return self._index.get(key)
-
-    async def reserve(self, notes: int) -> None:
-        """
-        Make sure that so many notes can be made, whatever becomes of the disk.
-
-        Raises:
-            JournalError: there is no room for them, or the disk has failed.
-        """
-        while not self.reserve_now(notes):
-            await self.make_room()
 
     @property
     def rate(self) -> float | None:
@@ -98,9 +89,8 @@ class Journal(Log[KeyT]):
         """
         Note the pace that was learned, if there is room; it can be learned again.
         """
-        with contextlib.suppress(JournalError):
-            if self.reserve_now(1):
-                self.note(self._index.rate_key(rate), Entry.RATE)
+        if self.is_ready:
+            self.note(self._index.rate_key(rate), Entry.RATE)
 
     async def aclose(self) -> None:
         """

@@ -32,9 +32,9 @@ Looked up once: a member of an enumeration costs 0.1 µs in Python 3.11, and eac
 """
 _SETTLED = frozenset({Entry.DONE, Entry.ABSENT, Entry.DUPLICATE})
 _PERHAPS_DONE = frozenset({Entry.BEGUN, Entry.LOST})
-_RATE_EVERY = 256
+_RATE_EVERY = 1.0
 """
-Items after which the learned pace is noted, for a run that goes on from there.
+Seconds after which the learned pace is noted, for a run that goes on from there.
 """
 _NOT_DONE = frozenset({Entry.FAILED, Entry.NOT_SENT})
 _ENTRY_OF = {
@@ -156,12 +156,18 @@ class Ledger:
         self.digest_key = hashlib.blake2b(
             scope.secret.encode(), digest_size=32, person=b"adapty digest"
         ).digest()
-        self._journal: Journal[Any]  # this and the next are there when the run has started
+        # these are there when the run has started
+        self._journal: Journal[Any]
         self._learned_rate: Callable[[], float | None]
+        self._timer: asyncio.TimerHandle
 
-    async def open(self, learned_rate: Callable[[], float | None]) -> None:
+    async def open(self, learned_rate: Callable[[], float | None], workers: int) -> None:
         """
         Open the journal, and read what earlier runs noted; now and then a rate is noted, too.
+
+        Args:
+            learned_rate: returns the rate, None if there is none.
+            workers: items that may have begun and not ended.
 
         Raises:
             JournalError: it belongs to another run, is in use, is damaged, or is no journal.
@@ -174,8 +180,9 @@ class Ledger:
         except asyncio.CancelledError:
             opening.add_done_callback(_give_back)  # in that thread: the loop may end before
             raise
-        self._journal = Journal(opened)
+        self._journal = Journal(opened, workers)
         self._learned_rate = learned_rate
+        self._timer = asyncio.get_running_loop().call_later(_RATE_EVERY, self._note_rate_later)
 
     async def aclose(self) -> None:
         """
@@ -184,6 +191,8 @@ class Ledger:
         Raises:
             JournalError: something could not be written.
         """
+        self._timer.cancel()
+        self._note_rate()
         await self._journal.aclose()
 
     def _open(self) -> Opened:
@@ -230,7 +239,7 @@ class Ledger:
         once = request.replay is not Replay.ALWAYS
         if before is not Entry.UNKNOWN and not (perhaps_done and once):
             return None
-        await self._journal.reserve(1)
+        await self._journal.ready()
         self._journal.note(key, Entry.UNKNOWN)
         return OutcomeStatus.UNKNOWN, ConnectionLostError(
             "an earlier run sent it and did not learn the answer; it is not sent again",
@@ -247,14 +256,15 @@ class Ledger:
         Raises:
             JournalError: it could not be noted, so it must not be sent.
         """
-        if request.replay is not _ALWAYS or not self._journal.reserve_now(2):
+        journal = self._journal
+        if request.replay is not _ALWAYS or not journal.is_ready:
             return self._begin(request)
-        self._journal.note(request.tally.key, _BEGUN)
+        journal.note(request.tally.key, _BEGUN)
         return None
 
     async def _begin(self, request: Request) -> None:
         key = request.tally.key
-        await self._journal.reserve(2)
+        await self._journal.ready()
         self._journal.note(key, _BEGUN)
         if request.replay is _ALWAYS:
             return
@@ -275,8 +285,6 @@ class Ledger:
             if entry in _NOT_DONE and _may_be_done(request, outcome):
                 entry = _LOST
             self._journal.note(request.tally.key, entry)
-        if (outcome.index + 1) % _RATE_EVERY == 0:
-            self.note_rate()
 
     async def saved(self) -> None:
         """
@@ -299,13 +307,14 @@ class Ledger:
         """
         return self._journal.rate
 
-    def note_rate(self) -> None:
-        """
-        Note the pace that was learned, if one was.
-        """
+    def _note_rate(self) -> None:
         rate = self._learned_rate()
         if rate is not None:
             self._journal.note_rate(rate)
+
+    def _note_rate_later(self) -> None:
+        self._note_rate()
+        self._timer = asyncio.get_running_loop().call_later(_RATE_EVERY, self._note_rate_later)
 
     async def skip(self, position: int) -> None:
         """
@@ -315,7 +324,7 @@ class Ledger:
             JournalError: it could not be noted.
         """
         if self.by_position:
-            await self._journal.reserve(1)
+            await self._journal.ready()
             self._journal.note(position, Entry.DUPLICATE)
 
 
