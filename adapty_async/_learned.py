@@ -28,6 +28,11 @@ _CATCH_UP = 0.02
 """
 Seconds by which a request may go early, to make up for those that woke up late.
 """
+_SHORTEST = 0.002
+"""
+Seconds that who has to wait waits at least. Those behind catch up at once then, and thousands a
+second need no turn of the event loop each: 5 ms less for the start of every run.
+"""
 _DEBT = 1.0
 """
 Seconds by which requests that did not ask hold back those that do, at most.
@@ -196,7 +201,7 @@ class LearnedRate:
             wait = self._wait(now, turn)
             if wait > 0.0:
                 self._held_until = now + min(wait, _DEBT)
-                return wait
+                return max(wait, _SHORTEST)
         self._waited += ((late <= _TICK) - self._waited) / 16
         if late > 0.0:
             self._unused += late

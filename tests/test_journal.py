@@ -1019,6 +1019,28 @@ async def test_a_journal_grows_as_far_as_it_must(
         assert index.counts()[Entry.DONE] == 5000
 
 
+async def test_room_is_made_in_small_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    What is written in one go may be kept as one by the system, and go to the disk for any byte.
+    """
+    write, sizes = os.pwrite, list[int]()
+
+    def told(handle: int, data: bytes, place: int) -> int:
+        sizes.append(len(data))
+        return write(handle, data, place)
+
+    path = tmp_path / "journal"
+    await noted(path, (3, Entry.DONE))
+    monkeypatch.setattr(os, "pwrite", told)
+    await noted(path, (4, Entry.DONE))
+
+    assert sum(sizes) == ROOM - HEADER_SIZE - 16
+    assert sizes[0] == (1 << 14) - HEADER_SIZE - 16  # up to where they begin
+    assert set(sizes[1:]) == {1 << 14}
+
+
 @pytest.mark.parametrize("end", [HEADER_SIZE, HEADER_SIZE + 4080])
 @pytest.mark.parametrize("owed", [1, 1024, 2500])
 async def test_whoever_noted_a_beginning_can_note_an_end(

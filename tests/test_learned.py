@@ -475,6 +475,22 @@ def test_those_that_do_not_ask_cannot_hold_back_for_good() -> None:
     assert went[0] < 2.0
 
 
+@pytest.mark.parametrize("rate", [100.0, 400.0, 5000.0, 50_000.0])
+def test_who_waits_waits_for_more_than_one_turn_and_none_is_lost(rate: float) -> None:
+    """
+    However fast it goes, nobody wakes up more often than each 2 ms, and the rate is kept.
+    """
+    client = Client(rate / 0.97)
+    waits = []
+    for _ in range(round(rate)):
+        while wait := client.learned.take():
+            waits.append(wait)
+            client.clock.now += wait
+
+    assert min(waits) >= 0.002
+    assert client.clock.now - 1000.0 == pytest.approx(1.0, abs=0.012)
+
+
 def test_what_did_not_ask_holds_back_for_a_second_at_most() -> None:
     """
     However many went without asking, the next one that asks goes soon.
