@@ -42,6 +42,7 @@ __all__ = (
     "error_from",
     "no_result",
     "parse_retry_after",
+    "plain",
     "to_json",
 )
 
@@ -210,7 +211,7 @@ def _field_of(header: str) -> str:
     return header.removeprefix("adapty-").replace("-", "_")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """
     Turn a value of a subclass, such as a data frame's numbers and times, into what msgspec knows.
     """
@@ -228,7 +229,7 @@ def _plain(value: Any) -> Any:
 
 
 to_json: Callable[[Any], bytes] = msgspec.json.Encoder(
-    enc_hook=_plain, decimal_format="number"
+    enc_hook=plain, decimal_format="number"
 ).encode
 
 

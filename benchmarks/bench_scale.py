@@ -4,8 +4,8 @@ What an item costs as there are more of them, more in flight, and more processes
 Run it as ``python -m benchmarks.bench_scale``. Where a server answers, ten million items take ten
 minutes; the same numbers are answered within the process, too, which shows what is our own.
 
-Each process does a run that does not count before those that do: a first one also imports what is
-needed only then, which takes some 20 ms, whatever it does.
+Below a million items, a process does a run that does not count before those that do: a first one
+also imports what is needed only then, which takes some 20 ms, whatever it does.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import fcntl
 import functools
 import io
 import json
+import mmap
 import multiprocessing
 import os
 import re
@@ -23,7 +24,7 @@ import sys
 import tempfile
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
@@ -56,6 +57,7 @@ BINDING = Binding(
 CLAIMS = {Entry.DONE, Entry.ABSENT}
 ITEMS = {"position": 250, "digest": 130}
 OF_ITEMS = [each for each in Entry if each not in {Entry.NONE, Entry.RATE}]
+PAGE = max(mmap.ALLOCATIONGRANULARITY, 4096)
 ROOM = 3 << 18
 """
 Bytes of a journal in use that has few records.
@@ -85,9 +87,7 @@ async def opened_journal(path: Path, wanted: Binding = BINDING) -> Journal[Any]:
     """
     Open a journal to write to.
     """
-    return Journal(
-        await asyncio.to_thread(open_journal, path, wanted, accept), clock=lambda: 1e9 + 7
-    )
+    return Journal(await asyncio.to_thread(open_journal, path, wanted, accept), 1, lambda: 1e9 + 7)
 
 
 async def noted(path: Path, *notes: tuple[Any, Entry], wanted: Binding = BINDING) -> None:
@@ -1041,43 +1041,120 @@ async def test_room_is_made_in_small_pieces(
     assert set(sizes[1:]) == {1 << 14}
 
 
-@pytest.mark.parametrize("end", [HEADER_SIZE, HEADER_SIZE + 4080])
+@pytest.mark.parametrize("left", [None, 1])
 @pytest.mark.parametrize("owed", [1, 1024, 2500])
 async def test_whoever_noted_a_beginning_can_note_an_end(
-    owed: int, end: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    owed: int, left: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
     However many began, and though the disk gives no more room, all of them can end.
     """
-    monkeypatch.setattr(_log, "_CHUNK", 4096)
+    monkeypatch.setattr(_log, "_CHUNK", PAGE)
+    end = HEADER_SIZE if left is None else HEADER_SIZE + PAGE - 16 * left
     path = tmp_path / "journal"
     path.write_bytes(bytes(end))
-    handle = os.open(path, os.O_RDWR)
-    log: Log[int] = Log(handle, end, Positions.content, lambda: 0, owed)
-    gate, write = threading.Event(), os.pwrite
-
-    def slow(handle: int, data: bytes, place: int) -> int:
-        gate.wait()
-        return write(handle, data, place)
-
-    for key in range(owed - 1):
-        await log.ready()
-        log.note(key, Entry.BEGUN)
-    monkeypatch.setattr(os, "pwrite", slow)
-    begun, ended = owed - 1, 0
-    while log.is_ready:
-        begun += 1
-        log.note(begun - 1, Entry.BEGUN)
-        ended += 1
-        log.note(ended - 1, Entry.DONE)
-    for key in range(ended, begun):
-        log.note(key, Entry.DONE)
-    gate.set()
+    log = log_at(path)(owed)
+    with hanging(monkeypatch, "pwrite") as hang:
+        for key in range(owed - 1):
+            await log.ready()
+            log.note(key, Entry.BEGUN)
+        hang()
+        begun, ended = owed - 1, 0
+        while log.is_ready:
+            begun += 1
+            log.note(begun - 1, Entry.BEGUN)
+            ended += 1
+            log.note(ended - 1, Entry.DONE)
+        for key in range(ended, begun):
+            log.note(key, Entry.DONE)
     await log.aclose()
 
-    notes = records(path.read_bytes().ljust(end), "position")
+    notes = records(path.read_bytes(), "position")
     assert len(notes) == 2 * begun
     assert {key for key, entry in notes if entry is Entry.DONE} == set(range(begun))
+
+
+def log_at(path: Path) -> Callable[[int], Log[int]]:
+    """
+    Return what opens the log that ends where a file does.
+    """
+    handle = os.open(path, os.O_RDWR)
+    return functools.partial(Log, handle, path.stat().st_size, Positions.content, lambda: 0)
+
+
+@contextlib.contextmanager
+def hanging(monkeypatch: pytest.MonkeyPatch, name: str) -> Iterator[Callable[[], None]]:
+    """
+    Yield what makes calls of the system hang, until the end of the block.
+    """
+    gate, call = threading.Event(), getattr(os, name)
+
+    def slow(*arguments: Any) -> Any:
+        gate.wait()
+        return call(*arguments)
+
+    try:
+        yield lambda: monkeypatch.setattr(os, name, slow)
+    finally:
+        gate.set()
+
+
+async def test_on_a_disk_that_failed_nothing_begins_however_much_room_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    What is owed is still noted, beyond the end of a piece too, and no more room is made.
+    """
+    monkeypatch.setattr(_log, "_CHUNK", PAGE)
+    path = tmp_path / "journal"
+    path.write_bytes(bytes(HEADER_SIZE))
+    log = log_at(path)(1)
+    while len(log._next_chunks) < 2:
+        await log.ready()
+        await asyncio.sleep(0.001)
+
+    def broken(_handle: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_log, "_sync", broken)
+        with pytest.raises(JournalError, match="Input/output error"):
+            await log.synced()
+    size = path.stat().st_size
+    for key in range(PAGE // 16 + 1):
+        assert not log.is_ready
+        log.note(key, Entry.DONE)
+    with pytest.raises(JournalError, match="Input/output error"):
+        await log.ready()
+    assert path.stat().st_size == size
+    with pytest.raises(JournalError, match="Input/output error"):
+        await log.aclose()
+    assert len(records(path.read_bytes(), "position")) == PAGE // 16 + 1
+
+
+async def test_a_note_is_written_though_no_thread_can_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    When the process is about to end, what is owed at the end of a piece is in the file.
+    """
+    monkeypatch.setattr(_log, "_CHUNK", PAGE)
+    path = tmp_path / "journal"
+    path.write_bytes(bytes(HEADER_SIZE + PAGE - 16))
+    log = log_at(path)(1)
+    await log.ready()
+    log.note(0, Entry.BEGUN)
+
+    def refused(*_: Any) -> Any:
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(log, "_grow", refused)
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            log.note(0, Entry.DONE)
+    await log.aclose()
+
+    assert records(path.read_bytes(), "position") == [(0, Entry.BEGUN), (0, Entry.DONE)]
 
 
 def test_a_summary_counts_items_and_what_is_left(tmp_path: Path) -> None:
@@ -1126,12 +1203,13 @@ async def test_moments_are_seconds_since_the_beginning(tmp_path: Path) -> None:
 
 async def test_a_pace_is_noted_only_where_there_is_room(tmp_path: Path) -> None:
     """
-    It can be learned again, so nothing waits for it; it has its time like everything else.
+    It can be learned again, so nothing waits for it; it has its time, and is not noted again.
     """
     path = tmp_path / "journal"
     journal = await opened_journal(path)
     journal.note_rate(100.0)
     await journal.ready()
+    journal.note_rate(200.0)
     journal.note_rate(200.0)
     await journal.aclose()
 

@@ -14,7 +14,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypedDict, TypeVar, Unpack
 
 import msgspec
 
-from adapty_async._codec import decode
+from adapty_async._codec import decode, plain
 from adapty_async._gate import Gates
 from adapty_async._operation import Operation, Replay, Request, Send, Tally
 from adapty_async._retry import may_have_worked
@@ -213,10 +213,10 @@ class _Calls(Generic[ItemT, ResultT]):
                 yield
                 return
             await self._ledger.open(self._engine.gates.learned_rate, self._workers)
-            self._is_resumed = not self._ledger.is_new
-            if self._ledger.rate is not None:
-                self._engine.gates.expect(self._ledger.rate)
             try:
+                self._is_resumed = not self._ledger.is_new
+                if self._ledger.rate is not None:
+                    self._engine.gates.expect(self._ledger.rate)
                 yield
             finally:
                 await self._ledger.aclose()
@@ -315,7 +315,7 @@ def _digester(key: bytes) -> Callable[[Operation[Any], Request], bytes]:
     # the key is the beginning of what is hashed, which does as well for BLAKE2 as its `key`, and
     # leaves room for most requests in the same block: half the time
     keyed = hashlib.blake2b(key, digest_size=DIGEST_SIZE)
-    packed = msgspec.msgpack.Encoder().encode
+    packed = msgspec.msgpack.Encoder(enc_hook=plain).encode
 
     def digest_of(operation: Operation[Any], request: Request) -> bytes:
         digest = keyed.copy()

@@ -57,13 +57,16 @@ class Journal(Log[KeyT]):
     """
     An open journal: what earlier runs noted, and a place to note more: of which item, and what.
 
+    Args:
+        opened: its file.
+        owed: items at most that may have begun and not ended.
+        clock: seconds since the epoch.
+
     Attributes:
         is_new: earlier runs noted nothing.
     """
 
-    def __init__(
-        self, opened: Opened, owed: int = 1, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, opened: Opened, owed: int, clock: Callable[[], float] = time.time) -> None:
         self._index: Index[KeyT] = opened.index
         self.is_new = opened.end == HEADER_SIZE
 
@@ -81,16 +84,17 @@ class Journal(Log[KeyT]):
     @property
     def rate(self) -> float | None:
         """
-        The pace that earlier runs learned.
+        The pace that was noted last.
         """
         return self._index.rate
 
     def note_rate(self, rate: float) -> None:
         """
-        Note the pace that was learned, if there is room; it can be learned again.
+        Note the pace that was learned, if it is another one and there is room.
         """
-        if self.is_ready:
+        if self.is_ready and rate != self._index.rate:
             self.note(self._index.rate_key(rate), Entry.RATE)
+            self._index.rate = rate
 
     async def aclose(self) -> None:
         """

@@ -192,8 +192,10 @@ class Ledger:
             JournalError: something could not be written.
         """
         self._timer.cancel()
-        self._note_rate()
-        await self._journal.aclose()
+        try:
+            self._note_rate()
+        finally:
+            await self._journal.aclose()
 
     def _open(self) -> Opened:
         account = hashlib.blake2b(
@@ -305,7 +307,7 @@ class Ledger:
         """
         The pace that earlier runs learned.
         """
-        return self._journal.rate
+        return self._journal.rate or None  # what is next to nothing is noted as 0
 
     def _note_rate(self) -> None:
         rate = self._learned_rate()

@@ -36,7 +36,7 @@ KeyT = TypeVar("KeyT")
 
 SYNC_EVERY = 0.1
 """
-Seconds after which what was put is on the disk at the latest, apart from what the disk takes.
+Seconds after which what was noted is on the disk at the latest, apart from what the disk takes.
 """
 _CHUNK = 1 << 18
 """
@@ -72,7 +72,7 @@ def scan(file: BinaryIO, packing: struct.Struct) -> Iterator[tuple[int, bytes]]:
     Read the records of a file; yield where each ends, and its content.
 
     Zeros are no record: room that was not used, or what a loss of power took. Neither is the last
-    one if it is not whole: the process died while it put it.
+    one if it is not whole: the process died while it was noted.
 
     Raises:
         JournalError: a record is damaged.
@@ -172,18 +172,21 @@ class Log(Generic[KeyT]):
         except ValueError:  # the chunk is full
             self._turn_over()
             self._chunk.write(record)
+            self._look_ahead()  # last, as it may find that the process ends
 
     def _turn_over(self) -> None:
         self._chunk.close()
         self._place, self._chunk = self._next_chunks.popleft()
-        self._look_ahead()
 
     def _look_ahead(self) -> None:
         """
         See whether there are chunks enough behind this one, and make more before they are needed.
         """
-        self.is_ready = len(self._next_chunks) >= self._spare and self.failure is None
-        if len(self._next_chunks) <= self._spare and not self._closing:
+        if self.failure is not None:
+            return
+        ahead = len(self._next_chunks)
+        self.is_ready = ahead >= self._spare
+        if ahead <= self._spare:
             self._grow()
 
     def synced(self) -> asyncio.Future[None]:
@@ -205,7 +208,7 @@ class Log(Generic[KeyT]):
         Raises:
             JournalError: the disk has failed.
         """
-        self._closing = True
+        self._closing, self.is_ready = True, False
         if self._timer is not None:
             self._timer.cancel()
         ending = self._loop.run_in_executor(self._disk, self._finish)
@@ -253,17 +256,14 @@ class Log(Generic[KeyT]):
     def _grow(self) -> asyncio.Future[None]:
         if self._growing is None:
             missing = self._spare + 1 - len(self._next_chunks)
-            if self._is_new:
+            if self._has_no_chunk:
                 missing += 1
             self._growing = self._loop.run_in_executor(self._disk, self._add_chunks, missing)
             self._growing.add_done_callback(self._grown)
         return self._growing
 
     @property
-    def _is_new(self) -> bool:
-        """
-        Whether there was no room yet.
-        """
+    def _has_no_chunk(self) -> bool:
         return len(self._chunk) < _CHUNK
 
     def _add_chunks(self, count: int) -> None:
@@ -290,10 +290,11 @@ class Log(Generic[KeyT]):
     def _grown(self, growing: asyncio.Future[None]) -> None:
         self._growing = None
         self._note_failure(growing)
-        if self.failure is None and not self._closing:
-            if self._is_new:  # what is left of the first one may be too little to count on
-                self._turn_over()
-            self._look_ahead()
+        if self.failure is not None or self._closing:
+            return
+        if self._has_no_chunk:  # what is left of the first one may be too little to count on
+            self._turn_over()
+        self._look_ahead()
 
     def _sync_in(self, seconds: float) -> None:
         """
