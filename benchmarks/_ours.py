@@ -114,6 +114,10 @@ async def _bulk_save(work: Work) -> int:
         return _settled(await mail.profiles.bulk_save(profiles, concurrency=work.workers))
 
 
+async def _deduped(work: Work) -> int:
+    return await _erased(work, concurrency=work.workers, dedupe=True)
+
+
 async def _with_journal(work: Work, job_id: str | None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         journal = Path(folder) / "journal"
@@ -181,5 +185,6 @@ JOBS = {
     "bulk_save": _bulk_save,
     "bulk_delete journal by position": _by_position,
     "bulk_delete journal by digest": _by_digest,
+    "bulk_delete deduped": _deduped,
     "bulk_delete all on": _all_on,
 }

@@ -1099,6 +1099,49 @@ def hanging(monkeypatch: pytest.MonkeyPatch, name: str) -> Iterator[Callable[[],
         gate.set()
 
 
+async def test_room_is_made_ahead_and_no_more_than_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    At first there are two pieces behind the one in use; each that is used up is made good for.
+    """
+    monkeypatch.setattr(_log, "_CHUNK", PAGE)
+    syncs: list[int] = []
+    monkeypatch.setattr(_log, "_sync", syncs.append)
+    path = tmp_path / "journal"
+    path.write_bytes(bytes(HEADER_SIZE + PAGE - 16))
+    log = log_at(path)(1)
+    await log.ready()
+    assert path.stat().st_size == HEADER_SIZE + 3 * PAGE
+    assert len(syncs) == 1
+
+    noted = 0
+    with hanging(monkeypatch, "pwrite") as hang:
+        hang()
+        while log.is_ready:
+            log.note(noted, Entry.BEGUN)
+            noted += 1
+    assert noted == 1 + PAGE // 16 + 1
+    await log.ready()
+    while (growing := log._growing) is not None:
+        await asyncio.wait({growing})
+    assert path.stat().st_size == HEADER_SIZE + 5 * PAGE
+    await log.aclose()
+    assert not log.is_ready
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_journal_that_is_opened_and_closed_is_as_it_was(kind: str, tmp_path: Path) -> None:
+    """
+    A run that finds everything done leaves every byte.
+    """
+    source, path = written(kind), tmp_path / "journal"
+    path.write_bytes(source.data)
+    asyncio.run(noted(path, wanted=source.binding))
+
+    assert path.read_bytes() == source.data
+
+
 async def test_on_a_disk_that_failed_nothing_begins_however_much_room_there_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

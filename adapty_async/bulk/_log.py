@@ -123,7 +123,7 @@ class Log(Generic[KeyT]):
         self._content = content
         self._record = _record_of(content)
         self._now = now
-        self._stamp = 0
+        self._stamp: int  # of what goes to the disk together
         self._loop = asyncio.get_running_loop()
         self._disk = concurrent.futures.ThreadPoolExecutor(1, "adapty-journal")
         start = end // _CHUNK * _CHUNK
@@ -276,7 +276,7 @@ class Log(Generic[KeyT]):
         # store into such a page would end the process
         present = os.fstat(self._handle).st_size
         while present < end:
-            piece = _PIECE - present % _PIECE
+            piece = min(_PIECE - present % _PIECE, end - present)
             write_all(self._handle, bytes(piece), present)
             present += piece
         _sync(self._handle)
