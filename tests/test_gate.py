@@ -554,6 +554,35 @@ async def test_a_call_that_is_cancelled_as_its_connection_comes_gives_it_on() ->
     assert bench.free == 1
 
 
+async def test_an_item_that_is_cancelled_as_its_turn_comes_gives_it_back() -> None:
+    """
+    It holds no connection then, and is not counted as sent.
+    """
+    bench = Bench(connections=2)
+    gate, slots = bench.gates.get("v1"), bench.slots.get()
+    line = gate.line(slots, RunLimits(pacer=bench.pacer(1.0, burst=2)))
+    for _ in range(2):  # the burst
+        assert line.enter_now(a_request(background=True))
+        slots.give()
+
+    async def lead() -> None:
+        await line.enter(a_request(background=True))
+        second.cancel()
+
+    first = asyncio.create_task(lead())
+    second = asyncio.create_task(line.enter(a_request(background=True)))
+    await settle()
+    bench.clock.now += 1.0  # a second moment comes while the first one's sleeper wakes up
+    await bench.clock.advance(1.0)
+    await first
+    with pytest.raises(asyncio.CancelledError):
+        await second
+
+    assert slots.free == 1
+    assert (gate.in_flight, gate.requests) == (3, 3)
+    assert not line.is_led
+
+
 async def test_items_go_at_the_learned_pace() -> None:
     """
     A run without a pace of its own goes evenly at the one that is learned.
