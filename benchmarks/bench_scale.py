@@ -24,7 +24,6 @@ __all__ = ("NAME", "Row", "main")
 
 NAME = "scale"
 _IN_PROCESS = "bulk_delete in process"
-_NO_SERVER = "no server"
 _ITEMS = 20_000
 _MANY = 1_000_000
 """
@@ -100,7 +99,7 @@ def _rows(sizes: _Sizes, over: str) -> list[Row]:
         Row(about="items", job="bulk_delete", over=over, items=items) for items in sizes.networked
     ]
     rows += [
-        Row(about="items", job=_IN_PROCESS, over=_NO_SERVER, items=items)
+        Row(about="items", job=_IN_PROCESS, over="no server", items=items)
         for items in sizes.in_process
     ]
     rows += [
@@ -163,7 +162,8 @@ def main() -> None:
         runs: dict[str, list[list[Told]]] = {row.key: [] for row in rows}
         for number in range(count):
             for row in rows:
-                if not number or row.items < (_MOST if row.over == _NO_SERVER else _MANY):
+                once = _MOST if row.job == _IN_PROCESS else _MANY
+                if not number or row.items < once:
                     runs[row.key].append(_measure(server, row))
         rows = [_summary(row, runs[row.key]) for row in rows]
         title = f"{'items':>11}{'in flight':>10}{'processes':>10}{'CPU µs':>9}{'items/s':>10}"

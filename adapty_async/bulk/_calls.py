@@ -192,7 +192,6 @@ class _Calls(Generic[ItemT, ResultT]):
         self._build = build
         self._engine = engine
         self._ledger = ledger
-        self._begin = None if ledger is None else ledger.begin
         self._workers = workers
         # by their requests, equal items are one: they cannot have an account each
         self._by_position = ledger is None or ledger.by_position
@@ -261,7 +260,7 @@ class _Calls(Generic[ItemT, ResultT]):
                 return await self._send(index, item, operation, request)
             # at the last moment: what waits for its turn has not begun
             request.tally.key = key
-            request.tally.before = self._begin
+            request.tally.before = ledger.begin
             outcome = await self._send(index, item, operation, request)
             ledger.end(request, outcome)
             if self._watched and outcome.attempts:

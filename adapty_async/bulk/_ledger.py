@@ -238,7 +238,7 @@ class Ledger:
         if before in _SETTLED:
             return OutcomeStatus.SKIPPED, None
         perhaps_done = request.tally.lost = before in _PERHAPS_DONE
-        once = request.replay is not Replay.ALWAYS
+        once = request.replay is not _ALWAYS
         if before is not Entry.UNKNOWN and not (perhaps_done and once):
             return None
         await self._journal.ready()
