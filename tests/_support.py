@@ -55,9 +55,10 @@ def begin_at(monkeypatch: pytest.MonkeyPatch, rate: float, *, lowest: float) -> 
     """
     Let bulk runs that are told nothing begin at a rate, and never go below another.
     """
-    kind = _learned.LearnedRate
+    kind, highest = _learned.LearnedRate, max(rate, _learned._HIGHEST)
+    begin = functools.partialmethod(kind.__init__, lowest=lowest, highest=highest)
     monkeypatch.setattr(_learned, "_START", rate)
-    monkeypatch.setattr(kind, "__init__", functools.partialmethod(kind.__init__, lowest=lowest))
+    monkeypatch.setattr(kind, "__init__", begin)
 
 
 def a_request(**changes: Any) -> Request:
