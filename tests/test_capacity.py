@@ -202,6 +202,21 @@ def test_it_does_not_grow_while_answers_are_slower_than_they_can_be() -> None:
     assert run.after(1.0, 0.14, wanted=True) == 80
 
 
+def test_answers_that_differ_by_less_than_four_milliseconds_are_as_fast_as_ever() -> None:
+    """
+    Where answers come almost at once, their times tell of the event loop, not of the service.
+    """
+    run = Run()
+    run.end(0.0002)
+
+    for _ in range(100):
+        run.after(0.0, 0.005)
+    assert run.after(1.0, 0.005, wanted=True) == 64
+    for _ in range(100):
+        run.after(0.0, 0.004)
+    assert run.after(1.0, 0.004, wanted=True) == 80
+
+
 def test_it_shrinks_by_a_tenth_when_answers_take_far_longer() -> None:
     """
     Three times the fastest and a quarter of a second is far longer, whoever waits.
@@ -250,6 +265,18 @@ def test_one_change_is_made_per_usual_answer_time() -> None:
         assert run.end(30.0, RequestTimeoutError("no answer")) == 80
     assert run.after(0.4, 0.5, wanted=True) == 80
     assert run.after(0.1, 0.5, wanted=True) == 100
+
+
+def test_timeouts_before_the_first_answer_count_once_a_second() -> None:
+    """
+    As long as no answer tells what is usual, a second is.
+    """
+    run = Run()
+    slow = RequestTimeoutError("no answer")
+
+    assert [run.end(30.0, slow), run.end(30.0, slow)] == [32, 32]
+    run.clock.now += 1.0
+    assert run.end(30.0, slow) == 16
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 4])

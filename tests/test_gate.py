@@ -252,6 +252,23 @@ async def test_a_fixed_pace_is_held_first_come_first_served() -> None:
     assert bench.gates.get("v1")._urgent == 0
 
 
+async def test_who_comes_as_a_turn_is_due_does_not_overtake_who_waits_for_it() -> None:
+    """
+    The turn is the first one's, even if that one has not woken up yet.
+    """
+    bench = Bench(rate=10.0)
+    tasks = [bench.start("first"), bench.start("second")]
+    await settle()
+    bench.clock.now += 0.1
+    tasks.append(bench.start("third"))
+    await settle()
+    assert bench.times("third") == []
+    await bench.clock.advance(1.0)
+    await asyncio.gather(*tasks)
+
+    assert [name for name, _ in bench.sent] == ["first", "second", "third"]
+
+
 async def test_buckets_share_the_clients_pace() -> None:
     """
     The pace that a client is given is the sum of all it sends.
@@ -403,6 +420,21 @@ async def test_the_calls_in_front_count_when_a_turn_is_refused() -> None:
 
     assert bench.times("last") == pytest.approx([10.0])
     assert bench.times("late") == []
+
+
+async def test_a_burst_that_is_used_up_does_not_count_for_those_in_front() -> None:
+    """
+    They go one by one, and who would come too late behind them is refused at once.
+    """
+    bench = Bench(rate=1.0, burst=5)
+    tasks = [bench.start("a", seconds=60.0) for _ in range(15)]
+    await settle()
+    late, last = bench.start("late", seconds=10.5), bench.start("last", seconds=11.5)
+    await settle()
+    assert (late.done(), last.done()) == (True, False)
+    with pytest.raises(DeadlineError):
+        await late
+    await cancel(*tasks[5:], last)
 
 
 async def test_a_burst_that_is_left_is_no_reason_to_refuse() -> None:
@@ -694,6 +726,32 @@ async def test_an_item_that_waits_for_its_turn_does_not_keep_the_last_connection
     assert bench.times("a") == pytest.approx([1.0])
 
 
+async def test_an_item_looks_again_one_interval_after_a_single_call_went_first() -> None:
+    """
+    It loses no more than the turn that the call took.
+    """
+    bench = Bench(rate=10.0)
+    tasks = [bench.start("a"), bench.start("a")]
+    await bench.clock.advance(0.05)
+    tasks.append(bench.start("b", RunLimits()))
+    await bench.clock.advance(2.0)
+    await asyncio.gather(*tasks)
+
+    assert bench.times("a") == pytest.approx([0.0, 0.1])
+    assert bench.times("b") == pytest.approx([0.2])
+
+
+async def test_an_item_takes_the_last_connection_at_once() -> None:
+    """
+    It need not wait in line where one is free.
+    """
+    bench = Bench(connections=1)
+    line = bench.gates.get("v1").line(bench.slots.get(), RunLimits())
+
+    assert line.enter_now(a_request())
+    assert bench.free == 0
+
+
 async def test_after_a_pause_single_calls_go_before_items() -> None:
     """
     Calls that were held up go first, and then the items, all at the learned pace.
@@ -807,6 +865,35 @@ async def test_a_run_gives_up_on_a_pause_longer_than_it_waits() -> None:
     assert bench.free == 100
     assert run.capacity is not None
     assert run.capacity.busy == 0
+
+
+async def test_a_run_waits_for_a_pause_just_as_long_as_it_may() -> None:
+    """
+    It gives up on a longer one only.
+    """
+    bench = Bench()
+    await bench.pause(30.0)
+    item = bench.start("b", RunLimits(max_outage=30.0))
+    await bench.clock.advance(31.0)
+    await item
+
+    assert bench.times("b") == pytest.approx([30.0])
+
+
+async def test_who_waits_for_the_pace_does_not_give_up_for_an_outage_that_may_be_over() -> None:
+    """
+    What holds the item up is not the service, so it is tried when the pace allows it.
+    """
+    bench = Bench()
+    await bench.break_down()
+    await bench.clock.advance(100.0)
+    pacer = bench.pacer(1.0)
+    pacer.take()
+    item = bench.start("b", RunLimits(pacer=pacer, max_outage=0.5))
+    await bench.clock.advance(2.0)
+    await item
+
+    assert bench.times("b") == pytest.approx([101.0])
 
 
 async def test_a_run_gives_up_on_an_outage_longer_than_it_waits() -> None:
@@ -926,6 +1013,21 @@ async def test_any_answer_but_a_failure_says_that_the_service_works(
     assert (after.failed, after.requests, after.in_flight) == (19, 20, 0)
 
 
+async def test_attempts_that_fail_in_a_known_outage_are_excused() -> None:
+    """
+    They say nothing of the request, so they are counted apart, from the one on that made it known.
+    """
+    bench = Bench()
+    gate, request = bench.gates.get("v1"), a_request()
+    excused = []
+    for _ in range(22):
+        gate._go(paced=True)
+        gate.leave(request, OUTAGE[0], bench.clock())
+        excused.append(request.tally.excused)
+
+    assert excused == [0] * 19 + [1, 2, 3]
+
+
 async def test_success_of_single_calls_does_not_raise_the_pace_of_runs() -> None:
     """
     They were not paced, so they say nothing of the pace.
@@ -952,7 +1054,8 @@ async def test_being_throttled_cuts_the_pace_and_shows_that_the_service_works() 
     assert after.paused_for == 0.0
     end(bench, OUTAGE[0], times=19)
     assert bench.gates.get("v1").circuit.state is CircuitState.CLOSED
-    assert end(bench, throttled(30.0)).paused_for == pytest.approx(30.0)
+    last = end(bench, throttled(30.0))
+    assert (last.throttled, last.paused_for) == (2, pytest.approx(30.0))
 
 
 @pytest.mark.parametrize("error", NEITHER, ids=lambda error: type(error).__name__)
