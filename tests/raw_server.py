@@ -150,6 +150,10 @@ class RawServer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        # asyncio hands over a connection some turns after it was made; a server that is closed
+        # before is not told of it, and waits for it or leaks it
+        for _ in range(8):
+            await asyncio.sleep(0)
         self._server.close()
         for task in self._tasks:
             task.cancel()

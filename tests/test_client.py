@@ -459,7 +459,7 @@ async def test_a_timeout_of_its_own() -> None:
     """
     async with RawServer((STALL,)) as server, client_of(server) as client:
         with pytest.raises(RequestTimeoutError, match="no answer in time"):
-            await get(client.with_options(timeout=0.05, retry=RetryPolicy(attempts=1)))
+            await get(client.with_options(timeout=0.5, retry=RetryPolicy(attempts=1)))
         await get(client)
 
         assert len(server.requests) == 2

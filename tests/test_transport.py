@@ -161,7 +161,7 @@ def timeout_for(fault: Fault) -> float:
     """
     Return a timeout that is short only where it is what ends the attempt.
     """
-    return 0.08 if fault.error is RequestTimeoutError else 10.0
+    return 0.3 if fault.error is RequestTimeoutError else 10.0
 
 
 @every_break
@@ -310,7 +310,7 @@ async def test_a_connection_that_is_not_made_in_time_was_not_used() -> None:
     """
     async with (
         RawServer((UNREAD, STALL), (UNREAD, STALL)) as server,
-        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(sock_connect=0.05)) as session,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(sock_connect=0.3)) as session,
         client_of(server.url.replace("http", "https"), session=session) as client,
     ):
         with pytest.raises(ConnectError, match=r"cannot connect \(timed out\)") as caught:
@@ -325,7 +325,7 @@ async def test_the_clients_own_bound_on_connecting_is_below_that_of_the_attempt(
     """
     async with (
         RawServer((UNREAD, STALL)) as server,
-        client_of(server.url.replace("http", "https"), timeout=1.5, retry=ONCE) as client,
+        client_of(server.url.replace("http", "https"), timeout=3.0, retry=ONCE) as client,
     ):
         with pytest.raises(ConnectError, match=r"cannot connect \(timed out\)"):
             await CALLS["POST"](client)
@@ -381,7 +381,7 @@ async def test_the_time_that_a_given_session_allows_is_kept() -> None:
     """
     async with (
         RawServer((STALL,), (STALL,)) as server,
-        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.1)) as session,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.5)) as session,
         client_of(server, session=session) as client,
     ):
         with pytest.raises(RequestTimeoutError, match=TIMEOUT) as caught:

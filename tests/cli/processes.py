@@ -18,7 +18,7 @@ from typing import Any, Self
 from adapty_async.sandbox import Sandbox
 
 COMMAND = (sys.executable, "-m", "adapty_async.cli")
-DEADLINE = 15.0
+DEADLINE = 60.0
 _STEP = 0.01
 
 

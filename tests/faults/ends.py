@@ -117,7 +117,7 @@ def late(what: str, *steps: bytes | Step | Drip) -> Fault:
     """
     Return a fault that only the attempt's own time ends.
     """
-    return lost(what, steps, "RequestTimeoutError")._replace(timeout=0.8)
+    return lost(what, steps, "RequestTimeoutError")._replace(timeout=1.5)
 
 
 def unsent(what: str, steps: Steps, error: str, arrives: int = 1) -> Fault:

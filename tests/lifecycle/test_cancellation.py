@@ -217,7 +217,7 @@ async def test_nothing_is_left_of_what_was_cancelled(
     limits = Limits(connections=CONNECTIONS, rate=rate)
     before = own_tasks()
     async with RawServer(then=lambda _: random.choice(ANSWERS)) as server:
-        settings: dict[str, Any] = {"retry": retry, "limits": limits, "timeout": 0.05}
+        settings: dict[str, Any] = {"retry": retry, "limits": limits, "timeout": 0.1}
         async with AdaptyClient("secret_live_x.y", base_url=server.url, **settings) as client:
             for number in range(MOMENTS):
                 works, longest = random.choice(((CALLS, 60), (RUNS, 400)))
@@ -231,7 +231,7 @@ async def test_nothing_is_left_of_what_was_cancelled(
                 assert own_tasks() == before, what
                 assert server.open <= CONNECTIONS + 1, what
             server.answer(DONE)
-            await get(client)
+            await get(client.with_options(timeout=10.0))
         await server.until_left()
     gc.collect()
 
