@@ -163,7 +163,7 @@ class Tally(msgspec.Struct):
     lost: bool = False
     deadline: float = math.inf
     before: Callable[[Request], Awaitable[None] | None] | None = None
-    key: int | bytes | None = None
+    key: bytes = b""
 
 
 class Request(msgspec.Struct, kw_only=True, frozen=True):

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from adapty_async.bulk._entries import Entry, Positions
+from adapty_async.bulk._entries import Entry, Positions, position_key
 from adapty_async.bulk._journal import records_of
 from adapty_async.sandbox import Arrival
 
@@ -168,7 +168,7 @@ def claimed(journal: Path) -> set[str | None]:
     return {
         f"user-{position}"
         for position in range(COUNT)
-        if index.get(position) in {Entry.DONE, Entry.ABSENT}
+        if index.get(position_key(position)) in {Entry.DONE, Entry.ABSENT}
     }
 
 

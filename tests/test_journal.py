@@ -36,7 +36,7 @@ from hypothesis import strategies as st
 from adapty_async import AdaptyClient, ConfigError, JournalError, Outcome, OutcomeStatus
 from adapty_async._operation import Request, Response
 from adapty_async.bulk import _log, _table, summarise
-from adapty_async.bulk._entries import DIGEST_SIZE, Digests, Entry, Index, Positions
+from adapty_async.bulk._entries import DIGEST_SIZE, Digests, Entry, Index, Positions, rate_key
 from adapty_async.bulk._header import HEADER_SIZE, Binding, Header, read_header, write_header
 from adapty_async.bulk._journal import Journal, moments, open_journal
 from adapty_async.bulk._log import Log, scan, write_all
@@ -45,7 +45,7 @@ from adapty_async.config import RetryPolicy
 
 KINDS = ("position", "digest")
 SIZES = {"position": 16, "digest": 32}
-PACKINGS = {"position": Positions.content, "digest": Digests.content}
+KEY_SIZES = {"position": 8, "digest": DIGEST_SIZE}
 BINDING = Binding(
     operation="v1.profiles.delete",
     origin="https://x",
@@ -72,7 +72,7 @@ def accept(_earlier: dict[str, Any]) -> str | None:
 
 
 @contextlib.contextmanager
-def opened(path: Path, wanted: Binding = BINDING) -> Iterator[Index[Any]]:
+def opened(path: Path, wanted: Binding = BINDING) -> Iterator[Index]:
     """
     Open a journal, and close it at the end of the block.
     """
@@ -83,14 +83,14 @@ def opened(path: Path, wanted: Binding = BINDING) -> Iterator[Index[Any]]:
         found.close()
 
 
-async def opened_journal(path: Path, wanted: Binding = BINDING) -> Journal[Any]:
+async def opened_journal(path: Path, wanted: Binding = BINDING) -> Journal:
     """
     Open a journal to write to.
     """
     return Journal(await asyncio.to_thread(open_journal, path, wanted, accept), 1, lambda: 1e9 + 7)
 
 
-async def noted(path: Path, *notes: tuple[Any, Entry], wanted: Binding = BINDING) -> None:
+async def noted(path: Path, *notes: tuple[bytes, Entry], wanted: Binding = BINDING) -> None:
     """
     Note these in a journal.
     """
@@ -101,32 +101,35 @@ async def noted(path: Path, *notes: tuple[Any, Entry], wanted: Binding = BINDING
     await journal.aclose()
 
 
+def at(position: int) -> bytes:
+    """
+    Return the key of a position without the code under test.
+    """
+    return struct.pack("<Q", position)
+
+
 def record(key: int | bytes, entry: int, moment: int = 0) -> bytes:
     """
     Return a record without the code under test.
     """
-    if isinstance(key, int):
-        content = struct.pack("<QI", key, moment << 4 | entry)
-    else:
-        content = struct.pack(f"<{DIGEST_SIZE}sIII", key, moment << 4 | entry, 0, 0)
-    return content + struct.pack("<I", zlib.crc32(content))
+    key, stamped = at(key) if isinstance(key, int) else key, moment << 4 | entry
+    content = key + struct.pack("<II", stamped, zlib.crc32(key, stamped))
+    return content.ljust(16 if len(key) == 8 else 32, b"\0")
 
 
-def records(data: bytes, kind: str) -> list[tuple[Any, Entry]]:
+def records(data: bytes, kind: str) -> list[tuple[bytes, Entry]]:
     """
     Read the records of a journal without the code under test.
     """
-    size = SIZES[kind]
-    found: list[tuple[Any, Entry]] = []
+    size, key_size = SIZES[kind], KEY_SIZES[kind]
+    found: list[tuple[bytes, Entry]] = []
     for start in range(HEADER_SIZE, len(data) - size + 1, size):
         content = data[start : start + size]
         if not content.strip(b"\0"):
             continue
-        assert zlib.crc32(content[:-4]).to_bytes(4, "little") == content[-4:]
-        if kind == "position":
-            key, stamped = struct.unpack_from("<QI", content)
-        else:
-            key, stamped = struct.unpack_from(f"<{DIGEST_SIZE}sI", content)
+        key = content[:key_size]
+        stamped, check = struct.unpack_from("<II", content, key_size)
+        assert zlib.crc32(key, stamped) == check
         found.append((key, Entry(stamped & 15)))
     return found
 
@@ -138,10 +141,10 @@ class Written(NamedTuple):
 
     data: bytes
     binding: Binding
-    records: list[tuple[Any, Entry]]
+    records: list[tuple[bytes, Entry]]
     outcomes: dict[int, Outcome[str, None]]
 
-    def state(self, count: int) -> dict[Any, Entry]:
+    def state(self, count: int) -> dict[bytes, Entry]:
         """
         Return the last entry of each item in the first records.
         """
@@ -185,7 +188,7 @@ def written(kind: str) -> Written:
     return Written(data, header.binding, records(data, kind), outcomes)
 
 
-def loaded(path: Path, data: bytes, source: Written) -> dict[Any, Entry]:
+def loaded(path: Path, data: bytes, source: Written) -> dict[bytes, Entry]:
     """
     Write a file, open it as a journal, and return what that knows of every item there ever was.
     """
@@ -214,7 +217,7 @@ def test_a_whole_journal_says_what_the_run_said(kind: str, tmp_path: Path) -> No
         for index, outcome in source.outcomes.items():
             error = outcome.error
             status = getattr(error, "status", 0)
-            assert state[index] is (told.get(outcome.status) or lost[status])
+            assert state[at(index)] is (told.get(outcome.status) or lost[status])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -223,12 +226,11 @@ def test_a_journal_that_is_cut_anywhere_has_every_whole_record(kind: str, tmp_pa
     Cut at every byte of its last 4 KiB, it is read and says what is in whole records, and no more.
     """
     source, size = written(kind), SIZES[kind]
-    packing = PACKINGS[kind]
     whole = source.records[-4096 // size :]
     data = source.data[:HEADER_SIZE] + source.data[-4096:] + bytes(100)  # as a kill leaves it
     for cut in range(HEADER_SIZE, len(data) + 1):
-        read = [packing.unpack(content) for _, content in scan(io.BytesIO(data[:cut]), packing)]
-        found = [(key, Entry(stamped & 15)) for key, stamped in read]
+        read = scan(io.BytesIO(data[:cut]), KEY_SIZES[kind])
+        found = [(key, Entry(stamped & 15)) for _, key, stamped in read]
         assert found == whole[: (cut - HEADER_SIZE) // size]
         if not cut % 97:  # opening a file takes time
             state = loaded(tmp_path / "journal", data[:cut], source)
@@ -248,7 +250,9 @@ def test_a_journal_that_is_cut_in_its_beginning_is_refused(
         loaded(tmp_path / "journal", source.data[:size], source)
 
 
-def assert_claims_nothing_new(path: Path, data: bytes, source: Written) -> dict[Any, Entry] | None:
+def assert_claims_nothing_new(
+    path: Path, data: bytes, source: Written
+) -> dict[bytes, Entry] | None:
     """
     Open a damaged journal: None if it is refused; else nothing is done that was not noted so.
     """
@@ -274,12 +278,15 @@ def test_a_wrong_byte_is_told_or_was_in_the_last_record(kind: str, where: float,
     data[offset] ^= mask
     with tempfile.TemporaryDirectory() as folder:
         state = assert_claims_nothing_new(Path(folder, "journal"), bytes(data), source)
-    if offset >= len(data) - SIZES[kind]:
-        assert state == source.state(len(source.records) - 1)
-    elif offset >= HEADER_SIZE:
-        assert state is None
+    every = len(source.records)
+    if offset < HEADER_SIZE:
+        assert state is None or state == source.state(every)
+    elif (offset - HEADER_SIZE) % SIZES[kind] >= KEY_SIZES[kind] + 8:
+        assert state == source.state(every)
+    elif offset >= len(data) - SIZES[kind]:
+        assert state == source.state(every - 1)
     else:
-        assert state is None or state == source.state(len(source.records))
+        assert state is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -342,8 +349,8 @@ def test_a_position_far_off_costs_no_memory(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     path.write_bytes(source.data + record(far, Entry.DONE))
     with opened(path, source.binding) as index:
-        assert index.get(far) is Entry.DONE
-        assert index.get(far - 1) is Entry.NONE
+        assert index.get(at(far)) is Entry.DONE
+        assert index.get(at(far - 1)) is Entry.NONE
         assert sum(index.counts().values()) == ITEMS["position"] + 1
 
 
@@ -354,10 +361,10 @@ async def test_a_torn_journal_goes_on_where_it_was_whole(kind: str, tmp_path: Pa
     """
     path = tmp_path / "journal"
     wanted = msgspec.structs.replace(BINDING, keys=kind)
-    one, two = (1, 2) if kind == "position" else (b"1" * DIGEST_SIZE, b"2" * DIGEST_SIZE)
+    one, two = (at(1), at(2)) if kind == "position" else (b"1" * DIGEST_SIZE, b"2" * DIGEST_SIZE)
     await noted(path, (one, Entry.DONE), wanted=wanted)
     with path.open("ab") as file:
-        file.write(record(one, Entry.FAILED)[:-1] + bytes(5000))
+        file.write(record(one, Entry.FAILED)[: len(one) + 7] + bytes(5000))
     await noted(path, (two, Entry.ABSENT), wanted=wanted)
     with opened(path, wanted) as index:
         assert (index.get(one), index.get(two)) == (Entry.DONE, Entry.ABSENT)
@@ -393,7 +400,7 @@ STRANGE = {
     "zeros": (bytes(HEADER_SIZE + 1), "is not a journal"),
     "a-piece-of-the-magic": (b"adapty-async", "is not a journal"),
     "other-version": (b"adapty-async journal 1\n", "of a version that is not understood"),
-    "no-binding": (b"adapty-async journal 3\n", "damaged at its beginning"),
+    "no-binding": (b"adapty-async journal 4\n", "damaged at its beginning"),
     "half-a-header": (header()[:100], "damaged at its beginning"),
     "half-a-header-and-letters": (
         header()[:100].ljust(HEADER_SIZE // 2, b"\0") + b"X" * (HEADER_SIZE // 2),
@@ -435,7 +442,7 @@ def test_a_header_of_a_later_make_is_not_understood(tmp_path: Path) -> None:
     """
     content = b"{}"
     checksum = zlib.crc32(content, 0)
-    head = struct.pack("<23sIII", b"adapty-async journal 3\n", checksum, 0, len(content))
+    head = struct.pack("<23sIII", b"adapty-async journal 4\n", checksum, 0, len(content))
     path = tmp_path / "journal"
     path.write_bytes((head + content).ljust(HEADER_SIZE, b"\0") + record(1, Entry.DONE))
     with pytest.raises(JournalError, match="damaged at its beginning"), opened(path):
@@ -479,7 +486,7 @@ def test_a_journal_whose_first_header_was_torn_begins_anew(size: int, tmp_path: 
     long = msgspec.structs.replace(BINDING, input={"job_id": "x" * 1000})
     path.write_bytes(header(long)[:size].ljust(HEADER_SIZE, b"\0"))
     with opened(path, long) as index:
-        assert index.get(0) is Entry.NONE
+        assert index.get(at(0)) is Entry.NONE
 
     assert read_header(path.read_bytes(), path) == Header(0, long)
 
@@ -707,10 +714,10 @@ async def test_a_note_is_in_the_file_at_once(tmp_path: Path, gate: threading.Eve
     journal = await opened_journal(path)
     await journal.ready()
     gate.clear()
-    journal.note(0, Entry.BEGUN)
-    journal.note(0, Entry.DONE)
+    journal.note(at(0), Entry.BEGUN)
+    journal.note(at(0), Entry.DONE)
 
-    assert records(path.read_bytes(), "position") == [(0, Entry.BEGUN), (0, Entry.DONE)]
+    assert records(path.read_bytes(), "position") == [(at(0), Entry.BEGUN), (at(0), Entry.DONE)]
     gate.set()
     await journal.aclose()
 
@@ -725,9 +732,9 @@ async def test_nothing_is_acknowledged_before_it_is_on_the_disk(
     await journal.ready()
     gate.clear()
     first = journal.synced()
-    journal.note(0, Entry.BEGUN)
+    journal.note(at(0), Entry.BEGUN)
     await asyncio.sleep(0.01)
-    journal.note(1, Entry.BEGUN)
+    journal.note(at(1), Entry.BEGUN)
     others = [journal.synced() for _ in range(3)]
     cut, *rest = others
     cut.cancel()
@@ -735,7 +742,7 @@ async def test_nothing_is_acknowledged_before_it_is_on_the_disk(
     assert not any(future.done() for future in (first, *rest))
     gate.set()
     await asyncio.gather(first, *rest)
-    journal.note(2, Entry.BEGUN)
+    journal.note(at(2), Entry.BEGUN)
     await journal.aclose()
 
 
@@ -757,10 +764,10 @@ async def test_what_nobody_waits_for_is_synced_soon(
 
     monkeypatch.setattr(_log, "_sync", note_size)
     monkeypatch.setattr(_log, "SYNC_EVERY", 0.001)
-    journal.note(0, Entry.BEGUN)
-    journal.note(1, Entry.BEGUN)
+    journal.note(at(0), Entry.BEGUN)
+    journal.note(at(1), Entry.BEGUN)
     assert await synced.get() == 2
-    journal.note(2, Entry.BEGUN)
+    journal.note(at(2), Entry.BEGUN)
     assert await synced.get() == 3
     await journal.aclose()
 
@@ -775,12 +782,12 @@ async def test_who_asks_for_the_disk_waits_for_no_timer(
     journal = await opened_journal(tmp_path / "journal")
     await journal.ready()
     asked = journal.synced()
-    journal.note(0, Entry.BEGUN)
+    journal.note(at(0), Entry.BEGUN)
     await asked
     gate.clear()
     under_way = journal.synced()
     await asyncio.sleep(0.01)
-    journal.note(1, Entry.BEGUN)
+    journal.note(at(1), Entry.BEGUN)
     asked = journal.synced()
     gate.set()
 
@@ -802,7 +809,7 @@ async def test_the_disk_is_asked_no_more_often_than_it_must(
     monkeypatch.setattr(_log, "SYNC_EVERY", 0.0)
     gate.clear()
     for place in range(5):
-        journal.note(place, Entry.BEGUN)
+        journal.note(at(place), Entry.BEGUN)
         await asyncio.sleep(0.002)
     gate.set()
     await journal.synced()
@@ -812,7 +819,7 @@ async def test_the_disk_is_asked_no_more_often_than_it_must(
     gate.clear()
     asked = journal.synced()
     await asyncio.sleep(0.002)
-    journal.note(5, Entry.BEGUN)
+    journal.note(at(5), Entry.BEGUN)
     gate.set()
     await asked
     await asyncio.sleep(0.01)
@@ -835,7 +842,7 @@ async def test_other_work_in_threads_holds_no_journal_up(tmp_path: Path) -> None
     other = loop.run_in_executor(None, gate.wait)
     try:
         await journal.ready()
-        journal.note(0, Entry.BEGUN)
+        journal.note(at(0), Entry.BEGUN)
         await journal.synced()
         await journal.aclose()
     finally:
@@ -850,7 +857,7 @@ async def test_a_forked_process_writes_no_more(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     journal = await opened_journal(path)
     await journal.ready()
-    journal.note(0, Entry.DONE)
+    journal.note(at(0), Entry.DONE)
     before = path.read_bytes()
     journal.after_fork()  # in this process, as if it were the child
     told = r"^the journal is in use by the process that was forked$"
@@ -861,7 +868,7 @@ async def test_a_forked_process_writes_no_more(tmp_path: Path) -> None:
 
     assert path.read_bytes() == before
     with opened(path) as index:
-        assert index.get(0) is Entry.DONE
+        assert index.get(at(0)) is Entry.DONE
 
 
 async def test_closing_that_is_cancelled_writes_and_ends_all_the_same(
@@ -874,10 +881,10 @@ async def test_closing_that_is_cancelled_writes_and_ends_all_the_same(
     journal = await opened_journal(path)
     await journal.ready()
     gate.clear()
-    journal.note(7, Entry.DONE)
+    journal.note(at(7), Entry.DONE)
     waiting = journal.synced()
     await asyncio.sleep(0.01)
-    journal.note(8, Entry.DONE)
+    journal.note(at(8), Entry.DONE)
     late = journal.synced()
     closing = asyncio.create_task(journal.aclose())
     await asyncio.sleep(0)
@@ -892,7 +899,7 @@ async def test_closing_that_is_cancelled_writes_and_ends_all_the_same(
     assert caplog.records == []  # the loop logs what goes wrong in its callbacks
 
     with opened(path) as index:
-        assert (index.get(7), index.get(8)) == (Entry.DONE, Entry.DONE)
+        assert (index.get(at(7)), index.get(at(8))) == (Entry.DONE, Entry.DONE)
 
 
 @pytest.mark.parametrize(
@@ -917,18 +924,18 @@ async def test_a_disk_that_fails_is_told_to_everyone_from_then_on(
 
     with monkeypatch.context() as patched:
         patched.setattr(_log, "_sync", broken)
-        journal.note(2, Entry.BEGUN)
+        journal.note(at(2), Entry.BEGUN)
         with pytest.raises(JournalError, match=f"cannot be written: {reason}$"):
             await journal.synced()
     with pytest.raises(JournalError, match="cannot be written"):
         await journal.ready()
     journal.note_rate(100.0)  # it can be learned again
-    journal.note(2, Entry.DONE)
+    journal.note(at(2), Entry.DONE)
     with pytest.raises(JournalError, match="cannot be written"):
         await journal.aclose()
 
     with opened(tmp_path / "journal") as index:
-        assert index.get(2) is Entry.DONE
+        assert index.get(at(2)) is Entry.DONE
 
 
 async def test_a_full_disk_is_told_before_a_note_and_keeps_what_has_room(
@@ -1009,7 +1016,7 @@ async def test_a_journal_grows_as_far_as_it_must(
     monkeypatch.setattr(_log, "_CHUNK", 16384)
     path = tmp_path / "journal"
     wanted = msgspec.structs.replace(BINDING, keys=kind)
-    keys = [number if kind == "position" else b"%016d" % number for number in range(5000)]
+    keys = [at(number) if kind == "position" else b"%016d" % number for number in range(5000)]
     for some in (keys[:3001], keys[3001:]):
         await noted(path, *((key, Entry.DONE) for key in some), wanted=wanted)
 
@@ -1032,9 +1039,9 @@ async def test_room_is_made_in_small_pieces(
         return write(handle, data, place)
 
     path = tmp_path / "journal"
-    await noted(path, (3, Entry.DONE))
+    await noted(path, (at(3), Entry.DONE))
     monkeypatch.setattr(os, "pwrite", told)
-    await noted(path, (4, Entry.DONE))
+    await noted(path, (at(4), Entry.DONE))
 
     assert sum(sizes) == ROOM - HEADER_SIZE - 16
     assert sizes[0] == (1 << 14) - HEADER_SIZE - 16  # up to where they begin
@@ -1057,29 +1064,29 @@ async def test_whoever_noted_a_beginning_can_note_an_end(
     with hanging(monkeypatch, "pwrite") as hang:
         for key in range(owed - 1):
             await log.ready()
-            log.note(key, Entry.BEGUN)
+            log.note(at(key), Entry.BEGUN)
         hang()
         begun, ended = owed - 1, 0
         while log.is_ready:
             begun += 1
-            log.note(begun - 1, Entry.BEGUN)
+            log.note(at(begun - 1), Entry.BEGUN)
             ended += 1
-            log.note(ended - 1, Entry.DONE)
+            log.note(at(ended - 1), Entry.DONE)
         for key in range(ended, begun):
-            log.note(key, Entry.DONE)
+            log.note(at(key), Entry.DONE)
     await log.aclose()
 
     notes = records(path.read_bytes(), "position")
     assert len(notes) == 2 * begun
-    assert {key for key, entry in notes if entry is Entry.DONE} == set(range(begun))
+    assert {key for key, entry in notes if entry is Entry.DONE} == set(map(at, range(begun)))
 
 
-def log_at(path: Path) -> Callable[[int], Log[int]]:
+def log_at(path: Path) -> Callable[[int], Log]:
     """
     Return what opens the log that ends where a file does.
     """
     handle = os.open(path, os.O_RDWR)
-    return functools.partial(Log, handle, path.stat().st_size, Positions.content, lambda: 0)
+    return functools.partial(Log, handle, path.stat().st_size, Positions.key_size, lambda: 0)
 
 
 @contextlib.contextmanager
@@ -1119,7 +1126,7 @@ async def test_room_is_made_ahead_and_no_more_than_that(
     with hanging(monkeypatch, "pwrite") as hang:
         hang()
         while log.is_ready:
-            log.note(noted, Entry.BEGUN)
+            log.note(at(noted), Entry.BEGUN)
             noted += 1
     assert noted == 1 + PAGE // 16 + 1
     await log.ready()
@@ -1166,7 +1173,7 @@ async def test_on_a_disk_that_failed_nothing_begins_however_much_room_there_is(
     size = path.stat().st_size
     for key in range(PAGE // 16 + 1):
         assert not log.is_ready
-        log.note(key, Entry.DONE)
+        log.note(at(key), Entry.DONE)
     with pytest.raises(JournalError, match="Input/output error"):
         await log.ready()
     assert path.stat().st_size == size
@@ -1186,7 +1193,7 @@ async def test_a_note_is_written_though_no_thread_can_be_started(
     path.write_bytes(bytes(HEADER_SIZE + PAGE - 16))
     log = log_at(path)(1)
     await log.ready()
-    log.note(0, Entry.BEGUN)
+    log.note(at(0), Entry.BEGUN)
 
     def refused(*_: Any) -> Any:
         raise RuntimeError("cannot schedule new futures after shutdown")
@@ -1194,10 +1201,10 @@ async def test_a_note_is_written_though_no_thread_can_be_started(
     with monkeypatch.context() as patched:
         patched.setattr(log, "_grow", refused)
         with pytest.raises(RuntimeError, match="after shutdown"):
-            log.note(0, Entry.DONE)
+            log.note(at(0), Entry.DONE)
     await log.aclose()
 
-    assert records(path.read_bytes(), "position") == [(0, Entry.BEGUN), (0, Entry.DONE)]
+    assert records(path.read_bytes(), "position") == [(at(0), Entry.BEGUN), (at(0), Entry.DONE)]
 
 
 def test_a_summary_counts_items_and_what_is_left(tmp_path: Path) -> None:
@@ -1223,13 +1230,13 @@ async def test_a_journal_that_is_killed_has_room_at_its_end(tmp_path: Path) -> N
     path, copy = tmp_path / "journal", tmp_path / "copy"
     journal = await opened_journal(path)
     await journal.ready()
-    journal.note(3, Entry.DONE)
+    journal.note(at(3), Entry.DONE)
     shutil.copy(path, copy)
     await journal.aclose()
 
     assert copy.stat().st_size == ROOM
     with opened(copy) as index:
-        assert index.get(3) is Entry.DONE
+        assert index.get(at(3)) is Entry.DONE
         assert copy.stat().st_size == HEADER_SIZE + 16
 
 
@@ -1238,7 +1245,7 @@ async def test_moments_are_seconds_since_the_beginning(tmp_path: Path) -> None:
     Times before the beginning are the beginning, and those after the last are the last.
     """
     path = tmp_path / "journal"
-    await noted(path, (3, Entry.DONE))
+    await noted(path, (at(3), Entry.DONE))
 
     assert path.read_bytes()[HEADER_SIZE:] == record(3, Entry.DONE, 7)
     assert (moments(-5.0), moments(2.5), moments(1e12)) == (0, 2, (1 << 28) - 1)
@@ -1269,7 +1276,7 @@ async def test_what_is_opened_and_not_used_can_be_given_back(tmp_path: Path) -> 
     found = open_journal(path, BINDING, accept)
     found.close()
     with opened(path) as index:
-        assert index.get(0) is Entry.NONE
+        assert index.get(at(0)) is Entry.NONE
 
 
 # What is known of each item
@@ -1292,13 +1299,11 @@ def test_the_last_entry_of_an_item_counts(make: Any, notes: list[tuple[int, Entr
     """
     index = make()
 
-    def key(number: int) -> Any:
-        digest = number.to_bytes(DIGEST_SIZE, "little")
-        return number if index.kind == "position" else digest
+    def key(number: int) -> bytes:
+        return number.to_bytes(index.key_size, "little")
 
     for number, entry in notes:
-        content = index.content.pack(key(number), 5 << 4 | entry)
-        assert index.load(content) == (entry, 5)
+        assert index.load(key(number), 5 << 4 | entry) == (entry, 5)
     known = dict(notes)
 
     assert {number: index.get(key(number)) for number in known} == known
@@ -1316,8 +1321,8 @@ def test_a_pace_is_not_an_item(make: Any) -> None:
     """
     index = make()
     for rate in (400.25, 12.5):
-        content = index.content.pack(index.rate_key(rate), 7 << 4 | Entry.RATE)
-        assert index.load(content) == (Entry.RATE, 7)
+        key = rate_key(rate, index.key_size)
+        assert index.load(key, 7 << 4 | Entry.RATE) == (Entry.RATE, 7)
 
     assert index.rate == 12.5
     assert set(index.counts().values()) == {0}
@@ -1333,7 +1338,7 @@ def test_many_digests_are_kept_as_few_are(monkeypatch: pytest.MonkeyPatch) -> No
     keys = [b"%016d" % number for number in range(2500)]
     for entry in (Entry.BEGUN, Entry.DONE):
         for key in keys:
-            index.load(index.content.pack(key, entry))
+            index.load(key, entry)
 
     assert index.counts()[Entry.DONE] == 2500
     assert index.counts()[Entry.BEGUN] == 0
@@ -1342,7 +1347,7 @@ def test_many_digests_are_kept_as_few_are(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
-    ("make", "key"), [(Positions, 0), (Digests, bytes(DIGEST_SIZE))], ids=KINDS
+    ("make", "key"), [(Positions, bytes(8)), (Digests, bytes(DIGEST_SIZE))], ids=KINDS
 )
 def test_an_empty_index_knows_nothing(make: Any, key: Any) -> None:
     """
@@ -1541,7 +1546,7 @@ def test_a_summary_counts_items_and_tells_when_they_ended(kind: str, tmp_path: P
     Each item is in the count of its last entry; what ended is counted by the minute.
     """
     binding = msgspec.structs.replace(BINDING, keys=kind, started=6e7)  # a full minute
-    keys = [number if kind == "position" else b"%016d" % number for number in range(3)]
+    keys = [at(number) if kind == "position" else b"%016d" % number for number in range(3)]
     notes = [
         (keys[0], Entry.BEGUN, 5),
         (keys[1], Entry.BEGUN, 7),
@@ -1631,7 +1636,7 @@ def test_what_cannot_be_summed_up_is_told(
 LOOK_UP = """
 import json, sys
 from pathlib import Path
-from adapty_async.bulk._entries import Entry
+from adapty_async.bulk._entries import Entry, position_key
 from adapty_async.bulk._table import DigestTable
 from adapty_async.bulk._header import Binding
 from adapty_async.bulk._journal import open_journal
@@ -1646,7 +1651,7 @@ index, seen, spread = found.index, DigestTable(), 0x9E3779B97F4A7C15F39CC0605CED
 right = index.counts()[Entry.DONE] == count
 for number in range(0, count, 1 if kind == "digest" else 997):
     digest = (number * spread % (1 << 128)).to_bytes(16, "big")
-    right = right and index.get(digest if kind == "digest" else number) is Entry.DONE
+    right = right and index.get(digest if kind == "digest" else position_key(number)) is Entry.DONE
     right = right and seen.add(digest)
 found.close()
 status = Path("/proc/self/status").read_text()

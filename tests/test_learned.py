@@ -147,6 +147,12 @@ class Client:
         for moment in sent:
             self.learned.succeeded(moment)
 
+    def answer(self) -> None:
+        """
+        Send a request that succeeds at once.
+        """
+        self.learned.succeeded(self.send())
+
     def fail(self, count: int = 1, retry_after: float | None = None) -> list[float]:
         """
         Send so many requests together, let all be refused, and return the rates after each.
@@ -517,6 +523,249 @@ def test_who_sends_less_than_the_rate_does_not_raise_it() -> None:
         client.succeed()
 
     assert client.learned.rate == rate < 400.0
+
+
+def test_the_first_requests_go_one_interval_apart() -> None:
+    """
+    The first goes at once, and nothing is saved up for the others.
+    """
+    client = Client()
+
+    assert [client.send() - 1000.0 for _ in range(4)] == pytest.approx([0.0, 0.05, 0.1, 0.15])
+
+
+def test_who_did_not_ask_takes_a_turn() -> None:
+    """
+    The next one that asks goes one interval later for it.
+    """
+    client = Client()
+    client.send()
+    client.learned.count()
+
+    assert client.learned.wait() == pytest.approx(0.1)
+
+
+def test_a_success_of_who_did_not_ask_raises_nothing_while_nobody_waits() -> None:
+    """
+    Before anybody was held back by the rate, it says nothing of it.
+    """
+    client = Client()
+    client.learned.succeeded(client.clock.now, paced=False)
+
+    assert client.learned.rate == 20.0
+
+
+def test_a_rate_that_holds_nobody_back_rises_for_some_ten_requests() -> None:
+    """
+    So long it takes until it is clear that requests come more slowly than they may.
+    """
+    client = Client()
+    client.succeed()
+    rates = []
+    for _ in range(20):
+        client.clock.now += 1.0
+        client.succeed()
+        rates.append(client.learned.rate)
+
+    assert sum(early < late for early, late in itertools.pairwise(rates)) == 9
+
+
+def curve(limit: float, begun_at: float, climbed: float) -> float:
+    """
+    Return the rate after a part of a climb, from a share of a limit on.
+    """
+    plateau: float = math.cbrt((1.0 - begun_at) / 0.01)
+    return limit * (1.0 + 0.01 * (climbed - plateau) ** 3)
+
+
+def test_a_known_limit_is_approached_along_the_curve() -> None:
+    """
+    It is slow near the limit and fast beyond, with a second for its unit.
+    """
+    client = Client(400.0)
+    rates = {}
+    while client.clock.now < 1004.0:
+        client.answer()
+        rates[client.clock.now - 1000.0] = client.learned.rate
+
+    assert rates == pytest.approx({when: curve(400.0, 0.97, when) for when in rates})
+    assert max(rates.values()) > 460.0
+    assert client.learned.limit == 400.0
+
+
+def test_a_low_limit_is_approached_in_units_of_25_requests() -> None:
+    """
+    What takes a second at 400 per second would be no climb at 20.
+    """
+    client = Client(20.0)
+    client.answer()
+    client.clock.now += 0.1
+    client.learned.succeeded(client.clock.now)
+
+    assert client.learned.rate == pytest.approx(curve(20.0, 0.97, 0.1 * 19.4 / 25))
+
+
+def test_far_beyond_its_limit_another_one_is_searched_for() -> None:
+    """
+    A quarter above what was measured, the server's limit must have been raised.
+    """
+    client = Client(400.0)
+    while client.learned.limit is not None:
+        client.answer()
+    rate = client.learned.rate
+    client.answer()
+
+    assert rate == pytest.approx(500.0, rel=0.01)
+    assert client.learned.rate == pytest.approx(rate + math.log(2.0) / 0.01)
+
+
+def test_a_long_silence_is_half_a_unit_of_a_climb() -> None:
+    """
+    One answer after a long time does not carry the rate far.
+    """
+    client = Client(400.0)
+    client.send()
+    client.clock.now += 10.0
+    client.learned.succeeded(client.clock.now)
+
+    assert client.learned.rate == pytest.approx(curve(400.0, 0.97, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("limit", "refused", "retry_after", "latency", "pace"),
+    [
+        pytest.param(400.0, 1, None, 0.02, 1.0, id="a-second"),
+        pytest.param(50.0, 1, None, 0.02, 60 / 41.225, id="a-429"),
+        pytest.param(400.0, 8, None, 0.02, 8 * 60 / 329.8, id="eight-429s"),
+        pytest.param(50.0, 8, None, 0.02, 2.5, id="no-more-than-that"),
+        pytest.param(400.0, 1, 30.0, 0.02, 90.0, id="a-pause"),
+        pytest.param(400.0, 1, None, 1.0, 5.0, id="slow-answers"),
+    ],
+)
+def test_a_climb_takes_the_longer_the_more_the_last_429_cost(
+    limit: float, refused: int, retry_after: float | None, latency: float, pace: float
+) -> None:
+    """
+    A limit that is touched at a high price, or of which news comes late, is touched rarely.
+    """
+    client = Client(limit)
+    client.learned.succeeded(client.clock.now - latency)
+    client.fail(refused, retry_after)
+    answered = 1000.0
+    known = client.learned.limit or 0.0
+    client.clock.now = max(client.clock.now, client.learned.paused_until) + 0.1
+    client.learned.succeeded(client.clock.now - latency)
+
+    climbed = min(client.clock.now - answered, pace / 2) / pace
+    assert known == pytest.approx(0.97 * limit)
+    assert client.learned.rate == pytest.approx(curve(known, 0.85, climbed), rel=1e-6)
+
+
+def test_nine_refusals_in_a_row_stop_nobody() -> None:
+    """
+    Not even when nothing was ever answered before.
+    """
+    client = Client()
+    client.fail(9)
+    assert not client.learned.probing
+    client.fail()
+    assert client.learned.probing
+
+
+def test_the_search_goes_on_a_second_after_a_refusal() -> None:
+    """
+    Until then successes raise nothing; then the rate doubles in half a second.
+    """
+    client = Client()
+    client.learned.search_from(400.0)
+    assert client.fail() == [200.0]
+    client.clock.now += 0.9
+    client.learned.succeeded(client.clock.now)
+    client.learned.succeeded(client.clock.now)
+    assert client.learned.rate == 200.0
+    client.clock.now += 0.2
+    client.learned.succeeded(client.clock.now)
+    client.learned.succeeded(client.clock.now)
+
+    assert client.learned.rate == pytest.approx(200.0 + math.log(2.0) / 0.5)
+
+
+def test_ten_successes_make_a_measurement() -> None:
+    """
+    Their number by the time between the refusals, less a round trip, is the limit.
+    """
+    client = Client()
+    client.succeed(20)
+    first = client.send()
+    client.learned.throttled(first)
+    for number in range(1, 11):
+        moment = first + 0.1 * number
+        client.learned.succeeded(moment)
+        client.clock.now = moment + 0.02
+    client.clock.now = first + 1.2
+    client.learned.throttled(first + 1.18)
+
+    trip = client.learned._round_trip
+    assert client.learned.limit == pytest.approx(10 / (1.2 - trip))
+
+
+def test_a_measurement_while_less_was_sent_is_believed_in_part() -> None:
+    """
+    What the client did not use up says nothing of the limit: 70 % of the rate is kept.
+    """
+    client = Client()
+    client.succeed(20)
+    client.fail()
+    for _ in range(20):
+        client.clock.now += 0.1
+        client.succeed()
+    rate = client.learned.rate
+    client.fail()
+
+    assert client.learned.limit == pytest.approx(0.7 * rate)
+
+
+def test_a_brief_measurement_is_believed_in_part() -> None:
+    """
+    The end of a fixed window is no limit: what was known before is lowered by 7 % at most.
+    """
+    client = Client(400.0)
+    client.fail()
+    for _ in range(12):
+        client.clock.now += 0.01
+        client.succeed(latency=0.01)
+    client.fail()
+
+    assert client.learned.limit == pytest.approx(0.93 * 400.0)
+
+
+@pytest.mark.parametrize(("latency", "again"), [(0.4, 0.1), (0.02, 0.005), (0.001, 0.005)], ids=str)
+def test_while_a_probe_is_under_way_others_look_again_soon(latency: float, again: float) -> None:
+    """
+    They do so after a quarter of the usual time of an answer, and not more often than is of use.
+    """
+    client = Client(400.0)
+    client.succeed(latency=latency)
+    client.fail(10)
+    sent = client.send()
+    assert client.learned.take() == pytest.approx(again)
+    client.clock.now += 0.2
+    client.learned.succeeded(sent)
+
+    assert client.learned.wait() == 0.0
+
+
+def test_a_slow_server_gets_four_round_trips_for_a_probe() -> None:
+    """
+    What is usual of late counts, an eighth of it the last answer.
+    """
+    client = Client(400.0)
+    client.succeed(latency=0.5)
+    client.succeed(latency=1.3)
+    client.fail(10)
+    lost = client.send()
+
+    assert client.send() == pytest.approx(lost + 4 * 0.6)
 
 
 ASKED = st.none() | st.floats(0.0, 100.0) | st.sampled_from([math.inf, math.nan, -1.0])

@@ -114,8 +114,8 @@ def entries(path: Path) -> dict[int, list[Entry]]:
     """
     found: dict[int, list[Entry]] = {}
     with path.open("rb") as file:
-        for _, content in scan(file, Positions.content):
-            position, stamped = Positions.content.unpack(content)
+        for _, key, stamped in scan(file, Positions.key_size):
+            position = int.from_bytes(key, "little")
             found.setdefault(position, []).append(Entry(stamped & 15))
     return found
 
@@ -708,7 +708,7 @@ async def test_digests_are_keyed_and_the_same_in_every_release(journal: Path) ->
     request = msgspec.msgpack.encode(["v1.profiles.delete", [[HEADER, "u0"]], [], None])
     found = read_header(_bytes_of(journal), journal)
     with journal.open("rb") as file:
-        digests = {content[:16] for _, content in scan(file, Digests.content)}
+        digests = {key for _, key, _ in scan(file, Digests.key_size)}
 
     assert found is not None
     assert found.binding.account == account
@@ -1367,7 +1367,4 @@ def kinds(journal: Path) -> list[Entry]:
     Return what kinds of entries a journal has, in the order they were written.
     """
     with journal.open("rb") as file:
-        return [
-            Entry(Positions.content.unpack(content)[1] & 15)
-            for _, content in scan(file, Positions.content)
-        ]
+        return [Entry(stamped & 15) for _, _, stamped in scan(file, Positions.key_size)]

@@ -18,6 +18,7 @@ from adapty_async._codec import decode, plain
 from adapty_async._gate import Gates
 from adapty_async._operation import Operation, Replay, Request, Send, Tally
 from adapty_async._retry import may_have_worked
+from adapty_async.bulk._entries import position_key
 from adapty_async.bulk._ledger import Ledger
 from adapty_async.bulk._outcome import Outcome, OutcomeStatus
 from adapty_async.bulk._runner import BulkRun, Crew, Settings
@@ -193,9 +194,10 @@ class _Calls(Generic[ItemT, ResultT]):
         self._engine = engine
         self._ledger = ledger
         self._workers = workers
+        self._by_position = ledger is not None and ledger.by_position
         # by their requests, equal items are one: they cannot have an account each
-        self._by_position = ledger is None or ledger.by_position
-        self._seen = DigestTable() if dedupe or not self._by_position else None
+        by_request = ledger is not None and not ledger.by_position
+        self._seen = DigestTable() if dedupe or by_request else None
         self._digest_of = _digester(os.urandom(32) if ledger is None else ledger.digest_key)
         self._is_resumed = False  # a journal that has entries, once it is open
         self._turns = Turns()
@@ -237,17 +239,16 @@ class _Calls(Generic[ItemT, ResultT]):
             return Outcome(index, item, OutcomeStatus.SKIPPED)
         ledger, started = self._ledger, self._engine.clock()
         request: Request | None = None
-        key: int | bytes = index  # what the ledger knows it by
-        repeated = False
+        digest, repeated = b"", False
         try:
             operation = self._build(item)
             request = self._engine.encode(operation)
             if self._seen is not None:
                 digest = self._digest_of(operation, request)
                 repeated = not self._seen.add(digest)
-                key = index if self._by_position else digest
+            request.tally.key = position_key(index) if self._by_position else digest
             look = repeated or self._is_resumed
-            known = await self._known(index, item, request, key, repeated) if look else None
+            known = await self._known(index, item, request, repeated) if look else None
             if known is not None:
                 return known
             subject = _subject_of(operation)
@@ -259,7 +260,6 @@ class _Calls(Generic[ItemT, ResultT]):
             if ledger is None:
                 return await self._send(index, item, operation, request)
             # at the last moment: what waits for its turn has not begun
-            request.tally.key = key
             request.tally.before = ledger.begin
             outcome = await self._send(index, item, operation, request)
             ledger.end(request, outcome)
@@ -274,7 +274,6 @@ class _Calls(Generic[ItemT, ResultT]):
         index: int,
         item: ItemT,
         request: Request,
-        key: int | bytes,
         repeated: bool,  # noqa: FBT001  the same request came before
     ) -> Outcome[ItemT, ResultT] | None:
         """
@@ -283,7 +282,7 @@ class _Calls(Generic[ItemT, ResultT]):
         settled = self._is_settled(index)
         if self._ledger is None or repeated or settled:
             return await self._skip(index, item, note=not settled)
-        known = await self._ledger.recall(key, request)
+        known = await self._ledger.recall(request)
         return None if known is None else Outcome(index, item, known[0], error=known[1])
 
     async def _skip(self, index: int, item: ItemT, *, note: bool) -> Outcome[ItemT, ResultT]:

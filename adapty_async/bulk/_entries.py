@@ -5,15 +5,24 @@ What a journal says of each item, and how that is packed, looked up and kept sma
 from __future__ import annotations
 
 import enum
-import struct
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from adapty_async.bulk._table import DIGEST_SIZE, DigestTable
 from adapty_async.errors import JournalError
 
-__all__ = ("DIGEST_SIZE", "LAST_MOMENT", "Digests", "Entry", "Index", "Positions", "stamp")
+__all__ = (
+    "DIGEST_SIZE",
+    "LAST_MOMENT",
+    "Digests",
+    "Entry",
+    "Index",
+    "Positions",
+    "position_key",
+    "rate_key",
+    "stamp",
+)
 
-KeyT = TypeVar("KeyT")
+_POSITION_SIZE = 8
 
 _PAGE = 1 << 16
 
@@ -95,36 +104,48 @@ def _read_stamp(value: int) -> tuple[int, int]:
     return entry, value >> _ENTRY_BITS
 
 
-class Index(Protocol[KeyT]):
+def position_key(position: int) -> bytes:
+    """
+    Return the key of the item at a position.
+    """
+    return position.to_bytes(_POSITION_SIZE, "little")
+
+
+def rate_key(rate: float, size: int) -> bytes:
+    """
+    Return the key under which a pace is noted.
+    """
+    return round(1000 * rate).to_bytes(size, "little")
+
+
+def _rate_from(key: bytes) -> float:
+    return int.from_bytes(key, "little") / 1000
+
+
+class Index(Protocol):
     """
     The last entry of every item, as far as the journal says.
 
     Attributes:
         kind: how items are told apart.
-        content: how a key and a stamp are packed.
+        key_size: bytes of a key.
         rate: the pace that was learned, None if none was noted.
     """
 
     kind: str
-    content: struct.Struct
+    key_size: int
     rate: float | None
 
-    def rate_key(self, rate: float) -> KeyT:
+    def load(self, key: bytes, stamped: int) -> tuple[int, int]:
         """
-        Return the key under which a pace is noted.
-        """
-        ...
-
-    def load(self, content: bytes) -> tuple[int, int]:
-        """
-        Take over a record's content; return its entry, and its moment.
+        Take over a record; return its entry, and its moment.
 
         Raises:
             JournalError: it is no entry of this version.
         """
         ...
 
-    def get(self, key: KeyT) -> Entry:
+    def get(self, key: bytes) -> Entry:
         """
         Return what is known of an item.
         """
@@ -150,39 +171,32 @@ class Positions:
     """
 
     kind = "position"
-    content = struct.Struct("<QI")
+    key_size = _POSITION_SIZE
 
     def __init__(self) -> None:
         self.rate: float | None = None
         self._pages: dict[int, bytearray] = {}
 
-    def rate_key(self, rate: float) -> int:
+    def load(self, key: bytes, stamped: int) -> tuple[int, int]:
         """
-        Return the key under which a pace is noted.
+        Take over a record; return its entry, and its moment.
         """
-        return round(1000 * rate)
-
-    def load(self, content: bytes) -> tuple[int, int]:
-        """
-        Take over a record's content; return its entry, and its moment.
-        """
-        position, stamped = self.content.unpack(content)
         entry, moment = _read_stamp(stamped)
         if entry == Entry.RATE:
-            self.rate = position / 1000
+            self.rate = _rate_from(key)
             return entry, moment
-        number, place = divmod(position, _PAGE)
+        number, place = divmod(int.from_bytes(key, "little"), _PAGE)
         page = self._pages.get(number)
         if page is None:
             page = self._pages[number] = bytearray(_PAGE)
         page[place] = entry
         return entry, moment
 
-    def get(self, key: int) -> Entry:
+    def get(self, key: bytes) -> Entry:
         """
         Return what is known of an item.
         """
-        number, place = divmod(key, _PAGE)
+        number, place = divmod(int.from_bytes(key, "little"), _PAGE)
         page = self._pages.get(number)
         return Entry.NONE if page is None else _ENTRIES[page[place]]
 
@@ -206,28 +220,21 @@ class Digests:
     """
 
     kind = "digest"
-    content = struct.Struct(f"<{DIGEST_SIZE}sI8x")
+    key_size = DIGEST_SIZE
 
     def __init__(self) -> None:
         self.rate: float | None = None
         self._entries = DigestTable()
 
-    def rate_key(self, rate: float) -> bytes:
+    def load(self, key: bytes, stamped: int) -> tuple[int, int]:
         """
-        Return the key under which a pace is noted.
+        Take over a record; return its entry, and its moment.
         """
-        return round(1000 * rate).to_bytes(DIGEST_SIZE, "little")
-
-    def load(self, content: bytes) -> tuple[int, int]:
-        """
-        Take over a record's content; return its entry, and its moment.
-        """
-        digest, stamped = self.content.unpack(content)
         entry, moment = _read_stamp(stamped)
         if entry == Entry.RATE:
-            self.rate = int.from_bytes(digest, "little") / 1000
+            self.rate = _rate_from(key)
         else:
-            self._entries.put(digest, entry)
+            self._entries.put(key, entry)
         return entry, moment
 
     def get(self, key: bytes) -> Entry:

@@ -16,18 +16,24 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias, TypeVar
+from typing import Any, BinaryIO, TypeAlias
 
 import msgspec
 
-from adapty_async.bulk._entries import LAST_MOMENT, Digests, Entry, Index, Positions, stamp
+from adapty_async.bulk._entries import (
+    LAST_MOMENT,
+    Digests,
+    Entry,
+    Index,
+    Positions,
+    rate_key,
+    stamp,
+)
 from adapty_async.bulk._header import HEADER_SIZE, Binding, Header, read_header, write_header
 from adapty_async.bulk._log import Log, scan, write_all
 from adapty_async.errors import JournalError
 
 __all__ = ("Journal", "Opened", "index_for", "moments", "open_journal", "records_of")
-
-KeyT = TypeVar("KeyT")
 
 InputCheck: TypeAlias = Callable[[dict[str, Any]], str | None]
 """
@@ -41,7 +47,7 @@ class Opened(msgspec.Struct, frozen=True):
     """
 
     handle: int
-    index: Index[Any]
+    index: Index
     end: int
     started: float
 
@@ -53,7 +59,7 @@ class Opened(msgspec.Struct, frozen=True):
         self.index.close()
 
 
-class Journal(Log[KeyT]):
+class Journal(Log):
     """
     An open journal: what earlier runs noted, and a place to note more: of which item, and what.
 
@@ -67,15 +73,15 @@ class Journal(Log[KeyT]):
     """
 
     def __init__(self, opened: Opened, owed: int, clock: Callable[[], float] = time.time) -> None:
-        self._index: Index[KeyT] = opened.index
+        self._index = opened.index
         self.is_new = opened.end == HEADER_SIZE
 
         def now() -> int:
             return stamp(moments(clock() - opened.started))
 
-        super().__init__(opened.handle, opened.end, opened.index.content, now, owed)
+        super().__init__(opened.handle, opened.end, opened.index.key_size, now, owed)
 
-    def known(self, key: KeyT) -> Entry:
+    def known(self, key: bytes) -> Entry:
         """
         Return what earlier runs noted of an item.
         """
@@ -93,7 +99,7 @@ class Journal(Log[KeyT]):
         Note the pace that was learned, if it is another one and there is room.
         """
         if self.is_ready and rate != self._index.rate:
-            self.note(self._index.rate_key(rate), Entry.RATE)
+            self.note(rate_key(rate, self._index.key_size), Entry.RATE)
             self._index.rate = rate
 
     async def aclose(self) -> None:
@@ -116,7 +122,7 @@ def moments(seconds: float) -> int:
     return min(max(0, int(seconds)), LAST_MOMENT)
 
 
-def index_for(keys: str) -> Index[Any]:
+def index_for(keys: str) -> Index:
     """
     Return an empty index for a kind of keys.
     """
@@ -140,8 +146,8 @@ def open_journal(path: Path, wanted: Binding, check: InputCheck) -> Opened:
             end = HEADER_SIZE
             if found is not None:
                 _demand_same(found.binding, wanted, check, path)
-                for end, content in scan(file, index.content):  # noqa: B007  its last value is used
-                    index.load(content)
+                for end, key, stamped in scan(file, index.key_size):  # noqa: B007  the last end is used
+                    index.load(key, stamped)
         started = _bind(handle, path, found, wanted)
         os.ftruncate(handle, end)
     except BaseException as error:
@@ -221,7 +227,7 @@ def _demand_same(found: Binding, wanted: Binding, check: InputCheck, path: Path)
         raise JournalError(f"the journal {path} belongs to another run; {'; '.join(told)}")
 
 
-def records_of(file: BinaryIO, index: Index[Any]) -> Iterator[tuple[int, float | None]]:
+def records_of(file: BinaryIO, index: Index) -> Iterator[tuple[int, float | None]]:
     """
     Read a journal into an index; yield the entry of each record, and seconds since it was begun.
 
@@ -231,7 +237,7 @@ def records_of(file: BinaryIO, index: Index[Any]) -> Iterator[tuple[int, float |
         JournalError: a record is damaged.
     """
     before = -1
-    for _, content in scan(file, index.content):
-        entry, moment = index.load(content)
+    for _, key, stamped in scan(file, index.key_size):
+        entry, moment = index.load(key, stamped)
         yield entry, None if moment == before else moment
         before = moment

@@ -17,7 +17,7 @@ import msgspec
 
 from adapty_async._operation import Replay, Request
 from adapty_async._retry import may_have_worked
-from adapty_async.bulk._entries import DIGEST_SIZE, Digests, Entry, Positions
+from adapty_async.bulk._entries import DIGEST_SIZE, Digests, Entry, Positions, position_key
 from adapty_async.bulk._header import Binding
 from adapty_async.bulk._journal import Journal, Opened, open_journal
 from adapty_async.bulk._outcome import Outcome, OutcomeStatus
@@ -157,7 +157,7 @@ class Ledger:
             scope.secret.encode(), digest_size=32, person=b"adapty digest"
         ).digest()
         # these are there when the run has started
-        self._journal: Journal[Any]
+        self._journal: Journal
         self._learned_rate: Callable[[], float | None]
         self._timer: asyncio.TimerHandle
 
@@ -223,17 +223,18 @@ class Ledger:
         Say whether the item at a position is done, as far as that is known without its request.
         """
         journal = self._journal
-        return self.by_position and not journal.is_new and journal.known(position) in _SETTLED
+        if not self.by_position or journal.is_new:
+            return False
+        return journal.known(position_key(position)) in _SETTLED
 
-    async def recall(
-        self, key: int | bytes, request: Request
-    ) -> tuple[OutcomeStatus, Exception | None] | None:
+    async def recall(self, request: Request) -> tuple[OutcomeStatus, Exception | None] | None:
         """
         Say what an item is by what earlier runs noted, and why; None if it is to be sent.
 
         Raises:
             JournalError: that it is unknown could not be noted.
         """
+        key = request.tally.key
         before = self._journal.known(key)
         if before in _SETTLED:
             return OutcomeStatus.SKIPPED, None
@@ -327,7 +328,7 @@ class Ledger:
         """
         if self.by_position:
             await self._journal.ready()
-            self._journal.note(position, Entry.DUPLICATE)
+            self._journal.note(position_key(position), Entry.DUPLICATE)
 
 
 def _may_be_done(request: Request, outcome: Outcome[Any, Any]) -> bool:

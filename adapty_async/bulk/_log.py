@@ -22,7 +22,7 @@ import os
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, Generic, TypeVar
+from typing import BinaryIO
 from zlib import crc32
 
 from adapty_async._fork import on_fork
@@ -31,8 +31,6 @@ from adapty_async.bulk._runner import until_ended
 from adapty_async.errors import JournalError
 
 __all__ = ("SYNC_EVERY", "Log", "scan", "write_all")
-
-KeyT = TypeVar("KeyT")
 
 SYNC_EVERY = 0.1
 """
@@ -60,16 +58,17 @@ def write_all(handle: int, data: bytes, place: int) -> None:
         data, place = data[written:], place + written
 
 
-def _record_of(content: struct.Struct) -> struct.Struct:
+def _record_of(key_size: int) -> struct.Struct:
     """
-    Return how a record is packed: its content, and a checksum.
+    Return how a record is packed: a key, a stamp, a checksum of both, and zeros up to a power of 2.
     """
-    return struct.Struct(f"<{content.size}sI")
+    used = key_size + 8
+    return struct.Struct(f"<{key_size}sII{(1 << (used - 1).bit_length()) - used}x")
 
 
-def scan(file: BinaryIO, packing: struct.Struct) -> Iterator[tuple[int, bytes]]:
+def scan(file: BinaryIO, key_size: int) -> Iterator[tuple[int, bytes, int]]:
     """
-    Read the records of a file; yield where each ends, and its content.
+    Read the records of a file; yield where each ends, its key and its stamp.
 
     Zeros are no record: room that was not used, or what a loss of power took. Neither is the last
     one if it is not whole: the process died while it was noted.
@@ -79,30 +78,30 @@ def scan(file: BinaryIO, packing: struct.Struct) -> Iterator[tuple[int, bytes]]:
     """
     file.seek(HEADER_SIZE)
     place, broken = HEADER_SIZE, None
-    record = _record_of(packing)
+    record = _record_of(key_size)
     size = record.size
     while block := file.read(_CHUNK // size * size):
         for start in range(0, len(block.rstrip(b"\0")), size):
             data = block[start : start + size]
-            content, check = record.unpack(data.ljust(size, b"\0"))
-            is_whole = len(data) == size and crc32(content) == check
+            key, stamped, check = record.unpack(data.ljust(size, b"\0"))
+            is_whole = len(data) == size and crc32(key, stamped) == check
             if is_whole or data.strip(b"\0"):
                 if broken is not None:
                     raise JournalError(f"the journal is damaged at byte {broken}")
                 broken = None if is_whole else place + start
             if is_whole:
-                yield place + start + size, content
+                yield place + start + size, key, stamped
         place += len(block)
 
 
-class Log(Generic[KeyT]):
+class Log:
     """
     The end of a file of records, open for more of them.
 
     Args:
         handle: the file.
         end: where its last record ends.
-        content: how what is noted, and a stamp, are packed.
+        key_size: bytes of a key.
         now: returns the stamp of this moment, to which the value that is noted is added.
         owed: records at most that are still to come when one is noted, whatever happens.
 
@@ -115,13 +114,12 @@ class Log(Generic[KeyT]):
         self,
         handle: int,
         end: int,
-        content: struct.Struct,
+        key_size: int,
         now: Callable[[], int],
         owed: int,
     ) -> None:
         self._handle = handle
-        self._content = content
-        self._record = _record_of(content)
+        self._record = _record_of(key_size)
         self._now = now
         self._stamp: int  # of what goes to the disk together
         self._loop = asyncio.get_running_loop()
@@ -129,9 +127,9 @@ class Log(Generic[KeyT]):
         start = end // _CHUNK * _CHUNK
         self._begin = end - start  # in the next of the chunks
         self._mapped_until = start
-        self._chunk = mmap.mmap(-1, 1)  # which is full, and ends where the file does
-        self._chunk.seek(1)
-        self._place = end - 1  # of the chunk in the file
+        self._chunk = mmap.mmap(-1, 1)  # stands for a full one that ends where the file does
+        self._place = end - _CHUNK  # of the chunk in the file
+        self._at = _CHUNK  # of the next record in the chunk
         self._next_chunks: deque[tuple[int, mmap.mmap]] = deque()
         # whole chunks for what is owed and for the one that finds its chunk full
         self._spare = math.ceil((owed + 1) / (_CHUNK // self._record.size))
@@ -157,7 +155,7 @@ class Log(Generic[KeyT]):
                 raise self.failure
             await asyncio.wait({self._grow()})
 
-    def note(self, key: KeyT, value: int) -> None:
+    def note(self, key: bytes, value: int) -> None:
         """
         Append a record; unless it is owed, this must be ready.
         """
@@ -165,18 +163,21 @@ class Log(Generic[KeyT]):
             self._is_clean = False
             self._stamp = self._now()
             self._sync_in(SYNC_EVERY)
-        content = self._content.pack(key, self._stamp + value)
-        record = self._record.pack(content, crc32(content))
-        try:
-            self._chunk.write(record)
-        except ValueError:  # the chunk is full
+        is_full = self._at == _CHUNK
+        if is_full:
             self._turn_over()
-            self._chunk.write(record)
+        record, stamped = self._record, self._stamp + value
+        # The stamp is where the checksum of the key begins, so it is in it, too. Half of what it
+        # takes to pack the content, then the record, and to write it: 0.26 instead of 0.49 µs.
+        record.pack_into(self._chunk, self._at, key, stamped, crc32(key, stamped))
+        self._at += record.size
+        if is_full:
             self._look_ahead()  # last, as it may find that the process ends
 
     def _turn_over(self) -> None:
         self._chunk.close()
         self._place, self._chunk = self._next_chunks.popleft()
+        self._at, self._begin = self._begin, 0
 
     def _look_ahead(self) -> None:
         """
@@ -226,7 +227,7 @@ class Log(Generic[KeyT]):
         Cut off the room that was not used, and close the file. Blocks.
         """
         try:
-            used = self._place + self._chunk.tell()
+            used = self._place + self._at
             self._unmap()
             _sync(self._handle)
             os.ftruncate(self._handle, max(used, HEADER_SIZE))
@@ -282,8 +283,6 @@ class Log(Generic[KeyT]):
         _sync(self._handle)
         for place in range(start, end, _CHUNK):
             chunk = mmap.mmap(self._handle, _CHUNK, offset=place)
-            chunk.seek(self._begin)
-            self._begin = 0
             self._next_chunks.append((place, chunk))
         self._mapped_until = end
 
