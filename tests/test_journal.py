@@ -11,6 +11,7 @@ import errno
 import fcntl
 import functools
 import io
+import itertools
 import json
 import mmap
 import multiprocessing
@@ -108,12 +109,19 @@ def at(position: int) -> bytes:
     return struct.pack("<Q", position)
 
 
+def checksum(key: bytes, stamped: int) -> int:
+    """
+    Return the CRC-32 of a record's stamp and key.
+    """
+    return zlib.crc32(struct.pack("<I", stamped) + key)
+
+
 def record(key: int | bytes, entry: int, moment: int = 0) -> bytes:
     """
     Return a record without the code under test.
     """
     key, stamped = at(key) if isinstance(key, int) else key, moment << 4 | entry
-    content = key + struct.pack("<II", stamped, zlib.crc32(key, stamped))
+    content = key + struct.pack("<II", stamped, checksum(key, stamped))
     return content.ljust(16 if len(key) == 8 else 32, b"\0")
 
 
@@ -129,7 +137,7 @@ def records(data: bytes, kind: str) -> list[tuple[bytes, Entry]]:
             continue
         key = content[:key_size]
         stamped, check = struct.unpack_from("<II", content, key_size)
-        assert zlib.crc32(key, stamped) == check
+        assert checksum(key, stamped) == check
         found.append((key, Entry(stamped & 15)))
     return found
 
@@ -287,6 +295,20 @@ def test_a_wrong_byte_is_told_or_was_in_the_last_record(kind: str, where: float,
         assert state == source.state(every - 1)
     else:
         assert state is None
+
+
+@pytest.mark.parametrize("key", [at(4), bytes(range(DIGEST_SIZE))], ids=KINDS)
+def test_two_wrong_bits_are_told_wherever_they_are(key: bytes) -> None:
+    """
+    No two places of a record can make up for each other, such as its key and its entry.
+    """
+    good = record(key, Entry.BEGUN, moment=3)
+    bits = range(8 * (len(key) + 8))
+    for one, other in itertools.combinations(bits, 2):
+        wrong = int.from_bytes(good, "little") ^ 1 << one ^ 1 << other
+        data = bytes(HEADER_SIZE) + wrong.to_bytes(len(good), "little") + good
+        with pytest.raises(JournalError, match="damaged at byte 8192"):
+            list(scan(io.BytesIO(data), len(key)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -1086,7 +1108,9 @@ def log_at(path: Path) -> Callable[[int], Log]:
     Return what opens the log that ends where a file does.
     """
     handle = os.open(path, os.O_RDWR)
-    return functools.partial(Log, handle, path.stat().st_size, Positions.key_size, lambda: 0)
+    return functools.partial(
+        Log, handle, path.stat().st_size, Positions.key_size, lambda: range(16)
+    )
 
 
 @contextlib.contextmanager

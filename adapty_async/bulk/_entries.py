@@ -19,7 +19,7 @@ __all__ = (
     "Positions",
     "position_key",
     "rate_key",
-    "stamp",
+    "stamps",
 )
 
 _POSITION_SIZE = 8
@@ -87,11 +87,11 @@ What a record has room for: with a moment of a second, eight and a half years.
 """
 
 
-def stamp(moment: int) -> int:
+def stamps(moment: int) -> list[int]:
     """
-    Return what a record has beside its key; the entry is to be added to it.
+    Return what a record has beside its key, for each entry.
     """
-    return moment << _ENTRY_BITS
+    return [moment << _ENTRY_BITS | entry for entry in range(len(_ENTRIES))]
 
 
 def _read_stamp(value: int) -> tuple[int, int]:

@@ -27,7 +27,7 @@ from adapty_async.bulk._entries import (
     Index,
     Positions,
     rate_key,
-    stamp,
+    stamps,
 )
 from adapty_async.bulk._header import HEADER_SIZE, Binding, Header, read_header, write_header
 from adapty_async.bulk._log import Log, scan, write_all
@@ -76,8 +76,8 @@ class Journal(Log):
         self._index = opened.index
         self.is_new = opened.end == HEADER_SIZE
 
-        def now() -> int:
-            return stamp(moments(clock() - opened.started))
+        def now() -> list[int]:
+            return stamps(moments(clock() - opened.started))
 
         super().__init__(opened.handle, opened.end, opened.index.key_size, now, owed)
 

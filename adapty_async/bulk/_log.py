@@ -21,7 +21,7 @@ import mmap
 import os
 import struct
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 from zlib import crc32
 
@@ -66,6 +66,15 @@ def _record_of(key_size: int) -> struct.Struct:
     return struct.Struct(f"<{key_size}sII{(1 << (used - 1).bit_length()) - used}x")
 
 
+def _seed_of(stamp: int) -> int:
+    """
+    Return what the checksum of a stamp and a key is before the key; the stamp itself would not do.
+
+    It would cancel out with the key: the same bits wrong in both would not show.
+    """
+    return crc32(stamp.to_bytes(4, "little"))
+
+
 def scan(file: BinaryIO, key_size: int) -> Iterator[tuple[int, bytes, int]]:
     """
     Read the records of a file; yield where each ends, its key and its stamp.
@@ -84,7 +93,7 @@ def scan(file: BinaryIO, key_size: int) -> Iterator[tuple[int, bytes, int]]:
         for start in range(0, len(block.rstrip(b"\0")), size):
             data = block[start : start + size]
             key, stamped, check = record.unpack(data.ljust(size, b"\0"))
-            is_whole = len(data) == size and crc32(key, stamped) == check
+            is_whole = len(data) == size and crc32(key, _seed_of(stamped)) == check
             if is_whole or data.strip(b"\0"):
                 if broken is not None:
                     raise JournalError(f"the journal is damaged at byte {broken}")
@@ -102,7 +111,7 @@ class Log:
         handle: the file.
         end: where its last record ends.
         key_size: bytes of a key.
-        now: returns the stamp of this moment, to which the value that is noted is added.
+        now: returns the stamps of this moment, by the value that is noted.
         owed: records at most that are still to come when one is noted, whatever happens.
 
     Attributes:
@@ -115,13 +124,13 @@ class Log:
         handle: int,
         end: int,
         key_size: int,
-        now: Callable[[], int],
+        now: Callable[[], Sequence[int]],
         owed: int,
     ) -> None:
         self._handle = handle
         self._record = _record_of(key_size)
         self._now = now
-        self._stamp: int  # of what goes to the disk together
+        self._stamps: list[tuple[int, int]]  # with their seeds; of what goes to the disk together
         self._loop = asyncio.get_running_loop()
         self._disk = concurrent.futures.ThreadPoolExecutor(1, "adapty-journal")
         start = end // _CHUNK * _CHUNK
@@ -161,15 +170,14 @@ class Log:
         """
         if self._is_clean:  # one look at the clock for all that goes to the disk together
             self._is_clean = False
-            self._stamp = self._now()
+            self._stamps = [(stamp, _seed_of(stamp)) for stamp in self._now()]
             self._sync_in(SYNC_EVERY)
         is_full = self._at == _CHUNK
         if is_full:
             self._turn_over()
-        record, stamped = self._record, self._stamp + value
-        # The stamp is where the checksum of the key begins, so it is in it, too. Half of what it
-        # takes to pack the content, then the record, and to write it: 0.26 instead of 0.49 µs.
-        record.pack_into(self._chunk, self._at, key, stamped, crc32(key, stamped))
+        record, (stamp, seed) = self._record, self._stamps[value]
+        # 0.3 µs; to pack the content, then the record, and to write it takes 0.5
+        record.pack_into(self._chunk, self._at, key, stamp, crc32(key, seed))
         self._at += record.size
         if is_full:
             self._look_ahead()  # last, as it may find that the process ends
