@@ -1,9 +1,10 @@
 """
-Values that several test modules begin with.
+What several test modules begin with.
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 from typing import Any
@@ -49,6 +50,14 @@ _REQUEST = Request(
     allowance=60.0,
     tally=Tally(),
 )
+
+
+async def loop_turns(count: int) -> None:
+    """
+    Let the event loop turn so many times.
+    """
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 def begin_at(monkeypatch: pytest.MonkeyPatch, rate: float, *, lowest: float) -> None:

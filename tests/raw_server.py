@@ -22,6 +22,8 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import NamedTuple, Self, TypeAlias
 
+from tests._support import loop_turns
+
 _NAME = "raw-server"
 _RST = struct.pack("ii", 1, 0)
 
@@ -152,8 +154,7 @@ class RawServer:
     ) -> None:
         # asyncio hands over a connection some turns after it was made; a server that is closed
         # before is not told of it, and waits for it or leaks it
-        for _ in range(8):
-            await asyncio.sleep(0)
+        await loop_turns(8)
         self._server.close()
         for task in self._tasks:
             task.cancel()

@@ -42,6 +42,7 @@ from adapty_async.hooks import CallEnded, Event
 from adapty_async.testing import FakeTransport
 from adapty_async.v1 import CREATE_PROFILE, DELETE_PROFILE, GET_PROFILE, ProfileAttributes
 
+from ._support import loop_turns
 from .raw_server import STALL, RawServer, Received, Steps, own_tasks, page, reply
 
 KEY = "secret_live_TEST.key"
@@ -191,8 +192,7 @@ async def settle() -> None:
     """
     Let everything run that can run.
     """
-    for _ in range(300):
-        await asyncio.sleep(0)
+    await loop_turns(300)
 
 
 async def until_cancelled(task: asyncio.Task[Any]) -> None:

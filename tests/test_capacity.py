@@ -187,34 +187,26 @@ def test_a_worker_is_spare_when_enough_others_are_busy(
     assert capacity.spares(workers) is spare
 
 
-def test_it_does_not_grow_while_answers_are_slower_than_they_can_be() -> None:
+@pytest.mark.parametrize(
+    ("fastest", "slow", "steady"),
+    [(0.1, 0.18, 0.14), (0.0002, 0.005, 0.004)],
+    ids=["the service", "the event loop"],
+)
+def test_it_does_not_grow_while_answers_are_slower_than_they_can_be(
+    fastest: float, slow: float, steady: float
+) -> None:
     """
-    Half as slow again as the fastest and a little is the most; above that, more would only wait.
-    """
-    run = Run()
-    run.end(0.1)
-
-    for _ in range(100):
-        run.after(0.0, 0.18)
-    assert run.after(1.0, 0.18, wanted=True) == 64
-    for _ in range(100):
-        run.after(0.0, 0.14)
-    assert run.after(1.0, 0.14, wanted=True) == 80
-
-
-def test_answers_that_differ_by_less_than_four_milliseconds_are_as_fast_as_ever() -> None:
-    """
-    Where answers come almost at once, their times tell of the event loop, not of the service.
+    Half as slow again as the fastest and 4 ms is the most; above that, more would only wait.
     """
     run = Run()
-    run.end(0.0002)
+    run.end(fastest)
 
     for _ in range(100):
-        run.after(0.0, 0.005)
-    assert run.after(1.0, 0.005, wanted=True) == 64
+        run.after(0.0, slow)
+    assert run.after(1.0, slow, wanted=True) == 64
     for _ in range(100):
-        run.after(0.0, 0.004)
-    assert run.after(1.0, 0.004, wanted=True) == 80
+        run.after(0.0, steady)
+    assert run.after(1.0, steady, wanted=True) == 80
 
 
 def test_it_shrinks_by_a_tenth_when_answers_take_far_longer() -> None:

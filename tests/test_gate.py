@@ -38,7 +38,7 @@ from adapty_async.errors import (
 )
 from adapty_async.statistics import BucketStatistics, CircuitState
 from adapty_async.testing import FakeClock
-from tests._support import a_request, begin_at
+from tests._support import a_request, begin_at, loop_turns
 
 BEGIN = 1000.0
 
@@ -57,8 +57,7 @@ async def settle() -> None:
     """
     Let every task run until it waits.
     """
-    for _ in range(100):
-        await asyncio.sleep(0)
+    await loop_turns(100)
 
 
 class Timeline(FakeClock):

@@ -147,6 +147,14 @@ class Client:
         for moment in sent:
             self.learned.succeeded(moment)
 
+    def succeed_slowly(self, count: int, pause: float) -> None:
+        """
+        Send so many requests one after another, each after a pause, that succeed.
+        """
+        for _ in range(count):
+            self.clock.now += pause
+            self.succeed()
+
     def answer(self) -> None:
         """
         Send a request that succeeds at once.
@@ -257,9 +265,7 @@ def test_the_limit_is_measured_between_two_refusals() -> None:
     client = Client()
     client.succeed(20)
     client.fail()
-    for _ in range(100):
-        client.clock.now += 0.03
-        client.succeed()
+    client.succeed_slowly(100, 0.03)
     client.fail()
 
     assert client.learned.limit == pytest.approx(20.0, rel=0.02)
@@ -347,9 +353,7 @@ def test_a_single_refusal_hardly_lowers_a_limit_that_is_known() -> None:
     client = Client(100.0)
     client.fail()
     limit = client.learned.limit or 0.0
-    for _ in range(100):
-        client.clock.now += 0.03
-        client.succeed()
+    client.succeed_slowly(100, 0.03)
     client.fail()
 
     assert client.learned.limit == pytest.approx(0.93 * limit)
@@ -514,13 +518,9 @@ def test_who_sends_less_than_the_rate_does_not_raise_it() -> None:
     Successes at a slow pace prove nothing of a faster one.
     """
     client = Client()
-    for _ in range(50):
-        client.clock.now += 1.0
-        client.succeed()
+    client.succeed_slowly(50, 1.0)
     rate = client.learned.rate
-    for _ in range(50):
-        client.clock.now += 1.0
-        client.succeed()
+    client.succeed_slowly(50, 1.0)
 
     assert client.learned.rate == rate < 400.0
 
@@ -716,9 +716,7 @@ def test_a_measurement_while_less_was_sent_is_believed_in_part() -> None:
     client = Client()
     client.succeed(20)
     client.fail()
-    for _ in range(20):
-        client.clock.now += 0.1
-        client.succeed()
+    client.succeed_slowly(20, 0.1)
     rate = client.learned.rate
     client.fail()
 

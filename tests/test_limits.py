@@ -26,7 +26,7 @@ from adapty_async.errors import (
     ServerError,
 )
 from adapty_async.testing import FakeClock, FakeTransport, Reply
-from tests._support import a_request, begin_at
+from tests._support import a_request, begin_at, loop_turns
 
 REPLY: Reply = (200, {}, b"")
 KINDS = pytest.mark.parametrize("background", [False, True], ids=["single", "background"])
@@ -68,8 +68,7 @@ async def settle() -> None:
     """
     Let every task run until it waits.
     """
-    for _ in range(10):
-        await asyncio.sleep(0)
+    await loop_turns(10)
 
 
 async def test_the_clock_of_a_call_starts_with_its_first_turn() -> None:

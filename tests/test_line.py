@@ -11,6 +11,7 @@ import pytest
 
 from adapty_async._line import Line
 from adapty_async.errors import CircuitOpenError
+from tests._support import loop_turns
 
 
 class Door:
@@ -76,8 +77,7 @@ async def settle() -> None:
     """
     Let every task run until it waits.
     """
-    for _ in range(10):
-        await asyncio.sleep(0)
+    await loop_turns(10)
 
 
 async def test_who_may_go_goes_at_once() -> None:

@@ -14,21 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapty_async._places import Places
-
-
-async def turns(count: int) -> None:
-    """
-    Let the event loop turn so many times.
-    """
-    for _ in range(count):
-        await asyncio.sleep(0)
+from tests._support import loop_turns
 
 
 async def settle() -> None:
     """
     Let every task run until it waits.
     """
-    await turns(5)
+    await loop_turns(5)
 
 
 class Twin:
@@ -163,11 +156,11 @@ class Room:
         """
         Come after so many turns of the loop, and stay for so many.
         """
-        await turns(arrival)
+        await loop_turns(arrival)
         await self.places.take(urgent=urgent)
         self.inside += 1
         try:
-            await turns(stay)
+            await loop_turns(stay)
         finally:
             self.inside -= 1
             self.places.give()
@@ -197,7 +190,7 @@ def test_no_place_is_lost_or_given_twice_in_any_turmoil(
             for task, (*_, end) in zip(tasks, visits, strict=True):
                 if turn == end:
                     task.cancel()
-            await turns(1)
+            await loop_turns(1)
             assert room.inside <= count
             assert room.inside <= room.places.count - room.places.free
         assert all(task.done() for task in tasks)
