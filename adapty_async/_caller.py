@@ -91,15 +91,16 @@ class Caller:
         layers = self.layers
         limits = _limits_of(options, layers.timing.clock)
         settings = settings_from(options, limits.capacity)
-        send = build(layers, self.options.retry, limits)
-        encode_item = functools.partial(self._encode, background=True)
-        engine = Engine(encode_item, send, layers.timing.clock, layers.gates)
         journal = options.get("journal")
         ledger: Ledger | None = None
         if journal is not None:
             wire = self.options.wire
             scope = Scope(name, wire.origin, wire.headers["Authorization"])
             ledger = Ledger(Path(journal), scope, input_of(items, options.get("job_id")))
+        before = None if ledger is None else ledger.begin
+        send = build(layers, self.options.retry, limits, before)
+        encode_item = functools.partial(self._encode, background=True)
+        engine = Engine(encode_item, send, layers.timing.clock, layers.gates)
         dedupe = options.get("dedupe", False)
         return run_calls(items, build_operation, engine, settings, ledger, dedupe=dedupe)
 

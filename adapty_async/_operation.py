@@ -16,6 +16,7 @@ from typing import Any, Generic, NoReturn, Protocol, TypeAlias, TypeVar
 import msgspec
 
 __all__ = (
+    "Before",
     "Endpoint",
     "Execute",
     "Headers",
@@ -153,8 +154,8 @@ class Tally(msgspec.Struct):
         excused: how many of them failed in a known outage; for items of bulk runs they don't count.
         lost: an answer was lost, here or in an earlier run, that may have been a success.
         deadline: when the call must be over, on the client's clock; infinite until it begins.
-        before: what is to be done before the first request goes, and awaited if it says so.
         key: what the journal of a run knows it by.
+        place: where in that journal its beginning is noted.
     """
 
     attempts: int = 0
@@ -162,8 +163,8 @@ class Tally(msgspec.Struct):
     excused: int = 0
     lost: bool = False
     deadline: float = math.inf
-    before: Callable[[Request], Awaitable[None] | None] | None = None
     key: bytes = b""
+    place: int = 0
 
 
 class Request(msgspec.Struct, kw_only=True, frozen=True):
@@ -202,6 +203,10 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
 
 
 Send: TypeAlias = Callable[[Request], Awaitable[Response]]
+Before: TypeAlias = Callable[[Request], Awaitable[None] | None]
+"""
+What is to be done before the first request of a call goes, and awaited if it says so.
+"""
 
 
 class Execute(Protocol):

@@ -16,7 +16,7 @@ from adapty_async._codec import error_from
 from adapty_async._gate import Gates, RunLimits
 from adapty_async._limits import limit
 from adapty_async._loop_local import LoopLocal
-from adapty_async._operation import Request, Response, Send
+from adapty_async._operation import Before, Request, Response, Send
 from adapty_async._outage import Budget
 from adapty_async._places import Places
 from adapty_async._retry import retry
@@ -46,27 +46,32 @@ class Layers(msgspec.Struct, frozen=True, kw_only=True):
     hooks: tuple[Hook, ...] = ()
 
 
-def build(layers: Layers, policy: RetryPolicy, run: RunLimits | None = None) -> Send:
+def build(
+    layers: Layers,
+    policy: RetryPolicy,
+    run: RunLimits | None = None,
+    before: Before | None = None,
+) -> Send:
     """
     Compose the layers into one function from a request to a successful response.
     """
     timing = layers.timing
-    send = check(layers.transport)
+    send = check(layers.transport, before)
     send = limit(send, layers.slots, layers.gates, timing.clock, run)
     send = retry(send, policy, timing, layers.budget, layers.hooks)
     return observe(send, layers.hooks, timing.clock) if layers.hooks else send
 
 
-def check(send: Send) -> Send:
+def check(send: Send, before: Before | None = None) -> Send:
     """
     Count attempts, and turn answers that are not a success into errors.
 
-    What is to be done before the first request of a call is done here, at the last moment.
+    What is to be done before the first request of a call is done here, at the last moment: what
+    waits for its turn has not begun.
     """
 
     async def send_checked(request: Request) -> Response:
         tally = request.tally
-        before = tally.before
         if before is not None and not tally.attempts:
             waiting = before(request)
             if waiting is not None:

@@ -31,6 +31,7 @@ MODULES = {
     "bulk/_journal": ("test_journal", "test_ledger"),
     "bulk/_ledger": ("test_ledger",),
     "bulk/_log": ("test_journal",),
+    "bulk/_record": ("test_journal",),
     "bulk/_outcome": ("test_outcome",),
     "bulk/_runner": ("test_bulk", "test_secrets"),
     "bulk/_source": ("test_source",),

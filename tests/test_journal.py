@@ -40,13 +40,13 @@ from adapty_async.bulk import _log, _table, summarise
 from adapty_async.bulk._entries import DIGEST_SIZE, Digests, Entry, Index, Positions, rate_key
 from adapty_async.bulk._header import HEADER_SIZE, Binding, Header, read_header, write_header
 from adapty_async.bulk._journal import Journal, moments, open_journal
-from adapty_async.bulk._log import Log, scan, write_all
+from adapty_async.bulk._log import Log, write_all
+from adapty_async.bulk._record import scan
 from adapty_async.bulk._table import DigestTable
 from adapty_async.config import RetryPolicy
+from tests._records import KEY_SIZES, MARKS, SIZES, at, mark_place, record, records
 
 KINDS = ("position", "digest")
-SIZES = {"position": 16, "digest": 32}
-KEY_SIZES = {"position": 8, "digest": DIGEST_SIZE}
 BINDING = Binding(
     operation="v1.profiles.delete",
     origin="https://x",
@@ -102,46 +102,6 @@ async def noted(path: Path, *notes: tuple[bytes, Entry], wanted: Binding = BINDI
     await journal.aclose()
 
 
-def at(position: int) -> bytes:
-    """
-    Return the key of a position without the code under test.
-    """
-    return struct.pack("<Q", position)
-
-
-def checksum(key: bytes, stamped: int) -> int:
-    """
-    Return the CRC-32 of a record's stamp and key.
-    """
-    return zlib.crc32(struct.pack("<I", stamped) + key)
-
-
-def record(key: int | bytes, entry: int, moment: int = 0) -> bytes:
-    """
-    Return a record without the code under test.
-    """
-    key, stamped = at(key) if isinstance(key, int) else key, moment << 4 | entry
-    content = key + struct.pack("<II", stamped, checksum(key, stamped))
-    return content.ljust(16 if len(key) == 8 else 32, b"\0")
-
-
-def records(data: bytes, kind: str) -> list[tuple[bytes, Entry]]:
-    """
-    Read the records of a journal without the code under test.
-    """
-    size, key_size = SIZES[kind], KEY_SIZES[kind]
-    found: list[tuple[bytes, Entry]] = []
-    for start in range(HEADER_SIZE, len(data) - size + 1, size):
-        content = data[start : start + size]
-        if not content.strip(b"\0"):
-            continue
-        key = content[:key_size]
-        stamped, check = struct.unpack_from("<II", content, key_size)
-        assert checksum(key, stamped) == check
-        found.append((key, Entry(stamped & 15)))
-    return found
-
-
 class Written(NamedTuple):
     """
     A journal that a run has left.
@@ -152,11 +112,12 @@ class Written(NamedTuple):
     records: list[tuple[bytes, Entry]]
     outcomes: dict[int, Outcome[str, None]]
 
-    def state(self, count: int) -> dict[bytes, Entry]:
+    @property
+    def state(self) -> dict[bytes, Entry]:
         """
-        Return the last entry of each item in the first records.
+        Return the last entry of each item.
         """
-        return dict(self.records[:count])
+        return dict(self.records)
 
 
 async def answer(request: Request) -> Response:
@@ -218,7 +179,7 @@ def test_a_whole_journal_says_what_the_run_said(kind: str, tmp_path: Path) -> No
     state = loaded(tmp_path / "journal", source.data, source)
 
     assert len(state) == ITEMS[kind]
-    assert state == source.state(len(source.records))
+    assert state == source.state
     if kind == "position":
         told = {OutcomeStatus.DONE: Entry.DONE, OutcomeStatus.ABSENT: Entry.ABSENT}
         lost = {400: Entry.FAILED, 500: Entry.LOST}
@@ -234,15 +195,13 @@ def test_a_journal_that_is_cut_anywhere_has_every_whole_record(kind: str, tmp_pa
     Cut at every byte of its last 4 KiB, it is read and says what is in whole records, and no more.
     """
     source, size = written(kind), SIZES[kind]
-    whole = source.records[-4096 // size :]
     data = source.data[:HEADER_SIZE] + source.data[-4096:] + bytes(100)  # as a kill leaves it
     for cut in range(HEADER_SIZE, len(data) + 1):
+        whole = dict(records(data[: cut - (cut - HEADER_SIZE) % size], kind))
         read = scan(io.BytesIO(data[:cut]), KEY_SIZES[kind])
-        found = [(key, Entry(stamped & 15)) for _, key, stamped in read]
-        assert found == whole[: (cut - HEADER_SIZE) // size]
+        assert {key: Entry(value) for _, key, value, _ in read} == whole
         if not cut % 97:  # opening a file takes time
-            state = loaded(tmp_path / "journal", data[:cut], source)
-            assert state == dict(whole[: (cut - HEADER_SIZE) // size])
+            assert loaded(tmp_path / "journal", data[:cut], source) == whole
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -286,13 +245,14 @@ def test_a_wrong_byte_is_told_or_was_in_the_last_record(kind: str, where: float,
     data[offset] ^= mask
     with tempfile.TemporaryDirectory() as folder:
         state = assert_claims_nothing_new(Path(folder, "journal"), bytes(data), source)
-    every = len(source.records)
+    every = source.state
+    inside, mark = (offset - HEADER_SIZE) % SIZES[kind], mark_place(kind)
     if offset < HEADER_SIZE:
-        assert state is None or state == source.state(every)
-    elif (offset - HEADER_SIZE) % SIZES[kind] >= KEY_SIZES[kind] + 8:
-        assert state == source.state(every)
-    elif offset >= len(data) - SIZES[kind]:
-        assert state == source.state(every - 1)
+        assert state is None or state == every
+    elif inside >= mark + 2:
+        assert state == every
+    elif inside < mark and offset >= len(data) - SIZES[kind]:
+        assert state == dict(records(source.data[: -SIZES[kind]], kind))
     else:
         assert state is None
 
@@ -309,6 +269,38 @@ def test_two_wrong_bits_are_told_wherever_they_are(key: bytes) -> None:
         data = bytes(HEADER_SIZE) + wrong.to_bytes(len(good), "little") + good
         with pytest.raises(JournalError, match="damaged at byte 8192"):
             list(scan(io.BytesIO(data), len(key)))
+
+
+@pytest.mark.parametrize("before", [0, Entry.DONE], ids=["none", "done"])
+@pytest.mark.parametrize("wrong", [1, 2, 3, 4])
+def test_few_wrong_bits_in_a_mark_are_told_wherever_they_are(before: int, wrong: int) -> None:
+    """
+    What came of a record is not taken for something else, in the last record neither.
+    """
+    good = record(4, Entry.BEGUN, 3, before)
+    for bits in itertools.combinations(range(8 * 14, 8 * 16), wrong):
+        changed = functools.reduce(lambda data, bit: data ^ 1 << bit, bits, from_bytes(good))
+        data = bytes(HEADER_SIZE) + changed.to_bytes(len(good), "little")
+        with pytest.raises(JournalError, match="damaged at byte 8192"):
+            list(scan(io.BytesIO(data), KEY_SIZES["position"]))
+
+
+def from_bytes(data: bytes) -> int:
+    """
+    Return bytes as a number.
+    """
+    return int.from_bytes(data, "little")
+
+
+def test_marks_are_far_from_each_other_and_from_none() -> None:
+    """
+    It takes 8 wrong bits, in both bytes, to make one of another, and no filling makes one.
+    """
+    for one, other in itertools.combinations([b"\0\0", *MARKS.values()], 2):
+        assert (from_bytes(one) ^ from_bytes(other)).bit_count() >= 8
+        assert one[0] != other[0]
+        assert one[1] != other[1]
+    assert all(mark[0] != mark[1] for mark in MARKS.values())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -362,12 +354,22 @@ def test_an_entry_that_is_not_understood_is_told(kind: str, number: int, tmp_pat
         loaded(tmp_path / "journal", source.data + content, source)
 
 
+def test_what_a_record_was_amended_to_must_be_understood(tmp_path: Path) -> None:
+    """
+    As much as what it said at first.
+    """
+    source = written("position")
+    content = record(7, Entry.BEGUN, amended=14)
+    with pytest.raises(JournalError, match="an entry 14, which is not understood"):
+        loaded(tmp_path / "journal", source.data + content, source)
+
+
 def test_a_position_far_off_costs_no_memory(tmp_path: Path) -> None:
     """
     The memory of an open journal grows with its records, not with the positions in them.
     """
     source = written("position")
-    far = 1 << 55
+    far = 1 << 47
     path = tmp_path / "journal"
     path.write_bytes(source.data + record(far, Entry.DONE))
     with opened(path, source.binding) as index:
@@ -422,7 +424,7 @@ STRANGE = {
     "zeros": (bytes(HEADER_SIZE + 1), "is not a journal"),
     "a-piece-of-the-magic": (b"adapty-async", "is not a journal"),
     "other-version": (b"adapty-async journal 1\n", "of a version that is not understood"),
-    "no-binding": (b"adapty-async journal 4\n", "damaged at its beginning"),
+    "no-binding": (b"adapty-async journal 5\n", "damaged at its beginning"),
     "half-a-header": (header()[:100], "damaged at its beginning"),
     "half-a-header-and-letters": (
         header()[:100].ljust(HEADER_SIZE // 2, b"\0") + b"X" * (HEADER_SIZE // 2),
@@ -464,7 +466,7 @@ def test_a_header_of_a_later_make_is_not_understood(tmp_path: Path) -> None:
     """
     content = b"{}"
     checksum = zlib.crc32(content, 0)
-    head = struct.pack("<23sIII", b"adapty-async journal 4\n", checksum, 0, len(content))
+    head = struct.pack("<23sIII", b"adapty-async journal 5\n", checksum, 0, len(content))
     path = tmp_path / "journal"
     path.write_bytes((head + content).ljust(HEADER_SIZE, b"\0") + record(1, Entry.DONE))
     with pytest.raises(JournalError, match="damaged at its beginning"), opened(path):
@@ -741,6 +743,106 @@ async def test_a_note_is_in_the_file_at_once(tmp_path: Path, gate: threading.Eve
 
     assert records(path.read_bytes(), "position") == [(at(0), Entry.BEGUN), (at(0), Entry.DONE)]
     gate.set()
+    await journal.aclose()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("entry", OF_ITEMS)
+async def test_an_end_stands_in_the_record_of_its_beginning(
+    kind: str, entry: Entry, tmp_path: Path
+) -> None:
+    """
+    As long as it comes in the same second, which saves half of the file.
+    """
+    wanted = msgspec.structs.replace(BINDING, keys=kind)
+    journal = await opened_journal(tmp_path / "journal", wanted)
+    await journal.ready()
+    keys = [bytes([number]) * KEY_SIZES[kind] for number in range(3)]
+    places = [journal.note(key, Entry.BEGUN) for key in keys]
+    for number in (2, 0):
+        journal.amend(places[number], keys[number], entry)
+    await journal.aclose()
+
+    amended = [entry, 0, entry]
+    expected = [record(key, Entry.BEGUN, 7, end) for key, end in zip(keys, amended, strict=True)]
+    assert (tmp_path / "journal").read_bytes()[HEADER_SIZE:] == b"".join(expected)
+
+
+async def test_an_end_in_a_later_second_has_a_record_of_its_own(tmp_path: Path) -> None:
+    """
+    So that it has its time; the clock is looked at once for all that goes to the disk together.
+    """
+    path, now = tmp_path / "journal", 1e9 + 7
+    journal = Journal(open_journal(path, BINDING, accept), 1, lambda: now)
+    await journal.ready()
+    first, second = (journal.note(at(number), Entry.BEGUN) for number in range(2))
+    await journal.synced()
+    journal.amend(first, at(0), Entry.DONE)
+    await journal.synced()
+    now += 1
+    journal.amend(second, at(1), Entry.DONE)
+    third = journal.note(at(2), Entry.BEGUN)
+    journal.amend(third, at(2), Entry.ABSENT)
+    await journal.aclose()
+
+    assert path.read_bytes()[HEADER_SIZE:] == b"".join(
+        (
+            record(0, Entry.BEGUN, 7, Entry.DONE),
+            record(1, Entry.BEGUN, 7),
+            record(1, Entry.DONE, 8),
+            record(2, Entry.BEGUN, 8, Entry.ABSENT),
+        )
+    )
+
+
+async def test_an_end_behind_a_full_piece_has_a_record_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    What is full is given back; what began in the piece that is in use is amended there.
+    """
+    monkeypatch.setattr(_log, "_CHUNK", PAGE)
+    path, room = tmp_path / "journal", PAGE // 16
+    journal = await opened_journal(path)
+    places = []
+    for number in range(room + 2):
+        await journal.ready()
+        places.append(journal.note(at(number), Entry.BEGUN))
+    for number in (room - 1, room, room + 1):
+        journal.amend(places[number], at(number), Entry.DONE)
+    await journal.aclose()
+
+    assert path.read_bytes()[HEADER_SIZE + PAGE - 16 :] == b"".join(
+        (
+            record(room - 1, Entry.BEGUN, 7),
+            record(room, Entry.BEGUN, 7, Entry.DONE),
+            record(room + 1, Entry.BEGUN, 7, Entry.DONE),
+            record(room - 1, Entry.DONE, 7),
+        )
+    )
+
+
+async def test_an_end_is_synced_as_a_beginning_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    What changes in a record that is on the disk goes there, too, without anybody asking.
+    """
+    synced: asyncio.Queue[list[Entry]] = asyncio.Queue()
+    loop, path = asyncio.get_running_loop(), tmp_path / "journal"
+    journal = await opened_journal(path)
+    await journal.ready()
+
+    def told(_handle: int) -> None:
+        found = [entry for _, entry in records(path.read_bytes(), "position")]
+        loop.call_soon_threadsafe(synced.put_nowait, found)
+
+    monkeypatch.setattr(_log, "_sync", told)
+    monkeypatch.setattr(_log, "SYNC_EVERY", 0.001)
+    place = journal.note(at(0), Entry.BEGUN)
+    assert await synced.get() == [Entry.BEGUN]
+    journal.amend(place, at(0), Entry.DONE)
+    assert await synced.get() == [Entry.BEGUN, Entry.DONE]
     await journal.aclose()
 
 
@@ -1108,9 +1210,7 @@ def log_at(path: Path) -> Callable[[int], Log]:
     Return what opens the log that ends where a file does.
     """
     handle = os.open(path, os.O_RDWR)
-    return functools.partial(
-        Log, handle, path.stat().st_size, Positions.key_size, lambda: range(16)
-    )
+    return functools.partial(Log, handle, path.stat().st_size, Positions.key_size, lambda: 0)
 
 
 @contextlib.contextmanager
@@ -1327,7 +1427,7 @@ def test_the_last_entry_of_an_item_counts(make: Any, notes: list[tuple[int, Entr
         return number.to_bytes(index.key_size, "little")
 
     for number, entry in notes:
-        assert index.load(key(number), 5 << 4 | entry) == (entry, 5)
+        index.load(key(number), entry)
     known = dict(notes)
 
     assert {number: index.get(key(number)) for number in known} == known
@@ -1345,8 +1445,7 @@ def test_a_pace_is_not_an_item(make: Any) -> None:
     """
     index = make()
     for rate in (400.25, 12.5):
-        key = rate_key(rate, index.key_size)
-        assert index.load(key, 7 << 4 | Entry.RATE) == (Entry.RATE, 7)
+        index.load(rate_key(rate, index.key_size), Entry.RATE)
 
     assert index.rate == 12.5
     assert set(index.counts().values()) == {0}
@@ -1570,28 +1669,29 @@ def test_a_summary_counts_items_and_tells_when_they_ended(kind: str, tmp_path: P
     Each item is in the count of its last entry; what ended is counted by the minute.
     """
     binding = msgspec.structs.replace(BINDING, keys=kind, started=6e7)  # a full minute
-    keys = [at(number) if kind == "position" else b"%016d" % number for number in range(3)]
+    keys = [at(number) if kind == "position" else b"%016d" % number for number in range(4)]
     notes = [
-        (keys[0], Entry.BEGUN, 5),
-        (keys[1], Entry.BEGUN, 7),
-        (keys[0], Entry.DONE, 58),
-        (keys[1], Entry.FAILED, 59),
-        (keys[2], Entry.BEGUN, 60),
-        (keys[2], Entry.ABSENT, 181),
+        record(keys[0], Entry.BEGUN, 5),
+        record(keys[1], Entry.BEGUN, 7),
+        record(keys[0], Entry.DONE, 58),
+        record(keys[1], Entry.FAILED, 59),
+        record(keys[2], Entry.BEGUN, 60),
+        record(keys[2], Entry.ABSENT, 181),
+        record(keys[3], Entry.BEGUN, 181, amended=Entry.DONE),
     ]
     path = tmp_path / "journal"
-    path.write_bytes(header(binding) + b"".join(record(*note) for note in notes))
+    path.write_bytes(header(binding) + b"".join(notes))
     told = summarise(path)
 
     assert told.binding == binding
     assert {entry: count for entry, count in told.counts.items() if count} == {
-        Entry.DONE: 1,
+        Entry.DONE: 2,
         Entry.FAILED: 1,
         Entry.ABSENT: 1,
     }
     assert (told.first, told.last) == pytest.approx((6e7 + 5, 6e7 + 181), abs=1e-3, rel=0)
     minutes = {minute: count for minute, count in told.ended.items() if count}
-    assert minutes == {1_000_000: 2, 1_000_003: 1}
+    assert minutes == {1_000_000: 2, 1_000_003: 2}
 
 
 def test_a_journal_without_entries_has_no_times(tmp_path: Path) -> None:

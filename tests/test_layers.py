@@ -27,8 +27,8 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "_loop_local sandbox._rules sandbox._shop sandbox._store",
         "config testing _capacity _checks _learned _outage sandbox._rate sandbox._wire",
         "_gate bulk._header bulk._source bulk._stop bulk._turns",
-        """_codec _exchange _limits _retry bulk._runner sandbox._faults sandbox._mail sandbox._page
-        sandbox._v1""",
+        """_codec _exchange _limits _retry bulk._record bulk._runner sandbox._faults sandbox._mail
+        sandbox._page sandbox._v1""",
         "sandbox._v2_rules sandbox._v2_wire",
         "sandbox._v2_currencies sandbox._v2_profiles",
         "sandbox._v2_app",

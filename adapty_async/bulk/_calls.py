@@ -198,6 +198,7 @@ class _Calls(Generic[ItemT, ResultT]):
         # by their requests, equal items are one: they cannot have an account each
         by_request = ledger is not None and not ledger.by_position
         self._seen = DigestTable() if dedupe or by_request else None
+        self._tells_apart = self._by_position or self._seen is not None
         self._digest_of = _digester(os.urandom(32) if ledger is None else ledger.digest_key)
         self._is_resumed = False  # a journal that has entries, once it is open
         self._turns = Turns()
@@ -239,35 +240,41 @@ class _Calls(Generic[ItemT, ResultT]):
             return Outcome(index, item, OutcomeStatus.SKIPPED)
         ledger, started = self._ledger, self._engine.clock()
         request: Request | None = None
-        digest, repeated = b"", False
         try:
             operation = self._build(item)
             request = self._engine.encode(operation)
-            if self._seen is not None:
-                digest = self._digest_of(operation, request)
-                repeated = not self._seen.add(digest)
-            request.tally.key = position_key(index) if self._by_position else digest
-            look = repeated or self._is_resumed
-            known = await self._known(index, item, request, repeated) if look else None
-            if known is not None:
-                return known
+            repeated = self._tells_apart and self._is_repeated(index, operation, request)
+            if repeated or self._is_resumed:
+                known = await self._known(index, item, request, repeated)
+                if known is not None:
+                    return known
             subject = _subject_of(operation)
             if not self._turns.enter_now(subject):
                 await self._turns.enter(subject)
         except (asyncio.CancelledError, Exception) as error:  # noqa: BLE001  as in _send
             return _not_done(index, item, request, error, self._engine.clock() - started)
         try:
-            if ledger is None:
-                return await self._send(index, item, operation, request)
-            # at the last moment: what waits for its turn has not begun
-            request.tally.before = ledger.begin
             outcome = await self._send(index, item, operation, request)
-            ledger.end(request, outcome)
-            if self._watched and outcome.attempts:
-                await ledger.saved()
+            if ledger is not None:
+                ledger.end(request, outcome)
+                if self._watched and outcome.attempts:
+                    await ledger.saved()
             return outcome
         finally:
             self._turns.leave(subject)
+
+    def _is_repeated(self, index: int, operation: Operation[ResultT], request: Request) -> bool:
+        """
+        Give a request the key that the journal knows it by; say whether the same one came before.
+        """
+        if self._by_position:
+            request.tally.key = position_key(index)
+        if self._seen is None:
+            return False
+        digest = self._digest_of(operation, request)
+        if not self._by_position:
+            request.tally.key = digest
+        return not self._seen.add(digest)
 
     async def _known(
         self,

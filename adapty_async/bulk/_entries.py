@@ -12,17 +12,15 @@ from adapty_async.errors import JournalError
 
 __all__ = (
     "DIGEST_SIZE",
-    "LAST_MOMENT",
     "Digests",
     "Entry",
     "Index",
     "Positions",
     "position_key",
     "rate_key",
-    "stamps",
 )
 
-_POSITION_SIZE = 8
+_POSITION_SIZE = 6
 
 _PAGE = 1 << 16
 
@@ -80,28 +78,10 @@ By their numbers, since `Entry(number)` costs several times as much.
 """
 
 
-_ENTRY_BITS = 4
-LAST_MOMENT = (1 << 32 - _ENTRY_BITS) - 1
-"""
-What a record has room for: with a moment of a second, eight and a half years.
-"""
-
-
-def stamps(moment: int) -> list[int]:
-    """
-    Return what a record has beside its key, for each entry.
-    """
-    return [moment << _ENTRY_BITS | entry for entry in range(len(_ENTRIES))]
-
-
-def _read_stamp(value: int) -> tuple[int, int]:
-    """
-    Return the entry and the moment of a stamp.
-    """
-    entry = value & (1 << _ENTRY_BITS) - 1
-    if not 0 < entry < len(_ENTRIES):
-        raise JournalError(f"the journal holds an entry {entry}, which is not understood")
-    return entry, value >> _ENTRY_BITS
+def _understood(value: int) -> int:
+    if not 0 < value < len(_ENTRIES):
+        raise JournalError(f"the journal holds an entry {value}, which is not understood")
+    return value
 
 
 def position_key(position: int) -> bytes:
@@ -136,12 +116,12 @@ class Index(Protocol):
     key_size: int
     rate: float | None
 
-    def load(self, key: bytes, stamped: int) -> tuple[int, int]:
+    def load(self, key: bytes, value: int) -> None:
         """
-        Take over a record; return its entry, and its moment.
+        Take over a record.
 
         Raises:
-            JournalError: it is no entry of this version.
+            JournalError: its value is no entry of this version.
         """
         ...
 
@@ -177,20 +157,18 @@ class Positions:
         self.rate: float | None = None
         self._pages: dict[int, bytearray] = {}
 
-    def load(self, key: bytes, stamped: int) -> tuple[int, int]:
+    def load(self, key: bytes, value: int) -> None:
         """
-        Take over a record; return its entry, and its moment.
+        Take over a record.
         """
-        entry, moment = _read_stamp(stamped)
-        if entry == Entry.RATE:
+        if _understood(value) == Entry.RATE:
             self.rate = _rate_from(key)
-            return entry, moment
+            return
         number, place = divmod(int.from_bytes(key, "little"), _PAGE)
         page = self._pages.get(number)
         if page is None:
             page = self._pages[number] = bytearray(_PAGE)
-        page[place] = entry
-        return entry, moment
+        page[place] = value
 
     def get(self, key: bytes) -> Entry:
         """
@@ -226,16 +204,14 @@ class Digests:
         self.rate: float | None = None
         self._entries = DigestTable()
 
-    def load(self, key: bytes, stamped: int) -> tuple[int, int]:
+    def load(self, key: bytes, value: int) -> None:
         """
-        Take over a record; return its entry, and its moment.
+        Take over a record.
         """
-        entry, moment = _read_stamp(stamped)
-        if entry == Entry.RATE:
+        if _understood(value) == Entry.RATE:
             self.rate = _rate_from(key)
         else:
-            self._entries.put(key, entry)
-        return entry, moment
+            self._entries.put(key, value)
 
     def get(self, key: bytes) -> Entry:
         """

@@ -18,7 +18,7 @@ from adapty_async.errors import ConfigError, JournalError
 
 __all__ = ("HEADER_SIZE", "Binding", "Header", "read_header", "write_header")
 
-_MAGIC = b"adapty-async journal 4\n"
+_MAGIC = b"adapty-async journal 5\n"
 _HEAD = struct.Struct(f"<{len(_MAGIC)}sIII")  # with the CRC-32, the generation and the length
 _PLACE = 4096
 HEADER_SIZE = 2 * _PLACE

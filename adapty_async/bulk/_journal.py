@@ -20,17 +20,10 @@ from typing import Any, BinaryIO, TypeAlias
 
 import msgspec
 
-from adapty_async.bulk._entries import (
-    LAST_MOMENT,
-    Digests,
-    Entry,
-    Index,
-    Positions,
-    rate_key,
-    stamps,
-)
+from adapty_async.bulk._entries import Digests, Entry, Index, Positions, rate_key
 from adapty_async.bulk._header import HEADER_SIZE, Binding, Header, read_header, write_header
-from adapty_async.bulk._log import Log, scan, write_all
+from adapty_async.bulk._log import Log, write_all
+from adapty_async.bulk._record import LAST_MOMENT, scan
 from adapty_async.errors import JournalError
 
 __all__ = ("Journal", "Opened", "index_for", "moments", "open_journal", "records_of")
@@ -76,8 +69,8 @@ class Journal(Log):
         self._index = opened.index
         self.is_new = opened.end == HEADER_SIZE
 
-        def now() -> list[int]:
-            return stamps(moments(clock() - opened.started))
+        def now() -> int:
+            return moments(clock() - opened.started)
 
         super().__init__(opened.handle, opened.end, opened.index.key_size, now, owed)
 
@@ -146,8 +139,8 @@ def open_journal(path: Path, wanted: Binding, check: InputCheck) -> Opened:
             end = HEADER_SIZE
             if found is not None:
                 _demand_same(found.binding, wanted, check, path)
-                for end, key, stamped in scan(file, index.key_size):  # noqa: B007  the last end is used
-                    index.load(key, stamped)
+                for end, key, value, _ in scan(file, index.key_size):  # noqa: B007  the last end is used
+                    index.load(key, value)
         started = _bind(handle, path, found, wanted)
         os.ftruncate(handle, end)
     except BaseException as error:
@@ -237,7 +230,7 @@ def records_of(file: BinaryIO, index: Index) -> Iterator[tuple[int, float | None
         JournalError: a record is damaged.
     """
     before = -1
-    for _, key, stamped in scan(file, index.key_size):
-        entry, moment = index.load(key, stamped)
-        yield entry, None if moment == before else moment
+    for _, key, value, moment in scan(file, index.key_size):
+        index.load(key, value)
+        yield value, None if moment == before else moment
         before = moment

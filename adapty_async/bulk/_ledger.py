@@ -26,9 +26,14 @@ from adapty_async.errors import ConfigError, ConnectionLostError, JournalError
 
 __all__ = ("AnyOrder", "InputIdentity", "JobId", "Ledger", "Scope", "input_of")
 
-_ALWAYS, _BEGUN, _LOST = Replay.ALWAYS, Entry.BEGUN, Entry.LOST
+_ALWAYS, _LOST = Replay.ALWAYS, Entry.LOST
+_DONE = OutcomeStatus.DONE
 """
 Looked up once: a member of an enumeration costs 0.1 µs in Python 3.11, and each item needs some.
+"""
+_BEGUN, _WAS_DONE = Entry.BEGUN.value, Entry.DONE.value
+"""
+Plain numbers, as each item needs both, and a list is quicker with them than with members.
 """
 _SETTLED = frozenset({Entry.DONE, Entry.ABSENT, Entry.DUPLICATE})
 _PERHAPS_DONE = frozenset({Entry.BEGUN, Entry.LOST})
@@ -262,19 +267,20 @@ class Ledger:
         journal = self._journal
         if request.replay is not _ALWAYS or not journal.is_ready:
             return self._begin(request)
-        journal.note(request.tally.key, _BEGUN)
+        tally = request.tally
+        tally.place = journal.note(tally.key, _BEGUN)
         return None
 
     async def _begin(self, request: Request) -> None:
-        key = request.tally.key
+        tally = request.tally
         await self._journal.ready()
-        self._journal.note(key, _BEGUN)
+        tally.place = self._journal.note(tally.key, _BEGUN)
         if request.replay is _ALWAYS:
             return
         try:
             await self._journal.synced()
         except BaseException:
-            self._journal.note(key, Entry.NOT_SENT)
+            self._journal.amend(tally.place, tally.key, Entry.NOT_SENT)
             raise
 
     def end(self, request: Request, outcome: Outcome[Any, Any]) -> None:
@@ -283,11 +289,16 @@ class Ledger:
 
         If the disk fails, no other item begins, and the run ends with that error.
         """
-        if outcome.attempts:
+        if outcome.status is _DONE:
+            entry: int = _WAS_DONE
+        elif not outcome.attempts:
+            return
+        else:
             entry = _ENTRY_OF[outcome.status]
             if entry in _NOT_DONE and _may_be_done(request, outcome):
                 entry = _LOST
-            self._journal.note(request.tally.key, entry)
+        tally = request.tally
+        self._journal.amend(tally.place, tally.key, entry)
 
     async def saved(self) -> None:
         """

@@ -2,8 +2,10 @@
 Records of one size, appended to a file through memory.
 
 Laws:
-- A record is safe from the death of the process the moment `note` returns: it is in a page that the
-  operating system shares with the file. No call to the disk is made in the event loop.
+- What is noted is safe from the death of the process the moment `note` or `amend` returns: it is in
+  a page that the operating system shares with the file. No call to the disk is made in the event
+  loop.
+- A record never changes but for its mark, which is stored once and in one go.
 - It is safe from a loss of power once the file was synced: at the latest `SYNC_EVERY` seconds
   later, or when `synced` says so. A thread does that.
 - A record never straddles two sectors of a disk, so a loss of power leaves it whole, or zeros.
@@ -19,18 +21,18 @@ import functools
 import math
 import mmap
 import os
-import struct
+import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from typing import BinaryIO
+from collections.abc import Callable
 from zlib import crc32
 
 from adapty_async._fork import on_fork
 from adapty_async.bulk._header import HEADER_SIZE
+from adapty_async.bulk._record import MARKS, mark_place, record_of, stamps_at
 from adapty_async.bulk._runner import until_ended
 from adapty_async.errors import JournalError
 
-__all__ = ("SYNC_EVERY", "Log", "scan", "write_all")
+__all__ = ("SYNC_EVERY", "Log", "write_all")
 
 SYNC_EVERY = 0.1
 """
@@ -46,6 +48,7 @@ Bytes of zeros that are written in one go. What is written together is kept toge
 newer kernels (seen with Linux 6.18 and ext4), and all of it goes to the disk again when a byte of
 it has changed: with 1 MiB, ten times a second.
 """
+_NOWHERE = sys.maxsize
 _sync: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 
 
@@ -58,51 +61,6 @@ def write_all(handle: int, data: bytes, place: int) -> None:
         data, place = data[written:], place + written
 
 
-def _record_of(key_size: int) -> struct.Struct:
-    """
-    Return how a record is packed: a key, a stamp, a checksum of both, and zeros up to a power of 2.
-    """
-    used = key_size + 8
-    return struct.Struct(f"<{key_size}sII{(1 << (used - 1).bit_length()) - used}x")
-
-
-def _seed_of(stamp: int) -> int:
-    """
-    Return what the checksum of a stamp and a key is before the key; the stamp itself would not do.
-
-    It would cancel out with the key: the same bits wrong in both would not show.
-    """
-    return crc32(stamp.to_bytes(4, "little"))
-
-
-def scan(file: BinaryIO, key_size: int) -> Iterator[tuple[int, bytes, int]]:
-    """
-    Read the records of a file; yield where each ends, its key and its stamp.
-
-    Zeros are no record: room that was not used, or what a loss of power took. Neither is the last
-    one if it is not whole: the process died while it was noted.
-
-    Raises:
-        JournalError: a record is damaged.
-    """
-    file.seek(HEADER_SIZE)
-    place, broken = HEADER_SIZE, None
-    record = _record_of(key_size)
-    size = record.size
-    while block := file.read(_CHUNK // size * size):
-        for start in range(0, len(block.rstrip(b"\0")), size):
-            data = block[start : start + size]
-            key, stamped, check = record.unpack(data.ljust(size, b"\0"))
-            is_whole = len(data) == size and crc32(key, _seed_of(stamped)) == check
-            if is_whole or data.strip(b"\0"):
-                if broken is not None:
-                    raise JournalError(f"the journal is damaged at byte {broken}")
-                broken = None if is_whole else place + start
-            if is_whole:
-                yield place + start + size, key, stamped
-        place += len(block)
-
-
 class Log:
     """
     The end of a file of records, open for more of them.
@@ -111,7 +69,7 @@ class Log:
         handle: the file.
         end: where its last record ends.
         key_size: bytes of a key.
-        now: returns the stamps of this moment, by the value that is noted.
+        now: returns this moment, a whole number up to `LAST_MOMENT`.
         owed: records at most that are still to come when one is noted, whatever happens.
 
     Attributes:
@@ -124,28 +82,35 @@ class Log:
         handle: int,
         end: int,
         key_size: int,
-        now: Callable[[], Sequence[int]],
+        now: Callable[[], int],
         owed: int,
     ) -> None:
         self._handle = handle
-        self._record = _record_of(key_size)
+        record = record_of(key_size)
+        self._pack_into, self._size = record.pack_into, record.size
         self._now = now
-        self._stamps: list[tuple[int, int]]  # with their seeds; of what goes to the disk together
+        self._moment = -1  # of all that goes to the disk together
+        self._stamps: list[tuple[int, int]] = []  # of that moment, by value, each with its seed
         self._loop = asyncio.get_running_loop()
         self._disk = concurrent.futures.ThreadPoolExecutor(1, "adapty-journal")
         start = end // _CHUNK * _CHUNK
         self._begin = end - start  # in the next of the chunks
         self._mapped_until = start
         self._chunk = mmap.mmap(-1, 1)  # stands for a full one that ends where the file does
+        self._words = memoryview(b"")  # the chunk's, of two bytes each
         self._place = end - _CHUNK  # of the chunk in the file
         self._at = _CHUNK  # of the next record in the chunk
+        self._until = 0  # the chunk's end, or 0 while nothing was noted since the last sync began
+        self._mark_place = mark_place(key_size)
+        self._first_mark = self._place + self._mark_place  # of this chunk, in the file
+        self._since = end  # where the records of this moment begin
+        self._amendable = _NOWHERE  # where those of them begin that are in this chunk
         self._next_chunks: deque[tuple[int, mmap.mmap]] = deque()
         # whole chunks for what is owed and for the one that finds its chunk full
-        self._spare = math.ceil((owed + 1) / (_CHUNK // self._record.size))
+        self._spare = math.ceil((owed + 1) / (_CHUNK // self._size))
         self.is_ready = False
         self._growing: asyncio.Future[None] | None = None
         self._waiting: list[asyncio.Future[None]] = []
-        self._is_clean = True  # nothing was noted since the last sync began
         self._syncing = False
         self._closing = False
         self._timer: asyncio.TimerHandle | None = None
@@ -164,28 +129,68 @@ class Log:
                 raise self.failure
             await asyncio.wait({self._grow()})
 
-    def note(self, key: bytes, value: int) -> None:
+    def note(self, key: bytes, value: int) -> int:
         """
-        Append a record; unless it is owed, this must be ready.
+        Append a record, and return the place to amend it; unless it is owed, this must be ready.
         """
-        if self._is_clean:  # one look at the clock for all that goes to the disk together
-            self._is_clean = False
-            self._stamps = [(stamp, _seed_of(stamp)) for stamp in self._now()]
-            self._sync_in(SYNC_EVERY)
-        is_full = self._at == _CHUNK
-        if is_full:
-            self._turn_over()
-        record, (stamp, seed) = self._record, self._stamps[value]
-        # 0.3 µs; to pack the content, then the record, and to write it takes 0.5
-        record.pack_into(self._chunk, self._at, key, stamp, crc32(key, seed))
-        self._at += record.size
-        if is_full:
-            self._look_ahead()  # last, as it may find that the process ends
+        at = self._at
+        if at >= self._until:
+            return self._note_slowly(key, value)
+        stamp, seed = self._stamps[value]
+        self._pack_into(self._chunk, at, key, stamp, crc32(key, seed), 0)
+        self._at = at + self._size
+        return self._first_mark + at
+
+    def amend(self, place: int, key: bytes, value: int) -> None:
+        """
+        Note what became of what was noted: at its place, or if it is late, in a record of its own.
+
+        It is late in another moment than the record's, or when that part of the file is full.
+        """
+        if place >= self._amendable:
+            self._words[place - self._place >> 1] = MARKS[value]
+        else:
+            self._amend_slowly(place, key, value)
+
+    @property
+    def _is_clean(self) -> bool:
+        return not self._until
+
+    def _note_slowly(self, key: bytes, value: int) -> int:
+        if self._is_clean:
+            self._soil()
+            return self.note(key, value)
+        self._turn_over()
+        place = self.note(key, value)
+        self._look_ahead()  # last, as it may find that the process ends
+        return place
+
+    def _amend_slowly(self, place: int, key: bytes, value: int) -> None:
+        if self._is_clean:
+            self._soil()
+            self.amend(place, key, value)
+        else:
+            self.note(key, value)
+
+    def _soil(self) -> None:
+        """
+        Look at the clock, once for all that goes to the disk together, and see that it does.
+        """
+        self._until, moment = _CHUNK, self._now()
+        if moment != self._moment:
+            self._moment, self._since = moment, self._place + self._at
+            self._stamps = stamps_at(moment)
+        self._amendable = max(self._since, self._place)
+        self._sync_in(SYNC_EVERY)
 
     def _turn_over(self) -> None:
+        self._words.release()
         self._chunk.close()
         self._place, self._chunk = self._next_chunks.popleft()
+        self._words = memoryview(self._chunk).cast("H")
         self._at, self._begin = self._begin, 0
+        self._first_mark = self._place + self._mark_place
+        self._amendable = max(self._amendable, self._place)
 
     def _look_ahead(self) -> None:
         """
@@ -244,6 +249,7 @@ class Log:
             self._close()
 
     def _unmap(self) -> None:
+        self._words.release()
         self._chunk.close()
         for _, chunk in self._next_chunks:
             chunk.close()
@@ -319,7 +325,8 @@ class Log:
 
     def _sync(self) -> None:
         waiting, self._waiting = self._waiting, []
-        self._timer, self._is_clean, self._syncing = None, True, True
+        self._timer, self._syncing = None, True
+        self._until, self._amendable = 0, _NOWHERE
         syncing = self._loop.run_in_executor(self._disk, _sync, self._handle)
         syncing.add_done_callback(functools.partial(self._has_synced, waiting))
 
