@@ -65,7 +65,9 @@ def mark_place(kind: str) -> int:
 
 def records(data: bytes, kind: str) -> list[tuple[bytes, Entry]]:
     """
-    Return what a journal was told of each key; a record that was amended tells two things.
+    Return what a journal was told, for each key in its order.
+
+    A record that was amended tells two things.
     """
     size, key_size = SIZES[kind], KEY_SIZES[kind]
     found: list[tuple[bytes, Entry]] = []

@@ -41,15 +41,15 @@ from adapty_async import (
     RetryPolicy,
 )
 from adapty_async._operation import Request, Response
-from adapty_async.bulk import InputIdentity, _ledger, _log
+from adapty_async.bulk import InputIdentity, _journal, _ledger, _log
 from adapty_async.bulk._entries import Entry
-from adapty_async.bulk._header import read_header
+from adapty_async.bulk._header import HEADER_SIZE, read_header
 from adapty_async.bulk._ledger import Scope
 from adapty_async.mail import TransactionEvent
 from adapty_async.testing import FakeTransport
 from adapty_async.v1 import GET_PROFILE, create_profile, delete_profile
 
-from ._records import records
+from ._records import SIZES, records
 from ._support import begin_at
 from .raw_server import own_tasks
 from .test_bulk import Api, Reading, assert_adds_up, ids, until_cancelled
@@ -199,6 +199,54 @@ async def test_everything_is_on_disk_before_anyone_is_told(
 
     assert statuses(report) == {"done": 17, "absent": 1, "failed": 2}
     assert _mode_of(journal) == 0o600
+
+
+@pytest.mark.parametrize("start", [erase, create], ids=["repeatable", "once"])
+async def test_an_item_has_one_record(
+    start: Callable[..., BulkRun[str, Any]], journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    How it ended stands where it began, whatever it was, which saves half of the file.
+    """
+    monkeypatch.setattr(_journal, "moments", lambda _seconds: 7)
+    answers = {"u1": MISSING, "u2": REFUSED, "u3": BROKEN}
+
+    async def transport(request: Request) -> Response:
+        return answers.get(request.headers[HEADER], DELETED)
+
+    report = await start(transport, ids(20), journal, concurrency=4)
+
+    assert sum(statuses(report).values()) == 20
+    assert len(_bytes_of(journal)) == HEADER_SIZE + 20 * SIZES["position"]
+
+
+async def test_an_item_that_is_cut_off_before_it_is_sent_has_one_record(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    That it was not sent after all stands where it was about to be.
+    """
+    monkeypatch.setattr(_journal, "moments", lambda _seconds: 7)
+    gate, waiting = threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    sync = _log._sync
+
+    def slow(handle: int) -> None:
+        if len(_bytes_of(journal).rstrip(b"\0")) > HEADER_SIZE:
+            loop.call_soon_threadsafe(waiting.set)
+            gate.wait(10)
+        sync(handle)
+
+    monkeypatch.setattr(_log, "_sync", slow)
+    run = create(Api(), ids(1), journal)
+    task = asyncio.ensure_future(run)
+    await waiting.wait()
+    run.cut_off()
+    loop.call_later(0.01, gate.set)
+    await task
+
+    assert entries(journal) == {0: [Entry.BEGUN, Entry.NOT_SENT]}
+    assert len(_bytes_of(journal)) == HEADER_SIZE + SIZES["position"]
 
 
 @pytest.mark.parametrize("ordered", [False, True], ids=["as-they-end", "ordered"])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adapty_async.bulk import _log
@@ -29,8 +29,8 @@ ENDS = [each for each in Entry if each not in {Entry.NONE, Entry.BEGUN, Entry.RA
 Step: TypeAlias = str | tuple[int, Entry]
 STEPS = st.lists(
     st.one_of(
-        st.sampled_from(["begin", "begin", "tick", "sync"]),
-        st.tuples(st.integers(0, 40), st.sampled_from(ENDS)),
+        st.sampled_from(["begin", "begin", "begin", "later", "earlier", "sync"]),
+        st.tuples(st.integers(0, 60), st.sampled_from(ENDS)),
     ),
     max_size=60,
 )
@@ -48,7 +48,7 @@ class Play:
         end = HEADER_SIZE + PAGE - left * SIZES[kind]
         path.write_bytes(bytes(end))
         self._path, self._kind = path, kind
-        self._second = 0
+        self._second = 7
         self._log = Log(
             os.open(path, os.O_RDWR), end, KEY_SIZES[kind], lambda: self._second, owed=100
         )
@@ -61,18 +61,18 @@ class Play:
         """
         if step == "begin":
             await self._log.ready()
-            key = bytes([len(self._begun) + 1]) * KEY_SIZES[self._kind]
+            key = bytes([len(self.expected) + 1]) * KEY_SIZES[self._kind]
             self._begun.append((self._log.note(key, Entry.BEGUN), key))
             self.expected[key] = [Entry.BEGUN]
-        elif step == "tick":
+        elif step == "later":
             self._second += 1
+        elif step == "earlier":
+            self._second = max(0, self._second - 2)
         elif step == "sync":
             await self._log.synced()
-        elif isinstance(step, tuple) and step[0] < len(self._begun):
-            self._end(*self._begun[step[0]], step[1])
-
-    def _end(self, place: int, key: bytes, entry: Entry) -> None:
-        if len(self.expected[key]) == 1:
+        elif isinstance(step, tuple) and self._begun:
+            number, entry = step
+            place, key = self._begun.pop(number % len(self._begun))
             self._log.amend(place, key, entry)
             self.expected[key].append(entry)
 
@@ -101,6 +101,7 @@ class Play:
 
 @pytest.mark.parametrize("kind", list(SIZES))
 @given(steps=STEPS, left=st.integers(0, 3))
+@example(steps=["begin", "begin", "sync", (0, Entry.DONE)], left=1)
 def test_whatever_comes_between_a_beginning_and_its_end_both_are_in_the_file(
     kind: str, steps: list[Step], left: int
 ) -> None:

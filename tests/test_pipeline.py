@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 
 import pytest
 
@@ -29,6 +29,7 @@ from adapty_async.errors import (
     ConnectionLostError,
     DeadlineError,
     DecodeError,
+    JournalError,
     NotFoundError,
     RateLimitError,
     ServerError,
@@ -107,6 +108,47 @@ async def test_an_attempt_is_counted_even_if_no_answer_comes() -> None:
     with pytest.raises(ConnectionLostError, match="reset"):
         await check(FakeTransport([ConnectionLostError("reset")]))(request)
     assert request.tally.attempts == 1
+
+
+async def test_what_comes_before_a_request_comes_once_and_when_its_turn_has_come() -> None:
+    """
+    A repeat does not bring it again, and the request waits for it.
+    """
+    clock = FakeClock()
+    transport = FakeTransport([(500, {}, b""), DELETED])
+    seen: list[tuple[str, int, list[float]]] = []
+
+    async def told(what: str, request: Request) -> None:
+        await asyncio.sleep(0)
+        seen.append((what, len(transport.requests), list(clock.sleeps)))
+        assert request.operation == "test.call"
+
+    def before(request: Request) -> Awaitable[None]:
+        seen.append(("at once", len(transport.requests), list(clock.sleeps)))
+        return told("awaited", request)
+
+    pacer = Pacer(0.5, 1, clock)
+    pacer.take()
+    send = build(layers(transport, clock, pacer=pacer), RetryPolicy(), before=before)
+    await send(a_request())
+
+    assert seen == [("at once", 0, [2.0]), ("awaited", 0, [2.0])]
+    assert len(transport.requests) == 2
+
+
+async def test_a_request_is_not_sent_if_what_comes_before_fails() -> None:
+    """
+    It is no attempt then.
+    """
+    transport = FakeTransport([DELETED])
+
+    def before(_request: Request) -> None:
+        raise JournalError("full")
+
+    request = a_request()
+    with pytest.raises(JournalError, match="full"):
+        await check(transport, before)(request)
+    assert (transport.requests, request.tally.attempts) == ([], 0)
 
 
 async def test_every_attempt_takes_its_turn_and_holds_no_place_while_waiting() -> None:

@@ -26,12 +26,11 @@ from adapty_async.errors import ConfigError, ConnectionLostError, JournalError
 
 __all__ = ("AnyOrder", "InputIdentity", "JobId", "Ledger", "Scope", "input_of")
 
-_ALWAYS, _LOST = Replay.ALWAYS, Entry.LOST
-_DONE = OutcomeStatus.DONE
+_ALWAYS, _LOST, _DONE = Replay.ALWAYS, Entry.LOST, OutcomeStatus.DONE
 """
 Looked up once: a member of an enumeration costs 0.1 µs in Python 3.11, and each item needs some.
 """
-_BEGUN, _WAS_DONE = Entry.BEGUN.value, Entry.DONE.value
+_BEGUN_ENTRY, _DONE_ENTRY = Entry.BEGUN.value, Entry.DONE.value
 """
 Plain numbers, as each item needs both, and a list is quicker with them than with members.
 """
@@ -268,13 +267,13 @@ class Ledger:
         if request.replay is not _ALWAYS or not journal.is_ready:
             return self._begin(request)
         tally = request.tally
-        tally.place = journal.note(tally.key, _BEGUN)
+        tally.place = journal.note(tally.key, _BEGUN_ENTRY)
         return None
 
     async def _begin(self, request: Request) -> None:
         tally = request.tally
         await self._journal.ready()
-        tally.place = self._journal.note(tally.key, _BEGUN)
+        tally.place = self._journal.note(tally.key, _BEGUN_ENTRY)
         if request.replay is _ALWAYS:
             return
         try:
@@ -289,8 +288,8 @@ class Ledger:
 
         If the disk fails, no other item begins, and the run ends with that error.
         """
-        if outcome.status is _DONE:
-            entry: int = _WAS_DONE
+        if outcome.status is _DONE:  # so it was sent
+            entry: int = _DONE_ENTRY
         elif not outcome.attempts:
             return
         else:

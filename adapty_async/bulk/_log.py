@@ -5,10 +5,10 @@ Laws:
 - What is noted is safe from the death of the process the moment `note` or `amend` returns: it is in
   a page that the operating system shares with the file. No call to the disk is made in the event
   loop.
-- A record never changes but for its mark, which is stored once and in one go.
 - It is safe from a loss of power once the file was synced: at the latest `SYNC_EVERY` seconds
   later, or when `synced` says so. A thread does that.
-- A record never straddles two sectors of a disk, so a loss of power leaves it whole, or zeros.
+- A record never changes, but that its mark is stored once, in one go. It never straddles two
+  sectors of a disk. So a loss of power leaves it whole, or as it was before its mark, or zeros.
 - Room is made ahead, in a thread, by writing zeros: a full disk is told before anything is sent,
   and whoever noted a beginning can note an end.
 """
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import functools
 import math
 import mmap
@@ -102,9 +103,11 @@ class Log:
         self._at = _CHUNK  # of the next record in the chunk
         self._until = 0  # the chunk's end, or 0 while nothing was noted since the last sync began
         self._mark_place = mark_place(key_size)
-        self._first_mark = self._place + self._mark_place  # of this chunk, in the file
+        self._first_mark = self._place + self._mark_place  # of the chunk's first record
         self._since = end  # where the records of this moment begin
-        self._amendable = _NOWHERE  # where those of them begin that are in this chunk
+        # where those of them begin that are in this chunk; nowhere while nothing was noted since
+        # the last sync began
+        self._amendable = _NOWHERE
         self._next_chunks: deque[tuple[int, mmap.mmap]] = deque()
         # whole chunks for what is owed and for the one that finds its chunk full
         self._spare = math.ceil((owed + 1) / (_CHUNK // self._size))
@@ -143,9 +146,9 @@ class Log:
 
     def amend(self, place: int, key: bytes, value: int) -> None:
         """
-        Note what became of what was noted: at its place, or if it is late, in a record of its own.
+        Note what became of what was noted, once: there, or if it is late, in a record of its own.
 
-        It is late in another moment than the record's, or when that part of the file is full.
+        It is late in another moment than the record's, or when the log is in the next chunk.
         """
         if place >= self._amendable:
             self._words[place - self._place >> 1] = MARKS[value]
@@ -158,7 +161,7 @@ class Log:
 
     def _note_slowly(self, key: bytes, value: int) -> int:
         if self._is_clean:
-            self._soil()
+            self._soil()  # the chunk may be full, so this may come here once more
             return self.note(key, value)
         self._turn_over()
         place = self.note(key, value)
@@ -167,7 +170,7 @@ class Log:
 
     def _amend_slowly(self, place: int, key: bytes, value: int) -> None:
         if self._is_clean:
-            self._soil()
+            self._soil()  # it may be late, so this may come here once more
             self.amend(place, key, value)
         else:
             self.note(key, value)
@@ -249,20 +252,21 @@ class Log:
             self._close()
 
     def _unmap(self) -> None:
-        self._words.release()
-        self._chunk.close()
         for _, chunk in self._next_chunks:
             chunk.close()
         self._next_chunks.clear()
+        self._words.release()
+        self._chunk.close()
 
     def after_fork(self) -> None:
         """
         Write no more: the file is the parent's.
         """
         self._fail("the journal is in use by the process that was forked")
-        self._unmap()
         if self._handle >= 0:
             self._close()
+        with contextlib.suppress(BufferError):  # a thread that is not here had just begun with one
+            self._unmap()
 
     def _close(self) -> None:
         handle, self._handle = self._handle, -1  # in this order, as a fork may come in between

@@ -30,9 +30,9 @@ What a record has room for: with a moment of a second, eight and a half years.
 _WORDS = bytes.fromhex("0f 33 3c 55 5a 66 69 96 99 a5 aa c3 cc f0")
 _BY_VALUE = (0, *(word | (word ^ 0xFF) << 8 for word in _WORDS))
 """
-How the value that amends a record is written into it: a word of the extended Hamming code, then the
-same with all its bits inverted. So two marks, or one and none, differ in 8 of their 16 bits and in
-both bytes, and no byte that is written twice makes a mark.
+How the value that amends a record, 1 to 14, is written into it: a word of the extended Hamming
+code, then the same with all its bits inverted. So two marks, or one and none, differ in 8 of their
+16 bits and in both bytes, and a place that is filled with one byte has no mark.
 """
 _VALUE_OF = {mark: value for value, mark in enumerate(_BY_VALUE)}
 MARKS = [int.from_bytes(mark.to_bytes(2, "little"), sys.byteorder) for mark in _BY_VALUE]
@@ -53,7 +53,9 @@ def record_of(key_size: int) -> struct.Struct:
 
 def mark_place(key_size: int) -> int:
     """
-    Return where in a record its mark begins; that is even, so that it can be stored in one go.
+    Return where in a record its mark begins.
+
+    That is even, as the size of a key must be, so that a mark can be stored in one go.
     """
     return key_size + 8
 
@@ -99,10 +101,10 @@ def scan(file: BinaryIO, key_size: int) -> Iterator[tuple[int, bytes, int, int]]
                 continue
             if broken is not None:
                 raise _damaged(broken)
-            if not is_whole:
+            if not is_whole and (len(data) < size or not mark):  # if it is the last one, it is torn
                 broken = place + start
                 continue
-            if mark not in _VALUE_OF:  # it is stored in one go, so the last one is no exception
+            if not is_whole or mark not in _VALUE_OF:  # a mark comes after the rest, in one go
                 raise _damaged(place + start)
             value = _VALUE_OF[mark] or stamp & (1 << _VALUE_BITS) - 1
             yield place + start + size, key, value, stamp >> _VALUE_BITS
