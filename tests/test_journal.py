@@ -36,8 +36,16 @@ from hypothesis import strategies as st
 
 from adapty_async import AdaptyClient, ConfigError, JournalError, Outcome, OutcomeStatus
 from adapty_async._operation import Request, Response
-from adapty_async.bulk import _log, _table, summarise
-from adapty_async.bulk._entries import DIGEST_SIZE, Digests, Entry, Index, Positions, rate_key
+from adapty_async.bulk import _log, _record, _table, summarise
+from adapty_async.bulk._entries import (
+    DIGEST_SIZE,
+    Digests,
+    Entry,
+    Index,
+    Positions,
+    position_key,
+    rate_key,
+)
 from adapty_async.bulk._header import HEADER_SIZE, Binding, Header, read_header, write_header
 from adapty_async.bulk._journal import Journal, moments, open_journal
 from adapty_async.bulk._log import Log, write_all
@@ -278,6 +286,22 @@ def test_two_wrong_bits_are_told_wherever_they_are(key: bytes) -> None:
         data = bytes(HEADER_SIZE) + wrong.to_bytes(len(good), "little") + good
         with pytest.raises(JournalError, match="damaged at byte 8192"):
             list(scan(io.BytesIO(data), len(key)))
+
+
+@pytest.mark.parametrize("amended", [0, Entry.DONE], ids=["begun", "ended"])
+@pytest.mark.parametrize("number", range(12))
+def test_damage_is_told_where_it_is(
+    number: int, amended: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    By the byte at which the record begins, however much of the file is read at a time.
+    """
+    monkeypatch.setattr(_record, "_BLOCK", 64)
+    data = bytearray(bytes(HEADER_SIZE) + record(5, Entry.BEGUN, 3, amended) * 13)
+    place = HEADER_SIZE + 16 * number
+    data[place] ^= 1
+    with pytest.raises(JournalError, match=f"damaged at byte {place}$"):
+        list(scan(io.BytesIO(data), KEY_SIZES["position"]))
 
 
 @pytest.mark.parametrize("key", [at(4), bytes(range(DIGEST_SIZE))], ids=KINDS)
@@ -1465,6 +1489,13 @@ def test_the_last_entry_of_an_item_counts(make: Any, notes: list[tuple[int, Entr
         entry: list(known.values()).count(entry) for entry in Entry if entry is not Entry.NONE
     }
     index.close()
+
+
+def test_a_positions_key_is_the_same_in_every_release() -> None:
+    """
+    Six bytes, the lowest first.
+    """
+    assert position_key(0x0102030405) == b"\5\4\3\2\1\0"
 
 
 @pytest.mark.parametrize("make", [Positions, Digests], ids=KINDS)

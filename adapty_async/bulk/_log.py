@@ -103,8 +103,8 @@ class Log:
         self._at = _CHUNK  # of the next record in the chunk
         self._until = 0  # the chunk's end, or 0 while nothing was noted since the last sync began
         self._mark_place = mark_place(key_size)
-        self._first_mark = self._place + self._mark_place  # of the chunk's first record
-        self._since = end  # where the records of this moment begin
+        self._first_mark: int  # where that of the chunk's first record is; set with the chunk
+        self._since: int  # where the records of this moment begin; set with the moment
         # where those of them begin that are in this chunk; nowhere while nothing was noted since
         # the last sync began
         self._amendable = _NOWHERE
