@@ -5,6 +5,7 @@ A journal's records as bytes, written and read without the code under test.
 from __future__ import annotations
 
 import itertools
+import mmap
 import struct
 import zlib
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ from collections.abc import Iterator
 from adapty_async.bulk._entries import Entry
 from adapty_async.bulk._header import HEADER_SIZE
 
-__all__ = ("KEY_SIZES", "MARKS", "SIZES", "at", "mark_place", "record", "records")
+__all__ = ("KEY_SIZES", "MARKS", "PAGE", "SIZES", "at", "by_key", "mark_place", "record", "records")
 
+PAGE = max(mmap.ALLOCATIONGRANULARITY, 4096)
 SIZES = {"position": 16, "digest": 32}
 KEY_SIZES = {"position": 6, "digest": 16}
 
@@ -61,6 +63,16 @@ def mark_place(kind: str) -> int:
     Return where in a record of that kind its mark begins.
     """
     return KEY_SIZES[kind] + 8
+
+
+def by_key(data: bytes, kind: str) -> dict[bytes, list[Entry]]:
+    """
+    Return what a journal was told of each key, in its order.
+    """
+    found: dict[bytes, list[Entry]] = {}
+    for key, entry in records(data, kind):
+        found.setdefault(key, []).append(entry)
+    return found
 
 
 def records(data: bytes, kind: str) -> list[tuple[bytes, Entry]]:

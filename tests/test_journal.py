@@ -13,7 +13,7 @@ import functools
 import io
 import itertools
 import json
-import mmap
+import math
 import multiprocessing
 import os
 import re
@@ -52,7 +52,7 @@ from adapty_async.bulk._log import Log, write_all
 from adapty_async.bulk._record import scan
 from adapty_async.bulk._table import DigestTable
 from adapty_async.config import RetryPolicy
-from tests._records import KEY_SIZES, MARKS, SIZES, at, mark_place, record, records
+from tests._records import KEY_SIZES, MARKS, PAGE, SIZES, at, mark_place, record, records
 
 KINDS = ("position", "digest")
 BINDING = Binding(
@@ -66,7 +66,6 @@ BINDING = Binding(
 CLAIMS = {Entry.DONE, Entry.ABSENT}
 ITEMS = {"position": 250, "digest": 130}
 OF_ITEMS = [each for each in Entry if each not in {Entry.NONE, Entry.RATE}]
-PAGE = max(mmap.ALLOCATIONGRANULARITY, 4096)
 ROOM = 3 << 18
 """
 Bytes of a journal in use that has few records.
@@ -1512,6 +1511,18 @@ def test_a_pace_is_not_an_item(make: Any) -> None:
     index.close()
 
 
+@pytest.mark.parametrize("make", [Positions, Digests], ids=KINDS)
+def test_a_pace_that_is_beyond_all_measure_is_noted_as_the_highest(make: Any) -> None:
+    """
+    A run may be told any `rate`, and what it learns begins there.
+    """
+    index = make()
+    for rate in (1e12 * 2.0 ** (8 * index.key_size), math.inf):
+        index.load(rate_key(rate, index.key_size), Entry.RATE)
+        assert index.rate == 2.0 ** (8 * index.key_size - 1) / 1000
+    index.close()
+
+
 def test_many_digests_are_kept_as_few_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     However many are loaded, the last entry of each counts.
@@ -1530,7 +1541,7 @@ def test_many_digests_are_kept_as_few_are(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
-    ("make", "key"), [(Positions, bytes(8)), (Digests, bytes(DIGEST_SIZE))], ids=KINDS
+    ("make", "key"), [(Positions, bytes(6)), (Digests, bytes(DIGEST_SIZE))], ids=KINDS
 )
 def test_an_empty_index_knows_nothing(make: Any, key: Any) -> None:
     """

@@ -49,7 +49,7 @@ from adapty_async.mail import TransactionEvent
 from adapty_async.testing import FakeTransport
 from adapty_async.v1 import GET_PROFILE, create_profile, delete_profile
 
-from ._records import SIZES, records
+from ._records import SIZES, by_key, records
 from ._support import begin_at
 from .raw_server import own_tasks
 from .test_bulk import Api, Reading, assert_adds_up, ids, until_cancelled
@@ -112,10 +112,8 @@ def entries(path: Path) -> dict[int, list[Entry]]:
     """
     Return what a journal of positions has of each, in the order it was noted.
     """
-    found: dict[int, list[Entry]] = {}
-    for key, entry in records(path.read_bytes(), "position"):
-        found.setdefault(int.from_bytes(key, "little"), []).append(entry)
-    return found
+    found = by_key(path.read_bytes(), "position")
+    return {int.from_bytes(key, "little"): noted for key, noted in found.items()}
 
 
 def erase(

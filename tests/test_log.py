@@ -5,7 +5,6 @@ Records that are appended and amended, whatever comes in between.
 from __future__ import annotations
 
 import asyncio
-import mmap
 import os
 import tempfile
 from pathlib import Path
@@ -21,9 +20,8 @@ from adapty_async.bulk._header import HEADER_SIZE
 from adapty_async.bulk._log import Log
 from adapty_async.bulk._record import scan
 
-from ._records import KEY_SIZES, SIZES, records
+from ._records import KEY_SIZES, PAGE, SIZES, by_key
 
-PAGE = max(mmap.ALLOCATIONGRANULARITY, 4096)
 ENDS = [each for each in Entry if each not in {Entry.NONE, Entry.BEGUN, Entry.RATE}]
 
 Step: TypeAlias = str | tuple[int, Entry]
@@ -80,10 +78,7 @@ class Play:
         """
         Return what the file says of each key.
         """
-        found: dict[bytes, list[Entry]] = {}
-        for key, entry in records(self._path.read_bytes(), self._kind):
-            found.setdefault(key, []).append(entry)
-        return found
+        return by_key(self._path.read_bytes(), self._kind)
 
     def read(self) -> dict[bytes, int]:
         """

@@ -1,5 +1,5 @@
 """
-What a journal says of each item, and how that is packed, looked up and kept small in memory.
+What a journal says of each item, and how that is looked up and kept small in memory.
 """
 
 from __future__ import annotations
@@ -93,9 +93,9 @@ def position_key(position: int) -> bytes:
 
 def rate_key(rate: float, size: int) -> bytes:
     """
-    Return the key under which a pace is noted.
+    Return the key under which a pace is noted, as far as there is room for it.
     """
-    return round(1000 * rate).to_bytes(size, "little")
+    return round(min(1000 * rate, 1 << 8 * size - 1)).to_bytes(size, "little")
 
 
 def _rate_from(key: bytes) -> float:
