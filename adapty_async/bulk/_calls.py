@@ -243,7 +243,7 @@ class _Calls(Generic[ItemT, ResultT]):
         try:
             operation = self._build(item)
             request = self._engine.encode(operation)
-            repeated = self._tells_apart and self._is_repeated(index, operation, request)
+            repeated = self._tells_apart and self._tell_apart(index, operation, request)
             if repeated or self._is_resumed:
                 known = await self._known(index, item, request, repeated)
                 if known is not None:
@@ -263,7 +263,7 @@ class _Calls(Generic[ItemT, ResultT]):
         finally:
             self._turns.leave(subject)
 
-    def _is_repeated(self, index: int, operation: Operation[ResultT], request: Request) -> bool:
+    def _tell_apart(self, index: int, operation: Operation[ResultT], request: Request) -> bool:
         """
         Give a request the key that the journal knows it by; say whether the same one came before.
         """

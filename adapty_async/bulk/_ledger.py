@@ -26,13 +26,9 @@ from adapty_async.errors import ConfigError, ConnectionLostError, JournalError
 
 __all__ = ("AnyOrder", "InputIdentity", "JobId", "Ledger", "Scope", "input_of")
 
-_ALWAYS, _LOST, _DONE = Replay.ALWAYS, Entry.LOST, OutcomeStatus.DONE
+_ALWAYS, _BEGUN, _LOST = Replay.ALWAYS, Entry.BEGUN, Entry.LOST
 """
 Looked up once: a member of an enumeration costs 0.1 µs in Python 3.11, and each item needs some.
-"""
-_BEGUN_ENTRY, _DONE_ENTRY = Entry.BEGUN.value, Entry.DONE.value
-"""
-Plain numbers, as each item needs both, and a list is quicker with them than with members.
 """
 _SETTLED = frozenset({Entry.DONE, Entry.ABSENT, Entry.DUPLICATE})
 _PERHAPS_DONE = frozenset({Entry.BEGUN, Entry.LOST})
@@ -267,13 +263,13 @@ class Ledger:
         if request.replay is not _ALWAYS or not journal.is_ready:
             return self._begin(request)
         tally = request.tally
-        tally.place = journal.note(tally.key, _BEGUN_ENTRY)
+        tally.place = journal.note(tally.key, _BEGUN)
         return None
 
     async def _begin(self, request: Request) -> None:
         tally = request.tally
         await self._journal.ready()
-        tally.place = self._journal.note(tally.key, _BEGUN_ENTRY)
+        tally.place = self._journal.note(tally.key, _BEGUN)
         if request.replay is _ALWAYS:
             return
         try:
@@ -288,16 +284,11 @@ class Ledger:
 
         If the disk fails, no other item begins, and the run ends with that error.
         """
-        if outcome.status is _DONE:  # so it was sent
-            entry: int = _DONE_ENTRY
-        elif not outcome.attempts:
-            return
-        else:
-            entry = _ENTRY_OF[outcome.status]
+        if outcome.attempts:
+            entry, tally = _ENTRY_OF[outcome.status], request.tally
             if entry in _NOT_DONE and _may_be_done(request, outcome):
                 entry = _LOST
-        tally = request.tally
-        self._journal.amend(tally.place, tally.key, entry)
+            self._journal.amend(tally.place, tally.key, entry)
 
     async def saved(self) -> None:
         """

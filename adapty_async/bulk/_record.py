@@ -101,13 +101,13 @@ def scan(file: BinaryIO, key_size: int) -> Iterator[tuple[int, bytes, int, int]]
                 continue
             if broken is not None:
                 raise _damaged(broken)
-            if not is_whole and (len(data) < size or not mark):  # if it is the last one, it is torn
-                broken = place + start
-                continue
-            if not is_whole or mark not in _VALUE_OF:  # a mark comes after the rest, in one go
+            if is_whole and mark in _VALUE_OF:
+                value = _VALUE_OF[mark] or stamp & (1 << _VALUE_BITS) - 1
+                yield place + start + size, key, value, stamp >> _VALUE_BITS
+            elif not is_whole and (len(data) < size or not mark):
+                broken = place + start  # if it is the last one, it is torn
+            else:  # a mark comes after the rest, in one go
                 raise _damaged(place + start)
-            value = _VALUE_OF[mark] or stamp & (1 << _VALUE_BITS) - 1
-            yield place + start + size, key, value, stamp >> _VALUE_BITS
         place += len(block)
 
 
