@@ -156,6 +156,8 @@ class Tally(msgspec.Struct):
         deadline: when the call must be over, on the client's clock; infinite until it begins.
         key: what the journal of a run knows it by.
         place: where in that journal its beginning is noted.
+        on_wire: the present attempt may have been written to a socket, in part or whole, and has
+            no response yet. The transport sets it immediately before it writes.
     """
 
     attempts: int = 0
@@ -165,6 +167,7 @@ class Tally(msgspec.Struct):
     deadline: float = math.inf
     key: bytes = b""
     place: int = 0
+    on_wire: bool = False
 
 
 class Request(msgspec.Struct, kw_only=True, frozen=True):

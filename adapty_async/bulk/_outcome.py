@@ -5,11 +5,19 @@ What a bulk run says of its items: one outcome each, and a report whose counts a
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
-__all__ = ("BulkReport", "Outcome", "OutcomeStatus", "Recorder", "StopReason")
+__all__ = (
+    "BulkReport",
+    "EarlierStatus",
+    "Outcome",
+    "OutcomeStatus",
+    "Recorder",
+    "StopReason",
+)
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -52,6 +60,25 @@ _NOT_DONE = frozenset({OutcomeStatus.FAILED, OutcomeStatus.UNKNOWN})
 _IN_ORDER = frozenset({OutcomeStatus.DONE, OutcomeStatus.ABSENT, OutcomeStatus.SKIPPED})
 
 
+class EarlierStatus(enum.StrEnum):
+    """
+    How a skipped item ended before.
+    """
+
+    DONE = "done"
+    """
+    An earlier run with the same journal has done it.
+    """
+    ABSENT = "absent"
+    """
+    An earlier run with the same journal was told that it does not exist.
+    """
+    DUPLICATE = "duplicate"
+    """
+    The same request comes earlier in the input.
+    """
+
+
 class StopReason(enum.StrEnum):
     """
     Why a run ended before its input did.
@@ -92,6 +119,7 @@ class Outcome(msgspec.Struct, Generic[ItemT, ResultT], frozen=True):
         elapsed: seconds from when it was taken up.
         error: why it was not done; None if it was.
         result: what the server answered, decoded.
+        earlier: how a skipped item ended before; None for every other status.
     """
 
     index: int
@@ -102,6 +130,7 @@ class Outcome(msgspec.Struct, Generic[ItemT, ResultT], frozen=True):
     elapsed: float = 0.0
     error: Exception | None = None
     result: ResultT | None = None
+    earlier: EarlierStatus | None = None
 
     @property
     def ok(self) -> bool:
@@ -131,6 +160,7 @@ class BulkReport(msgspec.Struct, Generic[ItemT, ResultT], frozen=True, kw_only=T
         failures: the first outcomes that are failed or unknown.
         failures_omitted: how many more of these there were.
         stop_reason: why the run ended before its input did; None if it did not.
+        skipped_earlier: how the skipped items ended before; the counts add up to `skipped`.
     """
 
     total: int = 0
@@ -146,6 +176,9 @@ class BulkReport(msgspec.Struct, Generic[ItemT, ResultT], frozen=True, kw_only=T
     failures: tuple[Outcome[ItemT, ResultT], ...] = ()
     failures_omitted: int = 0
     stop_reason: StopReason | None = None
+    skipped_earlier: Mapping[EarlierStatus, int] = msgspec.field(
+        default_factory=lambda: dict.fromkeys(EarlierStatus, 0)
+    )
 
     @property
     def counts(self) -> dict[OutcomeStatus, int]:
@@ -177,6 +210,7 @@ class Recorder(Generic[ItemT, ResultT]):
 
     def __init__(self) -> None:
         self.counts = dict.fromkeys(OutcomeStatus, 0)
+        self.earlier = dict.fromkeys(EarlierStatus, 0)
         self.requests = 0
         self.throttled = 0
         self._failures: list[Outcome[ItemT, ResultT]] = []
@@ -186,6 +220,8 @@ class Recorder(Generic[ItemT, ResultT]):
         Count one outcome.
         """
         self.counts[outcome.status] += 1
+        if outcome.earlier is not None:
+            self.earlier[outcome.earlier] += 1
         self.requests += outcome.attempts
         self.throttled += outcome.throttled
         failed = outcome.status in _NOT_DONE
@@ -209,4 +245,5 @@ class Recorder(Generic[ItemT, ResultT]):
             failures=tuple(self._failures),
             failures_omitted=failures - len(self._failures),
             stop_reason=stop_reason,
+            skipped_earlier=dict(self.earlier),
         )
