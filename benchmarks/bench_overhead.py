@@ -27,6 +27,8 @@ _PAIRS = {
         *(Pair(name=f"{job}, 64 at a time", ours=job, other=f"raw {job}") for job in _SINGLE),
         Pair(name="bulk_delete", ours="bulk_delete", other="raw delete"),
         Pair(name="bulk_delete alone", ours="bulk_delete alone", other="raw delete"),
+        Pair(name="standard path", ours="bulk_delete standard", other="raw delete"),
+        Pair(name="OpenTelemetry", ours="bulk_delete traced", other="raw delete traced"),
         Pair(name="bulk_save", ours="bulk_save", other="raw save"),
         Pair(name="all on", ours="bulk_delete all on", other="raw delete"),
         Pair(

@@ -19,6 +19,7 @@ class Loop:
     def __init__(self) -> None:
         self.now = 100.0
         self.timers: list[asyncio.TimerHandle] = []
+        self.ready: list[asyncio.Handle] = []
 
     def time(self) -> float:
         """
@@ -26,10 +27,11 @@ class Loop:
         """
         return self.now
 
-    def call_at(self, when: float, callback: Callable[[], object], /) -> asyncio.TimerHandle:
+    def call_later(self, delay: float, callback: Callable[[], object], /) -> asyncio.TimerHandle:
         """
         Make a timer, which rings when the test lets time pass.
         """
+        when = self.now + delay
         timer = asyncio.TimerHandle(when, callback, (), asyncio.get_running_loop())
         self.timers.append(timer)
         return timer
