@@ -18,13 +18,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import io
 import ssl
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeAlias
 
 import aiohttp
+import msgspec
 import yarl
 from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError
@@ -56,6 +58,7 @@ __all__ = (
     "ask_own",
     "body_of",
     "exchange",
+    "may_be_unread",
     "target_of",
 )
 
@@ -75,6 +78,10 @@ SWITCHING = 101
 """
 The one status below 200 that no other one follows. It is never asked for, and whatever comes over
 the connection after it is no response.
+"""
+_LARGE_BODY = 64 * 1024
+"""
+Bytes of a request's body that a server may refuse without having read them.
 """
 _FOREIGN = (aiohttp.ClientError, HttpProcessingError, OSError, EOFError)
 """
@@ -138,7 +145,30 @@ def _timed_out(tally: Tally) -> TransportError:
     return ConnectError("cannot connect (timed out)")
 
 
-_CURRENT: ContextVar[tuple[Tally, Kept]] = ContextVar("adapty_async_attempt")
+class _Attempt(msgspec.Struct):
+    """
+    An attempt over a session of the client's own.
+
+    Attributes:
+        kept: the protocols of the session over which a request went before.
+        prepare: called with the transport of a new connection.
+        transport: of the connection that it goes over.
+    """
+
+    tally: Tally
+    kept: Kept
+    prepare: Callable[[Any], None]
+    transport: Any = None
+
+    def abort(self) -> None:
+        """
+        Close the connection at once, if there is one.
+        """
+        if self.transport is not None:
+            self.transport.abort()
+
+
+_CURRENT: ContextVar[_Attempt] = ContextVar("adapty_async_attempt")
 """
 The attempt that the present task makes: aiohttp calls `InStep.send` in it and passes nothing on.
 """
@@ -155,22 +185,25 @@ class InStep(aiohttp.ClientRequest):
     A request that is sent only once, and over a connection on which nothing is unread.
     """
 
-    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+    def send(self, conn: Connection) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
         """
         Send it, unless there is something to read already.
         """
-        protocol = conn.protocol
-        if protocol is not None and protocol.should_close:
+        protocol: Any = conn.protocol
+        if protocol.should_close:
             raise _OutOfStepError  # aiohttp closes the connection
-        tally, kept = _CURRENT.get()
+        attempt = _CURRENT.get()
+        tally = attempt.tally
         if tally.on_wire:  # aiohttp would send it again
-            raise ConnectionLostError("the connection broke (sent already)")
-        if protocol in kept:
+            raise ConnectionLostError("the connection broke (it was sent already)")
+        transport = attempt.transport = conn.transport
+        if protocol in attempt.kept:
             tally.reused = True
         else:
-            kept.add(protocol)
+            attempt.kept.add(protocol)
+            attempt.prepare(transport)
         tally.on_wire = True
-        return await super().send(conn)
+        return super().send(conn)
 
 
 class Reply(aiohttp.ClientResponse):
@@ -199,33 +232,67 @@ aiohttp works out what is passed with a request each time.
 """
 
 
-def ask_own(session: aiohttp.ClientSession) -> Ask:
+def ask_own(session: aiohttp.ClientSession, prepare: Callable[[Any], None]) -> Ask:
     """
     Send requests through a session of the client's own, made with `SESSION_OPTIONS`.
     """
     kept: Kept = weakref.WeakSet()
 
     async def ask(request: Request) -> Response:
-        target = target_of(request.url)
-        token = _CURRENT.set((request.tally, kept))
+        attempt = _Attempt(request.tally, kept, prepare)
+        token = _CURRENT.set(attempt)
         try:
-            for _ in range(CONNECTIONS):
-                try:
-                    answer = await session.request(
-                        request.method,
-                        target.url,
-                        data=request.body,
-                        headers=request.headers,
-                        allow_redirects=False,
-                    )
-                except _OutOfStepError:
-                    continue
-                return await _whole(answer, request)
-            raise ConnectError(OUT_OF_STEP)
+            answer = await _in_step(session, request)
+            body = await _body_or_close(answer, request)
+        except BaseException:
+            attempt.abort()  # closed in order, it would send what is not sent yet
+            raise
         finally:
             _CURRENT.reset(token)
+        status = answer.status
+        if status == SWITCHING or may_be_unread(request, status, attempt.transport):
+            attempt.abort()
+            answer.close()
+        return Response(status, answer.headers, body)
 
     return ask
+
+
+async def _in_step(session: aiohttp.ClientSession, request: Request) -> aiohttp.ClientResponse:
+    url = target_of(request.url).url
+    for _ in range(CONNECTIONS):
+        try:
+            return await session.request(
+                request.method,
+                url,
+                data=_data_of(request.body),
+                headers=request.headers,
+                allow_redirects=False,
+            )
+        except _OutOfStepError:
+            continue
+
+    raise ConnectError(OUT_OF_STEP)
+
+
+def _data_of(body: bytes | None) -> bytes | io.BytesIO | None:
+    """
+    Return a body as aiohttp takes it without a warning.
+    """
+    return body if body is None or len(body) <= _LARGE_BODY else io.BytesIO(body)
+
+
+def may_be_unread(request: Request, status: int, transport: Any) -> bool:
+    """
+    Say whether the server may have answered before it had the whole body.
+
+    What TLS has still to write is not to be asked for: it waits in a transport below.
+    """
+    if not request.body:
+        return False
+    if status >= 300 and len(request.body) > _LARGE_BODY:
+        return True
+    return transport is not None and transport.get_write_buffer_size() > 0
 
 
 def ask_given(session: aiohttp.ClientSession) -> Ask:
@@ -243,7 +310,7 @@ def ask_given(session: aiohttp.ClientSession) -> Ask:
             answer = await session.request(
                 request.method,
                 target_of(request.url).url,
-                data=request.body,
+                data=_data_of(request.body),
                 headers=request.headers,
                 allow_redirects=False,
                 auto_decompress=True,  # this and the next whatever the session was made with
@@ -253,7 +320,10 @@ def ask_given(session: aiohttp.ClientSession) -> Ask:
         except ConnectError:
             tally.on_wire = False
             raise
-        return await _whole(answer, request)
+        body = await _body_or_close(answer, request)
+        if answer.status == SWITCHING:
+            answer.close()  # aiohttp leaves that to whoever wanted to switch
+        return Response(answer.status, answer.headers, body)
 
     return ask
 
@@ -267,15 +337,12 @@ async def _send_once(
         raise _translate(error) from None
 
 
-async def _whole(answer: aiohttp.ClientResponse, request: Request) -> Response:
+async def _body_or_close(answer: aiohttp.ClientResponse, request: Request) -> bytes:
     try:
-        body = await body_of(answer.content, request, answer.status)
+        return await body_of(answer.content, request, answer.status)
     except BaseException:
         answer.close()
         raise
-    if answer.status == SWITCHING:
-        answer.close()  # aiohttp leaves that to whoever wanted to switch
-    return Response(answer.status, answer.headers, body)
 
 
 async def body_of(content: aiohttp.StreamReader, request: Request, status: int) -> bytes:

@@ -16,7 +16,7 @@ import socket
 import types
 import weakref
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import aiohttp
 import aiohttp.client_proto
@@ -31,15 +31,18 @@ from adapty_async._attempt import (
     CONNECTIONS,
     OUT_OF_STEP,
     SWITCHING,
+    Ask,
     Kept,
     Target,
+    ask_own,
     body_of,
+    may_be_unread,
     target_of,
 )
 from adapty_async._operation import Request, Response
 from adapty_async.errors import ConnectError
 
-__all__ = ("Direct", "Stamp", "stamp", "why_standard")
+__all__ = ("TESTED", "Direct", "Stamp", "ask_fastest", "stamp", "why_standard")
 
 TESTED = frozenset({"3.14.3", "3.14.4", "3.14.5"})
 """
@@ -52,16 +55,22 @@ Bytes that asyncio makes room for at each read, before it knows how many come. I
 given back to the operating system each time: 18 of 75 µs for a small response (Python 3.11, Linux).
 TLS and uvloop read in another way.
 """
-_LARGE_BODY = 64 * 1024
-"""
-Bytes of a request's body that a server may refuse without having read them.
-"""
 _NO_TIMEOUTS = aiohttp.ClientTimeout(total=None, ceil_threshold=math.inf)
 """
 The client's watch bounds connecting as well.
 """
 
-Stamp = tuple[object, ...]
+Stamp: TypeAlias = tuple[object, ...]
+
+
+def ask_fastest(
+    session: aiohttp.ClientSession, now: Stamp, *, trust_env: bool
+) -> tuple[Ask, str | None]:
+    """
+    Return what sends requests over a session of the client's own, and why that is not the fast way.
+    """
+    why = why_standard(now, session, given=False, trust_env=trust_env)
+    return (Direct(session) if why is None else ask_own(session, _read_less)), why
 
 
 class Direct:
@@ -88,7 +97,11 @@ class Direct:
         connection = await self._connect(target)
         try:
             protocol = connection.protocol
-            self._note_use(protocol, request)
+            if protocol in self._kept:
+                request.tally.reused = True
+            else:
+                self._kept.add(protocol)
+                _read_less(connection.transport)
             protocol.set_response_params(read_until_eof=True)
             request.tally.on_wire = True
             await self._write(protocol, request, target)
@@ -99,24 +112,17 @@ class Direct:
         except BaseException:
             _drop(connection)
             raise
-        if message.code == SWITCHING or _may_be_unread(request, message.code, protocol.transport):
+        if message.code == SWITCHING or may_be_unread(request, message.code, protocol.transport):
             _drop(connection)
         else:
             connection.release()
         return Response(message.code, message.headers, body)
-
-    def _note_use(self, protocol: Any, request: Request) -> None:
-        if protocol in self._kept:
-            request.tally.reused = True
-        else:
-            self._kept.add(protocol)
 
     async def _connect(self, target: Target) -> Any:
         door = self._doors.get(target.origin) or self._door(target)
         for _ in range(CONNECTIONS):
             connection = await self._connector.connect(door, traces=[], timeout=_NO_TIMEOUTS)
             if not connection.protocol.should_close:
-                _read_less(connection.transport)
                 return connection
             _drop(connection)  # something came over it that nobody asked for
         raise ConnectError(OUT_OF_STEP)
@@ -141,19 +147,6 @@ class Direct:
             await writer.write(body, drain=False)
         else:
             writer.send_headers()
-
-
-def _may_be_unread(request: Request, status: int, transport: Any) -> bool:
-    """
-    Say whether the server may have answered before it had the whole body.
-
-    What TLS has still to write is not to be asked for: it waits in a transport below.
-    """
-    if not request.body:
-        return False
-    if status >= 300 and len(request.body) > _LARGE_BODY:
-        return True
-    return transport is not None and transport.get_write_buffer_size() > 0
 
 
 def _drop(connection: Any) -> None:
@@ -229,12 +222,17 @@ def why_standard(
         return "a session was given"
     if trust_env:
         return "trust_env"
+    return _unfit_release() or _patched(now) or _unfit_session(session)
+
+
+def _unfit_release() -> str | None:
     if aiohttp.__version__ not in TESTED:
         return f"aiohttp {aiohttp.__version__} is not among the tested releases"
-    if lacking := _lacking():
-        return f"aiohttp has another {lacking}"
-    if patched := _patched(now):
-        return f"{patched} is patched"
+    lacking = _lacking()
+    return None if lacking is None else f"aiohttp has another {lacking}"
+
+
+def _unfit_session(session: aiohttp.ClientSession | None) -> str | None:
     if session is None:
         return None
     if session.trace_configs:
@@ -247,9 +245,10 @@ def why_standard(
 
 def _patched(now: Stamp) -> str | None:
     if len(now) != len(_OWN):
-        return "aiohttp.ClientSession or aiohttp.TCPConnector"
+        return "a class of aiohttp is patched"
     parts = zip(_OWN, now, strict=True)
-    return next((name for (name, names), part in parts if not _is_own(part, names)), None)
+    patched = (name for (name, names), part in parts if not _is_own(part, names))
+    return next((f"{name} is patched" for name in patched), None)
 
 
 def _is_own(part: object, names: dict[str, Any]) -> bool:
@@ -283,4 +282,4 @@ def _lacking() -> str | None:
     for name, function, parameters in needs:
         if not set(parameters) <= set(inspect.signature(function).parameters):
             return name
-    return None if isinstance(cast(Any, protocol).should_close, property) else "protocol"
+    return None if isinstance(cast("Any", protocol).should_close, property) else "protocol"

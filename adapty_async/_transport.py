@@ -20,8 +20,8 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from adapty_async._attempt import SESSION_OPTIONS, Ask, ask_given, ask_own, exchange
-from adapty_async._exchange import Direct, Stamp, stamp, why_standard
+from adapty_async._attempt import SESSION_OPTIONS, Ask, ask_given, exchange
+from adapty_async._exchange import Stamp, ask_fastest, stamp, why_standard
 from adapty_async._fork import Sockets, on_fork
 from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Request, Response, Tally
@@ -78,7 +78,9 @@ class Transport:
         self._used = False
         self._logged: str | None = ""
         self.closed = False
-        self.why_standard = self._why_standard(stamp(), None)
+        self.why_standard = why_standard(
+            stamp(), session, given=session is not None, trust_env=trust_env
+        )
         on_fork(self)
 
     async def __call__(self, request: Request) -> Response:
@@ -97,30 +99,37 @@ class Transport:
         here = self._open.get()
         if not here.guarded:
             await here.start_guard()
-        pool = here.pool
-        if pool.stamp is not None and pool.stamp != stamp():
-            pool = self._renew(here)
+        if here.pool.stamp is not None and here.pool.stamp != stamp():
+            await self._renew(here)
         seconds = min(request.timeout, request.tally.deadline - self._clock())
         if seconds <= 0:
             raise DeadlineError("no time left to send it", operation=request.operation)
+        answer = await self._attempt(here, request, seconds)
+        if isinstance(answer, Response):
+            return answer
+        try:
+            answer.operation = request.operation
+            raise answer
+        finally:
+            del answer  # else the error and this frame would hold each other
+
+    async def _attempt(
+        self, here: _Here, request: Request, seconds: float
+    ) -> Response | AdaptyError:
+        pool = here.pool
         answered = pool.answered
         pool.in_flight += 1
         try:
             answer = await exchange(pool.ask, here.watch, request, seconds)
         finally:
             pool.in_flight -= 1
-            if pool is not here.pool and not pool.in_flight:
-                here.close_soon(pool)
+            if pool is not here.pool:
+                await here.retire(pool)
         if isinstance(answer, Response):
             pool.answered += 1
-            return answer
-        if pool is here.pool and pool.is_dead(request.tally, answer, answered):
-            self._renew(here)
-        try:
-            answer.operation = request.operation
-            raise answer
-        finally:
-            del answer  # else the error and this frame would hold each other
+        elif pool is here.pool and pool.is_dead(request.tally, answer, answered):
+            await self._renew(here)
+        return answer
 
     def _demand_open(self) -> None:
         if self.closed:
@@ -133,7 +142,7 @@ class Transport:
     def _make(self) -> _Here:
         loop = asyncio.get_running_loop()
         if self._given is not None:
-            self._note_path(self._why_standard((), self._given))
+            self._note_path(self.why_standard)
             return _Here(_Pool(ask_given(self._given), self._given), Watch(loop, self._clock))
         if loop in self._foreign:
             raise ConfigError("this event loop was used before a fork; it is the parent's")
@@ -153,14 +162,9 @@ class Transport:
             trust_env=self._trust_env,
             **SESSION_OPTIONS,
         )
-        why = self._why_standard(now, session)
+        ask, why = ask_fastest(session, now, trust_env=self._trust_env)
         self._note_path(why)
-        ask = Direct(session) if why is None else ask_own(session)
         return _Pool(ask, session, now)
-
-    def _why_standard(self, now: Stamp, session: aiohttp.ClientSession | None) -> str | None:
-        given = self._given is not None
-        return why_standard(now, session, given=given, trust_env=self._trust_env)
 
     def _note_path(self, why: str | None) -> None:
         self.why_standard = why
@@ -172,16 +176,13 @@ class Transport:
         else:
             logger.info("HTTP path: %s, since %s", HttpPath.STANDARD, why)
 
-    def _renew(self, here: _Here) -> _Pool:
+    async def _renew(self, here: _Here) -> None:
         """
-        Give a loop a new pool, and close the old one when nothing is in flight over it.
+        Give a loop a new pool; the old one is closed when nothing is in flight over it any more.
         """
-        old, pool = here.pool, self._new_pool()
-        here.pool = pool
-        here.sessions.add(pool.session)
-        if not old.in_flight:
-            here.close_soon(old)
-        return pool
+        old, here.pool = here.pool, self._new_pool()
+        here.sessions.add(here.pool.session)
+        await here.retire(old)
 
     async def aclose(self) -> None:
         """
@@ -265,7 +266,6 @@ class _Here(msgspec.Struct):
         watch: of the time of attempts.
         sessions: the client's own that are open.
         guard: closes its own sessions with the loop, once it was started.
-        closing: tasks that close old pools.
     """
 
     pool: _Pool
@@ -273,7 +273,6 @@ class _Here(msgspec.Struct):
     sessions: set[aiohttp.ClientSession] = msgspec.field(default_factory=set)
     guard: AsyncGenerator[None, None] | None = None
     guarded: bool = False
-    closing: set[asyncio.Task[None]] = msgspec.field(default_factory=set)
 
     async def start_guard(self) -> None:
         """
@@ -283,15 +282,13 @@ class _Here(msgspec.Struct):
         if self.guard is not None:
             await anext(self.guard)
 
-    def close_soon(self, pool: _Pool) -> None:
+    async def retire(self, pool: _Pool) -> None:
         """
-        Close an old pool, without letting a call wait for that.
+        Close a pool that was replaced, unless something is in flight over it.
         """
-        if pool.session in self.sessions:
+        if not pool.in_flight and pool.session in self.sessions:
             self.sessions.discard(pool.session)
-            task = asyncio.get_running_loop().create_task(pool.session.close())
-            self.closing.add(task)
-            task.add_done_callback(self.closing.discard)
+            await pool.session.close()
 
     async def close(self) -> None:
         """
@@ -300,7 +297,6 @@ class _Here(msgspec.Struct):
         self.watch.close()
         if self.guard is not None:
             await _close(self.sessions)
-            await asyncio.gather(*self.closing)
             with contextlib.suppress(RuntimeError):  # its loop ends, and is closing it already
                 await self.guard.aclose()
 
