@@ -21,7 +21,7 @@ import aiohttp
 import msgspec
 
 from adapty_async._attempt import SESSION_OPTIONS, Ask, ask_given, exchange
-from adapty_async._exchange import Stamp, ask_fastest, stamp, why_standard
+from adapty_async._exchange import Stamp, ask_fastest, is_same, stamp, why_standard
 from adapty_async._fork import Sockets, on_fork
 from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Request, Response, Tally
@@ -99,7 +99,7 @@ class Transport:
         here = self._open.get()
         if not here.guarded:
             await here.start_guard()
-        if here.pool.stamp is not None and here.pool.stamp != stamp():
+        if here.pool.stamp is not None and not is_same(here.pool.stamp, stamp()):
             await self._renew(here)
         seconds = min(request.timeout, request.tally.deadline - self._clock())
         if seconds <= 0:
