@@ -21,8 +21,9 @@ import functools
 import io
 import ssl
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from types import CoroutineType
 from typing import Any, NamedTuple, TypeAlias
 
 import aiohttp
@@ -185,7 +186,7 @@ class InStep(aiohttp.ClientRequest):
     A request that is sent only once, and over a connection on which nothing is unread.
     """
 
-    def send(self, conn: Connection) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
+    def send(self, conn: Connection) -> CoroutineType[Any, Any, aiohttp.ClientResponse]:
         """
         Send it, unless there is something to read already.
         """

@@ -199,7 +199,7 @@ def is_same(one: Stamp, other: Stamp) -> bool:
     return len(one) == len(other) and all(map(operator.is_, one, other))
 
 
-_CLIENT, _CONNECTOR = vars(aiohttp.client), vars(aiohttp.connector)
+_CLIENT, _CONNECTOR = aiohttp.client.__dict__, aiohttp.connector.__dict__
 _OWN = (
     ("aiohttp.ClientSession", _CLIENT),
     ("aiohttp.ClientSession.__init__", _CLIENT),
@@ -209,9 +209,9 @@ _OWN = (
     ("aiohttp.TCPConnector.connect", _CONNECTOR),
     ("aiohttp.BaseConnector.connect", _CONNECTOR),
     ("aiohttp.TCPConnector._create_connection", _CONNECTOR),
-    ("aiohttp.ClientRequest.send", vars(aiohttp.client_reqrep)),
-    ("aiohttp.ClientResponse.start", vars(aiohttp.client_reqrep)),
-    ("socket.socket", vars(socket)),
+    ("aiohttp.ClientRequest.send", aiohttp.client_reqrep.__dict__),
+    ("aiohttp.ClientResponse.start", aiohttp.client_reqrep.__dict__),
+    ("socket.socket", socket.__dict__),
 )
 """
 The parts of a stamp: what each is called, and the names of the module that it comes from.

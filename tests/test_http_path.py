@@ -42,6 +42,7 @@ from adapty_async import (
     RetryPolicy,
 )
 from adapty_async import _exchange as exchange_module
+from adapty_async._attempt import SESSION_OPTIONS, ask_own
 from adapty_async._exchange import TESTED, _lacking, stamp, why_standard
 from adapty_async._operation import Response, Tally
 from adapty_async._transport import Transport
@@ -402,7 +403,7 @@ async def test_a_call_is_on_the_wire_from_its_first_byte_on(
     if standard:
         patch_as_a_tracer(monkeypatch)
     async with RawServer((UNREAD, STALL), (HOLD,)) as server, transport() as send:
-        on_wire = []
+        on_wire: list[bool] = []
         for url in (server.url.replace("http", "https"), server.url):
             tally = Tally()
             task = asyncio.ensure_future(send(a_request(url=f"{url}/", tally=tally)))
@@ -488,7 +489,7 @@ async def test_kept_connections_that_died_are_not_tried_one_by_one(
         await server.until_arrived(2)
         server.released.set()
         await asyncio.gather(*calls)
-        server.answer(dead(last))
+        server._then = dead(last)
         await client.v1.profiles.get(customer_user_id="first")  # over a connection that is alive
         await client.v1.profiles.get(customer_user_id="second")
         await client.v1.profiles.delete(customer_user_id="third")
@@ -530,6 +531,23 @@ async def test_what_is_in_flight_outlives_the_idle_connections(
         await server.until_left()
 
         assert server.connections == 2
+
+
+async def test_an_aiohttp_that_sends_again_is_kept_from_it() -> None:
+    """
+    Even if aiohttp came to its own retry of a kept connection that broke, nothing is sent twice.
+    """
+    options = {**SESSION_OPTIONS, "response_class": aiohttp.ClientResponse}  # which comes to it
+    async with (
+        RawServer(DONE, then=(RESET,)) as server,
+        aiohttp.ClientSession(**options) as session,
+    ):
+        ask = ask_own(session, id)
+        await ask(a_request(url=f"{server.url}/", method="DELETE"))
+        with pytest.raises(ConnectionLostError, match="it was sent already"):
+            await ask(a_request(url=f"{server.url}/", method="DELETE"))
+
+        assert server.methods == ["DELETE"] * 2
 
 
 async def test_one_lost_connection_among_working_ones_costs_no_other() -> None:
