@@ -23,7 +23,6 @@ import ssl
 import weakref
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from types import CoroutineType
 from typing import Any, NamedTuple, TypeAlias
 
 import aiohttp
@@ -186,7 +185,7 @@ class InStep(aiohttp.ClientRequest):
     A request that is sent only once, and over a connection on which nothing is unread.
     """
 
-    def send(self, conn: Connection) -> CoroutineType[Any, Any, aiohttp.ClientResponse]:
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
         """
         Send it, unless there is something to read already.
         """
@@ -204,7 +203,7 @@ class InStep(aiohttp.ClientRequest):
             attempt.kept.add(protocol)
             attempt.prepare(transport)
         tally.on_wire = True
-        return super().send(conn)
+        return await super().send(conn)
 
 
 class Reply(aiohttp.ClientResponse):
