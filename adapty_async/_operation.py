@@ -158,6 +158,8 @@ class Tally(msgspec.Struct):
         place: where in that journal its beginning is noted.
         on_wire: the present attempt may have been written to a socket, in part or whole, and has
             no response yet. The transport sets it immediately before it writes.
+        reused: the present attempt goes over a connection that was used before. The transport
+            sets it.
     """
 
     attempts: int = 0
@@ -168,6 +170,7 @@ class Tally(msgspec.Struct):
     key: bytes = b""
     place: int = 0
     on_wire: bool = False
+    reused: bool = False
 
 
 class Request(msgspec.Struct, kw_only=True, frozen=True):

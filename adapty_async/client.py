@@ -32,7 +32,7 @@ from adapty_async.config import ApiKey, Limits, RetryPolicy, origin_from
 from adapty_async.errors import ConfigError, InvalidInputError
 from adapty_async.hooks import Hook
 from adapty_async.mail import Events, MailProfiles
-from adapty_async.statistics import Statistics
+from adapty_async.statistics import HttpPath, Statistics
 from adapty_async.v1 import V1
 from adapty_async.v2 import V2
 
@@ -136,7 +136,7 @@ class _Client:
         self._connections = Transport(clock=clock, trust_env=trust_env, session=session)
         layers = Layers(
             transport=transport or self._connections,
-            slots=LoopLocal(lambda: Places(limits.connections)),
+            slots=LoopLocal(lambda: Places(_connections(limits, session))),
             timing=timing,
             gates=Gates(timing, _pacer(limits, clock)),
             budget=Budget(retry.budget),
@@ -248,12 +248,18 @@ class _Client:
         """
         Return what the client is doing right now: pace, pauses, requests in flight, outages.
         """
-        budget, gates = self._caller.layers.budget, self._caller.layers.gates
+        layers = self._caller.layers
+        why = self._connections.why_standard
+        path = HttpPath.FAST if why is None else HttpPath.STANDARD
+        if layers.transport is not self._connections:
+            path, why = HttpPath.CUSTOM, "a transport was given"
         return Statistics(
-            budget=budget.left,
-            budget_size=budget.size,
-            limit=gates.rate,
-            buckets=gates.statistics(),
+            budget=layers.budget.left,
+            budget_size=layers.budget.size,
+            limit=layers.gates.rate,
+            buckets=layers.gates.statistics(),
+            http_path=path,
+            http_path_reason=why,
         )
 
     async def aclose(self) -> None:
@@ -285,6 +291,19 @@ class _Client:
 
 def _pacer(limits: Limits, clock: Callable[[], float]) -> Pacer | None:
     return None if limits.rate is None else Pacer(limits.rate, limits.burst, clock)
+
+
+def _connections(limits: Limits, session: aiohttp.ClientSession | None) -> int:
+    """
+    Return how many requests may be in flight, so that none waits in a session for a connection.
+
+    There, waiting would be charged to the attempt's timeout, and what is stopped would be sent.
+    """
+    connector = None if session is None else session.connector
+    if connector is None:
+        return limits.connections
+    bounds = (limits.connections, connector.limit, connector.limit_per_host)
+    return min(bound for bound in bounds if bound)  # 0 is none
 
 
 def _as_it_is(operation: Operation[ResultT]) -> Operation[ResultT]:

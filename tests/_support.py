@@ -9,6 +9,7 @@ import functools
 import inspect
 from typing import Any
 
+import aiohttp
 import msgspec
 import pytest
 
@@ -50,6 +51,19 @@ _REQUEST = Request(
     allowance=60.0,
     tally=Tally(),
 )
+
+
+def patch_as_a_tracer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Wrap how aiohttp's sessions are made, as tracers do; clients then take the standard HTTP path.
+    """
+    make = aiohttp.ClientSession.__init__
+
+    @functools.wraps(make)
+    def made(self: aiohttp.ClientSession, *arguments: Any, **options: Any) -> None:
+        make(self, *arguments, **options)
+
+    monkeypatch.setattr(aiohttp.ClientSession, "__init__", made)
 
 
 async def loop_turns(count: int) -> None:

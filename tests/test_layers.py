@@ -22,11 +22,11 @@ MODULE_LINES = 500
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(modules.split())
     for modules in (
-        """errors hooks statistics _fork _line _operation _pacer _places _timing _version _watch
+        """errors hooks statistics _fork _line _operation _pacer _places _timing _version
         bulk._outcome""",
-        "_loop_local sandbox._rules sandbox._shop sandbox._store",
+        "_loop_local _watch sandbox._rules sandbox._shop sandbox._store",
         "config testing _capacity _checks _learned _outage sandbox._rate sandbox._wire",
-        "_gate bulk._header bulk._source bulk._stop bulk._turns",
+        "_attempt _gate bulk._header bulk._source bulk._stop bulk._turns",
         """_codec _exchange _limits _retry bulk._record bulk._runner sandbox._faults sandbox._mail
         sandbox._page sandbox._v1""",
         "sandbox._v2_rules sandbox._v2_wire",
@@ -62,7 +62,7 @@ NUMBERS = {module: number for number, modules in enumerate(LAYERS) for module in
 
 AT_HOME = {
     # what is foreign: the modules that may import it
-    "aiohttp": ("_exchange", "_transport"),
+    "aiohttp": ("_attempt", "_exchange", "_transport"),
     "aiohttp.web": ("sandbox",),
     "click": ("cli",),
     "rich": ("cli",),
