@@ -5,8 +5,8 @@ A timeout scheduler: the timeouts of many attempts, with one timer of the event 
 a request over a kept connection, beside many other timers (Python 3.11, one core).
 
 An event loop that stands still (a blocking call, Ctrl-Z, swap) reads nothing meanwhile, and its
-timers fire late. Responses may have arrived that nobody has read, so a timer that is late lets the
-loop turn a few times, and thus read, before anything is cancelled.
+timers fire late. Responses may have arrived that nobody has read, so a timer that is late gives the
+loop a moment to read them before anything is cancelled.
 """
 
 from __future__ import annotations
@@ -33,11 +33,14 @@ _LATE = 0.02
 """
 Seconds of a timer's delay that a busy loop has; above it, the loop stood still.
 """
-_LEAST_TURNS, _MOST_TURNS, _GRACE = 4, 128, 0.25
+_GRACE = 0.25
 """
-After a late timer, a loop turns at least four times: uvloop runs timers before it reads, and what
-is read wakes a task in the turn after. It turns up to 128 times, to read large bodies by 64 KiB a
-turn, unless that takes longer than a quarter of a second.
+Seconds that a loop has after a late timer, to send what it had not sent and to read what has come.
+"""
+_TURNS = 4
+"""
+How often it turns at least after that: uvloop runs timers before it reads, and what is read wakes a
+task in the turn after.
 """
 
 
@@ -99,7 +102,6 @@ class Watch:
         self._timer: asyncio.Handle | None = None
         self._next = math.inf
         self._turns = 0
-        self._grace_end = math.inf
 
     def start(self, task: asyncio.Task[object], seconds: float, tally: Tally) -> None:
         """
@@ -143,8 +145,8 @@ class Watch:
         now = self._clock()
         if now - self._next > _LATE:
             self._restart_unsent(now)
-            self._turns, self._grace_end = 0, now + _GRACE
-            self._timer = self._loop.call_soon(self._turn)
+            self._turns = 0
+            self._timer = self._loop.call_later(_GRACE, self._turn)
         else:
             self._look(now)
 
@@ -160,12 +162,10 @@ class Watch:
                 limits.begin(now)
 
     def _turn(self) -> None:
-        now = self._clock()
-        self._turns += 1
-        is_over = self._turns >= _MOST_TURNS or now >= self._grace_end
-        if is_over and self._turns >= _LEAST_TURNS:
-            self._look(now)
+        if self._turns == _TURNS:
+            self._look(self._clock())
         else:
+            self._turns += 1
             self._timer = self._loop.call_soon(self._turn)
 
     def _look(self, now: float) -> None:

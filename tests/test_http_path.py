@@ -34,6 +34,8 @@ from vcr.errors import CannotOverwriteExistingCassetteException
 
 from adapty_async import (
     AdaptyClient,
+    ConfigError,
+    ConnectError,
     ConnectionLostError,
     DeadlineError,
     Limits,
@@ -453,6 +455,32 @@ async def test_a_given_session_bounds_what_is_in_flight() -> None:
         await asyncio.gather(*calls)
 
         assert server.most_active == 2
+
+
+async def test_a_given_session_that_cannot_connect_has_sent_nothing() -> None:
+    """
+    Its error takes back that the call may be on the wire.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        tally = Tally()
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/"
+        async with aiohttp.ClientSession() as session:
+            send = Transport(clock=time.monotonic, session=session)
+            with pytest.raises(ConnectError, match="cannot connect"):
+                await send(a_request(url=url, tally=tally))
+
+    assert not tally.on_wire
+
+
+async def test_a_given_session_that_is_closed_already_is_refused() -> None:
+    """
+    A client can be made with it, and says so at its first call.
+    """
+    async with aiohttp.ClientSession() as session, RawServer() as server:
+        await session.close()
+        with pytest.raises(ConfigError, match="is closed"):
+            await client_of(server, session=session).v1.profiles.get(customer_user_id="anna")
 
 
 def dead(*last: Any) -> Callable[[Received], Steps]:
