@@ -301,7 +301,7 @@ def _earlier_parts(report: BulkReport[Row, Any]) -> str:
 def _request_parts(report: BulkReport[Row, Any]) -> str:
     parts = [f"{report.throttled:,} of them throttled (429)"] if report.throttled else []
     if report.connect_failures:
-        parts.append(f"{report.connect_failures:,} more got no connection")
+        parts.append(f"attempts without a connection: {report.connect_failures:,}")
     return "; ".join(parts)
 
 
