@@ -149,8 +149,9 @@ class Tally(msgspec.Struct):
     What happened to one call so far; the one part of a request that changes.
 
     Attributes:
-        attempts: requests sent.
+        attempts: attempts made.
         throttled: how many of them were answered 429.
+        connect_failures: how many of them got no connection, so that nothing was sent.
         excused: how many of them failed in a known outage; for items of bulk runs they don't count.
         lost: an answer was lost, here or in an earlier run, that may have been a success.
         deadline: when the call must be over, on the client's clock; infinite until it begins.
@@ -164,6 +165,7 @@ class Tally(msgspec.Struct):
 
     attempts: int = 0
     throttled: int = 0
+    connect_failures: int = 0
     excused: int = 0
     lost: bool = False
     deadline: float = math.inf

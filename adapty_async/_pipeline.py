@@ -22,7 +22,7 @@ from adapty_async._places import Places
 from adapty_async._retry import retry
 from adapty_async._timing import Timing
 from adapty_async.config import RetryPolicy
-from adapty_async.errors import AdaptyError
+from adapty_async.errors import AdaptyError, ConnectError
 from adapty_async.hooks import CallEnded, CallStarted, Hook
 
 __all__ = ("Layers", "build", "check", "observe")
@@ -77,7 +77,11 @@ def check(send: Send, before: Before | None = None) -> Send:
             if waiting is not None:
                 await waiting
         tally.attempts += 1
-        response = await send(request)
+        try:
+            response = await send(request)
+        except ConnectError:
+            tally.connect_failures += 1
+            raise
         if 200 <= response.status < 300:
             return response
         if response.status == 429:

@@ -74,6 +74,19 @@ def test_the_counts_of_a_report_add_up(items: list[tuple[OutcomeStatus, int]]) -
     assert report.ok == all(status in IN_ORDER for status, _ in items)
 
 
+def test_a_report_counts_requests_that_were_sent() -> None:
+    """
+    An attempt without a connection is no request, and an item without a request was not sent.
+    """
+    recorder: Recorder[str, str] = Recorder()
+    failed = OutcomeStatus.FAILED
+    for number, (attempts, refused) in enumerate([(5, 5), (3, 2), (1, 0), (0, 0)]):
+        recorder.add(Outcome(number, "", failed, attempts, connect_failures=refused))
+    report = recorder.report(elapsed=1.0, stop_reason=None)
+
+    assert (report.requests, report.connect_failures, report.sent) == (2, 7, 2)
+
+
 @pytest.mark.parametrize("status", OutcomeStatus)
 def test_a_report_has_an_attribute_for_every_status(status: OutcomeStatus) -> None:
     """

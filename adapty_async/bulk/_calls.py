@@ -309,8 +309,16 @@ class _Calls(Generic[ItemT, ResultT]):
             # what is a defect is raised by StopRules
             return _not_done(index, item, request, error, engine.clock() - started)
         tally = request.tally
-        elapsed = engine.clock() - started
-        return Outcome(index, item, _DONE, tally.attempts, tally.throttled, elapsed, result=result)
+        return Outcome(
+            index,
+            item,
+            _DONE,
+            tally.attempts,
+            tally.throttled,
+            engine.clock() - started,
+            result=result,
+            connect_failures=tally.connect_failures,
+        )
 
 
 def _digester(key: bytes) -> Callable[[Operation[Any], Request], bytes]:
@@ -352,8 +360,16 @@ def _not_done(
         bare(error)  # a report is kept, and frames hold items, requests and answers
     else:  # the frame that caught it holds the item
         error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
-    status = _status_of(request, error)
-    return Outcome(index, item, status, tally.attempts, tally.throttled, elapsed, error)
+    return Outcome(
+        index,
+        item,
+        _status_of(request, error),
+        tally.attempts,
+        tally.throttled,
+        elapsed,
+        error,
+        connect_failures=tally.connect_failures,
+    )
 
 
 def _status_of(request: Request | None, error: Exception) -> OutcomeStatus:

@@ -153,6 +153,8 @@ def open_journal(path: Path, wanted: Binding, check: InputCheck) -> Opened:
 
 
 def _opened(path: Path) -> int:
+    if not hasattr(os, "O_NOFOLLOW"):
+        raise JournalError("a journal needs POSIX file locks, which this system does not have")
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         return os.open(path, flags, 0o600)

@@ -22,7 +22,7 @@ from adapty_async.bulk._header import Binding
 from adapty_async.bulk._journal import Journal, Opened, open_journal
 from adapty_async.bulk._outcome import Outcome, OutcomeStatus
 from adapty_async.bulk._runner import until_ended
-from adapty_async.errors import ConfigError, ConnectionLostError, JournalError
+from adapty_async.errors import ConfigError, ConnectionLostError, JournalError, NotFoundError
 
 __all__ = ("AnyOrder", "InputIdentity", "JobId", "Ledger", "Scope", "input_of")
 
@@ -334,6 +334,8 @@ class Ledger:
 
 def _may_be_done(request: Request, outcome: Outcome[Any, Any]) -> bool:
     error = outcome.error
+    if isinstance(error, NotFoundError):
+        return False  # it is not there, so a lost attempt before this one did nothing that lasts
     return request.tally.lost or (error is not None and may_have_worked(error))
 
 

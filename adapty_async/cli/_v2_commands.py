@@ -22,6 +22,7 @@ from adapty_async.cli._app import (
     _perform_and_report,
     _refusals,
     _run,
+    _whom,
     cli,
 )
 from adapty_async.cli._input import Rows, open_rows
@@ -152,7 +153,6 @@ def _go(
     job = _job(title, name, rows, build, options)
     client = _client(AdaptyClient, options)
     if question is not None and not options.dry_run and not options.yes:
-        count = "all" if job.total is None else f"{job.total:,}"
-        what = f"{count} users in {rows.path}, at {client.origin}"
-        _ask(job, f"{question}, from {what}?", "Nothing was revoked.")
+        what = f"{question}, from {_whom(job, client.origin)}, at {client.origin}?"
+        _ask(job, what, "Nothing was revoked.")
     sys.exit(_run(_perform_and_report(job, client, options)))

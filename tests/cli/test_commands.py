@@ -246,7 +246,7 @@ def test_rejected_key_leaves_all_rows_in_the_file(
     monkeypatch.setenv("ADAPTY_API_KEY", "secret_live_wrong.KEY")
     path, failures = put("ids.txt", ids(*range(500))), tmp_path / "f"
     result = invoke("delete", path, *V1, "--yes", "--failures", failures)
-    assert "The key was rejected." in result.stdout
+    assert "Stopped: the key was rejected." in result.stdout
     items = [msgspec.json.decode(line)["item"] for line in failures.read_bytes().splitlines()]
     assert sorted(items) == sorted(f"u{number}" for number in range(500))
 
