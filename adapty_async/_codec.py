@@ -7,16 +7,18 @@ from __future__ import annotations
 import codecs
 import datetime as dt
 import email.utils
+import logging
 import re
 import time
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
 from adapty_async._checks import header_value
 from adapty_async._operation import Headers, Operation, Replay, Request, Response, Tally
+from adapty_async._results import DecodeHook, ResultStruct, parse_json, read_by_field
 from adapty_async.errors import (
     ApiError,
     AuthenticationError,
@@ -34,6 +36,7 @@ from adapty_async.errors import (
 )
 
 __all__ = (
+    "ResultDecoder",
     "Wire",
     "content_of",
     "data_decoder",
@@ -48,6 +51,7 @@ __all__ = (
 
 ResultT = TypeVar("ResultT")
 
+logger = logging.getLogger("adapty_async")
 _KEPT_BODY = 64 * 1024
 _KEY_SECONDS = 1800.0
 """
@@ -61,6 +65,7 @@ What Adapty names as the source of an error that is about no field.
 """
 _PLAIN = re.compile(r"[!-~]{1,128}")
 _HTML = re.compile(rb"\s*<")
+_INDEX = re.compile(r"\[[0-9]+\]")
 _SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,10})?")
 
 _BY_CODE: Mapping[str, type[ApiError]] = {
@@ -255,6 +260,37 @@ def decode(operation: Operation[ResultT], response: Response) -> ResultT:
     raise failure  # not where it was caught: those frames hold the body
 
 
+class ResultDecoder:
+    """
+    The decoder of one client: it logs each odd field of an operation's results once.
+
+    The record at level WARNING of the logger ``adapty_async`` names the operation and the fields,
+    never a value. How many there can be is bounded by the fields that results have.
+    """
+
+    def __init__(self) -> None:
+        self._logged: set[tuple[str, str]] = set()
+
+    def __call__(self, operation: Operation[ResultT], response: Response) -> ResultT:
+        """
+        Decode as `decode` does.
+
+        Raises:
+            DecodeError: the body is not what the endpoint answers.
+        """
+        result = decode(operation, response)
+        if isinstance(result, ResultStruct) and result.odd_fields:
+            self._log(operation.endpoint.name, result.odd_fields)
+        return result
+
+    def _log(self, operation: str, odd_fields: Iterable[str]) -> None:
+        fields = {_INDEX.sub("[]", path) for path in odd_fields}
+        new = sorted(field for field in fields if (operation, field) not in self._logged)
+        self._logged.update((operation, field) for field in new)
+        if new:
+            logger.warning("%s: not as documented, see odd_fields: %s", operation, ", ".join(new))
+
+
 def _safe(error: Exception) -> str:
     """
     Name what could not be read without quoting it.
@@ -272,7 +308,7 @@ def no_result(body: bytes) -> None:
     Raises:
         ValueError: it says something else, and so may come from somebody else.
     """
-    body = body.removeprefix(codecs.BOM_UTF8).strip()
+    body = _stripped(body)
     if body:
         _demand_no_error(_read_envelope(body))
 
@@ -293,14 +329,14 @@ def _demand_no_error(envelope: _Envelope) -> None:
 
 def content_of(body: bytes, *, unwrap: bool = True) -> bytes | msgspec.Raw:
     """
-    Return the JSON of an answer's object, with `unwrap` the one under ``data`` if there is one.
+    Return the JSON of a response's object, with `unwrap` the one under ``data`` if there is one.
 
-    An answer that says nothing has an empty object.
+    A response that says nothing has an empty object.
 
     Raises:
         ValueError: it is no object, or an error.
     """
-    body = body.removeprefix(codecs.BOM_UTF8).strip()
+    body = _stripped(body)
     if not body:
         return b"{}"
     envelope = _read_envelope(body)
@@ -311,15 +347,46 @@ def content_of(body: bytes, *, unwrap: bool = True) -> bytes | msgspec.Raw:
     return b"{}" if bytes(inner) == b"null" else inner
 
 
+def _stripped(body: bytes) -> bytes:
+    return body.removeprefix(codecs.BOM_UTF8).strip()
+
+
 def data_decoder(
-    result: type[ResultT], dec_hook: Callable[[type, Any], Any] | None = None
+    result: type[ResultT], dec_hook: DecodeHook | None = None, *, unwrap: bool = True
 ) -> Callable[[bytes], ResultT]:
     """
     Make a decoder for an object that stands alone or under ``data``; nothing reads as ``{}``.
-    """
-    plain = msgspec.json.Decoder(result, dec_hook=dec_hook)
 
-    return lambda body: plain.decode(content_of(body))
+    A `ResultStruct` that is not as documented is read field by field: looking for what is odd
+    takes time, so only then.
+    """
+    strict = msgspec.json.Decoder(result, dec_hook=dec_hook)
+    is_result = issubclass(result, ResultStruct)
+
+    def read(body: bytes) -> ResultT:
+        try:
+            return strict.decode(content_of(body, unwrap=unwrap))
+        except msgspec.DecodeError:
+            if not is_result:
+                raise
+            content = _parsed_content(body, unwrap=unwrap)
+        read_result: Any = read_by_field(result, content, dec_hook)  # type: ignore[type-var]
+        return read_result  # type: ignore[no-any-return]
+
+    return read
+
+
+def _parsed_content(body: bytes, *, unwrap: bool) -> Any:
+    """
+    Do as `content_of` does, for JSON that msgspec may be unable to parse.
+    """
+    content = parse_json(_stripped(body))
+    if not isinstance(content, dict):
+        return content
+    _demand_no_error(_Envelope(errors=content.get("errors"), error_code=content.get("error_code")))
+    if not unwrap or "data" not in content:
+        return content
+    return {} if content["data"] is None else content["data"]
 
 
 def error_from(operation: str, response: Response) -> ApiError:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from adapty_async._codec import error_from
+from adapty_async._codec import ResultDecoder, error_from
 from adapty_async._gate import Gates, RunLimits
 from adapty_async._limits import limit
 from adapty_async._loop_local import LoopLocal
@@ -44,6 +44,7 @@ class Layers(msgspec.Struct, frozen=True, kw_only=True):
     gates: Gates
     budget: Budget
     hooks: tuple[Hook, ...] = ()
+    decode: ResultDecoder = msgspec.field(default_factory=ResultDecoder)
 
 
 def build(

@@ -19,7 +19,6 @@ from adapty_async._checks import (
     AttributeRules,
     Check,
     Maybe,
-    PrivateStruct,
     RequestStruct,
     boolean,
     clean_attributes,
@@ -41,6 +40,7 @@ from adapty_async._profiles import (
     read_attributes,
     write_attributes,
 )
+from adapty_async._results import ResultStruct
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 
 __all__ = (
@@ -150,7 +150,7 @@ class ProfileAttributes(RequestStruct, frozen=True, kw_only=True):
     }
 
 
-class Profile(PrivateStruct, frozen=True, kw_only=True):
+class Profile(ResultStruct, frozen=True, kw_only=True):
     """
     A profile as the server tells it. Every field may be missing, and is None then.
 
@@ -190,6 +190,8 @@ class Profile(PrivateStruct, frozen=True, kw_only=True):
     access_levels: list[Any] | dict[str, Any] | None = None
     subscriptions: list[Any] | dict[str, Any] | None = None
     non_subscriptions: list[Any] | dict[str, Any] | None = None
+
+    essential: ClassVar[frozenset[str]] = frozenset({"profile_id", "customer_user_id"})
 
 
 _read_profile = data_decoder(Profile, read_attributes)

@@ -26,7 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         bulk._outcome""",
         "_loop_local sandbox._rules sandbox._shop sandbox._store",
         "config testing _capacity _checks _learned _outage sandbox._rate sandbox._wire",
-        "_gate bulk._header bulk._source bulk._stop bulk._turns",
+        "_gate _results bulk._header bulk._source bulk._stop bulk._turns",
         """_codec _exchange _limits _retry bulk._record bulk._runner sandbox._faults sandbox._mail
         sandbox._page sandbox._v1""",
         "sandbox._v2_rules sandbox._v2_wire",
@@ -69,7 +69,7 @@ AT_HOME = {
     "tenacity": ("_retry",),
 }
 ONLY_FOR_TYPES = {("client", "aiohttp")}
-PURE = ("_checks", "_codec", "_operation", "config", "errors")
+PURE = ("_checks", "_codec", "_operation", "_results", "config", "errors")
 
 
 def name_of(path: Path) -> str:

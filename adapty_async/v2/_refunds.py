@@ -83,6 +83,8 @@ class RefundSaverSettingsResponse(ResultStruct, frozen=True, kw_only=True):
     profile_id: str = ""
     settings: RefundSaverSettings = field(default_factory=RefundSaverSettings)
 
+    essential: ClassVar[frozenset[str]] = frozenset({"profile_id"})
+
 
 _PATH = f"{PATH}/purchase/profile/refund-saver/settings/"
 
