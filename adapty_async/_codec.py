@@ -4,7 +4,6 @@ Between values and bytes, without any I/O: operations to requests, answers to re
 
 from __future__ import annotations
 
-import codecs
 import datetime as dt
 import email.utils
 import logging
@@ -18,7 +17,7 @@ import msgspec
 
 from adapty_async._checks import header_value
 from adapty_async._operation import Headers, Operation, Replay, Request, Response, Tally
-from adapty_async._results import DecodeHook, ResultStruct, parse_json, read_by_field
+from adapty_async._results import ResultStruct, content_of, data_decoder, no_result
 from adapty_async.errors import (
     ApiError,
     AuthenticationError,
@@ -299,94 +298,6 @@ def _safe(error: Exception) -> str:
     return (
         text if isinstance(error, msgspec.ValidationError) and "$" in text else type(error).__name__
     )
-
-
-def no_result(body: bytes) -> None:
-    """
-    Read an answer that says no more than its status: nothing, or an object that is no error.
-
-    Raises:
-        ValueError: it says something else, and so may come from somebody else.
-    """
-    body = _stripped(body)
-    if body:
-        _demand_no_error(_read_envelope(body))
-
-
-class _Envelope(msgspec.Struct):
-    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    errors: Any = None
-    error_code: Any = None
-
-
-_read_envelope = msgspec.json.Decoder(_Envelope).decode
-
-
-def _demand_no_error(envelope: _Envelope) -> None:
-    if envelope.errors or envelope.error_code:
-        raise ValueError("an error, in spite of the status")
-
-
-def content_of(body: bytes, *, unwrap: bool = True) -> bytes | msgspec.Raw:
-    """
-    Return the JSON of a response's object, with `unwrap` the one under ``data`` if there is one.
-
-    A response that says nothing has an empty object.
-
-    Raises:
-        ValueError: it is no object, or an error.
-    """
-    body = _stripped(body)
-    if not body:
-        return b"{}"
-    envelope = _read_envelope(body)
-    _demand_no_error(envelope)
-    inner = envelope.data
-    if inner is msgspec.UNSET or not unwrap:
-        return body
-    return b"{}" if bytes(inner) == b"null" else inner
-
-
-def _stripped(body: bytes) -> bytes:
-    return body.removeprefix(codecs.BOM_UTF8).strip()
-
-
-def data_decoder(
-    result: type[ResultT], dec_hook: DecodeHook | None = None, *, unwrap: bool = True
-) -> Callable[[bytes], ResultT]:
-    """
-    Make a decoder for an object that stands alone or under ``data``; nothing reads as ``{}``.
-
-    A `ResultStruct` that is not as documented is read field by field: looking for what is odd
-    takes time, so only then.
-    """
-    strict = msgspec.json.Decoder(result, dec_hook=dec_hook)
-    is_result = issubclass(result, ResultStruct)
-
-    def read(body: bytes) -> ResultT:
-        try:
-            return strict.decode(content_of(body, unwrap=unwrap))
-        except msgspec.DecodeError:
-            if not is_result:
-                raise
-            content = _parsed_content(body, unwrap=unwrap)
-        read_result: Any = read_by_field(result, content, dec_hook)  # type: ignore[type-var]
-        return read_result  # type: ignore[no-any-return]
-
-    return read
-
-
-def _parsed_content(body: bytes, *, unwrap: bool) -> Any:
-    """
-    Do as `content_of` does, for JSON that msgspec may be unable to parse.
-    """
-    content = parse_json(_stripped(body))
-    if not isinstance(content, dict):
-        return content
-    _demand_no_error(_Envelope(errors=content.get("errors"), error_code=content.get("error_code")))
-    if not unwrap or "data" not in content:
-        return content
-    return {} if content["data"] is None else content["data"]
 
 
 def error_from(operation: str, response: Response) -> ApiError:

@@ -36,6 +36,8 @@ class Layers(msgspec.Struct, frozen=True, kw_only=True):
         slots: the requests in flight, per event loop.
         gates: pace, pauses and outages, per bucket.
         budget: what repeats are paid from.
+        hooks: what receives the events of calls: the client's `Emitter`, which never raises.
+        decode: reads results, and logs what is not as documented.
     """
 
     transport: Send

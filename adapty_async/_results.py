@@ -7,6 +7,7 @@ value is in `ResultStruct.odd_fields`. Values are never guessed.
 
 from __future__ import annotations
 
+import codecs
 import datetime as dt
 import functools
 import json
@@ -20,8 +21,9 @@ import msgspec
 
 from adapty_async._checks import PrivateStruct
 
-__all__ = ("DecodeHook", "Instant", "ResultStruct", "parse_json", "read_by_field")
+__all__ = ("Instant", "ResultStruct", "content_of", "data_decoder", "no_result")
 
+ResultT = TypeVar("ResultT")
 StructT = TypeVar("StructT", bound="ResultStruct")
 
 DecodeHook: TypeAlias = Callable[[type, Any], Any]
@@ -77,7 +79,95 @@ def _made(kind: type[StructT], values: Mapping[str, Any], odd: Mapping[str, Any]
     return made
 
 
-def parse_json(text: bytes) -> Any:
+def no_result(body: bytes) -> None:
+    """
+    Read an answer that says no more than its status: nothing, or an object that is no error.
+
+    Raises:
+        ValueError: it says something else, and so may come from somebody else.
+    """
+    body = _stripped(body)
+    if body:
+        _demand_no_error(_read_envelope(body))
+
+
+class _Envelope(msgspec.Struct):
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    errors: Any = None
+    error_code: Any = None
+
+
+_read_envelope = msgspec.json.Decoder(_Envelope).decode
+
+
+def _demand_no_error(envelope: _Envelope) -> None:
+    if envelope.errors or envelope.error_code:
+        raise ValueError("an error, in spite of the status")
+
+
+def content_of(body: bytes, *, unwrap: bool = True) -> bytes | msgspec.Raw:
+    """
+    Return the JSON of a response's object, with `unwrap` the one under ``data`` if there is one.
+
+    A response that says nothing has an empty object.
+
+    Raises:
+        ValueError: it is no object, or an error.
+    """
+    body = _stripped(body)
+    if not body:
+        return b"{}"
+    envelope = _read_envelope(body)
+    _demand_no_error(envelope)
+    inner = envelope.data
+    if inner is msgspec.UNSET or not unwrap:
+        return body
+    return b"{}" if bytes(inner) == b"null" else inner
+
+
+def _stripped(body: bytes) -> bytes:
+    return body.removeprefix(codecs.BOM_UTF8).strip()
+
+
+def data_decoder(
+    result: type[ResultT], dec_hook: DecodeHook | None = None, *, unwrap: bool = True
+) -> Callable[[bytes], ResultT]:
+    """
+    Make a decoder for an object that stands alone or under ``data``; nothing reads as ``{}``.
+
+    A `ResultStruct` that is not as documented is read field by field: looking for what is odd
+    takes time, so only then.
+    """
+    strict = msgspec.json.Decoder(result, dec_hook=dec_hook)
+    is_result = issubclass(result, ResultStruct)
+
+    def read(body: bytes) -> ResultT:
+        try:
+            return strict.decode(content_of(body, unwrap=unwrap))
+        except msgspec.DecodeError:
+            if not is_result:
+                raise
+            content = _parsed_content(body, unwrap=unwrap)
+        found: ResultT = _read_by_field(result, content, dec_hook)
+        return found
+
+    return read
+
+
+def _parsed_content(body: bytes, *, unwrap: bool) -> Any:
+    """
+    Do as `content_of` does, for JSON that msgspec may be unable to parse.
+    """
+    content = _parse(_stripped(body))
+    if not isinstance(content, dict):
+        return content
+    _demand_no_error(_Envelope(errors=content.get("errors"), error_code=content.get("error_code")))
+    if not unwrap or "data" not in content:
+        return content
+    return {} if content["data"] is None else content["data"]
+
+
+def _parse(text: bytes) -> Any:
     """
     Parse JSON that msgspec does not: it has lone surrogates, or numbers that are out of range.
 
@@ -110,9 +200,7 @@ def _raise_for_no_json(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def read_by_field(
-    result: type[StructT], content: Any, dec_hook: DecodeHook | None = None
-) -> StructT:
+def _read_by_field(result: type[Any], content: Any, dec_hook: DecodeHook | None) -> Any:
     """
     Read a result that could not be decoded as a whole: null is left out, an odd field is None.
 

@@ -24,7 +24,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     for modules in (
         """errors hooks statistics _fork _line _operation _pacer _places _timing _version _watch
         bulk._outcome""",
-        "_loop_local sandbox._rules sandbox._shop sandbox._store",
+        "_emitter _loop_local sandbox._rules sandbox._shop sandbox._store",
         "config testing _capacity _checks _learned _outage sandbox._rate sandbox._wire",
         "_gate _results bulk._header bulk._source bulk._stop bulk._turns",
         """_codec _exchange _limits _retry bulk._record bulk._runner sandbox._faults sandbox._mail

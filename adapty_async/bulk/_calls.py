@@ -363,7 +363,7 @@ def _status_of(request: Request | None, error: Exception) -> OutcomeStatus:
         return OutcomeStatus.NOT_SENT if unsent else OutcomeStatus.FAILED
     if isinstance(error, NotFoundError) and request.erases:
         return OutcomeStatus.ABSENT
-    defect = not isinstance(error, AdaptyError)  # such as a hook's, after an answer or before
+    defect = not isinstance(error, AdaptyError)  # such as a transport's
     lost = defect or request.tally.lost or may_have_worked(error)
     if request.replay is not Replay.ALWAYS and lost:
         return OutcomeStatus.UNKNOWN
