@@ -20,13 +20,13 @@ from adapty_async._checks import (
     Check,
     Maybe,
     RequestStruct,
+    any_text,
     boolean,
     clean_attributes,
     day,
     instance_of,
     matching,
     nullable,
-    text,
 )
 from adapty_async._codec import data_decoder, no_result
 from adapty_async._operation import Endpoint, Execute, Operation, Replay
@@ -100,12 +100,14 @@ class InstallationMeta(RequestStruct, frozen=True, kw_only=True):
     rules: ClassVar[Mapping[str, Check]] = {}
 
 
-InstallationMeta.rules = dict.fromkeys(InstallationMeta.__struct_fields__, nullable(text))
+InstallationMeta.rules = dict.fromkeys(InstallationMeta.__struct_fields__, nullable(any_text))
 
 
 class ProfileAttributes(RequestStruct, frozen=True, kw_only=True):
     """
     What is written to a profile. All fields are optional; UNSET is left out, None clears.
+
+    Text is sent as it is given, ``""`` included.
 
     Attributes:
         birthday: a date, or ISO 8601 text.
@@ -135,15 +137,15 @@ class ProfileAttributes(RequestStruct, frozen=True, kw_only=True):
     installation_meta: Maybe[InstallationMeta] = UNSET
 
     rules: ClassVar[Mapping[str, Check]] = {
-        "first_name": nullable(text),
-        "last_name": nullable(text),
-        "gender": nullable(text),
-        "email": nullable(text),
-        "phone_number": nullable(text),
+        "first_name": nullable(any_text),
+        "last_name": nullable(any_text),
+        "gender": nullable(any_text),
+        "email": nullable(any_text),
+        "phone_number": nullable(any_text),
         "birthday": nullable(day),
         "ip_country": nullable(_COUNTRIES),
         "store_country": nullable(_COUNTRIES),
-        "store": nullable(text),
+        "store": nullable(any_text),
         "analytics_disabled": nullable(boolean),
         "custom_attributes": _ATTRIBUTES,
         "installation_meta": instance_of(InstallationMeta),

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import msgspec
 from msgspec import field
 
-from adapty_async._checks import matching, text
+from adapty_async._checks import any_text, matching
 from adapty_async._codec import to_json
 from adapty_async._operation import Endpoint, Execute, Operation, Replay
 from adapty_async.errors import InvalidInputError
@@ -277,8 +277,8 @@ def update_paywall(paywall_id: str, remote_configs: Iterable[RemoteConfig]) -> O
     for config in configs:
         if not isinstance(config, RemoteConfig):
             raise InvalidInputError("remote_configs", "must be RemoteConfigs")
-        text("remote_configs.locale", config.locale)
-        text("remote_configs.data", config.data)
+        any_text("remote_configs.locale", config.locale)
+        any_text("remote_configs.data", config.data)
     return Operation(UPDATE_PAYWALL, body=_Update(configs), parameters=about)
 
 
