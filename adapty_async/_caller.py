@@ -12,7 +12,7 @@ from typing import Any, TypeVar, Unpack
 import msgspec
 
 from adapty_async._capacity import Capacity
-from adapty_async._codec import Wire, decode, encode
+from adapty_async._codec import Wire, encode
 from adapty_async._gate import RunLimits
 from adapty_async._operation import Operation
 from adapty_async._pacer import Pacer
@@ -72,7 +72,7 @@ class Caller:
         request.tally.deadline = self.layers.timing.clock() + request.allowance
         response = await self._send(request)
         try:
-            return decode(operation, response)
+            return self.layers.decode(operation, response)
         except AdaptyError as error:
             error.attempts = request.tally.attempts
             raise
@@ -100,7 +100,7 @@ class Caller:
         before = None if ledger is None else ledger.begin
         send = build(layers, self.options.retry, limits, before)
         encode_item = functools.partial(self._encode, background=True)
-        engine = Engine(encode_item, send, layers.timing.clock, layers.gates)
+        engine = Engine(encode_item, send, layers.decode, layers.timing.clock, layers.gates)
         dedupe = options.get("dedupe", False)
         return run_calls(items, build_operation, engine, settings, ledger, dedupe=dedupe)
 

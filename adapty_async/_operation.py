@@ -29,6 +29,7 @@ __all__ = (
 )
 
 ResultT = TypeVar("ResultT")
+ResultT_co = TypeVar("ResultT_co", covariant=True)
 
 
 class Replay(enum.StrEnum):
@@ -81,9 +82,9 @@ class Response(msgspec.Struct, frozen=True):
         return [("status", self.status), ("bytes", len(self.body))]
 
 
-class Endpoint(msgspec.Struct, Generic[ResultT], frozen=True, kw_only=True):
+class Endpoint(msgspec.Struct, Generic[ResultT_co], frozen=True, kw_only=True):
     """
-    One row of an API's table.
+    One row of an API's table; covariant in its result.
 
     Attributes:
         name: how the call is named in errors, events and logs.
@@ -109,7 +110,7 @@ class Endpoint(msgspec.Struct, Generic[ResultT], frozen=True, kw_only=True):
     docs: str
     replay: Replay
     bucket: str
-    decode: Callable[[bytes], ResultT]
+    decode: Callable[[bytes], ResultT_co]
     encode: Callable[[Any], bytes] = msgspec.json.encode
     erases: bool = False
     subject: Callable[[Any], Hashable] | None = None
@@ -117,9 +118,11 @@ class Endpoint(msgspec.Struct, Generic[ResultT], frozen=True, kw_only=True):
     media_type: str | None = None
 
 
-class Operation(msgspec.Struct, Generic[ResultT], frozen=True):
+class Operation(msgspec.Struct, Generic[ResultT_co], frozen=True):
     """
     A call that has not been made yet: its endpoint and the caller's values.
+
+    It is covariant in its result, so a list may hold operations of several kinds.
 
     Attributes:
         endpoint: the row.
@@ -131,7 +134,7 @@ class Operation(msgspec.Struct, Generic[ResultT], frozen=True):
             the others into the query.
     """
 
-    endpoint: Endpoint[ResultT]
+    endpoint: Endpoint[ResultT_co]
     headers: tuple[tuple[str, str], ...] = ()
     body: Any = None
     key: str | None = None

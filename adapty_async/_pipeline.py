@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from adapty_async._codec import error_from
+from adapty_async._codec import ResultDecoder, error_from
 from adapty_async._gate import Gates, RunLimits
 from adapty_async._limits import limit
 from adapty_async._loop_local import LoopLocal
@@ -36,6 +36,8 @@ class Layers(msgspec.Struct, frozen=True, kw_only=True):
         slots: the requests in flight, per event loop.
         gates: pace, pauses and outages, per bucket.
         budget: what repeats are paid from.
+        hooks: what receives the events of calls: the client's `Emitter`, which never raises.
+        decode: reads results, and logs what is not as documented.
     """
 
     transport: Send
@@ -44,6 +46,7 @@ class Layers(msgspec.Struct, frozen=True, kw_only=True):
     gates: Gates
     budget: Budget
     hooks: tuple[Hook, ...] = ()
+    decode: ResultDecoder = msgspec.field(default_factory=ResultDecoder)
 
 
 def build(

@@ -17,6 +17,7 @@ import msgspec
 from adapty_async._caller import Caller, CallOptions
 from adapty_async._checks import header_value
 from adapty_async._codec import Wire
+from adapty_async._emitter import Emitter
 from adapty_async._gate import Gates
 from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Headers, Operation, Send
@@ -99,7 +100,8 @@ class _Client:
             timeout: seconds for one attempt; waiting for a free connection is not charged to it.
             session: an aiohttp session to send through; it is used as it is, without its own
                 middlewares, and never closed.
-            hooks: callables that are told of calls and repeats.
+            hooks: callbacks for the events of calls; an exception that one raises is logged, and
+                does not affect the call. See `adapty_async.hooks`.
             id_encoding: "utf-8" allows ids that are not ASCII; how the server reads them is not
                 documented, and a wrong guess would report an erasure as done that was not.
             trust_env: use the environment's proxies and .netrc.
@@ -140,7 +142,7 @@ class _Client:
             timing=timing,
             gates=Gates(timing, _pacer(limits, clock)),
             budget=Budget(retry.budget),
-            hooks=tuple(hooks),
+            hooks=(Emitter(tuple(hooks)),) if hooks else (),
         )
         self._use(Caller(layers, CallOptions(wire=wire, retry=retry, timeout=timeout)))
 

@@ -38,7 +38,6 @@ from adapty_async._operation import Request, Response
 from adapty_async.bulk import StopReason
 from adapty_async.bulk._runner import Settings, until_ended
 from adapty_async.bulk._source import source_of
-from adapty_async.hooks import CallEnded, Event
 from adapty_async.testing import FakeTransport
 from adapty_async.v1 import CREATE_PROFILE, DELETE_PROFILE, GET_PROFILE, ProfileAttributes
 
@@ -433,22 +432,17 @@ async def test_an_outcome_has_the_result_and_what_it_took() -> None:
     ids=["create", "delete"],
 )
 @pytest.mark.parametrize("fail_fast", [False, True], ids=["plain", "fail-fast"])
-async def test_a_hook_that_raises_stops_the_run(
+async def test_a_defect_stops_the_run(
     make: Callable[[], Operation[Any]],
     status: OutcomeStatus,
     fail_fast: bool,  # noqa: FBT001  a parametrised case
 ) -> None:
     """
-    Its error is raised, and an item that it struck after the answer is not called safe to repeat.
+    A defect's exception is raised, and an item that may be done is not called safe to repeat.
     """
-
-    def hook(event: Event) -> None:
-        if isinstance(event, CallEnded):
-            raise LookupError("the hook's own")  # noqa: TRY004  any class will do
-
-    client = AdaptyClient(KEY, transport=Api({"*": Response(200, {}, b"{}")}), hooks=(hook,))
-    run = client.bulk([make()], fail_fast=fail_fast)
-    with pytest.raises(LookupError, match="the hook's own"):
+    transport = FakeTransport([LookupError("the transport's own")])
+    run = AdaptyClient(KEY, transport=transport).bulk([make()], fail_fast=fail_fast)
+    with pytest.raises(LookupError, match="the transport's own"):
         await run
 
     assert_adds_up(run.report, 1)

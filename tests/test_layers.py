@@ -24,9 +24,9 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     for modules in (
         """errors hooks statistics _fork _line _operation _pacer _places _timing _version
         bulk._outcome""",
-        "_loop_local _watch sandbox._rules sandbox._shop sandbox._store",
+        "_emitter _loop_local _watch sandbox._rules sandbox._shop sandbox._store",
         "config testing _capacity _checks _learned _outage sandbox._rate sandbox._wire",
-        "_attempt _gate bulk._header bulk._source bulk._stop bulk._turns",
+        "_attempt _gate _results bulk._header bulk._source bulk._stop bulk._turns",
         """_codec _exchange _limits _retry bulk._record bulk._runner sandbox._faults sandbox._mail
         sandbox._page sandbox._v1""",
         "sandbox._v2_rules sandbox._v2_wire",
@@ -70,7 +70,7 @@ AT_HOME = {
     "tenacity": ("_retry",),
 }
 ONLY_FOR_TYPES = {("client", "aiohttp")}
-PURE = ("_checks", "_codec", "_operation", "config", "errors")
+PURE = ("_checks", "_codec", "_operation", "_results", "config", "errors")
 
 
 def name_of(path: Path) -> str:

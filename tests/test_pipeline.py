@@ -226,20 +226,6 @@ async def test_hooks_are_told_how_a_call_failed(reply: Reply, ended: CallEnded) 
     assert told == [CallStarted("test.erase"), ended]
 
 
-async def test_a_hook_that_raises_stops_the_call_before_it_is_sent() -> None:
-    """
-    What a hook raises comes out, and nothing is sent after it.
-    """
-    transport = FakeTransport()
-
-    def hook(event: Event) -> None:
-        raise LookupError(type(event).__name__)
-
-    with pytest.raises(LookupError, match=r"^CallStarted$"):
-        await observe(transport, (hook,), FakeClock())(a_request())
-    assert transport.requests == []
-
-
 async def test_a_defect_is_not_told_as_the_end_of_a_call() -> None:
     """
     What is no error of ours goes straight through.

@@ -467,18 +467,6 @@ async def test_hooks_are_told_of_every_repeat() -> None:
     ]
 
 
-async def test_a_hook_that_raises_ends_the_call() -> None:
-    """
-    What a hook raises comes out of the call.
-    """
-
-    def hook(event: Event) -> None:
-        raise LookupError("from the hook")
-
-    with pytest.raises(LookupError, match="from the hook"):
-        await run([ConnectError("refused")], RetryPolicy(), FakeClock(), hooks=(hook,))
-
-
 FAILURES = st.sampled_from([error for error, _, _ in TABLE if isinstance(error, AdaptyError)])
 SECONDS = st.floats(0.001, 100.0)
 POLICIES = st.builds(

@@ -14,7 +14,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypedDict, TypeVar, Unpack
 
 import msgspec
 
-from adapty_async._codec import decode, plain
+from adapty_async._codec import ResultDecoder, plain
 from adapty_async._gate import Gates
 from adapty_async._operation import Operation, Replay, Request, Send, Tally
 from adapty_async._retry import may_have_worked
@@ -125,6 +125,7 @@ class Engine(msgspec.Struct, frozen=True):
 
     encode: Callable[[Operation[Any]], Request]
     send: Send
+    decode: ResultDecoder
     clock: Callable[[], float]
     gates: Gates
 
@@ -303,7 +304,7 @@ class _Calls(Generic[ItemT, ResultT]):
         engine = self._engine
         started = engine.clock()
         try:
-            result = decode(operation, await engine.send(request))
+            result = engine.decode(operation, await engine.send(request))
         except (asyncio.CancelledError, Exception) as error:  # noqa: BLE001
             # a failure is the item's outcome, and so is being cut off when the run is left;
             # what is a defect is raised by StopRules
@@ -378,7 +379,7 @@ def _status_of(request: Request | None, error: Exception) -> OutcomeStatus:
         return OutcomeStatus.NOT_SENT if unsent else OutcomeStatus.FAILED
     if isinstance(error, NotFoundError) and request.erases:
         return OutcomeStatus.ABSENT
-    defect = not isinstance(error, AdaptyError)  # such as a hook's, after an answer or before
+    defect = not isinstance(error, AdaptyError)  # such as a transport's
     lost = defect or request.tally.lost or may_have_worked(error)
     if request.replay is not Replay.ALWAYS and lost:
         return OutcomeStatus.UNKNOWN

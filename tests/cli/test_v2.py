@@ -84,6 +84,23 @@ def test_save_updates_profiles_of_version_2(sandbox: Sandbox, invoke: Invoke, pu
     assert {one[2:] for one in log_of(sandbox)} == {("u1", 200), ("u9", 404)}
 
 
+def test_an_empty_cell_is_not_given_and_an_empty_text_is(
+    sandbox: Sandbox, invoke: Invoke, put: Put
+) -> None:
+    """
+    A CSV cell without text leaves the field out; "" in NDJSON is a value.
+    """
+    cells = 'customer_user_id,first_name,phone_number\nu1,Jane,1\nu1,,""\n'
+    objects = '{"customer_user_id":"u1","phone_number":""}\n'
+    sandbox.seed_profiles(["u1"])
+
+    for name, content, number in (("people.csv", cells, "1"), ("people.ndjson", objects, "")):
+        result = invoke("save", put(name, content), "--api", "v2", *BY)
+        stored = sandbox.profile(customer_user_id="u1") or {}
+        assert result.exit_code == 0, result.output
+        assert (stored["first_name"], stored["phone_number"]) == ("Jane", number)
+
+
 @pytest.mark.parametrize("arguments", [("--api", "v2"), BY], ids=["no by", "no api"])
 def test_save_needs_to_know_what_the_ids_are(
     sandbox: Sandbox, invoke: Invoke, put: Put, arguments: tuple[str, ...]
