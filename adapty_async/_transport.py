@@ -127,7 +127,8 @@ class Transport:
                 await here.retire(pool)
         if isinstance(answer, Response):
             pool.answered += 1
-        elif pool is here.pool and pool.is_dead(request.tally, answer, answered):
+            return answer
+        if pool is here.pool and pool.is_dead(request.tally, answer, answered):
             await self._renew(here)
         return answer
 
