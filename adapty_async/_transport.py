@@ -128,9 +128,12 @@ class Transport:
         if isinstance(answer, Response):
             pool.answered += 1
             return answer
-        if pool is here.pool and pool.is_dead(request.tally, answer, answered):
-            await self._renew(here)
+        await self._renew_if_dead(here, pool, dead=pool.is_dead(request.tally, answer, answered))
         return answer
+
+    async def _renew_if_dead(self, here: _Here, pool: _Pool, *, dead: bool) -> None:
+        if dead and pool is here.pool:
+            await self._renew(here)
 
     def _demand_open(self) -> None:
         if self.closed:
