@@ -127,9 +127,13 @@ class Transport:
                 await here.retire(pool)
         if isinstance(answer, Response):
             pool.answered += 1
-        elif pool is here.pool and pool.is_dead(request.tally, answer, answered):
-            await self._renew(here)
+            return answer
+        await self._renew_if_dead(here, pool, dead=pool.is_dead(request.tally, answer, answered))
         return answer
+
+    async def _renew_if_dead(self, here: _Here, pool: _Pool, *, dead: bool) -> None:
+        if dead and pool is here.pool:
+            await self._renew(here)
 
     def _demand_open(self) -> None:
         if self.closed:

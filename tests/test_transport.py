@@ -985,6 +985,23 @@ async def test_a_switch_to_another_protocol_is_let_go_of_by_the_environment_too(
         await server.until_left()
 
 
+async def test_a_switch_to_another_protocol_is_let_go_of_by_a_given_session_too() -> None:
+    """
+    The connection is closed, and the next call of that session takes a new one.
+    """
+    switch = b"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+    async with (
+        RawServer((switch,), then=(RIGHT_ANSWER,)) as server,
+        aiohttp.ClientSession() as session,
+        client_of(server, retry=ONCE, session=session) as client,
+    ):
+        with pytest.raises(RequestRejectedError, match="status 101"):
+            await CALLS["GET"](client)
+        await CALLS["GET"](client)
+
+        assert [request.connection for request in server.requests] == [1, 2]
+
+
 async def test_a_status_below_100_is_an_answer() -> None:
     """
     Only those from 100 on are followed by another one.
