@@ -121,7 +121,8 @@ def test_line_says_what_is_known(
         ),
         pytest.param(
             bucket(requests=400, throttled=47, failed=1200, budget=38),
-            "rate 100/s, 3 in flight, 400 attempts, 47 throttled (11.8 %), 1,200 errors, retry budget 38/500",
+            "rate 100/s, 3 in flight, 400 attempts, 47 throttled (11.8 %), 1,200 errors, "
+            "retry budget 38/500",
             id="troubles",
         ),
         pytest.param(
@@ -139,7 +140,8 @@ def test_line_says_what_is_known(
         ),
         pytest.param(
             bucket(circuit=CircuitState.HALF_OPEN, paused_for=2.0),
-            "paused by the server for 2 s, outage: waiting for the service, 3 in flight, 5 attempts",
+            "paused by the server for 2 s, outage: waiting for the service, 3 in flight, "
+            "5 attempts",
             id="both",
         ),
     ],
