@@ -19,6 +19,7 @@ import asyncio
 import functools
 import math
 import ssl
+import urllib.request
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -226,13 +227,26 @@ def ask_given(session: aiohttp.ClientSession) -> Ask:
 
 def ask_environment(session: aiohttp.ClientSession) -> Ask:
     """
-    Send requests with the proxies and passwords that the environment names.
+    Send requests through the proxies that the environment names.
+
+    aiohttp's own `trust_env` reads .netrc as well, and fails if that has a password for the host.
     """
-    return lambda request: _ask(session, request, _timeouts(request.timeout))
+    return lambda request: _ask(
+        session, request, _timeouts(request.timeout), _environment_proxy(_target(request.url).url)
+    )
+
+
+def _environment_proxy(url: yarl.URL) -> str | None:
+    if urllib.request.proxy_bypass(url.host or ""):
+        return None
+    return urllib.request.getproxies().get(url.scheme)
 
 
 async def _ask(
-    session: aiohttp.ClientSession, request: Request, timeouts: aiohttp.ClientTimeout
+    session: aiohttp.ClientSession,
+    request: Request,
+    timeouts: aiohttp.ClientTimeout,
+    proxy: str | None = None,
 ) -> Response:
     answer = await session.request(
         request.method,
@@ -244,6 +258,7 @@ async def _ask(
         auto_decompress=True,  # this and the next whatever a given session was made with
         raise_for_status=False,
         middlewares=(_send_once,),
+        proxy=proxy,
     )
     try:
         body = await _body_of(answer.content, request, answer.status)

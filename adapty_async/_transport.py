@@ -105,7 +105,6 @@ class Transport:
             connector=aiohttp.TCPConnector(limit=0, socket_factory=self._sockets),
             cookie_jar=aiohttp.DummyCookieJar(),
             request_class=InStep,
-            trust_env=self._trust_env,
         )
         ask = ask_environment(session) if self._trust_env else ask_own(session)
         return _Here(ask, session, Watch(loop), _closed_with_its_loop(session))

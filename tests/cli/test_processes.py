@@ -205,7 +205,7 @@ def test_terminal_shows_what_the_client_does(start_sandbox: StartSandbox, put: P
         shown = re.sub(r"\x1b\[[\d;]*m", "", terminal.shown)
         sent = len(sandbox.arrivals())
     assert re.search(r"rate \d+/s, \d+ in flight, \d+ attempts", shown)
-    *_, last = re.findall(r"(\d+) sent, (\d+) told 429 \([\d.]+ %\) *\r", shown)
+    *_, last = re.findall(r"(\d+) attempts, (\d+) throttled \([\d.]+ %\) *\r", shown)
     assert last == (str(sent), str(sent - 100))
 
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from adapty_async._operation import Operation
-from adapty_async.bulk import BulkReport, BulkRun
+from adapty_async.bulk import BulkReport, BulkRun, StopReason
 from adapty_async.cli import _progress
 from adapty_async.cli._input import Row
 from adapty_async.cli._progress import _Bar, _details, _Lines, _Meter, progress
@@ -280,6 +280,18 @@ def test_skipped_rows_are_not_in_the_rate(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().err == (
         "Deleting: 1,050 of 3,000 rows, 10/s, 1,000 skipped, 195 s left\n"
     )
+
+
+def test_rows_that_wait_for_responses_are_in_the_rate() -> None:
+    """
+    The time before the first response counts, and a stopped run has no time left.
+    """
+    meter = _Meter(600, is_dry=False)
+    assert meter.state(Report(elapsed=2)) == "0/s"
+    assert meter.state(Report(total=8, failed=8, sent=8, elapsed=4)) == "2/s, 8 failed"
+    assert meter.left(Report(total=8, sent=8, elapsed=4)) == 296
+    stopped = Report(total=8, sent=8, elapsed=4, stop_reason=StopReason.STOPPED)
+    assert meter.left(stopped) is None
 
 
 def test_a_dry_run_counts_the_rows_that_it_checks(capsys: pytest.CaptureFixture[str]) -> None:
