@@ -20,6 +20,7 @@ import asyncio
 import functools
 import io
 import ssl
+import urllib.request
 import weakref
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -232,17 +233,23 @@ aiohttp works out what is passed with a request each time.
 """
 
 
-def ask_own(session: aiohttp.ClientSession, prepare: Callable[[Any], None]) -> Ask:
+def ask_own(
+    session: aiohttp.ClientSession, prepare: Callable[[Any], None], *, trust_env: bool
+) -> Ask:
     """
     Send requests through a session of the client's own, made with `SESSION_OPTIONS`.
+
+    With `trust_env` they go through the proxies that the environment names. aiohttp's own option of
+    that name reads .netrc as well, and fails if that has a password for the host.
     """
     kept: Kept = weakref.WeakSet()
+    proxy_for = _environment_proxy if trust_env else _no_proxy
 
     async def ask(request: Request) -> Response:
         attempt = _Attempt(request.tally, kept, prepare)
         token = _CURRENT.set(attempt)
         try:
-            answer = await _in_step(session, request)
+            answer = await _in_step(session, request, proxy_for)
             body = await _body_or_close(answer, request)
         except BaseException:
             attempt.abort()  # closed in order, it would send what is not sent yet
@@ -258,8 +265,23 @@ def ask_own(session: aiohttp.ClientSession, prepare: Callable[[Any], None]) -> A
     return ask
 
 
-async def _in_step(session: aiohttp.ClientSession, request: Request) -> aiohttp.ClientResponse:
+def _no_proxy(_url: yarl.URL) -> None:
+    return None
+
+
+def _environment_proxy(url: yarl.URL) -> str | None:
+    if urllib.request.proxy_bypass(url.host or ""):
+        return None
+    return urllib.request.getproxies().get(url.scheme)
+
+
+async def _in_step(
+    session: aiohttp.ClientSession,
+    request: Request,
+    proxy_for: Callable[[yarl.URL], str | None],
+) -> aiohttp.ClientResponse:
     url = target_of(request.url).url
+    proxy = proxy_for(url)
     for _ in range(CONNECTIONS):
         try:
             return await session.request(
@@ -268,6 +290,7 @@ async def _in_step(session: aiohttp.ClientSession, request: Request) -> aiohttp.
                 data=_data_of(request.body),
                 headers=request.headers,
                 allow_redirects=False,
+                proxy=proxy,
             )
         except _OutOfStepError:
             continue

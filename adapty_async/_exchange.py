@@ -71,7 +71,9 @@ def ask_fastest(
     Return what sends requests over a session of the client's own, and why that is not the fast way.
     """
     why = why_standard(now, session, given=False, trust_env=trust_env)
-    return (Direct(session) if why is None else ask_own(session, _read_less)), why
+    if why is None:
+        return Direct(session), None
+    return ask_own(session, _read_less, trust_env=trust_env), why
 
 
 class Direct:

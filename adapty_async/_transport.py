@@ -163,7 +163,6 @@ class Transport:
             # the client bounds what is in flight, so that waiting is not charged to a timeout
             connector=aiohttp.TCPConnector(limit=0, socket_factory=self._sockets),
             cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=self._trust_env,
             **SESSION_OPTIONS,
         )
         ask, why = ask_fastest(session, now, trust_env=self._trust_env)

@@ -104,7 +104,7 @@ class _Client:
                 does not affect the call. See `adapty_async.hooks`.
             id_encoding: "utf-8" allows ids that are not ASCII; how the server reads them is not
                 documented, and a wrong guess would report an erasure as done that was not.
-            trust_env: use the environment's proxies and .netrc.
+            trust_env: use the proxies that the environment names.
             allow_insecure: allow plain http to other machines.
             validate: hold calls of version 2 to the rules of Adapty's documents before they are
                 sent; False leaves that to the server, should its rules have changed. What a call

@@ -74,6 +74,19 @@ def test_the_counts_of_a_report_add_up(items: list[tuple[OutcomeStatus, int]]) -
     assert report.ok == all(status in IN_ORDER for status, _ in items)
 
 
+def test_a_report_counts_how_skipped_items_ended_before() -> None:
+    """
+    Each skipped item is in exactly one of the counts.
+    """
+    recorder: Recorder[str, str] = Recorder()
+    for number, earlier in enumerate([*EarlierStatus, EarlierStatus.DONE]):
+        recorder.add(Outcome(number, "", OutcomeStatus.SKIPPED, earlier=earlier))
+    report = recorder.report(elapsed=1.0, stop_reason=None)
+
+    assert report.skipped_earlier == {"done": 2, "absent": 1, "duplicate": 1}
+    assert (report.skipped, report.sent) == (4, 0)
+
+
 def test_a_report_counts_requests_that_were_sent() -> None:
     """
     An attempt without a connection is no request, and an item without a request was not sent.

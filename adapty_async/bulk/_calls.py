@@ -71,7 +71,7 @@ class BulkOptions(TypedDict, Generic[ItemT, ResultT], total=False):
     The options of every bulk method.
 
     Attributes:
-        concurrency: items in work at a time; None finds out what helps, up to 256.
+        concurrency: requests in flight at most; None is 64 at first, up to 256, as many as help.
         rate: requests per second at most, repeats included; None learns what the account allows.
         fail_fast: stop after the first item that is not done or absent.
         on_outcome: called in the event loop with each outcome; what it raises stops the run.

@@ -97,8 +97,8 @@ _SENDING = [
     click.option(
         "--concurrency",
         type=click.IntRange(min=1),
-        help=f"Requests in flight at most. By default {INITIAL_CONCURRENCY} at first, then as many "
-        f"as help, up to {MOST_WORKERS}.",
+        help=f"Requests in flight at most. By default {INITIAL_CONCURRENCY} at first, up to "
+        f"{MOST_WORKERS}, as many as help.",
     ),
     click.option(
         "--rate", type=click.FloatRange(min=0, min_open=True), help="Requests per second at most."

@@ -170,8 +170,10 @@ def _on_the_wire(now: Statistics) -> int:
 def _stopping(in_flight: int) -> str:
     if not in_flight:
         return "\nStopping: no request is in flight."
-    what = "1 request in flight has" if in_flight == 1 else f"{in_flight:,} requests in flight have"
-    return f"\nStopping: {what} {_DRAIN_SECONDS} s to finish. Ctrl-C again cancels the rest."
+    one = in_flight == 1
+    what = "1 request in flight has" if one else f"{in_flight:,} requests in flight have"
+    whom = "it" if one else "them"
+    return f"\nStopping: {what} {_DRAIN_SECONDS} s to finish. Ctrl-C again cancels {whom}."
 
 
 def exit_code(end: End) -> int:

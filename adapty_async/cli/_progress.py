@@ -46,15 +46,16 @@ class _Meter:
     def __init__(self, total: int | None, *, is_dry: bool) -> None:
         self._total = total
         self._is_dry = is_dry
-        self._started = 0.0  # when the first row was sent, in seconds from the start of the run
+        self._started = 0.0  # seconds from the start of the run that it skipped rows alone
+        self._skipped = 0
 
     def rate(self, report: BulkReport[Any, Any]) -> float:
         """
-        Return how many rows a second, since the first of them.
+        Return how many rows a second, since the run came to rows that it does not skip.
         """
         counted = report.total - report.skipped if self._is_dry else report.sent
-        if not counted:
-            self._started = report.elapsed
+        if not counted and report.skipped > self._skipped:
+            self._started, self._skipped = report.elapsed, report.skipped
         seconds = report.elapsed - self._started
         return counted / seconds if seconds > 0 else 0.0
 
@@ -71,10 +72,10 @@ class _Meter:
 
     def left(self, report: BulkReport[Any, Any]) -> float | None:
         """
-        Return the seconds that the rows not yet read take; None if that is unknown.
+        Return the seconds that the rows not yet read take; None if unknown, or after a stop.
         """
         rate = self.rate(report)
-        if self._total is None or not rate:
+        if self._total is None or not rate or report.stop_reason is not None:
             return None
         return (self._total - report.total) / rate
 
@@ -139,7 +140,7 @@ class _Lines:
         self._next = clock() + _LINE_SECONDS
 
     def show(self, report: BulkReport[Any, Any], details: Text) -> None:
-        state = self._state(report)  # each time: the meter sees when the first row is sent
+        state = self._state(report)  # each time: the meter sees when rows are no longer skipped
         moment = self._clock()
         if moment >= self._next:
             self._next = moment + _LINE_SECONDS

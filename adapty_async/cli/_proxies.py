@@ -18,9 +18,7 @@ __all__ = ("proxy_hooks", "require_usable_proxy")
 
 def require_usable_proxy(origin: str) -> None:
     """
-    Raise if requests to an origin would not go through the proxy that the environment names.
-
-    aiohttp ignores a proxy that is reached by TLS, and fails with one of another kind.
+    Raise if the proxy that the environment names for an origin is of a kind that aiohttp lacks.
 
     Raises:
         ConfigError: the proxy is not an ``http://`` one.

@@ -17,6 +17,9 @@ import msgspec
 import pytest
 from click.testing import Result
 
+from adapty_async._capacity import INITIAL_CONCURRENCY
+from adapty_async.bulk import BulkOptions
+from adapty_async.bulk._calls import MOST_WORKERS
 from adapty_async.sandbox import Sandbox
 from tests.cli.conftest import Invoke, StartSandbox
 
@@ -530,3 +533,38 @@ def test_sandbox_database_is_checked(invoke: Invoke, tmp_path: Path, put: Put) -
         pytest.raises(sqlite3.DatabaseError),
     ):
         database.execute("select 1 from sqlite_master")
+
+
+def test_every_text_has_the_same_default_concurrency(invoke: Invoke) -> None:
+    """
+    The help, the README and the documentation say what the code does.
+    """
+    help_text = " ".join(invoke("delete", "--help").stdout.split())
+    told = f"{INITIAL_CONCURRENCY} at first, up to {MOST_WORKERS}"
+    assert f"Requests in flight at most. By default {told}, as many as help." in help_text
+    root = Path(__file__).parent.parent.parent
+    for page in ("README.md", "docs/bulk.md", "docs/command-line.md", "docs/pace.md"):
+        assert told in (root / page).read_text("utf-8"), page
+    assert told in " ".join((BulkOptions.__doc__ or "").split())
+    guarantees = (root / "docs" / "guarantees.md").read_text("utf-8")
+    assert f"`concurrency` requests ({MOST_WORKERS} if" in guarantees
+
+
+def test_a_dry_run_claims_no_success(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """
+    Its JSON says what can be sent, and that nothing was.
+    """
+    result = invoke("delete", put("ids.txt", ids(1, 2, 2) + " x\n"), *V1, "--json", "--dry-run")
+    report = report_of(result)
+    assert result.exit_code == 1
+    assert report == report | {
+        "dry_run": True,
+        "total": 4,
+        "sendable": 2,
+        "failed": 1,
+        "skipped": 1,
+        "done": 0,
+        "requests": 0,
+        "ok": False,
+    }
+    assert sandbox.arrivals() == []

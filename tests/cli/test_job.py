@@ -234,12 +234,8 @@ async def test_second_signal_cuts_requests_off(
     assert (end.report.total, end.report.failed, end.interrupted) == (2, 2, True)
     lines = [msgspec.json.decode(line) for line in noted.read_bytes().splitlines()]
     assert sorted(line["item"] for line in lines) == ["u1", "u2"]
-    assert (
-        capsys.readouterr().err.count(
-            "2 requests in flight have 5 s to finish. Ctrl-C again cancels"
-        )
-        == 1
-    )
+    told = "Stopping: 2 requests in flight have 5 s to finish. Ctrl-C again cancels them.\n"
+    assert capsys.readouterr().err.count(told) == 1
 
 
 class _DamagedRows(Rows):

@@ -77,9 +77,9 @@ def test_what_to_do_next_is_said(sandbox: Sandbox, invoke: Invoke, put: Put) -> 
     command = ("delete", path, *V1[:-1], "--journal", path.with_name("journal"))
     first, second = invoke(*command), invoke(*command)
 
-    assert "Run the same command again to go on; what is done will be skipped." in first.stdout
+    assert "Run the same command again to resume; rows that are done are skipped." in first.stdout
     assert "line 2: customer_user_id: must not begin or end with a blank" in first.stdout
-    assert "skipped            2   done by an earlier run" in second.stdout
+    assert "  skipped            2" in second.stdout
     assert len(sandbox.arrivals()) == 2
 
 
@@ -383,3 +383,40 @@ def test_status_of_what_is_no_journal_is_refused(
 
     assert (result.exit_code, told in result.stderr) == (2, True)
     assert path.read_text() == content
+
+
+def test_the_question_says_how_many_users_are_left(
+    sandbox: Sandbox, invoke: Invoke, put: Put
+) -> None:
+    """
+    A resumed command asks about what it is going to delete, not about what is done.
+    """
+    path = put("ids.txt", ids(2) + ids(1))
+    journal = path.with_name("journal")
+    asked = ("delete", path, *V1[:4], "--journal", journal)
+    assert "Delete 3 users in" in invoke(*asked).stderr
+    journal.write_bytes(b"")  # killed before anything was written
+    assert "Delete 3 users in" in invoke(*asked).stderr
+    invoke("delete", path, *V1, "--journal", journal)
+    path.write_text(ids(2) + ids(1) + "c\nd\n")
+    assert "Delete the 2 users left of 5 in" in invoke(*asked).stderr
+    other = ("--api", "v1", "--by", "profile-id", "--column", "id", "--journal", journal)
+    assert "Delete 5 users in" in invoke("delete", path, *other).stderr
+    assert len(sandbox.arrivals()) == 2
+
+
+def test_a_profile_that_is_not_there_is_not_an_unknown_outcome(
+    sandbox: Sandbox, invoke: Invoke, put: Put
+) -> None:
+    """
+    After a lost response, a 404 for an update is a definite failure, and so it is in the status.
+    """
+    sandbox.fail_next("500")
+    path = put("rows.csv", "customer_user_id,first_name\nnobody,Jane\n")
+    journal = path.with_name("journal")
+    options = ("--api", "v2", "--by", "customer-user-id", "--json", "--journal", journal)
+    report = json.loads(invoke("save", path, *options).stdout)
+
+    assert (report["failed"], report["requests"]) == (1, 2)
+    assert "  failed             1   not done" in invoke("status", journal).stdout
+    assert "lost" not in invoke("status", journal).stdout

@@ -204,8 +204,8 @@ def test_terminal_shows_what_the_client_does(start_sandbox: StartSandbox, put: P
             assert terminal.end() == 0
         shown = re.sub(r"\x1b\[[\d;]*m", "", terminal.shown)
         sent = len(sandbox.arrivals())
-    assert re.search(r"pace \d+/s, \d+ in flight, \d+ sent", shown)
-    *_, last = re.findall(r"(\d+) sent, (\d+) told 429 \([\d.]+ %\) *\r", shown)
+    assert re.search(r"rate \d+/s, \d+ in flight, \d+ attempts", shown)
+    *_, last = re.findall(r"(\d+) attempts, (\d+) throttled \([\d.]+ %\) *\r", shown)
     assert last == (str(sent), str(sent - 100))
 
 

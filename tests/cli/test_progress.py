@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from adapty_async._operation import Operation
-from adapty_async.bulk import BulkReport, BulkRun
+from adapty_async.bulk import BulkReport, BulkRun, StopReason
 from adapty_async.cli import _progress
 from adapty_async.cli._input import Row
 from adapty_async.cli._progress import _Bar, _details, _Lines, _Meter, progress
@@ -121,7 +121,8 @@ def test_line_says_what_is_known(
         ),
         pytest.param(
             bucket(requests=400, throttled=47, failed=1200, budget=38),
-            "rate 100/s, 3 in flight, 400 attempts, 47 throttled (11.8 %), 1,200 errors, retry budget 38/500",
+            "rate 100/s, 3 in flight, 400 attempts, 47 throttled (11.8 %), 1,200 errors, "
+            "retry budget 38/500",
             id="troubles",
         ),
         pytest.param(
@@ -139,7 +140,8 @@ def test_line_says_what_is_known(
         ),
         pytest.param(
             bucket(circuit=CircuitState.HALF_OPEN, paused_for=2.0),
-            "paused by the server for 2 s, outage: waiting for the service, 3 in flight, 5 attempts",
+            "paused by the server for 2 s, outage: waiting for the service, 3 in flight, "
+            "5 attempts",
             id="both",
         ),
     ],
@@ -278,6 +280,18 @@ def test_skipped_rows_are_not_in_the_rate(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().err == (
         "Deleting: 1,050 of 3,000 rows, 10/s, 1,000 skipped, 195 s left\n"
     )
+
+
+def test_rows_that_wait_for_responses_are_in_the_rate() -> None:
+    """
+    The time before the first response counts, and a stopped run has no time left.
+    """
+    meter = _Meter(600, is_dry=False)
+    assert meter.state(Report(elapsed=2)) == "0/s"
+    assert meter.state(Report(total=8, failed=8, sent=8, elapsed=4)) == "2/s, 8 failed"
+    assert meter.left(Report(total=8, sent=8, elapsed=4)) == 296
+    stopped = Report(total=8, sent=8, elapsed=4, stop_reason=StopReason.STOPPED)
+    assert meter.left(stopped) is None
 
 
 def test_a_dry_run_counts_the_rows_that_it_checks(capsys: pytest.CaptureFixture[str]) -> None:

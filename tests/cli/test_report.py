@@ -289,7 +289,9 @@ def test_status_divides_by_the_time_that_a_run_lasted() -> None:
     )
     *_, first, second = [line for line in status_text(summary).splitlines() if "/s" in line]
     assert first == "  2027-01-15 08:00:50Z          800 ended, 11/s"  # in 10 and 60 seconds
-    assert second == "  2027-01-15 12:39:00Z          100 ended, 2.0/s"  # in 50 and a part
+    idle = status_text(msgspec.structs.replace(summary, ended={}))
+    assert idle.splitlines()[-1].startswith("first entry 2027-01-15 08:00:50Z, last ")
+    assert second == "  2027-01-15 12:39:00Z          100 ended, 2/s"  # in 50 and a part
 
 
 def test_json_of_a_report() -> None:

@@ -123,7 +123,7 @@ def test_a_name_that_the_output_cannot_show_does_not_spoil_the_report(put: Put) 
 
 
 class _Full(io.RawIOBase):
-    def write(self, _: object) -> None:  # type: ignore[override]
+    def write(self, _: object) -> None:
         return None
 
 

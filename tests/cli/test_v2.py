@@ -142,7 +142,7 @@ def test_an_import_can_be_checked_first(sandbox: Sandbox, invoke: Invoke, put: P
 
     assert result.exit_code == 1, result.output
     report = msgspec.json.decode(result.stdout)
-    assert (report["done"], report["failed"]) == (1, 1)
+    assert (report["sendable"], report["failed"], report["done"]) == (1, 1, 0)
     assert sandbox.arrivals() == []
 
 
