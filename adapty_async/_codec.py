@@ -164,6 +164,7 @@ def encode(
         allowance=allowance,
         tally=Tally(),
         background=background,
+        absent_if_missing=endpoint.erases or endpoint.absent_if_missing,
     )
 
 

@@ -206,6 +206,7 @@ GET_PROFILE: Endpoint[Profile] = Endpoint(
     replay=Replay.ALWAYS,  # a read
     bucket="v1",
     decode=_read_profile,
+    absent_if_missing=True,
 )
 CREATE_PROFILE: Endpoint[Profile] = Endpoint(
     name="v1.profiles.create",
