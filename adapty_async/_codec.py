@@ -164,6 +164,7 @@ def encode(
         allowance=allowance,
         tally=Tally(),
         background=background,
+        absent_if_missing=endpoint.erases or endpoint.absent_if_missing,
     )
 
 
@@ -278,7 +279,7 @@ class ResultDecoder:
             DecodeError: the body is not what the endpoint answers.
         """
         result = decode(operation, response)
-        if isinstance(result, ResultStruct) and result.odd_fields:
+        if getattr(result, "odd_fields", None) and isinstance(result, ResultStruct):
             self._log(operation.endpoint.name, result.odd_fields)
         return result
 

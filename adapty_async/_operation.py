@@ -97,6 +97,8 @@ class Endpoint(msgspec.Struct, Generic[ResultT_co], frozen=True, kw_only=True):
         decode: the body of a successful answer to the result.
         encode: the operation's body to bytes.
         erases: the operation deletes, so "not found" after a lost answer means that it worked.
+        absent_if_missing: the operation reads, so in a bulk run "not found" is the status
+            ``absent``, as it is for a deletion; for everything else it is ``failed``.
         subject: what an operation's body is about, so that a bulk run has no two requests about it
             in flight together; without it, the operation's headers tell.
         check: the rules of the documents that an operation has to keep; a client may be told to
@@ -113,6 +115,7 @@ class Endpoint(msgspec.Struct, Generic[ResultT_co], frozen=True, kw_only=True):
     decode: Callable[[bytes], ResultT_co]
     encode: Callable[[Any], bytes] = msgspec.json.encode
     erases: bool = False
+    absent_if_missing: bool = False
     subject: Callable[[Any], Hashable] | None = None
     check: Callable[[Operation[Any]], None] | None = None
     media_type: str | None = None
@@ -186,6 +189,7 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
         headers: all of them; the client's key is among them.
         timeout: seconds for one attempt.
         allowance: seconds for the whole call.
+        absent_if_missing: "not found" is an answer to it, and no failure.
         background: it is an item of a bulk run, and lets single calls go first.
         tally: what happened so far, shared by all attempts.
     """
@@ -202,6 +206,7 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
     allowance: float
     tally: Tally
     background: bool = False
+    absent_if_missing: bool = False
 
     def __repr__(self) -> str:
         return f"Request({self.operation})"

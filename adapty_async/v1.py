@@ -156,6 +156,8 @@ class Profile(ResultStruct, frozen=True, kw_only=True):
     """
     A profile as the server tells it. Every field may be missing, and is None then.
 
+    So is a field of another kind than this; its raw value is in `odd_fields`.
+
     Which of them the server fills in, and how it writes collections (a list, or a dictionary by
     id), is not documented for this version; what comes is given as it comes.
 
@@ -206,6 +208,7 @@ GET_PROFILE: Endpoint[Profile] = Endpoint(
     replay=Replay.ALWAYS,  # a read
     bucket="v1",
     decode=_read_profile,
+    absent_if_missing=True,
 )
 CREATE_PROFILE: Endpoint[Profile] = Endpoint(
     name="v1.profiles.create",

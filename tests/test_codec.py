@@ -571,6 +571,14 @@ def test_an_object_stands_alone_or_under_data(body: bytes, name: str | None) -> 
     assert data_decoder(Thing)(body) == Thing(name)
 
 
+def test_only_a_result_is_read_field_by_field() -> None:
+    """
+    A struct that cannot keep what is odd stays unreadable.
+    """
+    with pytest.raises(msgspec.ValidationError, match=r"at `\$.name`"):
+        data_decoder(Thing)(b'{"name":7}')
+
+
 def test_a_request_is_the_row_and_the_values() -> None:
     """
     Everything the layers need is in the request; without values the client's headers are shared.

@@ -10,8 +10,10 @@ import functools
 import json
 import logging
 import pickle
+import re
 import typing
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -64,10 +66,10 @@ def sample(kind: Any) -> Any:
     return "2024-12-24T10:50:23+02:00" if first is dt.datetime else sample(first)
 
 
-Path = tuple[str | int, ...]
+Place = tuple[str | int, ...]
 
 
-def optional_places(kind: type[ResultStruct], inside: Path = ()) -> Iterator[Path]:
+def optional_places(kind: type[ResultStruct], inside: Place = ()) -> Iterator[Place]:
     """
     Yield the path of every field that is not essential, and of entries of lists.
     """
@@ -77,13 +79,13 @@ def optional_places(kind: type[ResultStruct], inside: Path = ()) -> Iterator[Pat
         for inner in (field.type, *typing.get_args(field.type)):
             if isinstance(inner, type) and issubclass(inner, ResultStruct):
                 is_list = typing.get_origin(field.type) is tuple
-                below: Path = (*inside, field.name, 1) if is_list else (*inside, field.name)
+                below: Place = (*inside, field.name, 1) if is_list else (*inside, field.name)
                 if is_list:
                     yield below
                 yield from optional_places(inner, below)
 
 
-def flat(value: Any, inside: Path = ()) -> dict[Path, Any]:
+def flat(value: Any, inside: Place = ()) -> dict[Place, Any]:
     """
     Return the values of a result by their path.
     """
@@ -96,7 +98,7 @@ def flat(value: Any, inside: Path = ()) -> dict[Path, Any]:
     return {path: leaf for at, part in parts for path, leaf in flat(part, (*inside, at)).items()}
 
 
-def name_of(path: Path) -> str:
+def name_of(path: Place) -> str:
     """
     Write a path as `odd_fields` does.
     """
@@ -104,7 +106,7 @@ def name_of(path: Path) -> str:
     return written.removeprefix(".")
 
 
-def put(content: Any, path: Path, value: Any) -> Any:
+def put(content: Any, path: Place, value: Any) -> Any:
     """
     Return JSON with another value at a path.
     """
@@ -125,7 +127,7 @@ ANY_JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ANY_TEXT, inner, max_size=3),
     max_leaves=6,
 )
-LEVEL: Path = ("access_levels", 1)
+LEVEL: Place = ("access_levels", 1)
 
 
 def test_every_documented_result_has_places() -> None:
@@ -148,7 +150,7 @@ def test_every_documented_result_has_places() -> None:
 @example(("profile", ("timestamp",)), 1736425645861.0)
 @example(("history", ("data", 1, "metadata")), {"a": 1})
 def test_any_json_in_an_optional_field_leaves_the_others_as_they_are(
-    place: tuple[str, Path], value: Any
+    place: tuple[str, Place], value: Any
 ) -> None:
     """
     Nothing is raised, and every other field is what it was.
@@ -188,6 +190,40 @@ def test_what_is_as_documented_has_no_odd_field(name: str) -> None:
     assert isinstance(strict, kind)
     assert strict == by_field
     assert strict.odd_fields == by_field.odd_fields == {}
+
+
+def essential_of(kind: type[ResultStruct]) -> set[str]:
+    """
+    Return the names that a result and its parts cannot do without.
+    """
+    inner = {
+        part
+        for field in msgspec.structs.fields(kind)
+        for part in (field.type, *typing.get_args(field.type))
+        if isinstance(part, type) and issubclass(part, ResultStruct)
+    }
+    return set(kind.essential).union(*map(essential_of, inner))
+
+
+def test_the_page_has_the_essential_fields() -> None:
+    """
+    The documentation names each field that makes a result unreadable, and no other.
+    """
+    page = (Path(__file__).parent.parent / "docs" / "v2.md").read_text(encoding="utf-8")
+    table = page.partition("| result | essential fields |")[2].partition("\n## ")[0]
+    named = {name.rpartition(".")[2] for name in re.findall(r"`([\w.]+)`", table)}
+
+    assert named == set().union(*(essential_of(kind) for kind, _ in READ.values()))
+
+
+@pytest.mark.parametrize("odd", [b"", b',"timestamp":"x"'], ids=["strict", "by field"])
+def test_of_two_fields_of_one_name_the_last_one_holds(odd: bytes) -> None:
+    """
+    A name that comes twice is read as parsers of JSON do.
+    """
+    profile = v2.GET_PROFILE.decode(b'{"app_id":"a","app_id":"b"' + odd + b"}")
+
+    assert profile.app_id == "b"
 
 
 def profile_with(**fields: Any) -> v2.Profile:

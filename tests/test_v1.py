@@ -210,6 +210,7 @@ def test_a_row_says_what_a_repeat_does(
     Only a creation is not repeated blindly, and only a deletion erases.
     """
     assert (row.method, row.replay, row.erases) == (method, replay, erases)
+    assert row.absent_if_missing == (method == "GET")
     assert row.docs.startswith("https://adapty.io/docs/")
 
 

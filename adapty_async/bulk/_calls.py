@@ -377,7 +377,7 @@ def _status_of(request: Request | None, error: Exception) -> OutcomeStatus:
     if request is None or not request.tally.attempts:
         unsent = isinstance(error, CircuitOpenError | ConnectionLostError | JournalError)
         return OutcomeStatus.NOT_SENT if unsent else OutcomeStatus.FAILED
-    if isinstance(error, NotFoundError) and request.erases:
+    if isinstance(error, NotFoundError) and request.absent_if_missing:
         return OutcomeStatus.ABSENT
     defect = not isinstance(error, AdaptyError)  # such as a transport's
     lost = defect or request.tally.lost or may_have_worked(error)

@@ -36,7 +36,8 @@ class OutcomeStatus(enum.StrEnum):
     """
     ABSENT = "absent"
     """
-    The server says that it does not exist; for an erasure as good as done.
+    The server says that it does not exist: for an erasure as good as done, for a read the answer.
+    For a write it is a failure.
     """
     FAILED = "failed"
     """

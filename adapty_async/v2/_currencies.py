@@ -268,6 +268,7 @@ LIST_VIRTUAL_CURRENCY_TRANSACTIONS: Endpoint[VirtualCurrencyTransactionsHistory]
     replay=Replay.ALWAYS,  # a read
     bucket="v2",
     decode=whole_reader(VirtualCurrencyTransactionsHistory),
+    absent_if_missing=True,
     check=_check_history,
 )
 LIST_VIRTUAL_CURRENCY_BALANCES: Endpoint[VirtualCurrencyBalanceList] = Endpoint(
@@ -278,6 +279,7 @@ LIST_VIRTUAL_CURRENCY_BALANCES: Endpoint[VirtualCurrencyBalanceList] = Endpoint(
     replay=Replay.ALWAYS,  # a read
     bucket="v2",
     decode=whole_reader(VirtualCurrencyBalanceList),
+    absent_if_missing=True,
 )
 
 

@@ -109,6 +109,7 @@ GET_INTEGRATION_IDENTIFIERS: Endpoint[IntegrationIdentifiersResponse] = Endpoint
     replay=Replay.ALWAYS,  # a read
     bucket="v2",
     decode=reader(IntegrationIdentifiersResponse),
+    absent_if_missing=True,
 )
 SET_INTEGRATION_IDENTIFIERS: Endpoint[None] = Endpoint(
     name="v2.integrations.set",

@@ -221,6 +221,7 @@ GET_PAYWALL: Endpoint[Paywall] = Endpoint(
     replay=Replay.ALWAYS,  # a read
     bucket="v2",
     decode=reader(Paywall),
+    absent_if_missing=True,
 )
 UPDATE_PAYWALL: Endpoint[Paywall] = Endpoint(
     name="v2.paywalls.update",

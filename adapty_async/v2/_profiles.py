@@ -225,6 +225,7 @@ GET_PROFILE: Endpoint[Profile] = Endpoint(
     replay=Replay.ALWAYS,  # a read
     bucket="v2",
     decode=read_profile,
+    absent_if_missing=True,
 )
 UPDATE_PROFILE: Endpoint[Profile] = Endpoint(
     name="v2.profiles.update",

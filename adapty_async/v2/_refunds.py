@@ -96,6 +96,7 @@ GET_REFUND_SAVER_SETTINGS: Endpoint[RefundSaverSettingsResponse] = Endpoint(
     replay=Replay.ALWAYS,  # a read
     bucket="v2",
     decode=reader(RefundSaverSettingsResponse),
+    absent_if_missing=True,
 )
 SET_REFUND_SAVER_SETTINGS: Endpoint[RefundSaverSettingsResponse] = Endpoint(
     name="v2.refund_saver.set",
