@@ -184,17 +184,3 @@ def test_a_report_is_laid_out_by_rich_where_there_is_little_room() -> None:
     assert pretty_repr(report, max_width=20) == (
         "BulkReport(\n    total=3,\n    done=2,\n    failed=1\n)"
     )
-
-
-@pytest.mark.parametrize("earlier", EarlierStatus)
-def test_a_report_counts_how_skipped_items_ended_before(earlier: EarlierStatus) -> None:
-    """
-    A skipped outcome is counted by how it ended before; every other status leaves these counts.
-    """
-    recorder = Recorder[str, str]()
-    recorder.add(Outcome(0, "a", OutcomeStatus.SKIPPED, earlier=earlier))
-    recorder.add(Outcome(1, "b", OutcomeStatus.DONE, 1))
-
-    report = recorder.report(elapsed=1.0, stop_reason=None)
-
-    assert report.skipped_earlier == dict.fromkeys(EarlierStatus, 0) | {earlier: 1}
