@@ -47,7 +47,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "v2",
         "client",
         "adapty_async",
-        "cli._demo_data cli._fingerprint",
+        "cli._demo_data cli._findings cli._fingerprint cli._records",
         "cli._input",
         "cli._feed cli._items cli._progress cli._report",
         "cli._job cli._v2_items",
