@@ -50,39 +50,39 @@ _BROKEN_LETTERS = re.compile("[\ufffd]|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20a
 # By kind: how it is described, and what an id of that kind looks like. The first kind counts.
 _KINDS: Mapping[str, tuple[str, Callable[[str], object]]] = {
     "placeholder": (
-        "stand for no value, such as NULL or NaN",
+        "words for no value, such as NULL or NaN",
         lambda one: one.lower() in _PLACEHOLDERS,
     ),
     "spreadsheet_exponent": (
-        "look like numbers that a spreadsheet rounded, such as 1.23457E+14",
+        "numbers that a spreadsheet rounded, such as 1.23457E+14",
         _EXPONENT.fullmatch,
     ),
     "decimal_number": (
-        "look like whole numbers that became decimals, such as 100045.0",
+        "whole numbers that became decimals, such as 100045.0",
         _DECIMAL.fullmatch,
     ),
     "quotes": (
-        "begin or end with a quote, which is part of the id",
+        "a quote at the beginning or the end, which is part of the id",
         lambda one: one[:1] in _QUOTES or one[-1:] in _QUOTES or one.startswith('="'),
     ),
     "separator": (
-        "have a comma, semicolon, tab or bar in them, as if a row were taken for an id",
+        "a comma, semicolon, tab or bar inside, as if a row were taken for an id",
         lambda one: any(mark in one for mark in ",;|\t"),
     ),
     "no_letters": (
-        "have neither a letter nor a digit",
+        "neither a letter nor a digit",
         lambda one: not any(map(str.isalnum, one)),
     ),
     "broken_letters": (
-        "have letters that a wrong encoding leaves",
+        "letters that a wrong encoding leaves",
         _BROKEN_LETTERS.search,
     ),
     "invisible": (
-        "have characters that cannot be seen, such as a zero-width space",
+        "characters that cannot be seen, such as a zero-width space",
         lambda one: any(map(_is_invisible, one)),
     ),
     "unusual_digits": (
-        "have digits that are not 0 to 9",
+        "digits that are not 0 to 9",
         lambda one: any(each.isdecimal() and not each.isascii() for each in one),
     ),
 }
@@ -151,8 +151,8 @@ class Findings:
             lines.append("Ids that look damaged; as they are written, they may belong to nobody:")
         for kind, count in self.suspicious.items():
             where = ", ".join(f"{line:,}" for line in self._first_lines[kind])
-            what = f"{_counted(count, 'id')} {_described(kind)}"
-            lines.append(f"  {what} ({'line' if count == 1 else 'first lines:'} {where})")
+            more = ", ..." if count > _SHOWN_LINES else ""
+            lines.append(f"  {_described(kind)}: {count:,} (line {where}{more})")
         if self.multiline:
             first, last = self._first_multiline
             row = _counted(self.multiline, "row")
@@ -173,7 +173,7 @@ class Findings:
 
 
 def _described(kind: str) -> str:
-    return "are the name of the column" if kind == "column_name" else _KINDS[kind][0]
+    return "the name of the column" if kind == "column_name" else _KINDS[kind][0]
 
 
 def _counted(count: int, noun: str) -> str:

@@ -31,7 +31,7 @@ from adapty_async.cli._fingerprint import difference, fingerprint
 from adapty_async.cli._records import RECORD_CHARACTERS, CsvReader, LineReader, Record
 from adapty_async.errors import InvalidInputError
 
-__all__ = ("Format", "Row", "Rows", "SizedRows", "open_rows")
+__all__ = ("Format", "Layout", "Row", "Rows", "SizedRows", "open_rows")
 
 Format: TypeAlias = Literal["csv", "ndjson", "text"]
 ColumnCheck: TypeAlias = Callable[[list[str]], None]

@@ -16,6 +16,7 @@ __all__ = (
     "demand_known_names",
     "id_columns",
     "id_from",
+    "iso_instant",
     "profile_columns",
     "profile_from",
     "unknown_key",
@@ -27,6 +28,14 @@ _PLAIN = frozenset(MailProfile.__struct_fields__) - set(_NESTED)
 _DEVICE = frozenset(DeviceInfo.__struct_fields__)
 _EXPECTED = ", ".join(
     [*sorted(_PLAIN), "custom_attributes.NAME", *sorted(f"device_info.{name}" for name in _DEVICE)]
+)
+_INSTANT = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?)"
+    r"(?:[Zz]| ?UTC| ?([+-][0-9]{2})(?::?([0-9]{2}))?)"
+)
+_INSTANT_RULE = (
+    "must be a datetime, or ISO 8601 text with its offset, such as 2026-06-01T10:30:00Z, "
+    "2026-06-01 10:30:00+00 or 2026-06-01 10:30:00 UTC"
 )
 _NAME = re.compile(r"[A-Za-z_][A-Za-z_. -]{0,59}")
 
@@ -103,6 +112,23 @@ def id_from(value: Any, column: str) -> str:
     return found
 
 
+def iso_instant(field: str, value: Any) -> Any:
+    """
+    Rewrite a date and time, as databases write it, as ISO 8601; anything else is left as it is.
+
+    Raises:
+        InvalidInputError: it is text, and has no offset from UTC, or is of another form.
+    """
+    if not isinstance(value, str):
+        return value
+    match = _INSTANT.fullmatch(value)
+    if match is None:
+        raise InvalidInputError(field, _INSTANT_RULE)
+    date, time, hours, minutes = match.groups()
+    offset = f"{hours}:{minutes or '00'}" if hours else "Z"
+    return f"{date}T{time}{offset}"
+
+
 def profile_columns(names: list[str]) -> None:
     """
     Check the columns of a CSV file of Mail profiles.
@@ -140,6 +166,8 @@ def profile_from(value: Any) -> MailProfile:
     for name in _REQUIRED:
         if name not in fields:
             raise InvalidInputError(name, "is required")
+    created = fields["external_created_at"]
+    fields["external_created_at"] = iso_instant("external_created_at", created)
     if "device_info" in fields:
         fields["device_info"] = _device_from(fields["device_info"])
     return MailProfile(**fields)

@@ -24,6 +24,7 @@ from adapty_async.bulk import (
     OutcomeStatus,
     StopReason,
 )
+from adapty_async.cli._findings import Findings
 from adapty_async.cli._input import Row
 from adapty_async.errors import ConfigError, InvalidInputError
 
@@ -148,12 +149,15 @@ def _encoded(failure: dict[str, Any]) -> bytes:
 
 
 def _failure(outcome: Outcome[Row, Any]) -> dict[str, Any]:
+    row, error = outcome.item, outcome.error
+    if error is None and row.broken is not None:  # it was not reached; fed back it stays broken
+        error = InvalidInputError("row", row.broken)
     return {
         "line": outcome.item.line,
         "item": outcome.item.value,
         "status": outcome.status.value,
         "attempts": outcome.attempts,
-        "error": None if outcome.error is None else _error_facts(outcome.error),
+        "error": None if error is None else _error_facts(error),
     }
 
 
@@ -168,9 +172,9 @@ def _error_facts(error: Exception) -> dict[str, Any]:
     return content
 
 
-def report_json(report: BulkReport[Any, Any]) -> str:
+def report_json(report: BulkReport[Any, Any], findings: Findings | None = None) -> str:
     """
-    Write a report as one JSON object.
+    Write a report as one JSON object, with what was found in the input.
     """
     content: dict[str, Any] = {"total": report.total}
     content |= {status.value: count for status, count in report.counts.items()}
@@ -181,6 +185,8 @@ def report_json(report: BulkReport[Any, Any]) -> str:
         "stop_reason": report.stop_reason,
         "ok": report.ok,
     }
+    if findings is not None:
+        content |= {"many_absent": _many_absent(report)} | findings.as_json()
     return msgspec.json.encode(content).decode()
 
 
@@ -203,11 +209,17 @@ def report_text(
     lines += _stop_lines(report, total)
     if report.total == report.absent > 0:
         lines.append("Not one of them was there: check --by, and how the ids are written.")
+    elif _many_absent(report):
+        lines.append("More than a tenth of them were not there: check how the ids are written.")
     if failures is not None and report.failed + report.unknown + report.not_sent:
         what = "What was read and" if report.stop_reason is StopReason.STOPPED else "What"
         name = click.format_filename(failures)
         lines.append(f"{what} is not done is in {name}; it can be used as the next input.")
     return "\n".join(lines).rstrip()
+
+
+def _many_absent(report: BulkReport[Any, Any]) -> bool:
+    return report.absent * 10 > report.total - report.skipped
 
 
 def dry_run_text(

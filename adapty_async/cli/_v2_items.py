@@ -16,6 +16,7 @@ from adapty_async.cli._items import (
     demand_distinct,
     demand_known_names,
     id_from,
+    iso_instant,
     unknown_key,
 )
 from adapty_async.errors import InvalidInputError
@@ -102,25 +103,29 @@ class Shape(msgspec.Struct, frozen=True):
         """
         if not isinstance(value, dict):
             raise InvalidInputError("row", "must be an object with named fields")
-        fields: dict[str, Any] = {}
-        dotted: list[str] = []
-        for name, one in value.items():
-            if name == id_column:
-                continue
-            if not self.is_known(name):
+        for name in value:
+            if name != id_column and not self.is_known(name):
                 raise unknown_key(name, self.expected)
-            if "." in name:
-                dotted.append(name)
-            else:
-                fields[name] = dict(one) if isinstance(one, dict) else _typed(name, one)
-        for name in dotted:  # after the objects that they go into
-            head, _, tail = name.partition(".")
-            if isinstance(inner := fields.setdefault(head, {}), dict):
-                inner[tail] = _typed(name, value[name])
+        fields = _nest({name: one for name, one in value.items() if name != id_column})
         for name, struct in self.nested.items():
             if struct is not None and isinstance(inner := fields.get(name), dict):
                 fields[name] = _built(struct, inner, f"{name}.")
         return fields
+
+
+def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    dotted: list[str] = []
+    for name, one in flat.items():
+        if "." in name:
+            dotted.append(name)
+        else:
+            fields[name] = dict(one) if isinstance(one, dict) else _typed(name, one)
+    for name in dotted:  # after the objects that they go into
+        head, _, tail = name.partition(".")
+        if isinstance(inner := fields.setdefault(head, {}), dict):
+            inner[tail] = _typed(name, flat[name])
+    return fields
 
 
 def _typed(name: str, value: Any) -> Any:
@@ -129,6 +134,8 @@ def _typed(name: str, value: Any) -> Any:
     """
     if not isinstance(value, str):
         return value
+    if name.endswith("_at") and "." not in name:  # a custom attribute may be called anything
+        return iso_instant(name, value)
     if name in _FLAGS:
         if value.lower() not in _WORDS:
             raise InvalidInputError(name, "must be true or false")
