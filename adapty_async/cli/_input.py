@@ -316,7 +316,7 @@ def _encoding_of(head: bytes, given: str | None, path: str) -> str:
     for mark, encoding in _MARKS:
         if head.startswith(mark):
             return encoding
-    if given is None and b"\0" in head:
+    if given is None and b"\0\0" in (head[::2], head[1::2]):
         raise InvalidInputError(
             path, "looks like UTF-16 without a byte order mark: add --encoding utf-16-le"
         )

@@ -36,11 +36,11 @@ _UNCERTAIN = "so it is not certain where the row ends, and the file is refused"
 
 
 class LineReader:
-    r"""
+    """
     An iterator of the lines of a stream, each with its line break.
 
     Args:
-        stream: a text stream that was opened with ``newline="\n"``.
+        stream: a text stream, opened so that LF alone ends a line.
 
     Attributes:
         number: the number of the last line, from 1.
@@ -56,6 +56,9 @@ class LineReader:
         return self
 
     def __next__(self) -> str:
+        """
+        Return the next line, or its beginning if it is too long.
+        """
         line = self._stream.readline(RECORD_CHARACTERS + 1)
         if not line:
             raise StopIteration

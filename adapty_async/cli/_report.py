@@ -251,12 +251,23 @@ def _stop_lines(report: BulkReport[Row, Any], total: int | None) -> list[str]:
 
 
 def _failure_lines(report: BulkReport[Row, Any]) -> list[str]:
-    shown = report.failures[:_SHOWN_FAILURES]
+    by_message: dict[str, Outcome[Row, Any]] = {}
+    for outcome in report.failures:  # a mistake in all rows is shown once, with others next to it
+        by_message.setdefault(_message_of(outcome), outcome)
+    shown = list(by_message.values())[:_SHOWN_FAILURES]
     lines = [f"  line {outcome.item.line}: {outcome.error}" for outcome in shown]
     more = len(report.failures) - len(shown) + report.failures_omitted
     if more:
         lines.append(f"  and {more:,} more")
     return [*lines, ""] if lines else []
+
+
+def _message_of(outcome: Outcome[Row, Any]) -> str:
+    """
+    Return what makes a failure one of its kind: an input error's text, otherwise the row itself.
+    """
+    is_input = isinstance(outcome.error, InvalidInputError)
+    return str(outcome.error) if is_input else f"line {outcome.item.line}"
 
 
 _SAID = {

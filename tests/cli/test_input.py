@@ -277,7 +277,7 @@ def test_encoding_has_to_be_one(put: Put, name: str) -> None:
     """
     A name that is no encoding of text is refused, and so is one that turns letters into lines.
     """
-    with pytest.raises(InvalidInputError, match="--encoding: .* is unknown"):
+    with pytest.raises(InvalidInputError, match=r"--encoding: .* is unknown"):
         open_rows(str(put("ids.csv", "id\n")), None, any_columns, encoding=name)
 
 
@@ -592,8 +592,8 @@ def _read(content: bytes, form: Format) -> list[Row]:
 
 
 def _filled_lines(content: bytes) -> list[int]:
-    lines = content.decode("utf-8-sig", "surrogateescape").split("\n")
-    return [number for number, line in enumerate(lines, 1) if line.strip("\ufeff").strip()]
+    text = content.decode("utf-8-sig", "surrogateescape").lstrip("\ufeff")
+    return [number for number, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
 _AWKWARD = st.lists(
@@ -616,7 +616,7 @@ def test_any_bytes_are_rows_or_refused(form: Format, content: bytes) -> None:
     try:
         rows = _read(content, form)
     except InvalidInputError:
-        assert content.startswith(b"\x1f\x8b") or b"\0" in content[:4]
+        assert content.startswith(b"\x1f\x8b") or b"\0\0" in (content[:4:2], content[1:4:2])
         return
     assert [row.line for row in rows] == _filled_lines(content)
 
@@ -652,20 +652,21 @@ def test_no_text_inside_a_cell_becomes_a_row(
     table: list[tuple[str, str]], delimiter: str, end: str, quoting: Any
 ) -> None:
     """
-    Rows are those that were written, in any dialect and whatever is in the cells, or none at all.
+    Rows are those that were written, in any dialect and whatever is in the cells.
 
-    A file is refused only for a backslash at the end of a cell, which other programs write for an
-    escape.
+    A backslash may be another program's escape, for which a file may be refused.
     """
+    if quoting == csv.QUOTE_MINIMAL:  # some versions of Python do not quote a lone CR then
+        table = [(one.replace("\r", "\r\n"), two.replace("\r", "\r\n")) for one, two in table]
     file = io.StringIO(newline="")
     writer = csv.writer(file, delimiter=delimiter, lineterminator=end, quoting=quoting)
     writer.writerows([("id", "x"), *table])
     try:
         rows = _read(file.getvalue().encode(), "csv")
-    except InvalidInputError as error:
-        assert "backslash" in str(error)
-        assert any("\\" in cell for cells in table for cell in cells)
-        return
+    except InvalidInputError:
+        if any("\\" in cell for cells in table for cell in cells):
+            return
+        raise
     written = [dict(zip(("id", "x"), cells, strict=True)) for cells in table]
     filled = [{name: cell for name, cell in row.items() if cell} for row in written]
     assert [row.value for row in rows] == [row for row in filled if "".join(row.values()).strip()]
