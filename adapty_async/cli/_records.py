@@ -154,7 +154,7 @@ class CsvReader:
         found = [_header(self._held, record, delimiter) for delimiter in delimiters]
         best = max(filter(None, found), key=_cell_count, default=None)
         if best is None:
-            raise self._refusal("must be column names, but a quote is not closed")
+            raise self._refusal(f"must be column names, but {self._fault()}")
         return best
 
     def records(self, header: Header) -> Iterator[Record]:
@@ -224,7 +224,7 @@ class CsvReader:
             if quotes == 0:
                 self._begin()  # a blank line
         if self._held:
-            raise self._refusal("must be column names, but a quote is not closed")
+            raise self._refusal(f"must be column names, but {self._fault()}")
         return None
 
     def _record(self, text: str, cells: list[str] | None) -> Record:
@@ -248,7 +248,7 @@ class CsvReader:
         Describe why `csv` cannot read a record; its own words differ between versions.
         """
         text = "".join(self._held)
-        if self._ended:
+        if self._ended and text.count('"') % 2:
             return "has a quote that is not closed up to the end of the file"
         if "\r" in text.replace("\r\n", ""):
             return f"has a carriage return that is not part of a line break, {_UNCERTAIN}"

@@ -304,10 +304,13 @@ def test_file_in_another_encoding_is_refused(
     [
         pytest.param("", "must begin with a line of column names", id="empty-file"),
         pytest.param("\n \n", "must begin with a line of column names", id="blank-lines"),
+        pytest.param("id,x\ru1,u2\r", "line 1: .* but has a carriage return", id="only-cr"),
         pytest.param('id,"x"y\nu1,u2\n', "line 1: must be column names", id="text-behind-quote"),
         pytest.param("id," + "x" * 2**20, "line 1: must be column names, but is", id="long"),
         pytest.param("sep=;\n", "must begin with a line of column names", id="separator-only"),
-        pytest.param('id,"x\nu1,u2\n', "line 1: .* but a quote is not closed", id="open-quote"),
+        pytest.param(
+            'id,"x\nu1,u2\n', "line 1: .* but has a quote that is not closed", id="open-quote"
+        ),
         pytest.param(b"id,\xff\nu1,u2\n", "line 1: .* but is not UTF-8", id="not-utf-8"),
     ],
 )

@@ -141,7 +141,7 @@ def test_text_names_an_input_error_once() -> None:
     """
     wrong = InvalidInputError("row", 'unknown key "colour"; expected: price')
     other = InvalidInputError("id", "is required")
-    failures = tuple(
+    failures: tuple[Outcome[Row, Any], ...] = tuple(
         Outcome(line, Row(line, {}), OutcomeStatus.FAILED, error=error)
         for line, error in enumerate([wrong] * 6 + [other], 1)
     )
