@@ -47,7 +47,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "v2",
         "client",
         "adapty_async",
-        "cli._demo_data cli._fingerprint cli._signals cli._streams",
+        "cli._demo_data cli._findings cli._fingerprint cli._records cli._signals cli._streams",
         "cli._input cli._proxies",
         "cli._feed cli._items cli._report",
         "cli._progress cli._v2_items",

@@ -76,6 +76,7 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     dedupe: bool | None
     trust_env: bool
     id_encoding: str = "ascii"
+    encoding: str | None = None
 
 
 _READING = [
@@ -86,6 +87,7 @@ _READING = [
         type=click.Choice(["csv", "ndjson", "text"]),
         help="How INPUT is written, if its name does not tell.",
     ),
+    click.option("--encoding", help="The encoding of INPUT, such as cp1252; UTF-8 by default."),
     click.option(
         "--dedupe/--no-dedupe",
         default=None,
@@ -178,7 +180,7 @@ def delete(api: str, by: str, column: str | None, **common: Any) -> None:
         job = _job(
             "Deleting",
             f"{api} delete by {by}, column {column}",
-            open_rows(options.input, options.form, id_columns(column)),
+            _id_rows(options, column),
             lambda value: describe(**{field: id_from(value, column)}),
             options,
         )
@@ -213,7 +215,7 @@ def save(api: str, by: str | None, **common: Any) -> None:
 
 
 def _saving(options: Common) -> Job:
-    rows = open_rows(options.input, options.form, profile_columns)
+    rows = _rows(options, profile_columns, "external_profile_id")
     _demand_fields(rows, "profile")
     return _job(
         "Saving",
@@ -226,7 +228,7 @@ def _saving(options: Common) -> Job:
 
 def _updating(by: str, options: Common) -> Job:
     field = by.replace("-", "_")
-    rows = open_rows(options.input, options.form, ATTRIBUTES.columns(field))
+    rows = _rows(options, ATTRIBUTES.columns(field), field)
     _demand_fields(rows, "profile")
 
     def build(value: Any) -> Operation[Any]:
@@ -235,6 +237,36 @@ def _updating(by: str, options: Common) -> Job:
         return v2.update_profile(attributes, **ids)
 
     return _job("Updating", f"v2 update by {by}", rows, build, options)
+
+
+def _rows(
+    options: Common, check: Callable[[list[str]], None], column: str, *, id_optional: bool = False
+) -> Rows:
+    """
+    Open the input, and show what looks wrong in it before anything is sent.
+    """
+    rows = open_rows(
+        options.input,
+        options.form,
+        check,
+        encoding=options.encoding,
+        id_column=column,
+        id_optional=id_optional,
+    )
+    _echo_findings(rows)
+    return rows
+
+
+def _id_rows(options: Common, column: str) -> Rows:
+    """
+    Open an input of which only the ids matter; rows of a CSV file without one are left out.
+    """
+    return _rows(options, id_columns(column), column, id_optional=True)
+
+
+def _echo_findings(rows: Rows) -> None:
+    for line in rows.findings.lines():
+        click.echo(line, err=True)
 
 
 def _demand_fields(rows: Rows, what: str) -> None:
@@ -313,7 +345,7 @@ def _job(
     is_file = isinstance(rows, SizedRows)
     return Job(
         title="Checking" if options.dry_run else title,
-        name=f"{name}, from {rows.form}",
+        name=f"{name}, from {rows.form}{(options.encoding and f' in {options.encoding}') or ''}",
         journal=options.journal,
         dedupe=is_file if options.dedupe is None else options.dedupe,
         rows=rows,
@@ -407,9 +439,11 @@ async def _perform_and_report(
             if end.error is not None and not end.report.total:
                 raise end.error
     if options.as_json:
-        click.echo(report_json(end.report, is_dry=options.dry_run))
+        click.echo(report_json(end.report, job.rows.findings, is_dry=options.dry_run))
     else:
         _echo_report(end, job, options)
+    if not isinstance(job.rows, SizedRows):
+        _echo_findings(job.rows)
     if end.error is not None:
         _tell_refusal(end.error)
     if options.journal is not None and not options.dry_run and not end.report.ok:

@@ -26,6 +26,7 @@ from adapty_async.bulk import (
     OutcomeStatus,
     StopReason,
 )
+from adapty_async.cli._findings import Findings
 from adapty_async.cli._input import Row
 from adapty_async.errors import ConfigError, InvalidInputError
 
@@ -170,12 +171,15 @@ def _encoded(failure: dict[str, Any]) -> bytes:
 
 
 def _failure(outcome: Outcome[Row, Any]) -> dict[str, Any]:
+    row, error = outcome.item, outcome.error
+    if error is None and row.broken is not None:  # it was not reached; fed back it stays broken
+        error = InvalidInputError("row", row.broken)
     return {
         "line": outcome.item.line,
         "item": outcome.item.value,
         "status": outcome.status.value,
         "attempts": outcome.attempts,
-        "error": None if outcome.error is None else _error_facts(outcome.error),
+        "error": None if error is None else _error_facts(error),
     }
 
 
@@ -190,9 +194,11 @@ def _error_facts(error: Exception) -> dict[str, Any]:
     return content
 
 
-def report_json(report: BulkReport[Any, Any], *, is_dry: bool = False) -> str:
+def report_json(
+    report: BulkReport[Any, Any], findings: Findings | None = None, *, is_dry: bool = False
+) -> str:
     """
-    Return a report as one JSON object.
+    Return a report as one JSON object, with what was found in the input.
     """
     content: dict[str, Any] = {"dry_run": is_dry, "total": report.total}
     content |= {status.value: count for status, count in report.counts.items()}
@@ -215,6 +221,8 @@ def report_json(report: BulkReport[Any, Any], *, is_dry: bool = False) -> str:
             "requests": 0,
             "ok": False,
         }
+    if findings is not None:
+        content |= {"many_absent": _many_absent(report)} | findings.as_json()
     return msgspec.json.encode(content).decode()
 
 
@@ -235,11 +243,17 @@ def report_text(
     lines += _stop_lines(report, total)
     if report.total == report.absent > 0:
         lines.append("Not one of them was there: check --by, and how the ids are written.")
+    elif _many_absent(report):
+        lines.append("More than a tenth of them were not there: check how the ids are written.")
     if failures is not None and report.failed + report.unknown + report.not_sent:
         what = "What was read and" if _has_unread(report, total) else "What"
         name = click.format_filename(failures)
         lines.append(f"{what} is not done is in {name}; it can be used as the next input.")
     return "\n".join(lines).rstrip()
+
+
+def _many_absent(report: BulkReport[Any, Any]) -> bool:
+    return report.absent * 10 > report.total - report.skipped
 
 
 def dry_run_text(
@@ -327,12 +341,23 @@ def _stop_lines(report: BulkReport[Row, Any], total: int | None) -> list[str]:
 
 
 def _failure_lines(report: BulkReport[Row, Any]) -> list[str]:
-    shown = report.failures[:_SHOWN_FAILURES]
+    by_message: dict[str, Outcome[Row, Any]] = {}
+    for outcome in report.failures:  # a mistake in all rows is shown once, with others next to it
+        by_message.setdefault(_message_of(outcome), outcome)
+    shown = list(by_message.values())[:_SHOWN_FAILURES]
     lines = [f"  line {outcome.item.line}: {outcome.error}" for outcome in shown]
     more = len(report.failures) - len(shown) + report.failures_omitted
     if more:
         lines.append(f"  and {more:,} more")
     return [*lines, ""] if lines else []
+
+
+def _message_of(outcome: Outcome[Row, Any]) -> str:
+    """
+    Return what makes a failure one of its kind: an input error's text, otherwise the row itself.
+    """
+    is_input = isinstance(outcome.error, InvalidInputError)
+    return str(outcome.error) if is_input else f"line {outcome.item.line}"
 
 
 _ENTRIES = {

@@ -17,7 +17,7 @@ import pytest
 from adapty_async import v1
 from adapty_async._operation import Request, Response
 from adapty_async.bulk import BulkReport, Outcome, OutcomeStatus, StopReason
-from adapty_async.cli._input import Row, Rows, open_rows
+from adapty_async.cli._input import Layout, Row, Rows, open_rows
 from adapty_async.cli._items import id_columns, id_from
 from adapty_async.cli._job import End, Job, exit_code, perform
 from adapty_async.client import AdaptyClient
@@ -250,8 +250,9 @@ async def test_error_of_the_input_keeps_the_account() -> None:
     """
     server = Server()
     server.let_through.set()
+    layout = Layout(form="text", check_columns=id_columns("id"))
     async with AdaptyClient("key", transport=server) as client:
-        end = await perform(job_of(_DamagedRows("-", "text", id_columns("id"))), client)
+        end = await perform(job_of(_DamagedRows("-", layout)), client)
     assert (end.report.done, end.interrupted) == (1, False)
     assert str(end.error) == "-: is a damaged gzip file"
     assert exit_code(end) == 2

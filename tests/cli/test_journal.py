@@ -145,6 +145,12 @@ def test_a_hangup_that_is_ignored_stays_so(sandbox: Sandbox, invoke: Invoke, put
         pytest.param(b"a\nb\n", b"a\nb\nc\n", None, id="longer"),
         pytest.param(b"a\nb", b"a\nb\nc", None, id="longer after a line without an end"),
         pytest.param(b"", b"a\n", None, id="from nothing"),
+        pytest.param(
+            "\ufeff\u040a".encode("utf-16-be"),
+            "\ufeff\u040aa\n".encode("utf-16-be"),
+            "last line has grown",
+            id="half a letter is LF",
+        ),
         pytest.param(b"a\nb", b"a\nbc\n", "last line has grown", id="another last line"),
         pytest.param(b"a\nb\n", b"a\n", "had 4 bytes, and has 2 now", id="shorter"),
         pytest.param(b"a\nb\n", b"a\nc\n", "first 4 bytes have changed", id="other"),

@@ -168,6 +168,24 @@ def test_text_can_be_written_whatever_the_file_is_called() -> None:
     assert "caf\ufffd".encode() in dry_run_text(report, failures=path).encode()
 
 
+def test_text_names_an_input_error_once() -> None:
+    """
+    What is wrong in the same way in many rows is shown with the first of them.
+    """
+    wrong = InvalidInputError("row", 'unknown key "colour"; expected: price')
+    other = InvalidInputError("id", "is required")
+    failures: tuple[Outcome[Row, Any], ...] = tuple(
+        Outcome(line, Row(line, {}), OutcomeStatus.FAILED, error=error)
+        for line, error in enumerate([wrong] * 6 + [other], 1)
+    )
+    text = report_text(Report(total=7, failed=7, failures=failures), failures=None)
+    assert text.splitlines()[-3:] == [
+        '  line 1: row: unknown key "colour"; expected: price',
+        "  line 7: id: is required",
+        "  and 5 more",
+    ]
+
+
 def test_text_of_a_dry_run() -> None:
     """
     A dry run says what could be sent and what could not, with the reasons.
@@ -382,7 +400,7 @@ def test_failures_file_is_an_input(put: Put, tmp_path: Path) -> None:
     """
     Fed back, items come out as they were, and lines that could not be read stay unreadable.
     """
-    source = put("ids.csv", 'id,x\nu1,"é, 1"\nu2\nu3,"\n\xff'.encode("latin-1"))
+    source = put("ids.csv", 'id,x\nu1,"é, 1"\nu2\nu3,x,y\n\xff'.encode("latin-1"))
     rows = list(open_rows(str(source), None, lambda _: None))
     path = tmp_path / "f.ndjson"
     with FailuresFile(path, source=str(source)) as file:
@@ -391,6 +409,18 @@ def test_failures_file_is_an_input(put: Put, tmp_path: Path) -> None:
             file.note(Outcome(index, row, OutcomeStatus.FAILED, error=error))
     again = list(open_rows(str(path), None, lambda _: None))
     assert [(row.value, row.broken) for row in again] == [(row.value, row.broken) for row in rows]
+
+
+def test_row_that_was_not_reached_stays_broken_when_fed_back(put: Put, tmp_path: Path) -> None:
+    """
+    A row with a cell too few that a stopped run did not reach does not become an id.
+    """
+    (row,) = open_rows(str(put("ids.csv", "id,x\nvictim\n")), None, lambda _: None)
+    path = tmp_path / "f.ndjson"
+    with FailuresFile(path, source="ids.csv") as file:
+        file.note(Outcome(0, row, OutcomeStatus.NOT_SENT))
+    (again,) = open_rows(str(path), None, lambda _: None)
+    assert again.broken == "has 1 cells for 2 columns"
 
 
 @pytest.mark.parametrize(
