@@ -123,14 +123,14 @@ async def exchange(
     try:
         return await ask(request)
     except _FOREIGN as error:
-        return _translate(error)
+        return _unless_written(request, _translate(error))
     except BaseException as error:
         bare(error)
         if isinstance(error, AdaptyError):
             return error
         is_late = isinstance(error, asyncio.CancelledError) and watch.is_late(task)
         if is_late and task.cancelling() == cancelled_before + 1:  # nobody else cancelled it
-            return RequestTimeoutError("no answer in time")
+            return _unless_written(request, RequestTimeoutError("no answer in time"))
         raise
     finally:
         watch.stop(task)
@@ -160,6 +160,7 @@ class Direct:
         try:
             protocol = connection.protocol
             protocol.set_response_params(read_until_eof=True)
+            request.tally.on_wire = True
             await self._write(protocol, request, target)
             message, content = await protocol.read()
             while 100 <= message.code < 200 and message.code != _SWITCHING:
@@ -234,6 +235,7 @@ def ask_environment(session: aiohttp.ClientSession) -> Ask:
 async def _ask(
     session: aiohttp.ClientSession, request: Request, timeouts: aiohttp.ClientTimeout
 ) -> Response:
+    request.tally.on_wire = True  # or soon: it is not known when the session writes it
     answer = await session.request(
         request.method,
         _target(request.url).url,
@@ -358,6 +360,15 @@ def _translate(error: Exception) -> TransportError:
             return RequestTimeoutError("no answer in time")
         case _:
             return ConnectionLostError(f"the connection broke ({_cause(error)})")
+
+
+def _unless_written(request: Request, error: TransportError) -> TransportError:
+    """
+    Return the error, or one that says that the server has nothing of the request.
+    """
+    if request.tally.on_wire or isinstance(error, ConnectError):
+        return error
+    return ConnectError(f"cannot connect ({error.args[0]})")
 
 
 def _cause(error: Exception) -> str:

@@ -117,6 +117,7 @@ class Log:
         self._syncing = False
         self._closing = False
         self._timer: asyncio.TimerHandle | None = None
+        self._sync_at = 0.0  # uvloop's handles of what is due at once do not say when
         self.failure: JournalError | None = None
         on_fork(self)
 
@@ -321,10 +322,12 @@ class Log:
         """
         if self._syncing or self._closing:
             return
+        moment = self._loop.time() + seconds
         if self._timer is not None:
-            if self._timer.when() <= self._loop.time() + seconds:
+            if self._sync_at <= moment:
                 return
             self._timer.cancel()
+        self._sync_at = moment
         self._timer = self._loop.call_later(seconds, self._sync)
 
     def _sync(self) -> None:
