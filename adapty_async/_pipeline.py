@@ -85,11 +85,6 @@ def check(send: Send, write_ahead: WriteAhead | None = None) -> Send:
     not started. An attempt that is cancelled before it is written does not count.
     """
 
-    def failed(request: Request, error: AdaptyError) -> AdaptyError:
-        if write_ahead is not None and is_refusal(error):
-            write_ahead.refused(request)
-        return error
-
     async def send_checked(request: Request) -> Response:
         tally = request.tally
         if write_ahead is not None and not tally.begun:
@@ -99,22 +94,34 @@ def check(send: Send, write_ahead: WriteAhead | None = None) -> Send:
         tally.attempts += 1
         try:
             response = await send(request)
-        except AdaptyError as error:
-            tally.on_wire = False
-            failed(request, error)
-            raise
-        except BaseException:
-            if not tally.on_wire:
-                tally.attempts -= 1
+        except BaseException as error:
+            _unanswered(request, error, write_ahead)
             raise
         tally.on_wire = False
         if 200 <= response.status < 300:
             return response
-        if response.status == 429:
-            tally.throttled += 1
-        raise failed(request, error_from(request.operation, response))
+        raise _rejected(request, response, write_ahead)
 
     return send_checked
+
+
+def _unanswered(request: Request, error: BaseException, write_ahead: WriteAhead | None) -> None:
+    tally = request.tally
+    if isinstance(error, AdaptyError):
+        tally.on_wire = False
+        if write_ahead is not None and is_refusal(error):
+            write_ahead.refused(request)
+    elif not tally.on_wire:
+        tally.attempts -= 1
+
+
+def _rejected(request: Request, response: Response, write_ahead: WriteAhead | None) -> AdaptyError:
+    if response.status == 429:
+        request.tally.throttled += 1
+    error = error_from(request.operation, response)
+    if write_ahead is not None and is_refusal(error):
+        write_ahead.refused(request)
+    return error
 
 
 def observe(send: Send, hooks: tuple[Hook, ...], clock: Callable[[], float]) -> Send:

@@ -245,7 +245,7 @@ class _Calls(Generic[ItemT, ResultT]):
         """
         if self._is_resumed and self._seen is None and (earlier := self.earlier(index)):
             return _skipped(index, item, earlier)
-        ledger, started = self._ledger, self._engine.clock()
+        started = self._engine.clock()
         request: Request | None = None
         try:
             operation = self._build(item)
@@ -265,11 +265,7 @@ class _Calls(Generic[ItemT, ResultT]):
             return _not_done(index, item, request, error, self._engine.clock() - started)
         try:
             outcome = await self._send(index, item, operation, request, worker)
-            if ledger is not None:
-                ledger.end(request, outcome)
-                if self._watched and outcome.attempts:
-                    await ledger.saved()
-            return outcome
+            return outcome if self._ledger is None else await self._noted(request, outcome)
         finally:
             self._turns.leave(subject)
 
@@ -307,6 +303,15 @@ class _Calls(Generic[ItemT, ResultT]):
             return _skipped(index, item, EarlierStatus.DUPLICATE)
         error = await ledger.recall(request)
         return None if error is None else Outcome(index, item, OutcomeStatus.UNKNOWN, error=error)
+
+    async def _noted(
+        self, request: Request, outcome: Outcome[ItemT, ResultT]
+    ) -> Outcome[ItemT, ResultT]:
+        assert self._ledger is not None  # noqa: S101  it is looked at by the caller
+        self._ledger.end(request, outcome)
+        if self._watched and outcome.attempts:
+            await self._ledger.saved()
+        return outcome
 
     async def _send(
         self,

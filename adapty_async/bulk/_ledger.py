@@ -277,8 +277,9 @@ class Ledger:
 
     def refused(self, request: Request) -> None:
         """
-        Note that the server surely did not process an attempt: a run that is killed while the item
-        waits for its next one sends it again.
+        Note that the server surely did not process an attempt.
+
+        If the run is killed while the item waits for its next one, a resumed run sends it again.
         """
         tally = request.tally
         if not tally.lost:  # by an attempt before
@@ -326,6 +327,7 @@ class Ledger:
 
     def _note_rate_later(self) -> None:
         self._note_rate()
+        self._journal.synced()  # it also looks whether the file is still there
         self._timer = asyncio.get_running_loop().call_later(_RATE_EVERY, self._note_rate_later)
 
     async def skip(self, position: int) -> None:

@@ -114,8 +114,7 @@ class Log:
         self.is_ready = False
         self._growing: asyncio.Future[None] | None = None
         self._waiting: list[asyncio.Future[None]] = []
-        self._syncing = False
-        self._closing = False
+        self._syncing = self._closing = False
         self._timer: asyncio.TimerHandle | None = None
         self._sync_at = 0.0  # uvloop's handles of what is due at once do not say when
         self.failure: JournalError | None = None
@@ -246,11 +245,17 @@ class Log:
         try:
             used = self._place + self._at
             self._unmap()
-            _sync(self._handle)
+            self._flush()
             os.ftruncate(self._handle, max(used, HEADER_SIZE))
             _sync(self._handle)
         finally:
             self._close()
+
+    def _flush(self) -> None:
+        """
+        Force what was noted onto the disk. Blocks.
+        """
+        _sync(self._handle)
 
     def _unmap(self) -> None:
         for _, chunk in self._next_chunks:
@@ -334,7 +339,7 @@ class Log:
         waiting, self._waiting = self._waiting, []
         self._timer, self._syncing = None, True
         self._until, self._amendable = 0, _NOWHERE
-        syncing = self._loop.run_in_executor(self._disk, _sync, self._handle)
+        syncing = self._loop.run_in_executor(self._disk, self._flush)
         syncing.add_done_callback(functools.partial(self._has_synced, waiting))
 
     def _has_synced(
@@ -354,7 +359,8 @@ class Log:
         error = job.exception()
         if error is not None and self.failure is None:
             reason = getattr(error, "strerror", None) or str(error)
-            self._fail(f"the journal cannot be written: {reason}")
+            is_told = isinstance(error, JournalError)
+            self._fail(reason if is_told else f"the journal cannot be written: {reason}")
 
     def _tell(self, waiting: list[asyncio.Future[None]]) -> None:
         for future in waiting:

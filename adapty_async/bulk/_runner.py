@@ -496,7 +496,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             )
 
 
-async def until_ended(task: asyncio.Future[None]) -> None:
+async def until_ended(task: asyncio.Future[Any]) -> None:
     """
     Wait for a task that was cancelled, even when this one is cancelled meanwhile.
     """
