@@ -21,7 +21,7 @@ from adapty_async.bulk._entries import DIGEST_SIZE, Digests, Entry, Positions, p
 from adapty_async.bulk._header import Binding
 from adapty_async.bulk._journal import Journal, Opened, open_journal
 from adapty_async.bulk._outcome import EarlierStatus, Outcome, OutcomeStatus
-from adapty_async.bulk._runner import until_ended
+from adapty_async.bulk._pool import until_ended
 from adapty_async.errors import ConfigError, ConnectionLostError, JournalError
 
 __all__ = ("AnyOrder", "InputIdentity", "JobId", "Ledger", "Scope", "input_of")

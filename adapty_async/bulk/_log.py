@@ -29,8 +29,8 @@ from zlib import crc32
 
 from adapty_async._fork import on_fork
 from adapty_async.bulk._header import HEADER_SIZE
+from adapty_async.bulk._pool import until_ended
 from adapty_async.bulk._record import MARKS, mark_place, record_of, stamps_at
-from adapty_async.bulk._runner import until_ended
 from adapty_async.errors import JournalError
 
 __all__ = ("SYNC_EVERY", "Log", "write_all")

@@ -21,7 +21,6 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 import anyio
 import msgspec
 
-from adapty_async._operation import Tally
 from adapty_async._places import Places
 from adapty_async.bulk._outcome import (
     BulkReport,
@@ -31,26 +30,14 @@ from adapty_async.bulk._outcome import (
     Recorder,
     StopReason,
 )
+from adapty_async.bulk._pool import Worker, WorkerPool, until_ended
 from adapty_async.bulk._source import Source
 from adapty_async.errors import AdaptyError, bare
 
-__all__ = ("BulkRun", "Crew", "Settings", "Worker", "until_ended")
+__all__ = ("BulkRun", "Crew", "Settings")
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
-
-
-class Worker(msgspec.Struct):
-    """
-    One task of a run's worker pool, as far as its item's processor reports.
-
-    Attributes:
-        call: the state of its item's call; it says whether a request is on the wire.
-        failure: ends the run once the item's outcome is delivered.
-    """
-
-    call: Tally = msgspec.field(default_factory=Tally)
-    failure: BaseException | None = None
 
 
 Process: TypeAlias = Callable[[int, ItemT, Worker], Awaitable[Outcome[ItemT, ResultT]]]
@@ -143,7 +130,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         self._coroutine: Coroutine[Any, Any, BulkReport[ItemT, ResultT]] | None = None
         self._main: asyncio.Task[None]  # made when the run starts, as is the next
         self._loop: asyncio.AbstractEventLoop
-        self._workers: dict[asyncio.Task[None], Worker] = {}
+        self._workers = WorkerPool(settings.concurrency)
         self._started: float | None = None
         self._ended: float | None = None
         self._opened = False  # what the run lasts in
@@ -174,7 +161,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         """
         The number of requests on the wire: written in part or whole, with no response yet.
         """
-        return sum(worker.call.on_wire for worker in self._workers.values())
+        return self._workers.in_flight
 
     def stop(self) -> None:
         """
@@ -300,28 +287,15 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
                 self._fail(error)
 
     def _call(self, workers: int) -> None:
-        """
-        Call in so many workers more, up to the number that is allowed.
-        """
-        if self._stopping.is_set():
-            return
-        for _ in range(min(workers, self._settings.concurrency - len(self._workers))):
-            worker = Worker()
-            task = self._loop.create_task(self._work(worker))
-            self._workers[task] = worker
-            task.add_done_callback(self._forget)  # one that is cancelled first never runs
-
-    def _forget(self, worker: asyncio.Task[None]) -> None:
-        self._workers.pop(worker, None)
+        if not self._stopping.is_set():
+            self._workers.spawn(self._work, workers)
 
     async def _until_workers_ended(self) -> None:
         try:
-            while self._workers:
-                await asyncio.wait(tuple(self._workers))
+            await self._workers.until_ended()
         except asyncio.CancelledError:  # the run is cut off, or its loop ends
             self._stop_once()
-            self._cancel_workers(on_wire=True)
-            await until_ended(asyncio.gather(*self._workers, return_exceptions=True))
+            await self._workers.abort()
             raise
 
     def _close(self, main: asyncio.Task[None]) -> None:
@@ -373,7 +347,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
                 raise
             self._fail(error)  # the source's, build's, a hook's or on_outcome's own
         finally:
-            self._forget(task)
+            self._workers.remove(task)
 
     def _take_now(self, worker: asyncio.Task[Any]) -> tuple[int, ItemT] | None:
         """
@@ -450,22 +424,13 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             return
         self._stopping.set()
         if self._started is not None:
-            self._cancel_workers(on_wire=False)
+            self._workers.cancel(on_wire=False)
             self._deadline = self._loop.call_later(self._settings.drain, self._end_drain)
 
     def _end_drain(self) -> None:
-        self._cancel_workers(on_wire=True)
+        self._workers.cancel(on_wire=True)
         if not self._opened:
             self._main.cancel()
-
-    def _cancel_workers(self, *, on_wire: bool) -> None:
-        """
-        Cancel the workers: those with no request on the wire, or all of them.
-        """
-        current = asyncio.current_task(self._loop)
-        for task, worker in self._workers.items():
-            if task is not current and (on_wire or not worker.call.on_wire):
-                task.cancel()
 
     async def _account_for_rest(self) -> None:
         """
@@ -494,18 +459,3 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
                 source=self,
                 stacklevel=2,
             )
-
-
-async def until_ended(task: asyncio.Future[Any]) -> None:
-    """
-    Wait for a task that was cancelled, even when this one is cancelled meanwhile.
-    """
-    cancelled: asyncio.CancelledError | None = None
-    with anyio.CancelScope(shield=True):
-        while not task.done():
-            try:
-                await asyncio.wait({task})
-            except asyncio.CancelledError as error:
-                cancelled = error
-    if cancelled is not None:
-        raise cancelled
