@@ -219,7 +219,9 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         try:
             await asyncio.wait({self._main})
         except GeneratorExit:  # nothing can be awaited any more
-            if not self._loop.is_closed():
+            if self._loop.is_closed():
+                self._stopping.set()
+            else:
                 self.cut_off()
             raise
         except BaseException:
@@ -424,7 +426,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             return
         self._stopping.set()
         if self._started is not None:
-            self._workers.cancel(on_wire=False)
+            self._workers.cancel(on_wire=False, but=asyncio.current_task(self._loop))
             self._deadline = self._loop.call_later(self._settings.drain, self._end_drain)
 
     def _end_drain(self) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from random import Random
@@ -16,7 +15,7 @@ import pytest
 
 from adapty_async import AdaptyClient, BulkRun, Limits, Outcome, RetryPolicy
 from adapty_async.bulk import StopReason
-from tests._support import loop_turns
+from tests._support import LOOPS, loop_turns
 from tests.raw_server import api_error, page
 from tests.wire_server import DONE, WireServer
 
@@ -27,16 +26,6 @@ MOMENTS = 36
 Of each of the twenty-eight tests: 1008 in all.
 """
 TIMES = {"429": api_error(429, "rate_limited", Retry_After="0"), "500": page(500)}
-LOOPS = [
-    pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
-    pytest.param(
-        ("asyncio", {"use_uvloop": True}),
-        id="uvloop",
-        marks=pytest.mark.skipif(
-            importlib.util.find_spec("uvloop") is None, reason="uvloop is not installed"
-        ),
-    ),
-]
 
 
 @pytest.fixture(params=LOOPS)
