@@ -127,7 +127,7 @@ async def exchange(
     try:
         return await ask(request)
     except _FOREIGN as error:
-        return _translate(error)
+        return _unless_written(tally, _translate(error))
     except BaseException as error:
         bare(error)
         if isinstance(error, AdaptyError):
@@ -138,6 +138,15 @@ async def exchange(
         raise
     finally:
         watch.stop(task)
+
+
+def _unless_written(tally: Tally, error: TransportError) -> TransportError:
+    """
+    Return the error, or one that says that the server has nothing of the request.
+    """
+    if tally.on_wire or isinstance(error, ConnectError):
+        return error
+    return ConnectError(f"cannot connect ({error.args[0]})")
 
 
 def _timed_out(tally: Tally) -> TransportError:

@@ -90,15 +90,14 @@ class Caller:
         """
         layers = self.layers
         limits = _limits_of(options, layers.timing.clock)
-        settings = settings_from(options, limits.capacity)
+        settings = settings_from(options, limits.capacity, limits.stopping)
         journal = options.get("journal")
         ledger: Ledger | None = None
         if journal is not None:
             wire = self.options.wire
             scope = Scope(name, wire.origin, wire.headers["Authorization"])
             ledger = Ledger(Path(journal), scope, input_of(items, options.get("job_id")))
-        before = None if ledger is None else ledger.begin
-        send = build(layers, self.options.retry, limits, before)
+        send = build(layers, self.options.retry, limits, ledger)
         encode_item = functools.partial(self._encode, background=True)
         engine = Engine(encode_item, send, layers.decode, layers.timing.clock, layers.gates)
         dedupe = options.get("dedupe", False)

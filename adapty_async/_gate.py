@@ -53,11 +53,13 @@ class RunLimits(msgspec.Struct, frozen=True):
         pacer: its own pace, None to learn one.
         capacity: how many of its requests are to be in flight; None if that was said.
         max_outage: seconds that it waits for a service that is down, or that asked for a pause.
+        stopping: is set when the run sends and retries nothing more; the run sets it.
     """
 
     pacer: Limiter | None = None
     capacity: Capacity | None = None
     max_outage: float = 900.0
+    stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
 
 NO_LIMITS = RunLimits()

@@ -16,7 +16,6 @@ from typing import Any, Generic, NoReturn, Protocol, TypeAlias, TypeVar
 import msgspec
 
 __all__ = (
-    "Before",
     "Endpoint",
     "Execute",
     "Headers",
@@ -26,6 +25,7 @@ __all__ = (
     "Response",
     "Send",
     "Tally",
+    "WriteAhead",
 )
 
 ResultT = TypeVar("ResultT")
@@ -160,11 +160,15 @@ class Tally(msgspec.Struct):
         connect_failures: how many of them got no connection, so that nothing was sent.
         excused: how many of them failed in a known outage; for items of bulk runs they don't count.
         lost: an answer was lost, here or in an earlier run, that may have been a success.
+        error: why the attempt before this one failed; the retry layer sets it.
+        written: an attempt before this one was written to a socket; the retry layer sets it.
         deadline: when the call must be over, on the client's clock; infinite until it begins.
         key: what the journal of a run knows it by.
         place: where in that journal its beginning is noted.
+        begun: the journal has a write-ahead entry for the present attempt; the journal sets it.
         on_wire: the present attempt may have been written to a socket, in part or whole, and has
-            no response yet. The transport sets it immediately before it writes.
+            no response yet. The transport sets it immediately before it writes, and the status
+            check clears it when the attempt ends. A cancellation leaves it as it is.
         reused: the present attempt goes over a connection that was used before. The transport
             sets it.
     """
@@ -174,9 +178,12 @@ class Tally(msgspec.Struct):
     connect_failures: int = 0
     excused: int = 0
     lost: bool = False
+    error: Exception | None = None
+    written: bool = False
     deadline: float = math.inf
     key: bytes = b""
     place: int = 0
+    begun: bool = False
     on_wire: bool = False
     reused: bool = False
 
@@ -219,10 +226,24 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
 
 
 Send: TypeAlias = Callable[[Request], Awaitable[Response]]
-Before: TypeAlias = Callable[[Request], Awaitable[None] | None]
-"""
-What is to be done before the first request of a call goes, and awaited if it says so.
-"""
+
+
+class WriteAhead(Protocol):
+    """
+    A record of attempts, written before they are sent.
+    """
+
+    def begin(self, request: Request) -> Awaitable[None] | None:
+        """
+        Append the write-ahead entry of an attempt; the caller awaits the result before it sends.
+        """
+        ...
+
+    def refused(self, request: Request) -> None:
+        """
+        Record that the server surely did not process the attempt.
+        """
+        ...
 
 
 class Execute(Protocol):

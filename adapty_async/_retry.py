@@ -7,6 +7,7 @@ costs 16 to 45 µs. Only a failed first attempt enters its loop.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from typing import Protocol
@@ -32,7 +33,7 @@ from adapty_async.errors import (
 )
 from adapty_async.hooks import Hook, RetryScheduled
 
-__all__ = ("may_have_worked", "may_retry", "retry")
+__all__ = ("is_refusal", "may_have_worked", "may_retry", "retry")
 
 logger = logging.getLogger("adapty_async")
 logger.addHandler(logging.NullHandler())
@@ -77,6 +78,13 @@ def may_have_worked(error: BaseException) -> bool:
     return isinstance(error, ConnectionLostError | RequestTimeoutError | DecodeError)
 
 
+def is_refusal(error: BaseException) -> bool:
+    """
+    Return whether the error says that the server surely did not process the request, for now.
+    """
+    return isinstance(error, ConnectError) or _surely_unprocessed(error)
+
+
 def _surely_unprocessed(error: BaseException) -> bool:
     throttled = isinstance(error, RateLimitError)
     return throttled or (
@@ -90,9 +98,12 @@ def retry(
     timing: Timing,
     budget: Budget,
     hooks: tuple[Hook, ...] = (),
+    stopping: asyncio.Event | None = None,
 ) -> Send:
     """
     Repeat failed requests as the policy, the budget and the request's replay class allow.
+
+    A bulk run that is stopping retries nothing.
     """
 
     async def send_with_retries(request: Request) -> Response:
@@ -103,7 +114,8 @@ def retry(
         else:
             budget.give()
             return response
-        return await _Repeats(request, policy, timing, budget, hooks).run(send, first)
+        repeats = _Repeats(request, policy, timing, budget, hooks, stopping)
+        return await repeats.run(send, first)
 
     return send_with_retries
 
@@ -135,12 +147,14 @@ class _Repeats:
         timing: Timing,
         budget: Budget,
         hooks: tuple[Hook, ...],
+        stopping: asyncio.Event | None,
     ) -> None:
         self._request = request
         self._policy = policy
         self._timing = timing
         self._budget = budget
         self._hooks = hooks
+        self._stopping = stopping
         self._error: AdaptyError = AdaptyError()
         self._cost = 0
 
@@ -181,6 +195,7 @@ class _Repeats:
         self._error = error
         tally = self._request.tally
         tally.lost = tally.lost or may_have_worked(error)
+        tally.error, tally.written = error, tally.written or not isinstance(error, ConnectError)
         return may_retry(self._request.replay, error)
 
     def _wait(self, state: _State) -> float:
@@ -203,6 +218,8 @@ class _Repeats:
 
     def _stop(self, state: _State) -> bool:
         tally = self._request.tally
+        if self._stopping is not None and self._stopping.is_set():
+            return True
         if self._goes_back():
             tally.deadline = math.inf  # it gets a new one with its next turn
             return False

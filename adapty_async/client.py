@@ -23,7 +23,7 @@ from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Headers, Operation, Send
 from adapty_async._outage import Budget
 from adapty_async._pacer import Pacer
-from adapty_async._pipeline import Layers
+from adapty_async._pipeline import Layers, mark_on_wire
 from adapty_async._places import Places
 from adapty_async._timing import Timing
 from adapty_async._transport import Transport
@@ -137,7 +137,7 @@ class _Client:
         timing = Timing(clock, asyncio.sleep, random.uniform)
         self._connections = Transport(clock=clock, trust_env=trust_env, session=session)
         layers = Layers(
-            transport=transport or self._connections,
+            transport=self._connections if transport is None else mark_on_wire(transport),
             slots=LoopLocal(lambda: Places(_connections(limits, session))),
             timing=timing,
             gates=Gates(timing, _pacer(limits, clock)),

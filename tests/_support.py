@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import importlib.util
 import inspect
 from typing import Any
 
@@ -37,6 +38,20 @@ ERASE: Endpoint[None] = Endpoint(
     decode=no_result,
     erases=True,
 )
+
+LOOPS = [
+    pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
+    pytest.param(
+        ("asyncio", {"use_uvloop": True}),
+        id="uvloop",
+        marks=pytest.mark.skipif(
+            importlib.util.find_spec("uvloop") is None, reason="uvloop is not installed"
+        ),
+    ),
+]
+"""
+What a fixture `anyio_backend` is parametrised with, to run a module's tests on both loops.
+"""
 
 _REQUEST = Request(
     operation="test.call",
