@@ -52,6 +52,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "cli._feed cli._items cli._report",
         "cli._progress cli._v2_items",
         "cli._job",
+        "cli._confirmation",
         "cli._demo",
         "cli._app",
         "cli._v2_commands",

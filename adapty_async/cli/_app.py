@@ -26,6 +26,7 @@ from adapty_async._version import __version__
 from adapty_async.bulk import summarise
 from adapty_async.bulk._calls import MOST_WORKERS
 from adapty_async.cli import _demo
+from adapty_async.cli._confirmation import ask, whom
 from adapty_async.cli._input import Format, Rows, SizedRows, open_rows
 from adapty_async.cli._items import id_columns, id_from, profile_columns, profile_from
 from adapty_async.cli._job import End, Exit, Job, accept, exit_code, perform
@@ -393,41 +394,9 @@ def _key_in(path: Path) -> str:
 
 def _confirm(job: Job, client: AdaptyClient | AdaptyMailClient, by: str) -> None:
     question = (
-        f"Delete {_whom(job, client.origin)}, by {by}, at {client.origin}? There is no way back."
+        f"Delete {whom(job, client.origin)}, by {by}, at {client.origin}? There is no way back."
     )
-    _ask(job, question, "Nothing was deleted.")
-
-
-def _whom(job: Job, origin: str) -> str:
-    """
-    Return how many users a command is about to change, and in which input.
-    """
-    if job.total is None:
-        return f"all users in {job.rows.path}"
-    settled = _settled(job, origin)
-    if not settled:
-        return f"{job.total:,} users in {job.rows.path}"
-    return f"the {job.total - settled:,} users left of {job.total:,} in {job.rows.path}"
-
-
-def _settled(job: Job, origin: str) -> int:
-    if job.journal is None or not job.journal.exists():
-        return 0
-    try:
-        summary = summarise(job.journal)
-    except JournalError:
-        return 0  # it is empty, or the run is refused for the same reason
-    binding = summary.binding
-    same = (binding.operation, binding.origin) == (job.name, origin)
-    return summary.settled if same else 0  # the run is refused
-
-
-def _ask(job: Job, question: str, after: str) -> None:
-    if job.rows.path == "-" or not sys.stdin.isatty():
-        raise click.UsageError(f"There is no terminal to ask on: add --yes. {question}")
-    if not click.confirm(question, err=True):
-        tell(after)
-        sys.exit(Exit.NOT_ALL_DONE)
+    ask(job, question, "Nothing was deleted.")
 
 
 async def _perform_and_report(

@@ -14,7 +14,6 @@ from adapty_async import v2
 from adapty_async._operation import Operation
 from adapty_async.cli._app import (
     Common,
-    _ask,
     _client,
     _common_options,
     _demand_fields,
@@ -24,9 +23,9 @@ from adapty_async.cli._app import (
     _refusals,
     _rows,
     _run,
-    _whom,
     cli,
 )
+from adapty_async.cli._confirmation import ask, whom
 from adapty_async.cli._input import Rows
 from adapty_async.cli._items import id_from
 from adapty_async.cli._v2_items import TRANSACTION, transaction_from
@@ -155,6 +154,6 @@ def _go(
     job = _job(title, name, rows, build, options)
     client = _client(AdaptyClient, options)
     if question is not None and not options.dry_run and not options.yes:
-        what = f"{question}, from {_whom(job, client.origin)}, at {client.origin}?"
-        _ask(job, what, "Nothing was revoked.")
+        what = f"{question}, from {whom(job, client.origin)}, at {client.origin}?"
+        ask(job, what, "Nothing was revoked.")
     sys.exit(_run(_perform_and_report(job, client, options)))
