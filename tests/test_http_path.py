@@ -44,10 +44,11 @@ from adapty_async import (
     RetryPolicy,
 )
 from adapty_async import _exchange as exchange_module
-from adapty_async._attempt import SESSION_OPTIONS, ask_own
+from adapty_async._attempt import SESSION_OPTIONS, ask_own, exchange
 from adapty_async._exchange import TESTED, _lacking, stamp, why_standard
-from adapty_async._operation import Response, Tally
+from adapty_async._operation import Request, Response, Tally
 from adapty_async._transport import Transport
+from adapty_async._watch import Watch
 from adapty_async.statistics import HttpPath
 from adapty_async.v1 import CREATE_PROFILE, ProfileAttributes
 from tests._support import a_request, loop_turns, patch_as_a_tracer
@@ -696,3 +697,33 @@ def test_the_parts_of_a_stamp_have_their_names() -> None:
     Each part of a stamp is named in the reasons, in the same order.
     """
     assert len(stamp()) == len(exchange_module._OWN)
+
+
+async def test_a_host_that_needs_no_proxy_is_reached_without_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    With `trust_env`, NO_PROXY excepts a host from the proxies of the environment.
+    """
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    async with RawServer(DONE) as server, client_of(server, trust_env=True) as client:
+        await client.v1.profiles.delete(customer_user_id="anna")
+
+        assert server.methods == ["DELETE"]
+
+
+async def test_a_connection_that_breaks_before_a_request_is_written_sent_nothing() -> None:
+    """
+    What breaks while nothing is on the wire is a failed connection, and may be retried.
+    """
+
+    async def ask(_: Request) -> Response:
+        raise aiohttp.ServerDisconnectedError
+
+    watch = Watch(asyncio.get_running_loop(), time.monotonic)
+    error = await exchange(ask, watch, a_request(), 1.0)
+
+    assert isinstance(error, ConnectError)
+    assert str(error).startswith("cannot connect (the connection broke")
+    watch.close()

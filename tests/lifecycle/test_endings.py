@@ -1128,3 +1128,86 @@ def test_a_loop_that_is_gone_is_not_waited_for() -> None:
     finally:
         sys.unraisablehook = hook
     assert [str(each.exc_value) for each in raised] == []
+
+
+# The rest of an input that is read for the report only
+
+
+class Sized:
+    """
+    An input with a length, whose reading raises after a number of items.
+    """
+
+    def __init__(self, count: int, error: BaseException) -> None:
+        self._count = count
+        self._error = error
+
+    def __len__(self) -> int:
+        return self._count + 1
+
+    def __iter__(self) -> Iterator[str]:
+        yield from ids(self._count)
+        raise self._error
+
+
+async def refuse(_: Request) -> Response:
+    """
+    Refuse every request.
+    """
+    await asyncio.sleep(0)
+    return Response(400, {}, b"{}")
+
+
+async def test_a_cancellation_of_the_sources_own_in_the_rest_is_raised() -> None:
+    """
+    CancelledError of a source that is read for the report only is raised as it was.
+    """
+    run = erase(refuse, Sized(600, asyncio.CancelledError("mine")), fail_fast=True, concurrency=1)
+
+    with pytest.raises(asyncio.CancelledError, match="mine"):
+        await run
+
+    assert run.report.total == 600
+    assert run.report.not_sent == 599
+
+
+async def test_a_run_that_is_cancelled_in_the_rest_reads_no_more_of_it() -> None:
+    """
+    A loop that ends cancels the run's own task, also while it only counts what was not sent.
+    """
+
+    def cancel(outcome: Outcome[str, None]) -> None:
+        if outcome.status is OutcomeStatus.NOT_SENT:
+            run._main.cancel()
+
+    run = erase(refuse, ids(10_000), fail_fast=True, concurrency=1, on_outcome=cancel)
+    report = await run
+
+    assert report.failed == 1
+    assert 0 < report.not_sent < 10_000 - 1
+
+
+async def test_an_item_that_a_source_held_on_to_is_not_sent() -> None:
+    """
+    An item that comes after the run was stopped is in the report, and is not sent.
+    """
+    api = Api()
+    asked = asyncio.Event()
+
+    async def items() -> AsyncIterator[str]:
+        yield "first"
+        try:
+            asked.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            yield "second"
+
+    run = erase(api, items(), concurrency=2)
+    task = asyncio.create_task(run)
+    await asked.wait()
+    run.stop()
+    api.released.set()
+    report = await task
+
+    assert api.sent == ["first"]
+    assert (report.done, report.not_sent, report.total) == (1, 1, 2)
