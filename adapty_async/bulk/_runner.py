@@ -367,11 +367,13 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             return None
         if self._holds_back:
             await self._room.take()
-        entry = await self._source.take()
-        if entry is not None and self._stopping.is_set():  # the source held on to the last item
-            self._deliver(self._not_sent(*entry))
-            return None
-        return entry
+        return self._unless_stopping(await self._source.take())
+
+    def _unless_stopping(self, entry: tuple[int, ItemT] | None) -> tuple[int, ItemT] | None:
+        if entry is None or not self._stopping.is_set():
+            return entry
+        self._deliver(self._not_sent(*entry))  # a source yields it in spite of the stop
+        return None
 
     def _not_sent(self, index: int, item: ItemT) -> Outcome[ItemT, ResultT]:
         earlier = self._earlier(index)

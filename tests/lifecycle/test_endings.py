@@ -1185,29 +1185,3 @@ async def test_a_run_that_is_cancelled_in_the_rest_reads_no_more_of_it() -> None
 
     assert report.failed == 1
     assert 0 < report.not_sent < 10_000 - 1
-
-
-async def test_an_item_that_a_source_held_on_to_is_not_sent() -> None:
-    """
-    An item that comes after the run was stopped is in the report, and is not sent.
-    """
-    api = Api()
-    asked = asyncio.Event()
-
-    async def items() -> AsyncIterator[str]:
-        yield "first"
-        try:
-            asked.set()
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            yield "second"
-
-    run = erase(api, items(), concurrency=2)
-    task = asyncio.create_task(run)
-    await asked.wait()
-    run.stop()
-    api.released.set()
-    report = await task
-
-    assert api.sent == ["first"]
-    assert (report.done, report.not_sent, report.total) == (1, 1, 2)
