@@ -1185,3 +1185,29 @@ async def test_a_run_that_is_cancelled_in_the_rest_reads_no_more_of_it() -> None
 
     assert report.failed == 1
     assert 0 < report.not_sent < 10_000 - 1
+
+
+async def test_a_refusal_does_not_hide_a_lost_response_from_the_journal(tmp_path: Path) -> None:
+    """
+    An item whose response was lost stays perhaps done, also when its retry is throttled.
+    """
+    throttled = asyncio.Event()
+
+    async def lose_then_throttle(request: Request) -> Response:
+        if request.tally.attempts == 1:
+            raise ConnectionLostError("the connection broke")
+        throttled.set()
+        return Response(429, {"Retry-After": "50"}, b"{}")
+
+    retry = RetryPolicy(wait_initial=0.001, wait_max=0.001, deadline=600.0)
+    client = AdaptyClient(KEY, transport=lose_then_throttle, retry=retry)
+    journal: Any = {"journal": tmp_path / "journal", "job_id": "x"}
+    run = client.v1.profiles.bulk_delete(["u0"], by="customer_user_id", **journal)
+    task = asyncio.create_task(run)
+    await throttled.wait()
+    await loop_turns(20)
+    run.stop()
+    report = await task
+
+    assert (report.failed, report.total) == (1, 1)
+    assert summarise(tmp_path / "journal").counts[Entry.LOST] == 1
