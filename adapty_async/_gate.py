@@ -112,16 +112,23 @@ class Gate:
                 return
         with self._lock:
             self._urgent += 1
+        queued = self._queued.get()
+        patience = asyncio.timeout(None)
+        queued[patience] = request
         try:
-            await self._wait_in_line(request, slots, entered)
+            async with patience:
+                await self._wait_in_line(request, slots, entered)
+        except TimeoutError:
+            raise self._no_turn(request) from None
         finally:
+            del queued[patience]
             with self._lock:
                 self._urgent -= 1
 
     async def _wait_in_line(self, request: Request, slots: Places, entered: float) -> None:
         self._demand_time(request, self._expected())
         line = self._urgent_line.get()
-        await self._take_line(line, request)
+        await _take(line, request.tally.deadline - self.clock(), lambda: self._no_turn(request))
         try:
             while True:
                 await self._take_connection(request, slots)
@@ -129,24 +136,9 @@ class Gate:
                 if not wait:
                     return
                 self._demand_time(request, wait)
-                await self._sleep(min(wait, _LOOK))
+                await self._sleep(wait)
         finally:
             line.give()
-
-    async def _take_line(self, line: Places, request: Request) -> None:
-        """
-        Wait to be the first, unless a pause that begins meanwhile leaves the call no time.
-        """
-        seconds, queued = request.tally.deadline - self.clock(), self._queued.get()
-        patience = asyncio.timeout(None if seconds == math.inf else seconds)
-        queued[patience] = request
-        try:
-            async with patience:
-                await line.take(urgent=True)
-        except TimeoutError:
-            raise self._no_turn(request) from None
-        finally:
-            del queued[patience]
 
     async def _take_connection(self, request: Request, slots: Places) -> None:
         def none_free() -> DeadlineError:
@@ -166,7 +158,7 @@ class Gate:
 
     def _no_turn(self, request: Request) -> AdaptyError:
         """
-        Return the error of a call that has no time left: a pause is the reason, if it is too long.
+        Return the error of a call that has no time left: a pause is the reason if it outlasts it.
         """
         wait = self.paused_for
         if not wait or self.clock() + wait < request.tally.deadline:
@@ -181,7 +173,7 @@ class Gate:
 
     def _end_those_without_time(self) -> None:
         """
-        End the calls of this event loop that wait in line and have no time left after a pause.
+        End the calls of this event loop that wait, and have no time left after a pause.
         """
         for patience, request in self._queued.get().items():
             late = self.learned.paused_until >= request.tally.deadline

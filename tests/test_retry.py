@@ -81,11 +81,13 @@ TABLE: list[tuple[BaseException, dict[Replay, bool], bool]] = [
     (answered(ServerError, 500), UNLESS_UNSENT, YES),
     (answered(ServerError, 500, 1.0), UNLESS_UNSENT, YES),
     (answered(ServerError, 501), NONE, YES),
+    (answered(ServerError, 505), NONE, YES),
+    *((answered(ServerError, status), UNLESS_UNSENT, YES) for status in range(520, 531)),
     (answered(ServerError, 502), UNLESS_UNSENT, YES),
     (answered(ServerError, 503), UNLESS_UNSENT, YES),
     (answered(ServerError, 503, 0.0), ALL, NO),
     (answered(ServerError, 504), UNLESS_UNSENT, YES),
-    (answered(ServerError, 599), NONE, YES),
+    (answered(ServerError, 599), UNLESS_UNSENT, YES),
     (answered(RequestRejectedError, 400), NONE, NO),
     (answered(RequestRejectedError, 408), UNLESS_UNSENT, YES),
     (answered(RequestRejectedError, 425), UNLESS_UNSENT, NO),
@@ -158,9 +160,9 @@ class Script:
         """
         Fail or succeed; like the transport, never later than the call's deadline.
         """
-        request.tally.attempts += 1
         self._clock.now = min(self._clock.now + self._seconds, request.tally.deadline)
         failure = next(self._failures, None)
+        request.tally.attempts += not isinstance(failure, CircuitOpenError | DeadlineError)
         if failure is not None:
             raise failure
         return OK
