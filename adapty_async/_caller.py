@@ -13,10 +13,10 @@ import msgspec
 
 from adapty_async._capacity import Capacity
 from adapty_async._codec import Wire, encode
-from adapty_async._gate import RunLimits
 from adapty_async._operation import Operation
 from adapty_async._pacer import Pacer
 from adapty_async._pipeline import Layers, build
+from adapty_async._run_limits import RunLimits
 from adapty_async.bulk import BulkOptions, BulkRun, Items
 from adapty_async.bulk._calls import (
     MAX_OUTAGE,
@@ -99,7 +99,7 @@ class Caller:
             ledger = Ledger(Path(journal), scope, input_of(items, options.get("job_id")))
         send = build(layers, self.options.retry, limits, ledger)
         encode_item = functools.partial(self._encode, background=True)
-        engine = Engine(encode_item, send, layers.decode, layers.timing.clock, layers.gates)
+        engine = Engine(encode_item, send, layers.decode, layers.timing.clock, layers.gates, limits)
         dedupe = options.get("dedupe", False)
         return run_calls(items, build_operation, engine, settings, ledger, dedupe=dedupe)
 

@@ -40,8 +40,10 @@ __all__ = (
     "content_of",
     "data_decoder",
     "decode",
+    "demand_no_page",
     "encode",
     "error_from",
+    "is_page",
     "no_result",
     "parse_retry_after",
     "plain",
@@ -63,7 +65,7 @@ _NO_FIELD = "non_field_errors"
 What Adapty names as the source of an error that is about no field.
 """
 _PLAIN = re.compile(r"[!-~]{1,128}")
-_HTML = re.compile(rb"\s*<")
+_HTML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<")
 _INDEX = re.compile(r"\[[0-9]+\]")
 _SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,10})?")
 
@@ -245,19 +247,40 @@ def decode(operation: Operation[ResultT], response: Response) -> ResultT:
     Raises:
         DecodeError: the body is not what the endpoint answers.
     """
+    demand_no_page(operation.endpoint.name, response)
     try:
-        if _HTML.match(response.body):
-            raise ValueError("a page, not the API's JSON")
         return operation.endpoint.decode(response.body)
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         reason = _safe(error)
+    raise _unreadable(operation.endpoint.name, response, reason)  # those frames hold the body
+
+
+def demand_no_page(operation: str, response: Response) -> None:
+    """
+    Raise an error if a response that reports success is a page: the API sends JSON.
+
+    Raises:
+        DecodeError: it is.
+    """
+    if is_page(response.body):
+        raise _unreadable(operation, response, "a page")
+
+
+def is_page(body: bytes) -> bool:
+    """
+    Return whether a body is HTML, or XML.
+    """
+    return bool(body) and _HTML.match(body) is not None
+
+
+def _unreadable(operation: str, response: Response, reason: str) -> DecodeError:
     failure = DecodeError(
         f"status {response.status}, unreadable answer ({reason})",
-        operation=operation.endpoint.name,
+        operation=operation,
         status=response.status,
     )
     failure.body = ServerWords(response.body[:_KEPT_BODY])
-    raise failure  # not where it was caught: those frames hold the body
+    return failure
 
 
 class ResultDecoder:

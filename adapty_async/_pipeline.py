@@ -12,14 +12,15 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from adapty_async._codec import ResultDecoder, error_from
-from adapty_async._gate import Gates, RunLimits
+from adapty_async._codec import ResultDecoder, demand_no_page, error_from
+from adapty_async._gate import Gates
 from adapty_async._limits import limit
 from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Request, Response, Send, WriteAhead
 from adapty_async._outage import Budget
 from adapty_async._places import Places
 from adapty_async._retry import is_refusal, retry
+from adapty_async._run_limits import RunLimits
 from adapty_async._timing import Timing
 from adapty_async.config import RetryPolicy
 from adapty_async.errors import AdaptyError, ConnectError
@@ -61,8 +62,7 @@ def build(
     timing = layers.timing
     send = check(layers.transport, write_ahead)
     send = limit(send, layers.slots, layers.gates, timing.clock, run)
-    stopping = None if run is None else run.stopping
-    send = retry(send, policy, timing, layers.budget, layers.hooks, stopping)
+    send = retry(send, policy, timing, layers.budget, layers.hooks, run)
     return observe(send, layers.hooks, timing.clock) if layers.hooks else send
 
 
@@ -82,7 +82,7 @@ def mark_on_wire(send: Send) -> Send:
 
 def check(send: Send, write_ahead: WriteAhead | None = None) -> Send:
     """
-    Count attempts, and turn answers that are not a success into errors.
+    Count attempts, and turn responses that are not a success of the API's into errors.
 
     The write-ahead entry is appended here, at the last moment: an item that waits for a permit has
     not started. An attempt that is cancelled before it is written does not count.
@@ -102,6 +102,7 @@ def check(send: Send, write_ahead: WriteAhead | None = None) -> Send:
             raise
         tally.on_wire = False
         if 200 <= response.status < 300:
+            demand_no_page(request.operation, response)
             return response
         raise _rejected(request, response, write_ahead)
 

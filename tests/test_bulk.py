@@ -24,6 +24,7 @@ from adapty_async import (
     BulkReport,
     BulkRun,
     ConfigError,
+    ConnectError,
     ConnectionLostError,
     InvalidInputError,
     Operation,
@@ -39,6 +40,7 @@ from adapty_async.bulk import EarlierStatus, StopReason
 from adapty_async.bulk._pool import Worker, until_ended
 from adapty_async.bulk._runner import Settings
 from adapty_async.bulk._source import source_of
+from adapty_async.statistics import CircuitState
 from adapty_async.testing import FakeTransport
 from adapty_async.v1 import CREATE_PROFILE, DELETE_PROFILE, GET_PROFILE, ProfileAttributes
 
@@ -50,6 +52,7 @@ DELETED = Response(204, {}, b"")
 REJECTED = Response(401, {}, b'{"errors":[],"error_code":"not_authenticated"}')
 REFUSED = Response(400, {}, b'{"errors":[],"error_code":"bad_request"}')
 PAGE = Response(404, {"Content-Type": "text/html"}, b"<html></html>")
+OK_PAGE = Response(200, {"Content-Type": "text/html"}, b"<html></html>")
 BROKEN = Response(500, {}, b"")
 THROTTLED = Response(429, {}, b'{"errors":[],"error_code":"rate_limited"}')
 WAIT = Response(429, {"Retry-After": "50"}, b'{"errors":[],"error_code":"rate_limited"}')
@@ -766,13 +769,122 @@ async def test_a_wrong_address_stops_the_run() -> None:
     assert report.absent == 0
 
 
-async def test_pages_after_an_answer_of_the_api_stop_nothing() -> None:
+def turning(answers: Callable[[int], Response]) -> Api:
     """
-    Only the first answers tell whether the address is right.
+    Return an API whose answers depend on how many requests came before.
     """
-    report = await erase(Api({"u0": DELETED, "*": PAGE}), ids(100), concurrency=1)
 
-    assert (report.done, report.failed, report.stop_reason) == (1, 99, None)
+    class Turning(Api):
+        """
+        An API in front of which something changes.
+        """
+
+        async def __call__(self, request: Request) -> Response:
+            """
+            Answer one request.
+            """
+            number = len(self.sent)
+            await super().__call__(request)
+            return answers(number)
+
+    return Turning()
+
+
+@pytest.mark.parametrize("page", [PAGE, OK_PAGE], ids=["404", "200"])
+async def test_a_firewall_that_responds_in_the_middle_of_a_run_ends_it(page: Response) -> None:
+    """
+    Twenty responses in a row that are not the API's are an outage, which ends after `max_outage`.
+    """
+    api = turning(lambda number: DELETED if number < 10 else page)
+    report = await erase(api, ids(1000), concurrency=4, max_outage=0.1)
+
+    assert_adds_up(report, 1000)
+    assert (report.done, report.stop_reason) == (10, StopReason.OUTAGE)
+    assert report.failed < report.not_sent
+
+
+async def test_a_run_resumes_when_a_firewall_is_out_of_the_way() -> None:
+    """
+    Those that meet it once it is known are retried: it says nothing of the items.
+    """
+    api = turning(lambda number: PAGE if 10 <= number < 32 else DELETED)
+    report = await erase(api, ids(100), concurrency=1)
+
+    assert (report.done, report.failed, report.stop_reason) == (81, 19, None)
+
+
+async def test_an_item_that_the_firewall_rejects_each_time_fails_alone() -> None:
+    """
+    It may be what the item says that the firewall does not let through.
+    """
+    bad = {f"u{number}" for number in range(10, 30)}
+    report = await erase(Api(dict.fromkeys(bad, PAGE)), ids(100), concurrency=1)
+
+    assert (report.done, report.failed, report.stop_reason) == (80, 20, None)
+
+
+async def test_single_odd_responses_stop_nothing() -> None:
+    """
+    Only many in a row are an outage.
+    """
+    api = turning(lambda number: PAGE if number % 2 else DELETED)
+    report = await erase(api, ids(100), concurrency=1, max_outage=0.1)
+
+    assert (report.done, report.failed, report.stop_reason) == (50, 50, None)
+
+
+async def test_the_same_rejection_of_fifty_items_in_a_row_ends_a_run() -> None:
+    """
+    Sending more of them would not help; a success begins the count again.
+    """
+    api = turning(lambda number: DELETED if number == 30 else REFUSED)
+    report = await erase(api, ids(200), concurrency=1)
+
+    assert_adds_up(report, 200)
+    assert (report.done, report.failed, report.not_sent) == (1, 80, 119)
+    assert report.stop_reason is StopReason.SAME_ERROR
+
+
+async def test_profiles_that_do_not_exist_end_no_run_of_deletes() -> None:
+    """
+    They are absent, however many there are.
+    """
+    missing = Response(404, {}, b'{"errors":[],"error_code":"profile_does_not_exist"}')
+    report = await erase(Api({"*": missing}), ids(200), concurrency=1)
+
+    assert (report.absent, report.stop_reason) == (200, None)
+
+
+async def test_a_certificate_that_is_not_accepted_ends_a_run_at_once() -> None:
+    """
+    The circuit stays closed: a service that is up, but not trusted, is no outage.
+    """
+
+    async def untrusted(_: Request) -> Response:
+        raise ConnectError("the certificate is not accepted", permanent=True)
+
+    client = AdaptyClient(KEY, transport=untrusted)
+    run = client.v1.profiles.bulk_delete(ids(1000), by="customer_user_id", concurrency=4)
+    report = await run
+
+    assert_adds_up(report, 1000)
+    assert report.failed <= 4
+    assert report.stop_reason is StopReason.WRONG_ADDRESS
+    assert client.statistics().buckets["v1"].circuit is CircuitState.CLOSED
+
+
+@pytest.mark.parametrize("seconds", [None, "0", "600"], ids=["no wait asked", "none", "long"])
+async def test_a_run_that_is_only_throttled_ends_after_max_outage(seconds: str | None) -> None:
+    """
+    Time without any success counts, whatever the server answers, also while every item waits.
+    """
+    headers = {} if seconds is None else {"Retry-After": seconds}
+    throttled = Response(429, headers, b'{"errors":[],"error_code":"rate_limited"}')
+    report = await erase(Api({"*": throttled}), ids(200), max_outage=0.3)
+
+    assert_adds_up(report, 200)
+    assert (report.done, report.stop_reason) == (0, StopReason.OUTAGE)
+    assert report.not_sent > 0
 
 
 async def test_stop_lets_what_is_in_flight_end() -> None:

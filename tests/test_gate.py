@@ -329,8 +329,9 @@ async def test_a_pause_that_begins_while_calls_wait_for_a_connection_holds_them(
     await bench.clock.advance(1.0)
     with pytest.raises(RateLimitError):
         await first
-    with pytest.raises(DeadlineError, match="no time left to wait for a turn"):
+    with pytest.raises(RateLimitError, match="nothing is sent for another") as caught:
         await hurried
+    assert caught.value.retry_after == pytest.approx(30.0)
     await bench.clock.advance(40.0)
     await asyncio.gather(*tasks)
     late = [moment for _, moment in bench.sent if moment > 1.0]
@@ -354,9 +355,9 @@ async def test_a_pause_holds_calls_that_wait_for_the_clients_pace() -> None:
     await bench.clock.advance(0.1)
     with pytest.raises(RateLimitError):
         await first
-    await bench.clock.advance(1.0)
-    with pytest.raises(DeadlineError, match="no time left to wait for a turn"):
+    with pytest.raises(RateLimitError, match="nothing is sent for another") as caught:
         await hurried
+    assert caught.value.retry_after == pytest.approx(30.0)
     await bench.clock.advance(40.0)
     await asyncio.gather(*patient)
 
@@ -382,21 +383,29 @@ async def test_a_pause_does_not_use_up_the_connections() -> None:
 
 
 @pytest.mark.parametrize(
-    ("paused", "rate"), [(30.0, None), (30.0, 10.0), (0.0, 0.1)], ids=["pause", "both", "pace"]
+    ("paused", "rate", "error"),
+    [
+        pytest.param(30.0, None, RateLimitError, id="pause"),
+        pytest.param(30.0, 10.0, RateLimitError, id="both"),
+        pytest.param(5.0, 0.1, DeadlineError, id="short pause"),
+        pytest.param(0.0, 0.1, DeadlineError, id="rate"),
+    ],
 )
 async def test_a_turn_that_would_come_too_late_is_refused_at_once(
-    paused: float, rate: float | None
+    paused: float, rate: float | None, error: type[AdaptyError]
 ) -> None:
     """
-    When a pause or the pace leaves no time, the call ends unsent, and nothing is waited for.
+    When a pause or the rate leaves no time, the call ends unsent, and nothing is waited for.
     """
     bench = Bench(rate)
     if paused:
         await bench.pause(paused)
     else:
         await bench.start("first")
-    with pytest.raises(DeadlineError, match=r"^no time left .*, operation late$"):
+    with pytest.raises(error, match=r"(nothing is sent|no time left).*, operation late$") as caught:
         await bench.start("late", seconds=9.0)
+    assert getattr(caught.value, "retry_after", 30.0) == 30.0
+    assert caught.value.attempts == 0
 
     assert bench.times("late") == []
     assert bench.clock.sleeps == []
@@ -956,14 +965,35 @@ OUTAGE = [
     ConnectionLostError("gone"),
     RequestTimeoutError("slow"),
 ]
+
+
+def recognised(error: ApiError) -> ApiError:
+    """
+    Return an error whose body had one of the API's shapes.
+    """
+    error.recognised = True
+    return error
+
+
 WORKS = [
     None,
-    NotFoundError("status 404", status=404),
-    ConflictError("status 409", status=409),
-    ApiError("status 418", status=418),
-    DecodeError("too large", status=200),
+    recognised(NotFoundError("status 404", status=404)),
+    recognised(ConflictError("status 409", status=409)),
+    recognised(ApiError("status 418", status=418)),
 ]
-NEITHER = [JournalError("disk full"), AdaptyError("no answer")]
+STRANGE = [
+    NotFoundError("status 404", status=404),
+    ApiError("status 418", status=418),
+    DecodeError("a page", status=200),
+]
+IN_USE = recognised(ConflictError("status 409", status=409))
+IN_USE.error_code = "idempotency_in_flight"
+NEITHER = [
+    JournalError("disk full"),
+    AdaptyError("no answer"),
+    ConnectError("certificate", permanent=True),
+    IN_USE,
+]
 
 
 def end(bench: Bench, error: AdaptyError | None, *, times: int = 1) -> BucketStatistics:

@@ -26,10 +26,10 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         bulk._outcome""",
         "_emitter _loop_local _watch sandbox._rules sandbox._shop sandbox._store",
         "config testing _capacity _checks _learned _outage sandbox._rate sandbox._wire",
-        "_attempt _gate _results bulk._header bulk._pool bulk._source bulk._stop bulk._turns",
-        """_codec _exchange _limits _retry bulk._record bulk._runner sandbox._faults sandbox._mail
+        "_attempt _results _run_limits bulk._header bulk._pool bulk._source bulk._turns",
+        """_codec _exchange _gate _retry bulk._record bulk._runner sandbox._faults sandbox._mail
         sandbox._page sandbox._v1""",
-        "sandbox._v2_rules sandbox._v2_wire",
+        "_limits bulk._stop sandbox._v2_rules sandbox._v2_wire",
         "sandbox._v2_currencies sandbox._v2_profiles",
         "sandbox._v2_app",
         "sandbox._v2",

@@ -81,11 +81,13 @@ TABLE: list[tuple[BaseException, dict[Replay, bool], bool]] = [
     (answered(ServerError, 500), UNLESS_UNSENT, YES),
     (answered(ServerError, 500, 1.0), UNLESS_UNSENT, YES),
     (answered(ServerError, 501), NONE, YES),
+    (answered(ServerError, 505), NONE, YES),
+    *((answered(ServerError, status), UNLESS_UNSENT, YES) for status in range(520, 531)),
     (answered(ServerError, 502), UNLESS_UNSENT, YES),
     (answered(ServerError, 503), UNLESS_UNSENT, YES),
     (answered(ServerError, 503, 0.0), ALL, NO),
     (answered(ServerError, 504), UNLESS_UNSENT, YES),
-    (answered(ServerError, 599), NONE, YES),
+    (answered(ServerError, 599), UNLESS_UNSENT, YES),
     (answered(RequestRejectedError, 400), NONE, NO),
     (answered(RequestRejectedError, 408), UNLESS_UNSENT, YES),
     (answered(RequestRejectedError, 425), UNLESS_UNSENT, NO),
@@ -361,16 +363,52 @@ async def test_the_last_error_is_raised_with_its_attempts() -> None:
     assert caught.value.attempts == 3
 
 
-async def test_a_repeat_that_gets_no_turn_tells_why_there_was_one() -> None:
+def paused() -> RateLimitError:
     """
-    When the deadline ends the wait for a turn, the error before it is its cause.
+    Return the error of a call that a pause leaves no time: longer than the call may take.
     """
-    clock = FakeClock()
-    refused = ConnectError("refused")
+    error = RateLimitError("throttled (429) before", status=429)
+    error.retry_after = 7200.0
+    return error
 
-    with pytest.raises(DeadlineError) as caught:
-        await run([refused, DeadlineError("no turn")], RetryPolicy(), clock)
+
+@pytest.mark.parametrize(
+    "unsent",
+    [DeadlineError("no turn"), CircuitOpenError("the service is down"), paused()],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_retry_that_gets_no_turn_has_the_failure_before_it_as_its_cause(
+    unsent: AdaptyError,
+) -> None:
+    """
+    It is raised as it is, with the attempts that were made, and is not retried itself.
+    """
+    refused = ConnectError("refused")
+    script = Script([refused], FakeClock())
+
+    async def send(request: Request) -> Response:
+        if request.tally.attempts:
+            raise unsent
+        return await script(request)
+
+    clock = FakeClock()
+    with pytest.raises(type(unsent)) as caught:
+        await retry(send, RetryPolicy(), timing(clock), Budget(500))(a_request())
+    assert caught.value is unsent
     assert caught.value.__cause__ is refused
+    assert caught.value.attempts == len(clock.sleeps) == 1
+
+
+async def test_a_retry_that_is_throttled_has_no_cause_but_itself() -> None:
+    """
+    The server responded to it, so the failure before it does not explain the error.
+    """
+    failures = [ConnectError("refused"), paused()]
+
+    with pytest.raises(RateLimitError) as caught:
+        await run(failures, RetryPolicy(), FakeClock())
+    assert caught.value.__cause__ is None
+    assert caught.value.attempts == 2
 
 
 async def test_one_attempt_never_repeats() -> None:
@@ -648,14 +686,3 @@ async def test_an_attempt_in_a_known_outage_is_none_of_an_items() -> None:
         with contextlib.suppress(ServerError):
             await send(request)
         assert request.tally.attempts == attempts
-
-
-async def test_a_circuit_that_opens_between_attempts_is_told_with_its_cause() -> None:
-    """
-    What made the call repeat is the cause of the error it ends with.
-    """
-    failures = [answered(ServerError, 500), CircuitOpenError("the service is down")]
-
-    with pytest.raises(CircuitOpenError) as caught:
-        await run(failures, RetryPolicy(), FakeClock())
-    assert isinstance(caught.value.__cause__, ServerError)

@@ -18,6 +18,7 @@ from adapty_async._codec import ResultDecoder, plain
 from adapty_async._gate import Gates
 from adapty_async._operation import Operation, Replay, Request, Send, Tally
 from adapty_async._retry import may_have_worked
+from adapty_async._run_limits import NO_LIMITS, RunLimits
 from adapty_async.bulk._entries import position_key
 from adapty_async.bulk._ledger import Ledger
 from adapty_async.bulk._outcome import EarlierStatus, Outcome, OutcomeStatus
@@ -78,8 +79,9 @@ class BulkOptions(TypedDict, Generic[ItemT, ResultT], total=False):
         on_outcome: called in the event loop with each outcome; what it raises stops the run.
         ordered: hand outcomes over in the order of the input, not as they end.
         drain: seconds that requests in flight get to end when the run is stopped; 5 unless told.
-        max_outage: seconds that the run waits for a service that is down, or that asked for a
-            pause; then it ends. 900 unless told.
+        max_outage: seconds without any success, whatever the server answers, that end the run;
+            900 by default. Time in which the run sends nothing because of `rate` or of a slow
+            source does not count.
         journal: a file that makes the run resumable: run it again with the same journal, and what
             is done is skipped.
         dedupe: send each request once; the same one further on is skipped. Always so with a
@@ -129,6 +131,7 @@ class Engine(msgspec.Struct, frozen=True):
     decode: ResultDecoder
     clock: Callable[[], float]
     gates: Gates
+    limits: RunLimits = NO_LIMITS
 
 
 def settings_from(
@@ -178,8 +181,10 @@ def run_calls(
     With `dedupe`, the same request is sent once.
     """
     calls = _Calls(build, engine, ledger, workers=settings.concurrency, dedupe=dedupe)
+    rules = StopRules(engine.limits)
+    settings = msgspec.structs.replace(settings, patience=engine.limits.patience)
     return BulkRun(
-        source_of(items), calls.process, StopRules().judge, settings, calls.open, calls.earlier
+        source_of(items), calls.process, rules.judge, settings, calls.open, calls.earlier
     )
 
 

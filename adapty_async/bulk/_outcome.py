@@ -91,11 +91,16 @@ class StopReason(enum.StrEnum):
     """
     WRONG_ADDRESS = "wrong_address"
     """
-    The first answers could not have come from the API.
+    The API is not what answers: the first responses, or twenty successes in a row, could not be
+    its own, the server's certificate was not accepted, or a proxy demanded a password.
     """
     OUTAGE = "outage"
     """
-    The service was down, or asked for a pause, for longer than the run waits.
+    No request succeeded for `max_outage` seconds, or the service asked for a pause that is longer.
+    """
+    SAME_ERROR = "same_error"
+    """
+    The API refused 50 items in a row with the same error; sending them again would not help.
     """
     FAIL_FAST = "fail_fast"
     """

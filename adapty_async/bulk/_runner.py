@@ -11,6 +11,7 @@ Laws:
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -55,6 +56,10 @@ _BREATH = 256
 """
 Items that are only counted between two turns of the event loop.
 """
+_LOOK = 1.0
+"""
+Seconds after which a run looks again whether an outage has lasted too long.
+"""
 
 
 class Crew(Protocol):
@@ -83,6 +88,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         concurrency: workers at most.
         crew: says how many of them; None if it is always all.
         stopping: is set when the run stops; the layers of its calls read it.
+        patience: returns the seconds until an outage ends the run, if nothing succeeds.
     """
 
     concurrency: int
@@ -92,6 +98,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     drain: float
     on_outcome: Callable[[Any], object] | None
     stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
+    patience: Callable[[], float] = lambda: math.inf
 
 
 class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, ResultT]):
@@ -135,6 +142,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         self._ended: float | None = None
         self._opened = False  # what the run lasts in
         self._deadline: asyncio.TimerHandle | None = None
+        self._next_look: asyncio.TimerHandle | None = None
         self._failure: BaseException | None = None
         self._stopping = settings.stopping
         self._stop_reason: StopReason | None = None
@@ -278,6 +286,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             if crew is not None:
                 crew.call = self._call
             self._call(self._settings.concurrency if crew is None else crew.count)
+            self._look()
             await self._until_workers_ended()
             try:
                 await self._account_for_rest()
@@ -291,6 +300,17 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
     def _call(self, workers: int) -> None:
         if not self._stopping.is_set():
             self._workers.spawn(self._work, workers)
+
+    def _look(self) -> None:
+        """
+        Stop the run if an outage has lasted too long, also while every item waits.
+        """
+        patience = self._settings.patience()
+        if patience <= 0.0:
+            self._stop(StopReason.OUTAGE, read_rest=self._source.sized)
+        if not self._stopping.is_set():
+            seconds = min(max(patience, _LOOK / 100), _LOOK)
+            self._next_look = self._loop.call_later(seconds, self._look)
 
     async def _until_workers_ended(self) -> None:
         try:
@@ -309,8 +329,9 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         self._ended = time.monotonic()
         if self._settings.crew is not None:
             self._settings.crew.call = None
-        if self._deadline is not None:
-            self._deadline.cancel()
+        for timer in self._deadline, self._next_look:
+            if timer is not None:
+                timer.cancel()
         self._ready.put_nowait(None)
 
     async def _end(self) -> None:

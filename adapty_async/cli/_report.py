@@ -66,9 +66,10 @@ _EARLIER = {
 }
 _STOPPED = {
     StopReason.KEY_REJECTED: "Stopped: the key was rejected.",
-    StopReason.WRONG_ADDRESS: "Stopped: the responses are not Adapty's. Check the base URL, and "
-    "whether a proxy or firewall responds instead.",
-    StopReason.OUTAGE: "Stopped: the service was unavailable for too long.",
+    StopReason.WRONG_ADDRESS: "Stopped: the responses are not Adapty's. Check the base URL, the "
+    "certificate, and whether a proxy or firewall responds instead.",
+    StopReason.OUTAGE: "Stopped: no request succeeded for too long.",
+    StopReason.SAME_ERROR: "Stopped: Adapty rejected 50 items in a row with the same error.",
     StopReason.FAIL_FAST: "Stopped at the first failure.",
     StopReason.STOPPED: "Stopped early.",
 }
