@@ -484,7 +484,7 @@ def _keep(slots: Places, turn: Callable[[Request, T], float], request: Request, 
     return wait
 
 
-async def _take(places: Places, seconds: float, failure: Callable[[], DeadlineError]) -> None:
+async def _take(places: Places, seconds: float, failure: Callable[[], AdaptyError]) -> None:
     if places.free > 0 or seconds == math.inf:
         await places.take(urgent=True)
         return

@@ -140,7 +140,7 @@ def test_text_of_a_run_that_was_stopped_at_its_end() -> None:
     )
     report = Report(total=3, done=3, stop_reason=StopReason.OUTAGE)
     assert report_text(report, failures=None, total=3).endswith(
-        "Stopped: the service was unavailable for too long."
+        "Stopped: no request succeeded for too long."
     )
 
 

@@ -75,8 +75,9 @@ STATUS = (
     unsent("503 with Retry-After", page(503, "Retry-After: 0"), "ServerError"),
     broken("504", page(504)),
     failed("505", page(505)),
-    failed("520, a proxy's own", page(520)),
-    failed("599", page(599)),
+    broken("520, a proxy's own", page(520)),
+    broken("530, a proxy that finds no origin", page(530)),
+    broken("599", page(599)),
     failed("999", page(999)),
     final("304", (b"HTTP/1.1 304 Not Modified\r\n\r\n",), "RequestRejectedError"),
     final(
