@@ -73,6 +73,7 @@ class Gate:
         self.throttled = 0
         self.failed = 0
         self.has_worked = False
+        self._asked_until = 0.0  # by the last pause's 429, which may be longer than the pause
 
     @property
     def paused_for(self) -> float:
@@ -171,7 +172,7 @@ class Gate:
             operation=request.operation,
             status=429,
         )
-        error.retry_after = wait
+        error.retry_after = max(wait, self._asked_until - self.clock())
         return error
 
     def _end_those_without_time(self) -> None:
@@ -398,6 +399,7 @@ class Gate:
         self.learned.throttled(sent, getattr(error, "retry_after", None), within=left - _LOOK)
         self.circuit.worked(sent)
         if self.learned.paused_until > before:
+            self._asked_until = self.clock() + (getattr(error, "retry_after", None) or 0.0)
             self._end_those_without_time()
 
     def _worked(self, request: Request, sent: float, limits: RunLimits) -> None:
