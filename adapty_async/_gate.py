@@ -393,13 +393,11 @@ class Gate:
         given = self._given_rate(limits)
         if request.background and given is not None:
             self.learned.search_from(given)
-        timer = limits.timers.get(request.bucket)
-        left = math.inf if timer is None else limits.max_outage - timer.lasted
-        before = self.learned.paused_until
-        self.learned.throttled(sent, getattr(error, "retry_after", None), within=left - _LOOK)
+        before, asked = self.learned.paused_until, getattr(error, "retry_after", None)
+        self.learned.throttled(sent, asked, within=limits.patience() - _LOOK)
         self.circuit.worked(sent)
         if self.learned.paused_until > before:
-            self._asked_until = self.clock() + (getattr(error, "retry_after", None) or 0.0)
+            self._asked_until = self.clock() + (asked or 0.0)
             self._end_those_without_time()
 
     def _worked(self, request: Request, sent: float, limits: RunLimits) -> None:
@@ -489,7 +487,7 @@ def _keep(slots: Places, turn: Callable[[Request, T], float], request: Request, 
     return wait
 
 
-async def _take(places: Places, seconds: float, failure: Callable[[], DeadlineError]) -> None:
+async def _take(places: Places, seconds: float, failure: Callable[[], AdaptyError]) -> None:
     if places.free > 0 or seconds == math.inf:
         await places.take(urgent=True)
         return
