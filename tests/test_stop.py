@@ -136,6 +136,8 @@ def test_absent_items_end_no_run() -> None:
     For a deletion or a read, "not found" is no failure, however often it comes.
     """
     rules = StopRules()
-    absent = [Outcome(index, None, OutcomeStatus.ABSENT, 1, error=MISSING) for index in range(200)]
+    absent: list[Outcome[None, None]] = [
+        Outcome(index, None, OutcomeStatus.ABSENT, 1, error=MISSING) for index in range(200)
+    ]
 
     assert {rules.judge(outcome) for outcome in absent} == {None}
