@@ -43,10 +43,10 @@ STATUS = (
     final("403, a firewall's JSON", (answer(403, b'{"message":"no"}'),), "RequestRejectedError"),
     final("403, a feature that is off", said(403, "feature_not_enabled"), "RequestRejectedError"),
     final("404", said(404, "profile_does_not_exist"), "NotFoundError").but(
-        delete=cell("NotFoundError", "absent", 1)
+        read=cell("NotFoundError", "absent", 1), delete=cell("NotFoundError", "absent", 1)
     ),
     final("400 for a missing profile", said(400, "profile_does_not_exist"), "NotFoundError").but(
-        delete=cell("NotFoundError", "absent", 1)
+        read=cell("NotFoundError", "absent", 1), delete=cell("NotFoundError", "absent", 1)
     ),
     final("404, a gateway's page", page(404), "RequestRejectedError"),
     final("404 without a body", (answer(404, b""),), "RequestRejectedError"),
