@@ -64,7 +64,7 @@ class Gate:
         self._lock = threading.Lock()  # a client may be used from several threads' loops
         self._urgent_line = LoopLocal(lambda: Places(1))
         self._urgent = 0
-        self._queued: LoopLocal[dict[asyncio.Timeout, Request]] = LoopLocal(dict)
+        self._waiting: LoopLocal[dict[asyncio.Timeout, Request]] = LoopLocal(dict)
         self._latest = NO_LIMITS  # of all runs, for who asks what is going on
         self.learned = LearnedRate(timing.clock)
         self.circuit = Circuit(timing.clock, timing.uniform)
@@ -73,6 +73,7 @@ class Gate:
         self.throttled = 0
         self.failed = 0
         self.has_worked = False
+        self._asked_until = 0.0  # by the last pause's 429, which may be longer than the pause
 
     @property
     def paused_for(self) -> float:
@@ -105,23 +106,26 @@ class Gate:
             RateLimitError: a pause lasts longer than the call has time.
             DeadlineError: the call would be too late.
         """
-        entered = self.clock()
+        waiting, patience = self._waiting.get(), asyncio.timeout(None)
+        waiting[patience] = request
+        try:
+            async with patience:
+                await self._wait(request, slots, self.clock())
+        except TimeoutError:
+            raise self._no_turn(request) from None
+        finally:
+            del waiting[patience]
+
+    async def _wait(self, request: Request, slots: Places, entered: float) -> None:
         if self._pacer is None and self.learned.paused_until <= entered:
             await self._take_connection(request, slots)
             if not _keep(slots, self._turn, request, entered):
                 return
         with self._lock:
             self._urgent += 1
-        queued = self._queued.get()
-        patience = asyncio.timeout(None)
-        queued[patience] = request
         try:
-            async with patience:
-                await self._wait_in_line(request, slots, entered)
-        except TimeoutError:
-            raise self._no_turn(request) from None
+            await self._wait_in_line(request, slots, entered)
         finally:
-            del queued[patience]
             with self._lock:
                 self._urgent -= 1
 
@@ -168,14 +172,14 @@ class Gate:
             operation=request.operation,
             status=429,
         )
-        error.retry_after = wait
+        error.retry_after = max(wait, self._asked_until - self.clock())
         return error
 
     def _end_those_without_time(self) -> None:
         """
         End the calls of this event loop that wait, and have no time left after a pause.
         """
-        for patience, request in self._queued.get().items():
+        for patience, request in self._waiting.get().items():
             late = self.learned.paused_until >= request.tally.deadline
             if late and not patience.expired():
                 patience.reschedule(asyncio.get_running_loop().time())
@@ -389,12 +393,11 @@ class Gate:
         given = self._given_rate(limits)
         if request.background and given is not None:
             self.learned.search_from(given)
-        timer = limits.timers.get(request.bucket)
-        left = math.inf if timer is None else limits.max_outage - timer.lasted
-        before = self.learned.paused_until
-        self.learned.throttled(sent, getattr(error, "retry_after", None), within=left - _LOOK)
+        before, asked = self.learned.paused_until, getattr(error, "retry_after", None)
+        self.learned.throttled(sent, asked, within=limits.patience() - _LOOK)
         self.circuit.worked(sent)
-        if self._urgent and self.learned.paused_until > before:
+        if self.learned.paused_until > before:
+            self._asked_until = self.clock() + (asked or 0.0)
             self._end_those_without_time()
 
     def _worked(self, request: Request, sent: float, limits: RunLimits) -> None:

@@ -45,8 +45,7 @@ class RunLimits(msgspec.Struct, frozen=True):
         """
         Record that a request waits for that time until it is retried.
         """
-        if timer := self.timers.get(request.bucket):
-            timer.hold(seconds)
+        self.timers[request.bucket].hold(seconds)
 
     def patience(self) -> float:
         """

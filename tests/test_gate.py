@@ -1042,6 +1042,85 @@ async def test_any_answer_but_a_failure_says_that_the_service_works(
     assert (after.failed, after.requests, after.in_flight) == (19, 20, 0)
 
 
+@pytest.mark.parametrize("error", STRANGE, ids=lambda error: type(error).__name__)
+async def test_responses_that_are_not_the_apis_are_an_outage_once_the_api_has_responded(
+    error: AdaptyError,
+) -> None:
+    """
+    Before that, it may be the address that is wrong, and nothing is known of the service.
+    """
+    bench = Bench()
+
+    assert end(bench, error, times=30).circuit is CircuitState.CLOSED
+    end(bench, None)
+    bench.clock.now += 0.1
+    assert end(bench, error, times=19).circuit is CircuitState.CLOSED
+    assert end(bench, error).circuit is CircuitState.OPEN
+
+
+@pytest.mark.parametrize("error", STRANGE, ids=lambda error: type(error).__name__)
+async def test_responses_that_are_not_the_apis_open_no_circuit_for_single_calls(
+    error: AdaptyError,
+) -> None:
+    """
+    It may be what the calls ask for that a firewall does not let through.
+    """
+    bench = Bench()
+    await bench.start("a")
+    bench.answers["a"] = [error] * 30
+    for _ in range(30):
+        with pytest.raises(type(error)):
+            await bench.start("a")
+
+    assert bench.gates.get("v1").circuit.state is CircuitState.CLOSED
+
+
+async def test_a_run_has_its_patience_until_nothing_succeeds() -> None:
+    """
+    Its time without success counts from its first request, and passes in a pause, too.
+    """
+    bench = Bench(latency=1.0)
+    run = RunLimits(max_outage=100.0)
+    await bench.clock.advance(50.0)
+    assert run.patience() == 100.0
+    bench.answers["b"] = [throttled(30.0)]
+    item = bench.start("b", run)
+    await bench.clock.advance(1.0)
+    with pytest.raises(RateLimitError):
+        await item
+    item = bench.start("b", run)
+    await bench.clock.advance(10.0)
+    assert run.patience() == pytest.approx(89.0)
+    await bench.clock.advance(25.0)
+    await item
+    assert run.patience() == 100.0
+
+
+async def test_a_pause_ends_calls_that_wait_for_a_connection_and_have_no_time() -> None:
+    """
+    They raise `RateLimitError` at once, not at their deadline; those with time wait.
+    """
+    bench = Bench(connections=2, latency=5.0)
+    bench.answers["first"] = [throttled(7200.0)]
+    first = bench.start("first")
+    await bench.clock.advance(4.0)
+    slow = bench.start("slow")
+    await settle()
+    waiting = [bench.start("waiting", seconds=60.0) for _ in range(3)]
+    patient = bench.start("patient", seconds=7260.0)
+    await bench.clock.advance(1.0)
+    for error in await asyncio.gather(first, *waiting, return_exceptions=True):
+        assert isinstance(error, RateLimitError)
+        assert error.retry_after == 7200.0
+    assert not patient.done()
+    await bench.clock.advance(4000.0)
+    await asyncio.gather(patient, slow)
+
+    assert bench.times("waiting") == []
+    assert bench.times("patient") == [3605.0]
+    assert bench.free == 2
+
+
 async def test_attempts_that_fail_in_a_known_outage_are_excused() -> None:
     """
     They say nothing of the request, so they are counted apart, from the one on that made it known.

@@ -101,6 +101,21 @@ async def test_anything_else_is_an_error(status: int, throttled: int) -> None:
     assert (request.tally.attempts, request.tally.throttled) == (1, throttled)
 
 
+@pytest.mark.parametrize(
+    "body", [b"<!DOCTYPE html>", b"\r\n <html>", b"\xef\xbb\xbf<?xml version='1.0'?>"]
+)
+async def test_a_page_is_no_success(body: bytes) -> None:
+    """
+    The API sends JSON or nothing, so somebody else sent it, whatever the status.
+    """
+    request = a_request()
+
+    with pytest.raises(DecodeError, match=r"^status 200, unreadable answer \(a page\)") as caught:
+        await check(FakeTransport([(200, {}, body)]))(request)
+    assert (caught.value.operation, caught.value.body) == ("test.call", body)
+    assert (request.tally.attempts, request.tally.on_wire) == (1, False)
+
+
 async def test_an_attempt_is_counted_even_if_no_answer_comes() -> None:
     """
     A request whose answer is lost was a request.

@@ -399,6 +399,35 @@ async def test_a_retry_that_gets_no_turn_has_the_failure_before_it_as_its_cause(
     assert caught.value.attempts == len(clock.sleeps) == 1
 
 
+@pytest.mark.parametrize(
+    ("changes", "attempts"),
+    [
+        pytest.param({"background": True}, 4, id="item"),
+        pytest.param({"background": True, "replay": Replay.IF_UNSENT}, 1, id="item, unsafe"),
+        pytest.param({}, 1, id="single call"),
+    ],
+)
+async def test_an_item_that_meets_a_firewall_in_an_outage_is_retried_three_times(
+    changes: dict[str, Any], attempts: int
+) -> None:
+    """
+    That says nothing of the item, unless it happens each time.
+    """
+    script = Script([answered(ApiError, 403)] * 9, FakeClock())
+
+    async def send(request: Request) -> Response:
+        try:
+            return await script(request)
+        except ApiError:
+            request.tally.excused += 1
+            raise
+
+    request = a_request(**changes)
+    with pytest.raises(ApiError):
+        await retry(send, RetryPolicy(attempts=2), timing(FakeClock()), Budget(500))(request)
+    assert request.tally.attempts == attempts
+
+
 async def test_a_retry_that_is_throttled_has_no_cause_but_itself() -> None:
     """
     The server responded to it, so the failure before it does not explain the error.

@@ -181,10 +181,9 @@ def run_calls(
     With `dedupe`, the same request is sent once.
     """
     calls = _Calls(build, engine, ledger, workers=settings.concurrency, dedupe=dedupe)
-    rules = StopRules(engine.limits)
     settings = msgspec.structs.replace(settings, patience=engine.limits.patience)
     return BulkRun(
-        source_of(items), calls.process, rules.judge, settings, calls.open, calls.earlier
+        source_of(items), calls.process, StopRules().judge, settings, calls.open, calls.earlier
     )
 
 

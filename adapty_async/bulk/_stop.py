@@ -8,7 +8,6 @@ from typing import Any
 
 from adapty_async._codec import is_page
 from adapty_async._outage import cannot_be_the_api, is_transient
-from adapty_async._run_limits import NO_LIMITS, RunLimits
 from adapty_async.bulk._outcome import Outcome, OutcomeStatus, StopReason
 from adapty_async.errors import (
     AdaptyError,
@@ -43,19 +42,12 @@ class StopRules:
     Watches the outcomes of one run in the order they come.
     """
 
-    def __init__(self, limits: RunLimits = NO_LIMITS) -> None:
-        self._limits = limits
+    def __init__(self) -> None:
         self._rejections = 0
         self._strange = 0
         self._reached = False  # the API, at least once
         self._reason: tuple[Any, ...] = ()  # of the last refusal
         self._repeated = 0
-
-    def patience(self) -> float:
-        """
-        Return the seconds until an outage ends the run, if no success comes.
-        """
-        return self._limits.patience()
 
     def judge(self, outcome: Outcome[Any, Any]) -> StopReason | None:
         """
