@@ -160,7 +160,8 @@ class Tally(msgspec.Struct):
         connect_failures: how many of them got no connection, so that nothing was sent.
         excused: how many of them failed in a known outage; for items of bulk runs they don't count.
         lost: an answer was lost, here or in an earlier run, that may have been a success.
-        error: why the attempt before this one failed; the retry layer sets it.
+        error: why the latest attempt that ended failed, None if it succeeded; the retry layer sets
+            it.
         written: an attempt before this one was written to a socket; the retry layer sets it.
         deadline: when the call must be over, on the client's clock; infinite until it begins.
         key: what the journal of a run knows it by.
@@ -168,7 +169,8 @@ class Tally(msgspec.Struct):
         begun: the journal has a write-ahead entry for the present attempt; the journal sets it.
         on_wire: the present attempt may have been written to a socket, in part or whole, and has
             no response yet. The transport sets it immediately before it writes, and the status
-            check clears it when the attempt ends. A cancellation leaves it as it is.
+            check clears it when the attempt ends. A cancellation leaves it as it is, until the
+            item processor has determined the item's status.
         reused: the present attempt goes over a connection that was used before. The transport
             sets it.
     """

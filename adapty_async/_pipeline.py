@@ -60,7 +60,8 @@ def build(
     Compose the layers into one function from a request to a successful response.
     """
     timing = layers.timing
-    send = check(layers.transport, write_ahead)
+    stopping = None if run is None else run.stopping
+    send = check(layers.transport, write_ahead, stopping)
     send = limit(send, layers.slots, layers.gates, timing.clock, run)
     send = retry(send, policy, timing, layers.budget, layers.hooks, run)
     return observe(send, layers.hooks, timing.clock) if layers.hooks else send
@@ -80,15 +81,22 @@ def mark_on_wire(send: Send) -> Send:
     return send_marked
 
 
-def check(send: Send, write_ahead: WriteAhead | None = None) -> Send:
+def check(
+    send: Send, write_ahead: WriteAhead | None = None, stopping: asyncio.Event | None = None
+) -> Send:
     """
     Count attempts, and turn responses that are not a success of the API's into errors.
 
     The write-ahead entry is appended here, at the last moment: an item that waits for a permit has
     not started. An attempt that is cancelled before it is written does not count.
+
+    A worker whose own callback stops its run is cancelled. The cancellation is raised here, since
+    a kept connection may be written to before the worker's next wait.
     """
 
     async def send_checked(request: Request) -> Response:
+        if stopping is not None and stopping.is_set():
+            raise asyncio.CancelledError
         tally = request.tally
         if write_ahead is not None and not tally.begun:
             waiting = write_ahead.begin(request)

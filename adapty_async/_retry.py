@@ -184,6 +184,7 @@ class _Repeats:
                 return Response(error.status, {}, b"")
             error.attempts = request.tally.attempts
             raise
+        self._request.tally.error = None
         self._budget.give(self._cost)
         return response
 

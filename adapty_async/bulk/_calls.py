@@ -336,7 +336,9 @@ class _Calls(Generic[ItemT, ResultT]):
             # what is a defect is raised by StopRules
             if not isinstance(error, asyncio.CancelledError):
                 worker.failure = _run_ending(error)
-            return _not_done(index, item, request, error, engine.clock() - started)
+            outcome = _not_done(index, item, request, error, engine.clock() - started)
+            request.tally.on_wire = False  # the worker is idle until its next item
+            return outcome
         tally = request.tally
         return Outcome(
             index,
@@ -448,17 +450,20 @@ def _when_cancelled(request: Request | None) -> tuple[OutcomeStatus, Exception |
 
     1. No attempt was made: it was not sent.
     2. An attempt is on the wire: its response is lost.
-    3. It waits for its next attempt: what is known of the earlier ones counts. It was not sent if
+    3. An attempt succeeded, and a hook raised a BaseException: its response is lost, too.
+    4. It waits for its next attempt: what is known of the earlier ones counts. It was not sent if
        none of them had a connection.
     """
     if request is None or not request.tally.attempts:
         return OutcomeStatus.NOT_SENT, None
     tally, error = request.tally, request.tally.error
-    if tally.on_wire:
+    is_lost = tally.on_wire or error is None
+    if is_lost:
+        passed = "arrived" if tally.on_wire else "was processed"
         error = ConnectionLostError(
-            "cancelled before the response arrived", operation=request.operation
+            f"cancelled before the response {passed}", operation=request.operation
         )
-    if request.replay is not Replay.ALWAYS and (tally.on_wire or tally.lost):
+    if request.replay is not Replay.ALWAYS and (is_lost or tally.lost):
         return OutcomeStatus.UNKNOWN, error
-    written = tally.on_wire or tally.written
+    written = is_lost or tally.written
     return (OutcomeStatus.FAILED if written else OutcomeStatus.NOT_SENT), error

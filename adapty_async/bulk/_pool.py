@@ -69,12 +69,12 @@ class WorkerPool:
         """
         self._workers.pop(task, None)
 
-    def cancel(self, *, on_wire: bool, but: asyncio.Task[Any] | None = None) -> None:
+    def cancel(self, *, on_wire: bool) -> None:
         """
-        Cancel the workers but one: those with no request on the wire, or all.
+        Cancel the workers with no request on the wire, or all.
         """
         for task, worker in self._workers.items():
-            if task is not but and (on_wire or not worker.call.on_wire):
+            if on_wire or not worker.call.on_wire:
                 task.cancel()
 
     async def until_ended(self) -> None:

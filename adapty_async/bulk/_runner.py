@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -135,8 +136,9 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         self._earlier = earlier
         self._recorder: Recorder[ItemT, ResultT] = Recorder()
         self._coroutine: Coroutine[Any, Any, BulkReport[ItemT, ResultT]] | None = None
-        self._main: asyncio.Task[None]  # made when the run starts, as is the next
+        self._main: asyncio.Task[None]  # made when the run starts, as are the next two
         self._loop: asyncio.AbstractEventLoop
+        self._thread: int
         self._workers = WorkerPool(settings.concurrency)
         self._started: float | None = None
         self._ended: float | None = None
@@ -174,13 +176,38 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
     def stop(self) -> None:
         """
         Send nothing more. Requests on the wire get the drain time to end, and the run with them.
+
+        Any thread may call it; from another one, it takes effect in the loop's next turn.
         """
-        self._stop(StopReason.STOPPED)
+        self._in_loop(self._stop_now)
 
     def cut_off(self) -> None:
         """
         Send nothing more, and cancel the requests on the wire; their items are reported as is.
+
+        Any thread may call it, as with `stop`.
         """
+        self._in_loop(self._cut_off_now)
+
+    def _in_loop(self, end: Callable[[], None]) -> None:
+        """
+        End the run in the thread of its event loop, or here if it has none: not started, or closed.
+        """
+        if self._ended is not None:
+            return
+        if self._started is None:
+            end()
+        elif self._loop.is_closed():
+            self._stopping.set()
+        elif self._thread == threading.get_ident():
+            end()
+        else:
+            self._loop.call_soon_threadsafe(end)
+
+    def _stop_now(self) -> None:
+        self._stop(StopReason.STOPPED)
+
+    def _cut_off_now(self) -> None:
         self._stop(StopReason.STOPPED)
         if self._started is not None:
             self._end_drain()
@@ -206,7 +233,9 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         Give the run up as a coroutine: nothing more is sent, and nothing is waited for.
         """
         self._never_start()
-        self._as_coroutine().close()
+        if self._coroutine is not None:
+            self._coroutine.close()
+        self.cut_off()  # if it is awaited or streamed instead
 
     def _as_coroutine(self) -> Coroutine[Any, Any, BulkReport[ItemT, ResultT]]:
         if self._coroutine is None:
@@ -227,10 +256,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         try:
             await asyncio.wait({self._main})
         except GeneratorExit:  # nothing can be awaited any more
-            if self._loop.is_closed():
-                self._stopping.set()
-            else:
-                self.cut_off()
+            self.cut_off()
             raise
         except BaseException:
             await self._end()
@@ -269,7 +295,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
     def _start(self, *, streamed: bool) -> None:
         if self._started is not None:
             raise RuntimeError("a bulk run is used once; make a new one")
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self._started = time.monotonic()
         self._streamed = streamed
         self._holds_back = streamed or self._settings.ordered
@@ -421,12 +447,15 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             self._hand_over(ready)
 
     def _hand_over(self, outcome: Outcome[ItemT, ResultT]) -> None:
-        if self._settings.on_outcome is not None:
-            self._settings.on_outcome(outcome)
         if self._streamed:
             self._ready.put_nowait(outcome)
         elif self._settings.ordered:
             self._room.give()
+        if self._settings.on_outcome is not None:
+            try:
+                self._settings.on_outcome(outcome)
+            except BaseException as error:  # noqa: BLE001  it ends the run; other outcomes may wait
+                self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
         if isinstance(error, AdaptyError):
@@ -449,7 +478,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             return
         self._stopping.set()
         if self._started is not None:
-            self._workers.cancel(on_wire=False, but=asyncio.current_task(self._loop))
+            self._workers.cancel(on_wire=False)
             self._deadline = self._loop.call_later(self._settings.drain, self._end_drain)
 
     def _end_drain(self) -> None:
