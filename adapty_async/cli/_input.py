@@ -16,7 +16,10 @@ import contextlib
 import errno
 import gzip
 import io
+import json
 import os
+import re
+import select
 import stat
 import sys
 import zlib
@@ -37,8 +40,10 @@ Format: TypeAlias = Literal["csv", "ndjson", "text"]
 ColumnCheck: TypeAlias = Callable[[list[str]], None]
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_FAILURE_KEYS = frozenset({"line", "item", "status"})
+# All of them, and no others: "line", "item" and "status" alone may be the columns of an order.
+_FAILURE_KEYS = frozenset({"line", "item", "status", "attempts", "error"})
 _TOO_LONG = f"is longer than {RECORD_CHARACTERS} characters"
+_NOT_JSON = "is not JSON"
 _NOT_UTF8 = "is not UTF-8: add its --encoding, such as cp1252"
 _UNREAD = {"type": "InvalidInputError", "field_name": "row"}
 _SUFFIXES: dict[str, Format] = {
@@ -56,8 +61,14 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-# Python's own, of which some turn plain letters into line breaks and quotes.
-_NO_ENCODINGS = frozenset({"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"})
+# Bytes that a byte order mark, or the first two bytes of gzip, need.
+_HEAD_BYTES = 4
+# Python's own and those of old mail, of which some turn plain letters into line breaks and quotes.
+_NO_ENCODINGS = frozenset(
+    {"hz", "idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"}
+)
+# A JSON string; the group is empty if it has no end. No part is tried twice, so time is linear.
+_JSON_STRING = re.compile(r'"(?:[^"\\]++|\\.?)*+("?)', re.DOTALL)
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -124,11 +135,31 @@ class Rows:
                 rows = self._csv_rows(lines, findings)
             else:
                 rows = _text_rows(lines)
-                rows = map(_json_row, rows) if self.form == "ndjson" else rows
+                rows = self._json_rows(rows) if self.form == "ndjson" else rows
             for row in rows:
                 if row.broken is None:
                     findings.add_row(row.line, row.value)
                 yield row
+
+    def _json_rows(self, lines: Iterator[Row]) -> Iterator[Row]:
+        """
+        Read each line as JSON.
+
+        A line that is not JSON costs only itself, unless its text may continue in the next line: a
+        string or an object within it would then be taken for a row.
+        """
+        unfinished: Row | None = None
+        for line in lines:
+            if unfinished is not None:
+                raise InvalidInputError(
+                    f"{self.path}, line {unfinished.line}",
+                    f"{unfinished.broken}, and the next line may belong to it, so the file is "
+                    "refused: each row must be JSON on one line",
+                )
+            row = _json_row(line, self._layout.id_column)
+            if row.broken in {_NOT_JSON, _NOT_UTF8} and _is_unfinished(line.value):
+                unfinished = row
+            yield row
 
     def _csv_rows(self, lines: LineReader, findings: Findings) -> Iterator[Row]:
         reader = CsvReader(lines, self.path)
@@ -264,6 +295,32 @@ def _extent_of(path: str) -> _Extent:
     return _Extent(found.st_dev, found.st_ino, found.st_size)
 
 
+class _Pipe(io.FileIO):
+    """
+    An input that arrives in pieces, the first of which is long enough to show what it is.
+    """
+
+    _has_head = False
+
+    def readinto(self, buffer: Any) -> int:
+        """
+        Read what is there, and wait if nothing is: another process may have made it non-blocking.
+        """
+        view = memoryview(buffer)
+        count = self._wait_for(view)
+        while not self._has_head and 0 < count < _HEAD_BYTES:
+            more = self._wait_for(view[count:])
+            count += more
+            self._has_head = not more
+        self._has_head = True
+        return count
+
+    def _wait_for(self, part: memoryview) -> int:
+        while (count := super().readinto(part)) is None:
+            select.select([self], [], [])
+        return count
+
+
 class _FirstBytes(io.FileIO):
     """
     A file as far as it went before: who adds to it must not be read in the middle of a line.
@@ -271,7 +328,10 @@ class _FirstBytes(io.FileIO):
 
     def __init__(self, path: str, extent: _Extent) -> None:
         super().__init__(path)
+        self._path = path
         self._left = extent.size
+        self._head = b""
+        self._last = b""
         found = os.fstat(self.fileno())
         if (found.st_dev, found.st_ino) != (extent.device, extent.inode):
             self.close()
@@ -286,7 +346,27 @@ class _FirstBytes(io.FileIO):
         if not count and part:
             raise OSError(errno.EIO, "it has become shorter meanwhile")
         self._left -= count
+        self._head = self._head or bytes(part[:_HEAD_BYTES])
+        self._last = bytes(part[max(0, count - _HEAD_BYTES) : count]) or self._last
+        if not count:
+            self._require_whole_line()
         return count
+
+    def _require_whole_line(self) -> None:
+        """
+        Refuse a file to which someone adds, if its size was taken in the middle of a line.
+
+        An id that is cut in two is another one. A packed file has an end of its own.
+        """
+        if self._head.startswith(_GZIP_MAGIC) or self._last.rstrip(b"\0").endswith(b"\n"):
+            return
+        end = self.tell()
+        added = self.read(_HEAD_BYTES).lstrip(b"\0")
+        self.seek(end)  # the end is read more than once
+        if added and not added.startswith(b"\n"):
+            raise InvalidInputError(
+                self._path, "is being written to, and its last row was not complete: wait for it"
+            )
 
 
 @contextlib.contextmanager
@@ -330,10 +410,10 @@ def _binary(path: str, extent: _Extent | None) -> io.BufferedReader:
     if extent is not None:
         return io.BufferedReader(_FirstBytes(path, extent))
     if path != "-":
-        return Path(path).open("rb")
+        return io.BufferedReader(_Pipe(path))
     if sys.stdin is None:
         raise OSError(errno.EBADF, "it is closed")
-    return open(sys.stdin.fileno(), "rb", closefd=False)
+    return io.BufferedReader(_Pipe(sys.stdin.fileno(), closefd=False))
 
 
 def _text_rows(lines: LineReader) -> Iterator[Row]:
@@ -380,16 +460,48 @@ def _csv_row(record: Record, names: list[str], *, blanks: bool) -> Row | None:
     return Row(record.first, {name: cell for name, cell in named if cell and name})
 
 
-def _json_row(line: Row) -> Row:
+def _json_row(line: Row, id_column: str | None) -> Row:
     if line.broken:
         return line
     try:
         value = msgspec.json.decode(line.value)
     except (ValueError, RecursionError):
-        return Row(line.line, line.value, "is not JSON")
-    if isinstance(value, dict) and value.keys() >= _FAILURE_KEYS:
+        return Row(line.line, line.value, _NOT_JSON)
+    if not isinstance(value, dict):
+        return Row(line.line, value)
+    if value.keys() == _FAILURE_KEYS:
         return _fed_back(line.line, value)
+    if id_column is not None and id_column in value and _is_repeated(id_column, line.value):
+        return Row(line.line, line.value, f'has the key "{id_column}" more than once')
     return Row(line.line, value)
+
+
+def _is_repeated(key: str, text: str) -> bool:
+    """
+    Return whether a JSON object has a key twice: readers differ in which of the values counts.
+    """
+    if text.count(f'"{key}"') < 2 and "\\u" not in text:  # as nearly always, and quickly seen
+        return False
+    names: list[str] = []
+
+    def record(pairs: list[tuple[str, Any]]) -> None:
+        names[:] = [name for name, _ in pairs]  # the outer object is read last
+
+    json.loads(text, object_pairs_hook=record)
+    return names.count(key) > 1
+
+
+def _is_unfinished(text: str) -> bool:
+    """
+    Return whether text that is not JSON may be the beginning of JSON that has several lines.
+
+    It may if a string, an object or a list in it has no end, or if more has to follow.
+    """
+    if any(not found[1] for found in _JSON_STRING.finditer(text)):
+        return True
+    rest = _JSON_STRING.sub("", text).rstrip()
+    opened = rest.count("{") + rest.count("[") - rest.count("}") - rest.count("]")
+    return opened > 0 or rest.endswith((",", ":"))
 
 
 def _fed_back(number: int, failure: dict[str, Any]) -> Row:

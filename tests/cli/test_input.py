@@ -4,20 +4,24 @@ Input files as rows: nothing inside a cell becomes a row, and a bad row costs on
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import gzip
 import io
+import json
 import os
+import select
+import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from adapty_async.cli._input import Format, Row, Rows, SizedRows, open_rows
@@ -272,7 +276,7 @@ def test_encoding_can_be_given(put: Put, encoding: str, content: bytes) -> None:
     assert list(rows) == [Row(2, {"id": "Müller"})]
 
 
-@pytest.mark.parametrize("name", ["x", "hex", "idna", "unicode_escape", "a\0b"])
+@pytest.mark.parametrize("name", ["x", "hex", "idna", "unicode_escape", "utf7", "hz", "a\0b"])
 def test_encoding_has_to_be_one(put: Put, name: str) -> None:
     """
     A name that is no encoding of text is refused, and so is one that turns letters into lines.
@@ -344,7 +348,8 @@ def test_csv_columns_are_checked_by_the_caller(put: Put) -> None:
         pytest.param("u1", Row(1, "u1", "is not JSON"), id="bare-text"),
         pytest.param('"\\ud800"', Row(1, '"\\ud800"', "is not JSON"), id="lone-surrogate"),
         pytest.param(
-            '{"line": 7, "item": {"id": "u1"}, "status": "failed", "error": {"type": "X"}}',
+            '{"line": 7, "item": {"id": "u1"}, "status": "failed", "attempts": 1,'
+            ' "error": {"type": "X"}}',
             Row(1, {"id": "u1"}),
             id="failure-of-an-object",
         ),
@@ -354,10 +359,15 @@ def test_csv_columns_are_checked_by_the_caller(put: Put) -> None:
             id="failure-of-a-text",
         ),
         pytest.param(
-            '{"line": 7, "item": "u1;x", "status": "failed",'
+            '{"line": 7, "item": "u1;x", "status": "failed", "attempts": 0,'
             ' "error": {"type": "InvalidInputError", "field_name": "row", "rule": "has 2 cells"}}',
             Row(1, "u1;x", "has 2 cells"),
             id="failure-of-an-unread-line",
+        ),
+        pytest.param(
+            '{"line": 1, "item": "victim", "status": "paid", "id": "u1"}',
+            Row(1, {"line": 1, "item": "victim", "status": "paid", "id": "u1"}),
+            id="line-of-an-order",
         ),
     ],
 )
@@ -366,6 +376,70 @@ def test_ndjson_line_is_a_value(put: Put, line: str, row: Row) -> None:
     A line is its JSON value; one of a failures file is the item in it, unread if it was unread.
     """
     assert rows_of(put("users.ndjson", f"{line}\n"))[0] == row
+
+
+@pytest.mark.parametrize(
+    ("line", "is_repeated"),
+    [
+        pytest.param('{"id": "victim", "id": "u1"}', True, id="twice"),
+        pytest.param('{"id": "victim", "i\\u0064": "u1"}', True, id="escaped"),
+        pytest.param('{"id": "u1"}', False, id="once"),
+        pytest.param('{"id": "u1", "friend": {"id": "u2"}}', False, id="one-of-another-object"),
+        pytest.param('{"id": "u1", "note": "\\u00e9"}', False, id="escape-elsewhere"),
+    ],
+)
+def test_id_that_is_there_twice_is_none(put: Put, line: str, *, is_repeated: bool) -> None:
+    """
+    An object with two ids is not sent: which one counts differs between readers.
+    """
+    path = str(put("users.ndjson", f"{line}\n"))
+    [row] = open_rows(path, None, any_columns, id_column="id")
+    assert row.broken == ('has the key "id" more than once' if is_repeated else None)
+    assert (row.value == line) is is_repeated
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param('{"id": "u1", "note": "bye\n"victim"\nbye"}\n', id="line-break-in-a-string"),
+        pytest.param('{"id": "u1", "note": "bye}\n"victim"\n', id="string-without-an-end"),
+        pytest.param('{"id": "u1", "note": "\\"hi\\\n"victim"\n', id="backslash-at-the-end"),
+        pytest.param(b'{"id": "u1", "note": "\xff\n"victim"\n"}\n', id="not-utf-8"),
+        pytest.param('{"id": "u1",\n\n "friend":\n {"id": "victim"}}\n', id="more-follows"),
+        pytest.param('"id":\n"victim"\n', id="value-follows"),
+    ],
+)
+def test_text_inside_json_does_not_become_a_row(put: Put, content: str | bytes) -> None:
+    """
+    A file is refused if JSON that does not end with its line is not its last row.
+    """
+    path = put("users.ndjson", content)
+    with pytest.raises(InvalidInputError, match=r"line 1: is not .* next line may belong to it"):
+        open_rows(str(path), None, any_columns)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    content=st.recursive(
+        st.text(max_size=4),
+        lambda inner: (
+            st.lists(inner, min_size=1, max_size=3)
+            | st.dictionaries(st.text(max_size=4), inner, min_size=1, max_size=3)
+        ),
+    ),
+    indent=st.sampled_from([None, 0, 1, 4, "\t"]),
+    as_bytes=st.booleans(),
+)
+def test_json_of_several_lines_is_refused(content: Any, indent: Any, *, as_bytes: bool) -> None:
+    """
+    JSON is one row if it stands on one line, and refused as it is laid out for people.
+    """
+    text = json.dumps(content, indent=indent, ensure_ascii=as_bytes)
+    if "\n" in text:
+        with pytest.raises(InvalidInputError, match="next line may belong to it"):
+            _read(text.encode(), "ndjson")
+    else:
+        assert len(_read(text.encode(), "ndjson")) == 1
 
 
 def test_ndjson_survives_deep_nesting(put: Put) -> None:
@@ -533,6 +607,89 @@ def test_file_that_became_shorter_is_told(put: Put) -> None:
         list(rows)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(
+    ("added", "is_whole"),
+    [
+        pytest.param("34\nu2\n", False, id="rest-of-a-row"),
+        pytest.param("\nu2\n", True, id="line-break"),
+    ],
+)
+def test_half_a_row_is_not_sent(put: Put, encoding: str, added: str, *, is_whole: bool) -> None:
+    """
+    A file that had half a row when its size was taken is refused, since half an id is another one.
+    """
+    mark = "" if encoding == "utf-8" else "\ufeff"
+    path = put("ids.txt", f"{mark}u1\nuser_12".encode(encoding))
+    rows = open_rows(str(path), None, any_columns)
+    with path.open("ab") as file:
+        file.write(added.encode(encoding))
+    if is_whole:
+        assert list(rows) == [Row(1, "u1"), Row(2, "user_12")]
+    else:
+        with pytest.raises(InvalidInputError, match="is being written to"):
+            list(rows)
+
+
+def test_packed_file_may_grow(put: Put) -> None:
+    """
+    What is appended to a gzip file does not touch the rows that it has.
+    """
+    path = put("ids.txt.gz", gzip.compress(b"u1\nu2"))
+    rows = open_rows(str(path), None, any_columns)
+    with path.open("ab") as file:
+        file.write(gzip.compress(b"u3\n"))
+    assert list(rows) == [Row(1, "u1"), Row(2, "u2")]
+
+
+@pytest.fixture
+def pieces(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """
+    Connect standard input with a socket; each message sent on it is read on its own.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        monkeypatch.setattr(sys, "stdin", theirs)
+        yield ours
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(gzip.compress(b"u1\nu2\n"), id="gzip"),
+        pytest.param("\ufeffu1\nu2\n".encode("utf-16-le"), id="utf-16"),
+        pytest.param(b"u1\nu2\n", id="plain"),
+        pytest.param(b"u", id="one-byte"),
+        pytest.param(b"", id="empty"),
+    ],
+)
+def test_pipe_may_begin_with_one_byte(pieces: socket.socket, content: bytes) -> None:
+    """
+    What an input is shows in its first bytes, however late they come.
+    """
+    for place in range(len(content)):
+        pieces.send(content[place : place + 1])
+    pieces.close()
+    rows = [row.value for row in open_rows("-", "text", any_columns)]
+    assert rows == (["u1", "u2"] if len(content) > 1 else list(content.decode()))
+
+
+def test_pipe_may_be_non_blocking(pieces: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A pipe that another process made non-blocking is waited for, and does not end early.
+    """
+    real = select.select
+
+    def send_and_select(*arguments: Any) -> Any:
+        pieces.send(b"u1\nu2\n")
+        pieces.close()
+        return real(*arguments)
+
+    monkeypatch.setattr(select, "select", send_and_select)
+    os.set_blocking(sys.stdin.fileno(), False)
+    assert list(open_rows("-", "text", any_columns)) == [Row(1, "u1"), Row(2, "u2")]
+
+
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
 def test_standard_input_stays_open(
     put: Put, monkeypatch: pytest.MonkeyPatch, pack: Callable[[bytes], bytes]
@@ -616,9 +773,12 @@ def test_any_bytes_are_rows_or_refused(form: Format, content: bytes) -> None:
     """
     Whatever the bytes are, each line that is not blank is one row, or the input is refused.
     """
+    assume(not content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)))
     try:
         rows = _read(content, form)
-    except InvalidInputError:
+    except InvalidInputError as error:
+        if form == "ndjson" and "next line may belong to it" in error.rule:
+            return
         assert content.startswith(b"\x1f\x8b") or b"\0\0" in (content[:4:2], content[1:4:2])
         return
     assert [row.line for row in rows] == _filled_lines(content)
