@@ -367,9 +367,9 @@ class Gate:
         sign = sign_of(error)
         with self._lock:
             self.in_flight -= 1
-            if sign is Sign.WORKS:
+            if error is None or sign is Sign.WORKS:
                 self._worked(request, sent, limits)
-            elif error is not None:
+            else:
                 self._failed(request, sent, error, limits)
         return sign is Sign.WORKS
 

@@ -38,7 +38,7 @@ from adapty_async import (
 from adapty_async._operation import Request, Response
 from adapty_async.bulk import EarlierStatus, StopReason
 from adapty_async.bulk._pool import Worker, until_ended
-from adapty_async.bulk._runner import Settings
+from adapty_async.bulk._settings import Settings
 from adapty_async.bulk._source import source_of
 from adapty_async.statistics import CircuitState
 from adapty_async.testing import FakeTransport

@@ -26,7 +26,8 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         bulk._outcome""",
         "_emitter _loop_local _watch sandbox._rules sandbox._shop sandbox._store",
         "config testing _capacity _checks _learned _outage sandbox._rate sandbox._wire",
-        "_attempt _results _run_limits bulk._header bulk._pool bulk._source bulk._turns",
+        """_attempt _results _run_limits bulk._header bulk._pool bulk._settings bulk._source
+        bulk._turns""",
         """_codec _exchange _gate _retry bulk._record bulk._runner sandbox._faults sandbox._mail
         sandbox._page sandbox._v1""",
         "_limits bulk._stop sandbox._v2_rules sandbox._v2_wire",
@@ -47,7 +48,8 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "v2",
         "client",
         "adapty_async",
-        "cli._demo_data cli._findings cli._fingerprint cli._records cli._signals cli._streams",
+        """cli._demo_data cli._files cli._findings cli._fingerprint cli._records cli._signals
+        cli._streams""",
         "cli._input cli._proxies",
         "cli._feed cli._items cli._report",
         "cli._progress cli._v2_items",

@@ -23,7 +23,8 @@ from adapty_async.bulk._entries import position_key
 from adapty_async.bulk._ledger import Ledger
 from adapty_async.bulk._outcome import EarlierStatus, Outcome, OutcomeStatus
 from adapty_async.bulk._pool import Worker
-from adapty_async.bulk._runner import BulkRun, Crew, Settings
+from adapty_async.bulk._runner import BulkRun
+from adapty_async.bulk._settings import Crew, Settings
 from adapty_async.bulk._source import source_of
 from adapty_async.bulk._stop import StopRules
 from adapty_async.bulk._table import DIGEST_SIZE, DigestTable

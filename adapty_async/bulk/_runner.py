@@ -11,17 +11,15 @@ Laws:
 from __future__ import annotations
 
 import asyncio
-import math
 import threading
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager, nullcontext
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import anyio
-import msgspec
 
 from adapty_async._places import Places
 from adapty_async.bulk._outcome import (
@@ -33,10 +31,11 @@ from adapty_async.bulk._outcome import (
     StopReason,
 )
 from adapty_async.bulk._pool import Worker, WorkerPool, until_ended
+from adapty_async.bulk._settings import Settings
 from adapty_async.bulk._source import Source
 from adapty_async.errors import AdaptyError, bare
 
-__all__ = ("BulkRun", "Crew", "Settings")
+__all__ = ("BulkRun",)
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -61,45 +60,6 @@ _LOOK = 1.0
 """
 Seconds after which a run looks again whether an outage has lasted too long.
 """
-
-
-class Crew(Protocol):
-    """
-    How many workers a run needs, if that may change while it lasts.
-    """
-
-    count: int
-    call: Callable[[int], object] | None
-    """
-    Calls in so many workers more; set by the run while it lasts.
-    """
-
-    def spares(self, workers: int) -> bool:
-        """
-        Say whether one of so many workers may go.
-        """
-        ...
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    How a run goes about its items; see the options of `adapty_async.AdaptyClient.bulk`.
-
-    Attributes:
-        concurrency: workers at most.
-        crew: says how many of them; None if it is always all.
-        stopping: is set when the run stops; the layers of its calls read it.
-        patience: returns the seconds until an outage ends the run, if nothing succeeds.
-    """
-
-    concurrency: int
-    crew: Crew | None = None
-    fail_fast: bool
-    ordered: bool
-    drain: float
-    on_outcome: Callable[[Any], object] | None
-    stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
-    patience: Callable[[], float] = lambda: math.inf
 
 
 class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, ResultT]):

@@ -11,24 +11,21 @@ Invariants:
 
 from __future__ import annotations
 
-import codecs
-import contextlib
-import errno
-import gzip
-import io
 import json
-import os
 import re
-import select
-import stat
-import sys
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from adapty_async.cli._files import (
+    Extent,
+    extent_of,
+    is_read_once,
+    known_encoding,
+    open_text,
+)
 from adapty_async.cli._findings import Findings
 from adapty_async.cli._fingerprint import difference, fingerprint
 from adapty_async.cli._records import RECORD_CHARACTERS, CsvReader, LineReader, Record
@@ -39,7 +36,6 @@ __all__ = ("Format", "Layout", "Row", "Rows", "SizedRows", "open_rows")
 Format: TypeAlias = Literal["csv", "ndjson", "text"]
 ColumnCheck: TypeAlias = Callable[[list[str]], None]
 
-_GZIP_MAGIC = b"\x1f\x8b"
 # All of them, and no others: "line", "item" and "status" alone may be the columns of an order.
 _FAILURE_KEYS = frozenset({"line", "item", "status", "attempts", "error"})
 _TOO_LONG = f"is longer than {RECORD_CHARACTERS} characters"
@@ -53,20 +49,6 @@ _SUFFIXES: dict[str, Format] = {
     ".jsonl": "ndjson",
     ".txt": "text",
 }
-# The longer marks first: UTF-32 begins as UTF-16 does.
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-# Bytes that a byte order mark, or the first two bytes of gzip, need.
-_HEAD_BYTES = 4
-# Python's own and those of old mail, of which some turn plain letters into line breaks and quotes.
-_NO_ENCODINGS = frozenset(
-    {"hz", "idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"}
-)
 # A JSON string; the group is empty if it has no end. No part is tried twice, so time is linear.
 _JSON_STRING = re.compile(r'"(?:[^"\\]++|\\.?)*+("?)', re.DOTALL)
 
@@ -123,13 +105,13 @@ class Rows:
         self.form = layout.form
         self.findings = Findings(layout.id_column)
         self._layout = layout
-        self._extent: _Extent | None = None
+        self._extent: Extent | None = None
 
     def __iter__(self) -> Iterator[Row]:
         return self._read(self.findings)
 
     def _read(self, findings: Findings) -> Iterator[Row]:
-        with _opened(self.path, self._extent, self._layout.encoding) as stream:
+        with open_text(self.path, self._extent, self._layout.encoding) as stream:
             lines = LineReader(stream)
             if self.form == "csv":
                 rows = self._csv_rows(lines, findings)
@@ -191,7 +173,7 @@ class SizedRows(Rows):
 
     def __init__(self, path: str, layout: Layout) -> None:
         super().__init__(path, layout)
-        self._extent = extent = _extent_of(path)
+        self._extent = extent = extent_of(path)
         self._length = sum(1 for _ in self._read(self.findings))
         self._size = extent.size
 
@@ -248,172 +230,12 @@ def open_rows(
     layout = Layout(
         form=form,
         check_columns=check_columns,
-        encoding=None if encoding is None else _known_encoding(encoding),
+        encoding=None if encoding is None else known_encoding(encoding),
         id_column=id_column,
         id_optional=id_optional,
     )
-    kind = Rows if _is_read_once(path) else SizedRows
+    kind = Rows if is_read_once(path) else SizedRows
     return kind(path, layout)
-
-
-def _known_encoding(name: str) -> str:
-    try:
-        io.TextIOWrapper(io.BytesIO(), encoding=name)  # which knows encodings of text alone
-        found = codecs.lookup(name).name
-    except (LookupError, ValueError):
-        found = ""
-    if not found or found.replace("_", "-") in _NO_ENCODINGS:
-        raise InvalidInputError("--encoding", f"{name!r} is unknown; use such as cp1252 or utf-16")
-    return found
-
-
-def _is_read_once(path: str) -> bool:
-    if path == "-":
-        return True
-    try:
-        mode = Path(path).stat().st_mode
-    except OSError:
-        return False  # opening it tells more
-    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
-
-
-class _Extent(msgspec.Struct, frozen=True):
-    """
-    Which file it is, and how many bytes of it there were when it was looked at first.
-    """
-
-    device: int
-    inode: int
-    size: int
-
-
-def _extent_of(path: str) -> _Extent:
-    try:
-        found = Path(path).stat()
-    except OSError as error:
-        raise InvalidInputError(path, f"cannot be read: {error.strerror}") from None
-    return _Extent(found.st_dev, found.st_ino, found.st_size)
-
-
-class _Pipe(io.FileIO):
-    """
-    An input that arrives in pieces, the first of which is long enough to show what it is.
-    """
-
-    _has_head = False
-
-    def readinto(self, buffer: Any) -> int:
-        """
-        Read what is there, and wait if nothing is: another process may have made it non-blocking.
-        """
-        view = memoryview(buffer)
-        count = self._wait_for(view)
-        while not self._has_head and 0 < count < _HEAD_BYTES:
-            more = self._wait_for(view[count:])
-            count += more
-            self._has_head = not more
-        self._has_head = True
-        return count
-
-    def _wait_for(self, part: memoryview) -> int:
-        while (count := super().readinto(part)) is None:
-            select.select([self], [], [])
-        return count
-
-
-class _FirstBytes(io.FileIO):
-    """
-    A file as far as it went before: who adds to it must not be read in the middle of a line.
-    """
-
-    def __init__(self, path: str, extent: _Extent) -> None:
-        super().__init__(path)
-        self._path = path
-        self._left = extent.size
-        self._head = b""
-        self._last = b""
-        found = os.fstat(self.fileno())
-        if (found.st_dev, found.st_ino) != (extent.device, extent.inode):
-            self.close()
-            raise InvalidInputError(path, "was replaced by another file meanwhile")
-
-    def readinto(self, buffer: Any) -> int:
-        """
-        Read at most as much as fits.
-        """
-        part = memoryview(buffer)[: self._left]
-        count = super().readinto(part) or 0
-        if not count and part:
-            raise OSError(errno.EIO, "it has become shorter meanwhile")
-        self._left -= count
-        self._head = self._head or bytes(part[:_HEAD_BYTES])
-        self._last = bytes(part[max(0, count - _HEAD_BYTES) : count]) or self._last
-        if not count:
-            self._require_whole_line()
-        return count
-
-    def _require_whole_line(self) -> None:
-        """
-        Refuse a file to which someone adds, if its size was taken in the middle of a line.
-
-        An id that is cut in two is another one. A packed file has an end of its own.
-        """
-        if self._head.startswith(_GZIP_MAGIC) or self._last.rstrip(b"\0").endswith(b"\n"):
-            return
-        end = self.tell()
-        added = self.read(_HEAD_BYTES).lstrip(b"\0")
-        self.seek(end)  # the end is read more than once
-        if added and not added.startswith(b"\n"):
-            raise InvalidInputError(
-                self._path, "is being written to, and its last row was not complete: wait for it"
-            )
-
-
-@contextlib.contextmanager
-def _opened(path: str, extent: _Extent | None, given: str | None) -> Iterator[io.TextIOWrapper]:
-    encoding = given or "utf-8"
-    with contextlib.ExitStack() as stack:
-        try:
-            raw = stack.enter_context(_binary(path, extent))
-            packed = raw.peek(2)[:2] == _GZIP_MAGIC
-            data = stack.enter_context(gzip.GzipFile(fileobj=raw)) if packed else raw
-            encoding = _encoding_of(data.peek(4)[:4], given, path)
-            errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
-            # no other newline: each of "", None and "\r" makes a line of what CR ends
-            yield io.TextIOWrapper(data, encoding=encoding, errors=errors, newline="\n")
-        except (EOFError, gzip.BadGzipFile, zlib.error):
-            raise InvalidInputError(path, "is a damaged gzip file") from None
-        except OSError as error:
-            raise InvalidInputError(path, f"cannot be read: {error.strerror or error}") from None
-        except UnicodeError:
-            raise InvalidInputError(path, f"is not {encoding.upper()} throughout") from None
-
-
-def _encoding_of(head: bytes, given: str | None, path: str) -> str:
-    """
-    Return the encoding of text that begins with these bytes; a byte order mark is always right.
-    """
-    for mark, encoding in _MARKS:
-        if head.startswith(mark):
-            return encoding
-    if given is None and b"\0\0" in (head[::2], head[1::2]):
-        raise InvalidInputError(
-            path, "looks like UTF-16 without a byte order mark: add --encoding utf-16-le"
-        )
-    return given or "utf-8"
-
-
-def _binary(path: str, extent: _Extent | None) -> io.BufferedReader:
-    """
-    Open a file; standard input once more, so that it stays open, and a read that waits can be left.
-    """
-    if extent is not None:
-        return io.BufferedReader(_FirstBytes(path, extent))
-    if path != "-":
-        return io.BufferedReader(_Pipe(path))
-    if sys.stdin is None:
-        raise OSError(errno.EBADF, "it is closed")
-    return io.BufferedReader(_Pipe(sys.stdin.fileno(), closefd=False))
 
 
 def _text_rows(lines: LineReader) -> Iterator[Row]:
