@@ -22,7 +22,6 @@ from adapty_async.cli._signals import handled
 from adapty_async.cli._streams import tell
 from adapty_async.client import AdaptyClient, AdaptyMailClient
 from adapty_async.errors import AdaptyError, AuthenticationError, InvalidInputError
-from adapty_async.statistics import Statistics
 
 __all__ = ("End", "Exit", "Job", "accept", "exit_code", "perform")
 
@@ -117,7 +116,7 @@ async def perform(job: Job, client: AdaptyClient | AdaptyMailClient) -> End:
             on_outcome=None if failures is None else failures.note,
         )
         statistics = None if job.is_dry else client.statistics  # nothing is in flight
-        signals = stack.enter_context(_stopped_by_signals(run, statistics))
+        signals = stack.enter_context(_stopped_by_signals(run))
         async with progress(run, job.title, job.total, statistics):
             error = await _complete(run)
         if failures is not None and error is None:
@@ -143,28 +142,19 @@ def _checked(build: Callable[[Any], Operation[Any]]) -> Callable[[Row], Operatio
 
 
 @contextlib.contextmanager
-def _stopped_by_signals(
-    run: BulkRun[Any, Any], statistics: Callable[[], Statistics] | None
-) -> Iterator[list[int]]:
+def _stopped_by_signals(run: BulkRun[Any, Any]) -> Iterator[list[int]]:
     seen: list[int] = []
 
     def stop(number: int) -> None:
         seen.append(number)
         if len(seen) == 1:
             run.stop()
-            tell(_stopping(0 if statistics is None else _on_the_wire(statistics())))
+            tell(_stopping(run.in_flight))
         else:
             run.cut_off()
 
     with handled(stop):
         yield seen
-
-
-def _on_the_wire(now: Statistics) -> int:
-    """
-    Return how many requests have been sent and have no response yet.
-    """
-    return now.concurrency
 
 
 def _stopping(in_flight: int) -> str:

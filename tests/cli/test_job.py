@@ -28,6 +28,7 @@ from adapty_async.errors import (
     InvalidInputError,
     ServerError,
 )
+from tests.raw_server import STALL, RawServer
 
 Put = Callable[[str, str | bytes], Path]
 Report = BulkReport[Row, None]
@@ -215,6 +216,24 @@ async def _stopped(
             await asyncio.sleep(0)
         server.let_through.set()
         return await running
+
+
+async def test_a_request_without_a_connection_is_not_in_flight(
+    put: Put, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    A request that waits for a TLS handshake is not on the wire, so a signal ends it at once.
+    """
+    async with RawServer(then=(STALL,)) as server:
+        url = server.url.replace("http:", "https:")
+        async with AdaptyClient("key", base_url=url) as client:
+            running = asyncio.create_task(perform(job_of(rows_in(put("ids.txt", "u1\n"))), client))
+            while not server.connections:  # noqa: ASYNC110  nothing tells when it changes
+                await asyncio.sleep(0.001)
+            os.kill(os.getpid(), signal.SIGINT)
+            end = await running
+    assert (end.report.not_sent, end.report.requests) == (1, 0)
+    assert "Stopping: no request is in flight.\n" in capsys.readouterr().err
 
 
 async def test_second_signal_cuts_requests_off(
