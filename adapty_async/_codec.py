@@ -17,7 +17,7 @@ import msgspec
 
 from adapty_async._checks import header_value
 from adapty_async._operation import Headers, Operation, Replay, Request, Response, Tally
-from adapty_async._results import ResultStruct, content_of, data_decoder, no_result
+from adapty_async._results import ResultStruct
 from adapty_async.errors import (
     ApiError,
     AuthenticationError,
@@ -37,14 +37,11 @@ from adapty_async.errors import (
 __all__ = (
     "ResultDecoder",
     "Wire",
-    "content_of",
-    "data_decoder",
     "decode",
     "demand_no_page",
     "encode",
     "error_from",
     "is_page",
-    "no_result",
     "parse_retry_after",
     "plain",
     "to_json",

@@ -32,7 +32,7 @@ from adapty_async.errors import (
 )
 from adapty_async.statistics import BucketStatistics
 
-__all__ = ("NO_LIMITS", "Gate", "Gates", "RunLimits", "too_late")
+__all__ = ("Gate", "Gates", "too_late")
 
 T = TypeVar("T")
 

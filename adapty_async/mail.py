@@ -33,8 +33,9 @@ from adapty_async._checks import (
     nullable,
     one_of,
 )
-from adapty_async._codec import no_result, to_json
+from adapty_async._codec import to_json
 from adapty_async._operation import Endpoint, Execute, Operation, Replay
+from adapty_async._results import no_result
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.errors import InvalidInputError
 

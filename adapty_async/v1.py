@@ -28,7 +28,6 @@ from adapty_async._checks import (
     matching,
     nullable,
 )
-from adapty_async._codec import data_decoder, no_result
 from adapty_async._operation import Endpoint, Execute, Operation, Replay
 from adapty_async._profiles import (
     By,
@@ -40,7 +39,7 @@ from adapty_async._profiles import (
     read_attributes,
     write_attributes,
 )
-from adapty_async._results import ResultStruct
+from adapty_async._results import ResultStruct, data_decoder, no_result
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 
 __all__ = (

@@ -15,8 +15,8 @@ import msgspec
 import pytest
 
 from adapty_async import _learned, errors
-from adapty_async._codec import no_result
 from adapty_async._operation import Endpoint, Headers, Replay, Request, Response, Tally
+from adapty_async._results import no_result
 from adapty_async.errors import AdaptyError
 
 CANARY_KEY = "secret_live_CANARY.key"

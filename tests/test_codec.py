@@ -17,15 +17,14 @@ from rich.pretty import pretty_repr
 
 from adapty_async._codec import (
     Wire,
-    data_decoder,
     decode,
     encode,
     error_from,
-    no_result,
     parse_retry_after,
     to_json,
 )
 from adapty_async._operation import Endpoint, Headers, Operation, Replay, Response
+from adapty_async._results import data_decoder, no_result
 from adapty_async.errors import (
     ApiError,
     AuthenticationError,

@@ -10,12 +10,13 @@ import math
 import pytest
 
 from adapty_async._capacity import Capacity
-from adapty_async._gate import Gates, RunLimits
+from adapty_async._gate import Gates
 from adapty_async._limits import limit
 from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Request, Response, Tally
 from adapty_async._pacer import Pacer
 from adapty_async._places import Places
+from adapty_async._run_limits import RunLimits
 from adapty_async._timing import Timing
 from adapty_async.errors import (
     AdaptyError,

@@ -15,10 +15,11 @@ from adapty_async._checks import Check, Maybe, matching, nullable, text
 from adapty_async._codec import to_json
 from adapty_async._operation import Endpoint, Execute, Operation, Replay
 from adapty_async._profiles import identity
+from adapty_async._results import Instant, ResultStruct
 from adapty_async.errors import DecodeError, InvalidInputError
 from adapty_async.v2._models import DOCS, PATH
 from adapty_async.v2._paging import Pages
-from adapty_async.v2._read import Instant, ResultStruct, whole_reader
+from adapty_async.v2._read import whole_reader
 from adapty_async.v2._rules import (
     DocumentedStruct,
     at_most,

@@ -11,8 +11,9 @@ from typing import ClassVar
 from msgspec import field
 
 from adapty_async._profiles import CustomAttributes
+from adapty_async._results import Instant, ResultStruct
 from adapty_async.errors import DecodeError, InvalidInputError
-from adapty_async.v2._read import Instant, ResultStruct, reader
+from adapty_async.v2._read import reader
 
 __all__ = (
     "DOCS",

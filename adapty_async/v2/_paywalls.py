@@ -13,10 +13,11 @@ from msgspec import field
 from adapty_async._checks import any_text, matching
 from adapty_async._codec import to_json
 from adapty_async._operation import Endpoint, Execute, Operation, Replay
+from adapty_async._results import Instant, ResultStruct
 from adapty_async.errors import InvalidInputError
 from adapty_async.v2._models import DOCS, PATH
 from adapty_async.v2._paging import Pages
-from adapty_async.v2._read import Instant, ResultStruct, reader, whole_reader
+from adapty_async.v2._read import reader, whole_reader
 from adapty_async.v2._rules import in_range, whole_number
 
 __all__ = (

@@ -24,7 +24,6 @@ from adapty_async._checks import (
     nullable,
     one_of,
 )
-from adapty_async._codec import no_result
 from adapty_async._operation import Endpoint, Execute, Operation, Replay
 from adapty_async._profiles import (
     By,
@@ -35,6 +34,7 @@ from adapty_async._profiles import (
     pair,
     write_attributes,
 )
+from adapty_async._results import no_result
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.v2._models import DOCS, PATH, Profile, read_profile
 from adapty_async.v2._rules import (

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from adapty_async._checks import Check, RequestStruct, identifier
-from adapty_async._codec import no_result, to_json
+from adapty_async._codec import to_json
 from adapty_async._operation import Endpoint, Execute, Operation, Replay
+from adapty_async._results import no_result
 from adapty_async.v2._models import DOCS, PATH, Profile, read_profile
 
 __all__ = (

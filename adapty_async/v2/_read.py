@@ -1,5 +1,5 @@
 """
-How responses of version 2 are read: an object alone or in an envelope, as its documents say.
+Decoders of version 2's responses: an object alone or in an envelope, as its documentation has it.
 """
 
 from __future__ import annotations
@@ -7,11 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from adapty_async._codec import data_decoder
 from adapty_async._profiles import read_attributes
-from adapty_async._results import Instant, ResultStruct
+from adapty_async._results import data_decoder
 
-__all__ = ("Instant", "ResultStruct", "reader", "whole_reader")
+__all__ = ("reader", "whole_reader")
 
 ResultT = TypeVar("ResultT")
 
