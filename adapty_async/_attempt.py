@@ -116,7 +116,7 @@ async def exchange(
     ask: Ask, watch: Watch, request: Request, seconds: float
 ) -> Response | AdaptyError:
     """
-    Return the response, or why there is none; nothing that is returned or raised knows aiohttp.
+    Return the response or the error; neither refers to an object of aiohttp's.
     """
     task = asyncio.current_task()
     assert task is not None  # noqa: S101  coroutines run in tasks
@@ -316,9 +316,9 @@ def _data_of(body: bytes | None) -> bytes | io.BytesIO | None:
 
 def may_be_unread(request: Request, status: int, transport: Any) -> bool:
     """
-    Say whether the server may have answered before it had the whole body.
+    Return whether the server may have responded before it had the whole body.
 
-    What TLS has still to write is not to be asked for: it waits in a transport below.
+    Bytes that TLS has still to write are not visible: they wait in a transport below.
     """
     if not request.body:
         return False
@@ -331,8 +331,8 @@ def ask_given(session: aiohttp.ClientSession) -> Ask:
     """
     Send requests the way a session of the caller's was made for: with its proxies, its timeouts.
 
-    When it has a connection for a request is not known outside of it, so an attempt counts as on
-    the wire from when it is handed over, until the session says that it could not connect.
+    A session does not report when it has a connection. An attempt therefore counts as on the wire
+    from the call of the session on, until the session raises that it could not connect.
     """
 
     async def ask(request: Request) -> Response:

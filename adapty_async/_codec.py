@@ -313,7 +313,7 @@ class ResultDecoder:
 
 def _safe(error: Exception) -> str:
     """
-    Name what could not be read without quoting it.
+    Return a description of a decoding error that quotes nothing.
     """
     text = str(error)
     return (

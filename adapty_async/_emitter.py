@@ -48,7 +48,7 @@ def _log(error: Exception, outer: BaseException | None, kind: type[Event]) -> No
     traceback = error.__traceback__ and error.__traceback__.tb_next  # the first is the emitter's
     if error is not outer:
         error.__traceback__ = traceback
-        _cut_off(error, outer)
+        _unchain(error, outer)
     logger.error(
         "a hook raised an exception on %s, which does not affect the call; not logged again for "
         "this hook and kind of event",
@@ -57,7 +57,7 @@ def _log(error: Exception, outer: BaseException | None, kind: type[Event]) -> No
     )
 
 
-def _cut_off(error: BaseException, outer: BaseException | None) -> None:
+def _unchain(error: BaseException, outer: BaseException | None) -> None:
     """
     Remove the call's own exception from the end of a chain: its frames hold the request.
     """

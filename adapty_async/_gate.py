@@ -286,9 +286,9 @@ class Gate:
         self, request: Request, limits: RunLimits, wait: float, slowed: float
     ) -> None:
         """
-        Let an item wait, unless its run has waited for too long, or would have after the pause.
+        Raise if an item's run has waited for too long, or would have after the pause.
 
-        Of that wait, the time counts that is not due to a given rate or to single calls.
+        Waits that are due to a given rate or to single calls do not count.
         """
         timer = limits.timer(request.bucket, self.clock)
         held = max(slowed, self.circuit.wait(), self.paused_for)
@@ -378,14 +378,14 @@ class Gate:
         if sign is Sign.THROTTLED:
             self.throttled += 1
             self._refused(request, sent, error, limits)
-        # what is not the API's may be due to the address or to the call, and not to the service
+        # a response that is not the API's may be due to the address or to the call
         elif sign is Sign.FAILS or (
             sign is Sign.STRANGE and request.background and self.has_worked
         ):
             self.failed += 1
             self.circuit.failed(sent, getattr(error, "retry_after", None))
             if self.circuit.since is not None:
-                request.tally.excused += 1  # it says nothing of the item
+                request.tally.excused += 1  # the item is not the reason
 
     def _refused(
         self, request: Request, sent: float, error: AdaptyError, limits: RunLimits

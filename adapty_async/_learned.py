@@ -99,10 +99,10 @@ _PROBES = 6
 _PROBING = 70.0
 _PROBE_SHARE = 1.1
 """
-After so many refused probes, and seconds of them, the next one comes after so many times the time
-that all have taken. A ban that each request renews ends only if nobody asks for as long as it
-lasts. The seconds are a little more than the most common ban, a minute, which has ended by then if
-requests do not renew it.
+After `_PROBES` throttled probes and `_PROBING` seconds, the next probe follows after `_PROBE_SHARE`
+times the time since the first one. A ban that each request renews ends only if nothing is sent for
+as long as it lasts. A minute is the most common ban; after 70 seconds it has ended, unless requests
+renew it.
 """
 _PAUSE_LONGEST = 3600.0
 

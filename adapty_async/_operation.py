@@ -98,7 +98,7 @@ class Endpoint(msgspec.Struct, Generic[ResultT_co], frozen=True, kw_only=True):
         encode: the operation's body to bytes.
         erases: the operation deletes, so "not found" after a lost answer means that it worked.
         absent_if_missing: the operation reads, so in a bulk run "not found" is the status
-            ``absent``, as it is for a deletion; for everything else it is ``failed``.
+            ``absent``, as it is for a deletion; otherwise it is ``failed``.
         subject: what an operation's body is about, so that a bulk run has no two requests about it
             in flight together; without it, the operation's headers tell.
         check: the rules of the documents that an operation has to keep; a client may be told to
@@ -198,7 +198,7 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
         headers: all of them; the client's key is among them.
         timeout: seconds for one attempt.
         allowance: seconds for the whole call.
-        absent_if_missing: "not found" is an answer to it, and no failure.
+        absent_if_missing: in a bulk run, "not found" is the status ``absent``, and no failure.
         background: it is an item of a bulk run, and lets single calls go first.
         tally: what happened so far, shared by all attempts.
     """

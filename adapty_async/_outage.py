@@ -1,7 +1,7 @@
 """
-What keeps an outage from being made worse: a budget for repeats, a circuit breaker, and a timer.
+Protection of a service in an outage: a retry budget, a circuit breaker and a timer.
 
-They only count and look at the clock; whoever uses them waits, or gives up.
+They only count and read the clock. Their callers wait, or raise.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = (
 
 IN_FLIGHT = "idempotency_in_flight"
 """
-The code of a 409 that says: an earlier attempt with the same key is still being worked on.
+The error code of a 409: an earlier attempt with the same idempotency key is in progress.
 """
 _TRANSIENT = frozenset({408, 425, 429})
 _FINAL = frozenset({501, 505})

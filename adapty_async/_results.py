@@ -1,5 +1,5 @@
 """
-Results as the server fills them in: strict decoding first, field by field if that fails.
+A decoder of results: strict first, field by field if that fails.
 
 One field that is not as documented does not make a result unreadable. It is None, and its raw
 value is in `ResultStruct.odd_fields`. Values are never guessed.
@@ -28,7 +28,7 @@ StructT = TypeVar("StructT", bound="ResultStruct")
 
 DecodeHook: TypeAlias = Callable[[type, Any], Any]
 """
-Reads what msgspec does not know, as its `dec_hook`.
+Decodes types that msgspec does not support, as its `dec_hook`.
 """
 Instant = Annotated[dt.datetime, msgspec.Meta(tz=True)]
 """
@@ -53,7 +53,7 @@ class ResultStruct(PrivateStruct, frozen=True, kw_only=True, dict=True):
     @property
     def odd_fields(self) -> Mapping[str, Any]:
         """
-        What the server sent in fields that are not as documented; empty for nearly all results.
+        The raw values of fields that are not as documented; empty for nearly all results.
 
         A key is the path of the field, such as ``access_levels[0].expires_at``; the value is the
         decoded JSON. Entries of lists that are no objects are left out of the list and found
@@ -81,10 +81,10 @@ def _made(kind: type[StructT], values: Mapping[str, Any], odd: Mapping[str, Any]
 
 def no_result(body: bytes) -> None:
     """
-    Read an answer that says no more than its status: nothing, or an object that is no error.
+    Check a response without a result: its body is empty, or an object that is no error.
 
     Raises:
-        ValueError: it says something else, and so may come from somebody else.
+        ValueError: it is something else, and so may not be the API's.
     """
     body = _stripped(body)
     if body:
@@ -109,7 +109,7 @@ def content_of(body: bytes, *, unwrap: bool = True) -> bytes | msgspec.Raw:
     """
     Return the JSON of a response's object, with `unwrap` the one under ``data`` if there is one.
 
-    A response that says nothing has an empty object.
+    An empty body stands for an empty object.
 
     Raises:
         ValueError: it is no object, or an error.

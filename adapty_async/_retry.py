@@ -73,7 +73,7 @@ def may_have_worked(error: BaseException) -> bool:
 
 def is_refusal(error: BaseException) -> bool:
     """
-    Return whether the error says that the server surely did not process the request, for now.
+    Return whether the error proves that the server did not process the request.
     """
     return isinstance(error, ConnectError) or _surely_unprocessed(error)
 
@@ -202,7 +202,7 @@ class _Repeats:
 
     def _was_in_the_way(self, error: AdaptyError) -> bool:
         """
-        Return whether a response that is not the API's says nothing of the item: not too often.
+        Return whether a response that is not the API's is to be retried: at most three times.
         """
         if self._request.replay is Replay.IF_UNSENT or not cannot_be_the_api(error):
             return False

@@ -1,5 +1,5 @@
 """
-What holds for one bulk run in addition to what holds for its client.
+The limits of one bulk run, in addition to those of its client.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class RunLimits(msgspec.Struct, frozen=True):
     The limits of one bulk run.
 
     Attributes:
-        pacer: its own pace, None to learn one.
-        capacity: how many of its requests are to be in flight; None if that was said.
+        pacer: its rate limiter; None for an adaptive rate.
+        capacity: its concurrency limit; None if `concurrency` was given.
         max_outage: seconds without any success from a bucket that end it.
         timers: those seconds so far, by bucket.
         stopping: is set when the run sends and retries nothing more; the run sets it.

@@ -111,7 +111,7 @@ class Transport:
             answer.operation = request.operation
             raise answer
         finally:
-            del answer  # else the error and this frame would hold each other
+            del answer  # otherwise the error and this frame would hold each other
 
     async def _attempt(
         self, here: _Here, request: Request, seconds: float
@@ -245,10 +245,10 @@ class _Pool(msgspec.Struct):
 
     def is_dead(self, tally: Tally, error: AdaptyError, answered: int) -> bool:
         """
-        Say whether kept connections are not to be used any more, after an attempt over one failed.
+        Return whether to drop all kept connections, after an attempt over one failed.
 
         1. A given session's connections are not the client's to close.
-        2. A new connection says nothing of the others.
+        2. A failure of a new connection is no sign of the state of the others.
         3. No response in time: the network may have forgotten them (a NAT, a machine that slept).
         4. It was closed: so are the others, unless a response came over any since it was used. A
            server that closes some of them now and then costs no others.
@@ -262,7 +262,7 @@ class _Pool(msgspec.Struct):
 
 class _Here(msgspec.Struct):
     """
-    What belongs to one event loop.
+    The resources of one event loop.
 
     Attributes:
         pool: the present one.
@@ -279,7 +279,7 @@ class _Here(msgspec.Struct):
 
     async def start_guard(self) -> None:
         """
-        See to it that sessions of the client's own are closed with their loop.
+        Ensure that the client's own sessions are closed with their loop.
         """
         self.guarded = True
         if self.guard is not None:

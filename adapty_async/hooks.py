@@ -64,8 +64,8 @@ class Hook(Protocol):
 
     A call ends as it would without hooks: an exception that a hook raises is logged by the logger
     ``adapty_async`` at level ERROR, with the traceback of the hook, once per hook and kind of
-    event. Only what is no `Exception`, such as `KeyboardInterrupt` and `asyncio.CancelledError`,
-    leaves the call.
+    event. Only a `BaseException` that is no `Exception`, such as `KeyboardInterrupt` or
+    `asyncio.CancelledError`, propagates.
     """
 
     def __call__(self, event: Event, /) -> object:

@@ -27,7 +27,7 @@ class HttpPath(enum.StrEnum):
     """
     CUSTOM = "custom"
     """
-    Not at all: the client was given a ``transport``.
+    Not at all: ``transport=`` was given.
     """
 
 

@@ -80,7 +80,7 @@ class BulkOptions(TypedDict, Generic[ItemT, ResultT], total=False):
         on_outcome: called in the event loop with each outcome; what it raises stops the run.
         ordered: hand outcomes over in the order of the input, not as they end.
         drain: seconds that requests in flight get to end when the run is stopped; 5 unless told.
-        max_outage: seconds without any success, whatever the server answers, that end the run;
+        max_outage: seconds without any success, whatever the server responds, that end the run;
             900 by default. Time in which the run sends nothing because of `rate` or of a slow
             source does not count.
         journal: a file that makes the run resumable: run it again with the same journal, and what
@@ -248,7 +248,7 @@ class _Calls(Generic[ItemT, ResultT]):
 
     async def process(self, index: int, item: ItemT, worker: Worker) -> Outcome[ItemT, ResultT]:
         """
-        Return the outcome of an item. What is to end the run is left with the worker.
+        Return the outcome of an item. An exception that ends the run is left with the worker.
         """
         if self._is_resumed and self._seen is None and (earlier := self.earlier(index)):
             return _skipped(index, item, earlier)
@@ -387,7 +387,7 @@ def _skipped(index: int, item: ItemT, earlier: EarlierStatus) -> Outcome[ItemT, 
 
 def _is_cancelled(error: BaseException) -> bool:
     """
-    Return whether this task was cancelled; otherwise the error is somebody's own.
+    Return whether this task was cancelled; otherwise a callback raised the error by itself.
     """
     task = asyncio.current_task()
     is_asked = task is not None and task.cancelling() > 0
@@ -417,7 +417,7 @@ def _not_done(
         status, reason = _when_cancelled(request)
     if isinstance(reason, AdaptyError):
         reason.attempts = tally.attempts
-        bare(reason)  # a report is kept, and frames hold items, requests and answers
+        bare(reason)  # a report is kept, and frames hold items, requests and responses
     if not isinstance(error, AdaptyError):  # the frame that caught it holds the item
         error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
     return Outcome(

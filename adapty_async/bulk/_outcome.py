@@ -27,7 +27,7 @@ _KEPT_FAILURES = 100
 
 class OutcomeStatus(enum.StrEnum):
     """
-    What became of an item.
+    How an item ended.
     """
 
     DONE = "done"
@@ -36,8 +36,8 @@ class OutcomeStatus(enum.StrEnum):
     """
     ABSENT = "absent"
     """
-    The server says that it does not exist: for an erasure as good as done, for a read the answer.
-    For a write it is a failure.
+    The server found no such profile or object. For a deletion or a read nothing is left to do; a
+    write is `FAILED` instead.
     """
     FAILED = "failed"
     """
@@ -45,15 +45,16 @@ class OutcomeStatus(enum.StrEnum):
     """
     UNKNOWN = "unknown"
     """
-    It was sent and the answer was lost; it must not be sent again blindly.
+    It was sent and the response was lost; sending it again may do it twice.
     """
     NOT_SENT = "not_sent"
     """
-    The run ended before its turn came.
+    The run ended before it was sent.
     """
     SKIPPED = "skipped"
     """
-    An earlier run has done it.
+    It is done or absent by an earlier run with the same journal, or a duplicate: see
+    `Outcome.earlier`.
     """
 
 
@@ -72,7 +73,7 @@ class EarlierStatus(enum.StrEnum):
     """
     ABSENT = "absent"
     """
-    An earlier run with the same journal was told that it does not exist.
+    An earlier run with the same journal found that it does not exist.
     """
     DUPLICATE = "duplicate"
     """
@@ -91,8 +92,8 @@ class StopReason(enum.StrEnum):
     """
     WRONG_ADDRESS = "wrong_address"
     """
-    The API is not what answers: the first responses, or twenty successes in a row, could not be
-    its own, the server's certificate was not accepted, or a proxy demanded a password.
+    The responses are not the API's: the first twenty, or twenty successes in a row, could not be
+    its own; the server's certificate was not accepted; or a proxy required a password.
     """
     OUTAGE = "outage"
     """
@@ -100,7 +101,7 @@ class StopReason(enum.StrEnum):
     """
     SAME_ERROR = "same_error"
     """
-    The API refused 50 items in a row with the same error; sending them again would not help.
+    The API rejected 50 items in a row with the same error, which a retry would not change.
     """
     FAIL_FAST = "fail_fast"
     """

@@ -23,7 +23,7 @@ class Worker(msgspec.Struct):
     One task of a run's worker pool, as far as its item's processor reports.
 
     Attributes:
-        call: the state of its item's call; it says whether a request is on the wire.
+        call: the state of its item's call, with whether a request is on the wire.
         failure: ends the run once the item's outcome is delivered.
     """
 
@@ -33,7 +33,7 @@ class Worker(msgspec.Struct):
 
 class WorkerPool:
     """
-    The workers of one run.
+    The tasks that process the items of one run.
 
     Args:
         size: workers at most.

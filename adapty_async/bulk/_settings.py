@@ -22,24 +22,24 @@ class Crew(Protocol):
     count: int
     call: Callable[[int], object] | None
     """
-    Calls in so many workers more; set by the run while it lasts.
+    Spawns *n* more workers; the run sets it while it lasts.
     """
 
     def spares(self, workers: int) -> bool:
         """
-        Say whether one of so many workers may go.
+        Return whether one of that many workers may end.
         """
         ...
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """
-    How a run goes about its items; see the options of `adapty_async.AdaptyClient.bulk`.
+    The checked options of a run; see those of `adapty_async.AdaptyClient.bulk`.
 
     Attributes:
         concurrency: workers at most.
-        crew: says how many of them; None if it is always all.
-        stopping: is set when the run stops; the layers of its calls read it.
+        crew: the number of workers at present; None if it is always `concurrency`.
+        stopping: set when the run stops; the layers of its calls read it.
         patience: returns the seconds until an outage ends the run, if nothing succeeds.
     """
 

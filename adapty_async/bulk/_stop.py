@@ -1,5 +1,5 @@
 """
-When going on with a bulk run is pointless: the key is wrong, the address is, or every item.
+The rules that end a bulk run early: a wrong key, a wrong address, or the same error each time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Responses in a row that cannot be the API's.
 """
 _SAME = 50
 """
-Items in a row that are refused for the same reason.
+Items in a row that are rejected for the same reason.
 """
 
 
@@ -51,7 +51,7 @@ class StopRules:
 
     def judge(self, outcome: Outcome[Any, Any]) -> StopReason | None:
         """
-        Say whether the run should end here, and why.
+        Return why the run should end here; None if it should not.
 
         Raises:
             Exception: what ended the item was not its own failure: a closed client, or a defect
@@ -87,8 +87,8 @@ class StopRules:
         """
         Count responses that cannot be the API's.
 
-        Once the API was reached, those with a page or an unknown error are an outage, which the
-        run waits for; so only those count that report a success in a way nobody can read.
+        Once the API was reached, pages and unknown errors are an outage, which the run waits for.
+        From then on only successes that cannot be decoded count.
         """
         if not cannot_be_the_api(error):
             if isinstance(error, ApiError) and error.recognised:
@@ -98,7 +98,7 @@ class StopRules:
 
     def _count_same(self, outcome: Outcome[Any, Any], error: AdaptyError) -> None:
         """
-        Count items in a row that the API refuses, and would refuse again, for the same reason.
+        Count items in a row that the API rejects, and would reject again, for the same reason.
         """
         failed = outcome.status is OutcomeStatus.FAILED
         if not failed or not isinstance(error, ApiError) or not _is_refusal(error):

@@ -86,7 +86,7 @@ _READING = [
         "--format",
         "form",
         type=click.Choice(["csv", "ndjson", "text"]),
-        help="How INPUT is written, if its name does not tell.",
+        help="The format of INPUT, if its name does not end in .csv, .ndjson or .txt.",
     ),
     click.option("--encoding", help="The encoding of INPUT, such as cp1252; UTF-8 by default."),
     click.option(
@@ -144,7 +144,7 @@ def _common_options(command: Command) -> Command:
 @click.version_option(__version__)
 def cli() -> None:
     """
-    Save and erase very many Adapty profiles, and account for every one.
+    Save, update and erase large numbers of Adapty profiles, with the outcome of each.
 
     Keys are taken from ADAPTY_API_KEY (server-side API) and ADAPTY_MAIL_API_KEY (Mail API).
 
@@ -244,7 +244,7 @@ def _rows(
     options: Common, check: Callable[[list[str]], None], column: str, *, id_optional: bool = False
 ) -> Rows:
     """
-    Open the input, and show what looks wrong in it before anything is sent.
+    Open the input, and show its suspicious rows before anything is sent.
     """
     rows = open_rows(
         options.input,
@@ -279,7 +279,7 @@ def _demand_fields(rows: Rows, what: str) -> None:
 @click.option("--port", type=click.IntRange(0, 65535), default=8321, show_default=True)
 @click.option("--db", default=":memory:", help="Keep the state in this SQLite file.")
 @click.option("--rate", type=float, help="Requests per second that each API allows.")
-@click.option("--latency", type=float, default=0.0, help="Milliseconds added to every answer.")
+@click.option("--latency", type=float, default=0.0, help="Milliseconds added to every response.")
 @click.option("--faults", default="", help="Such as error=5%,reset=1%,reset_after=1%,stall=0.1%.")
 @click.option("--seed", type=int, default=0, help="Chooses which requests fail.")
 def sandbox(port: int, db: str, rate: float | None, latency: float, faults: str, seed: int) -> None:
@@ -324,11 +324,11 @@ async def _serve(server: Sandbox) -> None:
 @click.argument("ids", required=False, type=click.Path(exists=True, dir_okay=False))
 def demo(profiles: str | None, ids: str | None) -> None:
     """
-    Show the whole way on a sandbox with a rate limit and faults.
+    Save, erase and verify profiles on a sandbox with a rate limit and faults.
 
     Saves the CSV file PROFILES through the Mail API, erases the users in the file IDS from the
-    server-side API, and checks in the sandbox that exactly those are gone. Files are made up if
-    none are given.
+    server-side API, and checks in the sandbox that exactly those are gone. Without files, it
+    generates some.
     """
     if (profiles is None) != (ids is None):
         raise click.UsageError("PROFILES and IDS go together")
@@ -423,7 +423,7 @@ async def _perform_and_report(
 @contextlib.contextmanager
 def _spared_journal(job: Job) -> Iterator[Job]:
     """
-    Let a dry run have a copy of its journal, so that it is a run like any other.
+    Give a dry run a copy of its journal, which it may change.
     """
     if not job.is_dry or job.journal is None or not job.journal.exists():
         yield msgspec.structs.replace(job, journal=None) if job.is_dry else job
@@ -467,7 +467,7 @@ def status(journal: Path) -> None:
 @contextlib.contextmanager
 def _refusals() -> Iterator[None]:
     """
-    End with a line and exit code 2 when the library refuses what it was given, 130 on Ctrl-C.
+    End with a line and exit code 2 on an error of the library, and with 130 on Ctrl-C.
     """
     try:
         yield

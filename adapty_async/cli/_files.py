@@ -1,9 +1,9 @@
 """
-Input files as text: a file, a pipe or standard input, gzip or not, in the encoding it is in.
+A reader of input as text: a file, a pipe or standard input, gzip or not, in its encoding.
 
 Invariants:
 
-- A file is read as far as it went when it was looked at first, and never up to the middle of a row.
+- A file is read up to the size that it had at first, and never up to the middle of a row.
 - A byte order mark shows the encoding; without one it is UTF-8 or the one that was given.
 """
 
@@ -48,13 +48,13 @@ _NO_ENCODINGS = frozenset(
 
 def known_encoding(name: str) -> str:
     """
-    Return the name of an encoding of text as Python has it.
+    Return Python's name of a text encoding.
 
     Raises:
         InvalidInputError: it is unknown, or changes what is a line.
     """
     try:
-        io.TextIOWrapper(io.BytesIO(), encoding=name)  # which knows encodings of text alone
+        io.TextIOWrapper(io.BytesIO(), encoding=name)  # it accepts text encodings alone
         found = codecs.lookup(name).name
     except (LookupError, ValueError):
         found = ""
@@ -72,13 +72,13 @@ def is_read_once(path: str) -> bool:
     try:
         mode = Path(path).stat().st_mode
     except OSError:
-        return False  # opening it tells more
+        return False  # opening it reports the reason
     return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
 class Extent(msgspec.Struct, frozen=True):
     """
-    Which file it is, and how many bytes of it there were when it was looked at first.
+    The identity of a file, and its size in bytes when it was examined first.
     """
 
     device: int
@@ -88,7 +88,7 @@ class Extent(msgspec.Struct, frozen=True):
 
 def extent_of(path: str) -> Extent:
     """
-    Return which file a path names now, and its size.
+    Return the identity and size of the file that a path names now.
 
     Raises:
         InvalidInputError: it cannot be read.
@@ -102,7 +102,7 @@ def extent_of(path: str) -> Extent:
 
 class _Pipe(io.FileIO):
     """
-    An input that arrives in pieces, the first of which is long enough to show what it is.
+    A raw stream of a pipe, whose first read returns enough bytes to detect the format.
     """
 
     _has_head = False
@@ -128,7 +128,7 @@ class _Pipe(io.FileIO):
 
 class _FirstBytes(io.FileIO):
     """
-    A file as far as it went before: who adds to it must not be read in the middle of a line.
+    A raw stream of the first bytes of a file: what is appended to the file is not read.
     """
 
     def __init__(self, path: str, extent: Extent) -> None:
@@ -144,7 +144,7 @@ class _FirstBytes(io.FileIO):
 
     def readinto(self, buffer: Any) -> int:
         """
-        Read at most as much as fits.
+        Read up to the end of these bytes.
         """
         part = memoryview(buffer)[: self._left]
         count = super().readinto(part) or 0
@@ -159,9 +159,9 @@ class _FirstBytes(io.FileIO):
 
     def _require_whole_line(self) -> None:
         """
-        Refuse a file to which someone adds, if its size was taken in the middle of a line.
+        Raise if the file grows, and its size was taken in the middle of a line.
 
-        An id that is cut in two is another one. A packed file has an end of its own.
+        Half an id is another id. A gzip file marks its own end.
         """
         if self._head.startswith(_GZIP_MAGIC) or self._last.rstrip(b"\0").endswith(b"\n"):
             return
@@ -181,7 +181,7 @@ def open_text(path: str, extent: Extent | None, given: str | None) -> Iterator[i
 
     Args:
         path: the file; ``-`` is standard input.
-        extent: the file as it was looked at first; None to read all that comes.
+        extent: the file as it was examined first; None to read all that comes.
         given: its encoding if it has no byte order mark; None for UTF-8.
 
     Raises:
@@ -221,7 +221,7 @@ def _encoding_of(head: bytes, given: str | None, path: str) -> str:
 
 def _binary(path: str, extent: Extent | None) -> io.BufferedReader:
     """
-    Open a file; standard input once more, so that it stays open, and a read that waits can be left.
+    Open a file. Standard input is opened again: it stays open, and a blocked read can be left.
     """
     if extent is not None:
         return io.BufferedReader(_FirstBytes(path, extent))

@@ -1,7 +1,7 @@
 """
-Counts of what looks wrong in an input, to be shown before anything is sent.
+Counts of suspicious ids and rows of an input, shown before anything is sent.
 
-No id is shown, only its kind and the numbers of the first lines: a log may keep what is printed.
+No id is shown, only its kind and the first line numbers: a log may keep what is printed.
 """
 
 from __future__ import annotations
@@ -103,10 +103,10 @@ def kind_of(identifier: str) -> str | None:
 
 class Findings:
     """
-    Counts of what looks wrong in the rows of an input, which are added one by one.
+    Counts of suspicious ids and rows; the rows of an input are added one by one.
 
     Attributes:
-        id_column: where the ids are; None to look at no id.
+        id_column: the column or field with the ids; None if no id is checked.
         suspicious: ids that look damaged, by kind.
         without_id: rows that were left out since they have no id.
         multiline: rows of more than one line.
@@ -122,7 +122,7 @@ class Findings:
 
     def add_row(self, line: int, value: Any) -> None:
         """
-        Look at a row's id, if it has one.
+        Check a row's id, if it has one.
         """
         one = value.get(self.id_column) if isinstance(value, dict) else value
         if self.id_column is None or not isinstance(one, str) or not one:
@@ -144,7 +144,7 @@ class Findings:
 
     def lines(self) -> list[str]:
         """
-        Return what was found as lines for people; none if nothing was.
+        Return the counts as lines for people; empty if nothing was found.
         """
         lines = []
         if self.suspicious:
@@ -163,7 +163,7 @@ class Findings:
 
     def as_json(self) -> dict[str, Any]:
         """
-        Return the counts for the report of a program.
+        Return the counts by the keys that they have in the JSON report.
         """
         return {
             "suspicious_ids": dict(self.suspicious),

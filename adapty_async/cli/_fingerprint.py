@@ -1,5 +1,5 @@
 """
-What tells an input file from others, and whether it is still the one it was.
+A fingerprint of an input file, by which a resumed run identifies it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def fingerprint(path: Path, size: int) -> dict[str, Any]:
 
 def difference(path: Path, now: int, earlier: dict[str, Any]) -> str | None:
     """
-    Say how a file differs from what it was; None if it is the same, or has new lines at its end.
+    Return how a file differs from what it was; None if it is the same, or has new lines at its end.
 
-    Of what it has now, only the first bytes count.
+    Only its first `now` bytes count.
     """
     size, digest = earlier.get("size"), earlier.get("sha256")
     if not isinstance(size, int):
@@ -53,7 +53,7 @@ def _ends_a_line(path: Path, size: int) -> bool:
     """
     Return whether the bytes before a position are whole lines.
 
-    In a packed file, or one with more than a byte for each LF, that cannot be seen.
+    For a gzip file, or one with more than a byte for each LF, the result is False.
     """
     with path.open("rb") as file:
         head = file.read(4)

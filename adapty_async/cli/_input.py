@@ -81,7 +81,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         check_columns: a callback that receives the names of a CSV file's columns, without blanks
             around them and without those that are empty, and raises what is wrong with them.
         encoding: of the text, if no byte order mark shows another one; None for UTF-8.
-        id_column: the column or field with the ids; None to look at no id.
+        id_column: the column or field with the ids; None if no id is checked.
         id_optional: rows of a CSV file without an id are left out.
     """
 
@@ -97,7 +97,7 @@ class Rows:
     The rows of an input, in order, read when they are asked for.
 
     Attributes:
-        findings: what looks wrong in the rows: of a file in all, of a pipe in those read so far.
+        findings: counts of suspicious rows: of a file in all, of a pipe in those read so far.
     """
 
     def __init__(self, path: str, layout: Layout) -> None:
@@ -191,7 +191,7 @@ class SizedRows(Rows):
 
     def difference(self, earlier: dict[str, Any]) -> str | None:
         """
-        Say how the file differs from what it was.
+        Return how the file differs from what it was; None if it has its old rows.
         """
         return difference(Path(self.path), self._size, earlier)
 
@@ -206,7 +206,7 @@ def open_rows(
     id_optional: bool = False,
 ) -> Rows:
     """
-    Get ready to read an input; a file is read through once, to count and check its rows.
+    Open an input. A file is read through once, to count and check its rows.
 
     An input that can be read only once, such as a pipe, is not counted.
 
@@ -255,7 +255,7 @@ def _text_rows(lines: LineReader) -> Iterator[Row]:
 
 def _readable(text: str) -> str:
     """
-    Replace what was not UTF-8, and stands as surrogates in the text.
+    Replace the surrogates in a text, which stand for bytes that are not UTF-8.
     """
     return text.encode(errors="surrogateescape").decode(errors="replace")
 
@@ -328,9 +328,9 @@ def _is_unfinished(text: str) -> bool:
 
 def _fed_back(number: int, failure: dict[str, Any]) -> Row:
     """
-    Take the item out of a line of a failures file; a line that could not be read stays broken.
+    Return the item of a line of a failures file; a line that could not be read stays broken.
 
-    Its text would otherwise be taken for an id, which nobody has, and count as erased.
+    Its text would otherwise be an id that nobody has, and count as erased.
     """
     item, error = failure["item"], failure.get("error")
     if isinstance(item, str) and isinstance(error, dict) and error.items() >= _UNREAD.items():

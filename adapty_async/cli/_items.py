@@ -42,7 +42,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z_. -]{0,59}")
 
 def _shown(name: str) -> str:
     """
-    Return what looks like a column's name; where the header is missing, a person stands there.
+    Return a name that looks like a column's; without a header line it may be personal data.
     """
     return name if _NAME.fullmatch(name) else "…"
 
@@ -63,10 +63,10 @@ def id_columns(column: str) -> Callable[[list[str]], None]:
 
 def demand_distinct(names: list[str]) -> None:
     """
-    Demand that no column that matters is there twice.
+    Require that no column that matters occurs twice.
 
     Raises:
-        InvalidInputError: one is.
+        InvalidInputError: one does.
     """
     for name in names:
         if names.count(name) > 1:
@@ -75,7 +75,7 @@ def demand_distinct(names: list[str]) -> None:
 
 def demand_known_names(names: Iterable[str], known: Collection[str], expected: str) -> None:
     """
-    Demand that all column names are known; all that are not are named at once.
+    Require that all column names are known; the message names all that are not.
 
     Raises:
         InvalidInputError: one or more are not.

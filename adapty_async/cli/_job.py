@@ -92,7 +92,7 @@ async def accept(_request: Request) -> Response:
 
 async def perform(job: Job, client: AdaptyClient | AdaptyMailClient) -> End:
     """
-    Do a job, and say how it ended.
+    Run a job, and return how it ended.
 
     The first Ctrl-C, SIGTERM or SIGHUP stops the run and lets the requests in flight finish; a
     second one cancels them.
@@ -168,7 +168,7 @@ def _stopping(in_flight: int) -> str:
 
 def exit_code(end: End) -> int:
     """
-    Say with what code the process ends.
+    Return the exit code of the process.
     """
     if end.interrupted:
         return Exit.INTERRUPTED

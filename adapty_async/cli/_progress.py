@@ -164,7 +164,7 @@ class _Lines:
 
 def _fitted(details: Text, width: int) -> Text:
     """
-    Leave out what is said last until the rest fits: half a number says something else.
+    Leave out the last parts until the rest fits: half a number would be another number.
     """
     while details.cell_len > width and ", " in details.plain:
         details.right_crop(len(details) - details.plain.rindex(", "))
@@ -173,7 +173,7 @@ def _fitted(details: Text, width: int) -> Text:
 
 def _details(now: Statistics, *, lasts: bool = True) -> Text:
     """
-    Say what the client is doing, the most telling first; after the end of a run, what it has done.
+    Return what the client is doing, the most important first; after a run, its counts.
     """
     text = Text(no_wrap=True, overflow="ellipsis")
     counts = _counts(now)

@@ -18,7 +18,7 @@ __all__ = ("proxy_hooks", "require_usable_proxy")
 
 def require_usable_proxy(origin: str) -> None:
     """
-    Raise if the proxy that the environment names for an origin is of a kind that aiohttp lacks.
+    Require that aiohttp supports the proxy that the environment names for an origin.
 
     Raises:
         ConfigError: the proxy is not an ``http://`` one.
@@ -32,7 +32,7 @@ def require_usable_proxy(origin: str) -> None:
 
 def proxy_hooks(origin: str, *, trust_env: bool) -> tuple[Hook, ...]:
     """
-    Return a hook that names a proxy which is not used when a connection fails; none without one.
+    Return a hook that names an unused proxy when a connection fails; none if there is no proxy.
     """
     scheme = urlsplit(origin).scheme
     proxies = _proxies_for(origin)

@@ -76,8 +76,8 @@ def import_transactions(by: str, column: str | None, **common: Any) -> None:
 @_BY
 @_COLUMN
 @_LEVEL
-@click.option("--starts-at", help="When it begins, such as 2026-06-01T00:00:00Z; at once if not.")
-@click.option("--expires-at", help="When it ends; never if not given.")
+@click.option("--starts-at", help="When it begins, such as 2026-06-01T00:00:00Z; now by default.")
+@click.option("--expires-at", help="When it ends; never by default.")
 def grant(
     by: str,
     column: str | None,
@@ -114,7 +114,7 @@ def grant(
 @_BY
 @_COLUMN
 @_LEVEL
-@click.option("--revoke-at", help="When it ends, such as 2026-06-01T00:00:00Z; now if not given.")
+@click.option("--revoke-at", help="When it ends, such as 2026-06-01T00:00:00Z; now by default.")
 def revoke(
     by: str, column: str | None, access_level: str, revoke_at: str | None, **common: Any
 ) -> None:
@@ -122,7 +122,7 @@ def revoke(
     Take an access level from the users whose ids are in INPUT.
 
     INPUT is a file with one id a line, or CSV or NDJSON with a column for the ids; plain or
-    gzip; - is standard input. Subscriptions in a store go on: the next renewal opens the access
+    gzip; - is standard input. Subscriptions in a store continue: the next renewal opens the access
     level again.
     """
     field = by.replace("-", "_")
@@ -137,7 +137,7 @@ def revoke(
     what = f"v2 revoke {access_level} at {revoke_at}"
     with _refusals():
         revocation = v2.AccessRevocation(access_level_id=access_level, revoke_at=revoke_at)
-        revocation.check_documented()  # else every row would fail of the same
+        revocation.check_documented()  # otherwise every row would fail with the same error
         rows = _id_rows(options, name)
         job_name = f"{what} by {by}, column {name}"
         _go("Revoking", job_name, rows, build, options, f"Revoke {access_level}, by {by}")

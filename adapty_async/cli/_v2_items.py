@@ -35,7 +35,7 @@ _KINDS: Mapping[str, type[v2.OneTimePurchase | v2.SubscriptionPurchase]] = {
 
 class Shape(msgspec.Struct, frozen=True):
     """
-    What the rows of an input may have beside the id.
+    The columns that the rows of an input may have in addition to the id.
 
     Attributes:
         plain: the names of simple fields.

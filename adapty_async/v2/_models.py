@@ -31,7 +31,7 @@ PATH = "/api/v2/server-side-api"
 
 _DECISIVE = frozenset({"starts_at", "expires_at", "is_in_grace_period"})
 """
-What decides whether an access level is open.
+The fields that decide whether an access level is open.
 """
 _UNKNOWN_LEVEL = re.compile(r"access_levels(\[[0-9]+\](\.access_level_id)?)?")
 """
