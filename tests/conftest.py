@@ -5,13 +5,14 @@ What all tests share.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from adapty_async import _learned, _outage
 from tests._support import begin_at
+from tests.raw_server import own_tasks
 
 # how long an example takes says more of the machine than of the code
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -52,3 +53,13 @@ def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     begin_at(monkeypatch, 1e9, lowest=1e9)
     monkeypatch.setattr(_learned, "_PROBE_FIRST", 0.001)
     monkeypatch.setattr(_outage, "_SHORTEST", 0.001)
+
+
+@pytest.fixture
+async def nothing_is_left(anyio_backend: str) -> AsyncIterator[None]:
+    """
+    Check that a test ends with the tasks it began with.
+    """
+    before = own_tasks()
+    yield
+    assert own_tasks() == before

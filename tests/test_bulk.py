@@ -45,7 +45,9 @@ from adapty_async.testing import FakeTransport
 from adapty_async.v1 import CREATE_PROFILE, DELETE_PROFILE, GET_PROFILE, ProfileAttributes
 
 from ._support import loop_turns
-from .raw_server import STALL, RawServer, Received, Steps, own_tasks, page, reply
+from .raw_server import STALL, RawServer, Received, Steps, page, reply
+
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 KEY = "secret_live_TEST.key"
 DELETED = Response(204, {}, b"")
@@ -57,16 +59,6 @@ BROKEN = Response(500, {}, b"")
 THROTTLED = Response(429, {}, b'{"errors":[],"error_code":"rate_limited"}')
 WAIT = Response(429, {"Retry-After": "50"}, b'{"errors":[],"error_code":"rate_limited"}')
 SOON = Response(429, {"Retry-After": "0"}, b"")
-
-
-@pytest.fixture(autouse=True)
-async def nothing_is_left(anyio_backend: str) -> AsyncIterator[None]:
-    """
-    Check that a test ends with the tasks it began with.
-    """
-    before = own_tasks()
-    yield
-    assert own_tasks() == before
 
 
 class Api:

@@ -38,7 +38,9 @@ from adapty_async._operation import Request, Response
 from adapty_async.bulk import EarlierStatus, Entry, StopReason, summarise
 from adapty_async.v1 import create_profile, delete_profile
 from tests._support import LOOPS, loop_turns
-from tests.raw_server import DONE, STALL, RawServer, Steps, own_tasks, reply
+from tests.raw_server import DONE, STALL, RawServer, Steps, reply
+
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 KEY = "secret_live_TEST.key"
 DELETED = Response(204, {}, b"")
@@ -54,16 +56,6 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
     Run each test on both event loops.
     """
     return request.param
-
-
-@pytest.fixture(autouse=True)
-async def nothing_is_left(anyio_backend: str) -> AsyncIterator[None]:
-    """
-    Check that a test ends with the tasks it began with.
-    """
-    before = own_tasks()
-    yield
-    assert own_tasks() == before
 
 
 def ids(count: int) -> list[str]:
