@@ -1,5 +1,5 @@
 """
-aiohttp as it is in programs that trace it.
+Patches of aiohttp, as tracers make them.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ LOOPS = [
     ),
 ]
 """
-What a fixture `anyio_backend` is parametrised with, to run a module's tests on both loops.
+The parameters of a fixture `anyio_backend` that runs a module's tests on both loops.
 """
 
 _REQUEST = Request(

@@ -373,7 +373,7 @@ async def test_a_session_that_a_tracer_has_changed_is_a_reason() -> None:
 
 async def test_an_unknown_aiohttp_is_used_by_its_public_ways() -> None:
     """
-    What is half private in it may have changed; requests arrive by the standard path.
+    Its private parts may have changed; requests arrive by the standard path.
     """
     with pytest.MonkeyPatch.context() as patches:
         another_release(patches)
@@ -715,7 +715,7 @@ async def test_a_host_that_needs_no_proxy_is_reached_without_one(
 
 async def test_a_connection_that_breaks_before_a_request_is_written_sent_nothing() -> None:
     """
-    What breaks while nothing is on the wire is a failed connection, and may be retried.
+    A failure while nothing is on the wire is a failed connection, and may be retried.
     """
 
     async def ask(_: Request) -> Response:

@@ -1,5 +1,5 @@
 """
-What each status means for each bulk method: the table of the documentation, held to a sandbox.
+The documentation's table of statuses by bulk method, compared with a sandbox.
 """
 
 from __future__ import annotations

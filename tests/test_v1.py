@@ -358,7 +358,7 @@ async def test_an_empty_answer_is_an_empty_profile(reply: Any) -> None:
 @pytest.mark.parametrize("custom", ["text", [{"value": 1}], [1]], ids=["text", "keyless", "number"])
 async def test_attributes_in_no_known_form_are_none(custom: Any) -> None:
     """
-    What is neither a dict nor a list of keys and values is kept as it came, not guessed at.
+    Attributes that are neither a dict nor a list of keys and values are kept as they came.
     """
     body = msgspec.json.encode({"custom_attributes": custom, "email": "a@b"})
     transport = FakeTransport([(200, {}, body)])

@@ -557,7 +557,7 @@ def test_every_text_has_the_same_default_concurrency(invoke: Invoke) -> None:
 
 def test_a_dry_run_claims_no_success(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
     """
-    Its JSON says what can be sent, and that nothing was.
+    Its JSON has the rows that can be sent, and 0 requests.
     """
     result = invoke("delete", put("ids.txt", ids(1, 2, 2) + " x\n"), *V1, "--json", "--dry-run")
     report = report_of(result)

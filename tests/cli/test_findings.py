@@ -1,5 +1,5 @@
 """
-What looks wrong in an input is counted by kind, and shown without showing an id.
+Suspicious ids are counted by kind, and shown without showing an id.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ V1 = ("--api", "v1", "--by", "customer-user-id")
 )
 def test_ids_that_look_damaged_have_a_kind(identifier: str, kind: str | None) -> None:
     """
-    What programs make of ids is known by its look, and usual ids are not suspected.
+    Ids that a program damaged are found by their form, and usual ids are not suspected.
     """
     assert kind_of(identifier) == kind
 
 
 def test_findings_name_lines_and_no_id() -> None:
     """
-    Each kind is told with its count and its first lines.
+    Each kind is shown with its count and its first lines.
     """
     findings = Findings("id")
     for line, value in enumerate(("NULL", {"id": "nan"}, "NaN", "nil", "id", "u1", {}, 7, "1.0")):

@@ -633,7 +633,7 @@ def test_half_a_row_is_not_sent(put: Put, encoding: str, added: str, *, is_whole
 
 def test_packed_file_may_grow(put: Put) -> None:
     """
-    What is appended to a gzip file does not touch the rows that it has.
+    Bytes that are appended to a gzip file do not change the rows that it has.
     """
     path = put("ids.txt.gz", gzip.compress(b"u1\nu2"))
     rows = open_rows(str(path), None, any_columns)
@@ -665,7 +665,7 @@ def pieces(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
 )
 def test_pipe_may_begin_with_one_byte(pieces: socket.socket, content: bytes) -> None:
     """
-    What an input is shows in its first bytes, however late they come.
+    The first bytes of an input show its kind, however late they come.
     """
     for place in range(len(content)):
         pieces.send(content[place : place + 1])

@@ -170,7 +170,7 @@ def test_text_can_be_written_whatever_the_file_is_called() -> None:
 
 def test_text_names_an_input_error_once() -> None:
     """
-    What is wrong in the same way in many rows is shown with the first of them.
+    A fault that many rows share is shown with the first of them.
     """
     wrong = InvalidInputError("row", 'unknown key "colour"; expected: price')
     other = InvalidInputError("id", "is required")

@@ -89,7 +89,7 @@ def test_a_closed_standard_error_does_not_change_the_exit_code(put: Put) -> None
 @only_linux
 def test_a_status_that_cannot_be_written_is_no_success(sandbox: Sandbox, put: Put) -> None:
     """
-    What was asked for is the output alone, so the exit code is not 0; help stays as it is.
+    Output is all that `status` is for, so the exit code is not 0; that of the help stays.
     """
     path = put("ids.txt", "a\n")
     journal = path.with_name("journal")

@@ -279,7 +279,7 @@ def test_a_row_of_json_is_a_transaction() -> None:
 
 def test_a_row_without_its_type_is_no_transaction() -> None:
     """
-    What is not there is required, not wrong.
+    A missing field is required, not wrong.
     """
     with refused("purchase_type", "is required"):
         transaction_from({"id": "u1", "purchased_at": UTC}, "id")

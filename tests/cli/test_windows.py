@@ -107,7 +107,7 @@ def test_a_journal_without_posix_is_refused_in_one_line(
     start_sandbox: StartSandbox, put: Put, tmp_path: Path
 ) -> None:
     """
-    What needs the locks of POSIX says so before anything is sent.
+    A command that needs the locks of POSIX ends before anything is sent.
     """
     with start_sandbox() as sandbox:
         path = put("ids.txt", "a\n")

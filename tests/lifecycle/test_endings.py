@@ -46,7 +46,7 @@ KEY = "secret_live_TEST.key"
 DELETED = Response(204, {}, b"")
 CREATED = Response(201, {}, b'{"data": {}}')
 """
-What is answered.
+The responses of the transports.
 """
 
 
@@ -102,7 +102,7 @@ async def answer(_: Request) -> Response:
     return DELETED
 
 
-# What ends a run is raised as it was
+# An exception that ends a run is raised as it was
 
 
 class Mine(BaseException):
@@ -436,7 +436,7 @@ async def test_a_run_that_is_never_used_warns_once(
     ]
 
 
-# What was surely not processed is never unknown
+# An item that was surely not processed is never unknown
 
 REFUSALS: dict[str, tuple[Response | Exception, type[Exception], str]] = {
     "no connection": (ConnectError("nobody listens"), ConnectError, "not_sent"),
@@ -622,7 +622,7 @@ async def test_requests_that_have_no_connection_yet_end_at_once(tmp_path: Path) 
 
 async def test_the_number_of_requests_on_the_wire_is_told() -> None:
     """
-    A caller that stops a run can say how many it waits for.
+    A caller that stops a run can read how many requests it waits for.
     """
     async with RawServer(then=(STALL,)) as server:
         async with AdaptyClient(KEY, base_url=server.url, limits=Limits(connections=3)) as client:
@@ -658,7 +658,7 @@ async def test_a_create_that_found_no_connection_in_time_was_not_sent(kind: str)
     assert isinstance(report.failures[0].error, ConnectError)
 
 
-# Runs beside each other
+# Concurrent runs
 
 
 async def test_the_end_of_one_run_leaves_others_on_the_client_alone() -> None:
@@ -985,7 +985,7 @@ async def test_a_duplicate_without_a_journal_is_one() -> None:
 
 async def test_the_rest_of_a_stopped_run_has_how_it_ended_before(tmp_path: Path) -> None:
     """
-    What was not looked at any more is told from the journal.
+    Items that the run did not reach have their outcome from the journal.
     """
     options: Any = {"journal": tmp_path / "journal", "job_id": "x", "concurrency": 1}
     await erase(answer_some, ["b2", "a0", "a1"], **options)

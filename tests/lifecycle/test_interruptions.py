@@ -182,7 +182,7 @@ async def test_a_run_stopped_by_its_own_callbacks_sends_nothing_more(
     assert report.requests == sent
 
 
-# What a hook raises, once the server has done what it was asked for
+# Exceptions of a hook, after the server has processed the request
 
 
 class Quit(BaseException):
