@@ -19,9 +19,9 @@ def ids_in(path: Path) -> Iterator[str]:
     """
     Read ids as they are needed, so that memory stays flat.
     """
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8", newline="\n") as lines:  # by default, a CR ends a line, too
         for line in lines:
-            yield line.rstrip("\n")
+            yield line.rstrip("\r\n")
 
 
 async def main(path: Path) -> int:
