@@ -111,7 +111,7 @@ class Transport:
             answer.operation = request.operation
             raise answer
         finally:
-            del answer  # otherwise the error and this frame would hold each other
+            del answer  # else the error and this frame would hold each other
 
     async def _attempt(
         self, here: _Here, request: Request, seconds: float
