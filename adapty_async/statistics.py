@@ -58,11 +58,11 @@ class BucketStatistics(msgspec.Struct, frozen=True, kw_only=True):
         rate: requests per second at which the bulk run goes that came last: its own rate or the
             client's if one was given, else what was learned; after the server refused a rate that
             was given, what was learned if that is lower.
-        in_flight: requests that have no answer yet.
+        in_flight: attempts that have no response yet, those still connecting included.
         paused_for: seconds for which nothing is sent, since the server asked for that.
         circuit: whether requests are let through, or an outage is waited for.
         requests: attempts so far.
-        throttled: how many of them were answered 429.
+        throttled: how many of them were throttled (429).
         failed: how many of them failed as an outage makes them fail.
     """
 
@@ -107,7 +107,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def concurrency(self) -> int:
         """
-        Requests that have no answer yet.
+        Attempts that have no response yet, those still connecting included.
         """
         return sum(bucket.in_flight for bucket in self.buckets.values())
 
