@@ -658,6 +658,34 @@ def test_a_loop_that_stands_still_loses_no_response(
 
 
 @loops
+@pytest.mark.parametrize("leave", [False, True], ids=["stopped", "left"])
+def test_a_loop_that_stands_still_during_the_drain_loses_no_response(
+    loop: str, slow_server: str, *, leave: bool
+) -> None:
+    """
+    Responses that came while a blocking call took longer than the drain are read, not cancelled.
+    """
+
+    async def run() -> tuple[int, int]:
+        async with AdaptyClient(KEY, base_url=slow_server, retry=ONCE) as client:
+            ids = ((("adapty-customer-user-id", f"u{n}"),) for n in range(50))
+            creates = (Operation(CREATE_PROFILE, each, ProfileAttributes()) for each in ids)
+            async with client.bulk(creates, concurrency=10, drain=0.2) as run:
+                async for _ in run:
+                    if run.in_flight:
+                        break
+                if not leave:
+                    run.stop()
+                asyncio.get_running_loop().call_soon(time.sleep, 0.5)
+        return run.report.done, run.report.unknown
+
+    with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+        done, unknown = runner.run(run())
+    assert unknown == 0
+    assert done > 0
+
+
+@loops
 def test_a_blocking_call_before_a_request_is_not_charged_to_it(loop: str, slow_server: str) -> None:
     """
     An attempt has its whole time, whatever the loop's own clock says after a blocking call.
