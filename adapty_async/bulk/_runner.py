@@ -57,10 +57,6 @@ _BREATH = 256
 """
 Items that are only counted between two turns of the event loop.
 """
-_LOOK = 1.0
-"""
-Seconds after which a run looks again whether an outage has lasted too long.
-"""
 
 
 class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, ResultT]):
@@ -296,7 +292,8 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         if patience <= 0.0:
             self._stop(StopReason.OUTAGE, read_rest=self._source.sized)
         if not self._stopping.is_set():
-            seconds = min(max(patience, _LOOK / 100), _LOOK)
+            every = self._settings.look_every
+            seconds = min(max(patience, every / 100), every)
             self._next_look = self._loop.call_later(seconds, self._look)
 
     async def _until_workers_ended(self) -> None:
