@@ -16,7 +16,7 @@ from adapty_async._codec import Wire, encode
 from adapty_async._operation import Operation
 from adapty_async._pacer import Pacer
 from adapty_async._pipeline import Layers, build
-from adapty_async._run_limits import RunLimits
+from adapty_async._run_limits import RunLimits, wakeful
 from adapty_async.bulk import BulkOptions, BulkRun, Items
 from adapty_async.bulk._calls import (
     MAX_OUTAGE,
@@ -106,10 +106,12 @@ class Caller:
 
 def _limits_of(options: BulkOptions[Any, Any], clock: Callable[[], float]) -> RunLimits:
     rate, concurrency = options.get("rate"), options.get("concurrency")
+    max_outage = positive("max_outage", options.get("max_outage", MAX_OUTAGE))
     return RunLimits(
         pacer=None if rate is None else _run_pacer(positive("rate", rate), clock),
         capacity=Capacity(MOST_WORKERS, clock) if concurrency is None else None,
-        max_outage=positive("max_outage", options.get("max_outage", MAX_OUTAGE)),
+        max_outage=max_outage,
+        awake=wakeful(clock, max_outage),
     )
 
 

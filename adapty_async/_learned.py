@@ -348,7 +348,8 @@ class LearnedRate:
         if asked > _SHORT:
             self._since = None  # who pauses does not measure
         elif is_news:
-            asked = min(asked or _PROBE_LONGEST, _PROBE_FIRST * 2.0 ** min(self._closed, 60))
+            doubled = min(_PROBE_FIRST * 2.0 ** min(self._closed, 60), max(_PROBE_FIRST, within))
+            asked = min(asked or _PROBE_LONGEST, doubled)
         else:
             return
         if is_news and self._in_a_row >= _IN_A_ROW:

@@ -14,7 +14,7 @@ from adapty_async._places import Places
 from adapty_async._run_limits import RunLimits
 from adapty_async.errors import AdaptyError
 
-__all__ = ("limit",)
+__all__ = ("limit", "look")
 
 _UNANSWERED = AdaptyError("no answer")
 """
@@ -152,3 +152,18 @@ def _ways(run: RunLimits | None) -> Callable[[], dict[str, _Way | _RunWay]]:
         return LoopLocal[dict[str, _Way | _RunWay]](dict).get
     ways: dict[str, _Way | _RunWay] = {}
     return lambda: ways
+
+
+def look(gates: Gates, run: RunLimits) -> float:
+    """
+    Return the seconds until an outage ends a run, if no success comes; a run calls it regularly.
+
+    A pause counts as if it had passed, if items wait for its end.
+    """
+    if run.awake is not None:
+        run.awake.look()
+    lasting = [
+        timer.lasted + (gates.get(bucket).paused_for if timer.is_held else 0.0)
+        for bucket, timer in run.timers.items()
+    ]
+    return run.max_outage - max(lasting, default=0.0)

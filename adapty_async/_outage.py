@@ -28,6 +28,7 @@ __all__ = (
     "Circuit",
     "OutageTimer",
     "Sign",
+    "WakefulClock",
     "cannot_be_the_api",
     "is_transient",
     "sign_of",
@@ -229,6 +230,39 @@ class Circuit:
         self._next_try = max(self._next_try, now + self._uniform(wait, 1.25 * wait))
 
 
+class WakefulClock:
+    """
+    A clock that stands still while an event loop does: in a blocking call, or after Ctrl-Z.
+
+    Nothing can be sent then, and responses that have come are not read yet, so such time says
+    nothing of the service. It runs from the first look on at most for a given time without another.
+
+    Args:
+        clock: seconds that only ever grow.
+        most: seconds between two looks that count at most.
+    """
+
+    def __init__(self, clock: Callable[[], float], most: float) -> None:
+        self._clock = clock
+        self._most = most
+        self._until = math.inf
+        self._lost = 0.0
+
+    def __call__(self) -> float:
+        """
+        Return the seconds.
+        """
+        return min(self._clock(), self._until) - self._lost
+
+    def look(self) -> None:
+        """
+        Record that the event loop turns.
+        """
+        now = self._clock()
+        self._lost += max(0.0, now - self._until)
+        self._until = now + self._most
+
+
 class OutageTimer:
     """
     A stopwatch for the time in which one run got no success from one bucket.
@@ -254,6 +288,13 @@ class OutageTimer:
         """
         now = self._clock()
         return (now if self._in_flight else min(now, self._runs_until)) - self._since
+
+    @property
+    def is_held(self) -> bool:
+        """
+        Whether requests wait because of a response.
+        """
+        return self._runs_until > self._clock()
 
     def start(self) -> None:
         """

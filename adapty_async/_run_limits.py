@@ -11,10 +11,23 @@ import msgspec
 
 from adapty_async._capacity import Capacity
 from adapty_async._operation import Request
-from adapty_async._outage import OutageTimer
+from adapty_async._outage import OutageTimer, WakefulClock
 from adapty_async._pacer import Limiter
 
-__all__ = ("NO_LIMITS", "RunLimits")
+__all__ = ("NO_LIMITS", "RunLimits", "look_every", "wakeful")
+
+_LOOK = 1.0
+"""
+Seconds after which a run looks again whether an outage has lasted too long, at most.
+"""
+_LOOKS = 5
+"""
+How often it looks in `max_outage` seconds at least, so that no single one of them weighs much.
+"""
+_LATE = 1.25
+"""
+How many times as late as it should be a look may be before the event loop stood still.
+"""
 
 
 class RunLimits(msgspec.Struct, frozen=True):
@@ -26,6 +39,8 @@ class RunLimits(msgspec.Struct, frozen=True):
         capacity: its concurrency limit; None if `concurrency` was given.
         max_outage: seconds without any success from a bucket that end it.
         timers: those seconds so far, by bucket.
+        awake: the clock of these timers, which stands still while the event loop does; None for
+            the client's.
         stopping: is set when the run sends and retries nothing more; the run sets it.
     """
 
@@ -33,13 +48,15 @@ class RunLimits(msgspec.Struct, frozen=True):
     capacity: Capacity | None = None
     max_outage: float = 900.0
     timers: dict[str, OutageTimer] = msgspec.field(default_factory=dict)
+    awake: WakefulClock | None = None
     stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
     def timer(self, bucket: str, clock: Callable[[], float]) -> OutageTimer:
         """
         Return the timer of a bucket.
         """
-        return self.timers.get(bucket) or self.timers.setdefault(bucket, OutageTimer(clock))
+        timer = self.timers.get(bucket)
+        return timer or self.timers.setdefault(bucket, OutageTimer(self.awake or clock))
 
     def hold(self, request: Request, seconds: float) -> None:
         """
@@ -52,6 +69,20 @@ class RunLimits(msgspec.Struct, frozen=True):
         Return the seconds that are left until an outage ends the run, if no success comes.
         """
         return self.max_outage - max((each.lasted for each in self.timers.values()), default=0.0)
+
+
+def look_every(max_outage: float) -> float:
+    """
+    Return the seconds after which a run looks at its patience again.
+    """
+    return min(_LOOK, max_outage / _LOOKS)
+
+
+def wakeful(clock: Callable[[], float], max_outage: float) -> WakefulClock:
+    """
+    Return a clock for a run's timers, which the run has to look at as often.
+    """
+    return WakefulClock(clock, _LATE * look_every(max_outage))
 
 
 NO_LIMITS = RunLimits()

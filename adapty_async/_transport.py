@@ -45,6 +45,14 @@ Seconds after which who waits for another loop looks whether there still is one.
 """
 
 
+def _is_of_a_closed_session(request: Request) -> bool:
+    """
+    Return whether nobody cancelled this task: aiohttp cancels who waits for a name when it closes.
+    """
+    task = asyncio.current_task()
+    return task is not None and not task.cancelling() and not request.tally.on_wire
+
+
 class Transport:
     """
     Send requests over pooled connections, with one aiohttp session per event loop.
@@ -121,6 +129,10 @@ class Transport:
         pool.in_flight += 1
         try:
             answer = await exchange(pool.ask, here.watch, request, seconds)
+        except asyncio.CancelledError:
+            if _is_of_a_closed_session(request):
+                self._demand_open()
+            raise
         finally:
             pool.in_flight -= 1
             if pool is not here.pool:

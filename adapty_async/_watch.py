@@ -3,10 +3,6 @@ A timeout scheduler: the timeouts of many attempts, with one timer of the event 
 
 `asyncio.timeout` makes a timer for each block: 4.6 µs where this costs 0.3, and 14 of the 71 µs of
 a request over a kept connection, beside many other timers (Python 3.11, one core).
-
-An event loop that stands still (a blocking call, Ctrl-Z, swap) reads nothing meanwhile, and its
-timers fire late. Responses may have arrived that nobody has read, so a timer that is late gives the
-loop a moment to read them before anything is cancelled.
 """
 
 from __future__ import annotations
@@ -15,11 +11,11 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 import msgspec
 
 from adapty_async._operation import Tally
+from adapty_async._timer import Loop, PatientTimer
 
 __all__ = ("Watch",)
 
@@ -29,37 +25,6 @@ _CONNECT_SHARE = 0.9
 Connecting, from looking up the name to the end of the TLS handshake, may take so many seconds, and
 less than the whole attempt, so that its timeout is told from a lost response.
 """
-_LATE = 0.02
-"""
-Seconds of a timer's delay that a busy loop has; above it, the loop stood still.
-"""
-_GRACE = 0.25
-"""
-Seconds that a loop has after a late timer, to send what it had not sent and to read what has come.
-"""
-_TURNS = 4
-"""
-How often it turns at least after that: uvloop runs timers before it reads, and what is read wakes a
-task in the turn after.
-"""
-
-
-class Loop(Protocol):
-    """
-    What is needed of an event loop.
-    """
-
-    def call_later(self, delay: float, callback: Callable[[], object], /) -> asyncio.TimerHandle:
-        """
-        Call back in so many seconds.
-        """
-        ...
-
-    def call_soon(self, callback: Callable[[], object], /) -> asyncio.Handle:
-        """
-        Call back in the next turn.
-        """
-        ...
 
 
 class _Limits(msgspec.Struct):
@@ -95,13 +60,10 @@ class Watch:
     """
 
     def __init__(self, loop: Loop, clock: Callable[[], float] = time.monotonic) -> None:
-        self._loop = loop
         self._clock = clock
         self._watched: dict[asyncio.Task[object], _Limits] = {}
         self._expired: set[asyncio.Task[object]] = set()
-        self._timer: asyncio.Handle | None = None
-        self._next = math.inf
-        self._turns = 0
+        self._timer = PatientTimer(loop, self._look, self._restart_unsent, clock)
 
     def start(self, task: asyncio.Task[object], seconds: float, tally: Tally) -> None:
         """
@@ -110,8 +72,8 @@ class Watch:
         now = self._clock()
         limits = self._watched[task] = _Limits(seconds, tally)
         limits.begin(now)
-        if limits.connected < self._next:
-            self._wake_at(limits.connected, now)
+        if limits.connected < self._timer.due:
+            self._timer.start(limits.connected, now)
 
     def is_late(self, task: asyncio.Task[object]) -> bool:
         """
@@ -132,23 +94,7 @@ class Watch:
         """
         Give the timer back.
         """
-        self._wake_at(math.inf, 0.0)
-
-    def _wake_at(self, moment: float, now: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._next = moment
-        delay = max(0.0, moment - now)
-        self._timer = None if moment == math.inf else self._loop.call_later(delay, self._wake)
-
-    def _wake(self) -> None:
-        now = self._clock()
-        if now - self._next > _LATE:
-            self._restart_unsent(now)
-            self._turns = 0
-            self._timer = self._loop.call_later(_GRACE, self._turn)
-        else:
-            self._look(now)
+        self._timer.cancel()
 
     def _restart_unsent(self, now: float) -> None:
         """
@@ -161,13 +107,6 @@ class Watch:
                 limits.restarted = True
                 limits.begin(now)
 
-    def _turn(self) -> None:
-        if self._turns == _TURNS:
-            self._look(self._clock())
-        else:
-            self._turns += 1
-            self._timer = self._loop.call_soon(self._turn)
-
     def _look(self, now: float) -> None:
         later = math.inf
         for task, limits in self._watched.items():
@@ -176,4 +115,4 @@ class Watch:
             elif task not in self._expired:
                 self._expired.add(task)
                 task.cancel()
-        self._wake_at(later, now)
+        self._timer.start(later, now)

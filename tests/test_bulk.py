@@ -879,6 +879,21 @@ async def test_a_run_that_is_only_throttled_ends_after_max_outage(seconds: str |
     assert report.not_sent > 0
 
 
+async def test_a_pause_that_outlasts_a_run_ends_it_while_all_of_its_items_wait_to_be_retried() -> (
+    None
+):
+    """
+    No item has to be in the queue to notice that the server asks for more than is left.
+    """
+    throttled = Response(429, {"Retry-After": "600"}, b'{"errors":[],"error_code":"rate_limited"}')
+    async with asyncio.timeout(20):
+        report = await erase(Api({"*": throttled}), ids(2), max_outage=100.0)
+
+    assert_adds_up(report, 2)
+    assert report.stop_reason is StopReason.OUTAGE
+    assert report.elapsed < 20.0
+
+
 async def test_stop_lets_what_is_in_flight_end() -> None:
     """
     No item is read after a stop, and those that were are done.

@@ -15,7 +15,7 @@ import pytest
 from adapty_async import _learned, _outage
 from adapty_async._capacity import Capacity
 from adapty_async._gate import Gates
-from adapty_async._limits import limit
+from adapty_async._limits import limit, look
 from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Request, Response, Send, Tally
 from adapty_async._pacer import Pacer
@@ -1095,6 +1095,27 @@ async def test_a_run_has_its_patience_until_nothing_succeeds() -> None:
     await bench.clock.advance(25.0)
     await item
     assert run.patience() == 100.0
+
+
+@pytest.mark.parametrize(
+    ("waits", "patience"), [(True, 60.0), (False, 90.0)], ids=["waits", "idle"]
+)
+async def test_a_pause_counts_as_passed_for_a_run_that_waits_for_its_end(
+    *, waits: bool, patience: float
+) -> None:
+    """
+    One that sends nothing more is not ended by a pause that others were asked for.
+    """
+    bench = Bench()
+    run = RunLimits(max_outage=90.0)
+    bench.answers["b"] = [throttled(30.0)]
+    with pytest.raises(RateLimitError):
+        await bench.start("b", run)
+    if waits:
+        run.hold(a_request(bucket="v1"), 30.0)
+
+    assert look(bench.gates, run) == pytest.approx(patience, abs=0.5)
+    assert run.patience() == pytest.approx(90.0, abs=0.5)
 
 
 async def test_a_pause_ends_calls_that_wait_for_a_connection_and_have_no_time() -> None:

@@ -34,12 +34,14 @@ from vcr.errors import CannotOverwriteExistingCassetteException
 
 from adapty_async import (
     AdaptyClient,
+    BulkReport,
     ConfigError,
     ConnectError,
     ConnectionLostError,
     DeadlineError,
     Limits,
     Operation,
+    Outcome,
     RequestTimeoutError,
     RetryPolicy,
 )
@@ -655,6 +657,61 @@ def test_a_loop_that_stands_still_loses_no_response(
 
     with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
         assert runner.run(run()) == (50, 0)
+
+
+@loops
+@pytest.mark.parametrize("leave", [False, True], ids=["stopped", "left"])
+def test_a_loop_that_stands_still_during_the_drain_loses_no_response(
+    loop: str, slow_server: str, *, leave: bool
+) -> None:
+    """
+    Responses that came while a blocking call took longer than the drain are read, not cancelled.
+    """
+
+    async def run() -> tuple[int, int]:
+        async with AdaptyClient(KEY, base_url=slow_server, retry=ONCE) as client:
+            ids = ((("adapty-customer-user-id", f"u{n}"),) for n in range(50))
+            creates = (Operation(CREATE_PROFILE, each, ProfileAttributes()) for each in ids)
+            async with client.bulk(creates, concurrency=10, drain=0.2) as run:
+                async for _ in run:
+                    if run.in_flight:
+                        break
+                if not leave:
+                    run.stop()
+                asyncio.get_running_loop().call_soon(time.sleep, 0.5)
+        return run.report.done, run.report.unknown
+
+    with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+        done, unknown = runner.run(run())
+    assert unknown == 0
+    assert done > 0
+
+
+@loops
+def test_a_loop_that_stands_still_for_longer_than_max_outage_ends_no_run(
+    loop: str, slow_server: str
+) -> None:
+    """
+    Time in which nothing could be sent or read, as after Ctrl-Z, is no outage.
+    """
+
+    def told(outcome: Outcome[str, None]) -> None:
+        if outcome.index == 15:
+            time.sleep(1.5)
+
+    async def run() -> BulkReport[str, None]:
+        async with AdaptyClient(KEY, base_url=slow_server) as client:
+            return await client.v1.profiles.bulk_delete(
+                [f"u{number}" for number in range(40)],
+                by="customer_user_id",
+                concurrency=10,
+                on_outcome=told,
+                max_outage=1.0,
+            )
+
+    with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+        report = runner.run(run())
+    assert (report.done, report.stop_reason) == (40, None)
 
 
 @loops

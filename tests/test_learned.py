@@ -457,6 +457,21 @@ def test_a_ban_that_each_request_renews_is_over_at_last(seconds: float) -> None:
     assert sent - begun < max(70.0, 4 * seconds)
 
 
+def test_a_probe_is_due_while_it_is_of_use_also_at_the_beginning_of_a_ban() -> None:
+    """
+    The doubled wait after a refused probe does not exceed the time that who waits has left.
+    """
+    client = Client(400.0)
+    client.succeed()
+    client.fail(10)
+    begun = client.clock.now
+    while client.clock.now < begun + 18.0:
+        sent = client.send()
+        client.learned.throttled(sent, within=begun + 20.0 - sent)
+
+    assert client.learned.paused_until <= begun + 20.1
+
+
 def test_a_probe_is_due_while_it_is_of_use() -> None:
     """
     Probes back off no further than the time that who waits has left.

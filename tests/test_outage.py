@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapty_async import _outage
-from adapty_async._outage import Budget, Circuit, OutageTimer, is_transient
+from adapty_async._outage import Budget, Circuit, OutageTimer, WakefulClock, is_transient
 from adapty_async.errors import ServerError
 from adapty_async.statistics import CircuitState
 from adapty_async.testing import FakeClock
@@ -442,3 +442,71 @@ def test_a_timer_never_counts_more_than_the_time_that_passed(
             worked = clock.now if step == "work" else worked
         assert -1e-9 <= timer.lasted <= clock.now - worked + 1e-9
         clock.now += seconds
+
+
+def test_a_timer_is_held_while_requests_wait_because_of_a_response() -> None:
+    """
+    It is not while they are in flight, or wait for nothing.
+    """
+    clock = FakeClock(1000.0)
+    timer = OutageTimer(clock)
+    held = []
+    timer.start()
+    held.append(timer.is_held)
+    clock.now += 1.0
+    timer.end(worked=False)
+    held.append(timer.is_held)
+    timer.hold(2.0)
+    held.append(timer.is_held)
+    clock.now += 2.0
+    held.append(timer.is_held)
+
+    assert held == [False, False, True, False]
+
+
+# The clock of the timers
+
+
+def test_a_clock_without_a_look_runs_as_any_other() -> None:
+    """
+    Whoever does not look at it has no event loop to say when it stands still.
+    """
+    clock = FakeClock(1000.0)
+    wakeful = WakefulClock(clock, 1.25)
+    clock.now += 500.0
+
+    assert wakeful() == 1500.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "counted"), [(1.0, 1.0), (1.25, 1.25), (2.0, 1.25), (7200.0, 1.25)], ids=str
+)
+def test_time_without_a_look_counts_up_to_a_limit(seconds: float, counted: float) -> None:
+    """
+    That holds already before the next look, and for what comes after it.
+    """
+    clock = FakeClock(1000.0)
+    wakeful = WakefulClock(clock, 1.25)
+    wakeful.look()
+    clock.now += seconds
+    assert wakeful() == 1000.0 + counted
+    wakeful.look()
+    assert wakeful() == 1000.0 + counted
+    clock.now += 1.0
+    assert wakeful() == 1001.0 + counted
+
+
+@given(steps=st.lists(st.tuples(st.booleans(), st.floats(0.0, 5.0)), max_size=60))
+def test_a_wakeful_clock_only_ever_grows(steps: list[tuple[bool, float]]) -> None:
+    """
+    Whenever somebody looks, it never goes back, and never faster than the other clock.
+    """
+    clock = FakeClock(1000.0)
+    wakeful = WakefulClock(clock, 1.0)
+    before = wakeful()
+    for looks, seconds in steps:
+        clock.now += seconds
+        if looks:
+            wakeful.look()
+        assert -1e-9 <= wakeful() - before <= seconds + 1e-9
+        before = wakeful()

@@ -12,8 +12,10 @@ from adapty_async.errors import (
     AdaptyError,
     ApiError,
     AuthenticationError,
+    ConflictError,
     ConnectError,
     DecodeError,
+    ErrorItem,
     InvalidInputError,
     NotFoundError,
     RateLimitError,
@@ -42,7 +44,27 @@ REFUSED = ConnectError("refused")
 UNSENT = InvalidInputError("id", "must not be empty")
 UNTRUSTED = ConnectError("the server's certificate is not accepted", permanent=True)
 UNKNOWN_LEVEL = answered(RequestRejectedError, 400)
-UNKNOWN_LEVEL.error_code = "paid_access_level_does_not_exist"
+UNKNOWN_LEVEL.error_code = NO_LEVEL = "paid_access_level_does_not_exist"
+ALREADY_THERE = answered(ConflictError, 409)
+ALREADY_THERE.error_code = "duplicate_source_transaction"
+
+
+def invalid(text: str, *fields: str | None, code: str = "base_error") -> ApiError:
+    """
+    Return the error of an item that the API finds invalid, with one entry for each field.
+    """
+    error = answered(RequestRejectedError, 400)
+    error.error_code = code
+    error.errors = tuple(ErrorItem(text, field_name=field) for field in fields)
+    return error
+
+
+LEVELS = [
+    invalid(
+        f"Paid access level `{name}` does not exist", None, code="paid_access_level_does_not_exist"
+    )
+    for name in ("gold", "silver")
+]
 THROTTLED_BY_API = answered(RateLimitError, 429)
 
 
@@ -96,6 +118,17 @@ def judged(*errors: Exception | None) -> list[StopReason | None]:
         pytest.param([None, UNTRUSTED], StopReason.WRONG_ADDRESS, id="a certificate later"),
         pytest.param([MISSING] * 49, None, id="49 of the same"),
         pytest.param([MISSING] * 50, StopReason.SAME_ERROR, id="50 of the same"),
+        pytest.param([invalid("bad", None)] * 50, StopReason.SAME_ERROR, id="same text"),
+        pytest.param(
+            [invalid("no number", None), invalid("too long", None)] * 50, None, id="other texts"
+        ),
+        pytest.param(
+            [invalid("required", "a", "b"), invalid("required", "a", "c")] * 50,
+            None,
+            id="other fields",
+        ),
+        pytest.param(LEVELS * 25, StopReason.SAME_ERROR, id="a text that quotes the item"),
+        pytest.param([ALREADY_THERE] * 100, None, id="conflicts"),
         pytest.param([None, *[MISSING] * 50], StopReason.SAME_ERROR, id="50 of the same later"),
         pytest.param([*[MISSING] * 49, None, *[MISSING] * 49], None, id="a success in 98"),
         pytest.param([*[MISSING] * 49, DOWN, MISSING], None, id="an outage in 50"),

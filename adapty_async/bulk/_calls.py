@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import inspect
 import os
@@ -16,9 +17,10 @@ import msgspec
 
 from adapty_async._codec import ResultDecoder, plain
 from adapty_async._gate import Gates
+from adapty_async._limits import look
 from adapty_async._operation import Operation, Replay, Request, Send, Tally
 from adapty_async._retry import may_have_worked
-from adapty_async._run_limits import NO_LIMITS, RunLimits
+from adapty_async._run_limits import NO_LIMITS, RunLimits, look_every
 from adapty_async.bulk._entries import position_key
 from adapty_async.bulk._ledger import Ledger
 from adapty_async.bulk._outcome import EarlierStatus, Outcome, OutcomeStatus
@@ -182,7 +184,11 @@ def run_calls(
     With `dedupe`, the same request is sent once.
     """
     calls = _Calls(build, engine, ledger, workers=settings.concurrency, dedupe=dedupe)
-    settings = msgspec.structs.replace(settings, patience=engine.limits.patience)
+    settings = msgspec.structs.replace(
+        settings,
+        patience=functools.partial(look, engine.gates, engine.limits),
+        look_every=look_every(engine.limits.max_outage),
+    )
     return BulkRun(
         source_of(items), calls.process, StopRules().judge, settings, calls.open, calls.earlier
     )

@@ -22,6 +22,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import anyio
 
 from adapty_async._places import Places
+from adapty_async._timer import PatientTimer
 from adapty_async.bulk._outcome import (
     BulkReport,
     EarlierStatus,
@@ -55,10 +56,6 @@ How the item at a position ended before, None if it is not known to have.
 _BREATH = 256
 """
 Items that are only counted between two turns of the event loop.
-"""
-_LOOK = 1.0
-"""
-Seconds after which a run looks again whether an outage has lasted too long.
 """
 
 
@@ -103,7 +100,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         self._started: float | None = None
         self._ended: float | None = None
         self._opened = False  # what the run lasts in
-        self._deadline: asyncio.TimerHandle | None = None
+        self._deadline: PatientTimer | None = None
         self._next_look: asyncio.TimerHandle | None = None
         self._failure: BaseException | None = None
         self._stopping = settings.stopping
@@ -295,7 +292,8 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         if patience <= 0.0:
             self._stop(StopReason.OUTAGE, read_rest=self._source.sized)
         if not self._stopping.is_set():
-            seconds = min(max(patience, _LOOK / 100), _LOOK)
+            every = self._settings.look_every
+            seconds = min(max(patience, every / 100), every)
             self._next_look = self._loop.call_later(seconds, self._look)
 
     async def _until_workers_ended(self) -> None:
@@ -322,9 +320,10 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
 
     async def _end(self) -> None:
         self._stop(StopReason.STOPPED)
+        self._begin_drain()  # it was stopped before it started
         try:
             with anyio.CancelScope(shield=True):
-                await asyncio.wait({self._main}, timeout=self._settings.drain)
+                await asyncio.wait({self._main})
         finally:
             self._end_drain()
             await until_ended(self._main)
@@ -439,7 +438,13 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         self._stopping.set()
         if self._started is not None:
             self._workers.cancel(on_wire=False)
-            self._deadline = self._loop.call_later(self._settings.drain, self._end_drain)
+            self._begin_drain()
+
+    def _begin_drain(self) -> None:
+        if self._deadline is None and self._ended is None:
+            self._deadline = PatientTimer(self._loop, lambda _: self._end_drain())
+            now = time.monotonic()
+            self._deadline.start(now + self._settings.drain, now)
 
     def _end_drain(self) -> None:
         self._workers.cancel(on_wire=True)

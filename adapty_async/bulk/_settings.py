@@ -41,6 +41,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         crew: the number of workers at present; None if it is always `concurrency`.
         stopping: set when the run stops; the layers of its calls read it.
         patience: returns the seconds until an outage ends the run, if nothing succeeds.
+        look_every: seconds after which the run asks for its patience again.
     """
 
     concurrency: int
@@ -51,3 +52,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     on_outcome: Callable[[Any], object] | None
     stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     patience: Callable[[], float] = lambda: math.inf
+    look_every: float = 1.0

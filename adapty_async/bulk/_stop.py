@@ -15,6 +15,7 @@ from adapty_async.errors import (
     AuthenticationError,
     CircuitOpenError,
     ConfigError,
+    ConflictError,
     ConnectError,
     DecodeError,
     JournalError,
@@ -34,6 +35,12 @@ Responses in a row that cannot be the API's.
 _SAME = 50
 """
 Items in a row that are rejected for the same reason.
+"""
+
+_GENERAL = frozenset({None, "base_error", "validation_error"})
+"""
+Error codes that leave it to the text what is wrong. Other codes say it, and their text may quote
+the item's own value.
 """
 
 
@@ -104,10 +111,23 @@ class StopRules:
         if not failed or not isinstance(error, ApiError) or not _is_refusal(error):
             self._repeated = 0
             return
-        reason = type(error), error.status, error.error_code, error.field_name
+        reason = _reason_of(error)
         self._repeated = self._repeated + 1 if reason == self._reason else 1
         self._reason = reason
 
 
 def _is_refusal(error: ApiError) -> bool:
-    return error.recognised and not is_transient(error)
+    """
+    Return whether the API refuses an item for what it says, and not for what was done before.
+    """
+    conflicts = isinstance(error, ConflictError)  # such as one that an earlier run has done
+    return error.recognised and not is_transient(error) and not conflicts
+
+
+def _reason_of(error: ApiError) -> tuple[Any, ...]:
+    """
+    Return what is equal for two items that the API refuses for the same reason.
+    """
+    fields = tuple(item.field_name for item in error.errors)
+    texts = tuple(item.message for item in error.errors if error.error_code in _GENERAL)
+    return type(error), error.status, error.error_code, fields, texts

@@ -408,14 +408,16 @@ async def _perform_and_report(
             if end.error is not None and not end.report.total:
                 raise end.error
     if options.as_json:
-        click.echo(report_json(end.report, job.rows.findings, is_dry=options.dry_run))
+        findings = job.rows.findings
+        click.echo(report_json(end.report, findings, is_dry=options.dry_run, error=end.error))
     else:
         _echo_report(end, job, options)
     if not isinstance(job.rows, SizedRows):
         _echo_findings(job.rows)
     if end.error is not None:
         _tell_refusal(end.error)
-    if options.journal is not None and not options.dry_run and not end.report.ok:
+    is_left = not (end.report.ok or isinstance(end.error, JournalError))
+    if options.journal is not None and not options.dry_run and is_left:
         click.echo(_NEXT, err=options.as_json)
     return exit_code(end)
 

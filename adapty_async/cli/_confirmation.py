@@ -24,8 +24,12 @@ def whom(job: Job, origin: str) -> str:
         return f"all users in {job.rows.path}"
     settled = _settled(job, origin)
     if not settled:
-        return f"{job.total:,} users in {job.rows.path}"
-    return f"the {job.total - settled:,} users left of {job.total:,} in {job.rows.path}"
+        return f"{_users(job.total)} in {job.rows.path}"
+    return f"the {_users(job.total - settled)} left of {job.total:,} in {job.rows.path}"
+
+
+def _users(count: int) -> str:
+    return "1 user" if count == 1 else f"{count:,} users"
 
 
 def _settled(job: Job, origin: str) -> int:

@@ -196,10 +196,14 @@ def _error_facts(error: Exception) -> dict[str, Any]:
 
 
 def report_json(
-    report: BulkReport[Any, Any], findings: Findings | None = None, *, is_dry: bool = False
+    report: BulkReport[Any, Any],
+    findings: Findings | None = None,
+    *,
+    is_dry: bool = False,
+    error: Exception | None = None,
 ) -> str:
     """
-    Return a report as one JSON object, with what was found in the input.
+    Return a report as one JSON object, with what was found in the input, and what ended the run.
     """
     content: dict[str, Any] = {"dry_run": is_dry, "total": report.total}
     content |= {status.value: count for status, count in report.counts.items()}
@@ -211,7 +215,8 @@ def report_json(
         "connect_failures": report.connect_failures,
         "elapsed": round(report.elapsed, 3),
         "stop_reason": report.stop_reason,
-        "ok": report.ok,
+        "error": None if error is None else str(error),
+        "ok": report.ok and error is None,
     }
     if is_dry:  # rows that "are done" were only checked
         content |= {
@@ -233,9 +238,10 @@ def report_text(
     """
     Return a report as a few lines for people; `total` is the number of rows, None if unknown.
     """
+    meanings = _MEANING | {OutcomeStatus.SKIPPED: _earlier_parts(report)}
     lines = [f"{_rows(report.total)} in {report.elapsed:.1f} s{_rate_of(report)}", ""]
     lines += [
-        _count_line(status.value, count, _MEANING.get(status) or _earlier_parts(report))
+        _count_line(status.value, count, meanings[status])
         for status, count in report.counts.items()
         if count or status is OutcomeStatus.DONE
     ]
@@ -254,7 +260,7 @@ def report_text(
 
 
 def _many_absent(report: BulkReport[Any, Any]) -> bool:
-    return report.absent * 10 > report.total - report.skipped
+    return report.absent * 10 > report.total - report.skipped - report.not_sent
 
 
 def dry_run_text(

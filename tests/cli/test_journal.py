@@ -311,6 +311,26 @@ def test_a_file_that_grows_meanwhile_is_read_as_far_as_it_went(
     assert sorted(map(str, sent)) == sorted(ids(501).split())
 
 
+def test_nothing_is_promised_of_a_journal_that_was_moved(
+    start_sandbox: StartSandbox, put: Put
+) -> None:
+    """
+    The same command would begin again from the first row; the error and the code say what is wrong.
+    """
+    with start_sandbox() as sandbox:
+        path = put("ids.txt", ids(2000))
+        journal = path.with_name("journal")
+        with started("delete", path, *V1, "--journal", journal, "--rate", "200") as process:
+            wait_until(lambda: len(sandbox.arrivals()) > 20)
+            journal.rename(path.with_name("moved"))
+            out, err = process.communicate()
+
+    report = json.loads(out)
+    assert (process.returncode, report["ok"]) == (2, False)
+    assert "was deleted, moved or replaced" in report["error"]
+    assert b"resume" not in err
+
+
 def test_what_to_do_next_does_not_spoil_json(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
     """
     A report for programs stands alone; what is for people goes to standard error.
@@ -408,6 +428,8 @@ def test_the_question_says_how_many_users_are_left(
     assert "Delete the 2 users left of 5 in" in invoke(*asked).stderr
     other = ("--api", "v1", "--by", "profile-id", "--column", "id", "--journal", journal)
     assert "Delete 5 users in" in invoke("delete", path, *other).stderr
+    one = put("one.txt", "u1\n")
+    assert "Delete 1 user in" in invoke("delete", one, *other).stderr
     assert len(sandbox.arrivals()) == 2
 
 

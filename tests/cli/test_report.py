@@ -24,6 +24,7 @@ from adapty_async.bulk import (
     StopReason,
 )
 from adapty_async.bulk._header import Binding
+from adapty_async.cli._findings import Findings
 from adapty_async.cli._input import Row, open_rows
 from adapty_async.cli._report import (
     FailuresFile,
@@ -32,7 +33,13 @@ from adapty_async.cli._report import (
     report_text,
     status_text,
 )
-from adapty_async.errors import ConfigError, ConnectionLostError, InvalidInputError, ServerError
+from adapty_async.errors import (
+    ConfigError,
+    ConnectionLostError,
+    InvalidInputError,
+    JournalError,
+    ServerError,
+)
 
 Put = Callable[[str, str | bytes], Path]
 Report = BulkReport[Row, None]
@@ -242,6 +249,7 @@ def test_text_says_how_skipped_rows_ended_before() -> None:
     )
     lines = report_text(report, failures=None, total=3000).splitlines()
     assert lines[0] == "3,000 rows in 10.0 s; 1,908 sent (191/s)"
+    assert lines[2] == "  done           1,908"
     assert lines[3] == (
         "  skipped        1,092   1,088 done by an earlier run; 3 absent in an earlier run; "
         "1 the same as an earlier row"
@@ -343,8 +351,18 @@ def test_json_of_a_report() -> None:
         "connect_failures": 0,
         "elapsed": 1.235,
         "stop_reason": "key_rejected",
+        "error": None,
         "ok": False,
     }
+
+
+def test_json_of_a_run_that_an_error_ended_is_not_ok() -> None:
+    """
+    The record of a run may fail when its last row was done already.
+    """
+    error = JournalError("the journal j was deleted")
+    told = msgspec.json.decode(report_json(Report(total=3, done=3), error=error))
+    assert told == told | {"done": 3, "stop_reason": None, "error": str(error), "ok": False}
 
 
 def lines_of(path: Path) -> list[Any]:
@@ -463,6 +481,18 @@ def test_a_run_that_found_nobody_asks_whether_the_ids_are_right() -> None:
     assert hint in report_text(BulkReport(total=2, absent=2), failures=None)
     assert hint not in report_text(BulkReport(total=2, absent=1, done=1), failures=None)
     assert hint not in report_text(BulkReport(), failures=None)
+
+
+def test_many_that_were_absent_are_told_when_a_run_was_stopped() -> None:
+    """
+    A tenth is meant of the rows that the run came to: those that it left say nothing.
+    """
+    hint = "More than a tenth of them were not there"
+    stopped = Report(total=1000, done=10, absent=50, not_sent=940, stop_reason=StopReason.OUTAGE)
+    assert hint in report_text(stopped, failures=None)
+    assert msgspec.json.decode(report_json(stopped, Findings()))["many_absent"] is True
+    few = msgspec.structs.replace(stopped, done=55, absent=5)
+    assert hint not in report_text(few, failures=None)
 
 
 def test_failures_file_is_for_its_owner_only(put: Put, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from adapty_async import AdaptyClient, Limits, Operation, RetryPolicy
+from adapty_async._timer import PatientTimer
 from adapty_async.v1 import create_profile
 from tests.raw_server import CLOSE, DONE, RESET, STALL, RawServer, Steps, api_error, own_tasks, page
 
@@ -157,7 +158,12 @@ def timers() -> list[str]:
     Return what is to be called later in this loop, but for looks at idle connections and at times.
     """
     loop: Any = asyncio.get_running_loop()
-    callbacks = [timer._callback for timer in loop._scheduled if not timer.cancelled()]
+    scheduled = [timer._callback for timer in loop._scheduled if not timer.cancelled()]
+    patient = [getattr(each, "__self__", None) for each in scheduled]
+    callbacks = [
+        timer._call if isinstance(timer, PatientTimer) else each
+        for timer, each in zip(patient, scheduled, strict=True)
+    ]
     kept = {"aiohttp.helpers", "adapty_async._watch"}  # one for each client, whatever it does
     return [repr(each) for each in callbacks if each.__module__ not in kept]
 

@@ -204,6 +204,32 @@ async def test_a_call_keeps_its_client() -> None:
     assert profile is not None
 
 
+async def test_calls_whose_host_is_looked_up_are_not_cancelled_when_their_client_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    Nobody cancelled their tasks; they get the error that other calls get, and so does a run.
+    """
+    asked = asyncio.Event()
+
+    async def never(*_: Any, **__: Any) -> Any:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", never)
+    client = AdaptyClient("secret_live_x.y", base_url="http://localhost:9")
+    calls = [asyncio.create_task(get(client)) for _ in range(2)]
+    run = asyncio.create_task(
+        client.v1.profiles.bulk_delete(["u1", "u2"], by="customer_user_id", concurrency=1)
+    )
+    await asked.wait()
+    await client.aclose()
+    await asyncio.wait({*calls, run})
+
+    assert not any(task.cancelled() for task in (*calls, run))
+    assert {type(task.exception()) for task in (*calls, run)} == {ConfigError}
+
+
 async def test_an_error_that_is_kept_keeps_nothing_of_its_client() -> None:
     """
     Whoever keeps an error does not keep connections with it.
