@@ -22,7 +22,7 @@ import io
 import ssl
 import urllib.request
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeAlias
 
@@ -162,12 +162,14 @@ class _Attempt(msgspec.Struct):
     Attributes:
         kept: the protocols of the session over which a request went before.
         prepare: called with the transport of a new connection.
+        target: where it goes.
         transport: of the connection that it goes over.
     """
 
     tally: Tally
     kept: Kept
     prepare: Callable[[Any], None]
+    target: Target
     transport: Any = None
 
     def abort(self) -> None:
@@ -193,9 +195,24 @@ class _OutOfStepError(Exception):
 class InStep(aiohttp.ClientRequest):
     """
     A request that is sent only once, and over a connection on which nothing is unread.
+
+    Its headers are complete, so nothing is looked up for each of them.
     """
 
-    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+    def update_headers(self, headers: Any) -> None:
+        """
+        Take the headers over, behind those that every request to this URL begins with.
+        """
+        merged = CIMultiDict(_CURRENT.get().target.headers)
+        merged.update(headers)
+        self.headers = merged
+
+    def update_auto_headers(self, skip_auto_headers: Any) -> None:
+        """
+        Add none: those that aiohttp adds are there.
+        """
+
+    def send(self, conn: Connection) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
         """
         Send it, unless there is something to read already.
         """
@@ -213,7 +230,7 @@ class InStep(aiohttp.ClientRequest):
             attempt.kept.add(protocol)
             attempt.prepare(transport)
         tally.on_wire = True
-        return await super().send(conn)
+        return super().send(conn)
 
 
 class Reply(aiohttp.ClientResponse):
@@ -252,13 +269,16 @@ def ask_own(
     that name reads .netrc as well, and fails if that has a password for the host.
     """
     kept: Kept = weakref.WeakSet()
-    proxy_for = _environment_proxy if trust_env else _no_proxy
 
     async def ask(request: Request) -> Response:
-        attempt = _Attempt(request.tally, kept, prepare)
+        target = target_of(request.url)
+        options = _options_of(request)
+        if trust_env and (proxy := _environment_proxy(target.url)) is not None:
+            options["proxy"] = proxy
+        attempt = _Attempt(request.tally, kept, prepare, target)
         token = _CURRENT.set(attempt)
         try:
-            answer = await _in_step(session, request, proxy_for)
+            answer = await _in_step(session, request.method, target.url, options)
             body = await _body_or_close(answer, request)
         except BaseException:
             attempt.abort()  # closed in order, it would send what is not sent yet
@@ -274,8 +294,14 @@ def ask_own(
     return ask
 
 
-def _no_proxy(_url: yarl.URL) -> None:
-    return None
+def _options_of(request: Request) -> dict[str, Any]:
+    """
+    Return what is passed with a request: nothing that is aiohttp's default.
+    """
+    options = {"headers": request.headers, "allow_redirects": False}
+    if request.body is not None:
+        options["data"] = _data_of(request.body)
+    return options
 
 
 def _environment_proxy(url: yarl.URL) -> str | None:
@@ -285,22 +311,11 @@ def _environment_proxy(url: yarl.URL) -> str | None:
 
 
 async def _in_step(
-    session: aiohttp.ClientSession,
-    request: Request,
-    proxy_for: Callable[[yarl.URL], str | None],
+    session: aiohttp.ClientSession, method: str, url: yarl.URL, options: dict[str, Any]
 ) -> aiohttp.ClientResponse:
-    url = target_of(request.url).url
-    proxy = proxy_for(url)
     for _ in range(CONNECTIONS):
         try:
-            return await session.request(
-                request.method,
-                url,
-                data=_data_of(request.body),
-                headers=request.headers,
-                allow_redirects=False,
-                proxy=proxy,
-            )
+            return await session.request(method, url, **options)
         except _OutOfStepError:
             continue
 
