@@ -57,9 +57,10 @@ __all__ = (
     "Target",
     "ask_given",
     "ask_own",
-    "body_of",
     "exchange",
     "may_be_unread",
+    "read",
+    "read_now",
     "target_of",
 )
 
@@ -277,15 +278,23 @@ def ask_own(
             options["proxy"] = proxy
         attempt = _Attempt(request.tally, kept, prepare, target)
         token = _CURRENT.set(attempt)
+        answer: aiohttp.ClientResponse | None = None
         try:
-            answer = await _in_step(session, request.method, target.url, options)
-            body = await _body_or_close(answer, request)
+            try:
+                answer = await session.request(request.method, target.url, **options)
+            except _OutOfStepError:
+                answer = await _over_another(session, request.method, target.url, options)
+            status = answer.status
+            body = read_now(answer.content)
+            if body is None:
+                body = await read(answer.content, request, status)
         except BaseException:
+            if answer is not None:
+                answer.close()
             attempt.abort()  # closed in order, it would send what is not sent yet
             raise
         finally:
             _CURRENT.reset(token)
-        status = answer.status
         if status == SWITCHING or may_be_unread(request, status, attempt.transport):
             attempt.abort()
             answer.close()
@@ -310,10 +319,13 @@ def _environment_proxy(url: yarl.URL) -> str | None:
     return urllib.request.getproxies().get(url.scheme)
 
 
-async def _in_step(
+async def _over_another(
     session: aiohttp.ClientSession, method: str, url: yarl.URL, options: dict[str, Any]
 ) -> aiohttp.ClientResponse:
-    for _ in range(CONNECTIONS):
+    """
+    Send a request over another connection than the one on which something is unread.
+    """
+    for _ in range(CONNECTIONS - 1):
         try:
             return await session.request(method, url, **options)
         except _OutOfStepError:
@@ -375,6 +387,15 @@ def ask_given(session: aiohttp.ClientSession) -> Ask:
     return ask
 
 
+async def _body_or_close(answer: aiohttp.ClientResponse, request: Request) -> bytes:
+    try:
+        body = read_now(answer.content)
+        return await read(answer.content, request, answer.status) if body is None else body
+    except BaseException:
+        answer.close()
+        raise
+
+
 async def _send_once(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
@@ -384,29 +405,22 @@ async def _send_once(
         raise _translate(error) from None
 
 
-async def _body_or_close(answer: aiohttp.ClientResponse, request: Request) -> bytes:
-    try:
-        return await body_of(answer.content, request, answer.status)
-    except BaseException:
-        answer.close()
-        raise
+def read_now(content: aiohttp.StreamReader) -> bytes | None:
+    """
+    Return a whole body if it came with the headers, else None.
+    """
+    if content.at_eof():
+        return b""
+    return content.read_nowait() if content.is_eof() else None  # no more than was read at once
 
 
-async def body_of(content: aiohttp.StreamReader, request: Request, status: int) -> bytes:
+async def read(content: aiohttp.StreamReader, request: Request, status: int) -> bytes:
     """
     Read a whole body.
 
     Raises:
         DecodeError: it is larger than 8 MiB.
     """
-    if content.at_eof():
-        return b""
-    if content.is_eof():  # it came with the headers, and is no more than was read at once
-        return content.read_nowait()
-    return await _read(content, request, status)
-
-
-async def _read(content: aiohttp.StreamReader, request: Request, status: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     async for chunk in content.iter_any():

@@ -36,8 +36,9 @@ from adapty_async._attempt import (
     Kept,
     Target,
     ask_own,
-    body_of,
     may_be_unread,
+    read,
+    read_now,
     target_of,
 )
 from adapty_async._operation import Request, Response
@@ -111,7 +112,9 @@ class Direct:
             message, content = await protocol.read()
             while 100 <= message.code < 200 and message.code != SWITCHING:
                 message, content = await protocol.read()
-            body = await body_of(content, request, message.code)
+            body = read_now(content)
+            if body is None:
+                body = await read(content, request, message.code)
         except BaseException:
             _drop(connection)
             raise

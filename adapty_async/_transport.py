@@ -97,25 +97,11 @@ class Transport:
         if self.closed or self._given is not None:
             self._demand_open()
         here = self._open.get()
-        if not here.guarded:
-            await here.start_guard()
-        if here.pool.stamp is not None and not is_same(here.pool.stamp, stamp()):
-            await self._renew(here)
+        if not here.guarded or not _is_current(here.pool):
+            await self._make_ready(here)
         seconds = min(request.timeout, request.tally.deadline - self._clock())
         if seconds <= 0:
             raise DeadlineError("no time left to send it", operation=request.operation)
-        answer = await self._attempt(here, request, seconds)
-        if isinstance(answer, Response):
-            return answer
-        try:
-            answer.operation = request.operation
-            raise answer
-        finally:
-            del answer  # else the error and this frame would hold each other
-
-    async def _attempt(
-        self, here: _Here, request: Request, seconds: float
-    ) -> Response | AdaptyError:
         pool = here.pool
         answered = pool.answered
         pool.in_flight += 1
@@ -128,11 +114,18 @@ class Transport:
         if isinstance(answer, Response):
             pool.answered += 1
             return answer
-        await self._renew_if_dead(here, pool, dead=pool.is_dead(request.tally, answer, answered))
-        return answer
+        if pool is here.pool and pool.is_dead(request.tally, answer, answered):
+            await self._renew(here)
+        try:
+            answer.operation = request.operation
+            raise answer
+        finally:
+            del answer  # else the error and this frame would hold each other
 
-    async def _renew_if_dead(self, here: _Here, pool: _Pool, *, dead: bool) -> None:
-        if dead and pool is here.pool:
+    async def _make_ready(self, here: _Here) -> None:
+        if not here.guarded:
+            await here.start_guard()
+        if not _is_current(here.pool):
             await self._renew(here)
 
     def _demand_open(self) -> None:
@@ -258,6 +251,13 @@ class _Pool(msgspec.Struct):
         if isinstance(error, RequestTimeoutError):
             return True
         return isinstance(error, ConnectionLostError) and self.answered == answered
+
+
+def _is_current(pool: _Pool) -> bool:
+    """
+    Say whether nothing was patched since a pool was made.
+    """
+    return pool.stamp is None or is_same(pool.stamp, stamp())
 
 
 class _Here(msgspec.Struct):

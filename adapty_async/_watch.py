@@ -73,17 +73,22 @@ class _Limits(msgspec.Struct):
 
     seconds: float
     tally: Tally
-    end: float = 0.0
-    connected: float = 0.0
+    end: float
+    connected: float
     restarted: bool = False
 
-    def begin(self, now: float) -> None:
+    def restart(self, now: float) -> None:
+        self.restarted = True
         self.end = now + self.seconds
-        self.connected = now + min(_CONNECT_SECONDS, _CONNECT_SHARE * self.seconds)
+        self.connected = _connected(now, self.seconds)
 
     @property
     def next(self) -> float:
         return self.end if self.tally.on_wire else self.connected
+
+
+def _connected(now: float, seconds: float) -> float:
+    return now + min(_CONNECT_SECONDS, _CONNECT_SHARE * seconds)
 
 
 class Watch:
@@ -108,10 +113,10 @@ class Watch:
         Cancel the task in so many seconds, or sooner if it has not connected; unless it is stopped.
         """
         now = self._clock()
-        limits = self._watched[task] = _Limits(seconds, tally)
-        limits.begin(now)
-        if limits.connected < self._next:
-            self._wake_at(limits.connected, now)
+        connected = _connected(now, seconds)
+        self._watched[task] = _Limits(seconds, tally, now + seconds, connected)
+        if connected < self._next:
+            self._wake_at(connected, now)
 
     def is_late(self, task: asyncio.Task[object]) -> bool:
         """
@@ -158,8 +163,7 @@ class Watch:
         """
         for limits in self._watched.values():
             if not (limits.tally.on_wire or limits.restarted):
-                limits.restarted = True
-                limits.begin(now)
+                limits.restart(now)
 
     def _turn(self) -> None:
         if self._turns == _TURNS:
