@@ -22,7 +22,7 @@ import io
 import ssl
 import urllib.request
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, ItemsView
 from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeAlias
 
@@ -58,6 +58,7 @@ __all__ = (
     "ask_given",
     "ask_own",
     "exchange",
+    "is_kept",
     "may_be_unread",
     "read",
     "read_now",
@@ -65,7 +66,7 @@ __all__ = (
 )
 
 Ask: TypeAlias = Callable[[Request], Awaitable[Response]]
-Kept: TypeAlias = "weakref.WeakSet[Any]"
+Kept: TypeAlias = set["weakref.ref[Any]"]
 """
 The protocols of one session over which a request went before.
 """
@@ -89,6 +90,16 @@ _FOREIGN = (aiohttp.ClientError, HttpProcessingError, OSError, EOFError)
 """
 What aiohttp raises; TimeoutError is an OSError.
 """
+
+
+def is_kept(protocol: Any, kept: Kept) -> bool:
+    """
+    Return whether a request went over a connection before, and note that one does now.
+    """
+    if weakref.ref(protocol) in kept:
+        return True
+    kept.add(weakref.ref(protocol, kept.discard))
+    return False
 
 
 class Target(NamedTuple):
@@ -173,12 +184,14 @@ class _Attempt(msgspec.Struct):
     target: Target
     transport: Any = None
 
-    def abort(self) -> None:
+    def abort(self, answer: aiohttp.ClientResponse | None) -> None:
         """
-        Close the connection at once, if there is one.
+        Close the connection at once, if there is one: in order, it would send what is not sent yet.
         """
         if self.transport is not None:
             self.transport.abort()
+        if answer is not None:
+            answer.close()
 
 
 _CURRENT: ContextVar[_Attempt] = ContextVar("adapty_async_attempt")
@@ -213,9 +226,9 @@ class InStep(aiohttp.ClientRequest):
         Add none: those that aiohttp adds are there.
         """
 
-    def send(self, conn: Connection) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
+    def send(self, conn: Connection) -> Any:
         """
-        Send it, unless there is something to read already.
+        Return what sends it, when awaited at once, unless there is something to read already.
         """
         protocol: Any = conn.protocol
         if protocol.should_close:
@@ -225,10 +238,9 @@ class InStep(aiohttp.ClientRequest):
         if tally.on_wire:  # aiohttp would send it again
             raise ConnectionLostError("the connection broke (it was sent already)")
         transport = attempt.transport = conn.transport
-        if protocol in attempt.kept:
+        if is_kept(protocol, attempt.kept):
             tally.reused = True
         else:
-            attempt.kept.add(protocol)
             attempt.prepare(transport)
         tally.on_wire = True
         return super().send(conn)
@@ -266,16 +278,19 @@ def ask_own(
     """
     Send requests through a session of the client's own, made with `SESSION_OPTIONS`.
 
+    The session's headers are those that all requests have in common; aiohttp adds them.
+
     With `trust_env` they go through the proxies that the environment names. aiohttp's own option of
     that name reads .netrc as well, and fails if that has a password for the host.
     """
-    kept: Kept = weakref.WeakSet()
+    kept: Kept = set()
+    common = dict(session.headers).items()
 
     async def ask(request: Request) -> Response:
         target = target_of(request.url)
-        options = _options_of(request)
-        if trust_env and (proxy := _environment_proxy(target.url)) is not None:
-            options["proxy"] = proxy
+        options = _options_of(request, common)
+        if trust_env:
+            options["proxy"] = _environment_proxy(target.url)
         attempt = _Attempt(request.tally, kept, prepare, target)
         token = _CURRENT.set(attempt)
         answer: aiohttp.ClientResponse | None = None
@@ -289,25 +304,23 @@ def ask_own(
             if body is None:
                 body = await read(answer.content, request, status)
         except BaseException:
-            if answer is not None:
-                answer.close()
-            attempt.abort()  # closed in order, it would send what is not sent yet
+            attempt.abort(answer)
             raise
         finally:
             _CURRENT.reset(token)
         if status == SWITCHING or may_be_unread(request, status, attempt.transport):
-            attempt.abort()
-            answer.close()
+            attempt.abort(answer)
         return Response(status, answer.headers, body)
 
     return ask
 
 
-def _options_of(request: Request) -> dict[str, Any]:
+def _options_of(request: Request, common: ItemsView[str, str]) -> dict[str, Any]:
     """
-    Return what is passed with a request: nothing that is aiohttp's default.
+    Return what is passed with a request: nothing that is aiohttp's default, or its session's.
     """
-    options = {"headers": request.headers, "allow_redirects": False}
+    headers = dict(request.headers.items() - common)
+    options: dict[str, Any] = {"headers": headers, "allow_redirects": False}
     if request.body is not None:
         options["data"] = _data_of(request.body)
     return options

@@ -14,7 +14,7 @@ import functools
 import logging
 import warnings
 import weakref
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -62,10 +62,12 @@ class Transport:
         self,
         *,
         clock: Callable[[], float],
+        headers: Mapping[str, str] | None = None,
         trust_env: bool = False,
         session: aiohttp.ClientSession | None = None,
     ) -> None:
         self._clock = clock
+        self._headers = headers
         self._trust_env = trust_env
         self._given = session
         # a client that is dropped goes at once then, and its sessions are closed before they go
@@ -156,6 +158,7 @@ class Transport:
             # the client bounds what is in flight, so that waiting is not charged to a timeout
             connector=aiohttp.TCPConnector(limit=0, socket_factory=self._sockets),
             cookie_jar=aiohttp.DummyCookieJar(),
+            headers=self._headers,
             **SESSION_OPTIONS,
         )
         ask, why = ask_fastest(session, now, trust_env=self._trust_env)
