@@ -22,7 +22,7 @@ import io
 import ssl
 import urllib.request
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, ItemsView
 from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeAlias
 
@@ -57,14 +57,16 @@ __all__ = (
     "Target",
     "ask_given",
     "ask_own",
-    "body_of",
     "exchange",
+    "is_kept",
     "may_be_unread",
+    "read",
+    "read_now",
     "target_of",
 )
 
 Ask: TypeAlias = Callable[[Request], Awaitable[Response]]
-Kept: TypeAlias = "weakref.WeakSet[Any]"
+Kept: TypeAlias = set["weakref.ref[Any]"]
 """
 The protocols of one session over which a request went before.
 """
@@ -88,6 +90,16 @@ _FOREIGN = (aiohttp.ClientError, HttpProcessingError, OSError, EOFError)
 """
 What aiohttp raises; TimeoutError is an OSError.
 """
+
+
+def is_kept(protocol: Any, kept: Kept) -> bool:
+    """
+    Return whether a request went over a connection before, and note that one does now.
+    """
+    if weakref.ref(protocol) in kept:
+        return True
+    kept.add(weakref.ref(protocol, kept.discard))
+    return False
 
 
 class Target(NamedTuple):
@@ -162,20 +174,24 @@ class _Attempt(msgspec.Struct):
     Attributes:
         kept: the protocols of the session over which a request went before.
         prepare: called with the transport of a new connection.
+        target: where it goes.
         transport: of the connection that it goes over.
     """
 
     tally: Tally
     kept: Kept
     prepare: Callable[[Any], None]
+    target: Target
     transport: Any = None
 
-    def abort(self) -> None:
+    def abort(self, answer: aiohttp.ClientResponse | None) -> None:
         """
-        Close the connection at once, if there is one.
+        Close the connection at once, if there is one: in order, it would send what is not sent yet.
         """
         if self.transport is not None:
             self.transport.abort()
+        if answer is not None:
+            answer.close()
 
 
 _CURRENT: ContextVar[_Attempt] = ContextVar("adapty_async_attempt")
@@ -193,11 +209,26 @@ class _OutOfStepError(Exception):
 class InStep(aiohttp.ClientRequest):
     """
     A request that is sent only once, and over a connection on which nothing is unread.
+
+    Its headers are complete, so nothing is looked up for each of them.
     """
 
-    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+    def update_headers(self, headers: Any) -> None:
         """
-        Send it, unless there is something to read already.
+        Take the headers over, behind those that every request to this URL begins with.
+        """
+        merged = CIMultiDict(_CURRENT.get().target.headers)
+        merged.update(headers)
+        self.headers = merged
+
+    def update_auto_headers(self, skip_auto_headers: Any) -> None:
+        """
+        Add none: those that aiohttp adds are there.
+        """
+
+    def send(self, conn: Connection) -> Any:
+        """
+        Return what sends it, when awaited at once, unless there is something to read already.
         """
         protocol: Any = conn.protocol
         if protocol.should_close:
@@ -207,13 +238,12 @@ class InStep(aiohttp.ClientRequest):
         if tally.on_wire:  # aiohttp would send it again
             raise ConnectionLostError("the connection broke (it was sent already)")
         transport = attempt.transport = conn.transport
-        if protocol in attempt.kept:
+        if is_kept(protocol, attempt.kept):
             tally.reused = True
         else:
-            attempt.kept.add(protocol)
             attempt.prepare(transport)
         tally.on_wire = True
-        return await super().send(conn)
+        return super().send(conn)
 
 
 class Reply(aiohttp.ClientResponse):
@@ -248,34 +278,52 @@ def ask_own(
     """
     Send requests through a session of the client's own, made with `SESSION_OPTIONS`.
 
+    The session's headers are those that all requests have in common; aiohttp adds them.
+
     With `trust_env` they go through the proxies that the environment names. aiohttp's own option of
     that name reads .netrc as well, and fails if that has a password for the host.
     """
-    kept: Kept = weakref.WeakSet()
-    proxy_for = _environment_proxy if trust_env else _no_proxy
+    kept: Kept = set()
+    common = dict(session.headers).items()
 
     async def ask(request: Request) -> Response:
-        attempt = _Attempt(request.tally, kept, prepare)
+        target = target_of(request.url)
+        options = _options_of(request, common)
+        if trust_env:
+            options["proxy"] = _environment_proxy(target.url)
+        attempt = _Attempt(request.tally, kept, prepare, target)
         token = _CURRENT.set(attempt)
+        answer: aiohttp.ClientResponse | None = None
         try:
-            answer = await _in_step(session, request, proxy_for)
-            body = await _body_or_close(answer, request)
+            try:
+                answer = await session.request(request.method, target.url, **options)
+            except _OutOfStepError:
+                answer = await _over_another(session, request.method, target.url, options)
+            status = answer.status
+            body = read_now(answer.content)
+            if body is None:
+                body = await read(answer.content, request, status)
         except BaseException:
-            attempt.abort()  # closed in order, it would send what is not sent yet
+            attempt.abort(answer)
             raise
         finally:
             _CURRENT.reset(token)
-        status = answer.status
         if status == SWITCHING or may_be_unread(request, status, attempt.transport):
-            attempt.abort()
-            answer.close()
+            attempt.abort(answer)
         return Response(status, answer.headers, body)
 
     return ask
 
 
-def _no_proxy(_url: yarl.URL) -> None:
-    return None
+def _options_of(request: Request, common: ItemsView[str, str]) -> dict[str, Any]:
+    """
+    Return what is passed with a request: nothing that is aiohttp's default, or its session's.
+    """
+    headers = dict(request.headers.items() - common)
+    options: dict[str, Any] = {"headers": headers, "allow_redirects": False}
+    if request.body is not None:
+        options["data"] = _data_of(request.body)
+    return options
 
 
 def _environment_proxy(url: yarl.URL) -> str | None:
@@ -284,23 +332,15 @@ def _environment_proxy(url: yarl.URL) -> str | None:
     return urllib.request.getproxies().get(url.scheme)
 
 
-async def _in_step(
-    session: aiohttp.ClientSession,
-    request: Request,
-    proxy_for: Callable[[yarl.URL], str | None],
+async def _over_another(
+    session: aiohttp.ClientSession, method: str, url: yarl.URL, options: dict[str, Any]
 ) -> aiohttp.ClientResponse:
-    url = target_of(request.url).url
-    proxy = proxy_for(url)
-    for _ in range(CONNECTIONS):
+    """
+    Send a request over another connection than the one on which something is unread.
+    """
+    for _ in range(CONNECTIONS - 1):
         try:
-            return await session.request(
-                request.method,
-                url,
-                data=_data_of(request.body),
-                headers=request.headers,
-                allow_redirects=False,
-                proxy=proxy,
-            )
+            return await session.request(method, url, **options)
         except _OutOfStepError:
             continue
 
@@ -360,6 +400,15 @@ def ask_given(session: aiohttp.ClientSession) -> Ask:
     return ask
 
 
+async def _body_or_close(answer: aiohttp.ClientResponse, request: Request) -> bytes:
+    try:
+        body = read_now(answer.content)
+        return await read(answer.content, request, answer.status) if body is None else body
+    except BaseException:
+        answer.close()
+        raise
+
+
 async def _send_once(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
@@ -369,29 +418,22 @@ async def _send_once(
         raise _translate(error) from None
 
 
-async def _body_or_close(answer: aiohttp.ClientResponse, request: Request) -> bytes:
-    try:
-        return await body_of(answer.content, request, answer.status)
-    except BaseException:
-        answer.close()
-        raise
+def read_now(content: aiohttp.StreamReader) -> bytes | None:
+    """
+    Return a whole body if it came with the headers, else None.
+    """
+    if content.at_eof():
+        return b""
+    return content.read_nowait() if content.is_eof() else None  # no more than was read at once
 
 
-async def body_of(content: aiohttp.StreamReader, request: Request, status: int) -> bytes:
+async def read(content: aiohttp.StreamReader, request: Request, status: int) -> bytes:
     """
     Read a whole body.
 
     Raises:
         DecodeError: it is larger than 8 MiB.
     """
-    if content.at_eof():
-        return b""
-    if content.is_eof():  # it came with the headers, and is no more than was read at once
-        return content.read_nowait()
-    return await _read(content, request, status)
-
-
-async def _read(content: aiohttp.StreamReader, request: Request, status: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     async for chunk in content.iter_any():

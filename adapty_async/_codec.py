@@ -259,7 +259,7 @@ def demand_no_page(operation: str, response: Response) -> None:
     Raises:
         DecodeError: it is.
     """
-    if is_page(response.body):
+    if response.body and is_page(response.body):
         raise _unreadable(operation, response, "a page")
 
 
@@ -267,7 +267,7 @@ def is_page(body: bytes) -> bool:
     """
     Return whether a body is HTML, or XML.
     """
-    return bool(body) and _HTML.match(body) is not None
+    return _HTML.match(body) is not None
 
 
 def _unreadable(operation: str, response: Response, reason: str) -> DecodeError:

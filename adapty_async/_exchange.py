@@ -15,7 +15,6 @@ import math
 import operator
 import socket
 import types
-import weakref
 from collections.abc import Iterable
 from typing import Any, TypeAlias, cast
 
@@ -36,8 +35,10 @@ from adapty_async._attempt import (
     Kept,
     Target,
     ask_own,
-    body_of,
+    is_kept,
     may_be_unread,
+    read,
+    read_now,
     target_of,
 )
 from adapty_async._operation import Request, Response
@@ -90,7 +91,7 @@ class Direct:
         self._connector: Any = session.connector
         self._loop = asyncio.get_running_loop()
         self._doors: dict[yarl.URL, aiohttp.ClientRequest] = {}
-        self._kept: Kept = weakref.WeakSet()
+        self._kept: Kept = set()
 
     async def __call__(self, request: Request) -> Response:
         """
@@ -100,10 +101,9 @@ class Direct:
         connection = await self._connect(target)
         try:
             protocol = connection.protocol
-            if protocol in self._kept:
+            if is_kept(protocol, self._kept):
                 request.tally.reused = True
             else:
-                self._kept.add(protocol)
                 _read_less(connection.transport)
             protocol.set_response_params(read_until_eof=True)
             request.tally.on_wire = True
@@ -111,7 +111,9 @@ class Direct:
             message, content = await protocol.read()
             while 100 <= message.code < 200 and message.code != SWITCHING:
                 message, content = await protocol.read()
-            body = await body_of(content, request, message.code)
+            body = read_now(content)
+            if body is None:
+                body = await read(content, request, message.code)
         except BaseException:
             _drop(connection)
             raise

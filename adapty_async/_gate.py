@@ -364,14 +364,13 @@ class Gate:
         """
         Record how an attempt ended, and when it was sent; return whether the API has worked.
         """
-        sign = sign_of(error)
         with self._lock:
             self.in_flight -= 1
-            if error is None or sign is Sign.WORKS:
+            if error is None or sign_of(error) is Sign.WORKS:
                 self._worked(request, sent, limits)
-            else:
-                self._failed(request, sent, error, limits)
-        return sign is Sign.WORKS
+                return True
+            self._failed(request, sent, error, limits)
+            return False
 
     def _failed(self, request: Request, sent: float, error: AdaptyError, limits: RunLimits) -> None:
         sign = sign_of(error)

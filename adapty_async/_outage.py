@@ -69,12 +69,10 @@ class Sign(enum.Enum):
     NONE = enum.auto()
 
 
-def sign_of(error: AdaptyError | None) -> Sign:
+def sign_of(error: AdaptyError) -> Sign:
     """
-    Return the meaning of an error for the state of the service; None stands for a success.
+    Return the meaning of an error for the state of the service.
     """
-    if error is None:
-        return Sign.WORKS
     if cannot_be_the_api(error):
         return Sign.STRANGE
     if isinstance(error, ApiError):

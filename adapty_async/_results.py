@@ -86,9 +86,8 @@ def no_result(body: bytes) -> None:
     Raises:
         ValueError: it is something else, and so may not be the API's.
     """
-    body = _stripped(body)
-    if body:
-        _demand_no_error(_read_envelope(body))
+    if body and (stripped := _stripped(body)):
+        _demand_no_error(_read_envelope(stripped))
 
 
 class _Envelope(msgspec.Struct):

@@ -14,7 +14,7 @@ import functools
 import logging
 import warnings
 import weakref
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -70,10 +70,12 @@ class Transport:
         self,
         *,
         clock: Callable[[], float],
+        headers: Mapping[str, str] | None = None,
         trust_env: bool = False,
         session: aiohttp.ClientSession | None = None,
     ) -> None:
         self._clock = clock
+        self._headers = headers
         self._trust_env = trust_env
         self._given = session
         # a client that is dropped goes at once then, and its sessions are closed before they go
@@ -105,25 +107,11 @@ class Transport:
         if self.closed or self._given is not None:
             self._demand_open()
         here = self._open.get()
-        if not here.guarded:
-            await here.start_guard()
-        if here.pool.stamp is not None and not is_same(here.pool.stamp, stamp()):
-            await self._renew(here)
+        if not here.guarded or not _is_current(here.pool):
+            await self._make_ready(here)
         seconds = min(request.timeout, request.tally.deadline - self._clock())
         if seconds <= 0:
             raise DeadlineError("no time left to send it", operation=request.operation)
-        answer = await self._attempt(here, request, seconds)
-        if isinstance(answer, Response):
-            return answer
-        try:
-            answer.operation = request.operation
-            raise answer
-        finally:
-            del answer  # else the error and this frame would hold each other
-
-    async def _attempt(
-        self, here: _Here, request: Request, seconds: float
-    ) -> Response | AdaptyError:
         pool = here.pool
         answered = pool.answered
         pool.in_flight += 1
@@ -140,11 +128,18 @@ class Transport:
         if isinstance(answer, Response):
             pool.answered += 1
             return answer
-        await self._renew_if_dead(here, pool, dead=pool.is_dead(request.tally, answer, answered))
-        return answer
+        if pool is here.pool and pool.is_dead(request.tally, answer, answered):
+            await self._renew(here)
+        try:
+            answer.operation = request.operation
+            raise answer
+        finally:
+            del answer  # else the error and this frame would hold each other
 
-    async def _renew_if_dead(self, here: _Here, pool: _Pool, *, dead: bool) -> None:
-        if dead and pool is here.pool:
+    async def _make_ready(self, here: _Here) -> None:
+        if not here.guarded:
+            await here.start_guard()
+        if not _is_current(here.pool):
             await self._renew(here)
 
     def _demand_open(self) -> None:
@@ -175,6 +170,7 @@ class Transport:
             # the client bounds what is in flight, so that waiting is not charged to a timeout
             connector=aiohttp.TCPConnector(limit=0, socket_factory=self._sockets),
             cookie_jar=aiohttp.DummyCookieJar(),
+            headers=self._headers,
             **SESSION_OPTIONS,
         )
         ask, why = ask_fastest(session, now, trust_env=self._trust_env)
@@ -270,6 +266,13 @@ class _Pool(msgspec.Struct):
         if isinstance(error, RequestTimeoutError):
             return True
         return isinstance(error, ConnectionLostError) and self.answered == answered
+
+
+def _is_current(pool: _Pool) -> bool:
+    """
+    Say whether nothing was patched since a pool was made.
+    """
+    return pool.stamp is None or is_same(pool.stamp, stamp())
 
 
 class _Here(msgspec.Struct):

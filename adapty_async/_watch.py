@@ -38,17 +38,22 @@ class _Limits(msgspec.Struct):
 
     seconds: float
     tally: Tally
-    end: float = 0.0
-    connected: float = 0.0
+    end: float
+    connected: float
     restarted: bool = False
 
-    def begin(self, now: float) -> None:
+    def restart(self, now: float) -> None:
+        self.restarted = True
         self.end = now + self.seconds
-        self.connected = now + min(_CONNECT_SECONDS, _CONNECT_SHARE * self.seconds)
+        self.connected = _connected(now, self.seconds)
 
     @property
     def next(self) -> float:
         return self.end if self.tally.on_wire else self.connected
+
+
+def _connected(now: float, seconds: float) -> float:
+    return now + min(_CONNECT_SECONDS, _CONNECT_SHARE * seconds)
 
 
 class Watch:
@@ -70,10 +75,10 @@ class Watch:
         Cancel the task in so many seconds, or sooner if it has not connected; unless it is stopped.
         """
         now = self._clock()
-        limits = self._watched[task] = _Limits(seconds, tally)
-        limits.begin(now)
-        if limits.connected < self._timer.due:
-            self._timer.start(limits.connected, now)
+        connected = _connected(now, seconds)
+        self._watched[task] = _Limits(seconds, tally, now + seconds, connected)
+        if connected < self._timer.due:
+            self._timer.start(connected, now)
 
     def is_late(self, task: asyncio.Task[object]) -> bool:
         """
@@ -104,8 +109,7 @@ class Watch:
         """
         for limits in self._watched.values():
             if not (limits.tally.on_wire or limits.restarted):
-                limits.restarted = True
-                limits.begin(now)
+                limits.restart(now)
 
     def _look(self, now: float) -> None:
         later = math.inf

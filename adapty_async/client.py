@@ -135,7 +135,9 @@ class _Client:
         wire = Wire(origin=origin, headers=headers, id_encoding=id_encoding, validate=validate)
         clock = time.monotonic
         timing = Timing(clock, asyncio.sleep, random.uniform)
-        self._connections = Transport(clock=clock, trust_env=trust_env, session=session)
+        self._connections = Transport(
+            clock=clock, headers=headers, trust_env=trust_env, session=session
+        )
         layers = Layers(
             transport=self._connections if transport is None else mark_on_wire(transport),
             slots=LoopLocal(lambda: Places(_connections(limits, session))),

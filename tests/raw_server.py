@@ -274,9 +274,11 @@ class RawServer:
 async def _read_request(reader: asyncio.StreamReader, number: int) -> Received:
     head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
     method, path, _ = head[0].split(" ")
-    headers = {
-        name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])
-    }
+    headers: dict[str, str] = {}
+    for line in filter(None, head[1:]):
+        name, _, value = line.partition(":")
+        known = headers.get(name.lower())
+        headers[name.lower()] = value.strip() if known is None else f"{known}, {value.strip()}"
     body = await reader.readexactly(int(headers.get("content-length", 0)))
     return Received(method, path, headers, body, number)
 

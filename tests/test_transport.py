@@ -952,6 +952,29 @@ async def test_the_first_header_is_the_host() -> None:
     assert next(iter(server.requests[0].headers)) == "host"
 
 
+async def test_a_replaced_header_is_sent_instead_of_the_usual_one() -> None:
+    """
+    A header of `with_options` replaces the client's own in any case, for its calls only.
+    """
+    async with RawServer() as server, client_of(server) as client:
+        await CALLS["GET"](client)
+        await CALLS["GET"](client.with_options(headers={"user-agent": "mine", "x-trace": "t1"}))
+        await CALLS["GET"](client)
+
+    usual, other, after = (dict(request.headers) for request in server.requests)
+    assert usual == after
+    assert other == {**usual, "user-agent": "mine", "x-trace": "t1"}
+    assert usual.keys() == {
+        "host",
+        "accept",
+        "accept-encoding",
+        "authorization",
+        "content-type",
+        "user-agent",
+        "adapty-customer-user-id",
+    }
+
+
 @pytest.mark.parametrize("headers", [b"", b"Connection: upgrade\r\nUpgrade: websocket\r\n"])
 async def test_nothing_is_sent_after_a_switch_to_another_protocol(headers: bytes) -> None:
     """

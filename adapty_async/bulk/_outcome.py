@@ -241,16 +241,18 @@ class Recorder(Generic[ItemT, ResultT]):
         """
         Count one outcome.
         """
-        self.counts[outcome.status] += 1
+        status, requests = outcome.status, outcome.attempts
+        self.counts[status] += 1
         if outcome.earlier is not None:
             self.earlier[outcome.earlier] += 1
-        requests = outcome.requests
-        self.requests += requests
-        self.sent += requests > 0
-        self.connect_failures += outcome.connect_failures
-        self.throttled += outcome.throttled
-        failed = outcome.status in _NOT_DONE
-        if failed and len(self._failures) < _KEPT_FAILURES:
+        if outcome.connect_failures:
+            self.connect_failures += outcome.connect_failures
+            requests = outcome.requests
+        if requests:
+            self.requests += requests
+            self.sent += 1
+            self.throttled += outcome.throttled
+        if status in _NOT_DONE and len(self._failures) < _KEPT_FAILURES:
             self._failures.append(outcome)
 
     def report(
