@@ -104,14 +104,11 @@ class Transport:
             ConnectionLostError: the connection broke.
             DecodeError: the answer is larger than 8 MiB.
         """
-        if self.closed or self._given is not None:
-            self._demand_open()
+        self._demand_open()
         here = self._open.get()
         if not here.guarded or not _is_current(here.pool):
             await self._make_ready(here)
-        seconds = min(request.timeout, request.tally.deadline - self._clock())
-        if seconds <= 0:
-            raise DeadlineError("no time left to send it", operation=request.operation)
+        seconds = self._seconds_for(request)
         pool = here.pool
         answered = pool.answered
         pool.in_flight += 1
@@ -130,11 +127,17 @@ class Transport:
             return answer
         if pool is here.pool and pool.is_dead(request.tally, answer, answered):
             await self._renew(here)
+        answer.operation = request.operation
         try:
-            answer.operation = request.operation
             raise answer
         finally:
             del answer  # else the error and this frame would hold each other
+
+    def _seconds_for(self, request: Request) -> float:
+        seconds = min(request.timeout, request.tally.deadline - self._clock())
+        if seconds <= 0:
+            raise DeadlineError("no time left to send it", operation=request.operation)
+        return seconds
 
     async def _make_ready(self, here: _Here) -> None:
         if not here.guarded:
@@ -145,9 +148,11 @@ class Transport:
     def _demand_open(self) -> None:
         if self.closed:
             raise ConfigError("the client is closed")
-        if self._given is not None and self._forked:
+        if self._given is None:
+            return
+        if self._forked:
             raise ConfigError("the session was given to the client before a fork")
-        if self._given is not None and self._given.closed:
+        if self._given.closed:
             raise ConfigError("the session that was given to the client is closed")
 
     def _make(self) -> _Here:
