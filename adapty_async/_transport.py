@@ -116,13 +116,16 @@ class Transport:
         if isinstance(answer, Response):
             pool.answered += 1
             return answer
-        if pool is here.pool and pool.is_dead(request.tally, answer, answered):
-            await self._renew(here)
+        await self._renew_if_dead(here, pool, dead=pool.is_dead(request.tally, answer, answered))
         try:
             answer.operation = request.operation
             raise answer
         finally:
             del answer  # else the error and this frame would hold each other
+
+    async def _renew_if_dead(self, here: _Here, pool: _Pool, *, dead: bool) -> None:
+        if dead and pool is here.pool:
+            await self._renew(here)
 
     async def _make_ready(self, here: _Here) -> None:
         if not here.guarded:
