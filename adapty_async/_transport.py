@@ -104,6 +104,18 @@ class Transport:
         seconds = min(request.timeout, request.tally.deadline - self._clock())
         if seconds <= 0:
             raise DeadlineError("no time left to send it", operation=request.operation)
+        answer = await self._attempt(here, request, seconds)
+        if isinstance(answer, Response):
+            return answer
+        try:
+            answer.operation = request.operation
+            raise answer
+        finally:
+            del answer  # else the error and this frame would hold each other
+
+    async def _attempt(
+        self, here: _Here, request: Request, seconds: float
+    ) -> Response | AdaptyError:
         pool = here.pool
         answered = pool.answered
         pool.in_flight += 1
@@ -117,11 +129,7 @@ class Transport:
             pool.answered += 1
             return answer
         await self._renew_if_dead(here, pool, dead=pool.is_dead(request.tally, answer, answered))
-        try:
-            answer.operation = request.operation
-            raise answer
-        finally:
-            del answer  # else the error and this frame would hold each other
+        return answer
 
     async def _renew_if_dead(self, here: _Here, pool: _Pool, *, dead: bool) -> None:
         if dead and pool is here.pool:
