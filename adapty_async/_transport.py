@@ -108,7 +108,21 @@ class Transport:
         here = self._open.get()
         if not here.guarded or not _is_current(here.pool):
             await self._make_ready(here)
-        seconds = self._seconds_for(request)
+        seconds = min(request.timeout, request.tally.deadline - self._clock())
+        if seconds <= 0:
+            raise DeadlineError("no time left to send it", operation=request.operation)
+        answer = await self._attempt(here, request, seconds)
+        if isinstance(answer, Response):
+            return answer
+        try:
+            answer.operation = request.operation
+            raise answer
+        finally:
+            del answer  # else the error and this frame would hold each other
+
+    async def _attempt(
+        self, here: _Here, request: Request, seconds: float
+    ) -> Response | AdaptyError:
         pool = here.pool
         answered = pool.answered
         pool.in_flight += 1
@@ -125,19 +139,12 @@ class Transport:
         if isinstance(answer, Response):
             pool.answered += 1
             return answer
-        if pool is here.pool and pool.is_dead(request.tally, answer, answered):
-            await self._renew(here)
-        answer.operation = request.operation
-        try:
-            raise answer
-        finally:
-            del answer  # else the error and this frame would hold each other
+        await self._renew_if_dead(here, pool, dead=pool.is_dead(request.tally, answer, answered))
+        return answer
 
-    def _seconds_for(self, request: Request) -> float:
-        seconds = min(request.timeout, request.tally.deadline - self._clock())
-        if seconds <= 0:
-            raise DeadlineError("no time left to send it", operation=request.operation)
-        return seconds
+    async def _renew_if_dead(self, here: _Here, pool: _Pool, *, dead: bool) -> None:
+        if dead and pool is here.pool:
+            await self._renew(here)
 
     async def _make_ready(self, here: _Here) -> None:
         if not here.guarded:
