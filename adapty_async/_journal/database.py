@@ -45,11 +45,15 @@ _PRIMARY_CODE = 0xFF
 def explain(error: Exception) -> str:
     """
     Return the reason for an error of the operating system or of SQLite, for people.
+
+    SQLite's own text may quote the file, so it is not used.
     """
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    code = getattr(error, "sqlite_errorcode", None)
-    return _TEXTS.get(code & _PRIMARY_CODE, str(error)) if isinstance(code, int) else str(error)
+    if isinstance(error, sqlite3.Error | UnicodeDecodeError):
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+        return _TEXTS.get(code & _PRIMARY_CODE, "it is damaged")
+    return str(error)
 
 
 class DatabaseThread(Generic[OwnedT]):

@@ -22,9 +22,9 @@ _IN_MEMORY = 50_000
 """
 Keys in a dictionary, which takes about 180 bytes for each.
 """
-_SORTED = 200_000
+_TOGETHER = 20_000
 """
-Keys that are loaded together, in their order, so that each page is written once for many of them.
+Keys that are loaded in one transaction.
 """
 _CACHE_KIB = 16_384
 _KEYS = """WITH RECURSIVE number (n) AS (
@@ -75,10 +75,11 @@ class KeyIndex:
         for ordinal, key in itertools.islice(numbered, _IN_MEMORY):
             self._known[key] = ordinal
         self._loaded = len(self._known)
-        while rows := [(key, ordinal) for ordinal, key in itertools.islice(numbered, _SORTED)]:
-            rows.sort()
+        while rows := [(key, ordinal) for ordinal, key in itertools.islice(numbered, _TOGETHER)]:
             self._table().run_blocking(partial(_KeyTable.load, rows=rows))
             self._loaded += len(rows)
+        if self._thread is not None:
+            self._thread.run_blocking(_KeyTable.sort)
 
     async def claim(self, key: bytes) -> tuple[int, bool]:
         """
@@ -221,13 +222,22 @@ class _KeyTable:
 
     def load(self, rows: list[tuple[bytes, int]]) -> None:
         """
-        Add keys that are new, sorted.
+        Add keys that are new; `sort` follows the last of them.
         """
         with _named():
+            self._db.execute("CREATE TABLE IF NOT EXISTS loaded (key BLOB, ordinal INTEGER)")
             self._db.execute("BEGIN")
-            self._db.executemany("INSERT INTO entry_key VALUES (?, ?)", rows)
+            self._db.executemany("INSERT INTO loaded VALUES (?, ?)", rows)
             self._db.execute("COMMIT")
         self._count += len(rows)
+
+    def sort(self) -> None:
+        """
+        Index the keys that were loaded: sorted, each page is written once.
+        """
+        with _named():
+            self._db.execute("INSERT INTO entry_key SELECT key, ordinal FROM loaded ORDER BY key")
+            self._db.execute("DROP TABLE loaded")
 
     def claim(self, keys: list[bytes]) -> list[tuple[int, bool]]:
         """

@@ -116,11 +116,9 @@ SELECT first + n AS position,
   END AS state
 FROM span CROSS JOIN offset
 WHERE substr(states, n + 1, 1) <> '.'"""  # noqa: S608  names of ours
-_SCHEMA = sorted(
-    [
-        *(("table", name, name, sql) for name, sql in _TABLES.items()),
-        ("view", "item", "item", _VIEW),
-    ]
+_SCHEMA = (
+    *(("table", name, name, sql) for name, sql in _TABLES.items()),
+    ("view", "item", "item", _VIEW),
 )
 _KEYS_IN_ROW = 4096
 _pack = msgspec.msgpack.encode
@@ -187,14 +185,14 @@ def verify_schema(db: sqlite3.Connection) -> bool:
         db.execute("PRAGMA user_version").fetchone()[0],
         db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL"),
     )
-    schema = sorted(found)
+    schema = set(found)
     if not schema and not application and not version:
         return True
     if application != _APPLICATION_ID:
         raise DamageError("it is a database, but not a journal of this library")
     if version != _FORMAT:
         raise DamageError(f"it has format {version}; this release understands format {_FORMAT}")
-    if schema != _SCHEMA:
+    if schema != set(_SCHEMA):
         raise DamageError("its tables are not those of a journal")
     return False
 

@@ -87,7 +87,7 @@ def _named(path: Path, what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (sqlite3.Error, OSError, DamageError) as error:
+    except (sqlite3.Error, UnicodeDecodeError, OSError, DamageError) as error:
         raise JournalError(f"the journal {path} {what}: {explain(error)}") from None
 
 

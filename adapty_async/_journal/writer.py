@@ -148,7 +148,7 @@ class JournalWriter:
         """
         Store that an item is sent that must not be repeated; the result is awaited before that.
 
-        A loss of power cannot undo the intent. If the item is not sent after all, an update says so.
+        A loss of power cannot undo the intent. An item that is not sent after all has an update.
         """
         if self.failure is None:
             self._states.set(position, ItemState.STARTED)
