@@ -12,11 +12,11 @@ from typing import Any, TypeVar, Unpack
 import msgspec
 
 from adapty_async._capacity import Capacity
-from adapty_async._codec import Wire, decode, encode
-from adapty_async._gate import RunLimits
+from adapty_async._codec import Wire, encode
 from adapty_async._operation import Operation
 from adapty_async._pacer import Pacer
 from adapty_async._pipeline import Layers, build
+from adapty_async._run_limits import RunLimits
 from adapty_async.bulk import BulkOptions, BulkRun, Items
 from adapty_async.bulk._calls import (
     MAX_OUTAGE,
@@ -72,7 +72,7 @@ class Caller:
         request.tally.deadline = self.layers.timing.clock() + request.allowance
         response = await self._send(request)
         try:
-            return decode(operation, response)
+            return self.layers.decode(operation, response)
         except AdaptyError as error:
             error.attempts = request.tally.attempts
             raise
@@ -90,17 +90,16 @@ class Caller:
         """
         layers = self.layers
         limits = _limits_of(options, layers.timing.clock)
-        settings = settings_from(options, limits.capacity)
+        settings = settings_from(options, limits.capacity, limits.stopping)
         journal = options.get("journal")
         ledger: Ledger | None = None
         if journal is not None:
             wire = self.options.wire
             scope = Scope(name, wire.origin, wire.headers["Authorization"])
             ledger = Ledger(Path(journal), scope, input_of(items, options.get("job_id")))
-        before = None if ledger is None else ledger.begin
-        send = build(layers, self.options.retry, limits, before)
+        send = build(layers, self.options.retry, limits, ledger)
         encode_item = functools.partial(self._encode, background=True)
-        engine = Engine(encode_item, send, layers.timing.clock, layers.gates)
+        engine = Engine(encode_item, send, layers.decode, layers.timing.clock, layers.gates, limits)
         dedupe = options.get("dedupe", False)
         return run_calls(items, build_operation, engine, settings, ledger, dedupe=dedupe)
 

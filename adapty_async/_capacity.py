@@ -20,9 +20,12 @@ from adapty_async.errors import (
     RequestTimeoutError,
 )
 
-__all__ = ("Capacity",)
+__all__ = ("INITIAL_CONCURRENCY", "Capacity")
 
-_START = 64
+INITIAL_CONCURRENCY = 64
+"""
+Requests in flight at most when a run starts.
+"""
 _LEAST = 4
 _SLOW = 3.0
 _SLACK = 0.25
@@ -67,7 +70,7 @@ class Capacity:
     def __init__(self, most: int, clock: Callable[[], float]) -> None:
         self.most = most
         self._clock = clock
-        self.count = min(_START, most)
+        self.count = min(INITIAL_CONCURRENCY, most)
         self.busy = 0
         self.call: Callable[[int], object] | None = None
         self._usual = 0.0

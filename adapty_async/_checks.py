@@ -24,6 +24,7 @@ __all__ = (
     "Maybe",
     "PrivateStruct",
     "RequestStruct",
+    "any_identifier",
     "any_text",
     "as_numbers",
     "boolean",
@@ -240,6 +241,14 @@ def identifier(field: str, value: Any) -> None:
         raise InvalidInputError(field, "must not begin or end with a blank")
 
 
+def any_identifier(field: str, value: Any) -> None:
+    """
+    Demand an id as it was given out, for which ``""`` may stand where there is none.
+    """
+    if value != "":
+        identifier(field, value)
+
+
 def header_value(field: str, value: Any, *, encoding: str) -> None:
     """
     Demand an id that reaches the server unchanged when it travels in a header.
@@ -263,7 +272,7 @@ class AttributeRules(msgspec.Struct, frozen=True):
         entries: how many attributes.
         value: how many characters in a value.
         key: the form of a key, with its description.
-        deletes: None or "" as a value deletes the attribute.
+        deletes: None as a value deletes the attribute, as "" does.
     """
 
     entries: int | None = None
@@ -317,16 +326,15 @@ def _entry_of(field: str, key: str) -> str:
 
 
 def _demand_value(field: str, value: Any, rules: AttributeRules) -> None:
-    if value is None or value == "":
-        if not rules.deletes:
-            raise InvalidInputError(field, "must not be empty")
-    elif isinstance(value, str):
-        text(field, value)
+    if value is None and rules.deletes:
+        return
+    if isinstance(value, str):
+        any_text(field, value)
     elif isinstance(value, int | float):
         _demand_number(field, value)
     else:
         raise InvalidInputError(field, f"must be text or a number, not {type(value).__name__}")
-    if rules.value is not None and value is not None and len(str(value)) > rules.value:
+    if rules.value is not None and len(str(value)) > rules.value:
         raise InvalidInputError(field, f"must not be longer than {rules.value} characters")
 
 

@@ -4,19 +4,20 @@ Between values and bytes, without any I/O: operations to requests, answers to re
 
 from __future__ import annotations
 
-import codecs
 import datetime as dt
 import email.utils
+import logging
 import re
 import time
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
 from adapty_async._checks import header_value
 from adapty_async._operation import Headers, Operation, Replay, Request, Response, Tally
+from adapty_async._results import ResultStruct, content_of, data_decoder, no_result
 from adapty_async.errors import (
     ApiError,
     AuthenticationError,
@@ -34,12 +35,15 @@ from adapty_async.errors import (
 )
 
 __all__ = (
+    "ResultDecoder",
     "Wire",
     "content_of",
     "data_decoder",
     "decode",
+    "demand_no_page",
     "encode",
     "error_from",
+    "is_page",
     "no_result",
     "parse_retry_after",
     "plain",
@@ -48,6 +52,7 @@ __all__ = (
 
 ResultT = TypeVar("ResultT")
 
+logger = logging.getLogger("adapty_async")
 _KEPT_BODY = 64 * 1024
 _KEY_SECONDS = 1800.0
 """
@@ -60,7 +65,8 @@ _NO_FIELD = "non_field_errors"
 What Adapty names as the source of an error that is about no field.
 """
 _PLAIN = re.compile(r"[!-~]{1,128}")
-_HTML = re.compile(rb"\s*<")
+_HTML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<")
+_INDEX = re.compile(r"\[[0-9]+\]")
 _SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,10})?")
 
 _BY_CODE: Mapping[str, type[ApiError]] = {
@@ -160,6 +166,7 @@ def encode(
         allowance=allowance,
         tally=Tally(),
         background=background,
+        absent_if_missing=endpoint.erases or endpoint.absent_if_missing,
     )
 
 
@@ -240,19 +247,71 @@ def decode(operation: Operation[ResultT], response: Response) -> ResultT:
     Raises:
         DecodeError: the body is not what the endpoint answers.
     """
+    demand_no_page(operation.endpoint.name, response)
     try:
-        if _HTML.match(response.body):
-            raise ValueError("a page, not the API's JSON")
         return operation.endpoint.decode(response.body)
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         reason = _safe(error)
+    raise _unreadable(operation.endpoint.name, response, reason)  # those frames hold the body
+
+
+def demand_no_page(operation: str, response: Response) -> None:
+    """
+    Raise an error if a response that reports success is a page: the API sends JSON.
+
+    Raises:
+        DecodeError: it is.
+    """
+    if is_page(response.body):
+        raise _unreadable(operation, response, "a page")
+
+
+def is_page(body: bytes) -> bool:
+    """
+    Return whether a body is HTML, or XML.
+    """
+    return bool(body) and _HTML.match(body) is not None
+
+
+def _unreadable(operation: str, response: Response, reason: str) -> DecodeError:
     failure = DecodeError(
         f"status {response.status}, unreadable answer ({reason})",
-        operation=operation.endpoint.name,
+        operation=operation,
         status=response.status,
     )
     failure.body = ServerWords(response.body[:_KEPT_BODY])
-    raise failure  # not where it was caught: those frames hold the body
+    return failure
+
+
+class ResultDecoder:
+    """
+    The decoder of one client: it logs each odd field of an operation's results once.
+
+    The record at level WARNING of the logger ``adapty_async`` names the operation and the fields,
+    never a value. How many there can be is bounded by the fields that results have.
+    """
+
+    def __init__(self) -> None:
+        self._logged: set[tuple[str, str]] = set()
+
+    def __call__(self, operation: Operation[ResultT], response: Response) -> ResultT:
+        """
+        Decode as `decode` does.
+
+        Raises:
+            DecodeError: the body is not what the endpoint answers.
+        """
+        result = decode(operation, response)
+        if getattr(result, "odd_fields", None) and isinstance(result, ResultStruct):
+            self._log(operation.endpoint.name, result.odd_fields)
+        return result
+
+    def _log(self, operation: str, odd_fields: Iterable[str]) -> None:
+        fields = {_INDEX.sub("[]", path) for path in odd_fields}
+        new = sorted(field for field in fields if (operation, field) not in self._logged)
+        self._logged.update((operation, field) for field in new)
+        if new:
+            logger.warning("%s: not as documented, see odd_fields: %s", operation, ", ".join(new))
 
 
 def _safe(error: Exception) -> str:
@@ -263,63 +322,6 @@ def _safe(error: Exception) -> str:
     return (
         text if isinstance(error, msgspec.ValidationError) and "$" in text else type(error).__name__
     )
-
-
-def no_result(body: bytes) -> None:
-    """
-    Read an answer that says no more than its status: nothing, or an object that is no error.
-
-    Raises:
-        ValueError: it says something else, and so may come from somebody else.
-    """
-    body = body.removeprefix(codecs.BOM_UTF8).strip()
-    if body:
-        _demand_no_error(_read_envelope(body))
-
-
-class _Envelope(msgspec.Struct):
-    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    errors: Any = None
-    error_code: Any = None
-
-
-_read_envelope = msgspec.json.Decoder(_Envelope).decode
-
-
-def _demand_no_error(envelope: _Envelope) -> None:
-    if envelope.errors or envelope.error_code:
-        raise ValueError("an error, in spite of the status")
-
-
-def content_of(body: bytes, *, unwrap: bool = True) -> bytes | msgspec.Raw:
-    """
-    Return the JSON of an answer's object, with `unwrap` the one under ``data`` if there is one.
-
-    An answer that says nothing has an empty object.
-
-    Raises:
-        ValueError: it is no object, or an error.
-    """
-    body = body.removeprefix(codecs.BOM_UTF8).strip()
-    if not body:
-        return b"{}"
-    envelope = _read_envelope(body)
-    _demand_no_error(envelope)
-    inner = envelope.data
-    if inner is msgspec.UNSET or not unwrap:
-        return body
-    return b"{}" if bytes(inner) == b"null" else inner
-
-
-def data_decoder(
-    result: type[ResultT], dec_hook: Callable[[type, Any], Any] | None = None
-) -> Callable[[bytes], ResultT]:
-    """
-    Make a decoder for an object that stands alone or under ``data``; nothing reads as ``{}``.
-    """
-    plain = msgspec.json.Decoder(result, dec_hook=dec_hook)
-
-    return lambda body: plain.decode(content_of(body))
 
 
 def error_from(operation: str, response: Response) -> ApiError:

@@ -1,148 +1,88 @@
 """
-One request over aiohttp: out, its whole answer in, aiohttp's errors into ours.
+The fast HTTP path: one attempt over a session's connector, without `ClientSession.request`.
 
-Laws:
-- A request that is handed to this module goes over the wire once at most. `ClientSession.request`
-  repeats an idempotent one by itself when a kept-alive connection turns out to be dropped, so the
-  server may see a delete twice; where that is used, a middleware raises our own error before that
-  code is reached.
-- An answer belongs to the request it follows. aiohttp hands an answer that arrives while a
-  connection is idle to the next request on it, and is one off from then on: a read would give
-  somebody else's profile. So nothing is sent over a connection on which something is waiting.
-- Whatever leaves this module as an exception has left aiohttp's frames behind: headers and bodies
-  are among their locals, and there are tools that print the locals of every frame.
+It uses half-private parts of aiohttp, so all of them are in this module, and `why_standard` decides
+whether it may be used: it steps aside whenever anything unusual is true. The standard path is in
+`_attempt`; the same laws hold on both, and one suite of tests runs over both.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import math
-import ssl
-from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, TypeAlias
+import operator
+import socket
+import types
+import weakref
+from collections.abc import Iterable
+from typing import Any, TypeAlias, cast
 
 import aiohttp
+import aiohttp.client_proto
+import aiohttp.client_reqrep
+import aiohttp.connector
+import aiohttp.http_writer
 import yarl
-from aiohttp.connector import Connection
-from aiohttp.http import HttpProcessingError, StreamWriter
+from aiohttp.http import StreamWriter
 from multidict import CIMultiDict
 
-from adapty_async._operation import Request, Response
-from adapty_async._watch import Watch
-from adapty_async.errors import (
-    AdaptyError,
-    ConnectError,
-    ConnectionLostError,
-    DecodeError,
-    RequestTimeoutError,
-    TransportError,
-    bare,
+from adapty_async._attempt import (
+    CONNECTIONS,
+    OUT_OF_STEP,
+    SWITCHING,
+    Ask,
+    Kept,
+    Target,
+    ask_own,
+    body_of,
+    may_be_unread,
+    target_of,
 )
+from adapty_async._operation import Request, Response
+from adapty_async.errors import ConnectError
 
-__all__ = ("Ask", "InStep", "ask_environment", "ask_given", "ask_own", "exchange")
+__all__ = ("TESTED", "Direct", "Stamp", "ask_fastest", "is_same", "stamp", "why_standard")
 
-Ask: TypeAlias = Callable[[Request], Awaitable[Response]]
-
-_KNOWN = "3.14."
+TESTED = frozenset({"3.14.3", "3.14.4", "3.14.5"})
 """
-The releases of aiohttp whose connections are known. What `Direct` needs of them is half private, so
-another release may have changed it in a way that no error would tell.
+The releases of aiohttp that the conformance suite has passed with. Another one may have changed
+what `Direct` needs in a way that no error would show.
 """
-_BODY_LIMIT = 8 * 1024 * 1024
-_CONNECT_SECONDS = 10.0
 _READ_SIZE = 64 * 1024
 """
 Bytes that asyncio makes room for at each read, before it knows how many come. Its own 256 KiB are
-given back to the operating system each time: 18 of 75 µs for a small answer (Python 3.11, Linux).
+given back to the operating system each time: 18 of 75 µs for a small response (Python 3.11, Linux).
 TLS and uvloop read in another way.
 """
-_CONNECTIONS = 3
+_NO_TIMEOUTS = aiohttp.ClientTimeout(total=None, ceil_threshold=math.inf)
 """
-How many connections are looked at for one on which nothing is waiting to be read.
-"""
-_OUT_OF_STEP = "the server spoke before it was asked"
-_SWITCHING = 101
-"""
-The one status below 200 that no other one follows. It is never asked for, and whatever comes over
-the connection after it is no answer.
-"""
-_LARGE_BODY = 64 * 1024
-"""
-Bytes of a request's body that a server may refuse without having read them.
-"""
-_FOREIGN = (aiohttp.ClientError, HttpProcessingError, OSError, EOFError)
-"""
-What aiohttp raises; TimeoutError is an OSError.
+The client's watch bounds connecting as well.
 """
 
+Stamp: TypeAlias = tuple[object, ...]
 
-@functools.lru_cache(maxsize=64)
-def _timeouts(seconds: float) -> aiohttp.ClientTimeout:
+
+def ask_fastest(
+    session: aiohttp.ClientSession, now: Stamp, *, trust_env: bool
+) -> tuple[Ask, str | None]:
     """
-    Bound connecting alone, and below the whole attempt, so that it is told from a lost answer.
-
-    That is looking up the name and all addresses together, and each address by itself. Nothing is
-    rounded up to a whole second, as aiohttp does: that may be above the attempt.
+    Return what sends requests over a session of the client's own, and why that is not the fast way.
     """
-    bound = 0.9 * seconds
-    return aiohttp.ClientTimeout(
-        connect=bound, sock_connect=min(_CONNECT_SECONDS, bound), ceil_threshold=math.inf
-    )
-
-
-class _Target(NamedTuple):
-    """
-    A URL, with what is sent of it: what the request line has, and the headers that begin with it.
-    """
-
-    url: yarl.URL
-    origin: yarl.URL
-    path: str
-    headers: CIMultiDict[str]
-
-
-@functools.lru_cache(maxsize=1024)
-def _target(url: str) -> _Target:
-    parsed = yarl.URL(url, encoded=True)
-    headers = CIMultiDict({"Host": parsed.host_port_subcomponent or ""})
-    headers.update(aiohttp.ClientRequest.DEFAULT_HEADERS)
-    return _Target(parsed, parsed.origin(), parsed.raw_path_qs, headers)
-
-
-async def exchange(
-    ask: Ask, watch: Watch, request: Request, seconds: float
-) -> Response | AdaptyError:
-    """
-    Return the answer, or why there is none; nothing that is returned or raised knows aiohttp.
-    """
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101  coroutines run in tasks
-    cancelled_before = task.cancelling()
-    watch.start(task, seconds)
-    try:
-        return await ask(request)
-    except _FOREIGN as error:
-        return _translate(error)
-    except BaseException as error:
-        bare(error)
-        if isinstance(error, AdaptyError):
-            return error
-        is_late = isinstance(error, asyncio.CancelledError) and watch.is_late(task)
-        if is_late and task.cancelling() == cancelled_before + 1:  # nobody else cancelled it
-            return RequestTimeoutError("no answer in time")
-        raise
-    finally:
-        watch.stop(task)
+    why = why_standard(now, session, given=False, trust_env=trust_env)
+    if why is None:
+        return Direct(session), None
+    return ask_own(session, _read_less, trust_env=trust_env), why
 
 
 class Direct:
     """
     Sends requests over the connections of a session in one event loop, and does nothing but that.
 
-    What `ClientSession.request`, its requests and its responses do beside it is more than half of
+    What `ClientSession.request`, its requests and its responses do around it is more than half of
     what a request costs, and none of it is wanted here: redirects, cookies, proxies, traces,
-    repeats. It is 36 of 65 µs (Python 3.11, one core, uvloop; on asyncio 39 of 72).
+    retries. It is 36 of 65 µs (Python 3.11, one core, uvloop; on asyncio 39 of 72).
     """
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
@@ -150,44 +90,47 @@ class Direct:
         self._connector: Any = session.connector
         self._loop = asyncio.get_running_loop()
         self._doors: dict[yarl.URL, aiohttp.ClientRequest] = {}
+        self._kept: Kept = weakref.WeakSet()
 
     async def __call__(self, request: Request) -> Response:
         """
-        Send one request and read its whole answer.
+        Send one request and read its whole response.
         """
-        target = _target(request.url)
-        connection = await self._connect(target, _timeouts(request.timeout))
+        target = target_of(request.url)
+        connection = await self._connect(target)
         try:
             protocol = connection.protocol
+            if protocol in self._kept:
+                request.tally.reused = True
+            else:
+                self._kept.add(protocol)
+                _read_less(connection.transport)
             protocol.set_response_params(read_until_eof=True)
+            request.tally.on_wire = True
             await self._write(protocol, request, target)
             message, content = await protocol.read()
-            while 100 <= message.code < 200 and message.code != _SWITCHING:
+            while 100 <= message.code < 200 and message.code != SWITCHING:
                 message, content = await protocol.read()
-            body = await _body_of(content, request, message.code)
+            body = await body_of(content, request, message.code)
         except BaseException:
             _drop(connection)
             raise
-        if message.code == _SWITCHING or _may_be_unread(request, message.code, protocol.transport):
+        if message.code == SWITCHING or may_be_unread(request, message.code, protocol.transport):
             _drop(connection)
         else:
             connection.release()
         return Response(message.code, message.headers, body)
 
-    async def _connect(self, target: _Target, timeouts: aiohttp.ClientTimeout) -> Any:
+    async def _connect(self, target: Target) -> Any:
         door = self._doors.get(target.origin) or self._door(target)
-        for _ in range(_CONNECTIONS):
-            try:
-                connection = await self._connector.connect(door, traces=[], timeout=timeouts)
-            except TimeoutError:
-                raise aiohttp.ConnectionTimeoutError from None
+        for _ in range(CONNECTIONS):
+            connection = await self._connector.connect(door, traces=[], timeout=_NO_TIMEOUTS)
             if not connection.protocol.should_close:
-                _read_less(connection.transport)
                 return connection
             _drop(connection)  # something came over it that nobody asked for
-        raise ConnectError(_OUT_OF_STEP)
+        raise ConnectError(OUT_OF_STEP)
 
-    def _door(self, target: _Target) -> aiohttp.ClientRequest:
+    def _door(self, target: Target) -> aiohttp.ClientRequest:
         """
         Return what aiohttp wants to know of a request to connect it: no more than where it goes.
         """
@@ -195,7 +138,7 @@ class Direct:
         self._doors[target.origin] = door
         return door
 
-    async def _write(self, protocol: Any, request: Request, target: _Target) -> None:
+    async def _write(self, protocol: Any, request: Request, target: Target) -> None:
         body = request.body or b""
         headers = CIMultiDict(target.headers)
         headers.update(request.headers)
@@ -203,95 +146,15 @@ class Direct:
             headers["Content-Length"] = str(len(body))
         writer = StreamWriter(protocol, self._loop)
         await writer.write_headers(f"{request.method} {target.path} HTTP/1.1", headers)
-        if body:  # it is in memory anyway, and the answer may come before a server has read it
+        if body:  # it is in memory anyway, and the response may come before a server has read it
             await writer.write(body, drain=False)
         else:
             writer.send_headers()
 
 
-def ask_own(session: aiohttp.ClientSession) -> Ask:
-    """
-    Send requests by a session of the client's own: directly, if this aiohttp is known well enough.
-    """
-    is_known = aiohttp.__version__.startswith(_KNOWN)
-    return Direct(session) if is_known else ask_environment(session)
-
-
-def ask_given(session: aiohttp.ClientSession) -> Ask:
-    """
-    Send requests the way a session of the caller's was made for: with its proxies, its timeouts.
-    """
-    return lambda request: _ask(session, request, session.timeout)
-
-
-def ask_environment(session: aiohttp.ClientSession) -> Ask:
-    """
-    Send requests with the proxies and passwords that the environment names.
-    """
-    return lambda request: _ask(session, request, _timeouts(request.timeout))
-
-
-async def _ask(
-    session: aiohttp.ClientSession, request: Request, timeouts: aiohttp.ClientTimeout
-) -> Response:
-    answer = await session.request(
-        request.method,
-        _target(request.url).url,
-        data=request.body,
-        headers=request.headers,
-        allow_redirects=False,
-        timeout=timeouts,
-        auto_decompress=True,  # this and the next whatever a given session was made with
-        raise_for_status=False,
-        middlewares=(_send_once,),
-    )
-    try:
-        body = await _body_of(answer.content, request, answer.status)
-    except BaseException:
-        answer.close()
-        raise
-    if answer.status == _SWITCHING:
-        answer.close()  # aiohttp leaves that to whoever wanted to switch
-    return Response(answer.status, answer.headers, body)
-
-
-class _OutOfStepError(Exception):
-    """
-    There is something to read before anything was asked.
-    """
-
-
-class InStep(aiohttp.ClientRequest):
-    """
-    A request that is sent only over a connection on which nothing is waiting to be read.
-    """
-
-    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
-        """
-        Send it, unless there is something to read already.
-        """
-        if conn.protocol is not None and conn.protocol.should_close:
-            raise _OutOfStepError  # aiohttp closes the connection
-        _read_less(conn.transport)
-        return await super().send(conn)
-
-
-def _may_be_unread(request: Request, status: int, transport: Any) -> bool:
-    """
-    Say whether the server may have answered before it had the whole body.
-
-    What TLS has still to write is not to be asked for: it waits in a transport below.
-    """
-    if not request.body:
-        return False
-    if status >= 300 and len(request.body) > _LARGE_BODY:
-        return True
-    return transport is not None and transport.get_write_buffer_size() > 0
-
-
 def _drop(connection: Any) -> None:
     """
-    Close a connection at once; it would live on else until the server has read what it was sent.
+    Close a connection at once; otherwise it would live on until the server has read its request.
     """
     if connection.transport is not None:
         connection.transport.abort()
@@ -303,65 +166,137 @@ def _read_less(transport: Any) -> None:
         transport.max_size = _READ_SIZE
 
 
-async def _send_once(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    for _ in range(_CONNECTIONS):
-        try:
-            return await handler(request)
-        except _OutOfStepError:
-            continue
-        except (aiohttp.ClientError, OSError) as error:
-            raise _translate(error) from None
-
-    raise ConnectError(_OUT_OF_STEP)
-
-
-async def _body_of(content: aiohttp.StreamReader, request: Request, status: int) -> bytes:
-    if content.at_eof():
-        return b""
-    if content.is_eof():  # it came with the headers, and is no more than was read at once
-        return content.read_nowait()
-    return await _read(content, request, status)
-
-
-async def _read(content: aiohttp.StreamReader, request: Request, status: int) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in content.iter_any():
-        size += len(chunk)
-        if size > _BODY_LIMIT:
-            raise DecodeError(
-                f"status {status}, answer larger than {_BODY_LIMIT} bytes",
-                operation=request.operation,
-                status=status,
-            )
-        chunks.append(chunk)
-
-    return b"".join(chunks)
-
-
-def _translate(error: Exception) -> TransportError:
+def stamp() -> Stamp:
     """
-    Say what a foreign error means for the request: surely unsent, out of time, or lost.
+    Return what test mocks and tracers patch: something else stands there after a patch.
+
+    The same is true when a patch is taken back. It is taken for each request, in less than a
+    microsecond. What stands in a class is looked up there, since a wrapper of the package wrapt is
+    another object each time it is asked of the class, and says that it equals what it wraps.
     """
-    match error:
-        case aiohttp.ClientConnectorCertificateError() | aiohttp.ServerFingerprintMismatch():
-            return ConnectError("the server's certificate is not accepted", permanent=True)
-        case aiohttp.ClientHttpProxyError(status=407):
-            return ConnectError("the proxy demands a password", permanent=True)
-        case aiohttp.ClientConnectorError() | aiohttp.ClientHttpProxyError():
-            return ConnectError(f"cannot connect ({_cause(error)})")
-        case aiohttp.ConnectionTimeoutError():
-            return ConnectError("cannot connect (timed out)")
-        case TimeoutError():
-            return RequestTimeoutError("no answer in time")
-        case _:
-            return ConnectionLostError(f"the connection broke ({_cause(error)})")
+    sessions, connectors, sockets = aiohttp.ClientSession, aiohttp.TCPConnector, socket.socket
+    try:
+        of_session, of_connector = sessions.__dict__, connectors.__dict__
+        return (
+            sessions,
+            of_session["__init__"],  # OpenTelemetry, Sentry, Datadog
+            of_session["_request"],  # aioresponses, vcrpy, pook, Datadog, New Relic, Elastic
+            of_session["request"],
+            connectors,
+            of_connector.get("connect"),
+            aiohttp.BaseConnector.__dict__["connect"],
+            of_connector["_create_connection"],
+            aiohttp.ClientRequest.__dict__["send"],  # New Relic
+            aiohttp.ClientResponse.__dict__["start"],
+            sockets,  # mocket, pytest-socket
+        )
+    except (AttributeError, KeyError):  # a class was replaced by something else
+        return (sessions, connectors, sockets)
 
 
-def _cause(error: Exception) -> str:
-    inner = getattr(error, "os_error", error)
-    if isinstance(inner, ssl.SSLError):
-        return "TLS failed"
-    return getattr(inner, "strerror", None) or type(inner).__name__
+def is_same(one: Stamp, other: Stamp) -> bool:
+    """
+    Say whether nothing was patched between two stamps.
+    """
+    return len(one) == len(other) and all(map(operator.is_, one, other))
+
+
+_CLIENT, _CONNECTOR = aiohttp.client.__dict__, aiohttp.connector.__dict__
+_OWN = (
+    ("aiohttp.ClientSession", _CLIENT),
+    ("aiohttp.ClientSession.__init__", _CLIENT),
+    ("aiohttp.ClientSession._request", _CLIENT),
+    ("aiohttp.ClientSession.request", _CLIENT),
+    ("aiohttp.TCPConnector", _CONNECTOR),
+    ("aiohttp.TCPConnector.connect", _CONNECTOR),
+    ("aiohttp.BaseConnector.connect", _CONNECTOR),
+    ("aiohttp.TCPConnector._create_connection", _CONNECTOR),
+    ("aiohttp.ClientRequest.send", aiohttp.client_reqrep.__dict__),
+    ("aiohttp.ClientResponse.start", aiohttp.client_reqrep.__dict__),
+    ("socket.socket", socket.__dict__),
+)
+"""
+The parts of a stamp: what each is called, and the names of the module that it comes from.
+"""
+
+
+def why_standard(
+    now: Stamp, session: aiohttp.ClientSession | None, *, given: bool, trust_env: bool
+) -> str | None:
+    """
+    Return why requests go by the standard path, None if the fast one may be used.
+
+    1. The session is the caller's: its proxies, traces and middlewares are to be kept to.
+    2. `trust_env`: the environment may name a proxy.
+    3. This release of aiohttp was not tested with, or lacks something that is needed.
+    4. A test mock or a tracer has patched aiohttp or sockets, before or after the session was made.
+    5. The session has trace configurations: a tracer has added them.
+    6. The session or its connector is of another class: a tracer has wrapped it.
+    """
+    if given:
+        return "a session was given"
+    if trust_env:
+        return "trust_env"
+    return _unfit_release() or _patched(now) or _unfit_session(session)
+
+
+def _unfit_release() -> str | None:
+    if aiohttp.__version__ not in TESTED:
+        return f"aiohttp {aiohttp.__version__} is not among the tested releases"
+    lacking = _lacking()
+    return None if lacking is None else f"aiohttp has another {lacking}"
+
+
+def _unfit_session(session: aiohttp.ClientSession | None) -> str | None:
+    if session is None:
+        return None
+    if session.trace_configs:
+        return "the session has trace configs"
+    kinds = (type(session), type(session.connector))
+    if kinds != (aiohttp.ClientSession, aiohttp.TCPConnector):
+        return "the session or its connector is wrapped"
+    return None
+
+
+def _patched(now: Stamp) -> str | None:
+    if len(now) != len(_OWN):
+        return "a class of aiohttp is patched"
+    parts = zip(_OWN, now, strict=True)
+    patched = (name for (name, names), part in parts if not _is_own(part, names))
+    return next((f"{name} is patched" for name in patched), None)
+
+
+def _is_own(part: object, names: dict[str, Any]) -> bool:
+    """
+    Say whether a function or class is the one that its module defines.
+
+    It may have been patched before this module was imported, so there may be no original to compare
+    it with. A wrapper has the original's name and module, yet not its globals.
+    """
+    if part is None:  # inherited
+        return True
+    if type(part) is types.FunctionType:
+        return part.__globals__ is names
+    return type(part) is type and part.__module__ == names["__name__"]
+
+
+@functools.cache
+def _lacking() -> str | None:
+    """
+    Name what `Direct` needs of aiohttp and is not as it was in the releases tested, if anything.
+    """
+    protocol = aiohttp.client_proto.ResponseHandler
+    needs: tuple[tuple[str, Any, Iterable[str]], ...] = (
+        ("connector", aiohttp.connector.BaseConnector.connect, ("req", "traces", "timeout")),
+        ("connection", aiohttp.connector.Connection.release, ()),
+        ("protocol", protocol.set_response_params, ("read_until_eof",)),
+        ("protocol", protocol.read, ()),
+        ("writer", StreamWriter.__init__, ("protocol", "loop")),
+        ("writer", StreamWriter.write_headers, ("status_line", "headers")),
+        ("writer", StreamWriter.write, ("chunk", "drain")),
+        ("writer", StreamWriter.send_headers, ()),
+    )
+    for name, function, parameters in needs:
+        if not set(parameters) <= set(inspect.signature(function).parameters):
+            return name
+    return None if isinstance(cast("Any", protocol).should_close, property) else "protocol"

@@ -14,53 +14,27 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-import msgspec
-
-from adapty_async._capacity import Capacity
 from adapty_async._fork import on_fork
 from adapty_async._learned import LearnedRate
 from adapty_async._line import Line
 from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Request
-from adapty_async._outage import Circuit
+from adapty_async._outage import Circuit, Sign, sign_of
 from adapty_async._pacer import TICK, Limiter
 from adapty_async._places import Places
+from adapty_async._run_limits import NO_LIMITS, RunLimits
 from adapty_async._timing import Timing
 from adapty_async.errors import (
     AdaptyError,
-    ApiError,
     CircuitOpenError,
-    ConnectError,
-    ConnectionLostError,
     DeadlineError,
-    DecodeError,
     RateLimitError,
-    RequestTimeoutError,
-    ServerError,
 )
 from adapty_async.statistics import BucketStatistics
 
 __all__ = ("NO_LIMITS", "Gate", "Gates", "RunLimits", "too_late")
 
 T = TypeVar("T")
-
-
-class RunLimits(msgspec.Struct, frozen=True):
-    """
-    What holds for one bulk run beside what holds for its client.
-
-    Attributes:
-        pacer: its own pace, None to learn one.
-        capacity: how many of its requests are to be in flight; None if that was said.
-        max_outage: seconds that it waits for a service that is down, or that asked for a pause.
-    """
-
-    pacer: Limiter | None = None
-    capacity: Capacity | None = None
-    max_outage: float = 900.0
-
-
-NO_LIMITS = RunLimits()
 
 
 _LOOK = 1.0
@@ -80,6 +54,7 @@ class Gate:
         in_flight: attempts that have no answer yet.
         requests, throttled, failed: attempts, those answered 429, and those that an outage may
             have caused to fail.
+        has_worked: the API has responded at least once.
     """
 
     def __init__(self, timing: Timing, pacer: Limiter | None) -> None:
@@ -89,6 +64,7 @@ class Gate:
         self._lock = threading.Lock()  # a client may be used from several threads' loops
         self._urgent_line = LoopLocal(lambda: Places(1))
         self._urgent = 0
+        self._waiting: LoopLocal[dict[asyncio.Timeout, Request]] = LoopLocal(dict)
         self._latest = NO_LIMITS  # of all runs, for who asks what is going on
         self.learned = LearnedRate(timing.clock)
         self.circuit = Circuit(timing.clock, timing.uniform)
@@ -96,6 +72,8 @@ class Gate:
         self.requests = 0
         self.throttled = 0
         self.failed = 0
+        self.has_worked = False
+        self._asked_until = 0.0  # by the last pause's 429, which may be longer than the pause
 
     @property
     def paused_for(self) -> float:
@@ -110,6 +88,7 @@ class Gate:
 
         Raises:
             CircuitOpenError: the service is down.
+            RateLimitError: a pause lasts longer than the call has time.
             DeadlineError: the call would be too late.
         """
         now = self.clock()
@@ -124,9 +103,20 @@ class Gate:
 
         Raises:
             CircuitOpenError: the service is down.
+            RateLimitError: a pause lasts longer than the call has time.
             DeadlineError: the call would be too late.
         """
-        entered = self.clock()
+        waiting, patience = self._waiting.get(), asyncio.timeout(None)
+        waiting[patience] = request
+        try:
+            async with patience:
+                await self._wait(request, slots, self.clock())
+        except TimeoutError:
+            raise self._no_turn(request) from None
+        finally:
+            del waiting[patience]
+
+    async def _wait(self, request: Request, slots: Places, entered: float) -> None:
         if self._pacer is None and self.learned.paused_until <= entered:
             await self._take_connection(request, slots)
             if not _keep(slots, self._turn, request, entered):
@@ -142,7 +132,7 @@ class Gate:
     async def _wait_in_line(self, request: Request, slots: Places, entered: float) -> None:
         self._demand_time(request, self._expected())
         line = self._urgent_line.get()
-        await _take(line, request.tally.deadline - self.clock(), lambda: too_late(request))
+        await _take(line, request.tally.deadline - self.clock(), lambda: self._no_turn(request))
         try:
             while True:
                 await self._take_connection(request, slots)
@@ -168,7 +158,31 @@ class Gate:
 
     def _demand_time(self, request: Request, wait: float) -> None:
         if self.clock() + wait >= request.tally.deadline:
-            raise too_late(request)
+            raise self._no_turn(request)
+
+    def _no_turn(self, request: Request) -> AdaptyError:
+        """
+        Return the error of a call that has no time left: a pause is the reason if it outlasts it.
+        """
+        wait = self.paused_for
+        if not wait or self.clock() + wait < request.tally.deadline:
+            return too_late(request)
+        error = RateLimitError(
+            f"throttled (429) before, nothing is sent for another {wait:.1f} s",
+            operation=request.operation,
+            status=429,
+        )
+        error.retry_after = max(wait, self._asked_until - self.clock())
+        return error
+
+    def _end_those_without_time(self) -> None:
+        """
+        End the calls of this event loop that wait, and have no time left after a pause.
+        """
+        for patience, request in self._waiting.get().items():
+            late = self.learned.paused_until >= request.tally.deadline
+            if late and not patience.expired():
+                patience.reschedule(asyncio.get_running_loop().time())
 
     def _turn(self, request: Request, entered: float) -> float:
         with self._lock:
@@ -248,10 +262,11 @@ class Gate:
             if not is_free or self._urgent or self.circuit.since is not None:
                 wait = self._hindrance(limits)
             is_learning = is_free or self._is_measured()
-            if wait <= TICK and is_learning:
+            is_slowed = wait <= TICK and is_learning
+            if is_slowed:
                 wait = self.learned.take()
             if wait > TICK:
-                self._demand_patience(request, limits, wait)
+                self._demand_patience(request, limits, wait, wait if is_slowed else 0.0)
                 return wait
             self._go(paced=is_learning)
             if limits.pacer is not None:
@@ -267,10 +282,19 @@ class Gate:
                 wait = max(wait, pacer.wait())
         return wait
 
-    def _demand_patience(self, request: Request, limits: RunLimits, wait: float) -> None:
-        # without a wait one may try: the outage may long be over, if nobody tried
-        lasted = self.circuit.lasted if self.circuit.wait() else 0.0
-        if max(lasted, self.paused_for) > limits.max_outage:
+    def _demand_patience(
+        self, request: Request, limits: RunLimits, wait: float, slowed: float
+    ) -> None:
+        """
+        Let an item wait, unless its run has waited for too long, or would have after the pause.
+
+        Of that wait, the time counts that is not due to a given rate or to single calls.
+        """
+        timer = limits.timer(request.bucket, self.clock)
+        held = max(slowed, self.circuit.wait(), self.paused_for)
+        if held > TICK:
+            timer.hold(min(held, _LOOK))
+        if timer.lasted + self.paused_for > limits.max_outage:
             raise CircuitOpenError(
                 f"no service for longer than {limits.max_outage:g} s",
                 operation=request.operation,
@@ -336,38 +360,48 @@ class Gate:
         error: AdaptyError | None,
         sent: float,
         limits: RunLimits = NO_LIMITS,
-    ) -> None:
+    ) -> bool:
         """
-        Take note of how an attempt ended, and of when it was sent.
+        Record how an attempt ended, and when it was sent; return whether the API has worked.
         """
+        sign = sign_of(error)
         with self._lock:
             self.in_flight -= 1
-            match error:
-                case None | DecodeError():
-                    self._worked(request, sent, limits)
-                case RateLimitError():
-                    self.throttled += 1
-                    self._refused(request, sent, error, limits)
-                case ServerError() | ConnectError() | ConnectionLostError() | RequestTimeoutError():
-                    self.failed += 1
-                    self.circuit.failed(sent, getattr(error, "retry_after", None))
-                    if self.circuit.since is not None:
-                        request.tally.excused += 1  # it says nothing of the item
-                case ApiError():
-                    self._worked(request, sent, limits)
-                case _:
-                    pass  # nothing was learned of the server
+            if sign is Sign.WORKS:
+                self._worked(request, sent, limits)
+            elif error is not None:
+                self._failed(request, sent, error, limits)
+        return sign is Sign.WORKS
+
+    def _failed(self, request: Request, sent: float, error: AdaptyError, limits: RunLimits) -> None:
+        sign = sign_of(error)
+        if sign is Sign.THROTTLED:
+            self.throttled += 1
+            self._refused(request, sent, error, limits)
+        # what is not the API's may be due to the address or to the call, and not to the service
+        elif sign is Sign.FAILS or (
+            sign is Sign.STRANGE and request.background and self.has_worked
+        ):
+            self.failed += 1
+            self.circuit.failed(sent, getattr(error, "retry_after", None))
+            if self.circuit.since is not None:
+                request.tally.excused += 1  # it says nothing of the item
 
     def _refused(
-        self, request: Request, sent: float, error: RateLimitError, limits: RunLimits
+        self, request: Request, sent: float, error: AdaptyError, limits: RunLimits
     ) -> None:
         given = self._given_rate(limits)
         if request.background and given is not None:
             self.learned.search_from(given)
-        self.learned.throttled(sent, error.retry_after)
+        before, asked = self.learned.paused_until, getattr(error, "retry_after", None)
+        self.learned.throttled(sent, asked, within=limits.patience() - _LOOK)
         self.circuit.worked(sent)
+        if self.learned.paused_until > before:
+            self._asked_until = self.clock() + (asked or 0.0)
+            self._end_those_without_time()
 
     def _worked(self, request: Request, sent: float, limits: RunLimits) -> None:
+        self.has_worked = True
         paced = request.background and (self._is_free(limits) or self._is_measured())
         self.learned.succeeded(sent, paced=paced)
         self.circuit.worked(sent)
@@ -453,7 +487,7 @@ def _keep(slots: Places, turn: Callable[[Request, T], float], request: Request, 
     return wait
 
 
-async def _take(places: Places, seconds: float, failure: Callable[[], DeadlineError]) -> None:
+async def _take(places: Places, seconds: float, failure: Callable[[], AdaptyError]) -> None:
     if places.free > 0 or seconds == math.inf:
         await places.take(urgent=True)
         return

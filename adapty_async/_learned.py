@@ -95,6 +95,15 @@ Seconds asked for that are no more than a server's habit: many say 1, and are op
 """
 _PROBE_FIRST = 0.1
 _PROBE_LONGEST = 10.0
+_PROBES = 6
+_PROBING = 70.0
+_PROBE_SHARE = 1.1
+"""
+After so many refused probes, and seconds of them, the next one comes after so many times the time
+that all have taken. A ban that each request renews ends only if nobody asks for as long as it
+lasts. The seconds are a little more than the most common ban, a minute, which has ended by then if
+requests do not renew it.
+"""
 _PAUSE_LONGEST = 3600.0
 
 
@@ -155,6 +164,7 @@ class LearnedRate:
         self._unknown = rate is None  # that is, no limit was ever measured
         self._closed = 0  # how many times in a row; nobody but a probe may send
         self._closed_at = -math.inf
+        self._closed_since = -math.inf
         self._probe_until = -math.inf
 
     @property
@@ -277,9 +287,13 @@ class LearnedRate:
         cost = min(_COST_LONGEST, _COST * self._refused / self.rate)
         return max(1.0, 5 * self._round_trip, 3 * self._price, 25 / self.rate, cost)
 
-    def throttled(self, sent: float, retry_after: float | None = None) -> None:
+    def throttled(
+        self, sent: float, retry_after: float | None = None, *, within: float = math.inf
+    ) -> None:
         """
         Hear of an answer 429, to a request sent at that moment, and of what it asked for.
+
+        The next probe should come `within` these seconds: it is of no use later.
         """
         now = self._clock()
         self._refused = self._refused + 1 if sent <= self._throttled + _EPISODE else 1
@@ -289,7 +303,7 @@ class LearnedRate:
         if self._since is None or (sent > self._since + _EPISODE and self._passed >= _ENOUGH):
             self._since, self._passed, self._unused = sent, 0, 0.0
         self._throttled = max(self._throttled, sent)
-        self._pause(now, sent, retry_after)
+        self._pause(now, sent, min(_PAUSE_LONGEST, max(0.0, retry_after or 0.0)), within)
 
     def _slow_down(self, now: float, sent: float) -> None:
         is_news = sent > self._throttled + _EPISODE
@@ -327,8 +341,7 @@ class LearnedRate:
             measured = max(measured, _BETA_SEARCH * self.rate)
         return measured
 
-    def _pause(self, now: float, sent: float, asked: float | None) -> None:
-        asked = min(_PAUSE_LONGEST, max(0.0, asked or 0.0))
+    def _pause(self, now: float, sent: float, asked: float, within: float) -> None:
         if self._in_a_row * max(_SHORT, asked) < _IN_A_ROW * _SHORT:
             return
         is_news = sent >= self._closed_at
@@ -339,11 +352,21 @@ class LearnedRate:
         else:
             return
         if is_news and self._in_a_row >= _IN_A_ROW:
+            self._closed_since = self._closed_since if self._closed else now
             self._closed += 1
             self._closed_at = now
             self._probe_until = -math.inf
-        self.paused_until = max(self.paused_until, now + asked)
         self._price = asked
+        self.paused_until = max(self.paused_until, now + max(asked, self._silence(now, within)))
+
+    def _silence(self, now: float, within: float) -> float:
+        """
+        Return the seconds without a probe that may end a ban which each request renews.
+        """
+        lasted = now - self._closed_since
+        if self._closed <= _PROBES or lasted < _PROBING:
+            return 0.0
+        return min(_PAUSE_LONGEST, _PROBE_SHARE * lasted, within)
 
     def _within(self, rate: float) -> float:
         return min(self._highest, max(self._lowest, rate))

@@ -7,10 +7,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from adapty_async._gate import Gate, Gates, RunLimits, too_late
+from adapty_async._gate import Gate, Gates, too_late
 from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Request, Response, Send
 from adapty_async._places import Places
+from adapty_async._run_limits import RunLimits
 from adapty_async.errors import AdaptyError
 
 __all__ = ("limit",)
@@ -55,10 +56,11 @@ class _RunWay:
     The way of one run's items to one bucket, in the one event loop that the run lives in.
     """
 
-    def __init__(self, gate: Gate, slots: Places, run: RunLimits) -> None:
+    def __init__(self, gate: Gate, slots: Places, run: RunLimits, bucket: str) -> None:
         self._gate = gate
         self._slots = slots
         self._run = run
+        self._timer = run.timer(bucket, gate.clock)
         self._capacity = run.capacity
         self._line = gate.line(slots, run)
 
@@ -71,8 +73,7 @@ class _RunWay:
             raise too_late(request)
         if not self._line.enter_now(request):
             return False
-        if self._capacity is not None:
-            self._capacity.busy += 1
+        self._start()
         return True
 
     async def enter(self, request: Request) -> None:
@@ -81,15 +82,19 @@ class _RunWay:
         """
         entered = self._gate.clock()
         await self._line.enter(request)
+        self._start()
+        request.tally.deadline += self._gate.clock() - entered
+
+    def _start(self) -> None:
+        self._timer.start()
         if self._capacity is not None:
             self._capacity.busy += 1
-        request.tally.deadline += self._gate.clock() - entered
 
     def leave(self, request: Request, failure: AdaptyError | None, sent: float) -> None:
         """
         Give the connection back, and tell how the attempt ended.
         """
-        self._gate.leave(request, failure, sent, self._run)
+        self._timer.end(worked=self._gate.leave(request, failure, sent, self._run))
         self._slots.give()
         if self._capacity is not None:
             seconds = self._gate.clock() - sent
@@ -114,7 +119,7 @@ def limit(
 
     def way_to(bucket: str) -> _Way | _RunWay:
         gate, here = gates.get(bucket), slots.get()
-        way = _Way(gate, here) if run is None else _RunWay(gate, here, run)
+        way = _Way(gate, here) if run is None else _RunWay(gate, here, run, bucket)
         return ways_here().setdefault(bucket, way)
 
     async def send_within_limits(request: Request) -> Response:

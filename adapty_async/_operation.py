@@ -16,7 +16,6 @@ from typing import Any, Generic, NoReturn, Protocol, TypeAlias, TypeVar
 import msgspec
 
 __all__ = (
-    "Before",
     "Endpoint",
     "Execute",
     "Headers",
@@ -26,9 +25,11 @@ __all__ = (
     "Response",
     "Send",
     "Tally",
+    "WriteAhead",
 )
 
 ResultT = TypeVar("ResultT")
+ResultT_co = TypeVar("ResultT_co", covariant=True)
 
 
 class Replay(enum.StrEnum):
@@ -81,9 +82,9 @@ class Response(msgspec.Struct, frozen=True):
         return [("status", self.status), ("bytes", len(self.body))]
 
 
-class Endpoint(msgspec.Struct, Generic[ResultT], frozen=True, kw_only=True):
+class Endpoint(msgspec.Struct, Generic[ResultT_co], frozen=True, kw_only=True):
     """
-    One row of an API's table.
+    One row of an API's table; covariant in its result.
 
     Attributes:
         name: how the call is named in errors, events and logs.
@@ -96,6 +97,8 @@ class Endpoint(msgspec.Struct, Generic[ResultT], frozen=True, kw_only=True):
         decode: the body of a successful answer to the result.
         encode: the operation's body to bytes.
         erases: the operation deletes, so "not found" after a lost answer means that it worked.
+        absent_if_missing: the operation reads, so in a bulk run "not found" is the status
+            ``absent``, as it is for a deletion; for everything else it is ``failed``.
         subject: what an operation's body is about, so that a bulk run has no two requests about it
             in flight together; without it, the operation's headers tell.
         check: the rules of the documents that an operation has to keep; a client may be told to
@@ -109,17 +112,20 @@ class Endpoint(msgspec.Struct, Generic[ResultT], frozen=True, kw_only=True):
     docs: str
     replay: Replay
     bucket: str
-    decode: Callable[[bytes], ResultT]
+    decode: Callable[[bytes], ResultT_co]
     encode: Callable[[Any], bytes] = msgspec.json.encode
     erases: bool = False
+    absent_if_missing: bool = False
     subject: Callable[[Any], Hashable] | None = None
     check: Callable[[Operation[Any]], None] | None = None
     media_type: str | None = None
 
 
-class Operation(msgspec.Struct, Generic[ResultT], frozen=True):
+class Operation(msgspec.Struct, Generic[ResultT_co], frozen=True):
     """
     A call that has not been made yet: its endpoint and the caller's values.
+
+    It is covariant in its result, so a list may hold operations of several kinds.
 
     Attributes:
         endpoint: the row.
@@ -131,7 +137,7 @@ class Operation(msgspec.Struct, Generic[ResultT], frozen=True):
             the others into the query.
     """
 
-    endpoint: Endpoint[ResultT]
+    endpoint: Endpoint[ResultT_co]
     headers: tuple[tuple[str, str], ...] = ()
     body: Any = None
     key: str | None = None
@@ -149,25 +155,39 @@ class Tally(msgspec.Struct):
     What happened to one call so far; the one part of a request that changes.
 
     Attributes:
-        attempts: requests sent.
+        attempts: attempts made.
         throttled: how many of them were answered 429.
+        connect_failures: how many of them got no connection, so that nothing was sent.
         excused: how many of them failed in a known outage; for items of bulk runs they don't count.
         lost: an answer was lost, here or in an earlier run, that may have been a success.
+        error: why the latest attempt that ended failed, None if it succeeded; the retry layer sets
+            it.
+        written: an attempt before this one was written to a socket; the retry layer sets it.
         deadline: when the call must be over, on the client's clock; infinite until it begins.
         key: what the journal of a run knows it by.
         place: where in that journal its beginning is noted.
+        begun: the journal has a write-ahead entry for the present attempt; the journal sets it.
         on_wire: the present attempt may have been written to a socket, in part or whole, and has
-            no response yet. The transport sets it immediately before it writes.
+            no response yet. The transport sets it immediately before it writes, and the status
+            check clears it when the attempt ends. A cancellation leaves it as it is, until the
+            item processor has determined the item's status.
+        reused: the present attempt goes over a connection that was used before. The transport
+            sets it.
     """
 
     attempts: int = 0
     throttled: int = 0
+    connect_failures: int = 0
     excused: int = 0
     lost: bool = False
+    error: Exception | None = None
+    written: bool = False
     deadline: float = math.inf
     key: bytes = b""
     place: int = 0
+    begun: bool = False
     on_wire: bool = False
+    reused: bool = False
 
 
 class Request(msgspec.Struct, kw_only=True, frozen=True):
@@ -178,6 +198,7 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
         headers: all of them; the client's key is among them.
         timeout: seconds for one attempt.
         allowance: seconds for the whole call.
+        absent_if_missing: "not found" is an answer to it, and no failure.
         background: it is an item of a bulk run, and lets single calls go first.
         tally: what happened so far, shared by all attempts.
     """
@@ -194,6 +215,7 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
     allowance: float
     tally: Tally
     background: bool = False
+    absent_if_missing: bool = False
 
     def __repr__(self) -> str:
         return f"Request({self.operation})"
@@ -206,10 +228,24 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
 
 
 Send: TypeAlias = Callable[[Request], Awaitable[Response]]
-Before: TypeAlias = Callable[[Request], Awaitable[None] | None]
-"""
-What is to be done before the first request of a call goes, and awaited if it says so.
-"""
+
+
+class WriteAhead(Protocol):
+    """
+    A record of attempts, written before they are sent.
+    """
+
+    def begin(self, request: Request) -> Awaitable[None] | None:
+        """
+        Append the write-ahead entry of an attempt; the caller awaits the result before it sends.
+        """
+        ...
+
+    def refused(self, request: Request) -> None:
+        """
+        Record that the server surely did not process the attempt.
+        """
+        ...
 
 
 class Execute(Protocol):

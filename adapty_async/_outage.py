@@ -1,17 +1,44 @@
 """
-What keeps an outage from being made worse: a budget for repeats, and a circuit breaker.
+What keeps an outage from being made worse: a budget for repeats, a circuit breaker, and a timer.
 
-Both only count and look at the clock; whoever uses them waits, or gives up.
+They only count and look at the clock; whoever uses them waits, or gives up.
 """
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Callable
 
+from adapty_async.errors import (
+    AdaptyError,
+    ApiError,
+    ConnectError,
+    ConnectionLostError,
+    DecodeError,
+    RateLimitError,
+    RequestTimeoutError,
+    ServerError,
+)
 from adapty_async.statistics import CircuitState
 
-__all__ = ("Budget", "Circuit")
+__all__ = (
+    "IN_FLIGHT",
+    "Budget",
+    "Circuit",
+    "OutageTimer",
+    "Sign",
+    "cannot_be_the_api",
+    "is_transient",
+    "sign_of",
+)
+
+IN_FLIGHT = "idempotency_in_flight"
+"""
+The code of a 409 that says: an earlier attempt with the same key is still being worked on.
+"""
+_TRANSIENT = frozenset({408, 425, 429})
+_FINAL = frozenset({501, 505})
 
 _FAILURES = 20
 """
@@ -24,6 +51,65 @@ _SHORTEST, _LONGEST = 1.0, 30.0
 The next try comes after a twenty-fifth of the time the outage has lasted, within these seconds: few
 tries in a long outage, little lost after a short one.
 """
+
+
+class Sign(enum.Enum):
+    """
+    The meaning of an attempt's end for the state of the service.
+    """
+
+    WORKS = enum.auto()
+    THROTTLED = enum.auto()
+    FAILS = enum.auto()
+    STRANGE = enum.auto()
+    """
+    A response came, but not from the API.
+    """
+    NONE = enum.auto()
+
+
+def sign_of(error: AdaptyError | None) -> Sign:
+    """
+    Return the meaning of an error for the state of the service; None stands for a success.
+    """
+    if error is None:
+        return Sign.WORKS
+    if cannot_be_the_api(error):
+        return Sign.STRANGE
+    if isinstance(error, ApiError):
+        return _sign_of_response(error)
+    broken = isinstance(error, ConnectError | ConnectionLostError | RequestTimeoutError)
+    return Sign.FAILS if broken and not getattr(error, "permanent", False) else Sign.NONE
+
+
+def _sign_of_response(error: ApiError) -> Sign:
+    if isinstance(error, RateLimitError):
+        return Sign.THROTTLED
+    if isinstance(error, ServerError) or is_transient(error):
+        return Sign.FAILS
+    # a key that is in use is no progress, and no failure
+    return Sign.NONE if error.error_code == IN_FLIGHT else Sign.WORKS
+
+
+def is_transient(error: ApiError) -> bool:
+    """
+    Return whether a response promises that the same request may succeed later.
+
+    All 5xx do, Cloudflare's 520 to 530 among them, except 501 and 505.
+    """
+    status = error.status
+    return status in _TRANSIENT or (500 <= status <= 599 and status not in _FINAL)
+
+
+def cannot_be_the_api(error: BaseException) -> bool:
+    """
+    Return whether a response came from something in front of the API, or in its place.
+
+    A gateway may send 5xx, 408, 425 and 429 for the API.
+    """
+    if isinstance(error, ApiError):
+        return error.status < 500 and not error.recognised and not is_transient(error)
+    return isinstance(error, DecodeError)
 
 
 class Budget:
@@ -141,3 +227,62 @@ class Circuit:
         share = _SHARE * self.lasted
         wait = max(min(asked, _LONGEST), _SHORTEST, min(_LONGEST, share))
         self._next_try = max(self._next_try, now + self._uniform(wait, 1.25 * wait))
+
+
+class OutageTimer:
+    """
+    A stopwatch for the time in which one run got no success from one bucket.
+
+    Each success sets it to 0. It runs while requests are in flight, and while they wait because
+    of a response: for a retry, a pause, the end of an outage. It stands still while the run sends
+    nothing for another reason: a given rate, or a slow source.
+
+    Args:
+        clock: seconds that only ever grow.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._in_flight = 0
+        # it has run since then; moved on by the time for which it stood still
+        self._since = self._runs_until = clock()
+
+    @property
+    def lasted(self) -> float:
+        """
+        The seconds without a success.
+        """
+        now = self._clock()
+        return (now if self._in_flight else min(now, self._runs_until)) - self._since
+
+    def start(self) -> None:
+        """
+        Record a request that is sent.
+        """
+        if not self._in_flight:
+            self._go_on()
+        self._in_flight += 1
+
+    def end(self, *, worked: bool) -> None:
+        """
+        Record the end of a request, and whether it was a success.
+        """
+        self._in_flight -= 1
+        now = self._clock()
+        if worked:
+            self._since = now
+        self._runs_until = max(self._runs_until, now)
+
+    def hold(self, seconds: float) -> None:
+        """
+        Record that requests wait for that time because of a response.
+        """
+        if not self._in_flight:
+            self._go_on()
+        self._runs_until = max(self._runs_until, self._clock() + seconds)
+
+    def _go_on(self) -> None:
+        stood_still = self._clock() - self._runs_until
+        if stood_still > 0.0:
+            self._since += stood_still
+            self._runs_until += stood_still

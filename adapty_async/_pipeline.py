@@ -8,24 +8,25 @@ repeats; limits are inside it too, so every attempt takes a place and none is he
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from adapty_async._codec import error_from
-from adapty_async._gate import Gates, RunLimits
+from adapty_async._codec import ResultDecoder, demand_no_page, error_from
+from adapty_async._gate import Gates
 from adapty_async._limits import limit
 from adapty_async._loop_local import LoopLocal
-from adapty_async._operation import Before, Request, Response, Send
+from adapty_async._operation import Request, Response, Send, WriteAhead
 from adapty_async._outage import Budget
 from adapty_async._places import Places
-from adapty_async._retry import retry
+from adapty_async._retry import is_refusal, retry
+from adapty_async._run_limits import RunLimits
 from adapty_async._timing import Timing
 from adapty_async.config import RetryPolicy
-from adapty_async.errors import AdaptyError
+from adapty_async.errors import AdaptyError, ConnectError
 from adapty_async.hooks import CallEnded, CallStarted, Hook
 
-__all__ = ("Layers", "build", "check", "observe")
+__all__ = ("Layers", "build", "check", "mark_on_wire", "observe")
 
 
 class Layers(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +37,8 @@ class Layers(msgspec.Struct, frozen=True, kw_only=True):
         slots: the requests in flight, per event loop.
         gates: pace, pauses and outages, per bucket.
         budget: what repeats are paid from.
+        hooks: what receives the events of calls: the client's `Emitter`, which never raises.
+        decode: reads results, and logs what is not as documented.
     """
 
     transport: Send
@@ -44,47 +47,94 @@ class Layers(msgspec.Struct, frozen=True, kw_only=True):
     gates: Gates
     budget: Budget
     hooks: tuple[Hook, ...] = ()
+    decode: ResultDecoder = msgspec.field(default_factory=ResultDecoder)
 
 
 def build(
     layers: Layers,
     policy: RetryPolicy,
     run: RunLimits | None = None,
-    before: Before | None = None,
+    write_ahead: WriteAhead | None = None,
 ) -> Send:
     """
     Compose the layers into one function from a request to a successful response.
     """
     timing = layers.timing
-    send = check(layers.transport, before)
+    stopping = None if run is None else run.stopping
+    send = check(layers.transport, write_ahead, stopping)
     send = limit(send, layers.slots, layers.gates, timing.clock, run)
-    send = retry(send, policy, timing, layers.budget, layers.hooks)
+    send = retry(send, policy, timing, layers.budget, layers.hooks, run)
     return observe(send, layers.hooks, timing.clock) if layers.hooks else send
 
 
-def check(send: Send, before: Before | None = None) -> Send:
+def mark_on_wire(send: Send) -> Send:
     """
-    Count attempts, and turn answers that are not a success into errors.
+    Count each request as on the wire from the moment a transport of the caller's gets it.
 
-    What is to be done before the first request of a call is done here, at the last moment: what
-    waits for its turn has not begun.
+    Such a transport does not report when it writes.
+    """
+
+    def send_marked(request: Request) -> Awaitable[Response]:
+        request.tally.on_wire = True
+        return send(request)
+
+    return send_marked
+
+
+def check(
+    send: Send, write_ahead: WriteAhead | None = None, stopping: asyncio.Event | None = None
+) -> Send:
+    """
+    Count attempts, and turn responses that are not a success of the API's into errors.
+
+    The write-ahead entry is appended here, at the last moment: an item that waits for a permit has
+    not started. An attempt that is cancelled before it is written does not count.
+
+    A worker whose own callback stops its run is cancelled. The cancellation is raised here, since
+    a kept connection may be written to before the worker's next wait.
     """
 
     async def send_checked(request: Request) -> Response:
+        if stopping is not None and stopping.is_set():
+            raise asyncio.CancelledError
         tally = request.tally
-        if before is not None and not tally.attempts:
-            waiting = before(request)
+        if write_ahead is not None and not tally.begun:
+            waiting = write_ahead.begin(request)
             if waiting is not None:
                 await waiting
         tally.attempts += 1
-        response = await send(request)
+        try:
+            response = await send(request)
+        except BaseException as error:
+            _unanswered(request, error, write_ahead)
+            raise
+        tally.on_wire = False
         if 200 <= response.status < 300:
+            demand_no_page(request.operation, response)
             return response
-        if response.status == 429:
-            tally.throttled += 1
-        raise error_from(request.operation, response)
+        raise _rejected(request, response, write_ahead)
 
     return send_checked
+
+
+def _unanswered(request: Request, error: BaseException, write_ahead: WriteAhead | None) -> None:
+    tally = request.tally
+    if isinstance(error, AdaptyError):
+        tally.on_wire = False
+        tally.connect_failures += isinstance(error, ConnectError)
+        if write_ahead is not None and is_refusal(error):
+            write_ahead.refused(request)
+    elif not tally.on_wire:
+        tally.attempts -= 1
+
+
+def _rejected(request: Request, response: Response, write_ahead: WriteAhead | None) -> AdaptyError:
+    if response.status == 429:
+        request.tally.throttled += 1
+    error = error_from(request.operation, response)
+    if write_ahead is not None and is_refusal(error):
+        write_ahead.refused(request)
+    return error
 
 
 def observe(send: Send, hooks: tuple[Hook, ...], clock: Callable[[], float]) -> Send:

@@ -14,16 +14,15 @@ from typing import Protocol
 import tenacity
 
 from adapty_async._operation import Replay, Request, Response, Send
-from adapty_async._outage import Budget
+from adapty_async._outage import IN_FLIGHT, Budget, cannot_be_the_api, is_transient
+from adapty_async._run_limits import RunLimits
 from adapty_async._timing import Timing
 from adapty_async.config import RetryPolicy
 from adapty_async.errors import (
     AdaptyError,
     ApiError,
-    CircuitOpenError,
     ConnectError,
     ConnectionLostError,
-    DeadlineError,
     DecodeError,
     NotFoundError,
     RateLimitError,
@@ -32,16 +31,11 @@ from adapty_async.errors import (
 )
 from adapty_async.hooks import Hook, RetryScheduled
 
-__all__ = ("may_have_worked", "may_retry", "retry")
+__all__ = ("is_refusal", "may_have_worked", "may_retry", "retry")
 
 logger = logging.getLogger("adapty_async")
 logger.addHandler(logging.NullHandler())
 
-_TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
-_IN_FLIGHT = "idempotency_in_flight"
-"""
-The code of a 409 that says: an earlier attempt with the same key is still being worked on.
-"""
 _SPREAD = 0.25
 """
 By how much a wait the server asked for is lengthened at random, so that tasks it sent away
@@ -60,7 +54,7 @@ def may_retry(replay: Replay, error: BaseException) -> bool:
     if replay is Replay.IF_UNSENT:
         return False
     if isinstance(error, ApiError):
-        return error.status in _TRANSIENT or error.error_code == _IN_FLIGHT
+        return is_transient(error) or error.error_code == IN_FLIGHT
     return isinstance(error, ConnectionLostError | RequestTimeoutError)
 
 
@@ -73,8 +67,15 @@ def may_have_worked(error: BaseException) -> bool:
     if isinstance(error, ServerError):
         return True
     if isinstance(error, ApiError):
-        return error.status == 408 or error.error_code == _IN_FLIGHT
+        return error.status == 408 or error.error_code == IN_FLIGHT
     return isinstance(error, ConnectionLostError | RequestTimeoutError | DecodeError)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """
+    Return whether the error says that the server surely did not process the request, for now.
+    """
+    return isinstance(error, ConnectError) or _surely_unprocessed(error)
 
 
 def _surely_unprocessed(error: BaseException) -> bool:
@@ -90,9 +91,12 @@ def retry(
     timing: Timing,
     budget: Budget,
     hooks: tuple[Hook, ...] = (),
+    run: RunLimits | None = None,
 ) -> Send:
     """
     Repeat failed requests as the policy, the budget and the request's replay class allow.
+
+    A bulk run that is stopping retries nothing.
     """
 
     async def send_with_retries(request: Request) -> Response:
@@ -103,14 +107,15 @@ def retry(
         else:
             budget.give()
             return response
-        return await _Repeats(request, policy, timing, budget, hooks).run(send, first)
+        return await _Repeats(request, policy, timing, budget, hooks, run).run(send, first)
 
     return send_with_retries
 
 
 _FREE = 3
 """
-How often an item of a bulk run may be told 429 without that being an attempt of its own.
+Responses 429, and responses in an outage that are not the API's, that an item of a bulk run gets
+without that being an attempt of its own.
 """
 
 
@@ -135,14 +140,18 @@ class _Repeats:
         timing: Timing,
         budget: Budget,
         hooks: tuple[Hook, ...],
+        run: RunLimits | None,
     ) -> None:
         self._request = request
         self._policy = policy
         self._timing = timing
         self._budget = budget
         self._hooks = hooks
+        self._run = run
         self._error: AdaptyError = AdaptyError()
         self._cost = 0
+        self._excused = 0  # of its failures, as far as they were looked at
+        self._strange = 0  # responses in an outage that were not the API's
 
     async def run(self, send: Send, first: AdaptyError) -> Response:
         failed: list[AdaptyError] = [first]
@@ -150,10 +159,13 @@ class _Repeats:
         async def attempt() -> Response:
             if failed:
                 raise failed.pop()
+            sent = self._request.tally.attempts
             try:
                 return await send(self._request)
-            except (CircuitOpenError, DeadlineError) as error:
-                raise error from self._error  # why there was a repeat to wait for
+            except AdaptyError as error:
+                if self._request.tally.attempts == sent:
+                    raise error from self._error  # why there was a retry to wait for
+                raise
 
         loop = tenacity.AsyncRetrying(
             sleep=self._timing.sleep,
@@ -172,6 +184,7 @@ class _Repeats:
                 return Response(error.status, {}, b"")
             error.attempts = request.tally.attempts
             raise
+        self._request.tally.error = None
         self._budget.give(self._cost)
         return response
 
@@ -181,7 +194,20 @@ class _Repeats:
         self._error = error
         tally = self._request.tally
         tally.lost = tally.lost or may_have_worked(error)
-        return may_retry(self._request.replay, error)
+        tally.error, tally.written = error, tally.written or not isinstance(error, ConnectError)
+        is_excused, self._excused = tally.excused > self._excused, tally.excused
+        if may_retry(self._request.replay, error):
+            return True
+        return is_excused and self._request.background and self._was_in_the_way(error)
+
+    def _was_in_the_way(self, error: AdaptyError) -> bool:
+        """
+        Return whether a response that is not the API's says nothing of the item: not too often.
+        """
+        if self._request.replay is Replay.IF_UNSENT or not cannot_be_the_api(error):
+            return False
+        self._strange += 1
+        return self._strange <= _FREE
 
     def _wait(self, state: _State) -> float:
         policy = self._policy
@@ -203,6 +229,8 @@ class _Repeats:
 
     def _stop(self, state: _State) -> bool:
         tally = self._request.tally
+        if self._run is not None and self._run.stopping.is_set():
+            return True
         if self._goes_back():
             tally.deadline = math.inf  # it gets a new one with its next turn
             return False
@@ -234,6 +262,8 @@ class _Repeats:
             error=type(self._error).__name__,
             status=getattr(self._error, "status", None),
         )
+        if self._run is not None:
+            self._run.hold(self._request, state.upcoming_sleep)
         logger.debug("%s", event)
         for hook in self._hooks:
             hook(event)

@@ -1,5 +1,9 @@
 """
 Where requests go: an aiohttp session for each event loop, made when it is needed, closed in time.
+
+A loop's pool is one session with its connections. It is replaced by a new one when its kept
+connections seem to have died in silence, and when aiohttp was patched since it was made, by a test
+mock or a tracer. The requests that are in flight over the old one keep it open until they end.
 """
 
 from __future__ import annotations
@@ -7,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import warnings
 import weakref
 from collections.abc import AsyncGenerator, Callable
@@ -15,14 +20,24 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from adapty_async._exchange import Ask, InStep, ask_environment, ask_given, ask_own, exchange
+from adapty_async._attempt import SESSION_OPTIONS, Ask, ask_given, exchange
+from adapty_async._exchange import Stamp, ask_fastest, is_same, stamp, why_standard
 from adapty_async._fork import Sockets, on_fork
 from adapty_async._loop_local import LoopLocal
-from adapty_async._operation import Request, Response
+from adapty_async._operation import Request, Response, Tally
 from adapty_async._watch import Watch
-from adapty_async.errors import ConfigError
+from adapty_async.errors import (
+    AdaptyError,
+    ConfigError,
+    ConnectionLostError,
+    DeadlineError,
+    RequestTimeoutError,
+)
+from adapty_async.statistics import HttpPath
 
 __all__ = ("Transport",)
+
+logger = logging.getLogger("adapty_async")
 
 _LOOK = 0.1
 """
@@ -36,6 +51,11 @@ class Transport:
 
     Sessions are made when first needed. One that is not closed by `aclose` is closed when its
     loop ends, as `asyncio.run` closes it in an orderly way.
+
+    Attributes:
+        closed: it sends nothing.
+        why_standard: why the latest request was sent, or the first one would be, by the standard
+            path; None if by the fast one.
     """
 
     def __init__(
@@ -56,7 +76,11 @@ class Transport:
         self._foreign: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         self._forked = False
         self._used = False
+        self._logged: str | None = ""
         self.closed = False
+        self.why_standard = why_standard(
+            stamp(), session, given=session is not None, trust_env=trust_env
+        )
         on_fork(self)
 
     async def __call__(self, request: Request) -> Response:
@@ -65,6 +89,7 @@ class Transport:
 
         Raises:
             ConnectError: no connection could be made.
+            DeadlineError: the call's time was over already; nothing was sent.
             RequestTimeoutError: the attempt's or the call's time was over.
             ConnectionLostError: the connection broke.
             DecodeError: the answer is larger than 8 MiB.
@@ -74,8 +99,12 @@ class Transport:
         here = self._open.get()
         if not here.guarded:
             await here.start_guard()
+        if here.pool.stamp is not None and not is_same(here.pool.stamp, stamp()):
+            await self._renew(here)
         seconds = min(request.timeout, request.tally.deadline - self._clock())
-        answer = await exchange(here.ask, here.watch, request, seconds)
+        if seconds <= 0:
+            raise DeadlineError("no time left to send it", operation=request.operation)
+        answer = await self._attempt(here, request, seconds)
         if isinstance(answer, Response):
             return answer
         try:
@@ -83,6 +112,28 @@ class Transport:
             raise answer
         finally:
             del answer  # else the error and this frame would hold each other
+
+    async def _attempt(
+        self, here: _Here, request: Request, seconds: float
+    ) -> Response | AdaptyError:
+        pool = here.pool
+        answered = pool.answered
+        pool.in_flight += 1
+        try:
+            answer = await exchange(pool.ask, here.watch, request, seconds)
+        finally:
+            pool.in_flight -= 1
+            if pool is not here.pool:
+                await here.retire(pool)
+        if isinstance(answer, Response):
+            pool.answered += 1
+            return answer
+        await self._renew_if_dead(here, pool, dead=pool.is_dead(request.tally, answer, answered))
+        return answer
+
+    async def _renew_if_dead(self, here: _Here, pool: _Pool, *, dead: bool) -> None:
+        if dead and pool is here.pool:
+            await self._renew(here)
 
     def _demand_open(self) -> None:
         if self.closed:
@@ -95,20 +146,46 @@ class Transport:
     def _make(self) -> _Here:
         loop = asyncio.get_running_loop()
         if self._given is not None:
-            return _Here(ask_given(self._given), self._given, Watch(loop))
+            self._note_path(self.why_standard)
+            return _Here(_Pool(ask_given(self._given), self._given), Watch(loop, self._clock))
         if loop in self._foreign:
             raise ConfigError("this event loop was used before a fork; it is the parent's")
         self._loops.add(loop)
         self._used = True
+        pool = self._new_pool()
+        sessions = {pool.session}
+        guard = _closed_with_its_loop(sessions)
+        return _Here(pool, Watch(loop, self._clock), sessions, guard)
+
+    def _new_pool(self) -> _Pool:
+        now = stamp()
         session = aiohttp.ClientSession(
             # the client bounds what is in flight, so that waiting is not charged to a timeout
             connector=aiohttp.TCPConnector(limit=0, socket_factory=self._sockets),
             cookie_jar=aiohttp.DummyCookieJar(),
-            request_class=InStep,
-            trust_env=self._trust_env,
+            **SESSION_OPTIONS,
         )
-        ask = ask_environment(session) if self._trust_env else ask_own(session)
-        return _Here(ask, session, Watch(loop), _closed_with_its_loop(session))
+        ask, why = ask_fastest(session, now, trust_env=self._trust_env)
+        self._note_path(why)
+        return _Pool(ask, session, now)
+
+    def _note_path(self, why: str | None) -> None:
+        self.why_standard = why
+        if self._logged == why:
+            return
+        self._logged = why
+        if why is None:
+            logger.debug("HTTP path: %s", HttpPath.FAST)
+        else:
+            logger.info("HTTP path: %s, since %s", HttpPath.STANDARD, why)
+
+    async def _renew(self, here: _Here) -> None:
+        """
+        Give a loop a new pool; the old one is closed when nothing is in flight over it any more.
+        """
+        old, here.pool = here.pool, self._new_pool()
+        here.sessions.add(here.pool.session)
+        await here.retire(old)
 
     async def aclose(self) -> None:
         """
@@ -148,40 +225,88 @@ class Transport:
             )
 
 
+class _Pool(msgspec.Struct):
+    """
+    A session and its connections.
+
+    Attributes:
+        ask: sends a request over the session.
+        session: the client's own, or the one that was given to it.
+        stamp: of aiohttp when the session was made, None if it was given.
+        in_flight: requests.
+        answered: responses so far.
+    """
+
+    ask: Ask
+    session: aiohttp.ClientSession
+    stamp: Stamp | None = None
+    in_flight: int = 0
+    answered: int = 0
+
+    def is_dead(self, tally: Tally, error: AdaptyError, answered: int) -> bool:
+        """
+        Say whether kept connections are not to be used any more, after an attempt over one failed.
+
+        1. A given session's connections are not the client's to close.
+        2. A new connection says nothing of the others.
+        3. No response in time: the network may have forgotten them (a NAT, a machine that slept).
+        4. It was closed: so are the others, unless a response came over any since it was used. A
+           server that closes some of them now and then costs no others.
+        """
+        if self.stamp is None or not tally.reused:
+            return False
+        if isinstance(error, RequestTimeoutError):
+            return True
+        return isinstance(error, ConnectionLostError) and self.answered == answered
+
+
 class _Here(msgspec.Struct):
     """
     What belongs to one event loop.
 
     Attributes:
-        ask: sends a request over the session.
-        session: the client's own, or the one that was given to it.
+        pool: the present one.
         watch: of the time of attempts.
-        guard: closes its own session with the loop, once it was started.
+        sessions: the client's own that are open.
+        guard: closes its own sessions with the loop, once it was started.
     """
 
-    ask: Ask
-    session: aiohttp.ClientSession
+    pool: _Pool
     watch: Watch
+    sessions: set[aiohttp.ClientSession] = msgspec.field(default_factory=set)
     guard: AsyncGenerator[None, None] | None = None
     guarded: bool = False
 
     async def start_guard(self) -> None:
         """
-        See to it that a session of the client's own is closed with its loop.
+        See to it that sessions of the client's own are closed with their loop.
         """
         self.guarded = True
         if self.guard is not None:
             await anext(self.guard)
 
+    async def retire(self, pool: _Pool) -> None:
+        """
+        Close a pool that was replaced, unless something is in flight over it.
+        """
+        if not pool.in_flight and pool.session in self.sessions:
+            self.sessions.discard(pool.session)
+            await pool.session.close()
+
     async def close(self) -> None:
         """
-        Close the session if it is the client's own.
+        Close the sessions if they are the client's own.
         """
         self.watch.close()
         if self.guard is not None:
-            await self.session.close()
+            await _close(self.sessions)
             with contextlib.suppress(RuntimeError):  # its loop ends, and is closing it already
                 await self.guard.aclose()
+
+
+async def _close(sessions: set[aiohttp.ClientSession]) -> None:
+    while sessions:
+        await sessions.pop().close()
 
 
 async def _close_elsewhere(there: _Here, loop: asyncio.AbstractEventLoop) -> None:
@@ -202,9 +327,11 @@ async def _close_elsewhere(there: _Here, loop: asyncio.AbstractEventLoop) -> Non
         future.result()
 
 
-async def _closed_with_its_loop(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
+async def _closed_with_its_loop(
+    sessions: set[aiohttp.ClientSession],
+) -> AsyncGenerator[None, None]:
     """
-    Close the session when the loop ends.
+    Close the sessions when the loop ends.
 
     A loop can run no more code once it is closed, but before that `asyncio.run` finalises the
     async generators that were started in it; so this one lends its `finally`.
@@ -212,4 +339,4 @@ async def _closed_with_its_loop(session: aiohttp.ClientSession) -> AsyncGenerato
     try:
         yield
     finally:
-        await session.close()
+        await _close(sessions)

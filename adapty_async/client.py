@@ -17,12 +17,13 @@ import msgspec
 from adapty_async._caller import Caller, CallOptions
 from adapty_async._checks import header_value
 from adapty_async._codec import Wire
+from adapty_async._emitter import Emitter
 from adapty_async._gate import Gates
 from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Headers, Operation, Send
 from adapty_async._outage import Budget
 from adapty_async._pacer import Pacer
-from adapty_async._pipeline import Layers
+from adapty_async._pipeline import Layers, mark_on_wire
 from adapty_async._places import Places
 from adapty_async._timing import Timing
 from adapty_async._transport import Transport
@@ -32,7 +33,7 @@ from adapty_async.config import ApiKey, Limits, RetryPolicy, origin_from
 from adapty_async.errors import ConfigError, InvalidInputError
 from adapty_async.hooks import Hook
 from adapty_async.mail import Events, MailProfiles
-from adapty_async.statistics import Statistics
+from adapty_async.statistics import HttpPath, Statistics
 from adapty_async.v1 import V1
 from adapty_async.v2 import V2
 
@@ -99,10 +100,11 @@ class _Client:
             timeout: seconds for one attempt; waiting for a free connection is not charged to it.
             session: an aiohttp session to send through; it is used as it is, without its own
                 middlewares, and never closed.
-            hooks: callables that are told of calls and repeats.
+            hooks: callbacks for the events of calls; an exception that one raises is logged, and
+                does not affect the call. See `adapty_async.hooks`.
             id_encoding: "utf-8" allows ids that are not ASCII; how the server reads them is not
                 documented, and a wrong guess would report an erasure as done that was not.
-            trust_env: use the environment's proxies and .netrc.
+            trust_env: use the proxies that the environment names.
             allow_insecure: allow plain http to other machines.
             validate: hold calls of version 2 to the rules of Adapty's documents before they are
                 sent; False leaves that to the server, should its rules have changed. What a call
@@ -135,12 +137,12 @@ class _Client:
         timing = Timing(clock, asyncio.sleep, random.uniform)
         self._connections = Transport(clock=clock, trust_env=trust_env, session=session)
         layers = Layers(
-            transport=transport or self._connections,
-            slots=LoopLocal(lambda: Places(limits.connections)),
+            transport=self._connections if transport is None else mark_on_wire(transport),
+            slots=LoopLocal(lambda: Places(_connections(limits, session))),
             timing=timing,
             gates=Gates(timing, _pacer(limits, clock)),
             budget=Budget(retry.budget),
-            hooks=tuple(hooks),
+            hooks=(Emitter(tuple(hooks)),) if hooks else (),
         )
         self._use(Caller(layers, CallOptions(wire=wire, retry=retry, timeout=timeout)))
 
@@ -248,12 +250,18 @@ class _Client:
         """
         Return what the client is doing right now: pace, pauses, requests in flight, outages.
         """
-        budget, gates = self._caller.layers.budget, self._caller.layers.gates
+        layers = self._caller.layers
+        why = self._connections.why_standard
+        path = HttpPath.FAST if why is None else HttpPath.STANDARD
+        if layers.transport is not self._connections:
+            path, why = HttpPath.CUSTOM, "a transport was given"
         return Statistics(
-            budget=budget.left,
-            budget_size=budget.size,
-            limit=gates.rate,
-            buckets=gates.statistics(),
+            budget=layers.budget.left,
+            budget_size=layers.budget.size,
+            limit=layers.gates.rate,
+            buckets=layers.gates.statistics(),
+            http_path=path,
+            http_path_reason=why,
         )
 
     async def aclose(self) -> None:
@@ -285,6 +293,19 @@ class _Client:
 
 def _pacer(limits: Limits, clock: Callable[[], float]) -> Pacer | None:
     return None if limits.rate is None else Pacer(limits.rate, limits.burst, clock)
+
+
+def _connections(limits: Limits, session: aiohttp.ClientSession | None) -> int:
+    """
+    Return how many requests may be in flight, so that none waits in a session for a connection.
+
+    There, waiting would be charged to the attempt's timeout, and what is stopped would be sent.
+    """
+    connector = None if session is None else session.connector
+    if connector is None:
+        return limits.connections
+    bounds = (limits.connections, connector.limit, connector.limit_per_host)
+    return min(bound for bound in bounds if bound)  # 0 is none
 
 
 def _as_it_is(operation: Operation[ResultT]) -> Operation[ResultT]:

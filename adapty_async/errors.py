@@ -286,6 +286,9 @@ class ConflictError(ApiError):
 class RateLimitError(ApiError):
     """
     The account's rate limit was exceeded (429); see `retry_after`.
+
+    A call made during a pause that the server asked for raises it without being sent, if the pause
+    leaves it no time; `attempts` is 0 then.
     """
 
 

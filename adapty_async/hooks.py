@@ -60,12 +60,15 @@ Event: TypeAlias = CallStarted | RetryScheduled | CallEnded
 
 class Hook(Protocol):
     """
-    A callable that is told of every event; it runs in the event loop, so it must not block.
+    A callback that receives every event. It runs in the event loop and must not block.
 
-    What it raises ends the call.
+    A call ends as it would without hooks: an exception that a hook raises is logged by the logger
+    ``adapty_async`` at level ERROR, with the traceback of the hook, once per hook and kind of
+    event. Only what is no `Exception`, such as `KeyboardInterrupt` and `asyncio.CancelledError`,
+    leaves the call.
     """
 
     def __call__(self, event: Event, /) -> object:
         """
-        Take note of an event.
+        Record an event.
         """

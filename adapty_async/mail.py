@@ -20,6 +20,7 @@ from adapty_async._checks import (
     Check,
     Maybe,
     RequestStruct,
+    any_text,
     as_numbers,
     clean_attributes,
     country_code,
@@ -31,7 +32,6 @@ from adapty_async._checks import (
     instant,
     nullable,
     one_of,
-    text,
 )
 from adapty_async._codec import no_result, to_json
 from adapty_async._operation import Endpoint, Execute, Operation, Replay
@@ -85,7 +85,7 @@ class DeviceInfo(RequestStruct, frozen=True, kw_only=True):
         app_version: such as ``3.1.0``.
 
     Raises:
-        InvalidInputError: a value is not text, or empty.
+        InvalidInputError: a value is not text.
     """
 
     platform: str
@@ -96,12 +96,12 @@ class DeviceInfo(RequestStruct, frozen=True, kw_only=True):
     app_version: Maybe[str | None] = UNSET
 
     rules: ClassVar[Mapping[str, Check]] = {
-        "platform": text,
-        "device": nullable(text),
-        "os": nullable(text),
-        "locale": nullable(text),
-        "timezone": nullable(text),
-        "app_version": nullable(text),
+        "platform": any_text,
+        "device": nullable(any_text),
+        "os": nullable(any_text),
+        "locale": nullable(any_text),
+        "timezone": nullable(any_text),
+        "app_version": nullable(any_text),
     }
 
 
@@ -143,9 +143,9 @@ class MailProfile(RequestStruct, frozen=True, kw_only=True):
         "external_created_at": instant,
         "email": email_address,
         "customer_user_id": nullable(identifier),
-        "first_name": nullable(text),
-        "last_name": nullable(text),
-        "gender": nullable(text),
+        "first_name": nullable(any_text),
+        "last_name": nullable(any_text),
+        "gender": nullable(any_text),
         "birthday": nullable(day),
         "country": nullable(country_code),
         "store_country": nullable(country_code),
@@ -169,7 +169,7 @@ class Offer(RequestStruct, frozen=True, kw_only=True):
     rules: ClassVar[Mapping[str, Check]] = {
         "category": one_of(*get_args(OfferCategory)),
         "offer_type": one_of(*get_args(OfferType)),
-        "offer_id": nullable(text),
+        "offer_id": nullable(any_text),
     }
 
 
@@ -213,7 +213,7 @@ class TransactionEvent(RequestStruct, frozen=True, kw_only=True):
         "event_id": identifier,
         "event_datetime": instant,
         "external_profile_id": identifier,
-        "store": text,
+        "store": any_text,
         "store_product_id": identifier,
         "store_transaction_id": identifier,
         "store_original_transaction_id": identifier,

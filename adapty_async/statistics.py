@@ -9,7 +9,26 @@ from collections.abc import Mapping
 
 import msgspec
 
-__all__ = ("BucketStatistics", "CircuitState", "Statistics")
+__all__ = ("BucketStatistics", "CircuitState", "HttpPath", "Statistics")
+
+
+class HttpPath(enum.StrEnum):
+    """
+    How a client's requests reach aiohttp's connections.
+    """
+
+    FAST = "fast"
+    """
+    Over the connector of the client's own session.
+    """
+    STANDARD = "standard"
+    """
+    Through `aiohttp.ClientSession.request`, which test mocks and tracers see.
+    """
+    CUSTOM = "custom"
+    """
+    Not at all: the client was given a ``transport``.
+    """
 
 
 class CircuitState(enum.StrEnum):
@@ -66,12 +85,16 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
         limit: requests per second of `adapty_async.Limits`, which the buckets share; None if none
             were given.
         buckets: what the server counts apart, such as ``v1``.
+        http_path: how the latest request was sent, or the first one would be.
+        http_path_reason: why that is not the fast path; None if it is.
     """
 
     budget: int
     budget_size: int
     limit: float | None
     buckets: Mapping[str, BucketStatistics]
+    http_path: HttpPath = HttpPath.FAST
+    http_path_reason: str | None = None
 
     @property
     def rate(self) -> float:

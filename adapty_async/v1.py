@@ -19,15 +19,14 @@ from adapty_async._checks import (
     AttributeRules,
     Check,
     Maybe,
-    PrivateStruct,
     RequestStruct,
+    any_text,
     boolean,
     clean_attributes,
     day,
     instance_of,
     matching,
     nullable,
-    text,
 )
 from adapty_async._codec import data_decoder, no_result
 from adapty_async._operation import Endpoint, Execute, Operation, Replay
@@ -41,6 +40,7 @@ from adapty_async._profiles import (
     read_attributes,
     write_attributes,
 )
+from adapty_async._results import ResultStruct
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 
 __all__ = (
@@ -100,12 +100,14 @@ class InstallationMeta(RequestStruct, frozen=True, kw_only=True):
     rules: ClassVar[Mapping[str, Check]] = {}
 
 
-InstallationMeta.rules = dict.fromkeys(InstallationMeta.__struct_fields__, nullable(text))
+InstallationMeta.rules = dict.fromkeys(InstallationMeta.__struct_fields__, nullable(any_text))
 
 
 class ProfileAttributes(RequestStruct, frozen=True, kw_only=True):
     """
     What is written to a profile. All fields are optional; UNSET is left out, None clears.
+
+    Text is sent as it is given, ``""`` included.
 
     Attributes:
         birthday: a date, or ISO 8601 text.
@@ -135,24 +137,26 @@ class ProfileAttributes(RequestStruct, frozen=True, kw_only=True):
     installation_meta: Maybe[InstallationMeta] = UNSET
 
     rules: ClassVar[Mapping[str, Check]] = {
-        "first_name": nullable(text),
-        "last_name": nullable(text),
-        "gender": nullable(text),
-        "email": nullable(text),
-        "phone_number": nullable(text),
+        "first_name": nullable(any_text),
+        "last_name": nullable(any_text),
+        "gender": nullable(any_text),
+        "email": nullable(any_text),
+        "phone_number": nullable(any_text),
         "birthday": nullable(day),
         "ip_country": nullable(_COUNTRIES),
         "store_country": nullable(_COUNTRIES),
-        "store": nullable(text),
+        "store": nullable(any_text),
         "analytics_disabled": nullable(boolean),
         "custom_attributes": _ATTRIBUTES,
         "installation_meta": instance_of(InstallationMeta),
     }
 
 
-class Profile(PrivateStruct, frozen=True, kw_only=True):
+class Profile(ResultStruct, frozen=True, kw_only=True):
     """
     A profile as the server tells it. Every field may be missing, and is None then.
+
+    So is a field of another kind than this; its raw value is in `odd_fields`.
 
     Which of them the server fills in, and how it writes collections (a list, or a dictionary by
     id), is not documented for this version; what comes is given as it comes.
@@ -191,6 +195,8 @@ class Profile(PrivateStruct, frozen=True, kw_only=True):
     subscriptions: list[Any] | dict[str, Any] | None = None
     non_subscriptions: list[Any] | dict[str, Any] | None = None
 
+    essential: ClassVar[frozenset[str]] = frozenset({"profile_id", "customer_user_id"})
+
 
 _read_profile = data_decoder(Profile, read_attributes)
 
@@ -202,6 +208,7 @@ GET_PROFILE: Endpoint[Profile] = Endpoint(
     replay=Replay.ALWAYS,  # a read
     bucket="v1",
     decode=_read_profile,
+    absent_if_missing=True,
 )
 CREATE_PROFILE: Endpoint[Profile] = Endpoint(
     name="v1.profiles.create",

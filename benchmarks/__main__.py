@@ -15,7 +15,7 @@ from benchmarks._page import write
 
 __all__ = ("main",)
 
-_BENCHMARKS = ("import", "codec", "overhead", "profile", "peers", "memory", "scale")
+_BENCHMARKS = ("import", "codec", "input", "overhead", "profile", "peers", "memory", "scale")
 _WITHOUT_RECORD = ("goodput",)
 """
 Takes hours with its rivals: ``make bench-goodput``.

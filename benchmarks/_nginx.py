@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import re
 import shutil
 import signal
@@ -31,6 +32,10 @@ from benchmarks._samples import PROFILE_V1, PROFILE_V2, SAVED
 __all__ = ("CheapServer", "serving")
 
 _MOST_IDS = 1_000_000
+_TRUSTED = "SSL_CERT_FILE"
+"""
+The environment variable that names certificates which OpenSSL trusts in the client processes.
+"""
 _TRIES = 3
 _START_SECONDS = 5.0
 _CONFIG = """
@@ -44,6 +49,7 @@ http {{
   fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
   server {{
     listen 127.0.0.1:{port} backlog=2048;
+    {tls}
     location / {{
       if ($request_method = DELETE) {{ return 204; }}
       return 200 '{saved}';
@@ -68,12 +74,14 @@ class CheapServer(msgspec.Struct, frozen=True):
 
     Attributes:
         name: what it is.
+        tls_url: the same server over TLS, None if it has not got that.
         count: returns how many requests came until now.
     """
 
     url: str
     name: str
     count: Callable[[], int]
+    tls_url: str | None = None
 
     @contextlib.contextmanager
     def expecting(self, requests: int, about: str) -> Iterator[None]:
@@ -128,13 +136,15 @@ def _arrived(server: LimitedServer) -> int:
 def _nginx(binary: str) -> Iterator[CheapServer]:
     said = subprocess.run([binary, "-v"], check=True, capture_output=True, text=True).stderr
     with tempfile.TemporaryDirectory() as folder:
-        process, port = _started(binary, Path(folder))
+        process, port, tls_port = _started(binary, Path(folder))
         try:
             url = f"http://127.0.0.1:{port}"
+            tls_url = None if tls_port is None else f"https://127.0.0.1:{tls_port}"
             own = itertools.count(1)
             name = said.strip().rpartition(" ")[2]
-            yield CheapServer(url, name, lambda: _handled(url) - next(own))
+            yield CheapServer(url, name, lambda: _handled(url) - next(own), tls_url)
         finally:
+            os.environ.pop(_TRUSTED, None)
             process.terminate()
             process.wait()
 
@@ -148,20 +158,47 @@ def _handled(url: str) -> int:
     return int(re.findall(r"\d+", text)[3])
 
 
-def _started(binary: str, folder: Path) -> tuple[subprocess.Popen[bytes], int]:
+def _started(binary: str, folder: Path) -> tuple[subprocess.Popen[bytes], int, int | None]:
+    has_certificate = _make_certificate(folder)
     for _ in range(_TRIES):  # somebody may take the port before nginx does
         port = _free_port()
+        tls_port = _free_port() if has_certificate else None
         config = folder / "nginx.conf"
         samples = {"saved": SAVED, "v1": PROFILE_V1, "v2": PROFILE_V2}
         answers = {name: sample.decode() for name, sample in samples.items()}
-        config.write_text(_CONFIG.format(folder=folder, port=port, **answers), "utf-8")
+        config.write_text(
+            _CONFIG.format(folder=folder, port=port, tls=_tls(folder, tls_port), **answers), "utf-8"
+        )
         command = [binary, "-p", str(folder), "-c", str(config), "-e", str(folder / "error.log")]
         process = subprocess.Popen(command)
         pin(process.pid, SERVER)
         if _answers(process, port):
-            return process, port
+            return process, port, tls_port
 
     raise SystemExit(f"nginx does not start: {(folder / 'error.log').read_text('utf-8')}")
+
+
+def _make_certificate(folder: Path) -> bool:
+    """
+    Make a certificate, and let the client processes trust it, if openssl is there.
+    """
+    binary = shutil.which("openssl")
+    if binary is None:
+        return False
+    command = [binary, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-days", "1", "-subj", "/CN=benchmark"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1"]
+    command += ["-keyout", str(folder / "key.pem"), "-out", str(folder / "certificate.pem")]
+    subprocess.run(command, check=True, capture_output=True)
+    os.environ[_TRUSTED] = str(folder / "certificate.pem")
+    return True
+
+
+def _tls(folder: Path, port: int | None) -> str:
+    if port is None:
+        return ""
+    files = f"ssl_certificate {folder}/certificate.pem; ssl_certificate_key {folder}/key.pem;"
+    return f"listen 127.0.0.1:{port} ssl backlog=2048; {files}"
 
 
 def _free_port() -> int:

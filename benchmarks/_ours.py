@@ -16,6 +16,7 @@ from adapty_async.bulk import BulkOptions
 from adapty_async.hooks import Event
 from benchmarks._raw import KEY
 from benchmarks._samples import ids, mail_profile
+from benchmarks._traced import patched, traced
 from benchmarks._work import Work
 
 __all__ = ("JOBS", "server_side")
@@ -108,6 +109,19 @@ async def _bulk_delete_alone(work: Work) -> int:
     return await _erased(work)
 
 
+async def _bulk_delete_standard(work: Work) -> int:
+    """
+    Send by the standard HTTP path, as where a tracer has patched aiohttp.
+    """
+    with patched():
+        return await _bulk_delete(work)
+
+
+async def _bulk_delete_traced(work: Work) -> int:
+    with traced():
+        return await _bulk_delete(work)
+
+
 async def _bulk_save(work: Work) -> int:
     async with AdaptyMailClient(KEY, base_url=work.url) as mail:
         profiles = map(mail_profile, ids(work.items))
@@ -181,6 +195,8 @@ JOBS = {
     "save": _save,
     "bulk_delete": _bulk_delete,
     "bulk_delete alone": _bulk_delete_alone,
+    "bulk_delete standard": _bulk_delete_standard,
+    "bulk_delete traced": _bulk_delete_traced,
     "bulk_delete in process": _bulk_delete_in_process,
     "bulk_save": _bulk_save,
     "bulk_delete journal by position": _by_position,

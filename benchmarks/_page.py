@@ -15,6 +15,7 @@ from typing import TypeVar
 from benchmarks import (
     bench_codec,
     bench_import,
+    bench_input,
     bench_memory,
     bench_overhead,
     bench_peers,
@@ -124,6 +125,23 @@ def _codec() -> str:
     return _with_machine(recording, _table(["", "", "bytes", "µs"], rows, texts=2))
 
 
+def _input() -> str:
+    recording = _recorded(bench_input.NAME, bench_input.Row)
+    rows = (
+        [
+            row.format,
+            f"{row.rows:,}",
+            f"{1e6 / row.ours:,.0f}",
+            f"{row.ours:.1f}",
+            f"{row.alone:.2f}",
+            f"**{row.ratio:.0f}**",
+        ]
+        for row in recording.rows
+    )
+    head = ["", "rows", "rows/s", "µs", "alone µs", "ratio"]
+    return _with_machine(recording, _table(head, rows))
+
+
 def _memory() -> str:
     recording = _recorded(bench_memory.NAME, bench_memory.Row)
     rows = (
@@ -176,6 +194,7 @@ _TABLES: Mapping[str, Callable[[], str]] = {
     bench_profile.NAME: _profile,
     bench_peers.NAME: _peers,
     bench_codec.NAME: _codec,
+    bench_input.NAME: _input,
     bench_memory.NAME: _memory,
     bench_scale.NAME: _scale,
     bench_import.NAME: _import,

@@ -23,12 +23,14 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
         name: what it is called.
         ours, other: the names of the jobs.
         workers: calls in flight at a time.
+        tls: over TLS, if the server has it.
     """
 
     name: str
     ours: str
     other: str
     workers: int = 64
+    tls: bool = False
 
 
 class Ratio(msgspec.Struct, frozen=True):
@@ -80,7 +82,10 @@ def compare(server: CheapServer, pair: Pair, loop: str, items: int, pairs: int) 
     """
     turns = ((pair.ours, pair.other), (pair.other, pair.ours))
     jobs = [job for number in range(pairs + 1) for job in turns[number % 2]]
-    work = Work(url=server.url, items=items, workers=pair.workers)
+    url = server.tls_url if pair.tls else server.url
+    if url is None:
+        raise SystemExit("the server has no TLS: it needs nginx and openssl")
+    work = Work(url=url, items=items, workers=pair.workers)
     with server.expecting(items * len(jobs), pair.name):
         told = run(Order(jobs=tuple(jobs), work=work, loop=loop))
     counted = list(zip(jobs, told.costs, strict=True))[2:]

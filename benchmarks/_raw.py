@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 
 from benchmarks._samples import ids, mail_fields
+from benchmarks._traced import traced
 from benchmarks._work import Work
 
 __all__ = ("IDENTITY", "JOBS", "KEY", "SAVE", "V1", "V2", "session")
@@ -51,6 +52,11 @@ async def _delete(work: Work) -> int:
     async with session() as opened:
         await asyncio.gather(*(go(opened) for _ in range(work.workers)))
     return done
+
+
+async def _delete_traced(work: Work) -> int:
+    with traced():
+        return await _delete(work)
 
 
 async def _get(work: Work, path: str) -> int:
@@ -97,6 +103,7 @@ async def _save(work: Work) -> int:
 
 JOBS = {
     "raw delete": _delete,
+    "raw delete traced": _delete_traced,
     "raw get": _get_v1,
     "raw get v2": _get_v2,
     "raw save": _save,

@@ -27,6 +27,9 @@ _PAIRS = {
         *(Pair(name=f"{job}, 64 at a time", ours=job, other=f"raw {job}") for job in _SINGLE),
         Pair(name="bulk_delete", ours="bulk_delete", other="raw delete"),
         Pair(name="bulk_delete alone", ours="bulk_delete alone", other="raw delete"),
+        Pair(name="standard path", ours="bulk_delete standard", other="raw delete"),
+        Pair(name="OpenTelemetry", ours="bulk_delete traced", other="raw delete traced"),
+        Pair(name="TLS", ours="bulk_delete", other="raw delete", tls=True),
         Pair(name="bulk_save", ours="bulk_save", other="raw save"),
         Pair(name="all on", ours="bulk_delete all on", other="raw delete"),
         Pair(
@@ -76,6 +79,8 @@ def main() -> None:
             f"{'':<34}{'CPU time, ours / other':<24}{'µs each':>15}   {'wall time':>22}   recorded"
         )
         for name in names:
+            if _PAIRS[name].tls and server.tls_url is None:
+                continue
             for loop in chosen.loop:
                 rows.append(compare(server, _PAIRS[name], loop, items, pairs))
                 print(_line(rows[-1], before.get(rows[-1].key)), flush=True)

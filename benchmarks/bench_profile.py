@@ -35,6 +35,7 @@ _LOOP = frozenset({"asyncio", "selectors.py", "uvloop"})
 _OURS = "adapty_async"
 _PARTS = {
     "_transport": "sending and reading, over aiohttp",
+    "_attempt": "sending and reading, over aiohttp",
     "_exchange": "sending and reading, over aiohttp",
     "_codec": "encoding and decoding",
     "_checks": "checking values",

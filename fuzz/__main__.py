@@ -27,7 +27,7 @@ with atheris.instrument_imports(include=["adapty_async", "csv", "email", "gzip"]
     from adapty_async._operation import Endpoint, Operation, Response
     from adapty_async.bulk._header import HEADER_SIZE, Binding, Header, write_header
     from adapty_async.bulk._summary import summarise
-    from adapty_async.cli._input import open_rows
+    from adapty_async.cli._input import SizedRows, open_rows
     from adapty_async.cli._items import id_columns, id_from, profile_from
     from adapty_async.errors import ApiError, DecodeError, InvalidInputError, JournalError
 
@@ -100,13 +100,21 @@ def journal(data: bytes) -> None:
 def files(form: str) -> Callable[[bytes], None]:
     """
     Make a reader of input files: rows, each of which is usable or refused by name.
+
+    Counting and reading agree, and each row begins behind the one before.
     """
 
     def read(data: bytes) -> None:
         path = FOLDER / form
         path.write_bytes(data)
         with contextlib.suppress(InvalidInputError):
-            for row in open_rows(os.fspath(path), form, id_columns("id")):  # type: ignore[arg-type]
+            rows = open_rows(os.fspath(path), form, id_columns("id"), id_column="id")  # type: ignore[arg-type]
+            read = list(rows)
+            assert isinstance(rows, SizedRows)
+            assert len(rows) == len(read)
+            numbers = [row.line for row in read]
+            assert numbers == sorted(set(numbers))
+            for row in read:
                 assert row.line > 0
                 if row.broken is None:
                     with contextlib.suppress(InvalidInputError):

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import importlib.util
 import inspect
 from typing import Any
 
+import aiohttp
 import msgspec
 import pytest
 
@@ -37,6 +39,20 @@ ERASE: Endpoint[None] = Endpoint(
     erases=True,
 )
 
+LOOPS = [
+    pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
+    pytest.param(
+        ("asyncio", {"use_uvloop": True}),
+        id="uvloop",
+        marks=pytest.mark.skipif(
+            importlib.util.find_spec("uvloop") is None, reason="uvloop is not installed"
+        ),
+    ),
+]
+"""
+What a fixture `anyio_backend` is parametrised with, to run a module's tests on both loops.
+"""
+
 _REQUEST = Request(
     operation="test.call",
     method="POST",
@@ -50,6 +66,19 @@ _REQUEST = Request(
     allowance=60.0,
     tally=Tally(),
 )
+
+
+def patch_as_a_tracer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Wrap how aiohttp's sessions are made, as tracers do; clients then take the standard HTTP path.
+    """
+    make = aiohttp.ClientSession.__init__
+
+    @functools.wraps(make)
+    def made(self: aiohttp.ClientSession, *arguments: Any, **options: Any) -> None:
+        make(self, *arguments, **options)
+
+    monkeypatch.setattr(aiohttp.ClientSession, "__init__", made)
 
 
 async def loop_turns(count: int) -> None:

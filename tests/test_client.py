@@ -603,34 +603,6 @@ async def test_hooks_see_a_cancelled_call() -> None:
     assert (ended.attempts, ended.error) == (1, "CancelledError")
 
 
-@pytest.mark.parametrize(
-    ("kind", "requests"),
-    [(CallStarted, 0), (RetryScheduled, 1), (CallEnded, 2)],
-    ids=["started", "retry", "ended"],
-)
-async def test_a_hook_that_raises_ends_the_call_with_its_error(
-    kind: type[Event], requests: int
-) -> None:
-    """
-    Whenever it raises, the hook's own error comes out, and no slot stays taken.
-    """
-
-    def hook(event: Event) -> None:
-        if isinstance(event, kind):
-            raise LookupError("the hook's own")  # noqa: TRY004  any class will do
-
-    async with (
-        RawServer(then=(page(500),)) as server,
-        client_of(server, hooks=(hook,), limits=Limits(connections=1)) as client,
-    ):
-        with pytest.raises(LookupError, match="the hook's own"):
-            await get(client)
-
-        assert len(server.requests) == requests
-        with pytest.raises(LookupError, match="the hook's own"):
-            await client.v1.profiles.bulk_delete(["u1", "u2"], by="customer_user_id", rate=1e6)
-
-
 # Slots
 
 

@@ -96,6 +96,28 @@ async def test_example_runs(code: str, tmp_path: Path) -> None:
     assert "failed=" not in output
 
 
+_CHECKERS = [
+    pytest.param("mypy", ["--strict", "--no-incremental"], id="mypy"),
+    pytest.param("pyright", ["--pythonpath", sys.executable], id="pyright"),
+]
+
+
+@pytest.mark.parametrize(("checker", "options"), _CHECKERS)
+async def test_every_example_is_typed(checker: str, options: list[str], tmp_path: Path) -> None:
+    """
+    All examples pass strict type checks, as a user's program has to.
+    """
+    pytest.importorskip(checker, reason="type checkers are in the group types")
+    files = [f"example_{number}.py" for number in range(len(_EXAMPLES))]
+    for name, example in zip(files, _EXAMPLES, strict=True):
+        (tmp_path / name).write_text(str(example.values[0]), encoding="utf-8")
+    files.append(str(_ROOT / "examples" / "erase_users.py"))
+    async with Sandbox() as sandbox:
+        status, output = await _run(["-m", checker, *options, *files], sandbox, tmp_path)
+
+    assert status == 0, output
+
+
 async def test_example_script_erases(tmp_path: Path) -> None:
     """
     The script in the examples folder erases the listed users from both APIs and counts them.

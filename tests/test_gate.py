@@ -329,8 +329,9 @@ async def test_a_pause_that_begins_while_calls_wait_for_a_connection_holds_them(
     await bench.clock.advance(1.0)
     with pytest.raises(RateLimitError):
         await first
-    with pytest.raises(DeadlineError, match="no time left to wait for a turn"):
+    with pytest.raises(RateLimitError, match="nothing is sent for another") as caught:
         await hurried
+    assert caught.value.retry_after == pytest.approx(30.0)
     await bench.clock.advance(40.0)
     await asyncio.gather(*tasks)
     late = [moment for _, moment in bench.sent if moment > 1.0]
@@ -354,9 +355,9 @@ async def test_a_pause_holds_calls_that_wait_for_the_clients_pace() -> None:
     await bench.clock.advance(0.1)
     with pytest.raises(RateLimitError):
         await first
-    await bench.clock.advance(1.0)
-    with pytest.raises(DeadlineError, match="no time left to wait for a turn"):
+    with pytest.raises(RateLimitError, match="nothing is sent for another") as caught:
         await hurried
+    assert caught.value.retry_after == pytest.approx(30.0)
     await bench.clock.advance(40.0)
     await asyncio.gather(*patient)
 
@@ -382,21 +383,29 @@ async def test_a_pause_does_not_use_up_the_connections() -> None:
 
 
 @pytest.mark.parametrize(
-    ("paused", "rate"), [(30.0, None), (30.0, 10.0), (0.0, 0.1)], ids=["pause", "both", "pace"]
+    ("paused", "rate", "error"),
+    [
+        pytest.param(30.0, None, RateLimitError, id="pause"),
+        pytest.param(30.0, 10.0, RateLimitError, id="both"),
+        pytest.param(5.0, 0.1, DeadlineError, id="short pause"),
+        pytest.param(0.0, 0.1, DeadlineError, id="rate"),
+    ],
 )
 async def test_a_turn_that_would_come_too_late_is_refused_at_once(
-    paused: float, rate: float | None
+    paused: float, rate: float | None, error: type[AdaptyError]
 ) -> None:
     """
-    When a pause or the pace leaves no time, the call ends unsent, and nothing is waited for.
+    When a pause or the rate leaves no time, the call ends unsent, and nothing is waited for.
     """
     bench = Bench(rate)
     if paused:
         await bench.pause(paused)
     else:
         await bench.start("first")
-    with pytest.raises(DeadlineError, match=r"^no time left .*, operation late$"):
+    with pytest.raises(error, match=r"(nothing is sent|no time left).*, operation late$") as caught:
         await bench.start("late", seconds=9.0)
+    assert getattr(caught.value, "retry_after", 30.0) == 30.0
+    assert caught.value.attempts == 0
 
     assert bench.times("late") == []
     assert bench.clock.sleeps == []
@@ -956,14 +965,35 @@ OUTAGE = [
     ConnectionLostError("gone"),
     RequestTimeoutError("slow"),
 ]
+
+
+def recognised(error: ApiError) -> ApiError:
+    """
+    Return an error whose body had one of the API's shapes.
+    """
+    error.recognised = True
+    return error
+
+
 WORKS = [
     None,
-    NotFoundError("status 404", status=404),
-    ConflictError("status 409", status=409),
-    ApiError("status 418", status=418),
-    DecodeError("too large", status=200),
+    recognised(NotFoundError("status 404", status=404)),
+    recognised(ConflictError("status 409", status=409)),
+    recognised(ApiError("status 418", status=418)),
 ]
-NEITHER = [JournalError("disk full"), AdaptyError("no answer")]
+STRANGE = [
+    NotFoundError("status 404", status=404),
+    ApiError("status 418", status=418),
+    DecodeError("a page", status=200),
+]
+IN_USE = recognised(ConflictError("status 409", status=409))
+IN_USE.error_code = "idempotency_in_flight"
+NEITHER = [
+    JournalError("disk full"),
+    AdaptyError("no answer"),
+    ConnectError("certificate", permanent=True),
+    IN_USE,
+]
 
 
 def end(bench: Bench, error: AdaptyError | None, *, times: int = 1) -> BucketStatistics:
@@ -1010,6 +1040,85 @@ async def test_any_answer_but_a_failure_says_that_the_service_works(
     assert bench.gates.get("v1").circuit.state is CircuitState.CLOSED
     assert after.rate > before
     assert (after.failed, after.requests, after.in_flight) == (19, 20, 0)
+
+
+@pytest.mark.parametrize("error", STRANGE, ids=lambda error: type(error).__name__)
+async def test_responses_that_are_not_the_apis_are_an_outage_once_the_api_has_responded(
+    error: AdaptyError,
+) -> None:
+    """
+    Before that, it may be the address that is wrong, and nothing is known of the service.
+    """
+    bench = Bench()
+
+    assert end(bench, error, times=30).circuit is CircuitState.CLOSED
+    end(bench, None)
+    bench.clock.now += 0.1
+    assert end(bench, error, times=19).circuit is CircuitState.CLOSED
+    assert end(bench, error).circuit is CircuitState.OPEN
+
+
+@pytest.mark.parametrize("error", STRANGE, ids=lambda error: type(error).__name__)
+async def test_responses_that_are_not_the_apis_open_no_circuit_for_single_calls(
+    error: AdaptyError,
+) -> None:
+    """
+    It may be what the calls ask for that a firewall does not let through.
+    """
+    bench = Bench()
+    await bench.start("a")
+    bench.answers["a"] = [error] * 30
+    for _ in range(30):
+        with pytest.raises(type(error)):
+            await bench.start("a")
+
+    assert bench.gates.get("v1").circuit.state is CircuitState.CLOSED
+
+
+async def test_a_run_has_its_patience_until_nothing_succeeds() -> None:
+    """
+    Its time without success counts from its first request, and passes in a pause, too.
+    """
+    bench = Bench(latency=1.0)
+    run = RunLimits(max_outage=100.0)
+    await bench.clock.advance(50.0)
+    assert run.patience() == 100.0
+    bench.answers["b"] = [throttled(30.0)]
+    item = bench.start("b", run)
+    await bench.clock.advance(1.0)
+    with pytest.raises(RateLimitError):
+        await item
+    item = bench.start("b", run)
+    await bench.clock.advance(10.0)
+    assert run.patience() == pytest.approx(89.0)
+    await bench.clock.advance(25.0)
+    await item
+    assert run.patience() == 100.0
+
+
+async def test_a_pause_ends_calls_that_wait_for_a_connection_and_have_no_time() -> None:
+    """
+    They raise `RateLimitError` at once, not at their deadline; those with time wait.
+    """
+    bench = Bench(connections=2, latency=5.0)
+    bench.answers["first"] = [throttled(7200.0)]
+    first = bench.start("first")
+    await bench.clock.advance(4.0)
+    slow = bench.start("slow")
+    await settle()
+    waiting = [bench.start("waiting", seconds=60.0) for _ in range(3)]
+    patient = bench.start("patient", seconds=7260.0)
+    await bench.clock.advance(1.0)
+    for error in await asyncio.gather(first, *waiting, return_exceptions=True):
+        assert isinstance(error, RateLimitError)
+        assert error.retry_after == 7200.0
+    assert not patient.done()
+    await bench.clock.advance(4000.0)
+    await asyncio.gather(patient, slow)
+
+    assert bench.times("waiting") == []
+    assert bench.times("patient") == [3605.0]
+    assert bench.free == 2
 
 
 async def test_attempts_that_fail_in_a_known_outage_are_excused() -> None:

@@ -22,14 +22,14 @@ MODULE_LINES = 500
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(modules.split())
     for modules in (
-        """errors hooks statistics _fork _line _operation _pacer _places _timing _version _watch
+        """errors hooks statistics _fork _line _operation _pacer _places _timing _version
         bulk._outcome""",
-        "_loop_local sandbox._rules sandbox._shop sandbox._store",
+        "_emitter _loop_local _watch sandbox._rules sandbox._shop sandbox._store",
         "config testing _capacity _checks _learned _outage sandbox._rate sandbox._wire",
-        "_gate bulk._header bulk._source bulk._stop bulk._turns",
-        """_codec _exchange _limits _retry bulk._record bulk._runner sandbox._faults sandbox._mail
+        "_attempt _results _run_limits bulk._header bulk._pool bulk._source bulk._turns",
+        """_codec _exchange _gate _retry bulk._record bulk._runner sandbox._faults sandbox._mail
         sandbox._page sandbox._v1""",
-        "sandbox._v2_rules sandbox._v2_wire",
+        "_limits bulk._stop sandbox._v2_rules sandbox._v2_wire",
         "sandbox._v2_currencies sandbox._v2_profiles",
         "sandbox._v2_app",
         "sandbox._v2",
@@ -47,10 +47,12 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "v2",
         "client",
         "adapty_async",
-        "cli._demo_data cli._fingerprint",
-        "cli._input",
-        "cli._feed cli._items cli._progress cli._report",
-        "cli._job cli._v2_items",
+        "cli._demo_data cli._findings cli._fingerprint cli._records cli._signals cli._streams",
+        "cli._input cli._proxies",
+        "cli._feed cli._items cli._report",
+        "cli._progress cli._v2_items",
+        "cli._job",
+        "cli._confirmation",
         "cli._demo",
         "cli._app",
         "cli._v2_commands",
@@ -62,14 +64,14 @@ NUMBERS = {module: number for number, modules in enumerate(LAYERS) for module in
 
 AT_HOME = {
     # what is foreign: the modules that may import it
-    "aiohttp": ("_exchange", "_transport"),
+    "aiohttp": ("_attempt", "_exchange", "_transport"),
     "aiohttp.web": ("sandbox",),
     "click": ("cli",),
     "rich": ("cli",),
     "tenacity": ("_retry",),
 }
 ONLY_FOR_TYPES = {("client", "aiohttp")}
-PURE = ("_checks", "_codec", "_operation", "config", "errors")
+PURE = ("_checks", "_codec", "_operation", "_results", "config", "errors")
 
 
 def name_of(path: Path) -> str:

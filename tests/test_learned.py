@@ -439,6 +439,40 @@ def test_probes_that_are_refused_come_ever_later() -> None:
     assert client.learned.paused_until == pytest.approx(client.clock.now + 1.0)
 
 
+@pytest.mark.parametrize("seconds", [5.0, 60.0, 300.0])
+def test_a_ban_that_each_request_renews_is_over_at_last(seconds: float) -> None:
+    """
+    Probes back off until nothing is sent for as long as the ban lasts.
+    """
+    client = Client(400.0)
+    client.succeed()
+    client.fail(10)
+    begun = client.clock.now
+    banned_until = begun + seconds
+    while (sent := client.send()) < banned_until:
+        banned_until = sent + seconds
+        client.clock.now += 0.02
+        client.learned.throttled(sent)
+
+    assert sent - begun < max(70.0, 4 * seconds)
+
+
+def test_a_probe_is_due_while_it_is_of_use() -> None:
+    """
+    Probes back off no further than the time that who waits has left.
+    """
+    client = Client(400.0)
+    client.succeed()
+    client.fail(10)
+    begun = client.clock.now
+    while client.clock.now < begun + 80.0:
+        sent = client.send()
+        client.learned.throttled(sent)
+    client.learned.throttled(client.send(), within=20.0)
+
+    assert client.learned.paused_until - client.clock.now == pytest.approx(20.0)
+
+
 def test_refusals_of_requests_in_flight_do_not_prolong_a_short_pause() -> None:
     """
     Only the answer to a probe tells that the server is still closed.

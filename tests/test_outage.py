@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapty_async import _outage
-from adapty_async._outage import Budget, Circuit
+from adapty_async._outage import Budget, Circuit, OutageTimer, is_transient
+from adapty_async.errors import ServerError
 from adapty_async.statistics import CircuitState
 from adapty_async.testing import FakeClock
 
@@ -344,3 +345,100 @@ def test_a_circuit_never_waits_long_and_counts_as_a_plain_account_does(
         assert 0.0 <= circuit.wait() <= 37.5
         if step != "worked" and circuit.since is not None:
             assert circuit.wait() >= 1.0
+
+
+@pytest.mark.parametrize("status", range(500, 600))
+def test_every_5xx_but_two_may_pass(status: int) -> None:
+    """
+    "Not implemented" and "version not supported" stay; all others, Cloudflare's too, may not.
+    """
+    assert is_transient(ServerError("x", status=status)) is (status not in {501, 505})
+
+
+# The timer
+
+
+def test_a_timer_counts_while_requests_are_in_flight() -> None:
+    """
+    From the first request, whatever the responses are, until a success sets it to 0.
+    """
+    clock = FakeClock(1000.0)
+    timer = OutageTimer(clock)
+    clock.now += 50.0
+    assert timer.lasted == 0.0
+    timer.start()
+    clock.now += 5.0
+    timer.start()
+    timer.end(worked=False)
+    clock.now += 5.0
+    assert timer.lasted == 10.0
+    timer.end(worked=True)
+    clock.now += 5.0
+    assert timer.lasted == 0.0
+
+
+def test_a_timer_counts_waits_that_a_response_caused() -> None:
+    """
+    They count as they pass; the longest of several at the same time counts.
+    """
+    clock = FakeClock(1000.0)
+    timer = OutageTimer(clock)
+    timer.start()
+    clock.now += 1.0
+    timer.end(worked=False)
+    timer.hold(20.0)
+    timer.hold(5.0)
+    clock.now += 10.0
+    assert timer.lasted == 11.0
+    timer.start()
+    timer.hold(1.0)
+    timer.end(worked=False)
+    clock.now += 100.0
+    assert timer.lasted == 21.0
+
+
+@pytest.mark.parametrize("seconds", [0.0, 100.0])
+def test_a_timer_stands_still_while_nothing_is_sent_for_another_reason(seconds: float) -> None:
+    """
+    A slow source, or a given rate, is no outage; what counted before is kept.
+    """
+    clock = FakeClock(1000.0)
+    timer = OutageTimer(clock)
+    for _ in range(3):
+        timer.start()
+        clock.now += 2.0
+        timer.end(worked=False)
+        clock.now += seconds
+    assert timer.lasted == 6.0
+    timer.hold(1.0)
+    clock.now += 100.0
+    assert timer.lasted == 7.0
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["send", "fail", "work", "hold"]), st.floats(0.0, 50.0)),
+        max_size=60,
+    )
+)
+def test_a_timer_never_counts_more_than_the_time_that_passed(
+    steps: list[tuple[str, float]],
+) -> None:
+    """
+    Whatever comes, it is between 0 and the seconds since the last success.
+    """
+    clock = FakeClock(1000.0)
+    timer = OutageTimer(clock)
+    in_flight, worked = 0, clock.now
+    for step, seconds in steps:
+        if step == "send":
+            timer.start()
+            in_flight += 1
+        elif step == "hold":
+            timer.hold(seconds)
+        elif in_flight:
+            timer.end(worked=step == "work")
+            in_flight -= 1
+            worked = clock.now if step == "work" else worked
+        assert -1e-9 <= timer.lasted <= clock.now - worked + 1e-9
+        clock.now += seconds

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.pretty import pretty_repr
 
-from adapty_async.bulk import BulkReport, Outcome, OutcomeStatus, StopReason
+from adapty_async.bulk import BulkReport, EarlierStatus, Outcome, OutcomeStatus, StopReason
 from adapty_async.bulk._outcome import Recorder
 from adapty_async.errors import ConnectError
 from tests._support import CANARY_EMAIL
@@ -72,6 +72,32 @@ def test_the_counts_of_a_report_add_up(items: list[tuple[OutcomeStatus, int]]) -
     assert len(report.failures) + report.failures_omitted == report.failed + report.unknown
     assert len(report.failures) <= 100
     assert report.ok == all(status in IN_ORDER for status, _ in items)
+
+
+def test_a_report_counts_how_skipped_items_ended_before() -> None:
+    """
+    Each skipped item is in exactly one of the counts.
+    """
+    recorder: Recorder[str, str] = Recorder()
+    for number, earlier in enumerate([*EarlierStatus, EarlierStatus.DONE]):
+        recorder.add(Outcome(number, "", OutcomeStatus.SKIPPED, earlier=earlier))
+    report = recorder.report(elapsed=1.0, stop_reason=None)
+
+    assert report.skipped_earlier == {"done": 2, "absent": 1, "duplicate": 1}
+    assert (report.skipped, report.sent) == (4, 0)
+
+
+def test_a_report_counts_requests_that_were_sent() -> None:
+    """
+    An attempt without a connection is no request, and an item without a request was not sent.
+    """
+    recorder: Recorder[str, str] = Recorder()
+    failed = OutcomeStatus.FAILED
+    for number, (attempts, refused) in enumerate([(5, 5), (3, 2), (1, 0), (0, 0)]):
+        recorder.add(Outcome(number, "", failed, attempts, connect_failures=refused))
+    report = recorder.report(elapsed=1.0, stop_reason=None)
+
+    assert (report.requests, report.connect_failures, report.sent) == (2, 7, 2)
 
 
 @pytest.mark.parametrize("status", OutcomeStatus)

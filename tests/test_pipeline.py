@@ -5,6 +5,7 @@ The layers composed, what hooks are told, values per event loop, and the fakes t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import itertools
 from collections.abc import Awaitable, Iterable
@@ -18,12 +19,13 @@ from adapty_async._loop_local import LoopLocal
 from adapty_async._operation import Headers, Operation, Request, Response
 from adapty_async._outage import Budget
 from adapty_async._pacer import Pacer
-from adapty_async._pipeline import Layers, build, check, observe
+from adapty_async._pipeline import Layers, build, check, mark_on_wire, observe
 from adapty_async._places import Places
 from adapty_async._timing import Timing
 from adapty_async.bulk import OutcomeStatus
 from adapty_async.config import RetryPolicy
 from adapty_async.errors import (
+    AdaptyError,
     ConfigError,
     ConnectError,
     ConnectionLostError,
@@ -99,6 +101,21 @@ async def test_anything_else_is_an_error(status: int, throttled: int) -> None:
     assert (request.tally.attempts, request.tally.throttled) == (1, throttled)
 
 
+@pytest.mark.parametrize(
+    "body", [b"<!DOCTYPE html>", b"\r\n <html>", b"\xef\xbb\xbf<?xml version='1.0'?>"]
+)
+async def test_a_page_is_no_success(body: bytes) -> None:
+    """
+    The API sends JSON or nothing, so somebody else sent it, whatever the status.
+    """
+    request = a_request()
+
+    with pytest.raises(DecodeError, match=r"^status 200, unreadable answer \(a page\)") as caught:
+        await check(FakeTransport([(200, {}, body)]))(request)
+    assert (caught.value.operation, caught.value.body) == ("test.call", body)
+    assert (request.tally.attempts, request.tally.on_wire) == (1, False)
+
+
 async def test_an_attempt_is_counted_even_if_no_answer_comes() -> None:
     """
     A request whose answer is lost was a request.
@@ -110,45 +127,118 @@ async def test_an_attempt_is_counted_even_if_no_answer_comes() -> None:
     assert request.tally.attempts == 1
 
 
-async def test_what_comes_before_a_request_comes_once_and_when_its_turn_has_come() -> None:
+class Entries:
     """
-    A repeat does not bring it again, and the request waits for it.
+    Write-ahead entries in memory.
+
+    Attributes:
+        seen: what was recorded, each with the number of requests sent by then.
+    """
+
+    def __init__(self, transport: FakeTransport, failure: JournalError | None = None) -> None:
+        self._transport = transport
+        self._failure = failure
+        self.seen: list[tuple[str, int]] = []
+
+    def _record(self, what: str) -> None:
+        self.seen.append((what, len(self._transport.requests)))
+
+    def begin(self, request: Request) -> Awaitable[None]:
+        """
+        Append the entry after a turn of the loop.
+        """
+        if self._failure is not None:
+            raise self._failure
+        self._record("asked")
+        return self._begin(request)
+
+    async def _begin(self, request: Request) -> None:
+        await asyncio.sleep(0)
+        self._record("begun")
+        request.tally.begun = True
+
+    def refused(self, request: Request) -> None:
+        """
+        Record that an attempt was refused.
+        """
+        self._record("refused")
+        request.tally.begun = False
+
+
+THROTTLED: Reply = (429, {}, b"")
+
+
+@pytest.mark.parametrize(
+    ("reply", "again"),
+    [
+        pytest.param((500, {}, b""), [], id="perhaps processed"),
+        pytest.param(THROTTLED, [("refused", 1), ("asked", 1), ("begun", 1)], id="throttled"),
+        pytest.param(
+            ConnectError("nobody listens"),
+            [("refused", 1), ("asked", 1), ("begun", 1)],
+            id="not connected",
+        ),
+    ],
+)
+async def test_an_attempt_has_its_write_ahead_entry_before_it_is_sent(
+    reply: Reply, again: list[tuple[str, int]]
+) -> None:
+    """
+    The request waits for it; a retry has a new one if the attempt before it was refused.
     """
     clock = FakeClock()
-    transport = FakeTransport([(500, {}, b""), DELETED])
-    seen: list[tuple[str, int, list[float]]] = []
-
-    async def told(what: str, request: Request) -> None:
-        await asyncio.sleep(0)
-        seen.append((what, len(transport.requests), list(clock.sleeps)))
-        assert request.operation == "test.call"
-
-    def before(request: Request) -> Awaitable[None]:
-        seen.append(("at once", len(transport.requests), list(clock.sleeps)))
-        return told("awaited", request)
-
+    transport = FakeTransport([reply, DELETED])
+    entries = Entries(transport)
     pacer = Pacer(0.5, 1, clock)
     pacer.take()
-    send = build(layers(transport, clock, pacer=pacer), RetryPolicy(), before=before)
+    send = build(layers(transport, clock, pacer=pacer), RetryPolicy(), write_ahead=entries)
     await send(a_request())
 
-    assert seen == [("at once", 0, [2.0]), ("awaited", 0, [2.0])]
+    assert entries.seen == [("asked", 0), ("begun", 0), *again]
+    assert clock.sleeps[0] == 2.0
     assert len(transport.requests) == 2
 
 
-async def test_a_request_is_not_sent_if_what_comes_before_fails() -> None:
+async def test_a_request_is_not_sent_if_its_write_ahead_entry_fails() -> None:
     """
     It is no attempt then.
     """
     transport = FakeTransport([DELETED])
-
-    def before(_request: Request) -> None:
-        raise JournalError("full")
-
     request = a_request()
     with pytest.raises(JournalError, match="full"):
-        await check(transport, before)(request)
+        await check(transport, Entries(transport, JournalError("full")))(request)
     assert (transport.requests, request.tally.attempts) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("reply", "attempts", "on_wire"),
+    [
+        pytest.param(DELETED, 1, False, id="response"),
+        pytest.param(THROTTLED, 1, False, id="error response"),
+        pytest.param(ConnectionLostError("reset"), 1, False, id="no response"),
+        pytest.param(asyncio.CancelledError(), 1, True, id="cancelled"),
+    ],
+)
+async def test_a_transport_of_the_callers_has_a_request_on_the_wire_until_it_ends(
+    reply: Reply,
+    attempts: int,
+    on_wire: bool,  # noqa: FBT001  a case
+) -> None:
+    """
+    It does not report when it writes; a cancellation leaves the request on the wire.
+    """
+    seen: list[bool] = []
+    replies = FakeTransport([reply])
+
+    async def transport(request: Request) -> Response:
+        seen.append(request.tally.on_wire)
+        return await replies(request)
+
+    request = a_request()
+    with contextlib.suppress(AdaptyError, asyncio.CancelledError):
+        await check(mark_on_wire(transport))(request)
+    assert seen == [True]
+    assert (request.tally.attempts, request.tally.on_wire) == (attempts, on_wire)
 
 
 async def test_every_attempt_takes_its_turn_and_holds_no_place_while_waiting() -> None:
@@ -210,8 +300,8 @@ async def test_hooks_are_told_the_course_of_a_call() -> None:
         ),
         pytest.param(
             asyncio.CancelledError(),
-            CallEnded("test.erase", 1, 0.0, None, "CancelledError"),
-            id="cancelled",
+            CallEnded("test.erase", 0, 0.0, None, "CancelledError"),
+            id="cancelled before it was written",
         ),
     ],
 )
@@ -224,20 +314,6 @@ async def test_hooks_are_told_how_a_call_failed(reply: Reply, ended: CallEnded) 
     with pytest.raises((NotFoundError, ConnectError, asyncio.CancelledError)):
         await caller(FakeTransport([reply]), FakeClock(), (told.append,)).execute(Operation(ERASE))
     assert told == [CallStarted("test.erase"), ended]
-
-
-async def test_a_hook_that_raises_stops_the_call_before_it_is_sent() -> None:
-    """
-    What a hook raises comes out, and nothing is sent after it.
-    """
-    transport = FakeTransport()
-
-    def hook(event: Event) -> None:
-        raise LookupError(type(event).__name__)
-
-    with pytest.raises(LookupError, match=r"^CallStarted$"):
-        await observe(transport, (hook,), FakeClock())(a_request())
-    assert transport.requests == []
 
 
 async def test_a_defect_is_not_told_as_the_end_of_a_call() -> None:

@@ -28,6 +28,7 @@ from adapty_async import (
     OutcomeStatus,
     RetryPolicy,
 )
+from adapty_async._operation import Request, Response
 from adapty_async.bulk import _log
 from adapty_async.mail import TransactionEvent
 from adapty_async.testing import FakeTransport
@@ -203,15 +204,15 @@ async def test_outcomes_show_nothing() -> None:
     assert shows_nothing(*(shown_by(outcome.error) for outcome in report.failures))
 
 
-def _complain(_event: object) -> None:
-    raise LookupError("in the caller's hook")
+async def _complain(_request: Request) -> Response:
+    raise LookupError("in the caller's transport")
 
 
 async def test_a_run_that_ends_by_a_defect_shows_nothing() -> None:
     """
-    A hook's own error is raised with the way it took, but without the item in hand.
+    A transport's defect is raised with the way it took, but without the item in hand.
     """
-    client = AdaptyClient(CANARY_KEY, transport=FakeTransport(), hooks=(_complain,))
+    client = AdaptyClient(CANARY_KEY, transport=_complain)
     run = client.v1.profiles.bulk_delete(PEOPLE[:1], by="customer_user_id")
     with pytest.raises(LookupError) as caught:
         await run
@@ -309,7 +310,7 @@ async def test_a_result_that_cannot_be_read_shows_nothing() -> None:
     """
     The body of an answer is in the error, where it is not printed, and in no frame.
     """
-    body = f'{{"data":{{"email":["{CANARY_EMAIL}"]}}}}'.encode()
+    body = f'{{"data":{{"profile_id":["{CANARY_EMAIL}"]}}}}'.encode()
     client = AdaptyClient(CANARY_KEY, transport=FakeTransport([(200, {}, body)]))
     with pytest.raises(Exception, match="unreadable answer") as caught:
         await client.execute(get_profile(profile_id=CANARY_EMAIL))
@@ -317,4 +318,4 @@ async def test_a_result_that_cannot_be_read_shows_nothing() -> None:
     assert caught.value.body == body  # type: ignore[attr-defined]
     del body
     assert shows_nothing(shown_by(caught.value))
-    assert repr(vars(caught.value)["body"]) == "<41 bytes>"
+    assert repr(vars(caught.value)["body"]) == "<46 bytes>"

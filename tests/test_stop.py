@@ -40,6 +40,10 @@ BROKEN = answered(ServerError, 500, recognised=False)
 THROTTLED = answered(RateLimitError, 429, recognised=False)
 REFUSED = ConnectError("refused")
 UNSENT = InvalidInputError("id", "must not be empty")
+UNTRUSTED = ConnectError("the server's certificate is not accepted", permanent=True)
+UNKNOWN_LEVEL = answered(RequestRejectedError, 400)
+UNKNOWN_LEVEL.error_code = "paid_access_level_does_not_exist"
+THROTTLED_BY_API = answered(RateLimitError, 429)
 
 
 def judged(*errors: Exception | None) -> list[StopReason | None]:
@@ -82,8 +86,22 @@ def judged(*errors: Exception | None) -> list[StopReason | None]:
         pytest.param(
             [UNSENT, *[PAGE] * 20], StopReason.WRONG_ADDRESS, id="twenty pages after a bad item"
         ),
-        pytest.param([None, *[PAGE] * 30], None, id="a success first"),
+        pytest.param([None, *[PAGE] * 30], None, id="pages after a success: an outage"),
+        pytest.param([None, *[UNREADABLE] * 19], None, id="nineteen unreadable later"),
+        pytest.param(
+            [None, *[UNREADABLE] * 20], StopReason.WRONG_ADDRESS, id="twenty unreadable later"
+        ),
         pytest.param([*[PAGE] * 19, MISSING, *[PAGE] * 20], None, id="the API answers the 20th"),
+        pytest.param([UNTRUSTED], StopReason.WRONG_ADDRESS, id="a certificate"),
+        pytest.param([None, UNTRUSTED], StopReason.WRONG_ADDRESS, id="a certificate later"),
+        pytest.param([MISSING] * 49, None, id="49 of the same"),
+        pytest.param([MISSING] * 50, StopReason.SAME_ERROR, id="50 of the same"),
+        pytest.param([None, *[MISSING] * 50], StopReason.SAME_ERROR, id="50 of the same later"),
+        pytest.param([*[MISSING] * 49, None, *[MISSING] * 49], None, id="a success in 98"),
+        pytest.param([*[MISSING] * 49, DOWN, MISSING], None, id="an outage in 50"),
+        pytest.param([*[MISSING] * 49, UNSENT, MISSING], StopReason.SAME_ERROR, id="one unsent"),
+        pytest.param([MISSING, UNKNOWN_LEVEL] * 40, None, id="by turns"),
+        pytest.param([THROTTLED_BY_API] * 60, None, id="throttled"),
         pytest.param([DOWN] * 30, None, id="an outage"),
         pytest.param([BROKEN] * 30, None, id="a server that fails"),
         pytest.param([THROTTLED] * 30, None, id="throttling"),
@@ -97,7 +115,7 @@ def test_a_run_ends_only_where_going_on_is_pointless(
     errors: list[AdaptyError | None], last: StopReason | None
 ) -> None:
     """
-    Five rejections in a row, or twenty strange answers from the start, end a run.
+    Rejected keys, responses that are not the API's, and the same error for all end a run.
     """
     reasons = judged(*errors)
 
@@ -111,3 +129,15 @@ def test_a_defect_ends_the_run_loudly() -> None:
     """
     with pytest.raises(LookupError, match="from the hook"):
         judged(LookupError("from the hook"))
+
+
+def test_absent_items_end_no_run() -> None:
+    """
+    For a deletion or a read, "not found" is no failure, however often it comes.
+    """
+    rules = StopRules()
+    absent: list[Outcome[None, None]] = [
+        Outcome(index, None, OutcomeStatus.ABSENT, 1, error=MISSING) for index in range(200)
+    ]
+
+    assert {rules.judge(outcome) for outcome in absent} == {None}

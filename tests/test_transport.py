@@ -20,9 +20,7 @@ from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
-import yarl
 from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.helpers import ceil_timeout
 
 from adapty_async import (
     AdaptyClient,
@@ -45,9 +43,11 @@ from adapty_async import (
     ServerError,
     TransportError,
 )
-from adapty_async._exchange import Direct, _OutOfStepError, _send_once, _timeouts
+from adapty_async._attempt import SESSION_OPTIONS, Ask, exchange
+from adapty_async._exchange import ask_fastest, stamp
+from adapty_async._watch import Watch
 from adapty_async.v1 import CREATE_PROFILE, ProfileAttributes
-from tests._support import a_request
+from tests._support import a_request, patch_as_a_tracer
 
 from .raw_server import (
     ABSENT,
@@ -82,6 +82,37 @@ CALLS: dict[str, Call] = {
 }
 every_method = pytest.mark.parametrize("method", CALLS)
 repeatable = pytest.mark.parametrize("method", ["GET", "DELETE", "PATCH"])
+
+
+@pytest.fixture(autouse=True, params=["fast", "standard"])
+def http_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """
+    Run every test of this module over both HTTP paths, with the same expectations.
+    """
+    path: str = request.param
+    if path == "standard":
+        patch_as_a_tracer(monkeypatch)
+    return path
+
+
+@contextlib.asynccontextmanager
+async def sender(connector: aiohttp.TCPConnector) -> AsyncIterator[Ask]:
+    """
+    Send requests over connections of a test's own.
+    """
+    async with aiohttp.ClientSession(connector=connector, **SESSION_OPTIONS) as session:
+        ask, _ = ask_fastest(session, stamp(), trust_env=False)
+        yield ask
+
+
+async def test_the_path_is_the_one_that_is_meant(http_path: str) -> None:
+    """
+    The statistics name the path that these tests take.
+    """
+    async with RawServer() as server, client_of(server) as client:
+        await CALLS["GET"](client)
+
+        assert client.statistics().http_path == http_path
 
 
 def client_of(server: RawServer | str, **options: Any) -> AdaptyClient:
@@ -355,24 +386,13 @@ async def test_a_name_that_is_not_found_in_time_is_a_failed_connection() -> None
     """
     Nothing was sent while the address was looked for, and the time for that is bounded too.
     """
-    connector = aiohttp.TCPConnector(resolver=Unanswered())
-    async with aiohttp.ClientSession(connector=connector) as session:
-        with pytest.raises(aiohttp.ConnectionTimeoutError):
-            await Direct(session)(a_request(timeout=0.05))
+    async with sender(aiohttp.TCPConnector(resolver=Unanswered())) as ask:
+        watch = Watch(asyncio.get_running_loop())
+        error = await exchange(ask, watch, a_request(), 0.05)
+        watch.close()
 
-
-@pytest.mark.parametrize("seconds", [0.5, 5.0, 5.6, 6.0, 9.9, 11.0, 60.0])
-async def test_the_bound_on_connecting_is_not_rounded_up(seconds: float) -> None:
-    """
-    By aiohttp's own reckoning it is over before the attempt is, whatever the clock says.
-    """
-    timeouts = _timeouts(seconds)
-    for bound in (timeouts.connect, timeouts.sock_connect):
-        started = asyncio.get_running_loop().time()
-        async with ceil_timeout(bound, timeouts.ceil_threshold) as timeout:
-            end = timeout.when()
-        assert end is not None
-        assert end - started < seconds
+    assert isinstance(error, ConnectError)
+    assert str(error) == "cannot connect (timed out)"
 
 
 async def test_the_time_that_a_given_session_allows_is_kept() -> None:
@@ -883,16 +903,6 @@ More than what the systems on both sides take before anybody reads it.
 """
 
 
-@contextlib.asynccontextmanager
-async def directly(tls: ssl.SSLContext | None) -> AsyncIterator[Direct]:
-    """
-    Send requests over connections of their own; the server's certificate does not matter.
-    """
-    connector = aiohttp.TCPConnector(ssl=tls is None)
-    async with aiohttp.ClientSession(connector=connector) as session:
-        yield Direct(session)
-
-
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_an_answer_is_heard_before_the_request_was_read(
     scheme: str, self_signed: ssl.SSLContext
@@ -902,7 +912,7 @@ async def test_an_answer_is_heard_before_the_request_was_read(
     """
     tls = self_signed if scheme == "https" else None
     async with RawServer((UNREAD, STALL, reply(413)), then=(reply(200),), tls=tls) as server:
-        async with directly(tls) as ask:
+        async with sender(aiohttp.TCPConnector(ssl=tls is None)) as ask:
             for status, body in ((413, UNREAD_BODY), (200, None)):
                 sent = a_request(url=f"{server.url}/", body=body)
                 assert (await ask(sent)).status == status
@@ -921,7 +931,7 @@ async def test_nothing_of_a_request_is_sent_after_it_was_given_up(
     """
     tls = self_signed if scheme == "https" else None
     async with RawServer((UNREAD, STALL, HOLD), tls=tls) as server:
-        async with directly(tls) as ask:
+        async with sender(aiohttp.TCPConnector(ssl=tls is None)) as ask:
             sent = a_request(url=f"{server.url}/", body=UNREAD_BODY)
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(ask(sent), 0.3)
@@ -975,6 +985,23 @@ async def test_a_switch_to_another_protocol_is_let_go_of_by_the_environment_too(
         await server.until_left()
 
 
+async def test_a_switch_to_another_protocol_is_let_go_of_by_a_given_session_too() -> None:
+    """
+    The connection is closed, and the next call of that session takes a new one.
+    """
+    switch = b"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+    async with (
+        RawServer((switch,), then=(RIGHT_ANSWER,)) as server,
+        aiohttp.ClientSession() as session,
+        client_of(server, retry=ONCE, session=session) as client,
+    ):
+        with pytest.raises(RequestRejectedError, match="status 101"):
+            await CALLS["GET"](client)
+        await CALLS["GET"](client)
+
+        assert [request.connection for request in server.requests] == [1, 2]
+
+
 async def test_a_status_below_100_is_an_answer() -> None:
     """
     Only those from 100 on are followed by another one.
@@ -983,47 +1010,6 @@ async def test_a_status_below_100_is_an_answer() -> None:
     async with RawServer((strange,)) as server, client_of(server, retry=ONCE) as client:
         with pytest.raises(RequestRejectedError, match="status 99"):
             await CALLS["GET"](client)
-
-
-@pytest.mark.parametrize(("version", "directly"), [("3.14.9", True), ("3.15.0", False)])
-async def test_an_aiohttp_that_is_not_known_is_used_as_it_is_meant_to_be(
-    version: str,
-    directly: bool,  # noqa: FBT001  a parametrised case
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """
-    What is half private in it may have changed: requests go by its session then, and arrive.
-    """
-    monkeypatch.setattr(aiohttp, "__version__", version)
-    by_session: list[str] = []
-    request = aiohttp.ClientSession.request
-
-    def counted(self: aiohttp.ClientSession, method: str, url: Any, **options: Any) -> Any:
-        by_session.append(method)
-        return request(self, method, url, **options)
-
-    monkeypatch.setattr(aiohttp.ClientSession, "request", counted)
-    async with RawServer() as server, client_of(server) as client:
-        await CALLS["DELETE"](client)
-
-        assert server.methods == ["DELETE"]
-    assert by_session == ([] if directly else ["DELETE"])
-
-
-async def test_three_connections_are_looked_at_by_the_environment_too() -> None:
-    """
-    It is as good as not connected if there is something to read on each.
-    """
-    looked_at = []
-
-    async def handler(request: aiohttp.ClientRequest) -> aiohttp.ClientResponse:
-        looked_at.append(request)
-        raise _OutOfStepError
-
-    outgoing = aiohttp.ClientRequest("GET", yarl.URL("http://127.0.0.1"))
-    with pytest.raises(ConnectError, match="the server spoke before it was asked"):
-        await _send_once(outgoing, handler)
-    assert looked_at == [outgoing] * 3
 
 
 def damaged(answer: bytes, random: Random) -> bytes:

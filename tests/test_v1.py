@@ -20,7 +20,6 @@ from adapty_async._operation import Endpoint, Replay
 from adapty_async.errors import (
     ConfigError,
     ConnectionLostError,
-    DecodeError,
     InvalidInputError,
     NotFoundError,
     RequestTimeoutError,
@@ -211,6 +210,7 @@ def test_a_row_says_what_a_repeat_does(
     Only a creation is not repeated blindly, and only a deletion erases.
     """
     assert (row.method, row.replay, row.erases) == (method, replay, erases)
+    assert row.absent_if_missing == (method == "GET")
     assert row.docs.startswith("https://adapty.io/docs/")
 
 
@@ -356,14 +356,17 @@ async def test_an_empty_answer_is_an_empty_profile(reply: Any) -> None:
 
 
 @pytest.mark.parametrize("custom", ["text", [{"value": 1}], [1]], ids=["text", "keyless", "number"])
-async def test_attributes_in_no_known_form_are_an_unreadable_answer(custom: Any) -> None:
+async def test_attributes_in_no_known_form_are_none(custom: Any) -> None:
     """
-    What is neither a dict nor a list of keys and values is told, not guessed at.
+    What is neither a dict nor a list of keys and values is kept as it came, not guessed at.
     """
-    body = msgspec.json.encode({"custom_attributes": custom})
+    body = msgspec.json.encode({"custom_attributes": custom, "email": "a@b"})
+    transport = FakeTransport([(200, {}, body)])
+    profile = await client(transport).v1.profiles.get(profile_id="p1")
 
-    with pytest.raises(DecodeError, match="status 200, unreadable answer"):
-        await client(FakeTransport([(200, {}, body)])).v1.profiles.get(profile_id="p1")
+    assert profile.custom_attributes is None
+    assert profile.odd_fields == {"custom_attributes": custom}
+    assert profile.email == "a@b"
 
 
 @pytest.mark.parametrize("lost", [ConnectionLostError, RequestTimeoutError])

@@ -14,13 +14,15 @@ from typing import Any, Generic, Protocol, TypeAlias, TypedDict, TypeVar, Unpack
 
 import msgspec
 
-from adapty_async._codec import decode, plain
+from adapty_async._codec import ResultDecoder, plain
 from adapty_async._gate import Gates
 from adapty_async._operation import Operation, Replay, Request, Send, Tally
 from adapty_async._retry import may_have_worked
+from adapty_async._run_limits import NO_LIMITS, RunLimits
 from adapty_async.bulk._entries import position_key
 from adapty_async.bulk._ledger import Ledger
-from adapty_async.bulk._outcome import Outcome, OutcomeStatus
+from adapty_async.bulk._outcome import EarlierStatus, Outcome, OutcomeStatus
+from adapty_async.bulk._pool import Worker
 from adapty_async.bulk._runner import BulkRun, Crew, Settings
 from adapty_async.bulk._source import source_of
 from adapty_async.bulk._stop import StopRules
@@ -71,14 +73,15 @@ class BulkOptions(TypedDict, Generic[ItemT, ResultT], total=False):
     The options of every bulk method.
 
     Attributes:
-        concurrency: items in work at a time; None finds out what helps, up to 256.
+        concurrency: requests in flight at most; None is 64 at first, up to 256, as many as help.
         rate: requests per second at most, repeats included; None learns what the account allows.
         fail_fast: stop after the first item that is not done or absent.
         on_outcome: called in the event loop with each outcome; what it raises stops the run.
         ordered: hand outcomes over in the order of the input, not as they end.
         drain: seconds that requests in flight get to end when the run is stopped; 5 unless told.
-        max_outage: seconds that the run waits for a service that is down, or that asked for a
-            pause; then it ends. 900 unless told.
+        max_outage: seconds without any success, whatever the server answers, that end the run;
+            900 by default. Time in which the run sends nothing because of `rate` or of a slow
+            source does not count.
         journal: a file that makes the run resumable: run it again with the same journal, and what
             is done is skipped.
         dedupe: send each request once; the same one further on is skipped. Always so with a
@@ -125,13 +128,19 @@ class Engine(msgspec.Struct, frozen=True):
 
     encode: Callable[[Operation[Any]], Request]
     send: Send
+    decode: ResultDecoder
     clock: Callable[[], float]
     gates: Gates
+    limits: RunLimits = NO_LIMITS
 
 
-def settings_from(options: BulkOptions[Any, Any], crew: Crew | None) -> Settings:
+def settings_from(
+    options: BulkOptions[Any, Any], crew: Crew | None, stopping: asyncio.Event
+) -> Settings:
     """
     Check the options of a bulk method; the crew is for a run whose concurrency is not given.
+
+    The run sets the event when it stops.
 
     Raises:
         ConfigError: one is unknown or out of range.
@@ -153,6 +162,7 @@ def settings_from(options: BulkOptions[Any, Any], crew: Crew | None) -> Settings
         ordered=options.get("ordered", False),
         drain=positive("drain", options.get("drain", _DRAIN_SECONDS)),
         on_outcome=options.get("on_outcome"),
+        stopping=stopping,
     )
 
 
@@ -171,8 +181,9 @@ def run_calls(
     With `dedupe`, the same request is sent once.
     """
     calls = _Calls(build, engine, ledger, workers=settings.concurrency, dedupe=dedupe)
+    settings = msgspec.structs.replace(settings, patience=engine.limits.patience)
     return BulkRun(
-        source_of(items), calls.process, StopRules().judge, settings, calls.open, calls.unsent
+        source_of(items), calls.process, StopRules().judge, settings, calls.open, calls.earlier
     )
 
 
@@ -226,23 +237,26 @@ class _Calls(Generic[ItemT, ResultT]):
             if self._seen is not None:
                 self._seen.close()
 
-    def unsent(self, index: int) -> OutcomeStatus:
+    def earlier(self, index: int) -> EarlierStatus | None:
         """
-        Say what an item is whose turn did not come.
+        Return how the item at a position ended before, as far as its position alone says.
         """
-        return OutcomeStatus.SKIPPED if self._is_settled(index) else OutcomeStatus.NOT_SENT
+        if self._ledger is None or not self._by_position:
+            return None
+        return self._ledger.earlier(position_key(index))
 
-    def _is_settled(self, index: int) -> bool:
-        return self._ledger is not None and self._ledger.settled(index)
-
-    async def process(self, index: int, item: ItemT) -> Outcome[ItemT, ResultT]:
-        if self._is_resumed and self._seen is None and self._is_settled(index):
-            return Outcome(index, item, OutcomeStatus.SKIPPED)
-        ledger, started = self._ledger, self._engine.clock()
+    async def process(self, index: int, item: ItemT, worker: Worker) -> Outcome[ItemT, ResultT]:
+        """
+        Return the outcome of an item. What is to end the run is left with the worker.
+        """
+        if self._is_resumed and self._seen is None and (earlier := self.earlier(index)):
+            return _skipped(index, item, earlier)
+        started = self._engine.clock()
         request: Request | None = None
         try:
             operation = self._build(item)
             request = self._engine.encode(operation)
+            worker.call = request.tally
             repeated = self._tells_apart and self._tell_apart(index, operation, request)
             if repeated or self._is_resumed:
                 known = await self._known(index, item, request, repeated)
@@ -251,15 +265,13 @@ class _Calls(Generic[ItemT, ResultT]):
             subject = _subject_of(operation)
             if not self._turns.enter_now(subject):
                 await self._turns.enter(subject)
-        except (asyncio.CancelledError, Exception) as error:  # noqa: BLE001  as in _send
+        except BaseException as error:  # noqa: BLE001  as in _send
+            if not _is_cancelled(error):
+                worker.failure = _run_ending(error)
             return _not_done(index, item, request, error, self._engine.clock() - started)
         try:
-            outcome = await self._send(index, item, operation, request)
-            if ledger is not None:
-                ledger.end(request, outcome)
-                if self._watched and outcome.attempts:
-                    await ledger.saved()
-            return outcome
+            outcome = await self._send(index, item, operation, request, worker)
+            return outcome if self._ledger is None else await self._noted(request, outcome)
         finally:
             self._turns.leave(subject)
 
@@ -286,31 +298,58 @@ class _Calls(Generic[ItemT, ResultT]):
         """
         Return the outcome of an item that is not to be sent: it was before, or it came before.
         """
-        settled = self._is_settled(index)
-        if self._ledger is None or repeated or settled:
-            return await self._skip(index, item, note=not settled)
-        known = await self._ledger.recall(request)
-        return None if known is None else Outcome(index, item, known[0], error=known[1])
+        ledger = self._ledger
+        if ledger is None:
+            return _skipped(index, item, EarlierStatus.DUPLICATE)
+        earlier = None if repeated and not self._by_position else ledger.earlier(request.tally.key)
+        if earlier is not None:
+            return _skipped(index, item, earlier)
+        if repeated:
+            await ledger.skip(index)
+            return _skipped(index, item, EarlierStatus.DUPLICATE)
+        error = await ledger.recall(request)
+        return None if error is None else Outcome(index, item, OutcomeStatus.UNKNOWN, error=error)
 
-    async def _skip(self, index: int, item: ItemT, *, note: bool) -> Outcome[ItemT, ResultT]:
-        if note and self._ledger is not None:
-            await self._ledger.skip(index)
-        return Outcome(index, item, OutcomeStatus.SKIPPED)
+    async def _noted(
+        self, request: Request, outcome: Outcome[ItemT, ResultT]
+    ) -> Outcome[ItemT, ResultT]:
+        assert self._ledger is not None  # noqa: S101  it is looked at by the caller
+        self._ledger.end(request, outcome)
+        if self._watched and outcome.attempts:
+            await self._ledger.saved()
+        return outcome
 
     async def _send(
-        self, index: int, item: ItemT, operation: Operation[ResultT], request: Request
+        self,
+        index: int,
+        item: ItemT,
+        operation: Operation[ResultT],
+        request: Request,
+        worker: Worker,
     ) -> Outcome[ItemT, ResultT]:
         engine = self._engine
         started = engine.clock()
         try:
-            result = decode(operation, await engine.send(request))
-        except (asyncio.CancelledError, Exception) as error:  # noqa: BLE001
-            # a failure is the item's outcome, and so is being cut off when the run is left;
+            result = engine.decode(operation, await engine.send(request))
+        except BaseException as error:  # noqa: BLE001
+            # a failure is the item's outcome, and so is being cancelled when the run is left;
             # what is a defect is raised by StopRules
-            return _not_done(index, item, request, error, engine.clock() - started)
+            if not isinstance(error, asyncio.CancelledError):
+                worker.failure = _run_ending(error)
+            outcome = _not_done(index, item, request, error, engine.clock() - started)
+            request.tally.on_wire = False  # the worker is idle until its next item
+            return outcome
         tally = request.tally
-        elapsed = engine.clock() - started
-        return Outcome(index, item, _DONE, tally.attempts, tally.throttled, elapsed, result=result)
+        return Outcome(
+            index,
+            item,
+            _DONE,
+            tally.attempts,
+            tally.throttled,
+            engine.clock() - started,
+            result=result,
+            connect_failures=tally.connect_failures,
+        )
 
 
 def _digester(key: bytes) -> Callable[[Operation[Any], Request], bytes]:
@@ -341,29 +380,90 @@ def _subject_of(operation: Operation[Any]) -> Hashable:
     return min((each for each in headers if each[0] in _IDENTITIES), default=headers + parameters)
 
 
+def _skipped(index: int, item: ItemT, earlier: EarlierStatus) -> Outcome[ItemT, Any]:
+    return Outcome(index, item, OutcomeStatus.SKIPPED, earlier=earlier)
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    """
+    Return whether this task was cancelled; otherwise the error is somebody's own.
+    """
+    task = asyncio.current_task()
+    is_asked = task is not None and task.cancelling() > 0
+    return isinstance(error, asyncio.CancelledError) and is_asked
+
+
+def _run_ending(error: BaseException) -> BaseException | None:
+    """
+    Return the error if it ends the run as it is, such as a KeyboardInterrupt.
+
+    Raises:
+        GeneratorExit: the event loop is gone, and nothing can be awaited any more.
+    """
+    if isinstance(error, GeneratorExit):
+        raise error
+    return None if isinstance(error, Exception) else error
+
+
 def _not_done(
     index: int, item: ItemT, request: Request | None, error: BaseException, elapsed: float
 ) -> Outcome[ItemT, Any]:
-    if not isinstance(error, Exception):
-        error = ConnectionLostError("cut off when the run was left")
     tally = Tally() if request is None else request.tally
-    if isinstance(error, AdaptyError):
-        error.attempts = tally.attempts
-        bare(error)  # a report is kept, and frames hold items, requests and answers
-    else:  # the frame that caught it holds the item
+    reason: Exception | None
+    if isinstance(error, Exception):
+        status, reason = _status_of(request, error), error
+    else:
+        status, reason = _when_cancelled(request)
+    if isinstance(reason, AdaptyError):
+        reason.attempts = tally.attempts
+        bare(reason)  # a report is kept, and frames hold items, requests and answers
+    if not isinstance(error, AdaptyError):  # the frame that caught it holds the item
         error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
-    status = _status_of(request, error)
-    return Outcome(index, item, status, tally.attempts, tally.throttled, elapsed, error)
+    return Outcome(
+        index,
+        item,
+        status,
+        tally.attempts,
+        tally.throttled,
+        elapsed,
+        reason,
+        connect_failures=tally.connect_failures,
+    )
 
 
 def _status_of(request: Request | None, error: Exception) -> OutcomeStatus:
     if request is None or not request.tally.attempts:
-        unsent = isinstance(error, CircuitOpenError | ConnectionLostError | JournalError)
+        unsent = isinstance(error, CircuitOpenError | JournalError)
         return OutcomeStatus.NOT_SENT if unsent else OutcomeStatus.FAILED
-    if isinstance(error, NotFoundError) and request.erases:
+    if isinstance(error, NotFoundError) and request.absent_if_missing:
         return OutcomeStatus.ABSENT
-    defect = not isinstance(error, AdaptyError)  # such as a hook's, after an answer or before
+    defect = not isinstance(error, AdaptyError)  # such as a transport's
     lost = defect or request.tally.lost or may_have_worked(error)
     if request.replay is not Replay.ALWAYS and lost:
         return OutcomeStatus.UNKNOWN
     return OutcomeStatus.FAILED
+
+
+def _when_cancelled(request: Request | None) -> tuple[OutcomeStatus, Exception | None]:
+    """
+    Return the status and the error of an item whose processing was cancelled.
+
+    1. No attempt was made: it was not sent.
+    2. An attempt is on the wire: its response is lost.
+    3. An attempt succeeded, and a hook raised a BaseException: its response is lost, too.
+    4. It waits for its next attempt: what is known of the earlier ones counts. It was not sent if
+       none of them had a connection.
+    """
+    if request is None or not request.tally.attempts:
+        return OutcomeStatus.NOT_SENT, None
+    tally, error = request.tally, request.tally.error
+    is_lost = tally.on_wire or error is None
+    if is_lost:
+        passed = "arrived" if tally.on_wire else "was processed"
+        error = ConnectionLostError(
+            f"cancelled before the response {passed}", operation=request.operation
+        )
+    if request.replay is not Replay.ALWAYS and (is_lost or tally.lost):
+        return OutcomeStatus.UNKNOWN, error
+    written = is_lost or tally.written
+    return (OutcomeStatus.FAILED if written else OutcomeStatus.NOT_SENT), error

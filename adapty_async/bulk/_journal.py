@@ -40,6 +40,7 @@ class Opened(msgspec.Struct, frozen=True):
     """
 
     handle: int
+    path: Path
     index: Index
     end: int
     started: float
@@ -67,6 +68,7 @@ class Journal(Log):
 
     def __init__(self, opened: Opened, owed: int, clock: Callable[[], float] = time.time) -> None:
         self._index = opened.index
+        self._path = opened.path
         self.is_new = opened.end == HEADER_SIZE
 
         def now() -> int:
@@ -106,6 +108,21 @@ class Journal(Log):
             await super().aclose()
         finally:
             self._index.close()
+
+    def _flush(self) -> None:
+        super()._flush()
+        if not _is_at(self._path, self._handle):
+            raise JournalError(
+                f"the journal {self._path} was deleted, moved or replaced during the run"
+            )
+
+
+def _is_at(path: Path, handle: int) -> bool:
+    try:
+        found = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return os.path.samestat(found, os.fstat(handle))
 
 
 def moments(seconds: float) -> int:
@@ -149,10 +166,13 @@ def open_journal(path: Path, wanted: Binding, check: InputCheck) -> Opened:
         if isinstance(error, OSError):
             raise JournalError(f"the journal {path} cannot be used: {error.strerror}") from None
         raise
-    return Opened(handle, index, end, started)
+    # the run may change its directory
+    return Opened(handle, path.absolute(), index, end, started)
 
 
 def _opened(path: Path) -> int:
+    if not hasattr(os, "O_NOFOLLOW"):
+        raise JournalError("a journal needs POSIX file locks, which this system does not have")
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         return os.open(path, flags, 0o600)

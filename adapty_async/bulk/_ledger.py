@@ -20,9 +20,9 @@ from adapty_async._retry import may_have_worked
 from adapty_async.bulk._entries import DIGEST_SIZE, Digests, Entry, Positions, position_key
 from adapty_async.bulk._header import Binding
 from adapty_async.bulk._journal import Journal, Opened, open_journal
-from adapty_async.bulk._outcome import Outcome, OutcomeStatus
-from adapty_async.bulk._runner import until_ended
-from adapty_async.errors import ConfigError, ConnectionLostError, JournalError
+from adapty_async.bulk._outcome import EarlierStatus, Outcome, OutcomeStatus
+from adapty_async.bulk._pool import until_ended
+from adapty_async.errors import ConfigError, ConnectionLostError, JournalError, NotFoundError
 
 __all__ = ("AnyOrder", "InputIdentity", "JobId", "Ledger", "Scope", "input_of")
 
@@ -30,7 +30,11 @@ _ALWAYS, _BEGUN, _LOST = Replay.ALWAYS, Entry.BEGUN, Entry.LOST
 """
 Looked up once: a member of an enumeration costs 0.1 µs in Python 3.11, and each item needs some.
 """
-_SETTLED = frozenset({Entry.DONE, Entry.ABSENT, Entry.DUPLICATE})
+_EARLIER = {
+    Entry.DONE: EarlierStatus.DONE,
+    Entry.ABSENT: EarlierStatus.ABSENT,
+    Entry.DUPLICATE: EarlierStatus.DUPLICATE,
+}
 _PERHAPS_DONE = frozenset({Entry.BEGUN, Entry.LOST})
 _RATE_EVERY = 1.0
 """
@@ -180,7 +184,8 @@ class Ledger:
         except asyncio.CancelledError:
             opening.add_done_callback(_give_back)  # in that thread: the loop may end before
             raise
-        self._journal = Journal(opened, workers)
+        # an attempt of each may end in a refusal, and its wait for the next one in something else
+        self._journal = Journal(opened, 2 * workers)
         self._learned_rate = learned_rate
         self._timer = asyncio.get_running_loop().call_later(_RATE_EVERY, self._note_rate_later)
 
@@ -218,33 +223,28 @@ class Ledger:
         """
         return self._journal.is_new
 
-    def settled(self, position: int) -> bool:
+    def earlier(self, key: bytes) -> EarlierStatus | None:
         """
-        Say whether the item at a position is done, as far as that is known without its request.
+        Return how an item ended before, if that settled it.
         """
-        journal = self._journal
-        if not self.by_position or journal.is_new:
-            return False
-        return journal.known(position_key(position)) in _SETTLED
+        return _EARLIER.get(self._journal.known(key))
 
-    async def recall(self, request: Request) -> tuple[OutcomeStatus, Exception | None] | None:
+    async def recall(self, request: Request) -> Exception | None:
         """
-        Say what an item is by what earlier runs noted, and why; None if it is to be sent.
+        Return why the outcome of an item that is not settled stays unknown; None if it is sent.
 
         Raises:
             JournalError: that it is unknown could not be noted.
         """
         key = request.tally.key
         before = self._journal.known(key)
-        if before in _SETTLED:
-            return OutcomeStatus.SKIPPED, None
         perhaps_done = request.tally.lost = before in _PERHAPS_DONE
         once = request.replay is not _ALWAYS
         if before is not Entry.UNKNOWN and not (perhaps_done and once):
             return None
         await self._journal.ready()
         self._journal.note(key, Entry.UNKNOWN)
-        return OutcomeStatus.UNKNOWN, ConnectionLostError(
+        return ConnectionLostError(
             "an earlier run sent it and did not learn the answer; it is not sent again",
             operation=request.operation,
         )
@@ -264,19 +264,27 @@ class Ledger:
             return self._begin(request)
         tally = request.tally
         tally.place = journal.note(tally.key, _BEGUN)
+        tally.begun = True
         return None
 
     async def _begin(self, request: Request) -> None:
         tally = request.tally
         await self._journal.ready()
         tally.place = self._journal.note(tally.key, _BEGUN)
-        if request.replay is _ALWAYS:
-            return
-        try:
+        tally.begun = True
+        if request.replay is not _ALWAYS:
             await self._journal.synced()
-        except BaseException:
-            self._journal.amend(tally.place, tally.key, Entry.NOT_SENT)
-            raise
+
+    def refused(self, request: Request) -> None:
+        """
+        Note that the server surely did not process an attempt.
+
+        If the run is killed while the item waits for its next one, a resumed run sends it again.
+        """
+        tally = request.tally
+        if not tally.lost:  # by an attempt before
+            self._journal.amend(tally.place, tally.key, Entry.FAILED)
+            tally.begun = False
 
     def end(self, request: Request, outcome: Outcome[Any, Any]) -> None:
         """
@@ -284,8 +292,9 @@ class Ledger:
 
         If the disk fails, no other item begins, and the run ends with that error.
         """
-        if outcome.attempts:
-            entry, tally = _ENTRY_OF[outcome.status], request.tally
+        tally = request.tally
+        if tally.place:  # it had begun, even if it was not sent in the end
+            entry = _ENTRY_OF[outcome.status]
             if entry in _NOT_DONE and _may_be_done(request, outcome):
                 entry = _LOST
             self._journal.amend(tally.place, tally.key, entry)
@@ -318,6 +327,7 @@ class Ledger:
 
     def _note_rate_later(self) -> None:
         self._note_rate()
+        self._journal.synced()  # it also looks whether the file is still there
         self._timer = asyncio.get_running_loop().call_later(_RATE_EVERY, self._note_rate_later)
 
     async def skip(self, position: int) -> None:
@@ -334,6 +344,8 @@ class Ledger:
 
 def _may_be_done(request: Request, outcome: Outcome[Any, Any]) -> bool:
     error = outcome.error
+    if isinstance(error, NotFoundError):
+        return False  # it is not there, so a lost attempt before this one did nothing that lasts
     return request.tally.lost or (error is not None and may_have_worked(error))
 
 

@@ -29,8 +29,8 @@ from zlib import crc32
 
 from adapty_async._fork import on_fork
 from adapty_async.bulk._header import HEADER_SIZE
+from adapty_async.bulk._pool import until_ended
 from adapty_async.bulk._record import MARKS, mark_place, record_of, stamps_at
-from adapty_async.bulk._runner import until_ended
 from adapty_async.errors import JournalError
 
 __all__ = ("SYNC_EVERY", "Log", "write_all")
@@ -114,9 +114,9 @@ class Log:
         self.is_ready = False
         self._growing: asyncio.Future[None] | None = None
         self._waiting: list[asyncio.Future[None]] = []
-        self._syncing = False
-        self._closing = False
+        self._syncing = self._closing = False
         self._timer: asyncio.TimerHandle | None = None
+        self._sync_at = 0.0  # uvloop's handles of what is due at once do not say when
         self.failure: JournalError | None = None
         on_fork(self)
 
@@ -245,11 +245,17 @@ class Log:
         try:
             used = self._place + self._at
             self._unmap()
-            _sync(self._handle)
+            self._flush()
             os.ftruncate(self._handle, max(used, HEADER_SIZE))
             _sync(self._handle)
         finally:
             self._close()
+
+    def _flush(self) -> None:
+        """
+        Force what was noted onto the disk. Blocks.
+        """
+        _sync(self._handle)
 
     def _unmap(self) -> None:
         for _, chunk in self._next_chunks:
@@ -321,17 +327,19 @@ class Log:
         """
         if self._syncing or self._closing:
             return
+        moment = self._loop.time() + seconds
         if self._timer is not None:
-            if self._timer.when() <= self._loop.time() + seconds:
+            if self._sync_at <= moment:
                 return
             self._timer.cancel()
+        self._sync_at = moment
         self._timer = self._loop.call_later(seconds, self._sync)
 
     def _sync(self) -> None:
         waiting, self._waiting = self._waiting, []
         self._timer, self._syncing = None, True
         self._until, self._amendable = 0, _NOWHERE
-        syncing = self._loop.run_in_executor(self._disk, _sync, self._handle)
+        syncing = self._loop.run_in_executor(self._disk, self._flush)
         syncing.add_done_callback(functools.partial(self._has_synced, waiting))
 
     def _has_synced(
@@ -351,7 +359,8 @@ class Log:
         error = job.exception()
         if error is not None and self.failure is None:
             reason = getattr(error, "strerror", None) or str(error)
-            self._fail(f"the journal cannot be written: {reason}")
+            is_told = isinstance(error, JournalError)
+            self._fail(reason if is_told else f"the journal cannot be written: {reason}")
 
     def _tell(self, waiting: list[asyncio.Future[None]]) -> None:
         for future in waiting:

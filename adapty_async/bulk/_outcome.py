@@ -36,7 +36,8 @@ class OutcomeStatus(enum.StrEnum):
     """
     ABSENT = "absent"
     """
-    The server says that it does not exist; for an erasure as good as done.
+    The server says that it does not exist: for an erasure as good as done, for a read the answer.
+    For a write it is a failure.
     """
     FAILED = "failed"
     """
@@ -90,11 +91,16 @@ class StopReason(enum.StrEnum):
     """
     WRONG_ADDRESS = "wrong_address"
     """
-    The first answers could not have come from the API.
+    The API is not what answers: the first responses, or twenty successes in a row, could not be
+    its own, the server's certificate was not accepted, or a proxy demanded a password.
     """
     OUTAGE = "outage"
     """
-    The service was down, or asked for a pause, for longer than the run waits.
+    No request succeeded for `max_outage` seconds, or the service asked for a pause that is longer.
+    """
+    SAME_ERROR = "same_error"
+    """
+    The API refused 50 items in a row with the same error; sending them again would not help.
     """
     FAIL_FAST = "fail_fast"
     """
@@ -114,12 +120,13 @@ class Outcome(msgspec.Struct, Generic[ItemT, ResultT], frozen=True):
         index: its position in the input, from 0.
         item: the item itself.
         status: see `OutcomeStatus`.
-        attempts: requests sent for it.
+        attempts: attempts made for it.
         throttled: how many of them were answered 429.
         elapsed: seconds from when it was taken up.
         error: why it was not done; None if it was.
         result: what the server answered, decoded.
         earlier: how a skipped item ended before; None for every other status.
+        connect_failures: how many of the attempts got no connection, so that nothing was sent.
     """
 
     index: int
@@ -131,6 +138,14 @@ class Outcome(msgspec.Struct, Generic[ItemT, ResultT], frozen=True):
     error: Exception | None = None
     result: ResultT | None = None
     earlier: EarlierStatus | None = None
+    connect_failures: int = 0
+
+    @property
+    def requests(self) -> int:
+        """
+        Requests sent for it, retries included.
+        """
+        return self.attempts - self.connect_failures
 
     @property
     def ok(self) -> bool:
@@ -154,13 +169,15 @@ class BulkReport(msgspec.Struct, Generic[ItemT, ResultT], frozen=True, kw_only=T
     Attributes:
         total: items read.
         done, absent, failed, unknown, not_sent, skipped: how many ended so; see `OutcomeStatus`.
-        requests: requests sent, repeats included.
+        requests: requests sent, retries included; an attempt without a connection is none.
         throttled: how many of them were answered 429.
         elapsed: seconds.
         failures: the first outcomes that are failed or unknown.
         failures_omitted: how many more of these there were.
         stop_reason: why the run ended before its input did; None if it did not.
         skipped_earlier: how the skipped items ended before; the counts add up to `skipped`.
+        sent: items for which at least one request was sent.
+        connect_failures: attempts that got no connection, so that nothing was sent.
     """
 
     total: int = 0
@@ -179,6 +196,8 @@ class BulkReport(msgspec.Struct, Generic[ItemT, ResultT], frozen=True, kw_only=T
     skipped_earlier: Mapping[EarlierStatus, int] = msgspec.field(
         default_factory=lambda: dict.fromkeys(EarlierStatus, 0)
     )
+    sent: int = 0
+    connect_failures: int = 0
 
     @property
     def counts(self) -> dict[OutcomeStatus, int]:
@@ -213,6 +232,8 @@ class Recorder(Generic[ItemT, ResultT]):
         self.earlier = dict.fromkeys(EarlierStatus, 0)
         self.requests = 0
         self.throttled = 0
+        self.sent = 0
+        self.connect_failures = 0
         self._failures: list[Outcome[ItemT, ResultT]] = []
 
     def add(self, outcome: Outcome[ItemT, ResultT]) -> None:
@@ -222,7 +243,10 @@ class Recorder(Generic[ItemT, ResultT]):
         self.counts[outcome.status] += 1
         if outcome.earlier is not None:
             self.earlier[outcome.earlier] += 1
-        self.requests += outcome.attempts
+        requests = outcome.requests
+        self.requests += requests
+        self.sent += requests > 0
+        self.connect_failures += outcome.connect_failures
         self.throttled += outcome.throttled
         failed = outcome.status in _NOT_DONE
         if failed and len(self._failures) < _KEPT_FAILURES:
@@ -246,4 +270,6 @@ class Recorder(Generic[ItemT, ResultT]):
             failures_omitted=failures - len(self._failures),
             stop_reason=stop_reason,
             skipped_earlier=dict(self.earlier),
+            sent=self.sent,
+            connect_failures=self.connect_failures,
         )

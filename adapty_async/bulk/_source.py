@@ -4,12 +4,10 @@ Where the items of a bulk run come from: one way to take the next item of any ki
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable, Sized
 from typing import Generic, Protocol, TypeVar
 
-import anyio
-
+from adapty_async._places import Places
 from adapty_async.errors import InvalidInputError
 
 __all__ = ("Source", "source_of")
@@ -34,11 +32,6 @@ class Source(Protocol[ItemT_co]):
     async def take(self) -> tuple[int, ItemT_co] | None:
         """
         Return the next item with its position, or None at the end.
-        """
-
-    def stop(self) -> None:
-        """
-        Give up waiting for an item that has not come yet.
         """
 
 
@@ -69,11 +62,6 @@ class _SyncSource(Generic[ItemT]):
     async def take(self) -> tuple[int, ItemT] | None:
         return self.take_now()
 
-    def stop(self) -> None:
-        """
-        Do nothing: taking an item never waits.
-        """
-
 
 class _AsyncSource(Generic[ItemT]):
     sized = False
@@ -81,26 +69,22 @@ class _AsyncSource(Generic[ItemT]):
 
     def __init__(self, items: AsyncIterable[ItemT]) -> None:
         self._iterator = aiter(items)
-        self._lock = asyncio.Lock()  # an async generator cannot be asked twice at a time
+        # an async generator cannot be asked twice at a time; asyncio.Lock looks at all who wait
+        # when one of them is cancelled
+        self._turn = Places(1)
         self._count = 0
-        self._waiting: anyio.CancelScope | None = None
         self._ended = False
 
     async def take(self) -> tuple[int, ItemT] | None:
-        async with self._lock:
+        await self._turn.take()
+        try:
             if self._ended:
                 return None
-            with anyio.CancelScope() as self._waiting:
-                try:
-                    item = await anext(self._iterator)
-                except StopAsyncIteration:
-                    self._ended = True
-                    return None
-                self._count += 1
-                return self._count - 1, item
-        return None  # stop() was called while waiting
-
-    def stop(self) -> None:
-        self._ended = True
-        if self._waiting is not None:
-            self._waiting.cancel()
+            item = await anext(self._iterator)
+        except StopAsyncIteration:
+            self._ended = True
+            return None
+        finally:
+            self._turn.give()
+        self._count += 1
+        return self._count - 1, item

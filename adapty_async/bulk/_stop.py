@@ -1,18 +1,21 @@
 """
-When going on with a bulk run is pointless: the key is wrong, or the address is.
+When going on with a bulk run is pointless: the key is wrong, the address is, or every item.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from adapty_async.bulk._outcome import Outcome, StopReason
+from adapty_async._codec import is_page
+from adapty_async._outage import cannot_be_the_api, is_transient
+from adapty_async.bulk._outcome import Outcome, OutcomeStatus, StopReason
 from adapty_async.errors import (
     AdaptyError,
     ApiError,
     AuthenticationError,
     CircuitOpenError,
     ConfigError,
+    ConnectError,
     DecodeError,
     JournalError,
 )
@@ -26,7 +29,11 @@ does not prove a wrong key.
 """
 _STRANGE = 20
 """
-Answers from the start of a run of which not one can be the API's.
+Responses in a row that cannot be the API's.
+"""
+_SAME = 50
+"""
+Items in a row that are refused for the same reason.
 """
 
 
@@ -37,7 +44,10 @@ class StopRules:
 
     def __init__(self) -> None:
         self._rejections = 0
-        self._strange: int | None = 0  # None once an answer was the API's
+        self._strange = 0
+        self._reached = False  # the API, at least once
+        self._reason: tuple[Any, ...] = ()  # of the last refusal
+        self._repeated = 0
 
     def judge(self, outcome: Outcome[Any, Any]) -> StopReason | None:
         """
@@ -50,7 +60,8 @@ class StopRules:
         error = outcome.error
         if error is None:
             if outcome.attempts:
-                self._rejections, self._strange = 0, None
+                self._rejections = self._strange = self._repeated = 0
+                self._reached = True
             return None
         if isinstance(error, JournalError) or not isinstance(error, AdaptyError):
             raise error
@@ -58,20 +69,45 @@ class StopRules:
             raise error
         if isinstance(error, CircuitOpenError):
             return StopReason.OUTAGE
-        if outcome.attempts == 0:
-            return None
+        return self._judge_failure(outcome, error) if outcome.attempts else None
+
+    def _judge_failure(self, outcome: Outcome[Any, Any], error: AdaptyError) -> StopReason | None:
+        if isinstance(error, ConnectError) and error.permanent:
+            return StopReason.WRONG_ADDRESS
         self._rejections = self._rejections + 1 if isinstance(error, AuthenticationError) else 0
+        self._count_strange(error)
+        self._count_same(outcome, error)
         if self._rejections >= _REJECTIONS:
             return StopReason.KEY_REJECTED
-        self._note_strange(error)
-        return StopReason.WRONG_ADDRESS if self._strange == _STRANGE else None
+        if self._strange >= _STRANGE:
+            return StopReason.WRONG_ADDRESS
+        return StopReason.SAME_ERROR if self._repeated >= _SAME else None
 
-    def _note_strange(self, error: AdaptyError) -> None:
-        if self._strange is not None:
-            self._strange = self._strange + 1 if _cannot_be_the_api(error) else None
+    def _count_strange(self, error: AdaptyError) -> None:
+        """
+        Count responses that cannot be the API's.
+
+        Once the API was reached, those with a page or an unknown error are an outage, which the
+        run waits for; so only those count that report a success in a way nobody can read.
+        """
+        if not cannot_be_the_api(error):
+            if isinstance(error, ApiError) and error.recognised:
+                self._reached, self._strange = True, 0
+        elif not self._reached or (isinstance(error, DecodeError) and not is_page(error.body)):
+            self._strange += 1
+
+    def _count_same(self, outcome: Outcome[Any, Any], error: AdaptyError) -> None:
+        """
+        Count items in a row that the API refuses, and would refuse again, for the same reason.
+        """
+        failed = outcome.status is OutcomeStatus.FAILED
+        if not failed or not isinstance(error, ApiError) or not _is_refusal(error):
+            self._repeated = 0
+            return
+        reason = type(error), error.status, error.error_code, error.field_name
+        self._repeated = self._repeated + 1 if reason == self._reason else 1
+        self._reason = reason
 
 
-def _cannot_be_the_api(error: AdaptyError) -> bool:
-    if isinstance(error, ApiError):
-        return error.status < 500 and error.status != 429 and not error.recognised
-    return isinstance(error, DecodeError)
+def _is_refusal(error: ApiError) -> bool:
+    return error.recognised and not is_transient(error)

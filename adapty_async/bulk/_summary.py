@@ -37,12 +37,19 @@ class JournalSummary(msgspec.Struct, frozen=True, kw_only=True):
     ended: dict[int, int]
 
     @property
+    def settled(self) -> int:
+        """
+        How many items the next run does not send.
+        """
+        return sum(map(self.counts.__getitem__, _OVER))
+
+    @property
     def left(self) -> int | None:
         """
         How many items the next run has to do; None if it is not known how many there are.
         """
         rows = self.binding.input.get("rows")
-        return rows - sum(map(self.counts.__getitem__, _OVER)) if isinstance(rows, int) else None
+        return rows - self.settled if isinstance(rows, int) else None
 
 
 _OVER = (Entry.DONE, Entry.ABSENT, Entry.DUPLICATE, Entry.UNKNOWN)

@@ -11,13 +11,11 @@ Laws:
 from __future__ import annotations
 
 import mmap
-import os
 import tempfile
 from array import array
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from adapty_async.bulk._log import write_all
 from adapty_async.errors import JournalError
 
 __all__ = ("DIGEST_SIZE", "DigestTable")
@@ -181,7 +179,9 @@ class DigestTable:
         try:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  close() does
-            write_all(self._file.fileno(), extent, self._extents * _EXTENT)
+            self._file.seek(self._extents * _EXTENT)
+            while extent:
+                extent = extent[self._file.write(extent) :]
         except OSError as error:
             raise _unusable(error) from None
         self._extents += 1
@@ -194,7 +194,8 @@ class DigestTable:
         extent = self._newest[number]
         while extent and self._file is not None:
             try:
-                content = os.pread(self._file.fileno(), _EXTENT, (extent - 1) * _EXTENT)
+                self._file.seek((extent - 1) * _EXTENT)
+                content = self._file.read(_EXTENT)
             except OSError as error:
                 raise _unusable(error) from None
             extent = int.from_bytes(content[_BUCKET:], "little")

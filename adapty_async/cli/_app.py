@@ -20,14 +20,19 @@ import click
 import msgspec
 
 from adapty_async import mail, v1, v2
+from adapty_async._capacity import INITIAL_CONCURRENCY
 from adapty_async._operation import Operation
 from adapty_async._version import __version__
 from adapty_async.bulk import summarise
+from adapty_async.bulk._calls import MOST_WORKERS
 from adapty_async.cli import _demo
+from adapty_async.cli._confirmation import ask, whom
 from adapty_async.cli._input import Format, Rows, SizedRows, open_rows
 from adapty_async.cli._items import id_columns, id_from, profile_columns, profile_from
 from adapty_async.cli._job import End, Exit, Job, accept, exit_code, perform
+from adapty_async.cli._proxies import proxy_hooks, require_usable_proxy
 from adapty_async.cli._report import dry_run_text, report_json, report_text, status_text
+from adapty_async.cli._streams import output_failed, tell
 from adapty_async.cli._v2_items import ATTRIBUTES, attributes_from
 from adapty_async.client import AdaptyClient, AdaptyMailClient
 from adapty_async.config import Limits
@@ -49,7 +54,7 @@ _NO_WAIT = 1e9
 """
 Requests per second of a dry run, whatever pace its journal knows.
 """
-_NEXT = "Run the same command again to go on; what is done will be skipped."
+_NEXT = "Run the same command again to resume; rows that are done are skipped."
 _ALL_BY = sorted({name for names in _BY.values() for name in names})
 
 
@@ -70,7 +75,9 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     api_key_file: Path | None
     journal: Path | None
     dedupe: bool | None
+    trust_env: bool
     id_encoding: str = "ascii"
+    encoding: str | None = None
 
 
 _READING = [
@@ -81,6 +88,7 @@ _READING = [
         type=click.Choice(["csv", "ndjson", "text"]),
         help="How INPUT is written, if its name does not tell.",
     ),
+    click.option("--encoding", help="The encoding of INPUT, such as cp1252; UTF-8 by default."),
     click.option(
         "--dedupe/--no-dedupe",
         default=None,
@@ -89,12 +97,22 @@ _READING = [
     click.option("--dry-run", is_flag=True, help="Read and check all rows, send nothing."),
 ]
 _SENDING = [
-    click.option("--concurrency", type=click.IntRange(min=1), help="Rows in work at a time (32)."),
+    click.option(
+        "--concurrency",
+        type=click.IntRange(min=1),
+        help=f"Requests in flight at most. By default {INITIAL_CONCURRENCY} at first, up to "
+        f"{MOST_WORKERS}, as many as help.",
+    ),
     click.option(
         "--rate", type=click.FloatRange(min=0, min_open=True), help="Requests per second at most."
     ),
     click.option("--yes", is_flag=True, help="Do not ask before anything is deleted."),
     click.option("--base-url", help="The origin to send to, if it is not Adapty's."),
+    click.option(
+        "--trust-env",
+        is_flag=True,
+        help="Use the proxy that HTTPS_PROXY or HTTP_PROXY names, except for hosts in NO_PROXY.",
+    ),
     click.option(
         "--api-key-file",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -105,7 +123,7 @@ _ACCOUNTING = [
     click.option(
         "--journal",
         type=click.Path(dir_okay=False, path_type=Path),
-        help="Keep account in this file; the same command again goes on where it ended.",
+        help="Record the run in this file; the same command again resumes it.",
     ),
     click.option(
         "--failures",
@@ -163,7 +181,7 @@ def delete(api: str, by: str, column: str | None, **common: Any) -> None:
         job = _job(
             "Deleting",
             f"{api} delete by {by}, column {column}",
-            open_rows(options.input, options.form, id_columns(column)),
+            _id_rows(options, column),
             lambda value: describe(**{field: id_from(value, column)}),
             options,
         )
@@ -198,7 +216,7 @@ def save(api: str, by: str | None, **common: Any) -> None:
 
 
 def _saving(options: Common) -> Job:
-    rows = open_rows(options.input, options.form, profile_columns)
+    rows = _rows(options, profile_columns, "external_profile_id")
     _demand_fields(rows, "profile")
     return _job(
         "Saving",
@@ -211,7 +229,7 @@ def _saving(options: Common) -> Job:
 
 def _updating(by: str, options: Common) -> Job:
     field = by.replace("-", "_")
-    rows = open_rows(options.input, options.form, ATTRIBUTES.columns(field))
+    rows = _rows(options, ATTRIBUTES.columns(field), field)
     _demand_fields(rows, "profile")
 
     def build(value: Any) -> Operation[Any]:
@@ -220,6 +238,36 @@ def _updating(by: str, options: Common) -> Job:
         return v2.update_profile(attributes, **ids)
 
     return _job("Updating", f"v2 update by {by}", rows, build, options)
+
+
+def _rows(
+    options: Common, check: Callable[[list[str]], None], column: str, *, id_optional: bool = False
+) -> Rows:
+    """
+    Open the input, and show what looks wrong in it before anything is sent.
+    """
+    rows = open_rows(
+        options.input,
+        options.form,
+        check,
+        encoding=options.encoding,
+        id_column=column,
+        id_optional=id_optional,
+    )
+    _echo_findings(rows)
+    return rows
+
+
+def _id_rows(options: Common, column: str) -> Rows:
+    """
+    Open an input of which only the ids matter; rows of a CSV file without one are left out.
+    """
+    return _rows(options, id_columns(column), column, id_optional=True)
+
+
+def _echo_findings(rows: Rows) -> None:
+    for line in rows.findings.lines():
+        click.echo(line, err=True)
 
 
 def _demand_fields(rows: Rows, what: str) -> None:
@@ -298,7 +346,7 @@ def _job(
     is_file = isinstance(rows, SizedRows)
     return Job(
         title="Checking" if options.dry_run else title,
-        name=f"{name}, from {rows.form}",
+        name=f"{name}, from {rows.form}{(options.encoding and f' in {options.encoding}') or ''}",
         journal=options.journal,
         dedupe=is_file if options.dedupe is None else options.dedupe,
         rows=rows,
@@ -322,7 +370,13 @@ def _client(
         settings["transport"] = accept
         if options.journal is None or not options.journal.exists():  # with one, the key has to fit
             settings.setdefault("api_key", "dry-run")
-    return kind(**settings)
+        return kind(**settings)
+    settings["trust_env"] = options.trust_env
+    client = kind(**settings)
+    if options.trust_env:
+        require_usable_proxy(client.origin)
+    hooks = proxy_hooks(client.origin, trust_env=options.trust_env)
+    return kind(**settings, hooks=hooks) if hooks else client
 
 
 def _key_in(path: Path) -> str:
@@ -339,20 +393,10 @@ def _key_in(path: Path) -> str:
 
 
 def _confirm(job: Job, client: AdaptyClient | AdaptyMailClient, by: str) -> None:
-    count = "all" if job.total is None else f"{job.total:,}"
     question = (
-        f"Delete {count} users in {job.rows.path}, by {by}, at {client.origin}? "
-        "There is no way back."
+        f"Delete {whom(job, client.origin)}, by {by}, at {client.origin}? There is no way back."
     )
-    _ask(job, question, "Nothing was deleted.")
-
-
-def _ask(job: Job, question: str, after: str) -> None:
-    if job.rows.path == "-" or not sys.stdin.isatty():
-        raise click.UsageError(f"There is no terminal to ask on: add --yes. {question}")
-    if not click.confirm(question, err=True):
-        click.echo(after, err=True)
-        sys.exit(Exit.NOT_ALL_DONE)
+    ask(job, question, "Nothing was deleted.")
 
 
 async def _perform_and_report(
@@ -364,9 +408,11 @@ async def _perform_and_report(
             if end.error is not None and not end.report.total:
                 raise end.error
     if options.as_json:
-        click.echo(report_json(end.report))
+        click.echo(report_json(end.report, job.rows.findings, is_dry=options.dry_run))
     else:
         _echo_report(end, job, options)
+    if not isinstance(job.rows, SizedRows):
+        _echo_findings(job.rows)
     if end.error is not None:
         _tell_refusal(end.error)
     if options.journal is not None and not options.dry_run and not end.report.ok:
@@ -401,19 +447,21 @@ def _echo_report(end: End, job: Job, options: Common) -> None:
         click.echo(report_text(end.report, failures=failures, total=job.total))
         return
     click.echo(dry_run_text(end.report, failures=failures, total=job.total))
-    if options.rate is not None:
+    if options.rate is not None and end.report.done:
         seconds = end.report.done / options.rate
-        click.echo(f"At {options.rate:g} requests/s that takes {seconds:,.0f} s.")
+        click.echo(f"At {options.rate:g} requests/s that takes {seconds:,.0f} s or more.")
 
 
 @cli.command()
 @click.argument("journal", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def status(journal: Path) -> None:
     """
-    Say what JOURNAL knows of its run.
+    Show how far the run of JOURNAL is.
     """
     with _refusals():
         click.echo(status_text(summarise(journal)))
+    if output_failed():
+        sys.exit(Exit.NOT_ALL_DONE)
 
 
 @contextlib.contextmanager
@@ -427,12 +475,12 @@ def _refusals() -> Iterator[None]:
         _tell_refusal(error)
         sys.exit(Exit.REFUSED)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("\nInterrupted.", err=True)
+        tell("\nInterrupted.")
         sys.exit(Exit.INTERRUPTED)
 
 
 def _tell_refusal(error: AdaptyError) -> None:
-    click.echo(f"adapty-async: {error}", err=True)
+    tell(f"adapty-async: {error}")
 
 
 def _run(main: Coroutine[Any, Any, T]) -> T:
@@ -443,6 +491,6 @@ def _run(main: Coroutine[Any, Any, T]) -> T:
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop  # noqa: PLC0415  an extra
-    except ModuleNotFoundError:
+    except ImportError:
         return None
     return uvloop.new_event_loop

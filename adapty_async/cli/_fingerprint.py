@@ -11,7 +11,8 @@ from typing import Any
 __all__ = ("difference", "fingerprint")
 
 _PIECE = 1024 * 1024
-_GZIP_MAGIC = b"\x1f\x8b"
+# gzip, and the byte order marks of UTF-16 and UTF-32, where a byte LF may be half a letter.
+_NO_LINES = (b"\x1f\x8b", b"\xff\xfe", b"\xfe\xff")
 
 
 def fingerprint(path: Path, size: int) -> dict[str, Any]:
@@ -50,10 +51,13 @@ def _digest(path: Path, size: int) -> str:
 
 def _ends_a_line(path: Path, size: int) -> bool:
     """
-    Say whether what stands before a byte is whole lines; in a packed file that cannot be seen.
+    Return whether the bytes before a position are whole lines.
+
+    In a packed file, or one with more than a byte for each LF, that cannot be seen.
     """
     with path.open("rb") as file:
-        if file.read(2) == _GZIP_MAGIC:
+        head = file.read(4)
+        if head.startswith(_NO_LINES) or b"\0" in head:
             return False
         file.seek(max(0, size - 1))
         around = file.read(2)

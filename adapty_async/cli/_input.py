@@ -1,18 +1,25 @@
 """
-Input files as rows: CSV, NDJSON and plain text, gzip or not, from a path or standard input.
+A reader of input files as rows: CSV, NDJSON and plain text, gzip or not, from a path or a pipe.
 
-Law: a record is one line, in every format. So a line that cannot be read costs nothing but itself,
-and line numbers are exact. Blank lines are no rows.
+Invariants:
+
+- Counting, checking, sending and resuming read rows with the same code, so that they agree.
+- A row that cannot be read costs only itself if its end is certain. Otherwise the file is refused
+  before anything is sent; a pipe is not read any further.
+- A row's number is that of its first line. Blank lines and rows of empty cells are no rows.
 """
 
 from __future__ import annotations
 
+import codecs
 import contextlib
-import csv
 import errno
 import gzip
 import io
+import json
 import os
+import re
+import select
 import stat
 import sys
 import zlib
@@ -22,17 +29,22 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from adapty_async.cli._findings import Findings
 from adapty_async.cli._fingerprint import difference, fingerprint
+from adapty_async.cli._records import RECORD_CHARACTERS, CsvReader, LineReader, Record
 from adapty_async.errors import InvalidInputError
 
-__all__ = ("Format", "Row", "Rows", "SizedRows", "open_rows")
+__all__ = ("Format", "Layout", "Row", "Rows", "SizedRows", "open_rows")
 
 Format: TypeAlias = Literal["csv", "ndjson", "text"]
 ColumnCheck: TypeAlias = Callable[[list[str]], None]
 
-_LINE_LIMIT = 1024 * 1024
 _GZIP_MAGIC = b"\x1f\x8b"
-_FAILURE_KEYS = frozenset({"line", "item", "status"})
+# All of them, and no others: "line", "item" and "status" alone may be the columns of an order.
+_FAILURE_KEYS = frozenset({"line", "item", "status", "attempts", "error"})
+_TOO_LONG = f"is longer than {RECORD_CHARACTERS} characters"
+_NOT_JSON = "is not JSON"
+_NOT_UTF8 = "is not UTF-8: add its --encoding, such as cp1252"
 _UNREAD = {"type": "InvalidInputError", "field_name": "row"}
 _SUFFIXES: dict[str, Format] = {
     ".csv": "csv",
@@ -41,6 +53,22 @@ _SUFFIXES: dict[str, Format] = {
     ".jsonl": "ndjson",
     ".txt": "text",
 }
+# The longer marks first: UTF-32 begins as UTF-16 does.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+# Bytes that a byte order mark, or the first two bytes of gzip, need.
+_HEAD_BYTES = 4
+# Python's own and those of old mail, of which some turn plain letters into line breaks and quotes.
+_NO_ENCODINGS = frozenset(
+    {"hz", "idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"}
+)
+# A JSON string; the group is empty if it has no end. No part is tried twice, so time is linear.
+_JSON_STRING = re.compile(r'"(?:[^"\\]++|\\.?)*+("?)', re.DOTALL)
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -62,39 +90,98 @@ class Row(msgspec.Struct, frozen=True):
         return f"Row(line={self.line})"
 
 
-class Rows:
+class Layout(msgspec.Struct, frozen=True, kw_only=True):
     """
-    The rows of an input, in order, read as they are asked for.
+    How an input is written, and which of its columns matter.
+
+    Attributes:
+        form: its format.
+        check_columns: a callback that receives the names of a CSV file's columns, without blanks
+            around them and without those that are empty, and raises what is wrong with them.
+        encoding: of the text, if no byte order mark shows another one; None for UTF-8.
+        id_column: the column or field with the ids; None to look at no id.
+        id_optional: rows of a CSV file without an id are left out.
     """
 
-    def __init__(self, path: str, form: Format, check_columns: ColumnCheck) -> None:
+    form: Format
+    check_columns: ColumnCheck
+    encoding: str | None = None
+    id_column: str | None = None
+    id_optional: bool = False
+
+
+class Rows:
+    """
+    The rows of an input, in order, read when they are asked for.
+
+    Attributes:
+        findings: what looks wrong in the rows: of a file in all, of a pipe in those read so far.
+    """
+
+    def __init__(self, path: str, layout: Layout) -> None:
         self.path = path
-        self.form = form
-        self._check_columns = check_columns
+        self.form = layout.form
+        self.findings = Findings(layout.id_column)
+        self._layout = layout
         self._extent: _Extent | None = None
 
     def __iter__(self) -> Iterator[Row]:
-        with _opened(self.path, self._extent) as stream:
-            lines = _lines(stream)
-            if self.form == "csv":
-                yield from self._csv_rows(lines)
-            else:
-                yield from map(_json_row, lines) if self.form == "ndjson" else lines
+        return self._read(self.findings)
 
-    def _csv_rows(self, lines: Iterator[Row]) -> Iterator[Row]:
-        header = next(lines, None)
+    def _read(self, findings: Findings) -> Iterator[Row]:
+        with _opened(self.path, self._extent, self._layout.encoding) as stream:
+            lines = LineReader(stream)
+            if self.form == "csv":
+                rows = self._csv_rows(lines, findings)
+            else:
+                rows = _text_rows(lines)
+                rows = self._json_rows(rows) if self.form == "ndjson" else rows
+            for row in rows:
+                if row.broken is None:
+                    findings.add_row(row.line, row.value)
+                yield row
+
+    def _json_rows(self, lines: Iterator[Row]) -> Iterator[Row]:
+        """
+        Read each line as JSON.
+
+        A line that is not JSON costs only itself, unless its text may continue in the next line: a
+        string or an object within it would then be taken for a row.
+        """
+        unfinished: Row | None = None
+        for line in lines:
+            if unfinished is not None:
+                raise InvalidInputError(
+                    f"{self.path}, line {unfinished.line}",
+                    f"{unfinished.broken}, and the next line may belong to it, so the file is "
+                    "refused: each row must be JSON on one line",
+                )
+            row = _json_row(line, self._layout.id_column)
+            if row.broken in {_NOT_JSON, _NOT_UTF8} and _is_unfinished(line.value):
+                unfinished = row
+            yield row
+
+    def _csv_rows(self, lines: LineReader, findings: Findings) -> Iterator[Row]:
+        reader = CsvReader(lines, self.path)
+        header = reader.header()
         if header is None:
             raise InvalidInputError(self.path, "must begin with a line of column names")
-        delimiter = max(",;\t", key=header.value.count)
-        names = _cells(header, delimiter)
-        where = f"{self.path}, line {header.line}"
-        if header.broken is not None or names is None:
-            reason = f"must be column names, but {header.broken or 'a quote is not closed'}"
-            raise InvalidInputError(where, reason)
-        if "" in names or len(set(names)) < len(names):
-            raise InvalidInputError(where, "column names must be distinct and not empty")
-        self._check_columns(names)
-        yield from (_csv_row(line, names, delimiter) for line in lines)
+        if _readable(header.record.text) != header.record.text:
+            where = f"{self.path}, line {header.record.first}"
+            raise InvalidInputError(where, f"must be column names, but {_NOT_UTF8}")
+        names = [name.strip() for name in header.record.cells or ()]
+        self._layout.check_columns([name for name in names if name])
+        needed = self._layout.id_column if self._layout.id_optional else None
+        for record in reader.records(header):
+            row = _csv_row(record, names, blanks=header.blanks)
+            if row is None:
+                continue
+            if record.last > record.first:
+                findings.add_multiline(record.first, record.last)
+            if needed is not None and row.broken is None and needed not in row.value:
+                findings.without_id += 1
+                continue
+            yield row
 
 
 class SizedRows(Rows):
@@ -102,14 +189,14 @@ class SizedRows(Rows):
     The rows of a file, counted beforehand; what it grows by afterwards is not read.
     """
 
-    def __init__(self, path: str, form: Format, check_columns: ColumnCheck) -> None:
-        super().__init__(path, form, check_columns)
+    def __init__(self, path: str, layout: Layout) -> None:
+        super().__init__(path, layout)
         self._extent = extent = _extent_of(path)
-        next(iter(self), None)  # an unusable header is told before anything else happens
-        with _opened(path, extent) as stream:
-            lines = sum(1 for _ in _lines(stream))
-        self._length = lines - 1 if form == "csv" else lines
+        self._length = sum(1 for _ in self._read(self.findings))
         self._size = extent.size
+
+    def __iter__(self) -> Iterator[Row]:
+        return self._read(Findings())
 
     def __len__(self) -> int:
         return self._length
@@ -127,27 +214,57 @@ class SizedRows(Rows):
         return difference(Path(self.path), self._size, earlier)
 
 
-def open_rows(path: str, form: Format | None, check_columns: ColumnCheck) -> Rows:
+def open_rows(
+    path: str,
+    form: Format | None,
+    check_columns: ColumnCheck,
+    *,
+    encoding: str | None = None,
+    id_column: str | None = None,
+    id_optional: bool = False,
+) -> Rows:
     """
-    Get ready to read an input; a file is read through once, to count its rows.
+    Get ready to read an input; a file is read through once, to count and check its rows.
 
-    What can be read only once, such as a pipe, is not counted.
+    An input that can be read only once, such as a pipe, is not counted.
 
     Args:
         path: the file; ``-`` is standard input.
-        form: how it is written; None to tell by its name.
-        check_columns: is given the column names of a CSV file and raises what is wrong with them.
+        form: its format; None to infer it from the name.
+        check_columns: see `Layout`.
+        encoding: see `Layout`.
+        id_column: see `Layout`.
+        id_optional: see `Layout`.
 
     Raises:
-        InvalidInputError: the format cannot be told, or the file cannot be read.
+        InvalidInputError: the format or the encoding is unknown, the file cannot be read, or where
+            one of its rows ends is not certain.
     """
     form = form or _SUFFIXES.get(Path(path.removesuffix(".gz")).suffix.lower())
     if form is None:
         raise InvalidInputError(
             "--format", "must be given when the name does not end in .csv, .ndjson or .txt"
         )
+    layout = Layout(
+        form=form,
+        check_columns=check_columns,
+        encoding=None if encoding is None else _known_encoding(encoding),
+        id_column=id_column,
+        id_optional=id_optional,
+    )
     kind = Rows if _is_read_once(path) else SizedRows
-    return kind(path, form, check_columns)
+    return kind(path, layout)
+
+
+def _known_encoding(name: str) -> str:
+    try:
+        io.TextIOWrapper(io.BytesIO(), encoding=name)  # which knows encodings of text alone
+        found = codecs.lookup(name).name
+    except (LookupError, ValueError):
+        found = ""
+    if not found or found.replace("_", "-") in _NO_ENCODINGS:
+        raise InvalidInputError("--encoding", f"{name!r} is unknown; use such as cp1252 or utf-16")
+    return found
 
 
 def _is_read_once(path: str) -> bool:
@@ -178,6 +295,32 @@ def _extent_of(path: str) -> _Extent:
     return _Extent(found.st_dev, found.st_ino, found.st_size)
 
 
+class _Pipe(io.FileIO):
+    """
+    An input that arrives in pieces, the first of which is long enough to show what it is.
+    """
+
+    _has_head = False
+
+    def readinto(self, buffer: Any) -> int:
+        """
+        Read what is there, and wait if nothing is: another process may have made it non-blocking.
+        """
+        view = memoryview(buffer)
+        count = self._wait_for(view)
+        while not self._has_head and 0 < count < _HEAD_BYTES:
+            more = self._wait_for(view[count:])
+            count += more
+            self._has_head = not more
+        self._has_head = True
+        return count
+
+    def _wait_for(self, part: memoryview) -> int:
+        while (count := super().readinto(part)) is None:
+            select.select([self], [], [])
+        return count
+
+
 class _FirstBytes(io.FileIO):
     """
     A file as far as it went before: who adds to it must not be read in the middle of a line.
@@ -185,7 +328,10 @@ class _FirstBytes(io.FileIO):
 
     def __init__(self, path: str, extent: _Extent) -> None:
         super().__init__(path)
+        self._path = path
         self._left = extent.size
+        self._head = b""
+        self._last = b""
         found = os.fstat(self.fileno())
         if (found.st_dev, found.st_ino) != (extent.device, extent.inode):
             self.close()
@@ -200,22 +346,61 @@ class _FirstBytes(io.FileIO):
         if not count and part:
             raise OSError(errno.EIO, "it has become shorter meanwhile")
         self._left -= count
+        self._head = self._head or bytes(part[:_HEAD_BYTES])
+        self._last = bytes(part[max(0, count - _HEAD_BYTES) : count]) or self._last
+        if not count:
+            self._require_whole_line()
         return count
+
+    def _require_whole_line(self) -> None:
+        """
+        Refuse a file to which someone adds, if its size was taken in the middle of a line.
+
+        An id that is cut in two is another one. A packed file has an end of its own.
+        """
+        if self._head.startswith(_GZIP_MAGIC) or self._last.rstrip(b"\0").endswith(b"\n"):
+            return
+        end = self.tell()
+        added = self.read(_HEAD_BYTES).lstrip(b"\0")
+        self.seek(end)  # the end is read more than once
+        if added and not added.startswith(b"\n"):
+            raise InvalidInputError(
+                self._path, "is being written to, and its last row was not complete: wait for it"
+            )
 
 
 @contextlib.contextmanager
-def _opened(path: str, extent: _Extent | None) -> Iterator[io.TextIOWrapper]:
+def _opened(path: str, extent: _Extent | None, given: str | None) -> Iterator[io.TextIOWrapper]:
+    encoding = given or "utf-8"
     with contextlib.ExitStack() as stack:
         try:
             raw = stack.enter_context(_binary(path, extent))
             packed = raw.peek(2)[:2] == _GZIP_MAGIC
             data = stack.enter_context(gzip.GzipFile(fileobj=raw)) if packed else raw
-            text = io.TextIOWrapper(data, encoding="utf-8-sig", errors="surrogateescape")
-            yield text
+            encoding = _encoding_of(data.peek(4)[:4], given, path)
+            errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
+            # no other newline: each of "", None and "\r" makes a line of what CR ends
+            yield io.TextIOWrapper(data, encoding=encoding, errors=errors, newline="\n")
         except (EOFError, gzip.BadGzipFile, zlib.error):
             raise InvalidInputError(path, "is a damaged gzip file") from None
         except OSError as error:
             raise InvalidInputError(path, f"cannot be read: {error.strerror or error}") from None
+        except UnicodeError:
+            raise InvalidInputError(path, f"is not {encoding.upper()} throughout") from None
+
+
+def _encoding_of(head: bytes, given: str | None, path: str) -> str:
+    """
+    Return the encoding of text that begins with these bytes; a byte order mark is always right.
+    """
+    for mark, encoding in _MARKS:
+        if head.startswith(mark):
+            return encoding
+    if given is None and b"\0\0" in (head[::2], head[1::2]):
+        raise InvalidInputError(
+            path, "looks like UTF-16 without a byte order mark: add --encoding utf-16-le"
+        )
+    return given or "utf-8"
 
 
 def _binary(path: str, extent: _Extent | None) -> io.BufferedReader:
@@ -225,30 +410,25 @@ def _binary(path: str, extent: _Extent | None) -> io.BufferedReader:
     if extent is not None:
         return io.BufferedReader(_FirstBytes(path, extent))
     if path != "-":
-        return Path(path).open("rb")
+        return io.BufferedReader(_Pipe(path))
     if sys.stdin is None:
         raise OSError(errno.EBADF, "it is closed")
-    return open(sys.stdin.fileno(), "rb", closefd=False)
+    return io.BufferedReader(_Pipe(sys.stdin.fileno(), closefd=False))
 
 
-def _lines(stream: io.TextIOWrapper) -> Iterator[Row]:
-    number = 0
-    while line := stream.readline(_LINE_LIMIT + 1):
-        number += 1
-        if len(line) > _LINE_LIMIT and not line.endswith("\n"):
-            _skip_line(stream)
-            yield Row(number, _readable(line[:100]), f"is longer than {_LINE_LIMIT} characters")
-        elif not (text := line.removesuffix("\n")).strip():
+def _text_rows(lines: LineReader) -> Iterator[Row]:
+    for line in lines:
+        if lines.is_long:
+            lines.skip_rest()
+            yield Row(lines.number, _readable(line[:100]), _TOO_LONG)
             continue
-        elif text.isascii() or (readable := _readable(text)) == text:
-            yield Row(number, text)
+        text = line[:-2] if line.endswith("\r\n") else line.removesuffix("\n")
+        if not text.strip():
+            continue
+        if text.isascii() or (readable := _readable(text)) == text:
+            yield Row(lines.number, text)
         else:
-            yield Row(number, readable, "is not UTF-8")
-
-
-def _skip_line(stream: io.TextIOWrapper) -> None:
-    while (line := stream.readline(_LINE_LIMIT)) and not line.endswith("\n"):
-        pass
+            yield Row(lines.number, readable, _NOT_UTF8)
 
 
 def _readable(text: str) -> str:
@@ -258,35 +438,70 @@ def _readable(text: str) -> str:
     return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
-def _cells(line: Row, delimiter: str) -> list[str] | None:
-    try:
-        return next(csv.reader([line.value], delimiter=delimiter, strict=True))
-    except csv.Error:
-        return None
-
-
-def _csv_row(line: Row, names: list[str], delimiter: str) -> Row:
-    cells = None if line.broken else _cells(line, delimiter)
+def _csv_row(record: Record, names: list[str], *, blanks: bool) -> Row | None:
+    """
+    Turn a record into a row, None if all its cells are empty.
+    """
+    text, cells = record.text, record.cells
     if cells is None:
-        broken = (
-            line.broken or "has a quote that is not closed in the same line, or too long a cell"
-        )
-        return Row(line.line, line.value, broken)
-    if len(cells) != len(names):
-        return Row(line.line, line.value, f"has {len(cells)} cells for {len(names)} columns")
-    return Row(line.line, {name: cell for name, cell in zip(names, cells, strict=True) if cell})
+        return Row(record.first, _readable(text[:100]), _TOO_LONG)
+    if not "".join(cells).strip():
+        return None
+    broken = None
+    if not text.isascii() and (readable := _readable(text)) != text:
+        text, broken = readable, _NOT_UTF8
+    elif len(cells) != len(names):
+        broken = f"has {len(cells)} cells for {len(names)} columns"
+    elif blanks and text[0] == " ":  # `csv` would take it away, as it does with those that belong
+        broken = "begins with a blank"
+    if broken is not None:
+        return Row(record.first, text, broken)
+    named = zip(names, cells, strict=True)
+    return Row(record.first, {name: cell for name, cell in named if cell and name})
 
 
-def _json_row(line: Row) -> Row:
+def _json_row(line: Row, id_column: str | None) -> Row:
     if line.broken:
         return line
     try:
         value = msgspec.json.decode(line.value)
     except (ValueError, RecursionError):
-        return Row(line.line, line.value, "is not JSON")
-    if isinstance(value, dict) and value.keys() >= _FAILURE_KEYS:
+        return Row(line.line, line.value, _NOT_JSON)
+    if not isinstance(value, dict):
+        return Row(line.line, value)
+    if value.keys() == _FAILURE_KEYS:
         return _fed_back(line.line, value)
+    if id_column is not None and id_column in value and _is_repeated(id_column, line.value):
+        return Row(line.line, line.value, f'has the key "{id_column}" more than once')
     return Row(line.line, value)
+
+
+def _is_repeated(key: str, text: str) -> bool:
+    """
+    Return whether a JSON object has a key twice: readers differ in which of the values counts.
+    """
+    if text.count(f'"{key}"') < 2 and "\\u" not in text:  # as nearly always, and quickly seen
+        return False
+    names: list[str] = []
+
+    def record(pairs: list[tuple[str, Any]]) -> None:
+        names[:] = [name for name, _ in pairs]  # the outer object is read last
+
+    json.loads(text, object_pairs_hook=record)
+    return names.count(key) > 1
+
+
+def _is_unfinished(text: str) -> bool:
+    """
+    Return whether text that is not JSON may be the beginning of JSON that has several lines.
+
+    It may if a string, an object or a list in it has no end, or if more has to follow.
+    """
+    if any(not found[1] for found in _JSON_STRING.finditer(text)):
+        return True
+    rest = _JSON_STRING.sub("", text).rstrip()
+    opened = rest.count("{") + rest.count("[") - rest.count("}") - rest.count("]")
+    return opened > 0 or rest.endswith((",", ":"))
 
 
 def _fed_back(number: int, failure: dict[str, Any]) -> Row:

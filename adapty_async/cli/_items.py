@@ -5,18 +5,38 @@ From a row of an input file to what the API is sent.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from adapty_async.errors import InvalidInputError
 from adapty_async.mail import DeviceInfo, MailProfile
 
-__all__ = ("id_columns", "id_from", "profile_columns", "profile_from")
+__all__ = (
+    "demand_distinct",
+    "demand_known_names",
+    "id_columns",
+    "id_from",
+    "iso_instant",
+    "profile_columns",
+    "profile_from",
+    "unknown_key",
+)
 
 _REQUIRED = ("external_profile_id", "external_created_at", "email")
 _NESTED = ("custom_attributes", "device_info")
 _PLAIN = frozenset(MailProfile.__struct_fields__) - set(_NESTED)
 _DEVICE = frozenset(DeviceInfo.__struct_fields__)
+_EXPECTED = ", ".join(
+    [*sorted(_PLAIN), "custom_attributes.NAME", *sorted(f"device_info.{name}" for name in _DEVICE)]
+)
+_INSTANT = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?)"
+    r"(?:[Zz]| ?UTC| ?([+-][0-9]{2})(?::?([0-9]{2}))?)"
+)
+_INSTANT_RULE = (
+    "must be a datetime, or ISO 8601 text with its offset, such as 2026-06-01T10:30:00Z, "
+    "2026-06-01 10:30:00+00 or 2026-06-01 10:30:00 UTC"
+)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z_. -]{0,59}")
 
 
@@ -34,12 +54,45 @@ def id_columns(column: str) -> Callable[[list[str]], None]:
 
     def check(names: list[str]) -> None:
         if column not in names:
-            raise InvalidInputError(
-                "--column",
-                f"there is no column {column}; there are {', '.join(map(_shown, names))}",
-            )
+            found = ", ".join(map(_shown, names))
+            raise InvalidInputError("header", f'has no column "{column}"; found: {found}')
+        demand_distinct([name for name in names if name == column])
 
     return check
+
+
+def demand_distinct(names: list[str]) -> None:
+    """
+    Demand that no column that matters is there twice.
+
+    Raises:
+        InvalidInputError: one is.
+    """
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidInputError("header", f'has the column "{_shown(name)}" more than once')
+
+
+def demand_known_names(names: Iterable[str], known: Collection[str], expected: str) -> None:
+    """
+    Demand that all column names are known; all that are not are named at once.
+
+    Raises:
+        InvalidInputError: one or more are not.
+    """
+    unknown = dict.fromkeys(f'"{_shown(name)}"' for name in names if name not in known)
+    if unknown:
+        noun = "column" if len(unknown) == 1 else "columns"
+        raise InvalidInputError(
+            "header", f"unknown {noun} {', '.join(unknown)}; expected: {expected}"
+        )
+
+
+def unknown_key(name: str, expected: str) -> InvalidInputError:
+    """
+    Return the error for a key of a JSON object that no field has.
+    """
+    return InvalidInputError("row", f'unknown key "{_shown(name)}"; expected: {expected}')
 
 
 def id_from(value: Any, column: str) -> str:
@@ -49,12 +102,31 @@ def id_from(value: Any, column: str) -> str:
     Raises:
         InvalidInputError: there is none, or it is not text.
     """
-    found = value.get(column) if isinstance(value, dict) else value
+    if isinstance(value, dict) and column not in value:
+        raise InvalidInputError(column, "is required")
+    found = value[column] if isinstance(value, dict) else value
     if found is None:
         raise InvalidInputError(column, "must not be empty")
     if not isinstance(found, str):
         raise InvalidInputError(column, f"must be text, not {type(found).__name__}")
     return found
+
+
+def iso_instant(field: str, value: Any) -> Any:
+    """
+    Rewrite a date and time, as databases write it, as ISO 8601; anything else is left as it is.
+
+    Raises:
+        InvalidInputError: it is text, and has no offset from UTC, or is of another form.
+    """
+    if not isinstance(value, str):
+        return value
+    match = _INSTANT.fullmatch(value)
+    if match is None:
+        raise InvalidInputError(field, _INSTANT_RULE)
+    date, time, hours, minutes = match.groups()
+    offset = f"{hours}:{minutes or '00'}" if hours else "Z"
+    return f"{date}T{time}{offset}"
 
 
 def profile_columns(names: list[str]) -> None:
@@ -64,8 +136,9 @@ def profile_columns(names: list[str]) -> None:
     Raises:
         InvalidInputError: one is no field of a profile, or a required one is missing.
     """
+    demand_known_names(names, set(filter(_is_known, names)), _EXPECTED)
+    demand_distinct(names)
     for name in names:
-        _demand_known(name)
         if name in _NESTED:
             raise InvalidInputError(name, f"must be columns with a dot: {name}.NAME")
     for name in _REQUIRED:
@@ -73,12 +146,11 @@ def profile_columns(names: list[str]) -> None:
             raise InvalidInputError(name, "is a required column")
 
 
-def _demand_known(name: str) -> None:
+def _is_known(name: str) -> bool:
     head, _, tail = name.partition(".")
     plain = name in _PLAIN or name in _NESTED
     nested = tail in _DEVICE if head == "device_info" else head == "custom_attributes" and tail
-    if not plain and not nested:
-        raise InvalidInputError(_shown(name), "is not a field of a profile")
+    return plain or bool(nested)
 
 
 def profile_from(value: Any) -> MailProfile:
@@ -93,7 +165,9 @@ def profile_from(value: Any) -> MailProfile:
     fields = _nest(value)
     for name in _REQUIRED:
         if name not in fields:
-            raise InvalidInputError(name, "must not be empty")
+            raise InvalidInputError(name, "is required")
+    created = fields["external_created_at"]
+    fields["external_created_at"] = iso_instant("external_created_at", created)
     if "device_info" in fields:
         fields["device_info"] = _device_from(fields["device_info"])
     return MailProfile(**fields)
@@ -102,7 +176,8 @@ def profile_from(value: Any) -> MailProfile:
 def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name in sorted(flat, key=lambda name: "." in name):  # what is dotted goes into the objects
-        _demand_known(name)
+        if not _is_known(name):
+            raise unknown_key(name, _EXPECTED)
         value = flat[name]
         head, dotted, tail = name.partition(".")
         if not dotted:
@@ -116,9 +191,10 @@ def _device_from(value: Any) -> DeviceInfo:
     if not isinstance(value, dict):
         raise InvalidInputError("device_info", "must be an object")
     for name in value:
-        _demand_known(f"device_info.{name}")
+        if name not in _DEVICE:
+            raise unknown_key(f"device_info.{name}", _EXPECTED)
     if "platform" not in value:
-        raise InvalidInputError("device_info.platform", "must not be empty")
+        raise InvalidInputError("device_info.platform", "is required")
     try:
         return DeviceInfo(**value)
     except InvalidInputError as error:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,19 @@ from adapty_async._operation import Operation, Request, Response
 from adapty_async.bulk import BulkReport, BulkRun, StopReason
 from adapty_async.cli._feed import Feed
 from adapty_async.cli._input import Row, Rows, SizedRows
-from adapty_async.cli._progress import progress, tell
+from adapty_async.cli._progress import progress
 from adapty_async.cli._report import FailuresFile
+from adapty_async.cli._signals import handled
+from adapty_async.cli._streams import tell
 from adapty_async.client import AdaptyClient, AdaptyMailClient
 from adapty_async.errors import AdaptyError, AuthenticationError, InvalidInputError
+from adapty_async.statistics import Statistics
 
 __all__ = ("End", "Exit", "Job", "accept", "exit_code", "perform")
 
-_CUT_OFF = 2
+_DRAIN_SECONDS = 5
 """
-The signal at which requests in flight are no longer waited for.
+Seconds that requests in flight get after the first signal.
 """
 
 
@@ -93,8 +95,8 @@ async def perform(job: Job, client: AdaptyClient | AdaptyMailClient) -> End:
     """
     Do a job, and say how it ended.
 
-    The first Ctrl-C, SIGTERM or SIGHUP stops the reading and lets what is in flight end; a second
-    one cuts that off.
+    The first Ctrl-C, SIGTERM or SIGHUP stops the run and lets the requests in flight finish; a
+    second one cancels them.
     """
     with contextlib.ExitStack() as stack:
         failures = None
@@ -111,10 +113,11 @@ async def perform(job: Job, client: AdaptyClient | AdaptyMailClient) -> End:
             dedupe=job.dedupe,
             concurrency=job.concurrency,
             rate=job.rate,
+            drain=_DRAIN_SECONDS,
             on_outcome=None if failures is None else failures.note,
         )
-        signals = stack.enter_context(_stopped_by_signals(run))
-        statistics = None if job.is_dry else client.statistics  # it would tell what is "sent"
+        statistics = None if job.is_dry else client.statistics  # nothing is in flight
+        signals = stack.enter_context(_stopped_by_signals(run, statistics))
         async with progress(run, job.title, job.total, statistics):
             error = await _complete(run)
         if failures is not None and error is None:
@@ -140,28 +143,37 @@ def _checked(build: Callable[[Any], Operation[Any]]) -> Callable[[Row], Operatio
 
 
 @contextlib.contextmanager
-def _stopped_by_signals(run: BulkRun[Any, Any]) -> Iterator[list[int]]:
-    loop = asyncio.get_running_loop()
+def _stopped_by_signals(
+    run: BulkRun[Any, Any], statistics: Callable[[], Statistics] | None
+) -> Iterator[list[int]]:
     seen: list[int] = []
 
     def stop(number: int) -> None:
         seen.append(number)
-        if len(seen) < _CUT_OFF:
+        if len(seen) == 1:
             run.stop()
-            tell("\nStopping: requests in flight get 5 s to end. Again to cut them off.")
+            tell(_stopping(0 if statistics is None else _on_the_wire(statistics())))
         else:
             run.cut_off()
 
-    signals = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup does
-        signals.append(signal.SIGHUP)
-    for number in signals:
-        loop.add_signal_handler(number, stop, number)
-    try:
+    with handled(stop):
         yield seen
-    finally:
-        for number in signals:
-            loop.remove_signal_handler(number)
+
+
+def _on_the_wire(now: Statistics) -> int:
+    """
+    Return how many requests have been sent and have no response yet.
+    """
+    return now.concurrency
+
+
+def _stopping(in_flight: int) -> str:
+    if not in_flight:
+        return "\nStopping: no request is in flight."
+    one = in_flight == 1
+    what = "1 request in flight has" if one else f"{in_flight:,} requests in flight have"
+    whom = "it" if one else "them"
+    return f"\nStopping: {what} {_DRAIN_SECONDS} s to finish. Ctrl-C again cancels {whom}."
 
 
 def exit_code(end: End) -> int:

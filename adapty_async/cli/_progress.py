@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
+import datetime as dt
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Self
@@ -17,21 +18,66 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeRemainingColumn,
 )
 from rich.text import Text
 
 from adapty_async.bulk import BulkReport, BulkRun
+from adapty_async.cli._report import per_second
+from adapty_async.cli._streams import tell
 from adapty_async.statistics import CircuitState, Statistics
 
-__all__ = ("progress", "tell")
+__all__ = ("progress",)
 
 _REFRESH_SECONDS = 0.2
 _LINE_SECONDS = 5.0
-_FAST = 10.0
-"""
-Requests per second from which on nobody asks for a fraction.
-"""
+
+
+class _Meter:
+    """
+    A meter of the rows that take time: those that are sent, or in a dry run those that are checked.
+
+    Skipped rows are left out of the rate: they take next to no time.
+
+    Args:
+        total: rows of the input, None if unknown.
+        is_dry: nothing is sent.
+    """
+
+    def __init__(self, total: int | None, *, is_dry: bool) -> None:
+        self._total = total
+        self._is_dry = is_dry
+        self._started = 0.0  # seconds from the start of the run that it skipped rows alone
+        self._skipped = 0
+
+    def rate(self, report: BulkReport[Any, Any]) -> float:
+        """
+        Return how many rows a second, since the run came to rows that it does not skip.
+        """
+        counted = report.total - report.skipped if self._is_dry else report.sent
+        if not counted and report.skipped > self._skipped:
+            self._started, self._skipped = report.elapsed, report.skipped
+        seconds = report.elapsed - self._started
+        return counted / seconds if seconds > 0 else 0.0
+
+    def state(self, report: BulkReport[Any, Any]) -> str:
+        """
+        Return the rate, and how many rows were skipped or have failed.
+        """
+        parts = [per_second(self.rate(report))]
+        if report.skipped:
+            parts.append(f"{report.skipped:,} skipped")
+        if bad := report.failed + report.unknown:
+            parts.append(f"{bad:,} {'cannot be sent' if self._is_dry else 'failed'}")
+        return ", ".join(parts)
+
+    def left(self, report: BulkReport[Any, Any]) -> float | None:
+        """
+        Return the seconds that the rows not yet read take; None if unknown, or after a stop.
+        """
+        rate = self.rate(report)
+        if self._total is None or not rate or report.stop_reason is not None:
+            return None
+        return (self._total - report.total) / rate
 
 
 class _TwoLines(Progress):
@@ -48,21 +94,28 @@ class _TwoLines(Progress):
 
 
 class _Bar:
-    def __init__(self, title: str, total: int | None, console: Console) -> None:
+    def __init__(self, title: str, total: int | None, console: Console, meter: _Meter) -> None:
         self._console = console
+        self._meter = meter
         self._progress = _TwoLines(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[pace]}"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[state]}"),
+            TextColumn("{task.fields[left]}"),
             console=console,
         )
-        self._task = self._progress.add_task(title, total=total, pace="")
+        self._task = self._progress.add_task(title, total=total, state="", left="")
 
     def show(self, report: BulkReport[Any, Any], details: Text) -> None:
         self._progress.details = _fitted(details, self._console.width)
-        self._progress.update(self._task, completed=report.total, pace=_pace(report))
+        left = self._meter.left(report)
+        self._progress.update(
+            self._task,
+            completed=report.total,
+            state=self._meter.state(report),
+            left="" if left is None else str(dt.timedelta(seconds=math.ceil(left))),
+        )
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -74,25 +127,31 @@ class _Bar:
 
 class _Lines:
     def __init__(
-        self, title: str, total: int | None, clock: Callable[[], float] = time.monotonic
+        self,
+        title: str,
+        total: int | None,
+        meter: _Meter,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._title = title
         self._total = total
+        self._meter = meter
         self._clock = clock
         self._next = clock() + _LINE_SECONDS
 
     def show(self, report: BulkReport[Any, Any], details: Text) -> None:
+        state = self._state(report)  # each time: the meter sees when rows are no longer skipped
         moment = self._clock()
         if moment >= self._next:
             self._next = moment + _LINE_SECONDS
             more = f"; {details.plain}" if details else ""
-            tell(f"{self._title}: {self._state(report)}{more}")
+            tell(f"{self._title}: {state}{more}")
 
     def _state(self, report: BulkReport[Any, Any]) -> str:
-        if self._total is None or not report.total:
-            return f"{report.total:,} rows, {_pace(report)}"
-        left = (self._total - report.total) * report.elapsed / report.total
-        return f"{report.total:,} of {self._total:,} rows, {_pace(report)}, {left:.0f} s left"
+        of_all = "" if self._total is None else f" of {self._total:,}"
+        left = self._meter.left(report)
+        end = "" if left is None else f", {left:.0f} s left"
+        return f"{report.total:,}{of_all} rows, {self._meter.state(report)}{end}"
 
     def __enter__(self) -> Self:
         return self
@@ -101,27 +160,6 @@ class _Lines:
         """
         Leave what was written.
         """
-
-
-def tell(line: str) -> None:
-    """
-    Write a line to standard error; that nobody reads it any more does not stop a run.
-    """
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError):
-            sys.stderr.write(f"{line}\n")
-            sys.stderr.flush()  # some put a buffer in its place
-
-
-def _pace(report: BulkReport[Any, Any]) -> str:
-    parts = [_per_second(report.total / report.elapsed)] if report.elapsed else []
-    if bad := report.failed + report.unknown:
-        parts.append(f"{bad:,} failed")
-    return ", ".join(parts)
-
-
-def _per_second(rate: float) -> str:
-    return f"{rate:,.0f}/s" if rate >= _FAST else f"{rate:.2g}/s"
 
 
 def _fitted(details: Text, width: int) -> Text:
@@ -143,12 +181,12 @@ def _details(now: Statistics, *, lasts: bool = True) -> Text:
         return text.append(", ".join(counts), style="dim")
     waits = _waits(now)
     text.append("".join(f"{part}, " for part in waits), style="yellow")
-    parts = [] if waits else [f"pace {_per_second(now.rate)}"]
+    parts = [] if waits else [f"rate {per_second(now.rate)}"]
     if now.concurrency:
         parts.append(f"{now.concurrency:,} in flight")
     parts += counts
     if now.budget < now.budget_size:
-        parts.append(f"budget {now.budget:,}/{now.budget_size:,}")
+        parts.append(f"retry budget {now.budget:,}/{now.budget_size:,}")
     return text.append(", ".join(parts), style="dim")
 
 
@@ -157,17 +195,17 @@ def _waits(now: Statistics) -> list[str]:
     if now.paused_for >= 1:
         parts.append(f"paused by the server for {now.paused_for:.0f} s")
     if any(bucket.circuit is not CircuitState.CLOSED for bucket in now.buckets.values()):
-        parts.append("no service: waiting for it")
+        parts.append("outage: waiting for the service")
     return parts
 
 
 def _counts(now: Statistics) -> list[str]:
     buckets = now.buckets.values()
-    sent = sum(bucket.requests for bucket in buckets)
-    parts = [f"{sent:,} sent"] if sent else []
+    attempts = sum(bucket.requests for bucket in buckets)
+    parts = [f"{attempts:,} attempts"] if attempts else []
     if throttled := sum(bucket.throttled for bucket in buckets):
-        share = 100 * throttled / sent
-        parts.append(f"{throttled:,} told 429 ({share:.{2 if share < 1 else 1}f} %)")
+        share = 100 * throttled / attempts
+        parts.append(f"{throttled:,} throttled ({share:.{2 if share < 1 else 1}f} %)")
     if failed := sum(bucket.failed for bucket in buckets):
         parts.append(f"{failed:,} errors")
     return parts
@@ -181,7 +219,9 @@ async def progress(
     statistics: Callable[[], Statistics] | None,
 ) -> AsyncIterator[None]:
     """
-    Show how far a run is, as long as the block lasts; and what its client says it is doing, if any.
+    Show how far a run is, as long as the block lasts, and what its client is doing.
+
+    A dry run has no statistics: its client does nothing.
     """
 
     def show(*, lasts: bool = True) -> None:
@@ -189,7 +229,10 @@ async def progress(
         display.show(run.report, details)
 
     console = Console(stderr=True)
-    with _Bar(title, total, console) if console.is_terminal else _Lines(title, total) as display:
+    meter = _Meter(total, is_dry=statistics is None)
+    is_terminal = console.is_terminal
+    bar = _Bar(title, total, console, meter) if is_terminal else _Lines(title, total, meter)
+    with bar as display:
         task = asyncio.create_task(_refresh(show))
         try:
             yield

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import math
 import os
 import stat
 from collections.abc import Iterator
@@ -18,18 +19,35 @@ import msgspec
 
 from adapty_async.bulk import (
     BulkReport,
+    EarlierStatus,
     Entry,
     JournalSummary,
     Outcome,
     OutcomeStatus,
     StopReason,
 )
+from adapty_async.cli._findings import Findings
 from adapty_async.cli._input import Row
 from adapty_async.errors import ConfigError, InvalidInputError
 
-__all__ = ("FailuresFile", "dry_run_text", "report_json", "report_text", "status_text")
+__all__ = (
+    "FailuresFile",
+    "dry_run_text",
+    "per_second",
+    "report_json",
+    "report_text",
+    "status_text",
+)
 
 _SHOWN_FAILURES = 5
+_BINARY = getattr(os, "O_BINARY", 0)
+"""
+Windows writes another line end without it.
+"""
+_FAST = 10.0
+"""
+Rate per second from which on nobody needs a fraction.
+"""
 _FIRST_BYTES = b'{"line":'
 """
 What a failures file begins with.
@@ -38,16 +56,22 @@ _MEANING = {
     OutcomeStatus.DONE: "",
     OutcomeStatus.ABSENT: "the server says that they do not exist",
     OutcomeStatus.FAILED: "not done, or not for certain; the reasons follow",
-    OutcomeStatus.UNKNOWN: "sent, but the answer was lost; look before you send them again",
-    OutcomeStatus.NOT_SENT: "their turn did not come",
-    OutcomeStatus.SKIPPED: "done by an earlier run, or the same as an earlier row",
+    OutcomeStatus.UNKNOWN: "sent, but the response was lost; check before you send them again",
+    OutcomeStatus.NOT_SENT: "the run ended before they were sent",
+}
+_EARLIER = {
+    EarlierStatus.DONE: "done by an earlier run",
+    EarlierStatus.ABSENT: "absent in an earlier run",
+    EarlierStatus.DUPLICATE: "the same as an earlier row",
 }
 _STOPPED = {
-    StopReason.KEY_REJECTED: "The key was rejected.",
-    StopReason.WRONG_ADDRESS: "These answers are not Adapty's: check --base-url.",
-    StopReason.OUTAGE: "Stopped: there was no service for too long.",
+    StopReason.KEY_REJECTED: "Stopped: the key was rejected.",
+    StopReason.WRONG_ADDRESS: "Stopped: the responses are not Adapty's. Check the base URL, the "
+    "certificate, and whether a proxy or firewall responds instead.",
+    StopReason.OUTAGE: "Stopped: no request succeeded for too long.",
+    StopReason.SAME_ERROR: "Stopped: Adapty rejected 50 items in a row with the same error.",
     StopReason.FAIL_FAST: "Stopped at the first failure.",
-    StopReason.STOPPED: "Stopped before the end of the input.",
+    StopReason.STOPPED: "Stopped early.",
 }
 
 
@@ -74,9 +98,9 @@ class FailuresFile:
         with _as_config_errors():
             if path.is_file() and path.stat().st_size:
                 _demand_replaceable(path, journal)
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | _BINARY, 0o600)
             self._is_regular = stat.S_ISREG(os.fstat(self._file).st_mode)
-            if self._is_regular:
+            if self._is_regular and hasattr(os, "fchmod"):
                 os.fchmod(self._file, 0o600)  # it may have been there before, open to others
         self._begun = False
 
@@ -148,12 +172,15 @@ def _encoded(failure: dict[str, Any]) -> bytes:
 
 
 def _failure(outcome: Outcome[Row, Any]) -> dict[str, Any]:
+    row, error = outcome.item, outcome.error
+    if error is None and row.broken is not None:  # it was not reached; fed back it stays broken
+        error = InvalidInputError("row", row.broken)
     return {
         "line": outcome.item.line,
         "item": outcome.item.value,
         "status": outcome.status.value,
         "attempts": outcome.attempts,
-        "error": None if outcome.error is None else _error_facts(outcome.error),
+        "error": None if error is None else _error_facts(error),
     }
 
 
@@ -168,19 +195,35 @@ def _error_facts(error: Exception) -> dict[str, Any]:
     return content
 
 
-def report_json(report: BulkReport[Any, Any]) -> str:
+def report_json(
+    report: BulkReport[Any, Any], findings: Findings | None = None, *, is_dry: bool = False
+) -> str:
     """
-    Write a report as one JSON object.
+    Return a report as one JSON object, with what was found in the input.
     """
-    content: dict[str, Any] = {"total": report.total}
+    content: dict[str, Any] = {"dry_run": is_dry, "total": report.total}
     content |= {status.value: count for status, count in report.counts.items()}
     content |= {
+        "skipped_earlier": report.skipped_earlier,
+        "sent": report.sent,
         "requests": report.requests,
         "throttled": report.throttled,
+        "connect_failures": report.connect_failures,
         "elapsed": round(report.elapsed, 3),
         "stop_reason": report.stop_reason,
         "ok": report.ok,
     }
+    if is_dry:  # rows that "are done" were only checked
+        content |= {
+            "sendable": report.done,
+            "done": 0,
+            "not_sent": report.done + report.not_sent,
+            "sent": 0,
+            "requests": 0,
+            "ok": False,
+        }
+    if findings is not None:
+        content |= {"many_absent": _many_absent(report)} | findings.as_json()
     return msgspec.json.encode(content).decode()
 
 
@@ -188,58 +231,121 @@ def report_text(
     report: BulkReport[Row, Any], *, failures: Path | None, total: int | None = None
 ) -> str:
     """
-    Write a report as a few lines that a person likes to read; `total` is the number of rows.
+    Return a report as a few lines for people; `total` is the number of rows, None if unknown.
     """
-    pace = report.total / report.elapsed if report.elapsed else 0.0
-    lines = [f"{report.total:,} rows in {report.elapsed:.1f} s ({pace:,.0f}/s)", ""]
+    lines = [f"{_rows(report.total)} in {report.elapsed:.1f} s{_rate_of(report)}", ""]
     lines += [
-        f"  {status.value:<9}{count:>11,}   {_MEANING[status]}".rstrip()
+        _count_line(status.value, count, _MEANING.get(status) or _earlier_parts(report))
         for status, count in report.counts.items()
         if count or status is OutcomeStatus.DONE
     ]
-    throttled = f"{report.throttled:,} of them answered 429" if report.throttled else ""
-    lines += [f"  {'requests':<9}{report.requests:>11,}   {throttled}".rstrip(), ""]
+    lines += [_count_line("requests", report.requests, _request_parts(report)), ""]
     lines += _failure_lines(report)
     lines += _stop_lines(report, total)
     if report.total == report.absent > 0:
         lines.append("Not one of them was there: check --by, and how the ids are written.")
+    elif _many_absent(report):
+        lines.append("More than a tenth of them were not there: check how the ids are written.")
     if failures is not None and report.failed + report.unknown + report.not_sent:
-        what = "What was read and" if report.stop_reason is StopReason.STOPPED else "What"
+        what = "What was read and" if _has_unread(report, total) else "What"
         name = click.format_filename(failures)
         lines.append(f"{what} is not done is in {name}; it can be used as the next input.")
     return "\n".join(lines).rstrip()
+
+
+def _many_absent(report: BulkReport[Any, Any]) -> bool:
+    return report.absent * 10 > report.total - report.skipped
 
 
 def dry_run_text(
     report: BulkReport[Row, Any], *, failures: Path | None, total: int | None = None
 ) -> str:
     """
-    Write what a dry run found; `total` is the number of rows.
+    Return what a dry run found; `total` is the number of rows, None if unknown.
     """
-    lines = [f"Dry run of {report.total:,} rows; nothing was sent.", ""]
+    lines = [f"Dry run of {_rows(report.total)}; nothing was sent.", ""]
     lines += [f"  {report.done:>11,} can be sent", f"  {report.failed:>11,} cannot"]
-    if report.skipped:
-        lines.append(f"  {report.skipped:>11,} are done already, or the same as earlier rows")
+    if report.unknown:
+        lines.append(f"  {report.unknown:>11,} were sent by an earlier run, outcome unknown")
+    if report.not_sent:
+        lines.append(f"  {report.not_sent:>11,} were not checked")
+    lines += [
+        f"  {count:>11,} skipped: {_EARLIER[earlier]}"
+        for earlier, count in report.skipped_earlier.items()
+        if count
+    ]
     lines.append("")
     lines += _failure_lines(report)
     lines += _stop_lines(report, total)
-    if failures is not None and report.failed:
-        lines.append(f"Those that cannot be sent are in {click.format_filename(failures)}.")
+    if failures is not None and report.failed + report.unknown + report.not_sent:
+        what = "cannot be sent or were not checked" if report.not_sent else "cannot be sent"
+        lines.append(f"Those that {what} are in {click.format_filename(failures)}.")
     return "\n".join(lines).rstrip()
+
+
+def per_second(rate: float) -> str:
+    """
+    Return a rate with as many digits as people need.
+    """
+    return f"{rate:,.0f}/s" if rate >= _FAST else f"{rate:.2g}/s"
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"
+
+
+def _rate_of(report: BulkReport[Row, Any]) -> str:
+    """
+    Return how many rows were sent, and how many a second; the others take next to no time.
+    """
+    if not report.sent or not report.elapsed:
+        return ""
+    rate = per_second(report.sent / report.elapsed)
+    return f" ({rate})" if report.sent == report.total else f"; {report.sent:,} sent ({rate})"
+
+
+def _count_line(name: str, count: int, meaning: str) -> str:
+    return f"  {name:<9}{count:>11,}   {meaning}".rstrip()
+
+
+def _earlier_parts(report: BulkReport[Row, Any]) -> str:
+    found = report.skipped_earlier.items()
+    return "; ".join(f"{count:,} {_EARLIER[earlier]}" for earlier, count in found if count)
+
+
+def _request_parts(report: BulkReport[Row, Any]) -> str:
+    parts = [f"{report.throttled:,} of them throttled (429)"] if report.throttled else []
+    if report.connect_failures:
+        parts.append(f"attempts without a connection: {report.connect_failures:,}")
+    return "; ".join(parts)
+
+
+def _has_unread(report: BulkReport[Row, Any], total: int | None) -> bool:
+    """
+    Return whether rows may be left that are in no count; the end of a pipe is not known.
+    """
+    return report.stop_reason is not None and (total is None or total > report.total)
 
 
 def _stop_lines(report: BulkReport[Row, Any], total: int | None) -> list[str]:
     if report.stop_reason is None:
         return []
-    unread = 0 if total is None else total - report.total
-    if not unread:
-        return [_STOPPED[report.stop_reason]]
-    rest = f"Rows that were not read: {unread:,}, all after the first {report.total:,}."
-    return [_STOPPED[report.stop_reason], rest]
+    lines = [_STOPPED[report.stop_reason]]
+    if total is None:
+        lines.append(f"After the first {_rows(report.total)}, the input was not read.")
+    elif total > report.total:
+        unread = total - report.total
+        lines.append(f"Rows that were not read: {unread:,}, all after the first {report.total:,}.")
+    elif report.stop_reason is StopReason.STOPPED:
+        lines[0] = "Stopped when all rows had been read."
+    return lines
 
 
 def _failure_lines(report: BulkReport[Row, Any]) -> list[str]:
-    shown = report.failures[:_SHOWN_FAILURES]
+    by_message: dict[str, Outcome[Row, Any]] = {}
+    for outcome in report.failures:  # a mistake in all rows is shown once, with others next to it
+        by_message.setdefault(_message_of(outcome), outcome)
+    shown = list(by_message.values())[:_SHOWN_FAILURES]
     lines = [f"  line {outcome.item.line}: {outcome.error}" for outcome in shown]
     more = len(report.failures) - len(shown) + report.failures_omitted
     if more:
@@ -247,48 +353,72 @@ def _failure_lines(report: BulkReport[Row, Any]) -> list[str]:
     return [*lines, ""] if lines else []
 
 
-_SAID = {
+def _message_of(outcome: Outcome[Row, Any]) -> str:
+    """
+    Return what makes a failure one of its kind: an input error's text, otherwise the row itself.
+    """
+    is_input = isinstance(outcome.error, InvalidInputError)
+    return str(outcome.error) if is_input else f"line {outcome.item.line}"
+
+
+_ENTRIES = {
     Entry.DONE: "",
     Entry.ABSENT: "the server said that they do not exist",
     Entry.DUPLICATE: "the same as an earlier row",
-    Entry.FAILED: "not done; they go again",
-    Entry.LOST: "perhaps done; they go again, which changes nothing more",
-    Entry.BEGUN: "begun, with no end noted: in flight now, or when the run was cut off",
-    Entry.UNKNOWN: "perhaps done, and not safe to send again",
-    Entry.NOT_SENT: "their turn did not come",
+    Entry.FAILED: "not done; a resumed run sends them again",
+    Entry.LOST: "outcome unknown; a resumed run sends them again, which changes nothing more",
+    Entry.BEGUN: "started, with no outcome: in flight now, or when the run was killed",
+    Entry.UNKNOWN: "outcome unknown; not sent again, since that may do it twice",
+    Entry.NOT_SENT: "the run ended before they were sent",
 }
 _SPANS = 10
 
 
 def status_text(summary: JournalSummary) -> str:
     """
-    Write what a journal says of its run.
+    Return what a journal records of its run.
     """
     binding = summary.binding
     lines = [f"{binding.operation}, at {binding.origin}", ""]
     lines += [
-        f"  {entry.name.lower():<9}{summary.counts[entry]:>11,}   {said}".rstrip()
-        for entry, said in _SAID.items()
+        _count_line(entry.name.lower(), summary.counts[entry], meaning)
+        for entry, meaning in _ENTRIES.items()
         if summary.counts[entry] or entry is Entry.DONE
     ]
     if summary.left is not None:
-        lines.append(f"  {'left':<9}{summary.left:>11,}   for the same command to do")
+        lines.append(_count_line("left", summary.left, "for the same command to resume with"))
     if summary.first is not None and summary.last is not None:
         lines += ["", f"first entry {_moment(summary.first)}, last {_moment(summary.last)}"]
-    lines += _pace_lines(summary.ended)
+        lines += _rate_lines(summary, summary.first, summary.last)
     return "\n".join(lines)
 
 
-def _pace_lines(ended: dict[int, int]) -> list[str]:
-    if not ended:
+def _rate_lines(summary: JournalSummary, first: float, last: float) -> list[str]:
+    """
+    Return a line per span of time: how many rows ended, and how many a second.
+
+    A journal counts whole seconds from its start. The rate is over those seconds between its first
+    and last entry that lie in minutes in which rows ended: between two runs nothing happens.
+    """
+    if not summary.ended:
         return []
-    start, end = min(ended), max(ended) + 1
+
+    def second(time: float) -> int:
+        return math.ceil(round(time - summary.binding.started, 3))
+
+    def seconds_of(minute: int) -> int:
+        start, end = second(60 * minute), second(60 * minute + 60)
+        return min(end, second(last) + 1) - max(start, second(first))
+
+    start, end = min(summary.ended), max(summary.ended) + 1
     span = -(-(end - start) // _SPANS)
     lines = []
     for begin in range(start, end, span):
-        count = sum(ended.get(minute, 0) for minute in range(begin, begin + span))
-        pace = count / span / 60
-        lines.append(f"  {_moment(begin * 60)}  {count:>11,} ended, {pace:,.1f}/s")
+        minutes = summary.ended.keys() & set(range(begin, begin + span))
+        count = sum(summary.ended[minute] for minute in minutes)
+        seconds = sum(map(seconds_of, minutes))
+        rate = f", {per_second(count / seconds)}" if count else ""
+        lines.append(f"  {_moment(max(first, begin * 60))}  {count:>11,} ended{rate}")
     return lines
 
 

@@ -14,18 +14,20 @@ from adapty_async import v2
 from adapty_async._operation import Operation
 from adapty_async.cli._app import (
     Common,
-    _ask,
     _client,
     _common_options,
     _demand_fields,
+    _id_rows,
     _job,
     _perform_and_report,
     _refusals,
+    _rows,
     _run,
     cli,
 )
-from adapty_async.cli._input import Rows, open_rows
-from adapty_async.cli._items import id_columns, id_from
+from adapty_async.cli._confirmation import ask, whom
+from adapty_async.cli._input import Rows
+from adapty_async.cli._items import id_from
 from adapty_async.cli._v2_items import TRANSACTION, transaction_from
 from adapty_async.client import AdaptyClient
 
@@ -64,7 +66,7 @@ def import_transactions(by: str, column: str | None, **common: Any) -> None:
 
     options = Common(**common)
     with _refusals():
-        rows = open_rows(options.input, options.form, TRANSACTION.columns(name))
+        rows = _rows(options, TRANSACTION.columns(name), name)
         _demand_fields(rows, "transaction")
         _go("Importing", f"v2 import transactions by {by}, column {name}", rows, build, options)
 
@@ -103,7 +105,7 @@ def grant(
     what = f"v2 grant {access_level} from {starts_at} to {expires_at}"
     with _refusals():
         v2.AccessGrant(access_level_id=access_level, starts_at=starts_at, expires_at=expires_at)
-        rows = open_rows(options.input, options.form, id_columns(name))
+        rows = _id_rows(options, name)
         _go("Granting", f"{what} by {by}, column {name}", rows, build, options)
 
 
@@ -136,7 +138,7 @@ def revoke(
     with _refusals():
         revocation = v2.AccessRevocation(access_level_id=access_level, revoke_at=revoke_at)
         revocation.check_documented()  # else every row would fail of the same
-        rows = open_rows(options.input, options.form, id_columns(name))
+        rows = _id_rows(options, name)
         job_name = f"{what} by {by}, column {name}"
         _go("Revoking", job_name, rows, build, options, f"Revoke {access_level}, by {by}")
 
@@ -152,7 +154,6 @@ def _go(
     job = _job(title, name, rows, build, options)
     client = _client(AdaptyClient, options)
     if question is not None and not options.dry_run and not options.yes:
-        count = "all" if job.total is None else f"{job.total:,}"
-        what = f"{count} users in {rows.path}, at {client.origin}"
-        _ask(job, f"{question}, from {what}?", "Nothing was revoked.")
+        what = f"{question}, from {whom(job, client.origin)}, at {client.origin}?"
+        ask(job, what, "Nothing was revoked.")
     sys.exit(_run(_perform_and_report(job, client, options)))

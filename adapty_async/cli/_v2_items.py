@@ -4,6 +4,7 @@ From a row of an input file to what version 2 of the server-side API is sent.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,13 +12,20 @@ import msgspec
 
 from adapty_async import v2
 from adapty_async._checks import RequestStruct
-from adapty_async.cli._items import id_from
+from adapty_async.cli._items import (
+    demand_distinct,
+    demand_known_names,
+    id_from,
+    iso_instant,
+    unknown_key,
+)
 from adapty_async.errors import InvalidInputError
 
 __all__ = ("ATTRIBUTES", "TRANSACTION", "Shape", "attributes_from", "transaction_from")
 
 _FLAGS = frozenset({"analytics_disabled", "is_family_shared", "renew_status"})
 _NUMBERS = frozenset({"att_status"})
+_CLOSED = RequestStruct  # stands for a head that is no open object
 _WORDS = {"true": True, "false": False}
 _KINDS: Mapping[str, type[v2.OneTimePurchase | v2.SubscriptionPurchase]] = {
     "one_time_purchase": v2.OneTimePurchase,
@@ -31,11 +39,13 @@ class Shape(msgspec.Struct, frozen=True):
 
     Attributes:
         plain: the names of simple fields.
+        known: all names that have a field, dotted if it is nested.
         nested: structs by the field they are in; None for an object with names of any kind.
         required: the columns that a CSV file must have.
     """
 
     plain: frozenset[str]
+    known: frozenset[str]
     nested: Mapping[str, type[RequestStruct] | None]
     required: tuple[str, ...] = ()
 
@@ -45,9 +55,10 @@ class Shape(msgspec.Struct, frozen=True):
         """
 
         def check(names: list[str]) -> None:
+            known = {name for name in names if name == id_column or self.is_known(name)}
+            demand_known_names(names, known, self.expected)
+            demand_distinct(names)
             for name in names:
-                if name != id_column:
-                    self.demand_known(name)
                 if name in self.nested:
                     raise InvalidInputError(name, f"must be columns with a dot: {name}.NAME")
             for name in (id_column, *self.required):
@@ -56,20 +67,21 @@ class Shape(msgspec.Struct, frozen=True):
 
         return check
 
-    def demand_known(self, name: str) -> None:
+    def is_known(self, name: str) -> bool:
         """
-        Demand that a name, dotted where it is nested, is a field's.
+        Return whether a name, dotted if it is nested, is a field's.
+        """
+        if name in self.known:
+            return True
+        head, _, tail = name.partition(".")
+        return bool(tail) and self.nested.get(head, _CLOSED) is None
 
-        Raises:
-            InvalidInputError: it is not; it is not repeated, for a person may stand there.
+    @property
+    def expected(self) -> str:
         """
-        head, dotted, tail = name.partition(".")
-        if not dotted and (name in self.plain or name in self.nested):
-            return
-        struct = self.nested.get(head)
-        inner = head in self.nested and (struct is None or tail in struct.__struct_fields__)
-        if not (dotted and tail and inner):
-            raise InvalidInputError("row", f"has a name that is none of {', '.join(self.names())}")
+        All names, for a message.
+        """
+        return ", ".join(self.names())
 
     def names(self) -> list[str]:
         """
@@ -91,20 +103,29 @@ class Shape(msgspec.Struct, frozen=True):
         """
         if not isinstance(value, dict):
             raise InvalidInputError("row", "must be an object with named fields")
-        flat = {name: one for name, one in value.items() if name != id_column}
-        fields: dict[str, Any] = {}
-        for name in sorted(flat, key=lambda name: "." in name):  # what is dotted goes into objects
-            self.demand_known(name)
-            head, dotted, tail = name.partition(".")
-            one = _typed(name, flat[name])
-            if not dotted:
-                fields[name] = dict(one) if isinstance(one, dict) else one
-            elif isinstance(inner := fields.setdefault(head, {}), dict):
-                inner[tail] = one
+        for name in value:
+            if name != id_column and not self.is_known(name):
+                raise unknown_key(name, self.expected)
+        fields = _nest({name: one for name, one in value.items() if name != id_column})
         for name, struct in self.nested.items():
             if struct is not None and isinstance(inner := fields.get(name), dict):
                 fields[name] = _built(struct, inner, f"{name}.")
         return fields
+
+
+def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    dotted: list[str] = []
+    for name, one in flat.items():
+        if "." in name:
+            dotted.append(name)
+        else:
+            fields[name] = dict(one) if isinstance(one, dict) else _typed(name, one)
+    for name in dotted:  # after the objects that they go into
+        head, _, tail = name.partition(".")
+        if isinstance(inner := fields.setdefault(head, {}), dict):
+            inner[tail] = _typed(name, flat[name])
+    return fields
 
 
 def _typed(name: str, value: Any) -> Any:
@@ -113,6 +134,8 @@ def _typed(name: str, value: Any) -> Any:
     """
     if not isinstance(value, str):
         return value
+    if name.endswith("_at") and "." not in name:  # a custom attribute may be called anything
+        return iso_instant(name, value)
     if name in _FLAGS:
         if value.lower() not in _WORDS:
             raise InvalidInputError(name, "must be true or false")
@@ -124,13 +147,20 @@ def _typed(name: str, value: Any) -> Any:
     return value
 
 
+@functools.cache
+def _required(struct: type[RequestStruct]) -> tuple[str, ...]:
+    # msgspec resolves the annotations of a struct each time it is asked for its fields
+    return tuple(one.name for one in msgspec.structs.fields(struct) if one.required)
+
+
 def _built(struct: type[RequestStruct], fields: Mapping[str, Any], prefix: str = "") -> Any:
     for name in fields:
         if name not in struct.__struct_fields__:
-            raise InvalidInputError("row", f"has a name that is no field of {struct.__name__}")
-    for one in msgspec.structs.fields(struct):
-        if one.required and one.name not in fields:
-            raise InvalidInputError(f"{prefix}{one.name}", "must not be empty")
+            names = ", ".join(f"{prefix}{known}" for known in struct.__struct_fields__)
+            raise unknown_key(f"{prefix}{name}", f"{names} ({struct.__name__})")
+    for name in _required(struct):
+        if name not in fields:
+            raise InvalidInputError(f"{prefix}{name}", "is required")
     try:
         return struct(**fields)
     except InvalidInputError as error:
@@ -144,7 +174,14 @@ def _shape(
     extra: tuple[str, ...] = (),
 ) -> Shape:
     names = {name for struct in structs for name in struct.__struct_fields__}
-    return Shape(frozenset({*names, *extra} - nested.keys()), nested, required)
+    plain = frozenset({*names, *extra} - nested.keys())
+    inner = {
+        f"{head}.{tail}"
+        for head, struct in nested.items()
+        if struct is not None
+        for tail in struct.__struct_fields__
+    }
+    return Shape(plain, plain | nested.keys() | inner, nested, required)
 
 
 ATTRIBUTES = _shape(
@@ -189,6 +226,8 @@ def transaction_from(value: Any, id_column: str) -> tuple[str, v2.Transaction]:
         InvalidInputError: a name is unknown, a required one is missing, or a value breaks a rule.
     """
     fields = TRANSACTION.fields(value, id_column)
+    if "purchase_type" not in fields:
+        raise InvalidInputError("purchase_type", "is required")
     kind = _KINDS.get(str(fields.pop("purchase_type", "")))
     if kind is None:
         raise InvalidInputError("purchase_type", f"must be one of {', '.join(_KINDS)}")

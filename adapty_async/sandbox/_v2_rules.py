@@ -193,11 +193,7 @@ stripe = record(
     required=("data",),
 )
 paywall = record(
-    {
-        "remote_configs": list_of(
-            record({"locale": identifier, "data": text}, required=("locale", "data"))
-        )
-    }
+    {"remote_configs": list_of(record({"locale": text, "data": text}, required=("locale", "data")))}
 )
 
 
@@ -212,7 +208,7 @@ def _transaction_id(value: Any) -> str:
 
 _PURCHASE: Mapping[str, Rule] = {
     "purchase_type": one_of("one_time_purchase", "subscription"),
-    "store": identifier,
+    "store": text,
     "environment": one_of("Production", "Sandbox"),
     "store_product_id": identifier,
     "store_transaction_id": _transaction_id,

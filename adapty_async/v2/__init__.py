@@ -7,7 +7,8 @@ as `get_profile`, for `AdaptyClient.execute` and `AdaptyClient.bulk`.
 
 What is sent is held to the rules of the documents before it is sent, unless the client was made
 with ``validate=False``. What comes back is read generously: unknown fields are left out, unknown
-words are kept, instants always have a time zone.
+words are kept, instants always have a time zone, and a field that is not as documented is None,
+with its raw value in the result's ``odd_fields``.
 
 Source: https://adapty.io/docs/getting-started-with-server-side-api
 """

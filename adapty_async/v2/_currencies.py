@@ -161,6 +161,8 @@ class VirtualCurrencyTransaction(ResultStruct, frozen=True, kw_only=True):
     transaction_id: str = ""
     balances: tuple[VirtualCurrencyBalance, ...] = ()
 
+    essential: ClassVar[frozenset[str]] = frozenset({"transaction_id"})
+
 
 class VirtualCurrencyBalanceList(ResultStruct, frozen=True, kw_only=True):
     """
@@ -172,6 +174,8 @@ class VirtualCurrencyBalanceList(ResultStruct, frozen=True, kw_only=True):
 
     response_created_at: int = 0
     data: tuple[VirtualCurrencyBalance, ...] = ()
+
+    essential: ClassVar[frozenset[str]] = frozenset({"data"})
 
 
 class VirtualCurrencyBalanceChange(ResultStruct, frozen=True, kw_only=True):
@@ -202,6 +206,8 @@ class VirtualCurrencyTransactionsHistoryItem(ResultStruct, frozen=True, kw_only=
     metadata: dict[str, str] | None = None
     created_at: Instant | None = None
 
+    essential: ClassVar[frozenset[str]] = frozenset({"transaction_id"})
+
 
 class VirtualCurrencyHistoryPagination(ResultStruct, frozen=True, kw_only=True):
     """
@@ -213,6 +219,8 @@ class VirtualCurrencyHistoryPagination(ResultStruct, frozen=True, kw_only=True):
 
     next_cursor: str | None = None
 
+    essential: ClassVar[frozenset[str]] = frozenset({"next_cursor"})
+
 
 class VirtualCurrencyTransactionsHistory(ResultStruct, frozen=True, kw_only=True):
     """
@@ -223,6 +231,8 @@ class VirtualCurrencyTransactionsHistory(ResultStruct, frozen=True, kw_only=True
     pagination: VirtualCurrencyHistoryPagination = field(
         default_factory=VirtualCurrencyHistoryPagination
     )
+
+    essential: ClassVar[frozenset[str]] = frozenset({"data", "pagination"})
 
 
 def _check_transaction(operation: Operation[Any]) -> None:
@@ -258,6 +268,7 @@ LIST_VIRTUAL_CURRENCY_TRANSACTIONS: Endpoint[VirtualCurrencyTransactionsHistory]
     replay=Replay.ALWAYS,  # a read
     bucket="v2",
     decode=whole_reader(VirtualCurrencyTransactionsHistory),
+    absent_if_missing=True,
     check=_check_history,
 )
 LIST_VIRTUAL_CURRENCY_BALANCES: Endpoint[VirtualCurrencyBalanceList] = Endpoint(
@@ -268,6 +279,7 @@ LIST_VIRTUAL_CURRENCY_BALANCES: Endpoint[VirtualCurrencyBalanceList] = Endpoint(
     replay=Replay.ALWAYS,  # a read
     bucket="v2",
     decode=whole_reader(VirtualCurrencyBalanceList),
+    absent_if_missing=True,
 )
 
 

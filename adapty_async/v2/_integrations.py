@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from msgspec import UNSET
 
-from adapty_async._checks import Check, Maybe, identifier, instance_of, nullable
+from adapty_async._checks import Check, Maybe, any_identifier, instance_of, nullable
 from adapty_async._codec import no_result, to_json
 from adapty_async._operation import Endpoint, Execute, Operation, Replay
 from adapty_async._profiles import identity
@@ -72,7 +72,7 @@ class IntegrationIdentifiers(DocumentedStruct, frozen=True, kw_only=True):
 
 
 IntegrationIdentifiers.rules = dict.fromkeys(
-    IntegrationIdentifiers.__struct_fields__, nullable(identifier)
+    IntegrationIdentifiers.__struct_fields__, nullable(any_identifier)
 )
 
 
@@ -109,6 +109,7 @@ GET_INTEGRATION_IDENTIFIERS: Endpoint[IntegrationIdentifiersResponse] = Endpoint
     replay=Replay.ALWAYS,  # a read
     bucket="v2",
     decode=reader(IntegrationIdentifiersResponse),
+    absent_if_missing=True,
 )
 SET_INTEGRATION_IDENTIFIERS: Endpoint[None] = Endpoint(
     name="v2.integrations.set",

@@ -5,11 +5,13 @@ A profile as the server tells it, and what follows from it.
 from __future__ import annotations
 
 import datetime as dt
+import re
+from typing import ClassVar
 
 from msgspec import field
 
 from adapty_async._profiles import CustomAttributes
-from adapty_async.errors import InvalidInputError
+from adapty_async.errors import DecodeError, InvalidInputError
 from adapty_async.v2._read import Instant, ResultStruct, reader
 
 __all__ = (
@@ -25,6 +27,15 @@ __all__ = (
 
 DOCS = "https://adapty.io/docs/api-adapty/operations"
 PATH = "/api/v2/server-side-api"
+
+_DECISIVE = frozenset({"starts_at", "expires_at", "is_in_grace_period"})
+"""
+What decides whether an access level is open.
+"""
+_UNKNOWN_LEVEL = re.compile(r"access_levels(\[[0-9]+\](\.access_level_id)?)?")
+"""
+The paths of odd fields that may hide an access level of any name.
+"""
 
 
 class AppliedOffer(ResultStruct, frozen=True, kw_only=True):
@@ -84,12 +95,19 @@ class AccessLevel(_Ending, frozen=True, kw_only=True):
 
         Raises:
             InvalidInputError: `at` is no datetime with a time zone.
+            DecodeError: a field that decides it is not as documented, so that it is not known.
         """
         moment = _aware(at)
+        if _is_undecided(self):
+            raise DecodeError("the dates of an access level are not as documented: see odd_fields")
         if self.starts_at is not None and moment < self.starts_at:
             return False
         ended = self.expires_at is not None and moment >= self.expires_at
         return not ended or self.is_in_grace_period
+
+
+def _is_undecided(level: AccessLevel) -> bool:
+    return bool(_DECISIVE & level.odd_fields.keys())
 
 
 class Subscription(_Ending, frozen=True, kw_only=True):
@@ -145,6 +163,8 @@ class Profile(ResultStruct, frozen=True, kw_only=True):
     subscriptions: tuple[Subscription, ...] = ()
     non_subscriptions: tuple[NonSubscription, ...] = ()
 
+    essential: ClassVar[frozenset[str]] = frozenset({"profile_id", "customer_user_id"})
+
     def has_access(self, access_level_id: str, *, at: dt.datetime | None = None) -> bool:
         """
         Say whether an access level is open at a moment, now if none is given.
@@ -154,12 +174,24 @@ class Profile(ResultStruct, frozen=True, kw_only=True):
 
         Raises:
             InvalidInputError: `at` is no datetime with a time zone.
+            DecodeError: none that can be read is open, and one is not as documented, so that it is
+                not known.
         """
         moment = _aware(at)
+        levels = [
+            level for level in self.access_levels or () if level.access_level_id == access_level_id
+        ]
+        decided = [level for level in levels if not _is_undecided(level)]
+        if any(level.is_active(at=moment) for level in decided):
+            return True
+        if len(decided) < len(levels) or self._has_unknown_levels():
+            raise DecodeError("access levels are not as documented: see odd_fields")
+        return False
+
+    def _has_unknown_levels(self) -> bool:
         return any(
-            level.is_active(at=moment)
-            for level in self.access_levels
-            if level.access_level_id == access_level_id
+            _UNKNOWN_LEVEL.fullmatch(path) and raw is not None
+            for path, raw in self.odd_fields.items()
         )
 
 

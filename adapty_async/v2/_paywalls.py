@@ -5,12 +5,12 @@ Paywalls: listed, read, and given other remote configs.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from msgspec import field
 
-from adapty_async._checks import matching, text
+from adapty_async._checks import any_text, matching
 from adapty_async._codec import to_json
 from adapty_async._operation import Endpoint, Execute, Operation, Replay
 from adapty_async.errors import InvalidInputError
@@ -122,17 +122,22 @@ class PaywallListItem(ResultStruct, frozen=True, kw_only=True):
     web_purchase_url: str | None = None
     products: tuple[Product, ...] = ()
 
+    essential: ClassVar[frozenset[str]] = frozenset({"paywall_id"})
+
 
 class Paywall(PaywallListItem, frozen=True, kw_only=True):
     """
     A paywall.
 
     Attributes:
-        remote_configs: one for each language.
+        remote_configs: one for each language. One that cannot be read makes the paywall
+            unreadable: it would be lost if the others were written back.
     """
 
     remote_configs: tuple[RemoteConfig, ...] = ()
     main_screenshot: Screenshot | None = None
+
+    essential: ClassVar[frozenset[str]] = frozenset({"paywall_id", "remote_configs"})
 
 
 class Pagination(ResultStruct, frozen=True, kw_only=True):
@@ -149,6 +154,8 @@ class Pagination(ResultStruct, frozen=True, kw_only=True):
     page: int = 0
     pages: int = 0
 
+    essential: ClassVar[frozenset[str]] = frozenset({"pages"})
+
 
 class PaywallListMeta(ResultStruct, frozen=True, kw_only=True):
     """
@@ -156,6 +163,8 @@ class PaywallListMeta(ResultStruct, frozen=True, kw_only=True):
     """
 
     pagination: Pagination = field(default_factory=Pagination)
+
+    essential: ClassVar[frozenset[str]] = frozenset({"pagination"})
 
 
 class PaywallList(ResultStruct, frozen=True, kw_only=True):
@@ -165,6 +174,8 @@ class PaywallList(ResultStruct, frozen=True, kw_only=True):
 
     data: tuple[PaywallListItem, ...] = ()
     meta: PaywallListMeta = field(default_factory=PaywallListMeta)
+
+    essential: ClassVar[frozenset[str]] = frozenset({"data", "meta"})
 
 
 class _Update(msgspec.Struct, frozen=True):
@@ -210,6 +221,7 @@ GET_PAYWALL: Endpoint[Paywall] = Endpoint(
     replay=Replay.ALWAYS,  # a read
     bucket="v2",
     decode=reader(Paywall),
+    absent_if_missing=True,
 )
 UPDATE_PAYWALL: Endpoint[Paywall] = Endpoint(
     name="v2.paywalls.update",
@@ -266,8 +278,8 @@ def update_paywall(paywall_id: str, remote_configs: Iterable[RemoteConfig]) -> O
     for config in configs:
         if not isinstance(config, RemoteConfig):
             raise InvalidInputError("remote_configs", "must be RemoteConfigs")
-        text("remote_configs.locale", config.locale)
-        text("remote_configs.data", config.data)
+        any_text("remote_configs.locale", config.locale)
+        any_text("remote_configs.data", config.data)
     return Operation(UPDATE_PAYWALL, body=_Update(configs), parameters=about)
 
 

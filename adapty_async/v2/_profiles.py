@@ -23,7 +23,6 @@ from adapty_async._checks import (
     instance_of,
     nullable,
     one_of,
-    text,
 )
 from adapty_async._codec import no_result
 from adapty_async._operation import Endpoint, Execute, Operation, Replay
@@ -117,13 +116,15 @@ class InstallationMeta(DocumentedStruct, frozen=True, kw_only=True):
 
 InstallationMeta.rules = {
     **dict.fromkeys(InstallationMeta.__struct_fields__, nullable(any_text)),
-    "device_id": text,
+    "device_id": any_text,
 }
 
 
 class ProfileAttributes(DocumentedStruct, frozen=True, kw_only=True):
     """
     What is written to a profile. All fields are optional; UNSET is left out, None clears.
+
+    Text without a rule below is sent as it is given, ``""`` included.
 
     Attributes:
         birthday: a date, or ISO 8601 text.
@@ -163,17 +164,17 @@ class ProfileAttributes(DocumentedStruct, frozen=True, kw_only=True):
     installation_meta: Maybe[InstallationMeta] = UNSET
 
     rules: ClassVar[Mapping[str, Check]] = {
-        "first_name": nullable(text),
-        "last_name": nullable(text),
-        "gender": nullable(text),
-        "email": nullable(text),
-        "phone_number": nullable(text),
+        "first_name": nullable(any_text),
+        "last_name": nullable(any_text),
+        "gender": nullable(any_text),
+        "email": nullable(any_text),
+        "phone_number": nullable(any_text),
         "birthday": nullable(day),
-        "ip_country": nullable(text),
-        "ip_v4_address": nullable(text),
-        "store_country": nullable(text),
-        "store": nullable(text),
-        "store_account_token": nullable(text),
+        "ip_country": nullable(any_text),
+        "ip_v4_address": nullable(any_text),
+        "store_country": nullable(any_text),
+        "store": nullable(any_text),
+        "store_account_token": nullable(any_text),
         "att_status": nullable(whole_number),
         "analytics_disabled": nullable(boolean),
         "custom_attributes": clean_attributes(AttributeRules(deletes=True)),
@@ -224,6 +225,7 @@ GET_PROFILE: Endpoint[Profile] = Endpoint(
     replay=Replay.ALWAYS,  # a read
     bucket="v2",
     decode=read_profile,
+    absent_if_missing=True,
 )
 UPDATE_PROFILE: Endpoint[Profile] = Endpoint(
     name="v2.profiles.update",

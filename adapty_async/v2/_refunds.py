@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, get_args
 
 from msgspec import UNSET, field
 
-from adapty_async._checks import Check, Maybe, boolean, nullable, one_of, text
+from adapty_async._checks import Check, Maybe, any_text, boolean, nullable, one_of
 from adapty_async._codec import to_json
 from adapty_async._operation import Endpoint, Execute, Operation, Replay
 from adapty_async._profiles import identity
@@ -44,7 +44,7 @@ class RefundSaverSettingsRequest(DocumentedStruct, frozen=True, kw_only=True):
     consent: Maybe[bool | None] = UNSET
 
     rules: ClassVar[Mapping[str, Check]] = {
-        "custom_preference": nullable(text),
+        "custom_preference": nullable(any_text),
         "consent": nullable(boolean),
     }
     documented: ClassVar[Mapping[str, Check]] = {
@@ -83,6 +83,8 @@ class RefundSaverSettingsResponse(ResultStruct, frozen=True, kw_only=True):
     profile_id: str = ""
     settings: RefundSaverSettings = field(default_factory=RefundSaverSettings)
 
+    essential: ClassVar[frozenset[str]] = frozenset({"profile_id"})
+
 
 _PATH = f"{PATH}/purchase/profile/refund-saver/settings/"
 
@@ -94,6 +96,7 @@ GET_REFUND_SAVER_SETTINGS: Endpoint[RefundSaverSettingsResponse] = Endpoint(
     replay=Replay.ALWAYS,  # a read
     bucket="v2",
     decode=reader(RefundSaverSettingsResponse),
+    absent_if_missing=True,
 )
 SET_REFUND_SAVER_SETTINGS: Endpoint[RefundSaverSettingsResponse] = Endpoint(
     name="v2.refund_saver.set",

@@ -16,6 +16,7 @@ from msgspec import UNSET
 from adapty_async._checks import (
     Check,
     Maybe,
+    any_text,
     boolean,
     country_code,
     decimal_text,
@@ -25,7 +26,6 @@ from adapty_async._checks import (
     matching,
     nullable,
     one_of,
-    text,
 )
 from adapty_async._codec import to_json
 from adapty_async._operation import Endpoint, Execute, Operation, Replay
@@ -114,7 +114,11 @@ class Price(DocumentedStruct, frozen=True, kw_only=True):
     currency: str
     value: Decimal | float | str
 
-    rules: ClassVar[Mapping[str, Check]] = {"country": text, "currency": text, "value": _amount}
+    rules: ClassVar[Mapping[str, Check]] = {
+        "country": any_text,
+        "currency": any_text,
+        "value": _amount,
+    }
     documented: ClassVar[Mapping[str, Check]] = {
         "country": country_code,
         "currency": matching(r"[A-Z]{3}", "must be three upper-case letters (ISO 4217)"),
@@ -133,14 +137,18 @@ class Offer(DocumentedStruct, frozen=True, kw_only=True):
         id: the offer's id in the store; required for all categories but ``introductory``.
 
     Raises:
-        InvalidInputError: a value is not text, or empty.
+        InvalidInputError: a value is not text.
     """
 
     category: OfferCategory
     type: OfferType
     id: Maybe[str | None] = UNSET
 
-    rules: ClassVar[Mapping[str, Check]] = {"category": text, "type": text, "id": nullable(text)}
+    rules: ClassVar[Mapping[str, Check]] = {
+        "category": any_text,
+        "type": any_text,
+        "id": nullable(any_text),
+    }
     documented: ClassVar[Mapping[str, Check]] = {
         "category": one_of(*get_args(OfferCategory)),
         "type": one_of(*get_args(OfferType)),
@@ -159,18 +167,18 @@ class Offer(DocumentedStruct, frozen=True, kw_only=True):
 
 
 _RULES: Mapping[str, Check] = {
-    "store": text,
-    "environment": text,
+    "store": any_text,
+    "environment": any_text,
     "store_product_id": identifier,
     "store_transaction_id": identifier,
     "store_original_transaction_id": identifier,
     "is_family_shared": boolean,
     "price": instance_of(Price),
     "purchased_at": instant,
-    "variation_id": nullable(text),
+    "variation_id": nullable(any_text),
     "offer": nullable(instance_of(Offer)),
     "refunded_at": nullable(instant),
-    "cancellation_reason": nullable(text),
+    "cancellation_reason": nullable(any_text),
 }
 
 _DATES: tuple[tuple[str, Callable[[Any, Any], bool], str, str], ...] = (

@@ -17,6 +17,9 @@ import msgspec
 import pytest
 from click.testing import Result
 
+from adapty_async._capacity import INITIAL_CONCURRENCY
+from adapty_async.bulk import BulkOptions
+from adapty_async.bulk._calls import MOST_WORKERS
 from adapty_async.sandbox import Sandbox
 from tests.cli.conftest import Invoke, StartSandbox
 
@@ -172,11 +175,11 @@ def test_unread_lines_are_not_erased_when_fed_back(
     """
     sandbox.seed_profiles(["u1"])
     failures, again = tmp_path / "f.ndjson", tmp_path / "f2.ndjson"
-    path = put("ids.csv", 'customer_user_id,name\nu1,"Jane\n')
+    path = put("ids.csv", "customer_user_id,name\nu1\n")
     assert invoke("delete", path, *V1, "--yes", "--failures", failures).exit_code == 1
     assert invoke("delete", failures, *V1, "--yes", "--failures", again).exit_code == 1
     assert sandbox.arrivals() == []
-    assert msgspec.json.decode(again.read_bytes())["item"] == 'u1,"Jane'
+    assert msgspec.json.decode(again.read_bytes())["item"] == "u1"
 
 
 def test_dry_run_sends_nothing(sandbox: Sandbox, invoke: Invoke, put: Put, tmp_path: Path) -> None:
@@ -246,7 +249,7 @@ def test_rejected_key_leaves_all_rows_in_the_file(
     monkeypatch.setenv("ADAPTY_API_KEY", "secret_live_wrong.KEY")
     path, failures = put("ids.txt", ids(*range(500))), tmp_path / "f"
     result = invoke("delete", path, *V1, "--yes", "--failures", failures)
-    assert "The key was rejected." in result.stdout
+    assert "Stopped: the key was rejected." in result.stdout
     items = [msgspec.json.decode(line)["item"] for line in failures.read_bytes().splitlines()]
     assert sorted(items) == sorted(f"u{number}" for number in range(500))
 
@@ -257,16 +260,21 @@ def test_rejected_key_leaves_all_rows_in_the_file(
         pytest.param(
             ("delete", *V1, "--yes"),
             "id,…\nu1,x\n",
-            "--column: there is no column customer_user_id; there are id, …",
+            'header: has no column "customer_user_id"; found: id, …',
             id="delete-column",
         ),
         pytest.param(
             ("delete", *V1, "--yes", "--column", "uid"),
             "id\nu1\n",
-            "--column: there is no column uid; there are id",
+            'header: has no column "uid"; found: id',
             id="delete-given-column",
         ),
-        pytest.param(("save",), PROFILES[9:], "profile_id: is not a field", id="save-unknown"),
+        pytest.param(
+            ("save",),
+            PROFILES[9:],
+            'header: unknown column "profile_id"; expected: ',
+            id="save-unknown",
+        ),
         pytest.param(
             ("save",), "email\nx@example.com\n", "external_profile_id: is a required", id="save-few"
         ),
@@ -530,3 +538,38 @@ def test_sandbox_database_is_checked(invoke: Invoke, tmp_path: Path, put: Put) -
         pytest.raises(sqlite3.DatabaseError),
     ):
         database.execute("select 1 from sqlite_master")
+
+
+def test_every_text_has_the_same_default_concurrency(invoke: Invoke) -> None:
+    """
+    The help, the README and the documentation say what the code does.
+    """
+    help_text = " ".join(invoke("delete", "--help").stdout.split())
+    told = f"{INITIAL_CONCURRENCY} at first, up to {MOST_WORKERS}"
+    assert f"Requests in flight at most. By default {told}, as many as help." in help_text
+    root = Path(__file__).parent.parent.parent
+    for page in ("README.md", "docs/bulk.md", "docs/command-line.md", "docs/pace.md"):
+        assert told in (root / page).read_text("utf-8"), page
+    assert told in " ".join((BulkOptions.__doc__ or "").split())
+    guarantees = (root / "docs" / "guarantees.md").read_text("utf-8")
+    assert f"`concurrency` requests ({MOST_WORKERS} if" in guarantees
+
+
+def test_a_dry_run_claims_no_success(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """
+    Its JSON says what can be sent, and that nothing was.
+    """
+    result = invoke("delete", put("ids.txt", ids(1, 2, 2) + " x\n"), *V1, "--json", "--dry-run")
+    report = report_of(result)
+    assert result.exit_code == 1
+    assert report == report | {
+        "dry_run": True,
+        "total": 4,
+        "sendable": 2,
+        "failed": 1,
+        "skipped": 1,
+        "done": 0,
+        "requests": 0,
+        "ok": False,
+    }
+    assert sandbox.arrivals() == []

@@ -88,19 +88,22 @@ def test_profile_joins_objects_and_dotted_names(first: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "field", "rule"),
     [
-        pytest.param({"nickname": "J"}, "nickname", "is not a field of a profile", id="unknown"),
+        pytest.param({"nickname": "J"}, "row", 'unknown key "nickname"; expected: ', id="unknown"),
         pytest.param(
-            {"jane@example.com": 1}, "…", "is not a field of a profile", id="unknown-personal"
+            {"jane@example.com": 1}, "row", 'unknown key "…"; expected: ', id="unknown-personal"
         ),
-        pytest.param({"device_info.x": "J"}, "device_info.x", "is not a field", id="unknown-inner"),
+        pytest.param(
+            {"device_info.x": "J"}, "row", 'unknown key "device_info.x"', id="unknown-inner"
+        ),
         pytest.param(
             {"device_info": {"platform": "iOS", "x": 1}},
-            "device_info.x",
-            "is not a field of a profile",
+            "row",
+            'unknown key "device_info.x"; expected: ',
             id="unknown-nested",
         ),
-        pytest.param({"email.x": "J"}, "email.x", "is not a field", id="dotted-plain"),
-        pytest.param({"custom_attributes.": "J"}, "custom_attributes.", "is not", id="no-name"),
+        pytest.param({"email.x": "J"}, "row", 'unknown key "email.x"', id="dotted-plain"),
+        pytest.param({"custom_attributes.": "J"}, "row", "unknown key", id="no-name"),
+        pytest.param({"external_created_at": 7}, "external_created_at", "must be text", id="epoch"),
         pytest.param({"email": None}, "email", "must be text, not NoneType", id="null"),
         pytest.param({"email": "jane"}, "email", "must be an e-mail address", id="no-address"),
         pytest.param({"first_name": 7}, "first_name", "must be text, not int", id="number"),
@@ -129,7 +132,7 @@ def test_profile_joins_objects_and_dotted_names(first: str) -> None:
         ),
         pytest.param({"device_info": "iOS"}, "device_info", "must be an object", id="device-text"),
         pytest.param(
-            {"device_info.os": "17"}, "device_info.platform", "must not be empty", id="no-platform"
+            {"device_info.os": "17"}, "device_info.platform", "is required", id="no-platform"
         ),
         pytest.param(
             {"device_info": {"platform": 7}},
@@ -155,7 +158,7 @@ def test_profile_needs_its_required_fields(name: str) -> None:
     A required field that is left out is named, in a row and among the columns.
     """
     rest = {field: value for field, value in NEEDED.items() if field != name}
-    with refused(name, "must not be empty"):
+    with refused(name, "is required"):
         profile_from(rest)
     with refused(name, "is a required column"):
         profile_columns(list(rest))
@@ -180,9 +183,10 @@ def test_columns_of_profiles_may_be_dotted() -> None:
 @pytest.mark.parametrize(
     ("column", "shown", "rule"),
     [
-        pytest.param("nickname", "nickname", "is not a field of a profile", id="unknown"),
-        pytest.param("jane@example.com", "…", "is not a field of a profile", id="personal"),
-        pytest.param("\x1b[2J", "…", "is not a field of a profile", id="escape-sequence"),
+        pytest.param("nickname", "header", 'unknown column "nickname"; expected: ', id="unknown"),
+        pytest.param("jane@example.com", "header", 'unknown column "…"; ', id="personal"),
+        pytest.param("\x1b[2J", "header", 'unknown column "…"; ', id="escape-sequence"),
+        pytest.param("email", "header", 'has the column "email" more than once', id="twice"),
         pytest.param(
             "device_info", "device_info", "must be columns with a dot: device_info.NAME", id="flat"
         ),
@@ -202,8 +206,11 @@ def test_columns_of_ids_need_the_one() -> None:
     """
     check = id_columns("customer_user_id")
     check(["email", "customer_user_id"])
-    with refused("--column", "there is no column customer_user_id; there are id, …"):
+    check(["email", "email", "customer_user_id"])
+    with refused("header", 'has no column "customer_user_id"; found: id, …'):
         check(["id", "jane@example.com"])
+    with refused("header", 'has the column "customer_user_id" more than once'):
+        check(["customer_user_id", "email", "customer_user_id"])
 
 
 @pytest.mark.parametrize("value", ["u1", {"id": "u1", "x": 2}], ids=["text", "field"])
@@ -217,7 +224,7 @@ def test_id_is_the_text_or_the_field(value: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "rule"),
     [
-        pytest.param({}, "must not be empty", id="no-field"),
+        pytest.param({}, "is required", id="no-field"),
         pytest.param({"id": None}, "must not be empty", id="null-field"),
         pytest.param(None, "must not be empty", id="null"),
         pytest.param({"id": 7}, "must be text, not int", id="number-field"),
@@ -231,3 +238,42 @@ def test_id_that_is_none_is_refused(value: Any, rule: str) -> None:
     """
     with refused("id", rule):
         id_from(value, "id")
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("2026-01-15 10:30:00.123456 UTC", "2026-01-15T10:30:00.123456Z"),
+        ("2026-01-15 10:30:00 UTC", "2026-01-15T10:30:00Z"),
+        ("2026-01-15 10:30:00+00", "2026-01-15T10:30:00+00:00"),
+        ("2026-01-15 10:30:00.5-03", "2026-01-15T10:30:00.5-03:00"),
+        ("2026-01-15 10:30:00 +0530", "2026-01-15T10:30:00+05:30"),
+        ("2026-01-15t10:30z", "2026-01-15T10:30Z"),
+    ],
+    ids=["BigQuery", "Segment", "PostgreSQL", "west", "Snowflake", "small"],
+)
+def test_instants_of_databases_become_iso_8601(written: str, sent: str) -> None:
+    """
+    A date and time is sent in one form, however a database writes it.
+    """
+    assert profile_from(NEEDED | {"external_created_at": written}).external_created_at == sent
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "2026-01-15 10:30:00",
+        "2026-01-15",
+        "15/01/2026 10:30",
+        "1768473000",
+        "2026-01-15 10:30:00 EST",
+        "2026-01-15 10:30:00 UTC+1",
+        "2026-01-15 10:30:00 Europe/Berlin",
+    ],
+)
+def test_instants_that_are_ambiguous_are_refused(written: str) -> None:
+    """
+    Without an offset it is not known which moment is meant; the rule names what is taken.
+    """
+    with refused("external_created_at", "must be a datetime, or ISO 8601 text with its offset"):
+        profile_from(NEEDED | {"external_created_at": written})

@@ -17,7 +17,7 @@ import pytest
 from adapty_async import v1
 from adapty_async._operation import Request, Response
 from adapty_async.bulk import BulkReport, Outcome, OutcomeStatus, StopReason
-from adapty_async.cli._input import Row, Rows, open_rows
+from adapty_async.cli._input import Layout, Row, Rows, open_rows
 from adapty_async.cli._items import id_columns, id_from
 from adapty_async.cli._job import End, Job, exit_code, perform
 from adapty_async.client import AdaptyClient
@@ -234,7 +234,8 @@ async def test_second_signal_cuts_requests_off(
     assert (end.report.total, end.report.failed, end.interrupted) == (2, 2, True)
     lines = [msgspec.json.decode(line) for line in noted.read_bytes().splitlines()]
     assert sorted(line["item"] for line in lines) == ["u1", "u2"]
-    assert capsys.readouterr().err.count("Again to cut them off") == 1
+    told = "Stopping: 2 requests in flight have 5 s to finish. Ctrl-C again cancels them.\n"
+    assert capsys.readouterr().err.count(told) == 1
 
 
 class _DamagedRows(Rows):
@@ -249,8 +250,9 @@ async def test_error_of_the_input_keeps_the_account() -> None:
     """
     server = Server()
     server.let_through.set()
+    layout = Layout(form="text", check_columns=id_columns("id"))
     async with AdaptyClient("key", transport=server) as client:
-        end = await perform(job_of(_DamagedRows("-", "text", id_columns("id"))), client)
+        end = await perform(job_of(_DamagedRows("-", layout)), client)
     assert (end.report.done, end.interrupted) == (1, False)
     assert str(end.error) == "-: is a damaged gzip file"
     assert exit_code(end) == 2

@@ -77,9 +77,9 @@ def test_what_to_do_next_is_said(sandbox: Sandbox, invoke: Invoke, put: Put) -> 
     command = ("delete", path, *V1[:-1], "--journal", path.with_name("journal"))
     first, second = invoke(*command), invoke(*command)
 
-    assert "Run the same command again to go on; what is done will be skipped." in first.stdout
+    assert "Run the same command again to resume; rows that are done are skipped." in first.stdout
     assert "line 2: customer_user_id: must not begin or end with a blank" in first.stdout
-    assert "skipped            2   done by an earlier run" in second.stdout
+    assert "  skipped            2" in second.stdout
     assert len(sandbox.arrivals()) == 2
 
 
@@ -145,6 +145,12 @@ def test_a_hangup_that_is_ignored_stays_so(sandbox: Sandbox, invoke: Invoke, put
         pytest.param(b"a\nb\n", b"a\nb\nc\n", None, id="longer"),
         pytest.param(b"a\nb", b"a\nb\nc", None, id="longer after a line without an end"),
         pytest.param(b"", b"a\n", None, id="from nothing"),
+        pytest.param(
+            "\ufeff\u040a".encode("utf-16-be"),
+            "\ufeff\u040aa\n".encode("utf-16-be"),
+            "last line has grown",
+            id="half a letter is LF",
+        ),
         pytest.param(b"a\nb", b"a\nbc\n", "last line has grown", id="another last line"),
         pytest.param(b"a\nb\n", b"a\n", "had 4 bytes, and has 2 now", id="shorter"),
         pytest.param(b"a\nb\n", b"a\nc\n", "first 4 bytes have changed", id="other"),
@@ -235,10 +241,9 @@ def test_a_dry_run_says_what_is_left_and_how_long_it_takes(
     after = invoke(*dry).stdout
 
     assert "10 can be sent" in before
-    assert "At 2 requests/s that takes 5 s." in before
+    assert "At 2 requests/s that takes 5 s or more." in before
     assert "4 can be sent" in after
-    assert "11 are done already, or the same as earlier rows" in after
-    assert "At 2 requests/s that takes 2 s." in after
+    assert "At 2 requests/s that takes 2 s or more." in after
     assert len(sandbox.arrivals()) == 10
     assert journal.read_bytes() == kept
 
@@ -314,7 +319,7 @@ def test_what_to_do_next_does_not_spoil_json(sandbox: Sandbox, invoke: Invoke, p
     result = invoke("delete", path, *V1, "--journal", path.with_name("journal"))
 
     assert json.loads(result.stdout)["failed"] == 1
-    assert result.stderr.startswith("Run the same command again to go on")
+    assert result.stderr.startswith("Run the same command again to resume")
     assert len(sandbox.arrivals()) == 1
 
 
@@ -335,9 +340,9 @@ def test_status_tells_how_far_a_run_is(sandbox: Sandbox, invoke: Invoke, put: Pu
     assert "  done               2\n" in result.stdout
     assert "  absent             1   the server said that they do not exist\n" in result.stdout
     assert "  duplicate          1   the same as an earlier row\n" in result.stdout
-    assert "  left               0   for the same command to do\n" in result.stdout
+    assert "  left               0   for the same command to resume with\n" in result.stdout
     assert "first entry 20" in result.stdout
-    assert " ended, 0." in result.stdout
+    assert " ended, " in result.stdout
     assert sandbox.api_key not in result.stdout
 
 
@@ -384,3 +389,40 @@ def test_status_of_what_is_no_journal_is_refused(
 
     assert (result.exit_code, told in result.stderr) == (2, True)
     assert path.read_text() == content
+
+
+def test_the_question_says_how_many_users_are_left(
+    sandbox: Sandbox, invoke: Invoke, put: Put
+) -> None:
+    """
+    A resumed command asks about what it is going to delete, not about what is done.
+    """
+    path = put("ids.txt", ids(2) + ids(1))
+    journal = path.with_name("journal")
+    asked = ("delete", path, *V1[:4], "--journal", journal)
+    assert "Delete 3 users in" in invoke(*asked).stderr
+    journal.write_bytes(b"")  # killed before anything was written
+    assert "Delete 3 users in" in invoke(*asked).stderr
+    invoke("delete", path, *V1, "--journal", journal)
+    path.write_text(ids(2) + ids(1) + "c\nd\n")
+    assert "Delete the 2 users left of 5 in" in invoke(*asked).stderr
+    other = ("--api", "v1", "--by", "profile-id", "--column", "id", "--journal", journal)
+    assert "Delete 5 users in" in invoke("delete", path, *other).stderr
+    assert len(sandbox.arrivals()) == 2
+
+
+def test_a_profile_that_is_not_there_is_not_an_unknown_outcome(
+    sandbox: Sandbox, invoke: Invoke, put: Put
+) -> None:
+    """
+    After a lost response, a 404 for an update is a definite failure, and so it is in the status.
+    """
+    sandbox.fail_next("500")
+    path = put("rows.csv", "customer_user_id,first_name\nnobody,Jane\n")
+    journal = path.with_name("journal")
+    options = ("--api", "v2", "--by", "customer-user-id", "--json", "--journal", journal)
+    report = json.loads(invoke("save", path, *options).stdout)
+
+    assert (report["failed"], report["requests"]) == (1, 2)
+    assert "  failed             1   not done" in invoke("status", journal).stdout
+    assert "lost" not in invoke("status", journal).stdout

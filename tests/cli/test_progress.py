@@ -18,10 +18,11 @@ from rich.console import Console
 from rich.text import Text
 
 from adapty_async._operation import Operation
-from adapty_async.bulk import BulkReport, BulkRun
+from adapty_async.bulk import BulkReport, BulkRun, StopReason
 from adapty_async.cli import _progress
 from adapty_async.cli._input import Row
-from adapty_async.cli._progress import _Bar, _details, _Lines, progress, tell
+from adapty_async.cli._progress import _Bar, _details, _Lines, _Meter, progress
+from adapty_async.cli._streams import tell
 from adapty_async.client import AdaptyClient
 from adapty_async.sandbox import Sandbox
 from adapty_async.statistics import BucketStatistics, CircuitState, Statistics
@@ -67,10 +68,10 @@ def test_lines_come_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
     There is a line every five seconds, and only one after a longer pause.
     """
     clock = Clock()
-    with _Lines("Deleting", 1000, clock) as lines:
+    with _Lines("Deleting", 1000, _Meter(1000, is_dry=False), clock) as lines:
         for now in (100.0, 104.9, 105.0, 105.1, 130.0, 130.2, 134.9, 135.0):
             clock.now = now
-            lines.show(Report(total=250, done=250, elapsed=now - 100), QUIET)
+            lines.show(Report(total=250, done=250, sent=250, elapsed=now - 100), QUIET)
     assert capsys.readouterr().err.splitlines() == [
         "Deleting: 250 of 1,000 rows, 50/s, 15 s left",
         "Deleting: 250 of 1,000 rows, 8.3/s, 90 s left",
@@ -81,11 +82,13 @@ def test_lines_come_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("total", "report", "line"),
     [
-        pytest.param(None, Report(total=7, done=7, elapsed=2), "7 rows, 3.5/s", id="no-total"),
-        pytest.param(9, Report(elapsed=2), "0 rows, 0/s", id="nothing-yet"),
+        pytest.param(
+            None, Report(total=7, done=7, sent=7, elapsed=2), "7 rows, 3.5/s", id="no-total"
+        ),
+        pytest.param(9, Report(elapsed=2), "0 of 9 rows, 0/s", id="nothing-yet"),
         pytest.param(
             10,
-            Report(total=5, done=2, failed=2, unknown=1, elapsed=5),
+            Report(total=5, done=2, failed=2, unknown=1, sent=5, elapsed=5),
             "5 of 10 rows, 1/s, 3 failed, 5 s left",
             id="failures",
         ),
@@ -98,7 +101,7 @@ def test_line_says_what_is_known(
     A line has the rows, the pace, the failures if there are any, and the time left if known.
     """
     clock = Clock()
-    lines = _Lines("Saving", total, clock)
+    lines = _Lines("Saving", total, _Meter(total, is_dry=False), clock)
     clock.now += 5
     lines.show(report, QUIET)
     assert capsys.readouterr().err == f"Saving: {line}\n"
@@ -107,34 +110,38 @@ def test_line_says_what_is_known(
 @pytest.mark.parametrize(
     ("now", "told"),
     [
-        pytest.param(bucket(), "pace 100/s, 3 in flight, 5 sent", id="quiet"),
+        pytest.param(bucket(), "rate 100/s, 3 in flight, 5 attempts", id="quiet"),
         pytest.param(bucket(requests=0), "", id="nothing-sent"),
-        pytest.param(bucket(rate=9876.5, in_flight=0), "pace 9,876/s, 5 sent", id="fast"),
-        pytest.param(bucket(rate=0.5, in_flight=0), "pace 0.5/s, 5 sent", id="slow"),
+        pytest.param(bucket(rate=9876.5, in_flight=0), "rate 9,876/s, 5 attempts", id="fast"),
+        pytest.param(bucket(rate=0.5, in_flight=0), "rate 0.5/s, 5 attempts", id="slow"),
         pytest.param(
             bucket(requests=24_310, throttled=57),
-            "pace 100/s, 3 in flight, 24,310 sent, 57 told 429 (0.23 %)",
+            "rate 100/s, 3 in flight, 24,310 attempts, 57 throttled (0.23 %)",
             id="few-429s",
         ),
         pytest.param(
             bucket(requests=400, throttled=47, failed=1200, budget=38),
-            "pace 100/s, 3 in flight, 400 sent, 47 told 429 (11.8 %), 1,200 errors, budget 38/500",
+            "rate 100/s, 3 in flight, 400 attempts, 47 throttled (11.8 %), 1,200 errors, "
+            "retry budget 38/500",
             id="troubles",
         ),
-        pytest.param(bucket(paused_for=0.9), "pace 100/s, 3 in flight, 5 sent", id="short-pause"),
+        pytest.param(
+            bucket(paused_for=0.9), "rate 100/s, 3 in flight, 5 attempts", id="short-pause"
+        ),
         pytest.param(
             bucket(paused_for=7.6),
-            "paused by the server for 8 s, 3 in flight, 5 sent",
+            "paused by the server for 8 s, 3 in flight, 5 attempts",
             id="paused",
         ),
         pytest.param(
             bucket(circuit=CircuitState.OPEN, in_flight=0),
-            "no service: waiting for it, 5 sent",
+            "outage: waiting for the service, 5 attempts",
             id="outage",
         ),
         pytest.param(
             bucket(circuit=CircuitState.HALF_OPEN, paused_for=2.0),
-            "paused by the server for 2 s, no service: waiting for it, 3 in flight, 5 sent",
+            "paused by the server for 2 s, outage: waiting for the service, 3 in flight, "
+            "5 attempts",
             id="both",
         ),
     ],
@@ -153,7 +160,7 @@ def test_details_of_a_run_that_is_over_are_the_counts_alone() -> None:
     Nothing goes at a pace or waits any more.
     """
     now = bucket(paused_for=7.6, requests=200, throttled=1, failed=2, budget=0)
-    assert _details(now, lasts=False).plain == "200 sent, 1 told 429 (0.50 %), 2 errors"
+    assert _details(now, lasts=False).plain == "200 attempts, 1 throttled (0.50 %), 2 errors"
 
 
 def test_line_ends_with_the_details(capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,10 +168,10 @@ def test_line_ends_with_the_details(capsys: pytest.CaptureFixture[str]) -> None:
     Where there is no terminal, they are on the same line.
     """
     clock = Clock()
-    lines = _Lines("Saving", 10, clock)
+    lines = _Lines("Saving", 10, _Meter(10, is_dry=False), clock)
     clock.now += 5
-    lines.show(Report(total=5, done=5, elapsed=5), _details(bucket()))
-    told = "Saving: 5 of 10 rows, 1/s, 5 s left; pace 100/s, 3 in flight, 5 sent\n"
+    lines.show(Report(total=5, done=5, sent=5, elapsed=5), _details(bucket()))
+    told = "Saving: 5 of 10 rows, 1/s, 5 s left; rate 100/s, 3 in flight, 5 attempts\n"
     assert capsys.readouterr().err == told
 
 
@@ -177,9 +184,9 @@ def test_bar_is_drawn_on_a_terminal(total: int | None, shown: str) -> None:
     """
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=100, color_system=None)
-    with _Bar("Deleting", total, console) as bar:
+    with _Bar("Deleting", total, console, _Meter(total, is_dry=False)) as bar:
         bar.show(Report(), QUIET)
-        bar.show(Report(total=5, done=3, failed=2, elapsed=1), QUIET)
+        bar.show(Report(total=5, done=3, failed=2, sent=5, elapsed=1), QUIET)
     last = screen.getvalue().rpartition("Deleting")[2]
     assert shown in last
     assert "5/s, 2 failed" in last
@@ -188,10 +195,14 @@ def test_bar_is_drawn_on_a_terminal(total: int | None, shown: str) -> None:
 @pytest.mark.parametrize(
     ("width", "shown"),
     [
-        pytest.param(80, "pace 100/s, 3 in flight, 5 sent, 1,200 errors, budget 38/500", id="all"),
-        pytest.param(59, "pace 100/s, 3 in flight, 5 sent, 1,200 errors", id="without-the-last"),
-        pytest.param(30, "pace 100/s, 3 in flight", id="narrow"),
-        pytest.param(8, "pace 10…", id="narrower-than-one"),
+        pytest.param(
+            80, "rate 100/s, 3 in flight, 5 attempts, 1,200 errors, retry budget 38/500", id="all"
+        ),
+        pytest.param(
+            65, "rate 100/s, 3 in flight, 5 attempts, 1,200 errors", id="without-the-last"
+        ),
+        pytest.param(30, "rate 100/s, 3 in flight", id="narrow"),
+        pytest.param(8, "rate 10…", id="narrower-than-one"),
     ],
 )
 def test_details_are_below_the_bar_as_far_as_they_fit(width: int, shown: str) -> None:
@@ -200,8 +211,10 @@ def test_details_are_below_the_bar_as_far_as_they_fit(width: int, shown: str) ->
     """
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=width, color_system=None)
-    with _Bar("Deleting", 10, console) as bar:
-        bar.show(Report(total=5, done=5, elapsed=1), _details(bucket(failed=1200, budget=38)))
+    with _Bar("Deleting", 10, console, _Meter(10, is_dry=False)) as bar:
+        bar.show(
+            Report(total=5, done=5, sent=5, elapsed=1), _details(bucket(failed=1200, budget=38))
+        )
     lines = re.sub(r"\x1b\[[?\d;]*[a-zA-Z]", "\n", screen.getvalue()).split("\n")
     assert [line.rstrip() for line in lines if line.strip()][-1] == shown
 
@@ -240,20 +253,55 @@ def test_lines_of_a_run_have_the_rate_that_it_was_given(
     result = invoke(
         "delete", path, "--api", "v1", "--by", "customer-user-id", "--yes", "--rate", 50
     )
-    line = r"Deleting: \d+ of 40 rows, [\d.]+/s, \d+ s left; pace 50/s(, \d+ in flight)?, \d+ sent"
+    line = (
+        r"Deleting: \d+ of 40 rows, [\d.]+/s, \d+ s left; rate 50/s(, \d+ in flight)?, \d+ attempts"
+    )
     assert any(re.fullmatch(line, each) for each in result.stderr.splitlines()), result.stderr
     assert len(sandbox.arrivals()) == 40
 
 
-class _GoneReader(io.StringIO):
-    def write(self, _: str) -> int:
-        raise BrokenPipeError
-
-
-@pytest.mark.parametrize("stream", [None, _GoneReader()], ids=["closed", "reader-gone"])
-def test_nobody_has_to_listen(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO | None) -> None:
+def test_nobody_has_to_listen(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    A run does not end because nobody reads how far it is.
+    A run without standard error shows nothing of how far it is.
     """
-    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(sys, "stderr", None)
     tell("Deleting: 5 rows")
+
+
+def test_skipped_rows_are_not_in_the_rate(capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    A resumed run counts the rows it skips apart, and its rate and time left are of rows it sends.
+    """
+    clock = Clock()
+    lines = _Lines("Deleting", 3000, _Meter(3000, is_dry=False), clock)
+    lines.show(Report(total=1000, skipped=1000, elapsed=4), QUIET)
+    clock.now += 9
+    lines.show(Report(total=1050, done=50, sent=50, skipped=1000, elapsed=9), QUIET)
+    assert capsys.readouterr().err == (
+        "Deleting: 1,050 of 3,000 rows, 10/s, 1,000 skipped, 195 s left\n"
+    )
+
+
+def test_rows_that_wait_for_responses_are_in_the_rate() -> None:
+    """
+    The time before the first response counts, and a stopped run has no time left.
+    """
+    meter = _Meter(600, is_dry=False)
+    assert meter.state(Report(elapsed=2)) == "0/s"
+    assert meter.state(Report(total=8, failed=8, sent=8, elapsed=4)) == "2/s, 8 failed"
+    assert meter.left(Report(total=8, sent=8, elapsed=4)) == 296
+    stopped = Report(total=8, sent=8, elapsed=4, stop_reason=StopReason.STOPPED)
+    assert meter.left(stopped) is None
+
+
+def test_a_dry_run_counts_the_rows_that_it_checks(capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    A dry run sends nothing, so its rate is of checked rows, and bad ones have not failed.
+    """
+    clock = Clock()
+    lines = _Lines("Checking", 100, _Meter(100, is_dry=True), clock)
+    clock.now += 5
+    lines.show(Report(total=60, done=30, failed=20, skipped=10, sent=30, elapsed=5), QUIET)
+    assert capsys.readouterr().err == (
+        "Checking: 60 of 100 rows, 10/s, 10 skipped, 20 cannot be sent, 4 s left\n"
+    )

@@ -14,9 +14,24 @@ from typing import Any
 import msgspec
 import pytest
 
-from adapty_async.bulk import BulkReport, Outcome, OutcomeStatus, StopReason
+from adapty_async.bulk import (
+    BulkReport,
+    EarlierStatus,
+    Entry,
+    JournalSummary,
+    Outcome,
+    OutcomeStatus,
+    StopReason,
+)
+from adapty_async.bulk._header import Binding
 from adapty_async.cli._input import Row, open_rows
-from adapty_async.cli._report import FailuresFile, dry_run_text, report_json, report_text
+from adapty_async.cli._report import (
+    FailuresFile,
+    dry_run_text,
+    report_json,
+    report_text,
+    status_text,
+)
 from adapty_async.errors import ConfigError, ConnectionLostError, InvalidInputError, ServerError
 
 Put = Callable[[str, str | bytes], Path]
@@ -54,7 +69,7 @@ def test_text_of_a_run_that_did_all() -> None:
     """
     When all is done the report is three numbers and no advice.
     """
-    report = Report(total=1200, done=1200, requests=1200, elapsed=2.0)
+    report = Report(total=1200, done=1200, sent=1200, requests=1200, elapsed=2.0)
     assert report_text(report, failures=Path("f.ndjson"), total=1200).splitlines() == [
         "1,200 rows in 2.0 s (600/s)",
         "",
@@ -81,7 +96,7 @@ def test_text_of_a_run_that_did_not() -> None:
         failures_omitted=3,
     )
     lines = report_text(report, failures=Path("f.ndjson")).splitlines()
-    assert lines[0] == "21 rows in 0.0 s (0/s)"
+    assert lines[0] == "21 rows in 0.0 s"
     assert [line.split()[:2] for line in lines[2:9]] == [
         ["done", "1"],
         ["absent", "2"],
@@ -91,7 +106,7 @@ def test_text_of_a_run_that_did_not() -> None:
         ["skipped", "4"],
         ["requests", "40"],
     ]
-    assert lines[8].endswith("3 of them answered 429")
+    assert lines[8].endswith("3 of them throttled (429)")
     assert lines[10].startswith("  line 1: the server failed, error_code unavailable")
     assert [line[:9] for line in lines[10:16]] == [
         *(f"  line {n}:" for n in range(1, 6)),
@@ -108,10 +123,25 @@ def test_text_tells_why_a_run_stopped(reason: StopReason, tell: Callable[..., st
     """
     report = Report(total=3, done=3, stop_reason=reason)
     *_, sentence, unread = tell(report, failures=None, total=1003).splitlines()
-    assert sentence.endswith(".")
+    assert sentence.startswith("Stopped")
     assert unread == "Rows that were not read: 1,000, all after the first 3."
-    assert tell(report, failures=None, total=3).endswith(sentence)
-    assert tell(report, failures=None).endswith(sentence)
+    *_, again, unread = tell(report, failures=None).splitlines()
+    assert again == sentence
+    assert unread == "After the first 3 rows, the input was not read."
+
+
+def test_text_of_a_run_that_was_stopped_at_its_end() -> None:
+    """
+    A run that had read all rows was not stopped before the end of its input.
+    """
+    report = Report(total=3, done=3, stop_reason=StopReason.STOPPED)
+    assert report_text(report, failures=None, total=3).endswith(
+        "Stopped when all rows had been read."
+    )
+    report = Report(total=3, done=3, stop_reason=StopReason.OUTAGE)
+    assert report_text(report, failures=None, total=3).endswith(
+        "Stopped: no request succeeded for too long."
+    )
 
 
 def test_text_does_not_promise_what_the_file_has_not() -> None:
@@ -123,6 +153,9 @@ def test_text_does_not_promise_what_the_file_has_not() -> None:
     assert text.endswith("What was read and is not done is in f; it can be used as the next input.")
     report = Report(total=3, done=3, stop_reason=StopReason.STOPPED)
     assert "next input" not in report_text(report, failures=Path("f"), total=9)
+    report = Report(total=3, done=2, failed=1, stop_reason=StopReason.OUTAGE)
+    assert "What was read and is not done is in f" in report_text(report, failures=Path("f"))
+    assert "\nWhat is not done is in f" in report_text(report, failures=Path("f"), total=3)
 
 
 def test_text_can_be_written_whatever_the_file_is_called() -> None:
@@ -133,6 +166,24 @@ def test_text_can_be_written_whatever_the_file_is_called() -> None:
     report = Report(total=1, failed=1, failures=(BAD_ROW,))
     assert "caf\ufffd".encode() in report_text(report, failures=path).encode()
     assert "caf\ufffd".encode() in dry_run_text(report, failures=path).encode()
+
+
+def test_text_names_an_input_error_once() -> None:
+    """
+    What is wrong in the same way in many rows is shown with the first of them.
+    """
+    wrong = InvalidInputError("row", 'unknown key "colour"; expected: price')
+    other = InvalidInputError("id", "is required")
+    failures: tuple[Outcome[Row, Any], ...] = tuple(
+        Outcome(line, Row(line, {}), OutcomeStatus.FAILED, error=error)
+        for line, error in enumerate([wrong] * 6 + [other], 1)
+    )
+    text = report_text(Report(total=7, failed=7, failures=failures), failures=None)
+    assert text.splitlines()[-3:] == [
+        '  line 1: row: unknown key "colour"; expected: price',
+        "  line 7: id: is required",
+        "  and 5 more",
+    ]
 
 
 def test_text_of_a_dry_run() -> None:
@@ -153,6 +204,114 @@ def test_text_of_a_dry_run() -> None:
     assert "are in" not in dry_run_text(Report(total=2, done=2), failures=Path("f"))
 
 
+def test_text_of_a_dry_run_leaves_out_no_row() -> None:
+    """
+    Rows that an earlier run has settled, and rows that were not checked, are counted too.
+    """
+    earlier = {EarlierStatus.DONE: 5, EarlierStatus.ABSENT: 0, EarlierStatus.DUPLICATE: 2}
+    report = Report(
+        total=13, done=1, failed=2, unknown=2, not_sent=1, skipped=7, skipped_earlier=earlier
+    )
+    assert dry_run_text(report, failures=Path("f")).splitlines() == [
+        "Dry run of 13 rows; nothing was sent.",
+        "",
+        "            1 can be sent",
+        "            2 cannot",
+        "            2 were sent by an earlier run, outcome unknown",
+        "            1 were not checked",
+        "            5 skipped: done by an earlier run",
+        "            2 skipped: the same as an earlier row",
+        "",
+        "Those that cannot be sent or were not checked are in f.",
+    ]
+
+
+def test_text_says_how_skipped_rows_ended_before() -> None:
+    """
+    A resumed run tells rows that are done from absent ones and from duplicates.
+    """
+    earlier = {EarlierStatus.DONE: 1088, EarlierStatus.ABSENT: 3, EarlierStatus.DUPLICATE: 1}
+    report = Report(
+        total=3000,
+        done=1908,
+        sent=1908,
+        requests=1908,
+        elapsed=10.0,
+        skipped=1092,
+        skipped_earlier=earlier,
+    )
+    lines = report_text(report, failures=None, total=3000).splitlines()
+    assert lines[0] == "3,000 rows in 10.0 s; 1,908 sent (191/s)"
+    assert lines[3] == (
+        "  skipped        1,092   1,088 done by an earlier run; 3 absent in an earlier run; "
+        "1 the same as an earlier row"
+    )
+    assert msgspec.json.decode(report_json(report))["skipped_earlier"] == {
+        "done": 1088,
+        "absent": 3,
+        "duplicate": 1,
+    }
+
+
+def test_text_tells_requests_from_attempts_without_a_connection() -> None:
+    """
+    An attempt that got no connection is no request.
+    """
+    report = Report(total=1, failed=1, throttled=1, requests=1, connect_failures=4, elapsed=1.0)
+    lines = report_text(report, failures=None).splitlines()
+    assert lines[0] == "1 row in 1.0 s"
+    assert lines[4] == (
+        "  requests           1   1 of them throttled (429); attempts without a connection: 4"
+    )
+
+
+def test_json_of_a_dry_run_claims_no_success() -> None:
+    """
+    Nothing is done and nothing is sent in a dry run, and the counts add up all the same.
+    """
+    report = Report(total=5, done=3, failed=1, skipped=1, requests=3, sent=3, elapsed=0.1)
+    told = msgspec.json.decode(report_json(report, is_dry=True))
+    assert told == told | {
+        "dry_run": True,
+        "total": 5,
+        "sendable": 3,
+        "done": 0,
+        "failed": 1,
+        "not_sent": 3,
+        "skipped": 1,
+        "sent": 0,
+        "requests": 0,
+        "ok": False,
+    }
+    assert told["total"] == sum(told[status] for status in OutcomeStatus)
+
+
+def test_status_divides_by_the_time_that_a_run_lasted() -> None:
+    """
+    The first and last minutes are partial, and between two runs nothing is counted.
+    """
+    started = 1_800_000_000.0  # the start of a minute
+    summary = JournalSummary(
+        binding=Binding(
+            operation="v1 delete",
+            origin="http://localhost",
+            account="",
+            keys="position",
+            input={"rows": 900},
+            started=started + 50.25,
+        ),
+        counts=dict.fromkeys(Entry, 0) | {Entry.DONE: 900},
+        first=started + 50.25,
+        last=started + 5 * 3600 + 50.25,
+        ended={30_000_000: 200, 30_000_001: 600, 30_000_300: 100},
+    )
+    *_, first, second = [line for line in status_text(summary).splitlines() if "/s" in line]
+    assert first == "  2027-01-15 08:00:50Z          800 ended, 11/s"  # in 10 and 60 seconds
+    idle = status_text(msgspec.structs.replace(summary, ended={}))
+    assert idle.splitlines()[-1].startswith("first entry 2027-01-15 08:00:50Z, last ")
+    assert second == "  2027-01-15 12:39:00Z          100 ended, 2/s"  # in 50 and a part
+
+
 def test_json_of_a_report() -> None:
     """
     A program gets every count by its name, and why the run stopped.
@@ -161,6 +320,7 @@ def test_json_of_a_report() -> None:
         total=3,
         done=1,
         failed=2,
+        sent=2,
         requests=9,
         throttled=1,
         elapsed=1.23456,
@@ -168,6 +328,7 @@ def test_json_of_a_report() -> None:
         stop_reason=StopReason.KEY_REJECTED,
     )
     assert msgspec.json.decode(report_json(report)) == {
+        "dry_run": False,
         "total": 3,
         "done": 1,
         "absent": 0,
@@ -175,8 +336,11 @@ def test_json_of_a_report() -> None:
         "unknown": 0,
         "not_sent": 0,
         "skipped": 0,
+        "skipped_earlier": {"done": 0, "absent": 0, "duplicate": 0},
+        "sent": 2,
         "requests": 9,
         "throttled": 1,
+        "connect_failures": 0,
         "elapsed": 1.235,
         "stop_reason": "key_rejected",
         "ok": False,
@@ -236,7 +400,7 @@ def test_failures_file_is_an_input(put: Put, tmp_path: Path) -> None:
     """
     Fed back, items come out as they were, and lines that could not be read stay unreadable.
     """
-    source = put("ids.csv", 'id,x\nu1,"é, 1"\nu2\nu3,"\n\xff'.encode("latin-1"))
+    source = put("ids.csv", 'id,x\nu1,"é, 1"\nu2\nu3,x,y\n\xff'.encode("latin-1"))
     rows = list(open_rows(str(source), None, lambda _: None))
     path = tmp_path / "f.ndjson"
     with FailuresFile(path, source=str(source)) as file:
@@ -245,6 +409,18 @@ def test_failures_file_is_an_input(put: Put, tmp_path: Path) -> None:
             file.note(Outcome(index, row, OutcomeStatus.FAILED, error=error))
     again = list(open_rows(str(path), None, lambda _: None))
     assert [(row.value, row.broken) for row in again] == [(row.value, row.broken) for row in rows]
+
+
+def test_row_that_was_not_reached_stays_broken_when_fed_back(put: Put, tmp_path: Path) -> None:
+    """
+    A row with a cell too few that a stopped run did not reach does not become an id.
+    """
+    (row,) = open_rows(str(put("ids.csv", "id,x\nvictim\n")), None, lambda _: None)
+    path = tmp_path / "f.ndjson"
+    with FailuresFile(path, source="ids.csv") as file:
+        file.note(Outcome(0, row, OutcomeStatus.NOT_SENT))
+    (again,) = open_rows(str(path), None, lambda _: None)
+    assert again.broken == "has 1 cells for 2 columns"
 
 
 @pytest.mark.parametrize(

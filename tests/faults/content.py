@@ -52,9 +52,10 @@ BODY = (
     unreadable("NaN", content('{"data":{"first_name":NaN}}')),
     unreadable("nested 200,000 deep", content('{"data":' + "[" * 200_000)),
     unreadable("error in spite of 200", content(error_body(400, "oops"))),
-    unreadable("field of another type", content(f'{{"data":{{"email":["{CANARY_EMAIL}"]}}}}')).but(
-        delete=OK, upsert=OK
-    ),
+    unreadable(
+        "id of another type", content(f'{{"data":{{"profile_id":["{CANARY_EMAIL}"]}}}}')
+    ).but(delete=OK, upsert=OK),
+    fine("field of another type", *content(f'{{"data":{{"email":["{CANARY_EMAIL}"]}}}}')),
 )
 
 ENCODING = (

@@ -40,12 +40,13 @@ STATUS = (
     final("402", said(402, "payment"), "RequestRejectedError"),
     final("403", said(403, "unauthorized"), "AuthenticationError"),
     final("403, a firewall's page", page(403), "RequestRejectedError"),
+    final("403, a firewall's JSON", (answer(403, b'{"message":"no"}'),), "RequestRejectedError"),
     final("403, a feature that is off", said(403, "feature_not_enabled"), "RequestRejectedError"),
     final("404", said(404, "profile_does_not_exist"), "NotFoundError").but(
-        delete=cell("NotFoundError", "absent", 1)
+        read=cell("NotFoundError", "absent", 1), delete=cell("NotFoundError", "absent", 1)
     ),
     final("400 for a missing profile", said(400, "profile_does_not_exist"), "NotFoundError").but(
-        delete=cell("NotFoundError", "absent", 1)
+        read=cell("NotFoundError", "absent", 1), delete=cell("NotFoundError", "absent", 1)
     ),
     final("404, a gateway's page", page(404), "RequestRejectedError"),
     final("404 without a body", (answer(404, b""),), "RequestRejectedError"),
@@ -75,8 +76,8 @@ STATUS = (
     unsent("503 with Retry-After", page(503, "Retry-After: 0"), "ServerError"),
     broken("504", page(504)),
     failed("505", page(505)),
-    failed("520, a proxy's own", page(520)),
-    failed("599", page(599)),
+    *(broken(f"{status}, Cloudflare's own", page(status)) for status in (*range(520, 528), 530)),
+    broken("599", page(599)),
     failed("999", page(999)),
     final("304", (b"HTTP/1.1 304 Not Modified\r\n\r\n",), "RequestRejectedError"),
     final(

@@ -14,8 +14,8 @@ from typing import Any, cast
 import pytest
 
 from adapty_async import AdaptyClient, BulkReport, Limits
-from adapty_async._exchange import ask_given
-from adapty_async._transport import _close_elsewhere, _Here
+from adapty_async._attempt import ask_given
+from adapty_async._transport import _close_elsewhere, _Here, _Pool
 from adapty_async._watch import Watch
 from adapty_async.bulk import BulkRun
 from tests.lifecycle.test_cancellation import is_free, timers
@@ -297,7 +297,8 @@ async def test_what_its_ending_loop_is_closing_already_is_closed_once() -> None:
     ending = asyncio.create_task(cast("Any", guard).aclose())
     await asyncio.sleep(0)
     watch = Watch(asyncio.get_running_loop())
-    here = _Here(ask_given(cast("Any", owned)), cast("Any", owned), watch, guard, guarded=True)
+    session = cast("Any", owned)
+    here = _Here(_Pool(ask_given(session), session), watch, {session}, guard, guarded=True)
     await here.close()
     await ending
 

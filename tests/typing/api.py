@@ -7,8 +7,8 @@ Nothing in here is ever executed; mypy and pyright read it.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import AsyncIterable, Iterable
-from typing import assert_type
+from collections.abc import AsyncIterable, Iterable, Mapping
+from typing import Any, assert_type
 
 from adapty_async import (
     UNSET,
@@ -30,6 +30,7 @@ from adapty_async import (
     TransactionEvent,
     v2,
 )
+from adapty_async._operation import Endpoint
 from adapty_async.bulk import StopReason
 from adapty_async.errors import ErrorItem
 from adapty_async.hooks import CallEnded, Event
@@ -182,6 +183,36 @@ async def bulk_of_v1(
     assert_type(await adapty.bulk(operations), BulkReport[Operation[Profile], Profile])
     built = adapty.bulk([1, 2], build=lambda item: get_profile(customer_user_id=str(item)))
     assert_type(built, BulkRun[int, Profile])
+
+
+def several_kinds(
+    adapty: AdaptyClient, read: Operation[v2.Profile], mixed: list[Operation[v2.Profile | None]]
+) -> None:
+    """
+    Put operations of several kinds into one list, and use one as that of a wider result.
+    """
+    wider: list[Operation[v2.Profile | None]] = [read, v2.delete_profile(customer_user_id="u")]
+    mixed += wider
+    mixed.append(read)
+    run = adapty.bulk(mixed)
+    assert_type(run, BulkRun[Operation[v2.Profile | None], v2.Profile | None])
+    adapty.bulk([v2.get_profile(profile_id="p"), delete_profile(email="a@b"), read])
+
+
+def may_be_nothing(row: Endpoint[v2.Profile | None]) -> Endpoint[v2.Profile | None]:
+    """
+    Take a row whose result is narrower.
+    """
+    return row if row.replay else may_be_nothing(v2.GET_PROFILE)
+
+
+def odd_fields(profile: v2.Profile, old: Profile) -> None:
+    """
+    Look at what was not as documented.
+    """
+    assert_type(profile.odd_fields, Mapping[str, Any])
+    assert_type(old.odd_fields, Mapping[str, Any])
+    assert_type(profile.access_levels[0].odd_fields, Mapping[str, Any])
 
 
 async def calls_of_v2(api: v2.V2) -> None:

@@ -189,6 +189,16 @@ def test_a_row_says_what_a_repeat_does(call: str) -> None:
     assert row.erases == (call == "profiles.delete")
 
 
+@pytest.mark.parametrize("call", ROWS)
+def test_only_what_reads_is_absent_without_its_object(call: str) -> None:
+    """
+    A read of one object says so in its row; a list has no object that could be missing.
+    """
+    row = ROWS[call]
+
+    assert row.absent_if_missing == (row.method == "GET" and call != "paywalls.list")
+
+
 @pytest.mark.parametrize("call", ABOUT_PROFILES)
 @pytest.mark.parametrize(
     ("ids", "header"),

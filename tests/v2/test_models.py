@@ -5,7 +5,10 @@ What is read of version 2's answers, and what follows from it.
 from __future__ import annotations
 
 import codecs
+import copy
 import datetime as dt
+import pickle
+import re
 from typing import Any
 
 import msgspec
@@ -186,24 +189,20 @@ async def test_names_of_the_users_own_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "path"),
     [
-        {"profile_id": 1},
-        {"access_levels": [{"expires_at": "tomorrow"}]},
-        {"access_levels": [{"expires_at": 1}]},
-        {"access_levels": None, "timestamp": "x"},
-        {"custom_attributes": "x"},
-        {"custom_attributes": [1]},
+        ({"profile_id": 1}, "profile_id"),
+        ({"customer_user_id": ["u1"]}, "customer_user_id"),
+        ({"access_levels": "x", "profile_id": {}}, "profile_id"),
     ],
     ids=str,
 )
-async def test_what_cannot_be_meant_is_told(data: Any) -> None:
+async def test_a_profile_of_nobody_is_told(data: Any, path: str) -> None:
     """
-    An answer of another kind is a DecodeError that quotes nothing.
+    An id that is none makes the whole profile unreadable; the error names the field.
     """
-    with pytest.raises(DecodeError, match=r"^status 200, unreadable answer") as caught:
+    with pytest.raises(DecodeError, match=rf"^status 200, unreadable .* at `\$\.{path}`"):
         await profile_of(**data)
-    assert "tomorrow" not in str(caught.value)
 
 
 @pytest.mark.parametrize("body", [b"[]", b"7", b'"x"', b"{", b"\xff", b'{"data":[]}'])
@@ -316,6 +315,98 @@ def test_a_remote_config_gives_back_what_it_was_made_of(value: Any) -> None:
 
 
 FIELDS = ("app_id", "customer_user_id", "timestamp", "access_levels", "subscriptions")
+UNKNOWN = r"^access levels are not as documented: see odd_fields$"
+ODD_DATES = [{"expires_at": 1}, {"starts_at": "soon"}, {"is_in_grace_period": "no"}]
+
+
+@pytest.mark.parametrize("odd", ODD_DATES, ids=str)
+async def test_access_is_never_guessed_from_an_odd_date(odd: dict[str, Any]) -> None:
+    """
+    A level without a readable date is neither open nor closed, unless another one is open.
+    """
+    level = {"access_level_id": "premium", **odd}
+    profile = await profile_of(access_levels=[level, {"access_level_id": "basic"}])
+
+    for read in (profile, copy.copy(profile), pickle.loads(pickle.dumps(profile))):
+        with pytest.raises(DecodeError, match=UNKNOWN):
+            read.has_access("premium", at=NOW)
+        with pytest.raises(DecodeError, match="the dates of an access level"):
+            read.access_levels[0].is_active(at=NOW)
+        assert read.has_access("basic", at=NOW)
+        assert not read.has_access("other", at=NOW)
+
+    profile = await profile_of(access_levels=[level, {"access_level_id": "premium"}])
+    assert profile.has_access("premium", at=NOW)
+
+
+@pytest.mark.parametrize(
+    "levels", [{"premium": {}}, ["premium"], [{"access_level_id": 7}]], ids=["dict", "words", "id"]
+)
+async def test_access_is_not_known_where_levels_are_unreadable(levels: Any) -> None:
+    """
+    A level that cannot be read may be any.
+    """
+    profile = await profile_of(access_levels=levels, app_id="a1")
+
+    assert profile.app_id == "a1"
+    with pytest.raises(DecodeError, match=UNKNOWN):
+        profile.has_access("premium")
+
+
+async def test_null_among_levels_hides_none() -> None:
+    """
+    Null says nothing, and is no level.
+    """
+    profile = await profile_of(access_levels=[None, {"access_level_id": "premium"}])
+
+    assert profile.odd_fields == {"access_levels[0]": None}
+    assert len(profile.access_levels) == 1
+    assert profile.has_access("premium")
+    assert not profile.has_access("other")
+
+
+async def test_a_config_that_is_not_read_is_not_lost_by_writing_the_others() -> None:
+    """
+    A paywall whose remote configs cannot all be read is unreadable, as an update replaces all.
+    """
+    configs = [{"locale": "en", "data": "{}"}, {"locale": "fr", "data": {}}]
+    body = msgspec.json.encode({"paywall_id": PAYWALL, "remote_configs": configs})
+    api = client(FakeTransport([(200, {}, body)])).v2
+
+    with pytest.raises(DecodeError, match=r"at `\$\.remote_configs`"):
+        await api.paywalls.get(PAYWALL)
+
+
+@pytest.mark.parametrize(
+    ("call", "body", "path"),
+    [
+        pytest.param("paywalls.list", {"data": {}}, "data", id="paywalls"),
+        pytest.param("paywalls.list", {"data": [{}], "meta": 1}, "meta", id="meta"),
+        pytest.param(
+            "paywalls.list",
+            {"data": [{}], "meta": {"pagination": {"pages": "2"}}},
+            "meta.pagination.pages",
+            id="pages",
+        ),
+        pytest.param(
+            "paywalls.list", {"data": [{"paywall_id": 1}]}, "data[0].paywall_id", id="paywall_id"
+        ),
+        pytest.param(
+            "virtual_currencies.list_transactions",
+            {"data": [{}], "pagination": {"next_cursor": 7}},
+            "pagination.next_cursor",
+            id="cursor",
+        ),
+    ],
+)
+async def test_a_list_does_not_end_early(call: str, body: Any, path: str) -> None:
+    """
+    A page that does not say what follows it is unreadable, not the last one.
+    """
+    transport = FakeTransport([(200, {}, msgspec.json.encode(body))])
+
+    with pytest.raises(DecodeError, match=re.escape(f"at `$.{path}`")):
+        await CALLS[call](client(transport).v2)
 
 
 @given(st.dictionaries(st.sampled_from([*FIELDS, "expires_at", "data"]), JSON, max_size=4))

@@ -374,7 +374,7 @@ async def test_what_the_documents_allow_is_sent(describe: Callable[[], Operation
 
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     # what can't be sent, whatever the rules are
-    "name": (lambda: update(first_name=""), "^first_name: must not be empty$"),
+    "name": (lambda: update(first_name=5), "^first_name: must be text, not int$"),
     "surrogate": (lambda: device(device="\ud800"), "^device: must not contain lone surrogates$"),
     "device": (lambda: device(os=1), "^os: must be text, not int$"),
     "meta": (
@@ -425,8 +425,8 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         "^remote_configs: must be RemoteConfigs$",
     ),
     "locale": (
-        lambda: v2.update_paywall(PAYWALL, [v2.RemoteConfig(locale="", data="{}")]),
-        "^remote_configs.locale: must not be empty$",
+        lambda: v2.update_paywall(PAYWALL, [v2.RemoteConfig(locale=1, data="{}")]),  # type: ignore[arg-type]
+        "^remote_configs.locale: must be text, not int$",
     ),
     "page": (lambda: v2.list_paywalls(page_number="1"), "^page_number: must be a whole number"),  # type: ignore[arg-type]
     "size": (lambda: v2.list_paywalls(page_size=1.5), "^page_size: must be a whole number"),  # type: ignore[arg-type]

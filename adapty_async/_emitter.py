@@ -1,0 +1,72 @@
+"""
+The delivery of events to hooks, which keeps the errors of hooks apart from calls.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from adapty_async.hooks import Event, Hook
+
+__all__ = ("Emitter",)
+
+logger = logging.getLogger("adapty_async")
+
+
+class Emitter:
+    """
+    A hook that delivers every event to all hooks of a client, whatever they raise.
+
+    An exception is logged once per hook and kind of event, so that a metrics backend that is down
+    does not fill the log of a bulk run.
+    """
+
+    def __init__(self, hooks: tuple[Hook, ...]) -> None:
+        self._hooks = hooks
+        self._logged: set[tuple[int, type[Event]]] = set()  # at most one entry per hook and kind
+
+    def __call__(self, event: Event, /) -> None:
+        """
+        Deliver an event to all hooks.
+        """
+        outer = sys.exception()  # the one that ends the call, if it is about to end with one
+        for number, hook in enumerate(self._hooks):
+            try:
+                hook(event)
+            except Exception as error:  # noqa: BLE001  a hook's defect is not the call's
+                kind = type(event)
+                if (number, kind) not in self._logged:
+                    self._logged.add((number, kind))
+                    _log(error, outer, kind)
+
+
+def _log(error: Exception, outer: BaseException | None, kind: type[Event]) -> None:
+    """
+    Log a hook's exception without the frames of this library, whose locals hold requests.
+    """
+    traceback = error.__traceback__ and error.__traceback__.tb_next  # the first is the emitter's
+    if error is not outer:
+        error.__traceback__ = traceback
+        _cut_off(error, outer)
+    logger.error(
+        "a hook raised an exception on %s, which does not affect the call; not logged again for "
+        "this hook and kind of event",
+        kind.__name__,
+        exc_info=(type(error), error, traceback),
+    )
+
+
+def _cut_off(error: BaseException, outer: BaseException | None) -> None:
+    """
+    Remove the call's own exception from the end of a chain: its frames hold the request.
+    """
+    seen: set[int] = set()
+    inner: BaseException | None = error
+    while inner is not None and id(inner) not in seen:
+        seen.add(id(inner))
+        if inner.__cause__ is outer:
+            inner.__cause__ = None
+        if inner.__context__ is outer:
+            inner.__context__ = None
+        inner = inner.__cause__ or inner.__context__

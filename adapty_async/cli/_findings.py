@@ -1,0 +1,180 @@
+"""
+Counts of what looks wrong in an input, to be shown before anything is sent.
+
+No id is shown, only its kind and the numbers of the first lines: a log may keep what is printed.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Mapping
+from typing import Any
+
+__all__ = ("Findings", "kind_of")
+
+# Line numbers that are shown of a kind.
+_SHOWN_LINES = 3
+# Words for "no value" of databases, data frames, spreadsheets and programs, in small letters.
+_PLACEHOLDERS = frozenset(
+    {
+        "null",
+        "nan",
+        "none",
+        "nil",
+        "undefined",
+        "n/a",
+        "#n/a",
+        "na",
+        "<na>",
+        "<null>",
+        "(null)",
+        "nat",
+        "\\n",
+        "#ref!",
+        "#value!",
+        "#name?",
+        "#null!",
+        "#num!",
+        "#div/0!",
+        "00000000-0000-0000-0000-000000000000",
+        "[object object]",
+    }
+)
+_PLAIN = re.compile(r"[A-Za-z0-9_$:@-]*[A-Za-z0-9][A-Za-z0-9_$:@-]*")
+_QUOTES = "\"'`\u00ab\u00bb\u2018\u2019\u201a\u201c\u201d\u201e"
+_EXPONENT = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?[eE][+-][0-9]+")
+_DECIMAL = re.compile(r"[+-]?[0-9]+[.,]0+")
+_BROKEN_LETTERS = re.compile("[\ufffd]|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac")
+
+# By kind: how it is described, and what an id of that kind looks like. The first kind counts.
+_KINDS: Mapping[str, tuple[str, Callable[[str], object]]] = {
+    "placeholder": (
+        "words for no value, such as NULL or NaN",
+        lambda one: one.lower() in _PLACEHOLDERS,
+    ),
+    "spreadsheet_exponent": (
+        "numbers that a spreadsheet rounded, such as 1.23457E+14",
+        _EXPONENT.fullmatch,
+    ),
+    "decimal_number": (
+        "whole numbers that became decimals, such as 100045.0",
+        _DECIMAL.fullmatch,
+    ),
+    "quotes": (
+        "a quote at the beginning or the end, which is part of the id",
+        lambda one: one[:1] in _QUOTES or one[-1:] in _QUOTES or one.startswith('="'),
+    ),
+    "separator": (
+        "a comma, semicolon, tab or bar inside, as if a row were taken for an id",
+        lambda one: any(mark in one for mark in ",;|\t"),
+    ),
+    "no_letters": (
+        "neither a letter nor a digit",
+        lambda one: not any(map(str.isalnum, one)),
+    ),
+    "broken_letters": (
+        "letters that a wrong encoding leaves",
+        _BROKEN_LETTERS.search,
+    ),
+    "invisible": (
+        "characters that cannot be seen, such as a zero-width space",
+        lambda one: any(map(_is_invisible, one)),
+    ),
+    "unusual_digits": (
+        "digits that are not 0 to 9",
+        lambda one: any(each.isdecimal() and not each.isascii() for each in one),
+    ),
+}
+
+
+def _is_invisible(one: str) -> bool:
+    return unicodedata.category(one) in {"Cf", "Cc", "Zs", "Zl", "Zp"} and one != " "
+
+
+def kind_of(identifier: str) -> str | None:
+    """
+    Return in which way an id looks damaged, None if it does not.
+    """
+    if _PLAIN.fullmatch(identifier):
+        return "placeholder" if identifier.lower() in _PLACEHOLDERS else None
+    return next((kind for kind, (_, looks) in _KINDS.items() if looks(identifier)), None)
+
+
+class Findings:
+    """
+    Counts of what looks wrong in the rows of an input, which are added one by one.
+
+    Attributes:
+        id_column: where the ids are; None to look at no id.
+        suspicious: ids that look damaged, by kind.
+        without_id: rows that were left out since they have no id.
+        multiline: rows of more than one line.
+    """
+
+    def __init__(self, id_column: str | None = None) -> None:
+        self.id_column = id_column
+        self.suspicious: dict[str, int] = {}
+        self.without_id = 0
+        self.multiline = 0
+        self._first_lines: dict[str, list[int]] = {}  # by kind
+        self._first_multiline = (0, 0)  # its first and last line
+
+    def add_row(self, line: int, value: Any) -> None:
+        """
+        Look at a row's id, if it has one.
+        """
+        one = value.get(self.id_column) if isinstance(value, dict) else value
+        if self.id_column is None or not isinstance(one, str) or not one:
+            return
+        kind = "column_name" if one == self.id_column else kind_of(one)
+        if kind is not None:
+            self.suspicious[kind] = self.suspicious.get(kind, 0) + 1
+            lines = self._first_lines.setdefault(kind, [])
+            if len(lines) < _SHOWN_LINES:
+                lines.append(line)
+
+    def add_multiline(self, first: int, last: int) -> None:
+        """
+        Count a row of more than one line.
+        """
+        if not self.multiline:
+            self._first_multiline = first, last
+        self.multiline += 1
+
+    def lines(self) -> list[str]:
+        """
+        Return what was found as lines for people; none if nothing was.
+        """
+        lines = []
+        if self.suspicious:
+            lines.append("Ids that look damaged; as they are written, they may belong to nobody:")
+        for kind, count in self.suspicious.items():
+            where = ", ".join(f"{line:,}" for line in self._first_lines[kind])
+            more = ", ..." if count > _SHOWN_LINES else ""
+            lines.append(f"  {_described(kind)}: {count:,} (line {where}{more})")
+        if self.multiline:
+            first, last = self._first_multiline
+            row = _counted(self.multiline, "row")
+            lines.append(f"{row} of more than one line (first: lines {first:,} to {last:,}).")
+        if self.without_id:
+            lines.append(f"{_counted(self.without_id, 'row')} without an id, left out.")
+        return lines
+
+    def as_json(self) -> dict[str, Any]:
+        """
+        Return the counts for the report of a program.
+        """
+        return {
+            "suspicious_ids": dict(self.suspicious),
+            "rows_without_id": self.without_id,
+            "multiline_rows": self.multiline,
+        }
+
+
+def _described(kind: str) -> str:
+    return "the name of the column" if kind == "column_name" else _KINDS[kind][0]
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

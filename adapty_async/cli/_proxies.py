@@ -1,0 +1,71 @@
+"""
+Proxies that the environment names, and whether the command line uses them.
+"""
+
+from __future__ import annotations
+
+import os
+import urllib.request
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from adapty_async.cli._streams import tell
+from adapty_async.errors import ConfigError
+from adapty_async.hooks import Hook, RetryScheduled
+
+__all__ = ("proxy_hooks", "require_usable_proxy")
+
+
+def require_usable_proxy(origin: str) -> None:
+    """
+    Raise if the proxy that the environment names for an origin is of a kind that aiohttp lacks.
+
+    Raises:
+        ConfigError: the proxy is not an ``http://`` one.
+    """
+    scheme = urlsplit(origin).scheme
+    url = _proxies_for(origin).get(scheme)
+    if url is not None and not url.lower().startswith("http://"):
+        name = _variable(f"{scheme}_proxy")
+        raise ConfigError(f"--trust-env needs a proxy that begins with http:// in {name}")
+
+
+def proxy_hooks(origin: str, *, trust_env: bool) -> tuple[Hook, ...]:
+    """
+    Return a hook that names a proxy which is not used when a connection fails; none without one.
+    """
+    scheme = urlsplit(origin).scheme
+    proxies = _proxies_for(origin)
+    if scheme in proxies:
+        hint = f"{_variable(f'{scheme}_proxy')} is set but not used: --trust-env uses its proxy."
+        return () if trust_env else (_hint_once(hint),)
+    if "all" in proxies:
+        wanted = f"{scheme}_proxy".upper()
+        hint = f"{_variable('all_proxy')} is not supported: set {wanted}, and add --trust-env."
+        return (_hint_once(hint),)
+    return ()
+
+
+def _proxies_for(origin: str) -> dict[str, str]:
+    host = urlsplit(origin).hostname or ""
+    if urllib.request.proxy_bypass(host):
+        return {}
+    return urllib.request.getproxies_environment()
+
+
+def _variable(name: str) -> str:
+    """
+    Return how a variable is written in the environment; its value may hold a password.
+    """
+    written = (name, name.upper(), *os.environ)
+    return next(each for each in written if each.lower() == name and each in os.environ)
+
+
+def _hint_once(hint: str) -> Callable[[object], None]:
+    hints = [hint]
+
+    def on_event(event: object) -> None:
+        if hints and isinstance(event, RetryScheduled) and event.error == "ConnectError":
+            tell(f"A connection failed. {hints.pop()}")
+
+    return on_event
