@@ -155,6 +155,13 @@ class JournalWriter:
             self._wants_durable = True
         return self._future_of(self._intents)
 
+    def retract(self, position: int) -> None:
+        """
+        Record that the server surely did not process a request that must not be repeated.
+        """
+        self._states.set(position, ItemState.FAILED)
+        self._schedule()
+
     def update(
         self,
         position: int,

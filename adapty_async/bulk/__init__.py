@@ -4,9 +4,8 @@ Very many calls, a bounded number at a time, with an account of every item.
 
 from __future__ import annotations
 
+from adapty_async._journal import ItemState, JournalIdentity, JournalSummary, summarise
 from adapty_async.bulk._calls import BulkOptions, Items, StartBulk
-from adapty_async.bulk._entries import Entry
-from adapty_async.bulk._ledger import InputIdentity
 from adapty_async.bulk._outcome import (
     BulkReport,
     EarlierStatus,
@@ -15,16 +14,17 @@ from adapty_async.bulk._outcome import (
     StopReason,
 )
 from adapty_async.bulk._runner import BulkRun
-from adapty_async.bulk._summary import JournalSummary, summarise
+from adapty_async.bulk._run_journal import InputIdentity
 
 __all__ = (
     "BulkOptions",
     "BulkReport",
     "BulkRun",
     "EarlierStatus",
-    "Entry",
     "InputIdentity",
+    "ItemState",
     "Items",
+    "JournalIdentity",
     "JournalSummary",
     "Outcome",
     "OutcomeStatus",
