@@ -18,7 +18,7 @@ from adapty_async._journal.model import (
     Resumed,
     Run,
 )
-from adapty_async._journal.sqlite import SqliteJournal
+from adapty_async._journal.sqlite import SqliteJournal, copy_journal
 from adapty_async._journal.summary import JournalSummary, summarise
 from adapty_async._journal.writer import JournalWriter
 
@@ -38,5 +38,6 @@ __all__ = (
     "Resumed",
     "Run",
     "SqliteJournal",
+    "copy_journal",
     "summarise",
 )

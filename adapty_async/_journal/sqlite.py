@@ -48,7 +48,7 @@ from adapty_async._journal.schema import (
 from adapty_async._tasks import until_ended
 from adapty_async.errors import JournalError
 
-__all__ = ("SqliteJournal", "reading")
+__all__ = ("SqliteJournal", "copy_journal", "reading")
 
 _MAGIC = b"SQLite format 3\0"
 _OLD_MAGIC = b"adapty-async journal "
@@ -452,21 +452,41 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
     Raises:
         JournalError: it cannot be read, is damaged, or is no journal.
     """
-    with _named(path, "cannot be read"), contextlib.ExitStack() as stack:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise DamageError("it is not a regular file")
-        db = sqlite3.connect(
-            f"file:{quote(str(path))}?mode=ro", uri=True, timeout=1, isolation_level=None
-        )
-        stack.callback(db.close)
-        try:
-            db.execute("BEGIN")
-            is_empty = verify_schema(db)
-        except sqlite3.DatabaseError:
-            with path.open("rb") as file:  # no database, so nobody has it locked
-                _demand_database(file.read(len(_OLD_MAGIC)))
-            raise
+    with _read_only(path) as (db, is_empty):
         if is_empty:
             raise DamageError("it holds nothing yet")
         _verify(db)
         yield db
+
+
+def copy_journal(path: Path, target: Path) -> None:
+    """
+    Copy a journal without changing it; it may be in use. Blocks.
+
+    Raises:
+        JournalError: it cannot be read, or is no journal.
+    """
+    with _read_only(path) as (db, _), contextlib.closing(sqlite3.connect(target)) as copy:
+        db.backup(copy)
+
+
+@contextlib.contextmanager
+def _read_only(path: Path) -> Iterator[tuple[sqlite3.Connection, bool]]:
+    """
+    Open a journal to read it; the second result is whether it is empty.
+    """
+    with _named(path, "cannot be read"):
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise DamageError("it is not a regular file")
+        name = f"file:{quote(str(path))}?mode=ro"
+        with contextlib.closing(
+            sqlite3.connect(name, uri=True, timeout=1, isolation_level=None)
+        ) as db:
+            try:
+                db.execute("BEGIN")
+                is_empty = verify_schema(db)
+            except sqlite3.DatabaseError:
+                with path.open("rb") as file:  # no database, so nobody has it locked
+                    _demand_database(file.read(len(_OLD_MAGIC)))
+                raise
+            yield db, is_empty

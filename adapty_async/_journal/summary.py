@@ -21,7 +21,6 @@ from adapty_async._journal.sqlite import reading
 __all__ = ("JournalSummary", "summarise")
 
 _SETTLED = (ItemState.DONE, ItemState.ABSENT, ItemState.DUPLICATE, ItemState.UNKNOWN)
-_RECENT_SECONDS = 60.0
 
 
 class JournalSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,12 +50,18 @@ class JournalSummary(msgspec.Struct, frozen=True, kw_only=True):
         return rows if isinstance(rows, int) else None
 
     @property
+    def settled(self) -> int:
+        """
+        The number of items that the next run does not send.
+        """
+        return sum(self.counts[state] for state in _SETTLED)
+
+    @property
     def left(self) -> int | None:
         """
         The number of items that the next run has to do; None if it is not known.
         """
-        items = self.items
-        return None if items is None else items - sum(self.counts[state] for state in _SETTLED)
+        return None if self.items is None else self.items - self.settled
 
     @property
     def first_at(self) -> float | None:

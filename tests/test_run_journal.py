@@ -24,6 +24,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from adapty_async.bulk._entries import Entry
+from adapty_async.bulk._header import HEADER_SIZE, read_header
+from adapty_async.bulk._ledger import Scope
 from rich.pretty import pretty_repr
 
 from adapty_async import (
@@ -42,9 +45,6 @@ from adapty_async import (
 )
 from adapty_async._operation import Request, Response
 from adapty_async.bulk import InputIdentity, _journal, _ledger, _log
-from adapty_async.bulk._entries import Entry
-from adapty_async.bulk._header import HEADER_SIZE, read_header
-from adapty_async.bulk._ledger import Scope
 from adapty_async.mail import TransactionEvent
 from adapty_async.testing import FakeTransport
 from adapty_async.v1 import GET_PROFILE, create_profile, delete_profile
