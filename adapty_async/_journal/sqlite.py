@@ -172,9 +172,10 @@ class _JournalFile:
         clock: Callable[[], float],
     ) -> Resumed:
         """
-        Verify and read the content, and record that a run begins.
+        Verify and read the content, and record that a run begins. After an error, this is closed.
         """
-        with _named(self._path, "cannot be used"):
+        with contextlib.ExitStack() as undo, _named(self._path, "cannot be used"):
+            undo.callback(self.close)
             is_empty = verify_schema(self._db)
             earlier: list[Run] = []
             spans: dict[int, bytearray] = {}
@@ -192,6 +193,7 @@ class _JournalFile:
             run = Run(number=len(earlier) + 1, started_at=now, last_at=now)
             self._begin(identity if found != identity else None, run, is_empty=is_empty)
             rates = [each.rate for each in earlier if each.rate is not None]
+            undo.pop_all()
             return Resumed(run=run, spans=spans, rate=rates[-1] if rates else None)
 
     def _begin(self, identity: JournalIdentity | None, run: Run, *, is_empty: bool) -> None:
@@ -259,8 +261,10 @@ class _JournalFile:
     def finish(self) -> None:
         """
         Make everything durable and leave one file, which needs no log; with a reader, leave both.
+
+        This is closed then, so another run can open the journal at once.
         """
-        with _named(self._path, "cannot be written"):
+        with contextlib.closing(self), _named(self._path, "cannot be written"):
             self._set_durable(is_durable=True)
             try:
                 self._db.execute("PRAGMA journal_mode = DELETE")
@@ -271,7 +275,7 @@ class _JournalFile:
 
     def close(self) -> None:
         """
-        Close the database, and release the lock.
+        Close the database, and release the lock; nothing happens if that was done.
         """
         self._closing.close()
 
