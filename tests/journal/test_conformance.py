@@ -273,6 +273,21 @@ async def test_a_closed_journal_can_be_opened_at_once(place: Place) -> None:
             await reopened(place.journal(), other)
 
 
+async def test_times_and_rates_may_be_whole_numbers(place: Place) -> None:
+    """
+    An integer for a time or a rate is stored as that number, and is no damage when it is read.
+    """
+    journal = place.journal()
+    await reopened(journal)
+    run = Run(number=1, started_at=1, last_at=2, ended_at=3, rate=100)
+    await journal.commit(
+        Changes(run=run, minutes=[Minute(run=1, minute=0, first_at=1, last_at=2)]), durable=False
+    )
+    await journal.close()
+    assert (await _resumed(place)).rate == 100
+    assert place.content().runs[0] == run
+
+
 async def _resumed(place: Place) -> Resumed:
     journal = place.journal()
     resumed = await reopened(journal)
