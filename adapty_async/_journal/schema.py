@@ -259,7 +259,8 @@ def write_span(db: sqlite3.Connection, changes: Changes) -> bool:
 
     This is what most commits are. It is half the work of a transaction with one statement in it.
     """
-    if len(changes.spans) != 1 or changes.run is not None or changes.new_keys:
+    others = changes.run or changes.new_keys or changes.minutes or changes.reasons
+    if len(changes.spans) != 1 or others:
         return False
     ((number, states),) = changes.spans.items()
     db.execute(_INSERT["span"], _sealed("span", (number * SPAN_SIZE, states.decode())))

@@ -288,6 +288,38 @@ async def test_times_and_rates_may_be_whole_numbers(place: Place) -> None:
     assert place.content().runs[0] == run
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        Changes(spans={0: span("d")}, minutes=[Minute(run=1, minute=1, first_at=1, last_at=2)]),
+        Changes(
+            spans={0: span("d")},
+            reasons=[Reason(run=1, state="failed", error="X", http_status=0, items=1)],
+        ),
+        Changes(spans={0: span("d")}, new_keys=key_of(1)),
+        Changes(spans={0: span("d")}, run=Run(number=1, started_at=1, last_at=2, rate=3.0)),
+        Changes(spans={0: span("d"), 9: span("a")}),
+        Changes(),
+    ],
+    ids=["minute", "reason", "key", "run", "spans", "nothing"],
+)
+async def test_every_part_of_a_commit_is_stored(place: Place, changes: Changes) -> None:
+    """
+    Whatever a commit has in addition to one span is stored with it.
+    """
+    journal = place.journal()
+    await reopened(journal)
+    await journal.commit(changes, durable=False)
+    assert place.content() == (
+        [changes.run or Run(number=1, started_at=NOW, last_at=NOW)],
+        changes.spans,
+        changes.new_keys,
+        changes.minutes,
+        changes.reasons,
+    )
+    await journal.close()
+
+
 async def _resumed(place: Place) -> Resumed:
     journal = place.journal()
     resumed = await reopened(journal)
