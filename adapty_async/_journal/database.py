@@ -72,6 +72,7 @@ class DatabaseThread(Generic[OwnedT]):
     def __init__(self, connect: Callable[[], OwnedT], name: str) -> None:
         self._jobs: _Jobs = queue.SimpleQueue()
         self._is_open = True
+        self._putting = threading.Lock()  # so that no work comes after the end, and waits for ever
         self._reason = "the journal is closed"
         on_fork(self)
         # a daemon, so that a run nobody ended cannot keep the interpreter from exiting
@@ -85,6 +86,7 @@ class DatabaseThread(Generic[OwnedT]):
         Refuse all work in the forked process.
         """
         self._is_open, self._reason = False, "the journal is in use by the process that was forked"
+        self._putting = threading.Lock()  # another thread may have held it
 
     def run(self, work: Callable[[OwnedT], ResultT]) -> asyncio.Future[ResultT]:
         """
@@ -92,15 +94,16 @@ class DatabaseThread(Generic[OwnedT]):
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[ResultT] = loop.create_future()
-        if self._is_open:
-            self._jobs.put((work, _Back(loop, future)))
-        else:
+        if not self._put(work, _Back(loop, future)):
             future.set_exception(JournalError(self._reason))
         return future
 
     def run_blocking(self, work: Callable[[OwnedT], ResultT]) -> ResultT:
         """
         Run work in the thread, and wait for it in another thread than the event loop's.
+
+        Raises:
+            JournalError: this was stopped.
         """
         done: concurrent.futures.Future[ResultT] = concurrent.futures.Future()
 
@@ -110,16 +113,24 @@ class DatabaseThread(Generic[OwnedT]):
             else:
                 done.set_exception(error)
 
-        self._jobs.put((work, settle))
+        if not self._put(work, settle):
+            raise JournalError(self._reason)
         return done.result()
+
+    def _put(self, work: Callable[[OwnedT], Any], settle: _Settle) -> bool:
+        with self._putting:
+            if self._is_open:
+                self._jobs.put((work, settle))
+            return self._is_open
 
     def stop(self) -> None:
         """
         End the thread after the work that it was given; it closes the resource. Does not wait.
         """
-        if self._is_open:
-            self._is_open = False
-            self._jobs.put(None)
+        with self._putting:
+            if self._is_open:
+                self._is_open = False
+                self._jobs.put(None)
 
     def __del__(self) -> None:
         if getattr(self, "_is_open", False):
