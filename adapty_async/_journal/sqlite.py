@@ -12,6 +12,7 @@ Laws:
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 import stat
@@ -19,7 +20,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
-from urllib.parse import quote
 
 from adapty_async._journal.database import DatabaseThread, explain
 from adapty_async._journal.model import (
@@ -95,23 +95,36 @@ class _Lock:
     """
     An exclusive lock on a file next to the journal, held until this is closed or the process ends.
 
-    It is SQLite's own lock on an empty database, so it works wherever SQLite does.
+    It is SQLite's own lock on an empty database, so it works wherever SQLite does. SQLite alone
+    opens that file: a process that closes a file gives up all its locks on it.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = Path(f"{path}-lock")
         while True:
-            before = _make_private(self._path)
-            self._db = sqlite3.connect(self._path, timeout=0, isolation_level=None)
+            before = _status(self._path)
+            if before is not None and not stat.S_ISREG(before.st_mode):
+                raise DamageError(f"{self._path.name} is not a regular file")
+            self._db = self._connected()
             try:
                 self._db.execute("PRAGMA journal_mode = MEMORY")
                 self._db.execute("BEGIN EXCLUSIVE")
-                if _is_at(self._path, before):  # its last owner may have removed it meanwhile
+                with contextlib.suppress(FileNotFoundError):
+                    self._path.chmod(_PRIVATE)
+                # it may have been created just now, or its last owner may have removed it
+                if before is not None and _is_at(self._path, before):
                     return
             except BaseException:
                 self._db.close()
                 raise
             self._db.close()
+
+    def _connected(self) -> sqlite3.Connection:
+        try:
+            return sqlite3.connect(self._path, timeout=0, isolation_level=None)
+        except sqlite3.OperationalError:
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT))  # the system has the reason
+            raise
 
     def close(self) -> None:
         """
@@ -122,23 +135,32 @@ class _Lock:
         self._db.close()
 
 
-def _make_private(path: Path) -> os.stat_result:
+def _status(path: Path) -> os.stat_result | None:
     """
-    Create a file that only its owner can read, unless there is one; return its status.
+    Return the status of a file or link, None if there is none.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    handle = os.open(path, flags, _PRIVATE)
     try:
-        return os.fstat(handle)
-    finally:
-        os.close(handle)
+        return path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _is_at(path: Path, before: os.stat_result) -> bool:
+    present = _status(path)
+    return present is not None and os.path.samestat(present, before)
+
+
+def _create(path: Path) -> os.stat_result:
+    """
+    Create a file that only its owner can read, whatever the umask, and return its status.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    handle = os.open(path, flags, _PRIVATE)
     try:
-        return os.path.samestat(path.stat(), before)
-    except FileNotFoundError:
-        return False
+        os.fchmod(handle, _PRIVATE)
+        return os.fstat(handle)
+    finally:
+        os.close(handle)
 
 
 class _JournalFile:
@@ -148,21 +170,40 @@ class _JournalFile:
 
     def __init__(self, path: Path, owed: int, vfs: str | None) -> None:
         self._path = path
+        self._vfs = vfs
         self._room = _CHECKPOINT_PAGES + _PAGES_PER_ITEM * (owed + 1)
         self._pages = 0  # in the write-ahead log, at most
         self._is_durable: bool | None = None
         with _named(path, "cannot be used"), contextlib.ExitStack() as stack:
-            if path.is_symlink():
-                raise DamageError("it is a symbolic link")
-            is_new = not path.exists()
             stack.callback(_Lock(path).close)
-            self._file = _make_private(path)
-            _demand_journal(path, self._file)
-            if is_new:
+            found = _status(path)
+            self._file = _create(path) if found is None else found
+            _demand_file(path, self._file)
+            if found is None:
                 _flush_folder(path.parent)
-            self._db = _connect(path, vfs)
-            stack.callback(self._db.close)
-            self._closing = stack.pop_all()
+            with _classified(path):
+                self._connect()
+            self._releasing = stack.pop_all()
+
+    def _connect(self) -> None:
+        try:
+            self._db = _connect(self._path, self._vfs, is_alone=False)
+        except sqlite3.OperationalError as error:
+            _demand_shared_memory_fault(error)
+            self._db = _connect(self._path, self._vfs, is_alone=True)
+
+    def _turn_on_log(self) -> None:
+        """
+        Use a write-ahead log; without shared memory, in a way that keeps readers out.
+        """
+        try:
+            if _turn_on_log(self._db):
+                return
+        except sqlite3.OperationalError as error:
+            _demand_shared_memory_fault(error)
+        self._db.close()
+        self._db = _connect(self._path, self._vfs, is_alone=True)
+        _turn_on_log(self._db)  # without a log after all, there is nothing to allocate room in
 
     def open(
         self,
@@ -176,7 +217,7 @@ class _JournalFile:
         """
         with contextlib.ExitStack() as undo, _named(self._path, "cannot be used"):
             undo.callback(self.close)
-            is_empty = verify_schema(self._db)
+            is_empty = _is_empty(self._db, self._path)
             earlier: list[Run] = []
             spans: dict[int, bytearray] = {}
             found = None
@@ -200,7 +241,7 @@ class _JournalFile:
         for suffix in ("", *_SIDE_FILES):
             with contextlib.suppress(FileNotFoundError):
                 Path(f"{self._path}{suffix}").chmod(_PRIVATE)
-        _turn_on_log(self._db)
+        self._turn_on_log()
         self._set_durable(is_durable=True)
         with self._transaction():
             if is_empty:
@@ -232,11 +273,9 @@ class _JournalFile:
         """
         Store changes; return an error if there may be no room for more.
         """
-        if not _is_at(self._path, self._file):
-            raise JournalError(
-                f"the journal {self._path} was moved, deleted or replaced during the run"
-            )
         with _named(self._path, "cannot be written"):
+            if not _is_at(self._path, self._file):
+                raise DamageError("it was moved, deleted or replaced during the run")
             self._set_durable(is_durable=durable)
             if not write_span(self._db, changes):
                 with self._transaction():
@@ -277,33 +316,63 @@ class _JournalFile:
         """
         Close the database, and release the lock; nothing happens if that was done.
         """
-        self._closing.close()
+        self._db.close()
+        self._releasing.close()
 
 
-def _demand_journal(path: Path, status: os.stat_result) -> None:
+def _demand_file(path: Path, status: os.stat_result) -> None:
     """
     Validate that a file may be a journal, before SQLite sees it.
 
     Raises:
         DamageError: it is something else, and stays as it is.
     """
+    if stat.S_ISLNK(status.st_mode):
+        raise DamageError("it is a symbolic link")
     if not stat.S_ISREG(status.st_mode):
         raise DamageError("it is not a regular file")
     if status.st_nlink > 1:
         raise DamageError("it has another name (a hard link), which SQLite cannot protect")
-    if status.st_size:
-        with path.open("rb") as file:
-            _demand_database(file.read(len(_OLD_MAGIC)))
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
-def _demand_database(head: bytes) -> None:
+@contextlib.contextmanager
+def _classified(path: Path) -> Iterator[None]:
+    """
+    Name a file for what it is if SQLite finds that it is no database; nobody has it locked then.
+    """
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+            _demand_database(path)
+        raise
+
+
+def _demand_database(path: Path) -> None:
+    with path.open("rb") as file:
+        head = file.read(len(_OLD_MAGIC))
     if head.startswith(_OLD_MAGIC):
         raise DamageError(
             "it is a journal of a development version, which this release cannot read;"
             " start a new journal"
         )
-    if not head.startswith(_MAGIC):
+    if head and not head.startswith(_MAGIC):
         raise DamageError("it is not a journal of this library")
+
+
+def _is_empty(db: sqlite3.Connection, path: Path) -> bool:
+    """
+    Validate that a database is a journal; return whether it has no tables yet instead.
+
+    Raises:
+        DamageError: it is something else.
+    """
+    is_empty = verify_schema(db)
+    if is_empty:
+        _demand_database(path)  # SQLite takes a file of one byte for an empty one
+    return is_empty
 
 
 def _flush_folder(folder: Path) -> None:
@@ -317,16 +386,21 @@ def _flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _connect(path: Path, vfs: str | None) -> sqlite3.Connection:
+def _connected(path: Path, options: str, *, timeout: float) -> sqlite3.Connection:
+    name = f"{path.absolute().as_uri()}?{options}"
+    return sqlite3.connect(name, uri=True, timeout=timeout, isolation_level=None)
+
+
+def _connect(path: Path, vfs: str | None, *, is_alone: bool) -> sqlite3.Connection:
     """
-    Connect to a journal as it is; without shared memory, in a way that keeps readers out.
+    Connect to a journal as it is; alone, its log needs no shared memory and readers are kept out.
     """
-    options = "" if vfs is None else f"&vfs={vfs}"
-    name = f"file:{quote(str(path))}?mode=rw{options}"
-    db = sqlite3.connect(name, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+    options = "mode=rw" if vfs is None else f"mode=rw&vfs={vfs}"
+    db = _connected(path, options, timeout=_BUSY_SECONDS)
     try:
-        if not _has_shared_memory(db, "SELECT count(*) FROM sqlite_master"):
+        if is_alone:  # which counts for a log that is not open yet
             db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         db.execute("PRAGMA wal_autocheckpoint = 0")
     except BaseException:
         db.close()
@@ -334,35 +408,23 @@ def _connect(path: Path, vfs: str | None) -> sqlite3.Connection:
     return db
 
 
-def _has_shared_memory(db: sqlite3.Connection, statement: str) -> bool:
+def _turn_on_log(db: sqlite3.Connection) -> bool:
     """
-    Execute a statement, and return whether the write-ahead log has the memory that it needs.
+    Use a write-ahead log; return whether that is possible.
     """
-    try:
-        db.execute(statement).fetchone()
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF not in _NO_SHARED_MEMORY:
-            raise
+    if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
         return False
+    db.execute("BEGIN IMMEDIATE")
+    db.execute("ROLLBACK")
     return True
 
 
-def _turn_on_log(db: sqlite3.Connection) -> None:
+def _demand_shared_memory_fault(error: sqlite3.OperationalError) -> None:
     """
-    Use a write-ahead log; without shared memory, in a way that keeps readers out.
-
-    Raises:
-        DamageError: that is impossible, too.
+    Raise an error again, unless it may come from the lack of shared memory.
     """
-    turn_on = "PRAGMA journal_mode = WAL"
-    has_memory = _has_shared_memory(db, turn_on) and _has_shared_memory(db, "BEGIN IMMEDIATE")
-    if db.in_transaction:
-        db.execute("ROLLBACK")
-    if has_memory and db.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
-        return
-    db.execute("PRAGMA locking_mode = EXCLUSIVE")
-    if db.execute(turn_on).fetchone()[0] != "wal":
-        raise DamageError("the file system supports no write-ahead log")
+    if error.sqlite_errorcode & 0xFF not in _NO_SHARED_MEMORY:
+        raise error
 
 
 def _verify(db: sqlite3.Connection) -> None:
@@ -459,17 +521,11 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
     with _named(path, "cannot be read"), contextlib.ExitStack() as stack:
         if not stat.S_ISREG(path.stat().st_mode):
             raise DamageError("it is not a regular file")
-        db = sqlite3.connect(
-            f"file:{quote(str(path))}?mode=ro", uri=True, timeout=1, isolation_level=None
-        )
+        db = _connected(path, "mode=ro", timeout=1)
         stack.callback(db.close)
-        try:
+        with _classified(path):
             db.execute("BEGIN")
-            is_empty = verify_schema(db)
-        except sqlite3.DatabaseError:
-            with path.open("rb") as file:  # no database, so nobody has it locked
-                _demand_database(file.read(len(_OLD_MAGIC)))
-            raise
+            is_empty = _is_empty(db, path)
         if is_empty:
             raise DamageError("it holds nothing yet")
         _verify(db)
