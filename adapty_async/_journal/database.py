@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 from adapty_async._fork import on_fork
 from adapty_async.errors import JournalError
 
-__all__ = ("DatabaseThread", "explain")
+__all__ = ("DatabaseThread", "code_of", "explain")
 
 ResultT = TypeVar("ResultT")
 
@@ -42,6 +42,13 @@ _TEXTS = {
 _PRIMARY_CODE = 0xFF
 
 
+def code_of(error: sqlite3.Error) -> int:
+    """
+    Return SQLite's primary result code. An error of the module itself is about what it has read.
+    """
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & _PRIMARY_CODE
+
+
 def explain(error: Exception) -> str:
     """
     Return the reason for an error of the operating system or of SQLite, for people.
@@ -50,9 +57,10 @@ def explain(error: Exception) -> str:
     """
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    if isinstance(error, sqlite3.Error | UnicodeDecodeError):
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
-        return _TEXTS.get(code & _PRIMARY_CODE, "it is damaged")
+    if isinstance(error, sqlite3.Error):
+        return _TEXTS.get(code_of(error), "it is damaged")
+    if isinstance(error, UnicodeDecodeError):
+        return "it is damaged"
     return str(error)
 
 

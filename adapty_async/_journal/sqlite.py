@@ -21,7 +21,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from adapty_async._journal.database import DatabaseThread, explain
+from adapty_async._journal.database import DatabaseThread, code_of, explain
+from adapty_async._journal.log import verify_log
 from adapty_async._journal.model import (
     Changes,
     DamageError,
@@ -135,6 +136,10 @@ class _Lock:
         self._db.close()
 
 
+def _log_of(path: Path) -> Path:
+    return Path(f"{path}-wal")
+
+
 def _status(path: Path) -> os.stat_result | None:
     """
     Return the status of a file or link, None if there is none.
@@ -181,6 +186,7 @@ class _JournalFile:
             _demand_file(path, self._file)
             if found is None:
                 _flush_folder(path.parent)
+            verify_log(_log_of(path))
             with _classified(path):
                 self._connect()
             self._releasing = stack.pop_all()
@@ -292,7 +298,7 @@ class _JournalFile:
             with _named(self._path, "cannot be written"):
                 _, logged, moved = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
                 self._pages = 0 if logged == moved else logged  # a reader needs what is left
-                _allocate(Path(f"{self._path}-wal"), (self._pages + self._room) * _FRAME)
+                _allocate(_log_of(self._path), (self._pages + self._room) * _FRAME)
         except JournalError as error:
             return error
         return None
@@ -308,7 +314,7 @@ class _JournalFile:
             try:
                 self._db.execute("PRAGMA journal_mode = DELETE")
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                if code_of(error) != sqlite3.SQLITE_BUSY:
                     raise
                 self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
@@ -345,7 +351,7 @@ def _classified(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+        if code_of(error) == sqlite3.SQLITE_NOTADB:
             _demand_database(path)
         raise
 
@@ -423,7 +429,7 @@ def _demand_shared_memory_fault(error: sqlite3.OperationalError) -> None:
     """
     Raise an error again, unless it may come from the lack of shared memory.
     """
-    if error.sqlite_errorcode & 0xFF not in _NO_SHARED_MEMORY:
+    if code_of(error) not in _NO_SHARED_MEMORY:
         raise error
 
 
@@ -521,6 +527,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
     with _named(path, "cannot be read"), contextlib.ExitStack() as stack:
         if not stat.S_ISREG(path.stat().st_mode):
             raise DamageError("it is not a regular file")
+        verify_log(_log_of(path))
         db = _connected(path, "mode=ro", timeout=1)
         stack.callback(db.close)
         with _classified(path):

@@ -229,7 +229,7 @@ class InFile:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "run.db"
         self._folder = folder
-        self._log = Path(f"{self.path}-wal")
+        self.log = Path(f"{self.path}-wal")
         self._flushed = (b"", b"")
 
     def journal(self) -> SqliteJournal:
@@ -257,20 +257,20 @@ class InFile:
         """
         content = self.path.read_bytes()
         if durable or content != self._flushed[0]:
-            self._flushed = content, self._log.read_bytes()
+            self._flushed = content, self.log.read_bytes()
 
     def kill(self) -> InFile:
         """
         Return copies of the files, without shared memory and locks.
         """
-        return self._copied(self.path.read_bytes(), _read(self._log))
+        return self._copied(self.path.read_bytes(), _read(self.log))
 
     def lose_power(self, is_kept: Callable[[], bool]) -> InFile:
         """
         Return copies in which sectors of the log that were not flushed are as they were before.
         """
         content, flushed = self._flushed
-        log = bytearray(_read(self._log))
+        log = bytearray(_read(self.log))
         before = flushed.ljust(len(log), b"\0")
         for start in range(0, len(log), SECTOR):
             sector = slice(start, start + SECTOR)
@@ -282,7 +282,7 @@ class InFile:
         place = InFile(Path(tempfile.mkdtemp(dir=self._folder)))
         place.path.write_bytes(content)
         if log:
-            place._log.write_bytes(log)
+            place.log.write_bytes(log)
         return place
 
     def remove(self) -> None:
