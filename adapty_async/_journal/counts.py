@@ -71,6 +71,13 @@ class OutcomeCounter:
         found.items += 1
         self._changed.add(key)
 
+    @property
+    def has_changed(self) -> bool:
+        """
+        Whether a commit has to store anything.
+        """
+        return bool(self._minutes or self._changed or any(self._states))
+
     def take(self) -> tuple[list[Minute], list[Reason]]:
         """
         Return what changed since this was called last.
@@ -84,13 +91,13 @@ class OutcomeCounter:
         return minutes, reasons
 
     def _add_to_minute(self, now: float) -> None:
-        number = int(now // 60)
         minute = self._minute
-        if minute is None or minute.minute != number:
-            minute = Minute(run=self._run, minute=number, first_at=now, last_at=now)
+        # a clock that was set back must not replace the counts of a minute that were stored
+        if minute is None or minute.minute < int(now // 60):
+            minute = Minute(run=self._run, minute=int(now // 60), first_at=now, last_at=now)
             self._minute = minute
-        self._minutes[number] = minute
-        minute.last_at = now
+        self._minutes[minute.minute] = minute
+        minute.last_at = max(minute.last_at, now)
         for state, column in _COUNTED.items():
             setattr(minute, column, getattr(minute, column) + self._states[state])
             self._states[state] = 0
