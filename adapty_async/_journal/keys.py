@@ -56,6 +56,7 @@ class KeyIndex:
         self._loaded = 0
         self._thread: DatabaseThread[_KeyTable] | None = None
         self._asked: list[_Asked] = []
+        self._failure: BaseException | None = None  # after it, the table may hold anything
 
     @property
     def count(self) -> int:
@@ -86,9 +87,11 @@ class KeyIndex:
         Return the ordinal of a key and whether it is new; it is known from then on.
 
         Raises:
-            JournalError: the temporary database cannot be used.
+            JournalError: the temporary database cannot be used, or could not be used before.
         """
         known = self._known
+        if self._failure is not None:
+            raise self._failure
         ordinal = known.get(key)
         if ordinal is not None:
             return ordinal, False
@@ -112,10 +115,11 @@ class KeyIndex:
 
     def _deliver(self, asked: list[_Asked], done: asyncio.Future[list[tuple[int, bool]]]) -> None:
         failure = done.exception()
-        if failure is not None:
+        self._failure = self._failure or failure
+        if self._failure is not None:
             for _, future in asked:
                 if not future.done():
-                    future.set_exception(failure)
+                    future.set_exception(self._failure)
             return
         for (key, future), found in zip(asked, done.result(), strict=True):
             if found[1] and self._on_new is not None:
@@ -132,6 +136,7 @@ class KeyIndex:
         """
         Remove the temporary database.
         """
+        self._failure = self._failure or JournalError("the journal is closed")
         self._known.clear()
         if self._thread is not None:
             self._thread.stop()

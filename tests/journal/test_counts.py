@@ -29,13 +29,14 @@ def test_outcomes_are_counted_in_the_minute_they_are_taken_in() -> None:
     """
     clock = Clock(120.0)
     counter = OutcomeCounter(3, clock)
-    assert not counter.has_changed
+    changed = [counter.has_changed]
     assert counter.take() == ([], [])
     counter.count(ItemState.DONE, 2, 1)
-    assert counter.has_changed
+    changed.append(counter.has_changed)
     clock.now = 121.0
     counter.take()
-    assert not counter.has_changed
+    changed.append(counter.has_changed)
+    assert changed == [False, True, False]
     counter.count(ItemState.ABSENT, 1, 0)
     clock.now = 122.0
     (minute,), _ = counter.take()
