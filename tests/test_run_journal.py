@@ -41,7 +41,7 @@ from adapty_async._operation import Request, Response
 from adapty_async.bulk import InputIdentity, ItemState, _run_journal, copy_journal, summarise
 from adapty_async.bulk._run_journal import RunIdentity
 from adapty_async.mail import TransactionEvent
-from adapty_async.testing import FakeTransport
+from adapty_async.testing import FakeTransport, MemoryJournal
 from adapty_async.v1 import GET_PROFILE, create_profile, delete_profile
 
 from ._journals import GatedJournal, keys, states
@@ -235,6 +235,19 @@ async def test_what_is_done_is_skipped_and_the_rest_goes_again(
     assert statuses(third) == {"skipped": 10}
     assert sorted(api.sent) == ["u2", "u3"]
     assert third.ok
+
+
+@pytest.mark.parametrize("job_id", ["job", None], ids=["position", "digest"])
+async def test_a_journal_in_memory_resumes_as_a_file_does(job_id: str | None) -> None:
+    """
+    Tests of programs need no file.
+    """
+    journal = MemoryJournal()
+    first = await erase(Api({"u2": REFUSED}), ids(5), journal, job_id=job_id)
+    second = await erase(Api(), ids(6), journal, job_id=job_id)
+
+    assert statuses(first) == {"done": 4, "failed": 1}
+    assert statuses(second) == {"done": 2, "skipped": 4}
 
 
 @pytest.mark.parametrize("dedupe", [False, True], ids=["plain", "dedupe"])
