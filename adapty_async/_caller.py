@@ -5,6 +5,7 @@ Operations in, results out: single calls and bulk runs over one client's pipelin
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
@@ -13,6 +14,7 @@ import msgspec
 
 from adapty_async._capacity import Capacity
 from adapty_async._codec import Wire, encode
+from adapty_async._journal import SqliteJournal
 from adapty_async._operation import Operation
 from adapty_async._pacer import Pacer
 from adapty_async._pipeline import Layers, build
@@ -25,7 +27,7 @@ from adapty_async.bulk._calls import (
     run_calls,
     settings_from,
 )
-from adapty_async.bulk._ledger import Ledger, Scope, input_of
+from adapty_async.bulk._run_journal import RunIdentity, RunJournal
 from adapty_async.config import RetryPolicy, positive
 from adapty_async.errors import AdaptyError
 
@@ -91,17 +93,19 @@ class Caller:
         layers = self.layers
         limits = _limits_of(options, layers.timing.clock)
         settings = settings_from(options, limits.capacity, limits.stopping)
-        journal = options.get("journal")
-        ledger: Ledger | None = None
-        if journal is not None:
-            wire = self.options.wire
-            scope = Scope(name, wire.origin, wire.headers["Authorization"])
-            ledger = Ledger(Path(journal), scope, input_of(items, options.get("job_id")))
-        send = build(layers, self.options.retry, limits, ledger)
+        storage = options.get("journal")
+        journal: RunJournal | None = None
+        if storage is not None:
+            wire, workers = self.options.wire, settings.concurrency
+            if isinstance(storage, str | os.PathLike):
+                storage = SqliteJournal(Path(storage), owed=2 * workers)
+            run = RunIdentity(name, wire.origin, wire.headers["Authorization"])
+            journal = RunJournal(storage, run, items, options.get("job_id"), workers)
+        send = build(layers, self.options.retry, limits, journal)
         encode_item = functools.partial(self._encode, background=True)
         engine = Engine(encode_item, send, layers.decode, layers.timing.clock, layers.gates, limits)
         dedupe = options.get("dedupe", False)
-        return run_calls(items, build_operation, engine, settings, ledger, dedupe=dedupe)
+        return run_calls(items, build_operation, engine, settings, journal, dedupe=dedupe)
 
 
 def _limits_of(options: BulkOptions[Any, Any], clock: Callable[[], float]) -> RunLimits:

@@ -164,8 +164,7 @@ class Tally(msgspec.Struct):
             it.
         written: an attempt before this one was written to a socket; the retry layer sets it.
         deadline: when the call must be over, on the client's clock; infinite until it begins.
-        key: what the journal of a run knows it by.
-        place: where in that journal its beginning is noted.
+        position: the item's position in the journal of its run.
         begun: the journal has a write-ahead entry for the present attempt; the journal sets it.
         on_wire: the present attempt may have been written to a socket, in part or whole, and has
             no response yet. The transport sets it immediately before it writes, and the status
@@ -183,8 +182,7 @@ class Tally(msgspec.Struct):
     error: Exception | None = None
     written: bool = False
     deadline: float = math.inf
-    key: bytes = b""
-    place: int = 0
+    position: int = 0
     begun: bool = False
     on_wire: bool = False
     reused: bool = False

@@ -7,6 +7,8 @@ Example:
     ...     await adapty.v1.profiles.delete(customer_user_id="u1")
     >>> [request.method for request in transport.requests]
     ['DELETE', 'DELETE']
+
+A `MemoryJournal` is given to bulk runs as their ``journal``: those with the same one resume.
 """
 
 from __future__ import annotations
@@ -14,10 +16,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
+from adapty_async._journal import MemoryJournal
 from adapty_async._operation import Request, Response
 from adapty_async.errors import AdaptyError
 
-__all__ = ("FakeClock", "FakeTransport", "Reply")
+__all__ = ("FakeClock", "FakeTransport", "MemoryJournal", "Reply")
 
 Reply: TypeAlias = tuple[int, Mapping[str, str], bytes] | BaseException
 """

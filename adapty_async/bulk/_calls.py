@@ -17,19 +17,18 @@ import msgspec
 
 from adapty_async._codec import ResultDecoder, plain
 from adapty_async._gate import Gates
+from adapty_async._journal import KEY_SIZE, Journal, KeyIndex
 from adapty_async._limits import look
 from adapty_async._operation import Operation, Replay, Request, Send, Tally
 from adapty_async._retry import may_have_worked
 from adapty_async._run_limits import NO_LIMITS, RunLimits, look_every
-from adapty_async.bulk._entries import position_key
-from adapty_async.bulk._ledger import Ledger
 from adapty_async.bulk._outcome import EarlierStatus, Outcome, OutcomeStatus
 from adapty_async.bulk._pool import Worker
+from adapty_async.bulk._run_journal import RunJournal
 from adapty_async.bulk._runner import BulkRun
 from adapty_async.bulk._settings import Crew, Settings
 from adapty_async.bulk._source import source_of
 from adapty_async.bulk._stop import StopRules
-from adapty_async.bulk._table import DIGEST_SIZE, DigestTable
 from adapty_async.bulk._turns import Turns
 from adapty_async.config import positive
 from adapty_async.errors import (
@@ -85,12 +84,12 @@ class BulkOptions(TypedDict, Generic[ItemT, ResultT], total=False):
         max_outage: seconds without any success, whatever the server responds, that end the run;
             900 by default. Time in which the run sends nothing because of `rate` or of a slow
             source does not count.
-        journal: a file that makes the run resumable: run it again with the same journal, and what
-            is done is skipped.
+        journal: the path of a file that makes the run resumable: run it again with the same
+            journal, and what is done is skipped. Or another `Journal`.
         dedupe: send each request once; the same one further on is skipped. Always so with a
             journal that has no `job_id`.
         job_id: vouches that the items come in the same order each time the journal is used;
-            without it, they are told apart by their requests, in any order.
+            without it, they are identified by their requests, in any order.
     """
 
     concurrency: int | None
@@ -100,7 +99,7 @@ class BulkOptions(TypedDict, Generic[ItemT, ResultT], total=False):
     ordered: bool
     drain: float
     max_outage: float
-    journal: str | os.PathLike[str] | None
+    journal: str | os.PathLike[str] | Journal | None
     job_id: str | None
     dedupe: bool
 
@@ -174,16 +173,16 @@ def run_calls(
     build: Callable[[ItemT], Operation[ResultT]],
     engine: Engine,
     settings: Settings,
-    ledger: Ledger | None = None,
+    journal: RunJournal | None = None,
     *,
     dedupe: bool = False,
 ) -> BulkRun[ItemT, ResultT]:
     """
-    Make a run that sends one operation for each item, noting it in the ledger if there is one.
+    Make a run that sends one operation for each item, and records it in a journal if there is one.
 
     With `dedupe`, the same request is sent once.
     """
-    calls = _Calls(build, engine, ledger, workers=settings.concurrency, dedupe=dedupe)
+    calls = _Calls(build, engine, journal, dedupe=dedupe)
     settings = msgspec.structs.replace(
         settings,
         patience=functools.partial(look, engine.gates, engine.limits),
@@ -203,43 +202,42 @@ class _Calls(Generic[ItemT, ResultT]):
         self,
         build: Callable[[ItemT], Operation[ResultT]],
         engine: Engine,
-        ledger: Ledger | None,
+        journal: RunJournal | None,
         *,
-        workers: int,
         dedupe: bool,
     ) -> None:
         self._build = build
         self._engine = engine
-        self._ledger = ledger
-        self._workers = workers
-        self._by_position = ledger is not None and ledger.by_position
-        # by their requests, equal items are one: they cannot have an account each
-        by_request = ledger is not None and not ledger.by_position
-        self._seen = DigestTable() if dedupe or by_request else None
-        self._tells_apart = self._by_position or self._seen is not None
-        self._digest_of = _digester(os.urandom(32) if ledger is None else ledger.digest_key)
-        self._is_resumed = False  # a journal that has entries, once it is open
+        self._journal = journal
+        self._by_position = journal is not None and journal.by_position
+        # by their requests, equal items are one: they cannot have a state each
+        self._by_digest = journal is not None and not journal.by_position
+        self._seen = KeyIndex() if dedupe and not self._by_digest else None
+        self._identifies = self._by_digest or self._seen is not None
+        self._digest_of = _digester(os.urandom(32) if journal is None else journal.digest_key)
+        self._is_resumed = False  # an earlier run used the journal
         self._turns = Turns()
         self._watched = False
 
     @contextlib.asynccontextmanager
-    async def open(self, watched: bool) -> AsyncIterator[None]:  # noqa: FBT001  for the runner only
+    async def open(self, run: BulkRun[ItemT, ResultT]) -> AsyncIterator[None]:
         """
-        Hold the journal open; a watched run is one whose outcomes are told before it ends.
+        Hold the journal of a run open.
         """
-        self._watched = watched
+        self._watched = run.is_watched
+        journal, gates = self._journal, self._engine.gates
         try:
-            if self._ledger is None:
+            if journal is None:
                 yield
                 return
-            await self._ledger.open(self._engine.gates.learned_rate, self._workers)
+            await journal.open(gates.learned_rate)
             try:
-                self._is_resumed = not self._ledger.is_new
-                if self._ledger.rate is not None:
-                    self._engine.gates.expect(self._ledger.rate)
+                self._is_resumed = not journal.is_new
+                if journal.rate is not None:
+                    gates.expect(journal.rate)
                 yield
             finally:
-                await self._ledger.aclose()
+                await journal.aclose(gates.learned_rate(), run.report.stop_reason)
         finally:
             if self._seen is not None:
                 self._seen.close()
@@ -248,9 +246,9 @@ class _Calls(Generic[ItemT, ResultT]):
         """
         Return how the item at a position ended before, as far as its position alone says.
         """
-        if self._ledger is None or not self._by_position:
+        if self._journal is None or not self._by_position:
             return None
-        return self._ledger.earlier(position_key(index))
+        return self._journal.earlier(index)
 
     async def process(self, index: int, item: ItemT, worker: Worker) -> Outcome[ItemT, ResultT]:
         """
@@ -264,9 +262,9 @@ class _Calls(Generic[ItemT, ResultT]):
             operation = self._build(item)
             request = self._engine.encode(operation)
             worker.call = request.tally
-            repeated = self._tells_apart and self._tell_apart(index, operation, request)
-            if repeated or self._is_resumed:
-                known = await self._known(index, item, request, repeated)
+            request.tally.position = index
+            if self._identifies or self._is_resumed:
+                known = await self._known(index, item, operation, request)
                 if known is not None:
                     return known
             subject = _subject_of(operation)
@@ -278,52 +276,52 @@ class _Calls(Generic[ItemT, ResultT]):
             return _not_done(index, item, request, error, self._engine.clock() - started)
         try:
             outcome = await self._send(index, item, operation, request, worker)
-            return outcome if self._ledger is None else await self._noted(request, outcome)
+            return outcome if self._journal is None else await self._recorded(request, outcome)
         finally:
             self._turns.leave(subject)
 
-    def _tell_apart(self, index: int, operation: Operation[ResultT], request: Request) -> bool:
-        """
-        Give a request the key that the journal knows it by; say whether the same one came before.
-        """
-        if self._by_position:
-            request.tally.key = position_key(index)
-        if self._seen is None:
-            return False
-        digest = self._digest_of(operation, request)
-        if not self._by_position:
-            request.tally.key = digest
-        return not self._seen.add(digest)
-
     async def _known(
-        self,
-        index: int,
-        item: ItemT,
-        request: Request,
-        repeated: bool,  # noqa: FBT001  the same request came before
+        self, index: int, item: ItemT, operation: Operation[ResultT], request: Request
     ) -> Outcome[ItemT, ResultT] | None:
         """
         Return the outcome of an item that is not to be sent: it was before, or it came before.
         """
-        ledger = self._ledger
-        if ledger is None:
+        journal, is_repeated = self._journal, False
+        if self._identifies:
+            is_repeated = await self._came_before(request, self._digest_of(operation, request))
+        if is_repeated and not self._by_position:
             return _skipped(index, item, EarlierStatus.DUPLICATE)
-        earlier = None if repeated and not self._by_position else ledger.earlier(request.tally.key)
+        if journal is None:
+            return None
+        earlier = journal.earlier(request.tally.position)
         if earlier is not None:
             return _skipped(index, item, earlier)
-        if repeated:
-            await ledger.skip(index)
+        if is_repeated:
+            journal.skip(index)
             return _skipped(index, item, EarlierStatus.DUPLICATE)
-        error = await ledger.recall(request)
+        error = journal.recall(request)
         return None if error is None else Outcome(index, item, OutcomeStatus.UNKNOWN, error=error)
 
-    async def _noted(
+    async def _came_before(self, request: Request, digest: bytes) -> bool:
+        """
+        Return whether the same request came before in this run; by digest, find its position.
+        """
+        if self._seen is not None:
+            _, is_new = await self._seen.claim(digest)
+            return not is_new
+        assert self._journal is not None  # noqa: S101  items are identified for its sake
+        position = await self._journal.claim(digest)
+        if position is not None:
+            request.tally.position = position
+        return position is None
+
+    async def _recorded(
         self, request: Request, outcome: Outcome[ItemT, ResultT]
     ) -> Outcome[ItemT, ResultT]:
-        assert self._ledger is not None  # noqa: S101  it is looked at by the caller
-        self._ledger.end(request, outcome)
+        assert self._journal is not None  # noqa: S101  the caller has one
+        self._journal.end(request, outcome)
         if self._watched and outcome.attempts:
-            await self._ledger.saved()
+            await self._journal.saved()
         return outcome
 
     async def _send(
@@ -365,7 +363,7 @@ def _digester(key: bytes) -> Callable[[Operation[Any], Request], bytes]:
     """
     # the key is the beginning of what is hashed, which does as well for BLAKE2 as its `key`, and
     # leaves room for most requests in the same block: half the time
-    keyed = hashlib.blake2b(key, digest_size=DIGEST_SIZE)
+    keyed = hashlib.blake2b(key, digest_size=KEY_SIZE)
     packed = msgspec.msgpack.Encoder(enc_hook=plain).encode
 
     def digest_of(operation: Operation[Any], request: Request) -> bytes:

@@ -10,12 +10,12 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import anyio
 import msgspec
 
 from adapty_async._operation import Tally
+from adapty_async._tasks import until_ended
 
-__all__ = ("Worker", "WorkerPool", "until_ended")
+__all__ = ("Worker", "WorkerPool")
 
 
 class Worker(msgspec.Struct):
@@ -90,18 +90,3 @@ class WorkerPool:
         """
         self.cancel(on_wire=True)
         await until_ended(asyncio.gather(*self._workers, return_exceptions=True))
-
-
-async def until_ended(task: asyncio.Future[Any]) -> None:
-    """
-    Wait for a task that was cancelled, even when this one is cancelled meanwhile.
-    """
-    cancelled: asyncio.CancelledError | None = None
-    with anyio.CancelScope(shield=True):
-        while not task.done():
-            try:
-                await asyncio.wait({task})
-            except asyncio.CancelledError as error:
-                cancelled = error
-    if cancelled is not None:
-        raise cancelled

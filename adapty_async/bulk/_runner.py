@@ -22,6 +22,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import anyio
 
 from adapty_async._places import Places
+from adapty_async._tasks import until_ended
 from adapty_async._timer import PatientTimer
 from adapty_async.bulk._outcome import (
     BulkReport,
@@ -31,7 +32,7 @@ from adapty_async.bulk._outcome import (
     Recorder,
     StopReason,
 )
-from adapty_async.bulk._pool import Worker, WorkerPool, until_ended
+from adapty_async.bulk._pool import Worker, WorkerPool
 from adapty_async.bulk._settings import Settings
 from adapty_async.bulk._source import Source
 from adapty_async.errors import AdaptyError, bare
@@ -43,9 +44,9 @@ ResultT = TypeVar("ResultT")
 
 
 Process: TypeAlias = Callable[[int, ItemT, Worker], Awaitable[Outcome[ItemT, ResultT]]]
-Context: TypeAlias = Callable[[bool], AbstractAsyncContextManager[object]]
+Context: TypeAlias = Callable[["BulkRun[Any, Any]"], AbstractAsyncContextManager[object]]
 """
-What a run lasts in; it is told whether anybody learns of outcomes before the end.
+What a run lasts in.
 """
 Judge: TypeAlias = Callable[[Outcome[Any, Any]], StopReason | None]
 Earlier: TypeAlias = Callable[[int], EarlierStatus | None]
@@ -122,6 +123,13 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         now = time.monotonic() if self._ended is None else self._ended
         elapsed = 0.0 if self._started is None else now - self._started
         return self._recorder.report(elapsed=elapsed, stop_reason=self._stop_reason)
+
+    @property
+    def is_watched(self) -> bool:
+        """
+        Whether the caller receives outcomes before the run ends.
+        """
+        return self._streamed or self._settings.on_outcome is not None
 
     @property
     def in_flight(self) -> int:
@@ -262,8 +270,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         self._main.add_done_callback(self._close)
 
     async def _run(self) -> None:
-        watched = self._streamed or self._settings.on_outcome is not None
-        async with self._context(watched):
+        async with self._context(self):
             self._opened = True
             crew = self._settings.crew
             if crew is not None:

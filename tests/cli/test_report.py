@@ -14,16 +14,17 @@ from typing import Any
 import msgspec
 import pytest
 
+from adapty_async._journal import Minute
 from adapty_async.bulk import (
     BulkReport,
     EarlierStatus,
-    Entry,
+    ItemState,
+    JournalIdentity,
     JournalSummary,
     Outcome,
     OutcomeStatus,
     StopReason,
 )
-from adapty_async.bulk._header import Binding
 from adapty_async.cli._findings import Findings
 from adapty_async.cli._input import Row, open_rows
 from adapty_async.cli._report import (
@@ -299,25 +300,31 @@ def test_status_divides_by_the_time_that_a_run_lasted() -> None:
     The first and last minutes are partial, and between two runs nothing is counted.
     """
     started = 1_800_000_000.0  # the start of a minute
+    minutes = [
+        Minute(run=1, minute=30_000_000, first_at=started + 50, last_at=started + 60, done=200),
+        Minute(run=1, minute=30_000_001, first_at=started + 60, last_at=started + 120, failed=600),
+        Minute(run=2, minute=30_000_300, first_at=started + 18e3, last_at=started + 18e3, done=9),
+    ]
     summary = JournalSummary(
-        binding=Binding(
+        identity=JournalIdentity(
             operation="v1 delete",
             origin="http://localhost",
             account="",
             keys="position",
             input={"rows": 900},
-            started=started + 50.25,
         ),
-        counts=dict.fromkeys(Entry, 0) | {Entry.DONE: 900},
-        first=started + 50.25,
-        last=started + 5 * 3600 + 50.25,
-        ended={30_000_000: 200, 30_000_001: 600, 30_000_300: 100},
+        counts=dict.fromkeys(ItemState, 0) | {ItemState.DONE: 209},
+        runs=(),
+        minutes=tuple(minutes),
+        reasons=(),
     )
-    *_, first, second = [line for line in status_text(summary).splitlines() if "/s" in line]
+    text = status_text(summary)
+    *_, first, second = [line for line in text.splitlines() if "/s" in line]
+    assert "  left             691   for the same" in text
     assert first == "  2027-01-15 08:00:50Z          800 ended, 11/s"  # in 10 and 60 seconds
-    idle = status_text(msgspec.structs.replace(summary, ended={}))
-    assert idle.splitlines()[-1].startswith("first entry 2027-01-15 08:00:50Z, last ")
-    assert second == "  2027-01-15 12:39:00Z          100 ended, 2/s"  # in 50 and a part
+    assert second == "  2027-01-15 13:00:00Z            9 ended, 9/s"  # at once
+    idle = status_text(msgspec.structs.replace(summary, minutes=()))
+    assert idle.splitlines()[-1].startswith("  left")
 
 
 def test_json_of_a_report() -> None:

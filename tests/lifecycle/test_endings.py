@@ -35,7 +35,7 @@ from adapty_async import (
     ServerError,
 )
 from adapty_async._operation import Request, Response
-from adapty_async.bulk import EarlierStatus, Entry, StopReason, summarise
+from adapty_async.bulk import EarlierStatus, ItemState, StopReason, summarise
 from adapty_async.v1 import create_profile, delete_profile
 from tests._support import LOOPS, loop_turns
 from tests.raw_server import DONE, STALL, RawServer, Steps, reply
@@ -544,7 +544,7 @@ async def test_a_create_that_was_refused_is_not_unknown_when_the_run_ends(
     assert all(isinstance(outcome.error, error) for outcome in sent)
     assert {outcome.status.value for outcome in outcomes if not outcome.attempts} <= {"not_sent"}
     counts = summarise(tmp_path / "journal").counts
-    assert counts[Entry.BEGUN] == counts[Entry.LOST] == counts[Entry.UNKNOWN] == 0
+    assert counts[ItemState.STARTED] == counts[ItemState.LOST] == counts[ItemState.UNKNOWN] == 0
 
     api.accepts = True
     report = await create(api, ids(4), **journal)
@@ -617,7 +617,7 @@ async def test_requests_that_have_no_connection_yet_end_at_once(tmp_path: Path) 
 
     assert (report.total, report.not_sent, report.requests) == (5, 5, 0)
     counts = summarise(tmp_path / "journal").counts
-    assert (counts[Entry.BEGUN], counts[Entry.NOT_SENT]) == (0, 3)
+    assert (counts[ItemState.STARTED], counts[ItemState.NOT_SENT]) == (0, 3)
 
 
 async def test_the_number_of_requests_on_the_wire_is_told() -> None:
@@ -878,7 +878,7 @@ async def test_a_journal_that_is_gone_ends_the_run(
     items = (f"u{number}" for number in range(10**6))
     start: Any = create if once else erase
     run = start(transport, items, journal=journal, job_id="x", concurrency=2)
-    with pytest.raises(JournalError, match=f"{journal} was deleted, moved or replaced"):
+    with pytest.raises(JournalError, match=f"{journal} cannot be written: it was moved, deleted"):
         await run
 
     assert run.report.requests == sent
@@ -901,7 +901,7 @@ async def test_a_journal_that_is_gone_at_the_end_is_noticed(tmp_path: Path) -> N
             journal.unlink()
 
     run = erase(transport, ids(3), journal=journal, concurrency=1, on_outcome=on_outcome)
-    with pytest.raises(JournalError, match="was deleted, moved or replaced during the run"):
+    with pytest.raises(JournalError, match="it was moved, deleted or replaced during the run"):
         await run
     assert run.report.done == 3
 
@@ -1202,4 +1202,4 @@ async def test_a_refusal_does_not_hide_a_lost_response_from_the_journal(tmp_path
     report = await task
 
     assert (report.failed, report.total) == (1, 1)
-    assert summarise(tmp_path / "journal").counts[Entry.LOST] == 1
+    assert summarise(tmp_path / "journal").counts[ItemState.LOST] == 1

@@ -1,0 +1,45 @@
+"""
+The write-ahead record of a run: its interface, an SQLite store and an in-memory fake.
+"""
+
+from __future__ import annotations
+
+from adapty_async._journal.keys import KeyIndex
+from adapty_async._journal.memory import MemoryJournal
+from adapty_async._journal.model import (
+    KEY_SIZE,
+    Changes,
+    InputCheck,
+    ItemState,
+    Journal,
+    JournalIdentity,
+    LoadKeys,
+    Minute,
+    Reason,
+    Resumed,
+    Run,
+)
+from adapty_async._journal.sqlite import SqliteJournal, copy_journal
+from adapty_async._journal.summary import JournalSummary, summarise
+from adapty_async._journal.writer import JournalWriter
+
+__all__ = (
+    "KEY_SIZE",
+    "Changes",
+    "InputCheck",
+    "ItemState",
+    "Journal",
+    "JournalIdentity",
+    "JournalSummary",
+    "JournalWriter",
+    "KeyIndex",
+    "LoadKeys",
+    "MemoryJournal",
+    "Minute",
+    "Reason",
+    "Resumed",
+    "Run",
+    "SqliteJournal",
+    "copy_journal",
+    "summarise",
+)

@@ -1,0 +1,89 @@
+"""
+A journal in memory: what is committed lasts as long as the object.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Awaitable, Callable
+
+from adapty_async._journal.model import (
+    Changes,
+    InputCheck,
+    JournalIdentity,
+    LoadKeys,
+    Minute,
+    Reason,
+    Resumed,
+    Run,
+    elsewhere,
+)
+from adapty_async.errors import JournalError
+
+__all__ = ("MemoryJournal",)
+
+
+class MemoryJournal:
+    """
+    A fake of a journal's storage for tests; it can be opened again and again.
+
+    Attributes:
+        identity: the run and input that it belongs to; None before it was opened.
+        runs, spans, keys, minutes, reasons: what was committed, each row under its key.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self.identity: JournalIdentity | None = None
+        self.runs: dict[int, Run] = {}
+        self.spans: dict[int, bytes] = {}
+        self.keys = b""
+        self.minutes: dict[tuple[int, int], Minute] = {}
+        self.reasons: dict[tuple[int, str, str, int], Reason] = {}
+        self._clock = clock
+        self._is_open = False
+
+    async def open(
+        self, identity: JournalIdentity, check: InputCheck, load_keys: LoadKeys
+    ) -> Resumed:
+        """
+        Open the journal for a run; see `Journal.open`.
+        """
+        if self._is_open:
+            raise JournalError("the journal in memory cannot be used: it is in use")
+        if self.identity is not None:
+            elsewhere("in memory", self.identity, identity, check)
+        load_keys([self.keys])
+        now = self._clock()
+        rates = [run.rate for run in self.runs.values() if run.rate is not None]
+        run = Run(number=len(self.runs) + 1, started_at=now, last_at=now)
+        self.identity, self.runs[run.number], self._is_open = identity, copy.copy(run), True
+        return Resumed(
+            run=run,
+            spans={number: bytearray(states) for number, states in self.spans.items()},
+            rate=rates[-1] if rates else None,
+        )
+
+    def commit(self, changes: Changes, *, durable: bool) -> Awaitable[JournalError | None]:  # noqa: ARG002
+        """
+        Store changes; see `Journal.commit`.
+        """
+        return self._commit(copy.deepcopy(changes))
+
+    async def _commit(self, changes: Changes) -> None:
+        if not self._is_open:
+            raise JournalError("the journal is closed")
+        if changes.run is not None:
+            self.runs[changes.run.number] = changes.run
+        self.spans.update(changes.spans)
+        self.keys += changes.new_keys
+        self.minutes.update({(each.run, each.minute): each for each in changes.minutes})
+        self.reasons.update(
+            {(each.run, each.state, each.error, each.http_status): each for each in changes.reasons}
+        )
+
+    async def close(self) -> None:
+        """
+        Let another run open the journal.
+        """
+        self._is_open = False

@@ -1,0 +1,304 @@
+"""
+The values that a journal holds, and the interface of its storage. No I/O.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Protocol, TypeAlias
+
+import msgspec
+
+from adapty_async.errors import JournalError
+
+__all__ = (
+    "KEY_SIZE",
+    "SPAN_SIZE",
+    "STATES",
+    "Changes",
+    "DamageError",
+    "InputCheck",
+    "ItemState",
+    "Journal",
+    "JournalIdentity",
+    "LoadKeys",
+    "Minute",
+    "Reason",
+    "Resumed",
+    "Run",
+    "check_states",
+    "differences",
+    "elsewhere",
+)
+
+#: Items of a span.
+SPAN_SIZE = 512
+#: Bytes of an entry key.
+KEY_SIZE = 16
+LoadKeys: TypeAlias = Callable[[Iterable[bytes]], object]
+"""
+Receives the entry keys of earlier runs, several at a time, in the order of their positions.
+"""
+InputCheck: TypeAlias = Callable[[dict[str, Any]], str | None]
+"""
+Compares an input with the description of an earlier one: returns the difference, None if none.
+"""
+
+
+class DamageError(Exception):
+    """
+    The reason why a journal cannot be used; its storage adds the name and raises `JournalError`.
+    """
+
+
+class ItemState(enum.IntEnum):
+    """
+    The last known state of an item; its value is the character that stands for it in a span.
+    """
+
+    #: Nothing is known.
+    NONE = ord(".")
+    #: A request that may be repeated is about to be sent, or was.
+    RESERVED = ord("r")
+    #: A request that must not be repeated is about to be sent, or was.
+    STARTED = ord("s")
+    #: The server did it.
+    DONE = ord("d")
+    #: The server said that the profile does not exist.
+    ABSENT = ord("a")
+    #: Certainly not done.
+    FAILED = ord("f")
+    #: The response was lost, so the outcome is unknown. The request may be repeated.
+    LOST = ord("l")
+    #: The response was lost, so the outcome is unknown. The request must not be repeated.
+    UNKNOWN = ord("u")
+    #: The run ended before the item was sent.
+    NOT_SENT = ord("n")
+    #: The same request comes earlier in the input.
+    DUPLICATE = ord("=")
+
+
+#: States by their values; `ItemState(value)` costs several times as much.
+STATES: dict[int, ItemState] = {int(state): state for state in ItemState}
+_VALUES = bytes(STATES)
+
+
+def check_states(states: bytes) -> None:
+    """
+    Validate the states of a span.
+
+    Raises:
+        DamageError: the length is wrong, or a state is not understood.
+    """
+    if len(states) != SPAN_SIZE or states.translate(None, _VALUES):
+        raise DamageError("it holds a state that this release does not understand")
+
+
+class JournalIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The run and input that a journal belongs to.
+
+    Attributes:
+        operation: the call, and what its items are.
+        origin: the server's scheme, host and port.
+        account: a digest of the API key.
+        keys: how items are identified: ``position`` or ``digest``.
+        input: a description of the input, such as a file's size and digest, or a job id.
+    """
+
+    operation: str
+    origin: str
+    account: str
+    keys: str
+    input: dict[str, Any]
+
+
+def differences(found: JournalIdentity, wanted: JournalIdentity, check: InputCheck) -> str:
+    """
+    Return the differences between two identities as a text, empty if a run may resume.
+    """
+    texts = [
+        f"{name}: {getattr(found, name)} there, {getattr(wanted, name)} here"
+        for name in ("operation", "origin", "keys")
+        if getattr(found, name) != getattr(wanted, name)
+    ]
+    if found.account != wanted.account:
+        texts.append("account: another key")
+    if found.keys == wanted.keys and (difference := check(found.input)):
+        texts.append(f"input: {difference}")
+    return "; ".join(texts)
+
+
+def elsewhere(
+    name: str, found: JournalIdentity, wanted: JournalIdentity, check: InputCheck
+) -> None:
+    """
+    Validate that a journal belongs to this run.
+
+    Raises:
+        JournalError: it belongs to another one; the message lists the differences.
+    """
+    different = differences(found, wanted, check)
+    if different:
+        raise JournalError(f"the journal {name} belongs to another run; {different}")
+
+
+class Run(msgspec.Struct, kw_only=True):
+    """
+    One run with a journal. Times are in seconds since the epoch.
+
+    Attributes:
+        number: from 1.
+        started_at: when the run opened the journal.
+        last_at: when the run last wrote to the journal; at most some seconds before it was killed.
+        ended_at: when the run closed the journal; None for a run that was killed, or that goes on.
+        stop_reason: why the run ended before its input did; None if it did not.
+        rate: the learned requests per second; None if there is no such rate.
+    """
+
+    number: int
+    started_at: float
+    last_at: float
+    ended_at: float | None = None
+    stop_reason: str | None = None
+    rate: float | None = None
+
+
+class Minute(msgspec.Struct, kw_only=True):
+    """
+    The outcomes of one minute of one run.
+
+    Attributes:
+        run: the number of the run.
+        minute: minutes since the epoch.
+        first_at, last_at: times of the first and the last outcome, in seconds since the epoch.
+        done, absent, failed, lost, unknown, not_sent, duplicate: the number of items that ended in
+            each state.
+        requests: requests sent for these items, retries included.
+        throttled: responses with status 429 among them.
+    """
+
+    run: int
+    minute: int
+    first_at: float
+    last_at: float
+    done: int = 0
+    absent: int = 0
+    failed: int = 0
+    lost: int = 0
+    unknown: int = 0
+    not_sent: int = 0
+    duplicate: int = 0
+    requests: int = 0
+    throttled: int = 0
+
+    @property
+    def items(self) -> int:
+        """
+        The number of items that ended.
+        """
+        ended = self.done + self.absent + self.failed + self.lost
+        return ended + self.unknown + self.not_sent + self.duplicate
+
+
+class Reason(msgspec.Struct, kw_only=True):
+    """
+    Why items of a run were not done.
+
+    Attributes:
+        run: the number of the run.
+        state: the name of the state that these items ended in.
+        error: the class of the error, or a code that Adapty documents; never text of the server.
+        http_status: the status of the last response, 0 if there was none.
+        items: the number of items.
+    """
+
+    run: int
+    state: str
+    error: str
+    http_status: int
+    items: int = 0
+
+
+class Changes(msgspec.Struct, kw_only=True):
+    """
+    The content of one commit. Every row replaces the row that has the same key.
+
+    Attributes:
+        run: the present run; None if it has not changed.
+        spans: states by span number; position ``n`` is at ``n % 512`` in span ``n // 512``.
+        first_key: the position of the first new entry key.
+        new_keys: new entry keys, one after another.
+        minutes: counts of a minute.
+        reasons: counts of a reason.
+    """
+
+    run: Run | None = None
+    spans: dict[int, bytes] = {}
+    first_key: int = 0
+    new_keys: bytes = b""
+    minutes: list[Minute] = []
+    reasons: list[Reason] = []
+
+
+class Resumed(msgspec.Struct, kw_only=True):
+    """
+    The content of a journal that was opened.
+
+    Attributes:
+        run: the record of the present run.
+        spans: states by span number, as earlier runs left them.
+        rate: the requests per second that earlier runs learned; None if they learned none.
+    """
+
+    run: Run
+    spans: dict[int, bytearray]
+    rate: float | None
+
+    @property
+    def is_new(self) -> bool:
+        """
+        Whether there was no earlier run.
+        """
+        return self.run.number == 1
+
+
+class Journal(Protocol):
+    """
+    The storage of a journal: it keeps what was committed, and belongs to one run at a time.
+    """
+
+    async def open(
+        self, identity: JournalIdentity, check: InputCheck, load_keys: LoadKeys
+    ) -> Resumed:
+        """
+        Open the journal for a run, or create it.
+
+        `load_keys` may be called in another thread, once, before this returns.
+
+        Raises:
+            JournalError: it belongs to another run, is in use, is damaged, or is no journal.
+        """
+        ...
+
+    def commit(self, changes: Changes, *, durable: bool) -> Awaitable[JournalError | None]:
+        """
+        Store changes, all or none, so that the death of the process cannot undo them.
+
+        With `durable`, a loss of power cannot undo them either, nor anything committed before. The
+        result is an error if these changes are stored but there may be no room for others.
+
+        Raises:
+            JournalError: the changes are not stored.
+        """
+        ...
+
+    async def close(self) -> None:
+        """
+        Close the journal, even if this is cancelled. Whatever was committed becomes durable.
+
+        Raises:
+            JournalError: the disk has failed.
+        """
+        ...

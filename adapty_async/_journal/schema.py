@@ -1,0 +1,341 @@
+"""
+The tables of a journal, and how their rows are written and verified.
+
+Every row ends with a checksum of its table's name and its other columns, so a row that was
+damaged, or that stands in the place of another one, is detected.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import Any
+from zlib import crc32
+
+import msgspec
+
+from adapty_async._journal.model import (
+    KEY_SIZE,
+    SPAN_SIZE,
+    Changes,
+    DamageError,
+    ItemState,
+    JournalIdentity,
+    Minute,
+    Reason,
+    Run,
+    check_states,
+)
+
+__all__ = (
+    "create_schema",
+    "read_identity",
+    "read_keys",
+    "read_minutes",
+    "read_reasons",
+    "read_runs",
+    "read_spans",
+    "verify_schema",
+    "write_changes",
+    "write_identity",
+    "write_span",
+)
+
+_APPLICATION_ID = int.from_bytes(b"adpy", "big")
+# The version of the tables. Formats 1 to 5 were files of another kind, which no release wrote.
+_FORMAT = 6
+
+_NAMES = "\n".join(
+    f"    WHEN '{chr(state)}' THEN '{state.name.lower()}'"
+    for state in ItemState
+    if state is not ItemState.NONE
+)
+_TABLES = {
+    "identity": """CREATE TABLE identity (
+  id INTEGER PRIMARY KEY,
+  operation TEXT NOT NULL,
+  origin TEXT NOT NULL,
+  account TEXT NOT NULL,
+  keys TEXT NOT NULL,
+  input TEXT NOT NULL,
+  checksum INTEGER NOT NULL
+)""",
+    "run": """CREATE TABLE run (
+  number INTEGER PRIMARY KEY,
+  started_at REAL NOT NULL,
+  last_at REAL NOT NULL,
+  ended_at REAL,
+  stop_reason TEXT,
+  rate REAL,
+  checksum INTEGER NOT NULL
+)""",
+    "span": """CREATE TABLE span (
+  first INTEGER PRIMARY KEY,
+  states TEXT NOT NULL,
+  checksum INTEGER NOT NULL
+)""",
+    "entry_key": """CREATE TABLE entry_key (
+  first INTEGER PRIMARY KEY,
+  keys BLOB NOT NULL,
+  checksum INTEGER NOT NULL
+)""",
+    "minute": """CREATE TABLE minute (
+  run INTEGER NOT NULL,
+  minute INTEGER NOT NULL,
+  first_at REAL NOT NULL,
+  last_at REAL NOT NULL,
+  done INTEGER NOT NULL,
+  absent INTEGER NOT NULL,
+  failed INTEGER NOT NULL,
+  lost INTEGER NOT NULL,
+  unknown INTEGER NOT NULL,
+  not_sent INTEGER NOT NULL,
+  duplicate INTEGER NOT NULL,
+  requests INTEGER NOT NULL,
+  throttled INTEGER NOT NULL,
+  checksum INTEGER NOT NULL,
+  PRIMARY KEY (run, minute)
+) WITHOUT ROWID""",
+    "reason": """CREATE TABLE reason (
+  run INTEGER NOT NULL,
+  state TEXT NOT NULL,
+  error TEXT NOT NULL,
+  http_status INTEGER NOT NULL,
+  items INTEGER NOT NULL,
+  checksum INTEGER NOT NULL,
+  PRIMARY KEY (run, state, error, http_status)
+) WITHOUT ROWID""",
+}
+_VIEW = f"""CREATE VIEW item AS
+WITH RECURSIVE offset (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM offset WHERE n < 511)
+SELECT first + n AS position,
+  CASE substr(states, n + 1, 1)
+{_NAMES}
+  END AS state
+FROM span CROSS JOIN offset
+WHERE substr(states, n + 1, 1) <> '.'"""  # noqa: S608  names of ours
+_SCHEMA = (
+    *(("table", name, name, sql) for name, sql in _TABLES.items()),
+    ("view", "item", "item", _VIEW),
+)
+_KEYS_IN_ROW = 4096
+_pack = msgspec.msgpack.encode
+
+
+def _placeholders(table: str, columns: int) -> str:
+    return f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * (columns + 1))})"  # noqa: S608
+
+
+_INSERT = {
+    "identity": _placeholders("identity", 6),
+    "run": _placeholders("run", 6),
+    "span": _placeholders("span", 2),
+    "entry_key": _placeholders("entry_key", 2),
+    "minute": _placeholders("minute", 13),
+    "reason": _placeholders("reason", 5),
+}
+
+
+def _sealed(table: str, row: Sequence[Any]) -> tuple[Any, ...]:
+    return (*row, crc32(_pack((table, *row))))
+
+
+def _insert(db: sqlite3.Connection, table: str, rows: Sequence[Sequence[Any]]) -> None:
+    db.executemany(_INSERT[table], [_sealed(table, row) for row in rows])
+
+
+def _rows(db: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...]]:
+    """
+    Yield the rows of a table in the order of their keys, verified and without their checksums.
+
+    Raises:
+        DamageError: a row is damaged.
+    """
+    for *row, checksum in db.execute(f"SELECT * FROM {table}"):  # noqa: S608  ours
+        try:
+            is_whole = crc32(_pack((table, *row))) == checksum
+        except (UnicodeEncodeError, OverflowError):  # pragma: no cover  SQLite yields no such value
+            is_whole = False
+        if not is_whole:
+            raise DamageError(f"a row of the table {table} is damaged")
+        yield tuple(row)
+
+
+def create_schema(db: sqlite3.Connection) -> None:
+    """
+    Create the tables in an empty database, inside the present transaction.
+    """
+    db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+    db.execute(f"PRAGMA user_version = {_FORMAT}")
+    for _, _, _, sql in _SCHEMA:
+        db.execute(sql)
+
+
+def verify_schema(db: sqlite3.Connection) -> bool:
+    """
+    Validate that a database is a journal; return whether it is empty instead.
+
+    Raises:
+        DamageError: it is another database, of another format, or damaged.
+    """
+    application, version, found = (
+        db.execute("PRAGMA application_id").fetchone()[0],
+        db.execute("PRAGMA user_version").fetchone()[0],
+        db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL"),
+    )
+    schema = set(found)
+    if not schema and not application and not version:
+        return True
+    if application != _APPLICATION_ID:
+        raise DamageError("it is a database, but not a journal of this library")
+    if version != _FORMAT:
+        raise DamageError(f"it has format {version}; this release understands format {_FORMAT}")
+    if schema != set(_SCHEMA):
+        raise DamageError("its tables are not those of a journal")
+    return False
+
+
+def write_identity(db: sqlite3.Connection, identity: JournalIdentity) -> None:
+    """
+    Write the identity of a journal in place of the one that it has.
+    """
+    described = msgspec.json.encode(identity.input, order="deterministic").decode()
+    row = (1, identity.operation, identity.origin, identity.account, identity.keys, described)
+    _insert(db, "identity", [row])
+
+
+def read_identity(db: sqlite3.Connection) -> JournalIdentity:
+    """
+    Return the identity of a journal.
+
+    Raises:
+        DamageError: it is damaged.
+    """
+    rows = list(_rows(db, "identity"))
+    if len(rows) != 1:
+        raise DamageError("the table identity is damaged")
+    _, operation, origin, account, keys, described = rows[0]
+    return JournalIdentity(
+        operation=operation,
+        origin=origin,
+        account=account,
+        keys=keys,
+        input=msgspec.json.decode(described),
+    )
+
+
+def _row(value: Run | Minute | Reason) -> tuple[Any, ...]:
+    """
+    Return the fields as SQLite will: a whole number in a column of type REAL is a float there.
+    """
+    fields = msgspec.structs.asdict(value)
+    return msgspec.structs.astuple(msgspec.convert(fields, type(value)))
+
+
+def write_changes(db: sqlite3.Connection, changes: Changes) -> None:
+    """
+    Write changes inside the present transaction.
+    """
+    if changes.run is not None:
+        _insert(db, "run", [_row(changes.run)])
+    if changes.spans:
+        spans = [(n * SPAN_SIZE, states.decode()) for n, states in changes.spans.items()]
+        _insert(db, "span", spans)
+    size = _KEYS_IN_ROW * KEY_SIZE
+    for start in range(0, len(changes.new_keys), size):
+        first = changes.first_key + start // KEY_SIZE
+        _insert(db, "entry_key", [(first, changes.new_keys[start : start + size])])
+    if changes.minutes:
+        _insert(db, "minute", [_row(each) for each in changes.minutes])
+    if changes.reasons:
+        _insert(db, "reason", [_row(each) for each in changes.reasons])
+
+
+def write_span(db: sqlite3.Connection, changes: Changes) -> bool:
+    """
+    Write changes that are a single span, in a transaction of its own; return whether they are.
+
+    This is what most commits are. It is half the work of a transaction with one statement in it.
+    """
+    others = changes.run or changes.new_keys or changes.minutes or changes.reasons
+    if len(changes.spans) != 1 or others:
+        return False
+    ((number, states),) = changes.spans.items()
+    db.execute(_INSERT["span"], _sealed("span", (number * SPAN_SIZE, states.decode())))
+    return True
+
+
+def read_runs(db: sqlite3.Connection) -> list[Run]:
+    """
+    Return the runs in their order.
+
+    Raises:
+        DamageError: a row is damaged or missing.
+    """
+    runs = [
+        Run(
+            number=number,
+            started_at=started_at,
+            last_at=last_at,
+            ended_at=ended_at,
+            stop_reason=stop_reason,
+            rate=rate,
+        )
+        for number, started_at, last_at, ended_at, stop_reason, rate in _rows(db, "run")
+    ]
+    if [run.number for run in runs] != list(range(1, len(runs) + 1)):
+        raise DamageError("the table run lacks a row")
+    return runs
+
+
+def read_spans(db: sqlite3.Connection) -> Iterator[tuple[int, bytes]]:
+    """
+    Yield the number and the states of every span.
+
+    Raises:
+        DamageError: a row is damaged.
+    """
+    for first, text in _rows(db, "span"):
+        number, rest = divmod(first, SPAN_SIZE)
+        if rest or first < 0:
+            raise DamageError("a row of the table span is damaged")
+        states = text.encode()
+        check_states(states)
+        yield number, states
+
+
+def read_keys(db: sqlite3.Connection) -> Iterator[bytes]:
+    """
+    Yield the entry keys, some at a time, in the order of their positions.
+
+    Raises:
+        DamageError: a row is damaged or missing.
+    """
+    expected = 0
+    for first, keys in _rows(db, "entry_key"):
+        if first != expected:
+            raise DamageError("the table entry_key lacks a row")
+        expected += len(keys) // KEY_SIZE
+        yield keys
+
+
+def read_minutes(db: sqlite3.Connection) -> list[Minute]:
+    """
+    Return the counts of every minute, by run and time.
+
+    Raises:
+        DamageError: a row is damaged.
+    """
+    names = Minute.__struct_fields__
+    return [Minute(**dict(zip(names, row, strict=True))) for row in _rows(db, "minute")]
+
+
+def read_reasons(db: sqlite3.Connection) -> list[Reason]:
+    """
+    Return the reasons of every run.
+
+    Raises:
+        DamageError: a row is damaged.
+    """
+    names = Reason.__struct_fields__
+    return [Reason(**dict(zip(names, row, strict=True))) for row in _rows(db, "reason")]

@@ -1,0 +1,450 @@
+"""
+A journal in an SQLite database: one file, a write-ahead log, and one thread that writes.
+
+Laws:
+- One transaction per commit. A process that is killed leaves the last one whole.
+- Only durable commits wait for the disk (`synchronous=FULL`). Each makes the earlier ones durable.
+- Room for the outcomes of all items in flight is allocated before their intents are stored.
+- One process at a time holds the lock file. Readers are not kept out.
+- The files are readable by their owner alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from adapty_async._journal.database import DatabaseThread, code_of
+from adapty_async._journal.file import (
+    classified,
+    connected,
+    copy_journal,
+    is_empty_database,
+    log_of,
+    named,
+    reading,
+    verify_structure,
+)
+from adapty_async._journal.log import verify_log
+from adapty_async._journal.model import (
+    Changes,
+    DamageError,
+    InputCheck,
+    JournalIdentity,
+    LoadKeys,
+    Resumed,
+    Run,
+    elsewhere,
+)
+from adapty_async._journal.schema import (
+    create_schema,
+    read_identity,
+    read_keys,
+    read_minutes,
+    read_reasons,
+    read_runs,
+    read_spans,
+    write_changes,
+    write_identity,
+    write_span,
+)
+from adapty_async._tasks import until_ended
+from adapty_async.errors import JournalError
+
+__all__ = ("SqliteJournal", "copy_journal", "reading")
+
+_PRIVATE = 0o600
+_SIDE_FILES = ("-wal", "-shm")
+# Seconds that a write waits for a reader, where the file system has no shared memory.
+_BUSY_SECONDS = 5.0
+# Bytes of a page in the write-ahead log, its header included.
+_FRAME = 4096 + 24
+# Pages in the write-ahead log at which they are moved into the database.
+_CHECKPOINT_PAGES = 512
+# Pages that the outcome of one item writes at most: span, minute, reason, run.
+_PAGES_PER_ITEM = 4
+# Bytes of zeros that are written in one go. Newer kernels keep larger pieces together in memory,
+# and write all of them to the disk again when a byte has changed (seen with Linux 6.18 and ext4).
+_PIECE = 1 << 14
+_NO_SHARED_MEMORY = frozenset(
+    {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PROTOCOL}
+)
+
+
+class _Lock:
+    """
+    An exclusive lock on a file next to the journal, held until this is closed or the process ends.
+
+    It is SQLite's own lock on an empty database, so it works wherever SQLite does. SQLite alone
+    opens that file: a process that closes a file gives up all its locks on it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = Path(f"{path}-lock")
+        while True:
+            before = _status(self._path)
+            if before is not None and not stat.S_ISREG(before.st_mode):
+                raise DamageError(f"{self._path.name} is not a regular file")
+            self._db = self._connected()
+            try:
+                self._db.execute("PRAGMA journal_mode = MEMORY")
+                self._db.execute("BEGIN EXCLUSIVE")
+                with contextlib.suppress(FileNotFoundError):
+                    self._path.chmod(_PRIVATE)
+                # it may have been created just now, or its last owner may have removed it
+                if before is not None and _is_at(self._path, before):
+                    return
+            except BaseException:
+                self._db.close()
+                raise
+            self._db.close()
+
+    def _connected(self) -> sqlite3.Connection:
+        try:
+            return sqlite3.connect(self._path, timeout=0, isolation_level=None)
+        except sqlite3.OperationalError:
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT))  # the system has the reason
+            raise
+
+    def close(self) -> None:
+        """
+        Remove the file, and release the lock.
+        """
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+        self._db.close()
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """
+    Return the status of a file or link, None if there is none.
+    """
+    try:
+        return path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _is_at(path: Path, before: os.stat_result) -> bool:
+    present = _status(path)
+    return present is not None and os.path.samestat(present, before)
+
+
+def _create(path: Path) -> os.stat_result:
+    """
+    Create a file that only its owner can read, whatever the umask, and return its status.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    handle = os.open(path, flags, _PRIVATE)
+    try:
+        os.fchmod(handle, _PRIVATE)
+        return os.fstat(handle)
+    finally:
+        os.close(handle)
+
+
+class _JournalFile:
+    """
+    The open database of a run; it lives in the thread that opened it.
+    """
+
+    def __init__(self, path: Path, owed: int, vfs: str | None) -> None:
+        if not hasattr(os, "O_NOFOLLOW"):
+            raise JournalError("a journal needs POSIX file locks, which this system does not have")
+        self._path = path
+        self._vfs = vfs
+        self._room = _CHECKPOINT_PAGES + _PAGES_PER_ITEM * (owed + 1)
+        self._pages = 0  # in the write-ahead log, at most
+        self._is_durable: bool | None = None
+        with named(path, "cannot be used"), contextlib.ExitStack() as stack:
+            stack.callback(_Lock(path).close)
+            found = _status(path)
+            self._file = _create(path) if found is None else found
+            _demand_file(path, self._file)
+            if found is None:
+                _flush_folder(path.parent)
+            verify_log(log_of(path))
+            with classified(path):
+                self._connect()
+            self._releasing = stack.pop_all()
+
+    def _connect(self) -> None:
+        try:
+            self._db = _connect(self._path, self._vfs, is_alone=False)
+        except sqlite3.OperationalError as error:
+            _demand_shared_memory_fault(error)
+            self._db = _connect(self._path, self._vfs, is_alone=True)
+
+    def _turn_on_log(self) -> None:
+        """
+        Use a write-ahead log; without shared memory, in a way that keeps readers out.
+        """
+        try:
+            if _turn_on_log(self._db):
+                return
+        except sqlite3.OperationalError as error:
+            _demand_shared_memory_fault(error)
+        self._db.close()
+        self._db = _connect(self._path, self._vfs, is_alone=True)
+        _turn_on_log(self._db)  # without a log after all, there is nothing to allocate room in
+
+    def open(
+        self,
+        identity: JournalIdentity,
+        check: InputCheck,
+        load_keys: LoadKeys,
+        clock: Callable[[], float],
+    ) -> Resumed:
+        """
+        Verify and read the content, and record that a run begins. After an error, this is closed.
+        """
+        with contextlib.ExitStack() as undo, named(self._path, "cannot be used"):
+            undo.callback(self.close)
+            is_empty = is_empty_database(self._db, self._path)
+            earlier: list[Run] = []
+            spans: dict[int, bytearray] = {}
+            found = None
+            if not is_empty:
+                verify_structure(self._db)
+                found = read_identity(self._db)
+                elsewhere(str(self._path), found, identity, check)
+                earlier = read_runs(self._db)
+                spans = {number: bytearray(states) for number, states in read_spans(self._db)}
+                read_minutes(self._db)
+                read_reasons(self._db)
+                load_keys(read_keys(self._db))
+            now = clock()
+            run = Run(number=len(earlier) + 1, started_at=now, last_at=now)
+            self._begin(identity if found != identity else None, run, is_empty=is_empty)
+            rates = [each.rate for each in earlier if each.rate is not None]
+            undo.pop_all()
+            return Resumed(run=run, spans=spans, rate=rates[-1] if rates else None)
+
+    def _begin(self, identity: JournalIdentity | None, run: Run, *, is_empty: bool) -> None:
+        for suffix in ("", *_SIDE_FILES):
+            with contextlib.suppress(FileNotFoundError):
+                Path(f"{self._path}{suffix}").chmod(_PRIVATE)
+        self._turn_on_log()
+        self._set_durable(is_durable=True)
+        with self._transaction():
+            if is_empty:
+                create_schema(self._db)
+            if identity is not None:
+                write_identity(self._db, identity)
+            write_changes(self._db, Changes(run=run))
+        trouble = self._checkpoint()
+        if trouble is not None:
+            raise trouble
+
+    def _set_durable(self, *, is_durable: bool) -> None:
+        if self._is_durable is not is_durable:
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
+            self._is_durable = is_durable
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    def commit(self, changes: Changes, *, durable: bool) -> JournalError | None:
+        """
+        Store changes; return an error if there may be no room for more.
+        """
+        with named(self._path, "cannot be written"):
+            self._demand_in_place()
+            self._set_durable(is_durable=durable)
+            if not write_span(self._db, changes):
+                with self._transaction():
+                    write_changes(self._db, changes)
+        rows = len(changes.spans) + len(changes.minutes) + len(changes.reasons)
+        self._pages += 2 * rows + _PAGES_PER_ITEM + len(changes.new_keys) // 2048
+        return self._checkpoint() if self._pages > _CHECKPOINT_PAGES else None
+
+    def _demand_in_place(self) -> None:
+        if not _is_at(self._path, self._file):
+            raise DamageError("it was moved, deleted or replaced during the run")
+
+    def _checkpoint(self) -> JournalError | None:
+        """
+        Move pages from the write-ahead log into the database, and allocate room in the log.
+        """
+        try:
+            with named(self._path, "cannot be written"):
+                _, logged, moved = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                self._pages = 0 if logged == moved else logged  # a reader needs what is left
+                _allocate(log_of(self._path), (self._pages + self._room) * _FRAME)
+        except JournalError as error:
+            return error
+        return None
+
+    def finish(self) -> None:
+        """
+        Make everything durable and leave one file, which needs no log; with a reader, leave both.
+
+        This is closed then, so another run can open the journal at once.
+        """
+        with contextlib.closing(self), named(self._path, "cannot be written"):
+            self._demand_in_place()
+            self._set_durable(is_durable=True)
+            try:
+                self._db.execute("PRAGMA journal_mode = DELETE")
+            except sqlite3.OperationalError as error:
+                if code_of(error) != sqlite3.SQLITE_BUSY:
+                    raise
+                self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def close(self) -> None:
+        """
+        Close the database, and release the lock; nothing happens if that was done.
+        """
+        self._db.close()
+        self._releasing.close()
+
+
+def _demand_file(path: Path, status: os.stat_result) -> None:
+    """
+    Validate that a file may be a journal, before SQLite sees it.
+
+    Raises:
+        DamageError: it is something else, and stays as it is.
+    """
+    if stat.S_ISLNK(status.st_mode):
+        raise DamageError("it is a symbolic link")
+    if not stat.S_ISREG(status.st_mode):
+        raise DamageError("it is not a regular file")
+    if status.st_nlink > 1:
+        raise DamageError("it has another name (a hard link), which SQLite cannot protect")
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def _flush_folder(folder: Path) -> None:
+    """
+    Make the name of a new file durable.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _connect(path: Path, vfs: str | None, *, is_alone: bool) -> sqlite3.Connection:
+    """
+    Connect to a journal as it is; alone, its log needs no shared memory and readers are kept out.
+    """
+    options = "mode=rw" if vfs is None else f"mode=rw&vfs={vfs}"
+    db = connected(path, options, timeout=_BUSY_SECONDS)
+    try:
+        if is_alone:  # which counts for a log that is not open yet
+            db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        db.execute("PRAGMA wal_autocheckpoint = 0")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _turn_on_log(db: sqlite3.Connection) -> bool:
+    """
+    Use a write-ahead log; return whether that is possible.
+    """
+    if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+        return False
+    db.execute("BEGIN IMMEDIATE")
+    db.execute("ROLLBACK")
+    return True
+
+
+def _demand_shared_memory_fault(error: sqlite3.OperationalError) -> None:
+    """
+    Raise an error again, unless it may come from the lack of shared memory.
+    """
+    if code_of(error) not in _NO_SHARED_MEMORY:
+        raise error
+
+
+def _allocate(path: Path, size: int) -> None:
+    """
+    Lengthen a file by zeros, which have their place on the disk; SQLite ignores them in its log.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        present = os.fstat(handle).st_size
+        while present < size:
+            present += os.pwrite(handle, bytes(min(_PIECE, size - present)), present)
+    finally:
+        os.close(handle)
+
+
+class SqliteJournal:
+    """
+    A journal in a file.
+
+    Args:
+        path: the file; it is created if there is none.
+        owed: items at most that are in flight or reserved.
+        clock: returns seconds since the epoch.
+        vfs: the name of SQLite's interface to the operating system, where the default will not do.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        owed: int,
+        clock: Callable[[], float] = time.time,
+        vfs: str | None = None,
+    ) -> None:
+        # the run may change its directory
+        self._connect = partial(_JournalFile, path.absolute(), owed, vfs)
+        self._clock = clock
+        self._thread: DatabaseThread[_JournalFile]
+
+    async def open(
+        self, identity: JournalIdentity, check: InputCheck, load_keys: LoadKeys
+    ) -> Resumed:
+        """
+        Open the file for a run, or create it; see `Journal.open`.
+        """
+        self._thread = DatabaseThread(self._connect, "adapty-journal")
+        try:
+            return await self._thread.run(
+                lambda file: file.open(identity, check, load_keys, self._clock)
+            )
+        except BaseException:
+            self._thread.stop()  # after the opening has ended, which nobody waits for
+            raise
+
+    def commit(self, changes: Changes, *, durable: bool) -> Awaitable[JournalError | None]:
+        """
+        Store changes in one transaction; see `Journal.commit`.
+        """
+        return self._thread.run(lambda file: file.commit(changes, durable=durable))
+
+    async def close(self) -> None:
+        """
+        Close the file; see `Journal.close`.
+        """
+        ending = self._thread.run(_JournalFile.finish)
+        self._thread.stop()
+        try:
+            await until_ended(ending)
+        finally:
+            failure = ending.exception()
+        if failure is not None:
+            raise failure

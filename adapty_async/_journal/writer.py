@@ -1,0 +1,381 @@
+"""
+A write-ahead buffer in front of a journal: intents before requests, outcomes in groups.
+
+Laws:
+- A position or key is stored before its request is sent. Positions are reserved in groups ahead of
+  the items, so these need not wait for a commit.
+- At most one commit is in progress. The next one takes everything that came meanwhile.
+- An outcome is committed within `GROUP_SECONDS`, and durable within twice that, apart from the time
+  that the disk takes.
+- At any instant, no more than twice the concurrency of items are without an outcome in the journal
+  and perhaps sent: those in flight, and those reserved ahead or not yet committed.
+- When a commit has failed, no other intent is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import math
+import time
+from collections.abc import Callable
+
+from adapty_async._journal.counts import OutcomeCounter, WhyNot
+from adapty_async._journal.keys import EntryKeys
+from adapty_async._journal.model import (
+    Changes,
+    InputCheck,
+    ItemState,
+    Journal,
+    JournalIdentity,
+    Run,
+)
+from adapty_async._journal.states import ItemStates
+from adapty_async._tasks import until_ended
+from adapty_async.errors import JournalError
+
+__all__ = ("GROUP_SECONDS", "JournalWriter")
+
+#: Seconds after which outcomes are committed at the latest.
+GROUP_SECONDS = 0.05
+
+
+class JournalWriter:
+    """
+    The journal of one run, as its items use it. Every method is called in one event loop.
+
+    Args:
+        journal: the storage.
+        concurrency: items in flight at most.
+        size: items of the input, if that is known.
+        clock: returns seconds since the epoch.
+
+    Attributes:
+        is_new: no earlier run used the journal.
+        rate: requests per second that earlier runs learned; None if they learned none.
+        failure: why no more intents can be stored; None if they can.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        concurrency: int,
+        size: int | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._journal = journal
+        self._group = concurrency
+        self._size = size
+        self._clock = clock
+        self._run: Run  # as the next three, set by `open`
+        self._states: ItemStates
+        self._counts: OutcomeCounter
+        self._by_position: bool
+        self.is_new = True
+        self.rate: float | None = None
+        self.failure: JournalError | None = None
+        self._loop = asyncio.get_running_loop()
+        self._keys = EntryKeys()
+        self._first = 0  # positions from this to the next have a stored intent
+        self._reserved = 0
+        self._reserving = (0, 0)  # the same, with the commit in progress
+        self._low = 0  # the position from which more are reserved
+        self._next = 0  # the position behind the highest that was asked for
+        self._next_counts = -math.inf  # when counts are stored again, by the loop's clock
+        self._ended = 0  # outcomes that no commit has taken
+        self._intents: list[asyncio.Future[None]] = []  # wait for the next commit
+        self._flushes: list[asyncio.Future[None]] = []
+        self._wants_durable = False
+        self._is_durable = True  # everything committed is
+        self._is_scheduled = False
+        self._committing: asyncio.Future[JournalError | None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_closing = False
+        self._is_closed = False  # its last commit has begun
+
+    async def open(self, identity: JournalIdentity, check: InputCheck) -> None:
+        """
+        Open the journal.
+
+        Raises:
+            JournalError: it belongs to another run, is in use, is damaged, or is no journal.
+        """
+        try:
+            resumed = await self._journal.open(identity, check, self._keys.load)
+        except BaseException:
+            self._keys.close()
+            raise
+        self._by_position = identity.keys == "position"
+        self._run, self._states = resumed.run, ItemStates(resumed.spans)
+        self._counts = OutcomeCounter(resumed.run.number, self._clock)
+        self.is_new, self.rate = resumed.is_new, resumed.rate
+
+    def state(self, position: int) -> ItemState:
+        """
+        Return the last known state of an item.
+        """
+        return self._states.get(position)
+
+    async def claim(self, key: bytes) -> int | None:
+        """
+        Return the position of the item with a key; None if that key came before in this run.
+
+        Raises:
+            JournalError: the index of keys cannot be used.
+        """
+        return await self._keys.claim(key)
+
+    def reserve(self, position: int) -> asyncio.Future[None] | None:
+        """
+        Store that an item may be sent; a result is awaited before that.
+
+        By position, the items after it are reserved, too. The death of the process cannot undo the
+        intent, but a loss of power can.
+        """
+        if self._first <= position < self._low:
+            return None
+        if self.failure is None:
+            if self._by_position:
+                self._next = max(self._next, position + 1)
+            if self._first <= position < self._reserved:
+                self._schedule()
+                return None
+            self._states.reserve(position, position + 1)
+        return self._future_of(self._intents)
+
+    def start(self, position: int) -> asyncio.Future[None]:
+        """
+        Store that an item is sent that must not be repeated; the result is awaited before that.
+
+        A loss of power cannot undo the intent. An item that is not sent after all has an update.
+        """
+        if self.failure is None:
+            self._states.set(position, ItemState.STARTED)
+            self._wants_durable = True
+        return self._future_of(self._intents)
+
+    def retract(self, position: int) -> None:
+        """
+        Record that the server surely did not process a request that must not be repeated.
+        """
+        self._states.set(position, ItemState.FAILED)
+        self._schedule()
+
+    def update(
+        self,
+        position: int,
+        state: ItemState,
+        *,
+        requests: int = 0,
+        throttled: int = 0,
+        reason: WhyNot | None = None,
+    ) -> None:
+        """
+        Record how an item ended.
+
+        Args:
+            position: the item's.
+            state: how it ended.
+            requests: the number of requests sent for it.
+            throttled: the number of responses among them with status 429.
+            reason: the error's class or documented code, and the last response's status or 0.
+        """
+        self._states.set(position, state)
+        self._counts.count(state, requests, throttled)
+        if reason is not None:
+            self._counts.count_reason(state, reason)
+        self._ended += 1
+        if self._ended >= self._group:
+            self._schedule()
+        elif self._timer is None:
+            self._arm()
+
+    def record_rate(self, rate: float | None) -> None:
+        """
+        Record the learned rate, and that the run is alive.
+        """
+        if rate is not None:
+            self._run.rate = rate
+        self._next_counts = -math.inf  # the next commit stores the run, too
+        self._schedule()
+
+    def flush(self) -> asyncio.Future[None]:
+        """
+        Make everything durable that was recorded so far; the result is awaited.
+
+        The future raises `JournalError` if that is impossible.
+        """
+        self._wants_durable = True
+        return self._future_of(self._flushes)
+
+    def _future_of(self, waiting: list[asyncio.Future[None]]) -> asyncio.Future[None]:
+        # one for each that waits: whoever is cancelled cancels what it waits for
+        future = self._loop.create_future()
+        failure = self._refusal(is_intent=waiting is self._intents)
+        if failure is not None:
+            _settle([future], failure)
+        else:
+            waiting.append(future)
+            self._schedule()
+        return future
+
+    def _refusal(self, *, is_intent: bool) -> JournalError | None:
+        if self._is_closed or (is_intent and self._is_closing):
+            return JournalError("the journal is closed")
+        return self.failure if is_intent else None
+
+    def _arm(self) -> None:
+        self._timer = self._loop.call_later(GROUP_SECONDS, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        self._wants_durable = True
+        self._schedule()
+
+    def _schedule(self) -> None:
+        """
+        Begin a commit after what else comes in this turn of the loop, or after the present one.
+        """
+        if not (self._is_scheduled or self._is_closing):
+            self._is_scheduled = True
+            if self._committing is None:
+                self._loop.call_soon(self._commit)
+
+    def _commit(self) -> None:
+        if not self._is_closing:
+            self._is_scheduled = False
+            self._reserve_ahead()
+            self._begin_commit()
+
+    def _reserve_ahead(self) -> None:
+        """
+        Reserve positions up to the concurrency ahead.
+
+        Those behind are not: a run that resumes may begin after millions of settled items.
+        """
+        first, begin = self._reserving
+        end = self._next + self._group
+        if self._size is not None:
+            end = max(self._next, min(end, self._size))
+        if self._next and end > begin and self.failure is None:
+            if self._next > begin:
+                first = begin = self._next
+            self._states.reserve(begin, end)
+            self._reserving = first, end
+
+    def _begin_commit(self) -> asyncio.Future[JournalError | None]:
+        changes, durable, reserved = self._changes(), self._wants_durable, self._reserving
+        intents, flushes = self._intents, self._flushes
+        self._intents, self._flushes = [], []
+        self._wants_durable, self._ended = False, 0
+
+        def ended(done: asyncio.Future[JournalError | None]) -> None:
+            self._committing = None
+            failure = _failure_of(done)
+            if failure is None:
+                self._is_durable = durable
+            else:
+                self._restore(changes)
+            self.failure = self.failure or failure or done.result()
+            is_usable = self.failure is None and not self._is_closing
+            self._first, self._reserved = reserved if is_usable else (0, 0)
+            self._low = self._reserved - (self._group + 3) // 4
+            _settle(intents, self.failure)
+            _settle(flushes, failure)
+            self._look_after()
+
+        self._committing = asyncio.ensure_future(self._journal.commit(changes, durable=durable))
+        self._committing.add_done_callback(ended)
+        return self._committing
+
+    def _look_after(self) -> None:
+        """
+        Begin the next commit if one is wanted, or see that what is left is committed soon.
+        """
+        if self._is_closing:
+            return
+        if self._is_scheduled:
+            self._loop.call_soon(self._commit)
+        elif self._timer is None and (
+            self._ended
+            or self._states.has_changed
+            or self._counts.has_changed
+            or not self._is_durable
+        ):
+            self._arm()
+
+    def _changes(self) -> Changes:
+        first_key, new_keys = self._keys.take()
+        changes = Changes(spans=self._states.take(), first_key=first_key, new_keys=new_keys)
+        now = self._loop.time()
+        is_empty = not (changes.spans or new_keys)  # there must be something to make durable
+        if is_empty or self._is_closing or now >= self._next_counts:  # most are a span and no more
+            self._next_counts = now + GROUP_SECONDS
+            changes.minutes, changes.reasons = self._counts.take()
+            self._run.last_at = self._clock()
+            changes.run = copy.copy(self._run)
+        return changes
+
+    def _restore(self, changes: Changes) -> None:
+        """
+        Have the next commit store what this one has not.
+        """
+        self._states.restore(changes.spans)
+        self._keys.restore(changes.first_key, changes.new_keys)
+        self._counts.restore(changes)
+
+    async def close(self, stop_reason: str | None = None) -> None:
+        """
+        Make everything durable, record that the run has ended, and close the journal.
+
+        All that is done even if this is cancelled.
+
+        Raises:
+            JournalError: something could not be stored.
+        """
+        closing = asyncio.ensure_future(self._close(stop_reason))
+        try:
+            await until_ended(closing)
+        finally:
+            failure = closing.exception()
+        if failure is not None:
+            raise failure
+
+    async def _close(self, stop_reason: str | None) -> None:
+        self._is_closing = True
+        self._low = self._reserved = 0  # what no item uses of it is taken back
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            if self._committing is not None:
+                await asyncio.wait({self._committing})
+            self._states.withdraw()
+            self._run.ended_at, self._run.stop_reason = self._clock(), stop_reason
+            self._wants_durable = self._is_closed = True
+            await asyncio.wait({self._begin_commit()})
+        finally:
+            self._keys.close()
+            await self._journal.close()
+        if self.failure is not None:
+            raise self.failure
+
+
+def _failure_of(done: asyncio.Future[JournalError | None]) -> JournalError | None:
+    if done.cancelled():
+        return JournalError("the journal's commit was cancelled")
+    failure = done.exception()
+    if failure is None or isinstance(failure, JournalError):
+        return failure
+    return JournalError(f"the journal cannot be written: {type(failure).__name__}")
+
+
+def _settle(waiting: list[asyncio.Future[None]], failure: JournalError | None) -> None:
+    for future in waiting:
+        if future.done():
+            continue
+        if failure is None:
+            future.set_result(None)
+        else:
+            future.set_exception(failure)
+            future.exception()  # nobody may wait for it any more

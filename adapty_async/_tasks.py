@@ -1,0 +1,27 @@
+"""
+Waiting for work that was cancelled, or that must not be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import anyio
+
+__all__ = ("until_ended",)
+
+
+async def until_ended(task: asyncio.Future[Any]) -> None:
+    """
+    Wait for a task that was cancelled, even when this one is cancelled meanwhile.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError as error:
+                cancelled = error
+    if cancelled is not None:
+        raise cancelled
