@@ -22,12 +22,14 @@ from adapty_async.bulk._calls import (
     MAX_OUTAGE,
     MOST_WORKERS,
     Engine,
+    Records,
     run_calls,
     settings_from,
 )
 from adapty_async.bulk._ledger import Ledger, Scope, input_of
+from adapty_async.bulk._recording import OutcomesPath
 from adapty_async.config import RetryPolicy, positive
-from adapty_async.errors import AdaptyError
+from adapty_async.errors import AdaptyError, ConfigError
 
 __all__ = ("CallOptions", "Caller")
 
@@ -100,8 +102,10 @@ class Caller:
         send = build(layers, self.options.retry, limits, ledger)
         encode_item = functools.partial(self._encode, background=True)
         engine = Engine(encode_item, send, layers.decode, layers.timing.clock, layers.gates, limits)
-        dedupe = options.get("dedupe", False)
-        return run_calls(items, build_operation, engine, settings, ledger, dedupe=dedupe)
+        records = Records(
+            ledger=ledger, outcomes=_outcomes_of(options), dedupe=options.get("dedupe", False)
+        )
+        return run_calls(items, build_operation, engine, settings, records)
 
 
 def _limits_of(options: BulkOptions[Any, Any], clock: Callable[[], float]) -> RunLimits:
@@ -111,6 +115,17 @@ def _limits_of(options: BulkOptions[Any, Any], clock: Callable[[], float]) -> Ru
         capacity=Capacity(MOST_WORKERS, clock) if concurrency is None else None,
         max_outage=positive("max_outage", options.get("max_outage", MAX_OUTAGE)),
     )
+
+
+def _outcomes_of(options: BulkOptions[Any, Any]) -> OutcomesPath | None:
+    outcomes, journal = options.get("outcomes"), options.get("journal")
+    if outcomes is None:
+        return None
+    if not isinstance(outcomes, OutcomesPath):
+        outcomes = OutcomesPath(Path(outcomes))
+    if journal is not None and outcomes.path.resolve() == Path(journal).resolve():
+        raise ConfigError("outcomes must not be the journal")
+    return outcomes
 
 
 def _run_pacer(rate: float, clock: Callable[[], float]) -> Pacer:

@@ -47,6 +47,7 @@ __all__ = (
     "no_result",
     "parse_retry_after",
     "plain",
+    "request_id_of",
     "to_json",
 )
 
@@ -279,6 +280,7 @@ def _unreadable(operation: str, response: Response, reason: str) -> DecodeError:
         operation=operation,
         status=response.status,
     )
+    failure.request_id = request_id_of(response)
     failure.body = ServerWords(response.body[:_KEPT_BODY])
     return failure
 
@@ -336,14 +338,21 @@ def error_from(operation: str, response: Response) -> ApiError:
     error.error_code = name_or_none(code)
     error.errors = items
     error.recognised = recognised
-    error.request_id = name_or_none(
-        response.headers.get("Request-Id") or response.headers.get("X-Request-Id")
-    )
+    error.request_id = request_id_of(response)
     error.retry_after = parse_retry_after(
         response.headers.get("Retry-After"), response.headers.get("Date")
     )
     error.body = ServerWords(response.body[:_KEPT_BODY])
     return error
+
+
+def request_id_of(response: Response) -> str | None:
+    """
+    Return the id that Adapty's support knows a request by, if the response has one.
+    """
+    headers = response.headers
+    found = headers.get("Request-Id") or headers.get("X-Request-Id")
+    return found and name_or_none(found)
 
 
 def _summary(response: Response, *, recognised: bool) -> str:

@@ -33,8 +33,9 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "sandbox._v2_currencies sandbox._v2_profiles",
         "sandbox._v2_app",
         "sandbox._v2",
-        "_pipeline _profiles _transport bulk._log sandbox._app",
-        "bulk._table",
+        """_pipeline _profiles _transport bulk._log bulk._outcomes_file bulk._subject
+        sandbox._app""",
+        "bulk._recording bulk._table",
         "bulk._entries",
         "bulk._journal",
         "bulk._ledger bulk._summary",

@@ -6,15 +6,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import hashlib
 import inspect
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Hashable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import Any, Generic, Protocol, TypeAlias, TypedDict, TypeVar, Unpack
 
 import msgspec
 
-from adapty_async._codec import ResultDecoder, plain
+from adapty_async._codec import ResultDecoder, plain, request_id_of
 from adapty_async._gate import Gates
 from adapty_async._operation import Operation, Replay, Request, Send, Tally
 from adapty_async._retry import may_have_worked
@@ -23,9 +24,11 @@ from adapty_async.bulk._entries import position_key
 from adapty_async.bulk._ledger import Ledger
 from adapty_async.bulk._outcome import EarlierStatus, Outcome, OutcomeStatus
 from adapty_async.bulk._pool import Worker
+from adapty_async.bulk._recording import OutcomesPath, Recording
 from adapty_async.bulk._runner import BulkRun, Crew, Settings
 from adapty_async.bulk._source import source_of
 from adapty_async.bulk._stop import StopRules
+from adapty_async.bulk._subject import subject_of
 from adapty_async.bulk._table import DIGEST_SIZE, DigestTable
 from adapty_async.bulk._turns import Turns
 from adapty_async.config import positive
@@ -45,6 +48,7 @@ __all__ = (
     "BulkOptions",
     "Engine",
     "Items",
+    "Records",
     "StartBulk",
     "run_calls",
     "settings_from",
@@ -55,16 +59,13 @@ ResultT = TypeVar("ResultT")
 
 Items: TypeAlias = Iterable[ItemT] | AsyncIterable[ItemT]
 
-_IDENTITIES = frozenset({"adapty-customer-user-id", "adapty-profile-id"})
-"""
-The headers that say whom an operation is about; others only say how.
-"""
 MOST_WORKERS = 256
 """
 Workers of a run whose concurrency nobody set: in flight are as many as the pace needs.
 """
 MAX_OUTAGE = 900.0
 _DONE = OutcomeStatus.DONE
+_UTC, _now = dt.UTC, dt.datetime.now
 _DRAIN_SECONDS = 5.0
 
 
@@ -88,6 +89,8 @@ class BulkOptions(TypedDict, Generic[ItemT, ResultT], total=False):
             journal that has no `job_id`.
         job_id: vouches that the items come in the same order each time the journal is used;
             without it, they are told apart by their requests, in any order.
+        outcomes: a file that records how each item ended, with its id: one line of JSON each, as
+            the items end. Further runs append to it. Unlike a journal it holds personal data.
     """
 
     concurrency: int | None
@@ -100,6 +103,7 @@ class BulkOptions(TypedDict, Generic[ItemT, ResultT], total=False):
     journal: str | os.PathLike[str] | None
     job_id: str | None
     dedupe: bool
+    outcomes: str | os.PathLike[str] | None
 
 
 class StartBulk(Protocol):
@@ -166,25 +170,43 @@ def settings_from(
     )
 
 
+class Records(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The records that a run keeps of its items.
+
+    Attributes:
+        ledger: its journal.
+        outcomes: its outcomes file.
+        dedupe: the same request is sent once.
+    """
+
+    ledger: Ledger | None = None
+    outcomes: OutcomesPath | None = None
+    dedupe: bool = False
+
+
 def run_calls(
     items: Items[ItemT],
     build: Callable[[ItemT], Operation[ResultT]],
     engine: Engine,
     settings: Settings,
-    ledger: Ledger | None = None,
-    *,
-    dedupe: bool = False,
+    records: Records,
 ) -> BulkRun[ItemT, ResultT]:
     """
-    Make a run that sends one operation for each item, noting it in the ledger if there is one.
-
-    With `dedupe`, the same request is sent once.
+    Make a run that sends one operation for each item, and keeps records of them.
     """
-    calls = _Calls(build, engine, ledger, workers=settings.concurrency, dedupe=dedupe)
-    settings = msgspec.structs.replace(settings, patience=engine.limits.patience)
-    return BulkRun(
-        source_of(items), calls.process, StopRules().judge, settings, calls.open, calls.earlier
+    calls = _Calls(
+        build, engine, records.ledger, workers=settings.concurrency, dedupe=records.dedupe
     )
+    settings = msgspec.structs.replace(settings, patience=engine.limits.patience)
+    source, judge = source_of(items), StopRules().judge
+    if records.outcomes is None:
+        return BulkRun(source, calls.process, judge, settings, calls.open, calls.earlier)
+    recording = Recording(records.outcomes, build, calls.process, calls.open)
+    settings = msgspec.structs.replace(settings, record=recording.record)
+    run = BulkRun(source, recording.process, judge, settings, recording.open, calls.earlier)
+    recording.on_failure = run.stop
+    return run
 
 
 class _Calls(Generic[ItemT, ResultT]):
@@ -254,7 +276,7 @@ class _Calls(Generic[ItemT, ResultT]):
         started = self._engine.clock()
         request: Request | None = None
         try:
-            operation = self._build(item)
+            operation = worker.operation = self._build(item)
             request = self._engine.encode(operation)
             worker.call = request.tally
             repeated = self._tells_apart and self._tell_apart(index, operation, request)
@@ -262,7 +284,7 @@ class _Calls(Generic[ItemT, ResultT]):
                 known = await self._known(index, item, request, repeated)
                 if known is not None:
                     return known
-            subject = _subject_of(operation)
+            subject = subject_of(operation)
             if not self._turns.enter_now(subject):
                 await self._turns.enter(subject)
         except BaseException as error:  # noqa: BLE001  as in _send
@@ -330,7 +352,8 @@ class _Calls(Generic[ItemT, ResultT]):
         engine = self._engine
         started = engine.clock()
         try:
-            result = engine.decode(operation, await engine.send(request))
+            response = await engine.send(request)
+            result = engine.decode(operation, response)
         except BaseException as error:  # noqa: BLE001
             # a failure is the item's outcome, and so is being cancelled when the run is left;
             # what is a defect is raised by StopRules
@@ -349,6 +372,9 @@ class _Calls(Generic[ItemT, ResultT]):
             engine.clock() - started,
             result=result,
             connect_failures=tally.connect_failures,
+            at=_now(_UTC),
+            http_status=response.status,
+            request_id=request_id_of(response),
         )
 
 
@@ -368,16 +394,6 @@ def _digester(key: bytes) -> Callable[[Operation[Any], Request], bytes]:
         return digest.digest()
 
     return digest_of
-
-
-def _subject_of(operation: Operation[Any]) -> Hashable:
-    about = operation.endpoint.subject
-    if about is not None:
-        return about(operation.body)
-    headers, parameters = operation.headers, operation.parameters
-    if len(headers) == 1 and not parameters:
-        return headers[0]
-    return min((each for each in headers if each[0] in _IDENTITIES), default=headers + parameters)
 
 
 def _skipped(index: int, item: ItemT, earlier: EarlierStatus) -> Outcome[ItemT, Any]:
@@ -428,6 +444,9 @@ def _not_done(
         elapsed,
         reason,
         connect_failures=tally.connect_failures,
+        at=None if status is OutcomeStatus.NOT_SENT else _now(_UTC),
+        http_status=getattr(reason, "status", None) if tally.attempts else None,
+        request_id=getattr(reason, "request_id", None),
     )
 
 

@@ -4,6 +4,7 @@ What a bulk run says of its items: one outcome each, and a report whose counts a
 
 from __future__ import annotations
 
+import datetime as dt
 import enum
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
@@ -127,6 +128,11 @@ class Outcome(msgspec.Struct, Generic[ItemT, ResultT], frozen=True):
         result: what the server answered, decoded.
         earlier: how a skipped item ended before; None for every other status.
         connect_failures: how many of the attempts got no connection, so that nothing was sent.
+        at: when it ended, in UTC; None for an item that this run did not process: one that is
+            skipped, not sent, or unknown since an earlier run.
+        http_status: the HTTP status of the response that it ended with; None without a response.
+        request_id: the id that this response has in its ``Request-Id`` or ``X-Request-Id`` header,
+            for Adapty's support; None without one.
     """
 
     index: int
@@ -139,6 +145,9 @@ class Outcome(msgspec.Struct, Generic[ItemT, ResultT], frozen=True):
     result: ResultT | None = None
     earlier: EarlierStatus | None = None
     connect_failures: int = 0
+    at: dt.datetime | None = None
+    http_status: int | None = None
+    request_id: str | None = None
 
     @property
     def requests(self) -> int:
