@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
+from multidict import istr
 
 from adapty_async._checks import header_value
 from adapty_async._operation import Headers, Operation, Replay, Request, Response, Tally
@@ -47,7 +48,7 @@ __all__ = (
     "no_result",
     "parse_retry_after",
     "plain",
-    "request_id_of",
+    "request_id_in",
     "to_json",
 )
 
@@ -65,6 +66,8 @@ _NO_FIELD = "non_field_errors"
 """
 What Adapty names as the source of an error that is about no field.
 """
+# The transport looks names up in any case, and those that know theirs in a third of the time.
+_REQUEST_ID, _X_REQUEST_ID = istr("Request-Id"), istr("X-Request-Id")
 _PLAIN = re.compile(r"[!-~]{1,128}")
 _HTML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<")
 _INDEX = re.compile(r"\[[0-9]+\]")
@@ -280,7 +283,7 @@ def _unreadable(operation: str, response: Response, reason: str) -> DecodeError:
         operation=operation,
         status=response.status,
     )
-    failure.request_id = request_id_of(response)
+    failure.request_id = name_or_none(request_id_in(response.headers))
     failure.body = ServerWords(response.body[:_KEPT_BODY])
     return failure
 
@@ -338,7 +341,7 @@ def error_from(operation: str, response: Response) -> ApiError:
     error.error_code = name_or_none(code)
     error.errors = items
     error.recognised = recognised
-    error.request_id = request_id_of(response)
+    error.request_id = name_or_none(request_id_in(response.headers))
     error.retry_after = parse_retry_after(
         response.headers.get("Retry-After"), response.headers.get("Date")
     )
@@ -346,13 +349,11 @@ def error_from(operation: str, response: Response) -> ApiError:
     return error
 
 
-def request_id_of(response: Response) -> str | None:
+def request_id_in(headers: Mapping[str, str]) -> str | None:
     """
-    Return the id that Adapty's support knows a request by, if the response has one.
+    Return the id that Adapty's support knows a request by, as a response has it.
     """
-    headers = response.headers
-    found = headers.get("Request-Id") or headers.get("X-Request-Id")
-    return found and name_or_none(found)
+    return headers.get(_REQUEST_ID) or headers.get(_X_REQUEST_ID)
 
 
 def _summary(response: Response, *, recognised: bool) -> str:

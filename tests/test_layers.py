@@ -22,9 +22,8 @@ MODULE_LINES = 500
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(modules.split())
     for modules in (
-        """errors hooks statistics _fork _line _operation _pacer _places _timing _version
-        bulk._outcome""",
-        "_emitter _loop_local _watch sandbox._rules sandbox._shop sandbox._store",
+        "errors hooks statistics _fork _line _operation _pacer _places _timing _version",
+        "bulk._outcome _emitter _loop_local _watch sandbox._rules sandbox._shop sandbox._store",
         "config testing _capacity _checks _learned _outage sandbox._rate sandbox._wire",
         "_attempt _results _run_limits bulk._header bulk._pool bulk._source bulk._turns",
         """_codec _exchange _gate _retry bulk._record bulk._runner sandbox._faults sandbox._mail

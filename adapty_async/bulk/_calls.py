@@ -6,16 +6,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
 import hashlib
 import inspect
 import os
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import Any, Generic, Protocol, TypeAlias, TypedDict, TypeVar, Unpack
 
 import msgspec
 
-from adapty_async._codec import ResultDecoder, plain, request_id_of
+from adapty_async._codec import ResultDecoder, plain, request_id_in
 from adapty_async._gate import Gates
 from adapty_async._operation import Operation, Replay, Request, Send, Tally
 from adapty_async._retry import may_have_worked
@@ -65,7 +65,6 @@ Workers of a run whose concurrency nobody set: in flight are as many as the pace
 """
 MAX_OUTAGE = 900.0
 _DONE = OutcomeStatus.DONE
-_UTC, _now = dt.UTC, dt.datetime.now
 _DRAIN_SECONDS = 5.0
 
 
@@ -372,9 +371,9 @@ class _Calls(Generic[ItemT, ResultT]):
             engine.clock() - started,
             result=result,
             connect_failures=tally.connect_failures,
-            at=_now(_UTC),
             http_status=response.status,
-            request_id=request_id_of(response),
+            _ended=time.time(),
+            _request_id=request_id_in(response.headers),
         )
 
 
@@ -444,9 +443,9 @@ def _not_done(
         elapsed,
         reason,
         connect_failures=tally.connect_failures,
-        at=None if status is OutcomeStatus.NOT_SENT else _now(_UTC),
         http_status=getattr(reason, "status", None) if tally.attempts else None,
-        request_id=getattr(reason, "request_id", None),
+        _ended=None if status is OutcomeStatus.NOT_SENT else time.time(),
+        _request_id=getattr(reason, "request_id", None),
     )
 
 

@@ -11,6 +11,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from adapty_async.errors import name_or_none
+
 __all__ = (
     "BulkReport",
     "EarlierStatus",
@@ -128,11 +130,7 @@ class Outcome(msgspec.Struct, Generic[ItemT, ResultT], frozen=True):
         result: what the server answered, decoded.
         earlier: how a skipped item ended before; None for every other status.
         connect_failures: how many of the attempts got no connection, so that nothing was sent.
-        at: when it ended, in UTC; None for an item that this run did not process: one that is
-            skipped, not sent, or unknown since an earlier run.
         http_status: the HTTP status of the response that it ended with; None without a response.
-        request_id: the id that this response has in its ``Request-Id`` or ``X-Request-Id`` header,
-            for Adapty's support; None without one.
     """
 
     index: int
@@ -145,9 +143,30 @@ class Outcome(msgspec.Struct, Generic[ItemT, ResultT], frozen=True):
     result: ResultT | None = None
     earlier: EarlierStatus | None = None
     connect_failures: int = 0
-    at: dt.datetime | None = None
     http_status: int | None = None
-    request_id: str | None = None
+    # As they come: to turn them into what is public takes longer than all the rest of an outcome,
+    # and most are only counted.
+    _ended: float | None = None
+    _request_id: str | None = None
+
+    @property
+    def at(self) -> dt.datetime | None:
+        """
+        When it ended, in UTC.
+
+        None for an item that this run did not process: one that is skipped, not sent, or unknown
+        since an earlier run.
+        """
+        return None if self._ended is None else dt.datetime.fromtimestamp(self._ended, dt.UTC)
+
+    @property
+    def request_id(self) -> str | None:
+        """
+        The id of the response that it ended with, for Adapty's support; None if it had none.
+
+        It is that of the header ``Request-Id`` or ``X-Request-Id``.
+        """
+        return name_or_none(self._request_id)
 
     @property
     def requests(self) -> int:
