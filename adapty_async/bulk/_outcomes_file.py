@@ -120,7 +120,7 @@ def parse_line(text: bytes) -> OutcomeLine | None:
         return _read_line(text)
     except msgspec.ValidationError:
         return None
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):
         pass
     try:  # msgspec reads no lone surrogates
         return msgspec.convert(json.loads(text), OutcomeLine)
