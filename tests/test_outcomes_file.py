@@ -399,7 +399,7 @@ async def test_a_new_file_is_complete(path: Path, job_id: str | None) -> None:
     Skipped items that have no line get one, with how they ended and without a time.
     """
     keep = {**BY, "journal": path.with_suffix(".db"), "job_id": job_id, "dedupe": True}
-    missing = (404, {}, b'{"error_code": "profile_does_not_exist"}')
+    missing: Any = (404, {}, b'{"error_code": "profile_does_not_exist"}')
     async with fake([(204, {}, b""), missing]) as client:
         await client.v1.profiles.bulk_delete(["a", "b", "a"], **keep, concurrency=1)
     async with fake([]) as client:
@@ -453,7 +453,7 @@ async def test_a_run_that_stops_itself_records_what_it_did_not_send(path: Path) 
     """
     Every item of an input that has a length has a line, though the key was rejected early.
     """
-    rejected = itertools.repeat((401, {}, b'{"error_code": "not_authenticated"}'))
+    rejected: Any = itertools.repeat((401, {}, b'{"error_code": "not_authenticated"}'))
     async with fake(rejected) as client:
         run = client.v1.profiles.bulk_delete(ids(9000), **BY, outcomes=path, concurrency=2)
         report = await run
@@ -690,7 +690,9 @@ def test_any_text_gives_one_line_that_reads_back(text: str) -> None:
     """
     No id and no rule breaks a line, for whichever reader, and each is read as it was.
     """
-    outcome = Outcome(0, text, OutcomeStatus.FAILED, error=InvalidInputError(text, text))
+    outcome: Outcome[str, None] = Outcome(
+        0, text, OutcomeStatus.FAILED, error=InvalidInputError(text, text)
+    )
     written = _outcomes_file._encoded(Entry(1, text, outcome))
 
     assert written.decode("ascii").splitlines(keepends=True) == [written.decode()]
@@ -974,6 +976,7 @@ async def test_a_run_that_is_killed_and_resumed_is_complete(
     count = 2000
     sandbox.seed_profiles(ids(count))
     arguments = [RUNNERS[loop], sandbox.url, sandbox.api_key, str(path.parent), str(count), "0"]
+    process, output = None, b""
     for kill_at in (300, 900, 1500, 0):
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", *arguments, stdout=subprocess.PIPE
@@ -983,6 +986,7 @@ async def test_a_run_that_is_killed_and_resumed_is_complete(
             process.kill()
         output, _ = await process.communicate()
 
+    assert process is not None
     assert (process.returncode, output) == (0, b"%d\n" % count)
     ended = {one: line.get("earlier", line["status"]) for one, line in last(path).items()}
     assert set(ended) == set(ids(count))
