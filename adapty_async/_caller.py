@@ -121,11 +121,10 @@ def _outcomes_of(options: BulkOptions[Any, Any]) -> OutcomesPath | None:
     outcomes, journal = options.get("outcomes"), options.get("journal")
     if outcomes is None:
         return None
-    if not isinstance(outcomes, OutcomesPath):
-        outcomes = OutcomesPath(Path(outcomes))
-    if journal is not None and outcomes.path.resolve() == Path(journal).resolve():
+    path = Path(outcomes)
+    if journal is not None and path.resolve() == Path(journal).resolve():
         raise ConfigError("outcomes must not be the journal")
-    return outcomes
+    return OutcomesPath(path, outcomes.identify if isinstance(outcomes, OutcomesPath) else None)
 
 
 def _run_pacer(rate: float, clock: Callable[[], float]) -> Pacer:

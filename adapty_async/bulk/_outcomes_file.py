@@ -46,6 +46,10 @@ _GROUP = 256
 """
 Lines that are not left to wait for a timer.
 """
+_PIECE = 64
+"""
+Lines that are made before some are written.
+"""
 _MOST_WAITING = 16 * _GROUP
 """
 Lines in memory, from which on no more items are taken up until the disk has them.
@@ -221,15 +225,14 @@ class OutcomesLog:
         Raises:
             JournalError: that failed.
         """
-        lines = [
-            _encoded(entry)
-            for entry in entries
-            if entry.outcome.earlier is None or not self._final.has(entry)
+        missing = [
+            entry for entry in entries if not entry.outcome.earlier or not self._final.has(entry)
         ]
         try:
-            data = b"".join(lines)
-            while data:
-                data = data[os.write(self._handle, data) :]
+            for start in range(0, len(missing), _PIECE):  # in between, the event loop may turn
+                data = b"".join(map(_encoded, missing[start : start + _PIECE]))
+                while data:
+                    data = data[os.write(self._handle, data) :]
             _sync(self._handle)
             is_there = _is_at(self._path, self._handle)
         except OSError as error:
@@ -245,9 +248,8 @@ class OutcomesLog:
         """
         Close the file, and so release its lock.
         """
-        handle, self._handle = self._handle, -1
-        if handle >= 0:
-            os.close(handle)
+        handle, self._handle = self._handle, -1  # in this order, as a fork may come in between
+        os.close(handle)
 
 
 def _unusable(path: Path, reason: str | None) -> JournalError:
@@ -399,15 +401,17 @@ class OutcomesFile:
 
         A failure of the disk ends the run, and is not raised here.
         """
-        saved = self._saved()
         try:
-            await saved
+            await self.flushed()
         except asyncio.CancelledError:
             # the worker sees it at its next item
             with contextlib.suppress(asyncio.CancelledError):
-                await until_ended(self._saved())
+                await until_ended(self.flushed())
 
-    def _saved(self) -> asyncio.Future[None]:
+    def flushed(self) -> asyncio.Future[None]:
+        """
+        Return what is done when all that was added is on the disk, or the disk has failed.
+        """
         future = self._loop.create_future()
         self._waiting.append(future)
         self._loop.call_soon(self._write)  # after what else comes in this turn of the loop
@@ -422,7 +426,7 @@ class OutcomesFile:
             BaseException: a defect was the reason.
         """
         try:
-            await until_ended(self._saved())
+            await until_ended(self.flushed())
         finally:
             self._disk.submit(self._log.close)
             self._disk.shutdown(wait=False)

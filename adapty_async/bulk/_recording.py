@@ -92,25 +92,26 @@ class Recording(Generic[ItemT, ResultT]):
         """
         worker.operation = None
         outcome = await self._process(index, item, worker)
-        waiting = self.record(outcome, worker.operation)
-        if waiting is not None:
-            await waiting
-        elif self._watched and outcome.attempts:
+        self._add(outcome, worker.operation)
+        if self._file.is_full or (self._watched and outcome.attempts):
             await self._file.saved()
         return outcome
 
-    def record(
-        self, outcome: Outcome[ItemT, ResultT], operation: Operation[Any] | None = None
-    ) -> Awaitable[None] | None:
+    def record(self, outcome: Outcome[ItemT, ResultT]) -> Awaitable[None] | None:
         """
-        Record an outcome; if something is returned, it is to be awaited before there are more.
+        Record the outcome of an item that is not processed.
+
+        If something is returned, it is to be awaited before there are more.
         """
+        self._add(outcome, None)
+        return self._file.flushed() if self._file.is_full else None
+
+    def _add(self, outcome: Outcome[ItemT, ResultT], operation: Operation[Any] | None) -> None:
         if self._identify is not None:
             line, name = self._identify(outcome.item)
         else:
             line, name = outcome.index + 1, self._id_of(outcome.item, operation)
         self._file.add(Entry(line, name, outcome))
-        return self._file.saved() if self._file.is_full else None
 
     def _id_of(self, item: ItemT, operation: Operation[Any] | None) -> str | None:
         with contextlib.suppress(Exception):  # it is the item's own error, and in its outcome
