@@ -508,8 +508,8 @@ def test_a_torn_last_line_is_cut_off_at_whichever_byte_it_ends(path: Path) -> No
     with OutcomesLog_at(path) as log:
         log.write(entries)
     whole = read(path)
-    for size, zeros in itertools.product(range(len(whole) + 1), (b"", b"\0" * 9)):
-        write(path, whole[:size] + zeros)
+    for size in range(len(whole) + 1):
+        write(path, whole[:size] + b"\0" * (size % 3))  # as a loss of power may leave them
         with OutcomesLog_at(path) as log:
             assert read(path) == TORN(whole[:size])
             log.write(entries[1:2])
@@ -964,6 +964,13 @@ RUNNERS = {
 }
 
 
+ONCE = pytest.mark.parametrize("anyio_backend", ["asyncio"])
+"""
+For tests that run in processes of their own.
+"""
+
+
+@ONCE
 @pytest.mark.parametrize("loop", RUNNERS)
 async def test_a_run_that_is_killed_and_resumed_is_complete(
     loop: str, sandbox: Sandbox, path: Path
@@ -973,11 +980,11 @@ async def test_a_run_that_is_killed_and_resumed_is_complete(
     """
     if loop == "uvloop":
         pytest.importorskip("uvloop")
-    count = 2000
+    count = 1200
     sandbox.seed_profiles(ids(count))
     arguments = [RUNNERS[loop], sandbox.url, sandbox.api_key, str(path.parent), str(count), "0"]
     process, output = None, b""
-    for kill_at in (300, 900, 1500, 0):
+    for kill_at in (200, 500, 900, 0):
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", *arguments, stdout=subprocess.PIPE
         )
@@ -994,6 +1001,7 @@ async def test_a_run_that_is_killed_and_resumed_is_complete(
     assert sandbox.customer_user_ids() == set()
 
 
+@ONCE
 async def test_a_full_disk_ends_the_run_and_nothing_is_lost(sandbox: Sandbox, path: Path) -> None:
     """
     The run ends with an error that says so; with room again, the same run completes the file.
