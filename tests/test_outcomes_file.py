@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import gc
 import itertools
 import json
 import os
@@ -172,6 +173,17 @@ async def until(condition: Callable[[], object]) -> None:
         if condition():
             return
         await asyncio.sleep(0)
+
+
+def is_in_use(path: Path) -> bool:
+    """
+    Return whether somebody has the file open.
+    """
+    try:
+        OutcomesLog(path).close()
+    except JournalError:
+        return True
+    return False
 
 
 async def arrived(sandbox: Sandbox, count: int) -> None:
@@ -859,13 +871,7 @@ async def test_a_run_that_is_cancelled_while_its_file_is_opened_leaves_it_to_the
     with pytest.raises(asyncio.CancelledError):
         await task
     may_open.set()
-    while True:
-        try:
-            OutcomesLog(path).close()
-        except JournalError:
-            await asyncio.sleep(0)
-        else:
-            break
+    await until(lambda: not is_in_use(path))
 
 
 async def test_a_file_that_is_gone_ends_the_run(path: Path) -> None:
@@ -940,6 +946,54 @@ async def test_what_nobody_waits_for_is_written_soon(path: Path) -> None:
         await task
 
     assert len(lines(path)) == 3
+
+
+def test_a_loop_that_is_gone_is_not_waited_for(path: Path) -> None:
+    """
+    A run whose loop was closed gives its file back and raises nothing when it is collected.
+    """
+    loop = asyncio.new_event_loop()
+    raised: list[Any] = []
+    hook, sys.unraisablehook = sys.unraisablehook, raised.append
+    arrived: list[Request] = []
+
+    async def transport(request: Request) -> Response:
+        arrived.append(request)
+        raise await loop.create_future()
+
+    async def begin() -> Any:
+        client = AdaptyClient("key", transport=transport)
+        run = client.v1.profiles.bulk_delete(["a"], **BY, outcomes=path)
+        run.send(None)
+        await until(lambda: arrived)
+        return run
+
+    try:
+        run = loop.run_until_complete(begin())
+        for task in asyncio.all_tasks(loop):
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            del task
+        loop.close()
+        run.close()
+        del run
+        arrived.clear()
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
+    assert [str(each.exc_value) for each in raised] == []
+    while is_in_use(path):
+        pass  # a thread closes it
+
+
+def test_closing_again_is_harmless(path: Path) -> None:
+    """
+    A file that is closed stays so, and no other file is closed instead.
+    """
+    log = OutcomesLog(path)
+    log.close()
+    with path.open("rb") as other:
+        log.close()
+        assert other.read() == b""
 
 
 CHILD = """

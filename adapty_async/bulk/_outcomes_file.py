@@ -246,10 +246,11 @@ class OutcomesLog:
 
     def close(self) -> None:
         """
-        Close the file, and so release its lock.
+        Close the file, and so release its lock; again is harmless.
         """
         handle, self._handle = self._handle, -1  # in this order, as a fork may come in between
-        os.close(handle)
+        if handle >= 0:
+            os.close(handle)
 
 
 def _unusable(path: Path, reason: str | None) -> JournalError:
@@ -425,11 +426,15 @@ class OutcomesFile:
             JournalError: something could not be written.
             BaseException: a defect was the reason.
         """
+        is_gone = self._loop.is_closed()  # what is left is lost then, as in a crash
         try:
-            await until_ended(self.flushed())
+            if not is_gone:
+                await until_ended(self.flushed())
         finally:
-            self._disk.submit(self._log.close)
+            closing = self._disk.submit(self._log.close)  # after what it may be writing
             self._disk.shutdown(wait=False)
+            if not is_gone:  # the next run may open the file at once
+                await until_ended(asyncio.wrap_future(closing))
         if self.failure is not None:
             raise self.failure
 
