@@ -353,6 +353,7 @@ class OutcomesFile:
         # these are there once it is open
         self._loop: asyncio.AbstractEventLoop
         self._disk: concurrent.futures.ThreadPoolExecutor
+        self._job: concurrent.futures.Future[Any]  # what the disk does now, or did last
         self._log: OutcomesLog
         self._on_failure: Callable[[], object]
 
@@ -368,7 +369,7 @@ class OutcomesFile:
         """
         self._loop, self._on_failure = asyncio.get_running_loop(), on_failure
         self._disk = concurrent.futures.ThreadPoolExecutor(1, "adapty-outcomes")
-        opening = self._disk.submit(OutcomesLog, self.path)
+        self._job = opening = self._disk.submit(OutcomesLog, self.path)
         try:
             self._log = await asyncio.wrap_future(opening)
         except BaseException:
@@ -426,15 +427,15 @@ class OutcomesFile:
             JournalError: something could not be written.
             BaseException: a defect was the reason.
         """
-        is_gone = self._loop.is_closed()  # what is left is lost then, as in a crash
+        if self._loop.is_closed():  # what is left is lost, as in a crash
+            self._job.add_done_callback(lambda _: self._log.close())  # now, or after its writing
+            return
         try:
-            if not is_gone:
-                await until_ended(self.flushed())
+            await until_ended(self.flushed())
         finally:
-            closing = self._disk.submit(self._log.close)  # after what it may be writing
+            closing = asyncio.wrap_future(self._disk.submit(self._log.close))
             self._disk.shutdown(wait=False)
-            if not is_gone:  # the next run may open the file at once
-                await until_ended(asyncio.wrap_future(closing))
+            await until_ended(closing)  # the next run may open the file at once
         if self.failure is not None:
             raise self.failure
 
@@ -462,7 +463,8 @@ class OutcomesFile:
             elif self._pending and self._timer is None:
                 self._timer = self._loop.call_later(_WRITE_EVERY, self._write)
 
-        self._writing = self._loop.run_in_executor(self._disk, self._log.write, entries)
+        self._job = self._disk.submit(self._log.write, entries)
+        self._writing = asyncio.wrap_future(self._job, loop=self._loop)
         self._writing.add_done_callback(written)
 
     def _note_failure(self, error: BaseException | None) -> None:
