@@ -24,12 +24,14 @@ from adapty_async.bulk._calls import (
     MAX_OUTAGE,
     MOST_WORKERS,
     Engine,
+    Records,
     run_calls,
     settings_from,
 )
+from adapty_async.bulk._recording import OutcomesPath
 from adapty_async.bulk._run_journal import RunIdentity, RunJournal
 from adapty_async.config import RetryPolicy, positive
-from adapty_async.errors import AdaptyError
+from adapty_async.errors import AdaptyError, ConfigError
 
 __all__ = ("CallOptions", "Caller")
 
@@ -104,8 +106,10 @@ class Caller:
         send = build(layers, self.options.retry, limits, journal)
         encode_item = functools.partial(self._encode, background=True)
         engine = Engine(encode_item, send, layers.decode, layers.timing.clock, layers.gates, limits)
-        dedupe = options.get("dedupe", False)
-        return run_calls(items, build_operation, engine, settings, journal, dedupe=dedupe)
+        records = Records(
+            journal=journal, outcomes=_outcomes_of(options), dedupe=options.get("dedupe", False)
+        )
+        return run_calls(items, build_operation, engine, settings, records)
 
 
 def _limits_of(options: BulkOptions[Any, Any], clock: Callable[[], float]) -> RunLimits:
@@ -117,6 +121,16 @@ def _limits_of(options: BulkOptions[Any, Any], clock: Callable[[], float]) -> Ru
         max_outage=max_outage,
         awake=wakeful(clock, max_outage),
     )
+
+
+def _outcomes_of(options: BulkOptions[Any, Any]) -> OutcomesPath | None:
+    outcomes, journal = options.get("outcomes"), options.get("journal")
+    if outcomes is None:
+        return None
+    path = Path(outcomes)
+    if isinstance(journal, str | os.PathLike) and path.resolve() == Path(journal).resolve():
+        raise ConfigError("outcomes must not be the journal")
+    return OutcomesPath(path, outcomes.identify if isinstance(outcomes, OutcomesPath) else None)
 
 
 def _run_pacer(rate: float, clock: Callable[[], float]) -> Pacer:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
+from multidict import istr
 
 from adapty_async._checks import header_value
 from adapty_async._operation import Headers, Operation, Replay, Request, Response, Tally
@@ -44,6 +45,7 @@ __all__ = (
     "is_page",
     "parse_retry_after",
     "plain",
+    "request_id_in",
     "to_json",
 )
 
@@ -61,6 +63,8 @@ _NO_FIELD = "non_field_errors"
 """
 What Adapty names as the source of an error that is about no field.
 """
+# The transport looks names up in any case, and those that know theirs in a third of the time.
+_REQUEST_ID, _X_REQUEST_ID = istr("Request-Id"), istr("X-Request-Id")
 _PLAIN = re.compile(r"[!-~]{1,128}")
 _HTML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<")
 _INDEX = re.compile(r"\[[0-9]+\]")
@@ -276,6 +280,7 @@ def _unreadable(operation: str, response: Response, reason: str) -> DecodeError:
         operation=operation,
         status=response.status,
     )
+    failure.request_id = name_or_none(request_id_in(response.headers))
     failure.body = ServerWords(response.body[:_KEPT_BODY])
     return failure
 
@@ -333,14 +338,19 @@ def error_from(operation: str, response: Response) -> ApiError:
     error.error_code = name_or_none(code)
     error.errors = items
     error.recognised = recognised
-    error.request_id = name_or_none(
-        response.headers.get("Request-Id") or response.headers.get("X-Request-Id")
-    )
+    error.request_id = name_or_none(request_id_in(response.headers))
     error.retry_after = parse_retry_after(
         response.headers.get("Retry-After"), response.headers.get("Date")
     )
     error.body = ServerWords(response.body[:_KEPT_BODY])
     return error
+
+
+def request_id_in(headers: Mapping[str, str]) -> str | None:
+    """
+    Return the id that Adapty's support knows a request by, as a response has it.
+    """
+    return headers.get(_REQUEST_ID) or headers.get(_X_REQUEST_ID)
 
 
 def _summary(response: Response, *, recognised: bool) -> str:

@@ -181,7 +181,8 @@ class _Repeats:
             request = self._request
             if isinstance(error, NotFoundError) and request.erases and request.tally.lost:
                 # the attempt whose answer was lost is what removed it
-                return Response(error.status, {}, b"")
+                named = {"Request-Id": error.request_id} if error.request_id else {}
+                return Response(error.status, named, b"")
             error.attempts = request.tally.attempts
             raise
         self._request.tally.error = None

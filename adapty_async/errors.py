@@ -304,12 +304,14 @@ class DecodeError(AdaptyError):
 
     Attributes:
         status: the HTTP status.
+        request_id: the id of the response, for Adapty's support; None if it had none.
         body: the answer as it came, cut at 64 KiB; it may contain personal data.
     """
 
     def __init__(self, message: str = "", *, operation: str | None = None, status: int = 0) -> None:
         super().__init__(message, operation=operation)
         self.status = status
+        self.request_id: str | None = None
         self.body = b""
 
     def _pickled(self) -> dict[str, Any]:
@@ -342,5 +344,5 @@ class CircuitOpenError(AdaptyError):
 
 class JournalError(AdaptyError):
     """
-    A bulk run's journal does not belong to this run, or cannot be read or written.
+    A bulk run's journal or outcomes file is not this run's, or cannot be read or written.
     """

@@ -23,9 +23,9 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(modules.split())
     for modules in (
         """errors hooks statistics _fork _line _operation _pacer _places _tasks _timer _timing
-        _version bulk._outcome""",
-        """_emitter _loop_local _watch sandbox._rules sandbox._shop sandbox._store _journal.database
-        _journal.model""",
+        _version""",
+        """bulk._outcome _emitter _loop_local _watch sandbox._rules sandbox._shop sandbox._store
+        _journal.database _journal.model""",
         """_journal.counts _journal.keys _journal.log _journal.memory _journal.schema
         _journal.states config _capacity _checks _learned _outage sandbox._rate
         sandbox._wire""",
@@ -33,9 +33,10 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         bulk._turns""",
         """_codec _exchange _gate _journal.sqlite _journal.writer _retry bulk._runner
         sandbox._faults sandbox._mail sandbox._page sandbox._v1""",
-        "_journal.summary _limits bulk._stop sandbox._v2_rules sandbox._v2_wire",
+        """_journal.summary _limits bulk._outcomes_file bulk._stop bulk._subject sandbox._v2_rules
+        sandbox._v2_wire""",
         "_journal sandbox._v2_currencies sandbox._v2_profiles",
-        "testing bulk._run_journal sandbox._v2_app",
+        "testing bulk._recording bulk._run_journal sandbox._v2_app",
         "sandbox._v2",
         "_pipeline _profiles _transport sandbox._app",
         "bulk._calls",

@@ -10,12 +10,13 @@ import functools
 import hashlib
 import inspect
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Hashable, Iterable
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import Any, Generic, Protocol, TypeAlias, TypedDict, TypeVar, Unpack
 
 import msgspec
 
-from adapty_async._codec import ResultDecoder, plain
+from adapty_async._codec import ResultDecoder, plain, request_id_in
 from adapty_async._gate import Gates
 from adapty_async._journal import KEY_SIZE, Journal, KeyIndex
 from adapty_async._limits import look
@@ -24,11 +25,13 @@ from adapty_async._retry import may_have_worked
 from adapty_async._run_limits import NO_LIMITS, RunLimits, look_every
 from adapty_async.bulk._outcome import EarlierStatus, Outcome, OutcomeStatus
 from adapty_async.bulk._pool import Worker
+from adapty_async.bulk._recording import OutcomesPath, Recording
 from adapty_async.bulk._run_journal import RunJournal
 from adapty_async.bulk._runner import BulkRun
 from adapty_async.bulk._settings import Crew, Settings
 from adapty_async.bulk._source import source_of
 from adapty_async.bulk._stop import StopRules
+from adapty_async.bulk._subject import subject_of
 from adapty_async.bulk._turns import Turns
 from adapty_async.config import positive
 from adapty_async.errors import (
@@ -47,6 +50,7 @@ __all__ = (
     "BulkOptions",
     "Engine",
     "Items",
+    "Records",
     "StartBulk",
     "run_calls",
     "settings_from",
@@ -57,10 +61,6 @@ ResultT = TypeVar("ResultT")
 
 Items: TypeAlias = Iterable[ItemT] | AsyncIterable[ItemT]
 
-_IDENTITIES = frozenset({"adapty-customer-user-id", "adapty-profile-id"})
-"""
-The headers that say whom an operation is about; others only say how.
-"""
 MOST_WORKERS = 256
 """
 Workers of a run whose concurrency nobody set: in flight are as many as the pace needs.
@@ -90,6 +90,8 @@ class BulkOptions(TypedDict, Generic[ItemT, ResultT], total=False):
             journal that has no `job_id`.
         job_id: vouches that the items come in the same order each time the journal is used;
             without it, they are identified by their requests, in any order.
+        outcomes: a file that records how each item ended, with its id: one line of JSON each, as
+            the items end. Further runs append to it. Unlike a journal it holds personal data.
     """
 
     concurrency: int | None
@@ -102,6 +104,7 @@ class BulkOptions(TypedDict, Generic[ItemT, ResultT], total=False):
     journal: str | os.PathLike[str] | Journal | None
     job_id: str | None
     dedupe: bool
+    outcomes: str | os.PathLike[str] | None
 
 
 class StartBulk(Protocol):
@@ -168,29 +171,43 @@ def settings_from(
     )
 
 
+class Records(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The records that a run keeps of its items.
+
+    Attributes:
+        journal: its journal.
+        outcomes: its outcomes file.
+        dedupe: the same request is sent once.
+    """
+
+    journal: RunJournal | None = None
+    outcomes: OutcomesPath | None = None
+    dedupe: bool = False
+
+
 def run_calls(
     items: Items[ItemT],
     build: Callable[[ItemT], Operation[ResultT]],
     engine: Engine,
     settings: Settings,
-    journal: RunJournal | None = None,
-    *,
-    dedupe: bool = False,
+    records: Records,
 ) -> BulkRun[ItemT, ResultT]:
     """
-    Make a run that sends one operation for each item, and records it in a journal if there is one.
-
-    With `dedupe`, the same request is sent once.
+    Make a run that sends one operation for each item, and keeps records of them.
     """
-    calls = _Calls(build, engine, journal, dedupe=dedupe)
+    calls = _Calls(build, engine, records.journal, dedupe=records.dedupe)
     settings = msgspec.structs.replace(
         settings,
         patience=functools.partial(look, engine.gates, engine.limits),
         look_every=look_every(engine.limits.max_outage),
     )
-    return BulkRun(
-        source_of(items), calls.process, StopRules().judge, settings, calls.open, calls.earlier
-    )
+    source, judge = source_of(items), StopRules().judge
+    if records.outcomes is None:
+        return BulkRun(source, calls.process, judge, settings, calls.open, calls.earlier)
+    recording = Recording(records.outcomes, build, calls.process, calls.open)
+    settings = msgspec.structs.replace(settings, record=recording.record)
+    return BulkRun(source, recording.process, judge, settings, recording.open, calls.earlier)
 
 
 class _Calls(Generic[ItemT, ResultT]):
@@ -259,7 +276,7 @@ class _Calls(Generic[ItemT, ResultT]):
         started = self._engine.clock()
         request: Request | None = None
         try:
-            operation = self._build(item)
+            operation = worker.operation = self._build(item)
             request = self._engine.encode(operation)
             worker.call = request.tally
             request.tally.position = index
@@ -267,7 +284,7 @@ class _Calls(Generic[ItemT, ResultT]):
                 known = await self._known(index, item, operation, request)
                 if known is not None:
                     return known
-            subject = _subject_of(operation)
+            subject = subject_of(operation)
             if not self._turns.enter_now(subject):
                 await self._turns.enter(subject)
         except BaseException as error:  # noqa: BLE001  as in _send
@@ -335,7 +352,8 @@ class _Calls(Generic[ItemT, ResultT]):
         engine = self._engine
         started = engine.clock()
         try:
-            result = engine.decode(operation, await engine.send(request))
+            response = await engine.send(request)
+            result = engine.decode(operation, response)
         except BaseException as error:  # noqa: BLE001
             # a failure is the item's outcome, and so is being cancelled when the run is left;
             # what is a defect is raised by StopRules
@@ -354,6 +372,9 @@ class _Calls(Generic[ItemT, ResultT]):
             engine.clock() - started,
             result=result,
             connect_failures=tally.connect_failures,
+            http_status=response.status,
+            _ended=time.time(),
+            _request_id=request_id_in(response.headers),
         )
 
 
@@ -373,16 +394,6 @@ def _digester(key: bytes) -> Callable[[Operation[Any], Request], bytes]:
         return digest.digest()
 
     return digest_of
-
-
-def _subject_of(operation: Operation[Any]) -> Hashable:
-    about = operation.endpoint.subject
-    if about is not None:
-        return about(operation.body)
-    headers, parameters = operation.headers, operation.parameters
-    if len(headers) == 1 and not parameters:
-        return headers[0]
-    return min((each for each in headers if each[0] in _IDENTITIES), default=headers + parameters)
 
 
 def _skipped(index: int, item: ItemT, earlier: EarlierStatus) -> Outcome[ItemT, Any]:
@@ -433,6 +444,9 @@ def _not_done(
         elapsed,
         reason,
         connect_failures=tally.connect_failures,
+        http_status=getattr(reason, "status", None) if tally.attempts else None,
+        _ended=None if status is OutcomeStatus.NOT_SENT else time.time(),
+        _request_id=getattr(reason, "request_id", None),
     )
 
 

@@ -4,11 +4,14 @@ What a bulk run says of its items: one outcome each, and a report whose counts a
 
 from __future__ import annotations
 
+import datetime as dt
 import enum
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
 import msgspec
+
+from adapty_async.errors import name_or_none
 
 __all__ = (
     "BulkReport",
@@ -128,6 +131,7 @@ class Outcome(msgspec.Struct, Generic[ItemT, ResultT], frozen=True):
         result: what the server answered, decoded.
         earlier: how a skipped item ended before; None for every other status.
         connect_failures: how many of the attempts got no connection, so that nothing was sent.
+        http_status: the HTTP status of the response that it ended with; None without a response.
     """
 
     index: int
@@ -140,6 +144,30 @@ class Outcome(msgspec.Struct, Generic[ItemT, ResultT], frozen=True):
     result: ResultT | None = None
     earlier: EarlierStatus | None = None
     connect_failures: int = 0
+    http_status: int | None = None
+    # As they come: to turn them into what is public takes longer than all the rest of an outcome,
+    # and most are only counted.
+    _ended: float | None = None
+    _request_id: str | None = None
+
+    @property
+    def at(self) -> dt.datetime | None:
+        """
+        When it ended, in UTC.
+
+        None for an item that this run did not process: one that is skipped, not sent, or unknown
+        since an earlier run.
+        """
+        return None if self._ended is None else dt.datetime.fromtimestamp(self._ended, dt.UTC)
+
+    @property
+    def request_id(self) -> str | None:
+        """
+        The id of the response that it ended with, for Adapty's support; None if it had none.
+
+        It is that of the header ``Request-Id`` or ``X-Request-Id``.
+        """
+        return name_or_none(self._request_id)
 
     @property
     def requests(self) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from adapty_async._operation import Tally
+from adapty_async._operation import Operation, Tally
 from adapty_async._tasks import until_ended
 
 __all__ = ("Worker", "WorkerPool")
@@ -25,10 +25,12 @@ class Worker(msgspec.Struct):
     Attributes:
         call: the state of its item's call, with whether a request is on the wire.
         failure: ends the run once the item's outcome is delivered.
+        operation: the operation built from its item, if one was.
     """
 
     call: Tally = msgspec.field(default_factory=Tally)
     failure: BaseException | None = None
+    operation: Operation[Any] | None = None
 
 
 class WorkerPool:

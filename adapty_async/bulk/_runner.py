@@ -380,12 +380,16 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             return None
         if self._holds_back:
             await self._room.take()
-        return self._unless_stopping(await self._source.take())
+        return await self._unless_stopping(await self._source.take())
 
-    def _unless_stopping(self, entry: tuple[int, ItemT] | None) -> tuple[int, ItemT] | None:
+    async def _unless_stopping(self, entry: tuple[int, ItemT] | None) -> tuple[int, ItemT] | None:
         if entry is None or not self._stopping.is_set():
             return entry
-        self._deliver(self._not_sent(*entry))  # a source yields it in spite of the stop
+        outcome = self._not_sent(*entry)  # a source yields it in spite of the stop
+        waiting = self._settings.record(outcome)
+        self._deliver(outcome)
+        if waiting is not None:
+            await waiting
         return None
 
     def _not_sent(self, index: int, item: ItemT) -> Outcome[ItemT, ResultT]:
@@ -464,8 +468,11 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         """
         while (entry := await self._take_rest()) is not None:
             outcome = self._not_sent(*entry)
+            waiting = self._settings.record(outcome)
             self._recorder.add(outcome)
             self._hand_over(outcome)
+            if waiting is not None:
+                await waiting
             if outcome.index % _BREATH == 0:
                 await asyncio.sleep(0)
 

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import msgspec
+
+from adapty_async.bulk._outcome import Outcome
 
 __all__ = ("Crew", "Settings")
 
@@ -42,6 +44,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         stopping: set when the run stops; the layers of its calls read it.
         patience: returns the seconds until an outage ends the run, if nothing succeeds.
         look_every: seconds after which the run asks for its patience again.
+        record: receives the outcome of each item that is not processed; its result is awaited
+            before more items are read.
     """
 
     concurrency: int
@@ -53,3 +57,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     patience: Callable[[], float] = lambda: math.inf
     look_every: float = 1.0
+    record: Callable[[Outcome[Any, Any]], Awaitable[None] | None] = lambda _: None

@@ -54,6 +54,7 @@ _NO_WAIT = 1e9
 Requests per second of a dry run, whatever pace its journal knows.
 """
 _NEXT = "Run the same command again to resume; rows that are done are skipped."
+_FILE = click.Path(dir_okay=False, path_type=Path)
 _ALL_BY = sorted({name for names in _BY.values() for name in names})
 
 
@@ -67,6 +68,7 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int | None
     rate: float | None
     failures: Path | None
+    outcomes: Path | None
     dry_run: bool
     yes: bool
     as_json: bool
@@ -121,13 +123,12 @@ _SENDING = [
 _ACCOUNTING = [
     click.option(
         "--journal",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=_FILE,
         help="Record the run in this file; the same command again resumes it.",
     ),
+    click.option("--failures", type=_FILE, help="Write what does not succeed to this NDJSON file."),
     click.option(
-        "--failures",
-        type=click.Path(dir_okay=False, path_type=Path),
-        help="Write what does not succeed to this NDJSON file.",
+        "--outcomes", type=_FILE, help="Add each row's id and outcome to this NDJSON file."
     ),
     click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
 ]
@@ -351,6 +352,7 @@ def _job(
         rows=rows,
         build=build,
         failures=options.failures,
+        outcomes=options.outcomes,
         concurrency=options.concurrency,
         rate=_NO_WAIT if options.dry_run else options.rate,
         is_dry=options.dry_run,

@@ -110,6 +110,15 @@ class Rows:
     def __iter__(self) -> Iterator[Row]:
         return self._read(self.findings)
 
+    def identify(self, row: Row) -> tuple[int, str | None]:
+        """
+        Return a row's line and id; the id is None if there is none that can be read.
+        """
+        value = row.value if row.broken is None else None
+        if isinstance(value, dict):
+            value = value.get(self._layout.id_column)
+        return row.line, value if isinstance(value, str) else None
+
     def _read(self, findings: Findings) -> Iterator[Row]:
         with open_text(self.path, self._extent, self._layout.encoding) as stream:
             lines = LineReader(stream)

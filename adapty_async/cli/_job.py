@@ -14,10 +14,11 @@ import msgspec
 
 from adapty_async._operation import Operation, Request, Response
 from adapty_async.bulk import BulkReport, BulkRun, StopReason
+from adapty_async.bulk._recording import OutcomesPath
 from adapty_async.cli._feed import Feed
 from adapty_async.cli._input import Row, Rows, SizedRows
 from adapty_async.cli._progress import progress
-from adapty_async.cli._report import FailuresFile
+from adapty_async.cli._report import FailuresFile, require_separate
 from adapty_async.cli._signals import handled
 from adapty_async.cli._streams import tell
 from adapty_async.client import AdaptyClient, AdaptyMailClient
@@ -55,6 +56,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     journal: Path | None = None
     dedupe: bool = False
     failures: Path | None = None
+    outcomes: Path | None = None
     concurrency: int | None = None
     rate: float | None = None
     is_dry: bool = False
@@ -97,6 +99,8 @@ async def perform(job: Job, client: AdaptyClient | AdaptyMailClient) -> End:
     The first Ctrl-C, SIGTERM or SIGHUP stops the run and lets the requests in flight finish; a
     second one cancels them.
     """
+    if job.outcomes is not None:
+        require_separate(job.outcomes, source=job.rows.path, failures=job.failures)
     with contextlib.ExitStack() as stack:
         failures = None
         if job.failures is not None:
@@ -114,6 +118,7 @@ async def perform(job: Job, client: AdaptyClient | AdaptyMailClient) -> End:
             rate=job.rate,
             drain=_DRAIN_SECONDS,
             on_outcome=None if failures is None else failures.note,
+            outcomes=_outcomes_of(job),
         )
         statistics = None if job.is_dry else client.statistics  # nothing is in flight
         signals = stack.enter_context(_stopped_by_signals(run))
@@ -122,6 +127,12 @@ async def perform(job: Job, client: AdaptyClient | AdaptyMailClient) -> End:
         if failures is not None and error is None:
             failures.begin()
         return End(report=run.report, interrupted=bool(signals), error=error)
+
+
+def _outcomes_of(job: Job) -> OutcomesPath | None:
+    if job.outcomes is None or job.is_dry:  # rows that "are done" were only checked
+        return None
+    return OutcomesPath(job.outcomes, job.rows.identify)
 
 
 async def _complete(run: BulkRun[Any, Any]) -> AdaptyError | None:

@@ -25,6 +25,7 @@ from adapty_async.bulk import (
     OutcomeStatus,
     StopReason,
 )
+from adapty_async.bulk._outcomes_file import error_facts
 from adapty_async.cli._findings import Findings
 from adapty_async.cli._input import Row
 from adapty_async.errors import ConfigError, InvalidInputError
@@ -35,6 +36,7 @@ __all__ = (
     "per_second",
     "report_json",
     "report_text",
+    "require_separate",
     "status_text",
 )
 
@@ -147,6 +149,26 @@ def _demand_replaceable(path: Path, journal: Path | None) -> None:
             raise ConfigError("--failures must not be a file of something else than failures")
 
 
+def require_separate(outcomes: Path, *, source: str, failures: Path | None) -> None:
+    """
+    Raise an error if an outcomes file is the input or the failures file, too.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if _is_input(outcomes, source):
+        raise ConfigError("--outcomes must not be the input file")
+    if failures is not None and _is_same(outcomes, failures):
+        raise ConfigError("--outcomes and --failures must not be the same file")
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    try:
+        return path.resolve() == other.resolve() or path.samefile(other)
+    except OSError:
+        return False  # one is not there yet, or opening it tells more
+
+
 def _is_input(path: Path, source: str) -> bool:
     try:
         there, read = path.stat(), os.fstat(0) if source == "-" else Path(source).stat()
@@ -179,19 +201,8 @@ def _failure(outcome: Outcome[Row, Any]) -> dict[str, Any]:
         "item": outcome.item.value,
         "status": outcome.status.value,
         "attempts": outcome.attempts,
-        "error": None if error is None else _error_facts(error),
+        "error": None if error is None else error_facts(error),
     }
-
-
-def _error_facts(error: Exception) -> dict[str, Any]:
-    """
-    Name what is known of an error, with the same keys for each.
-    """
-    facts = ("status", "error_code", "field_name", "request_id")
-    content = {"type": type(error).__name__} | {name: getattr(error, name, None) for name in facts}
-    if isinstance(error, InvalidInputError):
-        content |= {"field_name": error.field, "rule": error.rule}
-    return content
 
 
 def report_json(

@@ -315,6 +315,53 @@ asyncio.run(parent())
         assert sorted(server.identities) == sorted(f"u{number}" for number in range(100))
 
 
+def test_a_child_leaves_its_parents_outcomes_file_alone(tmp_path: Path) -> None:
+    """
+    A run records all its outcomes around a fork, and the child keeps nobody from adding more.
+    """
+    script = """
+children = []
+
+def started_by(work):
+    return client.v1.profiles.bulk_delete(
+        [f"u{number}" for number in range(100)], by="customer_user_id",
+        outcomes=folder / "outcomes", concurrency=4, on_outcome=work
+    )
+
+def note(outcome):
+    if outcome.index == 50:
+        children.append(fork(in_child))
+
+def in_child():
+    try:
+        asyncio.run(resumed())
+    except JournalError as error:
+        print(error)
+    os.read(reading, 1)
+
+async def resumed():
+    return await started_by(None)
+
+async def parent():
+    await started_by(note)
+    await resumed()
+    print(len((folder / "outcomes").read_bytes().splitlines()))
+    os.write(writing, b"x")
+    wait_for(*children)
+    await client.aclose()
+
+reading, writing = os.pipe()
+asyncio.run(parent())
+"""
+    with in_thread(RawServer()) as server:
+        told = run(script, server, tmp_path)
+
+        assert sorted(told.splitlines()) == [
+            "200",
+            f"the outcomes file {tmp_path / 'outcomes'} is in use by another run",
+        ]
+
+
 def test_a_child_does_not_keep_the_journal_of_a_parent_that_died(tmp_path: Path) -> None:
     """
     A run whose process is killed can go on while a process lives that was forked during it.
