@@ -8,6 +8,8 @@ from adapty_async._journal.keys import KeyIndex
 from adapty_async._journal.memory import MemoryJournal
 from adapty_async._journal.model import (
     KEY_SIZE,
+    SPAN_SIZE,
+    STATES,
     Changes,
     InputCheck,
     ItemState,
@@ -19,11 +21,14 @@ from adapty_async._journal.model import (
     Run,
 )
 from adapty_async._journal.sqlite import SqliteJournal
-from adapty_async._journal.summary import JournalSummary, summarise
+from adapty_async._journal.summary import OUTCOMES, JournalSummary, read_journal, summarise
 from adapty_async._journal.writer import JournalWriter
 
 __all__ = (
     "KEY_SIZE",
+    "OUTCOMES",
+    "SPAN_SIZE",
+    "STATES",
     "Changes",
     "InputCheck",
     "ItemState",
@@ -38,5 +43,6 @@ __all__ = (
     "Resumed",
     "Run",
     "SqliteJournal",
+    "read_journal",
     "summarise",
 )

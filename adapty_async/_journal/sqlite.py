@@ -48,7 +48,7 @@ from adapty_async._journal.schema import (
 from adapty_async._tasks import until_ended
 from adapty_async.errors import JournalError
 
-__all__ = ("SqliteJournal", "reading")
+__all__ = ("SqliteJournal", "is_in_use", "reading")
 
 _MAGIC = b"SQLite format 3\0"
 _OLD_MAGIC = b"adapty-async journal "
@@ -74,6 +74,10 @@ _PIECE = 1 << 14
 """
 Bytes of zeros that are written in one go. Newer kernels keep larger pieces together in memory, and
 write all of them to the disk again when a byte has changed (seen with Linux 6.18 and ext4).
+"""
+_PRIMARY = 0xFF
+"""
+The bits of an error code that are the error's kind.
 """
 _NO_SHARED_MEMORY = frozenset(
     {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PROTOCOL}
@@ -102,7 +106,8 @@ class _Lock:
         self._path = Path(f"{path}-lock")
         while True:
             before = _make_private(self._path)
-            self._db = sqlite3.connect(self._path, timeout=0, isolation_level=None)
+            # `is_in_use` may hold it for an instant
+            self._db = sqlite3.connect(self._path, timeout=0.1, isolation_level=None)
             try:
                 self._db.execute("PRAGMA journal_mode = MEMORY")
                 self._db.execute("BEGIN EXCLUSIVE")
@@ -337,7 +342,7 @@ def _has_shared_memory(db: sqlite3.Connection, statement: str) -> bool:
     try:
         db.execute(statement).fetchone()
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF not in _NO_SHARED_MEMORY:
+        if error.sqlite_errorcode & _PRIMARY not in _NO_SHARED_MEMORY:
             raise
         return False
     return True
@@ -442,6 +447,19 @@ class SqliteJournal:
             failure = ending.exception()
         if failure is not None:
             raise failure
+
+
+def is_in_use(path: Path) -> bool:
+    """
+    Return whether a run has a journal open. Blocks.
+    """
+    name = f"file:{quote(f'{path}-lock')}?mode=ro"
+    try:
+        with contextlib.closing(sqlite3.connect(name, uri=True, timeout=0)) as db:
+            db.execute("PRAGMA schema_version").fetchone()  # which needs the lock for an instant
+    except sqlite3.Error as error:
+        return error.sqlite_errorcode & _PRIMARY == sqlite3.SQLITE_BUSY
+    return False
 
 
 @contextlib.contextmanager
