@@ -5,6 +5,7 @@ Operations in, results out: single calls and bulk runs over one client's pipelin
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
@@ -92,17 +93,14 @@ class Caller:
         layers = self.layers
         limits = _limits_of(options, layers.timing.clock)
         settings = settings_from(options, limits.capacity, limits.stopping)
-        path = options.get("journal")
+        storage = options.get("journal")
         journal: RunJournal | None = None
-        if path is not None:
+        if storage is not None:
             wire, workers = self.options.wire, settings.concurrency
-            journal = RunJournal(
-                SqliteJournal(Path(path), owed=2 * workers),
-                RunIdentity(name, wire.origin, wire.headers["Authorization"]),
-                items,
-                options.get("job_id"),
-                workers,
-            )
+            if isinstance(storage, str | os.PathLike):
+                storage = SqliteJournal(Path(storage), owed=2 * workers)
+            run = RunIdentity(name, wire.origin, wire.headers["Authorization"])
+            journal = RunJournal(storage, run, items, options.get("job_id"), workers)
         send = build(layers, self.options.retry, limits, journal)
         encode_item = functools.partial(self._encode, background=True)
         engine = Engine(encode_item, send, layers.decode, layers.timing.clock, layers.gates, limits)

@@ -22,11 +22,12 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["adapty_async", "csv", "email", "gzip"]):
+    from adapty_async.bulk._header import HEADER_SIZE, Binding, Header, write_header
+    from adapty_async.bulk._summary import summarise
+
     from adapty_async import mail, v1, v2
     from adapty_async._codec import decode, error_from, parse_retry_after
     from adapty_async._operation import Endpoint, Operation, Response
-    from adapty_async.bulk._header import HEADER_SIZE, Binding, Header, write_header
-    from adapty_async.bulk._summary import summarise
     from adapty_async.cli._input import SizedRows, open_rows
     from adapty_async.cli._items import id_columns, id_from, profile_from
     from adapty_async.errors import ApiError, DecodeError, InvalidInputError, JournalError

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
-
 from adapty_async.bulk._entries import Entry, Positions, position_key
 from adapty_async.bulk._journal import records_of
+
 from adapty_async.sandbox import Arrival
 
 pytestmark = pytest.mark.slow

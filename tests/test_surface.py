@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from adapty_async.bulk._ledger import Scope
 from rich.pretty import pretty_repr
 
 import adapty_async
@@ -31,7 +32,6 @@ from adapty_async import (
 )
 from adapty_async._codec import Wire, encode
 from adapty_async._operation import Headers, Response
-from adapty_async.bulk._ledger import Scope
 from adapty_async.errors import ErrorItem, ServerWords
 from adapty_async.mail import delete_profile, save_profile
 from adapty_async.testing import FakeTransport

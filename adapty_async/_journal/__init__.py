@@ -15,13 +15,20 @@ from adapty_async._journal.model import (
     ItemState,
     Journal,
     JournalIdentity,
+    LoadKeys,
     Minute,
     Reason,
     Resumed,
     Run,
 )
-from adapty_async._journal.sqlite import SqliteJournal
-from adapty_async._journal.summary import OUTCOMES, JournalSummary, read_journal, summarise
+from adapty_async._journal.sqlite import SqliteJournal, copy_journal
+from adapty_async._journal.summary import (
+    OUTCOMES,
+    JournalSummary,
+    is_in_use,
+    read_journal,
+    summarise,
+)
 from adapty_async._journal.writer import JournalWriter
 
 __all__ = (
@@ -37,12 +44,15 @@ __all__ = (
     "JournalSummary",
     "JournalWriter",
     "KeyIndex",
+    "LoadKeys",
     "MemoryJournal",
     "Minute",
     "Reason",
     "Resumed",
     "Run",
     "SqliteJournal",
+    "copy_journal",
+    "is_in_use",
     "read_journal",
     "summarise",
 )

@@ -219,6 +219,14 @@ class Minute(msgspec.Struct, kw_only=True):
     requests: int = 0
     throttled: int = 0
 
+    @property
+    def items(self) -> int:
+        """
+        The number of items that ended.
+        """
+        ended = self.done + self.absent + self.failed + self.lost
+        return ended + self.unknown + self.not_sent + self.duplicate
+
 
 class Reason(msgspec.Struct, kw_only=True):
     """

@@ -48,7 +48,7 @@ from adapty_async._journal.schema import (
 from adapty_async._tasks import until_ended
 from adapty_async.errors import JournalError
 
-__all__ = ("SqliteJournal", "is_in_use", "reading")
+__all__ = ("SqliteJournal", "copy_journal", "reading")
 
 _MAGIC = b"SQLite format 3\0"
 _OLD_MAGIC = b"adapty-async journal "
@@ -74,10 +74,6 @@ _PIECE = 1 << 14
 """
 Bytes of zeros that are written in one go. Newer kernels keep larger pieces together in memory, and
 write all of them to the disk again when a byte has changed (seen with Linux 6.18 and ext4).
-"""
-_PRIMARY = 0xFF
-"""
-The bits of an error code that are the error's kind.
 """
 _NO_SHARED_MEMORY = frozenset(
     {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PROTOCOL}
@@ -106,7 +102,7 @@ class _Lock:
         self._path = Path(f"{path}-lock")
         while True:
             before = _make_private(self._path)
-            # `is_in_use` may hold it for an instant
+            # a reader holds it for an instant, to see whether there is a run
             self._db = sqlite3.connect(self._path, timeout=0.1, isolation_level=None)
             try:
                 self._db.execute("PRAGMA journal_mode = MEMORY")
@@ -342,7 +338,7 @@ def _has_shared_memory(db: sqlite3.Connection, statement: str) -> bool:
     try:
         db.execute(statement).fetchone()
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & _PRIMARY not in _NO_SHARED_MEMORY:
+        if error.sqlite_errorcode & 0xFF not in _NO_SHARED_MEMORY:
             raise
         return False
     return True
@@ -449,19 +445,6 @@ class SqliteJournal:
             raise failure
 
 
-def is_in_use(path: Path) -> bool:
-    """
-    Return whether a run has a journal open. Blocks.
-    """
-    name = f"file:{quote(f'{path}-lock')}?mode=ro"
-    try:
-        with contextlib.closing(sqlite3.connect(name, uri=True, timeout=0)) as db:
-            db.execute("PRAGMA schema_version").fetchone()  # which needs the lock for an instant
-    except sqlite3.Error as error:
-        return error.sqlite_errorcode & _PRIMARY == sqlite3.SQLITE_BUSY
-    return False
-
-
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """
@@ -470,21 +453,41 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
     Raises:
         JournalError: it cannot be read, is damaged, or is no journal.
     """
-    with _named(path, "cannot be read"), contextlib.ExitStack() as stack:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise DamageError("it is not a regular file")
-        db = sqlite3.connect(
-            f"file:{quote(str(path))}?mode=ro", uri=True, timeout=1, isolation_level=None
-        )
-        stack.callback(db.close)
-        try:
-            db.execute("BEGIN")
-            is_empty = verify_schema(db)
-        except sqlite3.DatabaseError:
-            with path.open("rb") as file:  # no database, so nobody has it locked
-                _demand_database(file.read(len(_OLD_MAGIC)))
-            raise
+    with _read_only(path) as (db, is_empty):
         if is_empty:
             raise DamageError("it holds nothing yet")
         _verify(db)
         yield db
+
+
+def copy_journal(path: Path, target: Path) -> None:
+    """
+    Copy a journal without changing it; it may be in use. Blocks.
+
+    Raises:
+        JournalError: it cannot be read, or is no journal.
+    """
+    with _read_only(path) as (db, _), contextlib.closing(sqlite3.connect(target)) as copy:
+        db.backup(copy)
+
+
+@contextlib.contextmanager
+def _read_only(path: Path) -> Iterator[tuple[sqlite3.Connection, bool]]:
+    """
+    Open a journal to read it; the second result is whether it is empty.
+    """
+    with _named(path, "cannot be read"):
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise DamageError("it is not a regular file")
+        name = f"file:{quote(str(path))}?mode=ro"
+        with contextlib.closing(
+            sqlite3.connect(name, uri=True, timeout=1, isolation_level=None)
+        ) as db:
+            try:
+                db.execute("BEGIN")
+                is_empty = verify_schema(db)
+            except sqlite3.DatabaseError:
+                with path.open("rb") as file:  # no database, so nobody has it locked
+                    _demand_database(file.read(len(_OLD_MAGIC)))
+                raise
+            yield db, is_empty

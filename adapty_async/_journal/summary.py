@@ -4,8 +4,11 @@ The content of a journal, for `status`, reports and programs.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 
@@ -17,9 +20,9 @@ from adapty_async._journal.schema import (
     read_runs,
     read_spans,
 )
-from adapty_async._journal.sqlite import is_in_use, reading
+from adapty_async._journal.sqlite import reading
 
-__all__ = ("OUTCOMES", "JournalSummary", "read_journal", "summarise")
+__all__ = ("OUTCOMES", "JournalSummary", "is_in_use", "read_journal", "summarise")
 
 OUTCOMES = tuple(state for state in ItemState if state.name.lower() in Minute.__struct_fields__)
 """
@@ -27,6 +30,7 @@ The states that are outcomes, and so are counted by the minute.
 """
 
 _SETTLED = (ItemState.DONE, ItemState.ABSENT, ItemState.DUPLICATE, ItemState.UNKNOWN)
+_PRIMARY_CODE = 0xFF
 _RECENT_SECONDS = 60.0
 """
 Seconds before the end of a run of which at least the minutes count for its rate.
@@ -65,7 +69,7 @@ class JournalSummary(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def settled(self) -> int:
         """
-        The number of items that the next run skips.
+        The number of items that the next run does not send.
         """
         return sum(self.counts[state] for state in _SETTLED)
 
@@ -100,11 +104,7 @@ class JournalSummary(msgspec.Struct, frozen=True, kw_only=True):
         recent = [each for each in ended if each.last_at > run.last_at - _RECENT_SECONDS]
         since = min((60.0 * each.minute for each in recent), default=run.last_at - _RECENT_SECONDS)
         seconds = run.last_at - max(since, run.started_at)
-        return sum(map(_outcomes, recent)) / seconds if seconds > 0 else None
-
-
-def _outcomes(minute: Minute) -> int:
-    return sum(getattr(minute, state.name.lower()) for state in OUTCOMES)
+        return sum(each.items for each in recent) / seconds if seconds > 0 else None
 
 
 def summarise(path: str | os.PathLike[str]) -> JournalSummary:
@@ -140,3 +140,16 @@ def read_journal(path: Path) -> tuple[JournalSummary, dict[int, bytes]]:
             reasons=tuple(read_reasons(db)),
         )
     return summary, spans
+
+
+def is_in_use(path: Path) -> bool:
+    """
+    Return whether a run has a journal open. Blocks.
+    """
+    name = f"file:{quote(f'{path}-lock')}?mode=ro"
+    try:
+        with contextlib.closing(sqlite3.connect(name, uri=True, timeout=0)) as db:
+            db.execute("PRAGMA schema_version").fetchone()  # which needs the lock for an instant
+    except sqlite3.Error as error:
+        return error.sqlite_errorcode & _PRIMARY_CODE == sqlite3.SQLITE_BUSY
+    return False

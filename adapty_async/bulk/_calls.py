@@ -16,7 +16,7 @@ import msgspec
 
 from adapty_async._codec import ResultDecoder, plain
 from adapty_async._gate import Gates
-from adapty_async._journal import KEY_SIZE, KeyIndex
+from adapty_async._journal import KEY_SIZE, Journal, KeyIndex
 from adapty_async._operation import Operation, Replay, Request, Send, Tally
 from adapty_async._retry import may_have_worked
 from adapty_async._run_limits import NO_LIMITS, RunLimits
@@ -81,12 +81,12 @@ class BulkOptions(TypedDict, Generic[ItemT, ResultT], total=False):
         max_outage: seconds without any success, whatever the server answers, that end the run;
             900 by default. Time in which the run sends nothing because of `rate` or of a slow
             source does not count.
-        journal: a file that makes the run resumable: run it again with the same journal, and what
-            is done is skipped.
+        journal: the path of a file that makes the run resumable: run it again with the same
+            journal, and what is done is skipped. Or another `Journal`.
         dedupe: send each request once; the same one further on is skipped. Always so with a
             journal that has no `job_id`.
         job_id: vouches that the items come in the same order each time the journal is used;
-            without it, they are told apart by their requests, in any order.
+            without it, they are identified by their requests, in any order.
     """
 
     concurrency: int | None
@@ -96,7 +96,7 @@ class BulkOptions(TypedDict, Generic[ItemT, ResultT], total=False):
     ordered: bool
     drain: float
     max_outage: float
-    journal: str | os.PathLike[str] | None
+    journal: str | os.PathLike[str] | Journal | None
     job_id: str | None
     dedupe: bool
 
@@ -175,7 +175,7 @@ def run_calls(
     dedupe: bool = False,
 ) -> BulkRun[ItemT, ResultT]:
     """
-    Make a run that sends one operation for each item, and records it in the journal if there is one.
+    Make a run that sends one operation for each item, and records it in a journal if there is one.
 
     With `dedupe`, the same request is sent once.
     """

@@ -156,6 +156,7 @@ class RunJournal:
         storage: where the journal is.
         run: the call and the account.
         items: the input.
+        job_id: vouches for the input; see `adapty_async.bulk.BulkOptions`.
         concurrency: items in flight at most.
 
     Attributes:
@@ -164,7 +165,12 @@ class RunJournal:
     """
 
     def __init__(
-        self, storage: Journal, run: RunIdentity, items: object, job_id: str | None, concurrency: int
+        self,
+        storage: Journal,
+        run: RunIdentity,
+        items: object,
+        job_id: str | None,
+        concurrency: int,
     ) -> None:
         self._storage = storage
         self._identity = run

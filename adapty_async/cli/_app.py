@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import sqlite3
 import stat
 import sys
@@ -23,7 +22,7 @@ from adapty_async import mail, v1, v2
 from adapty_async._capacity import INITIAL_CONCURRENCY
 from adapty_async._operation import Operation
 from adapty_async._version import __version__
-from adapty_async.bulk import summarise
+from adapty_async.bulk import copy_journal, summarise
 from adapty_async.bulk._calls import MOST_WORKERS
 from adapty_async.cli import _demo
 from adapty_async.cli._confirmation import ask, whom
@@ -430,11 +429,7 @@ def _spared_journal(job: Job) -> Iterator[Job]:
         return
     with tempfile.TemporaryDirectory(prefix="adapty-async-") as folder:
         copy = Path(folder, "journal")
-        try:
-            shutil.copyfile(job.journal, copy)
-        except OSError as error:
-            reason = error.strerror or error
-            raise JournalError(f"the journal {job.journal} cannot be read: {reason}") from None
+        copy_journal(job.journal, copy)
         try:
             yield msgspec.structs.replace(job, journal=copy)
         except JournalError as error:

@@ -35,8 +35,8 @@ def _settled(job: Job, origin: str) -> int:
         summary = summarise(job.journal)
     except JournalError:
         return 0  # it is empty, or the run is refused for the same reason
-    binding = summary.binding
-    same = (binding.operation, binding.origin) == (job.name, origin)
+    identity = summary.identity
+    same = (identity.operation, identity.origin) == (job.name, origin)
     return summary.settled if same else 0  # the run is refused
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import math
 import os
 import stat
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ import msgspec
 from adapty_async.bulk import (
     BulkReport,
     EarlierStatus,
-    Entry,
+    ItemState,
     JournalSummary,
     Outcome,
     OutcomeStatus,
@@ -361,64 +360,55 @@ def _message_of(outcome: Outcome[Row, Any]) -> str:
     return str(outcome.error) if is_input else f"line {outcome.item.line}"
 
 
-_ENTRIES = {
-    Entry.DONE: "",
-    Entry.ABSENT: "the server said that they do not exist",
-    Entry.DUPLICATE: "the same as an earlier row",
-    Entry.FAILED: "not done; a resumed run sends them again",
-    Entry.LOST: "outcome unknown; a resumed run sends them again, which changes nothing more",
-    Entry.BEGUN: "started, with no outcome: in flight now, or when the run was killed",
-    Entry.UNKNOWN: "outcome unknown; not sent again, since that may do it twice",
-    Entry.NOT_SENT: "the run ended before they were sent",
+_STATES = {
+    ItemState.DONE: "",
+    ItemState.ABSENT: "the server said that they do not exist",
+    ItemState.DUPLICATE: "the same as an earlier row",
+    ItemState.FAILED: "not done; a resumed run sends them again",
+    ItemState.LOST: "outcome unknown; a resumed run sends them again, which changes nothing more",
+    ItemState.RESERVED: "next in line or in flight, now or when the run was killed",
+    ItemState.STARTED: "started, with no outcome: in flight now, or when the run was killed",
+    ItemState.UNKNOWN: "outcome unknown; not sent again, since that may do it twice",
+    ItemState.NOT_SENT: "the run ended before they were sent",
 }
 _SPANS = 10
 
 
 def status_text(summary: JournalSummary) -> str:
     """
-    Return what a journal records of its run.
+    Return what a journal records of its runs.
     """
-    binding = summary.binding
-    lines = [f"{binding.operation}, at {binding.origin}", ""]
+    lines = [f"{summary.identity.operation}, at {summary.identity.origin}", ""]
     lines += [
-        _count_line(entry.name.lower(), summary.counts[entry], meaning)
-        for entry, meaning in _ENTRIES.items()
-        if summary.counts[entry] or entry is Entry.DONE
+        _count_line(state.name.lower(), summary.counts[state], meaning)
+        for state, meaning in _STATES.items()
+        if summary.counts[state] or state is ItemState.DONE
     ]
     if summary.left is not None:
         lines.append(_count_line("left", summary.left, "for the same command to resume with"))
-    if summary.first is not None and summary.last is not None:
-        lines += ["", f"first entry {_moment(summary.first)}, last {_moment(summary.last)}"]
-        lines += _rate_lines(summary, summary.first, summary.last)
+    if summary.first_at is not None and summary.last_at is not None:
+        lines += ["", f"first entry {_moment(summary.first_at)}, last {_moment(summary.last_at)}"]
+        lines += _rate_lines(summary)
     return "\n".join(lines)
 
 
-def _rate_lines(summary: JournalSummary, first: float, last: float) -> list[str]:
+def _rate_lines(summary: JournalSummary) -> list[str]:
     """
     Return a line per span of time: how many rows ended, and how many a second.
 
-    A journal counts whole seconds from its start. The rate is over those seconds between its first
-    and last entry that lie in minutes in which rows ended: between two runs nothing happens.
+    The rate is over the time between the first and last outcome of each minute: between two runs
+    nothing happens.
     """
-    if not summary.ended:
-        return []
-
-    def second(time: float) -> int:
-        return math.ceil(round(time - summary.binding.started, 3))
-
-    def seconds_of(minute: int) -> int:
-        start, end = second(60 * minute), second(60 * minute + 60)
-        return min(end, second(last) + 1) - max(start, second(first))
-
-    start, end = min(summary.ended), max(summary.ended) + 1
+    start, end = summary.minutes[0].minute, summary.minutes[-1].minute + 1
     span = -(-(end - start) // _SPANS)
     lines = []
     for begin in range(start, end, span):
-        minutes = summary.ended.keys() & set(range(begin, begin + span))
-        count = sum(summary.ended[minute] for minute in minutes)
-        seconds = sum(map(seconds_of, minutes))
-        rate = f", {per_second(count / seconds)}" if count else ""
-        lines.append(f"  {_moment(max(first, begin * 60))}  {count:>11,} ended{rate}")
+        minutes = [each for each in summary.minutes if begin <= each.minute < begin + span]
+        if minutes:
+            count = sum(each.items for each in minutes)
+            seconds = max(1.0, sum(each.last_at - each.first_at for each in minutes))
+            first = _moment(minutes[0].first_at)
+            lines.append(f"  {first}  {count:>11,} ended, {per_second(count / seconds)}")
     return lines
 
 

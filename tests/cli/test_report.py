@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from adapty_async.bulk._header import Binding
 
 from adapty_async.bulk import (
     BulkReport,
@@ -23,7 +24,6 @@ from adapty_async.bulk import (
     OutcomeStatus,
     StopReason,
 )
-from adapty_async.bulk._header import Binding
 from adapty_async.cli._input import Row, open_rows
 from adapty_async.cli._report import (
     FailuresFile,

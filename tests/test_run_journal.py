@@ -6,12 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import hashlib
 import json
 import os
 import re
-import shutil
 import stat
 import subprocess
 import sys
@@ -41,15 +39,13 @@ from adapty_async import (
     RetryPolicy,
 )
 from adapty_async._operation import Request, Response
-from adapty_async.bulk import InputIdentity, _journal, _ledger, _log
-from adapty_async.bulk._entries import Entry
-from adapty_async.bulk._header import HEADER_SIZE, read_header
-from adapty_async.bulk._ledger import Scope
+from adapty_async.bulk import InputIdentity, ItemState, _run_journal, copy_journal, summarise
+from adapty_async.bulk._run_journal import RunIdentity
 from adapty_async.mail import TransactionEvent
 from adapty_async.testing import FakeTransport
 from adapty_async.v1 import GET_PROFILE, create_profile, delete_profile
 
-from ._records import SIZES, by_key, records
+from ._journals import GatedJournal, keys, states
 from ._support import begin_at
 from .raw_server import own_tasks
 from .test_bulk import Api, Reading, assert_adds_up, ids, until_cancelled
@@ -100,6 +96,13 @@ def _is_there(path: Path) -> bool:
     return path.exists()
 
 
+def _is_begun(path: Path) -> bool:
+    with contextlib.suppress(JournalError):
+        summarise(path)
+        return True
+    return False
+
+
 def _mode_of(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
@@ -108,16 +111,8 @@ def _bytes_of(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def entries(path: Path) -> dict[int, list[Entry]]:
-    """
-    Return what a journal of positions has of each, in the order it was noted.
-    """
-    found = by_key(path.read_bytes(), "position")
-    return {int.from_bytes(key, "little"): noted for key, noted in found.items()}
-
-
 def erase(
-    transport: Callable[[Request], Any], items: Any, journal: Path | None, **options: Any
+    transport: Callable[[Request], Any], items: Any, journal: Any, **options: Any
 ) -> BulkRun[str, None]:
     """
     Make a run of deletes that repeats nothing.
@@ -129,7 +124,7 @@ def erase(
 
 
 def create(
-    transport: Callable[[Request], Any], items: Any, journal: Path, **options: Any
+    transport: Callable[[Request], Any], items: Any, journal: Any, **options: Any
 ) -> BulkRun[str, Any]:
     """
     Make a run of creates, which must not be repeated blindly.
@@ -152,7 +147,7 @@ async def crash(start: Callable[..., BulkRun[Any, Any]], items: list[str], journ
     async def transport(_request: Request) -> Response:
         await asyncio.sleep(0)
         if not _is_there(aside):
-            shutil.copy(journal, aside)
+            copy_journal(journal, aside)
         return DELETED
 
     await start(transport, items, journal, concurrency=len(items))
@@ -180,16 +175,22 @@ async def test_everything_is_on_disk_before_anyone_is_told(
     The intent is there when a request is sent, and the outcome when it is handed over.
     """
     answers = {"u1": MISSING, "u2": REFUSED, "u3": BROKEN}
-    told = {204: Entry.DONE, 404: Entry.ABSENT, 400: Entry.FAILED, 500: Entry.LOST}
+    ends = {
+        204: ItemState.DONE,
+        404: ItemState.ABSENT,
+        400: ItemState.FAILED,
+        500: ItemState.LOST,
+    }
 
     async def transport(request: Request) -> Response:
         identity = request.headers[HEADER]
-        assert entries(journal)[int(identity[1:])] == [Entry.BEGUN]
+        assert states(journal)[int(identity[1:])] is ItemState.RESERVED
         return answers.get(identity, DELETED)
 
     def check(outcome: Outcome[str, None]) -> None:
-        entry = told[answers.get(outcome.item, DELETED).status]
-        assert entries(journal)[outcome.index] == [Entry.BEGUN, entry]
+        state = ends[answers.get(outcome.item, DELETED).status]
+        assert states(journal)[outcome.index] is state
+        assert all(_mode_of(each) == 0o600 for each in journal.parent.iterdir())
 
     report = await erase(
         transport, ids(20), journal, concurrency=concurrency, ordered=ordered, on_outcome=check
@@ -197,54 +198,6 @@ async def test_everything_is_on_disk_before_anyone_is_told(
 
     assert statuses(report) == {"done": 17, "absent": 1, "failed": 2}
     assert _mode_of(journal) == 0o600
-
-
-@pytest.mark.parametrize("start", [erase, create], ids=["repeatable", "once"])
-async def test_an_item_has_one_record(
-    start: Callable[..., BulkRun[str, Any]], journal: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """
-    How it ended stands where it began, whatever it was, which saves half of the file.
-    """
-    monkeypatch.setattr(_journal, "moments", lambda _seconds: 7)
-    answers = {"u1": MISSING, "u2": REFUSED, "u3": BROKEN}
-
-    async def transport(request: Request) -> Response:
-        return answers.get(request.headers[HEADER], DELETED)
-
-    report = await start(transport, ids(20), journal, concurrency=4)
-
-    assert sum(statuses(report).values()) == 20
-    assert len(_bytes_of(journal)) == HEADER_SIZE + 20 * SIZES["position"]
-
-
-async def test_an_item_that_is_cut_off_before_it_is_sent_has_one_record(
-    journal: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """
-    That it was not sent after all stands where it was about to be.
-    """
-    monkeypatch.setattr(_journal, "moments", lambda _seconds: 7)
-    gate, waiting = threading.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-    sync = _log._sync
-
-    def slow(handle: int) -> None:
-        if len(_bytes_of(journal).rstrip(b"\0")) > HEADER_SIZE:
-            loop.call_soon_threadsafe(waiting.set)
-            gate.wait(10)
-        sync(handle)
-
-    monkeypatch.setattr(_log, "_sync", slow)
-    run = create(Api(), ids(1), journal)
-    task = asyncio.ensure_future(run)
-    await waiting.wait()
-    run.cut_off()
-    loop.call_later(0.01, gate.set)
-    await task
-
-    assert entries(journal) == {0: [Entry.BEGUN, Entry.NOT_SENT]}
-    assert len(_bytes_of(journal)) == HEADER_SIZE + SIZES["position"]
 
 
 @pytest.mark.parametrize("ordered", [False, True], ids=["as-they-end", "ordered"])
@@ -255,7 +208,7 @@ async def test_a_streamed_outcome_is_on_disk(ordered: bool, journal: Path) -> No
     seen: list[int] = []
     async with erase(Api(), ids(40), journal, ordered=ordered, concurrency=4) as run:
         async for outcome in run:
-            assert entries(journal)[outcome.index][-1] is Entry.DONE
+            assert states(journal)[outcome.index] is ItemState.DONE
             seen.append(outcome.index)
             if len(seen) == 20:
                 break
@@ -300,10 +253,10 @@ async def test_what_is_skipped_is_told_with_its_item(
     journal: Path,
 ) -> None:
     """
-    Like every other outcome, and nothing is noted of it again.
+    Like every other outcome, and its state stays.
     """
     await erase(Api(), ids(5), journal, job_id=job_id)
-    before = _bytes_of(journal)
+    before = states(journal)
     told: list[tuple[int, str, OutcomeStatus]] = []
     await erase(
         Api(),
@@ -315,7 +268,7 @@ async def test_what_is_skipped_is_told_with_its_item(
     )
 
     assert sorted(told) == [(place, f"u{place}", OutcomeStatus.SKIPPED) for place in range(5)]
-    assert _bytes_of(journal) == before
+    assert states(journal) == before == dict.fromkeys(range(5), ItemState.DONE)
 
 
 async def test_a_duplicate_of_what_was_done_stays_as_it_was_noted(journal: Path) -> None:
@@ -323,12 +276,9 @@ async def test_a_duplicate_of_what_was_done_stays_as_it_was_noted(journal: Path)
     Whether it counts as a duplicate is decided by the run that sends it.
     """
     await erase(Api(), ["u0", "u0"], journal)
-    before = entries(journal)
     await erase(Api(), ["u0", "u0"], journal, dedupe=True)
 
-    assert (
-        entries(journal) == before == {0: [Entry.BEGUN, Entry.DONE], 1: [Entry.BEGUN, Entry.DONE]}
-    )
+    assert states(journal) == {0: ItemState.DONE, 1: ItemState.DONE}
 
 
 async def test_the_rest_of_a_stopped_run_is_what_the_journal_says(journal: Path) -> None:
@@ -367,23 +317,22 @@ async def test_what_was_not_sent_goes_in_the_next_run(journal: Path) -> None:
 
 @pytest.mark.parametrize(
     ("answer", "status"),
-    [(MISSING, "done"), (DELETED, "done"), (REFUSED, "failed")],
+    [(MISSING, "absent"), (DELETED, "done"), (REFUSED, "failed")],
     ids=["404", "204", "400"],
 )
 async def test_a_delete_that_was_under_way_in_a_crash_goes_again(
     answer: Response, status: str, journal: Path
 ) -> None:
     """
-    Told 404 then, it is done: the request before is what did it.
+    It was reserved and perhaps not sent, so that a 404 then says no more than that it is absent.
     """
     await crash(erase, ["u0", "u1"], journal)
-    assert entries(journal) == {0: [Entry.BEGUN], 1: [Entry.BEGUN]}
+    assert states(journal) == dict.fromkeys(range(2), ItemState.RESERVED)
     api = Api({"*": answer})
     report = await erase(api, ["u0", "u1", "u2"], journal)
 
     assert sorted(api.sent) == ["u0", "u1", "u2"]
-    first_time = {"done": "absent"}.get(status, status) if answer is MISSING else status
-    assert Counter(statuses(report)) == Counter({status: 2}) + Counter({first_time: 1})
+    assert statuses(report) == {status: 3}
 
 
 async def test_an_answer_that_was_lost_makes_the_next_404_a_success(journal: Path) -> None:
@@ -393,7 +342,7 @@ async def test_an_answer_that_was_lost_makes_the_next_404_a_success(journal: Pat
     lost = await erase(Api({"u0": BROKEN}), ["u0"], journal)
     refused = await erase(Api({"u0": REFUSED}), ["u0"], journal)
     assert [lost.failed, refused.failed] == [1, 1]
-    assert entries(journal)[0] == [Entry.BEGUN, Entry.LOST] * 2
+    assert states(journal) == {0: ItemState.LOST}
     report = await erase(Api({"u0": MISSING}), ["u0"], journal)
 
     assert statuses(report) == {"done": 1}
@@ -411,6 +360,7 @@ async def test_a_create_that_was_under_way_in_a_crash_is_never_sent_again(
         return create(*arguments, **options, job_id=job_id)
 
     await crash(start, ["u0", "u1"], journal)
+    assert states(journal) == dict.fromkeys(range(2), ItemState.STARTED)
     api = Api({"*": CREATED})
     for count in (1, 0, 0):
         before = len(api.sent)
@@ -421,8 +371,8 @@ async def test_a_create_that_was_under_way_in_a_crash_is_never_sent_again(
         for failure in report.failures:
             assert isinstance(failure.error, ConnectionLostError)
             assert str(failure.error) == (
-                "an earlier run sent it and did not learn the answer; it is not sent again,"
-                " operation v1.profiles.create"
+                "an earlier run sent this request and lost the response; not retried, since the"
+                " server may have processed it, operation v1.profiles.create"
             )
 
     assert api.sent == ["u2"]
@@ -442,56 +392,51 @@ async def test_a_create_whose_answer_was_lost_is_never_sent_again(journal: Path)
 
 
 @pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+def gated(journal: Path) -> GatedJournal:
     """
-    Give a disk that syncs nothing while the gate is closed; it is open at first.
+    Return a journal whose commits wait while its gate is closed.
     """
-    event = threading.Event()
-    event.set()
-
-    def slow(handle: int) -> None:
-        event.wait()
-        os.fsync(handle)
-
-    monkeypatch.setattr(_log, "_sync", slow)
-    yield event
-    event.set()
+    return GatedJournal(journal)
 
 
-async def test_a_disk_that_hangs_holds_up_no_call(journal: Path, gate: threading.Event) -> None:
+async def test_a_disk_that_hangs_holds_up_no_call(gated: GatedJournal) -> None:
     """
-    While nothing reaches the disk, every item that may be repeated is sent and answered.
+    While a commit hangs, no more items are sent than were reserved, and single calls are made.
     """
-    left = 2000
-    answered = asyncio.Event()
+    sent: list[str] = []
 
-    async def transport(_request: Request) -> Response:
-        nonlocal left
-        left -= 1
-        gate.clear()
-        if not left:
-            answered.set()
+    async def transport(request: Request) -> Response:
+        sent.append(request.headers[HEADER])
+        if len(sent) == 20:
+            gated.gate.clear()
         return DELETED
 
-    run = asyncio.ensure_future(erase(transport, ids(left), journal, concurrency=8))
-    await answered.wait()
-    assert not gate.is_set()
-    gate.set()
+    adapty = AdaptyClient(KEY, transport=transport, retry=ONCE)
+    run = asyncio.ensure_future(
+        adapty.v1.profiles.bulk_delete(
+            ids(200), by="customer_user_id", journal=gated, job_id="job", concurrency=8
+        )._complete()
+    )
+    await gated.waiting.wait()
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert 20 <= len(sent) <= 20 + 2 * 8
+    await adapty.v1.profiles.delete(customer_user_id="single")
+    assert sent[-1] == "single"
+    gated.gate.set()
 
-    assert statuses(await run) == {"done": 2000}
+    assert statuses(await run) == {"done": 200}
 
 
 @pytest.mark.parametrize("watched", [False, True], ids=["create", "on_outcome"])
 async def test_what_must_survive_a_loss_of_power_waits_for_the_disk(
     watched: bool,  # noqa: FBT001  a case
-    journal: Path,
-    gate: threading.Event,
+    gated: GatedJournal,
 ) -> None:
     """
     A create is not sent, and an outcome is not told, before the disk has what was noted of it.
     """
     told: list[object] = []
-    waiting = asyncio.Event()
 
     async def transport(_request: Request) -> Response:
         if not watched:
@@ -500,26 +445,25 @@ async def test_what_must_survive_a_loss_of_power_waits_for_the_disk(
 
     def items() -> Iterator[str]:
         yield "u0"
-        gate.clear()
-        asyncio.get_running_loop().call_later(0.02, waiting.set)
+        gated.gate.clear()
         yield "u1"
 
     start = erase if watched else create
     on_outcome = told.append if watched else None
     run = asyncio.ensure_future(
-        start(transport, items(), journal, concurrency=1, on_outcome=on_outcome)
+        start(transport, items(), gated, concurrency=1, on_outcome=on_outcome)._complete()
     )
-    await waiting.wait()
+    await gated.waiting.wait()
+    for _ in range(100):
+        await asyncio.sleep(0)
     assert len(told) == 1
-    gate.set()
+    gated.gate.set()
 
     assert statuses(await run) == {"done": 2}
     assert len(told) == 2
 
 
-async def test_what_is_cut_off_is_not_told_before_the_disk_has_it(
-    journal: Path, gate: threading.Event
-) -> None:
+async def test_what_is_cut_off_is_not_told_before_the_disk_has_it(gated: GatedJournal) -> None:
     """
     Ctrl-C twice does not have an outcome told that a loss of power could undo.
     """
@@ -527,20 +471,19 @@ async def test_what_is_cut_off_is_not_told_before_the_disk_has_it(
     answered = asyncio.Event()
 
     async def transport(_request: Request) -> Response:
-        gate.clear()
+        gated.gate.clear()
         answered.set()
         return DELETED
 
-    run = erase(transport, ["u0"], journal, concurrency=1, on_outcome=told.append)
+    run = erase(transport, ["u0"], gated, concurrency=1, on_outcome=told.append)
     task = asyncio.ensure_future(run._complete())
     await answered.wait()
-    for _ in range(10):
-        await asyncio.sleep(0)
+    await gated.waiting.wait()
     run.cut_off()
     for _ in range(10):
         await asyncio.sleep(0)
     assert told == []
-    gate.set()
+    gated.gate.set()
 
     assert statuses(await task) == {"done": 1}
     assert [outcome.status for outcome in told] == [OutcomeStatus.DONE]
@@ -550,7 +493,7 @@ async def test_what_is_cut_off_is_not_told_before_the_disk_has_it(
 async def test_a_create_that_is_cut_off_while_it_is_noted_was_not_sent(
     begun: bool,  # noqa: FBT001  a case
     journal: Path,
-    gate: threading.Event,
+    gated: GatedJournal,
 ) -> None:
     """
     What an earlier run had begun stays unknown, and what no run has sent is sent by the next.
@@ -559,28 +502,58 @@ async def test_a_create_that_is_cut_off_while_it_is_noted_was_not_sent(
         await crash(create, ["u0", "u1"], journal)
     api = Api({"*": CREATED})
 
-    closed = asyncio.Event()
-
     def items() -> Iterator[str]:
         yield "u0"
-        gate.clear()
-        closed.set()
-        asyncio.get_running_loop().call_later(0.1, gate.set)
+        gated.gate.clear()
         yield "u1"
 
     async def run() -> None:
-        await create(api, items(), journal, drain=0.01, concurrency=1)
+        await create(api, items(), gated, drain=0.01, concurrency=1)
 
     task = asyncio.create_task(run())
-    await closed.wait()
-    for _ in range(10):
-        await asyncio.sleep(0)
+    await gated.waiting.wait()
+    asyncio.get_running_loop().call_later(0.1, gated.gate.set)
     await until_cancelled(task)
     assert api.sent == ([] if begun else ["u0"])
+    if not begun:
+        assert states(journal) == {0: ItemState.DONE, 1: ItemState.NOT_SENT}
     report = await create(api, ["u0", "u1"], journal)
 
     assert statuses(report) == ({"unknown": 2} if begun else {"skipped": 1, "done": 1})
     assert api.sent == ([] if begun else ["u0", "u1"])
+
+
+async def test_a_create_that_was_refused_is_sent_again_after_a_crash(journal: Path) -> None:
+    """
+    Killed while it waits for its next attempt, a throttled create is not an unknown outcome.
+    """
+    aside = journal.with_suffix(".crashed")
+    attempts = 0
+
+    async def transport(_request: Request) -> Response:
+        nonlocal attempts
+        attempts += 1
+        assert states(journal) == {0: ItemState.STARTED}
+        return Response(429, {"Retry-After": "0.2"}, b"") if attempts == 1 else CREATED
+
+    adapty = AdaptyClient(KEY, transport=transport)
+    run = adapty.bulk(
+        ["u0"],
+        build=lambda item: create_profile(customer_user_id=item),
+        journal=journal,
+        job_id="job",
+    )
+    task = asyncio.ensure_future(run._complete())
+    while not attempts or states(journal)[0] is ItemState.STARTED:
+        await asyncio.sleep(0.001)
+    copy_journal(journal, aside)
+    await task
+    assert states(aside) == {0: ItemState.FAILED}
+    api = Api({"*": CREATED})
+    report = await create(api, ["u0"], aside, name="client.bulk")
+
+    assert statuses(report) == {"done": 1}
+    assert api.sent == ["u0"]
 
 
 # What is refused
@@ -684,7 +657,9 @@ async def test_a_list_of_ids_given_as_the_journal_stays_untouched(ids_file: Path
     The run is refused before anything is sent.
     """
     api = Api()
-    with pytest.raises(JournalError, match=re.escape(f"{ids_file} is not a journal")):
+    with pytest.raises(
+        JournalError, match=re.escape(f"{ids_file} cannot be used: it is not a journal")
+    ):
         await erase(api, ids(2), ids_file)
 
     assert _bytes_of(ids_file) == b"u0\nu1\n"
@@ -750,22 +725,19 @@ async def test_digests_are_keyed_and_the_same_in_every_release(journal: Path) ->
     key = hashlib.blake2b(secret, person=b"adapty digest", digest_size=32).digest()
     account = hashlib.blake2b(secret, person=b"adapty account", digest_size=16).hexdigest()
     request = msgspec.msgpack.encode(["v1.profiles.delete", [[HEADER, "u0"]], [], None])
-    found = read_header(_bytes_of(journal), journal)
-    digests = {key for key, _ in records(_bytes_of(journal), "digest")}
 
-    assert found is not None
-    assert found.binding.account == account
-    assert digests == {hashlib.blake2b(key + request, digest_size=16).digest()}
+    assert summarise(journal).identity.account == account
+    assert keys(journal) == [hashlib.blake2b(key + request, digest_size=16).digest()]
 
 
-def test_a_scope_shows_where_it_goes_and_no_key() -> None:
+def test_a_run_identity_shows_where_it_goes_and_no_key() -> None:
     """
     Neither plainly nor prettily.
     """
-    scope = Scope("a call", "https://x", KEY)
+    identity = RunIdentity("a call", "https://x", KEY)
 
-    assert repr(scope) == "Scope(a call, https://x)"
-    assert pretty_repr(scope) == "Scope(operation='a call', origin='https://x')"
+    assert repr(identity) == "RunIdentity(a call, https://x)"
+    assert pretty_repr(identity) == "RunIdentity(operation='a call', origin='https://x')"
 
 
 class Lines:
@@ -995,7 +967,7 @@ async def test_a_pace_of_next_to_nothing_is_no_pace(rate: float, journal: Path) 
     )
     report = await erase(Api(), ["u0", "u1"], journal, job_id="job")
 
-    assert Entry.RATE in kinds(journal)
+    assert summarise(journal).runs[0].rate == rate
     assert statuses(report) == {"skipped": 1, "done": 1}
 
 
@@ -1004,7 +976,7 @@ async def test_a_duplicate_is_noted_as_such(journal: Path) -> None:
     A run that does not look for duplicates any more skips those that an earlier one found.
     """
     await erase(Api(), ["u0", "u0", "u0"], journal, dedupe=True)
-    assert entries(journal)[1] == entries(journal)[2] == [Entry.DUPLICATE]
+    assert states(journal) == {0: ItemState.DONE} | dict.fromkeys((1, 2), ItemState.DUPLICATE)
     api = Api()
     report = await erase(api, ["u0"] * 4, journal)
 
@@ -1152,7 +1124,7 @@ async def test_cancelling_while_the_journal_opens_gives_it_back(
 
 
 async def test_a_disk_that_is_slow_to_close_is_waited_for(
-    journal: Path, gate: threading.Event
+    journal: Path, gated: GatedJournal
 ) -> None:
     """
     What is cut off after its drain time is written before the run is over.
@@ -1160,15 +1132,15 @@ async def test_a_disk_that_is_slow_to_close_is_waited_for(
     api = Api(hold=["u0"])
 
     async def run() -> None:
-        await erase(api, ids(1), journal, drain=0.01)
+        await erase(api, ids(1), gated, drain=0.01)
 
     task = asyncio.create_task(run())
     await api.until_sent(1)
-    gate.clear()
-    asyncio.get_running_loop().call_later(0.1, gate.set)
+    gated.gate.clear()
+    asyncio.get_running_loop().call_later(0.1, gated.gate.set)
     await until_cancelled(task)
 
-    assert entries(journal) == {0: [Entry.BEGUN, Entry.LOST]}
+    assert states(journal) == {0: ItemState.LOST}
 
 
 @pytest.mark.parametrize("live", [False, True], ids=["iterable", "async-iterable"])
@@ -1200,7 +1172,7 @@ async def test_a_lost_connection_is_noted_as_lost(journal: Path) -> None:
     report = await erase(transport, ["u0"], journal)
 
     assert statuses(report) == {"failed": 1}
-    assert entries(journal) == {0: [Entry.BEGUN, Entry.LOST]}
+    assert states(journal) == {0: ItemState.LOST}
 
 
 async def test_an_item_that_cannot_be_built_is_not_noted(journal: Path) -> None:
@@ -1233,25 +1205,20 @@ async def test_operations_of_many_kinds_share_a_journal(journal: Path) -> None:
 # A disk that fails, or is full
 
 
-async def test_a_disk_that_fails_ends_the_run(
-    journal: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_disk_that_fails_ends_the_run(gated: GatedJournal) -> None:
     """
     The outcome that was to be safe is told all the same, and nothing more is sent.
     """
     told: list[Outcome[str, None]] = []
     sent: list[str] = []
 
-    def broken(_handle: int) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
     async def transport(request: Request) -> Response:
         sent.append(request.headers[HEADER])
-        monkeypatch.setattr(_log, "_sync", broken)
+        gated.failure = JournalError("the journal cannot be written: input/output error")
         return DELETED
 
-    run = erase(transport, ids(5), journal, concurrency=1, on_outcome=told.append)
-    with pytest.raises(JournalError, match="cannot be written: Input/output error"):
+    run = erase(transport, ids(5), gated, concurrency=1, on_outcome=told.append)
+    with pytest.raises(JournalError, match="cannot be written: input/output error"):
         await run
 
     assert sent == ["u0"]
@@ -1262,9 +1229,6 @@ FULL = """
 import asyncio, json, resource, signal, sys
 from adapty_async import AdaptyClient, JournalError
 from adapty_async._operation import Response
-from adapty_async.bulk import _log
-
-_log._CHUNK = 16384
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 journal, limit, options = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
 before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -1303,7 +1267,7 @@ asyncio.run(main())
 @pytest.mark.parametrize("dedupe", [False, True], ids=["plain", "dedupe"])
 @pytest.mark.parametrize("concurrency", [1, 16], ids=["one", "many"])
 @pytest.mark.parametrize(
-    "limit", [0, 5000, 49152, 50000], ids=["at-once", "header", "later", "odd"]
+    "limit", [0, 5000, 49152, 2_800_000], ids=["at-once", "page", "before", "later"]
 )
 def test_a_full_disk_ends_the_run(
     limit: int,
@@ -1319,24 +1283,23 @@ def test_a_full_disk_ends_the_run(
     done = subprocess.run(command, capture_output=True, check=True, text=True)
     told = json.loads(done.stdout)
 
-    assert "File too large" in told["error"]
+    assert "the journal " in told["error"]
     assert told["trouble"] == []
     assert done.stderr == ""
     assert sum(told["counts"].values()) == len(told["outcomes"]) < 3000
     assert told["counts"]["unknown"] == told["counts"]["failed"] == 0
     assert told["counts"]["not_sent"] <= concurrency
     assert len(told["sent"]) == told["counts"]["done"]
-    begun = {index for index, noted in entries(journal).items() if Entry.BEGUN in noted}
-    assert len(begun) >= len(told["sent"])
-    assert bool(told["sent"]) == (limit > 10_000)
-    assert_resumes(journal, len(told["sent"]))
+    assert bool(told["sent"]) == (limit > 50_000)
+    assert_resumes(journal)
 
 
-def assert_resumes(journal: Path, sent: int) -> None:
+def assert_resumes(journal: Path) -> None:
     """
     Check that with room on the disk the run is finished.
     """
-    known = sum(noted[-1] in {Entry.DONE, Entry.DUPLICATE} for noted in entries(journal).values())
+    settled = {ItemState.DONE, ItemState.DUPLICATE}
+    known = sum(state in settled for state in states(journal).values()) if _is_begun(journal) else 0
     api = Api()
 
     async def resume() -> BulkReport[str, None]:
@@ -1372,41 +1335,51 @@ async def test_a_resumed_run_begins_with_the_pace_that_was_learned(
         learned.append(gates.learned_rate())
 
     assert learned == pytest.approx([5000.0, 5000.0], rel=0.3)
-    assert (5_000_000).to_bytes(3, "little") in _bytes_of(journal)
+    assert [run.rate for run in summarise(journal).runs] == pytest.approx(learned)
 
 
 async def test_the_pace_is_noted_now_and_then(
     journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    A run that is killed has noted what it learned not long before, and nothing twice.
+    A run that is killed has noted what it learned not long before.
     """
-    monkeypatch.setattr(_ledger, "_RATE_EVERY", 0.01)
-    rates = iter([100.0, 100.0, 200.0, None, 300.0, 400.0])
-    begun, told = asyncio.Event(), asyncio.Event()
-
-    def learned() -> float | None:
-        rate = next(rates, 400.0) if begun.is_set() else None
-        if rate == 400.0:
-            told.set()
-        return rate
+    monkeypatch.setattr(_run_journal, "_RATE_SECONDS", 0.01)
+    rates: list[float | None] = []
 
     async def api(_request: Request) -> Response:
-        begun.set()
-        await told.wait()
+        for rate in (100.0, 200.0):
+            learned[0] = rate
+            while rate not in rates:
+                rates.append(summarise(journal).runs[0].rate)
+                await asyncio.sleep(0.001)
+        learned[0] = None
         return DELETED
 
+    learned: list[float | None] = [None]
     adapty = AdaptyClient(KEY, transport=api)
-    monkeypatch.setattr(adapty._caller.layers.gates, "learned_rate", learned)
+    monkeypatch.setattr(adapty._caller.layers.gates, "learned_rate", lambda: learned[0])
     await adapty.v1.profiles.bulk_delete(
         ids(1), by="customer_user_id", journal=journal, job_id="job", concurrency=1
     )
 
-    assert kinds(journal) == sorted([Entry.BEGUN, Entry.DONE, *4 * [Entry.RATE]])
+    assert sorted({rate for rate in rates if rate is not None}) == [100.0, 200.0]
+    assert summarise(journal).runs[0].rate == 200.0
 
 
-def kinds(journal: Path) -> list[Entry]:
+async def test_a_run_is_recorded_with_its_end(journal: Path) -> None:
     """
-    Return what kinds of entries a journal has.
+    The journal has when each run began and ended and why, and counts what came of its items.
     """
-    return sorted(entry for _, entry in records(_bytes_of(journal), "position"))
+    await erase(Api({"u1": REFUSED}), ids(4), journal, concurrency=1, fail_fast=True)
+    await erase(Api({"u1": MISSING}), ids(4), journal)
+    summary = summarise(journal)
+
+    assert [run.stop_reason for run in summary.runs] == ["fail_fast", None]
+    assert all(run.started_at <= run.last_at for run in summary.runs)
+    assert all(run.ended_at is not None for run in summary.runs)
+    assert [(each.error, each.http_status, each.items) for each in summary.reasons] == [
+        ("RequestRejectedError", 400, 1)
+    ]
+    assert sum(each.requests for each in summary.minutes) == 5
+    assert summary.counts[ItemState.DONE] == 3
