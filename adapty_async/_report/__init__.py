@@ -4,21 +4,24 @@ The report of a journal for people and programs: its figures, a page, and a chec
 
 from __future__ import annotations
 
-from adapty_async._report.check import Check, ListedItem, check, listed
-from adapty_async._report.figures import Interval, Report, RunFigures, figures_of, intervals
-from adapty_async._report.outcomes import OutcomesFile
-from adapty_async._report.page import page
+from adapty_async._report.check import Check, InputRow, States, check, listed
+from adapty_async._report.figures import Report, as_json, figures_of, intervals, journal_file
+from adapty_async._report.outcomes import ListedItem, OutcomesFile
+from adapty_async._report.page import page, verdict
 
 __all__ = (
     "Check",
-    "Interval",
+    "InputRow",
     "ListedItem",
     "OutcomesFile",
     "Report",
-    "RunFigures",
+    "States",
+    "as_json",
     "check",
     "figures_of",
     "intervals",
+    "journal_file",
     "listed",
     "page",
+    "verdict",
 )

@@ -104,7 +104,7 @@ def chart_over_time(runs: Sequence[RunFigures], over_time: Sequence[Interval]) -
     scale = TimeScale(runs)
     highest = max((each.requests / each.seconds for each in over_time if each.seconds), default=0)
     top = _round_up(highest)
-    parts = [_hatching(), *_grid(top), *_bars(scale, over_time, top)]
+    parts = [_hatching(), *_grid(), *_bars(scale, over_time, top), *_scale_labels(top)]
     parts += [part for pause in scale.pauses for part in _pause(pause)]
     parts += [part for run in runs for part in _run(run, scale.runs[run.number])]
     parts += _times(runs, scale)
@@ -151,13 +151,15 @@ def _hatching() -> Element:
     return element("defs", element("pattern", line, **pattern))
 
 
-def _grid(top: float) -> Iterator[Element]:
+def _grid() -> Iterator[Element]:
     for share in (0.0, 0.5, 1.0):
-        y = _BASE - _PLOT * share
-        yield element("line", x1="0", x2="100%", y1=f"{y:g}", y2=f"{y:g}", class_="grid")
-        if share:
-            unit = " requests/s" if share == 1.0 else ""
-            yield _text(0, y - 3, f"{top * share:,.5g}{unit}", "label")
+        y = f"{_BASE - _PLOT * share:g}"
+        yield element("line", x1="0", x2="100%", y1=y, y2=y, class_="grid")
+
+
+def _scale_labels(top: float) -> Iterator[Element]:
+    yield _text(0, _BASE - _PLOT / 2 - 3, f"{top / 2:,.5g}", "label")
+    yield _text(0, _BASE - _PLOT - 3, f"{top:,.5g} requests/s", "label")
 
 
 def _bars(scale: TimeScale, over_time: Iterable[Interval], top: float) -> Iterator[Element]:
@@ -180,7 +182,7 @@ def _bars(scale: TimeScale, over_time: Iterable[Interval], top: float) -> Iterat
 
 
 def _run(run: RunFigures, stretch: Stretch) -> Iterator[Element]:
-    mark = {"killed": " ×", "running": " …"}.get(run.ending, "")
+    mark = {"killed": " †", "running": " …"}.get(run.ending, "")
     told = f"Run {run.number}, {duration(run.seconds)}, {run.ending}"
     yield _rect(stretch.left, _TOP, stretch.width, 12, f"run {run.ending}", element("title", told))
     if stretch.width > _APART / 2:

@@ -1,21 +1,35 @@
 """
-The figures of a report, from the summary of a journal. No I/O.
+The figures of a report, from the summary of a journal.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from adapty_async._journal import OUTCOMES, ItemState, JournalSummary, Minute, Run
 from adapty_async._report.check import Check
-from adapty_async._report.outcomes import OutcomesSummary
+from adapty_async._report.outcomes import ListedItem, OutcomesSummary
 from adapty_async._version import __version__
+from adapty_async.errors import JournalError
 
-__all__ = ("Interval", "Report", "RunFigures", "figures_of", "intervals", "run_figures")
+__all__ = (
+    "Interval",
+    "JournalFile",
+    "ReasonFigures",
+    "Report",
+    "RunFigures",
+    "as_json",
+    "figures_of",
+    "intervals",
+    "journal_file",
+    "run_figures",
+)
 
 _FORMAT = 1
 """
@@ -171,11 +185,28 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     check: Check | None
 
 
+def journal_file(path: Path, summary: JournalSummary) -> JournalFile:
+    """
+    Describe the file of a journal. Blocks.
+
+    Raises:
+        JournalError: it cannot be read.
+    """
+    digest = None
+    # a log that was left holds a part of the content
+    if not summary.is_in_use and not Path(f"{path}-wal").exists():
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise JournalError(f"the journal {path} cannot be read: {error.strerror}") from None
+    return JournalFile(name=path.name, sha256=digest, is_in_use=summary.is_in_use)
+
+
 def figures_of(
     summary: JournalSummary,
     *,
-    name: str,
-    sha256: str | None,
+    file: JournalFile,
     made_at: dt.datetime,
     is_input_verified: bool | None = None,
     outcomes: OutcomesSummary | None = None,
@@ -188,7 +219,7 @@ def figures_of(
     final = sum(summary.counts[state] for state in _FINAL)
     return Report(
         made_at=made_at,
-        journal=JournalFile(name=name, sha256=sha256, is_in_use=summary.is_in_use),
+        journal=file,
         operation=identity.operation,
         origin=identity.origin,
         account=identity.account,
@@ -297,3 +328,23 @@ def _reasons(summary: JournalSummary) -> Iterator[ReasonFigures]:
             times=all_runs,
             times_in_last_run=last,
         )
+
+
+def as_json(report: Report, items: Iterable[ListedItem] | None = None) -> Iterator[str]:
+    """
+    Yield a report as one JSON object, a piece at a time.
+
+    Args:
+        report: the figures.
+        items: the items with their ids; None to show no ids.
+    """
+    text = msgspec.json.format(msgspec.json.encode(report)).decode()
+    if items is None:
+        yield f"{text}\n"
+        return
+    yield text.removesuffix("\n}")
+    before = ',\n  "items": ['
+    for item in items:
+        yield f"{before}\n    {msgspec.json.encode(item).decode()}"
+        before = ","
+    yield f"{before if before != ',' else ''}\n  ]\n}}\n"

@@ -15,9 +15,9 @@ from adapty_async._report.figures import Report, RunFigures
 from adapty_async._report.markup import Content, Element, element, html, table
 from adapty_async._report.outcomes import ListedItem, OutcomesSummary
 
-__all__ = ("STATES", "page", "stop_reason_text", "verdict")
+__all__ = ("page", "verdict")
 
-STATES = {
+_STATES = {
     "done": "The server did it.",
     "absent": "The server said that the profile does not exist.",
     "duplicate": "The same request comes earlier in the input, so it was not sent again.",
@@ -36,13 +36,18 @@ STATES = {
 """
 The meaning of each state of an item; ``none`` if nothing is recorded.
 """
-_STOP_REASONS = {
-    "key_rejected": "the API key was rejected",
-    "wrong_address": "the responses were not Adapty's",
-    "outage": "no request succeeded for too long",
-    "same_error": "Adapty rejected many items in a row with the same error",
-    "fail_fast": "an item failed",
-    "stopped": "stopped by hand, by a signal or by the program",
+_STOPPED = {
+    "key_rejected": "stopped: the key was rejected",
+    "wrong_address": "stopped: the responses were not Adapty's",
+    "outage": "stopped: no request succeeded for too long",
+    "same_error": "stopped: many items in a row had the same error",
+    "fail_fast": "stopped: an item failed",
+    "stopped": "stopped by the caller or a signal",
+}
+_ENDED = {
+    "input_read": "at the end of its input",
+    "killed": "killed, or the machine failed",
+    "running": "still running",
 }
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _ITEMS = '<tbody id="items"></tbody>'
@@ -102,8 +107,8 @@ def _sections(report: Report, *, has_ids: bool) -> Iterator[Content]:
         yield _section("Items", _empty_items())
     yield _section("How to verify", *_how_to_verify(report))
     ids = "holds the ids of people: keep it as safely" if has_ids else "holds no ids of people"
-    made = f"Made by {report.made_by} at {_moment(report.made_at)}. Times are UTC. This page {ids}."
-    yield element("footer", element("p", made))
+    made = f"Made by {report.made_by} at ", _time(report.made_at)
+    yield element("footer", element("p", *made, f". Times are UTC. This page {ids}."))
 
 
 def _section(title: str, *content: Content) -> Element:
@@ -121,8 +126,8 @@ def _code(text: str) -> Element:
     return element("code", _name(text))
 
 
-def _moment(at: dt.datetime | None) -> str:
-    return "never" if at is None else f"{at:%Y-%m-%d %H:%M:%S}Z"
+def _time(at: dt.datetime) -> Element:
+    return element("time", f"{at:%Y-%m-%d %H:%M:%S}Z", datetime=at.isoformat())
 
 
 def verdict(report: Report) -> str:
@@ -168,7 +173,9 @@ def _asked(report: Report) -> Iterator[tuple[str, Content]]:
     if report.identified_by != "position":
         by = "digests of their requests, in any order"
     yield "Items are identified by", by
-    yield "First and last outcome", f"{_moment(report.first_at)} to {_moment(report.last_at)}"
+    if report.first_at is not None and report.last_at is not None:
+        times = _time(report.first_at), " to ", _time(report.last_at)
+        yield "First and last outcome", element("span", *times)
     yield "Journal", _code(report.journal.name)
     if report.journal.sha256 is not None:
         yield "SHA-256 of the journal", _code(report.journal.sha256)
@@ -189,11 +196,11 @@ def _input(report: Report) -> Iterator[tuple[str, Content]]:
 
 def _result(report: Report) -> Iterator[Content]:
     counts = [*report.counts.items(), ("none", report.unrecorded or 0)]
-    counts = [(state, count) for state in STATES for name, count in counts if name == state]
+    counts = [(state, count) for state in _STATES for name, count in counts if name == state]
     total = report.items or sum(count for _, count in counts) or 1
     yield bar_of_states(counts)
     rows = [
-        (_state(state), f"{count:,}", f"{100 * count / total:.2f} %", STATES[state])
+        (_state(state), f"{count:,}", f"{100 * count / total:.2f} %", _STATES[state])
         for state, count in counts
         if count or state == "done"
     ]
@@ -213,11 +220,11 @@ def _state(state: str) -> Element:
 
 def _runs(report: Report) -> Iterator[Content]:
     yield chart_over_time(report.runs, report.over_time)
-    key = [
-        _key("served", "requests"),
-        _key("throttled", "throttled (429)"),
-        _key("pause", "pause between runs: nothing was sent"),
-    ]
+    key = [_key("served", "requests"), _key("throttled", "throttled (429)")]
+    if len(report.runs) > 1:
+        key.append(_key("pause", "pause between runs: nothing was sent"))
+    if any(run.ending == "killed" for run in report.runs):
+        key.append(_key("killed", "a run that was killed (†)"))
     yield element("p", *key, class_="key")
     heads = ("Run", "Began", "Ended", "Duration", "Pause before", "How it ended")
     heads += ("Items ended", "Requests", "Throttled")
@@ -225,7 +232,7 @@ def _runs(report: Report) -> Iterator[Content]:
     yield from _remarks(report)
     rows = [
         (
-            _moment(each.start),
+            _time(each.start),
             f"{each.run}",
             duration(each.seconds),
             f"{each.ended:,}",
@@ -246,26 +253,21 @@ def _key(kind: str, text: str) -> Element:
 def _run(run: RunFigures) -> tuple[Content, ...]:
     return (
         f"{run.number}",
-        _moment(run.started_at),
-        f"after {_moment(run.last_at)}" if run.ended_at is None else _moment(run.ended_at),
+        _time(run.started_at),
+        _time(run.ended_at) if run.ended_at else element("span", "after ", _time(run.last_at)),
         duration(run.seconds),
         "" if run.pause_before is None else duration(run.pause_before),
-        _name(stop_reason_text(run)),
+        _name(_ending(run)),
         f"{sum(run.counts.values()):,}",
         f"{run.requests:,}",
         f"{run.throttled:,}",
     )
 
 
-def stop_reason_text(run: RunFigures) -> str:
-    """
-    Return how a run ended.
-    """
-    if run.ending == "stopped":
-        return f"stopped: {_STOP_REASONS.get(run.stop_reason or '', run.stop_reason)}"
-    return {"input_read": "at the end of its input", "running": "still running"}.get(
-        run.ending, "killed, or the machine failed"
-    )
+def _ending(run: RunFigures) -> str:
+    if run.ending in _ENDED:
+        return _ENDED[run.ending]
+    return _STOPPED.get(f"{run.stop_reason}", f"stopped: {run.stop_reason}")
 
 
 def _remarks(report: Report) -> Iterator[Content]:
@@ -319,13 +321,12 @@ def _outcomes(outcomes: OutcomesSummary) -> Iterator[Content]:
 
 def _check(check: Check) -> Iterator[Content]:
     by = " and the ".join({"outcomes": "outcomes file"}.get(each, each) for each in check.by)
-    said = "Each row of " if check.ok else f"{check.rows - check.final:,} of {check.rows:,} rows of "
+    missing = check.rows - check.final
+    said = "Each row of " if check.ok else f"{missing:,} of {check.rows:,} rows of "
     what = " has a final outcome" if check.ok else " have no final outcome"
     final = "Final are done, absent, and a duplicate of another row."
     kind = "verdict good" if check.ok else "verdict open"
-    yield element(
-        "p", said, _code(check.input), f"{what}, by the {by}. {final}", class_=kind
-    )
+    yield element("p", said, _code(check.input), f"{what}, by the {by}. {final}", class_=kind)
     if check.missing:
         rows = [(f"{each.line:,}", each.state.replace("_", " ")) for each in check.missing]
         yield table("Rows without a final outcome", ("Line", "State"), rows, (0,))
@@ -344,7 +345,7 @@ def _item(item: ListedItem) -> Element:
     cells: tuple[Content, ...] = (
         _name("no readable id" if item.id is None else item.id),
         item.status.replace("_", " "),
-        None if item.at is None else _moment(item.at),
+        None if item.at is None else _time(item.at),
         None if item.http_status is None else f"{item.http_status}",
         item.request_id and _name(item.request_id),
         None if item.attempts is None else f"{item.attempts}",
@@ -365,7 +366,7 @@ def _how_to_verify(report: Report) -> Iterator[Content]:
     steps += [
         (
             "The counts, with SQLite's own command line:",
-            f"sqlite3 {journal} 'select state, count(*) from item group by state'",
+            f"sqlite3 {journal} 'select state, count(*) from item group by state'",  # noqa: S608
         ),
         (
             "Whether each id of a list has a final outcome (exit code 0 if so):",
