@@ -49,6 +49,17 @@ _ENDED = {
     "killed": "killed, or the machine failed",
     "running": "still running",
 }
+_RUN_HEADS = (
+    "Run",
+    "Began",
+    "Ended",
+    "Duration",
+    "Pause before",
+    "How it ended",
+    "Items ended",
+    "Requests",
+    "Throttled",
+)
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _ITEMS = '<tbody id="items"></tbody>'
 
@@ -226,9 +237,7 @@ def _runs(report: Report) -> Iterator[Content]:
     if any(run.ending == "killed" for run in report.runs):
         key.append(_key("killed", "a run that was killed (†)"))
     yield element("p", *key, class_="key")
-    heads = ("Run", "Began", "Ended", "Duration", "Pause before", "How it ended")
-    heads += ("Items ended", "Requests", "Throttled")
-    yield table("Each run", heads, [_run(run) for run in report.runs], (0, 3, 4, 6, 7, 8))
+    yield table("Each run", _RUN_HEADS, [_run(run) for run in report.runs], (0, 3, 4, 6, 7, 8))
     yield from _remarks(report)
     rows = [
         (
@@ -337,7 +346,8 @@ def _check(check: Check) -> Iterator[Content]:
 def _empty_items() -> Element:
     heads = ("Line", "Id", "State", "Ended", "HTTP status", "Request id", "Attempts", "Error")
     made = table("Items by line", heads, (), (0, 4, 6))
-    made.find("table/tbody").set("id", "items")  # type: ignore[union-attr]  it is there
+    for body in made.iter("tbody"):
+        body.set("id", "items")
     return made
 
 

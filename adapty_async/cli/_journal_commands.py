@@ -158,7 +158,7 @@ def _check(
     if different and outcomes is None:
         raise InvalidInputError(
             "--check",
-            f"is not the input of the journal ({different}); its ids can be checked with --outcomes",
+            f"is not the input of the journal ({different}); with --outcomes its ids are looked up",
         )
     rows = recorded.rows(path, is_same=different is None)
     name = "standard input" if path == "-" else Path(path).name
