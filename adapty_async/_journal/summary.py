@@ -101,8 +101,9 @@ class JournalSummary(msgspec.Struct, frozen=True, kw_only=True):
         """
         run = self.runs[-1]
         ended = [minute for minute in self.minutes if minute.run == run.number]
-        recent = [each for each in ended if each.last_at > run.last_at - _RECENT_SECONDS]
-        since = min((60.0 * each.minute for each in recent), default=run.last_at - _RECENT_SECONDS)
+        since = run.last_at - _RECENT_SECONDS
+        recent = [each for each in ended if each.last_at > since]
+        since = min([since, *(60.0 * each.minute for each in recent)])  # whole minutes
         seconds = run.last_at - max(since, run.started_at)
         return sum(each.items for each in recent) / seconds if seconds > 0 else None
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -291,9 +292,10 @@ def intervals(summary: JournalSummary, at_most: int) -> Iterator[Interval]:
     """
     Yield what ended in minutes of the runs; several minutes together if there are many.
 
-    An interval lies within one run, and minutes in which nothing ended at all have none.
+    An interval lies within one run, and minutes in which nothing ended at all have none. There are
+    about `at_most`, but one for each run with outcomes at least.
     """
-    size = max(1, -(-len(summary.minutes) // at_most))  # minutes, also of those without a row
+    size = max(1, math.ceil(sum(_end(run) - run.started_at for run in summary.runs) / 60 / at_most))
     for run in summary.runs:
         groups: dict[int, list[Minute]] = {}
         for minute in summary.minutes:

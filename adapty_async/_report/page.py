@@ -60,6 +60,7 @@ _RUN_HEADS = (
     "Requests",
     "Throttled",
 )
+_ITEM_HEADS = ("Line", "Id", "State", "Ended", "HTTP status", "Request id", "Attempts", "Error")
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _ITEMS = '<tbody id="items"></tbody>'
 
@@ -78,14 +79,14 @@ def page(report: Report, items: Iterable[ListedItem] | None = None) -> Iterator[
     if items is not None:
         yield "<tbody>"
         for item in items:
-            yield html(_item(item))
+            yield html(_item(item, is_detailed=report.outcomes is not None))
         yield f"</tbody>{tail}"
     yield "\n"
 
 
 def _document(report: Report, *, has_ids: bool) -> Element:
     title = f"Record of a run: {report.operation}"
-    style = files(__package__).joinpath("page.css").read_text(encoding="utf-8")
+    style = files("adapty_async._report").joinpath("page.css").read_text(encoding="utf-8")
     return element(
         "html",
         element(
@@ -115,7 +116,7 @@ def _sections(report: Report, *, has_ids: bool) -> Iterator[Content]:
     if report.check is not None:
         yield _section("Check of an input", *_check(report.check))
     if has_ids:
-        yield _section("Items", _empty_items())
+        yield _section("Items", _empty_items(is_detailed=report.outcomes is not None))
     yield _section("How to verify", *_how_to_verify(report))
     ids = "holds the ids of people: keep it as safely" if has_ids else "holds no ids of people"
     made = f"Made by {report.made_by} at ", _time(report.made_at)
@@ -226,7 +227,11 @@ def _state(state: str) -> Element:
     Name a state of our own, with its colour in the pictures.
     """
     swatch = element("span", class_=f"swatch state-{state}", aria_hidden="true")
-    return element("span", swatch, state.replace("_", " "), class_="state")
+    return element("span", swatch, _shown(state), class_="state")
+
+
+def _shown(state: str) -> str:
+    return "no record" if state == "none" else state.replace("_", " ")
 
 
 def _runs(report: Report) -> Iterator[Content]:
@@ -297,13 +302,13 @@ def _remarks(report: Report) -> Iterator[Content]:
 
 def _reasons(report: Report) -> Iterator[Content]:
     if not report.reasons:
-        yield element("p", "No request ended with an error.")
+        yield element("p", "No item that was sent ended with an error.")
         return
     rows = [
         (
             _name(each.error),
             "none" if each.http_status is None else f"{each.http_status}",
-            _name(each.state.replace("_", " ")),
+            _name(_shown(each.state)),
             f"{each.times:,}",
             f"{each.times_in_last_run:,}",
         )
@@ -337,30 +342,33 @@ def _check(check: Check) -> Iterator[Content]:
     kind = "verdict good" if check.ok else "verdict open"
     yield element("p", said, _code(check.input), f"{what}, by the {by}. {final}", class_=kind)
     if check.missing:
-        rows = [(f"{each.line:,}", each.state.replace("_", " ")) for each in check.missing]
+        rows = [(f"{each.line:,}", _shown(each.state)) for each in check.missing]
         yield table("Rows without a final outcome", ("Line", "State"), rows, (0,))
     if check.missing_omitted:
         yield element("p", f"And {check.missing_omitted:,} more.")
 
 
-def _empty_items() -> Element:
-    heads = ("Line", "Id", "State", "Ended", "HTTP status", "Request id", "Attempts", "Error")
+def _empty_items(*, is_detailed: bool) -> Element:
+    heads = _ITEM_HEADS if is_detailed else _ITEM_HEADS[:3]
     made = table("Items by line", heads, (), (0, 4, 6))
     for body in made.iter("tbody"):
         body.set("id", "items")
     return made
 
 
-def _item(item: ListedItem) -> Element:
-    cells: tuple[Content, ...] = (
+def _item(item: ListedItem, *, is_detailed: bool) -> Element:
+    cells: list[Content] = [
         _name("no readable id" if item.id is None else item.id),
-        item.status.replace("_", " "),
-        None if item.at is None else _time(item.at),
-        None if item.http_status is None else f"{item.http_status}",
-        item.request_id and _name(item.request_id),
-        None if item.attempts is None else f"{item.attempts}",
-        item.error and _name(item.error),
-    )
+        _shown(item.status),
+    ]
+    if is_detailed:
+        cells += [
+            None if item.at is None else _time(item.at),
+            None if item.http_status is None else f"{item.http_status}",
+            item.request_id and _name(item.request_id),
+            None if item.attempts is None else f"{item.attempts}",
+            item.error and _name(item.error),
+        ]
     line = element("th", f"{item.line:,}", scope="row", class_="number")
     return element("tr", line, *(element("td", cell) for cell in cells))
 
