@@ -345,7 +345,7 @@ def as_json(report: Report, items: Iterable[ListedItem] | None = None) -> Iterat
         yield f"{text}\n"
         return
     yield text.removesuffix("\n}")
-    before = ',\n  "items": ['
+    before = ',\n  "listed": ['
     for item in items:
         yield f"{before}\n    {msgspec.json.encode(item).decode()}"
         before = ","

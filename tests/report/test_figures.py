@@ -272,4 +272,4 @@ async def test_json_has_the_figures(tmp_path: Path) -> None:
 
     assert msgspec.convert(content, Report) == report
     assert (content["report"], content["first_at"]) == (1, "2026-11-30T00:54:01Z")
-    assert "items_by_line" not in content
+    assert "listed" not in content
