@@ -81,8 +81,7 @@ async def in_use(
         if number == len(recorded):
             yield
         await journal.close()
-        while is_in_use(path):  # its thread ends soon
-            await asyncio.sleep(0)
+        await asyncio.to_thread(_wait_for_end, path)
 
 
 async def write(path: Path, *recorded: Recorded, identity: JournalIdentity = IDENTITY) -> None:
@@ -90,6 +89,11 @@ async def write(path: Path, *recorded: Recorded, identity: JournalIdentity = IDE
     Write a journal of runs that are over.
     """
     async with in_use(path, *recorded, identity=identity):
+        pass
+
+
+def _wait_for_end(path: Path) -> None:
+    while is_in_use(path):  # its thread ends soon
         pass
 
 

@@ -237,7 +237,10 @@ async def test_a_journal_that_vanishes_is_told(tmp_path: Path) -> None:
     ],
 )
 async def test_complete_is_said_only_if_every_item_has_a_final_outcome(
-    described: dict[str, Any], states: str, complete: bool | None, tmp_path: Path
+    described: dict[str, Any],
+    states: str,
+    complete: bool | None,  # noqa: FBT001  a parametrised case
+    tmp_path: Path,
 ) -> None:
     """
     Done, absent and duplicates are final; an input of unknown size is neither complete nor not.
