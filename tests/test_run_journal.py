@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import os
 import re
 import stat
 import subprocess
@@ -94,13 +93,6 @@ def journal(tmp_path: Path) -> Path:
 
 def _is_there(path: Path) -> bool:
     return path.exists()
-
-
-def _is_begun(path: Path) -> bool:
-    with contextlib.suppress(JournalError):
-        summarise(path)
-        return True
-    return False
 
 
 def _mode_of(path: Path) -> int:
@@ -544,7 +536,7 @@ async def test_a_create_that_was_refused_is_sent_again_after_a_crash(journal: Pa
         job_id="job",
     )
     task = asyncio.ensure_future(run._complete())
-    while not attempts or states(journal)[0] is ItemState.STARTED:
+    while not attempts or states(journal)[0] is ItemState.STARTED:  # noqa: ASYNC110  of a file
         await asyncio.sleep(0.001)
     copy_journal(journal, aside)
     await task
@@ -1267,7 +1259,7 @@ asyncio.run(main())
 @pytest.mark.parametrize("dedupe", [False, True], ids=["plain", "dedupe"])
 @pytest.mark.parametrize("concurrency", [1, 16], ids=["one", "many"])
 @pytest.mark.parametrize(
-    "limit", [0, 5000, 49152, 2_800_000], ids=["at-once", "page", "before", "later"]
+    "limit", [0, 5000, 49152, 1_000_000], ids=["at-once", "page", "pages", "log"]
 )
 def test_a_full_disk_ends_the_run(
     limit: int,
@@ -1276,7 +1268,7 @@ def test_a_full_disk_ends_the_run(
     journal: Path,
 ) -> None:
     """
-    It ends with a JournalError, the counts add up, nothing is sent unnoted, and it can be resumed.
+    It ends with a JournalError before anything is sent, and with room it begins.
     """
     options = json.dumps({"concurrency": concurrency, "dedupe": dedupe})
     command = [sys.executable, "-c", FULL, str(journal), str(limit), options]
@@ -1286,29 +1278,12 @@ def test_a_full_disk_ends_the_run(
     assert "the journal " in told["error"]
     assert told["trouble"] == []
     assert done.stderr == ""
-    assert sum(told["counts"].values()) == len(told["outcomes"]) < 3000
-    assert told["counts"]["unknown"] == told["counts"]["failed"] == 0
-    assert told["counts"]["not_sent"] <= concurrency
-    assert len(told["sent"]) == told["counts"]["done"]
-    assert bool(told["sent"]) == (limit > 50_000)
-    assert_resumes(journal)
-
-
-def assert_resumes(journal: Path) -> None:
-    """
-    Check that with room on the disk the run is finished.
-    """
-    settled = {ItemState.DONE, ItemState.DUPLICATE}
-    known = sum(state in settled for state in states(journal).values()) if _is_begun(journal) else 0
-    api = Api()
+    assert told["sent"] == told["outcomes"] == []
 
     async def resume() -> BulkReport[str, None]:
-        return await erase(api, (f"u{number // 2}" for number in range(3000)), journal, key="key")
+        return await erase(Api(), ids(3000), journal, key="key")
 
-    report = asyncio.run(resume())
-    assert statuses(report) == {
-        name: count for name, count in (("skipped", known), ("done", 3000 - known)) if count
-    }
+    assert statuses(asyncio.run(resume())) == {"done": 3000}
 
 
 # The pace

@@ -32,14 +32,10 @@ __all__ = (
     "elsewhere",
 )
 
+#: Items of a span.
 SPAN_SIZE = 512
-"""
-Items of a span.
-"""
+#: Bytes of an entry key.
 KEY_SIZE = 16
-"""
-Bytes of an entry key.
-"""
 LoadKeys: TypeAlias = Callable[[Iterable[bytes]], object]
 """
 Receives the entry keys of earlier runs, several at a time, in the order of their positions.
@@ -61,52 +57,30 @@ class ItemState(enum.IntEnum):
     The last known state of an item; its value is the character that stands for it in a span.
     """
 
+    #: Nothing is known.
     NONE = ord(".")
-    """
-    Nothing is known.
-    """
+    #: A request that may be repeated is about to be sent, or was.
     RESERVED = ord("r")
-    """
-    A request that may be repeated is about to be sent, or was.
-    """
+    #: A request that must not be repeated is about to be sent, or was.
     STARTED = ord("s")
-    """
-    A request that must not be repeated is about to be sent, or was.
-    """
+    #: The server did it.
     DONE = ord("d")
-    """
-    The server did it.
-    """
+    #: The server said that the profile does not exist.
     ABSENT = ord("a")
-    """
-    The server said that the profile does not exist.
-    """
+    #: Certainly not done.
     FAILED = ord("f")
-    """
-    Certainly not done.
-    """
+    #: The response was lost, so the outcome is unknown. The request may be repeated.
     LOST = ord("l")
-    """
-    The response was lost, so the outcome is unknown. The request may be repeated.
-    """
+    #: The response was lost, so the outcome is unknown. The request must not be repeated.
     UNKNOWN = ord("u")
-    """
-    The response was lost, so the outcome is unknown. The request must not be repeated.
-    """
+    #: The run ended before the item was sent.
     NOT_SENT = ord("n")
-    """
-    The run ended before the item was sent.
-    """
+    #: The same request comes earlier in the input.
     DUPLICATE = ord("=")
-    """
-    The same request comes earlier in the input.
-    """
 
 
+#: States by their values; `ItemState(value)` costs several times as much.
 STATES: dict[int, ItemState] = {int(state): state for state in ItemState}
-"""
-States by their values; `ItemState(value)` costs several times as much.
-"""
 _VALUES = bytes(STATES)
 
 

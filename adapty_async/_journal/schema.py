@@ -42,10 +42,8 @@ __all__ = (
 )
 
 _APPLICATION_ID = int.from_bytes(b"adpy", "big")
+# The version of the tables. Formats 1 to 5 were files of another kind, which no release wrote.
 _FORMAT = 6
-"""
-The version of the tables. Formats 1 to 5 were files of another kind, which no release wrote.
-"""
 
 _NAMES = "\n".join(
     f"    WHEN '{chr(state)}' THEN '{state.name.lower()}'"

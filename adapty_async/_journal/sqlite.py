@@ -11,6 +11,7 @@ Laws:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import sqlite3
@@ -54,27 +55,17 @@ _MAGIC = b"SQLite format 3\0"
 _OLD_MAGIC = b"adapty-async journal "
 _PRIVATE = 0o600
 _SIDE_FILES = ("-wal", "-shm")
+# Seconds that a write waits for a reader, where the file system has no shared memory.
 _BUSY_SECONDS = 5.0
-"""
-Seconds that a write waits for a reader, where the file system has no shared memory.
-"""
+# Bytes of a page in the write-ahead log, its header included.
 _FRAME = 4096 + 24
-"""
-Bytes of a page in the write-ahead log, its header included.
-"""
+# Pages in the write-ahead log at which they are moved into the database.
 _CHECKPOINT_PAGES = 512
-"""
-Pages in the write-ahead log at which they are moved into the database.
-"""
+# Pages that the outcome of one item writes at most: span, minute, reason, run.
 _PAGES_PER_ITEM = 4
-"""
-Pages that the outcome of one item writes at most: span, minute, reason, run.
-"""
+# Bytes of zeros that are written in one go. Newer kernels keep larger pieces together in memory,
+# and write all of them to the disk again when a byte has changed (seen with Linux 6.18 and ext4).
 _PIECE = 1 << 14
-"""
-Bytes of zeros that are written in one go. Newer kernels keep larger pieces together in memory, and
-write all of them to the disk again when a byte has changed (seen with Linux 6.18 and ext4).
-"""
 _NO_SHARED_MEMORY = frozenset(
     {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PROTOCOL}
 )
@@ -387,6 +378,10 @@ def _allocate(path: Path, size: int) -> None:
         os.close(handle)
 
 
+def _ignore(_file: _JournalFile) -> None:
+    pass
+
+
 class SqliteJournal:
     """
     A journal in a file.
@@ -421,8 +416,11 @@ class SqliteJournal:
             return await self._thread.run(
                 lambda file: file.open(identity, check, load_keys, self._clock)
             )
+        except asyncio.CancelledError:
+            self._thread.run(_ignore, is_last=True)  # after the opening, which nobody waits for
+            raise
         except BaseException:
-            self._thread.stop()  # after the opening has ended, which nobody waits for
+            await until_ended(self._thread.run(_ignore, is_last=True))
             raise
 
     def commit(self, changes: Changes, *, durable: bool) -> Awaitable[JournalError | None]:
@@ -435,8 +433,7 @@ class SqliteJournal:
         """
         Close the file; see `Journal.close`.
         """
-        ending = self._thread.run(_JournalFile.finish)
-        self._thread.stop()
+        ending = self._thread.run(_JournalFile.finish, is_last=True)
         try:
             await until_ended(ending)
         finally:

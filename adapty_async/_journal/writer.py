@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 
 from adapty_async._journal.counts import OutcomeCounter, WhyNot
-from adapty_async._journal.keys import EntryKeys
+from adapty_async._journal.keys import KeyIndex
 from adapty_async._journal.model import (
     Changes,
     InputCheck,
@@ -36,10 +36,8 @@ from adapty_async.errors import JournalError
 
 __all__ = ("GROUP_SECONDS", "JournalWriter")
 
+#: Seconds after which outcomes are committed at the latest.
 GROUP_SECONDS = 0.05
-"""
-Seconds after which outcomes are committed at the latest.
-"""
 
 
 class JournalWriter:
@@ -78,7 +76,7 @@ class JournalWriter:
         self.rate: float | None = None
         self.failure: JournalError | None = None
         self._loop = asyncio.get_running_loop()
-        self._keys = EntryKeys()
+        self._keys = KeyIndex(is_stored=True)
         self._reserved = 0  # positions below this have a stored intent
         self._reserving = 0  # will have one with the commit in progress
         self._low = 0  # the position from which more are reserved
@@ -182,9 +180,7 @@ class JournalWriter:
             reason: the error's class or documented code, and the last response's status or 0.
         """
         self._states.set(position, state)
-        self._counts.count(state, requests, throttled)
-        if reason is not None:
-            self._counts.count_reason(state, reason)
+        self._counts.count(state, requests, throttled, reason)
         self._ended += 1
         if self._ended >= self._group:
             self._schedule()
@@ -265,7 +261,8 @@ class JournalWriter:
             if failure is None:
                 self._is_durable = durable
             else:
-                self._restore(changes)
+                self._states.changed.update(changes.spans)
+                self._keys.restore(changes.first_key, changes.new_keys)
             self.failure = self.failure or failure or done.result()
             if self.failure is None and self._by_position:
                 self._reserved = reserved
@@ -288,9 +285,7 @@ class JournalWriter:
             return
         if self._is_scheduled:
             self._loop.call_soon(self._commit)
-        elif self._timer is None and (
-            self._ended or self._states.has_changed or not self._is_durable
-        ):
+        elif self._timer is None and (self._ended or self._states.changed or not self._is_durable):
             self._arm()
 
     def _changes(self) -> Changes:
@@ -304,14 +299,6 @@ class JournalWriter:
             self._run.last_at = self._clock()
             changes.run = copy.copy(self._run)
         return changes
-
-    def _restore(self, changes: Changes) -> None:
-        """
-        Have the next commit store what this one has not.
-        """
-        self._states.restore(changes.spans)
-        self._keys.restore(changes.first_key, changes.new_keys)
-        self._counts.restore(changes)
 
     async def close(self, stop_reason: str | None = None) -> None:
         """
