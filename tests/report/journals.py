@@ -4,7 +4,6 @@ Journals with a content that is known, written through the storage itself.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import datetime as dt
 from collections.abc import AsyncIterator, Sequence
@@ -21,7 +20,6 @@ from adapty_async._journal import (
     Reason,
     Run,
     SqliteJournal,
-    is_in_use,
     read_journal,
 )
 from adapty_async._report import Report, figures_of, journal_file
@@ -81,7 +79,6 @@ async def in_use(
         if number == len(recorded):
             yield
         await journal.close()
-        await asyncio.to_thread(_wait_for_end, path)
 
 
 async def write(path: Path, *recorded: Recorded, identity: JournalIdentity = IDENTITY) -> None:
@@ -89,11 +86,6 @@ async def write(path: Path, *recorded: Recorded, identity: JournalIdentity = IDE
     Write a journal of runs that are over.
     """
     async with in_use(path, *recorded, identity=identity):
-        pass
-
-
-def _wait_for_end(path: Path) -> None:
-    while is_in_use(path):  # its thread ends soon
         pass
 
 
