@@ -11,7 +11,9 @@ of all, and had nine tenths of the time when all were in one run.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import itertools
 import math
 import os
 import sys
@@ -22,15 +24,14 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["adapty_async", "csv", "email", "gzip"]):
-    from adapty_async.bulk._header import HEADER_SIZE, Binding, Header, write_header
-    from adapty_async.bulk._summary import summarise
-
-    from adapty_async import mail, v1, v2
+    from adapty_async import AdaptyClient, mail, v1, v2
     from adapty_async._codec import decode, error_from, parse_retry_after
     from adapty_async._operation import Endpoint, Operation, Response
+    from adapty_async.bulk import ItemState, summarise
     from adapty_async.cli._input import SizedRows, open_rows
     from adapty_async.cli._items import id_columns, id_from, profile_from
     from adapty_async.errors import ApiError, DecodeError, InvalidInputError, JournalError
+    from adapty_async.testing import FakeTransport
 
 ENDPOINTS: tuple[Endpoint[object], ...] = tuple(
     row for module in (v1, mail, v2) for row in vars(module).values() if isinstance(row, Endpoint)
@@ -78,24 +79,33 @@ def waits(data: bytes) -> None:
 
 def journal(data: bytes) -> None:
     """
-    A journal is summed up or refused, be it damaged at its beginning or behind it.
+    A journal is summed up or refused, whatever bytes of it were changed.
     """
-    binding = Binding(
-        operation="o",
-        origin="https://x",
-        account="a",
-        keys="digest" if data[:1] < b"\x80" else "position",
-        input={},
-        started=1e9,
-    )
-    _, header = write_header(Header(0, binding))
     path = FOLDER / "journal"
-    if data[:1] in b"\x00\xff":
-        path.write_bytes(data[1:].ljust(HEADER_SIZE, b"\0"))
-    else:
-        path.write_bytes(header.ljust(HEADER_SIZE, b"\0") + data[1:])
+    content = bytearray(JOURNAL)
+    for start in range(0, len(data) - 3, 3):
+        place = int.from_bytes(data[start : start + 2], "big") % len(content)
+        content[place] = data[start + 2]
+    path.write_bytes(content)
     with contextlib.suppress(JournalError):
-        summarise(path)
+        assert summarise(path).counts[ItemState.DONE] <= 700
+
+
+def a_journal() -> bytes:
+    """
+    Return a journal as a run leaves it.
+    """
+
+    async def run() -> None:
+        transport = FakeTransport(itertools.repeat((204, {}, b"")))
+        async with AdaptyClient("key", transport=transport) as adapty:
+            ids = (f"u{number}" for number in range(700))
+            await adapty.v1.profiles.bulk_delete(
+                ids, by="customer_user_id", journal=FOLDER / "whole"
+            )
+
+    asyncio.run(run())
+    return (FOLDER / "whole").read_bytes()
 
 
 def files(form: str) -> Callable[[bytes], None]:
@@ -126,6 +136,7 @@ def files(form: str) -> Callable[[bytes], None]:
     return read
 
 
+JOURNAL = a_journal()
 READERS = {
     "answers": answers,
     "errors": errors,

@@ -25,26 +25,21 @@ MODULES = {
     "_pacer": ("test_pacer",),
     "_places": ("test_places",),
     "_retry": ("test_retry",),
-    "bulk/_calls": ("test_bulk", "test_ledger", "test_secrets"),
-    "bulk/_entries": ("test_journal",),
-    "bulk/_header": ("test_journal",),
-    "bulk/_journal": ("test_journal", "test_ledger"),
-    "bulk/_ledger": ("test_ledger",),
-    "bulk/_log": ("test_journal", "test_log"),
-    "bulk/_record": ("test_journal", "test_log"),
+    "_journal/counts": ("test_run_journal",),
+    "_journal/keys": ("test_run_journal",),
+    "_journal/schema": ("test_run_journal",),
+    "_journal/sqlite": ("test_run_journal",),
+    "_journal/states": ("test_run_journal",),
+    "_journal/writer": ("test_run_journal",),
+    "bulk/_calls": ("test_bulk", "test_run_journal", "test_secrets"),
+    "bulk/_run_journal": ("test_run_journal",),
     "bulk/_outcome": ("test_outcome",),
     "bulk/_runner": ("test_bulk", "test_secrets"),
     "bulk/_source": ("test_source",),
     "bulk/_stop": ("test_stop",),
-    "bulk/_summary": ("test_journal",),
-    "bulk/_table": ("test_journal",),
     "bulk/_turns": ("test_turns",),
 }
-ELSEWHERE = (
-    "test_journal.py::test_a_resume_of_ten_million_items_is_small",
-    "test_journal.py::test_a_second_process_fails_at_once",
-    "test_ledger.py::test_a_full_disk_ends_the_run",
-)
+ELSEWHERE = ("test_run_journal.py::test_a_full_disk_ends_the_run",)
 """
 What other processes do; they do not see the change.
 """

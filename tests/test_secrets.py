@@ -8,9 +8,7 @@ locals of every frame of their tracebacks.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,10 +27,10 @@ from adapty_async import (
     RetryPolicy,
 )
 from adapty_async._operation import Request, Response
-from adapty_async.bulk import _log
 from adapty_async.mail import TransactionEvent
 from adapty_async.testing import FakeTransport
 from adapty_async.v1 import ProfileAttributes, create_profile, get_profile
+from tests._journals import GatedJournal
 from tests._shown import shown_by
 from tests._support import CANARY_EMAIL, CANARY_KEY
 from tests.raw_server import RESET, STALL, RawServer, api_error
@@ -252,23 +250,18 @@ async def test_a_run_that_ends_by_its_journal_shows_nothing(tmp_path: Path) -> N
     assert shows_nothing(shown_by(caught.value), repr(vars(run)), journal.read_bytes().decode("l1"))
 
 
-async def test_a_run_that_ends_by_a_full_disk_shows_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_run_that_ends_by_its_disk_shows_nothing(tmp_path: Path) -> None:
     """
-    An outcome that cannot be noted ends the run, without the item in hand.
+    An outcome that cannot be recorded ends the run, without the item in hand.
     """
+    journal = GatedJournal(tmp_path / "journal")
 
-    def full(_handle: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def fail(_event: object) -> None:
+        journal.failure = JournalError("the journal cannot be written: no space left on the disk")
 
-    def fill(_event: object) -> None:
-        monkeypatch.setattr(_log, "_sync", full)
-
-    journal = tmp_path / "journal"
-    client = AdaptyClient(CANARY_KEY, transport=FakeTransport([(200, {}, b"")]), hooks=(fill,))
+    client = AdaptyClient(CANARY_KEY, transport=FakeTransport([(200, {}, b"")]), hooks=(fail,))
     run = client.v1.profiles.bulk_delete(PEOPLE[:1], by="customer_user_id", journal=journal)
-    with pytest.raises(JournalError, match="No space left") as caught:
+    with pytest.raises(JournalError, match="no space left") as caught:
         await run
 
     assert shows_nothing(shown_by(caught.value))

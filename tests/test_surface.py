@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from adapty_async.bulk._ledger import Scope
 from rich.pretty import pretty_repr
 
 import adapty_async
@@ -32,6 +31,7 @@ from adapty_async import (
 )
 from adapty_async._codec import Wire, encode
 from adapty_async._operation import Headers, Response
+from adapty_async.bulk._run_journal import RunIdentity
 from adapty_async.errors import ErrorItem, ServerWords
 from adapty_async.mail import delete_profile, save_profile
 from adapty_async.testing import FakeTransport
@@ -197,7 +197,7 @@ SHOWN: dict[str, Callable[[], Any]] = {
     "Mail deletion": lambda: delete_profile(email=CANARY_EMAIL),
     "Request": lambda: encode(UPDATE, WIRE, timeout=1.0, allowance=1.0),
     "Headers": lambda: WIRE.headers,
-    "Scope": lambda: Scope("call", "https://example.com", f"Api-Key {CANARY_KEY}"),
+    "RunIdentity": lambda: RunIdentity("call", "https://example.com", f"Api-Key {CANARY_KEY}"),
     "ServerWords": lambda: ServerWords(CANARY_EMAIL.encode()),
     "Response": lambda: Response(200, {"X": CANARY_EMAIL}, CANARY_EMAIL.encode()),
     "ProfileAttributes": lambda: ATTRIBUTES,

@@ -128,8 +128,8 @@ def _make_private(path: Path) -> os.stat_result:
 
 def _is_at(path: Path, before: os.stat_result) -> bool:
     try:
-        return os.path.samestat(path.stat(), before)
-    except FileNotFoundError:
+        return os.path.samestat(path.lstat(), before)
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 
@@ -224,7 +224,7 @@ class _JournalFile:
         """
         if not _is_at(self._path, self._file):
             raise JournalError(
-                f"the journal {self._path} was moved, deleted or replaced during the run"
+                f"the journal {self._path} was deleted, moved or replaced during the run"
             )
         with _named(self._path, "cannot be written"):
             self._set_durable(is_durable=durable)
@@ -401,7 +401,8 @@ class SqliteJournal:
         clock: Callable[[], float] = time.time,
         vfs: str | None = None,
     ) -> None:
-        self._connect = partial(_JournalFile, path, owed, vfs)
+        # the run may change its directory
+        self._connect = partial(_JournalFile, path.absolute(), owed, vfs)
         self._clock = clock
         self._thread: DatabaseThread[_JournalFile]
 

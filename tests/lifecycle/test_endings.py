@@ -35,7 +35,7 @@ from adapty_async import (
     ServerError,
 )
 from adapty_async._operation import Request, Response
-from adapty_async.bulk import EarlierStatus, Entry, StopReason, summarise
+from adapty_async.bulk import EarlierStatus, ItemState, StopReason, summarise
 from adapty_async.v1 import create_profile, delete_profile
 from tests._support import LOOPS, loop_turns
 from tests.raw_server import DONE, STALL, RawServer, Steps, own_tasks, reply
@@ -552,7 +552,7 @@ async def test_a_create_that_was_refused_is_not_unknown_when_the_run_ends(
     assert all(isinstance(outcome.error, error) for outcome in sent)
     assert {outcome.status.value for outcome in outcomes if not outcome.attempts} <= {"not_sent"}
     counts = summarise(tmp_path / "journal").counts
-    assert counts[Entry.BEGUN] == counts[Entry.LOST] == counts[Entry.UNKNOWN] == 0
+    assert counts[ItemState.STARTED] == counts[ItemState.LOST] == counts[ItemState.UNKNOWN] == 0
 
     api.accepts = True
     report = await create(api, ids(4), **journal)
@@ -625,7 +625,7 @@ async def test_requests_that_have_no_connection_yet_end_at_once(tmp_path: Path) 
 
     assert (report.total, report.not_sent, report.requests) == (5, 5, 0)
     counts = summarise(tmp_path / "journal").counts
-    assert (counts[Entry.BEGUN], counts[Entry.NOT_SENT]) == (0, 3)
+    assert (counts[ItemState.STARTED], counts[ItemState.NOT_SENT]) == (0, 3)
 
 
 async def test_the_number_of_requests_on_the_wire_is_told() -> None:
@@ -1210,4 +1210,4 @@ async def test_a_refusal_does_not_hide_a_lost_response_from_the_journal(tmp_path
     report = await task
 
     assert (report.failed, report.total) == (1, 1)
-    assert summarise(tmp_path / "journal").counts[Entry.LOST] == 1
+    assert summarise(tmp_path / "journal").counts[ItemState.LOST] == 1

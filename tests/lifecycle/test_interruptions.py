@@ -14,7 +14,7 @@ import pytest
 
 from adapty_async import AdaptyClient, BulkRun, Operation, Outcome, OutcomeStatus, RetryPolicy
 from adapty_async._operation import Request, Response
-from adapty_async.bulk import Entry, StopReason, summarise
+from adapty_async.bulk import ItemState, StopReason, summarise
 from adapty_async.hooks import CallEnded, CallStarted, Event, RetryScheduled
 from adapty_async.v1 import create_profile, delete_profile
 from tests._support import LOOPS, loop_turns
@@ -263,7 +263,7 @@ async def test_a_create_that_succeeded_is_not_sent_again_when_a_hook_ends_the_pr
 
     assert run.report.unknown == 1
     assert (resumed.unknown, server.sent) == (1, sent)
-    assert summarise(journal).counts[Entry.UNKNOWN] == 1
+    assert summarise(journal).counts[ItemState.UNKNOWN] == 1
 
 
 async def test_a_delete_that_succeeded_is_done_when_it_is_sent_again(tmp_path: Path) -> None:
