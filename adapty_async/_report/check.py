@@ -9,12 +9,11 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from adapty_async._journal import SPAN_SIZE, STATES, ItemState
-from adapty_async._report.outcomes import ListedItem, OutcomesFile
+from adapty_async._report.outcomes import FINAL, ListedItem, OutcomesFile
 
 __all__ = ("Check", "InputRow", "MissingLine", "States", "check", "listed")
 
 _SHOWN = 10
-_FINAL = frozenset({"done", "absent", "duplicate"})
 _NOTHING = "none"
 
 
@@ -121,7 +120,7 @@ def _open_state(
     found = [] if states is None else [states.get(position)]
     if outcomes is not None:
         found.append(outcomes.status_of(row.id) or _NOTHING)
-    return next((state for state in found if state not in _FINAL), None)
+    return next((state for state in found if state not in FINAL), None)
 
 
 def listed(rows: Iterable[InputRow], states: States) -> Iterator[ListedItem]:

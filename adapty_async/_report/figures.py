@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from adapty_async._journal import OUTCOMES, ItemState, JournalSummary, Minute, Run
+from adapty_async._journal import OUTCOMES, JournalSummary, Minute, Run
 from adapty_async._report.check import Check
-from adapty_async._report.outcomes import ListedItem, OutcomesSummary
+from adapty_async._report.outcomes import FINAL, ListedItem, OutcomesSummary
 from adapty_async._version import __version__
 from adapty_async.errors import JournalError
 
@@ -37,7 +37,6 @@ _FORMAT = 1
 The version of the keys of a report as JSON; keys may be added without another one.
 """
 _MOST_INTERVALS = 120
-_FINAL = (ItemState.DONE, ItemState.ABSENT, ItemState.DUPLICATE)
 
 
 class RunFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -217,7 +216,8 @@ def figures_of(
     Return the report of a journal.
     """
     items, identity = summary.items, summary.identity
-    final = sum(summary.counts[state] for state in _FINAL)
+    counts = {state.name.lower(): count for state, count in summary.counts.items()}
+    final = sum(counts[state] for state in FINAL)
     return Report(
         made_at=made_at,
         journal=file,
@@ -229,8 +229,8 @@ def figures_of(
         is_input_verified=is_input_verified,
         is_complete=None if items is None else final == items,
         items=items,
-        counts={state.name.lower(): count for state, count in summary.counts.items()},
-        unrecorded=None if items is None else items - sum(summary.counts.values()),
+        counts=counts,
+        unrecorded=None if items is None else items - sum(counts.values()),
         left=summary.left,
         first_at=_time(summary.first_at),
         last_at=_time(summary.last_at),

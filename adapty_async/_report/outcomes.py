@@ -1,5 +1,5 @@
 """
-A reader of outcomes files: the last outcome of each id, in a temporary database on disk.
+A reader of outcomes files: the last outcome of each item, in a temporary database on disk.
 """
 
 from __future__ import annotations
@@ -18,18 +18,24 @@ import msgspec
 from adapty_async.bulk import EarlierStatus, OutcomeStatus
 from adapty_async.errors import InvalidInputError
 
-__all__ = ("ListedItem", "OutcomesFile", "OutcomesSummary")
+__all__ = ("FINAL", "ListedItem", "OutcomesFile", "OutcomesSummary")
 
+FINAL = frozenset({"done", "absent", "duplicate"})
+"""
+The states with which nothing is left to do for an item.
+"""
 _TABLE = """CREATE TABLE outcome (
   key BLOB PRIMARY KEY, id BLOB, line INTEGER, status TEXT, at TEXT, http_status INTEGER,
   request_id TEXT, attempts INTEGER, error TEXT
 ) WITHOUT ROWID"""
-# a duplicate is another line of the same id, which says nothing of how that ends
+# a duplicate is another row of the same id, which says nothing of how that ends
 _RECORD = """INSERT INTO outcome VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET line = excluded.line, status = excluded.status, at = excluded.at,
   http_status = excluded.http_status, request_id = excluded.request_id,
   attempts = excluded.attempts, error = excluded.error
 WHERE excluded.status <> 'duplicate'"""
+_INDEX = "CREATE INDEX by_id ON outcome (id, status)"
+_STATUSES = "SELECT DISTINCT status FROM outcome WHERE id = ? AND status <> 'duplicate'"
 
 
 class ListedItem(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,15 +61,15 @@ class OutcomesSummary(msgspec.Struct, frozen=True, kw_only=True):
         name: the file's name, without folders.
         sha256: the digest of the file.
         lines: its outcomes.
-        ids: how many different ids they have.
-        counts: ids by their last outcome.
+        items: how many different items they are of.
+        counts: items by their last outcome.
         is_torn: the last line was not whole, and so left out.
     """
 
     name: str
     sha256: str
     lines: int
-    ids: int
+    items: int
     counts: dict[str, int]
     is_torn: bool
 
@@ -85,10 +91,12 @@ _decode = msgspec.json.Decoder(_Line).decode
 
 class OutcomesFile:
     """
-    The outcomes of a file, by id; memory does not grow with their number. Every method blocks.
+    The outcomes of a file, by item; memory does not grow with their number. Every method blocks.
 
     Args:
         path: the file; it may be in use by a run.
+        by_line: an item is an id in a line of the input, as in a journal by position, so that an id
+            may be in several rows. Otherwise it is an id, in whichever line.
 
     Attributes:
         summary: what it holds, without ids.
@@ -97,8 +105,9 @@ class OutcomesFile:
         InvalidInputError: it cannot be read, or something in it is not an outcome.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, by_line: bool = False) -> None:
         self._path = path
+        self._by_line = by_line
         self._digest = hashlib.sha256()
         self._lines = 0
         self._is_torn = False
@@ -133,6 +142,7 @@ class OutcomesFile:
         self._db.execute(_TABLE)
         with self._db, self._path.open("rb") as file:
             self._db.executemany(_RECORD, self._rows(file))
+            self._db.execute(_INDEX)
 
     def _rows(self, file: Any) -> Iterator[tuple[Any, ...]]:
         for number, text in enumerate(file, 1):
@@ -140,7 +150,7 @@ class OutcomesFile:
             line = _parsed(text)
             if line is not None:
                 self._lines += 1
-                yield _row(line)
+                yield _row(line, by_line=self._by_line)
             elif text.endswith(b"\n"):
                 raise InvalidInputError(f"{self._path.name}, line {number}", "is not an outcome")
             else:
@@ -153,22 +163,23 @@ class OutcomesFile:
             name=self._path.name,
             sha256=self._digest.hexdigest(),
             lines=self._lines,
-            ids=sum(counts.values()),
+            items=sum(counts.values()),
             counts=counts,
             is_torn=self._is_torn,
         )
 
     def status_of(self, one: str) -> str | None:
         """
-        Return the status of an id's last outcome, None if it has none.
+        Return the status of an id, None if it has no outcome.
+
+        Of an id in several items it is one that is not final, as long as there is one.
         """
-        found = self._db.execute("SELECT status FROM outcome WHERE key = ?", (_bytes(one),))
-        status: tuple[str] | None = found.fetchone()
-        return None if status is None else status[0]
+        found = {status for (status,) in self._db.execute(_STATUSES, (_bytes(one),))}
+        return min(found, key=lambda status: (status in FINAL, status), default=None)
 
     def items(self) -> Iterator[ListedItem]:
         """
-        Yield every id with its last outcome, in the order of the lines.
+        Yield every item with its last outcome, in the order of the lines.
         """
         columns = "line, id, status, at, http_status, request_id, attempts, error"
         for row in self._db.execute(f"SELECT {columns} FROM outcome ORDER BY line"):  # noqa: S608  ours
@@ -193,10 +204,13 @@ def _parsed(text: bytes) -> _Line | None:
     return None
 
 
-def _row(line: _Line) -> tuple[Any, ...]:
+def _row(line: _Line, *, by_line: bool) -> tuple[Any, ...]:
     one = None if line.id is None else _bytes(line.id)
+    key = one
+    if by_line or one is None:
+        key = f"{line.line}\0".encode() + (one or b"")
     return (
-        f"\0{line.line}".encode() if one is None else one,
+        key,
         one,
         line.line,
         (line.earlier or line.status).value,

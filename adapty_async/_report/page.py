@@ -13,7 +13,7 @@ from adapty_async._report.chart import bar_of_states, chart_over_time, duration
 from adapty_async._report.check import Check
 from adapty_async._report.figures import Report, RunFigures
 from adapty_async._report.markup import Content, Element, element, html, table
-from adapty_async._report.outcomes import ListedItem, OutcomesSummary
+from adapty_async._report.outcomes import FINAL, ListedItem, OutcomesSummary
 
 __all__ = ("page", "verdict")
 
@@ -156,10 +156,9 @@ def verdict(report: Report) -> str:
 
 
 def _progress(report: Report) -> str:
-    counts = report.counts
-    final = counts["done"] + counts["absent"] + counts["duplicate"]
+    final = sum(report.counts[state] for state in FINAL)
     if report.items is None:
-        rest = sum(counts.values()) - final
+        rest = sum(report.counts.values()) - final
         return f"{final:,} items are done, absent or duplicates, and {rest:,} are not."
     return (
         f"{final:,} of {report.items:,} items are done, absent or duplicates,"
@@ -326,7 +325,7 @@ def _outcomes(outcomes: OutcomesSummary) -> Iterator[Content]:
             ("File", _code(outcomes.name)),
             ("SHA-256", _code(outcomes.sha256)),
             ("Lines", f"{outcomes.lines:,}"),
-            ("Ids, by their last line", f"{outcomes.ids:,} ({counts})"),
+            ("Items, by their last line", f"{outcomes.items:,} ({counts})"),
         ]
     )
     if outcomes.is_torn:

@@ -124,7 +124,8 @@ def _make(journal: Path, options: _Options) -> Check | None:
     with contextlib.ExitStack() as stack:
         outcomes = None
         if options.outcomes is not None:
-            outcomes = stack.enter_context(OutcomesFile(options.outcomes))
+            by_line = summary.identity.keys == "position"
+            outcomes = stack.enter_context(OutcomesFile(options.outcomes, by_line=by_line))
         if options.source is not None and (different := recorded.difference(options.source)):
             raise InvalidInputError("--input", f"is not the input of the journal: {different}")
         found = _check(recorded, states, outcomes, options)

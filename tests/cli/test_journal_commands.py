@@ -352,11 +352,11 @@ def test_a_pipe_can_be_checked(erased: Erased, invoke: Invoke, put: Put) -> None
     assert "it is a pipe" in invoke("report", journal, "--check", "-").stderr
     assert "cannot be read: No such file" in invoke("report", journal, "--check", "no").stderr
     os.close(writer)
-    result = processes.run(
+    ended = processes.run(
         *("report", journal, "--outcomes", outcomes, "--check", "-", "--format", "json"),
         stdin=b"a\n",
     )
-    assert (result.returncode, json.loads(result.stdout)["check"]["input"]) == (0, "standard input")
+    assert (ended.returncode, json.loads(ended.stdout)["check"]["input"]) == (0, "standard input")
 
 
 def test_the_file_is_private_and_its_name_says_the_format(erased: Erased, invoke: Invoke) -> None:

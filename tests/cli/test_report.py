@@ -13,13 +13,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from adapty_async.bulk._header import Binding
 
 from adapty_async.bulk import (
     BulkReport,
     EarlierStatus,
-    Entry,
-    JournalSummary,
     Outcome,
     OutcomeStatus,
     StopReason,
@@ -30,7 +27,6 @@ from adapty_async.cli._report import (
     dry_run_text,
     report_json,
     report_text,
-    status_text,
 )
 from adapty_async.errors import ConfigError, ConnectionLostError, InvalidInputError, ServerError
 
@@ -284,32 +280,6 @@ def test_json_of_a_dry_run_claims_no_success() -> None:
         "ok": False,
     }
     assert told["total"] == sum(told[status] for status in OutcomeStatus)
-
-
-def test_status_divides_by_the_time_that_a_run_lasted() -> None:
-    """
-    The first and last minutes are partial, and between two runs nothing is counted.
-    """
-    started = 1_800_000_000.0  # the start of a minute
-    summary = JournalSummary(
-        binding=Binding(
-            operation="v1 delete",
-            origin="http://localhost",
-            account="",
-            keys="position",
-            input={"rows": 900},
-            started=started + 50.25,
-        ),
-        counts=dict.fromkeys(Entry, 0) | {Entry.DONE: 900},
-        first=started + 50.25,
-        last=started + 5 * 3600 + 50.25,
-        ended={30_000_000: 200, 30_000_001: 600, 30_000_300: 100},
-    )
-    *_, first, second = [line for line in status_text(summary).splitlines() if "/s" in line]
-    assert first == "  2027-01-15 08:00:50Z          800 ended, 11/s"  # in 10 and 60 seconds
-    idle = status_text(msgspec.structs.replace(summary, ended={}))
-    assert idle.splitlines()[-1].startswith("first entry 2027-01-15 08:00:50Z, last ")
-    assert second == "  2027-01-15 12:39:00Z          100 ended, 2/s"  # in 50 and a part
 
 
 def test_json_of_a_report() -> None:

@@ -69,7 +69,7 @@ def test_the_last_line_of_each_id_counts(tmp_path: Path) -> None:
         summary = outcomes.summary
 
     assert items_of(path) == [(1, "a", "done"), (2, "b", "absent"), (3, "c", "failed")]
-    assert (summary.lines, summary.ids, summary.is_torn) == (4, 3, False)
+    assert (summary.lines, summary.items, summary.is_torn) == (4, 3, False)
     assert summary.counts == {"absent": 1, "done": 1, "failed": 1}
     assert summary.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -115,6 +115,26 @@ def test_a_skipped_line_says_how_the_id_ended(
     )
 
     assert [status for _, _, status in items_of(path)] == ["done"]
+
+
+def test_an_id_in_several_rows_is_several_items(tmp_path: Path) -> None:
+    """
+    By line, each row of an id has an outcome of its own, and the id is final when all of them are.
+    """
+    path = put(
+        tmp_path,
+        line(1, "a", "failed"),
+        line(2, "a", "done"),
+        line(3, "a", "skipped", earlier="duplicate"),
+        line(4, "b", "skipped", earlier="duplicate"),
+    )
+    with OutcomesFile(path, by_line=True) as outcomes:
+        assert (outcomes.status_of("a"), outcomes.status_of("b")) == ("failed", None)
+        assert outcomes.summary.counts == {"done": 1, "duplicate": 2, "failed": 1}
+    path.write_bytes(path.read_bytes() + line(1, "a", "absent"))
+    with OutcomesFile(path, by_line=True) as outcomes:
+        assert check("ids", rows("a"), None, outcomes).ok
+        assert [each.status for each in outcomes.items()][:2] == ["absent", "done"]
 
 
 def test_a_last_line_that_is_torn_is_left_out(tmp_path: Path) -> None:

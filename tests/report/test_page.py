@@ -124,7 +124,7 @@ CHECK = Check(
     ok=False,
 )
 OUTCOMES = OutcomesSummary(
-    name="outcomes.ndjson", sha256="ef" * 32, lines=12, ids=9, counts={"done": 9}, is_torn=True
+    name="outcomes.ndjson", sha256="ef" * 32, lines=12, items=9, counts={"done": 9}, is_torn=True
 )
 
 
