@@ -38,7 +38,7 @@ def test_a_run_without_outcomes_has_no_rate() -> None:
     A journal in which nothing ended yet has counts of zero and no times.
     """
     summary = JournalSummary(
-        identity=IDENTITY,
+        identity=msgspec.structs.replace(IDENTITY, input={"job_id": "j"}),
         is_in_use=True,
         counts=dict.fromkeys(ItemState, 0),
         runs=(run(seconds=0, ended_at=None),),
@@ -47,5 +47,6 @@ def test_a_run_without_outcomes_has_no_rate() -> None:
     )
     text = status_text(msgspec.structs.replace(summary, minutes=()))
 
+    assert "left" not in text
     assert text.endswith("run 1 is going on, 0/s in its last minute")
     assert status_text(summary).endswith("  2026-11-30 00:54:00Z            0 ended")

@@ -442,16 +442,20 @@ async def test_a_second_of_throttling_is_shown(tmp_path: Path) -> None:
     """
     The picture has a bar for requests and one for those that were throttled, in proportion.
     """
-    recorded = Recorded(run=run(), minutes=[minute(done=3, requests=4, throttled=1)])
+    duplicates = minute(1, duplicate=2)  # for which no request was sent
+    minutes = [minute(done=3, requests=4, throttled=1), duplicates]
+    recorded = Recorded(run=run(seconds=120), minutes=minutes)
     picture = ET.fromstring(
         _SVG.findall("".join(page(await a_report(tmp_path, recorded))))[1],
     )
-    bars = {
-        kind: float(each.attrib["height"])
+    drawn = [
+        (kind, float(each.attrib["height"]))
         for each in picture.iter(f"{_NAMESPACE}rect")
         if (kind := each.attrib["class"]) in {"served", "throttled"}
-    }
+    ]
+    bars = dict(drawn)
 
+    assert len(drawn) == 2
     assert bars["served"] == pytest.approx(3 * bars["throttled"], rel=1e-3)
 
 
