@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -30,20 +31,34 @@ KILLS = 30
 CONCURRENCY = 32
 ANSWERED = {200, 204, 404}
 
+CREATES = 4_000
+CREATE_KILLS = 25
+
 CHILD = f"""
 import asyncio, json, sys
 from adapty_async import AdaptyClient
+from adapty_async.v1 import create_profile
 
-async def main(url, key, journal):
-    ids = [f"user-{{number}}" for number in range({COUNT})]
+def create(adapty, ids, **options):
+    return adapty.bulk(ids, build=lambda id: create_profile(customer_user_id=id), **options)
+
+def delete(adapty, ids, **options):
+    return adapty.v1.profiles.bulk_delete(ids, by="customer_user_id", **options)
+
+async def main(url, key, journal, loop, call, count):
+    ids = [f"user-{{number}}" for number in range(int(count))]
     async with AdaptyClient(key, base_url=url) as adapty:
-        report = await adapty.v1.profiles.bulk_delete(
-            ids, by="customer_user_id", journal=journal, job_id="all", concurrency={CONCURRENCY},
-            rate=1e6,
+        report = await (create if call == "create" else delete)(
+            adapty, ids, journal=journal, job_id="all", concurrency={CONCURRENCY}, rate=1e6
         )
     print(json.dumps(report.counts))
 
-asyncio.run(main(*sys.argv[1:]))
+loop_factory = None
+if sys.argv[4] == "uvloop":
+    import uvloop
+    loop_factory = uvloop.new_event_loop
+with asyncio.Runner(loop_factory=loop_factory) as runner:
+    runner.run(main(*sys.argv[1:]))
 """
 
 
@@ -114,10 +129,11 @@ class Rounds:
     The same run, started again after every kill.
     """
 
-    def __init__(self, server: Server, journal: Path) -> None:
+    def __init__(self, server: Server, journal: Path, *arguments: str) -> None:
         self._server = server
         self._journal = journal
-        self._command = [sys.executable, "-c", CHILD, server.url, server.api_key, str(journal)]
+        command = [sys.executable, "-c", CHILD, server.url, server.api_key, str(journal)]
+        self._command = [*command, *arguments]
         self._before: set[str | None] = set()
         self._checked = 0
         self.repeated: list[int] = []
@@ -165,16 +181,19 @@ def claimed(journal: Path) -> set[str | None]:
     return {f"user-{position}" for position, state in states(journal).items() if state in settled}
 
 
-def shares(random: Random) -> list[int]:
+def shares(random: Random, count: int, kills: int) -> list[int]:
     """
     Divide most of the run at random: how many requests each round sends before it is killed.
     """
-    marks = sorted(random.sample(range(1, COUNT - 500), KILLS))
+    marks = sorted(random.sample(range(1, count - 500), kills))
     return [mark - before for before, mark in zip([0, *marks], marks, strict=False)]
 
 
 @pytest.mark.timeout(400)
-def test_a_run_that_is_killed_thirty_times_loses_and_claims_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_run_that_is_killed_thirty_times_loses_and_claims_nothing(
+    loop: str, tmp_path: Path
+) -> None:
     """
     Killed with SIGKILL at 30 instants and resumed, the run has sent every id, few of them twice.
     """
@@ -182,9 +201,9 @@ def test_a_run_that_is_killed_thirty_times_loses_and_claims_nothing(tmp_path: Pa
     journal = tmp_path / "journal"
     with running_sandbox() as server:
         server.seed(ids)
-        rounds = Rounds(server, journal)
+        rounds = Rounds(server, journal, loop, "delete", str(COUNT))
         killed = 0
-        for share in shares(Random(20_000)):
+        for share in shares(Random(20_000), COUNT, KILLS):
             killed += rounds.kill(share)
             rounds.check()
         with rounds.start() as run:
@@ -203,3 +222,34 @@ def test_a_run_that_is_killed_thirty_times_loses_and_claims_nothing(tmp_path: Pa
     assert max(rounds.repeated) <= 2 * CONCURRENCY  # in flight, or ended and not yet committed
     assert sum(rounds.repeated) <= KILLS * 2 * CONCURRENCY
     assert claimed(journal) == set(ids)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_creates_that_are_killed_are_sent_once(loop: str, tmp_path: Path) -> None:
+    """
+    Killed 25 times and resumed, every profile is created once, or its outcome is unknown.
+    """
+    journal = tmp_path / "journal"
+    with running_sandbox() as server:
+        rounds = Rounds(server, journal, loop, "create", str(CREATES))
+        killed = 0
+        for share in shares(Random(4_000), CREATES, CREATE_KILLS):
+            killed += rounds.kill(share)
+            rounds.check()
+        with rounds.start() as run:
+            output, _ = run.communicate()
+        sent = Counter(arrival.identity for arrival in server.arrivals())
+
+    counts: dict[str, int] = json.loads(output)
+    unknown = {
+        f"user-{position}"
+        for position, state in states(journal).items()
+        if state is ItemState.UNKNOWN
+    }
+    assert killed >= CREATE_KILLS - 2
+    assert set(sent.values()) == {1}
+    assert sum(counts.values()) == CREATES
+    assert counts["failed"] == counts["not_sent"] == 0
+    assert counts["unknown"] == len(unknown) <= CREATE_KILLS * CONCURRENCY
+    assert set(sent) | unknown == {f"user-{number}" for number in range(CREATES)}

@@ -118,6 +118,8 @@ def _make_private(path: Path) -> os.stat_result:
     """
     Create a file that only its owner can read, unless there is one; return its status.
     """
+    if not hasattr(os, "O_NOFOLLOW"):
+        raise JournalError("a journal needs POSIX file locks, which this system does not have")
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     handle = os.open(path, flags, _PRIVATE)
     try:
@@ -222,10 +224,7 @@ class _JournalFile:
         """
         Store changes; return an error if there may be no room for more.
         """
-        if not _is_at(self._path, self._file):
-            raise JournalError(
-                f"the journal {self._path} was deleted, moved or replaced during the run"
-            )
+        self._demand_in_place()
         with _named(self._path, "cannot be written"):
             self._set_durable(is_durable=durable)
             if not write_span(self._db, changes):
@@ -234,6 +233,12 @@ class _JournalFile:
         rows = len(changes.spans) + len(changes.minutes) + len(changes.reasons)
         self._pages += 2 * rows + _PAGES_PER_ITEM + len(changes.new_keys) // 2048
         return self._checkpoint() if self._pages > _CHECKPOINT_PAGES else None
+
+    def _demand_in_place(self) -> None:
+        if not _is_at(self._path, self._file):
+            raise JournalError(
+                f"the journal {self._path} was deleted, moved or replaced during the run"
+            )
 
     def _checkpoint(self) -> JournalError | None:
         """
@@ -252,6 +257,7 @@ class _JournalFile:
         """
         Make everything durable and leave one file, which needs no log; with a reader, leave both.
         """
+        self._demand_in_place()
         with _named(self._path, "cannot be written"):
             self._set_durable(is_durable=True)
             try:

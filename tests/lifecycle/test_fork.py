@@ -310,7 +310,7 @@ asyncio.run(parent())
 
         assert sorted(told.splitlines()) == [
             "100 100",
-            f"the journal {tmp_path / 'journal'} is in use by another process",
+            f"the journal {tmp_path / 'journal'} cannot be used: it is in use by another process",
         ]
         assert sorted(server.identities) == sorted(f"u{number}" for number in range(100))
 
