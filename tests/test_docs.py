@@ -132,7 +132,9 @@ async def test_the_way_of_an_erasure_runs(tmp_path: Path) -> None:
         status, output = await _run(["-c", _SHELL, steps], sandbox, tmp_path)
         assert (status, sandbox.customer_user_ids()) == (0, {"user_4"}), output
 
-    assert "requests.csv: each of 4 rows has a final outcome, by the journal and outcomes." in output
+    assert (
+        "requests.csv: each of 4 rows has a final outcome, by the journal and outcomes." in output
+    )
     assert "tickets.csv: each of 2 rows has a final outcome, by the outcomes." in output
     assert '"id":"user_2","status":"done"' in output
     for name in ("erasure.db", "erasure.html", "tickets.json"):
