@@ -26,15 +26,15 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         bulk._outcome""",
         """_emitter _loop_local _watch sandbox._rules sandbox._shop sandbox._store _journal.database
         _journal.model""",
-        """_journal.counts _journal.keys _journal.memory _journal.schema _journal.states
-        config testing _capacity _checks _learned _outage sandbox._rate sandbox._wire""",
-        "_attempt _journal.sqlite _results _run_limits bulk._pool bulk._source bulk._turns",
-        """_codec _exchange _gate _journal.summary _journal.writer _retry bulk._runner
-        sandbox._faults sandbox._mail
-        sandbox._page sandbox._v1""",
-        "_journal _limits bulk._stop sandbox._v2_rules sandbox._v2_wire",
-        "bulk._run_journal sandbox._v2_currencies sandbox._v2_profiles",
-        "sandbox._v2_app",
+        """_journal.counts _journal.keys _journal.log _journal.memory _journal.schema
+        _journal.states config testing _capacity _checks _learned _outage sandbox._rate
+        sandbox._wire""",
+        "_attempt _journal.file _results _run_limits bulk._pool bulk._source bulk._turns",
+        """_codec _exchange _gate _journal.sqlite _journal.writer _retry bulk._runner
+        sandbox._faults sandbox._mail sandbox._page sandbox._v1""",
+        "_journal.summary _limits bulk._stop sandbox._v2_rules sandbox._v2_wire",
+        "_journal sandbox._v2_currencies sandbox._v2_profiles",
+        "bulk._run_journal sandbox._v2_app",
         "sandbox._v2",
         "_pipeline _profiles _transport sandbox._app",
         "bulk._calls",

@@ -5,6 +5,7 @@ A thread that owns an SQLite connection, so that no SQL runs in an event loop.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import queue
 import sqlite3
@@ -15,17 +16,18 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 from adapty_async._fork import on_fork
 from adapty_async.errors import JournalError
 
-__all__ = ("DatabaseThread", "explain")
+__all__ = ("DatabaseThread", "code_of", "explain")
+
+ResultT = TypeVar("ResultT")
 
 
 class _Closeable(Protocol):
     def close(self) -> None: ...
 
 
-ResultT = TypeVar("ResultT")
 OwnedT = TypeVar("OwnedT", bound=_Closeable)
-# work, the future of its result, and whether it is the last
-_Job: TypeAlias = tuple[Callable[[Any], Any], asyncio.Future[Any], bool]
+_Settle: TypeAlias = Callable[[Any, BaseException | None], object]
+_Jobs: TypeAlias = "queue.SimpleQueue[tuple[Callable[[Any], Any], _Settle] | None]"
 
 _TEXTS = {
     sqlite3.SQLITE_FULL: "no space left on the disk",
@@ -34,7 +36,17 @@ _TEXTS = {
     sqlite3.SQLITE_CANTOPEN: "the file, or a file next to it, cannot be opened",
     sqlite3.SQLITE_BUSY: "it is in use by another process",
     sqlite3.SQLITE_LOCKED: "it is in use by another process",
+    sqlite3.SQLITE_CORRUPT: "it is damaged",
+    sqlite3.SQLITE_NOTADB: "it is damaged",
 }
+_PRIMARY_CODE = 0xFF
+
+
+def code_of(error: sqlite3.Error) -> int:
+    """
+    Return SQLite's primary result code. An error of the module itself is about what it has read.
+    """
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & _PRIMARY_CODE
 
 
 def explain(error: Exception) -> str:
@@ -45,9 +57,10 @@ def explain(error: Exception) -> str:
     """
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    if isinstance(error, sqlite3.Error | UnicodeDecodeError):
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
-        return _TEXTS.get(code & 0xFF, "it is damaged")
+    if isinstance(error, sqlite3.Error):
+        return _TEXTS.get(code_of(error), "it is damaged")
+    if isinstance(error, UnicodeDecodeError):
+        return "it is damaged"
     return str(error)
 
 
@@ -65,66 +78,109 @@ class DatabaseThread(Generic[OwnedT]):
     """
 
     def __init__(self, connect: Callable[[], OwnedT], name: str) -> None:
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._refusal: str | None = None
+        self._jobs: _Jobs = queue.SimpleQueue()
+        self._is_open = True
+        self._putting = threading.Lock()  # so that no work comes after the end, and waits for ever
+        self._reason = "the journal is closed"
         on_fork(self)
         # a daemon, so that a run nobody ended cannot keep the interpreter from exiting
-        threading.Thread(target=_serve, args=(self._jobs, connect), name=name, daemon=True).start()
+        self._thread = threading.Thread(
+            target=_serve, args=(self._jobs, connect), name=name, daemon=True
+        )
+        self._thread.start()
 
     def after_fork(self) -> None:
         """
         Refuse all work in the forked process.
         """
-        self._refusal = "the journal is in use by the process that was forked"
+        self._is_open, self._reason = False, "the journal is in use by the process that was forked"
+        self._putting = threading.Lock()  # another thread may have held it
 
-    def run(
-        self, work: Callable[[OwnedT], ResultT], *, is_last: bool = False
-    ) -> asyncio.Future[ResultT]:
+    def run(self, work: Callable[[OwnedT], ResultT]) -> asyncio.Future[ResultT]:
         """
         Run work in the thread; the future gets its result in the running event loop.
-
-        After the last work, the thread closes the resource and ends.
         """
-        future: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
-        if self._refusal is None:
-            self._jobs.put((work, future, is_last))
-        else:
-            future.set_exception(JournalError(self._refusal))
-        if is_last:
-            self._refusal = self._refusal or "the journal is closed"
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[ResultT] = loop.create_future()
+        if not self._put(work, _Back(loop, future)):
+            future.set_exception(JournalError(self._reason))
         return future
 
+    def run_blocking(self, work: Callable[[OwnedT], ResultT]) -> ResultT:
+        """
+        Run work in the thread, and wait for it in another thread than the event loop's.
+
+        Raises:
+            JournalError: this was stopped.
+        """
+        done: concurrent.futures.Future[ResultT] = concurrent.futures.Future()
+
+        def settle(result: ResultT, error: BaseException | None) -> None:
+            if error is None:
+                done.set_result(result)
+            else:
+                done.set_exception(error)
+
+        if not self._put(work, settle):
+            raise JournalError(self._reason)
+        return done.result()
+
+    def _put(self, work: Callable[[OwnedT], Any], settle: _Settle) -> bool:
+        with self._putting:
+            if self._is_open:
+                self._jobs.put((work, settle))
+            return self._is_open
+
+    def stop(self) -> None:
+        """
+        End the thread after the work that it was given; it closes the resource. Does not wait.
+        """
+        with self._putting:
+            if self._is_open:
+                self._is_open = False
+                self._jobs.put(None)
+
     def __del__(self) -> None:
-        if getattr(self, "_refusal", "") is None:
-            self._jobs.put(None)
+        if getattr(self, "_is_open", False):
+            self.stop()
 
 
-def _serve(jobs: queue.SimpleQueue[_Job | None], connect: Callable[[], _Closeable]) -> None:
+class _Back:
+    """
+    Carries a result from the thread into the event loop.
+    """
+
+    __slots__ = ("_future", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]) -> None:
+        self._loop = loop
+        self._future = future
+
+    def __call__(self, result: object, error: BaseException | None) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed, so nobody waits
+            self._loop.call_soon_threadsafe(self._settle, result, error)
+
+    def _settle(self, result: object, error: BaseException | None) -> None:
+        if self._future.done():
+            return
+        if error is None:
+            self._future.set_result(result)
+        else:
+            self._future.set_exception(error)
+
+
+def _serve(jobs: _Jobs, connect: Callable[[], _Closeable]) -> None:
     owned: _Closeable | None = None
-    is_last = False
-    while not is_last and (job := jobs.get()) is not None:
-        work, future, is_last = job
+    while (job := jobs.get()) is not None:
+        work, settle = job
         result, failure = None, None
         try:
-            if owned is None and not is_last:
+            if owned is None:
                 owned = connect()
-            if owned is not None:
-                result = work(owned)
+            result = work(owned)
         except BaseException as error:  # noqa: BLE001  it is raised where the result is awaited
             failure = error
-        if is_last and owned is not None:
-            owned.close()
-        with contextlib.suppress(RuntimeError):  # the loop was closed, so nobody waits
-            future.get_loop().call_soon_threadsafe(_settle, future, result, failure)
-        del job, work, future, result, failure  # they hold the caller's objects
-    if owned is not None and not is_last:
+        settle(result, failure)
+        del job, work, settle, result, failure  # they hold the caller's objects
+    if owned is not None:
         owned.close()
-
-
-def _settle(future: asyncio.Future[Any], result: object, failure: BaseException | None) -> None:
-    if future.done():
-        return
-    if failure is None:
-        future.set_result(result)
-    else:
-        future.set_exception(failure)

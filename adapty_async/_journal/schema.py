@@ -224,12 +224,20 @@ def read_identity(db: sqlite3.Connection) -> JournalIdentity:
     )
 
 
+def _row(value: Run | Minute | Reason) -> tuple[Any, ...]:
+    """
+    Return the fields as SQLite will: a whole number in a column of type REAL is a float there.
+    """
+    fields = msgspec.structs.asdict(value)
+    return msgspec.structs.astuple(msgspec.convert(fields, type(value)))
+
+
 def write_changes(db: sqlite3.Connection, changes: Changes) -> None:
     """
     Write changes inside the present transaction.
     """
     if changes.run is not None:
-        _insert(db, "run", [msgspec.structs.astuple(changes.run)])
+        _insert(db, "run", [_row(changes.run)])
     if changes.spans:
         spans = [(n * SPAN_SIZE, states.decode()) for n, states in changes.spans.items()]
         _insert(db, "span", spans)
@@ -238,9 +246,9 @@ def write_changes(db: sqlite3.Connection, changes: Changes) -> None:
         first = changes.first_key + start // KEY_SIZE
         _insert(db, "entry_key", [(first, changes.new_keys[start : start + size])])
     if changes.minutes:
-        _insert(db, "minute", [msgspec.structs.astuple(each) for each in changes.minutes])
+        _insert(db, "minute", [_row(each) for each in changes.minutes])
     if changes.reasons:
-        _insert(db, "reason", [msgspec.structs.astuple(each) for each in changes.reasons])
+        _insert(db, "reason", [_row(each) for each in changes.reasons])
 
 
 def write_span(db: sqlite3.Connection, changes: Changes) -> bool:
@@ -249,7 +257,8 @@ def write_span(db: sqlite3.Connection, changes: Changes) -> bool:
 
     This is what most commits are. It is half the work of a transaction with one statement in it.
     """
-    if len(changes.spans) != 1 or changes.run is not None or changes.new_keys:
+    others = changes.run or changes.new_keys or changes.minutes or changes.reasons
+    if len(changes.spans) != 1 or others:
         return False
     ((number, states),) = changes.spans.items()
     db.execute(_INSERT["span"], _sealed("span", (number * SPAN_SIZE, states.decode())))

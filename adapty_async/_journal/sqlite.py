@@ -11,8 +11,8 @@ Laws:
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import errno
 import os
 import sqlite3
 import stat
@@ -20,9 +20,19 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
-from urllib.parse import quote
 
-from adapty_async._journal.database import DatabaseThread, explain
+from adapty_async._journal.database import DatabaseThread, code_of
+from adapty_async._journal.file import (
+    classified,
+    connected,
+    copy_journal,
+    is_empty_database,
+    log_of,
+    named,
+    reading,
+    verify_structure,
+)
+from adapty_async._journal.log import verify_log
 from adapty_async._journal.model import (
     Changes,
     DamageError,
@@ -41,7 +51,6 @@ from adapty_async._journal.schema import (
     read_reasons,
     read_runs,
     read_spans,
-    verify_schema,
     write_changes,
     write_identity,
     write_span,
@@ -51,8 +60,6 @@ from adapty_async.errors import JournalError
 
 __all__ = ("SqliteJournal", "copy_journal", "reading")
 
-_MAGIC = b"SQLite format 3\0"
-_OLD_MAGIC = b"adapty-async journal "
 _PRIVATE = 0o600
 _SIDE_FILES = ("-wal", "-shm")
 # Seconds that a write waits for a reader, where the file system has no shared memory.
@@ -71,39 +78,41 @@ _NO_SHARED_MEMORY = frozenset(
 )
 
 
-@contextlib.contextmanager
-def _named(path: Path, what: str) -> Iterator[None]:
-    """
-    Turn every error of SQLite and of the operating system into one that names the journal.
-    """
-    try:
-        yield
-    except (sqlite3.Error, UnicodeDecodeError, OSError, DamageError) as error:
-        raise JournalError(f"the journal {path} {what}: {explain(error)}") from None
-
-
 class _Lock:
     """
     An exclusive lock on a file next to the journal, held until this is closed or the process ends.
 
-    It is SQLite's own lock on an empty database, so it works wherever SQLite does.
+    It is SQLite's own lock on an empty database, so it works wherever SQLite does. SQLite alone
+    opens that file: a process that closes a file gives up all its locks on it.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = Path(f"{path}-lock")
         while True:
-            before = _make_private(self._path)
-            # a reader holds it for an instant, to see whether there is a run
-            self._db = sqlite3.connect(self._path, timeout=0.1, isolation_level=None)
+            before = _status(self._path)
+            if before is not None and not stat.S_ISREG(before.st_mode):
+                raise DamageError(f"{self._path.name} is not a regular file")
+            self._db = self._connected()
             try:
                 self._db.execute("PRAGMA journal_mode = MEMORY")
                 self._db.execute("BEGIN EXCLUSIVE")
-                if _is_at(self._path, before):  # its last owner may have removed it meanwhile
+                with contextlib.suppress(FileNotFoundError):
+                    self._path.chmod(_PRIVATE)
+                # it may have been created just now, or its last owner may have removed it
+                if before is not None and _is_at(self._path, before):
                     return
             except BaseException:
                 self._db.close()
                 raise
             self._db.close()
+
+    def _connected(self) -> sqlite3.Connection:
+        try:
+            # a reader holds it for an instant, to see whether there is a run
+            return sqlite3.connect(self._path, timeout=0.1, isolation_level=None)
+        except sqlite3.OperationalError:
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT))  # the system has the reason
+            raise
 
     def close(self) -> None:
         """
@@ -114,25 +123,32 @@ class _Lock:
         self._db.close()
 
 
-def _make_private(path: Path) -> os.stat_result:
+def _status(path: Path) -> os.stat_result | None:
     """
-    Create a file that only its owner can read, unless there is one; return its status.
+    Return the status of a file or link, None if there is none.
     """
-    if not hasattr(os, "O_NOFOLLOW"):
-        raise JournalError("a journal needs POSIX file locks, which this system does not have")
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    handle = os.open(path, flags, _PRIVATE)
     try:
-        return os.fstat(handle)
-    finally:
-        os.close(handle)
+        return path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _is_at(path: Path, before: os.stat_result) -> bool:
+    present = _status(path)
+    return present is not None and os.path.samestat(present, before)
+
+
+def _create(path: Path) -> os.stat_result:
+    """
+    Create a file that only its owner can read, whatever the umask, and return its status.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    handle = os.open(path, flags, _PRIVATE)
     try:
-        return os.path.samestat(path.lstat(), before)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+        os.fchmod(handle, _PRIVATE)
+        return os.fstat(handle)
+    finally:
+        os.close(handle)
 
 
 class _JournalFile:
@@ -141,22 +157,44 @@ class _JournalFile:
     """
 
     def __init__(self, path: Path, owed: int, vfs: str | None) -> None:
+        if not hasattr(os, "O_NOFOLLOW"):
+            raise JournalError("a journal needs POSIX file locks, which this system does not have")
         self._path = path
+        self._vfs = vfs
         self._room = _CHECKPOINT_PAGES + _PAGES_PER_ITEM * (owed + 1)
         self._pages = 0  # in the write-ahead log, at most
         self._is_durable: bool | None = None
-        with _named(path, "cannot be used"), contextlib.ExitStack() as stack:
-            if path.is_symlink():
-                raise DamageError("it is a symbolic link")
-            is_new = not path.exists()
+        with named(path, "cannot be used"), contextlib.ExitStack() as stack:
             stack.callback(_Lock(path).close)
-            self._file = _make_private(path)
-            _demand_journal(path, self._file)
-            if is_new:
+            found = _status(path)
+            self._file = _create(path) if found is None else found
+            _demand_file(path, self._file)
+            if found is None:
                 _flush_folder(path.parent)
-            self._db = _connect(path, vfs)
-            stack.callback(self._db.close)
-            self._closing = stack.pop_all()
+            verify_log(log_of(path))
+            with classified(path):
+                self._connect()
+            self._releasing = stack.pop_all()
+
+    def _connect(self) -> None:
+        try:
+            self._db = _connect(self._path, self._vfs, is_alone=False)
+        except sqlite3.OperationalError as error:
+            _demand_shared_memory_fault(error)
+            self._db = _connect(self._path, self._vfs, is_alone=True)
+
+    def _turn_on_log(self) -> None:
+        """
+        Use a write-ahead log; without shared memory, in a way that keeps readers out.
+        """
+        try:
+            if _turn_on_log(self._db):
+                return
+        except sqlite3.OperationalError as error:
+            _demand_shared_memory_fault(error)
+        self._db.close()
+        self._db = _connect(self._path, self._vfs, is_alone=True)
+        _turn_on_log(self._db)  # without a log after all, there is nothing to allocate room in
 
     def open(
         self,
@@ -166,15 +204,16 @@ class _JournalFile:
         clock: Callable[[], float],
     ) -> Resumed:
         """
-        Verify and read the content, and record that a run begins.
+        Verify and read the content, and record that a run begins. After an error, this is closed.
         """
-        with _named(self._path, "cannot be used"):
-            is_empty = verify_schema(self._db)
+        with contextlib.ExitStack() as undo, named(self._path, "cannot be used"):
+            undo.callback(self.close)
+            is_empty = is_empty_database(self._db, self._path)
             earlier: list[Run] = []
             spans: dict[int, bytearray] = {}
             found = None
             if not is_empty:
-                _verify(self._db)
+                verify_structure(self._db)
                 found = read_identity(self._db)
                 elsewhere(str(self._path), found, identity, check)
                 earlier = read_runs(self._db)
@@ -186,13 +225,14 @@ class _JournalFile:
             run = Run(number=len(earlier) + 1, started_at=now, last_at=now)
             self._begin(identity if found != identity else None, run, is_empty=is_empty)
             rates = [each.rate for each in earlier if each.rate is not None]
+            undo.pop_all()
             return Resumed(run=run, spans=spans, rate=rates[-1] if rates else None)
 
     def _begin(self, identity: JournalIdentity | None, run: Run, *, is_empty: bool) -> None:
         for suffix in ("", *_SIDE_FILES):
             with contextlib.suppress(FileNotFoundError):
                 Path(f"{self._path}{suffix}").chmod(_PRIVATE)
-        _turn_on_log(self._db)
+        self._turn_on_log()
         self._set_durable(is_durable=True)
         with self._transaction():
             if is_empty:
@@ -224,8 +264,8 @@ class _JournalFile:
         """
         Store changes; return an error if there may be no room for more.
         """
-        self._demand_in_place()
-        with _named(self._path, "cannot be written"):
+        with named(self._path, "cannot be written"):
+            self._demand_in_place()
             self._set_durable(is_durable=durable)
             if not write_span(self._db, changes):
                 with self._transaction():
@@ -236,19 +276,17 @@ class _JournalFile:
 
     def _demand_in_place(self) -> None:
         if not _is_at(self._path, self._file):
-            raise JournalError(
-                f"the journal {self._path} was deleted, moved or replaced during the run"
-            )
+            raise DamageError("it was moved, deleted or replaced during the run")
 
     def _checkpoint(self) -> JournalError | None:
         """
         Move pages from the write-ahead log into the database, and allocate room in the log.
         """
         try:
-            with _named(self._path, "cannot be written"):
+            with named(self._path, "cannot be written"):
                 _, logged, moved = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
                 self._pages = 0 if logged == moved else logged  # a reader needs what is left
-                _allocate(Path(f"{self._path}-wal"), (self._pages + self._room) * _FRAME)
+                _allocate(log_of(self._path), (self._pages + self._room) * _FRAME)
         except JournalError as error:
             return error
         return None
@@ -256,48 +294,42 @@ class _JournalFile:
     def finish(self) -> None:
         """
         Make everything durable and leave one file, which needs no log; with a reader, leave both.
+
+        This is closed then, so another run can open the journal at once.
         """
-        self._demand_in_place()
-        with _named(self._path, "cannot be written"):
+        with contextlib.closing(self), named(self._path, "cannot be written"):
+            self._demand_in_place()
             self._set_durable(is_durable=True)
             try:
                 self._db.execute("PRAGMA journal_mode = DELETE")
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                if code_of(error) != sqlite3.SQLITE_BUSY:
                     raise
                 self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:
         """
-        Close the database, and release the lock.
+        Close the database, and release the lock; nothing happens if that was done.
         """
-        self._closing.close()
+        self._db.close()
+        self._releasing.close()
 
 
-def _demand_journal(path: Path, status: os.stat_result) -> None:
+def _demand_file(path: Path, status: os.stat_result) -> None:
     """
     Validate that a file may be a journal, before SQLite sees it.
 
     Raises:
         DamageError: it is something else, and stays as it is.
     """
+    if stat.S_ISLNK(status.st_mode):
+        raise DamageError("it is a symbolic link")
     if not stat.S_ISREG(status.st_mode):
         raise DamageError("it is not a regular file")
     if status.st_nlink > 1:
         raise DamageError("it has another name (a hard link), which SQLite cannot protect")
-    if status.st_size:
-        with path.open("rb") as file:
-            _demand_database(file.read(len(_OLD_MAGIC)))
-
-
-def _demand_database(head: bytes) -> None:
-    if head.startswith(_OLD_MAGIC):
-        raise DamageError(
-            "it is a journal of a development version, which this release cannot read;"
-            " start a new journal"
-        )
-    if not head.startswith(_MAGIC):
-        raise DamageError("it is not a journal of this library")
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def _flush_folder(folder: Path) -> None:
@@ -311,16 +343,16 @@ def _flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _connect(path: Path, vfs: str | None) -> sqlite3.Connection:
+def _connect(path: Path, vfs: str | None, *, is_alone: bool) -> sqlite3.Connection:
     """
-    Connect to a journal as it is; without shared memory, in a way that keeps readers out.
+    Connect to a journal as it is; alone, its log needs no shared memory and readers are kept out.
     """
-    options = "" if vfs is None else f"&vfs={vfs}"
-    name = f"file:{quote(str(path))}?mode=rw{options}"
-    db = sqlite3.connect(name, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+    options = "mode=rw" if vfs is None else f"mode=rw&vfs={vfs}"
+    db = connected(path, options, timeout=_BUSY_SECONDS)
     try:
-        if not _has_shared_memory(db, "SELECT count(*) FROM sqlite_master"):
+        if is_alone:  # which counts for a log that is not open yet
             db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         db.execute("PRAGMA wal_autocheckpoint = 0")
     except BaseException:
         db.close()
@@ -328,47 +360,23 @@ def _connect(path: Path, vfs: str | None) -> sqlite3.Connection:
     return db
 
 
-def _has_shared_memory(db: sqlite3.Connection, statement: str) -> bool:
+def _turn_on_log(db: sqlite3.Connection) -> bool:
     """
-    Execute a statement, and return whether the write-ahead log has the memory that it needs.
+    Use a write-ahead log; return whether that is possible.
     """
-    try:
-        db.execute(statement).fetchone()
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF not in _NO_SHARED_MEMORY:
-            raise
+    if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
         return False
+    db.execute("BEGIN IMMEDIATE")
+    db.execute("ROLLBACK")
     return True
 
 
-def _turn_on_log(db: sqlite3.Connection) -> None:
+def _demand_shared_memory_fault(error: sqlite3.OperationalError) -> None:
     """
-    Use a write-ahead log; without shared memory, in a way that keeps readers out.
-
-    Raises:
-        DamageError: that is impossible, too.
+    Raise an error again, unless it may come from the lack of shared memory.
     """
-    turn_on = "PRAGMA journal_mode = WAL"
-    has_memory = _has_shared_memory(db, turn_on) and _has_shared_memory(db, "BEGIN IMMEDIATE")
-    if db.in_transaction:
-        db.execute("ROLLBACK")
-    if has_memory and db.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
-        return
-    db.execute("PRAGMA locking_mode = EXCLUSIVE")
-    if db.execute(turn_on).fetchone()[0] != "wal":
-        raise DamageError("the file system supports no write-ahead log")
-
-
-def _verify(db: sqlite3.Connection) -> None:
-    """
-    Validate the structure of the database.
-
-    Raises:
-        DamageError: it is damaged.
-    """
-    found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if found != "ok":
-        raise DamageError("it is damaged")
+    if code_of(error) not in _NO_SHARED_MEMORY:
+        raise error
 
 
 def _allocate(path: Path, size: int) -> None:
@@ -382,10 +390,6 @@ def _allocate(path: Path, size: int) -> None:
             present += os.pwrite(handle, bytes(min(_PIECE, size - present)), present)
     finally:
         os.close(handle)
-
-
-def _ignore(_file: _JournalFile) -> None:
-    pass
 
 
 class SqliteJournal:
@@ -423,11 +427,8 @@ class SqliteJournal:
             return await self._thread.run(
                 lambda file: file.open(identity, check, load_keys, self._clock)
             )
-        except asyncio.CancelledError:
-            self._thread.run(_ignore, is_last=True)  # after the opening, which nobody waits for
-            raise
         except BaseException:
-            await until_ended(self._thread.run(_ignore, is_last=True))
+            self._thread.stop()  # after the opening has ended, which nobody waits for
             raise
 
     def commit(self, changes: Changes, *, durable: bool) -> Awaitable[JournalError | None]:
@@ -440,58 +441,11 @@ class SqliteJournal:
         """
         Close the file; see `Journal.close`.
         """
-        ending = self._thread.run(_JournalFile.finish, is_last=True)
+        ending = self._thread.run(_JournalFile.finish)
+        self._thread.stop()
         try:
             await until_ended(ending)
         finally:
             failure = ending.exception()
         if failure is not None:
             raise failure
-
-
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """
-    Read a journal without changing it; it may be in use. Blocks.
-
-    Raises:
-        JournalError: it cannot be read, is damaged, or is no journal.
-    """
-    with _read_only(path) as (db, is_empty):
-        if is_empty:
-            raise DamageError("it holds nothing yet")
-        _verify(db)
-        yield db
-
-
-def copy_journal(path: Path, target: Path) -> None:
-    """
-    Copy a journal without changing it; it may be in use. Blocks.
-
-    Raises:
-        JournalError: it cannot be read, or is no journal.
-    """
-    with _read_only(path) as (db, _), contextlib.closing(sqlite3.connect(target)) as copy:
-        db.backup(copy)
-
-
-@contextlib.contextmanager
-def _read_only(path: Path) -> Iterator[tuple[sqlite3.Connection, bool]]:
-    """
-    Open a journal to read it; the second result is whether it is empty.
-    """
-    with _named(path, "cannot be read"):
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise DamageError("it is not a regular file")
-        name = f"file:{quote(str(path))}?mode=ro"
-        with contextlib.closing(
-            sqlite3.connect(name, uri=True, timeout=1, isolation_level=None)
-        ) as db:
-            try:
-                db.execute("BEGIN")
-                is_empty = verify_schema(db)
-            except sqlite3.DatabaseError:
-                with path.open("rb") as file:  # no database, so nobody has it locked
-                    _demand_database(file.read(len(_OLD_MAGIC)))
-                raise
-            yield db, is_empty

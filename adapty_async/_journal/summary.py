@@ -147,7 +147,7 @@ def is_in_use(path: Path) -> bool:
     """
     Return whether a run has a journal open. Blocks.
     """
-    name = f"file:{quote(f'{path}-lock')}?mode=ro"
+    name = f"file:{quote(os.fsencode(f'{path}-lock'))}?mode=ro"
     try:
         with contextlib.closing(sqlite3.connect(name, uri=True, timeout=0)) as db:
             db.execute("PRAGMA schema_version").fetchone()  # which needs the lock for an instant

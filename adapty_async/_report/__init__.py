@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from adapty_async._report.check import Check, InputRow, States, check, listed
 from adapty_async._report.figures import Report, as_json, figures_of, intervals, journal_file
-from adapty_async._report.outcomes import ListedItem, OutcomesFile
+from adapty_async._report.outcomes import ListedItem, OutcomesFile, name_of
 from adapty_async._report.page import page, verdict
 
 __all__ = (
@@ -22,6 +22,7 @@ __all__ = (
     "intervals",
     "journal_file",
     "listed",
+    "name_of",
     "page",
     "verdict",
 )

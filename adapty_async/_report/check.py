@@ -58,6 +58,13 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     missing_omitted: int
     ok: bool
 
+    @property
+    def records(self) -> str:
+        """
+        The records, for people.
+        """
+        return " and the ".join({"outcomes": "outcomes file"}.get(each, each) for each in self.by)
+
 
 class States:
     """

@@ -15,7 +15,7 @@ import msgspec
 
 from adapty_async._journal import OUTCOMES, JournalSummary, Minute, Run
 from adapty_async._report.check import Check
-from adapty_async._report.outcomes import FINAL, ListedItem, OutcomesSummary
+from adapty_async._report.outcomes import FINAL, ListedItem, OutcomesSummary, name_of
 from adapty_async._version import __version__
 from adapty_async.errors import JournalError
 
@@ -200,7 +200,7 @@ def journal_file(path: Path, summary: JournalSummary) -> JournalFile:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise JournalError(f"the journal {path} cannot be read: {error.strerror}") from None
-    return JournalFile(name=path.name, sha256=digest, is_in_use=summary.is_in_use)
+    return JournalFile(name=name_of(path), sha256=digest, is_in_use=summary.is_in_use)
 
 
 def figures_of(

@@ -8,6 +8,7 @@ import contextlib
 import datetime as dt
 import hashlib
 import json
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ import msgspec
 from adapty_async.bulk import EarlierStatus, OutcomeStatus
 from adapty_async.errors import InvalidInputError
 
-__all__ = ("FINAL", "ListedItem", "OutcomesFile", "OutcomesSummary")
+__all__ = ("FINAL", "ListedItem", "OutcomesFile", "OutcomesSummary", "name_of")
 
 FINAL = frozenset({"done", "absent", "duplicate"})
 """
@@ -106,7 +107,7 @@ class OutcomesFile:
     """
 
     def __init__(self, path: Path, *, by_line: bool = False) -> None:
-        self._path = path
+        self._path, self._name = path, name_of(path)
         self._by_line = by_line
         self._digest = hashlib.sha256()
         self._lines = 0
@@ -136,7 +137,7 @@ class OutcomesFile:
             reason = "cannot be read: there is no room for a temporary database of its ids"
         else:
             return
-        raise InvalidInputError(self._path.name, reason)
+        raise InvalidInputError(self._name, reason)
 
     def _load(self) -> None:
         self._db.execute(_TABLE)
@@ -152,7 +153,7 @@ class OutcomesFile:
                 self._lines += 1
                 yield _row(line, by_line=self._by_line)
             elif text.endswith(b"\n"):
-                raise InvalidInputError(f"{self._path.name}, line {number}", "is not an outcome")
+                raise InvalidInputError(f"{self._name}, line {number}", "is not an outcome")
             else:
                 self._is_torn = True
 
@@ -160,7 +161,7 @@ class OutcomesFile:
         counted = self._db.execute("SELECT status, count(*) FROM outcome GROUP BY 1 ORDER BY 1")
         counts = dict(counted.fetchall())
         return OutcomesSummary(
-            name=self._path.name,
+            name=self._name,
             sha256=self._digest.hexdigest(),
             lines=self._lines,
             items=sum(counts.values()),
@@ -194,6 +195,13 @@ class OutcomesFile:
                 attempts=attempts,
                 error=error,
             )
+
+
+def name_of(path: Path) -> str:
+    """
+    Return the name of a file without its folders, as text that any document can hold.
+    """
+    return os.fsencode(path.name).decode(errors="replace")
 
 
 def _parsed(text: bytes) -> _Line | None:

@@ -333,13 +333,14 @@ def _outcomes(outcomes: OutcomesSummary) -> Iterator[Content]:
 
 
 def _check(check: Check) -> Iterator[Content]:
-    by = " and the ".join({"outcomes": "outcomes file"}.get(each, each) for each in check.by)
     missing = check.rows - check.final
     said = "Each row of " if check.ok else f"{missing:,} of {check.rows:,} rows of "
     what = " has a final outcome" if check.ok else " have no final outcome"
     final = "Final are done, absent, and a duplicate of another row."
     kind = "verdict good" if check.ok else "verdict open"
-    yield element("p", said, _code(check.input), f"{what}, by the {by}. {final}", class_=kind)
+    yield element(
+        "p", said, _code(check.input), f"{what}, by the {check.records}. {final}", class_=kind
+    )
     if check.missing:
         rows = [(f"{each.line:,}", _shown(each.state)) for each in check.missing]
         yield table("Rows without a final outcome", ("Line", "State"), rows, (0,))

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import inspect
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Hashable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Hashable, Iterable
 from typing import Any, Generic, Protocol, TypeAlias, TypedDict, TypeVar, Unpack
 
 import msgspec
@@ -206,8 +206,10 @@ class _Calls(Generic[ItemT, ResultT]):
         # by their requests, equal items are one: they cannot have a state each
         self._by_digest = journal is not None and not journal.by_position
         self._seen = KeyIndex() if dedupe and not self._by_digest else None
-        self._claim = None if self._seen is None else self._seen.claim
-        if journal is not None and self._by_digest:
+        self._claim: Callable[[bytes], Awaitable[int | None]] | None = None
+        if self._seen is not None:
+            self._claim = self._seen.claim
+        elif journal is not None and self._by_digest:
             self._claim = journal.claim
         self._digest_of = _digester(os.urandom(32) if journal is None else journal.digest_key)
         self._is_resumed = False  # an earlier run used the journal

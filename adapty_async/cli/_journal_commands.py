@@ -27,6 +27,7 @@ from adapty_async._report import (
     figures_of,
     journal_file,
     listed,
+    name_of,
     page,
 )
 from adapty_async.bulk import JournalSummary, summarise
@@ -162,7 +163,7 @@ def _check(
             f"is not the input of the journal ({different}); with --outcomes its ids are looked up",
         )
     rows = recorded.rows(path, is_same=different is None)
-    name = "standard input" if path == "-" else Path(path).name
+    name = "standard input" if path == "-" else name_of(Path(path))
     return check(name, rows, None if different else states, outcomes)
 
 

@@ -95,12 +95,11 @@ def check_lines(check: Check | None) -> Iterator[str]:
     """
     if check is None:
         return
-    by = " and ".join(check.by)
+    by, missing = f"by the {check.records}", check.rows - check.final
     if check.ok:
-        yield f"{check.input}: each of {check.rows:,} rows has a final outcome, by the {by}."
+        yield f"{check.input}: each of {check.rows:,} rows has a final outcome, {by}."
         return
-    missing = check.rows - check.final
-    yield f"{check.input}: rows without a final outcome, by the {by}: {missing:,} of {check.rows:,}"
+    yield f"{check.input}: rows without a final outcome, {by}: {missing:,} of {check.rows:,}"
     for each in check.missing:
         yield f"  line {each.line}: {each.state}"
     if check.missing_omitted:

@@ -202,7 +202,7 @@ def test_another_list_is_checked_by_the_outcomes_file(
     assert "the file's first" in refused.stderr or "the file had" in refused.stderr
     assert "with --outcomes its ids are looked up" in refused.stderr
     assert result.exit_code == 1
-    assert result.stderr.endswith("by the outcomes: 1 of 3\n  line 5: none\n")
+    assert result.stderr.endswith("by the outcomes file: 1 of 3\n  line 5: none\n")
     assert 'has no column "customer_user_id"' in invoke("report", journal, *given).stderr
 
 
@@ -375,6 +375,23 @@ def test_the_file_is_private_and_its_name_says_the_format(erased: Erased, invoke
     invoke("report", journal, "-o", forced, "--format", "html")
     assert forced.read_text(encoding="utf-8").startswith("<!DOCTYPE")
     assert not list(journal.parent.glob(".*"))
+
+
+def test_files_may_have_any_name(erased: Erased, invoke: Invoke, put: Put) -> None:
+    """
+    Names that are not UTF-8 are shown as far as they can be.
+    """
+    path, journal, _ = erased
+    names = [os.fsdecode(b"%s \xff?#" % each) for each in (b"j", b"o", b"i", b"r.json")]
+    journal = journal.rename(journal.with_name(names[0]))
+    outcomes = put(names[1], line(1, CANARY, "done"))
+    source, output = path.rename(path.with_name(names[2])), path.with_name(names[3])
+    given = ("--outcomes", outcomes, "--input", source, "--check", source, "-o", output)
+    result = invoke("report", journal, *given, "--format", "json")
+
+    assert result.exit_code == 1
+    assert json.loads(output.read_bytes())["journal"]["name"] == "j \ufffd?#"
+    assert json.loads(output.read_bytes())["check"]["input"] == "i \ufffd?#"
 
 
 @pytest.mark.parametrize(

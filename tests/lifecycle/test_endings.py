@@ -886,7 +886,7 @@ async def test_a_journal_that_is_gone_ends_the_run(
     items = (f"u{number}" for number in range(10**6))
     start: Any = create if once else erase
     run = start(transport, items, journal=journal, job_id="x", concurrency=2)
-    with pytest.raises(JournalError, match=f"{journal} was deleted, moved or replaced"):
+    with pytest.raises(JournalError, match=f"{journal} cannot be written: it was moved, deleted"):
         await run
 
     assert run.report.requests == sent
@@ -909,7 +909,7 @@ async def test_a_journal_that_is_gone_at_the_end_is_noticed(tmp_path: Path) -> N
             journal.unlink()
 
     run = erase(transport, ids(3), journal=journal, concurrency=1, on_outcome=on_outcome)
-    with pytest.raises(JournalError, match="was deleted, moved or replaced during the run"):
+    with pytest.raises(JournalError, match="it was moved, deleted or replaced during the run"):
         await run
     assert run.report.done == 3
 

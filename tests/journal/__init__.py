@@ -1,0 +1,3 @@
+"""
+Tests of the package `adapty_async._journal`, module by module.
+"""
