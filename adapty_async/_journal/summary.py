@@ -8,10 +8,11 @@ import contextlib
 import os
 import sqlite3
 from pathlib import Path
-from urllib.parse import quote
 
 import msgspec
 
+from adapty_async._journal.database import code_of
+from adapty_async._journal.file import connected, reading
 from adapty_async._journal.model import ItemState, JournalIdentity, Minute, Reason, Run
 from adapty_async._journal.schema import (
     read_identity,
@@ -20,21 +21,15 @@ from adapty_async._journal.schema import (
     read_runs,
     read_spans,
 )
-from adapty_async._journal.sqlite import reading
 
 __all__ = ("OUTCOMES", "JournalSummary", "is_in_use", "read_journal", "summarise")
 
+#: The states that are outcomes, and so are counted by the minute.
 OUTCOMES = tuple(state for state in ItemState if state.name.lower() in Minute.__struct_fields__)
-"""
-The states that are outcomes, and so are counted by the minute.
-"""
 
 _SETTLED = (ItemState.DONE, ItemState.ABSENT, ItemState.DUPLICATE, ItemState.UNKNOWN)
-_PRIMARY_CODE = 0xFF
+# Seconds before the end of a run of which at least the minutes count for its rate.
 _RECENT_SECONDS = 60.0
-"""
-Seconds before the end of a run of which at least the minutes count for its rate.
-"""
 
 
 class JournalSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,10 +142,9 @@ def is_in_use(path: Path) -> bool:
     """
     Return whether a run has a journal open. Blocks.
     """
-    name = f"file:{quote(os.fsencode(f'{path}-lock'))}?mode=ro"
     try:
-        with contextlib.closing(sqlite3.connect(name, uri=True, timeout=0)) as db:
+        with contextlib.closing(connected(Path(f"{path}-lock"), "mode=ro", timeout=0)) as db:
             db.execute("PRAGMA schema_version").fetchone()  # which needs the lock for an instant
     except sqlite3.Error as error:
-        return error.sqlite_errorcode & _PRIMARY_CODE == sqlite3.SQLITE_BUSY
+        return code_of(error) == sqlite3.SQLITE_BUSY
     return False

@@ -17,18 +17,14 @@ from adapty_async._report.markup import Content, Element, element
 
 __all__ = ("TimeScale", "bar_of_states", "chart_over_time", "duration")
 
+# Of the time in runs: the width of all pauses together, if they are cut short.
 _PAUSE_SHARE = 0.3
-"""
-Of the time in runs: the width of all pauses together, if they are cut short.
-"""
 _TOP, _RUNS, _PLOT, _BOTTOM = 16, 18, 150, 40
 _BAND = _TOP + _RUNS
 _BASE = _BAND + 14 + _PLOT
 _HEIGHT = _BASE + _BOTTOM
+# Percent of the width between two labels at least.
 _APART = 16.0
-"""
-Percent of the width between two labels at least.
-"""
 
 
 class Stretch(msgspec.Struct, frozen=True):

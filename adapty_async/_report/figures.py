@@ -32,10 +32,8 @@ __all__ = (
     "run_figures",
 )
 
+# The version of the keys of a report as JSON; keys may be added without another one.
 _FORMAT = 1
-"""
-The version of the keys of a report as JSON; keys may be added without another one.
-"""
 _MOST_INTERVALS = 120
 
 

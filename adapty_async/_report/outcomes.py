@@ -21,10 +21,8 @@ from adapty_async.errors import InvalidInputError
 
 __all__ = ("FINAL", "ListedItem", "OutcomesFile", "OutcomesSummary", "name_of")
 
+#: The states with which nothing is left to do for an item.
 FINAL = frozenset({"done", "absent", "duplicate"})
-"""
-The states with which nothing is left to do for an item.
-"""
 _TABLE = """CREATE TABLE outcome (
   key BLOB PRIMARY KEY, id BLOB, line INTEGER, status TEXT, at TEXT, http_status INTEGER,
   request_id TEXT, attempts INTEGER, error TEXT

@@ -17,6 +17,7 @@ from adapty_async._report.outcomes import FINAL, ListedItem, OutcomesSummary
 
 __all__ = ("page", "verdict")
 
+# The meaning of each state of an item; ``none`` if nothing is recorded.
 _STATES = {
     "done": "The server did it.",
     "absent": "The server said that the profile does not exist.",
@@ -33,9 +34,6 @@ _STATES = {
     "none": "Nothing is recorded: no run has read them, or they cannot be sent, such as an id that"
     " breaks a rule.",
 }
-"""
-The meaning of each state of an item; ``none`` if nothing is recorded.
-"""
 _STOPPED = {
     "key_rejected": "stopped: the key was rejected",
     "wrong_address": "stopped: the responses were not Adapty's",
