@@ -24,7 +24,7 @@ _BAND = _TOP + _RUNS
 _BASE = _BAND + 14 + _PLOT
 _HEIGHT = _BASE + _BOTTOM
 # Percent of the width between two labels at least.
-_APART = 16.0
+_APART = 20.0
 
 
 class Stretch(msgspec.Struct, frozen=True):
@@ -181,7 +181,7 @@ def _run(run: RunFigures, stretch: Stretch) -> Iterator[Element]:
     mark = {"killed": " †", "running": " …"}.get(run.ending, "")
     told = f"Run {run.number}, {duration(run.seconds)}, {run.ending}"
     yield _rect(stretch.left, _TOP, stretch.width, 12, f"run {run.ending}", element("title", told))
-    if stretch.width > _APART / 2:
+    if stretch.width > 10:
         yield _text(stretch.left, _TOP - 4, f"Run {run.number}{mark}", "label")
 
 

@@ -44,7 +44,7 @@ _STOPPED = {
 }
 _ENDED = {
     "input_read": "at the end of its input",
-    "killed": "killed, or the machine failed",
+    "killed": "killed",
     "running": "still running",
 }
 _RUN_HEADS = (
@@ -291,9 +291,10 @@ def _remarks(report: Report) -> Iterator[Content]:
     if killed:
         yield element(
             "p",
-            "A run that was killed wrote no end. The journal shows when it last wrote, at most some"
-            " seconds before; the counts of such a run by time can lack its last moment. The states"
-            " of the items are complete: an item is never done without a response.",
+            "A run that was killed, if only by the failure of its machine, wrote no end. The journal"
+            " shows when it last wrote, at most some seconds before; the counts of such a run by"
+            " time can lack its last moment. The states of the items are complete: an item is never"
+            " done without a response.",
         )
 
 
