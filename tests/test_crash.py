@@ -31,7 +31,7 @@ KILLS = 30
 CONCURRENCY = 32
 ANSWERED = {200, 204, 404}
 
-CREATES = 4_000
+CREATES = 2_000
 CREATE_KILLS = 25
 
 CHILD = f"""
@@ -234,7 +234,7 @@ def test_creates_that_are_killed_are_sent_once(loop: str, tmp_path: Path) -> Non
     with running_sandbox() as server:
         rounds = Rounds(server, journal, loop, "create", str(CREATES))
         killed = 0
-        for share in shares(Random(4_000), CREATES, CREATE_KILLS):
+        for share in shares(Random(2_000), CREATES, CREATE_KILLS):
             killed += rounds.kill(share)
             rounds.check()
         with rounds.start() as run:

@@ -8,15 +8,17 @@ import copy
 from collections.abc import Callable
 from typing import TypeAlias
 
-from adapty_async._journal.model import ItemState, Minute, Reason
+from adapty_async._journal.model import Changes, ItemState, Minute, Reason
 
 __all__ = ("OutcomeCounter", "WhyNot")
 
-#: The class or documented code of an error, and the status of the last response or 0.
 WhyNot: TypeAlias = tuple[str, int]
-# different reasons that are kept for a run; items with others are counted under one
+"""
+The class or documented code of an error, and the status of the last response or 0.
+"""
+# Different reasons that are kept for a run; items with others are counted under one.
 _MAX_REASONS = 100
-_COLUMNS = {
+_COUNTED = {
     state: state.name.lower()
     for state in ItemState
     if state.name.lower() in Minute.__struct_fields__
@@ -25,7 +27,7 @@ _COLUMNS = {
 
 class OutcomeCounter:
     """
-    The counts of one run.
+    The counts of one run, and which of them changed since they were taken.
 
     Args:
         run: the number of the run.
@@ -35,46 +37,76 @@ class OutcomeCounter:
     def __init__(self, run: int, clock: Callable[[], float]) -> None:
         self._run = run
         self._clock = clock
-        self._states = [0] * 128  # by their value, since the counts were taken; as the next two
+        # since the last minute was taken; states are counted by their value
+        self._states = [0] * 128
         self._requests = 0
         self._throttled = 0
-        self._minutes: dict[int, Minute] = {}  # the latest two, by number
-        self._reasons: dict[tuple[ItemState, WhyNot], Reason] = {}
+        self._minute: Minute | None = None
+        self._minutes: dict[int, Minute] = {}  # not stored, by number
+        self._reasons: dict[tuple[str, str, int], Reason] = {}
+        self._changed: set[tuple[str, str, int]] = set()
 
-    def count(self, state: ItemState, requests: int, throttled: int, reason: WhyNot | None) -> None:
+    def count(self, state: ItemState, requests: int, throttled: int) -> None:
         """
         Count an outcome; the minute is that in which the counts are taken.
         """
         self._states[state] += 1
         self._requests += requests
         self._throttled += throttled
-        if reason is None:
-            return
-        if (state, reason) not in self._reasons and len(self._reasons) >= _MAX_REASONS:
-            reason = "others", 0
-        found = self._reasons.get((state, reason))
+
+    def count_reason(self, state: ItemState, reason: WhyNot) -> None:
+        """
+        Count why an item was not done.
+        """
+        name = state.name.lower()
+        key = (name, *reason)
+        if key not in self._reasons and len(self._reasons) >= _MAX_REASONS:
+            key = (name, "others", 0)
+        found = self._reasons.get(key)
         if found is None:
-            found = Reason(
-                run=self._run, state=state.name.lower(), error=reason[0], http_status=reason[1]
-            )
-            self._reasons[state, reason] = found
+            found = Reason(run=self._run, state=name, error=key[1], http_status=key[2])
+            self._reasons[key] = found
         found.items += 1
+        self._changed.add(key)
+
+    @property
+    def has_changed(self) -> bool:
+        """
+        Whether a commit has to store anything.
+        """
+        return bool(self._minutes or self._changed or any(self._states))
 
     def take(self) -> tuple[list[Minute], list[Reason]]:
         """
-        Return the latest two minutes and all reasons; what a failed commit lost is in the next.
+        Return what changed since this was called last.
         """
         if any(self._states):
-            now = self._clock()
-            number = int(now // 60)
-            minute = self._minutes.get(number)
-            if minute is None:
-                minute = Minute(run=self._run, minute=number, first_at=now, last_at=now)
-                self._minutes = {**dict([*self._minutes.items()][-1:]), number: minute}
-            minute.last_at = now
-            for state, column in _COLUMNS.items():
-                setattr(minute, column, getattr(minute, column) + self._states[state])
-            minute.requests += self._requests
-            minute.throttled += self._throttled
-            self._states, self._requests, self._throttled = [0] * 128, 0, 0
-        return copy.deepcopy([*self._minutes.values()]), copy.deepcopy([*self._reasons.values()])
+            self._add_to_minute(self._clock())
+        minutes = [copy.copy(minute) for minute in self._minutes.values()]
+        reasons = [copy.copy(self._reasons[key]) for key in self._changed]
+        self._minutes.clear()
+        self._changed.clear()
+        return minutes, reasons
+
+    def _add_to_minute(self, now: float) -> None:
+        minute = self._minute
+        # a clock that was set back must not replace the counts of a minute that were stored
+        if minute is None or minute.minute < int(now // 60):
+            minute = Minute(run=self._run, minute=int(now // 60), first_at=now, last_at=now)
+            self._minute = minute
+        self._minutes[minute.minute] = minute
+        minute.last_at = max(minute.last_at, now)
+        for state, column in _COUNTED.items():
+            setattr(minute, column, getattr(minute, column) + self._states[state])
+            self._states[state] = 0
+        minute.requests += self._requests
+        minute.throttled += self._throttled
+        self._requests = self._throttled = 0
+
+    def restore(self, changes: Changes) -> None:
+        """
+        Return again what was taken and not stored.
+        """
+        for minute in changes.minutes:
+            self._minutes.setdefault(minute.minute, minute)
+        self._changed.update((each.state, each.error, each.http_status) for each in changes.reasons)

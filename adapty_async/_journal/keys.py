@@ -5,21 +5,27 @@ The entry keys that are known: the first in memory, the rest in a temporary SQLi
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 import itertools
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TypeAlias
 
-from adapty_async._journal.database import explain
+from adapty_async._journal.database import DatabaseThread, explain
 from adapty_async._journal.model import KEY_SIZE
 from adapty_async.errors import JournalError
 
-__all__ = ("KeyIndex",)
+__all__ = ("EntryKeys", "KeyIndex")
 
-# keys in a dictionary, which takes about 180 bytes for each
 _IN_MEMORY = 50_000
+"""
+Keys in a dictionary, which takes about 180 bytes for each.
+"""
+_TOGETHER = 20_000
+"""
+Keys that are loaded in one transaction.
+"""
 _CACHE_KIB = 16_384
 _KEYS = """WITH RECURSIVE number (n) AS (
   SELECT 0 UNION ALL SELECT n + 1 FROM number WHERE n + 1 < ?2
@@ -27,30 +33,37 @@ _KEYS = """WITH RECURSIVE number (n) AS (
 """
 # one row for all keys: every step gives up the interpreter's lock, and has to get it back
 _FIND = (
-    f"{_KEYS}SELECT group_concat(n || ' ' || position, ' ')"  # noqa: S608  no value is in it
+    f"{_KEYS}SELECT group_concat(n || ' ' || ordinal, ' ')"  # noqa: S608  no value is in it
     " FROM asked JOIN entry_key USING (key)"
 )
 _ADD = f"{_KEYS}INSERT INTO entry_key SELECT key, ?3 + n FROM asked"  # noqa: S608
-_Asked: TypeAlias = "tuple[bytes, asyncio.Future[int]]"
+
+
+_Asked: TypeAlias = "tuple[bytes, asyncio.Future[tuple[int, bool]]]"
 
 
 class KeyIndex:
     """
-    The position of each key, from 0 in the order of their first appearance.
+    The ordinal number of each key, from 0 in the order of their first appearance.
 
     Args:
-        is_stored: new keys are kept until `take` returns them, for a journal.
+        on_new: called in the event loop with each new key, in the order of their ordinals.
     """
 
-    def __init__(self, *, is_stored: bool = False) -> None:
+    def __init__(self, on_new: Callable[[bytes], object] | None = None) -> None:
+        self._on_new = on_new
         self._known: dict[bytes, int] = {}
-        self._count = _IN_MEMORY  # of all keys, once not all are in memory; the thread's
-        self._seen = bytearray()  # by position, whether a key of earlier runs came in this one
-        self._new = bytearray() if is_stored else None
-        self._first = 0  # the position of the first new key
-        self._db: sqlite3.Connection | None = None
-        self._thread = concurrent.futures.ThreadPoolExecutor(1, "adapty-journal-keys")
+        self._loaded = 0
+        self._thread: DatabaseThread[_KeyTable] | None = None
         self._asked: list[_Asked] = []
+        self._failure: BaseException | None = None  # after it, the table may hold anything
+
+    @property
+    def count(self) -> int:
+        """
+        The number of keys that were loaded.
+        """
+        return self._loaded
 
     def load(self, keys: Iterable[bytes]) -> None:
         """
@@ -60,124 +73,133 @@ class KeyIndex:
             JournalError: there is no room for the temporary database.
         """
         numbered = enumerate(_split(keys))
-        self._known.update((key, n) for n, key in itertools.islice(numbered, _IN_MEMORY))
-        loaded = len(self._known)
-        if (first := next(numbered, None)) is not None:
-            with _named():
-                self._db = _create()
-                self._db.execute("CREATE TABLE loaded (position INTEGER, key BLOB)")
-                self._db.execute("BEGIN")
-                rest = itertools.chain([first], numbered)
-                self._db.executemany("INSERT INTO loaded VALUES (?, ?)", rest)
-                # sorted, each page of the index is written once
-                self._db.execute(
-                    "INSERT INTO entry_key SELECT key, position FROM loaded ORDER BY key"
-                )
-                self._db.execute("COMMIT")
-                loaded += self._db.execute("SELECT count(*) FROM loaded").fetchone()[0]
-                self._db.execute("DROP TABLE loaded")
-                self._count = loaded
-        self._first, self._seen = loaded, bytearray(loaded)
+        for ordinal, key in itertools.islice(numbered, _IN_MEMORY):
+            self._known[key] = ordinal
+        self._loaded = len(self._known)
+        while rows := [(key, ordinal) for ordinal, key in itertools.islice(numbered, _TOGETHER)]:
+            self._table().run_blocking(partial(_KeyTable.load, rows=rows))
+            self._loaded += len(rows)
+        if self._thread is not None:
+            self._thread.run_blocking(_KeyTable.sort)
+
+    async def claim(self, key: bytes) -> tuple[int, bool]:
+        """
+        Return the ordinal of a key and whether it is new; it is known from then on.
+
+        Raises:
+            JournalError: the temporary database cannot be used, or could not be used before.
+        """
+        known = self._known
+        if self._failure is not None:
+            raise self._failure
+        ordinal = known.get(key)
+        if ordinal is not None:
+            return ordinal, False
+        if len(known) < _IN_MEMORY:
+            ordinal = known[key] = len(known)
+            if self._on_new is not None:
+                self._on_new(key)
+            return ordinal, True
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[tuple[int, bool]] = loop.create_future()
+        self._asked.append((key, future))
+        if len(self._asked) == 1:  # with all others that are asked for in this turn of the loop
+            loop.call_soon(self._ask)
+        return await future
+
+    def _ask(self) -> None:
+        asked, self._asked = self._asked, []
+        keys = [key for key, _ in asked]
+        finding = self._table().run(lambda table: table.claim(keys))
+        finding.add_done_callback(lambda done: self._deliver(asked, done))
+
+    def _deliver(self, asked: list[_Asked], done: asyncio.Future[list[tuple[int, bool]]]) -> None:
+        failure = done.exception()
+        self._failure = self._failure or failure
+        if self._failure is not None:
+            for _, future in asked:
+                if not future.done():
+                    future.set_exception(self._failure)
+            return
+        for (key, future), found in zip(asked, done.result(), strict=True):
+            if found[1] and self._on_new is not None:
+                self._on_new(key)
+            if not future.done():
+                future.set_result(found)
+
+    def _table(self) -> DatabaseThread[_KeyTable]:
+        if self._thread is None:
+            self._thread = DatabaseThread(_KeyTable, "adapty-journal-keys")
+        return self._thread
+
+    def close(self) -> None:
+        """
+        Remove the temporary database.
+        """
+        self._failure = self._failure or JournalError("the journal is closed")
+        self._known.clear()
+        if self._thread is not None:
+            self._thread.stop()
+
+
+class EntryKeys:
+    """
+    The entry keys of a journal: the position of each, and which of them a commit has to store.
+    """
+
+    def __init__(self) -> None:
+        self._index = KeyIndex(self._add)
+        self._seen = bytearray()  # by position, whether a key of earlier runs came in this one
+        self._new = bytearray()
+        self._first = 0  # the position of the first new one
+
+    def load(self, keys: Iterable[bytes]) -> None:
+        """
+        Add the keys of earlier runs. Blocks; not in the event loop.
+        """
+        self._index.load(keys)
+        self._first = self._index.count
+        self._seen = bytearray(self._first)
 
     async def claim(self, key: bytes) -> int | None:
         """
-        Return the position of a key; None if it came before in this run.
+        Return the position of a key, None if it came before in this run.
 
         Raises:
             JournalError: the temporary database cannot be used.
         """
-        known = self._known
-        position = known.get(key)
-        if position is None:
-            if len(known) < _IN_MEMORY:
-                position = known[key] = len(known)
-                self._add(key)
-                return position
-            loop = asyncio.get_running_loop()
-            future: asyncio.Future[int] = loop.create_future()
-            self._asked.append((key, future))
-            if len(self._asked) == 1:  # with all others that come in this turn of the loop
-                loop.call_soon(self._ask, loop)
-            position = await future
-            if position < 0:  # it is new
-                return -1 - position
+        position, is_new = await self._index.claim(key)
+        if is_new:
+            return position
         if position >= len(self._seen) or self._seen[position]:
             return None
         self._seen[position] = 1
         return position
 
-    def _add(self, keys: bytes) -> None:
-        if self._new is not None:
-            self._new += keys
-
-    def _ask(self, loop: asyncio.AbstractEventLoop) -> None:
-        asked, self._asked = self._asked, []
-
-        def deliver(done: asyncio.Future[tuple[list[int], bytes]]) -> None:
-            failure = done.exception()
-            positions, new = ([0] * len(asked), b"") if failure else done.result()
-            self._add(new)
-            for (_, future), position in zip(asked, positions, strict=True):
-                if future.done():
-                    continue
-                if failure is None:
-                    future.set_result(position)
-                else:
-                    future.set_exception(failure)
-
-        keys = [key for key, _ in asked]
-        loop.run_in_executor(self._thread, self._claim, keys).add_done_callback(deliver)
-
-    def _claim(self, keys: list[bytes]) -> tuple[list[int], bytes]:
-        """
-        Return the position of each key, -1 minus it for one that is new, and the new keys. Blocks.
-        """
-        with _named():
-            if self._db is None:
-                self._db = _create()
-            text = self._db.execute(_FIND, (b"".join(keys), len(keys))).fetchone()[0]
-            numbers = map(int, text.split()) if text else iter(())
-            found = dict(zip(numbers, numbers, strict=True))
-            new: dict[bytes, int] = {}
-            positions: list[int] = []
-            for number, key in enumerate(keys):
-                position = found.get(number, new.get(key))
-                if position is None:
-                    position = new[key] = self._count + len(new)
-                    positions.append(-1 - position)
-                else:
-                    positions.append(position)
-            if new:
-                self._db.execute(_ADD, (b"".join(new), len(new), self._count))
-                self._count += len(new)
-        return positions, b"".join(new)
+    def _add(self, key: bytes) -> None:
+        self._new += key
 
     def take(self) -> tuple[int, bytes]:
         """
         Return the position of the first new key, and the keys that are new since this was called.
         """
-        first, new = self._first, bytes(self._new or b"")
+        first, new = self._first, bytes(self._new)
         self._first += len(new) // KEY_SIZE
-        if self._new is not None:
-            self._new.clear()
+        self._new.clear()
         return first, new
 
     def restore(self, first: int, keys: bytes) -> None:
         """
         Return keys again that were taken and not stored.
         """
-        if self._new is not None:
-            self._first = first
-            self._new[:0] = keys
+        self._first = first
+        self._new[:0] = keys
 
     def close(self) -> None:
         """
         Remove the temporary database.
         """
-        self._known.clear()
-        if self._db is not None:
-            self._thread.submit(self._db.close)
-        self._thread.shutdown(wait=False)
+        self._index.close()
 
 
 def _split(keys: Iterable[bytes]) -> Iterator[bytes]:
@@ -186,18 +208,71 @@ def _split(keys: Iterable[bytes]) -> Iterator[bytes]:
             yield some[start : start + KEY_SIZE]
 
 
-def _create() -> sqlite3.Connection:
+class _KeyTable:
     """
-    Create the temporary database, which SQLite deletes when it is closed.
+    The temporary database; it lives in the thread that opened it, and SQLite deletes it.
     """
-    db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-    db.execute("PRAGMA journal_mode = OFF")
-    db.execute("PRAGMA synchronous = OFF")
-    db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-    db.execute(
-        "CREATE TABLE entry_key (key BLOB PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID"
-    )
-    return db
+
+    def __init__(self) -> None:
+        with _named():
+            self._db = sqlite3.connect("", isolation_level=None)
+            self._db.execute("PRAGMA journal_mode = OFF")
+            self._db.execute("PRAGMA synchronous = OFF")
+            self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            self._db.execute(
+                "CREATE TABLE entry_key (key BLOB PRIMARY KEY, ordinal INTEGER NOT NULL)"
+                " WITHOUT ROWID"
+            )
+        self._count = _IN_MEMORY
+
+    def load(self, rows: list[tuple[bytes, int]]) -> None:
+        """
+        Add keys that are new; `sort` follows the last of them.
+        """
+        with _named():
+            self._db.execute("CREATE TABLE IF NOT EXISTS loaded (key BLOB, ordinal INTEGER)")
+            self._db.execute("BEGIN")
+            self._db.executemany("INSERT INTO loaded VALUES (?, ?)", rows)
+            self._db.execute("COMMIT")
+        self._count += len(rows)
+
+    def sort(self) -> None:
+        """
+        Index the keys that were loaded: sorted, each page is written once.
+        """
+        with _named():
+            self._db.execute("INSERT INTO entry_key SELECT key, ordinal FROM loaded ORDER BY key")
+            self._db.execute("DROP TABLE loaded")
+
+    def claim(self, keys: list[bytes]) -> list[tuple[int, bool]]:
+        """
+        Return the ordinal of each key and whether it is new; all are known from then on.
+        """
+        found = self._find(keys)
+        new: dict[bytes, int] = {}
+        claims: list[tuple[int, bool]] = []
+        for number, key in enumerate(keys):
+            ordinal = found.get(number, new.get(key))
+            claims.append((self._count + len(new), True) if ordinal is None else (ordinal, False))
+            if ordinal is None:
+                new[key] = self._count + len(new)
+        if new:
+            with _named():
+                self._db.execute(_ADD, (b"".join(new), len(new), self._count))
+            self._count += len(new)
+        return claims
+
+    def _find(self, keys: list[bytes]) -> dict[int, int]:
+        with _named():
+            text = self._db.execute(_FIND, (b"".join(keys), len(keys))).fetchone()[0]
+        numbers = map(int, text.split()) if text else iter(())
+        return dict(zip(numbers, numbers, strict=True))
+
+    def close(self) -> None:
+        """
+        Close the database, which removes it.
+        """
+        self._db.close()
 
 
 @contextlib.contextmanager

@@ -4,6 +4,8 @@ The states of a run's items in memory, and which of them a commit has to store.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from adapty_async._journal.model import SPAN_SIZE, STATES, ItemState
 
 __all__ = ("ItemStates",)
@@ -19,14 +21,11 @@ class ItemStates:
 
     Args:
         spans: states by span number, as earlier runs left them.
-
-    Attributes:
-        changed: the numbers of the spans that a commit has to store.
     """
 
     def __init__(self, spans: dict[int, bytearray]) -> None:
         self._spans = spans
-        self.changed: set[int] = set()
+        self._changed: set[int] = set()  # numbers of spans
         # states before a reservation by this run, of positions whose outcome is not known yet
         self._before: dict[int, ItemState] = {}
 
@@ -48,7 +47,7 @@ class ItemStates:
         number, at = divmod(position, SPAN_SIZE)
         span = self._spans.get(number) or self._span(number)
         span[at] = state
-        self.changed.add(number)
+        self._changed.add(number)
         self._before.pop(position, None)
 
     def _span(self, number: int) -> bytearray:
@@ -72,14 +71,14 @@ class ItemStates:
         if span.count(_NONE, at, at + count) == count:  # as in a new journal
             span[at : at + count] = bytes([_RESERVED]) * count
             self._before.update(dict.fromkeys(range(first + at, first + at + count), _NONE))
-            self.changed.add(number)
+            self._changed.add(number)
             return
         for place in range(at, at + count):
             state = STATES[span[place]]
             if state in _UNSENT:
                 self._before[first + place] = state
                 span[place] = _RESERVED
-                self.changed.add(number)
+                self._changed.add(number)
 
     def withdraw(self) -> None:
         """
@@ -88,10 +87,23 @@ class ItemStates:
         for position, state in tuple(self._before.items()):
             self.set(position, state)
 
+    @property
+    def has_changed(self) -> bool:
+        """
+        Whether a commit has to store anything.
+        """
+        return bool(self._changed)
+
     def take(self) -> dict[int, bytes]:
         """
         Return the spans that changed since this was called last, by number.
         """
-        taken = {number: bytes(self._spans[number]) for number in self.changed}
-        self.changed.clear()
+        taken = {number: bytes(self._spans[number]) for number in self._changed}
+        self._changed.clear()
         return taken
+
+    def restore(self, numbers: Iterable[int]) -> None:
+        """
+        Return spans again that were taken and not stored.
+        """
+        self._changed.update(numbers)

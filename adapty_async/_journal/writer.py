@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 
 from adapty_async._journal.counts import OutcomeCounter, WhyNot
-from adapty_async._journal.keys import KeyIndex
+from adapty_async._journal.keys import EntryKeys
 from adapty_async._journal.model import (
     Changes,
     InputCheck,
@@ -76,9 +76,10 @@ class JournalWriter:
         self.rate: float | None = None
         self.failure: JournalError | None = None
         self._loop = asyncio.get_running_loop()
-        self._keys = KeyIndex(is_stored=True)
-        self._reserved = 0  # positions below this have a stored intent
-        self._reserving = 0  # will have one with the commit in progress
+        self._keys = EntryKeys()
+        self._first = 0  # positions from this to the next have a stored intent
+        self._reserved = 0
+        self._reserving = (0, 0)  # the same, with the commit in progress
         self._low = 0  # the position from which more are reserved
         self._next = 0  # the position behind the highest that was asked for
         self._next_counts = -math.inf  # when counts are stored again, by the loop's clock
@@ -91,6 +92,7 @@ class JournalWriter:
         self._committing: asyncio.Future[JournalError | None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_closing = False
+        self._is_closed = False  # its last commit has begun
 
     async def open(self, identity: JournalIdentity, check: InputCheck) -> None:
         """
@@ -131,14 +133,14 @@ class JournalWriter:
         By position, the items after it are reserved, too. The death of the process cannot undo the
         intent, but a loss of power can.
         """
-        if position < self._low:
+        if self._first <= position < self._low:
             return None
-        if self._by_position:
-            self._next = max(self._next, position + 1)
-            if position < self._reserved and self.failure is None:
+        if self.failure is None:
+            if self._by_position:
+                self._next = max(self._next, position + 1)
+            if self._first <= position < self._reserved:
                 self._schedule()
                 return None
-        elif self.failure is None:
             self._states.reserve(position, position + 1)
         return self._future_of(self._intents)
 
@@ -180,7 +182,9 @@ class JournalWriter:
             reason: the error's class or documented code, and the last response's status or 0.
         """
         self._states.set(position, state)
-        self._counts.count(state, requests, throttled, reason)
+        self._counts.count(state, requests, throttled)
+        if reason is not None:
+            self._counts.count_reason(state, reason)
         self._ended += 1
         if self._ended >= self._group:
             self._schedule()
@@ -193,7 +197,7 @@ class JournalWriter:
         """
         if rate is not None:
             self._run.rate = rate
-        self._run.last_at = self._clock()
+        self._next_counts = -math.inf  # the next commit stores the run, too
         self._schedule()
 
     def flush(self) -> asyncio.Future[None]:
@@ -208,12 +212,18 @@ class JournalWriter:
     def _future_of(self, waiting: list[asyncio.Future[None]]) -> asyncio.Future[None]:
         # one for each that waits: whoever is cancelled cancels what it waits for
         future = self._loop.create_future()
-        if self.failure is not None and waiting is self._intents:
-            _settle([future], self.failure)
+        failure = self._refusal(is_intent=waiting is self._intents)
+        if failure is not None:
+            _settle([future], failure)
         else:
             waiting.append(future)
             self._schedule()
         return future
+
+    def _refusal(self, *, is_intent: bool) -> JournalError | None:
+        if self._is_closed or (is_intent and self._is_closing):
+            return JournalError("the journal is closed")
+        return self.failure if is_intent else None
 
     def _arm(self) -> None:
         self._timer = self._loop.call_later(GROUP_SECONDS, self._expire)
@@ -240,14 +250,19 @@ class JournalWriter:
 
     def _reserve_ahead(self) -> None:
         """
-        Reserve the positions up to the concurrency ahead.
+        Reserve positions up to the concurrency ahead.
+
+        Those behind are not: a run that resumes may begin after millions of settled items.
         """
+        first, begin = self._reserving
         end = self._next + self._group
         if self._size is not None:
             end = max(self._next, min(end, self._size))
-        if self._next and end > self._reserving and self.failure is None:
-            self._states.reserve(self._reserving, end)
-            self._reserving = end
+        if self._next and end > begin and self.failure is None:
+            if self._next > begin:
+                first = begin = self._next
+            self._states.reserve(begin, end)
+            self._reserving = first, end
 
     def _begin_commit(self) -> asyncio.Future[JournalError | None]:
         changes, durable, reserved = self._changes(), self._wants_durable, self._reserving
@@ -261,14 +276,11 @@ class JournalWriter:
             if failure is None:
                 self._is_durable = durable
             else:
-                self._states.changed.update(changes.spans)
-                self._keys.restore(changes.first_key, changes.new_keys)
+                self._restore(changes)
             self.failure = self.failure or failure or done.result()
-            if self.failure is None and self._by_position:
-                self._reserved = reserved
-                self._low = max(0, reserved - (self._group + 3) // 4)
-            elif self.failure is not None:
-                self._low = 0
+            is_usable = self.failure is None and not self._is_closing
+            self._first, self._reserved = reserved if is_usable else (0, 0)
+            self._low = self._reserved - (self._group + 3) // 4
             _settle(intents, self.failure)
             _settle(flushes, failure)
             self._look_after()
@@ -285,7 +297,12 @@ class JournalWriter:
             return
         if self._is_scheduled:
             self._loop.call_soon(self._commit)
-        elif self._timer is None and (self._ended or self._states.changed or not self._is_durable):
+        elif self._timer is None and (
+            self._ended
+            or self._states.has_changed
+            or self._counts.has_changed
+            or not self._is_durable
+        ):
             self._arm()
 
     def _changes(self) -> Changes:
@@ -299,6 +316,14 @@ class JournalWriter:
             self._run.last_at = self._clock()
             changes.run = copy.copy(self._run)
         return changes
+
+    def _restore(self, changes: Changes) -> None:
+        """
+        Have the next commit store what this one has not.
+        """
+        self._states.restore(changes.spans)
+        self._keys.restore(changes.first_key, changes.new_keys)
+        self._counts.restore(changes)
 
     async def close(self, stop_reason: str | None = None) -> None:
         """
@@ -319,6 +344,7 @@ class JournalWriter:
 
     async def _close(self, stop_reason: str | None) -> None:
         self._is_closing = True
+        self._low = self._reserved = 0  # what no item uses of it is taken back
         if self._timer is not None:
             self._timer.cancel()
         try:
@@ -326,7 +352,7 @@ class JournalWriter:
                 await asyncio.wait({self._committing})
             self._states.withdraw()
             self._run.ended_at, self._run.stop_reason = self._clock(), stop_reason
-            self._wants_durable = True
+            self._wants_durable = self._is_closed = True
             await asyncio.wait({self._begin_commit()})
         finally:
             self._keys.close()

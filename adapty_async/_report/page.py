@@ -291,10 +291,10 @@ def _remarks(report: Report) -> Iterator[Content]:
     if killed:
         yield element(
             "p",
-            "A run that was killed, if only by the failure of its machine, wrote no end. The journal"
-            " shows when it last wrote, at most some seconds before; the counts of such a run by"
-            " time can lack its last moment. The states of the items are complete: an item is never"
-            " done without a response.",
+            "A run that was killed, if only by the failure of its machine, wrote no end. The"
+            " journal shows when it last wrote, at most some seconds before; the counts of such a"
+            " run by time can lack its last moment. The states of the items are complete: an item"
+            " is never done without a response.",
         )
 
 

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import inspect
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Hashable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Hashable, Iterable
 from typing import Any, Generic, Protocol, TypeAlias, TypedDict, TypeVar, Unpack
 
 import msgspec
@@ -206,11 +206,7 @@ class _Calls(Generic[ItemT, ResultT]):
         # by their requests, equal items are one: they cannot have a state each
         self._by_digest = journal is not None and not journal.by_position
         self._seen = KeyIndex() if dedupe and not self._by_digest else None
-        self._claim: Callable[[bytes], Awaitable[int | None]] | None = None
-        if self._seen is not None:
-            self._claim = self._seen.claim
-        elif journal is not None and self._by_digest:
-            self._claim = journal.claim
+        self._identifies = self._by_digest or self._seen is not None
         self._digest_of = _digester(os.urandom(32) if journal is None else journal.digest_key)
         self._is_resumed = False  # an earlier run used the journal
         self._turns = Turns()
@@ -260,7 +256,7 @@ class _Calls(Generic[ItemT, ResultT]):
             request = self._engine.encode(operation)
             worker.call = request.tally
             request.tally.position = index
-            if self._claim is not None or self._is_resumed:
+            if self._identifies or self._is_resumed:
                 known = await self._known(index, item, operation, request)
                 if known is not None:
                     return known
@@ -284,7 +280,7 @@ class _Calls(Generic[ItemT, ResultT]):
         Return the outcome of an item that is not to be sent: it was before, or it came before.
         """
         journal, is_repeated = self._journal, False
-        if self._claim is not None:
+        if self._identifies:
             is_repeated = await self._came_before(request, self._digest_of(operation, request))
         if is_repeated and not self._by_position:
             return _skipped(index, item, EarlierStatus.DUPLICATE)
@@ -303,9 +299,12 @@ class _Calls(Generic[ItemT, ResultT]):
         """
         Return whether the same request came before in this run; by digest, find its position.
         """
-        assert self._claim is not None  # noqa: S101  the caller looked
-        position = await self._claim(digest)
-        if self._by_digest and position is not None:
+        if self._seen is not None:
+            _, is_new = await self._seen.claim(digest)
+            return not is_new
+        assert self._journal is not None  # noqa: S101  items are identified for its sake
+        position = await self._journal.claim(digest)
+        if position is not None:
             request.tally.position = position
         return position is None
 

@@ -305,7 +305,8 @@ class Observed:
 
     Attributes:
         committed: the changes of all commits that have ended, and whether they were durable.
-        failures: what the next commits raise, or return if it is a pair; None for none of it.
+        failures: what the next commits raise, or return if it is a tuple; None for none of it.
+        pending: the number of commits that have begun and not ended.
     """
 
     def __init__(self, place: Place) -> None:
@@ -313,6 +314,7 @@ class Observed:
         self._journal = place.journal()
         self.committed: list[tuple[Changes, bool]] = []
         self.failures: list[JournalError | tuple[JournalError] | None] = []
+        self.pending = 0
 
     async def open(
         self,
@@ -331,7 +333,14 @@ class Observed:
         """
         Store changes, unless a failure comes next.
         """
-        return self._commit(changes, durable=durable)
+        self.pending += 1
+        return self._counted(changes, durable=durable)
+
+    async def _counted(self, changes: Changes, *, durable: bool) -> JournalError | None:
+        try:
+            return await self._commit(changes, durable=durable)
+        finally:
+            self.pending -= 1
 
     async def _commit(self, changes: Changes, *, durable: bool) -> JournalError | None:
         failure = self.failures.pop(0) if self.failures else None

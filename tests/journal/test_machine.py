@@ -1,0 +1,403 @@
+"""
+Any order of what a run does, of failures, kills and losses of power, held against a simple model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from adapty_async._journal import ItemState, JournalIdentity, JournalWriter
+from adapty_async.errors import JournalError
+from tests.journal.support import (
+    BY_KEY,
+    IDENTITY,
+    InFile,
+    InMemory,
+    Observed,
+    Place,
+    key_of,
+    writer_on,
+)
+
+NUMBERS = st.integers(0, 12) | st.sampled_from([500, 511, 512, 513, 1023, 1024, 1700, 5000])
+ENDS = st.sampled_from(
+    [
+        ItemState.DONE,
+        ItemState.ABSENT,
+        ItemState.FAILED,
+        ItemState.LOST,
+        ItemState.UNKNOWN,
+        ItemState.NOT_SENT,
+    ]
+)
+UNSENT = frozenset({ItemState.NONE, ItemState.FAILED, ItemState.NOT_SENT})
+OPEN = UNSENT | {ItemState.RESERVED, ItemState.LOST}
+
+
+class Item:
+    """
+    The states that an item has had, and from which of them on a journal may show it.
+
+    Attributes:
+        states: all that may be found, in their order.
+        safe: the index of the first that may be found after a kill.
+        durable: the index of the first that may be found after a loss of power.
+    """
+
+    def __init__(self, found: ItemState) -> None:
+        self.states = [found]
+        self.safe = self.durable = 0
+
+    def add(self, state: ItemState) -> None:
+        """
+        Add a state that nobody has waited for.
+        """
+        self.states.append(state)
+
+    def keep(self, *, durable: bool) -> None:
+        """
+        Note that somebody has waited for the present state.
+        """
+        self.safe = len(self.states) - 1
+        if durable:
+            self.durable = self.safe
+
+    def allowed(self, first: int) -> set[ItemState]:
+        """
+        Return the states that may be found; an item that was not sent may be reserved.
+        """
+        found = set(self.states[first:])
+        return found | {ItemState.RESERVED} if found & UNSENT else found
+
+
+class Machine(RuleBasedStateMachine):
+    """
+    One journal, its runs, and the model of its items.
+    """
+
+    identity: ClassVar[JournalIdentity]
+
+    def make(self) -> Place:
+        """
+        Return a place for the journal.
+        """
+        raise NotImplementedError
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.items: dict[int, Item] = {}
+        self.in_flight: set[int] = set()
+        self.reserved: set[int] = set()  # by this run, and not ended
+        self.positions: dict[int, int] = {}
+        self.failed = False
+        self.place: Place
+        self.journal: Observed
+        self.writer: JournalWriter
+
+    @initialize()
+    def begin(self) -> None:
+        """
+        Open the first run.
+        """
+        self.place = self.make()
+        self.open()
+
+    def open(self) -> None:
+        """
+        Open a run.
+        """
+        self.journal = Observed(self.place)
+        self.writer = self.runner.run(writer_on(self.journal, self.identity))
+        self.positions, self.failed = {}, False
+        self.in_flight, self.reserved = set(), set()
+
+    def position(self, number: int) -> int:
+        """
+        Return the position of an item; by key, that is where the journal has its key.
+        """
+        if self.identity is IDENTITY:
+            return number
+        if number not in self.positions:
+            position = self.runner.run(self.writer.claim(key_of(number)))
+            assert position is not None
+            assert position not in self.positions.values()
+            self.positions[number] = position
+        return self.positions[number]
+
+    def item(self, number: int) -> Item:
+        """
+        Return the model of an item.
+        """
+        if number not in self.items:
+            found = self.writer.state(self.position(number))
+            assert found in (ItemState.NONE, ItemState.RESERVED)
+            self.items[number] = Item(found)
+        return self.items[number]
+
+    @rule(numbers=st.lists(NUMBERS, min_size=1, max_size=6, unique=True))
+    def reserve(self, numbers: list[int]) -> None:
+        """
+        Reserve items together.
+        """
+        open_ = [
+            number
+            for number in numbers
+            if number not in self.in_flight and self.item(number).states[-1] in OPEN
+        ]
+
+        async def all_of_them() -> None:
+            waits = [self.writer.reserve(position) for position in positions]
+            for waiting in waits:
+                if waiting is not None:
+                    await waiting
+
+        positions = [self.position(number) for number in open_]
+        try:
+            self.runner.run(all_of_them())
+        except JournalError:
+            assert self.failed
+            return
+        assert not (self.failed and open_)
+        for number in open_:
+            item = self.item(number)
+            if item.states[-1] in UNSENT:
+                item.add(ItemState.RESERVED)
+                item.keep(durable=False)
+                self.reserved.add(number)
+            self.in_flight.add(number)
+
+    @rule(number=NUMBERS)
+    def start(self, number: int) -> None:
+        """
+        Start an item that must not be repeated.
+        """
+        item = self.item(number)
+        if number in self.in_flight or item.states[-1] not in UNSENT:
+            return
+        position = self.position(number)
+
+        async def started() -> None:
+            await self.writer.start(position)
+
+        item.add(ItemState.STARTED)
+        try:
+            self.runner.run(started())
+        except JournalError:
+            assert self.failed
+            self.update_one(number, ItemState.NOT_SENT)
+        else:
+            assert not self.failed
+            item.keep(durable=True)
+            self.in_flight.add(number)
+
+    def update_one(self, number: int, state: ItemState) -> None:
+        """
+        Record how an item ended.
+        """
+        position = self.position(number)
+
+        async def updated() -> None:
+            self.writer.update(position, state)
+
+        self.runner.run(updated())
+        self.items[number].add(state)
+        self.reserved.discard(number)
+
+    @precondition(lambda self: self.in_flight)
+    @rule(data=st.data(), state=ENDS)
+    def update(self, data: st.DataObject, state: ItemState) -> None:
+        """
+        End an item that is in flight.
+        """
+        number = data.draw(st.sampled_from(sorted(self.in_flight)))
+        self.in_flight.discard(number)
+        self.update_one(number, state)
+
+    @rule()
+    def flush(self) -> None:
+        """
+        Make everything durable.
+        """
+
+        async def flushed() -> None:
+            await self.writer.flush()
+
+        try:
+            self.runner.run(flushed())
+        except JournalError:
+            assert self.failed
+        else:
+            for item in self.items.values():
+                item.keep(durable=True)
+
+    @rule()
+    def settle(self) -> None:
+        """
+        Let the event loop run until no commit is in progress.
+        """
+
+        async def settled() -> None:
+            await asyncio.sleep(0)
+            while self.journal.pending:  # noqa: ASYNC110  commits have no event
+                await asyncio.sleep(0.0002)
+
+        self.runner.run(settled())
+
+    @rule(is_stored=st.booleans())
+    def fail(self, *, is_stored: bool) -> None:
+        """
+        Let the next commit fail, or be the last that has room.
+        """
+        self.settle()
+        failure = JournalError("no space left on the disk")
+        self.journal.failures = [(failure,) if is_stored else failure]
+        self.failed = True
+
+        async def flushed() -> None:
+            await self.writer.flush()
+
+        with contextlib.suppress(JournalError):
+            self.runner.run(flushed())
+            assert is_stored
+
+    @rule()
+    def end(self) -> None:
+        """
+        Close the run in order, and resume.
+        """
+        try:
+            self.runner.run(self.writer.close())
+        except JournalError:
+            assert self.failed
+        else:
+            assert not self.failed
+        for number, item in self.items.items():
+            if number in self.reserved:
+                item.add(item.states[-2])
+            item.keep(durable=True)
+        self.resume(lambda item: {item.states[-1]})
+
+    @rule()
+    def kill(self) -> None:
+        """
+        Kill the process, and resume.
+        """
+        self.settle()
+        left = self.place.kill()
+        self.abandon()
+        self.place = left
+        self.resume(lambda item: item.allowed(item.safe))
+
+    @rule(data=st.data())
+    def lose_power(self, data: st.DataObject) -> None:
+        """
+        Lose the power, and resume.
+        """
+        self.settle()
+        left = self.place.lose_power(lambda: data.draw(st.booleans()))
+        self.abandon()
+        self.place = left
+        self.resume(lambda item: item.allowed(item.durable))
+
+    def abandon(self) -> None:
+        """
+        Release what the killed process would not hold any more.
+        """
+        with contextlib.suppress(JournalError):
+            self.runner.run(self.writer.close())
+
+    def resume(self, allowed: Callable[[Item], set[ItemState]]) -> None:
+        """
+        Open the next run, and compare all items with the model.
+        """
+        self.open()
+        assert not self.writer.is_new
+        for number, item in self.items.items():
+            found = self.writer.state(self.position(number))
+            assert found in allowed(item), number
+            self.items[number] = Item(found)
+
+    def teardown(self) -> None:
+        """
+        End the run.
+        """
+        if hasattr(self, "writer"):
+            self.abandon()
+        self.runner.close()
+
+
+class MachineInMemory(Machine):
+    """
+    A journal in memory.
+    """
+
+    identity = IDENTITY
+
+    def make(self) -> Place:
+        """
+        Return a place in memory.
+        """
+        return InMemory()
+
+
+class MachineInMemoryByKey(MachineInMemory):
+    """
+    A journal in memory, of items by key.
+    """
+
+    identity = BY_KEY
+
+
+class MachineInFile(Machine):
+    """
+    A journal in a file.
+    """
+
+    identity = IDENTITY
+
+    def make(self) -> Place:
+        """
+        Return a place in a folder.
+        """
+        memory = Path("/dev/shm")  # where a flush costs nothing; losses of power are made here
+        folder = tempfile.mkdtemp(dir=memory if memory.is_dir() else None)
+        self.first = InFile(Path(folder))
+        return self.first
+
+    def teardown(self) -> None:
+        """
+        Remove the folder.
+        """
+        super().teardown()
+        if hasattr(self, "first"):
+            self.first.remove()
+
+
+class MachineInFileByKey(MachineInFile):
+    """
+    A journal in a file, of items by key.
+    """
+
+    identity = BY_KEY
+
+
+MANY = settings(max_examples=40, stateful_step_count=40, deadline=None)
+SOME = settings(max_examples=8, stateful_step_count=30, deadline=None)
+TestInMemory = MachineInMemory.TestCase
+TestInMemory.settings = MANY
+TestInMemoryByKey = MachineInMemoryByKey.TestCase
+TestInMemoryByKey.settings = MANY
+TestInFile = MachineInFile.TestCase
+TestInFile.settings = SOME
+TestInFileByKey = MachineInFileByKey.TestCase
+TestInFileByKey.settings = SOME

@@ -1,0 +1,573 @@
+"""
+The write-ahead buffer: intents before requests, outcomes in groups, failures, the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from adapty_async._journal import (
+    Changes,
+    ItemState,
+    JournalWriter,
+    MemoryJournal,
+    Reason,
+    Resumed,
+    Run,
+)
+from adapty_async._journal.writer import GROUP_SECONDS
+from adapty_async.errors import JournalError
+from tests._support import loop_turns
+from tests.journal.support import (
+    BY_KEY,
+    IDENTITY,
+    NOW,
+    InMemory,
+    Observed,
+    accept,
+    key_of,
+    span,
+    writer_on,
+)
+
+FULL = JournalError("no space left on the disk")
+
+
+class Held(Observed):
+    """
+    A journal whose commits wait until they are let through.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(InMemory())
+        self.gate = asyncio.Semaphore(0)
+        self.begun = 0
+
+    async def _commit(self, changes: Changes, *, durable: bool) -> JournalError | None:
+        self.begun += 1
+        await self.gate.acquire()
+        return await super()._commit(changes, durable=durable)
+
+
+@pytest.fixture
+def journal() -> Observed:
+    """
+    Make a journal in memory that notes its commits.
+    """
+    return Observed(InMemory())
+
+
+@pytest.fixture
+async def writer(journal: Observed) -> JournalWriter:
+    """
+    Open the journal for four items in flight.
+    """
+    return await writer_on(journal)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """
+    Let the event loop run until something is so.
+    """
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110  commits have no event
+            await asyncio.sleep(GROUP_SECONDS / 10)
+
+
+def stored(journal: Observed, position: int) -> ItemState:
+    """
+    Return the state of an item as the commits that have ended leave it.
+    """
+    for changes, _ in reversed(journal.committed):
+        if position // 512 in changes.spans:
+            return ItemState(changes.spans[position // 512][position % 512])
+    return ItemState.NONE
+
+
+async def test_an_intent_is_stored_before_its_item_may_be_sent(
+    writer: JournalWriter, journal: Observed
+) -> None:
+    """
+    Whatever order items come in, the journal has each as reserved when `reserve` has ended.
+    """
+    for position in (0, 1, 2, 9, 3, 600, 601, 4, 602, 8, 2000, 10):
+        waiting = writer.reserve(position)
+        if waiting is not None:
+            await waiting
+        assert stored(journal, position) is ItemState.RESERVED, position
+    await writer.close()
+
+
+async def test_items_in_their_order_need_not_wait(writer: JournalWriter) -> None:
+    """
+    After the first one, positions are reserved ahead of the items.
+    """
+    first = writer.reserve(0)
+    assert first is not None
+    await first
+    waits = []
+    for position in range(1, 100):
+        waiting = writer.reserve(position)
+        waits.append(waiting is not None)
+        if waiting is not None:
+            await waiting
+        await loop_turns(6)
+    assert not any(waits)
+    await writer.close()
+
+
+async def test_no_more_than_the_concurrency_is_reserved_ahead(
+    writer: JournalWriter, journal: Observed
+) -> None:
+    """
+    At most as many positions as may be in flight are reserved and not asked for.
+    """
+    asked = -1
+    for position in range(100):
+        waiting = writer.reserve(position)
+        asked = position
+        if waiting is not None:
+            await waiting
+        await loop_turns(3)
+        reserved = max(n for n in range(512) if stored(journal, n) is ItemState.RESERVED)
+        assert reserved <= asked + 4
+    await writer.close()
+
+
+async def test_positions_beyond_the_input_are_not_reserved(journal: Observed) -> None:
+    """
+    With the size of the input known, no position behind its end gets a state.
+    """
+    writer = JournalWriter(journal, concurrency=4, size=6, clock=lambda: NOW)
+    await writer.open(IDENTITY, accept)
+    for position in range(6):
+        if (waiting := writer.reserve(position)) is not None:
+            await waiting
+    await loop_turns(6)
+    assert stored(journal, 5) is ItemState.RESERVED
+    assert stored(journal, 6) is ItemState.NONE
+    await writer.close()
+
+
+class Counted(dict[int, bytearray]):
+    """
+    States that count how often a span is looked up.
+    """
+
+    lookups = 0
+
+    def get(self, number: int, default: Any = None) -> Any:
+        """
+        Return a span.
+        """
+        self.lookups += 1
+        return super().get(number, default)
+
+
+class Settled(MemoryJournal):
+    """
+    A journal of an earlier run that has settled a million items.
+    """
+
+    spans_found = Counted({number: bytearray(span("d" * 512)) for number in range(2000)})
+
+    async def open(self, *arguments: Any) -> Resumed:
+        """
+        Open the journal.
+        """
+        await super().open(*arguments)
+        return Resumed(
+            run=Run(number=2, started_at=NOW, last_at=NOW), spans=self.spans_found, rate=None
+        )
+
+
+async def test_a_resumed_run_does_not_look_at_what_is_settled() -> None:
+    """
+    An item behind a million settled ones takes no work of the event loop for those.
+    """
+    journal = Settled()
+    writer = await writer_on(journal)
+    before = journal.spans_found.lookups
+    waiting = writer.reserve(1_000_000)
+    assert waiting is not None
+    await waiting
+    assert journal.spans_found.lookups - before < 10
+    await writer.close()
+
+
+async def test_an_item_that_must_not_be_repeated_waits_for_the_disk(
+    writer: JournalWriter, journal: Observed
+) -> None:
+    """
+    The commit of such an intent is a durable one.
+    """
+    await writer.start(5)
+    assert stored(journal, 5) is ItemState.STARTED
+    assert journal.committed[-1][1]
+    await writer.close()
+
+
+async def test_as_many_outcomes_as_the_concurrency_are_committed_at_once(
+    writer: JournalWriter, journal: Observed
+) -> None:
+    """
+    A full group does not wait for the timer; it is durable soon after.
+    """
+    for position in range(3):
+        writer.update(position, ItemState.DONE)
+    await loop_turns(5)
+    assert not journal.committed
+    writer.update(3, ItemState.DONE)
+    await loop_turns(5)
+    assert stored(journal, 3) is ItemState.DONE
+    assert not journal.committed[-1][1]
+    await until(lambda: journal.committed[-1][1])
+    await writer.close()
+
+
+async def test_a_single_outcome_is_durable_soon(writer: JournalWriter, journal: Observed) -> None:
+    """
+    An outcome that no other follows is committed by the timer, and counted.
+    """
+    writer.update(0, ItemState.DONE, requests=1)
+    await until(lambda: journal.committed)
+    changes, durable = journal.committed[0]
+    assert durable
+    assert changes.spans == {0: span("d")}
+    assert [minute.done for minute in changes.minutes] == [1]
+    await writer.close()
+
+
+async def test_counts_follow_their_outcomes_without_a_further_one(
+    writer: JournalWriter, journal: Observed
+) -> None:
+    """
+    Counts that were left out of a commit are stored soon, though nothing else comes.
+    """
+    for position in range(3):
+        writer.update(position, ItemState.DONE, requests=1)
+        await writer.flush()
+    await until(lambda: sum(m.done for c, _ in journal.committed[-1:] for m in c.minutes) == 3)
+    await writer.close()
+
+
+async def test_a_learned_rate_is_in_the_next_commit(
+    writer: JournalWriter, journal: Observed
+) -> None:
+    """
+    A rate is stored together with the states that are committed next.
+    """
+    writer.update(0, ItemState.DONE)
+    await writer.flush()
+    writer.update(1, ItemState.DONE)
+    writer.record_rate(12.5)
+    await writer.flush()
+    run = journal.committed[-1][0].run
+    assert run is not None
+    assert run.rate == 12.5
+    writer.record_rate(None)
+    await writer.flush()
+    await writer.close()
+    resumed = await writer_on(journal)
+    assert resumed.rate == 12.5
+    assert not resumed.is_new
+    await resumed.close()
+
+
+async def test_one_commit_takes_all_that_came_during_another() -> None:
+    """
+    While a commit is in progress, no other begins; the next one takes everything.
+    """
+    journal = Held()
+    opening = asyncio.create_task(writer_on(journal))
+    writer = await opening
+    first = writer.start(0)
+    await loop_turns(5)
+    others = [writer.start(position) for position in range(1, 50)]
+    flushes = [writer.flush() for _ in range(5)]
+    await loop_turns(5)
+    assert journal.begun == 1
+    journal.gate.release()
+    await first
+    await loop_turns(5)
+    assert journal.begun == 2
+    assert not any(other.done() for other in others)
+    journal.gate.release()
+    await asyncio.gather(*others, *flushes)
+    assert journal.begun == 2
+    for _ in range(5):
+        journal.gate.release()
+    await writer.close()
+
+
+async def let_through(journal: Held) -> None:
+    """
+    Let a commit end if one has begun, and the event loop run.
+    """
+    if journal.begun > len(journal.committed):
+        journal.gate.release()
+    await loop_turns(5)
+
+
+async def test_at_most_twice_the_concurrency_is_open_after_a_kill() -> None:
+    """
+    However slow commits are, the journal lacks the outcomes of at most twice the concurrency.
+    """
+    journal = Held()
+    writer = await writer_on(journal)
+    in_flight: list[int] = []
+    sent: set[int] = set()
+    position = 0
+    most = 0
+    for step in range(400):
+        while len(in_flight) < 4:
+            waiting = writer.reserve(position)
+            while waiting is not None and not waiting.done():
+                await let_through(journal)
+            sent.add(position)
+            in_flight.append(position)
+            position += 1
+        writer.update(in_flight.pop(step % 4), ItemState.DONE)
+        if step % 7 == 0:
+            await let_through(journal)
+        most = max(most, sum(stored(journal, each) is not ItemState.DONE for each in sent))
+    assert most <= 8
+    closing = asyncio.create_task(writer.close())
+    while not closing.done():
+        await let_through(journal)
+
+
+async def test_a_failed_commit_ends_the_intents_and_keeps_the_outcomes(
+    writer: JournalWriter, journal: Observed
+) -> None:
+    """
+    After a failure no other item may be sent; what was in flight is stored as soon as it can be.
+    """
+    waiting = writer.reserve(0)
+    assert waiting is not None
+    await waiting
+    journal.failures = [FULL]
+    writer.update(0, ItemState.DONE, reason=("X", 0))
+    with pytest.raises(JournalError, match="no space left"):
+        await writer.flush()
+    assert writer.failure is FULL
+    for intent in (writer.reserve(1), writer.reserve(3), writer.start(40)):
+        assert intent is not None
+        with pytest.raises(JournalError, match="no space left"):
+            await intent
+    await writer.flush()
+    assert stored(journal, 0) is ItemState.DONE
+    assert stored(journal, 40) is ItemState.NONE
+    with pytest.raises(JournalError, match="no space left"):
+        await writer.close()
+    assert stored(journal, 1) is ItemState.NONE
+    assert [reason.error for each, _ in journal.committed for reason in each.reasons] == ["X"]
+
+
+async def test_a_commit_without_room_for_others_stores_itself(
+    writer: JournalWriter, journal: Observed
+) -> None:
+    """
+    If there may be no room for more, the intents of that commit are refused, its outcomes kept.
+    """
+    journal.failures = [(FULL,)]
+    waiting = writer.start(0)
+    flushed = writer.flush()
+    with pytest.raises(JournalError, match="no space left"):
+        await waiting
+    await flushed
+    assert stored(journal, 0) is ItemState.STARTED
+    writer.update(0, ItemState.NOT_SENT)
+    with pytest.raises(JournalError, match="no space left"):
+        await writer.close()
+    assert stored(journal, 0) is ItemState.NOT_SENT
+
+
+@pytest.mark.parametrize("error", [OSError("odd"), asyncio.CancelledError()], ids=repr)
+async def test_another_error_of_the_storage_is_a_journal_error(
+    writer: JournalWriter, error: BaseException
+) -> None:
+    """
+    Whatever a commit raises, the items get a `JournalError`.
+    """
+
+    async def fail() -> None:
+        raise error
+
+    class Broken(Observed):
+        def commit(self, changes: Changes, *, durable: bool) -> Any:
+            return fail()
+
+    broken = await writer_on(Broken(InMemory()))
+    with pytest.raises(JournalError, match=r"cannot be written: OSError|commit was cancelled"):
+        await broken.start(0)
+    with pytest.raises(JournalError, match=r"cannot be written: OSError|commit was cancelled"):
+        await broken.close()
+    await writer.close()
+
+
+async def test_an_intent_that_nobody_waits_for_disturbs_no_other(
+    writer: JournalWriter, journal: Observed
+) -> None:
+    """
+    A cancelled wait cancels neither the commit nor the others.
+    """
+    waits = [writer.start(position) for position in range(3)]
+    waits[1].cancel()
+    await asyncio.gather(waits[0], waits[2])
+    assert [stored(journal, n) for n in range(3)] == [ItemState.STARTED] * 3
+    await writer.close()
+
+
+async def test_a_closed_journal_takes_reservations_back(journal: Observed) -> None:
+    """
+    After a run has ended, items that it reserved and did not send are as they were before.
+    """
+    writer = await writer_on(journal)
+    writer.update(2, ItemState.FAILED)
+    await writer.flush()
+    await writer.close()
+    writer = await writer_on(journal)
+    waiting = writer.reserve(0)
+    assert waiting is not None
+    await waiting
+    assert stored(journal, 2) is ItemState.RESERVED
+    assert writer.state(2) is ItemState.FAILED
+    assert writer.state(1) is writer.state(9999) is ItemState.NONE
+    writer.update(0, ItemState.DONE)
+    await writer.close("too many failures")
+    states = [stored(journal, n) for n in range(4)]
+    assert states == [ItemState.DONE, ItemState.NONE, ItemState.FAILED, ItemState.NONE]
+    run = journal.committed[-1][0].run
+    assert run is not None
+    assert (run.number, run.ended_at, run.stop_reason) == (2, NOW, "too many failures")
+
+
+async def test_a_closed_writer_lets_nobody_wait(writer: JournalWriter, journal: Observed) -> None:
+    """
+    After the end, and during it, no item may be sent, and nobody waits for a commit.
+    """
+    await writer.start(0)
+    writer.update(0, ItemState.DONE)
+    closing = asyncio.create_task(writer.close())
+    await loop_turns(3)
+    late = [writer.reserve(1), writer.start(7), writer.flush()]
+    await closing
+    late += [writer.reserve(2), writer.start(3), writer.flush()]
+    for waiting in late:
+        assert waiting is not None
+        with pytest.raises(JournalError, match="the journal is closed"):
+            await waiting
+    assert stored(journal, 7) is ItemState.NONE
+
+
+async def test_a_flush_during_the_end_is_part_of_it() -> None:
+    """
+    What is flushed while a commit delays the end is durable with the last commit.
+    """
+    journal = Held()
+    writer = await writer_on(journal)
+    started = writer.start(0)
+    await loop_turns(3)
+    closing = asyncio.create_task(writer.close())
+    await loop_turns(2)
+    writer.update(0, ItemState.DONE)
+    flushed = writer.flush()
+    journal.gate.release()
+    journal.gate.release()
+    await closing
+    await started
+    await flushed
+    assert stored(journal, 0) is ItemState.DONE
+
+
+async def test_a_cancelled_end_closes_all_the_same() -> None:
+    """
+    Cancelling `close` delays the cancellation until everything is stored.
+    """
+    journal = Held()
+    writer = await writer_on(journal)
+    writer.update(0, ItemState.DONE)
+    closing = asyncio.create_task(writer.close())
+    await loop_turns(3)
+    closing.cancel()
+    await loop_turns(3)
+    assert not closing.done()
+    journal.gate.release()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert stored(journal, 0) is ItemState.DONE
+    assert (await writer_on(journal)).state(0) is ItemState.DONE
+
+
+async def test_a_failed_opening_releases_the_keys() -> None:
+    """
+    A journal that cannot be opened raises its error from the writer.
+    """
+    place = InMemory()
+    await (await writer_on(place.journal())).close()
+    with pytest.raises(JournalError, match="keys: position there, digest here"):
+        await writer_on(place.journal(), BY_KEY)
+
+
+async def test_items_by_key_get_positions_in_the_order_they_come(journal: Observed) -> None:
+    """
+    A key that comes twice in a run is a duplicate; a resumed run finds the position of each.
+    """
+    writer = await writer_on(journal, BY_KEY)
+    assert [await writer.claim(key_of(n)) for n in (7, 8, 7, 9)] == [0, 1, None, 2]
+    for position in (0, 1, 2):
+        waiting = writer.reserve(position)
+        assert waiting is not None
+        await waiting
+        assert stored(journal, position) is ItemState.RESERVED
+    writer.update(1, ItemState.DONE)
+    await writer.close()
+    writer = await writer_on(journal, BY_KEY)
+    assert [await writer.claim(key_of(n)) for n in (9, 10, 8, 9, 8, 7)] == [2, 3, 1, None, None, 0]
+    assert writer.state(1) is ItemState.DONE
+    await writer.close()
+    writer = await writer_on(journal, BY_KEY)
+    assert [await writer.claim(key_of(n)) for n in (10, 7)] == [3, 0]
+    await writer.close()
+
+
+async def test_keys_of_a_failed_commit_are_stored_later(journal: Observed) -> None:
+    """
+    A commit that failed loses no key and no position.
+    """
+    writer = await writer_on(journal, BY_KEY)
+    for number in (0, 1):
+        await writer.claim(key_of(number))
+    journal.failures = [FULL]
+    with pytest.raises(JournalError, match="no space left"):
+        await writer.flush()
+    await writer.claim(key_of(2))
+    with pytest.raises(JournalError, match="no space left"):
+        await writer.close()
+    writer = await writer_on(journal, BY_KEY)
+    assert [await writer.claim(key_of(n)) for n in (2, 0, 1)] == [2, 0, 1]
+    await writer.close()
+
+
+async def test_reasons_are_counted_over_the_run(journal: Observed) -> None:
+    """
+    Each reason counts its items, and requests and throttled responses are added up.
+    """
+    writer = await writer_on(journal)
+    for position in range(4):
+        reason = ("ServerError", 500) if position % 2 else ("TimeoutError", 0)
+        writer.update(position, ItemState.FAILED, requests=3, throttled=1, reason=reason)
+    await writer.flush()
+    ((changes, _),) = journal.committed
+    assert sorted(changes.reasons, key=lambda each: each.error) == [
+        Reason(run=1, state="failed", error="ServerError", http_status=500, items=2),
+        Reason(run=1, state="failed", error="TimeoutError", http_status=0, items=2),
+    ]
+    (minute,) = changes.minutes
+    assert (minute.failed, minute.requests, minute.throttled) == (4, 12, 4)
+    await writer.close()
