@@ -17,11 +17,13 @@ from types import SimpleNamespace
 import pytest
 
 from adapty_async import AdaptyClient, v1, v2
+from adapty_async.cli._journal_commands import cli
 from adapty_async.sandbox import Sandbox
 
 _ROOT = Path(__file__).parent.parent
 _PAGES = [_ROOT / "README.md", *sorted((_ROOT / "docs").glob("*.md"))]
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_SHELL = "import os, sys; os.execv('/bin/sh', ['sh', '-c', sys.argv[1]])"
 _EXAMPLES = [
     pytest.param(match[1], id=f"{page.stem}-{number}")
     for page in _PAGES
@@ -116,6 +118,35 @@ async def test_every_example_is_typed(checker: str, options: list[str], tmp_path
         status, output = await _run(["-m", checker, *options, *files], sandbox, tmp_path)
 
     assert status == 0, output
+
+
+@pytest.mark.skipif(
+    all(option.name != "outcomes" for option in cli.commands["delete"].params),
+    reason="the commands write no outcomes file yet",
+)
+async def test_the_way_of_an_erasure_runs(tmp_path: Path) -> None:
+    """
+    The commands of the page about erasures do what it says, one after another.
+    """
+    page = (_ROOT / "docs" / "erasure.md").read_text(encoding="utf-8")
+    script = "\n".join(re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+    scripts = str(Path(sys.executable).parent)
+    steps = f'set -eu; PATH="{scripts}:$PATH"\n{script}'
+    async with Sandbox() as sandbox:
+        sandbox.seed_profiles(["user_1", "user_2", "user_3", "user_4"])
+        status, output = await _run(["-c", _SHELL, steps], sandbox, tmp_path)
+        assert (status, sandbox.customer_user_ids()) == (0, {"user_4"}), output
+
+    assert (
+        "requests.csv: each of 4 rows has a final outcome, by the journal and the outcomes file."
+        in output
+    )
+    assert "tickets.csv: each of 2 rows has a final outcome, by the outcomes file." in output
+    assert '"id":"user_2","status":"done"' in output
+    for name in ("erasure.db", "erasure.html", "tickets.json"):
+        text = (tmp_path / name).read_bytes()
+        assert text
+        assert b"user_" not in text.replace(b"customer_user_id", b"")
 
 
 async def test_example_script_erases(tmp_path: Path) -> None:

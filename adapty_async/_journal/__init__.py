@@ -8,6 +8,8 @@ from adapty_async._journal.keys import KeyIndex
 from adapty_async._journal.memory import MemoryJournal
 from adapty_async._journal.model import (
     KEY_SIZE,
+    SPAN_SIZE,
+    STATES,
     Changes,
     InputCheck,
     ItemState,
@@ -20,11 +22,20 @@ from adapty_async._journal.model import (
     Run,
 )
 from adapty_async._journal.sqlite import SqliteJournal, copy_journal
-from adapty_async._journal.summary import JournalSummary, summarise
+from adapty_async._journal.summary import (
+    OUTCOMES,
+    JournalSummary,
+    is_in_use,
+    read_journal,
+    summarise,
+)
 from adapty_async._journal.writer import JournalWriter
 
 __all__ = (
     "KEY_SIZE",
+    "OUTCOMES",
+    "SPAN_SIZE",
+    "STATES",
     "Changes",
     "InputCheck",
     "ItemState",
@@ -41,5 +52,7 @@ __all__ = (
     "Run",
     "SqliteJournal",
     "copy_journal",
+    "is_in_use",
+    "read_journal",
     "summarise",
 )

@@ -108,7 +108,8 @@ class _Lock:
 
     def _connected(self) -> sqlite3.Connection:
         try:
-            return sqlite3.connect(self._path, timeout=0, isolation_level=None)
+            # a reader holds it for an instant, to see whether there is a run
+            return sqlite3.connect(self._path, timeout=0.1, isolation_level=None)
         except sqlite3.OperationalError:
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT))  # the system has the reason
             raise

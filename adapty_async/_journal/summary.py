@@ -4,11 +4,16 @@ The content of a journal, for `status`, reports and programs.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sqlite3
 from pathlib import Path
 
 import msgspec
 
-from adapty_async._journal.model import STATES, ItemState, JournalIdentity, Minute, Reason, Run
+from adapty_async._journal.database import code_of
+from adapty_async._journal.file import connected, reading
+from adapty_async._journal.model import ItemState, JournalIdentity, Minute, Reason, Run
 from adapty_async._journal.schema import (
     read_identity,
     read_minutes,
@@ -16,26 +21,33 @@ from adapty_async._journal.schema import (
     read_runs,
     read_spans,
 )
-from adapty_async._journal.sqlite import reading
 
-__all__ = ("JournalSummary", "summarise")
+__all__ = ("OUTCOMES", "JournalSummary", "is_in_use", "read_journal", "summarise")
+
+#: The states that are outcomes, and so are counted by the minute.
+OUTCOMES = tuple(state for state in ItemState if state.name.lower() in Minute.__struct_fields__)
 
 _SETTLED = (ItemState.DONE, ItemState.ABSENT, ItemState.DUPLICATE, ItemState.UNKNOWN)
+# Seconds before the end of a run of which at least the minutes count for its rate.
+_RECENT_SECONDS = 60.0
 
 
 class JournalSummary(msgspec.Struct, frozen=True, kw_only=True):
     """
-    The content of a journal.
+    The content of a journal at one instant. Times are in seconds since the epoch.
 
     Attributes:
         identity: the run and input that it belongs to.
-        counts: the number of items by their last known state.
+        is_in_use: a run had it open when it was read.
+        counts: the number of items by their last known state. Items of which nothing is recorded
+            are in none: those that were not read yet, and those that could not be sent at all.
         runs: all runs, the present one included.
         minutes: outcomes, requests and throttled responses over time.
         reasons: why items were not done, over all runs.
     """
 
     identity: JournalIdentity
+    is_in_use: bool
     counts: dict[ItemState, int]
     runs: tuple[Run, ...]
     minutes: tuple[Minute, ...]
@@ -66,35 +78,73 @@ class JournalSummary(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def first_at(self) -> float | None:
         """
-        The time of the first outcome, in seconds since the epoch; None if there is none.
+        The time of the first outcome, None if there is none.
         """
         return min((minute.first_at for minute in self.minutes), default=None)
 
     @property
     def last_at(self) -> float | None:
         """
-        The time of the last outcome, in seconds since the epoch; None if there is none.
+        The time of the last outcome, None if there is none.
         """
         return max((minute.last_at for minute in self.minutes), default=None)
 
+    @property
+    def rate(self) -> float | None:
+        """
+        Items that ended per second in the last minute of the last run; None without such a time.
+        """
+        run = self.runs[-1]
+        ended = [minute for minute in self.minutes if minute.run == run.number]
+        since = run.last_at - _RECENT_SECONDS
+        recent = [each for each in ended if each.last_at > since]
+        since = min([since, *(60.0 * each.minute for each in recent)])  # whole minutes
+        seconds = run.last_at - max(since, run.started_at)
+        return sum(each.items for each in recent) / seconds if seconds > 0 else None
 
-def summarise(path: Path) -> JournalSummary:
+
+def summarise(path: str | os.PathLike[str]) -> JournalSummary:
     """
-    Read a journal without changing it; it may be in use. Blocks.
+    Read a journal without changing it, also while a run uses it. Blocks.
 
     Raises:
         JournalError: it cannot be read, is damaged, or is no journal.
     """
+    return read_journal(Path(path))[0]
+
+
+def read_journal(path: Path) -> tuple[JournalSummary, dict[int, bytes]]:
+    """
+    Return the content of a journal, and the states of its items by the number of their span.
+
+    Raises:
+        JournalError: it cannot be read, is damaged, or is no journal.
+    """
+    was_in_use = is_in_use(path)
     with reading(path) as db:
-        counts = dict.fromkeys(ItemState, 0)
-        for _, states in read_spans(db):
-            for value, state in STATES.items():
-                counts[state] += states.count(value)
-        del counts[ItemState.NONE]
-        return JournalSummary(
+        spans = dict(read_spans(db))
+        summary = JournalSummary(
             identity=read_identity(db),
-            counts=counts,
+            is_in_use=was_in_use or is_in_use(path),  # a run may have begun or ended meanwhile
+            counts={
+                state: sum(states.count(state) for states in spans.values())
+                for state in ItemState
+                if state is not ItemState.NONE
+            },
             runs=tuple(read_runs(db)),
             minutes=tuple(read_minutes(db)),
             reasons=tuple(read_reasons(db)),
         )
+    return summary, spans
+
+
+def is_in_use(path: Path) -> bool:
+    """
+    Return whether a run has a journal open. Blocks.
+    """
+    try:
+        with contextlib.closing(connected(Path(f"{path}-lock"), "mode=ro", timeout=0)) as db:
+            db.execute("PRAGMA schema_version").fetchone()  # which needs the lock for an instant
+    except sqlite3.Error as error:
+        return code_of(error) == sqlite3.SQLITE_BUSY
+    return False

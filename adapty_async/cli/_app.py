@@ -22,7 +22,7 @@ from adapty_async import mail, v1, v2
 from adapty_async._capacity import INITIAL_CONCURRENCY
 from adapty_async._operation import Operation
 from adapty_async._version import __version__
-from adapty_async.bulk import copy_journal, summarise
+from adapty_async.bulk import copy_journal
 from adapty_async.bulk._calls import MOST_WORKERS
 from adapty_async.cli import _demo
 from adapty_async.cli._confirmation import ask, whom
@@ -30,8 +30,8 @@ from adapty_async.cli._input import Format, Rows, SizedRows, open_rows
 from adapty_async.cli._items import id_columns, id_from, profile_columns, profile_from
 from adapty_async.cli._job import End, Exit, Job, accept, exit_code, perform
 from adapty_async.cli._proxies import proxy_hooks, require_usable_proxy
-from adapty_async.cli._report import dry_run_text, report_json, report_text, status_text
-from adapty_async.cli._streams import output_failed, tell
+from adapty_async.cli._report import dry_run_text, report_json, report_text
+from adapty_async.cli._streams import tell
 from adapty_async.cli._v2_items import ATTRIBUTES, attributes_from
 from adapty_async.client import AdaptyClient, AdaptyMailClient
 from adapty_async.config import Limits
@@ -449,18 +449,6 @@ def _echo_report(end: End, job: Job, options: Common) -> None:
     if options.rate is not None and end.report.done:
         seconds = end.report.done / options.rate
         click.echo(f"At {options.rate:g} requests/s that takes {seconds:,.0f} s or more.")
-
-
-@cli.command()
-@click.argument("journal", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def status(journal: Path) -> None:
-    """
-    Show how far the run of JOURNAL is.
-    """
-    with _refusals():
-        click.echo(status_text(summarise(journal)))
-    if output_failed():
-        sys.exit(Exit.NOT_ALL_DONE)
 
 
 @contextlib.contextmanager

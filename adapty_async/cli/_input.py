@@ -31,7 +31,7 @@ from adapty_async.cli._fingerprint import difference, fingerprint
 from adapty_async.cli._records import RECORD_CHARACTERS, CsvReader, LineReader, Record
 from adapty_async.errors import InvalidInputError
 
-__all__ = ("Format", "Layout", "Row", "Rows", "SizedRows", "open_rows")
+__all__ = ("Format", "Layout", "Row", "Rows", "SizedRows", "format_of", "open_rows")
 
 Format: TypeAlias = Literal["csv", "ndjson", "text"]
 ColumnCheck: TypeAlias = Callable[[list[str]], None]
@@ -205,6 +205,13 @@ class SizedRows(Rows):
         return difference(Path(self.path), self._size, earlier)
 
 
+def format_of(path: str) -> Format | None:
+    """
+    Return the format that the name of an input shows, None if it shows none.
+    """
+    return _SUFFIXES.get(Path(path.removesuffix(".gz")).suffix.lower())
+
+
 def open_rows(
     path: str,
     form: Format | None,
@@ -231,7 +238,7 @@ def open_rows(
         InvalidInputError: the format or the encoding is unknown, the file cannot be read, or where
             one of its rows ends is not certain.
     """
-    form = form or _SUFFIXES.get(Path(path.removesuffix(".gz")).suffix.lower())
+    form = form or format_of(path)
     if form is None:
         raise InvalidInputError(
             "--format", "must be given when the name does not end in .csv, .ndjson or .txt"

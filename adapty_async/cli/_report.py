@@ -5,7 +5,6 @@ What a run leaves behind: a report for people or programs, and a file of what di
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import os
 import stat
 from collections.abc import Iterator
@@ -19,8 +18,6 @@ import msgspec
 from adapty_async.bulk import (
     BulkReport,
     EarlierStatus,
-    ItemState,
-    JournalSummary,
     Outcome,
     OutcomeStatus,
     StopReason,
@@ -32,12 +29,12 @@ from adapty_async.errors import ConfigError, InvalidInputError
 
 __all__ = (
     "FailuresFile",
+    "count_line",
     "dry_run_text",
     "per_second",
     "report_json",
     "report_text",
     "require_separate",
-    "status_text",
 )
 
 _SHOWN_FAILURES = 5
@@ -251,11 +248,11 @@ def report_text(
     meanings = _MEANING | {OutcomeStatus.SKIPPED: _earlier_parts(report)}
     lines = [f"{_rows(report.total)} in {report.elapsed:.1f} s{_rate_of(report)}", ""]
     lines += [
-        _count_line(status.value, count, meanings[status])
+        count_line(status.value, count, meanings[status])
         for status, count in report.counts.items()
         if count or status is OutcomeStatus.DONE
     ]
-    lines += [_count_line("requests", report.requests, _request_parts(report)), ""]
+    lines += [count_line("requests", report.requests, _request_parts(report)), ""]
     lines += _failure_lines(report)
     lines += _stop_lines(report, total)
     if report.total == report.absent > 0:
@@ -320,7 +317,10 @@ def _rate_of(report: BulkReport[Row, Any]) -> str:
     return f" ({rate})" if report.sent == report.total else f"; {report.sent:,} sent ({rate})"
 
 
-def _count_line(name: str, count: int, meaning: str) -> str:
+def count_line(name: str, count: int, meaning: str) -> str:
+    """
+    Return a line with a count, its name and its meaning.
+    """
     return f"  {name:<9}{count:>11,}   {meaning}".rstrip()
 
 
@@ -375,59 +375,3 @@ def _message_of(outcome: Outcome[Row, Any]) -> str:
     """
     is_input = isinstance(outcome.error, InvalidInputError)
     return str(outcome.error) if is_input else f"line {outcome.item.line}"
-
-
-_STATES = {
-    ItemState.DONE: "",
-    ItemState.ABSENT: "the server said that they do not exist",
-    ItemState.DUPLICATE: "the same as an earlier row",
-    ItemState.FAILED: "not done; a resumed run sends them again",
-    ItemState.LOST: "outcome unknown; a resumed run sends them again, which changes nothing more",
-    ItemState.RESERVED: "next in line or in flight, now or when the run was killed",
-    ItemState.STARTED: "started, with no outcome: in flight now, or when the run was killed",
-    ItemState.UNKNOWN: "outcome unknown; not sent again, since that may do it twice",
-    ItemState.NOT_SENT: "the run ended before they were sent",
-}
-_SPANS = 10
-
-
-def status_text(summary: JournalSummary) -> str:
-    """
-    Return what a journal records of its runs.
-    """
-    lines = [f"{summary.identity.operation}, at {summary.identity.origin}", ""]
-    lines += [
-        _count_line(state.name.lower(), summary.counts[state], meaning)
-        for state, meaning in _STATES.items()
-        if summary.counts[state] or state is ItemState.DONE
-    ]
-    if summary.left is not None:
-        lines.append(_count_line("left", summary.left, "for the same command to resume with"))
-    if summary.first_at is not None and summary.last_at is not None:
-        lines += ["", f"first entry {_moment(summary.first_at)}, last {_moment(summary.last_at)}"]
-        lines += _rate_lines(summary)
-    return "\n".join(lines)
-
-
-def _rate_lines(summary: JournalSummary) -> list[str]:
-    """
-    Return a line per span of time: how many rows ended, and how many a second.
-
-    The rate is over the time between the first and last outcome of each minute: between two runs
-    nothing happens.
-    """
-    start, end = summary.minutes[0].minute, summary.minutes[-1].minute + 1
-    span = -(-(end - start) // _SPANS)
-    lines = []
-    for begin in range(start, end, span):
-        minutes = [each for each in summary.minutes if begin <= each.minute < begin + span]
-        if minutes:
-            count = sum(each.items for each in minutes)
-            seconds = max(1.0, sum(each.last_at - each.first_at for each in minutes))
-            first = _moment(minutes[0].first_at)
-            lines.append(f"  {first}  {count:>11,} ended, {per_second(count / seconds)}")
-    return lines
-
-
-def _moment(time: float) -> str:
-    return dt.datetime.fromtimestamp(time, dt.UTC).strftime("%Y-%m-%d %H:%M:%SZ")

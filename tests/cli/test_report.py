@@ -14,13 +14,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from adapty_async._journal import Minute
 from adapty_async.bulk import (
     BulkReport,
     EarlierStatus,
-    ItemState,
-    JournalIdentity,
-    JournalSummary,
     Outcome,
     OutcomeStatus,
     StopReason,
@@ -32,7 +28,6 @@ from adapty_async.cli._report import (
     dry_run_text,
     report_json,
     report_text,
-    status_text,
 )
 from adapty_async.errors import (
     ConfigError,
@@ -293,38 +288,6 @@ def test_json_of_a_dry_run_claims_no_success() -> None:
         "ok": False,
     }
     assert told["total"] == sum(told[status] for status in OutcomeStatus)
-
-
-def test_status_divides_by_the_time_that_a_run_lasted() -> None:
-    """
-    The first and last minutes are partial, and between two runs nothing is counted.
-    """
-    started = 1_800_000_000.0  # the start of a minute
-    minutes = [
-        Minute(run=1, minute=30_000_000, first_at=started + 50, last_at=started + 60, done=200),
-        Minute(run=1, minute=30_000_001, first_at=started + 60, last_at=started + 120, failed=600),
-        Minute(run=2, minute=30_000_300, first_at=started + 18e3, last_at=started + 18e3, done=9),
-    ]
-    summary = JournalSummary(
-        identity=JournalIdentity(
-            operation="v1 delete",
-            origin="http://localhost",
-            account="",
-            keys="position",
-            input={"rows": 900},
-        ),
-        counts=dict.fromkeys(ItemState, 0) | {ItemState.DONE: 209},
-        runs=(),
-        minutes=tuple(minutes),
-        reasons=(),
-    )
-    text = status_text(summary)
-    *_, first, second = [line for line in text.splitlines() if "/s" in line]
-    assert "  left             691   for the same" in text
-    assert first == "  2027-01-15 08:00:50Z          800 ended, 11/s"  # in 10 and 60 seconds
-    assert second == "  2027-01-15 13:00:00Z            9 ended, 9/s"  # at once
-    idle = status_text(msgspec.structs.replace(summary, minutes=()))
-    assert idle.splitlines()[-1].startswith("  left")
 
 
 def test_json_of_a_report() -> None:

@@ -1,0 +1,237 @@
+"""
+The pictures of a report, as SVG that fits any width: lengths across are percentages.
+
+Text is not scaled, and colours are those of the page's style sheet.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
+
+from adapty_async._report.figures import Interval, RunFigures
+from adapty_async._report.markup import Content, Element, element
+
+__all__ = ("TimeScale", "bar_of_states", "chart_over_time", "duration")
+
+# Of the time in runs: the width of all pauses together, if they are cut short.
+_PAUSE_SHARE = 0.3
+_TOP, _RUNS, _PLOT, _BOTTOM = 16, 18, 150, 40
+_BAND = _TOP + _RUNS
+_BASE = _BAND + 14 + _PLOT
+_HEIGHT = _BASE + _BOTTOM
+# Percent of the width between two labels at least.
+_APART = 20.0
+
+
+class Stretch(msgspec.Struct, frozen=True):
+    """
+    A run or a pause on the axis: its seconds, and where it lies in percent of the width.
+    """
+
+    seconds: float
+    left: float
+    width: float
+    is_cut: bool = False
+
+
+class TimeScale:
+    """
+    A time axis on which the runs are to scale, and pauses between them not longer than needed.
+
+    Attributes:
+        runs: where each run lies.
+        pauses: where each pause lies; the first comes after the first run.
+    """
+
+    def __init__(self, runs: Sequence[RunFigures]) -> None:
+        self._starts = {run.number: run.started_at for run in runs}
+        active = sum(run.seconds for run in runs) or 1.0
+        most = active * min(0.06, _PAUSE_SHARE / max(1, len(runs) - 1))
+        # even the shortest run can be seen
+        lengths = [max(run.seconds, active / 200) for run in runs]
+        pauses = [run.pause_before or 0.0 for run in runs]
+        total = sum(lengths) + sum(min(pause, most) for pause in pauses)
+        self.runs: dict[int, Stretch] = {}
+        self.pauses: list[Stretch] = []
+        at = 0.0
+        for run, length, pause in zip(runs, lengths, pauses, strict=True):
+            shown = 100 * min(pause, most) / total
+            if pause:
+                self.pauses.append(Stretch(pause, at, shown, is_cut=pause > most))
+            width = 100 * length / total
+            self.runs[run.number] = Stretch(run.seconds, at + shown, width)
+            at += shown + width
+
+    def span(self, interval: Interval) -> tuple[float, float]:
+        """
+        Return the left end and the width of an interval.
+        """
+        stretch = self.runs[interval.run]
+        per_second = stretch.width / (stretch.seconds or 1.0)
+        since = (interval.start - self._starts[interval.run]).total_seconds()
+        left = stretch.left + min(max(0.0, since) * per_second, stretch.width)
+        return left, min(interval.seconds * per_second, stretch.left + stretch.width - left)
+
+
+def bar_of_states(counts: Iterable[tuple[str, int]]) -> Element:
+    """
+    Draw how many items are in each state, as one bar.
+    """
+    counted = [(name, count) for name, count in counts if count > 0]
+    total = sum(count for _, count in counted)
+    parts, left = [], 0.0
+    for name, count in counted:
+        width = 100 * count / total
+        title = element("title", f"{name}: {count:,}")
+        parts.append(_rect(left, 0, width, 28, f"state-{name}", title))
+        left += width
+    described = ", ".join(f"{count:,} {name}" for name, count in counted) or "none yet"
+    return _picture("bar", "Items by their last known state", f"{described}.", 28, parts)
+
+
+def chart_over_time(runs: Sequence[RunFigures], over_time: Sequence[Interval]) -> Element:
+    """
+    Draw the runs, the pauses between them, and the requests per second.
+    """
+    scale = TimeScale(runs)
+    highest = max((each.requests / each.seconds for each in over_time if each.seconds), default=0)
+    top = _round_up(highest)
+    parts = [_hatching(), *_grid(), *_bars(scale, over_time, top), *_scale_labels(top)]
+    parts += [part for pause in scale.pauses for part in _pause(pause)]
+    parts += [part for run in runs for part in _run(run, scale.runs[run.number])]
+    parts += _times(runs, scale)
+    requests, throttled = (
+        sum(each.requests for each in over_time),
+        sum(each.throttled for each in over_time),
+    )
+    described = (
+        f"{len(runs)} runs, {len(scale.pauses)} pauses between them. {requests:,} requests, of"
+        f" which {throttled:,} were throttled; at most {highest:,.1f} requests per second."
+    )
+    return _picture("time", "Requests per second over time", described, _HEIGHT, parts)
+
+
+def _picture(
+    name: str, title: str, described: str, height: int, parts: Iterable[Content]
+) -> Element:
+    return element(
+        "svg",
+        element("title", title, id=f"{name}-title"),
+        element("desc", described, id=f"{name}-desc"),
+        *parts,
+        xmlns="http://www.w3.org/2000/svg",
+        role="img",
+        aria_labelledby=f"{name}-title {name}-desc",
+        class_=name,
+        width="100%",
+        height=height,
+    )
+
+
+def _rect(x: float, y: float, width: float, height: float, kind: str, *title: Element) -> Element:
+    lengths = {"x": f"{x:.3f}%", "y": f"{y:g}", "width": f"{width:.3f}%", "height": f"{height:g}"}
+    return element("rect", *title, class_=kind, **lengths)
+
+
+def _text(x: float, y: float, text: str, kind: str, anchor: str = "start") -> Element:
+    return element("text", text, x=f"{x:.3f}%", y=f"{y:g}", class_=kind, text_anchor=anchor)
+
+
+def _hatching() -> Element:
+    line = element("path", d="M0 6L6 0M-1 1L1 -1M5 7L7 5", class_="hatch")
+    pattern = {"id": "pause", "width": 6, "height": 6, "patternUnits": "userSpaceOnUse"}
+    return element("defs", element("pattern", line, **pattern))
+
+
+def _grid() -> Iterator[Element]:
+    for share in (0.0, 0.5, 1.0):
+        y = f"{_BASE - _PLOT * share:g}"
+        yield element("line", x1="0", x2="100%", y1=y, y2=y, class_="grid")
+
+
+def _scale_labels(top: float) -> Iterator[Element]:
+    yield _text(0, _BASE - _PLOT / 2 - 3, f"{top / 2:,.5g}", "label")
+    yield _text(0, _BASE - _PLOT - 3, f"{top:,.5g} requests/s", "label")
+
+
+def _bars(scale: TimeScale, over_time: Iterable[Interval], top: float) -> Iterator[Element]:
+    for each in over_time:
+        if not each.seconds or not each.requests:
+            continue
+        left, width = scale.span(each)
+        height = _PLOT * each.requests / each.seconds / top
+        refused = height * min(1.0, each.throttled / each.requests)
+        told = (
+            f"{each.start:%Y-%m-%d %H:%M:%S}Z, {duration(each.seconds)}: {each.requests:,} requests"
+            f" ({each.requests / each.seconds:,.1f}/s), {each.throttled:,} throttled (429),"
+            f" {each.ended:,} items ended"
+        )
+        served = height - refused
+        yield _rect(left, _BASE - served, width, served, "served", element("title", told))
+        if refused:
+            y = _BASE - height
+            yield _rect(left, y, width, refused, "throttled", element("title", told))
+
+
+def _run(run: RunFigures, stretch: Stretch) -> Iterator[Element]:
+    mark = {"killed": " †", "running": " …"}.get(run.ending, "")
+    told = f"Run {run.number}, {duration(run.seconds)}, {run.ending}"
+    yield _rect(stretch.left, _TOP, stretch.width, 12, f"run {run.ending}", element("title", told))
+    if stretch.width > 10:
+        yield _text(stretch.left, _TOP - 4, f"Run {run.number}{mark}", "label")
+
+
+def _pause(pause: Stretch) -> Iterator[Element]:
+    cut = ", not to scale" if pause.is_cut else ""
+    told = f"Pause of {duration(pause.seconds)}{cut}"
+    title = element("title", told)
+    yield _rect(pause.left, _TOP, pause.width, _BASE - _TOP, "pause", title)
+
+
+def _times(runs: Sequence[RunFigures], scale: TimeScale) -> Iterator[Element]:
+    """
+    Label the beginning of each run and the end of the last, as far as there is room.
+    """
+    last = runs[-1]
+    end = last.started_at + dt.timedelta(seconds=last.seconds)
+    free = 0.0
+    for run in runs:
+        left = scale.runs[run.number].left
+        if left >= free and left <= 100 - 2 * _APART:
+            yield from _time(left, run.started_at, "start")
+            free = left + _APART
+    yield from _time(100, end, "end")
+
+
+def _time(x: float, at: dt.datetime, anchor: str) -> Iterator[Element]:
+    yield _text(x, _BASE + 16, f"{at:%H:%M:%S}", "label", anchor)
+    yield _text(x, _BASE + 31, f"{at:%Y-%m-%d}", "label", anchor)
+
+
+def _round_up(value: float) -> float:
+    """
+    Return the next larger 1, 2, 4, 5 or 10 times a power of ten.
+    """
+    if value <= 0:
+        return 1.0
+    power: float = 10.0 ** math.floor(math.log10(value))
+    return next(step * power for step in (1, 2, 4, 5, 10) if step * power >= value)
+
+
+def duration(seconds: float) -> str:
+    """
+    Return a duration with as many units as people need.
+    """
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
+    while not parts[0][0]:
+        del parts[0]
+    return " ".join(f"{value} {unit}" for value, unit in parts[:2] if value)

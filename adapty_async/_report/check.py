@@ -1,0 +1,138 @@
+"""
+A check of an input against the record of its runs: has each id a final outcome?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from adapty_async._journal import SPAN_SIZE, STATES, ItemState
+from adapty_async._report.outcomes import FINAL, ListedItem, OutcomesFile
+
+__all__ = ("Check", "InputRow", "MissingLine", "States", "check", "listed")
+
+_SHOWN = 10
+_NOTHING = "none"
+
+
+class InputRow(msgspec.Struct, frozen=True):
+    """
+    A row of an input: its line number, and its id, None if it has none that can be read.
+    """
+
+    line: int
+    id: str | None
+
+
+class MissingLine(msgspec.Struct, frozen=True):
+    """
+    A line of an input without a final outcome, and the last known state of its id.
+
+    The state is ``none`` if nothing is recorded, and ``unreadable`` for a row without an id.
+    """
+
+    line: int
+    state: str
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    Whether each id of an input has a final outcome: done, absent, or a duplicate of another row.
+
+    Attributes:
+        input: the name of the input, without folders.
+        by: the records that every row has to be in: ``journal``, ``outcomes`` or both.
+        rows: rows of the input.
+        final: rows with a final outcome.
+        missing: the first rows without.
+        missing_omitted: how many more of these there are.
+    """
+
+    input: str
+    by: tuple[str, ...]
+    rows: int
+    final: int
+    missing: tuple[MissingLine, ...]
+    missing_omitted: int
+    ok: bool
+
+    @property
+    def records(self) -> str:
+        """
+        The records, for people.
+        """
+        return " and the ".join({"outcomes": "outcomes file"}.get(each, each) for each in self.by)
+
+
+class States:
+    """
+    The states of a journal's items by position.
+    """
+
+    def __init__(self, spans: dict[int, bytes]) -> None:
+        self._spans = spans
+
+    def get(self, position: int) -> str:
+        """
+        Return the name of an item's state, ``none`` if nothing is recorded.
+        """
+        number, at = divmod(position, SPAN_SIZE)
+        span = self._spans.get(number)
+        return (ItemState.NONE if span is None else STATES[span[at]]).name.lower()
+
+
+def check(
+    name: str, rows: Iterable[InputRow], states: States | None, outcomes: OutcomesFile | None
+) -> Check:
+    """
+    Look for the rows of an input that have no final outcome.
+
+    Args:
+        name: the name of the input.
+        rows: the rows.
+        states: the states of the journal, if it is of this input.
+        outcomes: the outcomes file, if there is one.
+    """
+    count = missing = 0
+    shown: list[MissingLine] = []
+    for position, row in enumerate(rows):
+        count += 1
+        state = _open_state(position, row, states, outcomes)
+        if state is not None:
+            missing += 1
+            if len(shown) < _SHOWN:
+                shown.append(MissingLine(row.line, state))
+    known = {"journal": states, "outcomes": outcomes}
+    return Check(
+        input=name,
+        by=tuple(by for by, record in known.items() if record is not None),
+        rows=count,
+        final=count - missing,
+        missing=tuple(shown),
+        missing_omitted=missing - len(shown),
+        ok=not missing,
+    )
+
+
+def _open_state(
+    position: int, row: InputRow, states: States | None, outcomes: OutcomesFile | None
+) -> str | None:
+    """
+    Return the state of a row that has no final outcome in one of the records; None if it has.
+    """
+    if row.id is None:
+        return "unreadable"
+    found = [] if states is None else [states.get(position)]
+    if outcomes is not None:
+        found.append(outcomes.status_of(row.id) or _NOTHING)
+    return next((state for state in found if state not in FINAL), None)
+
+
+def listed(rows: Iterable[InputRow], states: States) -> Iterator[ListedItem]:
+    """
+    Yield the rows of a journal's input with their states.
+    """
+    for position, row in enumerate(rows):
+        yield ListedItem(line=row.line, id=row.id, status=states.get(position))

@@ -1,0 +1,350 @@
+"""
+The figures of a report, from the summary of a journal.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from adapty_async._journal import OUTCOMES, JournalSummary, Minute, Run
+from adapty_async._report.check import Check
+from adapty_async._report.outcomes import FINAL, ListedItem, OutcomesSummary, name_of
+from adapty_async._version import __version__
+from adapty_async.errors import JournalError
+
+__all__ = (
+    "Interval",
+    "JournalFile",
+    "ReasonFigures",
+    "Report",
+    "RunFigures",
+    "as_json",
+    "figures_of",
+    "intervals",
+    "journal_file",
+    "run_figures",
+)
+
+# The version of the keys of a report as JSON; keys may be added without another one.
+_FORMAT = 1
+_MOST_INTERVALS = 120
+
+
+class RunFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    One run of a journal.
+
+    Attributes:
+        number: from 1.
+        started_at: when it opened the journal.
+        ended_at: when it closed the journal; None if it was killed or is still running.
+        last_at: when it last wrote to the journal.
+        ending: ``input_read`` if it ended with its input, ``stopped``, ``killed`` or ``running``.
+        stop_reason: why it stopped before its input ended.
+        pause_before: seconds since the end of the run before; None for the first run.
+        counts: how many items ended in each state during this run.
+        requests: requests sent for these items, retries included.
+        throttled: responses with status 429 among them.
+    """
+
+    number: int
+    started_at: dt.datetime
+    ended_at: dt.datetime | None
+    last_at: dt.datetime
+    ending: str
+    stop_reason: str | None
+    pause_before: float | None
+    counts: dict[str, int]
+    requests: int
+    throttled: int
+
+    @property
+    def seconds(self) -> float:
+        """
+        The duration, as far as the journal knows it.
+        """
+        return max(0.0, ((self.ended_at or self.last_at) - self.started_at).total_seconds())
+
+
+class Interval(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The items that ended in some minutes of a run.
+
+    Attributes:
+        run: the number of the run.
+        start: when it begins, not before the run.
+        seconds: its duration.
+        ended: items that ended.
+        requests: requests sent for these items, retries included.
+        throttled: responses with status 429 among them.
+    """
+
+    run: int
+    start: dt.datetime
+    seconds: float
+    ended: int
+    requests: int
+    throttled: int
+
+
+class ReasonFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    A reason why items were not done.
+
+    Attributes:
+        state: the state that they ended in.
+        error: the class of the error, or a code that Adapty documents.
+        http_status: the status of the last response; None if there was none.
+        times: how often, over all runs.
+        times_in_last_run: how often in the last run.
+    """
+
+    state: str
+    error: str
+    http_status: int | None
+    times: int
+    times_in_last_run: int
+
+
+class JournalFile(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The file that the figures are from.
+
+    Attributes:
+        name: its name, without folders.
+        sha256: its digest; None while a run uses it, and if its write-ahead log was left.
+        is_in_use: a run has it open.
+    """
+
+    name: str
+    sha256: str | None
+    is_in_use: bool
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The content of a report. It has no ids.
+
+    Attributes:
+        report: the version of these keys.
+        made_at: when the journal was read.
+        made_by: the library and its version.
+        journal: the file.
+        operation: the call, and what its items are.
+        origin: the server's scheme, host and port.
+        account: a digest of the API key.
+        identified_by: ``position`` or ``digest``.
+        input: the journal's description of the input: size, digest and rows of a file, or a job id.
+        is_input_verified: the input was given, and is that of the journal; None if not given.
+        is_complete: every item is done, absent or a duplicate; None if the number of items is
+            unknown.
+        items: items of the input; None if unknown.
+        counts: items by their last known state.
+        unrecorded: items of which nothing is recorded; None if the number of items is unknown.
+        left: items that the next run has to do; None if the number of items is unknown.
+        first_at, last_at: when the first and the last item ended.
+        rate: items that ended per second in the last minute of the last run.
+        runs: all runs.
+        over_time: items and requests over time.
+        reasons: why items were not done.
+        outcomes: the outcomes file; None if none was given.
+        check: whether each id of an input has a final outcome; None if not asked for.
+    """
+
+    report: int = _FORMAT
+    made_at: dt.datetime
+    made_by: str = f"adapty-async {__version__}"
+    journal: JournalFile
+    operation: str
+    origin: str
+    account: str
+    identified_by: str
+    input: dict[str, Any]
+    is_input_verified: bool | None
+    is_complete: bool | None
+    items: int | None
+    counts: dict[str, int]
+    unrecorded: int | None
+    left: int | None
+    first_at: dt.datetime | None
+    last_at: dt.datetime | None
+    rate: float | None
+    runs: tuple[RunFigures, ...]
+    over_time: tuple[Interval, ...]
+    reasons: tuple[ReasonFigures, ...]
+    outcomes: OutcomesSummary | None
+    check: Check | None
+
+
+def journal_file(path: Path, summary: JournalSummary) -> JournalFile:
+    """
+    Describe the file of a journal. Blocks.
+
+    Raises:
+        JournalError: it cannot be read.
+    """
+    digest = None
+    # a log that was left holds a part of the content
+    if not summary.is_in_use and not Path(f"{path}-wal").exists():
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise JournalError(f"the journal {path} cannot be read: {error.strerror}") from None
+    return JournalFile(name=name_of(path), sha256=digest, is_in_use=summary.is_in_use)
+
+
+def figures_of(
+    summary: JournalSummary,
+    *,
+    file: JournalFile,
+    made_at: dt.datetime,
+    is_input_verified: bool | None = None,
+    outcomes: OutcomesSummary | None = None,
+    check: Check | None = None,
+) -> Report:
+    """
+    Return the report of a journal.
+    """
+    items, identity = summary.items, summary.identity
+    counts = {state.name.lower(): count for state, count in summary.counts.items()}
+    final = sum(counts[state] for state in FINAL)
+    return Report(
+        made_at=made_at,
+        journal=file,
+        operation=identity.operation,
+        origin=identity.origin,
+        account=identity.account,
+        identified_by=identity.keys,
+        input=identity.input,
+        is_input_verified=is_input_verified,
+        is_complete=None if items is None else final == items,
+        items=items,
+        counts=counts,
+        unrecorded=None if items is None else items - sum(counts.values()),
+        left=summary.left,
+        first_at=_time(summary.first_at),
+        last_at=_time(summary.last_at),
+        rate=summary.rate,
+        runs=tuple(run_figures(summary)),
+        over_time=tuple(intervals(summary, _MOST_INTERVALS)),
+        reasons=tuple(_reasons(summary)),
+        outcomes=outcomes,
+        check=check,
+    )
+
+
+def _time(seconds: float | None) -> Any:
+    return None if seconds is None else dt.datetime.fromtimestamp(seconds, dt.UTC)
+
+
+def run_figures(summary: JournalSummary) -> Iterator[RunFigures]:
+    """
+    Yield the figures of each run.
+    """
+    earlier: Run | None = None
+    for run in summary.runs:
+        minutes = [minute for minute in summary.minutes if minute.run == run.number]
+        pause = None if earlier is None else max(0.0, run.started_at - _end(earlier))
+        yield RunFigures(
+            number=run.number,
+            started_at=_time(run.started_at),
+            ended_at=_time(run.ended_at),
+            last_at=_time(run.last_at),
+            ending=_ending(run, summary),
+            stop_reason=run.stop_reason,
+            pause_before=pause,
+            counts=_counts(minutes),
+            requests=sum(minute.requests for minute in minutes),
+            throttled=sum(minute.throttled for minute in minutes),
+        )
+        earlier = run
+
+
+def _end(run: Run) -> float:
+    return run.last_at if run.ended_at is None else run.ended_at
+
+
+def _ending(run: Run, summary: JournalSummary) -> str:
+    if run.ended_at is not None:
+        return "input_read" if run.stop_reason is None else "stopped"
+    return "running" if summary.is_in_use and run is summary.runs[-1] else "killed"
+
+
+def _counts(minutes: Iterable[Minute]) -> dict[str, int]:
+    counts = {state.name.lower(): 0 for state in OUTCOMES}
+    for minute in minutes:
+        for name in counts:
+            counts[name] += getattr(minute, name)
+    return counts
+
+
+def intervals(summary: JournalSummary, at_most: int) -> Iterator[Interval]:
+    """
+    Yield what ended in minutes of the runs; several minutes together if there are many.
+
+    An interval lies within one run, and minutes in which nothing ended at all have none. There are
+    about `at_most`, but one for each run with outcomes at least.
+    """
+    size = max(1, math.ceil(sum(_end(run) - run.started_at for run in summary.runs) / 60 / at_most))
+    for run in summary.runs:
+        groups: dict[int, list[Minute]] = {}
+        for minute in summary.minutes:
+            if minute.run == run.number:
+                groups.setdefault(minute.minute // size, []).append(minute)
+        for number, minutes in sorted(groups.items()):
+            start = max(run.started_at, 60.0 * size * number)
+            end = min(_end(run), 60.0 * size * (number + 1))
+            yield Interval(
+                run=run.number,
+                start=_time(start),
+                seconds=max(0.0, end - start),
+                ended=sum(_counts(minutes).values()),
+                requests=sum(minute.requests for minute in minutes),
+                throttled=sum(minute.throttled for minute in minutes),
+            )
+
+
+def _reasons(summary: JournalSummary) -> Iterator[ReasonFigures]:
+    times: dict[tuple[str, str, int], list[int]] = {}
+    for each in summary.reasons:
+        found = times.setdefault((each.state, each.error, each.http_status), [0, 0])
+        found[0] += each.items
+        found[1] += each.items if each.run == len(summary.runs) else 0
+    for (state, error, status), (all_runs, last) in sorted(
+        times.items(), key=lambda entry: (-entry[1][0], entry[0])
+    ):
+        yield ReasonFigures(
+            state=state,
+            error=error,
+            http_status=status or None,
+            times=all_runs,
+            times_in_last_run=last,
+        )
+
+
+def as_json(report: Report, items: Iterable[ListedItem] | None = None) -> Iterator[str]:
+    """
+    Yield a report as one JSON object, a piece at a time.
+
+    Args:
+        report: the figures.
+        items: the items with their ids; None to show no ids.
+    """
+    text = msgspec.json.format(msgspec.json.encode(report)).decode()
+    if items is None:
+        yield f"{text}\n"
+        return
+    yield text.removesuffix("\n}")
+    before = ',\n  "listed": ['
+    for item in items:
+        yield f"{before}\n    {msgspec.json.encode(item).decode()}"
+        before = ","
+    yield f"{before if before != ',' else ''}\n  ]\n}}\n"

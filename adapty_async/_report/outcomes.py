@@ -1,0 +1,237 @@
+"""
+A reader of outcomes files: the last outcome of each item, in a temporary database on disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+from adapty_async.bulk import EarlierStatus, OutcomeStatus
+from adapty_async.errors import InvalidInputError
+
+__all__ = ("FINAL", "ListedItem", "OutcomesFile", "OutcomesSummary", "name_of")
+
+#: The states with which nothing is left to do for an item.
+FINAL = frozenset({"done", "absent", "duplicate"})
+_TABLE = """CREATE TABLE outcome (
+  key BLOB PRIMARY KEY, id BLOB, line INTEGER, status TEXT, at TEXT, http_status INTEGER,
+  request_id TEXT, attempts INTEGER, error TEXT
+) WITHOUT ROWID"""
+# a duplicate is another row of the same id, which says nothing of how that ends
+_RECORD = """INSERT INTO outcome VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (key) DO UPDATE SET line = excluded.line, status = excluded.status, at = excluded.at,
+  http_status = excluded.http_status, request_id = excluded.request_id,
+  attempts = excluded.attempts, error = excluded.error
+WHERE excluded.status <> 'duplicate'"""
+_INDEX = "CREATE INDEX by_id ON outcome (id, status)"
+_STATUSES = "SELECT DISTINCT status FROM outcome WHERE id = ? AND status <> 'duplicate'"
+
+
+class ListedItem(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    An item with its id and its last known state.
+    """
+
+    line: int
+    id: str | None
+    status: str
+    at: dt.datetime | None = None
+    http_status: int | None = None
+    request_id: str | None = None
+    attempts: int | None = None
+    error: str | None = None
+
+
+class OutcomesSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The content of an outcomes file, without ids.
+
+    Attributes:
+        name: the file's name, without folders.
+        sha256: the digest of the file.
+        lines: its outcomes.
+        items: how many different items they are of.
+        counts: items by their last outcome.
+        is_torn: the last line was not whole, and so left out.
+    """
+
+    name: str
+    sha256: str
+    lines: int
+    items: int
+    counts: dict[str, int]
+    is_torn: bool
+
+
+class _Line(msgspec.Struct, frozen=True):
+    line: int
+    id: str | None
+    status: OutcomeStatus
+    at: dt.datetime | None = None
+    http_status: int | None = None
+    request_id: str | None = None
+    attempts: int = 0
+    error: dict[str, Any] | None = None
+    earlier: EarlierStatus | None = None
+
+
+_decode = msgspec.json.Decoder(_Line).decode
+
+
+class OutcomesFile:
+    """
+    The outcomes of a file, by item; memory does not grow with their number. Every method blocks.
+
+    Args:
+        path: the file; it may be in use by a run.
+        by_line: an item is an id in a line of the input, as in a journal by position, so that an id
+            may be in several rows. Otherwise it is an id, in whichever line.
+
+    Attributes:
+        summary: what it holds, without ids.
+
+    Raises:
+        InvalidInputError: it cannot be read, or something in it is not an outcome.
+    """
+
+    def __init__(self, path: Path, *, by_line: bool = False) -> None:
+        self._path, self._name = path, name_of(path)
+        self._by_line = by_line
+        self._digest = hashlib.sha256()
+        self._lines = 0
+        self._is_torn = False
+        self._db = sqlite3.connect("")  # SQLite deletes it at the end
+        try:
+            with self._errors():
+                self._load()
+            self.summary = self._summary()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._db.close()
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = f"cannot be read: {error.strerror}"
+        except sqlite3.Error:
+            reason = "cannot be read: there is no room for a temporary database of its ids"
+        else:
+            return
+        raise InvalidInputError(self._name, reason)
+
+    def _load(self) -> None:
+        self._db.execute(_TABLE)
+        with self._db, self._path.open("rb") as file:
+            self._db.executemany(_RECORD, self._rows(file))
+            self._db.execute(_INDEX)
+
+    def _rows(self, file: Any) -> Iterator[tuple[Any, ...]]:
+        for number, text in enumerate(file, 1):
+            self._digest.update(text)
+            line = _parsed(text)
+            if line is not None:
+                self._lines += 1
+                yield _row(line, by_line=self._by_line)
+            elif text.endswith(b"\n"):
+                raise InvalidInputError(f"{self._name}, line {number}", "is not an outcome")
+            else:
+                self._is_torn = True
+
+    def _summary(self) -> OutcomesSummary:
+        counted = self._db.execute("SELECT status, count(*) FROM outcome GROUP BY 1 ORDER BY 1")
+        counts = dict(counted.fetchall())
+        return OutcomesSummary(
+            name=self._name,
+            sha256=self._digest.hexdigest(),
+            lines=self._lines,
+            items=sum(counts.values()),
+            counts=counts,
+            is_torn=self._is_torn,
+        )
+
+    def status_of(self, one: str) -> str | None:
+        """
+        Return the status of an id, None if it has no outcome.
+
+        Of an id in several items it is one that is not final, as long as there is one.
+        """
+        found = {status for (status,) in self._db.execute(_STATUSES, (_bytes(one),))}
+        return min(found, key=lambda status: (status in FINAL, status), default=None)
+
+    def items(self) -> Iterator[ListedItem]:
+        """
+        Yield every item with its last outcome, in the order of the lines.
+        """
+        columns = "line, id, status, at, http_status, request_id, attempts, error"
+        for row in self._db.execute(f"SELECT {columns} FROM outcome ORDER BY line"):  # noqa: S608  ours
+            line, one, status, at, http_status, request_id, attempts, error = row
+            yield ListedItem(
+                line=line,
+                id=None if one is None else one.decode(errors="replace"),
+                status=status,
+                at=None if at is None else dt.datetime.fromisoformat(at),
+                http_status=http_status,
+                request_id=request_id,
+                attempts=attempts,
+                error=error,
+            )
+
+
+def name_of(path: Path) -> str:
+    """
+    Return the name of a file without its folders, as text that any document can hold.
+    """
+    return os.fsencode(path.name).decode(errors="replace")
+
+
+def _parsed(text: bytes) -> _Line | None:
+    with contextlib.suppress(msgspec.DecodeError, RecursionError):
+        return _decode(text)
+    with contextlib.suppress(ValueError, RecursionError):  # msgspec reads no lone surrogates
+        return msgspec.convert(json.loads(text), _Line)
+    return None
+
+
+def _row(line: _Line, *, by_line: bool) -> tuple[Any, ...]:
+    one = None if line.id is None else _bytes(line.id)
+    key = one
+    if by_line or one is None:
+        key = f"{line.line}\0".encode() + (one or b"")
+    return (
+        key,
+        one,
+        line.line,
+        (line.earlier or line.status).value,
+        line.at and line.at.isoformat(),
+        line.http_status,
+        line.request_id,
+        line.attempts,
+        line.error and _error(line.error),
+    )
+
+
+def _error(error: dict[str, Any]) -> str:
+    parts = [error.get(name) for name in ("type", "error_code", "field_name", "rule")]
+    return ", ".join(_bytes(str(part)).decode(errors="replace") for part in parts if part)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")

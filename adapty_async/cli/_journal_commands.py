@@ -1,0 +1,229 @@
+"""
+The commands that read a journal: ``status`` and ``report``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from adapty_async._journal import read_journal
+from adapty_async._report import (
+    Check,
+    OutcomesFile,
+    States,
+    as_json,
+    check,
+    figures_of,
+    journal_file,
+    listed,
+    name_of,
+    page,
+)
+from adapty_async.bulk import JournalSummary, summarise
+from adapty_async.cli._app import _refusals
+from adapty_async.cli._job import Exit
+from adapty_async.cli._recorded import RecordedInput
+from adapty_async.cli._status import check_lines, status_json, status_text
+from adapty_async.cli._streams import output_failed, tell
+from adapty_async.cli._v2_commands import cli
+from adapty_async.errors import ConfigError, InvalidInputError
+
+__all__ = ("cli", "report", "status")
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_SIDE_FILES = ("", "-wal", "-shm", "-lock")
+
+
+@cli.command()
+@click.argument("journal", type=_FILE)
+@click.option("--json", "is_json", is_flag=True, help="Print the figures as JSON.")
+def status(journal: Path, *, is_json: bool) -> None:
+    """
+    Show how far the run of JOURNAL is; the run may be going on.
+    """
+    with _refusals():
+        summary = summarise(journal)
+        click.echo(status_json(summary) if is_json else status_text(summary))
+    if output_failed():
+        sys.exit(Exit.NOT_ALL_DONE)
+
+
+class _Options(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The options of ``report``.
+    """
+
+    source: str | None
+    outcomes: Path | None
+    checked: str | None
+    column: str | None
+    form: str | None
+    output: Path | None
+    with_ids: bool
+
+
+@cli.command()
+@click.argument("journal", type=_FILE)
+@click.option("--input", "source", metavar="FILE", help="The input of the run.")
+@click.option("--outcomes", type=_FILE, help="The outcomes file of the run.")
+@click.option(
+    "--check",
+    "checked",
+    metavar="INPUT",
+    help="Say whether each id of INPUT has a final outcome. Exit code 1 if not.",
+)
+@click.option("--column", help="The column with the ids, if it is not that of the run.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["html", "json"]),
+    help="By default html, or json for an output file that ends in .json.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write to this file; only its owner can read it.",
+)
+@click.option("--with-ids", is_flag=True, help="List the ids, from --outcomes or --input.")
+def report(journal: Path, **values: Any) -> None:
+    """
+    Make a report of all runs with JOURNAL: when, what, with which result, and why not.
+
+    It is one HTML page that loads nothing, or JSON. It holds no ids, unless --with-ids is given.
+    """
+    options = _Options(**values)
+    if options.with_ids and options.source is None and options.outcomes is None:
+        raise click.UsageError("--with-ids needs --outcomes or --input")
+    with _refusals():
+        if options.output is not None:
+            _require_free(options.output, journal, options)
+        found = _make(journal, options)
+    if found is not None and not found.ok:
+        sys.exit(Exit.NOT_ALL_DONE)
+    if output_failed():
+        sys.exit(Exit.NOT_ALL_DONE)
+
+
+def _make(journal: Path, options: _Options) -> Check | None:
+    """
+    Write the report, and return the check of an input if one was asked for.
+    """
+    summary, spans = read_journal(journal)
+    states, recorded = States(spans), RecordedInput.of(summary.identity, options.column)
+    with contextlib.ExitStack() as stack:
+        outcomes = None
+        if options.outcomes is not None:
+            by_line = summary.identity.keys == "position"
+            outcomes = stack.enter_context(OutcomesFile(options.outcomes, by_line=by_line))
+        if options.source is not None and (different := recorded.difference(options.source)):
+            raise InvalidInputError("--input", f"is not the input of the journal: {different}")
+        found = _check(recorded, states, outcomes, options)
+        figures = figures_of(
+            summary,
+            file=journal_file(journal, summary),
+            made_at=dt.datetime.now(dt.UTC),
+            is_input_verified=None if options.source is None else True,
+            outcomes=None if outcomes is None else outcomes.summary,
+            check=found,
+        )
+        items = None
+        if options.with_ids and outcomes is not None:
+            items = outcomes.items()
+        elif options.with_ids and options.source is not None:
+            items = listed(recorded.rows(options.source, is_same=True), states)
+        render = as_json if _form(options) == "json" else page
+        _write(render(figures, items), summary, options)
+    for line in check_lines(found):
+        tell(line)
+    return found
+
+
+def _check(
+    recorded: RecordedInput, states: States, outcomes: OutcomesFile | None, options: _Options
+) -> Check | None:
+    path = options.checked
+    if path is None:
+        return None
+    different = recorded.difference(path)
+    if different and outcomes is None:
+        raise InvalidInputError(
+            "--check",
+            f"is not the input of the journal ({different}); with --outcomes its ids are looked up",
+        )
+    rows = recorded.rows(path, is_same=different is None)
+    name = "standard input" if path == "-" else name_of(Path(path))
+    return check(name, rows, None if different else states, outcomes)
+
+
+def _form(options: _Options) -> str:
+    is_json = options.output is not None and options.output.suffix.lower() == ".json"
+    return options.form or ("json" if is_json else "html")
+
+
+def _write(pieces: Iterable[str], summary: JournalSummary, options: _Options) -> None:
+    if options.output is not None:
+        _write_file(options.output, pieces)
+    elif options.form is None and sys.stdout.isatty():  # nobody reads HTML there
+        click.echo(f"{status_text(summary)}\n\nThe report itself: add -o FILE, or --format json.")
+    else:
+        for piece in pieces:
+            click.echo(piece, nl=False)
+
+
+def _require_free(output: Path, journal: Path, options: _Options) -> None:
+    """
+    Validate that a report replaces no file of another kind.
+
+    Raises:
+        ConfigError: it would.
+    """
+    read = [Path(f"{journal}{suffix}") for suffix in _SIDE_FILES]
+    read += [Path(each) for each in (options.source, options.checked, options.outcomes) if each]
+    target = output.resolve()
+    if any(_is_same(target, path) for path in read):
+        raise ConfigError("-o must not be the journal, the input or the outcomes file")
+    if target.exists() and not stat.S_ISREG(target.stat().st_mode):
+        raise ConfigError("-o must be a regular file")
+
+
+def _is_same(target: Path, path: Path) -> bool:
+    try:
+        return target == path.resolve() or target.samefile(path)
+    except OSError:
+        return False  # one of them is not there
+
+
+def _write_file(path: Path, pieces: Iterable[str]) -> None:
+    """
+    Write a file that only its owner can read, all of it or nothing.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    target = path.resolve()
+    try:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", errors="replace", newline="\n") as file:
+                file.writelines(pieces)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ConfigError(f"-o cannot be written: {error.strerror}") from None

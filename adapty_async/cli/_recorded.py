@@ -1,0 +1,113 @@
+"""
+An input that a journal or an outcomes file is compared with, read as its run read it.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+
+from adapty_async._journal import JournalIdentity
+from adapty_async._report import InputRow
+from adapty_async.cli._fingerprint import difference
+from adapty_async.cli._input import Format, Row, format_of, open_rows
+from adapty_async.cli._items import id_columns
+from adapty_async.errors import InvalidInputError
+
+__all__ = ("RecordedInput",)
+
+# of a command, such as "v1 delete by profile-id, column id, from csv in cp1252"; a program's own
+# run has the name of its method, such as "v1.profiles.delete by profile_id"
+_OPERATION = re.compile(
+    r".*? by (?P<by>(?:external|customer|profile)[a-z_-]*id|email)(?:, column (?P<column>.*?))?"
+    r"(?:, from (?P<form>csv|ndjson|text)(?: in (?P<encoding>\S+))?)?",
+    re.DOTALL,
+)
+_SAVING = re.compile(r"mail save, from (?P<form>csv|ndjson)(?: in (?P<encoding>\S+))?")
+_WITHOUT_ID = re.compile(r"(v1|v2|mail) (delete|grant|revoke) ")
+
+
+class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    How the input of a journal is written, and where its ids are.
+
+    Attributes:
+        description: what the journal has recorded of the input.
+        column: the column or field with the ids; None if the journal does not say it.
+        form: the format; None if the input was not a file.
+        encoding: the encoding that was given.
+        id_optional: rows of a CSV file without an id were left out.
+    """
+
+    description: dict[str, Any]
+    column: str | None
+    form: Format | None
+    encoding: str | None
+    id_optional: bool
+
+    @classmethod
+    def of(cls, identity: JournalIdentity, column: str | None) -> RecordedInput:
+        """
+        Read what a journal belongs to; `column` is the one that the user has named.
+        """
+        operation = identity.operation
+        found = _SAVING.fullmatch(operation) or _OPERATION.fullmatch(operation)
+        names = {} if found is None else found.groupdict()
+        by = names.get("by", "external_profile_id") if found else None
+        return cls(
+            description=identity.input,
+            column=column or names.get("column") or (by and by.replace("-", "_")),
+            form=cast("Format | None", names.get("form")),
+            encoding=names.get("encoding"),
+            id_optional=_WITHOUT_ID.match(operation) is not None,
+        )
+
+    def difference(self, path: str) -> str | None:
+        """
+        Return how a file differs from the input of the journal, None if it only has new lines.
+
+        Raises:
+            InvalidInputError: it cannot be read.
+        """
+        if "sha256" not in self.description:
+            return "the journal was kept for an input that is not a file"
+        if path == "-":
+            return "it is a pipe"
+        try:
+            found = Path(path).stat()
+            if not stat.S_ISREG(found.st_mode):
+                return "it is not a regular file"
+            return difference(Path(path), found.st_size, self.description)
+        except OSError as error:
+            raise InvalidInputError(path, f"cannot be read: {error.strerror}") from None
+
+    def rows(self, path: str, *, is_same: bool) -> Iterator[InputRow]:
+        """
+        Return the rows of a file; `is_same` if it is the input of the journal.
+
+        Raises:
+            InvalidInputError: the file cannot be read, or has no column with ids.
+        """
+        form = self.form if is_same else format_of(path) or self.form or "text"
+        if form != "text" and self.column is None:
+            raise InvalidInputError("--column", "is required: the journal does not name it")
+        column = self.column or ""
+        rows = open_rows(
+            path,
+            form,
+            id_columns(column),
+            encoding=self.encoding if is_same else None,
+            id_column=column,
+            id_optional=self.id_optional,
+        )
+        return (InputRow(row.line, _id_of(row, column)) for row in rows)
+
+
+def _id_of(row: Row, column: str) -> str | None:
+    one = row.value.get(column) if isinstance(row.value, dict) else row.value
+    return one if row.broken is None and isinstance(one, str) else None

@@ -1,0 +1,118 @@
+"""
+The figures of a journal, and the check of an input, as text and JSON.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from adapty_async._report import Check, intervals
+from adapty_async.bulk import ItemState, JournalSummary
+from adapty_async.cli._report import count_line, per_second
+
+__all__ = ("check_lines", "status_json", "status_text")
+
+_STATES = {
+    ItemState.DONE: "",
+    ItemState.ABSENT: "the server said that they do not exist",
+    ItemState.DUPLICATE: "the same as an earlier row",
+    ItemState.FAILED: "not done; a resumed run sends them again",
+    ItemState.LOST: "outcome unknown; a resumed run sends them again, which changes nothing more",
+    ItemState.RESERVED: "next in line or in flight, now or when the run was killed",
+    ItemState.STARTED: "started, with no outcome: in flight now, or when the run was killed",
+    ItemState.UNKNOWN: "outcome unknown; not sent again, since that may do it twice",
+    ItemState.NOT_SENT: "the run ended before they were sent",
+}
+_SPANS = 10
+
+
+def status_json(summary: JournalSummary) -> str:
+    """
+    Return the figures of a journal as one JSON object.
+    """
+    content: dict[str, Any] = {
+        "operation": summary.identity.operation,
+        "origin": summary.identity.origin,
+        "items": summary.items,
+        "counts": {state.name.lower(): count for state, count in summary.counts.items()},
+        "left": summary.left,
+        "first_at": _time(summary.first_at),
+        "last_at": _time(summary.last_at),
+        "rate": summary.rate if summary.rate is None else round(summary.rate, 3),
+        "runs": len(summary.runs),
+        "in_use": summary.is_in_use,
+    }
+    return msgspec.json.encode(content).decode()
+
+
+def status_text(summary: JournalSummary) -> str:
+    """
+    Return what a journal records of its runs.
+    """
+    lines = [f"{summary.identity.operation}, at {summary.identity.origin}", ""]
+    lines += [
+        count_line(state.name.lower(), summary.counts[state], meaning)
+        for state, meaning in _STATES.items()
+        if summary.counts[state] or state is ItemState.DONE
+    ]
+    if summary.left is not None:
+        lines.append(count_line("left", summary.left, "for the same command to resume with"))
+    lines += ["", _last_run(summary)]
+    if summary.first_at is not None and summary.last_at is not None:
+        lines.append(f"first entry {_moment(summary.first_at)}, last {_moment(summary.last_at)}")
+    lines += _rate_lines(summary)
+    return "\n".join(lines)
+
+
+def _last_run(summary: JournalSummary) -> str:
+    run = summary.runs[-1]
+    if run.ended_at is not None:
+        end = f"ended {_moment(run.ended_at)}"
+        end += f" ({run.stop_reason})" if run.stop_reason else ""
+    elif summary.is_in_use:
+        end = f"is going on, {per_second(summary.rate or 0)} in its last minute"
+    else:
+        end = f"was killed, after {_moment(run.last_at)}"
+    return f"run {run.number} {end}"
+
+
+def _rate_lines(summary: JournalSummary) -> Iterator[str]:
+    """
+    Yield a line per span of time: how many rows ended, and how many a second.
+    """
+    for each in intervals(summary, _SPANS):
+        rate = f", {per_second(each.ended / each.seconds)}" if each.seconds else ""
+        yield f"  {each.start:%Y-%m-%d %H:%M:%SZ}  {each.ended:>11,} ended{rate}"
+
+
+def check_lines(check: Check | None) -> Iterator[str]:
+    """
+    Yield what a check found, for people; nothing if there was none.
+    """
+    if check is None:
+        return
+    by, missing = f"by the {check.records}", check.rows - check.final
+    if check.ok:
+        yield f"{check.input}: each of {check.rows:,} rows has a final outcome, {by}."
+        return
+    yield f"{check.input}: rows without a final outcome, {by}: {missing:,} of {check.rows:,}"
+    for each in check.missing:
+        yield f"  line {each.line}: {each.state}"
+    if check.missing_omitted:
+        yield f"  and {check.missing_omitted:,} more"
+
+
+def _moment(time: float) -> str:
+    return f"{_utc(time):%Y-%m-%d %H:%M:%SZ}"
+
+
+def _time(time: float | None) -> dt.datetime | None:
+    return None if time is None else _utc(time)
+
+
+def _utc(time: float) -> dt.datetime:
+    return dt.datetime.fromtimestamp(time, dt.UTC)

@@ -1,0 +1,518 @@
+"""
+The commands that read a journal: what they say of runs, and what they keep to themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from adapty_async._journal import JournalIdentity
+from adapty_async.bulk import summarise
+from adapty_async.cli._journal_commands import _write_file
+from adapty_async.cli._recorded import RecordedInput
+from adapty_async.errors import ConfigError
+from adapty_async.sandbox import Sandbox
+from tests.cli import processes
+from tests.cli.conftest import Invoke
+from tests.report.journals import IDENTITY, Recorded, in_use, run, write
+from tests.report.test_outcomes import line
+
+Put = Callable[[str, str | bytes], Path]
+V1 = ("--api", "v1", "--by", "customer-user-id", "--yes", "--json")
+CANARY = "canary@example.com"
+
+
+Erased = tuple[Path, Path, dict[str, Any]]
+
+
+@pytest.fixture
+def erase(sandbox: Sandbox, invoke: Invoke, put: Put) -> Callable[..., Erased]:
+    """
+    Return a way to erase some users; it returns the input, the journal and the report of the run.
+    """
+
+    def run_with(*faults: str) -> Erased:
+        sandbox.seed_profiles([CANARY, "b", "c"])
+        sandbox.fail_next(*faults)
+        path = put("ids.txt", f"{CANARY}\nb\nnobody\nb\n bad\nc\n")
+        journal = path.with_name("run.db")
+        result = invoke("delete", path, *V1, "--journal", journal, "--concurrency", 1)
+        return path, journal, json.loads(result.stdout)
+
+    return run_with
+
+
+@pytest.fixture
+def erased(erase: Callable[..., Erased]) -> Erased:
+    """
+    Erase some users without faults.
+    """
+    return erase()
+
+
+def test_the_report_agrees_with_the_run(erase: Callable[..., Erased], invoke: Invoke) -> None:
+    """
+    Counts, requests and throttled responses are those that the command itself reported.
+    """
+    _, journal, told = erase("429", "500")
+    report = json.loads(invoke("report", journal, "--format", "json").stdout)
+    (only,) = report["runs"]
+
+    counts = report["counts"]
+    assert (counts["done"], counts["absent"]) == (told["done"], told["absent"]) == (3, 1)
+    assert counts["duplicate"] == told["skipped_earlier"]["duplicate"] == 1
+    assert report["unrecorded"] == told["failed"] == 1  # it cannot be sent
+    assert (only["requests"], only["throttled"]) == (told["requests"], told["throttled"]) == (6, 1)
+    assert (report["items"], report["left"], report["is_complete"]) == (told["total"], 1, False)
+    assert only["ending"] == "input_read"
+
+
+def test_status_has_the_same_figures_in_every_form(erased: Erased, invoke: Invoke) -> None:
+    """
+    The text, the JSON object and the function in Python do not differ.
+    """
+    _, journal, _ = erased
+    summary = summarise(journal)
+    content = json.loads(invoke("status", journal, "--json").stdout)
+    text = invoke("status", journal).stdout
+
+    counts = {state.name.lower(): count for state, count in summary.counts.items()}
+    assert content["counts"] == counts
+    assert (content["items"], content["left"]) == (summary.items, summary.left) == (6, 1)
+    assert content["first_at"] <= content["last_at"]
+    assert content["rate"] == pytest.approx(summary.rate, abs=0.001)
+    assert (content["runs"], content["in_use"]) == (1, False)
+    assert "  done               3\n" in text
+    assert "  left               1   for the same command to resume with\n" in text
+    assert "\nrun 1 ended 20" in text
+
+
+@pytest.mark.parametrize("form", ["html", "json"])
+def test_no_id_and_no_key_is_shown_unless_asked(
+    form: str, erased: Erased, invoke: Invoke, put: Put, sandbox: Sandbox
+) -> None:
+    """
+    Whatever else is given, a report has no ids; with --with-ids it has them, and never a key.
+    """
+    path, journal, _ = erased
+    outcomes = put("outcomes.ndjson", line(1, CANARY, "done") + line(2, "b", "failed"))
+    given = ("--input", path, "--outcomes", outcomes, "--check", path, "--format", form)
+    without = invoke("report", journal, *given)
+    with_ids = invoke("report", journal, *given, "--with-ids")
+
+    assert CANARY not in without.output
+    assert "nobody" not in without.output.replace("belong to nobody", "")
+    assert CANARY in with_ids.stdout
+    assert CANARY not in with_ids.stderr
+    assert sandbox.api_key not in without.output + with_ids.output
+
+
+def test_ids_come_from_the_input_by_position(erased: Erased, invoke: Invoke) -> None:
+    """
+    Without an outcomes file, each line of the input is listed with its last known state.
+    """
+    path, journal, _ = erased
+    given = ("--input", path, "--with-ids", "--format", "json")
+    report = json.loads(invoke("report", journal, *given).stdout)
+    listed = [(each["line"], each["id"], each["status"]) for each in report["listed"]]
+
+    assert listed == [
+        (1, CANARY, "done"),
+        (2, "b", "done"),
+        (3, "nobody", "absent"),
+        (4, "b", "duplicate"),
+        (5, " bad", "none"),
+        (6, "c", "done"),
+    ]
+    assert report["is_input_verified"] is True
+
+
+def test_ids_come_from_the_outcomes_file(erased: Erased, invoke: Invoke, put: Put) -> None:
+    """
+    An outcomes file is listed with what it knows, up to a last line that is torn.
+    """
+    _, journal, _ = erased
+    outcomes = put("outcomes.ndjson", line(1, CANARY, "done") + line(2, "b", "done")[:20])
+    given = ("--outcomes", outcomes, "--with-ids", "--format", "json")
+    report = json.loads(invoke("report", journal, *given).stdout)
+
+    assert [(each["id"], each["http_status"]) for each in report["listed"]] == [(CANARY, 204)]
+    assert (report["outcomes"]["lines"], report["outcomes"]["is_torn"]) == (1, True)
+
+
+def test_a_check_names_the_lines_without_a_final_outcome(erased: Erased, invoke: Invoke) -> None:
+    """
+    The exit code is 1 as long as a row of the input is not done, absent or a duplicate.
+    """
+    path, journal, _ = erased
+    result = invoke("report", journal, "--check", path, "--format", "json")
+
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["check"]["missing"] == [{"line": 5, "state": "none"}]
+    assert result.stderr.endswith(
+        "ids.txt: rows without a final outcome, by the journal: 1 of 6\n  line 5: none\n"
+    )
+
+
+def test_a_check_of_a_longer_file_names_its_new_rows(
+    sandbox: Sandbox, invoke: Invoke, put: Put
+) -> None:
+    """
+    Rows that were added since, and so were not read, are named; a complete file passes.
+    """
+    sandbox.seed_profiles(["a"])
+    path = put("ids.txt", "a\n")
+    journal = path.with_name("run.db")
+    invoke("delete", path, *V1, "--journal", journal)
+    whole = invoke("report", journal, "--check", path)
+    path.write_text("a\n" + "".join(f"new-{number}\n" for number in range(12)))
+    longer = invoke("report", journal, "--check", path)
+
+    assert whole.exit_code == 0
+    assert whole.stderr == "ids.txt: each of 1 rows has a final outcome, by the journal.\n"
+    assert whole.stdout.startswith("<!DOCTYPE html>")
+    assert longer.exit_code == 1
+    assert longer.stderr.endswith("  line 11: none\n  and 2 more\n")
+    assert "new-" not in longer.output
+
+
+def test_another_list_is_checked_by_the_outcomes_file(
+    erased: Erased, invoke: Invoke, put: Put
+) -> None:
+    """
+    A list in another order and format needs an outcomes file, and perhaps the name of its column.
+    """
+    _, journal, _ = erased
+    other = put("other.csv", f"mail,user\nx,c\nx,{CANARY}\nx,\nx,missing\n")
+    outcomes = put("outcomes.ndjson", line(1, CANARY, "done") + line(6, "c", "absent"))
+    refused = invoke("report", journal, "--check", other, "--column", "user")
+    given = ("--outcomes", outcomes, "--check", other)
+    result = invoke("report", journal, *given, "--column", "user")
+
+    assert refused.exit_code == 2
+    assert "the file's first" in refused.stderr or "the file had" in refused.stderr
+    assert "with --outcomes its ids are looked up" in refused.stderr
+    assert result.exit_code == 1
+    assert result.stderr.endswith("by the outcomes file: 1 of 3\n  line 5: none\n")
+    assert 'has no column "customer_user_id"' in invoke("report", journal, *given).stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        pytest.param("x\n" * 40, "the file's first 37 bytes have changed", id="changed"),
+        pytest.param("x\n", "the file had 37 bytes, and has 2 now", id="shorter"),
+    ],
+)
+def test_another_file_is_not_taken_for_the_input(
+    content: str, why: str, erased: Erased, invoke: Invoke
+) -> None:
+    """
+    Ids come by position from the input of the journal alone.
+    """
+    path, journal, _ = erased
+    path.write_text(content)
+    result = invoke("report", journal, "--input", path, "--with-ids")
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"adapty-async: --input: is not the input of the journal: {why}\n"
+
+
+async def test_the_input_of_a_job_has_no_positions(
+    invoke: Invoke, put: Put, tmp_path: Path
+) -> None:
+    """
+    A journal of a program's own items names no file.
+    """
+    identity = msgspec.structs.replace(
+        IDENTITY, operation="v1.profiles.delete by profile_id", input={"job_id": "j"}
+    )
+    await write(tmp_path / "run.db", Recorded(run=run(), states="d"), identity=identity)
+    path, outcomes = put("ids.txt", "a\n"), put("outcomes.ndjson", line(1, "a", "done"))
+    refused = invoke("report", tmp_path / "run.db", "--input", path)
+    checked = invoke("report", tmp_path / "run.db", "--outcomes", outcomes, "--check", path)
+
+    assert refused.exit_code == 2
+    assert "the journal was kept for an input that is not a file" in refused.stderr
+    assert checked.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("operation", "column", "facts"),
+    [
+        pytest.param(
+            "mail delete by external-profile-id, column id, from csv in cp1252",
+            None,
+            ("id", "csv", "cp1252", True),
+            id="delete",
+        ),
+        pytest.param(
+            "v2 grant a by profile-id to None by customer-user-id, column u, from, x, from ndjson",
+            None,
+            ("u, from, x", "ndjson", None, True),
+            id="grant",
+        ),
+        pytest.param(
+            "v2 import transactions by profile-id, column profile_id, from csv",
+            "other",
+            ("other", "csv", None, False),
+            id="column-given",
+        ),
+        pytest.param(
+            "v2 update by customer-user-id, from csv",
+            None,
+            ("customer_user_id", "csv", None, False),
+            id="update",
+        ),
+        pytest.param(
+            "mail save, from csv in utf-16",
+            None,
+            ("external_profile_id", "csv", "utf-16", False),
+            id="save",
+        ),
+        pytest.param(
+            "v1.profiles.delete by customer_user_id",
+            None,
+            ("customer_user_id", None, None, False),
+            id="method",
+        ),
+        pytest.param("my own job", None, (None, None, None, False), id="own-name"),
+    ],
+)
+def test_a_journal_says_how_its_input_is_read(
+    operation: str, column: str | None, facts: tuple[Any, ...]
+) -> None:
+    """
+    Column, format and encoding are those of the command that wrote the journal.
+    """
+    identity: JournalIdentity = msgspec.structs.replace(IDENTITY, operation=operation)
+    found = RecordedInput.of(identity, column)
+
+    assert (found.column, found.form, found.encoding, found.id_optional) == facts
+
+
+async def test_a_list_without_a_column_of_ids_is_refused(
+    invoke: Invoke, put: Put, tmp_path: Path
+) -> None:
+    """
+    Where neither the journal nor the user names the column, none is guessed.
+    """
+    identity = msgspec.structs.replace(IDENTITY, operation="my own job")
+    await write(tmp_path / "run.db", Recorded(run=run()), identity=identity)
+    path, outcomes = put("ids.csv", "a\nb\n"), put("outcomes.ndjson", line(1, "b", "done"))
+    given = ("report", tmp_path / "run.db", "--outcomes", outcomes, "--check", path)
+    refused = invoke(*given)
+
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert refused.stderr == ("adapty-async: --column: is required: the journal does not name it\n")
+    assert invoke(*given, "--column", "a").exit_code == 0
+
+
+def test_each_command_is_read_as_it_was_written(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """
+    A CSV file with a column, an encoding and rows without an id is read by position as it was.
+    """
+    sandbox.seed_profiles(["a", "b"])
+    path = put("users.csv", "name;id\nJürgen;a\nx;\ny;b\n".encode("cp1252"))
+    journal = path.with_name("run.db")
+    options = (*V1, "--column", "id", "--encoding", "cp1252")
+    invoke("delete", path, *options, "--journal", journal)
+    result = invoke("report", journal, "--input", path, "--with-ids", "--format", "json")
+
+    listed = json.loads(result.stdout)["listed"]
+    assert [(each["line"], each["id"], each["status"]) for each in listed] == [
+        (2, "a", "done"),
+        (4, "b", "done"),
+    ]
+
+
+def test_a_pipe_can_be_checked(erased: Erased, invoke: Invoke, put: Put) -> None:
+    """
+    Standard input is another list, and is looked up in the outcomes file.
+    """
+    _, journal, _ = erased
+    outcomes = put("outcomes.ndjson", line(1, "a", "done"))
+    pipe = journal.with_name("pipe")
+    os.mkfifo(pipe)
+    writer = os.open(pipe, os.O_RDWR)
+    os.write(writer, b"a\n")
+    result = invoke("report", journal, "--check", pipe)
+
+    assert result.exit_code == 2
+    assert "it is not a regular file" in result.stderr
+    assert "it is a pipe" in invoke("report", journal, "--check", "-").stderr
+    assert "cannot be read: No such file" in invoke("report", journal, "--check", "no").stderr
+    os.close(writer)
+    ended = processes.run(
+        *("report", journal, "--outcomes", outcomes, "--check", "-", "--format", "json"),
+        stdin=b"a\n",
+    )
+    assert (ended.returncode, json.loads(ended.stdout)["check"]["input"]) == (0, "standard input")
+
+
+def test_the_file_is_private_and_its_name_says_the_format(erased: Erased, invoke: Invoke) -> None:
+    """
+    A report replaces an earlier one as a whole, and only its owner can read it.
+    """
+    _, journal, _ = erased
+    for name, begin in (("r.html", "<!DOCTYPE html>"), ("r.json", "{\n"), ("r", "<!DOCTYPE html>")):
+        path = journal.with_name(name)
+        path.write_text("an earlier report")
+        path.chmod(0o644)
+        assert invoke("report", journal, "-o", path).exit_code == 0
+        assert path.read_text(encoding="utf-8").startswith(begin)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    forced = journal.with_name("forced.json")
+    invoke("report", journal, "-o", forced, "--format", "html")
+    assert forced.read_text(encoding="utf-8").startswith("<!DOCTYPE")
+    assert not list(journal.parent.glob(".*"))
+
+
+def test_files_may_have_any_name(erased: Erased, invoke: Invoke, put: Put) -> None:
+    """
+    Names that are not UTF-8 are shown as far as they can be.
+    """
+    path, journal, _ = erased
+    names = [os.fsdecode(b"%s \xff?#" % each) for each in (b"j", b"o", b"i", b"r.json")]
+    journal = journal.rename(journal.with_name(names[0]))
+    outcomes = put(names[1], line(1, CANARY, "done"))
+    source, output = path.rename(path.with_name(names[2])), path.with_name(names[3])
+    given = ("--outcomes", outcomes, "--input", source, "--check", source, "-o", output)
+    result = invoke("report", journal, *given, "--format", "json")
+
+    assert result.exit_code == 1
+    assert json.loads(output.read_bytes())["journal"]["name"] == "j \ufffd?#"
+    assert json.loads(output.read_bytes())["check"]["input"] == "i \ufffd?#"
+
+
+@pytest.mark.parametrize(
+    "name", ["run.db", "run.db-wal", "run.db-lock", "ids.txt", "outcomes.ndjson", "link", "hard"]
+)
+def test_a_report_replaces_no_other_file(
+    name: str, erased: Erased, invoke: Invoke, put: Put
+) -> None:
+    """
+    The journal, its side files, the input and the outcomes file are refused by any name.
+    """
+    path, journal, _ = erased
+    outcomes = put("outcomes.ndjson", line(1, "a", "done"))
+    path.with_name("link").symlink_to(path)
+    path.with_name("hard").hardlink_to(outcomes)
+    before = {each: each.read_bytes() for each in (path, journal, outcomes)}
+    given = ("--input", path, "--outcomes", outcomes, "-o", path.with_name(name))
+    result = invoke("report", journal, *given)
+
+    assert result.exit_code == 2
+    assert result.stderr.endswith("-o must not be the journal, the input or the outcomes file\n")
+    assert before == {each: each.read_bytes() for each in before}
+
+
+def test_a_report_needs_a_place(erased: Erased, invoke: Invoke) -> None:
+    """
+    A folder that is not there, and a device, are refused with the reason.
+    """
+    _, journal, _ = erased
+    missing = invoke("report", journal, "-o", journal.parent / "none" / "r.html")
+    device = invoke("report", journal, "-o", "/dev/null")
+
+    assert (missing.exit_code, device.exit_code) == (2, 2)
+    assert missing.stderr.endswith("-o cannot be written: No such file or directory\n")
+    assert device.stderr.endswith("-o must be a regular file\n")
+
+
+def test_a_report_that_fails_leaves_the_earlier_one(tmp_path: Path) -> None:
+    """
+    A report that cannot be finished is not there at all.
+    """
+    path = tmp_path / "report.html"
+    path.write_text("an earlier report")
+
+    def pieces() -> Iterator[str]:
+        yield "half"
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(ConfigError, match="-o cannot be written: No space left on device"):
+        _write_file(path, pieces())
+    assert [each.read_text() for each in tmp_path.iterdir()] == ["an earlier report"]
+
+
+def test_ids_need_a_source(erased: Erased, invoke: Invoke) -> None:
+    """
+    A journal has no ids.
+    """
+    _, journal, _ = erased
+    result = invoke("report", journal, "--with-ids")
+
+    assert result.exit_code == 2
+    assert "--with-ids needs --outcomes or --input" in result.stderr
+
+
+async def test_a_run_that_goes_on_is_shown_as_such(invoke: Invoke, tmp_path: Path) -> None:
+    """
+    The status of a run is read while it runs; after its death it is that of a run that was killed.
+    """
+    path = tmp_path / "run.db"
+    async with in_use(path, Recorded(run=run(ended_at=None, seconds=5), states="dr")):
+        text, content = invoke("status", path).stdout, invoke("status", path, "--json").stdout
+    stopped = Recorded(run=run(stop_reason="outage"))
+    killed = invoke("status", path).stdout
+    await write(tmp_path / "other.db", stopped)
+
+    assert "run 1 is going on, 0/s in its last minute" in text
+    assert json.loads(content)["in_use"] is True
+    assert "run 1 was killed, after 2026-11-30 00:54:05Z" in killed
+    assert (
+        "run 1 ended 2026-11-30 00:55:00Z (outage)"
+        in invoke("status", tmp_path / "other.db").stdout
+    )
+
+
+@pytest.mark.parametrize("command", ["status", "report"])
+def test_a_damaged_journal_has_no_report(command: str, erased: Erased, invoke: Invoke) -> None:
+    """
+    Damage is an error with exit code 2, and nothing is printed as if it were true.
+    """
+    _, journal, _ = erased
+    content = bytearray(journal.read_bytes())
+    place = content.index(b"dda=.d")
+    content[place] = ord("a")
+    journal.write_bytes(content)
+    result = invoke(command, journal)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "run.db cannot be read: a row of the table span is damaged" in result.stderr
+
+
+def test_a_terminal_gets_a_summary(erased: Erased) -> None:
+    """
+    Nobody reads HTML on a terminal, so the figures of the status come, and what was checked.
+    """
+    path, journal, _ = erased
+    with processes.Terminal("report", journal, "--check", path) as terminal:
+        assert terminal.end() == 1
+
+    assert "<html" not in terminal.shown
+    assert "  done               3" in terminal.shown
+    assert "The report itself: add -o FILE, or --format json." in terminal.shown
+    assert "line 5: none" in terminal.shown
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no /dev/full")
+@pytest.mark.parametrize("command", ["status", "report"])
+def test_a_report_that_is_lost_is_told(command: str, erased: Erased) -> None:
+    """
+    A standard output that is full ends the command with 1.
+    """
+    _, journal, _ = erased
+    program = f"{sys.executable} -m adapty_async.cli {command} {journal} > /dev/full 2>/dev/null"
+
+    assert os.waitstatus_to_exitcode(os.system(program)) == 1

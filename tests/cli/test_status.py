@@ -1,0 +1,52 @@
+"""
+The figures of a journal as text: rates are of the time in which rows ended.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from adapty_async.bulk import ItemState, JournalSummary
+from adapty_async.cli._status import status_text
+from tests.report.journals import IDENTITY, minute, run
+
+
+def test_status_divides_by_the_time_that_a_run_lasted() -> None:
+    """
+    The first and last minutes are partial, and between two runs nothing is counted.
+    """
+    summary = JournalSummary(
+        identity=msgspec.structs.replace(IDENTITY, input={"rows": 900}),
+        is_in_use=False,
+        counts=dict.fromkeys(ItemState, 0) | {ItemState.DONE: 900},
+        runs=(run(1, start=50, seconds=70), run(2, start=5 * 3600, seconds=50)),
+        minutes=(minute(0, done=200), minute(1, done=600), minute(300, run=2, done=100)),
+        reasons=(),
+    )
+    text = status_text(summary)
+
+    assert text.splitlines()[-3:] == [
+        "  2026-11-30 00:54:50Z          200 ended, 20/s",
+        "  2026-11-30 00:55:00Z          600 ended, 10/s",
+        "  2026-11-30 05:54:00Z          100 ended, 2/s",
+    ]
+    assert "run 2 ended 2026-11-30 05:54:50Z" in text
+
+
+def test_a_run_without_outcomes_has_no_rate() -> None:
+    """
+    A journal in which nothing ended yet has counts of zero and no times.
+    """
+    summary = JournalSummary(
+        identity=msgspec.structs.replace(IDENTITY, input={"job_id": "j"}),
+        is_in_use=True,
+        counts=dict.fromkeys(ItemState, 0),
+        runs=(run(seconds=0, ended_at=None),),
+        minutes=(minute(requests=0),),
+        reasons=(),
+    )
+    text = status_text(msgspec.structs.replace(summary, minutes=()))
+
+    assert "left" not in text
+    assert text.endswith("run 1 is going on, 0/s in its last minute")
+    assert status_text(summary).endswith("  2026-11-30 00:54:00Z            0 ended")
