@@ -204,8 +204,8 @@ def test_a_revocation_is_asked_for(sandbox: Sandbox, invoke: Invoke, put: Put, n
     result = invoke("revoke", path, *BY, "--access-level", "premium", *form)
 
     assert result.exit_code == 2
-    count = "all" if name == "-" else "1"
-    question = f"Revoke premium, by customer-user-id, from {count} users in"
+    count = "all users" if name == "-" else "1 user"
+    question = f"Revoke premium, by customer-user-id, from {count} in"
     assert question in " ".join(result.output.split())
     assert sandbox.arrivals() == []
 
