@@ -1287,6 +1287,49 @@ def test_a_full_disk_ends_the_run(limit: int, journal: Path) -> None:
     assert statuses(asyncio.run(resume())) == {"done": 20}
 
 
+LARGE = """
+import asyncio, resource, sys
+from pathlib import Path
+from adapty_async._journal import Changes, ItemState, JournalIdentity, JournalWriter, SqliteJournal
+
+SPANS = 10_000_000 // 512
+IDENTITY = JournalIdentity(operation="o", origin="x", account="a", keys="position", input={})
+
+def journal():
+    return SqliteJournal(Path(sys.argv[1]), owed=512)
+
+async def make():
+    made = journal()
+    await made.open(IDENTITY, lambda _: None, lambda _: None)
+    for first in range(0, SPANS, 1000):
+        spans = {number: b"d" * 512 for number in range(first, min(first + 1000, SPANS))}
+        await made.commit(Changes(spans=spans), durable=False)
+    await made.close()
+
+async def resume():
+    writer = JournalWriter(journal(), concurrency=256)
+    await writer.open(IDENTITY, lambda _: None)
+    assert writer.state(9_999_000) is ItemState.DONE
+    await writer.close()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+
+asyncio.run(make() if sys.argv[2] == "make" else resume())
+"""
+
+
+@pytest.mark.slow
+def test_a_resume_of_ten_million_items_is_small(journal: Path) -> None:
+    """
+    By position, the file has less than 2 bytes for an item, and memory little more than 1.
+    """
+    command = [sys.executable, "-c", LARGE, str(journal)]
+    subprocess.run([*command, "make"], check=True)
+    assert journal.stat().st_size < 20_000_000
+    told = subprocess.run([*command, "resume"], capture_output=True, check=True, text=True).stdout
+
+    assert int(told) < 100
+
+
 # The pace
 
 

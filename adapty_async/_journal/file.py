@@ -112,6 +112,9 @@ def is_empty_database(db: sqlite3.Connection, path: Path) -> bool:
 
 
 def connected(path: Path, options: str, *, timeout: float) -> sqlite3.Connection:
+    """
+    Connect to a file with options of a URI, without transactions that are not asked for.
+    """
     name = f"{path.absolute().as_uri()}?{options}"
     return sqlite3.connect(name, uri=True, timeout=timeout, isolation_level=None)
 
@@ -129,6 +132,9 @@ def verify_structure(db: sqlite3.Connection) -> None:
 
 
 def log_of(path: Path) -> Path:
+    """
+    Return the path of a database's write-ahead log.
+    """
     return Path(f"{path}-wal")
 
 

@@ -45,16 +45,19 @@ async def main(path):
     await reopened(journal)
     await journal.close()
 
-if os.geteuid() == 0:
+is_root = os.geteuid() == 0
+if is_root:
     os.setgroups([])
-    os.setgid({nobody})
-    os.setuid({nobody})
+    os.setresgid({nobody}, {nobody}, 0)
+    os.setresuid({nobody}, {nobody}, 0)
 try:
     {statement}
 except JournalError as error:
     print(error)
 else:
     print("no error")
+if is_root:
+    os.seteuid(0)
 """
 
 
@@ -268,6 +271,16 @@ async def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
     await refused(tmp_path / "missing" / "run.db", "No such file or directory")
     (tmp_path / "file").touch()
     await refused(tmp_path / "file" / "run.db", "Not a directory")
+
+
+async def test_a_path_that_is_too_long_for_sqlite_is_refused(tmp_path: Path) -> None:
+    """
+    A path that the system accepts and SQLite does not is a `JournalError`.
+    """
+    folder = tmp_path / "/".join(["x" * 100] * 6)
+    folder.mkdir(parents=True)
+    with pytest.raises(JournalError, match="or a file next to it, cannot be opened"):
+        await reopened(SqliteJournal(folder / "run.db", owed=OWED))
 
 
 async def test_the_lock_of_a_killed_run_is_taken_over(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ The index of entry keys: in memory at first, then in a temporary database.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import subprocess
 import sys
@@ -35,11 +36,12 @@ index = KeyIndex()
 FULL = (
     CHILD
     + """
-resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, resource.RLIM_INFINITY))
 try:
     index.load(keys(550_000))
 except JournalError as error:
     print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 """
 )
 FULL_LATER = (
@@ -191,7 +193,7 @@ def child(code: str, folder: Path) -> list[str]:
     """
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={"SQLITE_TMPDIR": str(folder), "PYTHONPATH": ":".join(sys.path)},
+        env={**os.environ, "SQLITE_TMPDIR": str(folder), "PYTHONPATH": ":".join(sys.path)},
         capture_output=True,
         text=True,
         timeout=50,

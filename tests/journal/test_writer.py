@@ -449,7 +449,7 @@ async def test_a_closed_journal_takes_reservations_back(journal: Observed) -> No
 
 async def test_a_closed_writer_lets_nobody_wait(writer: JournalWriter, journal: Observed) -> None:
     """
-    After the end, and during it, no item may be sent, and nobody waits for a commit.
+    After the end no item may be sent, and nobody waits for a commit.
     """
     await writer.start(0)
     writer.update(0, ItemState.DONE)
@@ -463,6 +463,21 @@ async def test_a_closed_writer_lets_nobody_wait(writer: JournalWriter, journal: 
         with pytest.raises(JournalError, match="the journal is closed"):
             await waiting
     assert stored(journal, 7) is ItemState.NONE
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_what_comes_together_with_the_end_ends(journal: Observed, turns: int) -> None:
+    """
+    An item that starts while the run is closed is stored or refused, and nobody waits for ever.
+    """
+    writer = await writer_on(journal)
+    closing = asyncio.create_task(writer.close())
+    await loop_turns(turns)
+    found = await asyncio.gather(writer.start(0), writer.flush(), return_exceptions=True)
+    await closing
+    assert {type(each) for each in found} <= {type(None), JournalError}
+    expected = ItemState.NONE if isinstance(found[0], JournalError) else ItemState.STARTED
+    assert stored(journal, 0) is expected
 
 
 async def test_a_flush_during_the_end_is_part_of_it() -> None:

@@ -1,0 +1,206 @@
+"""
+The journal in a file: what it waits for, how long its log gets, what is in its bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import sqlite3
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from adapty_async._journal import Changes, ItemState, Run, SqliteJournal, summarise
+from adapty_async.errors import JournalError
+from tests._support import CANARY_EMAIL, CANARY_KEY
+from tests.journal.support import (
+    BY_KEY,
+    IDENTITY,
+    NOW,
+    OWED,
+    InFile,
+    accept,
+    key_of,
+    reopened,
+    span,
+    states_of,
+    writer_on,
+)
+
+
+async def test_only_durable_commits_wait_for_the_disk(tmp_path: Path) -> None:
+    """
+    SQLite flushes its log at a durable commit, and at no other.
+    """
+    journal = SqliteJournal(tmp_path / "run.db", owed=OWED)
+    await reopened(journal)
+    modes = []
+    for durable in (True, False, False, True, True, False):
+        await journal.commit(Changes(spans={0: span("d")}), durable=durable)
+        mode = await journal._thread.run(lambda file: file._db.execute("PRAGMA synchronous"))
+        modes.append(await journal._thread.run(lambda _, mode=mode: mode.fetchone()[0]))  # type: ignore[misc]
+    assert modes == [2, 1, 1, 2, 2, 1]
+    await journal.close()
+
+
+async def test_the_log_starts_over(tmp_path: Path) -> None:
+    """
+    However many commits a run has, its log stays short, and only the database is left.
+    """
+    path = tmp_path / "run.db"
+    journal = SqliteJournal(path, owed=OWED)
+    await reopened(journal)
+    log = InFile(tmp_path).log
+    size = log.stat().st_size
+    for number in range(2000):
+        await journal.commit(Changes(spans={number: span("d" * 512)}), durable=False)
+    assert log.stat().st_size == size
+    await journal.close()
+    assert [each.name for each in path.parent.iterdir()] == ["run.db"]
+    assert summarise(path).counts[ItemState.DONE] == 2000 * 512
+
+
+async def test_a_reader_delays_no_commit_and_loses_none(tmp_path: Path) -> None:
+    """
+    Somebody who reads all the time holds up neither commits nor the end of a run.
+    """
+    path = tmp_path / "run.db"
+    journal = SqliteJournal(path, owed=OWED)
+    await reopened(journal)
+    uri = f"{path.as_uri()}?mode=ro"
+    with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        assert not reader.execute("SELECT * FROM item").fetchall()
+        for number in range(300):
+            changes = Changes(spans={number: span("d")}, run=Run(number=1, started_at=1, last_at=2))
+            await journal.commit(changes, durable=False)
+        await journal.close()
+        assert not reader.execute("SELECT * FROM item").fetchall()
+    journal = SqliteJournal(path, owed=OWED)
+    assert len(states_of(await reopened(journal))) == 300
+    await journal.close()
+
+
+async def test_a_commit_is_stored_whole_or_not_at_all(tmp_path: Path) -> None:
+    """
+    A commit that fails half-way leaves nothing behind, and others can follow.
+    """
+    journal = SqliteJournal(tmp_path / "run.db", owed=OWED)
+    await reopened(journal)
+    half = Changes(spans={0: span("d"), 1: b"\xff" * 512})
+    with pytest.raises(JournalError, match="cannot be written"):
+        await journal.commit(half, durable=True)
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (InFile(tmp_path).log.stat().st_size, most))
+    try:
+        with pytest.raises(JournalError, match="cannot be written"):
+            await journal.commit(Changes(spans={n: span("d") for n in range(9000)}), durable=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+    await journal.commit(Changes(spans={5: span("a"), 6: span("f")}), durable=True)
+    await journal.close()
+    journal = SqliteJournal(tmp_path / "run.db", owed=OWED)
+    assert states_of(await reopened(journal)) == {2560: ItemState.ABSENT, 3072: ItemState.FAILED}
+    await journal.close()
+
+
+async def test_a_cancelled_opening_gives_the_journal_back(tmp_path: Path) -> None:
+    """
+    If opening is cancelled, another run can have the journal as soon as the work has ended.
+    """
+    path = tmp_path / "run.db"
+    held, reached = threading.Event(), threading.Event()
+
+    def load(keys: Iterable[bytes]) -> None:
+        reached.set()
+        held.wait(30)
+
+    await (await _opened(path)).close()
+    opening = asyncio.create_task(SqliteJournal(path, owed=OWED).open(IDENTITY, accept, load))
+    assert await asyncio.to_thread(reached.wait, 30)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    with pytest.raises(JournalError, match="in use"):
+        await _opened(path)
+    held.set()
+    lock = path.with_name("run.db-lock")
+    async with asyncio.timeout(30):
+        while lock.exists():  # noqa: ASYNC110  a file has no event
+            await asyncio.sleep(0.001)
+    await (await _opened(path)).close()
+
+
+async def _opened(path: Path) -> SqliteJournal:
+    journal = SqliteJournal(path, owed=OWED)
+    await reopened(journal)
+    return journal
+
+
+async def test_a_cancelled_end_closes_the_file_all_the_same(tmp_path: Path) -> None:
+    """
+    A cancelled `close` releases the journal before the cancellation is raised.
+    """
+    path = tmp_path / "run.db"
+    journal = await _opened(path)
+    held = threading.Event()
+    blocked = journal._thread.run(lambda _: held.wait(30))
+    closing = asyncio.create_task(journal.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    held.set()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    await blocked
+    await (await _opened(path)).close()
+
+
+async def test_a_failure_of_the_last_write_is_raised_by_close(tmp_path: Path) -> None:
+    """
+    `close` raises what kept the file from being finished, and releases it.
+    """
+    path = tmp_path / "run.db"
+    journal = await _opened(path)
+    many = {number: span("d" * 512) for number in range(400)}
+    await journal.commit(Changes(spans=many), durable=False)
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, most))
+    try:
+        with pytest.raises(JournalError, match=f"the journal {path} cannot be written: "):
+            await journal.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+    journal = SqliteJournal(path, owed=OWED)
+    assert len(states_of(await reopened(journal))) == 400 * 512
+    await journal.close()
+
+
+@pytest.mark.parametrize("identity", [IDENTITY, BY_KEY], ids=["position", "key"])
+async def test_no_id_and_no_key_is_in_the_bytes(tmp_path: Path, identity: object) -> None:
+    """
+    What a run is given of secrets and ids is in no byte of its files.
+    """
+    assert isinstance(identity, type(IDENTITY))
+    place = InFile(tmp_path)
+    writer = await writer_on(place.journal(), msgspec.structs.replace(identity, account="digest"))
+    for number in range(50):
+        await writer.claim(key_of(number))
+        waiting = writer.reserve(number)
+        if waiting is not None:
+            await waiting
+        error = JournalError(f"{CANARY_KEY} {CANARY_EMAIL}")
+        writer.update(number, ItemState.FAILED, reason=(type(error).__name__, 400))
+    await writer.flush()
+    await writer.flush()  # has the reasons, if the first one came soon after another
+    files = b"".join(each.read_bytes() for each in place.path.parent.iterdir())
+    await writer.close("error_rate")
+    for content in (files, place.path.read_bytes()):
+        assert b"JournalError" in content
+        assert CANARY_KEY.encode() not in content
+        assert CANARY_EMAIL.encode() not in content
+    assert summarise(place.path).runs[0].last_at == NOW

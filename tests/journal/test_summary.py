@@ -1,0 +1,49 @@
+"""
+The summary of a journal, for people and programs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from adapty_async._journal import ItemState, summarise
+from tests.journal.support import IDENTITY, NOW, InFile, writer_on
+
+
+async def test_a_journal_is_summarised_while_a_run_writes_to_it(tmp_path: Path) -> None:
+    """
+    Counts, runs, times and reasons are those of the last commit, and `left` is what is not settled.
+    """
+    identity = msgspec.structs.replace(IDENTITY, input={"rows": 10})
+    place = InFile(tmp_path)
+    writer = await writer_on(place.journal(), identity)
+    empty = summarise(place.path)
+    assert (empty.items, empty.left, empty.first_at, empty.last_at) == (10, 10, None, None)
+    ends = (ItemState.DONE, ItemState.ABSENT, ItemState.DUPLICATE, ItemState.UNKNOWN)
+    for position, state in enumerate((*ends, ItemState.FAILED, ItemState.LOST)):
+        writer.update(position, state, requests=1, reason=("X", 0))
+    await writer.flush()
+    found = summarise(place.path)
+    assert found.identity == identity
+    assert {state for state, count in found.counts.items() if count} == {
+        *ends,
+        ItemState.FAILED,
+        ItemState.LOST,
+    }
+    assert (found.left, found.first_at, found.last_at) == (6, NOW, NOW)
+    assert [run.number for run in found.runs] == [1]
+    assert sum(reason.items for reason in found.reasons) == 6
+    await writer.close()
+    assert summarise(place.path).runs[0].ended_at == NOW
+
+
+async def test_an_input_of_unknown_size_has_no_number_left(tmp_path: Path) -> None:
+    """
+    Without the number of rows nothing is said about what is left.
+    """
+    place = InFile(tmp_path)
+    await (await writer_on(place.journal())).close()
+    found = summarise(place.path)
+    assert (found.items, found.left) == (None, None)
