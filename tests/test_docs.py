@@ -17,7 +17,6 @@ from types import SimpleNamespace
 import pytest
 
 from adapty_async import AdaptyClient, v1, v2
-from adapty_async.cli._journal_commands import cli
 from adapty_async.sandbox import Sandbox
 
 _ROOT = Path(__file__).parent.parent
@@ -120,10 +119,6 @@ async def test_every_example_is_typed(checker: str, options: list[str], tmp_path
     assert status == 0, output
 
 
-@pytest.mark.skipif(
-    all(option.name != "outcomes" for option in cli.commands["delete"].params),
-    reason="the commands write no outcomes file yet",
-)
 async def test_the_way_of_an_erasure_runs(tmp_path: Path) -> None:
     """
     The commands of the page about erasures do what it says, one after another.

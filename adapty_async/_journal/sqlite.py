@@ -276,7 +276,7 @@ class _JournalFile:
 
     def _demand_in_place(self) -> None:
         if not _is_at(self._path, self._file):
-            raise DamageError("it was moved, deleted or replaced during the run")
+            raise DamageError("it was deleted, moved or replaced during the run")
 
     def _checkpoint(self) -> JournalError | None:
         """

@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import hashlib
-import json
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from typing import Any, Self
 
 import msgspec
 
-from adapty_async.bulk import EarlierStatus, OutcomeStatus
+from adapty_async.bulk._outcomes_file import OutcomeLine, parse_line
 from adapty_async.errors import InvalidInputError
 
 __all__ = ("FINAL", "ListedItem", "OutcomesFile", "OutcomesSummary", "name_of")
@@ -71,21 +70,6 @@ class OutcomesSummary(msgspec.Struct, frozen=True, kw_only=True):
     items: int
     counts: dict[str, int]
     is_torn: bool
-
-
-class _Line(msgspec.Struct, frozen=True):
-    line: int
-    id: str | None
-    status: OutcomeStatus
-    at: dt.datetime | None = None
-    http_status: int | None = None
-    request_id: str | None = None
-    attempts: int = 0
-    error: dict[str, Any] | None = None
-    earlier: EarlierStatus | None = None
-
-
-_decode = msgspec.json.Decoder(_Line).decode
 
 
 class OutcomesFile:
@@ -146,7 +130,7 @@ class OutcomesFile:
     def _rows(self, file: Any) -> Iterator[tuple[Any, ...]]:
         for number, text in enumerate(file, 1):
             self._digest.update(text)
-            line = _parsed(text)
+            line = parse_line(text)
             if line is not None:
                 self._lines += 1
                 yield _row(line, by_line=self._by_line)
@@ -202,15 +186,7 @@ def name_of(path: Path) -> str:
     return os.fsencode(path.name).decode(errors="replace")
 
 
-def _parsed(text: bytes) -> _Line | None:
-    with contextlib.suppress(msgspec.DecodeError, RecursionError):
-        return _decode(text)
-    with contextlib.suppress(ValueError, RecursionError):  # msgspec reads no lone surrogates
-        return msgspec.convert(json.loads(text), _Line)
-    return None
-
-
-def _row(line: _Line, *, by_line: bool) -> tuple[Any, ...]:
+def _row(line: OutcomeLine, *, by_line: bool) -> tuple[Any, ...]:
     one = None if line.id is None else _bytes(line.id)
     key = one
     if by_line or one is None:

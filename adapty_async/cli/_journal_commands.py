@@ -34,6 +34,7 @@ from adapty_async.bulk import JournalSummary, summarise
 from adapty_async.cli._app import _refusals
 from adapty_async.cli._job import Exit
 from adapty_async.cli._recorded import RecordedInput
+from adapty_async.cli._report import is_same_file
 from adapty_async.cli._status import check_lines, status_json, status_text
 from adapty_async.cli._streams import output_failed, tell
 from adapty_async.cli._v2_commands import cli
@@ -192,17 +193,10 @@ def _require_free(output: Path, journal: Path, options: _Options) -> None:
     read = [Path(f"{journal}{suffix}") for suffix in _SIDE_FILES]
     read += [Path(each) for each in (options.source, options.checked, options.outcomes) if each]
     target = output.resolve()
-    if any(_is_same(target, path) for path in read):
+    if any(is_same_file(target, path) for path in read):
         raise ConfigError("-o must not be the journal, the input or the outcomes file")
     if target.exists() and not stat.S_ISREG(target.stat().st_mode):
         raise ConfigError("-o must be a regular file")
-
-
-def _is_same(target: Path, path: Path) -> bool:
-    try:
-        return target == path.resolve() or target.samefile(path)
-    except OSError:
-        return False  # one of them is not there
 
 
 def _write_file(path: Path, pieces: Iterable[str]) -> None:

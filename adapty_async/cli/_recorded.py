@@ -15,7 +15,7 @@ import msgspec
 from adapty_async._journal import JournalIdentity
 from adapty_async._report import InputRow
 from adapty_async.cli._fingerprint import difference
-from adapty_async.cli._input import Format, Row, format_of, open_rows
+from adapty_async.cli._input import Format, format_of, open_rows
 from adapty_async.cli._items import id_columns
 from adapty_async.errors import InvalidInputError
 
@@ -105,9 +105,4 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
             id_column=column,
             id_optional=self.id_optional,
         )
-        return (InputRow(row.line, _id_of(row, column)) for row in rows)
-
-
-def _id_of(row: Row, column: str) -> str | None:
-    one = row.value.get(column) if isinstance(row.value, dict) else row.value
-    return one if row.broken is None and isinstance(one, str) else None
+        return (InputRow(*rows.identify(row)) for row in rows)

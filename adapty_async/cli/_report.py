@@ -31,6 +31,7 @@ __all__ = (
     "FailuresFile",
     "count_line",
     "dry_run_text",
+    "is_same_file",
     "per_second",
     "report_json",
     "report_text",
@@ -155,11 +156,14 @@ def require_separate(outcomes: Path, *, source: str, failures: Path | None) -> N
     """
     if _is_input(outcomes, source):
         raise ConfigError("--outcomes must not be the input file")
-    if failures is not None and _is_same(outcomes, failures):
+    if failures is not None and is_same_file(outcomes, failures):
         raise ConfigError("--outcomes and --failures must not be the same file")
 
 
-def _is_same(path: Path, other: Path) -> bool:
+def is_same_file(path: Path, other: Path) -> bool:
+    """
+    Return whether two paths name one file, which need not be there yet.
+    """
     try:
         return path.resolve() == other.resolve() or path.samefile(other)
     except OSError:

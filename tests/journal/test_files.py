@@ -540,7 +540,7 @@ async def test_a_journal_that_is_gone_is_noticed_by_the_next_commit(
     tmp_path: Path, change: object
 ) -> None:
     """
-    A journal that was moved, deleted or replaced during the run stores nothing more, and says so.
+    A journal that was deleted, moved or replaced during the run stores nothing more, and says so.
     """
     assert callable(change)
     (tmp_path / "sub").mkdir()
@@ -549,7 +549,7 @@ async def test_a_journal_that_is_gone_is_noticed_by_the_next_commit(
     await reopened(journal)
     change(path)
     for _ in range(2):
-        with pytest.raises(JournalError, match=r"moved, deleted or replaced|cannot be written"):
+        with pytest.raises(JournalError, match=r"deleted, moved or replaced|cannot be written"):
             await journal.commit(Changes(spans={0: span("d")}), durable=True)
     with contextlib.suppress(JournalError):
         await journal.close()

@@ -901,7 +901,7 @@ async def test_a_journal_that_is_gone_at_the_end_is_noticed(tmp_path: Path) -> N
             journal.unlink()
 
     run = erase(transport, ids(3), journal=journal, concurrency=1, on_outcome=on_outcome)
-    with pytest.raises(JournalError, match="it was moved, deleted or replaced during the run"):
+    with pytest.raises(JournalError, match="it was deleted, moved or replaced during the run"):
         await run
     assert run.report.done == 3
 
