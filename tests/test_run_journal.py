@@ -37,8 +37,16 @@ from adapty_async import (
     OutcomeStatus,
     RetryPolicy,
 )
+from adapty_async._journal import JournalWriter
 from adapty_async._operation import Request, Response
-from adapty_async.bulk import InputIdentity, ItemState, _run_journal, copy_journal, summarise
+from adapty_async.bulk import (
+    InputIdentity,
+    ItemState,
+    JournalIdentity,
+    _run_journal,
+    copy_journal,
+    summarise,
+)
 from adapty_async.bulk._run_journal import RunIdentity
 from adapty_async.mail import TransactionEvent
 from adapty_async.testing import FakeTransport, MemoryJournal
@@ -1402,3 +1410,19 @@ async def test_a_run_is_recorded_with_its_end(journal: Path) -> None:
     ]
     assert sum(each.requests for each in summary.minutes) == 5
     assert summary.counts[ItemState.DONE] == 3
+
+
+async def test_reasons_beyond_a_hundred_are_counted_together() -> None:
+    """
+    A server that answers with anything does not make the journal grow.
+    """
+    journal = MemoryJournal()
+    writer = JournalWriter(journal, concurrency=4)
+    identity = JournalIdentity(operation="o", origin="x", account="a", keys="position", input={})
+    await writer.open(identity, lambda _: None)
+    for position in range(120):
+        writer.update(position, ItemState.FAILED, reason=("ApiError", position))
+    await writer.close()
+
+    assert len(journal.reasons) == 101
+    assert journal.reasons[1, "failed", "others", 0].items == 20
