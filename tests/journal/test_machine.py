@@ -100,6 +100,7 @@ class Machine(RuleBasedStateMachine):
         self.reserved: set[int] = set()  # by this run, and not ended
         self.positions: dict[int, int] = {}
         self.failed = False
+        self.next = 0  # behind the highest that this run has reserved
         self.place: Place
         self.journal: Observed
         self.writer: JournalWriter
@@ -120,6 +121,7 @@ class Machine(RuleBasedStateMachine):
         self.writer = self.runner.run(writer_on(self.journal, self.identity))
         self.positions, self.failed = {}, False
         self.in_flight, self.reserved = set(), set()
+        self.next = 0
 
     def position(self, number: int) -> int:
         """
@@ -162,6 +164,7 @@ class Machine(RuleBasedStateMachine):
                     await waiting
 
         positions = [self.position(number) for number in open_]
+        self.next = max([self.next, *(number + 1 for number in open_)])
         try:
             self.runner.run(all_of_them())
         except JournalError:
@@ -175,6 +178,21 @@ class Machine(RuleBasedStateMachine):
                 item.keep(durable=False)
                 self.reserved.add(number)
             self.in_flight.add(number)
+
+    @rule(count=st.integers(1, 6))
+    def reserve_next(self, count: int) -> None:
+        """
+        Reserve the items that come next, which need not wait.
+        """
+        for number in range(self.next, self.next + count):
+            self.reserve([number])
+
+    @rule(number=NUMBERS)
+    def meet(self, number: int) -> None:
+        """
+        Look an item up, and do nothing with it.
+        """
+        self.item(number)
 
     @rule(number=NUMBERS)
     def start(self, number: int) -> None:
