@@ -1296,7 +1296,7 @@ def test_a_full_disk_ends_the_run(limit: int, journal: Path) -> None:
 
 
 LARGE = """
-import asyncio, resource, sys
+import asyncio, sys
 from pathlib import Path
 from adapty_async._journal import Changes, ItemState, JournalIdentity, JournalWriter, SqliteJournal
 
@@ -1319,13 +1319,15 @@ async def resume():
     await writer.open(IDENTITY, lambda _: None)
     assert writer.state(9_999_000) is ItemState.DONE
     await writer.close()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    [peak] = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
+    print(peak.split()[1])  # not the one of getrusage, which begins with that of the parent
 
 asyncio.run(make() if sys.argv[2] == "make" else resume())
 """
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_resume_of_ten_million_items_is_small(journal: Path) -> None:
     """
     By position, the file has less than 2 bytes for an item, and memory little more than 1.
@@ -1335,7 +1337,7 @@ def test_a_resume_of_ten_million_items_is_small(journal: Path) -> None:
     assert journal.stat().st_size < 20_000_000
     told = subprocess.run([*command, "resume"], capture_output=True, check=True, text=True).stdout
 
-    assert int(told) < 100
+    assert int(told) < 100_000
 
 
 # The pace
