@@ -200,7 +200,7 @@ def _input(report: Report) -> Iterator[tuple[str, Content]]:
         yield "Input", f"a file of {known.get('rows', 0):,} rows, {known.get('size', 0):,} bytes"
         yield "SHA-256 of the input", _code(f"{known['sha256']}")
     if report.is_input_verified:
-        yield "The file given as input", "has this size and digest"
+        yield "The file given as input", "has these bytes, or begins with them"
 
 
 def _result(report: Report) -> Iterator[Content]:

@@ -126,7 +126,7 @@ def _make(journal: Path, options: _Options) -> Check | None:
     with contextlib.ExitStack() as stack:
         outcomes = None
         if options.outcomes is not None:
-            by_line = summary.identity.keys == "position"
+            by_line = summary.identity.keys == "position" or not recorded.is_id_enough
             outcomes = stack.enter_context(OutcomesFile(options.outcomes, by_line=by_line))
         if options.source is not None and (different := recorded.difference(options.source)):
             raise InvalidInputError("--input", f"is not the input of the journal: {different}")
