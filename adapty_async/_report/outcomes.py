@@ -33,8 +33,8 @@ ON CONFLICT (key) DO UPDATE SET line = excluded.line, status = excluded.status, 
   attempts = excluded.attempts, error = excluded.error
 WHERE excluded.status <> 'duplicate'"""
 _INDEX = "CREATE INDEX by_id ON outcome (id, status)"
-# Numbers from which on SQLite has no integers, far beyond those of any run.
-_TOO_MUCH = 1 << 63
+# Bits of an integer in SQLite, its sign not counted.
+_BITS = 63
 _STATUSES = "SELECT DISTINCT status FROM outcome WHERE id = ? AND status <> 'duplicate'"
 
 
@@ -134,10 +134,7 @@ class OutcomesFile:
         for number, text in enumerate(file, 1):
             self._digest.update(text)
             line = parse_line(text)
-            if (
-                line is not None
-                and max(line.line, line.attempts, line.http_status or 0) < _TOO_MUCH
-            ):
+            if line is not None and _is_storable(line):
                 self._lines += 1
                 yield _row(line, by_line=self._by_line)
             elif text.endswith(b"\n"):
@@ -190,6 +187,11 @@ def name_of(path: Path) -> str:
     Return the name of a file without its folders, as text that any document can hold.
     """
     return os.fsencode(path.name).decode(errors="replace")
+
+
+def _is_storable(line: OutcomeLine) -> bool:
+    numbers = (line.line, line.attempts, line.http_status or 0)
+    return all(number.bit_length() <= _BITS for number in numbers)
 
 
 def _row(line: OutcomeLine, *, by_line: bool) -> tuple[Any, ...]:
