@@ -17,7 +17,7 @@ from typing import Any
 import click
 import msgspec
 
-from adapty_async._journal import read_journal
+from adapty_async._journal import files_of, read_journal
 from adapty_async._report import (
     Check,
     OutcomesFile,
@@ -43,7 +43,6 @@ from adapty_async.errors import ConfigError, InvalidInputError
 __all__ = ("cli", "report", "status")
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_SIDE_FILES = ("", "-wal", "-shm", "-lock")
 
 
 @cli.command()
@@ -190,7 +189,7 @@ def _require_free(output: Path, journal: Path, options: _Options) -> None:
     Raises:
         ConfigError: it would.
     """
-    read = [Path(f"{journal}{suffix}") for suffix in _SIDE_FILES]
+    read = [*files_of(journal)]
     read += [Path(each) for each in (options.source, options.checked, options.outcomes) if each]
     target = output.resolve()
     if any(is_same_file(target, path) for path in read):
