@@ -345,6 +345,9 @@ def _check(check: Check) -> Iterator[Content]:
         yield table("Rows without a final outcome", ("Line", "State"), rows, (0,))
     if check.missing_omitted:
         yield element("p", f"And {check.missing_omitted:,} more.")
+    if check.without_id:
+        noun = "row" if check.without_id == 1 else "rows"
+        yield element("p", f"{check.without_id:,} {noun} without an id, left out.")
 
 
 def _empty_items(*, is_detailed: bool) -> Element:

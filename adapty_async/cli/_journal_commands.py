@@ -164,7 +164,10 @@ def _check(
         )
     rows = recorded.rows(path, is_same=different is None)
     name = "standard input" if path == "-" else name_of(Path(path))
-    return check(name, rows, None if different else states, outcomes)
+    found = check(name, rows, None if different else states, outcomes)
+    if different and not found.rows:  # as an export that failed leaves it
+        raise InvalidInputError("--check", "has no row with an id")
+    return msgspec.structs.replace(found, without_id=rows.without_id)
 
 
 def _form(options: _Options) -> str:

@@ -15,7 +15,7 @@ import msgspec
 from adapty_async._journal import JournalIdentity
 from adapty_async._report import InputRow
 from adapty_async.cli._fingerprint import difference
-from adapty_async.cli._input import Format, format_of, open_rows
+from adapty_async.cli._input import Format, Rows, format_of, open_rows
 from adapty_async.cli._items import id_columns
 from adapty_async.errors import InvalidInputError
 
@@ -31,6 +31,26 @@ _OPERATION = re.compile(
 _SAVING = re.compile(r"mail save, from (?P<form>csv|ndjson)(?: in (?P<encoding>\S+))?")
 _WITHOUT_ID = re.compile(r"(v1|v2|mail) (delete|grant|revoke) ")
 _BY_METHOD = re.compile(r"(v1|v2|mail)\.profiles\.(delete|get) by ")
+
+
+class RecordedRows:
+    """
+    The rows of a file, with their ids.
+    """
+
+    def __init__(self, rows: Rows, column: str) -> None:
+        self._rows = rows
+        self._column = column
+
+    def __iter__(self) -> Iterator[InputRow]:
+        return (InputRow(*self._rows.identify(row, self._column)) for row in self._rows)
+
+    @property
+    def without_id(self) -> int:
+        """
+        The number of rows that were left out; of a pipe, among those read so far.
+        """
+        return self._rows.findings.without_id
 
 
 class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,7 +116,7 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
         except OSError as error:
             raise InvalidInputError(path, f"cannot be read: {error.strerror}") from None
 
-    def rows(self, path: str, *, is_same: bool) -> Iterator[InputRow]:
+    def rows(self, path: str, *, is_same: bool) -> RecordedRows:
         """
         Return the rows of a file; `is_same` if it is the input of the journal.
 
@@ -122,4 +142,4 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
             id_column=decisive,
             id_optional=self.id_optional,
         )
-        return (InputRow(*rows.identify(row, column)) for row in rows)
+        return RecordedRows(rows, column)

@@ -203,8 +203,43 @@ def test_another_list_is_checked_by_the_outcomes_file(
     assert "the file's first" in refused.stderr or "the file had" in refused.stderr
     assert "with --outcomes its ids are looked up" in refused.stderr
     assert result.exit_code == 1
-    assert result.stderr.endswith("by the outcomes file: 1 of 3\n  line 5: none\n")
+    assert result.stderr.endswith(
+        "by the outcomes file: 1 of 3\n  line 5: none\n  1 row without an id, left out.\n"
+    )
+    assert "1 row without an id, left out." in result.stdout
     assert 'has no column "customer_user_id"' in invoke("report", journal, *given).stderr
+
+
+@pytest.mark.parametrize(
+    "content", [pytest.param("user\n", id="no-rows"), pytest.param("user,x\n,1\n", id="no-ids")]
+)
+def test_a_list_without_ids_passes_no_check(
+    content: str, erased: Erased, invoke: Invoke, put: Put
+) -> None:
+    """
+    An export that failed is no evidence that all of its ids are erased.
+    """
+    _, journal, _ = erased
+    other, outcomes = put("other.csv", content), put("outcomes.ndjson", line(1, CANARY, "done"))
+    given = ("--outcomes", outcomes, "--check", other, "--column", "user")
+    result = invoke("report", journal, *given)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "adapty-async: --check: has no row with an id\n"
+
+
+def test_an_empty_input_is_complete(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """
+    The input of the run itself may have no rows; its report has all parts.
+    """
+    path = put("ids.txt", "")
+    journal = path.with_name("run.db")
+    invoke("delete", path, *V1, "--journal", journal)
+    result = invoke("report", journal, "--check", path)
+
+    assert sandbox.arrivals() == []
+    assert result.exit_code == 0
+    assert "Complete: each of the 0 items" in result.stdout
 
 
 @pytest.mark.parametrize(
