@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from msgspec import UNSET
 
-from adapty_async._operation import Operation
+from adapty_async._api.operation import Operation
 from adapty_async._version import __version__
 from adapty_async.bulk import BulkReport, BulkRun, Outcome, OutcomeStatus
 from adapty_async.client import AdaptyClient, AdaptyMailClient

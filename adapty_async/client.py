@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self, TypeVa
 
 import msgspec
 
-from adapty_async._caller import Caller, CallOptions
-from adapty_async._checks import header_value
-from adapty_async._codec import Wire
-from adapty_async._emitter import Emitter
-from adapty_async._gate import Gates
-from adapty_async._loop_local import LoopLocal
-from adapty_async._operation import Headers, Operation, Send
-from adapty_async._outage import Budget
-from adapty_async._pacer import Pacer
-from adapty_async._pipeline import Layers, mark_on_wire
-from adapty_async._places import Places
-from adapty_async._timing import Timing
-from adapty_async._transport import Transport
+from adapty_async._api.codec import Wire
+from adapty_async._api.operation import Headers, Operation, Send
+from adapty_async._api.validation import header_value
+from adapty_async._bulk.executor import Caller, CallOptions
+from adapty_async._flow.bucket_limiter import Gates
+from adapty_async._flow.circuit_breaker import Budget
+from adapty_async._flow.rate_limiter import Pacer
+from adapty_async._flow.semaphore import Places
+from adapty_async._http.transport import Transport
+from adapty_async._pipeline.compose import Layers, mark_on_wire
+from adapty_async._pipeline.emitter import Emitter
+from adapty_async._runtime.clock import Timing
+from adapty_async._runtime.loop_local import LoopLocal
 from adapty_async._version import __version__
 from adapty_async.bulk import BulkOptions, BulkRun, Items
 from adapty_async.config import ApiKey, Limits, RetryPolicy, origin_from

@@ -15,7 +15,10 @@ from typing import ClassVar, Literal, Unpack, get_args
 import msgspec
 from msgspec import UNSET
 
-from adapty_async._checks import (
+from adapty_async._api.codec import to_json
+from adapty_async._api.operation import Endpoint, Execute, Operation, Replay
+from adapty_async._api.results import no_result
+from adapty_async._api.validation import (
     AttributeRules,
     Check,
     Maybe,
@@ -33,9 +36,6 @@ from adapty_async._checks import (
     nullable,
     one_of,
 )
-from adapty_async._codec import to_json
-from adapty_async._operation import Endpoint, Execute, Operation, Replay
-from adapty_async._results import no_result
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.errors import InvalidInputError
 

@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
+from adapty_async._api.operation import Request, Response
 from adapty_async._journal import MemoryJournal
-from adapty_async._operation import Request, Response
 from adapty_async.errors import AdaptyError
 
 __all__ = ("FakeClock", "FakeTransport", "MemoryJournal", "Reply")

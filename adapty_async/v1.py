@@ -15,7 +15,19 @@ from typing import Any, ClassVar, Unpack
 
 from msgspec import UNSET
 
-from adapty_async._checks import (
+from adapty_async._api.identity import (
+    By,
+    CustomAttributes,
+    calls_by,
+    demand_kind,
+    identity,
+    pair,
+    read_attributes,
+    write_attributes,
+)
+from adapty_async._api.operation import Endpoint, Execute, Operation, Replay
+from adapty_async._api.results import ResultStruct, data_decoder, no_result
+from adapty_async._api.validation import (
     AttributeRules,
     Check,
     Maybe,
@@ -28,18 +40,6 @@ from adapty_async._checks import (
     matching,
     nullable,
 )
-from adapty_async._operation import Endpoint, Execute, Operation, Replay
-from adapty_async._profiles import (
-    By,
-    CustomAttributes,
-    calls_by,
-    demand_kind,
-    identity,
-    pair,
-    read_attributes,
-    write_attributes,
-)
-from adapty_async._results import ResultStruct, data_decoder, no_result
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 
 __all__ = (

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
 from adapty_async import AdaptyClient, AdaptyMailClient, BulkReport, v1, v2
-from adapty_async._operation import Request, Response
+from adapty_async._api.operation import Request, Response
 from adapty_async.bulk import BulkOptions
 from adapty_async.hooks import Event
 from benchmarks._raw import KEY

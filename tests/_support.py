@@ -14,9 +14,10 @@ import aiohttp
 import msgspec
 import pytest
 
-from adapty_async import _learned, errors
-from adapty_async._operation import Endpoint, Headers, Replay, Request, Response, Tally
-from adapty_async._results import no_result
+from adapty_async import errors
+from adapty_async._api.operation import Endpoint, Headers, Replay, Request, Response, Tally
+from adapty_async._api.results import no_result
+from adapty_async._flow import adaptive_rate as _learned
 from adapty_async.errors import AdaptyError
 
 CANARY_KEY = "secret_live_CANARY.key"

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from adapty_async import _learned, _outage
+from adapty_async._flow import adaptive_rate as _learned
+from adapty_async._flow import circuit_breaker as _outage
 from tests._support import begin_at
 from tests.raw_server import own_tasks
 

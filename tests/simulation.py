@@ -16,7 +16,7 @@ from typing import Protocol
 
 import msgspec
 
-from adapty_async._learned import LearnedRate
+from adapty_async._flow.adaptive_rate import LearnedRate
 
 SEEDS = (1, 2, 3)
 

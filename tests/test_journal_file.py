@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 
 from adapty_async.bulk import ItemState
-
-from .test_bulk import Api, ids
-from .test_run_journal import MISSING, REFUSED, erase
+from tests.bulk.test_bulk import Api, ids
+from tests.bulk.test_run_journal import MISSING, REFUSED, erase
 
 PAGE = (Path(__file__).parent.parent / "docs" / "journal-file.md").read_text(encoding="utf-8")
 QUESTIONS = re.findall(r"^```sql\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)

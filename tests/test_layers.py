@@ -1,14 +1,15 @@
 """
-The shape of the package: who may import whom, and how large things may grow.
+The architecture of the package: the direction of imports, and the size of modules.
 
-An import goes to a smaller number only, so there are no loops. A new module needs a place in
-the table.
+A package imports only from packages before it in the table, and no package contains a cycle. A new
+package needs a line.
 """
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -17,70 +18,41 @@ import adapty_async
 
 ROOT = Path(adapty_async.__file__).parent
 BODY_LINES = 40
-MODULE_LINES = 500
+MODULE_LINES = 600
 
-LAYERS: tuple[frozenset[str], ...] = tuple(
-    frozenset(modules.split())
-    for modules in (
-        """errors hooks statistics _fork _line _operation _pacer _places _tasks _timer _timing
-        _version""",
-        """bulk._outcome _emitter _loop_local _watch sandbox._rules sandbox._shop sandbox._store
-        _journal.database _journal.model""",
-        """_journal.counts _journal.keys _journal.log _journal.memory _journal.schema
-        _journal.states config _capacity _checks _learned _outage sandbox._rate
-        sandbox._wire""",
-        """_attempt _journal.file _results _run_limits bulk._pool bulk._settings bulk._source
-        bulk._turns""",
-        """_codec _exchange _gate _journal.sqlite _journal.writer _retry bulk._runner
-        sandbox._faults sandbox._mail sandbox._page sandbox._v1""",
-        """_journal.summary _limits bulk._outcomes_file bulk._stop bulk._subject sandbox._v2_rules
-        sandbox._v2_wire""",
-        "_journal sandbox._v2_currencies sandbox._v2_profiles",
-        "testing bulk._recording bulk._run_journal sandbox._v2_app",
-        "sandbox._v2",
-        "_pipeline _profiles _transport sandbox._app",
-        "bulk._calls",
-        "bulk sandbox",
-        "_report.markup _report.outcomes",
-        "_report.check",
-        "_report.figures",
-        "_report.chart",
-        "_report.page",
-        "_report",
-        "v1 mail _caller v2._paging v2._read v2._rules",
-        "v2._models",
-        "v2._access v2._currencies v2._integrations v2._paywalls v2._profiles",
-        "v2._purchases v2._refunds v2._transactions",
-        "v2",
-        "client",
-        "adapty_async",
-        """cli._demo_data cli._files cli._findings cli._fingerprint cli._records cli._signals
-        cli._streams""",
-        "cli._input cli._proxies",
-        "cli._feed cli._items cli._report",
-        "cli._progress cli._recorded cli._status cli._v2_items",
-        "cli._job",
-        "cli._confirmation",
-        "cli._demo",
-        "cli._app",
-        "cli._v2_commands",
-        "cli._journal_commands",
-        "cli",
-        "cli.__main__",
-    )
+PACKAGES = (
+    "errors _version sandbox",
+    "config hooks statistics _runtime",
+    "_api",
+    "_http _flow",
+    "_pipeline transport",
+    "_journal",
+    "testing _bulk",
+    "bulk",
+    "v1 v2 mail",
+    "client _report",
+    "adapty_async",
+    "cli",
 )
-NUMBERS = {module: number for number, modules in enumerate(LAYERS) for module in modules}
+NUMBERS = {package: number for number, names in enumerate(PACKAGES) for package in names.split()}
 
 AT_HOME = {
-    # what is foreign: the modules that may import it
-    "aiohttp": ("_attempt", "_exchange", "_transport"),
+    # a foreign library: the packages that may import it
+    "aiohttp": ("_http",),
     "aiohttp.web": ("sandbox",),
     "click": ("cli",),
     "rich": ("cli",),
-    "tenacity": ("_retry",),
+    "tenacity": ("_pipeline.retry",),
 }
 ONLY_FOR_TYPES = {("client", "aiohttp")}
-PURE = ("_checks", "_codec", "_operation", "_results", "config", "errors")
+PURE = (
+    "_api.codec",
+    "_api.operation",
+    "_api.results",
+    "_api.validation",
+    "config",
+    "errors",
+)
 
 
 def name_of(path: Path) -> str:
@@ -136,22 +108,75 @@ def ours(target: str) -> str | None:
 IMPORTS = {module: sorted(set(targets(module, tree))) for module, tree in TREES.items()}
 
 
+def package_of(module: str) -> str:
+    """
+    Return the package of a module, or the module itself if it is in none.
+    """
+    return module.partition(".")[0]
+
+
+def imported_by(module: str) -> set[str]:
+    """
+    Return the modules of ours that a module imports, for type checking as well.
+    """
+    return {target for one in IMPORTS[module] if (target := ours(one)) is not None}
+
+
 def test_the_table_is_the_package() -> None:
     """
-    Every module has exactly one place in the table, and every place a module.
+    Every package has exactly one place in the table, and every place a package.
     """
-    assert sorted(module for modules in LAYERS for module in modules) == sorted(PATHS)
+    names = [name for line in PACKAGES for name in line.split()]
+
+    assert sorted(names) == sorted({package_of(module) for module in PATHS})
 
 
 @pytest.mark.parametrize("module", PATHS)
 def test_an_import_goes_down(module: str) -> None:
     """
-    A module imports from lower layers only, for type checking as well.
+    A module imports from its own package and from those before it in the table.
     """
-    imported = {target for one in IMPORTS[module] if (target := ours(one)) is not None}
-    upward = {one for one in imported if NUMBERS[one] >= NUMBERS[module]}
+    package = package_of(module)
+    upward = {
+        one
+        for one in imported_by(module)
+        if package_of(one) != package and NUMBERS[package_of(one)] >= NUMBERS[package]
+    }
 
     assert not upward
+
+
+@pytest.mark.parametrize("package", NUMBERS)
+def test_no_package_contains_a_cycle(package: str) -> None:
+    """
+    The modules of a package can be sorted so that each imports only from those before it.
+    """
+    graph = {
+        module: {one for one in imported_by(module) if package_of(one) == package} - {module}
+        for module in PATHS
+        if package_of(module) == package
+    }
+
+    assert set(TopologicalSorter(graph).static_order()) == set(graph)
+
+
+@pytest.mark.parametrize("module", PATHS)
+def test_no_private_name_is_imported_from_another_package(module: str) -> None:
+    """
+    A name with an underscore belongs to its package; the modules of a private package do not.
+    """
+    private = {
+        target
+        for target in IMPORTS[module]
+        if (found := ours(target)) is not None
+        and package_of(found) != package_of(module)
+        and any(
+            part.startswith("_") and not part.startswith("__")
+            for part in target.removeprefix("adapty_async.").split(".")[1:]
+        )
+    }
+
+    assert not private
 
 
 @pytest.mark.parametrize("foreign", AT_HOME)

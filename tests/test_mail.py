@@ -23,7 +23,7 @@ from adapty_async import (
     RetryPolicy,
     TransactionEvent,
 )
-from adapty_async._operation import Endpoint, Replay
+from adapty_async._api.operation import Endpoint, Replay
 from adapty_async.errors import (
     AuthenticationError,
     ConnectionLostError,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from adapty_async import AdaptyClient, AdaptyMailClient, MailProfile, TransactionEvent, mail, v1, v2
-from adapty_async._operation import Operation, Replay
+from adapty_async._api.operation import Operation, Replay
 from adapty_async.bulk import BulkRun, OutcomeStatus
 from adapty_async.config import RetryPolicy
 from adapty_async.errors import ConnectionLostError, NotFoundError

@@ -29,9 +29,9 @@ from adapty_async import (
     RequestRejectedError,
     v2,
 )
-from adapty_async._codec import Wire, encode
-from adapty_async._operation import Headers, Response
-from adapty_async.bulk._run_journal import RunIdentity
+from adapty_async._api.codec import Wire, encode
+from adapty_async._api.operation import Headers, Response
+from adapty_async._bulk.run_journal import RunIdentity
 from adapty_async.errors import ErrorItem, ServerWords
 from adapty_async.mail import delete_profile, save_profile
 from adapty_async.testing import FakeTransport

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapty_async import UNSET, AdaptyClient, InstallationMeta, OutcomeStatus, RetryPolicy
-from adapty_async._operation import Endpoint, Replay
+from adapty_async._api.operation import Endpoint, Replay
 from adapty_async.errors import (
     ConfigError,
     ConnectionLostError,

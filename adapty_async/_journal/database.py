@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-from adapty_async._fork import on_fork
+from adapty_async._runtime.fork import on_fork
 from adapty_async.errors import JournalError
 
 __all__ = ("DatabaseThread", "code_of", "explain")

@@ -55,7 +55,7 @@ from adapty_async._journal.schema import (
     write_identity,
     write_span,
 )
-from adapty_async._tasks import until_ended
+from adapty_async._runtime.tasks import until_ended
 from adapty_async.errors import JournalError
 
 __all__ = ("SqliteJournal", "copy_journal", "reading")

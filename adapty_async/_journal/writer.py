@@ -31,7 +31,7 @@ from adapty_async._journal.model import (
     Run,
 )
 from adapty_async._journal.states import ItemStates
-from adapty_async._tasks import until_ended
+from adapty_async._runtime.tasks import until_ended
 from adapty_async.errors import JournalError
 
 __all__ = ("GROUP_SECONDS", "JournalWriter")

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import msgspec
 
-from adapty_async.bulk._outcomes_file import OutcomeLine, parse_line
+from adapty_async._bulk.outcomes_file import OutcomeLine, parse_line
 from adapty_async.errors import InvalidInputError
 
 __all__ = ("FINAL", "ListedItem", "OutcomesFile", "OutcomesSummary", "name_of")

@@ -19,11 +19,11 @@ import click
 import msgspec
 
 from adapty_async import mail, v1, v2
-from adapty_async._capacity import INITIAL_CONCURRENCY
-from adapty_async._operation import Operation
+from adapty_async._api.operation import Operation
+from adapty_async._bulk.item_processor import MOST_WORKERS
+from adapty_async._flow.concurrency_limit import INITIAL_CONCURRENCY
 from adapty_async._version import __version__
 from adapty_async.bulk import copy_journal
-from adapty_async.bulk._calls import MOST_WORKERS
 from adapty_async.cli import _demo
 from adapty_async.cli._confirmation import ask, whom
 from adapty_async.cli._input import Format, Rows, SizedRows, open_rows

@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
+from adapty_async._api.operation import Operation, Request, Response
+from adapty_async._bulk.recording import OutcomesPath
 from adapty_async._journal import belongs_to_journal
-from adapty_async._operation import Operation, Request, Response
 from adapty_async.bulk import BulkReport, BulkRun, StopReason
-from adapty_async.bulk._recording import OutcomesPath
 from adapty_async.cli._feed import Feed
 from adapty_async.cli._input import Row, Rows, SizedRows
 from adapty_async.cli._progress import progress

@@ -15,6 +15,7 @@ from typing import Any, Self
 import click
 import msgspec
 
+from adapty_async._bulk.outcomes_file import error_facts
 from adapty_async._journal import belongs_to_journal
 from adapty_async.bulk import (
     BulkReport,
@@ -23,7 +24,6 @@ from adapty_async.bulk import (
     OutcomeStatus,
     StopReason,
 )
-from adapty_async.bulk._outcomes_file import error_facts
 from adapty_async.cli._findings import Findings
 from adapty_async.cli._input import Row
 from adapty_async.errors import ConfigError, InvalidInputError

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from adapty_async import v2
-from adapty_async._operation import Operation
+from adapty_async._api.operation import Operation
 from adapty_async.cli._app import (
     Common,
     _client,

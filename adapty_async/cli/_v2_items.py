@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from adapty_async import v2
-from adapty_async._checks import RequestStruct
+from adapty_async._api.validation import RequestStruct
 from adapty_async.cli._items import (
     demand_distinct,
     demand_known_names,

@@ -10,10 +10,10 @@ from typing import ClassVar, Unpack
 
 from msgspec import UNSET
 
-from adapty_async._checks import Check, Maybe, instance_of, instant, nullable, text
-from adapty_async._codec import to_json
-from adapty_async._operation import Endpoint, Execute, Operation, Replay
-from adapty_async._profiles import By, demand_kind, identity, identity_by, pair
+from adapty_async._api.codec import to_json
+from adapty_async._api.identity import By, demand_kind, identity, identity_by, pair
+from adapty_async._api.operation import Endpoint, Execute, Operation, Replay
+from adapty_async._api.validation import Check, Maybe, instance_of, instant, nullable, text
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.errors import InvalidInputError
 from adapty_async.v2._models import DOCS, PATH, Profile, read_profile

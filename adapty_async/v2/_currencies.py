@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 import msgspec
 from msgspec import UNSET, field
 
-from adapty_async._checks import Check, Maybe, matching, nullable, text
-from adapty_async._codec import to_json
-from adapty_async._operation import Endpoint, Execute, Operation, Replay
-from adapty_async._profiles import identity
-from adapty_async._results import Instant, ResultStruct
+from adapty_async._api.codec import to_json
+from adapty_async._api.identity import identity
+from adapty_async._api.operation import Endpoint, Execute, Operation, Replay
+from adapty_async._api.results import Instant, ResultStruct
+from adapty_async._api.validation import Check, Maybe, matching, nullable, text
 from adapty_async.errors import DecodeError, InvalidInputError
 from adapty_async.v2._models import DOCS, PATH
 from adapty_async.v2._paging import Pages

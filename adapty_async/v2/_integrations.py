@@ -9,11 +9,11 @@ from typing import ClassVar
 
 from msgspec import UNSET
 
-from adapty_async._checks import Check, Maybe, any_identifier, instance_of, nullable
-from adapty_async._codec import to_json
-from adapty_async._operation import Endpoint, Execute, Operation, Replay
-from adapty_async._profiles import identity
-from adapty_async._results import ResultStruct, no_result
+from adapty_async._api.codec import to_json
+from adapty_async._api.identity import identity
+from adapty_async._api.operation import Endpoint, Execute, Operation, Replay
+from adapty_async._api.results import ResultStruct, no_result
+from adapty_async._api.validation import Check, Maybe, any_identifier, instance_of, nullable
 from adapty_async.v2._models import DOCS, PATH
 from adapty_async.v2._read import reader
 from adapty_async.v2._rules import DocumentedStruct, check_body, demand_some

@@ -10,8 +10,8 @@ from typing import ClassVar
 
 from msgspec import field
 
-from adapty_async._profiles import CustomAttributes
-from adapty_async._results import Instant, ResultStruct
+from adapty_async._api.identity import CustomAttributes
+from adapty_async._api.results import Instant, ResultStruct
 from adapty_async.errors import DecodeError, InvalidInputError
 from adapty_async.v2._read import reader
 

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import msgspec
 from msgspec import field
 
-from adapty_async._checks import any_text, matching
-from adapty_async._codec import to_json
-from adapty_async._operation import Endpoint, Execute, Operation, Replay
-from adapty_async._results import Instant, ResultStruct
+from adapty_async._api.codec import to_json
+from adapty_async._api.operation import Endpoint, Execute, Operation, Replay
+from adapty_async._api.results import Instant, ResultStruct
+from adapty_async._api.validation import any_text, matching
 from adapty_async.errors import InvalidInputError
 from adapty_async.v2._models import DOCS, PATH
 from adapty_async.v2._paging import Pages

@@ -10,7 +10,18 @@ from typing import Any, ClassVar, Literal, Unpack, get_args
 
 from msgspec import UNSET
 
-from adapty_async._checks import (
+from adapty_async._api.identity import (
+    By,
+    calls_by,
+    demand_kind,
+    identity,
+    identity_by,
+    pair,
+    write_attributes,
+)
+from adapty_async._api.operation import Endpoint, Execute, Operation, Replay
+from adapty_async._api.results import no_result
+from adapty_async._api.validation import (
     AttributeRules,
     Check,
     Maybe,
@@ -24,17 +35,6 @@ from adapty_async._checks import (
     nullable,
     one_of,
 )
-from adapty_async._operation import Endpoint, Execute, Operation, Replay
-from adapty_async._profiles import (
-    By,
-    calls_by,
-    demand_kind,
-    identity,
-    identity_by,
-    pair,
-    write_attributes,
-)
-from adapty_async._results import no_result
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.v2._models import DOCS, PATH, Profile, read_profile
 from adapty_async.v2._rules import (

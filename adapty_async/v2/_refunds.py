@@ -9,11 +9,11 @@ from typing import ClassVar, Literal, get_args
 
 from msgspec import UNSET, field
 
-from adapty_async._checks import Check, Maybe, any_text, boolean, nullable, one_of
-from adapty_async._codec import to_json
-from adapty_async._operation import Endpoint, Execute, Operation, Replay
-from adapty_async._profiles import identity
-from adapty_async._results import ResultStruct
+from adapty_async._api.codec import to_json
+from adapty_async._api.identity import identity
+from adapty_async._api.operation import Endpoint, Execute, Operation, Replay
+from adapty_async._api.results import ResultStruct
+from adapty_async._api.validation import Check, Maybe, any_text, boolean, nullable, one_of
 from adapty_async.v2._models import DOCS, PATH
 from adapty_async.v2._read import reader
 from adapty_async.v2._rules import DocumentedStruct, check_body, demand_some

@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 
 from msgspec import UNSET
 
-from adapty_async._checks import Check, RequestStruct, matching
-from adapty_async._operation import Operation
+from adapty_async._api.operation import Operation
+from adapty_async._api.validation import Check, RequestStruct, matching
 from adapty_async.errors import InvalidInputError
 
 __all__ = (

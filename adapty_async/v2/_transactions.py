@@ -13,7 +13,10 @@ from typing import Any, ClassVar, Literal, TypeAlias, Unpack, get_args
 import msgspec
 from msgspec import UNSET
 
-from adapty_async._checks import (
+from adapty_async._api.codec import to_json
+from adapty_async._api.identity import By, demand_kind, identity, pair
+from adapty_async._api.operation import Endpoint, Execute, Operation, Replay
+from adapty_async._api.validation import (
     Check,
     Maybe,
     any_text,
@@ -27,9 +30,6 @@ from adapty_async._checks import (
     nullable,
     one_of,
 )
-from adapty_async._codec import to_json
-from adapty_async._operation import Endpoint, Execute, Operation, Replay
-from adapty_async._profiles import By, demand_kind, identity, pair
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.errors import InvalidInputError
 from adapty_async.v2._models import DOCS, PATH, Profile, read_profile

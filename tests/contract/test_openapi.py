@@ -25,8 +25,8 @@ import pytest
 from msgspec import UNSET, UnsetType
 
 from adapty_async import v2
-from adapty_async._codec import Wire, encode, error_from
-from adapty_async._operation import Endpoint, Headers, Operation, Request, Response
+from adapty_async._api.codec import Wire, encode, error_from
+from adapty_async._api.operation import Endpoint, Headers, Operation, Request, Response
 from adapty_async.errors import (
     ApiError,
     AuthenticationError,

@@ -14,8 +14,8 @@ import pytest
 import yarl
 
 from adapty_async import v2
-from adapty_async._codec import Wire, encode
-from adapty_async._operation import Headers, Operation
+from adapty_async._api.codec import Wire, encode
+from adapty_async._api.operation import Headers, Operation
 from adapty_async.sandbox import Sandbox
 from tests.contract.test_openapi import CALLS, DOCUMENT, OPERATIONS, declared, resolved
 

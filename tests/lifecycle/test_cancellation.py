@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from adapty_async import AdaptyClient, Limits, Operation, RetryPolicy
-from adapty_async._timer import PatientTimer
+from adapty_async._runtime.timer import PatientTimer
 from adapty_async.v1 import create_profile
 from tests.raw_server import CLOSE, DONE, RESET, STALL, RawServer, Steps, api_error, own_tasks, page
 
@@ -164,7 +164,8 @@ def timers() -> list[str]:
         timer._call if isinstance(timer, PatientTimer) else each
         for timer, each in zip(patient, scheduled, strict=True)
     ]
-    kept = {"aiohttp.helpers", "adapty_async._watch"}  # one for each client, whatever it does
+    # one for each client, whatever it does
+    kept = {"aiohttp.helpers", "adapty_async._http.timeouts"}
     return [repr(each) for each in callbacks if each.__module__ not in kept]
 
 

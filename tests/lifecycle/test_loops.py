@@ -14,9 +14,9 @@ from typing import Any, cast
 import pytest
 
 from adapty_async import AdaptyClient, BulkReport, Limits
-from adapty_async._attempt import ask_given
-from adapty_async._transport import _close_elsewhere, _Here, _Pool
-from adapty_async._watch import Watch
+from adapty_async._http.session_sender import ask_given
+from adapty_async._http.timeouts import Watch
+from adapty_async._http.transport import _close_elsewhere, _Here, _Pool
 from adapty_async.bulk import BulkRun
 from tests.lifecycle.test_cancellation import is_free, timers
 from tests.raw_server import ABSENT, RawServer, in_thread, own_tasks

@@ -30,7 +30,7 @@ from adapty_async import (
     TransactionEvent,
     v2,
 )
-from adapty_async._operation import Endpoint
+from adapty_async._api.operation import Endpoint
 from adapty_async.bulk import StopReason
 from adapty_async.errors import ErrorItem
 from adapty_async.hooks import CallEnded, Event

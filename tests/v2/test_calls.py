@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from adapty_async import v2
-from adapty_async._operation import Endpoint, Operation, Replay
+from adapty_async._api.operation import Endpoint, Operation, Replay
 from adapty_async.errors import InvalidInputError
 from adapty_async.testing import FakeTransport, Reply
 from tests import typing

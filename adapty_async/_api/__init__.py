@@ -1,0 +1,1 @@
+"""Operations as data: encoding, decoding, validation and errors, without I/O."""

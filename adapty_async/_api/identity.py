@@ -1,0 +1,131 @@
+"""
+What the versions of the server-side API share: whom a call is about, and custom attributes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar
+
+import msgspec
+from msgspec import UNSET
+
+from adapty_async._api.codec import to_json
+from adapty_async._api.operation import Endpoint, Operation
+from adapty_async._api.validation import as_numbers, one_of
+from adapty_async.errors import InvalidInputError
+
+__all__ = (
+    "By",
+    "CustomAttributes",
+    "Identity",
+    "calls_by",
+    "demand_kind",
+    "identity",
+    "identity_by",
+    "pair",
+    "read_attributes",
+    "write_attributes",
+)
+
+ResultT = TypeVar("ResultT")
+
+By = Literal["customer_user_id", "profile_id"]
+Identity = tuple[tuple[str, str], ...]
+
+_HEADERS: Mapping[str, str] = {
+    "customer_user_id": "adapty-customer-user-id",
+    "profile_id": "adapty-profile-id",
+}
+
+demand_kind = one_of(*_HEADERS)
+
+
+def identity(
+    customer_user_id: str | None, profile_id: str | None, *, both: bool = False
+) -> Identity:
+    """
+    Return the header that names a profile; one id is needed, two are taken only with `both`.
+
+    Raises:
+        InvalidInputError: none is given, or one too many.
+    """
+    ids = {"customer_user_id": customer_user_id, "profile_id": profile_id}
+    given = [(_HEADERS[name], value) for name, value in ids.items() if value is not None]
+    if len(given) == 1 or (given and both):
+        return tuple(given)
+    number = "at least" if both else "exactly"
+    raise InvalidInputError(
+        "customer_user_id", f"{number} one of customer_user_id and profile_id must be given"
+    )
+
+
+def identity_by(by: By, value: str) -> Identity:
+    """
+    Return the header that names a profile by an id of that kind.
+    """
+    return ((_HEADERS[by], value),)
+
+
+def calls_by(endpoint: Endpoint[ResultT], by: By) -> Callable[[str], Operation[ResultT]]:
+    """
+    Return what describes the call about a profile that is named by an id of that kind, and no more.
+    """
+    return lambda value: Operation(endpoint, identity_by(by, value))
+
+
+def pair(item: Any, struct: type[msgspec.Struct] | str) -> tuple[str, Any]:
+    """
+    Take an item of a bulk run apart: the profile's id, and what is sent about it.
+
+    Raises:
+        InvalidInputError: it is no such pair.
+    """
+    name = struct if isinstance(struct, str) else struct.__name__
+    if not isinstance(item, tuple) or len(item) != 2:
+        raise InvalidInputError("item", f"must be a pair of an id and {name}")
+    return item
+
+
+class CustomAttributes(dict[str, str | float | None]):
+    """
+    A profile's custom attributes, by key, whichever way the server wrote them.
+    """
+
+    def __repr__(self) -> str:
+        return f"CustomAttributes({len(self)} keys)"
+
+
+class _Entry(msgspec.Struct):
+    key: str
+    value: Any = None
+
+
+def read_attributes(_kind: type, value: Any) -> CustomAttributes:
+    """
+    Read custom attributes, a list of keys and values or a dictionary, for msgspec.
+    """
+    read = msgspec.convert(value, list[_Entry] | dict[str, Any])
+    if isinstance(read, list):
+        read = {entry.key: entry.value for entry in read}
+    return CustomAttributes(read)
+
+
+def write_attributes(attributes: Any) -> bytes:
+    """
+    Encode a version's `ProfileAttributes`; the custom ones go as a list of keys and values.
+
+    The examples of the documents have them so.
+    """
+    custom = attributes.custom_attributes
+    if custom is UNSET:
+        return to_json(attributes)
+    fields = {
+        name: value
+        for name in attributes.__struct_fields__
+        if (value := getattr(attributes, name)) is not UNSET
+    }
+    fields["custom_attributes"] = [
+        {"key": key, "value": value} for key, value in as_numbers(custom).items()
+    ]
+    return to_json(fields)

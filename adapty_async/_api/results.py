@@ -1,0 +1,311 @@
+"""
+A decoder of results: strict first, field by field if that fails.
+
+One field that is not as documented does not make a result unreadable. It is None, and its raw
+value is in `ResultStruct.odd_fields`. Values are never guessed.
+"""
+
+from __future__ import annotations
+
+import codecs
+import datetime as dt
+import functools
+import json
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias, TypeVar
+
+import msgspec
+
+from adapty_async._api.validation import PrivateStruct
+
+__all__ = ("Instant", "ResultStruct", "content_of", "data_decoder", "no_result")
+
+ResultT = TypeVar("ResultT")
+StructT = TypeVar("StructT", bound="ResultStruct")
+
+DecodeHook: TypeAlias = Callable[[type, Any], Any]
+"""
+Decodes types that msgspec does not support, as its `dec_hook`.
+"""
+Instant = Annotated[dt.datetime, msgspec.Meta(tz=True)]
+"""
+A point in time with its zone. One that a server writes without a zone is read as UTC.
+"""
+_MAYBE_INSTANT = Instant | None
+_KEPT_IN = "_odd_fields"
+_NOTHING: Mapping[str, Any] = types.MappingProxyType({})
+
+
+class ResultStruct(PrivateStruct, frozen=True, kw_only=True, dict=True):
+    """
+    The base of structs that the server fills in; what it leaves out is empty.
+
+    A field that is not as documented is None, whatever its annotation says: the annotation is what
+    Adapty's documents promise. See `odd_fields`.
+    """
+
+    # Fields without which the result is of no use: whom it is about, and whether more follows.
+    essential: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def odd_fields(self) -> Mapping[str, Any]:
+        """
+        The raw values of fields that are not as documented; empty for nearly all results.
+
+        A key is the path of the field, such as ``access_levels[0].expires_at``; the value is the
+        decoded JSON. Entries of lists that are no objects are left out of the list and found
+        here. Copies and pickles have it; `msgspec.structs.replace` and encoding leave it out.
+        """
+        kept: Mapping[str, Any] = getattr(self, _KEPT_IN, _NOTHING)
+        return kept
+
+    def __copy__(self) -> typing.Self:
+        return _made(type(self), self._values(), self.odd_fields)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made, (type(self), self._values(), dict(self.odd_fields))
+
+    def _values(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__struct_fields__}
+
+
+def _made(kind: type[StructT], values: Mapping[str, Any], odd: Mapping[str, Any]) -> StructT:
+    made = kind(**values)
+    if odd:
+        vars(made)[_KEPT_IN] = types.MappingProxyType(dict(odd))
+    return made
+
+
+def no_result(body: bytes) -> None:
+    """
+    Check a response without a result: its body is empty, or an object that is no error.
+
+    Raises:
+        ValueError: it is something else, and so may not be the API's.
+    """
+    if body and (stripped := _stripped(body)):
+        _demand_no_error(_read_envelope(stripped))
+
+
+class _Envelope(msgspec.Struct):
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    errors: Any = None
+    error_code: Any = None
+
+
+_read_envelope = msgspec.json.Decoder(_Envelope).decode
+
+
+def _demand_no_error(envelope: _Envelope) -> None:
+    if envelope.errors or envelope.error_code:
+        raise ValueError("an error, in spite of the status")
+
+
+def content_of(body: bytes, *, unwrap: bool = True) -> bytes | msgspec.Raw:
+    """
+    Return the JSON of a response's object, with `unwrap` the one under ``data`` if there is one.
+
+    An empty body stands for an empty object.
+
+    Raises:
+        ValueError: it is no object, or an error.
+    """
+    body = _stripped(body)
+    if not body:
+        return b"{}"
+    envelope = _read_envelope(body)
+    _demand_no_error(envelope)
+    inner = envelope.data
+    if inner is msgspec.UNSET or not unwrap:
+        return body
+    return b"{}" if bytes(inner) == b"null" else inner
+
+
+def _stripped(body: bytes) -> bytes:
+    return body.removeprefix(codecs.BOM_UTF8).strip()
+
+
+def data_decoder(
+    result: type[ResultT], dec_hook: DecodeHook | None = None, *, unwrap: bool = True
+) -> Callable[[bytes], ResultT]:
+    """
+    Make a decoder for an object that stands alone or under ``data``; nothing reads as ``{}``.
+
+    A `ResultStruct` that is not as documented is read field by field: looking for what is odd
+    takes time, so only then.
+    """
+    strict = msgspec.json.Decoder(result, dec_hook=dec_hook)
+    is_result = issubclass(result, ResultStruct)
+
+    def read(body: bytes) -> ResultT:
+        try:
+            return strict.decode(content_of(body, unwrap=unwrap))
+        except msgspec.DecodeError:
+            if not is_result:
+                raise
+            content = _parsed_content(body, unwrap=unwrap)
+        found: ResultT = _read_by_field(result, content, dec_hook)
+        return found
+
+    return read
+
+
+def _parsed_content(body: bytes, *, unwrap: bool) -> Any:
+    """
+    Do as `content_of` does, for JSON that msgspec may be unable to parse.
+    """
+    content = _parse(_stripped(body))
+    if not isinstance(content, dict):
+        return content
+    _demand_no_error(_Envelope(errors=content.get("errors"), error_code=content.get("error_code")))
+    if not unwrap or "data" not in content:
+        return content
+    return {} if content["data"] is None else content["data"]
+
+
+def _parse(text: bytes) -> Any:
+    """
+    Parse JSON that msgspec does not: it has lone surrogates, or numbers that are out of range.
+
+    A number that Python cannot hold stays as it was written, in text.
+
+    Raises:
+        ValueError: it is no JSON.
+    """
+    try:
+        return json.loads(
+            text.decode(), parse_float=_float, parse_int=_int, parse_constant=_raise_for_no_json
+        )
+    except json.JSONDecodeError:  # it holds the text
+        raise msgspec.DecodeError("JSON is malformed") from None
+
+
+def _float(text: str) -> float | str:
+    number = float(text)
+    return number if math.isfinite(number) else text
+
+
+def _int(text: str) -> int | str:
+    try:
+        return int(text)
+    except ValueError:  # more digits than Python converts
+        return text
+
+
+def _raise_for_no_json(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _read_by_field(result: type[Any], content: Any, dec_hook: DecodeHook | None) -> Any:
+    """
+    Read a result that could not be decoded as a whole: null is left out, an odd field is None.
+
+    Raises:
+        msgspec.ValidationError: it is no object, or an essential field is odd.
+    """
+    return _FieldReader(dec_hook).struct(result, content, "$")
+
+
+class _Field(NamedTuple):
+    """
+    A field of a struct.
+
+    Attributes:
+        entry: the struct that it is, or has entries of; None if it is plain.
+    """
+
+    name: str
+    kind: Any
+    entry: type[ResultStruct] | None
+    is_list: bool
+    is_essential: bool
+
+
+@functools.cache
+def _fields_of(struct: type[ResultStruct]) -> tuple[_Field, ...]:
+    return tuple(
+        _Field(
+            name=info.name,
+            kind=info.type,
+            entry=next(filter(_is_result, (info.type, *typing.get_args(info.type))), None),
+            is_list=typing.get_origin(info.type) is tuple,
+            is_essential=info.name in struct.essential,
+        )
+        for info in msgspec.structs.fields(struct)
+    )
+
+
+def _is_result(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, ResultStruct)
+
+
+_ODD = object()
+
+
+class _FieldReader:
+    """
+    Reads structs out of parsed JSON, one field at a time.
+    """
+
+    def __init__(self, dec_hook: DecodeHook | None) -> None:
+        self._dec_hook = dec_hook
+
+    def struct(self, kind: type[StructT], content: Any, path: str) -> StructT:
+        if not isinstance(content, dict):
+            raise msgspec.ValidationError(f"Expected `object` - at `{path}`")
+        values: dict[str, Any] = {}
+        odd: dict[str, Any] = {}
+        for field in _fields_of(kind):
+            raw = content.get(field.name)
+            if raw is None:  # the documents promise that lists are never null, their prose does not
+                continue
+            value = self._value(field, raw, path, odd)
+            if value is _ODD:
+                if field.is_essential:
+                    raise msgspec.ValidationError(f"not as documented - at `{path}.{field.name}`")
+                value, odd[field.name] = None, raw
+            values[field.name] = value
+        return _made(kind, values, odd)
+
+    def _value(self, field: _Field, raw: Any, path: str, odd: dict[str, Any]) -> Any:
+        if field.entry is None:
+            return self._plain(field.kind, raw)
+        if field.is_list:
+            return self._entries(field, raw, path, odd) if isinstance(raw, list) else _ODD
+        if not isinstance(raw, dict):
+            return _ODD
+        return self._inner(field.entry, raw, path, field.name, odd)
+
+    def _entries(self, field: _Field, raw: list[Any], path: str, odd: dict[str, Any]) -> Any:
+        entries = []
+        for index, one in enumerate(raw):
+            place = f"{field.name}[{index}]"
+            if isinstance(one, dict):
+                entries.append(self._inner(field.entry, one, path, place, odd))
+            else:
+                odd[place] = one
+        return tuple(entries)
+
+    def _inner(self, kind: Any, raw: Any, path: str, place: str, odd: dict[str, Any]) -> Any:
+        inner: ResultStruct = self.struct(kind, raw, f"{path}.{place}")
+        odd.update({f"{place}.{name}": value for name, value in inner.odd_fields.items()})
+        return inner
+
+    def _plain(self, kind: Any, raw: Any) -> Any:
+        if kind is int and isinstance(raw, float) and raw.is_integer():
+            return int(raw)
+        try:
+            return msgspec.convert(raw, kind, dec_hook=self._dec_hook)
+        except (ValueError, OverflowError):  # msgspec's errors are ValueErrors
+            return _instant(raw) if kind == _MAYBE_INSTANT else _ODD
+
+
+def _instant(raw: Any) -> Any:
+    try:
+        moment = dt.datetime.fromisoformat(raw)
+    except (TypeError, ValueError):
+        return _ODD
+    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)

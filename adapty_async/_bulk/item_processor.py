@@ -1,0 +1,488 @@
+"""
+Bulk runs of API calls: one item becomes one operation, one call and one outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import hashlib
+import inspect
+import os
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from typing import Any, Generic, Protocol, TypeAlias, TypedDict, TypeVar, Unpack
+
+import msgspec
+
+from adapty_async._api.codec import ResultDecoder, plain, request_id_in
+from adapty_async._api.operation import Operation, Replay, Request, Send, Tally
+from adapty_async._bulk.bulk_run import BulkRun
+from adapty_async._bulk.item_ids import subject_of
+from adapty_async._bulk.keyed_lock import Turns
+from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus
+from adapty_async._bulk.recording import OutcomesPath, Recording
+from adapty_async._bulk.run_journal import RunJournal
+from adapty_async._bulk.settings import Crew, Settings
+from adapty_async._bulk.source import source_of
+from adapty_async._bulk.stop_policy import StopRules
+from adapty_async._bulk.worker_pool import Worker
+from adapty_async._flow.bucket_limiter import Gates
+from adapty_async._flow.run_limits import NO_LIMITS, RunLimits, look_every
+from adapty_async._journal import KEY_SIZE, Journal, KeyIndex
+from adapty_async._pipeline.limit import look
+from adapty_async._pipeline.retry import may_have_worked
+from adapty_async.config import positive
+from adapty_async.errors import (
+    AdaptyError,
+    CircuitOpenError,
+    ConfigError,
+    ConnectionLostError,
+    JournalError,
+    NotFoundError,
+    bare,
+)
+
+__all__ = (
+    "MAX_OUTAGE",
+    "MOST_WORKERS",
+    "BulkOptions",
+    "Engine",
+    "Items",
+    "Records",
+    "StartBulk",
+    "run_calls",
+    "settings_from",
+)
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+Items: TypeAlias = Iterable[ItemT] | AsyncIterable[ItemT]
+
+MOST_WORKERS = 256
+"""
+Workers of a run whose concurrency nobody set: in flight are as many as the pace needs.
+"""
+MAX_OUTAGE = 900.0
+_DONE = OutcomeStatus.DONE
+_DRAIN_SECONDS = 5.0
+
+
+class BulkOptions(TypedDict, Generic[ItemT, ResultT], total=False):
+    """
+    The options of every bulk method.
+
+    Attributes:
+        concurrency: requests in flight at most; None is 64 at first, up to 256, as many as help.
+        rate: requests per second at most, repeats included; None learns what the account allows.
+        fail_fast: stop after the first item that is not done or absent.
+        on_outcome: called in the event loop with each outcome; what it raises stops the run.
+        ordered: hand outcomes over in the order of the input, not as they end.
+        drain: seconds that requests in flight get to end when the run is stopped; 5 unless told.
+        max_outage: seconds without any success, whatever the server responds, that end the run;
+            900 by default. Time in which the run sends nothing because of `rate` or of a slow
+            source does not count.
+        journal: the path of a file that makes the run resumable: run it again with the same
+            journal, and what is done is skipped. Or another `Journal`.
+        dedupe: send each request once; the same one further on is skipped. Always so with a
+            journal that has no `job_id`.
+        job_id: vouches that the items come in the same order each time the journal is used;
+            without it, they are identified by their requests, in any order.
+        outcomes: a file that records how each item ended, with its id: one line of JSON each, as
+            the items end. Further runs append to it. Unlike a journal it holds personal data.
+    """
+
+    concurrency: int | None
+    rate: float | None
+    fail_fast: bool
+    on_outcome: Callable[[Outcome[ItemT, ResultT]], object] | None
+    ordered: bool
+    drain: float
+    max_outage: float
+    journal: str | os.PathLike[str] | Journal | None
+    job_id: str | None
+    dedupe: bool
+    outcomes: str | os.PathLike[str] | None
+
+
+class StartBulk(Protocol):
+    """
+    What a resource needs to offer bulk methods: how one operation is made of one item, and go.
+    """
+
+    def __call__(
+        self,
+        items: Items[ItemT],
+        build: Callable[[ItemT], Operation[ResultT]],
+        name: str,
+        /,
+        **options: Unpack[BulkOptions[ItemT, ResultT]],
+    ) -> BulkRun[ItemT, ResultT]:
+        """
+        Make the run; nothing is sent yet.
+        """
+        ...
+
+
+class Engine(msgspec.Struct, frozen=True):
+    """
+    A client's machinery as a run uses it: operations to requests, requests to responses, time.
+    """
+
+    encode: Callable[[Operation[Any]], Request]
+    send: Send
+    decode: ResultDecoder
+    clock: Callable[[], float]
+    gates: Gates
+    limits: RunLimits = NO_LIMITS
+
+
+def settings_from(
+    options: BulkOptions[Any, Any], crew: Crew | None, stopping: asyncio.Event
+) -> Settings:
+    """
+    Check the options of a bulk method; the crew is for a run whose concurrency is not given.
+
+    The run sets the event when it stops.
+
+    Raises:
+        ConfigError: one is unknown or out of range.
+    """
+    unknown = options.keys() - BulkOptions.__annotations__.keys()
+    if unknown:
+        raise ConfigError(f"unknown option: {', '.join(sorted(unknown))}")
+    concurrency = options.get("concurrency")
+    concurrency = MOST_WORKERS if concurrency is None else concurrency
+    whole = isinstance(concurrency, int) and not isinstance(concurrency, bool)
+    if not whole or concurrency < 1:
+        raise ConfigError("concurrency must be a whole number from 1")
+    if inspect.iscoroutinefunction(options.get("on_outcome")):
+        raise ConfigError("on_outcome must be a plain function: nobody would await an async one")
+    return Settings(
+        concurrency=concurrency,
+        crew=crew,
+        fail_fast=options.get("fail_fast", False),
+        ordered=options.get("ordered", False),
+        drain=positive("drain", options.get("drain", _DRAIN_SECONDS)),
+        on_outcome=options.get("on_outcome"),
+        stopping=stopping,
+    )
+
+
+class Records(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The records that a run keeps of its items.
+
+    Attributes:
+        journal: its journal.
+        outcomes: its outcomes file.
+        dedupe: the same request is sent once.
+    """
+
+    journal: RunJournal | None = None
+    outcomes: OutcomesPath | None = None
+    dedupe: bool = False
+
+
+def run_calls(
+    items: Items[ItemT],
+    build: Callable[[ItemT], Operation[ResultT]],
+    engine: Engine,
+    settings: Settings,
+    records: Records,
+) -> BulkRun[ItemT, ResultT]:
+    """
+    Make a run that sends one operation for each item, and keeps records of them.
+    """
+    calls = _Calls(build, engine, records.journal, dedupe=records.dedupe)
+    settings = msgspec.structs.replace(
+        settings,
+        patience=functools.partial(look, engine.gates, engine.limits),
+        look_every=look_every(engine.limits.max_outage),
+    )
+    source, judge = source_of(items), StopRules().judge
+    if records.outcomes is None:
+        return BulkRun(source, calls.process, judge, settings, calls.open, calls.earlier)
+    recording = Recording(records.outcomes, build, calls.process, calls.open)
+    settings = msgspec.structs.replace(settings, record=recording.record)
+    return BulkRun(source, recording.process, judge, settings, recording.open, calls.earlier)
+
+
+class _Calls(Generic[ItemT, ResultT]):
+    """
+    The way of an item: known already, built, its turn, noted, sent, noted.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[ItemT], Operation[ResultT]],
+        engine: Engine,
+        journal: RunJournal | None,
+        *,
+        dedupe: bool,
+    ) -> None:
+        self._build = build
+        self._engine = engine
+        self._journal = journal
+        self._by_position = journal is not None and journal.by_position
+        # by their requests, equal items are one: they cannot have a state each
+        self._by_digest = journal is not None and not journal.by_position
+        self._seen = KeyIndex() if dedupe and not self._by_digest else None
+        self._identifies = self._by_digest or self._seen is not None
+        self._digest_of = _digester(os.urandom(32) if journal is None else journal.digest_key)
+        self._is_resumed = False  # an earlier run used the journal
+        self._turns = Turns()
+        self._watched = False
+
+    @contextlib.asynccontextmanager
+    async def open(self, run: BulkRun[ItemT, ResultT]) -> AsyncIterator[None]:
+        """
+        Hold the journal of a run open.
+        """
+        self._watched = run.is_watched
+        journal, gates = self._journal, self._engine.gates
+        try:
+            if journal is None:
+                yield
+                return
+            await journal.open(gates.learned_rate)
+            try:
+                self._is_resumed = not journal.is_new
+                if journal.rate is not None:
+                    gates.expect(journal.rate)
+                yield
+            finally:
+                await journal.aclose(gates.learned_rate(), run.report.stop_reason)
+        finally:
+            if self._seen is not None:
+                self._seen.close()
+
+    def earlier(self, index: int) -> EarlierStatus | None:
+        """
+        Return how the item at a position ended before, as far as its position alone says.
+        """
+        if self._journal is None or not self._by_position:
+            return None
+        return self._journal.earlier(index)
+
+    async def process(self, index: int, item: ItemT, worker: Worker) -> Outcome[ItemT, ResultT]:
+        """
+        Return the outcome of an item. An exception that ends the run is left with the worker.
+        """
+        if self._is_resumed and self._seen is None and (earlier := self.earlier(index)):
+            return _skipped(index, item, earlier)
+        started = self._engine.clock()
+        request: Request | None = None
+        try:
+            operation = worker.operation = self._build(item)
+            request = self._engine.encode(operation)
+            worker.call = request.tally
+            request.tally.position = index
+            if self._identifies or self._is_resumed:
+                known = await self._known(index, item, operation, request)
+                if known is not None:
+                    return known
+            subject = subject_of(operation)
+            if not self._turns.enter_now(subject):
+                await self._turns.enter(subject)
+        except BaseException as error:  # noqa: BLE001  as in _send
+            if not _is_cancelled(error):
+                worker.failure = _run_ending(error)
+            return _not_done(index, item, request, error, self._engine.clock() - started)
+        try:
+            outcome = await self._send(index, item, operation, request, worker)
+            return outcome if self._journal is None else await self._recorded(request, outcome)
+        finally:
+            self._turns.leave(subject)
+
+    async def _known(
+        self, index: int, item: ItemT, operation: Operation[ResultT], request: Request
+    ) -> Outcome[ItemT, ResultT] | None:
+        """
+        Return the outcome of an item that is not to be sent: it was before, or it came before.
+        """
+        journal, is_repeated = self._journal, False
+        if self._identifies:
+            is_repeated = await self._came_before(request, self._digest_of(operation, request))
+        if is_repeated and not self._by_position:
+            return _skipped(index, item, EarlierStatus.DUPLICATE)
+        if journal is None:
+            return None
+        earlier = journal.earlier(request.tally.position)
+        if earlier is not None:
+            return _skipped(index, item, earlier)
+        if is_repeated:
+            journal.skip(index)
+            return _skipped(index, item, EarlierStatus.DUPLICATE)
+        error = journal.recall(request)
+        return None if error is None else Outcome(index, item, OutcomeStatus.UNKNOWN, error=error)
+
+    async def _came_before(self, request: Request, digest: bytes) -> bool:
+        """
+        Return whether the same request came before in this run; by digest, find its position.
+        """
+        if self._seen is not None:
+            _, is_new = await self._seen.claim(digest)
+            return not is_new
+        assert self._journal is not None  # noqa: S101  items are identified for its sake
+        position = await self._journal.claim(digest)
+        if position is not None:
+            request.tally.position = position
+        return position is None
+
+    async def _recorded(
+        self, request: Request, outcome: Outcome[ItemT, ResultT]
+    ) -> Outcome[ItemT, ResultT]:
+        assert self._journal is not None  # noqa: S101  the caller has one
+        self._journal.end(request, outcome)
+        if self._watched and outcome.attempts:
+            await self._journal.saved()
+        return outcome
+
+    async def _send(
+        self,
+        index: int,
+        item: ItemT,
+        operation: Operation[ResultT],
+        request: Request,
+        worker: Worker,
+    ) -> Outcome[ItemT, ResultT]:
+        engine = self._engine
+        started = engine.clock()
+        try:
+            response = await engine.send(request)
+            result = engine.decode(operation, response)
+        except BaseException as error:  # noqa: BLE001
+            # a failure is the item's outcome, and so is being cancelled when the run is left;
+            # what is a defect is raised by StopRules
+            if not isinstance(error, asyncio.CancelledError):
+                worker.failure = _run_ending(error)
+            outcome = _not_done(index, item, request, error, engine.clock() - started)
+            request.tally.on_wire = False  # the worker is idle until its next item
+            return outcome
+        tally = request.tally
+        return Outcome(
+            index,
+            item,
+            _DONE,
+            tally.attempts,
+            tally.throttled,
+            engine.clock() - started,
+            result=result,
+            connect_failures=tally.connect_failures,
+            http_status=response.status,
+            _ended=time.time(),
+            _request_id=request_id_in(response.headers),
+        )
+
+
+def _digester(key: bytes) -> Callable[[Operation[Any], Request], bytes]:
+    """
+    Return a function to a keyed digest of what an operation asks for, whatever client sends it.
+    """
+    # the key is the beginning of what is hashed, which does as well for BLAKE2 as its `key`, and
+    # leaves room for most requests in the same block: half the time
+    keyed = hashlib.blake2b(key, digest_size=KEY_SIZE)
+    packed = msgspec.msgpack.Encoder(enc_hook=plain).encode
+
+    def digest_of(operation: Operation[Any], request: Request) -> bytes:
+        digest = keyed.copy()
+        asked = operation.endpoint.name, operation.headers, operation.parameters, request.body
+        digest.update(packed(asked))
+        return digest.digest()
+
+    return digest_of
+
+
+def _skipped(index: int, item: ItemT, earlier: EarlierStatus) -> Outcome[ItemT, Any]:
+    return Outcome(index, item, OutcomeStatus.SKIPPED, earlier=earlier)
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    """
+    Return whether this task was cancelled; otherwise a callback raised the error by itself.
+    """
+    task = asyncio.current_task()
+    is_asked = task is not None and task.cancelling() > 0
+    return isinstance(error, asyncio.CancelledError) and is_asked
+
+
+def _run_ending(error: BaseException) -> BaseException | None:
+    """
+    Return the error if it ends the run as it is, such as a KeyboardInterrupt.
+
+    Raises:
+        GeneratorExit: the event loop is gone, and nothing can be awaited any more.
+    """
+    if isinstance(error, GeneratorExit):
+        raise error
+    return None if isinstance(error, Exception) else error
+
+
+def _not_done(
+    index: int, item: ItemT, request: Request | None, error: BaseException, elapsed: float
+) -> Outcome[ItemT, Any]:
+    tally = Tally() if request is None else request.tally
+    reason: Exception | None
+    if isinstance(error, Exception):
+        status, reason = _status_of(request, error), error
+    else:
+        status, reason = _when_cancelled(request)
+    if isinstance(reason, AdaptyError):
+        reason.attempts = tally.attempts
+        bare(reason)  # a report is kept, and frames hold items, requests and responses
+    if not isinstance(error, AdaptyError):  # the frame that caught it holds the item
+        error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+    return Outcome(
+        index,
+        item,
+        status,
+        tally.attempts,
+        tally.throttled,
+        elapsed,
+        reason,
+        connect_failures=tally.connect_failures,
+        http_status=getattr(reason, "status", None) if tally.attempts else None,
+        _ended=None if status is OutcomeStatus.NOT_SENT else time.time(),
+        _request_id=getattr(reason, "request_id", None),
+    )
+
+
+def _status_of(request: Request | None, error: Exception) -> OutcomeStatus:
+    if request is None or not request.tally.attempts:
+        unsent = isinstance(error, CircuitOpenError | JournalError)
+        return OutcomeStatus.NOT_SENT if unsent else OutcomeStatus.FAILED
+    if isinstance(error, NotFoundError) and request.absent_if_missing:
+        return OutcomeStatus.ABSENT
+    defect = not isinstance(error, AdaptyError)  # such as a transport's
+    lost = defect or request.tally.lost or may_have_worked(error)
+    if request.replay is not Replay.ALWAYS and lost:
+        return OutcomeStatus.UNKNOWN
+    return OutcomeStatus.FAILED
+
+
+def _when_cancelled(request: Request | None) -> tuple[OutcomeStatus, Exception | None]:
+    """
+    Return the status and the error of an item whose processing was cancelled.
+
+    1. No attempt was made: it was not sent.
+    2. An attempt is on the wire: its response is lost.
+    3. An attempt succeeded, and a hook raised a BaseException: its response is lost, too.
+    4. It waits for its next attempt: what is known of the earlier ones counts. It was not sent if
+       none of them had a connection.
+    """
+    if request is None or not request.tally.attempts:
+        return OutcomeStatus.NOT_SENT, None
+    tally, error = request.tally, request.tally.error
+    is_lost = tally.on_wire or error is None
+    if is_lost:
+        passed = "arrived" if tally.on_wire else "was processed"
+        error = ConnectionLostError(
+            f"cancelled before the response {passed}", operation=request.operation
+        )
+    if request.replay is not Replay.ALWAYS and (is_lost or tally.lost):
+        return OutcomeStatus.UNKNOWN, error
+    written = is_lost or tally.written
+    return (OutcomeStatus.FAILED if written else OutcomeStatus.NOT_SENT), error

@@ -1,0 +1,497 @@
+"""
+An outcomes file: an append-only log of how each item of a run ended, with its id, as NDJSON.
+
+Invariants:
+
+- An outcome is one line. A line is ASCII, so no text in it ends it, for any reader.
+- Lines are only appended. The last one of an item counts, and it never says less than an earlier
+  one: a skipped item gets no line if its last one says how it ended.
+- A run holds the file's lock, so that two runs never write to one file.
+- Each group of lines is forced onto the disk before the next group is written. A crash leaves at
+  most one line that is not whole, and the next opening removes it.
+- No call to the disk is made in the event loop.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import concurrent.futures
+import contextlib
+import datetime as dt
+import errno
+import json
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus
+from adapty_async._runtime.fork import on_fork
+from adapty_async._runtime.tasks import until_ended
+from adapty_async.errors import InvalidInputError, JournalError
+
+__all__ = ("Entry", "OutcomeLine", "OutcomesFile", "OutcomesLog", "error_facts", "parse_line")
+
+_WRITE_EVERY = 0.1
+"""
+Seconds after which a line is written at the latest, apart from what the disk takes.
+"""
+_GROUP = 256
+"""
+Lines that are not left to wait for a timer.
+"""
+_PIECE = 64
+"""
+Lines that are made before some are written.
+"""
+_MOST_WAITING = 16 * _GROUP
+"""
+Lines in memory, from which on no more items are taken up until the disk has them.
+"""
+_FINAL = frozenset({OutcomeStatus.DONE, OutcomeStatus.ABSENT, OutcomeStatus.SKIPPED})
+_NEXT_KEY = b'"id":'
+_FIRST_KEY = b'{"line":'
+_FIRST_PAIR = re.compile(rb'\{"line":[0-9]+')
+_HASH_BYTES = 8
+_sync: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
+
+
+class OutcomeLine(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    A line of an outcomes file.
+
+    Attributes:
+        line: the number of the input's line, or the item's position; both count from 1.
+        id: the id of what the item is about; None if it has none that can be read.
+        status: how the item ended.
+        at: when it ended, to the second; see `Outcome.at`.
+        http_status, request_id, attempts: as in its `Outcome`.
+        error: the facts of its error, None if there was none.
+        earlier: how a skipped item ended before; there for no other status.
+    """
+
+    line: Annotated[int, msgspec.Meta(ge=1)]
+    id: str | None
+    status: OutcomeStatus
+    at: dt.datetime | None
+    http_status: int | None
+    request_id: str | None
+    attempts: int
+    error: dict[str, Any] | None
+    earlier: EarlierStatus | UnsetType = UNSET
+
+
+class Entry(NamedTuple):
+    """
+    An outcome that is to be written, with the item's line and id.
+    """
+
+    line: int
+    id: str | None
+    outcome: Outcome[Any, Any]
+
+
+_read_line = msgspec.json.Decoder(OutcomeLine).decode
+
+
+def error_facts(error: Exception) -> dict[str, Any]:
+    """
+    Return the facts of an error, with the same keys for each; no text of a server is among them.
+    """
+    facts = ("status", "error_code", "field_name", "request_id")
+    content = {"type": type(error).__name__} | {name: _fact(error, name) for name in facts}
+    if isinstance(error, InvalidInputError):
+        content |= {"field_name": _fact(error, "field"), "rule": _fact(error, "rule")}
+    return content
+
+
+def _fact(error: Exception, name: str) -> str | int | None:
+    value = getattr(error, name, None)  # of a transport's own error it may be anything
+    return value if isinstance(value, str | int) else None
+
+
+def parse_line(text: bytes) -> OutcomeLine | None:
+    """
+    Read a line of an outcomes file; None if it is something else.
+    """
+    try:
+        return _read_line(text)
+    except msgspec.ValidationError:
+        return None
+    except (ValueError, RecursionError):
+        pass
+    try:  # msgspec reads no lone surrogates
+        return msgspec.convert(json.loads(text), OutcomeLine)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _encoded(entry: Entry) -> bytes:
+    outcome = entry.outcome
+    line = OutcomeLine(
+        line=entry.line,
+        id=entry.id,
+        status=outcome.status,
+        at=outcome.at and outcome.at.replace(microsecond=0),
+        http_status=outcome.http_status,
+        request_id=outcome.request_id,
+        attempts=outcome.attempts,
+        error=None if outcome.error is None else error_facts(outcome.error),
+        earlier=outcome.earlier or UNSET,
+    )
+    with contextlib.suppress(UnicodeEncodeError):
+        text = msgspec.json.encode(line)
+        if text.isascii():
+            return text + b"\n"
+    # U+2028 and others end a line for some readers, and a lone surrogate has no UTF-8
+    return json.dumps(msgspec.to_builtins(line), separators=(",", ":")).encode() + b"\n"
+
+
+class _FinalLines:
+    """
+    A compact map of the items whose last line says how they ended: 8 bytes for each line number.
+
+    An item is known by its line and id together, so a line of another input is not mistaken for
+    its own.
+
+    Args:
+        most: the largest line number that is kept; an item beyond it is not known.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._hashes = array.array("q")
+
+    def load(self, line: OutcomeLine) -> None:
+        """
+        Record an item's last line so far.
+        """
+        if line.line > self._most:
+            return
+        missing = line.line + 1 - len(self._hashes)
+        if missing > 0:
+            self._hashes.frombytes(bytes(_HASH_BYTES * missing))
+        self._hashes[line.line] = _hash(line.id) if line.status in _FINAL else 0
+
+    def has(self, entry: Entry) -> bool:
+        """
+        Return whether an item's last line says how it ended.
+        """
+        known = entry.line < len(self._hashes)
+        return known and self._hashes[entry.line] == _hash(entry.id)
+
+
+def _hash(text: str | None) -> int:
+    return hash(text) or 1
+
+
+class OutcomesLog:
+    """
+    The file itself, open and locked. All methods block.
+
+    Args:
+        path: where it is; it is made if it is not there.
+
+    Raises:
+        JournalError: it is in use, is something else, or cannot be used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.absolute()  # the run may change its directory
+        self._handle = _opened(path)
+        try:
+            _lock(self._handle, path)
+            self._final, end = _read(self._handle, path)
+            os.ftruncate(self._handle, end)
+            os.fchmod(self._handle, 0o600)
+            if not end:
+                _sync_folder(self._path.parent)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError):
+                raise _unusable(path, error.strerror) from None
+            raise
+
+    def write(self, entries: Iterable[Entry]) -> None:
+        """
+        Append the lines of outcomes, and force them onto the disk.
+
+        Raises:
+            JournalError: that failed.
+        """
+        missing = [
+            entry for entry in entries if not entry.outcome.earlier or not self._final.has(entry)
+        ]
+        try:
+            for start in range(0, len(missing), _PIECE):  # in between, the event loop may turn
+                data = b"".join(map(_encoded, missing[start : start + _PIECE]))
+                while data:
+                    data = data[os.write(self._handle, data) :]
+            _sync(self._handle)
+            is_there = _is_at(self._path, self._handle)
+        except OSError as error:
+            raise JournalError(
+                f"the outcomes file {self._path} cannot be written: {error.strerror}"
+            ) from None
+        if not is_there:
+            raise JournalError(
+                f"the outcomes file {self._path} was deleted, moved or replaced during the run"
+            )
+
+    def close(self) -> None:
+        """
+        Close the file, and so release its lock; again is harmless.
+        """
+        handle, self._handle = self._handle, -1  # in this order, as a fork may come in between
+        if handle >= 0:
+            os.close(handle)
+
+
+def _unusable(path: Path, reason: str | None) -> JournalError:
+    return JournalError(f"the outcomes file {path} cannot be used: {reason}")
+
+
+def _opened(path: Path) -> int:
+    if not hasattr(os, "O_NOFOLLOW"):
+        raise JournalError("an outcomes file needs POSIX file locks, which this system lacks")
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags, 0o600)
+    except OSError as error:
+        is_link = error.errno == errno.ELOOP  # O_NOFOLLOW's way to say so
+        raise _unusable(path, "it is a symbolic link" if is_link else error.strerror) from None
+
+
+def _lock(handle: int, path: Path) -> None:
+    import fcntl  # noqa: PLC0415  POSIX only, and so are outcomes files
+
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        raise _unusable(path, "not a regular file")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise JournalError(f"the outcomes file {path} is in use by another run") from None
+
+
+def _read(handle: int, path: Path) -> tuple[_FinalLines, int]:
+    """
+    Read which items ended, and the length of the lines that are whole.
+
+    Raises:
+        JournalError: something in it is not an outcome.
+    """
+    # every line of ours is longer than 8 bytes, so the map never takes more than the file
+    final, end = _FinalLines(os.fstat(handle).st_size // _HASH_BYTES), 0
+    with os.fdopen(handle, "rb", closefd=False) as file:
+        if not _FIRST_KEY.startswith(file.read(len(_FIRST_KEY)).rstrip(b"\0")):
+            raise _unusable(path, "it is something else than outcomes")
+        file.seek(0)
+        for number, text in enumerate(file, 1):
+            whole = text.endswith(b"\n")
+            line = parse_line(text) if whole else None
+            if line is not None:
+                final.load(line)
+                end += len(text)
+            elif whole or not _may_be_torn(text):
+                raise _unusable(path, f"line {number} of it is not an outcome")
+    return final, end
+
+
+def _may_be_torn(text: bytes) -> bool:
+    """
+    Return whether text without a line break may be what a crash left of a line.
+
+    A loss of power may leave zeros where a file system had made room for the rest.
+    """
+    first, comma, rest = text.rstrip(b"\0").partition(b",")
+    if comma:
+        return bool(_FIRST_PAIR.fullmatch(first)) and _NEXT_KEY.startswith(rest[: len(_NEXT_KEY)])
+    return _FIRST_KEY.startswith(first) or bool(_FIRST_PAIR.fullmatch(first))
+
+
+def _sync_folder(folder: Path) -> None:
+    """
+    Force the name of a new file onto the disk.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _is_at(path: Path, handle: int) -> bool:
+    try:
+        found = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return os.path.samestat(found, os.fstat(handle))
+
+
+class OutcomesFile:
+    """
+    A writer of outcomes for one event loop: it gathers them, and a thread of its own writes them.
+
+    Attributes:
+        path: where the file is.
+        failure: why nothing more can be written; None as long as all is well.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.failure: BaseException | None = None
+        self._pending: list[Entry] = []
+        self._waiting: list[asyncio.Future[None]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._writing: asyncio.Future[None] | None = None
+        # these are there once it is open
+        self._loop: asyncio.AbstractEventLoop
+        self._disk: concurrent.futures.ThreadPoolExecutor
+        self._job: concurrent.futures.Future[Any]  # what the disk does now, or did last
+        self._log: OutcomesLog
+        self._on_failure: Callable[[], object]
+
+    async def open(self, on_failure: Callable[[], object]) -> None:
+        """
+        Open the file, and remove a last line that is not whole.
+
+        Args:
+            on_failure: called in the event loop when nothing more can be written.
+
+        Raises:
+            JournalError: it is in use, is something else, or cannot be used.
+        """
+        self._loop, self._on_failure = asyncio.get_running_loop(), on_failure
+        self._disk = concurrent.futures.ThreadPoolExecutor(1, "adapty-outcomes")
+        self._job = opening = self._disk.submit(OutcomesLog, self.path)
+        try:
+            self._log = await asyncio.wrap_future(opening)
+        except BaseException:
+            opening.add_done_callback(_give_back)  # in that thread: the loop may end before
+            self._disk.shutdown(wait=False)
+            raise
+        on_fork(self)
+
+    @property
+    def is_full(self) -> bool:
+        """
+        Whether so many outcomes wait for the disk that no more should come before it has them.
+        """
+        return len(self._pending) >= _MOST_WAITING
+
+    def add(self, entry: Entry) -> None:
+        """
+        Have an outcome written, soon and with others.
+        """
+        if self.failure is not None:
+            return  # the run ends with it
+        self._pending.append(entry)
+        if len(self._pending) >= _GROUP:
+            self._write()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(_WRITE_EVERY, self._write)
+
+    async def saved(self) -> None:
+        """
+        Wait until all that was added is on the disk, even if this is cancelled meanwhile.
+
+        A failure of the disk ends the run, and is not raised here.
+        """
+        try:
+            await self.flushed()
+        except asyncio.CancelledError:
+            # the worker sees it at its next item
+            with contextlib.suppress(asyncio.CancelledError):
+                await until_ended(self.flushed())
+
+    def flushed(self) -> asyncio.Future[None]:
+        """
+        Return what is done when all that was added is on the disk, or the disk has failed.
+        """
+        future = self._loop.create_future()
+        self._waiting.append(future)
+        self._loop.call_soon(self._write)  # after what else comes in this turn of the loop
+        return future
+
+    async def aclose(self) -> None:
+        """
+        Write what is left, and close the file; all that even if this is cancelled.
+
+        Raises:
+            JournalError: something could not be written.
+            BaseException: a defect was the reason.
+        """
+        if self._loop.is_closed():  # what is left is lost, as in a crash
+            self._job.add_done_callback(lambda _: self._log.close())  # now, or after its writing
+            return
+        try:
+            await until_ended(self.flushed())
+        finally:
+            closing = asyncio.wrap_future(self._disk.submit(self._log.close))
+            self._disk.shutdown(wait=False)
+            await until_ended(closing)  # the next run may open the file at once
+        if self.failure is not None:
+            raise self.failure
+
+    def _write(self) -> None:
+        """
+        Begin to write what is there, unless that is under way; its end comes here again.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._writing is not None:
+            return
+        waiting, self._waiting = self._waiting, []
+        if not self._pending or self.failure is not None:
+            _wake(waiting)
+            return
+        entries, self._pending = self._pending, []
+
+        def written(writing: asyncio.Future[None]) -> None:
+            self._writing = None
+            self._note_failure(writing.exception())
+            _wake(waiting)
+            if self._waiting or len(self._pending) >= _GROUP:
+                self._write()
+            elif self._pending and self._timer is None:
+                self._timer = self._loop.call_later(_WRITE_EVERY, self._write)
+
+        self._job = self._disk.submit(self._log.write, entries)
+        self._writing = asyncio.wrap_future(self._job, loop=self._loop)
+        self._writing.add_done_callback(written)
+
+    def _note_failure(self, error: BaseException | None) -> None:
+        if error is not None:
+            self.failure = error
+            self._pending.clear()
+            self._on_failure()
+
+    def after_fork(self) -> None:
+        """
+        Write no more: the file is the parent's.
+        """
+        self.failure = JournalError("the outcomes file is in use by the process that was forked")
+        self._pending.clear()
+        self._writing = None
+        self._log.close()
+
+
+def _wake(waiting: Iterable[asyncio.Future[None]]) -> None:
+    for future in waiting:
+        if not future.done():
+            future.set_result(None)
+
+
+def _give_back(opening: concurrent.futures.Future[OutcomesLog]) -> None:
+    """
+    Close a file that nobody waits for any more.
+    """
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()

@@ -1,0 +1,125 @@
+"""
+A decorator of an item processor that records each outcome in an outcomes file, with the item's id.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from adapty_async._api.operation import Operation
+from adapty_async._bulk.bulk_run import BulkRun, Context, Process
+from adapty_async._bulk.item_ids import id_of
+from adapty_async._bulk.outcome import Outcome
+from adapty_async._bulk.outcomes_file import Entry, OutcomesFile
+from adapty_async._bulk.worker_pool import Worker
+
+__all__ = ("Identify", "OutcomesPath", "Recording")
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+Identify = Callable[[Any], tuple[int, str | None]]
+"""
+Returns the line that an item stands in, and its id.
+"""
+
+
+class OutcomesPath(msgspec.Struct, frozen=True):
+    """
+    The path of an outcomes file.
+
+    Attributes:
+        path: where it is.
+        identify: how items are identified in it; None for their positions, and the ids that their
+            operations are about.
+    """
+
+    path: Path
+    identify: Identify | None = None
+
+    def __fspath__(self) -> str:
+        return os.fspath(self.path)
+
+
+class Recording(Generic[ItemT, ResultT]):
+    """
+    The record that one run keeps of its outcomes.
+    """
+
+    def __init__(
+        self,
+        outcomes: OutcomesPath,
+        build: Callable[[ItemT], Operation[ResultT]],
+        process: Process[ItemT, ResultT],
+        context: Context,
+    ) -> None:
+        self._file = OutcomesFile(outcomes.path)
+        self._identify = outcomes.identify
+        self._build = build
+        self._process = process
+        self._context = context
+        self._watched = False
+
+    @contextlib.asynccontextmanager
+    async def open(self, run: BulkRun[ItemT, ResultT]) -> AsyncIterator[None]:
+        """
+        Hold the outcomes file of a run open; the run stops if nothing more can be recorded.
+        """
+        self._watched = run.is_watched
+        async with self._context(run):
+            await self._file.open(run.stop)
+            try:
+                yield
+            finally:
+                await self._file.aclose()
+
+    async def process(self, index: int, item: ItemT, worker: Worker) -> Outcome[ItemT, ResultT]:
+        """
+        Process an item, and record its outcome.
+
+        If outcomes are delivered one by one, that of an item that was sent is on the disk before.
+        """
+        worker.operation = None
+        outcome = await self._process(index, item, worker)
+        self._add(outcome, worker.operation)
+        if self._file.is_full or (self._watched and outcome.attempts):
+            await self._file.saved()
+        return outcome
+
+    def record(self, outcome: Outcome[ItemT, ResultT]) -> Awaitable[None] | None:
+        """
+        Record the outcome of an item that is not processed.
+
+        If something is returned, it is to be awaited before there are more.
+        """
+        self._add(outcome, None)
+        return self._file.flushed() if self._file.is_full else None
+
+    def _add(self, outcome: Outcome[ItemT, ResultT], operation: Operation[Any] | None) -> None:
+        if self._identify is not None:
+            line, name = self._identify(outcome.item)
+        else:
+            line, name = outcome.index + 1, self._id_of(outcome.item, operation)
+        self._file.add(Entry(line, name, outcome))
+
+    def _id_of(self, item: ItemT, operation: Operation[Any] | None) -> str | None:
+        with contextlib.suppress(Exception):  # it is the item's own error, and in its outcome
+            return id_of(self._build(item) if operation is None else operation)
+        return _id_in(item)
+
+
+def _id_in(item: Any) -> str | None:
+    """
+    Return the id of an item that no operation could be built from, if it can be seen.
+
+    It is text, or a pair of an id and what would have been sent.
+    """
+    if isinstance(item, tuple) and item:
+        item = item[0]
+    return str.__str__(item) if isinstance(item, str) else None

@@ -1,0 +1,94 @@
+"""
+A worker pool: tasks of one event loop that process the items of a run, and can be cancelled.
+
+Every operation here looks at each worker once at most, so that a run of thousands can be left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+
+from adapty_async._api.operation import Operation, Tally
+from adapty_async._runtime.tasks import until_ended
+
+__all__ = ("Worker", "WorkerPool")
+
+
+class Worker(msgspec.Struct):
+    """
+    One task of a run's worker pool, as far as its item's processor reports.
+
+    Attributes:
+        call: the state of its item's call, with whether a request is on the wire.
+        failure: ends the run once the item's outcome is delivered.
+        operation: the operation built from its item, if one was.
+    """
+
+    call: Tally = msgspec.field(default_factory=Tally)
+    failure: BaseException | None = None
+    operation: Operation[Any] | None = None
+
+
+class WorkerPool:
+    """
+    The tasks that process the items of one run.
+
+    Args:
+        size: workers at most.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._workers: dict[asyncio.Task[None], Worker] = {}
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    @property
+    def in_flight(self) -> int:
+        """
+        The number of requests on the wire.
+        """
+        return sum(worker.call.on_wire for worker in self._workers.values())
+
+    def spawn(self, work: Callable[[Worker], Coroutine[Any, Any, None]], count: int) -> None:
+        """
+        Start workers that do some work, up to the pool's size.
+        """
+        for _ in range(min(count, self._size - len(self._workers))):
+            worker = Worker()
+            task = asyncio.create_task(work(worker))
+            self._workers[task] = worker
+            task.add_done_callback(self.remove)  # one that is cancelled first never runs
+
+    def remove(self, task: asyncio.Task[None]) -> None:
+        """
+        Forget a worker that ends.
+        """
+        self._workers.pop(task, None)
+
+    def cancel(self, *, on_wire: bool) -> None:
+        """
+        Cancel the workers with no request on the wire, or all.
+        """
+        for task, worker in self._workers.items():
+            if on_wire or not worker.call.on_wire:
+                task.cancel()
+
+    async def until_ended(self) -> None:
+        """
+        Wait until there is no worker.
+        """
+        while self._workers:
+            await asyncio.wait(tuple(self._workers))
+
+    async def abort(self) -> None:
+        """
+        Cancel all workers, and wait until they have ended even if this is cancelled meanwhile.
+        """
+        self.cancel(on_wire=True)
+        await until_ended(asyncio.gather(*self._workers, return_exceptions=True))

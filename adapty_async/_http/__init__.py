@@ -1,0 +1,1 @@
+"""The transport: one HTTP request and its response over aiohttp."""

@@ -1,0 +1,304 @@
+"""
+The fast HTTP path: one attempt over a session's connector, without `ClientSession.request`.
+
+It uses half-private parts of aiohttp, so all of them are in this module, and `why_standard` decides
+whether it may be used: it steps aside whenever anything unusual is true. The standard path is in
+`_attempt`; the same laws hold on both, and one suite of tests runs over both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import math
+import operator
+import socket
+import types
+from collections.abc import Iterable
+from typing import Any, TypeAlias, cast
+
+import aiohttp
+import aiohttp.client_proto
+import aiohttp.client_reqrep
+import aiohttp.connector
+import aiohttp.http_writer
+import yarl
+from aiohttp.http import StreamWriter
+from multidict import CIMultiDict
+
+from adapty_async._api.operation import Request, Response
+from adapty_async._http.session_sender import (
+    CONNECTIONS,
+    OUT_OF_STEP,
+    SWITCHING,
+    Ask,
+    Kept,
+    Target,
+    ask_own,
+    is_kept,
+    may_be_unread,
+    read,
+    read_now,
+    target_of,
+)
+from adapty_async.errors import ConnectError
+
+__all__ = ("TESTED", "Direct", "Stamp", "ask_fastest", "is_same", "stamp", "why_standard")
+
+TESTED = frozenset({"3.14.3", "3.14.4", "3.14.5"})
+"""
+The releases of aiohttp that the conformance suite has passed with. Another one may have changed
+what `Direct` needs in a way that no error would show.
+"""
+_READ_SIZE = 64 * 1024
+"""
+Bytes that asyncio makes room for at each read, before it knows how many come. Its own 256 KiB are
+given back to the operating system each time: 18 of 75 µs for a small response (Python 3.11, Linux).
+TLS and uvloop read in another way.
+"""
+_NO_TIMEOUTS = aiohttp.ClientTimeout(total=None, ceil_threshold=math.inf)
+"""
+The client's watch bounds connecting as well.
+"""
+
+Stamp: TypeAlias = tuple[object, ...]
+
+
+def ask_fastest(
+    session: aiohttp.ClientSession, now: Stamp, *, trust_env: bool
+) -> tuple[Ask, str | None]:
+    """
+    Return the sender for a session of the client's own, and why it is not the fast one.
+    """
+    why = why_standard(now, session, given=False, trust_env=trust_env)
+    if why is None:
+        return Direct(session), None
+    return ask_own(session, _read_less, trust_env=trust_env), why
+
+
+class Direct:
+    """
+    A sender over the connections of a session in one event loop.
+
+    It leaves out the rest of `ClientSession.request`: redirects, cookies, proxies, traces and
+    retries. That is 36 of the 65 µs of a request (Python 3.11, one core, uvloop; on asyncio 39 of
+    72).
+    """
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+        self._connector: Any = session.connector
+        self._loop = asyncio.get_running_loop()
+        self._doors: dict[yarl.URL, aiohttp.ClientRequest] = {}
+        self._kept: Kept = set()
+
+    async def __call__(self, request: Request) -> Response:
+        """
+        Send one request and read its whole response.
+        """
+        target = target_of(request.url)
+        connection = await self._connect(target)
+        try:
+            protocol = connection.protocol
+            if is_kept(protocol, self._kept):
+                request.tally.reused = True
+            else:
+                _read_less(connection.transport)
+            protocol.set_response_params(read_until_eof=True)
+            request.tally.on_wire = True
+            await self._write(protocol, request, target)
+            message, content = await protocol.read()
+            while 100 <= message.code < 200 and message.code != SWITCHING:
+                message, content = await protocol.read()
+            body = read_now(content)
+            if body is None:
+                body = await read(content, request, message.code)
+        except BaseException:
+            _drop(connection)
+            raise
+        if message.code == SWITCHING or may_be_unread(request, message.code, protocol.transport):
+            _drop(connection)
+        else:
+            connection.release()
+        return Response(message.code, message.headers, body)
+
+    async def _connect(self, target: Target) -> Any:
+        door = self._doors.get(target.origin) or self._door(target)
+        for _ in range(CONNECTIONS):
+            connection = await self._connector.connect(door, traces=[], timeout=_NO_TIMEOUTS)
+            if not connection.protocol.should_close:
+                return connection
+            _drop(connection)  # something came over it that nobody asked for
+        raise ConnectError(OUT_OF_STEP)
+
+    def _door(self, target: Target) -> aiohttp.ClientRequest:
+        """
+        Return the request that aiohttp's connector needs; only its origin matters.
+        """
+        door = aiohttp.ClientRequest("GET", target.origin, loop=self._loop, session=self._session)
+        self._doors[target.origin] = door
+        return door
+
+    async def _write(self, protocol: Any, request: Request, target: Target) -> None:
+        body = request.body or b""
+        headers = CIMultiDict(target.headers)
+        headers.update(request.headers)
+        if body or request.method != "GET":
+            headers["Content-Length"] = str(len(body))
+        writer = StreamWriter(protocol, self._loop)
+        await writer.write_headers(f"{request.method} {target.path} HTTP/1.1", headers)
+        if body:  # it is in memory anyway, and the response may come before a server has read it
+            await writer.write(body, drain=False)
+        else:
+            writer.send_headers()
+
+
+def _drop(connection: Any) -> None:
+    """
+    Close a connection at once; otherwise it would live on until the server has read its request.
+    """
+    if connection.transport is not None:
+        connection.transport.abort()
+    connection.close()
+
+
+def _read_less(transport: Any) -> None:
+    if getattr(transport, "max_size", 0) > _READ_SIZE:
+        transport.max_size = _READ_SIZE
+
+
+def stamp() -> Stamp:
+    """
+    Return the objects that test mocks and tracers patch; a patch, or its removal, changes them.
+
+    It is called for each request, and takes less than a microsecond. Attributes are read from the
+    `__dict__` of a class, since a wrapper of the package wrapt is a new object at each access, and
+    equals what it wraps.
+    """
+    sessions, connectors, sockets = aiohttp.ClientSession, aiohttp.TCPConnector, socket.socket
+    try:
+        of_session, of_connector = sessions.__dict__, connectors.__dict__
+        return (
+            sessions,
+            of_session["__init__"],  # OpenTelemetry, Sentry, Datadog
+            of_session["_request"],  # aioresponses, vcrpy, pook, Datadog, New Relic, Elastic
+            of_session["request"],
+            connectors,
+            of_connector.get("connect"),
+            aiohttp.BaseConnector.__dict__["connect"],
+            of_connector["_create_connection"],
+            aiohttp.ClientRequest.__dict__["send"],  # New Relic
+            aiohttp.ClientResponse.__dict__["start"],
+            sockets,  # mocket, pytest-socket
+        )
+    except (AttributeError, KeyError):  # a class was replaced by something else
+        return (sessions, connectors, sockets)
+
+
+def is_same(one: Stamp, other: Stamp) -> bool:
+    """
+    Return whether nothing was patched between two stamps.
+    """
+    return len(one) == len(other) and all(map(operator.is_, one, other))
+
+
+_CLIENT, _CONNECTOR = aiohttp.client.__dict__, aiohttp.connector.__dict__
+_OWN = (
+    ("aiohttp.ClientSession", _CLIENT),
+    ("aiohttp.ClientSession.__init__", _CLIENT),
+    ("aiohttp.ClientSession._request", _CLIENT),
+    ("aiohttp.ClientSession.request", _CLIENT),
+    ("aiohttp.TCPConnector", _CONNECTOR),
+    ("aiohttp.TCPConnector.connect", _CONNECTOR),
+    ("aiohttp.BaseConnector.connect", _CONNECTOR),
+    ("aiohttp.TCPConnector._create_connection", _CONNECTOR),
+    ("aiohttp.ClientRequest.send", aiohttp.client_reqrep.__dict__),
+    ("aiohttp.ClientResponse.start", aiohttp.client_reqrep.__dict__),
+    ("socket.socket", socket.__dict__),
+)
+"""
+The parts of a stamp: what each is called, and the names of the module that it comes from.
+"""
+
+
+def why_standard(
+    now: Stamp, session: aiohttp.ClientSession | None, *, given: bool, trust_env: bool
+) -> str | None:
+    """
+    Return why requests go by the standard path, None if the fast one may be used.
+
+    1. The session is the caller's: its proxies, traces and middlewares apply.
+    2. `trust_env`: the environment may name a proxy.
+    3. This release of aiohttp was not tested, or lacks something that is needed.
+    4. A test mock or a tracer has patched aiohttp or sockets, before or after the session was made.
+    5. The session has trace configurations: a tracer has added them.
+    6. The session or its connector is of another class: a tracer has wrapped it.
+    """
+    if given:
+        return "a session was given"
+    if trust_env:
+        return "trust_env"
+    return _unfit_release() or _patched(now) or _unfit_session(session)
+
+
+def _unfit_release() -> str | None:
+    if aiohttp.__version__ not in TESTED:
+        return f"aiohttp {aiohttp.__version__} is not among the tested releases"
+    lacking = _lacking()
+    return None if lacking is None else f"aiohttp has another {lacking}"
+
+
+def _unfit_session(session: aiohttp.ClientSession | None) -> str | None:
+    if session is None:
+        return None
+    if session.trace_configs:
+        return "the session has trace configs"
+    kinds = (type(session), type(session.connector))
+    if kinds != (aiohttp.ClientSession, aiohttp.TCPConnector):
+        return "the session or its connector is wrapped"
+    return None
+
+
+def _patched(now: Stamp) -> str | None:
+    if len(now) != len(_OWN):
+        return "a class of aiohttp is patched"
+    parts = zip(_OWN, now, strict=True)
+    patched = (name for (name, names), part in parts if not _is_own(part, names))
+    return next((f"{name} is patched" for name in patched), None)
+
+
+def _is_own(part: object, names: dict[str, Any]) -> bool:
+    """
+    Return whether a function or class is the one that its module defines.
+
+    It may have been patched before this module was imported, so there may be no original to compare
+    it with. A wrapper has the original's name and module, yet not its globals.
+    """
+    if part is None:  # inherited
+        return True
+    if type(part) is types.FunctionType:
+        return part.__globals__ is names
+    return type(part) is type and part.__module__ == names["__name__"]
+
+
+@functools.cache
+def _lacking() -> str | None:
+    """
+    Return the part of aiohttp that differs from the tested releases; None if none does.
+    """
+    protocol = aiohttp.client_proto.ResponseHandler
+    needs: tuple[tuple[str, Any, Iterable[str]], ...] = (
+        ("connector", aiohttp.connector.BaseConnector.connect, ("req", "traces", "timeout")),
+        ("connection", aiohttp.connector.Connection.release, ()),
+        ("protocol", protocol.set_response_params, ("read_until_eof",)),
+        ("protocol", protocol.read, ()),
+        ("writer", StreamWriter.__init__, ("protocol", "loop")),
+        ("writer", StreamWriter.write_headers, ("status_line", "headers")),
+        ("writer", StreamWriter.write, ("chunk", "drain")),
+        ("writer", StreamWriter.send_headers, ()),
+    )
+    for name, function, parameters in needs:
+        if not set(parameters) <= set(inspect.signature(function).parameters):
+            return name
+    return None if isinstance(cast("Any", protocol).should_close, property) else "protocol"

@@ -1,0 +1,1 @@
+"""The layers around the transport: observe, retry, limit and check."""

@@ -1,0 +1,1 @@
+"""Clock, timers, event loops and forks: what every other package runs on."""

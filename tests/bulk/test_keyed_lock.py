@@ -1,0 +1,119 @@
+"""
+Turns: one at a time for each subject, first come first served, whoever gives up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from random import Random
+
+import pytest
+
+from adapty_async._bulk.keyed_lock import Turns
+from tests.bulk.test_bulk import settle, until_cancelled
+
+
+async def test_different_subjects_do_not_wait_for_each_other() -> None:
+    """
+    Entering returns at once where nobody is.
+    """
+    turns = Turns()
+    for subject in ("a", ("b", 1), ()):
+        await turns.enter(subject)
+    for subject in ("a", ("b", 1), ()):
+        turns.leave(subject)
+
+    assert (turns._busy, turns._waiting) == (set(), {})
+
+
+async def test_whoever_comes_first_is_first() -> None:
+    """
+    Those who wait for a subject go in the order they came, and nothing is kept of them.
+    """
+    turns = Turns()
+    order: list[int] = []
+
+    async def work(number: int) -> None:
+        await turns.enter("a")
+        order.append(number)
+        await asyncio.sleep(0)
+        turns.leave("a")
+
+    await asyncio.gather(*map(work, range(20)))
+
+    assert order == list(range(20))
+    assert (turns._busy, turns._waiting) == (set(), {})
+
+
+@pytest.mark.parametrize("told", [False, True], ids=["not-told-yet", "told"])
+async def test_who_gives_up_is_passed_over(told: bool) -> None:  # noqa: FBT001  a case
+    """
+    A cancelled waiter does not hold the subject, whether or not it has noticed.
+    """
+    turns = Turns()
+    await turns.enter("a")
+    first, second = (asyncio.create_task(turns.enter("a")) for _ in range(2))
+    await settle()
+    first.cancel()
+    if told:
+        await settle()
+    turns.leave("a")
+    await second
+    await until_cancelled(first)
+    turns.leave("a")
+
+    assert (turns._busy, turns._waiting) == (set(), {})
+
+
+async def test_a_turn_that_came_too_late_is_passed_on() -> None:
+    """
+    Who is cancelled in the moment its turn comes leaves the subject to the next.
+    """
+    turns = Turns()
+    await turns.enter("a")
+    first, second = (asyncio.create_task(turns.enter("a")) for _ in range(2))
+    await settle()
+    turns.leave("a")
+    first.cancel()
+    await second
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    turns.leave("a")
+
+    assert (turns._busy, turns._waiting) == (set(), {})
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_cancelling_at_random_breaks_no_turn(seed: int) -> None:
+    """
+    However many give up whenever they like, never two are in, and everyone else gets in.
+    """
+    random = Random(seed)
+    turns = Turns()
+    inside = Counter[str]()
+    entered: set[int] = set()
+
+    async def work(number: int, subject: str) -> None:
+        await turns.enter(subject)
+        try:
+            inside[subject] += 1
+            assert inside[subject] == 1
+            entered.add(number)
+            for _ in range(random.randrange(3)):
+                await asyncio.sleep(0)
+        finally:
+            inside[subject] -= 1
+            turns.leave(subject)
+
+    tasks = [asyncio.create_task(work(number, random.choice("abc"))) for number in range(100)]
+    gave_up = set(random.sample(range(100), 40))
+    for number in gave_up:
+        for _ in range(random.randrange(4)):
+            await asyncio.sleep(0)
+        tasks[number].cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert {type(result) for result in results} <= {type(None), asyncio.CancelledError}
+    assert entered >= set(range(100)) - gave_up
+    assert (turns._busy, turns._waiting) == (set(), {})

@@ -1,0 +1,1408 @@
+"""
+The gate: pauses, the pace, outages and priorities, on a timeline that never really waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import math
+import threading
+
+import pytest
+
+from adapty_async._api.operation import Request, Response, Send, Tally
+from adapty_async._flow import adaptive_rate as _learned
+from adapty_async._flow import circuit_breaker as _outage
+from adapty_async._flow.bucket_limiter import Gates
+from adapty_async._flow.concurrency_limit import Capacity
+from adapty_async._flow.rate_limiter import Pacer
+from adapty_async._flow.run_limits import RunLimits
+from adapty_async._flow.semaphore import Places
+from adapty_async._pipeline.limit import limit, look
+from adapty_async._runtime.clock import Timing
+from adapty_async._runtime.loop_local import LoopLocal
+from adapty_async.errors import (
+    AdaptyError,
+    ApiError,
+    CircuitOpenError,
+    ConflictError,
+    ConnectError,
+    ConnectionLostError,
+    DeadlineError,
+    DecodeError,
+    JournalError,
+    NotFoundError,
+    RateLimitError,
+    RequestTimeoutError,
+    ServerError,
+)
+from adapty_async.statistics import BucketStatistics, CircuitState
+from adapty_async.testing import FakeClock
+from tests._support import a_request, begin_at, loop_turns
+
+BEGIN = 1000.0
+
+
+@pytest.fixture(autouse=True)
+def _real_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Undo what other tests are made fast by.
+    """
+    begin_at(monkeypatch, 20.0, lowest=0.1)
+    monkeypatch.setattr(_learned, "_PROBE_FIRST", 0.1)
+    monkeypatch.setattr(_outage, "_SHORTEST", 1.0)
+
+
+async def settle() -> None:
+    """
+    Let every task run until it waits.
+    """
+    await loop_turns(100)
+
+
+class Timeline(FakeClock):
+    """
+    A clock for many sleepers, who wake up in order when the test lets time pass.
+    """
+
+    def __init__(self, now: float = BEGIN) -> None:
+        super().__init__(now)
+        self._count = itertools.count()
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+
+    async def sleep(self, seconds: float) -> None:
+        """
+        Wait until the test has let that much time pass.
+        """
+        assert 0.0 < seconds < math.inf
+        self.sleeps.append(seconds)
+        woken = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self.now + seconds, next(self._count), woken))
+        await woken
+
+    async def advance(self, seconds: float) -> None:
+        """
+        Let time pass, and everything happen that happens in it.
+        """
+        end = self.now + seconds
+        await settle()
+        while self._sleepers and self._sleepers[0][0] <= end:
+            self.now = max(self.now, self._sleepers[0][0])
+            while self._sleepers and self._sleepers[0][0] <= self.now:
+                woken = heapq.heappop(self._sleepers)[-1]
+                if not woken.done():  # or it was cancelled
+                    woken.set_result(None)
+            await settle()
+        self.now = end
+
+
+class Bench:
+    """
+    A client's gates and connections, in front of a server that answers as it is told.
+
+    Attributes:
+        sent: the name of each request that arrived, and the seconds after the beginning.
+        answers: how requests of a name end, in order; else they succeed.
+        latency: seconds that each answer takes.
+    """
+
+    def __init__(
+        self,
+        rate: float | None = None,
+        burst: int = 1,
+        connections: int = 100,
+        latency: float = 0.0,
+    ) -> None:
+        self.clock = Timeline()
+        timing = Timing(self.clock, self.clock.sleep, lambda low, high: high)
+        self.gates = Gates(timing, None if rate is None else Pacer(rate, burst, self.clock))
+        self.slots = LoopLocal(lambda: Places(connections))
+        self.latency = latency
+        self.sent: list[tuple[str, float]] = []
+        self.answers: dict[str, list[BaseException]] = {}
+        self._sends: dict[int, Send] = {}
+
+    async def server(self, request: Request) -> Response:
+        """
+        Note the request and answer it.
+        """
+        self.sent.append((request.operation, self.clock.now - BEGIN))
+        if self.latency:
+            await self.clock.sleep(self.latency)
+        if answers := self.answers.get(request.operation):
+            raise answers.pop(0)
+        return Response(200, {}, b"")
+
+    def pacer(self, rate: float, burst: int = 1) -> Pacer:
+        """
+        Return a pace for a run.
+        """
+        return Pacer(rate, burst, self.clock)
+
+    def start(
+        self,
+        name: str,
+        run: RunLimits | None = None,
+        *,
+        seconds: float = math.inf,
+        bucket: str = "v1",
+    ) -> asyncio.Task[Response]:
+        """
+        Start a call with so many seconds left; or, of a run, an item.
+        """
+        send = self._sends.get(id(run)) or limit(
+            self.server, self.slots, self.gates, self.clock, run
+        )
+        if run is not None:
+            self._sends[id(run)] = send
+        tally = Tally(deadline=self.clock.now + seconds)
+        background = run is not None
+        request = a_request(operation=name, bucket=bucket, background=background, tally=tally)
+        return asyncio.ensure_future(send(request))
+
+    def times(self, name: str) -> list[float]:
+        """
+        Return when requests of that name arrived.
+        """
+        return [moment for one, moment in self.sent if one == name]
+
+    @property
+    def free(self) -> int:
+        """
+        The connections that nobody has.
+        """
+        return self.slots.get().free
+
+    async def pause(self, seconds: float, bucket: str = "v1") -> None:
+        """
+        Let one call be told to wait for so long.
+        """
+        self.answers["pausing"] = [throttled(seconds)]
+        with pytest.raises(RateLimitError):
+            await self.start("pausing", bucket=bucket)
+
+    async def break_down(self) -> None:
+        """
+        Let the service be down, and that be noticed.
+        """
+        self.answers["failing"] = [down() for _ in range(20)]
+        for _ in range(20):
+            with pytest.raises(ServerError):
+                await self.start("failing")
+
+
+def throttled(retry_after: float | None = None) -> RateLimitError:
+    """
+    Return an answer 429.
+    """
+    error = RateLimitError("status 429", status=429)
+    error.retry_after = retry_after
+    return error
+
+
+def down(retry_after: float | None = None) -> ServerError:
+    """
+    Return an answer 503.
+    """
+    error = ServerError("status 503", status=503)
+    error.retry_after = retry_after
+    return error
+
+
+async def cancel(*tasks: asyncio.Task[Response]) -> None:
+    """
+    Cancel tasks and wait for their end.
+    """
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(task.cancelled() for task in tasks)
+
+
+async def test_single_calls_pass_at_once() -> None:
+    """
+    Without a pace and without trouble, nothing waits, however many come.
+    """
+    bench = Bench()
+    await asyncio.gather(*(bench.start("a", seconds=1.0) for _ in range(100)))
+
+    assert bench.times("a") == [0.0] * 100
+    assert bench.clock.sleeps == []
+
+
+async def test_a_fixed_pace_is_held_first_come_first_served() -> None:
+    """
+    After the burst, calls go one interval apart in the order they came, minus who gave up.
+    """
+    bench = Bench(rate=10.0, burst=2)
+    tasks = {name: bench.start(name, seconds=10.0) for name in "abcdef"}
+    await settle()
+    await cancel(tasks.pop("c"), tasks.pop("e"))
+    await bench.clock.advance(1.0)
+    await asyncio.gather(*tasks.values())
+
+    assert bench.sent == [
+        ("a", 0.0),
+        ("b", 0.0),
+        ("d", pytest.approx(0.1)),
+        ("f", pytest.approx(0.2)),
+    ]
+    assert bench.free == 100
+    assert bench.gates.get("v1")._urgent == 0
+
+
+async def test_who_comes_as_a_turn_is_due_does_not_overtake_who_waits_for_it() -> None:
+    """
+    The turn is the first one's, even if that one has not woken up yet.
+    """
+    bench = Bench(rate=10.0)
+    tasks = [bench.start("first"), bench.start("second")]
+    await settle()
+    bench.clock.now += 0.1
+    tasks.append(bench.start("third"))
+    await settle()
+    assert bench.times("third") == []
+    await bench.clock.advance(1.0)
+    await asyncio.gather(*tasks)
+
+    assert [name for name, _ in bench.sent] == ["first", "second", "third"]
+
+
+async def test_buckets_share_the_clients_pace() -> None:
+    """
+    The pace that a client is given is the sum of all it sends.
+    """
+    bench = Bench(rate=10.0)
+    tasks = [bench.start("a", bucket=bucket) for bucket in ("v1", "v2", "v1", "v2")]
+    await bench.clock.advance(1.0)
+    await asyncio.gather(*tasks)
+
+    assert bench.times("a") == pytest.approx([0.0, 0.1, 0.2, 0.3])
+
+
+async def test_a_pause_holds_every_call_of_its_bucket_and_no_other() -> None:
+    """
+    What one call is told is heard by all that the server counts together.
+    """
+    bench = Bench()
+    await bench.pause(30.0)
+    tasks = [bench.start("held"), bench.start("other", bucket="v2")]
+    await bench.clock.advance(29.9)
+    assert bench.times("other") == [0.0]
+    assert bench.times("held") == []
+    await bench.clock.advance(0.2)
+    await asyncio.gather(*tasks)
+
+    assert bench.times("held") == pytest.approx([30.0])
+
+
+async def test_after_a_pause_calls_go_spread_at_the_learned_pace() -> None:
+    """
+    Those that were held up do not come back all at once, in whatever order they came to wait.
+    """
+    bench = Bench()
+    await bench.pause(30.0)
+    pace = bench.gates.get("v1").learned.rate
+    tasks = [bench.start(f"a{number}") for number in range(20)]
+    await bench.clock.advance(40.0)
+    await asyncio.gather(*tasks)
+    moments = [moment for _, moment in bench.sent[1:]]
+
+    assert [name for name, _ in bench.sent[1:]] == [f"a{number}" for number in range(20)]
+    assert moments[0] == pytest.approx(30.0)
+    assert all(
+        late - early == pytest.approx(1 / pace) for early, late in itertools.pairwise(moments)
+    )
+    await bench.start("new")
+    assert bench.times("new") == [40.0]
+
+
+async def test_a_pause_that_begins_while_calls_wait_for_a_connection_holds_them() -> None:
+    """
+    A connection that becomes free in a pause is not used; the calls go after it, one by one.
+    """
+    bench = Bench(connections=2, latency=1.0)
+    bench.answers["first"] = [throttled(30.0)]
+    first = bench.start("first")
+    tasks = [bench.start(f"a{number}", seconds=60.0) for number in range(6)]
+    hurried = bench.start("hurried", seconds=20.0)
+    await bench.clock.advance(1.0)
+    with pytest.raises(RateLimitError):
+        await first
+    with pytest.raises(RateLimitError, match="nothing is sent for another") as caught:
+        await hurried
+    assert caught.value.retry_after == pytest.approx(30.0)
+    await bench.clock.advance(40.0)
+    await asyncio.gather(*tasks)
+    late = [moment for _, moment in bench.sent if moment > 1.0]
+
+    assert len(late) == 5
+    assert late[0] == pytest.approx(31.0)
+    assert all(early + 0.09 < later for early, later in itertools.pairwise(late))
+    assert bench.free == 2
+
+
+async def test_a_pause_holds_calls_that_wait_for_the_clients_pace() -> None:
+    """
+    A pause that begins while calls wait for their turn counts for them, with or without time.
+    """
+    bench = Bench(rate=1.0, latency=0.1)
+    bench.answers["first"] = [throttled(30.0)]
+    first = bench.start("first")
+    await bench.clock.advance(0.05)
+    hurried = bench.start("hurried", seconds=20.0)
+    patient = [bench.start("patient", seconds=100.0) for _ in range(3)]
+    await bench.clock.advance(0.1)
+    with pytest.raises(RateLimitError):
+        await first
+    with pytest.raises(RateLimitError, match="nothing is sent for another") as caught:
+        await hurried
+    assert caught.value.retry_after == pytest.approx(30.0)
+    await bench.clock.advance(40.0)
+    await asyncio.gather(*patient)
+
+    assert bench.times("patient") == pytest.approx([30.1, 31.1, 32.1])
+    assert bench.times("hurried") == []
+
+
+async def test_a_pause_does_not_use_up_the_connections() -> None:
+    """
+    Calls that wait out a bucket's pause, single or of a run, leave the connections to others.
+    """
+    bench = Bench(connections=1)
+    await bench.pause(30.0)
+    waiting = [bench.start("held"), bench.start("held", RunLimits())]
+    await bench.clock.advance(5.0)
+    assert bench.free == 1
+    await bench.start("other", bucket="v2")
+    await bench.clock.advance(30.0)
+    await asyncio.gather(*waiting)
+
+    assert bench.times("other") == [5.0]
+    assert len(bench.times("held")) == 2
+
+
+@pytest.mark.parametrize(
+    ("paused", "rate", "error"),
+    [
+        pytest.param(30.0, None, RateLimitError, id="pause"),
+        pytest.param(30.0, 10.0, RateLimitError, id="both"),
+        pytest.param(5.0, 0.1, DeadlineError, id="short pause"),
+        pytest.param(0.0, 0.1, DeadlineError, id="rate"),
+    ],
+)
+async def test_a_turn_that_would_come_too_late_is_refused_at_once(
+    paused: float, rate: float | None, error: type[AdaptyError]
+) -> None:
+    """
+    When a pause or the rate leaves no time, the call ends unsent, and nothing is waited for.
+    """
+    bench = Bench(rate)
+    if paused:
+        await bench.pause(paused)
+    else:
+        await bench.start("first")
+    with pytest.raises(error, match=r"(nothing is sent|no time left).*, operation late$") as caught:
+        await bench.start("late", seconds=9.0)
+    assert getattr(caught.value, "retry_after", 30.0) == 30.0
+    assert caught.value.attempts == 0
+
+    assert bench.times("late") == []
+    assert bench.clock.sleeps == []
+    assert bench.free == 100
+    assert bench.gates.get("v1")._urgent == 0
+
+
+async def test_the_calls_in_front_count_when_a_turn_is_refused() -> None:
+    """
+    A call that comes behind too many others is refused before it is its turn.
+    """
+    bench = Bench(rate=1.0)
+    tasks = [bench.start("a", seconds=60.0) for _ in range(10)]
+    await settle()
+    with pytest.raises(DeadlineError):
+        await bench.start("late", seconds=9.5)
+    tasks.append(bench.start("last", seconds=10.5))
+    await bench.clock.advance(20.0)
+    await asyncio.gather(*tasks)
+
+    assert bench.times("last") == pytest.approx([10.0])
+    assert bench.times("late") == []
+
+
+async def test_a_burst_that_is_used_up_does_not_count_for_those_in_front() -> None:
+    """
+    They go one by one, and who would come too late behind them is refused at once.
+    """
+    bench = Bench(rate=1.0, burst=5)
+    tasks = [bench.start("a", seconds=60.0) for _ in range(15)]
+    await settle()
+    late, last = bench.start("late", seconds=10.5), bench.start("last", seconds=11.5)
+    await settle()
+    assert (late.done(), last.done()) == (True, False)
+    with pytest.raises(DeadlineError):
+        await late
+    await cancel(*tasks[5:], last)
+
+
+async def test_a_burst_that_is_left_is_no_reason_to_refuse() -> None:
+    """
+    Calls that only wait for a connection, and may then go at once, have time enough.
+    """
+    bench = Bench(rate=1.0, burst=50, connections=1, latency=0.1)
+    tasks = [bench.start("a", seconds=10.0) for _ in range(40)]
+    await bench.clock.advance(5.0)
+    await asyncio.gather(*tasks)
+
+    assert len(bench.times("a")) == 40
+
+
+@pytest.mark.parametrize("rate", [None, 10.0], ids=str)
+async def test_a_connection_that_is_not_free_in_time_is_a_deadline(rate: float | None) -> None:
+    """
+    The time of a call covers its wait for a connection.
+    """
+    bench = Bench(rate, burst=3, connections=1, latency=5.0)
+    first = bench.start("a")
+    await settle()
+    with pytest.raises(DeadlineError, match="no connection became free in time"):
+        await bench.start("b", seconds=0.01)
+    await bench.clock.advance(5.0)
+    await first
+
+    assert bench.times("b") == []
+    assert bench.free == 1
+    assert bench.gates.get("v1")._urgent == 0
+
+
+async def test_who_waits_behind_another_call_is_not_held_beyond_its_deadline() -> None:
+    """
+    A call with little time does not wait for one with more of it to get a connection.
+    """
+    bench = Bench(rate=10.0, burst=10, connections=1, latency=5.0)
+    tasks = [bench.start("a"), bench.start("patient", seconds=60.0)]
+    await settle()
+    with pytest.raises(DeadlineError, match="no time left to wait for a turn"):
+        await bench.start("hurried", seconds=0.01)
+    await bench.clock.advance(20.0)
+    await asyncio.gather(*tasks)
+
+    assert bench.times("patient") == [5.0]
+
+
+async def test_an_open_circuit_fails_single_calls_at_once() -> None:
+    """
+    In an outage calls are told when there is a next try, and nothing is sent for them.
+    """
+    bench = Bench()
+    await bench.break_down()
+    bench.clock.now += 0.25
+    with pytest.raises(CircuitOpenError, match="the service is down") as caught:
+        await bench.start("a")
+
+    assert caught.value.retry_after == pytest.approx(1.0)
+    assert caught.value.operation == "a"
+    assert bench.times("a") == []
+    assert bench.gates.get("v1").statistics().circuit is CircuitState.OPEN
+
+
+async def test_one_call_is_let_through_when_it_is_time_and_success_ends_the_outage() -> None:
+    """
+    A single call tries whether the service is back; after its success all go again.
+    """
+    bench = Bench(latency=0.1)
+    bench.answers["failing"] = [down() for _ in range(20)]
+    failing = [bench.start("failing") for _ in range(20)]
+    await bench.clock.advance(0.1)
+    await asyncio.gather(*failing, return_exceptions=True)
+    await bench.clock.advance(1.25)
+    gate = bench.gates.get("v1")
+    assert gate.statistics().circuit is CircuitState.HALF_OPEN
+    first, second = bench.start("a"), bench.start("a")
+    await settle()
+    with pytest.raises(CircuitOpenError):
+        await second
+    await bench.clock.advance(0.1)
+    await first
+
+    assert gate.statistics().circuit is CircuitState.CLOSED
+    third = bench.start("a")
+    await bench.clock.advance(0.1)
+    await third
+    assert len(bench.times("a")) == 2
+
+
+@pytest.mark.parametrize("rate", [None, 10.0], ids=str)
+async def test_calls_that_waited_when_the_service_went_down_fail_at_once_too(
+    rate: float | None,
+) -> None:
+    """
+    A call that waited for a connection or its turn is not sent into an outage.
+    """
+    bench = Bench(rate, burst=30, connections=20, latency=0.1)
+    bench.answers["failing"] = [down() for _ in range(20)]
+    tasks = [bench.start("failing") for _ in range(20)]
+    waiting = [bench.start("waiting", seconds=60.0) for _ in range(5)]
+    await bench.clock.advance(0.2)
+    for error in await asyncio.gather(*waiting, return_exceptions=True):
+        assert isinstance(error, CircuitOpenError)
+        assert error.retry_after > 0.0
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert bench.times("waiting") == []
+    assert bench.free == 20
+    assert bench.gates.get("v1")._urgent == 0
+
+
+async def test_cancelled_waiters_leave_nothing_behind() -> None:
+    """
+    Wherever a call or an item waits, its end gives back what it had and lets the others on.
+    """
+    for steps in range(8):
+        bench = Bench(rate=1.0, connections=2, latency=0.5)
+        capacity = Capacity(3, bench.clock)
+        run = RunLimits(pacer=bench.pacer(2.0), capacity=capacity)
+        tasks = [bench.start("a") for _ in range(4)] + [bench.start("b", run) for _ in range(4)]
+        await settle()
+        for _ in range(steps):
+            await bench.clock.advance(0.3)
+        done = [task for task in tasks if task.done()]
+        await cancel(*(task for task in tasks if task not in done))
+        gate = bench.gates.get("v1")
+
+        assert (bench.free, capacity.busy) == (2, 0)
+        assert (gate._urgent, gate.in_flight) == (0, 0)
+        last = [bench.start("last"), bench.start("last", run)]
+        await bench.clock.advance(5.0)
+        await asyncio.gather(*last)
+
+
+async def test_a_call_that_is_cancelled_as_its_connection_comes_gives_it_on() -> None:
+    """
+    A connection handed to somebody who has just given up goes to the next one.
+    """
+    bench = Bench(connections=1)
+    places = bench.slots.get()
+    await places.take()
+    first, second = bench.start("first"), bench.start("second")
+    await settle()
+    places.give()
+    first.cancel()
+    await second
+
+    assert bench.sent == [("second", 0.0)]
+    assert bench.free == 1
+
+
+async def test_an_item_that_is_cancelled_as_its_turn_comes_gives_it_back() -> None:
+    """
+    It holds no connection then, and is not counted as sent.
+    """
+    bench = Bench(connections=2)
+    gate, slots = bench.gates.get("v1"), bench.slots.get()
+    line = gate.line(slots, RunLimits(pacer=bench.pacer(1.0, burst=2)))
+    for _ in range(2):  # the burst
+        assert line.enter_now(a_request(background=True))
+        slots.give()
+
+    async def lead() -> None:
+        await line.enter(a_request(background=True))
+        second.cancel()
+
+    first = asyncio.create_task(lead())
+    second = asyncio.create_task(line.enter(a_request(background=True)))
+    await settle()
+    bench.clock.now += 2.0  # the first one wakes up so late that there is a moment for both
+    await bench.clock.advance(0.0)
+    await first
+    with pytest.raises(asyncio.CancelledError):
+        await second
+
+    assert slots.free == 1
+    assert (gate.in_flight, gate.requests) == (3, 3)
+    assert not line.is_led
+
+
+async def test_items_go_at_the_learned_pace() -> None:
+    """
+    A run without a pace of its own goes evenly at the one that is learned.
+    """
+    bench = Bench(latency=1000.0)
+    run = RunLimits()
+    tasks = [bench.start("b", run) for _ in range(21)]
+    await bench.clock.advance(2.0)
+    moments = bench.times("b")
+    await cancel(*tasks)
+
+    assert len(moments) == 21
+    assert moments[-1] == pytest.approx(1.0, abs=0.05)
+    assert max(late - early for early, late in itertools.pairwise(moments)) < 0.06
+
+
+async def test_items_go_at_the_runs_own_pace() -> None:
+    """
+    A run with a pace holds it from the start, if it is slower than what is learned.
+    """
+    bench = Bench()
+    run = RunLimits(pacer=bench.pacer(2.0))
+    tasks = [bench.start("b", run) for _ in range(5)]
+    await bench.clock.advance(10.0)
+    await asyncio.gather(*tasks)
+
+    assert bench.times("b") == pytest.approx([0.0, 0.5, 1.0, 1.5, 2.0])
+
+
+async def test_items_keep_to_the_clients_pace() -> None:
+    """
+    The client's pace holds for its runs too.
+    """
+    bench = Bench(rate=5.0)
+    run = RunLimits(pacer=bench.pacer(1000.0))
+    tasks = [bench.start("b", run) for _ in range(4)]
+    await bench.clock.advance(10.0)
+    await asyncio.gather(*tasks)
+
+    assert bench.times("b") == pytest.approx([0.0, 0.2, 0.4, 0.6])
+
+
+async def test_the_runs_own_slow_pace_holds_up_nobody_else() -> None:
+    """
+    Neither single calls nor another run in the same bucket wait for it.
+    """
+    bench = Bench()
+    slow = RunLimits(pacer=bench.pacer(0.1))
+    tasks = [bench.start("slow", slow) for _ in range(3)]
+    await settle()
+    run = RunLimits()
+    tasks += [bench.start("a"), *(bench.start("b", run) for _ in range(5))]
+    await bench.clock.advance(1.0)
+    assert bench.times("a") == [0.0]
+    assert len(bench.times("b")) == 5
+    await bench.clock.advance(20.0)
+    await asyncio.gather(*tasks)
+
+    assert bench.times("slow") == pytest.approx([0.0, 10.0, 20.0])
+
+
+async def test_single_calls_go_before_items_at_the_clients_pace() -> None:
+    """
+    A call that comes while an item sleeps until its turn gets that turn.
+    """
+    bench = Bench(rate=1.0)
+    run = RunLimits()
+    tasks = [bench.start("b", run) for _ in range(4)]
+    await bench.clock.advance(0.5)
+    tasks += [bench.start("a", seconds=30.0) for _ in range(3)]
+    await bench.clock.advance(10.0)
+    await asyncio.gather(*tasks)
+
+    assert bench.times("a") == pytest.approx([1.0, 2.0, 3.0])
+    assert bench.times("b")[0] == 0.0
+    assert bench.times("b")[1] >= 4.0
+
+
+@pytest.mark.parametrize("rate", [None, 10.0], ids=str)
+async def test_single_calls_go_before_items_with_few_connections(rate: float | None) -> None:
+    """
+    The connection that becomes free is a single call's, though items have waited for longer.
+    """
+    bench = Bench(rate, connections=1, latency=1.0)
+    run = RunLimits()
+    tasks = [bench.start("b", run) for _ in range(4)]
+    await bench.clock.advance(0.5)
+    tasks += [bench.start("a", seconds=30.0) for _ in range(3)]
+    await bench.clock.advance(20.0)
+    await asyncio.gather(*tasks)
+
+    assert [name for name, _ in bench.sent] == ["b", "a", "a", "a", "b", "b", "b"]
+
+
+async def test_an_item_that_waits_for_its_turn_does_not_keep_the_last_connection() -> None:
+    """
+    A single call gets the only connection, and no two of them wait for each other.
+    """
+    bench = Bench(rate=1.0, connections=1)
+    run = RunLimits()
+    items = [bench.start("b", run) for _ in range(2)]
+    await bench.clock.advance(0.5)
+    single = bench.start("a", seconds=30.0)
+    await bench.clock.advance(1.0)
+    await single
+    await bench.clock.advance(5.0)
+    await asyncio.gather(*items)
+
+    assert bench.times("a") == pytest.approx([1.0])
+
+
+async def test_an_item_looks_again_one_interval_after_a_single_call_went_first() -> None:
+    """
+    It loses no more than the turn that the call took.
+    """
+    bench = Bench(rate=10.0)
+    tasks = [bench.start("a"), bench.start("a")]
+    await bench.clock.advance(0.05)
+    tasks.append(bench.start("b", RunLimits()))
+    await bench.clock.advance(2.0)
+    await asyncio.gather(*tasks)
+
+    assert bench.times("a") == pytest.approx([0.0, 0.1])
+    assert bench.times("b") == pytest.approx([0.2])
+
+
+async def test_an_item_takes_the_last_connection_at_once() -> None:
+    """
+    It need not wait in line where one is free.
+    """
+    bench = Bench(connections=1)
+    line = bench.gates.get("v1").line(bench.slots.get(), RunLimits())
+
+    assert line.enter_now(a_request())
+    assert bench.free == 0
+
+
+async def test_after_a_pause_single_calls_go_before_items() -> None:
+    """
+    Calls that were held up go first, and then the items, all at the learned pace.
+    """
+    bench = Bench()
+    await bench.pause(30.0)
+    run = RunLimits()
+    tasks = [bench.start("b", run) for _ in range(3)]
+    await settle()
+    tasks += [bench.start("a") for _ in range(5)]
+    await bench.clock.advance(40.0)
+    await asyncio.gather(*tasks)
+
+    assert "".join(name for name, _ in bench.sent[1:]) == "aaaaabbb"
+
+
+async def test_items_wait_for_the_circuit_and_one_of_them_tries() -> None:
+    """
+    In an outage items wait instead of failing; one goes when it is time, all go after its success.
+    """
+    bench = Bench(latency=0.1)
+    bench.answers["failing"] = [down() for _ in range(20)]
+    failing = [bench.start("failing") for _ in range(20)]
+    await bench.clock.advance(0.1)
+    await asyncio.gather(*failing, return_exceptions=True)
+    run = RunLimits(capacity=Capacity(100, bench.clock))
+    bench.answers["b"] = [down()]
+    tasks = [bench.start("b", run, seconds=60.0) for _ in range(10)]
+    await bench.clock.advance(5.0)
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert [type(result) for result in results].count(ServerError) == 1
+    assert [type(result) for result in results].count(Response) == 9
+    first, second, *others = bench.times("b")
+    assert first == pytest.approx(0.1 + 1.25)
+    assert second == pytest.approx(first + 0.1 + 1.25)
+    assert second + 0.1 <= others[0] <= second + 0.1 + 1.0
+    assert others[-1] < others[0] + 1.0
+
+
+async def test_items_do_not_sleep_on_when_a_long_outage_is_over() -> None:
+    """
+    Whoever finds out that the service is back, the items go within about a second.
+    """
+    bench = Bench()
+    await bench.break_down()
+    bench.clock.now += 500.0
+    bench.answers["b"] = [down()]
+    run = RunLimits()
+    with pytest.raises(ServerError):
+        await bench.start("b", run)
+    gate = bench.gates.get("v1")
+    tasks = [bench.start("b", run) for _ in range(3)]
+    await bench.clock.advance(5.0)
+    assert gate.circuit.wait() > 10.0
+    gate.circuit.worked(bench.clock())
+    await bench.clock.advance(1.5)
+
+    await asyncio.gather(*tasks)
+    assert len(bench.times("b")) == 4
+
+
+async def test_waiting_is_not_charged_to_an_item() -> None:
+    """
+    An item with seconds left is sent after a pause of half a minute, with those seconds left.
+    """
+    bench = Bench()
+    await bench.pause(30.0)
+    run = RunLimits()
+    request = a_request(background=True, tally=Tally(deadline=BEGIN + 5.0), bucket="v1")
+    send = limit(bench.server, bench.slots, bench.gates, bench.clock, run)
+    task = asyncio.ensure_future(send(request))
+    await bench.clock.advance(31.0)
+    await task
+
+    assert bench.times("test.call") == pytest.approx([30.0])
+    assert request.tally.deadline == pytest.approx(BEGIN + 35.0)
+
+
+async def test_the_clock_of_an_item_starts_with_its_first_turn() -> None:
+    """
+    An item that was never sent has all its time when it is.
+    """
+    bench = Bench()
+    await bench.pause(30.0)
+    request = a_request(background=True, allowance=60.0, bucket="v1")
+    send = limit(bench.server, bench.slots, bench.gates, bench.clock, RunLimits())
+    task = asyncio.ensure_future(send(request))
+    await bench.clock.advance(31.0)
+    await task
+
+    assert request.tally.deadline == pytest.approx(BEGIN + 90.0)
+
+
+async def test_a_run_gives_up_on_a_pause_longer_than_it_waits() -> None:
+    """
+    Items end at once, unsent, and say for how long the pause still is.
+    """
+    bench = Bench()
+    await bench.pause(30.0)
+    run = RunLimits(capacity=Capacity(4, bench.clock), max_outage=20.0)
+    results = await asyncio.gather(
+        *(bench.start("b", run) for _ in range(5)), return_exceptions=True
+    )
+
+    for error in results:
+        assert isinstance(error, CircuitOpenError)
+        assert error.retry_after == pytest.approx(30.0)
+        assert "no service for longer than 20 s" in str(error)
+    assert bench.times("b") == []
+    assert bench.free == 100
+    assert run.capacity is not None
+    assert run.capacity.busy == 0
+
+
+async def test_a_run_waits_for_a_pause_just_as_long_as_it_may() -> None:
+    """
+    It gives up on a longer one only.
+    """
+    bench = Bench()
+    await bench.pause(30.0)
+    item = bench.start("b", RunLimits(max_outage=30.0))
+    await bench.clock.advance(31.0)
+    await item
+
+    assert bench.times("b") == pytest.approx([30.0])
+
+
+async def test_who_waits_for_the_pace_does_not_give_up_for_an_outage_that_may_be_over() -> None:
+    """
+    What holds the item up is not the service, so it is tried when the pace allows it.
+    """
+    bench = Bench()
+    await bench.break_down()
+    await bench.clock.advance(100.0)
+    pacer = bench.pacer(1.0)
+    pacer.take()
+    item = bench.start("b", RunLimits(pacer=pacer, max_outage=0.5))
+    await bench.clock.advance(2.0)
+    await item
+
+    assert bench.times("b") == pytest.approx([101.0])
+
+
+async def test_a_run_gives_up_on_an_outage_longer_than_it_waits() -> None:
+    """
+    Until then some items try, ever more rarely; the rest ends unsent.
+    """
+    bench = Bench()
+    await bench.break_down()
+    bench.answers["b"] = [down() for _ in range(1000)]
+    run = RunLimits(capacity=Capacity(4, bench.clock), max_outage=100.0)
+    tasks = [bench.start("b", run, seconds=60.0) for _ in range(80)]
+    await bench.clock.advance(99.0)
+    assert not all(task.done() for task in tasks)
+    await bench.clock.advance(20.0)
+    kinds = [type(error) for error in await asyncio.gather(*tasks, return_exceptions=True)]
+
+    assert kinds.count(ServerError) + kinds.count(CircuitOpenError) == 80
+    assert kinds.count(ServerError) == len(bench.times("b")) < 60
+    assert 90.0 < bench.times("b")[-1] < 110.0
+    assert run.capacity is not None
+    assert (bench.free, run.capacity.busy) == (100, 0)
+
+
+async def test_an_outage_that_nobody_looked_after_is_no_reason_to_give_up() -> None:
+    """
+    A run that begins hours after the last failure tries, before it says that there is no service.
+    """
+    bench = Bench()
+    await bench.break_down()
+    bench.clock.now += 5 * 3600.0
+    await bench.start("b", RunLimits())
+
+    assert bench.gates.get("v1").circuit.state is CircuitState.CLOSED
+
+
+@pytest.mark.parametrize("way", ["succeeds", "fails", "cancelled", "breaks"])
+async def test_an_item_is_in_flight_no_longer_whatever_happens(way: str) -> None:
+    """
+    However an item ends, its run's capacity and its connection are free again.
+    """
+    bench = Bench(latency=1.0)
+    capacity = Capacity(4, bench.clock)
+    run = RunLimits(capacity=capacity)
+    ends: dict[str, list[BaseException]] = {"fails": [down()], "breaks": [AssertionError("a bug")]}
+    bench.answers["b"] = ends.get(way, [])
+    task = bench.start("b", run)
+    await bench.clock.advance(0.5)
+    assert (capacity.busy, bench.free) == (1, 99)
+    if way == "cancelled":
+        task.cancel()
+    await bench.clock.advance(0.5)
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert (capacity.busy, bench.free) == (0, 100)
+    assert bench.gates.get("v1").in_flight == 0
+
+
+OUTAGE = [
+    ServerError("status 500", status=500),
+    ConnectError("no"),
+    ConnectionLostError("gone"),
+    RequestTimeoutError("slow"),
+]
+
+
+def recognised(error: ApiError) -> ApiError:
+    """
+    Return an error whose body had one of the API's shapes.
+    """
+    error.recognised = True
+    return error
+
+
+WORKS = [
+    None,
+    recognised(NotFoundError("status 404", status=404)),
+    recognised(ConflictError("status 409", status=409)),
+    recognised(ApiError("status 418", status=418)),
+]
+STRANGE = [
+    NotFoundError("status 404", status=404),
+    ApiError("status 418", status=418),
+    DecodeError("a page", status=200),
+]
+IN_USE = recognised(ConflictError("status 409", status=409))
+IN_USE.error_code = "idempotency_in_flight"
+NEITHER = [
+    JournalError("disk full"),
+    AdaptyError("no answer"),
+    ConnectError("certificate", permanent=True),
+    IN_USE,
+]
+
+
+def end(bench: Bench, error: AdaptyError | None, *, times: int = 1) -> BucketStatistics:
+    """
+    Let so many items of a run go and end so, and return what is known then.
+    """
+    gate = bench.gates.get("v1")
+    request = a_request(background=True)
+    for _ in range(times):
+        gate._go(paced=True)
+        gate.leave(request, error, bench.clock())
+    return gate.statistics()
+
+
+@pytest.mark.parametrize("error", OUTAGE, ids=lambda error: type(error).__name__)
+async def test_failures_of_the_service_count_towards_an_outage(error: AdaptyError) -> None:
+    """
+    Twenty in a row open the circuit; the pace stays as it is.
+    """
+    bench = Bench()
+    before = bench.gates.get("v1").statistics()
+
+    assert end(bench, error, times=19).circuit is CircuitState.CLOSED
+    after = end(bench, error)
+    assert after.circuit is CircuitState.OPEN
+    assert (after.failed, after.throttled, after.requests) == (20, 0, 20)
+    assert (after.rate, after.in_flight) == (before.rate, 0)
+
+
+@pytest.mark.parametrize("error", WORKS, ids=lambda error: type(error).__name__)
+async def test_any_answer_but_a_failure_says_that_the_service_works(
+    error: AdaptyError | None,
+) -> None:
+    """
+    It ends a row of failures, and lets the pace of a run grow.
+    """
+    bench = Bench()
+    before = bench.gates.get("v1").learned.rate
+    end(bench, OUTAGE[0], times=19)
+    bench.clock.now += 0.1
+    after = end(bench, error)
+    end(bench, OUTAGE[0], times=19)
+
+    assert bench.gates.get("v1").circuit.state is CircuitState.CLOSED
+    assert after.rate > before
+    assert (after.failed, after.requests, after.in_flight) == (19, 20, 0)
+
+
+@pytest.mark.parametrize("error", STRANGE, ids=lambda error: type(error).__name__)
+async def test_responses_that_are_not_the_apis_are_an_outage_once_the_api_has_responded(
+    error: AdaptyError,
+) -> None:
+    """
+    Before that, it may be the address that is wrong, and nothing is known of the service.
+    """
+    bench = Bench()
+
+    assert end(bench, error, times=30).circuit is CircuitState.CLOSED
+    end(bench, None)
+    bench.clock.now += 0.1
+    assert end(bench, error, times=19).circuit is CircuitState.CLOSED
+    assert end(bench, error).circuit is CircuitState.OPEN
+
+
+@pytest.mark.parametrize("error", STRANGE, ids=lambda error: type(error).__name__)
+async def test_responses_that_are_not_the_apis_open_no_circuit_for_single_calls(
+    error: AdaptyError,
+) -> None:
+    """
+    It may be what the calls ask for that a firewall does not let through.
+    """
+    bench = Bench()
+    await bench.start("a")
+    bench.answers["a"] = [error] * 30
+    for _ in range(30):
+        with pytest.raises(type(error)):
+            await bench.start("a")
+
+    assert bench.gates.get("v1").circuit.state is CircuitState.CLOSED
+
+
+async def test_a_run_has_its_patience_until_nothing_succeeds() -> None:
+    """
+    Its time without success counts from its first request, and passes in a pause, too.
+    """
+    bench = Bench(latency=1.0)
+    run = RunLimits(max_outage=100.0)
+    await bench.clock.advance(50.0)
+    assert run.patience() == 100.0
+    bench.answers["b"] = [throttled(30.0)]
+    item = bench.start("b", run)
+    await bench.clock.advance(1.0)
+    with pytest.raises(RateLimitError):
+        await item
+    item = bench.start("b", run)
+    await bench.clock.advance(10.0)
+    assert run.patience() == pytest.approx(89.0)
+    await bench.clock.advance(25.0)
+    await item
+    assert run.patience() == 100.0
+
+
+@pytest.mark.parametrize(
+    ("waits", "patience"), [(True, 60.0), (False, 90.0)], ids=["waits", "idle"]
+)
+async def test_a_pause_counts_as_passed_for_a_run_that_waits_for_its_end(
+    *, waits: bool, patience: float
+) -> None:
+    """
+    One that sends nothing more is not ended by a pause that others were asked for.
+    """
+    bench = Bench()
+    run = RunLimits(max_outage=90.0)
+    bench.answers["b"] = [throttled(30.0)]
+    with pytest.raises(RateLimitError):
+        await bench.start("b", run)
+    if waits:
+        run.hold(a_request(bucket="v1"), 30.0)
+
+    assert look(bench.gates, run) == pytest.approx(patience, abs=0.5)
+    assert run.patience() == pytest.approx(90.0, abs=0.5)
+
+
+async def test_a_pause_ends_calls_that_wait_for_a_connection_and_have_no_time() -> None:
+    """
+    They raise `RateLimitError` at once, not at their deadline; those with time wait.
+    """
+    bench = Bench(connections=2, latency=5.0)
+    bench.answers["first"] = [throttled(7200.0)]
+    first = bench.start("first")
+    await bench.clock.advance(4.0)
+    slow = bench.start("slow")
+    await settle()
+    waiting = [bench.start("waiting", seconds=60.0) for _ in range(3)]
+    patient = bench.start("patient", seconds=7260.0)
+    await bench.clock.advance(1.0)
+    for error in await asyncio.gather(first, *waiting, return_exceptions=True):
+        assert isinstance(error, RateLimitError)
+        assert error.retry_after == 7200.0
+    assert not patient.done()
+    await bench.clock.advance(4000.0)
+    await asyncio.gather(patient, slow)
+
+    assert bench.times("waiting") == []
+    assert bench.times("patient") == [3605.0]
+    assert bench.free == 2
+
+
+async def test_attempts_that_fail_in_a_known_outage_are_excused() -> None:
+    """
+    They say nothing of the request, so they are counted apart, from the one on that made it known.
+    """
+    bench = Bench()
+    gate, request = bench.gates.get("v1"), a_request()
+    excused = []
+    for _ in range(22):
+        gate._go(paced=True)
+        gate.leave(request, OUTAGE[0], bench.clock())
+        excused.append(request.tally.excused)
+
+    assert excused == [0] * 19 + [1, 2, 3]
+
+
+async def test_success_of_single_calls_does_not_raise_the_pace_of_runs() -> None:
+    """
+    They were not paced, so they say nothing of the pace.
+    """
+    bench = Bench()
+    before = bench.gates.get("v1").learned.rate
+    for _ in range(50):
+        await bench.start("a")
+
+    assert bench.gates.get("v1").learned.rate == before
+
+
+async def test_being_throttled_cuts_the_pace_and_shows_that_the_service_works() -> None:
+    """
+    An answer 429 ends a row of failures, and slows runs down.
+    """
+    bench = Bench()
+    before = bench.gates.get("v1").learned.rate
+    end(bench, OUTAGE[0], times=19)
+    bench.clock.now += 0.1
+    after = end(bench, throttled())
+    assert (after.throttled, after.failed, after.requests) == (1, 19, 20)
+    assert after.rate < before
+    assert after.paused_for == 0.0
+    end(bench, OUTAGE[0], times=19)
+    assert bench.gates.get("v1").circuit.state is CircuitState.CLOSED
+    last = end(bench, throttled(30.0))
+    assert last.throttled == 2
+    assert last.paused_for == pytest.approx(30.0)
+
+
+@pytest.mark.parametrize("error", NEITHER, ids=lambda error: type(error).__name__)
+async def test_what_is_not_the_services_doing_changes_nothing(error: AdaptyError) -> None:
+    """
+    Such an end is neither a failure of the service nor a sign that it works.
+    """
+    bench = Bench()
+    before = bench.gates.get("v1").learned.rate
+    end(bench, OUTAGE[0], times=19)
+    bench.clock.now += 0.1
+    after = end(bench, error)
+    assert (after.failed, after.throttled, after.rate) == (19, 0, before)
+    assert after.in_flight == 0
+
+    assert end(bench, OUTAGE[0]).circuit is CircuitState.OPEN
+
+
+async def test_the_time_a_failing_service_asks_for_is_kept() -> None:
+    """
+    In an outage the next try comes no earlier than the last answer said.
+    """
+    bench = Bench()
+    end(bench, OUTAGE[0], times=19)
+    end(bench, down(20.0))
+    with pytest.raises(CircuitOpenError) as caught:
+        await bench.start("a")
+
+    assert 20.0 <= caught.value.retry_after <= 25.0
+
+
+async def test_statistics_tell_what_is_going_on() -> None:
+    """
+    They count what is in flight and what was sent, by bucket, of those that were used.
+    """
+    bench = Bench(latency=1.0)
+    assert bench.gates.statistics() == {}
+    task = bench.start("a")
+    await settle()
+
+    assert bench.gates.statistics() == {
+        "v1": BucketStatistics(
+            rate=20.0,
+            in_flight=1,
+            paused_for=0.0,
+            circuit=CircuitState.CLOSED,
+            requests=1,
+            throttled=0,
+            failed=0,
+        )
+    }
+    await bench.clock.advance(1.0)
+    await task
+    assert bench.gates.statistics()["v1"].in_flight == 0
+
+
+@pytest.mark.parametrize(
+    ("client", "run", "learned", "rate"),
+    [
+        pytest.param(None, None, None, 20.0, id="nothing-known"),
+        pytest.param(None, None, 400.0, 388.0, id="learned"),
+        pytest.param(300.0, None, None, 300.0, id="of-the-client"),
+        pytest.param(None, 2.0, None, 2.0, id="of-the-run"),
+        pytest.param(300.0, 200.0, None, 200.0, id="the-run-slower"),
+        pytest.param(300.0, 500.0, None, 300.0, id="the-client-slower"),
+        pytest.param(300.0, 200.0, 100.0, 97.0, id="refused"),
+        pytest.param(None, 200.0, 400.0, 200.0, id="less-than-learned"),
+    ],
+)
+async def test_statistics_tell_the_rate_in_force(
+    client: float | None, run: float | None, learned: float | None, rate: float
+) -> None:
+    """
+    It is the lowest of those that hold items back; what is learned does not until it is measured.
+    """
+    bench = Bench(rate=client)
+    if learned is not None:
+        bench.gates.expect(learned)
+    limits = RunLimits(pacer=None if run is None else bench.pacer(run))
+    bench.gates.get("v1").line(bench.slots.get(), limits)
+
+    assert bench.gates.statistics()["v1"].rate == pytest.approx(rate)
+
+
+async def test_a_given_rate_that_is_refused_is_where_the_search_begins() -> None:
+    """
+    Half of it is learned from the first 429, not half of what a run begins with that is told none.
+    """
+    bench = Bench()
+    bench.answers["item"] = [throttled()]
+
+    with pytest.raises(RateLimitError):
+        await bench.start("item", RunLimits(pacer=bench.pacer(120.0)))
+    assert bench.gates.get("v1").learned.rate == 60.0
+
+
+async def test_statistics_tell_the_rate_of_the_run_that_came_last() -> None:
+    """
+    One that is told no rate goes at the learned one again.
+    """
+    bench = Bench()
+    gate, slots = bench.gates.get("v1"), bench.slots.get()
+    gate.line(slots, RunLimits(pacer=bench.pacer(2.0)))
+    assert gate.statistics().rate == 2.0
+    gate.line(slots, RunLimits())
+    assert gate.statistics().rate == 20.0
+
+
+def test_there_is_one_gate_for_a_bucket() -> None:
+    """
+    Asking again gives the same gate, another bucket's is another.
+    """
+    gates = Bench().gates
+
+    assert gates.get("v1") is gates.get("v1")
+    assert gates.get("v1") is not gates.get("v2")
+
+
+def test_a_pace_known_from_before_holds_for_gates_made_before_and_later() -> None:
+    """
+    Every bucket of which nothing was learned yet begins with it.
+    """
+    gates = Bench().gates
+    before = gates.get("before")
+    assert before.learned.rate == 20.0
+    gates.expect(400.0)
+
+    assert before.learned.limit == gates.get("later").learned.limit == 400.0
+    assert before.learned.rate == gates.get("later").learned.rate == pytest.approx(388.0)
+
+
+def test_what_was_learned_since_is_not_overwritten() -> None:
+    """
+    A bucket whose limit is known keeps it.
+    """
+    gates = Bench().gates
+    gates.expect(400.0)
+    gates.expect(100.0)
+
+    assert gates.get("v1").learned.limit == 100.0
+    gates.expect(50.0)
+    assert gates.get("v1").learned.limit == 100.0
+
+
+async def test_a_pause_outlives_what_is_expected() -> None:
+    """
+    A run that begins in a pause, with a pace known from before, does not end it.
+    """
+    bench = Bench()
+    await bench.pause(30.0)
+    bench.gates.expect(400.0)
+
+    assert bench.gates.get("v1").paused_for == pytest.approx(30.0)
+
+
+def test_the_learned_pace_is_told_if_it_is_one() -> None:
+    """
+    With no bucket measured, or several, there is none; a pace told comes back as it was told.
+    """
+    gates = Bench().gates
+    assert gates.learned_rate() is None
+    gates.get("v1")
+    assert gates.learned_rate() is None
+    gates.get("v1").expect(400.0)
+    gates.get("v2")
+    assert gates.learned_rate() == 400.0
+    gates.get("v2").expect(100.0)
+    assert gates.learned_rate() is None
+
+
+@pytest.mark.parametrize("rate", [None, 100_000.0], ids=str)
+def test_two_event_loops_share_a_gate(rate: float | None) -> None:
+    """
+    Calls and items in two threads pass the same gate; nothing hangs and every count is right.
+    """
+    clock = FakeClock(BEGIN)
+    timing = Timing(clock, lambda _: asyncio.sleep(0), lambda low, high: high)
+    gates = Gates(timing, None if rate is None else Pacer(rate, 1000, clock))
+    gates.expect(100_000.0)
+    slots = LoopLocal(lambda: Places(4))
+    failures: list[BaseException] = []
+
+    async def answer(request: Request) -> Response:
+        """
+        Let others go first, and some time pass.
+        """
+        await asyncio.sleep(0)
+        clock.now += 0.001
+        return Response(200, {}, b"")
+
+    async def work() -> None:
+        """
+        Send calls and items together.
+        """
+        single = limit(answer, slots, gates, clock)
+        run = limit(answer, slots, gates, clock, RunLimits())
+        calls = [single(a_request()) for _ in range(200)]
+        items = [run(a_request(background=True)) for _ in range(200)]
+        await asyncio.gather(*calls, *items)
+
+    def in_a_thread() -> None:
+        """
+        Run the work in an event loop of its own.
+        """
+        try:
+            asyncio.run(asyncio.wait_for(work(), 10.0))
+        except BaseException as error:  # noqa: BLE001  told by the test
+            failures.append(error)
+
+    threads = [threading.Thread(target=in_a_thread) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(15.0)
+    gate = gates.get("test")
+
+    assert failures == []
+    assert (gate.requests, gate.in_flight, gate._urgent) == (800, 0, 0)

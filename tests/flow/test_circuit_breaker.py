@@ -1,0 +1,518 @@
+"""
+The budget of repeats and the circuit breaker: what they count, and when they let something through.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapty_async._flow import circuit_breaker as _outage
+from adapty_async._flow.circuit_breaker import (
+    Budget,
+    Circuit,
+    OutageTimer,
+    WakefulClock,
+    is_transient,
+)
+from adapty_async.errors import ServerError
+from adapty_async.statistics import CircuitState
+from adapty_async.testing import FakeClock
+
+CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
+
+
+@pytest.fixture(autouse=True)
+def _usual_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Let outages be as long as they are outside of tests.
+    """
+    monkeypatch.setattr(_outage, "_SHORTEST", 1.0)
+
+
+# The budget
+
+
+def test_a_budget_pays_for_repeats_until_it_is_used_up() -> None:
+    """
+    Each repeat takes its cost, and one that costs more than is left takes nothing.
+    """
+    budget = Budget(20)
+
+    assert budget.take(Budget.TRANSIENT)
+    assert budget.left == 6
+    assert not budget.take(Budget.TRANSIENT)
+    assert budget.left == 6
+    assert budget.take(Budget.THROTTLED)
+    assert budget.left == 1
+
+
+def test_the_last_token_can_be_spent() -> None:
+    """
+    A repeat that costs just what is left is paid for.
+    """
+    budget = Budget(14)
+
+    assert budget.take(14)
+    assert (budget.size, budget.left) == (14, 0)
+    assert not budget.take(1)
+
+
+def test_a_budget_gets_back_no_more_than_its_size() -> None:
+    """
+    Success gives back one token or what a repeat took, until all are there.
+    """
+    budget = Budget(20)
+    budget.take(10)
+    budget.give()
+    assert budget.left == 11
+    budget.give(5)
+    assert budget.left == 16
+    budget.give(5)
+    assert budget.left == 20
+
+
+@given(size=st.integers(0, 50), steps=st.lists(st.integers(-20, 20)))
+def test_a_budget_stays_between_nothing_and_its_size(size: int, steps: list[int]) -> None:
+    """
+    Whatever is taken and given, there is never less than nothing or more than all.
+    """
+    budget = Budget(size)
+    for step in steps:
+        before = budget.left
+        if step < 0:
+            assert budget.take(-step) == (budget.left != before)
+        else:
+            budget.give(step)
+        assert 0 <= budget.left <= size
+
+
+# The circuit
+
+
+def shortest(low: float, _high: float) -> float:
+    """
+    Return the shortest wait of those that are possible.
+    """
+    return low
+
+
+def longest(_low: float, high: float) -> float:
+    """
+    Return the longest wait of those that are possible.
+    """
+    return high
+
+
+def a_circuit(
+    clock: FakeClock, uniform: Callable[[float, float], float] = shortest, failures: int = 20
+) -> Circuit:
+    """
+    Return a circuit that has seen so many failures, all sent and seen now.
+    """
+    circuit = Circuit(clock, uniform)
+    for _ in range(failures):
+        circuit.failed(clock.now)
+    return circuit
+
+
+def test_it_takes_twenty_failures_in_a_row_to_open_a_circuit() -> None:
+    """
+    Nineteen change nothing, the twentieth makes it an outage that began with the first.
+    """
+    clock = FakeClock(100.0)
+    circuit = Circuit(clock, shortest)
+
+    for number in range(20):
+        assert (circuit.state, circuit.since, circuit.wait()) == (CLOSED, None, 0.0)
+        circuit.enter()
+        clock.now += 0.1
+        circuit.failed(100.0 + number)
+    assert (circuit.state, circuit.since) == (OPEN, 100.0)
+    assert circuit.wait() == pytest.approx(1.0)
+
+
+def test_a_success_among_the_failures_starts_the_count_anew() -> None:
+    """
+    What was asked for with the first failure, or after it, shows that the service works.
+    """
+    clock = FakeClock(100.0)
+    circuit = a_circuit(clock, failures=19)
+    circuit.worked(100.0)
+    for _ in range(19):
+        circuit.failed(101.0)
+    assert circuit.state is CLOSED
+
+    circuit.failed(102.0)
+    assert circuit.since == 101.0
+
+
+def test_a_success_that_was_asked_for_before_the_failures_says_nothing() -> None:
+    """
+    A late answer from the time before the outage does not hide it.
+    """
+    clock = FakeClock(100.0)
+    circuit = a_circuit(clock, failures=19)
+    circuit.worked(99.9)
+    assert circuit.state is CLOSED
+    circuit.failed(100.5)
+    assert (circuit.state, circuit.since) == (OPEN, 100.0)
+    circuit.worked(99.9)
+    assert circuit.state is OPEN
+
+
+def test_a_failure_that_was_asked_for_at_the_same_time_as_a_success_counts() -> None:
+    """
+    Of several requests that went together, one that worked does not excuse the others.
+    """
+    clock = FakeClock(100.0)
+    circuit = Circuit(clock, shortest)
+    circuit.worked(100.0)
+    for _ in range(20):
+        circuit.failed(100.0)
+
+    assert circuit.state is OPEN
+
+
+def test_successes_alone_leave_a_circuit_closed() -> None:
+    """
+    A service that works is let alone.
+    """
+    circuit = Circuit(FakeClock(), shortest)
+    circuit.worked(0.0)
+
+    assert (circuit.state, circuit.since, circuit.wait()) == (CLOSED, None, 0.0)
+
+
+def test_when_it_is_time_one_request_is_let_through() -> None:
+    """
+    Once one has gone, the others wait for its answer or for the next try.
+    """
+    clock = FakeClock(100.0)
+    circuit = a_circuit(clock)
+
+    clock.now = 100.75
+    assert (circuit.state, circuit.wait()) == (OPEN, 0.25)
+    clock.now = 101.0
+    assert (circuit.state, circuit.wait()) == (HALF_OPEN, 0.0)
+    circuit.enter()
+    assert (circuit.state, circuit.wait()) == (OPEN, 1.0)
+    clock.now = 102.5
+    assert (circuit.state, circuit.wait()) == (HALF_OPEN, 0.0)
+
+
+def test_a_try_that_fails_is_followed_by_a_wait() -> None:
+    """
+    After the failure the next try has to wait, as long as after the first failures.
+    """
+    clock = FakeClock(100.0)
+    circuit = a_circuit(clock)
+    clock.now = 101.0
+    circuit.enter()
+    clock.now = 101.75
+    circuit.failed(101.0)
+
+    assert (circuit.state, circuit.wait(), circuit.since) == (OPEN, 1.0, 100.0)
+
+
+def test_a_try_that_works_closes_the_circuit() -> None:
+    """
+    After one success everything goes again, and twenty more failures are an outage of their own.
+    """
+    clock = FakeClock(100.0)
+    circuit = a_circuit(clock)
+    clock.now = 101.0
+    circuit.enter()
+    circuit.worked(101.0)
+
+    assert (circuit.state, circuit.since, circuit.wait()) == (CLOSED, None, 0.0)
+    clock.now = 200.0
+    for _ in range(19):
+        circuit.failed(200.0)
+    assert circuit.state is CLOSED
+    circuit.failed(200.0)
+    assert (circuit.state, circuit.since) == (OPEN, 200.0)
+
+
+def test_a_new_outage_does_not_wait_for_what_the_last_one_was_told() -> None:
+    """
+    A wait that was asked for ends with the outage it was asked for in.
+    """
+    clock = FakeClock(100.0)
+    circuit = a_circuit(clock)
+    circuit.failed(100.0, 30.0)
+    circuit.worked(100.0)
+    clock.now = 101.0
+    for _ in range(20):
+        circuit.failed(101.0)
+
+    assert circuit.wait() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("lasted", "wait"),
+    [
+        (0.0, 1.0),
+        (19.0, 1.0),
+        (20.0, 1.0),
+        (60.0, 2.4),
+        (600.0, 24.0),
+        (900.0, 30.0),
+        (3600.0, 30.0),
+    ],
+    ids=str,
+)
+def test_the_next_try_comes_after_a_share_of_the_outage(lasted: float, wait: float) -> None:
+    """
+    It is one second at least and thirty at most, and by chance up to a quarter more.
+    """
+    for uniform, factor in ((shortest, 1.0), (longest, 1.25)):
+        clock = FakeClock(100.0)
+        circuit = a_circuit(clock, uniform)
+        clock.now += lasted
+        circuit.failed(clock.now)
+        assert circuit.wait() == pytest.approx(factor * wait)
+
+
+@pytest.mark.parametrize(
+    ("asked", "wait"),
+    [(None, 1.0), (0.0, 1.0), (0.5, 1.0), (7.0, 7.0), (30.0, 30.0), (3600.0, 30.0)],
+    ids=str,
+)
+def test_a_wait_that_the_service_asks_for_is_kept_to(asked: float | None, wait: float) -> None:
+    """
+    The next try comes no sooner than asked for, but after half a minute all the same.
+    """
+    clock = FakeClock(100.0)
+    circuit = a_circuit(clock, failures=19)
+    circuit.failed(100.0, asked)
+
+    assert circuit.wait() == wait
+
+
+def test_a_wait_that_was_asked_for_is_not_shortened_by_others() -> None:
+    """
+    A failure that asks for nothing, and the one request let through, move the next try only on.
+    """
+    clock = FakeClock(100.0)
+    circuit = a_circuit(clock)
+    circuit.failed(100.0, 10.0)
+    clock.now = 101.0
+    circuit.failed(100.0)
+    circuit.enter()
+
+    assert circuit.wait() == 9.0
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["worked", "failed", "failed", "failed", "enter"]),
+            st.floats(0.0, 40.0),
+            st.floats(0.0, 5.0),
+            st.none() | st.floats(0.0, 1e4),
+        ),
+        max_size=120,
+    ),
+    share=st.floats(0.0, 1.0),
+)
+def test_a_circuit_never_waits_long_and_counts_as_a_plain_account_does(
+    steps: list[tuple[str, float, float, float | None]], share: float
+) -> None:
+    """
+    Whatever comes, it is open after twenty failures without a success, and for 37.5 s at most.
+    """
+    clock = FakeClock(1000.0)
+    circuit = Circuit(clock, lambda low, high: low + share * (high - low))
+    row: list[float] = []  # when the failures since the last success were sent
+    worked = -math.inf
+    for step, seconds, age, asked in steps:
+        clock.now += seconds
+        sent = clock.now - age
+        if step == "enter":
+            circuit.enter()
+        elif step == "failed":
+            circuit.failed(sent, asked)
+            if sent < worked:
+                continue
+            row.append(sent)
+        else:
+            worked = max(worked, sent)
+            circuit.worked(sent)
+            if row and sent >= row[0]:
+                row.clear()
+        assert circuit.since == (row[0] if len(row) >= 20 else None)
+        assert (circuit.state is CLOSED) == (len(row) < 20)
+        assert (circuit.state is OPEN) == (circuit.wait() > 0)
+        assert 0.0 <= circuit.wait() <= 37.5
+        if step != "worked" and circuit.since is not None:
+            assert circuit.wait() >= 1.0
+
+
+@pytest.mark.parametrize("status", range(500, 600))
+def test_every_5xx_but_two_may_pass(status: int) -> None:
+    """
+    "Not implemented" and "version not supported" stay; all others, Cloudflare's too, may not.
+    """
+    assert is_transient(ServerError("x", status=status)) is (status not in {501, 505})
+
+
+# The timer
+
+
+def test_a_timer_counts_while_requests_are_in_flight() -> None:
+    """
+    From the first request, whatever the responses are, until a success sets it to 0.
+    """
+    clock = FakeClock(1000.0)
+    timer = OutageTimer(clock)
+    clock.now += 50.0
+    assert timer.lasted == 0.0
+    timer.start()
+    clock.now += 5.0
+    timer.start()
+    timer.end(worked=False)
+    clock.now += 5.0
+    assert timer.lasted == 10.0
+    timer.end(worked=True)
+    clock.now += 5.0
+    assert timer.lasted == 0.0
+
+
+def test_a_timer_counts_waits_that_a_response_caused() -> None:
+    """
+    They count as they pass; the longest of several at the same time counts.
+    """
+    clock = FakeClock(1000.0)
+    timer = OutageTimer(clock)
+    timer.start()
+    clock.now += 1.0
+    timer.end(worked=False)
+    timer.hold(20.0)
+    timer.hold(5.0)
+    clock.now += 10.0
+    assert timer.lasted == 11.0
+    timer.start()
+    timer.hold(1.0)
+    timer.end(worked=False)
+    clock.now += 100.0
+    assert timer.lasted == 21.0
+
+
+@pytest.mark.parametrize("seconds", [0.0, 100.0])
+def test_a_timer_stands_still_while_nothing_is_sent_for_another_reason(seconds: float) -> None:
+    """
+    A slow source, or a given rate, is no outage; what counted before is kept.
+    """
+    clock = FakeClock(1000.0)
+    timer = OutageTimer(clock)
+    for _ in range(3):
+        timer.start()
+        clock.now += 2.0
+        timer.end(worked=False)
+        clock.now += seconds
+    assert timer.lasted == 6.0
+    timer.hold(1.0)
+    clock.now += 100.0
+    assert timer.lasted == 7.0
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["send", "fail", "work", "hold"]), st.floats(0.0, 50.0)),
+        max_size=60,
+    )
+)
+def test_a_timer_never_counts_more_than_the_time_that_passed(
+    steps: list[tuple[str, float]],
+) -> None:
+    """
+    Whatever comes, it is between 0 and the seconds since the last success.
+    """
+    clock = FakeClock(1000.0)
+    timer = OutageTimer(clock)
+    in_flight, worked = 0, clock.now
+    for step, seconds in steps:
+        if step == "send":
+            timer.start()
+            in_flight += 1
+        elif step == "hold":
+            timer.hold(seconds)
+        elif in_flight:
+            timer.end(worked=step == "work")
+            in_flight -= 1
+            worked = clock.now if step == "work" else worked
+        assert -1e-9 <= timer.lasted <= clock.now - worked + 1e-9
+        clock.now += seconds
+
+
+def test_a_timer_is_held_while_requests_wait_because_of_a_response() -> None:
+    """
+    It is not while they are in flight, or wait for nothing.
+    """
+    clock = FakeClock(1000.0)
+    timer = OutageTimer(clock)
+    held = []
+    timer.start()
+    held.append(timer.is_held)
+    clock.now += 1.0
+    timer.end(worked=False)
+    held.append(timer.is_held)
+    timer.hold(2.0)
+    held.append(timer.is_held)
+    clock.now += 2.0
+    held.append(timer.is_held)
+
+    assert held == [False, False, True, False]
+
+
+# The clock of the timers
+
+
+def test_a_clock_without_a_look_runs_as_any_other() -> None:
+    """
+    Whoever does not look at it has no event loop to say when it stands still.
+    """
+    clock = FakeClock(1000.0)
+    wakeful = WakefulClock(clock, 1.25)
+    clock.now += 500.0
+
+    assert wakeful() == 1500.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "counted"), [(1.0, 1.0), (1.25, 1.25), (2.0, 1.25), (7200.0, 1.25)], ids=str
+)
+def test_time_without_a_look_counts_up_to_a_limit(seconds: float, counted: float) -> None:
+    """
+    That holds already before the next look, and for what comes after it.
+    """
+    clock = FakeClock(1000.0)
+    wakeful = WakefulClock(clock, 1.25)
+    wakeful.look()
+    clock.now += seconds
+    assert wakeful() == 1000.0 + counted
+    wakeful.look()
+    assert wakeful() == 1000.0 + counted
+    clock.now += 1.0
+    assert wakeful() == 1001.0 + counted
+
+
+@given(steps=st.lists(st.tuples(st.booleans(), st.floats(0.0, 5.0)), max_size=60))
+def test_a_wakeful_clock_only_ever_grows(steps: list[tuple[bool, float]]) -> None:
+    """
+    Whenever somebody looks, it never goes back, and never faster than the other clock.
+    """
+    clock = FakeClock(1000.0)
+    wakeful = WakefulClock(clock, 1.0)
+    before = wakeful()
+    for looks, seconds in steps:
+        clock.now += seconds
+        if looks:
+            wakeful.look()
+        assert -1e-9 <= wakeful() - before <= seconds + 1e-9
+        before = wakeful()

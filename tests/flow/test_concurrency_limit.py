@@ -1,0 +1,353 @@
+"""
+The number of requests in flight that a run finds out, answer by answer.
+"""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapty_async._flow.concurrency_limit import Capacity
+from adapty_async.errors import (
+    AdaptyError,
+    ConnectionLostError,
+    DeadlineError,
+    NotFoundError,
+    RateLimitError,
+    RequestTimeoutError,
+    ServerError,
+)
+from adapty_async.testing import FakeClock
+
+
+class Run:
+    """
+    A run whose requests end as they are told to.
+
+    Attributes:
+        capacity: what is tested.
+        clock: seconds, moved on by the test alone.
+    """
+
+    def __init__(self, most: int = 256, now: float = 100.0) -> None:
+        self.clock = FakeClock(now)
+        self.capacity = Capacity(most, self.clock)
+
+    @property
+    def count(self) -> int:
+        """
+        How many requests are to be in flight.
+        """
+        return self.capacity.count
+
+    def end(
+        self, seconds: float, failure: AdaptyError | None = None, *, wanted: bool = False
+    ) -> int:
+        """
+        End one of as many requests as are to be in flight; if more are not wanted, others wait.
+
+        Returns:
+            How many are to be in flight then.
+        """
+        while self.capacity.busy < self.count:
+            self.capacity.busy += 1
+        self.capacity.leave(failure, seconds, held_up=not wanted)
+        return self.count
+
+    def after(self, pause: float, seconds: float, *, wanted: bool = False) -> int:
+        """
+        Let so much time pass, and then end a request.
+        """
+        self.clock.now += pause
+        return self.end(seconds, wanted=wanted)
+
+
+@pytest.mark.parametrize(("most", "start"), [(1, 1), (64, 64), (10, 10), (2048, 64)], ids=str)
+def test_it_starts_with_64_or_as_many_as_allowed(most: int, start: int) -> None:
+    """
+    Before anything is known, 64 requests may be in flight, unless fewer are allowed at all.
+    """
+    capacity = Capacity(most, FakeClock())
+
+    assert (capacity.count, capacity.busy) == (start, 0)
+
+
+def test_what_ended_is_in_flight_no_longer() -> None:
+    """
+    However a request ends, it is not counted any more.
+    """
+    failures: list[AdaptyError | None] = [
+        None,
+        ServerError("status 500", status=500),
+        ConnectionLostError("reset"),
+        DeadlineError("too late"),
+        RequestTimeoutError("no answer"),
+    ]
+    capacity = Capacity(4, FakeClock())
+    for failure in failures:
+        capacity.busy += 1
+        assert capacity.busy == 1
+        capacity.leave(failure, 0.1, held_up=False)
+        assert capacity.busy == 0
+
+
+def test_it_grows_by_a_quarter_while_all_are_in_flight() -> None:
+    """
+    As long as answers come as fast as ever, and nothing else holds the run up, more are tried.
+    """
+    run = Run(most=130)
+
+    assert run.end(0.1, wanted=True) == 80
+    assert run.after(0.2, 0.1, wanted=True) == 100
+    assert run.after(0.2, 0.1, wanted=True) == 125
+    assert run.after(0.2, 0.1, wanted=True) == 130
+    assert run.after(0.2, 0.1, wanted=True) == 130
+
+
+def test_it_does_not_grow_while_something_else_holds_the_run_up() -> None:
+    """
+    As long as items wait for their moment, more workers would only wait with them.
+    """
+    run = Run()
+
+    assert run.end(0.1) == 64
+    assert run.after(1.0, 0.1) == 64
+
+
+def test_it_does_not_grow_while_fewer_are_in_flight_than_may_be() -> None:
+    """
+    Whatever else the workers wait for, more of them are of no use.
+    """
+    run = Run()
+    for _ in range(63):
+        run.capacity.busy += 1
+    run.capacity.leave(None, 0.1, held_up=False)
+
+    assert run.count == 64
+
+
+def test_new_workers_are_called_in_at_once() -> None:
+    """
+    Growing calls in as many as may be more in flight, and shrinking nobody.
+    """
+    run = Run()
+    called: list[int] = []
+    run.capacity.call = called.append
+    run.end(0.1, wanted=True)
+    run.clock.now += 1.0
+    run.end(30.0, RequestTimeoutError("no answer"))
+
+    assert called == [16]
+
+
+def test_another_worker_is_called_in_for_one_that_may_have_to_wait() -> None:
+    """
+    Who failed may wait for its repeat for long, and with it all that are refused at the same time.
+    """
+    run = Run()
+    called: list[int] = []
+    run.capacity.call = called.append
+    run.end(0.1, ConnectionLostError("reset"))
+    run.end(0.1, RateLimitError("status 429", status=429), wanted=True)
+
+    assert called == [1, 1]
+
+
+def test_nobody_is_called_in_while_enough_are_busy() -> None:
+    """
+    After a timeout fewer are to be in flight than there are, and one that fails is not replaced.
+    """
+    run = Run()
+    called: list[int] = []
+    down = ServerError("down", status=500)
+    run.end(1.0, RequestTimeoutError("slow"))
+    run.capacity.call = called.append
+    while run.capacity.busy > run.count:
+        run.capacity.leave(down, 0.1, held_up=False)
+    assert called == []
+
+    run.capacity.leave(down, 0.1, held_up=False)
+    assert called == [1]
+
+
+@pytest.mark.parametrize(
+    ("workers", "busy", "spare"), [(64, 64, False), (65, 63, False), (65, 64, True)], ids=str
+)
+def test_a_worker_is_spare_when_enough_others_are_busy(
+    workers: int, busy: int, *, spare: bool
+) -> None:
+    """
+    Those beyond the number that is of use go, once they are not missed.
+    """
+    capacity = Run().capacity
+    for _ in range(busy):
+        capacity.busy += 1
+
+    assert capacity.spares(workers) is spare
+
+
+@pytest.mark.parametrize(
+    ("fastest", "slow", "steady"),
+    [(0.1, 0.18, 0.14), (0.0002, 0.005, 0.004)],
+    ids=["the service", "the event loop"],
+)
+def test_it_does_not_grow_while_answers_are_slower_than_they_can_be(
+    fastest: float, slow: float, steady: float
+) -> None:
+    """
+    Half as slow again as the fastest and 4 ms is the most; above that, more would only wait.
+    """
+    run = Run()
+    run.end(fastest)
+
+    for _ in range(100):
+        run.after(0.0, slow)
+    assert run.after(1.0, slow, wanted=True) == 64
+    for _ in range(100):
+        run.after(0.0, steady)
+    assert run.after(1.0, steady, wanted=True) == 80
+
+
+def test_it_shrinks_by_a_tenth_when_answers_take_far_longer() -> None:
+    """
+    Three times the fastest and a quarter of a second is far longer, whoever waits.
+    """
+    run = Run()
+    run.end(0.1)
+
+    for _ in range(30):
+        assert run.after(0.6, 0.54) == 64
+    counts = [run.after(0.6, 0.6, wanted=True) for _ in range(12)]
+    assert list(dict.fromkeys(counts))[:5] == [64, 58, 52, 47, 42]
+
+
+def test_answers_of_a_quarter_of_a_second_are_never_far_too_slow() -> None:
+    """
+    A service that answers at once is not given up on for what our own loop may have taken.
+    """
+    run = Run()
+    run.end(0.0001)
+
+    for _ in range(30):
+        assert run.after(0.3, 0.25) == 64
+
+
+def test_it_is_halved_when_no_answer_comes_in_time() -> None:
+    """
+    A timeout takes half of the places away, and never the last four.
+    """
+    run = Run()
+    run.end(0.1)
+
+    for count in (32, 16, 8, 4, 4):
+        run.clock.now += 1.0
+        assert run.end(30.0, RequestTimeoutError("no answer")) == count
+
+
+def test_one_change_is_made_per_usual_answer_time() -> None:
+    """
+    Requests that end together count once: what comes of a change has to be seen first.
+    """
+    run = Run()
+    run.end(0.5, wanted=True)
+    assert run.count == 80
+
+    for _ in range(10):
+        assert run.end(30.0, RequestTimeoutError("no answer")) == 80
+    assert run.after(0.4, 0.5, wanted=True) == 80
+    assert run.after(0.1, 0.5, wanted=True) == 100
+
+
+def test_timeouts_before_the_first_answer_count_once_a_second() -> None:
+    """
+    As long as no answer tells what is usual, a second is.
+    """
+    run = Run()
+    slow = RequestTimeoutError("no answer")
+
+    assert [run.end(30.0, slow), run.end(30.0, slow)] == [32, 32]
+    run.clock.now += 1.0
+    assert run.end(30.0, slow) == 16
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4])
+def test_a_run_that_is_allowed_little_keeps_it(most: int) -> None:
+    """
+    Four places or fewer are never taken away, and never become more than allowed.
+    """
+    run = Run(most)
+
+    assert run.end(30.0, RequestTimeoutError("no answer")) == most
+    assert run.after(1.0, 0.1, wanted=True) == most
+
+
+@pytest.mark.parametrize(
+    ("failure", "counts"),
+    [
+        (NotFoundError("no such profile", status=404), True),
+        (ServerError("status 500", status=500), False),
+        (RateLimitError("status 429", status=429), False),
+        (ConnectionLostError("reset"), False),
+        (DeadlineError("too late"), False),
+    ],
+    ids=["404", "500", "429", "lost", "late"],
+)
+def test_only_what_was_answered_tells_how_fast_the_service_is(
+    failure: AdaptyError, *, counts: bool
+) -> None:
+    """
+    A refusal takes the server what an answer takes; what fails may fail at once, and says nothing.
+    """
+    run = Run()
+    run.end(10.0)
+    count = run.end(0.001, failure)
+
+    assert count == (58 if counts else 64)  # far slower than that, or as fast as ever
+
+
+@pytest.mark.parametrize(("fast", "forgotten"), [(0, 60), (15, 60), (29, 60), (30, 90)], ids=str)
+def test_the_fastest_answer_is_forgotten_after_half_a_minute_to_a_minute(
+    fast: int, forgotten: int
+) -> None:
+    """
+    A service that became slower for good is accepted, and what is usual now is as fast as ever.
+    """
+    run = Run()
+    for _ in range(fast):
+        run.end(0.2)
+        run.clock.now += 1.0
+    run.end(0.1)
+    for _ in range(100):
+        run.end(0.2)
+
+    for _ in range(fast + 1, forgotten):
+        assert run.after(1.0, 0.2, wanted=True) == 64
+    assert run.after(1.0, 0.2, wanted=True) == 80
+
+
+@given(
+    most=st.integers(1, 300),
+    answers=st.lists(
+        st.tuples(
+            st.floats(0.0, 40.0), st.floats(0.0, 40.0), st.sampled_from("atc"), st.booleans()
+        ),
+        max_size=60,
+    ),
+)
+def test_it_stays_within_its_bounds_whatever_comes(
+    most: int, answers: list[tuple[float, float, str, bool]]
+) -> None:
+    """
+    Never fewer than four places or all that are allowed, never more, and no growth unasked.
+    """
+    failures = {"t": RequestTimeoutError("no answer"), "c": ConnectionLostError("reset")}
+
+    run = Run(most)
+    for pause, seconds, kind, wanted in answers:
+        before = run.count
+        run.clock.now += pause
+        run.end(seconds, failures.get(kind), wanted=wanted)
+        assert min(4, most) <= run.count <= most
+        assert run.count <= before or (wanted and kind == "a")
+        assert run.count >= before // 2

@@ -1,0 +1,356 @@
+"""
+Places: how many are given, to whom and in which order, whoever is cancelled and when.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapty_async._flow.semaphore import Places
+from tests._support import loop_turns
+
+
+async def settle() -> None:
+    """
+    Let every task run until it waits.
+    """
+    await loop_turns(5)
+
+
+class Twin:
+    """
+    Places with tasks that take them, and next to them a plain account of who must have one.
+
+    Attributes:
+        came: who got a place, in order; each one keeps it until the twin gives it back.
+        expected: who must have got one by now, in order.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.places = Places(count)
+        self.came: list[int] = []
+        self.expected: list[int] = []
+        self._count = count
+        self._names = itertools.count()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._holding: list[int] = []
+        self._waiting: list[tuple[bool, int]] = []  # sorted: the urgent, then the others
+
+    async def take(self, number: int) -> None:
+        """
+        Ask for a place; every third one is urgent.
+        """
+        name, urgent = next(self._names), number % 3 == 0
+        self._tasks.append(asyncio.create_task(self._visit(name, urgent=urgent)))
+        self._waiting.append((not urgent, name))
+
+    async def give(self, number: int) -> None:
+        """
+        Give one of those places back that are taken.
+        """
+        if self._holding:
+            self._holding.pop(number % len(self._holding))
+            self.places.give()
+
+    async def cancel(self, number: int) -> None:
+        """
+        Cancel somebody who waits.
+        """
+        if self._waiting:
+            _, name = self._waiting.pop(number % len(self._waiting))
+            self._tasks[name].cancel()
+
+    async def cancel_and_give(self, number: int) -> None:
+        """
+        Cancel somebody who waits, and give a place back before he knows.
+        """
+        await self.cancel(number)
+        await self.give(number)
+
+    async def give_and_cancel(self, number: int) -> None:
+        """
+        Give a place back, and cancel the one who gets it before he knows.
+        """
+        await self.give(number)
+        if self._waiting and len(self._holding) < self._count:
+            await self.cancel(self._waiting.index(min(self._waiting)))
+
+    async def compare(self) -> None:
+        """
+        Hand out in the plain account what is free there, and see that it was so.
+        """
+        await settle()
+        while self._waiting and len(self._holding) < self._count:
+            waiting = min(self._waiting)
+            self._waiting.remove(waiting)
+            self._holding.append(waiting[1])
+            self.expected.append(waiting[1])
+        assert self.came == self.expected
+        assert self.places.count == self._count
+        assert self.places.free == self._count - len(self._holding)
+        assert self.places.wanted == bool(self._waiting)
+
+    async def close(self) -> None:
+        """
+        Leave nobody waiting.
+        """
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _visit(self, name: int, *, urgent: bool) -> None:
+        await self.places.take(urgent=urgent)
+        self.came.append(name)
+
+
+Step: TypeAlias = Callable[[Twin, int], Awaitable[None]]
+
+STEPS: tuple[Step, ...] = (
+    Twin.take,
+    Twin.take,
+    Twin.take,
+    Twin.give,
+    Twin.give,
+    Twin.cancel,
+    Twin.cancel_and_give,
+    Twin.give_and_cancel,
+)
+
+
+@given(
+    count=st.integers(0, 4),
+    steps=st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 6)), max_size=60),
+)
+def test_places_go_to_whom_a_plain_account_says(count: int, steps: list[tuple[Step, int]]) -> None:
+    """
+    After every step those have a place, in that order, who have one by the rules.
+    """
+
+    async def go() -> None:
+        twin = Twin(count)
+        for step, number in steps:
+            await step(twin, number)
+            await twin.compare()
+        await twin.close()
+
+    asyncio.run(go())
+
+
+class Room:
+    """
+    Somewhere as many may be as there are places.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.places = Places(count)
+        self.inside = 0
+
+    async def visit(self, arrival: int, stay: int, *, urgent: bool) -> None:
+        """
+        Come after so many turns of the loop, and stay for so many.
+        """
+        await loop_turns(arrival)
+        await self.places.take(urgent=urgent)
+        self.inside += 1
+        try:
+            await loop_turns(stay)
+        finally:
+            self.inside -= 1
+            self.places.give()
+
+
+@given(
+    visits=st.lists(
+        st.tuples(st.integers(0, 20), st.integers(0, 5), st.booleans(), st.integers(0, 60)),
+        max_size=60,
+    ),
+    count=st.integers(1, 6),
+)
+def test_no_place_is_lost_or_given_twice_in_any_turmoil(
+    visits: list[tuple[int, int, bool, int]], count: int
+) -> None:
+    """
+    Whoever comes, stays and is cancelled when it may be, each place has one holder and stays one.
+    """
+
+    async def go() -> None:
+        room = Room(count)
+        tasks = [
+            asyncio.create_task(room.visit(arrival, stay, urgent=urgent))
+            for arrival, stay, urgent, _ in visits
+        ]
+        for turn in range(30 + 8 * len(visits)):  # enough even if only one at a time gets in
+            for task, (*_, end) in zip(tasks, visits, strict=True):
+                if turn == end:
+                    task.cancel()
+            await loop_turns(1)
+            assert room.inside <= count
+            assert room.inside <= room.places.count - room.places.free
+        assert all(task.done() for task in tasks)
+        assert room.places.free == room.places.count
+
+    asyncio.run(go())
+
+
+async def visit(places: Places, name: str, order: list[str], *, urgent: bool = False) -> None:
+    """
+    Take a place, and note that it was got.
+    """
+    await places.take(urgent=urgent)
+    order.append(name)
+
+
+def visitors(places: Places, names: str) -> tuple[list[asyncio.Task[None]], list[str]]:
+    """
+    Return tasks that take a place each, and the list of those that got it; capitals are urgent.
+    """
+    order: list[str] = []
+    return [
+        asyncio.create_task(visit(places, name, order, urgent=name.isupper())) for name in names
+    ], order
+
+
+async def test_free_places_are_taken_without_waiting() -> None:
+    """
+    As many as there are get a place at once, and the next one waits.
+    """
+    places = Places(2)
+    _, order = visitors(places, "abc")
+
+    assert (places.free, places.wanted) == (2, False)
+    await settle()
+    assert order == ["a", "b"]
+    assert (places.count, places.free, places.wanted) == (2, 0, True)
+    places.give()
+    await settle()
+    assert order == ["a", "b", "c"]
+    assert (places.free, places.wanted) == (0, False)
+
+
+async def test_the_urgent_go_before_the_patient_and_each_by_their_order() -> None:
+    """
+    A place goes to whoever is urgent, and else to whoever came first.
+    """
+    places = Places(0)
+    _, order = visitors(places, "abCdE")
+    await settle()
+
+    for _ in range(5):
+        places.give()
+        await settle()
+    assert order == ["C", "E", "a", "b", "d"]
+
+
+async def test_who_does_not_say_is_patient() -> None:
+    """
+    A place goes to whoever is urgent before one who said nothing, though that one came first.
+    """
+    places = Places(0)
+    patient = asyncio.create_task(places.take())
+    await settle()
+    _, order = visitors(places, "A")
+    await settle()
+    places.give()
+    await settle()
+
+    assert (order, patient.done()) == (["A"], False)
+    places.give()
+    await patient
+
+
+async def test_a_place_that_is_free_for_a_moment_is_not_taken_by_a_newcomer() -> None:
+    """
+    A place given back belongs to the one who waits before that one even knows.
+    """
+    places = Places(1)
+    _, order = visitors(places, "ab")
+    await settle()
+    places.give()
+    _, later = visitors(places, "C")
+
+    assert places.free == 0
+    await settle()
+    assert (order, later) == (["a", "b"], [])
+    places.give()
+    await settle()
+    assert later == ["C"]
+
+
+async def test_a_cancelled_waiter_is_passed_over() -> None:
+    """
+    Who was cancelled while waiting gets nothing, and is not taken for somebody who waits.
+    """
+    places = Places(0)
+    tasks, order = visitors(places, "abC")
+    await settle()
+    tasks[0].cancel()
+    tasks[2].cancel()
+    places.give()
+    await settle()
+
+    assert order == ["b"]
+    assert [task.cancelled() for task in tasks] == [True, False, True]
+    assert (places.free, places.wanted) == (0, False)
+
+
+async def test_nobody_waits_once_all_who_waited_were_cancelled() -> None:
+    """
+    What is left of cancelled waiters does not count, and the place stays free.
+    """
+    places = Places(0)
+    tasks, _ = visitors(places, "aB")
+    wanted = []
+    for task in tasks:
+        await settle()
+        wanted.append(places.wanted)
+        task.cancel()
+    await settle()
+    wanted.append(places.wanted)
+
+    assert wanted == [True, True, False]
+    places.give()
+    assert places.free == 1
+
+
+async def test_cancelled_when_it_was_just_given_a_place_goes_on_to_the_next() -> None:
+    """
+    Between the place and the waking up, a cancellation loses nothing.
+    """
+    places = Places(0)
+    tasks, order = visitors(places, "abc")
+    await settle()
+    places.give()
+    tasks[0].cancel()
+    await settle()
+
+    assert tasks[0].cancelled()
+    assert order == ["b"]
+    tasks[2].cancel()
+    await settle()
+    places.give()
+    assert places.free == 1
+
+
+async def test_a_time_that_is_over_when_the_place_comes_loses_no_place() -> None:
+    """
+    A timeout in the moment of being given the place gives it back.
+    """
+    places = Places(0)
+
+    async def hurry() -> None:
+        async with asyncio.timeout(0):
+            await places.take(urgent=True)
+
+    task = asyncio.create_task(hurry())
+    await asyncio.sleep(0)
+    places.give()
+    with pytest.raises(TimeoutError):
+        await task
+    assert places.free == 1

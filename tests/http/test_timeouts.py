@@ -1,0 +1,317 @@
+"""
+The timeout scheduler: attempts that take too long are cancelled, by one timer, on a fake clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from adapty_async._api.operation import Tally
+from adapty_async._http.timeouts import Watch
+
+
+class Loop:
+    """
+    The part of an event loop that makes timers, on a clock that the test moves.
+    """
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.timers: list[asyncio.TimerHandle] = []
+        self.ready: list[asyncio.Handle] = []
+
+    def time(self) -> float:
+        """
+        Return the seconds.
+        """
+        return self.now
+
+    def call_later(self, delay: float, callback: Callable[[], object], /) -> asyncio.TimerHandle:
+        """
+        Make a timer, which rings when the test lets time pass.
+        """
+        when = self.now + delay
+        timer = asyncio.TimerHandle(when, callback, (), asyncio.get_running_loop())
+        self.timers.append(timer)
+        return timer
+
+    def call_soon(self, callback: Callable[[], object], /) -> asyncio.Handle:
+        """
+        Run something in the next turn.
+        """
+        handle = asyncio.Handle(callback, (), asyncio.get_running_loop())
+        self.ready.append(handle)
+        return handle
+
+    def advance(self, seconds: float) -> None:
+        """
+        Let time pass, and each timer ring at its moment.
+        """
+        end = self.now + seconds
+        while due := [when for when in self.ticking if when <= end]:
+            self.now = max(self.now, min(due))
+            self.ring()
+        self.now = end
+
+    def stand_still(self, seconds: float) -> None:
+        """
+        Let time pass while the loop does nothing, and then the timers ring that are due.
+        """
+        self.now += seconds
+        self.ring()
+
+    def ring(self) -> None:
+        """
+        Run the timers that are due.
+        """
+        due = [timer for timer in self.timers if timer.when() <= self.now]
+        self.timers = [timer for timer in self.timers if timer not in due]
+        for timer in due:
+            if not timer.cancelled():
+                timer._run()
+
+    def turn(self) -> None:
+        """
+        Run what is ready.
+        """
+        ready, self.ready = self.ready, []
+        for handle in ready:
+            if not handle.cancelled():
+                handle._run()
+
+    @property
+    def ticking(self) -> list[float]:
+        """
+        Return the moments at which a timer will ring.
+        """
+        return [timer.when() for timer in self.timers if not timer.cancelled()]
+
+
+def watch_of(loop: Loop) -> Watch:
+    """
+    Return a watch by a loop's clock.
+    """
+    return Watch(loop, loop.time)
+
+
+def sent() -> Tally:
+    """
+    Return the state of a call whose attempt is on the wire.
+    """
+    return Tally(on_wire=True)
+
+
+def a_task() -> Any:
+    """
+    Return a task that waits for nothing that comes.
+    """
+    return asyncio.ensure_future(asyncio.Event().wait())
+
+
+async def end(*tasks: asyncio.Task[Any]) -> None:
+    """
+    Leave no task behind.
+    """
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+async def test_whose_time_is_over_is_cancelled_and_no_other() -> None:
+    """
+    Each at its own moment, whatever order they came in.
+    """
+    loop = Loop()
+    watch = watch_of(loop)
+    slow, quick, quicker = tasks = [a_task(), a_task(), a_task()]
+    watch.start(slow, 30.0, sent())
+    watch.start(quick, 10.0, sent())
+    watch.start(quicker, 5.0, sent())
+    late = []
+    for _ in range(3):
+        loop.advance(5.0)
+        late.append([watch.is_late(task) for task in tasks])
+
+    assert late == [[False, False, True], [False, True, True], [False, True, True]]
+    assert [task.cancelling() for task in tasks] == [0, 1, 1]
+    assert loop.ticking == [130.0]
+    await end(*tasks)
+
+
+async def test_one_timer_serves_all() -> None:
+    """
+    A thousand that end in time cost no timer of their own, and nobody is cancelled.
+    """
+    loop = Loop()
+    watch = watch_of(loop)
+    task = a_task()
+    for _ in range(1000):
+        watch.start(task, 30.0, sent())
+        watch.stop(task)
+        loop.advance(0.1)
+
+    assert len(loop.ticking) <= 1
+    assert task.cancelling() == 0
+    loop.advance(60.0)
+    assert loop.ticking == []
+    await end(task)
+
+
+async def test_that_a_task_was_cancelled_is_taken_back() -> None:
+    """
+    Who deals with its time being over is not taken for cancelled by somebody else afterwards.
+    """
+    loop = Loop()
+    watch = watch_of(loop)
+    task = a_task()
+    watch.start(task, 1.0, sent())
+    loop.advance(1.0)
+    assert (watch.is_late(task), task.cancelling()) == (True, 1)
+    watch.stop(task)
+
+    assert (watch.is_late(task), task.cancelling()) == (False, 0)
+    await end(task)
+
+
+async def test_somebody_is_cancelled_once() -> None:
+    """
+    Who takes long to end after its time is not cancelled again and again.
+    """
+    loop = Loop()
+    watch = watch_of(loop)
+    late, other = a_task(), a_task()
+    watch.start(late, 1.0, sent())
+    watch.start(other, 2.0, sent())
+    loop.advance(1.0)
+    loop.advance(1.0)
+
+    assert (late.cancelling(), other.cancelling()) == (1, 1)
+    await end(late, other)
+
+
+async def test_a_watch_that_is_closed_leaves_no_timer() -> None:
+    """
+    Closing gives the timer back, also where there is none, or a late one has rung.
+    """
+    loop = Loop()
+    watch = watch_of(loop)
+    task = a_task()
+    watch.close()
+    watch.start(task, 30.0, sent())
+    assert loop.ticking == [110.0]
+    loop.stand_still(40.0)
+    loop.advance(0.25)
+    watch.close()
+    loop.turn()
+
+    assert (loop.ticking, loop.ready) == ([], [])
+    await end(task)
+
+
+async def test_connecting_takes_less_than_the_attempt() -> None:
+    """
+    An attempt that is not on the wire ends after 90 % of its time, and after ten seconds at most.
+    """
+    loop = Loop()
+    watch = watch_of(loop)
+    short, long, connected = tasks = [a_task(), a_task(), a_task()]
+    watch.start(short, 1.0, Tally())
+    watch.start(long, 30.0, Tally())
+    watch.start(connected, 30.0, sent())
+    loop.advance(0.95)
+    assert [task.cancelling() for task in tasks] == [1, 0, 0]
+    loop.advance(9.1)
+
+    assert [task.cancelling() for task in tasks] == [1, 1, 0]
+    await end(*tasks)
+
+
+def grace(loop: Loop) -> None:
+    """
+    Let the moment pass that a loop has after a late timer.
+    """
+    loop.advance(0.25)
+    for _ in range(4):
+        loop.turn()
+
+
+async def test_a_loop_that_stood_still_reads_before_anything_is_cancelled() -> None:
+    """
+    After a late timer the loop has a moment; who has its response by then is not cancelled.
+    """
+    loop = Loop()
+    watch = watch_of(loop)
+    answered, silent = a_task(), a_task()
+    watch.start(answered, 1.0, sent())
+    watch.start(silent, 1.0, sent())
+    loop.stand_still(1.2)
+    loop.advance(0.25)
+    watch.stop(answered)
+    for _ in range(3):
+        loop.turn()
+    assert silent.cancelling() == 0
+    loop.turn()
+
+    assert (answered.cancelling(), silent.cancelling()) == (0, 1)
+    await end(answered, silent)
+
+
+async def test_a_moment_that_is_over_late_still_lets_the_loop_turn() -> None:
+    """
+    A loop that stands still again has its four turns nevertheless.
+    """
+    loop = Loop()
+    watch = watch_of(loop)
+    task = a_task()
+    watch.start(task, 1.0, sent())
+    loop.stand_still(1.2)
+    loop.stand_still(5.0)
+    cancelled = []
+    for _ in range(4):
+        loop.turn()
+        cancelled.append(task.cancelling())
+
+    assert cancelled == [0, 0, 0, 1]
+    await end(task)
+
+
+async def test_an_attempt_that_was_not_sent_begins_again_after_a_stall_once() -> None:
+    """
+    The time of a stall is not charged to connecting, so nothing is sent and cancelled at once.
+    """
+    loop = Loop()
+    watch = watch_of(loop)
+    task = a_task()
+    tally = Tally()
+    watch.start(task, 1.0, tally)
+    loop.stand_still(5.0)
+    grace(loop)
+    tally.on_wire = True
+    assert task.cancelling() == 0
+    loop.advance(0.6)
+    assert task.cancelling() == 0
+    tally.on_wire = False
+    loop.stand_still(5.0)
+    grace(loop)
+
+    assert task.cancelling() == 1
+    await end(task)
+
+
+async def test_a_timer_that_rings_early_is_made_again() -> None:
+    """
+    A loop whose own clock was behind rings too early; nobody is cancelled before its time.
+    """
+    loop = Loop()
+    watch = watch_of(loop)
+    task = a_task()
+    watch.start(task, 1.0, sent())
+    loop.now += 0.5
+    loop.timers.pop()._run()
+    assert task.cancelling() == 0
+    loop.advance(0.5)
+
+    assert task.cancelling() == 1
+    await end(task)

@@ -1,0 +1,1066 @@
+"""
+The border to aiohttp on real sockets: what each fault becomes, and how often a request is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import gzip
+import socket
+import ssl
+import subprocess
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from email.utils import formatdate
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+
+import aiohttp
+import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from adapty_async import (
+    AdaptyClient,
+    AdaptyError,
+    AdaptyMailClient,
+    ApiError,
+    CircuitOpenError,
+    ConnectError,
+    ConnectionLostError,
+    DecodeError,
+    Limits,
+    MailProfile,
+    NotFoundError,
+    Operation,
+    OutcomeStatus,
+    RateLimitError,
+    RequestRejectedError,
+    RequestTimeoutError,
+    RetryPolicy,
+    ServerError,
+    TransportError,
+)
+from adapty_async._http.direct_sender import ask_fastest, stamp
+from adapty_async._http.session_sender import SESSION_OPTIONS, Ask, exchange
+from adapty_async._http.timeouts import Watch
+from adapty_async.v1 import CREATE_PROFILE, ProfileAttributes
+from tests._support import a_request, patch_as_a_tracer
+from tests.raw_server import (
+    ABSENT,
+    CLOSE,
+    DONE,
+    HOLD,
+    RESET,
+    STALL,
+    UNREAD,
+    Drip,
+    RawServer,
+    Steps,
+    api_error,
+    own_tasks,
+    page,
+    reply,
+)
+
+KEY = "secret_live_TEST.key"
+TWICE = RetryPolicy(attempts=2, wait_initial=0.001, wait_max=0.001)
+ONCE = RetryPolicy(attempts=1)
+
+Call = Callable[[AdaptyClient], Awaitable[object]]
+
+CALLS: dict[str, Call] = {
+    "GET": lambda client: client.v1.profiles.get(customer_user_id="u1"),
+    "DELETE": lambda client: client.v1.profiles.delete(customer_user_id="u1"),
+    "PATCH": lambda client: client.v1.profiles.update(
+        ProfileAttributes(first_name="Jane"), customer_user_id="u1"
+    ),
+    "POST": lambda client: client.v1.profiles.create(customer_user_id="u1"),
+}
+every_method = pytest.mark.parametrize("method", CALLS)
+repeatable = pytest.mark.parametrize("method", ["GET", "DELETE", "PATCH"])
+
+
+@pytest.fixture(autouse=True, params=["fast", "standard"])
+def http_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """
+    Run every test of this module over both HTTP paths, with the same expectations.
+    """
+    path: str = request.param
+    if path == "standard":
+        patch_as_a_tracer(monkeypatch)
+    return path
+
+
+@contextlib.asynccontextmanager
+async def sender(connector: aiohttp.TCPConnector) -> AsyncIterator[Ask]:
+    """
+    Send requests over connections of a test's own.
+    """
+    async with aiohttp.ClientSession(connector=connector, **SESSION_OPTIONS) as session:
+        ask, _ = ask_fastest(session, stamp(), trust_env=False)
+        yield ask
+
+
+async def test_the_path_is_the_one_that_is_meant(http_path: str) -> None:
+    """
+    The statistics name the path that these tests take.
+    """
+    async with RawServer() as server, client_of(server) as client:
+        await CALLS["GET"](client)
+
+        assert client.statistics().http_path == http_path
+
+
+def client_of(server: RawServer | str, **options: Any) -> AdaptyClient:
+    """
+    Return a client of a server that repeats once, at once.
+    """
+    url = server if isinstance(server, str) else server.url
+    return AdaptyClient(KEY, **{"base_url": url, "retry": TWICE, **options})
+
+
+class Fault(NamedTuple):
+    """
+    A way to answer, and what the call ends with.
+    """
+
+    steps: Steps
+    error: type[AdaptyError]
+    text: str
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+TIMEOUT = "no answer in time"
+BROKEN = "the connection broke"
+
+BREAKS = {
+    "reset": Fault((RESET,), ConnectionLostError, BROKEN),
+    "closed": Fault((CLOSE,), ConnectionLostError, BROKEN),
+    "reset-in-headers": Fault((OK, RESET), ConnectionLostError, BROKEN),
+    "closed-in-headers": Fault((OK, CLOSE), ConnectionLostError, BROKEN),
+    "reset-in-body": Fault((reply(body=b"12345")[:-1], RESET), ConnectionLostError, BROKEN),
+    "truncated-body": Fault((reply(body=b"12345")[:-1], CLOSE), ConnectionLostError, BROKEN),
+    "truncated-chunked": Fault(
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\n123", CLOSE), ConnectionLostError, BROKEN
+    ),
+    "bad-chunk": Fault(
+        (OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n123\r\n0\r\n\r\n",),
+        ConnectionLostError,
+        BROKEN,
+    ),
+    "late-bad-chunk": Fault(
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n", b"zz\r\n"),
+        ConnectionLostError,
+        BROKEN,
+    ),
+    "garbage": Fault((b"SSH-2.0-OpenSSH_9.9\r\n\r\n",), ConnectionLostError, BROKEN),
+    "no-status": Fault((b"HTTP/1.1 OK\r\n\r\n",), ConnectionLostError, BROKEN),
+    "two-lengths": Fault(
+        (OK + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",), ConnectionLostError, BROKEN
+    ),
+    "length-and-chunked": Fault(
+        (OK + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",),
+        ConnectionLostError,
+        BROKEN,
+    ),
+    "huge-header": Fault(
+        (OK + b"X: " + b"x" * 1_000_000 + b"\r\n\r\n", CLOSE), ConnectionLostError, BROKEN
+    ),
+    "not-gzip": Fault(
+        (reply(body=b"plain", Content_Encoding="gzip"),), ConnectionLostError, BROKEN
+    ),
+    "truncated-coding": Fault(
+        (reply(body=zlib.compress(b"{}")[:-4], Content_Encoding="gzip"),),
+        ConnectionLostError,
+        BROKEN,
+    ),
+    "stall": Fault((STALL,), RequestTimeoutError, TIMEOUT),
+    "stall-in-body": Fault((reply(body=b"12345")[:-1], STALL), RequestTimeoutError, TIMEOUT),
+    "slow-headers": Fault((OK, Drip(b"X: y\r\n")), RequestTimeoutError, TIMEOUT),
+    "slow-body": Fault(
+        (OK + b"Content-Length: 1000\r\n\r\n", Drip(b" ")), RequestTimeoutError, TIMEOUT
+    ),
+}
+every_break = pytest.mark.parametrize("fault", BREAKS.values(), ids=BREAKS)
+
+
+def timeout_for(fault: Fault) -> float:
+    """
+    Return a timeout that is short only where it is what ends the attempt.
+    """
+    return 0.3 if fault.error is RequestTimeoutError else 10.0
+
+
+@every_break
+@repeatable
+async def test_a_broken_answer_is_asked_for_once_more(method: str, fault: Fault) -> None:
+    """
+    A call that may be repeated sends as many requests as it counts, on as many connections.
+    """
+    async with (
+        RawServer(then=fault.steps) as server,
+        client_of(server, timeout=timeout_for(fault)) as client,
+    ):
+        with pytest.raises(fault.error, match=fault.text) as caught:
+            await CALLS[method](client)
+
+        assert server.methods == [method] * 2
+        assert server.connections == 2
+    assert caught.value.attempts == 2
+    assert KEY not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@every_break
+async def test_a_create_is_not_repeated_after_a_broken_answer(fault: Fault) -> None:
+    """
+    Where the server may have acted and a repeat might act again, one request is all.
+    """
+    async with (
+        RawServer(then=fault.steps) as server,
+        client_of(server, timeout=timeout_for(fault)) as client,
+    ):
+        with pytest.raises(fault.error, match=fault.text) as caught:
+            await CALLS["POST"](client)
+
+        assert server.methods == ["POST"]
+    assert caught.value.attempts == 1
+    assert caught.value.operation == "v1.profiles.create"
+
+
+@every_break
+async def test_a_broken_create_is_unknown_in_a_bulk_run(fault: Fault) -> None:
+    """
+    A bulk run says of such a create that its outcome is unknown.
+    """
+    operation = client_operation()
+    async with (
+        RawServer(then=fault.steps) as server,
+        client_of(server, timeout=timeout_for(fault)) as client,
+    ):
+        report = await client.bulk([operation])
+
+        assert len(server.requests) == 1
+    assert (report.total, report.unknown, report.requests) == (1, 1, 1)
+    assert report.failures[0].status is OutcomeStatus.UNKNOWN
+    assert isinstance(report.failures[0].error, fault.error)
+
+
+def client_operation() -> Any:
+    """
+    Return an operation that creates a profile.
+    """
+    return Operation(CREATE_PROFILE, (("adapty-customer-user-id", "u1"),), ProfileAttributes())
+
+
+@every_method
+@pytest.mark.parametrize("last", [RESET, CLOSE], ids=["reset", "closed"])
+async def test_nothing_is_sent_twice_when_a_kept_connection_breaks(method: str, last: Any) -> None:
+    """
+    A request that meets the end of a kept-alive connection is sent once an attempt, not twice.
+    """
+    async with (
+        RawServer(DONE, then=(last,)) as server,
+        client_of(server, retry=ONCE) as client,
+    ):
+        await CALLS["GET"](client)
+        with pytest.raises(ConnectionLostError) as caught:
+            await CALLS[method](client)
+
+        assert server.methods == ["GET", method]
+        assert [request.connection for request in server.requests] == [1, 1]
+    assert caught.value.attempts == 1
+
+
+@repeatable
+async def test_a_repeat_after_a_kept_connection_broke_succeeds(method: str) -> None:
+    """
+    The repeat is ours, on a new connection, and is counted.
+    """
+    async with RawServer(DONE, (RESET,)) as server, client_of(server) as client:
+        await CALLS["GET"](client)
+        await CALLS[method](client)
+
+        assert server.methods == ["GET", method, method]
+        assert [request.connection for request in server.requests] == [1, 1, 2]
+
+
+async def test_an_idle_connection_that_was_closed_is_not_used() -> None:
+    """
+    A connection that the server closed while it was idle is replaced without a failed attempt.
+    """
+    async with RawServer((reply(), CLOSE)) as server, client_of(server, retry=ONCE) as client:
+        await CALLS["POST"](client)
+        await server.until_left()
+        await asyncio.sleep(0)  # the client's side of the closed connection
+        await CALLS["POST"](client)
+
+        assert server.connections == 2
+        assert len(server.requests) == 2
+
+
+@every_method
+async def test_a_reset_before_the_request_is_read(method: str) -> None:
+    """
+    A connection that is cut before the server reads is a lost one, as nobody can tell.
+    """
+    async with (
+        RawServer((UNREAD, RESET), (UNREAD, RESET)) as server,
+        client_of(server) as client,
+    ):
+        with pytest.raises(ConnectionLostError, match=BROKEN) as caught:
+            await CALLS[method](client)
+
+        assert server.requests == []
+        assert server.connections == caught.value.attempts == (1 if method == "POST" else 2)
+
+
+@every_method
+async def test_a_refused_connection_is_tried_again(method: str) -> None:
+    """
+    What was surely not sent is repeated whatever it is.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        async with client_of(url) as client:
+            with pytest.raises(ConnectError, match=r"cannot connect \(.+\)") as caught:
+                await CALLS[method](client)
+
+    assert not caught.value.permanent
+    assert caught.value.attempts == 2
+
+
+async def test_a_connection_that_is_not_made_in_time_was_not_used() -> None:
+    """
+    A timeout while connecting is a ConnectError: nothing was sent.
+    """
+    async with (
+        RawServer((UNREAD, STALL), (UNREAD, STALL)) as server,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(sock_connect=0.3)) as session,
+        client_of(server.url.replace("http", "https"), session=session) as client,
+    ):
+        with pytest.raises(ConnectError, match=r"cannot connect \(timed out\)") as caught:
+            await CALLS["POST"](client)
+
+        assert server.connections == caught.value.attempts == 2
+
+
+async def test_the_clients_own_bound_on_connecting_is_below_that_of_the_attempt() -> None:
+    """
+    So it is known that nothing was sent, also without a session that says how long it may take.
+    """
+    async with (
+        RawServer((UNREAD, STALL)) as server,
+        client_of(server.url.replace("http", "https"), timeout=3.0, retry=ONCE) as client,
+    ):
+        with pytest.raises(ConnectError, match=r"cannot connect \(timed out\)"):
+            await CALLS["POST"](client)
+
+
+class Unanswered(AbstractResolver):
+    """
+    Looks up names at a server that says nothing.
+    """
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """
+        Wait for the answer.
+        """
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError(host, port, family)
+
+    async def close(self) -> None:
+        """
+        There is nothing to close.
+        """
+
+
+async def test_a_name_that_is_not_found_in_time_is_a_failed_connection() -> None:
+    """
+    Nothing was sent while the address was looked for, and the time for that is bounded too.
+    """
+    async with sender(aiohttp.TCPConnector(resolver=Unanswered())) as ask:
+        watch = Watch(asyncio.get_running_loop())
+        error = await exchange(ask, watch, a_request(), 0.05)
+        watch.close()
+
+    assert isinstance(error, ConnectError)
+    assert str(error) == "cannot connect (timed out)"
+
+
+async def test_the_time_that_a_given_session_allows_is_kept() -> None:
+    """
+    A session of the caller's may be less patient than the client; that ends an attempt the same.
+    """
+    async with (
+        RawServer((STALL,), (STALL,)) as server,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.5)) as session,
+        client_of(server, session=session) as client,
+    ):
+        with pytest.raises(RequestTimeoutError, match=TIMEOUT) as caught:
+            await CALLS["GET"](client)
+
+        assert len(server.requests) == caught.value.attempts == 2
+
+
+async def test_a_server_without_tls_is_told_by_the_error() -> None:
+    """
+    Speaking TLS to a server that does not is a failed connection, and TLS is named.
+    """
+    async with (
+        RawServer((UNREAD, b"HTTP/1.1 400 Bad Request\r\n\r\n", CLOSE)) as server,
+        client_of(server.url.replace("http", "https"), retry=ONCE) as client,
+    ):
+        with pytest.raises(ConnectError, match=r"cannot connect \(TLS failed\)") as caught:
+            await CALLS["POST"](client)
+
+    assert not caught.value.permanent
+
+
+@pytest.fixture(scope="module")
+def self_signed(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    """
+    Return a server's context with a certificate that nobody vouches for.
+    """
+    folder: Path = tmp_path_factory.mktemp("tls")
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1"]
+    try:
+        subprocess.run(
+            [*command, "-keyout", key, "-out", certificate], check=True, capture_output=True
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"openssl makes no certificate here: {error}")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+@every_method
+async def test_a_certificate_that_is_not_trusted_ends_the_call(
+    method: str, self_signed: ssl.SSLContext
+) -> None:
+    """
+    A certificate that does not verify is permanent: nothing is sent, nothing is repeated.
+    """
+    async with RawServer(tls=self_signed) as server, client_of(server) as client:
+        with pytest.raises(ConnectError, match="certificate is not accepted") as caught:
+            await CALLS[method](client)
+
+        assert server.requests == []
+    assert caught.value.permanent
+    assert caught.value.attempts == 1
+
+
+EMPTY_ANSWERS = {
+    "204": (reply(204),),
+    "200-empty": (reply(body=b""),),
+    "200-object": (reply(),),
+    "200-until-close": (OK + b"\r\n{}", CLOSE),
+    "after-103": (b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + reply(),),
+    "chunked": (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"2\r\n{", b"}\r\n0\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("steps", EMPTY_ANSWERS.values(), ids=EMPTY_ANSWERS)
+@every_method
+async def test_an_answer_without_content_is_a_success(method: str, steps: Steps) -> None:
+    """
+    Every way to answer with nothing ends well after one request.
+    """
+    async with RawServer(then=steps) as server, client_of(server) as client:
+        await CALLS[method](client)
+
+        assert server.methods == [method]
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "identity"])
+async def test_a_compressed_answer_is_read(coding: str) -> None:
+    """
+    A compressed body is the same body.
+    """
+    plain = b'{"data":{"first_name":"Jane"}}'
+    body = {"gzip": gzip.compress(plain), "deflate": zlib.compress(plain)}.get(coding, plain)
+    async with (
+        RawServer((reply(body=body, Content_Encoding=coding),)) as server,
+        client_of(server) as client,
+    ):
+        profile = await client.v1.profiles.get(customer_user_id="u1")
+
+    assert profile.first_name == "Jane"
+
+
+LIMIT = 8 * 1024 * 1024
+LARGE = {
+    "with-length": (reply(body=b" " * 4 * LIMIT + b"{}"),),
+    "without-end": (OK + b"\r\n", *(b" " * 1024 * 1024,) * 64),
+    "gzip-bomb": (reply(body=gzip.compress(b" " * 10 * LIMIT), Content_Encoding="gzip"),),
+    "failure": (reply(500, body=b" " * 4 * LIMIT + b"{}"),),
+}
+
+
+@pytest.mark.parametrize("steps", LARGE.values(), ids=LARGE)
+async def test_an_answer_that_is_too_large_is_cut_off(steps: Steps) -> None:
+    """
+    Above 8 MiB reading stops, the connection is closed, and the call is not repeated.
+    """
+    async with RawServer(then=steps) as server, client_of(server) as client:
+        with pytest.raises(DecodeError, match="answer larger than 8388608 bytes") as caught:
+            await CALLS["GET"](client)
+        await server.until_left()
+
+        assert len(server.requests) == 1
+    assert caught.value.attempts == 1
+    assert caught.value.operation == "v1.profiles.get"
+
+
+async def test_an_answer_just_below_the_limit_is_read() -> None:
+    """
+    8 MiB are allowed, white space included.
+    """
+    body = b" " * (LIMIT - 2) + b"{}"
+    async with RawServer((reply(body=body),)) as server, client_of(server) as client:
+        await CALLS["GET"](client)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_not_followed(status: int) -> None:
+    """
+    A redirect ends the call, and the other server gets neither key nor id.
+    """
+    async with RawServer() as other:
+        async with (
+            RawServer(then=(reply(status, Location=f"{other.url}/elsewhere"),)) as server,
+            client_of(server) as client,
+        ):
+            with pytest.raises(RequestRejectedError, match="a redirect, which is not") as caught:
+                await CALLS["DELETE"](client)
+
+            assert len(server.requests) == 1
+            assert server.requests[0].headers["authorization"] == f"Api-Key {KEY}"
+        assert other.connections == 0
+    assert caught.value.status == status
+
+
+THROTTLED = {
+    "zero-seconds": {"Retry_After": "0"},
+    "fraction": {"Retry_After": "0.05"},
+    "date": {"Retry_After": formatdate(1e9, usegmt=True), "Date": formatdate(1e9, usegmt=True)},
+    "date-in-the-past": {"Retry_After": formatdate(1e9, usegmt=True)},
+    "junk": {"Retry_After": "soon"},
+    "none": {},
+}
+
+
+@pytest.mark.parametrize("headers", THROTTLED.values(), ids=THROTTLED)
+@every_method
+async def test_a_throttled_request_is_repeated(method: str, headers: dict[str, str]) -> None:
+    """
+    After 429 the same request goes again, whatever it is and however the wait is told.
+    """
+    async with (
+        RawServer((api_error(429, "rate_limited", **headers),)) as server,
+        client_of(server) as client,
+    ):
+        await CALLS[method](client)
+
+        assert server.methods == [method] * 2
+        assert server.connections == 1
+
+
+async def test_a_wait_that_is_asked_for_is_kept() -> None:
+    """
+    The repeat comes no earlier than Retry-After says.
+    """
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    async with (
+        RawServer((api_error(429, "rate_limited", Retry_After="0.2"),)) as server,
+        client_of(server) as client,
+    ):
+        await CALLS["GET"](client)
+
+    assert 0.2 <= loop.time() - started < 2
+
+
+async def test_a_wait_that_does_not_fit_is_not_begun() -> None:
+    """
+    A Retry-After beyond the deadline is raised at once, with its seconds.
+    """
+    async with (
+        RawServer((api_error(429, "rate_limited", Retry_After="30"),)) as server,
+        client_of(server) as client,
+    ):
+        with pytest.raises(RateLimitError, match="status 429") as caught:
+            await CALLS["GET"](client.with_options(deadline=5.0))
+
+        assert len(server.requests) == 1
+    assert caught.value.retry_after == 30.0
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+@repeatable
+async def test_a_server_failure_is_repeated(method: str, status: int) -> None:
+    """
+    A 5xx answer, from the API or a gateway before it, is followed by one more request.
+    """
+    async with RawServer((page(status),)) as server, client_of(server) as client:
+        await CALLS[method](client)
+
+        assert server.methods == [method] * 2
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+async def test_a_create_is_not_repeated_after_a_server_failure(status: int) -> None:
+    """
+    A 5xx answer does not say that nothing was created.
+    """
+    async with RawServer((page(status),)) as server, client_of(server) as client:
+        with pytest.raises(ServerError, match=f"status {status}") as caught:
+            await CALLS["POST"](client)
+
+        assert len(server.requests) == 1
+    assert caught.value.attempts == 1
+
+
+async def test_a_create_is_repeated_when_the_server_said_it_did_not_try() -> None:
+    """
+    503 with Retry-After means unprocessed.
+    """
+    async with RawServer((reply(503, Retry_After="0"),)) as server, client_of(server) as client:
+        await CALLS["POST"](client)
+
+        assert len(server.requests) == 2
+
+
+async def test_a_page_that_is_not_the_apis_is_no_missing_profile() -> None:
+    """
+    404 in HTML is a wrong address, not an erased profile.
+    """
+    async with RawServer(then=(page(404),)) as server, client_of(server) as client:
+        with pytest.raises(RequestRejectedError, match="not from the API: check base_url"):
+            await CALLS["DELETE"](client)
+        report = await client.v1.profiles.bulk_delete(["u1"], by="customer_user_id")
+
+        assert len(server.requests) == 2
+    assert (report.failed, report.absent) == (1, 0)
+
+
+async def test_a_page_with_status_200_is_not_a_success() -> None:
+    """
+    A captive portal's page in place of JSON is a DecodeError for a call that wants a result.
+    """
+    async with RawServer(then=(page(200),)) as server, client_of(server) as client:
+        with pytest.raises(DecodeError, match="unreadable answer"):
+            await CALLS["GET"](client)
+        with pytest.raises(DecodeError, match="unreadable answer") as caught:
+            await CALLS["DELETE"](client)
+
+        assert server.methods == ["GET", "DELETE"]
+    assert caught.value.attempts == 1
+
+
+@pytest.mark.parametrize("lost", [(RESET,), (CLOSE,), (page(502),)], ids=["reset", "closed", "502"])
+async def test_a_delete_is_done_when_its_repeat_finds_nothing(lost: Steps) -> None:
+    """
+    404 after an attempt whose answer was lost means that the attempt worked.
+    """
+    async with RawServer(lost, then=ABSENT) as server, client_of(server) as client:
+        await client.v1.profiles.delete(customer_user_id="u1")
+
+        assert server.methods == ["DELETE", "DELETE"]
+
+
+@pytest.mark.parametrize("lost", [(RESET,), (CLOSE,), (page(502),)], ids=["reset", "closed", "502"])
+async def test_a_mail_delete_by_email_alone_is_done_when_its_repeat_finds_nothing(
+    lost: Steps,
+) -> None:
+    """
+    A repeat by e-mail is always told 404, since the address is what the first one erased.
+    """
+    missing = (api_error(404, "profile_not_found_error"),)
+    async with (
+        RawServer(lost, lost, then=missing) as server,
+        AdaptyMailClient(
+            KEY, base_url=server.url, retry=RetryPolicy(wait_initial=0.001, wait_max=0.001)
+        ) as mail,
+    ):
+        await mail.profiles.delete(email="jane@example.com")
+
+        assert server.methods == ["POST"] * 3
+        assert {request.body for request in server.requests} == {b'{"email":"jane@example.com"}'}
+
+
+async def test_a_lost_delete_is_done_in_a_bulk_run() -> None:
+    """
+    The same repeat makes an item done; 404 at first makes it absent.
+    """
+    async with RawServer((RESET,), then=ABSENT) as server, client_of(server) as client:
+        report = await client.v1.profiles.bulk_delete(
+            ["u1", "u2"], by="customer_user_id", concurrency=1
+        )
+
+        assert server.identities == ["u1", "u1", "u2"]
+    assert (report.done, report.absent, report.requests) == (1, 1, 3)
+
+
+@pytest.mark.parametrize("answer", [ABSENT, (reply(429, Retry_After="0"),)], ids=["404", "429"])
+async def test_a_profile_that_is_missing_from_the_start_is_not_found(answer: Steps) -> None:
+    """
+    404 stays NotFoundError when no attempt before it can have worked.
+    """
+    async with RawServer(answer, then=ABSENT) as server, client_of(server) as client:
+        with pytest.raises(NotFoundError, match="error_code profile_does_not_exist"):
+            await client.v1.profiles.delete(customer_user_id="u1")
+
+
+async def test_a_mail_save_is_repeated_although_it_is_a_post() -> None:
+    """
+    The endpoint decides about repeats, not the method; the body is the same each time.
+    """
+    profile = MailProfile(
+        external_profile_id="p1", external_created_at="2026-01-01T00:00:00Z", email="j@example.com"
+    )
+    async with (
+        RawServer((RESET,)) as server,
+        AdaptyMailClient(KEY, base_url=server.url, retry=TWICE) as mail,
+    ):
+        await mail.profiles.save(profile)
+
+        assert server.methods == ["POST", "POST"]
+        assert server.requests[0].body == server.requests[1].body
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (api_error(500, "internal"),),
+        (page(502),),
+        (reply(429),),
+        (OK + b"Content-Length: 10\r\n\r\n", CLOSE),
+        (RESET,),
+        (STALL,),
+    ],
+    ids=["500", "502", "429", "truncated", "reset", "stall"],
+)
+async def test_a_failed_answer_gives_its_connection_back_before_the_wait(steps: Steps) -> None:
+    """
+    While one call waits for its repeat, another uses the only connection there may be.
+    """
+    slow = RetryPolicy(attempts=2, deadline=1e9, wait_initial=1e6, wait_max=1e6)
+    waiting = asyncio.Event()
+    async with (
+        RawServer(steps) as server,
+        client_of(
+            server,
+            limits=Limits(connections=1),
+            timeout=0.2,
+            hooks=(lambda event: waiting.set() if hasattr(event, "wait") else None,),
+        ) as client,
+    ):
+        first = asyncio.create_task(
+            client.with_options(retry=slow).v1.profiles.get(customer_user_id="u1")
+        )
+        await waiting.wait()
+        await CALLS["GET"](client)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+
+        assert len(server.requests) == 2
+        assert server.most_active == 1
+
+
+async def test_the_callers_deadline_ends_an_attempt() -> None:
+    """
+    An attempt gets what is left of the deadline when that is less than the timeout.
+    """
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    async with RawServer(then=(STALL,)) as server, client_of(server) as client:
+        with pytest.raises(RequestTimeoutError, match=TIMEOUT) as caught:
+            await CALLS["GET"](client.with_options(deadline=0.1))
+        await server.until_left()
+
+    assert caught.value.attempts == 1
+    assert loop.time() - started < 2
+
+
+async def test_cancelling_a_call_closes_its_connection() -> None:
+    """
+    A call that is cancelled in mid-flight leaves no task, no busy slot and no open connection.
+    """
+    before = own_tasks()
+    async with (
+        RawServer((STALL,), (reply(body=b"12345")[:-1], STALL)) as server,
+        client_of(server, limits=Limits(connections=1)) as client,
+    ):
+        for arrived in (1, 2):
+            call = asyncio.create_task(client.v1.profiles.get(customer_user_id="u1"))
+            await server.until_arrived(arrived)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            await server.until_left()
+        await CALLS["GET"](client)
+
+        assert own_tasks() == before
+
+
+async def test_answers_that_follow_one_another_are_not_mixed_up() -> None:
+    """
+    Bytes after an answer are never taken for the answer to the next request.
+    """
+    stray = reply(body=b'{"data":{"first_name":"Stray"}}')
+    right = reply(body=b'{"data":{"first_name":"Right"}}')
+    async with (
+        RawServer((right + stray,), then=(right,)) as server,
+        client_of(server) as client,
+    ):
+        names = [(await client.v1.profiles.get(customer_user_id="u1")).first_name for _ in range(3)]
+
+    assert names == ["Right"] * 3
+
+
+STRAY_ANSWER = reply(body=b'{"data":{"first_name":"Stray"}}')
+RIGHT_ANSWER = reply(body=b'{"data":{"first_name":"Right"}}')
+
+
+async def hear_of(server: RawServer) -> None:
+    """
+    Let a server go on from HOLD, and its clients hear of what it writes then.
+    """
+    server.released.set()
+    for _ in range(8):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("way", [{}, {"trust_env": True}], ids=["directly", "by-the-environment"])
+async def test_an_answer_to_nobody_is_not_taken_for_the_next_one(way: dict[str, Any]) -> None:
+    """
+    What a server writes to an idle connection is the answer to no request that comes later.
+    """
+    async with (
+        RawServer((RIGHT_ANSWER, HOLD, STRAY_ANSWER), then=(RIGHT_ANSWER,)) as server,
+        client_of(server, retry=ONCE, **way) as client,
+    ):
+        names = []
+        for _ in range(4):
+            names.append((await client.v1.profiles.get(customer_user_id="u1")).first_name)
+            await hear_of(server)
+
+        assert [request.connection for request in server.requests] == [1, 2, 2, 2]
+    assert names == ["Right"] * 4
+
+
+async def test_nothing_is_sent_while_all_connections_are_out_of_step() -> None:
+    """
+    A few connections are looked at; if all have something to read, the call was surely not sent.
+    """
+    async with (
+        RawServer(then=(RIGHT_ANSWER, HOLD, STRAY_ANSWER)) as server,
+        client_of(server, retry=ONCE) as client,
+    ):
+        calls = [client.v1.profiles.get(customer_user_id="u1") for _ in range(4)]
+        await asyncio.gather(*calls)
+        assert server.connections == 4
+        await hear_of(server)
+        with pytest.raises(ConnectError, match="the server spoke before it was asked") as caught:
+            await CALLS["POST"](client)
+        await CALLS["POST"](client)
+
+        assert server.methods == ["GET"] * 4 + ["POST"]
+        assert server.connections == 5
+    assert not caught.value.permanent
+
+
+WHOLE_ANSWERS = [
+    reply(body=b'{"data":{"first_name":"Jane"}}'),
+    reply(204),
+    reply(body=gzip.compress(b"{}"), Content_Encoding="gzip"),
+    reply(body=b"{}", Content_Encoding="br"),
+    reply(body=b"{}", Set_Cookie="a=b; Max-Age=soon; Domain=.."),
+    reply(body=b"{}", Content_Type="text/html; charset=unheard-of"),
+    reply(302, Location="http://[x y/"),
+    reply(429, Retry_After="0"),
+    OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n0\r\n\r\n",
+]
+STRAY = [b"\r\n", b"\0", b":", b" ", b"\xff", OK + b"\r\n", b"Content-Length: -1\r\n"]
+
+
+UNREAD_BODY = b"x" * 16 * 1024 * 1024
+"""
+More than what the systems on both sides take before anybody reads it.
+"""
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_an_answer_is_heard_before_the_request_was_read(
+    scheme: str, self_signed: ssl.SSLContext
+) -> None:
+    """
+    A server may refuse a large request at once; the rest of it is not sent, nor anything after it.
+    """
+    tls = self_signed if scheme == "https" else None
+    async with RawServer((UNREAD, STALL, reply(413)), then=(reply(200),), tls=tls) as server:
+        async with sender(aiohttp.TCPConnector(ssl=tls is None)) as ask:
+            for status, body in ((413, UNREAD_BODY), (200, None)):
+                sent = a_request(url=f"{server.url}/", body=body)
+                assert (await ask(sent)).status == status
+        await server.until_left()
+
+        assert server.methods == ["POST"]
+        assert server.connections == 2
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_nothing_of_a_request_is_sent_after_it_was_given_up(
+    scheme: str, self_signed: ssl.SSLContext
+) -> None:
+    """
+    What the server had not read when the time was over does not reach it later.
+    """
+    tls = self_signed if scheme == "https" else None
+    async with RawServer((UNREAD, STALL, HOLD), tls=tls) as server:
+        async with sender(aiohttp.TCPConnector(ssl=tls is None)) as ask:
+            sent = a_request(url=f"{server.url}/", body=UNREAD_BODY)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(ask(sent), 0.3)
+        server.released.set()
+        await server.until_left()
+
+        assert server.connections == 1
+        assert server.requests == []
+
+
+async def test_the_first_header_is_the_host() -> None:
+    """
+    RFC 9110 asks for it (7.2), and what stands before a server may look for nothing else.
+    """
+    async with RawServer() as server, client_of(server) as client:
+        await CALLS["GET"](client)
+
+    assert next(iter(server.requests[0].headers)) == "host"
+
+
+async def test_a_replaced_header_is_sent_instead_of_the_usual_one() -> None:
+    """
+    A header of `with_options` replaces the client's own in any case, for its calls only.
+    """
+    async with RawServer() as server, client_of(server) as client:
+        await CALLS["GET"](client)
+        await CALLS["GET"](client.with_options(headers={"user-agent": "mine", "x-trace": "t1"}))
+        await CALLS["GET"](client)
+
+    usual, other, after = (dict(request.headers) for request in server.requests)
+    assert usual == after
+    assert other == {**usual, "user-agent": "mine", "x-trace": "t1"}
+    assert usual.keys() == {
+        "host",
+        "accept",
+        "accept-encoding",
+        "authorization",
+        "content-type",
+        "user-agent",
+        "adapty-customer-user-id",
+    }
+
+
+@pytest.mark.parametrize("headers", [b"", b"Connection: upgrade\r\nUpgrade: websocket\r\n"])
+async def test_nothing_is_sent_after_a_switch_to_another_protocol(headers: bytes) -> None:
+    """
+    Nobody asked for 101: it ends the call, and what comes after it is the answer to nothing.
+    """
+    switch = b"HTTP/1.1 101 Switching Protocols\r\n" + headers + b"\r\n"
+    async with (
+        RawServer((switch,), then=(RIGHT_ANSWER,)) as server,
+        client_of(server, retry=ONCE) as client,
+    ):
+        with pytest.raises(RequestRejectedError, match="status 101"):
+            await CALLS["GET"](client)
+        await CALLS["GET"](client)
+
+        assert [request.connection for request in server.requests] == [1, 2]
+
+
+async def test_a_switch_to_another_protocol_is_let_go_of_by_the_environment_too() -> None:
+    """
+    It is kept by aiohttp for whoever wanted it, with a complaint when nobody did.
+    """
+    asyncio.get_running_loop().set_debug(True)  # it complains of that only then
+    switch = b"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+    async with (
+        RawServer((switch,)) as server,
+        client_of(server, retry=ONCE, trust_env=True) as client,
+    ):
+        with pytest.raises(RequestRejectedError, match="status 101"):
+            await CALLS["GET"](client)
+        gc.collect()
+        await server.until_left()
+
+
+async def test_a_switch_to_another_protocol_is_let_go_of_by_a_given_session_too() -> None:
+    """
+    The connection is closed, and the next call of that session takes a new one.
+    """
+    switch = b"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+    async with (
+        RawServer((switch,), then=(RIGHT_ANSWER,)) as server,
+        aiohttp.ClientSession() as session,
+        client_of(server, retry=ONCE, session=session) as client,
+    ):
+        with pytest.raises(RequestRejectedError, match="status 101"):
+            await CALLS["GET"](client)
+        await CALLS["GET"](client)
+
+        assert [request.connection for request in server.requests] == [1, 2]
+
+
+async def test_a_status_below_100_is_an_answer() -> None:
+    """
+    Only those from 100 on are followed by another one.
+    """
+    strange = b"HTTP/1.1 099 Strange\r\nContent-Length: 2\r\n\r\n{}"
+    async with RawServer((strange,)) as server, client_of(server, retry=ONCE) as client:
+        with pytest.raises(RequestRejectedError, match="status 99"):
+            await CALLS["GET"](client)
+
+
+def damaged(answer: bytes, random: Random) -> bytes:
+    """
+    Return an answer with a few of its bytes changed, added or missing.
+    """
+    content = bytearray(answer)
+    for _ in range(random.randrange(4)):
+        at = random.randrange(len(content))
+        end = at + random.choice([0, 1, 8])
+        content[at:end] = random.choice([*STRAY, random.randbytes(1), b""])
+    return bytes(content)
+
+
+@every_method
+async def test_whatever_bytes_come_the_error_is_ours(method: str) -> None:
+    """
+    A server that writes nonsense gets one request a call, which ends in a result or our error.
+    """
+    random = Random(method)
+    async with (
+        RawServer(then=lambda _: (damaged(random.choice(WHOLE_ANSWERS), random), CLOSE)) as server,
+        client_of(server, retry=ONCE, timeout=5.0) as client,
+    ):
+        succeeded = 0
+        for _ in range(300):
+            with contextlib.suppress(TransportError, ApiError, DecodeError, CircuitOpenError):
+                await CALLS[method](client)
+                succeeded += 1
+
+        assert len(server.requests) <= 300
+    assert 0 < succeeded < 300

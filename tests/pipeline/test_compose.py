@@ -1,0 +1,535 @@
+"""
+The layers composed, what hooks are told, values per event loop, and the fakes themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import itertools
+from collections.abc import Awaitable, Iterable
+
+import pytest
+
+from adapty_async._api.codec import Wire
+from adapty_async._api.operation import Headers, Operation, Request, Response
+from adapty_async._bulk.executor import Caller, CallOptions
+from adapty_async._flow.bucket_limiter import Gates
+from adapty_async._flow.circuit_breaker import Budget
+from adapty_async._flow.rate_limiter import Pacer
+from adapty_async._flow.semaphore import Places
+from adapty_async._pipeline.compose import Layers, build, check, mark_on_wire, observe
+from adapty_async._runtime.clock import Timing
+from adapty_async._runtime.loop_local import LoopLocal
+from adapty_async.bulk import OutcomeStatus
+from adapty_async.config import RetryPolicy
+from adapty_async.errors import (
+    AdaptyError,
+    ConfigError,
+    ConnectError,
+    ConnectionLostError,
+    DeadlineError,
+    DecodeError,
+    JournalError,
+    NotFoundError,
+    RateLimitError,
+    ServerError,
+)
+from adapty_async.hooks import CallEnded, CallStarted, Event, Hook, RetryScheduled
+from adapty_async.testing import FakeClock, FakeTransport, Reply
+from adapty_async.v1 import GET_PROFILE
+from tests._support import ERASE, a_request, begin_at
+
+DELETED: Reply = (204, {}, b"")
+MISSING: Reply = (404, {}, b'{"errors":[],"error_code":"profile_does_not_exist","status_code":404}')
+
+
+def layers(
+    transport: FakeTransport,
+    clock: FakeClock,
+    hooks: tuple[Hook, ...] = (),
+    pacer: Pacer | None = None,
+) -> Layers:
+    """
+    Return layers whose waits are as long as they can be.
+    """
+    timing = Timing(clock, clock.sleep, lambda _low, high: high)
+    return Layers(
+        transport=transport,
+        slots=LoopLocal(lambda: Places(1)),
+        timing=timing,
+        gates=Gates(timing, pacer),
+        budget=Budget(500),
+        hooks=hooks,
+    )
+
+
+def caller(transport: FakeTransport, clock: FakeClock, hooks: tuple[Hook, ...] = ()) -> Caller:
+    """
+    Return a caller with default options over that transport and clock.
+    """
+    wire = Wire(origin="https://example.com", headers=Headers({}))
+    options = CallOptions(wire=wire, retry=RetryPolicy(), timeout=30.0)
+    return Caller(layers(transport, clock, hooks), options)
+
+
+@pytest.mark.parametrize("status", [200, 201, 204, 299])
+async def test_a_success_passes_the_check(status: int) -> None:
+    """
+    Every status from 200 to 299 is a success, and the attempt is counted.
+    """
+    request = a_request()
+    response = await check(FakeTransport([(status, {}, b"x")]))(request)
+
+    assert (response.status, response.body) == (status, b"x")
+    assert (request.tally.attempts, request.tally.throttled) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("status", "throttled"), [(199, 0), (300, 0), (404, 0), (429, 1), (500, 0)]
+)
+async def test_anything_else_is_an_error(status: int, throttled: int) -> None:
+    """
+    Other answers are raised, and the throttled ones are counted.
+    """
+    request = a_request()
+
+    with pytest.raises(Exception, match=f"^status {status}") as caught:
+        await check(FakeTransport([(status, {}, b"")]))(request)
+    assert vars(caught.value)["operation"] == "test.call"
+    assert (request.tally.attempts, request.tally.throttled) == (1, throttled)
+
+
+@pytest.mark.parametrize(
+    "body", [b"<!DOCTYPE html>", b"\r\n <html>", b"\xef\xbb\xbf<?xml version='1.0'?>"]
+)
+async def test_a_page_is_no_success(body: bytes) -> None:
+    """
+    The API sends JSON or nothing, so somebody else sent it, whatever the status.
+    """
+    request = a_request()
+
+    with pytest.raises(DecodeError, match=r"^status 200, unreadable answer \(a page\)") as caught:
+        await check(FakeTransport([(200, {}, body)]))(request)
+    assert (caught.value.operation, caught.value.body) == ("test.call", body)
+    assert (request.tally.attempts, request.tally.on_wire) == (1, False)
+
+
+async def test_an_attempt_is_counted_even_if_no_answer_comes() -> None:
+    """
+    A request whose answer is lost was a request.
+    """
+    request = a_request()
+
+    with pytest.raises(ConnectionLostError, match="reset"):
+        await check(FakeTransport([ConnectionLostError("reset")]))(request)
+    assert request.tally.attempts == 1
+
+
+class Entries:
+    """
+    Write-ahead entries in memory.
+
+    Attributes:
+        seen: what was recorded, each with the number of requests sent by then.
+    """
+
+    def __init__(self, transport: FakeTransport, failure: JournalError | None = None) -> None:
+        self._transport = transport
+        self._failure = failure
+        self.seen: list[tuple[str, int]] = []
+
+    def _record(self, what: str) -> None:
+        self.seen.append((what, len(self._transport.requests)))
+
+    def begin(self, request: Request) -> Awaitable[None]:
+        """
+        Append the entry after a turn of the loop.
+        """
+        if self._failure is not None:
+            raise self._failure
+        self._record("asked")
+        return self._begin(request)
+
+    async def _begin(self, request: Request) -> None:
+        await asyncio.sleep(0)
+        self._record("begun")
+        request.tally.begun = True
+
+    def refused(self, request: Request) -> None:
+        """
+        Record that an attempt was refused.
+        """
+        self._record("refused")
+        request.tally.begun = False
+
+
+THROTTLED: Reply = (429, {}, b"")
+
+
+@pytest.mark.parametrize(
+    ("reply", "again"),
+    [
+        pytest.param((500, {}, b""), [], id="perhaps processed"),
+        pytest.param(THROTTLED, [("refused", 1), ("asked", 1), ("begun", 1)], id="throttled"),
+        pytest.param(
+            ConnectError("nobody listens"),
+            [("refused", 1), ("asked", 1), ("begun", 1)],
+            id="not connected",
+        ),
+    ],
+)
+async def test_an_attempt_has_its_write_ahead_entry_before_it_is_sent(
+    reply: Reply, again: list[tuple[str, int]]
+) -> None:
+    """
+    The request waits for it; a retry has a new one if the attempt before it was refused.
+    """
+    clock = FakeClock()
+    transport = FakeTransport([reply, DELETED])
+    entries = Entries(transport)
+    pacer = Pacer(0.5, 1, clock)
+    pacer.take()
+    send = build(layers(transport, clock, pacer=pacer), RetryPolicy(), write_ahead=entries)
+    await send(a_request())
+
+    assert entries.seen == [("asked", 0), ("begun", 0), *again]
+    assert clock.sleeps[0] == 2.0
+    assert len(transport.requests) == 2
+
+
+async def test_a_request_is_not_sent_if_its_write_ahead_entry_fails() -> None:
+    """
+    It is no attempt then.
+    """
+    transport = FakeTransport([DELETED])
+    request = a_request()
+    with pytest.raises(JournalError, match="full"):
+        await check(transport, Entries(transport, JournalError("full")))(request)
+    assert (transport.requests, request.tally.attempts) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("reply", "attempts", "on_wire"),
+    [
+        pytest.param(DELETED, 1, False, id="response"),
+        pytest.param(THROTTLED, 1, False, id="error response"),
+        pytest.param(ConnectionLostError("reset"), 1, False, id="no response"),
+        pytest.param(asyncio.CancelledError(), 1, True, id="cancelled"),
+    ],
+)
+async def test_a_transport_of_the_callers_has_a_request_on_the_wire_until_it_ends(
+    reply: Reply,
+    attempts: int,
+    on_wire: bool,  # noqa: FBT001  a case
+) -> None:
+    """
+    It does not report when it writes; a cancellation leaves the request on the wire.
+    """
+    seen: list[bool] = []
+    replies = FakeTransport([reply])
+
+    async def transport(request: Request) -> Response:
+        seen.append(request.tally.on_wire)
+        return await replies(request)
+
+    request = a_request()
+    with contextlib.suppress(AdaptyError, asyncio.CancelledError):
+        await check(mark_on_wire(transport))(request)
+    assert seen == [True]
+    assert (request.tally.attempts, request.tally.on_wire) == (attempts, on_wire)
+
+
+async def test_every_attempt_takes_its_turn_and_holds_no_place_while_waiting() -> None:
+    """
+    A repeat is paced as a first attempt is, and one place is enough for both.
+    """
+    clock = FakeClock()
+    transport = FakeTransport([(500, {}, b""), (429, {"retry-after": "4"}, b""), DELETED])
+    pacer = Pacer(0.5, 1, clock)
+    send = build(layers(transport, clock, pacer=pacer), RetryPolicy())
+
+    assert (await send(a_request())).status == 204
+    # a back-off, then the turn; the wait that was asked for is longer than the turn
+    assert clock.sleeps == [0.5, 1.5, 5.0]
+    assert len(transport.requests) == 3
+
+
+async def test_a_call_has_one_deadline_for_everything() -> None:
+    """
+    Queueing, attempts and waits are all charged to one deadline.
+    """
+    clock = FakeClock(100.0)
+    transport = FakeTransport(itertools.repeat((500, {}, b"")))
+
+    with pytest.raises(ServerError, match=r"operation test.erase, attempts"):
+        await caller(transport, clock).execute(Operation(ERASE))
+    assert transport.requests[0].tally.deadline == 160.0
+    assert clock() < 160.0
+
+
+async def test_hooks_are_told_the_course_of_a_call() -> None:
+    """
+    A call's start, repeats and end are told, in this order, to every hook.
+    """
+    told: list[Event] = []
+    also: list[Event] = []
+    clock = FakeClock()
+    transport = FakeTransport([ConnectError("refused"), DELETED])
+
+    await caller(transport, clock, (told.append, also.append)).execute(Operation(ERASE))
+    assert told == also
+    assert told == [
+        CallStarted("test.erase"),
+        RetryScheduled("test.erase", 1, 0.5, "ConnectError", None),
+        CallEnded("test.erase", 2, 0.5, 204, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reply", "ended"),
+    [
+        pytest.param(
+            MISSING, CallEnded("test.erase", 1, 0.0, 404, "NotFoundError"), id="error answer"
+        ),
+        pytest.param(
+            ConnectError("certificate", permanent=True),
+            CallEnded("test.erase", 1, 0.0, None, "ConnectError"),
+            id="no answer",
+        ),
+        pytest.param(
+            asyncio.CancelledError(),
+            CallEnded("test.erase", 0, 0.0, None, "CancelledError"),
+            id="cancelled before it was written",
+        ),
+    ],
+)
+async def test_hooks_are_told_how_a_call_failed(reply: Reply, ended: CallEnded) -> None:
+    """
+    The end of a call that fails, or is cancelled, is told with its status and class.
+    """
+    told: list[Event] = []
+
+    with pytest.raises((NotFoundError, ConnectError, asyncio.CancelledError)):
+        await caller(FakeTransport([reply]), FakeClock(), (told.append,)).execute(Operation(ERASE))
+    assert told == [CallStarted("test.erase"), ended]
+
+
+async def test_a_defect_is_not_told_as_the_end_of_a_call() -> None:
+    """
+    What is no error of ours goes straight through.
+    """
+    told: list[Event] = []
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        await observe(FakeTransport([RuntimeError("a bug")]), (told.append,), FakeClock())(
+            a_request()
+        )
+    assert told == [CallStarted("test.call")]
+
+
+async def test_an_unreadable_answer_counts_its_attempts() -> None:
+    """
+    A DecodeError says how many requests were sent, as every error does.
+    """
+    transport = FakeTransport([(502, {}, b""), (200, {}, b"<html>")])
+
+    with pytest.raises(DecodeError, match=r"operation v1.profiles.get, attempts 2"):
+        await caller(transport, FakeClock()).execute(Operation(GET_PROFILE))
+
+
+async def test_a_call_that_gets_no_turn_has_no_attempts() -> None:
+    """
+    A call that ends before it was sent says so.
+    """
+    clock = FakeClock()
+    transport = FakeTransport([DELETED])
+    pacer = Pacer(0.001, 1, clock)
+    send = build(layers(transport, clock, pacer=pacer), RetryPolicy())
+    await send(a_request())
+    late = a_request()
+    late.tally.deadline = 60.0
+
+    with pytest.raises(DeadlineError) as caught:
+        await send(late)
+    assert caught.value.attempts == 0
+
+
+def options(timeout: float) -> CallOptions:
+    """
+    Return call options with that timeout.
+    """
+    wire = Wire(origin="https://example.com", headers=Headers({}))
+    return CallOptions(wire=wire, retry=RetryPolicy(), timeout=timeout)
+
+
+@pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan")])
+def test_a_timeout_must_leave_time(timeout: float) -> None:
+    """
+    A timeout that no attempt could keep is refused.
+    """
+    with pytest.raises(ConfigError, match=r"^timeout must be a number above 0"):
+        options(timeout)
+
+
+async def bulk_of(count: int, clock: FakeClock, **settings: float) -> FakeTransport:
+    """
+    Run that many erasures in bulk and return what they were sent through.
+    """
+    transport = FakeTransport(itertools.repeat(DELETED))
+    report = await caller(transport, clock).bulk(
+        range(count),
+        lambda _: Operation(ERASE),
+        "erase",
+        concurrency=1,
+        rate=settings.get("rate"),
+    )
+
+    assert report.counts[OutcomeStatus.DONE] == count
+    return transport
+
+
+async def test_a_run_has_a_pace_of_its_own() -> None:
+    """
+    A bulk run's rate holds for its own requests, with a burst of at least one.
+    """
+    clock = FakeClock()
+
+    assert len((await bulk_of(6, clock, rate=10.0)).requests) == 6
+    assert clock() == pytest.approx(0.5)
+
+
+async def test_a_run_without_a_rate_begins_slowly_and_gets_fast(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    A run that is told nothing finds its pace, from one that any account allows.
+    """
+    begin_at(monkeypatch, 20.0, lowest=0.1)
+    clock = FakeClock()
+
+    await bulk_of(300, clock)
+    assert 0.05 < clock.now < 0.5
+    assert clock.sleeps[0] > 5 * clock.sleeps[-1]
+
+
+async def test_a_run_whose_rate_is_given_begins_with_that() -> None:
+    """
+    Nothing is left to be learned.
+    """
+    clock = FakeClock()
+
+    await bulk_of(400, clock, rate=100.0)
+    assert clock.now == pytest.approx((400 - 2) / 100, abs=0.02)
+
+
+async def test_a_runs_rate_must_be_a_rate() -> None:
+    """
+    A rate of nothing is refused before the run is made.
+    """
+    with pytest.raises(ConfigError, match=r"^rate must be a number above 0"):
+        await bulk_of(1, FakeClock(), rate=0.0)
+
+
+def make_values() -> LoopLocal[list[int]]:
+    """
+    Return values by loop which can be told apart.
+    """
+    return LoopLocal(list)
+
+
+async def test_a_loop_keeps_its_value() -> None:
+    """
+    Asking twice in one loop gives the same object.
+    """
+    values = make_values()
+
+    assert values.get() is values.get()
+
+
+def test_every_loop_has_a_value_of_its_own() -> None:
+    """
+    Another loop gets another object, and the value of a closed loop is forgotten.
+    """
+    values = make_values()
+
+    async def get() -> list[int]:
+        return values.get()
+
+    with asyncio.Runner() as one, asyncio.Runner() as other:
+        first = one.run(get())
+        second = other.run(get())
+        assert first is not second
+        assert list(values.pop_all().values()) == [first, second]
+        assert values.pop_all() == {}
+        third = one.run(get())
+        assert third is not first
+    asyncio.run(get())
+    gc.collect()
+    assert len(values.pop_all()) <= 1
+
+
+def test_values_that_hold_their_loop_are_forgotten_with_it() -> None:
+    """
+    A value that refers to its loop doesn't keep a closed loop for ever.
+    """
+    values: LoopLocal[asyncio.AbstractEventLoop] = LoopLocal(asyncio.get_running_loop)
+
+    async def get() -> asyncio.AbstractEventLoop:
+        return values.get()
+
+    closed = {asyncio.run(get()) for _ in range(3)}
+    assert all(loop.is_closed() for loop in closed)
+    assert len(values.pop_all()) == 1
+
+
+@pytest.mark.parametrize(
+    ("replies", "kind"),
+    [
+        pytest.param([RateLimitError("status 429")], RateLimitError, id="ours"),
+        pytest.param([TimeoutError("foreign")], TimeoutError, id="foreign"),
+        pytest.param([], AssertionError, id="script at its end"),
+    ],
+)
+async def test_a_fake_transport_raises_what_its_script_says(
+    replies: Iterable[Reply], kind: type[BaseException]
+) -> None:
+    """
+    Exceptions of the script are raised, and a request too many is told by number and name.
+    """
+    transport = FakeTransport(replies)
+
+    with pytest.raises(
+        kind, match=r"status 429, operation test.call|foreign|request 1 \(test.call"
+    ):
+        await transport(a_request())
+    assert len(transport.requests) == 1
+    assert repr(transport) == "FakeTransport(1 requests)"
+
+
+async def test_a_fake_transport_answers_and_remembers() -> None:
+    """
+    Replies come in order, with header names in the case that is asked for.
+    """
+    transport = FakeTransport([(200, {"retry-after": "1"}, b"a"), (204, {}, b"")])
+    request = a_request()
+
+    answers: list[Response] = [await transport(request), await transport(a_request())]
+    assert [(answer.status, answer.body) for answer in answers] == [(200, b"a"), (204, b"")]
+    assert answers[0].headers == {"Retry-After": "1"}
+    seen: list[Request] = transport.requests
+    assert seen[0] is request
+    assert len(seen) == 2
+
+
+async def test_a_fake_clock_moves_when_somebody_sleeps() -> None:
+    """
+    Sleeping takes no time but the clock's own.
+    """
+    clock = FakeClock(10.0)
+
+    await clock.sleep(2.5)
+    await clock.sleep(0.5)
+    assert (clock(), clock.now, clock.sleeps) == (13.0, 13.0, [2.5, 0.5])
+    assert repr(clock) == "FakeClock(13.0)"
