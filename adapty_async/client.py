@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self, TypeVa
 
 import msgspec
 
-from adapty_async._api.codec import Wire
+from adapty_async._api.codec import RequestDefaults
 from adapty_async._api.operation import Headers, Operation, Send
 from adapty_async._api.validation import header_value
-from adapty_async._bulk.executor import Caller, CallOptions
-from adapty_async._flow.bucket_limiter import Gates
-from adapty_async._flow.circuit_breaker import Budget
-from adapty_async._flow.rate_limiter import Pacer
-from adapty_async._flow.semaphore import Places
+from adapty_async._bulk.executor import CallOptions, Executor
+from adapty_async._flow.bucket_limiter import LimiterRegistry
+from adapty_async._flow.circuit_breaker import RetryBudget
+from adapty_async._flow.rate_limiter import FixedRateLimiter
+from adapty_async._flow.semaphore import PrioritySemaphore
 from adapty_async._http.transport import Transport
-from adapty_async._pipeline.compose import Layers, mark_on_wire
+from adapty_async._pipeline.compose import PipelineConfig, mark_on_wire
 from adapty_async._pipeline.emitter import Emitter
 from adapty_async._runtime.clock import Timing
 from adapty_async._runtime.loop_local import LoopLocal
@@ -132,23 +132,25 @@ class _Client:
                 "User-Agent": f"adapty-async/{__version__}",
             }
         )
-        wire = Wire(origin=origin, headers=headers, id_encoding=id_encoding, validate=validate)
+        wire = RequestDefaults(
+            origin=origin, headers=headers, id_encoding=id_encoding, validate=validate
+        )
         clock = time.monotonic
         timing = Timing(clock, asyncio.sleep, random.uniform)
         self._connections = Transport(
             clock=clock, headers=headers, trust_env=trust_env, session=session
         )
-        layers = Layers(
+        layers = PipelineConfig(
             transport=self._connections if transport is None else mark_on_wire(transport),
-            slots=LoopLocal(lambda: Places(_connections(limits, session))),
+            connections=LoopLocal(lambda: PrioritySemaphore(_connections(limits, session))),
             timing=timing,
-            gates=Gates(timing, _pacer(limits, clock)),
-            budget=Budget(retry.budget),
+            limiters=LimiterRegistry(timing, _pacer(limits, clock)),
+            budget=RetryBudget(retry.budget),
             hooks=(Emitter(tuple(hooks)),) if hooks else (),
         )
-        self._use(Caller(layers, CallOptions(wire=wire, retry=retry, timeout=timeout)))
+        self._use(Executor(layers, CallOptions(wire=wire, retry=retry, timeout=timeout)))
 
-    def _use(self, caller: Caller) -> None:
+    def _use(self, caller: Executor) -> None:
         self._caller = caller
 
     @property
@@ -245,7 +247,7 @@ class _Client:
         other = object.__new__(type(self))
         other._connections = self._connections
         other._is_borrower = True
-        other._use(Caller(self._caller.layers, options))
+        other._use(Executor(self._caller.layers, options))
         return other
 
     def statistics(self) -> Statistics:
@@ -260,8 +262,8 @@ class _Client:
         return Statistics(
             budget=layers.budget.left,
             budget_size=layers.budget.size,
-            limit=layers.gates.rate,
-            buckets=layers.gates.statistics(),
+            limit=layers.limiters.rate,
+            buckets=layers.limiters.statistics(),
             http_path=path,
             http_path_reason=why,
         )
@@ -293,8 +295,8 @@ class _Client:
         raise TypeError("a client holds connections and a key; it is not pickled")
 
 
-def _pacer(limits: Limits, clock: Callable[[], float]) -> Pacer | None:
-    return None if limits.rate is None else Pacer(limits.rate, limits.burst, clock)
+def _pacer(limits: Limits, clock: Callable[[], float]) -> FixedRateLimiter | None:
+    return None if limits.rate is None else FixedRateLimiter(limits.rate, limits.burst, clock)
 
 
 def _connections(limits: Limits, session: aiohttp.ClientSession | None) -> int:
@@ -316,7 +318,7 @@ def _as_it_is(operation: Operation[ResultT]) -> Operation[ResultT]:
     return operation
 
 
-def _with_headers(wire: Wire, headers: Mapping[str, str]) -> Wire:
+def _with_headers(wire: RequestDefaults, headers: Mapping[str, str]) -> RequestDefaults:
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name):
             raise InvalidInputError("headers", "a name must be made of letters, digits and dashes")
@@ -351,7 +353,7 @@ class AdaptyClient(_Client):
     _default_url = "https://api.adapty.io"
     _scheme = "Api-Key"
 
-    def _use(self, caller: Caller) -> None:
+    def _use(self, caller: Executor) -> None:
         super()._use(caller)
         self.v1 = V1(caller.execute, caller.bulk)
         self.v2 = V2(caller.execute, caller.bulk)
@@ -380,7 +382,7 @@ class AdaptyMailClient(_Client):
     _default_url = "https://api-mail.adapty.io"
     _scheme = "Bearer"
 
-    def _use(self, caller: Caller) -> None:
+    def _use(self, caller: Executor) -> None:
         super()._use(caller)
         self.profiles = MailProfiles(caller.execute, caller.bulk)
         self.events = Events(caller.execute, caller.bulk)

@@ -55,7 +55,7 @@ def name_or_none(text: str | None) -> str | None:
     return text if text and _NAME.fullmatch(text) else None
 
 
-def bare(error: ErrorT) -> ErrorT:
+def strip_traceback(error: ErrorT) -> ErrorT:
     """
     Return an error without the frames it came through and without foreign errors it came from.
 
@@ -63,12 +63,12 @@ def bare(error: ErrorT) -> ErrorT:
     those frames are not ours, or handle values that are not to be shown, they are left behind.
     """
     cause = error.__cause__
-    error.__cause__ = bare(cause) if isinstance(cause, AdaptyError) else None
+    error.__cause__ = strip_traceback(cause) if isinstance(cause, AdaptyError) else None
     error.__traceback__ = error.__context__ = None
     return error
 
 
-class ServerWords(bytes):
+class RedactedBytes(bytes):
     """
     What a server wrote, and may have echoed; printing it shows its size only.
     """

@@ -16,12 +16,12 @@ import msgspec
 from msgspec import UNSET
 
 from adapty_async._api.codec import to_json
-from adapty_async._api.operation import Endpoint, Execute, Operation, Replay
+from adapty_async._api.operation import Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.results import no_result
 from adapty_async._api.validation import (
     AttributeRules,
     Check,
-    Maybe,
+    OrUnset,
     RequestStruct,
     any_text,
     as_numbers,
@@ -90,11 +90,11 @@ class DeviceInfo(RequestStruct, frozen=True, kw_only=True):
     """
 
     platform: str
-    device: Maybe[str | None] = UNSET
-    os: Maybe[str | None] = UNSET
-    locale: Maybe[str | None] = UNSET
-    timezone: Maybe[str | None] = UNSET
-    app_version: Maybe[str | None] = UNSET
+    device: OrUnset[str | None] = UNSET
+    os: OrUnset[str | None] = UNSET
+    locale: OrUnset[str | None] = UNSET
+    timezone: OrUnset[str | None] = UNSET
+    app_version: OrUnset[str | None] = UNSET
 
     rules: ClassVar[Mapping[str, Check]] = {
         "platform": any_text,
@@ -129,15 +129,15 @@ class MailProfile(RequestStruct, frozen=True, kw_only=True):
     external_profile_id: str
     external_created_at: dt.datetime | str
     email: str
-    customer_user_id: Maybe[str | None] = UNSET
-    first_name: Maybe[str | None] = UNSET
-    last_name: Maybe[str | None] = UNSET
-    gender: Maybe[str | None] = UNSET
-    birthday: Maybe[dt.date | str | None] = UNSET
-    country: Maybe[str | None] = UNSET
-    store_country: Maybe[str | None] = UNSET
-    custom_attributes: Maybe[dict[str, str | float]] = UNSET
-    device_info: Maybe[DeviceInfo] = UNSET
+    customer_user_id: OrUnset[str | None] = UNSET
+    first_name: OrUnset[str | None] = UNSET
+    last_name: OrUnset[str | None] = UNSET
+    gender: OrUnset[str | None] = UNSET
+    birthday: OrUnset[dt.date | str | None] = UNSET
+    country: OrUnset[str | None] = UNSET
+    store_country: OrUnset[str | None] = UNSET
+    custom_attributes: OrUnset[dict[str, str | float]] = UNSET
+    device_info: OrUnset[DeviceInfo] = UNSET
 
     rules: ClassVar[Mapping[str, Check]] = {
         "external_profile_id": identifier,
@@ -165,7 +165,7 @@ class Offer(RequestStruct, frozen=True, kw_only=True):
 
     category: OfferCategory
     offer_type: OfferType
-    offer_id: Maybe[str | None] = UNSET
+    offer_id: OrUnset[str | None] = UNSET
 
     rules: ClassVar[Mapping[str, Check]] = {
         "category": one_of(*get_args(OfferCategory)),
@@ -203,11 +203,11 @@ class TransactionEvent(RequestStruct, frozen=True, kw_only=True):
     store_original_transaction_id: str
     purchased_at: dt.datetime | str
     originally_purchased_at: dt.datetime | str
-    customer_user_id: Maybe[str | None] = UNSET
-    email: Maybe[str | None] = UNSET
-    price_usd: Maybe[str | None] = UNSET
-    expires_at: Maybe[dt.datetime | str | None] = UNSET
-    offer: Maybe[Offer] = UNSET
+    customer_user_id: OrUnset[str | None] = UNSET
+    email: OrUnset[str | None] = UNSET
+    price_usd: OrUnset[str | None] = UNSET
+    expires_at: OrUnset[dt.datetime | str | None] = UNSET
+    offer: OrUnset[Offer] = UNSET
 
     rules: ClassVar[Mapping[str, Check]] = {
         "event_type": one_of(*get_args(EventType)),
@@ -240,34 +240,34 @@ SAVE_PROFILE: Endpoint[None] = Endpoint(
     method="POST",
     path="/api/v1/profile/save/",
     docs=f"{_DOCS}/saveProfile",
-    replay=Replay.ALWAYS,  # an upsert by external_profile_id
+    retry_safety=RetrySafety.ALWAYS,  # an upsert by external_profile_id
     bucket="mail",
     decode=no_result,
     encode=_write_profile,
-    subject=lambda profile: profile.external_profile_id,
+    lock_key=lambda profile: profile.external_profile_id,
 )
 DELETE_PROFILE: Endpoint[None] = Endpoint(
     name="mail.profiles.delete",
     method="POST",
     path="/api/v1/profile/delete/",
     docs=f"{_DOCS}/deleteProfile",
-    replay=Replay.ALWAYS,  # what is erased stays erased
+    retry_safety=RetrySafety.ALWAYS,  # what is erased stays erased
     bucket="mail",
     decode=no_result,
     encode=to_json,
-    erases=True,
-    subject=lambda identifiers: tuple(identifiers.items()),
+    is_deletion=True,
+    lock_key=lambda identifiers: tuple(identifiers.items()),
 )
 SAVE_EVENT: Endpoint[None] = Endpoint(
     name="mail.events.save",
     method="POST",
     path="/api/v1/profile/transaction-event/save/",
     docs=f"{_DOCS}/saveTransactionEvent",
-    replay=Replay.ALWAYS,  # keyed by event_id
+    retry_safety=RetrySafety.ALWAYS,  # keyed by event_id
     bucket="mail",
     decode=no_result,
     encode=to_json,
-    subject=lambda event: event.event_id,
+    lock_key=lambda event: event.event_id,
 )
 
 

@@ -18,19 +18,19 @@ from msgspec import UNSET
 from adapty_async._api.identity import (
     By,
     CustomAttributes,
-    calls_by,
-    demand_kind,
     identity,
+    operations_by,
     pair,
     read_attributes,
+    require_kind,
     write_attributes,
 )
-from adapty_async._api.operation import Endpoint, Execute, Operation, Replay
+from adapty_async._api.operation import Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.results import ResultStruct, data_decoder, no_result
 from adapty_async._api.validation import (
     AttributeRules,
     Check,
-    Maybe,
+    OrUnset,
     RequestStruct,
     any_text,
     boolean,
@@ -83,18 +83,18 @@ class InstallationMeta(RequestStruct, frozen=True, kw_only=True):
     The device that the app runs on. All fields are optional; UNSET is left out, None clears.
     """
 
-    device_id: Maybe[str | None] = UNSET
-    device: Maybe[str | None] = UNSET
-    locale: Maybe[str | None] = UNSET
-    os: Maybe[str | None] = UNSET
-    platform: Maybe[str | None] = UNSET
-    timezone: Maybe[str | None] = UNSET
-    user_agent: Maybe[str | None] = UNSET
-    idfa: Maybe[str | None] = UNSET
-    idfv: Maybe[str | None] = UNSET
-    advertising_id: Maybe[str | None] = UNSET
-    android_id: Maybe[str | None] = UNSET
-    android_app_set_id: Maybe[str | None] = UNSET
+    device_id: OrUnset[str | None] = UNSET
+    device: OrUnset[str | None] = UNSET
+    locale: OrUnset[str | None] = UNSET
+    os: OrUnset[str | None] = UNSET
+    platform: OrUnset[str | None] = UNSET
+    timezone: OrUnset[str | None] = UNSET
+    user_agent: OrUnset[str | None] = UNSET
+    idfa: OrUnset[str | None] = UNSET
+    idfv: OrUnset[str | None] = UNSET
+    advertising_id: OrUnset[str | None] = UNSET
+    android_id: OrUnset[str | None] = UNSET
+    android_app_set_id: OrUnset[str | None] = UNSET
 
     rules: ClassVar[Mapping[str, Check]] = {}
 
@@ -122,18 +122,18 @@ class ProfileAttributes(RequestStruct, frozen=True, kw_only=True):
     Source: https://adapty.io/docs/getting-started-with-server-side-api
     """
 
-    first_name: Maybe[str | None] = UNSET
-    last_name: Maybe[str | None] = UNSET
-    gender: Maybe[str | None] = UNSET
-    email: Maybe[str | None] = UNSET
-    phone_number: Maybe[str | None] = UNSET
-    birthday: Maybe[dt.date | str | None] = UNSET
-    ip_country: Maybe[str | None] = UNSET
-    store_country: Maybe[str | None] = UNSET
-    store: Maybe[str | None] = UNSET
-    analytics_disabled: Maybe[bool | None] = UNSET
-    custom_attributes: Maybe[dict[str, str | float | None]] = UNSET
-    installation_meta: Maybe[InstallationMeta] = UNSET
+    first_name: OrUnset[str | None] = UNSET
+    last_name: OrUnset[str | None] = UNSET
+    gender: OrUnset[str | None] = UNSET
+    email: OrUnset[str | None] = UNSET
+    phone_number: OrUnset[str | None] = UNSET
+    birthday: OrUnset[dt.date | str | None] = UNSET
+    ip_country: OrUnset[str | None] = UNSET
+    store_country: OrUnset[str | None] = UNSET
+    store: OrUnset[str | None] = UNSET
+    analytics_disabled: OrUnset[bool | None] = UNSET
+    custom_attributes: OrUnset[dict[str, str | float | None]] = UNSET
+    installation_meta: OrUnset[InstallationMeta] = UNSET
 
     rules: ClassVar[Mapping[str, Check]] = {
         "first_name": nullable(any_text),
@@ -204,7 +204,7 @@ GET_PROFILE: Endpoint[Profile] = Endpoint(
     method="GET",
     path=_PATH,
     docs=f"{_DOCS}#retrieve-profile",
-    replay=Replay.ALWAYS,  # a read
+    retry_safety=RetrySafety.ALWAYS,  # a read
     bucket="v1",
     decode=_read_profile,
     absent_if_missing=True,
@@ -214,7 +214,7 @@ CREATE_PROFILE: Endpoint[Profile] = Endpoint(
     method="POST",
     path=_PATH,
     docs=f"{_DOCS}#create-profile",
-    replay=Replay.IF_UNSENT,  # what a repeat does is not documented
+    retry_safety=RetrySafety.IF_UNSENT,  # what a repeat does is not documented
     bucket="v1",
     decode=_read_profile,
     encode=write_attributes,
@@ -224,7 +224,7 @@ UPDATE_PROFILE: Endpoint[Profile] = Endpoint(
     method="PATCH",
     path=_PATH,
     docs=f"{_DOCS}#update-profile",
-    replay=Replay.ALWAYS,  # the given values are the same the second time
+    retry_safety=RetrySafety.ALWAYS,  # the given values are the same the second time
     bucket="v1",
     decode=_read_profile,
     encode=write_attributes,
@@ -234,10 +234,10 @@ DELETE_PROFILE: Endpoint[None] = Endpoint(
     method="DELETE",
     path=_PATH,
     docs=f"{_DOCS}#delete-profile",
-    replay=Replay.ALWAYS,  # what is gone stays gone
+    retry_safety=RetrySafety.ALWAYS,  # what is gone stays gone
     bucket="v1",
     decode=no_result,
-    erases=True,
+    is_deletion=True,
 )
 
 
@@ -398,9 +398,9 @@ class Profiles:
 
         Source: https://adapty.io/docs/getting-started-with-server-side-api#delete-profile
         """
-        demand_kind("by", by)
+        require_kind("by", by)
         name = f"{DELETE_PROFILE.name} by {by}"
-        return self._bulk(items, calls_by(DELETE_PROFILE, by), name, **options)
+        return self._bulk(items, operations_by(DELETE_PROFILE, by), name, **options)
 
     def bulk_update(
         self,
@@ -423,7 +423,7 @@ class Profiles:
 
         Source: https://adapty.io/docs/getting-started-with-server-side-api#update-profile
         """
-        demand_kind("by", by)
+        require_kind("by", by)
 
         def build(item: tuple[str, ProfileAttributes]) -> Operation[Profile]:
             one, attributes = pair(item, ProfileAttributes)

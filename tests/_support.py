@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from adapty_async import errors
-from adapty_async._api.operation import Endpoint, Headers, Replay, Request, Response, Tally
+from adapty_async._api.operation import CallState, Endpoint, Headers, Request, Response, RetrySafety
 from adapty_async._api.results import no_result
 from adapty_async._flow import adaptive_rate as _learned
 from adapty_async.errors import AdaptyError
@@ -34,10 +34,10 @@ ERASE: Endpoint[None] = Endpoint(
     method="DELETE",
     path="/erase/",
     docs="https://example.com",
-    replay=Replay.ALWAYS,
+    retry_safety=RetrySafety.ALWAYS,
     bucket="test",
     decode=no_result,
-    erases=True,
+    is_deletion=True,
 )
 
 LOOPS = [
@@ -60,12 +60,12 @@ _REQUEST = Request(
     url="https://example.com/call/",
     headers=Headers(),
     body=None,
-    replay=Replay.ALWAYS,
+    retry_safety=RetrySafety.ALWAYS,
     bucket="test",
     erases=False,
     timeout=30.0,
-    allowance=60.0,
-    tally=Tally(),
+    total_timeout=60.0,
+    state=CallState(),
 )
 
 
@@ -94,7 +94,7 @@ def begin_at(monkeypatch: pytest.MonkeyPatch, rate: float, *, lowest: float) -> 
     """
     Let bulk runs that are told nothing begin at a rate, and never go below another.
     """
-    kind, highest = _learned.LearnedRate, max(rate, _learned._HIGHEST)
+    kind, highest = _learned.AdaptiveRateLimiter, max(rate, _learned._MAX_RATE)
     begin = functools.partialmethod(kind.__init__, lowest=lowest, highest=highest)
     monkeypatch.setattr(_learned, "_START", rate)
     monkeypatch.setattr(kind, "__init__", begin)
@@ -104,7 +104,7 @@ def a_request(**changes: Any) -> Request:
     """
     Return a request of its own, with these fields changed.
     """
-    return msgspec.structs.replace(_REQUEST, **{"tally": Tally(), **changes})
+    return msgspec.structs.replace(_REQUEST, **{"tally": CallState(), **changes})
 
 
 def a_response(status: int = 200, body: Any = b"", **headers: str) -> Response:

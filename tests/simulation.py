@@ -16,7 +16,7 @@ from typing import Protocol
 
 import msgspec
 
-from adapty_async._flow.adaptive_rate import LearnedRate
+from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
 
 SEEDS = (1, 2, 3)
 
@@ -130,7 +130,7 @@ class Run:
     def __init__(self, world: World) -> None:
         self.world = world
         self.now = 0.0
-        self.learned = LearnedRate(lambda: self.now, rate=world.rate)
+        self.learned = AdaptiveRateLimiter(lambda: self.now, rate=world.rate)
         self.elapsed = 0.0
         self.throttled = 0
         self.worst = 0
@@ -163,7 +163,7 @@ class Run:
         while not self._asleep and self._in_flight < self.world.slots:
             if not (self._again or self._fresh):
                 return
-            wait = max(self._able_at - self.now, 0.0) or self.learned.take()
+            wait = max(self._able_at - self.now, 0.0) or self.learned.acquire()
             if wait > 0.0:
                 self._asleep = True
                 self._after(wait + self._random.uniform(0.0, self.world.late), self._wake)

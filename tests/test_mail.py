@@ -23,7 +23,7 @@ from adapty_async import (
     RetryPolicy,
     TransactionEvent,
 )
-from adapty_async._api.operation import Endpoint, Replay
+from adapty_async._api.operation import Endpoint, RetrySafety
 from adapty_async.errors import (
     AuthenticationError,
     ConnectionLostError,
@@ -214,7 +214,7 @@ def test_every_row_may_be_repeated(row: Endpoint[None], erases: bool) -> None:  
     """
     Saving is an upsert, an event is keyed, erasing is final: all may be sent again.
     """
-    assert (row.replay, row.erases) == (Replay.ALWAYS, erases)
+    assert (row.retry_safety, row.is_deletion) == (RetrySafety.ALWAYS, erases)
     assert row.docs.startswith("https://adapty.io/docs/api-adapty-mail/")
 
 

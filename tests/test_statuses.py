@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from adapty_async import AdaptyClient, AdaptyMailClient, MailProfile, TransactionEvent, mail, v1, v2
-from adapty_async._api.operation import Operation, Replay
+from adapty_async._api.operation import Operation, RetrySafety
 from adapty_async.bulk import BulkRun, OutcomeStatus
 from adapty_async.config import RetryPolicy
 from adapty_async.errors import ConnectionLostError, NotFoundError
@@ -198,7 +198,7 @@ def test_the_page_names_all_that_is_not_safe_to_send_again() -> None:
         for module in (v1, v2, mail)
         for name in module.__all__
         if (row := getattr(module, name)).__class__.__name__ == "Endpoint"
-        and row.replay is not Replay.ALWAYS
+        and row.replay is not RetrySafety.ALWAYS
     }
     page = _PAGE.read_text(encoding="utf-8")
 

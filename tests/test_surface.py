@@ -29,10 +29,10 @@ from adapty_async import (
     RequestRejectedError,
     v2,
 )
-from adapty_async._api.codec import Wire, encode
+from adapty_async._api.codec import RequestDefaults, encode
 from adapty_async._api.operation import Headers, Response
 from adapty_async._bulk.run_journal import RunIdentity
-from adapty_async.errors import ErrorItem, ServerWords
+from adapty_async.errors import ErrorItem, RedactedBytes
 from adapty_async.mail import delete_profile, save_profile
 from adapty_async.testing import FakeTransport
 from adapty_async.v1 import CustomAttributes, Profile, ProfileAttributes, update_profile
@@ -163,7 +163,9 @@ for first in {MODULES!r}:
     )
 
 
-WIRE = Wire(origin="https://example.com", headers=Headers(Authorization=f"Api-Key {CANARY_KEY}"))
+WIRE = RequestDefaults(
+    origin="https://example.com", headers=Headers(Authorization=f"Api-Key {CANARY_KEY}")
+)
 ATTRIBUTES = ProfileAttributes(email=CANARY_EMAIL, custom_attributes={"mail": CANARY_EMAIL})
 MAIL_PROFILE = MailProfile(
     external_profile_id=CANARY_EMAIL,
@@ -198,7 +200,7 @@ SHOWN: dict[str, Callable[[], Any]] = {
     "Request": lambda: encode(UPDATE, WIRE, timeout=1.0, allowance=1.0),
     "Headers": lambda: WIRE.headers,
     "RunIdentity": lambda: RunIdentity("call", "https://example.com", f"Api-Key {CANARY_KEY}"),
-    "ServerWords": lambda: ServerWords(CANARY_EMAIL.encode()),
+    "ServerWords": lambda: RedactedBytes(CANARY_EMAIL.encode()),
     "Response": lambda: Response(200, {"X": CANARY_EMAIL}, CANARY_EMAIL.encode()),
     "ProfileAttributes": lambda: ATTRIBUTES,
     "MailProfile": lambda: MAIL_PROFILE,

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapty_async import UNSET, AdaptyClient, InstallationMeta, OutcomeStatus, RetryPolicy
-from adapty_async._api.operation import Endpoint, Replay
+from adapty_async._api.operation import Endpoint, RetrySafety
 from adapty_async.errors import (
     ConfigError,
     ConnectionLostError,
@@ -193,23 +193,23 @@ async def test_each_call_is_one_request(method: str) -> None:
 @pytest.mark.parametrize(
     ("row", "method", "replay", "erases"),
     [
-        (GET_PROFILE, "GET", Replay.ALWAYS, False),
-        (CREATE_PROFILE, "POST", Replay.IF_UNSENT, False),
-        (UPDATE_PROFILE, "PATCH", Replay.ALWAYS, False),
-        (DELETE_PROFILE, "DELETE", Replay.ALWAYS, True),
+        (GET_PROFILE, "GET", RetrySafety.ALWAYS, False),
+        (CREATE_PROFILE, "POST", RetrySafety.IF_UNSENT, False),
+        (UPDATE_PROFILE, "PATCH", RetrySafety.ALWAYS, False),
+        (DELETE_PROFILE, "DELETE", RetrySafety.ALWAYS, True),
     ],
     ids=["get", "create", "update", "delete"],
 )
 def test_a_row_says_what_a_repeat_does(
     row: Endpoint[Any],
     method: str,
-    replay: Replay,
+    replay: RetrySafety,
     erases: bool,  # noqa: FBT001
 ) -> None:
     """
     Only a creation is not repeated blindly, and only a deletion erases.
     """
-    assert (row.method, row.replay, row.erases) == (method, replay, erases)
+    assert (row.method, row.retry_safety, row.is_deletion) == (method, replay, erases)
     assert row.absent_if_missing == (method == "GET")
     assert row.docs.startswith("https://adapty.io/docs/")
 

@@ -16,7 +16,14 @@ from typing import Any, NoReturn, TypeVar
 import msgspec
 from multidict import istr
 
-from adapty_async._api.operation import Headers, Operation, Replay, Request, Response, Tally
+from adapty_async._api.operation import (
+    CallState,
+    Headers,
+    Operation,
+    Request,
+    Response,
+    RetrySafety,
+)
 from adapty_async._api.results import ResultStruct
 from adapty_async._api.validation import header_value
 from adapty_async.errors import (
@@ -28,24 +35,24 @@ from adapty_async.errors import (
     InvalidInputError,
     NotFoundError,
     RateLimitError,
+    RedactedBytes,
     RequestRejectedError,
     ServerError,
-    ServerWords,
-    bare,
     name_or_none,
+    strip_traceback,
 )
 
 __all__ = (
+    "RequestDefaults",
     "ResultDecoder",
-    "Wire",
     "decode",
-    "demand_no_page",
     "encode",
     "error_from",
     "is_page",
     "parse_retry_after",
     "plain",
     "request_id_in",
+    "require_no_page",
     "to_json",
 )
 
@@ -105,7 +112,7 @@ API's own bodies they say nothing about a key or a profile.
 """
 
 
-class Wire(msgspec.Struct, frozen=True, kw_only=True):
+class RequestDefaults(msgspec.Struct, frozen=True, kw_only=True):
     """
     What all requests of a client share; the headers hold its key.
 
@@ -130,7 +137,7 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
 
 def encode(
     operation: Operation[Any],
-    wire: Wire,
+    wire: RequestDefaults,
     *,
     timeout: float,
     allowance: float,
@@ -149,10 +156,10 @@ def encode(
             endpoint.check(operation)
         headers = _headers(operation, wire)
     except InvalidInputError as error:
-        raise bare(error) from None  # the frames below hold the id itself
+        raise strip_traceback(error) from None  # the frames below hold the id itself
 
-    replay = endpoint.replay
-    if replay is Replay.WITH_KEY:
+    replay = endpoint.retry_safety
+    if replay is RetrySafety.WITH_KEY:
         replay, allowance = _with_key(operation, allowance)
     return Request(
         operation=endpoint.name,
@@ -160,24 +167,24 @@ def encode(
         url=wire.origin + _target(operation),
         headers=headers,
         body=None if operation.body is None else endpoint.encode(operation.body),
-        replay=replay,
+        retry_safety=replay,
         bucket=endpoint.bucket,
-        erases=endpoint.erases,
+        erases=endpoint.is_deletion,
         timeout=timeout,
-        allowance=allowance,
-        tally=Tally(),
-        background=background,
-        absent_if_missing=endpoint.erases or endpoint.absent_if_missing,
+        total_timeout=allowance,
+        state=CallState(),
+        low_priority=background,
+        absent_if_missing=endpoint.is_deletion or endpoint.absent_if_missing,
     )
 
 
-def _with_key(operation: Operation[Any], allowance: float) -> tuple[Replay, float]:
+def _with_key(operation: Operation[Any], allowance: float) -> tuple[RetrySafety, float]:
     if operation.key is None:
-        return Replay.IF_UNSENT, allowance  # nothing tells the server that a repeat is one
-    return Replay.WITH_KEY, min(allowance, _KEY_SECONDS)
+        return RetrySafety.IF_UNSENT, allowance  # nothing tells the server that a repeat is one
+    return RetrySafety.WITH_KEY, min(allowance, _KEY_SECONDS)
 
 
-def _headers(operation: Operation[Any], wire: Wire) -> Headers:
+def _headers(operation: Operation[Any], wire: RequestDefaults) -> Headers:
     headers = Headers(wire.headers)
     for name, value in operation.headers:
         if not _is_plain(value):
@@ -248,7 +255,7 @@ def decode(operation: Operation[ResultT], response: Response) -> ResultT:
     Raises:
         DecodeError: the body is not what the endpoint answers.
     """
-    demand_no_page(operation.endpoint.name, response)
+    require_no_page(operation.endpoint.name, response)
     try:
         return operation.endpoint.decode(response.body)
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
@@ -256,7 +263,7 @@ def decode(operation: Operation[ResultT], response: Response) -> ResultT:
     raise _unreadable(operation.endpoint.name, response, reason)  # those frames hold the body
 
 
-def demand_no_page(operation: str, response: Response) -> None:
+def require_no_page(operation: str, response: Response) -> None:
     """
     Raise an error if a response that reports success is a page: the API sends JSON.
 
@@ -281,7 +288,7 @@ def _unreadable(operation: str, response: Response, reason: str) -> DecodeError:
         status=response.status,
     )
     failure.request_id = name_or_none(request_id_in(response.headers))
-    failure.body = ServerWords(response.body[:_KEPT_BODY])
+    failure.body = RedactedBytes(response.body[:_KEPT_BODY])
     return failure
 
 
@@ -342,7 +349,7 @@ def error_from(operation: str, response: Response) -> ApiError:
     error.retry_after = parse_retry_after(
         response.headers.get("Retry-After"), response.headers.get("Date")
     )
-    error.body = ServerWords(response.body[:_KEPT_BODY])
+    error.body = RedactedBytes(response.body[:_KEPT_BODY])
     return error
 
 

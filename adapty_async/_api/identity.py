@@ -19,12 +19,12 @@ __all__ = (
     "By",
     "CustomAttributes",
     "Identity",
-    "calls_by",
-    "demand_kind",
     "identity",
     "identity_by",
+    "operations_by",
     "pair",
     "read_attributes",
+    "require_kind",
     "write_attributes",
 )
 
@@ -38,7 +38,7 @@ _HEADERS: Mapping[str, str] = {
     "profile_id": "adapty-profile-id",
 }
 
-demand_kind = one_of(*_HEADERS)
+require_kind = one_of(*_HEADERS)
 
 
 def identity(
@@ -67,7 +67,7 @@ def identity_by(by: By, value: str) -> Identity:
     return ((_HEADERS[by], value),)
 
 
-def calls_by(endpoint: Endpoint[ResultT], by: By) -> Callable[[str], Operation[ResultT]]:
+def operations_by(endpoint: Endpoint[ResultT], by: By) -> Callable[[str], Operation[ResultT]]:
     """
     Return what describes the call about a profile that is named by an id of that kind, and no more.
     """

@@ -16,15 +16,15 @@ from typing import Any, Generic, NoReturn, Protocol, TypeAlias, TypeVar
 import msgspec
 
 __all__ = (
+    "CallState",
     "Endpoint",
     "Execute",
     "Headers",
     "Operation",
-    "Replay",
     "Request",
     "Response",
+    "RetrySafety",
     "Send",
-    "Tally",
     "WriteAhead",
 )
 
@@ -32,7 +32,7 @@ ResultT = TypeVar("ResultT")
 ResultT_co = TypeVar("ResultT_co", covariant=True)
 
 
-class Replay(enum.StrEnum):
+class RetrySafety(enum.StrEnum):
     """
     When a request may be sent again; a property of the endpoint, never of the HTTP method.
     """
@@ -110,13 +110,13 @@ class Endpoint(msgspec.Struct, Generic[ResultT_co], frozen=True, kw_only=True):
     method: str
     path: str
     docs: str
-    replay: Replay
+    retry_safety: RetrySafety
     bucket: str
     decode: Callable[[bytes], ResultT_co]
     encode: Callable[[Any], bytes] = msgspec.json.encode
-    erases: bool = False
+    is_deletion: bool = False
     absent_if_missing: bool = False
-    subject: Callable[[Any], Hashable] | None = None
+    lock_key: Callable[[Any], Hashable] | None = None
     check: Callable[[Operation[Any]], None] | None = None
     media_type: str | None = None
 
@@ -150,7 +150,7 @@ class Operation(msgspec.Struct, Generic[ResultT_co], frozen=True):
         return [("endpoint", self.endpoint.name)]
 
 
-class Tally(msgspec.Struct):
+class CallState(msgspec.Struct):
     """
     What happened to one call so far; the one part of a request that changes.
 
@@ -177,8 +177,8 @@ class Tally(msgspec.Struct):
     attempts: int = 0
     throttled: int = 0
     connect_failures: int = 0
-    excused: int = 0
-    lost: bool = False
+    outage_failures: int = 0
+    ambiguous: bool = False
     error: Exception | None = None
     written: bool = False
     deadline: float = math.inf
@@ -206,13 +206,13 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
     url: str
     headers: Headers
     body: bytes | None
-    replay: Replay
+    retry_safety: RetrySafety
     bucket: str
     erases: bool
     timeout: float
-    allowance: float
-    tally: Tally
-    background: bool = False
+    total_timeout: float
+    state: CallState
+    low_priority: bool = False
     absent_if_missing: bool = False
 
     def __repr__(self) -> str:

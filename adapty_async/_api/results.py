@@ -87,7 +87,7 @@ def no_result(body: bytes) -> None:
         ValueError: it is something else, and so may not be the API's.
     """
     if body and (stripped := _stripped(body)):
-        _demand_no_error(_read_envelope(stripped))
+        _require_no_error(_read_envelope(stripped))
 
 
 class _Envelope(msgspec.Struct):
@@ -99,7 +99,7 @@ class _Envelope(msgspec.Struct):
 _read_envelope = msgspec.json.Decoder(_Envelope).decode
 
 
-def _demand_no_error(envelope: _Envelope) -> None:
+def _require_no_error(envelope: _Envelope) -> None:
     if envelope.errors or envelope.error_code:
         raise ValueError("an error, in spite of the status")
 
@@ -117,7 +117,7 @@ def content_of(body: bytes, *, unwrap: bool = True) -> bytes | msgspec.Raw:
     if not body:
         return b"{}"
     envelope = _read_envelope(body)
-    _demand_no_error(envelope)
+    _require_no_error(envelope)
     inner = envelope.data
     if inner is msgspec.UNSET or not unwrap:
         return body
@@ -160,7 +160,7 @@ def _parsed_content(body: bytes, *, unwrap: bool) -> Any:
     content = _parse(_stripped(body))
     if not isinstance(content, dict):
         return content
-    _demand_no_error(_Envelope(errors=content.get("errors"), error_code=content.get("error_code")))
+    _require_no_error(_Envelope(errors=content.get("errors"), error_code=content.get("error_code")))
     if not unwrap or "data" not in content:
         return content
     return {} if content["data"] is None else content["data"]

@@ -16,12 +16,12 @@ from typing import Any, ClassVar, TypeAlias, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from adapty_async.errors import InvalidInputError, bare
+from adapty_async.errors import InvalidInputError, strip_traceback
 
 __all__ = (
     "AttributeRules",
     "Check",
-    "Maybe",
+    "OrUnset",
     "PrivateStruct",
     "RequestStruct",
     "any_identifier",
@@ -45,7 +45,7 @@ __all__ = (
 
 T = TypeVar("T")
 Check: TypeAlias = Callable[[str, Any], None]
-Maybe: TypeAlias = T | UnsetType
+OrUnset: TypeAlias = T | UnsetType
 """
 A field that is left out of the JSON when it is UNSET.
 """
@@ -87,7 +87,7 @@ class RequestStruct(PrivateStruct, frozen=True, kw_only=True, forbid_unknown_fie
         try:
             self._check()
         except InvalidInputError as error:
-            raise bare(error) from None  # the frames below hold the value itself
+            raise strip_traceback(error) from None  # the frames below hold the value itself
 
     def _check(self) -> None:
         for field, check in self.rules.items():
@@ -197,7 +197,7 @@ def instant(field: str, value: Any) -> None:
             raise InvalidInputError(field, "must be a datetime with a time zone, not a naive one")
         return
     text(field, value)
-    _demand_iso(
+    _require_iso(
         field,
         value,
         _INSTANT,
@@ -215,10 +215,10 @@ def day(field: str, value: Any) -> None:
     if isinstance(value, dt.date):
         return
     text(field, value)
-    _demand_iso(field, value, _DAY, rule)
+    _require_iso(field, value, _DAY, rule)
 
 
-def _demand_iso(field: str, value: str, form: re.Pattern[str], rule: str) -> None:
+def _require_iso(field: str, value: str, form: re.Pattern[str], rule: str) -> None:
     try:
         known = form.fullmatch(value) and dt.datetime.fromisoformat(value.upper())
     except ValueError:  # of the right form, but no such day or hour
@@ -297,8 +297,8 @@ def clean_attributes(rules: AttributeRules) -> Check:
             # plain text, as most are, needs no closer look, which takes 0.25 µs more for each
             if type(key) is type(entry) is str and is_key(key) and is_value(entry):
                 continue
-            _demand_key(field, key, rules)
-            _demand_value(_entry_of(field, key), entry, rules)
+            _require_key(field, key, rules)
+            _require_value(_entry_of(field, key), entry, rules)
 
     return check
 
@@ -312,7 +312,7 @@ def as_numbers(attributes: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _demand_key(field: str, key: Any, rules: AttributeRules) -> None:
+def _require_key(field: str, key: Any, rules: AttributeRules) -> None:
     text(f"{field} key", key)
     if rules.key is not None and not re.fullmatch(rules.key[0], key):
         raise InvalidInputError(field, rules.key[1])
@@ -325,20 +325,20 @@ def _entry_of(field: str, key: str) -> str:
     return f"{field}.{key}" if _PLAIN_KEY.fullmatch(key) else f"{field} value"
 
 
-def _demand_value(field: str, value: Any, rules: AttributeRules) -> None:
+def _require_value(field: str, value: Any, rules: AttributeRules) -> None:
     if value is None and rules.deletes:
         return
     if isinstance(value, str):
         any_text(field, value)
     elif isinstance(value, int | float):
-        _demand_number(field, value)
+        _require_number(field, value)
     else:
         raise InvalidInputError(field, f"must be text or a number, not {type(value).__name__}")
     if rules.value is not None and len(str(value)) > rules.value:
         raise InvalidInputError(field, f"must not be longer than {rules.value} characters")
 
 
-def _demand_number(field: str, value: float) -> None:
+def _require_number(field: str, value: float) -> None:
     if isinstance(value, int):
         if not -(2**63) <= value < 2**63:
             raise InvalidInputError(field, "must fit into 64 bits")

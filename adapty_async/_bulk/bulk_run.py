@@ -26,16 +26,16 @@ from adapty_async._bulk.outcome import (
     EarlierStatus,
     Outcome,
     OutcomeStatus,
-    Recorder,
+    ReportBuilder,
     StopReason,
 )
-from adapty_async._bulk.settings import Settings
+from adapty_async._bulk.settings import RunSettings
 from adapty_async._bulk.source import Source
 from adapty_async._bulk.worker_pool import Worker, WorkerPool
-from adapty_async._flow.semaphore import Places
+from adapty_async._flow.semaphore import PrioritySemaphore
 from adapty_async._runtime.tasks import until_ended
 from adapty_async._runtime.timer import PatientTimer
-from adapty_async.errors import AdaptyError, bare
+from adapty_async.errors import AdaptyError, strip_traceback
 
 __all__ = ("BulkRun",)
 
@@ -44,11 +44,11 @@ ResultT = TypeVar("ResultT")
 
 
 Process: TypeAlias = Callable[[int, ItemT, Worker], Awaitable[Outcome[ItemT, ResultT]]]
-Context: TypeAlias = Callable[["BulkRun[Any, Any]"], AbstractAsyncContextManager[object]]
+Lifespan: TypeAlias = Callable[["BulkRun[Any, Any]"], AbstractAsyncContextManager[object]]
 """
 What a run lasts in.
 """
-Judge: TypeAlias = Callable[[Outcome[Any, Any]], StopReason | None]
+StopCheck: TypeAlias = Callable[[Outcome[Any, Any]], StopReason | None]
 Earlier: TypeAlias = Callable[[int], EarlierStatus | None]
 """
 How the item at a position ended before, None if it is not known to have.
@@ -81,18 +81,18 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         self,
         source: Source[ItemT],
         process: Process[ItemT, ResultT],
-        judge: Judge,
-        settings: Settings,
-        context: Context = lambda _: nullcontext(),
+        judge: StopCheck,
+        settings: RunSettings,
+        context: Lifespan = lambda _: nullcontext(),
         earlier: Earlier = lambda _: None,
     ) -> None:
         self._source = source
         self._process = process
-        self._judge = judge
+        self._check = judge
         self._settings = settings
-        self._context = context
+        self._lifespan = context
         self._earlier = earlier
-        self._recorder: Recorder[ItemT, ResultT] = Recorder()
+        self._report_builder: ReportBuilder[ItemT, ResultT] = ReportBuilder()
         self._coroutine: Coroutine[Any, Any, BulkReport[ItemT, ResultT]] | None = None
         self._main: asyncio.Task[None]  # made when the run starts, as are the next two
         self._loop: asyncio.AbstractEventLoop
@@ -110,7 +110,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         self._streamed = False
         self._holds_back = False  # items wait until there is room for their outcomes
         self._tells = False  # somebody learns of outcomes before the end
-        self._room = Places(2 * settings.concurrency)
+        self._room = PrioritySemaphore(2 * settings.concurrency)
         self._ready: asyncio.Queue[Outcome[ItemT, ResultT] | None] = asyncio.Queue()
         self._held: dict[int, Outcome[ItemT, ResultT]] = {}
         self._next_index = 0
@@ -122,7 +122,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         """
         now = time.monotonic() if self._ended is None else self._ended
         elapsed = 0.0 if self._started is None else now - self._started
-        return self._recorder.report(elapsed=elapsed, stop_reason=self._stop_reason)
+        return self._report_builder.report(elapsed=elapsed, stop_reason=self._stop_reason)
 
     @property
     def is_watched(self) -> bool:
@@ -254,7 +254,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             self._ready.put_nowait(None)  # for whoever asks again
             self._raise_failure()
             raise StopAsyncIteration
-        self._room.give()
+        self._room.release()
         return outcome
 
     def _start(self, *, streamed: bool) -> None:
@@ -270,12 +270,12 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         self._main.add_done_callback(self._close)
 
     async def _run(self) -> None:
-        async with self._context(self):
+        async with self._lifespan(self):
             self._opened = True
-            crew = self._settings.crew
+            crew = self._settings.worker_limit
             if crew is not None:
-                crew.call = self._call
-            self._call(self._settings.concurrency if crew is None else crew.count)
+                crew.spawn = self._call
+            self._call(self._settings.concurrency if crew is None else crew.limit)
             self._look()
             await self._until_workers_ended()
             try:
@@ -318,8 +318,8 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             failure = main.exception()  # asked for in any case, or asyncio complains
             self._failure = self._failure or failure
         self._ended = time.monotonic()
-        if self._settings.crew is not None:
-            self._settings.crew.call = None
+        if self._settings.worker_limit is not None:
+            self._settings.worker_limit.spawn = None
         for timer in self._deadline, self._next_look:
             if timer is not None:
                 timer.cancel()
@@ -341,7 +341,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             raise failure
 
     async def _work(self, worker: Worker) -> None:
-        task, crew = asyncio.current_task(), self._settings.crew
+        task, crew = asyncio.current_task(), self._settings.worker_limit
         assert task is not None  # noqa: S101  it is one of the run's own
         try:
             while (entry := self._take_now(task) or await self._take(task)) is not None:
@@ -351,7 +351,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
                     raise worker.failure
                 if not outcome.attempts:  # a long row of bad items must not hold up the loop
                     await asyncio.sleep(0)
-                elif crew is not None and crew.spares(len(self._workers)):
+                elif crew is not None and crew.should_retire(len(self._workers)):
                     break
         except GeneratorExit:  # the loop is gone
             raise
@@ -379,7 +379,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         if self._stopping.is_set():
             return None
         if self._holds_back:
-            await self._room.take()
+            await self._room.acquire()
         return await self._unless_stopping(await self._source.take())
 
     async def _unless_stopping(self, entry: tuple[int, ItemT] | None) -> tuple[int, ItemT] | None:
@@ -398,10 +398,10 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         return Outcome(index, item, status, earlier=earlier)
 
     def _deliver(self, outcome: Outcome[ItemT, ResultT]) -> None:
-        self._recorder.add(outcome)
+        self._report_builder.add(outcome)
         if self._tells:
             self._tell(outcome)
-        reason = self._judge(outcome)
+        reason = self._check(outcome)
         if reason is None and self._settings.fail_fast and not outcome.ok:
             reason = StopReason.FAIL_FAST
         if reason is not None and not self._stopping.is_set():
@@ -420,7 +420,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         if self._streamed:
             self._ready.put_nowait(outcome)
         elif self._settings.ordered:
-            self._room.give()
+            self._room.release()
         if self._settings.on_outcome is not None:
             try:
                 self._settings.on_outcome(outcome)
@@ -429,7 +429,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
 
     def _fail(self, error: BaseException) -> None:
         if isinstance(error, AdaptyError):
-            bare(error)  # it says all there is to say itself; its frames hold items
+            strip_traceback(error)  # it says all there is to say itself; its frames hold items
         self._failure = self._failure or error
         self._stop(StopReason.STOPPED)
 
@@ -443,7 +443,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         self._read_rest = read_rest
         self._stop_reason = self._stop_reason or reason
         if not read_rest:
-            self._room.give()  # who waits for room to read the rest is to see that it is over
+            self._room.release()  # who waits for room to read the rest is to see that it is over
         if self._stopping.is_set():
             return
         self._stopping.set()
@@ -469,7 +469,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         while (entry := await self._take_rest()) is not None:
             outcome = self._not_sent(*entry)
             waiting = self._settings.record(outcome)
-            self._recorder.add(outcome)
+            self._report_builder.add(outcome)
             self._hand_over(outcome)
             if waiting is not None:
                 await waiting
@@ -478,7 +478,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
 
     async def _take_rest(self) -> tuple[int, ItemT] | None:
         if self._streamed and self._read_rest:
-            await self._room.take()
+            await self._room.acquire()
         return await self._source.take() if self._read_rest else None
 
     def __repr__(self) -> str:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, Unpack
 
 import msgspec
 
-from adapty_async._api.codec import Wire, encode
+from adapty_async._api.codec import RequestDefaults, encode
 from adapty_async._api.operation import Operation
 from adapty_async._bulk.bulk_run import BulkRun
 from adapty_async._bulk.item_processor import (
@@ -27,15 +27,15 @@ from adapty_async._bulk.item_processor import (
 )
 from adapty_async._bulk.recording import OutcomesPath
 from adapty_async._bulk.run_journal import RunIdentity, RunJournal
-from adapty_async._flow.concurrency_limit import Capacity
-from adapty_async._flow.rate_limiter import Pacer
+from adapty_async._flow.concurrency_limit import ConcurrencyLimit
+from adapty_async._flow.rate_limiter import FixedRateLimiter
 from adapty_async._flow.run_limits import RunLimits, wakeful
 from adapty_async._journal import SqliteJournal, belongs_to_journal
-from adapty_async._pipeline.compose import Layers, build
+from adapty_async._pipeline.compose import PipelineConfig, build
 from adapty_async.config import RetryPolicy, positive
 from adapty_async.errors import AdaptyError, ConfigError
 
-__all__ = ("CallOptions", "Caller")
+__all__ = ("CallOptions", "Executor")
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -49,7 +49,7 @@ class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
         timeout: seconds for one attempt.
     """
 
-    wire: Wire
+    wire: RequestDefaults
     retry: RetryPolicy
     timeout: float
 
@@ -57,12 +57,12 @@ class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
         positive("timeout", self.timeout)
 
 
-class Caller:
+class Executor:
     """
     Makes calls with one set of options; what resources are given to work with.
     """
 
-    def __init__(self, layers: Layers, options: CallOptions) -> None:
+    def __init__(self, layers: PipelineConfig, options: CallOptions) -> None:
         self.layers = layers
         self.options = options
         self._send = build(layers, options.retry)
@@ -75,12 +75,12 @@ class Caller:
         Send one operation and return its result.
         """
         request = self._encode(operation)
-        request.tally.deadline = self.layers.timing.clock() + request.allowance
+        request.state.deadline = self.layers.timing.clock() + request.total_timeout
         response = await self._send(request)
         try:
             return self.layers.decode(operation, response)
         except AdaptyError as error:
-            error.attempts = request.tally.attempts
+            error.attempts = request.state.attempts
             raise
 
     def bulk(
@@ -96,7 +96,7 @@ class Caller:
         """
         layers = self.layers
         limits = _limits_of(options, layers.timing.clock)
-        settings = settings_from(options, limits.capacity, limits.stopping)
+        settings = settings_from(options, limits.concurrency, limits.stopping)
         storage = options.get("journal")
         journal: RunJournal | None = None
         if storage is not None:
@@ -107,7 +107,9 @@ class Caller:
             journal = RunJournal(storage, run, items, options.get("job_id"), workers)
         send = build(layers, self.options.retry, limits, journal)
         encode_item = functools.partial(self._encode, background=True)
-        engine = Engine(encode_item, send, layers.decode, layers.timing.clock, layers.gates, limits)
+        engine = Engine(
+            encode_item, send, layers.decode, layers.timing.clock, layers.limiters, limits
+        )
         records = Records(
             journal=journal, outcomes=_outcomes_of(options), dedupe=options.get("dedupe", False)
         )
@@ -118,8 +120,8 @@ def _limits_of(options: BulkOptions[Any, Any], clock: Callable[[], float]) -> Ru
     rate, concurrency = options.get("rate"), options.get("concurrency")
     max_outage = positive("max_outage", options.get("max_outage", MAX_OUTAGE))
     return RunLimits(
-        pacer=None if rate is None else _run_pacer(positive("rate", rate), clock),
-        capacity=Capacity(MOST_WORKERS, clock) if concurrency is None else None,
+        rate_limiter=None if rate is None else _run_pacer(positive("rate", rate), clock),
+        concurrency=ConcurrencyLimit(MOST_WORKERS, clock) if concurrency is None else None,
         max_outage=max_outage,
         awake=wakeful(clock, max_outage),
     )
@@ -135,7 +137,7 @@ def _outcomes_of(options: BulkOptions[Any, Any]) -> OutcomesPath | None:
     return OutcomesPath(path, outcomes.identify if isinstance(outcomes, OutcomesPath) else None)
 
 
-def _run_pacer(rate: float, clock: Callable[[], float]) -> Pacer:
+def _run_pacer(rate: float, clock: Callable[[], float]) -> FixedRateLimiter:
     # as much as makes up for a busy event loop, and no more: a burst that is as large as the
     # server's is answered 429 if it arrives any closer together than it was sent
-    return Pacer(rate, max(1, round(rate / 50)), clock)
+    return FixedRateLimiter(rate, max(1, round(rate / 50)), clock)

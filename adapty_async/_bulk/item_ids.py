@@ -9,7 +9,7 @@ from typing import Any
 
 from adapty_async._api.operation import Operation
 
-__all__ = ("id_of", "subject_of")
+__all__ = ("id_of", "lock_key_of")
 
 _IDENTITIES = frozenset({"adapty-customer-user-id", "adapty-profile-id"})
 """
@@ -17,11 +17,11 @@ The headers that say whom an operation is about; others only say how.
 """
 
 
-def subject_of(operation: Operation[Any]) -> Hashable:
+def lock_key_of(operation: Operation[Any]) -> Hashable:
     """
     Return the key under which a bulk run has no two requests in flight together.
     """
-    about = operation.endpoint.subject
+    about = operation.endpoint.lock_key
     if about is not None:
         return about(operation.body)
     headers, parameters = operation.headers, operation.parameters
@@ -38,7 +38,7 @@ def id_of(operation: Operation[Any]) -> str | None:
     2. A header names the profile; of two ids the customer's user id counts.
     3. The URL's path names it, such as a paywall.
     """
-    about = operation.endpoint.subject
+    about = operation.endpoint.lock_key
     if about is not None:
         return _id_in(about(operation.body))
     named = [pair for pair in operation.headers if pair[0] in _IDENTITIES]

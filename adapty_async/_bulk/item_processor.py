@@ -17,18 +17,18 @@ from typing import Any, Generic, Protocol, TypeAlias, TypedDict, TypeVar, Unpack
 import msgspec
 
 from adapty_async._api.codec import ResultDecoder, plain, request_id_in
-from adapty_async._api.operation import Operation, Replay, Request, Send, Tally
+from adapty_async._api.operation import CallState, Operation, Request, RetrySafety, Send
 from adapty_async._bulk.bulk_run import BulkRun
-from adapty_async._bulk.item_ids import subject_of
-from adapty_async._bulk.keyed_lock import Turns
+from adapty_async._bulk.item_ids import lock_key_of
+from adapty_async._bulk.keyed_lock import KeyedLock
 from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus
 from adapty_async._bulk.recording import OutcomesPath, Recording
 from adapty_async._bulk.run_journal import RunJournal
-from adapty_async._bulk.settings import Crew, Settings
+from adapty_async._bulk.settings import RunSettings, WorkerLimit
 from adapty_async._bulk.source import source_of
-from adapty_async._bulk.stop_policy import StopRules
+from adapty_async._bulk.stop_policy import StopPolicy
 from adapty_async._bulk.worker_pool import Worker
-from adapty_async._flow.bucket_limiter import Gates
+from adapty_async._flow.bucket_limiter import LimiterRegistry
 from adapty_async._flow.run_limits import NO_LIMITS, RunLimits, look_every
 from adapty_async._journal import KEY_SIZE, Journal, KeyIndex
 from adapty_async._pipeline.limit import look
@@ -41,7 +41,7 @@ from adapty_async.errors import (
     ConnectionLostError,
     JournalError,
     NotFoundError,
-    bare,
+    strip_traceback,
 )
 
 __all__ = (
@@ -135,13 +135,13 @@ class Engine(msgspec.Struct, frozen=True):
     send: Send
     decode: ResultDecoder
     clock: Callable[[], float]
-    gates: Gates
+    limiters: LimiterRegistry
     limits: RunLimits = NO_LIMITS
 
 
 def settings_from(
-    options: BulkOptions[Any, Any], crew: Crew | None, stopping: asyncio.Event
-) -> Settings:
+    options: BulkOptions[Any, Any], crew: WorkerLimit | None, stopping: asyncio.Event
+) -> RunSettings:
     """
     Check the options of a bulk method; the crew is for a run whose concurrency is not given.
 
@@ -160,9 +160,9 @@ def settings_from(
         raise ConfigError("concurrency must be a whole number from 1")
     if inspect.iscoroutinefunction(options.get("on_outcome")):
         raise ConfigError("on_outcome must be a plain function: nobody would await an async one")
-    return Settings(
+    return RunSettings(
         concurrency=concurrency,
-        crew=crew,
+        worker_limit=crew,
         fail_fast=options.get("fail_fast", False),
         ordered=options.get("ordered", False),
         drain=positive("drain", options.get("drain", _DRAIN_SECONDS)),
@@ -190,19 +190,19 @@ def run_calls(
     items: Items[ItemT],
     build: Callable[[ItemT], Operation[ResultT]],
     engine: Engine,
-    settings: Settings,
+    settings: RunSettings,
     records: Records,
 ) -> BulkRun[ItemT, ResultT]:
     """
     Make a run that sends one operation for each item, and keeps records of them.
     """
-    calls = _Calls(build, engine, records.journal, dedupe=records.dedupe)
+    calls = ItemProcessor(build, engine, records.journal, dedupe=records.dedupe)
     settings = msgspec.structs.replace(
         settings,
-        patience=functools.partial(look, engine.gates, engine.limits),
+        patience=functools.partial(look, engine.limiters, engine.limits),
         look_every=look_every(engine.limits.max_outage),
     )
-    source, judge = source_of(items), StopRules().judge
+    source, judge = source_of(items), StopPolicy().check
     if records.outcomes is None:
         return BulkRun(source, calls.process, judge, settings, calls.open, calls.earlier)
     recording = Recording(records.outcomes, build, calls.process, calls.open)
@@ -210,7 +210,7 @@ def run_calls(
     return BulkRun(source, recording.process, judge, settings, recording.open, calls.earlier)
 
 
-class _Calls(Generic[ItemT, ResultT]):
+class ItemProcessor(Generic[ItemT, ResultT]):
     """
     The way of an item: known already, built, its turn, noted, sent, noted.
     """
@@ -233,7 +233,7 @@ class _Calls(Generic[ItemT, ResultT]):
         self._identifies = self._by_digest or self._seen is not None
         self._digest_of = _digester(os.urandom(32) if journal is None else journal.digest_key)
         self._is_resumed = False  # an earlier run used the journal
-        self._turns = Turns()
+        self._keyed_lock = KeyedLock()
         self._watched = False
 
     @contextlib.asynccontextmanager
@@ -242,7 +242,7 @@ class _Calls(Generic[ItemT, ResultT]):
         Hold the journal of a run open.
         """
         self._watched = run.is_watched
-        journal, gates = self._journal, self._engine.gates
+        journal, gates = self._journal, self._engine.limiters
         try:
             if journal is None:
                 yield
@@ -278,15 +278,15 @@ class _Calls(Generic[ItemT, ResultT]):
         try:
             operation = worker.operation = self._build(item)
             request = self._engine.encode(operation)
-            worker.call = request.tally
-            request.tally.position = index
+            worker.call = request.state
+            request.state.position = index
             if self._identifies or self._is_resumed:
                 known = await self._known(index, item, operation, request)
                 if known is not None:
                     return known
-            subject = subject_of(operation)
-            if not self._turns.enter_now(subject):
-                await self._turns.enter(subject)
+            subject = lock_key_of(operation)
+            if not self._keyed_lock.try_acquire(subject):
+                await self._keyed_lock.acquire(subject)
         except BaseException as error:  # noqa: BLE001  as in _send
             if not _is_cancelled(error):
                 worker.failure = _run_ending(error)
@@ -295,7 +295,7 @@ class _Calls(Generic[ItemT, ResultT]):
             outcome = await self._send(index, item, operation, request, worker)
             return outcome if self._journal is None else await self._recorded(request, outcome)
         finally:
-            self._turns.leave(subject)
+            self._keyed_lock.release(subject)
 
     async def _known(
         self, index: int, item: ItemT, operation: Operation[ResultT], request: Request
@@ -310,7 +310,7 @@ class _Calls(Generic[ItemT, ResultT]):
             return _skipped(index, item, EarlierStatus.DUPLICATE)
         if journal is None:
             return None
-        earlier = journal.earlier(request.tally.position)
+        earlier = journal.earlier(request.state.position)
         if earlier is not None:
             return _skipped(index, item, earlier)
         if is_repeated:
@@ -329,7 +329,7 @@ class _Calls(Generic[ItemT, ResultT]):
         assert self._journal is not None  # noqa: S101  items are identified for its sake
         position = await self._journal.claim(digest)
         if position is not None:
-            request.tally.position = position
+            request.state.position = position
         return position is None
 
     async def _recorded(
@@ -360,9 +360,9 @@ class _Calls(Generic[ItemT, ResultT]):
             if not isinstance(error, asyncio.CancelledError):
                 worker.failure = _run_ending(error)
             outcome = _not_done(index, item, request, error, engine.clock() - started)
-            request.tally.on_wire = False  # the worker is idle until its next item
+            request.state.on_wire = False  # the worker is idle until its next item
             return outcome
-        tally = request.tally
+        tally = request.state
         return Outcome(
             index,
             item,
@@ -424,7 +424,7 @@ def _run_ending(error: BaseException) -> BaseException | None:
 def _not_done(
     index: int, item: ItemT, request: Request | None, error: BaseException, elapsed: float
 ) -> Outcome[ItemT, Any]:
-    tally = Tally() if request is None else request.tally
+    tally = CallState() if request is None else request.state
     reason: Exception | None
     if isinstance(error, Exception):
         status, reason = _status_of(request, error), error
@@ -432,7 +432,7 @@ def _not_done(
         status, reason = _when_cancelled(request)
     if isinstance(reason, AdaptyError):
         reason.attempts = tally.attempts
-        bare(reason)  # a report is kept, and frames hold items, requests and responses
+        strip_traceback(reason)  # a report is kept, and frames hold items, requests and responses
     if not isinstance(error, AdaptyError):  # the frame that caught it holds the item
         error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
     return Outcome(
@@ -451,14 +451,14 @@ def _not_done(
 
 
 def _status_of(request: Request | None, error: Exception) -> OutcomeStatus:
-    if request is None or not request.tally.attempts:
+    if request is None or not request.state.attempts:
         unsent = isinstance(error, CircuitOpenError | JournalError)
         return OutcomeStatus.NOT_SENT if unsent else OutcomeStatus.FAILED
     if isinstance(error, NotFoundError) and request.absent_if_missing:
         return OutcomeStatus.ABSENT
     defect = not isinstance(error, AdaptyError)  # such as a transport's
-    lost = defect or request.tally.lost or may_have_worked(error)
-    if request.replay is not Replay.ALWAYS and lost:
+    lost = defect or request.state.ambiguous or may_have_worked(error)
+    if request.retry_safety is not RetrySafety.ALWAYS and lost:
         return OutcomeStatus.UNKNOWN
     return OutcomeStatus.FAILED
 
@@ -473,16 +473,16 @@ def _when_cancelled(request: Request | None) -> tuple[OutcomeStatus, Exception |
     4. It waits for its next attempt: what is known of the earlier ones counts. It was not sent if
        none of them had a connection.
     """
-    if request is None or not request.tally.attempts:
+    if request is None or not request.state.attempts:
         return OutcomeStatus.NOT_SENT, None
-    tally, error = request.tally, request.tally.error
+    tally, error = request.state, request.state.error
     is_lost = tally.on_wire or error is None
     if is_lost:
         passed = "arrived" if tally.on_wire else "was processed"
         error = ConnectionLostError(
             f"cancelled before the response {passed}", operation=request.operation
         )
-    if request.replay is not Replay.ALWAYS and (is_lost or tally.lost):
+    if request.retry_safety is not RetrySafety.ALWAYS and (is_lost or tally.ambiguous):
         return OutcomeStatus.UNKNOWN, error
     written = is_lost or tally.written
     return (OutcomeStatus.FAILED if written else OutcomeStatus.NOT_SENT), error

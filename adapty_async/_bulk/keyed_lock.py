@@ -8,10 +8,10 @@ import asyncio
 from collections import deque
 from collections.abc import Hashable
 
-__all__ = ("Turns",)
+__all__ = ("KeyedLock",)
 
 
-class Turns:
+class KeyedLock:
     """
     Subjects that are being worked on, and who waits for them, first come first served.
     """
@@ -20,7 +20,7 @@ class Turns:
         self._busy: set[Hashable] = set()
         self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
 
-    def enter_now(self, subject: Hashable) -> bool:
+    def try_acquire(self, subject: Hashable) -> bool:
         """
         Take the subject, if nobody else works on it.
         """
@@ -29,11 +29,11 @@ class Turns:
         self._busy.add(subject)
         return True
 
-    async def enter(self, subject: Hashable) -> None:
+    async def acquire(self, subject: Hashable) -> None:
         """
         Wait until nobody else works on the subject.
         """
-        if self.enter_now(subject):
+        if self.try_acquire(subject):
             return
         turn = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(subject, deque()).append(turn)
@@ -41,10 +41,10 @@ class Turns:
             await turn
         except asyncio.CancelledError:
             if not turn.cancelled():  # the turn came in the same moment; it is the next one's now
-                self.leave(subject)
+                self.release(subject)
             raise
 
-    def leave(self, subject: Hashable) -> None:
+    def release(self, subject: Hashable) -> None:
         """
         Let the next one work on the subject.
         """

@@ -18,7 +18,7 @@ __all__ = (
     "EarlierStatus",
     "Outcome",
     "OutcomeStatus",
-    "Recorder",
+    "ReportBuilder",
     "StopReason",
 )
 
@@ -251,7 +251,7 @@ class BulkReport(msgspec.Struct, Generic[ItemT, ResultT], frozen=True, kw_only=T
         return [("total", self.total), *counts]
 
 
-class Recorder(Generic[ItemT, ResultT]):
+class ReportBuilder(Generic[ItemT, ResultT]):
     """
     Counts outcomes as they come; memory does not grow with their number.
     """

@@ -32,7 +32,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus
-from adapty_async._runtime.fork import on_fork
+from adapty_async._runtime.fork import register_fork_handler
 from adapty_async._runtime.tasks import until_ended
 from adapty_async.errors import InvalidInputError, JournalError
 
@@ -376,7 +376,7 @@ class OutcomesFile:
             opening.add_done_callback(_give_back)  # in that thread: the loop may end before
             self._disk.shutdown(wait=False)
             raise
-        on_fork(self)
+        register_fork_handler(self)
 
     @property
     def is_full(self) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from adapty_async._api.operation import Operation
-from adapty_async._bulk.bulk_run import BulkRun, Context, Process
+from adapty_async._bulk.bulk_run import BulkRun, Lifespan, Process
 from adapty_async._bulk.item_ids import id_of
 from adapty_async._bulk.outcome import Outcome
 from adapty_async._bulk.outcomes_file import Entry, OutcomesFile
@@ -57,7 +57,7 @@ class Recording(Generic[ItemT, ResultT]):
         outcomes: OutcomesPath,
         build: Callable[[ItemT], Operation[ResultT]],
         process: Process[ItemT, ResultT],
-        context: Context,
+        context: Lifespan,
     ) -> None:
         self._file = OutcomesFile(outcomes.path)
         self._identify = outcomes.identify

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
-from adapty_async._api.operation import Replay, Request
+from adapty_async._api.operation import Request, RetrySafety
 from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus
 from adapty_async._journal import KEY_SIZE, ItemState, Journal, JournalIdentity, JournalWriter
 from adapty_async._pipeline.retry import may_have_worked
@@ -28,7 +28,7 @@ from adapty_async.errors import (
 __all__ = ("AnyOrder", "InputIdentity", "JobId", "RunIdentity", "RunJournal", "input_of")
 
 # looked up once: a member of an enumeration costs 0.1 µs in Python 3.11, and each item needs some
-_ALWAYS = Replay.ALWAYS
+_ALWAYS = RetrySafety.ALWAYS
 _EARLIER = {
     ItemState.DONE: EarlierStatus.DONE,
     ItemState.ABSENT: EarlierStatus.ABSENT,
@@ -172,7 +172,7 @@ class RunJournal:
         job_id: str | None,
         concurrency: int,
     ) -> None:
-        _demand_utf8(run.operation, job_id or "")
+        _require_utf8(run.operation, job_id or "")
         self._storage = storage
         self._identity = run
         self._input = input_of(items, job_id)
@@ -255,11 +255,11 @@ class RunJournal:
 
         An item that was only reserved may not have been sent, so a 404 now says that it is absent.
         """
-        tally = request.tally
+        tally = request.state
         before = self._writer.state(tally.position)
-        tally.lost = before in _PERHAPS_DONE
+        tally.ambiguous = before in _PERHAPS_DONE
         if before is not ItemState.UNKNOWN:
-            if not tally.lost or request.replay is _ALWAYS:
+            if not tally.ambiguous or request.retry_safety is _ALWAYS:
                 return None
             self._writer.update(tally.position, ItemState.UNKNOWN)
         return ConnectionLostError(
@@ -281,9 +281,9 @@ class RunJournal:
         The death of the process cannot undo it. If the request must not be repeated, a loss of
         power cannot either.
         """
-        tally = request.tally
+        tally = request.state
         tally.begun = True
-        if request.replay is _ALWAYS:
+        if request.retry_safety is _ALWAYS:
             return self._writer.reserve(tally.position)
         return self._writer.start(tally.position)
 
@@ -293,8 +293,8 @@ class RunJournal:
 
         If the run is killed while the item waits for its next attempt, a resumed run sends it.
         """
-        tally = request.tally
-        if request.replay is not _ALWAYS and not tally.lost:  # by an attempt before
+        tally = request.state
+        if request.retry_safety is not _ALWAYS and not tally.ambiguous:  # by an attempt before
             self._writer.retract(tally.position)
             tally.begun = False
 
@@ -304,7 +304,7 @@ class RunJournal:
 
         If the storage has failed, no other item starts, and the run ends with that error.
         """
-        tally, error = request.tally, outcome.error
+        tally, error = request.state, outcome.error
         if not tally.begun and not tally.attempts:
             return
         state = _STATE_OF[outcome.status]
@@ -334,7 +334,7 @@ class RunJournal:
                     await until_ended(self._writer.flush())
 
 
-def _demand_utf8(*names: str) -> None:
+def _require_utf8(*names: str) -> None:
     try:
         "".join(names).encode()
     except UnicodeEncodeError:
@@ -344,7 +344,7 @@ def _demand_utf8(*names: str) -> None:
 def _may_be_done(request: Request, error: Exception | None) -> bool:
     if isinstance(error, NotFoundError):
         return False  # it is not there, so a lost attempt before this one did nothing that lasts
-    return request.tally.lost or (error is not None and may_have_worked(error))
+    return request.state.ambiguous or (error is not None and may_have_worked(error))
 
 
 def _reason(error: Exception) -> tuple[str, int]:

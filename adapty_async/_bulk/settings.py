@@ -13,28 +13,28 @@ import msgspec
 
 from adapty_async._bulk.outcome import Outcome
 
-__all__ = ("Crew", "Settings")
+__all__ = ("RunSettings", "WorkerLimit")
 
 
-class Crew(Protocol):
+class WorkerLimit(Protocol):
     """
     How many workers a run needs, if that may change while it lasts.
     """
 
-    count: int
-    call: Callable[[int], object] | None
+    limit: int
+    spawn: Callable[[int], object] | None
     """
     Spawns *n* more workers; the run sets it while it lasts.
     """
 
-    def spares(self, workers: int) -> bool:
+    def should_retire(self, workers: int) -> bool:
         """
         Return whether one of that many workers may end.
         """
         ...
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
     """
     The checked options of a run; see those of `adapty_async.AdaptyClient.bulk`.
 
@@ -49,7 +49,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     concurrency: int
-    crew: Crew | None = None
+    worker_limit: WorkerLimit | None = None
     fail_fast: bool
     ordered: bool
     drain: float

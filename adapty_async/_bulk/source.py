@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Callable, Iterable, Sized
 from typing import Generic, Protocol, TypeVar
 
-from adapty_async._flow.semaphore import Places
+from adapty_async._flow.semaphore import PrioritySemaphore
 from adapty_async.errors import InvalidInputError
 
 __all__ = ("Source", "source_of")
@@ -71,12 +71,12 @@ class _AsyncSource(Generic[ItemT]):
         self._iterator = aiter(items)
         # an async generator cannot be asked twice at a time; asyncio.Lock looks at all who wait
         # when one of them is cancelled
-        self._turn = Places(1)
+        self._turn = PrioritySemaphore(1)
         self._count = 0
         self._ended = False
 
     async def take(self) -> tuple[int, ItemT] | None:
-        await self._turn.take()
+        await self._turn.acquire()
         try:
             if self._ended:
                 return None
@@ -85,6 +85,6 @@ class _AsyncSource(Generic[ItemT]):
             self._ended = True
             return None
         finally:
-            self._turn.give()
+            self._turn.release()
         self._count += 1
         return self._count - 1, item

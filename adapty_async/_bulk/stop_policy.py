@@ -21,7 +21,7 @@ from adapty_async.errors import (
     JournalError,
 )
 
-__all__ = ("StopRules",)
+__all__ = ("StopPolicy",)
 
 _REJECTIONS = 5
 """
@@ -44,7 +44,7 @@ the item's own value.
 """
 
 
-class StopRules:
+class StopPolicy:
     """
     Watches the outcomes of one run in the order they come.
     """
@@ -56,7 +56,7 @@ class StopRules:
         self._reason: tuple[Any, ...] = ()  # of the last refusal
         self._repeated = 0
 
-    def judge(self, outcome: Outcome[Any, Any]) -> StopReason | None:
+    def check(self, outcome: Outcome[Any, Any]) -> StopReason | None:
         """
         Return why the run should end here; None if it should not.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from adapty_async._api.operation import Operation, Tally
+from adapty_async._api.operation import CallState, Operation
 from adapty_async._runtime.tasks import until_ended
 
 __all__ = ("Worker", "WorkerPool")
@@ -28,7 +28,7 @@ class Worker(msgspec.Struct):
         operation: the operation built from its item, if one was.
     """
 
-    call: Tally = msgspec.field(default_factory=Tally)
+    call: CallState = msgspec.field(default_factory=CallState)
     failure: BaseException | None = None
     operation: Operation[Any] | None = None
 

@@ -15,15 +15,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-__all__ = ("LearnedRate",)
+__all__ = ("AdaptiveRateLimiter",)
 
 _START = 20.0
 """
 Requests per second to begin with; low enough for the smallest account.
 """
-_LOWEST = 0.1
-_HIGHEST = 100_000.0
-_TICK = 1e-6  # seconds that a clock may not even be able to tell
+_MIN_RATE = 0.1
+_MAX_RATE = 100_000.0
+_CLOCK_RESOLUTION = 1e-6  # seconds that a clock may not even be able to tell
 _CATCH_UP = 0.02
 """
 Seconds by which a request may go early, to make up for those that woke up late.
@@ -107,7 +107,7 @@ renew it.
 _PAUSE_LONGEST = 3600.0
 
 
-class LearnedRate:
+class AdaptiveRateLimiter:
     """
     Find the rate at which a server takes requests, and keep just below it.
 
@@ -133,8 +133,8 @@ class LearnedRate:
         clock: Callable[[], float],
         *,
         rate: float | None = None,
-        lowest: float = _LOWEST,
-        highest: float = _HIGHEST,
+        lowest: float = _MIN_RATE,
+        highest: float = _MAX_RATE,
     ) -> None:
         if not 0.0 < lowest <= highest < math.inf:
             raise ValueError(f"lowest={lowest}, highest={highest}: must be above 0, in this order")
@@ -188,7 +188,7 @@ class LearnedRate:
         """
         return 1.0 + _CATCH_UP * self.rate
 
-    def wait(self) -> float:
+    def delay(self) -> float:
         """
         Return the seconds until the next request may go.
         """
@@ -199,9 +199,9 @@ class LearnedRate:
         if self._closed and now < self._probe_until:
             # nobody can tell when the answer comes, so ask again soon
             wait = max(wait, min(self._probe_until - now, max(0.005, self._round_trip / 4)))
-        return wait if wait > _TICK else 0.0
+        return wait if wait > _CLOCK_RESOLUTION else 0.0
 
-    def take(self) -> float:
+    def acquire(self) -> float:
         """
         Return the seconds until the next request may go; at 0 it goes now, and counts.
         """
@@ -212,7 +212,7 @@ class LearnedRate:
             if wait > 0.0:
                 self._held_until = now + min(wait, _DEBT)
                 return max(wait, _SHORTEST)
-        self._waited += ((late <= _TICK) - self._waited) / 16
+        self._waited += ((late <= _CLOCK_RESOLUTION) - self._waited) / 16
         if late > 0.0:
             self._unused += late
         self._sent = max(now, turn)

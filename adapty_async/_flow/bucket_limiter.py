@@ -15,14 +15,14 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from adapty_async._api.operation import Request
-from adapty_async._flow.adaptive_rate import LearnedRate
-from adapty_async._flow.circuit_breaker import Circuit, Sign, sign_of
-from adapty_async._flow.rate_limiter import TICK, Limiter
+from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
+from adapty_async._flow.circuit_breaker import CircuitBreaker, Sign, sign_of
+from adapty_async._flow.rate_limiter import TICK, RateLimiter
 from adapty_async._flow.run_limits import NO_LIMITS, RunLimits
-from adapty_async._flow.semaphore import Places
-from adapty_async._flow.wait_queue import Line
+from adapty_async._flow.semaphore import PrioritySemaphore
+from adapty_async._flow.wait_queue import WaitQueue
 from adapty_async._runtime.clock import Timing
-from adapty_async._runtime.fork import on_fork
+from adapty_async._runtime.fork import register_fork_handler
 from adapty_async._runtime.loop_local import LoopLocal
 from adapty_async.errors import (
     AdaptyError,
@@ -32,7 +32,7 @@ from adapty_async.errors import (
 )
 from adapty_async.statistics import BucketStatistics
 
-__all__ = ("Gate", "Gates", "too_late")
+__all__ = ("BucketLimiter", "LimiterRegistry", "too_late")
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ Seconds after which who waits looks again: an outage may end before the next try
 """
 
 
-class Gate:
+class BucketLimiter:
     """
     The gate of one bucket.
 
@@ -57,17 +57,17 @@ class Gate:
         has_worked: the API has responded at least once.
     """
 
-    def __init__(self, timing: Timing, pacer: Limiter | None) -> None:
+    def __init__(self, timing: Timing, pacer: RateLimiter | None) -> None:
         self.clock = timing.clock
         self._sleep = timing.sleep
         self._pacer = pacer
         self._lock = threading.Lock()  # a client may be used from several threads' loops
-        self._urgent_line = LoopLocal(lambda: Places(1))
+        self._urgent_line = LoopLocal(lambda: PrioritySemaphore(1))
         self._urgent = 0
         self._waiting: LoopLocal[dict[asyncio.Timeout, Request]] = LoopLocal(dict)
         self._latest = NO_LIMITS  # of all runs, for who asks what is going on
-        self.learned = LearnedRate(timing.clock)
-        self.circuit = Circuit(timing.clock, timing.uniform)
+        self.adaptive = AdaptiveRateLimiter(timing.clock)
+        self.breaker = CircuitBreaker(timing.clock, timing.uniform)
         self.in_flight = 0
         self.requests = 0
         self.throttled = 0
@@ -80,9 +80,9 @@ class Gate:
         """
         The seconds for which nothing is sent, since the server asked for that.
         """
-        return max(0.0, self.learned.paused_until - self.clock())
+        return max(0.0, self.adaptive.paused_until - self.clock())
 
-    def enter_now(self, request: Request, slots: Places) -> bool:
+    def try_acquire(self, request: Request, slots: PrioritySemaphore) -> bool:
         """
         Let a single call go at once, if there is neither a pace nor a pause nor a queue.
 
@@ -92,12 +92,12 @@ class Gate:
             DeadlineError: the call would be too late.
         """
         now = self.clock()
-        self._demand_service(request)
-        if self._pacer is not None or self.learned.paused_until > now or not slots.take_now():
+        self._require_service(request)
+        if self._pacer is not None or self.adaptive.paused_until > now or not slots.try_acquire():
             return False
         return not _keep(slots, self._turn, request, now)
 
-    async def enter(self, request: Request, slots: Places) -> None:
+    async def acquire(self, request: Request, slots: PrioritySemaphore) -> None:
         """
         Wait for a connection and for the moment of a single call.
 
@@ -116,8 +116,8 @@ class Gate:
         finally:
             del waiting[patience]
 
-    async def _wait(self, request: Request, slots: Places, entered: float) -> None:
-        if self._pacer is None and self.learned.paused_until <= entered:
+    async def _wait(self, request: Request, slots: PrioritySemaphore, entered: float) -> None:
+        if self._pacer is None and self.adaptive.paused_until <= entered:
             await self._take_connection(request, slots)
             if not _keep(slots, self._turn, request, entered):
                 return
@@ -129,35 +129,37 @@ class Gate:
             with self._lock:
                 self._urgent -= 1
 
-    async def _wait_in_line(self, request: Request, slots: Places, entered: float) -> None:
-        self._demand_time(request, self._expected())
+    async def _wait_in_line(
+        self, request: Request, slots: PrioritySemaphore, entered: float
+    ) -> None:
+        self._require_time(request, self._expected())
         line = self._urgent_line.get()
-        await _take(line, request.tally.deadline - self.clock(), lambda: self._no_turn(request))
+        await _take(line, request.state.deadline - self.clock(), lambda: self._no_turn(request))
         try:
             while True:
                 await self._take_connection(request, slots)
                 wait = _keep(slots, self._turn, request, entered)
                 if not wait:
                     return
-                self._demand_time(request, wait)
+                self._require_time(request, wait)
                 await self._sleep(wait)
         finally:
-            line.give()
+            line.release()
 
-    async def _take_connection(self, request: Request, slots: Places) -> None:
+    async def _take_connection(self, request: Request, slots: PrioritySemaphore) -> None:
         def none_free() -> DeadlineError:
             return DeadlineError("no connection became free in time", operation=request.operation)
 
-        await _take(slots, request.tally.deadline - self.clock(), none_free)
+        await _take(slots, request.state.deadline - self.clock(), none_free)
 
-    def _demand_service(self, request: Request) -> None:
-        if wait := self.circuit.wait():
+    def _require_service(self, request: Request) -> None:
+        if wait := self.breaker.delay():
             raise CircuitOpenError(
                 "the service is down", operation=request.operation, retry_after=wait
             )
 
-    def _demand_time(self, request: Request, wait: float) -> None:
-        if self.clock() + wait >= request.tally.deadline:
+    def _require_time(self, request: Request, wait: float) -> None:
+        if self.clock() + wait >= request.state.deadline:
             raise self._no_turn(request)
 
     def _no_turn(self, request: Request) -> AdaptyError:
@@ -165,7 +167,7 @@ class Gate:
         Return the error of a call that has no time left: a pause is the reason if it outlasts it.
         """
         wait = self.paused_for
-        if not wait or self.clock() + wait < request.tally.deadline:
+        if not wait or self.clock() + wait < request.state.deadline:
             return too_late(request)
         error = RateLimitError(
             f"throttled (429) before, nothing is sent for another {wait:.1f} s",
@@ -180,21 +182,21 @@ class Gate:
         End the calls of this event loop that wait, and have no time left after a pause.
         """
         for patience, request in self._waiting.get().items():
-            late = self.learned.paused_until >= request.tally.deadline
+            late = self.adaptive.paused_until >= request.state.deadline
             if late and not patience.expired():
                 patience.reschedule(asyncio.get_running_loop().time())
 
     def _turn(self, request: Request, entered: float) -> float:
         with self._lock:
-            self._demand_service(request)
-            self._demand_time(request, 0.0)
+            self._require_service(request)
+            self._require_time(request, 0.0)
             wait = self.paused_for
             if self._pacer is not None:
-                wait = max(wait, self._pacer.wait())
-            was_paused = self.learned.paused_until > entered
+                wait = max(wait, self._pacer.delay())
+            was_paused = self.adaptive.paused_until > entered
             if wait <= TICK and was_paused:
                 # those that were held up go on at the learned pace: all at once would be too much
-                wait = self.learned.take()
+                wait = self.adaptive.acquire()
             if wait <= TICK:
                 wait = 0.0
                 self._go(paced=was_paused)
@@ -204,11 +206,11 @@ class Gate:
         self.requests += 1
         self.in_flight += 1
         if not paced:
-            self.learned.count()
-        if self.circuit.since is not None:
-            self.circuit.enter()
+            self.adaptive.count()
+        if self.breaker.since is not None:
+            self.breaker.record_probe()
         if self._pacer is not None:
-            self._pacer.take()
+            self._pacer.acquire()
 
     def _expected(self) -> float:
         """
@@ -216,11 +218,11 @@ class Gate:
         """
         if self._pacer is None:
             return self.paused_for
-        wait = self._pacer.wait()
+        wait = self._pacer.delay()
         first = 1 if wait else self._pacer.burst  # so many go with the first of them, at most
         return max(self.paused_for, wait + max(0, self._urgent - first) / self._pacer.rate)
 
-    def line(self, slots: Places, limits: RunLimits) -> Line[Request]:
+    def line(self, slots: PrioritySemaphore, limits: RunLimits) -> WaitQueue[Request]:
         """
         Return the line in which the items of one run wait for a connection and for their moment.
 
@@ -234,13 +236,13 @@ class Gate:
         """
 
         def admit(request: Request) -> bool:
-            if slots.free <= 0 or self._background_turn(request, limits):
+            if slots.available <= 0 or self._background_turn(request, limits):
                 return False
-            return slots.take_now()
+            return slots.try_acquire()
 
         async def lead(request: Request) -> None:
             while True:
-                await slots.take()
+                await slots.acquire()
                 wait = _keep(slots, self._background_turn, request, limits)
                 if not wait:
                     return
@@ -250,39 +252,39 @@ class Gate:
             with self._lock:
                 self.in_flight -= 1
                 self.requests -= 1
-            slots.give()
+            slots.release()
 
         self._latest = limits
-        return Line(admit, lead, expel)
+        return WaitQueue(admit, lead, expel)
 
     def _background_turn(self, request: Request, limits: RunLimits) -> float:
         with self._lock:
             wait = 0.0
             is_free = self._is_free(limits)
-            if not is_free or self._urgent or self.circuit.since is not None:
+            if not is_free or self._urgent or self.breaker.since is not None:
                 wait = self._hindrance(limits)
             is_learning = is_free or self._is_measured()
             is_slowed = wait <= TICK and is_learning
             if is_slowed:
-                wait = self.learned.take()
+                wait = self.adaptive.acquire()
             if wait > TICK:
-                self._demand_patience(request, limits, wait, wait if is_slowed else 0.0)
+                self._require_patience(request, limits, wait, wait if is_slowed else 0.0)
                 return wait
             self._go(paced=is_learning)
-            if limits.pacer is not None:
-                limits.pacer.take()
+            if limits.rate_limiter is not None:
+                limits.rate_limiter.acquire()
             return 0.0
 
     def _hindrance(self, limits: RunLimits) -> float:
-        wait = max(self.circuit.wait(), self.paused_for)
+        wait = max(self.breaker.delay(), self.paused_for)
         if self._urgent:
-            wait = max(wait, 1 / (self._pacer or self.learned).rate)
-        for pacer in self._pacer, limits.pacer:
+            wait = max(wait, 1 / (self._pacer or self.adaptive).rate)
+        for pacer in self._pacer, limits.rate_limiter:
             if pacer is not None:
-                wait = max(wait, pacer.wait())
+                wait = max(wait, pacer.delay())
         return wait
 
-    def _demand_patience(
+    def _require_patience(
         self, request: Request, limits: RunLimits, wait: float, slowed: float
     ) -> None:
         """
@@ -291,7 +293,7 @@ class Gate:
         Waits that are due to a given rate or to single calls do not count.
         """
         timer = limits.timer(request.bucket, self.clock)
-        held = max(slowed, self.circuit.wait(), self.paused_for)
+        held = max(slowed, self.breaker.delay(), self.paused_for)
         if held > TICK:
             timer.hold(min(held, _LOOK))
         if timer.lasted + self.paused_for > limits.max_outage:
@@ -305,23 +307,23 @@ class Gate:
         """
         Say whether nobody gave a pace, so that the learned one holds.
         """
-        return self._pacer is None and limits.pacer is None
+        return self._pacer is None and limits.rate_limiter is None
 
     def _is_measured(self) -> bool:
         """
         Say whether the learned pace holds in any case: the server refused what was given.
         """
-        return self.learned.limit is not None or self.learned.probing
+        return self.adaptive.limit is not None or self.adaptive.probing
 
     def expect(self, rate: float | None) -> None:
         """
         Begin with a limit that is known from before, unless one was learned since.
         """
         with self._lock:
-            if rate is not None and self.learned.limit is None:
-                paused_until = self.learned.paused_until
-                self.learned = LearnedRate(self.clock, rate=rate)
-                self.learned.paused_until = max(self.learned.paused_until, paused_until)
+            if rate is not None and self.adaptive.limit is None:
+                paused_until = self.adaptive.paused_until
+                self.adaptive = AdaptiveRateLimiter(self.clock, rate=rate)
+                self.adaptive.paused_until = max(self.adaptive.paused_until, paused_until)
 
     def statistics(self) -> BucketStatistics:
         """
@@ -331,7 +333,7 @@ class Gate:
             rate=self._rate(),
             in_flight=self.in_flight,
             paused_for=self.paused_for,
-            circuit=self.circuit.state,
+            circuit=self.breaker.state,
             requests=self.requests,
             throttled=self.throttled,
             failed=self.failed,
@@ -342,7 +344,7 @@ class Gate:
         Return the requests per second that hold for the run that came last.
         """
         given = self._given_rate(self._latest)
-        learned = self.learned.rate
+        learned = self.adaptive.rate
         if given is None:
             return learned
         return min(given, learned) if self._is_measured() else given
@@ -351,10 +353,10 @@ class Gate:
         """
         Return the lowest of the paces that somebody gave.
         """
-        given = [pacer.rate for pacer in (self._pacer, limits.pacer) if pacer is not None]
+        given = [pacer.rate for pacer in (self._pacer, limits.rate_limiter) if pacer is not None]
         return min(given, default=None)
 
-    def leave(
+    def release(
         self,
         request: Request,
         error: AdaptyError | None,
@@ -379,44 +381,44 @@ class Gate:
             self._refused(request, sent, error, limits)
         # a response that is not the API's may be due to the address or to the call
         elif sign is Sign.FAILS or (
-            sign is Sign.STRANGE and request.background and self.has_worked
+            sign is Sign.STRANGE and request.low_priority and self.has_worked
         ):
             self.failed += 1
-            self.circuit.failed(sent, getattr(error, "retry_after", None))
-            if self.circuit.since is not None:
-                request.tally.excused += 1  # the item is not the reason
+            self.breaker.record_failure(sent, getattr(error, "retry_after", None))
+            if self.breaker.since is not None:
+                request.state.outage_failures += 1  # the item is not the reason
 
     def _refused(
         self, request: Request, sent: float, error: AdaptyError, limits: RunLimits
     ) -> None:
         given = self._given_rate(limits)
-        if request.background and given is not None:
-            self.learned.search_from(given)
-        before, asked = self.learned.paused_until, getattr(error, "retry_after", None)
-        self.learned.throttled(sent, asked, within=limits.patience() - _LOOK)
-        self.circuit.worked(sent)
-        if self.learned.paused_until > before:
+        if request.low_priority and given is not None:
+            self.adaptive.search_from(given)
+        before, asked = self.adaptive.paused_until, getattr(error, "retry_after", None)
+        self.adaptive.throttled(sent, asked, within=limits.patience() - _LOOK)
+        self.breaker.record_success(sent)
+        if self.adaptive.paused_until > before:
             self._asked_until = self.clock() + (asked or 0.0)
             self._end_those_without_time()
 
     def _worked(self, request: Request, sent: float, limits: RunLimits) -> None:
         self.has_worked = True
-        paced = request.background and (self._is_free(limits) or self._is_measured())
-        self.learned.succeeded(sent, paced=paced)
-        self.circuit.worked(sent)
+        paced = request.low_priority and (self._is_free(limits) or self._is_measured())
+        self.adaptive.succeeded(sent, paced=paced)
+        self.breaker.record_success(sent)
 
 
-class Gates:
+class LimiterRegistry:
     """
     The gates of one client, by bucket; they share its pace.
     """
 
-    def __init__(self, timing: Timing, pacer: Limiter | None = None) -> None:
+    def __init__(self, timing: Timing, pacer: RateLimiter | None = None) -> None:
         self._timing = timing
         self._pacer = pacer
         self._expected: float | None = None
-        self._gates: dict[str, Gate] = {}
-        on_fork(self)
+        self._gates: dict[str, BucketLimiter] = {}
+        register_fork_handler(self)
 
     def after_fork(self) -> None:
         """
@@ -424,13 +426,13 @@ class Gates:
         """
         self._gates = {}
 
-    def get(self, bucket: str) -> Gate:
+    def get(self, bucket: str) -> BucketLimiter:
         """
         Return the gate of a bucket.
         """
         gate = self._gates.get(bucket)
         if gate is None:
-            gate = Gate(self._timing, self._pacer)
+            gate = BucketLimiter(self._timing, self._pacer)
             gate.expect(self._expected)
             gate = self._gates.setdefault(bucket, gate)
         return gate
@@ -447,7 +449,7 @@ class Gates:
         """
         Return the pace that was learned, if it was in exactly one bucket.
         """
-        learned = [gate.learned for gate in tuple(self._gates.values())]
+        learned = [gate.adaptive for gate in tuple(self._gates.values())]
         rates = [each.learned for each in learned if each.limit is not None]
         return rates[0] if len(rates) == 1 else None
 
@@ -472,26 +474,30 @@ def too_late(request: Request) -> DeadlineError:
     return DeadlineError("no time left to wait for a turn", operation=request.operation)
 
 
-def _keep(slots: Places, turn: Callable[[Request, T], float], request: Request, more: T) -> float:
+def _keep(
+    slots: PrioritySemaphore, turn: Callable[[Request, T], float], request: Request, more: T
+) -> float:
     """
     Return the wait for a turn; the connection is kept if it is 0, else given back meanwhile.
     """
     try:
         wait = turn(request, more)
     except BaseException:
-        slots.give()
+        slots.release()
         raise
     if wait:
-        slots.give()
+        slots.release()
     return wait
 
 
-async def _take(places: Places, seconds: float, failure: Callable[[], AdaptyError]) -> None:
-    if places.free > 0 or seconds == math.inf:
-        await places.take(urgent=True)
+async def _take(
+    places: PrioritySemaphore, seconds: float, failure: Callable[[], AdaptyError]
+) -> None:
+    if places.available > 0 or seconds == math.inf:
+        await places.acquire(urgent=True)
         return
     try:
         async with asyncio.timeout(seconds):
-            await places.take(urgent=True)
+            await places.acquire(urgent=True)
     except TimeoutError:
         raise failure() from None

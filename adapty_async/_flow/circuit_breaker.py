@@ -24,9 +24,9 @@ from adapty_async.statistics import CircuitState
 
 __all__ = (
     "IN_FLIGHT",
-    "Budget",
-    "Circuit",
+    "CircuitBreaker",
     "OutageTimer",
+    "RetryBudget",
     "Sign",
     "WakefulClock",
     "cannot_be_the_api",
@@ -111,7 +111,7 @@ def cannot_be_the_api(error: BaseException) -> bool:
     return isinstance(error, DecodeError)
 
 
-class Budget:
+class RetryBudget:
     """
     Tokens for repeats: they are taken by each repeat, and come back with success.
 
@@ -130,7 +130,7 @@ class Budget:
         self.size = size
         self.left = size
 
-    def take(self, cost: int) -> bool:
+    def try_acquire(self, cost: int) -> bool:
         """
         Take tokens, if there are as many.
         """
@@ -139,14 +139,14 @@ class Budget:
         self.left -= cost
         return True
 
-    def give(self, tokens: int = 1) -> None:
+    def release(self, tokens: int = 1) -> None:
         """
         Put tokens back, up to the size.
         """
         self.left = min(self.size, self.left + tokens)
 
 
-class Circuit:
+class CircuitBreaker:
     """
     Knows whether the service is down, and when it is to be tried again.
 
@@ -179,25 +179,25 @@ class Circuit:
         return CircuitState.OPEN if self._clock() < self._next_try else CircuitState.HALF_OPEN
 
     @property
-    def lasted(self) -> float:
+    def open_for(self) -> float:
         """
         The seconds that the outage has lasted; 0 without one.
         """
         return 0.0 if self.since is None else self._clock() - self.since
 
-    def wait(self) -> float:
+    def delay(self) -> float:
         """
         Return the seconds until a request may go; 0 if it may go now.
         """
         return 0.0 if self.since is None else max(0.0, self._next_try - self._clock())
 
-    def enter(self) -> None:
+    def record_probe(self) -> None:
         """
         Let a request go in an outage: it is the only one until its answer, or the next try.
         """
         self._set_next_try(0.0)
 
-    def worked(self, sent: float) -> None:
+    def record_success(self, sent: float) -> None:
         """
         Take note of an answer that only a working service gives, and of when it was asked for.
         """
@@ -207,7 +207,7 @@ class Circuit:
             self._next_try = 0.0
             self.since = None
 
-    def failed(self, sent: float, retry_after: float | None = None) -> None:
+    def record_failure(self, sent: float, retry_after: float | None = None) -> None:
         """
         Take note of a failure that an outage would have caused.
         """
@@ -223,7 +223,7 @@ class Circuit:
 
     def _set_next_try(self, asked: float) -> None:
         now = self._clock()
-        share = _SHARE * self.lasted
+        share = _SHARE * self.open_for
         wait = max(min(asked, _LONGEST), _SHORTEST, min(_LONGEST, share))
         self._next_try = max(self._next_try, now + self._uniform(wait, 1.25 * wait))
 

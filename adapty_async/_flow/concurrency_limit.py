@@ -20,7 +20,7 @@ from adapty_async.errors import (
     RequestTimeoutError,
 )
 
-__all__ = ("INITIAL_CONCURRENCY", "Capacity")
+__all__ = ("INITIAL_CONCURRENCY", "ConcurrencyLimit")
 
 INITIAL_CONCURRENCY = 64
 """
@@ -49,7 +49,7 @@ Seconds after which the fastest answer is forgotten, in case the service has bec
 """
 
 
-class Capacity:
+class ConcurrencyLimit:
     """
     How many requests of one run are to be in flight, found out answer by answer.
 
@@ -70,9 +70,9 @@ class Capacity:
     def __init__(self, most: int, clock: Callable[[], float]) -> None:
         self.most = most
         self._clock = clock
-        self.count = min(INITIAL_CONCURRENCY, most)
-        self.busy = 0
-        self.call: Callable[[int], object] | None = None
+        self.limit = min(INITIAL_CONCURRENCY, most)
+        self.in_flight = 0
+        self.spawn: Callable[[int], object] | None = None
         self._usual = 0.0
         self._fastest = math.inf
         self._fastest_before = math.inf
@@ -80,27 +80,27 @@ class Capacity:
         self._slow_above = self._steady_below = math.inf
         self._next_change = 0.0
 
-    def spares(self, workers: int) -> bool:
+    def should_retire(self, workers: int) -> bool:
         """
         Say whether one of so many workers is of no use: enough of the others are busy.
         """
-        return workers > self.count and self.busy >= self.count
+        return workers > self.limit and self.in_flight >= self.limit
 
-    def leave(self, failure: AdaptyError | None, seconds: float, *, held_up: bool) -> None:
+    def record(self, failure: AdaptyError | None, seconds: float, *, held_up: bool) -> None:
         """
         Take note of how a request ended and how long that took.
 
         With `held_up` others wait for their moment already: more workers would only wait, too.
         """
-        wanted = not held_up and self.busy >= self.count
-        self.busy -= 1
+        wanted = not held_up and self.in_flight >= self.limit
+        self.in_flight -= 1
         if failure is None or isinstance(failure, _ANSWERED):
             self._answered(seconds, wanted=wanted)
             return
         if isinstance(failure, RequestTimeoutError):
             self._change(0.5, self._clock())
-        if self.busy < self.count:
-            self._call_in(1)  # this one may wait for long until it repeats the request
+        if self.in_flight < self.limit:
+            self._spawn(1)  # this one may wait for long until it repeats the request
 
     def _answered(self, seconds: float, *, wanted: bool) -> None:
         now = self._clock()
@@ -128,11 +128,11 @@ class Capacity:
         if now < self._next_change:
             return
         self._next_change = now + (self._usual or 1.0)  # see first what comes of it
-        before = self.count
-        self.count = max(min(_LEAST, self.most), min(self.most, round(before * factor)))
-        if self.count > before:
-            self._call_in(self.count - before)
+        before = self.limit
+        self.limit = max(min(_LEAST, self.most), min(self.most, round(before * factor)))
+        if self.limit > before:
+            self._spawn(self.limit - before)
 
-    def _call_in(self, workers: int) -> None:
-        if self.call is not None:
-            self.call(workers)
+    def _spawn(self, workers: int) -> None:
+        if self.spawn is not None:
+            self.spawn(workers)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ("TICK", "Limiter", "Pacer")
+__all__ = ("TICK", "FixedRateLimiter", "RateLimiter")
 
 TICK = 1e-6
 """
@@ -15,7 +15,7 @@ Seconds that are not worth waiting for, and that a clock may not even be able to
 """
 
 
-class Limiter(Protocol):
+class RateLimiter(Protocol):
     """
     What holds requests back: a pace of this process, or one that several machines share.
     """
@@ -23,20 +23,20 @@ class Limiter(Protocol):
     rate: float
     burst: int
 
-    def wait(self) -> float:
+    def delay(self) -> float:
         """
         Return the seconds until a request may go; 0 if it may go now.
         """
         ...
 
-    def take(self) -> object:
+    def acquire(self) -> object:
         """
         Take note that a request goes.
         """
         ...
 
 
-class Pacer:
+class FixedRateLimiter:
     """
     Says when requests may go: at most ``rate * seconds + burst`` in any stretch of time.
 
@@ -56,14 +56,14 @@ class Pacer:
         self._interval = 1.0 / rate
         self._used_until = clock()
 
-    def wait(self) -> float:
+    def delay(self) -> float:
         """
         Return the seconds until a request may go; 0 if it may go now.
         """
         wait = self._used_until - self._clock() - (self.burst - 1) * self._interval
         return wait if wait > TICK else 0.0
 
-    def take(self) -> None:
+    def acquire(self) -> None:
         """
         Take note that a request goes.
         """

@@ -11,8 +11,8 @@ import msgspec
 
 from adapty_async._api.operation import Request
 from adapty_async._flow.circuit_breaker import OutageTimer, WakefulClock
-from adapty_async._flow.concurrency_limit import Capacity
-from adapty_async._flow.rate_limiter import Limiter
+from adapty_async._flow.concurrency_limit import ConcurrencyLimit
+from adapty_async._flow.rate_limiter import RateLimiter
 
 __all__ = ("NO_LIMITS", "RunLimits", "look_every", "wakeful")
 
@@ -44,8 +44,8 @@ class RunLimits(msgspec.Struct, frozen=True):
         stopping: is set when the run sends and retries nothing more; the run sets it.
     """
 
-    pacer: Limiter | None = None
-    capacity: Capacity | None = None
+    rate_limiter: RateLimiter | None = None
+    concurrency: ConcurrencyLimit | None = None
     max_outage: float = 900.0
     timers: dict[str, OutageTimer] = msgspec.field(default_factory=dict)
     awake: WakefulClock | None = None

@@ -7,10 +7,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-__all__ = ("Places",)
+__all__ = ("PrioritySemaphore",)
 
 
-class Places:
+class PrioritySemaphore:
     """
     Places of one event loop; whoever is cancelled while waiting gives its place to the next.
 
@@ -21,32 +21,32 @@ class Places:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self.free = count
+        self.available = count
         self._urgent: deque[asyncio.Future[None]] = deque()
         self._patient: deque[asyncio.Future[None]] = deque()
 
     @property
-    def wanted(self) -> bool:
+    def has_waiters(self) -> bool:
         """
         Whether anybody waits for a place.
         """
         waiting = (*self._urgent, *self._patient)
         return not all(place.done() for place in waiting)  # those that were cancelled may be there
 
-    def take_now(self) -> bool:
+    def try_acquire(self) -> bool:
         """
         Take a place if one is free; then nobody waits for it.
         """
-        if self.free <= 0:
+        if self.available <= 0:
             return False
-        self.free -= 1
+        self.available -= 1
         return True
 
-    async def take(self, *, urgent: bool = False) -> None:
+    async def acquire(self, *, urgent: bool = False) -> None:
         """
         Wait for a place.
         """
-        if self.take_now():
+        if self.try_acquire():
             return
         place = asyncio.get_running_loop().create_future()
         (self._urgent if urgent else self._patient).append(place)
@@ -54,20 +54,20 @@ class Places:
             await place
         except asyncio.CancelledError:
             if not place.cancelled():  # it came in the same moment
-                self.give()
+                self.release()
             raise
 
-    def give(self) -> None:
+    def release(self) -> None:
         """
         Give a place back, to the next one who waits.
         """
-        self.free += 1
+        self.available += 1
         if self._urgent or self._patient:
             self._hand_out()
 
     def _hand_out(self) -> None:
-        while self.free > 0 and (place := self._next()) is not None:
-            self.free -= 1
+        while self.available > 0 and (place := self._next()) is not None:
+            self.available -= 1
             place.set_result(None)
 
     def _next(self) -> asyncio.Future[None] | None:

@@ -9,12 +9,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
-__all__ = ("Line",)
+__all__ = ("WaitQueue",)
 
 EntrantT = TypeVar("EntrantT")
 
 
-class Line(Generic[EntrantT]):
+class WaitQueue(Generic[EntrantT]):
     """
     A line of one event loop.
 
@@ -37,27 +37,27 @@ class Line(Generic[EntrantT]):
     ) -> None:
         self._admit = admit
         self._lead = lead
-        self._expel = expel
+        self._revoke = expel
         self._waiting: deque[tuple[asyncio.Future[bool], EntrantT]] = deque()
-        self.is_led = False
+        self.has_leader = False
 
-    def enter_now(self, entrant: EntrantT) -> bool:
+    def try_acquire(self, entrant: EntrantT) -> bool:
         """
         Let somebody in at once, unless others wait or it cannot be now.
         """
-        return not self.is_led and self._admit(entrant)
+        return not self.has_leader and self._admit(entrant)
 
-    async def enter(self, entrant: EntrantT) -> None:
+    async def acquire(self, entrant: EntrantT) -> None:
         """
         Wait to be let in.
         """
-        if self.is_led and await self._follow(entrant):
+        if self.has_leader and await self._follow(entrant):
             return
-        self.is_led = True
+        self.has_leader = True
         try:
             await self._lead(entrant)
         finally:
-            self._pass_on()
+            self._wake_next()
 
     async def _follow(self, entrant: EntrantT) -> bool:
         """
@@ -76,11 +76,11 @@ class Line(Generic[EntrantT]):
         if turn.exception() is not None:
             return
         if turn.result():
-            self._expel(entrant)
+            self._revoke(entrant)
         else:
-            self._pass_on()
+            self._wake_next()
 
-    def _pass_on(self) -> None:
+    def _wake_next(self) -> None:
         """
         Let in who may go along; the first who may not leads from now on.
         """
@@ -96,4 +96,4 @@ class Line(Generic[EntrantT]):
             turn.set_result(is_in)
             if not is_in:
                 return
-        self.is_led = False
+        self.has_leader = False

@@ -32,8 +32,8 @@ from adapty_async._http.session_sender import (
     CONNECTIONS,
     OUT_OF_STEP,
     SWITCHING,
-    Ask,
     Kept,
+    SendOnce,
     Target,
     ask_own,
     is_kept,
@@ -44,7 +44,7 @@ from adapty_async._http.session_sender import (
 )
 from adapty_async.errors import ConnectError
 
-__all__ = ("TESTED", "Direct", "Stamp", "ask_fastest", "is_same", "stamp", "why_standard")
+__all__ = ("TESTED", "DirectSender", "Stamp", "ask_fastest", "is_same", "stamp", "why_standard")
 
 TESTED = frozenset({"3.14.3", "3.14.4", "3.14.5"})
 """
@@ -67,17 +67,17 @@ Stamp: TypeAlias = tuple[object, ...]
 
 def ask_fastest(
     session: aiohttp.ClientSession, now: Stamp, *, trust_env: bool
-) -> tuple[Ask, str | None]:
+) -> tuple[SendOnce, str | None]:
     """
     Return the sender for a session of the client's own, and why it is not the fast one.
     """
     why = why_standard(now, session, given=False, trust_env=trust_env)
     if why is None:
-        return Direct(session), None
+        return DirectSender(session), None
     return ask_own(session, _read_less, trust_env=trust_env), why
 
 
-class Direct:
+class DirectSender:
     """
     A sender over the connections of a session in one event loop.
 
@@ -102,11 +102,11 @@ class Direct:
         try:
             protocol = connection.protocol
             if is_kept(protocol, self._kept):
-                request.tally.reused = True
+                request.state.reused = True
             else:
                 _read_less(connection.transport)
             protocol.set_response_params(read_until_eof=True)
-            request.tally.on_wire = True
+            request.state.on_wire = True
             await self._write(protocol, request, target)
             message, content = await protocol.read()
             while 100 <= message.code < 200 and message.code != SWITCHING:

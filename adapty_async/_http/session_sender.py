@@ -33,8 +33,8 @@ from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError
 from multidict import CIMultiDict
 
-from adapty_async._api.operation import Request, Response, Tally
-from adapty_async._http.timeouts import Watch
+from adapty_async._api.operation import CallState, Request, Response
+from adapty_async._http.timeouts import TimeoutScheduler
 from adapty_async.errors import (
     AdaptyError,
     ConnectError,
@@ -42,7 +42,7 @@ from adapty_async.errors import (
     DecodeError,
     RequestTimeoutError,
     TransportError,
-    bare,
+    strip_traceback,
 )
 
 __all__ = (
@@ -50,10 +50,10 @@ __all__ = (
     "OUT_OF_STEP",
     "SESSION_OPTIONS",
     "SWITCHING",
-    "Ask",
-    "InStep",
+    "DesyncGuardRequest",
     "Kept",
     "Reply",
+    "SendOnce",
     "Target",
     "ask_given",
     "ask_own",
@@ -65,7 +65,7 @@ __all__ = (
     "target_of",
 )
 
-Ask: TypeAlias = Callable[[Request], Awaitable[Response]]
+SendOnce: TypeAlias = Callable[[Request], Awaitable[Response]]
 Kept: TypeAlias = set["weakref.ref[Any]"]
 """
 The protocols of one session over which a request went before.
@@ -125,34 +125,34 @@ def target_of(url: str) -> Target:
 
 
 async def exchange(
-    ask: Ask, watch: Watch, request: Request, seconds: float
+    ask: SendOnce, watch: TimeoutScheduler, request: Request, seconds: float
 ) -> Response | AdaptyError:
     """
     Return the response or the error; neither refers to an object of aiohttp's.
     """
     task = asyncio.current_task()
     assert task is not None  # noqa: S101  coroutines run in tasks
-    tally = request.tally
+    tally = request.state
     tally.on_wire = tally.reused = False
     cancelled_before = task.cancelling()
-    watch.start(task, seconds, tally)
+    watch.schedule(task, seconds, tally)
     try:
         return await ask(request)
     except _FOREIGN as error:
         return _unless_written(tally, _translate(error))
     except BaseException as error:
-        bare(error)
+        strip_traceback(error)
         if isinstance(error, AdaptyError):
             return error
-        is_late = isinstance(error, asyncio.CancelledError) and watch.is_late(task)
+        is_late = isinstance(error, asyncio.CancelledError) and watch.expired(task)
         if is_late and task.cancelling() == cancelled_before + 1:  # nobody else cancelled it
             return _timed_out(tally)
         raise
     finally:
-        watch.stop(task)
+        watch.cancel(task)
 
 
-def _unless_written(tally: Tally, error: TransportError) -> TransportError:
+def _unless_written(tally: CallState, error: TransportError) -> TransportError:
     """
     Return the error, or one that says that the server has nothing of the request.
     """
@@ -161,7 +161,7 @@ def _unless_written(tally: Tally, error: TransportError) -> TransportError:
     return ConnectError(f"cannot connect ({error.args[0]})")
 
 
-def _timed_out(tally: Tally) -> TransportError:
+def _timed_out(tally: CallState) -> TransportError:
     if tally.on_wire:
         return RequestTimeoutError("no answer in time")
     return ConnectError("cannot connect (timed out)")
@@ -178,7 +178,7 @@ class _Attempt(msgspec.Struct):
         transport: of the connection that it goes over.
     """
 
-    tally: Tally
+    tally: CallState
     kept: Kept
     prepare: Callable[[Any], None]
     target: Target
@@ -200,13 +200,13 @@ The attempt that the present task makes: aiohttp calls `InStep.send` in it and p
 """
 
 
-class _OutOfStepError(Exception):
+class ConnectionDesyncError(Exception):
     """
     There is something to read before anything was asked.
     """
 
 
-class InStep(aiohttp.ClientRequest):
+class DesyncGuardRequest(aiohttp.ClientRequest):
     """
     A request that is sent only once, and over a connection on which nothing is unread.
 
@@ -232,7 +232,7 @@ class InStep(aiohttp.ClientRequest):
         """
         protocol: Any = conn.protocol
         if protocol.should_close:
-            raise _OutOfStepError  # aiohttp closes the connection
+            raise ConnectionDesyncError  # aiohttp closes the connection
         attempt = _CURRENT.get()
         tally = attempt.tally
         if tally.on_wire:  # aiohttp would send it again
@@ -262,7 +262,7 @@ class Reply(aiohttp.ClientResponse):
 
 
 SESSION_OPTIONS: dict[str, Any] = {
-    "request_class": InStep,
+    "request_class": DesyncGuardRequest,
     "response_class": Reply,
     "timeout": aiohttp.ClientTimeout(total=None),  # the client's watch bounds every phase
 }
@@ -274,7 +274,7 @@ aiohttp works out what is passed with a request each time.
 
 def ask_own(
     session: aiohttp.ClientSession, prepare: Callable[[Any], None], *, trust_env: bool
-) -> Ask:
+) -> SendOnce:
     """
     Send requests through a session of the client's own, made with `SESSION_OPTIONS`.
 
@@ -291,13 +291,13 @@ def ask_own(
         options = _options_of(request, common)
         if trust_env:
             options["proxy"] = _environment_proxy(target.url)
-        attempt = _Attempt(request.tally, kept, prepare, target)
+        attempt = _Attempt(request.state, kept, prepare, target)
         token = _CURRENT.set(attempt)
         answer: aiohttp.ClientResponse | None = None
         try:
             try:
                 answer = await session.request(request.method, target.url, **options)
-            except _OutOfStepError:
+            except ConnectionDesyncError:
                 answer = await _over_another(session, request.method, target.url, options)
             status = answer.status
             body = read_now(answer.content)
@@ -341,7 +341,7 @@ async def _over_another(
     for _ in range(CONNECTIONS - 1):
         try:
             return await session.request(method, url, **options)
-        except _OutOfStepError:
+        except ConnectionDesyncError:
             continue
 
     raise ConnectError(OUT_OF_STEP)
@@ -367,7 +367,7 @@ def may_be_unread(request: Request, status: int, transport: Any) -> bool:
     return transport is not None and transport.get_write_buffer_size() > 0
 
 
-def ask_given(session: aiohttp.ClientSession) -> Ask:
+def ask_given(session: aiohttp.ClientSession) -> SendOnce:
     """
     Send requests the way a session of the caller's was made for: with its proxies, its timeouts.
 
@@ -376,7 +376,7 @@ def ask_given(session: aiohttp.ClientSession) -> Ask:
     """
 
     async def ask(request: Request) -> Response:
-        tally = request.tally
+        tally = request.state
         tally.on_wire = True
         try:
             answer = await session.request(

@@ -14,10 +14,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from adapty_async._api.operation import Tally
+from adapty_async._api.operation import CallState
 from adapty_async._runtime.timer import Loop, PatientTimer
 
-__all__ = ("Watch",)
+__all__ = ("TimeoutScheduler",)
 
 _CONNECT_SECONDS = 10.0
 _CONNECT_SHARE = 0.9
@@ -37,7 +37,7 @@ class _Limits(msgspec.Struct):
     """
 
     seconds: float
-    tally: Tally
+    tally: CallState
     end: float
     connected: float
     restarted: bool = False
@@ -56,7 +56,7 @@ def _connected(now: float, seconds: float) -> float:
     return now + min(_CONNECT_SECONDS, _CONNECT_SHARE * seconds)
 
 
-class Watch:
+class TimeoutScheduler:
     """
     Cancels the tasks of one event loop whose attempts take too long; each makes one at a time.
 
@@ -70,7 +70,7 @@ class Watch:
         self._expired: set[asyncio.Task[object]] = set()
         self._timer = PatientTimer(loop, self._look, self._restart_unsent, clock)
 
-    def start(self, task: asyncio.Task[object], seconds: float, tally: Tally) -> None:
+    def schedule(self, task: asyncio.Task[object], seconds: float, tally: CallState) -> None:
         """
         Cancel the task in so many seconds, or sooner if it has not connected; unless it is stopped.
         """
@@ -80,13 +80,13 @@ class Watch:
         if connected < self._timer.due:
             self._timer.start(connected, now)
 
-    def is_late(self, task: asyncio.Task[object]) -> bool:
+    def expired(self, task: asyncio.Task[object]) -> bool:
         """
         Say whether the task was cancelled from here.
         """
         return task in self._expired
 
-    def stop(self, task: asyncio.Task[object]) -> None:
+    def cancel(self, task: asyncio.Task[object]) -> None:
         """
         Watch the task no longer, and take back that it was cancelled, if it was from here.
         """

@@ -20,11 +20,11 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from adapty_async._api.operation import Request, Response, Tally
+from adapty_async._api.operation import CallState, Request, Response
 from adapty_async._http.direct_sender import Stamp, ask_fastest, is_same, stamp, why_standard
-from adapty_async._http.session_sender import SESSION_OPTIONS, Ask, ask_given, exchange
-from adapty_async._http.timeouts import Watch
-from adapty_async._runtime.fork import Sockets, on_fork
+from adapty_async._http.session_sender import SESSION_OPTIONS, SendOnce, ask_given, exchange
+from adapty_async._http.timeouts import TimeoutScheduler
+from adapty_async._runtime.fork import SocketFactory, register_fork_handler
 from adapty_async._runtime.loop_local import LoopLocal
 from adapty_async.errors import (
     AdaptyError,
@@ -50,7 +50,7 @@ def _is_of_a_closed_session(request: Request) -> bool:
     Return whether nobody cancelled this task: aiohttp cancels who waits for a name when it closes.
     """
     task = asyncio.current_task()
-    return task is not None and not task.cancelling() and not request.tally.on_wire
+    return task is not None and not task.cancelling() and not request.state.on_wire
 
 
 class Transport:
@@ -80,8 +80,8 @@ class Transport:
         self._given = session
         # a client that is dropped goes at once then, and its sessions are closed before they go
         this: Any = weakref.proxy(self)
-        self._open: LoopLocal[_Here] = LoopLocal(functools.partial(Transport._make, this))
-        self._sockets = Sockets()
+        self._open: LoopLocal[_LoopResources] = LoopLocal(functools.partial(Transport._make, this))
+        self._sockets = SocketFactory()
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         self._foreign: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         self._forked = False
@@ -91,7 +91,7 @@ class Transport:
         self.why_standard = why_standard(
             stamp(), session, given=session is not None, trust_env=trust_env
         )
-        on_fork(self)
+        register_fork_handler(self)
 
     async def __call__(self, request: Request) -> Response:
         """
@@ -104,11 +104,11 @@ class Transport:
             ConnectionLostError: the connection broke.
             DecodeError: the answer is larger than 8 MiB.
         """
-        self._demand_open()
+        self._require_open()
         here = self._open.get()
         if not here.guarded or not _is_current(here.pool):
             await self._make_ready(here)
-        seconds = min(request.timeout, request.tally.deadline - self._clock())
+        seconds = min(request.timeout, request.state.deadline - self._clock())
         if seconds <= 0:
             raise DeadlineError("no time left to send it", operation=request.operation)
         answer = await self._attempt(here, request, seconds)
@@ -121,16 +121,16 @@ class Transport:
             del answer  # else the error and this frame would hold each other
 
     async def _attempt(
-        self, here: _Here, request: Request, seconds: float
+        self, here: _LoopResources, request: Request, seconds: float
     ) -> Response | AdaptyError:
         pool = here.pool
         answered = pool.answered
         pool.in_flight += 1
         try:
-            answer = await exchange(pool.ask, here.watch, request, seconds)
+            answer = await exchange(pool.ask, here.timeouts, request, seconds)
         except asyncio.CancelledError:
             if _is_of_a_closed_session(request):
-                self._demand_open()
+                self._require_open()
             raise
         finally:
             pool.in_flight -= 1
@@ -139,20 +139,20 @@ class Transport:
         if isinstance(answer, Response):
             pool.answered += 1
             return answer
-        await self._renew_if_dead(here, pool, dead=pool.is_dead(request.tally, answer, answered))
+        await self._renew_if_dead(here, pool, dead=pool.is_dead(request.state, answer, answered))
         return answer
 
-    async def _renew_if_dead(self, here: _Here, pool: _Pool, *, dead: bool) -> None:
+    async def _renew_if_dead(self, here: _LoopResources, pool: _Pool, *, dead: bool) -> None:
         if dead and pool is here.pool:
             await self._renew(here)
 
-    async def _make_ready(self, here: _Here) -> None:
+    async def _make_ready(self, here: _LoopResources) -> None:
         if not here.guarded:
             await here.start_guard()
         if not _is_current(here.pool):
             await self._renew(here)
 
-    def _demand_open(self) -> None:
+    def _require_open(self) -> None:
         if self.closed:
             raise ConfigError("the client is closed")
         if self._given is None:
@@ -162,11 +162,13 @@ class Transport:
         if self._given.closed:
             raise ConfigError("the session that was given to the client is closed")
 
-    def _make(self) -> _Here:
+    def _make(self) -> _LoopResources:
         loop = asyncio.get_running_loop()
         if self._given is not None:
             self._note_path(self.why_standard)
-            return _Here(_Pool(ask_given(self._given), self._given), Watch(loop, self._clock))
+            return _LoopResources(
+                _Pool(ask_given(self._given), self._given), TimeoutScheduler(loop, self._clock)
+            )
         if loop in self._foreign:
             raise ConfigError("this event loop was used before a fork; it is the parent's")
         self._loops.add(loop)
@@ -174,7 +176,7 @@ class Transport:
         pool = self._new_pool()
         sessions = {pool.session}
         guard = _closed_with_its_loop(sessions)
-        return _Here(pool, Watch(loop, self._clock), sessions, guard)
+        return _LoopResources(pool, TimeoutScheduler(loop, self._clock), sessions, guard)
 
     def _new_pool(self) -> _Pool:
         now = stamp()
@@ -199,7 +201,7 @@ class Transport:
         else:
             logger.info("HTTP path: %s, since %s", HttpPath.STANDARD, why)
 
-    async def _renew(self, here: _Here) -> None:
+    async def _renew(self, here: _LoopResources) -> None:
         """
         Give a loop a new pool; the old one is closed when nothing is in flight over it any more.
         """
@@ -257,13 +259,13 @@ class _Pool(msgspec.Struct):
         answered: responses so far.
     """
 
-    ask: Ask
+    ask: SendOnce
     session: aiohttp.ClientSession
     stamp: Stamp | None = None
     in_flight: int = 0
     answered: int = 0
 
-    def is_dead(self, tally: Tally, error: AdaptyError, answered: int) -> bool:
+    def is_dead(self, tally: CallState, error: AdaptyError, answered: int) -> bool:
         """
         Return whether to drop all kept connections, after an attempt over one failed.
 
@@ -287,7 +289,7 @@ def _is_current(pool: _Pool) -> bool:
     return pool.stamp is None or is_same(pool.stamp, stamp())
 
 
-class _Here(msgspec.Struct):
+class _LoopResources(msgspec.Struct):
     """
     The resources of one event loop.
 
@@ -299,7 +301,7 @@ class _Here(msgspec.Struct):
     """
 
     pool: _Pool
-    watch: Watch
+    timeouts: TimeoutScheduler
     sessions: set[aiohttp.ClientSession] = msgspec.field(default_factory=set)
     guard: AsyncGenerator[None, None] | None = None
     guarded: bool = False
@@ -324,7 +326,7 @@ class _Here(msgspec.Struct):
         """
         Close the sessions if they are the client's own.
         """
-        self.watch.close()
+        self.timeouts.close()
         if self.guard is not None:
             await _close(self.sessions)
             with contextlib.suppress(RuntimeError):  # its loop ends, and is closing it already
@@ -336,7 +338,7 @@ async def _close(sessions: set[aiohttp.ClientSession]) -> None:
         await sessions.pop().close()
 
 
-async def _close_elsewhere(there: _Here, loop: asyncio.AbstractEventLoop) -> None:
+async def _close_elsewhere(there: _LoopResources, loop: asyncio.AbstractEventLoop) -> None:
     """
     Close what belongs to a loop of another thread; a loop that ends meanwhile does that itself.
     """

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-from adapty_async._runtime.fork import on_fork
+from adapty_async._runtime.fork import register_fork_handler
 from adapty_async.errors import JournalError
 
 __all__ = ("DatabaseThread", "code_of", "explain")
@@ -82,7 +82,7 @@ class DatabaseThread(Generic[OwnedT]):
         self._is_open = True
         self._putting = threading.Lock()  # so that no work comes after the end, and waits for ever
         self._reason = "the journal is closed"
-        on_fork(self)
+        register_fork_handler(self)
         # a daemon, so that a run nobody ended cannot keep the interpreter from exiting
         self._thread = threading.Thread(
             target=_serve, args=(self._jobs, connect), name=name, daemon=True

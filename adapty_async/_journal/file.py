@@ -84,11 +84,11 @@ def classified(path: Path) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         if code_of(error) == sqlite3.SQLITE_NOTADB:
-            _demand_database(path)
+            _require_database(path)
         raise
 
 
-def _demand_database(path: Path) -> None:
+def _require_database(path: Path) -> None:
     with path.open("rb") as file:
         head = file.read(len(_OLD_MAGIC))
     if head.startswith(_OLD_MAGIC):
@@ -109,7 +109,7 @@ def is_empty_database(db: sqlite3.Connection, path: Path) -> bool:
     """
     is_empty = verify_schema(db)
     if is_empty:
-        _demand_database(path)  # SQLite takes a file of one byte for an empty one
+        _require_database(path)  # SQLite takes a file of one byte for an empty one
     return is_empty
 
 

@@ -72,7 +72,7 @@ def _verify(file: BinaryIO) -> None:
         expected = known.of(unpack(frame[:8] + frame[_FRAME_HEADER:]))
         is_last = (frame[8:16], found) != (salt, expected)
         if is_last:
-            _demand_end(_flipped(frame[8:16], salt), found, expected, words)
+            _require_end(_flipped(frame[8:16], salt), found, expected, words)
             return
         known = found
 
@@ -84,7 +84,7 @@ def _flipped(one: bytes, other: bytes) -> int:
     return (int.from_bytes(one, "big") ^ int.from_bytes(other, "big")).bit_count()
 
 
-def _demand_end(in_salt: int, found: _Sum, expected: _Sum, words: int) -> None:
+def _require_end(in_salt: int, found: _Sum, expected: _Sum, words: int) -> None:
     """
     Raise an error if a frame that is not whole would be so with one other bit.
     """

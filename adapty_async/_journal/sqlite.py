@@ -168,7 +168,7 @@ class _JournalFile:
             stack.callback(_Lock(path).close)
             found = _status(path)
             self._file = _create(path) if found is None else found
-            _demand_file(path, self._file)
+            _require_file(path, self._file)
             if found is None:
                 _flush_folder(path.parent)
             verify_log(log_of(path))
@@ -180,7 +180,7 @@ class _JournalFile:
         try:
             self._db = _connect(self._path, self._vfs, is_alone=False)
         except sqlite3.OperationalError as error:
-            _demand_shared_memory_fault(error)
+            _require_shared_memory_fault(error)
             self._db = _connect(self._path, self._vfs, is_alone=True)
 
     def _turn_on_log(self) -> None:
@@ -191,7 +191,7 @@ class _JournalFile:
             if _turn_on_log(self._db):
                 return
         except sqlite3.OperationalError as error:
-            _demand_shared_memory_fault(error)
+            _require_shared_memory_fault(error)
         self._db.close()
         self._db = _connect(self._path, self._vfs, is_alone=True)
         _turn_on_log(self._db)  # without a log after all, there is nothing to allocate room in
@@ -265,7 +265,7 @@ class _JournalFile:
         Store changes; return an error if there may be no room for more.
         """
         with named(self._path, "cannot be written"):
-            self._demand_in_place()
+            self._require_in_place()
             self._set_durable(is_durable=durable)
             if not write_span(self._db, changes):
                 with self._transaction():
@@ -274,7 +274,7 @@ class _JournalFile:
         self._pages += 2 * rows + _PAGES_PER_ITEM + len(changes.new_keys) // 2048
         return self._checkpoint() if self._pages > _CHECKPOINT_PAGES else None
 
-    def _demand_in_place(self) -> None:
+    def _require_in_place(self) -> None:
         if not _is_at(self._path, self._file):
             raise DamageError("it was deleted, moved or replaced during the run")
 
@@ -298,7 +298,7 @@ class _JournalFile:
         This is closed then, so another run can open the journal at once.
         """
         with contextlib.closing(self), named(self._path, "cannot be written"):
-            self._demand_in_place()
+            self._require_in_place()
             self._set_durable(is_durable=True)
             try:
                 self._db.execute("PRAGMA journal_mode = DELETE")
@@ -315,7 +315,7 @@ class _JournalFile:
         self._releasing.close()
 
 
-def _demand_file(path: Path, status: os.stat_result) -> None:
+def _require_file(path: Path, status: os.stat_result) -> None:
     """
     Validate that a file may be a journal, before SQLite sees it.
 
@@ -371,7 +371,7 @@ def _turn_on_log(db: sqlite3.Connection) -> bool:
     return True
 
 
-def _demand_shared_memory_fault(error: sqlite3.OperationalError) -> None:
+def _require_shared_memory_fault(error: sqlite3.OperationalError) -> None:
     """
     Raise an error again, unless it may come from the lack of shared memory.
     """

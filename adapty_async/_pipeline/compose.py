@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from adapty_async._api.codec import ResultDecoder, demand_no_page, error_from
+from adapty_async._api.codec import ResultDecoder, error_from, require_no_page
 from adapty_async._api.operation import Request, Response, Send, WriteAhead
-from adapty_async._flow.bucket_limiter import Gates
-from adapty_async._flow.circuit_breaker import Budget
+from adapty_async._flow.bucket_limiter import LimiterRegistry
+from adapty_async._flow.circuit_breaker import RetryBudget
 from adapty_async._flow.run_limits import RunLimits
-from adapty_async._flow.semaphore import Places
+from adapty_async._flow.semaphore import PrioritySemaphore
 from adapty_async._pipeline.limit import limit
 from adapty_async._pipeline.retry import is_refusal, retry
 from adapty_async._runtime.clock import Timing
@@ -26,10 +26,10 @@ from adapty_async.config import RetryPolicy
 from adapty_async.errors import AdaptyError, ConnectError
 from adapty_async.hooks import CallEnded, CallStarted, Hook
 
-__all__ = ("Layers", "build", "check", "mark_on_wire", "observe")
+__all__ = ("PipelineConfig", "build", "check", "mark_on_wire", "observe")
 
 
-class Layers(msgspec.Struct, frozen=True, kw_only=True):
+class PipelineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """
     What the layers of one client are made of.
 
@@ -42,16 +42,16 @@ class Layers(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     transport: Send
-    slots: LoopLocal[Places]
+    connections: LoopLocal[PrioritySemaphore]
     timing: Timing
-    gates: Gates
-    budget: Budget
+    limiters: LimiterRegistry
+    budget: RetryBudget
     hooks: tuple[Hook, ...] = ()
     decode: ResultDecoder = msgspec.field(default_factory=ResultDecoder)
 
 
 def build(
-    layers: Layers,
+    layers: PipelineConfig,
     policy: RetryPolicy,
     run: RunLimits | None = None,
     write_ahead: WriteAhead | None = None,
@@ -62,7 +62,7 @@ def build(
     timing = layers.timing
     stopping = None if run is None else run.stopping
     send = check(layers.transport, write_ahead, stopping)
-    send = limit(send, layers.slots, layers.gates, timing.clock, run)
+    send = limit(send, layers.connections, layers.limiters, timing.clock, run)
     send = retry(send, policy, timing, layers.budget, layers.hooks, run)
     return observe(send, layers.hooks, timing.clock) if layers.hooks else send
 
@@ -75,7 +75,7 @@ def mark_on_wire(send: Send) -> Send:
     """
 
     def send_marked(request: Request) -> Awaitable[Response]:
-        request.tally.on_wire = True
+        request.state.on_wire = True
         return send(request)
 
     return send_marked
@@ -97,7 +97,7 @@ def check(
     async def send_checked(request: Request) -> Response:
         if stopping is not None and stopping.is_set():
             raise asyncio.CancelledError
-        tally = request.tally
+        tally = request.state
         if write_ahead is not None and not tally.begun:
             waiting = write_ahead.begin(request)
             if waiting is not None:
@@ -110,7 +110,7 @@ def check(
             raise
         tally.on_wire = False
         if 200 <= response.status < 300:
-            demand_no_page(request.operation, response)
+            require_no_page(request.operation, response)
             return response
         raise _rejected(request, response, write_ahead)
 
@@ -118,7 +118,7 @@ def check(
 
 
 def _unanswered(request: Request, error: BaseException, write_ahead: WriteAhead | None) -> None:
-    tally = request.tally
+    tally = request.state
     if isinstance(error, AdaptyError):
         tally.on_wire = False
         tally.connect_failures += isinstance(error, ConnectError)
@@ -130,7 +130,7 @@ def _unanswered(request: Request, error: BaseException, write_ahead: WriteAhead 
 
 def _rejected(request: Request, response: Response, write_ahead: WriteAhead | None) -> AdaptyError:
     if response.status == 429:
-        request.tally.throttled += 1
+        request.state.throttled += 1
     error = error_from(request.operation, response)
     if write_ahead is not None and is_refusal(error):
         write_ahead.refused(request)
@@ -153,7 +153,7 @@ def observe(send: Send, hooks: tuple[Hook, ...], clock: Callable[[], float]) -> 
         def ended(status: int | None, error: BaseException | None) -> CallEnded:
             name = None if error is None else type(error).__name__
             return CallEnded(
-                request.operation, request.tally.attempts, clock() - started, status, name
+                request.operation, request.state.attempts, clock() - started, status, name
             )
 
         try:

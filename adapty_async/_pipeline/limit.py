@@ -8,9 +8,9 @@ import math
 from collections.abc import Callable
 
 from adapty_async._api.operation import Request, Response, Send
-from adapty_async._flow.bucket_limiter import Gate, Gates, too_late
+from adapty_async._flow.bucket_limiter import BucketLimiter, LimiterRegistry, too_late
 from adapty_async._flow.run_limits import RunLimits
-from adapty_async._flow.semaphore import Places
+from adapty_async._flow.semaphore import PrioritySemaphore
 from adapty_async._runtime.loop_local import LoopLocal
 from adapty_async.errors import AdaptyError
 
@@ -22,89 +22,91 @@ How an attempt ended that was cancelled, or that broke down in a way that is not
 """
 
 
-class _Way:
+class CallLimiter:
     """
     The way of single calls to one bucket, in one event loop.
     """
 
-    def __init__(self, gate: Gate, slots: Places) -> None:
+    def __init__(self, gate: BucketLimiter, slots: PrioritySemaphore) -> None:
         self._gate = gate
         self._slots = slots
 
-    def enter_now(self, request: Request) -> bool:
+    def try_acquire(self, request: Request) -> bool:
         """
         Pass without waiting, if that can be.
         """
-        return self._gate.enter_now(request, self._slots)
+        return self._gate.try_acquire(request, self._slots)
 
-    async def enter(self, request: Request) -> None:
+    async def acquire(self, request: Request) -> None:
         """
         Wait for a connection and for the moment.
         """
-        await self._gate.enter(request, self._slots)
+        await self._gate.acquire(request, self._slots)
 
-    def leave(self, request: Request, failure: AdaptyError | None, sent: float) -> None:
+    def release(self, request: Request, failure: AdaptyError | None, sent: float) -> None:
         """
         Give the connection back, and tell how the attempt ended.
         """
-        self._gate.leave(request, failure, sent)
-        self._slots.give()  # last: it raises where the loop is closed with calls in it
+        self._gate.release(request, failure, sent)
+        self._slots.release()  # last: it raises where the loop is closed with calls in it
 
 
-class _RunWay:
+class RunLimiter:
     """
     The way of one run's items to one bucket, in the one event loop that the run lives in.
     """
 
-    def __init__(self, gate: Gate, slots: Places, run: RunLimits, bucket: str) -> None:
+    def __init__(
+        self, gate: BucketLimiter, slots: PrioritySemaphore, run: RunLimits, bucket: str
+    ) -> None:
         self._gate = gate
         self._slots = slots
         self._run = run
         self._timer = run.timer(bucket, gate.clock)
-        self._capacity = run.capacity
+        self._capacity = run.concurrency
         self._line = gate.line(slots, run)
 
-    def enter_now(self, request: Request) -> bool:
+    def try_acquire(self, request: Request) -> bool:
         """
         Pass without waiting, if that can be.
         """
-        deadline = request.tally.deadline
+        deadline = request.state.deadline
         if deadline != math.inf and deadline <= self._gate.clock():
             raise too_late(request)
-        if not self._line.enter_now(request):
+        if not self._line.try_acquire(request):
             return False
         self._start()
         return True
 
-    async def enter(self, request: Request) -> None:
+    async def acquire(self, request: Request) -> None:
         """
         Wait in the run's line; the wait is not charged to the item.
         """
         entered = self._gate.clock()
-        await self._line.enter(request)
+        await self._line.acquire(request)
         self._start()
-        request.tally.deadline += self._gate.clock() - entered
+        request.state.deadline += self._gate.clock() - entered
 
     def _start(self) -> None:
         self._timer.start()
         if self._capacity is not None:
-            self._capacity.busy += 1
+            self._capacity.in_flight += 1
 
-    def leave(self, request: Request, failure: AdaptyError | None, sent: float) -> None:
+    def release(self, request: Request, failure: AdaptyError | None, sent: float) -> None:
         """
         Give the connection back, and tell how the attempt ended.
         """
-        self._timer.end(worked=self._gate.leave(request, failure, sent, self._run))
-        self._slots.give()
+        self._timer.end(worked=self._gate.release(request, failure, sent, self._run))
+        self._slots.release()
         if self._capacity is not None:
             seconds = self._gate.clock() - sent
-            self._capacity.leave(failure, seconds, held_up=self._line.is_led)
+            self._capacity.record(failure, seconds, held_up=self._line.has_leader)
 
 
 def limit(
     send: Send,
-    slots: LoopLocal[Places],
-    gates: Gates,
+    slots: LoopLocal[PrioritySemaphore],
+    gates: LimiterRegistry,
     clock: Callable[[], float],
     run: RunLimits | None = None,
 ) -> Send:
@@ -117,19 +119,19 @@ def limit(
     """
     ways_here = _ways(run)
 
-    def way_to(bucket: str) -> _Way | _RunWay:
+    def way_to(bucket: str) -> CallLimiter | RunLimiter:
         gate, here = gates.get(bucket), slots.get()
-        way = _Way(gate, here) if run is None else _RunWay(gate, here, run, bucket)
+        way = CallLimiter(gate, here) if run is None else RunLimiter(gate, here, run, bucket)
         return ways_here().setdefault(bucket, way)
 
     async def send_within_limits(request: Request) -> Response:
         way = ways_here().get(request.bucket) or way_to(request.bucket)
-        if not way.enter_now(request):
-            await way.enter(request)
+        if not way.try_acquire(request):
+            await way.acquire(request)
         sent = clock()
-        tally = request.tally
+        tally = request.state
         if tally.deadline == math.inf:
-            tally.deadline = sent + request.allowance
+            tally.deadline = sent + request.total_timeout
         failure: AdaptyError | None = _UNANSWERED
         try:
             response = await send(request)
@@ -138,23 +140,23 @@ def limit(
             failure = error
             raise
         finally:
-            way.leave(request, failure, sent)
+            way.release(request, failure, sent)
         return response
 
     return send_within_limits
 
 
-def _ways(run: RunLimits | None) -> Callable[[], dict[str, _Way | _RunWay]]:
+def _ways(run: RunLimits | None) -> Callable[[], dict[str, CallLimiter | RunLimiter]]:
     """
     Return what finds the ways that were made: a client may be used in several event loops.
     """
     if run is None:
-        return LoopLocal[dict[str, _Way | _RunWay]](dict).get
-    ways: dict[str, _Way | _RunWay] = {}
+        return LoopLocal[dict[str, CallLimiter | RunLimiter]](dict).get
+    ways: dict[str, CallLimiter | RunLimiter] = {}
     return lambda: ways
 
 
-def look(gates: Gates, run: RunLimits) -> float:
+def look(gates: LimiterRegistry, run: RunLimits) -> float:
     """
     Return the seconds until an outage ends a run, if no success comes; a run calls it regularly.
 

@@ -13,8 +13,13 @@ from typing import Protocol
 
 import tenacity
 
-from adapty_async._api.operation import Replay, Request, Response, Send
-from adapty_async._flow.circuit_breaker import IN_FLIGHT, Budget, cannot_be_the_api, is_transient
+from adapty_async._api.operation import Request, Response, RetrySafety, Send
+from adapty_async._flow.circuit_breaker import (
+    IN_FLIGHT,
+    RetryBudget,
+    cannot_be_the_api,
+    is_transient,
+)
 from adapty_async._flow.run_limits import RunLimits
 from adapty_async._runtime.clock import Timing
 from adapty_async.config import RetryPolicy
@@ -43,7 +48,7 @@ together do not come back together.
 """
 
 
-def may_retry(replay: Replay, error: BaseException) -> bool:
+def may_retry(replay: RetrySafety, error: BaseException) -> bool:
     """
     Say whether a request of that replay class may be sent again after that error.
     """
@@ -51,7 +56,7 @@ def may_retry(replay: Replay, error: BaseException) -> bool:
         return not error.permanent
     if _surely_unprocessed(error):
         return True
-    if replay is Replay.IF_UNSENT:
+    if replay is RetrySafety.IF_UNSENT:
         return False
     if isinstance(error, ApiError):
         return is_transient(error) or error.error_code == IN_FLIGHT
@@ -89,7 +94,7 @@ def retry(
     send: Send,
     policy: RetryPolicy,
     timing: Timing,
-    budget: Budget,
+    budget: RetryBudget,
     hooks: tuple[Hook, ...] = (),
     run: RunLimits | None = None,
 ) -> Send:
@@ -105,7 +110,7 @@ def retry(
         except AdaptyError as error:
             first = error
         else:
-            budget.give()
+            budget.release()
             return response
         return await _Repeats(request, policy, timing, budget, hooks, run).run(send, first)
 
@@ -138,7 +143,7 @@ class _Repeats:
         request: Request,
         policy: RetryPolicy,
         timing: Timing,
-        budget: Budget,
+        budget: RetryBudget,
         hooks: tuple[Hook, ...],
         run: RunLimits | None,
     ) -> None:
@@ -159,11 +164,11 @@ class _Repeats:
         async def attempt() -> Response:
             if failed:
                 raise failed.pop()
-            sent = self._request.tally.attempts
+            sent = self._request.state.attempts
             try:
                 return await send(self._request)
             except AdaptyError as error:
-                if self._request.tally.attempts == sent:
+                if self._request.state.attempts == sent:
                     raise error from self._error  # why there was a retry to wait for
                 raise
 
@@ -179,33 +184,33 @@ class _Repeats:
             response: Response = await loop(attempt)
         except AdaptyError as error:
             request = self._request
-            if isinstance(error, NotFoundError) and request.erases and request.tally.lost:
+            if isinstance(error, NotFoundError) and request.erases and request.state.ambiguous:
                 # the attempt whose answer was lost is what removed it
                 named = {"Request-Id": error.request_id} if error.request_id else {}
                 return Response(error.status, named, b"")
-            error.attempts = request.tally.attempts
+            error.attempts = request.state.attempts
             raise
-        self._request.tally.error = None
-        self._budget.give(self._cost)
+        self._request.state.error = None
+        self._budget.release(self._cost)
         return response
 
     def _may_retry(self, error: BaseException) -> bool:
         if not isinstance(error, AdaptyError):
             return False
         self._error = error
-        tally = self._request.tally
-        tally.lost = tally.lost or may_have_worked(error)
+        tally = self._request.state
+        tally.ambiguous = tally.ambiguous or may_have_worked(error)
         tally.error, tally.written = error, tally.written or not isinstance(error, ConnectError)
-        is_excused, self._excused = tally.excused > self._excused, tally.excused
-        if may_retry(self._request.replay, error):
+        is_excused, self._excused = tally.outage_failures > self._excused, tally.outage_failures
+        if may_retry(self._request.retry_safety, error):
             return True
-        return is_excused and self._request.background and self._was_in_the_way(error)
+        return is_excused and self._request.low_priority and self._was_in_the_way(error)
 
     def _was_in_the_way(self, error: AdaptyError) -> bool:
         """
         Return whether a response that is not the API's is to be retried: at most three times.
         """
-        if self._request.replay is Replay.IF_UNSENT or not cannot_be_the_api(error):
+        if self._request.retry_safety is RetrySafety.IF_UNSENT or not cannot_be_the_api(error):
             return False
         self._strange += 1
         return self._strange <= _FREE
@@ -226,17 +231,19 @@ class _Repeats:
         """
         request = self._request
         throttled = isinstance(self._error, RateLimitError)
-        return request.background and throttled and request.tally.throttled <= _FREE
+        return request.low_priority and throttled and request.state.throttled <= _FREE
 
     def _stop(self, state: _State) -> bool:
-        tally = self._request.tally
+        tally = self._request.state
         if self._run is not None and self._run.stopping.is_set():
             return True
         if self._goes_back():
             tally.deadline = math.inf  # it gets a new one with its next turn
             return False
         asked = getattr(self._error, "retry_after", None) or 0.0
-        free = tally.excused + min(tally.throttled, _FREE) if self._request.background else 0
+        free = (
+            tally.outage_failures + min(tally.throttled, _FREE) if self._request.low_priority else 0
+        )
         return (
             state.attempt_number - free >= self._policy.attempts
             or asked > self._policy.retry_after_max
@@ -249,11 +256,11 @@ class _Repeats:
         Pay for a repeat. Bulk runs pay what is there: they have other bounds in an outage.
         """
         throttled = isinstance(self._error, RateLimitError)
-        cost = Budget.THROTTLED if throttled else Budget.TRANSIENT
-        if self._request.background:
+        cost = RetryBudget.THROTTLED if throttled else RetryBudget.TRANSIENT
+        if self._request.low_priority:
             cost = min(cost, self._budget.left)
         self._cost = cost
-        return self._budget.take(cost)
+        return self._budget.try_acquire(cost)
 
     def _tell(self, state: _State) -> None:
         event = RetryScheduled(

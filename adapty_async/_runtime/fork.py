@@ -15,10 +15,10 @@ import socket
 import weakref
 from typing import Any, Protocol
 
-__all__ = ("Forkable", "Sockets", "on_fork")
+__all__ = ("ForkAware", "SocketFactory", "register_fork_handler")
 
 
-class Forkable(Protocol):
+class ForkAware(Protocol):
     """
     What has something that is not to be shared.
     """
@@ -30,10 +30,10 @@ class Forkable(Protocol):
         ...
 
 
-_forkables: weakref.WeakSet[Forkable] = weakref.WeakSet()
+_forkables: weakref.WeakSet[ForkAware] = weakref.WeakSet()
 
 
-def on_fork(thing: Forkable) -> None:
+def register_fork_handler(thing: ForkAware) -> None:
     """
     Have a thing let go of what is not to be shared, in every process that is forked.
     """
@@ -49,7 +49,7 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch  Windows has no fork
     os.register_at_fork(after_in_child=_after_fork)
 
 
-class Sockets:
+class SocketFactory:
     """
     Makes sockets, and takes a forked process its copies of them.
 
@@ -60,7 +60,7 @@ class Sockets:
 
     def __init__(self) -> None:
         self._made: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-        on_fork(self)
+        register_fork_handler(self)
 
     def __call__(self, address: tuple[Any, ...]) -> socket.socket:
         """

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from adapty_async._runtime.fork import on_fork
+from adapty_async._runtime.fork import register_fork_handler
 
 __all__ = ("LoopLocal",)
 
@@ -35,7 +35,7 @@ class LoopLocal(Generic[T]):
             weakref.WeakKeyDictionary()
         )
         self._lock = threading.Lock()
-        on_fork(self)
+        register_fork_handler(self)
 
     def get(self) -> T:
         """

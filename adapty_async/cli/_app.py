@@ -28,7 +28,7 @@ from adapty_async.cli import _demo
 from adapty_async.cli._confirmation import ask, whom
 from adapty_async.cli._input import Format, Rows, SizedRows, open_rows
 from adapty_async.cli._items import id_columns, id_from, profile_columns, profile_from
-from adapty_async.cli._job import End, Exit, Job, accept, exit_code, perform
+from adapty_async.cli._job import Exit, Job, JobResult, accept, exit_code, perform
 from adapty_async.cli._proxies import proxy_hooks, require_usable_proxy
 from adapty_async.cli._report import dry_run_text, report_json, report_text
 from adapty_async.cli._streams import tell
@@ -58,7 +58,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 _ALL_BY = sorted({name for names in _BY.values() for name in names})
 
 
-class Common(msgspec.Struct, frozen=True, kw_only=True):
+class CommonOptions(msgspec.Struct, frozen=True, kw_only=True):
     """
     The options that all commands with an input share.
     """
@@ -171,7 +171,7 @@ def delete(api: str, by: str, column: str | None, **common: Any) -> None:
     INPUT is a file with one id a line, or CSV or NDJSON with a column for the ids; plain or
     gzip; - is standard input.
     """
-    options = Common(**common)
+    options = CommonOptions(**common)
     if by not in _BY[api]:
         raise click.UsageError(f"--by for --api {api} is one of {', '.join(_BY[api])}")
     field = by.replace("-", "_")
@@ -206,7 +206,7 @@ def save(api: str, by: str | None, **common: Any) -> None:
     cells are left out. For the server-side API, the ids are in the column named like --by, and
     the profiles have to exist.
     """
-    options = Common(**common)
+    options = CommonOptions(**common)
     if (api == "v2") != (by is not None):
         raise click.UsageError("--api v2 and --by go together")
     with _refusals():
@@ -215,9 +215,9 @@ def save(api: str, by: str | None, **common: Any) -> None:
         sys.exit(_run(_perform_and_report(job, client, options)))
 
 
-def _saving(options: Common) -> Job:
+def _saving(options: CommonOptions) -> Job:
     rows = _rows(options, profile_columns, "external_profile_id")
-    _demand_fields(rows, "profile")
+    _require_fields(rows, "profile")
     return _job(
         "Saving",
         "mail save",
@@ -227,10 +227,10 @@ def _saving(options: Common) -> Job:
     )
 
 
-def _updating(by: str, options: Common) -> Job:
+def _updating(by: str, options: CommonOptions) -> Job:
     field = by.replace("-", "_")
     rows = _rows(options, ATTRIBUTES.columns(field), field)
-    _demand_fields(rows, "profile")
+    _require_fields(rows, "profile")
 
     def build(value: Any) -> Operation[Any]:
         one, attributes = attributes_from(value, field)
@@ -241,7 +241,11 @@ def _updating(by: str, options: Common) -> Job:
 
 
 def _rows(
-    options: Common, check: Callable[[list[str]], None], column: str, *, id_optional: bool = False
+    options: CommonOptions,
+    check: Callable[[list[str]], None],
+    column: str,
+    *,
+    id_optional: bool = False,
 ) -> Rows:
     """
     Open the input, and show its suspicious rows before anything is sent.
@@ -258,7 +262,7 @@ def _rows(
     return rows
 
 
-def _id_rows(options: Common, column: str) -> Rows:
+def _id_rows(options: CommonOptions, column: str) -> Rows:
     """
     Open an input of which only the ids matter; rows of a CSV file without one are left out.
     """
@@ -270,7 +274,7 @@ def _echo_findings(rows: Rows) -> None:
         click.echo(line, err=True)
 
 
-def _demand_fields(rows: Rows, what: str) -> None:
+def _require_fields(rows: Rows, what: str) -> None:
     if rows.form == "text":
         raise InvalidInputError("INPUT", f"must be CSV or NDJSON: a line of text is no {what}")
 
@@ -341,7 +345,7 @@ def _job(
     name: str,
     rows: Rows,
     build: Callable[[Any], Operation[Any]],
-    options: Common,
+    options: CommonOptions,
 ) -> Job:
     is_file = isinstance(rows, SizedRows)
     return Job(
@@ -360,7 +364,7 @@ def _job(
 
 
 def _client(
-    kind: type[AdaptyClient | AdaptyMailClient], options: Common
+    kind: type[AdaptyClient | AdaptyMailClient], options: CommonOptions
 ) -> AdaptyClient | AdaptyMailClient:
     settings: dict[str, Any] = {"base_url": options.base_url, "id_encoding": options.id_encoding}
     if options.concurrency is not None:
@@ -401,7 +405,7 @@ def _confirm(job: Job, client: AdaptyClient | AdaptyMailClient, by: str) -> None
 
 
 async def _perform_and_report(
-    job: Job, client: AdaptyClient | AdaptyMailClient, options: Common
+    job: Job, client: AdaptyClient | AdaptyMailClient, options: CommonOptions
 ) -> int:
     async with client:
         with _spared_journal(job) as job_:
@@ -440,7 +444,7 @@ def _spared_journal(job: Job) -> Iterator[Job]:
             raise JournalError(str(error).replace(str(copy), str(job.journal))) from None
 
 
-def _echo_report(end: End, job: Job, options: Common) -> None:
+def _echo_report(end: JobResult, job: Job, options: CommonOptions) -> None:
     failures = None if end.error else options.failures
     if not options.dry_run:
         click.echo(report_text(end.report, failures=failures, total=job.total))

@@ -12,7 +12,7 @@ from typing import Self
 
 from adapty_async.cli._input import Row
 
-__all__ = ("Feed",)
+__all__ = ("ThreadedReader",)
 
 _AHEAD = 256
 """
@@ -20,7 +20,7 @@ Rows that are read before they are asked for.
 """
 
 
-class Feed:
+class ThreadedReader:
     """
     Rows that a thread of its own reads, so that answers and signals come through meanwhile.
 

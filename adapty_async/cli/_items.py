@@ -12,13 +12,13 @@ from adapty_async.errors import InvalidInputError
 from adapty_async.mail import DeviceInfo, MailProfile
 
 __all__ = (
-    "demand_distinct",
-    "demand_known_names",
     "id_columns",
     "id_from",
     "iso_instant",
     "profile_columns",
     "profile_from",
+    "require_distinct",
+    "require_known_names",
     "unknown_key",
 )
 
@@ -56,12 +56,12 @@ def id_columns(column: str) -> Callable[[list[str]], None]:
         if column not in names:
             found = ", ".join(map(_shown, names))
             raise InvalidInputError("header", f'has no column "{column}"; found: {found}')
-        demand_distinct([name for name in names if name == column])
+        require_distinct([name for name in names if name == column])
 
     return check
 
 
-def demand_distinct(names: list[str]) -> None:
+def require_distinct(names: list[str]) -> None:
     """
     Require that no column that matters occurs twice.
 
@@ -73,7 +73,7 @@ def demand_distinct(names: list[str]) -> None:
             raise InvalidInputError("header", f'has the column "{_shown(name)}" more than once')
 
 
-def demand_known_names(names: Iterable[str], known: Collection[str], expected: str) -> None:
+def require_known_names(names: Iterable[str], known: Collection[str], expected: str) -> None:
     """
     Require that all column names are known; the message names all that are not.
 
@@ -136,8 +136,8 @@ def profile_columns(names: list[str]) -> None:
     Raises:
         InvalidInputError: one is no field of a profile, or a required one is missing.
     """
-    demand_known_names(names, set(filter(_is_known, names)), _EXPECTED)
-    demand_distinct(names)
+    require_known_names(names, set(filter(_is_known, names)), _EXPECTED)
+    require_distinct(names)
     for name in names:
         if name in _NESTED:
             raise InvalidInputError(name, f"must be columns with a dot: {name}.NAME")

@@ -16,7 +16,7 @@ from adapty_async._api.operation import Operation, Request, Response
 from adapty_async._bulk.recording import OutcomesPath
 from adapty_async._journal import belongs_to_journal
 from adapty_async.bulk import BulkReport, BulkRun, StopReason
-from adapty_async.cli._feed import Feed
+from adapty_async.cli._feed import ThreadedReader
 from adapty_async.cli._input import Row, Rows, SizedRows
 from adapty_async.cli._progress import progress
 from adapty_async.cli._report import FailuresFile, require_separate
@@ -25,7 +25,7 @@ from adapty_async.cli._streams import tell
 from adapty_async.client import AdaptyClient, AdaptyMailClient
 from adapty_async.errors import AdaptyError, AuthenticationError, ConfigError, InvalidInputError
 
-__all__ = ("End", "Exit", "Job", "accept", "exit_code", "perform")
+__all__ = ("Exit", "Job", "JobResult", "accept", "exit_code", "perform")
 
 _DRAIN_SECONDS = 5
 """
@@ -70,7 +70,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return len(self.rows) if isinstance(self.rows, SizedRows) else None
 
 
-class End(msgspec.Struct, frozen=True, kw_only=True):
+class JobResult(msgspec.Struct, frozen=True, kw_only=True):
     """
     How a job ended.
 
@@ -93,7 +93,7 @@ async def accept(_request: Request) -> Response:
     return Response(200, {}, b"")
 
 
-async def perform(job: Job, client: AdaptyClient | AdaptyMailClient) -> End:
+async def perform(job: Job, client: AdaptyClient | AdaptyMailClient) -> JobResult:
     """
     Run a job, and return how it ended.
 
@@ -112,7 +112,7 @@ async def perform(job: Job, client: AdaptyClient | AdaptyMailClient) -> End:
                 FailuresFile(job.failures, source=job.rows.path, journal=kept)
             )
         run = client.bulk(
-            job.rows if isinstance(job.rows, SizedRows) else Feed(job.rows),
+            job.rows if isinstance(job.rows, SizedRows) else ThreadedReader(job.rows),
             build=_checked(job.build),
             name=job.name,
             journal=job.journal,
@@ -129,7 +129,7 @@ async def perform(job: Job, client: AdaptyClient | AdaptyMailClient) -> End:
             error = await _complete(run)
         if failures is not None and error is None:
             failures.begin()
-        return End(report=run.report, interrupted=bool(signals), error=error)
+        return JobResult(report=run.report, interrupted=bool(signals), error=error)
 
 
 def _outcomes_of(job: Job) -> OutcomesPath | None:
@@ -180,7 +180,7 @@ def _stopping(in_flight: int) -> str:
     return f"\nStopping: {what} {_DRAIN_SECONDS} s to finish. Ctrl-C again cancels {whom}."
 
 
-def exit_code(end: End) -> int:
+def exit_code(end: JobResult) -> int:
     """
     Return the exit code of the process.
     """

@@ -97,7 +97,7 @@ class FailuresFile:
             raise ConfigError("--failures must not be the journal, nor a file that goes with it")
         with _as_config_errors():
             if path.is_file() and path.stat().st_size:
-                _demand_replaceable(path, journal)
+                _require_replaceable(path, journal)
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | _BINARY, 0o600)
             self._is_regular = stat.S_ISREG(os.fstat(self._file).st_mode)
             if self._is_regular and hasattr(os, "fchmod"):
@@ -137,7 +137,7 @@ class FailuresFile:
         os.close(self._file)
 
 
-def _demand_replaceable(path: Path, journal: Path | None) -> None:
+def _require_replaceable(path: Path, journal: Path | None) -> None:
     if journal is None:
         raise ConfigError(
             "--failures must not be a file with something in it: it may be the only list of what "

@@ -13,14 +13,14 @@ import click
 from adapty_async import v2
 from adapty_async._api.operation import Operation
 from adapty_async.cli._app import (
-    Common,
+    CommonOptions,
     _client,
     _common_options,
-    _demand_fields,
     _id_rows,
     _job,
     _perform_and_report,
     _refusals,
+    _require_fields,
     _rows,
     _run,
     cli,
@@ -64,10 +64,10 @@ def import_transactions(by: str, column: str | None, **common: Any) -> None:
         one, transaction = transaction_from(value, name)
         return v2.set_transaction(transaction, **{field: one})
 
-    options = Common(**common)
+    options = CommonOptions(**common)
     with _refusals():
         rows = _rows(options, TRANSACTION.columns(name), name)
-        _demand_fields(rows, "transaction")
+        _require_fields(rows, "transaction")
         _go("Importing", f"v2 import transactions by {by}, column {name}", rows, build, options)
 
 
@@ -101,7 +101,7 @@ def grant(
             access_level, starts_at=starts_at, expires_at=expires_at, **about
         )
 
-    options = Common(**common)
+    options = CommonOptions(**common)
     what = f"v2 grant {access_level} from {starts_at} to {expires_at}"
     with _refusals():
         v2.AccessGrant(access_level_id=access_level, starts_at=starts_at, expires_at=expires_at)
@@ -133,7 +133,7 @@ def revoke(
             access_level, revoke_at=revoke_at, **{field: id_from(value, name)}
         )
 
-    options = Common(**common)
+    options = CommonOptions(**common)
     what = f"v2 revoke {access_level} at {revoke_at}"
     with _refusals():
         revocation = v2.AccessRevocation(access_level_id=access_level, revoke_at=revoke_at)
@@ -148,7 +148,7 @@ def _go(
     name: str,
     rows: Rows,
     build: Callable[[Any], Operation[Any]],
-    options: Common,
+    options: CommonOptions,
     question: str | None = None,
 ) -> None:
     job = _job(title, name, rows, build, options)

@@ -13,15 +13,15 @@ import msgspec
 from adapty_async import v2
 from adapty_async._api.validation import RequestStruct
 from adapty_async.cli._items import (
-    demand_distinct,
-    demand_known_names,
     id_from,
     iso_instant,
+    require_distinct,
+    require_known_names,
     unknown_key,
 )
 from adapty_async.errors import InvalidInputError
 
-__all__ = ("ATTRIBUTES", "TRANSACTION", "Shape", "attributes_from", "transaction_from")
+__all__ = ("ATTRIBUTES", "TRANSACTION", "ColumnSchema", "attributes_from", "transaction_from")
 
 _FLAGS = frozenset({"analytics_disabled", "is_family_shared", "renew_status"})
 _NUMBERS = frozenset({"att_status"})
@@ -33,7 +33,7 @@ _KINDS: Mapping[str, type[v2.OneTimePurchase | v2.SubscriptionPurchase]] = {
 }
 
 
-class Shape(msgspec.Struct, frozen=True):
+class ColumnSchema(msgspec.Struct, frozen=True):
     """
     The columns that the rows of an input may have in addition to the id.
 
@@ -56,8 +56,8 @@ class Shape(msgspec.Struct, frozen=True):
 
         def check(names: list[str]) -> None:
             known = {name for name in names if name == id_column or self.is_known(name)}
-            demand_known_names(names, known, self.expected)
-            demand_distinct(names)
+            require_known_names(names, known, self.expected)
+            require_distinct(names)
             for name in names:
                 if name in self.nested:
                     raise InvalidInputError(name, f"must be columns with a dot: {name}.NAME")
@@ -172,7 +172,7 @@ def _shape(
     nested: Mapping[str, type[RequestStruct] | None],
     required: tuple[str, ...] = (),
     extra: tuple[str, ...] = (),
-) -> Shape:
+) -> ColumnSchema:
     names = {name for struct in structs for name in struct.__struct_fields__}
     plain = frozenset({*names, *extra} - nested.keys())
     inner = {
@@ -181,7 +181,7 @@ def _shape(
         if struct is not None
         for tail in struct.__struct_fields__
     }
-    return Shape(plain, plain | nested.keys() | inner, nested, required)
+    return ColumnSchema(plain, plain | nested.keys() | inner, nested, required)
 
 
 ATTRIBUTES = _shape(

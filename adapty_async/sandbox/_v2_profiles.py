@@ -128,7 +128,7 @@ class ProfilesV2:
     def _grant(self, call: Call) -> Answer:
         profile = self._existing(call)
         body = read(call, rules.grant)
-        self._demand_level(body["access_level_id"])
+        self._require_level(body["access_level_id"])
         now = _now()
         granted = {
             "store": "adapty",
@@ -144,7 +144,7 @@ class ProfilesV2:
         self._shop.put_access(profile.profile_id, access)
         return self._answer(profile)
 
-    def _demand_level(self, access_level_id: str) -> None:
+    def _require_level(self, access_level_id: str) -> None:
         if not self._shop.has_access_level(access_level_id):
             message = f"Paid access level `{access_level_id}` does not exist"
             raise Refusal(
@@ -155,7 +155,7 @@ class ProfilesV2:
         profile = self._existing(call)
         body = read(call, rules.revocation)
         level = body["access_level_id"]
-        self._demand_level(level)
+        self._require_level(level)
         access = self._shop.access(profile.profile_id).get(level)
         if access is None:
             message = f"Profile `{profile.profile_id}` has no `{level}` access level"

@@ -11,9 +11,9 @@ from typing import ClassVar, Unpack
 from msgspec import UNSET
 
 from adapty_async._api.codec import to_json
-from adapty_async._api.identity import By, demand_kind, identity, identity_by, pair
-from adapty_async._api.operation import Endpoint, Execute, Operation, Replay
-from adapty_async._api.validation import Check, Maybe, instance_of, instant, nullable, text
+from adapty_async._api.identity import By, identity, identity_by, pair, require_kind
+from adapty_async._api.operation import Endpoint, Execute, Operation, RetrySafety
+from adapty_async._api.validation import Check, OrUnset, instance_of, instant, nullable, text
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.errors import InvalidInputError
 from adapty_async.v2._models import DOCS, PATH, Profile, read_profile
@@ -47,8 +47,8 @@ class AccessGrant(DocumentedStruct, frozen=True, kw_only=True):
     """
 
     access_level_id: str
-    starts_at: Maybe[dt.datetime | str | None] = UNSET
-    expires_at: Maybe[dt.datetime | str | None] = UNSET
+    starts_at: OrUnset[dt.datetime | str | None] = UNSET
+    expires_at: OrUnset[dt.datetime | str | None] = UNSET
 
     rules: ClassVar[Mapping[str, Check]] = {
         "access_level_id": text,
@@ -78,7 +78,7 @@ class AccessRevocation(DocumentedStruct, frozen=True, kw_only=True):
     """
 
     access_level_id: str
-    revoke_at: Maybe[dt.datetime | str | None] = UNSET
+    revoke_at: OrUnset[dt.datetime | str | None] = UNSET
 
     rules: ClassVar[Mapping[str, Check]] = {
         "access_level_id": text,
@@ -92,7 +92,7 @@ GRANT_ACCESS_LEVEL: Endpoint[Profile] = Endpoint(
     method="POST",
     path=f"{PATH}/purchase/profile/grant/access-level/",
     docs=f"{DOCS}/grantAccessLevel",
-    replay=Replay.ALWAYS,  # the dates are absolute
+    retry_safety=RetrySafety.ALWAYS,  # the dates are absolute
     bucket="v2",
     decode=read_profile,
     encode=to_json,
@@ -102,7 +102,7 @@ REVOKE_ACCESS_LEVEL: Endpoint[Profile] = Endpoint(
     method="POST",
     path=f"{PATH}/purchase/profile/revoke/access-level/",
     docs=f"{DOCS}/revokeAccessLevel",
-    replay=Replay.ALWAYS,  # what is revoked stays revoked
+    retry_safety=RetrySafety.ALWAYS,  # what is revoked stays revoked
     bucket="v2",
     decode=read_profile,
     encode=to_json,
@@ -113,8 +113,8 @@ REVOKE_ACCESS_LEVEL: Endpoint[Profile] = Endpoint(
 def grant_access_level(
     access_level_id: str,
     *,
-    starts_at: Maybe[dt.datetime | str | None] = UNSET,
-    expires_at: Maybe[dt.datetime | str | None] = UNSET,
+    starts_at: OrUnset[dt.datetime | str | None] = UNSET,
+    expires_at: OrUnset[dt.datetime | str | None] = UNSET,
     customer_user_id: str | None = None,
     profile_id: str | None = None,
 ) -> Operation[Profile]:
@@ -129,7 +129,7 @@ def grant_access_level(
 def revoke_access_level(
     access_level_id: str,
     *,
-    revoke_at: Maybe[dt.datetime | str | None] = UNSET,
+    revoke_at: OrUnset[dt.datetime | str | None] = UNSET,
     customer_user_id: str | None = None,
     profile_id: str | None = None,
 ) -> Operation[Profile]:
@@ -154,8 +154,8 @@ class AccessLevels:
         self,
         access_level_id: str,
         *,
-        starts_at: Maybe[dt.datetime | str | None] = UNSET,
-        expires_at: Maybe[dt.datetime | str | None] = UNSET,
+        starts_at: OrUnset[dt.datetime | str | None] = UNSET,
+        expires_at: OrUnset[dt.datetime | str | None] = UNSET,
         customer_user_id: str | None = None,
         profile_id: str | None = None,
     ) -> Profile:
@@ -195,7 +195,7 @@ class AccessLevels:
         self,
         access_level_id: str,
         *,
-        revoke_at: Maybe[dt.datetime | str | None] = UNSET,
+        revoke_at: OrUnset[dt.datetime | str | None] = UNSET,
         customer_user_id: str | None = None,
         profile_id: str | None = None,
     ) -> Profile:
@@ -254,7 +254,7 @@ class AccessLevels:
 
         Source: https://adapty.io/docs/api-adapty/operations/grantAccessLevel
         """
-        demand_kind("by", by)
+        require_kind("by", by)
 
         def build(item: tuple[str, AccessGrant]) -> Operation[Profile]:
             one, grant = pair(item, AccessGrant)
@@ -285,7 +285,7 @@ class AccessLevels:
 
         Source: https://adapty.io/docs/api-adapty/operations/revokeAccessLevel
         """
-        demand_kind("by", by)
+        require_kind("by", by)
 
         def build(item: tuple[str, AccessRevocation]) -> Operation[Profile]:
             one, revocation = pair(item, AccessRevocation)

@@ -13,9 +13,9 @@ from msgspec import UNSET, field
 
 from adapty_async._api.codec import to_json
 from adapty_async._api.identity import identity
-from adapty_async._api.operation import Endpoint, Execute, Operation, Replay
+from adapty_async._api.operation import Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.results import Instant, ResultStruct
-from adapty_async._api.validation import Check, Maybe, matching, nullable, text
+from adapty_async._api.validation import Check, OrUnset, matching, nullable, text
 from adapty_async.errors import DecodeError, InvalidInputError
 from adapty_async.v2._models import DOCS, PATH
 from adapty_async.v2._paging import Pages
@@ -127,7 +127,7 @@ class VirtualCurrencyTransactionRequest(DocumentedStruct, frozen=True, kw_only=T
     """
 
     items: tuple[VirtualCurrencyBalanceAdjustment, ...]
-    metadata: Maybe[dict[str, str] | None] = UNSET
+    metadata: OrUnset[dict[str, str] | None] = UNSET
 
     rules: ClassVar[Mapping[str, Check]] = {"items": _is_items, "metadata": nullable(_is_metadata)}
     documented: ClassVar[Mapping[str, Check]] = {"items": _items, "metadata": _metadata}
@@ -255,7 +255,7 @@ CREATE_VIRTUAL_CURRENCY_TRANSACTION: Endpoint[VirtualCurrencyTransaction] = Endp
     method="POST",
     path=_TRANSACTIONS,
     docs=f"{DOCS}/createVirtualCurrencyTransaction",
-    replay=Replay.WITH_KEY,  # all attempts have the same key, so that it is applied once
+    retry_safety=RetrySafety.WITH_KEY,  # all attempts have the same key, so that it is applied once
     bucket="v2.vc.create",  # it has a limit of its own, 600 a minute
     decode=whole_reader(VirtualCurrencyTransaction),
     encode=to_json,
@@ -266,7 +266,7 @@ LIST_VIRTUAL_CURRENCY_TRANSACTIONS: Endpoint[VirtualCurrencyTransactionsHistory]
     method="GET",
     path=_TRANSACTIONS,
     docs=f"{DOCS}/listVirtualCurrencyTransactions",
-    replay=Replay.ALWAYS,  # a read
+    retry_safety=RetrySafety.ALWAYS,  # a read
     bucket="v2",
     decode=whole_reader(VirtualCurrencyTransactionsHistory),
     absent_if_missing=True,
@@ -277,7 +277,7 @@ LIST_VIRTUAL_CURRENCY_BALANCES: Endpoint[VirtualCurrencyBalanceList] = Endpoint(
     method="GET",
     path=f"{PATH}/vc/balances/",
     docs=f"{DOCS}/listVirtualCurrencyBalances",
-    replay=Replay.ALWAYS,  # a read
+    retry_safety=RetrySafety.ALWAYS,  # a read
     bucket="v2",
     decode=whole_reader(VirtualCurrencyBalanceList),
     absent_if_missing=True,
@@ -287,7 +287,7 @@ LIST_VIRTUAL_CURRENCY_BALANCES: Endpoint[VirtualCurrencyBalanceList] = Endpoint(
 def create_virtual_currency_transaction(
     items: Iterable[VirtualCurrencyBalanceAdjustment],
     *,
-    metadata: Maybe[dict[str, str] | None] = UNSET,
+    metadata: OrUnset[dict[str, str] | None] = UNSET,
     customer_user_id: str | None = None,
     profile_id: str | None = None,
     idempotency_key: str | None = None,
@@ -355,7 +355,7 @@ class VirtualCurrencies:
         self,
         items: Iterable[VirtualCurrencyBalanceAdjustment],
         *,
-        metadata: Maybe[dict[str, str] | None] = UNSET,
+        metadata: OrUnset[dict[str, str] | None] = UNSET,
         customer_user_id: str | None = None,
         profile_id: str | None = None,
         idempotency_key: str | None = None,

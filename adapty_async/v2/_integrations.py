@@ -11,12 +11,12 @@ from msgspec import UNSET
 
 from adapty_async._api.codec import to_json
 from adapty_async._api.identity import identity
-from adapty_async._api.operation import Endpoint, Execute, Operation, Replay
+from adapty_async._api.operation import Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.results import ResultStruct, no_result
-from adapty_async._api.validation import Check, Maybe, any_identifier, instance_of, nullable
+from adapty_async._api.validation import Check, OrUnset, any_identifier, instance_of, nullable
 from adapty_async.v2._models import DOCS, PATH
 from adapty_async.v2._read import reader
-from adapty_async.v2._rules import DocumentedStruct, check_body, demand_some
+from adapty_async.v2._rules import DocumentedStruct, check_body, require_some
 
 __all__ = (
     "GET_INTEGRATION_IDENTIFIERS",
@@ -43,22 +43,22 @@ class IntegrationIdentifiers(DocumentedStruct, frozen=True, kw_only=True):
     Source: https://adapty.io/docs/api-adapty/operations/setIntegrationIdentifiers
     """
 
-    adjust_device_id: Maybe[str | None] = UNSET
-    airbridge_device_id: Maybe[str | None] = UNSET
-    amplitude_device_id: Maybe[str | None] = UNSET
-    amplitude_user_id: Maybe[str | None] = UNSET
-    appmetrica_device_id: Maybe[str | None] = UNSET
-    appmetrica_profile_id: Maybe[str | None] = UNSET
-    appsflyer_id: Maybe[str | None] = UNSET
-    branch_id: Maybe[str | None] = UNSET
-    facebook_anonymous_id: Maybe[str | None] = UNSET
-    firebase_app_instance_id: Maybe[str | None] = UNSET
-    mixpanel_user_id: Maybe[str | None] = UNSET
-    one_signal_player_id: Maybe[str | None] = UNSET
-    one_signal_subscription_id: Maybe[str | None] = UNSET
-    posthog_distinct_user_id: Maybe[str | None] = UNSET
-    pushwoosh_hwid: Maybe[str | None] = UNSET
-    tenjin_analytics_installation_id: Maybe[str | None] = UNSET
+    adjust_device_id: OrUnset[str | None] = UNSET
+    airbridge_device_id: OrUnset[str | None] = UNSET
+    amplitude_device_id: OrUnset[str | None] = UNSET
+    amplitude_user_id: OrUnset[str | None] = UNSET
+    appmetrica_device_id: OrUnset[str | None] = UNSET
+    appmetrica_profile_id: OrUnset[str | None] = UNSET
+    appsflyer_id: OrUnset[str | None] = UNSET
+    branch_id: OrUnset[str | None] = UNSET
+    facebook_anonymous_id: OrUnset[str | None] = UNSET
+    firebase_app_instance_id: OrUnset[str | None] = UNSET
+    mixpanel_user_id: OrUnset[str | None] = UNSET
+    one_signal_player_id: OrUnset[str | None] = UNSET
+    one_signal_subscription_id: OrUnset[str | None] = UNSET
+    posthog_distinct_user_id: OrUnset[str | None] = UNSET
+    pushwoosh_hwid: OrUnset[str | None] = UNSET
+    tenjin_analytics_installation_id: OrUnset[str | None] = UNSET
 
     rules: ClassVar[Mapping[str, Check]] = {}
 
@@ -69,7 +69,7 @@ class IntegrationIdentifiers(DocumentedStruct, frozen=True, kw_only=True):
         Raises:
             InvalidInputError: there is not.
         """
-        demand_some(self)
+        require_some(self)
 
 
 IntegrationIdentifiers.rules = dict.fromkeys(
@@ -107,7 +107,7 @@ GET_INTEGRATION_IDENTIFIERS: Endpoint[IntegrationIdentifiersResponse] = Endpoint
     method="GET",
     path=_PATH,
     docs=f"{DOCS}/getIntegrationIdentifiers",
-    replay=Replay.ALWAYS,  # a read
+    retry_safety=RetrySafety.ALWAYS,  # a read
     bucket="v2",
     decode=reader(IntegrationIdentifiersResponse),
     absent_if_missing=True,
@@ -117,7 +117,7 @@ SET_INTEGRATION_IDENTIFIERS: Endpoint[None] = Endpoint(
     method="POST",
     path=_PATH,
     docs=f"{DOCS}/setIntegrationIdentifiers",
-    replay=Replay.ALWAYS,  # the given values are the same the second time
+    retry_safety=RetrySafety.ALWAYS,  # the given values are the same the second time
     bucket="v2",
     decode=no_result,
     encode=to_json,

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import field
 
 from adapty_async._api.codec import to_json
-from adapty_async._api.operation import Endpoint, Execute, Operation, Replay
+from adapty_async._api.operation import Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.results import Instant, ResultStruct
 from adapty_async._api.validation import any_text, matching
 from adapty_async.errors import InvalidInputError
@@ -209,7 +209,7 @@ LIST_PAYWALLS: Endpoint[PaywallList] = Endpoint(
     method="GET",
     path=f"{PATH}/paywalls/",
     docs=f"{DOCS}/listPaywalls",
-    replay=Replay.ALWAYS,  # a read
+    retry_safety=RetrySafety.ALWAYS,  # a read
     bucket="v2",
     decode=whole_reader(PaywallList),
     check=_check_page,
@@ -219,7 +219,7 @@ GET_PAYWALL: Endpoint[Paywall] = Endpoint(
     method="GET",
     path=f"{PATH}/paywalls/{{paywall_id}}/",
     docs=f"{DOCS}/getPaywall",
-    replay=Replay.ALWAYS,  # a read
+    retry_safety=RetrySafety.ALWAYS,  # a read
     bucket="v2",
     decode=reader(Paywall),
     absent_if_missing=True,
@@ -229,7 +229,7 @@ UPDATE_PAYWALL: Endpoint[Paywall] = Endpoint(
     method="PUT",
     path=f"{PATH}/paywalls/{{paywall_id}}/",
     docs=f"{DOCS}/updatePaywall",
-    replay=Replay.ALWAYS,  # the given values are the same the second time
+    retry_safety=RetrySafety.ALWAYS,  # the given values are the same the second time
     bucket="v2",
     decode=reader(Paywall),
     encode=to_json,

@@ -12,19 +12,19 @@ from msgspec import UNSET
 
 from adapty_async._api.identity import (
     By,
-    calls_by,
-    demand_kind,
     identity,
     identity_by,
+    operations_by,
     pair,
+    require_kind,
     write_attributes,
 )
-from adapty_async._api.operation import Endpoint, Execute, Operation, Replay
+from adapty_async._api.operation import Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.results import no_result
 from adapty_async._api.validation import (
     AttributeRules,
     Check,
-    Maybe,
+    OrUnset,
     any_text,
     boolean,
     clean_attributes,
@@ -92,20 +92,20 @@ class InstallationMeta(DocumentedStruct, frozen=True, kw_only=True):
     """
 
     device_id: str
-    device: Maybe[str | None] = UNSET
-    locale: Maybe[str | None] = UNSET
-    os: Maybe[str | None] = UNSET
-    platform: Maybe[Platform | None] = UNSET
-    timezone: Maybe[str | None] = UNSET
-    user_agent: Maybe[str | None] = UNSET
-    app_build: Maybe[str | None] = UNSET
-    app_version: Maybe[str | None] = UNSET
-    adapty_sdk_version: Maybe[str | None] = UNSET
-    idfa: Maybe[str | None] = UNSET
-    idfv: Maybe[str | None] = UNSET
-    advertising_id: Maybe[str | None] = UNSET
-    android_id: Maybe[str | None] = UNSET
-    android_app_set_id: Maybe[str | None] = UNSET
+    device: OrUnset[str | None] = UNSET
+    locale: OrUnset[str | None] = UNSET
+    os: OrUnset[str | None] = UNSET
+    platform: OrUnset[Platform | None] = UNSET
+    timezone: OrUnset[str | None] = UNSET
+    user_agent: OrUnset[str | None] = UNSET
+    app_build: OrUnset[str | None] = UNSET
+    app_version: OrUnset[str | None] = UNSET
+    adapty_sdk_version: OrUnset[str | None] = UNSET
+    idfa: OrUnset[str | None] = UNSET
+    idfv: OrUnset[str | None] = UNSET
+    advertising_id: OrUnset[str | None] = UNSET
+    android_id: OrUnset[str | None] = UNSET
+    android_app_set_id: OrUnset[str | None] = UNSET
 
     rules: ClassVar[Mapping[str, Check]] = {}
     documented: ClassVar[Mapping[str, Check]] = {
@@ -147,21 +147,21 @@ class ProfileAttributes(DocumentedStruct, frozen=True, kw_only=True):
     Source: https://adapty.io/docs/api-adapty/operations/createProfile
     """
 
-    first_name: Maybe[str | None] = UNSET
-    last_name: Maybe[str | None] = UNSET
-    gender: Maybe[Gender | None] = UNSET
-    email: Maybe[str | None] = UNSET
-    phone_number: Maybe[str | None] = UNSET
-    birthday: Maybe[dt.date | str | None] = UNSET
-    ip_country: Maybe[str | None] = UNSET
-    ip_v4_address: Maybe[str | None] = UNSET
-    store_country: Maybe[str | None] = UNSET
-    store: Maybe[Store | None] = UNSET
-    store_account_token: Maybe[str | None] = UNSET
-    att_status: Maybe[int | None] = UNSET
-    analytics_disabled: Maybe[bool | None] = UNSET
-    custom_attributes: Maybe[dict[str, str | float | None]] = UNSET
-    installation_meta: Maybe[InstallationMeta] = UNSET
+    first_name: OrUnset[str | None] = UNSET
+    last_name: OrUnset[str | None] = UNSET
+    gender: OrUnset[Gender | None] = UNSET
+    email: OrUnset[str | None] = UNSET
+    phone_number: OrUnset[str | None] = UNSET
+    birthday: OrUnset[dt.date | str | None] = UNSET
+    ip_country: OrUnset[str | None] = UNSET
+    ip_v4_address: OrUnset[str | None] = UNSET
+    store_country: OrUnset[str | None] = UNSET
+    store: OrUnset[Store | None] = UNSET
+    store_account_token: OrUnset[str | None] = UNSET
+    att_status: OrUnset[int | None] = UNSET
+    analytics_disabled: OrUnset[bool | None] = UNSET
+    custom_attributes: OrUnset[dict[str, str | float | None]] = UNSET
+    installation_meta: OrUnset[InstallationMeta] = UNSET
 
     rules: ClassVar[Mapping[str, Check]] = {
         "first_name": nullable(any_text),
@@ -196,14 +196,14 @@ class ProfileAttributes(DocumentedStruct, frozen=True, kw_only=True):
 
 _PATH = f"{PATH}/profile/"
 _PLATFORM = "adapty-platform"
-_demand_platform = one_of(*get_args(Platform))
+_require_platform = one_of(*get_args(Platform))
 
 
 def _check_write(operation: Operation[Any]) -> None:
     check_body(operation)
     platform = dict(operation.headers).get(_PLATFORM)
     if platform is not None:
-        _demand_platform("platform", platform)
+        _require_platform("platform", platform)
 
 
 CREATE_PROFILE: Endpoint[Profile] = Endpoint(
@@ -211,7 +211,7 @@ CREATE_PROFILE: Endpoint[Profile] = Endpoint(
     method="POST",
     path=_PATH,
     docs=f"{DOCS}/createProfile",
-    replay=Replay.IF_UNSENT,  # what a repeat does is not documented
+    retry_safety=RetrySafety.IF_UNSENT,  # what a repeat does is not documented
     bucket="v2",
     decode=read_profile,
     encode=write_attributes,
@@ -222,7 +222,7 @@ GET_PROFILE: Endpoint[Profile] = Endpoint(
     method="GET",
     path=_PATH,
     docs=f"{DOCS}/getProfile",
-    replay=Replay.ALWAYS,  # a read
+    retry_safety=RetrySafety.ALWAYS,  # a read
     bucket="v2",
     decode=read_profile,
     absent_if_missing=True,
@@ -232,7 +232,7 @@ UPDATE_PROFILE: Endpoint[Profile] = Endpoint(
     method="PATCH",
     path=_PATH,
     docs=f"{DOCS}/updateProfile",
-    replay=Replay.ALWAYS,  # the given values are the same the second time
+    retry_safety=RetrySafety.ALWAYS,  # the given values are the same the second time
     bucket="v2",
     decode=read_profile,
     encode=write_attributes,
@@ -243,10 +243,10 @@ DELETE_PROFILE: Endpoint[None] = Endpoint(
     method="DELETE",
     path=_PATH,
     docs=f"{DOCS}/deleteProfile",
-    replay=Replay.ALWAYS,  # what is gone stays gone
+    retry_safety=RetrySafety.ALWAYS,  # what is gone stays gone
     bucket="v2",
     decode=no_result,
-    erases=True,
+    is_deletion=True,
 )
 
 
@@ -441,9 +441,9 @@ class Profiles:
 
         Source: https://adapty.io/docs/api-adapty/operations/getProfile
         """
-        demand_kind("by", by)
+        require_kind("by", by)
         name = f"{GET_PROFILE.name} by {by}"
-        return self._bulk(items, calls_by(GET_PROFILE, by), name, **options)
+        return self._bulk(items, operations_by(GET_PROFILE, by), name, **options)
 
     def bulk_update(
         self,
@@ -466,7 +466,7 @@ class Profiles:
 
         Source: https://adapty.io/docs/api-adapty/operations/updateProfile
         """
-        demand_kind("by", by)
+        require_kind("by", by)
 
         def build(item: tuple[str, ProfileAttributes]) -> Operation[Profile]:
             one, attributes = pair(item, ProfileAttributes)
@@ -492,6 +492,6 @@ class Profiles:
 
         Source: https://adapty.io/docs/api-adapty/operations/deleteProfile
         """
-        demand_kind("by", by)
+        require_kind("by", by)
         name = f"{DELETE_PROFILE.name} by {by}"
-        return self._bulk(items, calls_by(DELETE_PROFILE, by), name, **options)
+        return self._bulk(items, operations_by(DELETE_PROFILE, by), name, **options)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from adapty_async._api.codec import to_json
-from adapty_async._api.operation import Endpoint, Execute, Operation, Replay
+from adapty_async._api.operation import Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.results import no_result
 from adapty_async._api.validation import Check, RequestStruct, identifier
 from adapty_async.v2._models import DOCS, PATH, Profile, read_profile
@@ -67,11 +67,11 @@ VALIDATE_STRIPE_PURCHASE: Endpoint[None] = Endpoint(
     method="POST",
     path="/api/v1/sdk/purchase/stripe/token/validate/",
     docs=f"{DOCS}/validateStripePurchase",
-    replay=Replay.IF_UNSENT,  # what a repeat does, and which events it makes, is not documented
+    retry_safety=RetrySafety.IF_UNSENT,  # the effect and the events of a retry are not documented
     bucket="v2",
     decode=no_result,
     encode=_write_stripe,
-    subject=lambda request: ("adapty-customer-user-id", request.customer_user_id),
+    lock_key=lambda request: ("adapty-customer-user-id", request.customer_user_id),
     media_type="application/vnd.api+json",
 )
 VALIDATE_PADDLE_PURCHASE: Endpoint[Profile] = Endpoint(
@@ -79,11 +79,11 @@ VALIDATE_PADDLE_PURCHASE: Endpoint[Profile] = Endpoint(
     method="POST",
     path=f"{PATH}/purchase/paddle/token/validate/",
     docs=f"{DOCS}/validatePaddlePurchase",
-    replay=Replay.IF_UNSENT,  # as for Stripe
+    retry_safety=RetrySafety.IF_UNSENT,  # as for Stripe
     bucket="v2",
     decode=read_profile,
     encode=to_json,
-    subject=lambda request: ("adapty-customer-user-id", request.customer_user_id),
+    lock_key=lambda request: ("adapty-customer-user-id", request.customer_user_id),
 )
 
 

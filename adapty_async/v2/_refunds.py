@@ -11,12 +11,12 @@ from msgspec import UNSET, field
 
 from adapty_async._api.codec import to_json
 from adapty_async._api.identity import identity
-from adapty_async._api.operation import Endpoint, Execute, Operation, Replay
+from adapty_async._api.operation import Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.results import ResultStruct
-from adapty_async._api.validation import Check, Maybe, any_text, boolean, nullable, one_of
+from adapty_async._api.validation import Check, OrUnset, any_text, boolean, nullable, one_of
 from adapty_async.v2._models import DOCS, PATH
 from adapty_async.v2._read import reader
-from adapty_async.v2._rules import DocumentedStruct, check_body, demand_some
+from adapty_async.v2._rules import DocumentedStruct, check_body, require_some
 
 __all__ = (
     "GET_REFUND_SAVER_SETTINGS",
@@ -41,8 +41,8 @@ class RefundSaverSettingsRequest(DocumentedStruct, frozen=True, kw_only=True):
         InvalidInputError: a value is of the wrong kind.
     """
 
-    custom_preference: Maybe[RefundPreference | None] = UNSET
-    consent: Maybe[bool | None] = UNSET
+    custom_preference: OrUnset[RefundPreference | None] = UNSET
+    consent: OrUnset[bool | None] = UNSET
 
     rules: ClassVar[Mapping[str, Check]] = {
         "custom_preference": nullable(any_text),
@@ -60,7 +60,7 @@ class RefundSaverSettingsRequest(DocumentedStruct, frozen=True, kw_only=True):
             InvalidInputError: one of the rules is broken.
         """
         super().check_documented()
-        demand_some(self)
+        require_some(self)
 
 
 class RefundSaverSettings(ResultStruct, frozen=True, kw_only=True):
@@ -94,7 +94,7 @@ GET_REFUND_SAVER_SETTINGS: Endpoint[RefundSaverSettingsResponse] = Endpoint(
     method="GET",
     path=_PATH,
     docs=f"{DOCS}/getRefundSaverSettings",
-    replay=Replay.ALWAYS,  # a read
+    retry_safety=RetrySafety.ALWAYS,  # a read
     bucket="v2",
     decode=reader(RefundSaverSettingsResponse),
     absent_if_missing=True,
@@ -104,7 +104,7 @@ SET_REFUND_SAVER_SETTINGS: Endpoint[RefundSaverSettingsResponse] = Endpoint(
     method="POST",
     path=_PATH,
     docs=f"{DOCS}/setRefundSaverSettings",
-    replay=Replay.ALWAYS,  # the given values are the same the second time
+    retry_safety=RetrySafety.ALWAYS,  # the given values are the same the second time
     bucket="v2",
     decode=reader(RefundSaverSettingsResponse),
     encode=to_json,
@@ -123,8 +123,8 @@ def get_refund_saver_settings(
 
 def set_refund_saver_settings(
     *,
-    custom_preference: Maybe[RefundPreference | None] = UNSET,
-    consent: Maybe[bool | None] = UNSET,
+    custom_preference: OrUnset[RefundPreference | None] = UNSET,
+    consent: OrUnset[bool | None] = UNSET,
     customer_user_id: str | None = None,
     profile_id: str | None = None,
 ) -> Operation[RefundSaverSettingsResponse]:
@@ -164,8 +164,8 @@ class RefundSaver:
     async def set(
         self,
         *,
-        custom_preference: Maybe[RefundPreference | None] = UNSET,
-        consent: Maybe[bool | None] = UNSET,
+        custom_preference: OrUnset[RefundPreference | None] = UNSET,
+        consent: OrUnset[bool | None] = UNSET,
         customer_user_id: str | None = None,
         profile_id: str | None = None,
     ) -> RefundSaverSettingsResponse:

@@ -23,11 +23,11 @@ __all__ = (
     "DocumentedStruct",
     "at_most",
     "check_body",
-    "demand_some",
     "in_range",
     "ip_v4",
     "is_given",
     "moment_of",
+    "require_some",
     "struct_in",
     "uuid",
     "uuid4",
@@ -87,7 +87,7 @@ def is_given(value: Any) -> bool:
     return value is not UNSET and value is not None
 
 
-def demand_some(struct: RequestStruct) -> None:
+def require_some(struct: RequestStruct) -> None:
     """
     Demand that at least one field is set, be it to None.
 

@@ -14,11 +14,11 @@ import msgspec
 from msgspec import UNSET
 
 from adapty_async._api.codec import to_json
-from adapty_async._api.identity import By, demand_kind, identity, pair
-from adapty_async._api.operation import Endpoint, Execute, Operation, Replay
+from adapty_async._api.identity import By, identity, pair, require_kind
+from adapty_async._api.operation import Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.validation import (
     Check,
-    Maybe,
+    OrUnset,
     any_text,
     boolean,
     country_code,
@@ -142,7 +142,7 @@ class Offer(DocumentedStruct, frozen=True, kw_only=True):
 
     category: OfferCategory
     type: OfferType
-    id: Maybe[str | None] = UNSET
+    id: OrUnset[str | None] = UNSET
 
     rules: ClassVar[Mapping[str, Check]] = {
         "category": any_text,
@@ -198,12 +198,12 @@ class _Purchase(DocumentedStruct, frozen=True, kw_only=True):
     store_original_transaction_id: str
     price: Price
     purchased_at: dt.datetime | str
-    environment: Maybe[Environment] = UNSET
-    is_family_shared: Maybe[bool] = UNSET
-    variation_id: Maybe[str | None] = UNSET
-    offer: Maybe[Offer | None] = UNSET
-    refunded_at: Maybe[dt.datetime | str | None] = UNSET
-    cancellation_reason: Maybe[CancellationReason | None] = UNSET
+    environment: OrUnset[Environment] = UNSET
+    is_family_shared: OrUnset[bool] = UNSET
+    variation_id: OrUnset[str | None] = UNSET
+    offer: OrUnset[Offer | None] = UNSET
+    refunded_at: OrUnset[dt.datetime | str | None] = UNSET
+    cancellation_reason: OrUnset[CancellationReason | None] = UNSET
 
     rules: ClassVar[Mapping[str, Check]] = _RULES
     documented: ClassVar[Mapping[str, Check]] = {
@@ -311,9 +311,9 @@ class SubscriptionPurchase(
     originally_purchased_at: dt.datetime | str
     expires_at: dt.datetime | str
     renew_status: bool
-    renew_status_changed_at: Maybe[dt.datetime | str | None] = UNSET
-    billing_issue_detected_at: Maybe[dt.datetime | str | None] = UNSET
-    grace_period_expires_at: Maybe[dt.datetime | str | None] = UNSET
+    renew_status_changed_at: OrUnset[dt.datetime | str | None] = UNSET
+    billing_issue_detected_at: OrUnset[dt.datetime | str | None] = UNSET
+    grace_period_expires_at: OrUnset[dt.datetime | str | None] = UNSET
 
     rules: ClassVar[Mapping[str, Check]] = {
         **_RULES,
@@ -346,7 +346,7 @@ SET_TRANSACTION: Endpoint[Profile] = Endpoint(
     method="POST",
     path=f"{PATH}/purchase/set/transaction/",
     docs=f"{DOCS}/setTransaction",
-    replay=Replay.ALWAYS,  # an upsert by store_transaction_id
+    retry_safety=RetrySafety.ALWAYS,  # an upsert by store_transaction_id
     bucket="v2",
     decode=read_profile,
     encode=to_json,
@@ -427,7 +427,7 @@ class Transactions:
 
         Source: https://adapty.io/docs/api-adapty/operations/setTransaction
         """
-        demand_kind("by", by)
+        require_kind("by", by)
 
         def build(item: tuple[str, Transaction]) -> Operation[Profile]:
             one, transaction = pair(item, "a transaction")

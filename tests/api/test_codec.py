@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from rich.pretty import pretty_repr
 
 from adapty_async._api.codec import (
-    Wire,
+    RequestDefaults,
     decode,
     encode,
     error_from,
     parse_retry_after,
     to_json,
 )
-from adapty_async._api.operation import Endpoint, Headers, Operation, Replay, Response
+from adapty_async._api.operation import Endpoint, Headers, Operation, Response, RetrySafety
 from adapty_async._api.results import data_decoder, no_result
 from adapty_async.errors import (
     ApiError,
@@ -40,7 +40,9 @@ from adapty_async.errors import (
 from adapty_async.v1 import GET_PROFILE
 from tests._support import CANARY_EMAIL, ERASE, a_response
 
-WIRE = Wire(origin="https://example.com", headers=Headers({"Authorization": "Api-Key key"}))
+WIRE = RequestDefaults(
+    origin="https://example.com", headers=Headers({"Authorization": "Api-Key key"})
+)
 HTML = b"\n<!DOCTYPE html><html><body>403 Forbidden</body></html>"
 
 
@@ -454,7 +456,7 @@ ECHO: Endpoint[Any] = Endpoint(
     method="POST",
     path="/echo/",
     docs="https://example.com",
-    replay=Replay.ALWAYS,
+    retry_safety=RetrySafety.ALWAYS,
     bucket="test",
     decode=msgspec.json.decode,
 )
@@ -587,9 +589,13 @@ def test_a_request_is_the_row_and_the_values() -> None:
     assert (request.operation, request.method) == ("test.echo", "POST")
     assert (request.url, request.body) == ("https://example.com/echo/", b'{"a":1}')
     assert request.headers == WIRE.headers
-    assert (request.replay, request.bucket, request.erases) == (Replay.ALWAYS, "test", False)
-    assert (request.timeout, request.allowance) == (2.0, 5.0)
-    assert (request.tally.attempts, request.tally.deadline) == (0, math.inf)
+    assert (request.retry_safety, request.bucket, request.erases) == (
+        RetrySafety.ALWAYS,
+        "test",
+        False,
+    )
+    assert (request.timeout, request.total_timeout) == (2.0, 5.0)
+    assert (request.state.attempts, request.state.deadline) == (0, math.inf)
 
 
 def test_headers_of_an_operation_join_the_clients() -> None:
@@ -652,19 +658,19 @@ def test_a_parameter_of_the_path_must_be_given(given: tuple[tuple[str, str], ...
 
 @pytest.mark.parametrize(
     ("key", "replay", "allowance"),
-    [("k1", Replay.WITH_KEY, 1800.0), (None, Replay.IF_UNSENT, 9999.0)],
+    [("k1", RetrySafety.WITH_KEY, 1800.0), (None, RetrySafety.IF_UNSENT, 9999.0)],
     ids=["key", "no key"],
 )
 def test_a_key_is_not_used_for_longer_than_it_is_remembered(
-    key: str | None, replay: Replay, allowance: float
+    key: str | None, replay: RetrySafety, allowance: float
 ) -> None:
     """
     A call with a key ends before the server forgets it; without one its repeat is not safe.
     """
-    row = msgspec.structs.replace(ERASE, replay=Replay.WITH_KEY)
+    row = msgspec.structs.replace(ERASE, replay=RetrySafety.WITH_KEY)
     request = encode(Operation(row, key=key), WIRE, timeout=1.0, allowance=9999.0)
 
-    assert (request.replay, request.allowance) == (replay, allowance)
+    assert (request.retry_safety, request.total_timeout) == (replay, allowance)
 
 
 def test_a_row_may_have_a_media_type_and_an_operation_a_key() -> None:
@@ -700,7 +706,7 @@ def test_a_request_says_whether_it_is_an_item_of_a_run(background: bool) -> None
     told = {"background": True} if background else {}
     request = encode(Operation(ERASE), WIRE, timeout=1.0, allowance=1.0, **told)
 
-    assert request.background is background
+    assert request.low_priority is background
 
 
 def test_a_wire_shows_where_it_goes_and_no_key() -> None:

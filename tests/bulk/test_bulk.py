@@ -36,7 +36,7 @@ from adapty_async import (
     v2,
 )
 from adapty_async._api.operation import Request, Response
-from adapty_async._bulk.settings import Settings
+from adapty_async._bulk.settings import RunSettings
 from adapty_async._bulk.source import source_of
 from adapty_async._bulk.worker_pool import Worker
 from adapty_async._runtime.tasks import until_ended
@@ -1016,7 +1016,7 @@ def plain_run(
     settings |= {"drain": 1.0, "on_outcome": None}
     more = {name: changes.pop(name) for name in ("context", "earlier", "judge") if name in changes}
     judge = more.pop("judge", lambda _: None)
-    return BulkRun(source_of(items), process, judge, Settings(**{**settings, **changes}), **more)
+    return BulkRun(source_of(items), process, judge, RunSettings(**{**settings, **changes}), **more)
 
 
 async def sent(index: int, item: str, _: Worker) -> Outcome[str, None]:
@@ -2041,7 +2041,7 @@ async def test_a_run_with_a_rate_changes_no_other_runs_pace() -> None:
     client = AdaptyClient(KEY, transport=Api())
     profiles = client.v1.profiles
     await profiles.bulk_delete(ids(5), by="customer_user_id")
-    learned = client._caller.layers.gates.get("v1").learned
+    learned = client._caller.layers.limiters.get("v1").adaptive
     before = learned.rate
     await profiles.bulk_delete(ids(5), by="customer_user_id", rate=0.5 * before)
 

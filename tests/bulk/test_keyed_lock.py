@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from adapty_async._bulk.keyed_lock import Turns
+from adapty_async._bulk.keyed_lock import KeyedLock
 from tests.bulk.test_bulk import settle, until_cancelled
 
 
@@ -18,11 +18,11 @@ async def test_different_subjects_do_not_wait_for_each_other() -> None:
     """
     Entering returns at once where nobody is.
     """
-    turns = Turns()
+    turns = KeyedLock()
     for subject in ("a", ("b", 1), ()):
-        await turns.enter(subject)
+        await turns.acquire(subject)
     for subject in ("a", ("b", 1), ()):
-        turns.leave(subject)
+        turns.release(subject)
 
     assert (turns._busy, turns._waiting) == (set(), {})
 
@@ -31,14 +31,14 @@ async def test_whoever_comes_first_is_first() -> None:
     """
     Those who wait for a subject go in the order they came, and nothing is kept of them.
     """
-    turns = Turns()
+    turns = KeyedLock()
     order: list[int] = []
 
     async def work(number: int) -> None:
-        await turns.enter("a")
+        await turns.acquire("a")
         order.append(number)
         await asyncio.sleep(0)
-        turns.leave("a")
+        turns.release("a")
 
     await asyncio.gather(*map(work, range(20)))
 
@@ -51,17 +51,17 @@ async def test_who_gives_up_is_passed_over(told: bool) -> None:  # noqa: FBT001 
     """
     A cancelled waiter does not hold the subject, whether or not it has noticed.
     """
-    turns = Turns()
-    await turns.enter("a")
-    first, second = (asyncio.create_task(turns.enter("a")) for _ in range(2))
+    turns = KeyedLock()
+    await turns.acquire("a")
+    first, second = (asyncio.create_task(turns.acquire("a")) for _ in range(2))
     await settle()
     first.cancel()
     if told:
         await settle()
-    turns.leave("a")
+    turns.release("a")
     await second
     await until_cancelled(first)
-    turns.leave("a")
+    turns.release("a")
 
     assert (turns._busy, turns._waiting) == (set(), {})
 
@@ -70,16 +70,16 @@ async def test_a_turn_that_came_too_late_is_passed_on() -> None:
     """
     Who is cancelled in the moment its turn comes leaves the subject to the next.
     """
-    turns = Turns()
-    await turns.enter("a")
-    first, second = (asyncio.create_task(turns.enter("a")) for _ in range(2))
+    turns = KeyedLock()
+    await turns.acquire("a")
+    first, second = (asyncio.create_task(turns.acquire("a")) for _ in range(2))
     await settle()
-    turns.leave("a")
+    turns.release("a")
     first.cancel()
     await second
     with pytest.raises(asyncio.CancelledError):
         await first
-    turns.leave("a")
+    turns.release("a")
 
     assert (turns._busy, turns._waiting) == (set(), {})
 
@@ -90,12 +90,12 @@ async def test_cancelling_at_random_breaks_no_turn(seed: int) -> None:
     However many give up whenever they like, never two are in, and everyone else gets in.
     """
     random = Random(seed)
-    turns = Turns()
+    turns = KeyedLock()
     inside = Counter[str]()
     entered: set[int] = set()
 
     async def work(number: int, subject: str) -> None:
-        await turns.enter(subject)
+        await turns.acquire(subject)
         try:
             inside[subject] += 1
             assert inside[subject] == 1
@@ -104,7 +104,7 @@ async def test_cancelling_at_random_breaks_no_turn(seed: int) -> None:
                 await asyncio.sleep(0)
         finally:
             inside[subject] -= 1
-            turns.leave(subject)
+            turns.release(subject)
 
     tasks = [asyncio.create_task(work(number, random.choice("abc"))) for number in range(100)]
     gave_up = set(random.sample(range(100), 40))

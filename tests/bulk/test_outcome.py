@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.pretty import pretty_repr
 
-from adapty_async._bulk.outcome import Recorder
+from adapty_async._bulk.outcome import ReportBuilder
 from adapty_async.bulk import BulkReport, EarlierStatus, Outcome, OutcomeStatus, StopReason
 from adapty_async.errors import ConnectError
 from tests._support import CANARY_EMAIL
@@ -60,7 +60,7 @@ def test_the_counts_of_a_report_add_up(items: list[tuple[OutcomeStatus, int]]) -
     """
     Every outcome is in exactly one count, and requests are added up.
     """
-    recorder: Recorder[str, str] = Recorder()
+    recorder: ReportBuilder[str, str] = ReportBuilder()
     for index, (status, attempts) in enumerate(items):
         recorder.add(outcome(status, index, attempts))
     report = recorder.report(elapsed=1.5, stop_reason=None)
@@ -78,7 +78,7 @@ def test_a_report_counts_how_skipped_items_ended_before() -> None:
     """
     Each skipped item is in exactly one of the counts.
     """
-    recorder: Recorder[str, str] = Recorder()
+    recorder: ReportBuilder[str, str] = ReportBuilder()
     for number, earlier in enumerate([*EarlierStatus, EarlierStatus.DONE]):
         recorder.add(Outcome(number, "", OutcomeStatus.SKIPPED, earlier=earlier))
     report = recorder.report(elapsed=1.0, stop_reason=None)
@@ -91,7 +91,7 @@ def test_a_report_counts_requests_that_were_sent() -> None:
     """
     An attempt without a connection is no request, and an item without a request was not sent.
     """
-    recorder: Recorder[str, str] = Recorder()
+    recorder: ReportBuilder[str, str] = ReportBuilder()
     failed = OutcomeStatus.FAILED
     for number, (attempts, refused) in enumerate([(5, 5), (3, 2), (1, 0), (0, 0)]):
         recorder.add(Outcome(number, "", failed, attempts, connect_failures=refused))
@@ -115,7 +115,7 @@ def test_the_first_hundred_failures_are_kept() -> None:
     """
     A report holds a bounded number of failures, and counts the rest.
     """
-    recorder: Recorder[str, str] = Recorder()
+    recorder: ReportBuilder[str, str] = ReportBuilder()
     for index in range(150):
         recorder.add(outcome(OutcomeStatus.FAILED, index))
     report = recorder.report(elapsed=0.0, stop_reason=None)
@@ -128,7 +128,7 @@ def test_throttled_requests_are_counted() -> None:
     """
     Answers of 429 are added up over all items.
     """
-    recorder: Recorder[str, None] = Recorder()
+    recorder: ReportBuilder[str, None] = ReportBuilder()
     for throttled in (0, 2, 1):
         recorder.add(Outcome(0, "", OutcomeStatus.DONE, 3, throttled))
 
@@ -148,7 +148,7 @@ def test_a_report_tells_why_the_run_was_stopped() -> None:
     """
     The reason is in the report, and there is none for a run that came to its end.
     """
-    recorder: Recorder[str, None] = Recorder()
+    recorder: ReportBuilder[str, None] = ReportBuilder()
 
     stopped = recorder.report(elapsed=0.0, stop_reason=StopReason.OUTAGE)
     assert stopped.stop_reason is StopReason.OUTAGE

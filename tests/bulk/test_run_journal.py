@@ -974,7 +974,7 @@ async def test_a_pace_of_next_to_nothing_is_no_pace(rate: float, journal: Path) 
     A run that finds it in its journal goes on as if there were none.
     """
     adapty = AdaptyClient(KEY, transport=Api())
-    adapty._caller.layers.gates.learned_rate = lambda: rate  # type: ignore[method-assign]
+    adapty._caller.layers.limiters.learned_rate = lambda: rate  # type: ignore[method-assign]
     await adapty.v1.profiles.bulk_delete(
         ["u0"], by="customer_user_id", journal=journal, job_id="job"
     )
@@ -1355,7 +1355,7 @@ async def test_a_resumed_run_begins_with_the_pace_that_was_learned(
     learned: list[float | None] = []
     for count, limit in ((300, 5000.0), (600, None)):
         adapty = AdaptyClient(KEY, transport=Api())
-        gates = adapty._caller.layers.gates
+        gates = adapty._caller.layers.limiters
         if limit is not None:
             gates.expect(limit)
         await adapty.v1.profiles.bulk_delete(
@@ -1387,7 +1387,7 @@ async def test_the_pace_is_noted_now_and_then(
 
     learned: list[float | None] = [None]
     adapty = AdaptyClient(KEY, transport=api)
-    monkeypatch.setattr(adapty._caller.layers.gates, "learned_rate", lambda: learned[0])
+    monkeypatch.setattr(adapty._caller.layers.limiters, "learned_rate", lambda: learned[0])
     await adapty.v1.profiles.bulk_delete(
         ids(1), by="customer_user_id", journal=journal, job_id="job", concurrency=1
     )

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from adapty_async._bulk.stop_policy import StopRules
+from adapty_async._bulk.stop_policy import StopPolicy
 from adapty_async.bulk import Outcome, OutcomeStatus, StopReason
 from adapty_async.errors import (
     AdaptyError,
@@ -72,9 +72,9 @@ def judged(*errors: Exception | None) -> list[StopReason | None]:
     """
     Return what the rules say after each of these outcomes; None is a success.
     """
-    rules = StopRules()
+    rules = StopPolicy()
     return [
-        rules.judge(
+        rules.check(
             Outcome(
                 index,
                 None,
@@ -168,9 +168,9 @@ def test_absent_items_end_no_run() -> None:
     """
     For a deletion or a read, "not found" is no failure, however often it comes.
     """
-    rules = StopRules()
+    rules = StopPolicy()
     absent: list[Outcome[None, None]] = [
         Outcome(index, None, OutcomeStatus.ABSENT, 1, error=MISSING) for index in range(200)
     ]
 
-    assert {rules.judge(outcome) for outcome in absent} == {None}
+    assert {rules.check(outcome) for outcome in absent} == {None}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from adapty_async.cli._feed import Feed
+from adapty_async.cli._feed import ThreadedReader
 from adapty_async.cli._input import Row
 from adapty_async.errors import InvalidInputError
 
@@ -20,7 +20,7 @@ async def test_rows_come_in_order() -> None:
     All rows come, in their order, also far more of them than are read ahead.
     """
     rows = [Row(number, f"u{number}") for number in range(1, 2000)]
-    assert [row async for row in Feed(rows)] == rows
+    assert [row async for row in ThreadedReader(rows)] == rows
 
 
 async def test_reading_is_not_far_ahead() -> None:
@@ -35,7 +35,7 @@ async def test_reading_is_not_far_ahead() -> None:
             read += 1
             yield Row(read, "u")
 
-    feed = Feed(endless())
+    feed = ThreadedReader(endless())
     for _ in range(1000):
         await anext(feed)
     assert 1000 <= read <= 1000 + 256 + 1
@@ -50,7 +50,7 @@ async def test_error_of_the_input_comes_after_its_rows() -> None:
         yield Row(1, "u1")
         raise InvalidInputError("-", "is a damaged gzip file")
 
-    feed = Feed(damaged())
+    feed = ThreadedReader(damaged())
     assert await anext(feed) == Row(1, "u1")
     with pytest.raises(InvalidInputError, match="damaged"):
         await anext(feed)
@@ -68,7 +68,7 @@ def test_silent_pipe_holds_up_nobody() -> None:
 
     async def give_up() -> set[threading.Thread]:
         before = set(threading.enumerate())
-        feed = Feed(silent())
+        feed = ThreadedReader(silent())
         waiting = asyncio.ensure_future(anext(feed))
         await asyncio.sleep(0)
         waiting.cancel()

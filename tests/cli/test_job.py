@@ -19,7 +19,7 @@ from adapty_async._api.operation import Request, Response
 from adapty_async.bulk import BulkReport, Outcome, OutcomeStatus, StopReason
 from adapty_async.cli._input import Layout, Row, Rows, open_rows
 from adapty_async.cli._items import id_columns, id_from
-from adapty_async.cli._job import End, Job, exit_code, perform
+from adapty_async.cli._job import Job, JobResult, exit_code, perform
 from adapty_async.client import AdaptyClient
 from adapty_async.errors import (
     AdaptyError,
@@ -113,7 +113,7 @@ def test_exit_code_follows_from_the_end(
     """
     A program can tell from the exit code alone what to do next.
     """
-    assert exit_code(End(report=report, interrupted=interrupted, error=error)) == code
+    assert exit_code(JobResult(report=report, interrupted=interrupted, error=error)) == code
 
 
 class Server:
@@ -206,7 +206,7 @@ async def test_first_signal_lets_requests_end(
 
 async def _stopped(
     server: Server, rows: Rows, capsys: pytest.CaptureFixture[str], number: int
-) -> End:
+) -> JobResult:
     async with AdaptyClient("key", transport=server) as client:
         job = job_of(rows)
         running = asyncio.create_task(perform(job, client))

@@ -25,7 +25,7 @@ import pytest
 from msgspec import UNSET, UnsetType
 
 from adapty_async import v2
-from adapty_async._api.codec import Wire, encode, error_from
+from adapty_async._api.codec import RequestDefaults, encode, error_from
 from adapty_async._api.operation import Endpoint, Headers, Operation, Request, Response
 from adapty_async.errors import (
     ApiError,
@@ -58,7 +58,7 @@ ROWS: dict[str, Endpoint[Any]] = {
     for name in v2.__all__
     if isinstance(row := getattr(v2, name), Endpoint)
 }
-WIRE = Wire(
+WIRE = RequestDefaults(
     origin="https://example.com",
     headers=Headers({"Authorization": "x", "Content-Type": "application/json"}),
 )

@@ -14,7 +14,7 @@ import pytest
 import yarl
 
 from adapty_async import v2
-from adapty_async._api.codec import Wire, encode
+from adapty_async._api.codec import RequestDefaults, encode
 from adapty_async._api.operation import Headers, Operation
 from adapty_async.sandbox import Sandbox
 from tests.contract.test_openapi import CALLS, DOCUMENT, OPERATIONS, declared, resolved
@@ -96,7 +96,9 @@ async def raw(sandbox: Sandbox, operation: Operation[Any]) -> tuple[int, Any]:
     headers = Headers(
         {"Authorization": f"Api-Key {sandbox.api_key}", "Content-Type": "application/json"}
     )
-    request = encode(operation, Wire(origin=sandbox.url, headers=headers), timeout=5, allowance=5)
+    request = encode(
+        operation, RequestDefaults(origin=sandbox.url, headers=headers), timeout=5, allowance=5
+    )
     async with (
         aiohttp.ClientSession() as session,
         session.request(

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapty_async._flow.adaptive_rate import LearnedRate
+from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
 from adapty_async.testing import FakeClock
 from tests.simulation import SEEDS, Bucket, Outage, Run, Window, World, moving, worlds
 
@@ -128,13 +128,13 @@ class Client:
 
     def __init__(self, rate: float | None = None) -> None:
         self.clock = FakeClock(1000.0)
-        self.learned = LearnedRate(self.clock, rate=rate)
+        self.learned = AdaptiveRateLimiter(self.clock, rate=rate)
 
     def send(self) -> float:
         """
         Wait for the next turn, and return when it came.
         """
-        while wait := self.learned.take():
+        while wait := self.learned.acquire():
             self.clock.now += wait
         return self.clock.now
 
@@ -216,7 +216,7 @@ def test_a_senseless_rate_is_refused(rate: float) -> None:
     A rate that is kept in a file may have been damaged.
     """
     with pytest.raises(ValueError, match="must be above 0"):
-        LearnedRate(FakeClock(), rate=rate)
+        AdaptiveRateLimiter(FakeClock(), rate=rate)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_senseless_bounds_are_refused(lowest: float, highest: float) -> None:
     The bounds are finite, above 0, and in order.
     """
     with pytest.raises(ValueError, match="must be above 0, in this order"):
-        LearnedRate(FakeClock(), lowest=lowest, highest=highest)
+        AdaptiveRateLimiter(FakeClock(), lowest=lowest, highest=highest)
 
 
 def test_the_rate_stays_within_its_bounds() -> None:
@@ -235,7 +235,7 @@ def test_the_rate_stays_within_its_bounds() -> None:
     Neither successes nor refusals carry it beyond.
     """
     clock = FakeClock()
-    learned = LearnedRate(clock, lowest=10.0, highest=30.0)
+    learned = AdaptiveRateLimiter(clock, lowest=10.0, highest=30.0)
     client = Client()
     client.clock, client.learned = clock, learned
 
@@ -310,7 +310,7 @@ def test_a_single_refusal_stops_nobody_else(retry_after: float | None) -> None:
     client.fail(1, retry_after)
 
     assert client.learned.paused_until <= client.clock.now
-    assert client.learned.wait() < 0.01
+    assert client.learned.delay() < 0.01
 
 
 @pytest.mark.parametrize(
@@ -387,12 +387,12 @@ def test_after_ten_refusals_in_a_row_one_request_probes() -> None:
     assert pause == pytest.approx(client.clock.now + 0.1)
     sent = client.send()
     assert sent == pause
-    assert 0.0 < client.learned.take() <= 0.1
+    assert 0.0 < client.learned.acquire() <= 0.1
     client.clock.now += 0.02
     client.learned.succeeded(sent)
     probing.append(client.learned.probing)
     assert probing == [True, False]
-    assert client.learned.take() == 0.0
+    assert client.learned.acquire() == 0.0
     assert client.learned.rate == pytest.approx(rate, rel=0.05)
 
 
@@ -521,13 +521,13 @@ def test_those_that_do_not_ask_cannot_hold_back_for_good() -> None:
     More requests that do not ask than the rate has room for raise it, if the server takes them.
     """
     clock = FakeClock()
-    learned = LearnedRate(clock)
+    learned = AdaptiveRateLimiter(clock)
     went = []
     for _ in range(10 * 150):
         learned.count()
         clock.now += 1 / 150
         learned.succeeded(clock(), paced=False)
-        if learned.take() == 0.0:
+        if learned.acquire() == 0.0:
             went.append(clock())
 
     assert len(went) > 100
@@ -542,7 +542,7 @@ def test_who_waits_waits_for_more_than_one_turn_and_none_is_lost(rate: float) ->
     client = Client(rate / 0.97)
     waits = []
     for _ in range(round(rate)):
-        while wait := client.learned.take():
+        while wait := client.learned.acquire():
             waits.append(wait)
             client.clock.now += wait
 
@@ -555,11 +555,11 @@ def test_what_did_not_ask_holds_back_for_a_second_at_most() -> None:
     However many went without asking, the next one that asks goes soon.
     """
     clock = FakeClock()
-    learned = LearnedRate(clock)
+    learned = AdaptiveRateLimiter(clock)
     for _ in range(1000):
         learned.count()
 
-    assert learned.wait() == pytest.approx(1.0, abs=0.1)
+    assert learned.delay() == pytest.approx(1.0, abs=0.1)
 
 
 def test_who_sends_less_than_the_rate_does_not_raise_it() -> None:
@@ -591,7 +591,7 @@ def test_who_did_not_ask_takes_a_turn() -> None:
     client.send()
     client.learned.count()
 
-    assert client.learned.wait() == pytest.approx(0.1)
+    assert client.learned.delay() == pytest.approx(0.1)
 
 
 def test_a_success_of_who_did_not_ask_raises_nothing_while_nobody_waits() -> None:
@@ -795,11 +795,11 @@ def test_while_a_probe_is_under_way_others_look_again_soon(latency: float, again
     client.succeed(latency=latency)
     client.fail(10)
     sent = client.send()
-    assert client.learned.take() == pytest.approx(again)
+    assert client.learned.acquire() == pytest.approx(again)
     client.clock.now += 0.2
     client.learned.succeeded(sent)
 
-    assert client.learned.wait() == 0.0
+    assert client.learned.delay() == 0.0
 
 
 def test_a_slow_server_gets_four_round_trips_for_a_probe() -> None:
@@ -831,7 +831,7 @@ class Watched:
 
     def __init__(self, rate: float | None, late: float) -> None:
         self.clock = FakeClock()
-        self.learned = LearnedRate(self.clock, rate=rate)
+        self.learned = AdaptiveRateLimiter(self.clock, rate=rate)
         self._late = late
         self._in_flight: list[float] = []
         self._last = -math.inf
@@ -848,7 +848,7 @@ class Watched:
         Wait for so many turns, and check each.
         """
         for _ in range(count):
-            while wait := self.learned.take():
+            while wait := self.learned.acquire():
                 assert 0.0 < wait <= 3600.0 + 10.0
                 self.clock.now += wait + self._late
             assert self.clock.now >= self.learned.paused_until - 1e-5

@@ -12,14 +12,14 @@ import threading
 
 import pytest
 
-from adapty_async._api.operation import Request, Response, Send, Tally
+from adapty_async._api.operation import CallState, Request, Response, Send
 from adapty_async._flow import adaptive_rate as _learned
 from adapty_async._flow import circuit_breaker as _outage
-from adapty_async._flow.bucket_limiter import Gates
-from adapty_async._flow.concurrency_limit import Capacity
-from adapty_async._flow.rate_limiter import Pacer
+from adapty_async._flow.bucket_limiter import LimiterRegistry
+from adapty_async._flow.concurrency_limit import ConcurrencyLimit
+from adapty_async._flow.rate_limiter import FixedRateLimiter
 from adapty_async._flow.run_limits import RunLimits
-from adapty_async._flow.semaphore import Places
+from adapty_async._flow.semaphore import PrioritySemaphore
 from adapty_async._pipeline.limit import limit, look
 from adapty_async._runtime.clock import Timing
 from adapty_async._runtime.loop_local import LoopLocal
@@ -117,8 +117,10 @@ class Bench:
     ) -> None:
         self.clock = Timeline()
         timing = Timing(self.clock, self.clock.sleep, lambda low, high: high)
-        self.gates = Gates(timing, None if rate is None else Pacer(rate, burst, self.clock))
-        self.slots = LoopLocal(lambda: Places(connections))
+        self.gates = LimiterRegistry(
+            timing, None if rate is None else FixedRateLimiter(rate, burst, self.clock)
+        )
+        self.slots = LoopLocal(lambda: PrioritySemaphore(connections))
         self.latency = latency
         self.sent: list[tuple[str, float]] = []
         self.answers: dict[str, list[BaseException]] = {}
@@ -135,11 +137,11 @@ class Bench:
             raise answers.pop(0)
         return Response(200, {}, b"")
 
-    def pacer(self, rate: float, burst: int = 1) -> Pacer:
+    def pacer(self, rate: float, burst: int = 1) -> FixedRateLimiter:
         """
         Return a pace for a run.
         """
-        return Pacer(rate, burst, self.clock)
+        return FixedRateLimiter(rate, burst, self.clock)
 
     def start(
         self,
@@ -157,7 +159,7 @@ class Bench:
         )
         if run is not None:
             self._sends[id(run)] = send
-        tally = Tally(deadline=self.clock.now + seconds)
+        tally = CallState(deadline=self.clock.now + seconds)
         background = run is not None
         request = a_request(operation=name, bucket=bucket, background=background, tally=tally)
         return asyncio.ensure_future(send(request))
@@ -173,7 +175,7 @@ class Bench:
         """
         The connections that nobody has.
         """
-        return self.slots.get().free
+        return self.slots.get().available
 
     async def pause(self, seconds: float, bucket: str = "v1") -> None:
         """
@@ -304,7 +306,7 @@ async def test_after_a_pause_calls_go_spread_at_the_learned_pace() -> None:
     """
     bench = Bench()
     await bench.pause(30.0)
-    pace = bench.gates.get("v1").learned.rate
+    pace = bench.gates.get("v1").adaptive.rate
     tasks = [bench.start(f"a{number}") for number in range(20)]
     await bench.clock.advance(40.0)
     await asyncio.gather(*tasks)
@@ -562,8 +564,8 @@ async def test_cancelled_waiters_leave_nothing_behind() -> None:
     """
     for steps in range(8):
         bench = Bench(rate=1.0, connections=2, latency=0.5)
-        capacity = Capacity(3, bench.clock)
-        run = RunLimits(pacer=bench.pacer(2.0), capacity=capacity)
+        capacity = ConcurrencyLimit(3, bench.clock)
+        run = RunLimits(rate_limiter=bench.pacer(2.0), concurrency=capacity)
         tasks = [bench.start("a") for _ in range(4)] + [bench.start("b", run) for _ in range(4)]
         await settle()
         for _ in range(steps):
@@ -572,7 +574,7 @@ async def test_cancelled_waiters_leave_nothing_behind() -> None:
         await cancel(*(task for task in tasks if task not in done))
         gate = bench.gates.get("v1")
 
-        assert (bench.free, capacity.busy) == (2, 0)
+        assert (bench.free, capacity.in_flight) == (2, 0)
         assert (gate._urgent, gate.in_flight) == (0, 0)
         last = [bench.start("last"), bench.start("last", run)]
         await bench.clock.advance(5.0)
@@ -585,10 +587,10 @@ async def test_a_call_that_is_cancelled_as_its_connection_comes_gives_it_on() ->
     """
     bench = Bench(connections=1)
     places = bench.slots.get()
-    await places.take()
+    await places.acquire()
     first, second = bench.start("first"), bench.start("second")
     await settle()
-    places.give()
+    places.release()
     first.cancel()
     await second
 
@@ -602,17 +604,17 @@ async def test_an_item_that_is_cancelled_as_its_turn_comes_gives_it_back() -> No
     """
     bench = Bench(connections=2)
     gate, slots = bench.gates.get("v1"), bench.slots.get()
-    line = gate.line(slots, RunLimits(pacer=bench.pacer(1.0, burst=2)))
+    line = gate.line(slots, RunLimits(rate_limiter=bench.pacer(1.0, burst=2)))
     for _ in range(2):  # the burst
-        assert line.enter_now(a_request(background=True))
-        slots.give()
+        assert line.try_acquire(a_request(background=True))
+        slots.release()
 
     async def lead() -> None:
-        await line.enter(a_request(background=True))
+        await line.acquire(a_request(background=True))
         second.cancel()
 
     first = asyncio.create_task(lead())
-    second = asyncio.create_task(line.enter(a_request(background=True)))
+    second = asyncio.create_task(line.acquire(a_request(background=True)))
     await settle()
     bench.clock.now += 2.0  # the first one wakes up so late that there is a moment for both
     await bench.clock.advance(0.0)
@@ -620,9 +622,9 @@ async def test_an_item_that_is_cancelled_as_its_turn_comes_gives_it_back() -> No
     with pytest.raises(asyncio.CancelledError):
         await second
 
-    assert slots.free == 1
+    assert slots.available == 1
     assert (gate.in_flight, gate.requests) == (3, 3)
-    assert not line.is_led
+    assert not line.has_leader
 
 
 async def test_items_go_at_the_learned_pace() -> None:
@@ -646,7 +648,7 @@ async def test_items_go_at_the_runs_own_pace() -> None:
     A run with a pace holds it from the start, if it is slower than what is learned.
     """
     bench = Bench()
-    run = RunLimits(pacer=bench.pacer(2.0))
+    run = RunLimits(rate_limiter=bench.pacer(2.0))
     tasks = [bench.start("b", run) for _ in range(5)]
     await bench.clock.advance(10.0)
     await asyncio.gather(*tasks)
@@ -659,7 +661,7 @@ async def test_items_keep_to_the_clients_pace() -> None:
     The client's pace holds for its runs too.
     """
     bench = Bench(rate=5.0)
-    run = RunLimits(pacer=bench.pacer(1000.0))
+    run = RunLimits(rate_limiter=bench.pacer(1000.0))
     tasks = [bench.start("b", run) for _ in range(4)]
     await bench.clock.advance(10.0)
     await asyncio.gather(*tasks)
@@ -672,7 +674,7 @@ async def test_the_runs_own_slow_pace_holds_up_nobody_else() -> None:
     Neither single calls nor another run in the same bucket wait for it.
     """
     bench = Bench()
-    slow = RunLimits(pacer=bench.pacer(0.1))
+    slow = RunLimits(rate_limiter=bench.pacer(0.1))
     tasks = [bench.start("slow", slow) for _ in range(3)]
     await settle()
     run = RunLimits()
@@ -758,7 +760,7 @@ async def test_an_item_takes_the_last_connection_at_once() -> None:
     bench = Bench(connections=1)
     line = bench.gates.get("v1").line(bench.slots.get(), RunLimits())
 
-    assert line.enter_now(a_request())
+    assert line.try_acquire(a_request())
     assert bench.free == 0
 
 
@@ -787,7 +789,7 @@ async def test_items_wait_for_the_circuit_and_one_of_them_tries() -> None:
     failing = [bench.start("failing") for _ in range(20)]
     await bench.clock.advance(0.1)
     await asyncio.gather(*failing, return_exceptions=True)
-    run = RunLimits(capacity=Capacity(100, bench.clock))
+    run = RunLimits(concurrency=ConcurrencyLimit(100, bench.clock))
     bench.answers["b"] = [down()]
     tasks = [bench.start("b", run, seconds=60.0) for _ in range(10)]
     await bench.clock.advance(5.0)
@@ -816,8 +818,8 @@ async def test_items_do_not_sleep_on_when_a_long_outage_is_over() -> None:
     gate = bench.gates.get("v1")
     tasks = [bench.start("b", run) for _ in range(3)]
     await bench.clock.advance(5.0)
-    assert gate.circuit.wait() > 10.0
-    gate.circuit.worked(bench.clock())
+    assert gate.breaker.delay() > 10.0
+    gate.breaker.record_success(bench.clock())
     await bench.clock.advance(1.5)
 
     await asyncio.gather(*tasks)
@@ -831,14 +833,14 @@ async def test_waiting_is_not_charged_to_an_item() -> None:
     bench = Bench()
     await bench.pause(30.0)
     run = RunLimits()
-    request = a_request(background=True, tally=Tally(deadline=BEGIN + 5.0), bucket="v1")
+    request = a_request(background=True, tally=CallState(deadline=BEGIN + 5.0), bucket="v1")
     send = limit(bench.server, bench.slots, bench.gates, bench.clock, run)
     task = asyncio.ensure_future(send(request))
     await bench.clock.advance(31.0)
     await task
 
     assert bench.times("test.call") == pytest.approx([30.0])
-    assert request.tally.deadline == pytest.approx(BEGIN + 35.0)
+    assert request.state.deadline == pytest.approx(BEGIN + 35.0)
 
 
 async def test_the_clock_of_an_item_starts_with_its_first_turn() -> None:
@@ -853,7 +855,7 @@ async def test_the_clock_of_an_item_starts_with_its_first_turn() -> None:
     await bench.clock.advance(31.0)
     await task
 
-    assert request.tally.deadline == pytest.approx(BEGIN + 90.0)
+    assert request.state.deadline == pytest.approx(BEGIN + 90.0)
 
 
 async def test_a_run_gives_up_on_a_pause_longer_than_it_waits() -> None:
@@ -862,7 +864,7 @@ async def test_a_run_gives_up_on_a_pause_longer_than_it_waits() -> None:
     """
     bench = Bench()
     await bench.pause(30.0)
-    run = RunLimits(capacity=Capacity(4, bench.clock), max_outage=20.0)
+    run = RunLimits(concurrency=ConcurrencyLimit(4, bench.clock), max_outage=20.0)
     results = await asyncio.gather(
         *(bench.start("b", run) for _ in range(5)), return_exceptions=True
     )
@@ -873,8 +875,8 @@ async def test_a_run_gives_up_on_a_pause_longer_than_it_waits() -> None:
         assert "no service for longer than 20 s" in str(error)
     assert bench.times("b") == []
     assert bench.free == 100
-    assert run.capacity is not None
-    assert run.capacity.busy == 0
+    assert run.concurrency is not None
+    assert run.concurrency.in_flight == 0
 
 
 async def test_a_run_waits_for_a_pause_just_as_long_as_it_may() -> None:
@@ -898,8 +900,8 @@ async def test_who_waits_for_the_pace_does_not_give_up_for_an_outage_that_may_be
     await bench.break_down()
     await bench.clock.advance(100.0)
     pacer = bench.pacer(1.0)
-    pacer.take()
-    item = bench.start("b", RunLimits(pacer=pacer, max_outage=0.5))
+    pacer.acquire()
+    item = bench.start("b", RunLimits(rate_limiter=pacer, max_outage=0.5))
     await bench.clock.advance(2.0)
     await item
 
@@ -913,7 +915,7 @@ async def test_a_run_gives_up_on_an_outage_longer_than_it_waits() -> None:
     bench = Bench()
     await bench.break_down()
     bench.answers["b"] = [down() for _ in range(1000)]
-    run = RunLimits(capacity=Capacity(4, bench.clock), max_outage=100.0)
+    run = RunLimits(concurrency=ConcurrencyLimit(4, bench.clock), max_outage=100.0)
     tasks = [bench.start("b", run, seconds=60.0) for _ in range(80)]
     await bench.clock.advance(99.0)
     assert not all(task.done() for task in tasks)
@@ -923,8 +925,8 @@ async def test_a_run_gives_up_on_an_outage_longer_than_it_waits() -> None:
     assert kinds.count(ServerError) + kinds.count(CircuitOpenError) == 80
     assert kinds.count(ServerError) == len(bench.times("b")) < 60
     assert 90.0 < bench.times("b")[-1] < 110.0
-    assert run.capacity is not None
-    assert (bench.free, run.capacity.busy) == (100, 0)
+    assert run.concurrency is not None
+    assert (bench.free, run.concurrency.in_flight) == (100, 0)
 
 
 async def test_an_outage_that_nobody_looked_after_is_no_reason_to_give_up() -> None:
@@ -936,7 +938,7 @@ async def test_an_outage_that_nobody_looked_after_is_no_reason_to_give_up() -> N
     bench.clock.now += 5 * 3600.0
     await bench.start("b", RunLimits())
 
-    assert bench.gates.get("v1").circuit.state is CircuitState.CLOSED
+    assert bench.gates.get("v1").breaker.state is CircuitState.CLOSED
 
 
 @pytest.mark.parametrize("way", ["succeeds", "fails", "cancelled", "breaks"])
@@ -945,19 +947,19 @@ async def test_an_item_is_in_flight_no_longer_whatever_happens(way: str) -> None
     However an item ends, its run's capacity and its connection are free again.
     """
     bench = Bench(latency=1.0)
-    capacity = Capacity(4, bench.clock)
-    run = RunLimits(capacity=capacity)
+    capacity = ConcurrencyLimit(4, bench.clock)
+    run = RunLimits(concurrency=capacity)
     ends: dict[str, list[BaseException]] = {"fails": [down()], "breaks": [AssertionError("a bug")]}
     bench.answers["b"] = ends.get(way, [])
     task = bench.start("b", run)
     await bench.clock.advance(0.5)
-    assert (capacity.busy, bench.free) == (1, 99)
+    assert (capacity.in_flight, bench.free) == (1, 99)
     if way == "cancelled":
         task.cancel()
     await bench.clock.advance(0.5)
     await asyncio.gather(task, return_exceptions=True)
 
-    assert (capacity.busy, bench.free) == (0, 100)
+    assert (capacity.in_flight, bench.free) == (0, 100)
     assert bench.gates.get("v1").in_flight == 0
 
 
@@ -1006,7 +1008,7 @@ def end(bench: Bench, error: AdaptyError | None, *, times: int = 1) -> BucketSta
     request = a_request(background=True)
     for _ in range(times):
         gate._go(paced=True)
-        gate.leave(request, error, bench.clock())
+        gate.release(request, error, bench.clock())
     return gate.statistics()
 
 
@@ -1033,13 +1035,13 @@ async def test_any_answer_but_a_failure_says_that_the_service_works(
     It ends a row of failures, and lets the pace of a run grow.
     """
     bench = Bench()
-    before = bench.gates.get("v1").learned.rate
+    before = bench.gates.get("v1").adaptive.rate
     end(bench, OUTAGE[0], times=19)
     bench.clock.now += 0.1
     after = end(bench, error)
     end(bench, OUTAGE[0], times=19)
 
-    assert bench.gates.get("v1").circuit.state is CircuitState.CLOSED
+    assert bench.gates.get("v1").breaker.state is CircuitState.CLOSED
     assert after.rate > before
     assert (after.failed, after.requests, after.in_flight) == (19, 20, 0)
 
@@ -1074,7 +1076,7 @@ async def test_responses_that_are_not_the_apis_open_no_circuit_for_single_calls(
         with pytest.raises(type(error)):
             await bench.start("a")
 
-    assert bench.gates.get("v1").circuit.state is CircuitState.CLOSED
+    assert bench.gates.get("v1").breaker.state is CircuitState.CLOSED
 
 
 async def test_a_run_has_its_patience_until_nothing_succeeds() -> None:
@@ -1153,8 +1155,8 @@ async def test_attempts_that_fail_in_a_known_outage_are_excused() -> None:
     excused = []
     for _ in range(22):
         gate._go(paced=True)
-        gate.leave(request, OUTAGE[0], bench.clock())
-        excused.append(request.tally.excused)
+        gate.release(request, OUTAGE[0], bench.clock())
+        excused.append(request.state.outage_failures)
 
     assert excused == [0] * 19 + [1, 2, 3]
 
@@ -1164,11 +1166,11 @@ async def test_success_of_single_calls_does_not_raise_the_pace_of_runs() -> None
     They were not paced, so they say nothing of the pace.
     """
     bench = Bench()
-    before = bench.gates.get("v1").learned.rate
+    before = bench.gates.get("v1").adaptive.rate
     for _ in range(50):
         await bench.start("a")
 
-    assert bench.gates.get("v1").learned.rate == before
+    assert bench.gates.get("v1").adaptive.rate == before
 
 
 async def test_being_throttled_cuts_the_pace_and_shows_that_the_service_works() -> None:
@@ -1176,7 +1178,7 @@ async def test_being_throttled_cuts_the_pace_and_shows_that_the_service_works() 
     An answer 429 ends a row of failures, and slows runs down.
     """
     bench = Bench()
-    before = bench.gates.get("v1").learned.rate
+    before = bench.gates.get("v1").adaptive.rate
     end(bench, OUTAGE[0], times=19)
     bench.clock.now += 0.1
     after = end(bench, throttled())
@@ -1184,7 +1186,7 @@ async def test_being_throttled_cuts_the_pace_and_shows_that_the_service_works() 
     assert after.rate < before
     assert after.paused_for == 0.0
     end(bench, OUTAGE[0], times=19)
-    assert bench.gates.get("v1").circuit.state is CircuitState.CLOSED
+    assert bench.gates.get("v1").breaker.state is CircuitState.CLOSED
     last = end(bench, throttled(30.0))
     assert last.throttled == 2
     assert last.paused_for == pytest.approx(30.0)
@@ -1196,7 +1198,7 @@ async def test_what_is_not_the_services_doing_changes_nothing(error: AdaptyError
     Such an end is neither a failure of the service nor a sign that it works.
     """
     bench = Bench()
-    before = bench.gates.get("v1").learned.rate
+    before = bench.gates.get("v1").adaptive.rate
     end(bench, OUTAGE[0], times=19)
     bench.clock.now += 0.1
     after = end(bench, error)
@@ -1266,7 +1268,7 @@ async def test_statistics_tell_the_rate_in_force(
     bench = Bench(rate=client)
     if learned is not None:
         bench.gates.expect(learned)
-    limits = RunLimits(pacer=None if run is None else bench.pacer(run))
+    limits = RunLimits(rate_limiter=None if run is None else bench.pacer(run))
     bench.gates.get("v1").line(bench.slots.get(), limits)
 
     assert bench.gates.statistics()["v1"].rate == pytest.approx(rate)
@@ -1280,8 +1282,8 @@ async def test_a_given_rate_that_is_refused_is_where_the_search_begins() -> None
     bench.answers["item"] = [throttled()]
 
     with pytest.raises(RateLimitError):
-        await bench.start("item", RunLimits(pacer=bench.pacer(120.0)))
-    assert bench.gates.get("v1").learned.rate == 60.0
+        await bench.start("item", RunLimits(rate_limiter=bench.pacer(120.0)))
+    assert bench.gates.get("v1").adaptive.rate == 60.0
 
 
 async def test_statistics_tell_the_rate_of_the_run_that_came_last() -> None:
@@ -1290,7 +1292,7 @@ async def test_statistics_tell_the_rate_of_the_run_that_came_last() -> None:
     """
     bench = Bench()
     gate, slots = bench.gates.get("v1"), bench.slots.get()
-    gate.line(slots, RunLimits(pacer=bench.pacer(2.0)))
+    gate.line(slots, RunLimits(rate_limiter=bench.pacer(2.0)))
     assert gate.statistics().rate == 2.0
     gate.line(slots, RunLimits())
     assert gate.statistics().rate == 20.0
@@ -1312,11 +1314,11 @@ def test_a_pace_known_from_before_holds_for_gates_made_before_and_later() -> Non
     """
     gates = Bench().gates
     before = gates.get("before")
-    assert before.learned.rate == 20.0
+    assert before.adaptive.rate == 20.0
     gates.expect(400.0)
 
-    assert before.learned.limit == gates.get("later").learned.limit == 400.0
-    assert before.learned.rate == gates.get("later").learned.rate == pytest.approx(388.0)
+    assert before.adaptive.limit == gates.get("later").adaptive.limit == 400.0
+    assert before.adaptive.rate == gates.get("later").adaptive.rate == pytest.approx(388.0)
 
 
 def test_what_was_learned_since_is_not_overwritten() -> None:
@@ -1327,9 +1329,9 @@ def test_what_was_learned_since_is_not_overwritten() -> None:
     gates.expect(400.0)
     gates.expect(100.0)
 
-    assert gates.get("v1").learned.limit == 100.0
+    assert gates.get("v1").adaptive.limit == 100.0
     gates.expect(50.0)
-    assert gates.get("v1").learned.limit == 100.0
+    assert gates.get("v1").adaptive.limit == 100.0
 
 
 async def test_a_pause_outlives_what_is_expected() -> None:
@@ -1365,9 +1367,9 @@ def test_two_event_loops_share_a_gate(rate: float | None) -> None:
     """
     clock = FakeClock(BEGIN)
     timing = Timing(clock, lambda _: asyncio.sleep(0), lambda low, high: high)
-    gates = Gates(timing, None if rate is None else Pacer(rate, 1000, clock))
+    gates = LimiterRegistry(timing, None if rate is None else FixedRateLimiter(rate, 1000, clock))
     gates.expect(100_000.0)
-    slots = LoopLocal(lambda: Places(4))
+    slots = LoopLocal(lambda: PrioritySemaphore(4))
     failures: list[BaseException] = []
 
     async def answer(request: Request) -> Response:

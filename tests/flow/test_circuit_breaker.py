@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from adapty_async._flow import circuit_breaker as _outage
 from adapty_async._flow.circuit_breaker import (
-    Budget,
-    Circuit,
+    CircuitBreaker,
     OutageTimer,
+    RetryBudget,
     WakefulClock,
     is_transient,
 )
@@ -41,13 +41,13 @@ def test_a_budget_pays_for_repeats_until_it_is_used_up() -> None:
     """
     Each repeat takes its cost, and one that costs more than is left takes nothing.
     """
-    budget = Budget(20)
+    budget = RetryBudget(20)
 
-    assert budget.take(Budget.TRANSIENT)
+    assert budget.try_acquire(RetryBudget.TRANSIENT)
     assert budget.left == 6
-    assert not budget.take(Budget.TRANSIENT)
+    assert not budget.try_acquire(RetryBudget.TRANSIENT)
     assert budget.left == 6
-    assert budget.take(Budget.THROTTLED)
+    assert budget.try_acquire(RetryBudget.THROTTLED)
     assert budget.left == 1
 
 
@@ -55,24 +55,24 @@ def test_the_last_token_can_be_spent() -> None:
     """
     A repeat that costs just what is left is paid for.
     """
-    budget = Budget(14)
+    budget = RetryBudget(14)
 
-    assert budget.take(14)
+    assert budget.try_acquire(14)
     assert (budget.size, budget.left) == (14, 0)
-    assert not budget.take(1)
+    assert not budget.try_acquire(1)
 
 
 def test_a_budget_gets_back_no_more_than_its_size() -> None:
     """
     Success gives back one token or what a repeat took, until all are there.
     """
-    budget = Budget(20)
-    budget.take(10)
-    budget.give()
+    budget = RetryBudget(20)
+    budget.try_acquire(10)
+    budget.release()
     assert budget.left == 11
-    budget.give(5)
+    budget.release(5)
     assert budget.left == 16
-    budget.give(5)
+    budget.release(5)
     assert budget.left == 20
 
 
@@ -81,13 +81,13 @@ def test_a_budget_stays_between_nothing_and_its_size(size: int, steps: list[int]
     """
     Whatever is taken and given, there is never less than nothing or more than all.
     """
-    budget = Budget(size)
+    budget = RetryBudget(size)
     for step in steps:
         before = budget.left
         if step < 0:
-            assert budget.take(-step) == (budget.left != before)
+            assert budget.try_acquire(-step) == (budget.left != before)
         else:
-            budget.give(step)
+            budget.release(step)
         assert 0 <= budget.left <= size
 
 
@@ -110,13 +110,13 @@ def longest(_low: float, high: float) -> float:
 
 def a_circuit(
     clock: FakeClock, uniform: Callable[[float, float], float] = shortest, failures: int = 20
-) -> Circuit:
+) -> CircuitBreaker:
     """
     Return a circuit that has seen so many failures, all sent and seen now.
     """
-    circuit = Circuit(clock, uniform)
+    circuit = CircuitBreaker(clock, uniform)
     for _ in range(failures):
-        circuit.failed(clock.now)
+        circuit.record_failure(clock.now)
     return circuit
 
 
@@ -125,15 +125,15 @@ def test_it_takes_twenty_failures_in_a_row_to_open_a_circuit() -> None:
     Nineteen change nothing, the twentieth makes it an outage that began with the first.
     """
     clock = FakeClock(100.0)
-    circuit = Circuit(clock, shortest)
+    circuit = CircuitBreaker(clock, shortest)
 
     for number in range(20):
-        assert (circuit.state, circuit.since, circuit.wait()) == (CLOSED, None, 0.0)
-        circuit.enter()
+        assert (circuit.state, circuit.since, circuit.delay()) == (CLOSED, None, 0.0)
+        circuit.record_probe()
         clock.now += 0.1
-        circuit.failed(100.0 + number)
+        circuit.record_failure(100.0 + number)
     assert (circuit.state, circuit.since) == (OPEN, 100.0)
-    assert circuit.wait() == pytest.approx(1.0)
+    assert circuit.delay() == pytest.approx(1.0)
 
 
 def test_a_success_among_the_failures_starts_the_count_anew() -> None:
@@ -142,12 +142,12 @@ def test_a_success_among_the_failures_starts_the_count_anew() -> None:
     """
     clock = FakeClock(100.0)
     circuit = a_circuit(clock, failures=19)
-    circuit.worked(100.0)
+    circuit.record_success(100.0)
     for _ in range(19):
-        circuit.failed(101.0)
+        circuit.record_failure(101.0)
     assert circuit.state is CLOSED
 
-    circuit.failed(102.0)
+    circuit.record_failure(102.0)
     assert circuit.since == 101.0
 
 
@@ -157,11 +157,11 @@ def test_a_success_that_was_asked_for_before_the_failures_says_nothing() -> None
     """
     clock = FakeClock(100.0)
     circuit = a_circuit(clock, failures=19)
-    circuit.worked(99.9)
+    circuit.record_success(99.9)
     assert circuit.state is CLOSED
-    circuit.failed(100.5)
+    circuit.record_failure(100.5)
     assert (circuit.state, circuit.since) == (OPEN, 100.0)
-    circuit.worked(99.9)
+    circuit.record_success(99.9)
     assert circuit.state is OPEN
 
 
@@ -170,10 +170,10 @@ def test_a_failure_that_was_asked_for_at_the_same_time_as_a_success_counts() -> 
     Of several requests that went together, one that worked does not excuse the others.
     """
     clock = FakeClock(100.0)
-    circuit = Circuit(clock, shortest)
-    circuit.worked(100.0)
+    circuit = CircuitBreaker(clock, shortest)
+    circuit.record_success(100.0)
     for _ in range(20):
-        circuit.failed(100.0)
+        circuit.record_failure(100.0)
 
     assert circuit.state is OPEN
 
@@ -182,10 +182,10 @@ def test_successes_alone_leave_a_circuit_closed() -> None:
     """
     A service that works is let alone.
     """
-    circuit = Circuit(FakeClock(), shortest)
-    circuit.worked(0.0)
+    circuit = CircuitBreaker(FakeClock(), shortest)
+    circuit.record_success(0.0)
 
-    assert (circuit.state, circuit.since, circuit.wait()) == (CLOSED, None, 0.0)
+    assert (circuit.state, circuit.since, circuit.delay()) == (CLOSED, None, 0.0)
 
 
 def test_when_it_is_time_one_request_is_let_through() -> None:
@@ -196,13 +196,13 @@ def test_when_it_is_time_one_request_is_let_through() -> None:
     circuit = a_circuit(clock)
 
     clock.now = 100.75
-    assert (circuit.state, circuit.wait()) == (OPEN, 0.25)
+    assert (circuit.state, circuit.delay()) == (OPEN, 0.25)
     clock.now = 101.0
-    assert (circuit.state, circuit.wait()) == (HALF_OPEN, 0.0)
-    circuit.enter()
-    assert (circuit.state, circuit.wait()) == (OPEN, 1.0)
+    assert (circuit.state, circuit.delay()) == (HALF_OPEN, 0.0)
+    circuit.record_probe()
+    assert (circuit.state, circuit.delay()) == (OPEN, 1.0)
     clock.now = 102.5
-    assert (circuit.state, circuit.wait()) == (HALF_OPEN, 0.0)
+    assert (circuit.state, circuit.delay()) == (HALF_OPEN, 0.0)
 
 
 def test_a_try_that_fails_is_followed_by_a_wait() -> None:
@@ -212,11 +212,11 @@ def test_a_try_that_fails_is_followed_by_a_wait() -> None:
     clock = FakeClock(100.0)
     circuit = a_circuit(clock)
     clock.now = 101.0
-    circuit.enter()
+    circuit.record_probe()
     clock.now = 101.75
-    circuit.failed(101.0)
+    circuit.record_failure(101.0)
 
-    assert (circuit.state, circuit.wait(), circuit.since) == (OPEN, 1.0, 100.0)
+    assert (circuit.state, circuit.delay(), circuit.since) == (OPEN, 1.0, 100.0)
 
 
 def test_a_try_that_works_closes_the_circuit() -> None:
@@ -226,15 +226,15 @@ def test_a_try_that_works_closes_the_circuit() -> None:
     clock = FakeClock(100.0)
     circuit = a_circuit(clock)
     clock.now = 101.0
-    circuit.enter()
-    circuit.worked(101.0)
+    circuit.record_probe()
+    circuit.record_success(101.0)
 
-    assert (circuit.state, circuit.since, circuit.wait()) == (CLOSED, None, 0.0)
+    assert (circuit.state, circuit.since, circuit.delay()) == (CLOSED, None, 0.0)
     clock.now = 200.0
     for _ in range(19):
-        circuit.failed(200.0)
+        circuit.record_failure(200.0)
     assert circuit.state is CLOSED
-    circuit.failed(200.0)
+    circuit.record_failure(200.0)
     assert (circuit.state, circuit.since) == (OPEN, 200.0)
 
 
@@ -244,13 +244,13 @@ def test_a_new_outage_does_not_wait_for_what_the_last_one_was_told() -> None:
     """
     clock = FakeClock(100.0)
     circuit = a_circuit(clock)
-    circuit.failed(100.0, 30.0)
-    circuit.worked(100.0)
+    circuit.record_failure(100.0, 30.0)
+    circuit.record_success(100.0)
     clock.now = 101.0
     for _ in range(20):
-        circuit.failed(101.0)
+        circuit.record_failure(101.0)
 
-    assert circuit.wait() == 1.0
+    assert circuit.delay() == 1.0
 
 
 @pytest.mark.parametrize(
@@ -274,8 +274,8 @@ def test_the_next_try_comes_after_a_share_of_the_outage(lasted: float, wait: flo
         clock = FakeClock(100.0)
         circuit = a_circuit(clock, uniform)
         clock.now += lasted
-        circuit.failed(clock.now)
-        assert circuit.wait() == pytest.approx(factor * wait)
+        circuit.record_failure(clock.now)
+        assert circuit.delay() == pytest.approx(factor * wait)
 
 
 @pytest.mark.parametrize(
@@ -289,9 +289,9 @@ def test_a_wait_that_the_service_asks_for_is_kept_to(asked: float | None, wait: 
     """
     clock = FakeClock(100.0)
     circuit = a_circuit(clock, failures=19)
-    circuit.failed(100.0, asked)
+    circuit.record_failure(100.0, asked)
 
-    assert circuit.wait() == wait
+    assert circuit.delay() == wait
 
 
 def test_a_wait_that_was_asked_for_is_not_shortened_by_others() -> None:
@@ -300,12 +300,12 @@ def test_a_wait_that_was_asked_for_is_not_shortened_by_others() -> None:
     """
     clock = FakeClock(100.0)
     circuit = a_circuit(clock)
-    circuit.failed(100.0, 10.0)
+    circuit.record_failure(100.0, 10.0)
     clock.now = 101.0
-    circuit.failed(100.0)
-    circuit.enter()
+    circuit.record_failure(100.0)
+    circuit.record_probe()
 
-    assert circuit.wait() == 9.0
+    assert circuit.delay() == 9.0
 
 
 @given(
@@ -327,30 +327,30 @@ def test_a_circuit_never_waits_long_and_counts_as_a_plain_account_does(
     Whatever comes, it is open after twenty failures without a success, and for 37.5 s at most.
     """
     clock = FakeClock(1000.0)
-    circuit = Circuit(clock, lambda low, high: low + share * (high - low))
+    circuit = CircuitBreaker(clock, lambda low, high: low + share * (high - low))
     row: list[float] = []  # when the failures since the last success were sent
     worked = -math.inf
     for step, seconds, age, asked in steps:
         clock.now += seconds
         sent = clock.now - age
         if step == "enter":
-            circuit.enter()
+            circuit.record_probe()
         elif step == "failed":
-            circuit.failed(sent, asked)
+            circuit.record_failure(sent, asked)
             if sent < worked:
                 continue
             row.append(sent)
         else:
             worked = max(worked, sent)
-            circuit.worked(sent)
+            circuit.record_success(sent)
             if row and sent >= row[0]:
                 row.clear()
         assert circuit.since == (row[0] if len(row) >= 20 else None)
         assert (circuit.state is CLOSED) == (len(row) < 20)
-        assert (circuit.state is OPEN) == (circuit.wait() > 0)
-        assert 0.0 <= circuit.wait() <= 37.5
+        assert (circuit.state is OPEN) == (circuit.delay() > 0)
+        assert 0.0 <= circuit.delay() <= 37.5
         if step != "worked" and circuit.since is not None:
-            assert circuit.wait() >= 1.0
+            assert circuit.delay() >= 1.0
 
 
 @pytest.mark.parametrize("status", range(500, 600))

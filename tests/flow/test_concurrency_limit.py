@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapty_async._flow.concurrency_limit import Capacity
+from adapty_async._flow.concurrency_limit import ConcurrencyLimit
 from adapty_async.errors import (
     AdaptyError,
     ConnectionLostError,
@@ -32,14 +32,14 @@ class Run:
 
     def __init__(self, most: int = 256, now: float = 100.0) -> None:
         self.clock = FakeClock(now)
-        self.capacity = Capacity(most, self.clock)
+        self.capacity = ConcurrencyLimit(most, self.clock)
 
     @property
     def count(self) -> int:
         """
         How many requests are to be in flight.
         """
-        return self.capacity.count
+        return self.capacity.limit
 
     def end(
         self, seconds: float, failure: AdaptyError | None = None, *, wanted: bool = False
@@ -50,9 +50,9 @@ class Run:
         Returns:
             How many are to be in flight then.
         """
-        while self.capacity.busy < self.count:
-            self.capacity.busy += 1
-        self.capacity.leave(failure, seconds, held_up=not wanted)
+        while self.capacity.in_flight < self.count:
+            self.capacity.in_flight += 1
+        self.capacity.record(failure, seconds, held_up=not wanted)
         return self.count
 
     def after(self, pause: float, seconds: float, *, wanted: bool = False) -> int:
@@ -68,9 +68,9 @@ def test_it_starts_with_64_or_as_many_as_allowed(most: int, start: int) -> None:
     """
     Before anything is known, 64 requests may be in flight, unless fewer are allowed at all.
     """
-    capacity = Capacity(most, FakeClock())
+    capacity = ConcurrencyLimit(most, FakeClock())
 
-    assert (capacity.count, capacity.busy) == (start, 0)
+    assert (capacity.limit, capacity.in_flight) == (start, 0)
 
 
 def test_what_ended_is_in_flight_no_longer() -> None:
@@ -84,12 +84,12 @@ def test_what_ended_is_in_flight_no_longer() -> None:
         DeadlineError("too late"),
         RequestTimeoutError("no answer"),
     ]
-    capacity = Capacity(4, FakeClock())
+    capacity = ConcurrencyLimit(4, FakeClock())
     for failure in failures:
-        capacity.busy += 1
-        assert capacity.busy == 1
-        capacity.leave(failure, 0.1, held_up=False)
-        assert capacity.busy == 0
+        capacity.in_flight += 1
+        assert capacity.in_flight == 1
+        capacity.record(failure, 0.1, held_up=False)
+        assert capacity.in_flight == 0
 
 
 def test_it_grows_by_a_quarter_while_all_are_in_flight() -> None:
@@ -121,8 +121,8 @@ def test_it_does_not_grow_while_fewer_are_in_flight_than_may_be() -> None:
     """
     run = Run()
     for _ in range(63):
-        run.capacity.busy += 1
-    run.capacity.leave(None, 0.1, held_up=False)
+        run.capacity.in_flight += 1
+    run.capacity.record(None, 0.1, held_up=False)
 
     assert run.count == 64
 
@@ -133,7 +133,7 @@ def test_new_workers_are_called_in_at_once() -> None:
     """
     run = Run()
     called: list[int] = []
-    run.capacity.call = called.append
+    run.capacity.spawn = called.append
     run.end(0.1, wanted=True)
     run.clock.now += 1.0
     run.end(30.0, RequestTimeoutError("no answer"))
@@ -147,7 +147,7 @@ def test_another_worker_is_called_in_for_one_that_may_have_to_wait() -> None:
     """
     run = Run()
     called: list[int] = []
-    run.capacity.call = called.append
+    run.capacity.spawn = called.append
     run.end(0.1, ConnectionLostError("reset"))
     run.end(0.1, RateLimitError("status 429", status=429), wanted=True)
 
@@ -162,12 +162,12 @@ def test_nobody_is_called_in_while_enough_are_busy() -> None:
     called: list[int] = []
     down = ServerError("down", status=500)
     run.end(1.0, RequestTimeoutError("slow"))
-    run.capacity.call = called.append
-    while run.capacity.busy > run.count:
-        run.capacity.leave(down, 0.1, held_up=False)
+    run.capacity.spawn = called.append
+    while run.capacity.in_flight > run.count:
+        run.capacity.record(down, 0.1, held_up=False)
     assert called == []
 
-    run.capacity.leave(down, 0.1, held_up=False)
+    run.capacity.record(down, 0.1, held_up=False)
     assert called == [1]
 
 
@@ -182,9 +182,9 @@ def test_a_worker_is_spare_when_enough_others_are_busy(
     """
     capacity = Run().capacity
     for _ in range(busy):
-        capacity.busy += 1
+        capacity.in_flight += 1
 
-    assert capacity.spares(workers) is spare
+    assert capacity.should_retire(workers) is spare
 
 
 @pytest.mark.parametrize(

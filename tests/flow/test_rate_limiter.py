@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapty_async._flow.rate_limiter import TICK, Pacer
+from adapty_async._flow.rate_limiter import TICK, FixedRateLimiter
 from adapty_async.testing import FakeClock
 
 
@@ -23,21 +23,21 @@ def test_a_burst_is_a_tenth_of_a_second_unless_told(
     """
     At least one request may always go at once.
     """
-    pacer = Pacer(rate, given_burst, FakeClock())
+    pacer = FixedRateLimiter(rate, given_burst, FakeClock())
 
     assert (pacer.rate, pacer.burst) == (rate, burst)
     assert repr(pacer) == f"Pacer(rate={rate}, burst={burst})"
 
 
-def moments(pacer: Pacer, clock: FakeClock, count: int) -> list[float]:
+def moments(pacer: FixedRateLimiter, clock: FakeClock, count: int) -> list[float]:
     """
     Return when so many requests go of somebody who sends as soon as may be.
     """
     times = []
     for _ in range(count):
-        clock.now += pacer.wait()
-        assert pacer.wait() == 0.0
-        pacer.take()
+        clock.now += pacer.delay()
+        assert pacer.delay() == 0.0
+        pacer.acquire()
         times.append(clock.now)
     return times
 
@@ -47,7 +47,7 @@ def test_a_pacer_lets_the_burst_go_and_then_holds_the_rate() -> None:
     After the burst, each request goes one interval later than the last.
     """
     clock = FakeClock(100.0)
-    pacer = Pacer(10.0, 3, clock)
+    pacer = FixedRateLimiter(10.0, 3, clock)
 
     assert moments(pacer, clock, 5) == pytest.approx([100.0, 100.0, 100.0, 100.1, 100.2])
 
@@ -57,7 +57,7 @@ def test_a_long_pause_saves_up_no_more_than_the_burst() -> None:
     However long nothing was sent, only the burst goes at once.
     """
     clock = FakeClock()
-    pacer = Pacer(10.0, 3, clock)
+    pacer = FixedRateLimiter(10.0, 3, clock)
     clock.now += 3600.0
 
     assert moments(pacer, clock, 5) == pytest.approx([3600.0] * 3 + [3600.1, 3600.2])
@@ -68,7 +68,7 @@ def test_a_short_pause_gives_back_as_much_of_the_burst_as_it_lasted() -> None:
     Two intervals of silence let two requests go at once.
     """
     clock = FakeClock()
-    pacer = Pacer(10.0, 3, clock)
+    pacer = FixedRateLimiter(10.0, 3, clock)
     moments(pacer, clock, 3)
     clock.now = 0.2
 
@@ -80,11 +80,11 @@ def test_asking_alone_uses_nothing_up() -> None:
     Who asks and then does not send leaves his turn to the next.
     """
     clock = FakeClock()
-    pacer = Pacer(1.0, 1, clock)
+    pacer = FixedRateLimiter(1.0, 1, clock)
 
-    assert [pacer.wait() for _ in range(3)] == [0.0] * 3
-    pacer.take()
-    assert [pacer.wait() for _ in range(3)] == [1.0] * 3
+    assert [pacer.delay() for _ in range(3)] == [0.0] * 3
+    pacer.acquire()
+    assert [pacer.delay() for _ in range(3)] == [1.0] * 3
 
 
 def test_a_wait_too_short_to_be_told_by_a_clock_is_none() -> None:
@@ -92,13 +92,13 @@ def test_a_wait_too_short_to_be_told_by_a_clock_is_none() -> None:
     Nobody is sent away for a millionth of a second.
     """
     clock = FakeClock()
-    pacer = Pacer(1.0, 1, clock)
-    pacer.take()
+    pacer = FixedRateLimiter(1.0, 1, clock)
+    pacer.acquire()
     clock.now = 1.0 - TICK / 2
 
-    assert pacer.wait() == 0.0
+    assert pacer.delay() == 0.0
     clock.now = 1.0 - 2 * TICK
-    assert pacer.wait() == pytest.approx(2 * TICK)
+    assert pacer.delay() == pytest.approx(2 * TICK)
 
 
 @given(
@@ -119,14 +119,14 @@ def test_no_window_ever_holds_more_than_rate_and_burst(
     However callers ask, and however late they wake up, any stretch of time sees its share.
     """
     clock = FakeClock(started)
-    pacer = Pacer(rate, burst, clock)
+    pacer = FixedRateLimiter(rate, burst, clock)
     sent: list[float] = []
     for number, (pause, late) in enumerate(asked):
         clock.now += pause / rate
-        if pacer.wait() and patient[number % len(patient)]:
-            clock.now += pacer.wait() + late / rate
-        if not pacer.wait():
-            pacer.take()
+        if pacer.delay() and patient[number % len(patient)]:
+            clock.now += pacer.delay() + late / rate
+        if not pacer.delay():
+            pacer.acquire()
             sent.append(clock.now)
 
     for first, start in enumerate(sent):
@@ -142,6 +142,6 @@ def test_who_sends_as_soon_as_may_be_gets_the_whole_rate(
     The pace is as fast as it may be: nothing of the rate or of the burst is lost.
     """
     clock = FakeClock()
-    sent = moments(Pacer(rate, burst, clock), clock, count)
+    sent = moments(FixedRateLimiter(rate, burst, clock), clock, count)
 
     assert sent[-1] == pytest.approx(max(0, count - burst) / rate, abs=2 * TICK)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapty_async._flow.semaphore import Places
+from adapty_async._flow.semaphore import PrioritySemaphore
 from tests._support import loop_turns
 
 
@@ -34,7 +34,7 @@ class Twin:
     """
 
     def __init__(self, count: int) -> None:
-        self.places = Places(count)
+        self.places = PrioritySemaphore(count)
         self.came: list[int] = []
         self.expected: list[int] = []
         self._count = count
@@ -57,7 +57,7 @@ class Twin:
         """
         if self._holding:
             self._holding.pop(number % len(self._holding))
-            self.places.give()
+            self.places.release()
 
     async def cancel(self, number: int) -> None:
         """
@@ -94,8 +94,8 @@ class Twin:
             self.expected.append(waiting[1])
         assert self.came == self.expected
         assert self.places.count == self._count
-        assert self.places.free == self._count - len(self._holding)
-        assert self.places.wanted == bool(self._waiting)
+        assert self.places.available == self._count - len(self._holding)
+        assert self.places.has_waiters == bool(self._waiting)
 
     async def close(self) -> None:
         """
@@ -106,7 +106,7 @@ class Twin:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _visit(self, name: int, *, urgent: bool) -> None:
-        await self.places.take(urgent=urgent)
+        await self.places.acquire(urgent=urgent)
         self.came.append(name)
 
 
@@ -149,7 +149,7 @@ class Room:
     """
 
     def __init__(self, count: int) -> None:
-        self.places = Places(count)
+        self.places = PrioritySemaphore(count)
         self.inside = 0
 
     async def visit(self, arrival: int, stay: int, *, urgent: bool) -> None:
@@ -157,13 +157,13 @@ class Room:
         Come after so many turns of the loop, and stay for so many.
         """
         await loop_turns(arrival)
-        await self.places.take(urgent=urgent)
+        await self.places.acquire(urgent=urgent)
         self.inside += 1
         try:
             await loop_turns(stay)
         finally:
             self.inside -= 1
-            self.places.give()
+            self.places.release()
 
 
 @given(
@@ -192,22 +192,24 @@ def test_no_place_is_lost_or_given_twice_in_any_turmoil(
                     task.cancel()
             await loop_turns(1)
             assert room.inside <= count
-            assert room.inside <= room.places.count - room.places.free
+            assert room.inside <= room.places.count - room.places.available
         assert all(task.done() for task in tasks)
-        assert room.places.free == room.places.count
+        assert room.places.available == room.places.count
 
     asyncio.run(go())
 
 
-async def visit(places: Places, name: str, order: list[str], *, urgent: bool = False) -> None:
+async def visit(
+    places: PrioritySemaphore, name: str, order: list[str], *, urgent: bool = False
+) -> None:
     """
     Take a place, and note that it was got.
     """
-    await places.take(urgent=urgent)
+    await places.acquire(urgent=urgent)
     order.append(name)
 
 
-def visitors(places: Places, names: str) -> tuple[list[asyncio.Task[None]], list[str]]:
+def visitors(places: PrioritySemaphore, names: str) -> tuple[list[asyncio.Task[None]], list[str]]:
     """
     Return tasks that take a place each, and the list of those that got it; capitals are urgent.
     """
@@ -221,29 +223,29 @@ async def test_free_places_are_taken_without_waiting() -> None:
     """
     As many as there are get a place at once, and the next one waits.
     """
-    places = Places(2)
+    places = PrioritySemaphore(2)
     _, order = visitors(places, "abc")
 
-    assert (places.free, places.wanted) == (2, False)
+    assert (places.available, places.has_waiters) == (2, False)
     await settle()
     assert order == ["a", "b"]
-    assert (places.count, places.free, places.wanted) == (2, 0, True)
-    places.give()
+    assert (places.count, places.available, places.has_waiters) == (2, 0, True)
+    places.release()
     await settle()
     assert order == ["a", "b", "c"]
-    assert (places.free, places.wanted) == (0, False)
+    assert (places.available, places.has_waiters) == (0, False)
 
 
 async def test_the_urgent_go_before_the_patient_and_each_by_their_order() -> None:
     """
     A place goes to whoever is urgent, and else to whoever came first.
     """
-    places = Places(0)
+    places = PrioritySemaphore(0)
     _, order = visitors(places, "abCdE")
     await settle()
 
     for _ in range(5):
-        places.give()
+        places.release()
         await settle()
     assert order == ["C", "E", "a", "b", "d"]
 
@@ -252,16 +254,16 @@ async def test_who_does_not_say_is_patient() -> None:
     """
     A place goes to whoever is urgent before one who said nothing, though that one came first.
     """
-    places = Places(0)
-    patient = asyncio.create_task(places.take())
+    places = PrioritySemaphore(0)
+    patient = asyncio.create_task(places.acquire())
     await settle()
     _, order = visitors(places, "A")
     await settle()
-    places.give()
+    places.release()
     await settle()
 
     assert (order, patient.done()) == (["A"], False)
-    places.give()
+    places.release()
     await patient
 
 
@@ -269,16 +271,16 @@ async def test_a_place_that_is_free_for_a_moment_is_not_taken_by_a_newcomer() ->
     """
     A place given back belongs to the one who waits before that one even knows.
     """
-    places = Places(1)
+    places = PrioritySemaphore(1)
     _, order = visitors(places, "ab")
     await settle()
-    places.give()
+    places.release()
     _, later = visitors(places, "C")
 
-    assert places.free == 0
+    assert places.available == 0
     await settle()
     assert (order, later) == (["a", "b"], [])
-    places.give()
+    places.release()
     await settle()
     assert later == ["C"]
 
@@ -287,46 +289,46 @@ async def test_a_cancelled_waiter_is_passed_over() -> None:
     """
     Who was cancelled while waiting gets nothing, and is not taken for somebody who waits.
     """
-    places = Places(0)
+    places = PrioritySemaphore(0)
     tasks, order = visitors(places, "abC")
     await settle()
     tasks[0].cancel()
     tasks[2].cancel()
-    places.give()
+    places.release()
     await settle()
 
     assert order == ["b"]
     assert [task.cancelled() for task in tasks] == [True, False, True]
-    assert (places.free, places.wanted) == (0, False)
+    assert (places.available, places.has_waiters) == (0, False)
 
 
 async def test_nobody_waits_once_all_who_waited_were_cancelled() -> None:
     """
     What is left of cancelled waiters does not count, and the place stays free.
     """
-    places = Places(0)
+    places = PrioritySemaphore(0)
     tasks, _ = visitors(places, "aB")
     wanted = []
     for task in tasks:
         await settle()
-        wanted.append(places.wanted)
+        wanted.append(places.has_waiters)
         task.cancel()
     await settle()
-    wanted.append(places.wanted)
+    wanted.append(places.has_waiters)
 
     assert wanted == [True, True, False]
-    places.give()
-    assert places.free == 1
+    places.release()
+    assert places.available == 1
 
 
 async def test_cancelled_when_it_was_just_given_a_place_goes_on_to_the_next() -> None:
     """
     Between the place and the waking up, a cancellation loses nothing.
     """
-    places = Places(0)
+    places = PrioritySemaphore(0)
     tasks, order = visitors(places, "abc")
     await settle()
-    places.give()
+    places.release()
     tasks[0].cancel()
     await settle()
 
@@ -334,23 +336,23 @@ async def test_cancelled_when_it_was_just_given_a_place_goes_on_to_the_next() ->
     assert order == ["b"]
     tasks[2].cancel()
     await settle()
-    places.give()
-    assert places.free == 1
+    places.release()
+    assert places.available == 1
 
 
 async def test_a_time_that_is_over_when_the_place_comes_loses_no_place() -> None:
     """
     A timeout in the moment of being given the place gives it back.
     """
-    places = Places(0)
+    places = PrioritySemaphore(0)
 
     async def hurry() -> None:
         async with asyncio.timeout(0):
-            await places.take(urgent=True)
+            await places.acquire(urgent=True)
 
     task = asyncio.create_task(hurry())
     await asyncio.sleep(0)
-    places.give()
+    places.release()
     with pytest.raises(TimeoutError):
         await task
-    assert places.free == 1
+    assert places.available == 1

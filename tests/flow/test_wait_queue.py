@@ -9,7 +9,7 @@ import random
 
 import pytest
 
-from adapty_async._flow.wait_queue import Line
+from adapty_async._flow.wait_queue import WaitQueue
 from adapty_async.errors import CircuitOpenError
 from tests._support import loop_turns
 
@@ -31,7 +31,7 @@ class Door:
         self.refused: set[str] = set()
         self.led = 0
         self._more = asyncio.Event()
-        self.line: Line[str] = Line(self._admit, self._lead, self._expel)
+        self.line: WaitQueue[str] = WaitQueue(self._admit, self._lead, self._expel)
 
     def _admit(self, name: str) -> bool:
         if name in self.refused:
@@ -63,8 +63,8 @@ class Door:
         """
         Go in, at once or when it is possible.
         """
-        if not self.line.enter_now(name):
-            await self.line.enter(name)
+        if not self.line.try_acquire(name):
+            await self.line.acquire(name)
 
     def queue(self, names: str) -> list[asyncio.Task[None]]:
         """
@@ -86,8 +86,8 @@ async def test_who_may_go_goes_at_once() -> None:
     """
     door = Door(room=3)
 
-    assert [door.line.enter_now(name) for name in "abcd"] == [True, True, True, False]
-    assert (door.inside, door.led, door.line.is_led) == (["a", "b", "c"], 0, False)
+    assert [door.line.try_acquire(name) for name in "abcd"] == [True, True, True, False]
+    assert (door.inside, door.led, door.line.has_leader) == (["a", "b", "c"], 0, False)
 
 
 async def test_who_comes_later_does_not_overtake() -> None:
@@ -99,11 +99,11 @@ async def test_who_comes_later_does_not_overtake() -> None:
     await settle()
     door.room = 1
 
-    assert not door.line.enter_now("c")
+    assert not door.line.try_acquire("c")
     door.open(1)
     await asyncio.gather(*tasks)
     assert door.inside == ["a", "b"]
-    assert not door.line.is_led
+    assert not door.line.has_leader
 
 
 async def test_the_first_takes_along_all_that_may_go_with_it() -> None:
@@ -123,7 +123,7 @@ async def test_the_first_takes_along_all_that_may_go_with_it() -> None:
     door.open(9)
     await asyncio.gather(*tasks)
     assert door.inside == ["a", "b", "c", "d", "e", "f"]
-    assert not door.line.is_led
+    assert not door.line.has_leader
 
 
 async def test_what_one_is_told_ends_that_one_alone() -> None:
@@ -160,7 +160,7 @@ async def test_who_gives_up_is_passed_over(number: int) -> None:
     await asyncio.gather(*tasks)
 
     assert door.inside == [name for name in "abc" if name != "abc"[number]]
-    assert not door.line.is_led
+    assert not door.line.has_leader
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["after", "before"])
@@ -199,7 +199,7 @@ async def test_who_gives_up_in_the_moment_of_coming_to_lead_passes_that_on() -> 
     await asyncio.gather(tasks[0], tasks[2])
 
     assert door.inside == ["a", "c"]
-    assert not door.line.is_led
+    assert not door.line.has_leader
 
 
 async def test_who_gives_up_in_the_moment_of_an_error_ends_cancelled() -> None:
@@ -245,4 +245,4 @@ async def test_cancelling_at_random_loses_neither_a_place_nor_anybody(seed: int)
     inside = {name for name, result in zip(names, results, strict=True) if result is None}
     assert inside == set(door.inside)
     assert inside >= {name for number, name in enumerate(names) if number not in gave_up}
-    assert not door.line.is_led
+    assert not door.line.has_leader

@@ -45,11 +45,11 @@ from adapty_async import (
     RequestTimeoutError,
     RetryPolicy,
 )
-from adapty_async._api.operation import Request, Response, Tally
+from adapty_async._api.operation import CallState, Request, Response
 from adapty_async._http import direct_sender as exchange_module
 from adapty_async._http.direct_sender import TESTED, _lacking, stamp, why_standard
 from adapty_async._http.session_sender import SESSION_OPTIONS, ask_own, exchange
-from adapty_async._http.timeouts import Watch
+from adapty_async._http.timeouts import TimeoutScheduler
 from adapty_async._http.transport import Transport
 from adapty_async.statistics import HttpPath
 from adapty_async.v1 import CREATE_PROFILE, ProfileAttributes
@@ -410,7 +410,7 @@ async def test_a_call_is_on_the_wire_from_its_first_byte_on(
     async with RawServer((UNREAD, STALL), (HOLD,)) as server, transport() as send:
         on_wire: list[bool] = []
         for url in (server.url.replace("http", "https"), server.url):
-            tally = Tally()
+            tally = CallState()
             task = asyncio.ensure_future(send(a_request(url=f"{url}/", tally=tally)))
             while server.connections <= len(on_wire):
                 await loop_turns(1)
@@ -433,7 +433,7 @@ async def test_a_call_without_time_left_is_not_sent(
     if standard:
         patch_as_a_tracer(monkeypatch)
     async with RawServer() as server, transport() as send:
-        late = a_request(url=f"{server.url}/", tally=Tally(deadline=time.monotonic() - 1))
+        late = a_request(url=f"{server.url}/", tally=CallState(deadline=time.monotonic() - 1))
         with pytest.raises(DeadlineError, match="no time left to send it"):
             await send(late)
 
@@ -466,7 +466,7 @@ async def test_a_given_session_that_cannot_connect_has_sent_nothing() -> None:
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        tally = Tally()
+        tally = CallState()
         url = f"http://127.0.0.1:{free.getsockname()[1]}/"
         async with aiohttp.ClientSession() as session:
             send = Transport(clock=time.monotonic, session=session)
@@ -778,7 +778,7 @@ async def test_a_connection_that_breaks_before_a_request_is_written_sent_nothing
     async def ask(_: Request) -> Response:
         raise aiohttp.ServerDisconnectedError
 
-    watch = Watch(asyncio.get_running_loop(), time.monotonic)
+    watch = TimeoutScheduler(asyncio.get_running_loop(), time.monotonic)
     error = await exchange(ask, watch, a_request(), 1.0)
 
     assert isinstance(error, ConnectError)

@@ -8,8 +8,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from adapty_async._api.operation import Tally
-from adapty_async._http.timeouts import Watch
+from adapty_async._api.operation import CallState
+from adapty_async._http.timeouts import TimeoutScheduler
 
 
 class Loop:
@@ -89,18 +89,18 @@ class Loop:
         return [timer.when() for timer in self.timers if not timer.cancelled()]
 
 
-def watch_of(loop: Loop) -> Watch:
+def watch_of(loop: Loop) -> TimeoutScheduler:
     """
     Return a watch by a loop's clock.
     """
-    return Watch(loop, loop.time)
+    return TimeoutScheduler(loop, loop.time)
 
 
-def sent() -> Tally:
+def sent() -> CallState:
     """
     Return the state of a call whose attempt is on the wire.
     """
-    return Tally(on_wire=True)
+    return CallState(on_wire=True)
 
 
 def a_task() -> Any:
@@ -126,13 +126,13 @@ async def test_whose_time_is_over_is_cancelled_and_no_other() -> None:
     loop = Loop()
     watch = watch_of(loop)
     slow, quick, quicker = tasks = [a_task(), a_task(), a_task()]
-    watch.start(slow, 30.0, sent())
-    watch.start(quick, 10.0, sent())
-    watch.start(quicker, 5.0, sent())
+    watch.schedule(slow, 30.0, sent())
+    watch.schedule(quick, 10.0, sent())
+    watch.schedule(quicker, 5.0, sent())
     late = []
     for _ in range(3):
         loop.advance(5.0)
-        late.append([watch.is_late(task) for task in tasks])
+        late.append([watch.expired(task) for task in tasks])
 
     assert late == [[False, False, True], [False, True, True], [False, True, True]]
     assert [task.cancelling() for task in tasks] == [0, 1, 1]
@@ -148,8 +148,8 @@ async def test_one_timer_serves_all() -> None:
     watch = watch_of(loop)
     task = a_task()
     for _ in range(1000):
-        watch.start(task, 30.0, sent())
-        watch.stop(task)
+        watch.schedule(task, 30.0, sent())
+        watch.cancel(task)
         loop.advance(0.1)
 
     assert len(loop.ticking) <= 1
@@ -166,12 +166,12 @@ async def test_that_a_task_was_cancelled_is_taken_back() -> None:
     loop = Loop()
     watch = watch_of(loop)
     task = a_task()
-    watch.start(task, 1.0, sent())
+    watch.schedule(task, 1.0, sent())
     loop.advance(1.0)
-    assert (watch.is_late(task), task.cancelling()) == (True, 1)
-    watch.stop(task)
+    assert (watch.expired(task), task.cancelling()) == (True, 1)
+    watch.cancel(task)
 
-    assert (watch.is_late(task), task.cancelling()) == (False, 0)
+    assert (watch.expired(task), task.cancelling()) == (False, 0)
     await end(task)
 
 
@@ -182,8 +182,8 @@ async def test_somebody_is_cancelled_once() -> None:
     loop = Loop()
     watch = watch_of(loop)
     late, other = a_task(), a_task()
-    watch.start(late, 1.0, sent())
-    watch.start(other, 2.0, sent())
+    watch.schedule(late, 1.0, sent())
+    watch.schedule(other, 2.0, sent())
     loop.advance(1.0)
     loop.advance(1.0)
 
@@ -199,7 +199,7 @@ async def test_a_watch_that_is_closed_leaves_no_timer() -> None:
     watch = watch_of(loop)
     task = a_task()
     watch.close()
-    watch.start(task, 30.0, sent())
+    watch.schedule(task, 30.0, sent())
     assert loop.ticking == [110.0]
     loop.stand_still(40.0)
     loop.advance(0.25)
@@ -217,9 +217,9 @@ async def test_connecting_takes_less_than_the_attempt() -> None:
     loop = Loop()
     watch = watch_of(loop)
     short, long, connected = tasks = [a_task(), a_task(), a_task()]
-    watch.start(short, 1.0, Tally())
-    watch.start(long, 30.0, Tally())
-    watch.start(connected, 30.0, sent())
+    watch.schedule(short, 1.0, CallState())
+    watch.schedule(long, 30.0, CallState())
+    watch.schedule(connected, 30.0, sent())
     loop.advance(0.95)
     assert [task.cancelling() for task in tasks] == [1, 0, 0]
     loop.advance(9.1)
@@ -244,11 +244,11 @@ async def test_a_loop_that_stood_still_reads_before_anything_is_cancelled() -> N
     loop = Loop()
     watch = watch_of(loop)
     answered, silent = a_task(), a_task()
-    watch.start(answered, 1.0, sent())
-    watch.start(silent, 1.0, sent())
+    watch.schedule(answered, 1.0, sent())
+    watch.schedule(silent, 1.0, sent())
     loop.stand_still(1.2)
     loop.advance(0.25)
-    watch.stop(answered)
+    watch.cancel(answered)
     for _ in range(3):
         loop.turn()
     assert silent.cancelling() == 0
@@ -265,7 +265,7 @@ async def test_a_moment_that_is_over_late_still_lets_the_loop_turn() -> None:
     loop = Loop()
     watch = watch_of(loop)
     task = a_task()
-    watch.start(task, 1.0, sent())
+    watch.schedule(task, 1.0, sent())
     loop.stand_still(1.2)
     loop.stand_still(5.0)
     cancelled = []
@@ -284,8 +284,8 @@ async def test_an_attempt_that_was_not_sent_begins_again_after_a_stall_once() ->
     loop = Loop()
     watch = watch_of(loop)
     task = a_task()
-    tally = Tally()
-    watch.start(task, 1.0, tally)
+    tally = CallState()
+    watch.schedule(task, 1.0, tally)
     loop.stand_still(5.0)
     grace(loop)
     tally.on_wire = True
@@ -307,7 +307,7 @@ async def test_a_timer_that_rings_early_is_made_again() -> None:
     loop = Loop()
     watch = watch_of(loop)
     task = a_task()
-    watch.start(task, 1.0, sent())
+    watch.schedule(task, 1.0, sent())
     loop.now += 0.5
     loop.timers.pop()._run()
     assert task.cancelling() == 0

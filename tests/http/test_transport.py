@@ -44,8 +44,8 @@ from adapty_async import (
     TransportError,
 )
 from adapty_async._http.direct_sender import ask_fastest, stamp
-from adapty_async._http.session_sender import SESSION_OPTIONS, Ask, exchange
-from adapty_async._http.timeouts import Watch
+from adapty_async._http.session_sender import SESSION_OPTIONS, SendOnce, exchange
+from adapty_async._http.timeouts import TimeoutScheduler
 from adapty_async.v1 import CREATE_PROFILE, ProfileAttributes
 from tests._support import a_request, patch_as_a_tracer
 from tests.raw_server import (
@@ -95,7 +95,7 @@ def http_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 
 @contextlib.asynccontextmanager
-async def sender(connector: aiohttp.TCPConnector) -> AsyncIterator[Ask]:
+async def sender(connector: aiohttp.TCPConnector) -> AsyncIterator[SendOnce]:
     """
     Send requests over connections of a test's own.
     """
@@ -386,7 +386,7 @@ async def test_a_name_that_is_not_found_in_time_is_a_failed_connection() -> None
     Nothing was sent while the address was looked for, and the time for that is bounded too.
     """
     async with sender(aiohttp.TCPConnector(resolver=Unanswered())) as ask:
-        watch = Watch(asyncio.get_running_loop())
+        watch = TimeoutScheduler(asyncio.get_running_loop())
         error = await exchange(ask, watch, a_request(), 0.05)
         watch.close()
 

@@ -196,14 +196,14 @@ def left_by(client: AdaptyClient) -> dict[str, object]:
     """
     Return what is left of work that is over.
     """
-    places = client._caller.layers.slots.get()
+    places = client._caller.layers.connections.get()
     buckets = client.statistics().buckets.values()
     sessions = client._connections._open._values.values()
     left = {
-        "places": places.count - places.free,
-        "waiting": places.wanted,
+        "places": places.count - places.available,
+        "waiting": places.has_waiters,
         "in flight": sum(bucket.in_flight for bucket in buckets),
-        "watched": [here.watch._watched for here in sessions if here.watch._watched],
+        "watched": [here.timeouts._watched for here in sessions if here.timeouts._watched],
         "timers": timers(),
     }
     return {name: value for name, value in left.items() if value}

@@ -1188,7 +1188,7 @@ async def test_a_refusal_does_not_hide_a_lost_response_from_the_journal(tmp_path
     throttled = asyncio.Event()
 
     async def lose_then_throttle(request: Request) -> Response:
-        if request.tally.attempts == 1:
+        if request.state.attempts == 1:
             raise ConnectionLostError("the connection broke")
         throttled.set()
         return Response(429, {"Retry-After": "50"}, b"{}")

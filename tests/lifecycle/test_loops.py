@@ -15,8 +15,8 @@ import pytest
 
 from adapty_async import AdaptyClient, BulkReport, Limits
 from adapty_async._http.session_sender import ask_given
-from adapty_async._http.timeouts import Watch
-from adapty_async._http.transport import _close_elsewhere, _Here, _Pool
+from adapty_async._http.timeouts import TimeoutScheduler
+from adapty_async._http.transport import _close_elsewhere, _LoopResources, _Pool
 from adapty_async.bulk import BulkRun
 from tests.lifecycle.test_cancellation import is_free, timers
 from tests.raw_server import ABSENT, RawServer, in_thread, own_tasks
@@ -53,9 +53,9 @@ async def mixed(client: AdaptyClient, name: str) -> BulkReport[str, None]:
     run = asyncio.create_task(report())
     while not run.done():
         await client.v1.profiles.get(customer_user_id=name)
-    places = client._caller.layers.slots.get()
+    places = client._caller.layers.connections.get()
 
-    assert (places.free, places.wanted) == (places.count, False)
+    assert (places.available, places.has_waiters) == (places.count, False)
     assert own_tasks() == {asyncio.current_task()}
     assert timers() == []
     return await run
@@ -296,9 +296,9 @@ async def test_what_its_ending_loop_is_closing_already_is_closed_once() -> None:
     await anext(guard)
     ending = asyncio.create_task(cast("Any", guard).aclose())
     await asyncio.sleep(0)
-    watch = Watch(asyncio.get_running_loop())
+    watch = TimeoutScheduler(asyncio.get_running_loop())
     session = cast("Any", owned)
-    here = _Here(_Pool(ask_given(session), session), watch, {session}, guard, guarded=True)
+    here = _LoopResources(_Pool(ask_given(session), session), watch, {session}, guard, guarded=True)
     await here.close()
     await ending
 

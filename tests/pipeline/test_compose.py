@@ -12,14 +12,14 @@ from collections.abc import Awaitable, Iterable
 
 import pytest
 
-from adapty_async._api.codec import Wire
+from adapty_async._api.codec import RequestDefaults
 from adapty_async._api.operation import Headers, Operation, Request, Response
-from adapty_async._bulk.executor import Caller, CallOptions
-from adapty_async._flow.bucket_limiter import Gates
-from adapty_async._flow.circuit_breaker import Budget
-from adapty_async._flow.rate_limiter import Pacer
-from adapty_async._flow.semaphore import Places
-from adapty_async._pipeline.compose import Layers, build, check, mark_on_wire, observe
+from adapty_async._bulk.executor import CallOptions, Executor
+from adapty_async._flow.bucket_limiter import LimiterRegistry
+from adapty_async._flow.circuit_breaker import RetryBudget
+from adapty_async._flow.rate_limiter import FixedRateLimiter
+from adapty_async._flow.semaphore import PrioritySemaphore
+from adapty_async._pipeline.compose import PipelineConfig, build, check, mark_on_wire, observe
 from adapty_async._runtime.clock import Timing
 from adapty_async._runtime.loop_local import LoopLocal
 from adapty_async.bulk import OutcomeStatus
@@ -49,29 +49,29 @@ def layers(
     transport: FakeTransport,
     clock: FakeClock,
     hooks: tuple[Hook, ...] = (),
-    pacer: Pacer | None = None,
-) -> Layers:
+    pacer: FixedRateLimiter | None = None,
+) -> PipelineConfig:
     """
     Return layers whose waits are as long as they can be.
     """
     timing = Timing(clock, clock.sleep, lambda _low, high: high)
-    return Layers(
+    return PipelineConfig(
         transport=transport,
-        slots=LoopLocal(lambda: Places(1)),
+        connections=LoopLocal(lambda: PrioritySemaphore(1)),
         timing=timing,
-        gates=Gates(timing, pacer),
-        budget=Budget(500),
+        limiters=LimiterRegistry(timing, pacer),
+        budget=RetryBudget(500),
         hooks=hooks,
     )
 
 
-def caller(transport: FakeTransport, clock: FakeClock, hooks: tuple[Hook, ...] = ()) -> Caller:
+def caller(transport: FakeTransport, clock: FakeClock, hooks: tuple[Hook, ...] = ()) -> Executor:
     """
     Return a caller with default options over that transport and clock.
     """
-    wire = Wire(origin="https://example.com", headers=Headers({}))
+    wire = RequestDefaults(origin="https://example.com", headers=Headers({}))
     options = CallOptions(wire=wire, retry=RetryPolicy(), timeout=30.0)
-    return Caller(layers(transport, clock, hooks), options)
+    return Executor(layers(transport, clock, hooks), options)
 
 
 @pytest.mark.parametrize("status", [200, 201, 204, 299])
@@ -83,7 +83,7 @@ async def test_a_success_passes_the_check(status: int) -> None:
     response = await check(FakeTransport([(status, {}, b"x")]))(request)
 
     assert (response.status, response.body) == (status, b"x")
-    assert (request.tally.attempts, request.tally.throttled) == (1, 0)
+    assert (request.state.attempts, request.state.throttled) == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ async def test_anything_else_is_an_error(status: int, throttled: int) -> None:
     with pytest.raises(Exception, match=f"^status {status}") as caught:
         await check(FakeTransport([(status, {}, b"")]))(request)
     assert vars(caught.value)["operation"] == "test.call"
-    assert (request.tally.attempts, request.tally.throttled) == (1, throttled)
+    assert (request.state.attempts, request.state.throttled) == (1, throttled)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ async def test_a_page_is_no_success(body: bytes) -> None:
     with pytest.raises(DecodeError, match=r"^status 200, unreadable answer \(a page\)") as caught:
         await check(FakeTransport([(200, {}, body)]))(request)
     assert (caught.value.operation, caught.value.body) == ("test.call", body)
-    assert (request.tally.attempts, request.tally.on_wire) == (1, False)
+    assert (request.state.attempts, request.state.on_wire) == (1, False)
 
 
 async def test_an_attempt_is_counted_even_if_no_answer_comes() -> None:
@@ -124,7 +124,7 @@ async def test_an_attempt_is_counted_even_if_no_answer_comes() -> None:
 
     with pytest.raises(ConnectionLostError, match="reset"):
         await check(FakeTransport([ConnectionLostError("reset")]))(request)
-    assert request.tally.attempts == 1
+    assert request.state.attempts == 1
 
 
 class Entries:
@@ -155,14 +155,14 @@ class Entries:
     async def _begin(self, request: Request) -> None:
         await asyncio.sleep(0)
         self._record("begun")
-        request.tally.begun = True
+        request.state.begun = True
 
     def refused(self, request: Request) -> None:
         """
         Record that an attempt was refused.
         """
         self._record("refused")
-        request.tally.begun = False
+        request.state.begun = False
 
 
 THROTTLED: Reply = (429, {}, b"")
@@ -189,8 +189,8 @@ async def test_an_attempt_has_its_write_ahead_entry_before_it_is_sent(
     clock = FakeClock()
     transport = FakeTransport([reply, DELETED])
     entries = Entries(transport)
-    pacer = Pacer(0.5, 1, clock)
-    pacer.take()
+    pacer = FixedRateLimiter(0.5, 1, clock)
+    pacer.acquire()
     send = build(layers(transport, clock, pacer=pacer), RetryPolicy(), write_ahead=entries)
     await send(a_request())
 
@@ -207,7 +207,7 @@ async def test_a_request_is_not_sent_if_its_write_ahead_entry_fails() -> None:
     request = a_request()
     with pytest.raises(JournalError, match="full"):
         await check(transport, Entries(transport, JournalError("full")))(request)
-    assert (transport.requests, request.tally.attempts) == ([], 0)
+    assert (transport.requests, request.state.attempts) == ([], 0)
 
 
 @pytest.mark.parametrize(
@@ -231,14 +231,14 @@ async def test_a_transport_of_the_callers_has_a_request_on_the_wire_until_it_end
     replies = FakeTransport([reply])
 
     async def transport(request: Request) -> Response:
-        seen.append(request.tally.on_wire)
+        seen.append(request.state.on_wire)
         return await replies(request)
 
     request = a_request()
     with contextlib.suppress(AdaptyError, asyncio.CancelledError):
         await check(mark_on_wire(transport))(request)
     assert seen == [True]
-    assert (request.tally.attempts, request.tally.on_wire) == (attempts, on_wire)
+    assert (request.state.attempts, request.state.on_wire) == (attempts, on_wire)
 
 
 async def test_every_attempt_takes_its_turn_and_holds_no_place_while_waiting() -> None:
@@ -247,7 +247,7 @@ async def test_every_attempt_takes_its_turn_and_holds_no_place_while_waiting() -
     """
     clock = FakeClock()
     transport = FakeTransport([(500, {}, b""), (429, {"retry-after": "4"}, b""), DELETED])
-    pacer = Pacer(0.5, 1, clock)
+    pacer = FixedRateLimiter(0.5, 1, clock)
     send = build(layers(transport, clock, pacer=pacer), RetryPolicy())
 
     assert (await send(a_request())).status == 204
@@ -265,7 +265,7 @@ async def test_a_call_has_one_deadline_for_everything() -> None:
 
     with pytest.raises(ServerError, match=r"operation test.erase, attempts"):
         await caller(transport, clock).execute(Operation(ERASE))
-    assert transport.requests[0].tally.deadline == 160.0
+    assert transport.requests[0].state.deadline == 160.0
     assert clock() < 160.0
 
 
@@ -345,11 +345,11 @@ async def test_a_call_that_gets_no_turn_has_no_attempts() -> None:
     """
     clock = FakeClock()
     transport = FakeTransport([DELETED])
-    pacer = Pacer(0.001, 1, clock)
+    pacer = FixedRateLimiter(0.001, 1, clock)
     send = build(layers(transport, clock, pacer=pacer), RetryPolicy())
     await send(a_request())
     late = a_request()
-    late.tally.deadline = 60.0
+    late.state.deadline = 60.0
 
     with pytest.raises(DeadlineError) as caught:
         await send(late)
@@ -360,7 +360,7 @@ def options(timeout: float) -> CallOptions:
     """
     Return call options with that timeout.
     """
-    wire = Wire(origin="https://example.com", headers=Headers({}))
+    wire = RequestDefaults(origin="https://example.com", headers=Headers({}))
     return CallOptions(wire=wire, retry=RetryPolicy(), timeout=timeout)
 
 

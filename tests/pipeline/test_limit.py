@@ -9,12 +9,12 @@ import math
 
 import pytest
 
-from adapty_async._api.operation import Request, Response, Tally
-from adapty_async._flow.bucket_limiter import Gates
-from adapty_async._flow.concurrency_limit import Capacity
-from adapty_async._flow.rate_limiter import Pacer
+from adapty_async._api.operation import CallState, Request, Response
+from adapty_async._flow.bucket_limiter import LimiterRegistry
+from adapty_async._flow.concurrency_limit import ConcurrencyLimit
+from adapty_async._flow.rate_limiter import FixedRateLimiter
 from adapty_async._flow.run_limits import RunLimits
-from adapty_async._flow.semaphore import Places
+from adapty_async._flow.semaphore import PrioritySemaphore
 from adapty_async._pipeline.limit import limit
 from adapty_async._runtime.clock import Timing
 from adapty_async._runtime.loop_local import LoopLocal
@@ -33,18 +33,18 @@ REPLY: Reply = (200, {}, b"")
 KINDS = pytest.mark.parametrize("background", [False, True], ids=["single", "background"])
 
 
-def slots(count: int = 100) -> LoopLocal[Places]:
+def slots(count: int = 100) -> LoopLocal[PrioritySemaphore]:
     """
     Return so many connections per event loop.
     """
-    return LoopLocal(lambda: Places(count))
+    return LoopLocal(lambda: PrioritySemaphore(count))
 
 
-def gates(clock: FakeClock) -> Gates:
+def gates(clock: FakeClock) -> LimiterRegistry:
     """
     Return gates without a pace of the client's.
     """
-    return Gates(Timing(clock, clock.sleep, lambda low, high: high))
+    return LimiterRegistry(Timing(clock, clock.sleep, lambda low, high: high))
 
 
 class Door:
@@ -80,12 +80,12 @@ async def test_the_clock_of_a_call_starts_with_its_first_turn() -> None:
     request = a_request(allowance=60.0)
     send = limit(FakeTransport([REPLY] * 2), slots(), gates(clock), clock)
 
-    assert request.tally.deadline == math.inf
+    assert request.state.deadline == math.inf
     await send(request)
-    assert request.tally.deadline == 160.0
+    assert request.state.deadline == 160.0
     clock.now += 10.0
     await send(request)
-    assert request.tally.deadline == 160.0
+    assert request.state.deadline == 160.0
 
 
 @KINDS
@@ -96,14 +96,14 @@ async def test_nothing_is_sent_after_the_deadline(*, background: bool) -> None:
     clock = FakeClock(100.0)
     transport = FakeTransport([REPLY])
     places, passed = slots(1), gates(clock)
-    capacity = Capacity(4, clock)
-    run = RunLimits(capacity=capacity) if background else None
+    capacity = ConcurrencyLimit(4, clock)
+    run = RunLimits(concurrency=capacity) if background else None
     send = limit(transport, places, passed, clock, run)
 
     with pytest.raises(DeadlineError, match="no time left to wait for a turn"):
-        await send(a_request(tally=Tally(deadline=100.0), background=background))
+        await send(a_request(tally=CallState(deadline=100.0), background=background))
 
-    assert (transport.requests, places.get().free, capacity.busy) == ([], 1, 0)
+    assert (transport.requests, places.get().available, capacity.in_flight) == ([], 1, 0)
     assert passed.get("test").requests == 0
 
 
@@ -133,19 +133,19 @@ async def test_a_runs_capacity_hears_of_its_items_and_of_no_single_call() -> Non
     door = Door()
     clock = FakeClock()
     passed, places = gates(clock), slots(3)
-    capacity = Capacity(8, clock)
-    send = limit(door, places, passed, clock, RunLimits(capacity=capacity))
+    capacity = ConcurrencyLimit(8, clock)
+    send = limit(door, places, passed, clock, RunLimits(concurrency=capacity))
     tasks = [asyncio.ensure_future(limit(door, places, passed, clock)(a_request()))]
     await settle()
     for _ in range(4):
         clock.now += 1.0  # so that nobody waits for the pace
         tasks.append(asyncio.ensure_future(send(a_request(background=True))))
         await settle()
-    assert (door.inside, capacity.busy) == (3, 2)
+    assert (door.inside, capacity.in_flight) == (3, 2)
     door.opened.set()
     await asyncio.gather(*tasks)
 
-    assert (door.inside, capacity.busy) == (5, 0)
+    assert (door.inside, capacity.in_flight) == (5, 0)
 
 
 @pytest.mark.parametrize("seconds", [-1.0, 0.0], ids=["passed", "now"])
@@ -161,10 +161,10 @@ async def test_a_connection_that_is_not_free_in_time_is_a_deadline(seconds: floa
     await settle()
 
     with pytest.raises(DeadlineError, match=r"^no connection became free .*, operation test.call$"):
-        await send(a_request(tally=Tally(deadline=100.0 + seconds)))
+        await send(a_request(tally=CallState(deadline=100.0 + seconds)))
     door.opened.set()
     await first
-    assert (door.inside, places.get().free) == (1, 1)
+    assert (door.inside, places.get().available) == (1, 1)
 
 
 async def test_a_connection_that_becomes_free_in_time_is_taken() -> None:
@@ -174,7 +174,9 @@ async def test_a_connection_that_becomes_free_in_time_is_taken() -> None:
     door = Door()
     clock = FakeClock(100.0)
     send = limit(door, slots(1), gates(clock), clock)
-    tasks = [asyncio.ensure_future(send(a_request(tally=Tally(deadline=130.0)))) for _ in range(2)]
+    tasks = [
+        asyncio.ensure_future(send(a_request(tally=CallState(deadline=130.0)))) for _ in range(2)
+    ]
 
     await settle()
     assert door.inside == 1
@@ -191,8 +193,8 @@ async def test_a_cancelled_caller_gives_its_place_back(*, background: bool) -> N
     door = Door()
     clock = FakeClock()
     places, passed = slots(1), gates(clock)
-    capacity = Capacity(4, clock)
-    run = RunLimits(capacity=capacity) if background else None
+    capacity = ConcurrencyLimit(4, clock)
+    run = RunLimits(concurrency=capacity) if background else None
     send = limit(door, places, passed, clock, run)
     tasks = [asyncio.ensure_future(send(a_request(background=background))) for _ in range(3)]
     await settle()
@@ -200,7 +202,7 @@ async def test_a_cancelled_caller_gives_its_place_back(*, background: bool) -> N
     for task in reversed(tasks):
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    assert (places.get().free, capacity.busy) == (1, 0)
+    assert (places.get().available, capacity.in_flight) == (1, 0)
     assert passed.get("test").in_flight == 0
     door.opened.set()
     assert (await send(a_request(background=background))).status == 200
@@ -217,13 +219,13 @@ async def test_a_failed_request_gives_its_place_back(error: Exception, *, backgr
     Whatever an attempt ends with, its places are free for the next one.
     """
     clock = FakeClock()
-    places, passed, capacity = slots(1), gates(clock), Capacity(1, clock)
-    run = RunLimits(capacity=capacity) if background else None
+    places, passed, capacity = slots(1), gates(clock), ConcurrencyLimit(1, clock)
+    run = RunLimits(concurrency=capacity) if background else None
     send = limit(FakeTransport([error, REPLY]), places, passed, clock, run)
 
     with pytest.raises(type(error)):
         await send(a_request(background=background))
-    assert (places.get().free, capacity.busy) == (1, 0)
+    assert (places.get().available, capacity.in_flight) == (1, 0)
     assert passed.get("test").in_flight == 0
     assert (await send(a_request(background=background))).status == 200
 
@@ -243,13 +245,13 @@ async def test_an_attempt_without_an_answer_says_nothing_of_the_service(
     for _ in down:
         with pytest.raises(ServerError):
             await send(a_request())
-    clock.now += gate.circuit.wait()
-    since, rate = gate.circuit.since, gate.learned.rate
+    clock.now += gate.breaker.delay()
+    since, rate = gate.breaker.since, gate.adaptive.rate
     assert since is not None
 
     with pytest.raises(type(way)):
         await send(a_request())
-    assert (gate.circuit.since, gate.learned.rate) == (since, rate)
+    assert (gate.breaker.since, gate.adaptive.rate) == (since, rate)
     assert (gate.failed, gate.in_flight) == (20, 0)
 
 
@@ -278,14 +280,14 @@ async def test_an_item_is_not_charged_for_its_wait_before_a_repeat() -> None:
     door = Door()
     clock = FakeClock(100.0)
     send = limit(door, slots(1), gates(clock), clock, RunLimits())
-    requests = [a_request(tally=Tally(deadline=130.0), background=True) for _ in range(2)]
+    requests = [a_request(tally=CallState(deadline=130.0), background=True) for _ in range(2)]
     tasks = [asyncio.ensure_future(send(request)) for request in requests]
     await settle()
     clock.now += 50.0
     door.opened.set()
     await asyncio.gather(*tasks)
 
-    assert [request.tally.deadline for request in requests] == [130.0, 180.0]
+    assert [request.state.deadline for request in requests] == [130.0, 180.0]
 
 
 async def test_a_run_ends_by_a_pause_that_is_too_long() -> None:
@@ -323,11 +325,11 @@ async def test_a_rate_that_was_given_and_refused_is_where_the_search_begins(
     clock = FakeClock()
     passed = gates(clock)
     transport = FakeTransport([RateLimitError("status 429", status=429)])
-    run = RunLimits(pacer=Pacer(10.0, None, clock))
+    run = RunLimits(rate_limiter=FixedRateLimiter(10.0, None, clock))
     with pytest.raises(RateLimitError):
         await limit(transport, slots(), passed, clock, run)(a_request(background=True))
 
-    assert passed.get("test").learned.rate <= 10.0
+    assert passed.get("test").adaptive.rate <= 10.0
 
 
 async def test_a_runs_capacity_hears_how_its_items_ended() -> None:
@@ -335,17 +337,19 @@ async def test_a_runs_capacity_hears_how_its_items_ended() -> None:
     An answer at once is no slow one, however late it comes; none in time halves what is in flight.
     """
     clock = FakeClock(100.0)
-    capacity = Capacity(256, clock)
+    capacity = ConcurrencyLimit(256, clock)
     replies: list[Reply] = [REPLY, REPLY, RequestTimeoutError("no answer")]
-    send = limit(FakeTransport(replies), slots(), gates(clock), clock, RunLimits(capacity=capacity))
+    send = limit(
+        FakeTransport(replies), slots(), gates(clock), clock, RunLimits(concurrency=capacity)
+    )
     await send(a_request(background=True))
     clock.now += 5000.0
     await send(a_request(background=True))
-    assert capacity.count == 64
+    assert capacity.limit == 64
     with pytest.raises(RequestTimeoutError):
         await send(a_request(background=True))
 
-    assert capacity.count == 32
+    assert capacity.limit == 32
 
 
 async def test_a_runs_capacity_hears_whether_others_wait() -> None:
@@ -355,15 +359,15 @@ async def test_a_runs_capacity_hears_whether_others_wait() -> None:
     for connections, grown in ((64, 64), (100, 80)):
         door = Door()
         clock = FakeClock()
-        capacity = Capacity(256, clock)
-        run = RunLimits(capacity=capacity)
+        capacity = ConcurrencyLimit(256, clock)
+        run = RunLimits(concurrency=capacity)
         send = limit(door, slots(connections), gates(clock), clock, run)
         tasks = [asyncio.ensure_future(send(a_request(background=True))) for _ in range(65)]
         await settle()
-        assert capacity.busy == min(65, connections)
+        assert capacity.in_flight == min(65, connections)
         door.opened.set()
         await asyncio.gather(*tasks)
-        assert (capacity.busy, capacity.count) == (0, grown)
+        assert (capacity.in_flight, capacity.limit) == (0, grown)
 
 
 def test_single_calls_of_several_loops_have_connections_of_their_own() -> None:
@@ -375,14 +379,14 @@ def test_single_calls_of_several_loops_have_connections_of_their_own() -> None:
     free: list[int] = []
 
     async def look(request: Request) -> Response:
-        free.append(places.get().free)
+        free.append(places.get().available)
         return Response(200, {}, b"")
 
     send = limit(look, places, gates(clock), clock)
 
     async def call() -> None:
         await send(a_request())
-        free.append(places.get().free)
+        free.append(places.get().available)
 
     for _ in range(2):
         asyncio.run(call())

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapty_async._api.operation import Replay, Request, Response
-from adapty_async._flow.circuit_breaker import Budget
+from adapty_async._api.operation import Request, Response, RetrySafety
+from adapty_async._flow.circuit_breaker import RetryBudget
 from adapty_async._pipeline.retry import may_have_worked, may_retry, retry
 from adapty_async._runtime.clock import Timing
 from adapty_async.config import RetryPolicy
@@ -64,11 +64,11 @@ def answered(
 
 
 YES, NO = True, False
-ALL = dict.fromkeys(Replay, YES)
-NONE = dict.fromkeys(Replay, NO)
-UNLESS_UNSENT = {Replay.ALWAYS: YES, Replay.WITH_KEY: YES, Replay.IF_UNSENT: NO}
+ALL = dict.fromkeys(RetrySafety, YES)
+NONE = dict.fromkeys(RetrySafety, NO)
+UNLESS_UNSENT = {RetrySafety.ALWAYS: YES, RetrySafety.WITH_KEY: YES, RetrySafety.IF_UNSENT: NO}
 
-TABLE: list[tuple[BaseException, dict[Replay, bool], bool]] = [
+TABLE: list[tuple[BaseException, dict[RetrySafety, bool], bool]] = [
     # the error, whether to repeat by replay class, whether the server may have acted
     (ConnectError("refused"), ALL, NO),
     (ConnectError("certificate", permanent=True), NONE, NO),
@@ -116,16 +116,16 @@ def test_the_table_is_complete() -> None:
     Every class of error has a row, and every row a column for every replay class.
     """
     assert {type(error) for error, _, _ in TABLE} >= set(ERROR_CLASSES)
-    assert all(columns.keys() == set(Replay) for _, columns, _ in TABLE)
+    assert all(columns.keys() == set(RetrySafety) for _, columns, _ in TABLE)
 
 
-@pytest.mark.parametrize("replay", Replay)
+@pytest.mark.parametrize("replay", RetrySafety)
 @pytest.mark.parametrize(
     ("error", "columns"),
     [pytest.param(error, columns, id=repr(error)) for error, columns, _ in TABLE],
 )
 def test_what_may_be_sent_again(
-    replay: Replay, error: BaseException, columns: dict[Replay, bool]
+    replay: RetrySafety, error: BaseException, columns: dict[RetrySafety, bool]
 ) -> None:
     """
     Whether a request is repeated depends on its replay class and its error, as in the table.
@@ -160,8 +160,8 @@ class Script:
         """
         Fail or succeed; like the transport, never later than the call's deadline.
         """
-        request.tally.attempts += 1
-        self._clock.now = min(self._clock.now + self._seconds, request.tally.deadline)
+        request.state.attempts += 1
+        self._clock.now = min(self._clock.now + self._seconds, request.state.deadline)
         failure = next(self._failures, None)
         if failure is not None:
             raise failure
@@ -185,7 +185,7 @@ async def run(
     """
     Send one request through the retry layer.
     """
-    send = retry(Script(failures, clock), policy, timing(clock), Budget(500), hooks)
+    send = retry(Script(failures, clock), policy, timing(clock), RetryBudget(500), hooks)
     return await send(a_request(**changes))
 
 
@@ -219,7 +219,7 @@ async def test_waits_are_spread_over_their_whole_range() -> None:
         Script([ConnectError("refused")] * 3, clock),
         RetryPolicy(),
         timing(clock, fraction=0.0),
-        Budget(500),
+        RetryBudget(500),
     )
 
     await send(a_request())
@@ -234,7 +234,7 @@ async def test_very_many_attempts_do_not_overflow() -> None:
     policy = RetryPolicy(attempts=1200, wait_max=0.01)
 
     failures = [ConnectError("refused")] * 1199
-    send = retry(Script(failures, clock), policy, timing(clock), Budget(10**6))
+    send = retry(Script(failures, clock), policy, timing(clock), RetryBudget(10**6))
     assert await send(a_request()) is OK
     assert max(clock.sleeps) == 0.01
 
@@ -257,7 +257,7 @@ async def test_a_key_in_flight_is_waited_for_as_the_server_asks() -> None:
     clock = FakeClock()
     failures = [answered(ConflictError, 409, 2.0, "idempotency_in_flight")] * 2
 
-    assert await run(failures, RetryPolicy(), clock, replay=Replay.WITH_KEY) is OK
+    assert await run(failures, RetryPolicy(), clock, replay=RetrySafety.WITH_KEY) is OK
     assert clock.sleeps == [2.5, 2.5]
 
 
@@ -279,12 +279,12 @@ async def test_a_wait_that_does_not_fit_is_not_begun() -> None:
     """
     clock = FakeClock(100.0)
     request = a_request()
-    request.tally.deadline = 104.9
+    request.state.deadline = 104.9
     send = retry(
         Script([answered(RateLimitError, 429, 4.0)], clock),
         RetryPolicy(),
         timing(clock),
-        Budget(500),
+        RetryBudget(500),
     )
 
     with pytest.raises(RateLimitError):
@@ -309,9 +309,9 @@ async def test_a_wait_that_takes_all_the_time_there_is_is_not_begun() -> None:
     """
     clock = FakeClock(100.0)
     request = a_request()
-    request.tally.deadline = 105.0
+    request.state.deadline = 105.0
     failures = [answered(RateLimitError, 429, 4.0)]
-    send = retry(Script(failures, clock), RetryPolicy(), timing(clock), Budget(500))
+    send = retry(Script(failures, clock), RetryPolicy(), timing(clock), RetryBudget(500))
 
     with pytest.raises(RateLimitError):
         await send(request)
@@ -335,7 +335,9 @@ async def test_a_create_whose_answer_was_lost_is_not_repeated() -> None:
     clock = FakeClock()
 
     with pytest.raises(ConnectionLostError, match="attempts 1"):
-        await run([ConnectionLostError("reset")], RetryPolicy(), clock, replay=Replay.IF_UNSENT)
+        await run(
+            [ConnectionLostError("reset")], RetryPolicy(), clock, replay=RetrySafety.IF_UNSENT
+        )
     assert clock.sleeps == []
 
 
@@ -387,13 +389,13 @@ async def test_a_retry_that_gets_no_turn_has_the_failure_before_it_as_its_cause(
     script = Script([refused], FakeClock())
 
     async def send(request: Request) -> Response:
-        if request.tally.attempts:
+        if request.state.attempts:
             raise unsent
         return await script(request)
 
     clock = FakeClock()
     with pytest.raises(type(unsent)) as caught:
-        await retry(send, RetryPolicy(), timing(clock), Budget(500))(a_request())
+        await retry(send, RetryPolicy(), timing(clock), RetryBudget(500))(a_request())
     assert caught.value is unsent
     assert caught.value.__cause__ is refused
     assert caught.value.attempts == len(clock.sleeps) == 1
@@ -403,7 +405,7 @@ async def test_a_retry_that_gets_no_turn_has_the_failure_before_it_as_its_cause(
     ("changes", "attempts"),
     [
         pytest.param({"background": True}, 4, id="item"),
-        pytest.param({"background": True, "replay": Replay.IF_UNSENT}, 1, id="item, unsafe"),
+        pytest.param({"background": True, "replay": RetrySafety.IF_UNSENT}, 1, id="item, unsafe"),
         pytest.param({}, 1, id="single call"),
     ],
 )
@@ -419,13 +421,13 @@ async def test_an_item_that_meets_a_firewall_in_an_outage_is_retried_three_times
         try:
             return await script(request)
         except ApiError:
-            request.tally.excused += 1
+            request.state.outage_failures += 1
             raise
 
     request = a_request(**changes)
     with pytest.raises(ApiError):
-        await retry(send, RetryPolicy(attempts=2), timing(FakeClock()), Budget(500))(request)
-    assert request.tally.attempts == attempts
+        await retry(send, RetryPolicy(attempts=2), timing(FakeClock()), RetryBudget(500))(request)
+    assert request.state.attempts == attempts
 
 
 async def test_a_retry_that_is_throttled_has_no_cause_but_itself() -> None:
@@ -550,19 +552,25 @@ POLICIES = st.builds(
     policy=POLICIES,
     failures=st.lists(FAILURES, max_size=10),
     fraction=st.floats(0.0, 1.0),
-    replay=st.sampled_from(Replay),
+    replay=st.sampled_from(RetrySafety),
     seconds=SECONDS,
 )
 async def test_attempts_and_time_are_bounded_whatever_happens(
-    policy: RetryPolicy, failures: list[Exception], fraction: float, replay: Replay, seconds: float
+    policy: RetryPolicy,
+    failures: list[Exception],
+    fraction: float,
+    replay: RetrySafety,
+    seconds: float,
 ) -> None:
     """
     No course of failures makes a call longer than its deadline or its attempts.
     """
     clock = FakeClock(1000.0)
     request = a_request(replay=replay)
-    request.tally.deadline = clock() + policy.deadline
-    send = retry(Script(failures, clock, seconds), policy, timing(clock, fraction), Budget(500))
+    request.state.deadline = clock() + policy.deadline
+    send = retry(
+        Script(failures, clock, seconds), policy, timing(clock, fraction), RetryBudget(500)
+    )
     raised: AdaptyError | None = None
 
     try:
@@ -570,16 +578,16 @@ async def test_attempts_and_time_are_bounded_whatever_happens(
     except AdaptyError as error:
         raised = error
 
-    assert request.tally.attempts <= policy.attempts
-    assert clock() <= request.tally.deadline
-    assert len(clock.sleeps) == request.tally.attempts - 1
-    assert raised is None or raised.attempts == request.tally.attempts
+    assert request.state.attempts <= policy.attempts
+    assert clock() <= request.state.deadline
+    assert len(clock.sleeps) == request.state.attempts - 1
+    assert raised is None or raised.attempts == request.state.attempts
 
 
 # The budget
 
 
-async def spend(budget: Budget, failures: list[BaseException], **changes: Any) -> list[float]:
+async def spend(budget: RetryBudget, failures: list[BaseException], **changes: Any) -> list[float]:
     """
     Send one request that fails so often, and return the waits.
     """
@@ -593,7 +601,7 @@ async def test_a_repeat_that_worked_gives_back_what_it_took() -> None:
     """
     Of several repeats only the last one's tokens come back, and a first success earns one.
     """
-    budget = Budget(500)
+    budget = RetryBudget(500)
     lost = ConnectionLostError("reset")
     await spend(budget, [lost])
     assert budget.left == 500
@@ -609,7 +617,7 @@ async def test_nothing_is_repeated_without_the_tokens_for_it() -> None:
     """
     When the budget is used up, the error of the first attempt is raised at once.
     """
-    budget = Budget(20)
+    budget = RetryBudget(20)
     lost = ConnectionLostError("reset")
 
     with pytest.raises(ConnectionLostError) as caught:
@@ -618,14 +626,14 @@ async def test_nothing_is_repeated_without_the_tokens_for_it() -> None:
     assert budget.left == 6
     await spend(budget, [answered(RateLimitError, 429)])
     with pytest.raises(ConnectionLostError):
-        await spend(Budget(13), [lost])
+        await spend(RetryBudget(13), [lost])
 
 
 async def test_items_of_bulk_runs_are_repeated_without_tokens_too() -> None:
     """
     They take what is there, and have other bounds.
     """
-    budget = Budget(20)
+    budget = RetryBudget(20)
     lost = ConnectionLostError("reset")
 
     assert len(await spend(budget, [lost, lost, lost], background=True)) == 3
@@ -644,7 +652,7 @@ class Throttling(Script):
         try:
             return await super().__call__(request)
         except RateLimitError:
-            request.tally.throttled += 1
+            request.state.throttled += 1
             raise
 
 
@@ -657,19 +665,19 @@ async def test_a_throttled_item_of_a_bulk_run_goes_back_three_times_for_nothing(
     async def attempts(failures: int, asked: float) -> tuple[Request, list[float]]:
         clock.sleeps.clear()
         request = a_request(background=True)
-        request.tally.deadline = clock.now + 60.0
+        request.state.deadline = clock.now + 60.0
         script = Throttling([answered(RateLimitError, 429, asked)] * failures, clock)
         policy = RetryPolicy(attempts=2)
-        await retry(script, policy, timing(clock, 0.0), Budget(500))(request)
+        await retry(script, policy, timing(clock, 0.0), RetryBudget(500))(request)
         return request, clock.sleeps
 
     request, sleeps = await attempts(3, 5.0)
-    assert (request.tally.attempts, request.tally.deadline) == (4, math.inf)
+    assert (request.state.attempts, request.state.deadline) == (4, math.inf)
     assert sleeps == [5.0] * 3
     _, sleeps = await attempts(3, 10_000.0)
     assert sleeps == [60.0] * 3  # beyond that it is the gate that waits
     request, _ = await attempts(4, 5.0)
-    assert request.tally.attempts == 5
+    assert request.state.attempts == 5
     with pytest.raises(RateLimitError):
         await attempts(5, 5.0)
 
@@ -679,8 +687,8 @@ async def test_a_throttled_item_that_goes_back_costs_the_budget_nothing_and_earn
     What was not paid for is not given back either.
     """
     clock = FakeClock()
-    budget = Budget(500)
-    budget.take(100)
+    budget = RetryBudget(500)
+    budget.try_acquire(100)
     script = Throttling([answered(RateLimitError, 429)], clock)
 
     await retry(script, RetryPolicy(), timing(clock), budget)(a_request(background=True))
@@ -705,13 +713,13 @@ async def test_an_attempt_in_a_known_outage_is_none_of_an_items() -> None:
             try:
                 return await super().__call__(request)
             except ServerError:
-                request.tally.excused += 1
+                request.state.outage_failures += 1
                 raise
 
     for background, attempts in ((True, 5), (False, 2)):
         request = a_request(background=background)
         script = Down([answered(ServerError, 500)] * 4, clock)
-        send = retry(script, RetryPolicy(attempts=2), timing(clock, 0.0), Budget(500))
+        send = retry(script, RetryPolicy(attempts=2), timing(clock, 0.0), RetryBudget(500))
         with contextlib.suppress(ServerError):
             await send(request)
-        assert request.tally.attempts == attempts
+        assert request.state.attempts == attempts

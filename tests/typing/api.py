@@ -203,7 +203,7 @@ def may_be_nothing(row: Endpoint[v2.Profile | None]) -> Endpoint[v2.Profile | No
     """
     Take a row whose result is narrower.
     """
-    return row if row.replay else may_be_nothing(v2.GET_PROFILE)
+    return row if row.retry_safety else may_be_nothing(v2.GET_PROFILE)
 
 
 def odd_fields(profile: v2.Profile, old: Profile) -> None:

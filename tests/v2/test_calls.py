@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from adapty_async import v2
-from adapty_async._api.operation import Endpoint, Operation, Replay
+from adapty_async._api.operation import Endpoint, Operation, RetrySafety
 from adapty_async.errors import InvalidInputError
 from adapty_async.testing import FakeTransport, Reply
 from tests import typing
@@ -171,10 +171,10 @@ async def test_each_call_is_one_request(call: str) -> None:
 
 REPEATED = {
     # what is not Replay.ALWAYS
-    "profiles.create": Replay.IF_UNSENT,
-    "purchases.validate_stripe": Replay.IF_UNSENT,
-    "purchases.validate_paddle": Replay.IF_UNSENT,
-    "virtual_currencies.create_transaction": Replay.WITH_KEY,
+    "profiles.create": RetrySafety.IF_UNSENT,
+    "purchases.validate_stripe": RetrySafety.IF_UNSENT,
+    "purchases.validate_paddle": RetrySafety.IF_UNSENT,
+    "virtual_currencies.create_transaction": RetrySafety.WITH_KEY,
 }
 
 
@@ -185,8 +185,8 @@ def test_a_row_says_what_a_repeat_does(call: str) -> None:
     """
     row = ROWS[call]
 
-    assert row.replay is REPEATED.get(call, Replay.ALWAYS)
-    assert row.erases == (call == "profiles.delete")
+    assert row.retry_safety is REPEATED.get(call, RetrySafety.ALWAYS)
+    assert row.is_deletion == (call == "profiles.delete")
 
 
 @pytest.mark.parametrize("call", ROWS)
