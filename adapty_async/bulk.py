@@ -1,6 +1,4 @@
-"""
-Very many calls, a bounded number at a time, with an account of every item.
-"""
+"""Very many calls, a bounded number at a time, with an account of every item."""
 
 from __future__ import annotations
 

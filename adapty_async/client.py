@@ -1,6 +1,4 @@
-"""
-The two clients: what they are set up with, their connections' life, and their resources.
-"""
+"""The two clients: what they are set up with, their connections' life, and their resources."""
 
 from __future__ import annotations
 
@@ -63,9 +61,7 @@ _RESERVED = frozenset(
 
 
 class _Client:
-    """
-    What both clients have in common.
-    """
+    """What both clients have in common."""
 
     _key_env: ClassVar[str]
     _url_env: ClassVar[str]
@@ -155,9 +151,7 @@ class _Client:
 
     @property
     def origin(self) -> str:
-        """
-        Where requests go to, such as ``https://api.adapty.io``.
-        """
+        """Where requests go to, such as ``https://api.adapty.io``."""
         return self._caller.options.wire.origin
 
     async def execute(self, operation: Operation[ResultT]) -> ResultT:
@@ -251,9 +245,7 @@ class _Client:
         return other
 
     def statistics(self) -> Statistics:
-        """
-        Return what the client is doing right now: pace, pauses, requests in flight, outages.
-        """
+        """Return what the client is doing right now: pace, pauses, requests in flight, outages."""
         layers = self._caller.layers
         why = self._connections.why_standard
         path = HttpPath.FAST if why is None else HttpPath.STANDARD

@@ -1,6 +1,4 @@
-"""
-How a client behaves: policies that are checked when made and never change.
-"""
+"""How a client behaves: policies that are checked when made and never change."""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ __all__ = ("ApiKey", "Limits", "RetryPolicy", "origin_from", "positive")
 
 
 def positive(name: str, value: float) -> float:
-    """
-    Return `value` if it is a finite number above zero, else raise `ConfigError` naming it.
-    """
+    """Return `value` if it is a finite number above zero, else raise `ConfigError` naming it."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or value <= 0:
         raise ConfigError(f"{name} must be a number above 0, not {value!r}")
@@ -120,9 +116,7 @@ class ApiKey:
         return isinstance(text, str) and text.isascii() and text.isprintable()
 
     def reveal(self) -> str:
-        """
-        Return the key itself.
-        """
+        """Return the key itself."""
         return self._value
 
     def __repr__(self) -> str:

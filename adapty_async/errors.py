@@ -49,9 +49,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.\[\]-]{1,80}")
 
 
 def name_or_none(text: str | None) -> str | None:
-    """
-    Tell what is a name from what a server may have echoed: only names belong into logs.
-    """
+    """Tell what is a name from what a server may have echoed: only names belong into logs."""
     return text if text and _NAME.fullmatch(text) else None
 
 
@@ -69,9 +67,7 @@ def strip_traceback(error: ErrorT) -> ErrorT:
 
 
 class RedactedBytes(bytes):
-    """
-    What a server wrote, and may have echoed; printing it shows its size only.
-    """
+    """What a server wrote, and may have echoed; printing it shows its size only."""
 
     def __repr__(self) -> str:
         return f"<{len(self)} bytes>"
@@ -148,9 +144,7 @@ class InvalidInputError(AdaptyError, ValueError):
 
 
 class TransportError(AdaptyError):
-    """
-    No complete answer came back.
-    """
+    """No complete answer came back."""
 
 
 class ConnectError(TransportError):
@@ -169,15 +163,11 @@ class ConnectError(TransportError):
 
 
 class RequestTimeoutError(TransportError):
-    """
-    The answer did not come in time; whether the server acted is unknown.
-    """
+    """The answer did not come in time; whether the server acted is unknown."""
 
 
 class ConnectionLostError(TransportError):
-    """
-    The connection broke before the answer was complete; whether the server acted is unknown.
-    """
+    """The connection broke before the answer was complete; whether the server acted is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,9 +188,7 @@ class ErrorItem:
     field_name: str | None = None
 
     def without_words(self) -> ErrorItem:
-        """
-        Return the entry without its message, and without names that are none.
-        """
+        """Return the entry without its message, and without names that are none."""
         return ErrorItem(
             "", name_or_none(self.error_code), self.status_code, name_or_none(self.field_name)
         )
@@ -237,9 +225,7 @@ class ApiError(AdaptyError):
 
     @property
     def field_name(self) -> str | None:
-        """
-        The first field of the request that the server complained about.
-        """
+        """The first field of the request that the server complained about."""
         return next((item.field_name for item in self.errors if item.field_name), None)
 
     def _pickled(self) -> dict[str, Any]:
@@ -266,21 +252,15 @@ class AuthenticationError(ApiError):
 
 
 class NotFoundError(ApiError):
-    """
-    The API says that the profile or object does not exist.
-    """
+    """The API says that the profile or object does not exist."""
 
 
 class RequestRejectedError(ApiError):
-    """
-    The server refused the request, and would refuse it again.
-    """
+    """The server refused the request, and would refuse it again."""
 
 
 class ConflictError(ApiError):
-    """
-    The request collides with another one (409).
-    """
+    """The request collides with another one (409)."""
 
 
 class RateLimitError(ApiError):
@@ -293,9 +273,7 @@ class RateLimitError(ApiError):
 
 
 class ServerError(ApiError):
-    """
-    The server failed (5xx).
-    """
+    """The server failed (5xx)."""
 
 
 class DecodeError(AdaptyError):
@@ -319,9 +297,7 @@ class DecodeError(AdaptyError):
 
 
 class DeadlineError(AdaptyError):
-    """
-    The time for the whole call was over before a request could be sent.
-    """
+    """The time for the whole call was over before a request could be sent."""
 
 
 class CircuitOpenError(AdaptyError):
@@ -343,6 +319,4 @@ class CircuitOpenError(AdaptyError):
 
 
 class JournalError(AdaptyError):
-    """
-    A bulk run's journal or outcomes file is not this run's, or cannot be read or written.
-    """
+    """A bulk run's journal or outcomes file is not this run's, or cannot be read or written."""

@@ -1,6 +1,4 @@
-"""
-What a client tells its hooks: frozen records, with no secret and no personal data in them.
-"""
+"""What a client tells its hooks: frozen records, with no secret and no personal data in them."""
 
 from __future__ import annotations
 
@@ -12,9 +10,7 @@ __all__ = ("CallEnded", "CallStarted", "Event", "Hook", "RetryScheduled")
 
 
 class CallStarted(msgspec.Struct, frozen=True):
-    """
-    A call is about to send its first request.
-    """
+    """A call is about to send its first request."""
 
     operation: str
 
@@ -69,6 +65,4 @@ class Hook(Protocol):
     """
 
     def __call__(self, event: Event, /) -> object:
-        """
-        Record an event.
-        """
+        """Record an event."""

@@ -279,9 +279,7 @@ _BY: Mapping[str, Check] = {
 
 
 def save_profile(profile: MailProfile) -> Operation[None]:
-    """
-    Describe the call of `MailProfiles.save`.
-    """
+    """Describe the call of `MailProfiles.save`."""
     instance_of(MailProfile)("profile", profile)
     return Operation(SAVE_PROFILE, body=profile)
 
@@ -292,9 +290,7 @@ def delete_profile(
     customer_user_id: str | None = None,
     email: str | None = None,
 ) -> Operation[None]:
-    """
-    Describe the call of `MailProfiles.delete`.
-    """
+    """Describe the call of `MailProfiles.delete`."""
     values = (external_profile_id, customer_user_id, email)
     given = {name: value for name, value in zip(_BY, values, strict=True) if value is not None}
     if not given:
@@ -307,17 +303,13 @@ def delete_profile(
 
 
 def save_event(event: TransactionEvent) -> Operation[None]:
-    """
-    Describe the call of `Events.save`.
-    """
+    """Describe the call of `Events.save`."""
     instance_of(TransactionEvent)("event", event)
     return Operation(SAVE_EVENT, body=event)
 
 
 class MailProfiles:
-    """
-    The calls about one profile, and the bulk runs over many.
-    """
+    """The calls about one profile, and the bulk runs over many."""
 
     def __init__(self, execute: Execute, bulk: StartBulk) -> None:
         self._execute = execute
@@ -403,9 +395,7 @@ class MailProfiles:
 
 
 class Events:
-    """
-    The calls about store transactions.
-    """
+    """The calls about store transactions."""
 
     def __init__(self, execute: Execute, bulk: StartBulk) -> None:
         self._execute = execute

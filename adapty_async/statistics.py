@@ -1,6 +1,4 @@
-"""
-What a client is doing right now, in numbers.
-"""
+"""What a client is doing right now, in numbers."""
 
 from __future__ import annotations
 
@@ -13,41 +11,25 @@ __all__ = ("BucketStatistics", "CircuitState", "HttpPath", "Statistics")
 
 
 class HttpPath(enum.StrEnum):
-    """
-    How a client's requests reach aiohttp's connections.
-    """
+    """How a client's requests reach aiohttp's connections."""
 
+    #: Over the connector of the client's own session.
     FAST = "fast"
-    """
-    Over the connector of the client's own session.
-    """
+    #: Through `aiohttp.ClientSession.request`, which test mocks and tracers see.
     STANDARD = "standard"
-    """
-    Through `aiohttp.ClientSession.request`, which test mocks and tracers see.
-    """
+    #: Not at all: ``transport=`` was given.
     CUSTOM = "custom"
-    """
-    Not at all: ``transport=`` was given.
-    """
 
 
 class CircuitState(enum.StrEnum):
-    """
-    What a circuit breaker lets through.
-    """
+    """What a circuit breaker lets through."""
 
+    #: Every request.
     CLOSED = "closed"
-    """
-    Every request.
-    """
+    #: No request until it is time to try again.
     OPEN = "open"
-    """
-    No request until it is time to try again.
-    """
+    #: One request, to see whether the service is back.
     HALF_OPEN = "half_open"
-    """
-    One request, to see whether the service is back.
-    """
 
 
 class BucketStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,22 +80,16 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def rate(self) -> float:
-        """
-        Requests per second at which bulk runs go, over all buckets.
-        """
+        """Requests per second at which bulk runs go, over all buckets."""
         rate = sum(bucket.rate for bucket in self.buckets.values())
         return rate if self.limit is None else min(rate, self.limit)
 
     @property
     def concurrency(self) -> int:
-        """
-        Attempts that have no response yet, those still connecting included.
-        """
+        """Attempts that have no response yet, those still connecting included."""
         return sum(bucket.in_flight for bucket in self.buckets.values())
 
     @property
     def paused_for(self) -> float:
-        """
-        Seconds until nothing is paused any more.
-        """
+        """Seconds until nothing is paused any more."""
         return max((bucket.paused_for for bucket in self.buckets.values()), default=0.0)

@@ -22,10 +22,8 @@ from adapty_async.errors import AdaptyError
 
 __all__ = ("FakeClock", "FakeTransport", "MemoryJournal", "Reply")
 
+#: An answer as its status, headers and body, or what is raised instead of one.
 Reply: TypeAlias = tuple[int, Mapping[str, str], bytes] | BaseException
-"""
-An answer as its status, headers and body, or what is raised instead of one.
-"""
 
 
 class FakeTransport:
@@ -82,15 +80,11 @@ class FakeClock:
         self.sleeps: list[float] = []
 
     def __call__(self) -> float:
-        """
-        Return the time.
-        """
+        """Return the time."""
         return self.now
 
     async def sleep(self, seconds: float) -> None:
-        """
-        Let that much time pass without waiting for it.
-        """
+        """Let that much time pass without waiting for it."""
         self.sleeps.append(seconds)
         self.now += seconds
 

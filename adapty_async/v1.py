@@ -79,9 +79,7 @@ _ATTRIBUTES = clean_attributes(
 
 
 class InstallationMeta(RequestStruct, frozen=True, kw_only=True):
-    """
-    The device that the app runs on. All fields are optional; UNSET is left out, None clears.
-    """
+    """The device that the app runs on. All fields are optional; UNSET is left out, None clears."""
 
     device_id: OrUnset[str | None] = UNSET
     device: OrUnset[str | None] = UNSET
@@ -244,9 +242,7 @@ DELETE_PROFILE: Endpoint[None] = Endpoint(
 def get_profile(
     *, customer_user_id: str | None = None, profile_id: str | None = None
 ) -> Operation[Profile]:
-    """
-    Describe the call of `Profiles.get`.
-    """
+    """Describe the call of `Profiles.get`."""
     about = identity(customer_user_id, profile_id)
     return Operation(GET_PROFILE, about)
 
@@ -257,9 +253,7 @@ def create_profile(
     customer_user_id: str | None = None,
     profile_id: str | None = None,
 ) -> Operation[Profile]:
-    """
-    Describe the call of `Profiles.create`.
-    """
+    """Describe the call of `Profiles.create`."""
     about = identity(customer_user_id, profile_id)
     attributes = ProfileAttributes() if attributes is None else attributes
     instance_of(ProfileAttributes)("attributes", attributes)
@@ -272,9 +266,7 @@ def update_profile(
     customer_user_id: str | None = None,
     profile_id: str | None = None,
 ) -> Operation[Profile]:
-    """
-    Describe the call of `Profiles.update`.
-    """
+    """Describe the call of `Profiles.update`."""
     about = identity(customer_user_id, profile_id)
     instance_of(ProfileAttributes)("attributes", attributes)
     return Operation(UPDATE_PROFILE, about, attributes)
@@ -283,17 +275,13 @@ def update_profile(
 def delete_profile(
     *, customer_user_id: str | None = None, profile_id: str | None = None
 ) -> Operation[None]:
-    """
-    Describe the call of `Profiles.delete`.
-    """
+    """Describe the call of `Profiles.delete`."""
     about = identity(customer_user_id, profile_id)
     return Operation(DELETE_PROFILE, about)
 
 
 class Profiles:
-    """
-    The calls about one profile, and the bulk runs over many.
-    """
+    """The calls about one profile, and the bulk runs over many."""
 
     def __init__(self, execute: Execute, bulk: StartBulk) -> None:
         self._execute = execute

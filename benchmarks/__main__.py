@@ -16,16 +16,12 @@ from benchmarks._page import write
 __all__ = ("main",)
 
 _BENCHMARKS = ("import", "codec", "input", "overhead", "profile", "peers", "memory", "scale")
+# Takes hours with its rivals: ``make bench-goodput``.
 _WITHOUT_RECORD = ("goodput",)
-"""
-Takes hours with its rivals: ``make bench-goodput``.
-"""
 
 
 def main() -> None:
-    """
-    Run them.
-    """
+    """Run them."""
     parser = options(__doc__)
     parser.add_argument("--only", nargs="+", choices=_BENCHMARKS, default=_BENCHMARKS)
     chosen = parser.parse_args()

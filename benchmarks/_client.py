@@ -23,9 +23,7 @@ __all__ = ("loop_factory", "main")
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    """
-    Return how event loops of that name are made.
-    """
+    """Return how event loops of that name are made."""
     if name == "asyncio":
         return asyncio.new_event_loop
     import uvloop  # noqa: PLC0415  an extra
@@ -42,9 +40,7 @@ def _measured(job: str, work: Work, factory: Callable[[], asyncio.AbstractEventL
 
 
 def main() -> None:
-    """
-    Do the jobs.
-    """
+    """Do the jobs."""
     order = msgspec.json.decode(sys.argv[1], type=Order)
     factory = loop_factory(order.loop)
     costs = tuple(_measured(job, order.work, factory) for job in order.jobs)

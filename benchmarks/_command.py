@@ -15,9 +15,7 @@ __all__ = ("main",)
 
 
 def main() -> None:
-    """
-    Run a command.
-    """
+    """Run a command."""
     try:
         cli.main()
     finally:

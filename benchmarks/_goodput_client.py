@@ -57,9 +57,7 @@ async def _run(client: str, job: Job) -> Measured:
 
 
 def main() -> None:
-    """
-    Measure one run.
-    """
+    """Measure one run."""
     client, job = sys.argv[1], msgspec.json.decode(sys.argv[2], type=Job)
     wall, cpu = time.perf_counter(), time.process_time()
     said = asyncio.run(_run(client, job))

@@ -1,6 +1,4 @@
-"""
-What the runs under one limit come to, as text.
-"""
+"""What the runs under one limit come to, as text."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ __all__ = ("comparison", "line", "summary", "table")
 
 
 class _Measure(msgspec.Struct, frozen=True):
-    """
-    A number of a run: its attribute, what it is called, how it is written.
-    """
+    """A number of a run: its attribute, what it is called, how it is written."""
 
     name: str
     label: str
@@ -54,17 +50,13 @@ def _measures(run: Run) -> tuple[_Measure, ...]:
 
 
 def _median(values: Iterable[float | None]) -> float | None:
-    """
-    Return the median; None counts as more than any number.
-    """
+    """Return the median; None counts as more than any number."""
     middle = statistics.median_high(float("inf") if each is None else each for each in values)
     return None if middle == float("inf") else middle
 
 
 def line(run: Run) -> str:
-    """
-    Describe one run.
-    """
+    """Describe one run."""
     return (
         f"  {run.client}, seed {run.seed}: {run.measured.wall:.1f} s, {run.slowness:.3f} of the "
         f"ideal, {run.throttled:.2%} answered 429, {run.failed} failed"
@@ -72,9 +64,7 @@ def line(run: Run) -> str:
 
 
 def summary(runs: Sequence[Run], *, judged: bool) -> str:
-    """
-    Set the medians of our runs beside what they are to reach, and every seed's number behind.
-    """
+    """Set the medians of our runs beside what they are to reach, and every seed's number behind."""
     targets = runs[0].scenario.targets if judged else {}
     rows = [f"  {'':<20}{'median':>10}  {'target':<26}seeds"]
     for each in _measures(runs[0]) + _SURROUNDINGS:
@@ -96,9 +86,7 @@ def _verdict(each: _Measure, values: Sequence[float | None], targets: Mapping[st
 
 
 def table(runs: Sequence[Run]) -> str:
-    """
-    Set the medians of all clients side by side.
-    """
+    """Set the medians of all clients side by side."""
     measures = _measures(runs[0])
     rows = ["  " + " " * 18 + "".join(f"  {each.label}" for each in measures)]
     for client in dict.fromkeys(run.client for run in runs):
@@ -111,9 +99,7 @@ def table(runs: Sequence[Run]) -> str:
 
 
 def comparison(runs: Sequence[Run], rival: str, bound: float) -> str:
-    """
-    Set our time beside a rival's, seed by seed, and our 429s.
-    """
+    """Set our time beside a rival's, seed by seed, and our 429s."""
     ours = [run for run in runs if run.client == OURS]
     others = [run for run in runs if run.client == rival]
     pairs = list(zip(ours, others, strict=False))

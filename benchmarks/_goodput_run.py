@@ -1,6 +1,4 @@
-"""
-One run of one client under one limit, checked with the server's own account.
-"""
+"""One run of one client under one limit, checked with the server's own account."""
 
 from __future__ import annotations
 
@@ -37,73 +35,53 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def slowness(self) -> float:
-        """
-        The time it took, as a multiple of the ideal.
-        """
+        """The time it took, as a multiple of the ideal."""
         return self.measured.wall / self.scenario.ideal
 
     @property
     def throttled(self) -> float:
-        """
-        The share of the requests that was answered 429.
-        """
+        """The share of the requests that was answered 429."""
         return self.record.throttled / max(1, self.record.arrivals)
 
     @property
     def most_throttled(self) -> int:
-        """
-        The 429s of the item that had most.
-        """
+        """The 429s of the item that had most."""
         return self.record.most_throttled
 
     @property
     def failed(self) -> int:
-        """
-        The items that were not deleted.
-        """
+        """The items that were not deleted."""
         return self.scenario.items - self.measured.done
 
     @property
     def effort(self) -> float:
-        """
-        Requests for each item that was deleted.
-        """
+        """Requests for each item that was deleted."""
         return self.record.arrivals / max(1, self.record.accepted)
 
     @property
     def unavailable(self) -> float | None:
-        """
-        The share of the requests that came in the outage; None if there was none.
-        """
+        """The share of the requests that came in the outage; None if there was none."""
         if self.scenario.limit.outage is None:
             return None
         return self.record.unavailable / max(1, self.record.arrivals)
 
     @property
     def back_after(self) -> float | None:
-        """
-        Seconds from the end of the outage until the limit was used again; None if never.
-        """
+        """Seconds from the end of the outage until the limit was used again; None if never."""
         return self.record.back_after
 
     @property
     def client_cost(self) -> float:
-        """
-        Microseconds of the processor that the client used for each item.
-        """
+        """Microseconds of the processor that the client used for each item."""
         return self.measured.cpu / self.scenario.items * 1e6
 
     @property
     def server_cost(self) -> float:
-        """
-        Microseconds of the processor that the server used for each request.
-        """
+        """Microseconds of the processor that the server used for each request."""
         return self.record.cpu / max(1, self.record.arrivals) * 1e6
 
     def problems(self) -> Iterator[str]:
-        """
-        Say where the client's account and the server's differ.
-        """
+        """Say where the client's account and the server's differ."""
         said, saw = self.measured, self.record
         if said.done != saw.accepted:
             yield f"{said.done} done as it says, {saw.accepted} as the server says"
@@ -122,9 +100,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def measure(scenario: Scenario, client: str, seed: int) -> Run:
-    """
-    Let one client do the scenario's deletes, on a server of its own.
-    """
+    """Let one client do the scenario's deletes, on a server of its own."""
     with running(scenario.server(seed)) as server:
         measured = _run_client(scenario, client, server)
         return Run(

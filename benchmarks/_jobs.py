@@ -1,6 +1,4 @@
-"""
-All jobs by name.
-"""
+"""All jobs by name."""
 
 from __future__ import annotations
 
@@ -12,9 +10,7 @@ from benchmarks._work import Work
 
 __all__ = ("JOBS", "Job")
 
+#: Does the work and returns how many items are done.
 Job: TypeAlias = Callable[[Work], Coroutine[Any, Any, int]]
-"""
-Does the work and returns how many items are done.
-"""
 
 JOBS: Mapping[str, Job] = {**_raw.JOBS, **_ours.JOBS, **_peers.JOBS}

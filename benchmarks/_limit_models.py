@@ -40,9 +40,7 @@ class Rates(msgspec.Struct, frozen=True):
     steps: tuple[tuple[float, float], ...]
 
     def totals(self) -> tuple[tuple[float, float, float], ...]:
-        """
-        Return the steps, each with how many requests were allowed before it.
-        """
+        """Return the steps, each with how many requests were allowed before it."""
         rows = []
         before = 0.0
         for (start, rate), (end, _) in itertools.pairwise([*self.steps, (math.inf, 0.0)]):
@@ -51,16 +49,12 @@ class Rates(msgspec.Struct, frozen=True):
         return tuple(rows)
 
     def seconds_for(self, count: float) -> float:
-        """
-        Return the moment at which so many requests are allowed.
-        """
+        """Return the moment at which so many requests are allowed."""
         start, rate, before = [row for row in self.totals() if row[2] <= count][-1]
         return start + (count - before) / rate
 
     def scaled(self, factor: float) -> Rates:
-        """
-        Return the same rates with their moments so many times as late.
-        """
+        """Return the same rates with their moments so many times as late."""
         return Rates(tuple((start * factor, rate) for start, rate in self.steps))
 
 
@@ -77,34 +71,24 @@ class Outage(msgspec.Struct, frozen=True):
     end: float
 
     def covers(self, now: float) -> bool:
-        """
-        Say whether that moment is in it.
-        """
+        """Say whether that moment is in it."""
         return self.start <= now < self.end
 
     def scaled(self, factor: float) -> Outage:
-        """
-        Return an outage with its moments so many times as late.
-        """
+        """Return an outage with its moments so many times as late."""
         return Outage(self.start * factor, self.end * factor)
 
 
 class Limit(Protocol):
-    """
-    What decides on each request in the order of arrival.
-    """
+    """What decides on each request in the order of arrival."""
 
     def admit(self, now: float) -> bool:
-        """
-        Say whether a request that arrives now passes, and count it if it does.
-        """
+        """Say whether a request that arrives now passes, and count it if it does."""
         ...
 
 
 class Bucket:
-    """
-    A token bucket: a rate, and `burst` at once after a pause. It starts full.
-    """
+    """A token bucket: a rate, and `burst` at once after a pause. It starts full."""
 
     def __init__(self, rates: Rates, burst: float) -> None:
         self._latest_first = tuple(reversed(rates.totals()))
@@ -113,9 +97,7 @@ class Bucket:
         self._allowed = 0.0
 
     def admit(self, now: float) -> bool:
-        """
-        Take a token, if there is one.
-        """
+        """Take a token, if there is one."""
         for start, rate, before in self._latest_first:
             if now >= start:
                 allowed = before + rate * (now - start)
@@ -129,9 +111,7 @@ class Bucket:
 
 
 class Window:
-    """
-    A count for each second of a clock that is `phase` ahead of the first request.
-    """
+    """A count for each second of a clock that is `phase` ahead of the first request."""
 
     def __init__(self, limit: int, phase: float) -> None:
         self._limit = limit
@@ -140,9 +120,7 @@ class Window:
         self._count = 0
 
     def admit(self, now: float) -> bool:
-        """
-        Take one of the places of this second, if any is left.
-        """
+        """Take one of the places of this second, if any is left."""
         second = int(now + self._phase)
         if second != self._second:
             self._second, self._count = second, 0
@@ -167,34 +145,26 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     outage: Outage | None = None
 
     def make(self, seed: int) -> Limit:
-        """
-        Return the limit at its beginning; where a window begins depends on the seed.
-        """
+        """Return the limit at its beginning; where a window begins depends on the seed."""
         if self.burst is not None:
             return Bucket(self.rates, self.burst)
         return Window(int(self.rates.steps[0][1]), random.Random(seed).random())
 
     def ideal(self, count: int) -> float:
-        """
-        Return the seconds in which so many requests pass at best, a burst not counted.
-        """
+        """Return the seconds in which so many requests pass at best, a burst not counted."""
         seconds = self.rates.seconds_for(count)
         if self.outage is not None and seconds > self.outage.start:
             seconds += self.outage.end - self.outage.start
         return seconds
 
     def scaled(self, factor: float) -> LimitSettings:
-        """
-        Return the same limit with its changes so many times as late.
-        """
+        """Return the same limit with its changes so many times as late."""
         outage = None if self.outage is None else self.outage.scaled(factor)
         return LimitSettings(rates=self.rates.scaled(factor), burst=self.burst, outage=outage)
 
 
 def most_within(moments: Sequence[float], seconds: float) -> int:
-    """
-    Return the largest number of moments, sorted as they are, in any stretch of time.
-    """
+    """Return the largest number of moments, sorted as they are, in any stretch of time."""
     first = most = 0
     for last, moment in enumerate(moments):
         while moments[first] <= moment - seconds:

@@ -99,9 +99,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tally:
-    """
-    Decides on each request and remembers it; no I/O.
-    """
+    """Decides on each request and remembers it; no I/O."""
 
     def __init__(self, settings: ServerSettings, clock: Callable[[], float]) -> None:
         self._settings = settings
@@ -117,9 +115,7 @@ class Tally:
         self._throttled = array("H", bytes(2 * settings.items))
 
     def decide(self, number: int | None) -> HTTPStatus:
-        """
-        Return the status for a request about that id; None is no id.
-        """
+        """Return the status for a request about that id; None is no id."""
         if self._began is None:
             self._began, self._cpu_before = self._clock(), time.process_time()
         if number is None or number >= self._settings.items:
@@ -137,9 +133,7 @@ class Tally:
         return HTTPStatus.NO_CONTENT
 
     def record(self) -> Record:
-        """
-        Return the account so far.
-        """
+        """Return the account so far."""
         accepted, throttled = len(self._moments), sum(self._throttled)
         once, never = self._accepted.count(1), self._accepted.count(0)
         back_after, around_recovery = self._recovery()
@@ -177,27 +171,21 @@ class Tally:
 
 
 class LimitedServer:
-    """
-    A running server as the benchmark sees it.
-    """
+    """A running server as the benchmark sees it."""
 
     def __init__(self, url: str, process: int) -> None:
         self.url = url
         self.process = process
 
     def record(self) -> Record:
-        """
-        Ask for the server's account.
-        """
+        """Ask for the server's account."""
         with urllib.request.urlopen(self.url) as answer:  # loopback
             return msgspec.json.decode(answer.read(), type=Record)
 
 
 @contextlib.contextmanager
 def running(settings: ServerSettings) -> Iterator[LimitedServer]:
-    """
-    Start a server in a process of its own, and stop it at the end of the block.
-    """
+    """Start a server in a process of its own, and stop it at the end of the block."""
     command = [sys.executable, "-m", "benchmarks._limited_server"]
     arguments = [msgspec.json.encode(settings).decode()]
     with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True) as process:
@@ -210,9 +198,7 @@ def running(settings: ServerSettings) -> Iterator[LimitedServer]:
 
 
 class _Service:
-    """
-    What the connections share: the tally, the answers and their delays.
-    """
+    """What the connections share: the tally, the answers and their delays."""
 
     def __init__(self, settings: ServerSettings) -> None:
         self._latency = settings.latency
@@ -221,38 +207,28 @@ class _Service:
         self._tally = Tally(settings, time.monotonic)
 
     def delay(self) -> float:
-        """
-        Return the seconds until the next answer goes out.
-        """
+        """Return the seconds until the next answer goes out."""
         return self._latency * (1 - _JITTER + 2 * _JITTER * self._random.random())
 
     def answer(self, head: bytes) -> bytes:
-        """
-        Return the answer to a request, which is given without its body and in lower case.
-        """
+        """Return the answer to a request, which is given without its body and in lower case."""
         return self._answers[self._tally.decide(_number(head))]
 
     def other(self, request: bytes) -> bytes:
-        """
-        Return the answer to a request that is no delete.
-        """
+        """Return the answer to a request that is no delete."""
         self._tally.others += 1
         return next(
             (answer for start, answer in _OTHERS.items() if request.startswith(start)), _SUCCESS
         )
 
     def told(self) -> bytes:
-        """
-        Return the record as an answer.
-        """
+        """Return the record as an answer."""
         body = msgspec.json.encode(self._tally.record())
         return _message(HTTPStatus.OK, body)
 
 
 class _Connection(asyncio.Protocol):
-    """
-    One connection, with one request at a time.
-    """
+    """One connection, with one request at a time."""
 
     def __init__(self, service: _Service) -> None:
         self._service = service
@@ -261,15 +237,11 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """
-        Keep the way to answer.
-        """
+        """Keep the way to answer."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are not of that class
 
     def data_received(self, data: bytes) -> None:
-        """
-        Answer once the request is complete.
-        """
+        """Answer once the request is complete."""
         data = self._pending + data
         end = data.find(b"\r\n\r\n")
         head = data[: end + 2].lower()
@@ -338,9 +310,7 @@ _OTHERS = {
 
 
 async def start(settings: ServerSettings) -> asyncio.Server:
-    """
-    Start a server on a free port of this machine.
-    """
+    """Start a server on a free port of this machine."""
     service = _Service(settings)
     return await asyncio.get_running_loop().create_server(
         lambda: _Connection(service), "127.0.0.1", 0, backlog=_BACKLOG
@@ -362,9 +332,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def main() -> None:
-    """
-    Serve until the process is terminated.
-    """
+    """Serve until the process is terminated."""
     settings = msgspec.json.decode(sys.argv[1], type=ServerSettings)
     runner = asyncio.Runner(loop_factory=_loop_factory())
     with contextlib.suppress(KeyboardInterrupt), runner:

@@ -1,6 +1,4 @@
-"""
-Where a benchmark ran: its numbers mean little without that. And which processor does what.
-"""
+"""Where a benchmark ran: its numbers mean little without that. And which processor does what."""
 
 from __future__ import annotations
 
@@ -18,17 +16,13 @@ _PACKAGES = ("adapty-async", "aiohttp", "msgspec", "tenacity", "anyio", "uvloop"
 LOOPS = ("asyncio", "uvloop") if importlib.util.find_spec("uvloop") else ("asyncio",)
 _CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
+#: The processors of the server and of the client, so that neither takes the other's time: two if
+#: this process may use two.
 SERVER, CLIENT = _CORES[:1], _CORES[1:2] or _CORES[:1]
-"""
-The processors of the server and of the client, so that neither takes the other's time: two if this
-process may use two.
-"""
 
 
 def describe() -> str:
-    """
-    Name the processor, the interpreter and the versions that matter.
-    """
+    """Name the processor, the interpreter and the versions that matter."""
     versions = ", ".join(f"{name} {version}" for name in _PACKAGES if (version := _version(name)))
     kernel, _, _ = platform.release().partition("-")
     return (
@@ -51,9 +45,7 @@ def _processor() -> str:
 
 
 def pin(process: int, cores: list[int]) -> None:
-    """
-    Keep a process on these processors, where the system can.
-    """
+    """Keep a process on these processors, where the system can."""
     if cores:
         os.sched_setaffinity(process, cores)
 

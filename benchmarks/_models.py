@@ -1,6 +1,4 @@
-"""
-The same data as pydantic's models, with the types that ours have.
-"""
+"""The same data as pydantic's models, with the types that ours have."""
 
 from __future__ import annotations
 

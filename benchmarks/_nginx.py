@@ -32,10 +32,8 @@ from benchmarks._samples import PROFILE_V1, PROFILE_V2, SAVED
 __all__ = ("CheapServer", "serving")
 
 _MOST_IDS = 1_000_000
+# The environment variable that names certificates which OpenSSL trusts in the client processes.
 _TRUSTED = "SSL_CERT_FILE"
-"""
-The environment variable that names certificates which OpenSSL trusts in the client processes.
-"""
 _TRIES = 3
 _START_SECONDS = 5.0
 _CONFIG = """
@@ -100,9 +98,7 @@ class CheapServer(msgspec.Struct, frozen=True):
 
 @contextlib.contextmanager
 def serving() -> Iterator[CheapServer]:
-    """
-    Run the cheapest server there is, on a processor of its own if there are two.
-    """
+    """Run the cheapest server there is, on a processor of its own if there are two."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("broken off"))  # else the server stays
     binary = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
     with contextlib.ExitStack() as stack:
@@ -150,9 +146,7 @@ def _nginx(binary: str) -> Iterator[CheapServer]:
 
 
 def _handled(url: str) -> int:
-    """
-    Read how many requests nginx counts, this one among them.
-    """
+    """Read how many requests nginx counts, this one among them."""
     with urllib.request.urlopen(f"{url}/status") as answer:  # loopback
         text = answer.read().decode()
     return int(re.findall(r"\d+", text)[3])
@@ -179,9 +173,7 @@ def _started(binary: str, folder: Path) -> tuple[subprocess.Popen[bytes], int, i
 
 
 def _make_certificate(folder: Path) -> bool:
-    """
-    Make a certificate, and let the client processes trust it, if openssl is there.
-    """
+    """Make a certificate, and let the client processes trust it, if openssl is there."""
     binary = shutil.which("openssl")
     if binary is None:
         return False

@@ -1,6 +1,4 @@
-"""
-The options that all benchmarks share.
-"""
+"""The options that all benchmarks share."""
 
 from __future__ import annotations
 
@@ -10,9 +8,7 @@ __all__ = ("options",)
 
 
 def options(about: str | None) -> argparse.ArgumentParser:
-    """
-    Make a parser for them, to add others to.
-    """
+    """Make a parser for them, to add others to."""
     parser = argparse.ArgumentParser(description=about)
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--quick", action="store_true", help="a smoke: does it work at all?")

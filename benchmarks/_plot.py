@@ -1,6 +1,4 @@
-"""
-Bars as SVG.
-"""
+"""Bars as SVG."""
 
 from __future__ import annotations
 
@@ -34,16 +32,12 @@ class Bars(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def longest(self) -> float:
-        """
-        The largest number.
-        """
+        """The largest number."""
         return max((max(row) for row in self.values.values()), default=1.0)
 
 
 def drawn(bars: Bars) -> str:
-    """
-    Return the plot as an SVG document.
-    """
+    """Return the plot as an SVG document."""
     each = len(bars.series) * _BAR + _GAP
     height = _TOP + len(bars.values) * each + _GAP
     width = _LEFT + _WIDTH + _RIGHT

@@ -1,6 +1,4 @@
-"""
-Two jobs that take turns, and how the one's cost stands to the other's.
-"""
+"""Two jobs that take turns, and how the one's cost stands to the other's."""
 
 from __future__ import annotations
 
@@ -34,9 +32,7 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ratio(msgspec.Struct, frozen=True):
-    """
-    The median of the ratios of the pairs of runs, and the lowest and highest of them.
-    """
+    """The median of the ratios of the pairs of runs, and the lowest and highest of them."""
 
     median: float
     low: float
@@ -67,9 +63,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """
-        What the same comparison has in another recording.
-        """
+        """What the same comparison has in another recording."""
         return f"{self.name}, {self.loop}"
 
 

@@ -28,9 +28,7 @@ SAVE = "/api/v1/profile/save/"
 
 @contextlib.asynccontextmanager
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    """
-    Open a session as the API wants it.
-    """
+    """Open a session as the API wants it."""
     headers = {"Authorization": f"Api-Key {KEY}", "Content-Type": "application/json"}
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(headers=headers, connector=connector) as opened:

@@ -1,6 +1,4 @@
-"""
-Results as files: what was recorded last, and what is recorded now.
-"""
+"""Results as files: what was recorded last, and what is recorded now."""
 
 from __future__ import annotations
 
@@ -35,9 +33,7 @@ class Recording(msgspec.Struct, Generic[RowT], frozen=True, kw_only=True):
 
 
 def record(name: str, rows: Sequence[Any], server: str | None = None) -> None:
-    """
-    Write a benchmark's results down.
-    """
+    """Write a benchmark's results down."""
     today = dt.datetime.now(dt.UTC).date()
     recording = Recording(recorded=today, machine=describe(), server=server, rows=list(rows))
     FOLDER.mkdir(exist_ok=True)
@@ -46,9 +42,7 @@ def record(name: str, rows: Sequence[Any], server: str | None = None) -> None:
 
 
 def read(name: str, row: type[RowT]) -> Recording[RowT] | None:
-    """
-    Return what was recorded last, None if nothing was.
-    """
+    """Return what was recorded last, None if nothing was."""
     path = FOLDER / f"{name}.json"
     if not path.exists():
         return None

@@ -25,10 +25,8 @@ _TRIES = 10
 _IN_FLIGHT = 64
 _LONGEST_PAUSE = 30.0
 
+#: From how often an item was tried and what `Retry-After` says, the seconds until the next try.
 Pause: TypeAlias = Callable[[int, float], float]
-"""
-From how often an item was tried and what `Retry-After` says, the seconds until the next try.
-"""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,9 +112,7 @@ async def _workers(count: int, items: int, delete: Callable[[int], Awaitable[boo
 
 
 async def _gather(job: Job) -> int:
-    """
-    Begin everything at once behind a semaphore, and back off exponentially, with full jitter.
-    """
+    """Begin everything at once behind a semaphore, and back off exponentially, with full jitter."""
     places = asyncio.Semaphore(job.in_flight or _IN_FLIGHT)
     async with _session(job) as session:
 
@@ -128,9 +124,7 @@ async def _gather(job: Job) -> int:
 
 
 async def _aiohttp_retry(job: Job, kind: str) -> int:
-    """
-    Let aiohttp_retry repeat 429s and server errors, by its own waits.
-    """
+    """Let aiohttp_retry repeat 429s and server errors, by its own waits."""
     import aiohttp_retry  # noqa: PLC0415  in the dependency group "bench" only
 
     options = getattr(aiohttp_retry, kind)(attempts=_TRIES, statuses={429})
@@ -154,9 +148,7 @@ async def _jitter_retry(job: Job) -> int:
 
 
 async def _aiolimiter(job: Job, at_once: float) -> int:
-    """
-    Tell aiolimiter the limit, `at_once` requests of it without a pause.
-    """
+    """Tell aiolimiter the limit, `at_once` requests of it without a pause."""
     import aiolimiter  # noqa: PLC0415  in the dependency group "bench" only
 
     limiter = aiolimiter.AsyncLimiter(at_once, at_once / job.rate)
@@ -177,9 +169,7 @@ async def _plain_limiter(job: Job) -> int:
 
 
 async def _fixed(job: Job) -> int:
-    """
-    Work with just so many requests in flight that the limit is met at that latency.
-    """
+    """Work with just so many requests in flight that the limit is met at that latency."""
     async with _session(job) as session:
 
         async def delete(number: int) -> bool:
@@ -188,6 +178,8 @@ async def _fixed(job: Job) -> int:
         return await _workers(max(1, round(job.rate * job.latency)), job.items, delete)
 
 
+#: ``aiolimiter`` is told the limit in portions of ten, which keeps it from sending a whole second's
+#: worth at once; ``aiolimiter-plain`` is told it as its documentation does.
 RIVALS = {
     "gather": Rival(_gather),
     "exponential-retry": Rival(_exponential_retry, "aiohttp_retry"),
@@ -196,7 +188,3 @@ RIVALS = {
     "aiolimiter-plain": Rival(_plain_limiter, "aiolimiter"),
     "fixed": Rival(_fixed),
 }
-"""
-``aiolimiter`` is told the limit in portions of ten, which keeps it from sending a whole second's
-worth at once; ``aiolimiter-plain`` is told it as its documentation does.
-"""

@@ -27,9 +27,7 @@ _SECONDS = 0.001
 
 
 class Place(msgspec.Struct, frozen=True):
-    """
-    A function in which the process was found so many times.
-    """
+    """A function in which the process was found so many times."""
 
     file: str
     function: str
@@ -37,9 +35,7 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Sampled(msgspec.Struct, frozen=True):
-    """
-    Where a process was found, and how many seconds of the processor its job took.
-    """
+    """Where a process was found, and how many seconds of the processor its job took."""
 
     places: tuple[Place, ...]
     done: int
@@ -47,9 +43,7 @@ class Sampled(msgspec.Struct, frozen=True):
 
 
 def main() -> None:
-    """
-    Do the first of the jobs.
-    """
+    """Do the first of the jobs."""
     order = msgspec.json.decode(sys.argv[1], type=Order)
     found: Counter[tuple[str, str]] = Counter()
 

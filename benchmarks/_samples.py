@@ -23,9 +23,7 @@ __all__ = (
 
 
 def ids(count: int) -> Iterator[str]:
-    """
-    Make up ids.
-    """
+    """Make up ids."""
     return (f"user_{number}" for number in range(count))
 
 
@@ -52,9 +50,7 @@ CUSTOM_ATTRIBUTES: dict[str, str | float] = {
 
 
 def mail_fields(each: str) -> dict[str, Any]:
-    """
-    Return a Mail profile as JSON's values, about 700 bytes.
-    """
+    """Return a Mail profile as JSON's values, about 700 bytes."""
     return {
         "external_profile_id": each,
         "external_created_at": "2024-05-01T12:30:00+00:00",
@@ -72,9 +68,7 @@ def mail_fields(each: str) -> dict[str, Any]:
 
 
 def mail_profile(each: str) -> MailProfile:
-    """
-    Return the same profile as the library takes it, checked.
-    """
+    """Return the same profile as the library takes it, checked."""
     return MailProfile(
         external_profile_id=each,
         external_created_at="2024-05-01T12:30:00+00:00",

@@ -1,6 +1,4 @@
-"""
-The limits under which a bulk delete is measured, and what it is to reach under each.
-"""
+"""The limits under which a bulk delete is measured, and what it is to reach under each."""
 
 from __future__ import annotations
 
@@ -40,22 +38,16 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ideal(self) -> float:
-        """
-        The seconds in which the limit lets all deletes pass.
-        """
+        """The seconds in which the limit lets all deletes pass."""
         return self.limit.ideal(self.items)
 
     @property
     def first_rate(self) -> float:
-        """
-        The requests per second that a client knows who is told the limit once.
-        """
+        """The requests per second that a client knows who is told the limit once."""
         return self.limit.rates.steps[0][1]
 
     def server(self, seed: int) -> ServerSettings:
-        """
-        Return what the server is started with.
-        """
+        """Return what the server is started with."""
         return ServerSettings(
             items=self.items,
             limit=self.limit,
@@ -65,9 +57,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def shortened(self, seconds: float) -> Scenario:
-        """
-        Return the same scenario with an ideal of so many seconds.
-        """
+        """Return the same scenario with an ideal of so many seconds."""
         factor = seconds / self.ideal
         limit = self.limit.scaled(factor)
         return msgspec.structs.replace(self, items=round(self.items * factor), limit=limit)

@@ -1,6 +1,4 @@
-"""
-A sandbox in a process of its own, as the other side of a benchmark.
-"""
+"""A sandbox in a process of its own, as the other side of a benchmark."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ T = TypeVar("T")
 
 
 class Server:
-    """
-    A running sandbox, spoken to over HTTP.
-    """
+    """A running sandbox, spoken to over HTTP."""
 
     def __init__(self, url: str, api_key: str, mail_api_key: str) -> None:
         self.url = url
@@ -32,29 +28,21 @@ class Server:
         self.mail_api_key = mail_api_key
 
     def seed(self, ids: Iterable[str]) -> None:
-        """
-        Add profiles with these customer user ids.
-        """
+        """Add profiles with these customer user ids."""
         body = "\n".join(json.dumps(each) for each in ids).encode()
         self._get("/_sandbox/seed", body)
 
     def state(self) -> dict[str, Any]:
-        """
-        Return the counts of profiles and arrivals.
-        """
+        """Return the counts of profiles and arrivals."""
         content: dict[str, Any] = json.loads(self._get("/_sandbox/state"))
         return content
 
     def arrivals(self) -> Iterator[Arrival]:
-        """
-        Return every request that arrived, the oldest first.
-        """
+        """Return every request that arrived, the oldest first."""
         return self._lines("/_sandbox/arrivals", Arrival)
 
     def profiles(self, api: Literal["v1", "mail"]) -> set[str]:
-        """
-        Return the ids of the profiles that are there.
-        """
+        """Return the ids of the profiles that are there."""
         return set(self._lines(f"/_sandbox/profiles?api={api}", str))
 
     def _lines(self, path: str, kind: type[T]) -> Iterator[T]:
@@ -70,9 +58,7 @@ class Server:
 
 @contextlib.contextmanager
 def running_sandbox(*options: str) -> Iterator[Server]:
-    """
-    Start the sandbox, and stop it at the end of the block.
-    """
+    """Start the sandbox, and stop it at the end of the block."""
     command = [sys.executable, "-u", "-m", "adapty_async.cli", "sandbox", "--port", "0", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:

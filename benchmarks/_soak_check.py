@@ -1,6 +1,4 @@
-"""
-Whether what the client of a soak says of its calls is what the server saw.
-"""
+"""Whether what the client of a soak says of its calls is what the server saw."""
 
 from __future__ import annotations
 
@@ -36,10 +34,8 @@ class Work(NamedTuple):
     resumed: bool = False
 
 
+#: The one work whose ids come again: each credit is a coin more in that purse.
 CREDIT = "credit-v2"
-"""
-The one work whose ids come again: each credit is a coin more in that purse.
-"""
 WORKS: Mapping[str, Work] = {
     "delete": Work("remove", seeded=True, resumed=True),
     "delete-v2": Work("remove", seeded=True),
@@ -65,9 +61,7 @@ class Claim(msgspec.Struct, frozen=True, tag=True):
 
 
 class Total(msgspec.Struct, frozen=True, tag=True):
-    """
-    How many calls a run accounts for.
-    """
+    """How many calls a run accounts for."""
 
     work: str
     count: int
@@ -124,9 +118,7 @@ class Account:
             seen.applied += arrival.applied
 
     def seen(self, kind: Kind, identity: str) -> Seen:
-        """
-        Return what arrived about an id.
-        """
+        """Return what arrived about an id."""
         return self._seen.get((kind, identity), Seen())
 
 
@@ -137,9 +129,7 @@ def _kind_of(arrival: Arrival) -> Kind | None:
 
 
 class _Told:
-    """
-    What the client says, put together.
-    """
+    """What the client says, put together."""
 
     def __init__(self, notes: Iterable[Note]) -> None:
         self.ended = Counter[str]()
@@ -164,9 +154,7 @@ class _Told:
 
 
 def problems(notes: Iterable[Note], account: Account) -> Iterator[str]:
-    """
-    Say what was lost, doubled or claimed wrongly.
-    """
+    """Say what was lost, doubled or claimed wrongly."""
     told = _Told(notes)
     for one in told.twice:
         yield f"{one}: ended twice"

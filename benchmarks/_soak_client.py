@@ -26,14 +26,10 @@ from benchmarks._soak_work import Calls, Noted
 
 __all__ = ("CONNECTIONS", "Plan", "Sample")
 
+#: Connections that each of the two clients may have.
 CONNECTIONS = 48
-"""
-Connections that each of the two clients may have.
-"""
+# Seconds after which aiohttp has closed every idle connection: it looks every 15, for those of 15.
 _KEEP_ALIVE = 32.0
-"""
-Seconds after which aiohttp has closed every idle connection: it looks every 15, for those of 15.
-"""
 _RETRY = RetryPolicy(attempts=8, wait_initial=0.05, wait_max=1.0)
 _TIMEOUT = 2.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -100,9 +96,7 @@ class _Soak:
         self._complaints = 0
 
     async def run(self) -> None:
-        """
-        Work until the time is over.
-        """
+        """Work until the time is over."""
         asyncio.get_running_loop().set_exception_handler(self._complain)
         plan, started = self._plan, time.monotonic()
         calls = Calls(self._adapty, self._mail, self._noted, random.Random(plan.seed))
@@ -161,9 +155,7 @@ def _resident_mb() -> float:
 
 
 def main() -> None:
-    """
-    Carry out a plan.
-    """
+    """Carry out a plan."""
     plan = msgspec.json.decode(sys.argv[1], type=Plan)
     with Path(plan.notes).open("wb") as file:
         asyncio.run(_Soak(plan, Noted(file)).run())

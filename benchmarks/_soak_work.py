@@ -37,10 +37,8 @@ _Make: TypeAlias = Callable[[_Options], BulkRun[Any, Any]]
 
 _CALLERS = 8
 _PURSES = 10
+# Of the runs that are left, of those that are cancelled, and of the single calls that are.
 _SHARE = 0.1
-"""
-Of the runs that are left, of those that are cancelled, and of the single calls that are.
-"""
 _GIVEN_UP = "perhaps given up"
 _SAVED_AT = "2024-01-15T10:30:00Z"
 
@@ -59,16 +57,12 @@ class Noted:
         self.count = 0
 
     def claim(self, work: str, identity: str, status: str) -> None:
-        """
-        Note how a call ended.
-        """
+        """Note how a call ended."""
         self.count += 1
         self._write(Claim(work, identity, status))
 
     def total(self, work: str, count: int) -> None:
-        """
-        Note how many calls a run accounts for.
-        """
+        """Note how many calls a run accounts for."""
         self._write(Total(work, count))
 
     def _write(self, note: Note) -> None:
@@ -76,9 +70,7 @@ class Noted:
 
 
 class Calls:
-    """
-    The calls of two clients, in rounds.
-    """
+    """The calls of two clients, in rounds."""
 
     def __init__(
         self, adapty: AdaptyClient, mail: AdaptyMailClient, noted: Noted, random: Random
@@ -89,9 +81,7 @@ class Calls:
         self._random = random
 
     async def round(self, number: int, items: int) -> None:
-        """
-        Do some of everything at once, with ids that were not there before.
-        """
+        """Do some of everything at once, with ids that were not there before."""
         counts = dict.fromkeys(WORKS, items) | {CREDIT: _PURSES}
         ids = {
             work: [f"{work}-{number}-{each}" for each in range(count)]
@@ -127,9 +117,7 @@ class Calls:
         )
 
     async def _run(self, work: str, make: _Make) -> BulkReport[Any, Any]:
-        """
-        Make a run in one of many ways, and note what becomes of its items.
-        """
+        """Make a run in one of many ways, and note what becomes of its items."""
         random = self._random
 
         def note(outcome: Outcome[Any, Any]) -> None:
@@ -198,9 +186,7 @@ class Calls:
 
 
 async def _given_up(call: Coroutine[Any, Any, object], seconds: float) -> None:
-    """
-    Cancel a call that takes longer.
-    """
+    """Cancel a call that takes longer."""
     task = asyncio.create_task(call)
     await asyncio.wait({task}, timeout=seconds)
     task.cancel()

@@ -1,6 +1,4 @@
-"""
-Patches of aiohttp, as tracers make them.
-"""
+"""Patches of aiohttp, as tracers make them."""
 
 from __future__ import annotations
 
@@ -34,9 +32,7 @@ def patched() -> Iterator[None]:
 
 @contextlib.contextmanager
 def traced() -> Iterator[None]:
-    """
-    Let OpenTelemetry trace every session, and keep nothing of what it sees.
-    """
+    """Let OpenTelemetry trace every session, and keep nothing of what it sees."""
     from opentelemetry.instrumentation.aiohttp_client import (  # noqa: PLC0415  a group's package
         AioHttpClientInstrumentor,
     )

@@ -49,9 +49,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cost(msgspec.Struct, frozen=True):
-    """
-    What one run of a job came to: items done, seconds of the processor, seconds on the clock.
-    """
+    """What one run of a job came to: items done, seconds of the processor, seconds on the clock."""
 
     done: int
     cpu: float
@@ -59,9 +57,7 @@ class Cost(msgspec.Struct, frozen=True):
 
 
 class Told(msgspec.Struct, frozen=True):
-    """
-    What a process tells: the cost of each of its jobs, and the peak of its memory.
-    """
+    """What a process tells: the cost of each of its jobs, and the peak of its memory."""
 
     costs: tuple[Cost, ...]
     peak_mb: float

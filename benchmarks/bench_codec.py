@@ -33,9 +33,7 @@ Ways = dict[str, Callable[[], Any]]
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    What one way of a task takes, in microseconds.
-    """
+    """What one way of a task takes, in microseconds."""
 
     task: str
     way: str
@@ -44,16 +42,12 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """
-        What the same way has in another recording.
-        """
+        """What the same way has in another recording."""
         return f"{self.task}, {self.way}"
 
 
 def _plain() -> Mapping[str, Ways]:
-    """
-    Return the ways that need nothing beside this library.
-    """
+    """Return the ways that need nothing beside this library."""
     profile, fields = mail_profile(_ID), mail_fields(_ID)
     return {
         "make a Mail profile": {
@@ -129,9 +123,7 @@ def _sizes() -> Mapping[str, int]:
 
 
 def main() -> None:
-    """
-    Time all ways and print them.
-    """
+    """Time all ways and print them."""
     parser = options(__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     chosen = parser.parse_args()

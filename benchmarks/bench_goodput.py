@@ -55,9 +55,7 @@ def _scenarios(options: argparse.Namespace) -> list[Scenario]:
 
 
 def _rivals(options: argparse.Namespace) -> list[str]:
-    """
-    Return the rivals that are asked for and can run, and say which cannot.
-    """
+    """Return the rivals that are asked for and can run, and say which cannot."""
     if options.rivals is None:
         return []
     able = []
@@ -71,9 +69,7 @@ def _rivals(options: argparse.Namespace) -> list[str]:
 
 
 def _perform(scenario: Scenario, clients: Iterable[str], seeds: int) -> list[Run]:
-    """
-    Let the clients take turns, and tell each run as it ends.
-    """
+    """Let the clients take turns, and tell each run as it ends."""
     runs = []
     for seed in range(1, seeds + 1):
         for client in clients:
@@ -112,9 +108,7 @@ def _as_json(run: Run) -> dict[str, Any]:
 
 
 def main() -> None:
-    """
-    Run the scenarios and set what came of them beside what is to be reached.
-    """
+    """Run the scenarios and set what came of them beside what is to be reached."""
     options = _options()
     scenarios = _scenarios(options)
     rivals = _rivals(options)

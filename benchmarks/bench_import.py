@@ -105,9 +105,7 @@ def _line(row: Row, before: Row | None) -> str:
 
 
 def main() -> None:
-    """
-    Measure both and print them.
-    """
+    """Measure both and print them."""
     parser = options(__doc__)
     parser.add_argument("--runs", type=int, help="imports, 31 unless told")
     chosen = parser.parse_args()

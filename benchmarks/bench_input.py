@@ -48,9 +48,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ratio(self) -> float:
-        """
-        A dry run, as a multiple of reading alone.
-        """
+        """A dry run, as a multiple of reading alone."""
         return self.ours / self.alone
 
 
@@ -120,9 +118,7 @@ def _measured(form: str, path: Path, count: int, rounds: int) -> Row:
 
 
 def main() -> None:
-    """
-    Measure both formats and print them.
-    """
+    """Measure both formats and print them."""
     parser = options(__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     chosen = parser.parse_args()

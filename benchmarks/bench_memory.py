@@ -51,9 +51,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """
-        What the same process has in another recording.
-        """
+        """What the same process has in another recording."""
         return f"{self.name}, {self.items}, {self.over}"
 
 
@@ -80,9 +78,7 @@ def _in_process(items: int) -> Row:
 
 
 def _from_a_file(server: CheapServer, items: int) -> Row:
-    """
-    Let the command line do it.
-    """
+    """Let the command line do it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ids.txt"
         with path.open("w", encoding="utf-8") as file:
@@ -124,9 +120,7 @@ def _line(row: Row, before: Row | None) -> str:
 
 
 def main() -> None:
-    """
-    Run each and print its peak.
-    """
+    """Run each and print its peak."""
     parser = options(__doc__)
     parser.add_argument("--items", type=int, help="the most items, 10,000,000 unless told")
     parser.add_argument("--served", type=int, help="the most over a server, 1,000,000 unless told")

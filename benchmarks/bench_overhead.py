@@ -56,9 +56,7 @@ def _line(row: Comparison, before: Comparison | None) -> str:
 
 
 def main() -> None:
-    """
-    Run the pairs and print the ratios.
-    """
+    """Run the pairs and print the ratios."""
     parser = options(__doc__)
     parser.add_argument("--only", nargs="+", choices=_PAIRS, metavar="NAME", help="not all pairs")
     parser.add_argument("--loop", nargs="+", choices=LOOPS, default=LOOPS)

@@ -48,9 +48,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """
-        What the same client has in another recording.
-        """
+        """What the same client has in another recording."""
         return f"{self.name}, {self.loop}"
 
 
@@ -96,9 +94,7 @@ def _line(row: Row, raw: float, before: Row | None) -> str:
 
 
 def main() -> None:
-    """
-    Let all clients take turns and print what each came to.
-    """
+    """Let all clients take turns and print what each came to."""
     parser = options(__doc__)
     parser.add_argument("--items", type=int, help="deletes in a run, 20,000 unless told")
     parser.add_argument("--runs", type=int, help="runs of each, 5 unless told")

@@ -78,16 +78,12 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """
-        What the same part has in another recording.
-        """
+        """What the same part has in another recording."""
         return f"{self.job}, {self.part}"
 
 
 def _part(place: Place) -> str:
-    """
-    Say what a function belongs to.
-    """
+    """Say what a function belongs to."""
     steps = PurePath(place.file).parts
     if "benchmarks" in steps:
         return "the caller"
@@ -137,9 +133,7 @@ def _functions(sampled: Sampled, count: int) -> str:
 
 
 def main() -> None:
-    """
-    Look at each job and print its parts.
-    """
+    """Look at each job and print its parts."""
     parser = options(__doc__)
     parser.add_argument("--items", type=int, help="calls, 100,000 unless told")
     parser.add_argument("--functions", type=int, default=0, help="show the first so many, too")

@@ -25,11 +25,9 @@ __all__ = ("NAME", "Row", "main")
 NAME = "scale"
 _IN_PROCESS = "bulk_delete in process"
 _ITEMS = 20_000
+# From so many items on, a process does one run, and no other one before it; over the network, or
+# with ten times as many, it is the only one, as it takes minutes.
 _MANY = 1_000_000
-"""
-From so many items on, a process does one run, and no other one before it; over the network, or
-with ten times as many, it is the only one, as it takes minutes.
-"""
 _REPEATS = 3
 _MOST = 10_000_000
 
@@ -58,9 +56,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """
-        What the same run has in another recording.
-        """
+        """What the same run has in another recording."""
         return f"{self.about}, {self.job}, {self.items}, {self.workers}, {self.processes}"
 
 
@@ -86,9 +82,7 @@ _QUICK = _Sizes(
 
 
 def _rows(sizes: _Sizes, over: str) -> list[Row]:
-    """
-    Return what is to be run, with nothing measured yet.
-    """
+    """Return what is to be run, with nothing measured yet."""
     both = ("bulk_delete", "raw delete")
     rows = [
         Row(about="items", job=job, over=over, items=items)
@@ -145,9 +139,7 @@ def _line(row: Row, before: Row | None) -> str:
 
 
 def main() -> None:
-    """
-    Run each, several times in turn, and print what an item costs.
-    """
+    """Run each, several times in turn, and print what an item costs."""
     parser = options(__doc__)
     parser.add_argument("--most", type=int, default=_MOST, help="leave larger runs out")
     parser.add_argument("--runs", type=int, help="processes of each, 5 unless told")

@@ -26,10 +26,8 @@ from benchmarks._soak_check import CREDIT, Account, Claim, Note, problems
 from benchmarks._soak_client import CONNECTIONS, Plan, Sample
 
 _FAULTS = "error=4%,reset=2%,reset_after=2%,stall=0.2%"
+#: What the memory of minute two may grow to: so many times as much, or so many MB more.
 _GROWTH, _SLACK = 1.10, 5.0
-"""
-What the memory of minute two may grow to: so many times as much, or so many MB more.
-"""
 _SHOWN = 20
 _COLUMNS = ("name", "seconds", "ended", "rss", "sockets", "files", "tasks", "in_flight")
 
@@ -66,9 +64,7 @@ def _plan(options: argparse.Namespace, server: Server, folder: str) -> Plan:
 
 
 def _work(plan: Plan) -> Iterator[Sample]:
-    """
-    Let the client carry out the plan; tell its samples as they come.
-    """
+    """Let the client carry out the plan; tell its samples as they come."""
     print(" ".join(f"{name:>9}" for name in _COLUMNS), flush=True)
     command = [sys.executable, "-W", "error", "-m", "benchmarks._soak_client"]
     argument = msgspec.json.encode(plan).decode()
@@ -88,9 +84,7 @@ def _shown(value: object) -> str:
 
 
 def _leaks(samples: list[Sample], *, idle: bool) -> Iterator[str]:
-    """
-    Say what the client holds at the end that it did not hold in minute two.
-    """
+    """Say what the client holds at the end that it did not hold in minute two."""
     start, _, second, *_, end, closed = samples
     # while connections are kept alive, there are as many as the last round happened to leave
     spare = 0 if idle else 2 * CONNECTIONS
@@ -143,9 +137,7 @@ def _account(plan: Plan, server: Server) -> Account:
 
 
 def main() -> None:
-    """
-    Soak, and say what came of it.
-    """
+    """Soak, and say what came of it."""
     options = _options()
     print(describe(), flush=True)
     settings = [f"--rate={options.rate}", f"--faults={options.faults}", f"--seed={options.seed}"]

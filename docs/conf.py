@@ -1,6 +1,4 @@
-"""
-How Sphinx builds the documentation.
-"""
+"""How Sphinx builds the documentation."""
 
 from __future__ import annotations
 

@@ -16,18 +16,14 @@ from adapty_async import AdaptyClient, AdaptyMailClient
 
 
 def ids_in(path: Path) -> Iterator[str]:
-    """
-    Read ids as they are needed, so that memory stays flat.
-    """
+    """Read ids as they are needed, so that memory stays flat."""
     with path.open(encoding="utf-8", newline="\n") as lines:  # by default, a CR ends a line, too
         for line in lines:
             yield line.rstrip("\r\n")
 
 
 async def main(path: Path) -> int:
-    """
-    Erase, and return the exit code.
-    """
+    """Erase, and return the exit code."""
     async with AdaptyClient() as adapty, AdaptyMailClient() as mail:
         profiles, people = await asyncio.gather(
             adapty.v1.profiles.bulk_delete(ids_in(path), by="customer_user_id"),

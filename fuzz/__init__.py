@@ -1,3 +1,1 @@
-"""
-Coverage-guided fuzzing of everything that reads what others wrote.
-"""
+"""Coverage-guided fuzzing of everything that reads what others wrote."""

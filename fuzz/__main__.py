@@ -41,18 +41,14 @@ HERE = Path(__file__).parent
 
 
 def answers(data: bytes) -> None:
-    """
-    A successful answer is a result or a DecodeError.
-    """
+    """A successful answer is a result or a DecodeError."""
     for endpoint in ENDPOINTS:
         with contextlib.suppress(DecodeError):
             decode(Operation(endpoint), Response(200, {}, data))
 
 
 def errors(data: bytes) -> None:
-    """
-    Any other answer is an ApiError whose text is one line of ASCII.
-    """
+    """Any other answer is an ApiError whose text is one line of ASCII."""
     status, *values, body = (data.split(b"\n", 4) + [b""] * 5)[:5]
     names = ("Retry-After", "Date", "Request-Id")
     headers = {
@@ -68,9 +64,7 @@ def errors(data: bytes) -> None:
 
 
 def waits(data: bytes) -> None:
-    """
-    A Retry-After is a finite number of seconds, or nothing.
-    """
+    """A Retry-After is a finite number of seconds, or nothing."""
     text = data.decode("latin-1")
     value, _, date = text.partition("\n")
     seconds = parse_retry_after(value, date)
@@ -78,9 +72,7 @@ def waits(data: bytes) -> None:
 
 
 def journal(data: bytes) -> None:
-    """
-    A journal is summed up or refused, whatever bytes of it were changed.
-    """
+    """A journal is summed up or refused, whatever bytes of it were changed."""
     path = FOLDER / "journal"
     content = bytearray(JOURNAL)
     for start in range(0, len(data) - 3, 3):
@@ -92,9 +84,7 @@ def journal(data: bytes) -> None:
 
 
 def a_journal() -> bytes:
-    """
-    Return a journal as a run leaves it.
-    """
+    """Return a journal as a run leaves it."""
 
     async def run() -> None:
         transport = FakeTransport(itertools.repeat((204, {}, b"")))

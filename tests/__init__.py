@@ -1,3 +1,1 @@
-"""
-The tests of the package.
-"""
+"""The tests of the package."""

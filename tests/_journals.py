@@ -1,6 +1,4 @@
-"""
-Journals of runs as tests see them: their content, and one whose commits can be held up.
-"""
+"""Journals of runs as tests see them: their content, and one whose commits can be held up."""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ __all__ = ("GatedJournal", "keys", "states")
 
 
 def states(path: Path) -> dict[int, ItemState]:
-    """
-    Return the states in a journal by position, without those of which nothing is known.
-    """
+    """Return the states in a journal by position, without those of which nothing is known."""
     with reading(path) as db:
         return {
             512 * number + offset: ItemState(value)
@@ -31,9 +27,7 @@ def states(path: Path) -> dict[int, ItemState]:
 
 
 def keys(path: Path) -> list[bytes]:
-    """
-    Return the entry keys in a journal by position.
-    """
+    """Return the entry keys in a journal by position."""
     with reading(path) as db:
         content = b"".join(read_keys(db))
     return [content[start : start + 16] for start in range(0, len(content), 16)]
@@ -59,15 +53,11 @@ class GatedJournal:
     async def open(
         self, identity: JournalIdentity, check: InputCheck, load_keys: LoadKeys
     ) -> Resumed:
-        """
-        Open the file.
-        """
+        """Open the file."""
         return await self._file.open(identity, check, load_keys)
 
     def commit(self, changes: Changes, *, durable: bool) -> Awaitable[JournalError | None]:
-        """
-        Store changes once the gate is open.
-        """
+        """Store changes once the gate is open."""
         return self._commit(changes, durable=durable)
 
     async def _commit(self, changes: Changes, *, durable: bool) -> JournalError | None:
@@ -80,7 +70,5 @@ class GatedJournal:
         return await self._file.commit(changes, durable=durable)
 
     async def close(self) -> None:
-        """
-        Close the file.
-        """
+        """Close the file."""
         await self._file.close()

@@ -1,6 +1,4 @@
-"""
-What an error shows to whoever prints, logs or stores it.
-"""
+"""What an error shows to whoever prints, logs or stores it."""
 
 from __future__ import annotations
 
@@ -11,17 +9,13 @@ from pathlib import Path
 
 from adapty_async import AdaptyError
 
+# Where the methods are that the caller calls, and what describes their operations: what the caller
+# passes to them is in their frames, as it is in the caller's own.
 _RESOURCES = frozenset({"v1.py", "mail.py"})
-"""
-Where the methods are that the caller calls, and what describes their operations: what the caller
-passes to them is in their frames, as it is in the caller's own.
-"""
 
 
 def shown_by(error: BaseException | None) -> str:
-    """
-    Return all that an error says, in every way to make it speak, its origins included.
-    """
+    """Return all that an error says, in every way to make it speak, its origins included."""
     parts: list[str] = []
     while error is not None:
         parts += [str(error), repr(error), repr(vars(error))]

@@ -1,6 +1,4 @@
-"""
-What several test modules begin with.
-"""
+"""What several test modules begin with."""
 
 from __future__ import annotations
 
@@ -40,6 +38,7 @@ ERASE: Endpoint[None] = Endpoint(
     is_deletion=True,
 )
 
+#: The parameters of a fixture `anyio_backend` that runs a module's tests on both loops.
 LOOPS = [
     pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
     pytest.param(
@@ -50,9 +49,6 @@ LOOPS = [
         ),
     ),
 ]
-"""
-The parameters of a fixture `anyio_backend` that runs a module's tests on both loops.
-"""
 
 _REQUEST = Request(
     operation="test.call",
@@ -83,17 +79,13 @@ def patch_as_a_tracer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def loop_turns(count: int) -> None:
-    """
-    Let the event loop turn so many times.
-    """
+    """Let the event loop turn so many times."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 def begin_at(monkeypatch: pytest.MonkeyPatch, rate: float, *, lowest: float) -> None:
-    """
-    Let bulk runs that are told nothing begin at a rate, and never go below another.
-    """
+    """Let bulk runs that are told nothing begin at a rate, and never go below another."""
     kind, highest = _learned.AdaptiveRateLimiter, max(rate, _learned._MAX_RATE)
     begin = functools.partialmethod(kind.__init__, lowest=lowest, highest=highest)
     monkeypatch.setattr(_learned, "_START", rate)
@@ -101,15 +93,11 @@ def begin_at(monkeypatch: pytest.MonkeyPatch, rate: float, *, lowest: float) -> 
 
 
 def a_request(**changes: Any) -> Request:
-    """
-    Return a request of its own, with these fields changed.
-    """
+    """Return a request of its own, with these fields changed."""
     return msgspec.structs.replace(_REQUEST, **{"tally": CallState(), **changes})
 
 
 def a_response(status: int = 200, body: Any = b"", **headers: str) -> Response:
-    """
-    Return a response; a body that isn't bytes is encoded as JSON.
-    """
+    """Return a response; a body that isn't bytes is encoded as JSON."""
     named = {name.replace("_", "-").title(): value for name, value in headers.items()}
     return Response(status, named, body if isinstance(body, bytes) else msgspec.json.encode(body))

@@ -1,6 +1,4 @@
-"""
-What all tests share.
-"""
+"""What all tests share."""
 
 from __future__ import annotations
 
@@ -25,17 +23,13 @@ settings.load_profile("unhurried")
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """
-    Run async tests on asyncio: aiohttp has nothing else.
-    """
+    """Run async tests on asyncio: aiohttp has nothing else."""
     return "asyncio"
 
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside() -> Iterator[None]:
-    """
-    Let no key or address of the developer's, or of another test, decide what a test does.
-    """
+    """Let no key or address of the developer's, or of another test, decide what a test does."""
     outside = {name: os.environ.pop(name) for name in tuple(os.environ) if name[:7] == "ADAPTY_"}
     yield
     for name in tuple(os.environ):
@@ -58,9 +52,7 @@ def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def nothing_is_left(anyio_backend: str) -> AsyncIterator[None]:
-    """
-    Check that a test ends with the tasks it began with.
-    """
+    """Check that a test ends with the tasks it began with."""
     before = own_tasks()
     yield
     assert own_tasks() == before

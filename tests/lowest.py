@@ -14,16 +14,12 @@ from pathlib import Path
 
 
 def lowest(requirements: list[str]) -> list[str]:
-    """
-    Turn each lower bound into the only version that will do.
-    """
+    """Turn each lower bound into the only version that will do."""
     return [requirement.replace(">=", "==") for requirement in requirements]
 
 
 def main() -> None:
-    """
-    Install them.
-    """
+    """Install them."""
     project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"].values()
     wanted = lowest([*project["dependencies"], *(each for extra in extras for each in extra)])

@@ -39,17 +39,13 @@ MODULES = {
     "bulk/_stop": ("test_stop",),
     "bulk/_turns": ("test_turns",),
 }
+#: What other processes do; they do not see the change.
 ELSEWHERE = ("test_run_journal.py::test_a_full_disk_ends_the_run",)
-"""
-What other processes do; they do not see the change.
-"""
 HERE = Path(".mutation")
 
 
 def prepare(module: str) -> Path:
-    """
-    Make a copy of the project in which there is one module to change.
-    """
+    """Make a copy of the project in which there is one module to change."""
     folder = HERE / module.replace("/", ".")
     shutil.rmtree(folder, ignore_errors=True)  # mutmut takes results it finds there for today's
     for name in ("adapty_async", "tests"):
@@ -83,9 +79,7 @@ _NOTICED = frozenset({"killed", "timeout", "caught by type check", "segfault"})
 
 
 def main(names: list[str]) -> None:
-    """
-    Print what survived, and a row of each module for the table in mutation.md.
-    """
+    """Print what survived, and a row of each module for the table in mutation.md."""
     rows = ["| module | mutants | killed | share |", "|---|---|---|---|"]
     for module in names or MODULES:
         count, survivors = mutate(module)

@@ -29,9 +29,7 @@ _RST = struct.pack("ii", 1, 0)
 
 
 class Step(enum.Enum):
-    """
-    What the server can do besides writing.
-    """
+    """What the server can do besides writing."""
 
     UNREAD = "go on before anything of the request is read; only as a connection's first step"
     RESET = "cut the connection with a TCP reset"
@@ -44,9 +42,7 @@ UNREAD, RESET, CLOSE, STALL, HOLD = Step
 
 
 class Drip(NamedTuple):
-    """
-    Write these bytes over and over, one at a time.
-    """
+    """Write these bytes over and over, one at a time."""
 
     data: bytes
     interval: float = 0.01
@@ -56,9 +52,7 @@ Steps: TypeAlias = tuple[bytes | asyncio.Event | Step | Drip, ...]
 
 
 class Received(NamedTuple):
-    """
-    A request that arrived.
-    """
+    """A request that arrived."""
 
     method: str
     path: str
@@ -68,9 +62,7 @@ class Received(NamedTuple):
 
     @property
     def identity(self) -> str:
-        """
-        The id that the server-side API's header carries.
-        """
+        """The id that the server-side API's header carries."""
         return self.headers["adapty-customer-user-id"]
 
 
@@ -78,9 +70,7 @@ Answer: TypeAlias = Callable[[Received], Steps]
 
 
 def reply(status: int = 200, body: bytes = b"{}", **headers: str) -> bytes:
-    """
-    Return a whole answer of HTTP/1.1; an underscore in a header's name stands for a dash.
-    """
+    """Return a whole answer of HTTP/1.1; an underscore in a header's name stands for a dash."""
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     if status != HTTPStatus.NO_CONTENT:
@@ -89,17 +79,13 @@ def reply(status: int = 200, body: bytes = b"{}", **headers: str) -> bytes:
 
 
 def api_error(status: int, code: str, **headers: str) -> bytes:
-    """
-    Return an error in the server-side API's own shape.
-    """
+    """Return an error in the server-side API's own shape."""
     body = '{"errors":[{"source":null,"errors":["no"]}],"error_code":"%s","status_code":%d}'
     return reply(status, (body % (code, status)).encode(), **headers)
 
 
 def page(status: int) -> bytes:
-    """
-    Return an error as a gateway writes it.
-    """
+    """Return an error as a gateway writes it."""
     return reply(status, b"<html><h1>Error</h1></html>", Content_Type="text/html")
 
 
@@ -163,46 +149,34 @@ class RawServer:
 
     @property
     def url(self) -> str:
-        """
-        The origin.
-        """
+        """The origin."""
         port = self._server.sockets[0].getsockname()[1]
         return f"{'https' if self._tls else 'http'}://127.0.0.1:{port}"
 
     @property
     def methods(self) -> list[str]:
-        """
-        The methods of the requests that arrived.
-        """
+        """The methods of the requests that arrived."""
         return [request.method for request in self.requests]
 
     @property
     def identities(self) -> list[str]:
-        """
-        The ids of the requests that arrived.
-        """
+        """The ids of the requests that arrived."""
         return [request.identity for request in self.requests]
 
     async def until_arrived(self, count: int) -> None:
-        """
-        Wait until so many requests have arrived.
-        """
+        """Wait until so many requests have arrived."""
         while len(self.requests) < count:
             self.arrived.clear()
             await self.arrived.wait()
 
     async def until_left(self) -> None:
-        """
-        Wait until no connection is open.
-        """
+        """Wait until no connection is open."""
         while self.open:
             self.left.clear()
             await self.left.wait()
 
     def answer(self, then: Steps) -> None:
-        """
-        Forget the script, and answer all that is to come like this.
-        """
+        """Forget the script, and answer all that is to come like this."""
         self._script.clear()
         self._then = then
 
@@ -301,9 +275,7 @@ def _end(writer: asyncio.StreamWriter, *, reset: bool) -> None:
 
 
 def own_tasks() -> set[asyncio.Task[object]]:
-    """
-    Return the tasks of this loop that belong to neither pytest nor a server of this module.
-    """
+    """Return the tasks of this loop that belong to neither pytest nor a server of this module."""
     others = re.compile("TestRunner|_accept_connection")
     return {
         task
@@ -314,9 +286,7 @@ def own_tasks() -> set[asyncio.Task[object]]:
 
 @contextlib.contextmanager
 def in_thread(server: RawServer) -> Iterator[RawServer]:
-    """
-    Run a server in a loop and thread of its own, for clients that bring their own loops.
-    """
+    """Run a server in a loop and thread of its own, for clients that bring their own loops."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name=_NAME)
     thread.start()

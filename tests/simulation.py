@@ -22,20 +22,14 @@ SEEDS = (1, 2, 3)
 
 
 class Server(Protocol):
-    """
-    What says whether a request that arrives now is let through.
-    """
+    """What says whether a request that arrives now is let through."""
 
     def passes(self, now: float) -> bool:
-        """
-        Let a request through, or refuse it.
-        """
+        """Let a request through, or refuse it."""
 
 
 class Bucket:
-    """
-    A sustained rate with a burst; the rate may depend on the time.
-    """
+    """A sustained rate with a burst; the rate may depend on the time."""
 
     def __init__(self, rate: float | Callable[[float], float], burst: float) -> None:
         self.rate = rate if callable(rate) else lambda now: rate
@@ -44,9 +38,7 @@ class Bucket:
         self._at = 0.0
 
     def passes(self, now: float) -> bool:
-        """
-        Take a token, if there is one.
-        """
+        """Take a token, if there is one."""
         self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate(now))
         self._at = now
         if self._tokens < 1.0:
@@ -56,9 +48,7 @@ class Bucket:
 
 
 class Window:
-    """
-    So many requests in each second, counted afresh when the second begins.
-    """
+    """So many requests in each second, counted afresh when the second begins."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -66,9 +56,7 @@ class Window:
         self._used = 0
 
     def passes(self, now: float) -> bool:
-        """
-        Count the request, if the second has room for it.
-        """
+        """Count the request, if the second has room for it."""
         if int(now) != self._second:
             self._second, self._used = int(now), 0
         self._used += 1
@@ -76,9 +64,7 @@ class Window:
 
 
 class Outage:
-    """
-    A server that lets nothing through for a while.
-    """
+    """A server that lets nothing through for a while."""
 
     def __init__(self, server: Server, begins: float, ends: float) -> None:
         self._server = server
@@ -86,9 +72,7 @@ class Outage:
         self._ends = ends
 
     def passes(self, now: float) -> bool:
-        """
-        Refuse during the outage, else ask the server.
-        """
+        """Refuse during the outage, else ask the server."""
         return not self._begins <= now < self._ends and self._server.passes(now)
 
 
@@ -150,9 +134,7 @@ class Run:
 
     @property
     def share(self) -> float:
-        """
-        Return the share of all requests that were answered 429.
-        """
+        """Return the share of all requests that were answered 429."""
         return self.throttled / (self.throttled + self.world.items)
 
     def _after(self, seconds: float, happen: Callable[..., None], *values: float) -> None:
@@ -213,25 +195,19 @@ class Run:
 
 
 def moving(now: float) -> float:
-    """
-    Return a limit that falls after 20 s, and rises after 40.
-    """
+    """Return a limit that falls after 20 s, and rises after 40."""
     return 400.0 if now < 20.0 else 150.0 if now < 40.0 else 800.0
 
 
 def shared(rate: float, seed: int) -> Callable[[float], float]:
-    """
-    Return what others leave of a limit: 70 % or more, changing every 3 s.
-    """
+    """Return what others leave of a limit: 70 % or more, changing every 3 s."""
     chosen = random.Random(seed)
     left = [chosen.uniform(0.7, 1.0) for _ in range(1000)]
     return lambda now: rate * left[int(now / 3.0)]
 
 
 def ideal(rate: Callable[[float], float], items: int) -> float:
-    """
-    Return the seconds in which a moving limit lets so many items through.
-    """
+    """Return the seconds in which a moving limit lets so many items through."""
     now = 0.0
     passed = 0.0
     while passed < items:
@@ -273,9 +249,7 @@ def worlds(seed: int, scale: float = 1.0) -> Iterator[tuple[str, World, float]]:
 
 
 def others(seed: int) -> Iterator[tuple[str, World, float]]:
-    """
-    Yield conditions that are shown, and of which no figure is asked.
-    """
+    """Yield conditions that are shown, and of which no figure is asked."""
     for items in (200, 1000, 3000):
         world = World(server=Bucket(400.0, 40.0), items=items, seed=seed)
         yield f"{items} items", world, (items - 40) / 400.0 + 0.02

@@ -13,9 +13,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """
-    Answer the requests of one connection.
-    """
+    """Answer the requests of one connection."""
     while True:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
@@ -29,9 +27,7 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 async def main() -> None:
-    """
-    Serve until the process ends.
-    """
+    """Serve until the process ends."""
     server = await asyncio.start_server(answer, "127.0.0.1", 0, backlog=256)
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()

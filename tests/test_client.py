@@ -1,6 +1,4 @@
-"""
-A client's life: loops, threads, sessions, options, hooks, and what it leaves behind.
-"""
+"""A client's life: loops, threads, sessions, options, hooks, and what it leaves behind."""
 
 from __future__ import annotations
 
@@ -52,24 +50,18 @@ FAST = RetryPolicy(attempts=2, wait_initial=0.001, wait_max=0.001)
 
 
 def client_of(server: RawServer | str, **options: Any) -> AdaptyClient:
-    """
-    Return a client of a server that repeats once, at once.
-    """
+    """Return a client of a server that repeats once, at once."""
     url = server if isinstance(server, str) else server.url
     return AdaptyClient(KEY, **{"base_url": url, "retry": FAST, **options})
 
 
 async def get(client: AdaptyClient) -> None:
-    """
-    Make a call.
-    """
+    """Make a call."""
     await client.v1.profiles.get(customer_user_id="u1")
 
 
 async def get_at_once(client: AdaptyClient, count: int) -> None:
-    """
-    Make many calls at once.
-    """
+    """Make many calls at once."""
     await asyncio.gather(*(get(client) for _ in range(count)))
 
 
@@ -77,9 +69,7 @@ async def get_at_once(client: AdaptyClient, count: int) -> None:
 
 
 def test_a_client_made_before_any_loop_is_used_in_two() -> None:
-    """
-    Two runs of asyncio share a client, also when there are more calls than connections.
-    """
+    """Two runs of asyncio share a client, also when there are more calls than connections."""
     with in_thread(RawServer()) as server:
         client = client_of(server, limits=Limits(connections=2, rate=10_000.0))
         asyncio.run(get_at_once(client, 8))
@@ -92,9 +82,7 @@ def test_a_client_made_before_any_loop_is_used_in_two() -> None:
 
 
 def test_connections_end_with_their_loop() -> None:
-    """
-    What a loop opened is closed when it ends in order, without any call of aclose.
-    """
+    """What a loop opened is closed when it ends in order, without any call of aclose."""
     with in_thread(RawServer()) as server:
         client = client_of(server)
         asyncio.run(get(client))
@@ -106,9 +94,7 @@ def test_connections_end_with_their_loop() -> None:
 
 
 def test_two_threads_use_a_client_at_once() -> None:
-    """
-    Each thread's loop has its own connections, and as many requests in flight as allowed.
-    """
+    """Each thread's loop has its own connections, and as many requests in flight as allowed."""
     barrier = threading.Barrier(2, timeout=5)
     failures: list[BaseException] = []
 
@@ -137,9 +123,7 @@ def test_two_threads_use_a_client_at_once() -> None:
 
 
 def test_closing_reaches_a_loop_in_another_thread() -> None:
-    """
-    Aclose closes what is open in every running loop.
-    """
+    """Aclose closes what is open in every running loop."""
     with in_thread(RawServer()) as server, in_thread(RawServer()) as elsewhere:
         client = client_of(server)
         asyncio.run_coroutine_threadsafe(get(client), elsewhere.loop).result(5)
@@ -150,9 +134,7 @@ def test_closing_reaches_a_loop_in_another_thread() -> None:
 
 
 def test_loops_that_have_ended_are_forgotten() -> None:
-    """
-    A value that refers to its loop does not keep it for ever.
-    """
+    """A value that refers to its loop does not keep it for ever."""
     values: LoopLocal[asyncio.AbstractEventLoop] = LoopLocal(asyncio.get_running_loop)
 
     async def take() -> asyncio.AbstractEventLoop:
@@ -166,9 +148,7 @@ def test_loops_that_have_ended_are_forgotten() -> None:
 
 
 def test_closing_does_not_wait_for_a_loop_that_stands_still() -> None:
-    """
-    What a stopped loop opened is closed when that loop runs again.
-    """
+    """What a stopped loop opened is closed when that loop runs again."""
 
     async def until_left(server: RawServer) -> None:
         await asyncio.wrap_future(
@@ -204,9 +184,7 @@ async def test_a_given_session_is_used_and_stays_open() -> None:
 
 
 async def test_a_given_session_cannot_change_what_an_answer_means() -> None:
-    """
-    A session made to raise for statuses, or not to decompress, makes no difference.
-    """
+    """A session made to raise for statuses, or not to decompress, makes no difference."""
     import gzip
 
     profile = gzip.compress(b'{"first_name":"Jane"}')
@@ -223,9 +201,7 @@ async def test_a_given_session_cannot_change_what_an_answer_means() -> None:
 
 
 async def test_a_given_session_that_was_closed_is_refused() -> None:
-    """
-    The error says whose session it is.
-    """
+    """The error says whose session it is."""
     async with aiohttp.ClientSession() as session:
         client = client_of("http://127.0.0.1:9", session=session)
     with pytest.raises(ConfigError, match="session that was given to the client is closed"):
@@ -233,9 +209,7 @@ async def test_a_given_session_that_was_closed_is_refused() -> None:
 
 
 async def test_a_given_session_warns_of_nothing() -> None:
-    """
-    A client that owns no session may be dropped.
-    """
+    """A client that owns no session may be dropped."""
     async with RawServer() as server, aiohttp.ClientSession() as session:
         client = client_of(server, session=session)
         await get(client)
@@ -244,27 +218,21 @@ async def test_a_given_session_warns_of_nothing() -> None:
 
 
 def test_a_session_and_a_transport_exclude_each_other() -> None:
-    """
-    There is one way to send.
-    """
+    """There is one way to send."""
     session: Any = object()
     with pytest.raises(ConfigError, match="session and transport exclude each other"):
         AdaptyClient(KEY, session=session, transport=FakeTransport())
 
 
 async def test_an_unknown_id_encoding_is_refused() -> None:
-    """
-    Only what is documented is taken.
-    """
+    """Only what is documented is taken."""
     encoding: Any = "latin-1"
     with pytest.raises(ConfigError, match='id_encoding must be "ascii" or "utf-8"'):
         AdaptyClient(KEY, id_encoding=encoding)
 
 
 def test_an_unclosed_client_warns_once_and_in_our_words() -> None:
-    """
-    A client that was used and dropped warns; aiohttp has nothing to add.
-    """
+    """A client that was used and dropped warns; aiohttp has nothing to add."""
     with in_thread(RawServer()) as server:
         client = client_of(server)
         asyncio.run(get(client))
@@ -278,18 +246,14 @@ def test_an_unclosed_client_warns_once_and_in_our_words() -> None:
 
 
 def test_a_client_that_was_never_used_warns_of_nothing() -> None:
-    """
-    Nothing is open before the first call.
-    """
+    """Nothing is open before the first call."""
     client = AdaptyClient(KEY)
     del client
     gc.collect()
 
 
 async def test_a_client_may_be_closed_twice_and_used_no_more() -> None:
-    """
-    Closing again does nothing; a call says that the client is closed, and is not repeated.
-    """
+    """Closing again does nothing; a call says that the client is closed, and is not repeated."""
     async with RawServer() as server:
         client = client_of(server)
         await client.aclose()
@@ -307,9 +271,7 @@ async def test_a_client_may_be_closed_twice_and_used_no_more() -> None:
 
 
 async def test_leaving_a_derived_client_leaves_the_connections_open() -> None:
-    """
-    A client with other options borrows the connections of the one it was made from.
-    """
+    """A client with other options borrows the connections of the one it was made from."""
     async with RawServer() as server, client_of(server) as client:
         async with client.with_options(timeout=1.0) as derived:
             await get(derived)
@@ -319,9 +281,7 @@ async def test_leaving_a_derived_client_leaves_the_connections_open() -> None:
 
 
 async def test_a_client_can_be_entered_again() -> None:
-    """
-    `async with` opens a closed client again, on new connections.
-    """
+    """`async with` opens a closed client again, on new connections."""
     async with RawServer() as server:
         client = client_of(server)
         for _ in range(3):
@@ -348,9 +308,7 @@ async def test_closing_in_mid_flight_ends_the_call() -> None:
 
 
 def test_a_client_is_not_pickled() -> None:
-    """
-    It holds a key.
-    """
+    """It holds a key."""
     with pytest.raises(TypeError, match="it is not pickled"):
         pickle.dumps(AdaptyClient(KEY))
 
@@ -359,9 +317,7 @@ def test_a_client_is_not_pickled() -> None:
 def test_a_clients_repr_names_its_origin_and_no_key(
     kind: type[AdaptyClient | AdaptyMailClient],
 ) -> None:
-    """
-    What is printed tells where requests go.
-    """
+    """What is printed tells where requests go."""
     client = kind(KEY, base_url="https://api.example.com")
     assert repr(client) == f"{kind.__name__}(https://api.example.com)"
 
@@ -370,9 +326,7 @@ def test_a_clients_repr_names_its_origin_and_no_key(
 
 
 async def test_key_and_origin_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Each client has its own variables, and sends its key in its own way.
-    """
+    """Each client has its own variables, and sends its key in its own way."""
     async with RawServer() as server:
         monkeypatch.setenv("ADAPTY_API_KEY", "first")
         monkeypatch.setenv("ADAPTY_BASE_URL", server.url)
@@ -396,9 +350,7 @@ async def test_key_and_origin_come_from_the_environment(monkeypatch: pytest.Monk
 def test_a_missing_key_names_its_variable(
     kind: Callable[[], object], variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    The error says what to set.
-    """
+    """The error says what to set."""
     monkeypatch.delenv(variable, raising=False)
     with pytest.raises(ConfigError, match=f"pass api_key=, or set {variable}"):
         kind()
@@ -409,9 +361,7 @@ async def test_proxies_of_the_environment_are_used_when_asked_for(
     trust_env: bool,  # noqa: FBT001  a parametrised case
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """
-    HTTP_PROXY is ignored unless the client trusts the environment.
-    """
+    """HTTP_PROXY is ignored unless the client trusts the environment."""
     async with RawServer() as proxy, RawServer() as server:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         monkeypatch.setenv("http_proxy", proxy.url)
@@ -427,9 +377,7 @@ async def test_proxies_of_the_environment_are_used_when_asked_for(
 
 
 async def test_other_options_share_connections_and_limits() -> None:
-    """
-    A client with other options sends over the same connection, and adds its headers.
-    """
+    """A client with other options sends over the same connection, and adds its headers."""
     async with RawServer() as server, client_of(server, limits=Limits(connections=1)) as client:
         other = client.with_options(headers={"X-Team": "growth"}).with_options(timeout=5.0)
         await asyncio.gather(get(client), get(other), get(client))
@@ -441,9 +389,7 @@ async def test_other_options_share_connections_and_limits() -> None:
 
 
 async def test_a_header_replaces_another_of_its_name_in_any_case() -> None:
-    """
-    No header is sent twice.
-    """
+    """No header is sent twice."""
     client = AdaptyClient(KEY).with_options(headers={"user-agent": "a"})
     client = client.with_options(headers={"USER-AGENT": "mine"})
     headers = client._caller.options.wire.headers
@@ -454,9 +400,7 @@ async def test_a_header_replaces_another_of_its_name_in_any_case() -> None:
 
 
 async def test_a_timeout_of_its_own() -> None:
-    """
-    The attempt's timeout is changed for the calls on the new client only.
-    """
+    """The attempt's timeout is changed for the calls on the new client only."""
     async with RawServer((STALL,)) as server, client_of(server) as client:
         with pytest.raises(RequestTimeoutError, match="no answer in time"):
             await get(client.with_options(timeout=0.5, retry=RetryPolicy(attempts=1)))
@@ -466,9 +410,7 @@ async def test_a_timeout_of_its_own() -> None:
 
 
 async def test_a_retry_policy_of_its_own() -> None:
-    """
-    The number of attempts is changed for the calls on the new client only.
-    """
+    """The number of attempts is changed for the calls on the new client only."""
     async with RawServer(then=(page(500),)) as server, client_of(server) as client:
         policy = RetryPolicy(attempts=4, wait_initial=0.001)
         with pytest.raises(ServerError, match="attempts 4"):
@@ -480,9 +422,7 @@ async def test_a_retry_policy_of_its_own() -> None:
 
 
 async def test_a_deadline_of_its_own() -> None:
-    """
-    A deadline stands above the retry policy's, and no repeat is begun that does not fit.
-    """
+    """A deadline stands above the retry policy's, and no repeat is begun that does not fit."""
     async with (
         RawServer(then=(api_error(429, "rate_limited", Retry_After="1"),)) as server,
         client_of(server) as client,
@@ -524,18 +464,14 @@ async def test_a_deadline_of_its_own() -> None:
 def test_options_are_checked_when_given(
     options: dict[str, Any], error: type[Exception], text: str
 ) -> None:
-    """
-    A value that cannot be used is refused before any call.
-    """
+    """A value that cannot be used is refused before any call."""
     client = AdaptyClient(KEY)
     with pytest.raises(error, match=text):
         client.with_options(**options)
 
 
 async def test_an_operation_is_executed() -> None:
-    """
-    An operation is a call that was not made yet, and can be made more than once.
-    """
+    """An operation is a call that was not made yet, and can be made more than once."""
     operation = Operation(GET_PROFILE, (("adapty-profile-id", "3fa8"),))
     async with RawServer() as server, client_of(server) as client:
         await client.execute(operation)
@@ -548,9 +484,7 @@ async def test_an_operation_is_executed() -> None:
 
 
 async def test_hooks_see_a_call_from_start_to_end() -> None:
-    """
-    A call that is repeated tells its start, the repeat and its end.
-    """
+    """A call that is repeated tells its start, the repeat and its end."""
     events: list[Event] = []
     async with (
         RawServer((page(500),)) as server,
@@ -568,9 +502,7 @@ async def test_hooks_see_a_call_from_start_to_end() -> None:
 
 
 async def test_hooks_see_how_a_call_failed() -> None:
-    """
-    The class of the error and the last status are told, and nothing of the answer.
-    """
+    """The class of the error and the last status are told, and nothing of the answer."""
     events: list[Event] = []
     async with (
         RawServer(then=(RESET,)) as server,
@@ -585,9 +517,7 @@ async def test_hooks_see_how_a_call_failed() -> None:
 
 
 async def test_hooks_see_a_cancelled_call() -> None:
-    """
-    A call that is cancelled ends too.
-    """
+    """A call that is cancelled ends too."""
     events: list[Event] = []
     async with (
         RawServer(then=(STALL,)) as server,
@@ -607,9 +537,7 @@ async def test_hooks_see_a_cancelled_call() -> None:
 
 
 async def test_calls_in_flight_are_bounded_and_waiting_is_not_charged() -> None:
-    """
-    More calls than connections wait for each other, longer than one attempt may last.
-    """
+    """More calls than connections wait for each other, longer than one attempt may last."""
     hold = asyncio.Event()
     async with (
         RawServer((hold, reply()), (hold, reply())) as server,
@@ -629,9 +557,7 @@ async def test_calls_in_flight_are_bounded_and_waiting_is_not_charged() -> None:
 
 
 async def test_the_deadline_covers_waiting_for_a_connection() -> None:
-    """
-    A call that got no turn in time was not sent.
-    """
+    """A call that got no turn in time was not sent."""
     async with (
         RawServer(then=(STALL,)) as server,
         client_of(server, limits=Limits(connections=1)) as client,
@@ -649,9 +575,7 @@ async def test_the_deadline_covers_waiting_for_a_connection() -> None:
 
 
 async def test_the_deadline_covers_waiting_for_a_turn() -> None:
-    """
-    A pace that would bring a call's turn after its deadline refuses it at once.
-    """
+    """A pace that would bring a call's turn after its deadline refuses it at once."""
     async with RawServer() as server, client_of(server, limits=Limits(rate=1.0)) as client:
         await get(client)
         with pytest.raises(DeadlineError, match="no time left to wait for a turn"):
@@ -661,9 +585,7 @@ async def test_the_deadline_covers_waiting_for_a_turn() -> None:
 
 
 async def test_a_cancelled_wait_for_a_connection_gives_its_place_back() -> None:
-    """
-    Calls that are cancelled while they wait for a connection take none away.
-    """
+    """Calls that are cancelled while they wait for a connection take none away."""
     before = own_tasks()
     hold = asyncio.Event()
     async with (
@@ -689,9 +611,7 @@ async def test_a_cancelled_wait_for_a_connection_gives_its_place_back() -> None:
 
 @pytest.mark.parametrize("moment", range(12))
 async def test_a_slot_survives_a_cancellation_at_any_moment(moment: int) -> None:
-    """
-    However far a call has come when it is cancelled, the only connection is free afterwards.
-    """
+    """However far a call has come when it is cancelled, the only connection is free afterwards."""
     async with (
         RawServer((reply(),), (page(500),)) as server,
         client_of(server, limits=Limits(connections=1)) as client,
@@ -707,9 +627,7 @@ async def test_a_slot_survives_a_cancellation_at_any_moment(moment: int) -> None
 
 
 async def test_an_operation_is_not_called_twice_by_being_shared() -> None:
-    """
-    A delete in flight in two calls is two requests, each with its own count.
-    """
+    """A delete in flight in two calls is two requests, each with its own count."""
     operation = Operation(DELETE_PROFILE, (("adapty-customer-user-id", "u1"),))
     async with RawServer((reply(204),), then=ABSENT) as server, client_of(server) as client:
         report = await client.bulk([operation, operation], concurrency=1)
@@ -719,9 +637,7 @@ async def test_an_operation_is_not_called_twice_by_being_shared() -> None:
 
 
 async def test_what_is_sent_is_what_was_given() -> None:
-    """
-    Key, id and body arrive as they are; nothing else identifies the caller.
-    """
+    """Key, id and body arrive as they are; nothing else identifies the caller."""
     async with RawServer() as server, client_of(server) as client:
         await client.v1.profiles.update(
             ProfileAttributes(first_name="Jane", email=None), customer_user_id="u 1"

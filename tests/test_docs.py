@@ -1,6 +1,4 @@
-"""
-The examples of the README, the documentation and the examples folder, run as they stand.
-"""
+"""The examples of the README, the documentation and the examples folder, run as they stand."""
 
 from __future__ import annotations
 
@@ -52,9 +50,7 @@ async def _run(arguments: Sequence[str], sandbox: Sandbox, folder: Path) -> tupl
 
 
 def test_every_page_is_found() -> None:
-    """
-    The README and the pages with examples take part.
-    """
+    """The README and the pages with examples take part."""
     assert len(_EXAMPLES) >= 9
 
 
@@ -65,9 +61,7 @@ _CALLS = {
 
 
 def test_every_call_that_a_page_names_is_there() -> None:
-    """
-    Methods and functions that pages name are the package's.
-    """
+    """Methods and functions that pages name are the package's."""
     client, modules = AdaptyClient("key"), SimpleNamespace(v1=v1, v2=v2)
     for name in set().union(*_CALLS.values()):
         owner = client if name.count(".") == 2 else modules
@@ -75,9 +69,7 @@ def test_every_call_that_a_page_names_is_there() -> None:
 
 
 def test_the_migration_page_leaves_no_call_out() -> None:
-    """
-    Each call of version 1 is there, with the one of version 2 that it becomes.
-    """
+    """Each call of version 1 is there, with the one of version 2 that it becomes."""
     profiles = {f"v1.profiles.{name}" for name in vars(v1.Profiles) if not name.startswith("_")}
     described = {f"v1.{name}" for name in v1.__all__ if inspect.isfunction(getattr(v1, name))}
 
@@ -87,9 +79,7 @@ def test_the_migration_page_leaves_no_call_out() -> None:
 
 @pytest.mark.parametrize("code", _EXAMPLES)
 async def test_example_runs(code: str, tmp_path: Path) -> None:
-    """
-    An example runs to its end against the sandbox, without a warning.
-    """
+    """An example runs to its end against the sandbox, without a warning."""
     async with Sandbox() as sandbox:
         sandbox.seed_profiles(f"user_{number}" for number in range(1000))
         status, output = await _run(["-c", code], sandbox, tmp_path)
@@ -105,9 +95,7 @@ _CHECKERS = [
 
 @pytest.mark.parametrize(("checker", "options"), _CHECKERS)
 async def test_every_example_is_typed(checker: str, options: list[str], tmp_path: Path) -> None:
-    """
-    All examples pass strict type checks, as a user's program has to.
-    """
+    """All examples pass strict type checks, as a user's program has to."""
     pytest.importorskip(checker, reason="type checkers are in the group types")
     files = [f"example_{number}.py" for number in range(len(_EXAMPLES))]
     for name, example in zip(files, _EXAMPLES, strict=True):
@@ -120,9 +108,7 @@ async def test_every_example_is_typed(checker: str, options: list[str], tmp_path
 
 
 async def test_the_way_of_an_erasure_runs(tmp_path: Path) -> None:
-    """
-    The commands of the page about erasures do what it says, one after another.
-    """
+    """The commands of the page about erasures do what it says, one after another."""
     page = (_ROOT / "docs" / "erasure.md").read_text(encoding="utf-8")
     script = "\n".join(re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
     scripts = str(Path(sys.executable).parent)
@@ -145,9 +131,7 @@ async def test_the_way_of_an_erasure_runs(tmp_path: Path) -> None:
 
 
 async def test_example_script_erases(tmp_path: Path) -> None:
-    """
-    The script in the examples folder erases the listed users from both APIs and counts them.
-    """
+    """The script in the examples folder erases the listed users from both APIs and counts them."""
     ids = tmp_path / "ids.txt"
     ids.write_text("anna\nu/1?x#%\n", encoding="utf-8")
     async with Sandbox() as sandbox:

@@ -1,6 +1,4 @@
-"""
-The error tree: who is whose child, what an error says, and that it survives a pickle.
-"""
+"""The error tree: who is whose child, what an error says, and that it survives a pickle."""
 
 from __future__ import annotations
 
@@ -72,9 +70,7 @@ FIELDS: dict[str, Any] = {
 
 
 def filled(kind: type[AdaptyError]) -> AdaptyError:
-    """
-    Return an error of that class with a value in every field it has.
-    """
+    """Return an error of that class with a value in every field it has."""
     error = kind("name", "rule") if kind is InvalidInputError else kind("message")
     assert vars(error).keys() <= FIELDS.keys() | {"field", "rule"}, "a field without a sample"
     for name in vars(error).keys() & FIELDS.keys():
@@ -85,16 +81,12 @@ def filled(kind: type[AdaptyError]) -> AdaptyError:
 
 @pytest.mark.parametrize("kind", ERROR_CLASSES, ids=lambda kind: kind.__name__)
 def test_every_class_has_its_place_in_the_tree(kind: type[AdaptyError]) -> None:
-    """
-    A class of error stands under the class that says whose fault it was.
-    """
+    """A class of error stands under the class that says whose fault it was."""
     assert kind.__bases__ == PARENTS[kind]
 
 
 def below(kind: type[AdaptyError]) -> Iterator[type[AdaptyError]]:
-    """
-    Return a class and all that are derived from it, by the package itself.
-    """
+    """Return a class and all that are derived from it, by the package itself."""
     yield kind
     for child in kind.__subclasses__():
         if child.__module__.partition(".")[0] == adapty_async.__name__:
@@ -102,9 +94,7 @@ def below(kind: type[AdaptyError]) -> Iterator[type[AdaptyError]]:
 
 
 def test_there_are_no_other_errors() -> None:
-    """
-    The tree of classes is the one that is tested here, whichever module a class is in.
-    """
+    """The tree of classes is the one that is tested here, whichever module a class is in."""
     for module in pkgutil.walk_packages(adapty_async.__path__, "adapty_async."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
@@ -113,9 +103,7 @@ def test_there_are_no_other_errors() -> None:
 
 
 def test_every_error_is_found_at_the_root() -> None:
-    """
-    Whatever can be raised can be caught by its name from the root of the package.
-    """
+    """Whatever can be raised can be caught by its name from the root of the package."""
     assert {name: getattr(adapty_async, name) for name in (kind.__name__ for kind in PARENTS)} == {
         kind.__name__: kind for kind in ERROR_CLASSES
     }
@@ -132,9 +120,7 @@ def test_every_error_is_found_at_the_root() -> None:
 def test_a_copy_of_an_error_has_everything(
     kind: type[AdaptyError], again: Callable[[AdaptyError], AdaptyError]
 ) -> None:
-    """
-    Copying keeps the class, every field and the text of an error.
-    """
+    """Copying keeps the class, every field and the text of an error."""
     error = filled(kind)
     same = again(error)
 
@@ -148,9 +134,7 @@ def test_a_copy_of_an_error_has_everything(
 def test_a_pickle_of_an_error_goes_without_the_servers_words(
     kind: type[AdaptyError], protocol: int
 ) -> None:
-    """
-    Pickling keeps the class, the text and every field, but for what the server wrote.
-    """
+    """Pickling keeps the class, the text and every field, but for what the server wrote."""
     error = filled(kind)
     same = pickle.loads(pickle.dumps(error, protocol))
     left_out = {"body": b"", "errors": (ErrorItem("", field_name="spout"),)}
@@ -163,9 +147,7 @@ def test_a_pickle_of_an_error_goes_without_the_servers_words(
 
 
 def test_a_pickle_has_no_names_that_are_none() -> None:
-    """
-    A code or a field in an entry of an answer that is no name stays out of the pickle.
-    """
+    """A code or a field in an entry of an answer that is no name stays out of the pickle."""
     error = ApiError("status 400", status=400)
     error.errors = (ErrorItem("taken", f"no {CANARY_EMAIL}", 400, CANARY_EMAIL),)
     error.body = CANARY_EMAIL.encode()
@@ -180,9 +162,7 @@ def test_a_pickle_has_no_names_that_are_none() -> None:
 def test_errors_are_copied_and_pickled_in_groups_and_with_what_caused_them(
     kind: type[AdaptyError],
 ) -> None:
-    """
-    An error in a group, with a note, comes out whole; what it came from stays behind.
-    """
+    """An error in a group, with a note, comes out whole; what it came from stays behind."""
     error = filled(kind)
     error.add_note("beside")
     error.__cause__ = ConnectError("first")
@@ -195,17 +175,13 @@ def test_errors_are_copied_and_pickled_in_groups_and_with_what_caused_them(
 
 
 class TheirError(ApiError):
-    """
-    An error that a user has derived, with a field of its own.
-    """
+    """An error that a user has derived, with a field of its own."""
 
     tenant = "none"
 
 
 def test_an_error_that_a_user_derived_is_copied_and_pickled() -> None:
-    """
-    Fields that somebody added are kept too.
-    """
+    """Fields that somebody added are kept too."""
     error = TheirError("message", status=418)
     error.tenant = "acme"
     for same in (copy.copy(error), copy.deepcopy(error), pickle.loads(pickle.dumps(error))):
@@ -214,9 +190,7 @@ def test_an_error_that_a_user_derived_is_copied_and_pickled() -> None:
 
 
 def test_a_copy_of_an_error_has_notes_of_its_own() -> None:
-    """
-    A note that is added to a deep copy is not added to the error.
-    """
+    """A note that is added to a deep copy is not added to the error."""
     error = AdaptyError("message")
     error.add_note("first")
     copy.deepcopy(error).add_note("second")
@@ -225,9 +199,7 @@ def test_a_copy_of_an_error_has_notes_of_its_own() -> None:
 
 
 def test_the_text_of_an_api_error_has_all_that_helps() -> None:
-    """
-    Status, code, field, operation, attempts and request id are in the text, in this order.
-    """
+    """Status, code, field, operation, attempts and request id are in the text, in this order."""
     error = filled(RequestRejectedError)
     error.args = ("status 418",)
 
@@ -238,18 +210,14 @@ def test_the_text_of_an_api_error_has_all_that_helps() -> None:
 
 
 def test_the_text_of_a_bare_error_is_its_message() -> None:
-    """
-    What is not known is not mentioned.
-    """
+    """What is not known is not mentioned."""
     assert str(ConnectError("cannot connect")) == "cannot connect"
     assert str(ApiError("status 500", status=500)) == "status 500"
     assert str(AdaptyError()) == ""
 
 
 def test_nothing_the_server_wrote_is_in_a_text() -> None:
-    """
-    The server's words, and names that are no names, are left out of text and repr.
-    """
+    """The server's words, and names that are no names, are left out of text and repr."""
     error = ApiError("status 400", status=400)
     error.error_code = f"no {CANARY_EMAIL}"
     error.request_id = f"forged\nline {CANARY_EMAIL}"
@@ -262,9 +230,7 @@ def test_nothing_the_server_wrote_is_in_a_text() -> None:
 
 
 def test_an_item_shows_its_names() -> None:
-    """
-    The code and the field of an entry are shown, its message is not.
-    """
+    """The code and the field of an entry are shown, its message is not."""
     item = ErrorItem("must be earlier", "value_error", 400, "revoke_at")
 
     assert repr(item) == "ErrorItem(error_code='value_error', field_name='revoke_at')"
@@ -280,9 +246,7 @@ def test_an_item_shows_its_names() -> None:
 def test_the_field_name_is_the_first_one_there_is(
     items: tuple[ErrorItem, ...], field_name: str | None
 ) -> None:
-    """
-    The first entry that names a field gives the error's field name.
-    """
+    """The first entry that names a field gives the error's field name."""
     error = ApiError("status 400", status=400)
     error.errors = items
 
@@ -290,9 +254,7 @@ def test_the_field_name_is_the_first_one_there_is(
 
 
 def test_invalid_input_is_a_value_error_with_field_and_rule() -> None:
-    """
-    A caller can catch it as ValueError, and read which field broke which rule.
-    """
+    """A caller can catch it as ValueError, and read which field broke which rule."""
     with pytest.raises(ValueError, match=r"^birthday: must be a date$") as caught:
         raise InvalidInputError("birthday", "must be a date")
 

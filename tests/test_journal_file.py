@@ -1,6 +1,4 @@
-"""
-The page about the journal's file: its tables, and its questions to SQLite as they stand.
-"""
+"""The page about the journal's file: its tables, and its questions to SQLite as they stand."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ QUESTIONS = re.findall(r"^```sql\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 @pytest.fixture
 async def db(tmp_path: Path) -> sqlite3.Connection:
-    """
-    Return the journal of a run of 700 items that was resumed.
-    """
+    """Return the journal of a run of 700 items that was resumed."""
     answers = {"u1": MISSING, "u2": REFUSED, "u600": REFUSED}
     for count in (600, 700):
         await erase(Api(answers), ids(count), tmp_path / "run.db")
@@ -32,9 +28,7 @@ async def db(tmp_path: Path) -> sqlite3.Connection:
 
 
 async def test_the_questions_of_the_page_are_answered(db: sqlite3.Connection) -> None:
-    """
-    Each runs as it stands, on a journal of this release.
-    """
+    """Each runs as it stands, on a journal of this release."""
     with closing(db):
         answers: list[list[Any]] = [db.execute(question).fetchall() for question in QUESTIONS]
     identity, states, runs, left, minutes, reasons = answers
@@ -52,9 +46,7 @@ async def test_the_questions_of_the_page_are_answered(db: sqlite3.Connection) ->
 
 
 async def test_the_page_names_every_table_column_and_state(db: sqlite3.Connection) -> None:
-    """
-    What the schema has is on the page.
-    """
+    """What the schema has is on the page."""
     with closing(db):
         tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master")]
         columns = {row[1] for name in tables for row in db.execute(f"PRAGMA table_info({name})")}

@@ -56,9 +56,7 @@ PURE = (
 
 
 def name_of(path: Path) -> str:
-    """
-    Return a module's name below the package; the package itself is called by its own name.
-    """
+    """Return a module's name below the package; the package itself is called by its own name."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     parts = parts[:-1] if parts[-1] == "__init__" else parts
     return ".".join(parts) or "adapty_async"
@@ -69,9 +67,7 @@ TREES = {module: ast.parse(path.read_text("utf-8")) for module, path in PATHS.it
 
 
 def targets(module: str, tree: ast.AST) -> Iterator[str]:
-    """
-    Yield the full name of everything that is imported anywhere in a piece of a module.
-    """
+    """Yield the full name of everything that is imported anywhere in a piece of a module."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -81,9 +77,7 @@ def targets(module: str, tree: ast.AST) -> Iterator[str]:
 
 
 def base_of(module: str, node: ast.ImportFrom) -> str:
-    """
-    Return the full name of what an import is from, relative or not.
-    """
+    """Return the full name of what an import is from, relative or not."""
     if not node.level:
         return node.module or ""
     inside = ["adapty_async", *module.split(".")]
@@ -93,9 +87,7 @@ def base_of(module: str, node: ast.ImportFrom) -> str:
 
 
 def ours(target: str) -> str | None:
-    """
-    Return the module of ours that an import is from, None for a foreign one.
-    """
+    """Return the module of ours that an import is from, None for a foreign one."""
     if target.partition(".")[0] != "adapty_async":
         return None
     inner = target.removeprefix("adapty_async").removeprefix(".")
@@ -109,23 +101,17 @@ IMPORTS = {module: sorted(set(targets(module, tree))) for module, tree in TREES.
 
 
 def package_of(module: str) -> str:
-    """
-    Return the package of a module, or the module itself if it is in none.
-    """
+    """Return the package of a module, or the module itself if it is in none."""
     return module.partition(".")[0]
 
 
 def imported_by(module: str) -> set[str]:
-    """
-    Return the modules of ours that a module imports, for type checking as well.
-    """
+    """Return the modules of ours that a module imports, for type checking as well."""
     return {target for one in IMPORTS[module] if (target := ours(one)) is not None}
 
 
 def test_the_table_is_the_package() -> None:
-    """
-    Every package has exactly one place in the table, and every place a package.
-    """
+    """Every package has exactly one place in the table, and every place a package."""
     names = [name for line in PACKAGES for name in line.split()]
 
     assert sorted(names) == sorted({package_of(module) for module in PATHS})
@@ -133,9 +119,7 @@ def test_the_table_is_the_package() -> None:
 
 @pytest.mark.parametrize("module", PATHS)
 def test_an_import_goes_down(module: str) -> None:
-    """
-    A module imports from its own package and from those before it in the table.
-    """
+    """A module imports from its own package and from those before it in the table."""
     package = package_of(module)
     upward = {
         one
@@ -148,9 +132,7 @@ def test_an_import_goes_down(module: str) -> None:
 
 @pytest.mark.parametrize("package", NUMBERS)
 def test_no_package_contains_a_cycle(package: str) -> None:
-    """
-    The modules of a package can be sorted so that each imports only from those before it.
-    """
+    """The modules of a package can be sorted so that each imports only from those before it."""
     graph = {
         module: {one for one in imported_by(module) if package_of(one) == package} - {module}
         for module in PATHS
@@ -162,9 +144,7 @@ def test_no_package_contains_a_cycle(package: str) -> None:
 
 @pytest.mark.parametrize("module", PATHS)
 def test_no_private_name_is_imported_from_another_package(module: str) -> None:
-    """
-    A name with an underscore belongs to its package; the modules of a private package do not.
-    """
+    """A name with an underscore belongs to its package; the modules of a private package do not."""
     private = {
         target
         for target in IMPORTS[module]
@@ -181,9 +161,7 @@ def test_no_private_name_is_imported_from_another_package(module: str) -> None:
 
 @pytest.mark.parametrize("foreign", AT_HOME)
 def test_a_foreign_library_has_one_home(foreign: str) -> None:
-    """
-    Each library is imported in its own corner of the package alone.
-    """
+    """Each library is imported in its own corner of the package alone."""
     guests = {module for module in PATHS if foreign in map(foreign_name, IMPORTS[module])}
 
     assert {
@@ -194,18 +172,14 @@ def test_a_foreign_library_has_one_home(foreign: str) -> None:
 
 
 def foreign_name(target: str) -> str:
-    """
-    Return the library of an import; aiohttp's server is another one than its client.
-    """
+    """Return the library of an import; aiohttp's server is another one than its client."""
     library = target.partition(".")[0]
     return "aiohttp.web" if target.startswith("aiohttp.web") else library
 
 
 @pytest.mark.parametrize(("module", "foreign"), ONLY_FOR_TYPES, ids=str)
 def test_an_import_for_types_is_not_executed(module: str, foreign: str) -> None:
-    """
-    What is needed in annotations alone stands under TYPE_CHECKING.
-    """
+    """What is needed in annotations alone stands under TYPE_CHECKING."""
     guarded = [
         target
         for node in TREES[module].body
@@ -217,9 +191,7 @@ def test_an_import_for_types_is_not_executed(module: str, foreign: str) -> None:
 
 
 def test_the_sandbox_knows_nothing_of_the_client() -> None:
-    """
-    The sandbox imports nothing of ours but itself, so that both can't share one mistake.
-    """
+    """The sandbox imports nothing of ours but itself, so that both can't share one mistake."""
     foreign = {
         target
         for module in PATHS
@@ -233,18 +205,14 @@ def test_the_sandbox_knows_nothing_of_the_client() -> None:
 
 @pytest.mark.parametrize("module", PURE)
 def test_the_pure_modules_never_wait(module: str) -> None:
-    """
-    Values, rules and codecs contain nothing asynchronous.
-    """
+    """Values, rules and codecs contain nothing asynchronous."""
     waits = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
 
     assert [node.lineno for node in ast.walk(TREES[module]) if isinstance(node, waits)] == []
 
 
 def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """
-    Count a function's lines without its signature and its docstring.
-    """
+    """Count a function's lines without its signature and its docstring."""
     first = function.body[0]
     if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
         begin = first.end_lineno or 0
@@ -256,9 +224,7 @@ def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 @pytest.mark.parametrize("module", PATHS)
 def test_functions_and_modules_stay_small(module: str) -> None:
-    """
-    No body is longer than forty lines, and no module reaches five hundred.
-    """
+    """No body is longer than forty lines, and no module reaches five hundred."""
     functions = [
         node
         for node in ast.walk(TREES[module])

@@ -1,6 +1,4 @@
-"""
-The Mail API: what is sent for each call, how a profile is named, and its own error answers.
-"""
+"""The Mail API: what is sent for each call, how a profile is named, and its own error answers."""
 
 from __future__ import annotations
 
@@ -72,16 +70,12 @@ EVENT_EXAMPLE = {
 
 
 def client(transport: FakeTransport, **settings: Any) -> AdaptyMailClient:
-    """
-    Return a client over that transport.
-    """
+    """Return a client over that transport."""
     return AdaptyMailClient("secret_live_x.y", transport=transport, **settings)
 
 
 def profile(**changes: Any) -> MailProfile:
-    """
-    Return the document's example as a struct, with these fields changed.
-    """
+    """Return the document's example as a struct, with these fields changed."""
     fields: dict[str, Any] = {
         "external_profile_id": "user_12345",
         "external_created_at": dt.datetime(2026, 6, 1, 10, 30, tzinfo=UTC),
@@ -93,9 +87,7 @@ def profile(**changes: Any) -> MailProfile:
 
 
 def event(**changes: Any) -> TransactionEvent:
-    """
-    Return the document's example as a struct, with these fields changed.
-    """
+    """Return the document's example as a struct, with these fields changed."""
     bought = dt.datetime(2026, 6, 10, 14, 20, tzinfo=UTC)
     fields: dict[str, Any] = {
         **EVENT_EXAMPLE,
@@ -122,9 +114,7 @@ CALLS: dict[str, tuple[Callable[[AdaptyMailClient], Awaitable[None]], Any]] = {
 
 @pytest.mark.parametrize("path", CALLS)
 async def test_each_call_sends_the_documents_example(path: str) -> None:
-    """
-    Every call is a POST to its path, with the key, the content type and the example's JSON.
-    """
+    """Every call is a POST to its path, with the key, the content type and the example's JSON."""
     call, example = CALLS[path]
     transport = FakeTransport([SAVED])
     await call(client(transport))
@@ -173,9 +163,7 @@ async def test_each_call_sends_the_documents_example(path: str) -> None:
     ],
 )
 def test_what_is_set_is_sent(changes: dict[str, Any], sent: dict[str, Any]) -> None:
-    """
-    UNSET is left out, None is null, attributes stay a dict, times keep their offset.
-    """
+    """UNSET is left out, None is null, attributes stay a dict, times keep their offset."""
     expected = {**PROFILE_EXAMPLE, **sent}
     expected = {name: value for name, value in expected.items() if value is not ...}
 
@@ -183,18 +171,14 @@ def test_what_is_set_is_sent(changes: dict[str, Any], sent: dict[str, Any]) -> N
 
 
 def test_a_bool_attribute_is_a_float() -> None:
-    """
-    The bytes say 1.0 and 0.0, for a value is a string or a number.
-    """
+    """The bytes say 1.0 and 0.0, for a value is a string or a number."""
     body = SAVE_PROFILE.encode(profile(custom_attributes={"a": True, "b": False}))
 
     assert b'"custom_attributes":{"a":1.0,"b":0.0}' in body
 
 
 def test_an_event_carries_its_offer() -> None:
-    """
-    The offer is sent inside the event, without its unset id.
-    """
+    """The offer is sent inside the event, without its unset id."""
     offer = Offer(category="introductory", offer_type="free_trial")
     sent = json.loads(SAVE_EVENT.encode(event(offer=offer, expires_at=None)))
 
@@ -211,17 +195,13 @@ def test_an_event_carries_its_offer() -> None:
     ids=["save", "delete", "event"],
 )
 def test_every_row_may_be_repeated(row: Endpoint[None], erases: bool) -> None:  # noqa: FBT001
-    """
-    Saving is an upsert, an event is keyed, erasing is final: all may be sent again.
-    """
+    """Saving is an upsert, an event is keyed, erasing is final: all may be sent again."""
     assert (row.retry_safety, row.is_deletion) == (RetrySafety.ALWAYS, erases)
     assert row.docs.startswith("https://adapty.io/docs/api-adapty-mail/")
 
 
 def test_any_combination_of_identifiers_names_a_profile() -> None:
-    """
-    All identifiers that are given are sent, and no other.
-    """
+    """All identifiers that are given are sent, and no other."""
     operation = delete_profile(customer_user_id="u1", email="jane@example.com")
 
     assert operation.body == {"customer_user_id": "u1", "email": "jane@example.com"}
@@ -264,17 +244,13 @@ def test_any_combination_of_identifiers_names_a_profile() -> None:
 def test_an_operation_that_makes_no_sense_is_refused(
     make: Callable[[], object], message: str
 ) -> None:
-    """
-    What cannot be sent is refused by field and rule.
-    """
+    """What cannot be sent is refused by field and rule."""
     with pytest.raises(InvalidInputError, match=message):
         make()
 
 
 def failed(status: int, code: str, field: str | None) -> tuple[int, dict[str, str], bytes]:
-    """
-    Return an error answer as the Mail API documents it.
-    """
+    """Return an error answer as the Mail API documents it."""
     item = {"message": "No.", "error_code": code, "status_code": status, "field_name": field}
     return status, {}, json.dumps({"errors": [item]}).encode()
 
@@ -297,9 +273,7 @@ def failed(status: int, code: str, field: str | None) -> tuple[int, dict[str, st
 async def test_an_error_answer_has_its_class(
     reply: Any, kind: type[RequestRejectedError], field: str | None
 ) -> None:
-    """
-    The API's own codes decide on the class, and the field is found.
-    """
+    """The API's own codes decide on the class, and the field is found."""
     with pytest.raises(kind) as caught:
         await client(FakeTransport([reply])).profiles.delete(email="jane@example.com")
 
@@ -307,9 +281,7 @@ async def test_an_error_answer_has_its_class(
 
 
 async def test_an_erasure_by_email_that_was_lost_is_done_when_not_found() -> None:
-    """
-    After a lost answer the repeat by e-mail alone is always told 404, and has worked.
-    """
+    """After a lost answer the repeat by e-mail alone is always told 404, and has worked."""
     missing = failed(404, "profile_not_found_error", None)
     transport = FakeTransport([ConnectionLostError("lost"), missing])
     mail = client(transport, retry=RetryPolicy(wait_initial=1e-9))
@@ -319,9 +291,7 @@ async def test_an_erasure_by_email_that_was_lost_is_done_when_not_found() -> Non
 
 
 async def test_bulk_runs_send_one_request_for_each_item() -> None:
-    """
-    Profiles, identifiers and events each go out in a request of their own, in order.
-    """
+    """Profiles, identifiers and events each go out in a request of their own, in order."""
     transport = FakeTransport([SAVED, SAVED, DELETED, SAVED])
     mail = client(transport)
     bad: Any = {"email": "jane@example.com"}
@@ -358,9 +328,7 @@ async def test_bulk_runs_send_one_request_for_each_item() -> None:
     ],
 )
 def test_a_bulk_erasure_that_cannot_begin_is_refused(items: Any, by: Any, message: str) -> None:
-    """
-    A wrong kind of identifier, or one string for many, is refused when the run is made.
-    """
+    """A wrong kind of identifier, or one string for many, is refused when the run is made."""
     with pytest.raises(InvalidInputError, match=message):
         client(FakeTransport()).profiles.bulk_delete(items, by=by)
 
@@ -402,9 +370,7 @@ async def test_an_id_with_more_around_it_is_nobodys(name: str, value: str) -> No
     ],
 )
 async def test_a_success_that_says_something_else_is_not_believed(body: bytes, done: bool) -> None:  # noqa: FBT001
-    """
-    An erasure counts as done only when the answer can be the API's.
-    """
+    """An erasure counts as done only when the answer can be the API's."""
     mail = client(FakeTransport([(200, {}, body)]))
     report = await mail.profiles.bulk_delete(["m1"], by="external_profile_id")
 
@@ -430,9 +396,7 @@ PROFILES = st.builds(
 
 @given(PROFILES)
 def test_what_is_written_can_be_read_back(written: MailProfile) -> None:
-    """
-    A profile made of what was sent for another one is the same profile.
-    """
+    """A profile made of what was sent for another one is the same profile."""
     fields = json.loads(SAVE_PROFILE.encode(written))
     read = {
         **fields,

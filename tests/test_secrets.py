@@ -52,18 +52,14 @@ BAD_SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def shows_nothing(*texts: str) -> bool:
-    """
-    Say whether neither canary is in any of the texts.
-    """
+    """Say whether neither canary is in any of the texts."""
     return not any(canary in text for text in texts for canary in (CANARY_KEY, CANARY_EMAIL))
 
 
 @pytest.mark.parametrize("kind", [AdaptyClient, AdaptyMailClient])
 @pytest.mark.parametrize("name", BAD_KEYS)
 def test_a_key_that_is_refused_is_not_shown(name: str, kind: Callable[..., object]) -> None:
-    """
-    A key with something wrong is still a secret.
-    """
+    """A key with something wrong is still a secret."""
     with pytest.raises(ConfigError) as caught:
         kind(BAD_KEYS[name])
 
@@ -72,9 +68,7 @@ def test_a_key_that_is_refused_is_not_shown(name: str, kind: Callable[..., objec
 
 @pytest.mark.parametrize("name", BAD_SETTINGS)
 def test_a_key_is_not_shown_when_another_setting_is_refused(name: str) -> None:
-    """
-    A good key beside a bad setting stays out of the error's frames.
-    """
+    """A good key beside a bad setting stays out of the error's frames."""
     with pytest.raises(ConfigError) as caught:
         AdaptyClient(CANARY_KEY, **BAD_SETTINGS[name])
 
@@ -82,9 +76,7 @@ def test_a_key_is_not_shown_when_another_setting_is_refused(name: str) -> None:
 
 
 def test_headers_show_their_names_only() -> None:
-    """
-    The headers of a client, and what is added to them, have values that are not shown.
-    """
+    """The headers of a client, and what is added to them, have values that are not shown."""
     client = AdaptyClient(CANARY_KEY).with_options(headers={"X-Person": CANARY_EMAIL})
     headers = client._caller.options.wire.headers
 
@@ -113,9 +105,7 @@ REFUSED: dict[str, Callable[[], object]] = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_value_that_is_refused_is_not_shown(name: str) -> None:
-    """
-    What breaks a rule is named by its field, in the frames as well.
-    """
+    """What breaks a rule is named by its field, in the frames as well."""
     with pytest.raises(InvalidInputError) as caught:
         REFUSED[name]()
 
@@ -124,9 +114,7 @@ def test_a_value_that_is_refused_is_not_shown(name: str) -> None:
 
 @pytest.mark.parametrize("value", [BAD_EMAIL, f"{CANARY_EMAIL}\n", f"{CANARY_EMAIL}é"], ids=ascii)
 async def test_an_id_that_is_refused_is_not_shown(value: str) -> None:
-    """
-    An id that cannot be sent is in the frame of the method that was called, and nowhere else.
-    """
+    """An id that cannot be sent is in the frame of the method that was called, and nowhere else."""
     client = AdaptyClient(CANARY_KEY, transport=FakeTransport())
     errors = []
     for call in (client.v1.profiles.get, client.v1.profiles.delete):
@@ -140,9 +128,7 @@ async def test_an_id_that_is_refused_is_not_shown(value: str) -> None:
 
 @pytest.fixture
 async def silent() -> AsyncIterator[AdaptyClient]:
-    """
-    Return a client of a server that never answers.
-    """
+    """Return a client of a server that never answers."""
     async with (
         RawServer(then=(STALL,)) as server,
         AdaptyClient(CANARY_KEY, base_url=server.url, retry=TWICE) as client,
@@ -151,9 +137,7 @@ async def silent() -> AsyncIterator[AdaptyClient]:
 
 
 async def test_a_call_that_is_cancelled_shows_nothing(silent: AdaptyClient) -> None:
-    """
-    A caller's own timeout has no frames of aiohttp behind it, with the headers in them.
-    """
+    """A caller's own timeout has no frames of aiohttp behind it, with the headers in them."""
     operation = create_profile(ProfileAttributes(email=CANARY_EMAIL), profile_id=CANARY_EMAIL)
     with pytest.raises(TimeoutError) as caught:
         async with asyncio.timeout(0.05):
@@ -164,9 +148,7 @@ async def test_a_call_that_is_cancelled_shows_nothing(silent: AdaptyClient) -> N
 
 
 async def test_what_aiohttp_itself_cannot_do_shows_nothing() -> None:
-    """
-    An error that is none of the network's keeps its class, and loses aiohttp's frames.
-    """
+    """An error that is none of the network's keeps its class, and loses aiohttp's frames."""
 
     class Broken(aiohttp.ClientRequest):
         async def send(self, conn: object) -> NoReturn:
@@ -187,9 +169,7 @@ PEOPLE = (CANARY_EMAIL, BAD_EMAIL, f"{CANARY_EMAIL}\0")
 
 
 async def test_outcomes_show_nothing() -> None:
-    """
-    What is kept of items that failed, sent or not, has no frames with items in them.
-    """
+    """What is kept of items that failed, sent or not, has no frames with items in them."""
     echo = (api_error(400, "value_error").replace(b"no", CANARY_EMAIL.encode()),)
     async with (
         RawServer((RESET,), (RESET,), then=echo) as server,
@@ -207,9 +187,7 @@ async def _complain(_request: Request) -> Response:
 
 
 async def test_a_run_that_ends_by_a_defect_shows_nothing() -> None:
-    """
-    A transport's defect is raised with the way it took, but without the item in hand.
-    """
+    """A transport's defect is raised with the way it took, but without the item in hand."""
     client = AdaptyClient(CANARY_KEY, transport=_complain)
     run = client.v1.profiles.bulk_delete(PEOPLE[:1], by="customer_user_id")
     with pytest.raises(LookupError) as caught:
@@ -220,9 +198,7 @@ async def test_a_run_that_ends_by_a_defect_shows_nothing() -> None:
 
 
 async def test_a_run_that_ends_by_its_input_shows_nothing() -> None:
-    """
-    An error of ours that the input raises comes without the frame that was reading it.
-    """
+    """An error of ours that the input raises comes without the frame that was reading it."""
 
     def read() -> Iterator[str]:
         for person in PEOPLE[:1]:
@@ -237,9 +213,7 @@ async def test_a_run_that_ends_by_its_input_shows_nothing() -> None:
 
 
 async def test_a_run_that_ends_by_its_journal_shows_nothing(tmp_path: Path) -> None:
-    """
-    A journal that is refused shows neither the account's key nor an item.
-    """
+    """A journal that is refused shows neither the account's key nor an item."""
     journal = tmp_path / "journal"
     client = AdaptyClient(CANARY_KEY, transport=FakeTransport([(200, {}, b"")]))
     await client.v1.profiles.bulk_delete(PEOPLE[:1], by="customer_user_id", journal=journal)
@@ -251,9 +225,7 @@ async def test_a_run_that_ends_by_its_journal_shows_nothing(tmp_path: Path) -> N
 
 
 async def test_a_run_that_ends_by_its_disk_shows_nothing(tmp_path: Path) -> None:
-    """
-    An outcome that cannot be recorded ends the run, without the item in hand.
-    """
+    """An outcome that cannot be recorded ends the run, without the item in hand."""
     journal = GatedJournal(tmp_path / "journal")
 
     def fail(_event: object) -> None:
@@ -268,9 +240,7 @@ async def test_a_run_that_ends_by_its_disk_shows_nothing(tmp_path: Path) -> None
 
 
 async def test_logs_show_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """
-    With everything logged, asyncio's own remarks on slow steps included, nobody is named.
-    """
+    """With everything logged, asyncio's own remarks on slow steps included, nobody is named."""
     caplog.set_level(logging.DEBUG)
     loop = asyncio.get_running_loop()
     loop.set_debug(enabled=True)
@@ -300,9 +270,7 @@ def test_the_logger_says_nothing_unasked() -> None:
 
 
 async def test_a_result_that_cannot_be_read_shows_nothing() -> None:
-    """
-    The body of an answer is in the error, where it is not printed, and in no frame.
-    """
+    """The body of an answer is in the error, where it is not printed, and in no frame."""
     body = f'{{"data":{{"profile_id":["{CANARY_EMAIL}"]}}}}'.encode()
     client = AdaptyClient(CANARY_KEY, transport=FakeTransport([(200, {}, body)]))
     with pytest.raises(Exception, match="unreadable answer") as caught:

@@ -1,6 +1,4 @@
-"""
-The page about speed and its plots, which say what is recorded.
-"""
+"""The page about speed and its plots, which say what is recorded."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ from benchmarks._samples import mail_fields, mail_profile
 
 
 def test_the_page_says_what_is_recorded() -> None:
-    """
-    The tables on the page are those that the recorded results give.
-    """
+    """The tables on the page are those that the recorded results give."""
     page = _page.PAGE.read_text("utf-8")
 
     assert _page.written(page) == page
@@ -30,9 +26,7 @@ def test_the_page_says_what_is_recorded() -> None:
 
 @pytest.mark.parametrize("name", ["overhead.svg", "peers.svg"])
 def test_a_plot_shows_what_is_recorded(name: str) -> None:
-    """
-    A plot is the one that the recorded results give.
-    """
+    """A plot is the one that the recorded results give."""
     assert (FOLDER / name).read_text("utf-8") == _page.plots()[name]
 
 
@@ -50,16 +44,12 @@ def test_a_plot_has_a_bar_for_each_number() -> None:
 
 
 def test_both_sides_save_the_same_profile() -> None:
-    """
-    The profile that is saved by hand and the one that the library saves are the same JSON.
-    """
+    """The profile that is saved by hand and the one that the library saves are the same JSON."""
     assert msgspec.json.decode(SAVE_PROFILE.encode(mail_profile("u1"))) == mail_fields("u1")
 
 
 async def test_the_server_in_python_answers_what_is_no_delete() -> None:
-    """
-    Without nginx, reads get a profile and saves a success, and both are counted.
-    """
+    """Without nginx, reads get a profile and saves a success, and both are counted."""
     settings = ServerSettings(
         items=1,
         limit=LimitSettings(rates=Rates(((0.0, 1e9),)), burst=1e9),

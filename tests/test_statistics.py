@@ -1,6 +1,4 @@
-"""
-What a client says it is doing.
-"""
+"""What a client says it is doing."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ from adapty_async.testing import FakeTransport
 
 
 def test_a_client_that_did_nothing_has_nothing_to_tell() -> None:
-    """
-    All tokens are there, and no bucket is known.
-    """
+    """All tokens are there, and no bucket is known."""
     now = AdaptyClient("key").statistics()
 
     assert now == Statistics(budget=500, budget_size=500, limit=None, buckets={})
@@ -26,9 +22,7 @@ def test_a_client_that_did_nothing_has_nothing_to_tell() -> None:
 
 
 async def test_statistics_say_what_is_in_flight_and_what_came_of_the_rest() -> None:
-    """
-    Requests, failures and pauses are counted by what the server counts apart.
-    """
+    """Requests, failures and pauses are counted by what the server counts apart."""
     answers = [
         Response(200, {}, b'{"data":{}}'),
         Response(429, {"Retry-After": "45"}, b'{"errors":[]}'),
@@ -69,9 +63,7 @@ async def test_statistics_say_what_is_in_flight_and_what_came_of_the_rest() -> N
 def test_rate_over_all_buckets_is_no_higher_than_the_clients(
     limit: float | None, rate: float
 ) -> None:
-    """
-    What is learned holds for a bucket alone, what is given for all of them together.
-    """
+    """What is learned holds for a bucket alone, what is given for all of them together."""
     bucket = BucketStatistics(
         rate=250.0,
         in_flight=0,
@@ -87,9 +79,7 @@ def test_rate_over_all_buckets_is_no_higher_than_the_clients(
 
 
 async def test_statistics_tell_the_rate_of_a_run() -> None:
-    """
-    A run that was given a rate goes at that.
-    """
+    """A run that was given a rate goes at that."""
     client = AdaptyClient("key", transport=FakeTransport([(200, {}, b"")]))
     await client.v1.profiles.bulk_delete(["a"], by="customer_user_id", rate=50)
 
@@ -97,9 +87,7 @@ async def test_statistics_tell_the_rate_of_a_run() -> None:
 
 
 async def test_statistics_tell_the_budget_and_its_size() -> None:
-    """
-    Tokens that repeats have taken are missing from what the policy gives.
-    """
+    """Tokens that repeats have taken are missing from what the policy gives."""
     transport = FakeTransport([(503, {}, b"{}")] * 2)
     policy = RetryPolicy(attempts=2, wait_initial=1e-6, budget=100)
     client = AdaptyClient("key", transport=transport, retry=policy)

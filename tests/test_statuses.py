@@ -1,6 +1,4 @@
-"""
-The documentation's table of statuses by bulk method, compared with a sandbox.
-"""
+"""The documentation's table of statuses by bulk method, compared with a sandbox."""
 
 from __future__ import annotations
 
@@ -30,9 +28,7 @@ _BY: Any = {"by": "customer_user_id"}
 
 
 class Clients(NamedTuple):
-    """
-    A client of each API.
-    """
+    """A client of each API."""
 
     adapty: AdaptyClient
     mail: AdaptyMailClient
@@ -91,9 +87,7 @@ EACH = pytest.mark.parametrize("method", RUNS)
 
 
 def test_the_table_has_every_bulk_method() -> None:
-    """
-    The page, these runs and the resources name the same methods.
-    """
+    """The page, these runs and the resources name the same methods."""
     clients = Clients(AdaptyClient("key"), AdaptyMailClient("key"))
     resources: list[tuple[str, Iterable[tuple[str, object]]]] = [
         ("v1", vars(clients.adapty.v1).items()),
@@ -120,9 +114,7 @@ async def _outcome_of(run: BulkRun[Any, Any]) -> Any:
 
 @EACH
 async def test_a_profile_that_is_there_and_one_that_is_not(method: str) -> None:
-    """
-    Each bulk method reports a profile that exists as done, and a missing one as its row says.
-    """
+    """Each bulk method reports a profile that exists as done, and a missing one as its row says."""
     missing = OutcomeStatus(_TABLE[method][0])
     async with (
         Sandbox() as sandbox,
@@ -148,9 +140,7 @@ async def test_a_profile_that_is_there_and_one_that_is_not(method: str) -> None:
 
 @EACH
 async def test_a_lost_response(method: str) -> None:
-    """
-    Each bulk method reports an item whose response is lost as its row says.
-    """
+    """Each bulk method reports an item whose response is lost as its row says."""
     clients = Clients(AdaptyClient("key", **_losing()), AdaptyMailClient("key", **_losing()))
     outcome = await _outcome_of(RUNS[method](clients, "u1"))
 
@@ -159,9 +149,7 @@ async def test_a_lost_response(method: str) -> None:
 
 
 def _losing() -> dict[str, Any]:
-    """
-    Return options for a client that loses every response.
-    """
+    """Return options for a client that loses every response."""
     transport = FakeTransport(itertools.repeat(ConnectionLostError("lost")))
     return {"transport": transport, "retry": RetryPolicy(attempts=2, wait_initial=1e-9)}
 
@@ -180,9 +168,7 @@ OTHERS: dict[str, Operation[Any]] = {
 
 @pytest.mark.parametrize("operation", OTHERS.values(), ids=OTHERS)
 async def test_what_is_not_safe_to_send_again_is_unknown(operation: Operation[Any]) -> None:
-    """
-    The operations that the page names as unknown are unknown when their response is lost.
-    """
+    """The operations that the page names as unknown are unknown when their response is lost."""
     client = AdaptyClient("key", **_losing())
     outcome = await _outcome_of(client.bulk([operation]))
 
@@ -190,9 +176,7 @@ async def test_what_is_not_safe_to_send_again_is_unknown(operation: Operation[An
 
 
 def test_the_page_names_all_that_is_not_safe_to_send_again() -> None:
-    """
-    No other row of any API makes an operation that may be unknown.
-    """
+    """No other row of any API makes an operation that may be unknown."""
     rows = {
         row.name
         for module in (v1, v2, mail)

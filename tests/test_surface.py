@@ -1,6 +1,4 @@
-"""
-The public surface: names, docstrings, what importing costs, and what is never shown.
-"""
+"""The public surface: names, docstrings, what importing costs, and what is never shown."""
 
 from __future__ import annotations
 
@@ -54,9 +52,7 @@ PUBLIC = [name for name in MODULES if "._" not in name]
 
 
 def test_the_roots_names_are_exact() -> None:
-    """
-    The root offers these names, sorted as isort does, and every one of them is there.
-    """
+    """The root offers these names, sorted as isort does, and every one of them is there."""
     names = adapty_async.__all__
 
     assert set(names) == set(ROOT_NAMES.split())
@@ -66,9 +62,7 @@ def test_the_roots_names_are_exact() -> None:
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_every_public_module_says_what_it_offers(name: str) -> None:
-    """
-    A public module declares its names, each once, and has them all.
-    """
+    """A public module declares its names, each once, and has them all."""
     module = importlib.import_module(name)
 
     assert len(set(module.__all__)) == len(module.__all__)
@@ -76,9 +70,7 @@ def test_every_public_module_says_what_it_offers(name: str) -> None:
 
 
 def documented(tree: ast.AST) -> Iterator[ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
-    """
-    Yield a module's public functions and classes, and the public methods of the latter.
-    """
+    """Yield a module's public functions and classes, and the public methods of the latter."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             if node.name.startswith("_") or is_overload(node):
@@ -89,9 +81,7 @@ def documented(tree: ast.AST) -> Iterator[ast.ClassDef | ast.FunctionDef | ast.A
 
 
 def is_overload(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    """
-    Tell a declaration for type checkers from a definition.
-    """
+    """Tell a declaration for type checkers from a definition."""
     return any(ast.unparse(decorator) == "overload" for decorator in node.decorator_list)
 
 
@@ -115,9 +105,7 @@ def test_every_public_thing_is_described(name: str) -> None:
 def is_described(
     node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]
 ) -> bool:
-    """
-    Tell whether a docstring is there, and begins and ends with a line of quotes.
-    """
+    """Tell whether a docstring is there, and begins and ends with a line of quotes."""
     first = node.body[0] if node.body else None
     if first is None or not ast.get_docstring(node):
         return False
@@ -126,9 +114,7 @@ def is_described(
 
 
 def in_a_fresh_interpreter(code: str) -> str:
-    """
-    Run code where nothing was imported yet and every warning is an error.
-    """
+    """Run code where nothing was imported yet and every warning is an error."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
     )
@@ -137,9 +123,7 @@ def in_a_fresh_interpreter(code: str) -> str:
 
 
 def test_importing_the_package_loads_no_more_than_it_needs() -> None:
-    """
-    Neither optional libraries nor a server are loaded before somebody asks for them.
-    """
+    """Neither optional libraries nor a server are loaded before somebody asks for them."""
     loaded = in_a_fresh_interpreter("import adapty_async, sys; print(*sys.modules)").split()
     unwanted = ("click", "rich", "uvloop", "aiohttp.web", "adapty_async.sandbox")
 
@@ -149,9 +133,7 @@ def test_importing_the_package_loads_no_more_than_it_needs() -> None:
 
 @pytest.mark.timeout(120)  # all modules are imported once for each of them
 def test_every_module_can_be_imported_first() -> None:
-    """
-    Whichever module comes first, it is importable on its own and without a warning.
-    """
+    """Whichever module comes first, it is importable on its own and without a warning."""
     in_a_fresh_interpreter(
         f"""
 import importlib, sys
@@ -176,9 +158,7 @@ UPDATE = update_profile(ATTRIBUTES, customer_user_id=CANARY_EMAIL)
 
 
 def rejected() -> RequestRejectedError:
-    """
-    Return an error whose answer quotes what must not be shown.
-    """
+    """Return an error whose answer quotes what must not be shown."""
     error = RequestRejectedError("status 400", status=400)
     error.errors = (ErrorItem(f"{CANARY_EMAIL} is taken", CANARY_EMAIL, 400, CANARY_EMAIL),)
     error.body = CANARY_EMAIL.encode()
@@ -232,16 +212,12 @@ SHOWN: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("show", [repr, str, format, pretty_repr, ascii])
 @pytest.mark.parametrize("name", SHOWN)
 def test_keys_and_personal_data_are_never_shown(name: str, show: Callable[[Any], str]) -> None:
-    """
-    However an object is printed, neither the key nor personal data is in the text.
-    """
+    """However an object is printed, neither the key nor personal data is in the text."""
     assert "canary" not in show(SHOWN[name]()).lower()
 
 
 def test_a_run_shows_no_items() -> None:
-    """
-    A bulk run prints its counts; one that was never awaited says so.
-    """
+    """A bulk run prints its counts; one that was never awaited says so."""
     run = AdaptyClient(CANARY_KEY).v1.profiles.bulk_delete([CANARY_EMAIL], by="profile_id")
 
     assert "canary" not in (repr(run) + pretty_repr(run)).lower()
@@ -253,17 +229,13 @@ def test_a_run_shows_no_items() -> None:
     "name", ["AdaptyClient", "AdaptyMailClient", "options", "Wire", "Headers", "Request"]
 )
 def test_a_key_is_never_pickled(name: str) -> None:
-    """
-    A key doesn't leave the process inside of a pickle.
-    """
+    """A key doesn't leave the process inside of a pickle."""
     with pytest.raises(TypeError, match=r"holds? .*key"):
         pickle.dumps(SHOWN[name]())
 
 
 async def test_hooks_and_errors_of_a_call_show_nothing() -> None:
-    """
-    What is told and raised on the way of a call has neither key nor personal data in it.
-    """
+    """What is told and raised on the way of a call has neither key nor personal data in it."""
     told: list[object] = []
     client = AdaptyClient(
         CANARY_KEY, transport=FakeTransport([ConnectionLostError("lost")]), hooks=(told.append,)

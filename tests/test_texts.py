@@ -130,9 +130,7 @@ def _is_refused(check: Any, field: str, value: str) -> bool:
 
 
 def test_an_empty_text_is_refused_only_where_a_rule_is_stated() -> None:
-    """
-    Each text field of each struct takes "" unless the table has its rule.
-    """
+    """Each text field of each struct takes "" unless the table has its rule."""
     refused = {
         name for name, (kind, field) in TEXTS.items() if _is_refused(kind.rules[field], field, "")
     }
@@ -141,9 +139,7 @@ def test_an_empty_text_is_refused_only_where_a_rule_is_stated() -> None:
 
 
 def test_an_empty_text_is_refused_when_sent_only_where_a_rule_is_stated() -> None:
-    """
-    Each text field of version 2 goes out as "" unless the table has its rule.
-    """
+    """Each text field of version 2 goes out as "" unless the table has its rule."""
     refused = {
         name
         for name, (kind, field) in TEXTS.items()
@@ -160,9 +156,7 @@ def test_an_empty_text_is_refused_when_sent_only_where_a_rule_is_stated() -> Non
     "text", [" ", "\t", "a\nb", " x ", "x" * 10_000, "ünïcødé 🦊", "\x00", "null", "-1"], ids=ascii
 )
 def test_any_other_text_is_taken_where_an_empty_one_is(text: str) -> None:
-    """
-    Blanks, line breaks, length and letters are nobody's business where no rule is stated.
-    """
+    """Blanks, line breaks, length and letters are nobody's business where no rule is stated."""
     ids = set(v2.IntegrationIdentifiers.__struct_fields__)
     for name, (kind, field) in TEXTS.items():
         if name in HAS_A_RULE or field in ids:
@@ -171,9 +165,7 @@ def test_any_other_text_is_taken_where_an_empty_one_is(text: str) -> None:
 
 
 async def test_an_empty_text_arrives_as_one() -> None:
-    """
-    Both APIs receive "" as it was given.
-    """
+    """Both APIs receive "" as it was given."""
     async with Sandbox() as sandbox:
         sandbox.seed_profiles(["u1"])
         async with AdaptyClient(sandbox.api_key, base_url=sandbox.url) as adapty:

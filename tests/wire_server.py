@@ -19,10 +19,8 @@ from tests.raw_server import reply
 __all__ = ("DONE", "Answer", "WireServer")
 
 DONE = reply()
+#: Given an id, what is answered, and after how many seconds.
 Answer: TypeAlias = Callable[[str], tuple[bytes, float]]
-"""
-Given an id, what is answered, and after how many seconds.
-"""
 
 
 class WireServer:
@@ -43,15 +41,11 @@ class WireServer:
 
     @property
     def url(self) -> str:
-        """
-        The origin.
-        """
+        """The origin."""
         return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def pump(self) -> int:
-        """
-        Read all that was written so far, and return how many requests have arrived.
-        """
+        """Read all that was written so far, and return how many requests have arrived."""
         with contextlib.suppress(BlockingIOError):
             while True:
                 self._accept()

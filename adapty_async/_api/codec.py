@@ -60,16 +60,12 @@ ResultT = TypeVar("ResultT")
 
 logger = logging.getLogger("adapty_async")
 _KEPT_BODY = 64 * 1024
+# How long a call with an idempotency key may take: Adapty remembers a key for up to an hour, and
+# takes a repeat for another call then.
+# https://adapty.io/docs/api-adapty/operations/createVirtualCurrencyTransaction
 _KEY_SECONDS = 1800.0
-"""
-How long a call with an idempotency key may take: Adapty remembers a key for up to an hour, and
-takes a repeat for another call then.
-https://adapty.io/docs/api-adapty/operations/createVirtualCurrencyTransaction
-"""
+# What Adapty names as the source of an error that is about no field.
 _NO_FIELD = "non_field_errors"
-"""
-What Adapty names as the source of an error that is about no field.
-"""
 # The transport looks names up in any case, and those that know theirs in a third of the time.
 _REQUEST_ID, _X_REQUEST_ID = istr("Request-Id"), istr("X-Request-Id")
 _PLAIN = re.compile(r"[!-~]{1,128}")
@@ -77,6 +73,9 @@ _HTML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<")
 _INDEX = re.compile(r"\[[0-9]+\]")
 _SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,10})?")
 
+# What an error code means, whatever status it comes with: Adapty answers both 400 and 404 for a
+# profile that is missing, and 401 as well as 403 for a key. Codes that are not here are many, and
+# are judged by their status.
 _BY_CODE: Mapping[str, type[ApiError]] = {
     "not_authenticated": AuthenticationError,
     "unauthorized": AuthenticationError,
@@ -89,11 +88,6 @@ _BY_CODE: Mapping[str, type[ApiError]] = {
     "feature_not_enabled": RequestRejectedError,
     "rate_limited": RateLimitError,
 }
-"""
-What an error code means, whatever status it comes with: Adapty answers both 400 and 404 for a
-profile that is missing, and 401 as well as 403 for a key. Codes that are not here are many, and
-are judged by their status.
-"""
 
 _BY_STATUS: Mapping[int, type[ApiError]] = {
     401: AuthenticationError,
@@ -105,11 +99,9 @@ _BY_STATUS: Mapping[int, type[ApiError]] = {
 }
 
 _GONE = frozenset({404, 410})
+# Statuses that a gateway, a firewall or a wrong address answers just as well: without one of the
+# API's own bodies they say nothing about a key or a profile.
 _ONLY_FROM_THE_API = _GONE | {403}
-"""
-Statuses that a gateway, a firewall or a wrong address answers just as well: without one of the
-API's own bodies they say nothing about a key or a profile.
-"""
 
 
 class RequestDefaults(msgspec.Struct, frozen=True, kw_only=True):
@@ -275,9 +267,7 @@ def require_no_page(operation: str, response: Response) -> None:
 
 
 def is_page(body: bytes) -> bool:
-    """
-    Return whether a body is HTML, or XML.
-    """
+    """Return whether a body is HTML, or XML."""
     return _HTML.match(body) is not None
 
 
@@ -324,9 +314,7 @@ class ResultDecoder:
 
 
 def _safe(error: Exception) -> str:
-    """
-    Return a description of a decoding error that quotes nothing.
-    """
+    """Return a description of a decoding error that quotes nothing."""
     text = str(error)
     return (
         text if isinstance(error, msgspec.ValidationError) and "$" in text else type(error).__name__
@@ -334,9 +322,7 @@ def _safe(error: Exception) -> str:
 
 
 def error_from(operation: str, response: Response) -> ApiError:
-    """
-    Turn an answer that is not a success into the error for it.
-    """
+    """Turn an answer that is not a success into the error for it."""
     recognised, code, items = _read_error_body(response.body)
     kind = _error_class(response.status, code, recognised=recognised)
     error = kind(
@@ -354,9 +340,7 @@ def error_from(operation: str, response: Response) -> ApiError:
 
 
 def request_id_in(headers: Mapping[str, str]) -> str | None:
-    """
-    Return the id that Adapty's support knows a request by, as a response has it.
-    """
+    """Return the id that Adapty's support knows a request by, as a response has it."""
     return headers.get(_REQUEST_ID) or headers.get(_X_REQUEST_ID)
 
 

@@ -1,6 +1,4 @@
-"""
-What the versions of the server-side API share: whom a call is about, and custom attributes.
-"""
+"""What the versions of the server-side API share: whom a call is about, and custom attributes."""
 
 from __future__ import annotations
 
@@ -61,9 +59,7 @@ def identity(
 
 
 def identity_by(by: By, value: str) -> Identity:
-    """
-    Return the header that names a profile by an id of that kind.
-    """
+    """Return the header that names a profile by an id of that kind."""
     return ((_HEADERS[by], value),)
 
 
@@ -88,9 +84,7 @@ def pair(item: Any, struct: type[msgspec.Struct] | str) -> tuple[str, Any]:
 
 
 class CustomAttributes(dict[str, str | float | None]):
-    """
-    A profile's custom attributes, by key, whichever way the server wrote them.
-    """
+    """A profile's custom attributes, by key, whichever way the server wrote them."""
 
     def __repr__(self) -> str:
         return f"CustomAttributes({len(self)} keys)"
@@ -102,9 +96,7 @@ class _Entry(msgspec.Struct):
 
 
 def read_attributes(_kind: type, value: Any) -> CustomAttributes:
-    """
-    Read custom attributes, a list of keys and values or a dictionary, for msgspec.
-    """
+    """Read custom attributes, a list of keys and values or a dictionary, for msgspec."""
     read = msgspec.convert(value, list[_Entry] | dict[str, Any])
     if isinstance(read, list):
         read = {entry.key: entry.value for entry in read}

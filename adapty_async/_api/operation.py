@@ -33,28 +33,18 @@ ResultT_co = TypeVar("ResultT_co", covariant=True)
 
 
 class RetrySafety(enum.StrEnum):
-    """
-    When a request may be sent again; a property of the endpoint, never of the HTTP method.
-    """
+    """When a request may be sent again; a property of the endpoint, never of the HTTP method."""
 
+    #: A repeat changes nothing more.
     ALWAYS = "always"
-    """
-    A repeat changes nothing more.
-    """
+    #: Safe, since all attempts carry the same idempotency key.
     WITH_KEY = "with_key"
-    """
-    Safe, since all attempts carry the same idempotency key.
-    """
+    #: Only when the request was surely not processed.
     IF_UNSENT = "if_unsent"
-    """
-    Only when the request was surely not processed.
-    """
 
 
 class Headers(dict[str, str]):
-    """
-    Headers of requests by name; the values, a key and an id among them, are not shown.
-    """
+    """Headers of requests by name; the values, a key and an id among them, are not shown."""
 
     def __repr__(self) -> str:
         return f"Headers({', '.join(self)})"
@@ -67,9 +57,7 @@ class Headers(dict[str, str]):
 
 
 class Response(msgspec.Struct, frozen=True):
-    """
-    What the server answered: the status, the headers (names in any case) and the whole body.
-    """
+    """What the server answered: the status, the headers (names in any case) and the whole body."""
 
     status: int
     headers: Mapping[str, str]
@@ -229,9 +217,7 @@ Send: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 
 class WriteAhead(Protocol):
-    """
-    A record of attempts, written before they are sent.
-    """
+    """A record of attempts, written before they are sent."""
 
     def begin(self, request: Request) -> Awaitable[None] | None:
         """
@@ -240,19 +226,13 @@ class WriteAhead(Protocol):
         ...
 
     def refused(self, request: Request) -> None:
-        """
-        Record that the server surely did not process the attempt.
-        """
+        """Record that the server surely did not process the attempt."""
         ...
 
 
 class Execute(Protocol):
-    """
-    What a resource needs to offer single calls.
-    """
+    """What a resource needs to offer single calls."""
 
     def __call__(self, operation: Operation[ResultT], /) -> Awaitable[ResultT]:
-        """
-        Send the operation and return its result.
-        """
+        """Send the operation and return its result."""
         ...

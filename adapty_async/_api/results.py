@@ -26,14 +26,10 @@ __all__ = ("Instant", "ResultStruct", "content_of", "data_decoder", "no_result")
 ResultT = TypeVar("ResultT")
 StructT = TypeVar("StructT", bound="ResultStruct")
 
+#: Decodes types that msgspec does not support, as its `dec_hook`.
 DecodeHook: TypeAlias = Callable[[type, Any], Any]
-"""
-Decodes types that msgspec does not support, as its `dec_hook`.
-"""
+#: A point in time with its zone. One that a server writes without a zone is read as UTC.
 Instant = Annotated[dt.datetime, msgspec.Meta(tz=True)]
-"""
-A point in time with its zone. One that a server writes without a zone is read as UTC.
-"""
 _MAYBE_INSTANT = Instant | None
 _KEPT_IN = "_odd_fields"
 _NOTHING: Mapping[str, Any] = types.MappingProxyType({})
@@ -154,9 +150,7 @@ def data_decoder(
 
 
 def _parsed_content(body: bytes, *, unwrap: bool) -> Any:
-    """
-    Do as `content_of` does, for JSON that msgspec may be unable to parse.
-    """
+    """Do as `content_of` does, for JSON that msgspec may be unable to parse."""
     content = _parse(_stripped(body))
     if not isinstance(content, dict):
         return content
@@ -246,9 +240,7 @@ _ODD = object()
 
 
 class _FieldReader:
-    """
-    Reads structs out of parsed JSON, one field at a time.
-    """
+    """Reads structs out of parsed JSON, one field at a time."""
 
     def __init__(self, dec_hook: DecodeHook | None) -> None:
         self._dec_hook = dec_hook

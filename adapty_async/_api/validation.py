@@ -45,10 +45,8 @@ __all__ = (
 
 T = TypeVar("T")
 Check: TypeAlias = Callable[[str, Any], None]
+#: A field that is left out of the JSON when it is UNSET.
 OrUnset: TypeAlias = T | UnsetType
-"""
-A field that is left out of the JSON when it is UNSET.
-"""
 
 _HEADER_BYTES = 1024
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -77,9 +75,7 @@ class PrivateStruct(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RequestStruct(PrivateStruct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """
-    The base of structs that callers fill in: every field that is set is checked by its rule.
-    """
+    """The base of structs that callers fill in: every field that is set is checked by its rule."""
 
     rules: ClassVar[Mapping[str, Check]] = {}
 
@@ -97,9 +93,7 @@ class RequestStruct(PrivateStruct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 def text(field: str, value: Any) -> None:
-    """
-    Demand text that is not empty and can be encoded.
-    """
+    """Demand text that is not empty and can be encoded."""
     if not isinstance(value, str):
         raise InvalidInputError(field, f"must be text, not {type(value).__name__}")
     if not value:
@@ -113,25 +107,19 @@ def text(field: str, value: Any) -> None:
 
 
 def any_text(field: str, value: Any) -> None:
-    """
-    Demand text that can be encoded; it may be empty.
-    """
+    """Demand text that can be encoded; it may be empty."""
     if value != "":
         text(field, value)
 
 
 def boolean(field: str, value: Any) -> None:
-    """
-    Demand True or False.
-    """
+    """Demand True or False."""
     if not isinstance(value, bool):
         raise InvalidInputError(field, f"must be True or False, not {type(value).__name__}")
 
 
 def nullable(check: Check) -> Check:
-    """
-    Make a check that also lets None pass.
-    """
+    """Make a check that also lets None pass."""
 
     def check_unless_none(field: str, value: Any) -> None:
         if value is not None:
@@ -141,9 +129,7 @@ def nullable(check: Check) -> Check:
 
 
 def one_of(*allowed: str) -> Check:
-    """
-    Make a check for an open list of words.
-    """
+    """Make a check for an open list of words."""
 
     def check(field: str, value: Any) -> None:
         if value not in allowed:
@@ -153,9 +139,7 @@ def one_of(*allowed: str) -> Check:
 
 
 def instance_of(struct: type[msgspec.Struct]) -> Check:
-    """
-    Make a check for a nested struct.
-    """
+    """Make a check for a nested struct."""
 
     def check(field: str, value: Any) -> None:
         if not isinstance(value, struct):
@@ -165,9 +149,7 @@ def instance_of(struct: type[msgspec.Struct]) -> Check:
 
 
 def matching(pattern: str, rule: str) -> Check:
-    """
-    Make a check for text of a given form.
-    """
+    """Make a check for text of a given form."""
     compiled = re.compile(pattern)
 
     def check(field: str, value: Any) -> None:
@@ -189,9 +171,7 @@ email_address = matching(
 
 
 def instant(field: str, value: Any) -> None:
-    """
-    Demand a point in time: an aware datetime, or an ISO 8601 string with its offset.
-    """
+    """Demand a point in time: an aware datetime, or an ISO 8601 string with its offset."""
     if isinstance(value, dt.datetime):
         if value.utcoffset() is None:
             raise InvalidInputError(field, "must be a datetime with a time zone, not a naive one")
@@ -206,9 +186,7 @@ def instant(field: str, value: Any) -> None:
 
 
 def day(field: str, value: Any) -> None:
-    """
-    Demand a calendar day: a date, or an ISO 8601 string.
-    """
+    """Demand a calendar day: a date, or an ISO 8601 string."""
     rule = "must be a date, or ISO 8601 text such as 1990-05-21"
     if isinstance(value, dt.datetime):
         raise InvalidInputError(field, f"{rule}, without a time")
@@ -242,9 +220,7 @@ def identifier(field: str, value: Any) -> None:
 
 
 def any_identifier(field: str, value: Any) -> None:
-    """
-    Demand an id as it was given out, for which ``""`` may stand where there is none.
-    """
+    """Demand an id as it was given out, for which ``""`` may stand where there is none."""
     if value != "":
         identifier(field, value)
 
@@ -282,9 +258,7 @@ class AttributeRules(msgspec.Struct, frozen=True):
 
 
 def clean_attributes(rules: AttributeRules) -> Check:
-    """
-    Make a check for a dict of custom attributes.
-    """
+    """Make a check for a dict of custom attributes."""
     is_key = re.compile(rules.key[0] if rules.key else r"[ -~]+").fullmatch
     is_value = re.compile(rf"[ -~]{{1,{rules.value or ''}}}").fullmatch
 
@@ -304,9 +278,7 @@ def clean_attributes(rules: AttributeRules) -> Check:
 
 
 def as_numbers(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """
-    Return custom attributes as they are sent: the server has no booleans, only numbers.
-    """
+    """Return custom attributes as they are sent: the server has no booleans, only numbers."""
     return {
         key: float(value) if isinstance(value, bool) else value for key, value in attributes.items()
     }
@@ -319,9 +291,7 @@ def _require_key(field: str, key: Any, rules: AttributeRules) -> None:
 
 
 def _entry_of(field: str, key: str) -> str:
-    """
-    Name an entry by its key, unless that is free text, which may be anything.
-    """
+    """Name an entry by its key, unless that is free text, which may be anything."""
     return f"{field}.{key}" if _PLAIN_KEY.fullmatch(key) else f"{field} value"
 
 

@@ -44,20 +44,14 @@ ResultT = TypeVar("ResultT")
 
 
 Process: TypeAlias = Callable[[int, ItemT, Worker], Awaitable[Outcome[ItemT, ResultT]]]
+#: What a run lasts in.
 Lifespan: TypeAlias = Callable[["BulkRun[Any, Any]"], AbstractAsyncContextManager[object]]
-"""
-What a run lasts in.
-"""
 StopCheck: TypeAlias = Callable[[Outcome[Any, Any]], StopReason | None]
+#: How the item at a position ended before, None if it is not known to have.
 Earlier: TypeAlias = Callable[[int], EarlierStatus | None]
-"""
-How the item at a position ended before, None if it is not known to have.
-"""
 
+# Items that are only counted between two turns of the event loop.
 _BREATH = 256
-"""
-Items that are only counted between two turns of the event loop.
-"""
 
 
 class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, ResultT]):
@@ -117,25 +111,19 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
 
     @property
     def report(self) -> BulkReport[ItemT, ResultT]:
-        """
-        The account so far; final once the run has ended.
-        """
+        """The account so far; final once the run has ended."""
         now = time.monotonic() if self._ended is None else self._ended
         elapsed = 0.0 if self._started is None else now - self._started
         return self._report_builder.report(elapsed=elapsed, stop_reason=self._stop_reason)
 
     @property
     def is_watched(self) -> bool:
-        """
-        Whether the caller receives outcomes before the run ends.
-        """
+        """Whether the caller receives outcomes before the run ends."""
         return self._streamed or self._settings.on_outcome is not None
 
     @property
     def in_flight(self) -> int:
-        """
-        The number of requests on the wire: written in part or whole, with no response yet.
-        """
+        """The number of requests on the wire: written in part or whole, with no response yet."""
         return self._workers.in_flight
 
     def stop(self) -> None:
@@ -181,22 +169,16 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         return (yield from self._complete().__await__())
 
     def send(self, value: Any, /) -> Any:
-        """
-        Resume the run as a coroutine; what `asyncio.create_task` does.
-        """
+        """Resume the run as a coroutine; what `asyncio.create_task` does."""
         return self._as_coroutine().send(value)
 
     def throw(self, *error: Any) -> Any:
-        """
-        Raise an exception in the run as a coroutine; one that has not started never will.
-        """
+        """Raise an exception in the run as a coroutine; one that has not started never will."""
         self._never_start()
         return self._as_coroutine().throw(*error)
 
     def close(self) -> None:
-        """
-        Give the run up as a coroutine: nothing more is sent, and nothing is waited for.
-        """
+        """Give the run up as a coroutine: nothing more is sent, and nothing is waited for."""
         self._never_start()
         if self._coroutine is not None:
             self._coroutine.close()
@@ -292,9 +274,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             self._workers.spawn(self._work, workers)
 
     def _look(self) -> None:
-        """
-        Stop the run if an outage has lasted too long, also while every item waits.
-        """
+        """Stop the run if an outage has lasted too long, also while every item waits."""
         patience = self._settings.patience()
         if patience <= 0.0:
             self._stop(StopReason.OUTAGE, read_rest=self._source.sized)
@@ -365,9 +345,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             self._workers.remove(task)
 
     def _take_now(self, worker: asyncio.Task[Any]) -> tuple[int, ItemT] | None:
-        """
-        Take an item, if that needs no wait and no closer look.
-        """
+        """Take an item, if that needs no wait and no closer look."""
         take_now = self._source.take_now
         if take_now is None or self._holds_back or self._stopping.is_set() or worker.cancelling():
             return None

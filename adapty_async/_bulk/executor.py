@@ -1,6 +1,4 @@
-"""
-Operations in, results out: single calls and bulk runs over one client's pipeline.
-"""
+"""Operations in, results out: single calls and bulk runs over one client's pipeline."""
 
 from __future__ import annotations
 
@@ -58,9 +56,7 @@ class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Executor:
-    """
-    Makes calls with one set of options; what resources are given to work with.
-    """
+    """Makes calls with one set of options; what resources are given to work with."""
 
     def __init__(self, layers: PipelineConfig, options: CallOptions) -> None:
         self.layers = layers
@@ -71,9 +67,7 @@ class Executor:
         )
 
     async def execute(self, operation: Operation[ResultT]) -> ResultT:
-        """
-        Send one operation and return its result.
-        """
+        """Send one operation and return its result."""
         request = self._encode(operation)
         request.state.deadline = self.layers.timing.clock() + request.total_timeout
         response = await self._send(request)
@@ -91,9 +85,7 @@ class Executor:
         /,
         **options: Unpack[BulkOptions[ItemT, ResultT]],
     ) -> BulkRun[ItemT, ResultT]:
-        """
-        Make a run that sends one operation for each item.
-        """
+        """Make a run that sends one operation for each item."""
         layers = self.layers
         limits = _limits_of(options, layers.timing.clock)
         settings = settings_from(options, limits.concurrency, limits.stopping)

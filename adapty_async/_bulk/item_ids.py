@@ -1,6 +1,4 @@
-"""
-Functions from an operation to the profile or object that it is about.
-"""
+"""Functions from an operation to the profile or object that it is about."""
 
 from __future__ import annotations
 
@@ -11,16 +9,12 @@ from adapty_async._api.operation import Operation
 
 __all__ = ("id_of", "lock_key_of")
 
+# The headers that say whom an operation is about; others only say how.
 _IDENTITIES = frozenset({"adapty-customer-user-id", "adapty-profile-id"})
-"""
-The headers that say whom an operation is about; others only say how.
-"""
 
 
 def lock_key_of(operation: Operation[Any]) -> Hashable:
-    """
-    Return the key under which a bulk run has no two requests in flight together.
-    """
+    """Return the key under which a bulk run has no two requests in flight together."""
     about = operation.endpoint.lock_key
     if about is not None:
         return about(operation.body)
@@ -49,9 +43,7 @@ def id_of(operation: Operation[Any]) -> str | None:
 
 
 def _id_in(subject: Any) -> str | None:
-    """
-    Return the id in a subject: an id, a pair of a name and an id, or several such pairs.
-    """
+    """Return the id in a subject: an id, a pair of a name and an id, or several such pairs."""
     while isinstance(subject, tuple) and subject:
         subject = subject[-1] if isinstance(subject[0], str) else subject[0]
     return str.__str__(subject) if isinstance(subject, str) else None

@@ -1,6 +1,4 @@
-"""
-Bulk runs of API calls: one item becomes one operation, one call and one outcome.
-"""
+"""Bulk runs of API calls: one item becomes one operation, one call and one outcome."""
 
 from __future__ import annotations
 
@@ -61,10 +59,8 @@ ResultT = TypeVar("ResultT")
 
 Items: TypeAlias = Iterable[ItemT] | AsyncIterable[ItemT]
 
+#: Workers of a run whose concurrency nobody set: in flight are as many as the pace needs.
 MOST_WORKERS = 256
-"""
-Workers of a run whose concurrency nobody set: in flight are as many as the pace needs.
-"""
 MAX_OUTAGE = 900.0
 _DONE = OutcomeStatus.DONE
 _DRAIN_SECONDS = 5.0
@@ -120,9 +116,7 @@ class StartBulk(Protocol):
         /,
         **options: Unpack[BulkOptions[ItemT, ResultT]],
     ) -> BulkRun[ItemT, ResultT]:
-        """
-        Make the run; nothing is sent yet.
-        """
+        """Make the run; nothing is sent yet."""
         ...
 
 
@@ -193,9 +187,7 @@ def run_calls(
     settings: RunSettings,
     records: Records,
 ) -> BulkRun[ItemT, ResultT]:
-    """
-    Make a run that sends one operation for each item, and keeps records of them.
-    """
+    """Make a run that sends one operation for each item, and keeps records of them."""
     calls = ItemProcessor(build, engine, records.journal, dedupe=records.dedupe)
     settings = msgspec.structs.replace(
         settings,
@@ -211,9 +203,7 @@ def run_calls(
 
 
 class ItemProcessor(Generic[ItemT, ResultT]):
-    """
-    The way of an item: known already, built, its turn, noted, sent, noted.
-    """
+    """The way of an item: known already, built, its turn, noted, sent, noted."""
 
     def __init__(
         self,
@@ -238,9 +228,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
 
     @contextlib.asynccontextmanager
     async def open(self, run: BulkRun[ItemT, ResultT]) -> AsyncIterator[None]:
-        """
-        Hold the journal of a run open.
-        """
+        """Hold the journal of a run open."""
         self._watched = run.is_watched
         journal, gates = self._journal, self._engine.limiters
         try:
@@ -260,17 +248,13 @@ class ItemProcessor(Generic[ItemT, ResultT]):
                 self._seen.close()
 
     def earlier(self, index: int) -> EarlierStatus | None:
-        """
-        Return how the item at a position ended before, as far as its position alone says.
-        """
+        """Return how the item at a position ended before, as far as its position alone says."""
         if self._journal is None or not self._by_position:
             return None
         return self._journal.earlier(index)
 
     async def process(self, index: int, item: ItemT, worker: Worker) -> Outcome[ItemT, ResultT]:
-        """
-        Return the outcome of an item. An exception that ends the run is left with the worker.
-        """
+        """Return the outcome of an item. An exception that ends the run is left with the worker."""
         if self._is_resumed and self._seen is None and (earlier := self.earlier(index)):
             return _skipped(index, item, earlier)
         started = self._engine.clock()
@@ -320,9 +304,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         return None if error is None else Outcome(index, item, OutcomeStatus.UNKNOWN, error=error)
 
     async def _came_before(self, request: Request, digest: bytes) -> bool:
-        """
-        Return whether the same request came before in this run; by digest, find its position.
-        """
+        """Return whether the same request came before in this run; by digest, find its position."""
         if self._seen is not None:
             _, is_new = await self._seen.claim(digest)
             return not is_new
@@ -401,9 +383,7 @@ def _skipped(index: int, item: ItemT, earlier: EarlierStatus) -> Outcome[ItemT, 
 
 
 def _is_cancelled(error: BaseException) -> bool:
-    """
-    Return whether this task was cancelled; otherwise a callback raised the error by itself.
-    """
+    """Return whether this task was cancelled; otherwise a callback raised the error by itself."""
     task = asyncio.current_task()
     is_asked = task is not None and task.cancelling() > 0
     return isinstance(error, asyncio.CancelledError) and is_asked

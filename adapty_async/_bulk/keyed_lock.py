@@ -1,6 +1,4 @@
-"""
-One request at a time about one subject, however many are in work.
-"""
+"""One request at a time about one subject, however many are in work."""
 
 from __future__ import annotations
 
@@ -12,27 +10,21 @@ __all__ = ("KeyedLock",)
 
 
 class KeyedLock:
-    """
-    Subjects that are being worked on, and who waits for them, first come first served.
-    """
+    """Subjects that are being worked on, and who waits for them, first come first served."""
 
     def __init__(self) -> None:
         self._busy: set[Hashable] = set()
         self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
 
     def try_acquire(self, subject: Hashable) -> bool:
-        """
-        Take the subject, if nobody else works on it.
-        """
+        """Take the subject, if nobody else works on it."""
         if subject in self._busy:
             return False
         self._busy.add(subject)
         return True
 
     async def acquire(self, subject: Hashable) -> None:
-        """
-        Wait until nobody else works on the subject.
-        """
+        """Wait until nobody else works on the subject."""
         if self.try_acquire(subject):
             return
         turn = asyncio.get_running_loop().create_future()
@@ -45,9 +37,7 @@ class KeyedLock:
             raise
 
     def release(self, subject: Hashable) -> None:
-        """
-        Let the next one work on the subject.
-        """
+        """Let the next one work on the subject."""
         waiting = self._waiting.get(subject)
         while waiting:
             turn = waiting.popleft()

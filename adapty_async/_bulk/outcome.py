@@ -1,6 +1,4 @@
-"""
-What a bulk run says of its items: one outcome each, and a report whose counts add up.
-"""
+"""What a bulk run says of its items: one outcome each, and a report whose counts add up."""
 
 from __future__ import annotations
 
@@ -29,36 +27,22 @@ _KEPT_FAILURES = 100
 
 
 class OutcomeStatus(enum.StrEnum):
-    """
-    How an item ended.
-    """
+    """How an item ended."""
 
+    #: The server did it.
     DONE = "done"
-    """
-    The server did it.
-    """
+    #: The server found no such profile or object. For a deletion or a read nothing is left to do; a
+    #: write is `FAILED` instead.
     ABSENT = "absent"
-    """
-    The server found no such profile or object. For a deletion or a read nothing is left to do; a
-    write is `FAILED` instead.
-    """
+    #: It was not done, or not for certain; sending it again is safe.
     FAILED = "failed"
-    """
-    It was not done, or not for certain; sending it again is safe.
-    """
+    #: It was sent and the response was lost; sending it again may do it twice.
     UNKNOWN = "unknown"
-    """
-    It was sent and the response was lost; sending it again may do it twice.
-    """
+    #: The run ended before it was sent.
     NOT_SENT = "not_sent"
-    """
-    The run ended before it was sent.
-    """
+    #: It is done or absent by an earlier run with the same journal, or a duplicate: see
+    #: `Outcome.earlier`.
     SKIPPED = "skipped"
-    """
-    It is done or absent by an earlier run with the same journal, or a duplicate: see
-    `Outcome.earlier`.
-    """
 
 
 _NOT_DONE = frozenset({OutcomeStatus.FAILED, OutcomeStatus.UNKNOWN})
@@ -66,54 +50,33 @@ _IN_ORDER = frozenset({OutcomeStatus.DONE, OutcomeStatus.ABSENT, OutcomeStatus.S
 
 
 class EarlierStatus(enum.StrEnum):
-    """
-    How a skipped item ended before.
-    """
+    """How a skipped item ended before."""
 
+    #: An earlier run with the same journal has done it.
     DONE = "done"
-    """
-    An earlier run with the same journal has done it.
-    """
+    #: An earlier run with the same journal found that it does not exist.
     ABSENT = "absent"
-    """
-    An earlier run with the same journal found that it does not exist.
-    """
+    #: The same request comes earlier in the input.
     DUPLICATE = "duplicate"
-    """
-    The same request comes earlier in the input.
-    """
 
 
 class StopReason(enum.StrEnum):
-    """
-    Why a run ended before its input did.
-    """
+    """Why a run ended before its input did."""
 
+    #: Several authentication errors in a row.
     KEY_REJECTED = "key_rejected"
-    """
-    Several authentication errors in a row.
-    """
+    #: The responses are not the API's: the first twenty, or twenty successes in a row, could not be
+    #: its own; the server's certificate was not accepted; or a proxy required a password.
     WRONG_ADDRESS = "wrong_address"
-    """
-    The responses are not the API's: the first twenty, or twenty successes in a row, could not be
-    its own; the server's certificate was not accepted; or a proxy required a password.
-    """
+    #: No request succeeded for `max_outage` seconds, or the service asked for a pause that is
+    #: longer.
     OUTAGE = "outage"
-    """
-    No request succeeded for `max_outage` seconds, or the service asked for a pause that is longer.
-    """
+    #: The API rejected 50 items in a row with the same error, which a retry would not change.
     SAME_ERROR = "same_error"
-    """
-    The API rejected 50 items in a row with the same error, which a retry would not change.
-    """
+    #: An item failed, and the caller asked to stop then.
     FAIL_FAST = "fail_fast"
-    """
-    An item failed, and the caller asked to stop then.
-    """
+    #: The caller stopped the run, or left it.
     STOPPED = "stopped"
-    """
-    The caller stopped the run, or left it.
-    """
 
 
 class Outcome(msgspec.Struct, Generic[ItemT, ResultT], frozen=True):
@@ -171,16 +134,12 @@ class Outcome(msgspec.Struct, Generic[ItemT, ResultT], frozen=True):
 
     @property
     def requests(self) -> int:
-        """
-        Requests sent for it, retries included.
-        """
+        """Requests sent for it, retries included."""
         return self.attempts - self.connect_failures
 
     @property
     def ok(self) -> bool:
-        """
-        Whether nothing is left to do for the item: done, absent or skipped.
-        """
+        """Whether nothing is left to do for the item: done, absent or skipped."""
         return self.status in _IN_ORDER
 
     def __repr__(self) -> str:
@@ -230,16 +189,12 @@ class BulkReport(msgspec.Struct, Generic[ItemT, ResultT], frozen=True, kw_only=T
 
     @property
     def counts(self) -> dict[OutcomeStatus, int]:
-        """
-        The count of every status.
-        """
+        """The count of every status."""
         return {status: getattr(self, status.value) for status in OutcomeStatus}
 
     @property
     def ok(self) -> bool:
-        """
-        Whether every item read is done, absent or skipped, and the run was not stopped.
-        """
+        """Whether every item read is done, absent or skipped, and the run was not stopped."""
         return self.total == self.done + self.absent + self.skipped and self.stop_reason is None
 
     def __repr__(self) -> str:
@@ -252,9 +207,7 @@ class BulkReport(msgspec.Struct, Generic[ItemT, ResultT], frozen=True, kw_only=T
 
 
 class ReportBuilder(Generic[ItemT, ResultT]):
-    """
-    Counts outcomes as they come; memory does not grow with their number.
-    """
+    """Counts outcomes as they come; memory does not grow with their number."""
 
     def __init__(self) -> None:
         self.counts = dict.fromkeys(OutcomeStatus, 0)
@@ -266,9 +219,7 @@ class ReportBuilder(Generic[ItemT, ResultT]):
         self._failures: list[Outcome[ItemT, ResultT]] = []
 
     def add(self, outcome: Outcome[ItemT, ResultT]) -> None:
-        """
-        Count one outcome.
-        """
+        """Count one outcome."""
         status, requests = outcome.status, outcome.attempts
         self.counts[status] += 1
         if outcome.earlier is not None:
@@ -286,9 +237,7 @@ class ReportBuilder(Generic[ItemT, ResultT]):
     def report(
         self, *, elapsed: float, stop_reason: StopReason | None
     ) -> BulkReport[ItemT, ResultT]:
-        """
-        Return the account so far.
-        """
+        """Return the account so far."""
         counts = {status.value: count for status, count in self.counts.items()}
         failures = counts["failed"] + counts["unknown"]
         return BulkReport(

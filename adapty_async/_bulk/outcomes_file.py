@@ -38,22 +38,14 @@ from adapty_async.errors import InvalidInputError, JournalError
 
 __all__ = ("Entry", "OutcomeLine", "OutcomesFile", "OutcomesLog", "error_facts", "parse_line")
 
+# Seconds after which a line is written at the latest, apart from what the disk takes.
 _WRITE_EVERY = 0.1
-"""
-Seconds after which a line is written at the latest, apart from what the disk takes.
-"""
+# Lines that are not left to wait for a timer.
 _GROUP = 256
-"""
-Lines that are not left to wait for a timer.
-"""
+# Lines that are made before some are written.
 _PIECE = 64
-"""
-Lines that are made before some are written.
-"""
+# Lines in memory, from which on no more items are taken up until the disk has them.
 _MOST_WAITING = 16 * _GROUP
-"""
-Lines in memory, from which on no more items are taken up until the disk has them.
-"""
 _FINAL = frozenset({OutcomeStatus.DONE, OutcomeStatus.ABSENT, OutcomeStatus.SKIPPED})
 _NEXT_KEY = b'"id":'
 _FIRST_KEY = b'{"line":'
@@ -88,9 +80,7 @@ class OutcomeLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Entry(NamedTuple):
-    """
-    An outcome that is to be written, with the item's line and id.
-    """
+    """An outcome that is to be written, with the item's line and id."""
 
     line: int
     id: str | None
@@ -117,9 +107,7 @@ def _fact(error: Exception, name: str) -> str | int | None:
 
 
 def parse_line(text: bytes) -> OutcomeLine | None:
-    """
-    Read a line of an outcomes file; None if it is something else.
-    """
+    """Read a line of an outcomes file; None if it is something else."""
     try:
         return _read_line(text)
     except msgspec.ValidationError:
@@ -169,9 +157,7 @@ class _FinalLines:
         self._hashes = array.array("q")
 
     def load(self, line: OutcomeLine) -> None:
-        """
-        Record an item's last line so far.
-        """
+        """Record an item's last line so far."""
         if line.line > self._most:
             return
         missing = line.line + 1 - len(self._hashes)
@@ -180,9 +166,7 @@ class _FinalLines:
         self._hashes[line.line] = _hash(line.id) if line.status in _FINAL else 0
 
     def has(self, entry: Entry) -> bool:
-        """
-        Return whether an item's last line says how it ended.
-        """
+        """Return whether an item's last line says how it ended."""
         known = entry.line < len(self._hashes)
         return known and self._hashes[entry.line] == _hash(entry.id)
 
@@ -245,9 +229,7 @@ class OutcomesLog:
             )
 
     def close(self) -> None:
-        """
-        Close the file, and so release its lock; again is harmless.
-        """
+        """Close the file, and so release its lock; again is harmless."""
         handle, self._handle = self._handle, -1  # in this order, as a fork may come in between
         if handle >= 0:
             os.close(handle)
@@ -316,9 +298,7 @@ def _may_be_torn(text: bytes) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """
-    Force the name of a new file onto the disk.
-    """
+    """Force the name of a new file onto the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -386,9 +366,7 @@ class OutcomesFile:
         return len(self._pending) >= _MOST_WAITING
 
     def add(self, entry: Entry) -> None:
-        """
-        Have an outcome written, soon and with others.
-        """
+        """Have an outcome written, soon and with others."""
         if self.failure is not None:
             return  # the run ends with it
         self._pending.append(entry)
@@ -411,9 +389,7 @@ class OutcomesFile:
                 await until_ended(self.flushed())
 
     def flushed(self) -> asyncio.Future[None]:
-        """
-        Return what is done when all that was added is on the disk, or the disk has failed.
-        """
+        """Return what is done when all that was added is on the disk, or the disk has failed."""
         future = self._loop.create_future()
         self._waiting.append(future)
         self._loop.call_soon(self._write)  # after what else comes in this turn of the loop
@@ -440,9 +416,7 @@ class OutcomesFile:
             raise self.failure
 
     def _write(self) -> None:
-        """
-        Begin to write what is there, unless that is under way; its end comes here again.
-        """
+        """Begin to write what is there, unless that is under way; its end comes here again."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -474,9 +448,7 @@ class OutcomesFile:
             self._on_failure()
 
     def after_fork(self) -> None:
-        """
-        Write no more: the file is the parent's.
-        """
+        """Write no more: the file is the parent's."""
         self.failure = JournalError("the outcomes file is in use by the process that was forked")
         self._pending.clear()
         self._writing = None
@@ -490,8 +462,6 @@ def _wake(waiting: Iterable[asyncio.Future[None]]) -> None:
 
 
 def _give_back(opening: concurrent.futures.Future[OutcomesLog]) -> None:
-    """
-    Close a file that nobody waits for any more.
-    """
+    """Close a file that nobody waits for any more."""
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()

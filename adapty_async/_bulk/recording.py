@@ -24,10 +24,8 @@ __all__ = ("Identify", "OutcomesPath", "Recording")
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
+#: Returns the line that an item stands in, and its id.
 Identify = Callable[[Any], tuple[int, str | None]]
-"""
-Returns the line that an item stands in, and its id.
-"""
 
 
 class OutcomesPath(msgspec.Struct, frozen=True):
@@ -48,9 +46,7 @@ class OutcomesPath(msgspec.Struct, frozen=True):
 
 
 class Recording(Generic[ItemT, ResultT]):
-    """
-    The record that one run keeps of its outcomes.
-    """
+    """The record that one run keeps of its outcomes."""
 
     def __init__(
         self,
@@ -68,9 +64,7 @@ class Recording(Generic[ItemT, ResultT]):
 
     @contextlib.asynccontextmanager
     async def open(self, run: BulkRun[ItemT, ResultT]) -> AsyncIterator[None]:
-        """
-        Hold the outcomes file of a run open; the run stops if nothing more can be recorded.
-        """
+        """Hold the outcomes file of a run open; the run stops if nothing more can be recorded."""
         self._watched = run.is_watched
         async with self._context(run):
             await self._file.open(run.stop)

@@ -1,6 +1,4 @@
-"""
-The write-ahead log of a bulk run: which items are settled, which are sent, and how they end.
-"""
+"""The write-ahead log of a bulk run: which items are settled, which are sent, and how they end."""
 
 from __future__ import annotations
 
@@ -51,59 +49,41 @@ _MIN_RATE = 0.001
 
 @runtime_checkable
 class InputIdentity(Protocol):
-    """
-    An input that can be read again in the same order, and can prove it.
-    """
+    """An input that can be read again in the same order, and can prove it."""
 
     def identity(self) -> dict[str, Any]:
-        """
-        Return a description that identifies this input, as JSON can hold it; may block.
-        """
+        """Return a description that identifies this input, as JSON can hold it; may block."""
         ...
 
     def difference(self, earlier: dict[str, Any]) -> str | None:
-        """
-        Return the difference to what it was, None if it is the same or only grew at its end.
-        """
+        """Return the difference to what it was, None if it is the same or only grew at its end."""
         ...
 
 
 class JobId(msgspec.Struct, frozen=True):
-    """
-    An input that the caller vouches for.
-    """
+    """An input that the caller vouches for."""
 
     job_id: str
 
     def identity(self) -> dict[str, Any]:
-        """
-        Return the job id.
-        """
+        """Return the job id."""
         return {"job_id": self.job_id}
 
     def difference(self, earlier: dict[str, Any]) -> str | None:
-        """
-        Compare the job ids.
-        """
+        """Compare the job ids."""
         known = earlier.get("job_id")
         return None if known == self.job_id else f"job_id {known!r} there, {self.job_id!r} here"
 
 
 class AnyOrder:
-    """
-    An input of which nothing is known; its items are identified by digests of their requests.
-    """
+    """An input of which nothing is known; its items are identified by digests of their requests."""
 
     def identity(self) -> dict[str, Any]:
-        """
-        Return nothing.
-        """
+        """Return nothing."""
         return {}
 
     def difference(self, earlier: dict[str, Any]) -> str | None:  # noqa: ARG002  nothing to compare
-        """
-        Find no difference.
-        """
+        """Find no difference."""
         return None
 
 
@@ -136,9 +116,7 @@ class RunIdentity(msgspec.Struct, frozen=True):
     secret: str
 
     def digest(self, person: bytes, size: int) -> Any:
-        """
-        Return a hash of the secret for one purpose.
-        """
+        """Return a hash of the secret for one purpose."""
         return hashlib.blake2b(self.secret.encode(), digest_size=size, person=person)
 
     def __repr__(self) -> str:
@@ -221,16 +199,12 @@ class RunJournal:
 
     @property
     def is_new(self) -> bool:
-        """
-        Whether no earlier run used the journal.
-        """
+        """Whether no earlier run used the journal."""
         return self._writer.is_new
 
     @property
     def rate(self) -> float | None:
-        """
-        The requests per second that earlier runs learned.
-        """
+        """The requests per second that earlier runs learned."""
         rate = self._writer.rate
         return None if rate is None or rate < _MIN_RATE else rate
 
@@ -244,9 +218,7 @@ class RunJournal:
         return await self._writer.claim(digest)
 
     def earlier(self, position: int) -> EarlierStatus | None:
-        """
-        Return how an item ended before, if that settled it.
-        """
+        """Return how an item ended before, if that settled it."""
         return _EARLIER.get(self._writer.state(position))
 
     def recall(self, request: Request) -> Exception | None:
@@ -269,9 +241,7 @@ class RunJournal:
         )
 
     def skip(self, position: int) -> None:
-        """
-        Record that the same request comes earlier in the input.
-        """
+        """Record that the same request comes earlier in the input."""
         self._writer.update(position, ItemState.DUPLICATE)
 
     def begin(self, request: Request) -> Awaitable[None] | None:

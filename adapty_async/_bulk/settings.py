@@ -1,6 +1,4 @@
-"""
-The settings of a bulk run, and how many workers it has.
-"""
+"""The settings of a bulk run, and how many workers it has."""
 
 from __future__ import annotations
 
@@ -17,20 +15,14 @@ __all__ = ("RunSettings", "WorkerLimit")
 
 
 class WorkerLimit(Protocol):
-    """
-    How many workers a run needs, if that may change while it lasts.
-    """
+    """How many workers a run needs, if that may change while it lasts."""
 
     limit: int
+    #: Spawns *n* more workers; the run sets it while it lasts.
     spawn: Callable[[int], object] | None
-    """
-    Spawns *n* more workers; the run sets it while it lasts.
-    """
 
     def should_retire(self, workers: int) -> bool:
-        """
-        Return whether one of that many workers may end.
-        """
+        """Return whether one of that many workers may end."""
         ...
 
 

@@ -1,6 +1,4 @@
-"""
-Where the items of a bulk run come from: one way to take the next item of any kind of input.
-"""
+"""Where the items of a bulk run come from: one way to take the next item of any kind of input."""
 
 from __future__ import annotations
 
@@ -17,22 +15,16 @@ ItemT_co = TypeVar("ItemT_co", covariant=True)
 
 
 class Source(Protocol[ItemT_co]):
-    """
-    The input of a run, shared by its workers.
-    """
+    """The input of a run, shared by its workers."""
 
     sized: bool
 
     @property
     def take_now(self) -> Callable[[], tuple[int, ItemT_co] | None] | None:
-        """
-        What does as `take` does, where that never waits.
-        """
+        """What does as `take` does, where that never waits."""
 
     async def take(self) -> tuple[int, ItemT_co] | None:
-        """
-        Return the next item with its position, or None at the end.
-        """
+        """Return the next item with its position, or None at the end."""
 
 
 def source_of(items: Iterable[ItemT] | AsyncIterable[ItemT]) -> Source[ItemT]:

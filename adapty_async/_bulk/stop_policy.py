@@ -23,31 +23,21 @@ from adapty_async.errors import (
 
 __all__ = ("StopPolicy",)
 
+# Authentication errors in a row: Adapty documents 401 for a missing profile too, so that one alone
+# does not prove a wrong key.
 _REJECTIONS = 5
-"""
-Authentication errors in a row: Adapty documents 401 for a missing profile too, so that one alone
-does not prove a wrong key.
-"""
+# Responses in a row that cannot be the API's.
 _STRANGE = 20
-"""
-Responses in a row that cannot be the API's.
-"""
+# Items in a row that are rejected for the same reason.
 _SAME = 50
-"""
-Items in a row that are rejected for the same reason.
-"""
 
+# Error codes that leave it to the text what is wrong. Other codes say it, and their text may quote
+# the item's own value.
 _GENERAL = frozenset({None, "base_error", "validation_error"})
-"""
-Error codes that leave it to the text what is wrong. Other codes say it, and their text may quote
-the item's own value.
-"""
 
 
 class StopPolicy:
-    """
-    Watches the outcomes of one run in the order they come.
-    """
+    """Watches the outcomes of one run in the order they come."""
 
     def __init__(self) -> None:
         self._rejections = 0
@@ -117,17 +107,13 @@ class StopPolicy:
 
 
 def _is_refusal(error: ApiError) -> bool:
-    """
-    Return whether the API refuses an item for what it says, and not for what was done before.
-    """
+    """Return whether the API refuses an item for what it says, and not for what was done before."""
     conflicts = isinstance(error, ConflictError)  # such as one that an earlier run has done
     return error.recognised and not is_transient(error) and not conflicts
 
 
 def _reason_of(error: ApiError) -> tuple[Any, ...]:
-    """
-    Return what is equal for two items that the API refuses for the same reason.
-    """
+    """Return what is equal for two items that the API refuses for the same reason."""
     fields = tuple(item.field_name for item in error.errors)
     texts = tuple(item.message for item in error.errors if error.error_code in _GENERAL)
     return type(error), error.status, error.error_code, fields, texts

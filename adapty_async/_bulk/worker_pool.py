@@ -50,15 +50,11 @@ class WorkerPool:
 
     @property
     def in_flight(self) -> int:
-        """
-        The number of requests on the wire.
-        """
+        """The number of requests on the wire."""
         return sum(worker.call.on_wire for worker in self._workers.values())
 
     def spawn(self, work: Callable[[Worker], Coroutine[Any, Any, None]], count: int) -> None:
-        """
-        Start workers that do some work, up to the pool's size.
-        """
+        """Start workers that do some work, up to the pool's size."""
         for _ in range(min(count, self._size - len(self._workers))):
             worker = Worker()
             task = asyncio.create_task(work(worker))
@@ -66,23 +62,17 @@ class WorkerPool:
             task.add_done_callback(self.remove)  # one that is cancelled first never runs
 
     def remove(self, task: asyncio.Task[None]) -> None:
-        """
-        Forget a worker that ends.
-        """
+        """Forget a worker that ends."""
         self._workers.pop(task, None)
 
     def cancel(self, *, on_wire: bool) -> None:
-        """
-        Cancel the workers with no request on the wire, or all.
-        """
+        """Cancel the workers with no request on the wire, or all."""
         for task, worker in self._workers.items():
             if on_wire or not worker.call.on_wire:
                 task.cancel()
 
     async def until_ended(self) -> None:
-        """
-        Wait until there is no worker.
-        """
+        """Wait until there is no worker."""
         while self._workers:
             await asyncio.wait(tuple(self._workers))
 

@@ -17,93 +17,62 @@ from collections.abc import Callable
 
 __all__ = ("AdaptiveRateLimiter",)
 
+# Requests per second to begin with; low enough for the smallest account.
 _START = 20.0
-"""
-Requests per second to begin with; low enough for the smallest account.
-"""
 _MIN_RATE = 0.1
 _MAX_RATE = 100_000.0
 _CLOCK_RESOLUTION = 1e-6  # seconds that a clock may not even be able to tell
+# Seconds by which a request may go early, to make up for those that woke up late.
 _CATCH_UP = 0.02
-"""
-Seconds by which a request may go early, to make up for those that woke up late.
-"""
+# Seconds that who has to wait waits at least. Those behind catch up at once then, and thousands a
+# second need no turn of the event loop each: 5 ms less for the start of every run.
 _SHORTEST = 0.002
-"""
-Seconds that who has to wait waits at least. Those behind catch up at once then, and thousands a
-second need no turn of the event loop each: 5 ms less for the start of every run.
-"""
+# Seconds by which requests that did not ask hold back those that do, at most.
 _DEBT = 1.0
-"""
-Seconds by which requests that did not ask hold back those that do, at most.
-"""
+# Seconds in which the first search doubles the rate at least and at most, so that short runs get
+# somewhere too; between them two and a half round trips: the first 429 takes one to be heard of.
 _FIRST_DOUBLING = 0.01, 0.05
-"""
-Seconds in which the first search doubles the rate at least and at most, so that short runs get
-somewhere too; between them two and a half round trips: the first 429 takes one to be heard of.
-"""
 _BETA = 0.85
 _BETA_FIRST = 0.5
+# What a cut leaves of the rate without a measurement. The first search overshoots most: it goes on
+# while the server's burst is used up and while the first 429 is on its way.
 _BETA_SEARCH = 0.7
-"""
-What a cut leaves of the rate without a measurement. The first search overshoots most: it goes on
-while the server's burst is used up and while the first 429 is on its way.
-"""
+# The share of a measured limit that is used at first, so that the server's burst fills up again.
 _BELOW = 0.97
-"""
-The share of a measured limit that is used at first, so that the server's burst fills up again.
-"""
+# CUBIC's C with the limit as 1, to be as quick at 25 requests per second as at 5,000. Its own 0.4,
+# for a limit of any size, would be 0.001 here at 400 per second, and too slow for a limit that
+# rises.
 _CURVE = 0.01
-"""
-CUBIC's C with the limit as 1, to be as quick at 25 requests per second as at 5,000. Its own 0.4,
-for a limit of any size, would be 0.001 here at 400 per second, and too slow for a limit that rises.
-"""
+# Beyond so many times the limit that was measured, there is another one to be searched for.
 _RISEN = 1.25
-"""
-Beyond so many times the limit that was measured, there is another one to be searched for.
-"""
+# Successes that make a measurement; an overload lasts until there are so many.
 _ENOUGH = 10
-"""
-Successes that make a measurement; an overload lasts until there are so many.
-"""
+# Seconds after which a 429 is news, and a measurement starts afresh, as limits move.
 _EPISODE = 1.0
-"""
-Seconds after which a 429 is news, and a measurement starts afresh, as limits move.
-"""
+# Seconds below which a measurement may be of a fixed window's end only, and is believed in part.
 _BRIEF = 0.5
-"""
-Seconds below which a measurement may be of a fixed window's end only, and is believed in part.
-"""
+# The share of a known limit below which no single 429 brings the next one.
 _STEADY = 0.93
-"""
-The share of a known limit below which no single 429 brings the next one.
-"""
 _COST = 60
+# A climb takes as long as so many requests for each 429 at the end of the last one, up to so many
+# seconds: where a limit is touched at a high price, as a fixed window is, it is touched more
+# rarely.
 _COST_LONGEST = 2.5
-"""
-A climb takes as long as so many requests for each 429 at the end of the last one, up to so many
-seconds: where a limit is touched at a high price, as a fixed window is, it is touched more rarely.
-"""
+# Answers 429 in a row that stop everybody; fewer if they ask for long, of 30 s a single one. A
+# pause at each would cost as much as it asks for, every few seconds: that is how often a limit is
+# touched.
 _IN_A_ROW = 10
-"""
-Answers 429 in a row that stop everybody; fewer if they ask for long, of 30 s a single one. A pause
-at each would cost as much as it asks for, every few seconds: that is how often a limit is touched.
-"""
+# Seconds asked for that are no more than a server's habit: many say 1, and are open again sooner.
 _SHORT = 3.0
-"""
-Seconds asked for that are no more than a server's habit: many say 1, and are open again sooner.
-"""
 _PROBE_FIRST = 0.1
 _PROBE_LONGEST = 10.0
 _PROBES = 6
 _PROBING = 70.0
+# After `_PROBES` throttled probes and `_PROBING` seconds, the next probe follows after
+# `_PROBE_SHARE` times the time since the first one. A ban that each request renews ends only if
+# nothing is sent for as long as it lasts. A minute is the most common ban; after 70 seconds it has
+# ended, unless requests renew it.
 _PROBE_SHARE = 1.1
-"""
-After `_PROBES` throttled probes and `_PROBING` seconds, the next probe follows after `_PROBE_SHARE`
-times the time since the first one. A ban that each request renews ends only if nothing is sent for
-as long as it lasts. A minute is the most common ban; after 70 seconds it has ended, unless requests
-renew it.
-"""
 _PAUSE_LONGEST = 3600.0
 
 
@@ -169,29 +138,21 @@ class AdaptiveRateLimiter:
 
     @property
     def learned(self) -> float:
-        """
-        Return what a later run should begin with.
-        """
+        """Return what a later run should begin with."""
         return self.rate if self.limit is None else self.limit
 
     @property
     def probing(self) -> bool:
-        """
-        Say whether the server refuses everything, and is asked by one request at a time.
-        """
+        """Say whether the server refuses everything, and is asked by one request at a time."""
         return self._closed > 0
 
     @property
     def burst(self) -> float:
-        """
-        Return how many requests may go at once at the present rate.
-        """
+        """Return how many requests may go at once at the present rate."""
         return 1.0 + _CATCH_UP * self.rate
 
     def delay(self) -> float:
-        """
-        Return the seconds until the next request may go.
-        """
+        """Return the seconds until the next request may go."""
         return self._wait(self._clock(), self._turn())
 
     def _wait(self, now: float, turn: float) -> float:
@@ -202,9 +163,7 @@ class AdaptiveRateLimiter:
         return wait if wait > _CLOCK_RESOLUTION else 0.0
 
     def acquire(self) -> float:
-        """
-        Return the seconds until the next request may go; at 0 it goes now, and counts.
-        """
+        """Return the seconds until the next request may go; at 0 it goes now, and counts."""
         now, turn = self._clock(), self._turn()
         late = now - turn  # below 0 for who waited: it goes as early as may be
         if late < -_CATCH_UP or self._closed:
@@ -224,9 +183,7 @@ class AdaptiveRateLimiter:
         return max(self._sent + 1.0 / self.rate, self.paused_until + _CATCH_UP)
 
     def count(self) -> None:
-        """
-        Hear of a request that goes without asking; those that ask go later for it.
-        """
+        """Hear of a request that goes without asking; those that ask go later for it."""
         now, interval = self._clock(), 1.0 / self.rate
         self._sent = min(max(now, self._sent) + interval, now + max(_DEBT, interval))
 
@@ -361,9 +318,7 @@ class AdaptiveRateLimiter:
         self.paused_until = max(self.paused_until, now + max(asked, self._silence(now, within)))
 
     def _silence(self, now: float, within: float) -> float:
-        """
-        Return the seconds without a probe that may end a ban which each request renews.
-        """
+        """Return the seconds without a probe that may end a ban which each request renews."""
         lasted = now - self._closed_since
         if self._closed <= _PROBES or lasted < _PROBING:
             return 0.0

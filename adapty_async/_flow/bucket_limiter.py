@@ -37,10 +37,8 @@ __all__ = ("BucketLimiter", "LimiterRegistry", "too_late")
 T = TypeVar("T")
 
 
+# Seconds after which who waits looks again: an outage may end before the next try was due.
 _LOOK = 1.0
-"""
-Seconds after which who waits looks again: an outage may end before the next try was due.
-"""
 
 
 class BucketLimiter:
@@ -77,9 +75,7 @@ class BucketLimiter:
 
     @property
     def paused_for(self) -> float:
-        """
-        The seconds for which nothing is sent, since the server asked for that.
-        """
+        """The seconds for which nothing is sent, since the server asked for that."""
         return max(0.0, self.adaptive.paused_until - self.clock())
 
     def try_acquire(self, request: Request, slots: PrioritySemaphore) -> bool:
@@ -178,9 +174,7 @@ class BucketLimiter:
         return error
 
     def _end_those_without_time(self) -> None:
-        """
-        End the calls of this event loop that wait, and have no time left after a pause.
-        """
+        """End the calls of this event loop that wait, and have no time left after a pause."""
         for patience, request in self._waiting.get().items():
             late = self.adaptive.paused_until >= request.state.deadline
             if late and not patience.expired():
@@ -213,9 +207,7 @@ class BucketLimiter:
             self._pacer.acquire()
 
     def _expected(self) -> float:
-        """
-        Return the seconds that a call waits at least if it comes now, behind those that wait.
-        """
+        """Return the seconds that a call waits at least if it comes now, behind those that wait."""
         if self._pacer is None:
             return self.paused_for
         wait = self._pacer.delay()
@@ -304,21 +296,15 @@ class BucketLimiter:
             )
 
     def _is_free(self, limits: RunLimits) -> bool:
-        """
-        Say whether nobody gave a pace, so that the learned one holds.
-        """
+        """Say whether nobody gave a pace, so that the learned one holds."""
         return self._pacer is None and limits.rate_limiter is None
 
     def _is_measured(self) -> bool:
-        """
-        Say whether the learned pace holds in any case: the server refused what was given.
-        """
+        """Say whether the learned pace holds in any case: the server refused what was given."""
         return self.adaptive.limit is not None or self.adaptive.probing
 
     def expect(self, rate: float | None) -> None:
-        """
-        Begin with a limit that is known from before, unless one was learned since.
-        """
+        """Begin with a limit that is known from before, unless one was learned since."""
         with self._lock:
             if rate is not None and self.adaptive.limit is None:
                 paused_until = self.adaptive.paused_until
@@ -326,9 +312,7 @@ class BucketLimiter:
                 self.adaptive.paused_until = max(self.adaptive.paused_until, paused_until)
 
     def statistics(self) -> BucketStatistics:
-        """
-        Return what is going on.
-        """
+        """Return what is going on."""
         return BucketStatistics(
             rate=self._rate(),
             in_flight=self.in_flight,
@@ -340,9 +324,7 @@ class BucketLimiter:
         )
 
     def _rate(self) -> float:
-        """
-        Return the requests per second that hold for the run that came last.
-        """
+        """Return the requests per second that hold for the run that came last."""
         given = self._given_rate(self._latest)
         learned = self.adaptive.rate
         if given is None:
@@ -350,9 +332,7 @@ class BucketLimiter:
         return min(given, learned) if self._is_measured() else given
 
     def _given_rate(self, limits: RunLimits) -> float | None:
-        """
-        Return the lowest of the paces that somebody gave.
-        """
+        """Return the lowest of the paces that somebody gave."""
         given = [pacer.rate for pacer in (self._pacer, limits.rate_limiter) if pacer is not None]
         return min(given, default=None)
 
@@ -363,9 +343,7 @@ class BucketLimiter:
         sent: float,
         limits: RunLimits = NO_LIMITS,
     ) -> bool:
-        """
-        Record how an attempt ended, and when it was sent; return whether the API has worked.
-        """
+        """Record how an attempt ended, and when it was sent; return whether the API has worked."""
         with self._lock:
             self.in_flight -= 1
             if error is None or sign_of(error) is Sign.WORKS:
@@ -409,9 +387,7 @@ class BucketLimiter:
 
 
 class LimiterRegistry:
-    """
-    The gates of one client, by bucket; they share its pace.
-    """
+    """The gates of one client, by bucket; they share its pace."""
 
     def __init__(self, timing: Timing, pacer: RateLimiter | None = None) -> None:
         self._timing = timing
@@ -421,15 +397,11 @@ class LimiterRegistry:
         register_fork_handler(self)
 
     def after_fork(self) -> None:
-        """
-        Begin anew: what is in flight, and who holds a lock, is so in another process.
-        """
+        """Begin anew: what is in flight, and who holds a lock, is so in another process."""
         self._gates = {}
 
     def get(self, bucket: str) -> BucketLimiter:
-        """
-        Return the gate of a bucket.
-        """
+        """Return the gate of a bucket."""
         gate = self._gates.get(bucket)
         if gate is None:
             gate = BucketLimiter(self._timing, self._pacer)
@@ -446,40 +418,30 @@ class LimiterRegistry:
             gate.expect(rate)
 
     def learned_rate(self) -> float | None:
-        """
-        Return the pace that was learned, if it was in exactly one bucket.
-        """
+        """Return the pace that was learned, if it was in exactly one bucket."""
         learned = [gate.adaptive for gate in tuple(self._gates.values())]
         rates = [each.learned for each in learned if each.limit is not None]
         return rates[0] if len(rates) == 1 else None
 
     @property
     def rate(self) -> float | None:
-        """
-        The requests per second that were given, None if none were.
-        """
+        """The requests per second that were given, None if none were."""
         return None if self._pacer is None else self._pacer.rate
 
     def statistics(self) -> dict[str, BucketStatistics]:
-        """
-        Return what is going on in the buckets that were used.
-        """
+        """Return what is going on in the buckets that were used."""
         return {bucket: gate.statistics() for bucket, gate in dict(self._gates).items()}
 
 
 def too_late(request: Request) -> DeadlineError:
-    """
-    Return what a call ends with that has no time left.
-    """
+    """Return what a call ends with that has no time left."""
     return DeadlineError("no time left to wait for a turn", operation=request.operation)
 
 
 def _keep(
     slots: PrioritySemaphore, turn: Callable[[Request, T], float], request: Request, more: T
 ) -> float:
-    """
-    Return the wait for a turn; the connection is kept if it is 0, else given back meanwhile.
-    """
+    """Return the wait for a turn; the connection is kept if it is 0, else given back meanwhile."""
     try:
         wait = turn(request, more)
     except BaseException:

@@ -34,45 +34,33 @@ __all__ = (
     "sign_of",
 )
 
+#: The error code of a 409: an earlier attempt with the same idempotency key is in progress.
 IN_FLIGHT = "idempotency_in_flight"
-"""
-The error code of a 409: an earlier attempt with the same idempotency key is in progress.
-"""
 _TRANSIENT = frozenset({408, 425, 429})
 _FINAL = frozenset({501, 505})
 
+# Failures in a row that make an outage: with one request in seven failing at random, as bad as a
+# service gets that still works, that many come together once in 10^17 requests.
 _FAILURES = 20
-"""
-Failures in a row that make an outage: with one request in seven failing at random, as bad as a
-service gets that still works, that many come together once in 10^17 requests.
-"""
 _SHARE = 0.04
+#: The next try comes after a twenty-fifth of the time the outage has lasted, within these seconds:
+#: few tries in a long outage, little lost after a short one.
 _SHORTEST, _LONGEST = 1.0, 30.0
-"""
-The next try comes after a twenty-fifth of the time the outage has lasted, within these seconds: few
-tries in a long outage, little lost after a short one.
-"""
 
 
 class Sign(enum.Enum):
-    """
-    The meaning of an attempt's end for the state of the service.
-    """
+    """The meaning of an attempt's end for the state of the service."""
 
     WORKS = enum.auto()
     THROTTLED = enum.auto()
     FAILS = enum.auto()
+    #: A response came, but not from the API.
     STRANGE = enum.auto()
-    """
-    A response came, but not from the API.
-    """
     NONE = enum.auto()
 
 
 def sign_of(error: AdaptyError) -> Sign:
-    """
-    Return the meaning of an error for the state of the service.
-    """
+    """Return the meaning of an error for the state of the service."""
     if cannot_be_the_api(error):
         return Sign.STRANGE
     if isinstance(error, ApiError):
@@ -131,18 +119,14 @@ class RetryBudget:
         self.left = size
 
     def try_acquire(self, cost: int) -> bool:
-        """
-        Take tokens, if there are as many.
-        """
+        """Take tokens, if there are as many."""
         if cost > self.left:
             return False
         self.left -= cost
         return True
 
     def release(self, tokens: int = 1) -> None:
-        """
-        Put tokens back, up to the size.
-        """
+        """Put tokens back, up to the size."""
         self.left = min(self.size, self.left + tokens)
 
 
@@ -171,30 +155,22 @@ class CircuitBreaker:
 
     @property
     def state(self) -> CircuitState:
-        """
-        What is let through now.
-        """
+        """What is let through now."""
         if self.since is None:
             return CircuitState.CLOSED
         return CircuitState.OPEN if self._clock() < self._next_try else CircuitState.HALF_OPEN
 
     @property
     def open_for(self) -> float:
-        """
-        The seconds that the outage has lasted; 0 without one.
-        """
+        """The seconds that the outage has lasted; 0 without one."""
         return 0.0 if self.since is None else self._clock() - self.since
 
     def delay(self) -> float:
-        """
-        Return the seconds until a request may go; 0 if it may go now.
-        """
+        """Return the seconds until a request may go; 0 if it may go now."""
         return 0.0 if self.since is None else max(0.0, self._next_try - self._clock())
 
     def record_probe(self) -> None:
-        """
-        Let a request go in an outage: it is the only one until its answer, or the next try.
-        """
+        """Let a request go in an outage: it is the only one until its answer, or the next try."""
         self._set_next_try(0.0)
 
     def record_success(self, sent: float) -> None:
@@ -208,9 +184,7 @@ class CircuitBreaker:
             self.since = None
 
     def record_failure(self, sent: float, retry_after: float | None = None) -> None:
-        """
-        Take note of a failure that an outage would have caused.
-        """
+        """Take note of a failure that an outage would have caused."""
         if sent < self._worked:
             return  # it was asked for before, and only took longer to fail
         if not self._failures:
@@ -247,15 +221,11 @@ class WakefulClock:
         self._lost = 0.0
 
     def __call__(self) -> float:
-        """
-        Return the seconds.
-        """
+        """Return the seconds."""
         return min(self._clock(), self._until) - self._lost
 
     def look(self) -> None:
-        """
-        Record that the event loop turns.
-        """
+        """Record that the event loop turns."""
         now = self._clock()
         self._lost += max(0.0, now - self._until)
         self._until = now + self._most
@@ -281,31 +251,23 @@ class OutageTimer:
 
     @property
     def lasted(self) -> float:
-        """
-        The seconds without a success.
-        """
+        """The seconds without a success."""
         now = self._clock()
         return (now if self._in_flight else min(now, self._runs_until)) - self._since
 
     @property
     def is_held(self) -> bool:
-        """
-        Whether requests wait because of a response.
-        """
+        """Whether requests wait because of a response."""
         return self._runs_until > self._clock()
 
     def start(self) -> None:
-        """
-        Record a request that is sent.
-        """
+        """Record a request that is sent."""
         if not self._in_flight:
             self._go_on()
         self._in_flight += 1
 
     def end(self, *, worked: bool) -> None:
-        """
-        Record the end of a request, and whether it was a success.
-        """
+        """Record the end of a request, and whether it was a success."""
         self._in_flight -= 1
         now = self._clock()
         if worked:
@@ -313,9 +275,7 @@ class OutageTimer:
         self._runs_until = max(self._runs_until, now)
 
     def hold(self, seconds: float) -> None:
-        """
-        Record that requests wait for that time because of a response.
-        """
+        """Record that requests wait for that time because of a response."""
         if not self._in_flight:
             self._go_on()
         self._runs_until = max(self._runs_until, self._clock() + seconds)

@@ -22,31 +22,22 @@ from adapty_async.errors import (
 
 __all__ = ("INITIAL_CONCURRENCY", "ConcurrencyLimit")
 
+#: Requests in flight at most when a run starts.
 INITIAL_CONCURRENCY = 64
-"""
-Requests in flight at most when a run starts.
-"""
 _LEAST = 4
 _SLOW = 3.0
+# Seconds that an answer may take more before it is called slow: as much may come from a busy event
+# loop alone.
 _SLACK = 0.25
-"""
-Seconds that an answer may take more before it is called slow: as much may come from a busy event
-loop alone.
-"""
 _STEADY = 1.5
+# Seconds by which answers differ in any case. Much more comes of an event loop that has too much to
+# do, and that does no better with more in flight.
 _UNEVEN = 0.004
-"""
-Seconds by which answers differ in any case. Much more comes of an event loop that has too much to
-do, and that does no better with more in flight.
-"""
+# What takes a service as long as a success; a 429 or a failure may come at once.
 _ANSWERED = (AuthenticationError, ConflictError, NotFoundError, RequestRejectedError)
-"""
-What takes a service as long as a success; a 429 or a failure may come at once.
-"""
+# Seconds after which the fastest answer is forgotten, in case the service has become slower for
+# good.
 _MEMORY = 30.0
-"""
-Seconds after which the fastest answer is forgotten, in case the service has become slower for good.
-"""
 
 
 class ConcurrencyLimit:
@@ -81,9 +72,7 @@ class ConcurrencyLimit:
         self._next_change = 0.0
 
     def should_retire(self, workers: int) -> bool:
-        """
-        Say whether one of so many workers is of no use: enough of the others are busy.
-        """
+        """Say whether one of so many workers is of no use: enough of the others are busy."""
         return workers > self.limit and self.in_flight >= self.limit
 
     def record(self, failure: AdaptyError | None, seconds: float, *, held_up: bool) -> None:
@@ -113,9 +102,7 @@ class ConcurrencyLimit:
             self._change(1.25, now)
 
     def _compare_with(self, seconds: float, now: float) -> None:
-        """
-        Take note of an answer that is the fastest of late, and of what is slow beside it.
-        """
+        """Take note of an answer that is the fastest of late, and of what is slow beside it."""
         if now >= self._forget_at:
             self._fastest_before, self._fastest = self._fastest, math.inf
             self._forget_at = now + _MEMORY

@@ -1,6 +1,4 @@
-"""
-A fixed pace: so many requests per second, evenly, with a small burst.
-"""
+"""A fixed pace: so many requests per second, evenly, with a small burst."""
 
 from __future__ import annotations
 
@@ -9,30 +7,22 @@ from typing import Protocol
 
 __all__ = ("TICK", "FixedRateLimiter", "RateLimiter")
 
+#: Seconds that are not worth waiting for, and that a clock may not even be able to tell.
 TICK = 1e-6
-"""
-Seconds that are not worth waiting for, and that a clock may not even be able to tell.
-"""
 
 
 class RateLimiter(Protocol):
-    """
-    What holds requests back: a pace of this process, or one that several machines share.
-    """
+    """What holds requests back: a pace of this process, or one that several machines share."""
 
     rate: float
     burst: int
 
     def delay(self) -> float:
-        """
-        Return the seconds until a request may go; 0 if it may go now.
-        """
+        """Return the seconds until a request may go; 0 if it may go now."""
         ...
 
     def acquire(self) -> object:
-        """
-        Take note that a request goes.
-        """
+        """Take note that a request goes."""
         ...
 
 
@@ -57,16 +47,12 @@ class FixedRateLimiter:
         self._used_until = clock()
 
     def delay(self) -> float:
-        """
-        Return the seconds until a request may go; 0 if it may go now.
-        """
+        """Return the seconds until a request may go; 0 if it may go now."""
         wait = self._used_until - self._clock() - (self.burst - 1) * self._interval
         return wait if wait > TICK else 0.0
 
     def acquire(self) -> None:
-        """
-        Take note that a request goes.
-        """
+        """Take note that a request goes."""
         self._used_until = max(self._clock(), self._used_until) + self._interval
 
     def __repr__(self) -> str:

@@ -27,25 +27,19 @@ class PrioritySemaphore:
 
     @property
     def has_waiters(self) -> bool:
-        """
-        Whether anybody waits for a place.
-        """
+        """Whether anybody waits for a place."""
         waiting = (*self._urgent, *self._patient)
         return not all(place.done() for place in waiting)  # those that were cancelled may be there
 
     def try_acquire(self) -> bool:
-        """
-        Take a place if one is free; then nobody waits for it.
-        """
+        """Take a place if one is free; then nobody waits for it."""
         if self.available <= 0:
             return False
         self.available -= 1
         return True
 
     async def acquire(self, *, urgent: bool = False) -> None:
-        """
-        Wait for a place.
-        """
+        """Wait for a place."""
         if self.try_acquire():
             return
         place = asyncio.get_running_loop().create_future()
@@ -58,9 +52,7 @@ class PrioritySemaphore:
             raise
 
     def release(self) -> None:
-        """
-        Give a place back, to the next one who waits.
-        """
+        """Give a place back, to the next one who waits."""
         self.available += 1
         if self._urgent or self._patient:
             self._hand_out()

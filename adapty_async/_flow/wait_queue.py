@@ -1,6 +1,4 @@
-"""
-Those who wait for the same thing, first come first served; the first of them waits for all.
-"""
+"""Those who wait for the same thing, first come first served; the first of them waits for all."""
 
 from __future__ import annotations
 
@@ -42,15 +40,11 @@ class WaitQueue(Generic[EntrantT]):
         self.has_leader = False
 
     def try_acquire(self, entrant: EntrantT) -> bool:
-        """
-        Let somebody in at once, unless others wait or it cannot be now.
-        """
+        """Let somebody in at once, unless others wait or it cannot be now."""
         return not self.has_leader and self._admit(entrant)
 
     async def acquire(self, entrant: EntrantT) -> None:
-        """
-        Wait to be let in.
-        """
+        """Wait to be let in."""
         if self.has_leader and await self._follow(entrant):
             return
         self.has_leader = True
@@ -60,9 +54,7 @@ class WaitQueue(Generic[EntrantT]):
             self._wake_next()
 
     async def _follow(self, entrant: EntrantT) -> bool:
-        """
-        Wait behind those who came before; return whether it was let in, else it is to lead.
-        """
+        """Wait behind those who came before; return whether it was let in, else it is to lead."""
         turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append((turn, entrant))
         try:
@@ -81,9 +73,7 @@ class WaitQueue(Generic[EntrantT]):
             self._wake_next()
 
     def _wake_next(self) -> None:
-        """
-        Let in who may go along; the first who may not leads from now on.
-        """
+        """Let in who may go along; the first who may not leads from now on."""
         while self._waiting:
             turn, entrant = self._waiting.popleft()
             if turn.done():  # cancelled, and not told yet

@@ -46,21 +46,15 @@ from adapty_async.errors import ConnectError
 
 __all__ = ("TESTED", "DirectSender", "Stamp", "ask_fastest", "is_same", "stamp", "why_standard")
 
+#: The releases of aiohttp that the conformance suite has passed with. Another one may have changed
+#: what `Direct` needs in a way that no error would show.
 TESTED = frozenset({"3.14.3", "3.14.4", "3.14.5"})
-"""
-The releases of aiohttp that the conformance suite has passed with. Another one may have changed
-what `Direct` needs in a way that no error would show.
-"""
+# Bytes that asyncio makes room for at each read, before it knows how many come. Its own 256 KiB are
+# given back to the operating system each time: 18 of 75 µs for a small response (Python 3.11,
+# Linux). TLS and uvloop read in another way.
 _READ_SIZE = 64 * 1024
-"""
-Bytes that asyncio makes room for at each read, before it knows how many come. Its own 256 KiB are
-given back to the operating system each time: 18 of 75 µs for a small response (Python 3.11, Linux).
-TLS and uvloop read in another way.
-"""
+# The client's watch bounds connecting as well.
 _NO_TIMEOUTS = aiohttp.ClientTimeout(total=None, ceil_threshold=math.inf)
-"""
-The client's watch bounds connecting as well.
-"""
 
 Stamp: TypeAlias = tuple[object, ...]
 
@@ -68,9 +62,7 @@ Stamp: TypeAlias = tuple[object, ...]
 def ask_fastest(
     session: aiohttp.ClientSession, now: Stamp, *, trust_env: bool
 ) -> tuple[SendOnce, str | None]:
-    """
-    Return the sender for a session of the client's own, and why it is not the fast one.
-    """
+    """Return the sender for a session of the client's own, and why it is not the fast one."""
     why = why_standard(now, session, given=False, trust_env=trust_env)
     if why is None:
         return DirectSender(session), None
@@ -94,9 +86,7 @@ class DirectSender:
         self._kept: Kept = set()
 
     async def __call__(self, request: Request) -> Response:
-        """
-        Send one request and read its whole response.
-        """
+        """Send one request and read its whole response."""
         target = target_of(request.url)
         connection = await self._connect(target)
         try:
@@ -133,9 +123,7 @@ class DirectSender:
         raise ConnectError(OUT_OF_STEP)
 
     def _door(self, target: Target) -> aiohttp.ClientRequest:
-        """
-        Return the request that aiohttp's connector needs; only its origin matters.
-        """
+        """Return the request that aiohttp's connector needs; only its origin matters."""
         door = aiohttp.ClientRequest("GET", target.origin, loop=self._loop, session=self._session)
         self._doors[target.origin] = door
         return door
@@ -197,13 +185,12 @@ def stamp() -> Stamp:
 
 
 def is_same(one: Stamp, other: Stamp) -> bool:
-    """
-    Return whether nothing was patched between two stamps.
-    """
+    """Return whether nothing was patched between two stamps."""
     return len(one) == len(other) and all(map(operator.is_, one, other))
 
 
 _CLIENT, _CONNECTOR = aiohttp.client.__dict__, aiohttp.connector.__dict__
+# The parts of a stamp: what each is called, and the names of the module that it comes from.
 _OWN = (
     ("aiohttp.ClientSession", _CLIENT),
     ("aiohttp.ClientSession.__init__", _CLIENT),
@@ -217,9 +204,6 @@ _OWN = (
     ("aiohttp.ClientResponse.start", aiohttp.client_reqrep.__dict__),
     ("socket.socket", socket.__dict__),
 )
-"""
-The parts of a stamp: what each is called, and the names of the module that it comes from.
-"""
 
 
 def why_standard(
@@ -284,9 +268,7 @@ def _is_own(part: object, names: dict[str, Any]) -> bool:
 
 @functools.cache
 def _lacking() -> str | None:
-    """
-    Return the part of aiohttp that differs from the tested releases; None if none does.
-    """
+    """Return the part of aiohttp that differs from the tested releases; None if none does."""
     protocol = aiohttp.client_proto.ResponseHandler
     needs: tuple[tuple[str, Any, Iterable[str]], ...] = (
         ("connector", aiohttp.connector.BaseConnector.connect, ("req", "traces", "timeout")),

@@ -66,36 +66,24 @@ __all__ = (
 )
 
 SendOnce: TypeAlias = Callable[[Request], Awaitable[Response]]
+#: The protocols of one session over which a request went before.
 Kept: TypeAlias = set["weakref.ref[Any]"]
-"""
-The protocols of one session over which a request went before.
-"""
 
 _BODY_LIMIT = 8 * 1024 * 1024
+#: How many connections are looked at for one on which nothing is waiting to be read.
 CONNECTIONS = 3
-"""
-How many connections are looked at for one on which nothing is waiting to be read.
-"""
 OUT_OF_STEP = "the server spoke before it was asked"
+#: The one status below 200 that no other one follows. It is never asked for, and whatever comes
+#: over the connection after it is no response.
 SWITCHING = 101
-"""
-The one status below 200 that no other one follows. It is never asked for, and whatever comes over
-the connection after it is no response.
-"""
+# Bytes of a request's body that a server may refuse without having read them.
 _LARGE_BODY = 64 * 1024
-"""
-Bytes of a request's body that a server may refuse without having read them.
-"""
+# What aiohttp raises; TimeoutError is an OSError.
 _FOREIGN = (aiohttp.ClientError, HttpProcessingError, OSError, EOFError)
-"""
-What aiohttp raises; TimeoutError is an OSError.
-"""
 
 
 def is_kept(protocol: Any, kept: Kept) -> bool:
-    """
-    Return whether a request went over a connection before, and note that one does now.
-    """
+    """Return whether a request went over a connection before, and note that one does now."""
     if weakref.ref(protocol) in kept:
         return True
     kept.add(weakref.ref(protocol, kept.discard))
@@ -115,9 +103,7 @@ class Target(NamedTuple):
 
 @functools.lru_cache(maxsize=1024)
 def target_of(url: str) -> Target:
-    """
-    Parse a URL that is encoded already.
-    """
+    """Parse a URL that is encoded already."""
     parsed = yarl.URL(url, encoded=True)
     headers = CIMultiDict({"Host": parsed.host_port_subcomponent or ""})
     headers.update(aiohttp.ClientRequest.DEFAULT_HEADERS)
@@ -127,9 +113,7 @@ def target_of(url: str) -> Target:
 async def exchange(
     ask: SendOnce, watch: TimeoutScheduler, request: Request, seconds: float
 ) -> Response | AdaptyError:
-    """
-    Return the response or the error; neither refers to an object of aiohttp's.
-    """
+    """Return the response or the error; neither refers to an object of aiohttp's."""
     task = asyncio.current_task()
     assert task is not None  # noqa: S101  coroutines run in tasks
     tally = request.state
@@ -153,9 +137,7 @@ async def exchange(
 
 
 def _unless_written(tally: CallState, error: TransportError) -> TransportError:
-    """
-    Return the error, or one that says that the server has nothing of the request.
-    """
+    """Return the error, or one that says that the server has nothing of the request."""
     if tally.on_wire or isinstance(error, ConnectError):
         return error
     return ConnectError(f"cannot connect ({error.args[0]})")
@@ -194,16 +176,12 @@ class _Attempt(msgspec.Struct):
             answer.close()
 
 
+# The attempt that the present task makes: aiohttp calls `InStep.send` in it and passes nothing on.
 _CURRENT: ContextVar[_Attempt] = ContextVar("adapty_async_attempt")
-"""
-The attempt that the present task makes: aiohttp calls `InStep.send` in it and passes nothing on.
-"""
 
 
 class ConnectionDesyncError(Exception):
-    """
-    There is something to read before anything was asked.
-    """
+    """There is something to read before anything was asked."""
 
 
 class DesyncGuardRequest(aiohttp.ClientRequest):
@@ -214,22 +192,16 @@ class DesyncGuardRequest(aiohttp.ClientRequest):
     """
 
     def update_headers(self, headers: Any) -> None:
-        """
-        Take the headers over, behind those that every request to this URL begins with.
-        """
+        """Take the headers over, behind those that every request to this URL begins with."""
         merged = CIMultiDict(_CURRENT.get().target.headers)
         merged.update(headers)
         self.headers = merged
 
     def update_auto_headers(self, skip_auto_headers: Any) -> None:
-        """
-        Add none: those that aiohttp adds are there.
-        """
+        """Add none: those that aiohttp adds are there."""
 
     def send(self, conn: Connection) -> Any:
-        """
-        Return what sends it, when awaited at once, unless there is something to read already.
-        """
+        """Return what sends it, when awaited at once, unless there is something to read already."""
         protocol: Any = conn.protocol
         if protocol.should_close:
             raise ConnectionDesyncError  # aiohttp closes the connection
@@ -247,29 +219,23 @@ class DesyncGuardRequest(aiohttp.ClientRequest):
 
 
 class Reply(aiohttp.ClientResponse):
-    """
-    A response whose loss is an error of our own, which aiohttp does not answer with a retry.
-    """
+    """A response whose loss is an error of our own, which aiohttp does not answer with a retry."""
 
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
-        """
-        Read its status and headers.
-        """
+        """Read its status and headers."""
         try:
             return await super().start(connection)
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
             raise _translate(error) from None
 
 
+#: How `ask_own` needs its session to be made. What is the same for all requests is set here once,
+#: as aiohttp works out what is passed with a request each time.
 SESSION_OPTIONS: dict[str, Any] = {
     "request_class": DesyncGuardRequest,
     "response_class": Reply,
     "timeout": aiohttp.ClientTimeout(total=None),  # the client's watch bounds every phase
 }
-"""
-How `ask_own` needs its session to be made. What is the same for all requests is set here once, as
-aiohttp works out what is passed with a request each time.
-"""
 
 
 def ask_own(
@@ -316,9 +282,7 @@ def ask_own(
 
 
 def _options_of(request: Request, common: ItemsView[str, str]) -> dict[str, Any]:
-    """
-    Return what is passed with a request: nothing that is aiohttp's default, or its session's.
-    """
+    """Return what is passed with a request: nothing that is aiohttp's default, or its session's."""
     headers = dict(request.headers.items() - common)
     options: dict[str, Any] = {"headers": headers, "allow_redirects": False}
     if request.body is not None:
@@ -335,9 +299,7 @@ def _environment_proxy(url: yarl.URL) -> str | None:
 async def _over_another(
     session: aiohttp.ClientSession, method: str, url: yarl.URL, options: dict[str, Any]
 ) -> aiohttp.ClientResponse:
-    """
-    Send a request over another connection than the one on which something is unread.
-    """
+    """Send a request over another connection than the one on which something is unread."""
     for _ in range(CONNECTIONS - 1):
         try:
             return await session.request(method, url, **options)
@@ -348,9 +310,7 @@ async def _over_another(
 
 
 def _data_of(body: bytes | None) -> bytes | io.BytesIO | None:
-    """
-    Return a body as aiohttp takes it without a warning.
-    """
+    """Return a body as aiohttp takes it without a warning."""
     return body if body is None or len(body) <= _LARGE_BODY else io.BytesIO(body)
 
 
@@ -419,9 +379,7 @@ async def _send_once(
 
 
 def read_now(content: aiohttp.StreamReader) -> bytes | None:
-    """
-    Return a whole body if it came with the headers, else None.
-    """
+    """Return a whole body if it came with the headers, else None."""
     if content.at_eof():
         return b""
     return content.read_nowait() if content.is_eof() else None  # no more than was read at once
@@ -450,9 +408,7 @@ async def read(content: aiohttp.StreamReader, request: Request, status: int) -> 
 
 
 def _translate(error: Exception) -> TransportError:
-    """
-    Say what a foreign error means for the request: surely unsent, out of time, or lost.
-    """
+    """Say what a foreign error means for the request: surely unsent, out of time, or lost."""
     match error:
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ServerFingerprintMismatch():
             return ConnectError("the server's certificate is not accepted", permanent=True)

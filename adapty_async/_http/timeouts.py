@@ -20,11 +20,9 @@ from adapty_async._runtime.timer import Loop, PatientTimer
 __all__ = ("TimeoutScheduler",)
 
 _CONNECT_SECONDS = 10.0
+# Connecting, from looking up the name to the end of the TLS handshake, may take so many seconds,
+# and less than the whole attempt, so that its timeout is told from a lost response.
 _CONNECT_SHARE = 0.9
-"""
-Connecting, from looking up the name to the end of the TLS handshake, may take so many seconds, and
-less than the whole attempt, so that its timeout is told from a lost response.
-"""
 
 
 class _Limits(msgspec.Struct):
@@ -81,24 +79,18 @@ class TimeoutScheduler:
             self._timer.start(connected, now)
 
     def expired(self, task: asyncio.Task[object]) -> bool:
-        """
-        Say whether the task was cancelled from here.
-        """
+        """Say whether the task was cancelled from here."""
         return task in self._expired
 
     def cancel(self, task: asyncio.Task[object]) -> None:
-        """
-        Watch the task no longer, and take back that it was cancelled, if it was from here.
-        """
+        """Watch the task no longer, and take back that it was cancelled, if it was from here."""
         del self._watched[task]
         if task in self._expired:
             self._expired.remove(task)
             task.uncancel()
 
     def close(self) -> None:
-        """
-        Give the timer back.
-        """
+        """Give the timer back."""
         self._timer.cancel()
 
     def _restart_unsent(self, now: float) -> None:

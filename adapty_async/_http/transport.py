@@ -39,10 +39,8 @@ __all__ = ("Transport",)
 
 logger = logging.getLogger("adapty_async")
 
+# Seconds after which who waits for another loop looks whether there still is one.
 _LOOK = 0.1
-"""
-Seconds after which who waits for another loop looks whether there still is one.
-"""
 
 
 def _is_of_a_closed_session(request: Request) -> bool:
@@ -210,9 +208,7 @@ class Transport:
         await here.retire(old)
 
     async def aclose(self) -> None:
-        """
-        Close this client's own sessions, in whichever loops they are; a given one stays open.
-        """
+        """Close this client's own sessions, in whichever loops they are; a given one stays open."""
         self.closed = True
         self._used = False
         here = asyncio.get_running_loop()
@@ -223,15 +219,11 @@ class Transport:
                 await _close_elsewhere(there, loop)
 
     def reopen(self) -> None:
-        """
-        Allow use again after `aclose`.
-        """
+        """Allow use again after `aclose`."""
         self.closed = False
 
     def after_fork(self) -> None:
-        """
-        Leave what was opened so far to the parent.
-        """
+        """Leave what was opened so far to the parent."""
         self._forked = True
         self._used = False
         self._foreign.update(self._loops)
@@ -283,9 +275,7 @@ class _Pool(msgspec.Struct):
 
 
 def _is_current(pool: _Pool) -> bool:
-    """
-    Say whether nothing was patched since a pool was made.
-    """
+    """Say whether nothing was patched since a pool was made."""
     return pool.stamp is None or is_same(pool.stamp, stamp())
 
 
@@ -307,25 +297,19 @@ class _LoopResources(msgspec.Struct):
     guarded: bool = False
 
     async def start_guard(self) -> None:
-        """
-        Ensure that the client's own sessions are closed with their loop.
-        """
+        """Ensure that the client's own sessions are closed with their loop."""
         self.guarded = True
         if self.guard is not None:
             await anext(self.guard)
 
     async def retire(self, pool: _Pool) -> None:
-        """
-        Close a pool that was replaced, unless something is in flight over it.
-        """
+        """Close a pool that was replaced, unless something is in flight over it."""
         if not pool.in_flight and pool.session in self.sessions:
             self.sessions.discard(pool.session)
             await pool.session.close()
 
     async def close(self) -> None:
-        """
-        Close the sessions if they are the client's own.
-        """
+        """Close the sessions if they are the client's own."""
         self.timeouts.close()
         if self.guard is not None:
             await _close(self.sessions)

@@ -1,6 +1,4 @@
-"""
-The write-ahead record of a run: its interface, an SQLite store and an in-memory fake.
-"""
+"""The write-ahead record of a run: its interface, an SQLite store and an in-memory fake."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-Counts of outcomes by minute and by reason, as a journal stores them.
-"""
+"""Counts of outcomes by minute and by reason, as a journal stores them."""
 
 from __future__ import annotations
 
@@ -12,10 +10,8 @@ from adapty_async._journal.model import Changes, ItemState, Minute, Reason
 
 __all__ = ("OutcomeCounter", "WhyNot")
 
+#: The class or documented code of an error, and the status of the last response or 0.
 WhyNot: TypeAlias = tuple[str, int]
-"""
-The class or documented code of an error, and the status of the last response or 0.
-"""
 # Different reasons that are kept for a run; items with others are counted under one.
 _MAX_REASONS = 100
 _COUNTED = {
@@ -47,17 +43,13 @@ class OutcomeCounter:
         self._changed: set[tuple[str, str, int]] = set()
 
     def count(self, state: ItemState, requests: int, throttled: int) -> None:
-        """
-        Count an outcome; the minute is that in which the counts are taken.
-        """
+        """Count an outcome; the minute is that in which the counts are taken."""
         self._states[state] += 1
         self._requests += requests
         self._throttled += throttled
 
     def count_reason(self, state: ItemState, reason: WhyNot) -> None:
-        """
-        Count why an item was not done.
-        """
+        """Count why an item was not done."""
         name = state.name.lower()
         key = (name, *reason)
         if key not in self._reasons and len(self._reasons) >= _MAX_REASONS:
@@ -71,15 +63,11 @@ class OutcomeCounter:
 
     @property
     def has_changed(self) -> bool:
-        """
-        Whether a commit has to store anything.
-        """
+        """Whether a commit has to store anything."""
         return bool(self._minutes or self._changed or any(self._states))
 
     def take(self) -> tuple[list[Minute], list[Reason]]:
-        """
-        Return what changed since this was called last.
-        """
+        """Return what changed since this was called last."""
         if any(self._states):
             self._add_to_minute(self._clock())
         minutes = [copy.copy(minute) for minute in self._minutes.values()]
@@ -104,9 +92,7 @@ class OutcomeCounter:
         self._requests = self._throttled = 0
 
     def restore(self, changes: Changes) -> None:
-        """
-        Return again what was taken and not stored.
-        """
+        """Return again what was taken and not stored."""
         for minute in changes.minutes:
             self._minutes.setdefault(minute.minute, minute)
         self._changed.update((each.state, each.error, each.http_status) for each in changes.reasons)

@@ -1,6 +1,4 @@
-"""
-A thread that owns an SQLite connection, so that no SQL runs in an event loop.
-"""
+"""A thread that owns an SQLite connection, so that no SQL runs in an event loop."""
 
 from __future__ import annotations
 
@@ -90,16 +88,12 @@ class DatabaseThread(Generic[OwnedT]):
         self._thread.start()
 
     def after_fork(self) -> None:
-        """
-        Refuse all work in the forked process.
-        """
+        """Refuse all work in the forked process."""
         self._is_open, self._reason = False, "the journal is in use by the process that was forked"
         self._putting = threading.Lock()  # another thread may have held it
 
     def run(self, work: Callable[[OwnedT], ResultT]) -> asyncio.Future[ResultT]:
-        """
-        Run work in the thread; the future gets its result in the running event loop.
-        """
+        """Run work in the thread; the future gets its result in the running event loop."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[ResultT] = loop.create_future()
         if not self._put(work, _Back(loop, future)):
@@ -146,9 +140,7 @@ class DatabaseThread(Generic[OwnedT]):
 
 
 class _Back:
-    """
-    Carries a result from the thread into the event loop.
-    """
+    """Carries a result from the thread into the event loop."""
 
     __slots__ = ("_future", "_loop")
 

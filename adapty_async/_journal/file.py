@@ -1,6 +1,4 @@
-"""
-A journal's file as readers see it, and the checks that it is whole and the file of a journal.
-"""
+"""A journal's file as readers see it, and the checks that it is whole and the file of a journal."""
 
 from __future__ import annotations
 
@@ -61,9 +59,7 @@ def copy_journal(path: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def _read_only(path: Path) -> Iterator[tuple[sqlite3.Connection, bool]]:
-    """
-    Open a journal to read it; the second result is whether it is empty.
-    """
+    """Open a journal to read it; the second result is whether it is empty."""
     with named(path, "cannot be read"):
         if not stat.S_ISREG(path.stat().st_mode):
             raise DamageError("it is not a regular file")
@@ -114,9 +110,7 @@ def is_empty_database(db: sqlite3.Connection, path: Path) -> bool:
 
 
 def connected(path: Path, options: str, *, timeout: float) -> sqlite3.Connection:
-    """
-    Connect to a file with options of a URI, without transactions that are not asked for.
-    """
+    """Connect to a file with options of a URI, without transactions that are not asked for."""
     name = f"{path.absolute().as_uri()}?{options}"
     return sqlite3.connect(name, uri=True, timeout=timeout, isolation_level=None)
 
@@ -134,31 +128,23 @@ def verify_structure(db: sqlite3.Connection) -> None:
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
-    """
-    Return the paths that a journal takes: its own, and those that a run creates and removes.
-    """
+    """Return the paths that a journal takes: its own, and those that a run creates and removes."""
     return tuple(Path(f"{path}{suffix}") for suffix in ("", "-wal", "-shm", "-lock", "-journal"))
 
 
 def belongs_to_journal(path: Path, journal: Path) -> bool:
-    """
-    Return whether a path is one that a journal takes, however it is written.
-    """
+    """Return whether a path is one that a journal takes, however it is written."""
     return path.resolve() in {each.resolve() for each in files_of(journal)}
 
 
 def log_of(path: Path) -> Path:
-    """
-    Return the path of a database's write-ahead log.
-    """
+    """Return the path of a database's write-ahead log."""
     return Path(f"{path}-wal")
 
 
 @contextlib.contextmanager
 def named(path: Path, what: str) -> Iterator[None]:
-    """
-    Turn every error of SQLite and of the operating system into one that names the journal.
-    """
+    """Turn every error of SQLite and of the operating system into one that names the journal."""
     try:
         yield
     except (sqlite3.Error, UnicodeDecodeError, OSError, DamageError) as error:

@@ -1,6 +1,4 @@
-"""
-The entry keys that are known: the first in memory, the rest in a temporary SQLite database.
-"""
+"""The entry keys that are known: the first in memory, the rest in a temporary SQLite database."""
 
 from __future__ import annotations
 
@@ -18,14 +16,10 @@ from adapty_async.errors import JournalError
 
 __all__ = ("EntryKeys", "KeyIndex")
 
+# Keys in a dictionary, which takes about 180 bytes for each.
 _IN_MEMORY = 50_000
-"""
-Keys in a dictionary, which takes about 180 bytes for each.
-"""
+# Keys that are loaded in one transaction.
 _TOGETHER = 20_000
-"""
-Keys that are loaded in one transaction.
-"""
 _CACHE_KIB = 16_384
 _KEYS = """WITH RECURSIVE number (n) AS (
   SELECT 0 UNION ALL SELECT n + 1 FROM number WHERE n + 1 < ?2
@@ -60,9 +54,7 @@ class KeyIndex:
 
     @property
     def count(self) -> int:
-        """
-        The number of keys that were loaded.
-        """
+        """The number of keys that were loaded."""
         return self._loaded
 
     def load(self, keys: Iterable[bytes]) -> None:
@@ -133,9 +125,7 @@ class KeyIndex:
         return self._thread
 
     def close(self) -> None:
-        """
-        Remove the temporary database.
-        """
+        """Remove the temporary database."""
         self._failure = self._failure or JournalError("the journal is closed")
         self._known.clear()
         if self._thread is not None:
@@ -154,9 +144,7 @@ class EntryKeys:
         self._first = 0  # the position of the first new one
 
     def load(self, keys: Iterable[bytes]) -> None:
-        """
-        Add the keys of earlier runs. Blocks; not in the event loop.
-        """
+        """Add the keys of earlier runs. Blocks; not in the event loop."""
         self._index.load(keys)
         self._first = self._index.count
         self._seen = bytearray(self._first)
@@ -189,16 +177,12 @@ class EntryKeys:
         return first, new
 
     def restore(self, first: int, keys: bytes) -> None:
-        """
-        Return keys again that were taken and not stored.
-        """
+        """Return keys again that were taken and not stored."""
         self._first = first
         self._new[:0] = keys
 
     def close(self) -> None:
-        """
-        Remove the temporary database.
-        """
+        """Remove the temporary database."""
         self._index.close()
 
 
@@ -209,9 +193,7 @@ def _split(keys: Iterable[bytes]) -> Iterator[bytes]:
 
 
 class _KeyTable:
-    """
-    The temporary database; it lives in the thread that opened it, and SQLite deletes it.
-    """
+    """The temporary database; it lives in the thread that opened it, and SQLite deletes it."""
 
     def __init__(self) -> None:
         with _named():
@@ -226,9 +208,7 @@ class _KeyTable:
         self._count = _IN_MEMORY
 
     def load(self, rows: list[tuple[bytes, int]]) -> None:
-        """
-        Add keys that are new; `sort` follows the last of them.
-        """
+        """Add keys that are new; `sort` follows the last of them."""
         with _named():
             self._db.execute("CREATE TABLE IF NOT EXISTS loaded (key BLOB, ordinal INTEGER)")
             self._db.execute("BEGIN")
@@ -237,17 +217,13 @@ class _KeyTable:
         self._count += len(rows)
 
     def sort(self) -> None:
-        """
-        Index the keys that were loaded: sorted, each page is written once.
-        """
+        """Index the keys that were loaded: sorted, each page is written once."""
         with _named():
             self._db.execute("INSERT INTO entry_key SELECT key, ordinal FROM loaded ORDER BY key")
             self._db.execute("DROP TABLE loaded")
 
     def claim(self, keys: list[bytes]) -> list[tuple[int, bool]]:
-        """
-        Return the ordinal of each key and whether it is new; all are known from then on.
-        """
+        """Return the ordinal of each key and whether it is new; all are known from then on."""
         found = self._find(keys)
         new: dict[bytes, int] = {}
         claims: list[tuple[int, bool]] = []
@@ -269,9 +245,7 @@ class _KeyTable:
         return dict(zip(numbers, numbers, strict=True))
 
     def close(self) -> None:
-        """
-        Close the database, which removes it.
-        """
+        """Close the database, which removes it."""
         self._db.close()
 
 

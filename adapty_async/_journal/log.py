@@ -25,17 +25,13 @@ _PAGE_SIZES = frozenset(1 << power for power in range(9, 17))
 
 
 class _Sum(NamedTuple):
-    """
-    A checksum of the log.
-    """
+    """A checksum of the log."""
 
     first: int
     second: int
 
     def of(self, words: tuple[int, ...]) -> _Sum:
-        """
-        Return the checksum that follows from this one and an even number of words.
-        """
+        """Return the checksum that follows from this one and an even number of words."""
         first, second = self
         for word, next_word in zip(words[::2], words[1::2], strict=True):
             first = (first + word + second) & _MASK
@@ -78,16 +74,12 @@ def _verify(file: BinaryIO) -> None:
 
 
 def _flipped(one: bytes, other: bytes) -> int:
-    """
-    Return the number of bits that differ.
-    """
+    """Return the number of bits that differ."""
     return (int.from_bytes(one, "big") ^ int.from_bytes(other, "big")).bit_count()
 
 
 def _require_end(in_salt: int, found: _Sum, expected: _Sum, words: int) -> None:
-    """
-    Raise an error if a frame that is not whole would be so with one other bit.
-    """
+    """Raise an error if a frame that is not whole would be so with one other bit."""
     if in_salt:
         is_damaged = in_salt == 1 and found == expected
     else:
@@ -100,9 +92,7 @@ def _require_end(in_salt: int, found: _Sum, expected: _Sum, words: int) -> None:
 
 
 def _is_of_a_word(first: int, second: int, words: int) -> bool:
-    """
-    Return whether one flipped bit of one of these words changes a checksum by this.
-    """
+    """Return whether one flipped bit of one of these words changes a checksum by this."""
     for one, other in ((1, 1), (0, 1)):  # what the first and the second word of a pair add to it
         for _ in range(words // 2):
             if not (first * other - second * one) & _MASK:

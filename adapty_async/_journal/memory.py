@@ -1,6 +1,4 @@
-"""
-A journal in memory: what is committed lasts as long as the object.
-"""
+"""A journal in memory: what is committed lasts as long as the object."""
 
 from __future__ import annotations
 
@@ -46,9 +44,7 @@ class MemoryJournal:
     async def open(
         self, identity: JournalIdentity, check: InputCheck, load_keys: LoadKeys
     ) -> Resumed:
-        """
-        Open the journal for a run; see `Journal.open`.
-        """
+        """Open the journal for a run; see `Journal.open`."""
         if self._is_open:
             raise JournalError("the journal in memory cannot be used: it is in use")
         if self.identity is not None:
@@ -65,9 +61,7 @@ class MemoryJournal:
         )
 
     def commit(self, changes: Changes, *, durable: bool) -> Awaitable[JournalError | None]:  # noqa: ARG002
-        """
-        Store changes; see `Journal.commit`.
-        """
+        """Store changes; see `Journal.commit`."""
         return self._commit(copy.deepcopy(changes))
 
     async def _commit(self, changes: Changes) -> None:
@@ -83,7 +77,5 @@ class MemoryJournal:
         )
 
     async def close(self) -> None:
-        """
-        Let another run open the journal.
-        """
+        """Let another run open the journal."""
         self._is_open = False

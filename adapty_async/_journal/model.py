@@ -1,6 +1,4 @@
-"""
-The values that a journal holds, and the interface of its storage. No I/O.
-"""
+"""The values that a journal holds, and the interface of its storage. No I/O."""
 
 from __future__ import annotations
 
@@ -36,14 +34,10 @@ __all__ = (
 SPAN_SIZE = 512
 #: Bytes of an entry key.
 KEY_SIZE = 16
+#: Receives the entry keys of earlier runs, several at a time, in the order of their positions.
 LoadKeys: TypeAlias = Callable[[Iterable[bytes]], object]
-"""
-Receives the entry keys of earlier runs, several at a time, in the order of their positions.
-"""
+#: Compares an input with the description of an earlier one: returns the difference, None if none.
 InputCheck: TypeAlias = Callable[[dict[str, Any]], str | None]
-"""
-Compares an input with the description of an earlier one: returns the difference, None if none.
-"""
 
 
 class DamageError(Exception):
@@ -53,9 +47,7 @@ class DamageError(Exception):
 
 
 class ItemState(enum.IntEnum):
-    """
-    The last known state of an item; its value is the character that stands for it in a span.
-    """
+    """The last known state of an item; its value is the character that stands for it in a span."""
 
     #: Nothing is known.
     NONE = ord(".")
@@ -115,9 +107,7 @@ class JournalIdentity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def differences(found: JournalIdentity, wanted: JournalIdentity, check: InputCheck) -> str:
-    """
-    Return the differences between two identities as a text, empty if a run may resume.
-    """
+    """Return the differences between two identities as a text, empty if a run may resume."""
     texts = [
         f"{name}: {getattr(found, name)} there, {getattr(wanted, name)} here"
         for name in ("operation", "origin", "keys")
@@ -195,9 +185,7 @@ class Minute(msgspec.Struct, kw_only=True):
 
     @property
     def items(self) -> int:
-        """
-        The number of items that ended.
-        """
+        """The number of items that ended."""
         ended = self.done + self.absent + self.failed + self.lost
         return ended + self.unknown + self.not_sent + self.duplicate
 
@@ -258,16 +246,12 @@ class Resumed(msgspec.Struct, kw_only=True):
 
     @property
     def is_new(self) -> bool:
-        """
-        Whether there was no earlier run.
-        """
+        """Whether there was no earlier run."""
         return self.run.number == 1
 
 
 class Journal(Protocol):
-    """
-    The storage of a journal: it keeps what was committed, and belongs to one run at a time.
-    """
+    """The storage of a journal: it keeps what was committed, and belongs to one run at a time."""
 
     async def open(
         self, identity: JournalIdentity, check: InputCheck, load_keys: LoadKeys

@@ -162,9 +162,7 @@ def _rows(db: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...]]:
 
 
 def create_schema(db: sqlite3.Connection) -> None:
-    """
-    Create the tables in an empty database, inside the present transaction.
-    """
+    """Create the tables in an empty database, inside the present transaction."""
     db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
     db.execute(f"PRAGMA user_version = {_FORMAT}")
     for _, _, _, sql in _SCHEMA:
@@ -196,9 +194,7 @@ def verify_schema(db: sqlite3.Connection) -> bool:
 
 
 def write_identity(db: sqlite3.Connection, identity: JournalIdentity) -> None:
-    """
-    Write the identity of a journal in place of the one that it has.
-    """
+    """Write the identity of a journal in place of the one that it has."""
     described = msgspec.json.encode(identity.input, order="deterministic").decode()
     row = (1, identity.operation, identity.origin, identity.account, identity.keys, described)
     _insert(db, "identity", [row])
@@ -233,9 +229,7 @@ def _row(value: Run | Minute | Reason) -> tuple[Any, ...]:
 
 
 def write_changes(db: sqlite3.Connection, changes: Changes) -> None:
-    """
-    Write changes inside the present transaction.
-    """
+    """Write changes inside the present transaction."""
     if changes.run is not None:
         _insert(db, "run", [_row(changes.run)])
     if changes.spans:

@@ -115,18 +115,14 @@ class _Lock:
             raise
 
     def close(self) -> None:
-        """
-        Remove the file, and release the lock.
-        """
+        """Remove the file, and release the lock."""
         with contextlib.suppress(OSError):
             self._path.unlink()
         self._db.close()
 
 
 def _status(path: Path) -> os.stat_result | None:
-    """
-    Return the status of a file or link, None if there is none.
-    """
+    """Return the status of a file or link, None if there is none."""
     try:
         return path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -139,9 +135,7 @@ def _is_at(path: Path, before: os.stat_result) -> bool:
 
 
 def _create(path: Path) -> os.stat_result:
-    """
-    Create a file that only its owner can read, whatever the umask, and return its status.
-    """
+    """Create a file that only its owner can read, whatever the umask, and return its status."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     handle = os.open(path, flags, _PRIVATE)
     try:
@@ -152,9 +146,7 @@ def _create(path: Path) -> os.stat_result:
 
 
 class _JournalFile:
-    """
-    The open database of a run; it lives in the thread that opened it.
-    """
+    """The open database of a run; it lives in the thread that opened it."""
 
     def __init__(self, path: Path, owed: int, vfs: str | None) -> None:
         if not hasattr(os, "O_NOFOLLOW"):
@@ -184,9 +176,7 @@ class _JournalFile:
             self._db = _connect(self._path, self._vfs, is_alone=True)
 
     def _turn_on_log(self) -> None:
-        """
-        Use a write-ahead log; without shared memory, in a way that keeps readers out.
-        """
+        """Use a write-ahead log; without shared memory, in a way that keeps readers out."""
         try:
             if _turn_on_log(self._db):
                 return
@@ -261,9 +251,7 @@ class _JournalFile:
             raise
 
     def commit(self, changes: Changes, *, durable: bool) -> JournalError | None:
-        """
-        Store changes; return an error if there may be no room for more.
-        """
+        """Store changes; return an error if there may be no room for more."""
         with named(self._path, "cannot be written"):
             self._require_in_place()
             self._set_durable(is_durable=durable)
@@ -279,9 +267,7 @@ class _JournalFile:
             raise DamageError("it was deleted, moved or replaced during the run")
 
     def _checkpoint(self) -> JournalError | None:
-        """
-        Move pages from the write-ahead log into the database, and allocate room in the log.
-        """
+        """Move pages from the write-ahead log into the database, and allocate room in the log."""
         try:
             with named(self._path, "cannot be written"):
                 _, logged, moved = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
@@ -308,9 +294,7 @@ class _JournalFile:
                 self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:
-        """
-        Close the database, and release the lock; nothing happens if that was done.
-        """
+        """Close the database, and release the lock; nothing happens if that was done."""
         self._db.close()
         self._releasing.close()
 
@@ -333,9 +317,7 @@ def _require_file(path: Path, status: os.stat_result) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """
-    Make the name of a new file durable.
-    """
+    """Make the name of a new file durable."""
     handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
@@ -361,9 +343,7 @@ def _connect(path: Path, vfs: str | None, *, is_alone: bool) -> sqlite3.Connecti
 
 
 def _turn_on_log(db: sqlite3.Connection) -> bool:
-    """
-    Use a write-ahead log; return whether that is possible.
-    """
+    """Use a write-ahead log; return whether that is possible."""
     if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
         return False
     db.execute("BEGIN IMMEDIATE")
@@ -372,9 +352,7 @@ def _turn_on_log(db: sqlite3.Connection) -> bool:
 
 
 def _require_shared_memory_fault(error: sqlite3.OperationalError) -> None:
-    """
-    Raise an error again, unless it may come from the lack of shared memory.
-    """
+    """Raise an error again, unless it may come from the lack of shared memory."""
     if code_of(error) not in _NO_SHARED_MEMORY:
         raise error
 
@@ -419,9 +397,7 @@ class SqliteJournal:
     async def open(
         self, identity: JournalIdentity, check: InputCheck, load_keys: LoadKeys
     ) -> Resumed:
-        """
-        Open the file for a run, or create it; see `Journal.open`.
-        """
+        """Open the file for a run, or create it; see `Journal.open`."""
         self._thread = DatabaseThread(self._connect, "adapty-journal")
         try:
             return await self._thread.run(
@@ -432,15 +408,11 @@ class SqliteJournal:
             raise
 
     def commit(self, changes: Changes, *, durable: bool) -> Awaitable[JournalError | None]:
-        """
-        Store changes in one transaction; see `Journal.commit`.
-        """
+        """Store changes in one transaction; see `Journal.commit`."""
         return self._thread.run(lambda file: file.commit(changes, durable=durable))
 
     async def close(self) -> None:
-        """
-        Close the file; see `Journal.close`.
-        """
+        """Close the file; see `Journal.close`."""
         ending = self._thread.run(_JournalFile.finish)
         self._thread.stop()
         try:

@@ -1,6 +1,4 @@
-"""
-The states of a run's items in memory, and which of them a commit has to store.
-"""
+"""The states of a run's items in memory, and which of them a commit has to store."""
 
 from __future__ import annotations
 
@@ -30,9 +28,7 @@ class ItemStates:
         self._before: dict[int, ItemState] = {}
 
     def get(self, position: int) -> ItemState:
-        """
-        Return the state of an item, without the reservation by this run.
-        """
+        """Return the state of an item, without the reservation by this run."""
         number, at = divmod(position, SPAN_SIZE)
         span = self._spans.get(number)
         if span is None:
@@ -41,9 +37,7 @@ class ItemStates:
         return self._before.get(position, state) if state is _RESERVED else state
 
     def set(self, position: int, state: ItemState) -> None:
-        """
-        Set the state of an item.
-        """
+        """Set the state of an item."""
         number, at = divmod(position, SPAN_SIZE)
         span = self._spans.get(number) or self._span(number)
         span[at] = state
@@ -81,29 +75,21 @@ class ItemStates:
                 self._changed.add(number)
 
     def withdraw(self) -> None:
-        """
-        Take back the reservations by this run that no outcome followed.
-        """
+        """Take back the reservations by this run that no outcome followed."""
         for position, state in tuple(self._before.items()):
             self.set(position, state)
 
     @property
     def has_changed(self) -> bool:
-        """
-        Whether a commit has to store anything.
-        """
+        """Whether a commit has to store anything."""
         return bool(self._changed)
 
     def take(self) -> dict[int, bytes]:
-        """
-        Return the spans that changed since this was called last, by number.
-        """
+        """Return the spans that changed since this was called last, by number."""
         taken = {number: bytes(self._spans[number]) for number in self._changed}
         self._changed.clear()
         return taken
 
     def restore(self, numbers: Iterable[int]) -> None:
-        """
-        Return spans again that were taken and not stored.
-        """
+        """Return spans again that were taken and not stored."""
         self._changed.update(numbers)

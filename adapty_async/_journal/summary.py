@@ -1,6 +1,4 @@
-"""
-The content of a journal, for `status`, reports and programs.
-"""
+"""The content of a journal, for `status`, reports and programs."""
 
 from __future__ import annotations
 
@@ -55,38 +53,28 @@ class JournalSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def items(self) -> int | None:
-        """
-        The number of items of the input; None if it is not known.
-        """
+        """The number of items of the input; None if it is not known."""
         rows = self.identity.input.get("rows")
         return rows if isinstance(rows, int) else None
 
     @property
     def settled(self) -> int:
-        """
-        The number of items that the next run does not send.
-        """
+        """The number of items that the next run does not send."""
         return sum(self.counts[state] for state in _SETTLED)
 
     @property
     def left(self) -> int | None:
-        """
-        The number of items that the next run has to do; None if it is not known.
-        """
+        """The number of items that the next run has to do; None if it is not known."""
         return None if self.items is None else self.items - self.settled
 
     @property
     def first_at(self) -> float | None:
-        """
-        The time of the first outcome, None if there is none.
-        """
+        """The time of the first outcome, None if there is none."""
         return min((minute.first_at for minute in self.minutes), default=None)
 
     @property
     def last_at(self) -> float | None:
-        """
-        The time of the last outcome, None if there is none.
-        """
+        """The time of the last outcome, None if there is none."""
         return max((minute.last_at for minute in self.minutes), default=None)
 
     @property
@@ -139,9 +127,7 @@ def read_journal(path: Path) -> tuple[JournalSummary, dict[int, bytes]]:
 
 
 def is_in_use(path: Path) -> bool:
-    """
-    Return whether a run has a journal open. Blocks.
-    """
+    """Return whether a run has a journal open. Blocks."""
     try:
         with contextlib.closing(connected(Path(f"{path}-lock"), "mode=ro", timeout=0)) as db:
             db.execute("PRAGMA schema_version").fetchone()  # which needs the lock for an instant

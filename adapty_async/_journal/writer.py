@@ -112,9 +112,7 @@ class JournalWriter:
         self.is_new, self.rate = resumed.is_new, resumed.rate
 
     def state(self, position: int) -> ItemState:
-        """
-        Return the last known state of an item.
-        """
+        """Return the last known state of an item."""
         return self._states.get(position)
 
     async def claim(self, key: bytes) -> int | None:
@@ -156,9 +154,7 @@ class JournalWriter:
         return self._future_of(self._intents)
 
     def retract(self, position: int) -> None:
-        """
-        Record that the server surely did not process a request that must not be repeated.
-        """
+        """Record that the server surely did not process a request that must not be repeated."""
         self._states.set(position, ItemState.FAILED)
         self._schedule()
 
@@ -192,9 +188,7 @@ class JournalWriter:
             self._arm()
 
     def record_rate(self, rate: float | None) -> None:
-        """
-        Record the learned rate, and that the run is alive.
-        """
+        """Record the learned rate, and that the run is alive."""
         if rate is not None:
             self._run.rate = rate
         self._next_counts = -math.inf  # the next commit stores the run, too
@@ -290,9 +284,7 @@ class JournalWriter:
         return self._committing
 
     def _look_after(self) -> None:
-        """
-        Begin the next commit if one is wanted, or see that what is left is committed soon.
-        """
+        """Begin the next commit if one is wanted, or see that what is left is committed soon."""
         if self._is_closing:
             return
         if self._is_scheduled:
@@ -318,9 +310,7 @@ class JournalWriter:
         return changes
 
     def _restore(self, changes: Changes) -> None:
-        """
-        Have the next commit store what this one has not.
-        """
+        """Have the next commit store what this one has not."""
         self._states.restore(changes.spans)
         self._keys.restore(changes.first_key, changes.new_keys)
         self._counts.restore(changes)

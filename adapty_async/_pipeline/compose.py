@@ -56,9 +56,7 @@ def build(
     run: RunLimits | None = None,
     write_ahead: WriteAhead | None = None,
 ) -> Send:
-    """
-    Compose the layers into one function from a request to a successful response.
-    """
+    """Compose the layers into one function from a request to a successful response."""
     timing = layers.timing
     stopping = None if run is None else run.stopping
     send = check(layers.transport, write_ahead, stopping)
@@ -138,9 +136,7 @@ def _rejected(request: Request, response: Response, write_ahead: WriteAhead | No
 
 
 def observe(send: Send, hooks: tuple[Hook, ...], clock: Callable[[], float]) -> Send:
-    """
-    Tell the hooks when a call starts and how it ends, cancellation included.
-    """
+    """Tell the hooks when a call starts and how it ends, cancellation included."""
 
     def tell(event: CallStarted | CallEnded) -> None:
         for hook in hooks:

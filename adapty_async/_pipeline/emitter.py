@@ -1,6 +1,4 @@
-"""
-The delivery of events to hooks, which keeps the errors of hooks apart from calls.
-"""
+"""The delivery of events to hooks, which keeps the errors of hooks apart from calls."""
 
 from __future__ import annotations
 
@@ -27,9 +25,7 @@ class Emitter:
         self._logged: set[tuple[int, type[Event]]] = set()  # at most one entry per hook and kind
 
     def __call__(self, event: Event, /) -> None:
-        """
-        Deliver an event to all hooks.
-        """
+        """Deliver an event to all hooks."""
         outer = sys.exception()  # the one that ends the call, if it is about to end with one
         for number, hook in enumerate(self._hooks):
             try:
@@ -42,9 +38,7 @@ class Emitter:
 
 
 def _log(error: Exception, outer: BaseException | None, kind: type[Event]) -> None:
-    """
-    Log a hook's exception without the frames of this library, whose locals hold requests.
-    """
+    """Log a hook's exception without the frames of this library, whose locals hold requests."""
     traceback = error.__traceback__ and error.__traceback__.tb_next  # the first is the emitter's
     if error is not outer:
         error.__traceback__ = traceback
@@ -58,9 +52,7 @@ def _log(error: Exception, outer: BaseException | None, kind: type[Event]) -> No
 
 
 def _unchain(error: BaseException, outer: BaseException | None) -> None:
-    """
-    Remove the call's own exception from the end of a chain: its frames hold the request.
-    """
+    """Remove the call's own exception from the end of a chain: its frames hold the request."""
     seen: set[int] = set()
     inner: BaseException | None = error
     while inner is not None and id(inner) not in seen:

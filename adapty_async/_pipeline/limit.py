@@ -1,6 +1,4 @@
-"""
-How fast and how much at once: every attempt passes a gate, and reports back how it ended.
-"""
+"""How fast and how much at once: every attempt passes a gate, and reports back how it ended."""
 
 from __future__ import annotations
 
@@ -16,45 +14,33 @@ from adapty_async.errors import AdaptyError
 
 __all__ = ("limit", "look")
 
+# How an attempt ended that was cancelled, or that broke down in a way that is not the server's.
 _UNANSWERED = AdaptyError("no answer")
-"""
-How an attempt ended that was cancelled, or that broke down in a way that is not the server's.
-"""
 
 
 class CallLimiter:
-    """
-    The way of single calls to one bucket, in one event loop.
-    """
+    """The way of single calls to one bucket, in one event loop."""
 
     def __init__(self, gate: BucketLimiter, slots: PrioritySemaphore) -> None:
         self._gate = gate
         self._slots = slots
 
     def try_acquire(self, request: Request) -> bool:
-        """
-        Pass without waiting, if that can be.
-        """
+        """Pass without waiting, if that can be."""
         return self._gate.try_acquire(request, self._slots)
 
     async def acquire(self, request: Request) -> None:
-        """
-        Wait for a connection and for the moment.
-        """
+        """Wait for a connection and for the moment."""
         await self._gate.acquire(request, self._slots)
 
     def release(self, request: Request, failure: AdaptyError | None, sent: float) -> None:
-        """
-        Give the connection back, and tell how the attempt ended.
-        """
+        """Give the connection back, and tell how the attempt ended."""
         self._gate.release(request, failure, sent)
         self._slots.release()  # last: it raises where the loop is closed with calls in it
 
 
 class RunLimiter:
-    """
-    The way of one run's items to one bucket, in the one event loop that the run lives in.
-    """
+    """The way of one run's items to one bucket, in the one event loop that the run lives in."""
 
     def __init__(
         self, gate: BucketLimiter, slots: PrioritySemaphore, run: RunLimits, bucket: str
@@ -67,9 +53,7 @@ class RunLimiter:
         self._line = gate.line(slots, run)
 
     def try_acquire(self, request: Request) -> bool:
-        """
-        Pass without waiting, if that can be.
-        """
+        """Pass without waiting, if that can be."""
         deadline = request.state.deadline
         if deadline != math.inf and deadline <= self._gate.clock():
             raise too_late(request)
@@ -79,9 +63,7 @@ class RunLimiter:
         return True
 
     async def acquire(self, request: Request) -> None:
-        """
-        Wait in the run's line; the wait is not charged to the item.
-        """
+        """Wait in the run's line; the wait is not charged to the item."""
         entered = self._gate.clock()
         await self._line.acquire(request)
         self._start()
@@ -93,9 +75,7 @@ class RunLimiter:
             self._capacity.in_flight += 1
 
     def release(self, request: Request, failure: AdaptyError | None, sent: float) -> None:
-        """
-        Give the connection back, and tell how the attempt ended.
-        """
+        """Give the connection back, and tell how the attempt ended."""
         self._timer.end(worked=self._gate.release(request, failure, sent, self._run))
         self._slots.release()
         if self._capacity is not None:
@@ -147,9 +127,7 @@ def limit(
 
 
 def _ways(run: RunLimits | None) -> Callable[[], dict[str, CallLimiter | RunLimiter]]:
-    """
-    Return what finds the ways that were made: a client may be used in several event loops.
-    """
+    """Return what finds the ways that were made: a client may be used in several event loops."""
     if run is None:
         return LoopLocal[dict[str, CallLimiter | RunLimiter]](dict).get
     ways: dict[str, CallLimiter | RunLimiter] = {}

@@ -41,17 +41,13 @@ __all__ = ("is_refusal", "may_have_worked", "may_retry", "retry")
 logger = logging.getLogger("adapty_async")
 logger.addHandler(logging.NullHandler())
 
+# By how much a wait the server asked for is lengthened at random, so that tasks it sent away
+# together do not come back together.
 _SPREAD = 0.25
-"""
-By how much a wait the server asked for is lengthened at random, so that tasks it sent away
-together do not come back together.
-"""
 
 
 def may_retry(replay: RetrySafety, error: BaseException) -> bool:
-    """
-    Say whether a request of that replay class may be sent again after that error.
-    """
+    """Say whether a request of that replay class may be sent again after that error."""
     if isinstance(error, ConnectError):
         return not error.permanent
     if _surely_unprocessed(error):
@@ -64,9 +60,7 @@ def may_retry(replay: RetrySafety, error: BaseException) -> bool:
 
 
 def may_have_worked(error: BaseException) -> bool:
-    """
-    Say whether the server may have carried out a request that ended with that error.
-    """
+    """Say whether the server may have carried out a request that ended with that error."""
     if _surely_unprocessed(error):
         return False
     if isinstance(error, ServerError):
@@ -77,9 +71,7 @@ def may_have_worked(error: BaseException) -> bool:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """
-    Return whether the error proves that the server did not process the request.
-    """
+    """Return whether the error proves that the server did not process the request."""
     return isinstance(error, ConnectError) or _surely_unprocessed(error)
 
 
@@ -117,26 +109,20 @@ def retry(
     return send_with_retries
 
 
+# Responses 429, and responses in an outage that are not the API's, that an item of a bulk run gets
+# without that being an attempt of its own.
 _FREE = 3
-"""
-Responses 429, and responses in an outage that are not the API's, that an item of a bulk run gets
-without that being an attempt of its own.
-"""
 
 
 class _State(Protocol):
-    """
-    The part of tenacity's state that is used here.
-    """
+    """The part of tenacity's state that is used here."""
 
     attempt_number: int
     upcoming_sleep: float
 
 
 class _Repeats:
-    """
-    The attempts of one call after its first one failed.
-    """
+    """The attempts of one call after its first one failed."""
 
     def __init__(
         self,
@@ -207,9 +193,7 @@ class _Repeats:
         return is_excused and self._request.low_priority and self._was_in_the_way(error)
 
     def _was_in_the_way(self, error: AdaptyError) -> bool:
-        """
-        Return whether a response that is not the API's is to be retried: at most three times.
-        """
+        """Return whether a response that is not the API's is to be retried: at most three times."""
         if self._request.retry_safety is RetrySafety.IF_UNSENT or not cannot_be_the_api(error):
             return False
         self._strange += 1
@@ -252,9 +236,7 @@ class _Repeats:
         )
 
     def _afford(self) -> bool:
-        """
-        Pay for a repeat. Bulk runs pay what is there: they have other bounds in an outage.
-        """
+        """Pay for a repeat. Bulk runs pay what is there: they have other bounds in an outage."""
         throttled = isinstance(self._error, RateLimitError)
         cost = RetryBudget.THROTTLED if throttled else RetryBudget.TRANSIENT
         if self._request.low_priority:

@@ -1,6 +1,4 @@
-"""
-The report of a journal for people and programs: its figures, a page, and a check of an input.
-"""
+"""The report of a journal for people and programs: its figures, a page, and a check of an input."""
 
 from __future__ import annotations
 

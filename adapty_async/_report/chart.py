@@ -28,9 +28,7 @@ _APART = 20.0
 
 
 class Stretch(msgspec.Struct, frozen=True):
-    """
-    A run or a pause on the axis: its seconds, and where it lies in percent of the width.
-    """
+    """A run or a pause on the axis: its seconds, and where it lies in percent of the width."""
 
     seconds: float
     left: float
@@ -67,9 +65,7 @@ class TimeScale:
             at += shown + width
 
     def span(self, interval: Interval) -> tuple[float, float]:
-        """
-        Return the left end and the width of an interval.
-        """
+        """Return the left end and the width of an interval."""
         stretch = self.runs[interval.run]
         per_second = stretch.width / (stretch.seconds or 1.0)
         since = (interval.start - self._starts[interval.run]).total_seconds()
@@ -78,9 +74,7 @@ class TimeScale:
 
 
 def bar_of_states(counts: Iterable[tuple[str, int]]) -> Element:
-    """
-    Draw how many items are in each state, as one bar.
-    """
+    """Draw how many items are in each state, as one bar."""
     counted = [(name, count) for name, count in counts if count > 0]
     total = sum(count for _, count in counted)
     parts, left = [], 0.0
@@ -94,9 +88,7 @@ def bar_of_states(counts: Iterable[tuple[str, int]]) -> Element:
 
 
 def chart_over_time(runs: Sequence[RunFigures], over_time: Sequence[Interval]) -> Element:
-    """
-    Draw the runs, the pauses between them, and the requests per second.
-    """
+    """Draw the runs, the pauses between them, and the requests per second."""
     scale = TimeScale(runs)
     highest = max((each.requests / each.seconds for each in over_time if each.seconds), default=0)
     top = _round_up(highest)
@@ -193,9 +185,7 @@ def _pause(pause: Stretch) -> Iterator[Element]:
 
 
 def _times(runs: Sequence[RunFigures], scale: TimeScale) -> Iterator[Element]:
-    """
-    Label the beginning of each run and the end of the last, as far as there is room.
-    """
+    """Label the beginning of each run and the end of the last, as far as there is room."""
     last = runs[-1]
     end = last.started_at + dt.timedelta(seconds=last.seconds)
     free = 0.0
@@ -213,9 +203,7 @@ def _time(x: float, at: dt.datetime, anchor: str) -> Iterator[Element]:
 
 
 def _round_up(value: float) -> float:
-    """
-    Return the next larger 1, 2, 4, 5 or 10 times a power of ten.
-    """
+    """Return the next larger 1, 2, 4, 5 or 10 times a power of ten."""
     if value <= 0:
         return 1.0
     power: float = 10.0 ** math.floor(math.log10(value))
@@ -223,9 +211,7 @@ def _round_up(value: float) -> float:
 
 
 def duration(seconds: float) -> str:
-    """
-    Return a duration with as many units as people need.
-    """
+    """Return a duration with as many units as people need."""
     if seconds < 60:
         return f"{seconds:.3g} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,6 +1,4 @@
-"""
-A check of an input against the record of its runs: has each id a final outcome?
-"""
+"""A check of an input against the record of its runs: has each id a final outcome?"""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ _NOTHING = "none"
 
 
 class InputRow(msgspec.Struct, frozen=True):
-    """
-    A row of an input: its line number, and its id, None if it has none that can be read.
-    """
+    """A row of an input: its line number, and its id, None if it has none that can be read."""
 
     line: int
     id: str | None
@@ -62,24 +58,18 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def records(self) -> str:
-        """
-        The records, for people.
-        """
+        """The records, for people."""
         return " and the ".join({"outcomes": "outcomes file"}.get(each, each) for each in self.by)
 
 
 class States:
-    """
-    The states of a journal's items by position.
-    """
+    """The states of a journal's items by position."""
 
     def __init__(self, spans: dict[int, bytes]) -> None:
         self._spans = spans
 
     def get(self, position: int) -> str:
-        """
-        Return the name of an item's state, ``none`` if nothing is recorded.
-        """
+        """Return the name of an item's state, ``none`` if nothing is recorded."""
         number, at = divmod(position, SPAN_SIZE)
         span = self._spans.get(number)
         return (ItemState.NONE if span is None else STATES[span[at]]).name.lower()
@@ -121,9 +111,7 @@ def check(
 def _open_state(
     position: int, row: InputRow, states: States | None, outcomes: OutcomesFile | None
 ) -> str | None:
-    """
-    Return the state of a row that has no final outcome in one of the records; None if it has.
-    """
+    """Return the state of a row that has no final outcome in one of the records; None if it has."""
     if row.id is None:
         return "unreadable"
     found = [] if states is None else [states.get(position)]
@@ -133,8 +121,6 @@ def _open_state(
 
 
 def listed(rows: Iterable[InputRow], states: States) -> Iterator[ListedItem]:
-    """
-    Yield the rows of a journal's input with their states.
-    """
+    """Yield the rows of a journal's input with their states."""
     for position, row in enumerate(rows):
         yield ListedItem(line=row.line, id=row.id, status=states.get(position))

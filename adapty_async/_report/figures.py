@@ -1,6 +1,4 @@
-"""
-The figures of a report, from the summary of a journal.
-"""
+"""The figures of a report, from the summary of a journal."""
 
 from __future__ import annotations
 
@@ -67,9 +65,7 @@ class RunFigures(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def seconds(self) -> float:
-        """
-        The duration, as far as the journal knows it.
-        """
+        """The duration, as far as the journal knows it."""
         return max(0.0, ((self.ended_at or self.last_at) - self.started_at).total_seconds())
 
 
@@ -211,9 +207,7 @@ def figures_of(
     outcomes: OutcomesSummary | None = None,
     check: Check | None = None,
 ) -> Report:
-    """
-    Return the report of a journal.
-    """
+    """Return the report of a journal."""
     items, identity = summary.items, summary.identity
     counts = {state.name.lower(): count for state, count in summary.counts.items()}
     final = sum(counts[state] for state in FINAL)
@@ -247,9 +241,7 @@ def _time(seconds: float | None) -> Any:
 
 
 def run_figures(summary: JournalSummary) -> Iterator[RunFigures]:
-    """
-    Yield the figures of each run.
-    """
+    """Yield the figures of each run."""
     earlier: Run | None = None
     for run in summary.runs:
         minutes = [minute for minute in summary.minutes if minute.run == run.number]

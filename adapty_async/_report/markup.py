@@ -1,6 +1,4 @@
-"""
-Elements of HTML and SVG, as a tree: whatever text or attribute goes in comes out escaped.
-"""
+"""Elements of HTML and SVG, as a tree: whatever text or attribute goes in comes out escaped."""
 
 from __future__ import annotations
 
@@ -91,7 +89,5 @@ def table(
 
 
 def html(made: Element) -> str:
-    """
-    Return an element as HTML.
-    """
+    """Return an element as HTML."""
     return tostring(made, encoding="unicode", method="html")

@@ -1,6 +1,4 @@
-"""
-A reader of outcomes files: the last outcome of each item, in a temporary database on disk.
-"""
+"""A reader of outcomes files: the last outcome of each item, in a temporary database on disk."""
 
 from __future__ import annotations
 
@@ -39,9 +37,7 @@ _STATUSES = "SELECT DISTINCT status FROM outcome WHERE id = ? AND status <> 'dup
 
 
 class ListedItem(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    An item with its id and its last known state.
-    """
+    """An item with its id and its last known state."""
 
     line: int
     id: str | None
@@ -164,9 +160,7 @@ class OutcomesFile:
         return min(found, key=lambda status: (status in FINAL, status), default=None)
 
     def items(self) -> Iterator[ListedItem]:
-        """
-        Yield every item with its last outcome, in the order of the lines.
-        """
+        """Yield every item with its last outcome, in the order of the lines."""
         columns = "line, id, status, at, http_status, request_id, attempts, error"
         for row in self._db.execute(f"SELECT {columns} FROM outcome ORDER BY line"):  # noqa: S608  ours
             line, one, status, at, http_status, request_id, attempts, error = row
@@ -183,9 +177,7 @@ class OutcomesFile:
 
 
 def name_of(path: Path) -> str:
-    """
-    Return the name of a file without its folders, as text that any document can hold.
-    """
+    """Return the name of a file without its folders, as text that any document can hold."""
     return os.fsencode(path.name).decode(errors="replace")
 
 

@@ -1,6 +1,4 @@
-"""
-The page of a report: one HTML document without scripts that loads nothing.
-"""
+"""The page of a report: one HTML document without scripts that loads nothing."""
 
 from __future__ import annotations
 
@@ -126,9 +124,7 @@ def _section(title: str, *content: Content) -> Element:
 
 
 def _name(text: str) -> Element:
-    """
-    Set a text of others apart, so that its direction of writing does not spread.
-    """
+    """Set a text of others apart, so that its direction of writing does not spread."""
     return element("bdi", text)
 
 
@@ -141,9 +137,7 @@ def _time(at: dt.datetime) -> Element:
 
 
 def verdict(report: Report) -> str:
-    """
-    Return in one sentence whether all is done.
-    """
+    """Return in one sentence whether all is done."""
     if report.journal.is_in_use:
         return f"A run is going on. {_progress(report)}"
     if report.is_complete:
@@ -220,9 +214,7 @@ def _result(report: Report) -> Iterator[Content]:
 
 
 def _state(state: str) -> Element:
-    """
-    Name a state of our own, with its colour in the pictures.
-    """
+    """Name a state of our own, with its colour in the pictures."""
     swatch = element("span", class_=f"swatch state-{state}", aria_hidden="true")
     return element("span", swatch, _shown(state), class_="state")
 

@@ -1,6 +1,4 @@
-"""
-The outside world as far as time and chance are concerned.
-"""
+"""The outside world as far as time and chance are concerned."""
 
 from __future__ import annotations
 

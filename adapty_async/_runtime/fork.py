@@ -19,14 +19,10 @@ __all__ = ("ForkAware", "SocketFactory", "register_fork_handler")
 
 
 class ForkAware(Protocol):
-    """
-    What has something that is not to be shared.
-    """
+    """What has something that is not to be shared."""
 
     def after_fork(self) -> None:
-        """
-        Let go of it, in the new process.
-        """
+        """Let go of it, in the new process."""
         ...
 
 
@@ -34,9 +30,7 @@ _forkables: weakref.WeakSet[ForkAware] = weakref.WeakSet()
 
 
 def register_fork_handler(thing: ForkAware) -> None:
-    """
-    Have a thing let go of what is not to be shared, in every process that is forked.
-    """
+    """Have a thing let go of what is not to be shared, in every process that is forked."""
     _forkables.add(thing)
 
 
@@ -63,18 +57,14 @@ class SocketFactory:
         register_fork_handler(self)
 
     def __call__(self, address: tuple[Any, ...]) -> socket.socket:
-        """
-        Make a socket for an address as `socket.getaddrinfo` gives it.
-        """
+        """Make a socket for an address as `socket.getaddrinfo` gives it."""
         family, kind, protocol, *_ = address
         made = socket.socket(family, kind, protocol)
         self._made.add(made)
         return made
 
     def after_fork(self) -> None:
-        """
-        Close the copies.
-        """
+        """Close the copies."""
         closed, other = socket.socketpair()
         other.close()
         with closed:

@@ -1,6 +1,4 @@
-"""
-Values that belong to one event loop each, for objects that are used in several.
-"""
+"""Values that belong to one event loop each, for objects that are used in several."""
 
 from __future__ import annotations
 
@@ -16,10 +14,8 @@ __all__ = ("LoopLocal",)
 
 T = TypeVar("T")
 
+# Values of a process that this one was forked from: a session that is collected would say goodbye.
 _inherited: list[object] = []
-"""
-Values of a process that this one was forked from: a session that is collected would say goodbye.
-"""
 
 
 class LoopLocal(Generic[T]):
@@ -38,9 +34,7 @@ class LoopLocal(Generic[T]):
         register_fork_handler(self)
 
     def get(self) -> T:
-        """
-        Return this loop's value, making it if there is none yet.
-        """
+        """Return this loop's value, making it if there is none yet."""
         loop = asyncio.get_running_loop()
         value = self._values.get(loop)
         if value is None:
@@ -56,17 +50,13 @@ class LoopLocal(Generic[T]):
             del self._values[loop]
 
     def after_fork(self) -> None:
-        """
-        Forget all values: they belong to loops of another process.
-        """
+        """Forget all values: they belong to loops of another process."""
         _inherited.append(self._values)
         self._values = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def pop_all(self) -> dict[asyncio.AbstractEventLoop, T]:
-        """
-        Forget all values and return them by loop.
-        """
+        """Forget all values and return them by loop."""
         with self._lock:
             values = dict(self._values)
             self._values.clear()

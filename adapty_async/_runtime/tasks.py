@@ -1,6 +1,4 @@
-"""
-Waiting for work that was cancelled, or that must not be.
-"""
+"""Waiting for work that was cancelled, or that must not be."""
 
 from __future__ import annotations
 
@@ -13,9 +11,7 @@ __all__ = ("until_ended",)
 
 
 async def until_ended(task: asyncio.Future[Any]) -> None:
-    """
-    Wait for a task that was cancelled, even when this one is cancelled meanwhile.
-    """
+    """Wait for a task that was cancelled, even when this one is cancelled meanwhile."""
     cancelled: asyncio.CancelledError | None = None
     with anyio.CancelScope(shield=True):
         while not task.done():

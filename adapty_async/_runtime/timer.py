@@ -16,36 +16,25 @@ from typing import Protocol
 
 __all__ = ("Loop", "PatientTimer")
 
+# Seconds of a timer's delay that a busy loop has; above it, the loop stood still.
 _LATE = 0.02
-"""
-Seconds of a timer's delay that a busy loop has; above it, the loop stood still.
-"""
+# Seconds that a loop has after a late timer, to send what it had not sent and to read what has
+# come.
 _GRACE = 0.25
-"""
-Seconds that a loop has after a late timer, to send what it had not sent and to read what has come.
-"""
+# How often it turns at least after that: uvloop runs timers before it reads, and what is read wakes
+# a task in the turn after.
 _TURNS = 4
-"""
-How often it turns at least after that: uvloop runs timers before it reads, and what is read wakes a
-task in the turn after.
-"""
 
 
 class Loop(Protocol):
-    """
-    What is needed of an event loop.
-    """
+    """What is needed of an event loop."""
 
     def call_later(self, delay: float, callback: Callable[[], object], /) -> asyncio.TimerHandle:
-        """
-        Call back in so many seconds.
-        """
+        """Call back in so many seconds."""
         ...
 
     def call_soon(self, callback: Callable[[], object], /) -> asyncio.Handle:
-        """
-        Call back in the next turn.
-        """
+        """Call back in the next turn."""
         ...
 
 
@@ -80,18 +69,14 @@ class PatientTimer:
         self.due = math.inf
 
     def start(self, moment: float, now: float) -> None:
-        """
-        Set the timer to a moment, instead of the one that was set before.
-        """
+        """Set the timer to a moment, instead of the one that was set before."""
         self.cancel()
         self.due = moment
         if moment != math.inf:
             self._timer = self._loop.call_later(max(0.0, moment - now), self._wake)
 
     def cancel(self) -> None:
-        """
-        Call back no more.
-        """
+        """Call back no more."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer, self.due = None, math.inf

@@ -1,6 +1,4 @@
-"""
-The command ``adapty-async``; it needs the extra ``cli``.
-"""
+"""The command ``adapty-async``; it needs the extra ``cli``."""
 
 from __future__ import annotations
 
@@ -12,9 +10,7 @@ __all__ = ("main",)
 
 
 def main() -> None:
-    """
-    Run the command line.
-    """
+    """Run the command line."""
     guard_standard_streams()
     try:
         # click and rich are an extra

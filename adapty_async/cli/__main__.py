@@ -1,6 +1,4 @@
-"""
-``python -m adapty_async.cli`` is the command ``adapty-async``.
-"""
+"""``python -m adapty_async.cli`` is the command ``adapty-async``."""
 
 from __future__ import annotations
 

@@ -49,19 +49,15 @@ _BY = {
     "mail": ("external-profile-id", "customer-user-id", "email"),
 }
 _MODULES = {"v1": v1, "v2": v2, "mail": mail}
+# Requests per second of a dry run, whatever pace its journal knows.
 _NO_WAIT = 1e9
-"""
-Requests per second of a dry run, whatever pace its journal knows.
-"""
 _NEXT = "Run the same command again to resume; rows that are done are skipped."
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _ALL_BY = sorted({name for names in _BY.values() for name in names})
 
 
 class CommonOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    The options that all commands with an input share.
-    """
+    """The options that all commands with an input share."""
 
     input: str
     form: Format | None
@@ -247,9 +243,7 @@ def _rows(
     *,
     id_optional: bool = False,
 ) -> Rows:
-    """
-    Open the input, and show its suspicious rows before anything is sent.
-    """
+    """Open the input, and show its suspicious rows before anything is sent."""
     rows = open_rows(
         options.input,
         options.form,
@@ -263,9 +257,7 @@ def _rows(
 
 
 def _id_rows(options: CommonOptions, column: str) -> Rows:
-    """
-    Open an input of which only the ids matter; rows of a CSV file without one are left out.
-    """
+    """Open an input of which only the ids matter; rows of a CSV file without one are left out."""
     return _rows(options, id_columns(column), column, id_optional=True)
 
 
@@ -287,9 +279,7 @@ def _require_fields(rows: Rows, what: str) -> None:
 @click.option("--faults", default="", help="Such as error=5%,reset=1%,reset_after=1%,stall=0.1%.")
 @click.option("--seed", type=int, default=0, help="Chooses which requests fail.")
 def sandbox(port: int, db: str, rate: float | None, latency: float, faults: str, seed: int) -> None:
-    """
-    Run both APIs on this machine until Ctrl-C.
-    """
+    """Run both APIs on this machine until Ctrl-C."""
     try:
         server = Sandbox(
             port=port,
@@ -429,9 +419,7 @@ async def _perform_and_report(
 
 @contextlib.contextmanager
 def _spared_journal(job: Job) -> Iterator[Job]:
-    """
-    Give a dry run a copy of its journal, which it may change.
-    """
+    """Give a dry run a copy of its journal, which it may change."""
     if not job.is_dry or job.journal is None or not job.journal.exists():
         yield msgspec.structs.replace(job, journal=None) if job.is_dry else job
         return
@@ -457,9 +445,7 @@ def _echo_report(end: JobResult, job: Job, options: CommonOptions) -> None:
 
 @contextlib.contextmanager
 def _refusals() -> Iterator[None]:
-    """
-    End with a line and exit code 2 on an error of the library, and with 130 on Ctrl-C.
-    """
+    """End with a line and exit code 2 on an error of the library, and with 130 on Ctrl-C."""
     try:
         yield
     except AdaptyError as error:

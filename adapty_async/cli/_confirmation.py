@@ -1,6 +1,4 @@
-"""
-The question that a destructive command asks before it sends anything.
-"""
+"""The question that a destructive command asks before it sends anything."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ __all__ = ("ask", "whom")
 
 
 def whom(job: Job, origin: str) -> str:
-    """
-    Return how many users a command is about to change, and in which input.
-    """
+    """Return how many users a command is about to change, and in which input."""
     if job.total is None:
         return f"all users in {job.rows.path}"
     settled = _settled(job, origin)

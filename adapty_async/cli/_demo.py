@@ -1,6 +1,4 @@
-"""
-The main job, end to end, on a sandbox that behaves as badly as a real service may.
-"""
+"""The main job, end to end, on a sandbox that behaves as badly as a real service may."""
 
 from __future__ import annotations
 
@@ -33,9 +31,7 @@ _TIMEOUT = 1.0
 
 
 async def run(profiles: str | None, ids: str | None, write: Callable[[str], object]) -> int:
-    """
-    Save `profiles`, erase `ids`, check that exactly those are gone, and return the exit code.
-    """
+    """Save `profiles`, erase `ids`, check that exactly those are gone, and return the exit code."""
     with tempfile.TemporaryDirectory() as folder:
         if profiles is None or ids is None:
             made = await asyncio.to_thread(write_examples, Path(folder))

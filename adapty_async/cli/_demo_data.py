@@ -1,6 +1,4 @@
-"""
-Made-up input files that look like real ones, awkward rows included; the same every time.
-"""
+"""Made-up input files that look like real ones, awkward rows included; the same every time."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-Rows from a pipe, for an event loop that must not wait with it.
-"""
+"""Rows from a pipe, for an event loop that must not wait with it."""
 
 from __future__ import annotations
 
@@ -14,10 +12,8 @@ from adapty_async.cli._input import Row
 
 __all__ = ("ThreadedReader",)
 
+# Rows that are read before they are asked for.
 _AHEAD = 256
-"""
-Rows that are read before they are asked for.
-"""
 
 
 class ThreadedReader:

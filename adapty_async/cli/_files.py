@@ -64,9 +64,7 @@ def known_encoding(name: str) -> str:
 
 
 def is_read_once(path: str) -> bool:
-    """
-    Return whether an input can be read only once: standard input, a pipe or a terminal.
-    """
+    """Return whether an input can be read only once: standard input, a pipe or a terminal."""
     if path == "-":
         return True
     try:
@@ -77,9 +75,7 @@ def is_read_once(path: str) -> bool:
 
 
 class Extent(msgspec.Struct, frozen=True):
-    """
-    The identity of a file, and its size in bytes when it was examined first.
-    """
+    """The identity of a file, and its size in bytes when it was examined first."""
 
     device: int
     inode: int
@@ -101,9 +97,7 @@ def extent_of(path: str) -> Extent:
 
 
 class _Pipe(io.FileIO):
-    """
-    A raw stream of a pipe, whose first read returns enough bytes to detect the format.
-    """
+    """A raw stream of a pipe, whose first read returns enough bytes to detect the format."""
 
     _has_head = False
 
@@ -127,9 +121,7 @@ class _Pipe(io.FileIO):
 
 
 class _FirstBytes(io.FileIO):
-    """
-    A raw stream of the first bytes of a file: what is appended to the file is not read.
-    """
+    """A raw stream of the first bytes of a file: what is appended to the file is not read."""
 
     def __init__(self, path: str, extent: Extent) -> None:
         super().__init__(path)
@@ -143,9 +135,7 @@ class _FirstBytes(io.FileIO):
             raise InvalidInputError(path, "was replaced by another file meanwhile")
 
     def readinto(self, buffer: Any) -> int:
-        """
-        Read up to the end of these bytes.
-        """
+        """Read up to the end of these bytes."""
         part = memoryview(buffer)[: self._left]
         count = super().readinto(part) or 0
         if not count and part:

@@ -93,9 +93,7 @@ def _is_invisible(one: str) -> bool:
 
 
 def kind_of(identifier: str) -> str | None:
-    """
-    Return in which way an id looks damaged, None if it does not.
-    """
+    """Return in which way an id looks damaged, None if it does not."""
     if _PLAIN.fullmatch(identifier):
         return "placeholder" if identifier.lower() in _PLACEHOLDERS else None
     return next((kind for kind, (_, looks) in _KINDS.items() if looks(identifier)), None)
@@ -121,9 +119,7 @@ class Findings:
         self._first_multiline = (0, 0)  # its first and last line
 
     def add_row(self, line: int, value: Any) -> None:
-        """
-        Check a row's id, if it has one.
-        """
+        """Check a row's id, if it has one."""
         one = value.get(self.id_column) if isinstance(value, dict) else value
         if self.id_column is None or not isinstance(one, str) or not one:
             return
@@ -135,17 +131,13 @@ class Findings:
                 lines.append(line)
 
     def add_multiline(self, first: int, last: int) -> None:
-        """
-        Count a row of more than one line.
-        """
+        """Count a row of more than one line."""
         if not self.multiline:
             self._first_multiline = first, last
         self.multiline += 1
 
     def lines(self) -> list[str]:
-        """
-        Return the counts as lines for people; empty if nothing was found.
-        """
+        """Return the counts as lines for people; empty if nothing was found."""
         lines = []
         if self.suspicious:
             lines.append("Ids that look damaged; as they are written, they may belong to nobody:")
@@ -162,9 +154,7 @@ class Findings:
         return lines
 
     def as_json(self) -> dict[str, Any]:
-        """
-        Return the counts by the keys that they have in the JSON report.
-        """
+        """Return the counts by the keys that they have in the JSON report."""
         return {
             "suspicious_ids": dict(self.suspicious),
             "rows_without_id": self.without_id,

@@ -1,6 +1,4 @@
-"""
-A fingerprint of an input file, by which a resumed run identifies it.
-"""
+"""A fingerprint of an input file, by which a resumed run identifies it."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ _NO_LINES = (b"\x1f\x8b", b"\xff\xfe", b"\xfe\xff")
 
 
 def fingerprint(path: Path, size: int) -> dict[str, Any]:
-    """
-    Return the size and digest of a file's first bytes.
-    """
+    """Return the size and digest of a file's first bytes."""
     return {"size": size, "sha256": _digest(path, size)}
 
 

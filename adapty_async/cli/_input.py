@@ -178,9 +178,7 @@ class Rows:
 
 
 class SizedRows(Rows):
-    """
-    The rows of a file, counted beforehand; what it grows by afterwards is not read.
-    """
+    """The rows of a file, counted beforehand; what it grows by afterwards is not read."""
 
     def __init__(self, path: str, layout: Layout) -> None:
         super().__init__(path, layout)
@@ -195,22 +193,16 @@ class SizedRows(Rows):
         return self._length
 
     def identity(self) -> dict[str, Any]:
-        """
-        Return the file's size and digest, and how many rows it has.
-        """
+        """Return the file's size and digest, and how many rows it has."""
         return fingerprint(Path(self.path), self._size) | {"rows": self._length}
 
     def difference(self, earlier: dict[str, Any]) -> str | None:
-        """
-        Return how the file differs from what it was; None if it has its old rows.
-        """
+        """Return how the file differs from what it was; None if it has its old rows."""
         return difference(Path(self.path), self._size, earlier)
 
 
 def format_of(path: str) -> Format | None:
-    """
-    Return the format that the name of an input shows, None if it shows none.
-    """
+    """Return the format that the name of an input shows, None if it shows none."""
     return _SUFFIXES.get(Path(path.removesuffix(".gz")).suffix.lower())
 
 
@@ -272,16 +264,12 @@ def _text_rows(lines: LineReader) -> Iterator[Row]:
 
 
 def _readable(text: str) -> str:
-    """
-    Replace the surrogates in a text, which stand for bytes that are not UTF-8.
-    """
+    """Replace the surrogates in a text, which stand for bytes that are not UTF-8."""
     return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _csv_row(record: Record, names: list[str], *, blanks: bool) -> Row | None:
-    """
-    Turn a record into a row, None if all its cells are empty.
-    """
+    """Turn a record into a row, None if all its cells are empty."""
     text, cells = record.text, record.cells
     if cells is None:
         return Row(record.first, _readable(text[:100]), _TOO_LONG)

@@ -1,6 +1,4 @@
-"""
-From a row of an input file to what the API is sent.
-"""
+"""From a row of an input file to what the API is sent."""
 
 from __future__ import annotations
 
@@ -41,16 +39,12 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z_. -]{0,59}")
 
 
 def _shown(name: str) -> str:
-    """
-    Return a name that looks like a column's; without a header line it may be personal data.
-    """
+    """Return a name that looks like a column's; without a header line it may be personal data."""
     return name if _NAME.fullmatch(name) else "…"
 
 
 def id_columns(column: str) -> Callable[[list[str]], None]:
-    """
-    Make a check that a CSV file has the column with the ids; it may have any others.
-    """
+    """Make a check that a CSV file has the column with the ids; it may have any others."""
 
     def check(names: list[str]) -> None:
         if column not in names:
@@ -89,9 +83,7 @@ def require_known_names(names: Iterable[str], known: Collection[str], expected: 
 
 
 def unknown_key(name: str, expected: str) -> InvalidInputError:
-    """
-    Return the error for a key of a JSON object that no field has.
-    """
+    """Return the error for a key of a JSON object that no field has."""
     return InvalidInputError("row", f'unknown key "{_shown(name)}"; expected: {expected}')
 
 

@@ -1,6 +1,4 @@
-"""
-One bulk run of the command line, from its rows to its exit code.
-"""
+"""One bulk run of the command line, from its rows to its exit code."""
 
 from __future__ import annotations
 
@@ -27,16 +25,12 @@ from adapty_async.errors import AdaptyError, AuthenticationError, ConfigError, I
 
 __all__ = ("Exit", "Job", "JobResult", "accept", "exit_code", "perform")
 
+# Seconds that requests in flight get after the first signal.
 _DRAIN_SECONDS = 5
-"""
-Seconds that requests in flight get after the first signal.
-"""
 
 
 class Exit:
-    """
-    The exit codes of the command line.
-    """
+    """The exit codes of the command line."""
 
     OK = 0
     NOT_ALL_DONE = 1
@@ -46,9 +40,7 @@ class Exit:
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    What is to be done: which rows, and the call that is made of each.
-    """
+    """What is to be done: which rows, and the call that is made of each."""
 
     title: str
     name: str
@@ -64,9 +56,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def total(self) -> int | None:
-        """
-        The number of rows, None when it cannot be known.
-        """
+        """The number of rows, None when it cannot be known."""
         return len(self.rows) if isinstance(self.rows, SizedRows) else None
 
 
@@ -181,9 +171,7 @@ def _stopping(in_flight: int) -> str:
 
 
 def exit_code(end: JobResult) -> int:
-    """
-    Return the exit code of the process.
-    """
+    """Return the exit code of the process."""
     if end.interrupted:
         return Exit.INTERRUPTED
     if end.error is not None:

@@ -1,6 +1,4 @@
-"""
-The commands that read a journal: ``status`` and ``report``.
-"""
+"""The commands that read a journal: ``status`` and ``report``."""
 
 from __future__ import annotations
 
@@ -49,9 +47,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.argument("journal", type=_FILE)
 @click.option("--json", "is_json", is_flag=True, help="Print the figures as JSON.")
 def status(journal: Path, *, is_json: bool) -> None:
-    """
-    Show how far the run of JOURNAL is; the run may be going on.
-    """
+    """Show how far the run of JOURNAL is; the run may be going on."""
     with _refusals():
         summary = summarise(journal)
         click.echo(status_json(summary) if is_json else status_text(summary))
@@ -60,9 +56,7 @@ def status(journal: Path, *, is_json: bool) -> None:
 
 
 class _Options(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    The options of ``report``.
-    """
+    """The options of ``report``."""
 
     source: str | None
     outcomes: Path | None
@@ -117,9 +111,7 @@ def report(journal: Path, **values: Any) -> None:
 
 
 def _make(journal: Path, options: _Options) -> Check | None:
-    """
-    Write the report, and return the check of an input if one was asked for.
-    """
+    """Write the report, and return the check of an input if one was asked for."""
     summary, spans = read_journal(journal)
     states, recorded = States(spans), RecordedInput.of(summary.identity, options.column)
     with contextlib.ExitStack() as stack:

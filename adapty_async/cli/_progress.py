@@ -1,6 +1,4 @@
-"""
-How far a run is, on standard error: a bar on a terminal, a line now and then elsewhere.
-"""
+"""How far a run is, on standard error: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -50,9 +48,7 @@ class _Meter:
         self._skipped = 0
 
     def rate(self, report: BulkReport[Any, Any]) -> float:
-        """
-        Return how many rows a second, since the run came to rows that it does not skip.
-        """
+        """Return how many rows a second, since the run came to rows that it does not skip."""
         counted = report.total - report.skipped if self._is_dry else report.sent
         if not counted and report.skipped > self._skipped:
             self._started, self._skipped = report.elapsed, report.skipped
@@ -60,9 +56,7 @@ class _Meter:
         return counted / seconds if seconds > 0 else 0.0
 
     def state(self, report: BulkReport[Any, Any]) -> str:
-        """
-        Return the rate, and how many rows were skipped or have failed.
-        """
+        """Return the rate, and how many rows were skipped or have failed."""
         parts = [per_second(self.rate(report))]
         if report.skipped:
             parts.append(f"{report.skipped:,} skipped")
@@ -71,9 +65,7 @@ class _Meter:
         return ", ".join(parts)
 
     def left(self, report: BulkReport[Any, Any]) -> float | None:
-        """
-        Return the seconds that the rows not yet read take; None if unknown, or after a stop.
-        """
+        """Return the seconds that the rows not yet read take; None if unknown, or after a stop."""
         rate = self.rate(report)
         if self._total is None or not rate or report.stop_reason is not None:
             return None
@@ -81,9 +73,7 @@ class _Meter:
 
 
 class _TwoLines(Progress):
-    """
-    The bar, and below it what the client is doing.
-    """
+    """The bar, and below it what the client is doing."""
 
     details = Text()
 
@@ -157,24 +147,18 @@ class _Lines:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """
-        Leave what was written.
-        """
+        """Leave what was written."""
 
 
 def _fitted(details: Text, width: int) -> Text:
-    """
-    Leave out the last parts until the rest fits: half a number would be another number.
-    """
+    """Leave out the last parts until the rest fits: half a number would be another number."""
     while details.cell_len > width and ", " in details.plain:
         details.right_crop(len(details) - details.plain.rindex(", "))
     return details
 
 
 def _details(now: Statistics, *, lasts: bool = True) -> Text:
-    """
-    Return what the client is doing, the most important first; after a run, its counts.
-    """
+    """Return what the client is doing, the most important first; after a run, its counts."""
     text = Text(no_wrap=True, overflow="ellipsis")
     counts = _counts(now)
     if not lasts or not counts:

@@ -1,6 +1,4 @@
-"""
-Proxies that the environment names, and whether the command line uses them.
-"""
+"""Proxies that the environment names, and whether the command line uses them."""
 
 from __future__ import annotations
 
@@ -54,9 +52,7 @@ def _proxies_for(origin: str) -> dict[str, str]:
 
 
 def _variable(name: str) -> str:
-    """
-    Return how a variable is written in the environment; its value may hold a password.
-    """
+    """Return how a variable is written in the environment; its value may hold a password."""
     written = (name, name.upper(), *os.environ)
     return next(each for each in written if each.lower() == name and each in os.environ)
 

@@ -1,6 +1,4 @@
-"""
-An input that a journal or an outcomes file is compared with, read as its run read it.
-"""
+"""An input that a journal or an outcomes file is compared with, read as its run read it."""
 
 from __future__ import annotations
 
@@ -34,9 +32,7 @@ _BY_METHOD = re.compile(r"(v1|v2|mail)\.profiles\.(delete|get) by ")
 
 
 class RecordedRows:
-    """
-    The rows of a file, with their ids.
-    """
+    """The rows of a file, with their ids."""
 
     def __init__(self, rows: Rows, column: str) -> None:
         self._rows = rows
@@ -47,9 +43,7 @@ class RecordedRows:
 
     @property
     def without_id(self) -> int:
-        """
-        The number of rows that were left out; of a pipe, among those read so far.
-        """
+        """The number of rows that were left out; of a pipe, among those read so far."""
         return self._rows.findings.without_id
 
 
@@ -78,9 +72,7 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, identity: JournalIdentity, column: str | None) -> RecordedInput:
-        """
-        Read what a journal belongs to; `column` is the one that the user has named.
-        """
+        """Read what a journal belongs to; `column` is the one that the user has named."""
         operation = identity.operation
         found = _SAVING.fullmatch(operation) or _OPERATION.fullmatch(operation)
         names = {} if found is None else found.groupdict()

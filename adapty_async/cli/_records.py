@@ -56,9 +56,7 @@ class LineReader:
         return self
 
     def __next__(self) -> str:
-        """
-        Return the next line, or its beginning if it is too long.
-        """
+        """Return the next line, or its beginning if it is too long."""
         line = self._stream.readline(RECORD_CHARACTERS + 1)
         if not line:
             raise StopIteration
@@ -189,9 +187,7 @@ class CsvReader:
         return self
 
     def __next__(self) -> str:
-        """
-        Return the next line, for `csv`.
-        """
+        """Return the next line, for `csv`."""
         line = next(self._lines, None)
         if line is None:
             self._ended = True
@@ -210,9 +206,7 @@ class CsvReader:
         self._is_long = False
 
     def _first_record(self) -> Record | None:
-        """
-        Read lines up to one with which all quotes are closed; the delimiter is not known yet.
-        """
+        """Read lines up to one with which all quotes are closed; the delimiter is not known yet."""
         self._begin()
         quotes = 0
         for line in self:
@@ -244,9 +238,7 @@ class CsvReader:
         )
 
     def _fault(self) -> str:
-        """
-        Describe why `csv` cannot read a record; its own words differ between versions.
-        """
+        """Describe why `csv` cannot read a record; its own words differ between versions."""
         text = "".join(self._held)
         if self._ended and text.count('"') % 2:
             return "has a quote that is not closed up to the end of the file"

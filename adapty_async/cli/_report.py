@@ -1,6 +1,4 @@
-"""
-What a run leaves behind: a report for people or programs, and a file of what did not succeed.
-"""
+"""What a run leaves behind: a report for people or programs, and a file of what did not succeed."""
 
 from __future__ import annotations
 
@@ -40,18 +38,12 @@ __all__ = (
 )
 
 _SHOWN_FAILURES = 5
+# Windows writes another line end without it.
 _BINARY = getattr(os, "O_BINARY", 0)
-"""
-Windows writes another line end without it.
-"""
+# Rate per second from which on nobody needs a fraction.
 _FAST = 10.0
-"""
-Rate per second from which on nobody needs a fraction.
-"""
+# What a failures file begins with.
 _FIRST_BYTES = b'{"line":'
-"""
-What a failures file begins with.
-"""
 _MEANING = {
     OutcomeStatus.DONE: "",
     OutcomeStatus.ABSENT: "the server says that they do not exist",
@@ -114,9 +106,7 @@ class FailuresFile:
         self._begun = True
 
     def note(self, outcome: Outcome[Row, Any]) -> None:
-        """
-        Write a line for an outcome, unless it is done, absent or skipped.
-        """
+        """Write a line for an outcome, unless it is done, absent or skipped."""
         if not self._begun:
             self.begin()
         if not outcome.ok:
@@ -162,9 +152,7 @@ def require_separate(outcomes: Path, *, source: str, failures: Path | None) -> N
 
 
 def is_same_file(path: Path, other: Path) -> bool:
-    """
-    Return whether two paths name one file, which need not be there yet.
-    """
+    """Return whether two paths name one file, which need not be there yet."""
     try:
         return path.resolve() == other.resolve() or path.samefile(other)
     except OSError:
@@ -247,9 +235,7 @@ def report_json(
 def report_text(
     report: BulkReport[Row, Any], *, failures: Path | None, total: int | None = None
 ) -> str:
-    """
-    Return a report as a few lines for people; `total` is the number of rows, None if unknown.
-    """
+    """Return a report as a few lines for people; `total` is the number of rows, None if unknown."""
     meanings = _MEANING | {OutcomeStatus.SKIPPED: _earlier_parts(report)}
     lines = [f"{_rows(report.total)} in {report.elapsed:.1f} s{_rate_of(report)}", ""]
     lines += [
@@ -278,9 +264,7 @@ def _many_absent(report: BulkReport[Any, Any]) -> bool:
 def dry_run_text(
     report: BulkReport[Row, Any], *, failures: Path | None, total: int | None = None
 ) -> str:
-    """
-    Return what a dry run found; `total` is the number of rows, None if unknown.
-    """
+    """Return what a dry run found; `total` is the number of rows, None if unknown."""
     lines = [f"Dry run of {_rows(report.total)}; nothing was sent.", ""]
     lines += [f"  {report.done:>11,} can be sent", f"  {report.failed:>11,} cannot"]
     if report.unknown:
@@ -302,9 +286,7 @@ def dry_run_text(
 
 
 def per_second(rate: float) -> str:
-    """
-    Return a rate with as many digits as people need.
-    """
+    """Return a rate with as many digits as people need."""
     return f"{rate:,.0f}/s" if rate >= _FAST else f"{rate:.2g}/s"
 
 
@@ -313,9 +295,7 @@ def _rows(count: int) -> str:
 
 
 def _rate_of(report: BulkReport[Row, Any]) -> str:
-    """
-    Return how many rows were sent, and how many a second; the others take next to no time.
-    """
+    """Return how many rows were sent, and how many a second; the others take next to no time."""
     if not report.sent or not report.elapsed:
         return ""
     rate = per_second(report.sent / report.elapsed)
@@ -323,9 +303,7 @@ def _rate_of(report: BulkReport[Row, Any]) -> str:
 
 
 def count_line(name: str, count: int, meaning: str) -> str:
-    """
-    Return a line with a count, its name and its meaning.
-    """
+    """Return a line with a count, its name and its meaning."""
     return f"  {name:<9}{count:>11,}   {meaning}".rstrip()
 
 
@@ -342,9 +320,7 @@ def _request_parts(report: BulkReport[Row, Any]) -> str:
 
 
 def _has_unread(report: BulkReport[Row, Any], total: int | None) -> bool:
-    """
-    Return whether rows may be left that are in no count; the end of a pipe is not known.
-    """
+    """Return whether rows may be left that are in no count; the end of a pipe is not known."""
     return report.stop_reason is not None and (total is None or total > report.total)
 
 

@@ -1,6 +1,4 @@
-"""
-Signals that stop a run, on every system.
-"""
+"""Signals that stop a run, on every system."""
 
 from __future__ import annotations
 
@@ -12,10 +10,8 @@ from types import FrameType
 
 __all__ = ("handled",)
 
+# Windows has no SIGHUP, and others have no SIGBREAK.
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
-"""
-Windows has no SIGHUP, and others have no SIGBREAK.
-"""
 
 
 @contextlib.contextmanager
@@ -35,9 +31,7 @@ def handled(handler: Callable[[int], object]) -> Iterator[None]:
 
 
 def _add_handler(number: int, handler: Callable[[int], object]) -> Callable[[], object]:
-    """
-    Add a handler for a signal, and return what removes it.
-    """
+    """Add a handler for a signal, and return what removes it."""
     loop = asyncio.get_running_loop()
     try:
         loop.add_signal_handler(number, handler, number)

@@ -1,6 +1,4 @@
-"""
-The figures of a journal, and the check of an input, as text and JSON.
-"""
+"""The figures of a journal, and the check of an input, as text and JSON."""
 
 from __future__ import annotations
 
@@ -31,9 +29,7 @@ _SPANS = 10
 
 
 def status_json(summary: JournalSummary) -> str:
-    """
-    Return the figures of a journal as one JSON object.
-    """
+    """Return the figures of a journal as one JSON object."""
     content: dict[str, Any] = {
         "operation": summary.identity.operation,
         "origin": summary.identity.origin,
@@ -50,9 +46,7 @@ def status_json(summary: JournalSummary) -> str:
 
 
 def status_text(summary: JournalSummary) -> str:
-    """
-    Return what a journal records of its runs.
-    """
+    """Return what a journal records of its runs."""
     lines = [f"{summary.identity.operation}, at {summary.identity.origin}", ""]
     lines += [
         count_line(state.name.lower(), summary.counts[state], meaning)
@@ -81,18 +75,14 @@ def _last_run(summary: JournalSummary) -> str:
 
 
 def _rate_lines(summary: JournalSummary) -> Iterator[str]:
-    """
-    Yield a line per span of time: how many rows ended, and how many a second.
-    """
+    """Yield a line per span of time: how many rows ended, and how many a second."""
     for each in intervals(summary, _SPANS):
         rate = f", {per_second(each.ended / each.seconds)}" if each.seconds else ""
         yield f"  {each.start:%Y-%m-%d %H:%M:%SZ}  {each.ended:>11,} ended{rate}"
 
 
 def check_lines(check: Check | None) -> Iterator[str]:
-    """
-    Yield what a check found, for people; nothing if there was none.
-    """
+    """Yield what a check found, for people; nothing if there was none."""
     if check is None:
         return
     by, missing = f"by the {check.records}", check.rows - check.final

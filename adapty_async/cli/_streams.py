@@ -20,9 +20,7 @@ _STANDARD_ERROR = 2
 
 
 def guard_standard_streams() -> None:
-    """
-    Replace the standard streams by ones that never raise.
-    """
+    """Replace the standard streams by ones that never raise."""
     _fill_standard_descriptors()
     if sys.stderr is not None:
         sys.stderr = _guarded(sys.stderr, lambda _: None)  # nobody is left to report it to
@@ -30,17 +28,13 @@ def guard_standard_streams() -> None:
 
 
 def output_failed() -> bool:
-    """
-    Return whether something could not be written to standard output.
-    """
+    """Return whether something could not be written to standard output."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return isinstance(raw, _Guarded) and raw.failed
 
 
 def tell(line: str) -> None:
-    """
-    Write a line to standard error, if there is one.
-    """
+    """Write a line to standard error, if there is one."""
     if sys.stderr is not None:
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()  # rich replaces the stream by one with a buffer
@@ -64,9 +58,7 @@ class _Guarded(io.RawIOBase):
         self.failed = False
 
     def write(self, data: Any) -> int:
-        """
-        Write some of the data, or discard all of it.
-        """
+        """Write some of the data, or discard all of it."""
         try:
             return self._write(data)
         except OSError as error:
@@ -84,21 +76,15 @@ class _Guarded(io.RawIOBase):
         return written
 
     def writable(self) -> bool:
-        """
-        Return True.
-        """
+        """Return True."""
         return True
 
     def isatty(self) -> bool:
-        """
-        Return whether it is a terminal.
-        """
+        """Return whether it is a terminal."""
         return self._raw is not None and bool(self._raw.isatty())
 
     def fileno(self) -> int:
-        """
-        Return the descriptor.
-        """
+        """Return the descriptor."""
         if self._raw is None:
             raise OSError(errno.EBADF, "it is closed")
         descriptor: int = self._raw.fileno()
@@ -118,9 +104,7 @@ def _guarded(stream: TextIO | None, report: Callable[[OSError], None]) -> TextIO
 
 
 def _fill_standard_descriptors() -> None:
-    """
-    Open the null device where a standard stream is closed, or a socket would get its number.
-    """
+    """Open the null device where a standard stream is closed, or a socket would get its number."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
         pass
     os.close(descriptor)

@@ -1,6 +1,4 @@
-"""
-The commands of version 2 of the server-side API: transactions, and access without them.
-"""
+"""The commands of version 2 of the server-side API: transactions, and access without them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-From a row of an input file to what version 2 of the server-side API is sent.
-"""
+"""From a row of an input file to what version 2 of the server-side API is sent."""
 
 from __future__ import annotations
 
@@ -50,9 +48,7 @@ class ColumnSchema(msgspec.Struct, frozen=True):
     required: tuple[str, ...] = ()
 
     def columns(self, id_column: str) -> Callable[[list[str]], None]:
-        """
-        Make a check for the columns of a CSV file.
-        """
+        """Make a check for the columns of a CSV file."""
 
         def check(names: list[str]) -> None:
             known = {name for name in names if name == id_column or self.is_known(name)}
@@ -68,9 +64,7 @@ class ColumnSchema(msgspec.Struct, frozen=True):
         return check
 
     def is_known(self, name: str) -> bool:
-        """
-        Return whether a name, dotted if it is nested, is a field's.
-        """
+        """Return whether a name, dotted if it is nested, is a field's."""
         if name in self.known:
             return True
         head, _, tail = name.partition(".")
@@ -78,15 +72,11 @@ class ColumnSchema(msgspec.Struct, frozen=True):
 
     @property
     def expected(self) -> str:
-        """
-        All names, for a message.
-        """
+        """All names, for a message."""
         return ", ".join(self.names())
 
     def names(self) -> list[str]:
-        """
-        Return all names that a row may have, dotted where they are nested.
-        """
+        """Return all names that a row may have, dotted where they are nested."""
         inner = [
             f"{head}.{tail}"
             for head, struct in self.nested.items()
@@ -129,9 +119,7 @@ def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _typed(name: str, value: Any) -> Any:
-    """
-    Turn text into what its field holds: a cell of a CSV file is text, whatever it says.
-    """
+    """Turn text into what its field holds: a cell of a CSV file is text, whatever it says."""
     if not isinstance(value, str):
         return value
     if name.endswith("_at") and "." not in name:  # a custom attribute may be called anything

@@ -115,9 +115,7 @@ class Sandbox:
         self._exit = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        """
-        Start, and return the sandbox itself.
-        """
+        """Start, and return the sandbox itself."""
         await self.start()
         return self
 
@@ -127,9 +125,7 @@ class Sandbox:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """
-        Stop.
-        """
+        """Stop."""
         await self.stop()
 
     async def start(self) -> None:
@@ -159,9 +155,7 @@ class Sandbox:
             self._exit = stack.pop_all()
 
     async def stop(self) -> None:
-        """
-        Cut off what is in flight and close everything; do nothing when it isn't running.
-        """
+        """Cut off what is in flight and close everything; do nothing when it isn't running."""
         self._open = None
         await self._exit.aclose()
 
@@ -179,39 +173,27 @@ class Sandbox:
         return f"http://{host}:{self._port}"
 
     def seed_profiles(self, customer_user_ids: Iterable[str]) -> int:
-        """
-        Add server-side profiles without any request, and return how many were new.
-        """
+        """Add server-side profiles without any request, and return how many were new."""
         return self._store().seed(customer_user_ids)
 
     def seed_anonymous(self, count: int) -> list[str]:
-        """
-        Add profiles without a customer user id, and return their profile ids.
-        """
+        """Add profiles without a customer user id, and return their profile ids."""
         return self._store().seed_anonymous(count)
 
     def add_access_levels(self, *ids: str) -> None:
-        """
-        Add access levels to the app.
-        """
+        """Add access levels to the app."""
         self._shop().add_access_levels(*ids)
 
     def add_products(self, products: Mapping[str, str]) -> None:
-        """
-        Add products to the app, each with the access level that it opens.
-        """
+        """Add products to the app, each with the access level that it opens."""
         self._shop().add_products(products)
 
     def add_currencies(self, currencies: Mapping[str, str]) -> None:
-        """
-        Add virtual currencies to the app: their names by their codes.
-        """
+        """Add virtual currencies to the app: their names by their codes."""
         self._shop().add_currencies(currencies)
 
     def add_paywalls(self, *titles: str) -> list[str]:
-        """
-        Add paywalls to the app, and return their ids.
-        """
+        """Add paywalls to the app, and return their ids."""
         return self._shop().add_paywalls(*titles)
 
     def profile(
@@ -232,39 +214,27 @@ class Sandbox:
         return profile and _v1.view(profile)
 
     def customer_user_ids(self) -> set[str]:
-        """
-        Return the customer user ids of the server-side profiles that exist and have one.
-        """
+        """Return the customer user ids of the server-side profiles that exist and have one."""
         return set(chain.from_iterable(self._store().id_pages("v1")))
 
     def mail_profile(self, external_profile_id: str) -> dict[str, Any] | None:
-        """
-        Return the fields of a mail profile; `None` when there is none, or it was erased.
-        """
+        """Return the fields of a mail profile; `None` when there is none, or it was erased."""
         return self._store().mail_profile(external_profile_id)
 
     def mail_profile_ids(self) -> set[str]:
-        """
-        Return the external profile ids of the mail profiles that aren't erased.
-        """
+        """Return the external profile ids of the mail profiles that aren't erased."""
         return set(chain.from_iterable(self._store().id_pages("mail")))
 
     def mail_events(self) -> list[dict[str, Any]]:
-        """
-        Return the transaction events in the order in which they were first saved.
-        """
+        """Return the transaction events in the order in which they were first saved."""
         return self._store().events()
 
     def arrivals(self, *, identity: str | None = None, path: str | None = None) -> list[Arrival]:
-        """
-        Return the requests that arrived, oldest first, of one identity or path where given.
-        """
+        """Return the requests that arrived, oldest first, of one identity or path where given."""
         return self._store().arrivals(identity, path)
 
     def count(self) -> dict[int, int]:
-        """
-        Count the requests that arrived per status; 0 stands for those without an answer.
-        """
+        """Count the requests that arrived per status; 0 stands for those without an answer."""
         return self._store().count()
 
     def fail_next(self, *faults: str) -> None:

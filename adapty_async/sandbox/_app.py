@@ -39,9 +39,7 @@ _NDJSON = "application/x-ndjson"
 
 
 class Options(NamedTuple):
-    """
-    Hold what a sandbox was made with; the rate limits by the name of their API.
-    """
+    """Hold what a sandbox was made with; the rate limits by the name of their API."""
 
     api_key: str
     mail_api_key: str
@@ -52,9 +50,7 @@ class Options(NamedTuple):
 
 
 class _Outcome(NamedTuple):
-    """
-    Hold what was decided about a request; without an answer the connection is cut.
-    """
+    """Hold what was decided about a request; without an answer the connection is cut."""
 
     fault: str | None
     applied: bool
@@ -62,14 +58,10 @@ class _Outcome(NamedTuple):
 
 
 class App:
-    """
-    Serve the APIs, and a few pages about the sandbox itself, from one store.
-    """
+    """Serve the APIs, and a few pages about the sandbox itself, from one store."""
 
     def __init__(self, store: Store, faults: FaultPlan, options: Options) -> None:
-        """
-        Take what is needed; nothing is started.
-        """
+        """Take what is needed; nothing is started."""
         self.stopping = asyncio.Event()
         self._store = store
         self._faults = faults
@@ -91,9 +83,7 @@ class App:
         }
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """
-        Answer one request of any kind.
-        """
+        """Answer one request of any kind."""
         service = self._services.get(request.path)
         if service is None and self._v2.serves(request.path):
             service = self._v2

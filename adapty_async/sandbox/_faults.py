@@ -82,14 +82,10 @@ def _share(part: str, text: str) -> float:
 
 
 class FaultPlan:
-    """
-    Decide on a fault for one request after the other.
-    """
+    """Decide on a fault for one request after the other."""
 
     def __init__(self, faults: Faults, seed: int = 0) -> None:
-        """
-        Begin the sequence that belongs to `seed`.
-        """
+        """Begin the sequence that belongs to `seed`."""
         self._scripted: deque[str] = deque()
         self._random = Random(seed)  # noqa: S311 - repeatable is the point
         self._edges = tuple(
@@ -109,9 +105,7 @@ class FaultPlan:
         self._scripted.extend(names)
 
     def draw(self) -> str | None:
-        """
-        Return the fault of the next request, `None` for no fault.
-        """
+        """Return the fault of the next request, `None` for no fault."""
         if self._scripted:
             return self._scripted.popleft()
         drawn = self._random.random()

@@ -1,6 +1,4 @@
-"""
-The Mail API: save a profile, delete a profile, save a transaction event.
-"""
+"""The Mail API: save a profile, delete a profile, save a transaction event."""
 
 from __future__ import annotations
 
@@ -21,24 +19,18 @@ _IDENTIFIERS = ("external_profile_id", "customer_user_id", "email")
 
 
 class Mail:
-    """
-    Answer the three POST requests; the profile is named in the body.
-    """
+    """Answer the three POST requests; the profile is named in the body."""
 
     name = "mail"
 
     def __init__(self, store: Store, api_key: str) -> None:
-        """
-        Serve `store` to whoever sends `api_key`.
-        """
+        """Serve `store` to whoever sends `api_key`."""
         self._store = store
         self._authorization = f"Bearer {api_key}"
         self._paths = {_SAVE: self._save, _DELETE: self._delete, _EVENT: self._event}
 
     def identity(self, call: Call) -> str | None:
-        """
-        Return the body's first identifier, as far as the body can be read.
-        """
+        """Return the body's first identifier, as far as the body can be read."""
         try:
             body = decoded(call.body)
         except Invalid:
@@ -67,9 +59,7 @@ class Mail:
             raise Refusal(400, "base_error", *invalid.problems) from invalid
 
     def error(self, refusal: Refusal) -> Answer:
-        """
-        Return the body in which every problem has its own code and status.
-        """
+        """Return the body in which every problem has its own code and status."""
         return json_answer(
             refusal.status,
             {

@@ -1,6 +1,4 @@
-"""
-A rate limit as the server-side API documents have it: a sustained rate with a small burst.
-"""
+"""A rate limit as the server-side API documents have it: a sustained rate with a small burst."""
 
 from __future__ import annotations
 
@@ -15,9 +13,7 @@ _ROUNDING = 1e-9
 
 
 class TokenBucket:
-    """
-    Let `rate` requests pass per second, and `burst` at once after a pause.
-    """
+    """Let `rate` requests pass per second, and `burst` at once after a pause."""
 
     def __init__(
         self,
@@ -44,9 +40,7 @@ class TokenBucket:
         self._at = clock()
 
     def take(self) -> float:
-        """
-        Take a token and return 0, or return the seconds until there is one.
-        """
+        """Take a token and return 0, or return the seconds until there is one."""
         now = self._clock()
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now

@@ -23,72 +23,54 @@ _ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 class Problem(NamedTuple):
-    """
-    Say what is wrong, and with which field; `None` is the request as a whole.
-    """
+    """Say what is wrong, and with which field; `None` is the request as a whole."""
 
     message: str
     field: str | None = None
 
 
 class Invalid(Exception):  # noqa: N818 - an answer to the client, not a failure of the sandbox
-    """
-    Say that a value breaks one rule or more.
-    """
+    """Say that a value breaks one rule or more."""
 
     def __init__(self, *problems: Problem) -> None:
-        """
-        Keep the problems, in the order found.
-        """
+        """Keep the problems, in the order found."""
         super().__init__(*problems)
         self.problems = problems
 
     def under(self, name: str) -> Iterable[Problem]:
-        """
-        Return the problems with their fields named as seen from the object around them.
-        """
+        """Return the problems with their fields named as seen from the object around them."""
         for message, field in self.problems:
             yield Problem(message, name if field is None else f"{name}.{field}")
 
 
 def wrong(message: str) -> Invalid:
-    """
-    Return what says that a value breaks a rule.
-    """
+    """Return what says that a value breaks a rule."""
     return Invalid(Problem(message))
 
 
 def text(value: Any) -> str:
-    """
-    Check for text.
-    """
+    """Check for text."""
     if not isinstance(value, str):
         raise wrong("Input should be a valid string")
     return value
 
 
 def identifier(value: Any) -> str:
-    """
-    Check for text that is not empty.
-    """
+    """Check for text that is not empty."""
     if not text(value):
         raise wrong("String should have at least 1 character")
     return str(value)
 
 
 def flag(value: Any) -> bool:
-    """
-    Check for a boolean.
-    """
+    """Check for a boolean."""
     if not isinstance(value, bool):
         raise wrong("Input should be a valid boolean")
     return value
 
 
 def matching(pattern: str, message: str) -> Rule:
-    """
-    Return the rule of a text of a given form.
-    """
+    """Return the rule of a text of a given form."""
     compiled = re.compile(pattern)
 
     def check(value: Any) -> str:
@@ -100,9 +82,7 @@ def matching(pattern: str, message: str) -> Rule:
 
 
 def one_of(*allowed: str) -> Rule:
-    """
-    Return the rule of a list of words.
-    """
+    """Return the rule of a list of words."""
 
     def check(value: Any) -> str:
         if value not in allowed:
@@ -113,9 +93,7 @@ def one_of(*allowed: str) -> Rule:
 
 
 def birthday(value: Any) -> str:
-    """
-    Check for a calendar day.
-    """
+    """Check for a calendar day."""
     # The pattern comes first: fromisoformat also reads 20001231 and week dates.
     try:
         if _ISO_DATE.fullmatch(text(value)):
@@ -126,9 +104,7 @@ def birthday(value: Any) -> str:
 
 
 def instant(value: Any) -> str:
-    """
-    Check for a point in time with an offset.
-    """
+    """Check for a point in time with an offset."""
     try:
         aware = datetime.fromisoformat(text(value)).tzinfo is not None
     except ValueError:
@@ -208,9 +184,7 @@ def _number(value: Any) -> float:
 
 
 def custom_attributes(length: int) -> Rule:
-    """
-    Return the rule of custom attributes whose values have at most so many characters.
-    """
+    """Return the rule of custom attributes whose values have at most so many characters."""
 
     def check(value: Any) -> dict[str, str | float | None]:
         changes = {

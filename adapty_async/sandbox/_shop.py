@@ -83,23 +83,17 @@ ORDER BY number DESC LIMIT :limit
 
 
 class Remembered(NamedTuple):
-    """
-    Hold what an idempotency key stands for: when it was used, and the answer.
-    """
+    """Hold what an idempotency key stands for: when it was used, and the answer."""
 
     at: float
     answer: bytes
 
 
 class Shop:
-    """
-    Read and write the tables of version 2, in the database of the profiles.
-    """
+    """Read and write the tables of version 2, in the database of the profiles."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        """
-        Use an open database, and add what a new app has to it.
-        """
+        """Use an open database, and add what a new app has to it."""
         self._db = connection
         self._db.executescript(_SCHEMA)
         if not self._rows("SELECT 1 FROM access_levels"):
@@ -114,61 +108,45 @@ class Shop:
     # The app
 
     def add_access_levels(self, *ids: str) -> None:
-        """
-        Add access levels that can be granted and revoked.
-        """
+        """Add access levels that can be granted and revoked."""
         self._db.executemany(
             "INSERT OR IGNORE INTO access_levels VALUES (?)", ((one,) for one in ids)
         )
 
     def has_access_level(self, access_level_id: str) -> bool:
-        """
-        Return whether the app has that access level.
-        """
+        """Return whether the app has that access level."""
         query = "SELECT 1 FROM access_levels WHERE access_level_id = ?"
         return bool(self._rows(query, access_level_id))
 
     def add_products(self, products: Mapping[str, str]) -> None:
-        """
-        Add products, and the access level that each of them opens.
-        """
+        """Add products, and the access level that each of them opens."""
         self._db.executemany("INSERT OR REPLACE INTO products VALUES (?, ?)", products.items())
 
     def access_level_of(self, store_product_id: str) -> str | None:
-        """
-        Return the access level that a product opens; `None` for a product that isn't known.
-        """
+        """Return the access level that a product opens; `None` for a product that isn't known."""
         query = "SELECT access_level_id FROM products WHERE store_product_id = ?"
         rows = self._rows(query, store_product_id)
         return rows[0][0] if rows else None
 
     def add_currencies(self, currencies: Mapping[str, str]) -> None:
-        """
-        Add virtual currencies, and their names.
-        """
+        """Add virtual currencies, and their names."""
         self._db.executemany(
             "INSERT OR REPLACE INTO currencies (code, name) VALUES (?, ?)", currencies.items()
         )
 
     def currencies(self) -> dict[str, str]:
-        """
-        Return the names of the virtual currencies by code.
-        """
+        """Return the names of the virtual currencies by code."""
         return dict(self._rows("SELECT code, name FROM currencies ORDER BY number"))
 
     def add_paywalls(self, *titles: str) -> list[str]:
-        """
-        Add paywalls, and return their ids.
-        """
+        """Add paywalls, and return their ids."""
         ids = [str(uuid4()) for _ in titles]
         for paywall_id, title in zip(ids, titles, strict=True):
             self.put_paywall(paywall_id, {"title": title, "remote_configs": []})
         return ids
 
     def put_paywall(self, paywall_id: str, fields: Mapping[str, Any]) -> None:
-        """
-        Add or replace a paywall.
-        """
+        """Add or replace a paywall."""
         self._db.execute(
             "INSERT INTO paywalls (paywall_id, fields) VALUES (?, ?) "
             "ON CONFLICT DO UPDATE SET fields = excluded.fields",
@@ -176,16 +154,12 @@ class Shop:
         )
 
     def paywall(self, paywall_id: str) -> dict[str, Any] | None:
-        """
-        Return a paywall; `None` when there is none.
-        """
+        """Return a paywall; `None` when there is none."""
         rows = self._rows("SELECT fields FROM paywalls WHERE paywall_id = ?", paywall_id)
         return msgspec.json.decode(rows[0][0], type=dict[str, Any]) if rows else None
 
     def paywalls(self, offset: int, limit: int) -> tuple[int, list[tuple[str, dict[str, Any]]]]:
-        """
-        Count the paywalls, and return some of them with their ids.
-        """
+        """Count the paywalls, and return some of them with their ids."""
         [(count,)] = self._rows("SELECT count(*) FROM paywalls")
         query = "SELECT paywall_id, fields FROM paywalls ORDER BY number LIMIT ? OFFSET ?"
         rows = self._rows(query, limit, offset)
@@ -194,9 +168,7 @@ class Shop:
     # Profiles
 
     def put_purchase(self, profile_id: str, fields: Mapping[str, Any]) -> None:
-        """
-        Add a purchase, or replace the one with its `store_transaction_id`.
-        """
+        """Add a purchase, or replace the one with its `store_transaction_id`."""
         self._db.execute(
             "INSERT INTO purchases (profile_id, store_transaction_id, fields) VALUES (?, ?, ?) "
             "ON CONFLICT DO UPDATE SET fields = excluded.fields",
@@ -204,16 +176,12 @@ class Shop:
         )
 
     def purchases(self, profile_id: str) -> list[dict[str, Any]]:
-        """
-        Return the purchases of a profile, in the order in which they were first set.
-        """
+        """Return the purchases of a profile, in the order in which they were first set."""
         query = "SELECT fields FROM purchases WHERE profile_id = ? ORDER BY number"
         return [msgspec.json.decode(fields) for (fields,) in self._rows(query, profile_id)]
 
     def put_access(self, profile_id: str, fields: Mapping[str, Any]) -> None:
-        """
-        Give a profile an access level, or replace what it has of it.
-        """
+        """Give a profile an access level, or replace what it has of it."""
         self._db.execute(
             "INSERT INTO access (profile_id, access_level_id, fields) VALUES (?, ?, ?) "
             "ON CONFLICT DO UPDATE SET fields = excluded.fields",
@@ -221,25 +189,19 @@ class Shop:
         )
 
     def access(self, profile_id: str) -> dict[str, dict[str, Any]]:
-        """
-        Return the access levels of a profile by id.
-        """
+        """Return the access levels of a profile by id."""
         query = "SELECT access_level_id, fields FROM access WHERE profile_id = ? ORDER BY number"
         return {one: msgspec.json.decode(fields) for one, fields in self._rows(query, profile_id)}
 
     def put_settings(self, profile_id: str, name: str, fields: Mapping[str, Any]) -> None:
-        """
-        Replace the settings of that name.
-        """
+        """Replace the settings of that name."""
         self._db.execute(
             "INSERT OR REPLACE INTO settings VALUES (?, ?, ?)",
             (profile_id, name, msgspec.json.encode(fields)),
         )
 
     def settings(self, profile_id: str, name: str) -> dict[str, Any]:
-        """
-        Return the settings of that name, empty where there are none.
-        """
+        """Return the settings of that name, empty where there are none."""
         query = "SELECT fields FROM settings WHERE profile_id = ? AND name = ?"
         rows = self._rows(query, profile_id, name)
         return msgspec.json.decode(rows[0][0], type=dict[str, Any]) if rows else {}
@@ -247,16 +209,12 @@ class Shop:
     # Virtual currencies
 
     def balances(self, profile_id: str) -> dict[str, int]:
-        """
-        Return the balances of a profile, of the currencies that it ever had.
-        """
+        """Return the balances of a profile, of the currencies that it ever had."""
         query = "SELECT code, sum(amount) FROM currency_changes WHERE profile_id = ? GROUP BY code"
         return dict(self._rows(query, profile_id))
 
     def remembered(self, profile_id: str, key: str, since: float) -> Remembered | None:
-        """
-        Return what a key stands for, if it was used since then.
-        """
+        """Return what a key stands for, if it was used since then."""
         query = (
             "SELECT at, answer FROM idempotency_keys WHERE profile_id = ? AND key = ? AND at >= ?"
         )
@@ -270,9 +228,7 @@ class Shop:
         changes: Iterable[tuple[str, int]],
         remember: tuple[str, Remembered] | None,
     ) -> None:
-        """
-        Add a transaction and its changes of balances, and remember its key; all, or nothing.
-        """
+        """Add a transaction and its changes of balances, and remember its key; all, or nothing."""
         self._db.execute("BEGIN")
         with self._db:
             number = self._db.execute(
@@ -293,9 +249,7 @@ class Shop:
     def currency_history(
         self, profile_id: str, code: str | None, before: int, limit: int
     ) -> list[tuple[int, dict[str, Any]]]:
-        """
-        Return transactions with their numbers, newest first, below a number.
-        """
+        """Return transactions with their numbers, newest first, below a number."""
         values = {"profile_id": profile_id, "code": code, "before": before, "limit": limit}
         rows = self._db.execute(_HISTORY, values).fetchall()
         return [(number, msgspec.json.decode(fields)) for number, fields in rows]

@@ -1,6 +1,4 @@
-"""
-The state of the sandbox in SQLite: profiles of both APIs, events, and the log of arrivals.
-"""
+"""The state of the sandbox in SQLite: profiles of both APIs, events, and the log of arrivals."""
 
 from __future__ import annotations
 
@@ -115,9 +113,7 @@ class Arrival(msgspec.Struct, frozen=True):
 
 
 class StoredProfile(NamedTuple):
-    """
-    Hold a profile of the server-side API; custom attributes are a dictionary here.
-    """
+    """Hold a profile of the server-side API; custom attributes are a dictionary here."""
 
     profile_id: str
     customer_user_id: str | None
@@ -125,9 +121,7 @@ class StoredProfile(NamedTuple):
 
 
 class Store:
-    """
-    Read and write one SQLite database; every statement is its own transaction.
-    """
+    """Read and write one SQLite database; every statement is its own transaction."""
 
     def __init__(self, path: str, log_size: int) -> None:
         """
@@ -151,24 +145,18 @@ class Store:
             raise
 
     def close(self) -> None:
-        """
-        Close the database; one in memory is gone then.
-        """
+        """Close the database; one in memory is gone then."""
         self._db.close()
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """
-        The database, for what version 2 of the server-side API adds to it.
-        """
+        """The database, for what version 2 of the server-side API adds to it."""
         return self._db
 
     # Server-side API
 
     def seed(self, customer_user_ids: Iterable[str]) -> int:
-        """
-        Add a profile without attributes for each id that has none, and return how many.
-        """
+        """Add a profile without attributes for each id that has none, and return how many."""
         before = self._db.total_changes
         self._db.execute("BEGIN")
         with self._db:  # ends the transaction, also when the ids raise
@@ -180,9 +168,7 @@ class Store:
         return self._db.total_changes - before
 
     def seed_anonymous(self, count: int) -> list[str]:
-        """
-        Add profiles without a customer user id, and return their profile ids.
-        """
+        """Add profiles without a customer user id, and return their profile ids."""
         ids = [str(uuid4()) for _ in range(count)]
         self._db.executemany(
             "INSERT INTO profiles (profile_id, attributes) VALUES (?, '{}')", zip(ids, strict=True)
@@ -190,16 +176,12 @@ class Store:
         return ids
 
     def find(self, by: str, value: str) -> StoredProfile | None:
-        """
-        Return the profile whose `profile_id` or `customer_user_id` is `value`.
-        """
+        """Return the profile whose `profile_id` or `customer_user_id` is `value`."""
         row = self._db.execute(_FIND[by], (value,)).fetchone()
         return StoredProfile(row[0], row[1], msgspec.json.decode(row[2])) if row else None
 
     def put(self, profile: StoredProfile) -> None:
-        """
-        Add the profile, or give the stored one its attributes and customer user id.
-        """
+        """Add the profile, or give the stored one its attributes and customer user id."""
         self._db.execute(
             "INSERT INTO profiles (profile_id, customer_user_id, attributes) VALUES (?, ?, ?) "
             "ON CONFLICT DO UPDATE SET attributes = excluded.attributes, "
@@ -208,15 +190,11 @@ class Store:
         )
 
     def delete(self, by: str, value: str) -> bool:
-        """
-        Delete the profile, and return whether there was one.
-        """
+        """Delete the profile, and return whether there was one."""
         return self._db.execute(_DELETE[by], (value,)).rowcount > 0
 
     def newest(self, limit: int) -> list[tuple[str, str | None]]:
-        """
-        Return the ids of the profiles added last: `(profile_id, customer_user_id)`.
-        """
+        """Return the ids of the profiles added last: `(profile_id, customer_user_id)`."""
         return self._db.execute(
             "SELECT profile_id, customer_user_id FROM profiles ORDER BY number DESC LIMIT ?",
             (limit,),
@@ -249,9 +227,7 @@ class Store:
         )
 
     def erase_mail(self, identifiers: Mapping[str, str]) -> bool:
-        """
-        Clear the profile that the first matching identifier finds; return whether one does.
-        """
+        """Clear the profile that the first matching identifier finds; return whether one does."""
         return any(
             self._db.execute(_ERASE[by], (identifiers[by],)).rowcount > 0
             for by in _ERASE
@@ -259,9 +235,7 @@ class Store:
         )
 
     def mail_profile(self, external_profile_id: str) -> dict[str, Any] | None:
-        """
-        Return the fields of a profile; `None` when there is none, or it was erased.
-        """
+        """Return the fields of a profile; `None` when there is none, or it was erased."""
         row = self._db.execute(
             "SELECT fields FROM mail_profiles WHERE external_profile_id = ? AND fields IS NOT NULL",
             (external_profile_id,),
@@ -269,45 +243,35 @@ class Store:
         return msgspec.json.decode(row[0], type=dict[str, Any]) if row else None
 
     def add_event(self, fields: Mapping[str, Any]) -> None:
-        """
-        Add a transaction event, unless one with its `event_id` is there already.
-        """
+        """Add a transaction event, unless one with its `event_id` is there already."""
         self._db.execute(
             "INSERT OR IGNORE INTO mail_events (event_id, fields) VALUES (?, ?)",
             (fields["event_id"], msgspec.json.encode(fields)),
         )
 
     def events(self) -> list[dict[str, Any]]:
-        """
-        Return the transaction events in the order in which they were first saved.
-        """
+        """Return the transaction events in the order in which they were first saved."""
         rows = self._db.execute("SELECT fields FROM mail_events ORDER BY number")
         return [msgspec.json.decode(fields) for (fields,) in rows]
 
     # Both
 
     def id_pages(self, api: str) -> Iterator[list[str]]:
-        """
-        Yield the ids of one API's profiles in pages, each read when it is asked for.
-        """
+        """Yield the ids of one API's profiles in pages, each read when it is asked for."""
         last = 0
         while rows := self._db.execute(_IDS[api], (last,)).fetchall():
             last = rows[-1][0]
             yield [identity for _, identity in rows]
 
     def state(self) -> tuple[int, int, int]:
-        """
-        Count the server-side profiles, the mail profiles that aren't erased, and the events.
-        """
+        """Count the server-side profiles, the mail profiles that aren't erased, and the events."""
         profiles, mail_profiles, events = self._db.execute(_STATE).fetchone()
         return profiles, mail_profiles, events
 
     # Arrivals
 
     def log(self, arrival: Arrival) -> int:
-        """
-        Append an arrival, whatever its `number`, and return the number it got.
-        """
+        """Append an arrival, whatever its `number`, and return the number it got."""
         cursor = self._db.execute(
             "INSERT INTO arrivals (at, method, path, api, identity, status, fault, applied) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -319,15 +283,11 @@ class Store:
         return number
 
     def answered(self, number: int, status: int) -> None:
-        """
-        Note the status that arrival `number` was answered with in the end.
-        """
+        """Note the status that arrival `number` was answered with in the end."""
         self._db.execute("UPDATE arrivals SET status = ? WHERE number = ?", (status, number))
 
     def arrivals(self, identity: str | None = None, path: str | None = None) -> list[Arrival]:
-        """
-        Return the logged arrivals, oldest first; `None` lets every identity or path pass.
-        """
+        """Return the logged arrivals, oldest first; `None` lets every identity or path pass."""
         return self._arrivals(
             "SELECT * FROM arrivals WHERE identity IS ifnull(?, identity) "
             "AND path = ifnull(?, path) ORDER BY number",
@@ -336,15 +296,11 @@ class Store:
         )
 
     def latest(self, limit: int) -> list[Arrival]:
-        """
-        Return the arrivals logged last, newest first.
-        """
+        """Return the arrivals logged last, newest first."""
         return self._arrivals("SELECT * FROM arrivals ORDER BY number DESC LIMIT ?", limit)
 
     def arrival_pages(self) -> Iterator[list[Arrival]]:
-        """
-        Yield the logged arrivals in pages, oldest first, up to the newest of this moment.
-        """
+        """Yield the logged arrivals in pages, oldest first, up to the newest of this moment."""
         newest = self._db.execute("SELECT max(number) FROM arrivals").fetchone()[0]
         last = 0
         while page := self._arrivals(
@@ -356,9 +312,7 @@ class Store:
             yield page
 
     def count(self) -> dict[int, int]:
-        """
-        Count the logged arrivals per status.
-        """
+        """Count the logged arrivals per status."""
         return dict(
             self._db.execute("SELECT status, count(*) FROM arrivals GROUP BY status ORDER BY 1")
         )

@@ -1,6 +1,4 @@
-"""
-The profiles of the server-side API, version 1.
-"""
+"""The profiles of the server-side API, version 1."""
 
 from __future__ import annotations
 
@@ -21,16 +19,12 @@ _HEADERS = {"profile_id": "adapty-profile-id", "customer_user_id": "adapty-custo
 
 
 class ServerSideV1:
-    """
-    Answer GET, POST, PATCH and DELETE of one profile, named by a header.
-    """
+    """Answer GET, POST, PATCH and DELETE of one profile, named by a header."""
 
     name = "v1"
 
     def __init__(self, store: Store, api_key: str) -> None:
-        """
-        Serve `store` to whoever sends `api_key`.
-        """
+        """Serve `store` to whoever sends `api_key`."""
         self._store = store
         self._authorization = f"Api-Key {api_key}"
         self._methods = {
@@ -41,9 +35,7 @@ class ServerSideV1:
         }
 
     def identity(self, call: Call) -> str | None:
-        """
-        Return the value of the identity header.
-        """
+        """Return the value of the identity header."""
         given = (call.headers.get(header) for header in _HEADERS.values())
         return next(filter(None, given), None)
 
@@ -74,9 +66,7 @@ class ServerSideV1:
             raise Refusal(400, "validation_error", *invalid.problems) from invalid
 
     def error(self, refusal: Refusal) -> Answer:
-        """
-        Return the body with `source` and texts per problem, and the code at the top.
-        """
+        """Return the body with `source` and texts per problem, and the code at the top."""
         return json_answer(
             refusal.status,
             {
@@ -120,9 +110,7 @@ class ServerSideV1:
 
 
 def view(profile: StoredProfile) -> dict[str, Any]:
-    """
-    Return the profile as the API shows it, but for the time of the answer.
-    """
+    """Return the profile as the API shows it, but for the time of the answer."""
     attributes = dict(profile.attributes)
     custom = attributes.pop("custom_attributes", {})
     return {

@@ -1,6 +1,4 @@
-"""
-The server-side API, version 2: which part of it answers a request.
-"""
+"""The server-side API, version 2: which part of it answers a request."""
 
 from __future__ import annotations
 
@@ -21,16 +19,12 @@ _BODIES = frozenset({"POST", "PATCH", "PUT"})
 
 
 class ServerSideV2:
-    """
-    Answer the operations of version 2, each with the errors that the document shows for it.
-    """
+    """Answer the operations of version 2, each with the errors that the document shows for it."""
 
     name = "v2"
 
     def __init__(self, store: Store, api_key: str, latency: float, *, currencies: bool) -> None:
-        """
-        Serve `store` to whoever sends `api_key`.
-        """
+        """Serve `store` to whoever sends `api_key`."""
         self._authorization = f"Api-Key {api_key}"
         shop = Shop(store.connection)
         profiles = ProfilesV2(store, shop)
@@ -42,15 +36,11 @@ class ServerSideV2:
         self._paths = {path for _, path in self._routes}
 
     def serves(self, path: str) -> bool:
-        """
-        Return whether a path is one of version 2.
-        """
+        """Return whether a path is one of version 2."""
         return _pattern(path) in self._paths
 
     def identity(self, call: Call) -> str | None:
-        """
-        Return the value of the identity header.
-        """
+        """Return the value of the identity header."""
         given = (call.headers.get(header) for header in HEADERS.values())
         return next(filter(None, given), None)
 
@@ -70,9 +60,7 @@ class ServerSideV2:
             return error_answer(refusal, route.key_shape if refusal.status == 401 else route.shape)
 
     def error(self, refusal: Refusal) -> Answer:
-        """
-        Return the refusal in the body that most operations have.
-        """
+        """Return the refusal in the body that most operations have."""
         return error_answer(refusal, "objects")
 
     def _carried_out(self, call: Call, route: Route | None) -> Answer:
@@ -91,9 +79,7 @@ class ServerSideV2:
 
 
 def _pattern(path: str) -> str:
-    """
-    Return the path that routes are found by: what is below the paywalls is one of them.
-    """
+    """Return the path that routes are found by: what is below the paywalls is one of them."""
     below = path.removeprefix(PAYWALLS)
     is_paywall = path != below and below.endswith("/") and below.count("/") == 1
     return f"{PAYWALLS}*" if is_paywall and below != "/" else path

@@ -1,6 +1,4 @@
-"""
-Refund Saver, other stores, integrations and paywalls, in version 2 of the server-side API.
-"""
+"""Refund Saver, other stores, integrations and paywalls, in version 2 of the server-side API."""
 
 from __future__ import annotations
 
@@ -26,22 +24,16 @@ _PAGE_SIZE_MAX = 100
 
 
 class AppV2:
-    """
-    Answer what is about settings of a profile, other stores' purchases, and paywalls.
-    """
+    """Answer what is about settings of a profile, other stores' purchases, and paywalls."""
 
     def __init__(self, store: Store, shop: Shop, profiles: ProfilesV2) -> None:
-        """
-        Serve the profiles of `store` with what `shop` has of them.
-        """
+        """Serve the profiles of `store` with what `shop` has of them."""
         self._store = store
         self._shop = shop
         self._profiles = profiles
 
     def routes(self) -> Routes:
-        """
-        Return the operations by method and path; a paywall's own path ends with its id.
-        """
+        """Return the operations by method and path; a paywall's own path ends with its id."""
         refund_saver = f"{BASE}/purchase/profile/refund-saver/settings/"
         integrations = f"{BASE}/integration/profile/set/integration-identifiers/"
         paddle = f"{BASE}/purchase/paddle/token/validate/"

@@ -1,6 +1,4 @@
-"""
-Virtual currencies, in version 2 of the server-side API.
-"""
+"""Virtual currencies, in version 2 of the server-side API."""
 
 from __future__ import annotations
 
@@ -29,23 +27,17 @@ _NEWEST = 2**62
 
 
 class CurrenciesV2:
-    """
-    Answer what is about the virtual currencies of one profile.
-    """
+    """Answer what is about the virtual currencies of one profile."""
 
     def __init__(self, store: Store, shop: Shop, latency: float, *, enabled: bool) -> None:
-        """
-        Serve the profiles of `store`; a transaction is in flight for `latency` seconds.
-        """
+        """Serve the profiles of `store`; a transaction is in flight for `latency` seconds."""
         self._store = store
         self._shop = shop
         self._latency = latency
         self._enabled = enabled
 
     def routes(self) -> Routes:
-        """
-        Return the operations by method and path.
-        """
+        """Return the operations by method and path."""
         return {
             ("POST", f"{BASE}/vc/transactions/"): Route(self._create),
             ("GET", f"{BASE}/vc/transactions/"): Route(self._list),

@@ -1,6 +1,4 @@
-"""
-Profiles, their transactions and access levels, in version 2 of the server-side API.
-"""
+"""Profiles, their transactions and access levels, in version 2 of the server-side API."""
 
 from __future__ import annotations
 
@@ -29,21 +27,15 @@ _GRANTED_PRODUCT = "adapty_server_side_product"
 
 
 class ProfilesV2:
-    """
-    Answer what is about one profile, named by a header.
-    """
+    """Answer what is about one profile, named by a header."""
 
     def __init__(self, store: Store, shop: Shop) -> None:
-        """
-        Serve the profiles of `store` with what `shop` has of them.
-        """
+        """Serve the profiles of `store` with what `shop` has of them."""
         self._store = store
         self._shop = shop
 
     def routes(self) -> Routes:
-        """
-        Return the operations by method and path.
-        """
+        """Return the operations by method and path."""
         profile, purchase = f"{BASE}/profile/", f"{BASE}/purchase"
         return {
             ("POST", profile): Route(self._create),
@@ -67,9 +59,7 @@ class ProfilesV2:
         return self._put(profile, call)
 
     def _named(self, ids: Mapping[str, str]) -> StoredProfile | None:
-        """
-        Find the profile; with both ids, the one of the profile id is given the other one.
-        """
+        """Find the profile; with both ids, the one of the profile id is given the other one."""
         by = "profile_id" if "profile_id" in ids else "customer_user_id"
         profile = self._store.find(by, ids[by])
         wanted = ids.get("customer_user_id")
@@ -113,9 +103,7 @@ class ProfilesV2:
         return self._answer(profile)
 
     def record(self, profile_id: str, purchase: Mapping[str, Any]) -> None:
-        """
-        Store a purchase, and open the access level of its product.
-        """
+        """Store a purchase, and open the access level of its product."""
         self._shop.put_purchase(profile_id, purchase)
         level = self._shop.access_level_of(purchase["store_product_id"])
         if level is None:
@@ -168,9 +156,7 @@ class ProfilesV2:
     # What a profile looks like
 
     def view(self, profile: StoredProfile) -> dict[str, Any]:
-        """
-        Return a profile as the API shows it.
-        """
+        """Return a profile as the API shows it."""
         now = datetime.now(UTC)
         purchases = self._shop.purchases(profile.profile_id)
         custom = profile.attributes.get("custom_attributes", {})
@@ -214,18 +200,14 @@ def _now() -> str:
 
 
 def shown(access: Mapping[str, Any], now: datetime) -> dict[str, Any]:
-    """
-    Return what is told of an access level or a subscription: a grace period without its end.
-    """
+    """Return what is told of an access level or a subscription: a grace period without its end."""
     grace = access.get(_GRACE)
     told = {name: value for name, value in access.items() if name != _GRACE}
     return {**told, "is_in_grace_period": grace is not None and rules.moment(grace) > now}
 
 
 def _bought(purchase: Mapping[str, Any]) -> dict[str, Any]:
-    """
-    Return what access levels and subscriptions have of a purchase.
-    """
+    """Return what access levels and subscriptions have of a purchase."""
     cancelled = purchase.get("renew_status") is False
     return {
         "store": purchase["store"],
@@ -251,9 +233,7 @@ def _bought(purchase: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _lasts_longer(known: Mapping[str, Any], access: Mapping[str, Any]) -> bool:
-    """
-    Tell whether what is known comes from another purchase, and ends later.
-    """
+    """Tell whether what is known comes from another purchase, and ends later."""
     if known["store_transaction_id"] == access["store_transaction_id"]:
         return False
     if known["expires_at"] is None or access["expires_at"] is None:
@@ -288,9 +268,7 @@ def _revenue(purchases: list[dict[str, Any]]) -> float:
 
 
 def _subscriptions(purchases: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """
-    Return the latest transaction of every chain of renewals.
-    """
+    """Return the latest transaction of every chain of renewals."""
     latest: dict[str, dict[str, Any]] = {}
     for one in purchases:
         if one["purchase_type"] != "subscription":

@@ -44,9 +44,7 @@ uuid = matching(
 
 
 def nullable(rule: Rule) -> Rule:
-    """
-    Return a rule that also lets a null pass.
-    """
+    """Return a rule that also lets a null pass."""
     return lambda value: None if value is None else rule(value)
 
 
@@ -76,9 +74,7 @@ def _ip_v4(value: Any) -> str:
 
 
 def list_of(rule: Rule) -> Rule:
-    """
-    Return the rule of a list with that rule for each entry.
-    """
+    """Return the rule of a list with that rule for each entry."""
 
     def check(value: Any) -> list[Any]:
         if not isinstance(value, list):
@@ -348,9 +344,7 @@ def _conflicting_dates(purchase: Mapping[str, Any]) -> Iterable[tuple[str, str, 
 
 
 def moment(value: str) -> datetime:
-    """
-    Return an instant that was checked.
-    """
+    """Return an instant that was checked."""
     return datetime.fromisoformat(value)
 
 

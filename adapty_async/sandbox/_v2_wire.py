@@ -1,6 +1,4 @@
-"""
-What the parts of the server-side API, version 2, have in common: routes, identities, errors.
-"""
+"""What the parts of the server-side API, version 2, have in common: routes, identities, errors."""
 
 from __future__ import annotations
 
@@ -75,9 +73,7 @@ def found(store: Store, call: Call, status: int, code: str, message: str) -> Sto
 
 
 def missing_profile() -> Refusal:
-    """
-    Return what most operations say of a profile that isn't there.
-    """
+    """Return what most operations say of a profile that isn't there."""
     return Refusal(404, "profile_does_not_exist", Problem("Profile not found"))
 
 
@@ -89,16 +85,12 @@ def whole(text: str) -> int:
 
 
 def read(call: Call, rule: Rule) -> Any:
-    """
-    Return the body as its rule stores it.
-    """
+    """Return the body as its rule stores it."""
     return rule(decoded(call.body))
 
 
 def error_answer(refusal: Refusal, shape: Shape) -> Answer:
-    """
-    Return a refusal in one of the bodies that the document shows.
-    """
+    """Return a refusal in one of the bodies that the document shows."""
     answer = json_answer(refusal.status, _BODIES[shape](refusal))
     if refusal.retry_after is not None:
         answer = answer._replace(retry_after=str(refusal.retry_after))

@@ -1,6 +1,4 @@
-"""
-What a request and an answer are to the services of the sandbox; no I/O.
-"""
+"""What a request and an answer are to the services of the sandbox; no I/O."""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ if TYPE_CHECKING:
 
 
 class Call(NamedTuple):
-    """
-    Hold one request as it arrived, its body read to the end.
-    """
+    """Hold one request as it arrived, its body read to the end."""
 
     method: str
     path: str
@@ -30,9 +26,7 @@ class Call(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """
-    Hold one answer; `body` is empty where the documents have none.
-    """
+    """Hold one answer; `body` is empty where the documents have none."""
 
     status: int
     body: bytes = b""
@@ -40,9 +34,7 @@ class Answer(NamedTuple):
     retry_after: str | None = None
 
     def response(self) -> web.Response:
-        """
-        Return the answer for aiohttp, under a new `Request-Id`.
-        """
+        """Return the answer for aiohttp, under a new `Request-Id`."""
         headers = {"Request-Id": uuid4().hex}
         if self.body:
             headers["Content-Type"] = self.media_type
@@ -52,16 +44,12 @@ class Answer(NamedTuple):
 
 
 class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not a failure of the sandbox
-    """
-    Say that a request is answered with an error the documents describe.
-    """
+    """Say that a request is answered with an error the documents describe."""
 
     def __init__(
         self, status: int, code: str, *problems: Problem, retry_after: int | None = None
     ) -> None:
-        """
-        Keep the HTTP status, the error code and what is wrong, in the order found.
-        """
+        """Keep the HTTP status, the error code and what is wrong, in the order found."""
         super().__init__(status, code)
         self.status = status
         self.code = code
@@ -70,35 +58,25 @@ class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not a failure 
 
 
 class Service(Protocol):
-    """
-    Describe one of the APIs: what it reads from a request and how it words an error.
-    """
+    """Describe one of the APIs: what it reads from a request and how it words an error."""
 
     name: str
 
     @abstractmethod
     def identity(self, call: Call) -> str | None:
-        """
-        Return the identifier of the profile that the request is about, unchecked.
-        """
+        """Return the identifier of the profile that the request is about, unchecked."""
 
     @abstractmethod
     def perform(self, call: Call) -> Answer:
-        """
-        Check the request and carry it out, or raise `Refusal` with nothing changed.
-        """
+        """Check the request and carry it out, or raise `Refusal` with nothing changed."""
 
     @abstractmethod
     def error(self, refusal: Refusal) -> Answer:
-        """
-        Return the refusal in this API's error body.
-        """
+        """Return the refusal in this API's error body."""
 
 
 def json_answer(status: int, value: Any) -> Answer:
-    """
-    Return an answer with `value` as its JSON body.
-    """
+    """Return an answer with `value` as its JSON body."""
     return Answer(status, msgspec.json.encode(value))
 
 
@@ -134,9 +112,7 @@ def check_media_type(call: Call, expected: str = "application/json") -> None:
 
 
 def storable(text: str) -> str:
-    """
-    Return `text` with what was no UTF-8 in a header replaced, for the log and for JSON.
-    """
+    """Return `text` with what was no UTF-8 in a header replaced, for the log and for JSON."""
     if text.isascii():
         return text
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

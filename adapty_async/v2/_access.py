@@ -1,6 +1,4 @@
-"""
-Access levels: given and taken away without a purchase.
-"""
+"""Access levels: given and taken away without a purchase."""
 
 from __future__ import annotations
 
@@ -118,9 +116,7 @@ def grant_access_level(
     customer_user_id: str | None = None,
     profile_id: str | None = None,
 ) -> Operation[Profile]:
-    """
-    Describe the call of `AccessLevels.grant`.
-    """
+    """Describe the call of `AccessLevels.grant`."""
     about = identity(customer_user_id, profile_id)
     grant = AccessGrant(access_level_id=access_level_id, starts_at=starts_at, expires_at=expires_at)
     return Operation(GRANT_ACCESS_LEVEL, about, grant)
@@ -133,18 +129,14 @@ def revoke_access_level(
     customer_user_id: str | None = None,
     profile_id: str | None = None,
 ) -> Operation[Profile]:
-    """
-    Describe the call of `AccessLevels.revoke`.
-    """
+    """Describe the call of `AccessLevels.revoke`."""
     about = identity(customer_user_id, profile_id)
     revocation = AccessRevocation(access_level_id=access_level_id, revoke_at=revoke_at)
     return Operation(REVOKE_ACCESS_LEVEL, about, revocation)
 
 
 class AccessLevels:
-    """
-    The calls about one access level, and the bulk runs over many.
-    """
+    """The calls about one access level, and the bulk runs over many."""
 
     def __init__(self, execute: Execute, bulk: StartBulk) -> None:
         self._execute = execute

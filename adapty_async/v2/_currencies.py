@@ -1,6 +1,4 @@
-"""
-Virtual currencies: credited and debited, their balances, and the history of both.
-"""
+"""Virtual currencies: credited and debited, their balances, and the history of both."""
 
 from __future__ import annotations
 
@@ -224,9 +222,7 @@ class VirtualCurrencyHistoryPagination(ResultStruct, frozen=True, kw_only=True):
 
 
 class VirtualCurrencyTransactionsHistory(ResultStruct, frozen=True, kw_only=True):
-    """
-    A page of transactions, newest first.
-    """
+    """A page of transactions, newest first."""
 
     data: tuple[VirtualCurrencyTransactionsHistoryItem, ...] = ()
     pagination: VirtualCurrencyHistoryPagination = field(
@@ -292,9 +288,7 @@ def create_virtual_currency_transaction(
     profile_id: str | None = None,
     idempotency_key: str | None = None,
 ) -> Operation[VirtualCurrencyTransaction]:
-    """
-    Describe the call of `VirtualCurrencies.create_transaction`, under a key of its own.
-    """
+    """Describe the call of `VirtualCurrencies.create_transaction`, under a key of its own."""
     about = identity(customer_user_id, profile_id)
     request = VirtualCurrencyTransactionRequest(items=tuple(items), metadata=metadata)
     key = str(uuid.uuid4()) if idempotency_key is None else idempotency_key
@@ -309,9 +303,7 @@ def list_virtual_currency_transactions(
     customer_user_id: str | None = None,
     profile_id: str | None = None,
 ) -> Operation[VirtualCurrencyTransactionsHistory]:
-    """
-    Describe the call that reads one page of `VirtualCurrencies.list_transactions`.
-    """
+    """Describe the call that reads one page of `VirtualCurrencies.list_transactions`."""
     about = identity(customer_user_id, profile_id)
     nullable(text)("currency_code", currency_code)
     nullable(text)("cursor", cursor)
@@ -337,16 +329,12 @@ def _following(
 def list_virtual_currency_balances(
     *, customer_user_id: str | None = None, profile_id: str | None = None
 ) -> Operation[VirtualCurrencyBalanceList]:
-    """
-    Describe the call of `VirtualCurrencies.list_balances`.
-    """
+    """Describe the call of `VirtualCurrencies.list_balances`."""
     return Operation(LIST_VIRTUAL_CURRENCY_BALANCES, identity(customer_user_id, profile_id))
 
 
 class VirtualCurrencies:
-    """
-    The calls about the virtual currencies of one profile.
-    """
+    """The calls about the virtual currencies of one profile."""
 
     def __init__(self, execute: Execute) -> None:
         self._execute = execute

@@ -1,6 +1,4 @@
-"""
-Integrations: the ids that other services know a profile by.
-"""
+"""Integrations: the ids that other services know a profile by."""
 
 from __future__ import annotations
 
@@ -78,9 +76,7 @@ IntegrationIdentifiers.rules = dict.fromkeys(
 
 
 class IntegrationIdentifiersResponse(ResultStruct, frozen=True, kw_only=True):
-    """
-    The ids that are known; None where there is none.
-    """
+    """The ids that are known; None where there is none."""
 
     adjust_device_id: str | None = None
     airbridge_device_id: str | None = None
@@ -128,9 +124,7 @@ SET_INTEGRATION_IDENTIFIERS: Endpoint[None] = Endpoint(
 def get_integration_identifiers(
     *, customer_user_id: str | None = None, profile_id: str | None = None
 ) -> Operation[IntegrationIdentifiersResponse]:
-    """
-    Describe the call of `Integrations.get`.
-    """
+    """Describe the call of `Integrations.get`."""
     return Operation(GET_INTEGRATION_IDENTIFIERS, identity(customer_user_id, profile_id))
 
 
@@ -140,18 +134,14 @@ def set_integration_identifiers(
     customer_user_id: str | None = None,
     profile_id: str | None = None,
 ) -> Operation[None]:
-    """
-    Describe the call of `Integrations.set`.
-    """
+    """Describe the call of `Integrations.set`."""
     about = identity(customer_user_id, profile_id)
     instance_of(IntegrationIdentifiers)("identifiers", identifiers)
     return Operation(SET_INTEGRATION_IDENTIFIERS, about, identifiers)
 
 
 class Integrations:
-    """
-    The calls about the ids of one profile in other services.
-    """
+    """The calls about the ids of one profile in other services."""
 
     def __init__(self, execute: Execute) -> None:
         self._execute = execute

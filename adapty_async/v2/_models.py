@@ -1,6 +1,4 @@
-"""
-A profile as the server tells it, and what follows from it.
-"""
+"""A profile as the server tells it, and what follows from it."""
 
 from __future__ import annotations
 
@@ -29,14 +27,10 @@ __all__ = (
 DOCS = "https://adapty.io/docs/api-adapty/operations"
 PATH = "/api/v2/server-side-api"
 
+# The fields that decide whether an access level is open.
 _DECISIVE = frozenset({"starts_at", "expires_at", "is_in_grace_period"})
-"""
-The fields that decide whether an access level is open.
-"""
+# The paths of odd fields that may hide an access level of any name.
 _UNKNOWN_LEVEL = re.compile(r"access_levels(\[[0-9]+\](\.access_level_id)?)?")
-"""
-The paths of odd fields that may hide an access level of any name.
-"""
 
 
 class AppliedOffer(ResultStruct, frozen=True, kw_only=True):

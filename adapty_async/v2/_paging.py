@@ -1,6 +1,4 @@
-"""
-Lists that the server hands out in pages.
-"""
+"""Lists that the server hands out in pages."""
 
 from __future__ import annotations
 
@@ -17,15 +15,11 @@ PageT = TypeVar("PageT", bound="Page[Any]")
 
 
 class Page(Protocol[ItemT_co]):
-    """
-    A part of a list.
-    """
+    """A part of a list."""
 
     @property
     def data(self) -> Sequence[ItemT_co]:
-        """
-        The items on it.
-        """
+        """The items on it."""
         ...
 
 

@@ -1,6 +1,4 @@
-"""
-Paywalls: listed, read, and given other remote configs.
-"""
+"""Paywalls: listed, read, and given other remote configs."""
 
 from __future__ import annotations
 
@@ -41,9 +39,7 @@ __all__ = (
 
 
 class ProductOffer(ResultStruct, frozen=True, kw_only=True):
-    """
-    The offer that a paywall makes for a product.
-    """
+    """The offer that a paywall makes for a product."""
 
     product_offer_id: str = ""
     title: str = ""
@@ -79,9 +75,7 @@ class RemoteConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, locale: str, value: Any) -> RemoteConfig:
-        """
-        Make one of a value that JSON can hold.
-        """
+        """Make one of a value that JSON can hold."""
         return cls(locale=locale, data=to_json(value).decode())
 
     @property
@@ -96,9 +90,7 @@ class RemoteConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Screenshot(ResultStruct, frozen=True, kw_only=True):
-    """
-    The picture that the dashboard shows of a paywall.
-    """
+    """The picture that the dashboard shows of a paywall."""
 
     image_id: int = 0
     url: str = ""
@@ -159,9 +151,7 @@ class Pagination(ResultStruct, frozen=True, kw_only=True):
 
 
 class PaywallListMeta(ResultStruct, frozen=True, kw_only=True):
-    """
-    What a page of paywalls says about itself.
-    """
+    """What a page of paywalls says about itself."""
 
     pagination: Pagination = field(default_factory=Pagination)
 
@@ -169,9 +159,7 @@ class PaywallListMeta(ResultStruct, frozen=True, kw_only=True):
 
 
 class PaywallList(ResultStruct, frozen=True, kw_only=True):
-    """
-    A page of paywalls.
-    """
+    """A page of paywalls."""
 
     data: tuple[PaywallListItem, ...] = ()
     meta: PaywallListMeta = field(default_factory=PaywallListMeta)
@@ -238,9 +226,7 @@ UPDATE_PAYWALL: Endpoint[Paywall] = Endpoint(
 
 
 def list_paywalls(*, page_number: int = 1, page_size: int = 20) -> Operation[PaywallList]:
-    """
-    Describe the call that reads one page of `Paywalls.list`.
-    """
+    """Describe the call that reads one page of `Paywalls.list`."""
     whole_number("page_number", page_number)
     whole_number("page_size", page_size)
     page = ((_NUMBER, str(page_number)), (_SIZE, str(page_size)))
@@ -264,16 +250,12 @@ def _about(paywall_id: str) -> tuple[tuple[str, str], ...]:
 
 
 def get_paywall(paywall_id: str) -> Operation[Paywall]:
-    """
-    Describe the call of `Paywalls.get`.
-    """
+    """Describe the call of `Paywalls.get`."""
     return Operation(GET_PAYWALL, parameters=_about(paywall_id))
 
 
 def update_paywall(paywall_id: str, remote_configs: Iterable[RemoteConfig]) -> Operation[Paywall]:
-    """
-    Describe the call of `Paywalls.update`.
-    """
+    """Describe the call of `Paywalls.update`."""
     about = _about(paywall_id)
     configs = tuple(remote_configs)
     for config in configs:
@@ -285,9 +267,7 @@ def update_paywall(paywall_id: str, remote_configs: Iterable[RemoteConfig]) -> O
 
 
 class Paywalls:
-    """
-    The calls about paywalls.
-    """
+    """The calls about paywalls."""
 
     def __init__(self, execute: Execute) -> None:
         self._execute = execute

@@ -1,6 +1,4 @@
-"""
-Profiles: read, created, updated, deleted; one at a time, or very many.
-"""
+"""Profiles: read, created, updated, deleted; one at a time, or very many."""
 
 from __future__ import annotations
 
@@ -261,9 +259,7 @@ def create_profile(
     profile_id: str | None = None,
     platform: Platform | None = None,
 ) -> Operation[Profile]:
-    """
-    Describe the call of `Profiles.create`.
-    """
+    """Describe the call of `Profiles.create`."""
     about = identity(customer_user_id, profile_id, both=True)
     attributes = ProfileAttributes() if attributes is None else attributes
     instance_of(ProfileAttributes)("attributes", attributes)
@@ -273,9 +269,7 @@ def create_profile(
 def get_profile(
     *, customer_user_id: str | None = None, profile_id: str | None = None
 ) -> Operation[Profile]:
-    """
-    Describe the call of `Profiles.get`.
-    """
+    """Describe the call of `Profiles.get`."""
     return Operation(GET_PROFILE, identity(customer_user_id, profile_id))
 
 
@@ -286,9 +280,7 @@ def update_profile(
     profile_id: str | None = None,
     platform: Platform | None = None,
 ) -> Operation[Profile]:
-    """
-    Describe the call of `Profiles.update`.
-    """
+    """Describe the call of `Profiles.update`."""
     about = identity(customer_user_id, profile_id)
     instance_of(ProfileAttributes)("attributes", attributes)
     return Operation(UPDATE_PROFILE, about + _platform(platform), attributes)
@@ -297,16 +289,12 @@ def update_profile(
 def delete_profile(
     *, customer_user_id: str | None = None, profile_id: str | None = None
 ) -> Operation[None]:
-    """
-    Describe the call of `Profiles.delete`.
-    """
+    """Describe the call of `Profiles.delete`."""
     return Operation(DELETE_PROFILE, identity(customer_user_id, profile_id))
 
 
 class Profiles:
-    """
-    The calls about one profile, and the bulk runs over many.
-    """
+    """The calls about one profile, and the bulk runs over many."""
 
     def __init__(self, execute: Execute, bulk: StartBulk) -> None:
         self._execute = execute

@@ -1,6 +1,4 @@
-"""
-Purchases in Stripe and Paddle: looked up there by Adapty, and taken over into a profile.
-"""
+"""Purchases in Stripe and Paddle: looked up there by Adapty, and taken over into a profile."""
 
 from __future__ import annotations
 
@@ -88,25 +86,19 @@ VALIDATE_PADDLE_PURCHASE: Endpoint[Profile] = Endpoint(
 
 
 def validate_stripe_purchase(*, customer_user_id: str, stripe_token: str) -> Operation[None]:
-    """
-    Describe the call of `Purchases.validate_stripe`.
-    """
+    """Describe the call of `Purchases.validate_stripe`."""
     request = StripeValidationRequest(customer_user_id=customer_user_id, stripe_token=stripe_token)
     return Operation(VALIDATE_STRIPE_PURCHASE, body=request)
 
 
 def validate_paddle_purchase(*, customer_user_id: str, paddle_token: str) -> Operation[Profile]:
-    """
-    Describe the call of `Purchases.validate_paddle`.
-    """
+    """Describe the call of `Purchases.validate_paddle`."""
     request = PaddleValidationRequest(customer_user_id=customer_user_id, paddle_token=paddle_token)
     return Operation(VALIDATE_PADDLE_PURCHASE, body=request)
 
 
 class Purchases:
-    """
-    The calls that take over purchases from other stores.
-    """
+    """The calls that take over purchases from other stores."""
 
     def __init__(self, execute: Execute) -> None:
         self._execute = execute

@@ -16,9 +16,7 @@ ResultT = TypeVar("ResultT")
 
 
 def reader(result: type[ResultT]) -> Callable[[bytes], ResultT]:
-    """
-    Make a decoder for an object that stands alone or under ``data``.
-    """
+    """Make a decoder for an object that stands alone or under ``data``."""
     return data_decoder(result, read_attributes)
 
 

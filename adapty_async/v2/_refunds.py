@@ -1,6 +1,4 @@
-"""
-Refund Saver: what Adapty tells a store when a user asks for a refund.
-"""
+"""Refund Saver: what Adapty tells a store when a user asks for a refund."""
 
 from __future__ import annotations
 
@@ -77,9 +75,7 @@ class RefundSaverSettings(ResultStruct, frozen=True, kw_only=True):
 
 
 class RefundSaverSettingsResponse(ResultStruct, frozen=True, kw_only=True):
-    """
-    A profile's Refund Saver settings.
-    """
+    """A profile's Refund Saver settings."""
 
     profile_id: str = ""
     settings: RefundSaverSettings = field(default_factory=RefundSaverSettings)
@@ -115,9 +111,7 @@ SET_REFUND_SAVER_SETTINGS: Endpoint[RefundSaverSettingsResponse] = Endpoint(
 def get_refund_saver_settings(
     *, customer_user_id: str | None = None, profile_id: str | None = None
 ) -> Operation[RefundSaverSettingsResponse]:
-    """
-    Describe the call of `RefundSaver.get`.
-    """
+    """Describe the call of `RefundSaver.get`."""
     return Operation(GET_REFUND_SAVER_SETTINGS, identity(customer_user_id, profile_id))
 
 
@@ -128,18 +122,14 @@ def set_refund_saver_settings(
     customer_user_id: str | None = None,
     profile_id: str | None = None,
 ) -> Operation[RefundSaverSettingsResponse]:
-    """
-    Describe the call of `RefundSaver.set`.
-    """
+    """Describe the call of `RefundSaver.set`."""
     about = identity(customer_user_id, profile_id)
     settings = RefundSaverSettingsRequest(custom_preference=custom_preference, consent=consent)
     return Operation(SET_REFUND_SAVER_SETTINGS, about, settings)
 
 
 class RefundSaver:
-    """
-    The calls about the Refund Saver settings of one profile.
-    """
+    """The calls about the Refund Saver settings of one profile."""
 
     def __init__(self, execute: Execute) -> None:
         self._execute = execute

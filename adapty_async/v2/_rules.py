@@ -44,9 +44,7 @@ uuid4 = matching(
 
 
 class DocumentedStruct(RequestStruct, frozen=True, kw_only=True):
-    """
-    The base of structs with rules that are checked when they are sent.
-    """
+    """The base of structs with rules that are checked when they are sent."""
 
     documented: ClassVar[Mapping[str, Check]] = {}
 
@@ -64,9 +62,7 @@ class DocumentedStruct(RequestStruct, frozen=True, kw_only=True):
 
 
 def check_body(operation: Operation[Any]) -> None:
-    """
-    Hold an operation's body to its rules.
-    """
+    """Hold an operation's body to its rules."""
     operation.body.check_documented()
 
 
@@ -81,9 +77,7 @@ def struct_in(field: str, value: DocumentedStruct) -> None:
 
 
 def is_given(value: Any) -> bool:
-    """
-    Tell a value from UNSET and None.
-    """
+    """Tell a value from UNSET and None."""
     return value is not UNSET and value is not None
 
 
@@ -100,9 +94,7 @@ def require_some(struct: RequestStruct) -> None:
 
 
 def at_most(length: int) -> Check:
-    """
-    Make a check for the length of a text.
-    """
+    """Make a check for the length of a text."""
 
     def check(field: str, value: str) -> None:
         if len(value) > length:
@@ -112,17 +104,13 @@ def at_most(length: int) -> Check:
 
 
 def whole_number(field: str, value: Any) -> None:
-    """
-    Demand an int that is no bool.
-    """
+    """Demand an int that is no bool."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise InvalidInputError(field, f"must be a whole number, not {type(value).__name__}")
 
 
 def in_range(low: int, high: int | None = None) -> Check:
-    """
-    Make a check for a whole number.
-    """
+    """Make a check for a whole number."""
 
     def check(field: str, value: int) -> None:
         if value < low or (high is not None and value > high):
@@ -133,9 +121,7 @@ def in_range(low: int, high: int | None = None) -> Check:
 
 
 def ip_v4(field: str, value: str) -> None:
-    """
-    Demand an IPv4 address.
-    """
+    """Demand an IPv4 address."""
     try:
         ipaddress.IPv4Address(value)
     except ValueError:
@@ -143,7 +129,5 @@ def ip_v4(field: str, value: str) -> None:
 
 
 def moment_of(value: dt.datetime | str) -> dt.datetime:
-    """
-    Return an instant that was checked before as a datetime.
-    """
+    """Return an instant that was checked before as a datetime."""
     return dt.datetime.fromisoformat(value.upper()) if isinstance(value, str) else value

@@ -1,6 +1,4 @@
-"""
-Transactions: purchases that Adapty is told about, one-time ones and subscriptions.
-"""
+"""Transactions: purchases that Adapty is told about, one-time ones and subscriptions."""
 
 from __future__ import annotations
 
@@ -73,11 +71,9 @@ CancellationReason = Literal[
     "adapty_revoked",
 ]
 
+# To how many decimals a float is rounded: stores count in millionths of a currency unit, and what
+# is smaller in a float is noise.
 _DECIMALS = 6
-"""
-To how many decimals a float is rounded: stores count in millionths of a currency unit, and what
-is smaller in a float is noise.
-"""
 
 
 def _amount(field: str, value: Any) -> None:
@@ -360,9 +356,7 @@ def set_transaction(
     customer_user_id: str | None = None,
     profile_id: str | None = None,
 ) -> Operation[Profile]:
-    """
-    Describe the call of `Transactions.set`.
-    """
+    """Describe the call of `Transactions.set`."""
     about = identity(customer_user_id, profile_id)
     if not isinstance(transaction, Transaction):
         raise InvalidInputError("transaction", "must be a OneTimePurchase or SubscriptionPurchase")
@@ -370,9 +364,7 @@ def set_transaction(
 
 
 class Transactions:
-    """
-    The call about one transaction, and the bulk run over many.
-    """
+    """The call about one transaction, and the bulk run over many."""
 
     def __init__(self, execute: Execute, bulk: StartBulk) -> None:
         self._execute = execute

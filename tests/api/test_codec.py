@@ -1,6 +1,4 @@
-"""
-Between values and bytes: requests, results, the API's error bodies, and ``Retry-After``.
-"""
+"""Between values and bytes: requests, results, the API's error bodies, and ``Retry-After``."""
 
 from __future__ import annotations
 
@@ -47,9 +45,7 @@ HTML = b"\n<!DOCTYPE html><html><body>403 Forbidden</body></html>"
 
 
 def e1(status: int, code: str, source: str | None = None, text: str = "No.") -> dict[str, Any]:
-    """
-    Return the error body that the server-side API documents.
-    """
+    """Return the error body that the server-side API documents."""
     return {
         "errors": [{"source": source, "errors": [text]}],
         "error_code": code,
@@ -58,16 +54,12 @@ def e1(status: int, code: str, source: str | None = None, text: str = "No.") -> 
 
 
 def e2(status: int, code: str, text: str = "No.") -> dict[str, Any]:
-    """
-    Return the error body of its examples whose errors are plain strings.
-    """
+    """Return the error body of its examples whose errors are plain strings."""
     return {"errors": [text], "error_code": code, "status_code": status}
 
 
 def e4(status: int, code: str, field: str | None = None, text: str = "No.") -> dict[str, Any]:
-    """
-    Return the error body of the Mail API.
-    """
+    """Return the error body of the Mail API."""
     item = {"message": text, "error_code": code, "status_code": status, "field_name": field}
     return {"errors": [item]}
 
@@ -140,9 +132,7 @@ E5 = {"errors": {"property1": ["wrong", "bad"]}, "error_code": "base_error", "st
 def test_every_shape_of_error_body_is_read(
     body: Any, code: str | None, items: tuple[ErrorItem, ...]
 ) -> None:
-    """
-    Code and entries are found wherever a shape puts them, and the body is kept.
-    """
+    """Code and entries are found wherever a shape puts them, and the body is kept."""
     error = error_from("v1.profiles.get", a_response(418, body))
 
     assert error.recognised
@@ -167,9 +157,7 @@ def test_every_shape_of_error_body_is_read(
     ],
 )
 def test_a_body_that_is_not_the_apis_is_not_recognised(body: bytes) -> None:
-    """
-    Such an answer still becomes an error, with its body and without entries.
-    """
+    """Such an answer still becomes an error, with its body and without entries."""
     error = error_from("v1.profiles.get", a_response(502, body))
 
     assert type(error) is ServerError
@@ -182,9 +170,7 @@ def test_a_body_that_is_not_the_apis_is_not_recognised(body: bytes) -> None:
     "shape", [b'{"errors":%b}', b'{"errors":[{"message":%b}]}'], ids=["entry", "message"]
 )
 def test_nesting_at_the_interpreters_limit_is_no_crash(depth: int, shape: bytes) -> None:
-    """
-    A body nested so deeply that it can just be decoded is reported as any other.
-    """
+    """A body nested so deeply that it can just be decoded is reported as any other."""
     for near in range(depth, depth + 10):
         error = error_from("v1.profiles.get", a_response(400, shape % (b"[" * near + b"]" * near)))
 
@@ -240,9 +226,7 @@ def test_nesting_at_the_interpreters_limit_is_no_crash(depth: int, shape: bytes)
 def test_the_class_follows_code_first_and_status_second(
     status: int, body: Any, kind: type[ApiError]
 ) -> None:
-    """
-    A known code has its class, else the status; a gateway's 403, 404 and 410 prove nothing.
-    """
+    """A known code has its class, else the status; a gateway's 403, 404 and 410 prove nothing."""
     error = error_from("v1.profiles.get", a_response(status, body))
 
     assert type(error) is kind
@@ -282,9 +266,7 @@ def test_the_class_follows_code_first_and_status_second(
 def test_an_errors_text_says_what_to_do_and_quotes_nothing(
     status: int, body: Any, text: str
 ) -> None:
-    """
-    The text names status, code, field and operation, and hints at a wrong address.
-    """
+    """The text names status, code, field and operation, and hints at a wrong address."""
     assert str(error_from("a.b", a_response(status, body))) == text
 
 
@@ -293,9 +275,7 @@ def test_an_error_that_is_too_large_is_none_of_the_apis(
     size: int,
     recognised: bool,  # noqa: FBT001  a case
 ) -> None:
-    """
-    A body above 64 KiB is not read, only kept in part: entries cost thirty times their size.
-    """
+    """A body above 64 KiB is not read, only kept in part: entries cost thirty times their size."""
     body = b'{"errors":[],"error_code":"not_found"}'
     error = error_from("a.b", a_response(404, body.ljust(size)))
 
@@ -305,9 +285,7 @@ def test_an_error_that_is_too_large_is_none_of_the_apis(
 
 @pytest.mark.parametrize("header", ["Request-Id", "X-Request-Id"])
 def test_the_request_id_is_found_in_either_header(header: str) -> None:
-    """
-    The id that support asks for is taken from the answer's headers.
-    """
+    """The id that support asks for is taken from the answer's headers."""
     error = error_from("a.b", a_response(500, b"", **{header: "758f01df"}))
 
     assert error.request_id == "758f01df"
@@ -315,9 +293,7 @@ def test_the_request_id_is_found_in_either_header(header: str) -> None:
 
 
 def test_the_wait_is_read_against_the_answers_own_date() -> None:
-    """
-    A ``Retry-After`` date is compared with ``Date``, not with this machine's clock.
-    """
+    """A ``Retry-After`` date is compared with ``Date``, not with this machine's clock."""
     response = a_response(
         429,
         b"",
@@ -370,9 +346,7 @@ def test_retry_after_is_seconds_or_a_date(
 
 
 def test_without_a_date_this_machines_clock_counts() -> None:
-    """
-    A date long gone is no wait, one far away is a long one.
-    """
+    """A date long gone is no wait, one far away is a long one."""
     assert parse_retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
     assert (parse_retry_after("Fri, 31 Dec 9999 23:59:59 GMT", "junk") or 0.0) > 1e9
 
@@ -388,9 +362,7 @@ DATES = st.from_regex(
 @example("0" * 5000, None)
 @example("1 Jan 0001 00:00:00 +2359", "31 Dec 9999 23:59:59 -2359")
 def test_retry_after_never_raises_nor_goes_back_in_time(value: str, date: str | None) -> None:
-    """
-    Any text is a finite number from zero, or nothing.
-    """
+    """Any text is a finite number from zero, or nothing."""
     seconds = parse_retry_after(value, date)
 
     assert seconds is None or (seconds >= 0.0 and math.isfinite(seconds))
@@ -413,16 +385,12 @@ JSON = st.recursive(
 
 
 def as_json(value: Any) -> bytes:
-    """
-    Encode a drawn value, numbers of any size included.
-    """
+    """Encode a drawn value, numbers of any size included."""
     return msgspec.json.encode(value, enc_hook=str) if fits(value) else b'{"errors":[1e999]}'
 
 
 def fits(value: Any) -> bool:
-    """
-    Tell whether msgspec can write all numbers of a value.
-    """
+    """Tell whether msgspec can write all numbers of a value."""
     if isinstance(value, dict):
         return all(map(fits, value.values()))
     if isinstance(value, list):
@@ -441,9 +409,7 @@ HEADERS = st.dictionaries(
 def test_any_failed_answer_becomes_an_error(
     body: bytes, status: int, headers: dict[str, str]
 ) -> None:
-    """
-    Whatever a server sends, reading it gives an ApiError with a text of one line.
-    """
+    """Whatever a server sends, reading it gives an ApiError with a text of one line."""
     error = error_from("a.b", Response(status, headers, body))
 
     assert isinstance(error, ApiError)
@@ -469,9 +435,7 @@ ECHO: Endpoint[Any] = Endpoint(
 def test_any_successful_answer_is_a_result_or_a_decode_error(
     endpoint: Endpoint[Any], body: bytes
 ) -> None:
-    """
-    Whatever a server sends with a success, nothing but a DecodeError comes of it.
-    """
+    """Whatever a server sends with a success, nothing but a DecodeError comes of it."""
     try:
         decode(Operation(endpoint), a_response(200, body))
     except DecodeError as error:
@@ -490,9 +454,7 @@ def test_any_successful_answer_is_a_result_or_a_decode_error(
     ],
 )
 def test_an_unreadable_success_says_where_but_not_what(body: bytes, reason: str) -> None:
-    """
-    A DecodeError names status, place and operation, and keeps the body.
-    """
+    """A DecodeError names status, place and operation, and keeps the body."""
     with pytest.raises(
         DecodeError, match=rf"^status 200, unreadable answer \({reason}\)"
     ) as caught:
@@ -503,9 +465,7 @@ def test_an_unreadable_success_says_where_but_not_what(body: bytes, reason: str)
 
 
 def test_only_what_is_known_to_quote_nothing_is_quoted() -> None:
-    """
-    What a decoder of another kind says may hold what the server wrote, and is left out.
-    """
+    """What a decoder of another kind says may hold what the server wrote, and is left out."""
 
     def refuse(body: bytes) -> None:
         raise ValueError(f"$.email is {CANARY_EMAIL}")
@@ -518,9 +478,7 @@ def test_only_what_is_known_to_quote_nothing_is_quoted() -> None:
 
 
 def test_a_page_with_a_success_is_not_a_success() -> None:
-    """
-    HTML is no answer of the API, even where the status is all that counts.
-    """
+    """HTML is no answer of the API, even where the status is all that counts."""
     with pytest.raises(DecodeError, match="unreadable answer"):
         decode(Operation(ERASE), a_response(200, HTML))
 
@@ -534,17 +492,13 @@ def test_a_page_with_a_success_is_not_a_success() -> None:
     ],
 )
 def test_an_error_with_a_success_is_not_a_success(endpoint: Endpoint[Any], body: bytes) -> None:
-    """
-    An error of the API is no empty profile, whatever status it comes with.
-    """
+    """An error of the API is no empty profile, whatever status it comes with."""
     with pytest.raises(DecodeError, match="unreadable answer"):
         decode(Operation(endpoint), a_response(200, body))
 
 
 class Thing(msgspec.Struct):
-    """
-    Something to decode.
-    """
+    """Something to decode."""
 
     name: str | None = None
 
@@ -566,16 +520,12 @@ class Thing(msgspec.Struct):
     ids=repr,
 )
 def test_an_object_stands_alone_or_under_data(body: bytes, name: str | None) -> None:
-    """
-    Both envelopes are read, unknown fields are ignored, and nothing reads as an empty object.
-    """
+    """Both envelopes are read, unknown fields are ignored, and nothing reads as an empty object."""
     assert data_decoder(Thing)(body) == Thing(name)
 
 
 def test_only_a_result_is_read_field_by_field() -> None:
-    """
-    A struct that cannot keep what is odd stays unreadable.
-    """
+    """A struct that cannot keep what is odd stays unreadable."""
     with pytest.raises(msgspec.ValidationError, match=r"at `\$.name`"):
         data_decoder(Thing)(b'{"name":7}')
 
@@ -599,9 +549,7 @@ def test_a_request_is_the_row_and_the_values() -> None:
 
 
 def test_headers_of_an_operation_join_the_clients() -> None:
-    """
-    A call's headers are added for that call alone; without a body none is sent.
-    """
+    """A call's headers are added for that call alone; without a body none is sent."""
     operation = Operation(ERASE, (("adapty-profile-id", "p1"),))
     request = encode(operation, WIRE, timeout=1.0, allowance=1.0)
 
@@ -626,9 +574,7 @@ LIST: Endpoint[None] = msgspec.structs.replace(ERASE, path="/things/{thing_id}/"
     ],
 )
 def test_parameters_go_into_path_and_query(values: dict[str, str], url: str) -> None:
-    """
-    A parameter that the row's path has a place for goes there, any other into the query.
-    """
+    """A parameter that the row's path has a place for goes there, any other into the query."""
     about = (("adapty-profile-id", "p1"),)
     operation = Operation(LIST, about, parameters=tuple(values.items()))
     request = encode(operation, WIRE, timeout=1.0, allowance=1.0)
@@ -638,9 +584,7 @@ def test_parameters_go_into_path_and_query(values: dict[str, str], url: str) -> 
 
 
 def test_a_path_without_places_takes_a_query() -> None:
-    """
-    Where the row's path is the same for all calls, every parameter is in the query.
-    """
+    """Where the row's path is the same for all calls, every parameter is in the query."""
     operation = Operation(ERASE, parameters=(("cursor", "x"),))
 
     request = encode(operation, WIRE, timeout=1.0, allowance=1.0)
@@ -649,9 +593,7 @@ def test_a_path_without_places_takes_a_query() -> None:
 
 @pytest.mark.parametrize("given", [(), (("cursor", "x"),)], ids=["nothing", "another"])
 def test_a_parameter_of_the_path_must_be_given(given: tuple[tuple[str, str], ...]) -> None:
-    """
-    A path with a hole in it is not sent.
-    """
+    """A path with a hole in it is not sent."""
     with pytest.raises(InvalidInputError, match=r"^thing_id: must be given$"):
         encode(Operation(LIST, parameters=given), WIRE, timeout=1.0, allowance=1.0)
 
@@ -664,9 +606,7 @@ def test_a_parameter_of_the_path_must_be_given(given: tuple[tuple[str, str], ...
 def test_a_key_is_not_used_for_longer_than_it_is_remembered(
     key: str | None, replay: RetrySafety, allowance: float
 ) -> None:
-    """
-    A call with a key ends before the server forgets it; without one its repeat is not safe.
-    """
+    """A call with a key ends before the server forgets it; without one its repeat is not safe."""
     row = msgspec.structs.replace(ERASE, replay=RetrySafety.WITH_KEY)
     request = encode(Operation(row, key=key), WIRE, timeout=1.0, allowance=9999.0)
 
@@ -674,9 +614,7 @@ def test_a_key_is_not_used_for_longer_than_it_is_remembered(
 
 
 def test_a_row_may_have_a_media_type_and_an_operation_a_key() -> None:
-    """
-    Both become headers of that request alone.
-    """
+    """Both become headers of that request alone."""
     row = msgspec.structs.replace(ERASE, media_type="application/vnd.api+json")
     request = encode(Operation(row, key="k1"), WIRE, timeout=1.0, allowance=1.0)
 
@@ -690,9 +628,7 @@ def test_a_row_may_have_a_media_type_and_an_operation_a_key() -> None:
 
 
 def test_an_idempotency_key_is_ascii_whatever_ids_are() -> None:
-    """
-    It is made by a program, and no server must be asked to guess how it is written.
-    """
+    """It is made by a program, and no server must be asked to guess how it is written."""
     wire = msgspec.structs.replace(WIRE, id_encoding="utf-8")
     with pytest.raises(InvalidInputError, match=r"^idempotency_key: must be ASCII"):
         encode(Operation(ERASE, key="clé"), wire, timeout=1.0, allowance=1.0)
@@ -700,9 +636,7 @@ def test_an_idempotency_key_is_ascii_whatever_ids_are() -> None:
 
 @pytest.mark.parametrize("background", [False, True])
 def test_a_request_says_whether_it_is_an_item_of_a_run(background: bool) -> None:  # noqa: FBT001
-    """
-    It is not, unless that is said.
-    """
+    """It is not, unless that is said."""
     told = {"background": True} if background else {}
     request = encode(Operation(ERASE), WIRE, timeout=1.0, allowance=1.0, **told)
 
@@ -710,9 +644,7 @@ def test_a_request_says_whether_it_is_an_item_of_a_run(background: bool) -> None
 
 
 def test_a_wire_shows_where_it_goes_and_no_key() -> None:
-    """
-    Neither plainly nor prettily.
-    """
+    """Neither plainly nor prettily."""
     assert repr(WIRE) == "Wire(https://example.com)"
     assert pretty_repr(WIRE) == "Wire(origin='https://example.com')"
 
@@ -721,16 +653,12 @@ def test_a_wire_shows_where_it_goes_and_no_key() -> None:
     "body", [b"", b" ", b"{}", b"\xef\xbb\xbf", b"\xef\xbb\xbf{}\n", b'{"data":null}'], ids=repr
 )
 def test_an_answer_without_a_result_may_say_nothing(body: bytes) -> None:
-    """
-    Nothing, blanks, a byte order mark or an empty object are a success.
-    """
+    """Nothing, blanks, a byte order mark or an empty object are a success."""
     assert no_result(body) is None  # type: ignore[func-returns-value]
 
 
 def test_a_row_is_checked_unless_the_wire_is_not_to() -> None:
-    """
-    The check of a row sees the operation before anything is made of it.
-    """
+    """The check of a row sees the operation before anything is made of it."""
 
     def refuse(operation: Operation[Any]) -> None:
         raise InvalidInputError(operation.endpoint.name, "is refused")
@@ -746,9 +674,7 @@ def test_a_row_is_checked_unless_the_wire_is_not_to() -> None:
     ("encoding", "accepted"), [("ascii", False), ("utf-8", True)], ids=["ascii", "utf-8"]
 )
 def test_the_client_decides_on_ids_that_are_not_ascii(encoding: str, accepted: bool) -> None:  # noqa: FBT001
-    """
-    Such an id goes out only where the client was made for it.
-    """
+    """Such an id goes out only where the client was made for it."""
     wire = msgspec.structs.replace(WIRE, id_encoding=encoding)
     operation = Operation(ERASE, (("adapty-customer-user-id", "ü1"),))
 
@@ -761,35 +687,25 @@ def test_the_client_decides_on_ids_that_are_not_ascii(encoding: str, accepted: b
 
 
 class Text(str):
-    """
-    Text of a class of its own, as templating libraries have.
-    """
+    """Text of a class of its own, as templating libraries have."""
 
     __slots__ = ()
 
 
 class Count(int):
-    """
-    A number of a class of its own.
-    """
+    """A number of a class of its own."""
 
 
 class Share(float):
-    """
-    A number of a class of its own, as numpy has.
-    """
+    """A number of a class of its own, as numpy has."""
 
 
 class Day(dt.date):
-    """
-    A date of a class of its own, as test tools have.
-    """
+    """A date of a class of its own, as test tools have."""
 
 
 class Moment(dt.datetime):
-    """
-    A time of a class of its own, as pandas and pendulum have.
-    """
+    """A time of a class of its own, as pandas and pendulum have."""
 
 
 @pytest.mark.parametrize(
@@ -807,15 +723,11 @@ class Moment(dt.datetime):
     ],
 )
 def test_values_of_subclasses_are_written_as_what_they_are(value: Any, written: bytes) -> None:
-    """
-    Numbers, texts and times of other libraries go out as their plain selves.
-    """
+    """Numbers, texts and times of other libraries go out as their plain selves."""
     assert to_json(value) == written
 
 
 def test_what_json_has_no_word_for_is_an_error() -> None:
-    """
-    An object that is none of these is refused by its class.
-    """
+    """An object that is none of these is refused by its class."""
     with pytest.raises(NotImplementedError, match=r"^object$"):
         to_json(object())

@@ -1,6 +1,4 @@
-"""
-Results that are not as documented: one odd field, and everything else as it was.
-"""
+"""Results that are not as documented: one odd field, and everything else as it was."""
 
 from __future__ import annotations
 
@@ -53,9 +51,7 @@ PLAIN: dict[Any, Any] = {
 
 
 def sample(kind: Any) -> Any:
-    """
-    Return what the server sends for a type when all is as documented.
-    """
+    """Return what the server sends for a type when all is as documented."""
     if kind in PLAIN:
         return PLAIN[kind]
     if isinstance(kind, type) and issubclass(kind, ResultStruct):
@@ -70,9 +66,7 @@ Place = tuple[str | int, ...]
 
 
 def optional_places(kind: type[ResultStruct], inside: Place = ()) -> Iterator[Place]:
-    """
-    Yield the path of every field that is not essential, and of entries of lists.
-    """
+    """Yield the path of every field that is not essential, and of entries of lists."""
     for field in msgspec.structs.fields(kind):
         if field.name not in kind.essential:
             yield (*inside, field.name)
@@ -86,9 +80,7 @@ def optional_places(kind: type[ResultStruct], inside: Place = ()) -> Iterator[Pl
 
 
 def flat(value: Any, inside: Place = ()) -> dict[Place, Any]:
-    """
-    Return the values of a result by their path.
-    """
+    """Return the values of a result by their path."""
     if isinstance(value, ResultStruct):
         parts: Any = ((name, getattr(value, name)) for name in value.__struct_fields__)
     elif isinstance(value, tuple) and inside != ():
@@ -99,17 +91,13 @@ def flat(value: Any, inside: Place = ()) -> dict[Place, Any]:
 
 
 def name_of(path: Place) -> str:
-    """
-    Write a path as `odd_fields` does.
-    """
+    """Write a path as `odd_fields` does."""
     written = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return written.removeprefix(".")
 
 
 def put(content: Any, path: Place, value: Any) -> Any:
-    """
-    Return JSON with another value at a path.
-    """
+    """Return JSON with another value at a path."""
     changed = json.loads(json.dumps(content))
     functools.reduce(lambda inner, at: inner[at], path[:-1], changed)[path[-1]] = value
     return changed
@@ -131,9 +119,7 @@ LEVEL: Place = ("access_levels", 1)
 
 
 def test_every_documented_result_has_places() -> None:
-    """
-    The places that the next test chooses from are those of all results.
-    """
+    """The places that the next test chooses from are those of all results."""
     assert {name for name, _ in PLACES} == READ.keys()
     assert ("profile", (*LEVEL, "expires_at")) in PLACES
     assert ("paywalls", ("data", 1, "products", 1, "offer", "title")) in PLACES
@@ -152,9 +138,7 @@ def test_every_documented_result_has_places() -> None:
 def test_any_json_in_an_optional_field_leaves_the_others_as_they_are(
     place: tuple[str, Place], value: Any
 ) -> None:
-    """
-    Nothing is raised, and every other field is what it was.
-    """
+    """Nothing is raised, and every other field is what it was."""
     name, path = place
     kind, endpoint = READ[name]
     content = sample(kind)
@@ -180,9 +164,7 @@ def test_any_json_in_an_optional_field_leaves_the_others_as_they_are(
 
 @pytest.mark.parametrize("name", READ)
 def test_what_is_as_documented_has_no_odd_field(name: str) -> None:
-    """
-    The samples are read strictly, and reading them field by field gives the same.
-    """
+    """The samples are read strictly, and reading them field by field gives the same."""
     kind, endpoint = READ[name]
     strict = endpoint.decode(msgspec.json.encode(sample(kind)))
     by_field = endpoint.decode(json.dumps(sample(kind) | {"new": "\ud800"}).encode())
@@ -193,9 +175,7 @@ def test_what_is_as_documented_has_no_odd_field(name: str) -> None:
 
 
 def essential_of(kind: type[ResultStruct]) -> set[str]:
-    """
-    Return the names that a result and its parts cannot do without.
-    """
+    """Return the names that a result and its parts cannot do without."""
     inner = {
         part
         for field in msgspec.structs.fields(kind)
@@ -206,9 +186,7 @@ def essential_of(kind: type[ResultStruct]) -> set[str]:
 
 
 def test_the_page_has_the_essential_fields() -> None:
-    """
-    The documentation names each field that makes a result unreadable, and no other.
-    """
+    """The documentation names each field that makes a result unreadable, and no other."""
     page = (Path(__file__).parent.parent / "docs" / "v2.md").read_text(encoding="utf-8")
     table = page.partition("| result | essential fields |")[2].partition("\n## ")[0]
     named = {name.rpartition(".")[2] for name in re.findall(r"`([\w.]+)`", table)}
@@ -218,25 +196,19 @@ def test_the_page_has_the_essential_fields() -> None:
 
 @pytest.mark.parametrize("odd", [b"", b',"timestamp":"x"'], ids=["strict", "by field"])
 def test_of_two_fields_of_one_name_the_last_one_holds(odd: bytes) -> None:
-    """
-    A name that comes twice is read as parsers of JSON do.
-    """
+    """A name that comes twice is read as parsers of JSON do."""
     profile = v2.GET_PROFILE.decode(b'{"app_id":"a","app_id":"b"' + odd + b"}")
 
     assert profile.app_id == "b"
 
 
 def profile_with(**fields: Any) -> v2.Profile:
-    """
-    Return the profile that is decoded from those fields.
-    """
+    """Return the profile that is decoded from those fields."""
     return v2.GET_PROFILE.decode(json.dumps({"data": fields}).encode())
 
 
 def test_the_raw_value_is_with_the_struct_and_with_what_holds_it() -> None:
-    """
-    A path begins where it is asked for.
-    """
+    """A path begins where it is asked for."""
     profile = profile_with(app_id=5, subscriptions=[{}, {"offer": {"id": ["x"]}, "store": 1}])
     subscription = profile.subscriptions[1]
 
@@ -258,9 +230,7 @@ def test_the_raw_value_is_with_the_struct_and_with_what_holds_it() -> None:
     ids=["float", "int", "surrogate"],
 )
 def test_what_python_cannot_hold_is_kept_as_it_was_written(written: str, kept: str) -> None:
-    """
-    A number beyond all bounds is the text of the JSON.
-    """
+    """A number beyond all bounds is the text of the JSON."""
     body = f'{{"data":{{"timestamp":{written},"app_id":"a"}}}}'.encode()
     profile = v2.GET_PROFILE.decode(body)
 
@@ -270,36 +240,28 @@ def test_what_python_cannot_hold_is_kept_as_it_was_written(written: str, kept: s
 
 @pytest.mark.parametrize("body", [b'{"app_id":NaN}', b'{"app_id":"\\ud800"', b'{"app_id":"\xff"}'])
 def test_what_is_no_json_stays_unreadable(body: bytes) -> None:
-    """
-    Reading field by field begins with JSON.
-    """
+    """Reading field by field begins with JSON."""
     with pytest.raises(ValueError, match=r"JSON|truncated|utf-8"):
         v2.GET_PROFILE.decode(body)
 
 
 @pytest.mark.parametrize("body", [b'"\\ud800"', b'["\\ud800"]'])
 def test_what_is_no_object_stays_unreadable(body: bytes) -> None:
-    """
-    Only objects have fields.
-    """
+    """Only objects have fields."""
     with pytest.raises(msgspec.ValidationError, match=r"at `\$`"):
         v2.GET_PROFILE.decode(body)
 
 
 @pytest.mark.parametrize("unwrap", [v2.GET_PROFILE, v2.LIST_PAYWALLS], ids=["profile", "list"])
 def test_a_surrogate_beside_the_content_changes_nothing(unwrap: Endpoint[Any]) -> None:
-    """
-    The envelope is taken off as it always is, and an error is still an error.
-    """
+    """The envelope is taken off as it always is, and an error is still an error."""
     assert unwrap.decode(b'{"data":null,"new":"\\ud800"}') == unwrap.decode(b'{"data":null}')
     with pytest.raises(ValueError, match="an error, in spite of the status"):
         unwrap.decode(b'{"data":{},"errors":["\\ud800"]}')
 
 
 def test_a_copy_keeps_what_was_odd() -> None:
-    """
-    Copies and pickles have the raw values, and stay equal.
-    """
+    """Copies and pickles have the raw values, and stay equal."""
     profile = profile_with(timestamp="x", access_levels=[{"expires_at": 1}])
     for made in (copy.copy(profile), copy.deepcopy(profile), pickle.loads(pickle.dumps(profile))):
         assert made == profile
@@ -310,9 +272,7 @@ def test_a_copy_keeps_what_was_odd() -> None:
 async def test_an_odd_field_is_logged_once_and_without_its_value(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """
-    One record names operation and fields, however often they come; nothing shows a value.
-    """
+    """One record names operation and fields, however often they come; nothing shows a value."""
     data = {"app_id": [CANARY_EMAIL], "access_levels": [{"store": 1}, {"store": 2}, CANARY_EMAIL]}
     replies: list[Reply] = [(200, {}, msgspec.json.encode({"data": data}))] * 3
     more: Reply = (200, {}, msgspec.json.encode({"data": {**data, "timestamp": "x"}}))

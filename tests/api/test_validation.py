@@ -1,6 +1,4 @@
-"""
-The rules of values, one by one and on the structs that carry them.
-"""
+"""The rules of values, one by one and on the structs that carry them."""
 
 from __future__ import annotations
 
@@ -59,9 +57,7 @@ MAIL = {
 
 
 class Number(enum.IntEnum):
-    """
-    A number with a name.
-    """
+    """A number with a name."""
 
     ONE = 1
 
@@ -99,9 +95,7 @@ class Number(enum.IntEnum):
     ],
 )
 def test_a_value_that_keeps_its_rule_passes(check: Check, value: Any) -> None:
-    """
-    A good value raises nothing.
-    """
+    """A good value raises nothing."""
     check("field", value)
 
 
@@ -242,9 +236,7 @@ def test_a_value_that_keeps_its_rule_passes(check: Check, value: Any) -> None:
 def test_a_value_that_breaks_its_rule_is_named(
     check: Check, value: Any, field: str, rule: str
 ) -> None:
-    """
-    The error names the field and the rule, and shows nothing of the value.
-    """
+    """The error names the field and the rule, and shows nothing of the value."""
     with pytest.raises(InvalidInputError, match=rule) as caught:
         check("field", value)
 
@@ -253,9 +245,7 @@ def test_a_value_that_breaks_its_rule_is_named(
 
 
 def hidden(**fields: Any) -> dict[str, Any]:
-    """
-    Return the fields of a good mail profile with some of them replaced.
-    """
+    """Return the fields of a good mail profile with some of them replaced."""
     return {**MAIL, **fields}
 
 
@@ -367,9 +357,7 @@ def hidden(**fields: Any) -> dict[str, Any]:
     ],
 )
 def test_a_struct_refuses_a_bad_field(make: Callable[[], object], field: str, rule: str) -> None:
-    """
-    A struct cannot be made with a value that breaks a rule; the text has field and rule only.
-    """
+    """A struct cannot be made with a value that breaks a rule; the text has field and rule only."""
     with pytest.raises(InvalidInputError, match=re.escape(rule)) as caught:
         make()
 
@@ -378,17 +366,13 @@ def test_a_struct_refuses_a_bad_field(make: Callable[[], object], field: str, ru
 
 
 def test_a_field_that_does_not_exist_is_refused() -> None:
-    """
-    A misspelt field is named, its value is not.
-    """
+    """A misspelt field is named, its value is not."""
     with pytest.raises(TypeError, match="Unexpected keyword argument 'frist_name'"):
         ProfileAttributes(frist_name="Jane")  # type: ignore[call-arg]
 
 
 def test_unset_fields_are_not_checked() -> None:
-    """
-    A struct with nothing set has nothing to check.
-    """
+    """A struct with nothing set has nothing to check."""
     assert ProfileAttributes().first_name is UNSET
 
 
@@ -398,9 +382,7 @@ def test_unset_fields_are_not_checked() -> None:
     ids=lambda struct: struct.__name__,
 )
 def test_every_field_has_a_rule(struct: type[ProfileAttributes]) -> None:
-    """
-    No field of a struct that callers fill in is sent unchecked.
-    """
+    """No field of a struct that callers fill in is sent unchecked."""
     assert tuple(struct.rules) == struct.__struct_fields__
 
 
@@ -423,9 +405,7 @@ def test_every_field_has_a_rule(struct: type[ProfileAttributes]) -> None:
     ],
 )
 def test_an_id_that_would_not_arrive_unchanged_is_refused(value: Any, rule: str) -> None:
-    """
-    An id that a header cannot carry unchanged is refused by rule, without being shown.
-    """
+    """An id that a header cannot carry unchanged is refused by rule, without being shown."""
     with pytest.raises(InvalidInputError, match=rule) as caught:
         header_value("customer_user_id", value, encoding="ascii")
 
@@ -441,16 +421,12 @@ def test_an_id_that_would_not_arrive_unchanged_is_refused(value: Any, rule: str)
     ],
 )
 def test_an_id_that_arrives_unchanged_passes(value: str, encoding: str) -> None:
-    """
-    Any printable ASCII passes up to 1 KiB, and other letters where the client allows them.
-    """
+    """Any printable ASCII passes up to 1 KiB, and other letters where the client allows them."""
     header_value("customer_user_id", value, encoding=encoding)
 
 
 def is_accepted(check: Callable[[], object]) -> bool:
-    """
-    Tell whether a check passes; anything but an InvalidInputError is a test failure.
-    """
+    """Tell whether a check passes; anything but an InvalidInputError is a test failure."""
     try:
         check()
     except InvalidInputError:
@@ -464,9 +440,7 @@ def is_accepted(check: Callable[[], object]) -> bool:
 @example("ü" * 513, "utf-8")
 @example("\ud800", "utf-8")
 def test_header_value_accepts_exactly_what_its_rule_says(value: str, encoding: str) -> None:
-    """
-    Accepted is text of 1 to 1024 bytes, untrimmed, free of controls, ASCII unless told.
-    """
+    """Accepted is text of 1 to 1024 bytes, untrimmed, free of controls, ASCII unless told."""
     surrogate = any("\ud800" <= char <= "\udfff" for char in value)
     good = (
         bool(value)
@@ -491,9 +465,7 @@ KEYS = st.text(st.sampled_from("aZ9._- é"), max_size=32)
 
 
 def is_good_value(value: Any) -> bool:
-    """
-    Say by the documented rule whether version 1 of the API takes a value.
-    """
+    """Say by the documented rule whether version 1 of the API takes a value."""
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         return False
     if isinstance(value, float) and not math.isfinite(value):
@@ -508,9 +480,7 @@ def is_good_value(value: Any) -> bool:
 def test_custom_attributes_are_accepted_exactly_by_their_rules(
     attributes: dict[str, str | float | None],
 ) -> None:
-    """
-    Accepted are 1 to 30 entries whose keys and values each keep their rule.
-    """
+    """Accepted are 1 to 30 entries whose keys and values each keep their rule."""
     good = 1 <= len(attributes) <= 30 and all(
         re.fullmatch(r"[A-Za-z0-9._-]{1,30}", key) and is_good_value(value)
         for key, value in attributes.items()
@@ -521,8 +491,6 @@ def test_custom_attributes_are_accepted_exactly_by_their_rules(
 
 @given(st.text(max_size=30) | st.datetimes(timezones=st.just(dt.UTC)).map(dt.datetime.isoformat))
 def test_any_text_is_an_instant_or_refused(value: str) -> None:
-    """
-    Whatever the text, checking it ends in acceptance or in an InvalidInputError.
-    """
+    """Whatever the text, checking it ends in acceptance or in an InvalidInputError."""
     if is_accepted(lambda: instant("at", value)):
         assert dt.datetime.fromisoformat(value.upper()).utcoffset() is not None

@@ -1,6 +1,4 @@
-"""
-Bulk runs: every item has one outcome, few are in work, and nothing is left behind.
-"""
+"""Bulk runs: every item has one outcome, few are in work, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -82,9 +80,7 @@ class Api:
         self.most = 0
 
     async def __call__(self, request: Request) -> Response:
-        """
-        Answer one request.
-        """
+        """Answer one request."""
         identity = request.headers["adapty-customer-user-id"]
         self.sent.append(identity)
         self.in_flight += 1
@@ -99,25 +95,19 @@ class Api:
         return self._answers.get(identity, self._answers.get("*", DELETED))
 
     def release(self, *identities: str) -> None:
-        """
-        Answer what was held back.
-        """
+        """Answer what was held back."""
         for identity in identities or self._held:
             self._held[identity].set()
 
     async def until_sent(self, count: int) -> None:
-        """
-        Wait until so many requests have come.
-        """
+        """Wait until so many requests have come."""
         while len(self.sent) < count:
             self._changed.clear()
             await self._changed.wait()
 
 
 class Reading:
-    """
-    An input that remembers what was taken from it, and may end in an exception.
-    """
+    """An input that remembers what was taken from it, and may end in an exception."""
 
     def __init__(self, items: Iterable[str], error: Exception | None = None) -> None:
         self._items = items
@@ -132,9 +122,7 @@ class Reading:
             raise self._error
 
     async def live(self) -> AsyncIterator[str]:
-        """
-        Yield the same, each after a turn of the loop.
-        """
+        """Yield the same, each after a turn of the loop."""
         for item in self._items:
             await asyncio.sleep(0)
             self.read.append(item)
@@ -144,16 +132,12 @@ class Reading:
 
 
 def ids(count: int) -> list[str]:
-    """
-    Return so many ids.
-    """
+    """Return so many ids."""
     return [f"u{number}" for number in range(count)]
 
 
 def endless() -> Iterator[str]:
-    """
-    Yield ids for ever.
-    """
+    """Yield ids for ever."""
     number = 0
     while True:
         yield f"u{number}"
@@ -161,39 +145,29 @@ def endless() -> Iterator[str]:
 
 
 def erase(transport: Api, items: Any, **options: Any) -> BulkRun[str, None]:
-    """
-    Make a run of deletes that repeats nothing.
-    """
+    """Make a run of deletes that repeats nothing."""
     client = AdaptyClient(KEY, transport=transport, retry=RetryPolicy(attempts=1))
     return client.v1.profiles.bulk_delete(items, by="customer_user_id", **options)
 
 
 def create(identity: str) -> Operation[Any]:
-    """
-    Return an operation that must not be repeated blindly.
-    """
+    """Return an operation that must not be repeated blindly."""
     return Operation(CREATE_PROFILE, (("adapty-customer-user-id", identity),), ProfileAttributes())
 
 
 def assert_adds_up(report: BulkReport[Any, Any], total: int) -> None:
-    """
-    Check that every item that was read is in exactly one count.
-    """
+    """Check that every item that was read is in exactly one count."""
     assert report.total == sum(report.counts.values()) == total
     assert len(report.failures) + report.failures_omitted == report.failed + report.unknown
 
 
 async def settle() -> None:
-    """
-    Let everything run that can run.
-    """
+    """Let everything run that can run."""
     await loop_turns(300)
 
 
 async def until_cancelled(task: asyncio.Task[Any]) -> None:
-    """
-    Cancel a task and wait for its end.
-    """
+    """Cancel a task and wait for its end."""
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -202,9 +176,7 @@ async def until_cancelled(task: asyncio.Task[Any]) -> None:
 async def turns_of_others(
     run: Awaitable[BulkReport[str, None]],
 ) -> tuple[BulkReport[str, None], int]:
-    """
-    Await a run, and count the turns that another task gets meanwhile.
-    """
+    """Await a run, and count the turns that another task gets meanwhile."""
     turns = 0
 
     async def other() -> None:
@@ -220,9 +192,7 @@ async def turns_of_others(
 
 
 async def consume(run: BulkRun[str, None], into: list[Outcome[str, None]]) -> None:
-    """
-    Stream a run.
-    """
+    """Stream a run."""
     async with run:
         async for outcome in run:
             into.append(outcome)  # noqa: PERF401  what came before an exception counts too
@@ -248,9 +218,7 @@ async def test_every_item_of_every_kind_of_input_is_done_once(
     count: int,
     streamed: bool,  # noqa: FBT001  a parametrised case
 ) -> None:
-    """
-    All items are sent, once each, and all are in the report.
-    """
+    """All items are sent, once each, and all are in the report."""
     api = Api()
     run = erase(api, make(ids(count)), concurrency=8)
     outcomes: list[Outcome[str, None]] = []
@@ -269,9 +237,7 @@ async def test_every_item_of_every_kind_of_input_is_done_once(
 
 
 async def test_duplicates_are_items_of_their_own() -> None:
-    """
-    Nothing is merged.
-    """
+    """Nothing is merged."""
     api = Api()
     report = await erase(api, ["u1", "u1", "u2", "u1"])
 
@@ -283,9 +249,7 @@ BAD_ITEMS: list[Any] = [None, "", " u", "ü", 7, "a\nb", b"u", ["u"], "x" * 2000
 
 
 async def test_bad_items_fail_alone() -> None:
-    """
-    An item that cannot be sent ends as failed, without a request, and the others are done.
-    """
+    """An item that cannot be sent ends as failed, without a request, and the others are done."""
     api = Api()
     items = [item for bad in BAD_ITEMS for item in (bad, "good")]
     outcomes: list[Outcome[Any, None]] = []
@@ -301,9 +265,7 @@ async def test_bad_items_fail_alone() -> None:
 
 
 async def test_a_long_row_of_bad_items_leaves_the_loop_free() -> None:
-    """
-    Other tasks get their turn while nothing but bad items goes by.
-    """
+    """Other tasks get their turn while nothing but bad items goes by."""
     report, turns = await turns_of_others(erase(Api(), [""] * 3000, concurrency=4))
 
     assert_adds_up(report, 3000)
@@ -312,9 +274,7 @@ async def test_a_long_row_of_bad_items_leaves_the_loop_free() -> None:
 
 
 async def test_a_long_rest_leaves_the_loop_free() -> None:
-    """
-    Other tasks get their turn while a list's rest is counted.
-    """
+    """Other tasks get their turn while a list's rest is counted."""
     run = erase(Api({"u0": REFUSED}), ids(20_000), concurrency=1, fail_fast=True)
     report, turns = await turns_of_others(run)
 
@@ -323,9 +283,7 @@ async def test_a_long_rest_leaves_the_loop_free() -> None:
 
 
 async def test_updates_that_are_no_pairs_fail_alone() -> None:
-    """
-    Every item of a bulk update is checked by itself.
-    """
+    """Every item of a bulk update is checked by itself."""
     attributes = ProfileAttributes(first_name="Jane")
     items: list[Any] = [None, "u1", ("u1",), ("u1", None), ("u1", attributes), [1, 2]]
     client = AdaptyClient(KEY, transport=Api({"*": Response(200, {}, b"{}")}))
@@ -336,9 +294,7 @@ async def test_updates_that_are_no_pairs_fail_alone() -> None:
 
 
 async def test_things_that_are_no_operations_fail_alone() -> None:
-    """
-    A run of operations checks each item.
-    """
+    """A run of operations checks each item."""
     items: list[Any] = [None, create("u1"), "u2"]
     client = AdaptyClient(KEY, transport=Api({"*": Response(200, {}, b"{}")}))
     report = await client.bulk(items)
@@ -348,9 +304,7 @@ async def test_things_that_are_no_operations_fail_alone() -> None:
 
 
 async def test_a_defect_while_an_operation_is_made_is_raised() -> None:
-    """
-    What is not a call's failure does not hide among them: a body that cannot be encoded.
-    """
+    """What is not a call's failure does not hide among them: a body that cannot be encoded."""
     impossible = Operation(CREATE_PROFILE, (), object())
     client = AdaptyClient(KEY, transport=Api())
     run = client.bulk([impossible])
@@ -361,9 +315,7 @@ async def test_a_defect_while_an_operation_is_made_is_raised() -> None:
 
 
 async def test_what_each_answer_becomes() -> None:
-    """
-    Done, absent, failed and unknown are told apart, with attempts, error and result.
-    """
+    """Done, absent, failed and unknown are told apart, with attempts, error and result."""
     answers = {
         "here": DELETED,
         "gone": Response(404, {}, b'{"errors":[],"error_code":"profile_does_not_exist"}'),
@@ -390,9 +342,7 @@ async def test_what_each_answer_becomes() -> None:
 
 
 async def test_an_outcome_has_the_result_and_what_it_took() -> None:
-    """
-    What the server said, decoded, the requests it took, and the seconds.
-    """
+    """What the server said, decoded, the requests it took, and the seconds."""
     answers = [
         Response(429, {"Retry-After": "0"}, b""),
         Response(201, {}, b'{"data":{"profile_id":"p1"}}'),
@@ -433,9 +383,7 @@ async def test_a_defect_stops_the_run(
     status: OutcomeStatus,
     fail_fast: bool,  # noqa: FBT001  a parametrised case
 ) -> None:
-    """
-    A defect's exception is raised, and an item that may be done is not called safe to repeat.
-    """
+    """A defect's exception is raised, and an item that may be done is not called safe to repeat."""
     transport = FakeTransport([LookupError("the transport's own")])
     run = AdaptyClient(KEY, transport=transport).bulk([make()], fail_fast=fail_fast)
     with pytest.raises(LookupError, match="the transport's own"):
@@ -449,9 +397,7 @@ async def test_a_defect_stops_the_run(
 
 
 async def test_the_server_never_sees_more_than_the_concurrency() -> None:
-    """
-    So many requests are in flight, and not one more.
-    """
+    """So many requests are in flight, and not one more."""
     gates = {n: asyncio.Event() for n in range(40)}
     arrived = 0
 
@@ -479,9 +425,7 @@ async def test_a_slow_consumer_holds_the_reading_up(
     ordered: bool,  # noqa: FBT001  a parametrised case
     live: bool,  # noqa: FBT001  a parametrised case
 ) -> None:
-    """
-    What is read and not yet handed over never exceeds twice the concurrency.
-    """
+    """What is read and not yet handed over never exceeds twice the concurrency."""
     source = Reading(ids(200))
     run = erase(Api(), source.live() if live else source, concurrency=concurrency, ordered=ordered)
     handed_over = 0
@@ -501,9 +445,7 @@ async def test_a_slow_consumer_holds_the_reading_up(
 async def test_a_slow_first_item_holds_the_reading_up_when_ordered(
     streamed: bool,  # noqa: FBT001  a parametrised case
 ) -> None:
-    """
-    The buffer behind an item that takes long is bounded, and then all come in order.
-    """
+    """The buffer behind an item that takes long is bounded, and then all come in order."""
     api, source = Api(hold=["u0"]), Reading(ids(100))
     outcomes: list[Outcome[str, None]] = []
     run = erase(
@@ -524,9 +466,7 @@ async def test_a_slow_first_item_holds_the_reading_up_when_ordered(
 
 
 async def test_stopping_does_not_lift_the_bound() -> None:
-    """
-    Reading what was not sent after several failures at once waits for the consumer too.
-    """
+    """Reading what was not sent after several failures at once waits for the consumer too."""
     source = SizedReading(ids(5000))
     api = Api({"*": REFUSED}, hold=ids(8))
     handed_over = 0
@@ -545,18 +485,14 @@ async def test_stopping_does_not_lift_the_bound() -> None:
 
 
 class SizedReading(Reading):
-    """
-    The same as a collection.
-    """
+    """The same as a collection."""
 
     def __len__(self) -> int:
         return len(list(self._items))
 
 
 async def test_ordered_outcomes_come_in_the_order_of_the_input() -> None:
-    """
-    However the answers come, outcomes come as the items did.
-    """
+    """However the answers come, outcomes come as the items did."""
     items = ids(30)
     api = Api(hold=items)
     outcomes: list[Outcome[str, None]] = []
@@ -576,9 +512,7 @@ async def test_ordered_outcomes_come_in_the_order_of_the_input() -> None:
 
 
 async def test_outcomes_come_as_they_end_by_default() -> None:
-    """
-    A slow item does not hold the others up.
-    """
+    """A slow item does not hold the others up."""
     api = Api(hold=["u0"])
     order: list[str] = []
     async with erase(api, ids(20), concurrency=2) as run:
@@ -618,9 +552,7 @@ async def test_a_rate_holds_in_every_window(attempts: int) -> None:
 
 
 async def test_what_is_in_flight_when_a_run_is_stopped_gets_the_drain_time() -> None:
-    """
-    A run that is told to stop ends within its drain time, however long an answer takes.
-    """
+    """A run that is told to stop ends within its drain time, however long an answer takes."""
     api = Api(hold=["u0"])
     run = erase(api, ids(20), concurrency=2, drain=0.05)
     task = asyncio.ensure_future(run.__aenter__())
@@ -641,9 +573,7 @@ async def test_what_is_in_flight_when_a_run_is_stopped_gets_the_drain_time() -> 
 def test_a_run_that_is_stopped_before_it_starts_reads_nothing(
     way: Callable[[BulkRun[str, None]], None],
 ) -> None:
-    """
-    Awaiting it then gives an empty account; stopping it needs no loop.
-    """
+    """Awaiting it then gives an empty account; stopping it needs no loop."""
     api = Api()
     run = erase(api, ids(20))
     way(run)
@@ -657,9 +587,7 @@ def test_a_run_that_is_stopped_before_it_starts_reads_nothing(
 
 
 async def test_cutting_a_run_off_waits_for_nothing() -> None:
-    """
-    Items in flight are accounted for at once, and before the start nothing happens.
-    """
+    """Items in flight are accounted for at once, and before the start nothing happens."""
     api = Api(hold=["u0", "u1"])
     run = erase(api, ids(20), concurrency=2, drain=3600.0)
     task = asyncio.ensure_future(run._complete())
@@ -678,9 +606,7 @@ async def test_cutting_a_run_off_waits_for_nothing() -> None:
 async def test_fail_fast_sends_no_more_after_a_failure(
     streamed: bool,  # noqa: FBT001  a parametrised case
 ) -> None:
-    """
-    What is in flight ends, and a list's rest is reported as not sent.
-    """
+    """What is in flight ends, and a list's rest is reported as not sent."""
     api = Api({"u5": REFUSED})
     run = erase(api, ids(1000), concurrency=4, fail_fast=True)
     outcomes: list[Outcome[str, None]] = []
@@ -697,9 +623,7 @@ async def test_fail_fast_sends_no_more_after_a_failure(
 
 
 async def test_fail_fast_lets_absent_items_pass() -> None:
-    """
-    An item that does not exist is no failure.
-    """
+    """An item that does not exist is no failure."""
     gone = Response(404, {}, b'{"errors":[],"error_code":"profile_does_not_exist"}')
     report = await erase(Api({"*": gone}), ids(10), fail_fast=True)
 
@@ -707,9 +631,7 @@ async def test_fail_fast_lets_absent_items_pass() -> None:
 
 
 async def test_a_rejected_key_stops_a_list() -> None:
-    """
-    After five rejections in a row the rest is not sent, and is counted.
-    """
+    """After five rejections in a row the rest is not sent, and is counted."""
     api = Api({"*": REJECTED})
     report = await erase(api, ids(1000), concurrency=2)
 
@@ -723,9 +645,7 @@ async def test_a_rejected_key_stops_a_list() -> None:
 async def test_a_rejected_key_stops_the_reading(
     live: bool,  # noqa: FBT001  a parametrised case
 ) -> None:
-    """
-    An input whose end is unknown is not read on.
-    """
+    """An input whose end is unknown is not read on."""
     api, source = Api({"*": REJECTED}), Reading(endless())
     report = await erase(api, source.live() if live else source, concurrency=2)
 
@@ -735,9 +655,7 @@ async def test_a_rejected_key_stops_the_reading(
 
 
 async def test_rejections_between_successes_stop_nothing() -> None:
-    """
-    Adapty answers 401 for a missing profile too.
-    """
+    """Adapty answers 401 for a missing profile too."""
     api = Api({f"u{n}": REJECTED for n in range(100) if n % 5})
     report = await erase(api, ids(100), concurrency=1)
 
@@ -746,9 +664,7 @@ async def test_rejections_between_successes_stop_nothing() -> None:
 
 
 async def test_a_wrong_address_stops_the_run() -> None:
-    """
-    A server that answers everything with a page is not the API.
-    """
+    """A server that answers everything with a page is not the API."""
     async with (
         RawServer(then=(page(404),)) as server,
         AdaptyClient(KEY, base_url=server.url) as client,
@@ -762,19 +678,13 @@ async def test_a_wrong_address_stops_the_run() -> None:
 
 
 def turning(answers: Callable[[int], Response]) -> Api:
-    """
-    Return an API whose answers depend on how many requests came before.
-    """
+    """Return an API whose answers depend on how many requests came before."""
 
     class Turning(Api):
-        """
-        An API in front of which something changes.
-        """
+        """An API in front of which something changes."""
 
         async def __call__(self, request: Request) -> Response:
-            """
-            Answer one request.
-            """
+            """Answer one request."""
             number = len(self.sent)
             await super().__call__(request)
             return answers(number)
@@ -796,9 +706,7 @@ async def test_a_firewall_that_responds_in_the_middle_of_a_run_ends_it(page: Res
 
 
 async def test_a_run_resumes_when_a_firewall_is_out_of_the_way() -> None:
-    """
-    Those that meet it once it is known are retried: it says nothing of the items.
-    """
+    """Those that meet it once it is known are retried: it says nothing of the items."""
     api = turning(lambda number: PAGE if 10 <= number < 32 else DELETED)
     report = await erase(api, ids(100), concurrency=1)
 
@@ -806,9 +714,7 @@ async def test_a_run_resumes_when_a_firewall_is_out_of_the_way() -> None:
 
 
 async def test_an_item_that_the_firewall_rejects_each_time_fails_alone() -> None:
-    """
-    It may be what the item says that the firewall does not let through.
-    """
+    """It may be what the item says that the firewall does not let through."""
     bad = {f"u{number}" for number in range(10, 30)}
     report = await erase(Api(dict.fromkeys(bad, PAGE)), ids(100), concurrency=1)
 
@@ -816,9 +722,7 @@ async def test_an_item_that_the_firewall_rejects_each_time_fails_alone() -> None
 
 
 async def test_single_odd_responses_stop_nothing() -> None:
-    """
-    Only many in a row are an outage.
-    """
+    """Only many in a row are an outage."""
     api = turning(lambda number: PAGE if number % 2 else DELETED)
     report = await erase(api, ids(100), concurrency=1, max_outage=0.1)
 
@@ -826,9 +730,7 @@ async def test_single_odd_responses_stop_nothing() -> None:
 
 
 async def test_the_same_rejection_of_fifty_items_in_a_row_ends_a_run() -> None:
-    """
-    Sending more of them would not help; a success begins the count again.
-    """
+    """Sending more of them would not help; a success begins the count again."""
     api = turning(lambda number: DELETED if number == 30 else REFUSED)
     report = await erase(api, ids(200), concurrency=1)
 
@@ -838,9 +740,7 @@ async def test_the_same_rejection_of_fifty_items_in_a_row_ends_a_run() -> None:
 
 
 async def test_profiles_that_do_not_exist_end_no_run_of_deletes() -> None:
-    """
-    They are absent, however many there are.
-    """
+    """They are absent, however many there are."""
     missing = Response(404, {}, b'{"errors":[],"error_code":"profile_does_not_exist"}')
     report = await erase(Api({"*": missing}), ids(200), concurrency=1)
 
@@ -848,9 +748,7 @@ async def test_profiles_that_do_not_exist_end_no_run_of_deletes() -> None:
 
 
 async def test_a_certificate_that_is_not_accepted_ends_a_run_at_once() -> None:
-    """
-    The circuit stays closed: a service that is up, but not trusted, is no outage.
-    """
+    """The circuit stays closed: a service that is up, but not trusted, is no outage."""
 
     async def untrusted(_: Request) -> Response:
         raise ConnectError("the certificate is not accepted", permanent=True)
@@ -867,9 +765,7 @@ async def test_a_certificate_that_is_not_accepted_ends_a_run_at_once() -> None:
 
 @pytest.mark.parametrize("seconds", [None, "0", "600"], ids=["no wait asked", "none", "long"])
 async def test_a_run_that_is_only_throttled_ends_after_max_outage(seconds: str | None) -> None:
-    """
-    Time without any success counts, whatever the server answers, also while every item waits.
-    """
+    """Time without any success counts, whatever the server answers, also while every item waits."""
     headers = {} if seconds is None else {"Retry-After": seconds}
     throttled = Response(429, headers, b'{"errors":[],"error_code":"rate_limited"}')
     report = await erase(Api({"*": throttled}), ids(200), max_outage=0.3)
@@ -882,9 +778,7 @@ async def test_a_run_that_is_only_throttled_ends_after_max_outage(seconds: str |
 async def test_a_pause_that_outlasts_a_run_ends_it_while_all_of_its_items_wait_to_be_retried() -> (
     None
 ):
-    """
-    No item has to be in the queue to notice that the server asks for more than is left.
-    """
+    """No item has to be in the queue to notice that the server asks for more than is left."""
     throttled = Response(429, {"Retry-After": "600"}, b'{"errors":[],"error_code":"rate_limited"}')
     async with asyncio.timeout(20):
         report = await erase(Api({"*": throttled}), ids(2), max_outage=100.0)
@@ -895,9 +789,7 @@ async def test_a_pause_that_outlasts_a_run_ends_it_while_all_of_its_items_wait_t
 
 
 async def test_stop_lets_what_is_in_flight_end() -> None:
-    """
-    No item is read after a stop, and those that were are done.
-    """
+    """No item is read after a stop, and those that were are done."""
     api, source = Api(hold=ids(3)), Reading(endless())
     run = erase(api, source, concurrency=3)
     task = asyncio.ensure_future(run._complete())
@@ -915,9 +807,7 @@ async def test_stop_lets_what_is_in_flight_end() -> None:
 
 
 async def test_stop_after_the_end_changes_nothing() -> None:
-    """
-    A report is final.
-    """
+    """A report is final."""
     run = erase(Api(), ids(3))
     report = await run
     run.stop()
@@ -927,9 +817,7 @@ async def test_stop_after_the_end_changes_nothing() -> None:
 
 
 async def test_stop_before_the_start_sends_nothing() -> None:
-    """
-    A run that was stopped first has nothing to report.
-    """
+    """A run that was stopped first has nothing to report."""
     api = Api()
     run = erase(api, ids(3))
     run.stop()
@@ -941,9 +829,7 @@ async def test_stop_before_the_start_sends_nothing() -> None:
 
 
 async def test_stop_after_fail_fast_ends_the_account_too() -> None:
-    """
-    Whoever stops a run does not want its rest read.
-    """
+    """Whoever stops a run does not want its rest read."""
     source = SizedReading(ids(1000))
     api = Api({"u0": REFUSED})
     handed_over = 0
@@ -960,9 +846,7 @@ async def test_stop_after_fail_fast_ends_the_account_too() -> None:
 
 
 async def test_stop_wakes_a_run_whose_source_never_yields_again() -> None:
-    """
-    A live source may be quiet for ever.
-    """
+    """A live source may be quiet for ever."""
     quiet = asyncio.Event()
     cleaned_up = asyncio.Event()
 
@@ -991,27 +875,21 @@ async def test_stop_wakes_a_run_whose_source_never_yields_again() -> None:
 
 
 class SomeCrew:
-    """
-    A crew that needs as many workers as it is told.
-    """
+    """A crew that needs as many workers as it is told."""
 
     def __init__(self, count: int) -> None:
         self.count = count
         self.call: Callable[[int], object] | None = None
 
     def spares(self, workers: int) -> bool:
-        """
-        Say whether there are more than needed.
-        """
+        """Say whether there are more than needed."""
         return workers > self.count
 
 
 def plain_run(
     items: Any, process: Callable[[int, str, Worker], Awaitable[Outcome[str, None]]], **changes: Any
 ) -> BulkRun[str, None]:
-    """
-    Make a run of something that is no call.
-    """
+    """Make a run of something that is no call."""
     settings: dict[str, Any] = {"concurrency": 10, "fail_fast": False, "ordered": False}
     settings |= {"drain": 1.0, "on_outcome": None}
     more = {name: changes.pop(name) for name in ("context", "earlier", "judge") if name in changes}
@@ -1020,16 +898,12 @@ def plain_run(
 
 
 async def sent(index: int, item: str, _: Worker) -> Outcome[str, None]:
-    """
-    Be done at once, as if something had been sent.
-    """
+    """Be done at once, as if something had been sent."""
     return Outcome(index, item, OutcomeStatus.DONE, 1)
 
 
 async def test_a_crew_says_how_many_workers_there_are() -> None:
-    """
-    It calls in more, up to the concurrency; those it can spare go after their item.
-    """
+    """It calls in more, up to the concurrency; those it can spare go after their item."""
     crew, may_end = SomeCrew(3), asyncio.Semaphore(0)
     busy = 0
 
@@ -1068,9 +942,7 @@ async def test_a_crew_says_how_many_workers_there_are() -> None:
 
 
 async def test_a_run_whose_concurrency_nobody_set_begins_with_64_workers() -> None:
-    """
-    More are called in only once it is known that they help.
-    """
+    """More are called in only once it is known that they help."""
     api = Api(hold=ids(300))
     task = asyncio.ensure_future(erase(api, ids(300))._complete())
     await api.until_sent(64)
@@ -1087,9 +959,7 @@ async def test_the_context_is_told_whether_anybody_learns_of_outcomes(
     streamed: bool,  # noqa: FBT001  a parametrised case
     hears: bool,  # noqa: FBT001  a parametrised case
 ) -> None:
-    """
-    Before the end of the run, that is.
-    """
+    """Before the end of the run, that is."""
     told: list[bool] = []
 
     def context(run: BulkRun[Any, Any]) -> contextlib.nullcontext[None]:
@@ -1107,9 +977,7 @@ async def test_the_context_is_told_whether_anybody_learns_of_outcomes(
 
 
 async def test_the_caller_says_what_is_left_of_each_item_that_was_not_sent() -> None:
-    """
-    It is asked for each of them by its position.
-    """
+    """It is asked for each of them by its position."""
 
     def earlier(index: int) -> EarlierStatus | None:
         return EarlierStatus.ABSENT if index >= 7 else None
@@ -1134,9 +1002,7 @@ async def test_the_caller_says_what_is_left_of_each_item_that_was_not_sent() -> 
 
 
 async def test_a_worker_that_is_cancelled_takes_nothing_more() -> None:
-    """
-    Its item may end as if nothing had been; the run is stopped all the same.
-    """
+    """Its item may end as if nothing had been; the run is stopped all the same."""
 
     async def process(index: int, item: str, worker: Worker) -> Outcome[str, None]:
         task = asyncio.current_task()
@@ -1154,9 +1020,7 @@ async def test_a_worker_that_is_cancelled_takes_nothing_more() -> None:
 
 
 async def test_who_waits_for_an_end_waits_even_when_cancelled() -> None:
-    """
-    And is cancelled then.
-    """
+    """And is cancelled then."""
     ending = asyncio.get_running_loop().create_future()
     waiting = asyncio.create_task(until_ended(ending))
     for _ in range(3):
@@ -1169,9 +1033,7 @@ async def test_who_waits_for_an_end_waits_even_when_cancelled() -> None:
 
 
 async def test_who_waits_for_an_end_does_not_hear_of_a_scope() -> None:
-    """
-    A cancelled scope around it has to wait as well.
-    """
+    """A cancelled scope around it has to wait as well."""
     ending = asyncio.get_running_loop().create_future()
     has_waited = False
     with anyio.CancelScope() as scope:
@@ -1187,9 +1049,7 @@ async def test_who_waits_for_an_end_does_not_hear_of_a_scope() -> None:
 
 
 async def test_a_run_can_be_awaited_inside_its_block() -> None:
-    """
-    What was not streamed is counted.
-    """
+    """What was not streamed is counted."""
     async with erase(Api(), ids(50), concurrency=4) as run:
         first = await anext(run)
         report = await run
@@ -1201,9 +1061,7 @@ async def test_a_run_can_be_awaited_inside_its_block() -> None:
 
 
 async def test_two_consumers_share_a_stream() -> None:
-    """
-    Each outcome goes to one of them, and both see the end.
-    """
+    """Each outcome goes to one of them, and both see the end."""
     shares: list[list[int]] = [[], []]
 
     async def take(share: list[int]) -> None:
@@ -1220,9 +1078,7 @@ async def test_two_consumers_share_a_stream() -> None:
 
 
 async def test_a_run_is_used_once() -> None:
-    """
-    A second use says so, and the first is not disturbed.
-    """
+    """A second use says so, and the first is not disturbed."""
     run = erase(Api(), ids(3))
     await run
     with pytest.raises(RuntimeError, match="a bulk run is used once"):
@@ -1235,9 +1091,7 @@ async def test_a_run_is_used_once() -> None:
 
 
 async def test_a_run_that_is_awaited_cannot_be_entered_meanwhile() -> None:
-    """
-    The second use fails, the first ends well.
-    """
+    """The second use fails, the first ends well."""
     api = Api(hold=ids(2))
     run = erase(api, ids(50), concurrency=2)
     task = asyncio.ensure_future(run._complete())
@@ -1251,9 +1105,7 @@ async def test_a_run_that_is_awaited_cannot_be_entered_meanwhile() -> None:
 
 
 async def test_outcomes_are_streamed_inside_the_block_only() -> None:
-    """
-    Iterating over a run that was not entered is an error, not a hang.
-    """
+    """Iterating over a run that was not entered is an error, not a hang."""
     run = erase(Api(), ids(3))
     with pytest.raises(RuntimeError, match="inside 'async with' only"):
         await anext(run)
@@ -1261,9 +1113,7 @@ async def test_outcomes_are_streamed_inside_the_block_only() -> None:
 
 
 def test_a_run_that_is_never_used_warns() -> None:
-    """
-    A forgotten await is not silent.
-    """
+    """A forgotten await is not silent."""
     runs = [erase(Api(), ids(3))]
     text = r"^a bulk run was made but never awaited, so nothing was sent$"
     with pytest.warns(RuntimeWarning, match=text) as caught:
@@ -1273,18 +1123,14 @@ def test_a_run_that_is_never_used_warns() -> None:
 
 
 def test_a_run_that_cannot_be_made_does_not_warn() -> None:
-    """
-    The error is enough.
-    """
+    """The error is enough."""
     with pytest.raises(TypeError, match="missing"):
         BulkRun()  # type: ignore[call-arg]  # that is the point
     gc.collect()
 
 
 def test_a_run_is_made_without_a_loop_and_used_in_one() -> None:
-    """
-    Nothing is bound to a loop before the run starts.
-    """
+    """Nothing is bound to a loop before the run starts."""
     run = erase(Api(), ids(3))
 
     async def use() -> BulkReport[str, None]:
@@ -1294,9 +1140,7 @@ def test_a_run_is_made_without_a_loop_and_used_in_one() -> None:
 
 
 def test_the_report_of_a_run_that_has_not_begun() -> None:
-    """
-    It is empty, and so is its time.
-    """
+    """It is empty, and so is its time."""
     run = erase(Api(), ids(3))
     report = run.report
     run._started = 0.0  # it would warn
@@ -1322,17 +1166,13 @@ def test_the_report_of_a_run_that_has_not_begun() -> None:
 async def test_options_are_checked_when_the_run_is_made(
     options: dict[str, Any], error: type[Exception], text: str
 ) -> None:
-    """
-    A mistake does not wait for the first item.
-    """
+    """A mistake does not wait for the first item."""
     with pytest.raises(error, match=text):
         erase(Api(), ids(3), **options)
 
 
 async def test_options_that_are_none_are_the_defaults() -> None:
-    """
-    A caller may pass its own optional settings on.
-    """
+    """A caller may pass its own optional settings on."""
     report = await erase(Api(), ids(3), concurrency=None, rate=None, on_outcome=None)
 
     assert report.done == 3
@@ -1342,9 +1182,7 @@ async def test_options_that_are_none_are_the_defaults() -> None:
 async def test_on_outcome_is_called_once_an_item(
     streamed: bool,  # noqa: FBT001  a parametrised case
 ) -> None:
-    """
-    Items that were not sent are told as well.
-    """
+    """Items that were not sent are told as well."""
     told: list[tuple[int, str]] = []
     api = Api({"u20": REFUSED})
     run = erase(
@@ -1368,9 +1206,7 @@ async def test_an_on_outcome_that_raises_stops_the_run(
     streamed: bool,  # noqa: FBT001  a parametrised case
     ordered: bool,  # noqa: FBT001  a parametrised case
 ) -> None:
-    """
-    Its own exception is raised, once, and the items that were read are counted.
-    """
+    """Its own exception is raised, once, and the items that were read are counted."""
     source, told = Reading(endless()), Counter[int]()
 
     def on_outcome(outcome: Outcome[str, None]) -> None:
@@ -1389,9 +1225,7 @@ async def test_an_on_outcome_that_raises_stops_the_run(
 
 
 async def test_an_on_outcome_that_raises_for_what_was_not_sent() -> None:
-    """
-    An exception while the rest is told is raised as well.
-    """
+    """An exception while the rest is told is raised as well."""
 
     def on_outcome(outcome: Outcome[str, None]) -> None:
         if outcome.status is OutcomeStatus.NOT_SENT:
@@ -1405,9 +1239,7 @@ async def test_an_on_outcome_that_raises_for_what_was_not_sent() -> None:
 
 
 async def test_an_on_outcome_that_fails_a_test_fails_it() -> None:
-    """
-    What is not even an Exception, such as a test's failure, is not swallowed.
-    """
+    """What is not even an Exception, such as a test's failure, is not swallowed."""
 
     def on_outcome(outcome: Outcome[str, None]) -> None:
         pytest.fail(f"item {outcome.index}")
@@ -1430,9 +1262,7 @@ async def test_the_sources_own_exception_is_raised(
     live: bool,  # noqa: FBT001  a parametrised case
     streamed: bool,  # noqa: FBT001  a parametrised case
 ) -> None:
-    """
-    Everything read before it is done and accounted for.
-    """
+    """Everything read before it is done and accounted for."""
     source = Reading(ids(count), LookupError("line 51 of the file"))
     api = Api()
     outcomes: list[Outcome[str, None]] = []
@@ -1447,9 +1277,7 @@ async def test_the_sources_own_exception_is_raised(
 
 
 async def test_a_collection_that_changes_while_it_is_read_is_an_error() -> None:
-    """
-    The run ends with Python's own error.
-    """
+    """The run ends with Python's own error."""
     items = set(ids(50))
     run = erase(Api(), items, concurrency=1, on_outcome=lambda _: items.add("another"))
     with pytest.raises(RuntimeError, match="changed size during iteration"):
@@ -1459,9 +1287,7 @@ async def test_a_collection_that_changes_while_it_is_read_is_an_error() -> None:
 
 
 async def test_a_source_that_fails_while_the_rest_is_read() -> None:
-    """
-    Its exception is raised also when the run had been stopped before.
-    """
+    """Its exception is raised also when the run had been stopped before."""
     source = SizedReading(ids(50), LookupError("the rest"))
     run = erase(Api({"*": REFUSED}), source, fail_fast=True)
     with pytest.raises(LookupError, match="the rest"):
@@ -1471,9 +1297,7 @@ async def test_a_source_that_fails_while_the_rest_is_read() -> None:
 
 
 async def test_a_source_that_was_cancelled_is_not_taken_for_its_end() -> None:
-    """
-    An input that raises CancelledError by itself ends the run with that error, as it was.
-    """
+    """An input that raises CancelledError by itself ends the run with that error, as it was."""
 
     async def live() -> AsyncIterator[str]:
         yield "u0"
@@ -1499,9 +1323,7 @@ async def test_leaving_the_stream_early_ends_the_run(
     live: bool,  # noqa: FBT001  a parametrised case
     ordered: bool,  # noqa: FBT001  a parametrised case
 ) -> None:
-    """
-    Reading stops, what is in flight ends, and all that was read is accounted for.
-    """
+    """Reading stops, what is in flight ends, and all that was read is accounted for."""
     source, api, seen = Reading(endless()), Api(), 0
     run = erase(api, source.live() if live else source, concurrency=4, ordered=ordered)
     async with run:
@@ -1516,9 +1338,7 @@ async def test_leaving_the_stream_early_ends_the_run(
 
 
 async def test_an_exception_in_the_block_comes_out_as_it_is() -> None:
-    """
-    The caller's exception wins, after what is in flight has ended.
-    """
+    """The caller's exception wins, after what is in flight has ended."""
     source, api = Reading(endless(), LookupError("the source's")), Api()
     run = erase(api, source, concurrency=4)
 
@@ -1535,9 +1355,7 @@ async def test_an_exception_in_the_block_comes_out_as_it_is() -> None:
 
 
 async def test_a_failure_while_the_block_is_left_is_raised() -> None:
-    """
-    Leaving early does not hide an exception of on_outcome.
-    """
+    """Leaving early does not hide an exception of on_outcome."""
     api = Api(hold=["u1"])
 
     def on_outcome(outcome: Outcome[str, None]) -> None:
@@ -1611,9 +1429,7 @@ async def _cancelled_by(way: str, using: Any, api: Api) -> None:
 
 @pytest.mark.parametrize("way", ["cancel", "move-on-after"])
 async def test_what_does_not_end_within_the_drain_is_cut_off(way: str) -> None:
-    """
-    A stalled request is closed after the drain time, and its item accounted for.
-    """
+    """A stalled request is closed after the drain time, and its item accounted for."""
     source = Reading(endless())
     async with (
         RawServer(then=(STALL,)) as server,
@@ -1640,9 +1456,7 @@ async def test_what_does_not_end_within_the_drain_is_cut_off(way: str) -> None:
 
 
 async def test_an_error_gives_what_is_in_flight_no_more_than_the_drain_time() -> None:
-    """
-    A run whose source raises while nobody answers ends with that error all the same.
-    """
+    """A run whose source raises while nobody answers ends with that error all the same."""
     api: Any = Api(hold=ids(2))
 
     async def source() -> AsyncIterator[str]:
@@ -1660,9 +1474,7 @@ async def test_an_error_gives_what_is_in_flight_no_more_than_the_drain_time() ->
 
 
 async def test_creates_that_are_cut_off_are_unknown() -> None:
-    """
-    What must not be sent again blindly is told apart, and what was never sent too.
-    """
+    """What must not be sent again blindly is told apart, and what was never sent too."""
     sent: Any = Api(hold=ids(4))
     client = AdaptyClient(KEY, transport=sent)
     run = client.bulk((create(item) for item in endless()), concurrency=4, drain=0.02, rate=40)
@@ -1675,9 +1487,7 @@ async def test_creates_that_are_cut_off_are_unknown() -> None:
 
 
 async def test_items_that_wait_for_their_turn_are_not_sent() -> None:
-    """
-    An item that is cut off before its first request is reported as not sent.
-    """
+    """An item that is cut off before its first request is reported as not sent."""
     api = Api()
     run = erase(api, endless(), concurrency=4, rate=0.1, drain=0.02)
     task = asyncio.ensure_future(run._complete())
@@ -1691,9 +1501,7 @@ async def test_items_that_wait_for_their_turn_are_not_sent() -> None:
 
 
 async def test_a_long_wait_for_a_repeat_is_cut_off() -> None:
-    """
-    A run does not sleep a Retry-After out when it is left.
-    """
+    """A run does not sleep a Retry-After out when it is left."""
     client = AdaptyClient(KEY, transport=Api({"*": WAIT}), retry=RetryPolicy(deadline=100.0))
     loop = asyncio.get_running_loop()
     started = loop.time()
@@ -1709,9 +1517,7 @@ async def test_a_long_wait_for_a_repeat_is_cut_off() -> None:
 
 @pytest.mark.parametrize("cancellations", [2, 3, 10])
 async def test_a_second_cancellation_does_not_wait_for_the_drain(cancellations: int) -> None:
-    """
-    Whoever cancels again gets out at once, still with every item accounted for.
-    """
+    """Whoever cancels again gets out at once, still with every item accounted for."""
     api, source = Api(hold=ids(4)), Reading(endless())
     run = erase(api, source, concurrency=4, drain=60.0)
     task = asyncio.ensure_future(run._complete())
@@ -1729,14 +1535,10 @@ async def test_a_second_cancellation_does_not_wait_for_the_drain(cancellations: 
 
 
 class Stubborn(Api):
-    """
-    An API whose requests take a few turns to be cut off.
-    """
+    """An API whose requests take a few turns to be cut off."""
 
     async def __call__(self, request: Request) -> Response:
-        """
-        Answer one request.
-        """
+        """Answer one request."""
         try:
             return await super().__call__(request)
         finally:
@@ -1746,9 +1548,7 @@ class Stubborn(Api):
 
 
 async def test_cancelling_again_and_again_leaves_no_task() -> None:
-    """
-    The run ends first, then the cancellation goes on its way.
-    """
+    """The run ends first, then the cancellation goes on its way."""
     api = Stubborn(hold=ids(4))
     run = erase(api, endless(), concurrency=4, drain=60.0)
     task = asyncio.ensure_future(run._complete())
@@ -1764,9 +1564,7 @@ async def test_cancelling_again_and_again_leaves_no_task() -> None:
 
 @pytest.mark.parametrize("turns", range(6))
 async def test_a_run_that_is_cancelled_as_it_starts(turns: int) -> None:
-    """
-    At whichever turn it is cancelled, what was read is accounted for.
-    """
+    """At whichever turn it is cancelled, what was read is accounted for."""
     api, source = Api(), Reading(endless())
     run = erase(api, source, concurrency=4)
     task = asyncio.ensure_future(run._complete())
@@ -1780,9 +1578,7 @@ async def test_a_run_that_is_cancelled_as_it_starts(turns: int) -> None:
 
 
 def test_a_loop_that_ends_takes_no_more_items() -> None:
-    """
-    When asyncio cancels everything at once, workers do not start on further items.
-    """
+    """When asyncio cancels everything at once, workers do not start on further items."""
     api, source = Api(hold=ids(4)), Reading(endless())
     run = erase(api, source, concurrency=4, drain=0.02)
 
@@ -1797,9 +1593,7 @@ def test_a_loop_that_ends_takes_no_more_items() -> None:
 
 
 def test_a_loop_that_ends_as_a_run_starts() -> None:
-    """
-    A run whose workers never began ends all the same.
-    """
+    """A run whose workers never began ends all the same."""
     source = Reading(endless())
     run = erase(Api(), source)
 
@@ -1815,9 +1609,7 @@ def test_a_loop_that_ends_as_a_run_starts() -> None:
 
 
 async def test_a_stream_may_be_passed_on_by_a_generator() -> None:
-    """
-    A run that is used inside an async generator may be ended by another task.
-    """
+    """A run that is used inside an async generator may be ended by another task."""
     api, source = Api(), Reading(endless())
     run = erase(api, source, concurrency=4)
 
@@ -1840,9 +1632,7 @@ async def test_a_stream_may_be_passed_on_by_a_generator() -> None:
 
 
 async def test_one_runs_end_does_not_touch_another() -> None:
-    """
-    Runs on one client are independent of each other.
-    """
+    """Runs on one client are independent of each other."""
     api = Api({"bad": REFUSED})
     reports = await asyncio.gather(
         erase(api, ["bad", *ids(100)], fail_fast=True, concurrency=1), erase(api, ids(100))
@@ -1853,9 +1643,7 @@ async def test_one_runs_end_does_not_touch_another() -> None:
 
 
 async def test_a_deadline_begins_with_an_items_first_turn() -> None:
-    """
-    Items are not charged for the queue in front of them.
-    """
+    """Items are not charged for the queue in front of them."""
     client = AdaptyClient(KEY, transport=Api(), retry=RetryPolicy(deadline=0.05))
     report = await client.v1.profiles.bulk_delete(ids(20), by="customer_user_id", rate=100)
 
@@ -1864,9 +1652,7 @@ async def test_a_deadline_begins_with_an_items_first_turn() -> None:
 
 
 async def test_a_timeout_of_every_attempt_is_failed_where_repeating_is_safe() -> None:
-    """
-    A delete without an answer may be sent again by the caller.
-    """
+    """A delete without an answer may be sent again by the caller."""
     async with (
         RawServer(then=(STALL,)) as server,
         AdaptyClient(
@@ -1885,9 +1671,7 @@ async def test_a_timeout_of_every_attempt_is_failed_where_repeating_is_safe() ->
 
 
 class Chaos(Api):
-    """
-    An API that answers at random, after a random number of turns, and raises at times.
-    """
+    """An API that answers at random, after a random number of turns, and raises at times."""
 
     def __init__(self, random: Random) -> None:
         super().__init__()
@@ -1895,9 +1679,7 @@ class Chaos(Api):
         self._choices = [DELETED] * 12 + [REFUSED, REJECTED, PAGE, SOON]
 
     async def __call__(self, request: Request) -> Response:
-        """
-        Answer one request.
-        """
+        """Answer one request."""
         await super().__call__(request)
         for _ in range(self._random.randrange(6)):
             await asyncio.sleep(0)
@@ -1909,9 +1691,7 @@ class Chaos(Api):
 def any_run(
     random: Random, api: Api, on_outcome: Callable[[Outcome[str, None]], object]
 ) -> tuple[BulkRun[str, None], Reading]:
-    """
-    Return a run with any options, and its input.
-    """
+    """Return a run with any options, and its input."""
     error = random.choice([None, None, LookupError("the source's")])
     source = random.choice([Reading, SizedReading])(ids(random.choice([0, 3, 40, 200])), error)
     run = erase(
@@ -1927,9 +1707,7 @@ def any_run(
 
 
 async def end_somehow(random: Random, run: BulkRun[str, None], task: asyncio.Task[Any]) -> None:
-    """
-    Let a run end by itself, stop it, or cancel it once or twice, at any moment.
-    """
+    """Let a run end by itself, stop it, or cancel it once or twice, at any moment."""
     way = random.choice(["none", "none", "stop", "cancel", "cancel-twice"])
     for _ in range(1 + random.randrange(60)):
         await asyncio.sleep(0)
@@ -1978,9 +1756,7 @@ async def test_counts_add_up_whatever_happens(seed: int) -> None:
 
 
 async def test_whom_it_is_about_decides_what_waits_however_it_is_asked() -> None:
-    """
-    Requests of different kinds and with other headers beside the id wait for each other.
-    """
+    """Requests of different kinds and with other headers beside the id wait for each other."""
     in_flight = Counter[str]()
     most = Counter[str]()
 
@@ -2010,9 +1786,7 @@ async def test_whom_it_is_about_decides_what_waits_however_it_is_asked() -> None
 
 
 async def test_what_is_about_nobody_waits_for_the_same_request_only() -> None:
-    """
-    Requests that differ in their parameters are under way together.
-    """
+    """Requests that differ in their parameters are under way together."""
     in_flight = Counter[str]()
     most = Counter[str]()
 
@@ -2035,9 +1809,7 @@ async def test_what_is_about_nobody_waits_for_the_same_request_only() -> None:
 
 
 async def test_a_run_with_a_rate_changes_no_other_runs_pace() -> None:
-    """
-    Making one, and running one, leaves what is learned as it is.
-    """
+    """Making one, and running one, leaves what is learned as it is."""
     client = AdaptyClient(KEY, transport=Api())
     profiles = client.v1.profiles
     await profiles.bulk_delete(ids(5), by="customer_user_id")

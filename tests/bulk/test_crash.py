@@ -63,36 +63,26 @@ with asyncio.Runner(loop_factory=loop_factory) as runner:
 
 
 class Server(NamedTuple):
-    """
-    A sandbox in a process of its own, spoken to over HTTP.
-    """
+    """A sandbox in a process of its own, spoken to over HTTP."""
 
     url: str
     api_key: str
 
     def seed(self, ids: list[str]) -> None:
-        """
-        Add profiles.
-        """
+        """Add profiles."""
         self._get("/_sandbox/seed", json.dumps(ids).encode())
 
     def arrived(self) -> int:
-        """
-        Return how many requests have arrived.
-        """
+        """Return how many requests have arrived."""
         return sum(msgspec.json.decode(self._get("/_sandbox/state"))["arrivals"].values())
 
     def profiles(self) -> int:
-        """
-        Return how many profiles there are.
-        """
+        """Return how many profiles there are."""
         found: int = msgspec.json.decode(self._get("/_sandbox/state"))["v1_profiles"]
         return found
 
     def arrivals(self) -> list[Arrival]:
-        """
-        Return all requests, once everything that was under way has arrived.
-        """
+        """Return all requests, once everything that was under way has arrived."""
         while True:
             before = self.arrived()
             found = msgspec.json.Decoder(Arrival).decode_lines(self._get("/_sandbox/arrivals"))
@@ -107,9 +97,7 @@ class Server(NamedTuple):
 
 @contextlib.contextmanager
 def running_sandbox() -> Iterator[Server]:
-    """
-    Run the sandbox's command.
-    """
+    """Run the sandbox's command."""
     command = [sys.executable, "-u", "-m", "adapty_async.cli", "sandbox", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -125,9 +113,7 @@ def running_sandbox() -> Iterator[Server]:
 
 
 class Rounds:
-    """
-    The same run, started again after every kill.
-    """
+    """The same run, started again after every kill."""
 
     def __init__(self, server: Server, journal: Path, *arguments: str) -> None:
         self._server = server
@@ -139,9 +125,7 @@ class Rounds:
         self.repeated: list[int] = []
 
     def start(self) -> subprocess.Popen[str]:
-        """
-        Start the run.
-        """
+        """Start the run."""
         return subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
 
     def kill(self, after: int) -> bool:
@@ -174,17 +158,13 @@ class Rounds:
 
 
 def claimed(journal: Path) -> set[str | None]:
-    """
-    Return the ids that a journal says are done or absent.
-    """
+    """Return the ids that a journal says are done or absent."""
     settled = {ItemState.DONE, ItemState.ABSENT}
     return {f"user-{position}" for position, state in states(journal).items() if state in settled}
 
 
 def shares(random: Random, count: int, kills: int) -> list[int]:
-    """
-    Divide most of the run at random: how many requests each round sends before it is killed.
-    """
+    """Divide most of the run at random: how many requests each round sends before it is killed."""
     marks = sorted(random.sample(range(1, count - 500), kills))
     return [mark - before for before, mark in zip([0, *marks], marks, strict=False)]
 
@@ -227,9 +207,7 @@ def test_a_run_that_is_killed_thirty_times_loses_and_claims_nothing(
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_creates_that_are_killed_are_sent_once(loop: str, tmp_path: Path) -> None:
-    """
-    Killed 25 times and resumed, every profile is created once, or its outcome is unknown.
-    """
+    """Killed 25 times and resumed, every profile is created once, or its outcome is unknown."""
     journal = tmp_path / "journal"
     with running_sandbox() as server:
         rounds = Rounds(server, journal, loop, "create", str(CREATES))

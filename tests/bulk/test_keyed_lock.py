@@ -1,6 +1,4 @@
-"""
-Turns: one at a time for each subject, first come first served, whoever gives up.
-"""
+"""Turns: one at a time for each subject, first come first served, whoever gives up."""
 
 from __future__ import annotations
 
@@ -15,9 +13,7 @@ from tests.bulk.test_bulk import settle, until_cancelled
 
 
 async def test_different_subjects_do_not_wait_for_each_other() -> None:
-    """
-    Entering returns at once where nobody is.
-    """
+    """Entering returns at once where nobody is."""
     turns = KeyedLock()
     for subject in ("a", ("b", 1), ()):
         await turns.acquire(subject)
@@ -28,9 +24,7 @@ async def test_different_subjects_do_not_wait_for_each_other() -> None:
 
 
 async def test_whoever_comes_first_is_first() -> None:
-    """
-    Those who wait for a subject go in the order they came, and nothing is kept of them.
-    """
+    """Those who wait for a subject go in the order they came, and nothing is kept of them."""
     turns = KeyedLock()
     order: list[int] = []
 
@@ -48,9 +42,7 @@ async def test_whoever_comes_first_is_first() -> None:
 
 @pytest.mark.parametrize("told", [False, True], ids=["not-told-yet", "told"])
 async def test_who_gives_up_is_passed_over(told: bool) -> None:  # noqa: FBT001  a case
-    """
-    A cancelled waiter does not hold the subject, whether or not it has noticed.
-    """
+    """A cancelled waiter does not hold the subject, whether or not it has noticed."""
     turns = KeyedLock()
     await turns.acquire("a")
     first, second = (asyncio.create_task(turns.acquire("a")) for _ in range(2))
@@ -67,9 +59,7 @@ async def test_who_gives_up_is_passed_over(told: bool) -> None:  # noqa: FBT001 
 
 
 async def test_a_turn_that_came_too_late_is_passed_on() -> None:
-    """
-    Who is cancelled in the moment its turn comes leaves the subject to the next.
-    """
+    """Who is cancelled in the moment its turn comes leaves the subject to the next."""
     turns = KeyedLock()
     await turns.acquire("a")
     first, second = (asyncio.create_task(turns.acquire("a")) for _ in range(2))
@@ -86,9 +76,7 @@ async def test_a_turn_that_came_too_late_is_passed_on() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 async def test_cancelling_at_random_breaks_no_turn(seed: int) -> None:
-    """
-    However many give up whenever they like, never two are in, and everyone else gets in.
-    """
+    """However many give up whenever they like, never two are in, and everyone else gets in."""
     random = Random(seed)
     turns = KeyedLock()
     inside = Counter[str]()

@@ -1,6 +1,4 @@
-"""
-Outcomes and reports: what counts as what, and that the counts add up.
-"""
+"""Outcomes and reports: what counts as what, and that the counts add up."""
 
 from __future__ import annotations
 
@@ -20,17 +18,13 @@ IN_ORDER = {OutcomeStatus.DONE, OutcomeStatus.ABSENT, OutcomeStatus.SKIPPED}
 
 
 def outcome(status: OutcomeStatus, index: int = 0, attempts: int = 1) -> Outcome[str, str]:
-    """
-    Return an outcome of an item that must not be shown.
-    """
+    """Return an outcome of an item that must not be shown."""
     return Outcome(index, CANARY_EMAIL, status, attempts, 0, 0.1, None, CANARY_EMAIL)
 
 
 @pytest.mark.parametrize("status", OutcomeStatus)
 def test_an_outcome_is_ok_when_nothing_is_left_to_do(status: OutcomeStatus) -> None:
-    """
-    Done, absent and skipped items need nothing more; the others do.
-    """
+    """Done, absent and skipped items need nothing more; the others do."""
     assert outcome(status).ok == (status in IN_ORDER)
 
 
@@ -46,9 +40,7 @@ def test_an_outcome_is_ok_when_nothing_is_left_to_do(status: OutcomeStatus) -> N
     ],
 )
 def test_an_outcome_shows_no_item(error: Exception | None, text: str) -> None:
-    """
-    Position, status, attempts and the error's class are shown, items and results are not.
-    """
+    """Position, status, attempts and the error's class are shown, items and results are not."""
     shown = Outcome(3, CANARY_EMAIL, OutcomeStatus.DONE, 2, 0, 0.1, error, CANARY_EMAIL)
 
     assert repr(shown) == text
@@ -57,9 +49,7 @@ def test_an_outcome_shows_no_item(error: Exception | None, text: str) -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(OutcomeStatus), st.integers(0, 5)), max_size=300))
 def test_the_counts_of_a_report_add_up(items: list[tuple[OutcomeStatus, int]]) -> None:
-    """
-    Every outcome is in exactly one count, and requests are added up.
-    """
+    """Every outcome is in exactly one count, and requests are added up."""
     recorder: ReportBuilder[str, str] = ReportBuilder()
     for index, (status, attempts) in enumerate(items):
         recorder.add(outcome(status, index, attempts))
@@ -75,9 +65,7 @@ def test_the_counts_of_a_report_add_up(items: list[tuple[OutcomeStatus, int]]) -
 
 
 def test_a_report_counts_how_skipped_items_ended_before() -> None:
-    """
-    Each skipped item is in exactly one of the counts.
-    """
+    """Each skipped item is in exactly one of the counts."""
     recorder: ReportBuilder[str, str] = ReportBuilder()
     for number, earlier in enumerate([*EarlierStatus, EarlierStatus.DONE]):
         recorder.add(Outcome(number, "", OutcomeStatus.SKIPPED, earlier=earlier))
@@ -88,9 +76,7 @@ def test_a_report_counts_how_skipped_items_ended_before() -> None:
 
 
 def test_a_report_counts_requests_that_were_sent() -> None:
-    """
-    An attempt without a connection is no request, and an item without a request was not sent.
-    """
+    """An attempt without a connection is no request, and an item without a request was not sent."""
     recorder: ReportBuilder[str, str] = ReportBuilder()
     failed = OutcomeStatus.FAILED
     for number, (attempts, refused) in enumerate([(5, 5), (3, 2), (1, 0), (0, 0)]):
@@ -102,9 +88,7 @@ def test_a_report_counts_requests_that_were_sent() -> None:
 
 @pytest.mark.parametrize("status", OutcomeStatus)
 def test_a_report_has_an_attribute_for_every_status(status: OutcomeStatus) -> None:
-    """
-    Each count is found by the name of its status.
-    """
+    """Each count is found by the name of its status."""
     report: BulkReport[str, str] = BulkReport(**{"total": 1, status.value: 1})  # type: ignore[arg-type]
 
     assert report.counts[status] == 1
@@ -112,9 +96,7 @@ def test_a_report_has_an_attribute_for_every_status(status: OutcomeStatus) -> No
 
 
 def test_the_first_hundred_failures_are_kept() -> None:
-    """
-    A report holds a bounded number of failures, and counts the rest.
-    """
+    """A report holds a bounded number of failures, and counts the rest."""
     recorder: ReportBuilder[str, str] = ReportBuilder()
     for index in range(150):
         recorder.add(outcome(OutcomeStatus.FAILED, index))
@@ -125,9 +107,7 @@ def test_the_first_hundred_failures_are_kept() -> None:
 
 
 def test_throttled_requests_are_counted() -> None:
-    """
-    Answers of 429 are added up over all items.
-    """
+    """Answers of 429 are added up over all items."""
     recorder: ReportBuilder[str, None] = ReportBuilder()
     for throttled in (0, 2, 1):
         recorder.add(Outcome(0, "", OutcomeStatus.DONE, 3, throttled))
@@ -136,18 +116,14 @@ def test_throttled_requests_are_counted() -> None:
 
 
 def test_a_run_that_was_stopped_is_not_ok() -> None:
-    """
-    Even if all that was read is done, what was not read is not.
-    """
+    """Even if all that was read is done, what was not read is not."""
     report: BulkReport[str, None] = BulkReport(total=1, done=1, stop_reason=StopReason.STOPPED)
 
     assert not report.ok
 
 
 def test_a_report_tells_why_the_run_was_stopped() -> None:
-    """
-    The reason is in the report, and there is none for a run that came to its end.
-    """
+    """The reason is in the report, and there is none for a run that came to its end."""
     recorder: ReportBuilder[str, None] = ReportBuilder()
 
     stopped = recorder.report(elapsed=0.0, stop_reason=StopReason.OUTAGE)
@@ -169,16 +145,12 @@ def test_a_report_tells_why_the_run_was_stopped() -> None:
     ],
 )
 def test_a_report_shows_counts_and_no_items(report: BulkReport[str, str], text: str) -> None:
-    """
-    The counts that aren't zero are shown, items are not.
-    """
+    """The counts that aren't zero are shown, items are not."""
     assert repr(report) == pretty_repr(report) == text
 
 
 def test_a_report_is_laid_out_by_rich_where_there_is_little_room() -> None:
-    """
-    Each count has a line of its own then, and still none that is zero.
-    """
+    """Each count has a line of its own then, and still none that is zero."""
     report: BulkReport[str, str] = BulkReport(total=3, done=2, failed=1)
 
     assert pretty_repr(report, max_width=20) == (

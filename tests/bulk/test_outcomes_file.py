@@ -65,43 +65,33 @@ _PAGE = Path(__file__).parent.parent / "docs" / "bulk.md"
 
 @pytest.fixture(params=LOOPS)
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    """
-    Run each test on both loops.
-    """
+    """Run each test on both loops."""
     return request.param
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """
-    Return where the outcomes file is.
-    """
+    """Return where the outcomes file is."""
     return tmp_path / "outcomes.ndjson"
 
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
-    """
-    Run a sandbox.
-    """
+    """Run a sandbox."""
     async with Sandbox() as running:
         yield running
 
 
 @pytest.fixture
 async def adapty(sandbox: Sandbox) -> AsyncIterator[AdaptyClient]:
-    """
-    Open a client of it.
-    """
+    """Open a client of it."""
     async with AdaptyClient(sandbox.api_key, base_url=sandbox.url) as client:
         yield client
 
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """
-    Give a disk that has nothing for certain while the gate is closed; it is open at first.
-    """
+    """Give a disk that has nothing for certain while the gate is closed; it is open at first."""
     event = threading.Event()
     event.set()
 
@@ -115,61 +105,45 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
 
 def fake(replies: Any = DONE, **options: Any) -> AdaptyClient:
-    """
-    Return a client whose requests succeed, or get these replies.
-    """
+    """Return a client whose requests succeed, or get these replies."""
     return AdaptyClient("key", transport=FakeTransport(replies), **options)
 
 
 def lines(path: Path) -> Lines:
-    """
-    Return the lines of a file, all of which are whole.
-    """
+    """Return the lines of a file, all of which are whole."""
     text = path.read_text("ascii")
     assert text == "" or text.endswith("\n")
     return [json.loads(line) for line in text.splitlines()]
 
 
 def last(path: Path) -> dict[str | None, dict[str, Any]]:
-    """
-    Return the last line of each id.
-    """
+    """Return the last line of each id."""
     return {line["id"]: line for line in lines(path)}
 
 
 def read(path: Path) -> bytes:
-    """
-    Return what is in a file.
-    """
+    """Return what is in a file."""
     return path.read_bytes()
 
 
 def write(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """
-    Make a file.
-    """
+    """Make a file."""
     path.write_bytes(content)
     path.chmod(mode)
 
 
 def clear(path: Path) -> None:
-    """
-    Remove a file.
-    """
+    """Remove a file."""
     path.unlink()
 
 
 def mode_of(path: Path) -> int:
-    """
-    Return who may read a file.
-    """
+    """Return who may read a file."""
     return stat.S_IMODE(path.stat().st_mode)
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """
-    Let the event loop turn until a condition holds; the test's time limit bounds that.
-    """
+    """Let the event loop turn until a condition holds; the test's time limit bounds that."""
     while True:
         if condition():
             return
@@ -177,9 +151,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def is_in_use(path: Path) -> bool:
-    """
-    Return whether somebody has the file open.
-    """
+    """Return whether somebody has the file open."""
     try:
         OutcomesLog(path).close()
     except JournalError:
@@ -188,16 +160,12 @@ def is_in_use(path: Path) -> bool:
 
 
 async def arrived(sandbox: Sandbox, count: int) -> None:
-    """
-    Wait until a number of requests has arrived.
-    """
+    """Wait until a number of requests has arrived."""
     await until(lambda: len(sandbox.arrivals()) >= count)
 
 
 def ids(count: int) -> list[str]:
-    """
-    Return so many ids.
-    """
+    """Return so many ids."""
     return [f"user-{number}" for number in range(count)]
 
 
@@ -231,9 +199,7 @@ async def test_every_item_has_a_line(sandbox: Sandbox, adapty: AdaptyClient, pat
 async def test_an_outcome_says_when_and_by_which_response_it_ended(
     sandbox: Sandbox, adapty: AdaptyClient
 ) -> None:
-    """
-    Successes have the HTTP status and the request id as failures do, and both a time in UTC.
-    """
+    """Successes have the HTTP status and the request id as failures do, and both a time in UTC."""
     sandbox.seed_profiles(["here"])
     before = dt.datetime.now(dt.UTC)
     run = adapty.v1.profiles.bulk_delete(["here", "gone", "a\n"], **BY, ordered=True)
@@ -276,9 +242,7 @@ async def test_an_outcome_says_when_and_by_which_response_it_ended(
     ],
 )
 async def test_the_last_response_counts(replies: Any, status: Any, expected: Any) -> None:
-    """
-    The status and the request id are those of the response that an item ended with, if any.
-    """
+    """The status and the request id are those of the response that an item ended with, if any."""
     body = b'{"errors": [{"code": "x"}], "error_code": "profile_does_not_exist"}'
     replies = [(one[0], one[1], body) if one.__class__ is tuple and one[0] == 404 else one
                for one in replies]  # fmt: skip
@@ -328,9 +292,7 @@ _EACH = pytest.mark.parametrize("method", IDS)
 
 
 def test_the_page_names_the_id_of_each_method() -> None:
-    """
-    The documentation has a row for the id of each bulk method.
-    """
+    """The documentation has a row for the id of each bulk method."""
     _, _, section = _PAGE.read_text("utf-8").partition("### The id of an item")
     rows = re.findall(r"^\| (`[^|]+`) \|", section.partition("## ")[0], re.MULTILINE)
     named = set(re.findall(r"`(\w+\.\w+\.bulk_\w+)\(\)`", " ".join(rows)))
@@ -366,16 +328,12 @@ async def test_each_method_has_its_id(method: str, path: Path) -> None:
     ],
 )
 def test_an_operation_is_about_an_id(operation: Any, expected: str | None) -> None:
-    """
-    Calls that have no bulk method have an id as well, unless they are about nothing with one.
-    """
+    """Calls that have no bulk method have an id as well, unless they are about nothing with one."""
     assert id_of(operation) == expected
 
 
 async def test_what_cannot_be_built_is_identified_by_itself(path: Path) -> None:
-    """
-    An id that stands in an item is recorded although no request could be made of the item.
-    """
+    """An id that stands in an item is recorded although no request could be made of the item."""
     items: list[Any] = [("u1", "no attributes"), ("u2", None, None), (), (7, 8), "u3", None]
     async with fake() as client:
         report = await client.v1.profiles.bulk_update(items, **BY, outcomes=path)
@@ -387,9 +345,7 @@ async def test_what_cannot_be_built_is_identified_by_itself(path: Path) -> None:
 async def test_a_resumed_run_appends_and_leaves_results_as_they_are(
     sandbox: Sandbox, adapty: AdaptyClient, path: Path
 ) -> None:
-    """
-    What is skipped has one line, and the last one of each id says how and when it ended.
-    """
+    """What is skipped has one line, and the last one of each id says how and when it ended."""
     sandbox.seed_profiles(ids(50))
     items = [*ids(50), " bad"]
     keep = {**BY, "outcomes": path, "journal": path.with_suffix(".db"), "job_id": "j"}
@@ -408,9 +364,7 @@ async def test_a_resumed_run_appends_and_leaves_results_as_they_are(
 
 @pytest.mark.parametrize("job_id", [None, "j"], ids=["by-key", "by-position"])
 async def test_a_new_file_is_complete(path: Path, job_id: str | None) -> None:
-    """
-    Skipped items that have no line get one, with how they ended and without a time.
-    """
+    """Skipped items that have no line get one, with how they ended and without a time."""
     keep = {**BY, "journal": path.with_suffix(".db"), "job_id": job_id, "dedupe": True}
     missing: Any = (404, {}, b'{"error_code": "profile_does_not_exist"}')
     async with fake([(204, {}, b""), missing]) as client:
@@ -431,9 +385,7 @@ async def test_a_new_file_is_complete(path: Path, job_id: str | None) -> None:
 
 
 async def test_the_line_of_another_input_is_not_an_items_own(path: Path) -> None:
-    """
-    A file that has other ids at the same lines, or a later failure, gets the lines it lacks.
-    """
+    """A file that has other ids at the same lines, or a later failure, gets the lines it lacks."""
     keep = {**BY, "journal": path.with_suffix(".db"), "job_id": "j", "concurrency": 1}
     async with fake() as client:
         await client.v1.profiles.bulk_delete(["x", "b", "c"], **BY, outcomes=path, concurrency=1)
@@ -448,9 +400,7 @@ async def test_the_line_of_another_input_is_not_an_items_own(path: Path) -> None
 
 
 class OutcomesLog_at:  # noqa: N801  it is used as a function
-    """
-    A file that is open as long as a block lasts.
-    """
+    """A file that is open as long as a block lasts."""
 
     def __init__(self, path: Path) -> None:
         self._log = OutcomesLog(path)
@@ -463,9 +413,7 @@ class OutcomesLog_at:  # noqa: N801  it is used as a function
 
 
 async def test_a_run_that_stops_itself_records_what_it_did_not_send(path: Path) -> None:
-    """
-    Every item of an input that has a length has a line, though the key was rejected early.
-    """
+    """Every item of an input that has a length has a line, though the key was rejected early."""
     rejected: Any = itertools.repeat((401, {}, b'{"error_code": "not_authenticated"}'))
     async with fake(rejected) as client:
         run = client.v1.profiles.bulk_delete(ids(9000), **BY, outcomes=path, concurrency=2)
@@ -482,9 +430,7 @@ async def test_a_run_that_stops_itself_records_what_it_did_not_send(path: Path) 
 
 
 async def test_what_a_source_yields_after_the_stop_is_recorded(path: Path) -> None:
-    """
-    An item that comes from a slow source when the run is stopping is in the file, too.
-    """
+    """An item that comes from a slow source when the run is stopping is in the file, too."""
 
     async def slow() -> AsyncIterator[str]:
         yield "a"
@@ -509,9 +455,7 @@ TORN: Callable[[bytes], bytes] = lambda text: text[: text.rfind(b"\n") + 1]  # n
 
 
 def test_a_torn_last_line_is_cut_off_at_whichever_byte_it_ends(path: Path) -> None:
-    """
-    Whole lines stay as they are, what follows the last one goes, and the next line is whole.
-    """
+    """Whole lines stay as they are, what follows the last one goes, and the next line is whole."""
     error = InvalidInputError("customer_user_id", "must not be empty")
     entries = [
         Entry(1, "a", Outcome(0, "a", OutcomeStatus.DONE, 1, http_status=204)),
@@ -530,9 +474,7 @@ def test_a_torn_last_line_is_cut_off_at_whichever_byte_it_ends(path: Path) -> No
 
 
 async def test_a_run_that_resumes_with_a_torn_line_is_complete(path: Path) -> None:
-    """
-    Wherever the file was cut, the same run again gives each id a line that says how it ended.
-    """
+    """Wherever the file was cut, the same run again gives each id a line that says how it ended."""
     keep = {**BY, "outcomes": path, "journal": path.with_suffix(".db"), "job_id": "j"}
     async with fake() as client:
         await client.v1.profiles.bulk_delete(["a", "b", "c"], **keep, concurrency=1)
@@ -590,9 +532,7 @@ async def test_what_is_no_outcomes_file_stays_untouched(content: bytes, path: Pa
 
 
 def test_a_file_that_others_could_read_is_made_private(path: Path) -> None:
-    """
-    An outcomes file that was there gets the mode 0600, and is not written to by being opened.
-    """
+    """An outcomes file that was there gets the mode 0600, and is not written to by being opened."""
     write(path, LINE, 0o644)
     OutcomesLog(path).close()
 
@@ -615,9 +555,7 @@ def _make_link(path: Path) -> None:
 def test_only_a_regular_file_can_be_an_outcomes_file(
     make: Any, message: str, tmp_path: Path
 ) -> None:
-    """
-    Anything else is refused, with the reason.
-    """
+    """Anything else is refused, with the reason."""
     folder = tmp_path / "folder"
     folder.mkdir()
     make(folder / "outcomes")
@@ -627,9 +565,7 @@ def test_only_a_regular_file_can_be_an_outcomes_file(
 
 
 def test_a_system_without_posix_locks_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Where there are no POSIX file locks, nothing is made.
-    """
+    """Where there are no POSIX file locks, nothing is made."""
     monkeypatch.delattr(os, "O_NOFOLLOW")
 
     with pytest.raises(JournalError, match="needs POSIX file locks"):
@@ -640,9 +576,7 @@ def test_a_system_without_posix_locks_is_told(path: Path, monkeypatch: pytest.Mo
 def test_a_disk_that_fails_at_the_start_is_told(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    A file whose mode cannot be set is not used, and closed.
-    """
+    """A file whose mode cannot be set is not used, and closed."""
 
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
@@ -655,9 +589,7 @@ def test_a_disk_that_fails_at_the_start_is_told(
 
 
 async def test_two_runs_never_write_to_one_file(path: Path) -> None:
-    """
-    A second run is refused before it sends anything; the first one is not disturbed.
-    """
+    """A second run is refused before it sends anything; the first one is not disturbed."""
     write(path, LINE)
     transport = FakeTransport()
     with OutcomesLog_at(path) as log:
@@ -671,9 +603,7 @@ async def test_two_runs_never_write_to_one_file(path: Path) -> None:
 
 
 def test_another_process_is_refused(path: Path) -> None:
-    """
-    The lock holds between processes.
-    """
+    """The lock holds between processes."""
     code = "import sys, pathlib; from adapty_async._bulk.outcomes_file import OutcomesLog\n"
     code += "OutcomesLog(pathlib.Path(sys.argv[1]))"
     with OutcomesLog_at(path):
@@ -704,9 +634,7 @@ def test_the_journal_is_no_outcomes_file(
 
 @given(st.text() | st.text(st.characters(categories=["Cs", "Cc", "Zl", "Zp", "Po"])))
 def test_any_text_gives_one_line_that_reads_back(text: str) -> None:
-    """
-    No id and no rule breaks a line, for whichever reader, and each is read as it was.
-    """
+    """No id and no rule breaks a line, for whichever reader, and each is read as it was."""
     outcome: Outcome[str, None] = Outcome(
         0, text, OutcomeStatus.FAILED, error=InvalidInputError(text, text)
     )
@@ -723,16 +651,12 @@ def test_any_text_gives_one_line_that_reads_back(text: str) -> None:
 
 @given(st.binary() | st.recursive(st.none() | st.text(), st.lists).map(json.dumps).map(str.encode))
 def test_no_other_text_is_taken_for_an_outcome(text: bytes) -> None:
-    """
-    A line of something else is none, and never an exception.
-    """
+    """A line of something else is none, and never an exception."""
     assert parse_line(text) is None
 
 
 def test_an_error_of_somebody_else_is_recorded_by_its_type() -> None:
-    """
-    What an exception has under the names of ours is recorded if it is text or a number.
-    """
+    """What an exception has under the names of ours is recorded if it is text or a number."""
     error = ValueError("secret")
     error.status = object()  # type: ignore[attr-defined]
     error.request_id = "r1"  # type: ignore[attr-defined]
@@ -747,9 +671,7 @@ def test_an_error_of_somebody_else_is_recorded_by_its_type() -> None:
 
 
 async def test_nothing_of_a_response_or_a_key_is_in_the_file(path: Path) -> None:
-    """
-    A server that echoes what it was sent does not bring that into the file.
-    """
+    """A server that echoes what it was sent does not bring that into the file."""
     body = b'{"error_code": "bad_request", "errors": [{"message": "canary is taken"}]}'
     replies = itertools.repeat((400, {"Request-Id": "the canary"}, body))
     async with AdaptyClient("secret_canary", transport=FakeTransport(replies)) as client:
@@ -760,9 +682,7 @@ async def test_nothing_of_a_response_or_a_key_is_in_the_file(path: Path) -> None
 
 
 def test_a_line_far_off_costs_no_memory(path: Path) -> None:
-    """
-    A line number that no input of that size has is read, and its item not taken for known.
-    """
+    """A line number that no input of that size has is read, and its item not taken for known."""
     write(path, LINE.replace(b":1,", b":%d," % 2**62, 1))
     entry = Entry(2**62, "a", Outcome(0, "a", OutcomeStatus.SKIPPED, earlier=EarlierStatus.DONE))
     with OutcomesLog_at(path) as log:
@@ -775,9 +695,7 @@ def test_a_line_far_off_costs_no_memory(path: Path) -> None:
 
 
 async def told_of(run: Any) -> list[Any]:
-    """
-    Stream a run to its end.
-    """
+    """Stream a run to its end."""
     async with run:
         return [outcome async for outcome in run]
 
@@ -786,9 +704,7 @@ async def told_of(run: Any) -> list[Any]:
 async def test_an_outcome_is_on_the_disk_before_it_is_delivered(
     journal: str | None, path: Path, gate: threading.Event
 ) -> None:
-    """
-    While the disk hangs nobody is told, though the requests are over; then everybody is.
-    """
+    """While the disk hangs nobody is told, though the requests are over; then everybody is."""
     gate.clear()
     told: list[Any] = []
     transport = FakeTransport(DONE)
@@ -810,9 +726,7 @@ async def test_an_outcome_is_on_the_disk_before_it_is_delivered(
 async def test_a_disk_that_hangs_holds_up_no_call_until_too_much_waits(
     path: Path, gate: threading.Event
 ) -> None:
-    """
-    The loop turns and requests go out while the disk hangs; what waits in memory has a bound.
-    """
+    """The loop turns and requests go out while the disk hangs; what waits in memory has a bound."""
     gate.clear()
     transport = FakeTransport(DONE)
     async with AdaptyClient("key", transport=transport) as client:
@@ -859,9 +773,7 @@ async def test_a_run_that_is_cut_off_records_what_was_over(
 async def test_a_run_that_is_cancelled_while_its_file_is_opened_leaves_it_to_the_next(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    The file is given back, and the same run can be made again.
-    """
+    """The file is given back, and the same run can be made again."""
     opening, may_open = threading.Event(), threading.Event()
 
     def slow(folder: Path) -> None:
@@ -880,9 +792,7 @@ async def test_a_run_that_is_cancelled_while_its_file_is_opened_leaves_it_to_the
 
 
 async def test_a_file_that_is_gone_ends_the_run(path: Path) -> None:
-    """
-    Nothing is written to a file that nobody finds: the run ends with an error.
-    """
+    """Nothing is written to a file that nobody finds: the run ends with an error."""
 
     def remove(outcome: Outcome[Any, Any]) -> None:
         path.unlink(missing_ok=True)
@@ -899,9 +809,7 @@ async def test_a_file_that_is_gone_ends_the_run(path: Path) -> None:
 
 
 async def test_a_folder_that_is_gone_ends_the_run(tmp_path: Path) -> None:
-    """
-    A file whose folder cannot be looked into any more is not there either.
-    """
+    """A file whose folder cannot be looked into any more is not there either."""
     folder = tmp_path / "folder"
     folder.mkdir()
     file = OutcomesFile(folder / "outcomes")
@@ -920,9 +828,7 @@ async def test_a_folder_that_is_gone_ends_the_run(tmp_path: Path) -> None:
 
 
 async def test_a_defect_of_the_writer_is_raised(path: Path) -> None:
-    """
-    An outcome that cannot be written is no silent gap: the run ends with the reason.
-    """
+    """An outcome that cannot be written is no silent gap: the run ends with the reason."""
     file = OutcomesFile(path)
     await file.open(lambda: None)
     file.add(Entry(1, "a", Outcome(0, "a", OutcomeStatus.DONE, attempts=object())))  # type: ignore[arg-type]
@@ -933,9 +839,7 @@ async def test_a_defect_of_the_writer_is_raised(path: Path) -> None:
 
 
 async def test_what_nobody_waits_for_is_written_soon(path: Path) -> None:
-    """
-    A few outcomes are in the file long before the run ends.
-    """
+    """A few outcomes are in the file long before the run ends."""
     may_end = asyncio.Event()
 
     async def transport(request: Request) -> Response:
@@ -954,9 +858,7 @@ async def test_what_nobody_waits_for_is_written_soon(path: Path) -> None:
 
 
 def test_a_loop_that_is_gone_is_not_waited_for(path: Path) -> None:
-    """
-    A run whose loop was closed gives its file back and raises nothing when it is collected.
-    """
+    """A run whose loop was closed gives its file back and raises nothing when it is collected."""
     loop = asyncio.new_event_loop()
     raised: list[Any] = []
     hook, sys.unraisablehook = sys.unraisablehook, raised.append
@@ -991,9 +893,7 @@ def test_a_loop_that_is_gone_is_not_waited_for(path: Path) -> None:
 
 
 def test_closing_again_is_harmless(path: Path) -> None:
-    """
-    A file that is closed stays so, and no other file is closed instead.
-    """
+    """A file that is closed stays so, and no other file is closed instead."""
     log = OutcomesLog(path)
     log.close()
     with path.open("rb") as other:
@@ -1023,10 +923,8 @@ RUNNERS = {
 }
 
 
+#: For tests that run in processes of their own.
 ONCE = pytest.mark.parametrize("anyio_backend", ["asyncio"])
-"""
-For tests that run in processes of their own.
-"""
 
 
 @ONCE
@@ -1062,9 +960,7 @@ async def test_a_run_that_is_killed_and_resumed_is_complete(
 
 @ONCE
 async def test_a_full_disk_ends_the_run_and_nothing_is_lost(sandbox: Sandbox, path: Path) -> None:
-    """
-    The run ends with an error that says so; with room again, the same run completes the file.
-    """
+    """The run ends with an error that says so; with room again, the same run completes the file."""
     count = 2000
     write(path, LINE * 40_000)  # more than the journal takes
     limit = len(read(path)) + 20_000

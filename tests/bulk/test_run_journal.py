@@ -1,6 +1,4 @@
-"""
-Bulk runs with a journal: what is on disk when, what a next run does, and what is refused.
-"""
+"""Bulk runs with a journal: what is on disk when, what a next run does, and what is refused."""
 
 from __future__ import annotations
 
@@ -68,9 +66,7 @@ HEADER = "adapty-customer-user-id"
 
 @pytest.fixture(autouse=True)
 async def nothing_is_left(anyio_backend: str) -> AsyncIterator[None]:
-    """
-    Check that a test ends with the tasks it began with, and with no thread of a journal.
-    """
+    """Check that a test ends with the tasks it began with, and with no thread of a journal."""
     before = own_tasks()
     yield
     assert own_tasks() == before
@@ -82,9 +78,7 @@ async def nothing_is_left(anyio_backend: str) -> AsyncIterator[None]:
 
 @pytest.fixture
 def ids_file(tmp_path: Path) -> Path:
-    """
-    Return a file of ids.
-    """
+    """Return a file of ids."""
     path = tmp_path / "ids.txt"
     path.write_bytes(b"u0\nu1\n")
     return path
@@ -92,9 +86,7 @@ def ids_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Path:
-    """
-    Return where a journal may be.
-    """
+    """Return where a journal may be."""
     return tmp_path / "journal"
 
 
@@ -113,9 +105,7 @@ def _bytes_of(path: Path) -> bytes:
 def erase(
     transport: Callable[[Request], Any], items: Any, journal: Any, **options: Any
 ) -> BulkRun[str, None]:
-    """
-    Make a run of deletes that repeats nothing.
-    """
+    """Make a run of deletes that repeats nothing."""
     adapty = AdaptyClient(options.pop("key", KEY), transport=transport, retry=ONCE)
     return adapty.v1.profiles.bulk_delete(
         items, by="customer_user_id", journal=journal, **{"job_id": "job", **options}
@@ -125,9 +115,7 @@ def erase(
 def create(
     transport: Callable[[Request], Any], items: Any, journal: Any, **options: Any
 ) -> BulkRun[str, Any]:
-    """
-    Make a run of creates, which must not be repeated blindly.
-    """
+    """Make a run of creates, which must not be repeated blindly."""
     adapty = AdaptyClient(KEY, transport=transport, retry=ONCE)
     return adapty.bulk(
         items,
@@ -138,9 +126,7 @@ def create(
 
 
 async def crash(start: Callable[..., BulkRun[Any, Any]], items: list[str], journal: Path) -> None:
-    """
-    Leave a journal as a run leaves it that is killed when its first requests are under way.
-    """
+    """Leave a journal as a run leaves it that is killed when its first requests are under way."""
     aside = journal.with_suffix(".crashed")
 
     async def transport(_request: Request) -> Response:
@@ -154,9 +140,7 @@ async def crash(start: Callable[..., BulkRun[Any, Any]], items: list[str], journ
 
 
 def statuses(run: BulkReport[Any, Any]) -> dict[str, int]:
-    """
-    Return the counts that are not 0.
-    """
+    """Return the counts that are not 0."""
     return {status.value: count for status, count in run.counts.items() if count}
 
 
@@ -170,9 +154,7 @@ async def test_everything_is_on_disk_before_anyone_is_told(
     ordered: bool,  # noqa: FBT001  a case
     journal: Path,
 ) -> None:
-    """
-    The intent is there when a request is sent, and the outcome when it is handed over.
-    """
+    """The intent is there when a request is sent, and the outcome when it is handed over."""
     answers = {"u1": MISSING, "u2": REFUSED, "u3": BROKEN}
     ends = {
         204: ItemState.DONE,
@@ -201,9 +183,7 @@ async def test_everything_is_on_disk_before_anyone_is_told(
 
 @pytest.mark.parametrize("ordered", [False, True], ids=["as-they-end", "ordered"])
 async def test_a_streamed_outcome_is_on_disk(ordered: bool, journal: Path) -> None:  # noqa: FBT001
-    """
-    Whoever streams a run sees only what is written; what is not streamed to the end resumes.
-    """
+    """Whoever streams a run sees only what is written; what is not streamed to the end resumes."""
     seen: list[int] = []
     async with erase(Api(), ids(40), journal, ordered=ordered, concurrency=4) as run:
         async for outcome in run:
@@ -228,9 +208,7 @@ async def test_a_streamed_outcome_is_on_disk(ordered: bool, journal: Path) -> No
 async def test_what_is_done_is_skipped_and_the_rest_goes_again(
     job_id: str | None, journal: Path
 ) -> None:
-    """
-    Done and absent are never sent again; failed and not sent are.
-    """
+    """Done and absent are never sent again; failed and not sent are."""
     answers = {"u1": MISSING, "u2": REFUSED, "u3": BROKEN}
     first = await erase(Api(answers), ids(10), journal, job_id=job_id)
     api = Api()
@@ -246,9 +224,7 @@ async def test_what_is_done_is_skipped_and_the_rest_goes_again(
 
 @pytest.mark.parametrize("job_id", ["job", None], ids=["position", "digest"])
 async def test_a_journal_in_memory_resumes_as_a_file_does(job_id: str | None) -> None:
-    """
-    Tests of programs need no file.
-    """
+    """Tests of programs need no file."""
     journal = MemoryJournal()
     first = await erase(Api({"u2": REFUSED}), ids(5), journal, job_id=job_id)
     second = await erase(Api(), ids(6), journal, job_id=job_id)
@@ -264,9 +240,7 @@ async def test_what_is_skipped_is_told_with_its_item(
     dedupe: bool,  # noqa: FBT001  a case
     journal: Path,
 ) -> None:
-    """
-    Like every other outcome, and its state stays.
-    """
+    """Like every other outcome, and its state stays."""
     await erase(Api(), ids(5), journal, job_id=job_id)
     before = states(journal)
     told: list[tuple[int, str, OutcomeStatus]] = []
@@ -284,9 +258,7 @@ async def test_what_is_skipped_is_told_with_its_item(
 
 
 async def test_a_duplicate_of_what_was_done_stays_as_it_was_noted(journal: Path) -> None:
-    """
-    Whether it counts as a duplicate is decided by the run that sends it.
-    """
+    """Whether it counts as a duplicate is decided by the run that sends it."""
     await erase(Api(), ["u0", "u0"], journal)
     await erase(Api(), ["u0", "u0"], journal, dedupe=True)
 
@@ -304,9 +276,7 @@ async def test_the_rest_of_a_stopped_run_is_what_the_journal_says(journal: Path)
 
 
 async def test_equal_requests_are_one_item_where_requests_tell_items_apart(journal: Path) -> None:
-    """
-    Without a job id the same request is sent once, and what is done is never sent again.
-    """
+    """Without a job id the same request is sent once, and what is done is never sent again."""
     api = Api()
     first = await erase(api, ["a", "b", "a"], journal, job_id=None)
     second = await erase(api, ["a", "a", "b"], journal, job_id=None)
@@ -317,9 +287,7 @@ async def test_equal_requests_are_one_item_where_requests_tell_items_apart(journ
 
 
 async def test_what_was_not_sent_goes_in_the_next_run(journal: Path) -> None:
-    """
-    A run that stopped at its first failure is finished by the next.
-    """
+    """A run that stopped at its first failure is finished by the next."""
     first = await erase(Api({"u4": REFUSED}), ids(30), journal, fail_fast=True, concurrency=3)
     second = await erase(Api(), ids(30), journal)
 
@@ -348,9 +316,7 @@ async def test_a_delete_that_was_under_way_in_a_crash_goes_again(
 
 
 async def test_an_answer_that_was_lost_makes_the_next_404_a_success(journal: Path) -> None:
-    """
-    Also when it was lost without a crash; a refusal in between does not change that.
-    """
+    """Also when it was lost without a crash; a refusal in between does not change that."""
     lost = await erase(Api({"u0": BROKEN}), ["u0"], journal)
     refused = await erase(Api({"u0": REFUSED}), ["u0"], journal)
     assert [lost.failed, refused.failed] == [1, 1]
@@ -364,9 +330,7 @@ async def test_an_answer_that_was_lost_makes_the_next_404_a_success(journal: Pat
 async def test_a_create_that_was_under_way_in_a_crash_is_never_sent_again(
     job_id: str | None, journal: Path
 ) -> None:
-    """
-    It is unknown, with the reason, in every run from then on; what had not begun is sent.
-    """
+    """It is unknown, with the reason, in every run from then on; what had not begun is sent."""
 
     def start(*arguments: Any, **options: Any) -> BulkRun[str, Any]:
         return create(*arguments, **options, job_id=job_id)
@@ -391,9 +355,7 @@ async def test_a_create_that_was_under_way_in_a_crash_is_never_sent_again(
 
 
 async def test_a_create_whose_answer_was_lost_is_never_sent_again(journal: Path) -> None:
-    """
-    Unknown stays unknown, and one that was refused goes again.
-    """
+    """Unknown stays unknown, and one that was refused goes again."""
     first = await create(Api({"u0": BROKEN, "u1": REFUSED, "*": CREATED}), ids(3), journal)
     api = Api({"*": CREATED})
     second = await create(api, ids(3), journal)
@@ -405,9 +367,7 @@ async def test_a_create_whose_answer_was_lost_is_never_sent_again(journal: Path)
 
 @pytest.fixture
 def gated(journal: Path) -> GatedJournal:
-    """
-    Return a journal whose commits wait while its gate is closed.
-    """
+    """Return a journal whose commits wait while its gate is closed."""
     return GatedJournal(journal)
 
 
@@ -476,9 +436,7 @@ async def test_what_must_survive_a_loss_of_power_waits_for_the_disk(
 
 
 async def test_what_is_cut_off_is_not_told_before_the_disk_has_it(gated: GatedJournal) -> None:
-    """
-    Ctrl-C twice does not have an outcome told that a loss of power could undo.
-    """
+    """Ctrl-C twice does not have an outcome told that a loss of power could undo."""
     told: list[Outcome[str, None]] = []
     answered = asyncio.Event()
 
@@ -507,9 +465,7 @@ async def test_a_create_that_is_cut_off_while_it_is_noted_was_not_sent(
     journal: Path,
     gated: GatedJournal,
 ) -> None:
-    """
-    What an earlier run had begun stays unknown, and what no run has sent is sent by the next.
-    """
+    """What an earlier run had begun stays unknown, and what no run has sent is sent by the next."""
     if begun:
         await crash(create, ["u0", "u1"], journal)
     api = Api({"*": CREATED})
@@ -536,9 +492,7 @@ async def test_a_create_that_is_cut_off_while_it_is_noted_was_not_sent(
 
 
 async def test_a_create_that_was_refused_is_sent_again_after_a_crash(journal: Path) -> None:
-    """
-    Killed while it waits for its next attempt, a throttled create is not an unknown outcome.
-    """
+    """Killed while it waits for its next attempt, a throttled create is not an unknown outcome."""
     aside = journal.with_suffix(".crashed")
     attempts = 0
 
@@ -618,9 +572,7 @@ MISMATCHES: dict[str, tuple[Start, tuple[str, ...]]] = {
 async def test_the_journal_of_another_run_is_refused(
     start: Start, told: tuple[str, ...], journal: Path
 ) -> None:
-    """
-    What differs is said, the key is not, nothing is sent, and the journal stays as it was.
-    """
+    """What differs is said, the key is not, nothing is sent, and the journal stays as it was."""
     await erase(Api(), ids(3), journal)
     before = _bytes_of(journal)
     with pytest.raises(JournalError, match=r"^the journal .* belongs to another run; ") as caught:
@@ -634,9 +586,7 @@ async def test_the_journal_of_another_run_is_refused(
 
 
 async def test_a_journal_of_digests_is_refused_by_a_run_of_positions(journal: Path) -> None:
-    """
-    And the other way round.
-    """
+    """And the other way round."""
     await erase(Api(), ids(3), journal, job_id=None)
     with pytest.raises(JournalError, match="keys: digest there, position here"):
         await erase(Api(), ids(3), journal)
@@ -647,9 +597,7 @@ async def test_a_journal_that_is_in_use_is_refused(
     dedupe: bool,  # noqa: FBT001  a case
     journal: Path,
 ) -> None:
-    """
-    The second run ends at once and sends nothing; the first goes on.
-    """
+    """The second run ends at once and sends nothing; the first goes on."""
     first, second = Api(hold=["u0"]), Api()
     async with erase(first, ids(1), journal) as run:
         await first.until_sent(1)
@@ -665,9 +613,7 @@ async def test_a_journal_that_is_in_use_is_refused(
 
 
 async def test_a_list_of_ids_given_as_the_journal_stays_untouched(ids_file: Path) -> None:
-    """
-    The run is refused before anything is sent.
-    """
+    """The run is refused before anything is sent."""
     api = Api()
     with pytest.raises(
         JournalError, match=re.escape(f"{ids_file} cannot be used: it is not a journal")
@@ -687,9 +633,7 @@ BAD_OPTIONS = {
 
 @pytest.mark.parametrize(("options", "message"), BAD_OPTIONS.values(), ids=BAD_OPTIONS)
 def test_bad_options_are_told_at_once(options: dict[str, Any], message: str, journal: Path) -> None:
-    """
-    Before a run is made, and before a file is.
-    """
+    """Before a run is made, and before a file is."""
     with pytest.raises(ConfigError, match=message):
         erase(Api(), [], journal, **options)
 
@@ -700,9 +644,7 @@ def test_bad_options_are_told_at_once(options: dict[str, Any], message: str, jou
 
 
 async def test_a_run_by_digest_resumes_in_any_order_with_additions(journal: Path) -> None:
-    """
-    Without a job id items are known by their requests, wherever they stand.
-    """
+    """Without a job id items are known by their requests, wherever they stand."""
     await erase(Api({"u5": REFUSED}), ids(10), journal, job_id=None)
     api = Api()
     report = await erase(api, [*reversed(ids(12))], journal, job_id=None)
@@ -713,9 +655,7 @@ async def test_a_run_by_digest_resumes_in_any_order_with_additions(journal: Path
 
 @pytest.mark.parametrize("job_id", ["job", None], ids=["position", "digest"])
 async def test_nothing_personal_is_in_the_journal(job_id: str | None, journal: Path) -> None:
-    """
-    No id, no e-mail, no name, no key and nothing that the server said.
-    """
+    """No id, no e-mail, no name, no key and nothing that the server said."""
     said = b'{"errors":[{"source":"email","errors":["jane@example.com"]}],"error_code":"whatever"}'
 
     async def transport(request: Request) -> Response:
@@ -744,9 +684,7 @@ async def test_digests_are_keyed_and_the_same_in_every_release(journal: Path) ->
 
 
 def test_a_run_identity_shows_where_it_goes_and_no_key() -> None:
-    """
-    Neither plainly nor prettily.
-    """
+    """Neither plainly nor prettily."""
     identity = RunIdentity("a call", "https://x", KEY)
 
     assert repr(identity) == "RunIdentity(a call, https://x)"
@@ -754,9 +692,7 @@ def test_a_run_identity_shows_where_it_goes_and_no_key() -> None:
 
 
 class Lines:
-    """
-    An input that knows its length and first items, as a file knows its size and digest.
-    """
+    """An input that knows its length and first items, as a file knows its size and digest."""
 
     def __init__(self, items: list[str]) -> None:
         self._items = items
@@ -765,15 +701,11 @@ class Lines:
         return iter(self._items)
 
     def identity(self) -> dict[str, Any]:
-        """
-        Return what a journal keeps of it.
-        """
+        """Return what a journal keeps of it."""
         return {"count": len(self._items), "last": len(self._items[-1])}
 
     def difference(self, earlier: dict[str, Any]) -> str | None:
-        """
-        Accept what only grew.
-        """
+        """Accept what only grew."""
         if len(self._items) < earlier["count"]:
             return f"{earlier['count']} lines there, {len(self._items)} here"
         same = len(self._items[earlier["count"] - 1]) == earlier["last"]
@@ -781,9 +713,7 @@ class Lines:
 
 
 async def test_an_input_that_grew_resumes_and_another_is_refused(journal: Path) -> None:
-    """
-    What it grew to counts from then on.
-    """
+    """What it grew to counts from then on."""
     assert isinstance(Lines(["u0"]), InputIdentity)
     first = await erase(Api(), Lines(ids(5)), journal, job_id=None)
     api = Api()
@@ -801,9 +731,7 @@ async def test_an_input_that_grew_resumes_and_another_is_refused(journal: Path) 
 
 
 def a_profile(identity: str, number: int = 0) -> MailProfile:
-    """
-    Return a profile of the Mail API.
-    """
+    """Return a profile of the Mail API."""
     return MailProfile(
         external_profile_id=identity,
         external_created_at="2026-01-01T00:00:00Z",
@@ -814,9 +742,7 @@ def a_profile(identity: str, number: int = 0) -> MailProfile:
 
 
 def an_event(identity: str, number: int = 0) -> TransactionEvent:
-    """
-    Return an event of the Mail API.
-    """
+    """Return an event of the Mail API."""
     return TransactionEvent(
         event_type="subscription_started",
         event_id=identity,
@@ -832,9 +758,7 @@ def an_event(identity: str, number: int = 0) -> TransactionEvent:
 
 
 class Watch:
-    """
-    A transport that fails the test when two requests about one subject are under way.
-    """
+    """A transport that fails the test when two requests about one subject are under way."""
 
     def __init__(self, subject: Callable[[Request], Hashable]) -> None:
         self._subject = subject
@@ -844,9 +768,7 @@ class Watch:
         self.bodies: dict[Hashable, list[bytes]] = {}
 
     async def __call__(self, request: Request) -> Response:
-        """
-        Answer after some turns of the loop.
-        """
+        """Answer after some turns of the loop."""
         subject = self._subject(request)
         assert subject not in self._busy
         self._busy.add(subject)
@@ -905,9 +827,7 @@ async def test_two_requests_about_one_thing_are_never_under_way_together(
     keep: bool,  # noqa: FBT001  a case
     journal: Path,
 ) -> None:
-    """
-    The same subject's requests go one after another, in the order of the input.
-    """
+    """The same subject's requests go one after another, in the order of the input."""
     names = Random(5).choices("abcdef", k=120)
     watch = Watch(subject)
     options = {"journal": journal, "job_id": "job"} if keep else {"journal": None}
@@ -942,9 +862,7 @@ async def test_dedupe_sends_each_request_once(job_id: str | None, journal: Path)
 
 
 class Text(str):
-    """
-    Text of another library.
-    """
+    """Text of another library."""
 
     __slots__ = ()
 
@@ -954,9 +872,7 @@ async def test_text_of_another_library_is_the_same_item_as_plain_text(
     kept: bool,  # noqa: FBT001  a case
     journal: Path,
 ) -> None:
-    """
-    A data frame's ids are told from each other as plain ones are, in the next run too.
-    """
+    """A data frame's ids are told from each other as plain ones are, in the next run too."""
     api = Api()
     path = journal if kept else None
     first = await erase(api, [Text("u0"), "u0", Text("u1")], path, dedupe=True, job_id=None)
@@ -970,9 +886,7 @@ async def test_text_of_another_library_is_the_same_item_as_plain_text(
 
 @pytest.mark.parametrize("rate", [0.0, 0.0001])
 async def test_a_pace_of_next_to_nothing_is_no_pace(rate: float, journal: Path) -> None:
-    """
-    A run that finds it in its journal goes on as if there were none.
-    """
+    """A run that finds it in its journal goes on as if there were none."""
     adapty = AdaptyClient(KEY, transport=Api())
     adapty._caller.layers.limiters.learned_rate = lambda: rate  # type: ignore[method-assign]
     await adapty.v1.profiles.bulk_delete(
@@ -985,9 +899,7 @@ async def test_a_pace_of_next_to_nothing_is_no_pace(rate: float, journal: Path) 
 
 
 async def test_a_duplicate_is_noted_as_such(journal: Path) -> None:
-    """
-    A run that does not look for duplicates any more skips those that an earlier one found.
-    """
+    """A run that does not look for duplicates any more skips those that an earlier one found."""
     await erase(Api(), ["u0", "u0", "u0"], journal, dedupe=True)
     assert states(journal) == {0: ItemState.DONE} | dict.fromkeys((1, 2), ItemState.DUPLICATE)
     api = Api()
@@ -997,9 +909,7 @@ async def test_a_duplicate_is_noted_as_such(journal: Path) -> None:
 
 
 async def test_dedupe_works_without_a_journal() -> None:
-    """
-    Different requests about one subject are not duplicates.
-    """
+    """Different requests about one subject are not duplicates."""
     api = Api()
     assert statuses(await erase(api, ["a", "b", "a"], None, dedupe=True)) == {
         "done": 2,
@@ -1010,9 +920,7 @@ async def test_dedupe_works_without_a_journal() -> None:
 
 
 async def test_requests_that_differ_in_their_parameters_are_no_duplicates() -> None:
-    """
-    Whom it is about, if anybody, does not make a request the same.
-    """
+    """Whom it is about, if anybody, does not make a request the same."""
     operations = [
         Operation(GET_PROFILE, ((HEADER, "u0"),), parameters=(("page", page),))
         for page in ("1", "2", "1", "1\n")
@@ -1023,9 +931,7 @@ async def test_requests_that_differ_in_their_parameters_are_no_duplicates() -> N
 
 
 async def test_duplicates_are_sent_as_often_as_they_come_unless_told(journal: Path) -> None:
-    """
-    By default nothing is merged.
-    """
+    """By default nothing is merged."""
     api = Api()
     report = await erase(api, ["a", "b", "a"], journal)
 
@@ -1039,9 +945,7 @@ async def test_duplicates_are_sent_as_often_as_they_come_unless_told(journal: Pa
 @pytest.mark.parametrize("job_id", ["job", None], ids=["position", "digest"])
 @pytest.mark.parametrize("seed", range(20))
 async def test_a_cancelled_run_can_be_resumed(seed: int, job_id: str | None, journal: Path) -> None:
-    """
-    Cancelled at any moment, it has closed its journal, and the next run sends only the rest.
-    """
+    """Cancelled at any moment, it has closed its journal, and the next run sends only the rest."""
     random = Random(seed)
     outcomes: dict[int, OutcomeStatus] = {}
     api = Api()
@@ -1075,9 +979,7 @@ async def test_a_cancelled_run_can_be_resumed(seed: int, job_id: str | None, jou
 
 
 class Slow:
-    """
-    An input whose identity takes as long as it is told, and may fail.
-    """
+    """An input whose identity takes as long as it is told, and may fail."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self._error = error
@@ -1089,9 +991,7 @@ class Slow:
         return iter(["u0"])
 
     def identity(self) -> dict[str, Any]:
-        """
-        Wait, as reading a large file does.
-        """
+        """Wait, as reading a large file does."""
         self.asked.set()
         self.go_on.wait()
         self.answered.set()
@@ -1100,9 +1000,7 @@ class Slow:
         return {}
 
     def difference(self, _earlier: dict[str, Any]) -> str | None:
-        """
-        Find nothing.
-        """
+        """Find nothing."""
         return None
 
 
@@ -1110,9 +1008,7 @@ class Slow:
 async def test_cancelling_while_the_journal_opens_gives_it_back(
     error: Exception | None, journal: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """
-    The file is free as soon as opening it has ended, though nobody waited for that.
-    """
+    """The file is free as soon as opening it has ended, though nobody waited for that."""
     slow, api = Slow(error), Api()
     run = erase(api, slow, journal, job_id=None, drain=0.01, dedupe=True)
 
@@ -1139,9 +1035,7 @@ async def test_cancelling_while_the_journal_opens_gives_it_back(
 async def test_a_disk_that_is_slow_to_close_is_waited_for(
     journal: Path, gated: GatedJournal
 ) -> None:
-    """
-    What is cut off after its drain time is written before the run is over.
-    """
+    """What is cut off after its drain time is written before the run is over."""
     api = Api(hold=["u0"])
 
     async def run() -> None:
@@ -1161,9 +1055,7 @@ async def test_a_source_that_raises_leaves_a_journal_to_go_on_with(
     live: bool,  # noqa: FBT001  a case
     journal: Path,
 ) -> None:
-    """
-    What was read is noted, the exception is raised, and the next run does the rest.
-    """
+    """What was read is noted, the exception is raised, and the next run does the rest."""
     source = Reading(ids(10), ValueError("line 11"))
     run = erase(Api(), source.live() if live else source, journal)
     with pytest.raises(ValueError, match="line 11"):
@@ -1175,9 +1067,7 @@ async def test_a_source_that_raises_leaves_a_journal_to_go_on_with(
 
 
 async def test_a_lost_connection_is_noted_as_lost(journal: Path) -> None:
-    """
-    A request that may have worked is told apart from one that did not.
-    """
+    """A request that may have worked is told apart from one that did not."""
 
     async def transport(request: Request) -> Response:
         raise ConnectionLostError("gone")
@@ -1189,9 +1079,7 @@ async def test_a_lost_connection_is_noted_as_lost(journal: Path) -> None:
 
 
 async def test_an_item_that_cannot_be_built_is_not_noted(journal: Path) -> None:
-    """
-    It fails in every run until it is corrected, and then it is sent.
-    """
+    """It fails in every run until it is corrected, and then it is sent."""
     first = await erase(Api(), ["u0", ""], journal)
     second = await erase(Api(), ["u0", "u1"], journal)
 
@@ -1200,9 +1088,7 @@ async def test_an_item_that_cannot_be_built_is_not_noted(journal: Path) -> None:
 
 
 async def test_operations_of_many_kinds_share_a_journal(journal: Path) -> None:
-    """
-    A run of operations is told apart by them, or by their order.
-    """
+    """A run of operations is told apart by them, or by their order."""
     adapty = AdaptyClient(KEY, transport=Api({"*": CREATED}), retry=ONCE)
 
     def operations() -> list[Operation[Any]]:
@@ -1219,9 +1105,7 @@ async def test_operations_of_many_kinds_share_a_journal(journal: Path) -> None:
 
 
 async def test_a_disk_that_fails_ends_the_run(gated: GatedJournal) -> None:
-    """
-    The outcome that was to be safe is told all the same, and nothing more is sent.
-    """
+    """The outcome that was to be safe is told all the same, and nothing more is sent."""
     told: list[Outcome[str, None]] = []
     sent: list[str] = []
 
@@ -1278,9 +1162,7 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("limit", [0, 5000, 1_000_000], ids=["at-once", "table", "log"])
 def test_a_full_disk_ends_the_run(limit: int, journal: Path) -> None:
-    """
-    It ends with a JournalError before anything is sent, and with room it begins.
-    """
+    """It ends with a JournalError before anything is sent, and with room it begins."""
     command = [sys.executable, "-c", FULL, str(journal), str(limit)]
     done = subprocess.run(command, capture_output=True, check=True, text=True)
     told = json.loads(done.stdout)
@@ -1329,9 +1211,7 @@ asyncio.run(make() if sys.argv[2] == "make" else resume())
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_resume_of_ten_million_items_is_small(journal: Path) -> None:
-    """
-    By position, the file has less than 2 bytes for an item, and memory little more than 1.
-    """
+    """By position, the file has less than 2 bytes for an item, and memory little more than 1."""
     command = [sys.executable, "-c", LARGE, str(journal)]
     subprocess.run([*command, "make"], check=True)
     assert journal.stat().st_size < 20_000_000
@@ -1347,9 +1227,7 @@ def test_a_resume_of_ten_million_items_is_small(journal: Path) -> None:
 async def test_a_resumed_run_begins_with_the_pace_that_was_learned(
     job_id: str | None, journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    What a run has learned of the account's limit is in its journal.
-    """
+    """What a run has learned of the account's limit is in its journal."""
     begin_at(monkeypatch, 50_000.0, lowest=1.0)
     items = ids(600)
     learned: list[float | None] = []
@@ -1370,9 +1248,7 @@ async def test_a_resumed_run_begins_with_the_pace_that_was_learned(
 async def test_the_pace_is_noted_now_and_then(
     journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    A run that is killed has noted what it learned not long before.
-    """
+    """A run that is killed has noted what it learned not long before."""
     monkeypatch.setattr(_run_journal, "_RATE_SECONDS", 0.01)
     rates: list[float | None] = []
 
@@ -1397,9 +1273,7 @@ async def test_the_pace_is_noted_now_and_then(
 
 
 async def test_a_run_is_recorded_with_its_end(journal: Path) -> None:
-    """
-    The journal has when each run began and ended and why, and counts what came of its items.
-    """
+    """The journal has when each run began and ended and why, and counts what came of its items."""
     await erase(Api({"u1": REFUSED}), ids(4), journal, concurrency=1, fail_fast=True)
     await erase(Api({"u1": MISSING}), ids(4), journal)
     summary = summarise(journal)
@@ -1415,9 +1289,7 @@ async def test_a_run_is_recorded_with_its_end(journal: Path) -> None:
 
 
 async def test_reasons_beyond_a_hundred_are_counted_together() -> None:
-    """
-    A server that answers with anything does not make the journal grow.
-    """
+    """A server that answers with anything does not make the journal grow."""
     journal = MemoryJournal()
     writer = JournalWriter(journal, concurrency=4)
     identity = JournalIdentity(operation="o", origin="x", account="a", keys="position", input={})

@@ -1,6 +1,4 @@
-"""
-Bulk runs against the sandbox, with faults: what a report says is what happened at the server.
-"""
+"""Bulk runs against the sandbox, with faults: what a report says is what happened at the server."""
 
 from __future__ import annotations
 
@@ -46,9 +44,7 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 
 @pytest.fixture
 async def adapty(sandbox: Sandbox) -> AsyncIterator[AdaptyClient]:
-    """
-    Open a client of the server-side API.
-    """
+    """Open a client of the server-side API."""
     async with AdaptyClient(
         sandbox.api_key, base_url=sandbox.url, retry=RETRY, timeout=TIMEOUT
     ) as client:
@@ -57,9 +53,7 @@ async def adapty(sandbox: Sandbox) -> AsyncIterator[AdaptyClient]:
 
 @pytest.fixture
 async def mail(sandbox: Sandbox) -> AsyncIterator[AdaptyMailClient]:
-    """
-    Open a client of the Mail API.
-    """
+    """Open a client of the Mail API."""
     async with AdaptyMailClient(
         sandbox.mail_api_key, base_url=sandbox.url, retry=RETRY, timeout=TIMEOUT
     ) as client:
@@ -67,31 +61,23 @@ async def mail(sandbox: Sandbox) -> AsyncIterator[AdaptyMailClient]:
 
 
 class Ledger:
-    """
-    Every outcome by item, for comparison with the server's state.
-    """
+    """Every outcome by item, for comparison with the server's state."""
 
     def __init__(self) -> None:
         self.outcomes: dict[int, Outcome[Any, Any]] = {}
         self.times = Counter[int]()
 
     def __call__(self, outcome: Outcome[Any, Any]) -> None:
-        """
-        Take note of an outcome.
-        """
+        """Take note of an outcome."""
         self.times[outcome.index] += 1
         self.outcomes[outcome.index] = outcome
 
     def items(self, *statuses: OutcomeStatus) -> set[Any]:
-        """
-        Return the items that ended so.
-        """
+        """Return the items that ended so."""
         return {item.item for item in self.outcomes.values() if item.status in statuses}
 
     def assert_complete(self, report: BulkReport[Any, Any], count: int) -> None:
-        """
-        Check that every item had one outcome, and that the counts add up to the items.
-        """
+        """Check that every item had one outcome, and that the counts add up to the items."""
         assert set(self.times) == set(range(count))
         assert set(self.times.values()) == {1}
         assert report.total == sum(report.counts.values()) == count
@@ -102,9 +88,7 @@ class Ledger:
 
 
 def ids(count: int = COUNT) -> list[str]:
-    """
-    Return so many ids.
-    """
+    """Return so many ids."""
     return [f"user-{number}" for number in range(count)]
 
 
@@ -139,9 +123,7 @@ async def test_an_erasure_reports_what_the_server_did(
 async def test_an_erasure_with_few_attempts_claims_nothing_that_is_not_so(
     sandbox: Sandbox, adapty: AdaptyClient
 ) -> None:
-    """
-    Where repeats run out items are failed, not done, and a second run over them finishes.
-    """
+    """Where repeats run out items are failed, not done, and a second run over them finishes."""
     sandbox.seed_profiles(ids())
     ledger = Ledger()
     hasty = adapty.with_options(retry=BADLY)
@@ -159,9 +141,7 @@ async def test_an_erasure_with_few_attempts_claims_nothing_that_is_not_so(
 
 
 async def test_profiles_that_are_missing_are_absent(sandbox: Sandbox, adapty: AdaptyClient) -> None:
-    """
-    Absent is what the server never had, apart from deletes that a gateway's error hid.
-    """
+    """Absent is what the server never had, apart from deletes that a gateway's error hid."""
     here, missing = ids(200), [f"missing-{number}" for number in range(200)]
     sandbox.seed_profiles(here)
     ledger = Ledger()
@@ -177,9 +157,7 @@ async def test_profiles_that_are_missing_are_absent(sandbox: Sandbox, adapty: Ad
 async def test_an_update_reports_what_the_server_did(
     sandbox: Sandbox, adapty: AdaptyClient
 ) -> None:
-    """
-    Each profile that is done has its own value, and its result says so.
-    """
+    """Each profile that is done has its own value, and its result says so."""
     sandbox.seed_profiles(ids())
     updates = [(user, ProfileAttributes(first_name=f"Name of {user}")) for user in ids()]
     done = 0
@@ -201,9 +179,7 @@ async def test_an_update_reports_what_the_server_did(
 
 
 def mail_profiles(count: int) -> Iterator[MailProfile]:
-    """
-    Yield profiles with all three identifiers.
-    """
+    """Yield profiles with all three identifiers."""
     for number in range(count):
         yield MailProfile(
             external_profile_id=f"profile-{number}",
@@ -214,9 +190,7 @@ def mail_profiles(count: int) -> Iterator[MailProfile]:
 
 
 async def live_mail_profiles(count: int) -> AsyncIterator[MailProfile]:
-    """
-    Yield the same from a live source.
-    """
+    """Yield the same from a live source."""
     for profile in mail_profiles(count):
         yield profile
 
@@ -224,9 +198,7 @@ async def live_mail_profiles(count: int) -> AsyncIterator[MailProfile]:
 async def test_saving_mail_profiles_reports_what_the_server_did(
     sandbox: Sandbox, mail: AdaptyMailClient
 ) -> None:
-    """
-    Whatever is done is there; a save that was repeated is there once.
-    """
+    """Whatever is done is there; a save that was repeated is there once."""
     ledger = Ledger()
     report = await mail.profiles.bulk_save(
         live_mail_profiles(COUNT), concurrency=100, on_outcome=ledger
@@ -250,9 +222,7 @@ IDENTIFIERS: dict[By, Callable[[MailProfile], Any]] = {
 async def test_erasing_mail_profiles_reports_what_the_server_did(
     by: By, sandbox: Sandbox, mail: AdaptyMailClient
 ) -> None:
-    """
-    By whichever identifier, also by e-mail, whose repeats are always told 404.
-    """
+    """By whichever identifier, also by e-mail, whose repeats are always told 404."""
     profiles = list(mail_profiles(400))
     await mail.profiles.bulk_save(profiles, concurrency=100)
     there = {
@@ -279,9 +249,7 @@ async def test_erasing_mail_profiles_reports_what_the_server_did(
 async def test_saving_events_reports_what_the_server_did(
     sandbox: Sandbox, mail: AdaptyMailClient
 ) -> None:
-    """
-    An event that was sent several times is recorded once.
-    """
+    """An event that was sent several times is recorded once."""
     events = [
         TransactionEvent(
             event_type="subscription_started",
@@ -308,9 +276,7 @@ async def test_saving_events_reports_what_the_server_did(
 
 
 async def test_a_rate_below_the_accounts_is_never_throttled() -> None:
-    """
-    Whoever gives the account's rate is not told 429.
-    """
+    """Whoever gives the account's rate is not told 429."""
     async with (
         Sandbox(rate=500, burst=150) as strict,
         AdaptyClient(
@@ -324,9 +290,7 @@ async def test_a_rate_below_the_accounts_is_never_throttled() -> None:
 
 
 async def test_a_throttled_run_ends_with_everything_done() -> None:
-    """
-    429 with Retry-After slows a run down and costs no item.
-    """
+    """429 with Retry-After slows a run down and costs no item."""
     async with (
         Sandbox(rate=50, burst=20) as strict,
         AdaptyClient(strict.api_key, base_url=strict.url) as client,
@@ -343,9 +307,7 @@ async def test_a_throttled_run_ends_with_everything_done() -> None:
 
 
 async def test_a_wrong_key_leaves_everything_where_it_is() -> None:
-    """
-    The run stops, and the account says what was not sent.
-    """
+    """The run stops, and the account says what was not sent."""
     async with (
         Sandbox() as plain,
         AdaptyClient("secret_live_wrong", base_url=plain.url) as client,

@@ -1,6 +1,4 @@
-"""
-Inputs of bulk runs: any iterable, one item at a time.
-"""
+"""Inputs of bulk runs: any iterable, one item at a time."""
 
 from __future__ import annotations
 
@@ -15,27 +13,21 @@ from adapty_async._bulk.source import Source, source_of
 
 
 async def counted(count: int) -> AsyncIterator[int]:
-    """
-    Yield the first numbers, each after a turn of the loop.
-    """
+    """Yield the first numbers, each after a turn of the loop."""
     for number in range(count):
         await asyncio.sleep(0)
         yield number
 
 
 class Ids:
-    """
-    An iterable that is no collection.
-    """
+    """An iterable that is no collection."""
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(3))
 
 
 class LiveIds:
-    """
-    An async iterator that is no generator.
-    """
+    """An async iterator that is no generator."""
 
     def __init__(self) -> None:
         self._left = 3
@@ -51,9 +43,7 @@ class LiveIds:
 
 
 async def drained(source: Source[Any]) -> list[tuple[int, Any]]:
-    """
-    Take everything.
-    """
+    """Take everything."""
     taken = []
     while (entry := await source.take()) is not None:
         taken.append(entry)
@@ -78,9 +68,7 @@ async def test_every_kind_of_input_gives_its_items_with_their_positions(
     make: Callable[[], Any],
     sized: bool,  # noqa: FBT001  a parametrised case
 ) -> None:
-    """
-    Items come in order, then the end, as often as it is asked for.
-    """
+    """Items come in order, then the end, as often as it is asked for."""
     source = source_of(make())
 
     assert await drained(source) == [(0, 0), (1, 1), (2, 2)]
@@ -90,26 +78,20 @@ async def test_every_kind_of_input_gives_its_items_with_their_positions(
 
 @pytest.mark.parametrize("items", ["one-id", b"one-id"], ids=["str", "bytes"])
 def test_a_single_string_is_refused(items: Any) -> None:
-    """
-    The letters of an id are not meant.
-    """
+    """The letters of an id are not meant."""
     with pytest.raises(InvalidInputError, match="items: must be several items, not one string"):
         source_of(items)
 
 
 @pytest.mark.parametrize("items", [None, 7, object()], ids=["none", "int", "object"])
 def test_what_cannot_be_iterated_is_refused(items: Any) -> None:
-    """
-    The error comes before anything runs.
-    """
+    """The error comes before anything runs."""
     with pytest.raises(InvalidInputError, match="must be an iterable or an async iterable"):
         source_of(items)
 
 
 async def test_an_async_input_is_asked_once_at_a_time() -> None:
-    """
-    Several takers share one generator, and each item goes to one of them.
-    """
+    """Several takers share one generator, and each item goes to one of them."""
     source = source_of(counted(50))
 
     shares = await asyncio.gather(*(drained(source) for _ in range(7)))
@@ -118,14 +100,10 @@ async def test_an_async_input_is_asked_once_at_a_time() -> None:
 
 
 async def test_an_async_input_that_has_ended_is_not_asked_again() -> None:
-    """
-    The first end counts for every taker, though an iterator could go on behind it.
-    """
+    """The first end counts for every taker, though an iterator could go on behind it."""
 
     class Batches:
-        """
-        An async iterator that ends after each item, and goes on when it is asked again.
-        """
+        """An async iterator that ends after each item, and goes on when it is asked again."""
 
         def __init__(self) -> None:
             self._asked = 0
@@ -146,9 +124,7 @@ async def test_an_async_input_that_has_ended_is_not_asked_again() -> None:
 
 
 async def test_cancelling_wakes_those_who_wait_for_an_item() -> None:
-    """
-    An input that may never yield again holds nobody who is cancelled.
-    """
+    """An input that may never yield again holds nobody who is cancelled."""
     waiting = asyncio.Event()
 
     async def live() -> AsyncIterator[int]:
@@ -168,9 +144,7 @@ async def test_cancelling_wakes_those_who_wait_for_an_item() -> None:
 
 
 async def test_an_item_that_comes_with_a_cancellation_is_not_lost() -> None:
-    """
-    It stays where it was, as far as the input holds on to it.
-    """
+    """It stays where it was, as far as the input holds on to it."""
     entries: asyncio.Queue[int] = asyncio.Queue()
 
     async def live() -> AsyncIterator[int]:

@@ -1,6 +1,4 @@
-"""
-When a bulk run ends before its input does.
-"""
+"""When a bulk run ends before its input does."""
 
 from __future__ import annotations
 
@@ -25,9 +23,7 @@ from adapty_async.errors import (
 
 
 def answered(kind: type[ApiError], status: int, *, recognised: bool = True) -> ApiError:
-    """
-    Return the error of an answer.
-    """
+    """Return the error of an answer."""
     error = kind(f"status {status}", status=status)
     error.recognised = recognised
     return error
@@ -50,9 +46,7 @@ ALREADY_THERE.error_code = "duplicate_source_transaction"
 
 
 def invalid(text: str, *fields: str | None, code: str = "base_error") -> ApiError:
-    """
-    Return the error of an item that the API finds invalid, with one entry for each field.
-    """
+    """Return the error of an item that the API finds invalid, with one entry for each field."""
     error = answered(RequestRejectedError, 400)
     error.error_code = code
     error.errors = tuple(ErrorItem(text, field_name=field) for field in fields)
@@ -69,9 +63,7 @@ THROTTLED_BY_API = answered(RateLimitError, 429)
 
 
 def judged(*errors: Exception | None) -> list[StopReason | None]:
-    """
-    Return what the rules say after each of these outcomes; None is a success.
-    """
+    """Return what the rules say after each of these outcomes; None is a success."""
     rules = StopPolicy()
     return [
         rules.check(
@@ -147,9 +139,7 @@ def judged(*errors: Exception | None) -> list[StopReason | None]:
 def test_a_run_ends_only_where_going_on_is_pointless(
     errors: list[AdaptyError | None], last: StopReason | None
 ) -> None:
-    """
-    Rejected keys, responses that are not the API's, and the same error for all end a run.
-    """
+    """Rejected keys, responses that are not the API's, and the same error for all end a run."""
     reasons = judged(*errors)
 
     assert reasons[-1:] == ([last] if errors else [])
@@ -157,17 +147,13 @@ def test_a_run_ends_only_where_going_on_is_pointless(
 
 
 def test_a_defect_ends_the_run_loudly() -> None:
-    """
-    An exception that is none of ours, such as a hook's, is raised as it is.
-    """
+    """An exception that is none of ours, such as a hook's, is raised as it is."""
     with pytest.raises(LookupError, match="from the hook"):
         judged(LookupError("from the hook"))
 
 
 def test_absent_items_end_no_run() -> None:
-    """
-    For a deletion or a read, "not found" is no failure, however often it comes.
-    """
+    """For a deletion or a read, "not found" is no failure, however often it comes."""
     rules = StopPolicy()
     absent: list[Outcome[None, None]] = [
         Outcome(index, None, OutcomeStatus.ABSENT, 1, error=MISSING) for index in range(200)

@@ -1,3 +1,1 @@
-"""
-The command line: its parts by themselves, its commands in this process and as real processes.
-"""
+"""The command line: its parts by themselves, its commands in this process and as real processes."""

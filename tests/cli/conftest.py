@@ -27,9 +27,7 @@ _STARTED_WITHIN = 10
 
 @contextlib.contextmanager
 def in_a_thread(**options: Any) -> Iterator[Sandbox]:
-    """
-    Run a sandbox on a loop of its own: a command blocks the one who calls it.
-    """
+    """Run a sandbox on a loop of its own: a command blocks the one who calls it."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -48,9 +46,7 @@ def in_a_thread(**options: Any) -> Iterator[Sandbox]:
 
 @pytest.fixture
 def start_sandbox(monkeypatch: pytest.MonkeyPatch) -> StartSandbox:
-    """
-    Return a way to start a sandbox that the environment then points to, keys included.
-    """
+    """Return a way to start a sandbox that the environment then points to, keys included."""
 
     @contextlib.contextmanager
     def start(**options: Any) -> Iterator[Sandbox]:
@@ -66,9 +62,7 @@ def start_sandbox(monkeypatch: pytest.MonkeyPatch) -> StartSandbox:
 
 @pytest.fixture
 def sandbox(start_sandbox: StartSandbox) -> Iterator[Sandbox]:
-    """
-    Run a sandbox without limits and faults; the environment points to it.
-    """
+    """Run a sandbox without limits and faults; the environment points to it."""
     with start_sandbox() as running:
         yield running
 
@@ -94,9 +88,7 @@ def _can_be_interrupted() -> Iterator[None]:
 
 @pytest.fixture
 def invoke() -> Invoke:
-    """
-    Return a way to run a command in this process; what it does not catch fails the test.
-    """
+    """Return a way to run a command in this process; what it does not catch fails the test."""
 
     def run(*arguments: object) -> Result:
         return CliRunner().invoke(cli, [str(each) for each in arguments], catch_exceptions=False)
@@ -106,9 +98,7 @@ def invoke() -> Invoke:
 
 @pytest.fixture
 def put(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
-    """
-    Return a way to write an input file.
-    """
+    """Return a way to write an input file."""
 
     def write(name: str, content: str | bytes) -> Path:
         path = tmp_path / name

@@ -1,6 +1,4 @@
-"""
-The command line as real processes, with pipes or with a terminal.
-"""
+"""The command line as real processes, with pipes or with a terminal."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ _STEP = 0.01
 
 
 def run(*arguments: object, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
-    """
-    Run a command to its end, with pipes.
-    """
+    """Run a command to its end, with pipes."""
     ended = subprocess.run(
         [*COMMAND, *map(str, arguments)],
         input=stdin,
@@ -40,9 +36,7 @@ def run(*arguments: object, stdin: bytes = b"") -> subprocess.CompletedProcess[s
 
 @contextlib.contextmanager
 def started(*arguments: object, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """
-    Start a command with pipes; whatever happens, it does not outlive the block.
-    """
+    """Start a command with pipes; whatever happens, it does not outlive the block."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen([*COMMAND, *map(str, arguments)], **{**pipes, **options})
     try:
@@ -53,9 +47,7 @@ def started(*arguments: object, **options: Any) -> Iterator[subprocess.Popen[byt
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    """
-    Return as soon as a condition holds; fail when it has not for too long.
-    """
+    """Return as soon as a condition holds; fail when it has not for too long."""
     give_up = time.monotonic() + DEADLINE
     while not condition():
         assert time.monotonic() < give_up, "waited in vain"
@@ -63,16 +55,12 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 def wait_for_arrivals(sandbox: Sandbox, count: int) -> None:
-    """
-    Return as soon as so many requests have reached the sandbox.
-    """
+    """Return as soon as so many requests have reached the sandbox."""
     wait_until(lambda: len(sandbox.arrivals()) >= count)
 
 
 class Terminal:
-    """
-    A command whose three streams are a terminal.
-    """
+    """A command whose three streams are a terminal."""
 
     def __init__(self, *arguments: object) -> None:
         self._here, there = pty.openpty()
@@ -97,18 +85,14 @@ class Terminal:
         os.close(self._here)
 
     def wait_for(self, text: str) -> None:
-        """
-        Read until a text was shown.
-        """
+        """Read until a text was shown."""
         give_up = time.monotonic() + DEADLINE
         while text not in self.shown:
             assert time.monotonic() < give_up, self.shown
             assert self._read(), self.shown
 
     def type(self, text: str) -> None:
-        """
-        Type on the keyboard.
-        """
+        """Type on the keyboard."""
         os.write(self._here, text.encode())
 
     def interrupt(self, *, until: str | None = None) -> None:
@@ -128,9 +112,7 @@ class Terminal:
             assert self._read(), self.shown
 
     def end(self) -> int:
-        """
-        Read to the end and return the exit code.
-        """
+        """Read to the end and return the exit code."""
         give_up = time.monotonic() + DEADLINE
         while self._read():
             assert time.monotonic() < give_up, self.shown

@@ -1,6 +1,4 @@
-"""
-The commands, in this process, against a sandbox: what is sent, what is said, how it ends.
-"""
+"""The commands, in this process, against a sandbox: what is sent, what is said, how it ends."""
 
 from __future__ import annotations
 
@@ -35,23 +33,17 @@ V1 = ("--api", "v1", "--by", "customer-user-id")
 
 
 def ids(*numbers: int) -> str:
-    """
-    Write ids as lines.
-    """
+    """Write ids as lines."""
     return "".join(f"u{number}\n" for number in numbers)
 
 
 def report_of(result: Result) -> Any:
-    """
-    Read the report that was asked for as JSON, which is all that is on standard output.
-    """
+    """Read the report that was asked for as JSON, which is all that is on standard output."""
     return msgspec.json.decode(result.stdout)
 
 
 def test_delete_erases_exactly_the_listed(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """
-    The listed users are gone, the others are there, and unknown ids count as done.
-    """
+    """The listed users are gone, the others are there, and unknown ids count as done."""
     sandbox.seed_profiles(["u1", "u2", "u3"])
     result = invoke("delete", put("ids.txt", ids(1, 3, 9)), *V1, "--yes")
     assert result.exit_code == 0, result.output
@@ -63,9 +55,7 @@ def test_delete_erases_exactly_the_listed(sandbox: Sandbox, invoke: Invoke, put:
 
 
 def test_delete_by_the_apis_own_id(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """
-    Users of the server-side API can be named by their profile id.
-    """
+    """Users of the server-side API can be named by their profile id."""
     sandbox.seed_profiles(["u1", "u2"])
     profile = sandbox.profile(customer_user_id="u1")
     assert profile is not None
@@ -86,9 +76,7 @@ def test_delete_by_the_apis_own_id(sandbox: Sandbox, invoke: Invoke, put: Put) -
 def test_delete_mail_profiles_by_any_id(
     sandbox: Sandbox, invoke: Invoke, put: Put, by: str, value: str
 ) -> None:
-    """
-    Mail profiles can be named by each of their three ids.
-    """
+    """Mail profiles can be named by each of their three ids."""
     profile = {
         "external_profile_id": "u1",
         "external_created_at": "2026-06-01T10:30:00Z",
@@ -103,9 +91,7 @@ def test_delete_mail_profiles_by_any_id(
 
 
 def test_save_sends_every_field(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """
-    Rows arrive as profiles, with their nested fields, and empty cells are left out.
-    """
+    """Rows arrive as profiles, with their nested fields, and empty cells are left out."""
     result = invoke("save", put("people.csv", PROFILES), "--json")
     assert result.exit_code == 0, result.output
     assert report_of(result) == report_of(result) | {
@@ -123,9 +109,7 @@ def test_save_sends_every_field(sandbox: Sandbox, invoke: Invoke, put: Put) -> N
 
 
 def test_save_needs_more_than_text(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """
-    A text file holds no profiles.
-    """
+    """A text file holds no profiles."""
     result = invoke("save", put("ids.txt", ids(1)))
     assert result.exit_code == 2
     assert result.stderr == (
@@ -135,9 +119,7 @@ def test_save_needs_more_than_text(sandbox: Sandbox, invoke: Invoke, put: Put) -
 
 
 def test_bad_rows_are_named_and_stop_nobody(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """
-    Each bad row is told with its line and its reason, while all good ones are saved.
-    """
+    """Each bad row is told with its line and its reason, while all good ones are saved."""
     bad = "short,row\nu9,2026-06-01T10:30:00Z,u9@example.com,,\nu8,now,u8@example.com,,\n"
     result = invoke("save", put("people.csv", PROFILES + bad))
     assert result.exit_code == 1
@@ -149,9 +131,7 @@ def test_bad_rows_are_named_and_stop_nobody(sandbox: Sandbox, invoke: Invoke, pu
 def test_failures_can_be_fed_back(
     start_sandbox: StartSandbox, invoke: Invoke, put: Put, tmp_path: Path
 ) -> None:
-    """
-    What fails in one run is the next run's input, until all is done; nothing is lost between.
-    """
+    """What fails in one run is the next run's input, until all is done; nothing is lost between."""
     failures, again = tmp_path / "f.ndjson", tmp_path / "f2.ndjson"
     with start_sandbox() as sandbox:
         sandbox.seed_profiles(f"u{number}" for number in range(20))
@@ -170,9 +150,7 @@ def test_failures_can_be_fed_back(
 def test_unread_lines_are_not_erased_when_fed_back(
     sandbox: Sandbox, invoke: Invoke, put: Put, tmp_path: Path
 ) -> None:
-    """
-    A line that could not be read is not taken for an id, which nobody has, and thus for done.
-    """
+    """A line that could not be read is not taken for an id, which nobody has, and thus for done."""
     sandbox.seed_profiles(["u1"])
     failures, again = tmp_path / "f.ndjson", tmp_path / "f2.ndjson"
     path = put("ids.csv", "customer_user_id,name\nu1\n")
@@ -183,9 +161,7 @@ def test_unread_lines_are_not_erased_when_fed_back(
 
 
 def test_dry_run_sends_nothing(sandbox: Sandbox, invoke: Invoke, put: Put, tmp_path: Path) -> None:
-    """
-    A dry run checks all rows, at full speed and without asking, and no request arrives.
-    """
+    """A dry run checks all rows, at full speed and without asking, and no request arrives."""
     sandbox.seed_profiles(["u1"])
     path, failures = put("ids.txt", ids(*range(2000)) + "é\n"), tmp_path / "f"
     arguments = ("--dry-run", "--rate", "0.1", "--failures", failures)
@@ -199,16 +175,12 @@ def test_dry_run_sends_nothing(sandbox: Sandbox, invoke: Invoke, put: Put, tmp_p
 
 
 def test_dry_run_needs_no_key(invoke: Invoke, put: Put) -> None:
-    """
-    Input can be checked by someone who has no key.
-    """
+    """Input can be checked by someone who has no key."""
     assert invoke("save", put("people.csv", PROFILES), "--dry-run").exit_code == 0
 
 
 def test_delete_without_a_terminal_needs_yes(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """
-    What cannot be asked is not done, and the message says what would be, and how.
-    """
+    """What cannot be asked is not done, and the message says what would be, and how."""
     result = invoke("delete", put("ids.txt", ids(1, 2)), *V1)
     assert result.exit_code == 2
     assert "Delete 2 users in" in result.stderr
@@ -218,9 +190,7 @@ def test_delete_without_a_terminal_needs_yes(sandbox: Sandbox, invoke: Invoke, p
 
 
 def test_missing_key_is_told(invoke: Invoke, put: Put) -> None:
-    """
-    Without a key nothing is sent, and the message names the variable.
-    """
+    """Without a key nothing is sent, and the message names the variable."""
     result = invoke("delete", put("ids.txt", ids(1)), *V1, "--yes")
     assert result.exit_code == 2
     assert "set ADAPTY_API_KEY" in result.stderr
@@ -230,9 +200,7 @@ def test_missing_key_is_told(invoke: Invoke, put: Put) -> None:
 def test_wrong_key_has_its_own_exit_code(
     sandbox: Sandbox, invoke: Invoke, put: Put, monkeypatch: pytest.MonkeyPatch, rows: str
 ) -> None:
-    """
-    A rejected key is told as such, however many rows there are, and stops a long run early.
-    """
+    """A rejected key is told as such, however many rows there are, and stops a long run early."""
     monkeypatch.setenv("ADAPTY_API_KEY", "secret_live_wrong.KEY")
     result = invoke("delete", put("ids.txt", rows), *V1, "--yes", "--concurrency", "32")
     assert result.exit_code == 3, result.output
@@ -243,9 +211,7 @@ def test_wrong_key_has_its_own_exit_code(
 def test_rejected_key_leaves_all_rows_in_the_file(
     sandbox: Sandbox, invoke: Invoke, put: Put, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """
-    When a run stops by itself, the rows whose turn did not come are written down too.
-    """
+    """When a run stops by itself, the rows whose turn did not come are written down too."""
     monkeypatch.setenv("ADAPTY_API_KEY", "secret_live_wrong.KEY")
     path, failures = put("ids.txt", ids(*range(500))), tmp_path / "f"
     result = invoke("delete", path, *V1, "--yes", "--failures", failures)
@@ -289,9 +255,7 @@ def test_wrong_columns_end_a_run_before_it_begins(
     content: str,
     message: str,
 ) -> None:
-    """
-    A file with the wrong columns is refused as a whole: no request has arrived.
-    """
+    """A file with the wrong columns is refused as a whole: no request has arrived."""
     name, *options = command
     result = invoke(name, put("input.csv", content), *options)
     assert result.exit_code == 2
@@ -301,9 +265,7 @@ def test_wrong_columns_end_a_run_before_it_begins(
 
 
 def test_column_and_format_can_be_given(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """
-    Ids may stand in any column of a file of any name.
-    """
+    """Ids may stand in any column of a file of any name."""
     sandbox.seed_profiles(["u1", "u2"])
     path = put("export", '{"uid": "u1", "customer_user_id": "u2"}\n')
     options = ("--format", "ndjson", "--column", "uid", "--yes")
@@ -312,9 +274,7 @@ def test_column_and_format_can_be_given(sandbox: Sandbox, invoke: Invoke, put: P
 
 
 def test_id_encoding_lets_other_ids_through(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """
-    Ids that are not ASCII are refused one by one, unless their encoding was chosen.
-    """
+    """Ids that are not ASCII are refused one by one, unless their encoding was chosen."""
     sandbox.seed_profiles(["Zoë", "u1"])
     path = put("ids.txt", "Zoë\nu1\n")
     assert invoke("delete", path, *V1, "--yes").exit_code == 1
@@ -324,9 +284,7 @@ def test_id_encoding_lets_other_ids_through(sandbox: Sandbox, invoke: Invoke, pu
 
 
 def test_rate_holds(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """
-    Requests arrive no faster than was asked for.
-    """
+    """Requests arrive no faster than was asked for."""
     result = invoke("delete", put("ids.txt", ids(*range(8))), *V1, "--yes", "--rate", "20")
     assert result.exit_code == 0
     times = [arrival.at for arrival in sandbox.arrivals()]
@@ -334,9 +292,7 @@ def test_rate_holds(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
 
 
 def test_concurrency_holds(start_sandbox: StartSandbox, invoke: Invoke, put: Put) -> None:
-    """
-    With one row at a time a request arrives after the answer to the one before.
-    """
+    """With one row at a time a request arrives after the answer to the one before."""
     with start_sandbox(latency=0.02) as sandbox:
         path = put("ids.txt", ids(*range(5)))
         assert invoke("delete", path, *V1, "--yes", "--concurrency", "1").exit_code == 0
@@ -347,9 +303,7 @@ def test_concurrency_holds(start_sandbox: StartSandbox, invoke: Invoke, put: Put
 def test_concurrency_may_be_above_the_clients_own(
     start_sandbox: StartSandbox, invoke: Invoke, put: Put
 ) -> None:
-    """
-    As many rows are in work as was asked for, also more than a client's usual connections.
-    """
+    """As many rows are in work as was asked for, also more than a client's usual connections."""
     with start_sandbox(latency=1.0) as sandbox:
         path = put("ids.txt", ids(*range(150)))
         assert invoke("delete", path, *V1, "--yes", "--concurrency", "150").exit_code == 0
@@ -361,9 +315,7 @@ def test_concurrency_may_be_above_the_clients_own(
 def test_key_is_taken_from_a_file(
     sandbox: Sandbox, invoke: Invoke, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    A key in a file that its owner alone can read is used, its line end left out.
-    """
+    """A key in a file that its owner alone can read is used, its line end left out."""
     monkeypatch.delenv("ADAPTY_API_KEY")
     sandbox.seed_profiles(["u1"])
     key = put("key", f"{sandbox.api_key}\n")
@@ -386,9 +338,7 @@ def test_key_is_taken_from_a_file(
 def test_key_file_that_cannot_be_used_is_refused(
     sandbox: Sandbox, invoke: Invoke, put: Put, content: bytes, mode: int, message: str
 ) -> None:
-    """
-    A key that others could read, or that is none, is refused with the reason.
-    """
+    """A key that others could read, or that is none, is refused with the reason."""
     key = put("key", content)
     key.chmod(mode)
     result = invoke("delete", put("ids.txt", ids(1)), *V1, "--yes", "--api-key-file", key)
@@ -420,9 +370,7 @@ def test_key_file_that_cannot_be_used_is_refused(
 def test_bad_usage_is_refused(
     sandbox: Sandbox, invoke: Invoke, put: Put, arguments: tuple[str, ...], message: str
 ) -> None:
-    """
-    Every option that cannot be used is told with what it could be, and nothing is sent.
-    """
+    """Every option that cannot be used is told with what it could be, and nothing is sent."""
     result = invoke("delete", put("ids.txt", ids(1)), *arguments)
     assert result.exit_code == 2
     assert message in result.stderr
@@ -430,9 +378,7 @@ def test_bad_usage_is_refused(
 
 
 def test_input_that_is_missing_is_refused(sandbox: Sandbox, invoke: Invoke) -> None:
-    """
-    A file that is not there is told before the question.
-    """
+    """A file that is not there is told before the question."""
     result = invoke("delete", "nowhere.txt", *V1)
     assert result.exit_code == 2
     assert result.stderr == (
@@ -442,9 +388,7 @@ def test_input_that_is_missing_is_refused(sandbox: Sandbox, invoke: Invoke) -> N
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no /dev/full")
 def test_full_disk_ends_a_run_with_its_account(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """
-    When failures cannot be written down, what was done is reported, and the reason told.
-    """
+    """When failures cannot be written down, what was done is reported, and the reason told."""
     path = put("ids.txt", ids(1) + " x\n" + ids(*range(100, 200)))
     options = ("--yes", "--concurrency", "1", "--failures", "/dev/full")
     result = invoke("delete", path, *V1, *options)
@@ -459,9 +403,7 @@ def test_full_disk_ends_a_run_with_its_account(sandbox: Sandbox, invoke: Invoke,
 def test_output_shows_neither_keys_nor_people(
     sandbox: Sandbox, invoke: Invoke, put: Put, tmp_path: Path
 ) -> None:
-    """
-    Whatever goes wrong, a person and the key are found in the failures file at most.
-    """
+    """Whatever goes wrong, a person and the key are found in the failures file at most."""
     failures = tmp_path / "f"
     sandbox.fail_next("400", "422", "403-html")
     for name, content in (
@@ -477,9 +419,7 @@ def test_output_shows_neither_keys_nor_people(
 
 
 def test_json_is_alone_on_standard_output(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """
-    A program reads the report as it is, whatever the run was.
-    """
+    """A program reads the report as it is, whatever the run was."""
     for options in (("--yes",), ("--dry-run",)):
         result = invoke("delete", put("ids.txt", ids(1) + " x\n"), *V1, "--json", *options)
         assert result.exit_code == 1
@@ -488,17 +428,13 @@ def test_json_is_alone_on_standard_output(sandbox: Sandbox, invoke: Invoke, put:
 
 @pytest.fixture
 def busy_port() -> Iterator[int]:
-    """
-    Return a port that somebody listens on.
-    """
+    """Return a port that somebody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
 
 def test_sandbox_needs_a_free_port(invoke: Invoke, busy_port: int) -> None:
-    """
-    A port in use is told by its option's name.
-    """
+    """A port in use is told by its option's name."""
     result = invoke("sandbox", "--port", busy_port)
     assert result.exit_code == 2
     assert "--port cannot be used: " in result.stderr
@@ -517,18 +453,14 @@ def test_sandbox_needs_a_free_port(invoke: Invoke, busy_port: int) -> None:
 def test_sandbox_options_are_checked(
     invoke: Invoke, arguments: tuple[str, ...], message: str
 ) -> None:
-    """
-    A sandbox that cannot be set up is refused with the reason.
-    """
+    """A sandbox that cannot be set up is refused with the reason."""
     result = invoke("sandbox", *arguments)
     assert result.exit_code == 2
     assert message in result.stderr
 
 
 def test_sandbox_database_is_checked(invoke: Invoke, tmp_path: Path, put: Put) -> None:
-    """
-    A path where no database can be, and a file that is none, are told by the option's name.
-    """
+    """A path where no database can be, and a file that is none, are told by the option's name."""
     for path in (tmp_path / "none" / "db", put("no-db", "not a database, but long enough" * 9)):
         result = invoke("sandbox", "--port", "0", "--db", path)
         assert result.exit_code == 2
@@ -541,9 +473,7 @@ def test_sandbox_database_is_checked(invoke: Invoke, tmp_path: Path, put: Put) -
 
 
 def test_every_text_has_the_same_default_concurrency(invoke: Invoke) -> None:
-    """
-    The help, the README and the documentation say what the code does.
-    """
+    """The help, the README and the documentation say what the code does."""
     help_text = " ".join(invoke("delete", "--help").stdout.split())
     told = f"{INITIAL_CONCURRENCY} at first, up to {MOST_WORKERS}"
     assert f"Requests in flight at most. By default {told}, as many as help." in help_text
@@ -556,9 +486,7 @@ def test_every_text_has_the_same_default_concurrency(invoke: Invoke) -> None:
 
 
 def test_a_dry_run_claims_no_success(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """
-    Its JSON has the rows that can be sent, and 0 requests.
-    """
+    """Its JSON has the rows that can be sent, and 0 requests."""
     result = invoke("delete", put("ids.txt", ids(1, 2, 2) + " x\n"), *V1, "--json", "--dry-run")
     report = report_of(result)
     assert result.exit_code == 1

@@ -1,6 +1,4 @@
-"""
-The demo: it shows the whole way on its own sandbox, and notices when something is not right.
-"""
+"""The demo: it shows the whole way on its own sandbox, and notices when something is not right."""
 
 from __future__ import annotations
 
@@ -25,16 +23,12 @@ HEADER = "external_profile_id,external_created_at,email\n"
 
 
 def people(*ids: str) -> str:
-    """
-    Write profiles as CSV.
-    """
+    """Write profiles as CSV."""
     return HEADER + "".join(f"{each},2026-06-01T10:30:00Z,x@example.com\n" for each in ids)
 
 
 def test_demo_shows_the_whole_way(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Files are made up, saved, erased and checked; the faults on the way cost nobody.
-    """
+    """Files are made up, saved, erased and checked; the faults on the way cost nobody."""
     few = functools.partial(write_examples, count=300, erased=90)
     monkeypatch.setattr(_demo, "write_examples", few)
     result = invoke("demo")
@@ -46,9 +40,7 @@ def test_demo_shows_the_whole_way(invoke: Invoke, monkeypatch: pytest.MonkeyPatc
 
 
 def test_demo_takes_files(invoke: Invoke, put: Put) -> None:
-    """
-    With files of one's own it does the same, broken rows, repeated and empty ids included.
-    """
+    """With files of one's own it does the same, broken rows, repeated and empty ids included."""
     profiles = put("people.csv", people("u1", "u2", "u3", "u2", "") + "u4\n")
     result = invoke("demo", profiles, put("ids.csv", "customer_user_id,x\nu1,\n,y\nu9,\nu3\n"))
     assert result.exit_code == 0, result.output
@@ -58,36 +50,28 @@ def test_demo_takes_files(invoke: Invoke, put: Put) -> None:
 
 
 def test_demo_needs_both_files(invoke: Invoke, put: Put) -> None:
-    """
-    One file alone is refused.
-    """
+    """One file alone is refused."""
     result = invoke("demo", put("people.csv", people("u1")))
     assert result.exit_code == 2
     assert "PROFILES and IDS go together" in result.stderr
 
 
 def test_demo_refuses_other_columns(invoke: Invoke, put: Put) -> None:
-    """
-    A file that holds no profiles is refused by its column.
-    """
+    """A file that holds no profiles is refused by its column."""
     result = invoke("demo", put("people.csv", "nickname\nJ\n"), put("ids.txt", "u1\n"))
     assert result.exit_code == 2
     assert 'adapty-async: header: unknown column "nickname"; expected: ' in result.stderr
 
 
 def test_demo_says_what_cannot_be_erased(invoke: Invoke, put: Put) -> None:
-    """
-    A listed user whose id cannot be sent is found out by the check at the end.
-    """
+    """A listed user whose id cannot be sent is found out by the check at the end."""
     result = invoke("demo", put("people.csv", people("Zoë", "u1")), put("ids.txt", "Zoë\n"))
     assert result.exit_code == 1
     assert "NOT as it should be: 1 left over, 0 too many." in result.stdout
 
 
 def test_shipped_examples_are_what_is_written(tmp_path: Path) -> None:
-    """
-    The example files in the repository are those that the module writes.
-    """
+    """The example files in the repository are those that the module writes."""
     command = [sys.executable, "-m", "adapty_async.cli._demo_data", str(tmp_path)]
     subprocess.run(command, timeout=DEADLINE, check=True)
     shipped = Path(__file__).parents[2] / "examples"
@@ -96,9 +80,7 @@ def test_shipped_examples_are_what_is_written(tmp_path: Path) -> None:
 
 
 async def test_check_finds_users_that_are_wrongly_gone() -> None:
-    """
-    Users who are missing without being listed are told.
-    """
+    """Users who are missing without being listed are told."""
     said: list[str] = []
     async with Sandbox() as sandbox:
         sandbox.seed_profiles(["u3"])
@@ -110,9 +92,7 @@ async def test_check_finds_users_that_are_wrongly_gone() -> None:
 def test_profiles_that_did_not_arrive_are_found_out(
     invoke: Invoke, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    When profiles are lost on the way the demo does not end well.
-    """
+    """When profiles are lost on the way the demo does not end well."""
     monkeypatch.setattr(_demo, "_FAULTS", "error=100%")
     monkeypatch.setattr(_demo, "_RETRY", RetryPolicy(attempts=1))
     result = invoke("demo", put("people.csv", people("u1")), put("ids.txt", "u9\n"))
@@ -122,9 +102,7 @@ def test_profiles_that_did_not_arrive_are_found_out(
 
 @pytest.mark.parametrize("title", ["Saving", "Deleting"])
 def test_demo_can_be_interrupted(put: Put, title: str) -> None:
-    """
-    Ctrl-C ends the demo in either part, without going on to the next.
-    """
+    """Ctrl-C ends the demo in either part, without going on to the next."""
     many = "".join(f"u{number}\n" for number in range(5000))
     saving = title == "Saving"
     profiles = people(*many.split()) if saving else people("u1")

@@ -1,6 +1,4 @@
-"""
-Rows from a pipe: read in a thread, so that the loop goes on while a pipe is silent.
-"""
+"""Rows from a pipe: read in a thread, so that the loop goes on while a pipe is silent."""
 
 from __future__ import annotations
 
@@ -16,17 +14,13 @@ from adapty_async.errors import InvalidInputError
 
 
 async def test_rows_come_in_order() -> None:
-    """
-    All rows come, in their order, also far more of them than are read ahead.
-    """
+    """All rows come, in their order, also far more of them than are read ahead."""
     rows = [Row(number, f"u{number}") for number in range(1, 2000)]
     assert [row async for row in ThreadedReader(rows)] == rows
 
 
 async def test_reading_is_not_far_ahead() -> None:
-    """
-    A pipe is read a bounded number of rows ahead of what is asked for.
-    """
+    """A pipe is read a bounded number of rows ahead of what is asked for."""
     read = 0
 
     def endless() -> Iterator[Row]:
@@ -42,9 +36,7 @@ async def test_reading_is_not_far_ahead() -> None:
 
 
 async def test_error_of_the_input_comes_after_its_rows() -> None:
-    """
-    What is wrong with the input is raised to the one who reads, after the rows before it.
-    """
+    """What is wrong with the input is raised to the one who reads, after the rows before it."""
 
     def damaged() -> Iterator[Row]:
         yield Row(1, "u1")
@@ -57,9 +49,7 @@ async def test_error_of_the_input_comes_after_its_rows() -> None:
 
 
 def test_silent_pipe_holds_up_nobody() -> None:
-    """
-    While no row comes the loop turns, can end, and what comes after its end is dropped.
-    """
+    """While no row comes the loop turns, can end, and what comes after its end is dropped."""
     more = threading.Event()
 
     def silent() -> Iterator[Row]:

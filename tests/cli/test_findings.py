@@ -1,6 +1,4 @@
-"""
-Suspicious ids are counted by kind, and shown without showing an id.
-"""
+"""Suspicious ids are counted by kind, and shown without showing an id."""
 
 from __future__ import annotations
 
@@ -54,16 +52,12 @@ V1 = ("--api", "v1", "--by", "customer-user-id")
     ],
 )
 def test_ids_that_look_damaged_have_a_kind(identifier: str, kind: str | None) -> None:
-    """
-    Ids that a program damaged are found by their form, and usual ids are not suspected.
-    """
+    """Ids that a program damaged are found by their form, and usual ids are not suspected."""
     assert kind_of(identifier) == kind
 
 
 def test_findings_name_lines_and_no_id() -> None:
-    """
-    Each kind is shown with its count and its first lines.
-    """
+    """Each kind is shown with its count and its first lines."""
     findings = Findings("id")
     for line, value in enumerate(("NULL", {"id": "nan"}, "NaN", "nil", "id", "u1", {}, 7, "1.0")):
         findings.add_row(line, value)
@@ -79,9 +73,7 @@ def test_findings_name_lines_and_no_id() -> None:
 def test_damaged_ids_are_shown_before_anything_is_sent(
     sandbox: Sandbox, invoke: Invoke, put: Put
 ) -> None:
-    """
-    A run, a dry run and the question before a deletion show them; programs read the counts.
-    """
+    """A run, a dry run and the question before a deletion show them; programs read the counts."""
     path = put("ids.csv", "customer_user_id\nuser_1\n1.23457E+14\n1.23458E+14\nNULL\n")
     asked = invoke("delete", path, *V1)
     assert asked.exit_code == 2
@@ -93,9 +85,7 @@ def test_damaged_ids_are_shown_before_anything_is_sent(
 
 
 def test_a_report_says_when_many_are_absent(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """
-    More than a tenth of ids that nobody has is worth a look at how they are written.
-    """
+    """More than a tenth of ids that nobody has is worth a look at how they are written."""
     sandbox.seed_profiles(f"u{number}" for number in range(18))
     ids = [f"u{number}" for number in range(20)]
     few = invoke("delete", put("few.txt", "\n".join([*ids[:9], "x1"])), *V1, "--yes")
@@ -107,18 +97,14 @@ def test_a_report_says_when_many_are_absent(sandbox: Sandbox, invoke: Invoke, pu
 
 
 def test_a_pipe_tells_what_it_had_at_the_end(sandbox: Sandbox) -> None:
-    """
-    A pipe cannot be read beforehand, so that its findings come with the report.
-    """
+    """A pipe cannot be read beforehand, so that its findings come with the report."""
     sandbox.seed_profiles(["u1"])
     ended = run("delete", "-", "--format", "text", *V1, "--yes", stdin=b"u1\nNULL\n")
     assert "such as NULL or NaN: 1 (line 2)" in ended.stderr
 
 
 def test_a_quoted_line_break_erases_nobody_else(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """
-    The text of a cell is never taken for a row, whatever it looks like.
-    """
+    """The text of a cell is never taken for a row, whatever it looks like."""
     sandbox.seed_profiles(["user_1", "user_2", "victim"])
     content = 'customer_user_id,note\nuser_1,x\nuser_2,"bye\nvictim,x\n"\n'
     result = invoke("delete", put("a.csv", content), *V1, "--yes")
@@ -127,9 +113,7 @@ def test_a_quoted_line_break_erases_nobody_else(sandbox: Sandbox, invoke: Invoke
 
 
 def test_a_file_in_another_encoding_can_be_read(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """
-    The encoding is an option.
-    """
+    """The encoding is an option."""
     sandbox.seed_profiles(["user_1"])
     path = put("a.csv", "customer_user_id,name\nuser_1,J\u00fcrgen\n".encode("cp1252"))
     assert invoke("delete", path, *V1, "--yes").exit_code == 1

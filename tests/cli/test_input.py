@@ -1,6 +1,4 @@
-"""
-Input files as rows: nothing inside a cell becomes a row, and a bad row costs only itself.
-"""
+"""Input files as rows: nothing inside a cell becomes a row, and a bad row costs only itself."""
 
 from __future__ import annotations
 
@@ -33,15 +31,11 @@ _FORMS: tuple[Format, ...] = ("csv", "ndjson", "text")
 
 
 def any_columns(names: list[str]) -> None:
-    """
-    Accept a header.
-    """
+    """Accept a header."""
 
 
 def rows_of(path: Path, form: Format | None = None) -> list[Row]:
-    """
-    Read an input to its end, and check that it was counted as it is read.
-    """
+    """Read an input to its end, and check that it was counted as it is read."""
     rows = open_rows(str(path), form, any_columns)
     read = list(rows)
     assert isinstance(rows, SizedRows)
@@ -73,9 +67,7 @@ def rows_of(path: Path, form: Format | None = None) -> list[Row]:
     ],
 )
 def test_csv_reads_every_dialect(put: Put, content: str | bytes) -> None:
-    """
-    A CSV file is read whichever delimiter, line ends, quotes and mark it has.
-    """
+    """A CSV file is read whichever delimiter, line ends, quotes and mark it has."""
     assert rows_of(put("users.csv", content)) == [
         Row(2, {"id": "u1", "name": "Jane"}),
         Row(3, {"id": "u2", "name": "Zoë"}),
@@ -94,9 +86,7 @@ def test_csv_reads_every_dialect(put: Put, content: str | bytes) -> None:
     ],
 )
 def test_csv_cell_is_what_was_written(put: Put, line: str, cells: dict[str, str]) -> None:
-    """
-    A cell comes out as it was meant, and an empty one not at all.
-    """
+    """A cell comes out as it was meant, and an empty one not at all."""
     assert rows_of(put("users.csv", f"id,name\n{line}\n")) == [Row(2, cells)]
 
 
@@ -109,9 +99,7 @@ def test_csv_cell_is_what_was_written(put: Put, line: str, cells: dict[str, str]
     ],
 )
 def test_csv_bad_line_costs_only_itself(put: Put, line: str, reason: str) -> None:
-    """
-    A line that cannot be read is told with its number and reason, and the next is read.
-    """
+    """A line that cannot be read is told with its number and reason, and the next is read."""
     bad, good = rows_of(put("users.csv", f"id,name\n{line}\nu2,Zoë\n"))
     assert (bad.line, bad.value) == (2, line)
     assert reason in str(bad.broken)
@@ -142,9 +130,7 @@ def test_csv_bad_line_costs_only_itself(put: Put, line: str, reason: str) -> Non
     ],
 )
 def test_csv_without_certain_ends_is_refused(put: Put, rows: str, reason: str) -> None:
-    """
-    If it is not certain where a row ends, the file is refused before anything is sent.
-    """
+    """If it is not certain where a row ends, the file is refused before anything is sent."""
     with pytest.raises(InvalidInputError, match=reason):
         open_rows(str(put("users.csv", f"id,name\n{rows}")), None, any_columns)
 
@@ -159,16 +145,12 @@ def test_csv_without_certain_ends_is_refused(put: Put, rows: str, reason: str) -
     ],
 )
 def test_csv_may_have_backslashes_that_are_no_escapes(put: Put, cell: str) -> None:
-    """
-    A backslash is a character like others if no reader could take it for an escape.
-    """
+    """A backslash is a character like others if no reader could take it for an escape."""
     assert len(rows_of(put("users.csv", f"id,name,more\nu1,{cell}\nu2,y,z\n"))) == 2
 
 
 def test_csv_cell_may_be_as_long_as_a_record(put: Put) -> None:
-    """
-    A cell is not limited to what the `csv` module takes by default.
-    """
+    """A cell is not limited to what the `csv` module takes by default."""
     long = "x" * 1_000_000
     assert rows_of(put("users.csv", f"id,name\nu1,{long}\n")) == [
         Row(2, {"id": "u1", "name": long})
@@ -178,9 +160,7 @@ def test_csv_cell_may_be_as_long_as_a_record(put: Put) -> None:
 def test_csv_pipe_stops_at_a_row_without_a_certain_end(
     put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    Of a pipe, the rows before are read, and nothing of the text behind the open quote.
-    """
+    """Of a pipe, the rows before are read, and nothing of the text behind the open quote."""
     with put("ids", 'id,name\nu1,x\nu2,"bye\nvictim,x\n').open() as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
         rows = iter(open_rows("-", "csv", any_columns))
@@ -191,9 +171,7 @@ def test_csv_pipe_stops_at_a_row_without_a_certain_end(
 
 @pytest.mark.parametrize("line", ["sep=|", "SEP=|", '"sep=|"'])
 def test_csv_first_line_may_name_the_delimiter(put: Put, line: str) -> None:
-    """
-    Excel's `sep=` line is no header, and the delimiter may be any.
-    """
+    """Excel's `sep=` line is no header, and the delimiter may be any."""
     assert rows_of(put("users.csv", f"{line}\r\nid|a,b\r\nu1|x\r\n")) == [
         Row(3, {"id": "u1", "a,b": "x"})
     ]
@@ -211,9 +189,7 @@ def test_csv_first_line_may_name_the_delimiter(put: Put, line: str) -> None:
 def test_csv_delimiter_is_told_by_the_names(
     put: Put, header: str, delimiter: str, names: list[str]
 ) -> None:
-    """
-    Delimiters and line breaks inside of quoted names are part of them.
-    """
+    """Delimiters and line breaks inside of quoted names are part of them."""
     (row,) = rows_of(put("users.csv", f"{header}\nu1{delimiter}u2\n"))
     assert row == Row(2 + header.count("\n"), dict(zip(names, ["u1", "u2"], strict=True)))
 
@@ -228,9 +204,7 @@ def test_csv_blank_before_the_first_cell_is_no_style(put: Put) -> None:
 
 
 def test_csv_rows_without_an_id_are_left_out_and_counted(put: Put) -> None:
-    """
-    Where the id may be empty, rows without one are no failures.
-    """
+    """Where the id may be empty, rows without one are no failures."""
     path = put("users.csv", 'id,name\n,a\nu1,"b\nc"\n"",d\n')
     rows = open_rows(str(path), None, any_columns, id_column="id", id_optional=True)
     assert [row.value["id"] for row in rows] == ["u1"]
@@ -247,9 +221,7 @@ def test_csv_rows_without_an_id_are_left_out_and_counted(put: Put) -> None:
 
 @pytest.mark.parametrize("separator", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029", "\r"])
 def test_no_other_separator_ends_a_row(put: Put, separator: str) -> None:
-    """
-    In each format LF alone ends a row, and other separators stay what they are.
-    """
+    """In each format LF alone ends a row, and other separators stay what they are."""
     one = f"a{separator}b"
     assert [row.value for row in rows_of(put("ids.txt", f"{one}\nu2\n"))] == [one, "u2"]
     content = f'id\n"{one}"\nu2\n'
@@ -269,9 +241,7 @@ def test_no_other_separator_ends_a_row(put: Put, separator: str) -> None:
     ],
 )
 def test_encoding_can_be_given(put: Put, encoding: str, content: bytes) -> None:
-    """
-    A file is read in the encoding that is given, unless it has a byte order mark.
-    """
+    """A file is read in the encoding that is given, unless it has a byte order mark."""
     rows = open_rows(str(put("ids.csv", content)), None, any_columns, encoding=encoding)
     assert list(rows) == [Row(2, {"id": "Müller"})]
 
@@ -296,9 +266,7 @@ def test_encoding_has_to_be_one(put: Put, name: str) -> None:
 def test_file_in_another_encoding_is_refused(
     put: Put, content: bytes, encoding: str | None, match: str
 ) -> None:
-    """
-    Bytes that the encoding does not have are told before anything is sent.
-    """
+    """Bytes that the encoding does not have are told before anything is sent."""
     with pytest.raises(InvalidInputError, match=match):
         open_rows(str(put("ids.csv", content)), None, any_columns, encoding=encoding)
 
@@ -319,17 +287,13 @@ def test_file_in_another_encoding_is_refused(
     ],
 )
 def test_csv_refuses_an_unusable_header(put: Put, content: str | bytes, match: str) -> None:
-    """
-    A file whose columns are not known is refused as a whole, before anything else happens.
-    """
+    """A file whose columns are not known is refused as a whole, before anything else happens."""
     with pytest.raises(InvalidInputError, match=match):
         open_rows(str(put("users.csv", content)), None, any_columns)
 
 
 def test_csv_columns_are_checked_by_the_caller(put: Put) -> None:
-    """
-    The check is given the names, and what it raises comes through.
-    """
+    """The check is given the names, and what it raises comes through."""
 
     def refuse(names: list[str]) -> None:
         raise InvalidInputError("columns", " ".join(names))
@@ -389,9 +353,7 @@ def test_ndjson_line_is_a_value(put: Put, line: str, row: Row) -> None:
     ],
 )
 def test_id_that_is_there_twice_is_none(put: Put, line: str, *, is_repeated: bool) -> None:
-    """
-    An object with two ids is not sent: which one counts differs between readers.
-    """
+    """An object with two ids is not sent: which one counts differs between readers."""
     path = str(put("users.ndjson", f"{line}\n"))
     [row] = open_rows(path, None, any_columns, id_column="id")
     assert row.broken == ('has the key "id" more than once' if is_repeated else None)
@@ -410,9 +372,7 @@ def test_id_that_is_there_twice_is_none(put: Put, line: str, *, is_repeated: boo
     ],
 )
 def test_text_inside_json_does_not_become_a_row(put: Put, content: str | bytes) -> None:
-    """
-    A file is refused if JSON that does not end with its line is not its last row.
-    """
+    """A file is refused if JSON that does not end with its line is not its last row."""
     path = put("users.ndjson", content)
     with pytest.raises(InvalidInputError, match=r"line 1: is not .* next line may belong to it"):
         open_rows(str(path), None, any_columns)
@@ -431,9 +391,7 @@ def test_text_inside_json_does_not_become_a_row(put: Put, content: str | bytes) 
     as_bytes=st.booleans(),
 )
 def test_json_of_several_lines_is_refused(content: Any, indent: Any, *, as_bytes: bool) -> None:
-    """
-    JSON is one row if it stands on one line, and refused as it is laid out for people.
-    """
+    """JSON is one row if it stands on one line, and refused as it is laid out for people."""
     text = json.dumps(content, indent=indent, ensure_ascii=as_bytes)
     if "\n" in text:
         with pytest.raises(InvalidInputError, match="next line may belong to it"):
@@ -443,9 +401,7 @@ def test_json_of_several_lines_is_refused(content: Any, indent: Any, *, as_bytes
 
 
 def test_ndjson_survives_deep_nesting(put: Put) -> None:
-    """
-    JSON nested deeper than it can be decoded is a bad line, no crash.
-    """
+    """JSON nested deeper than it can be decoded is a bad line, no crash."""
     deep = "[" * 200_000 + "]" * 200_000
     bad, good = rows_of(put("users.jsonl", f'{deep}\n"u2"\n'))
     assert bad.broken == "is not JSON"
@@ -453,17 +409,13 @@ def test_ndjson_survives_deep_nesting(put: Put) -> None:
 
 
 def test_text_line_is_an_id_and_blank_lines_are_none(put: Put) -> None:
-    """
-    In a text file a line is the id as it stands; blank lines count as lines, not as rows.
-    """
+    """In a text file a line is the id as it stands; blank lines count as lines, not as rows."""
     content = "u1\n\n  \n a b \r\n\u3000\nMüller"
     assert rows_of(put("ids.txt", content)) == [Row(1, "u1"), Row(4, " a b "), Row(6, "Müller")]
 
 
 def test_line_that_is_not_utf8_is_broken(put: Put) -> None:
-    """
-    Bytes that are no UTF-8 cost their line, which is shown as far as it can be.
-    """
+    """Bytes that are no UTF-8 cost their line, which is shown as far as it can be."""
     assert rows_of(put("ids.txt", b"u1\ncaf\xe9\nu3\n")) == [
         Row(1, "u1"),
         Row(2, "caf\ufffd", "is not UTF-8: add its --encoding, such as cp1252"),
@@ -473,17 +425,13 @@ def test_line_that_is_not_utf8_is_broken(put: Put) -> None:
 
 @pytest.mark.parametrize("end", [pytest.param(b"\n", id="ended"), pytest.param(b"", id="at-end")])
 def test_line_of_a_mebibyte_is_read(put: Put, end: bytes) -> None:
-    """
-    A line of exactly the longest length is a row like others.
-    """
+    """A line of exactly the longest length is a row like others."""
     assert rows_of(put("ids.txt", b"x" * 2**20 + end)) == [Row(1, "x" * 2**20)]
 
 
 @pytest.mark.parametrize("form", _FORMS)
 def test_line_above_a_mebibyte_is_broken(put: Put, form: Format) -> None:
-    """
-    A longer line is skipped and told, in any format, and what is kept of it can be encoded.
-    """
+    """A longer line is skipped and told, in any format, and what is kept of it can be encoded."""
     content = b'"id"\n\xff' + b"x" * 3 * 2**20 + b'\n"u3"\n'
     row = next(row for row in rows_of(put("ids", content), form) if row.line == 2)
     assert row.broken == "is longer than 1048576 characters"
@@ -493,24 +441,18 @@ def test_line_above_a_mebibyte_is_broken(put: Put, form: Format) -> None:
 
 @pytest.mark.parametrize("end", ['"\n', "\\\n"], ids=["quote", "backslash"])
 def test_long_csv_record_with_an_uncertain_end_is_refused(put: Put, end: str) -> None:
-    """
-    A quote or an escape far behind may make the next line a part of the long one.
-    """
+    """A quote or an escape far behind may make the next line a part of the long one."""
     with pytest.raises(InvalidInputError, match="line 2: is longer than 1048576"):
         open_rows(str(put("a.csv", "id\n" + "x" * 3 * 2**20 + end)), None, any_columns)
 
 
 def test_long_last_line_is_broken(put: Put) -> None:
-    """
-    A line that is too long may also be the last one, without an end.
-    """
+    """A line that is too long may also be the last one, without an end."""
     assert [row.line for row in rows_of(put("ids.txt", b"x" * (2**20 + 1)))] == [1]
 
 
 def test_gzip_is_known_by_its_content(put: Put) -> None:
-    """
-    Packed files are unpacked whatever their name, and plain ones are not.
-    """
+    """Packed files are unpacked whatever their name, and plain ones are not."""
     packed = gzip.compress(b"u1\nu2\n")
     for name in ("ids.txt", "ids.txt.gz", "IDS.TXT"):
         assert rows_of(put(name, packed)) == [Row(1, "u1"), Row(2, "u2")]
@@ -518,9 +460,7 @@ def test_gzip_is_known_by_its_content(put: Put) -> None:
 
 
 def test_gzip_of_several_members_is_one_input(put: Put) -> None:
-    """
-    Packed files that were joined are read as one.
-    """
+    """Packed files that were joined are read as one."""
     packed = gzip.compress(b"u1\nu") + gzip.compress(b"2\n")
     assert rows_of(put("ids.txt", packed)) == [Row(1, "u1"), Row(2, "u2")]
 
@@ -536,9 +476,7 @@ def test_gzip_of_several_members_is_one_input(put: Put) -> None:
     ],
 )
 def test_damaged_gzip_is_told_beforehand(put: Put, damage: Callable[[bytes], bytes]) -> None:
-    """
-    A damaged file is refused when it is opened, before its good part is sent.
-    """
+    """A damaged file is refused when it is opened, before its good part is sent."""
     packed = gzip.compress("".join(f"user-{number}\n" for number in range(999)).encode())
     with pytest.raises(InvalidInputError, match="is a damaged gzip file"):
         open_rows(str(put("ids.txt", damage(packed))), None, any_columns)
@@ -555,17 +493,13 @@ def test_damaged_gzip_is_told_beforehand(put: Put, damage: Callable[[bytes], byt
     ],
 )
 def test_format_is_told_by_the_name(put: Put, name: str, form: Format) -> None:
-    """
-    The format follows from the suffix, also in front of .gz.
-    """
+    """The format follows from the suffix, also in front of .gz."""
     assert open_rows(str(put(name, "id\n")), None, any_columns).form == form
 
 
 @pytest.mark.parametrize("name", ["-", "ids", "ids.gz", "ids.json", ".csv"])
 def test_format_that_cannot_be_told_must_be_given(put: Put, name: str) -> None:
-    """
-    Without a suffix that says it, nothing is guessed.
-    """
+    """Without a suffix that says it, nothing is guessed."""
     with pytest.raises(InvalidInputError, match="--format: must be given"):
         open_rows(name, None, any_columns)
 
@@ -579,17 +513,13 @@ def test_format_that_cannot_be_told_must_be_given(put: Put, name: str) -> None:
     ],
 )
 def test_file_that_cannot_be_read_is_told(tmp_path: Path, name: str, match: str) -> None:
-    """
-    A path that is no readable file is refused with the system's reason.
-    """
+    """A path that is no readable file is refused with the system's reason."""
     with pytest.raises(InvalidInputError, match=match):
         open_rows(str(tmp_path / name), "text", any_columns)
 
 
 def test_file_that_was_replaced_is_not_read(put: Put) -> None:
-    """
-    The rows of another file are not taken for those that were counted.
-    """
+    """The rows of another file are not taken for those that were counted."""
     rows = open_rows(str(put("ids.txt", "a\nb\n")), None, any_columns)
     put("other", "x\ny\n").replace(rows.path)
     with pytest.raises(InvalidInputError, match="was replaced by another file meanwhile"):
@@ -597,9 +527,7 @@ def test_file_that_was_replaced_is_not_read(put: Put) -> None:
 
 
 def test_file_that_became_shorter_is_told(put: Put) -> None:
-    """
-    Rows that are gone do not end the input as if there had never been more.
-    """
+    """Rows that are gone do not end the input as if there had never been more."""
     path = put("ids.txt", "a\nb\n")
     rows = open_rows(str(path), None, any_columns)
     os.truncate(path, 2)
@@ -632,9 +560,7 @@ def test_half_a_row_is_not_sent(put: Put, encoding: str, added: str, *, is_whole
 
 
 def test_packed_file_may_grow(put: Put) -> None:
-    """
-    Bytes that are appended to a gzip file do not change the rows that it has.
-    """
+    """Bytes that are appended to a gzip file do not change the rows that it has."""
     path = put("ids.txt.gz", gzip.compress(b"u1\nu2"))
     rows = open_rows(str(path), None, any_columns)
     with path.open("ab") as file:
@@ -644,9 +570,7 @@ def test_packed_file_may_grow(put: Put) -> None:
 
 @pytest.fixture
 def pieces(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """
-    Connect standard input with a socket; each message sent on it is read on its own.
-    """
+    """Connect standard input with a socket; each message sent on it is read on its own."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         monkeypatch.setattr(sys, "stdin", theirs)
@@ -664,9 +588,7 @@ def pieces(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     ],
 )
 def test_pipe_may_begin_with_one_byte(pieces: socket.socket, content: bytes) -> None:
-    """
-    The first bytes of an input show its kind, however late they come.
-    """
+    """The first bytes of an input show its kind, however late they come."""
     for place in range(len(content)):
         pieces.send(content[place : place + 1])
     pieces.close()
@@ -675,9 +597,7 @@ def test_pipe_may_begin_with_one_byte(pieces: socket.socket, content: bytes) -> 
 
 
 def test_pipe_may_be_non_blocking(pieces: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    A pipe that another process made non-blocking is waited for, and does not end early.
-    """
+    """A pipe that another process made non-blocking is waited for, and does not end early."""
     real = select.select
 
     def send_and_select(*arguments: Any) -> Any:
@@ -694,9 +614,7 @@ def test_pipe_may_be_non_blocking(pieces: socket.socket, monkeypatch: pytest.Mon
 def test_standard_input_stays_open(
     put: Put, monkeypatch: pytest.MonkeyPatch, pack: Callable[[bytes], bytes]
 ) -> None:
-    """
-    Standard input is read once, is not counted, and can be read by others afterwards.
-    """
+    """Standard input is read once, is not counted, and can be read by others afterwards."""
     with put("ids", pack(b"u1\nu2\n")).open() as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
         rows = open_rows("-", "text", any_columns)
@@ -715,18 +633,14 @@ def test_standard_input_stays_open(
 def test_standard_input_may_be_missing(
     monkeypatch: pytest.MonkeyPatch, stdin: Any, match: str
 ) -> None:
-    """
-    A process without a standard input is told so.
-    """
+    """A process without a standard input is told so."""
     monkeypatch.setattr(sys, "stdin", stdin)
     with pytest.raises(InvalidInputError, match=match):
         list(open_rows("-", "text", any_columns))
 
 
 def test_pipe_with_a_name_is_read_once(tmp_path: Path) -> None:
-    """
-    What a shell's <(command) gives is read by the run itself, and not used up by counting it.
-    """
+    """What a shell's <(command) gives is read by the run itself, and not used up by counting it."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     writer = threading.Thread(target=pipe.write_text, args=("u1\nu2\n",))
@@ -738,9 +652,7 @@ def test_pipe_with_a_name_is_read_once(tmp_path: Path) -> None:
 
 
 def test_repr_of_a_row_shows_no_person() -> None:
-    """
-    A row can be logged.
-    """
+    """A row can be logged."""
     assert repr(Row(3, {"email": "jane@example.com"})) == "Row(line=3)"
 
 
@@ -770,9 +682,7 @@ _AWKWARD = st.lists(
 @settings(max_examples=150, deadline=None)
 @given(content=_AWKWARD)
 def test_any_bytes_are_rows_or_refused(form: Format, content: bytes) -> None:
-    """
-    Whatever the bytes are, each line that is not blank is one row, or the input is refused.
-    """
+    """Whatever the bytes are, each line that is not blank is one row, or the input is refused."""
     assume(not content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)))
     try:
         rows = _read(content, form)
@@ -787,9 +697,7 @@ def test_any_bytes_are_rows_or_refused(form: Format, content: bytes) -> None:
 @settings(max_examples=300, deadline=None)
 @given(content=_AWKWARD)
 def test_any_bytes_are_csv_rows_or_refused(content: bytes) -> None:
-    """
-    Both passes over any bytes agree, and a row has the number of the line that it begins in.
-    """
+    """Both passes over any bytes agree, and a row has the number of the line that it begins in."""
     with contextlib.suppress(InvalidInputError):
         numbers = [row.line for row in _read(b"id\n" + content, "csv")]
         assert numbers == sorted(set(numbers))
@@ -845,9 +753,7 @@ _IDS = st.text(
 @settings(max_examples=150, deadline=None)
 @given(ids=st.lists(_IDS, min_size=1), end=st.sampled_from(["\n", "\r\n"]))
 def test_ids_written_as_lines_come_back(ids: list[str], end: str) -> None:
-    """
-    Every text that can be a line is read as it was written.
-    """
+    """Every text that can be a line is read as it was written."""
     content = "\ufeff" + end.join(ids)
     rows = _read(content.encode(), "text")
     assert [(row.value, row.broken) for row in rows] == [(each, None) for each in ids]

@@ -39,16 +39,12 @@ DEVICE = {
 
 
 def refused(field: str, rule: str) -> Any:
-    """
-    Expect an error that names this field and rule.
-    """
+    """Expect an error that names this field and rule."""
     return pytest.raises(InvalidInputError, match=f"^{re.escape(f'{field}: {rule}')}")
 
 
 def test_profile_takes_every_field_from_dotted_names() -> None:
-    """
-    Each column of a CSV file finds its field; together they are all fields that there are.
-    """
+    """Each column of a CSV file finds its field; together they are all fields that there are."""
     cells = PLAIN | {"custom_attributes.plan": "annual", "custom_attributes.a.b": "1"}
     cells |= {f"device_info.{name}": value for name, value in DEVICE.items()}
     profile = profile_from(cells)
@@ -61,9 +57,7 @@ def test_profile_takes_every_field_from_dotted_names() -> None:
 
 
 def test_profile_takes_nested_objects() -> None:
-    """
-    In JSON the nested fields may be objects, with numbers and nulls as they are.
-    """
+    """In JSON the nested fields may be objects, with numbers and nulls as they are."""
     profile = profile_from(
         NEEDED
         | {"first_name": None, "custom_attributes": {"visits": 7}}
@@ -145,18 +139,14 @@ def test_profile_joins_objects_and_dotted_names(first: str) -> None:
 def test_profile_names_the_field_and_the_rule(
     changes: dict[str, Any], field: str, rule: str
 ) -> None:
-    """
-    A row that cannot be a profile is refused with the field and its rule, never the value.
-    """
+    """A row that cannot be a profile is refused with the field and its rule, never the value."""
     with refused(field, rule):
         profile_from(NEEDED | changes)
 
 
 @pytest.mark.parametrize("name", NEEDED)
 def test_profile_needs_its_required_fields(name: str) -> None:
-    """
-    A required field that is left out is named, in a row and among the columns.
-    """
+    """A required field that is left out is named, in a row and among the columns."""
     rest = {field: value for field, value in NEEDED.items() if field != name}
     with refused(name, "is required"):
         profile_from(rest)
@@ -166,17 +156,13 @@ def test_profile_needs_its_required_fields(name: str) -> None:
 
 @pytest.mark.parametrize("value", [None, "u1", 7, ["u1"]], ids=["null", "text", "number", "list"])
 def test_profile_is_an_object(value: Any) -> None:
-    """
-    A JSON line that is no object is refused.
-    """
+    """A JSON line that is no object is refused."""
     with refused("row", "must be an object"):
         profile_from(value)
 
 
 def test_columns_of_profiles_may_be_dotted() -> None:
-    """
-    All plain and dotted names are good columns, in any order.
-    """
+    """All plain and dotted names are good columns, in any order."""
     profile_columns(["custom_attributes.plan", *PLAIN, *(f"device_info.{name}" for name in DEVICE)])
 
 
@@ -193,17 +179,13 @@ def test_columns_of_profiles_may_be_dotted() -> None:
     ],
 )
 def test_columns_of_profiles_are_known(column: str, shown: str, rule: str) -> None:
-    """
-    A column that is no field is refused; one that looks like data is not shown.
-    """
+    """A column that is no field is refused; one that looks like data is not shown."""
     with refused(shown, rule):
         profile_columns([*NEEDED, column])
 
 
 def test_columns_of_ids_need_the_one() -> None:
-    """
-    A file of ids may have any columns besides the one that is asked for.
-    """
+    """A file of ids may have any columns besides the one that is asked for."""
     check = id_columns("customer_user_id")
     check(["email", "customer_user_id"])
     check(["email", "email", "customer_user_id"])
@@ -215,9 +197,7 @@ def test_columns_of_ids_need_the_one() -> None:
 
 @pytest.mark.parametrize("value", ["u1", {"id": "u1", "x": 2}], ids=["text", "field"])
 def test_id_is_the_text_or_the_field(value: Any) -> None:
-    """
-    An id is a line of text, or the field of that name.
-    """
+    """An id is a line of text, or the field of that name."""
     assert id_from(value, "id") == "u1"
 
 
@@ -233,9 +213,7 @@ def test_id_is_the_text_or_the_field(value: Any) -> None:
     ],
 )
 def test_id_that_is_none_is_refused(value: Any, rule: str) -> None:
-    """
-    A row without an id, or with one that is no text, is refused by its column's name.
-    """
+    """A row without an id, or with one that is no text, is refused by its column's name."""
     with refused("id", rule):
         id_from(value, "id")
 
@@ -253,9 +231,7 @@ def test_id_that_is_none_is_refused(value: Any, rule: str) -> None:
     ids=["BigQuery", "Segment", "PostgreSQL", "west", "Snowflake", "small"],
 )
 def test_instants_of_databases_become_iso_8601(written: str, sent: str) -> None:
-    """
-    A date and time is sent in one form, however a database writes it.
-    """
+    """A date and time is sent in one form, however a database writes it."""
     assert profile_from(NEEDED | {"external_created_at": written}).external_created_at == sent
 
 
@@ -272,8 +248,6 @@ def test_instants_of_databases_become_iso_8601(written: str, sent: str) -> None:
     ],
 )
 def test_instants_that_are_ambiguous_are_refused(written: str) -> None:
-    """
-    Without an offset it is not known which moment is meant; the rule names what is taken.
-    """
+    """Without an offset it is not known which moment is meant; the rule names what is taken."""
     with refused("external_created_at", "must be a datetime, or ISO 8601 text with its offset"):
         profile_from(NEEDED | {"external_created_at": written})

@@ -1,6 +1,4 @@
-"""
-One job: signals stop it, its end is told whatever it was, and the end says the exit code.
-"""
+"""One job: signals stop it, its end is told whatever it was, and the end says the exit code."""
 
 from __future__ import annotations
 
@@ -35,9 +33,7 @@ Report = BulkReport[Row, None]
 
 
 def failures(*errors: Exception, attempts: int = 1) -> tuple[Outcome[Row, None], ...]:
-    """
-    Return a failed outcome for each error.
-    """
+    """Return a failed outcome for each error."""
     return tuple(
         Outcome(index, Row(index + 1, "u"), OutcomeStatus.FAILED, attempts, error=error)
         for index, error in enumerate(errors)
@@ -110,16 +106,12 @@ def test_exit_code_follows_from_the_end(
     error: AdaptyError | None,
     code: int,
 ) -> None:
-    """
-    A program can tell from the exit code alone what to do next.
-    """
+    """A program can tell from the exit code alone what to do next."""
     assert exit_code(JobResult(report=report, interrupted=interrupted, error=error)) == code
 
 
 class Server:
-    """
-    A transport that answers when it is let, and counts what came.
-    """
+    """A transport that answers when it is let, and counts what came."""
 
     def __init__(self) -> None:
         self.arrived = 0
@@ -127,9 +119,7 @@ class Server:
         self.several = asyncio.Event()
 
     async def __call__(self, request: Request) -> Response:
-        """
-        Take a request, and answer it when that is allowed.
-        """
+        """Take a request, and answer it when that is allowed."""
         self.arrived += 1
         if self.arrived >= 2:
             self.several.set()
@@ -138,9 +128,7 @@ class Server:
 
 
 def job_of(rows: Rows, failures: Path | None = None) -> Job:
-    """
-    Make a job that erases the users in a text input.
-    """
+    """Make a job that erases the users in a text input."""
     return Job(
         title="Deleting",
         name="delete",
@@ -152,17 +140,13 @@ def job_of(rows: Rows, failures: Path | None = None) -> Job:
 
 
 def rows_in(path: Path) -> Rows:
-    """
-    Open a text input.
-    """
+    """Open a text input."""
     return open_rows(str(path), "text", id_columns("id"))
 
 
 @contextlib.contextmanager
 def hang_ups(handler: signal.Handlers) -> Iterator[None]:
-    """
-    Take SIGHUP as a shell or nohup has a command take it.
-    """
+    """Take SIGHUP as a shell or nohup has a command take it."""
     before = signal.signal(signal.SIGHUP, handler)
     try:
         yield
@@ -171,9 +155,7 @@ def hang_ups(handler: signal.Handlers) -> Iterator[None]:
 
 
 async def test_a_hang_up_that_is_ignored_stops_nothing(put: Put) -> None:
-    """
-    What was started with nohup goes on when its terminal is gone.
-    """
+    """What was started with nohup goes on when its terminal is gone."""
     server = Server()
     with hang_ups(signal.SIG_IGN):
         async with AdaptyClient("key", transport=server) as client:
@@ -193,9 +175,7 @@ async def test_a_hang_up_that_is_ignored_stops_nothing(put: Put) -> None:
 async def test_first_signal_lets_requests_end(
     put: Put, capsys: pytest.CaptureFixture[str], number: int
 ) -> None:
-    """
-    After one signal nothing new is sent, and what is in flight still ends well.
-    """
+    """After one signal nothing new is sent, and what is in flight still ends well."""
     server = Server()
     with hang_ups(signal.SIG_DFL):
         end = await _stopped(server, rows_in(put("ids.txt", "u1\nu2\nu3\nu4\n")), capsys, number)
@@ -221,9 +201,7 @@ async def _stopped(
 async def test_a_request_without_a_connection_is_not_in_flight(
     put: Put, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """
-    A request that waits for a TLS handshake is not on the wire, so a signal ends it at once.
-    """
+    """A request that waits for a TLS handshake is not on the wire, so a signal ends it at once."""
     async with RawServer(then=(STALL,)) as server:
         url = server.url.replace("http:", "https:")
         async with AdaptyClient("key", base_url=url) as client:
@@ -239,9 +217,7 @@ async def test_a_request_without_a_connection_is_not_in_flight(
 async def test_second_signal_cuts_requests_off(
     put: Put, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """
-    After two signals the run is over although nobody answers; a third one changes nothing.
-    """
+    """After two signals the run is over although nobody answers; a third one changes nothing."""
     server, noted = Server(), tmp_path / "f.ndjson"
     async with AdaptyClient("key", transport=server) as client:
         job = job_of(rows_in(put("ids.txt", "u1\nu2\nu3\nu4\n")), noted)
@@ -264,9 +240,7 @@ class _DamagedRows(Rows):
 
 
 async def test_error_of_the_input_keeps_the_account() -> None:
-    """
-    An input that breaks off is an error of the job, next to the account of what was read.
-    """
+    """An input that breaks off is an error of the job, next to the account of what was read."""
     server = Server()
     server.let_through.set()
     layout = Layout(form="text", check_columns=id_columns("id"))
@@ -278,9 +252,7 @@ async def test_error_of_the_input_keeps_the_account() -> None:
 
 
 async def test_defect_is_raised(put: Put) -> None:
-    """
-    What is no error of the library is a defect, and not dressed up as a result.
-    """
+    """What is no error of the library is a defect, and not dressed up as a result."""
 
     def broken(_: object) -> object:
         raise ZeroDivisionError

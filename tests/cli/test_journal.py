@@ -1,6 +1,4 @@
-"""
-A command that keeps a journal: cut off, started again, and asked how far it is.
-"""
+"""A command that keeps a journal: cut off, started again, and asked how far it is."""
 
 from __future__ import annotations
 
@@ -30,16 +28,12 @@ V1 = ("--api", "v1", "--by", "customer-user-id", "--yes", "--json")
 
 
 def ids(count: int) -> str:
-    """
-    Return so many ids, one a line.
-    """
+    """Return so many ids, one a line."""
     return "".join(f"user-{number}\n" for number in range(count))
 
 
 def seed(sandbox: Sandbox, count: int) -> None:
-    """
-    Put the users with these ids into the sandbox.
-    """
+    """Put the users with these ids into the sandbox."""
     sandbox.seed_profiles(ids(count).split())
 
 
@@ -47,9 +41,7 @@ def seed(sandbox: Sandbox, count: int) -> None:
 def test_the_same_command_goes_on_where_it_ended(
     start_sandbox: StartSandbox, put: Put, tmp_path: Path, number: int
 ) -> None:
-    """
-    However a command was ended, the same command again does the rest and skips what is done.
-    """
+    """However a command was ended, the same command again does the rest and skips what is done."""
     with start_sandbox(latency=0.02) as sandbox:
         seed(sandbox, 1000)
         command = ("delete", put("ids.txt", ids(1000)), *V1, "--journal", tmp_path / "journal")
@@ -71,9 +63,7 @@ def test_the_same_command_goes_on_where_it_ended(
 
 
 def test_what_to_do_next_is_said(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """
-    A run that is not all done says how to go on, and then does only what is left.
-    """
+    """A run that is not all done says how to go on, and then does only what is left."""
     path = put("ids.txt", "a\n b\nc\n")
     command = ("delete", path, *V1[:-1], "--journal", path.with_name("journal"))
     first, second = invoke(*command), invoke(*command)
@@ -85,9 +75,7 @@ def test_what_to_do_next_is_said(sandbox: Sandbox, invoke: Invoke, put: Put) -> 
 
 
 def test_a_file_may_grow_at_its_end(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """
-    New lines are sent, and the journal knows the longer file from then on.
-    """
+    """New lines are sent, and the journal knows the longer file from then on."""
     path = put("ids.txt", "a\nb\n")
     command = ("delete", path, *V1, "--journal", path.with_name("journal"))
     invoke(*command)
@@ -105,9 +93,7 @@ def test_a_file_may_grow_at_its_end(sandbox: Sandbox, invoke: Invoke, put: Put) 
 
 
 def test_what_is_left_is_not_made_up(sandbox: Sandbox, invoke: Invoke, tmp_path: Path) -> None:
-    """
-    The journal of a program's own run does not know how long its input is.
-    """
+    """The journal of a program's own run does not know how long its input is."""
     journal = tmp_path / "journal"
 
     async def erase() -> None:
@@ -124,9 +110,7 @@ def test_what_is_left_is_not_made_up(sandbox: Sandbox, invoke: Invoke, tmp_path:
 
 
 def test_a_hangup_that_is_ignored_stays_so(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """
-    Under nohup a command outlives its terminal.
-    """
+    """Under nohup a command outlives its terminal."""
     seed(sandbox, 2)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -166,9 +150,7 @@ def test_a_hangup_that_is_ignored_stays_so(sandbox: Sandbox, invoke: Invoke, put
 def test_a_changed_file_is_told_from_a_longer_one(
     put: Put, before: bytes, after: bytes, told: str | None
 ) -> None:
-    """
-    Only whole lines at the end may be new.
-    """
+    """Only whole lines at the end may be new."""
     earlier = fingerprint(put("file", before), len(before))
     found = difference(put("file", after), len(after), earlier)
 
@@ -176,17 +158,13 @@ def test_a_changed_file_is_told_from_a_longer_one(
 
 
 def test_a_journal_of_something_else_than_a_file_is_told(put: Put) -> None:
-    """
-    Without a size there is nothing to compare.
-    """
+    """Without a size there is nothing to compare."""
     found = difference(put("file", "a\n"), 2, {"job_id": "x"})
     assert found == "the journal was kept for an input that is not a file"
 
 
 def test_another_command_is_refused(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """
-    A journal serves the command it was begun with, and nothing is sent for another.
-    """
+    """A journal serves the command it was begun with, and nothing is sent for another."""
     path = put("ids.txt", "a\n")
     journal = path.with_name("journal")
     invoke("delete", path, *V1, "--journal", journal)
@@ -199,9 +177,7 @@ def test_another_command_is_refused(sandbox: Sandbox, invoke: Invoke, put: Put) 
 
 
 def test_a_pipe_is_resumed_by_its_requests(start_sandbox: StartSandbox, tmp_path: Path) -> None:
-    """
-    Standard input may come in another order, with more in it.
-    """
+    """Standard input may come in another order, with more in it."""
     command = ("delete", "-", "--format", "text", *V1, "--journal", tmp_path / "journal")
     with start_sandbox() as sandbox:
         assert run(*command, stdin=b"a\nb\n").returncode == 0
@@ -217,9 +193,7 @@ def test_a_pipe_is_resumed_by_its_requests(start_sandbox: StartSandbox, tmp_path
 def test_the_same_row_is_sent_once(
     sandbox: Sandbox, invoke: Invoke, put: Put, option: str, sent: int
 ) -> None:
-    """
-    A file's repeated rows are counted as skipped, unless told otherwise.
-    """
+    """A file's repeated rows are counted as skipped, unless told otherwise."""
     result = invoke("delete", put("ids.txt", "a\nb\na\n"), *V1, option)
 
     assert json.loads(result.stdout)["skipped"] == 3 - sent
@@ -229,9 +203,7 @@ def test_the_same_row_is_sent_once(
 def test_a_dry_run_says_what_is_left_and_how_long_it_takes(
     sandbox: Sandbox, invoke: Invoke, put: Put
 ) -> None:
-    """
-    Rows that the journal has as done, and rows that come twice, need no request.
-    """
+    """Rows that the journal has as done, and rows that come twice, need no request."""
     path = put("ids.txt", ids(10))
     journal = path.with_name("journal")
     dry = ("delete", path, *V1[:-1], "--journal", journal, "--dry-run", "--rate", "2")
@@ -250,9 +222,7 @@ def test_a_dry_run_says_what_is_left_and_how_long_it_takes(
 
 
 def test_a_dry_run_refuses_what_the_run_would(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """
-    Another input, another call and another key are told, with the journal's own name.
-    """
+    """Another input, another call and another key are told, with the journal's own name."""
     path = put("ids.txt", ids(3))
     journal = path.with_name("journal")
     invoke("delete", path, *V1, "--journal", journal)
@@ -277,9 +247,7 @@ def test_a_dry_run_refuses_what_the_run_would(sandbox: Sandbox, invoke: Invoke, 
 
 
 def test_a_dry_run_tells_why_a_journal_cannot_be_read(invoke: Invoke, put: Put) -> None:
-    """
-    The reason is the system's.
-    """
+    """The reason is the system's."""
     path = put("ids.txt", "a\n")
     os.mkfifo(path.with_name("journal"))
     dry = ("--journal", path.with_name("journal"), "--dry-run", "--api-key-file", put("key", "k"))
@@ -333,9 +301,7 @@ def test_nothing_is_promised_of_a_journal_that_was_moved(
 
 
 def test_what_to_do_next_does_not_spoil_json(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """
-    A report for programs stands alone; what is for people goes to standard error.
-    """
+    """A report for programs stands alone; what is for people goes to standard error."""
     path = put("ids.txt", "a\n b\n")
     result = invoke("delete", path, *V1, "--journal", path.with_name("journal"))
 
@@ -345,9 +311,7 @@ def test_what_to_do_next_does_not_spoil_json(sandbox: Sandbox, invoke: Invoke, p
 
 
 def test_status_tells_how_far_a_run_is(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """
-    The journal alone tells the counts, when it was written and how fast it went.
-    """
+    """The journal alone tells the counts, when it was written and how fast it went."""
     seed(sandbox, 2)
     path = put("ids.txt", "user-0\nuser-1\nnobody\nuser-0\n")
     journal = path.with_name("journal")
@@ -370,9 +334,7 @@ def test_status_tells_how_far_a_run_is(sandbox: Sandbox, invoke: Invoke, put: Pu
 def test_status_of_a_run_that_has_not_done_anything(
     sandbox: Sandbox, invoke: Invoke, put: Put
 ) -> None:
-    """
-    A journal that was only begun has counts of zero, and no pace.
-    """
+    """A journal that was only begun has counts of zero, and no pace."""
     path = put("ids.txt", "")
     invoke("delete", path, *V1, "--journal", path.with_name("journal"))
     result = invoke("status", path.with_name("journal"))
@@ -384,9 +346,7 @@ def test_status_of_a_run_that_has_not_done_anything(
 
 
 def test_a_journal_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    """
-    The reason is the system's.
-    """
+    """The reason is the system's."""
     with pytest.raises(JournalError, match="cannot be read: No such file or directory"):
         summarise(tmp_path / "none")
 
@@ -404,9 +364,7 @@ def test_a_journal_that_cannot_be_read_is_told(tmp_path: Path) -> None:
 def test_status_of_what_is_no_journal_is_refused(
     invoke: Invoke, put: Put, content: str, told: str
 ) -> None:
-    """
-    What cannot be read is told, and stays as it is.
-    """
+    """What cannot be read is told, and stays as it is."""
     path = put("file", content)
     result = invoke("status", path)
 
@@ -417,9 +375,7 @@ def test_status_of_what_is_no_journal_is_refused(
 def test_the_question_says_how_many_users_are_left(
     sandbox: Sandbox, invoke: Invoke, put: Put
 ) -> None:
-    """
-    A resumed command asks about what it is going to delete, not about what is done.
-    """
+    """A resumed command asks about what it is going to delete, not about what is done."""
     path = put("ids.txt", ids(2) + ids(1))
     journal = path.with_name("journal")
     asked = ("delete", path, *V1[:4], "--journal", journal)
@@ -456,9 +412,7 @@ def test_a_profile_that_is_not_there_is_not_an_unknown_outcome(
 def test_a_name_that_no_journal_can_hold_is_refused(
     sandbox: Sandbox, invoke: Invoke, put: Put
 ) -> None:
-    """
-    A column's name may be bytes of another encoding; nothing is sent, and no journal created.
-    """
+    """A column's name may be bytes of another encoding; nothing is sent, and no journal created."""
     path = put("ids.txt", "a\n")
     journal = path.with_name("journal")
     result = invoke("delete", path, *V1, "--column", "n\udcff", "--journal", journal)
@@ -471,9 +425,7 @@ def test_a_name_that_no_journal_can_hold_is_refused(
 def test_no_input_is_taken_for_a_file_of_the_journal(
     suffix: str, sandbox: Sandbox, invoke: Invoke, put: Put
 ) -> None:
-    """
-    SQLite writes and removes files beside the journal, and the input stays as it is.
-    """
+    """SQLite writes and removes files beside the journal, and the input stays as it is."""
     path = put(f"run{suffix}", ids(3))
     result = invoke("delete", path, *V1, "--format", "text", "--journal", path.with_name("run"))
 

@@ -1,6 +1,4 @@
-"""
-The commands that read a journal: what they say of runs, and what they keep to themselves.
-"""
+"""The commands that read a journal: what they say of runs, and what they keep to themselves."""
 
 from __future__ import annotations
 
@@ -54,16 +52,12 @@ def erase(sandbox: Sandbox, invoke: Invoke, put: Put) -> Callable[..., Erased]:
 
 @pytest.fixture
 def erased(erase: Callable[..., Erased]) -> Erased:
-    """
-    Erase some users without faults.
-    """
+    """Erase some users without faults."""
     return erase()
 
 
 def test_the_report_agrees_with_the_run(erase: Callable[..., Erased], invoke: Invoke) -> None:
-    """
-    Counts, requests and throttled responses are those that the command itself reported.
-    """
+    """Counts, requests and throttled responses are those that the command itself reported."""
     _, journal, told = erase("429", "500")
     report = json.loads(invoke("report", journal, "--format", "json").stdout)
     (only,) = report["runs"]
@@ -78,9 +72,7 @@ def test_the_report_agrees_with_the_run(erase: Callable[..., Erased], invoke: In
 
 
 def test_status_has_the_same_figures_in_every_form(erased: Erased, invoke: Invoke) -> None:
-    """
-    The text, the JSON object and the function in Python do not differ.
-    """
+    """The text, the JSON object and the function in Python do not differ."""
     _, journal, _ = erased
     summary = summarise(journal)
     content = json.loads(invoke("status", journal, "--json").stdout)
@@ -101,9 +93,7 @@ def test_status_has_the_same_figures_in_every_form(erased: Erased, invoke: Invok
 def test_no_id_and_no_key_is_shown_unless_asked(
     form: str, erased: Erased, invoke: Invoke, put: Put, sandbox: Sandbox
 ) -> None:
-    """
-    Whatever else is given, a report has no ids; with --with-ids it has them, and never a key.
-    """
+    """Whatever else is given, a report has no ids; with --with-ids it has them, and never a key."""
     path, journal, _ = erased
     outcomes = put("outcomes.ndjson", line(1, CANARY, "done") + line(2, "b", "failed"))
     given = ("--input", path, "--outcomes", outcomes, "--check", path, "--format", form)
@@ -118,9 +108,7 @@ def test_no_id_and_no_key_is_shown_unless_asked(
 
 
 def test_ids_come_from_the_input_by_position(erased: Erased, invoke: Invoke) -> None:
-    """
-    Without an outcomes file, each line of the input is listed with its last known state.
-    """
+    """Without an outcomes file, each line of the input is listed with its last known state."""
     path, journal, _ = erased
     given = ("--input", path, "--with-ids", "--format", "json")
     report = json.loads(invoke("report", journal, *given).stdout)
@@ -138,9 +126,7 @@ def test_ids_come_from_the_input_by_position(erased: Erased, invoke: Invoke) -> 
 
 
 def test_ids_come_from_the_outcomes_file(erased: Erased, invoke: Invoke, put: Put) -> None:
-    """
-    An outcomes file is listed with what it knows, up to a last line that is torn.
-    """
+    """An outcomes file is listed with what it knows, up to a last line that is torn."""
     _, journal, _ = erased
     outcomes = put("outcomes.ndjson", line(1, CANARY, "done") + line(2, "b", "done")[:20])
     given = ("--outcomes", outcomes, "--with-ids", "--format", "json")
@@ -151,9 +137,7 @@ def test_ids_come_from_the_outcomes_file(erased: Erased, invoke: Invoke, put: Pu
 
 
 def test_a_check_names_the_lines_without_a_final_outcome(erased: Erased, invoke: Invoke) -> None:
-    """
-    The exit code is 1 as long as a row of the input is not done, absent or a duplicate.
-    """
+    """The exit code is 1 as long as a row of the input is not done, absent or a duplicate."""
     path, journal, _ = erased
     result = invoke("report", journal, "--check", path, "--format", "json")
 
@@ -167,9 +151,7 @@ def test_a_check_names_the_lines_without_a_final_outcome(erased: Erased, invoke:
 def test_a_check_of_a_longer_file_names_its_new_rows(
     sandbox: Sandbox, invoke: Invoke, put: Put
 ) -> None:
-    """
-    Rows that were added since, and so were not read, are named; a complete file passes.
-    """
+    """Rows that were added since, and so were not read, are named; a complete file passes."""
     sandbox.seed_profiles(["a"])
     path = put("ids.txt", "a\n")
     journal = path.with_name("run.db")
@@ -216,9 +198,7 @@ def test_another_list_is_checked_by_the_outcomes_file(
 def test_a_list_without_ids_passes_no_check(
     content: str, erased: Erased, invoke: Invoke, put: Put
 ) -> None:
-    """
-    An export that failed is no evidence that all of its ids are erased.
-    """
+    """An export that failed is no evidence that all of its ids are erased."""
     _, journal, _ = erased
     other, outcomes = put("other.csv", content), put("outcomes.ndjson", line(1, CANARY, "done"))
     given = ("--outcomes", outcomes, "--check", other, "--column", "user")
@@ -229,9 +209,7 @@ def test_a_list_without_ids_passes_no_check(
 
 
 def test_an_empty_input_is_complete(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """
-    The input of the run itself may have no rows; its report has all parts.
-    """
+    """The input of the run itself may have no rows; its report has all parts."""
     path = put("ids.txt", "")
     journal = path.with_name("run.db")
     invoke("delete", path, *V1, "--journal", journal)
@@ -252,9 +230,7 @@ def test_an_empty_input_is_complete(sandbox: Sandbox, invoke: Invoke, put: Put) 
 def test_another_file_is_not_taken_for_the_input(
     content: str, why: str, erased: Erased, invoke: Invoke
 ) -> None:
-    """
-    Ids come by position from the input of the journal alone.
-    """
+    """Ids come by position from the input of the journal alone."""
     path, journal, _ = erased
     path.write_text(content)
     result = invoke("report", journal, "--input", path, "--with-ids")
@@ -266,9 +242,7 @@ def test_another_file_is_not_taken_for_the_input(
 async def test_the_input_of_a_job_has_no_positions(
     invoke: Invoke, put: Put, tmp_path: Path
 ) -> None:
-    """
-    A journal of a program's own items names no file.
-    """
+    """A journal of a program's own items names no file."""
     identity = msgspec.structs.replace(
         IDENTITY, operation="v1.profiles.delete by profile_id", input={"job_id": "j"}
     )
@@ -327,9 +301,7 @@ async def test_the_input_of_a_job_has_no_positions(
 def test_a_journal_says_how_its_input_is_read(
     operation: str, column: str | None, facts: tuple[Any, ...]
 ) -> None:
-    """
-    Column, format and encoding are those of the command that wrote the journal.
-    """
+    """Column, format and encoding are those of the command that wrote the journal."""
     identity: JournalIdentity = msgspec.structs.replace(IDENTITY, operation=operation)
     found = RecordedInput.of(identity, column)
 
@@ -339,9 +311,7 @@ def test_a_journal_says_how_its_input_is_read(
 async def test_a_list_without_a_column_of_ids_is_refused(
     invoke: Invoke, put: Put, tmp_path: Path
 ) -> None:
-    """
-    Where neither the journal nor the user names the column, none is guessed.
-    """
+    """Where neither the journal nor the user names the column, none is guessed."""
     identity = msgspec.structs.replace(IDENTITY, operation="my own job")
     await write(tmp_path / "run.db", Recorded(run=run()), identity=identity)
     path, outcomes = put("ids.csv", "a\nb\n"), put("outcomes.ndjson", line(1, "b", "done"))
@@ -372,9 +342,7 @@ def test_each_command_is_read_as_it_was_written(sandbox: Sandbox, invoke: Invoke
 
 
 async def test_another_column_moves_no_row(invoke: Invoke, put: Put, tmp_path: Path) -> None:
-    """
-    Of the input itself, the rows are those of the run, whichever column is shown or checked.
-    """
+    """Of the input itself, the rows are those of the run, whichever column is shown or checked."""
     path = put("users.csv", "user,mail\na,a@x\nb,\n,z@x\nc,c@x\n")
     described = fingerprint(path, path.stat().st_size) | {"rows": 3}
     operation = "v1 delete by customer-user-id, column user, from csv"
@@ -415,9 +383,7 @@ async def test_another_column_moves_no_row(invoke: Invoke, put: Put, tmp_path: P
 async def test_a_failed_request_is_not_hidden_by_another_of_the_same_id(
     operation: str, code: int, invoke: Invoke, put: Put, tmp_path: Path
 ) -> None:
-    """
-    Of a pipe, an id is one item only where every request of an id is the same.
-    """
+    """Of a pipe, an id is one item only where every request of an id is the same."""
     identity = msgspec.structs.replace(IDENTITY, operation=operation, keys="digest", input={})
     await write(tmp_path / "run.db", Recorded(run=run(), states="fd"), identity=identity)
     outcomes = put("outcomes.ndjson", line(1, "a", "failed") + line(2, "a", "done"))
@@ -428,9 +394,7 @@ async def test_a_failed_request_is_not_hidden_by_another_of_the_same_id(
 
 
 def test_an_input_that_grew_is_not_said_to_be_the_same(erased: Erased, invoke: Invoke) -> None:
-    """
-    A file with new lines behind the recorded ones has neither their size nor their digest.
-    """
+    """A file with new lines behind the recorded ones has neither their size nor their digest."""
     path, journal, _ = erased
     with path.open("a") as file:
         file.write("new\n")
@@ -441,9 +405,7 @@ def test_an_input_that_grew_is_not_said_to_be_the_same(erased: Erased, invoke: I
 
 
 def test_a_pipe_can_be_checked(erased: Erased, invoke: Invoke, put: Put) -> None:
-    """
-    Standard input is another list, and is looked up in the outcomes file.
-    """
+    """Standard input is another list, and is looked up in the outcomes file."""
     _, journal, _ = erased
     outcomes = put("outcomes.ndjson", line(1, "a", "done"))
     pipe = journal.with_name("pipe")
@@ -465,9 +427,7 @@ def test_a_pipe_can_be_checked(erased: Erased, invoke: Invoke, put: Put) -> None
 
 
 def test_the_file_is_private_and_its_name_says_the_format(erased: Erased, invoke: Invoke) -> None:
-    """
-    A report replaces an earlier one as a whole, and only its owner can read it.
-    """
+    """A report replaces an earlier one as a whole, and only its owner can read it."""
     _, journal, _ = erased
     for name, begin in (("r.html", "<!DOCTYPE html>"), ("r.json", "{\n"), ("r", "<!DOCTYPE html>")):
         path = journal.with_name(name)
@@ -483,9 +443,7 @@ def test_the_file_is_private_and_its_name_says_the_format(erased: Erased, invoke
 
 
 def test_files_may_have_any_name(erased: Erased, invoke: Invoke, put: Put) -> None:
-    """
-    Names that are not UTF-8 are shown as far as they can be.
-    """
+    """Names that are not UTF-8 are shown as far as they can be."""
     path, journal, _ = erased
     names = [os.fsdecode(b"%s \xff?#" % each) for each in (b"j", b"o", b"i", b"r.json")]
     journal = journal.rename(journal.with_name(names[0]))
@@ -505,9 +463,7 @@ def test_files_may_have_any_name(erased: Erased, invoke: Invoke, put: Put) -> No
 def test_a_report_replaces_no_other_file(
     name: str, erased: Erased, invoke: Invoke, put: Put
 ) -> None:
-    """
-    The journal, its side files, the input and the outcomes file are refused by any name.
-    """
+    """The journal, its side files, the input and the outcomes file are refused by any name."""
     path, journal, _ = erased
     outcomes = put("outcomes.ndjson", line(1, "a", "done"))
     path.with_name("link").symlink_to(path)
@@ -522,9 +478,7 @@ def test_a_report_replaces_no_other_file(
 
 
 def test_a_report_needs_a_place(erased: Erased, invoke: Invoke) -> None:
-    """
-    A folder that is not there, and a device, are refused with the reason.
-    """
+    """A folder that is not there, and a device, are refused with the reason."""
     _, journal, _ = erased
     missing = invoke("report", journal, "-o", journal.parent / "none" / "r.html")
     device = invoke("report", journal, "-o", "/dev/null")
@@ -535,9 +489,7 @@ def test_a_report_needs_a_place(erased: Erased, invoke: Invoke) -> None:
 
 
 def test_a_report_that_fails_leaves_the_earlier_one(tmp_path: Path) -> None:
-    """
-    A report that cannot be finished is not there at all.
-    """
+    """A report that cannot be finished is not there at all."""
     path = tmp_path / "report.html"
     path.write_text("an earlier report")
 
@@ -551,9 +503,7 @@ def test_a_report_that_fails_leaves_the_earlier_one(tmp_path: Path) -> None:
 
 
 def test_ids_need_a_source(erased: Erased, invoke: Invoke) -> None:
-    """
-    A journal has no ids.
-    """
+    """A journal has no ids."""
     _, journal, _ = erased
     result = invoke("report", journal, "--with-ids")
 
@@ -583,9 +533,7 @@ async def test_a_run_that_goes_on_is_shown_as_such(invoke: Invoke, tmp_path: Pat
 
 @pytest.mark.parametrize("command", ["status", "report"])
 def test_a_damaged_journal_has_no_report(command: str, erased: Erased, invoke: Invoke) -> None:
-    """
-    Damage is an error with exit code 2, and nothing is printed as if it were true.
-    """
+    """Damage is an error with exit code 2, and nothing is printed as if it were true."""
     _, journal, _ = erased
     content = bytearray(journal.read_bytes())
     place = content.index(b"dda=.d")
@@ -598,9 +546,7 @@ def test_a_damaged_journal_has_no_report(command: str, erased: Erased, invoke: I
 
 
 def test_a_terminal_gets_a_summary(erased: Erased) -> None:
-    """
-    Nobody reads HTML on a terminal, so the figures of the status come, and what was checked.
-    """
+    """Nobody reads HTML on a terminal, so the figures of the status come, and what was checked."""
     path, journal, _ = erased
     with processes.Terminal("report", journal, "--check", path) as terminal:
         assert terminal.end() == 1
@@ -614,9 +560,7 @@ def test_a_terminal_gets_a_summary(erased: Erased) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no /dev/full")
 @pytest.mark.parametrize("command", ["status", "report"])
 def test_a_report_that_is_lost_is_told(command: str, erased: Erased) -> None:
-    """
-    A standard output that is full ends the command with 1.
-    """
+    """A standard output that is full ends the command with 1."""
     _, journal, _ = erased
     program = f"{sys.executable} -m adapty_async.cli {command} {journal} > /dev/full 2>/dev/null"
 

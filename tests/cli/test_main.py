@@ -1,6 +1,4 @@
-"""
-The way in: what happens before there is a command, and without what a command needs.
-"""
+"""The way in: what happens before there is a command, and without what a command needs."""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ from tests.cli.processes import COMMAND, DEADLINE, run
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
-    """
-    Run some code in a new interpreter.
-    """
+    """Run some code in a new interpreter."""
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE, check=False
     )
@@ -28,9 +24,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("missing", ["click", "rich"])
 def test_missing_extra_is_told(missing: str) -> None:
-    """
-    Without click or rich the command says what to install.
-    """
+    """Without click or rich the command says what to install."""
     ended = python(
         f"""
 import sys
@@ -52,9 +46,7 @@ main()
 
 
 def test_other_missing_module_is_a_defect() -> None:
-    """
-    A module that is missing for another reason is not blamed on the extra.
-    """
+    """A module that is missing for another reason is not blamed on the extra."""
     ended = python(
         "import sys; sys.modules['sqlite3'] = None\nfrom adapty_async.cli import main\nmain()"
     )
@@ -63,9 +55,7 @@ def test_other_missing_module_is_a_defect() -> None:
 
 
 def test_package_is_a_command() -> None:
-    """
-    The module can be run, and calls itself by the command's name.
-    """
+    """The module can be run, and calls itself by the command's name."""
     ended = run("--version")
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout == f"adapty-async, version {__version__}\n"
@@ -85,9 +75,7 @@ def test_closed_streams_are_survived() -> None:
 def test_uvloop_is_optional(
     invoke: Invoke, put: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    Without uvloop a command runs on asyncio's own loop.
-    """
+    """Without uvloop a command runs on asyncio's own loop."""
     monkeypatch.setitem(sys.modules, "uvloop", None)
     ids = put("ids.txt", "u1\n")
     result = invoke("delete", ids, "--api", "v1", "--by", "profile-id", "--dry-run")
@@ -96,9 +84,7 @@ def test_uvloop_is_optional(
 
 @pytest.mark.parametrize("command", ["demo", "delete", "save", "sandbox"])
 def test_every_command_has_help(invoke: Invoke, command: str) -> None:
-    """
-    Each command explains itself and each of its options.
-    """
+    """Each command explains itself and each of its options."""
     result = invoke(command, "-h")
     assert result.exit_code == 0
     assert "Usage:" in result.stdout

@@ -24,18 +24,14 @@ V1 = ("--api", "v1", "--by", "customer-user-id", "--yes", "--json")
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    """
-    Return the lines of an outcomes file.
-    """
+    """Return the lines of an outcomes file."""
     text = path.read_text("ascii")
     assert text == "" or text.endswith("\n")
     return [json.loads(line) for line in text.splitlines()]
 
 
 def ids(count: int) -> list[str]:
-    """
-    Return so many ids.
-    """
+    """Return so many ids."""
     return [f"user-{number}" for number in range(count)]
 
 
@@ -132,9 +128,7 @@ def test_each_command_has_its_id(
 def test_another_file_is_no_outcomes_file(
     name: str, message: str, sandbox: Sandbox, invoke: Invoke, put: Put, tmp_path: Path
 ) -> None:
-    """
-    A file that is used for something else is refused, stays as it is, and nothing is sent.
-    """
+    """A file that is used for something else is refused, stays as it is, and nothing is sent."""
     path, other = put("in.txt", "a\nb\n"), put("other", '{"line":1,"item":"a","status":"failed"}\n')
     failures = put("f", "")
     (tmp_path / "folder").mkdir()
@@ -151,9 +145,7 @@ def test_another_file_is_no_outcomes_file(
 
 
 def test_standard_input_is_no_outcomes_file(sandbox: Sandbox, put: Put) -> None:
-    """
-    The outcomes file is not the input, also when that is standard input.
-    """
+    """The outcomes file is not the input, also when that is standard input."""
     path = put("in", "a\n")
     command = (*COMMAND, "delete", "-", "--format", "text", *V1, "--outcomes", str(path))
     with path.open("rb") as stdin:
@@ -165,9 +157,7 @@ def test_standard_input_is_no_outcomes_file(sandbox: Sandbox, put: Put) -> None:
 
 
 def test_a_dry_run_writes_no_outcomes(invoke: Invoke, put: Put, tmp_path: Path) -> None:
-    """
-    Rows that were only checked are not recorded as done.
-    """
+    """Rows that were only checked are not recorded as done."""
     path = put("in.txt", "a\nb\n")
     result = invoke("delete", path, *V1, "--dry-run", "--outcomes", tmp_path / "o")
 
@@ -176,9 +166,7 @@ def test_a_dry_run_writes_no_outcomes(invoke: Invoke, put: Put, tmp_path: Path) 
 
 
 def test_a_pipe_has_lines_too(sandbox: Sandbox, tmp_path: Path) -> None:
-    """
-    Rows that can be read only once are recorded, and a second command adds its own.
-    """
+    """Rows that can be read only once are recorded, and a second command adds its own."""
     command = ("delete", "-", "--format", "text", *V1, "--outcomes", tmp_path / "o")
     assert run(*command, stdin=b"a\n\nb\n").returncode == 0
     assert run(*command, stdin=b"c\n").returncode == 0
@@ -192,9 +180,7 @@ def test_a_pipe_has_lines_too(sandbox: Sandbox, tmp_path: Path) -> None:
 def test_a_command_that_is_killed_and_resumed_accounts_for_each_row(
     failures: str | None, start_sandbox: StartSandbox, put: Put, tmp_path: Path
 ) -> None:
-    """
-    After a kill and the same command again, the last line of each id says how it ended.
-    """
+    """After a kill and the same command again, the last line of each id says how it ended."""
     outcomes = tmp_path / "o.ndjson"
     with start_sandbox(latency=0.02) as sandbox:
         sandbox.seed_profiles(ids(1000))

@@ -1,6 +1,4 @@
-"""
-The commands as real processes: pipes, terminals and signals.
-"""
+"""The commands as real processes: pipes, terminals and signals."""
 
 from __future__ import annotations
 
@@ -39,25 +37,19 @@ u2,2026-06-01T10:30:00Z,u2@example.com
 
 
 def ids(count: int) -> str:
-    """
-    Write ids as lines.
-    """
+    """Write ids as lines."""
     return "".join(f"u{number}\n" for number in range(count))
 
 
 def test_packed_standard_input_is_saved(sandbox: Sandbox) -> None:
-    """
-    Profiles come through a pipe, packed, with the format given.
-    """
+    """Profiles come through a pipe, packed, with the format given."""
     ended = run("save", "-", "--format", "csv", stdin=gzip.compress(PEOPLE.encode()))
     assert ended.returncode == 0, ended.stderr
     assert sandbox.mail_profile_ids() == {"u1", "u2"}
 
 
 def test_wrong_columns_in_a_pipe_send_nothing(sandbox: Sandbox) -> None:
-    """
-    A pipe's header is looked at before its first row is sent.
-    """
+    """A pipe's header is looked at before its first row is sent."""
     ended = run("save", "-", "--format", "csv", stdin=PEOPLE.replace("email", "mail", 1).encode())
     assert (ended.returncode, ended.stdout) == (2, "")
     assert 'adapty-async: header: unknown column "mail"; expected: ' in ended.stderr
@@ -65,9 +57,7 @@ def test_wrong_columns_in_a_pipe_send_nothing(sandbox: Sandbox) -> None:
 
 
 def test_pipe_that_breaks_off_is_accounted_for(sandbox: Sandbox) -> None:
-    """
-    When a pipe turns out damaged half-way, what was done till then is reported.
-    """
+    """When a pipe turns out damaged half-way, what was done till then is reported."""
     sandbox.seed_profiles(f"u{number}" for number in range(3000))
     packed = gzip.compress(ids(3000).encode())[:-2000]
     ended = run("delete", "-", "--format", "text", *V1, "--yes", "--json", stdin=packed)
@@ -79,9 +69,7 @@ def test_pipe_that_breaks_off_is_accounted_for(sandbox: Sandbox) -> None:
 
 
 def test_input_must_not_be_written_over(sandbox: Sandbox, put: Put) -> None:
-    """
-    The failures file is not the input, also when that is standard input.
-    """
+    """The failures file is not the input, also when that is standard input."""
     path = put("ids.txt", ids(3))
     command = (*COMMAND, "delete", "-", "--format", "text", *V1, "--yes", "--failures", str(path))
     with path.open("rb") as stdin:
@@ -95,9 +83,7 @@ def test_input_must_not_be_written_over(sandbox: Sandbox, put: Put) -> None:
 
 
 def test_silent_pipe_can_be_interrupted(sandbox: Sandbox) -> None:
-    """
-    Rows are sent as they come, and Ctrl-C ends a run that waits for more of them.
-    """
+    """Rows are sent as they come, and Ctrl-C ends a run that waits for more of them."""
     with started("delete", "-", "--format", "text", *V1, "--yes") as process:
         assert process.stdin is not None
         process.stdin.write(b"u1\nu2\n")
@@ -113,9 +99,7 @@ def test_silent_pipe_can_be_interrupted(sandbox: Sandbox) -> None:
 def test_signal_ends_a_long_run(
     start_sandbox: StartSandbox, put: Put, tmp_path: Path, number: int
 ) -> None:
-    """
-    One signal: every row that was read is done or written down, and the rest is counted.
-    """
+    """One signal: every row that was read is done or written down, and the rest is counted."""
     failures = tmp_path / "f"
     with start_sandbox(latency=0.05, faults="error=10%") as sandbox:
         sandbox.seed_profiles(f"u{number}" for number in range(5_000))
@@ -137,9 +121,7 @@ def test_signal_ends_a_long_run(
 def test_second_signal_ends_a_run_that_hangs(
     start_sandbox: StartSandbox, put: Put, tmp_path: Path
 ) -> None:
-    """
-    Two signals: requests that nobody answers are cut off at once, and written down.
-    """
+    """Two signals: requests that nobody answers are cut off at once, and written down."""
     failures = tmp_path / "f"
     with start_sandbox(faults="stall=100%") as sandbox:
         path = put("ids.txt", ids(100))
@@ -160,9 +142,7 @@ def test_second_signal_ends_a_run_that_hangs(
 
 
 def test_reader_of_the_progress_may_go_away(start_sandbox: StartSandbox, put: Put) -> None:
-    """
-    A run whose standard error is closed by its reader is stopped by a signal as any other.
-    """
+    """A run whose standard error is closed by its reader is stopped by a signal as any other."""
     with start_sandbox(latency=0.05) as sandbox:
         path = put("ids.txt", ids(5_000))
         with started("delete", path, *V1, "--yes", "--json") as process:
@@ -178,9 +158,7 @@ def test_reader_of_the_progress_may_go_away(start_sandbox: StartSandbox, put: Pu
 
 
 def test_progress_is_on_standard_error_only(start_sandbox: StartSandbox, put: Put) -> None:
-    """
-    With a terminal for progress, standard output still holds the report alone.
-    """
+    """With a terminal for progress, standard output still holds the report alone."""
     with start_sandbox(latency=0.02) as sandbox:
         path = put("ids.txt", ids(500))
         here, there = os.openpty()
@@ -197,9 +175,7 @@ def test_progress_is_on_standard_error_only(start_sandbox: StartSandbox, put: Pu
 
 
 def test_terminal_shows_what_the_client_does(start_sandbox: StartSandbox, put: Put) -> None:
-    """
-    Below the bar are the pace and what is in flight; what was sent and refused stays there.
-    """
+    """Below the bar are the pace and what is in flight; what was sent and refused stays there."""
     with start_sandbox(rate=100, burst=1, latency=0.05) as sandbox:
         path = put("ids.txt", ids(100))
         with Terminal("delete", path, *V1, "--yes", "--rate", "120") as terminal:
@@ -212,9 +188,7 @@ def test_terminal_shows_what_the_client_does(start_sandbox: StartSandbox, put: P
 
 
 def test_dry_run_says_nothing_of_requests(sandbox: Sandbox, put: Put) -> None:
-    """
-    The bar of a run that sends nothing stands alone.
-    """
+    """The bar of a run that sends nothing stands alone."""
     with Terminal("delete", put("ids.txt", ids(60)), *V1, "--dry-run") as terminal:
         assert terminal.end() == 0
     assert "60/60" in terminal.shown
@@ -223,9 +197,7 @@ def test_dry_run_says_nothing_of_requests(sandbox: Sandbox, put: Put) -> None:
 
 
 def test_question_says_what_will_happen_and_yes_does_it(sandbox: Sandbox, put: Put) -> None:
-    """
-    On a terminal the question has the count, the file, the ids and the address; yes goes on.
-    """
+    """On a terminal the question has the count, the file, the ids and the address; yes goes on."""
     sandbox.seed_profiles(["u0", "u1", "u2"])
     path = put("ids.txt", ids(2))
     with Terminal("delete", path, *V1) as terminal:
@@ -255,9 +227,7 @@ def test_question_says_what_will_happen_and_yes_does_it(sandbox: Sandbox, put: P
 def test_any_other_answer_deletes_nothing(
     sandbox: Sandbox, put: Put, answer: str | None, code: int, said: str
 ) -> None:
-    """
-    Whatever is not yes leaves everybody where they are.
-    """
+    """Whatever is not yes leaves everybody where they are."""
     sandbox.seed_profiles(["u0"])
     with Terminal("delete", put("ids.txt", ids(1)), *V1) as terminal:
         terminal.wait_for("[y/N]: ")
@@ -275,9 +245,7 @@ def test_any_other_answer_deletes_nothing(
 def test_pipe_with_a_name_is_asked_about_without_its_count(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    """
-    What a shell's <(command) gives cannot be counted, but is deleted all the same.
-    """
+    """What a shell's <(command) gives cannot be counted, but is deleted all the same."""
     sandbox.seed_profiles(["u0", "u1", "u2"])
     pipe = tmp_path / "ids.txt"
     os.mkfifo(pipe)
@@ -290,9 +258,7 @@ def test_pipe_with_a_name_is_asked_about_without_its_count(
 
 
 def test_sandbox_runs_until_ctrl_c() -> None:
-    """
-    The sandbox says how to use it, answers, and ends well.
-    """
+    """The sandbox says how to use it, answers, and ends well."""
     with started("sandbox", "--port", "0", "--rate", "100", "--latency", "1") as process:
         assert process.stdout is not None
         lines = [process.stdout.readline().decode() for _ in range(4)]

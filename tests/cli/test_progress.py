@@ -1,6 +1,4 @@
-"""
-What is seen of a run while it lasts; the clock is the test's own.
-"""
+"""What is seen of a run while it lasts; the clock is the test's own."""
 
 from __future__ import annotations
 
@@ -33,9 +31,7 @@ QUIET = Text()
 
 
 def bucket(budget: int = 500, **changes: Any) -> Statistics:
-    """
-    Return statistics of a client with one bucket that is quiet but for these fields.
-    """
+    """Return statistics of a client with one bucket that is quiet but for these fields."""
     usual = BucketStatistics(
         rate=100.0,
         in_flight=3,
@@ -50,23 +46,17 @@ def bucket(budget: int = 500, **changes: Any) -> Statistics:
 
 
 class Clock:
-    """
-    A clock that is moved by hand.
-    """
+    """A clock that is moved by hand."""
 
     now = 100.0
 
     def __call__(self) -> float:
-        """
-        Tell the time.
-        """
+        """Tell the time."""
         return self.now
 
 
 def test_lines_come_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
-    """
-    There is a line every five seconds, and only one after a longer pause.
-    """
+    """There is a line every five seconds, and only one after a longer pause."""
     clock = Clock()
     with _Lines("Deleting", 1000, _Meter(1000, is_dry=False), clock) as lines:
         for now in (100.0, 104.9, 105.0, 105.1, 130.0, 130.2, 134.9, 135.0):
@@ -97,9 +87,7 @@ def test_lines_come_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
 def test_line_says_what_is_known(
     capsys: pytest.CaptureFixture[str], total: int | None, report: Report, line: str
 ) -> None:
-    """
-    A line has the rows, the pace, the failures if there are any, and the time left if known.
-    """
+    """A line has the rows, the pace, the failures if there are any, and the time left if known."""
     clock = Clock()
     lines = _Lines("Saving", total, _Meter(total, is_dry=False), clock)
     clock.now += 5
@@ -156,17 +144,13 @@ def test_details_say_the_pace_or_what_a_run_waits_for_and_what_was_sent(
 
 
 def test_details_of_a_run_that_is_over_are_the_counts_alone() -> None:
-    """
-    Nothing goes at a pace or waits any more.
-    """
+    """Nothing goes at a pace or waits any more."""
     now = bucket(paused_for=7.6, requests=200, throttled=1, failed=2, budget=0)
     assert _details(now, lasts=False).plain == "200 attempts, 1 throttled (0.50 %), 2 errors"
 
 
 def test_line_ends_with_the_details(capsys: pytest.CaptureFixture[str]) -> None:
-    """
-    Where there is no terminal, they are on the same line.
-    """
+    """Where there is no terminal, they are on the same line."""
     clock = Clock()
     lines = _Lines("Saving", 10, _Meter(10, is_dry=False), clock)
     clock.now += 5
@@ -179,9 +163,7 @@ def test_line_ends_with_the_details(capsys: pytest.CaptureFixture[str]) -> None:
     ("total", "shown"), [pytest.param(10, "5/10", id="total"), pytest.param(None, "5/?", id="none")]
 )
 def test_bar_is_drawn_on_a_terminal(total: int | None, shown: str) -> None:
-    """
-    The bar shows the count, the total if it is known, the pace and the failures.
-    """
+    """The bar shows the count, the total if it is known, the pace and the failures."""
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=100, color_system=None)
     with _Bar("Deleting", total, console, _Meter(total, is_dry=False)) as bar:
@@ -206,9 +188,7 @@ def test_bar_is_drawn_on_a_terminal(total: int | None, shown: str) -> None:
     ],
 )
 def test_details_are_below_the_bar_as_far_as_they_fit(width: int, shown: str) -> None:
-    """
-    What has no room is left out as a whole: half a number would say something else.
-    """
+    """What has no room is left out as a whole: half a number would say something else."""
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=width, color_system=None)
     with _Bar("Deleting", 10, console, _Meter(10, is_dry=False)) as bar:
@@ -220,16 +200,12 @@ def test_details_are_below_the_bar_as_far_as_they_fit(width: int, shown: str) ->
 
 
 def never(_: Row) -> Operation[None]:
-    """
-    Build nothing: there is no row.
-    """
+    """Build nothing: there is no row."""
     raise AssertionError
 
 
 async def test_progress_lasts_as_long_as_the_run(capsys: pytest.CaptureFixture[str]) -> None:
-    """
-    Where there is no terminal a short run shows nothing, and nothing goes on after it.
-    """
+    """Where there is no terminal a short run shows nothing, and nothing goes on after it."""
     before = asyncio.all_tasks()
     async with AdaptyClient("key") as client:
         run: BulkRun[Row, None] = client.bulk([], build=never)
@@ -245,9 +221,7 @@ def test_lines_of_a_run_have_the_rate_that_it_was_given(
     put: Callable[[str, str], Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """
-    A log has the pace in force, and how many requests were sent so far.
-    """
+    """A log has the pace in force, and how many requests were sent so far."""
     monkeypatch.setattr(_progress, "_LINE_SECONDS", 0.1)
     path = put("ids.txt", "".join(f"u{number}\n" for number in range(40)))
     result = invoke(
@@ -261,9 +235,7 @@ def test_lines_of_a_run_have_the_rate_that_it_was_given(
 
 
 def test_nobody_has_to_listen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    A run without standard error shows nothing of how far it is.
-    """
+    """A run without standard error shows nothing of how far it is."""
     monkeypatch.setattr(sys, "stderr", None)
     tell("Deleting: 5 rows")
 
@@ -283,9 +255,7 @@ def test_skipped_rows_are_not_in_the_rate(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_rows_that_wait_for_responses_are_in_the_rate() -> None:
-    """
-    The time before the first response counts, and a stopped run has no time left.
-    """
+    """The time before the first response counts, and a stopped run has no time left."""
     meter = _Meter(600, is_dry=False)
     assert meter.state(Report(elapsed=2)) == "0/s"
     assert meter.state(Report(total=8, failed=8, sent=8, elapsed=4)) == "2/s, 8 failed"
@@ -295,9 +265,7 @@ def test_rows_that_wait_for_responses_are_in_the_rate() -> None:
 
 
 def test_a_dry_run_counts_the_rows_that_it_checks(capsys: pytest.CaptureFixture[str]) -> None:
-    """
-    A dry run sends nothing, so its rate is of checked rows, and bad ones have not failed.
-    """
+    """A dry run sends nothing, so its rate is of checked rows, and bad ones have not failed."""
     clock = Clock()
     lines = _Lines("Checking", 100, _Meter(100, is_dry=True), clock)
     clock.now += 5

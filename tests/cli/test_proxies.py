@@ -1,6 +1,4 @@
-"""
-Proxies that the environment names: used when asked for, and named when a connection fails.
-"""
+"""Proxies that the environment names: used when asked for, and named when a connection fails."""
 
 from __future__ import annotations
 
@@ -33,18 +31,14 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def refused() -> Iterator[str]:
-    """
-    Return an origin where nobody listens.
-    """
+    """Return an origin where nobody listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
 def hint_of(origin: str, capsys: pytest.CaptureFixture[str], *, trust_env: bool = False) -> str:
-    """
-    Return what is told when connections to an origin fail twice.
-    """
+    """Return what is told when connections to an origin fail twice."""
     for hook in proxy_hooks(origin, trust_env=trust_env):
         for event in (CallStarted("v1.profiles.delete"), FAILED, FAILED):
             hook(event)
@@ -55,9 +49,7 @@ def hint_of(origin: str, capsys: pytest.CaptureFixture[str], *, trust_env: bool 
 def test_a_proxy_that_is_not_used_is_named_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    """
-    The hint has the variable as it is written, and never its value.
-    """
+    """The hint has the variable as it is written, and never its value."""
     monkeypatch.setenv(name, PROXY)
     told = f"A connection failed. {name} is set but not used: --trust-env uses its proxy.\n"
     assert hint_of(ORIGIN, capsys) == told
@@ -68,9 +60,7 @@ def test_a_proxy_that_is_not_used_is_named_once(
 def test_a_host_without_a_proxy_gets_no_hint(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """
-    NO_PROXY says that the proxy is not for this host.
-    """
+    """NO_PROXY says that the proxy is not for this host."""
     monkeypatch.setenv("HTTPS_PROXY", PROXY)
     monkeypatch.setenv("NO_PROXY", "example.test")
     assert hint_of(ORIGIN, capsys) == ""
@@ -84,9 +74,7 @@ def test_a_variable_that_is_not_supported_is_named(
     capsys: pytest.CaptureFixture[str],
     trust_env: bool,  # noqa: FBT001  a parameter of the test
 ) -> None:
-    """
-    ALL_PROXY is not read, whether the environment is trusted or not.
-    """
+    """ALL_PROXY is not read, whether the environment is trusted or not."""
     monkeypatch.setenv("ALL_PROXY", PROXY)
     assert hint_of(ORIGIN, capsys, trust_env=trust_env) == (
         "A connection failed. ALL_PROXY is not supported: set HTTPS_PROXY, and add --trust-env.\n"
@@ -95,9 +83,7 @@ def test_a_variable_that_is_not_supported_is_named(
 
 @pytest.mark.parametrize("url", ["socks5://p.test:1", "https://CANARY@p.test", "p.test:3128"])
 def test_a_proxy_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """
-    Aiohttp would ignore it, and send past it.
-    """
+    """Aiohttp would ignore it, and send past it."""
     monkeypatch.setenv("HTTPS_PROXY", url)
     with pytest.raises(ConfigError, match="begins with http:// in HTTPS_PROXY") as caught:
         require_usable_proxy(ORIGIN)
@@ -107,9 +93,7 @@ def test_a_proxy_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch, url
 def test_trust_env_sends_through_the_proxy(
     sandbox: Sandbox, invoke: Invoke, put: Put, monkeypatch: pytest.MonkeyPatch, refused: str
 ) -> None:
-    """
-    The proxy gets the requests with the key, whatever passwords are in .netrc.
-    """
+    """The proxy gets the requests with the key, whatever passwords are in .netrc."""
     sandbox.seed_profiles(["a"])
     netrc = put("netrc", "default login x password y\n")
     netrc.chmod(0o600)
@@ -123,9 +107,7 @@ def test_trust_env_sends_through_the_proxy(
 def test_a_refused_connection_is_no_request(
     sandbox: Sandbox, invoke: Invoke, put: Put, monkeypatch: pytest.MonkeyPatch, refused: str
 ) -> None:
-    """
-    The report has 0 requests, and standard error the proxy that is not used.
-    """
+    """The report has 0 requests, and standard error the proxy that is not used."""
     monkeypatch.setenv("HTTP_PROXY", sandbox.url)
     result = invoke("delete", put("ids.txt", "a\n"), *V1, "--base-url", refused)
     assert result.exit_code == 1

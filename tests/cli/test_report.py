@@ -1,6 +1,4 @@
-"""
-Reports and the failures file: what was not done is named, and nothing is named that was.
-"""
+"""Reports and the failures file: what was not done is named, and nothing is named that was."""
 
 from __future__ import annotations
 
@@ -49,9 +47,7 @@ BAD_ROW = Outcome[Row, None](
 
 
 def server_error() -> ServerError:
-    """
-    Return an error as an answer makes it.
-    """
+    """Return an error as an answer makes it."""
     error = ServerError("the server failed", operation="v1.profiles.delete", status=503)
     error.request_id = "r-1"
     error.error_code = "unavailable"
@@ -59,9 +55,7 @@ def server_error() -> ServerError:
 
 
 def failed(count: int) -> tuple[Outcome[Row, None], ...]:
-    """
-    Return so many failures.
-    """
+    """Return so many failures."""
     return tuple(
         Outcome(index, Row(index + 1, f"u{index}"), OutcomeStatus.FAILED, 5, error=server_error())
         for index in range(count)
@@ -69,9 +63,7 @@ def failed(count: int) -> tuple[Outcome[Row, None], ...]:
 
 
 def test_text_of_a_run_that_did_all() -> None:
-    """
-    When all is done the report is three numbers and no advice.
-    """
+    """When all is done the report is three numbers and no advice."""
     report = Report(total=1200, done=1200, sent=1200, requests=1200, elapsed=2.0)
     assert report_text(report, failures=Path("f.ndjson"), total=1200).splitlines() == [
         "1,200 rows in 2.0 s (600/s)",
@@ -82,9 +74,7 @@ def test_text_of_a_run_that_did_all() -> None:
 
 
 def test_text_of_a_run_that_did_not() -> None:
-    """
-    Every count has its meaning, the first failures their lines, and the file its name.
-    """
+    """Every count has its meaning, the first failures their lines, and the file its name."""
     report = Report(
         total=21,
         done=1,
@@ -121,9 +111,7 @@ def test_text_of_a_run_that_did_not() -> None:
 @pytest.mark.parametrize("reason", StopReason)
 @pytest.mark.parametrize("tell", [report_text, dry_run_text], ids=["run", "dry-run"])
 def test_text_tells_why_a_run_stopped(reason: StopReason, tell: Callable[..., str]) -> None:
-    """
-    Each reason to stop has a sentence, and rows that were not read are counted.
-    """
+    """Each reason to stop has a sentence, and rows that were not read are counted."""
     report = Report(total=3, done=3, stop_reason=reason)
     *_, sentence, unread = tell(report, failures=None, total=1003).splitlines()
     assert sentence.startswith("Stopped")
@@ -134,9 +122,7 @@ def test_text_tells_why_a_run_stopped(reason: StopReason, tell: Callable[..., st
 
 
 def test_text_of_a_run_that_was_stopped_at_its_end() -> None:
-    """
-    A run that had read all rows was not stopped before the end of its input.
-    """
+    """A run that had read all rows was not stopped before the end of its input."""
     report = Report(total=3, done=3, stop_reason=StopReason.STOPPED)
     assert report_text(report, failures=None, total=3).endswith(
         "Stopped when all rows had been read."
@@ -148,9 +134,7 @@ def test_text_of_a_run_that_was_stopped_at_its_end() -> None:
 
 
 def test_text_does_not_promise_what_the_file_has_not() -> None:
-    """
-    After a stop the file holds what was read; without failures it is not advertised.
-    """
+    """After a stop the file holds what was read; without failures it is not advertised."""
     report = Report(total=3, done=2, failed=1, stop_reason=StopReason.STOPPED)
     text = report_text(report, failures=Path("f"), total=9)
     assert text.endswith("What was read and is not done is in f; it can be used as the next input.")
@@ -162,9 +146,7 @@ def test_text_does_not_promise_what_the_file_has_not() -> None:
 
 
 def test_text_can_be_written_whatever_the_file_is_called() -> None:
-    """
-    A name that is not UTF-8 does not spoil the report.
-    """
+    """A name that is not UTF-8 does not spoil the report."""
     path = Path(os.fsdecode(b"caf\xe9"))
     report = Report(total=1, failed=1, failures=(BAD_ROW,))
     assert "caf\ufffd".encode() in report_text(report, failures=path).encode()
@@ -172,9 +154,7 @@ def test_text_can_be_written_whatever_the_file_is_called() -> None:
 
 
 def test_text_names_an_input_error_once() -> None:
-    """
-    A fault that many rows share is shown with the first of them.
-    """
+    """A fault that many rows share is shown with the first of them."""
     wrong = InvalidInputError("row", 'unknown key "colour"; expected: price')
     other = InvalidInputError("id", "is required")
     failures: tuple[Outcome[Row, Any], ...] = tuple(
@@ -190,9 +170,7 @@ def test_text_names_an_input_error_once() -> None:
 
 
 def test_text_of_a_dry_run() -> None:
-    """
-    A dry run says what could be sent and what could not, with the reasons.
-    """
+    """A dry run says what could be sent and what could not, with the reasons."""
     report = Report(total=3, done=2, failed=1, failures=(BAD_ROW,))
     assert dry_run_text(report, failures=Path("f")).splitlines() == [
         "Dry run of 3 rows; nothing was sent.",
@@ -208,9 +186,7 @@ def test_text_of_a_dry_run() -> None:
 
 
 def test_text_of_a_dry_run_leaves_out_no_row() -> None:
-    """
-    Rows that an earlier run has settled, and rows that were not checked, are counted too.
-    """
+    """Rows that an earlier run has settled, and rows that were not checked, are counted too."""
     earlier = {EarlierStatus.DONE: 5, EarlierStatus.ABSENT: 0, EarlierStatus.DUPLICATE: 2}
     report = Report(
         total=13, done=1, failed=2, unknown=2, not_sent=1, skipped=7, skipped_earlier=earlier
@@ -230,9 +206,7 @@ def test_text_of_a_dry_run_leaves_out_no_row() -> None:
 
 
 def test_text_says_how_skipped_rows_ended_before() -> None:
-    """
-    A resumed run tells rows that are done from absent ones and from duplicates.
-    """
+    """A resumed run tells rows that are done from absent ones and from duplicates."""
     earlier = {EarlierStatus.DONE: 1088, EarlierStatus.ABSENT: 3, EarlierStatus.DUPLICATE: 1}
     report = Report(
         total=3000,
@@ -258,9 +232,7 @@ def test_text_says_how_skipped_rows_ended_before() -> None:
 
 
 def test_text_tells_requests_from_attempts_without_a_connection() -> None:
-    """
-    An attempt that got no connection is no request.
-    """
+    """An attempt that got no connection is no request."""
     report = Report(total=1, failed=1, throttled=1, requests=1, connect_failures=4, elapsed=1.0)
     lines = report_text(report, failures=None).splitlines()
     assert lines[0] == "1 row in 1.0 s"
@@ -270,9 +242,7 @@ def test_text_tells_requests_from_attempts_without_a_connection() -> None:
 
 
 def test_json_of_a_dry_run_claims_no_success() -> None:
-    """
-    Nothing is done and nothing is sent in a dry run, and the counts add up all the same.
-    """
+    """Nothing is done and nothing is sent in a dry run, and the counts add up all the same."""
     report = Report(total=5, done=3, failed=1, skipped=1, requests=3, sent=3, elapsed=0.1)
     told = msgspec.json.decode(report_json(report, is_dry=True))
     assert told == told | {
@@ -291,9 +261,7 @@ def test_json_of_a_dry_run_claims_no_success() -> None:
 
 
 def test_json_of_a_report() -> None:
-    """
-    A program gets every count by its name, and why the run stopped.
-    """
+    """A program gets every count by its name, and why the run stopped."""
     report = Report(
         total=3,
         done=1,
@@ -327,25 +295,19 @@ def test_json_of_a_report() -> None:
 
 
 def test_json_of_a_run_that_an_error_ended_is_not_ok() -> None:
-    """
-    The record of a run may fail when its last row was done already.
-    """
+    """The record of a run may fail when its last row was done already."""
     error = JournalError("the journal j was deleted")
     told = msgspec.json.decode(report_json(Report(total=3, done=3), error=error))
     assert told == told | {"done": 3, "stop_reason": None, "error": str(error), "ok": False}
 
 
 def lines_of(path: Path) -> list[Any]:
-    """
-    Read a failures file as a program does.
-    """
+    """Read a failures file as a program does."""
     return [msgspec.json.decode(line) for line in path.read_bytes().splitlines()]
 
 
 def test_failures_file_has_a_line_for_what_is_not_done(tmp_path: Path) -> None:
-    """
-    Failed, unknown and unsent items are written with their facts; the others are not.
-    """
+    """Failed, unknown and unsent items are written with their facts; the others are not."""
     path = tmp_path / "f.ndjson"
     lost = ConnectionLostError("lost")
     with FailuresFile(path, source="ids.txt") as file:
@@ -385,9 +347,7 @@ def test_failures_file_has_a_line_for_what_is_not_done(tmp_path: Path) -> None:
 
 
 def test_failures_file_is_an_input(put: Put, tmp_path: Path) -> None:
-    """
-    Fed back, items come out as they were, and lines that could not be read stay unreadable.
-    """
+    """Fed back, items come out as they were, and lines that could not be read stay unreadable."""
     source = put("ids.csv", 'id,x\nu1,"é, 1"\nu2\nu3,x,y\n\xff'.encode("latin-1"))
     rows = list(open_rows(str(source), None, lambda _: None))
     path = tmp_path / "f.ndjson"
@@ -400,9 +360,7 @@ def test_failures_file_is_an_input(put: Put, tmp_path: Path) -> None:
 
 
 def test_row_that_was_not_reached_stays_broken_when_fed_back(put: Put, tmp_path: Path) -> None:
-    """
-    A row with a cell too few that a stopped run did not reach does not become an id.
-    """
+    """A row with a cell too few that a stopped run did not reach does not become an id."""
     (row,) = open_rows(str(put("ids.csv", "id,x\nvictim\n")), None, lambda _: None)
     path = tmp_path / "f.ndjson"
     with FailuresFile(path, source="ids.csv") as file:
@@ -420,9 +378,7 @@ def test_row_that_was_not_reached_stays_broken_when_fed_back(put: Put, tmp_path:
     ],
 )
 def test_failures_file_takes_what_was_not_utf8(put: Put, tmp_path: Path, line: bytes) -> None:
-    """
-    An unreadable line can always be written, else the run would end with it.
-    """
+    """An unreadable line can always be written, else the run would end with it."""
     source = put("ids.txt", line)
     (row,) = open_rows(str(source), None, lambda _: None)
     with FailuresFile(tmp_path / "f", source=str(source)) as file:
@@ -431,9 +387,7 @@ def test_failures_file_takes_what_was_not_utf8(put: Put, tmp_path: Path, line: b
 
 
 def test_failures_file_leaves_out_what_is_nested_too_deep(tmp_path: Path) -> None:
-    """
-    An item that cannot be written costs no more than itself; its line number is there.
-    """
+    """An item that cannot be written costs no more than itself; its line number is there."""
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]
@@ -444,9 +398,7 @@ def test_failures_file_leaves_out_what_is_nested_too_deep(tmp_path: Path) -> Non
 
 
 def test_a_run_that_found_nobody_asks_whether_the_ids_are_right() -> None:
-    """
-    When every row is absent, the wrong kind of id is more likely than a happy end.
-    """
+    """When every row is absent, the wrong kind of id is more likely than a happy end."""
     hint = "Not one of them was there: check --by, and how the ids are written."
     assert hint in report_text(BulkReport(total=2, absent=2), failures=None)
     assert hint not in report_text(BulkReport(total=2, absent=1, done=1), failures=None)
@@ -454,9 +406,7 @@ def test_a_run_that_found_nobody_asks_whether_the_ids_are_right() -> None:
 
 
 def test_many_that_were_absent_are_told_when_a_run_was_stopped() -> None:
-    """
-    A tenth is meant of the rows that the run came to: those that it left say nothing.
-    """
+    """A tenth is meant of the rows that the run came to: those that it left say nothing."""
     hint = "More than a tenth of them were not there"
     stopped = Report(total=1000, done=10, absent=50, not_sent=940, stop_reason=StopReason.OUTAGE)
     assert hint in report_text(stopped, failures=None)
@@ -466,9 +416,7 @@ def test_many_that_were_absent_are_told_when_a_run_was_stopped() -> None:
 
 
 def test_failures_file_is_for_its_owner_only(put: Put, tmp_path: Path) -> None:
-    """
-    A new file and one that was open to others both end up with mode 0600.
-    """
+    """A new file and one that was open to others both end up with mode 0600."""
     old = put("old", "")
     old.chmod(0o644)
     for path in (old, tmp_path / "new"):
@@ -479,9 +427,7 @@ def test_failures_file_is_for_its_owner_only(put: Put, tmp_path: Path) -> None:
 
 
 def test_failures_file_of_an_earlier_run_is_kept(put: Put) -> None:
-    """
-    A file with something in it is refused and stays as it is.
-    """
+    """A file with something in it is refused and stays as it is."""
     old = put("old", "from yesterday\n")
     with pytest.raises(ConfigError, match="only list of what an earlier run left undone"):
         FailuresFile(old, source="ids.txt")
@@ -525,9 +471,7 @@ def test_failures_file_replaces_nothing_else(put: Put) -> None:
 
 
 def test_failures_file_may_be_a_device() -> None:
-    """
-    What is no regular file is left with the mode it has.
-    """
+    """What is no regular file is left with the mode it has."""
     mode = Path(os.devnull).stat().st_mode
     with FailuresFile(Path(os.devnull), source="ids.txt") as file:
         file.note(BAD_ROW)
@@ -535,9 +479,7 @@ def test_failures_file_may_be_a_device() -> None:
 
 
 def test_failures_file_must_not_be_the_input(put: Put, tmp_path: Path) -> None:
-    """
-    The input is not written over, by whichever name it is called.
-    """
+    """The input is not written over, by whichever name it is called."""
     source = put("ids.txt", "u1\n")
     link = tmp_path / "link"
     link.hardlink_to(source)
@@ -558,18 +500,14 @@ def test_failures_file_must_not_be_the_input(put: Put, tmp_path: Path) -> None:
 def test_failures_file_that_cannot_be_written_is_refused(
     tmp_path: Path, name: str, reason: str
 ) -> None:
-    """
-    A path that cannot be written is told before anything is sent.
-    """
+    """A path that cannot be written is told before anything is sent."""
     with pytest.raises(ConfigError, match=f"--failures cannot be written: {reason}"):
         FailuresFile(tmp_path / name, source="ids.txt")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no /dev/full")
 def test_failures_file_on_a_full_disk_ends_the_run() -> None:
-    """
-    A failure that cannot be written down is an error of the library, which ends the run.
-    """
+    """A failure that cannot be written down is an error of the library, which ends the run."""
     with (
         FailuresFile(Path("/dev/full"), source="ids.txt") as file,
         pytest.raises(ConfigError, match="No space left on device"),

@@ -1,6 +1,4 @@
-"""
-A canary through the command line: the person is in the failures file, and the key in no file.
-"""
+"""A canary through the command line: the person is in the failures file, and the key in no file."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ FAULTS = ["400", "403-html", "422", "502-html"]
 
 
 def shows(path: Path, text: str) -> bool:
-    """
-    Say whether a file has the text in it.
-    """
+    """Say whether a file has the text in it."""
     return text.encode() in path.read_bytes()
 
 
@@ -62,9 +58,7 @@ def test_a_run_with_faults_shows_nobody(
 def test_a_key_that_is_refused_is_not_shown(
     invoke: Invoke, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    A key with a blank in it is named by its place, in the environment or in a file.
-    """
+    """A key with a blank in it is named by its place, in the environment or in a file."""
     monkeypatch.setenv("ADAPTY_MAIL_API_KEY", f"Bearer {CANARY_EMAIL}")
     key = put("key", f"Bearer {CANARY_EMAIL}")
     key.chmod(0o600)

@@ -1,6 +1,4 @@
-"""
-The figures of a journal as text: rates are of the time in which rows ended.
-"""
+"""The figures of a journal as text: rates are of the time in which rows ended."""
 
 from __future__ import annotations
 
@@ -12,9 +10,7 @@ from tests.report.journals import IDENTITY, minute, run
 
 
 def test_status_divides_by_the_time_that_a_run_lasted() -> None:
-    """
-    The first and last minutes are partial, and between two runs nothing is counted.
-    """
+    """The first and last minutes are partial, and between two runs nothing is counted."""
     summary = JournalSummary(
         identity=msgspec.structs.replace(IDENTITY, input={"rows": 900}),
         is_in_use=False,
@@ -34,9 +30,7 @@ def test_status_divides_by_the_time_that_a_run_lasted() -> None:
 
 
 def test_a_run_without_outcomes_has_no_rate() -> None:
-    """
-    A journal in which nothing ended yet has counts of zero and no times.
-    """
+    """A journal in which nothing ended yet has counts of zero and no times."""
     summary = JournalSummary(
         identity=msgspec.structs.replace(IDENTITY, input={"job_id": "j"}),
         is_in_use=True,

@@ -1,6 +1,4 @@
-"""
-Standard streams that cannot be written: a run ends as it would have, and says so in one line.
-"""
+"""Standard streams that cannot be written: a run ends as it would have, and says so in one line."""
 
 from __future__ import annotations
 
@@ -25,9 +23,7 @@ only_linux = pytest.mark.skipif(sys.platform != "linux", reason="there is no /de
 
 
 def shell(line: str) -> subprocess.CompletedProcess[str]:
-    """
-    Run a line of a shell in which $C is the command.
-    """
+    """Run a line of a shell in which $C is the command."""
     return subprocess.run(
         ["/bin/bash", "-c", f"set -o pipefail; C='{' '.join(COMMAND)}'; {line}"],
         capture_output=True,
@@ -44,9 +40,7 @@ def shell(line: str) -> subprocess.CompletedProcess[str]:
 def test_a_full_disk_does_not_change_the_exit_code(
     sandbox: Sandbox, put: Put, options: str, rows: str, code: int
 ) -> None:
-    """
-    A report that cannot be written leaves a line, and the exit code of the run.
-    """
+    """A report that cannot be written leaves a line, and the exit code of the run."""
     path = put("ids.txt", rows)
     ended = shell(f"$C delete {path} {' '.join(V1)} {options} > /dev/full")
     assert (ended.returncode, ended.stderr) == (code, FULL)
@@ -63,9 +57,7 @@ def test_a_full_disk_does_not_change_the_exit_code(
 def test_an_output_without_a_reader_does_not_change_the_exit_code(
     sandbox: Sandbox, put: Put, redirection: str, reason: str
 ) -> None:
-    """
-    A closed output is reported in one line as well; `pipefail` shows the command's own code.
-    """
+    """A closed output is reported in one line as well; `pipefail` shows the command's own code."""
     path = put("ids.txt", "a\n b\n")
     ended = shell(f"$C delete {path} {' '.join(V1)} {redirection}")
     told = [line for line in ended.stderr.splitlines() if line.startswith("adapty-async")]
@@ -77,9 +69,7 @@ def test_an_output_without_a_reader_does_not_change_the_exit_code(
 
 @only_linux
 def test_a_closed_standard_error_does_not_change_the_exit_code(put: Put) -> None:
-    """
-    A refusal that nobody can read is still a refusal, and bad usage too.
-    """
+    """A refusal that nobody can read is still a refusal, and bad usage too."""
     path = put("ids.txt", "a\n")
     for arguments in (f"delete {path} {' '.join(V1)}", "delete"):
         for redirection in ("2> /dev/full", "2>&-"):
@@ -88,9 +78,7 @@ def test_a_closed_standard_error_does_not_change_the_exit_code(put: Put) -> None
 
 @only_linux
 def test_a_status_that_cannot_be_written_is_no_success(sandbox: Sandbox, put: Put) -> None:
-    """
-    Output is all that `status` is for, so the exit code is not 0; that of the help stays.
-    """
+    """Output is all that `status` is for, so the exit code is not 0; that of the help stays."""
     path = put("ids.txt", "a\n")
     journal = path.with_name("journal")
     assert shell(f"$C delete {path} {' '.join(V1)} --journal {journal}").returncode == 0
@@ -101,9 +89,7 @@ def test_a_status_that_cannot_be_written_is_no_success(sandbox: Sandbox, put: Pu
 
 
 def test_an_unbuffered_interpreter_works(put: Put) -> None:
-    """
-    With PYTHONUNBUFFERED there is no buffer between the text and the descriptor.
-    """
+    """With PYTHONUNBUFFERED there is no buffer between the text and the descriptor."""
     path = put("ids.txt", "a\n")
     ended = shell(f"PYTHONUNBUFFERED=1 $C delete {path} {' '.join(V1)} --dry-run")
     assert ended.returncode == 0
@@ -111,9 +97,7 @@ def test_an_unbuffered_interpreter_works(put: Put) -> None:
 
 
 def test_a_name_that_the_output_cannot_show_does_not_spoil_the_report(put: Put) -> None:
-    """
-    In an old encoding, a foreign letter is written as an escape.
-    """
+    """In an old encoding, a foreign letter is written as an escape."""
     path = put("ids.txt", " a\n")
     failures = path.with_name("Ł")
     options = f"--dry-run --failures {failures}"
@@ -128,9 +112,7 @@ class _Full(io.RawIOBase):
 
 
 def test_a_stream_without_room_discards_and_reports_once() -> None:
-    """
-    A pipe that does not block and is full loses what is written, and says so the first time.
-    """
+    """A pipe that does not block and is full loses what is written, and says so the first time."""
     told: list[OSError] = []
     stream = _Guarded(_Full(), told.append)
     assert (stream.write(b"abc"), stream.write(b"d"), stream.failed) == (3, 1, True)
@@ -138,9 +120,7 @@ def test_a_stream_without_room_discards_and_reports_once() -> None:
 
 
 def test_a_stream_that_was_never_open_has_no_descriptor() -> None:
-    """
-    A closed stream is no terminal, and has no number.
-    """
+    """A closed stream is no terminal, and has no number."""
     closed = _Guarded(None, lambda _: None)
     assert (closed.isatty(), closed.writable()) == (False, True)
     with pytest.raises(OSError, match="it is closed"):

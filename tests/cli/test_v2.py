@@ -1,6 +1,4 @@
-"""
-The commands of version 2 of the server-side API, against a sandbox, and their rows.
-"""
+"""The commands of version 2 of the server-side API, against a sandbox, and their rows."""
 
 from __future__ import annotations
 
@@ -42,9 +40,7 @@ ONE_TIME: dict[str, Any] = {
 
 
 def log_of(sandbox: Sandbox) -> list[tuple[str, str, str | None, int]]:
-    """
-    Return what arrived: method, last parts of the path, identity, status.
-    """
+    """Return what arrived: method, last parts of the path, identity, status."""
     return [
         (one.method, one.path.removeprefix("/api/v2/server-side-api/"), one.identity, one.status)
         for one in sandbox.arrivals()
@@ -52,9 +48,7 @@ def log_of(sandbox: Sandbox) -> list[tuple[str, str, str | None, int]]:
 
 
 def test_delete_in_version_2(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """
-    The listed users are gone, through version 2.
-    """
+    """The listed users are gone, through version 2."""
     sandbox.seed_profiles(["u1", "u2"])
     result = invoke("delete", put("ids.txt", "u1\nu9\n"), "--api", "v2", *BY, "--yes")
 
@@ -64,9 +58,7 @@ def test_delete_in_version_2(sandbox: Sandbox, invoke: Invoke, put: Put) -> None
 
 
 def test_save_updates_profiles_of_version_2(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """
-    Cells become attributes of their kinds; a profile that does not exist fails alone.
-    """
+    """Cells become attributes of their kinds; a profile that does not exist fails alone."""
     sandbox.seed_profiles(["u1"])
     people = (
         "customer_user_id,first_name,att_status,analytics_disabled,custom_attributes.plan,"
@@ -88,9 +80,7 @@ def test_save_updates_profiles_of_version_2(sandbox: Sandbox, invoke: Invoke, pu
 def test_an_empty_cell_is_not_given_and_an_empty_text_is(
     sandbox: Sandbox, invoke: Invoke, put: Put
 ) -> None:
-    """
-    A CSV cell without text leaves the field out; "" in NDJSON is a value.
-    """
+    """A CSV cell without text leaves the field out; "" in NDJSON is a value."""
     cells = 'customer_user_id,first_name,phone_number\nu1,Jane,1\nu1,,""\n'
     objects = '{"customer_user_id":"u1","phone_number":""}\n'
     sandbox.seed_profiles(["u1"])
@@ -106,9 +96,7 @@ def test_an_empty_cell_is_not_given_and_an_empty_text_is(
 def test_save_needs_to_know_what_the_ids_are(
     sandbox: Sandbox, invoke: Invoke, put: Put, arguments: tuple[str, ...]
 ) -> None:
-    """
-    Version 2 and the kind of id go together.
-    """
+    """Version 2 and the kind of id go together."""
     result = invoke("save", put("people.csv", "customer_user_id\nu1\n"), *arguments)
 
     assert result.exit_code == 2
@@ -117,9 +105,7 @@ def test_save_needs_to_know_what_the_ids_are(
 
 
 def test_a_history_is_imported(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """
-    Every row is a transaction of its user.
-    """
+    """Every row is a transaction of its user."""
     sandbox.seed_profiles(["u1", "u2"])
     result = invoke("import-transactions", put("history.csv", HISTORY), *BY)
 
@@ -131,9 +117,7 @@ def test_a_history_is_imported(sandbox: Sandbox, invoke: Invoke, put: Put) -> No
 
 
 def test_an_import_can_be_checked_first(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """
-    A dry run holds every row to the rules of the documents, and sends nothing.
-    """
+    """A dry run holds every row to the rules of the documents, and sends nothing."""
     rows = [
         {"user": "u1", **ONE_TIME},
         {"user": "u2", **ONE_TIME, "store_original_transaction_id": "2"},
@@ -155,9 +139,7 @@ def test_an_import_can_be_checked_first(sandbox: Sandbox, invoke: Invoke, put: P
 def test_a_line_of_text_is_no_row_with_fields(
     invoke: Invoke, put: Put, command: tuple[str, ...]
 ) -> None:
-    """
-    Commands that need fields refuse plain text.
-    """
+    """Commands that need fields refuse plain text."""
     result = invoke(*command, put("ids.txt", "u1\n"))
 
     assert result.exit_code == 2
@@ -165,9 +147,7 @@ def test_a_line_of_text_is_no_row_with_fields(
 
 
 def test_access_is_granted_and_revoked(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """
-    All users of a file get an access level, and lose it again.
-    """
+    """All users of a file get an access level, and lose it again."""
     sandbox.seed_profiles(["u1", "u2"])
     ids = put("ids.txt", "u1\nu2\n")
     until = ("--expires-at", "2034-01-15T10:30:00Z", "--starts-at", "2024-01-15T10:30:00Z")
@@ -182,9 +162,7 @@ def test_access_is_granted_and_revoked(sandbox: Sandbox, invoke: Invoke, put: Pu
 
 
 def test_access_is_granted_by_the_apis_own_id(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """
-    Ids may stand in a column of any name, and be Adapty's.
-    """
+    """Ids may stand in a column of any name, and be Adapty's."""
     [profile_id] = sandbox.seed_anonymous(1)
     path = put("ids.csv", f"name,adapty\nJane,{profile_id}\n")
     about = ("--by", "profile-id", "--column", "adapty", "--access-level", "premium")
@@ -196,9 +174,7 @@ def test_access_is_granted_by_the_apis_own_id(sandbox: Sandbox, invoke: Invoke, 
 
 @pytest.mark.parametrize("name", ["ids.txt", "-"])
 def test_a_revocation_is_asked_for(sandbox: Sandbox, invoke: Invoke, put: Put, name: str) -> None:
-    """
-    Without a terminal to ask on, --yes is needed, and the question says what would be done.
-    """
+    """Without a terminal to ask on, --yes is needed, and the question says what would be done."""
     path = "-" if name == "-" else put(name, "u1\n")
     form = ("--format", "text") if name == "-" else ()
     result = invoke("revoke", path, *BY, "--access-level", "premium", *form)
@@ -223,9 +199,7 @@ def test_a_revocation_is_asked_for(sandbox: Sandbox, invoke: Invoke, put: Put, n
 def test_a_date_is_checked_before_the_first_row(
     sandbox: Sandbox, invoke: Invoke, put: Put, command: tuple[str, ...], message: str
 ) -> None:
-    """
-    What would be wrong for all rows is refused at once.
-    """
+    """What would be wrong for all rows is refused at once."""
     name, *options = command
     result = invoke(name, put("ids.txt", "u1\n"), *BY, "--access-level", "premium", *options)
 
@@ -238,16 +212,12 @@ def test_a_date_is_checked_before_the_first_row(
 
 
 def refused(field: str, rule: str) -> Any:
-    """
-    Expect an error that names this field and rule.
-    """
+    """Expect an error that names this field and rule."""
     return pytest.raises(InvalidInputError, match=f"^{re.escape(f'{field}: {rule}')}")
 
 
 def test_a_row_of_cells_is_a_transaction() -> None:
-    """
-    Dotted cells of text become the fields of a transaction, each of its kind.
-    """
+    """Dotted cells of text become the fields of a transaction, each of its kind."""
     one, transaction = transaction_from(
         {
             "customer_user_id": "u1",
@@ -267,9 +237,7 @@ def test_a_row_of_cells_is_a_transaction() -> None:
 
 
 def test_a_row_of_json_is_a_transaction() -> None:
-    """
-    Objects and null are taken as they are.
-    """
+    """Objects and null are taken as they are."""
     row = {"id": "u1", **ONE_TIME, "offer": None, "is_family_shared": True}
     _, transaction = transaction_from(row, "id")
 
@@ -278,17 +246,13 @@ def test_a_row_of_json_is_a_transaction() -> None:
 
 
 def test_a_row_without_its_type_is_no_transaction() -> None:
-    """
-    A missing field is required, not wrong.
-    """
+    """A missing field is required, not wrong."""
     with refused("purchase_type", "is required"):
         transaction_from({"id": "u1", "purchased_at": UTC}, "id")
 
 
 def test_instants_of_a_transaction_become_iso_8601() -> None:
-    """
-    Dates and times are read as databases write them; a custom attribute stays as it is.
-    """
+    """Dates and times are read as databases write them; a custom attribute stays as it is."""
     _, transaction = transaction_from({"id": "u1", **ONE_TIME, "purchased_at": UTC}, "id")
     assert transaction.purchased_at == "2026-01-15T10:30:00Z"
     _, attributes = attributes_from({"id": "u1", "custom_attributes.seen_at": "never"}, "id")
@@ -296,9 +260,7 @@ def test_instants_of_a_transaction_become_iso_8601() -> None:
 
 
 def test_attributes_take_nested_names_in_both_forms() -> None:
-    """
-    An object and dotted names of the same field go together.
-    """
+    """An object and dotted names of the same field go together."""
     row = {
         "id": "u1",
         "custom_attributes": {"a": 1},
@@ -331,26 +293,20 @@ def test_attributes_take_nested_names_in_both_forms() -> None:
     ],
 )
 def test_what_is_wrong_with_a_row_is_named(change: dict[str, Any], field: str, rule: str) -> None:
-    """
-    The error names a field or says what there is, and repeats nothing of the row.
-    """
+    """The error names a field or says what there is, and repeats nothing of the row."""
     with refused(field, rule):
         transaction_from({"id": "u1", **ONE_TIME, **change}, "id")
 
 
 def test_a_row_is_an_object() -> None:
-    """
-    A value alone has no fields.
-    """
+    """A value alone has no fields."""
     with refused("row", "must be an object with named fields"):
         attributes_from("u1", "id")
 
 
 @pytest.mark.parametrize("value", ["x", "-1", "²"])
 def test_a_number_in_a_cell_is_one(value: str) -> None:
-    """
-    Text where a number belongs is refused by its field.
-    """
+    """Text where a number belongs is refused by its field."""
     with refused("att_status", "must be a whole number"):
         attributes_from({"id": "u1", "att_status": value}, "id")
 
@@ -370,17 +326,13 @@ def test_a_number_in_a_cell_is_one(value: str) -> None:
     ids=str,
 )
 def test_the_columns_of_a_file_are_checked(names: list[str], field: str, rule: str) -> None:
-    """
-    Unknown, undotted and missing columns are told before anything is sent.
-    """
+    """Unknown, undotted and missing columns are told before anything is sent."""
     with refused(field, rule):
         ATTRIBUTES.columns("id")(names)
 
 
 def test_a_history_has_its_required_columns() -> None:
-    """
-    A file without a price is no history.
-    """
+    """A file without a price is no history."""
     names = ["id", "email", "purchase_type"]
     with refused("header", 'unknown column "email"; expected: '):
         TRANSACTION.columns("id")(names)

@@ -1,6 +1,4 @@
-"""
-Systems without POSIX signals, modes and locks, simulated: what they lack is taken away.
-"""
+"""Systems without POSIX signals, modes and locks, simulated: what they lack is taken away."""
 
 from __future__ import annotations
 
@@ -43,9 +41,7 @@ class _Loop(asyncio.SelectorEventLoop):
 
 @contextlib.contextmanager
 def started(*arguments: object) -> Iterator[subprocess.Popen[bytes]]:
-    """
-    Start a command on a system that lacks what Windows lacks.
-    """
+    """Start a command on a system that lacks what Windows lacks."""
     process = subprocess.Popen(
         [sys.executable, "-c", WITHOUT, *map(str, arguments)],
         stdin=subprocess.DEVNULL,
@@ -60,9 +56,7 @@ def started(*arguments: object) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_a_signal_reaches_a_loop_that_takes_none() -> None:
-    """
-    A handler of Python's own calls the function in the loop, and is gone after the block.
-    """
+    """A handler of Python's own calls the function in the loop, and is gone after the block."""
     before = signal.getsignal(signal.SIGTERM)
 
     async def main() -> list[int]:
@@ -86,9 +80,7 @@ def test_a_signal_reaches_a_loop_that_takes_none() -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_stops_a_run_in_order(start_sandbox: StartSandbox, put: Put, tmp_path: Path) -> None:
-    """
-    Without signal handlers of the loop, Ctrl-C still ends a run with its report.
-    """
+    """Without signal handlers of the loop, Ctrl-C still ends a run with its report."""
     with start_sandbox(latency=0.05) as sandbox:
         path = put("ids.txt", "".join(f"u{number}\n" for number in range(5_000)))
         options = ("--concurrency", 8, "--failures", tmp_path / "f")
@@ -106,9 +98,7 @@ def test_ctrl_c_stops_a_run_in_order(start_sandbox: StartSandbox, put: Put, tmp_
 def test_a_journal_without_posix_is_refused_in_one_line(
     start_sandbox: StartSandbox, put: Put, tmp_path: Path
 ) -> None:
-    """
-    A command that needs the locks of POSIX ends before anything is sent.
-    """
+    """A command that needs the locks of POSIX ends before anything is sent."""
     with start_sandbox() as sandbox:
         path = put("ids.txt", "a\n")
         with started("delete", path, *V1, "--journal", tmp_path / "journal") as process:
@@ -127,9 +117,7 @@ def test_a_failures_file_without_modes_is_written(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """
-    Where files have no mode to change, failures are written all the same.
-    """
+    """Where files have no mode to change, failures are written all the same."""
     monkeypatch.delattr(os, "fchmod")
     with start_sandbox():
         result = invoke("delete", put("ids.txt", " a\n"), *V1, "--failures", tmp_path / "f")

@@ -1,3 +1,1 @@
-"""
-The library against documents that Adapty publishes.
-"""
+"""The library against documents that Adapty publishes."""

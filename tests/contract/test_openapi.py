@@ -65,9 +65,7 @@ WIRE = RequestDefaults(
 
 
 def resolved(schema: dict[str, Any]) -> dict[str, Any]:
-    """
-    Follow references, also those in an allOf of one, and keep what stands beside them.
-    """
+    """Follow references, also those in an allOf of one, and keep what stands beside them."""
     beside = {key: value for key, value in schema.items() if key not in {"$ref", "allOf"}}
     if "$ref" in schema:
         return {**resolved(SCHEMAS[schema["$ref"].rpartition("/")[2]]), **beside}
@@ -141,17 +139,13 @@ NOT_IN_THE_STRUCT = {
 
 
 def declared(operation: str, place: str) -> set[str]:
-    """
-    Return the names of an operation's parameters in the header, the query or the path.
-    """
+    """Return the names of an operation's parameters in the header, the query or the path."""
     parameters = OPERATIONS[operation][2].get("parameters", ())
     return {one["name"] for one in parameters if one["in"] == place}
 
 
 def examples_of(content: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """
-    Yield the examples of a body, by name, its schema's own one included.
-    """
+    """Yield the examples of a body, by name, its schema's own one included."""
     for media in content.values():
         if "example" in media:
             yield "example", media["example"]
@@ -162,25 +156,19 @@ def examples_of(content: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def request_examples(operation: str) -> Iterator[tuple[str, Any]]:
-    """
-    Yield what the document shows as bodies of a request.
-    """
+    """Yield what the document shows as bodies of a request."""
     yield from examples_of(OPERATIONS[operation][2].get("requestBody", {}).get("content", {}))
 
 
 def answer_examples(operation: str) -> Iterator[tuple[str, Any]]:
-    """
-    Yield what the document shows as bodies of a success.
-    """
+    """Yield what the document shows as bodies of a success."""
     for status, answer in OPERATIONS[operation][2]["responses"].items():
         if status.startswith("2"):
             yield from examples_of(answer.get("content", {}))
 
 
 def error_examples() -> Iterator[tuple[str, int, Any]]:
-    """
-    Yield what the document shows as bodies of failures, with operation and status.
-    """
+    """Yield what the document shows as bodies of failures, with operation and status."""
     for operation, (_, _, spec) in OPERATIONS.items():
         for status, answer in spec["responses"].items():
             if not status.startswith("2"):
@@ -190,9 +178,7 @@ def error_examples() -> Iterator[tuple[str, int, Any]]:
 
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_a_known_defect_is_still_there(defect: str) -> None:
-    """
-    What is excused below is still wrong in the document.
-    """
+    """What is excused below is still wrong in the document."""
     assert DEFECTS[defect]()
 
 
@@ -200,9 +186,7 @@ def test_a_known_defect_is_still_there(defect: str) -> None:
 
 
 def test_every_operation_has_a_row_and_every_row_an_operation() -> None:
-    """
-    The rows are the document's operations, with the same method, path and media type.
-    """
+    """The rows are the document's operations, with the same method, path and media type."""
     described = {name: (row.method, row.path) for name, row in ROWS.items()}
 
     assert described == {name: (method, path) for name, (method, path, _) in OPERATIONS.items()}
@@ -261,9 +245,7 @@ CALLS: dict[str, Callable[..., Operation[Any]]] = {
 
 
 def requests_of(operation: str) -> list[Request]:
-    """
-    Return a request for each identity that the operation takes, with everything it can carry.
-    """
+    """Return a request for each identity that the operation takes, with everything it can carry."""
     ids: list[dict[str, str]] = [{"customer_user_id": "u1"}, {"profile_id": "p1"}]
     described = ids if "adapty-profile-id" in declared(operation, "header") else [{}]
     calls = [CALLS[operation](**chosen) for chosen in described]
@@ -272,9 +254,7 @@ def requests_of(operation: str) -> list[Request]:
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_call_carries_the_documents_parameters(operation: str) -> None:
-    """
-    Headers, query and path of a call are those that the document declares, and no others.
-    """
+    """Headers, query and path of a call are those that the document declares, and no others."""
     requests = requests_of(operation)
 
     headers = {name for request in requests for name in request.headers} - WIRE.headers.keys()
@@ -286,9 +266,7 @@ def test_a_call_carries_the_documents_parameters(operation: str) -> None:
 
 
 def test_both_identities_are_taken_by_creation_alone() -> None:
-    """
-    Only createProfile is described as taking two ids at once.
-    """
+    """Only createProfile is described as taking two ids at once."""
     both = {"customer_user_id": "u1", "profile_id": "p1"}
     taken = []
     for operation in OPERATIONS:
@@ -345,9 +323,7 @@ ELSEWHERE = {
 
 
 def within(schema: dict[str, Any], struct: type[msgspec.Struct]) -> Iterator[tuple[str, str]]:
-    """
-    Yield the complaints about a struct that stands for a schema, going into nested objects.
-    """
+    """Yield the complaints about a struct that stands for a schema, going into nested objects."""
     hints = typing.get_type_hints(struct)
     properties: dict[str, Any] = schema["properties"]
     names = {*struct.__struct_fields__}
@@ -363,9 +339,7 @@ def within(schema: dict[str, Any], struct: type[msgspec.Struct]) -> Iterator[tup
 
 
 def misfits(name: str, schema: dict[str, Any], hint: Any) -> Iterator[tuple[str, str]]:
-    """
-    Yield what is wrong with the type of a field.
-    """
+    """Yield what is wrong with the type of a field."""
     kinds = [*typing.get_args(hint)] if is_union(hint) else [hint]
     nullable = schema.get("nullable", False)
     if nullable != (type(None) in kinds) and (nullable or UnsetType in kinds):
@@ -377,9 +351,7 @@ def misfits(name: str, schema: dict[str, Any], hint: Any) -> Iterator[tuple[str,
 
 
 def inner_misfits(name: str, schema: dict[str, Any], kinds: list[Any]) -> Iterator[tuple[str, str]]:
-    """
-    Yield what is wrong with the kind of a value, or with its parts.
-    """
+    """Yield what is wrong with the kind of a value, or with its parts."""
     nested = [kind for kind in kinds if is_struct(kind)]
     if nested and "properties" in schema:
         yield from within(schema, nested[0])
@@ -395,25 +367,19 @@ def inner_misfits(name: str, schema: dict[str, Any], kinds: list[Any]) -> Iterat
 
 
 def items_misfit(name: str, schema: dict[str, Any], kinds: list[Any]) -> Iterator[tuple[str, str]]:
-    """
-    Yield what is wrong with the entries of a list.
-    """
+    """Yield what is wrong with the entries of a list."""
     [entries] = [kind for kind in kinds if typing.get_origin(kind) is tuple]
     [entry, _] = typing.get_args(entries)
     yield from misfits(f"{name}[]", schema, entry)
 
 
 def is_union(hint: Any) -> bool:
-    """
-    Tell a union, however it is written.
-    """
+    """Tell a union, however it is written."""
     return typing.get_origin(hint) in {typing.Union, types.UnionType}
 
 
 def is_struct(kind: Any) -> bool:
-    """
-    Tell a struct.
-    """
+    """Tell a struct."""
     return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
@@ -433,9 +399,7 @@ FITTING: dict[tuple[str, str | None], type] = {
 
 
 def fits(kind: Any, schema: dict[str, Any]) -> bool:
-    """
-    Tell whether a plain type is what a schema asks for.
-    """
+    """Tell whether a plain type is what a schema asks for."""
     if schema["type"] == "object":
         return typing.get_origin(kind) is dict
     wanted = FITTING[schema["type"], schema.get("format")]
@@ -445,9 +409,7 @@ def fits(kind: Any, schema: dict[str, Any]) -> bool:
 
 
 def test_every_schema_is_looked_at() -> None:
-    """
-    No schema of the document is left out, but for those that others contain.
-    """
+    """No schema of the document is left out, but for those that others contain."""
     looked_at = {*REQUESTS, *ANSWERS, *ELSEWHERE}
     left = SCHEMAS.keys() - looked_at
 
@@ -480,9 +442,7 @@ def test_a_struct_has_every_property_with_a_type_that_fits(name: str) -> None:
 
 @pytest.mark.parametrize("name", REQUESTS)
 def test_what_is_required_has_no_default(name: str) -> None:
-    """
-    A required property must be given, any other can be left out.
-    """
+    """A required property must be given, any other can be left out."""
     struct = REQUESTS[name]
     required = {
         one for one in SCHEMAS[name].get("required", ()) if (name, one) not in NOT_REQUIRED
@@ -505,9 +465,7 @@ BUILT_OF: dict[str, Callable[[Any], Any]] = {
 
 
 def built(struct: Callable[..., Any], body: dict[str, Any]) -> Any:
-    """
-    Make a struct of an example's JSON, as a caller would.
-    """
+    """Make a struct of an example's JSON, as a caller would."""
     values = {
         name: BUILT_OF.get(name, lambda value: value)(value)
         for name, value in body.items()
@@ -559,9 +517,7 @@ FAILED = [
 
 
 def test_examples_are_found() -> None:
-    """
-    The document has examples of all three kinds, and of every operation with a body.
-    """
+    """The document has examples of all three kinds, and of every operation with a body."""
     assert (len(SENT), len(RECEIVED), len(FAILED)) >= (16, 12, 20)
     assert {one.values[0] for one in SENT} == BUILDERS.keys()
 
@@ -586,9 +542,7 @@ def test_a_request_of_the_document_is_sent_as_it_stands(
 
 
 def differences(operation: str, shown: Any, read: Any) -> Iterator[str]:
-    """
-    Yield where a decoded value is not what the JSON says.
-    """
+    """Yield where a decoded value is not what the JSON says."""
     if isinstance(read, v2.CustomAttributes):
         shown = {one["key"]: one["value"] for one in shown}
     if isinstance(read, msgspec.Struct):
@@ -611,9 +565,7 @@ def plain(shown: Any, read: Any) -> Any:
 
 @pytest.mark.parametrize(("operation", "body"), RECEIVED)
 def test_an_answer_of_the_document_is_read_in_full(operation: str, body: Any) -> None:
-    """
-    Every value of an example is found in the result.
-    """
+    """Every value of an example is found in the result."""
     result = ROWS[operation].decode(json.dumps(body).encode())
     inner = body["data"] if body.keys() == {"data"} else body
 
@@ -622,23 +574,17 @@ def test_an_answer_of_the_document_is_read_in_full(operation: str, body: Any) ->
 
 # Limits
 
+#: The words that set a limit, and the way from the last allowed value to one that is not.
 BEYOND = {"minimum": -1, "minItems": -1, "maximum": 1, "maxItems": 1, "maxLength": 1}
-"""
-The words that set a limit, and the way from the last allowed value to one that is not.
-"""
 
 
 def limits_in(place: str, schema: dict[str, Any]) -> Iterator[tuple[str, str, int]]:
-    """
-    Yield the limits of a schema itself.
-    """
+    """Yield the limits of a schema itself."""
     yield from ((place, word, schema[word]) for word in BEYOND if word in schema)
 
 
 def limits() -> Iterator[tuple[str, str, int]]:
-    """
-    Yield the limits that the document sets to what is sent, by parameter or property.
-    """
+    """Yield the limits that the document sets to what is sent, by parameter or property."""
     for operation, (_, _, spec) in OPERATIONS.items():
         for one in spec.get("parameters", ()):
             yield from limits_in(f"{operation} {one['name']}", one["schema"])
@@ -648,17 +594,13 @@ def limits() -> Iterator[tuple[str, str, int]]:
 
 
 def bought(length: int) -> v2.OneTimePurchase:
-    """
-    Return a purchase whose ids have that length.
-    """
+    """Return a purchase whose ids have that length."""
     changes = {"store_transaction_id": "1" * length, "store_original_transaction_id": "1" * length}
     return msgspec.structs.replace(BOUGHT, **changes)
 
 
 def subscribed(length: int) -> v2.SubscriptionPurchase:
-    """
-    Return a subscription whose id has that length.
-    """
+    """Return a subscription whose id has that length."""
     return v2.SubscriptionPurchase(
         store="app_store",
         store_product_id="p",
@@ -698,17 +640,13 @@ LIMITED: dict[str, Callable[[int], Operation[Any]]] = {
 
 
 def test_every_limit_of_the_document_is_looked_at() -> None:
-    """
-    What has a limit in the document is built below at that limit.
-    """
+    """What has a limit in the document is built below at that limit."""
     assert {place for place, _, _ in limits()} == LIMITED.keys()
 
 
 @pytest.mark.parametrize(("place", "word", "limit"), list(limits()))
 def test_a_limit_of_the_document_is_kept(place: str, word: str, limit: int) -> None:
-    """
-    The last value that the document allows is sent, the one beyond it is refused.
-    """
+    """The last value that the document allows is sent, the one beyond it is refused."""
     encode(LIMITED[place](limit), WIRE, timeout=1, allowance=1)
     with pytest.raises(InvalidInputError):
         encode(LIMITED[place](limit + BEYOND[word]), WIRE, timeout=1, allowance=1)
@@ -717,6 +655,7 @@ def test_a_limit_of_the_document_is_kept(place: str, word: str, limit: int) -> N
 # Errors
 
 KINDS = {(one.status, one.code): one.kind for one in documented.ERRORS}
+#: What an answer is that the document gives a status alone.
 WITHOUT_A_CODE: dict[int, type[ApiError]] = {
     400: RequestRejectedError,
     401: AuthenticationError,
@@ -727,15 +666,10 @@ WITHOUT_A_CODE: dict[int, type[ApiError]] = {
     429: RateLimitError,
     500: ServerError,
 }
-"""
-What an answer is that the document gives a status alone.
-"""
 
 
 def codes_of(operation: str) -> Iterator[tuple[int, str]]:
-    """
-    Yield the statuses and codes of an operation's failures, from examples and descriptions.
-    """
+    """Yield the statuses and codes of an operation's failures, from examples and descriptions."""
     for status, answer in OPERATIONS[operation][2]["responses"].items():
         if status.startswith("2"):
             continue
@@ -759,9 +693,7 @@ STATUSES = sorted(
 
 
 def test_every_error_code_of_the_document_is_known() -> None:
-    """
-    The table of documented errors is what the document has, and what its pages alone have.
-    """
+    """The table of documented errors is what the document has, and what its pages alone have."""
     assert len(CODES) >= 20
     assert set(CODES) == KINDS.keys() - documented.ON_PAGES_ONLY
 
@@ -771,9 +703,7 @@ def test_every_error_code_of_the_document_is_known() -> None:
 def test_a_code_of_the_document_has_its_class_in_every_shape(
     status: int, code: str, shape: str
 ) -> None:
-    """
-    Whichever body a code comes in, the error has the class, the field and the words of it.
-    """
+    """Whichever body a code comes in, the error has the class, the field and the words of it."""
     failure = documented.Documented(status, code, ApiError, "some_field", "What was wrong")
     body = json.dumps(documented.SHAPES[shape](failure)).encode()
     error = error_from("v2", Response(status, {}, body))
@@ -786,9 +716,7 @@ def test_a_code_of_the_document_has_its_class_in_every_shape(
 
 @pytest.mark.parametrize("status", STATUSES)
 def test_a_status_of_the_document_has_a_class_without_a_code(status: int) -> None:
-    """
-    Bodies that the document describes and does not show are told by their status.
-    """
+    """Bodies that the document describes and does not show are told by their status."""
     body = {"errors": [{"source": None, "errors": ["What was wrong"]}], "status_code": status}
     error = error_from("v2", Response(status, {}, json.dumps(body).encode()))
 
@@ -797,9 +725,7 @@ def test_a_status_of_the_document_has_a_class_without_a_code(status: int) -> Non
 
 @pytest.mark.parametrize(("status", "body"), FAILED)
 def test_an_error_of_the_document_is_read_in_full(status: int, body: Any) -> None:
-    """
-    Every example of a failure gives an error with its class, status, code, fields and texts.
-    """
+    """Every example of a failure gives an error with its class, status, code, fields and texts."""
     error = error_from("v2", Response(status, {}, json.dumps(body).encode()))
 
     code = body.get("error_code")
@@ -812,9 +738,7 @@ def test_an_error_of_the_document_is_read_in_full(status: int, body: Any) -> Non
 
 
 def told(entry: Any) -> tuple[str | None, str]:
-    """
-    Return the field and the words of an entry of an example.
-    """
+    """Return the field and the words of an entry of an example."""
     if isinstance(entry, str):
         return None, entry
     if "detail" in entry:

@@ -1,6 +1,4 @@
-"""
-The sandbox against Adapty's own OpenAPI document: what it answers has the document's schemas.
-"""
+"""The sandbox against Adapty's own OpenAPI document: what it answers has the document's schemas."""
 
 from __future__ import annotations
 
@@ -19,16 +17,12 @@ from adapty_async._api.operation import Headers, Operation
 from adapty_async.sandbox import Sandbox
 from tests.contract.test_openapi import CALLS, DOCUMENT, OPERATIONS, declared, resolved
 
+#: The document knows no null for a setting, nor what it is before it is set.
 NULL_UNTIL_SET = {"consent", "custom_preference"}
-"""
-The document knows no null for a setting, nor what it is before it is set.
-"""
 
 
 def misfits(name: str, schema: dict[str, Any], value: Any) -> Iterator[str]:
-    """
-    Yield where a value is not what its schema says.
-    """
+    """Yield where a value is not what its schema says."""
     schema = resolved(schema)
     if value is None and (schema.get("nullable") or name in NULL_UNTIL_SET):
         return
@@ -45,9 +39,7 @@ def misfits(name: str, schema: dict[str, Any], value: Any) -> Iterator[str]:
 
 
 def object_misfits(name: str, schema: dict[str, Any], value: dict[str, Any]) -> Iterator[str]:
-    """
-    Yield which properties are missing, unknown or wrong.
-    """
+    """Yield which properties are missing, unknown or wrong."""
     properties: dict[str, Any] = schema.get("properties", {})
     extra = schema.get("additionalProperties")
     for one in schema.get("required", ()):
@@ -61,9 +53,7 @@ def object_misfits(name: str, schema: dict[str, Any], value: dict[str, Any]) -> 
 
 
 def fits(schema: dict[str, Any], value: Any) -> bool:
-    """
-    Tell whether a plain value is of its type, its format and its words.
-    """
+    """Tell whether a plain value is of its type, its format and its words."""
     kinds: dict[str, Any] = {
         "object": dict,
         "array": list,
@@ -81,18 +71,14 @@ def fits(schema: dict[str, Any], value: Any) -> bool:
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
-    """
-    Run a sandbox whose profile `u1` has something of everything.
-    """
+    """Run a sandbox whose profile `u1` has something of everything."""
     async with Sandbox() as running:
         running.seed_profiles(["u1"])
         yield running
 
 
 async def raw(sandbox: Sandbox, operation: Operation[Any]) -> tuple[int, Any]:
-    """
-    Send an operation, and return the status and the JSON of its answer.
-    """
+    """Send an operation, and return the status and the JSON of its answer."""
     headers = Headers(
         {"Authorization": f"Api-Key {sandbox.api_key}", "Content-Type": "application/json"}
     )
@@ -113,9 +99,7 @@ async def raw(sandbox: Sandbox, operation: Operation[Any]) -> tuple[int, Any]:
 
 
 async def filled(sandbox: Sandbox) -> str:
-    """
-    Give `u1` purchases, attributes and coins, and return a paywall's id.
-    """
+    """Give `u1` purchases, attributes and coins, and return a paywall's id."""
     trial = v2.Offer(category="introductory", type="free_trial", id="t")
     subscription = v2.SubscriptionPurchase(
         store="app_store",
@@ -145,9 +129,7 @@ async def filled(sandbox: Sandbox) -> str:
 
 @pytest.mark.parametrize("name", OPERATIONS)
 async def test_the_sandbox_answers_as_the_document_says(sandbox: Sandbox, name: str) -> None:
-    """
-    Status and body of every operation's success are the documented ones.
-    """
+    """Status and body of every operation's success are the documented ones."""
     paywall_id = await filled(sandbox)
     responses = OPERATIONS[name][2]["responses"]
     [documented] = [status for status in responses if status.startswith("2")]
@@ -175,7 +157,5 @@ async def test_the_sandbox_answers_as_the_document_says(sandbox: Sandbox, name: 
 
 
 def test_the_document_is_read() -> None:
-    """
-    The schemas that are compared with are there.
-    """
+    """The schemas that are compared with are there."""
     assert len(DOCUMENT["components"]["schemas"]) > 40

@@ -1,6 +1,4 @@
-"""
-Write the page of faults.
-"""
+"""Write the page of faults."""
 
 from __future__ import annotations
 

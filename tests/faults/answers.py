@@ -1,6 +1,4 @@
-"""
-Whole answers as a server writes them; what a server may echo is in them.
-"""
+"""Whole answers as a server writes them; what a server may echo is in them."""
 
 from __future__ import annotations
 
@@ -14,17 +12,13 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 def answer(status: int = 200, body: bytes = b"{}", *lines: str) -> bytes:
-    """
-    Return an answer with its length; unlike HTTP's own list, it knows every status.
-    """
+    """Return an answer with its length; unlike HTTP's own list, it knows every status."""
     head = [f"HTTP/1.1 {status} Some Words", *lines, f"Content-Length: {len(body)}"]
     return "\r\n".join([*head, "", ""]).encode() + body
 
 
 def error_body(status: int, code: str) -> bytes:
-    """
-    Return the body of an error of the API, which quotes what it was sent.
-    """
+    """Return the body of an error of the API, which quotes what it was sent."""
     content = {
         "errors": [{"source": None, "errors": [f"{CANARY_EMAIL} with {CANARY_KEY}"]}],
         "error_code": code,
@@ -34,28 +28,20 @@ def error_body(status: int, code: str) -> bytes:
 
 
 def said(status: int, code: str, *lines: str) -> tuple[bytes]:
-    """
-    Return the API's own error.
-    """
+    """Return the API's own error."""
     return (answer(status, error_body(status, code), *lines),)
 
 
 def page(status: int, *lines: str) -> tuple[bytes]:
-    """
-    Return a gateway's page, which quotes what it was sent.
-    """
+    """Return a gateway's page, which quotes what it was sent."""
     return (answer(status, f"<html>{CANARY_EMAIL} {CANARY_KEY}</html>".encode(), *lines),)
 
 
 def packed(body: bytes, coding: str = "gzip") -> bytes:
-    """
-    Return an answer that says it is compressed.
-    """
+    """Return an answer that says it is compressed."""
     return answer(200, body, f"Content-Encoding: {coding}")
 
 
 def content(text: str | bytes) -> tuple[bytes]:
-    """
-    Return a success with that body.
-    """
+    """Return a success with that body."""
     return (answer(200, text if isinstance(text, bytes) else text.encode()),)

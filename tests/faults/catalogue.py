@@ -1,6 +1,4 @@
-"""
-All faults, by what they are faults of.
-"""
+"""All faults, by what they are faults of."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-Certificates for servers on this machine, made by openssl when first needed.
-"""
+"""Certificates for servers on this machine, made by openssl when first needed."""
 
 from __future__ import annotations
 
@@ -65,9 +63,7 @@ def _folder(kind: str) -> Path:
 
 
 def server_context(kind: str) -> ssl.SSLContext:
-    """
-    Return a server's side with a certificate that is "good", "expired" or for "elsewhere".
-    """
+    """Return a server's side with a certificate that is "good", "expired" or for "elsewhere"."""
     folder = _folder(kind)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "certificate.pem", folder / "key.pem")
@@ -84,9 +80,7 @@ def trusting_context(kind: str, version: ssl.TLSVersion) -> ssl.SSLContext:
 
 
 def are_to_be_had() -> bool:
-    """
-    Say whether this machine can make certificates.
-    """
+    """Say whether this machine can make certificates."""
     try:
         _folder("good")
         _folder("expired")

@@ -1,6 +1,4 @@
-"""
-Faults of what is inside an answer: bodies, their encoding and their size.
-"""
+"""Faults of what is inside an answer: bodies, their encoding and their size."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-What may come of a fault, and the few patterns that nearly all of them follow.
-"""
+"""What may come of a fault, and the few patterns that nearly all of them follow."""
 
 from __future__ import annotations
 
@@ -67,18 +65,14 @@ class Fault(NamedTuple):
     dead: bool = False
 
     def but(self, **cells: Cell) -> Fault:
-        """
-        Return the same fault with other ends for some kinds, whether it lasts or not.
-        """
+        """Return the same fault with other ends for some kinds, whether it lasts or not."""
         changed = cast("Ends", cells)
         once = None if self.once is None else {**self.once, **changed}
         return self._replace(lasts={**self.lasts, **changed}, once=once)
 
 
 def cell(single: str, run: str, sent: int, told: int | None = None) -> Cell:
-    """
-    Return how a call ends; as many requests are told of as were sent, unless said.
-    """
+    """Return how a call ends; as many requests are told of as were sent, unless said."""
     return Cell(single, run, sent, sent if told is None else told)
 
 
@@ -91,9 +85,7 @@ def _all(end: Cell) -> Ends:
 
 
 def fine(what: str, *steps: bytes | Step, before: Steps = ()) -> Fault:
-    """
-    Return a fault that nobody notices.
-    """
+    """Return a fault that nobody notices."""
     return Fault(what, steps, _all(OK), before=before)
 
 
@@ -114,16 +106,12 @@ def lost(what: str, steps: Steps, error: str = "ConnectionLostError", arrives: i
 
 
 def late(what: str, *steps: bytes | Step | Drip) -> Fault:
-    """
-    Return a fault that only the attempt's own time ends.
-    """
+    """Return a fault that only the attempt's own time ends."""
     return lost(what, steps, "RequestTimeoutError")._replace(timeout=1.5)
 
 
 def unsent(what: str, steps: Steps, error: str, arrives: int = 1) -> Fault:
-    """
-    Return a fault that proves that nothing was done: whatever the call, it is repeated.
-    """
+    """Return a fault that proves that nothing was done: whatever the call, it is repeated."""
     return Fault(
         what,
         steps,
@@ -133,32 +121,24 @@ def unsent(what: str, steps: Steps, error: str, arrives: int = 1) -> Fault:
 
 
 def unreached(what: str, place: Place, *steps: bytes | Step) -> Fault:
-    """
-    Return a fault of making the connection: nothing arrives, and everything is tried again.
-    """
+    """Return a fault of making the connection: nothing arrives, and everything is tried again."""
     never = _all(cell("ConnectError", "failed", 0, 2))
     return Fault(what, steps, never, None, place, dead=True)
 
 
 def forbidden(what: str, place: Place) -> Fault:
-    """
-    Return a fault of making the connection that no repeat can heal.
-    """
+    """Return a fault of making the connection that no repeat can heal."""
     never = _all(cell("ConnectError", "failed", 0, 1))
     return Fault(what, (), never, None, place, dead=True)
 
 
 def final(what: str, steps: Steps, error: str) -> Fault:
-    """
-    Return an answer that says no, and would say it again.
-    """
+    """Return an answer that says no, and would say it again."""
     return Fault(what, steps, _all(cell(error, "failed", 1)))
 
 
 def unreadable(what: str, steps: Steps) -> Fault:
-    """
-    Return an answer that claims success and cannot be read: it is not asked for again.
-    """
+    """Return an answer that claims success and cannot be read: it is not asked for again."""
     end = {
         **_all(cell("DecodeError", "failed", 1)),
         "create": cell("DecodeError", "unknown", 1),

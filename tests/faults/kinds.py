@@ -24,9 +24,7 @@ _ATTRIBUTES = ProfileAttributes(email=CANARY_EMAIL)
 
 
 class Kind(NamedTuple):
-    """
-    One call, in both ways to make it.
-    """
+    """One call, in both ways to make it."""
 
     client: Callable[..., Any]
     call: Callable[[Any], Coroutine[Any, Any, Any]]

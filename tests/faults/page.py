@@ -1,6 +1,4 @@
-"""
-The page of faults: what happened, as a table.
-"""
+"""The page of faults: what happened, as a table."""
 
 from __future__ import annotations
 
@@ -49,9 +47,7 @@ answer to the next request; a session of your own (`session=`) has not got that 
 
 
 def rows() -> Iterator[tuple[Fault, bool]]:
-    """
-    Yield every row: a fault, and whether it happens only once.
-    """
+    """Yield every row: a fault, and whether it happens only once."""
     for faults in GROUPS.values():
         for fault in faults:
             yield fault, False
@@ -60,16 +56,12 @@ def rows() -> Iterator[tuple[Fault, bool]]:
 
 
 async def observed() -> dict[tuple[str, bool], Ends]:
-    """
-    Let every fault meet every kind of call.
-    """
+    """Let every fault meet every kind of call."""
     return {(fault.what, once): (await row(fault, once=once)).ends for fault, once in rows()}
 
 
 def written(happened: Mapping[tuple[str, bool], Ends]) -> str:
-    """
-    Return the page.
-    """
+    """Return the page."""
     faults = sum(map(len, GROUPS.values()))
     head = _HEAD.format(faults=faults, kinds=len(KINDS), calls=2 * len(KINDS) * len(happened))
     return "\n".join([head, *_tables(happened)])
@@ -93,7 +85,5 @@ def _line(what: str, when: str, ends: Ends) -> str:
 
 
 def write() -> None:
-    """
-    Make all calls and write the page.
-    """
+    """Make all calls and write the page."""
     PAGE.write_text(written(asyncio.run(observed())), encoding="utf-8")

@@ -84,9 +84,7 @@ class _NoNames(AbstractResolver):
         raise OSError(None, "Name or service not known")
 
     async def close(self) -> None:
-        """
-        Hold nothing.
-        """
+        """Hold nothing."""
 
 
 @contextlib.asynccontextmanager

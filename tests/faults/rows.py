@@ -1,6 +1,4 @@
-"""
-Let one fault meet every kind of call, and say what happened.
-"""
+"""Let one fault meet every kind of call, and say what happened."""
 
 from __future__ import annotations
 
@@ -20,10 +18,8 @@ Mode: TypeAlias = Literal["single", "run"]
 
 TWICE = RetryPolicy(attempts=2, wait_initial=0.001, wait_max=0.001, retry_after_max=2.0)
 _SHORT = 1.0
+#: Answers 429 that are no attempts of an item in a run.
 FREE = 3
-"""
-Answers 429 that are no attempts of an item in a run.
-"""
 ONCE = RetryPolicy(attempts=1)
 
 
@@ -47,18 +43,14 @@ class Seen(NamedTuple):
 
 
 class Row(NamedTuple):
-    """
-    All calls of a row.
-    """
+    """All calls of a row."""
 
     ends: Ends
     shown: str
 
 
 async def row(fault: Fault, *, once: bool) -> Row:
-    """
-    Make every kind of call, in both ways, all at the same time.
-    """
+    """Make every kind of call, in both ways, all at the same time."""
     pairs: list[tuple[KindName, Mode]] = [(name, mode) for name in KINDS for mode in _MODES]
     seen = await asyncio.gather(*(_meet(fault, name, mode, once=once) for name, mode in pairs))
     calls = dict(zip(pairs, seen, strict=True))
@@ -126,9 +118,7 @@ async def _go_before(fault: Fault, kind: Kind, client: Any, server: RawServer) -
 
 
 async def _go_after(fault: Fault, kind: Kind, client: Any, server: RawServer) -> None:
-    """
-    Make one more call, to see that what happened is over: it succeeds at its first attempt.
-    """
+    """Make one more call, to see that what happened is over: it succeeds at its first attempt."""
     if not fault.dead:
         server.answer(DONE)
         await _settle()
@@ -136,9 +126,7 @@ async def _go_after(fault: Fault, kind: Kind, client: Any, server: RawServer) ->
 
 
 async def _settle() -> None:
-    """
-    Let both sides of a connection hear of what the other has written to it.
-    """
+    """Let both sides of a connection hear of what the other has written to it."""
     for _ in range(8):
         await asyncio.sleep(0)
 

@@ -1,6 +1,4 @@
-"""
-What a server says: statuses, redirects and too many requests.
-"""
+"""What a server says: statuses, redirects and too many requests."""
 
 from __future__ import annotations
 
@@ -12,23 +10,17 @@ from tests.raw_server import Steps
 
 
 def broken(what: str, steps: Steps) -> Fault:
-    """
-    Return an answer of a server that failed and may have acted before.
-    """
+    """Return an answer of a server that failed and may have acted before."""
     return lost(what, steps, "ServerError")
 
 
 def failed(what: str, steps: Steps) -> Fault:
-    """
-    Return an answer of a server that failed, in a way that is not expected to be over soon.
-    """
+    """Return an answer of a server that failed, in a way that is not expected to be over soon."""
     return final(what, steps, "ServerError").but(create=cell("ServerError", "unknown", 1))
 
 
 def early(what: str, steps: Steps) -> Fault:
-    """
-    Return an answer that asks for a repeat, and does not prove that nothing was done.
-    """
+    """Return an answer that asks for a repeat, and does not prove that nothing was done."""
     end = cell("RequestRejectedError", "failed", 1)
     return unsent(what, steps, "RequestRejectedError").but(create=end)
 
@@ -107,9 +99,7 @@ REDIRECT = (
 
 
 def throttled(what: str, *lines: str) -> Fault:
-    """
-    Return a refusal because of too many requests, which says how long to wait, or does not.
-    """
+    """Return a refusal because of too many requests, which says how long to wait, or does not."""
     return unsent(what, said(429, "rate_limited", *lines), "RateLimitError")
 
 

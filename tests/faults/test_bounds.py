@@ -1,6 +1,4 @@
-"""
-What an answer may cost at most: memory, time and connections, whatever the server does.
-"""
+"""What an answer may cost at most: memory, time and connections, whatever the server does."""
 
 from __future__ import annotations
 
@@ -21,10 +19,8 @@ from tests.raw_server import CLOSE, DONE, RESET, Drip, RawServer, Steps, in_thre
 
 pytestmark = pytest.mark.slow
 
+#: KiB that one answer may cost.
 COST = 32 * 1024
-"""
-KiB that one answer may cost.
-"""
 
 CHILD = """
 import asyncio, json, sys, time
@@ -55,9 +51,7 @@ has_peaks = pytest.mark.skipif(
 
 
 class Cost(NamedTuple):
-    """
-    What one call came to in a process of its own.
-    """
+    """What one call came to in a process of its own."""
 
     kib: int
     seconds: float
@@ -65,9 +59,7 @@ class Cost(NamedTuple):
 
 
 def cost_of(steps: Steps) -> Cost:
-    """
-    Let a process of its own be answered like this.
-    """
+    """Let a process of its own be answered like this."""
     with in_thread(RawServer(DONE, then=steps)) as server:
         command = [sys.executable, "-c", CHILD, server.url]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -76,9 +68,7 @@ def cost_of(steps: Steps) -> Cost:
 
 
 def packed_blanks(size: int, wbits: int) -> bytes:
-    """
-    Return so many bytes of blanks, compressed piece by piece.
-    """
+    """Return so many bytes of blanks, compressed piece by piece."""
     packer = zlib.compressobj(9, wbits=wbits)
     pieces = [packer.compress(b" " * MIB) for _ in range(size // MIB)]
     return b"".join([*pieces, packer.flush()])
@@ -111,9 +101,7 @@ ANSWERS: dict[str, tuple[Steps, str]] = {
 @has_peaks
 @pytest.mark.parametrize("name", ANSWERS)
 def test_an_answer_costs_little_and_ends_in_time(name: str) -> None:
-    """
-    A hostile answer costs less than 32 MB of memory and ends at the deadline at the latest.
-    """
+    """A hostile answer costs less than 32 MB of memory and ends at the deadline at the latest."""
     steps, error = ANSWERS[name]
     cost = cost_of(steps)
 
@@ -126,9 +114,7 @@ def test_an_answer_costs_little_and_ends_in_time(name: str) -> None:
 @has_peaks
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
 def test_a_bomb_costs_little(coding: str) -> None:
-    """
-    Of 200 MB in less than 200 KB, no more is unpacked than an answer may have.
-    """
+    """Of 200 MB in less than 200 KB, no more is unpacked than an answer may have."""
     bomb = packed(packed_blanks(200 * MIB, 31 if coding == "gzip" else 15), coding)
     cost = cost_of((bomb,))
 

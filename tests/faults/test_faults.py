@@ -1,6 +1,4 @@
-"""
-Every fault over every kind of call, as single calls and in bulk runs, on real sockets.
-"""
+"""Every fault over every kind of call, as single calls and in bulk runs, on real sockets."""
 
 from __future__ import annotations
 
@@ -36,9 +34,7 @@ async def test_a_fault_ends_as_it_must(
     once: bool,  # noqa: FBT001  a row
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """
-    Each call ends as its kind must, and shows nobody its key or its person.
-    """
+    """Each call ends as its kind must, and shows nobody its key or its person."""
     if _needs_certificates(fault):
         pytest.skip("openssl makes no certificates here")
     caplog.set_level(logging.DEBUG)
@@ -54,9 +50,7 @@ async def test_a_fault_ends_as_it_must(
 
 
 def test_the_faults_have_names_of_their_own() -> None:
-    """
-    There are enough faults, and the page can tell each of them.
-    """
+    """There are enough faults, and the page can tell each of them."""
     names = [fault.what for faults in GROUPS.values() for fault in faults]
 
     assert len(names) >= 60
@@ -65,9 +59,7 @@ def test_the_faults_have_names_of_their_own() -> None:
 
 @pytest.mark.timeout(120)  # alone, it makes all the calls itself
 async def test_the_page_says_what_happened() -> None:
-    """
-    The page in the documentation is what these calls came to; `make faults` writes it anew.
-    """
+    """The page in the documentation is what these calls came to; `make faults` writes it anew."""
     if any(_needs_certificates(fault) for fault, _ in ROWS):
         pytest.skip("openssl makes no certificates here")
     happened = {

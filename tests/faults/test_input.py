@@ -77,9 +77,7 @@ class Place(NamedTuple):
 
 
 def in_body(*path: str) -> Callable[[Received], Any]:
-    """
-    Return a way to take a value out of a JSON body, as another reader of JSON sees it.
-    """
+    """Return a way to take a value out of a JSON body, as another reader of JSON sees it."""
 
     def find(request: Received) -> Any:
         found = json.loads(request.body)
@@ -91,24 +89,18 @@ def in_body(*path: str) -> Callable[[Received], Any]:
 
 
 def attribute_of(request: Received) -> Any:
-    """
-    Return the one custom attribute of the server-side API.
-    """
+    """Return the one custom attribute of the server-side API."""
     (attribute,) = json.loads(request.body)["custom_attributes"]
     return attribute["value"]
 
 
 def attributes(**fields: Any) -> ProfileAttributes:
-    """
-    Return attributes with these fields.
-    """
+    """Return attributes with these fields."""
     return ProfileAttributes(**fields)
 
 
 def saved(**fields: Any) -> MailProfile:
-    """
-    Return a Mail profile with these fields.
-    """
+    """Return a Mail profile with these fields."""
     required = {"external_profile_id": "p1", "external_created_at": "2026-01-01T00:00:00Z"}
     return MailProfile(**{**required, "email": "jane@example.com", **fields})
 
@@ -178,9 +170,7 @@ MAIL = {
 
 
 async def put(kind: Callable[..., Any], place: Place, value: Any) -> Received | InvalidInputError:
-    """
-    Make the call; return what arrived, or the error with which nothing did.
-    """
+    """Make the call; return what arrived, or the error with which nothing did."""
     async with RawServer() as server, kind(CANARY_KEY, base_url=server.url) as client:
         try:
             await place.call(client, value)
@@ -219,9 +209,7 @@ async def test_a_text_arrives_as_it_is_or_not_at_all(
 
 
 def nested(depth: int) -> list[Any]:
-    """
-    Return lists in lists.
-    """
+    """Return lists in lists."""
     inner: list[Any] = []
     for _ in range(depth):
         inner = [inner]
@@ -261,9 +249,7 @@ NUMBERS: dict[str, tuple[Any, bool]] = {
 async def test_a_number_arrives_as_it_is_or_not_at_all(
     name: str, kind: Callable[..., Any], place: Place
 ) -> None:
-    """
-    What JSON or the API has no number for is refused; any other arrives as the same number.
-    """
+    """What JSON or the API has no number for is refused; any other arrives as the same number."""
     value, goes = NUMBERS[name]
     ended = await put(kind, place, value)
     if goes:
@@ -276,9 +262,7 @@ async def test_a_number_arrives_as_it_is_or_not_at_all(
 
 @pytest.mark.parametrize("value", [True, False])
 async def test_a_boolean_arrives_as_a_number(*, value: bool) -> None:
-    """
-    Where the API has only numbers, a boolean goes out as one.
-    """
+    """Where the API has only numbers, a boolean goes out as one."""
     for kind, place in (
         (AdaptyClient, SERVER_SIDE["attribute"]),
         (AdaptyMailClient, MAIL["attribute"]),
@@ -304,9 +288,7 @@ async def test_a_boolean_arrives_as_a_number(*, value: bool) -> None:
 async def test_what_is_no_text_is_refused(
     kind: Callable[..., Any], place: Place, value: Any
 ) -> None:
-    """
-    Nothing is turned into text by itself: a number may be written in more than one way.
-    """
+    """Nothing is turned into text by itself: a number may be written in more than one way."""
     ended = await put(kind, place, value)
 
     assert isinstance(ended, InvalidInputError)
@@ -317,9 +299,7 @@ async def test_what_is_no_text_is_refused(
 
 
 async def test_a_hostile_item_stops_no_other() -> None:
-    """
-    In a bulk run, what cannot be sent is failed by itself, and all the rest arrives.
-    """
+    """In a bulk run, what cannot be sent is failed by itself, and all the rest arrives."""
     async with (
         RawServer() as server,
         AdaptyClient(CANARY_KEY, base_url=server.url) as client,
@@ -353,9 +333,7 @@ print(peak() - before)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no peak of memory is told")
 @pytest.mark.parametrize("form", ["csv", "ndjson", "text"])
 def test_a_line_of_100_mb_costs_little(tmp_path: Path, form: str) -> None:
-    """
-    A line of any length is told by its number, and read past with little memory.
-    """
+    """A line of any length is told by its number, and read past with little memory."""
     path = tmp_path / "input"
     with gzip.open(path, "wb", compresslevel=1) as file:
         file.write(b"id\n" if form == "csv" else b'"u1"\n')

@@ -1,6 +1,4 @@
-"""
-Faults of the wire: connections, TLS, kept connections and headers.
-"""
+"""Faults of the wire: connections, TLS, kept connections and headers."""
 
 from __future__ import annotations
 
@@ -42,16 +40,12 @@ TLS = (
 
 
 def kept(fault: Fault) -> Fault:
-    """
-    Let a good call go before, over the same connection.
-    """
+    """Let a good call go before, over the same connection."""
     return fault._replace(what=f"{fault.what}, on a kept connection", before=(answer(),))
 
 
 def idle(what: str, *steps: bytes | Step) -> Fault:
-    """
-    Return something that happens to a connection while nobody uses it.
-    """
+    """Return something that happens to a connection while nobody uses it."""
     return fine(what, answer(), before=(answer(), HOLD, *steps))
 
 

@@ -1,6 +1,4 @@
-"""
-The learned rate: against simulated servers with a hidden limit, and answer by answer.
-"""
+"""The learned rate: against simulated servers with a hidden limit, and answer by answer."""
 
 from __future__ import annotations
 
@@ -26,9 +24,7 @@ CASES = [(name, seed) for name in NAMES for seed in SEEDS if seed == 1 or name i
 
 @pytest.fixture(autouse=True)
 def no_patience() -> None:
-    """
-    Leave the real numbers as they are.
-    """
+    """Leave the real numbers as they are."""
 
 
 @pytest.mark.parametrize(("name", "seed"), CASES, ids=str)
@@ -47,9 +43,7 @@ def test_a_run_that_is_told_nothing_ends_close_to_the_ideal(name: str, seed: int
 
 
 def test_a_run_against_a_high_limit_ends_close_to_the_ideal() -> None:
-    """
-    5,000 requests per second are found and held as 400 are, with connections enough.
-    """
+    """5,000 requests per second are found and held as 400 are, with connections enough."""
     server = Bucket(5000.0, 500.0)
     run = Run(World(server=server, items=50_000, retry_after=0.1, slots=128))
 
@@ -73,9 +67,7 @@ def test_a_limit_that_is_touched_at_a_high_price_is_touched_rarely(
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_short_run_profits_from_a_steep_start(seed: int) -> None:
-    """
-    The limit is found within half a second, and a run of seconds loses little.
-    """
+    """The limit is found within half a second, and a run of seconds loses little."""
     run = Run(World(server=Bucket(400.0, 40.0), items=3000, seed=seed, retry_after=0.1))
 
     assert next(now for now, rate in run.rates if rate > 400.0) < 0.5
@@ -83,9 +75,7 @@ def test_a_short_run_profits_from_a_steep_start(seed: int) -> None:
 
 
 def test_a_slow_client_is_not_held_back() -> None:
-    """
-    Without a limit the client's own speed decides, and the rate does not run away from it.
-    """
+    """Without a limit the client's own speed decides, and the rate does not run away from it."""
     run = Run(World(server=Bucket(1e9, 1e9), items=15_000, capacity=1500.0))
 
     assert run.elapsed < 10.0 + 1.0
@@ -93,15 +83,11 @@ def test_a_slow_client_is_not_held_back() -> None:
 
 
 def test_it_follows_a_limit_that_moves() -> None:
-    """
-    A lower limit is kept to within a second, a higher one is used within seconds.
-    """
+    """A lower limit is kept to within a second, a higher one is used within seconds."""
     run = Run(World(server=Bucket(moving, 40.0), items=24_000))
 
     def rate_at(moment: float) -> float:
-        """
-        Return the rate at the first answer after that moment.
-        """
+        """Return the rate at the first answer after that moment."""
         return next(rate for now, rate in run.rates if now >= moment)
 
     assert rate_at(21.0) == pytest.approx(150.0, rel=0.1)
@@ -109,9 +95,7 @@ def test_it_follows_a_limit_that_moves() -> None:
 
 
 def test_an_outage_is_answered_by_probes_and_forgotten_at_once() -> None:
-    """
-    While everything is refused hardly anything is sent; then the rate is what it was.
-    """
+    """While everything is refused hardly anything is sent; then the rate is what it was."""
     run = Run(World(server=Outage(Bucket(400.0, 40.0), 10.0, 20.0), items=8000, retry_after=None))
     before = next(rate for now, rate in reversed(run.rates) if now < 10.0)
     after = next(rate for now, rate in run.rates if now > 26.5)
@@ -122,49 +106,37 @@ def test_an_outage_is_answered_by_probes_and_forgotten_at_once() -> None:
 
 
 class Client:
-    """
-    A learned rate and its clock, with one request sent at a time.
-    """
+    """A learned rate and its clock, with one request sent at a time."""
 
     def __init__(self, rate: float | None = None) -> None:
         self.clock = FakeClock(1000.0)
         self.learned = AdaptiveRateLimiter(self.clock, rate=rate)
 
     def send(self) -> float:
-        """
-        Wait for the next turn, and return when it came.
-        """
+        """Wait for the next turn, and return when it came."""
         while wait := self.learned.acquire():
             self.clock.now += wait
         return self.clock.now
 
     def succeed(self, count: int = 1, latency: float = 0.02) -> None:
-        """
-        Send so many requests that succeed after that long.
-        """
+        """Send so many requests that succeed after that long."""
         sent = [self.send() for _ in range(count)]
         self.clock.now += latency
         for moment in sent:
             self.learned.succeeded(moment)
 
     def succeed_slowly(self, count: int, pause: float) -> None:
-        """
-        Send so many requests one after another, each after a pause, that succeed.
-        """
+        """Send so many requests one after another, each after a pause, that succeed."""
         for _ in range(count):
             self.clock.now += pause
             self.succeed()
 
     def answer(self) -> None:
-        """
-        Send a request that succeeds at once.
-        """
+        """Send a request that succeeds at once."""
         self.learned.succeeded(self.send())
 
     def fail(self, count: int = 1, retry_after: float | None = None) -> list[float]:
-        """
-        Send so many requests together, let all be refused, and return the rates after each.
-        """
+        """Send so many requests together, let all be refused, and return the rates after each."""
         sent = [self.send() for _ in range(count)]
         self.clock.now += 0.02
         rates = []
@@ -175,9 +147,7 @@ class Client:
 
 
 def test_it_begins_slowly_and_grows_with_each_success() -> None:
-    """
-    The first rate suits the smallest account; nothing is known of a limit.
-    """
+    """The first rate suits the smallest account; nothing is known of a limit."""
     client = Client()
 
     assert client.learned.rate == client.learned.learned == 20.0
@@ -189,9 +159,7 @@ def test_it_begins_slowly_and_grows_with_each_success() -> None:
 
 
 def test_it_begins_just_below_a_limit_known_before() -> None:
-    """
-    What an earlier run has learned is where the next one goes on.
-    """
+    """What an earlier run has learned is where the next one goes on."""
     client = Client(400.0)
 
     assert client.learned.rate == pytest.approx(388.0)
@@ -212,9 +180,7 @@ def test_the_search_begins_at_a_pace_that_others_gave() -> None:
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, math.inf, math.nan])
 def test_a_senseless_rate_is_refused(rate: float) -> None:
-    """
-    A rate that is kept in a file may have been damaged.
-    """
+    """A rate that is kept in a file may have been damaged."""
     with pytest.raises(ValueError, match="must be above 0"):
         AdaptiveRateLimiter(FakeClock(), rate=rate)
 
@@ -223,17 +189,13 @@ def test_a_senseless_rate_is_refused(rate: float) -> None:
     ("lowest", "highest"), [(0.0, 1.0), (2.0, 1.0), (1.0, math.inf), (math.nan, 1.0)]
 )
 def test_senseless_bounds_are_refused(lowest: float, highest: float) -> None:
-    """
-    The bounds are finite, above 0, and in order.
-    """
+    """The bounds are finite, above 0, and in order."""
     with pytest.raises(ValueError, match="must be above 0, in this order"):
         AdaptiveRateLimiter(FakeClock(), lowest=lowest, highest=highest)
 
 
 def test_the_rate_stays_within_its_bounds() -> None:
-    """
-    Neither successes nor refusals carry it beyond.
-    """
+    """Neither successes nor refusals carry it beyond."""
     clock = FakeClock()
     learned = AdaptiveRateLimiter(clock, lowest=10.0, highest=30.0)
     client = Client()
@@ -247,9 +209,7 @@ def test_the_rate_stays_within_its_bounds() -> None:
 
 
 def test_refusals_of_requests_in_flight_are_one_event() -> None:
-    """
-    The rate is cut once for all that was sent before the cut.
-    """
+    """The rate is cut once for all that was sent before the cut."""
     client = Client()
     client.succeed(20)
     before = client.learned.rate
@@ -259,9 +219,7 @@ def test_refusals_of_requests_in_flight_are_one_event() -> None:
 
 
 def test_the_limit_is_measured_between_two_refusals() -> None:
-    """
-    The successes between them and the time between them are the limit.
-    """
+    """The successes between them and the time between them are the limit."""
     client = Client()
     client.succeed(20)
     client.fail()
@@ -273,9 +231,7 @@ def test_the_limit_is_measured_between_two_refusals() -> None:
 
 
 def test_a_measurement_shorter_than_a_round_trip_is_none() -> None:
-    """
-    Answers that come faster than all before say nothing yet of the limit.
-    """
+    """Answers that come faster than all before say nothing yet of the limit."""
     client = Client(400.0)
     client.succeed(10, latency=5.0)
     client.fail()
@@ -288,9 +244,7 @@ def test_a_measurement_shorter_than_a_round_trip_is_none() -> None:
 
 
 def test_a_limit_that_is_known_is_first_cut_as_cubic_does() -> None:
-    """
-    Without a measurement, a 429 takes 15 % off the rate, and one soon after it nothing more.
-    """
+    """Without a measurement, a 429 takes 15 % off the rate, and one soon after it nothing more."""
     client = Client(400.0)
     client.succeed()
     client.fail()
@@ -302,9 +256,7 @@ def test_a_limit_that_is_known_is_first_cut_as_cubic_does() -> None:
 
 @pytest.mark.parametrize("retry_after", [None, 0.0, 1.0, 5.0])
 def test_a_single_refusal_stops_nobody_else(retry_after: float | None) -> None:
-    """
-    For a short wait only the rate is cut: the item waits, the others go on.
-    """
+    """For a short wait only the rate is cut: the item waits, the others go on."""
     client = Client(400.0)
     client.succeed()
     client.fail(1, retry_after)
@@ -323,9 +275,7 @@ def test_the_longer_asked_for_the_sooner_everybody_pauses(
     count: int,
     paused: bool,  # noqa: FBT001
 ) -> None:
-    """
-    Thirty seconds taken together stop everybody, for as long as was asked.
-    """
+    """Thirty seconds taken together stop everybody, for as long as was asked."""
     client = Client(400.0)
     client.succeed()
     client.fail(count, retry_after)
@@ -337,9 +287,7 @@ def test_the_longer_asked_for_the_sooner_everybody_pauses(
 
 
 def test_no_pause_is_longer_than_an_hour() -> None:
-    """
-    What a server asks for beyond is its mistake, or ours.
-    """
+    """What a server asks for beyond is its mistake, or ours."""
     client = Client()
     client.fail(1, 1e9)
 
@@ -347,9 +295,7 @@ def test_no_pause_is_longer_than_an_hour() -> None:
 
 
 def test_a_single_refusal_hardly_lowers_a_limit_that_is_known() -> None:
-    """
-    A measurement over a time when less was sent takes no more than 7 % off the limit.
-    """
+    """A measurement over a time when less was sent takes no more than 7 % off the limit."""
     client = Client(100.0)
     client.fail()
     limit = client.learned.limit or 0.0
@@ -360,9 +306,7 @@ def test_a_single_refusal_hardly_lowers_a_limit_that_is_known() -> None:
 
 
 def test_after_a_pause_requests_are_spread() -> None:
-    """
-    However long the pause was, turns come at the rate again, not together.
-    """
+    """However long the pause was, turns come at the rate again, not together."""
     client = Client(100.0)
     client.succeed()
     client.fail(1, 60.0)
@@ -374,9 +318,7 @@ def test_after_a_pause_requests_are_spread() -> None:
 
 
 def test_after_ten_refusals_in_a_row_one_request_probes() -> None:
-    """
-    It is sent after a pause, nobody else until its answer; a success opens the way again.
-    """
+    """It is sent after a pause, nobody else until its answer; a success opens the way again."""
     client = Client(400.0)
     client.succeed()
     client.fail(10, 1.0)
@@ -397,9 +339,7 @@ def test_after_ten_refusals_in_a_row_one_request_probes() -> None:
 
 
 def test_a_success_of_a_request_sent_before_does_not_end_the_probing() -> None:
-    """
-    What was let through before everything was refused says nothing of now.
-    """
+    """What was let through before everything was refused says nothing of now."""
     client = Client(400.0)
     sent = client.send()
     client.fail(10)
@@ -409,9 +349,7 @@ def test_a_success_of_a_request_sent_before_does_not_end_the_probing() -> None:
 
 
 def test_a_probe_without_an_answer_is_followed_by_another() -> None:
-    """
-    A request that was cancelled or lost does not stop the run for good.
-    """
+    """A request that was cancelled or lost does not stop the run for good."""
     client = Client(400.0)
     client.succeed()
     client.fail(10)
@@ -421,9 +359,7 @@ def test_a_probe_without_an_answer_is_followed_by_another() -> None:
 
 
 def test_probes_that_are_refused_come_ever_later() -> None:
-    """
-    The pause doubles to 10 s, or to what is asked for; the rate is kept.
-    """
+    """The pause doubles to 10 s, or to what is asked for; the rate is kept."""
     client = Client(400.0)
     client.succeed()
     rate = client.fail(10)[-1]
@@ -441,9 +377,7 @@ def test_probes_that_are_refused_come_ever_later() -> None:
 
 @pytest.mark.parametrize("seconds", [5.0, 60.0, 300.0])
 def test_a_ban_that_each_request_renews_is_over_at_last(seconds: float) -> None:
-    """
-    Probes back off until nothing is sent for as long as the ban lasts.
-    """
+    """Probes back off until nothing is sent for as long as the ban lasts."""
     client = Client(400.0)
     client.succeed()
     client.fail(10)
@@ -458,9 +392,7 @@ def test_a_ban_that_each_request_renews_is_over_at_last(seconds: float) -> None:
 
 
 def test_a_probe_is_due_while_it_is_of_use_also_at_the_beginning_of_a_ban() -> None:
-    """
-    The doubled wait after a refused probe does not exceed the time that who waits has left.
-    """
+    """The doubled wait after a refused probe does not exceed the time that who waits has left."""
     client = Client(400.0)
     client.succeed()
     client.fail(10)
@@ -473,9 +405,7 @@ def test_a_probe_is_due_while_it_is_of_use_also_at_the_beginning_of_a_ban() -> N
 
 
 def test_a_probe_is_due_while_it_is_of_use() -> None:
-    """
-    Probes back off no further than the time that who waits has left.
-    """
+    """Probes back off no further than the time that who waits has left."""
     client = Client(400.0)
     client.succeed()
     client.fail(10)
@@ -489,9 +419,7 @@ def test_a_probe_is_due_while_it_is_of_use() -> None:
 
 
 def test_refusals_of_requests_in_flight_do_not_prolong_a_short_pause() -> None:
-    """
-    Only the answer to a probe tells that the server is still closed.
-    """
+    """Only the answer to a probe tells that the server is still closed."""
     client = Client(400.0)
     client.succeed()
     sent = [client.send() for _ in range(12)]
@@ -503,9 +431,7 @@ def test_refusals_of_requests_in_flight_do_not_prolong_a_short_pause() -> None:
 
 
 def test_refused_items_in_flight_may_still_ask_for_a_long_pause() -> None:
-    """
-    A long wait is kept to whoever was told.
-    """
+    """A long wait is kept to whoever was told."""
     client = Client(400.0)
     client.succeed()
     sent = [client.send() for _ in range(11)]
@@ -536,9 +462,7 @@ def test_those_that_do_not_ask_cannot_hold_back_for_good() -> None:
 
 @pytest.mark.parametrize("rate", [100.0, 400.0, 5000.0, 50_000.0])
 def test_who_waits_waits_for_more_than_one_turn_and_none_is_lost(rate: float) -> None:
-    """
-    However fast it goes, nobody wakes up more often than each 2 ms, and the rate is kept.
-    """
+    """However fast it goes, nobody wakes up more often than each 2 ms, and the rate is kept."""
     client = Client(rate / 0.97)
     waits = []
     for _ in range(round(rate)):
@@ -551,9 +475,7 @@ def test_who_waits_waits_for_more_than_one_turn_and_none_is_lost(rate: float) ->
 
 
 def test_what_did_not_ask_holds_back_for_a_second_at_most() -> None:
-    """
-    However many went without asking, the next one that asks goes soon.
-    """
+    """However many went without asking, the next one that asks goes soon."""
     clock = FakeClock()
     learned = AdaptiveRateLimiter(clock)
     for _ in range(1000):
@@ -563,9 +485,7 @@ def test_what_did_not_ask_holds_back_for_a_second_at_most() -> None:
 
 
 def test_who_sends_less_than_the_rate_does_not_raise_it() -> None:
-    """
-    Successes at a slow pace prove nothing of a faster one.
-    """
+    """Successes at a slow pace prove nothing of a faster one."""
     client = Client()
     client.succeed_slowly(50, 1.0)
     rate = client.learned.rate
@@ -575,18 +495,14 @@ def test_who_sends_less_than_the_rate_does_not_raise_it() -> None:
 
 
 def test_the_first_requests_go_one_interval_apart() -> None:
-    """
-    The first goes at once, and nothing is saved up for the others.
-    """
+    """The first goes at once, and nothing is saved up for the others."""
     client = Client()
 
     assert [client.send() - 1000.0 for _ in range(4)] == pytest.approx([0.0, 0.05, 0.1, 0.15])
 
 
 def test_who_did_not_ask_takes_a_turn() -> None:
-    """
-    The next one that asks goes one interval later for it.
-    """
+    """The next one that asks goes one interval later for it."""
     client = Client()
     client.send()
     client.learned.count()
@@ -595,9 +511,7 @@ def test_who_did_not_ask_takes_a_turn() -> None:
 
 
 def test_a_success_of_who_did_not_ask_raises_nothing_while_nobody_waits() -> None:
-    """
-    Before anybody was held back by the rate, it says nothing of it.
-    """
+    """Before anybody was held back by the rate, it says nothing of it."""
     client = Client()
     client.learned.succeeded(client.clock.now, paced=False)
 
@@ -605,9 +519,7 @@ def test_a_success_of_who_did_not_ask_raises_nothing_while_nobody_waits() -> Non
 
 
 def test_a_rate_that_holds_nobody_back_rises_for_some_ten_requests() -> None:
-    """
-    So long it takes until it is clear that requests come more slowly than they may.
-    """
+    """So long it takes until it is clear that requests come more slowly than they may."""
     client = Client()
     client.succeed()
     rates = []
@@ -620,17 +532,13 @@ def test_a_rate_that_holds_nobody_back_rises_for_some_ten_requests() -> None:
 
 
 def curve(limit: float, begun_at: float, climbed: float) -> float:
-    """
-    Return the rate after a part of a climb, from a share of a limit on.
-    """
+    """Return the rate after a part of a climb, from a share of a limit on."""
     plateau: float = math.cbrt((1.0 - begun_at) / 0.01)
     return limit * (1.0 + 0.01 * (climbed - plateau) ** 3)
 
 
 def test_a_known_limit_is_approached_along_the_curve() -> None:
-    """
-    It is slow near the limit and fast beyond, with a second for its unit.
-    """
+    """It is slow near the limit and fast beyond, with a second for its unit."""
     client = Client(400.0)
     rates = {}
     while client.clock.now < 1004.0:
@@ -643,9 +551,7 @@ def test_a_known_limit_is_approached_along_the_curve() -> None:
 
 
 def test_a_low_limit_is_approached_in_units_of_25_requests() -> None:
-    """
-    What takes a second at 400 per second would be no climb at 20.
-    """
+    """What takes a second at 400 per second would be no climb at 20."""
     client = Client(20.0)
     client.answer()
     client.clock.now += 0.1
@@ -655,9 +561,7 @@ def test_a_low_limit_is_approached_in_units_of_25_requests() -> None:
 
 
 def test_far_beyond_its_limit_another_one_is_searched_for() -> None:
-    """
-    A quarter above what was measured, the server's limit must have been raised.
-    """
+    """A quarter above what was measured, the server's limit must have been raised."""
     client = Client(400.0)
     while client.learned.limit is not None:
         client.answer()
@@ -669,9 +573,7 @@ def test_far_beyond_its_limit_another_one_is_searched_for() -> None:
 
 
 def test_a_long_silence_is_half_a_unit_of_a_climb() -> None:
-    """
-    One answer after a long time does not carry the rate far.
-    """
+    """One answer after a long time does not carry the rate far."""
     client = Client(400.0)
     client.send()
     client.clock.now += 10.0
@@ -694,9 +596,7 @@ def test_a_long_silence_is_half_a_unit_of_a_climb() -> None:
 def test_a_climb_takes_the_longer_the_more_the_last_429_cost(
     limit: float, refused: int, retry_after: float | None, latency: float, pace: float
 ) -> None:
-    """
-    A limit that is touched at a high price, or of which news comes late, is touched rarely.
-    """
+    """A limit that is touched at a high price, or of which news comes late, is touched rarely."""
     client = Client(limit)
     client.learned.succeeded(client.clock.now - latency)
     client.fail(refused, retry_after)
@@ -711,9 +611,7 @@ def test_a_climb_takes_the_longer_the_more_the_last_429_cost(
 
 
 def test_nine_refusals_in_a_row_stop_nobody() -> None:
-    """
-    Not even when nothing was ever answered before.
-    """
+    """Not even when nothing was ever answered before."""
     client = Client()
     client.fail(9)
     assert not client.learned.probing
@@ -722,9 +620,7 @@ def test_nine_refusals_in_a_row_stop_nobody() -> None:
 
 
 def test_the_search_goes_on_a_second_after_a_refusal() -> None:
-    """
-    Until then successes raise nothing; then the rate doubles in half a second.
-    """
+    """Until then successes raise nothing; then the rate doubles in half a second."""
     client = Client()
     client.learned.search_from(400.0)
     assert client.fail() == [200.0]
@@ -740,9 +636,7 @@ def test_the_search_goes_on_a_second_after_a_refusal() -> None:
 
 
 def test_ten_successes_make_a_measurement() -> None:
-    """
-    Their number by the time between the refusals, less a round trip, is the limit.
-    """
+    """Their number by the time between the refusals, less a round trip, is the limit."""
     client = Client()
     client.succeed(20)
     first = client.send()
@@ -759,9 +653,7 @@ def test_ten_successes_make_a_measurement() -> None:
 
 
 def test_a_measurement_while_less_was_sent_is_believed_in_part() -> None:
-    """
-    What the client did not use up says nothing of the limit: 70 % of the rate is kept.
-    """
+    """What the client did not use up says nothing of the limit: 70 % of the rate is kept."""
     client = Client()
     client.succeed(20)
     client.fail()
@@ -773,9 +665,7 @@ def test_a_measurement_while_less_was_sent_is_believed_in_part() -> None:
 
 
 def test_a_brief_measurement_is_believed_in_part() -> None:
-    """
-    The end of a fixed window is no limit: what was known before is lowered by 7 % at most.
-    """
+    """The end of a fixed window is no limit: what was known before is lowered by 7 % at most."""
     client = Client(400.0)
     client.fail()
     for _ in range(12):
@@ -803,9 +693,7 @@ def test_while_a_probe_is_under_way_others_look_again_soon(latency: float, again
 
 
 def test_a_slow_server_gets_four_round_trips_for_a_probe() -> None:
-    """
-    What is usual of late counts, an eighth of it the last answer.
-    """
+    """What is usual of late counts, an eighth of it the last answer."""
     client = Client(400.0)
     client.succeed(latency=0.5)
     client.succeed(latency=1.3)
@@ -825,9 +713,7 @@ STEPS = st.one_of(
 
 
 class Watched:
-    """
-    A learned rate, of which every turn and every answer is checked.
-    """
+    """A learned rate, of which every turn and every answer is checked."""
 
     def __init__(self, rate: float | None, late: float) -> None:
         self.clock = FakeClock()
@@ -838,15 +724,11 @@ class Watched:
         self._ahead = 0.0
 
     def rest(self, seconds: float) -> None:
-        """
-        Let time pass.
-        """
+        """Let time pass."""
         self.clock.now += seconds
 
     def send(self, count: int) -> None:
-        """
-        Wait for so many turns, and check each.
-        """
+        """Wait for so many turns, and check each."""
         for _ in range(count):
             while wait := self.learned.acquire():
                 assert 0.0 < wait <= 3600.0 + 10.0
@@ -861,9 +743,7 @@ class Watched:
             self._in_flight.append(self.clock.now)
 
     def answered(self, count: int) -> Iterator[float]:
-        """
-        Yield when the longest in flight were sent, and check what each answer leads to.
-        """
+        """Yield when the longest in flight were sent, and check what each answer leads to."""
         for _ in range(min(count, len(self._in_flight))):
             yield self._in_flight.pop(0)
             assert 0.1 <= self.learned.rate <= 100_000.0

@@ -1,6 +1,4 @@
-"""
-The number of requests in flight that a run finds out, answer by answer.
-"""
+"""The number of requests in flight that a run finds out, answer by answer."""
 
 from __future__ import annotations
 
@@ -36,9 +34,7 @@ class Run:
 
     @property
     def count(self) -> int:
-        """
-        How many requests are to be in flight.
-        """
+        """How many requests are to be in flight."""
         return self.capacity.limit
 
     def end(
@@ -56,27 +52,21 @@ class Run:
         return self.count
 
     def after(self, pause: float, seconds: float, *, wanted: bool = False) -> int:
-        """
-        Let so much time pass, and then end a request.
-        """
+        """Let so much time pass, and then end a request."""
         self.clock.now += pause
         return self.end(seconds, wanted=wanted)
 
 
 @pytest.mark.parametrize(("most", "start"), [(1, 1), (64, 64), (10, 10), (2048, 64)], ids=str)
 def test_it_starts_with_64_or_as_many_as_allowed(most: int, start: int) -> None:
-    """
-    Before anything is known, 64 requests may be in flight, unless fewer are allowed at all.
-    """
+    """Before anything is known, 64 requests may be in flight, unless fewer are allowed at all."""
     capacity = ConcurrencyLimit(most, FakeClock())
 
     assert (capacity.limit, capacity.in_flight) == (start, 0)
 
 
 def test_what_ended_is_in_flight_no_longer() -> None:
-    """
-    However a request ends, it is not counted any more.
-    """
+    """However a request ends, it is not counted any more."""
     failures: list[AdaptyError | None] = [
         None,
         ServerError("status 500", status=500),
@@ -106,9 +96,7 @@ def test_it_grows_by_a_quarter_while_all_are_in_flight() -> None:
 
 
 def test_it_does_not_grow_while_something_else_holds_the_run_up() -> None:
-    """
-    As long as items wait for their moment, more workers would only wait with them.
-    """
+    """As long as items wait for their moment, more workers would only wait with them."""
     run = Run()
 
     assert run.end(0.1) == 64
@@ -116,9 +104,7 @@ def test_it_does_not_grow_while_something_else_holds_the_run_up() -> None:
 
 
 def test_it_does_not_grow_while_fewer_are_in_flight_than_may_be() -> None:
-    """
-    Whatever else the workers wait for, more of them are of no use.
-    """
+    """Whatever else the workers wait for, more of them are of no use."""
     run = Run()
     for _ in range(63):
         run.capacity.in_flight += 1
@@ -128,9 +114,7 @@ def test_it_does_not_grow_while_fewer_are_in_flight_than_may_be() -> None:
 
 
 def test_new_workers_are_called_in_at_once() -> None:
-    """
-    Growing calls in as many as may be more in flight, and shrinking nobody.
-    """
+    """Growing calls in as many as may be more in flight, and shrinking nobody."""
     run = Run()
     called: list[int] = []
     run.capacity.spawn = called.append
@@ -177,9 +161,7 @@ def test_nobody_is_called_in_while_enough_are_busy() -> None:
 def test_a_worker_is_spare_when_enough_others_are_busy(
     workers: int, busy: int, *, spare: bool
 ) -> None:
-    """
-    Those beyond the number that is of use go, once they are not missed.
-    """
+    """Those beyond the number that is of use go, once they are not missed."""
     capacity = Run().capacity
     for _ in range(busy):
         capacity.in_flight += 1
@@ -195,9 +177,7 @@ def test_a_worker_is_spare_when_enough_others_are_busy(
 def test_it_does_not_grow_while_answers_are_slower_than_they_can_be(
     fastest: float, slow: float, steady: float
 ) -> None:
-    """
-    Half as slow again as the fastest and 4 ms is the most; above that, more would only wait.
-    """
+    """Half as slow again as the fastest and 4 ms is the most; above that, more would only wait."""
     run = Run()
     run.end(fastest)
 
@@ -210,9 +190,7 @@ def test_it_does_not_grow_while_answers_are_slower_than_they_can_be(
 
 
 def test_it_shrinks_by_a_tenth_when_answers_take_far_longer() -> None:
-    """
-    Three times the fastest and a quarter of a second is far longer, whoever waits.
-    """
+    """Three times the fastest and a quarter of a second is far longer, whoever waits."""
     run = Run()
     run.end(0.1)
 
@@ -223,9 +201,7 @@ def test_it_shrinks_by_a_tenth_when_answers_take_far_longer() -> None:
 
 
 def test_answers_of_a_quarter_of_a_second_are_never_far_too_slow() -> None:
-    """
-    A service that answers at once is not given up on for what our own loop may have taken.
-    """
+    """A service that answers at once is not given up on for what our own loop may have taken."""
     run = Run()
     run.end(0.0001)
 
@@ -234,9 +210,7 @@ def test_answers_of_a_quarter_of_a_second_are_never_far_too_slow() -> None:
 
 
 def test_it_is_halved_when_no_answer_comes_in_time() -> None:
-    """
-    A timeout takes half of the places away, and never the last four.
-    """
+    """A timeout takes half of the places away, and never the last four."""
     run = Run()
     run.end(0.1)
 
@@ -246,9 +220,7 @@ def test_it_is_halved_when_no_answer_comes_in_time() -> None:
 
 
 def test_one_change_is_made_per_usual_answer_time() -> None:
-    """
-    Requests that end together count once: what comes of a change has to be seen first.
-    """
+    """Requests that end together count once: what comes of a change has to be seen first."""
     run = Run()
     run.end(0.5, wanted=True)
     assert run.count == 80
@@ -260,9 +232,7 @@ def test_one_change_is_made_per_usual_answer_time() -> None:
 
 
 def test_timeouts_before_the_first_answer_count_once_a_second() -> None:
-    """
-    As long as no answer tells what is usual, a second is.
-    """
+    """As long as no answer tells what is usual, a second is."""
     run = Run()
     slow = RequestTimeoutError("no answer")
 
@@ -273,9 +243,7 @@ def test_timeouts_before_the_first_answer_count_once_a_second() -> None:
 
 @pytest.mark.parametrize("most", [1, 2, 3, 4])
 def test_a_run_that_is_allowed_little_keeps_it(most: int) -> None:
-    """
-    Four places or fewer are never taken away, and never become more than allowed.
-    """
+    """Four places or fewer are never taken away, and never become more than allowed."""
     run = Run(most)
 
     assert run.end(30.0, RequestTimeoutError("no answer")) == most
@@ -338,9 +306,7 @@ def test_the_fastest_answer_is_forgotten_after_half_a_minute_to_a_minute(
 def test_it_stays_within_its_bounds_whatever_comes(
     most: int, answers: list[tuple[float, float, str, bool]]
 ) -> None:
-    """
-    Never fewer than four places or all that are allowed, never more, and no growth unasked.
-    """
+    """Never fewer than four places or all that are allowed, never more, and no growth unasked."""
     failures = {"t": RequestTimeoutError("no answer"), "c": ConnectionLostError("reset")}
 
     run = Run(most)

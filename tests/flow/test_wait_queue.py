@@ -1,6 +1,4 @@
-"""
-A line: who is let in, in which order, and what is left when somebody gives up.
-"""
+"""A line: who is let in, in which order, and what is left when somebody gives up."""
 
 from __future__ import annotations
 
@@ -53,37 +51,27 @@ class Door:
         self.room += 1
 
     def open(self, room: int) -> None:
-        """
-        Make room for so many more.
-        """
+        """Make room for so many more."""
         self.room += room
         self._more.set()
 
     async def visit(self, name: str) -> None:
-        """
-        Go in, at once or when it is possible.
-        """
+        """Go in, at once or when it is possible."""
         if not self.line.try_acquire(name):
             await self.line.acquire(name)
 
     def queue(self, names: str) -> list[asyncio.Task[None]]:
-        """
-        Let them come one after the other.
-        """
+        """Let them come one after the other."""
         return [asyncio.create_task(self.visit(name)) for name in names]
 
 
 async def settle() -> None:
-    """
-    Let every task run until it waits.
-    """
+    """Let every task run until it waits."""
     await loop_turns(10)
 
 
 async def test_who_may_go_goes_at_once() -> None:
-    """
-    Without a queue nobody leads and nobody waits.
-    """
+    """Without a queue nobody leads and nobody waits."""
     door = Door(room=3)
 
     assert [door.line.try_acquire(name) for name in "abcd"] == [True, True, True, False]
@@ -91,9 +79,7 @@ async def test_who_may_go_goes_at_once() -> None:
 
 
 async def test_who_comes_later_does_not_overtake() -> None:
-    """
-    As long as somebody waits, there is no way in at once.
-    """
+    """As long as somebody waits, there is no way in at once."""
     door = Door()
     tasks = door.queue("ab")
     await settle()
@@ -107,9 +93,7 @@ async def test_who_comes_later_does_not_overtake() -> None:
 
 
 async def test_the_first_takes_along_all_that_may_go_with_it() -> None:
-    """
-    However many wait, one of them waits for what holds them up, and they go in together.
-    """
+    """However many wait, one of them waits for what holds them up, and they go in together."""
     door = Door()
     tasks = door.queue("abcdef")
     await settle()
@@ -127,9 +111,7 @@ async def test_the_first_takes_along_all_that_may_go_with_it() -> None:
 
 
 async def test_what_one_is_told_ends_that_one_alone() -> None:
-    """
-    An error belongs to whom it is about, whether it leads or follows; the others go on.
-    """
+    """An error belongs to whom it is about, whether it leads or follows; the others go on."""
     door = Door()
     tasks = door.queue("abcd")
     await settle()
@@ -148,9 +130,7 @@ async def test_what_one_is_told_ends_that_one_alone() -> None:
 
 @pytest.mark.parametrize("number", [0, 1, 2], ids=["leader", "follower", "last"])
 async def test_who_gives_up_is_passed_over(number: int) -> None:
-    """
-    The rest goes in, in order.
-    """
+    """The rest goes in, in order."""
     door = Door()
     tasks = door.queue("abc")
     await settle()
@@ -165,9 +145,7 @@ async def test_who_gives_up_is_passed_over(number: int) -> None:
 
 @pytest.mark.parametrize("told", [True, False], ids=["after", "before"])
 async def test_who_gives_up_in_the_moment_of_being_let_in_leaves_no_gap(*, told: bool) -> None:
-    """
-    What it was given is taken back, and the one behind goes in instead.
-    """
+    """What it was given is taken back, and the one behind goes in instead."""
     door = Door()
     tasks = door.queue("abc")
     await settle()
@@ -185,9 +163,7 @@ async def test_who_gives_up_in_the_moment_of_being_let_in_leaves_no_gap(*, told:
 
 
 async def test_who_gives_up_in_the_moment_of_coming_to_lead_passes_that_on() -> None:
-    """
-    The line is not left without anybody who waits for the others.
-    """
+    """The line is not left without anybody who waits for the others."""
     door = Door()
     tasks = door.queue("abc")
     await settle()
@@ -203,9 +179,7 @@ async def test_who_gives_up_in_the_moment_of_coming_to_lead_passes_that_on() -> 
 
 
 async def test_who_gives_up_in_the_moment_of_an_error_ends_cancelled() -> None:
-    """
-    The error is not lost in a warning, and the others are not held up.
-    """
+    """The error is not lost in a warning, and the others are not held up."""
     door = Door()
     tasks = door.queue("abc")
     await settle()

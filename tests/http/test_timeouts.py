@@ -13,9 +13,7 @@ from adapty_async._http.timeouts import TimeoutScheduler
 
 
 class Loop:
-    """
-    The part of an event loop that makes timers, on a clock that the test moves.
-    """
+    """The part of an event loop that makes timers, on a clock that the test moves."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -23,32 +21,24 @@ class Loop:
         self.ready: list[asyncio.Handle] = []
 
     def time(self) -> float:
-        """
-        Return the seconds.
-        """
+        """Return the seconds."""
         return self.now
 
     def call_later(self, delay: float, callback: Callable[[], object], /) -> asyncio.TimerHandle:
-        """
-        Make a timer, which rings when the test lets time pass.
-        """
+        """Make a timer, which rings when the test lets time pass."""
         when = self.now + delay
         timer = asyncio.TimerHandle(when, callback, (), asyncio.get_running_loop())
         self.timers.append(timer)
         return timer
 
     def call_soon(self, callback: Callable[[], object], /) -> asyncio.Handle:
-        """
-        Run something in the next turn.
-        """
+        """Run something in the next turn."""
         handle = asyncio.Handle(callback, (), asyncio.get_running_loop())
         self.ready.append(handle)
         return handle
 
     def advance(self, seconds: float) -> None:
-        """
-        Let time pass, and each timer ring at its moment.
-        """
+        """Let time pass, and each timer ring at its moment."""
         end = self.now + seconds
         while due := [when for when in self.ticking if when <= end]:
             self.now = max(self.now, min(due))
@@ -56,16 +46,12 @@ class Loop:
         self.now = end
 
     def stand_still(self, seconds: float) -> None:
-        """
-        Let time pass while the loop does nothing, and then the timers ring that are due.
-        """
+        """Let time pass while the loop does nothing, and then the timers ring that are due."""
         self.now += seconds
         self.ring()
 
     def ring(self) -> None:
-        """
-        Run the timers that are due.
-        """
+        """Run the timers that are due."""
         due = [timer for timer in self.timers if timer.when() <= self.now]
         self.timers = [timer for timer in self.timers if timer not in due]
         for timer in due:
@@ -73,9 +59,7 @@ class Loop:
                 timer._run()
 
     def turn(self) -> None:
-        """
-        Run what is ready.
-        """
+        """Run what is ready."""
         ready, self.ready = self.ready, []
         for handle in ready:
             if not handle.cancelled():
@@ -83,46 +67,34 @@ class Loop:
 
     @property
     def ticking(self) -> list[float]:
-        """
-        Return the moments at which a timer will ring.
-        """
+        """Return the moments at which a timer will ring."""
         return [timer.when() for timer in self.timers if not timer.cancelled()]
 
 
 def watch_of(loop: Loop) -> TimeoutScheduler:
-    """
-    Return a watch by a loop's clock.
-    """
+    """Return a watch by a loop's clock."""
     return TimeoutScheduler(loop, loop.time)
 
 
 def sent() -> CallState:
-    """
-    Return the state of a call whose attempt is on the wire.
-    """
+    """Return the state of a call whose attempt is on the wire."""
     return CallState(on_wire=True)
 
 
 def a_task() -> Any:
-    """
-    Return a task that waits for nothing that comes.
-    """
+    """Return a task that waits for nothing that comes."""
     return asyncio.ensure_future(asyncio.Event().wait())
 
 
 async def end(*tasks: asyncio.Task[Any]) -> None:
-    """
-    Leave no task behind.
-    """
+    """Leave no task behind."""
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
 
 
 async def test_whose_time_is_over_is_cancelled_and_no_other() -> None:
-    """
-    Each at its own moment, whatever order they came in.
-    """
+    """Each at its own moment, whatever order they came in."""
     loop = Loop()
     watch = watch_of(loop)
     slow, quick, quicker = tasks = [a_task(), a_task(), a_task()]
@@ -141,9 +113,7 @@ async def test_whose_time_is_over_is_cancelled_and_no_other() -> None:
 
 
 async def test_one_timer_serves_all() -> None:
-    """
-    A thousand that end in time cost no timer of their own, and nobody is cancelled.
-    """
+    """A thousand that end in time cost no timer of their own, and nobody is cancelled."""
     loop = Loop()
     watch = watch_of(loop)
     task = a_task()
@@ -160,9 +130,7 @@ async def test_one_timer_serves_all() -> None:
 
 
 async def test_that_a_task_was_cancelled_is_taken_back() -> None:
-    """
-    Who deals with its time being over is not taken for cancelled by somebody else afterwards.
-    """
+    """Who deals with its time being over is not taken for cancelled by somebody else afterwards."""
     loop = Loop()
     watch = watch_of(loop)
     task = a_task()
@@ -176,9 +144,7 @@ async def test_that_a_task_was_cancelled_is_taken_back() -> None:
 
 
 async def test_somebody_is_cancelled_once() -> None:
-    """
-    Who takes long to end after its time is not cancelled again and again.
-    """
+    """Who takes long to end after its time is not cancelled again and again."""
     loop = Loop()
     watch = watch_of(loop)
     late, other = a_task(), a_task()
@@ -192,9 +158,7 @@ async def test_somebody_is_cancelled_once() -> None:
 
 
 async def test_a_watch_that_is_closed_leaves_no_timer() -> None:
-    """
-    Closing gives the timer back, also where there is none, or a late one has rung.
-    """
+    """Closing gives the timer back, also where there is none, or a late one has rung."""
     loop = Loop()
     watch = watch_of(loop)
     task = a_task()
@@ -229,18 +193,14 @@ async def test_connecting_takes_less_than_the_attempt() -> None:
 
 
 def grace(loop: Loop) -> None:
-    """
-    Let the moment pass that a loop has after a late timer.
-    """
+    """Let the moment pass that a loop has after a late timer."""
     loop.advance(0.25)
     for _ in range(4):
         loop.turn()
 
 
 async def test_a_loop_that_stood_still_reads_before_anything_is_cancelled() -> None:
-    """
-    After a late timer the loop has a moment; who has its response by then is not cancelled.
-    """
+    """After a late timer the loop has a moment; who has its response by then is not cancelled."""
     loop = Loop()
     watch = watch_of(loop)
     answered, silent = a_task(), a_task()
@@ -259,9 +219,7 @@ async def test_a_loop_that_stood_still_reads_before_anything_is_cancelled() -> N
 
 
 async def test_a_moment_that_is_over_late_still_lets_the_loop_turn() -> None:
-    """
-    A loop that stands still again has its four turns nevertheless.
-    """
+    """A loop that stands still again has its four turns nevertheless."""
     loop = Loop()
     watch = watch_of(loop)
     task = a_task()
@@ -301,9 +259,7 @@ async def test_an_attempt_that_was_not_sent_begins_again_after_a_stall_once() ->
 
 
 async def test_a_timer_that_rings_early_is_made_again() -> None:
-    """
-    A loop whose own clock was behind rings too early; nobody is cancelled before its time.
-    """
+    """A loop whose own clock was behind rings too early; nobody is cancelled before its time."""
     loop = Loop()
     watch = watch_of(loop)
     task = a_task()

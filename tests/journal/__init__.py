@@ -1,3 +1,1 @@
-"""
-Tests of the package `adapty_async._journal`, module by module.
-"""
+"""Tests of the package `adapty_async._journal`, module by module."""

@@ -1,6 +1,4 @@
-"""
-What the tests of journals share.
-"""
+"""What the tests of journals share."""
 
 from __future__ import annotations
 
@@ -13,7 +11,5 @@ from tests.journal.support import InFile, InMemory, Place
 
 @pytest.fixture(params=["memory", "file"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    """
-    Each place where a journal can be kept.
-    """
+    """Each place where a journal can be kept."""
     return InMemory() if request.param == "memory" else InFile(tmp_path)

@@ -55,55 +55,41 @@ SECTOR = 4096
 
 
 def accept(found: dict[str, Any]) -> None:
-    """
-    Accept every input.
-    """
+    """Accept every input."""
 
 
 def ignore(keys: Iterable[bytes]) -> None:
-    """
-    Read the entry keys of earlier runs, and forget them.
-    """
+    """Read the entry keys of earlier runs, and forget them."""
     for _ in keys:
         pass
 
 
 def span(text: str) -> bytes:
-    """
-    Return the states of a span that begins with these characters.
-    """
+    """Return the states of a span that begins with these characters."""
     return text.ljust(512, ".").encode()
 
 
 def key_of(number: int) -> bytes:
-    """
-    Return an entry key.
-    """
+    """Return an entry key."""
     return number.to_bytes(16, "big")
 
 
 async def reopened(journal: Journal, identity: JournalIdentity = IDENTITY) -> Resumed:
-    """
-    Open a journal that nobody compares or reads the keys of.
-    """
+    """Open a journal that nobody compares or reads the keys of."""
     return await journal.open(identity, accept, ignore)
 
 
 async def writer_on(
     journal: Journal, identity: JournalIdentity = IDENTITY, *, concurrency: int = 4
 ) -> JournalWriter:
-    """
-    Open a journal for a run's items.
-    """
+    """Open a journal for a run's items."""
     writer = JournalWriter(journal, concurrency=concurrency, clock=lambda: NOW)
     await writer.open(identity, accept)
     return writer
 
 
 def states_of(resumed: Resumed) -> dict[int, ItemState]:
-    """
-    Return the states that are known, by position.
-    """
+    """Return the states that are known, by position."""
     return {
         number * 512 + at: ItemState(value)
         for number, states in resumed.spans.items()
@@ -113,9 +99,7 @@ def states_of(resumed: Resumed) -> dict[int, ItemState]:
 
 
 class Content(NamedTuple):
-    """
-    Everything that a journal holds except for the identity, in the order of the rows' keys.
-    """
+    """Everything that a journal holds except for the identity, in the order of the rows' keys."""
 
     runs: list[Run]
     spans: dict[int, bytes]
@@ -125,32 +109,22 @@ class Content(NamedTuple):
 
 
 class Place(Protocol):
-    """
-    Where a journal is kept.
-    """
+    """Where a journal is kept."""
 
     def content(self) -> Content:
-        """
-        Return what is stored; a run may have the journal open.
-        """
+        """Return what is stored; a run may have the journal open."""
         ...
 
     def journal(self) -> Journal:
-        """
-        Return the storage, as a process has it that has just started.
-        """
+        """Return the storage, as a process has it that has just started."""
         ...
 
     def note(self, *, durable: bool) -> None:
-        """
-        Note that a commit has ended, and whether it was a durable one.
-        """
+        """Note that a commit has ended, and whether it was a durable one."""
         ...
 
     def kill(self) -> Place:
-        """
-        Return the place as it is after the process was killed.
-        """
+        """Return the place as it is after the process was killed."""
         ...
 
     def lose_power(self, is_kept: Callable[[], bool]) -> Place:
@@ -170,15 +144,11 @@ class InMemory:
         self._since: list[MemoryJournal] = []  # the last durable state, and those after it
 
     def journal(self) -> MemoryJournal:
-        """
-        Return the storage.
-        """
+        """Return the storage."""
         return self._journal
 
     def content(self) -> Content:
-        """
-        Return what is stored.
-        """
+        """Return what is stored."""
         kept = self._journal
         return Content(
             [kept.runs[number] for number in sorted(kept.runs)],
@@ -189,23 +159,17 @@ class InMemory:
         )
 
     def note(self, *, durable: bool) -> None:
-        """
-        Keep a copy of the state.
-        """
+        """Keep a copy of the state."""
         if durable:
             self._since.clear()
         self._since.append(_closed(self._journal))
 
     def kill(self) -> InMemory:
-        """
-        Return everything that was committed.
-        """
+        """Return everything that was committed."""
         return InMemory(_closed(self._journal))
 
     def lose_power(self, is_kept: Callable[[], bool]) -> InMemory:
-        """
-        Return the last durable state, or one after it.
-        """
+        """Return the last durable state, or one after it."""
         durable, *later = self._since or [_closed(self._journal)]
         left = list(itertools.takewhile(lambda _: is_kept(), later))
         return InMemory([durable, *left][-1])
@@ -233,15 +197,11 @@ class InFile:
         self._flushed = (b"", b"")
 
     def journal(self) -> SqliteJournal:
-        """
-        Return the storage.
-        """
+        """Return the storage."""
         return SqliteJournal(self.path, owed=OWED, clock=lambda: NOW)
 
     def content(self) -> Content:
-        """
-        Return what is stored.
-        """
+        """Return what is stored."""
         with reading(self.path) as db:
             return Content(
                 read_runs(db),
@@ -252,17 +212,13 @@ class InFile:
             )
 
     def note(self, *, durable: bool) -> None:
-        """
-        Keep what is on the disk for certain.
-        """
+        """Keep what is on the disk for certain."""
         content = self.path.read_bytes()
         if durable or content != self._flushed[0]:
             self._flushed = content, self.log.read_bytes()
 
     def kill(self) -> InFile:
-        """
-        Return copies of the files, without shared memory and locks.
-        """
+        """Return copies of the files, without shared memory and locks."""
         return self._copied(self.path.read_bytes(), _read(self.log))
 
     def lose_power(self, is_kept: Callable[[], bool]) -> InFile:
@@ -286,9 +242,7 @@ class InFile:
         return place
 
     def remove(self) -> None:
-        """
-        Remove the folder.
-        """
+        """Remove the folder."""
         shutil.rmtree(self._folder)
 
 
@@ -322,17 +276,13 @@ class Observed:
         check: Callable[[dict[str, Any]], str | None],
         load_keys: Callable[[Iterable[bytes]], object],
     ) -> Resumed:
-        """
-        Open the journal.
-        """
+        """Open the journal."""
         resumed = await self._journal.open(identity, check, load_keys)
         self._place.note(durable=True)
         return resumed
 
     def commit(self, changes: Changes, *, durable: bool) -> Awaitable[JournalError | None]:
-        """
-        Store changes, unless a failure comes next.
-        """
+        """Store changes, unless a failure comes next."""
         self.pending += 1
         return self._counted(changes, durable=durable)
 
@@ -352,7 +302,5 @@ class Observed:
         return failure[0] if failure else full
 
     async def close(self) -> None:
-        """
-        Close the journal.
-        """
+        """Close the journal."""
         await self._journal.close()

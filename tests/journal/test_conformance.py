@@ -1,6 +1,4 @@
-"""
-Every storage of a journal keeps the promises of the protocol `Journal`.
-"""
+"""Every storage of a journal keeps the promises of the protocol `Journal`."""
 
 from __future__ import annotations
 
@@ -27,9 +25,7 @@ from tests.journal.support import (
 
 
 async def test_a_new_journal_has_its_first_run_and_nothing_else(place: Place) -> None:
-    """
-    A journal that did not exist begins with run 1, no states and no rate.
-    """
+    """A journal that did not exist begins with run 1, no states and no rate."""
     journal = place.journal()
     resumed = await reopened(journal)
     assert resumed.is_new
@@ -41,9 +37,7 @@ async def test_a_new_journal_has_its_first_run_and_nothing_else(place: Place) ->
 
 @pytest.mark.parametrize("durable", [False, True], ids=["ordinary", "durable"])
 async def test_a_commit_survives_the_death_of_the_process(place: Place, *, durable: bool) -> None:
-    """
-    Committed states are there after a kill; the killed run has no end.
-    """
+    """Committed states are there after a kill; the killed run has no end."""
     journal = place.journal()
     await reopened(journal)
     assert await journal.commit(Changes(spans={3: span("d.f")}), durable=durable) is None
@@ -58,9 +52,7 @@ async def test_a_commit_survives_the_death_of_the_process(place: Place, *, durab
 
 
 async def test_commits_are_stored_in_their_order(place: Place) -> None:
-    """
-    Of two commits that are not awaited one by one, the later one counts.
-    """
+    """Of two commits that are not awaited one by one, the later one counts."""
     journal = place.journal()
     await reopened(journal)
     for text in ("r", "d"):
@@ -70,9 +62,7 @@ async def test_commits_are_stored_in_their_order(place: Place) -> None:
 
 
 async def test_a_row_replaces_the_one_with_its_key(place: Place) -> None:
-    """
-    States of a span, counts of a minute and of a reason, and a run are replaced, not added.
-    """
+    """States of a span, counts of a minute and of a reason, and a run are replaced, not added."""
     journal = place.journal()
     run = (await reopened(journal)).run
     minute = Minute(run=1, minute=7, first_at=NOW, last_at=NOW)
@@ -87,9 +77,7 @@ async def test_a_row_replaces_the_one_with_its_key(place: Place) -> None:
 
 
 async def test_the_values_given_to_a_commit_may_change_afterwards(place: Place) -> None:
-    """
-    A commit stores the values as they were when it was awaited.
-    """
+    """A commit stores the values as they were when it was awaited."""
     journal = place.journal()
     run = (await reopened(journal)).run
     run.rate = 5.0
@@ -100,9 +88,7 @@ async def test_the_values_given_to_a_commit_may_change_afterwards(place: Place) 
 
 
 async def test_the_states_of_a_resumed_journal_belong_to_the_run(place: Place) -> None:
-    """
-    Changing the states that were returned changes nothing that is stored.
-    """
+    """Changing the states that were returned changes nothing that is stored."""
     journal = place.journal()
     await reopened(journal)
     await journal.commit(Changes(spans={0: span("f")}), durable=False)
@@ -114,9 +100,7 @@ async def test_the_states_of_a_resumed_journal_belong_to_the_run(place: Place) -
 
 
 async def test_the_rate_is_that_of_the_last_run_that_has_one(place: Place) -> None:
-    """
-    A run without a learned rate does not hide an earlier one.
-    """
+    """A run without a learned rate does not hide an earlier one."""
     for rate in (3.0, 8.0, None):
         journal = place.journal()
         run = (await reopened(journal)).run
@@ -128,9 +112,7 @@ async def test_the_rate_is_that_of_the_last_run_that_has_one(place: Place) -> No
 
 
 async def test_keys_are_loaded_in_the_order_of_their_positions(place: Place) -> None:
-    """
-    Entry keys come back in one call, in their order, however they were committed.
-    """
+    """Entry keys come back in one call, in their order, however they were committed."""
     journal = place.journal()
     await reopened(journal, BY_KEY)
     keys = [key_of(number * 7919 % 6000) for number in range(6000)]
@@ -150,9 +132,7 @@ async def test_keys_are_loaded_in_the_order_of_their_positions(place: Place) -> 
 
 
 async def test_nothing_else_may_open_a_journal_that_is_open(place: Place) -> None:
-    """
-    A second run on one journal is refused, and the first one is not disturbed.
-    """
+    """A second run on one journal is refused, and the first one is not disturbed."""
     journal = place.journal()
     await reopened(journal)
     with pytest.raises(JournalError, match="in use"):
@@ -175,9 +155,7 @@ async def test_nothing_else_may_open_a_journal_that_is_open(place: Place) -> Non
 async def test_another_run_is_refused_with_the_difference(
     place: Place, changed: dict[str, str], message: str
 ) -> None:
-    """
-    A journal belongs to its operation, server, account and way to identify items.
-    """
+    """A journal belongs to its operation, server, account and way to identify items."""
     await _closed_journal(place)
     other = msgspec.structs.replace(IDENTITY, **changed)
     with pytest.raises(JournalError, match=f"belongs to another run; {message}") as caught:
@@ -187,9 +165,7 @@ async def test_another_run_is_refused_with_the_difference(
 
 
 async def test_another_input_is_refused_with_the_difference(place: Place) -> None:
-    """
-    The caller compares the inputs, and is given the stored description for that.
-    """
+    """The caller compares the inputs, and is given the stored description for that."""
     await _closed_journal(place)
 
     def check(found: dict[str, Any]) -> str | None:
@@ -201,9 +177,7 @@ async def test_another_input_is_refused_with_the_difference(place: Place) -> Non
 
 
 async def test_all_differences_are_listed(place: Place) -> None:
-    """
-    One message lists everything that differs.
-    """
+    """One message lists everything that differs."""
     await _closed_journal(place)
     other = msgspec.structs.replace(IDENTITY, operation="x", account="y", origin="z")
     with pytest.raises(JournalError, match=r"operation: .*; origin: .*; account: another key"):
@@ -212,9 +186,7 @@ async def test_all_differences_are_listed(place: Place) -> None:
 
 
 async def test_an_accepted_input_replaces_the_description(place: Place) -> None:
-    """
-    After a run with a longer input, the journal describes the longer input.
-    """
+    """After a run with a longer input, the journal describes the longer input."""
     await _closed_journal(place)
     longer = msgspec.structs.replace(IDENTITY, input={"job_id": "all", "rows": 12})
     seen: list[dict[str, Any]] = []
@@ -226,9 +198,7 @@ async def test_an_accepted_input_replaces_the_description(place: Place) -> None:
 
 
 async def test_a_refused_run_leaves_no_trace(place: Place) -> None:
-    """
-    A run that was refused is not counted among the runs.
-    """
+    """A run that was refused is not counted among the runs."""
     await _closed_journal(place)
     with pytest.raises(JournalError, match="another key"):
         await reopened(place.journal(), msgspec.structs.replace(IDENTITY, account="other"))
@@ -236,9 +206,7 @@ async def test_a_refused_run_leaves_no_trace(place: Place) -> None:
 
 
 async def test_a_failure_to_read_keys_leaves_the_journal_usable(place: Place) -> None:
-    """
-    A run whose keys find no room ends with that error, and another one can start.
-    """
+    """A run whose keys find no room ends with that error, and another one can start."""
 
     def fail(keys: Iterable[bytes]) -> None:
         raise JournalError("no room for keys")
@@ -250,9 +218,7 @@ async def test_a_failure_to_read_keys_leaves_the_journal_usable(place: Place) ->
 
 
 async def test_a_closed_journal_refuses_commits(place: Place) -> None:
-    """
-    Nothing is stored after the end.
-    """
+    """Nothing is stored after the end."""
     journal = place.journal()
     await reopened(journal)
     await journal.close()
@@ -261,9 +227,7 @@ async def test_a_closed_journal_refuses_commits(place: Place) -> None:
 
 
 async def test_a_closed_journal_can_be_opened_at_once(place: Place) -> None:
-    """
-    When `close` has returned, or `open` has failed, nothing holds the journal any more.
-    """
+    """When `close` has returned, or `open` has failed, nothing holds the journal any more."""
     other = msgspec.structs.replace(IDENTITY, account="other")
     for number in range(1, 31):
         journal = place.journal()
@@ -304,9 +268,7 @@ async def test_times_and_rates_may_be_whole_numbers(place: Place) -> None:
     ids=["minute", "reason", "key", "run", "spans", "nothing"],
 )
 async def test_every_part_of_a_commit_is_stored(place: Place, changes: Changes) -> None:
-    """
-    Whatever a commit has in addition to one span is stored with it.
-    """
+    """Whatever a commit has in addition to one span is stored with it."""
     journal = place.journal()
     await reopened(journal)
     await journal.commit(changes, durable=False)

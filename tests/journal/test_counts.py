@@ -1,6 +1,4 @@
-"""
-Counts of outcomes by minute and by reason.
-"""
+"""Counts of outcomes by minute and by reason."""
 
 from __future__ import annotations
 
@@ -9,24 +7,18 @@ from adapty_async._journal.counts import OutcomeCounter
 
 
 class Clock:
-    """
-    A clock that stands still.
-    """
+    """A clock that stands still."""
 
     def __init__(self, now: float) -> None:
         self.now = now
 
     def __call__(self) -> float:
-        """
-        Return the time.
-        """
+        """Return the time."""
         return self.now
 
 
 def test_outcomes_are_counted_in_the_minute_they_are_taken_in() -> None:
-    """
-    Each minute has its own counts, which grow until the next one begins.
-    """
+    """Each minute has its own counts, which grow until the next one begins."""
     clock = Clock(120.0)
     counter = OutcomeCounter(3, clock)
     changed = [counter.has_changed]
@@ -86,9 +78,7 @@ def test_counts_that_were_not_stored_are_taken_again() -> None:
 
 
 def test_only_a_hundred_reasons_are_kept() -> None:
-    """
-    Whatever errors a server makes up, the counts stay small and add up.
-    """
+    """Whatever errors a server makes up, the counts stay small and add up."""
     counter = OutcomeCounter(1, Clock(0.0))
     for number in range(500):
         state = ItemState.FAILED if number % 2 else ItemState.UNKNOWN

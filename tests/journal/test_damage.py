@@ -1,6 +1,4 @@
-"""
-Flipped bits: each one is a `JournalError` or has no effect, wherever it is.
-"""
+"""Flipped bits: each one is a `JournalError` or has no effect, wherever it is."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ from tests.journal.support import (
 
 
 class Files(NamedTuple):
-    """
-    The contents of a journal's files, and what the journal holds.
-    """
+    """The contents of a journal's files, and what the journal holds."""
 
     database: bytes
     log: bytes
@@ -39,9 +35,7 @@ class Files(NamedTuple):
     def put(
         self, folder: Path, *, database: bytes | None = None, log: bytes | None = None
     ) -> InFile:
-        """
-        Write the files to a folder, one of them perhaps with other content.
-        """
+        """Write the files to a folder, one of them perhaps with other content."""
         place = InFile(folder)
         place.path.write_bytes(self.database if database is None else database)
         place.log.write_bytes(self.log if log is None else log)
@@ -63,9 +57,7 @@ async def _commit_some(journal: Journal, first: int) -> None:
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    """
-    Make a journal that was killed in its second run: half of it is in the log.
-    """
+    """Make a journal that was killed in its second run: half of it is in the log."""
     place = InFile(tmp_path_factory.mktemp("killed"))
 
     async def make() -> InFile:
@@ -85,18 +77,14 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Files:
 
 
 def flipped(content: bytes, at: int, bit: int) -> bytes:
-    """
-    Return a content with one bit changed.
-    """
+    """Return a content with one bit changed."""
     changed = bytearray(content)
     changed[at] ^= 1 << bit
     return bytes(changed)
 
 
 def read(place: InFile) -> Content | None:
-    """
-    Return what a reader finds, None if it finds damage.
-    """
+    """Return what a reader finds, None if it finds damage."""
     try:
         return place.content()
     except JournalError:
@@ -104,9 +92,7 @@ def read(place: InFile) -> Content | None:
 
 
 async def resumed(place: InFile) -> Content | None:
-    """
-    Return what a run finds that resumes, None if it finds damage.
-    """
+    """Return what a run finds that resumes, None if it finds damage."""
     journal = place.journal()
     keys: list[bytes] = []
     try:
@@ -122,9 +108,7 @@ async def resumed(place: InFile) -> Content | None:
 
 
 def sample(content: bytes, count: int, *always: range) -> list[int]:
-    """
-    Return positions: some at random, and those of certain ranges.
-    """
+    """Return positions: some at random, and those of certain ranges."""
     chosen = random.Random(1).sample(range(len(content)), count)
     return sorted({*chosen, *(at for some in always for at in some)})
 
@@ -132,9 +116,7 @@ def sample(content: bytes, count: int, *always: range) -> list[int]:
 def test_a_bit_of_a_closed_journal_is_damage_or_has_no_effect(
     tmp_path: Path, killed: Files
 ) -> None:
-    """
-    Whichever byte in use has a flipped bit, a reader finds what was stored, or damage.
-    """
+    """Whichever byte in use has a flipped bit, a reader finds what was stored, or damage."""
     whole = read(killed.put(tmp_path, log=b""))
     assert whole is not None
     page = range(100, 4096)  # the texts of the schema are in the first one
@@ -148,9 +130,7 @@ def test_a_bit_of_a_closed_journal_is_damage_or_has_no_effect(
 
 
 async def test_a_bit_of_the_log_is_damage_or_has_no_effect(tmp_path: Path, killed: Files) -> None:
-    """
-    A flipped bit in the write-ahead log of a killed run does not undo any commit.
-    """
+    """A flipped bit in the write-ahead log of a killed run does not undo any commit."""
     assert read(killed.put(tmp_path, log=flipped(killed.log, 50_000, 3))) is None
     frames = [range(at, at + 24) for at in range(32, len(killed.log) - 4120, 4120)]
     for at in sample(killed.log[:-4120], 150, range(32), *frames):
@@ -161,9 +141,7 @@ async def test_a_bit_of_the_log_is_damage_or_has_no_effect(tmp_path: Path, kille
 async def test_a_bit_of_a_killed_journal_is_damage_or_has_no_effect(
     tmp_path: Path, killed: Files
 ) -> None:
-    """
-    A flipped bit in a database that has a log is damage, or covered by the log.
-    """
+    """A flipped bit in a database that has a log is damage, or covered by the log."""
     used = [at for at, byte in enumerate(killed.database) if byte]
     for at in [*range(16, 100), *random.Random(2).sample(used, 80)]:
         place = killed.put(tmp_path, database=flipped(killed.database, at, at % 8))
@@ -203,9 +181,7 @@ def _flip_on_disk(path: Path, at: int) -> None:
 
 
 def test_a_log_that_was_not_written_to_its_end_is_no_damage(tmp_path: Path, killed: Files) -> None:
-    """
-    Wherever a kill or a loss of power has ended the log, what was whole before is read.
-    """
+    """Wherever a kill or a loss of power has ended the log, what was whole before is read."""
     allowed = [read(killed.put(tmp_path, log=killed.log[: 32 + 4120 * n])) for n in range(22)]
     assert None not in allowed
     for at in sample(killed.log, 60, range(40)):
@@ -216,9 +192,7 @@ def test_a_log_that_was_not_written_to_its_end_is_no_damage(tmp_path: Path, kill
 
 
 async def test_more_damage_than_a_bit_is_no_other_error(tmp_path: Path, killed: Files) -> None:
-    """
-    Whatever stands in the files, a run that resumes finds a state or raises `JournalError`.
-    """
+    """Whatever stands in the files, a run that resumes finds a state or raises `JournalError`."""
     chosen = random.Random(4)
     for _ in range(60):
         start = chosen.randrange(len(killed.database))
@@ -231,9 +205,7 @@ async def test_more_damage_than_a_bit_is_no_other_error(tmp_path: Path, killed: 
 
 @pytest.mark.parametrize("order", ["<", ">"], ids=["little", "big"])
 def test_the_log_of_either_order_of_bytes_is_verified(tmp_path: Path, order: str) -> None:
-    """
-    The log of a machine with the other order of bytes is verified in its own.
-    """
+    """The log of a machine with the other order of bytes is verified in its own."""
     path = tmp_path / "log"
     content = _log_of(order)
     path.write_bytes(content)

@@ -1,6 +1,4 @@
-"""
-The thread that owns a database: order, errors, the end, and processes that are forked.
-"""
+"""The thread that owns a database: order, errors, the end, and processes that are forked."""
 
 from __future__ import annotations
 
@@ -55,9 +53,7 @@ print(thread.run_blocking(lambda owned: "goes on"), flush=True)
 
 
 class Owned:
-    """
-    A resource that notes which threads used it.
-    """
+    """A resource that notes which threads used it."""
 
     def __init__(self) -> None:
         self.threads = {threading.get_ident()}
@@ -65,34 +61,26 @@ class Owned:
         self.closed = threading.Event()
 
     def note(self, number: int) -> int:
-        """
-        Note a number, and that it came.
-        """
+        """Note a number, and that it came."""
         self.threads.add(threading.get_ident())
         self.noted.append(number)
         return number
 
     def close(self) -> None:
-        """
-        Note the end.
-        """
+        """Note the end."""
         self.threads.add(threading.get_ident())
         self.closed.set()
 
 
 @pytest.fixture
 def owned() -> list[Owned]:
-    """
-    Collect the resources that a thread has opened.
-    """
+    """Collect the resources that a thread has opened."""
     return []
 
 
 @pytest.fixture
 def thread(owned: list[Owned]) -> Iterator[DatabaseThread[Owned]]:
-    """
-    Start a thread, and end it.
-    """
+    """Start a thread, and end it."""
 
     def connect() -> Owned:
         owned.append(Owned())
@@ -106,9 +94,7 @@ def thread(owned: list[Owned]) -> Iterator[DatabaseThread[Owned]]:
 async def test_work_runs_in_its_order_and_in_one_other_thread(
     thread: DatabaseThread[Owned], owned: list[Owned]
 ) -> None:
-    """
-    The resource is opened, used and closed by one thread, which is not the event loop's.
-    """
+    """The resource is opened, used and closed by one thread, which is not the event loop's."""
     results = [thread.run(lambda each, n=n: each.note(n)) for n in range(50)]  # type: ignore[misc]
     assert await asyncio.gather(*results) == list(range(50))
     assert await asyncio.to_thread(thread.run_blocking, lambda each: each.note(50)) == 50
@@ -123,9 +109,7 @@ async def test_work_runs_in_its_order_and_in_one_other_thread(
 async def test_an_error_of_work_reaches_who_waits_and_no_other(
     thread: DatabaseThread[Owned],
 ) -> None:
-    """
-    Work that fails fails alone.
-    """
+    """Work that fails fails alone."""
 
     def fail(each: Owned) -> None:
         raise ValueError("wrong")
@@ -138,9 +122,7 @@ async def test_an_error_of_work_reaches_who_waits_and_no_other(
 
 
 async def test_an_error_of_the_opening_is_that_of_the_work() -> None:
-    """
-    A resource that cannot be opened fails the work, and closing it is not tried.
-    """
+    """A resource that cannot be opened fails the work, and closing it is not tried."""
 
     def connect() -> Owned:
         raise JournalError("cannot be opened")
@@ -155,9 +137,7 @@ async def test_an_error_of_the_opening_is_that_of_the_work() -> None:
 async def test_work_that_nobody_waits_for_any_more_is_done_all_the_same(
     thread: DatabaseThread[Owned], owned: list[Owned]
 ) -> None:
-    """
-    A cancelled wait cancels no work.
-    """
+    """A cancelled wait cancels no work."""
     held = threading.Event()
     first = thread.run(lambda _: held.wait(30))
     waiting = asyncio.create_task(asyncio.wait_for(thread.run(lambda each: each.note(1)), 30))
@@ -172,9 +152,7 @@ async def test_work_that_nobody_waits_for_any_more_is_done_all_the_same(
 
 
 def test_a_loop_that_was_closed_gets_no_result(thread: DatabaseThread[Owned]) -> None:
-    """
-    A result for an event loop that is closed is dropped, and the thread continues.
-    """
+    """A result for an event loop that is closed is dropped, and the thread continues."""
     held = threading.Event()
 
     async def leave() -> None:
@@ -188,9 +166,7 @@ def test_a_loop_that_was_closed_gets_no_result(thread: DatabaseThread[Owned]) ->
 async def test_a_stopped_thread_refuses_work_and_lets_nobody_wait(
     thread: DatabaseThread[Owned],
 ) -> None:
-    """
-    Work that comes after the end fails at once, whichever way it waits.
-    """
+    """Work that comes after the end fails at once, whichever way it waits."""
     await thread.run(lambda each: each.note(1))
     thread.stop()
     thread.stop()
@@ -203,9 +179,7 @@ async def test_a_stopped_thread_refuses_work_and_lets_nobody_wait(
 
 
 def test_a_thread_that_is_forgotten_ends(owned: list[Owned]) -> None:
-    """
-    Without a reference to it, the thread closes its resource.
-    """
+    """Without a reference to it, the thread closes its resource."""
 
     def connect() -> Owned:
         owned.append(Owned())
@@ -222,9 +196,7 @@ def test_a_thread_that_is_forgotten_ends(owned: list[Owned]) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 def test_a_forked_process_is_refused_and_closes_nothing() -> None:
-    """
-    The child of a fork can neither use nor close the resource, and the parent's still works.
-    """
+    """The child of a fork can neither use nor close the resource, and the parent's still works."""
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
     assert done.returncode == 0, done.stderr
@@ -248,9 +220,7 @@ def test_a_forked_process_is_refused_and_closes_nothing() -> None:
     ids=str,
 )
 def test_an_error_is_explained_without_the_text_of_sqlite(code: int | None, text: str) -> None:
-    """
-    SQLite's text may quote the file, so the reason comes from the error's number.
-    """
+    """SQLite's text may quote the file, so the reason comes from the error's number."""
     error = sqlite3.OperationalError("near 'user_1': syntax error")
     if code is not None:
         error.sqlite_errorcode = code
@@ -258,9 +228,7 @@ def test_an_error_is_explained_without_the_text_of_sqlite(code: int | None, text
 
 
 def test_an_error_of_the_system_is_explained_in_its_words() -> None:
-    """
-    The reason of the operating system is kept, without the path.
-    """
+    """The reason of the operating system is kept, without the path."""
     assert explain(PermissionError(13, "Permission denied", "/some/path")) == "Permission denied"
     assert explain(OSError("odd")) == "odd"
     assert explain(ValueError("odd")) == "odd"

@@ -62,9 +62,7 @@ if is_root:
 
 
 async def stored(path: Path) -> dict[int, ItemState]:
-    """
-    Open a journal and return its states.
-    """
+    """Open a journal and return its states."""
     journal = SqliteJournal(path, owed=OWED)
     found = states_of(await reopened(journal))
     await journal.close()
@@ -72,9 +70,7 @@ async def stored(path: Path) -> dict[int, ItemState]:
 
 
 async def make(path: Path) -> None:
-    """
-    Make a journal in which item 0 is done.
-    """
+    """Make a journal in which item 0 is done."""
     journal = SqliteJournal(path, owed=OWED)
     await reopened(journal)
     await journal.commit(Changes(spans={0: span("d")}), durable=True)
@@ -82,16 +78,12 @@ async def make(path: Path) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
-    """
-    Return the names in a folder with the contents of those that are files.
-    """
+    """Return the names in a folder with the contents of those that are files."""
     return {each.name: each.read_bytes() if each.is_file() else None for each in folder.iterdir()}
 
 
 async def refused(path: Path, match: str) -> None:
-    """
-    Validate that a path is refused, and that everything in its folder stays as it is.
-    """
+    """Validate that a path is refused, and that everything in its folder stays as it is."""
     before = contents(path.parent) if path.parent.is_dir() else {}
     with pytest.raises(JournalError, match=match) as caught:
         await reopened(SqliteJournal(path, owed=OWED))
@@ -115,9 +107,7 @@ OTHER = {
 async def test_a_file_of_another_kind_is_refused_and_stays(
     tmp_path: Path, content: bytes, message: str
 ) -> None:
-    """
-    A file that is no journal is named for what it is and not changed, by runs and by readers.
-    """
+    """A file that is no journal is named for what it is and not changed, by runs and by readers."""
     path = tmp_path / "run.db"
     path.write_bytes(content)
     await refused(path, f"cannot be used: {message}")
@@ -159,9 +149,7 @@ FOREIGN = {
 async def test_another_database_is_refused_and_stays(
     tmp_path: Path, statements: list[str], message: str, mode: str
 ) -> None:
-    """
-    A database of another program is refused and not changed.
-    """
+    """A database of another program is refused and not changed."""
     path = tmp_path / "run.db"
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.execute(f"PRAGMA journal_mode = {mode}")
@@ -175,9 +163,7 @@ async def test_another_database_is_refused_and_stays(
 
 
 async def test_a_table_more_is_refused(tmp_path: Path) -> None:
-    """
-    A journal that somebody added a table to is no journal that this release understands.
-    """
+    """A journal that somebody added a table to is no journal that this release understands."""
     path = tmp_path / "run.db"
     await make(path)
     with contextlib.closing(sqlite3.connect(path)) as db:
@@ -197,18 +183,14 @@ async def test_an_empty_file_becomes_a_journal(tmp_path: Path) -> None:
 
 
 async def test_a_reader_names_a_file_that_is_missing(tmp_path: Path) -> None:
-    """
-    Reading creates nothing.
-    """
+    """Reading creates nothing."""
     with pytest.raises(JournalError, match="cannot be read: No such file or directory"):
         summarise(tmp_path / "run.db")
     assert not contents(tmp_path)
 
 
 async def test_links_are_refused(tmp_path: Path) -> None:
-    """
-    SQLite's log belongs to a name, so a journal with a second name is refused.
-    """
+    """SQLite's log belongs to a name, so a journal with a second name is refused."""
     (tmp_path / "real").mkdir()
     real = tmp_path / "real" / "run.db"
     await make(real)
@@ -228,9 +210,7 @@ async def test_links_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["folder", "fifo", "socket"])
 async def test_what_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
-    """
-    A folder, a pipe or a socket is refused at once.
-    """
+    """A folder, a pipe or a socket is refused at once."""
     path = tmp_path / "run.db"
     if kind == "folder":
         path.mkdir()
@@ -246,9 +226,7 @@ async def test_what_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["folder", "fifo", "symlink", "text"])
 async def test_a_lock_file_that_is_none_is_refused(tmp_path: Path, kind: str) -> None:
-    """
-    Something else in the place of the lock is neither used nor changed.
-    """
+    """Something else in the place of the lock is neither used nor changed."""
     path = tmp_path / "run.db"
     lock = tmp_path / "run.db-lock"
     target = tmp_path / "target"
@@ -265,18 +243,14 @@ async def test_a_lock_file_that_is_none_is_refused(tmp_path: Path, kind: str) ->
 
 
 async def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
-    """
-    A folder on the way that does not exist, or is a file, is refused.
-    """
+    """A folder on the way that does not exist, or is a file, is refused."""
     await refused(tmp_path / "missing" / "run.db", "No such file or directory")
     (tmp_path / "file").touch()
     await refused(tmp_path / "file" / "run.db", "Not a directory")
 
 
 async def test_a_path_that_is_too_long_for_sqlite_is_refused(tmp_path: Path) -> None:
-    """
-    A path that the system accepts and SQLite does not is a `JournalError`.
-    """
+    """A path that the system accepts and SQLite does not is a `JournalError`."""
     folder = tmp_path / "/".join(["x" * 100] * 6)
     folder.mkdir(parents=True)
     with pytest.raises(JournalError, match="or a file next to it, cannot be opened"):
@@ -284,9 +258,7 @@ async def test_a_path_that_is_too_long_for_sqlite_is_refused(tmp_path: Path) -> 
 
 
 async def test_the_lock_of_a_killed_run_is_taken_over(tmp_path: Path) -> None:
-    """
-    A lock file that nobody holds is no obstacle, and is gone in the end.
-    """
+    """A lock file that nobody holds is no obstacle, and is gone in the end."""
     path = tmp_path / "run.db"
     path.with_name("run.db-lock").touch()
     await make(path)
@@ -304,9 +276,7 @@ NAMES = {
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
 async def test_a_journal_may_have_any_name(tmp_path: Path, name: bytes) -> None:
-    """
-    Every file name works for runs and for readers.
-    """
+    """Every file name works for runs and for readers."""
     path = tmp_path / os.fsdecode(name)
     await make(path)
     assert await stored(path) == {0: ItemState.DONE}
@@ -317,9 +287,7 @@ async def test_a_journal_may_have_any_name(tmp_path: Path, name: bytes) -> None:
 async def test_a_path_may_be_relative_or_begin_with_two_slashes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    Every spelling of a path leads to the same file.
-    """
+    """Every spelling of a path leads to the same file."""
     monkeypatch.chdir(tmp_path)
     await make(Path("run.db"))
     for path in (Path("run.db"), Path(f"/{tmp_path}/run.db"), tmp_path / "x/../run.db"):
@@ -330,17 +298,13 @@ async def test_a_path_may_be_relative_or_begin_with_two_slashes(
 
 
 def modes(folder: Path) -> dict[str, str]:
-    """
-    Return the permissions of the files in a folder.
-    """
+    """Return the permissions of the files in a folder."""
     return {each.name: oct(stat.S_IMODE(each.stat().st_mode)) for each in folder.iterdir()}
 
 
 @contextlib.contextmanager
 def masked(umask: int) -> Iterator[None]:
-    """
-    Set the permissions that new files do not get.
-    """
+    """Set the permissions that new files do not get."""
     before = os.umask(umask)
     try:
         yield
@@ -350,9 +314,7 @@ def masked(umask: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o477, 0o777], ids=oct)
 async def test_only_the_owner_can_read_the_files(tmp_path: Path, umask: int) -> None:
-    """
-    The database, its log, its shared memory and its lock have mode 0600, whatever the umask.
-    """
+    """The database, its log, its shared memory and its lock have mode 0600, whatever the umask."""
     path = tmp_path / "run.db"
     with masked(umask):
         journal = SqliteJournal(path, owed=OWED)
@@ -385,9 +347,7 @@ async def test_a_journal_that_others_could_read_is_made_private(tmp_path: Path) 
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """
-    Make a folder that every user can reach, below a temporary folder that only root can.
-    """
+    """Make a folder that every user can reach, below a temporary folder that only root can."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     yield folder
@@ -396,9 +356,7 @@ def open_folder() -> Iterator[Path]:
 
 
 def as_a_user(statement: str, path: Path) -> str:
-    """
-    Run a statement in a process without the rights of root, and return what it prints.
-    """
+    """Run a statement in a process without the rights of root, and return what it prints."""
     code = CHILD.format(nobody=NOBODY, statement=statement)
     command = [sys.executable, "-c", code, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
@@ -411,9 +369,7 @@ READ = "summarise(Path(sys.argv[1]))"
 
 
 async def test_a_folder_or_a_file_that_is_read_only_is_refused(open_folder: Path) -> None:
-    """
-    Without the right to write, a run is refused with the reason; reading works.
-    """
+    """Without the right to write, a run is refused with the reason; reading works."""
     path = open_folder / "run.db"
     path.parent.chmod(0o555)
     assert as_a_user(OPEN, path) == f"the journal {path} cannot be used: Permission denied"
@@ -474,9 +430,7 @@ def test_a_user_with_a_strange_umask_gets_a_private_journal(open_folder: Path, u
 async def test_a_journal_without_shared_memory_works_and_keeps_readers_out(
     tmp_path: Path,
 ) -> None:
-    """
-    Where the log's shared memory cannot be made, runs, kills and resumes work as everywhere.
-    """
+    """Where the log's shared memory cannot be made, runs, kills and resumes work as everywhere."""
     path = tmp_path / "run.db"
     path.with_name("run.db-shm").symlink_to("nothing")
     journal = SqliteJournal(path, owed=OWED)
@@ -497,9 +451,7 @@ async def test_a_journal_without_shared_memory_works_and_keeps_readers_out(
 
 @pytest.mark.parametrize("vfs", ["unix-none", "unix-dotfile", "unix-excl"])
 async def test_another_interface_to_the_system_works(tmp_path: Path, vfs: str) -> None:
-    """
-    SQLite's interfaces without POSIX locks store and resume as the default does.
-    """
+    """SQLite's interfaces without POSIX locks store and resume as the default does."""
     path = tmp_path / "run.db"
     for text in ("d", "da"):
         journal = SqliteJournal(path, owed=OWED, vfs=vfs)
@@ -510,9 +462,7 @@ async def test_another_interface_to_the_system_works(tmp_path: Path, vfs: str) -
 
 
 async def test_an_interface_that_is_missing_is_an_error(tmp_path: Path) -> None:
-    """
-    A name that SQLite does not know is a `JournalError`, and the lock is released.
-    """
+    """A name that SQLite does not know is a `JournalError`, and the lock is released."""
     with pytest.raises(JournalError, match="cannot be used"):
         await reopened(SqliteJournal(tmp_path / "run.db", owed=OWED, vfs="none such"))
     assert await stored(tmp_path / "run.db") == {}

@@ -1,6 +1,4 @@
-"""
-A full disk: no item begins that has no room for its outcome, and what has begun can end.
-"""
+"""A full disk: no item begins that has no room for its outcome, and what has begun can end."""
 
 from __future__ import annotations
 
@@ -31,44 +29,32 @@ CONCURRENCY = OWED // 2
 
 
 class Disk(Protocol):
-    """
-    A folder whose disk can be full.
-    """
+    """A folder whose disk can be full."""
 
     folder: Path
 
     def fill(self) -> None:
-        """
-        Let no file become longer.
-        """
+        """Let no file become longer."""
         ...
 
     def free(self) -> None:
-        """
-        Let files grow again.
-        """
+        """Let files grow again."""
         ...
 
 
 class Limited:
-    """
-    A folder in which this process may write no file beyond its present length.
-    """
+    """A folder in which this process may write no file beyond its present length."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def fill(self) -> None:
-        """
-        Limit the length of files to that of the longest one.
-        """
+        """Limit the length of files to that of the longest one."""
         sizes = [each.stat().st_size for each in self.folder.iterdir()]
         _limit(max([1, *sizes]))
 
     def free(self) -> None:
-        """
-        Remove the limit.
-        """
+        """Remove the limit."""
         _limit(resource.RLIM_INFINITY)
 
 
@@ -78,34 +64,26 @@ def _limit(size: int) -> None:
 
 
 class Mounted:
-    """
-    A file system of its own, in memory.
-    """
+    """A file system of its own, in memory."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._other = folder / "other"
 
     def fill(self) -> None:
-        """
-        Write to another file until there is no space.
-        """
+        """Write to another file until there is no space."""
         with self._other.open("ab", buffering=0) as file, contextlib.suppress(OSError):
             while True:
                 file.write(bytes(4096))
 
     def free(self) -> None:
-        """
-        Remove the other file.
-        """
+        """Remove the other file."""
         self._other.unlink(missing_ok=True)
 
 
 @pytest.fixture(params=["limit", "file system"])
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
-    """
-    Make a disk: by a limit of this process, and if this is root, by a file system.
-    """
+    """Make a disk: by a limit of this process, and if this is root, by a file system."""
     if request.param == "limit":
         limited = Limited(tmp_path)
         yield limited
@@ -124,9 +102,7 @@ FULL = "no space left on the disk|No space left on device|File too large|input/o
 async def test_a_disk_that_is_full_at_first_is_reported_before_anything_begins(
     disk: Disk,
 ) -> None:
-    """
-    Without room for the items in flight, a run does not open its journal; with room it does.
-    """
+    """Without room for the items in flight, a run does not open its journal; with room it does."""
     path = disk.folder / "run.db"
     disk.fill()
     with pytest.raises(JournalError, match=FULL):
@@ -145,9 +121,7 @@ async def test_a_disk_that_is_full_at_first_is_reported_before_anything_begins(
 
 
 class Items:
-    """
-    A run's items, which end some time after they have begun.
-    """
+    """A run's items, which end some time after they have begun."""
 
     def __init__(self, path: Path, order: str) -> None:
         self._path = path
@@ -158,9 +132,7 @@ class Items:
         self.done: set[int] = set()
 
     async def open(self) -> None:
-        """
-        Open the journal; in a sparse one, only each span's first item is not settled.
-        """
+        """Open the journal; in a sparse one, only each span's first item is not settled."""
         if self._step > 1:
             journal = SqliteJournal(self._path, owed=OWED)
             await reopened(journal)
@@ -171,9 +143,7 @@ class Items:
         self._writer = await writer_on(journal, self._identity, concurrency=CONCURRENCY)
 
     async def send(self, number: int) -> None:
-        """
-        Begin an item, and end the one that has been in flight for the longest time.
-        """
+        """Begin an item, and end the one that has been in flight for the longest time."""
         position = number * self._step
         if self._identity is BY_KEY:
             assert await self._writer.claim(key_of(number)) == number
@@ -187,9 +157,7 @@ class Items:
             self._writer.update(failed, ItemState.FAILED, requests=1, reason=reason)
 
     async def end(self) -> JournalError | None:
-        """
-        End what is in flight, and the run; return why it could not continue.
-        """
+        """End what is in flight, and the run; return why it could not continue."""
         self.done = set(self.sent[1 - CONCURRENCY :])
         for position in self.done:
             self._writer.update(position, ItemState.DONE, requests=1)
@@ -199,9 +167,7 @@ class Items:
         return self._writer.failure
 
     async def check(self) -> None:
-        """
-        Validate that the journal has the outcome of each item that was sent.
-        """
+        """Validate that the journal has the outcome of each item that was sent."""
         journal = SqliteJournal(self._path, owed=OWED)
         found = states_of(await reopened(journal, self._identity))
         await journal.close()

@@ -1,6 +1,4 @@
-"""
-The index of entry keys: in memory at first, then in a temporary database.
-"""
+"""The index of entry keys: in memory at first, then in a temporary database."""
 
 from __future__ import annotations
 
@@ -73,27 +71,21 @@ asyncio.run(main())
 
 @pytest.fixture
 def index() -> Iterator[KeyIndex]:
-    """
-    Make an index, and remove its temporary database.
-    """
+    """Make an index, and remove its temporary database."""
     made = KeyIndex()
     yield made
     made.close()
 
 
 def filled(index: KeyIndex, count: int) -> None:
-    """
-    Load keys as they come from a journal.
-    """
+    """Load keys as they come from a journal."""
     keys = b"".join(map(key_of, range(count)))
     index.load(keys[start : start + 64_000] for start in range(0, len(keys), 64_000))
 
 
 @pytest.mark.parametrize("count", [0, 7, IN_MEMORY - 3, IN_MEMORY, IN_MEMORY + 1, 2 * IN_MEMORY])
 async def test_each_key_has_the_number_of_its_first_appearance(index: KeyIndex, count: int) -> None:
-    """
-    Loaded and new keys are counted from 0, on both sides of what memory holds.
-    """
+    """Loaded and new keys are counted from 0, on both sides of what memory holds."""
     await asyncio.to_thread(filled, index, count)
     assert index.count == count
     numbers = [*range(max(0, count - 5), count + 5), 0, count + 2, *range(count + 10, count + 13)]
@@ -109,9 +101,7 @@ async def test_each_key_has_the_number_of_its_first_appearance(index: KeyIndex, 
 
 @pytest.mark.parametrize("count", [100, IN_MEMORY - 20, IN_MEMORY + 5], ids=str)
 async def test_tasks_that_claim_at_once_get_different_numbers(index: KeyIndex, count: int) -> None:
-    """
-    Of many claims at once exactly one of each key is the first, and numbers have no gaps.
-    """
+    """Of many claims at once exactly one of each key is the first, and numbers have no gaps."""
     added: list[bytes] = []
     index = KeyIndex(added.append)
     await asyncio.to_thread(filled, index, count)
@@ -142,9 +132,7 @@ async def test_tasks_that_claim_at_once_get_different_numbers(index: KeyIndex, c
 
 @pytest.mark.parametrize("count", [10, IN_MEMORY], ids=["memory", "table"])
 async def test_a_cancelled_claim_leaves_its_key_known(index: KeyIndex, count: int) -> None:
-    """
-    A claim that is cancelled disturbs no other, and no number is given twice.
-    """
+    """A claim that is cancelled disturbs no other, and no number is given twice."""
     await asyncio.to_thread(filled, index, count)
     tasks = [asyncio.create_task(index.claim(key_of(count + n))) for n in range(6)]
     await asyncio.sleep(0)
@@ -157,9 +145,7 @@ async def test_a_cancelled_claim_leaves_its_key_known(index: KeyIndex, count: in
 
 
 async def test_a_closed_index_refuses_claims_and_loads(index: KeyIndex) -> None:
-    """
-    An index that was closed lets nobody wait, in the event loop or in a thread.
-    """
+    """An index that was closed lets nobody wait, in the event loop or in a thread."""
     await asyncio.to_thread(filled, index, IN_MEMORY + 1)
     index.close()
     await asyncio.sleep(0)
@@ -169,9 +155,7 @@ async def test_a_closed_index_refuses_claims_and_loads(index: KeyIndex) -> None:
 
 @pytest.mark.parametrize("count", [10, IN_MEMORY + 1], ids=["memory", "table"])
 async def test_claims_that_come_with_or_after_the_end_fail(index: KeyIndex, count: int) -> None:
-    """
-    A closed index gives no numbers.
-    """
+    """A closed index gives no numbers."""
     await asyncio.to_thread(filled, index, count)
     waiting = [asyncio.create_task(index.claim(key_of(count + n))) for n in range(3)]
     await asyncio.sleep(0)
@@ -188,9 +172,7 @@ async def test_claims_that_come_with_or_after_the_end_fail(index: KeyIndex, coun
 
 
 def child(code: str, folder: Path) -> list[str]:
-    """
-    Run a program whose temporary files are in a folder.
-    """
+    """Run a program whose temporary files are in a folder."""
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "SQLITE_TMPDIR": str(folder), "PYTHONPATH": ":".join(sys.path)},
@@ -204,9 +186,7 @@ def child(code: str, folder: Path) -> list[str]:
 
 
 def test_a_full_temporary_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
-    """
-    Keys of earlier runs that find no room on the disk are a `JournalError`.
-    """
+    """Keys of earlier runs that find no room on the disk are a `JournalError`."""
     (line,) = child(FULL, tmp_path)
     assert line.startswith("the temporary database of entry keys cannot be used: ")
 

@@ -58,38 +58,28 @@ class Item:
         self.safe = self.durable = 0
 
     def add(self, state: ItemState) -> None:
-        """
-        Add a state that nobody has waited for.
-        """
+        """Add a state that nobody has waited for."""
         self.states.append(state)
 
     def keep(self, *, durable: bool) -> None:
-        """
-        Note that somebody has waited for the present state.
-        """
+        """Note that somebody has waited for the present state."""
         self.safe = len(self.states) - 1
         if durable:
             self.durable = self.safe
 
     def allowed(self, first: int) -> set[ItemState]:
-        """
-        Return the states that may be found; an item that was not sent may be reserved.
-        """
+        """Return the states that may be found; an item that was not sent may be reserved."""
         found = set(self.states[first:])
         return found | {ItemState.RESERVED} if found & UNSENT else found
 
 
 class Machine(RuleBasedStateMachine):
-    """
-    One journal, its runs, and the model of its items.
-    """
+    """One journal, its runs, and the model of its items."""
 
     identity: ClassVar[JournalIdentity]
 
     def make(self) -> Place:
-        """
-        Return a place for the journal.
-        """
+        """Return a place for the journal."""
         raise NotImplementedError
 
     def __init__(self) -> None:
@@ -107,16 +97,12 @@ class Machine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        """
-        Open the first run.
-        """
+        """Open the first run."""
         self.place = self.make()
         self.open()
 
     def open(self) -> None:
-        """
-        Open a run.
-        """
+        """Open a run."""
         self.journal = Observed(self.place)
         self.writer = self.runner.run(writer_on(self.journal, self.identity))
         self.positions, self.failed = {}, False
@@ -124,9 +110,7 @@ class Machine(RuleBasedStateMachine):
         self.next = 0
 
     def position(self, number: int) -> int:
-        """
-        Return the position of an item; by key, that is where the journal has its key.
-        """
+        """Return the position of an item; by key, that is where the journal has its key."""
         if self.identity is IDENTITY:
             return number
         if number not in self.positions:
@@ -137,9 +121,7 @@ class Machine(RuleBasedStateMachine):
         return self.positions[number]
 
     def item(self, number: int) -> Item:
-        """
-        Return the model of an item.
-        """
+        """Return the model of an item."""
         if number not in self.items:
             found = self.writer.state(self.position(number))
             assert found in (ItemState.NONE, ItemState.RESERVED)
@@ -148,9 +130,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(numbers=st.lists(NUMBERS, min_size=1, max_size=6, unique=True))
     def reserve(self, numbers: list[int]) -> None:
-        """
-        Reserve items together.
-        """
+        """Reserve items together."""
         open_ = [
             number
             for number in numbers
@@ -181,24 +161,18 @@ class Machine(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 6))
     def reserve_next(self, count: int) -> None:
-        """
-        Reserve the items that come next, which need not wait.
-        """
+        """Reserve the items that come next, which need not wait."""
         for number in range(self.next, self.next + count):
             self.reserve([number])
 
     @rule(number=NUMBERS)
     def meet(self, number: int) -> None:
-        """
-        Look an item up, and do nothing with it.
-        """
+        """Look an item up, and do nothing with it."""
         self.item(number)
 
     @rule(number=NUMBERS)
     def start(self, number: int) -> None:
-        """
-        Start an item that must not be repeated.
-        """
+        """Start an item that must not be repeated."""
         item = self.item(number)
         if number in self.in_flight or item.states[-1] not in UNSENT:
             return
@@ -219,9 +193,7 @@ class Machine(RuleBasedStateMachine):
             self.in_flight.add(number)
 
     def update_one(self, number: int, state: ItemState) -> None:
-        """
-        Record how an item ended.
-        """
+        """Record how an item ended."""
         position = self.position(number)
 
         async def updated() -> None:
@@ -234,18 +206,14 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.in_flight)
     @rule(data=st.data(), state=ENDS)
     def update(self, data: st.DataObject, state: ItemState) -> None:
-        """
-        End an item that is in flight.
-        """
+        """End an item that is in flight."""
         number = data.draw(st.sampled_from(sorted(self.in_flight)))
         self.in_flight.discard(number)
         self.update_one(number, state)
 
     @rule()
     def flush(self) -> None:
-        """
-        Make everything durable.
-        """
+        """Make everything durable."""
 
         async def flushed() -> None:
             await self.writer.flush()
@@ -260,9 +228,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def settle(self) -> None:
-        """
-        Let the event loop run until no commit is in progress.
-        """
+        """Let the event loop run until no commit is in progress."""
 
         async def settled() -> None:
             await asyncio.sleep(0)
@@ -273,9 +239,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(is_stored=st.booleans())
     def fail(self, *, is_stored: bool) -> None:
-        """
-        Let the next commit fail, or be the last that has room.
-        """
+        """Let the next commit fail, or be the last that has room."""
         self.settle()
         failure = JournalError("no space left on the disk")
         self.journal.failures = [(failure,) if is_stored else failure]
@@ -290,9 +254,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def end(self) -> None:
-        """
-        Close the run in order, and resume.
-        """
+        """Close the run in order, and resume."""
         try:
             self.runner.run(self.writer.close())
         except JournalError:
@@ -307,9 +269,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def kill(self) -> None:
-        """
-        Kill the process, and resume.
-        """
+        """Kill the process, and resume."""
         self.settle()
         left = self.place.kill()
         self.abandon()
@@ -318,9 +278,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def lose_power(self, data: st.DataObject) -> None:
-        """
-        Lose the power, and resume.
-        """
+        """Lose the power, and resume."""
         self.settle()
         left = self.place.lose_power(lambda: data.draw(st.booleans()))
         self.abandon()
@@ -328,16 +286,12 @@ class Machine(RuleBasedStateMachine):
         self.resume(lambda item: item.allowed(item.durable))
 
     def abandon(self) -> None:
-        """
-        Release what the killed process would not hold any more.
-        """
+        """Release what the killed process would not hold any more."""
         with contextlib.suppress(JournalError):
             self.runner.run(self.writer.close())
 
     def resume(self, allowed: Callable[[Item], set[ItemState]]) -> None:
-        """
-        Open the next run, and compare all items with the model.
-        """
+        """Open the next run, and compare all items with the model."""
         self.open()
         assert not self.writer.is_new
         for number, item in self.items.items():
@@ -346,65 +300,49 @@ class Machine(RuleBasedStateMachine):
             self.items[number] = Item(found)
 
     def teardown(self) -> None:
-        """
-        End the run.
-        """
+        """End the run."""
         if hasattr(self, "writer"):
             self.abandon()
         self.runner.close()
 
 
 class MachineInMemory(Machine):
-    """
-    A journal in memory.
-    """
+    """A journal in memory."""
 
     identity = IDENTITY
 
     def make(self) -> Place:
-        """
-        Return a place in memory.
-        """
+        """Return a place in memory."""
         return InMemory()
 
 
 class MachineInMemoryByKey(MachineInMemory):
-    """
-    A journal in memory, of items by key.
-    """
+    """A journal in memory, of items by key."""
 
     identity = BY_KEY
 
 
 class MachineInFile(Machine):
-    """
-    A journal in a file.
-    """
+    """A journal in a file."""
 
     identity = IDENTITY
 
     def make(self) -> Place:
-        """
-        Return a place in a folder.
-        """
+        """Return a place in a folder."""
         memory = Path("/dev/shm")  # where a flush costs nothing; losses of power are made here
         folder = tempfile.mkdtemp(dir=memory if memory.is_dir() else None)
         self.first = InFile(Path(folder))
         return self.first
 
     def teardown(self) -> None:
-        """
-        Remove the folder.
-        """
+        """Remove the folder."""
         super().teardown()
         if hasattr(self, "first"):
             self.first.remove()
 
 
 class MachineInFileByKey(MachineInFile):
-    """
-    A journal in a file, of items by key.
-    """
+    """A journal in a file, of items by key."""
 
     identity = BY_KEY
 

@@ -116,9 +116,7 @@ print(len(used) >= 2, loop_thread in used)
 
 @contextlib.contextmanager
 def running(code: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """
-    Run a program; it is killed in the end.
-    """
+    """Run a program; it is killed in the end."""
     command = [sys.executable, "-c", code, *arguments]
     environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
@@ -183,9 +181,7 @@ async def test_a_killed_process_leaves_every_intent_and_every_told_outcome(
 
 
 async def after_kill(path: Path, *, keys: bool) -> dict[int, ItemState]:
-    """
-    Return the states in copies of the files, by the number of the item.
-    """
+    """Return the states in copies of the files, by the number of the item."""
     folder = path.parent / f"copy{len(list(path.parent.iterdir()))}"
     folder.mkdir()
     for suffix in ("", "-wal"):
@@ -205,9 +201,7 @@ async def after_kill(path: Path, *, keys: bool) -> dict[int, ItemState]:
 async def test_a_process_that_is_killed_while_it_opens_or_closes_loses_nothing(
     tmp_path: Path,
 ) -> None:
-    """
-    Killed while it creates, checkpoints or closes the file, it leaves a journal that opens.
-    """
+    """Killed while it creates, checkpoints or closes the file, it leaves a journal that opens."""
     chosen = random.Random(5)
     path = tmp_path
     for number in range(10):
@@ -227,9 +221,7 @@ async def test_a_process_that_is_killed_while_it_opens_or_closes_loses_nothing(
 
 
 async def test_a_second_process_is_refused_as_long_as_the_first_lives(tmp_path: Path) -> None:
-    """
-    Another process is refused, though one attempt in the first process was refused before it.
-    """
+    """Another process is refused, though one attempt in the first process was refused before it."""
     path = tmp_path / "run.db"
     journal = SqliteJournal(path, owed=OWED)
     await reopened(journal)
@@ -247,9 +239,7 @@ async def test_a_second_process_is_refused_as_long_as_the_first_lives(tmp_path: 
 
 
 def second(path: Path) -> str:
-    """
-    Open a journal in another process, and return the reason why that is refused.
-    """
+    """Open a journal in another process, and return the reason why that is refused."""
     with running(SECOND, str(path)) as process:
         assert process.stdout is not None
         return process.stdout.read().decode().strip()

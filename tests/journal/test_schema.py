@@ -1,6 +1,4 @@
-"""
-The rows of a journal: what is missing, and what is whole but makes no sense, is damage.
-"""
+"""The rows of a journal: what is missing, and what is whole but makes no sense, is damage."""
 
 from __future__ import annotations
 
@@ -29,9 +27,7 @@ from tests.journal.support import IDENTITY, key_of, span
 
 @pytest.fixture
 def db() -> Iterator[sqlite3.Connection]:
-    """
-    Make the tables of a journal.
-    """
+    """Make the tables of a journal."""
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as made:
         assert verify_schema(made)
         create_schema(made)
@@ -41,9 +37,7 @@ def db() -> Iterator[sqlite3.Connection]:
 
 
 def test_the_view_shows_every_item_with_its_state(db: sqlite3.Connection) -> None:
-    """
-    The view `item` has a row for each item that is known, with the name of its state.
-    """
+    """The view `item` has a row for each item that is known, with the name of its state."""
     text = "".join(chr(state) for state in ItemState)
     write_changes(db, Changes(spans={2: span(text)}))
     names = [(1024 + n, state.name.lower()) for n, state in enumerate(ItemState) if n]
@@ -51,9 +45,7 @@ def test_the_view_shows_every_item_with_its_state(db: sqlite3.Connection) -> Non
 
 
 def test_the_identity_is_read_as_it_was_written(db: sqlite3.Connection) -> None:
-    """
-    A journal without exactly one identity is damaged.
-    """
+    """A journal without exactly one identity is damaged."""
     assert read_identity(db) == IDENTITY
     db.execute("DELETE FROM identity")
     with pytest.raises(DamageError, match="the table identity is damaged"):
@@ -61,9 +53,7 @@ def test_the_identity_is_read_as_it_was_written(db: sqlite3.Connection) -> None:
 
 
 def test_a_run_that_is_missing_is_damage(db: sqlite3.Connection) -> None:
-    """
-    Runs are numbered without a gap.
-    """
+    """Runs are numbered without a gap."""
     for number in (1, 2, 3):
         write_changes(db, Changes(run=Run(number=number, started_at=1.0, last_at=2.0)))
     assert [run.number for run in read_runs(db)] == [1, 2, 3]
@@ -73,9 +63,7 @@ def test_a_run_that_is_missing_is_damage(db: sqlite3.Connection) -> None:
 
 
 def test_keys_that_are_missing_are_damage(db: sqlite3.Connection) -> None:
-    """
-    Entry keys have no gap, however many rows they take.
-    """
+    """Entry keys have no gap, however many rows they take."""
     keys = b"".join(map(key_of, range(9000)))
     write_changes(db, Changes(new_keys=keys))
     write_changes(db, Changes(first_key=9000, new_keys=key_of(9000)))
@@ -89,9 +77,7 @@ def test_keys_that_are_missing_are_damage(db: sqlite3.Connection) -> None:
 def test_a_span_that_begins_at_an_odd_position_is_damage(
     db: sqlite3.Connection, first: int
 ) -> None:
-    """
-    Spans begin at multiples of 512.
-    """
+    """Spans begin at multiples of 512."""
     _insert(db, "span", [(first, span("d").decode())])
     with pytest.raises(DamageError, match="a row of the table span is damaged"):
         list(read_spans(db))
@@ -99,9 +85,7 @@ def test_a_span_that_begins_at_an_odd_position_is_damage(
 
 @pytest.mark.parametrize("states", [b"d" * 511, span("?"), span("d") + b"d"], ids=[1, 2, 3])
 def test_states_of_another_release_are_damage(states: bytes) -> None:
-    """
-    A span has 512 states that this release understands.
-    """
+    """A span has 512 states that this release understands."""
     with pytest.raises(DamageError, match="it holds a state that this release does not understand"):
         check_states(states)
 
@@ -116,9 +100,7 @@ CHANGED = {
 
 @pytest.mark.parametrize("statement", CHANGED.values(), ids=CHANGED)
 def test_a_row_that_somebody_has_changed_is_damage(db: sqlite3.Connection, statement: str) -> None:
-    """
-    A row that was changed with another program does not count.
-    """
+    """A row that was changed with another program does not count."""
     write_changes(db, Changes(spans={0: span("f")}))
     _insert(db, "minute", [(1, 2, 3.0, 4.0, *range(9))])
     assert len(read_minutes(db)) == len(list(read_spans(db))) == 1

@@ -1,6 +1,4 @@
-"""
-The journal in a file: what it waits for, how long its log gets, what is in its bytes.
-"""
+"""The journal in a file: what it waits for, how long its log gets, what is in its bytes."""
 
 from __future__ import annotations
 
@@ -34,9 +32,7 @@ from tests.journal.support import (
 
 
 async def test_only_durable_commits_wait_for_the_disk(tmp_path: Path) -> None:
-    """
-    SQLite flushes its log at a durable commit, and at no other.
-    """
+    """SQLite flushes its log at a durable commit, and at no other."""
     journal = SqliteJournal(tmp_path / "run.db", owed=OWED)
     await reopened(journal)
     modes = []
@@ -49,9 +45,7 @@ async def test_only_durable_commits_wait_for_the_disk(tmp_path: Path) -> None:
 
 
 async def test_the_log_starts_over(tmp_path: Path) -> None:
-    """
-    However many commits a run has, its log stays short, and only the database is left.
-    """
+    """However many commits a run has, its log stays short, and only the database is left."""
     path = tmp_path / "run.db"
     journal = SqliteJournal(path, owed=OWED)
     await reopened(journal)
@@ -66,9 +60,7 @@ async def test_the_log_starts_over(tmp_path: Path) -> None:
 
 
 async def test_a_reader_delays_no_commit_and_loses_none(tmp_path: Path) -> None:
-    """
-    Somebody who reads all the time holds up neither commits nor the end of a run.
-    """
+    """Somebody who reads all the time holds up neither commits nor the end of a run."""
     path = tmp_path / "run.db"
     journal = SqliteJournal(path, owed=OWED)
     await reopened(journal)
@@ -87,9 +79,7 @@ async def test_a_reader_delays_no_commit_and_loses_none(tmp_path: Path) -> None:
 
 
 async def test_a_commit_is_stored_whole_or_not_at_all(tmp_path: Path) -> None:
-    """
-    A commit that fails half-way leaves nothing behind, and others can follow.
-    """
+    """A commit that fails half-way leaves nothing behind, and others can follow."""
     journal = SqliteJournal(tmp_path / "run.db", owed=OWED)
     await reopened(journal)
     half = Changes(spans={0: span("d"), 1: b"\xff" * 512})
@@ -110,9 +100,7 @@ async def test_a_commit_is_stored_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 async def test_a_cancelled_opening_gives_the_journal_back(tmp_path: Path) -> None:
-    """
-    If opening is cancelled, another run can have the journal as soon as the work has ended.
-    """
+    """If opening is cancelled, another run can have the journal as soon as the work has ended."""
     path = tmp_path / "run.db"
     held, reached = threading.Event(), threading.Event()
 
@@ -143,9 +131,7 @@ async def _opened(path: Path) -> SqliteJournal:
 
 
 async def test_a_cancelled_end_closes_the_file_all_the_same(tmp_path: Path) -> None:
-    """
-    A cancelled `close` releases the journal before the cancellation is raised.
-    """
+    """A cancelled `close` releases the journal before the cancellation is raised."""
     path = tmp_path / "run.db"
     journal = await _opened(path)
     held = threading.Event()
@@ -161,9 +147,7 @@ async def test_a_cancelled_end_closes_the_file_all_the_same(tmp_path: Path) -> N
 
 
 async def test_a_failure_of_the_last_write_is_raised_by_close(tmp_path: Path) -> None:
-    """
-    `close` raises what kept the file from being finished, and releases it.
-    """
+    """`close` raises what kept the file from being finished, and releases it."""
     path = tmp_path / "run.db"
     journal = await _opened(path)
     many = {number: span("d" * 512) for number in range(400)}
@@ -182,9 +166,7 @@ async def test_a_failure_of_the_last_write_is_raised_by_close(tmp_path: Path) ->
 
 @pytest.mark.parametrize("identity", [IDENTITY, BY_KEY], ids=["position", "key"])
 async def test_no_id_and_no_key_is_in_the_bytes(tmp_path: Path, identity: object) -> None:
-    """
-    What a run is given of secrets and ids is in no byte of its files.
-    """
+    """What a run is given of secrets and ids is in no byte of its files."""
     assert isinstance(identity, type(IDENTITY))
     place = InFile(tmp_path)
     writer = await writer_on(place.journal(), msgspec.structs.replace(identity, account="digest"))

@@ -1,6 +1,4 @@
-"""
-The summary of a journal, for people and programs.
-"""
+"""The summary of a journal, for people and programs."""
 
 from __future__ import annotations
 
@@ -40,9 +38,7 @@ async def test_a_journal_is_summarised_while_a_run_writes_to_it(tmp_path: Path) 
 
 
 async def test_an_input_of_unknown_size_has_no_number_left(tmp_path: Path) -> None:
-    """
-    Without the number of rows nothing is said about what is left.
-    """
+    """Without the number of rows nothing is said about what is left."""
     place = InFile(tmp_path)
     await (await writer_on(place.journal())).close()
     found = summarise(place.path)

@@ -1,6 +1,4 @@
-"""
-The write-ahead buffer: intents before requests, outcomes in groups, failures, the end.
-"""
+"""The write-ahead buffer: intents before requests, outcomes in groups, failures, the end."""
 
 from __future__ import annotations
 
@@ -38,9 +36,7 @@ FULL = JournalError("no space left on the disk")
 
 
 class Held(Observed):
-    """
-    A journal whose commits wait until they are let through.
-    """
+    """A journal whose commits wait until they are let through."""
 
     def __init__(self) -> None:
         super().__init__(InMemory())
@@ -55,33 +51,25 @@ class Held(Observed):
 
 @pytest.fixture
 def journal() -> Observed:
-    """
-    Make a journal in memory that notes its commits.
-    """
+    """Make a journal in memory that notes its commits."""
     return Observed(InMemory())
 
 
 @pytest.fixture
 async def writer(journal: Observed) -> JournalWriter:
-    """
-    Open the journal for four items in flight.
-    """
+    """Open the journal for four items in flight."""
     return await writer_on(journal)
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """
-    Let the event loop run until something is so.
-    """
+    """Let the event loop run until something is so."""
     async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110  commits have no event
             await asyncio.sleep(GROUP_SECONDS / 10)
 
 
 def stored(journal: Observed, position: int) -> ItemState:
-    """
-    Return the state of an item as the commits that have ended leave it.
-    """
+    """Return the state of an item as the commits that have ended leave it."""
     for changes, _ in reversed(journal.committed):
         if position // 512 in changes.spans:
             return ItemState(changes.spans[position // 512][position % 512])
@@ -91,9 +79,7 @@ def stored(journal: Observed, position: int) -> ItemState:
 async def test_an_intent_is_stored_before_its_item_may_be_sent(
     writer: JournalWriter, journal: Observed
 ) -> None:
-    """
-    Whatever order items come in, the journal has each as reserved when `reserve` has ended.
-    """
+    """Whatever order items come in, the journal has each as reserved when `reserve` has ended."""
     for position in (0, 1, 2, 9, 3, 600, 601, 4, 602, 8, 2000, 10):
         waiting = writer.reserve(position)
         if waiting is not None:
@@ -103,9 +89,7 @@ async def test_an_intent_is_stored_before_its_item_may_be_sent(
 
 
 async def test_items_in_their_order_need_not_wait(writer: JournalWriter) -> None:
-    """
-    After the first one, positions are reserved ahead of the items.
-    """
+    """After the first one, positions are reserved ahead of the items."""
     first = writer.reserve(0)
     assert first is not None
     await first
@@ -123,9 +107,7 @@ async def test_items_in_their_order_need_not_wait(writer: JournalWriter) -> None
 async def test_no_more_than_the_concurrency_is_reserved_ahead(
     writer: JournalWriter, journal: Observed
 ) -> None:
-    """
-    At most as many positions as may be in flight are reserved and not asked for.
-    """
+    """At most as many positions as may be in flight are reserved and not asked for."""
     asked = -1
     for position in range(100):
         waiting = writer.reserve(position)
@@ -139,9 +121,7 @@ async def test_no_more_than_the_concurrency_is_reserved_ahead(
 
 
 async def test_positions_beyond_the_input_are_not_reserved(journal: Observed) -> None:
-    """
-    With the size of the input known, no position behind its end gets a state.
-    """
+    """With the size of the input known, no position behind its end gets a state."""
     writer = JournalWriter(journal, concurrency=4, size=6, clock=lambda: NOW)
     await writer.open(IDENTITY, accept)
     for position in range(6):
@@ -154,31 +134,23 @@ async def test_positions_beyond_the_input_are_not_reserved(journal: Observed) ->
 
 
 class Counted(dict[int, bytearray]):
-    """
-    States that count how often a span is looked up.
-    """
+    """States that count how often a span is looked up."""
 
     lookups = 0
 
     def get(self, number: int, default: Any = None) -> Any:
-        """
-        Return a span.
-        """
+        """Return a span."""
         self.lookups += 1
         return super().get(number, default)
 
 
 class Settled(MemoryJournal):
-    """
-    A journal of an earlier run that has settled a million items.
-    """
+    """A journal of an earlier run that has settled a million items."""
 
     spans_found = Counted({number: bytearray(span("d" * 512)) for number in range(2000)})
 
     async def open(self, *arguments: Any) -> Resumed:
-        """
-        Open the journal.
-        """
+        """Open the journal."""
         await super().open(*arguments)
         return Resumed(
             run=Run(number=2, started_at=NOW, last_at=NOW), spans=self.spans_found, rate=None
@@ -186,9 +158,7 @@ class Settled(MemoryJournal):
 
 
 async def test_a_resumed_run_does_not_look_at_what_is_settled() -> None:
-    """
-    An item behind a million settled ones takes no work of the event loop for those.
-    """
+    """An item behind a million settled ones takes no work of the event loop for those."""
     journal = Settled()
     writer = await writer_on(journal)
     before = journal.spans_found.lookups
@@ -202,9 +172,7 @@ async def test_a_resumed_run_does_not_look_at_what_is_settled() -> None:
 async def test_an_item_that_must_not_be_repeated_waits_for_the_disk(
     writer: JournalWriter, journal: Observed
 ) -> None:
-    """
-    The commit of such an intent is a durable one.
-    """
+    """The commit of such an intent is a durable one."""
     await writer.start(5)
     assert stored(journal, 5) is ItemState.STARTED
     assert journal.committed[-1][1]
@@ -214,9 +182,7 @@ async def test_an_item_that_must_not_be_repeated_waits_for_the_disk(
 async def test_as_many_outcomes_as_the_concurrency_are_committed_at_once(
     writer: JournalWriter, journal: Observed
 ) -> None:
-    """
-    A full group does not wait for the timer; it is durable soon after.
-    """
+    """A full group does not wait for the timer; it is durable soon after."""
     for position in range(3):
         writer.update(position, ItemState.DONE)
     await loop_turns(5)
@@ -230,9 +196,7 @@ async def test_as_many_outcomes_as_the_concurrency_are_committed_at_once(
 
 
 async def test_a_single_outcome_is_durable_soon(writer: JournalWriter, journal: Observed) -> None:
-    """
-    An outcome that no other follows is committed by the timer, and counted.
-    """
+    """An outcome that no other follows is committed by the timer, and counted."""
     writer.update(0, ItemState.DONE, requests=1)
     await until(lambda: journal.committed)
     changes, durable = journal.committed[0]
@@ -245,9 +209,7 @@ async def test_a_single_outcome_is_durable_soon(writer: JournalWriter, journal: 
 async def test_counts_follow_their_outcomes_without_a_further_one(
     writer: JournalWriter, journal: Observed
 ) -> None:
-    """
-    Counts that were left out of a commit are stored soon, though nothing else comes.
-    """
+    """Counts that were left out of a commit are stored soon, though nothing else comes."""
     for position in range(3):
         writer.update(position, ItemState.DONE, requests=1)
         await writer.flush()
@@ -258,9 +220,7 @@ async def test_counts_follow_their_outcomes_without_a_further_one(
 async def test_a_learned_rate_is_in_the_next_commit(
     writer: JournalWriter, journal: Observed
 ) -> None:
-    """
-    A rate is stored together with the states that are committed next.
-    """
+    """A rate is stored together with the states that are committed next."""
     writer.update(0, ItemState.DONE)
     await writer.flush()
     writer.update(1, ItemState.DONE)
@@ -279,9 +239,7 @@ async def test_a_learned_rate_is_in_the_next_commit(
 
 
 async def test_one_commit_takes_all_that_came_during_another() -> None:
-    """
-    While a commit is in progress, no other begins; the next one takes everything.
-    """
+    """While a commit is in progress, no other begins; the next one takes everything."""
     journal = Held()
     opening = asyncio.create_task(writer_on(journal))
     writer = await opening
@@ -305,18 +263,14 @@ async def test_one_commit_takes_all_that_came_during_another() -> None:
 
 
 async def let_through(journal: Held) -> None:
-    """
-    Let a commit end if one has begun, and the event loop run.
-    """
+    """Let a commit end if one has begun, and the event loop run."""
     if journal.begun > len(journal.committed):
         journal.gate.release()
     await loop_turns(5)
 
 
 async def test_at_most_twice_the_concurrency_is_open_after_a_kill() -> None:
-    """
-    However slow commits are, the journal lacks the outcomes of at most twice the concurrency.
-    """
+    """However slow commits are, the journal lacks the outcomes of at most twice the concurrency."""
     journal = Held()
     writer = await writer_on(journal)
     in_flight: list[int] = []
@@ -391,9 +345,7 @@ async def test_a_commit_without_room_for_others_stores_itself(
 async def test_another_error_of_the_storage_is_a_journal_error(
     writer: JournalWriter, error: BaseException
 ) -> None:
-    """
-    Whatever a commit raises, the items get a `JournalError`.
-    """
+    """Whatever a commit raises, the items get a `JournalError`."""
 
     async def fail() -> None:
         raise error
@@ -413,9 +365,7 @@ async def test_another_error_of_the_storage_is_a_journal_error(
 async def test_an_intent_that_nobody_waits_for_disturbs_no_other(
     writer: JournalWriter, journal: Observed
 ) -> None:
-    """
-    A cancelled wait cancels neither the commit nor the others.
-    """
+    """A cancelled wait cancels neither the commit nor the others."""
     waits = [writer.start(position) for position in range(3)]
     waits[1].cancel()
     await asyncio.gather(waits[0], waits[2])
@@ -424,9 +374,7 @@ async def test_an_intent_that_nobody_waits_for_disturbs_no_other(
 
 
 async def test_a_closed_journal_takes_reservations_back(journal: Observed) -> None:
-    """
-    After a run has ended, items that it reserved and did not send are as they were before.
-    """
+    """After a run has ended, items that it reserved and did not send are as they were before."""
     writer = await writer_on(journal)
     writer.update(2, ItemState.FAILED)
     await writer.flush()
@@ -448,9 +396,7 @@ async def test_a_closed_journal_takes_reservations_back(journal: Observed) -> No
 
 
 async def test_a_closed_writer_lets_nobody_wait(writer: JournalWriter, journal: Observed) -> None:
-    """
-    After the end no item may be sent, and nobody waits for a commit.
-    """
+    """After the end no item may be sent, and nobody waits for a commit."""
     await writer.start(0)
     writer.update(0, ItemState.DONE)
     closing = asyncio.create_task(writer.close())
@@ -481,9 +427,7 @@ async def test_what_comes_together_with_the_end_ends(journal: Observed, turns: i
 
 
 async def test_a_flush_during_the_end_is_part_of_it() -> None:
-    """
-    What is flushed while a commit delays the end is durable with the last commit.
-    """
+    """What is flushed while a commit delays the end is durable with the last commit."""
     journal = Held()
     writer = await writer_on(journal)
     started = writer.start(0)
@@ -501,9 +445,7 @@ async def test_a_flush_during_the_end_is_part_of_it() -> None:
 
 
 async def test_a_cancelled_end_closes_all_the_same() -> None:
-    """
-    Cancelling `close` delays the cancellation until everything is stored.
-    """
+    """Cancelling `close` delays the cancellation until everything is stored."""
     journal = Held()
     writer = await writer_on(journal)
     writer.update(0, ItemState.DONE)
@@ -520,9 +462,7 @@ async def test_a_cancelled_end_closes_all_the_same() -> None:
 
 
 async def test_a_failed_opening_releases_the_keys() -> None:
-    """
-    A journal that cannot be opened raises its error from the writer.
-    """
+    """A journal that cannot be opened raises its error from the writer."""
     place = InMemory()
     await (await writer_on(place.journal())).close()
     with pytest.raises(JournalError, match="keys: position there, digest here"):
@@ -530,9 +470,7 @@ async def test_a_failed_opening_releases_the_keys() -> None:
 
 
 async def test_items_by_key_get_positions_in_the_order_they_come(journal: Observed) -> None:
-    """
-    A key that comes twice in a run is a duplicate; a resumed run finds the position of each.
-    """
+    """A key that comes twice in a run is a duplicate; a resumed run finds the position of each."""
     writer = await writer_on(journal, BY_KEY)
     assert [await writer.claim(key_of(n)) for n in (7, 8, 7, 9)] == [0, 1, None, 2]
     for position in (0, 1, 2):
@@ -552,9 +490,7 @@ async def test_items_by_key_get_positions_in_the_order_they_come(journal: Observ
 
 
 async def test_keys_of_a_failed_commit_are_stored_later(journal: Observed) -> None:
-    """
-    A commit that failed loses no key and no position.
-    """
+    """A commit that failed loses no key and no position."""
     writer = await writer_on(journal, BY_KEY)
     for number in (0, 1):
         await writer.claim(key_of(number))
@@ -570,9 +506,7 @@ async def test_keys_of_a_failed_commit_are_stored_later(journal: Observed) -> No
 
 
 async def test_reasons_are_counted_over_the_run(journal: Observed) -> None:
-    """
-    Each reason counts its items, and requests and throttled responses are added up.
-    """
+    """Each reason counts its items, and requests and throttled responses are added up."""
     writer = await writer_on(journal)
     for position in range(4):
         reason = ("ServerError", 500) if position % 2 else ("TimeoutError", 0)

@@ -1,6 +1,4 @@
-"""
-Cancellation at any await: a thousand moments in calls and runs, after which nothing is left.
-"""
+"""Cancellation at any await: a thousand moments in calls and runs, after which nothing is left."""
 
 from __future__ import annotations
 
@@ -21,10 +19,8 @@ from tests.raw_server import CLOSE, DONE, RESET, STALL, RawServer, Steps, api_er
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
+#: Of each of the forty tests.
 MOMENTS = 25
-"""
-Of each of the forty tests.
-"""
 CONNECTIONS = 3
 ANSWERS: tuple[Steps, ...] = (
     *(DONE,) * 6,
@@ -39,52 +35,38 @@ Work: TypeAlias = Callable[[AdaptyClient, Path], Coroutine[Any, Any, object]]
 
 
 async def get(client: AdaptyClient) -> object:
-    """
-    Make a call.
-    """
+    """Make a call."""
     return await client.v1.profiles.get(customer_user_id="u1")
 
 
 async def read(client: AdaptyClient, _: Path) -> object:
-    """
-    Make a single call.
-    """
+    """Make a single call."""
     return await get(client)
 
 
 async def create(client: AdaptyClient, _: Path) -> object:
-    """
-    Make a call that is not repeated.
-    """
+    """Make a call that is not repeated."""
     return await client.v1.profiles.create(customer_user_id="u1")
 
 
 async def crowd(client: AdaptyClient, _: Path) -> object:
-    """
-    Make more calls than there are connections.
-    """
+    """Make more calls than there are connections."""
     calls = (get(client) for _ in range(3 * CONNECTIONS))
     return await asyncio.gather(*calls, return_exceptions=True)
 
 
 def ids() -> list[str]:
-    """
-    Return the items of a run, one of them twice.
-    """
+    """Return the items of a run, one of them twice."""
     return [f"u{number}" for number in range(15)] + ["u1"]
 
 
 async def erase(client: AdaptyClient, _: Path) -> object:
-    """
-    Await a run.
-    """
+    """Await a run."""
     return await client.v1.profiles.bulk_delete(ids(), by="customer_user_id", drain=0.01)
 
 
 async def stream(client: AdaptyClient, _: Path) -> object:
-    """
-    Stream a run from an input that is itself waited for, in order.
-    """
+    """Stream a run from an input that is itself waited for, in order."""
 
     async def slowly() -> AsyncIterator[str]:
         for one in ids():
@@ -99,9 +81,7 @@ async def stream(client: AdaptyClient, _: Path) -> object:
 
 
 async def leave(client: AdaptyClient, _: Path) -> object:
-    """
-    Leave a run of creates after its first outcome.
-    """
+    """Leave a run of creates after its first outcome."""
 
     def build(one: str) -> Operation[Any]:
         return create_profile(customer_user_id=one)
@@ -113,9 +93,7 @@ async def leave(client: AdaptyClient, _: Path) -> object:
 
 
 async def note(client: AdaptyClient, journal: Path) -> object:
-    """
-    Await a run with a journal, and a second one that goes on from there.
-    """
+    """Await a run with a journal, and a second one that goes on from there."""
     for _ in range(2):
         await client.v1.profiles.bulk_delete(
             ids(), by="customer_user_id", drain=0.01, journal=journal
@@ -124,9 +102,7 @@ async def note(client: AdaptyClient, journal: Path) -> object:
 
 
 async def note_each(client: AdaptyClient, journal: Path) -> object:
-    """
-    Stream a run with a journal by position.
-    """
+    """Stream a run with a journal by position."""
     run = client.v1.profiles.bulk_delete(
         ids(), by="customer_user_id", drain=0.01, journal=journal, job_id="a", rate=2000.0
     )
@@ -139,9 +115,7 @@ RUNS: tuple[Work, ...] = (erase, stream, leave, note, note_each)
 
 
 async def cancelled(work: Awaitable[object], moment: int) -> None:
-    """
-    Begin some work, and cancel it after so many turns of the event loop.
-    """
+    """Begin some work, and cancel it after so many turns of the event loop."""
     task = asyncio.ensure_future(work)
     for _ in range(moment):
         if task.done():
@@ -170,9 +144,7 @@ def timers() -> list[str]:
 
 
 def is_free(journal: Path) -> bool:
-    """
-    Say whether nobody has a journal open.
-    """
+    """Say whether nobody has a journal open."""
     if not journal.exists():
         return True
     with journal.open() as file:
@@ -184,18 +156,14 @@ def is_free(journal: Path) -> bool:
 
 
 async def until_free(journal: Path) -> None:
-    """
-    Wait until nobody has a journal open: who opens one in a thread is not held up by that.
-    """
+    """Wait until nobody has a journal open: who opens one in a thread is not held up by that."""
     async with asyncio.timeout(10):
         while not is_free(journal):
             await asyncio.to_thread(int)  # a turn of the loop, and of other threads
 
 
 def left_by(client: AdaptyClient) -> dict[str, object]:
-    """
-    Return what is left of work that is over.
-    """
+    """Return what is left of work that is over."""
     places = client._caller.layers.connections.get()
     buckets = client.statistics().buckets.values()
     sessions = client._connections._open._values.values()

@@ -1,6 +1,4 @@
-"""
-Closing a client while it is used, and forgetting to.
-"""
+"""Closing a client while it is used, and forgetting to."""
 
 from __future__ import annotations
 
@@ -32,23 +30,17 @@ from tests.raw_server import DONE, HOLD, STALL, RawServer, Received, Steps, own_
 
 
 def client_of(server: RawServer, **settings: Any) -> AdaptyClient:
-    """
-    Return a client of a server.
-    """
+    """Return a client of a server."""
     return AdaptyClient("secret_live_x.y", base_url=server.url, **settings)
 
 
 async def get(client: AdaptyClient, name: str = "u1") -> None:
-    """
-    Make a call.
-    """
+    """Make a call."""
     await client.v1.profiles.get(customer_user_id=name)
 
 
 async def test_calls_that_wait_for_a_connection_end_when_their_client_is_closed() -> None:
-    """
-    What is in flight breaks off, and what waits for its connection is told that all is over.
-    """
+    """What is in flight breaks off, and what waits for its connection is told that all is over."""
     before = own_tasks()
     async with RawServer(then=(STALL,)) as server:
         client = client_of(server, limits=Limits(connections=2), retry=RetryPolicy(attempts=1))
@@ -67,9 +59,7 @@ async def test_calls_that_wait_for_a_connection_end_when_their_client_is_closed(
 
 
 async def test_a_call_that_waits_for_its_repeat_ends_with_it() -> None:
-    """
-    A client that is closed between two attempts makes no other one.
-    """
+    """A client that is closed between two attempts makes no other one."""
     async with RawServer(then=(page(500),)) as server:
         client = client_of(server, retry=RetryPolicy(wait_initial=0.05, wait_max=0.05))
         call = asyncio.create_task(get(client))
@@ -82,9 +72,7 @@ async def test_a_call_that_waits_for_its_repeat_ends_with_it() -> None:
 
 
 async def test_closing_twice_at_once() -> None:
-    """
-    Two tasks may close a client together; both come back when it is closed.
-    """
+    """Two tasks may close a client together; both come back when it is closed."""
     async with RawServer() as server:
         client = client_of(server)
         await get(client)
@@ -95,16 +83,12 @@ async def test_closing_twice_at_once() -> None:
 
 
 def held(request: Received) -> Steps:
-    """
-    Answer a few, and leave the rest without an answer.
-    """
+    """Answer a few, and leave the rest without an answer."""
     return DONE if request.identity in {"u0", "u1", "u2"} else (HOLD,)
 
 
 async def complete(run: BulkRun[Any, Any], *, streamed: bool) -> None:
-    """
-    Await a run, or stream it to its end.
-    """
+    """Await a run, or stream it to its end."""
     if not streamed:
         await run
     async with run:
@@ -123,9 +107,7 @@ async def complete(run: BulkRun[Any, Any], *, streamed: bool) -> None:
 async def test_a_run_ends_when_its_client_is_closed(
     build: Callable[..., Operation[Any]], lost: OutcomeStatus, way: str, tmp_path: Path
 ) -> None:
-    """
-    A run says why it ended, every item is accounted for, and its journal can be gone on with.
-    """
+    """A run says why it ended, every item is accounted for, and its journal can be gone on with."""
     ids = [f"u{number}" for number in range(20)]
     outcomes: list[Outcome[str, Any]] = []
     options: dict[str, Any] = {
@@ -189,9 +171,7 @@ async def test_a_client_that_is_dropped_closes_its_connections_and_says_so_once(
 
 
 async def test_a_call_keeps_its_client() -> None:
-    """
-    A client that is dropped with a call in flight goes when that has ended.
-    """
+    """A client that is dropped with a call in flight goes when that has ended."""
     async with RawServer((HOLD, *DONE)) as server:
         call = asyncio.create_task(client_of(server).v1.profiles.get(customer_user_id="u1"))
         await server.until_arrived(1)
@@ -207,9 +187,7 @@ async def test_a_call_keeps_its_client() -> None:
 async def test_calls_whose_host_is_looked_up_are_not_cancelled_when_their_client_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """
-    Nobody cancelled their tasks; they get the error that other calls get, and so does a run.
-    """
+    """Nobody cancelled their tasks; they get the error that other calls get, and so does a run."""
     asked = asyncio.Event()
 
     async def never(*_: Any, **__: Any) -> Any:
@@ -231,9 +209,7 @@ async def test_calls_whose_host_is_looked_up_are_not_cancelled_when_their_client
 
 
 async def test_an_error_that_is_kept_keeps_nothing_of_its_client() -> None:
-    """
-    Whoever keeps an error does not keep connections with it.
-    """
+    """Whoever keeps an error does not keep connections with it."""
     async with RawServer(then=(page(500),)) as server:
         client = client_of(server, retry=RetryPolicy(attempts=1))
         kept: AdaptyError | None = None

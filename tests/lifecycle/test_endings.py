@@ -44,24 +44,18 @@ pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 KEY = "secret_live_TEST.key"
 DELETED = Response(204, {}, b"")
+#: The responses of the transports.
 CREATED = Response(201, {}, b'{"data": {}}')
-"""
-The responses of the transports.
-"""
 
 
 @pytest.fixture(params=LOOPS)
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    """
-    Run each test on both event loops.
-    """
+    """Run each test on both event loops."""
     return request.param
 
 
 def ids(count: int) -> list[str]:
-    """
-    Return ids.
-    """
+    """Return ids."""
     return [f"u{number}" for number in range(count)]
 
 
@@ -78,26 +72,20 @@ class Api:
         self.released = asyncio.Event()
 
     async def __call__(self, request: Request) -> Response:
-        """
-        Answer one request.
-        """
+        """Answer one request."""
         self.sent.append(request.headers["adapty-customer-user-id"])
         await self.released.wait()
         return DELETED
 
 
 def erase(transport: Any, items: Any, **options: Any) -> BulkRun[str, None]:
-    """
-    Make a run of deletes.
-    """
+    """Make a run of deletes."""
     client = AdaptyClient(KEY, transport=transport)
     return client.v1.profiles.bulk_delete(items, by="customer_user_id", **options)
 
 
 async def answer(_: Request) -> Response:
-    """
-    Be done in the next turn.
-    """
+    """Be done in the next turn."""
     await asyncio.sleep(0)
     return DELETED
 
@@ -106,18 +94,14 @@ async def answer(_: Request) -> Response:
 
 
 class Mine(BaseException):
-    """
-    Of a kind that nobody expects.
-    """
+    """Of a kind that nobody expects."""
 
 
 Raise: TypeAlias = Callable[[BaseException, int], BulkRun[str, None]]
 
 
 def in_source(error: BaseException, at: int, transport: Any = answer) -> BulkRun[str, None]:
-    """
-    Raise while an item is read.
-    """
+    """Raise while an item is read."""
 
     def items() -> Iterator[str]:
         yield from ids(at)
@@ -127,9 +111,7 @@ def in_source(error: BaseException, at: int, transport: Any = answer) -> BulkRun
 
 
 def in_live_source(error: BaseException, at: int, transport: Any = answer) -> BulkRun[str, None]:
-    """
-    Raise while an item is awaited.
-    """
+    """Raise while an item is awaited."""
 
     async def items() -> AsyncIterator[str]:
         for item in ids(at):
@@ -141,9 +123,7 @@ def in_live_source(error: BaseException, at: int, transport: Any = answer) -> Bu
 
 
 def in_on_outcome(error: BaseException, at: int, transport: Any = answer) -> BulkRun[str, None]:
-    """
-    Raise where outcomes are delivered.
-    """
+    """Raise where outcomes are delivered."""
 
     def on_outcome(outcome: Outcome[str, None]) -> None:
         if outcome.index == at - 1:
@@ -153,9 +133,7 @@ def in_on_outcome(error: BaseException, at: int, transport: Any = answer) -> Bul
 
 
 def in_build(error: BaseException, at: int, transport: Any = answer) -> BulkRun[str, Any]:
-    """
-    Raise while an operation is built.
-    """
+    """Raise while an operation is built."""
 
     def build(item: str) -> Operation[Any]:
         if item == f"u{at}":
@@ -166,9 +144,7 @@ def in_build(error: BaseException, at: int, transport: Any = answer) -> BulkRun[
 
 
 def in_transport(error: BaseException, at: int) -> BulkRun[str, None]:
-    """
-    Raise where requests are sent.
-    """
+    """Raise where requests are sent."""
 
     async def send(request: Request) -> Response:
         if request.headers["adapty-customer-user-id"] == f"u{at}":
@@ -222,9 +198,7 @@ async def test_what_a_callback_raises_reaches_the_caller_as_it_was(
 async def test_requests_on_the_wire_get_the_drain_when_a_callback_raises(
     place: Callable[..., BulkRun[str, None]],
 ) -> None:
-    """
-    Those that were sent before KeyboardInterrupt was raised are done.
-    """
+    """Those that were sent before KeyboardInterrupt was raised are done."""
     api, interrupt = Api(), KeyboardInterrupt("Ctrl-C")
     run = place(interrupt, 3, api)
 
@@ -246,9 +220,7 @@ async def test_requests_on_the_wire_get_the_drain_when_a_callback_raises(
 
 
 async def test_a_request_that_somebody_cancels_is_its_items_outcome() -> None:
-    """
-    A transport that raises CancelledError by itself does not end the run.
-    """
+    """A transport that raises CancelledError by itself does not end the run."""
     run = in_transport(asyncio.CancelledError(), 7)
     report = await run
 
@@ -260,48 +232,36 @@ async def test_a_request_that_somebody_cancels_is_its_items_outcome() -> None:
 
 
 async def by_create_task(run: BulkRun[str, None]) -> BulkReport[str, None]:
-    """
-    Run it as a task.
-    """
+    """Run it as a task."""
     return await asyncio.create_task(run)
 
 
 async def by_ensure_future(run: BulkRun[str, None]) -> BulkReport[str, None]:
-    """
-    Run it as a future.
-    """
+    """Run it as a future."""
     return await asyncio.ensure_future(run)
 
 
 async def by_gather(run: BulkRun[str, None]) -> BulkReport[str, None]:
-    """
-    Run it beside another.
-    """
+    """Run it beside another."""
     first, second = await asyncio.gather(run, erase(answer, ids(2)))
     assert second.done == 2
     return first
 
 
 async def by_wait_for(run: BulkRun[str, None]) -> BulkReport[str, None]:
-    """
-    Run it with a timeout.
-    """
+    """Run it with a timeout."""
     return await asyncio.wait_for(run, 60)
 
 
 async def by_task_group(run: BulkRun[str, None]) -> BulkReport[str, None]:
-    """
-    Run it in a task group.
-    """
+    """Run it in a task group."""
     async with asyncio.TaskGroup() as group:
         task = group.create_task(run)
     return task.result()
 
 
 async def by_await(run: BulkRun[str, None]) -> BulkReport[str, None]:
-    """
-    Await it.
-    """
+    """Await it."""
     return await run
 
 
@@ -312,9 +272,7 @@ RUNNERS = [by_create_task, by_ensure_future, by_gather, by_wait_for, by_task_gro
 async def test_a_run_is_taken_wherever_a_coroutine_is(
     way: Callable[[BulkRun[str, None]], Awaitable[BulkReport[str, None]]],
 ) -> None:
-    """
-    Its result is the report, and nothing warns.
-    """
+    """Its result is the report, and nothing warns."""
     run = erase(answer, ids(20))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -327,9 +285,7 @@ async def test_a_run_is_taken_wherever_a_coroutine_is(
 
 
 async def test_a_run_is_a_coroutine_by_its_class() -> None:
-    """
-    Libraries ask for that in different ways.
-    """
+    """Libraries ask for that in different ways."""
     run = erase(answer, [])
     assert isinstance(run, Coroutine)
     assert asyncio.iscoroutine(run)
@@ -342,9 +298,7 @@ async def test_a_run_is_a_coroutine_by_its_class() -> None:
 
 @pytest.mark.parametrize("turns", range(4))
 async def test_a_task_of_a_run_can_be_cancelled(turns: int) -> None:
-    """
-    Also before its first turn: then nothing is sent, and nobody is warned about it.
-    """
+    """Also before its first turn: then nothing is sent, and nobody is warned about it."""
     api = Api()
     run = erase(api, ids(20), drain=0.01)
     task = asyncio.create_task(run)
@@ -360,9 +314,7 @@ async def test_a_task_of_a_run_can_be_cancelled(turns: int) -> None:
 
 
 async def test_a_run_that_is_closed_sends_nothing() -> None:
-    """
-    As a coroutine is closed: it can then not be awaited, and does not warn.
-    """
+    """As a coroutine is closed: it can then not be awaited, and does not warn."""
     api = Api()
     run = erase(api, ids(20))
     run.close()
@@ -374,9 +326,7 @@ async def test_a_run_that_is_closed_sends_nothing() -> None:
 
 
 async def test_a_run_that_is_closed_while_it_runs_waits_for_nothing() -> None:
-    """
-    Requests on the wire are cancelled, and their items are reported.
-    """
+    """Requests on the wire are cancelled, and their items are reported."""
     api = Api()
     run = erase(api, ids(20), concurrency=4, drain=60.0)
     run.send(None)
@@ -389,16 +339,12 @@ async def test_a_run_that_is_closed_while_it_runs_waits_for_nothing() -> None:
 
 
 async def test_an_exception_can_be_thrown_into_a_run() -> None:
-    """
-    It comes out once the run has ended.
-    """
+    """It comes out once the run has ended."""
     run = erase(Api(), ids(20), concurrency=4, drain=0.01)
     thrown = LookupError("thrown")
 
     class Throwing:
-        """
-        Awaits a run, and throws into it after some turns.
-        """
+        """Awaits a run, and throws into it after some turns."""
 
         def __await__(self) -> Any:
             waiting = run.send(None)
@@ -421,9 +367,7 @@ async def test_an_exception_can_be_thrown_into_a_run() -> None:
 async def test_a_run_that_is_never_used_warns_once(
     use: Callable[[BulkRun[str, None]], object],
 ) -> None:
-    """
-    Its own warning is the only one.
-    """
+    """Its own warning is the only one."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run = erase(answer, ids(3))
@@ -461,9 +405,7 @@ class Refusing:
         self.accepts = False
 
     async def __call__(self, request: Request) -> Response:
-        """
-        Refuse, or create.
-        """
+        """Refuse, or create."""
         self.sent += 1
         self._asked.set()
         await asyncio.sleep(0)
@@ -474,17 +416,13 @@ class Refusing:
         return self._refusal
 
     async def until_refused(self) -> None:
-        """
-        Wait until a request was refused.
-        """
+        """Wait until a request was refused."""
         await self._asked.wait()
         await loop_turns(20)
 
 
 def create(transport: Any, items: Any, **options: Any) -> BulkRun[str, Any]:
-    """
-    Make a run of creates, which must not be repeated.
-    """
+    """Make a run of creates, which must not be repeated."""
     retry = RetryPolicy(wait_initial=50.0, wait_max=60.0, deadline=600.0)
     client = AdaptyClient(KEY, transport=transport, retry=retry)
     return client.bulk(items, build=lambda item: create_profile(customer_user_id=item), **options)
@@ -494,9 +432,7 @@ Waiting: TypeAlias = Callable[[], Awaitable[None]]
 
 
 async def stopped(run: BulkRun[str, Any], waiting: Waiting) -> None:
-    """
-    Stop a run that is awaited.
-    """
+    """Stop a run that is awaited."""
     task = asyncio.create_task(run)
     await waiting()
     run.stop()
@@ -504,9 +440,7 @@ async def stopped(run: BulkRun[str, Any], waiting: Waiting) -> None:
 
 
 async def cancelled(run: BulkRun[str, Any], waiting: Waiting) -> None:
-    """
-    Cancel a run that is awaited.
-    """
+    """Cancel a run that is awaited."""
     task = asyncio.create_task(run)
     await waiting()
     task.cancel()
@@ -514,9 +448,7 @@ async def cancelled(run: BulkRun[str, Any], waiting: Waiting) -> None:
 
 
 async def left(run: BulkRun[str, Any], waiting: Waiting) -> None:
-    """
-    Leave the block of a run.
-    """
+    """Leave the block of a run."""
     async with run:
         await waiting()
 
@@ -530,9 +462,7 @@ async def test_a_create_that_was_refused_is_not_unknown_when_the_run_ends(
     end: Callable[[BulkRun[str, Any], Waiting], Awaitable[None]],
     tmp_path: Path,
 ) -> None:
-    """
-    It has the error of its last attempt, and the next run with the same journal sends it.
-    """
+    """It has the error of its last attempt, and the next run with the same journal sends it."""
     api, outcomes = Refusing(refusal), list[Outcome[str, Any]]()
     journal: Any = {"journal": tmp_path / "journal", "job_id": "x"}
     run = create(api, ids(4), concurrency=4, on_outcome=outcomes.append, **journal)
@@ -554,9 +484,7 @@ async def test_a_create_that_was_refused_is_not_unknown_when_the_run_ends(
 async def test_a_delete_that_waits_for_its_retry_keeps_the_error_of_its_last_attempt(
     tmp_path: Path,
 ) -> None:
-    """
-    Its response was lost, so the next run takes a missing profile for one that it deleted.
-    """
+    """Its response was lost, so the next run takes a missing profile for one that it deleted."""
 
     async def missing(_: Request) -> Response:
         return Response(404, {}, b'{"errors":[],"error_code":"profile_does_not_exist"}')
@@ -575,9 +503,7 @@ async def test_a_delete_that_waits_for_its_retry_keeps_the_error_of_its_last_att
 
 
 async def test_a_drained_request_that_fails_is_not_retried() -> None:
-    """
-    Its error is its outcome.
-    """
+    """Its error is its outcome."""
     api = Refusing(Response(503, {}, b""))
     retry = RetryPolicy(wait_initial=0.001, wait_max=0.002)
     client = AdaptyClient(KEY, transport=api, retry=retry)
@@ -593,9 +519,7 @@ async def test_a_drained_request_that_fails_is_not_retried() -> None:
 
 
 async def test_requests_that_have_no_connection_yet_end_at_once(tmp_path: Path) -> None:
-    """
-    A server that never completes the handshake: nothing was sent, and the journal says so.
-    """
+    """A server that never completes the handshake: nothing was sent, and the journal says so."""
     async with RawServer(then=(STALL,)) as server:
         url = server.url.replace("http:", "https:")
         async with AdaptyClient(KEY, base_url=url, limits=Limits(connections=3)) as client:
@@ -621,9 +545,7 @@ async def test_requests_that_have_no_connection_yet_end_at_once(tmp_path: Path) 
 
 
 async def test_the_number_of_requests_on_the_wire_is_told() -> None:
-    """
-    A caller that stops a run can read how many requests it waits for.
-    """
+    """A caller that stops a run can read how many requests it waits for."""
     async with RawServer(then=(STALL,)) as server:
         async with AdaptyClient(KEY, base_url=server.url, limits=Limits(connections=3)) as client:
             run = client.v1.profiles.bulk_delete(
@@ -643,9 +565,7 @@ async def test_the_number_of_requests_on_the_wire_is_told() -> None:
 
 @pytest.mark.parametrize("kind", ["timeout", "deadline"])
 async def test_a_create_that_found_no_connection_in_time_was_not_sent(kind: str) -> None:
-    """
-    However its time is limited, the request was not written, so it is not unknown.
-    """
+    """However its time is limited, the request was not written, so it is not unknown."""
     settings: dict[str, Any] = {"timeout": 0.05, "retry": RetryPolicy(attempts=1)}
     if kind == "deadline":
         settings = {"timeout": 30.0, "retry": RetryPolicy(attempts=1, deadline=0.05)}
@@ -662,9 +582,7 @@ async def test_a_create_that_found_no_connection_in_time_was_not_sent(kind: str)
 
 
 async def test_the_end_of_one_run_leaves_others_on_the_client_alone() -> None:
-    """
-    Its permits, its place in the wait queue and its probes are given up.
-    """
+    """Its permits, its place in the wait queue and its probes are given up."""
     random = Random(5)
 
     def script(_: object) -> Steps:
@@ -697,9 +615,7 @@ async def test_the_end_of_one_run_leaves_others_on_the_client_alone() -> None:
 
 
 async def test_a_run_whose_client_is_closed_ends() -> None:
-    """
-    Every item is reported, and the caller learns that the client is closed.
-    """
+    """Every item is reported, and the caller learns that the client is closed."""
     async with RawServer(then=(STALL,)) as server:
         client = AdaptyClient(KEY, base_url=server.url, limits=Limits(connections=4))
         run = client.v1.profiles.bulk_delete(ids(50), by="customer_user_id", concurrency=8)
@@ -719,9 +635,7 @@ async def test_a_run_whose_client_is_closed_ends() -> None:
 
 @pytest.mark.parametrize("kind", ["on the wire", "waiting", "streamed", "live"])
 async def test_the_cost_of_leaving_grows_with_the_number_of_workers_only(kind: str) -> None:
-    """
-    Four times the workers make about four times the calls, wherever they wait.
-    """
+    """Four times the workers make about four times the calls, wherever they wait."""
 
     async def calls(workers: int) -> int:
         api = Api()
@@ -754,17 +668,13 @@ async def test_the_cost_of_leaving_grows_with_the_number_of_workers_only(kind: s
 
 
 async def silent() -> AsyncIterator[str]:
-    """
-    Yield nothing for long.
-    """
+    """Yield nothing for long."""
     await asyncio.Event().wait()
     yield ""
 
 
 async def consume(run: BulkRun[str, None]) -> None:
-    """
-    Stream a run.
-    """
+    """Stream a run."""
     async with run:
         async for _ in run:
             pass
@@ -777,9 +687,7 @@ async def consume(run: BulkRun[str, None]) -> None:
 async def test_items_of_a_run_that_ends_have_one_outcome_with_a_journal_too(
     seed: int, tmp_path: Path
 ) -> None:
-    """
-    Told one by one, cancelled at any moment, resumed: each has an outcome, once.
-    """
+    """Told one by one, cancelled at any moment, resumed: each has an outcome, once."""
     random = Random(seed)
     for number in range(10):
         told, read = Counter[int](), 0
@@ -814,39 +722,29 @@ async def test_items_of_a_run_that_ends_have_one_outcome_with_a_journal_too(
 
 
 def remove(journal: Path) -> None:
-    """
-    Delete it.
-    """
+    """Delete it."""
     journal.unlink()
 
 
 def move(journal: Path) -> None:
-    """
-    Rename it.
-    """
+    """Rename it."""
     journal.rename(journal.with_name("moved"))
 
 
 def move_folder(journal: Path) -> None:
-    """
-    Rename the directory that it is in.
-    """
+    """Rename the directory that it is in."""
     journal.parent.rename(journal.parent.with_name("moved"))
 
 
 def replace(journal: Path) -> None:
-    """
-    Put a copy in its place, as some editors and backups do.
-    """
+    """Put a copy in its place, as some editors and backups do."""
     copy = journal.with_name("copy")
     copy.write_bytes(journal.read_bytes())
     copy.replace(journal)
 
 
 def link(journal: Path) -> None:
-    """
-    Move it, and leave a symbolic link.
-    """
+    """Move it, and leave a symbolic link."""
     moved = journal.with_name("moved")
     journal.rename(moved)
     journal.symlink_to(moved)
@@ -862,9 +760,7 @@ async def test_a_journal_that_is_gone_ends_the_run(
     once: bool,  # noqa: FBT001  a case
     tmp_path: Path,
 ) -> None:
-    """
-    The error names the file, and no request is sent after it was noticed.
-    """
+    """The error names the file, and no request is sent after it was noticed."""
     journal = tmp_path / "folder" / "journal"
     journal.parent.mkdir()
     sent = 0
@@ -889,9 +785,7 @@ async def test_a_journal_that_is_gone_ends_the_run(
 
 
 async def test_a_journal_that_is_gone_at_the_end_is_noticed(tmp_path: Path) -> None:
-    """
-    Also when nothing is noted after it.
-    """
+    """Also when nothing is noted after it."""
     journal = tmp_path / "journal"
 
     async def transport(_: Request) -> Response:
@@ -911,9 +805,7 @@ async def test_a_journal_that_is_gone_at_the_end_is_noticed(tmp_path: Path) -> N
 async def test_a_run_may_change_its_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    A journal is looked for where it was when the run began.
-    """
+    """A journal is looked for where it was when the run began."""
     monkeypatch.chdir(tmp_path)
 
     def items() -> Iterator[str]:
@@ -929,9 +821,7 @@ async def test_a_run_may_change_its_directory(
 
 
 def earlier_of(outcomes: list[Outcome[str, None]]) -> dict[str, list[EarlierStatus | None]]:
-    """
-    Return how the items ended before, by the status they have now.
-    """
+    """Return how the items ended before, by the status they have now."""
     found: dict[str, list[EarlierStatus | None]] = {}
     for outcome in sorted(outcomes, key=lambda outcome: outcome.index):
         found.setdefault(outcome.status.value, []).append(outcome.earlier)
@@ -939,9 +829,7 @@ def earlier_of(outcomes: list[Outcome[str, None]]) -> dict[str, list[EarlierStat
 
 
 async def answer_some(request: Request) -> Response:
-    """
-    Be done, or not know an id that ends with 1, or fail for one that ends with 2.
-    """
+    """Be done, or not know an id that ends with 1, or fail for one that ends with 2."""
     await asyncio.sleep(0)
     identity = request.headers["adapty-customer-user-id"]
     if identity.endswith("1"):
@@ -956,9 +844,7 @@ DONE_BEFORE, ABSENT, DUPLICATE = EarlierStatus.DONE, EarlierStatus.ABSENT, Earli
 async def test_a_skipped_outcome_has_how_it_ended_before(
     job_id: str | None, tmp_path: Path
 ) -> None:
-    """
-    Done, absent, or a duplicate of an item further up; the report counts them.
-    """
+    """Done, absent, or a duplicate of an item further up; the report counts them."""
     items = ["a0", "a1", "a2", "a0"]
     options: Any = {"journal": tmp_path / "j", "job_id": job_id, "dedupe": True, "concurrency": 1}
     seen = list[Outcome[str, None]]()
@@ -978,17 +864,13 @@ async def test_a_skipped_outcome_has_how_it_ended_before(
 
 
 async def test_a_duplicate_without_a_journal_is_one() -> None:
-    """
-    The same request came before in this run.
-    """
+    """The same request came before in this run."""
     report = await erase(answer, ["a", "b", "a"], dedupe=True)
     assert (report.done, report.skipped_earlier[DUPLICATE]) == (2, 1)
 
 
 async def test_the_rest_of_a_stopped_run_has_how_it_ended_before(tmp_path: Path) -> None:
-    """
-    Items that the run did not reach have their outcome from the journal.
-    """
+    """Items that the run did not reach have their outcome from the journal."""
     options: Any = {"journal": tmp_path / "journal", "job_id": "x", "concurrency": 1}
     await erase(answer_some, ["b2", "a0", "a1"], **options)
     seen = list[Outcome[str, None]]()
@@ -1012,9 +894,7 @@ async def test_the_rest_of_a_stopped_run_has_how_it_ended_before(tmp_path: Path)
 
 
 async def test_an_item_that_a_source_yields_in_spite_of_the_stop_is_not_sent() -> None:
-    """
-    It was read, so it is reported.
-    """
+    """It was read, so it is reported."""
     api, waiting = Api(), asyncio.Event()
 
     async def stubborn() -> AsyncIterator[str]:
@@ -1042,9 +922,7 @@ async def test_an_item_that_a_source_yields_in_spite_of_the_stop_is_not_sent() -
 
 @pytest.mark.parametrize("raised", [SystemExit(3), KeyboardInterrupt()], ids=["exit", "Ctrl-C"])
 def test_a_callers_clean_up_runs_when_a_callback_ends_the_program(raised: BaseException) -> None:
-    """
-    As it does for any other code that raises inside `asyncio.run`.
-    """
+    """As it does for any other code that raises inside `asyncio.run`."""
     cleaned_up = False
 
     def on_outcome(outcome: Outcome[str, None]) -> None:
@@ -1067,9 +945,7 @@ def test_a_callers_clean_up_runs_when_a_callback_ends_the_program(raised: BaseEx
 
 
 def test_a_loop_that_ends_with_a_run_in_it_reports_every_item() -> None:
-    """
-    Without a run's worker being called in meanwhile.
-    """
+    """Without a run's worker being called in meanwhile."""
     complaints: list[str] = []
     run: list[BulkRun[str, None]] = []
 
@@ -1090,16 +966,12 @@ def test_a_loop_that_ends_with_a_run_in_it_reports_every_item() -> None:
 
 
 def test_a_run_is_what_a_program_runs() -> None:
-    """
-    `asyncio.run` takes it.
-    """
+    """`asyncio.run` takes it."""
     assert asyncio.run(erase(answer, ids(3))).done == 3
 
 
 def test_a_loop_that_is_gone_is_not_waited_for() -> None:
-    """
-    A run that was never ended before its loop was closed does not raise when it is collected.
-    """
+    """A run that was never ended before its loop was closed does not raise when it is collected."""
     loop = asyncio.new_event_loop()
     raised: list[Any] = []
     hook, sys.unraisablehook = sys.unraisablehook, raised.append
@@ -1128,9 +1000,7 @@ def test_a_loop_that_is_gone_is_not_waited_for() -> None:
 
 
 class Sized:
-    """
-    An input with a length, whose reading raises after a number of items.
-    """
+    """An input with a length, whose reading raises after a number of items."""
 
     def __init__(self, count: int, error: BaseException) -> None:
         self._count = count
@@ -1145,17 +1015,13 @@ class Sized:
 
 
 async def refuse(_: Request) -> Response:
-    """
-    Refuse every request.
-    """
+    """Refuse every request."""
     await asyncio.sleep(0)
     return Response(400, {}, b"{}")
 
 
 async def test_a_cancellation_of_the_sources_own_in_the_rest_is_raised() -> None:
-    """
-    CancelledError of a source that is read for the report only is raised as it was.
-    """
+    """CancelledError of a source that is read for the report only is raised as it was."""
     run = erase(refuse, Sized(600, asyncio.CancelledError("mine")), fail_fast=True, concurrency=1)
 
     with pytest.raises(asyncio.CancelledError, match="mine"):
@@ -1166,9 +1032,7 @@ async def test_a_cancellation_of_the_sources_own_in_the_rest_is_raised() -> None
 
 
 async def test_a_run_that_is_cancelled_in_the_rest_reads_no_more_of_it() -> None:
-    """
-    A loop that ends cancels the run's own task, also while it only counts what was not sent.
-    """
+    """A loop that ends cancels the run's own task, also while it only counts what was not sent."""
 
     def cancel(outcome: Outcome[str, None]) -> None:
         if outcome.status is OutcomeStatus.NOT_SENT:
@@ -1182,9 +1046,7 @@ async def test_a_run_that_is_cancelled_in_the_rest_reads_no_more_of_it() -> None
 
 
 async def test_a_refusal_does_not_hide_a_lost_response_from_the_journal(tmp_path: Path) -> None:
-    """
-    An item whose response was lost stays perhaps done, also when its retry is throttled.
-    """
+    """An item whose response was lost stays perhaps done, also when its retry is throttled."""
     throttled = asyncio.Event()
 
     async def lose_then_throttle(request: Request) -> Response:

@@ -59,9 +59,7 @@ LOOPS = {
 
 @pytest.fixture(params=LOOPS)
 def loops(request: pytest.FixtureRequest) -> str:
-    """
-    Say which kind of event loops a parent and its children have.
-    """
+    """Say which kind of event loops a parent and its children have."""
     kind: str = request.param
     if kind == "uvloop" and importlib.util.find_spec("uvloop") is None:
         pytest.skip("uvloop is not installed")
@@ -86,16 +84,12 @@ def run(script: str, server: RawServer, folder: Path, loops: str = "asyncio") ->
 
 
 def connections(server: RawServer) -> dict[str, int]:
-    """
-    Return the connection on which each identity came.
-    """
+    """Return the connection on which each identity came."""
     return {request.identity: request.connection for request in server.requests}
 
 
 def test_a_child_has_connections_of_its_own(loops: str, tmp_path: Path) -> None:
-    """
-    A child in a loop of its own works; its parent's connection is neither used nor closed.
-    """
+    """A child in a loop of its own works; its parent's connection is neither used nor closed."""
     script = """
 async def parent():
     await get("before")
@@ -117,9 +111,7 @@ asyncio.run(parent())
 
 
 def test_a_child_may_leave_an_inherited_client_alone(loops: str, tmp_path: Path) -> None:
-    """
-    A child that drops the client, and ends, warns of nothing and disturbs no connection.
-    """
+    """A child that drops the client, and ends, warns of nothing and disturbs no connection."""
     script = """
 def drop():
     global client
@@ -142,9 +134,7 @@ asyncio.run(parent())
 
 
 def test_a_child_does_not_keep_connections_open(loops: str, tmp_path: Path) -> None:
-    """
-    What the parent closes is closed, although a child that was forked before lives on.
-    """
+    """What the parent closes is closed, although a child that was forked before lives on."""
     script = """
 async def parent():
     await get("before")
@@ -200,9 +190,7 @@ loop.close()
 
 
 def test_a_child_does_not_send_through_an_inherited_session(tmp_path: Path) -> None:
-    """
-    A session that was given has connections of the parent's, so calls end with an error.
-    """
+    """A session that was given has connections of the parent's, so calls end with an error."""
     script = """
 import aiohttp
 
@@ -230,9 +218,7 @@ asyncio.run(parent())
 
 
 def test_a_child_has_no_calls_in_flight_and_no_locks_taken(tmp_path: Path) -> None:
-    """
-    What was under way at the fork neither counts in the child nor holds it up.
-    """
+    """What was under way at the fork neither counts in the child nor holds it up."""
     script = """
 async def parent():
     await get("before")
@@ -274,9 +260,7 @@ def started_by(work):
 
 
 def test_a_child_leaves_its_parents_journal_alone(tmp_path: Path) -> None:
-    """
-    A run goes on to its end around a fork, and the child keeps nobody from resuming it.
-    """
+    """A run goes on to its end around a fork, and the child keeps nobody from resuming it."""
     script = """
 def note(outcome):
     if outcome.index == 50:
@@ -316,9 +300,7 @@ asyncio.run(parent())
 
 
 def test_a_child_leaves_its_parents_outcomes_file_alone(tmp_path: Path) -> None:
-    """
-    A run records all its outcomes around a fork, and the child keeps nobody from adding more.
-    """
+    """A run records all its outcomes around a fork, and the child keeps nobody from adding more."""
     script = """
 children = []
 
@@ -363,9 +345,7 @@ asyncio.run(parent())
 
 
 def test_a_child_does_not_keep_the_journal_of_a_parent_that_died(tmp_path: Path) -> None:
-    """
-    A run whose process is killed can go on while a process lives that was forked during it.
-    """
+    """A run whose process is killed can go on while a process lives that was forked during it."""
     script = """
 import signal
 
@@ -395,9 +375,7 @@ asyncio.run(parent())
 
 
 async def resumed(url: str, journal: Path) -> BulkReport[str, None]:
-    """
-    Run again what was killed.
-    """
+    """Run again what was killed."""
     ids = [f"u{number}" for number in range(100)]
     async with AdaptyClient("secret_live_x.y", base_url=url) as client:
         return await client.v1.profiles.bulk_delete(ids, by="customer_user_id", journal=journal)

@@ -1,6 +1,4 @@
-"""
-Bulk runs that are stopped from within their own callbacks, or from another thread.
-"""
+"""Bulk runs that are stopped from within their own callbacks, or from another thread."""
 
 from __future__ import annotations
 
@@ -30,9 +28,7 @@ QUICKLY = RetryPolicy(attempts=10, wait_initial=0.001, wait_max=0.001)
 
 @pytest.fixture(params=LOOPS)
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    """
-    Run each test on both event loops.
-    """
+    """Run each test on both event loops."""
     return request.param
 
 
@@ -50,77 +46,57 @@ class Stopper:
         self.sent: list[str] = []
 
     def stop_at(self, item: str) -> None:
-        """
-        Stop the run if this is the third item.
-        """
+        """Stop the run if this is the third item."""
         if item == "u2":
             self.run.stop()
 
     def source(self) -> Iterator[str]:
-        """
-        Yield ids, stopping the run before the third one.
-        """
+        """Yield ids, stopping the run before the third one."""
         for number in range(6):
             self.stop_at(f"u{number}")
             yield f"u{number}"
 
     def build(self, item: str) -> Operation[None]:
-        """
-        Build an operation, stopping the run at the third one.
-        """
+        """Build an operation, stopping the run at the third one."""
         self.stop_at(item)
         return delete_profile(customer_user_id=item)
 
     async def throttled(self, request: Request) -> Response:
-        """
-        Answer 429 to the third item, and all is done otherwise.
-        """
+        """Answer 429 to the third item, and all is done otherwise."""
         identity = request.headers["adapty-customer-user-id"]
         self.sent.append(identity)
         await asyncio.sleep(0)
         return THROTTLED if identity == "u2" else DELETED
 
     async def __call__(self, request: Request) -> Response:
-        """
-        Answer one request.
-        """
+        """Answer one request."""
         self.sent.append(request.headers["adapty-customer-user-id"])
         await asyncio.sleep(0)
         return DELETED
 
 
 def plain(item: str) -> Operation[None]:
-    """
-    Build an operation.
-    """
+    """Build an operation."""
     return delete_profile(customer_user_id=item)
 
 
 def ids() -> Iterator[str]:
-    """
-    Yield six ids.
-    """
+    """Yield six ids."""
     return (f"u{number}" for number in range(6))
 
 
 def stopped_in_source(stopper: Stopper) -> BulkRun[str, None]:
-    """
-    Make a run that its source stops.
-    """
+    """Make a run that its source stops."""
     return AdaptyClient(KEY, transport=stopper).bulk(stopper.source(), build=plain, concurrency=1)
 
 
 def stopped_in_build(stopper: Stopper) -> BulkRun[str, None]:
-    """
-    Make a run that `build` stops.
-    """
+    """Make a run that `build` stops."""
     return AdaptyClient(KEY, transport=stopper).bulk(ids(), build=stopper.build, concurrency=1)
 
 
 def stopped_at_start(stopper: Stopper) -> BulkRun[str, None]:
-    """
-    Make a run that a hook stops when a call starts.
-    """
+    """Make a run that a hook stops when a call starts."""
 
     def hook(event: Event) -> None:
         if isinstance(event, CallStarted) and len(stopper.sent) == 2:
@@ -132,9 +108,7 @@ def stopped_at_start(stopper: Stopper) -> BulkRun[str, None]:
 
 
 def stopped_at_retry(stopper: Stopper) -> BulkRun[str, None]:
-    """
-    Make a run that a hook stops when a retry is scheduled.
-    """
+    """Make a run that a hook stops when a retry is scheduled."""
 
     def hook(event: Event) -> None:
         if isinstance(event, RetryScheduled):
@@ -163,9 +137,7 @@ async def test_a_run_stopped_by_its_own_callbacks_sends_nothing_more(
     status: OutcomeStatus,
     streamed: bool,  # noqa: FBT001
 ) -> None:
-    """
-    A stop in the source, in `build` or in a hook holds for the item at hand, too.
-    """
+    """A stop in the source, in `build` or in a hook holds for the item at hand, too."""
     stopper = Stopper()
     run = stopper.run = start(stopper)
     if streamed:
@@ -186,15 +158,11 @@ async def test_a_run_stopped_by_its_own_callbacks_sends_nothing_more(
 
 
 class Quit(BaseException):
-    """
-    Of a kind that is not caught, as `SystemExit` and `pytest.fail` are.
-    """
+    """Of a kind that is not caught, as `SystemExit` and `pytest.fail` are."""
 
 
 def quitting(event: Event) -> None:
-    """
-    Raise at the end of a call that succeeded.
-    """
+    """Raise at the end of a call that succeeded."""
     if isinstance(event, CallEnded) and event.error is None:
         raise Quit
 
@@ -213,9 +181,7 @@ class Server:
         self.sent = 0
 
     async def __call__(self, request: Request) -> Response:
-        """
-        Answer one request.
-        """
+        """Answer one request."""
         self.sent += 1
         await asyncio.sleep(0)
         if self.answers:
@@ -224,9 +190,7 @@ class Server:
 
 
 def creates(server: Server, journal: Path, *hooks: Any) -> BulkRun[str, Any]:
-    """
-    Make a run of one create.
-    """
+    """Make a run of one create."""
     client = AdaptyClient(KEY, transport=server, hooks=hooks, retry=QUICKLY)
 
     def build(item: str) -> Operation[Any]:
@@ -258,9 +222,7 @@ async def test_a_create_that_succeeded_is_not_sent_again_when_a_hook_ends_the_pr
 
 
 async def test_a_delete_that_succeeded_is_done_when_it_is_sent_again(tmp_path: Path) -> None:
-    """
-    A delete whose hook ended the program is sent again, and a 404 then says that it was done.
-    """
+    """A delete whose hook ended the program is sent again, and a 404 then says that it was done."""
     journal = tmp_path / "journal"
 
     def erase(server: Server, *hooks: Any) -> BulkRun[str, None]:
@@ -281,9 +243,7 @@ async def test_a_delete_that_succeeded_is_done_when_it_is_sent_again(tmp_path: P
 
 
 async def test_every_outcome_is_delivered_in_order_though_on_outcome_raises() -> None:
-    """
-    With `ordered`, outcomes that waited for the one at which `on_outcome` raised follow it.
-    """
+    """With `ordered`, outcomes that waited for the one at which `on_outcome` raised follow it."""
     first, told = asyncio.Event(), list[int]()
 
     async def answer(request: Request) -> Response:
@@ -340,9 +300,7 @@ async def test_an_idle_worker_whose_last_request_was_cancelled_ends_with_the_run
 
 @pytest.mark.parametrize("end", [BulkRun.stop, BulkRun.cut_off], ids=["stop", "cut off"])
 async def test_another_thread_may_end_a_run(end: Callable[[BulkRun[Any, Any]], None]) -> None:
-    """
-    A stop from another thread is carried out in the loop's own; debug mode checks that.
-    """
+    """A stop from another thread is carried out in the loop's own; debug mode checks that."""
     arrived = asyncio.Event()
     asyncio.get_running_loop().set_debug(True)
 

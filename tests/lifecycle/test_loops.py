@@ -1,6 +1,4 @@
-"""
-One client in several event loops, one after the other and at once in threads.
-"""
+"""One client in several event loops, one after the other and at once in threads."""
 
 from __future__ import annotations
 
@@ -28,24 +26,18 @@ ITEMS = 100
 
 
 def client_of(server: RawServer, **settings: Any) -> AdaptyClient:
-    """
-    Return a client of a server.
-    """
+    """Return a client of a server."""
     return AdaptyClient("secret_live_x.y", base_url=server.url, **settings)
 
 
 def erase(client: AdaptyClient, name: str, **options: Any) -> BulkRun[str, None]:
-    """
-    Make a run of deletes.
-    """
+    """Make a run of deletes."""
     ids = [f"{name}-{number}" for number in range(ITEMS)]
     return client.v1.profiles.bulk_delete(ids, by="customer_user_id", **options)
 
 
 async def mixed(client: AdaptyClient, name: str) -> BulkReport[str, None]:
-    """
-    Make a run, and single calls beside it; nothing of them is left in this loop.
-    """
+    """Make a run, and single calls beside it; nothing of them is left in this loop."""
 
     async def report() -> BulkReport[str, None]:
         return await erase(client, name)
@@ -62,9 +54,7 @@ async def mixed(client: AdaptyClient, name: str) -> BulkReport[str, None]:
 
 
 def in_threads(work: Callable[[int], None]) -> list[BaseException]:
-    """
-    Do some work in several threads at once; return what went wrong.
-    """
+    """Do some work in several threads at once; return what went wrong."""
     failures: list[BaseException] = []
 
     def attempt(number: int) -> None:
@@ -82,9 +72,7 @@ def in_threads(work: Callable[[int], None]) -> list[BaseException]:
 
 
 def test_runs_in_one_loop_after_the_other() -> None:
-    """
-    Each run has its loop's own connections, and the client forgets none of what it learned.
-    """
+    """Each run has its loop's own connections, and the client forgets none of what it learned."""
     with in_thread(RawServer()) as server:
         client = client_of(server, limits=Limits(connections=4))
         reports = [asyncio.run(mixed(client, f"u{number}")) for number in range(3)]
@@ -98,9 +86,7 @@ def test_runs_in_one_loop_after_the_other() -> None:
 
 
 def test_runs_in_threads_at_once() -> None:
-    """
-    Runs and single calls in several loops at once each account for all of theirs.
-    """
+    """Runs and single calls in several loops at once each account for all of theirs."""
     reports: dict[int, BulkReport[str, None]] = {}
     with in_thread(RawServer()) as server:
         client = client_of(server, limits=Limits(connections=4))
@@ -120,9 +106,7 @@ def test_runs_in_threads_at_once() -> None:
 
 
 def test_a_thread_that_closes_the_client_ends_the_runs_of_all() -> None:
-    """
-    A client closed in one thread ends what others do with it, in order.
-    """
+    """A client closed in one thread ends what others do with it, in order."""
     ended: list[type[BaseException]] = []
     with in_thread(RawServer(then=ABSENT)) as server:
         client = client_of(server)
@@ -153,9 +137,7 @@ def test_a_thread_that_closes_the_client_ends_the_runs_of_all() -> None:
 
 
 class Slow:
-    """
-    An input that takes long to be told from others, while its journal is locked.
-    """
+    """An input that takes long to be told from others, while its journal is locked."""
 
     def __init__(self) -> None:
         self.asked = threading.Event()
@@ -165,24 +147,18 @@ class Slow:
         return iter(())
 
     def identity(self) -> dict[str, Any]:
-        """
-        Return nothing, after a while.
-        """
+        """Return nothing, after a while."""
         return {}
 
     def difference(self, _earlier: dict[str, Any]) -> str | None:
-        """
-        Find nothing, after a while.
-        """
+        """Find nothing, after a while."""
         self.asked.set()
         self.go_on.wait()
         return None
 
 
 def test_a_journal_is_free_when_the_loop_ended_while_it_was_opened(tmp_path: Path) -> None:
-    """
-    What a thread has opened when nobody is there any more to take it is closed again.
-    """
+    """What a thread has opened when nobody is there any more to take it is closed again."""
     journal, slow = tmp_path / "journal", Slow()
     client = AdaptyClient("secret_live_x.y", base_url="http://127.0.0.1:1")
 
@@ -216,24 +192,18 @@ def test_a_journal_is_free_when_the_loop_ended_while_it_was_opened(tmp_path: Pat
 
 
 class Owned:
-    """
-    What belongs to a loop and is closed there when it is allowed to be.
-    """
+    """What belongs to a loop and is closed there when it is allowed to be."""
 
     def __init__(self) -> None:
         self.closed = False
 
     async def close(self) -> None:
-        """
-        Take note.
-        """
+        """Take note."""
         self.closed = True
 
 
 async def test_a_loop_that_is_closed_already_needs_no_closing_of_what_was_its_own() -> None:
-    """
-    Its end has closed that; whoever closes the client then waits for nothing.
-    """
+    """Its end has closed that; whoever closes the client then waits for nothing."""
     loop, owned = asyncio.new_event_loop(), Owned()
     loop.close()
     await _close_elsewhere(cast("Any", owned), loop)
@@ -242,9 +212,7 @@ async def test_a_loop_that_is_closed_already_needs_no_closing_of_what_was_its_ow
 
 
 async def test_a_loop_that_ends_instead_of_closing_what_is_its_own_holds_nobody_up() -> None:
-    """
-    Who closes the client is told nothing of what another loop did not come to any more.
-    """
+    """Who closes the client is told nothing of what another loop did not come to any more."""
     loop, owned = asyncio.new_event_loop(), Owned()
     closing = asyncio.ensure_future(_close_elsewhere(cast("Any", owned), loop))
     await asyncio.sleep(0)
@@ -255,21 +223,15 @@ async def test_a_loop_that_ends_instead_of_closing_what_is_its_own_holds_nobody_
 
 
 class Cancelled(Owned):
-    """
-    What a loop that ends cancels the closing of.
-    """
+    """What a loop that ends cancels the closing of."""
 
     async def close(self) -> None:
-        """
-        Come to nothing.
-        """
+        """Come to nothing."""
         raise asyncio.CancelledError
 
 
 async def test_a_loop_that_cancels_the_closing_as_it_ends_cancels_nobody_else() -> None:
-    """
-    `asyncio.run` cancels what is left in its loop; that is not for whoever closes the client.
-    """
+    """`asyncio.run` cancels what is left in its loop; that is not for whoever closes the client."""
     loop = asyncio.new_event_loop()
     closing = asyncio.ensure_future(_close_elsewhere(cast("Any", Cancelled()), loop))
     await asyncio.sleep(0)
@@ -281,9 +243,7 @@ async def test_a_loop_that_cancels_the_closing_as_it_ends_cancels_nobody_else() 
 
 
 async def test_what_its_ending_loop_is_closing_already_is_closed_once() -> None:
-    """
-    A loop may come to close what is its own in the moment that the client is closed.
-    """
+    """A loop may come to close what is its own in the moment that the client is closed."""
     owned = Owned()
 
     async def closed_with_its_loop() -> AsyncGenerator[None, None]:

@@ -1,6 +1,4 @@
-"""
-The client as a fixture in users' own tests, whatever loops those have.
-"""
+"""The client as a fixture in users' own tests, whatever loops those have."""
 
 from __future__ import annotations
 
@@ -85,9 +83,7 @@ OPTIONS = {
 
 
 def script(plugin: str, scope: str, fixture_loop: str, loop: str) -> str:
-    """
-    Return a module of tests as a user might write them.
-    """
+    """Return a module of tests as a user might write them."""
     if plugin == "pytest_asyncio":
         marks, fixture = ASYNCIO.format(loop=loop), ASYNCIO_FIXTURE
     else:

@@ -21,18 +21,14 @@ from tests.wire_server import DONE, WireServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
+#: Of each of the twenty-eight tests: 1008 in all.
 MOMENTS = 36
-"""
-Of each of the twenty-eight tests: 1008 in all.
-"""
 TIMES = {"429": api_error(429, "rate_limited", Retry_After="0"), "500": page(500)}
 
 
 @pytest.fixture(params=LOOPS)
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    """
-    Run each test on both event loops.
-    """
+    """Run each test on both event loops."""
     return request.param
 
 
@@ -54,9 +50,7 @@ class Moment:
         self.slack = 0
 
     def now(self) -> None:
-        """
-        Remember what has arrived, if this is the first call.
-        """
+        """Remember what has arrived, if this is the first call."""
         if self.seen is None:
             self.seen = self._server.pump()
             if type(asyncio.get_running_loop()).__module__.startswith("uvloop"):
@@ -68,9 +62,7 @@ Way: TypeAlias = Callable[[Random, Start, Moment], Coroutine[Any, Any, None]]
 
 
 def endless() -> Iterator[str]:
-    """
-    Yield ids for ever.
-    """
+    """Yield ids for ever."""
     number = 0
     while True:
         yield f"u{number}"
@@ -78,16 +70,12 @@ def endless() -> Iterator[str]:
 
 
 async def soon(random: Random) -> None:
-    """
-    Let a random number of turns pass.
-    """
+    """Let a random number of turns pass."""
     await loop_turns(random.randrange(1, 120))
 
 
 async def stop(random: Random, start: Start, moment: Moment) -> None:
-    """
-    Stop a run that is awaited.
-    """
+    """Stop a run that is awaited."""
     run = start(endless())
     task = asyncio.create_task(run)
     await soon(random)
@@ -97,9 +85,7 @@ async def stop(random: Random, start: Start, moment: Moment) -> None:
 
 
 async def leave(random: Random, start: Start, moment: Moment) -> None:
-    """
-    Leave the block of a run.
-    """
+    """Leave the block of a run."""
     run, most = start(endless()), random.randrange(30)
     async with run:
         await soon(random)
@@ -109,9 +95,7 @@ async def leave(random: Random, start: Start, moment: Moment) -> None:
 
 
 async def cancel(random: Random, start: Start, moment: Moment) -> None:
-    """
-    Cancel the task that awaits a run.
-    """
+    """Cancel the task that awaits a run."""
     task = asyncio.create_task(start(endless()))
     await soon(random)
     # in the next turn the task comes directly after what is called here
@@ -122,9 +106,7 @@ async def cancel(random: Random, start: Start, moment: Moment) -> None:
 
 
 async def time_out(random: Random, start: Start, moment: Moment) -> None:
-    """
-    Let the time of `asyncio.timeout` be over.
-    """
+    """Let the time of `asyncio.timeout` be over."""
     loop, run = asyncio.get_running_loop(), start(endless())
 
     async def expire(scope: asyncio.Timeout) -> None:
@@ -140,9 +122,7 @@ async def time_out(random: Random, start: Start, moment: Moment) -> None:
 
 
 async def fail_in_source(random: Random, start: Start, moment: Moment) -> None:
-    """
-    Let the input raise.
-    """
+    """Let the input raise."""
     count = random.randrange(1, 60)
 
     def failing() -> Iterator[str]:
@@ -162,9 +142,7 @@ async def fail_in_source(random: Random, start: Start, moment: Moment) -> None:
 
 
 async def fail_fast(random: Random, start: Start, moment: Moment) -> None:
-    """
-    Let an item fail that must not.
-    """
+    """Let an item fail that must not."""
     bad = f"bad{random.randrange(40)}"
     items = [bad if bad == f"bad{number}" else f"u{number}" for number in range(80)]
 
@@ -178,9 +156,7 @@ async def fail_fast(random: Random, start: Start, moment: Moment) -> None:
 
 
 async def reject_key(random: Random, start: Start, moment: Moment) -> None:
-    """
-    Let a stop policy end the run.
-    """
+    """Let a stop policy end the run."""
     good = random.randrange(30)
     items = [f"u{number}" if number < good else f"no{number}" for number in range(80)]
     rejected = 0
@@ -200,18 +176,14 @@ WAYS: tuple[Way, ...] = (stop, leave, cancel, time_out, fail_in_source, fail_fas
 
 
 class Answers:
-    """
-    Responses at random: mostly done, sometimes to be retried, at once or soon.
-    """
+    """Responses at random: mostly done, sometimes to be retried, at once or soon."""
 
     def __init__(self, random: Random, *, trouble: bool) -> None:
         self._random = random
         self._trouble = trouble
 
     def __call__(self, identity: str) -> tuple[bytes, float]:
-        """
-        Answer for one id.
-        """
+        """Answer for one id."""
         if identity.startswith("bad"):
             return api_error(400, "bad_request"), 0.0
         if identity.startswith("no"):
@@ -222,9 +194,7 @@ class Answers:
 
 
 def starter(random: Random, client: AdaptyClient, moment: Moment, told: Counter[int]) -> Start:
-    """
-    Return what starts a run with options at random.
-    """
+    """Return what starts a run with options at random."""
     options: dict[str, Any] = {
         "concurrency": random.choice([1, 4, 16, 40, None]),
         "rate": random.choice([None, None, 2000.0]),
@@ -250,9 +220,7 @@ def starter(random: Random, client: AdaptyClient, moment: Moment, told: Counter[
 @pytest.mark.parametrize("kept", [True, False], ids=["kept connections", "new connections"])
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 async def test_nothing_is_sent_after_a_run_has_ended(way: Way, kept: bool) -> None:  # noqa: FBT001
-    """
-    Whatever ends a run at whichever moment, no request arrives but those written before it.
-    """
+    """Whatever ends a run at whichever moment, no request arrives but those written before it."""
     random = Random(f"{way.__name__} {kept}")
     retry = RetryPolicy(attempts=10, wait_initial=0.001, wait_max=0.003)
     trouble = way not in {fail_fast, reject_key}

@@ -1,6 +1,4 @@
-"""
-Hooks that raise: the call ends as it would without them, and the log says so once.
-"""
+"""Hooks that raise: the call ends as it would without them, and the log says so once."""
 
 from __future__ import annotations
 
@@ -26,9 +24,7 @@ MISSING: Reply = (404, {}, b'{"errors":[],"error_code":"profile_does_not_exist",
 
 
 class Broken:
-    """
-    A hook that raises on one kind of event.
-    """
+    """A hook that raises on one kind of event."""
 
     def __init__(self, kind: type[Event], error: BaseException | None = None) -> None:
         self.events: list[Event] = []
@@ -36,9 +32,7 @@ class Broken:
         self._error = LookupError("metrics backend down") if error is None else error
 
     def __call__(self, event: Event, /) -> None:
-        """
-        Record an event, and raise.
-        """
+        """Record an event, and raise."""
         self.events.append(event)
         if isinstance(event, self._kind):
             raise self._error
@@ -46,9 +40,7 @@ class Broken:
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """
-    Capture what the library logs at level WARNING and above.
-    """
+    """Capture what the library logs at level WARNING and above."""
     with caplog.at_level(logging.WARNING, "adapty_async"):
         yield caplog
 
@@ -79,9 +71,7 @@ async def test_a_call_ends_as_it_would_without_hooks(
 async def test_an_error_of_the_call_stays_the_error_of_the_call(
     log: pytest.LogCaptureFixture,
 ) -> None:
-    """
-    A failed call raises its own error, which a hook cannot replace.
-    """
+    """A failed call raises its own error, which a hook cannot replace."""
     client = AdaptyClient("key", transport=FakeTransport([MISSING]), hooks=(Broken(CallEnded),))
 
     with pytest.raises(NotFoundError, match=r"^status 404"):
@@ -93,9 +83,7 @@ async def test_an_error_of_the_call_stays_the_error_of_the_call(
 async def test_a_bulk_run_erases_everybody_all_the_same(
     kind: type[Event], log: pytest.LogCaptureFixture
 ) -> None:
-    """
-    A run goes through its items with a hook that always raises, and logs that once.
-    """
+    """A run goes through its items with a hook that always raises, and logs that once."""
     ids = [f"u{number}" for number in range(20)]
     async with Sandbox(faults="error=10%", seed=1) as sandbox:
         sandbox.seed_profiles(ids)
@@ -114,9 +102,7 @@ async def test_a_bulk_run_erases_everybody_all_the_same(
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), asyncio.CancelledError(), SystemExit(3)])
 def test_what_is_no_exception_passes(error: BaseException) -> None:
-    """
-    An interrupt and a cancellation are no defect of a hook, and leave it.
-    """
+    """An interrupt and a cancellation are no defect of a hook, and leave it."""
     seen: list[Event] = []
 
     with pytest.raises(type(error)):
@@ -125,9 +111,7 @@ def test_what_is_no_exception_passes(error: BaseException) -> None:
 
 
 def test_each_hook_and_kind_of_event_is_logged_once(log: pytest.LogCaptureFixture) -> None:
-    """
-    One record for each hook and kind of event, however many events there are.
-    """
+    """One record for each hook and kind of event, however many events there are."""
     ended = CallEnded("test", 1, 0.0, 200, None)
     emitter = Emitter((Broken(CallStarted), Broken(CallStarted), Broken(CallEnded)))
     for _ in range(100):
@@ -159,9 +143,7 @@ def _the_calls_own() -> NoReturn:
 
 
 async def logged_of(fail: Callable[[], NoReturn], log: pytest.LogCaptureFixture) -> Any:
-    """
-    Return what is logged of a hook that fails like this at the end of a call that fails.
-    """
+    """Return what is logged of a hook that fails like this at the end of a call that fails."""
 
     def hook(event: Event) -> None:
         if isinstance(event, CallEnded):
@@ -182,9 +164,7 @@ async def logged_of(fail: Callable[[], NoReturn], log: pytest.LogCaptureFixture)
 async def test_the_log_record_leads_to_nothing_but_the_hook(
     fail: Callable[[], NoReturn], log: pytest.LogCaptureFixture
 ) -> None:
-    """
-    No frame of the library is in the record, also where a hook is called while a call fails.
-    """
+    """No frame of the library is in the record, also where a hook is called while a call fails."""
     _, error, frames = await logged_of(fail, log)
 
     assert [frame.f_code.co_name for frame, _ in traceback.walk_tb(frames)] == [
@@ -200,9 +180,7 @@ async def test_the_log_record_leads_to_nothing_but_the_hook(
 
 
 async def test_a_hook_may_raise_the_calls_own_error(log: pytest.LogCaptureFixture) -> None:
-    """
-    The error of the call is logged and raised as it is.
-    """
+    """The error of the call is logged and raised as it is."""
     _, error, frames = await logged_of(_the_calls_own, log)
 
     assert isinstance(error, NotFoundError)
@@ -210,9 +188,7 @@ async def test_a_hook_may_raise_the_calls_own_error(log: pytest.LogCaptureFixtur
 
 
 def test_a_chain_that_bites_its_tail_is_no_trap(log: pytest.LogCaptureFixture) -> None:
-    """
-    An exception that is its own cause, by way of another, is logged as any other.
-    """
+    """An exception that is its own cause, by way of another, is logged as any other."""
     one, other = LookupError("one"), ValueError("other")
     one.__cause__, other.__cause__ = other, one
     Emitter((Broken(CallStarted, one),))(CallStarted("test"))

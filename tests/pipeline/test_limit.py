@@ -1,6 +1,4 @@
-"""
-Every attempt passes the gate, holds one of the loop's connections, and reports how it ended.
-"""
+"""Every attempt passes the gate, holds one of the loop's connections, and reports how it ended."""
 
 from __future__ import annotations
 
@@ -34,48 +32,36 @@ KINDS = pytest.mark.parametrize("background", [False, True], ids=["single", "bac
 
 
 def slots(count: int = 100) -> LoopLocal[PrioritySemaphore]:
-    """
-    Return so many connections per event loop.
-    """
+    """Return so many connections per event loop."""
     return LoopLocal(lambda: PrioritySemaphore(count))
 
 
 def gates(clock: FakeClock) -> LimiterRegistry:
-    """
-    Return gates without a pace of the client's.
-    """
+    """Return gates without a pace of the client's."""
     return LimiterRegistry(Timing(clock, clock.sleep, lambda low, high: high))
 
 
 class Door:
-    """
-    A `Send` that answers when it is opened.
-    """
+    """A `Send` that answers when it is opened."""
 
     def __init__(self) -> None:
         self.opened = asyncio.Event()
         self.inside = 0
 
     async def __call__(self, request: Request) -> Response:
-        """
-        Count the request and wait.
-        """
+        """Count the request and wait."""
         self.inside += 1
         await self.opened.wait()
         return Response(200, {}, b"")
 
 
 async def settle() -> None:
-    """
-    Let every task run until it waits.
-    """
+    """Let every task run until it waits."""
     await loop_turns(10)
 
 
 async def test_the_clock_of_a_call_starts_with_its_first_turn() -> None:
-    """
-    A request without a deadline waits in the queue at no charge, and keeps its deadline then.
-    """
+    """A request without a deadline waits in the queue at no charge, and keeps its deadline then."""
     clock = FakeClock(100.0)
     request = a_request(allowance=60.0)
     send = limit(FakeTransport([REPLY] * 2), slots(), gates(clock), clock)
@@ -90,9 +76,7 @@ async def test_the_clock_of_a_call_starts_with_its_first_turn() -> None:
 
 @KINDS
 async def test_nothing_is_sent_after_the_deadline(*, background: bool) -> None:
-    """
-    A call whose time is over is not sent, even if a connection is free, and takes nothing.
-    """
+    """A call whose time is over is not sent, even if a connection is free, and takes nothing."""
     clock = FakeClock(100.0)
     transport = FakeTransport([REPLY])
     places, passed = slots(1), gates(clock)
@@ -111,9 +95,7 @@ async def test_nothing_is_sent_after_the_deadline(*, background: bool) -> None:
 async def test_no_more_requests_are_in_flight_than_there_are_connections(
     *, background: bool
 ) -> None:
-    """
-    The third request waits until one of two connections is free.
-    """
+    """The third request waits until one of two connections is free."""
     door = Door()
     clock = FakeClock()
     send = limit(door, slots(2), gates(clock), clock, RunLimits() if background else None)
@@ -127,9 +109,7 @@ async def test_no_more_requests_are_in_flight_than_there_are_connections(
 
 
 async def test_a_runs_capacity_hears_of_its_items_and_of_no_single_call() -> None:
-    """
-    It counts what is in flight, and not what waits for a connection.
-    """
+    """It counts what is in flight, and not what waits for a connection."""
     door = Door()
     clock = FakeClock()
     passed, places = gates(clock), slots(3)
@@ -150,9 +130,7 @@ async def test_a_runs_capacity_hears_of_its_items_and_of_no_single_call() -> Non
 
 @pytest.mark.parametrize("seconds", [-1.0, 0.0], ids=["passed", "now"])
 async def test_a_connection_that_is_not_free_in_time_is_a_deadline(seconds: float) -> None:
-    """
-    A call whose time ends while it waits for a connection ends unsent.
-    """
+    """A call whose time ends while it waits for a connection ends unsent."""
     door = Door()
     clock = FakeClock(100.0)
     places = slots(1)
@@ -168,9 +146,7 @@ async def test_a_connection_that_is_not_free_in_time_is_a_deadline(seconds: floa
 
 
 async def test_a_connection_that_becomes_free_in_time_is_taken() -> None:
-    """
-    A call with time left waits for a connection and is sent.
-    """
+    """A call with time left waits for a connection and is sent."""
     door = Door()
     clock = FakeClock(100.0)
     send = limit(door, slots(1), gates(clock), clock)
@@ -187,9 +163,7 @@ async def test_a_connection_that_becomes_free_in_time_is_taken() -> None:
 
 @KINDS
 async def test_a_cancelled_caller_gives_its_place_back(*, background: bool) -> None:
-    """
-    Cancelling what waits, or what is in flight, leaves every place free.
-    """
+    """Cancelling what waits, or what is in flight, leaves every place free."""
     door = Door()
     clock = FakeClock()
     places, passed = slots(1), gates(clock)
@@ -215,9 +189,7 @@ async def test_a_cancelled_caller_gives_its_place_back(*, background: bool) -> N
 )
 @KINDS
 async def test_a_failed_request_gives_its_place_back(error: Exception, *, background: bool) -> None:
-    """
-    Whatever an attempt ends with, its places are free for the next one.
-    """
+    """Whatever an attempt ends with, its places are free for the next one."""
     clock = FakeClock()
     places, passed, capacity = slots(1), gates(clock), ConcurrencyLimit(1, clock)
     run = RunLimits(concurrency=capacity) if background else None
@@ -234,9 +206,7 @@ async def test_a_failed_request_gives_its_place_back(error: Exception, *, backgr
 async def test_an_attempt_without_an_answer_says_nothing_of_the_service(
     way: BaseException,
 ) -> None:
-    """
-    One that was cancelled, or broke down, neither ends an outage nor speeds a run up.
-    """
+    """One that was cancelled, or broke down, neither ends an outage nor speeds a run up."""
     clock = FakeClock()
     passed = gates(clock)
     gate = passed.get("test")
@@ -257,9 +227,7 @@ async def test_an_attempt_without_an_answer_says_nothing_of_the_service(
 
 @KINDS
 async def test_what_a_run_has_no_pace_for_goes_by_bucket(*, background: bool) -> None:
-    """
-    Requests to two buckets are counted apart.
-    """
+    """Requests to two buckets are counted apart."""
     clock = FakeClock()
     passed = gates(clock)
     run = RunLimits() if background else None
@@ -274,9 +242,7 @@ async def test_what_a_run_has_no_pace_for_goes_by_bucket(*, background: bool) ->
 
 
 async def test_an_item_is_not_charged_for_its_wait_before_a_repeat() -> None:
-    """
-    Its deadline moves by as much; one with time left that need not wait keeps it.
-    """
+    """Its deadline moves by as much; one with time left that need not wait keeps it."""
     door = Door()
     clock = FakeClock(100.0)
     send = limit(door, slots(1), gates(clock), clock, RunLimits())
@@ -291,9 +257,7 @@ async def test_an_item_is_not_charged_for_its_wait_before_a_repeat() -> None:
 
 
 async def test_a_run_ends_by_a_pause_that_is_too_long() -> None:
-    """
-    An item that waits and one that comes are told, each with its call.
-    """
+    """An item that waits and one that comes are told, each with its call."""
     opened = asyncio.Event()
     throttled = RateLimitError("status 429", status=429)
     throttled.retry_after = 1000.0
@@ -318,9 +282,7 @@ async def test_a_run_ends_by_a_pause_that_is_too_long() -> None:
 async def test_a_rate_that_was_given_and_refused_is_where_the_search_begins(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """
-    The gate hears which run's item was refused.
-    """
+    """The gate hears which run's item was refused."""
     begin_at(monkeypatch, 200.0, lowest=1.0)
     clock = FakeClock()
     passed = gates(clock)
@@ -353,9 +315,7 @@ async def test_a_runs_capacity_hears_how_its_items_ended() -> None:
 
 
 async def test_a_runs_capacity_hears_whether_others_wait() -> None:
-    """
-    It grows when all that are wanted are in flight, but not when more would only wait.
-    """
+    """It grows when all that are wanted are in flight, but not when more would only wait."""
     for connections, grown in ((64, 64), (100, 80)):
         door = Door()
         clock = FakeClock()
@@ -371,9 +331,7 @@ async def test_a_runs_capacity_hears_whether_others_wait() -> None:
 
 
 def test_single_calls_of_several_loops_have_connections_of_their_own() -> None:
-    """
-    What a loop has of a client is its own.
-    """
+    """What a loop has of a client is its own."""
     clock = FakeClock()
     places = slots(1)
     free: list[int] = []

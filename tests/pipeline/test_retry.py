@@ -1,6 +1,4 @@
-"""
-What is sent again and when: the table, and the loop on a clock that never waits.
-"""
+"""What is sent again and when: the table, and the loop on a clock that never waits."""
 
 from __future__ import annotations
 
@@ -52,9 +50,7 @@ def answered(
     retry_after: float | None = None,
     code: str | None = None,
 ) -> AdaptyError:
-    """
-    Return the error of an answer.
-    """
+    """Return the error of an answer."""
     error = kind(f"status {status}", status=status)
     if isinstance(error, ApiError):
         error.retry_after = retry_after
@@ -112,9 +108,7 @@ TABLE: list[tuple[BaseException, dict[RetrySafety, bool], bool]] = [
 
 
 def test_the_table_is_complete() -> None:
-    """
-    Every class of error has a row, and every row a column for every replay class.
-    """
+    """Every class of error has a row, and every row a column for every replay class."""
     assert {type(error) for error, _, _ in TABLE} >= set(ERROR_CLASSES)
     assert all(columns.keys() == set(RetrySafety) for _, columns, _ in TABLE)
 
@@ -127,9 +121,7 @@ def test_the_table_is_complete() -> None:
 def test_what_may_be_sent_again(
     replay: RetrySafety, error: BaseException, columns: dict[RetrySafety, bool]
 ) -> None:
-    """
-    Whether a request is repeated depends on its replay class and its error, as in the table.
-    """
+    """Whether a request is repeated depends on its replay class and its error, as in the table."""
     assert may_retry(replay, error) is columns[replay]
 
 
@@ -138,16 +130,12 @@ def test_what_may_be_sent_again(
     [pytest.param(error, worked, id=repr(error)) for error, _, worked in TABLE],
 )
 def test_what_may_have_worked(error: BaseException, expected: bool) -> None:  # noqa: FBT001
-    """
-    Whether the server may have acted depends on the error, as in the table.
-    """
+    """Whether the server may have acted depends on the error, as in the table."""
     assert may_have_worked(error) is expected
 
 
 class Script:
-    """
-    A `Send` that fails as told and then succeeds; every attempt takes its time.
-    """
+    """A `Send` that fails as told and then succeeds; every attempt takes its time."""
 
     def __init__(
         self, failures: Iterable[BaseException], clock: FakeClock, seconds: float = 0.0
@@ -157,9 +145,7 @@ class Script:
         self._seconds = seconds
 
     async def __call__(self, request: Request) -> Response:
-        """
-        Fail or succeed; like the transport, never later than the call's deadline.
-        """
+        """Fail or succeed; like the transport, never later than the call's deadline."""
         request.state.attempts += 1
         self._clock.now = min(self._clock.now + self._seconds, request.state.deadline)
         failure = next(self._failures, None)
@@ -169,9 +155,7 @@ class Script:
 
 
 def timing(clock: FakeClock, fraction: float = 1.0) -> Timing:
-    """
-    Return a timing by that clock whose random numbers stand so far between their bounds.
-    """
+    """Return a timing by that clock whose random numbers stand so far between their bounds."""
     return Timing(clock, clock.sleep, lambda low, high: low + (high - low) * fraction)
 
 
@@ -182,17 +166,13 @@ async def run(
     hooks: tuple[Any, ...] = (),
     **changes: Any,
 ) -> Response:
-    """
-    Send one request through the retry layer.
-    """
+    """Send one request through the retry layer."""
     send = retry(Script(failures, clock), policy, timing(clock), RetryBudget(500), hooks)
     return await send(a_request(**changes))
 
 
 async def test_a_success_needs_no_repeat() -> None:
-    """
-    The first answer is handed on, and nothing sleeps.
-    """
+    """The first answer is handed on, and nothing sleeps."""
     clock = FakeClock()
 
     assert await run([], RetryPolicy(), clock) is OK
@@ -200,9 +180,7 @@ async def test_a_success_needs_no_repeat() -> None:
 
 
 async def test_waits_double_up_to_their_bound() -> None:
-    """
-    The bound of the wait doubles with each attempt until it reaches the longest one.
-    """
+    """The bound of the wait doubles with each attempt until it reaches the longest one."""
     clock = FakeClock()
     policy = RetryPolicy(attempts=7, wait_initial=0.5, wait_max=5.0)
 
@@ -211,9 +189,7 @@ async def test_waits_double_up_to_their_bound() -> None:
 
 
 async def test_waits_are_spread_over_their_whole_range() -> None:
-    """
-    A wait may be anything from zero to its bound.
-    """
+    """A wait may be anything from zero to its bound."""
     clock = FakeClock()
     send = retry(
         Script([ConnectError("refused")] * 3, clock),
@@ -227,9 +203,7 @@ async def test_waits_are_spread_over_their_whole_range() -> None:
 
 
 async def test_very_many_attempts_do_not_overflow() -> None:
-    """
-    The thousandth wait is still a number.
-    """
+    """The thousandth wait is still a number."""
     clock = FakeClock()
     policy = RetryPolicy(attempts=1200, wait_max=0.01)
 
@@ -240,9 +214,7 @@ async def test_very_many_attempts_do_not_overflow() -> None:
 
 
 async def test_a_wait_the_server_asks_for_is_kept_and_spread() -> None:
-    """
-    The server's seconds are the least that is waited, with up to a quarter more.
-    """
+    """The server's seconds are the least that is waited, with up to a quarter more."""
     clock = FakeClock()
     failures = [answered(RateLimitError, 429, 4.0), answered(ServerError, 503, 2.0)]
 
@@ -251,9 +223,7 @@ async def test_a_wait_the_server_asks_for_is_kept_and_spread() -> None:
 
 
 async def test_a_key_in_flight_is_waited_for_as_the_server_asks() -> None:
-    """
-    While an attempt with the same key is worked on, the next one comes when it is told to.
-    """
+    """While an attempt with the same key is worked on, the next one comes when it is told to."""
     clock = FakeClock()
     failures = [answered(ConflictError, 409, 2.0, "idempotency_in_flight")] * 2
 
@@ -262,9 +232,7 @@ async def test_a_key_in_flight_is_waited_for_as_the_server_asks() -> None:
 
 
 async def test_a_wait_that_is_too_long_is_not_begun() -> None:
-    """
-    A server that asks for more than the policy allows is not waited for.
-    """
+    """A server that asks for more than the policy allows is not waited for."""
     clock = FakeClock()
     failures = [answered(RateLimitError, 429, 60.5)]
 
@@ -274,9 +242,7 @@ async def test_a_wait_that_is_too_long_is_not_begun() -> None:
 
 
 async def test_a_wait_that_does_not_fit_is_not_begun() -> None:
-    """
-    What would end after the deadline is raised at once.
-    """
+    """What would end after the deadline is raised at once."""
     clock = FakeClock(100.0)
     request = a_request()
     request.state.deadline = 104.9
@@ -293,9 +259,7 @@ async def test_a_wait_that_does_not_fit_is_not_begun() -> None:
 
 
 async def test_the_longest_wait_that_is_allowed_is_begun() -> None:
-    """
-    A server that asks for just what the policy allows is waited for.
-    """
+    """A server that asks for just what the policy allows is waited for."""
     clock = FakeClock()
     failures = [answered(RateLimitError, 429, 60.0)]
 
@@ -304,9 +268,7 @@ async def test_the_longest_wait_that_is_allowed_is_begun() -> None:
 
 
 async def test_a_wait_that_takes_all_the_time_there_is_is_not_begun() -> None:
-    """
-    A repeat that would begin with the deadline is none: there is no time for it.
-    """
+    """A repeat that would begin with the deadline is none: there is no time for it."""
     clock = FakeClock(100.0)
     request = a_request()
     request.state.deadline = 105.0
@@ -319,9 +281,7 @@ async def test_a_wait_that_takes_all_the_time_there_is_is_not_begun() -> None:
 
 
 async def test_a_policy_that_waits_for_no_server_still_waits_for_itself() -> None:
-    """
-    How long a server may ask for says nothing of waits that none asked for.
-    """
+    """How long a server may ask for says nothing of waits that none asked for."""
     clock = FakeClock()
 
     assert await run([ConnectError("refused")], RetryPolicy(retry_after_max=0.5), clock) is OK
@@ -329,9 +289,7 @@ async def test_a_policy_that_waits_for_no_server_still_waits_for_itself() -> Non
 
 
 async def test_a_create_whose_answer_was_lost_is_not_repeated() -> None:
-    """
-    The replay class of the request decides: it may have worked, and must not be done twice.
-    """
+    """The replay class of the request decides: it may have worked, and must not be done twice."""
     clock = FakeClock()
 
     with pytest.raises(ConnectionLostError, match="attempts 1"):
@@ -342,9 +300,7 @@ async def test_a_create_whose_answer_was_lost_is_not_repeated() -> None:
 
 
 async def test_every_repeat_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    """
-    At level DEBUG, what was told to hooks can be read.
-    """
+    """At level DEBUG, what was told to hooks can be read."""
     caplog.set_level("DEBUG", logger="adapty_async")
     events: list[Event] = []
     await run([ConnectError("refused")], RetryPolicy(), FakeClock(), hooks=(events.append,))
@@ -354,9 +310,7 @@ async def test_every_repeat_is_in_the_log(caplog: pytest.LogCaptureFixture) -> N
 
 
 async def test_the_last_error_is_raised_with_its_attempts() -> None:
-    """
-    When the attempts are used up the last error comes out as it is, counting the requests.
-    """
+    """When the attempts are used up the last error comes out as it is, counting the requests."""
     clock = FakeClock()
     failures = [ConnectError("refused"), ConnectionLostError("reset"), RequestTimeoutError("slow")]
 
@@ -366,9 +320,7 @@ async def test_the_last_error_is_raised_with_its_attempts() -> None:
 
 
 def paused() -> RateLimitError:
-    """
-    Return the error of a call that a pause leaves no time: longer than the call may take.
-    """
+    """Return the error of a call that a pause leaves no time: longer than the call may take."""
     error = RateLimitError("throttled (429) before", status=429)
     error.retry_after = 7200.0
     return error
@@ -382,9 +334,7 @@ def paused() -> RateLimitError:
 async def test_a_retry_that_gets_no_turn_has_the_failure_before_it_as_its_cause(
     unsent: AdaptyError,
 ) -> None:
-    """
-    It is raised as it is, with the attempts that were made, and is not retried itself.
-    """
+    """It is raised as it is, with the attempts that were made, and is not retried itself."""
     refused = ConnectError("refused")
     script = Script([refused], FakeClock())
 
@@ -412,9 +362,7 @@ async def test_a_retry_that_gets_no_turn_has_the_failure_before_it_as_its_cause(
 async def test_an_item_that_meets_a_firewall_in_an_outage_is_retried_three_times(
     changes: dict[str, Any], attempts: int
 ) -> None:
-    """
-    That says nothing of the item, unless it happens each time.
-    """
+    """That says nothing of the item, unless it happens each time."""
     script = Script([answered(ApiError, 403)] * 9, FakeClock())
 
     async def send(request: Request) -> Response:
@@ -431,9 +379,7 @@ async def test_an_item_that_meets_a_firewall_in_an_outage_is_retried_three_times
 
 
 async def test_a_retry_that_is_throttled_has_no_cause_but_itself() -> None:
-    """
-    The server responded to it, so the failure before it does not explain the error.
-    """
+    """The server responded to it, so the failure before it does not explain the error."""
     failures = [ConnectError("refused"), paused()]
 
     with pytest.raises(RateLimitError) as caught:
@@ -443,9 +389,7 @@ async def test_a_retry_that_is_throttled_has_no_cause_but_itself() -> None:
 
 
 async def test_one_attempt_never_repeats() -> None:
-    """
-    A policy of one attempt raises the first error.
-    """
+    """A policy of one attempt raises the first error."""
     clock = FakeClock()
 
     with pytest.raises(ConnectError, match="attempts 1"):
@@ -454,9 +398,7 @@ async def test_one_attempt_never_repeats() -> None:
 
 
 async def test_an_error_that_is_final_later_on_ends_the_loop() -> None:
-    """
-    A repeat that fails for good is raised, not repeated.
-    """
+    """A repeat that fails for good is raised, not repeated."""
     clock = FakeClock()
     failures = [ConnectError("refused"), answered(AuthenticationError, 401)]
 
@@ -471,9 +413,7 @@ async def test_an_error_that_is_final_later_on_ends_the_loop() -> None:
 async def test_what_is_no_error_of_ours_passes_untouched(
     before: list[BaseException], foreign: BaseException
 ) -> None:
-    """
-    A defect or a cancellation is neither repeated nor wrapped.
-    """
+    """A defect or a cancellation is neither repeated nor wrapped."""
     with pytest.raises(type(foreign)) as caught:
         await run([*before, foreign], RetryPolicy(), FakeClock())
 
@@ -494,9 +434,7 @@ MISSING = answered(NotFoundError, 404)
 async def test_an_erasure_not_found_after_a_lost_answer_has_worked(
     lost: list[Exception],
 ) -> None:
-    """
-    After an attempt that may have worked, "not found" is the proof that it did.
-    """
+    """After an attempt that may have worked, "not found" is the proof that it did."""
     response = await run([*lost, MISSING], RetryPolicy(), FakeClock(), erases=True)
 
     assert (response.status, response.headers, response.body) == (404, {}, b"")
@@ -515,17 +453,13 @@ async def test_not_found_is_an_error_otherwise(
     failures: list[Exception],
     erases: bool,  # noqa: FBT001
 ) -> None:
-    """
-    Where no earlier attempt can have erased it, a missing profile is missing.
-    """
+    """Where no earlier attempt can have erased it, a missing profile is missing."""
     with pytest.raises(NotFoundError):
         await run(failures, RetryPolicy(), FakeClock(), erases=erases)
 
 
 async def test_hooks_are_told_of_every_repeat() -> None:
-    """
-    Each failed attempt that is repeated is told with its number, wait, class and status.
-    """
+    """Each failed attempt that is repeated is told with its number, wait, class and status."""
     told: list[Event] = []
     failures = [ConnectionLostError("reset"), answered(ServerError, 502)]
 
@@ -562,9 +496,7 @@ async def test_attempts_and_time_are_bounded_whatever_happens(
     replay: RetrySafety,
     seconds: float,
 ) -> None:
-    """
-    No course of failures makes a call longer than its deadline or its attempts.
-    """
+    """No course of failures makes a call longer than its deadline or its attempts."""
     clock = FakeClock(1000.0)
     request = a_request(replay=replay)
     request.state.deadline = clock() + policy.deadline
@@ -588,9 +520,7 @@ async def test_attempts_and_time_are_bounded_whatever_happens(
 
 
 async def spend(budget: RetryBudget, failures: list[BaseException], **changes: Any) -> list[float]:
-    """
-    Send one request that fails so often, and return the waits.
-    """
+    """Send one request that fails so often, and return the waits."""
     clock = FakeClock()
     policy = RetryPolicy(attempts=9)
     await retry(Script(failures, clock), policy, timing(clock), budget)(a_request(**changes))
@@ -598,9 +528,7 @@ async def spend(budget: RetryBudget, failures: list[BaseException], **changes: A
 
 
 async def test_a_repeat_that_worked_gives_back_what_it_took() -> None:
-    """
-    Of several repeats only the last one's tokens come back, and a first success earns one.
-    """
+    """Of several repeats only the last one's tokens come back, and a first success earns one."""
     budget = RetryBudget(500)
     lost = ConnectionLostError("reset")
     await spend(budget, [lost])
@@ -614,9 +542,7 @@ async def test_a_repeat_that_worked_gives_back_what_it_took() -> None:
 
 
 async def test_nothing_is_repeated_without_the_tokens_for_it() -> None:
-    """
-    When the budget is used up, the error of the first attempt is raised at once.
-    """
+    """When the budget is used up, the error of the first attempt is raised at once."""
     budget = RetryBudget(20)
     lost = ConnectionLostError("reset")
 
@@ -630,9 +556,7 @@ async def test_nothing_is_repeated_without_the_tokens_for_it() -> None:
 
 
 async def test_items_of_bulk_runs_are_repeated_without_tokens_too() -> None:
-    """
-    They take what is there, and have other bounds.
-    """
+    """They take what is there, and have other bounds."""
     budget = RetryBudget(20)
     lost = ConnectionLostError("reset")
 
@@ -641,14 +565,10 @@ async def test_items_of_bulk_runs_are_repeated_without_tokens_too() -> None:
 
 
 class Throttling(Script):
-    """
-    Counts answers 429 as the check does.
-    """
+    """Counts answers 429 as the check does."""
 
     async def __call__(self, request: Request) -> Response:
-        """
-        Fail or succeed.
-        """
+        """Fail or succeed."""
         try:
             return await super().__call__(request)
         except RateLimitError:
@@ -683,9 +603,7 @@ async def test_a_throttled_item_of_a_bulk_run_goes_back_three_times_for_nothing(
 
 
 async def test_a_throttled_item_that_goes_back_costs_the_budget_nothing_and_earns_nothing() -> None:
-    """
-    What was not paid for is not given back either.
-    """
+    """What was not paid for is not given back either."""
     clock = FakeClock()
     budget = RetryBudget(500)
     budget.try_acquire(100)
@@ -696,20 +614,14 @@ async def test_a_throttled_item_that_goes_back_costs_the_budget_nothing_and_earn
 
 
 async def test_an_attempt_in_a_known_outage_is_none_of_an_items() -> None:
-    """
-    An item that is sent to see whether the service is back has all its attempts after that.
-    """
+    """An item that is sent to see whether the service is back has all its attempts after that."""
     clock = FakeClock()
 
     class Down(Script):
-        """
-        Excuses failures as the gate does in an outage.
-        """
+        """Excuses failures as the gate does in an outage."""
 
         async def __call__(self, request: Request) -> Response:
-            """
-            Fail or succeed.
-            """
+            """Fail or succeed."""
             try:
                 return await super().__call__(request)
             except ServerError:

@@ -1,3 +1,1 @@
-"""
-The report of a journal: its figures, its page, and the check of an input.
-"""
+"""The report of a journal: its figures, its page, and the check of an input."""

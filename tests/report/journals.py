@@ -1,6 +1,4 @@
-"""
-Journals with a content that is known, written through the storage itself.
-"""
+"""Journals with a content that is known, written through the storage itself."""
 
 from __future__ import annotations
 
@@ -36,9 +34,7 @@ IDENTITY = JournalIdentity(
 
 
 class Recorded(msgspec.Struct, kw_only=True):
-    """
-    The content of one run, with the state of each item at its end.
-    """
+    """The content of one run, with the state of each item at its end."""
 
     run: Run
     states: str = ""
@@ -47,18 +43,14 @@ class Recorded(msgspec.Struct, kw_only=True):
 
 
 def run(number: int = 1, *, start: float = 0, seconds: float = 60, **fields: Any) -> Run:
-    """
-    Make a run; times are since `START`. It ended unless `ended_at` is given.
-    """
+    """Make a run; times are since `START`. It ended unless `ended_at` is given."""
     begin = START + start
     ended = {"ended_at": begin + seconds} | fields
     return Run(number=number, started_at=begin, last_at=begin + seconds, **ended)
 
 
 def minute(number: int = 0, *, run: int = 1, **counts: int) -> Minute:
-    """
-    Make the counts of a minute, which is counted from `START`.
-    """
+    """Make the counts of a minute, which is counted from `START`."""
     begin = START + 60 * number
     return Minute(
         run=run, minute=int(begin // 60), first_at=begin + 1, last_at=begin + 59, **counts
@@ -69,9 +61,7 @@ def minute(number: int = 0, *, run: int = 1, **counts: int) -> Minute:
 async def in_use(
     path: Path, *recorded: Recorded, identity: JournalIdentity = IDENTITY
 ) -> AsyncIterator[None]:
-    """
-    Write a journal, which the last run holds open for the block.
-    """
+    """Write a journal, which the last run holds open for the block."""
     for number, each in enumerate(recorded, 1):
         journal = SqliteJournal(path, owed=1, clock=lambda each=each: each.run.started_at)  # type: ignore[misc]
         await journal.open(identity, lambda _: None, list)
@@ -82,9 +72,7 @@ async def in_use(
 
 
 async def write(path: Path, *recorded: Recorded, identity: JournalIdentity = IDENTITY) -> None:
-    """
-    Write a journal of runs that are over.
-    """
+    """Write a journal of runs that are over."""
     async with in_use(path, *recorded, identity=identity):
         pass
 
@@ -104,8 +92,6 @@ def _changes(recorded: Recorded) -> Changes:
 
 
 def report_of(path: Path, **options: Any) -> Report:
-    """
-    Return the report of a journal.
-    """
+    """Return the report of a journal."""
     summary, _ = read_journal(path)
     return figures_of(summary, file=journal_file(path, summary), made_at=NOW, **options)

@@ -1,6 +1,4 @@
-"""
-The figures of a journal: each is what the runs recorded.
-"""
+"""The figures of a journal: each is what the runs recorded."""
 
 from __future__ import annotations
 
@@ -54,16 +52,12 @@ SECOND = Recorded(
 
 
 def at(seconds: float) -> dt.datetime:
-    """
-    Return a time after `START`.
-    """
+    """Return a time after `START`."""
     return dt.datetime.fromtimestamp(START + seconds, dt.UTC)
 
 
 async def test_each_figure_is_what_the_runs_recorded(tmp_path: Path) -> None:
-    """
-    Counts by state, left items and times are those of the journal.
-    """
+    """Counts by state, left items and times are those of the journal."""
     path = tmp_path / "run.db"
     await write(path, FIRST, SECOND)
     report = report_of(path)
@@ -116,9 +110,7 @@ async def test_reasons_are_summed_over_the_runs(tmp_path: Path) -> None:
 
 
 async def test_requests_over_time_lie_in_their_runs(tmp_path: Path) -> None:
-    """
-    An interval is a minute as far as the run went, with what ended and was sent in it.
-    """
+    """An interval is a minute as far as the run went, with what ended and was sent in it."""
     await write(tmp_path / "run.db", FIRST, SECOND)
     rows = [msgspec.structs.astuple(each) for each in report_of(tmp_path / "run.db").over_time]
 
@@ -134,9 +126,7 @@ async def test_requests_over_time_lie_in_their_runs(tmp_path: Path) -> None:
     st.integers(1, 120),
 )
 def test_intervals_lose_nothing_and_do_not_overlap(numbers: list[int], at_most: int) -> None:
-    """
-    However many minutes there are, few intervals have all of their counts.
-    """
+    """However many minutes there are, few intervals have all of their counts."""
     minutes = tuple(minute(number, done=number + 1, requests=2) for number in sorted(numbers))
     summary = JournalSummary(
         identity=IDENTITY,
@@ -168,18 +158,14 @@ def test_intervals_lose_nothing_and_do_not_overlap(numbers: list[int], at_most: 
 async def test_the_rate_is_that_of_the_last_minute(
     recorded: Recorded, rate: float | None, tmp_path: Path
 ) -> None:
-    """
-    The rate is over the minutes that reach into the last sixty seconds of the last run.
-    """
+    """The rate is over the minutes that reach into the last sixty seconds of the last run."""
     await write(tmp_path / "run.db", recorded)
 
     assert summarise(tmp_path / "run.db").rate == (rate if rate is None else pytest.approx(rate))
 
 
 async def test_a_journal_is_read_while_a_run_uses_it(tmp_path: Path) -> None:
-    """
-    The last run is running as long as its journal is open, and reading does not disturb it.
-    """
+    """The last run is running as long as its journal is open, and reading does not disturb it."""
     path = tmp_path / "run.db"
     running = Recorded(run=run(ended_at=None), states="dr")
     async with in_use(path, running):
@@ -193,9 +179,7 @@ async def test_a_journal_is_read_while_a_run_uses_it(tmp_path: Path) -> None:
 
 
 async def test_a_lock_that_was_left_is_no_run(tmp_path: Path) -> None:
-    """
-    A process that was killed leaves its lock file, and does not hold it.
-    """
+    """A process that was killed leaves its lock file, and does not hold it."""
     path = tmp_path / "run.db"
     await write(path, Recorded(run=run(ended_at=None)))
     path.with_name("run.db-lock").touch()
@@ -204,9 +188,7 @@ async def test_a_lock_that_was_left_is_no_run(tmp_path: Path) -> None:
 
 
 async def test_a_log_that_was_left_has_no_digest(tmp_path: Path) -> None:
-    """
-    The digest of a journal is that of all its content, or it is not given.
-    """
+    """The digest of a journal is that of all its content, or it is not given."""
     path = tmp_path / "run.db"
     await write(path, FIRST)
     path.with_name("run.db-wal").touch()
@@ -215,9 +197,7 @@ async def test_a_log_that_was_left_has_no_digest(tmp_path: Path) -> None:
 
 
 async def test_a_journal_that_vanishes_is_told(tmp_path: Path) -> None:
-    """
-    The digest of a file that is gone is an error with its name.
-    """
+    """The digest of a file that is gone is an error with its name."""
     path = tmp_path / "run.db"
     await write(path, FIRST)
     summary, _ = read_journal(path)
@@ -252,9 +232,7 @@ async def test_complete_is_said_only_if_every_item_has_a_final_outcome(
 
 
 async def test_a_damaged_journal_has_no_figures(tmp_path: Path) -> None:
-    """
-    A row that was changed is an error, never a number.
-    """
+    """A row that was changed is an error, never a number."""
     path = tmp_path / "run.db"
     await write(path, Recorded(run=run(), states="d" * 600))
     content = path.read_bytes()
@@ -266,9 +244,7 @@ async def test_a_damaged_journal_has_no_figures(tmp_path: Path) -> None:
 
 
 async def test_json_has_the_figures(tmp_path: Path) -> None:
-    """
-    The report as JSON is the same as the values in Python, with times in UTC.
-    """
+    """The report as JSON is the same as the values in Python, with times in UTC."""
     await write(tmp_path / "run.db", FIRST, SECOND)
     report = report_of(tmp_path / "run.db")
     content = json.loads("".join(as_json(report)))

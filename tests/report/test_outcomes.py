@@ -1,6 +1,4 @@
-"""
-Outcomes files are read by id, and inputs are checked against the records of their runs.
-"""
+"""Outcomes files are read by id, and inputs are checked against the records of their runs."""
 
 from __future__ import annotations
 
@@ -29,35 +27,27 @@ FACTS = {
 
 
 def line(number: int, one: str | None, status: str, **facts: Any) -> bytes:
-    """
-    Return a line of an outcomes file.
-    """
+    """Return a line of an outcomes file."""
     return (
         json.dumps({"line": number, "id": one, "status": status} | FACTS | facts).encode() + b"\n"
     )
 
 
 def put(folder: Path, *lines: bytes) -> Path:
-    """
-    Write an outcomes file.
-    """
+    """Write an outcomes file."""
     path = folder / "outcomes.ndjson"
     path.write_bytes(b"".join(lines))
     return path
 
 
 def items_of(path: Path) -> list[tuple[Any, ...]]:
-    """
-    Return the line, id and status of each id.
-    """
+    """Return the line, id and status of each id."""
     with OutcomesFile(path) as outcomes:
         return [(each.line, each.id, each.status) for each in outcomes.items()]
 
 
 def test_the_last_line_of_each_id_counts(tmp_path: Path) -> None:
-    """
-    An id that failed and is done later is done; the order is that of the lines.
-    """
+    """An id that failed and is done later is done; the order is that of the lines."""
     path = put(
         tmp_path,
         line(2, "b", "absent"),
@@ -75,9 +65,7 @@ def test_the_last_line_of_each_id_counts(tmp_path: Path) -> None:
 
 
 def test_an_item_has_the_facts_of_its_line(tmp_path: Path) -> None:
-    """
-    Time, HTTP status, request id, attempts and error are those of the line that counts.
-    """
+    """Time, HTTP status, request id, attempts and error are those of the line that counts."""
     error = {"type": "RequestRejectedError", "error_code": "bad", "field_name": None, "status": 400}
     facts = {"at": "2026-11-29T02:00:00Z", "http_status": 400, "request_id": "r-2", "attempts": 3}
     with OutcomesFile(put(tmp_path, line(7, "a", "failed", error=error, **facts))) as outcomes:
@@ -103,9 +91,7 @@ def test_an_item_has_the_facts_of_its_line(tmp_path: Path) -> None:
 def test_a_skipped_line_says_how_the_id_ended(
     lines: tuple[tuple[str, str | None], ...], tmp_path: Path
 ) -> None:
-    """
-    An item that was skipped has its earlier status; a duplicate says nothing of its id.
-    """
+    """An item that was skipped has its earlier status; a duplicate says nothing of its id."""
     path = put(
         tmp_path,
         *(
@@ -138,9 +124,7 @@ def test_an_id_in_several_rows_is_several_items(tmp_path: Path) -> None:
 
 
 def test_a_last_line_that_is_torn_is_left_out(tmp_path: Path) -> None:
-    """
-    Whatever a crash left of the last line, the lines before it count.
-    """
+    """Whatever a crash left of the last line, the lines before it count."""
     whole, last = line(1, "a", "done"), line(2, "b", "done")
     for size in range(1, len(last) - 1):
         path = put(tmp_path, whole, last[:size])
@@ -163,25 +147,19 @@ def test_a_last_line_that_is_torn_is_left_out(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_of_something_else_is_refused(bad: bytes, tmp_path: Path) -> None:
-    """
-    A line that is no outcome is named, and nothing is reported.
-    """
+    """A line that is no outcome is named, and nothing is reported."""
     with pytest.raises(InvalidInputError, match=r"outcomes\.ndjson, line 2: is not an outcome"):
         OutcomesFile(put(tmp_path, line(1, "a", "done"), bad))
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    """
-    The reason is the system's.
-    """
+    """The reason is the system's."""
     with pytest.raises(InvalidInputError, match="none: cannot be read: No such file or directory"):
         OutcomesFile(tmp_path / "none")
 
 
 def test_no_room_for_the_ids_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    The temporary database may find no room.
-    """
+    """The temporary database may find no room."""
     connect = sqlite3.connect
 
     def small(name: str) -> sqlite3.Connection:
@@ -195,9 +173,7 @@ def test_no_room_for_the_ids_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_ids_may_be_any_text_or_none(tmp_path: Path) -> None:
-    """
-    Half of a surrogate pair is an id of its own, and each row without a readable id counts.
-    """
+    """Half of a surrogate pair is an id of its own, and each row without a readable id counts."""
     path = put(
         tmp_path, line(1, "\ud800", "done"), line(2, None, "failed"), line(3, None, "failed")
     )
@@ -208,9 +184,7 @@ def test_ids_may_be_any_text_or_none(tmp_path: Path) -> None:
 
 
 def test_texts_of_others_may_be_half_a_character(tmp_path: Path) -> None:
-    """
-    A file that was edited is shown as far as it can be.
-    """
+    """A file that was edited is shown as far as it can be."""
     error = {"type": "RequestRejectedError", "error_code": "\ud800"}
     path = put(tmp_path, line(1, "a", "failed", request_id="r\ud800", error=error))
     with OutcomesFile(path) as outcomes:
@@ -221,23 +195,17 @@ def test_texts_of_others_may_be_half_a_character(tmp_path: Path) -> None:
 
 
 def rows(*ids: str | None) -> Iterator[InputRow]:
-    """
-    Return the rows of a file with a header line.
-    """
+    """Return the rows of a file with a header line."""
     return (InputRow(number, one) for number, one in enumerate(ids, 2))
 
 
 def states(text: str) -> States:
-    """
-    Return states by position.
-    """
+    """Return states by position."""
     return States({0: text.encode().ljust(SPAN_SIZE, b".")})
 
 
 def found(result: Check) -> list[tuple[int, str]]:
-    """
-    Return the lines that have no final outcome.
-    """
+    """Return the lines that have no final outcome."""
     return [(each.line, each.state) for each in result.missing]
 
 
@@ -254,9 +222,7 @@ def test_by_the_journal_each_row_has_its_own_state() -> None:
 
 
 def test_by_the_outcomes_file_each_id_counts_wherever_it_is(tmp_path: Path) -> None:
-    """
-    Another list with the same ids, in any order and with an id twice, can be checked.
-    """
+    """Another list with the same ids, in any order and with an id twice, can be checked."""
     path = put(tmp_path, line(1, "a", "done"), line(2, "b", "absent"), line(3, "c", "unknown"))
     with OutcomesFile(path) as outcomes:
         assert check("ids", rows("b", "a", "b"), None, outcomes).ok
@@ -267,9 +233,7 @@ def test_by_the_outcomes_file_each_id_counts_wherever_it_is(tmp_path: Path) -> N
 
 
 def test_with_both_records_a_row_has_to_be_in_both(tmp_path: Path) -> None:
-    """
-    A row that one of the records lacks has no final outcome.
-    """
+    """A row that one of the records lacks has no final outcome."""
     with OutcomesFile(put(tmp_path, line(1, "a", "done"), line(2, "b", "done"))) as outcomes:
         result = check("ids", rows("a", "b", "c"), states("dfd"), outcomes)
 
@@ -278,9 +242,7 @@ def test_with_both_records_a_row_has_to_be_in_both(tmp_path: Path) -> None:
 
 
 def test_the_first_ten_lines_are_named_and_the_rest_counted() -> None:
-    """
-    A long list of lines is not shown.
-    """
+    """A long list of lines is not shown."""
     result = check("ids", rows(*"abcdefghijklm"), states(""), None)
 
     assert [each.line for each in result.missing] == list(range(2, 12))
@@ -288,9 +250,7 @@ def test_the_first_ten_lines_are_named_and_the_rest_counted() -> None:
 
 
 def test_rows_are_listed_with_their_states() -> None:
-    """
-    An input by position gives the ids that a journal lacks, over the ends of spans.
-    """
+    """An input by position gives the ids that a journal lacks, over the ends of spans."""
     two = States({0: b"d" * SPAN_SIZE, 1: b"f".ljust(SPAN_SIZE, b".")})
     ids = [f"u{number}" for number in range(SPAN_SIZE + 2)]
     found = [(each.line, each.id, each.status) for each in listed(rows(*ids), two)]
@@ -304,9 +264,7 @@ def test_rows_are_listed_with_their_states() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 async def test_json_lists_the_items_behind_the_figures(count: int, tmp_path: Path) -> None:
-    """
-    With ids, the JSON object has a list of the items as its last key.
-    """
+    """With ids, the JSON object has a list of the items as its last key."""
     await write(tmp_path / "run.db", Recorded(run=run(), states="dd"))
     report = report_of(tmp_path / "run.db")
     items = list(listed(rows(*(f"u{number}" for number in range(count))), states("dd")))

@@ -1,6 +1,4 @@
-"""
-The page of a report: well formed, self-contained, escaped, readable and honest.
-"""
+"""The page of a report: well formed, self-contained, escaped, readable and honest."""
 
 from __future__ import annotations
 
@@ -50,9 +48,7 @@ HOSTILE = (
 
 
 class Parsed(HTMLParser):
-    """
-    The elements of a page; an end tag that does not fit fails.
-    """
+    """The elements of a page; an end tag that does not fit fails."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -64,50 +60,36 @@ class Parsed(HTMLParser):
         assert self.open == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """
-        Record an element.
-        """
+        """Record an element."""
         assert len(dict(attrs)) == len(attrs)
         self.elements.append((tag, dict(attrs)))
         if tag not in _VOID:
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        """
-        End the innermost element.
-        """
+        """End the innermost element."""
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        """
-        Record a text, and the elements that it is in.
-        """
+        """Record a text, and the elements that it is in."""
         self.texts.append((tuple(self.open), data))
 
     def attributes(self, name: str) -> list[str | None]:
-        """
-        Return the values of an attribute, of all elements.
-        """
+        """Return the values of an attribute, of all elements."""
         return [attributes[name] for _, attributes in self.elements if name in attributes]
 
     def text(self) -> str:
-        """
-        Return the text that people see.
-        """
+        """Return the text that people see."""
         return "".join(text for inside, text in self.texts if "style" not in inside)
 
 
 def shown(report: Report, items: list[ListedItem] | None = None) -> Parsed:
-    """
-    Return the page of a report.
-    """
+    """Return the page of a report."""
     return Parsed("".join(page(report, items)))
 
 
 async def a_report(folder: Path, *recorded: Recorded, **options: Any) -> Report:
-    """
-    Return the report of a journal with two runs, or of the given ones.
-    """
+    """Return the report of a journal with two runs, or of the given ones."""
     identity = options.pop("identity", IDENTITY)
     await write(folder / "run.db", *(recorded or (FIRST, SECOND)), identity=identity)
     return report_of(folder / "run.db", **options)
@@ -129,9 +111,7 @@ OUTCOMES = OutcomesSummary(
 
 
 async def test_the_page_has_the_figures(tmp_path: Path) -> None:
-    """
-    Counts, times, runs, reasons and how to verify are on the page, as the report has them.
-    """
+    """Counts, times, runs, reasons and how to verify are on the page, as the report has them."""
     report = await a_report(tmp_path, check=CHECK, outcomes=OUTCOMES, is_input_verified=True)
     text = shown(report).text()
 
@@ -163,9 +143,7 @@ async def test_the_page_has_the_figures(tmp_path: Path) -> None:
 
 
 async def test_the_states_are_explained(tmp_path: Path) -> None:
-    """
-    An item whose outcome is unknown has a line that says what that means and what to do.
-    """
+    """An item whose outcome is unknown has a line that says what that means and what to do."""
     text = shown(await a_report(tmp_path)).text()
 
     assert "They are not sent again, since that could do it twice. Look each of them up" in text
@@ -184,9 +162,7 @@ async def test_the_states_are_explained(tmp_path: Path) -> None:
 async def test_the_verdict_is_the_first_sentence(
     states: str, described: dict[str, Any], verdict: str, tmp_path: Path
 ) -> None:
-    """
-    The page begins with whether all is done.
-    """
+    """The page begins with whether all is done."""
     identity = msgspec.structs.replace(IDENTITY, input=described, keys="digest")
     report = await a_report(tmp_path, Recorded(run=run(), states=states), identity=identity)
     text = shown(report).text()
@@ -199,9 +175,7 @@ async def test_the_verdict_is_the_first_sentence(
 
 
 async def test_a_run_that_goes_on_is_not_called_complete(tmp_path: Path) -> None:
-    """
-    While a run uses the journal, the page says that first.
-    """
+    """While a run uses the journal, the page says that first."""
     identity = msgspec.structs.replace(IDENTITY, input={"rows": 1})
     recorded = Recorded(run=run(ended_at=None), states="d")
     async with in_use(tmp_path / "run.db", recorded, identity=identity):
@@ -213,9 +187,7 @@ async def test_a_run_that_goes_on_is_not_called_complete(tmp_path: Path) -> None
 
 
 async def test_the_page_is_well_formed_and_loads_nothing(tmp_path: Path) -> None:
-    """
-    Every element has its end, ids are unique, nothing is loaded, and no script can run.
-    """
+    """Every element has its end, ids are unique, nothing is loaded, and no script can run."""
     report = await a_report(tmp_path, check=CHECK, outcomes=OUTCOMES)
     text = "".join(page(report, [ListedItem(line=1, id="a", status="done")]))
     parsed = Parsed(text)
@@ -234,9 +206,7 @@ async def test_the_page_is_well_formed_and_loads_nothing(tmp_path: Path) -> None
 
 
 async def test_the_pictures_are_well_formed_and_described(tmp_path: Path) -> None:
-    """
-    Each SVG is XML, with a title and a description that its label refers to.
-    """
+    """Each SVG is XML, with a title and a description that its label refers to."""
     text = "".join(page(await a_report(tmp_path)))
     pictures = [ET.fromstring(each) for each in _SVG.findall(text)]
 
@@ -252,9 +222,7 @@ async def test_the_pictures_are_well_formed_and_described(tmp_path: Path) -> Non
 
 
 async def test_tables_have_captions_and_headers(tmp_path: Path) -> None:
-    """
-    Each table has a caption, each of its columns and rows a header with its scope.
-    """
+    """Each table has a caption, each of its columns and rows a header with its scope."""
     parsed = shown(await a_report(tmp_path, check=CHECK))
     counts = dict.fromkeys(("table", "caption", "th", "tr"), 0)
     for tag, attributes in parsed.elements:
@@ -304,9 +272,7 @@ async def test_hostile_texts_stay_texts(text: str, tmp_path: Path) -> None:
 
 
 async def test_ids_are_listed_only_if_given(tmp_path: Path) -> None:
-    """
-    The list of items has each id with its state, and the page says that it holds ids.
-    """
+    """The list of items has each id with its state, and the page says that it holds ids."""
     items = [
         ListedItem(line=2, id="anna", status="not_sent"),
         ListedItem(line=3, id=None, status="none"),
@@ -333,9 +299,7 @@ async def test_ids_are_listed_only_if_given(tmp_path: Path) -> None:
 
 
 def contrast(one: str, other: str) -> float:
-    """
-    Return the contrast of two colours, as WCAG 2 defines it.
-    """
+    """Return the contrast of two colours, as WCAG 2 defines it."""
 
     def luminance(color: str) -> float:
         parts = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
@@ -349,9 +313,7 @@ def contrast(one: str, other: str) -> float:
 
 
 async def test_colours_can_be_told_from_the_paper(tmp_path: Path) -> None:
-    """
-    Text has a contrast of 4.5 and a picture's part of 3 at least, on light and on dark.
-    """
+    """Text has a contrast of 4.5 and a picture's part of 3 at least, on light and on dark."""
     text = "".join(page(await a_report(tmp_path)))
     schemes = [dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", each)) for each in text.split("@media")]
     schemes = [scheme for scheme in schemes if scheme]
@@ -376,9 +338,7 @@ runs_of_any_kind = st.lists(
 
 @given(runs_of_any_kind)
 def test_the_time_scale_keeps_order_and_proportion(drawn: list[tuple[int, int, str]]) -> None:
-    """
-    Runs and pauses follow each other over the whole width, and longer runs are not narrower.
-    """
+    """Runs and pauses follow each other over the whole width, and longer runs are not narrower."""
     runs: list[RunFigures] = []
     clock = 0.0
     for number, (pause_ms, run_ms, ending) in enumerate(drawn, 1):
@@ -416,9 +376,7 @@ def test_the_time_scale_keeps_order_and_proportion(drawn: list[tuple[int, int, s
 
 
 async def test_a_short_pause_is_to_scale_and_a_long_one_is_cut(tmp_path: Path) -> None:
-    """
-    A pause that is drawn shorter than it was says so; its length is told.
-    """
+    """A pause that is drawn shorter than it was says so; its length is told."""
     recorded = [
         Recorded(run=run(1, seconds=600)),
         Recorded(run=run(2, start=610, seconds=600)),
@@ -438,9 +396,7 @@ async def test_a_short_pause_is_to_scale_and_a_long_one_is_cut(tmp_path: Path) -
 
 
 async def test_a_second_of_throttling_is_shown(tmp_path: Path) -> None:
-    """
-    The picture has a bar for requests and one for those that were throttled, in proportion.
-    """
+    """The picture has a bar for requests and one for those that were throttled, in proportion."""
     duplicates = minute(1, duplicate=2)  # for which no request was sent
     minutes = [minute(done=3, requests=4, throttled=1), duplicates]
     recorded = Recorded(run=run(seconds=120), minutes=minutes)
@@ -459,9 +415,7 @@ async def test_a_second_of_throttling_is_shown(tmp_path: Path) -> None:
 
 
 def test_nothing_yet_is_an_empty_bar() -> None:
-    """
-    Without items there are no parts.
-    """
+    """Without items there are no parts."""
     picture = ET.fromstring(html(bar_of_states([("done", 0)])))
 
     assert [each.tag for each in picture] == [f"{_NAMESPACE}title", f"{_NAMESPACE}desc"]
@@ -470,9 +424,7 @@ def test_nothing_yet_is_an_empty_bar() -> None:
 
 @given(st.text())
 def test_any_text_comes_out_as_it_went_in(text: str) -> None:
-    """
-    Text and attributes are escaped, and only what a document may not hold is replaced.
-    """
+    """Text and attributes are escaped, and only what a document may not hold is replaced."""
     parsed = Parsed(html(element("p", text, element("b", text), text, title=text)))
     wanted = re.sub(
         "[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]", "\ufffd", text
@@ -495,7 +447,5 @@ def test_any_text_comes_out_as_it_went_in(text: str) -> None:
     ],
 )
 def test_durations_have_two_units_at_most(seconds: float, text: str) -> None:
-    """
-    A duration is as exact as people need.
-    """
+    """A duration is as exact as people need."""
     assert duration(seconds) == text

@@ -1,3 +1,1 @@
-"""
-Test the sandbox over real sockets, and its pure parts directly.
-"""
+"""Test the sandbox over real sockets, and its pure parts directly."""

@@ -1,6 +1,4 @@
-"""
-What the tests of the sandbox share: a running one, and a client that knows none of our code.
-"""
+"""What the tests of the sandbox share: a running one, and a client that knows none of our code."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ PROFILES = "/api/v1/server-side-api/profiles/"
 
 
 class Reply(NamedTuple):
-    """
-    Hold an answer, its body decoded if it is JSON.
-    """
+    """Hold an answer, its body decoded if it is JSON."""
 
     status: int
     headers: Mapping[str, str]
@@ -30,17 +26,13 @@ class Reply(NamedTuple):
 
 
 class CutError(Exception):
-    """
-    Say that no answer came.
-    """
+    """Say that no answer came."""
 
 
 async def once(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    """
-    Raise `CutError` for a broken connection: aiohttp sends again after its own errors.
-    """
+    """Raise `CutError` for a broken connection: aiohttp sends again after its own errors."""
     try:
         return await handler(request)
     except aiohttp.ClientError as error:
@@ -48,22 +40,16 @@ async def once(
 
 
 class Api:
-    """
-    Send requests to a sandbox as its documents say, each on a connection of its own.
-    """
+    """Send requests to a sandbox as its documents say, each on a connection of its own."""
 
     def __init__(self, sandbox: Sandbox) -> None:
-        """
-        Use the sandbox's address and keys.
-        """
+        """Use the sandbox's address and keys."""
         self.sandbox = sandbox
 
     async def send(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> Reply:
-        """
-        Send one request; a `body` that isn't bytes is sent as JSON.
-        """
+        """Send one request; a `body` that isn't bytes is sent as JSON."""
         data = body if body is None or isinstance(body, bytes) else msgspec.json.encode(body)
         async with (
             aiohttp.ClientSession(middlewares=[once]) as session,
@@ -77,9 +63,7 @@ class Api:
             return Reply(response.status, response.headers, decoded)
 
     async def v1(self, method: str, body: Any = None, **headers: str | None) -> Reply:
-        """
-        Send a request about profile `u1`; a header given as `None` is left out.
-        """
+        """Send a request about profile `u1`; a header given as `None` is left out."""
         merged = {
             "Authorization": f"Api-Key {self.sandbox.api_key}",
             "Content-Type": "application/json",
@@ -91,9 +75,7 @@ class Api:
         )
 
     async def v2(self, method: str, path: str, body: Any = None, **headers: str | None) -> Reply:
-        """
-        Send a request of version 2 about profile `u1`; a header given as `None` is left out.
-        """
+        """Send a request of version 2 about profile `u1`; a header given as `None` is left out."""
         merged = {
             "Authorization": f"Api-Key {self.sandbox.api_key}",
             "Content-Type": "application/json",
@@ -106,9 +88,7 @@ class Api:
         )
 
     async def mail(self, action: str, body: Any, **headers: str) -> Reply:
-        """
-        Post to `save`, `delete` or `transaction-event/save`.
-        """
+        """Post to `save`, `delete` or `transaction-event/save`."""
         merged = {
             "Authorization": f"Bearer {self.sandbox.mail_api_key}",
             "Content-Type": "application/json",
@@ -119,24 +99,18 @@ class Api:
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """
-    Run async tests on asyncio: aiohttp has nothing else.
-    """
+    """Run async tests on asyncio: aiohttp has nothing else."""
     return "asyncio"
 
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
-    """
-    Run a sandbox without faults and limits.
-    """
+    """Run a sandbox without faults and limits."""
     async with Sandbox() as running:
         yield running
 
 
 @pytest.fixture
 def api(sandbox: Sandbox) -> Api:
-    """
-    Return a client of `sandbox`.
-    """
+    """Return a client of `sandbox`."""
     return Api(sandbox)

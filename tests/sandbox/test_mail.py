@@ -1,6 +1,4 @@
-"""
-The Mail API.
-"""
+"""The Mail API."""
 
 from __future__ import annotations
 
@@ -37,17 +35,13 @@ SAVE_EVENT = "transaction-event/save"
 
 
 def error(status: int, code: str, message: str, field: str | None = None) -> dict[str, Any]:
-    """
-    Return the error body of the Mail API.
-    """
+    """Return the error body of the Mail API."""
     item = {"message": message, "error_code": code, "status_code": status, "field_name": field}
     return {"errors": [item]}
 
 
 async def test_save_stores_the_documented_example(api: Api) -> None:
-    """
-    A profile is saved, and the answer is an empty object.
-    """
+    """A profile is saved, and the answer is an empty object."""
     reply = await api.mail("save", PROFILE)
 
     assert (reply.status, reply.body) == (200, {})
@@ -56,9 +50,7 @@ async def test_save_stores_the_documented_example(api: Api) -> None:
 
 
 async def test_the_address_is_write_once(api: Api) -> None:
-    """
-    A later save updates the other fields, and leaves the e-mail address as it was.
-    """
+    """A later save updates the other fields, and leaves the e-mail address as it was."""
     await api.mail("save", PROFILE)
     reply = await api.mail("save", {**PROFILE, "email": "new@example.com", "first_name": "Jane"})
 
@@ -70,9 +62,7 @@ async def test_the_address_is_write_once(api: Api) -> None:
     "identifier", [{"external_profile_id": "user_12345"}, {"customer_user_id": "c1"}]
 )
 async def test_a_delete_by_id_succeeds_again(api: Api, identifier: dict[str, str]) -> None:
-    """
-    An erasure by an id answers 204 with no body, as does its repeat.
-    """
+    """An erasure by an id answers 204 with no body, as does its repeat."""
     await api.mail("save", {**PROFILE, "customer_user_id": "c1"})
 
     replies = [await api.mail("delete", identifier) for _ in range(2)]
@@ -83,9 +73,7 @@ async def test_a_delete_by_id_succeeds_again(api: Api, identifier: dict[str, str
 
 
 async def test_a_delete_by_email_is_404_the_second_time(api: Api) -> None:
-    """
-    Erasure clears the address, so there is nothing left to match.
-    """
+    """Erasure clears the address, so there is nothing left to match."""
     await api.mail("save", PROFILE)
 
     first, second = [await api.mail("delete", {"email": "jane@example.com"}) for _ in range(2)]
@@ -96,9 +84,7 @@ async def test_a_delete_by_email_is_404_the_second_time(api: Api) -> None:
 
 
 async def test_a_delete_takes_the_first_identifier_that_matches(api: Api) -> None:
-    """
-    An unknown external id with a known customer user id erases the latter's profile alone.
-    """
+    """An unknown external id with a known customer user id erases the latter's profile alone."""
     await api.mail("save", {**PROFILE, "customer_user_id": "c1"})
     await api.mail("save", {**PROFILE, "external_profile_id": "other"})
 
@@ -109,9 +95,7 @@ async def test_a_delete_takes_the_first_identifier_that_matches(api: Api) -> Non
 
 
 async def test_erasure_is_final(api: Api) -> None:
-    """
-    A later save of an erased profile answers 200 and recreates nothing.
-    """
+    """A later save of an erased profile answers 200 and recreates nothing."""
     await api.mail("save", PROFILE)
     await api.mail("delete", {"external_profile_id": "user_12345"})
 
@@ -123,9 +107,7 @@ async def test_erasure_is_final(api: Api) -> None:
 
 @pytest.mark.parametrize("body", [{}, {"external_profile_id": None}, {"customer_user_id": ""}])
 async def test_a_delete_needs_an_identifier(api: Api, body: dict[str, Any]) -> None:
-    """
-    A delete without any identifier is told the documented error.
-    """
+    """A delete without any identifier is told the documented error."""
     reply = await api.mail("delete", body)
 
     assert reply.status == 400
@@ -138,9 +120,7 @@ async def test_a_delete_needs_an_identifier(api: Api, body: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("action", ["save", "delete", SAVE_EVENT])
 async def test_a_bad_key_is_403(api: Api, action: str) -> None:
-    """
-    A wrong key is told the documented error, whatever the body.
-    """
+    """A wrong key is told the documented error, whatever the body."""
     reply = await api.mail(action, {}, Authorization="Bearer wrong")
 
     assert reply.status == 403
@@ -148,9 +128,7 @@ async def test_a_bad_key_is_403(api: Api, action: str) -> None:
 
 
 async def test_an_event_is_kept_once(api: Api) -> None:
-    """
-    An event precedes its profile, and one with the same event_id changes nothing.
-    """
+    """An event precedes its profile, and one with the same event_id changes nothing."""
     replies = [
         await api.mail(SAVE_EVENT, EVENT),
         await api.mail(SAVE_EVENT, {**EVENT, "price_usd": "0.99"}),
@@ -161,9 +139,7 @@ async def test_an_event_is_kept_once(api: Api) -> None:
 
 
 async def test_an_event_forgets_what_only_finds_its_profile(api: Api) -> None:
-    """
-    Customer user id and e-mail address aren't stored on the event, an offer is.
-    """
+    """Customer user id and e-mail address aren't stored on the event, an offer is."""
     offer = {"category": "introductory", "offer_type": "free_trial"}
     await api.mail(
         SAVE_EVENT, {**EVENT, "customer_user_id": "c1", "email": "a@b.example", "offer": offer}
@@ -192,9 +168,7 @@ async def test_an_event_forgets_what_only_finds_its_profile(api: Api) -> None:
     ],
 )
 async def test_a_bad_profile_names_the_field(api: Api, change: Any, field: str) -> None:
-    """
-    A profile that breaks a rule answers 400 with the field's dotted name, and isn't saved.
-    """
+    """A profile that breaks a rule answers 400 with the field's dotted name, and isn't saved."""
     reply = await api.mail("save", {**PROFILE, **change})
 
     item = reply.body["errors"][0]
@@ -215,9 +189,7 @@ async def test_a_bad_profile_names_the_field(api: Api, change: Any, field: str) 
     ],
 )
 async def test_a_bad_event_names_the_field(api: Api, change: Any, field: str) -> None:
-    """
-    An event that breaks a rule answers 400 with the field's dotted name, and isn't saved.
-    """
+    """An event that breaks a rule answers 400 with the field's dotted name, and isn't saved."""
     reply = await api.mail(SAVE_EVENT, {**EVENT, **change})
 
     assert reply.status == 400
@@ -226,9 +198,7 @@ async def test_a_bad_event_names_the_field(api: Api, change: Any, field: str) ->
 
 
 async def test_a_missing_field_is_told_as_documented(api: Api) -> None:
-    """
-    The error of the documents' example is answered, one item for each missing field.
-    """
+    """The error of the documents' example is answered, one item for each missing field."""
     one = await api.mail("save", {name: PROFILE[name] for name in PROFILE if name != "email"})
     three = await api.mail("save", {})
 
@@ -242,9 +212,7 @@ async def test_a_missing_field_is_told_as_documented(api: Api) -> None:
 
 @pytest.mark.parametrize("body", [b"{", b"", [], "x"])
 async def test_a_body_that_is_no_object_is_400(api: Api, body: Any) -> None:
-    """
-    A body that can't be read is an error of no field, and has no identity.
-    """
+    """A body that can't be read is an error of no field, and has no identity."""
     reply = await api.mail("save", body)
 
     assert reply.status == 400
@@ -253,9 +221,7 @@ async def test_a_body_that_is_no_object_is_400(api: Api, body: Any) -> None:
 
 
 async def test_the_wrong_media_type_and_method_are_refused(api: Api) -> None:
-    """
-    Other media types answer 415 and other methods 405, in the API's own error body.
-    """
+    """Other media types answer 415 and other methods 405, in the API's own error body."""
     media = await api.mail("save", PROFILE, **{"Content-Type": "text/plain"})
     key = {"Authorization": f"Bearer {api.sandbox.mail_api_key}"}
     method = await api.send("GET", "/api/v1/profile/save/", headers=key)

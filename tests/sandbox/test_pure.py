@@ -1,6 +1,4 @@
-"""
-The parts of the sandbox that need no server: rate limit, choice of faults, what time does.
-"""
+"""The parts of the sandbox that need no server: rate limit, choice of faults, what time does."""
 
 from __future__ import annotations
 
@@ -16,23 +14,17 @@ from adapty_async.sandbox._v2_profiles import shown
 
 
 class Clock:
-    """
-    Tell the time that a test sets, in seconds.
-    """
+    """Tell the time that a test sets, in seconds."""
 
     now = 100.0
 
     def __call__(self) -> float:
-        """
-        Return the time.
-        """
+        """Return the time."""
         return self.now
 
 
 def test_a_bucket_allows_a_burst_and_then_its_rate() -> None:
-    """
-    After the burst a token comes every 1/rate seconds, and waiting as told is enough.
-    """
+    """After the burst a token comes every 1/rate seconds, and waiting as told is enough."""
     clock = Clock()
     bucket = TokenBucket(10, 3, clock=clock)
 
@@ -44,9 +36,7 @@ def test_a_bucket_allows_a_burst_and_then_its_rate() -> None:
 
 
 def test_a_bucket_saves_up_no_more_than_its_burst() -> None:
-    """
-    However long the pause, only the burst passes at once.
-    """
+    """However long the pause, only the burst passes at once."""
     clock = Clock()
     bucket = TokenBucket(100, clock=clock)
     clock.now += 3600
@@ -56,9 +46,7 @@ def test_a_bucket_saves_up_no_more_than_its_burst() -> None:
 
 @pytest.mark.parametrize(("rate", "burst"), [(0, None), (-1, 5), (float("nan"), 1), (5, 0.5)])
 def test_a_bucket_refuses_a_rate_that_lets_nothing_pass(rate: float, burst: float | None) -> None:
-    """
-    A rate that isn't above 0, or a burst below one request, is refused by name.
-    """
+    """A rate that isn't above 0, or a burst below one request, is refused by name."""
     with pytest.raises(ValueError, match=r"^(rate|burst)="):
         TokenBucket(rate, burst)
 
@@ -73,9 +61,7 @@ def test_a_bucket_refuses_a_rate_that_lets_nothing_pass(rate: float, burst: floa
     ],
 )
 def test_faults_are_read_from_a_text(spec: str, faults: Faults) -> None:
-    """
-    Shares are numbers or percentages, and blanks don't matter.
-    """
+    """Shares are numbers or percentages, and blanks don't matter."""
     assert Faults.parse(spec) == faults
 
 
@@ -91,17 +77,13 @@ def test_faults_are_read_from_a_text(spec: str, faults: Faults) -> None:
     ],
 )
 def test_a_bad_text_names_part_and_rule(spec: str, message: str) -> None:
-    """
-    A text that can't be read says which part of it is wrong, and why.
-    """
+    """A text that can't be read says which part of it is wrong, and why."""
     with pytest.raises(ValueError, match=message):
         Faults.parse(spec)
 
 
 def test_a_seed_repeats_its_faults_in_their_shares() -> None:
-    """
-    The same seed draws the same faults, another seed others, each as often as asked for.
-    """
+    """The same seed draws the same faults, another seed others, each as often as asked for."""
     faults = Faults(error=0.2, reset=0.1, reset_after=0.1, stall=0.1)
 
     def drawn(seed: int) -> list[str | None]:
@@ -118,9 +100,7 @@ def test_a_seed_repeats_its_faults_in_their_shares() -> None:
 
 
 def test_scripted_faults_come_first_and_in_order() -> None:
-    """
-    What is scripted is drawn before anything random.
-    """
+    """What is scripted is drawn before anything random."""
     plan = FaultPlan(Faults())
     plan.script("500", "stall")
     plan.script("429")
@@ -130,9 +110,7 @@ def test_scripted_faults_come_first_and_in_order() -> None:
 
 @pytest.mark.parametrize("name", ["boom", "200", "499", "-html", "reset-html", ""])
 def test_an_unknown_fault_is_refused(name: str) -> None:
-    """
-    A name that is no fault is refused, and the good ones beside it aren't taken either.
-    """
+    """A name that is no fault is refused, and the good ones beside it aren't taken either."""
     plan = FaultPlan(Faults())
 
     with pytest.raises(ValueError, match="a fault must be reset, reset_after, stall, or a status"):
@@ -141,9 +119,7 @@ def test_an_unknown_fault_is_refused(name: str) -> None:
 
 
 def test_a_grace_period_ends_by_itself() -> None:
-    """
-    Whether there is one depends on when the profile is read; its end is not told.
-    """
+    """Whether there is one depends on when the profile is read; its end is not told."""
     ends = datetime(2026, 1, 1, tzinfo=UTC)
     access = {"store": "app_store", "grace_period_expires_at": ends.isoformat()}
     moments = [ends - timedelta(seconds=1), ends, ends + timedelta(days=1)]

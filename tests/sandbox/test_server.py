@@ -1,6 +1,4 @@
-"""
-The sandbox as a server: faults, limits, the log, its own pages, start and stop.
-"""
+"""The sandbox as a server: faults, limits, the log, its own pages, start and stop."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ if TYPE_CHECKING:
 
 
 async def arrived(sandbox: Sandbox, count: int = 1) -> None:
-    """
-    Return once the sandbox has logged so many requests.
-    """
+    """Return once the sandbox has logged so many requests."""
     while len(sandbox.arrivals()) < count:  # noqa: ASYNC110 - the sandbox has no event for it
         await asyncio.sleep(0.001)
 
@@ -35,9 +31,7 @@ async def arrived(sandbox: Sandbox, count: int = 1) -> None:
 
 
 async def test_arrivals_are_logged_in_order(api: Api) -> None:
-    """
-    Every request to an API is logged with what it was about and how it ended.
-    """
+    """Every request to an API is logged with what it was about and how it ended."""
     before = time.time()
     await api.v1("POST", {})
     await api.v1("DELETE", adapty_customer_user_id="nobody")
@@ -60,9 +54,7 @@ async def test_arrivals_are_logged_in_order(api: Api) -> None:
 
 
 async def test_the_log_forgets_the_oldest() -> None:
-    """
-    No more than `log_size` arrivals are kept, and their numbers go on.
-    """
+    """No more than `log_size` arrivals are kept, and their numbers go on."""
     async with Sandbox(log_size=3) as sandbox:
         for _ in range(5):
             await Api(sandbox).v1("GET")
@@ -72,9 +64,7 @@ async def test_the_log_forgets_the_oldest() -> None:
 
 
 async def test_an_unknown_path_is_no_answer_of_the_api(api: Api) -> None:
-    """
-    A wrong address gets a page that isn't the API's error body, and is logged as neither API.
-    """
+    """A wrong address gets a page that isn't the API's error body, and is logged as neither API."""
     reply = await api.send("GET", "/api/v1/server-side-api/profiles")
 
     assert (reply.status, reply.headers["Content-Type"]) == (404, "text/html")
@@ -86,9 +76,7 @@ async def test_an_unknown_path_is_no_answer_of_the_api(api: Api) -> None:
 
 @pytest.mark.parametrize("fault", ["reset", "reset_after"])
 async def test_a_reset_is_an_rst(api: Api, fault: str) -> None:
-    """
-    The connection is reset, not closed, and only `reset_after` has carried the operation out.
-    """
+    """The connection is reset, not closed, and only `reset_after` has carried the operation out."""
     api.sandbox.seed_profiles(["u1"])
     api.sandbox.fail_next(fault)
     host, port = api.sandbox.url.removeprefix("http://").split(":")
@@ -111,9 +99,7 @@ async def test_a_reset_is_an_rst(api: Api, fault: str) -> None:
 
 
 async def test_reset_after_a_refusal_applies_nothing(api: Api) -> None:
-    """
-    A request that would have been told 404 is cut off and counts as not carried out.
-    """
+    """A request that would have been told 404 is cut off and counts as not carried out."""
     api.sandbox.fail_next("reset_after")
     with pytest.raises(CutError):
         await api.v1("DELETE")
@@ -122,9 +108,7 @@ async def test_reset_after_a_refusal_applies_nothing(api: Api) -> None:
 
 
 async def test_an_error_changes_nothing(api: Api) -> None:
-    """
-    A scripted status comes in the error body of the API that was asked.
-    """
+    """A scripted status comes in the error body of the API that was asked."""
     api.sandbox.seed_profiles(["u1"])
     api.sandbox.fail_next("503", "500")
 
@@ -138,9 +122,7 @@ async def test_an_error_changes_nothing(api: Api) -> None:
 
 
 async def test_a_gateway_answers_with_a_page(api: Api) -> None:
-    """
-    A status with `-html` has a body that is no JSON.
-    """
+    """A status with `-html` has a body that is no JSON."""
     api.sandbox.fail_next("502-html")
 
     reply = await api.v1("GET")
@@ -150,9 +132,7 @@ async def test_a_gateway_answers_with_a_page(api: Api) -> None:
 
 
 async def test_a_stall_ends_when_the_client_goes_away(api: Api) -> None:
-    """
-    A stalled request gets no answer, and the sandbox goes on with the next.
-    """
+    """A stalled request gets no answer, and the sandbox goes on with the next."""
     api.sandbox.fail_next("stall")
     stalled = asyncio.create_task(api.v1("DELETE"))
     await arrived(api.sandbox)
@@ -165,9 +145,7 @@ async def test_a_stall_ends_when_the_client_goes_away(api: Api) -> None:
 
 
 async def test_stopping_cuts_off_what_is_in_flight() -> None:
-    """
-    Stalled and slow requests don't hold up the end of the sandbox.
-    """
+    """Stalled and slow requests don't hold up the end of the sandbox."""
     async with Sandbox(latency=60) as sandbox:
         sandbox.fail_next("stall")
         tasks = [asyncio.create_task(Api(sandbox).v1("GET")) for _ in range(20)]
@@ -180,9 +158,7 @@ async def test_stopping_cuts_off_what_is_in_flight() -> None:
 
 
 async def test_random_faults_repeat_with_their_seed() -> None:
-    """
-    The same requests in the same order fail alike.
-    """
+    """The same requests in the same order fail alike."""
 
     async def faults(seed: int) -> list[str | None]:
         async with Sandbox(faults="error=30%,reset=10%,reset_after=10%", seed=seed) as sandbox:
@@ -195,17 +171,13 @@ async def test_random_faults_repeat_with_their_seed() -> None:
 
 
 async def test_faults_may_be_given_as_shares() -> None:
-    """
-    A `Faults` does what its text does.
-    """
+    """A `Faults` does what its text does."""
     async with Sandbox(faults=Faults(error=1)) as sandbox:
         assert (await Api(sandbox).v1("GET")).status >= 500
 
 
 async def test_latency_comes_after_the_operation() -> None:
-    """
-    While an answer is delayed its operation is carried out, and its status not yet there.
-    """
+    """While an answer is delayed its operation is carried out, and its status not yet there."""
     async with Sandbox(latency=0.03) as sandbox:
         sandbox.seed_profiles(["u1"])
         started = time.monotonic()
@@ -222,9 +194,7 @@ async def test_latency_comes_after_the_operation() -> None:
 
 
 async def test_above_the_rate_each_api_answers_429() -> None:
-    """
-    Both APIs have a bucket of their own, and refuse in their own error body.
-    """
+    """Both APIs have a bucket of their own, and refuse in their own error body."""
     async with Sandbox(rate=0.1, burst=2) as sandbox:
         api = Api(sandbox)
         sandbox.seed_profiles(["u1"])
@@ -240,9 +210,7 @@ async def test_above_the_rate_each_api_answers_429() -> None:
 
 @pytest.mark.parametrize("form", ["seconds", "date", "none"])
 async def test_retry_after_has_three_forms(form: Any) -> None:
-    """
-    A 429 names whole seconds, an instant that isn't past, or nothing.
-    """
+    """A 429 names whole seconds, an instant that isn't past, or nothing."""
     before = time.time()
     async with Sandbox(retry_after=form) as sandbox:
         sandbox.fail_next("429")
@@ -260,9 +228,7 @@ async def test_retry_after_has_three_forms(form: Any) -> None:
 
 
 async def test_another_process_can_read_the_state(api: Api) -> None:
-    """
-    Counts, ids and arrivals are there without a key, and aren't arrivals themselves.
-    """
+    """Counts, ids and arrivals are there without a key, and aren't arrivals themselves."""
     api.sandbox.seed_profiles(f"u{number:05}" for number in range(6_000))
     await api.mail("save", PROFILE)
     await api.v1("GET")
@@ -287,9 +253,7 @@ async def test_another_process_can_read_the_state(api: Api) -> None:
 
 
 async def test_the_pages_refuse_what_they_do_not_know(api: Api) -> None:
-    """
-    A wrong API name is 400, another page 404, and neither is logged.
-    """
+    """A wrong API name is 400, another page 404, and neither is logged."""
     assert (await api.send("GET", "/_sandbox/profiles?api=v2")).status == 400
     assert (await api.send("GET", "/_sandbox/secrets")).status == 404
     assert api.sandbox.arrivals() == []
@@ -297,9 +261,7 @@ async def test_the_pages_refuse_what_they_do_not_know(api: Api) -> None:
 
 @pytest.mark.parametrize("body", [b'["u1", "u2"]', b'"u1"\n"u2"\n'], ids=["list", "lines"])
 async def test_another_process_can_seed(api: Api, body: bytes) -> None:
-    """
-    Customer user ids are taken as a JSON list or a JSON string per line.
-    """
+    """Customer user ids are taken as a JSON list or a JSON string per line."""
     api.sandbox.seed_profiles(["u2"])
 
     assert (await api.send("POST", "/_sandbox/seed", body)).body == {"added": 1}
@@ -307,9 +269,7 @@ async def test_another_process_can_seed(api: Api, body: bytes) -> None:
 
 
 async def test_a_seed_may_be_large_but_must_be_json_strings(api: Api) -> None:
-    """
-    More than a mebibyte is taken, anything but strings refused with nothing added.
-    """
+    """More than a mebibyte is taken, anything but strings refused with nothing added."""
     large = [f"user-{number:020}" for number in range(50_000)]
 
     assert (await api.send("POST", "/_sandbox/seed", b'"u1"\n2\n')).status == 400
@@ -318,9 +278,7 @@ async def test_a_seed_may_be_large_but_must_be_json_strings(api: Api) -> None:
 
 
 async def test_a_failing_source_of_ids_seeds_nothing(sandbox: Sandbox) -> None:
-    """
-    Profiles are added all together or not at all.
-    """
+    """Profiles are added all together or not at all."""
 
     def broken() -> Any:
         yield "u1"
@@ -333,9 +291,7 @@ async def test_a_failing_source_of_ids_seeds_nothing(sandbox: Sandbox) -> None:
 
 
 async def test_the_page_shows_everything_escaped(api: Api) -> None:
-    """
-    Profiles and requests are on the page at `/`, and can't inject markup.
-    """
+    """Profiles and requests are on the page at `/`, and can't inject markup."""
     empty = await api.send("GET", "/")
     api.sandbox.seed_profiles(["<script>alert(1)</script>"])
     api.sandbox.fail_next("reset")
@@ -356,9 +312,7 @@ async def test_the_page_shows_everything_escaped(api: Api) -> None:
 
 
 async def test_a_file_keeps_the_state(tmp_path: Path) -> None:
-    """
-    A sandbox with a file goes on at the same address where it stopped.
-    """
+    """A sandbox with a file goes on at the same address where it stopped."""
     sandbox = Sandbox(db=str(tmp_path / "sandbox.db"))
     async with sandbox:
         url = sandbox.url
@@ -373,9 +327,7 @@ async def test_a_file_keeps_the_state(tmp_path: Path) -> None:
 
 
 async def test_a_stopped_sandbox_says_so() -> None:
-    """
-    Before the start and after the end there is no address and no state.
-    """
+    """Before the start and after the end there is no address and no state."""
     sandbox = Sandbox()
     await sandbox.stop()
     for look in (lambda: sandbox.url, sandbox.arrivals, sandbox.customer_user_ids):
@@ -384,18 +336,14 @@ async def test_a_stopped_sandbox_says_so() -> None:
 
 
 async def test_it_starts_once(sandbox: Sandbox) -> None:
-    """
-    A second start is refused, and leaves the running server alone.
-    """
+    """A second start is refused, and leaves the running server alone."""
     with pytest.raises(RuntimeError, match="running already"):
         await sandbox.start()
     assert (await Api(sandbox).v1("GET")).status == 404
 
 
 async def test_a_start_that_fails_leaves_nothing_open(sandbox: Sandbox, tmp_path: Path) -> None:
-    """
-    A taken port and a file that is no database raise, and the sandbox can be stopped.
-    """
+    """A taken port and a file that is no database raise, and the sandbox can be stopped."""
     taken = Sandbox(port=int(sandbox.url.rpartition(":")[2]))
     with pytest.raises(OSError, match="address"):
         await taken.start()
@@ -408,9 +356,7 @@ async def test_a_start_that_fails_leaves_nothing_open(sandbox: Sandbox, tmp_path
 
 
 async def test_an_ipv6_address_is_bracketed() -> None:
-    """
-    The URL of an IPv6 host can be used as it is.
-    """
+    """The URL of an IPv6 host can be used as it is."""
     async with Sandbox(host="::1") as sandbox:
         assert sandbox.url.startswith("http://[::1]:")
         assert (await Api(sandbox).v1("GET")).status == 404
@@ -427,17 +373,13 @@ async def test_an_ipv6_address_is_bracketed() -> None:
     ],
 )
 def test_options_are_checked_when_it_is_made(options: dict[str, Any], message: str) -> None:
-    """
-    An option out of range is named before anything is started.
-    """
+    """An option out of range is named before anything is started."""
     with pytest.raises(ValueError, match=message):
         Sandbox(**options)
 
 
 async def test_a_profile_is_looked_up_by_one_id(sandbox: Sandbox) -> None:
-    """
-    Neither id, or both of them, is a mistake of the caller; an unknown one is not.
-    """
+    """Neither id, or both of them, is a mistake of the caller; an unknown one is not."""
     assert sandbox.profile(customer_user_id="nobody") is None
     with pytest.raises(ValueError, match="exactly one"):
         sandbox.profile()

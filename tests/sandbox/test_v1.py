@@ -1,6 +1,4 @@
-"""
-The profiles of the server-side API, version 1.
-"""
+"""The profiles of the server-side API, version 1."""
 
 from __future__ import annotations
 
@@ -48,9 +46,7 @@ EXAMPLE = {
 
 
 def error(status: int, code: str, message: str, source: str | None) -> dict[str, Any]:
-    """
-    Return the error body of the server-side API.
-    """
+    """Return the error body of the server-side API."""
     return {
         "errors": [{"source": source, "errors": [message]}],
         "error_code": code,
@@ -59,9 +55,7 @@ def error(status: int, code: str, message: str, source: str | None) -> dict[str,
 
 
 async def test_create_stores_the_documented_example(api: Api) -> None:
-    """
-    A profile is created with every field of the example, and answered in full.
-    """
+    """A profile is created with every field of the example, and answered in full."""
     reply = await api.v1("POST", EXAMPLE)
 
     data = reply.body["data"]
@@ -81,9 +75,7 @@ async def test_create_stores_the_documented_example(api: Api) -> None:
 
 
 async def test_every_answer_has_its_own_request_id(api: Api) -> None:
-    """
-    Good and bad answers carry a Request-Id of 32 hexadecimal digits.
-    """
+    """Good and bad answers carry a Request-Id of 32 hexadecimal digits."""
     replies = [await api.v1("GET"), await api.v1("POST", {}), await api.v1("DELETE")]
 
     ids = {UUID(reply.headers["Request-Id"]).hex for reply in replies}
@@ -92,9 +84,7 @@ async def test_every_answer_has_its_own_request_id(api: Api) -> None:
 
 
 async def test_get_answers_by_either_identity(api: Api) -> None:
-    """
-    The same profile is found by its customer user id and by its profile id.
-    """
+    """The same profile is found by its customer user id and by its profile id."""
     created = (await api.v1("POST", b"")).body["data"]
 
     by_customer = await api.v1("GET")
@@ -107,9 +97,7 @@ async def test_get_answers_by_either_identity(api: Api) -> None:
 
 
 async def test_a_repeated_create_updates(api: Api) -> None:
-    """
-    A second POST keeps the profile id, and merges what it carries.
-    """
+    """A second POST keeps the profile id, and merges what it carries."""
     first = await api.v1("POST", {"first_name": "Jane", "last_name": "Doe"})
     second = await api.v1("POST", {"last_name": "Roe"})
 
@@ -120,9 +108,7 @@ async def test_a_repeated_create_updates(api: Api) -> None:
 
 
 async def test_update_tells_null_from_absent(api: Api) -> None:
-    """
-    PATCH clears what is null, keeps what is absent, and merges objects key by key.
-    """
+    """PATCH clears what is null, keeps what is absent, and merges objects key by key."""
     await api.v1("POST", EXAMPLE)
 
     reply = await api.v1(
@@ -147,9 +133,7 @@ async def test_update_tells_null_from_absent(api: Api) -> None:
 
 
 async def test_an_emptied_object_is_gone(api: Api) -> None:
-    """
-    Clearing the last attribute and all device fields leaves an empty list and no object.
-    """
+    """Clearing the last attribute and all device fields leaves an empty list and no object."""
     await api.v1("POST", {"custom_attributes": {"a": "b"}, "installation_meta": {"os": "18"}})
 
     reply = await api.v1("PATCH", {"custom_attributes": {"a": None}, "installation_meta": None})
@@ -159,9 +143,7 @@ async def test_an_emptied_object_is_gone(api: Api) -> None:
 
 
 async def test_numbers_become_floats(api: Api) -> None:
-    """
-    Booleans and integers among the custom attributes are stored as floats.
-    """
+    """Booleans and integers among the custom attributes are stored as floats."""
     await api.v1("POST", {"custom_attributes": {"a": True, "b": 7, "c": 1.5, "d": "7"}})
 
     stored = api.sandbox.profile(customer_user_id="u1")
@@ -172,9 +154,7 @@ async def test_numbers_become_floats(api: Api) -> None:
 
 
 async def test_delete_is_empty_and_then_404(api: Api) -> None:
-    """
-    The first DELETE answers 204 without a body, the next one that there is no profile.
-    """
+    """The first DELETE answers 204 without a body, the next one that there is no profile."""
     api.sandbox.seed_profiles(["u1", "u2"])
 
     first, second = await api.v1("DELETE"), await api.v1("DELETE")
@@ -187,9 +167,7 @@ async def test_delete_is_empty_and_then_404(api: Api) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE", "POST"])
 async def test_an_unknown_profile_id_is_404(api: Api, method: str) -> None:
-    """
-    A profile id that was never given out is not found by any method, nor created.
-    """
+    """A profile id that was never given out is not found by any method, nor created."""
     reply = await api.v1(method, {}, adapty_customer_user_id=None, adapty_profile_id="nobody")
 
     assert reply.status == 404
@@ -198,9 +176,7 @@ async def test_an_unknown_profile_id_is_404(api: Api, method: str) -> None:
 
 @pytest.mark.parametrize("key", [None, "Api-Key wrong", "Bearer secret"])
 async def test_a_bad_key_is_401(api: Api, key: str | None) -> None:
-    """
-    A missing key, a wrong key and a wrong scheme are told the documented error.
-    """
+    """A missing key, a wrong key and a wrong scheme are told the documented error."""
     reply = await api.v1("GET", Authorization=key)
 
     assert reply.status == 401
@@ -213,9 +189,7 @@ async def test_a_bad_key_is_401(api: Api, key: str | None) -> None:
 
 
 async def test_identity_is_needed_once(api: Api) -> None:
-    """
-    Neither identity header, or both of them, is refused.
-    """
+    """Neither identity header, or both of them, is refused."""
     neither = await api.v1("GET", adapty_customer_user_id=None)
     both = await api.v1("GET", adapty_profile_id="p")
 
@@ -224,9 +198,7 @@ async def test_identity_is_needed_once(api: Api) -> None:
 
 
 async def test_other_media_types_are_415(api: Api) -> None:
-    """
-    Only application/json is taken, with or without a charset.
-    """
+    """Only application/json is taken, with or without a charset."""
     wrong = await api.v1("POST", b"{}", Content_Type="text/plain")
     right = await api.v1("POST", b"{}", Content_Type="Application/JSON; charset=utf-8")
 
@@ -236,9 +208,7 @@ async def test_other_media_types_are_415(api: Api) -> None:
 
 
 async def test_other_methods_are_405(api: Api) -> None:
-    """
-    A method that the document doesn't have is refused in the API's own error body.
-    """
+    """A method that the document doesn't have is refused in the API's own error body."""
     reply = await api.v1("PUT", {})
 
     assert reply.status == 405
@@ -246,9 +216,7 @@ async def test_other_methods_are_405(api: Api) -> None:
 
 
 async def test_identity_headers_are_utf_8(api: Api) -> None:
-    """
-    A customer user id outside ASCII is read as UTF-8.
-    """
+    """A customer user id outside ASCII is read as UTF-8."""
     assert (await api.v1("POST", {}, adapty_customer_user_id="jürgen-東京")).status == 200
 
     assert api.sandbox.customer_user_ids() == {"jürgen-東京"}
@@ -256,9 +224,7 @@ async def test_identity_headers_are_utf_8(api: Api) -> None:
 
 
 async def test_a_header_that_is_no_utf_8_is_400(api: Api) -> None:
-    """
-    A customer user id in Latin-1 is refused, and logged with the byte replaced.
-    """
+    """A customer user id in Latin-1 is refused, and logged with the byte replaced."""
     host, port = api.sandbox.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(
@@ -299,9 +265,7 @@ async def test_a_header_that_is_no_utf_8_is_400(api: Api) -> None:
     ],
 )
 async def test_a_bad_body_names_the_field(api: Api, body: Any, source: str | None) -> None:
-    """
-    A body that breaks a rule answers 400 with the field as source, and creates nothing.
-    """
+    """A body that breaks a rule answers 400 with the field as source, and creates nothing."""
     reply = await api.v1("POST", body)
 
     assert reply.status == 400
@@ -312,9 +276,7 @@ async def test_a_bad_body_names_the_field(api: Api, body: Any, source: str | Non
 
 @pytest.mark.parametrize("body", [b"{", b"\xff", b"[" * 100_000], ids=["cut", "bytes", "deep"])
 async def test_a_body_that_is_no_json_is_400(api: Api, body: bytes) -> None:
-    """
-    A body that can't be parsed is an error of the request, not of the server.
-    """
+    """A body that can't be parsed is an error of the request, not of the server."""
     reply = await api.v1("POST", body)
 
     assert reply.status == 400
@@ -322,9 +284,7 @@ async def test_a_body_that_is_no_json_is_400(api: Api, body: bytes) -> None:
 
 
 async def test_thirty_custom_attributes_are_the_most(api: Api) -> None:
-    """
-    The limit holds for the profile as a whole, not for one request.
-    """
+    """The limit holds for the profile as a whole, not for one request."""
     full = await api.v1("POST", {"custom_attributes": {f"a{n}": "x" for n in range(30)}})
     over = await api.v1("PATCH", {"custom_attributes": {"b": "x"}})
     swap = await api.v1("PATCH", {"custom_attributes": {"b": "x", "a0": None}})
@@ -334,9 +294,7 @@ async def test_thirty_custom_attributes_are_the_most(api: Api) -> None:
 
 
 async def test_all_problems_are_named_and_unknown_fields_ignored(api: Api) -> None:
-    """
-    One answer lists every bad field; a field the document doesn't have is no error.
-    """
+    """One answer lists every bad field; a field the document doesn't have is no error."""
     bad = await api.v1("POST", {"email": 1, "store": 2, "shoe_size": 43})
     good = await api.v1("POST", msgspec.json.encode({"shoe_size": 43}))
 

@@ -1,6 +1,4 @@
-"""
-Version 2 of the server-side API: profiles, purchases and access levels.
-"""
+"""Version 2 of the server-side API: profiles, purchases and access levels."""
 
 from __future__ import annotations
 
@@ -85,9 +83,7 @@ EXAMPLE: dict[str, Any] = {
 
 
 def error(status: int, code: str, message: str, source: str | None) -> dict[str, Any]:
-    """
-    Return the error body that most operations have.
-    """
+    """Return the error body that most operations have."""
     return {
         "errors": [{"source": source, "errors": [message]}],
         "error_code": code,
@@ -96,23 +92,17 @@ def error(status: int, code: str, message: str, source: str | None) -> dict[str,
 
 
 def plain(status: int, code: str, message: str) -> dict[str, Any]:
-    """
-    Return the error body of the operations whose errors are a list of texts.
-    """
+    """Return the error body of the operations whose errors are a list of texts."""
     return {"errors": [message], "error_code": code, "status_code": status}
 
 
 def later(**time: float) -> str:
-    """
-    Return an instant that is so far from now.
-    """
+    """Return an instant that is so far from now."""
     return (datetime.now(UTC) + timedelta(**time)).isoformat()
 
 
 async def created(api: Api) -> dict[str, Any]:
-    """
-    Create profile `u1`, and return it.
-    """
+    """Create profile `u1`, and return it."""
     reply = await api.v2("POST", PROFILE, {})
     assert reply.status == 200
     data: dict[str, Any] = reply.body["data"]
@@ -151,9 +141,7 @@ async def test_create_answers_the_profile_without_personal_data(api: Api) -> Non
 
 
 async def test_both_versions_have_the_same_profiles(api: Api) -> None:
-    """
-    What one version creates, the other one reads and deletes.
-    """
+    """What one version creates, the other one reads and deletes."""
     await api.v1("POST", {"custom_attributes": {"a": 1}})
     read = await api.v2("GET", PROFILE)
     deleted = await api.v2("DELETE", PROFILE)
@@ -164,9 +152,7 @@ async def test_both_versions_have_the_same_profiles(api: Api) -> None:
 
 
 async def test_update_merges_and_clears(api: Api) -> None:
-    """
-    PATCH keeps what is absent, and null or an empty value deletes.
-    """
+    """PATCH keeps what is absent, and null or an empty value deletes."""
     await api.v2("POST", PROFILE, EXAMPLE)
     changes = {
         "first_name": None,
@@ -185,9 +171,7 @@ async def test_update_merges_and_clears(api: Api) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
 async def test_a_profile_that_is_not_there_is_not_found(api: Api, method: str) -> None:
-    """
-    Everything but the creation answers 404.
-    """
+    """Everything but the creation answers 404."""
     reply = await api.v2(method, PROFILE, {} if method == "PATCH" else None)
 
     assert reply.status == 404
@@ -195,9 +179,7 @@ async def test_a_profile_that_is_not_there_is_not_found(api: Api, method: str) -
 
 
 async def test_creation_attaches_a_customer_to_an_anonymous_profile(api: Api) -> None:
-    """
-    Both headers give an existing profile its customer user id; a repeat changes nothing more.
-    """
+    """Both headers give an existing profile its customer user id; a repeat changes nothing more."""
     [profile_id] = api.sandbox.seed_anonymous(1)
     assert api.sandbox.customer_user_ids() == set()
     for _ in range(2):
@@ -219,9 +201,7 @@ async def test_creation_by_profile_id_needs_the_profile(api: Api) -> None:
 
 
 async def test_an_id_that_is_taken_is_not_attached(api: Api) -> None:
-    """
-    Neither a profile with another user nor a user with another profile is changed.
-    """
+    """Neither a profile with another user nor a user with another profile is changed."""
     await created(api)
     [anonymous] = api.sandbox.seed_anonymous(1)
     taken = await api.v2("POST", PROFILE, {}, adapty_profile_id=anonymous)
@@ -247,9 +227,7 @@ async def test_an_id_that_is_taken_is_not_attached(api: Api) -> None:
     ids=["none", "both"],
 )
 async def test_one_identity_is_needed(api: Api, headers: Any, message: str) -> None:
-    """
-    Without an id, or with both where only one is allowed, the request is wrong.
-    """
+    """Without an id, or with both where only one is allowed, the request is wrong."""
     reply = await api.v2("GET", PROFILE, **headers)
 
     assert reply.status == 400
@@ -257,9 +235,7 @@ async def test_one_identity_is_needed(api: Api, headers: Any, message: str) -> N
 
 
 async def test_an_identity_is_utf8(api: Api) -> None:
-    """
-    A header in Latin-1 is refused by its name.
-    """
+    """A header in Latin-1 is refused by its name."""
     host, port = api.sandbox.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(
@@ -296,9 +272,7 @@ async def test_an_identity_is_utf8(api: Api) -> None:
     ids=str,
 )
 async def test_a_field_that_breaks_a_rule_is_named(api: Api, body: Any, source: str | None) -> None:
-    """
-    What is wrong is told by the field, with 400.
-    """
+    """What is wrong is told by the field, with 400."""
     reply = await api.v2("POST", PROFILE, body)
 
     assert reply.status == 400
@@ -328,9 +302,7 @@ async def test_a_wrong_key_has_two_answers(
     path: str,
     as_objects: bool,  # noqa: FBT001
 ) -> None:
-    """
-    Some operations answer an object and not_authenticated, others a text and unauthorized.
-    """
+    """Some operations answer an object and not_authenticated, others a text and unauthorized."""
     reply = await api.v2(method, path, Authorization="Api-Key wrong")
 
     assert reply.status == 401
@@ -342,9 +314,7 @@ async def test_a_wrong_key_has_two_answers(
 
 
 async def test_methods_and_media_types_are_checked(api: Api) -> None:
-    """
-    A wrong method and a body that is no JSON are refused; unknown paths are nobody's.
-    """
+    """A wrong method and a body that is no JSON are refused; unknown paths are nobody's."""
     assert (await api.v2("PUT", PROFILE, {})).status == 405
     assert (await api.v2("PUT", PROFILE, {}, Authorization="x")).status == 401
     assert (await api.v2("POST", "paywalls/x/", {})).status == 405
@@ -356,9 +326,7 @@ async def test_methods_and_media_types_are_checked(api: Api) -> None:
 
 
 async def test_the_log_knows_the_api_and_the_identity(api: Api) -> None:
-    """
-    Requests of version 2 are logged as such, without their query, by the id in the header.
-    """
+    """Requests of version 2 are logged as such, without their query, by the id in the header."""
     await created(api)
     await api.v2("GET", "paywalls/?page[size]=1", adapty_customer_user_id=None)
 
@@ -369,9 +337,7 @@ async def test_the_log_knows_the_api_and_the_identity(api: Api) -> None:
 
 
 async def test_version_2_has_faults_and_a_rate_of_its_own() -> None:
-    """
-    Faults hit it like the others, and its rate is not that of version 1.
-    """
+    """Faults hit it like the others, and its rate is not that of version 1."""
     async with Sandbox(rate=0.001, burst=1) as sandbox:
         api = Api(sandbox)
         sandbox.fail_next("500")
@@ -390,9 +356,7 @@ async def test_version_2_has_faults_and_a_rate_of_its_own() -> None:
 
 
 async def test_a_one_time_purchase_is_access_for_ever(api: Api) -> None:
-    """
-    The document's example opens its product's access level without an end.
-    """
+    """The document's example opens its product's access level without an end."""
     await created(api)
     reply = await api.v2("POST", SET, ONE_TIME)
 
@@ -432,9 +396,7 @@ async def test_a_one_time_purchase_is_access_for_ever(api: Api) -> None:
 
 
 async def test_a_transaction_is_set_by_its_id(api: Api) -> None:
-    """
-    The same store_transaction_id changes the transaction; a new one of the chain renews it.
-    """
+    """The same store_transaction_id changes the transaction; a new one of the chain renews it."""
     await created(api)
     await api.v2("POST", SET, SUBSCRIPTION)
     cancelled = {
@@ -490,9 +452,7 @@ def _ids(one: str) -> dict[str, str]:
 
 
 async def test_refunds_grace_and_currencies_are_told(api: Api) -> None:
-    """
-    A refund ends the access, a grace period keeps it, and only dollars count as revenue.
-    """
+    """A refund ends the access, a grace period keeps it, and only dollars count as revenue."""
     await created(api)
     refund = {
         **ONE_TIME,
@@ -524,9 +484,7 @@ async def test_refunds_grace_and_currencies_are_told(api: Api) -> None:
 
 
 async def test_an_unknown_product_is_recorded_and_opens_nothing(api: Api) -> None:
-    """
-    Only products of the app open an access level; more of them can be added.
-    """
+    """Only products of the app open an access level; more of them can be added."""
     await created(api)
     unknown = await api.v2("POST", SET, {**ONE_TIME, "store_product_id": "coins_100"})
     api.sandbox.add_access_levels("vip")
@@ -539,9 +497,7 @@ async def test_an_unknown_product_is_recorded_and_opens_nothing(api: Api) -> Non
 
 
 def but(base: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
-    """
-    Return a body with some fields changed.
-    """
+    """Return a body with some fields changed."""
     return {**base, **changes}
 
 
@@ -622,9 +578,7 @@ CONFLICTS: dict[str, tuple[dict[str, Any], str, str]] = {
 
 @pytest.mark.parametrize("code", CONFLICTS)
 async def test_fields_that_contradict_each_other_have_a_code(api: Api, code: str) -> None:
-    """
-    Each documented code comes with its source and its words, and nothing is recorded.
-    """
+    """Each documented code comes with its source and its words, and nothing is recorded."""
     await created(api)
     body, source, message = CONFLICTS[code]
     reply = await api.v2("POST", SET, body)
@@ -653,9 +607,7 @@ async def test_fields_that_contradict_each_other_have_a_code(api: Api, code: str
 async def test_a_transaction_that_is_none_is_refused(
     api: Api, body: Any, source: str | None
 ) -> None:
-    """
-    Missing and wrong fields are named, with a code of their own.
-    """
+    """Missing and wrong fields are named, with a code of their own."""
     await created(api)
     reply = await api.v2("POST", SET, body)
 
@@ -667,9 +619,7 @@ async def test_a_transaction_that_is_none_is_refused(
 
 
 async def test_access_is_granted_and_revoked(api: Api) -> None:
-    """
-    A grant without dates never ends, a revocation without a date ends it now.
-    """
+    """A grant without dates never ends, a revocation without a date ends it now."""
     await created(api)
     granted = await api.v2("POST", GRANT, {"access_level_id": "premium"})
     later_on = later(days=3)
@@ -684,9 +634,7 @@ async def test_access_is_granted_and_revoked(api: Api) -> None:
 
 
 async def test_a_grant_keeps_its_dates(api: Api) -> None:
-    """
-    Start and end are told as they were given; another grant replaces them.
-    """
+    """Start and end are told as they were given; another grant replaces them."""
     await created(api)
     body = {
         "access_level_id": "premium",
@@ -726,9 +674,7 @@ REVOCATIONS: dict[str, tuple[Any, str, str, str | None]] = {
 
 @pytest.mark.parametrize("case", REVOCATIONS)
 async def test_a_revocation_that_makes_no_sense_has_a_code(api: Api, case: str) -> None:
-    """
-    The documented codes, sources and words of a refused revocation.
-    """
+    """The documented codes, sources and words of a refused revocation."""
     await created(api)
     grant = {"access_level_id": "premium", "expires_at": "2998-08-29T09:33:42+00:00"}
     await api.v2("POST", GRANT, grant)
@@ -738,9 +684,7 @@ async def test_a_revocation_that_makes_no_sense_has_a_code(api: Api, case: str) 
 
 
 async def test_what_a_profile_has_not_cannot_be_revoked(api: Api) -> None:
-    """
-    A profile without the level, an app without it, and a missing profile are three answers.
-    """
+    """A profile without the level, an app without it, and a missing profile are three answers."""
     profile_id = (await created(api))["profile_id"]
     none = await api.v2("POST", REVOKE, {"access_level_id": "premium"})
     message = f"Profile `{profile_id}` has no `premium` access level"
@@ -757,9 +701,7 @@ async def test_what_a_profile_has_not_cannot_be_revoked(api: Api) -> None:
 
 
 async def test_what_a_profile_has_goes_with_it(api: Api) -> None:
-    """
-    A profile that is made anew after its deletion has nothing of the old one.
-    """
+    """A profile that is made anew after its deletion has nothing of the old one."""
     await created(api)
     await api.v2("POST", SET, ONE_TIME)
     await api.v2("POST", REFUND, {"consent": True})
@@ -773,9 +715,7 @@ async def test_what_a_profile_has_goes_with_it(api: Api) -> None:
 
 
 async def test_the_state_outlives_the_server(tmp_path: Path) -> None:
-    """
-    A database file keeps purchases and what was added to the app.
-    """
+    """A database file keeps purchases and what was added to the app."""
     db = str(tmp_path / "sandbox.db")
     async with Sandbox(db=db) as sandbox:
         await created(Api(sandbox))
@@ -790,9 +730,7 @@ async def test_the_state_outlives_the_server(tmp_path: Path) -> None:
 
 
 async def test_the_page_shows_anonymous_profiles(api: Api) -> None:
-    """
-    A profile without a customer user id is on the page by its profile id.
-    """
+    """A profile without a customer user id is on the page by its profile id."""
     [profile_id] = api.sandbox.seed_anonymous(1)
 
     assert profile_id in (await api.send("GET", "/")).body

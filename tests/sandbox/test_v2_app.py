@@ -1,6 +1,4 @@
-"""
-Version 2 of the server-side API: settings, other stores, paywalls, virtual currencies.
-"""
+"""Version 2 of the server-side API: settings, other stores, paywalls, virtual currencies."""
 
 from __future__ import annotations
 
@@ -37,9 +35,7 @@ VC = "vc/transactions/"
 
 
 async def test_refund_saver_settings_are_kept(api: Api) -> None:
-    """
-    What is set is merged into what was set, and told with the profile's id.
-    """
+    """What is set is merged into what was set, and told with the profile's id."""
     profile_id = (await created(api))["profile_id"]
     unset = await api.v2("GET", REFUND)
     await api.v2("POST", REFUND, {"consent": True})
@@ -54,9 +50,7 @@ async def test_refund_saver_settings_are_kept(api: Api) -> None:
 
 
 async def test_integration_identifiers_are_kept(api: Api) -> None:
-    """
-    Setting answers nothing at all; getting tells all sixteen.
-    """
+    """Setting answers nothing at all; getting tells all sixteen."""
     await created(api)
     reply = await api.v2("POST", INTEGRATIONS, {"branch_id": "b", "appsflyer_id": "a"})
     await api.v2("POST", INTEGRATIONS, {"appsflyer_id": None})
@@ -69,9 +63,7 @@ async def test_integration_identifiers_are_kept(api: Api) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_a_missing_profile_is_spelled_in_two_more_ways(api: Api, method: str) -> None:
-    """
-    Refund Saver says 400, integrations say it with another code, and both in plain texts.
-    """
+    """Refund Saver says 400, integrations say it with another code, and both in plain texts."""
     refund = await api.v2(method, REFUND, {"consent": True})
     integrations = await api.v2(method, INTEGRATIONS, {"branch_id": "b"})
 
@@ -82,9 +74,7 @@ async def test_a_missing_profile_is_spelled_in_two_more_ways(api: Api, method: s
 
 
 async def test_there_has_to_be_something_to_set(api: Api) -> None:
-    """
-    Nothing, or what is unknown, is refused in the document's words.
-    """
+    """Nothing, or what is unknown, is refused in the document's words."""
     await created(api)
     nothing = await api.v2("POST", REFUND, {"else": 1})
     wrong = await api.v2("POST", REFUND, {"custom_preference": "perhaps"})
@@ -105,9 +95,7 @@ async def test_there_has_to_be_something_to_set(api: Api) -> None:
 
 
 async def test_paddle_purchases_are_imported(api: Api) -> None:
-    """
-    A token of either kind becomes a purchase of a profile that is made if need be.
-    """
+    """A token of either kind becomes a purchase of a profile that is made if need be."""
     body = {"customer_user_id": "u1", "paddle_token": "sub_1"}
     subscribed = await api.v2("POST", PADDLE, body, adapty_customer_user_id=None)
     bought = await api.v2("POST", PADDLE, {**body, "paddle_token": "txn_1"})
@@ -135,9 +123,7 @@ async def test_paddle_purchases_are_imported(api: Api) -> None:
 async def test_paddle_has_three_ways_to_refuse(
     api: Api, token: str, code: str, message: str
 ) -> None:
-    """
-    The documented codes come in plain texts, and no profile is made.
-    """
+    """The documented codes come in plain texts, and no profile is made."""
     reply = await api.v2("POST", PADDLE, {"customer_user_id": "u1", "paddle_token": token})
 
     assert (reply.status, reply.body) == (400, plain(400, code, message))
@@ -145,9 +131,7 @@ async def test_paddle_has_three_ways_to_refuse(
 
 
 def stripe(token: Any) -> dict[str, Any]:
-    """
-    Return the body of a Stripe validation.
-    """
+    """Return the body of a Stripe validation."""
     return {
         "data": {
             "type": "stripe_receipt_validation_result",
@@ -157,9 +141,7 @@ def stripe(token: Any) -> dict[str, Any]:
 
 
 async def test_stripe_purchases_are_imported(api: Api) -> None:
-    """
-    The answer is null, in a media type of its own; the profile has the purchases.
-    """
+    """The answer is null, in a media type of its own; the profile has the purchases."""
     reply = await api.v2("POST", STRIPE, stripe("sub_1"), Content_Type=STRIPE_TYPE)
     await api.v2("POST", STRIPE, stripe("pi_1"), Content_Type=STRIPE_TYPE)
 
@@ -182,9 +164,7 @@ async def test_stripe_purchases_are_imported(api: Api) -> None:
 async def test_stripes_errors_point_into_the_body(
     api: Api, body: Any, detail: str, pointer: str
 ) -> None:
-    """
-    A refused body is answered with pointers, and without a code.
-    """
+    """A refused body is answered with pointers, and without a code."""
     reply = await api.v2("POST", STRIPE, body, Content_Type=STRIPE_TYPE)
 
     assert (reply.status, reply.headers["Content-Type"]) == (400, STRIPE_TYPE)
@@ -197,9 +177,7 @@ async def test_stripes_errors_point_into_the_body(
 
 
 async def test_paywalls_come_in_pages(api: Api) -> None:
-    """
-    Pages have a size and a number; beyond the last one there is nothing.
-    """
+    """Pages have a size and a number; beyond the last one there is nothing."""
     api.sandbox.add_paywalls(*(f"P{number}" for number in range(22)))
     first = (await api.v2("GET", "paywalls/")).body
     last = (await api.v2("GET", "paywalls/?page[number]=3&page[size]=10")).body
@@ -235,18 +213,14 @@ async def test_paywalls_come_in_pages(api: Api) -> None:
 async def test_a_page_that_cannot_be_is_refused(
     api: Api, query: str, source: str, message: str
 ) -> None:
-    """
-    The source is page_size, although the query says page[size].
-    """
+    """The source is page_size, although the query says page[size]."""
     reply = await api.v2("GET", f"paywalls/?{query}")
 
     assert reply.body == error(400, "validation_error", message, source)
 
 
 async def test_a_paywalls_configs_are_replaced(api: Api) -> None:
-    """
-    An update leaves nothing of the configs before, and moves its date.
-    """
+    """An update leaves nothing of the configs before, and moves its date."""
     [paywall_id] = api.sandbox.add_paywalls("Sale")
     path = f"paywalls/{paywall_id}/"
     old = {"remote_configs": [{"locale": "en", "data": "{}"}, {"locale": "de", "data": "{}"}]}
@@ -264,9 +238,7 @@ async def test_a_paywalls_configs_are_replaced(api: Api) -> None:
 
 
 async def test_a_paywall_that_is_not_there_is_not_found(api: Api) -> None:
-    """
-    Reading and updating say so alike.
-    """
+    """Reading and updating say so alike."""
     for method in ("GET", "PUT"):
         reply = await api.v2(method, f"paywalls/{uuid4()}/", {"remote_configs": []})
         assert reply.status == 404
@@ -275,9 +247,7 @@ async def test_a_paywall_that_is_not_there_is_not_found(api: Api) -> None:
 
 @pytest.mark.parametrize("body", [{}, {"remote_configs": []}], ids=str)
 async def test_an_update_of_nothing_is_refused(api: Api, body: Any) -> None:
-    """
-    There has to be a config.
-    """
+    """There has to be a config."""
     [paywall_id] = api.sandbox.add_paywalls("Sale")
     reply = await api.v2("PUT", f"paywalls/{paywall_id}/", body)
 
@@ -288,9 +258,7 @@ async def test_an_update_of_nothing_is_refused(api: Api, body: Any) -> None:
 
 @pytest.mark.parametrize("configs", ["x", [{"locale": "en"}], [1]], ids=str)
 async def test_configs_have_a_locale_and_data(api: Api, configs: Any) -> None:
-    """
-    Anything else is no config.
-    """
+    """Anything else is no config."""
     [paywall_id] = api.sandbox.add_paywalls("Sale")
     reply = await api.v2("PUT", f"paywalls/{paywall_id}/", {"remote_configs": configs})
 
@@ -301,31 +269,23 @@ async def test_configs_have_a_locale_and_data(api: Api, configs: Any) -> None:
 
 
 def items(*changes: tuple[str, Any]) -> dict[str, Any]:
-    """
-    Return the body of a transaction.
-    """
+    """Return the body of a transaction."""
     return {"items": [{"currency_code": code, "amount": amount} for code, amount in changes]}
 
 
 async def transacted(api: Api, *changes: tuple[str, Any], **headers: str) -> Reply:
-    """
-    Change balances of `u1`.
-    """
+    """Change balances of `u1`."""
     return await api.v2("POST", VC, items(*changes), **headers)
 
 
 async def balances(api: Api) -> dict[str, int]:
-    """
-    Return what `u1` has, without what it has nothing of.
-    """
+    """Return what `u1` has, without what it has nothing of."""
     listed = (await api.v2("GET", "vc/balances/")).body["data"]
     return {one["code"]: one["balance"] for one in listed if one["balance"]}
 
 
 async def test_balances_add_up(api: Api) -> None:
-    """
-    Credits and debits of several transactions are what the balances say.
-    """
+    """Credits and debits of several transactions are what the balances say."""
     await created(api)
     credit = await transacted(api, ("COINS", 500), ("GEMS", 3))
     debit = await transacted(api, ("GEMS", -3), ("COINS", -10))
@@ -342,9 +302,7 @@ async def test_balances_add_up(api: Api) -> None:
 
 
 async def test_a_transaction_is_applied_as_a_whole(api: Api) -> None:
-    """
-    One item that fails leaves all balances as they were.
-    """
+    """One item that fails leaves all balances as they were."""
     await created(api)
     await transacted(api, ("COINS", 5))
     failed = await transacted(api, ("GEMS", 5), ("COINS", -6))
@@ -380,9 +338,7 @@ async def test_history_is_newest_first_and_in_pages(api: Api) -> None:
 
 
 async def test_metadata_is_kept(api: Api) -> None:
-    """
-    A transaction tells its metadata, and has no such field where there was none.
-    """
+    """A transaction tells its metadata, and has no such field where there was none."""
     await created(api)
     await transacted(api, ("COINS", 1))
     body = {**items(("COINS", 1)), "metadata": {"reason": "promo_bonus"}}
@@ -418,9 +374,7 @@ BROKEN: dict[str, tuple[Any, int, str]] = {
 
 @pytest.mark.parametrize("case", BROKEN)
 async def test_a_transaction_that_cannot_be_has_a_code(api: Api, case: str) -> None:
-    """
-    Status and code are the documented ones, and no balance changes.
-    """
+    """Status and code are the documented ones, and no balance changes."""
     await created(api)
     await transacted(api, ("COINS", 1))
     body, status, code = BROKEN[case]
@@ -448,9 +402,7 @@ async def test_a_key_makes_a_repeat_harmless(api: Api) -> None:
 
 
 async def test_a_key_is_forgotten_after_an_hour(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Then the same request is another transaction.
-    """
+    """Then the same request is another transaction."""
     await created(api)
     key = str(uuid4())
     await transacted(api, ("COINS", 5), Idempotency_Key=key)
@@ -466,9 +418,7 @@ async def test_a_key_is_forgotten_after_an_hour(api: Api, monkeypatch: pytest.Mo
     ["x", "c9a64638-5ae2-11f1-8de9-0242ac120002", "{0b7c5a3e-0000-4000-8000-000000000000}"],
 )
 async def test_a_key_is_a_uuid_of_version_4(api: Api, key: str) -> None:
-    """
-    Anything else is refused.
-    """
+    """Anything else is refused."""
     await created(api)
     reply = await transacted(api, ("COINS", 5), Idempotency_Key=key)
 
@@ -478,9 +428,7 @@ async def test_a_key_is_a_uuid_of_version_4(api: Api, key: str) -> None:
 async def test_a_transaction_is_in_flight_for_as_long_as_the_server_takes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """
-    A repeat that comes before the first answer is told to wait, and for how long.
-    """
+    """A repeat that comes before the first answer is told to wait, and for how long."""
     async with Sandbox(latency=0.001) as sandbox:
         api = Api(sandbox)
         await created(api)
@@ -512,9 +460,7 @@ async def test_a_transaction_is_in_flight_for_as_long_as_the_server_takes(
     ],
 )
 async def test_a_cursor_is_one_that_was_given(api: Api, cursor: str) -> None:
-    """
-    Any other one is refused.
-    """
+    """Any other one is refused."""
     await created(api)
     reply = await api.v2("GET", f"{VC}?cursor={cursor}")
 
@@ -523,9 +469,7 @@ async def test_a_cursor_is_one_that_was_given(api: Api, cursor: str) -> None:
 
 @pytest.mark.parametrize("limit", ["0", "101", "x", "1" * 5000], ids=["0", "101", "x", "huge"])
 async def test_a_limit_is_within_bounds(api: Api, limit: str) -> None:
-    """
-    1 to 100 transactions are given at a time.
-    """
+    """1 to 100 transactions are given at a time."""
     await created(api)
     assert (await api.v2("GET", f"{VC}?limit={limit}")).status == 400
 
@@ -534,9 +478,7 @@ async def test_a_limit_is_within_bounds(api: Api, limit: str) -> None:
     ("method", "path"), [("POST", VC), ("GET", VC), ("GET", "vc/balances/")], ids=str
 )
 async def test_virtual_currencies_may_be_off(method: str, path: str) -> None:
-    """
-    Without the feature all three are 403; with it, a missing profile is 404.
-    """
+    """Without the feature all three are 403; with it, a missing profile is 404."""
     async with Sandbox(virtual_currencies=False) as sandbox:
         off = await Api(sandbox).v2(method, path, items(("COINS", 1)))
     async with Sandbox() as sandbox:
@@ -551,9 +493,7 @@ async def test_virtual_currencies_may_be_off(method: str, path: str) -> None:
 
 
 async def test_an_app_can_have_more_currencies(api: Api) -> None:
-    """
-    A currency that was added can be credited.
-    """
+    """A currency that was added can be credited."""
     await created(api)
     api.sandbox.add_currencies({"RUBIES": "Rubies"})
 
@@ -561,9 +501,7 @@ async def test_an_app_can_have_more_currencies(api: Api) -> None:
 
 
 async def test_an_apps_first_things_are_added_once(sandbox: Sandbox) -> None:
-    """
-    Opening the tables again adds nothing to them.
-    """
+    """Opening the tables again adds nothing to them."""
     again = Shop(sandbox._store().connection)
 
     assert again.paywalls(0, 1)[0] == 3

@@ -1,3 +1,1 @@
-"""
-What type checkers are to see; nothing in here is executed.
-"""
+"""What type checkers are to see; nothing in here is executed."""

@@ -58,18 +58,14 @@ from adapty_async.v1 import delete_profile as delete_v1_profile
 
 
 def hook(event: Event) -> None:
-    """
-    Take note of an event.
-    """
+    """Take note of an event."""
     if isinstance(event, CallEnded):
         assert_type(event.status, int | None)
         assert_type(event.error, str | None)
 
 
 async def clients() -> None:
-    """
-    Set up and use clients.
-    """
+    """Set up and use clients."""
     async with AdaptyClient(
         "key",
         base_url="https://api.example.com",
@@ -97,9 +93,7 @@ async def clients() -> None:
 
 
 async def calls_of_v1(adapty: AdaptyClient) -> None:
-    """
-    Make every single call of version 1.
-    """
+    """Make every single call of version 1."""
     profiles = adapty.v1.profiles
     attributes = ProfileAttributes(
         email=None,
@@ -122,9 +116,7 @@ async def calls_of_v1(adapty: AdaptyClient) -> None:
 
 
 def results(profile: Profile, error: ApiError, invalid: InvalidInputError) -> None:
-    """
-    Look at what comes back.
-    """
+    """Look at what comes back."""
     assert_type(profile.email, str | None)
     assert_type(profile.analytics_disabled, bool | None)
     assert_type(profile.custom_attributes, CustomAttributes | None)
@@ -141,9 +133,7 @@ def results(profile: Profile, error: ApiError, invalid: InvalidInputError) -> No
 async def calls_of_mail(
     mail: AdaptyMailClient, profile: MailProfile, event: TransactionEvent
 ) -> None:
-    """
-    Make every single call of the Mail API.
-    """
+    """Make every single call of the Mail API."""
     assert_type(await mail.profiles.save(profile), None)
     assert_type(await mail.profiles.delete(email="a@b", customer_user_id="u1"), None)
     assert_type(await mail.events.save(event), None)
@@ -161,9 +151,7 @@ async def bulk_of_v1(
     pairs: Iterable[tuple[str, ProfileAttributes]],
     operations: list[Operation[Profile]],
 ) -> None:
-    """
-    Make every bulk run of the server-side API.
-    """
+    """Make every bulk run of the server-side API."""
     deletions = adapty.v1.profiles.bulk_delete(ids, by="customer_user_id", concurrency=8)
     assert_type(deletions, BulkRun[str, None])
     assert_type(await deletions, BulkReport[str, None])
@@ -188,9 +176,7 @@ async def bulk_of_v1(
 def several_kinds(
     adapty: AdaptyClient, read: Operation[v2.Profile], mixed: list[Operation[v2.Profile | None]]
 ) -> None:
-    """
-    Put operations of several kinds into one list, and use one as that of a wider result.
-    """
+    """Put operations of several kinds into one list, and use one as that of a wider result."""
     wider: list[Operation[v2.Profile | None]] = [read, v2.delete_profile(customer_user_id="u")]
     mixed += wider
     mixed.append(read)
@@ -200,25 +186,19 @@ def several_kinds(
 
 
 def may_be_nothing(row: Endpoint[v2.Profile | None]) -> Endpoint[v2.Profile | None]:
-    """
-    Take a row whose result is narrower.
-    """
+    """Take a row whose result is narrower."""
     return row if row.retry_safety else may_be_nothing(v2.GET_PROFILE)
 
 
 def odd_fields(profile: v2.Profile, old: Profile) -> None:
-    """
-    Look at what was not as documented.
-    """
+    """Look at what was not as documented."""
     assert_type(profile.odd_fields, Mapping[str, Any])
     assert_type(old.odd_fields, Mapping[str, Any])
     assert_type(profile.access_levels[0].odd_fields, Mapping[str, Any])
 
 
 async def calls_of_v2(api: v2.V2) -> None:
-    """
-    Make every single call of version 2.
-    """
+    """Make every single call of version 2."""
     attributes = v2.ProfileAttributes(
         gender="f",
         birthday=None,
@@ -261,9 +241,7 @@ async def calls_of_v2(api: v2.V2) -> None:
 
 
 async def lists_of_v2(api: v2.V2) -> None:
-    """
-    Read paywalls and virtual currencies.
-    """
+    """Read paywalls and virtual currencies."""
     listed = api.paywalls.list(page_size=5)
     assert_type(listed, v2.Pages[v2.PaywallListItem, v2.PaywallList])
     async for item in listed:
@@ -295,9 +273,7 @@ def operations_about_profiles_of_v2(
     attributes: v2.ProfileAttributes,
     identifiers: v2.IntegrationIdentifiers,
 ) -> None:
-    """
-    Describe the calls of version 2 that are about a profile without making them.
-    """
+    """Describe the calls of version 2 that are about a profile without making them."""
     created = v2.create_profile(customer_user_id="u", profile_id="p", platform="web")
     assert_type(created, Operation[v2.Profile])
     assert_type(v2.get_profile(customer_user_id="u"), Operation[v2.Profile])
@@ -323,9 +299,7 @@ def operations_about_profiles_of_v2(
 
 
 def other_operations_of_v2(configs: list[v2.RemoteConfig]) -> None:
-    """
-    Describe the other calls of version 2 without making them.
-    """
+    """Describe the other calls of version 2 without making them."""
     stripe = v2.validate_stripe_purchase(customer_user_id="u", stripe_token="sub_1")
     assert_type(stripe, Operation[None])
     paddle = v2.validate_paddle_purchase(customer_user_id="u", paddle_token="txn_1")
@@ -336,9 +310,7 @@ def other_operations_of_v2(configs: list[v2.RemoteConfig]) -> None:
 
 
 def access(profile: v2.Profile, now: dt.datetime) -> None:
-    """
-    Look at a profile of version 2.
-    """
+    """Look at a profile of version 2."""
     assert_type(profile.has_access("premium", at=now), bool)
     assert_type(profile.customer_user_id, str | None)
     assert_type(profile.custom_attributes, CustomAttributes)
@@ -352,9 +324,7 @@ async def bulk_of_v2(
     purchases: Iterable[tuple[str, v2.Transaction]],
     grants: list[tuple[str, v2.AccessGrant]],
 ) -> None:
-    """
-    Make every bulk run of version 2.
-    """
+    """Make every bulk run of version 2."""
     read = api.profiles.bulk_get(ids, by="profile_id")
     assert_type(read, BulkRun[str, v2.Profile])
     async with read as run:
@@ -377,18 +347,14 @@ async def bulk_of_v2(
 async def bulk_of_mail(
     mail: AdaptyMailClient, profiles: list[MailProfile], events: AsyncIterable[TransactionEvent]
 ) -> None:
-    """
-    Make every bulk run of the Mail API.
-    """
+    """Make every bulk run of the Mail API."""
     assert_type(await mail.profiles.bulk_save(profiles), BulkReport[MailProfile, None])
     assert_type(await mail.profiles.bulk_delete(["a@b"], by="email"), BulkReport[str, None])
     assert_type(await mail.events.bulk_save(events), BulkReport[TransactionEvent, None])
 
 
 async def fakes(clock: FakeClock) -> None:
-    """
-    Use the stand-ins.
-    """
+    """Use the stand-ins."""
     assert_type(clock(), float)
     assert_type(await clock.sleep(1), None)
     assert_type(clock.sleeps, list[float])

@@ -1,3 +1,1 @@
-"""
-Version 2 of the server-side API.
-"""
+"""Version 2 of the server-side API."""

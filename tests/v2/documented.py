@@ -38,9 +38,7 @@ class Documented(NamedTuple):
 
     @property
     def field(self) -> str | None:
-        """
-        The field of the request that it is about.
-        """
+        """The field of the request that it is about."""
         return None if self.source == NONE else self.source
 
 
@@ -139,6 +137,9 @@ NEW: tuple[Documented, ...] = (
     Documented(422, "code_of_next_year", RequestRejectedError, "items", "Too many"),
     Documented(500, "code_of_next_year", ServerError, None, "Internal server error"),
 )
+#: Errors that the pages of the operations show and the OpenAPI document does not.
+#:
+#: Source: https://adapty.io/docs/api-adapty/operations/createProfile and the other operations
 ON_PAGES_ONLY = {
     # profiles
     (400, "string"),
@@ -164,11 +165,6 @@ ON_PAGES_ONLY = {
     (400, "renew_status_changed_date_error"),
     (400, "store_transaction_id_error"),
 }
-"""
-Errors that the pages of the operations show and the OpenAPI document does not.
-
-Source: https://adapty.io/docs/api-adapty/operations/createProfile and the other operations
-"""
 
 
 def _objects(one: Documented) -> dict[str, Any]:

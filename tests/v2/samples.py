@@ -1,6 +1,4 @@
-"""
-Calls and values that the tests of version 2 begin with.
-"""
+"""Calls and values that the tests of version 2 begin with."""
 
 from __future__ import annotations
 
@@ -18,16 +16,12 @@ IDS: dict[str, Any] = {"customer_user_id": "u1"}
 
 
 def client(transport: FakeTransport, **settings: Any) -> AdaptyClient:
-    """
-    Return a client over that transport.
-    """
+    """Return a client over that transport."""
     return AdaptyClient(KEY, transport=transport, **settings)
 
 
 def one_time(**changes: Any) -> v2.OneTimePurchase:
-    """
-    Return a one-time purchase that keeps all rules, with these fields changed.
-    """
+    """Return a one-time purchase that keeps all rules, with these fields changed."""
     fields: dict[str, Any] = {
         "store": "app_store",
         "store_product_id": "premium_lifetime",
@@ -40,9 +34,7 @@ def one_time(**changes: Any) -> v2.OneTimePurchase:
 
 
 def subscription(**changes: Any) -> v2.SubscriptionPurchase:
-    """
-    Return a subscription that keeps all rules, with these fields changed.
-    """
+    """Return a subscription that keeps all rules, with these fields changed."""
     fields: dict[str, Any] = {
         "store": "app_store",
         "store_product_id": "premium_monthly",
@@ -58,16 +50,12 @@ def subscription(**changes: Any) -> v2.SubscriptionPurchase:
 
 
 def coins(amount: int, code: str = "COINS") -> v2.VirtualCurrencyBalanceAdjustment:
-    """
-    Return a change of a balance.
-    """
+    """Return a change of a balance."""
     return v2.VirtualCurrencyBalanceAdjustment(currency_code=code, amount=amount)
 
 
 async def read_all(items: AsyncIterable[Any]) -> list[Any]:
-    """
-    Return what an async iterable gives.
-    """
+    """Return what an async iterable gives."""
     return [item async for item in items]
 
 

@@ -1,6 +1,4 @@
-"""
-Very many calls of version 2 at a time.
-"""
+"""Very many calls of version 2 at a time."""
 
 from __future__ import annotations
 
@@ -63,9 +61,7 @@ RUNS: dict[str, tuple[Callable[[AdaptyClient], Any], Any, str, str | None, str]]
 async def test_a_run_is_one_request_for_each_item(
     method: Any, body: Any, verb: str, sent: str | None, rule: str, by: Any
 ) -> None:
-    """
-    Every id goes out in the header of its kind with its body; bad items fail alone.
-    """
+    """Every id goes out in the header of its kind with its body; bad items fail alone."""
     transport = FakeTransport([FOUND, MISSING])
     ids = ["u1", " u2", "u3"]
     items: list[Any] = [one if body is None else (one, body) for one in ids]
@@ -103,9 +99,7 @@ async def test_a_run_is_one_request_for_each_item(
 
 @pytest.mark.parametrize("method", [case[0] for case in RUNS.values()], ids=RUNS)
 def test_a_run_that_cannot_begin_is_refused(method: Any) -> None:
-    """
-    There is no default for the kind of id, and no other kind.
-    """
+    """There is no default for the kind of id, and no other kind."""
     begin = method(client(FakeTransport()))
 
     with pytest.raises(TypeError, match="'by'"):
@@ -117,9 +111,7 @@ def test_a_run_that_cannot_begin_is_refused(method: Any) -> None:
 
 
 async def test_profiles_come_with_their_outcomes() -> None:
-    """
-    What was read for an id is the result of its outcome.
-    """
+    """What was read for an id is the result of its outcome."""
     run = client(FakeTransport([FOUND])).v2.profiles.bulk_get(["u1"], by="customer_user_id")
     async with run:
         results = [outcome.result async for outcome in run]
@@ -128,9 +120,7 @@ async def test_profiles_come_with_their_outcomes() -> None:
 
 
 async def test_a_rule_that_an_item_breaks_is_its_outcome() -> None:
-    """
-    A transaction that breaks a rule fails without a request, unless rules are not checked.
-    """
+    """A transaction that breaks a rule fails without a request, unless rules are not checked."""
     broken = subscription(expires_at="2020-01-01T00:00:00Z")
     for validate, sent in ((True, 0), (False, 1)):
         transport = FakeTransport([FOUND])
@@ -142,9 +132,7 @@ async def test_a_rule_that_an_item_breaks_is_its_outcome() -> None:
 
 
 async def test_transactions_of_one_profile_keep_their_order() -> None:
-    """
-    A history is imported in the order of the input, also where many are in work.
-    """
+    """A history is imported in the order of the input, also where many are in work."""
     transport = FakeTransport([FOUND] * 20)
     items = [
         ("u1", one_time(store_transaction_id=str(n), store_original_transaction_id=str(n)))
@@ -178,9 +166,7 @@ async def test_operations_of_every_kind_run_together() -> None:
 
 
 async def test_equal_parameters_are_told_apart_from_similar_ones() -> None:
-    """
-    Line breaks in a value do not make one call of another, and so none is taken for it.
-    """
+    """Line breaks in a value do not make one call of another, and so none is taken for it."""
     pages: list[dict[str, Any]] = [
         {"currency_code": "A\ncursor:x"},
         {"currency_code": "A", "cursor": "x"},
@@ -194,9 +180,7 @@ async def test_equal_parameters_are_told_apart_from_similar_ones() -> None:
 
 
 async def test_updates_of_one_paywall_keep_their_order_and_others_do_not_wait() -> None:
-    """
-    Each paywall is written by one request at a time; two of them are written together.
-    """
+    """Each paywall is written by one request at a time; two of them are written together."""
     both = asyncio.Barrier(2)
     sent: dict[str, list[bytes | None]] = {}
 
@@ -220,9 +204,7 @@ async def test_updates_of_one_paywall_keep_their_order_and_others_do_not_wait() 
 
 
 async def test_a_credit_is_not_made_again_by_the_next_run(tmp_path: Path) -> None:
-    """
-    A new run describes the same credit under a new key; the journal knows it all the same.
-    """
+    """A new run describes the same credit under a new key; the journal knows it all the same."""
     transport = FakeTransport([(200, {}, b"{}")] * 2)
     api = client(transport)
     for skipped in (0, 1):
@@ -234,9 +216,7 @@ async def test_a_credit_is_not_made_again_by_the_next_run(tmp_path: Path) -> Non
 
 
 async def test_a_credit_that_stays_in_flight_is_unknown() -> None:
-    """
-    The attempt that the server is still working on may end well after all.
-    """
+    """The attempt that the server is still working on may end well after all."""
     busy: Reply = (409, {}, b'{"errors":[],"error_code":"idempotency_in_flight"}')
     once = RetryPolicy(attempts=1)
     operation = v2.create_virtual_currency_transaction([coins(1)], **IDS)
@@ -246,9 +226,7 @@ async def test_a_credit_that_stays_in_flight_is_unknown() -> None:
 
 
 async def test_a_credit_whose_answer_was_lost_is_unknown(tmp_path: Path) -> None:
-    """
-    Its key is forgotten with the run, so that nobody sends it a second time.
-    """
+    """Its key is forgotten with the run, so that nobody sends it a second time."""
     transport = FakeTransport([ConnectionLostError("lost")])
     api = client(transport, retry=RetryPolicy(attempts=1))
     for _ in range(2):

@@ -1,6 +1,4 @@
-"""
-What every call of version 2 sends, whom it is about, and what a repeat of it does.
-"""
+"""What every call of version 2 sends, whom it is about, and what a repeat of it does."""
 
 from __future__ import annotations
 
@@ -136,9 +134,7 @@ SENT: dict[str, tuple[str, str, Any, dict[str, str]]] = {
 
 
 def test_every_call_has_a_row_and_every_row_a_call() -> None:
-    """
-    There are 19 calls, each with one row, one sample, and a page that documents it.
-    """
+    """There are 19 calls, each with one row, one sample, and a page that documents it."""
     assert ROWS.keys() == CALLS.keys() == SENT.keys()
     assert len(ROWS) == 19
     pages = {row.docs for row in ROWS.values()}
@@ -148,9 +144,7 @@ def test_every_call_has_a_row_and_every_row_a_call() -> None:
 
 @pytest.mark.parametrize("call", CALLS)
 async def test_each_call_is_one_request(call: str) -> None:
-    """
-    A call has its method, path, query, body and media type, the key and its profile's id.
-    """
+    """A call has its method, path, query, body and media type, the key and its profile's id."""
     method, target, body, headers = SENT[call]
     transport = FakeTransport([EMPTY])
     await CALLS[call](client(transport).v2)
@@ -180,9 +174,7 @@ REPEATED = {
 
 @pytest.mark.parametrize("call", ROWS)
 def test_a_row_says_what_a_repeat_does(call: str) -> None:
-    """
-    What may make something twice is not repeated blindly, and only a deletion erases.
-    """
+    """What may make something twice is not repeated blindly, and only a deletion erases."""
     row = ROWS[call]
 
     assert row.retry_safety is REPEATED.get(call, RetrySafety.ALWAYS)
@@ -191,9 +183,7 @@ def test_a_row_says_what_a_repeat_does(call: str) -> None:
 
 @pytest.mark.parametrize("call", ROWS)
 def test_only_what_reads_is_absent_without_its_object(call: str) -> None:
-    """
-    A read of one object says so in its row; a list has no object that could be missing.
-    """
+    """A read of one object says so in its row; a list has no object that could be missing."""
     row = ROWS[call]
 
     assert row.absent_if_missing == (row.method == "GET" and call != "paywalls.list")
@@ -211,9 +201,7 @@ def test_only_what_reads_is_absent_without_its_object(call: str) -> None:
 def test_an_operation_carries_its_identity(
     call: str, ids: dict[str, str], header: tuple[str, str]
 ) -> None:
-    """
-    Either id travels in the header of its kind.
-    """
+    """Either id travels in the header of its kind."""
     assert ABOUT_PROFILES[call](**ids).headers == (header,)
 
 
@@ -222,9 +210,7 @@ def test_an_operation_carries_its_identity(
     "ids", [{}, {"customer_user_id": None}, {"customer_user_id": "u", "profile_id": "p"}], ids=str
 )
 def test_exactly_one_identity_is_needed(call: str, ids: dict[str, Any]) -> None:
-    """
-    None of the ids is refused everywhere, two of them by all calls but the creation.
-    """
+    """None of the ids is refused everywhere, two of them by all calls but the creation."""
     if call == "profiles.create" and len(ids) == 2:
         assert len(ABOUT_PROFILES[call](**ids).headers) == 2
         return
@@ -248,17 +234,13 @@ STRUCTS: dict[str, tuple[Callable[..., Operation[Any]], str]] = {
 @pytest.mark.parametrize("body", [{"email": "a@b"}, "email", 0], ids=["dict", "str", "zero"])
 @pytest.mark.parametrize(("describe", "message"), STRUCTS.values(), ids=STRUCTS)
 def test_a_body_is_a_struct(describe: Callable[..., Any], message: str, body: Any) -> None:
-    """
-    A dict could hold unchecked values, so only the struct is taken.
-    """
+    """A dict could hold unchecked values, so only the struct is taken."""
     with pytest.raises(InvalidInputError, match=message):
         describe(body, customer_user_id="u1")
 
 
 def test_an_id_or_platform_that_cannot_be_sent_is_named() -> None:
-    """
-    Headers are checked by the argument's name, not the header's.
-    """
+    """Headers are checked by the argument's name, not the header's."""
     transport = FakeTransport()
     calls: dict[str, Operation[Any]] = {
         "profile_id": v2.get_profile(profile_id=" p"),
@@ -276,18 +258,14 @@ def test_an_id_or_platform_that_cannot_be_sent_is_named() -> None:
 
 @pytest.mark.parametrize("paywall_id", ["", ".", "..", "a/b", "a?b", "ä", 1, None], ids=repr)
 def test_a_paywalls_id_stays_in_its_place(paywall_id: Any) -> None:
-    """
-    What could change the path is no id of a paywall.
-    """
+    """What could change the path is no id of a paywall."""
     for describe in (v2.get_paywall, lambda one: v2.update_paywall(one, [])):
         with pytest.raises(InvalidInputError, match=r"^paywall_id: must"):
             describe(paywall_id)
 
 
 def test_every_method_says_where_it_is_documented() -> None:
-    """
-    The docstring of each method that calls one row names that row's page.
-    """
+    """The docstring of each method that calls one row names that row's page."""
     api = client(FakeTransport()).v2
     for call, row in ROWS.items():
         resource, _, method = call.partition(".")

@@ -1,6 +1,4 @@
-"""
-Every error code that the documents of version 2 know, in every shape of a body.
-"""
+"""Every error code that the documents of version 2 know, in every shape of a body."""
 
 from __future__ import annotations
 
@@ -42,9 +40,7 @@ async def test_a_code_becomes_its_error_in_every_shape(failure: Documented, shap
 
 
 def test_no_documented_error_is_there_twice() -> None:
-    """
-    Status and code together say which error it is.
-    """
+    """Status and code together say which error it is."""
     known = [(one.status, one.code) for one in documented.ERRORS]
 
     assert len(known) == len(set(known))
@@ -52,9 +48,7 @@ def test_no_documented_error_is_there_twice() -> None:
 
 
 async def test_stripes_errors_have_no_code_of_their_own() -> None:
-    """
-    The documented body of a refused Stripe token gives its field and words, and no code.
-    """
+    """The documented body of a refused Stripe token gives its field and words, and no code."""
     body = msgspec.json.encode(
         {
             "errors": [
@@ -76,9 +70,7 @@ async def test_stripes_errors_have_no_code_of_their_own() -> None:
 
 @pytest.mark.parametrize("call", CALLS)
 async def test_a_gateways_page_is_no_word_of_the_api(call: str) -> None:
-    """
-    404 and 403 in HTML say nothing about a profile or a key, whatever was called.
-    """
+    """404 and 403 in HTML say nothing about a profile or a key, whatever was called."""
     replies: list[Reply] = [(404, {}, b"<html>"), (403, {}, b"<html>")]
     api = client(FakeTransport(replies)).v2
 

@@ -1,6 +1,4 @@
-"""
-What is read of version 2's answers, and what follows from it.
-"""
+"""What is read of version 2's answers, and what follows from it."""
 
 from __future__ import annotations
 
@@ -26,9 +24,7 @@ DAY = dt.timedelta(days=1)
 
 
 async def profile_of(**data: Any) -> v2.Profile:
-    """
-    Return the profile that the server tells with those fields.
-    """
+    """Return the profile that the server tells with those fields."""
     reply: Reply = (200, {}, msgspec.json.encode({"data": data}))
     return await client(FakeTransport([reply])).v2.profiles.get(customer_user_id="u1")
 
@@ -52,9 +48,7 @@ async def profile_of(**data: Any) -> v2.Profile:
     ],
 )
 def test_access_follows_from_start_expiry_and_grace(level: dict[str, Any], active: bool) -> None:  # noqa: FBT001
-    """
-    A level is open once it has started, until it expires, and through its grace period.
-    """
+    """A level is open once it has started, until it expires, and through its grace period."""
     profile = v2.Profile(access_levels=(v2.AccessLevel(access_level_id="premium", **level),))
 
     assert profile.has_access("premium", at=NOW) is active
@@ -62,9 +56,7 @@ def test_access_follows_from_start_expiry_and_grace(level: dict[str, Any], activ
 
 
 def test_any_of_several_levels_of_one_name_opens() -> None:
-    """
-    A level that ended does not close another one of the same name.
-    """
+    """A level that ended does not close another one of the same name."""
     ended = v2.AccessLevel(access_level_id="premium", expires_at=NOW - DAY)
     profile = v2.Profile(access_levels=(ended, v2.AccessLevel(access_level_id="premium")))
 
@@ -72,9 +64,7 @@ def test_any_of_several_levels_of_one_name_opens() -> None:
 
 
 def test_without_a_moment_it_is_now() -> None:
-    """
-    The clock of this machine is asked when no moment is given.
-    """
+    """The clock of this machine is asked when no moment is given."""
     now = dt.datetime.now(dt.UTC)
     level = v2.AccessLevel(access_level_id="a", starts_at=now - DAY, expires_at=now + DAY)
 
@@ -85,9 +75,7 @@ def test_without_a_moment_it_is_now() -> None:
 
 @pytest.mark.parametrize("at", [NOW.replace(tzinfo=None), "2026-01-01T00:00:00Z", 0], ids=repr)
 def test_a_moment_has_a_time_zone(at: Any) -> None:
-    """
-    A moment that could be any of several is refused, also where there is no level to ask.
-    """
+    """A moment that could be any of several is refused, also where there is no level to ask."""
     with pytest.raises(InvalidInputError, match=r"^at: must be a datetime with a time zone$"):
         v2.Profile().has_access("premium", at=at)
 
@@ -106,9 +94,7 @@ def test_a_moment_has_a_time_zone(at: Any) -> None:
     ],
 )
 async def test_an_instant_has_its_zone_whatever_was_written(written: str) -> None:
-    """
-    All forms of the documents are one instant; without a zone it is UTC.
-    """
+    """All forms of the documents are one instant; without a zone it is UTC."""
     profile = await profile_of(
         access_levels=[{"expires_at": written, "starts_at": None}],
         subscriptions=[{"purchased_at": written}],
@@ -122,9 +108,7 @@ async def test_an_instant_has_its_zone_whatever_was_written(written: str) -> Non
 
 
 async def test_what_the_documents_do_not_know_is_no_trouble() -> None:
-    """
-    Unknown fields are left out, unknown words are kept as text.
-    """
+    """Unknown fields are left out, unknown words are kept as text."""
     profile = await profile_of(
         profile_id="p1",
         of_next_year={"deep": [1]},
@@ -141,9 +125,7 @@ async def test_what_the_documents_do_not_know_is_no_trouble() -> None:
 
 
 async def test_null_where_the_documents_have_none_is_nothing() -> None:
-    """
-    Collections and texts that are null are empty, as if they were left out.
-    """
+    """Collections and texts that are null are empty, as if they were left out."""
     names = v2.Profile.__struct_fields__
     profile = await profile_of(**dict.fromkeys(names))
 
@@ -161,9 +143,7 @@ async def test_null_where_the_documents_have_none_is_nothing() -> None:
     ids=["list", "dict", "empty"],
 )
 async def test_custom_attributes_are_a_dict(custom: Any, read: Any) -> None:
-    """
-    A list of keys and values, or a dictionary, is read as a dict.
-    """
+    """A list of keys and values, or a dictionary, is read as a dict."""
     strict = await profile_of(custom_attributes=custom)
     mended = await profile_of(custom_attributes=custom, access_levels=None)
 
@@ -172,9 +152,7 @@ async def test_custom_attributes_are_a_dict(custom: Any, read: Any) -> None:
 
 
 async def test_names_of_the_users_own_are_left_alone() -> None:
-    """
-    An attribute or a field of next year that ends like an instant's is none.
-    """
+    """An attribute or a field of next year that ends like an instant's is none."""
     custom = {"seen_at": "2024-01-01", "left_at": "never", "gone": None}
     profile = await profile_of(
         custom_attributes=custom, access_levels=None, blocked_at="never", banned_at=7
@@ -198,9 +176,7 @@ async def test_names_of_the_users_own_are_left_alone() -> None:
     ids=str,
 )
 async def test_a_profile_of_nobody_is_told(data: Any, path: str) -> None:
-    """
-    An id that is none makes the whole profile unreadable; the error names the field.
-    """
+    """An id that is none makes the whole profile unreadable; the error names the field."""
     with pytest.raises(DecodeError, match=rf"^status 200, unreadable .* at `\$\.{path}`"):
         await profile_of(**data)
 
@@ -210,9 +186,7 @@ async def test_a_profile_of_nobody_is_told(data: Any, path: str) -> None:
     "call", ["profiles.get", "paywalls.list", "virtual_currencies.list_balances"]
 )
 async def test_an_answer_that_is_no_object_is_told(call: str, body: bytes) -> None:
-    """
-    Whatever is no object of the API is a DecodeError, a list's page being one without items.
-    """
+    """Whatever is no object of the API is a DecodeError, a list's page being one without items."""
     transport = FakeTransport([(200, {}, body)])
     if body == b'{"data":[]}' and call != "profiles.get":
         assert await CALLS[call](client(transport).v2) is not None
@@ -224,9 +198,7 @@ async def test_an_answer_that_is_no_object_is_told(call: str, body: bytes) -> No
 @pytest.mark.parametrize("reply", [(200, {}, b""), (204, {}, b""), (200, {}, b"{}")], ids=str)
 @pytest.mark.parametrize("call", CALLS)
 async def test_an_empty_answer_is_a_success(call: str, reply: Any) -> None:
-    """
-    A success without content is no failure of any call.
-    """
+    """A success without content is no failure of any call."""
     transport = FakeTransport([reply])
     await CALLS[call](client(transport).v2)
 
@@ -235,9 +207,7 @@ async def test_an_empty_answer_is_a_success(call: str, reply: Any) -> None:
 
 @pytest.mark.parametrize("call", CALLS)
 async def test_an_error_with_the_status_of_a_success_is_none(call: str) -> None:
-    """
-    No result is made up of an answer that says what went wrong.
-    """
+    """No result is made up of an answer that says what went wrong."""
     body = b'{"errors":["No"],"error_code":"feature_not_enabled","status_code":403}'
 
     with pytest.raises(DecodeError, match=r"^status 200, unreadable answer"):
@@ -247,9 +217,7 @@ async def test_an_error_with_the_status_of_a_success_is_none(call: str) -> None:
 @pytest.mark.parametrize("body", [b"{}", b'{"data":null}', b""], ids=["object", "null", "nothing"])
 @pytest.mark.parametrize("call", CALLS)
 async def test_a_byte_order_mark_and_blanks_say_nothing(call: str, body: bytes) -> None:
-    """
-    What proxies put around a body is no part of it, whether or not it has to be mended.
-    """
+    """What proxies put around a body is no part of it, whether or not it has to be mended."""
     transport = FakeTransport([(200, {}, codecs.BOM_UTF8 + b" \r\n" + body + b"\n")])
     await CALLS[call](client(transport).v2)
 
@@ -257,9 +225,7 @@ async def test_a_byte_order_mark_and_blanks_say_nothing(call: str, body: bytes) 
 
 
 async def test_a_null_under_data_is_a_success() -> None:
-    """
-    Stripe's validation answers null, and a profile may come so as well.
-    """
+    """Stripe's validation answers null, and a profile may come so as well."""
     transport = FakeTransport([(200, {}, b'{"data":null}')] * 2)
     api = client(transport).v2
 
@@ -268,9 +234,7 @@ async def test_a_null_under_data_is_a_success() -> None:
 
 
 async def test_settings_identifiers_and_paywalls_stand_alone() -> None:
-    """
-    Answers without an envelope are read as well, and those with one.
-    """
+    """Answers without an envelope are read as well, and those with one."""
     for wrap in (lambda body: body, lambda body: {"data": body}):
         bodies = [
             {"profile_id": "p", "settings": {"consent": True, "custom_preference": "later"}},
@@ -308,9 +272,7 @@ JSON = st.recursive(
 
 @given(JSON)
 def test_a_remote_config_gives_back_what_it_was_made_of(value: Any) -> None:
-    """
-    Any value of JSON goes into a remote config and comes out of it.
-    """
+    """Any value of JSON goes into a remote config and comes out of it."""
     assert v2.RemoteConfig.of("en", value).value == value
 
 
@@ -321,9 +283,7 @@ ODD_DATES = [{"expires_at": 1}, {"starts_at": "soon"}, {"is_in_grace_period": "n
 
 @pytest.mark.parametrize("odd", ODD_DATES, ids=str)
 async def test_access_is_never_guessed_from_an_odd_date(odd: dict[str, Any]) -> None:
-    """
-    A level without a readable date is neither open nor closed, unless another one is open.
-    """
+    """A level without a readable date is neither open nor closed, unless another one is open."""
     level = {"access_level_id": "premium", **odd}
     profile = await profile_of(access_levels=[level, {"access_level_id": "basic"}])
 
@@ -343,9 +303,7 @@ async def test_access_is_never_guessed_from_an_odd_date(odd: dict[str, Any]) -> 
     "levels", [{"premium": {}}, ["premium"], [{"access_level_id": 7}]], ids=["dict", "words", "id"]
 )
 async def test_access_is_not_known_where_levels_are_unreadable(levels: Any) -> None:
-    """
-    A level that cannot be read may be any.
-    """
+    """A level that cannot be read may be any."""
     profile = await profile_of(access_levels=levels, app_id="a1")
 
     assert profile.app_id == "a1"
@@ -354,9 +312,7 @@ async def test_access_is_not_known_where_levels_are_unreadable(levels: Any) -> N
 
 
 async def test_null_among_levels_hides_none() -> None:
-    """
-    Null says nothing, and is no level.
-    """
+    """Null says nothing, and is no level."""
     profile = await profile_of(access_levels=[None, {"access_level_id": "premium"}])
 
     assert profile.odd_fields == {"access_levels[0]": None}
@@ -400,9 +356,7 @@ async def test_a_config_that_is_not_read_is_not_lost_by_writing_the_others() -> 
     ],
 )
 async def test_a_list_does_not_end_early(call: str, body: Any, path: str) -> None:
-    """
-    A page that does not say what follows it is unreadable, not the last one.
-    """
+    """A page that does not say what follows it is unreadable, not the last one."""
     transport = FakeTransport([(200, {}, msgspec.json.encode(body))])
 
     with pytest.raises(DecodeError, match=re.escape(f"at `$.{path}`")):
@@ -411,9 +365,7 @@ async def test_a_list_does_not_end_early(call: str, body: Any, path: str) -> Non
 
 @given(st.dictionaries(st.sampled_from([*FIELDS, "expires_at", "data"]), JSON, max_size=4))
 def test_reading_never_fails_in_an_unknown_way(data: dict[str, Any]) -> None:
-    """
-    Whatever fields hold, a profile is read or the answer is said to be unreadable.
-    """
+    """Whatever fields hold, a profile is read or the answer is said to be unreadable."""
     for body in (data, {"data": data}, {"access_levels": [data]}):
         try:
             profile = v2.GET_PROFILE.decode(msgspec.json.encode(body))

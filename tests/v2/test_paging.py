@@ -1,6 +1,4 @@
-"""
-Lists that come in pages, by number and by cursor.
-"""
+"""Lists that come in pages, by number and by cursor."""
 
 from __future__ import annotations
 
@@ -17,26 +15,20 @@ from tests.v2.samples import IDS, client, read_all
 
 
 def paywalls(*titles: str, page: int = 1, pages: int = 1) -> Reply:
-    """
-    Return a page of paywalls.
-    """
+    """Return a page of paywalls."""
     pagination = {"count": 99, "page": page, "pages": pages}
     body = {"data": [{"title": title} for title in titles], "meta": {"pagination": pagination}}
     return 200, {}, msgspec.json.encode(body)
 
 
 def history(*ids: str, cursor: str | None = None) -> Reply:
-    """
-    Return a page of transactions.
-    """
+    """Return a page of transactions."""
     body = {"data": [{"transaction_id": one} for one in ids], "pagination": {"next_cursor": cursor}}
     return 200, {}, msgspec.json.encode(body)
 
 
 def queries(transport: FakeTransport) -> list[dict[str, str]]:
-    """
-    Return what was asked for, request by request.
-    """
+    """Return what was asked for, request by request."""
     return [
         {name: value for name, [value] in parse_qs(urlsplit(request.url).query).items()}
         for request in transport.requests
@@ -44,9 +36,7 @@ def queries(transport: FakeTransport) -> list[dict[str, str]]:
 
 
 async def test_numbered_pages_are_read_to_the_last() -> None:
-    """
-    All items of all pages come in order, and every page is asked for once.
-    """
+    """All items of all pages come in order, and every page is asked for once."""
     transport = FakeTransport(
         [paywalls("a", "b", pages=3), paywalls("c", "d", pages=3), paywalls("e", pages=3)]
     )
@@ -74,18 +64,14 @@ async def test_numbered_pages_are_read_to_the_last() -> None:
     ],
 )
 async def test_numbered_pages_come_to_an_end(replies: list[Reply], titles: list[str]) -> None:
-    """
-    The list ends with its last page, also if that changes while it is read.
-    """
+    """The list ends with its last page, also if that changes while it is read."""
     read = [one.title async for one in client(FakeTransport(replies)).v2.paywalls.list()]
 
     assert read == titles
 
 
 async def test_a_list_begins_where_it_is_told() -> None:
-    """
-    A page number is where reading begins; reading again begins there again.
-    """
+    """A page number is where reading begins; reading again begins there again."""
     transport = FakeTransport([paywalls("c", pages=2), paywalls("d", pages=2)])
     listed = client(transport).v2.paywalls.list(page_number=2)
 
@@ -95,9 +81,7 @@ async def test_a_list_begins_where_it_is_told() -> None:
 
 
 async def test_whole_pages_can_be_read() -> None:
-    """
-    Pages come as the server made them, with what they say about the list.
-    """
+    """Pages come as the server made them, with what they say about the list."""
     transport = FakeTransport([paywalls("a", "b", pages=2), paywalls("c", page=2, pages=2)])
     pages = await read_all(client(transport).v2.paywalls.list(page_size=2).pages())
 
@@ -107,9 +91,7 @@ async def test_whole_pages_can_be_read() -> None:
 
 
 async def test_a_page_is_not_read_before_it_is_needed() -> None:
-    """
-    Leaving the loop on the first page leaves the second unread.
-    """
+    """Leaving the loop on the first page leaves the second unread."""
     transport = FakeTransport([paywalls("a", "b", pages=2)])
     async for one in client(transport).v2.paywalls.list():
         if one.title == "b":
@@ -119,9 +101,7 @@ async def test_a_page_is_not_read_before_it_is_needed() -> None:
 
 
 async def test_cursors_are_followed_to_the_end() -> None:
-    """
-    Each page is asked for with the cursor of the one before, the same filter and profile.
-    """
+    """Each page is asked for with the cursor of the one before, the same filter and profile."""
     transport = FakeTransport([history("3", "2", cursor="a+b/c="), history("1")])
     listed = client(transport).v2.virtual_currencies.list_transactions(
         currency_code="COINS", limit=2, **IDS
@@ -134,9 +114,7 @@ async def test_cursors_are_followed_to_the_end() -> None:
 
 
 async def test_reading_goes_on_at_a_cursor() -> None:
-    """
-    A cursor that was kept is where reading begins; whole pages tell the next one.
-    """
+    """A cursor that was kept is where reading begins; whole pages tell the next one."""
     transport = FakeTransport([history("2", cursor="y"), history("1", cursor="")])
     listed = client(transport).v2.virtual_currencies.list_transactions(cursor="x", **IDS)
     cursors = [page.pagination.next_cursor async for page in listed.pages()]
@@ -146,9 +124,7 @@ async def test_reading_goes_on_at_a_cursor() -> None:
 
 
 async def test_a_cursor_that_leads_nowhere_is_told() -> None:
-    """
-    A page that names itself as the next one ends in an error, not in an endless list.
-    """
+    """A page that names itself as the next one ends in an error, not in an endless list."""
     transport = FakeTransport([history("1", cursor="x"), history("1", cursor="x")])
     listed = client(transport).v2.virtual_currencies.list_transactions(**IDS)
 
@@ -158,9 +134,7 @@ async def test_a_cursor_that_leads_nowhere_is_told() -> None:
 
 
 async def test_an_error_ends_the_list() -> None:
-    """
-    The items before it were given; the error is the call's own.
-    """
+    """The items before it were given; the error is the call's own."""
     refused: Reply = (400, {}, b'{"errors":[],"error_code":"invalid_cursor","status_code":400}')
     transport = FakeTransport([history("2", cursor="x"), refused])
     read: list[v2.VirtualCurrencyTransactionsHistoryItem] = []
@@ -175,9 +149,7 @@ async def test_an_error_ends_the_list() -> None:
 
 
 async def test_a_page_can_be_asked_for_by_hand() -> None:
-    """
-    Without a number and a size, the server decides on both.
-    """
+    """Without a number and a size, the server decides on both."""
     transport = FakeTransport([paywalls("a")])
     page = await client(transport).execute(Operation(v2.LIST_PAYWALLS))
 
@@ -186,9 +158,7 @@ async def test_a_page_can_be_asked_for_by_hand() -> None:
 
 
 async def test_a_rule_is_checked_when_the_first_page_is_read() -> None:
-    """
-    A size that is out of range is refused before any request.
-    """
+    """A size that is out of range is refused before any request."""
     transport = FakeTransport()
     listed: Any = client(transport).v2.paywalls.list(page_size=101)
 

@@ -1,6 +1,4 @@
-"""
-What is repeated in version 2: with the same idempotency key, and not blindly.
-"""
+"""What is repeated in version 2: with the same idempotency key, and not blindly."""
 
 from __future__ import annotations
 
@@ -21,24 +19,18 @@ UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9
 
 
 def conflict(code: str, **headers: str) -> Reply:
-    """
-    Return a 409 with that code.
-    """
+    """Return a 409 with that code."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return 409, named, b'{"errors":[],"error_code":"%s","status_code":409}' % code.encode()
 
 
 def keys(transport: FakeTransport) -> list[str]:
-    """
-    Return the idempotency keys that were sent.
-    """
+    """Return the idempotency keys that were sent."""
     return [request.headers["Idempotency-Key"] for request in transport.requests]
 
 
 async def test_all_attempts_of_a_call_share_one_key() -> None:
-    """
-    However often a credit has to be sent, it is the same one to the server.
-    """
+    """However often a credit has to be sent, it is the same one to the server."""
     replies = [ConnectionLostError("lost"), BUSY, conflict("idempotency_in_flight"), DONE]
     transport = FakeTransport(replies)
     currencies = client(transport, retry=FAST).v2.virtual_currencies
@@ -51,9 +43,7 @@ async def test_all_attempts_of_a_call_share_one_key() -> None:
 
 
 async def test_a_credit_without_a_key_is_not_sent_twice() -> None:
-    """
-    An operation that was made by hand has no key, and so its repeat would be another credit.
-    """
+    """An operation that was made by hand has no key, and so its repeat would be another credit."""
     request = v2.create_virtual_currency_transaction([coins(5)], **IDS).body
     operation = Operation(v2.CREATE_VIRTUAL_CURRENCY_TRANSACTION, (), request)
     transport = FakeTransport([BUSY, DONE])
@@ -64,9 +54,7 @@ async def test_a_credit_without_a_key_is_not_sent_twice() -> None:
 
 
 async def test_every_call_has_its_own_key() -> None:
-    """
-    Two credits that look the same are two credits; one operation made twice is one.
-    """
+    """Two credits that look the same are two credits; one operation made twice is one."""
     transport = FakeTransport([DONE] * 4)
     api = client(transport)
     operation = v2.create_virtual_currency_transaction([coins(5)], **IDS)
@@ -80,9 +68,7 @@ async def test_every_call_has_its_own_key() -> None:
 
 
 async def test_a_key_in_flight_is_waited_for_as_told() -> None:
-    """
-    A Retry-After that does not fit into the deadline is raised at once, not slept.
-    """
+    """A Retry-After that does not fit into the deadline is raised at once, not slept."""
     transport = FakeTransport([conflict("idempotency_in_flight", retry_after="50"), DONE])
     api = client(transport, retry=RetryPolicy(deadline=10.0))
 
@@ -92,9 +78,7 @@ async def test_a_key_in_flight_is_waited_for_as_told() -> None:
 
 
 async def test_another_conflict_is_not_repeated() -> None:
-    """
-    What was credited before is an error, however often it is sent.
-    """
+    """What was credited before is an error, however often it is sent."""
     transport = FakeTransport([conflict("duplicate_source_transaction", retry_after="0")])
 
     with pytest.raises(ConflictError, match="error_code duplicate_source_transaction"):
@@ -106,9 +90,7 @@ async def test_another_conflict_is_not_repeated() -> None:
     "call", ["profiles.create", "purchases.validate_stripe", "purchases.validate_paddle"]
 )
 async def test_what_may_happen_twice_is_not_sent_twice(call: str) -> None:
-    """
-    After a lost answer or a server error these calls end, for a repeat is not documented.
-    """
+    """After a lost answer or a server error these calls end, for a repeat is not documented."""
     for lost, kind in ((ConnectionLostError("lost"), ConnectionLostError), (BUSY, ServerError)):
         transport = FakeTransport([lost])
         with pytest.raises(kind, match="attempts 1"):
@@ -120,9 +102,7 @@ ONCE = {"profiles.create", "purchases.validate_stripe", "purchases.validate_padd
 
 @pytest.mark.parametrize("call", sorted(CALLS.keys() - ONCE))
 async def test_everything_else_is_repeated(call: str) -> None:
-    """
-    A call whose repeat changes nothing more is sent again after a lost answer.
-    """
+    """A call whose repeat changes nothing more is sent again after a lost answer."""
     replies: list[Any] = [ConnectionLostError("lost"), (200, {}, b"{}")]
     transport = FakeTransport(replies)
     await CALLS[call](client(transport, retry=FAST).v2)

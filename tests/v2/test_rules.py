@@ -1,6 +1,4 @@
-"""
-What is checked of version 2 before it is sent, and what only if the client is to.
-"""
+"""What is checked of version 2 before it is sent, and what only if the client is to."""
 
 from __future__ import annotations
 
@@ -31,52 +29,38 @@ META = "3fa85f64-5717-4562-b3fc-2c963f66afa6"
 
 
 def update(**fields: Any) -> Operation[v2.Profile]:
-    """
-    Describe an update of those fields.
-    """
+    """Describe an update of those fields."""
     return v2.update_profile(v2.ProfileAttributes(**fields), **IDS)
 
 
 def device(**fields: Any) -> Operation[v2.Profile]:
-    """
-    Describe an update of those facts of a device.
-    """
+    """Describe an update of those facts of a device."""
     return update(installation_meta=v2.InstallationMeta(**{"device_id": META, **fields}))
 
 
 def bought(transaction: v2.Transaction) -> Operation[v2.Profile]:
-    """
-    Describe the recording of a transaction.
-    """
+    """Describe the recording of a transaction."""
     return v2.set_transaction(transaction, **IDS)
 
 
 def offered(category: Any, kind: Any = "pay_as_you_go", **fields: Any) -> Operation[v2.Profile]:
-    """
-    Describe a subscription that was bought with that offer.
-    """
+    """Describe a subscription that was bought with that offer."""
     return bought(subscription(offer=v2.Offer(category=category, type=kind, **fields)))
 
 
 def spend(*items: v2.VirtualCurrencyBalanceAdjustment, **fields: Any) -> Operation[Any]:
-    """
-    Describe a transaction of virtual currencies.
-    """
+    """Describe a transaction of virtual currencies."""
     return v2.create_virtual_currency_transaction(items, **IDS, **fields)
 
 
 def priced(**fields: Any) -> Operation[v2.Profile]:
-    """
-    Describe a purchase at that price.
-    """
+    """Describe a purchase at that price."""
     price: dict[str, Any] = {"country": "US", "currency": "USD", "value": 1, **fields}
     return bought(one_time(price=v2.Price(**price)))
 
 
 def history(**fields: Any) -> Operation[Any]:
-    """
-    Describe a page of a history.
-    """
+    """Describe a page of a history."""
     return v2.list_virtual_currency_transactions(**IDS, **fields)
 
 
@@ -293,9 +277,7 @@ BROKEN: dict[str, tuple[Callable[[], Operation[Any]], str, str]] = {
 async def test_a_broken_rule_is_named_and_nothing_is_sent(
     describe: Callable[[], Operation[Any]], field: str, rule: str
 ) -> None:
-    """
-    What the server would refuse is refused by field and rule, without a request.
-    """
+    """What the server would refuse is refused by field and rule, without a request."""
     transport = FakeTransport()
 
     with pytest.raises(InvalidInputError) as caught:
@@ -309,9 +291,7 @@ async def test_a_broken_rule_is_named_and_nothing_is_sent(
 async def test_a_client_can_leave_the_rules_to_the_server(
     describe: Callable[[], Operation[Any]],
 ) -> None:
-    """
-    With validate=False the same call is sent; with_options() keeps that choice.
-    """
+    """With validate=False the same call is sent; with_options() keeps that choice."""
     transport = FakeTransport([EMPTY])
     await client(transport, validate=False).with_options(timeout=5).execute(describe())
 
@@ -363,9 +343,7 @@ KEPT: dict[str, Callable[[], Operation[Any]]] = {
 
 @pytest.mark.parametrize("describe", KEPT.values(), ids=KEPT)
 async def test_what_the_documents_allow_is_sent(describe: Callable[[], Operation[Any]]) -> None:
-    """
-    The edges of every rule are inside.
-    """
+    """The edges of every rule are inside."""
     transport = FakeTransport([EMPTY])
     await client(transport).execute(describe())
 
@@ -451,17 +429,13 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
 def test_what_cannot_be_sent_at_all_is_refused_when_it_is_made(
     make: Callable[[], Any], message: str
 ) -> None:
-    """
-    Values of the wrong kind never come as far as a client, whatever it checks.
-    """
+    """Values of the wrong kind never come as far as a client, whatever it checks."""
     with pytest.raises(InvalidInputError, match=message):
         make()
 
 
 def test_a_rule_reads_no_value_aloud() -> None:
-    """
-    The error of a rule names field and rule, never the value.
-    """
+    """The error of a rule names field and rule, never the value."""
     with pytest.raises(InvalidInputError) as caught:
         update(email="canary").endpoint.check(update(email="canary"))  # type: ignore[misc]
     assert "canary" not in str(caught.value)
@@ -486,9 +460,7 @@ def test_a_rule_reads_no_value_aloud() -> None:
     ids=str,
 )
 def test_money_is_sent_without_noise(value: Any, sent: bytes) -> None:
-    """
-    A float is rounded to six decimals, anything else goes as it was given.
-    """
+    """A float is rounded to six decimals, anything else goes as it was given."""
     price = v2.Price(country="US", currency="USD", value=value)
     body = v2.SET_TRANSACTION.encode(one_time(price=price))
 
@@ -498,9 +470,7 @@ def test_money_is_sent_without_noise(value: Any, sent: bytes) -> None:
 
 @given(st.decimals(-(10**9), 10**9, places=6))
 def test_money_survives_being_a_float(value: Decimal) -> None:
-    """
-    A price in millionths that went through a float is sent as what it was.
-    """
+    """A price in millionths that went through a float is sent as what it was."""
     price = v2.Price(country="US", currency="USD", value=float(value))
     [_, rest] = v2.SET_TRANSACTION.encode(one_time(price=price)).split(b'"value":')
 
@@ -508,9 +478,7 @@ def test_money_survives_being_a_float(value: Decimal) -> None:
 
 
 def test_what_is_unset_is_left_out_and_none_is_null() -> None:
-    """
-    A field that was never set is not sent, None is sent as null.
-    """
+    """A field that was never set is not sent, None is sent as null."""
     body = json.loads(
         v2.SET_TRANSACTION.encode(subscription(offer=None, variation_id=UNSET, refunded_at=None))
     )
@@ -522,9 +490,7 @@ def test_what_is_unset_is_left_out_and_none_is_null() -> None:
 
 
 def test_attributes_are_a_list_with_numbers_for_booleans() -> None:
-    """
-    Custom attributes are sent as keys and values, True as 1.0.
-    """
+    """Custom attributes are sent as keys and values, True as 1.0."""
     body = update(custom_attributes={"a": True, "b": None}, email=None)
 
     assert body.endpoint.encode(body.body) == (
@@ -533,8 +499,6 @@ def test_attributes_are_a_list_with_numbers_for_booleans() -> None:
 
 
 def test_every_error_of_a_rule_is_of_this_library() -> None:
-    """
-    An error of a rule is an AdaptyError and a ValueError.
-    """
+    """An error of a rule is an AdaptyError and a ValueError."""
     assert issubclass(InvalidInputError, AdaptyError)
     assert issubclass(InvalidInputError, ValueError)

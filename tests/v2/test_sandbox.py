@@ -1,6 +1,4 @@
-"""
-Version 2 on a real socket: the client against the sandbox, which knows nothing of it.
-"""
+"""Version 2 on a real socket: the client against the sandbox, which knows nothing of it."""
 
 from __future__ import annotations
 
@@ -29,26 +27,20 @@ DAY = dt.timedelta(days=1)
 
 
 class World(NamedTuple):
-    """
-    Hold a sandbox with profile `u1`, and a client of it.
-    """
+    """Hold a sandbox with profile `u1`, and a client of it."""
 
     sandbox: Sandbox
     adapty: AdaptyClient
 
     @property
     def api(self) -> v2.V2:
-        """
-        Version 2.
-        """
+        """Version 2."""
         return self.adapty.v2
 
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
-    """
-    Run a sandbox and a client that checks what it sends.
-    """
+    """Run a sandbox and a client that checks what it sends."""
     async with Sandbox() as sandbox:
         sandbox.seed_profiles(["u1"])
         async with AdaptyClient(sandbox.api_key, base_url=sandbox.url, retry=POLICY) as adapty:
@@ -57,9 +49,7 @@ async def world() -> AsyncIterator[World]:
 
 @pytest.fixture
 async def lenient(world: World) -> AsyncIterator[World]:
-    """
-    Use a client that leaves the rules to the server.
-    """
+    """Use a client that leaves the rules to the server."""
     sandbox = world.sandbox
     async with AdaptyClient(
         sandbox.api_key, base_url=sandbox.url, retry=POLICY, validate=False
@@ -69,9 +59,7 @@ async def lenient(world: World) -> AsyncIterator[World]:
 
 @pytest.mark.parametrize("call", sorted(CALLS.keys() - {"paywalls.get", "paywalls.update"}))
 async def test_every_call_is_understood(world: World, call: str) -> None:
-    """
-    What each method sends has the method, path, headers and body that the sandbox asks for.
-    """
+    """What each method sends has the method, path, headers and body that the sandbox asks for."""
     await world.api.access_levels.grant("premium", **IDS)
     await world.api.virtual_currencies.create_transaction([coins(5)], **IDS)
     before = len(world.sandbox.arrivals())
@@ -85,9 +73,7 @@ async def test_every_call_is_understood(world: World, call: str) -> None:
 
 
 async def test_a_profile_lives_and_ends(world: World) -> None:
-    """
-    Created, updated, read and deleted, by either id.
-    """
+    """Created, updated, read and deleted, by either id."""
     profiles = world.api.profiles
     created = await profiles.create(
         v2.ProfileAttributes(
@@ -117,9 +103,7 @@ async def test_a_profile_lives_and_ends(world: World) -> None:
 
 
 async def test_a_customer_is_attached_to_an_anonymous_profile(world: World) -> None:
-    """
-    Creation with both ids gives the profile its user.
-    """
+    """Creation with both ids gives the profile its user."""
     [profile_id] = world.sandbox.seed_anonymous(1)
     before = await world.api.profiles.get(profile_id=profile_id)
     after = await world.api.profiles.create(profile_id=profile_id, customer_user_id="u7")
@@ -158,9 +142,7 @@ async def test_purchases_open_access(world: World) -> None:
 
 
 async def test_access_is_granted_and_revoked(world: World) -> None:
-    """
-    A grant may begin later, a revocation may, too.
-    """
+    """A grant may begin later, a revocation may, too."""
     levels = world.api.access_levels
     profile = await levels.grant("premium", starts_at=NOW + DAY, expires_at=NOW + 9 * DAY, **IDS)
     assert not profile.has_access("premium")
@@ -173,9 +155,7 @@ async def test_access_is_granted_and_revoked(world: World) -> None:
 
 
 async def test_settings_and_identifiers_are_read_back(world: World) -> None:
-    """
-    What was written is what is read.
-    """
+    """What was written is what is read."""
     await world.api.refund_saver.set(custom_preference="decline", consent=False, **IDS)
     await world.api.integrations.set(
         v2.IntegrationIdentifiers(branch_id="b", appsflyer_id="a"), **IDS
@@ -189,9 +169,7 @@ async def test_settings_and_identifiers_are_read_back(world: World) -> None:
 
 
 async def test_other_stores_purchases_are_taken_over(world: World) -> None:
-    """
-    Paddle answers the profile, Stripe nothing; both have imported.
-    """
+    """Paddle answers the profile, Stripe nothing; both have imported."""
     purchases = world.api.purchases
     paddle = await purchases.validate_paddle(customer_user_id="u5", paddle_token="sub_1")
     await purchases.validate_stripe(customer_user_id="u5", stripe_token="pi_1")
@@ -203,9 +181,7 @@ async def test_other_stores_purchases_are_taken_over(world: World) -> None:
 
 
 async def test_paywalls_are_listed_read_and_changed(world: World) -> None:
-    """
-    All pages are listed; reading, changing and writing back keeps the other languages.
-    """
+    """All pages are listed; reading, changing and writing back keeps the other languages."""
     world.sandbox.add_paywalls(*(f"P{number}" for number in range(4)))
     paywalls = world.api.paywalls
     listed = await read_all(paywalls.list(page_size=3))
@@ -224,9 +200,7 @@ async def test_paywalls_are_listed_read_and_changed(world: World) -> None:
 
 
 async def test_currencies_add_up_and_their_history_is_read(world: World) -> None:
-    """
-    Balances are the sum of the history, however many pages it has.
-    """
+    """Balances are the sum of the history, however many pages it has."""
     currencies = world.api.virtual_currencies
     balance = 0
     for amount in (500, -10, -20, 30, -40):
@@ -248,9 +222,7 @@ async def test_currencies_add_up_and_their_history_is_read(world: World) -> None
 
 
 async def test_a_credit_whose_answer_is_lost_is_made_once(world: World) -> None:
-    """
-    The repeat with the same key is told the first result.
-    """
+    """The repeat with the same key is told the first result."""
     world.sandbox.fail_next("reset_after", "503")
     result = await world.api.virtual_currencies.create_transaction([coins(5)], **IDS)
 
@@ -260,9 +232,7 @@ async def test_a_credit_whose_answer_is_lost_is_made_once(world: World) -> None:
 
 
 async def test_a_credit_that_is_in_flight_is_refused_to_others() -> None:
-    """
-    A second call with the same key, while the first one runs, is a conflict with its wait.
-    """
+    """A second call with the same key, while the first one runs, is a conflict with its wait."""
     async with Sandbox(latency=1.0) as sandbox:
         sandbox.seed_profiles(["u1"])
         once = RetryPolicy(attempts=1)
@@ -278,9 +248,7 @@ async def test_a_credit_that_is_in_flight_is_refused_to_others() -> None:
 
 
 async def test_a_deletion_whose_answer_is_lost_is_done(world: World) -> None:
-    """
-    Told 404 by the repeat, it has worked.
-    """
+    """Told 404 by the repeat, it has worked."""
     world.sandbox.fail_next("reset_after")
     await world.api.profiles.delete(**IDS)
 
@@ -289,48 +257,36 @@ async def test_a_deletion_whose_answer_is_lost_is_done(world: World) -> None:
 
 @pytest.mark.parametrize("call", sorted(ABOUT_PROFILES.keys() - {"profiles.create"}))
 async def test_a_missing_profile_is_one_error(world: World, call: str) -> None:
-    """
-    However the server spells it, it is a NotFoundError.
-    """
+    """However the server spells it, it is a NotFoundError."""
     with pytest.raises(NotFoundError):
         await world.adapty.execute(ABOUT_PROFILES[call](customer_user_id="nobody"))
 
 
 @pytest.mark.parametrize("call", CALLS)
 async def test_a_wrong_key_is_one_error(world: World, call: str) -> None:
-    """
-    Whatever was called, a key that is not accepted is an AuthenticationError.
-    """
+    """Whatever was called, a key that is not accepted is an AuthenticationError."""
     async with AdaptyClient("wrong", base_url=world.sandbox.url) as adapty:
         with pytest.raises(AuthenticationError):
             await CALLS[call](adapty.v2)
 
 
 def bought(**changes: Any) -> Operation[Any]:
-    """
-    Describe a one-time purchase.
-    """
+    """Describe a one-time purchase."""
     return v2.set_transaction(one_time(**changes), **IDS)
 
 
 def subscribed(**changes: Any) -> Operation[Any]:
-    """
-    Describe a subscription.
-    """
+    """Describe a subscription."""
     return v2.set_transaction(subscription(**changes), **IDS)
 
 
 def spend(*items: v2.VirtualCurrencyBalanceAdjustment, key: str | None = None) -> Operation[Any]:
-    """
-    Describe a transaction of virtual currencies.
-    """
+    """Describe a transaction of virtual currencies."""
     return v2.create_virtual_currency_transaction(items, idempotency_key=key, **IDS)
 
 
 def paddle(token: str) -> Operation[Any]:
-    """
-    Describe the validation of a Paddle token.
-    """
+    """Describe the validation of a Paddle token."""
     return v2.validate_paddle_purchase(customer_user_id="u1", paddle_token=token)
 
 
@@ -405,9 +361,7 @@ REFUSED: dict[str, tuple[Callable[[], Operation[Any]], str | None]] = {
 
 @pytest.mark.parametrize("code", REFUSED)
 async def test_what_the_server_refuses_is_told_by_code_and_field(lenient: World, code: str) -> None:
-    """
-    Each refusal of the documents comes as an error with its code, its field and its words.
-    """
+    """Each refusal of the documents comes as an error with its code, its field and its words."""
     await lenient.api.virtual_currencies.create_transaction([coins(1, "GEMS")], **IDS)
     describe, field = REFUSED[code]
 
@@ -449,9 +403,7 @@ async def test_what_can_be_known_is_refused_before(world: World, code: str) -> N
 
 
 async def test_a_history_is_imported(world: World) -> None:
-    """
-    Very many purchases of several users, through faults, arrive each and once.
-    """
+    """Very many purchases of several users, through faults, arrive each and once."""
     world.sandbox.seed_profiles(f"c{number}" for number in range(20))
     purchases = [
         (f"c{number % 20}", one_time(**_ids(number), price=v2.Price(**_PRICE)))
@@ -476,9 +428,7 @@ def _ids(number: int) -> dict[str, str]:
 
 
 async def test_access_is_granted_to_many_and_taken_again(world: World) -> None:
-    """
-    Bulk grants and revocations end each user in one outcome.
-    """
+    """Bulk grants and revocations end each user in one outcome."""
     world.sandbox.seed_profiles(["a", "b"])
     users = ["a", "b", "nobody"]
     levels = world.api.access_levels
@@ -498,9 +448,7 @@ async def test_access_is_granted_to_many_and_taken_again(world: World) -> None:
 
 
 async def test_many_profiles_are_updated_and_erased(world: World) -> None:
-    """
-    Bulk runs of version 2 do what those of version 1 do.
-    """
+    """Bulk runs of version 2 do what those of version 1 do."""
     world.sandbox.seed_profiles(["a", "b"])
     updates = [(one, v2.ProfileAttributes(first_name="X")) for one in ("a", "b", "nobody")]
     updated = await world.api.profiles.bulk_update(updates, by="customer_user_id")
@@ -512,9 +460,7 @@ async def test_many_profiles_are_updated_and_erased(world: World) -> None:
 
 
 async def test_a_clients_rate_and_faults_do_not_lose_a_call(world: World) -> None:
-    """
-    Every read is answered through a rate limit and random faults.
-    """
+    """Every read is answered through a rate limit and random faults."""
     async with Sandbox(rate=200, retry_after="none", faults="error=10%,reset=10%", seed=2) as one:
         one.seed_profiles(["u1"])
         policy = RetryPolicy(attempts=20, wait_initial=0.01)
