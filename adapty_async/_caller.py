@@ -14,7 +14,7 @@ import msgspec
 
 from adapty_async._capacity import Capacity
 from adapty_async._codec import Wire, encode
-from adapty_async._journal import SqliteJournal
+from adapty_async._journal import SqliteJournal, belongs_to_journal
 from adapty_async._operation import Operation
 from adapty_async._pacer import Pacer
 from adapty_async._pipeline import Layers, build
@@ -128,8 +128,8 @@ def _outcomes_of(options: BulkOptions[Any, Any]) -> OutcomesPath | None:
     if outcomes is None:
         return None
     path = Path(outcomes)
-    if isinstance(journal, str | os.PathLike) and path.resolve() == Path(journal).resolve():
-        raise ConfigError("outcomes must not be the journal")
+    if isinstance(journal, str | os.PathLike) and belongs_to_journal(path, Path(journal)):
+        raise ConfigError("outcomes must not be the journal, nor a file that goes with it")
     return OutcomesPath(path, outcomes.identify if isinstance(outcomes, OutcomesPath) else None)
 
 

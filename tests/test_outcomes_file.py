@@ -682,12 +682,16 @@ def test_another_process_is_refused(path: Path) -> None:
     assert b"is in use by another run" in ended.stderr
 
 
-@pytest.mark.parametrize("name", ["run.db", "./run.db", "folder/../run.db"])
+@pytest.mark.parametrize(
+    "name",
+    ["run.db", "./run.db", "folder/../run.db"]
+    + [f"run.db{suffix}" for suffix in ("-wal", "-shm", "-lock", "-journal")],
+)
 def test_the_journal_is_no_outcomes_file(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    One path for both is refused at once, however it is written.
+    One path for both is refused at once, however it is written; so is a file that goes with it.
     """
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="outcomes must not be the journal"):

@@ -681,6 +681,7 @@ async def test_a_list_of_ids_given_as_the_journal_stays_untouched(ids_file: Path
 
 BAD_OPTIONS = {
     "empty-job": ({"job_id": ""}, "job_id must not be empty"),
+    "half-a-character": ({"job_id": "j\ud800"}, "a run with a journal must be named in UTF-8"),
     "unknown": ({"journals": "x"}, "unknown option: journals"),
 }
 

@@ -4,6 +4,7 @@ The write-ahead record of a run: its interface, an SQLite store and an in-memory
 
 from __future__ import annotations
 
+from adapty_async._journal.file import belongs_to_journal, files_of
 from adapty_async._journal.keys import KeyIndex
 from adapty_async._journal.memory import MemoryJournal
 from adapty_async._journal.model import (
@@ -51,7 +52,9 @@ __all__ = (
     "Resumed",
     "Run",
     "SqliteJournal",
+    "belongs_to_journal",
     "copy_journal",
+    "files_of",
     "is_in_use",
     "read_journal",
     "summarise",

@@ -17,9 +17,11 @@ from adapty_async._journal.schema import verify_schema
 from adapty_async.errors import JournalError
 
 __all__ = (
+    "belongs_to_journal",
     "classified",
     "connected",
     "copy_journal",
+    "files_of",
     "is_empty_database",
     "log_of",
     "named",
@@ -129,6 +131,20 @@ def verify_structure(db: sqlite3.Connection) -> None:
     found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
         raise DamageError("it is damaged")
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """
+    Return the paths that a journal takes: its own, and those that a run creates and removes.
+    """
+    return tuple(Path(f"{path}{suffix}") for suffix in ("", "-wal", "-shm", "-lock", "-journal"))
+
+
+def belongs_to_journal(path: Path, journal: Path) -> bool:
+    """
+    Return whether a path is one that a journal takes, however it is written.
+    """
+    return path.resolve() in {each.resolve() for each in files_of(journal)}
 
 
 def log_of(path: Path) -> Path:

@@ -48,6 +48,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
         final: rows with a final outcome.
         missing: the first rows without.
         missing_omitted: how many more of these there are.
+        without_id: rows of a CSV file that were left out, as the run does, since they have no id.
     """
 
     input: str
@@ -56,6 +57,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     final: int
     missing: tuple[MissingLine, ...]
     missing_omitted: int
+    without_id: int = 0
     ok: bool
 
     @property

@@ -142,7 +142,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         account: a digest of the API key.
         identified_by: ``position`` or ``digest``.
         input: the journal's description of the input: size, digest and rows of a file, or a job id.
-        is_input_verified: the input was given, and is that of the journal; None if not given.
+        is_input_verified: the input was given, and is that of the journal, or begins with it; None
+            if not given.
         is_complete: every item is done, absent or a duplicate; None if the number of items is
             unknown.
         items: items of the input; None if unknown.

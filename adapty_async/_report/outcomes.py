@@ -33,6 +33,8 @@ ON CONFLICT (key) DO UPDATE SET line = excluded.line, status = excluded.status, 
   attempts = excluded.attempts, error = excluded.error
 WHERE excluded.status <> 'duplicate'"""
 _INDEX = "CREATE INDEX by_id ON outcome (id, status)"
+# Bits of an integer in SQLite, its sign not counted.
+_BITS = 63
 _STATUSES = "SELECT DISTINCT status FROM outcome WHERE id = ? AND status <> 'duplicate'"
 
 
@@ -78,8 +80,9 @@ class OutcomesFile:
 
     Args:
         path: the file; it may be in use by a run.
-        by_line: an item is an id in a line of the input, as in a journal by position, so that an id
-            may be in several rows. Otherwise it is an id, in whichever line.
+        by_line: an item is an id in a line of the input, so that an id may be in several rows.
+            Otherwise it is an id, in whichever line, which is right only if every request of an id
+            is the same.
 
     Attributes:
         summary: what it holds, without ids.
@@ -131,7 +134,7 @@ class OutcomesFile:
         for number, text in enumerate(file, 1):
             self._digest.update(text)
             line = parse_line(text)
-            if line is not None:
+            if line is not None and _is_storable(line):
                 self._lines += 1
                 yield _row(line, by_line=self._by_line)
             elif text.endswith(b"\n"):
@@ -186,6 +189,11 @@ def name_of(path: Path) -> str:
     return os.fsencode(path.name).decode(errors="replace")
 
 
+def _is_storable(line: OutcomeLine) -> bool:
+    numbers = (line.line, line.attempts, line.http_status or 0)
+    return all(number.bit_length() <= _BITS for number in numbers)
+
+
 def _row(line: OutcomeLine, *, by_line: bool) -> tuple[Any, ...]:
     one = None if line.id is None else _bytes(line.id)
     key = one
@@ -198,7 +206,7 @@ def _row(line: OutcomeLine, *, by_line: bool) -> tuple[Any, ...]:
         (line.earlier or line.status).value,
         line.at and line.at.isoformat(),
         line.http_status,
-        line.request_id,
+        line.request_id and _clean(line.request_id),
         line.attempts,
         line.error and _error(line.error),
     )
@@ -206,7 +214,11 @@ def _row(line: OutcomeLine, *, by_line: bool) -> tuple[Any, ...]:
 
 def _error(error: dict[str, Any]) -> str:
     parts = [error.get(name) for name in ("type", "error_code", "field_name", "rule")]
-    return ", ".join(_bytes(str(part)).decode(errors="replace") for part in parts if part)
+    return ", ".join(_clean(str(part)) for part in parts if part)
+
+
+def _clean(text: str) -> str:
+    return _bytes(text).decode(errors="replace")
 
 
 def _bytes(text: str) -> bytes:

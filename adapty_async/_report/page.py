@@ -200,7 +200,7 @@ def _input(report: Report) -> Iterator[tuple[str, Content]]:
         yield "Input", f"a file of {known.get('rows', 0):,} rows, {known.get('size', 0):,} bytes"
         yield "SHA-256 of the input", _code(f"{known['sha256']}")
     if report.is_input_verified:
-        yield "The file given as input", "has this size and digest"
+        yield "The file given as input", "has these bytes, or begins with them"
 
 
 def _result(report: Report) -> Iterator[Content]:
@@ -345,6 +345,9 @@ def _check(check: Check) -> Iterator[Content]:
         yield table("Rows without a final outcome", ("Line", "State"), rows, (0,))
     if check.missing_omitted:
         yield element("p", f"And {check.missing_omitted:,} more.")
+    if check.without_id:
+        noun = "row" if check.without_id == 1 else "rows"
+        yield element("p", f"{check.without_id:,} {noun} without an id, left out.")
 
 
 def _empty_items(*, is_detailed: bool) -> Element:

@@ -172,6 +172,7 @@ class RunJournal:
         job_id: str | None,
         concurrency: int,
     ) -> None:
+        _demand_utf8(run.operation, job_id or "")
         self._storage = storage
         self._identity = run
         self._input = input_of(items, job_id)
@@ -331,6 +332,13 @@ class RunJournal:
                 # the worker sees it at its next item
                 with contextlib.suppress(asyncio.CancelledError):
                     await until_ended(self._writer.flush())
+
+
+def _demand_utf8(*names: str) -> None:
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError:
+        raise ConfigError("a run with a journal must be named in UTF-8, its job_id too") from None
 
 
 def _may_be_done(request: Request, error: Exception | None) -> bool:

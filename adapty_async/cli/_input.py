@@ -110,13 +110,15 @@ class Rows:
     def __iter__(self) -> Iterator[Row]:
         return self._read(self.findings)
 
-    def identify(self, row: Row) -> tuple[int, str | None]:
+    def identify(self, row: Row, column: str | None = None) -> tuple[int, str | None]:
         """
         Return a row's line and id; the id is None if there is none that can be read.
+
+        The id is in `column` if that is given, otherwise in the layout's column.
         """
         value = row.value if row.broken is None else None
         if isinstance(value, dict):
-            value = value.get(self._layout.id_column)
+            value = value.get(column or self._layout.id_column)
         return row.line, value if isinstance(value, str) else None
 
     def _read(self, findings: Findings) -> Iterator[Row]:

@@ -17,7 +17,7 @@ from typing import Any
 import click
 import msgspec
 
-from adapty_async._journal import read_journal
+from adapty_async._journal import files_of, read_journal
 from adapty_async._report import (
     Check,
     OutcomesFile,
@@ -43,7 +43,6 @@ from adapty_async.errors import ConfigError, InvalidInputError
 __all__ = ("cli", "report", "status")
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_SIDE_FILES = ("", "-wal", "-shm", "-lock")
 
 
 @cli.command()
@@ -126,7 +125,7 @@ def _make(journal: Path, options: _Options) -> Check | None:
     with contextlib.ExitStack() as stack:
         outcomes = None
         if options.outcomes is not None:
-            by_line = summary.identity.keys == "position"
+            by_line = summary.identity.keys == "position" or not recorded.is_id_enough
             outcomes = stack.enter_context(OutcomesFile(options.outcomes, by_line=by_line))
         if options.source is not None and (different := recorded.difference(options.source)):
             raise InvalidInputError("--input", f"is not the input of the journal: {different}")
@@ -165,7 +164,10 @@ def _check(
         )
     rows = recorded.rows(path, is_same=different is None)
     name = "standard input" if path == "-" else name_of(Path(path))
-    return check(name, rows, None if different else states, outcomes)
+    found = check(name, rows, None if different else states, outcomes)
+    if different and not found.rows:  # as an export that failed leaves it
+        raise InvalidInputError("--check", "has no row with an id")
+    return msgspec.structs.replace(found, without_id=rows.without_id)
 
 
 def _form(options: _Options) -> str:
@@ -190,7 +192,7 @@ def _require_free(output: Path, journal: Path, options: _Options) -> None:
     Raises:
         ConfigError: it would.
     """
-    read = [Path(f"{journal}{suffix}") for suffix in _SIDE_FILES]
+    read = [*files_of(journal)]
     read += [Path(each) for each in (options.source, options.checked, options.outcomes) if each]
     target = output.resolve()
     if any(is_same_file(target, path) for path in read):

@@ -15,7 +15,7 @@ import msgspec
 from adapty_async._journal import JournalIdentity
 from adapty_async._report import InputRow
 from adapty_async.cli._fingerprint import difference
-from adapty_async.cli._input import Format, format_of, open_rows
+from adapty_async.cli._input import Format, Rows, format_of, open_rows
 from adapty_async.cli._items import id_columns
 from adapty_async.errors import InvalidInputError
 
@@ -30,6 +30,27 @@ _OPERATION = re.compile(
 )
 _SAVING = re.compile(r"mail save, from (?P<form>csv|ndjson)(?: in (?P<encoding>\S+))?")
 _WITHOUT_ID = re.compile(r"(v1|v2|mail) (delete|grant|revoke) ")
+_BY_METHOD = re.compile(r"(v1|v2|mail)\.profiles\.(delete|get) by ")
+
+
+class RecordedRows:
+    """
+    The rows of a file, with their ids.
+    """
+
+    def __init__(self, rows: Rows, column: str) -> None:
+        self._rows = rows
+        self._column = column
+
+    def __iter__(self) -> Iterator[InputRow]:
+        return (InputRow(*self._rows.identify(row, self._column)) for row in self._rows)
+
+    @property
+    def without_id(self) -> int:
+        """
+        The number of rows that were left out; of a pipe, among those read so far.
+        """
+        return self._rows.findings.without_id
 
 
 class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,17 +59,22 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         description: what the journal has recorded of the input.
-        column: the column or field with the ids; None if the journal does not say it.
+        column: the column or field with the ids that the user or the journal names; None if neither
+            does.
+        run_column: the one of the run; None if the journal does not name it.
         form: the format; None if the input was not a file.
         encoding: the encoding that was given.
         id_optional: rows of a CSV file without an id were left out.
+        is_id_enough: every request of an id was the same.
     """
 
     description: dict[str, Any]
     column: str | None
+    run_column: str | None
     form: Format | None
     encoding: str | None
     id_optional: bool
+    is_id_enough: bool
 
     @classmethod
     def of(cls, identity: JournalIdentity, column: str | None) -> RecordedInput:
@@ -59,12 +85,16 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
         found = _SAVING.fullmatch(operation) or _OPERATION.fullmatch(operation)
         names = {} if found is None else found.groupdict()
         by = names.get("by", "external_profile_id") if found else None
+        run_column = names.get("column") or (by and by.replace("-", "_"))
+        is_by_command = _WITHOUT_ID.match(operation) is not None
         return cls(
             description=identity.input,
-            column=column or names.get("column") or (by and by.replace("-", "_")),
+            column=column or run_column,
+            run_column=run_column,
             form=cast("Format | None", names.get("form")),
             encoding=names.get("encoding"),
-            id_optional=_WITHOUT_ID.match(operation) is not None,
+            id_optional=is_by_command,
+            is_id_enough=is_by_command or _BY_METHOD.match(operation) is not None,
         )
 
     def difference(self, path: str) -> str | None:
@@ -86,7 +116,7 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
         except OSError as error:
             raise InvalidInputError(path, f"cannot be read: {error.strerror}") from None
 
-    def rows(self, path: str, *, is_same: bool) -> Iterator[InputRow]:
+    def rows(self, path: str, *, is_same: bool) -> RecordedRows:
         """
         Return the rows of a file; `is_same` if it is the input of the journal.
 
@@ -97,12 +127,19 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
         if form != "text" and self.column is None:
             raise InvalidInputError("--column", "is required: the journal does not name it")
         column = self.column or ""
+        # those of the run decide which rows have a position
+        decisive = (self.run_column or column) if is_same else column
+
+        def check_columns(names: list[str]) -> None:
+            for each in {decisive, column}:
+                id_columns(each)(names)
+
         rows = open_rows(
             path,
             form,
-            id_columns(column),
+            check_columns,
             encoding=self.encoding if is_same else None,
-            id_column=column,
+            id_column=decisive,
             id_optional=self.id_optional,
         )
-        return (InputRow(*rows.identify(row)) for row in rows)
+        return RecordedRows(rows, column)

@@ -15,6 +15,7 @@ from typing import Any, Self
 import click
 import msgspec
 
+from adapty_async._journal import belongs_to_journal
 from adapty_async.bulk import (
     BulkReport,
     EarlierStatus,
@@ -92,8 +93,8 @@ class FailuresFile:
     def __init__(self, path: Path, *, source: str, journal: Path | None = None) -> None:
         if _is_input(path, source):
             raise ConfigError("--failures must not be the input file")
-        if journal is not None and path.resolve() == journal.resolve():
-            raise ConfigError("--failures must not be the journal")
+        if journal is not None and belongs_to_journal(path, journal):
+            raise ConfigError("--failures must not be the journal, nor a file that goes with it")
         with _as_config_errors():
             if path.is_file() and path.stat().st_size:
                 _demand_replaceable(path, journal)

@@ -98,12 +98,15 @@ def check_lines(check: Check | None) -> Iterator[str]:
     by, missing = f"by the {check.records}", check.rows - check.final
     if check.ok:
         yield f"{check.input}: each of {check.rows:,} rows has a final outcome, {by}."
-        return
-    yield f"{check.input}: rows without a final outcome, {by}: {missing:,} of {check.rows:,}"
+    else:
+        yield f"{check.input}: rows without a final outcome, {by}: {missing:,} of {check.rows:,}"
     for each in check.missing:
         yield f"  line {each.line}: {each.state}"
     if check.missing_omitted:
         yield f"  and {check.missing_omitted:,} more"
+    if check.without_id:
+        noun = "row" if check.without_id == 1 else "rows"
+        yield f"  {check.without_id:,} {noun} without an id, left out."
 
 
 def _moment(time: float) -> str:

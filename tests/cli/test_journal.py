@@ -451,3 +451,17 @@ def test_a_profile_that_is_not_there_is_not_an_unknown_outcome(
     assert (report["failed"], report["requests"]) == (1, 2)
     assert "  failed             1   not done" in invoke("status", journal).stdout
     assert "lost" not in invoke("status", journal).stdout
+
+
+def test_a_name_that_no_journal_can_hold_is_refused(
+    sandbox: Sandbox, invoke: Invoke, put: Put
+) -> None:
+    """
+    A column's name may be bytes of another encoding; nothing is sent, and no journal created.
+    """
+    path = put("ids.txt", "a\n")
+    journal = path.with_name("journal")
+    result = invoke("delete", path, *V1, "--column", "n\udcff", "--journal", journal)
+
+    assert (result.exit_code, sandbox.arrivals(), journal.exists()) == (2, [], False)
+    assert "a run with a journal must be named in UTF-8" in result.stderr

@@ -17,6 +17,7 @@ import pytest
 
 from adapty_async._journal import JournalIdentity
 from adapty_async.bulk import summarise
+from adapty_async.cli._fingerprint import fingerprint
 from adapty_async.cli._journal_commands import _write_file
 from adapty_async.cli._recorded import RecordedInput
 from adapty_async.errors import ConfigError
@@ -202,8 +203,43 @@ def test_another_list_is_checked_by_the_outcomes_file(
     assert "the file's first" in refused.stderr or "the file had" in refused.stderr
     assert "with --outcomes its ids are looked up" in refused.stderr
     assert result.exit_code == 1
-    assert result.stderr.endswith("by the outcomes file: 1 of 3\n  line 5: none\n")
+    assert result.stderr.endswith(
+        "by the outcomes file: 1 of 3\n  line 5: none\n  1 row without an id, left out.\n"
+    )
+    assert "1 row without an id, left out." in result.stdout
     assert 'has no column "customer_user_id"' in invoke("report", journal, *given).stderr
+
+
+@pytest.mark.parametrize(
+    "content", [pytest.param("user\n", id="no-rows"), pytest.param("user,x\n,1\n", id="no-ids")]
+)
+def test_a_list_without_ids_passes_no_check(
+    content: str, erased: Erased, invoke: Invoke, put: Put
+) -> None:
+    """
+    An export that failed is no evidence that all of its ids are erased.
+    """
+    _, journal, _ = erased
+    other, outcomes = put("other.csv", content), put("outcomes.ndjson", line(1, CANARY, "done"))
+    given = ("--outcomes", outcomes, "--check", other, "--column", "user")
+    result = invoke("report", journal, *given)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "adapty-async: --check: has no row with an id\n"
+
+
+def test_an_empty_input_is_complete(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """
+    The input of the run itself may have no rows; its report has all parts.
+    """
+    path = put("ids.txt", "")
+    journal = path.with_name("run.db")
+    invoke("delete", path, *V1, "--journal", journal)
+    result = invoke("report", journal, "--check", path)
+
+    assert sandbox.arrivals() == []
+    assert result.exit_code == 0
+    assert "Complete: each of the 0 items" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -333,6 +369,75 @@ def test_each_command_is_read_as_it_was_written(sandbox: Sandbox, invoke: Invoke
         (2, "a", "done"),
         (4, "b", "done"),
     ]
+
+
+async def test_another_column_moves_no_row(invoke: Invoke, put: Put, tmp_path: Path) -> None:
+    """
+    Of the input itself, the rows are those of the run, whichever column is shown or checked.
+    """
+    path = put("users.csv", "user,mail\na,a@x\nb,\n,z@x\nc,c@x\n")
+    described = fingerprint(path, path.stat().st_size) | {"rows": 3}
+    operation = "v1 delete by customer-user-id, column user, from csv"
+    identity = msgspec.structs.replace(IDENTITY, operation=operation, input=described)
+    await write(tmp_path / "run.db", Recorded(run=run(), states="ddf"), identity=identity)
+    given = ("report", tmp_path / "run.db", "--column", "mail", "--format", "json")
+    result = invoke(*given, "--check", path, "--input", path, "--with-ids")
+    report = json.loads(result.stdout)
+
+    assert result.exit_code == 1
+    assert report["check"]["missing"] == [
+        {"line": 3, "state": "unreadable"},
+        {"line": 5, "state": "failed"},
+    ]
+    assert [(each["line"], each["id"], each["status"]) for each in report["listed"]] == [
+        (2, "a@x", "done"),
+        (3, None, "done"),
+        (5, "c@x", "failed"),
+    ]
+    refused = invoke("report", tmp_path / "run.db", "--column", "none", "--check", path)
+    assert 'has no column "none"' in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("operation", "code"),
+    [
+        pytest.param("v2 import transactions by profile-id, column id, from csv", 1, id="import"),
+        pytest.param("v2 update by profile-id, from csv", 1, id="update"),
+        pytest.param("v2.access_levels.grant by profile_id", 1, id="grant-each-with-its-own"),
+        pytest.param("my own job", 1, id="own-name"),
+        pytest.param(
+            "v2 grant a from None to None by profile-id, column id, from csv", 0, id="grant"
+        ),
+        pytest.param("v1.profiles.delete by profile_id", 0, id="delete-method"),
+        pytest.param("mail delete by email, column email, from text", 0, id="delete"),
+    ],
+)
+async def test_a_failed_request_is_not_hidden_by_another_of_the_same_id(
+    operation: str, code: int, invoke: Invoke, put: Put, tmp_path: Path
+) -> None:
+    """
+    Of a pipe, an id is one item only where every request of an id is the same.
+    """
+    identity = msgspec.structs.replace(IDENTITY, operation=operation, keys="digest", input={})
+    await write(tmp_path / "run.db", Recorded(run=run(), states="fd"), identity=identity)
+    outcomes = put("outcomes.ndjson", line(1, "a", "failed") + line(2, "a", "done"))
+    path = put("ids.txt", "a\n")
+    given = ("--outcomes", outcomes, "--check", path)
+
+    assert invoke("report", tmp_path / "run.db", *given).exit_code == code
+
+
+def test_an_input_that_grew_is_not_said_to_be_the_same(erased: Erased, invoke: Invoke) -> None:
+    """
+    A file with new lines behind the recorded ones has neither their size nor their digest.
+    """
+    path, journal, _ = erased
+    with path.open("a") as file:
+        file.write("new\n")
+    page = invoke("report", journal, "--input", path).stdout
+
+    assert "has this size and digest" not in page
+    assert "has these bytes, or begins with them" in page
 
 
 def test_a_pipe_can_be_checked(erased: Erased, invoke: Invoke, put: Put) -> None:

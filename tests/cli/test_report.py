@@ -512,12 +512,13 @@ def test_failures_file_of_the_same_journal_is_written_anew(put: Put) -> None:
 
 def test_failures_file_replaces_nothing_else(put: Put) -> None:
     """
-    With a journal, too, only an old list of failures is replaced, and never the journal.
+    With a journal, too, only an old list of failures is replaced, and never a file of the journal.
     """
     notes, journal = put("notes", "from yesterday\n"), put("journal", b'{"line":')
     with pytest.raises(ConfigError, match="must not be a file of something else than failures"):
         FailuresFile(notes, source="ids.txt", journal=journal)
-    for path in (journal, journal.parent / "x" / ".." / "journal"):
+    lock = journal.with_name("journal-lock")  # the end of the run would remove it
+    for path in (journal, journal.parent / "x" / ".." / "journal", lock):
         with pytest.raises(ConfigError, match="--failures must not be the journal"):
             FailuresFile(path, source="ids.txt", journal=journal)
     assert (notes.read_text(), journal.read_bytes()) == ("from yesterday\n", b'{"line":')

@@ -158,6 +158,8 @@ def test_a_last_line_that_is_torn_is_left_out(tmp_path: Path) -> None:
         pytest.param(b'{"line": 1, "id": "a", "status": "paid"}\n', id="another-status"),
         pytest.param(b"\xff\n", id="bytes"),
         pytest.param(b"\n", id="empty"),
+        pytest.param(line(2**70, "b", "done"), id="line-number"),
+        pytest.param(line(2, "b", "done", attempts=2**70), id="attempts"),
     ],
 )
 def test_a_file_of_something_else_is_refused(bad: bytes, tmp_path: Path) -> None:
@@ -203,6 +205,19 @@ def test_ids_may_be_any_text_or_none(tmp_path: Path) -> None:
         assert outcomes.status_of("\ud800") == "done"
         assert outcomes.status_of("\ufffd") is None
     assert [one for _, one, _ in items_of(path)] == ["\ufffd" * 3, None, None]
+
+
+def test_texts_of_others_may_be_half_a_character(tmp_path: Path) -> None:
+    """
+    A file that was edited is shown as far as it can be.
+    """
+    error = {"type": "RequestRejectedError", "error_code": "\ud800"}
+    path = put(tmp_path, line(1, "a", "failed", request_id="r\ud800", error=error))
+    with OutcomesFile(path) as outcomes:
+        (item,) = outcomes.items()
+
+    assert item.request_id == "r" + "\ufffd" * 3
+    assert item.error == "RequestRejectedError, " + "\ufffd" * 3
 
 
 def rows(*ids: str | None) -> Iterator[InputRow]:

@@ -142,7 +142,7 @@ async def test_the_page_has_the_figures(tmp_path: Path) -> None:
         "4f" * 16,
         "a file of 10 rows, 12 bytes",
         "ab" * 32,
-        "has this size and digest",
+        "has these bytes, or begins with them",
         "2026-11-30 00:54:01Z to 2026-11-30 01:04:59Z",
         "4 items are left for the same command to resume with.",
         "after 2026-11-30 00:56:10Z",
