@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from adapty_async._journal import belongs_to_journal
 from adapty_async._operation import Operation, Request, Response
 from adapty_async.bulk import BulkReport, BulkRun, StopReason
 from adapty_async.bulk._recording import OutcomesPath
@@ -22,7 +23,7 @@ from adapty_async.cli._report import FailuresFile, require_separate
 from adapty_async.cli._signals import handled
 from adapty_async.cli._streams import tell
 from adapty_async.client import AdaptyClient, AdaptyMailClient
-from adapty_async.errors import AdaptyError, AuthenticationError, InvalidInputError
+from adapty_async.errors import AdaptyError, AuthenticationError, ConfigError, InvalidInputError
 
 __all__ = ("End", "Exit", "Job", "accept", "exit_code", "perform")
 
@@ -99,6 +100,8 @@ async def perform(job: Job, client: AdaptyClient | AdaptyMailClient) -> End:
     The first Ctrl-C, SIGTERM or SIGHUP stops the run and lets the requests in flight finish; a
     second one cancels them.
     """
+    if job.journal is not None and belongs_to_journal(Path(job.rows.path), job.journal):
+        raise ConfigError("INPUT must not be the journal, nor a file that goes with it")
     if job.outcomes is not None:
         require_separate(job.outcomes, source=job.rows.path, failures=job.failures)
     with contextlib.ExitStack() as stack:

@@ -465,3 +465,17 @@ def test_a_name_that_no_journal_can_hold_is_refused(
 
     assert (result.exit_code, sandbox.arrivals(), journal.exists()) == (2, [], False)
     assert "a run with a journal must be named in UTF-8" in result.stderr
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-lock", "-journal"])
+def test_no_input_is_taken_for_a_file_of_the_journal(
+    suffix: str, sandbox: Sandbox, invoke: Invoke, put: Put
+) -> None:
+    """
+    SQLite writes and removes files beside the journal, and the input stays as it is.
+    """
+    path = put(f"run{suffix}", ids(3))
+    result = invoke("delete", path, *V1, "--format", "text", "--journal", path.with_name("run"))
+
+    assert (result.exit_code, path.read_text(), sandbox.arrivals()) == (2, ids(3), [])
+    assert "INPUT must not be the journal, nor a file that goes with it" in result.stderr
