@@ -31,6 +31,7 @@ myst_heading_anchors = 3
 
 _ROOT = Path(__file__).parent.parent
 _PACKAGE = _ROOT / "adapty_async"
+_SVG = "http://www.w3.org/2000/svg"
 _PICTURE = _ROOT / "docs" / "_static" / "architecture.svg"
 
 # Pixels of the picture. Colours follow the text, so that light and dark pages can have it; a page
@@ -67,9 +68,10 @@ def purpose_of(package: str) -> str:
 def draw(table: list[list[str]]) -> str:
     """Return the picture: a row for each line of the table, the entry points on top."""
     height = len(table) * _ROW - (_ROW - _BOX) + 2
+    label = "Each package imports only packages below it"
+    size = f'viewBox="0 0 {_WIDTH} {height}" width="100%"'
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="packages" role="img"'
-        f' viewBox="0 0 {_WIDTH} {height}" width="100%" aria-label="Each package imports only packages below it">',
+        f'<svg xmlns="{_SVG}" class="packages" role="img" aria-label="{label}" {size}>',
         f"<style>{_STYLE}</style>",
     ]
     for number, row in enumerate(reversed(table)):

@@ -8,11 +8,13 @@ in its docstrings, comments and messages, and in the pages for readers.
 from __future__ import annotations
 
 import ast
+import importlib
 import io
 import re
 import runpy
 import tokenize
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -120,9 +122,7 @@ class Allowed(NamedTuple):
     reason: str
 
 
-ALLOWED = (
-    Allowed("at a time", "adapty_async/config.py", "an hour of the day, not concurrency"),
-)
+ALLOWED = (Allowed("at a time", "adapty_async/config.py", "an hour of the day, not concurrency"),)
 
 
 def _parts(name: str) -> list[str]:
@@ -161,10 +161,14 @@ def _prose_in(source: str) -> Iterator[tuple[int, str]]:
 
 def _text_of(page: str) -> Iterator[tuple[int, str]]:
     """Yield the lines of a page without code, the targets of links and recorded measurements."""
-    hidden = re.compile(r"^(```.*?^```|<!-- begin (\w+) -->.*?<!-- end \2 -->)$", re.M | re.S)
-    text = hidden.sub(lambda match: "\n" * match[0].count("\n"), page)
+    text = _HIDDEN.sub(lambda match: "\n" * match[0].count("\n"), page)
     for number, line in enumerate(text.splitlines(), 1):
         yield number, re.sub(r"``[^`]*``|`[^`]*`|\]\([^)]*\)", " ", line)
+
+
+_HIDDEN = re.compile(
+    r"^(```.*?^```|<!-- begin (\w+) -->.*?<!-- end \2 -->)$", re.MULTILINE | re.DOTALL
+)
 
 
 def _is_allowed(word: str, path: Path) -> bool:
@@ -212,6 +216,53 @@ def test_no_retired_word_comes_back_in_the_package(path: Path) -> None:
 def test_no_retired_word_comes_back_on_a_page(path: Path) -> None:
     """No page for readers has a retired word outside of code."""
     assert _retired(_text_of(path.read_text("utf-8")), path) == []
+
+
+_PATH = re.compile(r"`([\w./]+\.(?:py|css|md))`")
+_DOTTED = re.compile(r"`(\w+(?:\.\w+)+)`")
+
+
+def _resolves(name: str) -> bool:
+    """Return whether a dotted name is a module of the package, or something in one."""
+    parts = name.split(".")
+    for count in range(len(parts), 0, -1):
+        module = PACKAGE.joinpath(*parts[:count])
+        if module.is_dir() or module.with_suffix(".py").is_file():
+            found = importlib.import_module(".".join(["adapty_async", *parts[:count]]))
+            try:
+                attrgetter(".".join(parts[count:]))(found) if parts[count:] else found
+            except AttributeError:
+                return False
+            return True
+    return False
+
+
+def test_contributing_names_files_that_exist() -> None:
+    """Each file that CONTRIBUTING names is in the package or in the project."""
+    named = set(_PATH.findall((ROOT / "CONTRIBUTING.md").read_text("utf-8")))
+
+    assert len(named) > 30
+    assert {name for name in named if not (PACKAGE / name).exists() | (ROOT / name).exists()} == (
+        set()
+    )
+
+
+def test_contributing_names_functions_that_exist() -> None:
+    """Each function, class and method that CONTRIBUTING follows a call through is there."""
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    named = {name.removeprefix("adapty_async.") for name in _DOTTED.findall(text)}
+    named = {name for name in named if not _PATH.fullmatch(f"`{name}`")}
+
+    assert len(named) > 30
+    assert {name for name in named if not _resolves(name)} == set()
+
+
+def test_the_picture_of_the_packages_is_drawn_from_the_source() -> None:
+    """The picture in the documentation is the one that the documentation's build draws."""
+    conf = runpy.run_path(str(ROOT / "docs" / "conf.py"))
+    picture = (ROOT / "docs" / "_static" / "architecture.svg").read_text("utf-8")
+
+    assert picture == conf["draw"](conf["layers"]())
 
 
 def test_every_exception_is_needed() -> None:
