@@ -84,7 +84,7 @@ PHRASES = {
     r"allowance": "total timeout",
     r"anew": "again, starts fresh",
     r"answer(?:s|ed|ing)?": "response, respond",
-    r"at a time": "in flight, concurrently",
+    r"(?:several|many|number|\d) at a time": "in flight, concurrently",
     r"beside": "in addition to, next to",
     r"crews?": "worker pool",
     r"cuts? off|cutting off": "cancel, abort, truncate",
@@ -113,14 +113,19 @@ PHRASES = {
 
 
 class Allowed(NamedTuple):
-    """An exception: a word that stays in one file."""
+    """An exception: a word that one file keeps, and the reason."""
 
     word: str
     where: str
     reason: str
 
 
-ALLOWED = (Allowed("at a time", "adapty_async/config.py", "an hour of the day, not concurrency"),)
+_MOMENT = "a short moment, not the date and time of a field"
+ALLOWED = (
+    Allowed("instant", "adapty_async/_journal/sqlite.py", _MOMENT),
+    Allowed("instant", "adapty_async/_journal/summary.py", _MOMENT),
+    Allowed("instant", "adapty_async/_journal/writer.py", _MOMENT),
+)
 
 
 def _parts(name: str) -> list[str]:
@@ -145,14 +150,18 @@ def _names_in(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def _prose_in(source: str) -> Iterator[tuple[int, str]]:
-    """Yield the docstrings, messages and comments of a module."""
+    """Yield the docstrings, messages and comments of a module, each as one line."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
-            for number, line in enumerate(node.value.splitlines()):
-                yield node.lineno + number, line
+            yield node.lineno, " ".join(node.value.split())
+    begin, row, words = 0, 0, ""
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
-            yield token.start[0], token.string
+            if token.start[0] != row + 1:
+                yield begin, words
+                begin, words = token.start[0], ""
+            row, words = token.start[0], f"{words} {token.string.lstrip('#: ')}".lstrip()
+    yield begin, words
 
 
 def _text_of(page: str) -> Iterator[tuple[int, str]]:
@@ -174,12 +183,16 @@ def _is_allowed(word: str, path: Path) -> bool:
 
 _PHRASE = re.compile(rf"\b(?:{'|'.join(PHRASES)})\b", re.IGNORECASE)
 # A sentence has a noun as its subject, unless it is a question.
-_OPENING = re.compile(r"(?:^[\s#>*-]*|(?<=[.:;] ))(?:What|Who|Whoever|That which) (?![^.]*\?)")
+_OPENING = re.compile(r"(?:^[\s#>*-]*|(?<=[.:;-] ))(?:What|Who|Whoever|That which) (?![^.]*\?)")
+
+
+def _around(line: str, found: re.Match[str]) -> str:
+    return line[max(0, found.start() - 40) : found.end() + 40].strip()
 
 
 def _retired(lines: Iterator[tuple[int, str]], path: Path) -> list[str]:
     return [
-        f"{path.relative_to(ROOT)}:{number}: {found[0]}: {line.strip()}"
+        f"{path.relative_to(ROOT)}:{number}: {found[0]}: {_around(line, found)}"
         for number, line in lines
         for found in (*_PHRASE.finditer(line), *_OPENING.finditer(line))
         if not _is_allowed(found[0], path)
