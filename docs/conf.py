@@ -6,7 +6,6 @@ import ast
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
-from xml.sax.saxutils import escape
 
 from adapty_async import __version__
 
@@ -79,9 +78,8 @@ def draw(table: list[list[str]]) -> str:
         for place, package in enumerate(row):
             left = 1 + place * (width + _GAP)
             parts.append(
-                f"<g><title>{escape(purpose_of(package))}</title>"
                 f'<rect x="{left:g}" y="{top}" width="{width:g}" height="{_BOX}" rx="5"/>'
-                f'<text x="{left + width / 2:g}" y="{top + 22}">{package}</text></g>'
+                f'<text x="{left + width / 2:g}" y="{top + 22}">{package}</text>'
             )
         if number < len(table) - 1:
             parts.append(

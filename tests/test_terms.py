@@ -194,13 +194,9 @@ _PHRASE = re.compile(rf"(?:\b|(?=[,;]))(?:{'|'.join(PHRASES)})\b", re.IGNORECASE
 _OPENING = re.compile(r"(?:^[\s#>*-]*|(?<=[.:;-] ))(?:What|Who|Whoever|That which) (?![^.]*\?)")
 
 
-def _around(line: str, found: re.Match[str]) -> str:
-    return line[max(0, found.start() - 40) : found.end() + 40].strip()
-
-
 def _retired(lines: Iterator[tuple[int, str]], path: Path) -> list[str]:
     return [
-        f"{path.relative_to(ROOT)}:{number}: {found[0]}: {_around(line, found)}"
+        f"{path.relative_to(ROOT)}:{number}: {found[0]}: {line[max(0, found.start() - 40) :][:90]}"
         for number, line in lines
         for found in (*_PHRASE.finditer(line), *_OPENING.finditer(line))
         if not _is_allowed(found[0], path)
