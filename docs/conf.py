@@ -1,8 +1,16 @@
-"""How Sphinx builds the documentation."""
+"""How Sphinx builds the documentation, and how the picture of the packages is drawn."""
 
 from __future__ import annotations
 
+import ast
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from adapty_async import __version__
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 project = "adapty-async"
 author = "The adapty-async maintainers"
@@ -17,4 +25,83 @@ autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_google_docstring = True
 napoleon_use_ivar = True
+myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
+
+_ROOT = Path(__file__).parent.parent
+_PACKAGE = _ROOT / "adapty_async"
+_SVG = "http://www.w3.org/2000/svg"
+_PICTURE = _ROOT / "docs" / "_static" / "architecture.svg"
+
+# Pixels of the picture. Colours follow the text, so that light and dark pages can have it; a page
+# that shows it as an image has no colour to follow, and `svg:root` sets one.
+_WIDTH, _ROW, _BOX, _GAP = 780, 58, 34, 10
+_STYLE = (
+    "svg:root{color:#1f2328}"
+    "@media(prefers-color-scheme:dark){svg:root{color:#e6edf3}}"
+    ".packages text{font:13px ui-monospace,monospace;fill:currentColor;text-anchor:middle}"
+    ".packages rect{fill:currentColor;fill-opacity:.07;stroke:currentColor;stroke-opacity:.5}"
+    ".packages path{stroke:currentColor;fill:none}"
+)
+
+
+def layers() -> list[list[str]]:
+    """Return the packages as `tests/test_layers.py` lists them: each imports only earlier ones."""
+    tree = ast.parse((_ROOT / "tests" / "test_layers.py").read_text("utf-8"))
+    (table,) = (
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PACKAGES"
+    )
+    return [line.split() for line in ast.literal_eval(table)]
+
+
+def purpose_of(package: str) -> str:
+    """Return the first sentence of the docstring of a package or module."""
+    path = _PACKAGE if package == "adapty_async" else _PACKAGE / package
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    docstring = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+    return re.split(r"(?<=\.)\s|\n\n", docstring, maxsplit=1)[0].replace("\n", " ")
+
+
+def draw(table: list[list[str]]) -> str:
+    """Return the picture: a row for each line of the table, the entry points on top."""
+    height = len(table) * _ROW - (_ROW - _BOX) + 2
+    label = "Each package imports only packages below it"
+    size = f'viewBox="0 0 {_WIDTH} {height}" width="100%"'
+    parts = [
+        f'<svg xmlns="{_SVG}" class="packages" role="img" aria-label="{label}" {size}>',
+        f"<style>{_STYLE}</style>",
+    ]
+    for number, row in enumerate(reversed(table)):
+        top, width = number * _ROW + 1, (_WIDTH - 2 - _GAP * (len(row) - 1)) / len(row)
+        for place, package in enumerate(row):
+            left = 1 + place * (width + _GAP)
+            parts.append(
+                f'<rect x="{left:g}" y="{top}" width="{width:g}" height="{_BOX}" rx="5"/>'
+                f'<text x="{left + width / 2:g}" y="{top + 22}">{package}</text>'
+            )
+        if number < len(table) - 1:
+            parts.append(
+                f'<path d="M{_WIDTH // 2} {top + _BOX + 4}v14m-4 -5l4 5l4 -5"/>'  # an arrow down
+            )
+
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def _draw(_: Sphinx) -> None:
+    picture = draw(layers())
+    if not _PICTURE.exists() or _PICTURE.read_text("utf-8") != picture:
+        _PICTURE.write_text(picture, "utf-8")
+
+
+def _fill(_: Sphinx, page: str, source: list[str]) -> None:
+    if page == "architecture":
+        rows = [f"| `{name}` | {purpose_of(name)} |" for row in layers() for name in row]
+        source[0] = source[0].replace("<!-- packages -->", "\n".join(reversed(rows)))
+
+
+def setup(app: Sphinx) -> None:
+    """Draw the picture, and fill the table of packages, whenever the documentation is built."""
+    app.connect("builder-inited", _draw)
+    app.connect("source-read", _fill)
