@@ -420,7 +420,7 @@ class LimiterRegistry:
     def learned_rate(self) -> float | None:
         """Return the pace that was learned, if it was in exactly one bucket."""
         learned = [gate.adaptive for gate in tuple(self._gates.values())]
-        rates = [each.learned for each in learned if each.limit is not None]
+        rates = [each.estimate for each in learned if each.limit is not None]
         return rates[0] if len(rates) == 1 else None
 
     @property

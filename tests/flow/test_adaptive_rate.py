@@ -150,10 +150,10 @@ def test_it_begins_slowly_and_grows_with_each_success() -> None:
     """The first rate suits the smallest account; nothing is known of a limit."""
     client = Client()
 
-    assert client.learned.rate == client.learned.learned == 20.0
+    assert client.learned.rate == client.learned.estimate == 20.0
     assert client.learned.limit is None
     assert client.learned.burst == pytest.approx(1.4)
-    assert repr(client.learned) == "LearnedRate(rate=20.0, limit=None)"
+    assert repr(client.learned) == "AdaptiveRateLimiter(rate=20.0, limit=None)"
     client.succeed()
     assert client.learned.rate > 30.0
 
@@ -163,7 +163,7 @@ def test_it_begins_just_below_a_limit_known_before() -> None:
     client = Client(400.0)
 
     assert client.learned.rate == pytest.approx(388.0)
-    assert client.learned.limit == client.learned.learned == 400.0
+    assert client.learned.limit == client.learned.estimate == 400.0
 
 
 def test_the_search_begins_at_a_pace_that_others_gave() -> None:
