@@ -17,7 +17,7 @@ from typing import TypeVar
 from adapty_async._api.operation import Request
 from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
 from adapty_async._flow.circuit_breaker import CircuitBreaker, Sign, sign_of
-from adapty_async._flow.rate_limiter import TICK, RateLimiter
+from adapty_async._flow.rate_limiter import CLOCK_RESOLUTION, RateLimiter
 from adapty_async._flow.run_limits import NO_LIMITS, RunLimits
 from adapty_async._flow.semaphore import PrioritySemaphore
 from adapty_async._flow.wait_queue import WaitQueue
@@ -188,10 +188,10 @@ class BucketLimiter:
             if self._pacer is not None:
                 wait = max(wait, self._pacer.delay())
             was_paused = self.adaptive.paused_until > entered
-            if wait <= TICK and was_paused:
+            if wait <= CLOCK_RESOLUTION and was_paused:
                 # those that were held up go on at the learned pace: all at once would be too much
                 wait = self.adaptive.acquire()
-            if wait <= TICK:
+            if wait <= CLOCK_RESOLUTION:
                 wait = 0.0
                 self._go(paced=was_paused)
             return wait
@@ -256,10 +256,10 @@ class BucketLimiter:
             if not is_free or self._urgent or self.breaker.since is not None:
                 wait = self._hindrance(limits)
             is_learning = is_free or self._is_measured()
-            is_slowed = wait <= TICK and is_learning
+            is_slowed = wait <= CLOCK_RESOLUTION and is_learning
             if is_slowed:
                 wait = self.adaptive.acquire()
-            if wait > TICK:
+            if wait > CLOCK_RESOLUTION:
                 self._require_patience(request, limits, wait, wait if is_slowed else 0.0)
                 return wait
             self._go(paced=is_learning)
@@ -286,7 +286,7 @@ class BucketLimiter:
         """
         timer = limits.timer(request.bucket, self.clock)
         held = max(slowed, self.breaker.delay(), self.paused_for)
-        if held > TICK:
+        if held > CLOCK_RESOLUTION:
             timer.hold(min(held, _LOOK))
         if timer.lasted + self.paused_for > limits.max_outage:
             raise CircuitOpenError(

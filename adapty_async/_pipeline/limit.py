@@ -141,7 +141,7 @@ def look(gates: LimiterRegistry, run: RunLimits) -> float:
     A pause counts as if it had passed, if items wait for its end.
     """
     if run.awake is not None:
-        run.awake.look()
+        run.awake.tick()
     lasting = [
         timer.lasted + (gates.get(bucket).paused_for if timer.is_held else 0.0)
         for bucket, timer in run.timers.items()

@@ -441,10 +441,10 @@ def test_time_without_a_look_counts_up_to_a_limit(seconds: float, counted: float
     """That holds already before the next look, and for what comes after it."""
     clock = FakeClock(1000.0)
     wakeful = WakefulClock(clock, 1.25)
-    wakeful.look()
+    wakeful.tick()
     clock.now += seconds
     assert wakeful() == 1000.0 + counted
-    wakeful.look()
+    wakeful.tick()
     assert wakeful() == 1000.0 + counted
     clock.now += 1.0
     assert wakeful() == 1001.0 + counted
@@ -459,6 +459,6 @@ def test_a_wakeful_clock_only_ever_grows(steps: list[tuple[bool, float]]) -> Non
     for looks, seconds in steps:
         clock.now += seconds
         if looks:
-            wakeful.look()
+            wakeful.tick()
         assert -1e-9 <= wakeful() - before <= seconds + 1e-9
         before = wakeful()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapty_async._flow.rate_limiter import TICK, FixedRateLimiter
+from adapty_async._flow.rate_limiter import CLOCK_RESOLUTION, FixedRateLimiter
 from adapty_async.testing import FakeClock
 
 
@@ -22,7 +22,7 @@ def test_a_burst_is_a_tenth_of_a_second_unless_told(
     pacer = FixedRateLimiter(rate, given_burst, FakeClock())
 
     assert (pacer.rate, pacer.burst) == (rate, burst)
-    assert repr(pacer) == f"Pacer(rate={rate}, burst={burst})"
+    assert repr(pacer) == f"FixedRateLimiter(rate={rate}, burst={burst})"
 
 
 def moments(pacer: FixedRateLimiter, clock: FakeClock, count: int) -> list[float]:
@@ -78,11 +78,11 @@ def test_a_wait_too_short_to_be_told_by_a_clock_is_none() -> None:
     clock = FakeClock()
     pacer = FixedRateLimiter(1.0, 1, clock)
     pacer.acquire()
-    clock.now = 1.0 - TICK / 2
+    clock.now = 1.0 - CLOCK_RESOLUTION / 2
 
     assert pacer.delay() == 0.0
-    clock.now = 1.0 - 2 * TICK
-    assert pacer.delay() == pytest.approx(2 * TICK)
+    clock.now = 1.0 - 2 * CLOCK_RESOLUTION
+    assert pacer.delay() == pytest.approx(2 * CLOCK_RESOLUTION)
 
 
 @given(
@@ -124,4 +124,4 @@ def test_who_sends_as_soon_as_may_be_gets_the_whole_rate(
     clock = FakeClock()
     sent = moments(FixedRateLimiter(rate, burst, clock), clock, count)
 
-    assert sent[-1] == pytest.approx(max(0, count - burst) / rate, abs=2 * TICK)
+    assert sent[-1] == pytest.approx(max(0, count - burst) / rate, abs=2 * CLOCK_RESOLUTION)
