@@ -578,7 +578,7 @@ async def test_the_deadline_covers_waiting_for_a_turn() -> None:
     """A pace that would bring a call's turn after its deadline refuses it at once."""
     async with RawServer() as server, client_of(server, limits=Limits(rate=1.0)) as client:
         await get(client)
-        with pytest.raises(DeadlineError, match="no time left to wait for a turn"):
+        with pytest.raises(DeadlineError, match="no time left to wait for a permit"):
             await get(client.with_options(deadline=0.5))
 
         assert len(server.requests) == 1

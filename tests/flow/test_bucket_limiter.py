@@ -141,9 +141,9 @@ class Bench:
         )
         if run is not None:
             self._sends[id(run)] = send
-        tally = CallState(deadline=self.clock.now + seconds)
-        background = run is not None
-        request = a_request(operation=name, bucket=bucket, background=background, tally=tally)
+        state = CallState(deadline=self.clock.now + seconds)
+        low_priority = run is not None
+        request = a_request(operation=name, bucket=bucket, low_priority=low_priority, state=state)
         return asyncio.ensure_future(send(request))
 
     def times(self, name: str) -> list[float]:
@@ -424,7 +424,7 @@ async def test_who_waits_behind_another_call_is_not_held_beyond_its_deadline() -
     bench = Bench(rate=10.0, burst=10, connections=1, latency=5.0)
     tasks = [bench.start("a"), bench.start("patient", seconds=60.0)]
     await settle()
-    with pytest.raises(DeadlineError, match="no time left to wait for a turn"):
+    with pytest.raises(DeadlineError, match="no time left to wait for a permit"):
         await bench.start("hurried", seconds=0.01)
     await bench.clock.advance(20.0)
     await asyncio.gather(*tasks)
@@ -437,7 +437,7 @@ async def test_an_open_circuit_fails_single_calls_at_once() -> None:
     bench = Bench()
     await bench.break_down()
     bench.clock.now += 0.25
-    with pytest.raises(CircuitOpenError, match="the service is down") as caught:
+    with pytest.raises(CircuitOpenError, match="the circuit is open") as caught:
         await bench.start("a")
 
     assert caught.value.retry_after == pytest.approx(1.0)
@@ -530,17 +530,17 @@ async def test_an_item_that_is_cancelled_as_its_turn_comes_gives_it_back() -> No
     """It holds no connection then, and is not counted as sent."""
     bench = Bench(connections=2)
     gate, slots = bench.gates.get("v1"), bench.slots.get()
-    line = gate.line(slots, RunLimits(rate_limiter=bench.pacer(1.0, burst=2)))
+    line = gate.wait_queue(slots, RunLimits(rate_limiter=bench.pacer(1.0, burst=2)))
     for _ in range(2):  # the burst
-        assert line.try_acquire(a_request(background=True))
+        assert line.try_acquire(a_request(low_priority=True))
         slots.release()
 
     async def lead() -> None:
-        await line.acquire(a_request(background=True))
+        await line.acquire(a_request(low_priority=True))
         second.cancel()
 
     first = asyncio.create_task(lead())
-    second = asyncio.create_task(line.acquire(a_request(background=True)))
+    second = asyncio.create_task(line.acquire(a_request(low_priority=True)))
     await settle()
     bench.clock.now += 2.0  # the first one wakes up so late that there is a moment for both
     await bench.clock.advance(0.0)
@@ -666,7 +666,7 @@ async def test_an_item_looks_again_one_interval_after_a_single_call_went_first()
 async def test_an_item_takes_the_last_connection_at_once() -> None:
     """It need not wait in line where one is free."""
     bench = Bench(connections=1)
-    line = bench.gates.get("v1").line(bench.slots.get(), RunLimits())
+    line = bench.gates.get("v1").wait_queue(bench.slots.get(), RunLimits())
 
     assert line.try_acquire(a_request())
     assert bench.free == 0
@@ -735,7 +735,7 @@ async def test_waiting_is_not_charged_to_an_item() -> None:
     bench = Bench()
     await bench.pause(30.0)
     run = RunLimits()
-    request = a_request(background=True, tally=CallState(deadline=BEGIN + 5.0), bucket="v1")
+    request = a_request(low_priority=True, state=CallState(deadline=BEGIN + 5.0), bucket="v1")
     send = limit(bench.server, bench.slots, bench.gates, bench.clock, run)
     task = asyncio.ensure_future(send(request))
     await bench.clock.advance(31.0)
@@ -749,7 +749,7 @@ async def test_the_clock_of_an_item_starts_with_its_first_turn() -> None:
     """An item that was never sent has all its time when it is."""
     bench = Bench()
     await bench.pause(30.0)
-    request = a_request(background=True, allowance=60.0, bucket="v1")
+    request = a_request(low_priority=True, total_timeout=60.0, bucket="v1")
     send = limit(bench.server, bench.slots, bench.gates, bench.clock, RunLimits())
     task = asyncio.ensure_future(send(request))
     await bench.clock.advance(31.0)
@@ -891,9 +891,9 @@ NEITHER = [
 def end(bench: Bench, error: AdaptyError | None, *, times: int = 1) -> BucketStatistics:
     """Let so many items of a run go and end so, and return what is known then."""
     gate = bench.gates.get("v1")
-    request = a_request(background=True)
+    request = a_request(low_priority=True)
     for _ in range(times):
-        gate._go(paced=True)
+        gate._count_sent(paced=True)
         gate.release(request, error, bench.clock())
     return gate.statistics()
 
@@ -1026,7 +1026,7 @@ async def test_attempts_that_fail_in_a_known_outage_are_excused() -> None:
     gate, request = bench.gates.get("v1"), a_request()
     excused = []
     for _ in range(22):
-        gate._go(paced=True)
+        gate._count_sent(paced=True)
         gate.release(request, OUTAGE[0], bench.clock())
         excused.append(request.state.outage_failures)
 
@@ -1131,7 +1131,7 @@ async def test_statistics_tell_the_rate_in_force(
     if learned is not None:
         bench.gates.expect(learned)
     limits = RunLimits(rate_limiter=None if run is None else bench.pacer(run))
-    bench.gates.get("v1").line(bench.slots.get(), limits)
+    bench.gates.get("v1").wait_queue(bench.slots.get(), limits)
 
     assert bench.gates.statistics()["v1"].rate == pytest.approx(rate)
 
@@ -1152,9 +1152,9 @@ async def test_statistics_tell_the_rate_of_the_run_that_came_last() -> None:
     """One that is told no rate goes at the learned one again."""
     bench = Bench()
     gate, slots = bench.gates.get("v1"), bench.slots.get()
-    gate.line(slots, RunLimits(rate_limiter=bench.pacer(2.0)))
+    gate.wait_queue(slots, RunLimits(rate_limiter=bench.pacer(2.0)))
     assert gate.statistics().rate == 2.0
-    gate.line(slots, RunLimits())
+    gate.wait_queue(slots, RunLimits())
     assert gate.statistics().rate == 20.0
 
 
@@ -1231,7 +1231,7 @@ def test_two_event_loops_share_a_gate(rate: float | None) -> None:
         single = limit(answer, slots, gates, clock)
         run = limit(answer, slots, gates, clock, RunLimits())
         calls = [single(a_request()) for _ in range(200)]
-        items = [run(a_request(background=True)) for _ in range(200)]
+        items = [run(a_request(low_priority=True)) for _ in range(200)]
         await asyncio.gather(*calls, *items)
 
     def in_a_thread() -> None:

@@ -374,13 +374,13 @@ async def test_a_call_is_on_the_wire_from_its_first_byte_on(
     async with RawServer((UNREAD, STALL), (HOLD,)) as server, transport() as send:
         on_wire: list[bool] = []
         for url in (server.url.replace("http", "https"), server.url):
-            tally = CallState()
-            task = asyncio.ensure_future(send(a_request(url=f"{url}/", tally=tally)))
+            state = CallState()
+            task = asyncio.ensure_future(send(a_request(url=f"{url}/", state=state)))
             while server.connections <= len(on_wire):
                 await loop_turns(1)
             if url == server.url:
                 await server.until_arrived(1)
-            on_wire.append(tally.on_wire)
+            on_wire.append(state.on_wire)
             task.cancel()
             await asyncio.wait({task})
 
@@ -395,7 +395,7 @@ async def test_a_call_without_time_left_is_not_sent(
     if standard:
         patch_as_a_tracer(monkeypatch)
     async with RawServer() as server, transport() as send:
-        late = a_request(url=f"{server.url}/", tally=CallState(deadline=time.monotonic() - 1))
+        late = a_request(url=f"{server.url}/", state=CallState(deadline=time.monotonic() - 1))
         with pytest.raises(DeadlineError, match="no time left to send it"):
             await send(late)
 
@@ -426,14 +426,14 @@ async def test_a_given_session_that_cannot_connect_has_sent_nothing() -> None:
     """Its error takes back that the call may be on the wire."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        tally = CallState()
+        state = CallState()
         url = f"http://127.0.0.1:{free.getsockname()[1]}/"
         async with aiohttp.ClientSession() as session:
             send = Transport(clock=time.monotonic, session=session)
             with pytest.raises(ConnectError, match="cannot connect"):
-                await send(a_request(url=url, tally=tally))
+                await send(a_request(url=url, state=state))
 
-    assert not tally.on_wire
+    assert not state.on_wire
 
 
 async def test_a_given_session_that_is_closed_already_is_refused() -> None:

@@ -242,15 +242,15 @@ async def test_an_attempt_that_was_not_sent_begins_again_after_a_stall_once() ->
     loop = Loop()
     watch = watch_of(loop)
     task = a_task()
-    tally = CallState()
-    watch.schedule(task, 1.0, tally)
+    state = CallState()
+    watch.schedule(task, 1.0, state)
     loop.stand_still(5.0)
     grace(loop)
-    tally.on_wire = True
+    state.on_wire = True
     assert task.cancelling() == 0
     loop.advance(0.6)
     assert task.cancelling() == 0
-    tally.on_wire = False
+    state.on_wire = False
     loop.stand_still(5.0)
     grace(loop)
 

@@ -65,7 +65,7 @@ NONE = dict.fromkeys(RetrySafety, NO)
 UNLESS_UNSENT = {RetrySafety.ALWAYS: YES, RetrySafety.WITH_KEY: YES, RetrySafety.IF_UNSENT: NO}
 
 TABLE: list[tuple[BaseException, dict[RetrySafety, bool], bool]] = [
-    # the error, whether to repeat by replay class, whether the server may have acted
+    # the error, whether to repeat by retry safety, whether the server may have acted
     (ConnectError("refused"), ALL, NO),
     (ConnectError("certificate", permanent=True), NONE, NO),
     (RequestTimeoutError("no answer"), UNLESS_UNSENT, YES),
@@ -108,21 +108,21 @@ TABLE: list[tuple[BaseException, dict[RetrySafety, bool], bool]] = [
 
 
 def test_the_table_is_complete() -> None:
-    """Every class of error has a row, and every row a column for every replay class."""
+    """Every class of error has a row, and every row a column for every retry safety."""
     assert {type(error) for error, _, _ in TABLE} >= set(ERROR_CLASSES)
     assert all(columns.keys() == set(RetrySafety) for _, columns, _ in TABLE)
 
 
-@pytest.mark.parametrize("replay", RetrySafety)
+@pytest.mark.parametrize("retry_safety", RetrySafety)
 @pytest.mark.parametrize(
     ("error", "columns"),
     [pytest.param(error, columns, id=repr(error)) for error, columns, _ in TABLE],
 )
 def test_what_may_be_sent_again(
-    replay: RetrySafety, error: BaseException, columns: dict[RetrySafety, bool]
+    retry_safety: RetrySafety, error: BaseException, columns: dict[RetrySafety, bool]
 ) -> None:
-    """Whether a request is repeated depends on its replay class and its error, as in the table."""
-    assert may_retry(replay, error) is columns[replay]
+    """Whether a request is repeated depends on its retry safety and its error, as in the table."""
+    assert may_retry(retry_safety, error) is columns[retry_safety]
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ async def test_a_key_in_flight_is_waited_for_as_the_server_asks() -> None:
     clock = FakeClock()
     failures = [answered(ConflictError, 409, 2.0, "idempotency_in_flight")] * 2
 
-    assert await run(failures, RetryPolicy(), clock, replay=RetrySafety.WITH_KEY) is OK
+    assert await run(failures, RetryPolicy(), clock, retry_safety=RetrySafety.WITH_KEY) is OK
     assert clock.sleeps == [2.5, 2.5]
 
 
@@ -289,12 +289,12 @@ async def test_a_policy_that_waits_for_no_server_still_waits_for_itself() -> Non
 
 
 async def test_a_create_whose_answer_was_lost_is_not_repeated() -> None:
-    """The replay class of the request decides: it may have worked, and must not be done twice."""
+    """The retry safety of the request decides: it may have worked, and must not be done twice."""
     clock = FakeClock()
 
     with pytest.raises(ConnectionLostError, match="attempts 1"):
         await run(
-            [ConnectionLostError("reset")], RetryPolicy(), clock, replay=RetrySafety.IF_UNSENT
+            [ConnectionLostError("reset")], RetryPolicy(), clock, retry_safety=RetrySafety.IF_UNSENT
         )
     assert clock.sleeps == []
 
@@ -354,8 +354,10 @@ async def test_a_retry_that_gets_no_turn_has_the_failure_before_it_as_its_cause(
 @pytest.mark.parametrize(
     ("changes", "attempts"),
     [
-        pytest.param({"background": True}, 4, id="item"),
-        pytest.param({"background": True, "replay": RetrySafety.IF_UNSENT}, 1, id="item, unsafe"),
+        pytest.param({"low_priority": True}, 4, id="item"),
+        pytest.param(
+            {"low_priority": True, "retry_safety": RetrySafety.IF_UNSENT}, 1, id="item, unsafe"
+        ),
         pytest.param({}, 1, id="single call"),
     ],
 )
@@ -486,19 +488,19 @@ POLICIES = st.builds(
     policy=POLICIES,
     failures=st.lists(FAILURES, max_size=10),
     fraction=st.floats(0.0, 1.0),
-    replay=st.sampled_from(RetrySafety),
+    retry_safety=st.sampled_from(RetrySafety),
     seconds=SECONDS,
 )
 async def test_attempts_and_time_are_bounded_whatever_happens(
     policy: RetryPolicy,
     failures: list[Exception],
     fraction: float,
-    replay: RetrySafety,
+    retry_safety: RetrySafety,
     seconds: float,
 ) -> None:
     """No course of failures makes a call longer than its deadline or its attempts."""
     clock = FakeClock(1000.0)
-    request = a_request(replay=replay)
+    request = a_request(retry_safety=retry_safety)
     request.state.deadline = clock() + policy.deadline
     send = retry(
         Script(failures, clock, seconds), policy, timing(clock, fraction), RetryBudget(500)
@@ -560,7 +562,7 @@ async def test_items_of_bulk_runs_are_repeated_without_tokens_too() -> None:
     budget = RetryBudget(20)
     lost = ConnectionLostError("reset")
 
-    assert len(await spend(budget, [lost, lost, lost], background=True)) == 3
+    assert len(await spend(budget, [lost, lost, lost], low_priority=True)) == 3
     assert budget.left == 0
 
 
@@ -584,7 +586,7 @@ async def test_a_throttled_item_of_a_bulk_run_goes_back_three_times_for_nothing(
 
     async def attempts(failures: int, asked: float) -> tuple[Request, list[float]]:
         clock.sleeps.clear()
-        request = a_request(background=True)
+        request = a_request(low_priority=True)
         request.state.deadline = clock.now + 60.0
         script = Throttling([answered(RateLimitError, 429, asked)] * failures, clock)
         policy = RetryPolicy(attempts=2)
@@ -609,7 +611,7 @@ async def test_a_throttled_item_that_goes_back_costs_the_budget_nothing_and_earn
     budget.try_acquire(100)
     script = Throttling([answered(RateLimitError, 429)], clock)
 
-    await retry(script, RetryPolicy(), timing(clock), budget)(a_request(background=True))
+    await retry(script, RetryPolicy(), timing(clock), budget)(a_request(low_priority=True))
     assert budget.left == 400
 
 
@@ -628,8 +630,8 @@ async def test_an_attempt_in_a_known_outage_is_none_of_an_items() -> None:
                 request.state.outage_failures += 1
                 raise
 
-    for background, attempts in ((True, 5), (False, 2)):
-        request = a_request(background=background)
+    for low_priority, attempts in ((True, 5), (False, 2)):
+        request = a_request(low_priority=low_priority)
         script = Down([answered(ServerError, 500)] * 4, clock)
         send = retry(script, RetryPolicy(attempts=2), timing(clock, 0.0), RetryBudget(500))
         with contextlib.suppress(ServerError):
