@@ -402,7 +402,7 @@ async def test_a_header_replaces_another_of_its_name_in_any_case() -> None:
 async def test_a_timeout_of_its_own() -> None:
     """The attempt's timeout is changed for the calls on the new client only."""
     async with RawServer((STALL,)) as server, client_of(server) as client:
-        with pytest.raises(RequestTimeoutError, match="no answer in time"):
+        with pytest.raises(RequestTimeoutError, match="no response in time"):
             await get(client.with_options(timeout=0.5, retry=RetryPolicy(attempts=1)))
         await get(client)
 

@@ -48,7 +48,7 @@ from adapty_async import (
 from adapty_async._api.operation import CallState, Request, Response
 from adapty_async._http import direct_sender as exchange_module
 from adapty_async._http.direct_sender import TESTED, _lacking, stamp, why_standard
-from adapty_async._http.session_sender import SESSION_OPTIONS, ask_own, exchange
+from adapty_async._http.session_sender import SESSION_OPTIONS, exchange, session_sender
 from adapty_async._http.timeouts import TimeoutScheduler
 from adapty_async._http.transport import Transport
 from adapty_async.statistics import HttpPath
@@ -511,7 +511,7 @@ async def test_what_is_in_flight_outlives_the_idle_connections(
         server._then = answer
         slow = asyncio.ensure_future(get(customer_user_id="slow"))
         await server.until_arrived(3)
-        with pytest.raises(RequestTimeoutError, match="no answer in time"):
+        with pytest.raises(RequestTimeoutError, match="no response in time"):
             await client.with_options(timeout=0.1).v1.profiles.get(customer_user_id="silent")
         released.set()
         await slow
@@ -529,7 +529,7 @@ async def test_an_aiohttp_that_sends_again_is_kept_from_it() -> None:
         RawServer(DONE, then=(RESET,)) as server,
         aiohttp.ClientSession(**options) as session,
     ):
-        ask = ask_own(session, lambda _: None, trust_env=False)
+        ask = session_sender(session, lambda _: None, trust_env=False)
         await ask(a_request(url=f"{server.url}/", method="DELETE"))
         with pytest.raises(ConnectionLostError, match="it was sent already"):
             await ask(a_request(url=f"{server.url}/", method="DELETE"))
@@ -695,7 +695,7 @@ def test_each_loop_has_its_own_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_parts_of_a_stamp_have_their_names() -> None:
     """Each part of a stamp is named in the reasons, in the same order."""
-    assert len(stamp()) == len(exchange_module._OWN)
+    assert len(stamp()) == len(exchange_module._PARTS)
 
 
 async def test_a_host_that_needs_no_proxy_is_reached_without_one(

@@ -43,7 +43,7 @@ from adapty_async import (
     ServerError,
     TransportError,
 )
-from adapty_async._http.direct_sender import ask_fastest, stamp
+from adapty_async._http.direct_sender import fastest_sender, stamp
 from adapty_async._http.session_sender import SESSION_OPTIONS, SendOnce, exchange
 from adapty_async._http.timeouts import TimeoutScheduler
 from adapty_async.v1 import CREATE_PROFILE, ProfileAttributes
@@ -96,7 +96,7 @@ def http_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 async def sender(connector: aiohttp.TCPConnector) -> AsyncIterator[SendOnce]:
     """Send requests over connections of a test's own."""
     async with aiohttp.ClientSession(connector=connector, **SESSION_OPTIONS) as session:
-        ask, _ = ask_fastest(session, stamp(), trust_env=False)
+        ask, _ = fastest_sender(session, stamp(), trust_env=False)
         yield ask
 
 
@@ -123,7 +123,7 @@ class Fault(NamedTuple):
 
 
 OK = b"HTTP/1.1 200 OK\r\n"
-TIMEOUT = "no answer in time"
+TIMEOUT = "no response in time"
 BROKEN = "the connection broke"
 
 BREAKS = {
@@ -465,7 +465,7 @@ LARGE = {
 async def test_an_answer_that_is_too_large_is_cut_off(steps: Steps) -> None:
     """Above 8 MiB reading stops, the connection is closed, and the call is not repeated."""
     async with RawServer(then=steps) as server, client_of(server) as client:
-        with pytest.raises(DecodeError, match="answer larger than 8388608 bytes") as caught:
+        with pytest.raises(DecodeError, match="response larger than 8388608 bytes") as caught:
             await CALLS["GET"](client)
         await server.until_left()
 
@@ -785,7 +785,7 @@ async def test_nothing_is_sent_while_all_connections_are_out_of_step() -> None:
         await asyncio.gather(*calls)
         assert server.connections == 4
         await hear_of(server)
-        with pytest.raises(ConnectError, match="the server spoke before it was asked") as caught:
+        with pytest.raises(ConnectError, match="the server sent data before the request") as caught:
             await CALLS["POST"](client)
         await CALLS["POST"](client)
 
