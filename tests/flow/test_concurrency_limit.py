@@ -1,4 +1,4 @@
-"""The number of requests in flight that a run finds out, answer by answer."""
+"""The adaptive concurrency limit of a run, response by response."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Run:
 
     @property
     def count(self) -> int:
-        """How many requests are to be in flight."""
+        """The number of requests permitted in flight."""
         return self.capacity.limit
 
     def end(
@@ -52,21 +52,21 @@ class Run:
         return self.count
 
     def after(self, pause: float, seconds: float, *, wanted: bool = False) -> int:
-        """Let so much time pass, and then end a request."""
+        """Advance the clock, and then end a request."""
         self.clock.now += pause
         return self.end(seconds, wanted=wanted)
 
 
 @pytest.mark.parametrize(("most", "start"), [(1, 1), (64, 64), (10, 10), (2048, 64)], ids=str)
 def test_it_starts_with_64_or_as_many_as_allowed(most: int, start: int) -> None:
-    """Before anything is known, 64 requests may be in flight, unless fewer are allowed at all."""
+    """Initially 64 requests may be in flight, or the maximum if it is lower."""
     capacity = ConcurrencyLimit(most, FakeClock())
 
     assert (capacity.limit, capacity.in_flight) == (start, 0)
 
 
 def test_what_ended_is_in_flight_no_longer() -> None:
-    """However a request ends, it is not counted any more."""
+    """A request that has ended, with any result, no longer counts."""
     failures: list[AdaptyError | None] = [
         None,
         ServerError("status 500", status=500),
@@ -96,7 +96,7 @@ def test_it_grows_by_a_quarter_while_all_are_in_flight() -> None:
 
 
 def test_it_does_not_grow_while_something_else_holds_the_run_up() -> None:
-    """As long as items wait for their moment, more workers would only wait with them."""
+    """While items wait for a permit, more workers would only wait with them."""
     run = Run()
 
     assert run.end(0.1) == 64
@@ -104,7 +104,7 @@ def test_it_does_not_grow_while_something_else_holds_the_run_up() -> None:
 
 
 def test_it_does_not_grow_while_fewer_are_in_flight_than_may_be() -> None:
-    """Whatever else the workers wait for, more of them are of no use."""
+    """If fewer requests are in flight, more workers are of no use."""
     run = Run()
     for _ in range(63):
         run.capacity.in_flight += 1
@@ -114,7 +114,7 @@ def test_it_does_not_grow_while_fewer_are_in_flight_than_may_be() -> None:
 
 
 def test_new_workers_are_called_in_at_once() -> None:
-    """Growing calls in as many as may be more in flight, and shrinking nobody."""
+    """Growth spawns as many workers as are newly permitted, and a decrease spawns none."""
     run = Run()
     called: list[int] = []
     run.capacity.spawn = called.append
@@ -161,7 +161,7 @@ def test_nobody_is_called_in_while_enough_are_busy() -> None:
 def test_a_worker_is_spare_when_enough_others_are_busy(
     workers: int, busy: int, *, spare: bool
 ) -> None:
-    """Those beyond the number that is of use go, once they are not missed."""
+    """Workers beyond the limit retire if the limit is reached without them."""
     capacity = Run().capacity
     for _ in range(busy):
         capacity.in_flight += 1
@@ -177,7 +177,7 @@ def test_a_worker_is_spare_when_enough_others_are_busy(
 def test_it_does_not_grow_while_answers_are_slower_than_they_can_be(
     fastest: float, slow: float, steady: float
 ) -> None:
-    """Half as slow again as the fastest and 4 ms is the most; above that, more would only wait."""
+    """The bound is 1.5 times the fastest response plus 4 ms; above it, more would only wait."""
     run = Run()
     run.end(fastest)
 
@@ -190,7 +190,7 @@ def test_it_does_not_grow_while_answers_are_slower_than_they_can_be(
 
 
 def test_it_shrinks_by_a_tenth_when_answers_take_far_longer() -> None:
-    """Three times the fastest and a quarter of a second is far longer, whoever waits."""
+    """The bound is three times the fastest response plus a quarter of a second."""
     run = Run()
     run.end(0.1)
 
@@ -201,7 +201,7 @@ def test_it_shrinks_by_a_tenth_when_answers_take_far_longer() -> None:
 
 
 def test_answers_of_a_quarter_of_a_second_are_never_far_too_slow() -> None:
-    """A service that answers at once is not given up on for what our own loop may have taken."""
+    """A service with immediate responses keeps its limit despite delays of our own event loop."""
     run = Run()
     run.end(0.0001)
 
@@ -210,7 +210,7 @@ def test_answers_of_a_quarter_of_a_second_are_never_far_too_slow() -> None:
 
 
 def test_it_is_halved_when_no_answer_comes_in_time() -> None:
-    """A timeout takes half of the places away, and never the last four."""
+    """A timeout halves the limit, down to a minimum of four."""
     run = Run()
     run.end(0.1)
 
@@ -220,7 +220,7 @@ def test_it_is_halved_when_no_answer_comes_in_time() -> None:
 
 
 def test_one_change_is_made_per_usual_answer_time() -> None:
-    """Requests that end together count once: what comes of a change has to be seen first."""
+    """Requests that end together count once: the effect of a change takes a round trip."""
     run = Run()
     run.end(0.5, wanted=True)
     assert run.count == 80
@@ -232,7 +232,7 @@ def test_one_change_is_made_per_usual_answer_time() -> None:
 
 
 def test_timeouts_before_the_first_answer_count_once_a_second() -> None:
-    """As long as no answer tells what is usual, a second is."""
+    """Until a response has shown the usual time, it is a second."""
     run = Run()
     slow = RequestTimeoutError("no answer")
 
@@ -243,7 +243,7 @@ def test_timeouts_before_the_first_answer_count_once_a_second() -> None:
 
 @pytest.mark.parametrize("most", [1, 2, 3, 4])
 def test_a_run_that_is_allowed_little_keeps_it(most: int) -> None:
-    """Four places or fewer are never taken away, and never become more than allowed."""
+    """Limits of four or less never shrink, and never exceed the maximum."""
     run = Run(most)
 
     assert run.end(30.0, RequestTimeoutError("no answer")) == most
@@ -271,7 +271,7 @@ def test_only_what_was_answered_tells_how_fast_the_service_is(
     run.end(10.0)
     count = run.end(0.001, failure)
 
-    assert count == (58 if counts else 64)  # far slower than that, or as fast as ever
+    assert count == (58 if counts else 64)  # far slower than that, or as fast as before
 
 
 @pytest.mark.parametrize(("fast", "forgotten"), [(0, 60), (15, 60), (29, 60), (30, 90)], ids=str)
@@ -306,7 +306,7 @@ def test_the_fastest_answer_is_forgotten_after_half_a_minute_to_a_minute(
 def test_it_stays_within_its_bounds_whatever_comes(
     most: int, answers: list[tuple[float, float, str, bool]]
 ) -> None:
-    """Never fewer than four places or all that are allowed, never more, and no growth unasked."""
+    """It is at least four or the maximum, at most the maximum, and grows only if all are in use."""
     failures = {"t": RequestTimeoutError("no answer"), "c": ConnectionLostError("reset")}
 
     run = Run(most)

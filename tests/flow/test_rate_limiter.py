@@ -1,4 +1,4 @@
-"""The pace that is given: how large the burst is, and that nothing ever goes faster."""
+"""The fixed rate limiter: the size of its burst, and that no request exceeds its rate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from adapty_async.testing import FakeClock
 def test_a_burst_is_a_tenth_of_a_second_unless_told(
     rate: float, given_burst: int | None, burst: int
 ) -> None:
-    """At least one request may always go at once."""
+    """At least one request may always be sent at once."""
     pacer = FixedRateLimiter(rate, given_burst, FakeClock())
 
     assert (pacer.rate, pacer.burst) == (rate, burst)
@@ -26,7 +26,7 @@ def test_a_burst_is_a_tenth_of_a_second_unless_told(
 
 
 def moments(pacer: FixedRateLimiter, clock: FakeClock, count: int) -> list[float]:
-    """Return when so many requests go of somebody who sends as soon as may be."""
+    """Return the send times of a number of requests that are sent as early as possible."""
     times = []
     for _ in range(count):
         clock.now += pacer.delay()
@@ -37,7 +37,7 @@ def moments(pacer: FixedRateLimiter, clock: FakeClock, count: int) -> list[float
 
 
 def test_a_pacer_lets_the_burst_go_and_then_holds_the_rate() -> None:
-    """After the burst, each request goes one interval later than the last."""
+    """After the burst, each request is sent one interval after the last."""
     clock = FakeClock(100.0)
     pacer = FixedRateLimiter(10.0, 3, clock)
 
@@ -45,7 +45,7 @@ def test_a_pacer_lets_the_burst_go_and_then_holds_the_rate() -> None:
 
 
 def test_a_long_pause_saves_up_no_more_than_the_burst() -> None:
-    """However long nothing was sent, only the burst goes at once."""
+    """After any pause, only the burst is sent at once."""
     clock = FakeClock()
     pacer = FixedRateLimiter(10.0, 3, clock)
     clock.now += 3600.0
@@ -54,7 +54,7 @@ def test_a_long_pause_saves_up_no_more_than_the_burst() -> None:
 
 
 def test_a_short_pause_gives_back_as_much_of_the_burst_as_it_lasted() -> None:
-    """Two intervals of silence let two requests go at once."""
+    """Two intervals of silence allow two requests at once."""
     clock = FakeClock()
     pacer = FixedRateLimiter(10.0, 3, clock)
     moments(pacer, clock, 3)
@@ -64,7 +64,7 @@ def test_a_short_pause_gives_back_as_much_of_the_burst_as_it_lasted() -> None:
 
 
 def test_asking_alone_uses_nothing_up() -> None:
-    """Who asks and then does not send leaves his turn to the next."""
+    """A caller that asks for the delay and does not send leaves the permit to the next."""
     clock = FakeClock()
     pacer = FixedRateLimiter(1.0, 1, clock)
 
@@ -74,7 +74,7 @@ def test_asking_alone_uses_nothing_up() -> None:
 
 
 def test_a_wait_too_short_to_be_told_by_a_clock_is_none() -> None:
-    """Nobody is sent away for a millionth of a second."""
+    """A delay of a millionth of a second counts as none."""
     clock = FakeClock()
     pacer = FixedRateLimiter(1.0, 1, clock)
     pacer.acquire()
@@ -99,7 +99,7 @@ def test_no_window_ever_holds_more_than_rate_and_burst(
     asked: list[tuple[float, float]],
     patient: list[bool],
 ) -> None:
-    """However callers ask, and however late they wake up, any stretch of time sees its share."""
+    """Any period has at most its share, however late callers wake up."""
     clock = FakeClock(started)
     pacer = FixedRateLimiter(rate, burst, clock)
     sent: list[float] = []
@@ -120,7 +120,7 @@ def test_no_window_ever_holds_more_than_rate_and_burst(
 def test_who_sends_as_soon_as_may_be_gets_the_whole_rate(
     rate: float, burst: int, count: int
 ) -> None:
-    """The pace is as fast as it may be: nothing of the rate or of the burst is lost."""
+    """The limiter loses nothing of the rate or of the burst."""
     clock = FakeClock()
     sent = moments(FixedRateLimiter(rate, burst, clock), clock, count)
 

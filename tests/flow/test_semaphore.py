@@ -1,4 +1,4 @@
-"""Places: how many are given, to whom and in which order, whoever is cancelled and when."""
+"""The semaphore: the number and order of its grants under any cancellation."""
 
 from __future__ import annotations
 
@@ -37,39 +37,39 @@ class Twin:
         self._names = itertools.count()
         self._tasks: list[asyncio.Task[None]] = []
         self._holding: list[int] = []
-        self._waiting: list[tuple[bool, int]] = []  # sorted: the urgent, then the others
+        self._waiting: list[tuple[bool, int]] = []  # sorted: urgent waiters, then the others
 
     async def take(self, number: int) -> None:
-        """Ask for a place; every third one is urgent."""
+        """Request a permit; every third request is urgent."""
         name, urgent = next(self._names), number % 3 == 0
         self._tasks.append(asyncio.create_task(self._visit(name, urgent=urgent)))
         self._waiting.append((not urgent, name))
 
     async def give(self, number: int) -> None:
-        """Give one of those places back that are taken."""
+        """Release one of the acquired permits."""
         if self._holding:
             self._holding.pop(number % len(self._holding))
             self.places.release()
 
     async def cancel(self, number: int) -> None:
-        """Cancel somebody who waits."""
+        """Cancel a waiter."""
         if self._waiting:
             _, name = self._waiting.pop(number % len(self._waiting))
             self._tasks[name].cancel()
 
     async def cancel_and_give(self, number: int) -> None:
-        """Cancel somebody who waits, and give a place back before he knows."""
+        """Cancel a waiter, and release a permit before its task runs."""
         await self.cancel(number)
         await self.give(number)
 
     async def give_and_cancel(self, number: int) -> None:
-        """Give a place back, and cancel the one who gets it before he knows."""
+        """Release a permit, and cancel the waiter that gets it before its task runs."""
         await self.give(number)
         if self._waiting and len(self._holding) < self._count:
             await self.cancel(self._waiting.index(min(self._waiting)))
 
     async def compare(self) -> None:
-        """Hand out in the plain account what is free there, and see that it was so."""
+        """Grant the available permits in the model, and compare."""
         await settle()
         while self._waiting and len(self._holding) < self._count:
             waiting = min(self._waiting)
@@ -82,7 +82,7 @@ class Twin:
         assert self.places.has_waiters == bool(self._waiting)
 
     async def close(self) -> None:
-        """Leave nobody waiting."""
+        """Leave no waiter."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -111,7 +111,7 @@ STEPS: tuple[Step, ...] = (
     steps=st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 6)), max_size=60),
 )
 def test_places_go_to_whom_a_plain_account_says(count: int, steps: list[tuple[Step, int]]) -> None:
-    """After every step those have a place, in that order, who have one by the rules."""
+    """After every step, the tasks that the model names hold a permit, in its order."""
 
     async def go() -> None:
         twin = Twin(count)
@@ -124,14 +124,14 @@ def test_places_go_to_whom_a_plain_account_says(count: int, steps: list[tuple[St
 
 
 class Room:
-    """Somewhere as many may be as there are places."""
+    """A room that admits as many visitors as there are permits."""
 
     def __init__(self, count: int) -> None:
         self.places = PrioritySemaphore(count)
         self.inside = 0
 
     async def visit(self, arrival: int, stay: int, *, urgent: bool) -> None:
-        """Come after so many turns of the loop, and stay for so many."""
+        """Arrive after a number of loop iterations, and stay for a number of them."""
         await loop_turns(arrival)
         await self.places.acquire(urgent=urgent)
         self.inside += 1
@@ -162,7 +162,7 @@ def test_no_place_is_lost_or_given_twice_in_any_turmoil(
             asyncio.create_task(room.visit(arrival, stay, urgent=urgent))
             for arrival, stay, urgent, _ in visits
         ]
-        for turn in range(30 + 8 * len(visits)):  # enough even if only one at a time gets in
+        for turn in range(30 + 8 * len(visits)):  # enough even if the visitors come one at a time
             for task, (*_, end) in zip(tasks, visits, strict=True):
                 if turn == end:
                     task.cancel()
@@ -178,7 +178,7 @@ def test_no_place_is_lost_or_given_twice_in_any_turmoil(
 async def visit(
     places: PrioritySemaphore, name: str, order: list[str], *, urgent: bool = False
 ) -> None:
-    """Take a place, and note that it was got."""
+    """Acquire a permit, and record that."""
     await places.acquire(urgent=urgent)
     order.append(name)
 
@@ -194,7 +194,7 @@ def visitors(places: PrioritySemaphore, names: str) -> tuple[list[asyncio.Task[N
 
 
 async def test_free_places_are_taken_without_waiting() -> None:
-    """As many as there are get a place at once, and the next one waits."""
+    """Available permits are acquired at once, and the next waiter waits."""
     places = PrioritySemaphore(2)
     _, order = visitors(places, "abc")
 
@@ -209,7 +209,7 @@ async def test_free_places_are_taken_without_waiting() -> None:
 
 
 async def test_the_urgent_go_before_the_patient_and_each_by_their_order() -> None:
-    """A place goes to whoever is urgent, and else to whoever came first."""
+    """A permit is granted to urgent waiters first, otherwise in order of arrival."""
     places = PrioritySemaphore(0)
     _, order = visitors(places, "abCdE")
     await settle()
@@ -221,7 +221,7 @@ async def test_the_urgent_go_before_the_patient_and_each_by_their_order() -> Non
 
 
 async def test_who_does_not_say_is_patient() -> None:
-    """A place goes to whoever is urgent before one who said nothing, though that one came first."""
+    """An urgent waiter precedes an earlier one of normal priority, which is the default."""
     places = PrioritySemaphore(0)
     patient = asyncio.create_task(places.acquire())
     await settle()
@@ -236,7 +236,7 @@ async def test_who_does_not_say_is_patient() -> None:
 
 
 async def test_a_place_that_is_free_for_a_moment_is_not_taken_by_a_newcomer() -> None:
-    """A place given back belongs to the one who waits before that one even knows."""
+    """A released permit belongs to the next waiter even before its task runs."""
     places = PrioritySemaphore(1)
     _, order = visitors(places, "ab")
     await settle()
@@ -252,7 +252,7 @@ async def test_a_place_that_is_free_for_a_moment_is_not_taken_by_a_newcomer() ->
 
 
 async def test_a_cancelled_waiter_is_passed_over() -> None:
-    """Who was cancelled while waiting gets nothing, and is not taken for somebody who waits."""
+    """A waiter that was cancelled gets no permit, and does not count as a waiter."""
     places = PrioritySemaphore(0)
     tasks, order = visitors(places, "abC")
     await settle()
@@ -267,7 +267,7 @@ async def test_a_cancelled_waiter_is_passed_over() -> None:
 
 
 async def test_nobody_waits_once_all_who_waited_were_cancelled() -> None:
-    """What is left of cancelled waiters does not count, and the place stays free."""
+    """Cancelled waiters that are still queued do not count, and the permit stays available."""
     places = PrioritySemaphore(0)
     tasks, _ = visitors(places, "aB")
     wanted = []
@@ -284,7 +284,7 @@ async def test_nobody_waits_once_all_who_waited_were_cancelled() -> None:
 
 
 async def test_cancelled_when_it_was_just_given_a_place_goes_on_to_the_next() -> None:
-    """Between the place and the waking up, a cancellation loses nothing."""
+    """A cancellation between the grant and the wake-up loses no permit."""
     places = PrioritySemaphore(0)
     tasks, order = visitors(places, "abc")
     await settle()
@@ -301,7 +301,7 @@ async def test_cancelled_when_it_was_just_given_a_place_goes_on_to_the_next() ->
 
 
 async def test_a_time_that_is_over_when_the_place_comes_loses_no_place() -> None:
-    """A timeout in the moment of being given the place gives it back."""
+    """A timeout that coincides with the grant releases the permit."""
     places = PrioritySemaphore(0)
 
     async def hurry() -> None:

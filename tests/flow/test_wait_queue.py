@@ -79,7 +79,7 @@ async def test_who_may_go_goes_at_once() -> None:
 
 
 async def test_who_comes_later_does_not_overtake() -> None:
-    """As long as somebody waits, there is no way in at once."""
+    """While an entrant waits, no other is admitted at once."""
     door = Door()
     tasks = door.queue("ab")
     await settle()
@@ -93,7 +93,7 @@ async def test_who_comes_later_does_not_overtake() -> None:
 
 
 async def test_the_first_takes_along_all_that_may_go_with_it() -> None:
-    """However many wait, one of them waits for what holds them up, and they go in together."""
+    """One of any number of waiters waits for the cause, and all are admitted together."""
     door = Door()
     tasks = door.queue("abcdef")
     await settle()
@@ -111,7 +111,7 @@ async def test_the_first_takes_along_all_that_may_go_with_it() -> None:
 
 
 async def test_what_one_is_told_ends_that_one_alone() -> None:
-    """An error belongs to whom it is about, whether it leads or follows; the others go on."""
+    """An error ends its own entrant alone, leader or follower; the others continue."""
     door = Door()
     tasks = door.queue("abcd")
     await settle()
@@ -130,7 +130,7 @@ async def test_what_one_is_told_ends_that_one_alone() -> None:
 
 @pytest.mark.parametrize("number", [0, 1, 2], ids=["leader", "follower", "last"])
 async def test_who_gives_up_is_passed_over(number: int) -> None:
-    """The rest goes in, in order."""
+    """The others are admitted, in order."""
     door = Door()
     tasks = door.queue("abc")
     await settle()
@@ -145,13 +145,13 @@ async def test_who_gives_up_is_passed_over(number: int) -> None:
 
 @pytest.mark.parametrize("told", [True, False], ids=["after", "before"])
 async def test_who_gives_up_in_the_moment_of_being_let_in_leaves_no_gap(*, told: bool) -> None:
-    """What it was given is taken back, and the one behind goes in instead."""
+    """Its permit is revoked, and the next entrant is admitted instead."""
     door = Door()
     tasks = door.queue("abc")
     await settle()
     door.open(2)
     if told:
-        await asyncio.sleep(0)  # a is in, and has let b in, who does not know yet
+        await asyncio.sleep(0)  # a is admitted, and has admitted b, whose task has not run yet
         assert door.inside == ["a", "b"]
     tasks[1].cancel()
     await settle()
@@ -163,7 +163,7 @@ async def test_who_gives_up_in_the_moment_of_being_let_in_leaves_no_gap(*, told:
 
 
 async def test_who_gives_up_in_the_moment_of_coming_to_lead_passes_that_on() -> None:
-    """The line is not left without anybody who waits for the others."""
+    """The queue always has a leader while entrants wait."""
     door = Door()
     tasks = door.queue("abc")
     await settle()
@@ -179,7 +179,7 @@ async def test_who_gives_up_in_the_moment_of_coming_to_lead_passes_that_on() -> 
 
 
 async def test_who_gives_up_in_the_moment_of_an_error_ends_cancelled() -> None:
-    """The error is not lost in a warning, and the others are not held up."""
+    """The error causes no warning, and the others are not delayed."""
     door = Door()
     tasks = door.queue("abc")
     await settle()

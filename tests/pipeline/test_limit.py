@@ -1,4 +1,4 @@
-"""Every attempt passes the gate, holds one of the loop's connections, and reports how it ended."""
+"""Every attempt acquires a permit and a connection of its loop, and reports its result."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ KINDS = pytest.mark.parametrize("low_priority", [False, True], ids=["single", "i
 
 
 def slots(count: int = 100) -> LoopLocal[PrioritySemaphore]:
-    """Return so many connections per event loop."""
+    """Return a number of connections per event loop."""
     return LoopLocal(lambda: PrioritySemaphore(count))
 
 
 def gates(clock: FakeClock) -> LimiterRegistry:
-    """Return gates without a pace of the client's."""
+    """Return bucket limiters without a rate of the client's."""
     return LimiterRegistry(Timing(clock, clock.sleep, lambda low, high: high))
 
 
 class Door:
-    """A `Send` that answers when it is opened."""
+    """A `Send` that returns a response after it is opened."""
 
     def __init__(self) -> None:
         self.opened = asyncio.Event()
@@ -61,7 +61,7 @@ async def settle() -> None:
 
 
 async def test_the_clock_of_a_call_starts_with_its_first_turn() -> None:
-    """A request without a deadline waits in the queue at no charge, and keeps its deadline then."""
+    """A request without a deadline gets it after its wait in the queue, and keeps it then."""
     clock = FakeClock(100.0)
     request = a_request(total_timeout=60.0)
     send = limit(FakeTransport([REPLY] * 2), slots(), gates(clock), clock)
@@ -76,7 +76,7 @@ async def test_the_clock_of_a_call_starts_with_its_first_turn() -> None:
 
 @KINDS
 async def test_nothing_is_sent_after_the_deadline(*, low_priority: bool) -> None:
-    """A call whose time is over is not sent, even if a connection is free, and takes nothing."""
+    """A call past its deadline is not sent, even if a connection is free, and acquires nothing."""
     clock = FakeClock(100.0)
     transport = FakeTransport([REPLY])
     places, passed = slots(1), gates(clock)
@@ -109,7 +109,7 @@ async def test_no_more_requests_are_in_flight_than_there_are_connections(
 
 
 async def test_a_runs_capacity_hears_of_its_items_and_of_no_single_call() -> None:
-    """It counts what is in flight, and not what waits for a connection."""
+    """The limit counts requests in flight, and none that wait for a connection."""
     door = Door()
     clock = FakeClock()
     passed, places = gates(clock), slots(3)
@@ -118,7 +118,7 @@ async def test_a_runs_capacity_hears_of_its_items_and_of_no_single_call() -> Non
     tasks = [asyncio.ensure_future(limit(door, places, passed, clock)(a_request()))]
     await settle()
     for _ in range(4):
-        clock.now += 1.0  # so that nobody waits for the pace
+        clock.now += 1.0  # so that no request waits for the rate
         tasks.append(asyncio.ensure_future(send(a_request(low_priority=True))))
         await settle()
     assert (door.inside, capacity.in_flight) == (3, 2)
@@ -130,7 +130,7 @@ async def test_a_runs_capacity_hears_of_its_items_and_of_no_single_call() -> Non
 
 @pytest.mark.parametrize("seconds", [-1.0, 0.0], ids=["passed", "now"])
 async def test_a_connection_that_is_not_free_in_time_is_a_deadline(seconds: float) -> None:
-    """A call whose time ends while it waits for a connection ends unsent."""
+    """A call whose deadline passes during its wait for a connection ends unsent."""
     door = Door()
     clock = FakeClock(100.0)
     places = slots(1)
@@ -163,7 +163,7 @@ async def test_a_connection_that_becomes_free_in_time_is_taken() -> None:
 
 @KINDS
 async def test_a_cancelled_caller_gives_its_place_back(*, low_priority: bool) -> None:
-    """Cancelling what waits, or what is in flight, leaves every place free."""
+    """The cancellation of a waiting call, or of one in flight, releases its permit."""
     door = Door()
     clock = FakeClock()
     places, passed = slots(1), gates(clock)
@@ -191,7 +191,7 @@ async def test_a_cancelled_caller_gives_its_place_back(*, low_priority: bool) ->
 async def test_a_failed_request_gives_its_place_back(
     error: Exception, *, low_priority: bool
 ) -> None:
-    """Whatever an attempt ends with, its places are free for the next one."""
+    """An attempt releases its permits, whatever its result is."""
     clock = FakeClock()
     places, passed, capacity = slots(1), gates(clock), ConcurrencyLimit(1, clock)
     run = RunLimits(concurrency=capacity) if low_priority else None
@@ -208,7 +208,7 @@ async def test_a_failed_request_gives_its_place_back(
 async def test_an_attempt_without_an_answer_says_nothing_of_the_service(
     way: BaseException,
 ) -> None:
-    """One that was cancelled, or broke down, neither ends an outage nor speeds a run up."""
+    """A cancelled or broken attempt neither ends an outage nor raises the rate of a run."""
     clock = FakeClock()
     passed = gates(clock)
     gate = passed.get("test")
@@ -229,7 +229,7 @@ async def test_an_attempt_without_an_answer_says_nothing_of_the_service(
 
 @KINDS
 async def test_what_a_run_has_no_pace_for_goes_by_bucket(*, low_priority: bool) -> None:
-    """Requests to two buckets are counted apart."""
+    """Requests to two buckets are counted separately."""
     clock = FakeClock()
     passed = gates(clock)
     run = RunLimits() if low_priority else None
@@ -244,7 +244,7 @@ async def test_what_a_run_has_no_pace_for_goes_by_bucket(*, low_priority: bool) 
 
 
 async def test_an_item_is_not_charged_for_its_wait_before_a_repeat() -> None:
-    """Its deadline moves by as much; one with time left that need not wait keeps it."""
+    """Its deadline moves by the wait; an item that need not wait keeps its deadline."""
     door = Door()
     clock = FakeClock(100.0)
     send = limit(door, slots(1), gates(clock), clock, RunLimits())
@@ -259,7 +259,7 @@ async def test_an_item_is_not_charged_for_its_wait_before_a_repeat() -> None:
 
 
 async def test_a_run_ends_by_a_pause_that_is_too_long() -> None:
-    """An item that waits and one that comes are told, each with its call."""
+    """A waiting item and a new one both raise an error that names their call."""
     opened = asyncio.Event()
     throttled = RateLimitError("status 429", status=429)
     throttled.retry_after = 1000.0
@@ -284,7 +284,7 @@ async def test_a_run_ends_by_a_pause_that_is_too_long() -> None:
 async def test_a_rate_that_was_given_and_refused_is_where_the_search_begins(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The gate hears which run's item was refused."""
+    """The limiter records the run of the throttled item."""
     begin_at(monkeypatch, 200.0, lowest=1.0)
     clock = FakeClock()
     passed = gates(clock)
@@ -317,7 +317,7 @@ async def test_a_runs_capacity_hears_how_its_items_ended() -> None:
 
 
 async def test_a_runs_capacity_hears_whether_others_wait() -> None:
-    """It grows when all that are wanted are in flight, but not when more would only wait."""
+    """The limit grows if all permitted requests are in flight, but not if others wait already."""
     for connections, grown in ((64, 64), (100, 80)):
         door = Door()
         clock = FakeClock()
@@ -333,7 +333,7 @@ async def test_a_runs_capacity_hears_whether_others_wait() -> None:
 
 
 def test_single_calls_of_several_loops_have_connections_of_their_own() -> None:
-    """What a loop has of a client is its own."""
+    """Each loop has its own connections of a client."""
     clock = FakeClock()
     places = slots(1)
     free: list[int] = []

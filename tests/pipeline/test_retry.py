@@ -1,4 +1,4 @@
-"""What is sent again and when: the table, and the loop on a clock that never waits."""
+"""The retry layer: its decision table, and its loop on a clock that never waits."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def answered(
     retry_after: float | None = None,
     code: str | None = None,
 ) -> AdaptyError:
-    """Return the error of an answer."""
+    """Return the error of a response."""
     error = kind(f"status {status}", status=status)
     if isinstance(error, ApiError):
         error.retry_after = retry_after
@@ -65,7 +65,7 @@ NONE = dict.fromkeys(RetrySafety, NO)
 UNLESS_UNSENT = {RetrySafety.ALWAYS: YES, RetrySafety.WITH_KEY: YES, RetrySafety.IF_UNSENT: NO}
 
 TABLE: list[tuple[BaseException, dict[RetrySafety, bool], bool]] = [
-    # the error, whether to repeat by retry safety, whether the server may have acted
+    # the error, whether to retry by retry safety, whether the server may have processed it
     (ConnectError("refused"), ALL, NO),
     (ConnectError("certificate", permanent=True), NONE, NO),
     (RequestTimeoutError("no answer"), UNLESS_UNSENT, YES),
@@ -121,7 +121,7 @@ def test_the_table_is_complete() -> None:
 def test_what_may_be_sent_again(
     retry_safety: RetrySafety, error: BaseException, columns: dict[RetrySafety, bool]
 ) -> None:
-    """Whether a request is repeated depends on its retry safety and its error, as in the table."""
+    """Whether a request is retried depends on its retry safety and its error, as in the table."""
     assert may_retry(retry_safety, error) is columns[retry_safety]
 
 
@@ -130,12 +130,12 @@ def test_what_may_be_sent_again(
     [pytest.param(error, worked, id=repr(error)) for error, _, worked in TABLE],
 )
 def test_what_may_have_worked(error: BaseException, expected: bool) -> None:  # noqa: FBT001
-    """Whether the server may have acted depends on the error, as in the table."""
+    """Whether the server may have processed it depends on the error, as in the table."""
     assert may_have_worked(error) is expected
 
 
 class Script:
-    """A `Send` that fails as told and then succeeds; every attempt takes its time."""
+    """A `Send` that fails as scripted and then succeeds; every attempt has a duration."""
 
     def __init__(
         self, failures: Iterable[BaseException], clock: FakeClock, seconds: float = 0.0
@@ -145,7 +145,7 @@ class Script:
         self._seconds = seconds
 
     async def __call__(self, request: Request) -> Response:
-        """Fail or succeed; like the transport, never later than the call's deadline."""
+        """Fail or succeed; like the transport, never after the call's deadline."""
         request.state.attempts += 1
         self._clock.now = min(self._clock.now + self._seconds, request.state.deadline)
         failure = next(self._failures, None)
@@ -155,7 +155,7 @@ class Script:
 
 
 def timing(clock: FakeClock, fraction: float = 1.0) -> Timing:
-    """Return a timing by that clock whose random numbers stand so far between their bounds."""
+    """Return a timing by that clock whose random numbers are at this share of their range."""
     return Timing(clock, clock.sleep, lambda low, high: low + (high - low) * fraction)
 
 
@@ -172,7 +172,7 @@ async def run(
 
 
 async def test_a_success_needs_no_repeat() -> None:
-    """The first answer is handed on, and nothing sleeps."""
+    """The first response is returned, and nothing sleeps."""
     clock = FakeClock()
 
     assert await run([], RetryPolicy(), clock) is OK
@@ -180,7 +180,7 @@ async def test_a_success_needs_no_repeat() -> None:
 
 
 async def test_waits_double_up_to_their_bound() -> None:
-    """The bound of the wait doubles with each attempt until it reaches the longest one."""
+    """The bound of the backoff doubles with each attempt up to its maximum."""
     clock = FakeClock()
     policy = RetryPolicy(attempts=7, wait_initial=0.5, wait_max=5.0)
 
@@ -189,7 +189,7 @@ async def test_waits_double_up_to_their_bound() -> None:
 
 
 async def test_waits_are_spread_over_their_whole_range() -> None:
-    """A wait may be anything from zero to its bound."""
+    """A backoff is anything from zero to its bound."""
     clock = FakeClock()
     send = retry(
         Script([ConnectError("refused")] * 3, clock),
@@ -203,7 +203,7 @@ async def test_waits_are_spread_over_their_whole_range() -> None:
 
 
 async def test_very_many_attempts_do_not_overflow() -> None:
-    """The thousandth wait is still a number."""
+    """The thousandth backoff is still a number."""
     clock = FakeClock()
     policy = RetryPolicy(attempts=1200, wait_max=0.01)
 
@@ -214,7 +214,7 @@ async def test_very_many_attempts_do_not_overflow() -> None:
 
 
 async def test_a_wait_the_server_asks_for_is_kept_and_spread() -> None:
-    """The server's seconds are the least that is waited, with up to a quarter more."""
+    """The server's seconds are the minimum wait, with up to a quarter more."""
     clock = FakeClock()
     failures = [answered(RateLimitError, 429, 4.0), answered(ServerError, 503, 2.0)]
 
@@ -223,7 +223,7 @@ async def test_a_wait_the_server_asks_for_is_kept_and_spread() -> None:
 
 
 async def test_a_key_in_flight_is_waited_for_as_the_server_asks() -> None:
-    """While an attempt with the same key is worked on, the next one comes when it is told to."""
+    """While an attempt with the same key is in progress, the retry follows as the server asks."""
     clock = FakeClock()
     failures = [answered(ConflictError, 409, 2.0, "idempotency_in_flight")] * 2
 
@@ -232,7 +232,7 @@ async def test_a_key_in_flight_is_waited_for_as_the_server_asks() -> None:
 
 
 async def test_a_wait_that_is_too_long_is_not_begun() -> None:
-    """A server that asks for more than the policy allows is not waited for."""
+    """A `Retry-After` longer than the policy allows raises the error at once."""
     clock = FakeClock()
     failures = [answered(RateLimitError, 429, 60.5)]
 
@@ -242,7 +242,7 @@ async def test_a_wait_that_is_too_long_is_not_begun() -> None:
 
 
 async def test_a_wait_that_does_not_fit_is_not_begun() -> None:
-    """What would end after the deadline is raised at once."""
+    """A wait that would end after the deadline raises the error at once."""
     clock = FakeClock(100.0)
     request = a_request()
     request.state.deadline = 104.9
@@ -259,7 +259,7 @@ async def test_a_wait_that_does_not_fit_is_not_begun() -> None:
 
 
 async def test_the_longest_wait_that_is_allowed_is_begun() -> None:
-    """A server that asks for just what the policy allows is waited for."""
+    """A `Retry-After` of just what the policy allows is waited for."""
     clock = FakeClock()
     failures = [answered(RateLimitError, 429, 60.0)]
 
@@ -268,7 +268,7 @@ async def test_the_longest_wait_that_is_allowed_is_begun() -> None:
 
 
 async def test_a_wait_that_takes_all_the_time_there_is_is_not_begun() -> None:
-    """A repeat that would begin with the deadline is none: there is no time for it."""
+    """A retry that would start at the deadline does not happen."""
     clock = FakeClock(100.0)
     request = a_request()
     request.state.deadline = 105.0
@@ -281,7 +281,7 @@ async def test_a_wait_that_takes_all_the_time_there_is_is_not_begun() -> None:
 
 
 async def test_a_policy_that_waits_for_no_server_still_waits_for_itself() -> None:
-    """How long a server may ask for says nothing of waits that none asked for."""
+    """The bound of `Retry-After` does not affect backoff without it."""
     clock = FakeClock()
 
     assert await run([ConnectError("refused")], RetryPolicy(retry_after_max=0.5), clock) is OK
@@ -289,7 +289,7 @@ async def test_a_policy_that_waits_for_no_server_still_waits_for_itself() -> Non
 
 
 async def test_a_create_whose_answer_was_lost_is_not_repeated() -> None:
-    """The retry safety of the request decides: it may have worked, and must not be done twice."""
+    """The retry safety of the request decides: the server may have processed it already."""
     clock = FakeClock()
 
     with pytest.raises(ConnectionLostError, match="attempts 1"):
@@ -300,7 +300,7 @@ async def test_a_create_whose_answer_was_lost_is_not_repeated() -> None:
 
 
 async def test_every_repeat_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    """At level DEBUG, what was told to hooks can be read."""
+    """At level DEBUG, the log has the events that hooks receive."""
     caplog.set_level("DEBUG", logger="adapty_async")
     events: list[Event] = []
     await run([ConnectError("refused")], RetryPolicy(), FakeClock(), hooks=(events.append,))
@@ -310,7 +310,7 @@ async def test_every_repeat_is_in_the_log(caplog: pytest.LogCaptureFixture) -> N
 
 
 async def test_the_last_error_is_raised_with_its_attempts() -> None:
-    """When the attempts are used up the last error comes out as it is, counting the requests."""
+    """After the last attempt its error is raised unchanged, with the number of requests."""
     clock = FakeClock()
     failures = [ConnectError("refused"), ConnectionLostError("reset"), RequestTimeoutError("slow")]
 
@@ -320,7 +320,7 @@ async def test_the_last_error_is_raised_with_its_attempts() -> None:
 
 
 def paused() -> RateLimitError:
-    """Return the error of a call that a pause leaves no time: longer than the call may take."""
+    """Return the error of a call whose deadline is within a pause."""
     error = RateLimitError("throttled (429) before", status=429)
     error.retry_after = 7200.0
     return error
@@ -334,7 +334,7 @@ def paused() -> RateLimitError:
 async def test_a_retry_that_gets_no_turn_has_the_failure_before_it_as_its_cause(
     unsent: AdaptyError,
 ) -> None:
-    """It is raised as it is, with the attempts that were made, and is not retried itself."""
+    """The error is raised unchanged, with the number of attempts, and is not retried."""
     refused = ConnectError("refused")
     script = Script([refused], FakeClock())
 
@@ -364,7 +364,7 @@ async def test_a_retry_that_gets_no_turn_has_the_failure_before_it_as_its_cause(
 async def test_an_item_that_meets_a_firewall_in_an_outage_is_retried_three_times(
     changes: dict[str, Any], attempts: int
 ) -> None:
-    """That says nothing of the item, unless it happens each time."""
+    """It is no sign of the item's fault, unless it happens each time."""
     script = Script([answered(ApiError, 403)] * 9, FakeClock())
 
     async def send(request: Request) -> Response:
@@ -400,7 +400,7 @@ async def test_one_attempt_never_repeats() -> None:
 
 
 async def test_an_error_that_is_final_later_on_ends_the_loop() -> None:
-    """A repeat that fails for good is raised, not repeated."""
+    """A retry with a final failure raises it, without another retry."""
     clock = FakeClock()
     failures = [ConnectError("refused"), answered(AuthenticationError, 401)]
 
@@ -415,7 +415,7 @@ async def test_an_error_that_is_final_later_on_ends_the_loop() -> None:
 async def test_what_is_no_error_of_ours_passes_untouched(
     before: list[BaseException], foreign: BaseException
 ) -> None:
-    """A defect or a cancellation is neither repeated nor wrapped."""
+    """A defect or a cancellation is neither retried nor wrapped."""
     with pytest.raises(type(foreign)) as caught:
         await run([*before, foreign], RetryPolicy(), FakeClock())
 
@@ -455,13 +455,13 @@ async def test_not_found_is_an_error_otherwise(
     failures: list[Exception],
     erases: bool,  # noqa: FBT001
 ) -> None:
-    """Where no earlier attempt can have erased it, a missing profile is missing."""
+    """If no earlier attempt can have deleted it, a missing profile raises the error."""
     with pytest.raises(NotFoundError):
         await run(failures, RetryPolicy(), FakeClock(), erases=erases)
 
 
 async def test_hooks_are_told_of_every_repeat() -> None:
-    """Each failed attempt that is repeated is told with its number, wait, class and status."""
+    """Each retry is emitted with the attempt's number, wait, error class and status."""
     told: list[Event] = []
     failures = [ConnectionLostError("reset"), answered(ServerError, 502)]
 
@@ -498,7 +498,7 @@ async def test_attempts_and_time_are_bounded_whatever_happens(
     retry_safety: RetrySafety,
     seconds: float,
 ) -> None:
-    """No course of failures makes a call longer than its deadline or its attempts."""
+    """No sequence of failures makes a call exceed its deadline or its attempts."""
     clock = FakeClock(1000.0)
     request = a_request(retry_safety=retry_safety)
     request.state.deadline = clock() + policy.deadline
@@ -518,11 +518,11 @@ async def test_attempts_and_time_are_bounded_whatever_happens(
     assert raised is None or raised.attempts == request.state.attempts
 
 
-# The budget
+# The retry budget
 
 
 async def spend(budget: RetryBudget, failures: list[BaseException], **changes: Any) -> list[float]:
-    """Send one request that fails so often, and return the waits."""
+    """Send one request that fails this many times, and return the waits."""
     clock = FakeClock()
     policy = RetryPolicy(attempts=9)
     await retry(Script(failures, clock), policy, timing(clock), budget)(a_request(**changes))
@@ -530,7 +530,7 @@ async def spend(budget: RetryBudget, failures: list[BaseException], **changes: A
 
 
 async def test_a_repeat_that_worked_gives_back_what_it_took() -> None:
-    """Of several repeats only the last one's tokens come back, and a first success earns one."""
+    """After several retries only the last one's tokens are refunded; a first success earns one."""
     budget = RetryBudget(500)
     lost = ConnectionLostError("reset")
     await spend(budget, [lost])
@@ -544,7 +544,7 @@ async def test_a_repeat_that_worked_gives_back_what_it_took() -> None:
 
 
 async def test_nothing_is_repeated_without_the_tokens_for_it() -> None:
-    """When the budget is used up, the error of the first attempt is raised at once."""
+    """With an empty budget, the error of the first attempt is raised at once."""
     budget = RetryBudget(20)
     lost = ConnectionLostError("reset")
 
@@ -558,7 +558,7 @@ async def test_nothing_is_repeated_without_the_tokens_for_it() -> None:
 
 
 async def test_items_of_bulk_runs_are_repeated_without_tokens_too() -> None:
-    """They take what is there, and have other bounds."""
+    """They acquire the tokens that are left, and have other bounds."""
     budget = RetryBudget(20)
     lost = ConnectionLostError("reset")
 
@@ -567,7 +567,7 @@ async def test_items_of_bulk_runs_are_repeated_without_tokens_too() -> None:
 
 
 class Throttling(Script):
-    """Counts answers 429 as the check does."""
+    """A `Send` that counts 429 responses as the check layer does."""
 
     async def __call__(self, request: Request) -> Response:
         """Fail or succeed."""
@@ -597,7 +597,7 @@ async def test_a_throttled_item_of_a_bulk_run_goes_back_three_times_for_nothing(
     assert (request.state.attempts, request.state.deadline) == (4, math.inf)
     assert sleeps == [5.0] * 3
     _, sleeps = await attempts(3, 10_000.0)
-    assert sleeps == [60.0] * 3  # beyond that it is the gate that waits
+    assert sleeps == [60.0] * 3  # beyond that, the bucket limiter waits
     request, _ = await attempts(4, 5.0)
     assert request.state.attempts == 5
     with pytest.raises(RateLimitError):
@@ -605,7 +605,7 @@ async def test_a_throttled_item_of_a_bulk_run_goes_back_three_times_for_nothing(
 
 
 async def test_a_throttled_item_that_goes_back_costs_the_budget_nothing_and_earns_nothing() -> None:
-    """What was not paid for is not given back either."""
+    """Tokens that were not acquired are not refunded."""
     clock = FakeClock()
     budget = RetryBudget(500)
     budget.try_acquire(100)
@@ -616,11 +616,11 @@ async def test_a_throttled_item_that_goes_back_costs_the_budget_nothing_and_earn
 
 
 async def test_an_attempt_in_a_known_outage_is_none_of_an_items() -> None:
-    """An item that is sent to see whether the service is back has all its attempts after that."""
+    """An item that is sent as a probe has all its attempts after that."""
     clock = FakeClock()
 
     class Down(Script):
-        """Excuses failures as the gate does in an outage."""
+        """A `Send` that records outage failures as the bucket limiter does."""
 
         async def __call__(self, request: Request) -> Response:
             """Fail or succeed."""
