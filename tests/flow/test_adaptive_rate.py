@@ -1,4 +1,4 @@
-"""The learned rate: against simulated servers with a hidden limit, and answer by answer."""
+"""The adaptive rate limiter: against simulated servers with a hidden limit, and by response."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_run_that_is_told_nothing_ends_close_to_the_ideal(name: str, seed: int
 
 
 def test_a_run_against_a_high_limit_ends_close_to_the_ideal() -> None:
-    """5,000 requests per second are found and held as 400 are, with connections enough."""
+    """5,000 requests per second are found and held as 400 are, with enough connections."""
     server = Bucket(5000.0, 500.0)
     run = Run(World(server=server, items=50_000, retry_after=0.1, slots=128))
 
@@ -75,7 +75,7 @@ def test_a_short_run_profits_from_a_steep_start(seed: int) -> None:
 
 
 def test_a_slow_client_is_not_held_back() -> None:
-    """Without a limit the client's own speed decides, and the rate does not run away from it."""
+    """Without a limit the client's own speed decides, and the rate stays close to it."""
     run = Run(World(server=Bucket(1e9, 1e9), items=15_000, capacity=1500.0))
 
     assert run.elapsed < 10.0 + 1.0
@@ -83,11 +83,11 @@ def test_a_slow_client_is_not_held_back() -> None:
 
 
 def test_it_follows_a_limit_that_moves() -> None:
-    """A lower limit is kept to within a second, a higher one is used within seconds."""
+    """A lower limit is respected within a second, a higher one is used within seconds."""
     run = Run(World(server=Bucket(moving, 40.0), items=24_000))
 
     def rate_at(moment: float) -> float:
-        """Return the rate at the first answer after that moment."""
+        """Return the rate at the first response after that time."""
         return next(rate for now, rate in run.rates if now >= moment)
 
     assert rate_at(21.0) == pytest.approx(150.0, rel=0.1)
@@ -95,7 +95,7 @@ def test_it_follows_a_limit_that_moves() -> None:
 
 
 def test_an_outage_is_answered_by_probes_and_forgotten_at_once() -> None:
-    """While everything is refused hardly anything is sent; then the rate is what it was."""
+    """While everything is throttled, hardly anything is sent; then the rate is as before."""
     run = Run(World(server=Outage(Bucket(400.0, 40.0), 10.0, 20.0), items=8000, retry_after=None))
     before = next(rate for now, rate in reversed(run.rates) if now < 10.0)
     after = next(rate for now, rate in run.rates if now > 26.5)
@@ -106,27 +106,27 @@ def test_an_outage_is_answered_by_probes_and_forgotten_at_once() -> None:
 
 
 class Client:
-    """A learned rate and its clock, with one request sent at a time."""
+    """An adaptive rate limiter with its clock, which sends one request at a time."""
 
     def __init__(self, rate: float | None = None) -> None:
         self.clock = FakeClock(1000.0)
         self.learned = AdaptiveRateLimiter(self.clock, rate=rate)
 
     def send(self) -> float:
-        """Wait for the next turn, and return when it came."""
+        """Wait for the next permit, and return its time."""
         while wait := self.learned.acquire():
             self.clock.now += wait
         return self.clock.now
 
     def succeed(self, count: int = 1, latency: float = 0.02) -> None:
-        """Send so many requests that succeed after that long."""
+        """Send a number of requests that succeed after that time."""
         sent = [self.send() for _ in range(count)]
         self.clock.now += latency
         for moment in sent:
             self.learned.succeeded(moment)
 
     def succeed_slowly(self, count: int, pause: float) -> None:
-        """Send so many requests one after another, each after a pause, that succeed."""
+        """Send a number of requests one after another, each after a pause, that succeed."""
         for _ in range(count):
             self.clock.now += pause
             self.succeed()
@@ -136,7 +136,7 @@ class Client:
         self.learned.succeeded(self.send())
 
     def fail(self, count: int = 1, retry_after: float | None = None) -> list[float]:
-        """Send so many requests together, let all be refused, and return the rates after each."""
+        """Send a number of requests together, throttle all, and return the rates after each."""
         sent = [self.send() for _ in range(count)]
         self.clock.now += 0.02
         rates = []
@@ -147,7 +147,7 @@ class Client:
 
 
 def test_it_begins_slowly_and_grows_with_each_success() -> None:
-    """The first rate suits the smallest account; nothing is known of a limit."""
+    """The first rate suits the smallest account; no limit is known."""
     client = Client()
 
     assert client.learned.rate == client.learned.estimate == 20.0
@@ -159,7 +159,7 @@ def test_it_begins_slowly_and_grows_with_each_success() -> None:
 
 
 def test_it_begins_just_below_a_limit_known_before() -> None:
-    """What an earlier run has learned is where the next one goes on."""
+    """A limiter starts with the limit of an earlier run."""
     client = Client(400.0)
 
     assert client.learned.rate == pytest.approx(388.0)
@@ -180,7 +180,7 @@ def test_the_search_begins_at_a_pace_that_others_gave() -> None:
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, math.inf, math.nan])
 def test_a_senseless_rate_is_refused(rate: float) -> None:
-    """A rate that is kept in a file may have been damaged."""
+    """A rate from a file may be damaged."""
     with pytest.raises(ValueError, match="must be above 0"):
         AdaptiveRateLimiter(FakeClock(), rate=rate)
 
@@ -195,7 +195,7 @@ def test_senseless_bounds_are_refused(lowest: float, highest: float) -> None:
 
 
 def test_the_rate_stays_within_its_bounds() -> None:
-    """Neither successes nor refusals carry it beyond."""
+    """Neither successes nor 429 responses move the rate beyond its bounds."""
     clock = FakeClock()
     learned = AdaptiveRateLimiter(clock, lowest=10.0, highest=30.0)
     client = Client()
@@ -209,7 +209,7 @@ def test_the_rate_stays_within_its_bounds() -> None:
 
 
 def test_refusals_of_requests_in_flight_are_one_event() -> None:
-    """The rate is cut once for all that was sent before the cut."""
+    """The rate is cut once for all requests that were sent before the cut."""
     client = Client()
     client.succeed(20)
     before = client.learned.rate
@@ -219,7 +219,7 @@ def test_refusals_of_requests_in_flight_are_one_event() -> None:
 
 
 def test_the_limit_is_measured_between_two_refusals() -> None:
-    """The successes between them and the time between them are the limit."""
+    """The successes divided by the time between two 429 responses are the limit."""
     client = Client()
     client.succeed(20)
     client.fail()
@@ -231,7 +231,7 @@ def test_the_limit_is_measured_between_two_refusals() -> None:
 
 
 def test_a_measurement_shorter_than_a_round_trip_is_none() -> None:
-    """Answers that come faster than all before say nothing yet of the limit."""
+    """Responses that are faster than all before do not show the limit yet."""
     client = Client(400.0)
     client.succeed(10, latency=5.0)
     client.fail()
@@ -244,7 +244,7 @@ def test_a_measurement_shorter_than_a_round_trip_is_none() -> None:
 
 
 def test_a_limit_that_is_known_is_first_cut_as_cubic_does() -> None:
-    """Without a measurement, a 429 takes 15 % off the rate, and one soon after it nothing more."""
+    """Without a measurement, a 429 cuts the rate by 15 %, and one soon after it does not."""
     client = Client(400.0)
     client.succeed()
     client.fail()
@@ -256,7 +256,7 @@ def test_a_limit_that_is_known_is_first_cut_as_cubic_does() -> None:
 
 @pytest.mark.parametrize("retry_after", [None, 0.0, 1.0, 5.0])
 def test_a_single_refusal_stops_nobody_else(retry_after: float | None) -> None:
-    """For a short wait only the rate is cut: the item waits, the others go on."""
+    """A short Retry-After only cuts the rate: the item waits, the others continue."""
     client = Client(400.0)
     client.succeed()
     client.fail(1, retry_after)
@@ -275,7 +275,7 @@ def test_the_longer_asked_for_the_sooner_everybody_pauses(
     count: int,
     paused: bool,  # noqa: FBT001
 ) -> None:
-    """Thirty seconds taken together stop everybody, for as long as was asked."""
+    """Thirty seconds in total pause all requests, for as long as the server asks."""
     client = Client(400.0)
     client.succeed()
     client.fail(count, retry_after)
@@ -287,7 +287,7 @@ def test_the_longer_asked_for_the_sooner_everybody_pauses(
 
 
 def test_no_pause_is_longer_than_an_hour() -> None:
-    """What a server asks for beyond is its mistake, or ours."""
+    """A longer Retry-After is a mistake of the server's, or ours."""
     client = Client()
     client.fail(1, 1e9)
 
@@ -295,7 +295,7 @@ def test_no_pause_is_longer_than_an_hour() -> None:
 
 
 def test_a_single_refusal_hardly_lowers_a_limit_that_is_known() -> None:
-    """A measurement over a time when less was sent takes no more than 7 % off the limit."""
+    """A measurement over a period with fewer requests lowers the limit by at most 7 %."""
     client = Client(100.0)
     client.fail()
     limit = client.learned.limit or 0.0
@@ -306,7 +306,7 @@ def test_a_single_refusal_hardly_lowers_a_limit_that_is_known() -> None:
 
 
 def test_after_a_pause_requests_are_spread() -> None:
-    """However long the pause was, turns come at the rate again, not together."""
+    """After any pause, permits come at the rate again, not all at once."""
     client = Client(100.0)
     client.succeed()
     client.fail(1, 60.0)
@@ -318,7 +318,7 @@ def test_after_a_pause_requests_are_spread() -> None:
 
 
 def test_after_ten_refusals_in_a_row_one_request_probes() -> None:
-    """It is sent after a pause, nobody else until its answer; a success opens the way again."""
+    """After a pause only a probe is sent until its response; a success closes the circuit."""
     client = Client(400.0)
     client.succeed()
     client.fail(10, 1.0)
@@ -339,7 +339,7 @@ def test_after_ten_refusals_in_a_row_one_request_probes() -> None:
 
 
 def test_a_success_of_a_request_sent_before_does_not_end_the_probing() -> None:
-    """What was let through before everything was refused says nothing of now."""
+    """Successes from before the rejections are no sign of the present state."""
     client = Client(400.0)
     sent = client.send()
     client.fail(10)
@@ -349,7 +349,7 @@ def test_a_success_of_a_request_sent_before_does_not_end_the_probing() -> None:
 
 
 def test_a_probe_without_an_answer_is_followed_by_another() -> None:
-    """A request that was cancelled or lost does not stop the run for good."""
+    """A request that was cancelled or lost does not stop the run permanently."""
     client = Client(400.0)
     client.succeed()
     client.fail(10)
@@ -359,7 +359,7 @@ def test_a_probe_without_an_answer_is_followed_by_another() -> None:
 
 
 def test_probes_that_are_refused_come_ever_later() -> None:
-    """The pause doubles to 10 s, or to what is asked for; the rate is kept."""
+    """The pause doubles to 10 s, or to the requested time; the rate stays."""
     client = Client(400.0)
     client.succeed()
     rate = client.fail(10)[-1]
@@ -377,7 +377,7 @@ def test_probes_that_are_refused_come_ever_later() -> None:
 
 @pytest.mark.parametrize("seconds", [5.0, 60.0, 300.0])
 def test_a_ban_that_each_request_renews_is_over_at_last(seconds: float) -> None:
-    """Probes back off until nothing is sent for as long as the ban lasts."""
+    """Probes back off until nothing is sent for the duration of the ban."""
     client = Client(400.0)
     client.succeed()
     client.fail(10)
@@ -392,7 +392,7 @@ def test_a_ban_that_each_request_renews_is_over_at_last(seconds: float) -> None:
 
 
 def test_a_probe_is_due_while_it_is_of_use_also_at_the_beginning_of_a_ban() -> None:
-    """The doubled wait after a refused probe does not exceed the time that who waits has left."""
+    """The doubled wait after a throttled probe does not exceed the waiters' remaining time."""
     client = Client(400.0)
     client.succeed()
     client.fail(10)
@@ -405,7 +405,7 @@ def test_a_probe_is_due_while_it_is_of_use_also_at_the_beginning_of_a_ban() -> N
 
 
 def test_a_probe_is_due_while_it_is_of_use() -> None:
-    """Probes back off no further than the time that who waits has left."""
+    """Probes back off no further than the remaining time of the waiters."""
     client = Client(400.0)
     client.succeed()
     client.fail(10)
@@ -419,7 +419,7 @@ def test_a_probe_is_due_while_it_is_of_use() -> None:
 
 
 def test_refusals_of_requests_in_flight_do_not_prolong_a_short_pause() -> None:
-    """Only the answer to a probe tells that the server is still closed."""
+    """Only the response to a probe shows that the server still rejects everything."""
     client = Client(400.0)
     client.succeed()
     sent = [client.send() for _ in range(12)]
@@ -431,7 +431,7 @@ def test_refusals_of_requests_in_flight_do_not_prolong_a_short_pause() -> None:
 
 
 def test_refused_items_in_flight_may_still_ask_for_a_long_pause() -> None:
-    """A long wait is kept to whoever was told."""
+    """A long Retry-After holds for all requests."""
     client = Client(400.0)
     client.succeed()
     sent = [client.send() for _ in range(11)]
@@ -462,7 +462,7 @@ def test_those_that_do_not_ask_cannot_hold_back_for_good() -> None:
 
 @pytest.mark.parametrize("rate", [100.0, 400.0, 5000.0, 50_000.0])
 def test_who_waits_waits_for_more_than_one_turn_and_none_is_lost(rate: float) -> None:
-    """However fast it goes, nobody wakes up more often than each 2 ms, and the rate is kept."""
+    """At any rate, no task wakes up more often than each 2 ms, and the rate holds."""
     client = Client(rate / 0.97)
     waits = []
     for _ in range(round(rate)):
@@ -475,7 +475,7 @@ def test_who_waits_waits_for_more_than_one_turn_and_none_is_lost(rate: float) ->
 
 
 def test_what_did_not_ask_holds_back_for_a_second_at_most() -> None:
-    """However many went without asking, the next one that asks goes soon."""
+    """After any number of counted requests, the next permit comes soon."""
     clock = FakeClock()
     learned = AdaptiveRateLimiter(clock)
     for _ in range(1000):
@@ -485,7 +485,7 @@ def test_what_did_not_ask_holds_back_for_a_second_at_most() -> None:
 
 
 def test_who_sends_less_than_the_rate_does_not_raise_it() -> None:
-    """Successes at a slow pace prove nothing of a faster one."""
+    """Successes at a low rate do not prove a higher one."""
     client = Client()
     client.succeed_slowly(50, 1.0)
     rate = client.learned.rate
@@ -495,14 +495,14 @@ def test_who_sends_less_than_the_rate_does_not_raise_it() -> None:
 
 
 def test_the_first_requests_go_one_interval_apart() -> None:
-    """The first goes at once, and nothing is saved up for the others."""
+    """The first is sent at once, and no permits accumulate for the others."""
     client = Client()
 
     assert [client.send() - 1000.0 for _ in range(4)] == pytest.approx([0.0, 0.05, 0.1, 0.15])
 
 
 def test_who_did_not_ask_takes_a_turn() -> None:
-    """The next one that asks goes one interval later for it."""
+    """The next permit comes one interval later for it."""
     client = Client()
     client.send()
     client.learned.count()
@@ -511,7 +511,7 @@ def test_who_did_not_ask_takes_a_turn() -> None:
 
 
 def test_a_success_of_who_did_not_ask_raises_nothing_while_nobody_waits() -> None:
-    """Before anybody was held back by the rate, it says nothing of it."""
+    """Before the rate has held a request back, it does not change."""
     client = Client()
     client.learned.succeeded(client.clock.now, paced=False)
 
@@ -519,7 +519,7 @@ def test_a_success_of_who_did_not_ask_raises_nothing_while_nobody_waits() -> Non
 
 
 def test_a_rate_that_holds_nobody_back_rises_for_some_ten_requests() -> None:
-    """So long it takes until it is clear that requests come more slowly than they may."""
+    """The rate needs this time to show that requests are slower than permitted."""
     client = Client()
     client.succeed()
     rates = []
@@ -538,7 +538,7 @@ def curve(limit: float, begun_at: float, climbed: float) -> float:
 
 
 def test_a_known_limit_is_approached_along_the_curve() -> None:
-    """It is slow near the limit and fast beyond, with a second for its unit."""
+    """The climb is slow near the limit and fast beyond, with a second as its unit."""
     client = Client(400.0)
     rates = {}
     while client.clock.now < 1004.0:
@@ -551,7 +551,7 @@ def test_a_known_limit_is_approached_along_the_curve() -> None:
 
 
 def test_a_low_limit_is_approached_in_units_of_25_requests() -> None:
-    """What takes a second at 400 per second would be no climb at 20."""
+    """A climb of a second at 400 per second would be none at 20."""
     client = Client(20.0)
     client.answer()
     client.clock.now += 0.1
@@ -561,7 +561,7 @@ def test_a_low_limit_is_approached_in_units_of_25_requests() -> None:
 
 
 def test_far_beyond_its_limit_another_one_is_searched_for() -> None:
-    """A quarter above what was measured, the server's limit must have been raised."""
+    """At a quarter above the measured limit, the server must have raised it."""
     client = Client(400.0)
     while client.learned.limit is not None:
         client.answer()
@@ -573,7 +573,7 @@ def test_far_beyond_its_limit_another_one_is_searched_for() -> None:
 
 
 def test_a_long_silence_is_half_a_unit_of_a_climb() -> None:
-    """One answer after a long time does not carry the rate far."""
+    """One response after a long time changes the rate little."""
     client = Client(400.0)
     client.send()
     client.clock.now += 10.0
@@ -596,7 +596,7 @@ def test_a_long_silence_is_half_a_unit_of_a_climb() -> None:
 def test_a_climb_takes_the_longer_the_more_the_last_429_cost(
     limit: float, refused: int, retry_after: float | None, latency: float, pace: float
 ) -> None:
-    """A limit that is touched at a high price, or of which news comes late, is touched rarely."""
+    """A limit that is costly to touch, or whose 429 arrives late, is touched rarely."""
     client = Client(limit)
     client.learned.succeeded(client.clock.now - latency)
     client.fail(refused, retry_after)
@@ -611,7 +611,7 @@ def test_a_climb_takes_the_longer_the_more_the_last_429_cost(
 
 
 def test_nine_refusals_in_a_row_stop_nobody() -> None:
-    """Not even when nothing was ever answered before."""
+    """That holds even if no request has had a response before."""
     client = Client()
     client.fail(9)
     assert not client.learned.probing
@@ -620,7 +620,7 @@ def test_nine_refusals_in_a_row_stop_nobody() -> None:
 
 
 def test_the_search_goes_on_a_second_after_a_refusal() -> None:
-    """Until then successes raise nothing; then the rate doubles in half a second."""
+    """Until then successes do not raise the rate; then it doubles in half a second."""
     client = Client()
     client.learned.search_from(400.0)
     assert client.fail() == [200.0]
@@ -636,7 +636,7 @@ def test_the_search_goes_on_a_second_after_a_refusal() -> None:
 
 
 def test_ten_successes_make_a_measurement() -> None:
-    """Their number by the time between the refusals, less a round trip, is the limit."""
+    """Their number divided by the time between two 429s, less a round trip, is the limit."""
     client = Client()
     client.succeed(20)
     first = client.send()
@@ -653,7 +653,7 @@ def test_ten_successes_make_a_measurement() -> None:
 
 
 def test_a_measurement_while_less_was_sent_is_believed_in_part() -> None:
-    """What the client did not use up says nothing of the limit: 70 % of the rate is kept."""
+    """Unused permits are no sign of the limit: the rate stays at 70 %."""
     client = Client()
     client.succeed(20)
     client.fail()
@@ -665,7 +665,7 @@ def test_a_measurement_while_less_was_sent_is_believed_in_part() -> None:
 
 
 def test_a_brief_measurement_is_believed_in_part() -> None:
-    """The end of a fixed window is no limit: what was known before is lowered by 7 % at most."""
+    """The end of a fixed window is no limit: the known one decreases by at most 7 %."""
     client = Client(400.0)
     client.fail()
     for _ in range(12):
@@ -693,7 +693,7 @@ def test_while_a_probe_is_under_way_others_look_again_soon(latency: float, again
 
 
 def test_a_slow_server_gets_four_round_trips_for_a_probe() -> None:
-    """What is usual of late counts, an eighth of it the last answer."""
+    """It is a moving average in which the last response has a weight of an eighth."""
     client = Client(400.0)
     client.succeed(latency=0.5)
     client.succeed(latency=1.3)
@@ -713,7 +713,7 @@ STEPS = st.one_of(
 
 
 class Watched:
-    """A learned rate, of which every turn and every answer is checked."""
+    """An adaptive rate limiter with a check of every permit and every response."""
 
     def __init__(self, rate: float | None, late: float) -> None:
         self.clock = FakeClock()
@@ -724,18 +724,18 @@ class Watched:
         self._ahead = 0.0
 
     def rest(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the clock."""
         self.clock.now += seconds
 
     def send(self, count: int) -> None:
-        """Wait for so many turns, and check each."""
+        """Wait for a number of permits, and check each."""
         for _ in range(count):
             while wait := self.learned.acquire():
                 assert 0.0 < wait <= 3600.0 + 10.0
                 self.clock.now += wait + self._late
             assert self.clock.now >= self.learned.paused_until - 1e-5
-            # Turns last 1 / rate each; from any one to any later one they fit into the time
-            # between, but for the 20 ms by which one may go early.
+            # Permits last 1 / rate each; from any one to any later one they fit into the time
+            # between, but for the 20 ms by which one may be early.
             passed = self.clock.now - self._last
             self._ahead = max(0.0, self._ahead) + 1.0 / self.learned.rate - passed
             assert self._ahead <= 0.02 + 1e-5
@@ -743,7 +743,7 @@ class Watched:
             self._in_flight.append(self.clock.now)
 
     def answered(self, count: int) -> Iterator[float]:
-        """Yield when the longest in flight were sent, and check what each answer leads to."""
+        """Yield the send times of the oldest in flight, and check the effect of each response."""
         for _ in range(min(count, len(self._in_flight))):
             yield self._in_flight.pop(0)
             assert 0.1 <= self.learned.rate <= 100_000.0

@@ -1,4 +1,4 @@
-"""The gate: pauses, the pace, outages and priorities, on a timeline that never really waits."""
+"""The bucket limiter: pauses, rates, outages and priorities, on a fake timeline."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ BEGIN = 1000.0
 
 @pytest.fixture(autouse=True)
 def _real_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Undo what other tests are made fast by."""
+    """Restore the constants that other tests shorten."""
     begin_at(monkeypatch, 20.0, lowest=0.1)
     monkeypatch.setattr(_learned, "_PROBE_FIRST", 0.1)
     monkeypatch.setattr(_outage, "_SHORTEST", 1.0)
@@ -57,7 +57,7 @@ async def settle() -> None:
 
 
 class Timeline(FakeClock):
-    """A clock for many sleepers, who wake up in order when the test lets time pass."""
+    """A fake clock for many sleepers, which wake up in order when the test advances it."""
 
     def __init__(self, now: float = BEGIN) -> None:
         super().__init__(now)
@@ -65,7 +65,7 @@ class Timeline(FakeClock):
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
 
     async def sleep(self, seconds: float) -> None:
-        """Wait until the test has let that much time pass."""
+        """Wait until the test has advanced the clock by these seconds."""
         assert 0.0 < seconds < math.inf
         self.sleeps.append(seconds)
         woken = asyncio.get_running_loop().create_future()
@@ -73,14 +73,14 @@ class Timeline(FakeClock):
         await woken
 
     async def advance(self, seconds: float) -> None:
-        """Let time pass, and everything happen that happens in it."""
+        """Advance the clock, and run the tasks that are due in between."""
         end = self.now + seconds
         await settle()
         while self._sleepers and self._sleepers[0][0] <= end:
             self.now = max(self.now, self._sleepers[0][0])
             while self._sleepers and self._sleepers[0][0] <= self.now:
                 woken = heapq.heappop(self._sleepers)[-1]
-                if not woken.done():  # or it was cancelled
+                if not woken.done():  # otherwise it was cancelled
                     woken.set_result(None)
             await settle()
         self.now = end
@@ -115,7 +115,7 @@ class Bench:
         self._sends: dict[int, Send] = {}
 
     async def server(self, request: Request) -> Response:
-        """Note the request and answer it."""
+        """Record the request and respond to it."""
         self.sent.append((request.operation, self.clock.now - BEGIN))
         if self.latency:
             await self.clock.sleep(self.latency)
@@ -124,7 +124,7 @@ class Bench:
         return Response(200, {}, b"")
 
     def pacer(self, rate: float, burst: int = 1) -> FixedRateLimiter:
-        """Return a pace for a run."""
+        """Return a rate limiter for a run."""
         return FixedRateLimiter(rate, burst, self.clock)
 
     def start(
@@ -135,7 +135,7 @@ class Bench:
         seconds: float = math.inf,
         bucket: str = "v1",
     ) -> asyncio.Task[Response]:
-        """Start a call with so many seconds left; or, of a run, an item."""
+        """Start a call with *n* seconds left; or, with a run, an item."""
         send = self._sends.get(id(run)) or limit(
             self.server, self.slots, self.gates, self.clock, run
         )
@@ -147,22 +147,22 @@ class Bench:
         return asyncio.ensure_future(send(request))
 
     def times(self, name: str) -> list[float]:
-        """Return when requests of that name arrived."""
+        """Return the arrival times of the requests of that name."""
         return [moment for one, moment in self.sent if one == name]
 
     @property
     def free(self) -> int:
-        """The connections that nobody has."""
+        """The available connections."""
         return self.slots.get().available
 
     async def pause(self, seconds: float, bucket: str = "v1") -> None:
-        """Let one call be told to wait for so long."""
+        """Throttle one call with that Retry-After."""
         self.answers["pausing"] = [throttled(seconds)]
         with pytest.raises(RateLimitError):
             await self.start("pausing", bucket=bucket)
 
     async def break_down(self) -> None:
-        """Let the service be down, and that be noticed."""
+        """Let the service fail until the circuit opens."""
         self.answers["failing"] = [down() for _ in range(20)]
         for _ in range(20):
             with pytest.raises(ServerError):
@@ -170,14 +170,14 @@ class Bench:
 
 
 def throttled(retry_after: float | None = None) -> RateLimitError:
-    """Return an answer 429."""
+    """Return the error of a 429 response."""
     error = RateLimitError("status 429", status=429)
     error.retry_after = retry_after
     return error
 
 
 def down(retry_after: float | None = None) -> ServerError:
-    """Return an answer 503."""
+    """Return the error of a 503 response."""
     error = ServerError("status 503", status=503)
     error.retry_after = retry_after
     return error
@@ -192,7 +192,7 @@ async def cancel(*tasks: asyncio.Task[Response]) -> None:
 
 
 async def test_single_calls_pass_at_once() -> None:
-    """Without a pace and without trouble, nothing waits, however many come."""
+    """Without a rate limit, a pause or an outage, no call waits."""
     bench = Bench()
     await asyncio.gather(*(bench.start("a", seconds=1.0) for _ in range(100)))
 
@@ -201,7 +201,7 @@ async def test_single_calls_pass_at_once() -> None:
 
 
 async def test_a_fixed_pace_is_held_first_come_first_served() -> None:
-    """After the burst, calls go one interval apart in the order they came, minus who gave up."""
+    """After the burst, calls are sent one interval apart in order, without the cancelled ones."""
     bench = Bench(rate=10.0, burst=2)
     tasks = {name: bench.start(name, seconds=10.0) for name in "abcdef"}
     await settle()
@@ -220,7 +220,7 @@ async def test_a_fixed_pace_is_held_first_come_first_served() -> None:
 
 
 async def test_who_comes_as_a_turn_is_due_does_not_overtake_who_waits_for_it() -> None:
-    """The turn is the first one's, even if that one has not woken up yet."""
+    """The permit belongs to the first waiter, even if its task has not woken up yet."""
     bench = Bench(rate=10.0)
     tasks = [bench.start("first"), bench.start("second")]
     await settle()
@@ -235,7 +235,7 @@ async def test_who_comes_as_a_turn_is_due_does_not_overtake_who_waits_for_it() -
 
 
 async def test_buckets_share_the_clients_pace() -> None:
-    """The pace that a client is given is the sum of all it sends."""
+    """The rate of a client covers all its requests."""
     bench = Bench(rate=10.0)
     tasks = [bench.start("a", bucket=bucket) for bucket in ("v1", "v2", "v1", "v2")]
     await bench.clock.advance(1.0)
@@ -245,7 +245,7 @@ async def test_buckets_share_the_clients_pace() -> None:
 
 
 async def test_a_pause_holds_every_call_of_its_bucket_and_no_other() -> None:
-    """What one call is told is heard by all that the server counts together."""
+    """A 429 to one call pauses all requests that the server counts together."""
     bench = Bench()
     await bench.pause(30.0)
     tasks = [bench.start("held"), bench.start("other", bucket="v2")]
@@ -259,7 +259,7 @@ async def test_a_pause_holds_every_call_of_its_bucket_and_no_other() -> None:
 
 
 async def test_after_a_pause_calls_go_spread_at_the_learned_pace() -> None:
-    """Those that were held up do not come back all at once, in whatever order they came to wait."""
+    """Paused calls do not resume all at once, in whatever order they started to wait."""
     bench = Bench()
     await bench.pause(30.0)
     pace = bench.gates.get("v1").adaptive.rate
@@ -278,7 +278,7 @@ async def test_after_a_pause_calls_go_spread_at_the_learned_pace() -> None:
 
 
 async def test_a_pause_that_begins_while_calls_wait_for_a_connection_holds_them() -> None:
-    """A connection that becomes free in a pause is not used; the calls go after it, one by one."""
+    """A connection released in a pause is not used; the calls follow after it, one by one."""
     bench = Bench(connections=2, latency=1.0)
     bench.answers["first"] = [throttled(30.0)]
     first = bench.start("first")
@@ -301,7 +301,7 @@ async def test_a_pause_that_begins_while_calls_wait_for_a_connection_holds_them(
 
 
 async def test_a_pause_holds_calls_that_wait_for_the_clients_pace() -> None:
-    """A pause that begins while calls wait for their turn counts for them, with or without time."""
+    """A pause that begins while calls wait for a permit holds for them, with or without time."""
     bench = Bench(rate=1.0, latency=0.1)
     bench.answers["first"] = [throttled(30.0)]
     first = bench.start("first")
@@ -322,7 +322,7 @@ async def test_a_pause_holds_calls_that_wait_for_the_clients_pace() -> None:
 
 
 async def test_a_pause_does_not_use_up_the_connections() -> None:
-    """Calls that wait out a bucket's pause, single or of a run, leave the connections to others."""
+    """Calls that wait for the end of a pause, single or of a run, hold no connection."""
     bench = Bench(connections=1)
     await bench.pause(30.0)
     waiting = [bench.start("held"), bench.start("held", RunLimits())]
@@ -348,7 +348,7 @@ async def test_a_pause_does_not_use_up_the_connections() -> None:
 async def test_a_turn_that_would_come_too_late_is_refused_at_once(
     paused: float, rate: float | None, error: type[AdaptyError]
 ) -> None:
-    """When a pause or the rate leaves no time, the call ends unsent, and nothing is waited for."""
+    """If a pause or the rate leaves no time, the call ends unsent, without a wait."""
     bench = Bench(rate)
     if paused:
         await bench.pause(paused)
@@ -366,7 +366,7 @@ async def test_a_turn_that_would_come_too_late_is_refused_at_once(
 
 
 async def test_the_calls_in_front_count_when_a_turn_is_refused() -> None:
-    """A call that comes behind too many others is refused before it is its turn."""
+    """A call behind too many others raises an error before its permit is due."""
     bench = Bench(rate=1.0)
     tasks = [bench.start("a", seconds=60.0) for _ in range(10)]
     await settle()
@@ -381,7 +381,7 @@ async def test_the_calls_in_front_count_when_a_turn_is_refused() -> None:
 
 
 async def test_a_burst_that_is_used_up_does_not_count_for_those_in_front() -> None:
-    """They go one by one, and who would come too late behind them is refused at once."""
+    """They are sent one by one, and a call that would be late behind them raises at once."""
     bench = Bench(rate=1.0, burst=5)
     tasks = [bench.start("a", seconds=60.0) for _ in range(15)]
     await settle()
@@ -394,7 +394,7 @@ async def test_a_burst_that_is_used_up_does_not_count_for_those_in_front() -> No
 
 
 async def test_a_burst_that_is_left_is_no_reason_to_refuse() -> None:
-    """Calls that only wait for a connection, and may then go at once, have time enough."""
+    """Calls that wait only for a connection have time enough."""
     bench = Bench(rate=1.0, burst=50, connections=1, latency=0.1)
     tasks = [bench.start("a", seconds=10.0) for _ in range(40)]
     await bench.clock.advance(5.0)
@@ -405,7 +405,7 @@ async def test_a_burst_that_is_left_is_no_reason_to_refuse() -> None:
 
 @pytest.mark.parametrize("rate", [None, 10.0], ids=str)
 async def test_a_connection_that_is_not_free_in_time_is_a_deadline(rate: float | None) -> None:
-    """The time of a call covers its wait for a connection."""
+    """The deadline of a call covers its wait for a connection."""
     bench = Bench(rate, burst=3, connections=1, latency=5.0)
     first = bench.start("a")
     await settle()
@@ -420,7 +420,7 @@ async def test_a_connection_that_is_not_free_in_time_is_a_deadline(rate: float |
 
 
 async def test_who_waits_behind_another_call_is_not_held_beyond_its_deadline() -> None:
-    """A call with little time does not wait for one with more of it to get a connection."""
+    """A call with little time does not wait for one with more time to acquire a connection."""
     bench = Bench(rate=10.0, burst=10, connections=1, latency=5.0)
     tasks = [bench.start("a"), bench.start("patient", seconds=60.0)]
     await settle()
@@ -433,7 +433,7 @@ async def test_who_waits_behind_another_call_is_not_held_beyond_its_deadline() -
 
 
 async def test_an_open_circuit_fails_single_calls_at_once() -> None:
-    """In an outage calls are told when there is a next try, and nothing is sent for them."""
+    """In an outage the error of a call has the time of the next probe, and nothing is sent."""
     bench = Bench()
     await bench.break_down()
     bench.clock.now += 0.25
@@ -447,7 +447,7 @@ async def test_an_open_circuit_fails_single_calls_at_once() -> None:
 
 
 async def test_one_call_is_let_through_when_it_is_time_and_success_ends_the_outage() -> None:
-    """A single call tries whether the service is back; after its success all go again."""
+    """A single call is the probe; after its success all calls are sent again."""
     bench = Bench(latency=0.1)
     bench.answers["failing"] = [down() for _ in range(20)]
     failing = [bench.start("failing") for _ in range(20)]
@@ -474,7 +474,7 @@ async def test_one_call_is_let_through_when_it_is_time_and_success_ends_the_outa
 async def test_calls_that_waited_when_the_service_went_down_fail_at_once_too(
     rate: float | None,
 ) -> None:
-    """A call that waited for a connection or its turn is not sent into an outage."""
+    """A call that waited for a connection or a permit is not sent in an outage."""
     bench = Bench(rate, burst=30, connections=20, latency=0.1)
     bench.answers["failing"] = [down() for _ in range(20)]
     tasks = [bench.start("failing") for _ in range(20)]
@@ -491,7 +491,7 @@ async def test_calls_that_waited_when_the_service_went_down_fail_at_once_too(
 
 
 async def test_cancelled_waiters_leave_nothing_behind() -> None:
-    """Wherever a call or an item waits, its end gives back what it had and lets the others on."""
+    """At any point of its wait, the end of a call or item releases its permits."""
     for steps in range(8):
         bench = Bench(rate=1.0, connections=2, latency=0.5)
         capacity = ConcurrencyLimit(3, bench.clock)
@@ -512,7 +512,7 @@ async def test_cancelled_waiters_leave_nothing_behind() -> None:
 
 
 async def test_a_call_that_is_cancelled_as_its_connection_comes_gives_it_on() -> None:
-    """A connection handed to somebody who has just given up goes to the next one."""
+    """A connection granted to a cancelled call passes to the next one."""
     bench = Bench(connections=1)
     places = bench.slots.get()
     await places.acquire()
@@ -527,7 +527,7 @@ async def test_a_call_that_is_cancelled_as_its_connection_comes_gives_it_on() ->
 
 
 async def test_an_item_that_is_cancelled_as_its_turn_comes_gives_it_back() -> None:
-    """It holds no connection then, and is not counted as sent."""
+    """It holds no connection then, and does not count as sent."""
     bench = Bench(connections=2)
     gate, slots = bench.gates.get("v1"), bench.slots.get()
     line = gate.wait_queue(slots, RunLimits(rate_limiter=bench.pacer(1.0, burst=2)))
@@ -542,7 +542,7 @@ async def test_an_item_that_is_cancelled_as_its_turn_comes_gives_it_back() -> No
     first = asyncio.create_task(lead())
     second = asyncio.create_task(line.acquire(a_request(low_priority=True)))
     await settle()
-    bench.clock.now += 2.0  # the first one wakes up so late that there is a moment for both
+    bench.clock.now += 2.0  # the first one wakes up so late that both have a permit
     await bench.clock.advance(0.0)
     await first
     with pytest.raises(asyncio.CancelledError):
@@ -554,7 +554,7 @@ async def test_an_item_that_is_cancelled_as_its_turn_comes_gives_it_back() -> No
 
 
 async def test_items_go_at_the_learned_pace() -> None:
-    """A run without a pace of its own goes evenly at the one that is learned."""
+    """A run without a configured rate is sent evenly at the adaptive rate."""
     bench = Bench(latency=1000.0)
     run = RunLimits()
     tasks = [bench.start("b", run) for _ in range(21)]
@@ -568,7 +568,7 @@ async def test_items_go_at_the_learned_pace() -> None:
 
 
 async def test_items_go_at_the_runs_own_pace() -> None:
-    """A run with a pace holds it from the start, if it is slower than what is learned."""
+    """A run with a configured rate holds it from the start, if it is below the adaptive rate."""
     bench = Bench()
     run = RunLimits(rate_limiter=bench.pacer(2.0))
     tasks = [bench.start("b", run) for _ in range(5)]
@@ -579,7 +579,7 @@ async def test_items_go_at_the_runs_own_pace() -> None:
 
 
 async def test_items_keep_to_the_clients_pace() -> None:
-    """The client's pace holds for its runs too."""
+    """The client's rate holds for its runs too."""
     bench = Bench(rate=5.0)
     run = RunLimits(rate_limiter=bench.pacer(1000.0))
     tasks = [bench.start("b", run) for _ in range(4)]
@@ -607,7 +607,7 @@ async def test_the_runs_own_slow_pace_holds_up_nobody_else() -> None:
 
 
 async def test_single_calls_go_before_items_at_the_clients_pace() -> None:
-    """A call that comes while an item sleeps until its turn gets that turn."""
+    """A call that arrives while an item sleeps until its permit acquires that permit."""
     bench = Bench(rate=1.0)
     run = RunLimits()
     tasks = [bench.start("b", run) for _ in range(4)]
@@ -623,7 +623,7 @@ async def test_single_calls_go_before_items_at_the_clients_pace() -> None:
 
 @pytest.mark.parametrize("rate", [None, 10.0], ids=str)
 async def test_single_calls_go_before_items_with_few_connections(rate: float | None) -> None:
-    """The connection that becomes free is a single call's, though items have waited for longer."""
+    """A released connection goes to a single call, even if items have waited for longer."""
     bench = Bench(rate, connections=1, latency=1.0)
     run = RunLimits()
     tasks = [bench.start("b", run) for _ in range(4)]
@@ -636,7 +636,7 @@ async def test_single_calls_go_before_items_with_few_connections(rate: float | N
 
 
 async def test_an_item_that_waits_for_its_turn_does_not_keep_the_last_connection() -> None:
-    """A single call gets the only connection, and no two of them wait for each other."""
+    """A single call acquires the only connection, and no two of them wait for each other."""
     bench = Bench(rate=1.0, connections=1)
     run = RunLimits()
     items = [bench.start("b", run) for _ in range(2)]
@@ -651,7 +651,7 @@ async def test_an_item_that_waits_for_its_turn_does_not_keep_the_last_connection
 
 
 async def test_an_item_looks_again_one_interval_after_a_single_call_went_first() -> None:
-    """It loses no more than the turn that the call took."""
+    """The item loses only the permit that the call acquired."""
     bench = Bench(rate=10.0)
     tasks = [bench.start("a"), bench.start("a")]
     await bench.clock.advance(0.05)
@@ -664,7 +664,7 @@ async def test_an_item_looks_again_one_interval_after_a_single_call_went_first()
 
 
 async def test_an_item_takes_the_last_connection_at_once() -> None:
-    """It need not wait in line where one is free."""
+    """An entrant does not wait in the queue while a connection is available."""
     bench = Bench(connections=1)
     line = bench.gates.get("v1").wait_queue(bench.slots.get(), RunLimits())
 
@@ -673,7 +673,7 @@ async def test_an_item_takes_the_last_connection_at_once() -> None:
 
 
 async def test_after_a_pause_single_calls_go_before_items() -> None:
-    """Calls that were held up go first, and then the items, all at the learned pace."""
+    """Paused calls resume first, and then the items, all at the adaptive rate."""
     bench = Bench()
     await bench.pause(30.0)
     run = RunLimits()
@@ -711,7 +711,7 @@ async def test_items_wait_for_the_circuit_and_one_of_them_tries() -> None:
 
 
 async def test_items_do_not_sleep_on_when_a_long_outage_is_over() -> None:
-    """Whoever finds out that the service is back, the items go within about a second."""
+    """After any successful probe, the items resume within about a second."""
     bench = Bench()
     await bench.break_down()
     bench.clock.now += 500.0
@@ -746,7 +746,7 @@ async def test_waiting_is_not_charged_to_an_item() -> None:
 
 
 async def test_the_clock_of_an_item_starts_with_its_first_turn() -> None:
-    """An item that was never sent has all its time when it is."""
+    """An item that was never sent has its total timeout when it is sent."""
     bench = Bench()
     await bench.pause(30.0)
     request = a_request(low_priority=True, total_timeout=60.0, bucket="v1")
@@ -759,7 +759,7 @@ async def test_the_clock_of_an_item_starts_with_its_first_turn() -> None:
 
 
 async def test_a_run_gives_up_on_a_pause_longer_than_it_waits() -> None:
-    """Items end at once, unsent, and say for how long the pause still is."""
+    """Items end at once, unsent, with the remaining seconds of the pause."""
     bench = Bench()
     await bench.pause(30.0)
     run = RunLimits(concurrency=ConcurrencyLimit(4, bench.clock), max_outage=20.0)
@@ -778,7 +778,7 @@ async def test_a_run_gives_up_on_a_pause_longer_than_it_waits() -> None:
 
 
 async def test_a_run_waits_for_a_pause_just_as_long_as_it_may() -> None:
-    """It gives up on a longer one only."""
+    """The run ends only at a longer pause."""
     bench = Bench()
     await bench.pause(30.0)
     item = bench.start("b", RunLimits(max_outage=30.0))
@@ -789,7 +789,7 @@ async def test_a_run_waits_for_a_pause_just_as_long_as_it_may() -> None:
 
 
 async def test_who_waits_for_the_pace_does_not_give_up_for_an_outage_that_may_be_over() -> None:
-    """What holds the item up is not the service, so it is tried when the pace allows it."""
+    """The cause of the wait is not the service, so a probe is sent when the rate allows it."""
     bench = Bench()
     await bench.break_down()
     await bench.clock.advance(100.0)
@@ -803,7 +803,7 @@ async def test_who_waits_for_the_pace_does_not_give_up_for_an_outage_that_may_be
 
 
 async def test_a_run_gives_up_on_an_outage_longer_than_it_waits() -> None:
-    """Until then some items try, ever more rarely; the rest ends unsent."""
+    """Until then some items are probes, at growing intervals; the rest ends unsent."""
     bench = Bench()
     await bench.break_down()
     bench.answers["b"] = [down() for _ in range(1000)]
@@ -835,7 +835,7 @@ async def test_an_outage_that_nobody_looked_after_is_no_reason_to_give_up() -> N
 
 @pytest.mark.parametrize("way", ["succeeds", "fails", "cancelled", "breaks"])
 async def test_an_item_is_in_flight_no_longer_whatever_happens(way: str) -> None:
-    """However an item ends, its run's capacity and its connection are free again."""
+    """Any end of an item releases its connection and lowers its run's requests in flight."""
     bench = Bench(latency=1.0)
     capacity = ConcurrencyLimit(4, bench.clock)
     run = RunLimits(concurrency=capacity)
@@ -889,7 +889,7 @@ NEITHER = [
 
 
 def end(bench: Bench, error: AdaptyError | None, *, times: int = 1) -> BucketStatistics:
-    """Let so many items of a run go and end so, and return what is known then."""
+    """Send a number of items with this result, and return the limiter."""
     gate = bench.gates.get("v1")
     request = a_request(low_priority=True)
     for _ in range(times):
@@ -900,7 +900,7 @@ def end(bench: Bench, error: AdaptyError | None, *, times: int = 1) -> BucketSta
 
 @pytest.mark.parametrize("error", OUTAGE, ids=lambda error: type(error).__name__)
 async def test_failures_of_the_service_count_towards_an_outage(error: AdaptyError) -> None:
-    """Twenty in a row open the circuit; the pace stays as it is."""
+    """Twenty consecutive failures open the circuit; the rate does not change."""
     bench = Bench()
     before = bench.gates.get("v1").statistics()
 
@@ -915,7 +915,7 @@ async def test_failures_of_the_service_count_towards_an_outage(error: AdaptyErro
 async def test_any_answer_but_a_failure_says_that_the_service_works(
     error: AdaptyError | None,
 ) -> None:
-    """It ends a row of failures, and lets the pace of a run grow."""
+    """It resets the failures, and lets the rate of a run grow."""
     bench = Bench()
     before = bench.gates.get("v1").adaptive.rate
     end(bench, OUTAGE[0], times=19)
@@ -932,7 +932,7 @@ async def test_any_answer_but_a_failure_says_that_the_service_works(
 async def test_responses_that_are_not_the_apis_are_an_outage_once_the_api_has_responded(
     error: AdaptyError,
 ) -> None:
-    """Before that, it may be the address that is wrong, and nothing is known of the service."""
+    """Before that, the URL may be wrong, and the state of the service is unknown."""
     bench = Bench()
 
     assert end(bench, error, times=30).circuit is CircuitState.CLOSED
@@ -946,7 +946,7 @@ async def test_responses_that_are_not_the_apis_are_an_outage_once_the_api_has_re
 async def test_responses_that_are_not_the_apis_open_no_circuit_for_single_calls(
     error: AdaptyError,
 ) -> None:
-    """It may be what the calls ask for that a firewall does not let through."""
+    """A firewall may reject the content of the calls."""
     bench = Bench()
     await bench.start("a")
     bench.answers["a"] = [error] * 30
@@ -958,7 +958,7 @@ async def test_responses_that_are_not_the_apis_open_no_circuit_for_single_calls(
 
 
 async def test_a_run_has_its_patience_until_nothing_succeeds() -> None:
-    """Its time without success counts from its first request, and passes in a pause, too."""
+    """The time without success starts with the run's first request, and includes pauses."""
     bench = Bench(latency=1.0)
     run = RunLimits(max_outage=100.0)
     await bench.clock.advance(50.0)
@@ -982,7 +982,7 @@ async def test_a_run_has_its_patience_until_nothing_succeeds() -> None:
 async def test_a_pause_counts_as_passed_for_a_run_that_waits_for_its_end(
     *, waits: bool, patience: float
 ) -> None:
-    """One that sends nothing more is not ended by a pause that others were asked for."""
+    """A pause that other requests received does not end a run that sends nothing more."""
     bench = Bench()
     run = RunLimits(max_outage=90.0)
     bench.answers["b"] = [throttled(30.0)]
@@ -996,7 +996,7 @@ async def test_a_pause_counts_as_passed_for_a_run_that_waits_for_its_end(
 
 
 async def test_a_pause_ends_calls_that_wait_for_a_connection_and_have_no_time() -> None:
-    """They raise `RateLimitError` at once, not at their deadline; those with time wait."""
+    """They raise `RateLimitError` at once, not at their deadline; calls with time left wait."""
     bench = Bench(connections=2, latency=5.0)
     bench.answers["first"] = [throttled(7200.0)]
     first = bench.start("first")
@@ -1034,7 +1034,7 @@ async def test_attempts_that_fail_in_a_known_outage_are_excused() -> None:
 
 
 async def test_success_of_single_calls_does_not_raise_the_pace_of_runs() -> None:
-    """They were not paced, so they say nothing of the pace."""
+    """They were not rate limited, so they are no sign of the rate."""
     bench = Bench()
     before = bench.gates.get("v1").adaptive.rate
     for _ in range(50):
@@ -1044,7 +1044,7 @@ async def test_success_of_single_calls_does_not_raise_the_pace_of_runs() -> None
 
 
 async def test_being_throttled_cuts_the_pace_and_shows_that_the_service_works() -> None:
-    """An answer 429 ends a row of failures, and slows runs down."""
+    """A 429 response resets the failures, and slows runs down."""
     bench = Bench()
     before = bench.gates.get("v1").adaptive.rate
     end(bench, OUTAGE[0], times=19)
@@ -1062,7 +1062,7 @@ async def test_being_throttled_cuts_the_pace_and_shows_that_the_service_works() 
 
 @pytest.mark.parametrize("error", NEITHER, ids=lambda error: type(error).__name__)
 async def test_what_is_not_the_services_doing_changes_nothing(error: AdaptyError) -> None:
-    """Such an end is neither a failure of the service nor a sign that it works."""
+    """Such a result is neither a failure of the service nor a sign that it works."""
     bench = Bench()
     before = bench.gates.get("v1").adaptive.rate
     end(bench, OUTAGE[0], times=19)
@@ -1075,7 +1075,7 @@ async def test_what_is_not_the_services_doing_changes_nothing(error: AdaptyError
 
 
 async def test_the_time_a_failing_service_asks_for_is_kept() -> None:
-    """In an outage the next try comes no earlier than the last answer said."""
+    """In an outage the next probe comes no earlier than the last response asked for."""
     bench = Bench()
     end(bench, OUTAGE[0], times=19)
     end(bench, down(20.0))
@@ -1086,7 +1086,7 @@ async def test_the_time_a_failing_service_asks_for_is_kept() -> None:
 
 
 async def test_statistics_tell_what_is_going_on() -> None:
-    """They count what is in flight and what was sent, by bucket, of those that were used."""
+    """They count requests in flight and sent, for each bucket that was used."""
     bench = Bench(latency=1.0)
     assert bench.gates.statistics() == {}
     task = bench.start("a")
@@ -1149,7 +1149,7 @@ async def test_a_given_rate_that_is_refused_is_where_the_search_begins() -> None
 
 
 async def test_statistics_tell_the_rate_of_the_run_that_came_last() -> None:
-    """One that is told no rate goes at the learned one again."""
+    """Without a configured rate, the adaptive rate holds again."""
     bench = Bench()
     gate, slots = bench.gates.get("v1"), bench.slots.get()
     gate.wait_queue(slots, RunLimits(rate_limiter=bench.pacer(2.0)))
@@ -1159,7 +1159,7 @@ async def test_statistics_tell_the_rate_of_the_run_that_came_last() -> None:
 
 
 def test_there_is_one_gate_for_a_bucket() -> None:
-    """Asking again gives the same gate, another bucket's is another."""
+    """A second call returns the same limiter; another bucket has another limiter."""
     gates = Bench().gates
 
     assert gates.get("v1") is gates.get("v1")
@@ -1167,7 +1167,7 @@ def test_there_is_one_gate_for_a_bucket() -> None:
 
 
 def test_a_pace_known_from_before_holds_for_gates_made_before_and_later() -> None:
-    """Every bucket of which nothing was learned yet begins with it."""
+    """Every bucket without a measured limit starts with it."""
     gates = Bench().gates
     before = gates.get("before")
     assert before.adaptive.rate == 20.0
@@ -1178,7 +1178,7 @@ def test_a_pace_known_from_before_holds_for_gates_made_before_and_later() -> Non
 
 
 def test_what_was_learned_since_is_not_overwritten() -> None:
-    """A bucket whose limit is known keeps it."""
+    """A bucket with a measured limit keeps it."""
     gates = Bench().gates
     gates.expect(400.0)
     gates.expect(100.0)
@@ -1189,7 +1189,7 @@ def test_what_was_learned_since_is_not_overwritten() -> None:
 
 
 async def test_a_pause_outlives_what_is_expected() -> None:
-    """A run that begins in a pause, with a pace known from before, does not end it."""
+    """A run that starts in a pause, with the rate of an earlier run, does not end the pause."""
     bench = Bench()
     await bench.pause(30.0)
     bench.gates.expect(400.0)
@@ -1198,7 +1198,7 @@ async def test_a_pause_outlives_what_is_expected() -> None:
 
 
 def test_the_learned_pace_is_told_if_it_is_one() -> None:
-    """With no bucket measured, or several, there is none; a pace told comes back as it was told."""
+    """With no bucket measured, or several, it is None; a single one is returned unchanged."""
     gates = Bench().gates
     assert gates.learned_rate() is None
     gates.get("v1")
@@ -1212,7 +1212,7 @@ def test_the_learned_pace_is_told_if_it_is_one() -> None:
 
 @pytest.mark.parametrize("rate", [None, 100_000.0], ids=str)
 def test_two_event_loops_share_a_gate(rate: float | None) -> None:
-    """Calls and items in two threads pass the same gate; nothing hangs and every count is right."""
+    """Calls and items in two threads share a limiter; nothing hangs and every count is right."""
     clock = FakeClock(BEGIN)
     timing = Timing(clock, lambda _: asyncio.sleep(0), lambda low, high: high)
     gates = LimiterRegistry(timing, None if rate is None else FixedRateLimiter(rate, 1000, clock))
@@ -1221,7 +1221,7 @@ def test_two_event_loops_share_a_gate(rate: float | None) -> None:
     failures: list[BaseException] = []
 
     async def answer(request: Request) -> Response:
-        """Let others go first, and some time pass."""
+        """Let other tasks run, and some time pass."""
         await asyncio.sleep(0)
         clock.now += 0.001
         return Response(200, {}, b"")
@@ -1235,10 +1235,10 @@ def test_two_event_loops_share_a_gate(rate: float | None) -> None:
         await asyncio.gather(*calls, *items)
 
     def in_a_thread() -> None:
-        """Run the work in an event loop of its own."""
+        """Run the work in a separate event loop."""
         try:
             asyncio.run(asyncio.wait_for(work(), 10.0))
-        except BaseException as error:  # noqa: BLE001  told by the test
+        except BaseException as error:  # noqa: BLE001  raised by the test
             failures.append(error)
 
     threads = [threading.Thread(target=in_a_thread) for _ in range(2)]

@@ -69,7 +69,7 @@ def client_of(server: RawServer, **options: Any) -> AdaptyClient:
 
 
 def path_of(client: AdaptyClient) -> tuple[str, str | None]:
-    """Return what the statistics say of the path."""
+    """Return the HTTP path that the statistics name."""
     now = client.statistics()
     return now.http_path, now.http_path_reason
 
@@ -131,7 +131,7 @@ async def test_vcr_records_and_replays(tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def opentelemetry() -> Iterator[InMemorySpanExporter]:
-    """Let OpenTelemetry trace aiohttp's sessions that are made within the block."""
+    """Let OpenTelemetry trace the aiohttp sessions made within the block."""
     spans = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))
@@ -196,7 +196,7 @@ async def test_sentry_sees_a_call_and_sends_its_trace_on(monkeypatch: pytest.Mon
 
 
 def test_no_tracer_and_no_mock_is_imported() -> None:
-    """The library looks for patches without importing what makes them."""
+    """The library detects patches without an import of the tools that make them."""
     code = "import sys, adapty_async; print([n for n in sys.modules if n.split('.')[0] in NAMES])"
     names = ("opentelemetry", "sentry_sdk", "vcr", "aioresponses", "wrapt")
     command = [sys.executable, "-c", code.replace("NAMES", repr(names))]
@@ -205,7 +205,7 @@ def test_no_tracer_and_no_mock_is_imported() -> None:
 
 
 def test_a_patch_that_was_there_before_the_library_is_noticed() -> None:
-    """There is no original to compare with then; a wrapper is told by where it comes from."""
+    """There is no original for a comparison then; a wrapper is detected by its module."""
     code = """
 import asyncio, functools, aiohttp
 original = aiohttp.ClientSession._request
@@ -245,7 +245,7 @@ async def test_the_path_is_logged_once_a_change(
 
 
 async def accept(_: object) -> Response:
-    """Answer without a server."""
+    """Respond without a server."""
     return Response(204, {}, b"")
 
 
@@ -267,7 +267,7 @@ Patch = Callable[[pytest.MonkeyPatch], None]
 
 
 def another_release(patches: pytest.MonkeyPatch) -> None:
-    """Let aiohttp be of a release that nobody has tested with."""
+    """Let aiohttp be an untested release."""
     patches.setattr(aiohttp, "__version__", "3.14.99")
 
 
@@ -282,7 +282,7 @@ def another_writer(patches: pytest.MonkeyPatch) -> None:
 
 
 def another_class(patches: pytest.MonkeyPatch) -> None:
-    """Replace a class by what has nothing of it."""
+    """Replace a class by one without its attributes."""
     patches.setattr(aiohttp, "TCPConnector", object())
 
 
@@ -292,7 +292,7 @@ def other_sockets(patches: pytest.MonkeyPatch) -> None:
 
 
 def another_connect(patches: pytest.MonkeyPatch) -> None:
-    """Wrap how connections are made."""
+    """Wrap the creation of connections."""
 
     async def connect(*_arguments: object, **_options: object) -> None:
         raise AssertionError
@@ -301,7 +301,7 @@ def another_connect(patches: pytest.MonkeyPatch) -> None:
 
 
 def another_send(patches: pytest.MonkeyPatch) -> None:
-    """Wrap how requests are sent, as New Relic does."""
+    """Wrap the sending of requests, as New Relic does."""
     patches.setattr(aiohttp.ClientRequest, "send", lambda *_: None)
 
 
@@ -317,7 +317,7 @@ REASONS = {
 
 @pytest.mark.parametrize(("patch", "reason"), REASONS.values(), ids=REASONS)
 def test_what_is_unusual_is_a_reason_for_the_standard_path(patch: Patch, reason: str) -> None:
-    """Whatever may make a difference to a request is named; without it, nothing is."""
+    """Any condition that may affect a request is named; without one, there is no reason."""
     with pytest.MonkeyPatch.context() as patches:
         patch(patches)
         assert why_standard(stamp(), None, given=False, trust_env=False) == reason
@@ -327,7 +327,7 @@ def test_what_is_unusual_is_a_reason_for_the_standard_path(patch: Patch, reason:
 
 
 async def test_a_session_that_a_tracer_has_changed_is_a_reason() -> None:
-    """Trace configurations, and a connector that is wrapped as Datadog wraps it, are noticed."""
+    """Trace configurations, and a connector wrapped as Datadog wraps it, are detected."""
     async with (
         aiohttp.ClientSession(trace_configs=[aiohttp.TraceConfig()]) as traced,
         aiohttp.ClientSession(connector=aiohttp.UnixConnector("/nowhere")) as wrapped,
@@ -344,7 +344,7 @@ async def test_a_session_that_a_tracer_has_changed_is_a_reason() -> None:
 
 
 async def test_an_unknown_aiohttp_is_used_by_its_public_ways() -> None:
-    """Its private parts may have changed; requests arrive by the standard path."""
+    """Its private parts may differ; requests arrive by the standard path."""
     with pytest.MonkeyPatch.context() as patches:
         another_release(patches)
         async with RawServer() as server, client_of(server) as client:
@@ -368,7 +368,7 @@ async def transport() -> AsyncIterator[Transport]:
 async def test_a_call_is_on_the_wire_from_its_first_byte_on(
     monkeypatch: pytest.MonkeyPatch, *, standard: bool
 ) -> None:
-    """While a connection is made it is not; from when it may be written to, it is."""
+    """A request is on the wire from when it may be written, not during its connect."""
     if standard:
         patch_as_a_tracer(monkeypatch)
     async with RawServer((UNREAD, STALL), (HOLD,)) as server, transport() as send:
@@ -391,7 +391,7 @@ async def test_a_call_is_on_the_wire_from_its_first_byte_on(
 async def test_a_call_without_time_left_is_not_sent(
     monkeypatch: pytest.MonkeyPatch, *, standard: bool
 ) -> None:
-    """A request whose deadline is over, since the loop stood still, never reaches a connection."""
+    """A request whose deadline passed while the loop was blocked never reaches a connection."""
     if standard:
         patch_as_a_tracer(monkeypatch)
     async with RawServer() as server, transport() as send:
@@ -423,7 +423,7 @@ async def test_a_given_session_bounds_what_is_in_flight() -> None:
 
 
 async def test_a_given_session_that_cannot_connect_has_sent_nothing() -> None:
-    """Its error takes back that the call may be on the wire."""
+    """Its error resets the mark that the call may be on the wire."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         state = CallState()
@@ -437,7 +437,7 @@ async def test_a_given_session_that_cannot_connect_has_sent_nothing() -> None:
 
 
 async def test_a_given_session_that_is_closed_already_is_refused() -> None:
-    """A client can be made with it, and says so at its first call."""
+    """A client can be made with it, and its first call raises the error."""
     async with aiohttp.ClientSession() as session, RawServer() as server:
         await session.close()
         with pytest.raises(ConfigError, match="is closed"):
@@ -445,7 +445,7 @@ async def test_a_given_session_that_is_closed_already_is_refused() -> None:
 
 
 def dead(*last: Any) -> Callable[[Received], Steps]:
-    """Answer the first request of each of two connections, and end every other one on them so."""
+    """Respond to the first request of each of two connections, and end every other one this way."""
     seen: set[int] = set()
 
     def answer(request: Received) -> Steps:
@@ -566,7 +566,7 @@ async def test_one_lost_connection_among_working_ones_costs_no_other() -> None:
 
 @pytest.fixture(scope="module")
 def slow_server() -> Iterator[str]:
-    """Run a server in another process, which answers after 50 ms."""
+    """Run a server in another process, which responds after 50 ms."""
     command = [sys.executable, "-m", "tests.slow_answers"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -575,7 +575,7 @@ def slow_server() -> Iterator[str]:
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    """Return how event loops of that name are made."""
+    """Return a function that makes event loops of that name."""
     if name == "asyncio":
         return asyncio.new_event_loop
     return pytest.importorskip("uvloop").new_event_loop  # type: ignore[no-any-return]
@@ -589,7 +589,7 @@ loops = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_a_loop_that_stands_still_loses_no_response(
     loop: str, slow_server: str, monkeypatch: pytest.MonkeyPatch, *, standard: bool
 ) -> None:
-    """Creates whose responses came while a blocking call held the loop up are done, not unknown."""
+    """Creates whose responses arrived during a blocking call are done, not unknown."""
     if standard:
         patch_as_a_tracer(monkeypatch)
 
@@ -641,7 +641,7 @@ def test_a_loop_that_stands_still_during_the_drain_loses_no_response(
 def test_a_loop_that_stands_still_for_longer_than_max_outage_ends_no_run(
     loop: str, slow_server: str
 ) -> None:
-    """Time in which nothing could be sent or read, as after Ctrl-Z, is no outage."""
+    """Time without any I/O, as after Ctrl-Z, is no outage."""
 
     def told(outcome: Outcome[str, None]) -> None:
         if outcome.index == 15:
@@ -664,7 +664,7 @@ def test_a_loop_that_stands_still_for_longer_than_max_outage_ends_no_run(
 
 @loops
 def test_a_blocking_call_before_a_request_is_not_charged_to_it(loop: str, slow_server: str) -> None:
-    """An attempt has its whole time, whatever the loop's own clock says after a blocking call."""
+    """An attempt has its full timeout, whatever the loop's own clock says after a blocking call."""
 
     async def run() -> None:
         async with AdaptyClient(KEY, base_url=slow_server, timeout=0.4, retry=ONCE) as client:
@@ -677,7 +677,7 @@ def test_a_blocking_call_before_a_request_is_not_charged_to_it(loop: str, slow_s
 
 
 def test_each_loop_has_its_own_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that is used in one loop after the other notices a patch in between."""
+    """A client that is used in one loop after another detects a patch in between."""
     with in_thread(RawServer()) as server:
         client = client_of(server)
 
@@ -702,7 +702,7 @@ async def test_a_host_that_needs_no_proxy_is_reached_without_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With `trust_env`, NO_PROXY excepts a host from the proxies of the environment."""
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # a port without a listener
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     async with RawServer(DONE) as server, client_of(server, trust_env=True) as client:
         await client.v1.profiles.delete(customer_user_id="anna")

@@ -13,7 +13,7 @@ from adapty_async._http.timeouts import TimeoutScheduler
 
 
 class Loop:
-    """The part of an event loop that makes timers, on a clock that the test moves."""
+    """The part of an event loop that makes timers, on a clock that the test advances."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -25,20 +25,20 @@ class Loop:
         return self.now
 
     def call_later(self, delay: float, callback: Callable[[], object], /) -> asyncio.TimerHandle:
-        """Make a timer, which rings when the test lets time pass."""
+        """Make a timer, which fires when the test advances the clock."""
         when = self.now + delay
         timer = asyncio.TimerHandle(when, callback, (), asyncio.get_running_loop())
         self.timers.append(timer)
         return timer
 
     def call_soon(self, callback: Callable[[], object], /) -> asyncio.Handle:
-        """Run something in the next turn."""
+        """Run a callback in the next loop iteration."""
         handle = asyncio.Handle(callback, (), asyncio.get_running_loop())
         self.ready.append(handle)
         return handle
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, and each timer ring at its moment."""
+        """Advance the clock, and fire each timer at its time."""
         end = self.now + seconds
         while due := [when for when in self.ticking if when <= end]:
             self.now = max(self.now, min(due))
@@ -46,7 +46,7 @@ class Loop:
         self.now = end
 
     def stand_still(self, seconds: float) -> None:
-        """Let time pass while the loop does nothing, and then the timers ring that are due."""
+        """Advance the clock while the loop is blocked, and then fire the timers that are due."""
         self.now += seconds
         self.ring()
 
@@ -59,7 +59,7 @@ class Loop:
                 timer._run()
 
     def turn(self) -> None:
-        """Run what is ready."""
+        """Run the callbacks that are ready."""
         ready, self.ready = self.ready, []
         for handle in ready:
             if not handle.cancelled():
@@ -67,12 +67,12 @@ class Loop:
 
     @property
     def ticking(self) -> list[float]:
-        """Return the moments at which a timer will ring."""
+        """Return the times at which timers will fire."""
         return [timer.when() for timer in self.timers if not timer.cancelled()]
 
 
 def watch_of(loop: Loop) -> TimeoutScheduler:
-    """Return a watch by a loop's clock."""
+    """Return a timeout scheduler on a loop's clock."""
     return TimeoutScheduler(loop, loop.time)
 
 
@@ -82,19 +82,19 @@ def sent() -> CallState:
 
 
 def a_task() -> Any:
-    """Return a task that waits for nothing that comes."""
+    """Return a task that waits forever."""
     return asyncio.ensure_future(asyncio.Event().wait())
 
 
 async def end(*tasks: asyncio.Task[Any]) -> None:
-    """Leave no task behind."""
+    """Cancel the remaining tasks."""
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
 
 
 async def test_whose_time_is_over_is_cancelled_and_no_other() -> None:
-    """Each at its own moment, whatever order they came in."""
+    """Each task is cancelled at its own deadline, whatever order they were scheduled in."""
     loop = Loop()
     watch = watch_of(loop)
     slow, quick, quicker = tasks = [a_task(), a_task(), a_task()]
@@ -113,7 +113,7 @@ async def test_whose_time_is_over_is_cancelled_and_no_other() -> None:
 
 
 async def test_one_timer_serves_all() -> None:
-    """A thousand that end in time cost no timer of their own, and nobody is cancelled."""
+    """A thousand attempts that end in time cost no timer of their own, and none is cancelled."""
     loop = Loop()
     watch = watch_of(loop)
     task = a_task()
@@ -130,7 +130,7 @@ async def test_one_timer_serves_all() -> None:
 
 
 async def test_that_a_task_was_cancelled_is_taken_back() -> None:
-    """Who deals with its time being over is not taken for cancelled by somebody else afterwards."""
+    """A task that handles its timeout does not count as cancelled by another one later."""
     loop = Loop()
     watch = watch_of(loop)
     task = a_task()
@@ -144,7 +144,7 @@ async def test_that_a_task_was_cancelled_is_taken_back() -> None:
 
 
 async def test_somebody_is_cancelled_once() -> None:
-    """Who takes long to end after its time is not cancelled again and again."""
+    """A task that ends long after its timeout is cancelled only once."""
     loop = Loop()
     watch = watch_of(loop)
     late, other = a_task(), a_task()
@@ -158,7 +158,7 @@ async def test_somebody_is_cancelled_once() -> None:
 
 
 async def test_a_watch_that_is_closed_leaves_no_timer() -> None:
-    """Closing gives the timer back, also where there is none, or a late one has rung."""
+    """A close cancels the timer, also if there is none, or a late one has fired."""
     loop = Loop()
     watch = watch_of(loop)
     task = a_task()
@@ -193,14 +193,14 @@ async def test_connecting_takes_less_than_the_attempt() -> None:
 
 
 def grace(loop: Loop) -> None:
-    """Let the moment pass that a loop has after a late timer."""
+    """Advance the clock by the grace period that a loop has after a late timer."""
     loop.advance(0.25)
     for _ in range(4):
         loop.turn()
 
 
 async def test_a_loop_that_stood_still_reads_before_anything_is_cancelled() -> None:
-    """After a late timer the loop has a moment; who has its response by then is not cancelled."""
+    """After a late timer the loop has a grace period; a task with a response by then continues."""
     loop = Loop()
     watch = watch_of(loop)
     answered, silent = a_task(), a_task()
@@ -219,7 +219,7 @@ async def test_a_loop_that_stood_still_reads_before_anything_is_cancelled() -> N
 
 
 async def test_a_moment_that_is_over_late_still_lets_the_loop_turn() -> None:
-    """A loop that stands still again has its four turns nevertheless."""
+    """A loop that is blocked again has its four iterations nevertheless."""
     loop = Loop()
     watch = watch_of(loop)
     task = a_task()
@@ -259,7 +259,7 @@ async def test_an_attempt_that_was_not_sent_begins_again_after_a_stall_once() ->
 
 
 async def test_a_timer_that_rings_early_is_made_again() -> None:
-    """A loop whose own clock was behind rings too early; nobody is cancelled before its time."""
+    """A loop whose own clock was behind fires too early; no task is cancelled too early."""
     loop = Loop()
     watch = watch_of(loop)
     task = a_task()
