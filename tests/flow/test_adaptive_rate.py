@@ -29,9 +29,7 @@ def no_patience() -> None:
 
 @pytest.mark.parametrize(("name", "seed"), CASES, ids=str)
 def test_a_run_that_is_told_nothing_ends_close_to_the_ideal(name: str, seed: int) -> None:
-    """
-    Whatever the server's limit is like, a run takes little longer than it must, with few 429s.
-    """
+    """With any kind of server limit, a run is close to the ideal time, with few 429s."""
     chosen = worlds(seed, SCALES.get(name, 0.5))
     world, best = next((world, best) for one, world, best in chosen if one == name)
     longest, share = (1.03, 0.01) if name == "400/s" else (1.10, 0.02)
@@ -51,13 +49,11 @@ def test_a_run_against_a_high_limit_ends_close_to_the_ideal() -> None:
     assert run.share <= 0.02
 
 
-@pytest.mark.parametrize("retry_after", [1.0, None], ids=["told", "not told"])
+@pytest.mark.parametrize("retry_after", [1.0, None], ids=["Retry-After", "none"])
 def test_a_limit_that_is_touched_at_a_high_price_is_touched_rarely(
     retry_after: float | None,
 ) -> None:
-    """
-    A fixed window refuses whatever comes until its end; that stays near one answer in a hundred.
-    """
+    """A fixed window rejects everything until its end; these 429s stay near one response in 100."""
     world = World(server=Window(400), items=24_000, seed=4, retry_after=retry_after)
     run = Run(world)
 
@@ -86,9 +82,9 @@ def test_it_follows_a_limit_that_moves() -> None:
     """A lower limit is respected within a second, a higher one is used within seconds."""
     run = Run(World(server=Bucket(moving, 40.0), items=24_000))
 
-    def rate_at(moment: float) -> float:
+    def rate_at(at: float) -> float:
         """Return the rate at the first response after that time."""
-        return next(rate for now, rate in run.rates if now >= moment)
+        return next(rate for now, rate in run.rates if now >= at)
 
     assert rate_at(21.0) == pytest.approx(150.0, rel=0.1)
     assert max(rate for now, rate in run.rates if 40.0 < now < 47.0) > 800.0
@@ -110,11 +106,11 @@ class Client:
 
     def __init__(self, rate: float | None = None) -> None:
         self.clock = FakeClock(1000.0)
-        self.learned = AdaptiveRateLimiter(self.clock, rate=rate)
+        self.limiter = AdaptiveRateLimiter(self.clock, rate=rate)
 
     def send(self) -> float:
         """Wait for the next permit, and return its time."""
-        while wait := self.learned.acquire():
+        while wait := self.limiter.acquire():
             self.clock.now += wait
         return self.clock.now
 
@@ -122,8 +118,8 @@ class Client:
         """Send a number of requests that succeed after that time."""
         sent = [self.send() for _ in range(count)]
         self.clock.now += latency
-        for moment in sent:
-            self.learned.succeeded(moment)
+        for at in sent:
+            self.limiter.succeeded(at)
 
     def succeed_slowly(self, count: int, pause: float) -> None:
         """Send a number of requests one after another, each after a pause, that succeed."""
@@ -131,18 +127,18 @@ class Client:
             self.clock.now += pause
             self.succeed()
 
-    def answer(self) -> None:
+    def respond(self) -> None:
         """Send a request that succeeds at once."""
-        self.learned.succeeded(self.send())
+        self.limiter.succeeded(self.send())
 
     def fail(self, count: int = 1, retry_after: float | None = None) -> list[float]:
         """Send a number of requests together, throttle all, and return the rates after each."""
         sent = [self.send() for _ in range(count)]
         self.clock.now += 0.02
         rates = []
-        for moment in sent:
-            self.learned.throttled(moment, retry_after)
-            rates.append(self.learned.rate)
+        for at in sent:
+            self.limiter.throttled(at, retry_after)
+            rates.append(self.limiter.rate)
         return rates
 
 
@@ -150,32 +146,30 @@ def test_it_begins_slowly_and_grows_with_each_success() -> None:
     """The first rate suits the smallest account; no limit is known."""
     client = Client()
 
-    assert client.learned.rate == client.learned.estimate == 20.0
-    assert client.learned.limit is None
-    assert client.learned.burst == pytest.approx(1.4)
-    assert repr(client.learned) == "AdaptiveRateLimiter(rate=20.0, limit=None)"
+    assert client.limiter.rate == client.limiter.estimate == 20.0
+    assert client.limiter.limit is None
+    assert client.limiter.burst == pytest.approx(1.4)
+    assert repr(client.limiter) == "AdaptiveRateLimiter(rate=20.0, limit=None)"
     client.succeed()
-    assert client.learned.rate > 30.0
+    assert client.limiter.rate > 30.0
 
 
 def test_it_begins_just_below_a_limit_known_before() -> None:
     """A limiter starts with the limit of an earlier run."""
     client = Client(400.0)
 
-    assert client.learned.rate == pytest.approx(388.0)
-    assert client.learned.limit == client.learned.estimate == 400.0
+    assert client.limiter.rate == pytest.approx(388.0)
+    assert client.limiter.limit == client.limiter.estimate == 400.0
 
 
 def test_the_search_begins_at_a_pace_that_others_gave() -> None:
-    """
-    What was refused at that pace is told from there; once a limit is searched for, it goes on.
-    """
+    """Requests throttled at that rate start the search there; a search in progress continues."""
     client = Client()
 
-    client.learned.search_from(120.0)
+    client.limiter.search_from(120.0)
     assert client.fail() == [60.0]
-    client.learned.search_from(500.0)
-    assert client.learned.rate == 60.0
+    client.limiter.search_from(500.0)
+    assert client.limiter.rate == 60.0
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, math.inf, math.nan])
@@ -197,22 +191,22 @@ def test_senseless_bounds_are_refused(lowest: float, highest: float) -> None:
 def test_the_rate_stays_within_its_bounds() -> None:
     """Neither successes nor 429 responses move the rate beyond its bounds."""
     clock = FakeClock()
-    learned = AdaptiveRateLimiter(clock, lowest=10.0, highest=30.0)
+    limiter = AdaptiveRateLimiter(clock, lowest=10.0, highest=30.0)
     client = Client()
-    client.clock, client.learned = clock, learned
+    client.clock, client.limiter = clock, limiter
 
     client.succeed(5)
-    assert learned.rate == 30.0
+    assert limiter.rate == 30.0
     for _ in range(5):
         client.fail()
-    assert learned.rate == 10.0
+    assert limiter.rate == 10.0
 
 
 def test_refusals_of_requests_in_flight_are_one_event() -> None:
     """The rate is cut once for all requests that were sent before the cut."""
     client = Client()
     client.succeed(20)
-    before = client.learned.rate
+    before = client.limiter.rate
 
     assert client.fail(5) == [pytest.approx(before / 2)] * 5
     assert client.fail() == [pytest.approx(before / 2 * 0.7)]
@@ -226,8 +220,8 @@ def test_the_limit_is_measured_between_two_refusals() -> None:
     client.succeed_slowly(100, 0.03)
     client.fail()
 
-    assert client.learned.limit == pytest.approx(20.0, rel=0.02)
-    assert client.learned.rate == pytest.approx(0.97 * (client.learned.limit or 0.0))
+    assert client.limiter.limit == pytest.approx(20.0, rel=0.02)
+    assert client.limiter.rate == pytest.approx(0.97 * (client.limiter.limit or 0.0))
 
 
 def test_a_measurement_shorter_than_a_round_trip_is_none() -> None:
@@ -235,12 +229,12 @@ def test_a_measurement_shorter_than_a_round_trip_is_none() -> None:
     client = Client(400.0)
     client.succeed(10, latency=5.0)
     client.fail()
-    limit, rate = client.learned.limit, client.learned.rate
+    limit, rate = client.limiter.limit, client.limiter.rate
     client.succeed(10)
     client.fail()
 
-    assert client.learned.limit == limit
-    assert client.learned.rate == pytest.approx(rate, rel=0.02)
+    assert client.limiter.limit == limit
+    assert client.limiter.rate == pytest.approx(rate, rel=0.02)
 
 
 def test_a_limit_that_is_known_is_first_cut_as_cubic_does() -> None:
@@ -249,8 +243,8 @@ def test_a_limit_that_is_known_is_first_cut_as_cubic_does() -> None:
     client.succeed()
     client.fail()
 
-    assert client.learned.limit == pytest.approx(388.0, rel=0.01)
-    assert client.learned.rate == pytest.approx(0.85 * 388.0, rel=0.01)
+    assert client.limiter.limit == pytest.approx(388.0, rel=0.01)
+    assert client.limiter.rate == pytest.approx(0.85 * 388.0, rel=0.01)
     assert client.fail() == [pytest.approx(0.85 * 388.0, rel=0.01)]
 
 
@@ -261,8 +255,8 @@ def test_a_single_refusal_stops_nobody_else(retry_after: float | None) -> None:
     client.succeed()
     client.fail(1, retry_after)
 
-    assert client.learned.paused_until <= client.clock.now
-    assert client.learned.delay() < 0.01
+    assert client.limiter.paused_until <= client.clock.now
+    assert client.limiter.delay() < 0.01
 
 
 @pytest.mark.parametrize(
@@ -281,8 +275,8 @@ def test_the_longer_asked_for_the_sooner_everybody_pauses(
     client.fail(count, retry_after)
 
     until = client.clock.now + retry_after
-    assert (client.learned.paused_until == until) is paused
-    assert client.learned.probing is False
+    assert (client.limiter.paused_until == until) is paused
+    assert client.limiter.probing is False
     assert (client.send() >= until) is paused
 
 
@@ -291,18 +285,18 @@ def test_no_pause_is_longer_than_an_hour() -> None:
     client = Client()
     client.fail(1, 1e9)
 
-    assert client.learned.paused_until == client.clock.now + 3600.0
+    assert client.limiter.paused_until == client.clock.now + 3600.0
 
 
 def test_a_single_refusal_hardly_lowers_a_limit_that_is_known() -> None:
     """A measurement over a period with fewer requests lowers the limit by at most 7 %."""
     client = Client(100.0)
     client.fail()
-    limit = client.learned.limit or 0.0
+    limit = client.limiter.limit or 0.0
     client.succeed_slowly(100, 0.03)
     client.fail()
 
-    assert client.learned.limit == pytest.approx(0.93 * limit)
+    assert client.limiter.limit == pytest.approx(0.93 * limit)
 
 
 def test_after_a_pause_requests_are_spread() -> None:
@@ -312,9 +306,9 @@ def test_after_a_pause_requests_are_spread() -> None:
     client.fail(1, 60.0)
     sent = [client.send() for _ in range(50)]
 
-    assert sent[0] == client.learned.paused_until
+    assert sent[0] == client.limiter.paused_until
     gaps = [late - early for early, late in itertools.pairwise(sent)]
-    assert gaps == pytest.approx([1.0 / client.learned.rate] * 49)
+    assert gaps == pytest.approx([1.0 / client.limiter.rate] * 49)
 
 
 def test_after_ten_refusals_in_a_row_one_request_probes() -> None:
@@ -322,20 +316,20 @@ def test_after_ten_refusals_in_a_row_one_request_probes() -> None:
     client = Client(400.0)
     client.succeed()
     client.fail(10, 1.0)
-    rate = client.learned.rate
+    rate = client.limiter.rate
 
-    pause = client.learned.paused_until
-    probing = [client.learned.probing]
+    pause = client.limiter.paused_until
+    probing = [client.limiter.probing]
     assert pause == pytest.approx(client.clock.now + 0.1)
     sent = client.send()
     assert sent == pause
-    assert 0.0 < client.learned.acquire() <= 0.1
+    assert 0.0 < client.limiter.acquire() <= 0.1
     client.clock.now += 0.02
-    client.learned.succeeded(sent)
-    probing.append(client.learned.probing)
+    client.limiter.succeeded(sent)
+    probing.append(client.limiter.probing)
     assert probing == [True, False]
-    assert client.learned.acquire() == 0.0
-    assert client.learned.rate == pytest.approx(rate, rel=0.05)
+    assert client.limiter.acquire() == 0.0
+    assert client.limiter.rate == pytest.approx(rate, rel=0.05)
 
 
 def test_a_success_of_a_request_sent_before_does_not_end_the_probing() -> None:
@@ -343,9 +337,9 @@ def test_a_success_of_a_request_sent_before_does_not_end_the_probing() -> None:
     client = Client(400.0)
     sent = client.send()
     client.fail(10)
-    client.learned.succeeded(sent)
+    client.limiter.succeeded(sent)
 
-    assert client.learned.probing
+    assert client.limiter.probing
 
 
 def test_a_probe_without_an_answer_is_followed_by_another() -> None:
@@ -368,11 +362,11 @@ def test_probes_that_are_refused_come_ever_later() -> None:
         begun = client.clock.now
         pauses.append(client.send() - begun)
         client.clock.now += 0.02
-        client.learned.throttled(client.clock.now - 0.02)
+        client.limiter.throttled(client.clock.now - 0.02)
     assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0])
-    assert client.learned.rate == rate
+    assert client.limiter.rate == rate
     client.fail(1, 1.0)
-    assert client.learned.paused_until == pytest.approx(client.clock.now + 1.0)
+    assert client.limiter.paused_until == pytest.approx(client.clock.now + 1.0)
 
 
 @pytest.mark.parametrize("seconds", [5.0, 60.0, 300.0])
@@ -386,7 +380,7 @@ def test_a_ban_that_each_request_renews_is_over_at_last(seconds: float) -> None:
     while (sent := client.send()) < banned_until:
         banned_until = sent + seconds
         client.clock.now += 0.02
-        client.learned.throttled(sent)
+        client.limiter.throttled(sent)
 
     assert sent - begun < max(70.0, 4 * seconds)
 
@@ -399,9 +393,9 @@ def test_a_probe_is_due_while_it_is_of_use_also_at_the_beginning_of_a_ban() -> N
     begun = client.clock.now
     while client.clock.now < begun + 18.0:
         sent = client.send()
-        client.learned.throttled(sent, within=begun + 20.0 - sent)
+        client.limiter.throttled(sent, within=begun + 20.0 - sent)
 
-    assert client.learned.paused_until <= begun + 20.1
+    assert client.limiter.paused_until <= begun + 20.1
 
 
 def test_a_probe_is_due_while_it_is_of_use() -> None:
@@ -412,10 +406,10 @@ def test_a_probe_is_due_while_it_is_of_use() -> None:
     begun = client.clock.now
     while client.clock.now < begun + 80.0:
         sent = client.send()
-        client.learned.throttled(sent)
-    client.learned.throttled(client.send(), within=20.0)
+        client.limiter.throttled(sent)
+    client.limiter.throttled(client.send(), within=20.0)
 
-    assert client.learned.paused_until - client.clock.now == pytest.approx(20.0)
+    assert client.limiter.paused_until - client.clock.now == pytest.approx(20.0)
 
 
 def test_refusals_of_requests_in_flight_do_not_prolong_a_short_pause() -> None:
@@ -423,11 +417,11 @@ def test_refusals_of_requests_in_flight_do_not_prolong_a_short_pause() -> None:
     client = Client(400.0)
     client.succeed()
     sent = [client.send() for _ in range(12)]
-    for moment in sent:
+    for at in sent:
         client.clock.now += 0.001
-        client.learned.throttled(moment)
+        client.limiter.throttled(at)
 
-    assert client.learned.paused_until == pytest.approx(client.clock.now - 0.002 + 0.1)
+    assert client.limiter.paused_until == pytest.approx(client.clock.now - 0.002 + 0.1)
 
 
 def test_refused_items_in_flight_may_still_ask_for_a_long_pause() -> None:
@@ -435,25 +429,23 @@ def test_refused_items_in_flight_may_still_ask_for_a_long_pause() -> None:
     client = Client(400.0)
     client.succeed()
     sent = [client.send() for _ in range(11)]
-    for moment in sent[:10]:
-        client.learned.throttled(moment)
-    client.learned.throttled(sent[10], 60.0)
+    for at in sent[:10]:
+        client.limiter.throttled(at)
+    client.limiter.throttled(sent[10], 60.0)
 
-    assert client.learned.paused_until == client.clock.now + 60.0
+    assert client.limiter.paused_until == client.clock.now + 60.0
 
 
 def test_those_that_do_not_ask_cannot_hold_back_for_good() -> None:
-    """
-    More requests that do not ask than the rate has room for raise it, if the server takes them.
-    """
+    """More counted requests than the rate allows raise it, if the server accepts them."""
     clock = FakeClock()
-    learned = AdaptiveRateLimiter(clock)
+    limiter = AdaptiveRateLimiter(clock)
     went = []
     for _ in range(10 * 150):
-        learned.count()
+        limiter.count()
         clock.now += 1 / 150
-        learned.succeeded(clock(), paced=False)
-        if learned.acquire() == 0.0:
+        limiter.succeeded(clock(), paced=False)
+        if limiter.acquire() == 0.0:
             went.append(clock())
 
     assert len(went) > 100
@@ -466,7 +458,7 @@ def test_who_waits_waits_for_more_than_one_turn_and_none_is_lost(rate: float) ->
     client = Client(rate / 0.97)
     waits = []
     for _ in range(round(rate)):
-        while wait := client.learned.acquire():
+        while wait := client.limiter.acquire():
             waits.append(wait)
             client.clock.now += wait
 
@@ -477,21 +469,21 @@ def test_who_waits_waits_for_more_than_one_turn_and_none_is_lost(rate: float) ->
 def test_what_did_not_ask_holds_back_for_a_second_at_most() -> None:
     """After any number of counted requests, the next permit comes soon."""
     clock = FakeClock()
-    learned = AdaptiveRateLimiter(clock)
+    limiter = AdaptiveRateLimiter(clock)
     for _ in range(1000):
-        learned.count()
+        limiter.count()
 
-    assert learned.delay() == pytest.approx(1.0, abs=0.1)
+    assert limiter.delay() == pytest.approx(1.0, abs=0.1)
 
 
 def test_who_sends_less_than_the_rate_does_not_raise_it() -> None:
     """Successes at a low rate do not prove a higher one."""
     client = Client()
     client.succeed_slowly(50, 1.0)
-    rate = client.learned.rate
+    rate = client.limiter.rate
     client.succeed_slowly(50, 1.0)
 
-    assert client.learned.rate == rate < 400.0
+    assert client.limiter.rate == rate < 400.0
 
 
 def test_the_first_requests_go_one_interval_apart() -> None:
@@ -505,17 +497,17 @@ def test_who_did_not_ask_takes_a_turn() -> None:
     """The next permit comes one interval later for it."""
     client = Client()
     client.send()
-    client.learned.count()
+    client.limiter.count()
 
-    assert client.learned.delay() == pytest.approx(0.1)
+    assert client.limiter.delay() == pytest.approx(0.1)
 
 
 def test_a_success_of_who_did_not_ask_raises_nothing_while_nobody_waits() -> None:
     """Before the rate has held a request back, it does not change."""
     client = Client()
-    client.learned.succeeded(client.clock.now, paced=False)
+    client.limiter.succeeded(client.clock.now, paced=False)
 
-    assert client.learned.rate == 20.0
+    assert client.limiter.rate == 20.0
 
 
 def test_a_rate_that_holds_nobody_back_rises_for_some_ten_requests() -> None:
@@ -526,7 +518,7 @@ def test_a_rate_that_holds_nobody_back_rises_for_some_ten_requests() -> None:
     for _ in range(20):
         client.clock.now += 1.0
         client.succeed()
-        rates.append(client.learned.rate)
+        rates.append(client.limiter.rate)
 
     assert sum(early < late for early, late in itertools.pairwise(rates)) == 9
 
@@ -542,34 +534,34 @@ def test_a_known_limit_is_approached_along_the_curve() -> None:
     client = Client(400.0)
     rates = {}
     while client.clock.now < 1004.0:
-        client.answer()
-        rates[client.clock.now - 1000.0] = client.learned.rate
+        client.respond()
+        rates[client.clock.now - 1000.0] = client.limiter.rate
 
     assert rates == pytest.approx({when: curve(400.0, 0.97, when) for when in rates})
     assert max(rates.values()) > 460.0
-    assert client.learned.limit == 400.0
+    assert client.limiter.limit == 400.0
 
 
 def test_a_low_limit_is_approached_in_units_of_25_requests() -> None:
     """A climb of a second at 400 per second would be none at 20."""
     client = Client(20.0)
-    client.answer()
+    client.respond()
     client.clock.now += 0.1
-    client.learned.succeeded(client.clock.now)
+    client.limiter.succeeded(client.clock.now)
 
-    assert client.learned.rate == pytest.approx(curve(20.0, 0.97, 0.1 * 19.4 / 25))
+    assert client.limiter.rate == pytest.approx(curve(20.0, 0.97, 0.1 * 19.4 / 25))
 
 
 def test_far_beyond_its_limit_another_one_is_searched_for() -> None:
     """At a quarter above the measured limit, the server must have raised it."""
     client = Client(400.0)
-    while client.learned.limit is not None:
-        client.answer()
-    rate = client.learned.rate
-    client.answer()
+    while client.limiter.limit is not None:
+        client.respond()
+    rate = client.limiter.rate
+    client.respond()
 
     assert rate == pytest.approx(500.0, rel=0.01)
-    assert client.learned.rate == pytest.approx(rate + math.log(2.0) / 0.01)
+    assert client.limiter.rate == pytest.approx(rate + math.log(2.0) / 0.01)
 
 
 def test_a_long_silence_is_half_a_unit_of_a_climb() -> None:
@@ -577,9 +569,9 @@ def test_a_long_silence_is_half_a_unit_of_a_climb() -> None:
     client = Client(400.0)
     client.send()
     client.clock.now += 10.0
-    client.learned.succeeded(client.clock.now)
+    client.limiter.succeeded(client.clock.now)
 
-    assert client.learned.rate == pytest.approx(curve(400.0, 0.97, 0.5))
+    assert client.limiter.rate == pytest.approx(curve(400.0, 0.97, 0.5))
 
 
 @pytest.mark.parametrize(
@@ -598,41 +590,41 @@ def test_a_climb_takes_the_longer_the_more_the_last_429_cost(
 ) -> None:
     """A limit that is costly to touch, or whose 429 arrives late, is touched rarely."""
     client = Client(limit)
-    client.learned.succeeded(client.clock.now - latency)
+    client.limiter.succeeded(client.clock.now - latency)
     client.fail(refused, retry_after)
-    answered = 1000.0
-    known = client.learned.limit or 0.0
-    client.clock.now = max(client.clock.now, client.learned.paused_until) + 0.1
-    client.learned.succeeded(client.clock.now - latency)
+    responded = 1000.0
+    known = client.limiter.limit or 0.0
+    client.clock.now = max(client.clock.now, client.limiter.paused_until) + 0.1
+    client.limiter.succeeded(client.clock.now - latency)
 
-    climbed = min(client.clock.now - answered, pace / 2) / pace
+    climbed = min(client.clock.now - responded, pace / 2) / pace
     assert known == pytest.approx(0.97 * limit)
-    assert client.learned.rate == pytest.approx(curve(known, 0.85, climbed), rel=1e-6)
+    assert client.limiter.rate == pytest.approx(curve(known, 0.85, climbed), rel=1e-6)
 
 
 def test_nine_refusals_in_a_row_stop_nobody() -> None:
     """That holds even if no request has had a response before."""
     client = Client()
     client.fail(9)
-    assert not client.learned.probing
+    assert not client.limiter.probing
     client.fail()
-    assert client.learned.probing
+    assert client.limiter.probing
 
 
 def test_the_search_goes_on_a_second_after_a_refusal() -> None:
     """Until then successes do not raise the rate; then it doubles in half a second."""
     client = Client()
-    client.learned.search_from(400.0)
+    client.limiter.search_from(400.0)
     assert client.fail() == [200.0]
     client.clock.now += 0.9
-    client.learned.succeeded(client.clock.now)
-    client.learned.succeeded(client.clock.now)
-    assert client.learned.rate == 200.0
+    client.limiter.succeeded(client.clock.now)
+    client.limiter.succeeded(client.clock.now)
+    assert client.limiter.rate == 200.0
     client.clock.now += 0.2
-    client.learned.succeeded(client.clock.now)
-    client.learned.succeeded(client.clock.now)
+    client.limiter.succeeded(client.clock.now)
+    client.limiter.succeeded(client.clock.now)
 
-    assert client.learned.rate == pytest.approx(200.0 + math.log(2.0) / 0.5)
+    assert client.limiter.rate == pytest.approx(200.0 + math.log(2.0) / 0.5)
 
 
 def test_ten_successes_make_a_measurement() -> None:
@@ -640,16 +632,16 @@ def test_ten_successes_make_a_measurement() -> None:
     client = Client()
     client.succeed(20)
     first = client.send()
-    client.learned.throttled(first)
+    client.limiter.throttled(first)
     for number in range(1, 11):
-        moment = first + 0.1 * number
-        client.learned.succeeded(moment)
-        client.clock.now = moment + 0.02
+        at = first + 0.1 * number
+        client.limiter.succeeded(at)
+        client.clock.now = at + 0.02
     client.clock.now = first + 1.2
-    client.learned.throttled(first + 1.18)
+    client.limiter.throttled(first + 1.18)
 
-    trip = client.learned._round_trip
-    assert client.learned.limit == pytest.approx(10 / (1.2 - trip))
+    trip = client.limiter._round_trip
+    assert client.limiter.limit == pytest.approx(10 / (1.2 - trip))
 
 
 def test_a_measurement_while_less_was_sent_is_believed_in_part() -> None:
@@ -658,10 +650,10 @@ def test_a_measurement_while_less_was_sent_is_believed_in_part() -> None:
     client.succeed(20)
     client.fail()
     client.succeed_slowly(20, 0.1)
-    rate = client.learned.rate
+    rate = client.limiter.rate
     client.fail()
 
-    assert client.learned.limit == pytest.approx(0.7 * rate)
+    assert client.limiter.limit == pytest.approx(0.7 * rate)
 
 
 def test_a_brief_measurement_is_believed_in_part() -> None:
@@ -673,23 +665,21 @@ def test_a_brief_measurement_is_believed_in_part() -> None:
         client.succeed(latency=0.01)
     client.fail()
 
-    assert client.learned.limit == pytest.approx(0.93 * 400.0)
+    assert client.limiter.limit == pytest.approx(0.93 * 400.0)
 
 
 @pytest.mark.parametrize(("latency", "again"), [(0.4, 0.1), (0.02, 0.005), (0.001, 0.005)], ids=str)
 def test_while_a_probe_is_under_way_others_look_again_soon(latency: float, again: float) -> None:
-    """
-    They do so after a quarter of the usual time of an answer, and not more often than is of use.
-    """
+    """They check after a quarter of the usual response time, and no more often than useful."""
     client = Client(400.0)
     client.succeed(latency=latency)
     client.fail(10)
     sent = client.send()
-    assert client.learned.acquire() == pytest.approx(again)
+    assert client.limiter.acquire() == pytest.approx(again)
     client.clock.now += 0.2
-    client.learned.succeeded(sent)
+    client.limiter.succeeded(sent)
 
-    assert client.learned.delay() == 0.0
+    assert client.limiter.delay() == 0.0
 
 
 def test_a_slow_server_gets_four_round_trips_for_a_probe() -> None:
@@ -712,12 +702,12 @@ STEPS = st.one_of(
 )
 
 
-class Watched:
+class Checked:
     """An adaptive rate limiter with a check of every permit and every response."""
 
     def __init__(self, rate: float | None, late: float) -> None:
         self.clock = FakeClock()
-        self.learned = AdaptiveRateLimiter(self.clock, rate=rate)
+        self.limiter = AdaptiveRateLimiter(self.clock, rate=rate)
         self._late = late
         self._in_flight: list[float] = []
         self._last = -math.inf
@@ -730,25 +720,25 @@ class Watched:
     def send(self, count: int) -> None:
         """Wait for a number of permits, and check each."""
         for _ in range(count):
-            while wait := self.learned.acquire():
+            while wait := self.limiter.acquire():
                 assert 0.0 < wait <= 3600.0 + 10.0
                 self.clock.now += wait + self._late
-            assert self.clock.now >= self.learned.paused_until - 1e-5
+            assert self.clock.now >= self.limiter.paused_until - 1e-5
             # Permits last 1 / rate each; from any one to any later one they fit into the time
             # between, but for the 20 ms by which one may be early.
             passed = self.clock.now - self._last
-            self._ahead = max(0.0, self._ahead) + 1.0 / self.learned.rate - passed
+            self._ahead = max(0.0, self._ahead) + 1.0 / self.limiter.rate - passed
             assert self._ahead <= 0.02 + 1e-5
             self._last = self.clock.now
             self._in_flight.append(self.clock.now)
 
-    def answered(self, count: int) -> Iterator[float]:
+    def responded(self, count: int) -> Iterator[float]:
         """Yield the send times of the oldest in flight, and check the effect of each response."""
         for _ in range(min(count, len(self._in_flight))):
             yield self._in_flight.pop(0)
-            assert 0.1 <= self.learned.rate <= 100_000.0
-            assert self.learned.limit is None or 0.0 < self.learned.limit < math.inf
-            assert math.isfinite(self.learned.paused_until)
+            assert 0.1 <= self.limiter.rate <= 100_000.0
+            assert self.limiter.limit is None or 0.0 < self.limiter.limit < math.inf
+            assert math.isfinite(self.limiter.paused_until)
 
 
 @given(
@@ -759,18 +749,16 @@ class Watched:
 def test_no_answers_bring_it_out_of_its_bounds(
     steps: list[tuple[str, int, *tuple[float | None, ...]]], rate: float | None, late: float
 ) -> None:
-    """
-    Waits are finite, rates within bounds, pauses kept, and no window holds too much of any rate.
-    """
-    watched = Watched(rate, late)
+    """Waits are finite, rates within bounds, pauses kept, and no period exceeds any rate."""
+    checked = Checked(rate, late)
     for what, amount, *asked in steps:
         if what == "rest":
-            watched.rest(amount)
+            checked.rest(amount)
         elif what == "send":
-            watched.send(amount)
+            checked.send(amount)
         elif what == "succeed":
-            for sent in watched.answered(amount):
-                watched.learned.succeeded(sent)
+            for sent in checked.responded(amount):
+                checked.limiter.succeeded(sent)
         else:
-            for sent in watched.answered(amount):
-                watched.learned.throttled(sent, *asked)
+            for sent in checked.responded(amount):
+                checked.limiter.throttled(sent, *asked)

@@ -1,6 +1,4 @@
-"""
-The budget of repeats and the circuit breaker: what they count, and when they let something through.
-"""
+"""The retry budget, the circuit breaker and the outage timer: their counts and decisions."""
 
 from __future__ import annotations
 
@@ -190,9 +188,7 @@ def test_a_try_that_fails_is_followed_by_a_wait() -> None:
 
 
 def test_a_try_that_works_closes_the_circuit() -> None:
-    """
-    After one success everything goes again, and twenty more failures are an outage of their own.
-    """
+    """After one success all requests are sent again, and twenty more failures are a new outage."""
     clock = FakeClock(100.0)
     circuit = a_circuit(clock)
     clock.now = 101.0
@@ -259,9 +255,7 @@ def test_a_wait_that_the_service_asks_for_is_kept_to(asked: float | None, wait: 
 
 
 def test_a_wait_that_was_asked_for_is_not_shortened_by_others() -> None:
-    """
-    A failure that asks for nothing, and the one request let through, move the next try only on.
-    """
+    """A failure without Retry-After, and a probe, only ever postpone the next probe."""
     clock = FakeClock(100.0)
     circuit = a_circuit(clock)
     circuit.record_failure(100.0, 10.0)
@@ -287,9 +281,7 @@ def test_a_wait_that_was_asked_for_is_not_shortened_by_others() -> None:
 def test_a_circuit_never_waits_long_and_counts_as_a_plain_account_does(
     steps: list[tuple[str, float, float, float | None]], share: float
 ) -> None:
-    """
-    Whatever comes, it is open after twenty failures without a success, and for 37.5 s at most.
-    """
+    """With any results, it is open after 20 failures without a success, for 37.5 s at most."""
     clock = FakeClock(1000.0)
     circuit = CircuitBreaker(clock, lambda low, high: low + share * (high - low))
     row: list[float] = []  # send times of the failures since the last success
@@ -456,9 +448,9 @@ def test_a_wakeful_clock_only_ever_grows(steps: list[tuple[bool, float]]) -> Non
     clock = FakeClock(1000.0)
     wakeful = WakefulClock(clock, 1.0)
     before = wakeful()
-    for looks, seconds in steps:
+    for ticks, seconds in steps:
         clock.now += seconds
-        if looks:
+        if ticks:
             wakeful.tick()
         assert -1e-9 <= wakeful() - before <= seconds + 1e-9
         before = wakeful()

@@ -21,34 +21,34 @@ from adapty_async.testing import FakeClock
 
 class Run:
     """
-    A run whose requests end as they are told to.
+    A run whose requests end as scripted.
 
     Attributes:
-        capacity: what is tested.
-        clock: seconds, moved on by the test alone.
+        limit: the concurrency limit under test.
+        clock: seconds, advanced by the test alone.
     """
 
     def __init__(self, most: int = 256, now: float = 100.0) -> None:
         self.clock = FakeClock(now)
-        self.capacity = ConcurrencyLimit(most, self.clock)
+        self.limit = ConcurrencyLimit(most, self.clock)
 
     @property
     def count(self) -> int:
         """The number of requests permitted in flight."""
-        return self.capacity.limit
+        return self.limit.limit
 
     def end(
         self, seconds: float, failure: AdaptyError | None = None, *, wanted: bool = False
     ) -> int:
         """
-        End one of as many requests as are to be in flight; if more are not wanted, others wait.
+        End one request while as many as permitted are in flight; unless `wanted`, others wait.
 
         Returns:
-            How many are to be in flight then.
+            The number permitted in flight after it.
         """
-        while self.capacity.in_flight < self.count:
-            self.capacity.in_flight += 1
-        self.capacity.record(failure, seconds, held_up=not wanted)
+        while self.limit.in_flight < self.count:
+            self.limit.in_flight += 1
+        self.limit.record(failure, seconds, held_up=not wanted)
         return self.count
 
     def after(self, pause: float, seconds: float, *, wanted: bool = False) -> int:
@@ -60,9 +60,9 @@ class Run:
 @pytest.mark.parametrize(("most", "start"), [(1, 1), (64, 64), (10, 10), (2048, 64)], ids=str)
 def test_it_starts_with_64_or_as_many_as_allowed(most: int, start: int) -> None:
     """Initially 64 requests may be in flight, or the maximum if it is lower."""
-    capacity = ConcurrencyLimit(most, FakeClock())
+    limit = ConcurrencyLimit(most, FakeClock())
 
-    assert (capacity.limit, capacity.in_flight) == (start, 0)
+    assert (limit.limit, limit.in_flight) == (start, 0)
 
 
 def test_what_ended_is_in_flight_no_longer() -> None:
@@ -72,20 +72,18 @@ def test_what_ended_is_in_flight_no_longer() -> None:
         ServerError("status 500", status=500),
         ConnectionLostError("reset"),
         DeadlineError("too late"),
-        RequestTimeoutError("no answer"),
+        RequestTimeoutError("no response"),
     ]
-    capacity = ConcurrencyLimit(4, FakeClock())
+    limit = ConcurrencyLimit(4, FakeClock())
     for failure in failures:
-        capacity.in_flight += 1
-        assert capacity.in_flight == 1
-        capacity.record(failure, 0.1, held_up=False)
-        assert capacity.in_flight == 0
+        limit.in_flight += 1
+        assert limit.in_flight == 1
+        limit.record(failure, 0.1, held_up=False)
+        assert limit.in_flight == 0
 
 
 def test_it_grows_by_a_quarter_while_all_are_in_flight() -> None:
-    """
-    As long as answers come as fast as ever, and nothing else holds the run up, more are tried.
-    """
+    """While responses are as fast as before, and nothing else delays the run, it grows."""
     run = Run(most=130)
 
     assert run.end(0.1, wanted=True) == 80
@@ -107,8 +105,8 @@ def test_it_does_not_grow_while_fewer_are_in_flight_than_may_be() -> None:
     """If fewer requests are in flight, more workers are of no use."""
     run = Run()
     for _ in range(63):
-        run.capacity.in_flight += 1
-    run.capacity.record(None, 0.1, held_up=False)
+        run.limit.in_flight += 1
+    run.limit.record(None, 0.1, held_up=False)
 
     assert run.count == 64
 
@@ -116,43 +114,39 @@ def test_it_does_not_grow_while_fewer_are_in_flight_than_may_be() -> None:
 def test_new_workers_are_called_in_at_once() -> None:
     """Growth spawns as many workers as are newly permitted, and a decrease spawns none."""
     run = Run()
-    called: list[int] = []
-    run.capacity.spawn = called.append
+    spawned: list[int] = []
+    run.limit.spawn = spawned.append
     run.end(0.1, wanted=True)
     run.clock.now += 1.0
-    run.end(30.0, RequestTimeoutError("no answer"))
+    run.end(30.0, RequestTimeoutError("no response"))
 
-    assert called == [16]
+    assert spawned == [16]
 
 
 def test_another_worker_is_called_in_for_one_that_may_have_to_wait() -> None:
-    """
-    Who failed may wait for its repeat for long, and with it all that are refused at the same time.
-    """
+    """A failed request may have a long wait before its retry, and so may all that fail with it."""
     run = Run()
-    called: list[int] = []
-    run.capacity.spawn = called.append
+    spawned: list[int] = []
+    run.limit.spawn = spawned.append
     run.end(0.1, ConnectionLostError("reset"))
     run.end(0.1, RateLimitError("status 429", status=429), wanted=True)
 
-    assert called == [1, 1]
+    assert spawned == [1, 1]
 
 
 def test_nobody_is_called_in_while_enough_are_busy() -> None:
-    """
-    After a timeout fewer are to be in flight than there are, and one that fails is not replaced.
-    """
+    """After a timeout more are in flight than permitted, so a failed one is not replaced."""
     run = Run()
-    called: list[int] = []
+    spawned: list[int] = []
     down = ServerError("down", status=500)
     run.end(1.0, RequestTimeoutError("slow"))
-    run.capacity.spawn = called.append
-    while run.capacity.in_flight > run.count:
-        run.capacity.record(down, 0.1, held_up=False)
-    assert called == []
+    run.limit.spawn = spawned.append
+    while run.limit.in_flight > run.count:
+        run.limit.record(down, 0.1, held_up=False)
+    assert spawned == []
 
-    run.capacity.record(down, 0.1, held_up=False)
-    assert called == [1]
+    run.limit.record(down, 0.1, held_up=False)
+    assert spawned == [1]
 
 
 @pytest.mark.parametrize(
@@ -162,11 +156,11 @@ def test_a_worker_is_spare_when_enough_others_are_busy(
     workers: int, busy: int, *, spare: bool
 ) -> None:
     """Workers beyond the limit retire if the limit is reached without them."""
-    capacity = Run().capacity
+    limit = Run().limit
     for _ in range(busy):
-        capacity.in_flight += 1
+        limit.in_flight += 1
 
-    assert capacity.should_retire(workers) is spare
+    assert limit.should_retire(workers) is spare
 
 
 @pytest.mark.parametrize(
@@ -216,7 +210,7 @@ def test_it_is_halved_when_no_answer_comes_in_time() -> None:
 
     for count in (32, 16, 8, 4, 4):
         run.clock.now += 1.0
-        assert run.end(30.0, RequestTimeoutError("no answer")) == count
+        assert run.end(30.0, RequestTimeoutError("no response")) == count
 
 
 def test_one_change_is_made_per_usual_answer_time() -> None:
@@ -226,7 +220,7 @@ def test_one_change_is_made_per_usual_answer_time() -> None:
     assert run.count == 80
 
     for _ in range(10):
-        assert run.end(30.0, RequestTimeoutError("no answer")) == 80
+        assert run.end(30.0, RequestTimeoutError("no response")) == 80
     assert run.after(0.4, 0.5, wanted=True) == 80
     assert run.after(0.1, 0.5, wanted=True) == 100
 
@@ -234,7 +228,7 @@ def test_one_change_is_made_per_usual_answer_time() -> None:
 def test_timeouts_before_the_first_answer_count_once_a_second() -> None:
     """Until a response has shown the usual time, it is a second."""
     run = Run()
-    slow = RequestTimeoutError("no answer")
+    slow = RequestTimeoutError("no response")
 
     assert [run.end(30.0, slow), run.end(30.0, slow)] == [32, 32]
     run.clock.now += 1.0
@@ -246,7 +240,7 @@ def test_a_run_that_is_allowed_little_keeps_it(most: int) -> None:
     """Limits of four or less never shrink, and never exceed the maximum."""
     run = Run(most)
 
-    assert run.end(30.0, RequestTimeoutError("no answer")) == most
+    assert run.end(30.0, RequestTimeoutError("no response")) == most
     assert run.after(1.0, 0.1, wanted=True) == most
 
 
@@ -264,9 +258,7 @@ def test_a_run_that_is_allowed_little_keeps_it(most: int) -> None:
 def test_only_what_was_answered_tells_how_fast_the_service_is(
     failure: AdaptyError, *, counts: bool
 ) -> None:
-    """
-    A refusal takes the server what an answer takes; what fails may fail at once, and says nothing.
-    """
+    """A rejection takes the server as long as a success; a failure may be immediate."""
     run = Run()
     run.end(10.0)
     count = run.end(0.001, failure)
@@ -278,9 +270,7 @@ def test_only_what_was_answered_tells_how_fast_the_service_is(
 def test_the_fastest_answer_is_forgotten_after_half_a_minute_to_a_minute(
     fast: int, forgotten: int
 ) -> None:
-    """
-    A service that became slower for good is accepted, and what is usual now is as fast as ever.
-    """
+    """A service that is permanently slower is accepted, and its usual time is the new fastest."""
     run = Run()
     for _ in range(fast):
         run.end(0.2)
@@ -307,7 +297,7 @@ def test_it_stays_within_its_bounds_whatever_comes(
     most: int, answers: list[tuple[float, float, str, bool]]
 ) -> None:
     """It is at least four or the maximum, at most the maximum, and grows only if all are in use."""
-    failures = {"t": RequestTimeoutError("no answer"), "c": ConnectionLostError("reset")}
+    failures = {"t": RequestTimeoutError("no response"), "c": ConnectionLostError("reset")}
 
     run = Run(most)
     for pause, seconds, kind, wanted in answers:

@@ -31,9 +31,7 @@ def admitted(limit: Limit, *moments: float) -> list[bool]:
 
 
 def test_a_bucket_lets_its_burst_pass_and_then_its_rate() -> None:
-    """
-    After the burst one request passes for each share of a second, and a refusal costs nothing.
-    """
+    """After the burst one request passes per interval, and a rejection costs nothing."""
     bucket = Bucket(STEADY, 2)
 
     assert admitted(bucket, 0.0, 0.0, 0.0, 0.05, 0.1, 0.1, 0.2) == [

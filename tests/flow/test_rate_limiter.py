@@ -19,19 +19,19 @@ def test_a_burst_is_a_tenth_of_a_second_unless_told(
     rate: float, given_burst: int | None, burst: int
 ) -> None:
     """At least one request may always be sent at once."""
-    pacer = FixedRateLimiter(rate, given_burst, FakeClock())
+    limiter = FixedRateLimiter(rate, given_burst, FakeClock())
 
-    assert (pacer.rate, pacer.burst) == (rate, burst)
-    assert repr(pacer) == f"FixedRateLimiter(rate={rate}, burst={burst})"
+    assert (limiter.rate, limiter.burst) == (rate, burst)
+    assert repr(limiter) == f"FixedRateLimiter(rate={rate}, burst={burst})"
 
 
-def moments(pacer: FixedRateLimiter, clock: FakeClock, count: int) -> list[float]:
+def times(limiter: FixedRateLimiter, clock: FakeClock, count: int) -> list[float]:
     """Return the send times of a number of requests that are sent as early as possible."""
     times = []
     for _ in range(count):
-        clock.now += pacer.delay()
-        assert pacer.delay() == 0.0
-        pacer.acquire()
+        clock.now += limiter.delay()
+        assert limiter.delay() == 0.0
+        limiter.acquire()
         times.append(clock.now)
     return times
 
@@ -39,50 +39,50 @@ def moments(pacer: FixedRateLimiter, clock: FakeClock, count: int) -> list[float
 def test_a_pacer_lets_the_burst_go_and_then_holds_the_rate() -> None:
     """After the burst, each request is sent one interval after the last."""
     clock = FakeClock(100.0)
-    pacer = FixedRateLimiter(10.0, 3, clock)
+    limiter = FixedRateLimiter(10.0, 3, clock)
 
-    assert moments(pacer, clock, 5) == pytest.approx([100.0, 100.0, 100.0, 100.1, 100.2])
+    assert times(limiter, clock, 5) == pytest.approx([100.0, 100.0, 100.0, 100.1, 100.2])
 
 
 def test_a_long_pause_saves_up_no_more_than_the_burst() -> None:
     """After any pause, only the burst is sent at once."""
     clock = FakeClock()
-    pacer = FixedRateLimiter(10.0, 3, clock)
+    limiter = FixedRateLimiter(10.0, 3, clock)
     clock.now += 3600.0
 
-    assert moments(pacer, clock, 5) == pytest.approx([3600.0] * 3 + [3600.1, 3600.2])
+    assert times(limiter, clock, 5) == pytest.approx([3600.0] * 3 + [3600.1, 3600.2])
 
 
 def test_a_short_pause_gives_back_as_much_of_the_burst_as_it_lasted() -> None:
     """Two intervals of silence allow two requests at once."""
     clock = FakeClock()
-    pacer = FixedRateLimiter(10.0, 3, clock)
-    moments(pacer, clock, 3)
+    limiter = FixedRateLimiter(10.0, 3, clock)
+    times(limiter, clock, 3)
     clock.now = 0.2
 
-    assert moments(pacer, clock, 4) == pytest.approx([0.2, 0.2, 0.3, 0.4])
+    assert times(limiter, clock, 4) == pytest.approx([0.2, 0.2, 0.3, 0.4])
 
 
 def test_asking_alone_uses_nothing_up() -> None:
     """A caller that asks for the delay and does not send leaves the permit to the next."""
     clock = FakeClock()
-    pacer = FixedRateLimiter(1.0, 1, clock)
+    limiter = FixedRateLimiter(1.0, 1, clock)
 
-    assert [pacer.delay() for _ in range(3)] == [0.0] * 3
-    pacer.acquire()
-    assert [pacer.delay() for _ in range(3)] == [1.0] * 3
+    assert [limiter.delay() for _ in range(3)] == [0.0] * 3
+    limiter.acquire()
+    assert [limiter.delay() for _ in range(3)] == [1.0] * 3
 
 
 def test_a_wait_too_short_to_be_told_by_a_clock_is_none() -> None:
     """A delay of a millionth of a second counts as none."""
     clock = FakeClock()
-    pacer = FixedRateLimiter(1.0, 1, clock)
-    pacer.acquire()
+    limiter = FixedRateLimiter(1.0, 1, clock)
+    limiter.acquire()
     clock.now = 1.0 - CLOCK_RESOLUTION / 2
 
-    assert pacer.delay() == 0.0
+    assert limiter.delay() == 0.0
     clock.now = 1.0 - 2 * CLOCK_RESOLUTION
-    assert pacer.delay() == pytest.approx(2 * CLOCK_RESOLUTION)
+    assert limiter.delay() == pytest.approx(2 * CLOCK_RESOLUTION)
 
 
 @given(
@@ -101,14 +101,14 @@ def test_no_window_ever_holds_more_than_rate_and_burst(
 ) -> None:
     """Any period has at most its share, however late callers wake up."""
     clock = FakeClock(started)
-    pacer = FixedRateLimiter(rate, burst, clock)
+    limiter = FixedRateLimiter(rate, burst, clock)
     sent: list[float] = []
     for number, (pause, late) in enumerate(asked):
         clock.now += pause / rate
-        if pacer.delay() and patient[number % len(patient)]:
-            clock.now += pacer.delay() + late / rate
-        if not pacer.delay():
-            pacer.acquire()
+        if limiter.delay() and patient[number % len(patient)]:
+            clock.now += limiter.delay() + late / rate
+        if not limiter.delay():
+            limiter.acquire()
             sent.append(clock.now)
 
     for first, start in enumerate(sent):
@@ -122,6 +122,6 @@ def test_who_sends_as_soon_as_may_be_gets_the_whole_rate(
 ) -> None:
     """The limiter loses nothing of the rate or of the burst."""
     clock = FakeClock()
-    sent = moments(FixedRateLimiter(rate, burst, clock), clock, count)
+    sent = times(FixedRateLimiter(rate, burst, clock), clock, count)
 
     assert sent[-1] == pytest.approx(max(0, count - burst) / rate, abs=2 * CLOCK_RESOLUTION)

@@ -22,15 +22,15 @@ async def settle() -> None:
 
 class Twin:
     """
-    Places with tasks that take them, and next to them a plain account of who must have one.
+    A semaphore with tasks that acquire its permits, and next to it a plain model.
 
     Attributes:
-        came: who got a place, in order; each one keeps it until the twin gives it back.
-        expected: who must have got one by now, in order.
+        came: tasks with a permit, in order; each keeps it until the twin releases it.
+        expected: tasks that must have a permit by now, in order.
     """
 
     def __init__(self, count: int) -> None:
-        self.places = PrioritySemaphore(count)
+        self.permits = PrioritySemaphore(count)
         self.came: list[int] = []
         self.expected: list[int] = []
         self._count = count
@@ -45,11 +45,11 @@ class Twin:
         self._tasks.append(asyncio.create_task(self._visit(name, urgent=urgent)))
         self._waiting.append((not urgent, name))
 
-    async def give(self, number: int) -> None:
+    async def release(self, number: int) -> None:
         """Release one of the acquired permits."""
         if self._holding:
             self._holding.pop(number % len(self._holding))
-            self.places.release()
+            self.permits.release()
 
     async def cancel(self, number: int) -> None:
         """Cancel a waiter."""
@@ -57,14 +57,14 @@ class Twin:
             _, name = self._waiting.pop(number % len(self._waiting))
             self._tasks[name].cancel()
 
-    async def cancel_and_give(self, number: int) -> None:
+    async def cancel_and_release(self, number: int) -> None:
         """Cancel a waiter, and release a permit before its task runs."""
         await self.cancel(number)
-        await self.give(number)
+        await self.release(number)
 
-    async def give_and_cancel(self, number: int) -> None:
+    async def release_and_cancel(self, number: int) -> None:
         """Release a permit, and cancel the waiter that gets it before its task runs."""
-        await self.give(number)
+        await self.release(number)
         if self._waiting and len(self._holding) < self._count:
             await self.cancel(self._waiting.index(min(self._waiting)))
 
@@ -77,9 +77,9 @@ class Twin:
             self._holding.append(waiting[1])
             self.expected.append(waiting[1])
         assert self.came == self.expected
-        assert self.places.count == self._count
-        assert self.places.available == self._count - len(self._holding)
-        assert self.places.has_waiters == bool(self._waiting)
+        assert self.permits.count == self._count
+        assert self.permits.available == self._count - len(self._holding)
+        assert self.permits.has_waiters == bool(self._waiting)
 
     async def close(self) -> None:
         """Leave no waiter."""
@@ -88,7 +88,7 @@ class Twin:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _visit(self, name: int, *, urgent: bool) -> None:
-        await self.places.acquire(urgent=urgent)
+        await self.permits.acquire(urgent=urgent)
         self.came.append(name)
 
 
@@ -98,11 +98,11 @@ STEPS: tuple[Step, ...] = (
     Twin.take,
     Twin.take,
     Twin.take,
-    Twin.give,
-    Twin.give,
+    Twin.release,
+    Twin.release,
     Twin.cancel,
-    Twin.cancel_and_give,
-    Twin.give_and_cancel,
+    Twin.cancel_and_release,
+    Twin.release_and_cancel,
 )
 
 
@@ -127,19 +127,19 @@ class Room:
     """A room that admits as many visitors as there are permits."""
 
     def __init__(self, count: int) -> None:
-        self.places = PrioritySemaphore(count)
+        self.permits = PrioritySemaphore(count)
         self.inside = 0
 
     async def visit(self, arrival: int, stay: int, *, urgent: bool) -> None:
         """Arrive after a number of loop iterations, and stay for a number of them."""
         await loop_turns(arrival)
-        await self.places.acquire(urgent=urgent)
+        await self.permits.acquire(urgent=urgent)
         self.inside += 1
         try:
             await loop_turns(stay)
         finally:
             self.inside -= 1
-            self.places.release()
+            self.permits.release()
 
 
 @given(
@@ -152,9 +152,7 @@ class Room:
 def test_no_place_is_lost_or_given_twice_in_any_turmoil(
     visits: list[tuple[int, int, bool, int]], count: int
 ) -> None:
-    """
-    Whoever comes, stays and is cancelled when it may be, each place has one holder and stays one.
-    """
+    """With any arrivals, stays and cancellations, each permit has one holder and none is lost."""
 
     async def go() -> None:
         room = Room(count)
@@ -168,127 +166,125 @@ def test_no_place_is_lost_or_given_twice_in_any_turmoil(
                     task.cancel()
             await loop_turns(1)
             assert room.inside <= count
-            assert room.inside <= room.places.count - room.places.available
+            assert room.inside <= room.permits.count - room.permits.available
         assert all(task.done() for task in tasks)
-        assert room.places.available == room.places.count
+        assert room.permits.available == room.permits.count
 
     asyncio.run(go())
 
 
 async def visit(
-    places: PrioritySemaphore, name: str, order: list[str], *, urgent: bool = False
+    permits: PrioritySemaphore, name: str, order: list[str], *, urgent: bool = False
 ) -> None:
     """Acquire a permit, and record that."""
-    await places.acquire(urgent=urgent)
+    await permits.acquire(urgent=urgent)
     order.append(name)
 
 
-def visitors(places: PrioritySemaphore, names: str) -> tuple[list[asyncio.Task[None]], list[str]]:
-    """
-    Return tasks that take a place each, and the list of those that got it; capitals are urgent.
-    """
+def visitors(permits: PrioritySemaphore, names: str) -> tuple[list[asyncio.Task[None]], list[str]]:
+    """Return tasks that acquire a permit each, and the list of grants; capitals are urgent."""
     order: list[str] = []
     return [
-        asyncio.create_task(visit(places, name, order, urgent=name.isupper())) for name in names
+        asyncio.create_task(visit(permits, name, order, urgent=name.isupper())) for name in names
     ], order
 
 
 async def test_free_places_are_taken_without_waiting() -> None:
     """Available permits are acquired at once, and the next waiter waits."""
-    places = PrioritySemaphore(2)
-    _, order = visitors(places, "abc")
+    permits = PrioritySemaphore(2)
+    _, order = visitors(permits, "abc")
 
-    assert (places.available, places.has_waiters) == (2, False)
+    assert (permits.available, permits.has_waiters) == (2, False)
     await settle()
     assert order == ["a", "b"]
-    assert (places.count, places.available, places.has_waiters) == (2, 0, True)
-    places.release()
+    assert (permits.count, permits.available, permits.has_waiters) == (2, 0, True)
+    permits.release()
     await settle()
     assert order == ["a", "b", "c"]
-    assert (places.available, places.has_waiters) == (0, False)
+    assert (permits.available, permits.has_waiters) == (0, False)
 
 
 async def test_the_urgent_go_before_the_patient_and_each_by_their_order() -> None:
     """A permit is granted to urgent waiters first, otherwise in order of arrival."""
-    places = PrioritySemaphore(0)
-    _, order = visitors(places, "abCdE")
+    permits = PrioritySemaphore(0)
+    _, order = visitors(permits, "abCdE")
     await settle()
 
     for _ in range(5):
-        places.release()
+        permits.release()
         await settle()
     assert order == ["C", "E", "a", "b", "d"]
 
 
 async def test_who_does_not_say_is_patient() -> None:
     """An urgent waiter precedes an earlier one of normal priority, which is the default."""
-    places = PrioritySemaphore(0)
-    patient = asyncio.create_task(places.acquire())
+    permits = PrioritySemaphore(0)
+    patient = asyncio.create_task(permits.acquire())
     await settle()
-    _, order = visitors(places, "A")
+    _, order = visitors(permits, "A")
     await settle()
-    places.release()
+    permits.release()
     await settle()
 
     assert (order, patient.done()) == (["A"], False)
-    places.release()
+    permits.release()
     await patient
 
 
 async def test_a_place_that_is_free_for_a_moment_is_not_taken_by_a_newcomer() -> None:
     """A released permit belongs to the next waiter even before its task runs."""
-    places = PrioritySemaphore(1)
-    _, order = visitors(places, "ab")
+    permits = PrioritySemaphore(1)
+    _, order = visitors(permits, "ab")
     await settle()
-    places.release()
-    _, later = visitors(places, "C")
+    permits.release()
+    _, later = visitors(permits, "C")
 
-    assert places.available == 0
+    assert permits.available == 0
     await settle()
     assert (order, later) == (["a", "b"], [])
-    places.release()
+    permits.release()
     await settle()
     assert later == ["C"]
 
 
 async def test_a_cancelled_waiter_is_passed_over() -> None:
     """A waiter that was cancelled gets no permit, and does not count as a waiter."""
-    places = PrioritySemaphore(0)
-    tasks, order = visitors(places, "abC")
+    permits = PrioritySemaphore(0)
+    tasks, order = visitors(permits, "abC")
     await settle()
     tasks[0].cancel()
     tasks[2].cancel()
-    places.release()
+    permits.release()
     await settle()
 
     assert order == ["b"]
     assert [task.cancelled() for task in tasks] == [True, False, True]
-    assert (places.available, places.has_waiters) == (0, False)
+    assert (permits.available, permits.has_waiters) == (0, False)
 
 
 async def test_nobody_waits_once_all_who_waited_were_cancelled() -> None:
     """Cancelled waiters that are still queued do not count, and the permit stays available."""
-    places = PrioritySemaphore(0)
-    tasks, _ = visitors(places, "aB")
+    permits = PrioritySemaphore(0)
+    tasks, _ = visitors(permits, "aB")
     wanted = []
     for task in tasks:
         await settle()
-        wanted.append(places.has_waiters)
+        wanted.append(permits.has_waiters)
         task.cancel()
     await settle()
-    wanted.append(places.has_waiters)
+    wanted.append(permits.has_waiters)
 
     assert wanted == [True, True, False]
-    places.release()
-    assert places.available == 1
+    permits.release()
+    assert permits.available == 1
 
 
 async def test_cancelled_when_it_was_just_given_a_place_goes_on_to_the_next() -> None:
     """A cancellation between the grant and the wake-up loses no permit."""
-    places = PrioritySemaphore(0)
-    tasks, order = visitors(places, "abc")
+    permits = PrioritySemaphore(0)
+    tasks, order = visitors(permits, "abc")
     await settle()
-    places.release()
+    permits.release()
     tasks[0].cancel()
     await settle()
 
@@ -296,21 +292,21 @@ async def test_cancelled_when_it_was_just_given_a_place_goes_on_to_the_next() ->
     assert order == ["b"]
     tasks[2].cancel()
     await settle()
-    places.release()
-    assert places.available == 1
+    permits.release()
+    assert permits.available == 1
 
 
 async def test_a_time_that_is_over_when_the_place_comes_loses_no_place() -> None:
     """A timeout that coincides with the grant releases the permit."""
-    places = PrioritySemaphore(0)
+    permits = PrioritySemaphore(0)
 
     async def hurry() -> None:
         async with asyncio.timeout(0):
-            await places.acquire(urgent=True)
+            await permits.acquire(urgent=True)
 
     task = asyncio.create_task(hurry())
     await asyncio.sleep(0)
-    places.release()
+    permits.release()
     with pytest.raises(TimeoutError):
         await task
-    assert places.available == 1
+    assert permits.available == 1

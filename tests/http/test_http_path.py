@@ -1,8 +1,8 @@
 """
-Which HTTP path requests take: the fast one steps aside for test mocks and tracers, real ones here.
+The choice of the HTTP path: the fast one is not used with test mocks and tracers, real ones here.
 
-Then what is special to the connections of a client's own session, on both paths: those that died in
-silence, and event loops that stood still.
+After that, the connections of a client's own session, on both paths: dead connections, and event
+loops that were blocked.
 """
 
 from __future__ import annotations
@@ -79,17 +79,13 @@ PATCHED = ("standard", "aiohttp.ClientSession._request is patched")
 
 
 def test_the_aiohttp_in_use_was_tested() -> None:
-    """
-    The fast path is used with releases that this suite has passed with: add a new one to the list.
-    """
+    """The fast path is used with releases that passed this suite: add a new one to the list."""
     assert aiohttp.__version__ in TESTED
     assert _lacking() is None
 
 
 async def test_aioresponses_keeps_requests_from_the_server() -> None:
-    """
-    Nothing reaches the server; with aiohttp 3.14, aioresponses 0.7.9 fails to make its response.
-    """
+    """Nothing reaches the server; with aiohttp 3.14, aioresponses 0.7.9 fails in its response."""
     async with RawServer() as server, client_of(server) as client:
         with aioresponses() as mocked:
             mocked.delete(f"{server.url}/api/v1/server-side-api/profiles/", status=204)
@@ -101,9 +97,7 @@ async def test_aioresponses_keeps_requests_from_the_server() -> None:
 
 
 async def test_vcr_keeps_requests_from_the_server_also_from_later_on(tmp_path: Path) -> None:
-    """
-    A cassette that comes after the session, and goes, is noticed at the next request each time.
-    """
+    """A cassette that starts after the session, and ends, is detected at the next request."""
     cassette = vcr.use_cassette(str(tmp_path / "none.yaml"), record_mode="none")
     async with RawServer() as server, client_of(server) as client:
         await client.v1.profiles.delete(customer_user_id="anna")
@@ -143,9 +137,7 @@ def opentelemetry() -> Iterator[InMemorySpanExporter]:
 
 
 async def test_opentelemetry_sees_each_attempt_also_from_later_on() -> None:
-    """
-    Each request is a client span with ``traceparent`` sent on, from when aiohttp is instrumented.
-    """
+    """Each request is a client span with a ``traceparent`` header once aiohttp is instrumented."""
     async with RawServer() as server, client_of(server) as client:
         await client.v1.profiles.get(customer_user_id="anna")
         with opentelemetry() as spans:
@@ -160,9 +152,7 @@ async def test_opentelemetry_sees_each_attempt_also_from_later_on() -> None:
 
 
 async def test_sentry_sees_a_call_and_sends_its_trace_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    With Sentry's integration for aiohttp, a request is a span, and ``sentry-trace`` is sent on.
-    """
+    """With Sentry's integration for aiohttp, a request is a span with a ``sentry-trace`` header."""
     for kind, name in (
         (aiohttp.ClientSession, "__init__"),
         (aiohttp.web.Application, "_handle"),
@@ -225,9 +215,7 @@ print(AdaptyClient("k").statistics().http_path_reason)
 async def test_the_path_is_logged_once_a_change(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    The fast path is logged at DEBUG level, the standard one at INFO with its reason, no secret.
-    """
+    """The fast path is logged at DEBUG, the standard one at INFO with its reason, no secret."""
     caplog.set_level(logging.DEBUG, "adapty_async")
     async with RawServer() as server, client_of(server) as client:
         for patched in (False, True, False):
@@ -250,9 +238,7 @@ async def accept(_: object) -> Response:
 
 
 async def test_a_setting_that_decides_the_path_is_named() -> None:
-    """
-    A given session, ``trust_env`` and a given transport are reasons, before the first request too.
-    """
+    """A given session, ``trust_env`` and a given transport are reasons from the start."""
     async with aiohttp.ClientSession() as session, RawServer() as server:
         given = client_of(server, session=session)
         assert path_of(given) == ("standard", "a session was given")
@@ -403,9 +389,7 @@ async def test_a_call_without_time_left_is_not_sent(
 
 
 async def test_a_given_session_bounds_what_is_in_flight() -> None:
-    """
-    No more requests are handed to a session than it has connections for, so that none waits there.
-    """
+    """A session receives no more requests than it has connections, so none waits in it."""
     connector = aiohttp.TCPConnector(limit=3, limit_per_host=2)
     async with (
         RawServer(then=(HOLD, *DONE)) as server,
@@ -462,9 +446,7 @@ def dead(*last: Any) -> Callable[[Received], Steps]:
 async def test_kept_connections_that_died_are_not_tried_one_by_one(
     last: Any, monkeypatch: pytest.MonkeyPatch, *, standard: bool
 ) -> None:
-    """
-    After a failure over a kept connection the retry opens a new one, and the idle ones are closed.
-    """
+    """After a failure over a kept connection the retry opens a new one; idle ones are closed."""
     if standard:
         patch_as_a_tracer(monkeypatch)
     async with (
@@ -492,9 +474,7 @@ async def test_kept_connections_that_died_are_not_tried_one_by_one(
 async def test_what_is_in_flight_outlives_the_idle_connections(
     monkeypatch: pytest.MonkeyPatch, *, standard: bool
 ) -> None:
-    """
-    A call over a kept connection that takes its time is not cut short by another one's timeout.
-    """
+    """The timeout of one call does not cancel a slow call over another kept connection."""
     if standard:
         patch_as_a_tracer(monkeypatch)
 
@@ -521,9 +501,7 @@ async def test_what_is_in_flight_outlives_the_idle_connections(
 
 
 async def test_an_aiohttp_that_sends_again_is_kept_from_it() -> None:
-    """
-    Even if aiohttp came to its own retry of a kept connection that broke, nothing is sent twice.
-    """
+    """Even if aiohttp reached its own retry of a broken kept connection, nothing is sent twice."""
     options = {**SESSION_OPTIONS, "response_class": aiohttp.ClientResponse}  # which comes to it
     async with (
         RawServer(DONE, then=(RESET,)) as server,
@@ -538,9 +516,7 @@ async def test_an_aiohttp_that_sends_again_is_kept_from_it() -> None:
 
 
 async def test_one_lost_connection_among_working_ones_costs_no_other() -> None:
-    """
-    A server that closes a connection now and then, while others work, gets no new ones for it.
-    """
+    """A server that closes a connection now and then, while others work, causes no new pool."""
     gate = asyncio.Event()
 
     def answer(request: Received) -> Steps:
@@ -614,9 +590,7 @@ def test_a_loop_that_stands_still_loses_no_response(
 def test_a_loop_that_stands_still_during_the_drain_loses_no_response(
     loop: str, slow_server: str, *, leave: bool
 ) -> None:
-    """
-    Responses that came while a blocking call took longer than the drain are read, not cancelled.
-    """
+    """Responses that arrived in a blocking call longer than the drain are read, not cancelled."""
 
     async def run() -> tuple[int, int]:
         async with AdaptyClient(KEY, base_url=slow_server, retry=ONCE) as client:
@@ -643,7 +617,7 @@ def test_a_loop_that_stands_still_for_longer_than_max_outage_ends_no_run(
 ) -> None:
     """Time without any I/O, as after Ctrl-Z, is no outage."""
 
-    def told(outcome: Outcome[str, None]) -> None:
+    def emitted(outcome: Outcome[str, None]) -> None:
         if outcome.index == 15:
             time.sleep(1.5)
 
@@ -653,7 +627,7 @@ def test_a_loop_that_stands_still_for_longer_than_max_outage_ends_no_run(
                 [f"u{number}" for number in range(40)],
                 by="customer_user_id",
                 concurrency=10,
-                on_outcome=told,
+                on_outcome=emitted,
                 max_outage=1.0,
             )
 
@@ -716,9 +690,9 @@ async def test_a_connection_that_breaks_before_a_request_is_written_sent_nothing
     async def ask(_: Request) -> Response:
         raise aiohttp.ServerDisconnectedError
 
-    watch = TimeoutScheduler(asyncio.get_running_loop(), time.monotonic)
-    error = await exchange(ask, watch, a_request(), 1.0)
+    scheduler = TimeoutScheduler(asyncio.get_running_loop(), time.monotonic)
+    error = await exchange(ask, scheduler, a_request(), 1.0)
 
     assert isinstance(error, ConnectError)
     assert str(error).startswith("cannot connect (the connection broke")
-    watch.close()
+    scheduler.close()

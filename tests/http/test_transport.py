@@ -1,6 +1,4 @@
-"""
-The border to aiohttp on real sockets: what each fault becomes, and how often a request is sent.
-"""
+"""The border to aiohttp on real sockets: the error of each fault, and the requests sent."""
 
 from __future__ import annotations
 
@@ -80,7 +78,7 @@ CALLS: dict[str, Call] = {
     "POST": lambda client: client.v1.profiles.create(customer_user_id="u1"),
 }
 every_method = pytest.mark.parametrize("method", CALLS)
-repeatable = pytest.mark.parametrize("method", ["GET", "DELETE", "PATCH"])
+retriable = pytest.mark.parametrize("method", ["GET", "DELETE", "PATCH"])
 
 
 @pytest.fixture(autouse=True, params=["fast", "standard"])
@@ -183,7 +181,7 @@ def timeout_for(fault: Fault) -> float:
 
 
 @every_break
-@repeatable
+@retriable
 async def test_a_broken_answer_is_asked_for_once_more(method: str, fault: Fault) -> None:
     """A call that may be retried sends as many requests as it counts, on as many connections."""
     async with (
@@ -239,9 +237,7 @@ def client_operation() -> Any:
 @every_method
 @pytest.mark.parametrize("last", [RESET, CLOSE], ids=["reset", "closed"])
 async def test_nothing_is_sent_twice_when_a_kept_connection_breaks(method: str, last: Any) -> None:
-    """
-    A request that meets the end of a kept-alive connection is sent once an attempt, not twice.
-    """
+    """A request at the end of a kept-alive connection is sent once per attempt, not twice."""
     async with (
         RawServer(DONE, then=(last,)) as server,
         client_of(server, retry=ONCE) as client,
@@ -255,7 +251,7 @@ async def test_nothing_is_sent_twice_when_a_kept_connection_breaks(method: str, 
     assert caught.value.attempts == 1
 
 
-@repeatable
+@retriable
 async def test_a_repeat_after_a_kept_connection_broke_succeeds(method: str) -> None:
     """The library retries it on a new connection, and counts the retry."""
     async with RawServer(DONE, (RESET,)) as server, client_of(server) as client:
@@ -267,9 +263,7 @@ async def test_a_repeat_after_a_kept_connection_broke_succeeds(method: str) -> N
 
 
 async def test_an_idle_connection_that_was_closed_is_not_used() -> None:
-    """
-    A connection that the server closed while it was idle is replaced without a failed attempt.
-    """
+    """A connection that the server closed while idle is replaced without a failed attempt."""
     async with RawServer((reply(), CLOSE)) as server, client_of(server, retry=ONCE) as client:
         await CALLS["POST"](client)
         await server.until_left()
@@ -322,9 +316,7 @@ async def test_a_connection_that_is_not_made_in_time_was_not_used() -> None:
 
 
 async def test_the_clients_own_bound_on_connecting_is_below_that_of_the_attempt() -> None:
-    """
-    So it is known that nothing was sent, also without a session that says how long it may take.
-    """
+    """The error proves that nothing was sent, also without a timeout of the session."""
     async with (
         RawServer((UNREAD, STALL)) as server,
         client_of(server.url.replace("http", "https"), timeout=3.0, retry=ONCE) as client,
@@ -350,18 +342,16 @@ class Unanswered(AbstractResolver):
 async def test_a_name_that_is_not_found_in_time_is_a_failed_connection() -> None:
     """Nothing was sent during the name lookup, and its time is bounded too."""
     async with sender(aiohttp.TCPConnector(resolver=Unanswered())) as ask:
-        watch = TimeoutScheduler(asyncio.get_running_loop())
-        error = await exchange(ask, watch, a_request(), 0.05)
-        watch.close()
+        scheduler = TimeoutScheduler(asyncio.get_running_loop())
+        error = await exchange(ask, scheduler, a_request(), 0.05)
+        scheduler.close()
 
     assert isinstance(error, ConnectError)
     assert str(error) == "cannot connect (timed out)"
 
 
 async def test_the_time_that_a_given_session_allows_is_kept() -> None:
-    """
-    A session of the caller's may be less patient than the client; that ends an attempt the same.
-    """
+    """A session of the caller's may have a shorter timeout; it ends an attempt the same way."""
     async with (
         RawServer((STALL,), (STALL,)) as server,
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.5)) as session,
@@ -418,7 +408,7 @@ async def test_a_certificate_that_is_not_trusted_ends_the_call(
     assert caught.value.attempts == 1
 
 
-EMPTY_ANSWERS = {
+EMPTY_RESPONSES = {
     "204": (reply(204),),
     "200-empty": (reply(body=b""),),
     "200-object": (reply(),),
@@ -428,7 +418,7 @@ EMPTY_ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("steps", EMPTY_ANSWERS.values(), ids=EMPTY_ANSWERS)
+@pytest.mark.parametrize("steps", EMPTY_RESPONSES.values(), ids=EMPTY_RESPONSES)
 @every_method
 async def test_an_answer_without_content_is_a_success(method: str, steps: Steps) -> None:
     """Every form of an empty response ends well after one request."""
@@ -549,7 +539,7 @@ async def test_a_wait_that_does_not_fit_is_not_begun() -> None:
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
-@repeatable
+@retriable
 async def test_a_server_failure_is_repeated(method: str, status: int) -> None:
     """A 5xx response, from the API or a gateway before it, is followed by one more request."""
     async with RawServer((page(status),)) as server, client_of(server) as client:
@@ -713,9 +703,7 @@ async def test_the_callers_deadline_ends_an_attempt() -> None:
 
 
 async def test_cancelling_a_call_closes_its_connection() -> None:
-    """
-    A call that is cancelled in mid-flight leaves no task, no busy slot and no open connection.
-    """
+    """A call cancelled in flight leaves no task, no permit and no open connection."""
     before = own_tasks()
     async with (
         RawServer((STALL,), (reply(body=b"12345")[:-1], STALL)) as server,
@@ -746,8 +734,8 @@ async def test_answers_that_follow_one_another_are_not_mixed_up() -> None:
     assert names == ["Right"] * 3
 
 
-STRAY_ANSWER = reply(body=b'{"data":{"first_name":"Stray"}}')
-RIGHT_ANSWER = reply(body=b'{"data":{"first_name":"Right"}}')
+STRAY_RESPONSE = reply(body=b'{"data":{"first_name":"Stray"}}')
+RIGHT_RESPONSE = reply(body=b'{"data":{"first_name":"Right"}}')
 
 
 async def hear_of(server: RawServer) -> None:
@@ -761,7 +749,7 @@ async def hear_of(server: RawServer) -> None:
 async def test_an_answer_to_nobody_is_not_taken_for_the_next_one(way: dict[str, Any]) -> None:
     """Bytes that a server writes to an idle connection are the response to no later request."""
     async with (
-        RawServer((RIGHT_ANSWER, HOLD, STRAY_ANSWER), then=(RIGHT_ANSWER,)) as server,
+        RawServer((RIGHT_RESPONSE, HOLD, STRAY_RESPONSE), then=(RIGHT_RESPONSE,)) as server,
         client_of(server, retry=ONCE, **way) as client,
     ):
         names = []
@@ -774,11 +762,9 @@ async def test_an_answer_to_nobody_is_not_taken_for_the_next_one(way: dict[str, 
 
 
 async def test_nothing_is_sent_while_all_connections_are_out_of_step() -> None:
-    """
-    A few connections are looked at; if all have something to read, the call was surely not sent.
-    """
+    """A few connections are tried; if all have unread bytes, the call was surely not sent."""
     async with (
-        RawServer(then=(RIGHT_ANSWER, HOLD, STRAY_ANSWER)) as server,
+        RawServer(then=(RIGHT_RESPONSE, HOLD, STRAY_RESPONSE)) as server,
         client_of(server, retry=ONCE) as client,
     ):
         calls = [client.v1.profiles.get(customer_user_id="u1") for _ in range(4)]
@@ -794,7 +780,7 @@ async def test_nothing_is_sent_while_all_connections_are_out_of_step() -> None:
     assert not caught.value.permanent
 
 
-WHOLE_ANSWERS = [
+WHOLE_RESPONSES = [
     reply(body=b'{"data":{"first_name":"Jane"}}'),
     reply(204),
     reply(body=gzip.compress(b"{}"), Content_Encoding="gzip"),
@@ -816,9 +802,7 @@ UNREAD_BODY = b"x" * 16 * 1024 * 1024
 async def test_an_answer_is_heard_before_the_request_was_read(
     scheme: str, self_signed: ssl.SSLContext
 ) -> None:
-    """
-    A server may refuse a large request at once; the rest of it is not sent, nor anything after it.
-    """
+    """If a server rejects a large request early, neither its rest nor another one is sent."""
     tls = self_signed if scheme == "https" else None
     async with RawServer((UNREAD, STALL, reply(413)), then=(reply(200),), tls=tls) as server:
         async with sender(aiohttp.TCPConnector(ssl=tls is None)) as ask:
@@ -883,7 +867,7 @@ async def test_nothing_is_sent_after_a_switch_to_another_protocol(headers: bytes
     """No request asks for 101: it ends the call, and the data after it is no response."""
     switch = b"HTTP/1.1 101 Switching Protocols\r\n" + headers + b"\r\n"
     async with (
-        RawServer((switch,), then=(RIGHT_ANSWER,)) as server,
+        RawServer((switch,), then=(RIGHT_RESPONSE,)) as server,
         client_of(server, retry=ONCE) as client,
     ):
         with pytest.raises(RequestRejectedError, match="status 101"):
@@ -911,7 +895,7 @@ async def test_a_switch_to_another_protocol_is_let_go_of_by_a_given_session_too(
     """The connection is closed, and the next call of that session uses a new one."""
     switch = b"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
     async with (
-        RawServer((switch,), then=(RIGHT_ANSWER,)) as server,
+        RawServer((switch,), then=(RIGHT_RESPONSE,)) as server,
         aiohttp.ClientSession() as session,
         client_of(server, retry=ONCE, session=session) as client,
     ):
@@ -942,12 +926,12 @@ def damaged(answer: bytes, random: Random) -> bytes:
 
 @every_method
 async def test_whatever_bytes_come_the_error_is_ours(method: str) -> None:
-    """
-    A server that writes nonsense gets one request a call, which ends in a result or our error.
-    """
+    """A server with malformed responses gets one request per call, with a result or our error."""
     random = Random(method)
     async with (
-        RawServer(then=lambda _: (damaged(random.choice(WHOLE_ANSWERS), random), CLOSE)) as server,
+        RawServer(
+            then=lambda _: (damaged(random.choice(WHOLE_RESPONSES), random), CLOSE)
+        ) as server,
         client_of(server, retry=ONCE, timeout=5.0) as client,
     ):
         succeeded = 0

@@ -47,7 +47,7 @@ def layers(
     transport: FakeTransport,
     clock: FakeClock,
     hooks: tuple[Hook, ...] = (),
-    pacer: FixedRateLimiter | None = None,
+    rate_limiter: FixedRateLimiter | None = None,
 ) -> PipelineConfig:
     """Return layers whose backoff always has its maximum length."""
     timing = Timing(clock, clock.sleep, lambda _low, high: high)
@@ -55,7 +55,7 @@ def layers(
         transport=transport,
         connections=LoopLocal(lambda: PrioritySemaphore(1)),
         timing=timing,
-        limiters=LimiterRegistry(timing, pacer),
+        limiters=LimiterRegistry(timing, rate_limiter),
         budget=RetryBudget(500),
         hooks=hooks,
     )
@@ -169,9 +169,11 @@ async def test_an_attempt_has_its_write_ahead_entry_before_it_is_sent(
     clock = FakeClock()
     transport = FakeTransport([reply, DELETED])
     entries = Entries(transport)
-    pacer = FixedRateLimiter(0.5, 1, clock)
-    pacer.acquire()
-    send = build(layers(transport, clock, pacer=pacer), RetryPolicy(), write_ahead=entries)
+    rate_limiter = FixedRateLimiter(0.5, 1, clock)
+    rate_limiter.acquire()
+    send = build(
+        layers(transport, clock, rate_limiter=rate_limiter), RetryPolicy(), write_ahead=entries
+    )
     await send(a_request())
 
     assert entries.seen == [("asked", 0), ("begun", 0), *again]
@@ -221,8 +223,8 @@ async def test_every_attempt_takes_its_turn_and_holds_no_place_while_waiting() -
     """A retry is rate limited as a first attempt is, and one permit is enough for both."""
     clock = FakeClock()
     transport = FakeTransport([(500, {}, b""), (429, {"retry-after": "4"}, b""), DELETED])
-    pacer = FixedRateLimiter(0.5, 1, clock)
-    send = build(layers(transport, clock, pacer=pacer), RetryPolicy())
+    rate_limiter = FixedRateLimiter(0.5, 1, clock)
+    send = build(layers(transport, clock, rate_limiter=rate_limiter), RetryPolicy())
 
     assert (await send(a_request())).status == 204
     # the backoff, then the permit; the requested wait is longer than the wait for the permit
@@ -243,14 +245,14 @@ async def test_a_call_has_one_deadline_for_everything() -> None:
 
 async def test_hooks_are_told_the_course_of_a_call() -> None:
     """Every hook receives the start, the retries and the end of a call, in this order."""
-    told: list[Event] = []
+    emitted: list[Event] = []
     also: list[Event] = []
     clock = FakeClock()
     transport = FakeTransport([ConnectError("refused"), DELETED])
 
-    await caller(transport, clock, (told.append, also.append)).execute(Operation(ERASE))
-    assert told == also
-    assert told == [
+    await caller(transport, clock, (emitted.append, also.append)).execute(Operation(ERASE))
+    assert emitted == also
+    assert emitted == [
         CallStarted("test.erase"),
         RetryScheduled("test.erase", 1, 0.5, "ConnectError", None),
         CallEnded("test.erase", 2, 0.5, 204, None),
@@ -261,12 +263,12 @@ async def test_hooks_are_told_the_course_of_a_call() -> None:
     ("reply", "ended"),
     [
         pytest.param(
-            MISSING, CallEnded("test.erase", 1, 0.0, 404, "NotFoundError"), id="error answer"
+            MISSING, CallEnded("test.erase", 1, 0.0, 404, "NotFoundError"), id="error response"
         ),
         pytest.param(
             ConnectError("certificate", permanent=True),
             CallEnded("test.erase", 1, 0.0, None, "ConnectError"),
-            id="no answer",
+            id="no response",
         ),
         pytest.param(
             asyncio.CancelledError(),
@@ -277,22 +279,24 @@ async def test_hooks_are_told_the_course_of_a_call() -> None:
 )
 async def test_hooks_are_told_how_a_call_failed(reply: Reply, ended: CallEnded) -> None:
     """Hooks receive the end of a failed or cancelled call with its status and error class."""
-    told: list[Event] = []
+    emitted: list[Event] = []
 
     with pytest.raises((NotFoundError, ConnectError, asyncio.CancelledError)):
-        await caller(FakeTransport([reply]), FakeClock(), (told.append,)).execute(Operation(ERASE))
-    assert told == [CallStarted("test.erase"), ended]
+        await caller(FakeTransport([reply]), FakeClock(), (emitted.append,)).execute(
+            Operation(ERASE)
+        )
+    assert emitted == [CallStarted("test.erase"), ended]
 
 
 async def test_a_defect_is_not_told_as_the_end_of_a_call() -> None:
     """A foreign exception propagates without an event."""
-    told: list[Event] = []
+    emitted: list[Event] = []
 
     with pytest.raises(RuntimeError, match="a bug"):
-        await observe(FakeTransport([RuntimeError("a bug")]), (told.append,), FakeClock())(
+        await observe(FakeTransport([RuntimeError("a bug")]), (emitted.append,), FakeClock())(
             a_request()
         )
-    assert told == [CallStarted("test.call")]
+    assert emitted == [CallStarted("test.call")]
 
 
 async def test_an_unreadable_answer_counts_its_attempts() -> None:
@@ -307,8 +311,8 @@ async def test_a_call_that_gets_no_turn_has_no_attempts() -> None:
     """A call that ends before it is sent has 0 attempts."""
     clock = FakeClock()
     transport = FakeTransport([DELETED])
-    pacer = FixedRateLimiter(0.001, 1, clock)
-    send = build(layers(transport, clock, pacer=pacer), RetryPolicy())
+    rate_limiter = FixedRateLimiter(0.001, 1, clock)
+    send = build(layers(transport, clock, rate_limiter=rate_limiter), RetryPolicy())
     await send(a_request())
     late = a_request()
     late.state.deadline = 60.0

@@ -52,9 +52,7 @@ KINDS = pytest.mark.parametrize("kind", [CallStarted, RetryScheduled, CallEnded]
 async def test_a_call_ends_as_it_would_without_hooks(
     kind: type[Event], log: pytest.LogCaptureFixture
 ) -> None:
-    """
-    A delete that succeeded returns, whichever event a hook raises on, and other hooks hear of it.
-    """
+    """A successful delete returns, whatever event a hook raises on; other hooks receive it."""
     hook, seen = Broken(kind), list[Event]()
     transport = FakeTransport([(500, {}, b""), DELETED])
     async with AdaptyClient("key", transport=transport, hooks=(hook, seen.append)) as client:

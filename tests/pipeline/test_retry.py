@@ -44,7 +44,7 @@ from tests._support import ERROR_CLASSES, a_request
 OK = Response(200, {}, b"{}")
 
 
-def answered(
+def error_of(
     kind: type[ApiError | DecodeError],
     status: int,
     retry_after: float | None = None,
@@ -68,34 +68,34 @@ TABLE: list[tuple[BaseException, dict[RetrySafety, bool], bool]] = [
     # the error, whether to retry by retry safety, whether the server may have processed it
     (ConnectError("refused"), ALL, NO),
     (ConnectError("certificate", permanent=True), NONE, NO),
-    (RequestTimeoutError("no answer"), UNLESS_UNSENT, YES),
+    (RequestTimeoutError("no response"), UNLESS_UNSENT, YES),
     (ConnectionLostError("reset"), UNLESS_UNSENT, YES),
     (TransportError("some other"), NONE, NO),
-    (answered(RateLimitError, 429), ALL, NO),
-    (answered(RateLimitError, 429, 1.0), ALL, NO),
-    (answered(RateLimitError, 400), ALL, NO),
-    (answered(ServerError, 500), UNLESS_UNSENT, YES),
-    (answered(ServerError, 500, 1.0), UNLESS_UNSENT, YES),
-    (answered(ServerError, 501), NONE, YES),
-    (answered(ServerError, 505), NONE, YES),
-    *((answered(ServerError, status), UNLESS_UNSENT, YES) for status in range(520, 531)),
-    (answered(ServerError, 502), UNLESS_UNSENT, YES),
-    (answered(ServerError, 503), UNLESS_UNSENT, YES),
-    (answered(ServerError, 503, 0.0), ALL, NO),
-    (answered(ServerError, 504), UNLESS_UNSENT, YES),
-    (answered(ServerError, 599), UNLESS_UNSENT, YES),
-    (answered(RequestRejectedError, 400), NONE, NO),
-    (answered(RequestRejectedError, 408), UNLESS_UNSENT, YES),
-    (answered(RequestRejectedError, 425), UNLESS_UNSENT, NO),
-    (answered(RequestRejectedError, 302), NONE, NO),
-    (answered(AuthenticationError, 401), NONE, NO),
-    (answered(AuthenticationError, 403), NONE, NO),
-    (answered(NotFoundError, 404), NONE, NO),
-    (answered(ConflictError, 409), NONE, NO),
-    (answered(ConflictError, 409, 1.0, "duplicate_source_transaction"), NONE, NO),
-    (answered(ConflictError, 409, None, "idempotency_in_flight"), UNLESS_UNSENT, YES),
-    (answered(ApiError, 418), NONE, NO),
-    (answered(DecodeError, 200), NONE, YES),
+    (error_of(RateLimitError, 429), ALL, NO),
+    (error_of(RateLimitError, 429, 1.0), ALL, NO),
+    (error_of(RateLimitError, 400), ALL, NO),
+    (error_of(ServerError, 500), UNLESS_UNSENT, YES),
+    (error_of(ServerError, 500, 1.0), UNLESS_UNSENT, YES),
+    (error_of(ServerError, 501), NONE, YES),
+    (error_of(ServerError, 505), NONE, YES),
+    *((error_of(ServerError, status), UNLESS_UNSENT, YES) for status in range(520, 531)),
+    (error_of(ServerError, 502), UNLESS_UNSENT, YES),
+    (error_of(ServerError, 503), UNLESS_UNSENT, YES),
+    (error_of(ServerError, 503, 0.0), ALL, NO),
+    (error_of(ServerError, 504), UNLESS_UNSENT, YES),
+    (error_of(ServerError, 599), UNLESS_UNSENT, YES),
+    (error_of(RequestRejectedError, 400), NONE, NO),
+    (error_of(RequestRejectedError, 408), UNLESS_UNSENT, YES),
+    (error_of(RequestRejectedError, 425), UNLESS_UNSENT, NO),
+    (error_of(RequestRejectedError, 302), NONE, NO),
+    (error_of(AuthenticationError, 401), NONE, NO),
+    (error_of(AuthenticationError, 403), NONE, NO),
+    (error_of(NotFoundError, 404), NONE, NO),
+    (error_of(ConflictError, 409), NONE, NO),
+    (error_of(ConflictError, 409, 1.0, "duplicate_source_transaction"), NONE, NO),
+    (error_of(ConflictError, 409, None, "idempotency_in_flight"), UNLESS_UNSENT, YES),
+    (error_of(ApiError, 418), NONE, NO),
+    (error_of(DecodeError, 200), NONE, YES),
     (AdaptyError("x"), NONE, NO),
     (ConfigError("x"), NONE, NO),
     (InvalidInputError("x", "y"), NONE, NO),
@@ -216,7 +216,7 @@ async def test_very_many_attempts_do_not_overflow() -> None:
 async def test_a_wait_the_server_asks_for_is_kept_and_spread() -> None:
     """The server's seconds are the minimum wait, with up to a quarter more."""
     clock = FakeClock()
-    failures = [answered(RateLimitError, 429, 4.0), answered(ServerError, 503, 2.0)]
+    failures = [error_of(RateLimitError, 429, 4.0), error_of(ServerError, 503, 2.0)]
 
     assert await run(failures, RetryPolicy(), clock) is OK
     assert clock.sleeps == [5.0, 2.5]
@@ -225,7 +225,7 @@ async def test_a_wait_the_server_asks_for_is_kept_and_spread() -> None:
 async def test_a_key_in_flight_is_waited_for_as_the_server_asks() -> None:
     """While an attempt with the same key is in progress, the retry follows as the server asks."""
     clock = FakeClock()
-    failures = [answered(ConflictError, 409, 2.0, "idempotency_in_flight")] * 2
+    failures = [error_of(ConflictError, 409, 2.0, "idempotency_in_flight")] * 2
 
     assert await run(failures, RetryPolicy(), clock, retry_safety=RetrySafety.WITH_KEY) is OK
     assert clock.sleeps == [2.5, 2.5]
@@ -234,7 +234,7 @@ async def test_a_key_in_flight_is_waited_for_as_the_server_asks() -> None:
 async def test_a_wait_that_is_too_long_is_not_begun() -> None:
     """A `Retry-After` longer than the policy allows raises the error at once."""
     clock = FakeClock()
-    failures = [answered(RateLimitError, 429, 60.5)]
+    failures = [error_of(RateLimitError, 429, 60.5)]
 
     with pytest.raises(RateLimitError, match=r"^status 429, attempts 1$"):
         await run(failures, RetryPolicy(retry_after_max=60.0, deadline=1000.0), clock)
@@ -247,7 +247,7 @@ async def test_a_wait_that_does_not_fit_is_not_begun() -> None:
     request = a_request()
     request.state.deadline = 104.9
     send = retry(
-        Script([answered(RateLimitError, 429, 4.0)], clock),
+        Script([error_of(RateLimitError, 429, 4.0)], clock),
         RetryPolicy(),
         timing(clock),
         RetryBudget(500),
@@ -261,7 +261,7 @@ async def test_a_wait_that_does_not_fit_is_not_begun() -> None:
 async def test_the_longest_wait_that_is_allowed_is_begun() -> None:
     """A `Retry-After` of just what the policy allows is waited for."""
     clock = FakeClock()
-    failures = [answered(RateLimitError, 429, 60.0)]
+    failures = [error_of(RateLimitError, 429, 60.0)]
 
     assert await run(failures, RetryPolicy(retry_after_max=60.0, deadline=1000.0), clock) is OK
     assert clock.sleeps == [75.0]
@@ -272,7 +272,7 @@ async def test_a_wait_that_takes_all_the_time_there_is_is_not_begun() -> None:
     clock = FakeClock(100.0)
     request = a_request()
     request.state.deadline = 105.0
-    failures = [answered(RateLimitError, 429, 4.0)]
+    failures = [error_of(RateLimitError, 429, 4.0)]
     send = retry(Script(failures, clock), RetryPolicy(), timing(clock), RetryBudget(500))
 
     with pytest.raises(RateLimitError):
@@ -328,7 +328,7 @@ def paused() -> RateLimitError:
 
 @pytest.mark.parametrize(
     "unsent",
-    [DeadlineError("no turn"), CircuitOpenError("the service is down"), paused()],
+    [DeadlineError("no permit"), CircuitOpenError("the circuit is open"), paused()],
     ids=lambda error: type(error).__name__,
 )
 async def test_a_retry_that_gets_no_turn_has_the_failure_before_it_as_its_cause(
@@ -365,7 +365,7 @@ async def test_an_item_that_meets_a_firewall_in_an_outage_is_retried_three_times
     changes: dict[str, Any], attempts: int
 ) -> None:
     """It is no sign of the item's fault, unless it happens each time."""
-    script = Script([answered(ApiError, 403)] * 9, FakeClock())
+    script = Script([error_of(ApiError, 403)] * 9, FakeClock())
 
     async def send(request: Request) -> Response:
         try:
@@ -402,13 +402,13 @@ async def test_one_attempt_never_repeats() -> None:
 async def test_an_error_that_is_final_later_on_ends_the_loop() -> None:
     """A retry with a final failure raises it, without another retry."""
     clock = FakeClock()
-    failures = [ConnectError("refused"), answered(AuthenticationError, 401)]
+    failures = [ConnectError("refused"), error_of(AuthenticationError, 401)]
 
     with pytest.raises(AuthenticationError, match="attempts 2"):
         await run(failures, RetryPolicy(), clock)
 
 
-@pytest.mark.parametrize("before", [[], [ConnectError("refused")]], ids=["first attempt", "repeat"])
+@pytest.mark.parametrize("before", [[], [ConnectError("refused")]], ids=["first attempt", "retry"])
 @pytest.mark.parametrize(
     "foreign", [RuntimeError("a bug"), asyncio.CancelledError("enough")], ids=repr
 )
@@ -422,7 +422,7 @@ async def test_what_is_no_error_of_ours_passes_untouched(
     assert caught.value is foreign
 
 
-MISSING = answered(NotFoundError, 404)
+MISSING = error_of(NotFoundError, 404)
 
 
 @pytest.mark.parametrize(
@@ -430,7 +430,7 @@ MISSING = answered(NotFoundError, 404)
     [
         pytest.param([ConnectionLostError("reset")], id="connection lost"),
         pytest.param([RequestTimeoutError("slow"), ConnectError("refused")], id="and refused"),
-        pytest.param([answered(ServerError, 502)], id="502"),
+        pytest.param([error_of(ServerError, 502)], id="502"),
     ],
 )
 async def test_an_erasure_not_found_after_a_lost_answer_has_worked(
@@ -447,8 +447,8 @@ async def test_an_erasure_not_found_after_a_lost_answer_has_worked(
     [
         pytest.param([MISSING], True, id="first attempt"),
         pytest.param([ConnectError("refused"), MISSING], True, id="surely unsent before"),
-        pytest.param([answered(RateLimitError, 429), MISSING], True, id="throttled before"),
-        pytest.param([ConnectionLostError("reset"), MISSING], False, id="no erasure"),
+        pytest.param([error_of(RateLimitError, 429), MISSING], True, id="throttled before"),
+        pytest.param([ConnectionLostError("reset"), MISSING], False, id="no deletion"),
     ],
 )
 async def test_not_found_is_an_error_otherwise(
@@ -462,11 +462,11 @@ async def test_not_found_is_an_error_otherwise(
 
 async def test_hooks_are_told_of_every_repeat() -> None:
     """Each retry is emitted with the attempt's number, wait, error class and status."""
-    told: list[Event] = []
-    failures = [ConnectionLostError("reset"), answered(ServerError, 502)]
+    emitted: list[Event] = []
+    failures = [ConnectionLostError("reset"), error_of(ServerError, 502)]
 
-    await run(failures, RetryPolicy(), FakeClock(), hooks=(told.append,))
-    assert told == [
+    await run(failures, RetryPolicy(), FakeClock(), hooks=(emitted.append,))
+    assert emitted == [
         RetryScheduled("test.call", 1, 0.5, "ConnectionLostError", None),
         RetryScheduled("test.call", 2, 1.0, "ServerError", 502),
     ]
@@ -537,7 +537,7 @@ async def test_a_repeat_that_worked_gives_back_what_it_took() -> None:
     assert budget.left == 500
     await spend(budget, [lost, lost])
     assert budget.left == 500 - 14
-    await spend(budget, [answered(RateLimitError, 429), answered(RateLimitError, 429)])
+    await spend(budget, [error_of(RateLimitError, 429), error_of(RateLimitError, 429)])
     assert budget.left == 500 - 14 - 5
     await spend(budget, [])
     assert budget.left == 500 - 14 - 5 + 1
@@ -552,7 +552,7 @@ async def test_nothing_is_repeated_without_the_tokens_for_it() -> None:
         await spend(budget, [lost, lost, lost])
     assert caught.value.attempts == 2
     assert budget.left == 6
-    await spend(budget, [answered(RateLimitError, 429)])
+    await spend(budget, [error_of(RateLimitError, 429)])
     with pytest.raises(ConnectionLostError):
         await spend(RetryBudget(13), [lost])
 
@@ -579,16 +579,14 @@ class Throttling(Script):
 
 
 async def test_a_throttled_item_of_a_bulk_run_goes_back_three_times_for_nothing() -> None:
-    """
-    Three answers 429 are no attempts of the item, and its clock starts anew; further ones are.
-    """
+    """Three 429 responses are no attempts of the item, and reset its deadline; later ones are."""
     clock = FakeClock()
 
     async def attempts(failures: int, asked: float) -> tuple[Request, list[float]]:
         clock.sleeps.clear()
         request = a_request(low_priority=True)
         request.state.deadline = clock.now + 60.0
-        script = Throttling([answered(RateLimitError, 429, asked)] * failures, clock)
+        script = Throttling([error_of(RateLimitError, 429, asked)] * failures, clock)
         policy = RetryPolicy(attempts=2)
         await retry(script, policy, timing(clock, 0.0), RetryBudget(500))(request)
         return request, clock.sleeps
@@ -609,7 +607,7 @@ async def test_a_throttled_item_that_goes_back_costs_the_budget_nothing_and_earn
     clock = FakeClock()
     budget = RetryBudget(500)
     budget.try_acquire(100)
-    script = Throttling([answered(RateLimitError, 429)], clock)
+    script = Throttling([error_of(RateLimitError, 429)], clock)
 
     await retry(script, RetryPolicy(), timing(clock), budget)(a_request(low_priority=True))
     assert budget.left == 400
@@ -632,7 +630,7 @@ async def test_an_attempt_in_a_known_outage_is_none_of_an_items() -> None:
 
     for low_priority, attempts in ((True, 5), (False, 2)):
         request = a_request(low_priority=low_priority)
-        script = Down([answered(ServerError, 500)] * 4, clock)
+        script = Down([error_of(ServerError, 500)] * 4, clock)
         send = retry(script, RetryPolicy(attempts=2), timing(clock, 0.0), RetryBudget(500))
         with contextlib.suppress(ServerError):
             await send(request)
