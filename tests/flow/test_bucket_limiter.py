@@ -1116,12 +1116,12 @@ async def test_statistics_tell_what_is_going_on() -> None:
     ],
 )
 async def test_statistics_tell_the_rate_in_force(
-    client: float | None, run: float | None, learned: float | None, rate: float
+    client: float | None, run: float | None, adaptive: float | None, rate: float
 ) -> None:
     """It is the lowest that delays items; the adaptive rate counts after a measurement."""
     bench = Bench(rate=client)
-    if learned is not None:
-        bench.limiters.expect(learned)
+    if adaptive is not None:
+        bench.limiters.expect(adaptive)
     limits = RunLimits(rate_limiter=None if run is None else bench.rate_limiter(run))
     bench.limiters.get("v1").wait_queue(bench.connections.get(), limits)
 
