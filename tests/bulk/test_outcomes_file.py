@@ -60,7 +60,7 @@ Lines: TypeAlias = list[dict[str, Any]]
 KEYS = ["line", "id", "status", "at", "http_status", "request_id", "attempts", "error"]
 BY: Any = {"by": "customer_user_id"}
 DONE = itertools.repeat((204, {"Request-Id": "r1"}, b""))
-_PAGE = Path(__file__).parent.parent / "docs" / "bulk.md"
+_PAGE = Path(__file__).parents[2] / "docs" / "bulk.md"
 
 
 @pytest.fixture(params=LOOPS)
@@ -739,6 +739,26 @@ async def test_a_disk_that_hangs_holds_up_no_call_until_too_much_waits(
         report = await task
 
     assert report.done == len(lines(path)) == 9000
+
+
+async def test_the_rest_of_an_input_is_read_no_faster_than_the_disk_takes_it(
+    path: Path, gate: threading.Event
+) -> None:
+    """
+    Items that a run that stops itself does not send wait for a disk that hangs, too.
+    """
+    gate.clear()
+    rejected: Any = itertools.repeat((401, {}, b'{"error_code": "not_authenticated"}'))
+    async with fake(rejected) as client:
+        run = client.v1.profiles.bulk_delete(ids(9000), **BY, outcomes=path, concurrency=2)
+        task = asyncio.create_task(run)
+        await until(lambda: run.report.total >= 4096)
+        await loop_turns(500)
+        assert run.report.total <= 4096 + 256 + 2
+        gate.set()
+        await task
+
+    assert len(lines(path)) == 9000
 
 
 async def test_a_run_that_is_cut_off_records_what_was_over(
