@@ -162,7 +162,7 @@ def test_it_begins_just_below_a_limit_known_before() -> None:
     assert client.limiter.limit == client.limiter.estimate == 400.0
 
 
-def test_the_search_begins_at_a_pace_that_others_gave() -> None:
+def test_the_search_begins_at_a_rate_that_others_gave() -> None:
     """Requests throttled at that rate start the search there; a search in progress continues."""
     client = Client()
 
@@ -342,7 +342,7 @@ def test_a_success_of_a_request_sent_before_does_not_end_the_probing() -> None:
     assert client.limiter.probing
 
 
-def test_a_probe_without_an_answer_is_followed_by_another() -> None:
+def test_a_probe_without_a_response_is_followed_by_another() -> None:
     """A request that was cancelled or lost does not stop the run permanently."""
     client = Client(400.0)
     client.succeed()
@@ -746,7 +746,7 @@ class Checked:
     rate=st.none() | st.floats(0.01, 1e6),
     late=st.floats(0.0, 0.05),
 )
-def test_no_answers_bring_it_out_of_its_bounds(
+def test_no_responses_bring_it_out_of_its_bounds(
     steps: list[tuple[str, int, *tuple[float | None, ...]]], rate: float | None, late: float
 ) -> None:
     """Waits are finite, rates within bounds, pauses kept, and no period exceeds any rate."""

@@ -200,7 +200,7 @@ async def test_single_calls_pass_at_once() -> None:
     assert bench.clock.sleeps == []
 
 
-async def test_a_fixed_pace_is_held_first_come_first_served() -> None:
+async def test_a_fixed_rate_is_held_first_come_first_served() -> None:
     """After the burst, calls are sent one interval apart in order, without the cancelled ones."""
     bench = Bench(rate=10.0, burst=2)
     tasks = {name: bench.start(name, seconds=10.0) for name in "abcdef"}
@@ -234,7 +234,7 @@ async def test_who_comes_as_a_turn_is_due_does_not_overtake_who_waits_for_it() -
     assert [name for name, _ in bench.sent] == ["first", "second", "third"]
 
 
-async def test_buckets_share_the_clients_pace() -> None:
+async def test_buckets_share_the_clients_rate() -> None:
     """The rate of a client covers all its requests."""
     bench = Bench(rate=10.0)
     tasks = [bench.start("a", bucket=bucket) for bucket in ("v1", "v2", "v1", "v2")]
@@ -258,7 +258,7 @@ async def test_a_pause_holds_every_call_of_its_bucket_and_no_other() -> None:
     assert bench.times("held") == pytest.approx([30.0])
 
 
-async def test_after_a_pause_calls_go_spread_at_the_learned_pace() -> None:
+async def test_after_a_pause_calls_go_spread_at_the_adaptive_rate() -> None:
     """Paused calls do not resume all at once, in whatever order they started to wait."""
     bench = Bench()
     await bench.pause(30.0)
@@ -298,7 +298,7 @@ async def test_a_pause_that_begins_while_calls_wait_for_a_connection_holds_them(
     assert bench.free == 2
 
 
-async def test_a_pause_holds_calls_that_wait_for_the_clients_pace() -> None:
+async def test_a_pause_holds_calls_that_wait_for_the_clients_rate() -> None:
     """A pause that begins while calls wait for a permit holds for them, with or without time."""
     bench = Bench(rate=1.0, latency=0.1)
     bench.responses["first"] = [throttled(30.0)]
@@ -553,7 +553,7 @@ async def test_an_item_that_is_cancelled_as_its_turn_comes_gives_it_back() -> No
     assert not queue.has_leader
 
 
-async def test_items_go_at_the_learned_pace() -> None:
+async def test_items_go_at_the_adaptive_rate() -> None:
     """A run without a configured rate is sent evenly at the adaptive rate."""
     bench = Bench(latency=1000.0)
     run = RunLimits()
@@ -567,7 +567,7 @@ async def test_items_go_at_the_learned_pace() -> None:
     assert max(late - early for early, late in itertools.pairwise(times)) < 0.06
 
 
-async def test_items_go_at_the_runs_own_pace() -> None:
+async def test_items_go_at_the_runs_own_rate() -> None:
     """A run with a configured rate holds it from the start, if it is below the adaptive rate."""
     bench = Bench()
     run = RunLimits(rate_limiter=bench.rate_limiter(2.0))
@@ -578,7 +578,7 @@ async def test_items_go_at_the_runs_own_pace() -> None:
     assert bench.times("b") == pytest.approx([0.0, 0.5, 1.0, 1.5, 2.0])
 
 
-async def test_items_keep_to_the_clients_pace() -> None:
+async def test_items_keep_to_the_clients_rate() -> None:
     """The client's rate holds for its runs too."""
     bench = Bench(rate=5.0)
     run = RunLimits(rate_limiter=bench.rate_limiter(1000.0))
@@ -589,7 +589,7 @@ async def test_items_keep_to_the_clients_pace() -> None:
     assert bench.times("b") == pytest.approx([0.0, 0.2, 0.4, 0.6])
 
 
-async def test_the_runs_own_slow_pace_holds_up_nobody_else() -> None:
+async def test_the_runs_own_slow_rate_holds_up_nobody_else() -> None:
     """Neither single calls nor another run in the same bucket wait for it."""
     bench = Bench()
     slow = RunLimits(rate_limiter=bench.rate_limiter(0.1))
@@ -606,7 +606,7 @@ async def test_the_runs_own_slow_pace_holds_up_nobody_else() -> None:
     assert bench.times("slow") == pytest.approx([0.0, 10.0, 20.0])
 
 
-async def test_single_calls_go_before_items_at_the_clients_pace() -> None:
+async def test_single_calls_go_before_items_at_the_clients_rate() -> None:
     """A call that arrives while an item sleeps until its permit acquires that permit."""
     bench = Bench(rate=1.0)
     run = RunLimits()
@@ -786,7 +786,7 @@ async def test_a_run_waits_for_a_pause_just_as_long_as_it_may() -> None:
     assert bench.times("b") == pytest.approx([30.0])
 
 
-async def test_who_waits_for_the_pace_does_not_give_up_for_an_outage_that_may_be_over() -> None:
+async def test_who_waits_for_the_rate_does_not_give_up_for_an_outage_that_may_be_over() -> None:
     """The cause of the wait is not the service, so a probe is sent when the rate allows it."""
     bench = Bench()
     await bench.break_down()
@@ -908,7 +908,7 @@ async def test_failures_of_the_service_count_towards_an_outage(error: AdaptyErro
 
 
 @pytest.mark.parametrize("error", WORKS, ids=lambda error: type(error).__name__)
-async def test_any_answer_but_a_failure_says_that_the_service_works(
+async def test_any_response_but_a_failure_says_that_the_service_works(
     error: AdaptyError | None,
 ) -> None:
     """It resets the failures, and lets the rate of a run grow."""
@@ -1027,7 +1027,7 @@ async def test_attempts_that_fail_in_a_known_outage_are_excused() -> None:
     assert excused == [0] * 19 + [1, 2, 3]
 
 
-async def test_success_of_single_calls_does_not_raise_the_pace_of_runs() -> None:
+async def test_success_of_single_calls_does_not_raise_the_rate_of_runs() -> None:
     """They were not rate limited, so they are no sign of the rate."""
     bench = Bench()
     before = bench.limiters.get("v1").adaptive.rate
@@ -1037,7 +1037,7 @@ async def test_success_of_single_calls_does_not_raise_the_pace_of_runs() -> None
     assert bench.limiters.get("v1").adaptive.rate == before
 
 
-async def test_being_throttled_cuts_the_pace_and_shows_that_the_service_works() -> None:
+async def test_being_throttled_cuts_the_rate_and_shows_that_the_service_works() -> None:
     """A 429 response resets the failures, and slows runs down."""
     bench = Bench()
     before = bench.limiters.get("v1").adaptive.rate
@@ -1148,7 +1148,7 @@ async def test_statistics_tell_the_rate_of_the_run_that_came_last() -> None:
     assert limiter.statistics().rate == 20.0
 
 
-def test_there_is_one_gate_for_a_bucket() -> None:
+def test_there_is_one_limiter_for_a_bucket() -> None:
     """A second call returns the same limiter; another bucket has another limiter."""
     limiters = Bench().limiters
 
@@ -1156,7 +1156,7 @@ def test_there_is_one_gate_for_a_bucket() -> None:
     assert limiters.get("v1") is not limiters.get("v2")
 
 
-def test_a_pace_known_from_before_holds_for_gates_made_before_and_later() -> None:
+def test_a_rate_known_from_before_holds_for_limiters_made_before_and_later() -> None:
     """Every bucket without a measured limit starts with it."""
     limiters = Bench().limiters
     before = limiters.get("before")
@@ -1187,7 +1187,7 @@ async def test_a_pause_outlives_what_is_expected() -> None:
     assert bench.limiters.get("v1").paused_for == pytest.approx(30.0)
 
 
-def test_the_learned_pace_is_told_if_it_is_one() -> None:
+def test_the_adaptive_rate_is_returned_if_there_is_one() -> None:
     """With no bucket measured, or several, it is None; a single one is returned unchanged."""
     limiters = Bench().limiters
     assert limiters.learned_rate() is None
@@ -1201,7 +1201,7 @@ def test_the_learned_pace_is_told_if_it_is_one() -> None:
 
 
 @pytest.mark.parametrize("rate", [None, 100_000.0], ids=str)
-def test_two_event_loops_share_a_gate(rate: float | None) -> None:
+def test_two_event_loops_share_a_limiter(rate: float | None) -> None:
     """Calls and items in two threads share a limiter; nothing hangs and every count is right."""
     clock = FakeClock(BEGIN)
     timing = Timing(clock, lambda _: asyncio.sleep(0), lambda low, high: high)

@@ -33,7 +33,7 @@ def _usual_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 # The retry budget
 
 
-def test_a_budget_pays_for_repeats_until_it_is_used_up() -> None:
+def test_a_budget_pays_for_retries_until_it_is_used_up() -> None:
     """Each retry costs tokens, and one that costs more than is left acquires none."""
     budget = RetryBudget(20)
 
@@ -116,7 +116,7 @@ def test_it_takes_twenty_failures_in_a_row_to_open_a_circuit() -> None:
     assert circuit.delay() == pytest.approx(1.0)
 
 
-def test_a_success_among_the_failures_starts_the_count_anew() -> None:
+def test_a_success_among_the_failures_starts_the_count_again() -> None:
     """A success that was sent with the first failure, or after it, shows that the service works."""
     clock = FakeClock(100.0)
     circuit = a_circuit(clock, failures=19)
@@ -230,7 +230,7 @@ def test_a_new_outage_does_not_wait_for_what_the_last_one_was_told() -> None:
     ],
     ids=str,
 )
-def test_the_next_try_comes_after_a_share_of_the_outage(lasted: float, wait: float) -> None:
+def test_the_next_probe_comes_after_a_share_of_the_outage(lasted: float, wait: float) -> None:
     """It is at least one second and at most thirty, plus up to a random quarter."""
     for uniform, factor in ((shortest, 1.0), (longest, 1.25)):
         clock = FakeClock(100.0)

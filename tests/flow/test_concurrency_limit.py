@@ -111,7 +111,7 @@ def test_it_does_not_grow_while_fewer_are_in_flight_than_may_be() -> None:
     assert run.count == 64
 
 
-def test_new_workers_are_called_in_at_once() -> None:
+def test_new_workers_are_spawned_at_once() -> None:
     """Growth spawns as many workers as are newly permitted, and a decrease spawns none."""
     run = Run()
     spawned: list[int] = []
@@ -123,7 +123,7 @@ def test_new_workers_are_called_in_at_once() -> None:
     assert spawned == [16]
 
 
-def test_another_worker_is_called_in_for_one_that_may_have_to_wait() -> None:
+def test_another_worker_is_spawned_for_one_that_may_have_to_wait() -> None:
     """A failed request may have a long wait before its retry, and so may all that fail with it."""
     run = Run()
     spawned: list[int] = []
@@ -134,7 +134,7 @@ def test_another_worker_is_called_in_for_one_that_may_have_to_wait() -> None:
     assert spawned == [1, 1]
 
 
-def test_nobody_is_called_in_while_enough_are_busy() -> None:
+def test_nobody_is_spawned_while_enough_are_busy() -> None:
     """After a timeout more are in flight than permitted, so a failed one is not replaced."""
     run = Run()
     spawned: list[int] = []
@@ -168,7 +168,7 @@ def test_a_worker_is_spare_when_enough_others_are_busy(
     [(0.1, 0.18, 0.14), (0.0002, 0.005, 0.004)],
     ids=["the service", "the event loop"],
 )
-def test_it_does_not_grow_while_answers_are_slower_than_they_can_be(
+def test_it_does_not_grow_while_responses_are_slower_than_they_can_be(
     fastest: float, slow: float, steady: float
 ) -> None:
     """The bound is 1.5 times the fastest response plus 4 ms; above it, more would only wait."""
@@ -183,7 +183,7 @@ def test_it_does_not_grow_while_answers_are_slower_than_they_can_be(
     assert run.after(1.0, steady, wanted=True) == 80
 
 
-def test_it_shrinks_by_a_tenth_when_answers_take_far_longer() -> None:
+def test_it_shrinks_by_a_tenth_when_responses_take_far_longer() -> None:
     """The bound is three times the fastest response plus a quarter of a second."""
     run = Run()
     run.end(0.1)
@@ -194,7 +194,7 @@ def test_it_shrinks_by_a_tenth_when_answers_take_far_longer() -> None:
     assert list(dict.fromkeys(counts))[:5] == [64, 58, 52, 47, 42]
 
 
-def test_answers_of_a_quarter_of_a_second_are_never_far_too_slow() -> None:
+def test_responses_of_a_quarter_of_a_second_are_never_far_too_slow() -> None:
     """A service with immediate responses keeps its limit despite delays of our own event loop."""
     run = Run()
     run.end(0.0001)
@@ -203,7 +203,7 @@ def test_answers_of_a_quarter_of_a_second_are_never_far_too_slow() -> None:
         assert run.after(0.3, 0.25) == 64
 
 
-def test_it_is_halved_when_no_answer_comes_in_time() -> None:
+def test_it_is_halved_when_no_response_comes_in_time() -> None:
     """A timeout halves the limit, down to a minimum of four."""
     run = Run()
     run.end(0.1)
@@ -213,7 +213,7 @@ def test_it_is_halved_when_no_answer_comes_in_time() -> None:
         assert run.end(30.0, RequestTimeoutError("no response")) == count
 
 
-def test_one_change_is_made_per_usual_answer_time() -> None:
+def test_one_change_is_made_per_usual_response_time() -> None:
     """Requests that end together count once: the effect of a change takes a round trip."""
     run = Run()
     run.end(0.5, wanted=True)
@@ -225,7 +225,7 @@ def test_one_change_is_made_per_usual_answer_time() -> None:
     assert run.after(0.1, 0.5, wanted=True) == 100
 
 
-def test_timeouts_before_the_first_answer_count_once_a_second() -> None:
+def test_timeouts_before_the_first_response_count_once_a_second() -> None:
     """Until a response has shown the usual time, it is a second."""
     run = Run()
     slow = RequestTimeoutError("no response")
@@ -267,7 +267,7 @@ def test_only_what_was_answered_tells_how_fast_the_service_is(
 
 
 @pytest.mark.parametrize(("fast", "forgotten"), [(0, 60), (15, 60), (29, 60), (30, 90)], ids=str)
-def test_the_fastest_answer_is_forgotten_after_half_a_minute_to_a_minute(
+def test_the_fastest_response_is_forgotten_after_half_a_minute_to_a_minute(
     fast: int, forgotten: int
 ) -> None:
     """A service that is permanently slower is accepted, and its usual time is the new fastest."""

@@ -94,7 +94,7 @@ def test_a_shortened_scenario_keeps_its_shape() -> None:
     assert (outage.start, outage.end) == pytest.approx((0.3, 0.6))
 
 
-def test_a_window_begins_anew_each_second() -> None:
+def test_a_window_begins_again_each_second() -> None:
     """The count restarts with each second of the server's clock, not of the client's."""
     window = Window(2, phase=0.75)
 
@@ -173,7 +173,7 @@ def test_a_server_that_was_asked_nothing_has_nothing_to_tell() -> None:
     assert (record.arrivals, record.never, record.last_accepted) == (0, 4, 0.0)
 
 
-async def test_it_answers_as_the_api_does_and_tells_its_record() -> None:
+async def test_it_responds_as_the_api_does_and_returns_its_record() -> None:
     """Over a real connection come 204, then 429 with its wait and the API's error body."""
     limit = LimitSettings(rates=Rates(((0.0, 0.001),)), burst=1)
     settings = ServerSettings(items=2, limit=limit, latency=0.001, retry_after=7, seed=1)
@@ -181,13 +181,13 @@ async def test_it_answers_as_the_api_does_and_tells_its_record() -> None:
     async with await start(settings) as server:
         host, port = server.sockets[0].getsockname()
         async with aiohttp.ClientSession(f"http://{host}:{port}") as session:
-            async with session.delete(PATH, headers=user) as answer:
-                assert (answer.status, await answer.read()) == (204, b"")
-            async with session.delete(PATH, headers=user) as answer:
-                assert (answer.status, answer.headers["Retry-After"]) == (429, "7")
-                content = await answer.json()
-            async with session.get("/") as answer:
-                record = await answer.json()
+            async with session.delete(PATH, headers=user) as response:
+                assert (response.status, await response.read()) == (204, b"")
+            async with session.delete(PATH, headers=user) as response:
+                assert (response.status, response.headers["Retry-After"]) == (429, "7")
+                content = await response.json()
+            async with session.get("/") as response:
+                record = await response.json()
 
     problems = [{"source": None, "errors": ["Too Many Requests"]}]
     assert content == {"errors": problems, "error_code": "rate_limited", "status_code": 429}

@@ -36,7 +36,7 @@ def times(limiter: FixedRateLimiter, clock: FakeClock, count: int) -> list[float
     return times
 
 
-def test_a_pacer_lets_the_burst_go_and_then_holds_the_rate() -> None:
+def test_a_rate_limiter_lets_the_burst_go_and_then_holds_the_rate() -> None:
     """After the burst, each request is sent one interval after the last."""
     clock = FakeClock(100.0)
     limiter = FixedRateLimiter(10.0, 3, clock)

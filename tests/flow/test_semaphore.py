@@ -110,7 +110,7 @@ STEPS: tuple[Step, ...] = (
     count=st.integers(0, 4),
     steps=st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 6)), max_size=60),
 )
-def test_places_go_to_whom_a_plain_account_says(count: int, steps: list[tuple[Step, int]]) -> None:
+def test_permits_are_granted_as_in_a_plain_model(count: int, steps: list[tuple[Step, int]]) -> None:
     """After every step, the tasks that the model names hold a permit, in its order."""
 
     async def go() -> None:
@@ -149,7 +149,7 @@ class Room:
     ),
     count=st.integers(1, 6),
 )
-def test_no_place_is_lost_or_given_twice_in_any_turmoil(
+def test_no_permit_is_lost_or_given_twice_in_any_turmoil(
     visits: list[tuple[int, int, bool, int]], count: int
 ) -> None:
     """With any arrivals, stays and cancellations, each permit has one holder and none is lost."""
@@ -189,7 +189,7 @@ def visitors(permits: PrioritySemaphore, names: str) -> tuple[list[asyncio.Task[
     ], order
 
 
-async def test_free_places_are_taken_without_waiting() -> None:
+async def test_free_permits_are_taken_without_waiting() -> None:
     """Available permits are acquired at once, and the next waiter waits."""
     permits = PrioritySemaphore(2)
     _, order = visitors(permits, "abc")
@@ -231,7 +231,7 @@ async def test_who_does_not_say_is_patient() -> None:
     await patient
 
 
-async def test_a_place_that_is_free_for_a_moment_is_not_taken_by_a_newcomer() -> None:
+async def test_a_permit_that_is_free_for_a_moment_is_not_taken_by_a_newcomer() -> None:
     """A released permit belongs to the next waiter even before its task runs."""
     permits = PrioritySemaphore(1)
     _, order = visitors(permits, "ab")
@@ -279,7 +279,7 @@ async def test_nobody_waits_once_all_who_waited_were_cancelled() -> None:
     assert permits.available == 1
 
 
-async def test_cancelled_when_it_was_just_given_a_place_goes_on_to_the_next() -> None:
+async def test_cancelled_when_it_was_just_given_a_permit_goes_on_to_the_next() -> None:
     """A cancellation between the grant and the wake-up loses no permit."""
     permits = PrioritySemaphore(0)
     tasks, order = visitors(permits, "abc")
@@ -296,7 +296,7 @@ async def test_cancelled_when_it_was_just_given_a_place_goes_on_to_the_next() ->
     assert permits.available == 1
 
 
-async def test_a_time_that_is_over_when_the_place_comes_loses_no_place() -> None:
+async def test_a_time_that_is_over_when_the_permit_comes_loses_no_permit() -> None:
     """A timeout that coincides with the grant releases the permit."""
     permits = PrioritySemaphore(0)
 

@@ -195,7 +195,7 @@ async def test_who_gives_up_in_the_moment_of_an_error_ends_cancelled() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_cancelling_at_random_loses_neither_a_place_nor_anybody(seed: int) -> None:
+async def test_cancelling_at_random_loses_neither_a_permit_nor_anybody(seed: int) -> None:
     """With any cancellations, the others are admitted, and cancelled visitors use no room."""
     chosen = random.Random(seed)
     venue = Venue()

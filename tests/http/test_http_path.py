@@ -432,13 +432,13 @@ def dead(*last: Any) -> Callable[[Received], Steps]:
     """Respond to the first request of each of two connections, and end every other one this way."""
     seen: set[int] = set()
 
-    def answer(request: Received) -> Steps:
+    def respond(request: Received) -> Steps:
         if request.connection > 2 or request.connection not in seen:
             seen.add(request.connection)
             return DONE
         return last
 
-    return answer
+    return respond
 
 
 @pytest.mark.parametrize("last", [STALL, RESET], ids=["silent", "reset"])
@@ -478,7 +478,7 @@ async def test_what_is_in_flight_outlives_the_idle_connections(
     if standard:
         patch_as_a_tracer(monkeypatch)
 
-    def answer(request: Received) -> Steps:
+    def respond(request: Received) -> Steps:
         return (released, *DONE) if request.identity == "slow" else (STALL,)
 
     async with RawServer((HOLD, *DONE), (HOLD, *DONE)) as server, client_of(server) as client:
@@ -488,7 +488,7 @@ async def test_what_is_in_flight_outlives_the_idle_connections(
         await server.until_arrived(2)
         server.released.set()
         await asyncio.gather(*calls)
-        server._then = answer
+        server._then = respond
         slow = asyncio.ensure_future(get(customer_user_id="slow"))
         await server.until_arrived(3)
         with pytest.raises(RequestTimeoutError, match="no response in time"):
@@ -519,7 +519,7 @@ async def test_one_lost_connection_among_working_ones_costs_no_other() -> None:
     """A server that closes a connection now and then, while others work, causes no new pool."""
     gate = asyncio.Event()
 
-    def answer(request: Received) -> Steps:
+    def respond(request: Received) -> Steps:
         return (gate, RESET) if request.identity == "lost" else DONE
 
     async with RawServer((HOLD, *DONE), (HOLD, *DONE)) as server, client_of(server) as client:
@@ -528,7 +528,7 @@ async def test_one_lost_connection_among_working_ones_costs_no_other() -> None:
         await server.until_arrived(2)
         server.released.set()
         await asyncio.gather(*calls)
-        server._then = answer
+        server._then = respond
         lost = asyncio.ensure_future(get(customer_user_id="lost"))
         await server.until_arrived(3)
         await get(customer_user_id="works")

@@ -182,7 +182,7 @@ def timeout_for(fault: Fault) -> float:
 
 @every_break
 @retriable
-async def test_a_broken_answer_is_asked_for_once_more(method: str, fault: Fault) -> None:
+async def test_a_broken_response_is_retried_once(method: str, fault: Fault) -> None:
     """A call that may be retried sends as many requests as it counts, on as many connections."""
     async with (
         RawServer(then=fault.steps) as server,
@@ -252,7 +252,7 @@ async def test_nothing_is_sent_twice_when_a_kept_connection_breaks(method: str, 
 
 
 @retriable
-async def test_a_repeat_after_a_kept_connection_broke_succeeds(method: str) -> None:
+async def test_a_retry_after_a_kept_connection_broke_succeeds(method: str) -> None:
     """The library retries it on a new connection, and counts the retry."""
     async with RawServer(DONE, (RESET,)) as server, client_of(server) as client:
         await CALLS["GET"](client)
@@ -420,7 +420,7 @@ EMPTY_RESPONSES = {
 
 @pytest.mark.parametrize("steps", EMPTY_RESPONSES.values(), ids=EMPTY_RESPONSES)
 @every_method
-async def test_an_answer_without_content_is_a_success(method: str, steps: Steps) -> None:
+async def test_a_response_without_content_is_a_success(method: str, steps: Steps) -> None:
     """Every form of an empty response ends well after one request."""
     async with RawServer(then=steps) as server, client_of(server) as client:
         await CALLS[method](client)
@@ -429,7 +429,7 @@ async def test_an_answer_without_content_is_a_success(method: str, steps: Steps)
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "identity"])
-async def test_a_compressed_answer_is_read(coding: str) -> None:
+async def test_a_compressed_response_is_read(coding: str) -> None:
     """A compressed body is the same body."""
     plain = b'{"data":{"first_name":"Jane"}}'
     body = {"gzip": gzip.compress(plain), "deflate": zlib.compress(plain)}.get(coding, plain)
@@ -452,7 +452,7 @@ LARGE = {
 
 
 @pytest.mark.parametrize("steps", LARGE.values(), ids=LARGE)
-async def test_an_answer_that_is_too_large_is_cut_off(steps: Steps) -> None:
+async def test_a_response_that_is_too_large_is_an_error(steps: Steps) -> None:
     """Above 8 MiB reading stops, the connection is closed, and the call is not retried."""
     async with RawServer(then=steps) as server, client_of(server) as client:
         with pytest.raises(DecodeError, match="response larger than 8388608 bytes") as caught:
@@ -464,7 +464,7 @@ async def test_an_answer_that_is_too_large_is_cut_off(steps: Steps) -> None:
     assert caught.value.operation == "v1.profiles.get"
 
 
-async def test_an_answer_just_below_the_limit_is_read() -> None:
+async def test_a_response_just_below_the_limit_is_read() -> None:
     """8 MiB are allowed, including white space."""
     body = b" " * (LIMIT - 2) + b"{}"
     async with RawServer((reply(body=body),)) as server, client_of(server) as client:
@@ -500,7 +500,7 @@ THROTTLED = {
 
 @pytest.mark.parametrize("headers", THROTTLED.values(), ids=THROTTLED)
 @every_method
-async def test_a_throttled_request_is_repeated(method: str, headers: dict[str, str]) -> None:
+async def test_a_throttled_request_is_retried(method: str, headers: dict[str, str]) -> None:
     """After a 429 the same request is retried, whatever it is and in any format of the wait."""
     async with (
         RawServer((api_error(429, "rate_limited", **headers),)) as server,
@@ -540,7 +540,7 @@ async def test_a_wait_that_does_not_fit_is_not_begun() -> None:
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
 @retriable
-async def test_a_server_failure_is_repeated(method: str, status: int) -> None:
+async def test_a_server_failure_is_retried(method: str, status: int) -> None:
     """A 5xx response, from the API or a gateway before it, is followed by one more request."""
     async with RawServer((page(status),)) as server, client_of(server) as client:
         await CALLS[method](client)
@@ -550,7 +550,7 @@ async def test_a_server_failure_is_repeated(method: str, status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
-async def test_a_create_is_not_repeated_after_a_server_failure(status: int) -> None:
+async def test_a_create_is_not_retried_after_a_server_failure(status: int) -> None:
     """A 5xx response does not prove that nothing was created."""
     async with RawServer((page(status),)) as server, client_of(server) as client:
         with pytest.raises(ServerError, match=f"status {status}") as caught:
@@ -560,7 +560,7 @@ async def test_a_create_is_not_repeated_after_a_server_failure(status: int) -> N
     assert caught.value.attempts == 1
 
 
-async def test_a_create_is_repeated_when_the_server_said_it_did_not_try() -> None:
+async def test_a_create_is_retried_when_the_server_said_it_did_not_try() -> None:
     """503 with Retry-After means unprocessed."""
     async with RawServer((reply(503, Retry_After="0"),)) as server, client_of(server) as client:
         await CALLS["POST"](client)
@@ -592,7 +592,7 @@ async def test_a_page_with_status_200_is_not_a_success() -> None:
 
 
 @pytest.mark.parametrize("lost", [(RESET,), (CLOSE,), (page(502),)], ids=["reset", "closed", "502"])
-async def test_a_delete_is_done_when_its_repeat_finds_nothing(lost: Steps) -> None:
+async def test_a_delete_is_done_when_its_retry_finds_nothing(lost: Steps) -> None:
     """404 after an attempt with a lost response means that the attempt succeeded."""
     async with RawServer(lost, then=ABSENT) as server, client_of(server) as client:
         await client.v1.profiles.delete(customer_user_id="u1")
@@ -601,7 +601,7 @@ async def test_a_delete_is_done_when_its_repeat_finds_nothing(lost: Steps) -> No
 
 
 @pytest.mark.parametrize("lost", [(RESET,), (CLOSE,), (page(502),)], ids=["reset", "closed", "502"])
-async def test_a_mail_delete_by_email_alone_is_done_when_its_repeat_finds_nothing(
+async def test_a_mail_delete_by_email_alone_is_done_when_its_retry_finds_nothing(
     lost: Steps,
 ) -> None:
     """A retry by e-mail always returns 404, since the first attempt deleted the address."""
@@ -629,15 +629,15 @@ async def test_a_lost_delete_is_done_in_a_bulk_run() -> None:
     assert (report.done, report.absent, report.requests) == (1, 1, 3)
 
 
-@pytest.mark.parametrize("answer", [ABSENT, (reply(429, Retry_After="0"),)], ids=["404", "429"])
-async def test_a_profile_that_is_missing_from_the_start_is_not_found(answer: Steps) -> None:
+@pytest.mark.parametrize("first", [ABSENT, (reply(429, Retry_After="0"),)], ids=["404", "429"])
+async def test_a_profile_that_is_missing_from_the_start_is_not_found(first: Steps) -> None:
     """404 stays NotFoundError if no attempt before it can have succeeded."""
-    async with RawServer(answer, then=ABSENT) as server, client_of(server) as client:
+    async with RawServer(first, then=ABSENT) as server, client_of(server) as client:
         with pytest.raises(NotFoundError, match="error_code profile_does_not_exist"):
             await client.v1.profiles.delete(customer_user_id="u1")
 
 
-async def test_a_mail_save_is_repeated_although_it_is_a_post() -> None:
+async def test_a_mail_save_is_retried_although_it_is_a_post() -> None:
     """The endpoint decides about retries, not the method; the body is the same each time."""
     profile = MailProfile(
         external_profile_id="p1", external_created_at="2026-01-01T00:00:00Z", email="j@example.com"
@@ -664,7 +664,7 @@ async def test_a_mail_save_is_repeated_although_it_is_a_post() -> None:
     ],
     ids=["500", "502", "429", "truncated", "reset", "stall"],
 )
-async def test_a_failed_answer_gives_its_connection_back_before_the_wait(steps: Steps) -> None:
+async def test_a_failed_response_gives_its_connection_back_before_the_wait(steps: Steps) -> None:
     """While one call waits for its retry, another uses the only connection."""
     slow = RetryPolicy(attempts=2, deadline=1e9, wait_initial=1e6, wait_max=1e6)
     waiting = asyncio.Event()
@@ -799,7 +799,7 @@ UNREAD_BODY = b"x" * 16 * 1024 * 1024
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_an_answer_is_heard_before_the_request_was_read(
+async def test_a_response_is_read_before_the_request_was_read(
     scheme: str, self_signed: ssl.SSLContext
 ) -> None:
     """If a server rejects a large request early, neither its rest nor another one is sent."""
@@ -906,7 +906,7 @@ async def test_a_switch_to_another_protocol_is_let_go_of_by_a_given_session_too(
         assert [request.connection for request in server.requests] == [1, 2]
 
 
-async def test_a_status_below_100_is_an_answer() -> None:
+async def test_a_status_below_100_is_a_response() -> None:
     """Only a status from 100 on is followed by another one."""
     strange = b"HTTP/1.1 099 Strange\r\nContent-Length: 2\r\n\r\n{}"
     async with RawServer((strange,)) as server, client_of(server, retry=ONCE) as client:
@@ -914,9 +914,9 @@ async def test_a_status_below_100_is_an_answer() -> None:
             await CALLS["GET"](client)
 
 
-def damaged(answer: bytes, random: Random) -> bytes:
+def damaged(response: bytes, random: Random) -> bytes:
     """Return a response with a few of its bytes changed, added or missing."""
-    content = bytearray(answer)
+    content = bytearray(response)
     for _ in range(random.randrange(4)):
         at = random.randrange(len(content))
         end = at + random.choice([0, 1, 8])

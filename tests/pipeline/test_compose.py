@@ -104,7 +104,7 @@ async def test_a_page_is_no_success(body: bytes) -> None:
     assert (request.state.attempts, request.state.on_wire) == (1, False)
 
 
-async def test_an_attempt_is_counted_even_if_no_answer_comes() -> None:
+async def test_an_attempt_is_counted_even_if_no_response_comes() -> None:
     """A request whose response is lost counts as an attempt."""
     request = a_request()
 
@@ -219,7 +219,7 @@ async def test_a_transport_of_the_callers_has_a_request_on_the_wire_until_it_end
     assert (request.state.attempts, request.state.on_wire) == (attempts, on_wire)
 
 
-async def test_every_attempt_takes_its_turn_and_holds_no_place_while_waiting() -> None:
+async def test_every_attempt_takes_its_turn_and_holds_no_permit_while_waiting() -> None:
     """A retry is rate limited as a first attempt is, and one permit is enough for both."""
     clock = FakeClock()
     transport = FakeTransport([(500, {}, b""), (429, {"retry-after": "4"}, b""), DELETED])
@@ -243,7 +243,7 @@ async def test_a_call_has_one_deadline_for_everything() -> None:
     assert clock() < 160.0
 
 
-async def test_hooks_are_told_the_course_of_a_call() -> None:
+async def test_hooks_receive_the_course_of_a_call() -> None:
     """Every hook receives the start, the retries and the end of a call, in this order."""
     emitted: list[Event] = []
     also: list[Event] = []
@@ -277,7 +277,7 @@ async def test_hooks_are_told_the_course_of_a_call() -> None:
         ),
     ],
 )
-async def test_hooks_are_told_how_a_call_failed(reply: Reply, ended: CallEnded) -> None:
+async def test_hooks_receive_how_a_call_failed(reply: Reply, ended: CallEnded) -> None:
     """Hooks receive the end of a failed or cancelled call with its status and error class."""
     emitted: list[Event] = []
 
@@ -299,7 +299,7 @@ async def test_a_defect_is_not_told_as_the_end_of_a_call() -> None:
     assert emitted == [CallStarted("test.call")]
 
 
-async def test_an_unreadable_answer_counts_its_attempts() -> None:
+async def test_an_unreadable_response_counts_its_attempts() -> None:
     """A DecodeError has the number of requests that were sent, as every error does."""
     transport = FakeTransport([(502, {}, b""), (200, {}, b"<html>")])
 
@@ -350,7 +350,7 @@ async def bulk_of(count: int, clock: FakeClock, **settings: float) -> FakeTransp
     return transport
 
 
-async def test_a_run_has_a_pace_of_its_own() -> None:
+async def test_a_run_has_a_rate_of_its_own() -> None:
     """The rate of a bulk run holds for its own requests, with a burst of at least one."""
     clock = FakeClock()
 
@@ -450,14 +450,14 @@ async def test_a_fake_transport_raises_what_its_script_says(
     assert repr(transport) == "FakeTransport(1 requests)"
 
 
-async def test_a_fake_transport_answers_and_remembers() -> None:
+async def test_a_fake_transport_responds_and_remembers() -> None:
     """Responses come in order, with header names in the expected case."""
     transport = FakeTransport([(200, {"retry-after": "1"}, b"a"), (204, {}, b"")])
     request = a_request()
 
-    answers: list[Response] = [await transport(request), await transport(a_request())]
-    assert [(answer.status, answer.body) for answer in answers] == [(200, b"a"), (204, b"")]
-    assert answers[0].headers == {"Retry-After": "1"}
+    responses: list[Response] = [await transport(request), await transport(a_request())]
+    assert [(response.status, response.body) for response in responses] == [(200, b"a"), (204, b"")]
+    assert responses[0].headers == {"Retry-After": "1"}
     seen: list[Request] = transport.requests
     assert seen[0] is request
     assert len(seen) == 2

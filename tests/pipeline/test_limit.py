@@ -110,7 +110,7 @@ async def test_no_more_requests_are_in_flight_than_there_are_connections(
     assert blocking.inside == 3
 
 
-async def test_a_runs_capacity_hears_of_its_items_and_of_no_single_call() -> None:
+async def test_a_runs_concurrency_limit_counts_its_items_and_no_single_call() -> None:
     """The limit counts requests in flight, and none that wait for a connection."""
     blocking = Blocking()
     clock = FakeClock()
@@ -164,7 +164,7 @@ async def test_a_connection_that_becomes_free_in_time_is_taken() -> None:
 
 
 @KINDS
-async def test_a_cancelled_caller_gives_its_place_back(*, low_priority: bool) -> None:
+async def test_a_cancelled_caller_gives_its_permit_back(*, low_priority: bool) -> None:
     """The cancellation of a waiting call, or of one in flight, releases its permit."""
     blocking = Blocking()
     clock = FakeClock()
@@ -190,7 +190,7 @@ async def test_a_cancelled_caller_gives_its_place_back(*, low_priority: bool) ->
     ids=lambda error: type(error).__name__,
 )
 @KINDS
-async def test_a_failed_request_gives_its_place_back(
+async def test_a_failed_request_gives_its_permit_back(
     error: Exception, *, low_priority: bool
 ) -> None:
     """An attempt releases its permits, whatever its result is."""
@@ -207,7 +207,7 @@ async def test_a_failed_request_gives_its_place_back(
 
 
 @pytest.mark.parametrize("way", [asyncio.CancelledError(), AssertionError("a bug")], ids=repr)
-async def test_an_attempt_without_an_answer_says_nothing_of_the_service(
+async def test_an_attempt_without_a_response_says_nothing_of_the_service(
     way: BaseException,
 ) -> None:
     """A cancelled or broken attempt neither ends an outage nor raises the rate of a run."""
@@ -230,7 +230,7 @@ async def test_an_attempt_without_an_answer_says_nothing_of_the_service(
 
 
 @KINDS
-async def test_what_a_run_has_no_pace_for_goes_by_bucket(*, low_priority: bool) -> None:
+async def test_what_a_run_has_no_rate_for_goes_by_bucket(*, low_priority: bool) -> None:
     """Requests to two buckets are counted separately."""
     clock = FakeClock()
     passed = limiters(clock)
@@ -245,7 +245,7 @@ async def test_what_a_run_has_no_pace_for_goes_by_bucket(*, low_priority: bool) 
     }
 
 
-async def test_an_item_is_not_charged_for_its_wait_before_a_repeat() -> None:
+async def test_an_item_is_not_charged_for_its_wait_before_a_retry() -> None:
     """Its deadline moves by the wait; an item that need not wait keeps its deadline."""
     blocking = Blocking()
     clock = FakeClock(100.0)
@@ -298,7 +298,7 @@ async def test_a_rate_that_was_given_and_refused_is_where_the_search_begins(
     assert passed.get("test").adaptive.rate <= 10.0
 
 
-async def test_a_runs_capacity_hears_how_its_items_ended() -> None:
+async def test_a_runs_concurrency_limit_records_results() -> None:
     """An immediate response after a long wait is not slow; a timeout halves the limit."""
     clock = FakeClock(100.0)
     concurrency = ConcurrencyLimit(256, clock)
@@ -320,7 +320,7 @@ async def test_a_runs_capacity_hears_how_its_items_ended() -> None:
     assert concurrency.limit == 32
 
 
-async def test_a_runs_capacity_hears_whether_others_wait() -> None:
+async def test_a_runs_concurrency_limit_regards_waiters() -> None:
     """The limit grows if all permitted requests are in flight, but not if others wait already."""
     for size, grown in ((64, 64), (100, 80)):
         blocking = Blocking()

@@ -171,7 +171,7 @@ async def run(
     return await send(a_request(**changes))
 
 
-async def test_a_success_needs_no_repeat() -> None:
+async def test_a_success_needs_no_retry() -> None:
     """The first response is returned, and nothing sleeps."""
     clock = FakeClock()
 
@@ -202,7 +202,7 @@ async def test_waits_are_spread_over_their_whole_range() -> None:
     assert clock.sleeps == [0.0, 0.0, 0.0]
 
 
-async def test_very_many_attempts_do_not_overflow() -> None:
+async def test_large_numbers_of_attempts_do_not_overflow() -> None:
     """The thousandth backoff is still a number."""
     clock = FakeClock()
     policy = RetryPolicy(attempts=1200, wait_max=0.01)
@@ -288,7 +288,7 @@ async def test_a_policy_that_waits_for_no_server_still_waits_for_itself() -> Non
     assert len(clock.sleeps) == 1
 
 
-async def test_a_create_whose_answer_was_lost_is_not_repeated() -> None:
+async def test_a_create_whose_response_was_lost_is_not_retried() -> None:
     """The retry safety of the request decides: the server may have processed it already."""
     clock = FakeClock()
 
@@ -299,7 +299,7 @@ async def test_a_create_whose_answer_was_lost_is_not_repeated() -> None:
     assert clock.sleeps == []
 
 
-async def test_every_repeat_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_every_retry_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     """At level DEBUG, the log has the events that hooks receive."""
     caplog.set_level("DEBUG", logger="adapty_async")
     events: list[Event] = []
@@ -390,7 +390,7 @@ async def test_a_retry_that_is_throttled_has_no_cause_but_itself() -> None:
     assert caught.value.attempts == 2
 
 
-async def test_one_attempt_never_repeats() -> None:
+async def test_one_attempt_never_retries() -> None:
     """A policy of one attempt raises the first error."""
     clock = FakeClock()
 
@@ -433,7 +433,7 @@ MISSING = error_of(NotFoundError, 404)
         pytest.param([error_of(ServerError, 502)], id="502"),
     ],
 )
-async def test_an_erasure_not_found_after_a_lost_answer_has_worked(
+async def test_an_erasure_not_found_after_a_lost_response_has_worked(
     lost: list[Exception],
 ) -> None:
     """After an attempt that may have worked, "not found" is the proof that it did."""
@@ -460,7 +460,7 @@ async def test_not_found_is_an_error_otherwise(
         await run(failures, RetryPolicy(), FakeClock(), erases=erases)
 
 
-async def test_hooks_are_told_of_every_repeat() -> None:
+async def test_hooks_receive_every_retry() -> None:
     """Each retry is emitted with the attempt's number, wait, error class and status."""
     emitted: list[Event] = []
     failures = [ConnectionLostError("reset"), error_of(ServerError, 502)]
@@ -529,7 +529,7 @@ async def spend(budget: RetryBudget, failures: list[BaseException], **changes: A
     return clock.sleeps
 
 
-async def test_a_repeat_that_worked_gives_back_what_it_took() -> None:
+async def test_a_retry_that_worked_gives_back_what_it_took() -> None:
     """After several retries only the last one's tokens are refunded; a first success earns one."""
     budget = RetryBudget(500)
     lost = ConnectionLostError("reset")
@@ -543,7 +543,7 @@ async def test_a_repeat_that_worked_gives_back_what_it_took() -> None:
     assert budget.left == 500 - 14 - 5 + 1
 
 
-async def test_nothing_is_repeated_without_the_tokens_for_it() -> None:
+async def test_nothing_is_retried_without_the_tokens_for_it() -> None:
     """With an empty budget, the error of the first attempt is raised at once."""
     budget = RetryBudget(20)
     lost = ConnectionLostError("reset")
@@ -557,7 +557,7 @@ async def test_nothing_is_repeated_without_the_tokens_for_it() -> None:
         await spend(RetryBudget(13), [lost])
 
 
-async def test_items_of_bulk_runs_are_repeated_without_tokens_too() -> None:
+async def test_items_of_bulk_runs_are_retried_without_tokens_too() -> None:
     """They acquire the tokens that are left, and have other bounds."""
     budget = RetryBudget(20)
     lost = ConnectionLostError("reset")
