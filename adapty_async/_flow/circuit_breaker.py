@@ -49,7 +49,7 @@ _SHORTEST, _LONGEST = 1.0, 30.0
 
 
 class Sign(enum.Enum):
-    """The meaning of an attempt's result for the state of the service."""
+    """A classification of an attempt's result as a sign of the state of the service."""
 
     WORKS = enum.auto()
     THROTTLED = enum.auto()

@@ -1,4 +1,4 @@
-"""The limits of one bulk run, in addition to those of its client."""
+"""A bundle of the limits of one bulk run, in addition to those of its client."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LATE = 1.25
 
 class RunLimits(msgspec.Struct, frozen=True):
     """
-    The limits of one bulk run.
+    A bundle of the limits of one bulk run.
 
     Attributes:
         rate_limiter: its rate limiter; None for an adaptive rate.
