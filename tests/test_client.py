@@ -402,7 +402,7 @@ async def test_a_header_replaces_another_of_its_name_in_any_case() -> None:
 async def test_a_timeout_of_its_own() -> None:
     """The attempt's timeout is changed for the calls on the new client only."""
     async with RawServer((STALL,)) as server, client_of(server) as client:
-        with pytest.raises(RequestTimeoutError, match="no answer in time"):
+        with pytest.raises(RequestTimeoutError, match="no response in time"):
             await get(client.with_options(timeout=0.5, retry=RetryPolicy(attempts=1)))
         await get(client)
 
@@ -578,7 +578,7 @@ async def test_the_deadline_covers_waiting_for_a_turn() -> None:
     """A pace that would bring a call's turn after its deadline refuses it at once."""
     async with RawServer() as server, client_of(server, limits=Limits(rate=1.0)) as client:
         await get(client)
-        with pytest.raises(DeadlineError, match="no time left to wait for a turn"):
+        with pytest.raises(DeadlineError, match="no time left to wait for a permit"):
             await get(client.with_options(deadline=0.5))
 
         assert len(server.requests) == 1

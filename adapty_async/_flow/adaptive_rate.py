@@ -1,13 +1,14 @@
 """
-How fast requests may go when nobody says what the limit is: a rate learned from the answers.
+An adaptive rate limiter, which finds the request rate from the server's responses.
 
-Nothing here waits or sends. Whoever does asks `take()` before each request, and tells `succeeded()`
-or `throttled()` of each answer.
+It neither waits nor sends. Its caller calls `acquire()` before each request, and `succeeded()` or
+`throttled()` for each response.
 
-A limit is measured rather than guessed at: between two answers 429 the server let through exactly
-what it allows, so that their number over the time between is the limit itself. The rate stays a
-little below it, and rises along CUBIC's curve (RFC 9438): slow near the limit that is known, ever
-faster beyond it, in case it has been raised. AWS's adaptive retry paces requests by that curve too.
+The limiter measures a limit and does not guess it. Between two 429 responses the server accepted
+exactly the requests that it allows, so their number divided by the time in between is the limit.
+The rate stays a little below the limit and rises along the CUBIC curve (RFC 9438): slowly near the
+known limit, and ever faster beyond it, in case the server has raised it. The adaptive retry mode
+of the AWS SDKs uses that curve too.
 """
 
 from __future__ import annotations
@@ -17,84 +18,85 @@ from collections.abc import Callable
 
 __all__ = ("AdaptiveRateLimiter",)
 
-# Requests per second to begin with; low enough for the smallest account.
+# Initial requests per second; low enough for the smallest account.
 _START = 20.0
 _MIN_RATE = 0.1
 _MAX_RATE = 100_000.0
-_CLOCK_RESOLUTION = 1e-6  # seconds that a clock may not even be able to tell
-# Seconds by which a request may go early, to make up for those that woke up late.
+_CLOCK_RESOLUTION = 1e-6  # seconds; some clocks resolve no shorter time
+# Seconds by which a request may be early, to make up for tasks that woke up late.
 _CATCH_UP = 0.02
-# Seconds that who has to wait waits at least. Those behind catch up at once then, and thousands a
-# second need no turn of the event loop each: 5 ms less for the start of every run.
-_SHORTEST = 0.002
-# Seconds by which requests that did not ask hold back those that do, at most.
+# Minimum seconds of a wait. The requests behind it then catch up at once, and thousands per second
+# do not need one loop iteration each. That saves 5 ms at the start of every run.
+_MIN_WAIT = 0.002
+# Maximum seconds by which counted requests delay those that acquire a permit.
 _DEBT = 1.0
-# Seconds in which the first search doubles the rate at least and at most, so that short runs get
-# somewhere too; between them two and a half round trips: the first 429 takes one to be heard of.
+# Minimum and maximum seconds in which the first search doubles the rate, so that short runs reach a
+# useful rate too. In between it is two and a half round trips: the first 429 takes one to arrive.
 _FIRST_DOUBLING = 0.01, 0.05
 _BETA = 0.85
 _BETA_FIRST = 0.5
-# What a cut leaves of the rate without a measurement. The first search overshoots most: it goes on
-# while the server's burst is used up and while the first 429 is on its way.
+# The share of the rate that remains after a cut without a measurement. The first search overshoots
+# most: it continues while the server's burst lasts and while the first 429 is on its way.
 _BETA_SEARCH = 0.7
 # The share of a measured limit that is used at first, so that the server's burst fills up again.
-_BELOW = 0.97
-# CUBIC's C with the limit as 1, to be as quick at 25 requests per second as at 5,000. Its own 0.4,
-# for a limit of any size, would be 0.001 here at 400 per second, and too slow for a limit that
-# rises.
-_CURVE = 0.01
-# Beyond so many times the limit that was measured, there is another one to be searched for.
-_RISEN = 1.25
-# Successes that make a measurement; an overload lasts until there are so many.
-_ENOUGH = 10
-# Seconds after which a 429 is news, and a measurement starts afresh, as limits move.
+_SAFETY_SHARE = 0.97
+# C of CUBIC, relative to the limit, so that the climb is as quick at 25 requests per second as at
+# 5,000. The absolute 0.4 of the RFC would be 0.001 here at 400 per second, which is too slow for a
+# limit that rises.
+_CUBIC_C = 0.01
+# A rate above this multiple of the measured limit starts a search for a new limit.
+_RAISED = 1.25
+# Minimum number of successes for a measurement; an overload lasts until then.
+_MIN_PASSED = 10
+# Seconds after which a 429 starts a new episode and a new measurement, since limits move.
 _EPISODE = 1.0
-# Seconds below which a measurement may be of a fixed window's end only, and is believed in part.
+# A measurement shorter than these seconds may cover only the end of a fixed window. It counts in
+# part.
 _BRIEF = 0.5
-# The share of a known limit below which no single 429 brings the next one.
+# The share of the known limit that is the minimum of a new limit after a single 429.
 _STEADY = 0.93
 _COST = 60
-# A climb takes as long as so many requests for each 429 at the end of the last one, up to so many
-# seconds: where a limit is touched at a high price, as a fixed window is, it is touched more
-# rarely.
-_COST_LONGEST = 2.5
-# Answers 429 in a row that stop everybody; fewer if they ask for long, of 30 s a single one. A
-# pause at each would cost as much as it asks for, every few seconds: that is how often a limit is
-# touched.
-_IN_A_ROW = 10
-# Seconds asked for that are no more than a server's habit: many say 1, and are open again sooner.
-_SHORT = 3.0
+# A climb lasts as long as `_COST` requests for each 429 at the end of the last climb, up to these
+# seconds. If a touch of the limit has a high price, as with a fixed window, touches become rarer.
+_MAX_COST = 2.5
+# Consecutive 429 responses that pause all requests; fewer if they ask for a long pause: a single
+# one of 30 s is enough. A pause after each would cost that time every few seconds, since that is
+# how often a climb touches the limit.
+_CONSECUTIVE = 10
+# A `Retry-After` up to these seconds is a default of the server: many send 1 and accept requests
+# sooner.
+_SHORT_PAUSE = 3.0
 _PROBE_FIRST = 0.1
-_PROBE_LONGEST = 10.0
+_MAX_PROBE = 10.0
 _PROBES = 6
 _PROBING = 70.0
 # After `_PROBES` throttled probes and `_PROBING` seconds, the next probe follows after
 # `_PROBE_SHARE` times the time since the first one. A ban that each request renews ends only if
-# nothing is sent for as long as it lasts. A minute is the most common ban; after 70 seconds it has
+# nothing is sent for its whole duration. A minute is the most common ban; after 70 seconds it has
 # ended, unless requests renew it.
 _PROBE_SHARE = 1.1
-_PAUSE_LONGEST = 3600.0
+_MAX_PAUSE = 3600.0
 
 
 class AdaptiveRateLimiter:
     """
-    Find the rate at which a server takes requests, and keep just below it.
+    An adaptive rate limiter that keeps just below the rate that a server accepts.
 
-    Deterministic, and for use in one thread. Of a request that has no answer it need not hear.
+    It is deterministic and for use in one thread. Requests without a response need no record.
 
     Args:
-        clock: seconds that only ever grow.
-        rate: the limit learned in an earlier run, `learned` of it; None if there is none.
-        lowest: requests per second that are never gone below.
-        highest: requests per second that are never exceeded.
+        clock: returns monotonic seconds.
+        rate: `estimate` of an earlier limiter, in requests per second; None if there is none.
+        lowest: minimum requests per second, inclusive.
+        highest: maximum requests per second, inclusive.
 
     Raises:
         ValueError: a rate is not above 0, or infinite, or `lowest` is above `highest`.
 
     Attributes:
-        rate: requests per second at present.
-        limit: the server's limit as measured last; None while it is searched for.
-        paused_until: the moment before which nobody may send, by the clock; may be past.
+        rate: current requests per second.
+        limit: the last measured limit of the server; None during a search for it.
+        paused_until: time on the clock before which nothing is sent; it may be past.
     """
 
     def __init__(
@@ -110,174 +112,174 @@ class AdaptiveRateLimiter:
         if rate is not None and not 0.0 < rate < math.inf:
             raise ValueError(f"rate={rate}: must be above 0 requests per second")
         self._clock = clock
-        self._lowest = lowest
-        self._highest = highest
-        self.rate = self._within(_START if rate is None else _BELOW * rate)
+        self._min_rate = lowest
+        self._max_rate = highest
+        self.rate = self._within(_START if rate is None else _SAFETY_SHARE * rate)
         self.limit = rate
         self.paused_until = now = clock()
-        self._sent = now + _CATCH_UP - 1.0 / self.rate  # at an even pace, not as it happened
-        self._waited = 1.0  # the share of requests that had to wait for their turn
-        self._held_until = -math.inf  # by the rate, as far as the last one who asked knows
+        self._sent = now + _CATCH_UP - 1.0 / self.rate  # as if evenly spaced
+        self._waited = 1.0  # the share of requests that had to wait
+        self._delayed_until = -math.inf  # by the rate, as of the last acquire
         self._round_trip = 0.0
-        self._answered = now
-        self._cut = self._throttled = -math.inf  # when the rate was cut, when a 429 was sent last
+        self._responded = now
+        self._cut = self._throttled = -math.inf  # time of the last cut; last send of a 429
         self._climbed = 0.0  # on the curve, in seconds; its plateau is at `_plateau`
-        self._plateau = math.cbrt((1.0 - _BELOW) / _CURVE)
-        self._since: float | None = None  # a 429 was sent then, where the measurement starts
-        self._held = rate  # the limit that was known when the last trouble began
+        self._plateau = math.cbrt((1.0 - _SAFETY_SHARE) / _CUBIC_C)
+        self._since: float | None = None  # send of the 429 that starts the measurement
+        self._limit_before = rate  # the known limit when the last episode began
         self._passed = 0
         self._unused = 0.0
-        self._in_a_row = 0
+        self._consecutive = 0
         self._price = 0.0  # seconds of the last pause
-        self._refused = 0  # answers 429 since the last news of one
-        self._unknown = rate is None  # that is, no limit was ever measured
-        self._closed = 0  # how many times in a row; nobody but a probe may send
+        self._episode_throttled = 0  # 429 responses of the present episode
+        self._unknown = rate is None  # no limit was ever measured
+        self._closed = 0  # consecutive closings; above 0 only probes are sent
         self._closed_at = -math.inf
         self._closed_since = -math.inf
         self._probe_until = -math.inf
 
     @property
-    def learned(self) -> float:
-        """Return what a later run should begin with."""
+    def estimate(self) -> float:
+        """Return the limit, or the rate during a search for it; a later limiter starts with it."""
         return self.rate if self.limit is None else self.limit
 
     @property
     def probing(self) -> bool:
-        """Say whether the server refuses everything, and is asked by one request at a time."""
+        """Return whether the server rejects everything, so that only single probes are sent."""
         return self._closed > 0
 
     @property
     def burst(self) -> float:
-        """Return how many requests may go at once at the present rate."""
+        """Return the number of requests that may be sent at once at the current rate."""
         return 1.0 + _CATCH_UP * self.rate
 
     def delay(self) -> float:
-        """Return the seconds until the next request may go."""
-        return self._wait(self._clock(), self._turn())
+        """Return the seconds until the next request may be sent."""
+        return self._delay(self._clock(), self._next_at())
 
-    def _wait(self, now: float, turn: float) -> float:
-        wait = turn - _CATCH_UP - now
+    def _delay(self, now: float, next_at: float) -> float:
+        wait = next_at - _CATCH_UP - now
         if self._closed and now < self._probe_until:
-            # nobody can tell when the answer comes, so ask again soon
+            # the time of the probe's response is unknown, so the caller checks again soon
             wait = max(wait, min(self._probe_until - now, max(0.005, self._round_trip / 4)))
         return wait if wait > _CLOCK_RESOLUTION else 0.0
 
     def acquire(self) -> float:
-        """Return the seconds until the next request may go; at 0 it goes now, and counts."""
-        now, turn = self._clock(), self._turn()
-        late = now - turn  # below 0 for who waited: it goes as early as may be
+        """Return the seconds until the next request may be sent; at 0 it counts as sent now."""
+        now, next_at = self._clock(), self._next_at()
+        late = now - next_at  # below 0 after a wait, which ends as early as possible
         if late < -_CATCH_UP or self._closed:
-            wait = self._wait(now, turn)
+            wait = self._delay(now, next_at)
             if wait > 0.0:
-                self._held_until = now + min(wait, _DEBT)
-                return max(wait, _SHORTEST)
+                self._delayed_until = now + min(wait, _DEBT)
+                return max(wait, _MIN_WAIT)
         self._waited += ((late <= _CLOCK_RESOLUTION) - self._waited) / 16
         if late > 0.0:
             self._unused += late
-        self._sent = max(now, turn)
+        self._sent = max(now, next_at)
         if self._closed:
             self._probe_until = now + max(1.0, 4 * self._round_trip)
         return 0.0
 
-    def _turn(self) -> float:
+    def _next_at(self) -> float:
         return max(self._sent + 1.0 / self.rate, self.paused_until + _CATCH_UP)
 
     def count(self) -> None:
-        """Hear of a request that goes without asking; those that ask go later for it."""
+        """Count a request sent without `acquire`; requests that acquire wait longer for it."""
         now, interval = self._clock(), 1.0 / self.rate
         self._sent = min(max(now, self._sent) + interval, now + max(_DEBT, interval))
 
     def search_from(self, rate: float) -> None:
-        """
-        Hear of a pace that requests go at without asking, unless a limit was searched for already.
-        """
+        """Start the search at the rate of counted requests, unless a search began before."""
         if self._unknown and self._cut == -math.inf:
             self.rate = self._within(rate)
 
     def succeeded(self, sent: float, *, paced: bool = True) -> None:
         """
-        Hear of an answer that is not 429, to a request sent at that moment.
+        Record a response other than 429 to a request that was sent at `sent`.
 
-        One that was not `paced` says that the server lets it through. That raises the rate only
-        while others are held back by it: else more of such requests than the rate has room for
-        would hold them back for good.
+        A request that was not `paced` shows that the server accepts it. That raises the rate only
+        while the rate holds other requests back. Otherwise a larger number of such requests than
+        the rate allows would hold the others back permanently.
         """
         now = self._clock()
-        took = now - sent
-        self._round_trip += (took - self._round_trip) / 8 if self._round_trip else took
-        self._in_a_row = 0
+        seconds = now - sent
+        self._round_trip += (seconds - self._round_trip) / 8 if self._round_trip else seconds
+        self._consecutive = 0
         if sent >= self._closed_at:
             self._closed = 0
         if self._since is not None and sent > self._since:
             self._passed += 1
-        # else it isn't the rate that holds requests back
-        if self._waited > 0.5 if paced else now < self._held_until:
-            self._grow(now - self._answered)
-        self._answered = now
+        # otherwise it is not the rate that holds requests back
+        if self._waited > 0.5 if paced else now < self._delayed_until:
+            self._grow(now - self._responded)
+        self._responded = now
 
     def _grow(self, seconds: float) -> None:
         if self.limit is None:
             self._search()
             return
-        pace = self._pace()
-        self._climbed += min(seconds, pace / 2) / pace
-        share = 1.0 + _CURVE * (self._climbed - self._plateau) ** 3
+        climb = self._climb_seconds()
+        self._climbed += min(seconds, climb / 2) / climb
+        share = 1.0 + _CUBIC_C * (self._climbed - self._plateau) ** 3
         self.rate = max(self.rate, self._within(self.limit * share))
-        if self.rate > _RISEN * self.limit:
+        if self.rate > _RAISED * self.limit:
             self.limit = self._since = None
 
     def _search(self) -> None:
-        if self._answered < self._throttled + _EPISODE:
+        if self._responded < self._throttled + _EPISODE:
             return
         first = self._cut == -math.inf
-        doubling = self._first_doubling() if first else self._pace() / 2
-        # the same for each success is exponential in time, and no faster than answers come
+        doubling = self._first_doubling() if first else self._climb_seconds() / 2
+        # a constant step per success grows exponentially in time, no faster than responses arrive
         self.rate = self._within(self.rate + math.log(2.0) / doubling)
 
     def _first_doubling(self) -> float:
-        least, most = _FIRST_DOUBLING
-        return max(least, min(most, 2.5 * self._round_trip), self._round_trip)
+        shortest, longest = _FIRST_DOUBLING
+        return max(shortest, min(longest, 2.5 * self._round_trip), self._round_trip)
 
-    def _pace(self) -> float:
-        # A 429 is the end of every climb. They stay rare if it takes many round trips, many
-        # requests, and the longer, the more the last one cost: a pause, or many 429s at once.
-        cost = min(_COST_LONGEST, _COST * self._refused / self.rate)
+    def _climb_seconds(self) -> float:
+        # A 429 ends every climb. They stay rare if a climb takes many round trips and many
+        # requests, and more time if the last 429 cost more: a pause, or many 429s at once.
+        cost = min(_MAX_COST, _COST * self._episode_throttled / self.rate)
         return max(1.0, 5 * self._round_trip, 3 * self._price, 25 / self.rate, cost)
 
     def throttled(
         self, sent: float, retry_after: float | None = None, *, within: float = math.inf
     ) -> None:
         """
-        Hear of an answer 429, to a request sent at that moment, and of what it asked for.
+        Record a 429 response to a request that was sent at `sent`, with its `Retry-After`.
 
-        The next probe should come `within` these seconds: it is of no use later.
+        The next probe is due `within` these seconds: it is of no use later.
         """
         now = self._clock()
-        self._refused = self._refused + 1 if sent <= self._throttled + _EPISODE else 1
-        self._in_a_row += 1
+        self._episode_throttled = (
+            self._episode_throttled + 1 if sent <= self._throttled + _EPISODE else 1
+        )
+        self._consecutive += 1
         if sent > self._cut and not self._closed:
             self._slow_down(now, sent)
-        if self._since is None or (sent > self._since + _EPISODE and self._passed >= _ENOUGH):
+        if self._since is None or (sent > self._since + _EPISODE and self._passed >= _MIN_PASSED):
             self._since, self._passed, self._unused = sent, 0, 0.0
         self._throttled = max(self._throttled, sent)
-        self._pause(now, sent, min(_PAUSE_LONGEST, max(0.0, retry_after or 0.0)), within)
+        self._pause(now, sent, min(_MAX_PAUSE, max(0.0, retry_after or 0.0)), within)
 
     def _slow_down(self, now: float, sent: float) -> None:
-        is_news = sent > self._throttled + _EPISODE
-        if is_news:
-            self._held = self.limit
+        is_new = sent > self._throttled + _EPISODE
+        if is_new:
+            self._limit_before = self.limit
         measured = self._measured(now)
         if measured is not None:
             is_brief = self._since is not None and now - self._since < _BRIEF
-            if self._held is not None and (is_news or is_brief):
-                measured = max(measured, _STEADY * self._held)
+            if self._limit_before is not None and (is_new or is_brief):
+                measured = max(measured, _STEADY * self._limit_before)
             self.limit = measured
             self._unknown = False
-            self.rate = self._within(min(self.rate, _BELOW * measured))
-        elif self.limit is None and (is_news or self._unknown):
+            self.rate = self._within(min(self.rate, _SAFETY_SHARE * measured))
+        elif self.limit is None and (is_new or self._unknown):
             beta = _BETA_FIRST if self._cut == -math.inf else _BETA_SEARCH
             self.rate = self._within(beta * self.rate)
-        elif self.limit is not None and is_news:
+        elif self.limit is not None and is_new:
             self.limit = self.rate
             self.rate = self._within(_BETA * self.rate)
         else:
@@ -285,12 +287,12 @@ class AdaptiveRateLimiter:
         self._cut = now
         self._price = self._climbed = 0.0
         if self.limit is not None:
-            self._plateau = math.cbrt(max(0.0, 1.0 - self.rate / self.limit) / _CURVE)
+            self._plateau = math.cbrt(max(0.0, 1.0 - self.rate / self.limit) / _CUBIC_C)
 
     def _measured(self, now: float) -> float | None:
-        if self._since is None or self._passed < _ENOUGH:
+        if self._since is None or self._passed < _MIN_PASSED:
             return None
-        # what was counted was sent up to a round trip ago
+        # the counted requests were sent up to a round trip ago
         if (seconds := now - self._round_trip - self._since) <= 0.0:
             return None
         measured = self._passed / seconds
@@ -299,17 +301,17 @@ class AdaptiveRateLimiter:
         return measured
 
     def _pause(self, now: float, sent: float, asked: float, within: float) -> None:
-        if self._in_a_row * max(_SHORT, asked) < _IN_A_ROW * _SHORT:
+        if self._consecutive * max(_SHORT_PAUSE, asked) < _CONSECUTIVE * _SHORT_PAUSE:
             return
-        is_news = sent >= self._closed_at
-        if asked > _SHORT:
-            self._since = None  # who pauses does not measure
-        elif is_news:
+        is_new = sent >= self._closed_at
+        if asked > _SHORT_PAUSE:
+            self._since = None  # a pause invalidates the measurement
+        elif is_new:
             doubled = min(_PROBE_FIRST * 2.0 ** min(self._closed, 60), max(_PROBE_FIRST, within))
-            asked = min(asked or _PROBE_LONGEST, doubled)
+            asked = min(asked or _MAX_PROBE, doubled)
         else:
             return
-        if is_news and self._in_a_row >= _IN_A_ROW:
+        if is_new and self._consecutive >= _CONSECUTIVE:
             self._closed_since = self._closed_since if self._closed else now
             self._closed += 1
             self._closed_at = now
@@ -322,10 +324,10 @@ class AdaptiveRateLimiter:
         lasted = now - self._closed_since
         if self._closed <= _PROBES or lasted < _PROBING:
             return 0.0
-        return min(_PAUSE_LONGEST, _PROBE_SHARE * lasted, within)
+        return min(_MAX_PAUSE, _PROBE_SHARE * lasted, within)
 
     def _within(self, rate: float) -> float:
-        return min(self._highest, max(self._lowest, rate))
+        return min(self._max_rate, max(self._min_rate, rate))
 
     def __repr__(self) -> str:
-        return f"LearnedRate(rate={self.rate:.1f}, limit={self.limit})"
+        return f"AdaptiveRateLimiter(rate={self.rate:.1f}, limit={self.limit})"

@@ -1,9 +1,9 @@
 """
-What every attempt passes before it is sent: pauses that the server asked for, the pace, an outage.
+A bucket limiter: the pauses, the request rate and the circuit breaker of one server-side bucket.
 
-There is one gate for a client and a bucket, since that is what the server counts by: a 429 to one
-task is heard by all. Items of bulk runs ("background") go at a pace that is learned, single calls
-as they come, in front of them.
+A client has one limiter for each bucket, since the server counts by bucket: a 429 to one task holds
+for all. Items of bulk runs have low priority and use an adaptive rate. Single calls have priority
+over them and are not rate limited by default.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TypeVar
 from adapty_async._api.operation import Request
 from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
 from adapty_async._flow.circuit_breaker import CircuitBreaker, Sign, sign_of
-from adapty_async._flow.rate_limiter import TICK, RateLimiter
+from adapty_async._flow.rate_limiter import CLOCK_RESOLUTION, RateLimiter
 from adapty_async._flow.run_limits import NO_LIMITS, RunLimits
 from adapty_async._flow.semaphore import PrioritySemaphore
 from adapty_async._flow.wait_queue import WaitQueue
@@ -37,33 +37,34 @@ __all__ = ("BucketLimiter", "LimiterRegistry", "too_late")
 T = TypeVar("T")
 
 
-# Seconds after which who waits looks again: an outage may end before the next try was due.
-_LOOK = 1.0
+# Seconds after which a waiter checks again: an outage may end before the next probe is due.
+_RECHECK = 1.0
 
 
 class BucketLimiter:
     """
-    The gate of one bucket.
+    A limiter that combines all limits of one bucket.
 
     Attributes:
-        clock: seconds that only ever grow.
-        learned: the pace of bulk runs, and pauses of everything.
-        circuit: whether the service is down.
-        in_flight: attempts that have no answer yet.
-        requests, throttled, failed: attempts, those answered 429, and those that an outage may
-            have caused to fail.
+        clock: returns monotonic seconds.
+        adaptive: the adaptive rate of bulk runs, and the pauses of all requests.
+        breaker: the circuit breaker.
+        in_flight: attempts without a response yet.
+        requests: number of attempts.
+        throttled: number of attempts that were throttled (429).
+        failed: number of attempts whose failure may be due to an outage.
         has_worked: the API has responded at least once.
     """
 
-    def __init__(self, timing: Timing, pacer: RateLimiter | None) -> None:
+    def __init__(self, timing: Timing, rate_limiter: RateLimiter | None) -> None:
         self.clock = timing.clock
         self._sleep = timing.sleep
-        self._pacer = pacer
+        self._rate_limiter = rate_limiter
         self._lock = threading.Lock()  # a client may be used from several threads' loops
-        self._urgent_line = LoopLocal(lambda: PrioritySemaphore(1))
+        self._urgent_queue = LoopLocal(lambda: PrioritySemaphore(1))
         self._urgent = 0
         self._waiting: LoopLocal[dict[asyncio.Timeout, Request]] = LoopLocal(dict)
-        self._latest = NO_LIMITS  # of all runs, for who asks what is going on
+        self._latest = NO_LIMITS  # of the latest run, for the statistics
         self.adaptive = AdaptiveRateLimiter(timing.clock)
         self.breaker = CircuitBreaker(timing.clock, timing.uniform)
         self.in_flight = 0
@@ -71,97 +72,102 @@ class BucketLimiter:
         self.throttled = 0
         self.failed = 0
         self.has_worked = False
-        self._asked_until = 0.0  # by the last pause's 429, which may be longer than the pause
+        self._asked_until = 0.0  # `Retry-After` of the last 429; may be later than the pause's end
 
     @property
     def paused_for(self) -> float:
-        """The seconds for which nothing is sent, since the server asked for that."""
+        """The remaining seconds of a pause that the server asked for."""
         return max(0.0, self.adaptive.paused_until - self.clock())
 
-    def try_acquire(self, request: Request, slots: PrioritySemaphore) -> bool:
+    def try_acquire(self, request: Request, connections: PrioritySemaphore) -> bool:
         """
-        Let a single call go at once, if there is neither a pace nor a pause nor a queue.
+        Acquire a connection for a single call at once, if no rate, pause or queue delays it.
 
         Raises:
-            CircuitOpenError: the service is down.
-            RateLimitError: a pause lasts longer than the call has time.
-            DeadlineError: the call would be too late.
+            CircuitOpenError: the circuit is open.
+            RateLimitError: a pause lasts beyond the call's deadline.
+            DeadlineError: the permit would come after the call's deadline.
         """
         now = self.clock()
-        self._require_service(request)
-        if self._pacer is not None or self.adaptive.paused_until > now or not slots.try_acquire():
+        self._require_closed_circuit(request)
+        if (
+            self._rate_limiter is not None
+            or self.adaptive.paused_until > now
+            or not connections.try_acquire()
+        ):
             return False
-        return not _keep(slots, self._turn, request, now)
+        return not _acquire_or_release(connections, self._acquire_for_call, request, now)
 
-    async def acquire(self, request: Request, slots: PrioritySemaphore) -> None:
+    async def acquire(self, request: Request, connections: PrioritySemaphore) -> None:
         """
-        Wait for a connection and for the moment of a single call.
+        Wait for a connection and a permit for a single call.
 
         Raises:
-            CircuitOpenError: the service is down.
-            RateLimitError: a pause lasts longer than the call has time.
-            DeadlineError: the call would be too late.
+            CircuitOpenError: the circuit is open.
+            RateLimitError: a pause lasts beyond the call's deadline.
+            DeadlineError: the permit would come after the call's deadline.
         """
-        waiting, patience = self._waiting.get(), asyncio.timeout(None)
-        waiting[patience] = request
+        waiting, timeout = self._waiting.get(), asyncio.timeout(None)
+        waiting[timeout] = request
         try:
-            async with patience:
-                await self._wait(request, slots, self.clock())
+            async with timeout:
+                await self._wait(request, connections, self.clock())
         except TimeoutError:
-            raise self._no_turn(request) from None
+            raise self._no_permit(request) from None
         finally:
-            del waiting[patience]
+            del waiting[timeout]
 
-    async def _wait(self, request: Request, slots: PrioritySemaphore, entered: float) -> None:
-        if self._pacer is None and self.adaptive.paused_until <= entered:
-            await self._take_connection(request, slots)
-            if not _keep(slots, self._turn, request, entered):
+    async def _wait(self, request: Request, connections: PrioritySemaphore, arrived: float) -> None:
+        if self._rate_limiter is None and self.adaptive.paused_until <= arrived:
+            await self._acquire_connection(request, connections)
+            if not _acquire_or_release(connections, self._acquire_for_call, request, arrived):
                 return
         with self._lock:
             self._urgent += 1
         try:
-            await self._wait_in_line(request, slots, entered)
+            await self._wait_in_queue(request, connections, arrived)
         finally:
             with self._lock:
                 self._urgent -= 1
 
-    async def _wait_in_line(
-        self, request: Request, slots: PrioritySemaphore, entered: float
+    async def _wait_in_queue(
+        self, request: Request, connections: PrioritySemaphore, arrived: float
     ) -> None:
-        self._require_time(request, self._expected())
-        line = self._urgent_line.get()
-        await _take(line, request.state.deadline - self.clock(), lambda: self._no_turn(request))
+        self._require_time(request, self._expected_delay())
+        queue = self._urgent_queue.get()
+        seconds = request.state.deadline - self.clock()
+        await _acquire_within(queue, seconds, lambda: self._no_permit(request))
         try:
             while True:
-                await self._take_connection(request, slots)
-                wait = _keep(slots, self._turn, request, entered)
+                await self._acquire_connection(request, connections)
+                wait = _acquire_or_release(connections, self._acquire_for_call, request, arrived)
                 if not wait:
                     return
                 self._require_time(request, wait)
                 await self._sleep(wait)
         finally:
-            line.release()
+            queue.release()
 
-    async def _take_connection(self, request: Request, slots: PrioritySemaphore) -> None:
+    async def _acquire_connection(self, request: Request, connections: PrioritySemaphore) -> None:
         def none_free() -> DeadlineError:
             return DeadlineError("no connection became free in time", operation=request.operation)
 
-        await _take(slots, request.state.deadline - self.clock(), none_free)
+        await _acquire_within(connections, request.state.deadline - self.clock(), none_free)
 
-    def _require_service(self, request: Request) -> None:
+    def _require_closed_circuit(self, request: Request) -> None:
         if wait := self.breaker.delay():
             raise CircuitOpenError(
-                "the service is down", operation=request.operation, retry_after=wait
+                "the circuit is open because of an outage",
+                operation=request.operation,
+                retry_after=wait,
             )
 
     def _require_time(self, request: Request, wait: float) -> None:
         if self.clock() + wait >= request.state.deadline:
-            raise self._no_turn(request)
+            raise self._no_permit(request)
 
-    def _no_turn(self, request: Request) -> AdaptyError:
-        """
-        Return the error of a call that has no time left: a pause is the reason if it outlasts it.
-        """
+    def _no_permit(self, request: Request) -> AdaptyError:
+        """Return the error of a call without time left: of a pause if it outlasts the deadline."""
         wait = self.paused_for
         if not wait or self.clock() + wait < request.state.deadline:
             return too_late(request)
@@ -173,121 +179,120 @@ class BucketLimiter:
         error.retry_after = max(wait, self._asked_until - self.clock())
         return error
 
-    def _end_those_without_time(self) -> None:
-        """End the calls of this event loop that wait, and have no time left after a pause."""
-        for patience, request in self._waiting.get().items():
+    def _expire_waiting(self) -> None:
+        """Time out the waiting calls of this event loop whose deadline is within the pause."""
+        for timeout, request in self._waiting.get().items():
             late = self.adaptive.paused_until >= request.state.deadline
-            if late and not patience.expired():
-                patience.reschedule(asyncio.get_running_loop().time())
+            if late and not timeout.expired():
+                timeout.reschedule(asyncio.get_running_loop().time())
 
-    def _turn(self, request: Request, entered: float) -> float:
+    def _acquire_for_call(self, request: Request, arrived: float) -> float:
         with self._lock:
-            self._require_service(request)
+            self._require_closed_circuit(request)
             self._require_time(request, 0.0)
             wait = self.paused_for
-            if self._pacer is not None:
-                wait = max(wait, self._pacer.delay())
-            was_paused = self.adaptive.paused_until > entered
-            if wait <= TICK and was_paused:
-                # those that were held up go on at the learned pace: all at once would be too much
+            if self._rate_limiter is not None:
+                wait = max(wait, self._rate_limiter.delay())
+            was_paused = self.adaptive.paused_until > arrived
+            if wait <= CLOCK_RESOLUTION and was_paused:
+                # paused calls resume at the adaptive rate: all at once would be a burst
                 wait = self.adaptive.acquire()
-            if wait <= TICK:
+            if wait <= CLOCK_RESOLUTION:
                 wait = 0.0
-                self._go(paced=was_paused)
+                self._count_sent(paced=was_paused)
             return wait
 
-    def _go(self, *, paced: bool) -> None:
+    def _count_sent(self, *, paced: bool) -> None:
         self.requests += 1
         self.in_flight += 1
         if not paced:
             self.adaptive.count()
         if self.breaker.since is not None:
             self.breaker.record_probe()
-        if self._pacer is not None:
-            self._pacer.acquire()
+        if self._rate_limiter is not None:
+            self._rate_limiter.acquire()
 
-    def _expected(self) -> float:
-        """Return the seconds that a call waits at least if it comes now, behind those that wait."""
-        if self._pacer is None:
+    def _expected_delay(self) -> float:
+        """Return the minimum seconds that a new call waits, behind those in the queue."""
+        if self._rate_limiter is None:
             return self.paused_for
-        wait = self._pacer.delay()
-        first = 1 if wait else self._pacer.burst  # so many go with the first of them, at most
-        return max(self.paused_for, wait + max(0, self._urgent - first) / self._pacer.rate)
+        wait = self._rate_limiter.delay()
+        first = 1 if wait else self._rate_limiter.burst  # maximum number that start with the first
+        return max(self.paused_for, wait + max(0, self._urgent - first) / self._rate_limiter.rate)
 
-    def line(self, slots: PrioritySemaphore, limits: RunLimits) -> WaitQueue[Request]:
+    def wait_queue(self, connections: PrioritySemaphore, limits: RunLimits) -> WaitQueue[Request]:
         """
-        Return the line in which the items of one run wait for a connection and for their moment.
+        Return a wait queue in which the items of one run wait for a connection and a permit.
 
-        The moment comes last, when nothing can hold the request up any more: moments that were
-        taken before would pile up behind a busy connection and then be used all at once. Until
-        then others may have the connection.
+        The permit is acquired last, when nothing else can delay the request. Permits that were
+        acquired earlier would accumulate behind a busy connection and be used all at once. Until
+        then the connection is available to others.
 
-        Raises, to who comes or waits:
-            CircuitOpenError: the service has been down, or asks for a pause, for longer than the
-                run waits.
+        Raises, in the task of an entrant:
+            CircuitOpenError: an outage or a pause has lasted longer than the run's `max_outage`.
         """
 
         def admit(request: Request) -> bool:
-            if slots.available <= 0 or self._background_turn(request, limits):
+            if connections.available <= 0 or self._acquire_for_item(request, limits):
                 return False
-            return slots.try_acquire()
+            return connections.try_acquire()
 
         async def lead(request: Request) -> None:
             while True:
-                await slots.acquire()
-                wait = _keep(slots, self._background_turn, request, limits)
+                await connections.acquire()
+                wait = _acquire_or_release(connections, self._acquire_for_item, request, limits)
                 if not wait:
                     return
-                await self._sleep(min(wait, _LOOK))
+                await self._sleep(min(wait, _RECHECK))
 
-        def expel(_: Request) -> None:
+        def revoke(_: Request) -> None:
             with self._lock:
                 self.in_flight -= 1
                 self.requests -= 1
-            slots.release()
+            connections.release()
 
         self._latest = limits
-        return WaitQueue(admit, lead, expel)
+        return WaitQueue(admit, lead, revoke)
 
-    def _background_turn(self, request: Request, limits: RunLimits) -> float:
+    def _acquire_for_item(self, request: Request, limits: RunLimits) -> float:
         with self._lock:
             wait = 0.0
-            is_free = self._is_free(limits)
-            if not is_free or self._urgent or self.breaker.since is not None:
-                wait = self._hindrance(limits)
-            is_learning = is_free or self._is_measured()
-            is_slowed = wait <= TICK and is_learning
+            is_adaptive = self._is_adaptive(limits)
+            if not is_adaptive or self._urgent or self.breaker.since is not None:
+                wait = self._item_delay(limits)
+            is_limited = is_adaptive or self._is_measured()
+            is_slowed = wait <= CLOCK_RESOLUTION and is_limited
             if is_slowed:
                 wait = self.adaptive.acquire()
-            if wait > TICK:
+            if wait > CLOCK_RESOLUTION:
                 self._require_patience(request, limits, wait, wait if is_slowed else 0.0)
                 return wait
-            self._go(paced=is_learning)
+            self._count_sent(paced=is_limited)
             if limits.rate_limiter is not None:
                 limits.rate_limiter.acquire()
             return 0.0
 
-    def _hindrance(self, limits: RunLimits) -> float:
+    def _item_delay(self, limits: RunLimits) -> float:
         wait = max(self.breaker.delay(), self.paused_for)
         if self._urgent:
-            wait = max(wait, 1 / (self._pacer or self.adaptive).rate)
-        for pacer in self._pacer, limits.rate_limiter:
-            if pacer is not None:
-                wait = max(wait, pacer.delay())
+            wait = max(wait, 1 / (self._rate_limiter or self.adaptive).rate)
+        for limiter in self._rate_limiter, limits.rate_limiter:
+            if limiter is not None:
+                wait = max(wait, limiter.delay())
         return wait
 
     def _require_patience(
         self, request: Request, limits: RunLimits, wait: float, slowed: float
     ) -> None:
         """
-        Raise if an item's run has waited for too long, or would have after the pause.
+        Raise if an item's run has waited for too long, or will have at the end of the pause.
 
-        Waits that are due to a given rate or to single calls do not count.
+        Waits for a configured rate or for single calls do not count.
         """
         timer = limits.timer(request.bucket, self.clock)
         held = max(slowed, self.breaker.delay(), self.paused_for)
-        if held > TICK:
-            timer.hold(min(held, _LOOK))
+        if held > CLOCK_RESOLUTION:
+            timer.hold(min(held, _RECHECK))
         if timer.lasted + self.paused_for > limits.max_outage:
             raise CircuitOpenError(
                 f"no service for longer than {limits.max_outage:g} s",
@@ -295,16 +300,16 @@ class BucketLimiter:
                 retry_after=wait,
             )
 
-    def _is_free(self, limits: RunLimits) -> bool:
-        """Say whether nobody gave a pace, so that the learned one holds."""
-        return self._pacer is None and limits.rate_limiter is None
+    def _is_adaptive(self, limits: RunLimits) -> bool:
+        """Return whether no rate is configured, so that the adaptive rate holds."""
+        return self._rate_limiter is None and limits.rate_limiter is None
 
     def _is_measured(self) -> bool:
-        """Say whether the learned pace holds in any case: the server refused what was given."""
+        """Return whether the adaptive rate holds in any case: the server throttled requests."""
         return self.adaptive.limit is not None or self.adaptive.probing
 
     def expect(self, rate: float | None) -> None:
-        """Begin with a limit that is known from before, unless one was learned since."""
+        """Start with a limit of an earlier run, unless one was measured since."""
         with self._lock:
             if rate is not None and self.adaptive.limit is None:
                 paused_until = self.adaptive.paused_until
@@ -312,7 +317,7 @@ class BucketLimiter:
                 self.adaptive.paused_until = max(self.adaptive.paused_until, paused_until)
 
     def statistics(self) -> BucketStatistics:
-        """Return what is going on."""
+        """Return the state and counts of this bucket."""
         return BucketStatistics(
             rate=self._rate(),
             in_flight=self.in_flight,
@@ -324,17 +329,17 @@ class BucketLimiter:
         )
 
     def _rate(self) -> float:
-        """Return the requests per second that hold for the run that came last."""
-        given = self._given_rate(self._latest)
-        learned = self.adaptive.rate
-        if given is None:
-            return learned
-        return min(given, learned) if self._is_measured() else given
+        """Return the requests per second that hold for the latest run."""
+        configured = self._configured_rate(self._latest)
+        adaptive = self.adaptive.rate
+        if configured is None:
+            return adaptive
+        return min(configured, adaptive) if self._is_measured() else configured
 
-    def _given_rate(self, limits: RunLimits) -> float | None:
-        """Return the lowest of the paces that somebody gave."""
-        given = [pacer.rate for pacer in (self._pacer, limits.rate_limiter) if pacer is not None]
-        return min(given, default=None)
+    def _configured_rate(self, limits: RunLimits) -> float | None:
+        """Return the lowest configured rate; None without one."""
+        limiters = self._rate_limiter, limits.rate_limiter
+        return min((each.rate for each in limiters if each is not None), default=None)
 
     def release(
         self,
@@ -343,123 +348,126 @@ class BucketLimiter:
         sent: float,
         limits: RunLimits = NO_LIMITS,
     ) -> bool:
-        """Record how an attempt ended, and when it was sent; return whether the API has worked."""
+        """Record the result of an attempt sent at `sent`; return whether the API worked."""
         with self._lock:
             self.in_flight -= 1
             if error is None or sign_of(error) is Sign.WORKS:
-                self._worked(request, sent, limits)
+                self._record_success(request, sent, limits)
                 return True
-            self._failed(request, sent, error, limits)
+            self._record_failure(request, sent, error, limits)
             return False
 
-    def _failed(self, request: Request, sent: float, error: AdaptyError, limits: RunLimits) -> None:
+    def _record_failure(
+        self, request: Request, sent: float, error: AdaptyError, limits: RunLimits
+    ) -> None:
         sign = sign_of(error)
         if sign is Sign.THROTTLED:
             self.throttled += 1
-            self._refused(request, sent, error, limits)
-        # a response that is not the API's may be due to the address or to the call
+            self._record_throttled(request, sent, error, limits)
+        # the URL or the call may be the cause of a response that is not the API's
         elif sign is Sign.FAILS or (
             sign is Sign.STRANGE and request.low_priority and self.has_worked
         ):
             self.failed += 1
             self.breaker.record_failure(sent, getattr(error, "retry_after", None))
             if self.breaker.since is not None:
-                request.state.outage_failures += 1  # the item is not the reason
+                request.state.outage_failures += 1  # the item is not the cause
 
-    def _refused(
+    def _record_throttled(
         self, request: Request, sent: float, error: AdaptyError, limits: RunLimits
     ) -> None:
-        given = self._given_rate(limits)
-        if request.low_priority and given is not None:
-            self.adaptive.search_from(given)
+        configured = self._configured_rate(limits)
+        if request.low_priority and configured is not None:
+            self.adaptive.search_from(configured)
         before, asked = self.adaptive.paused_until, getattr(error, "retry_after", None)
-        self.adaptive.throttled(sent, asked, within=limits.patience() - _LOOK)
+        self.adaptive.throttled(sent, asked, within=limits.patience() - _RECHECK)
         self.breaker.record_success(sent)
         if self.adaptive.paused_until > before:
             self._asked_until = self.clock() + (asked or 0.0)
-            self._end_those_without_time()
+            self._expire_waiting()
 
-    def _worked(self, request: Request, sent: float, limits: RunLimits) -> None:
+    def _record_success(self, request: Request, sent: float, limits: RunLimits) -> None:
         self.has_worked = True
-        paced = request.low_priority and (self._is_free(limits) or self._is_measured())
+        paced = request.low_priority and (self._is_adaptive(limits) or self._is_measured())
         self.adaptive.succeeded(sent, paced=paced)
         self.breaker.record_success(sent)
 
 
 class LimiterRegistry:
-    """The gates of one client, by bucket; they share its pace."""
+    """A registry of one client's bucket limiters by bucket; they share its rate limiter."""
 
-    def __init__(self, timing: Timing, pacer: RateLimiter | None = None) -> None:
+    def __init__(self, timing: Timing, rate_limiter: RateLimiter | None = None) -> None:
         self._timing = timing
-        self._pacer = pacer
+        self._rate_limiter = rate_limiter
         self._expected: float | None = None
-        self._gates: dict[str, BucketLimiter] = {}
+        self._limiters: dict[str, BucketLimiter] = {}
         register_fork_handler(self)
 
     def after_fork(self) -> None:
-        """Begin anew: what is in flight, and who holds a lock, is so in another process."""
-        self._gates = {}
+        """Start fresh: requests in flight and held locks belong to the parent process."""
+        self._limiters = {}
 
     def get(self, bucket: str) -> BucketLimiter:
-        """Return the gate of a bucket."""
-        gate = self._gates.get(bucket)
-        if gate is None:
-            gate = BucketLimiter(self._timing, self._pacer)
-            gate.expect(self._expected)
-            gate = self._gates.setdefault(bucket, gate)
-        return gate
+        """Return the limiter of a bucket."""
+        limiter = self._limiters.get(bucket)
+        if limiter is None:
+            limiter = BucketLimiter(self._timing, self._rate_limiter)
+            limiter.expect(self._expected)
+            limiter = self._limiters.setdefault(bucket, limiter)
+        return limiter
 
     def expect(self, rate: float) -> None:
-        """
-        Begin with a pace, known from before, in every bucket of which nothing was learned yet.
-        """
+        """Start with the rate of an earlier run in every bucket without a measured limit."""
         self._expected = rate
-        for gate in tuple(self._gates.values()):
-            gate.expect(rate)
+        for limiter in tuple(self._limiters.values()):
+            limiter.expect(rate)
 
     def learned_rate(self) -> float | None:
-        """Return the pace that was learned, if it was in exactly one bucket."""
-        learned = [gate.adaptive for gate in tuple(self._gates.values())]
-        rates = [each.learned for each in learned if each.limit is not None]
+        """Return the adaptive rate if exactly one bucket has a measured limit, otherwise None."""
+        adaptive = [limiter.adaptive for limiter in tuple(self._limiters.values())]
+        rates = [each.estimate for each in adaptive if each.limit is not None]
         return rates[0] if len(rates) == 1 else None
 
     @property
     def rate(self) -> float | None:
-        """The requests per second that were given, None if none were."""
-        return None if self._pacer is None else self._pacer.rate
+        """The configured requests per second; None without a limit."""
+        return None if self._rate_limiter is None else self._rate_limiter.rate
 
     def statistics(self) -> dict[str, BucketStatistics]:
-        """Return what is going on in the buckets that were used."""
-        return {bucket: gate.statistics() for bucket, gate in dict(self._gates).items()}
+        """Return the statistics of the buckets that were used."""
+        return {bucket: limiter.statistics() for bucket, limiter in dict(self._limiters).items()}
 
 
 def too_late(request: Request) -> DeadlineError:
-    """Return what a call ends with that has no time left."""
-    return DeadlineError("no time left to wait for a turn", operation=request.operation)
+    """Return the error of a call without time left."""
+    return DeadlineError("no time left to wait for a permit", operation=request.operation)
 
 
-def _keep(
-    slots: PrioritySemaphore, turn: Callable[[Request, T], float], request: Request, more: T
+def _acquire_or_release(
+    connections: PrioritySemaphore,
+    acquire: Callable[[Request, T], float],
+    request: Request,
+    context: T,
 ) -> float:
-    """Return the wait for a turn; the connection is kept if it is 0, else given back meanwhile."""
+    """Return the seconds to wait; keep the connection if they are 0, otherwise release it."""
     try:
-        wait = turn(request, more)
+        wait = acquire(request, context)
     except BaseException:
-        slots.release()
+        connections.release()
         raise
     if wait:
-        slots.release()
+        connections.release()
     return wait
 
 
-async def _take(
-    places: PrioritySemaphore, seconds: float, failure: Callable[[], AdaptyError]
+async def _acquire_within(
+    semaphore: PrioritySemaphore, seconds: float, failure: Callable[[], AdaptyError]
 ) -> None:
-    if places.available > 0 or seconds == math.inf:
-        await places.acquire(urgent=True)
+    if semaphore.available > 0 or seconds == math.inf:
+        await semaphore.acquire(urgent=True)
         return
     try:
         async with asyncio.timeout(seconds):
-            await places.acquire(urgent=True)
+            await semaphore.acquire(urgent=True)
     except TimeoutError:
         raise failure() from None

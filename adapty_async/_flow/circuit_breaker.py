@@ -1,5 +1,5 @@
 """
-Protection of a service in an outage: a retry budget, a circuit breaker and a timer.
+A circuit breaker, a retry budget and an outage timer, which protect a service in an outage.
 
 They only count and read the clock. Their callers wait, or raise.
 """
@@ -39,17 +39,17 @@ IN_FLIGHT = "idempotency_in_flight"
 _TRANSIENT = frozenset({408, 425, 429})
 _FINAL = frozenset({501, 505})
 
-# Failures in a row that make an outage: with one request in seven failing at random, as bad as a
-# service gets that still works, that many come together once in 10^17 requests.
+# Consecutive failures that open the circuit. With one request in seven failing at random, which is
+# the worst for a service that still works, such a series occurs once in 10^17 requests.
 _FAILURES = 20
 _SHARE = 0.04
-#: The next try comes after a twenty-fifth of the time the outage has lasted, within these seconds:
-#: few tries in a long outage, little lost after a short one.
+# The next probe follows after 1/25 of the duration of the outage, within these seconds: few probes
+# in a long outage, and a short delay after a short one.
 _SHORTEST, _LONGEST = 1.0, 30.0
 
 
 class Sign(enum.Enum):
-    """The meaning of an attempt's end for the state of the service."""
+    """A classification of an attempt's result as a sign of the state of the service."""
 
     WORKS = enum.auto()
     THROTTLED = enum.auto()
@@ -74,7 +74,7 @@ def _sign_of_response(error: ApiError) -> Sign:
         return Sign.THROTTLED
     if isinstance(error, ServerError) or is_transient(error):
         return Sign.FAILS
-    # a key that is in use is no progress, and no failure
+    # an idempotency key in use is neither progress nor a failure
     return Sign.NONE if error.error_code == IN_FLIGHT else Sign.WORKS
 
 
@@ -101,14 +101,14 @@ def cannot_be_the_api(error: BaseException) -> bool:
 
 class RetryBudget:
     """
-    Tokens for repeats: they are taken by each repeat, and come back with success.
+    A token bucket that bounds retries: each retry costs tokens, and success refunds them.
 
-    The numbers are those of the AWS SDKs since 2026: 500 tokens, 14 for a repeat after a transient
-    failure, 5 after being throttled. Source: the retry behaviour page of their reference guide.
+    The numbers are those of the AWS SDKs since 2026: 500 tokens, 14 for a retry after a transient
+    failure, 5 after a 429. Source: the retry behaviour page of their reference guide.
 
     Attributes:
-        size: tokens at most.
-        left: tokens that are there.
+        size: maximum number of tokens.
+        left: tokens that are available.
     """
 
     TRANSIENT = 14
@@ -119,27 +119,27 @@ class RetryBudget:
         self.left = size
 
     def try_acquire(self, cost: int) -> bool:
-        """Take tokens, if there are as many."""
+        """Acquire tokens if enough are available; return whether they were."""
         if cost > self.left:
             return False
         self.left -= cost
         return True
 
     def release(self, tokens: int = 1) -> None:
-        """Put tokens back, up to the size."""
+        """Refund tokens, up to the size."""
         self.left = min(self.size, self.left + tokens)
 
 
 class CircuitBreaker:
     """
-    Knows whether the service is down, and when it is to be tried again.
+    A circuit breaker that opens in an outage and schedules probes.
 
     Args:
-        clock: seconds that only ever grow.
-        uniform: a random number between two bounds; spreads the tries of many clients.
+        clock: returns monotonic seconds.
+        uniform: returns a random number between two bounds; spreads the probes of many clients.
 
     Attributes:
-        since: when the outage began, on the clock; None without one.
+        since: start of the outage, on the clock; None without one.
     """
 
     def __init__(
@@ -149,16 +149,16 @@ class CircuitBreaker:
         self._uniform = uniform
         self._failures = 0
         self._first_failure = 0.0
-        self._worked = -math.inf
-        self._next_try = 0.0
+        self._last_success = -math.inf
+        self._next_probe = 0.0
         self.since: float | None = None
 
     @property
     def state(self) -> CircuitState:
-        """What is let through now."""
+        """Whether requests may be sent: all of them, none, or one probe."""
         if self.since is None:
             return CircuitState.CLOSED
-        return CircuitState.OPEN if self._clock() < self._next_try else CircuitState.HALF_OPEN
+        return CircuitState.OPEN if self._clock() < self._next_probe else CircuitState.HALF_OPEN
 
     @property
     def open_for(self) -> float:
@@ -166,87 +166,85 @@ class CircuitBreaker:
         return 0.0 if self.since is None else self._clock() - self.since
 
     def delay(self) -> float:
-        """Return the seconds until a request may go; 0 if it may go now."""
-        return 0.0 if self.since is None else max(0.0, self._next_try - self._clock())
+        """Return the seconds until a request may be sent; 0 if it may be sent now."""
+        return 0.0 if self.since is None else max(0.0, self._next_probe - self._clock())
 
     def record_probe(self) -> None:
-        """Let a request go in an outage: it is the only one until its answer, or the next try."""
-        self._set_next_try(0.0)
+        """Record that a probe is sent: the only request until its response or the next probe."""
+        self._schedule_probe(0.0)
 
     def record_success(self, sent: float) -> None:
-        """
-        Take note of an answer that only a working service gives, and of when it was asked for.
-        """
-        self._worked = max(self._worked, sent)
+        """Record a response of a working service to a request that was sent at `sent`."""
+        self._last_success = max(self._last_success, sent)
         if self._failures and sent >= self._first_failure:
             self._failures = 0
-            self._next_try = 0.0
+            self._next_probe = 0.0
             self.since = None
 
     def record_failure(self, sent: float, retry_after: float | None = None) -> None:
-        """Take note of a failure that an outage would have caused."""
-        if sent < self._worked:
-            return  # it was asked for before, and only took longer to fail
+        """Record a failure that counts towards opening the circuit."""
+        if sent < self._last_success:
+            return  # it was sent before the last success, and only took longer to fail
         if not self._failures:
             self._first_failure = sent
         self._failures += 1
         if self._failures == _FAILURES:
             self.since = self._first_failure
         if self.since is not None:
-            self._set_next_try(retry_after or 0.0)
+            self._schedule_probe(retry_after or 0.0)
 
-    def _set_next_try(self, asked: float) -> None:
+    def _schedule_probe(self, asked: float) -> None:
         now = self._clock()
         share = _SHARE * self.open_for
         wait = max(min(asked, _LONGEST), _SHORTEST, min(_LONGEST, share))
-        self._next_try = max(self._next_try, now + self._uniform(wait, 1.25 * wait))
+        self._next_probe = max(self._next_probe, now + self._uniform(wait, 1.25 * wait))
 
 
 class WakefulClock:
     """
-    A clock that stands still while an event loop does: in a blocking call, or after Ctrl-Z.
+    A clock that stands still while an event loop is blocked: in a blocking call, or after Ctrl-Z.
 
-    Nothing can be sent then, and responses that have come are not read yet, so such time says
-    nothing of the service. It runs from the first look on at most for a given time without another.
+    Nothing is sent then, and received responses are unread, so such time is no sign of an outage.
+    After the first tick, the clock runs for a limited time without another tick.
 
     Args:
-        clock: seconds that only ever grow.
-        most: seconds between two looks that count at most.
+        clock: returns monotonic seconds.
+        most: maximum seconds between two ticks that count.
     """
 
     def __init__(self, clock: Callable[[], float], most: float) -> None:
         self._clock = clock
         self._most = most
         self._until = math.inf
-        self._lost = 0.0
+        self._blocked = 0.0
 
     def __call__(self) -> float:
-        """Return the seconds."""
-        return min(self._clock(), self._until) - self._lost
+        """Return monotonic seconds without the time of blocks."""
+        return min(self._clock(), self._until) - self._blocked
 
-    def look(self) -> None:
-        """Record that the event loop turns."""
+    def tick(self) -> None:
+        """Record that the event loop runs."""
         now = self._clock()
-        self._lost += max(0.0, now - self._until)
+        self._blocked += max(0.0, now - self._until)
         self._until = now + self._most
 
 
 class OutageTimer:
     """
-    A stopwatch for the time in which one run got no success from one bucket.
+    A stopwatch for the time in which one run had no success from one bucket.
 
-    Each success sets it to 0. It runs while requests are in flight, and while they wait because
+    Each success resets it to 0. It runs while requests are in flight, and while they wait because
     of a response: for a retry, a pause, the end of an outage. It stands still while the run sends
-    nothing for another reason: a given rate, or a slow source.
+    nothing for another reason: a configured rate, or a slow source.
 
     Args:
-        clock: seconds that only ever grow.
+        clock: returns monotonic seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._in_flight = 0
-        # it has run since then; moved on by the time for which it stood still
+        # start of the measured time; advanced by the time for which it stood still
         self._since = self._runs_until = clock()
 
     @property
@@ -263,11 +261,11 @@ class OutageTimer:
     def start(self) -> None:
         """Record a request that is sent."""
         if not self._in_flight:
-            self._go_on()
+            self._resume()
         self._in_flight += 1
 
     def end(self, *, worked: bool) -> None:
-        """Record the end of a request, and whether it was a success."""
+        """Record the end of a request, and whether the API worked."""
         self._in_flight -= 1
         now = self._clock()
         if worked:
@@ -275,12 +273,12 @@ class OutageTimer:
         self._runs_until = max(self._runs_until, now)
 
     def hold(self, seconds: float) -> None:
-        """Record that requests wait for that time because of a response."""
+        """Record that requests wait for a number of seconds because of a response."""
         if not self._in_flight:
-            self._go_on()
+            self._resume()
         self._runs_until = max(self._runs_until, self._clock() + seconds)
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         stood_still = self._clock() - self._runs_until
         if stood_still > 0.0:
             self._since += stood_still

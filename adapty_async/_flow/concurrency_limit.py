@@ -1,9 +1,9 @@
 """
-How many requests of a bulk run may be in flight, when nobody says.
+An adaptive concurrency limit for the requests of a bulk run.
 
-The rate is limited elsewhere; this is a second guard, against slowness. It grows only while all
-that are allowed are in flight and answers come as fast as ever; it shrinks when answers take far
-longer, and at once when none comes in time.
+Other modules limit the rate; this limit protects a slow service. It grows only while all permitted
+requests are in flight and responses are as fast as before. It shrinks when responses take much
+longer, and at once after a timeout.
 """
 
 from __future__ import annotations
@@ -22,40 +22,39 @@ from adapty_async.errors import (
 
 __all__ = ("INITIAL_CONCURRENCY", "ConcurrencyLimit")
 
-#: Requests in flight at most when a run starts.
+#: Maximum requests in flight when a run starts.
 INITIAL_CONCURRENCY = 64
-_LEAST = 4
+_MIN_LIMIT = 4
 _SLOW = 3.0
-# Seconds that an answer may take more before it is called slow: as much may come from a busy event
-# loop alone.
+# Seconds of delay that do not make a response slow: a busy event loop alone may cause them.
 _SLACK = 0.25
 _STEADY = 1.5
-# Seconds by which answers differ in any case. Much more comes of an event loop that has too much to
-# do, and that does no better with more in flight.
-_UNEVEN = 0.004
-# What takes a service as long as a success; a 429 or a failure may come at once.
-_ANSWERED = (AuthenticationError, ConflictError, NotFoundError, RequestRejectedError)
-# Seconds after which the fastest answer is forgotten, in case the service has become slower for
-# good.
+# Seconds by which response times always differ. A much larger difference comes from an overloaded
+# event loop, which is no faster with more requests in flight.
+_JITTER = 0.004
+# Errors that take a service as long as a success; a 429 or a failure may be immediate.
+_RESPONSES = (AuthenticationError, ConflictError, NotFoundError, RequestRejectedError)
+# Seconds after which the fastest response time expires, in case the service has become permanently
+# slower.
 _MEMORY = 30.0
 
 
 class ConcurrencyLimit:
     """
-    How many requests of one run are to be in flight, found out answer by answer.
+    An adaptive limit on the requests of one run in flight.
 
-    A run has as many workers. While some of them wait until they may repeat a request, others are
-    called in.
+    A run has one worker for each permitted request. While some of them wait for a retry, the limit
+    spawns others.
 
     Args:
-        most: workers at most.
-        clock: seconds that only ever grow.
+        most: maximum number of workers.
+        clock: returns monotonic seconds.
 
     Attributes:
-        most: workers at most.
-        count: workers that are of use.
-        busy: requests in flight; who sends one adds it.
-        call: calls in so many workers more; set by the run while it lasts.
+        most: maximum number of workers.
+        limit: number of useful workers.
+        in_flight: requests in flight; the sender of a request increments it.
+        spawn: spawns a number of workers; set by the run while it lasts.
     """
 
     def __init__(self, most: int, clock: Callable[[], float]) -> None:
@@ -67,56 +66,56 @@ class ConcurrencyLimit:
         self._usual = 0.0
         self._fastest = math.inf
         self._fastest_before = math.inf
-        self._forget_at = clock() + _MEMORY
+        self._expires_at = clock() + _MEMORY
         self._slow_above = self._steady_below = math.inf
         self._next_change = 0.0
 
     def should_retire(self, workers: int) -> bool:
-        """Say whether one of so many workers is of no use: enough of the others are busy."""
+        """Return whether the pool has more workers than the concurrency limit allows."""
         return workers > self.limit and self.in_flight >= self.limit
 
     def record(self, failure: AdaptyError | None, seconds: float, *, held_up: bool) -> None:
         """
-        Take note of how a request ended and how long that took.
+        Record the result of a request and its duration in seconds.
 
-        With `held_up` others wait for their moment already: more workers would only wait, too.
+        With `held_up`, others already wait for a permit, and more workers would only wait too.
         """
         wanted = not held_up and self.in_flight >= self.limit
         self.in_flight -= 1
-        if failure is None or isinstance(failure, _ANSWERED):
-            self._answered(seconds, wanted=wanted)
+        if failure is None or isinstance(failure, _RESPONSES):
+            self._record_response(seconds, wanted=wanted)
             return
         if isinstance(failure, RequestTimeoutError):
             self._change(0.5, self._clock())
         if self.in_flight < self.limit:
-            self._spawn(1)  # this one may wait for long until it repeats the request
+            self._spawn(1)  # this worker may have a long wait before its retry
 
-    def _answered(self, seconds: float, *, wanted: bool) -> None:
+    def _record_response(self, seconds: float, *, wanted: bool) -> None:
         now = self._clock()
         self._usual += (seconds - self._usual) * (0.1 if self._usual else 1.0)
-        if seconds < self._fastest or now >= self._forget_at:
-            self._compare_with(seconds, now)
+        if seconds < self._fastest or now >= self._expires_at:
+            self._record_fastest(seconds, now)
         if self._usual > self._slow_above:
             self._change(0.9, now)
         elif wanted and self._usual <= self._steady_below:
             self._change(1.25, now)
 
-    def _compare_with(self, seconds: float, now: float) -> None:
-        """Take note of an answer that is the fastest of late, and of what is slow beside it."""
-        if now >= self._forget_at:
+    def _record_fastest(self, seconds: float, now: float) -> None:
+        """Record the fastest recent response, and derive the bounds of slow and steady ones."""
+        if now >= self._expires_at:
             self._fastest_before, self._fastest = self._fastest, math.inf
-            self._forget_at = now + _MEMORY
+            self._expires_at = now + _MEMORY
         self._fastest = min(self._fastest, seconds)
         fastest = min(self._fastest, self._fastest_before)
         self._slow_above = _SLOW * fastest + _SLACK
-        self._steady_below = _STEADY * fastest + _UNEVEN
+        self._steady_below = _STEADY * fastest + _JITTER
 
     def _change(self, factor: float, now: float) -> None:
         if now < self._next_change:
             return
-        self._next_change = now + (self._usual or 1.0)  # see first what comes of it
+        self._next_change = now + (self._usual or 1.0)  # wait for the effect first
         before = self.limit
-        self.limit = max(min(_LEAST, self.most), min(self.most, round(before * factor)))
+        self.limit = max(min(_MIN_LIMIT, self.most), min(self.most, round(before * factor)))
         if self.limit > before:
             self._spawn(self.limit - before)
 

@@ -1,4 +1,4 @@
-"""The limits of one bulk run, in addition to those of its client."""
+"""A bundle of the limits of one bulk run, in addition to those of its client."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from adapty_async._flow.rate_limiter import RateLimiter
 
 __all__ = ("NO_LIMITS", "RunLimits", "look_every", "wakeful")
 
-# Seconds after which a run looks again whether an outage has lasted too long, at most.
-_LOOK = 1.0
-# How often it looks in `max_outage` seconds at least, so that no single one of them weighs much.
-_LOOKS = 5
-# How many times as late as it should be a look may be before the event loop stood still.
+# Maximum seconds between two checks of a run whether an outage has lasted too long.
+_CHECK_SECONDS = 1.0
+# Minimum number of checks in `max_outage` seconds, so that no single one has much weight.
+_CHECKS = 5
+# A check later than this multiple of its interval means a blocked event loop.
 _LATE = 1.25
 
 
 class RunLimits(msgspec.Struct, frozen=True):
     """
-    The limits of one bulk run.
+    A bundle of the limits of one bulk run.
 
     Attributes:
-        pacer: its rate limiter; None for an adaptive rate.
-        capacity: its concurrency limit; None if `concurrency` was given.
-        max_outage: seconds without any success from a bucket that end it.
-        timers: those seconds so far, by bucket.
-        awake: the clock of these timers, which stands still while the event loop does; None for
-            the client's.
-        stopping: is set when the run sends and retries nothing more; the run sets it.
+        rate_limiter: its rate limiter; None for an adaptive rate.
+        concurrency: its concurrency limit; None if the option `concurrency` is set.
+        max_outage: seconds without a success from a bucket that end the run.
+        timers: measure these seconds, by bucket.
+        awake: the clock of these timers, which stands still while the event loop is blocked; None
+            for the client's clock.
+        stopping: set by the run when it sends and retries nothing more.
     """
 
     rate_limiter: RateLimiter | None = None
@@ -49,21 +49,21 @@ class RunLimits(msgspec.Struct, frozen=True):
         return timer or self.timers.setdefault(bucket, OutageTimer(self.awake or clock))
 
     def hold(self, request: Request, seconds: float) -> None:
-        """Record that a request waits for that time until it is retried."""
+        """Record that a request waits for a number of seconds until it is retried."""
         self.timers[request.bucket].hold(seconds)
 
     def patience(self) -> float:
-        """Return the seconds that are left until an outage ends the run, if no success comes."""
+        """Return the seconds until an outage ends the run, if no request succeeds."""
         return self.max_outage - max((each.lasted for each in self.timers.values()), default=0.0)
 
 
 def look_every(max_outage: float) -> float:
-    """Return the seconds after which a run looks at its patience again."""
-    return min(_LOOK, max_outage / _LOOKS)
+    """Return the seconds between two checks of a run's patience."""
+    return min(_CHECK_SECONDS, max_outage / _CHECKS)
 
 
 def wakeful(clock: Callable[[], float], max_outage: float) -> WakefulClock:
-    """Return a clock for a run's timers, which the run has to look at as often."""
+    """Return a clock for a run's timers; the run has to call its `tick` at each check."""
     return WakefulClock(clock, _LATE * look_every(max_outage))
 
 

@@ -1,6 +1,4 @@
-"""
-A number of places, given to those who wait for one: the urgent first, else first come first served.
-"""
+"""A semaphore with two priorities: urgent waiters first, otherwise first in, first out."""
 
 from __future__ import annotations
 
@@ -12,60 +10,62 @@ __all__ = ("PrioritySemaphore",)
 
 class PrioritySemaphore:
     """
-    Places of one event loop; whoever is cancelled while waiting gives its place to the next.
+    A semaphore for one event loop with two priorities.
+
+    A waiter cancelled after its grant passes the permit on to the next.
 
     Attributes:
-        count: how many there are.
-        free: how many of them nobody has.
+        count: number of permits.
+        available: number of permits that are not acquired.
     """
 
     def __init__(self, count: int) -> None:
         self.count = count
         self.available = count
         self._urgent: deque[asyncio.Future[None]] = deque()
-        self._patient: deque[asyncio.Future[None]] = deque()
+        self._normal: deque[asyncio.Future[None]] = deque()
 
     @property
     def has_waiters(self) -> bool:
-        """Whether anybody waits for a place."""
-        waiting = (*self._urgent, *self._patient)
-        return not all(place.done() for place in waiting)  # those that were cancelled may be there
+        """Whether a task waits for a permit."""
+        waiting = (*self._urgent, *self._normal)
+        return not all(waiter.done() for waiter in waiting)  # cancelled ones may still be queued
 
     def try_acquire(self) -> bool:
-        """Take a place if one is free; then nobody waits for it."""
+        """Acquire a permit if one is available; then no task waits for one."""
         if self.available <= 0:
             return False
         self.available -= 1
         return True
 
     async def acquire(self, *, urgent: bool = False) -> None:
-        """Wait for a place."""
+        """Acquire a permit, with a wait if none is available."""
         if self.try_acquire():
             return
-        place = asyncio.get_running_loop().create_future()
-        (self._urgent if urgent else self._patient).append(place)
+        waiter = asyncio.get_running_loop().create_future()
+        (self._urgent if urgent else self._normal).append(waiter)
         try:
-            await place
+            await waiter
         except asyncio.CancelledError:
-            if not place.cancelled():  # it came in the same moment
+            if not waiter.cancelled():  # the grant and the cancellation coincided
                 self.release()
             raise
 
     def release(self) -> None:
-        """Give a place back, to the next one who waits."""
+        """Release a permit, to the next waiter if there is one."""
         self.available += 1
-        if self._urgent or self._patient:
-            self._hand_out()
+        if self._urgent or self._normal:
+            self._grant()
 
-    def _hand_out(self) -> None:
-        while self.available > 0 and (place := self._next()) is not None:
+    def _grant(self) -> None:
+        while self.available > 0 and (waiter := self._next()) is not None:
             self.available -= 1
-            place.set_result(None)
+            waiter.set_result(None)
 
     def _next(self) -> asyncio.Future[None] | None:
-        for waiting in (self._urgent, self._patient):
+        for waiting in (self._urgent, self._normal):
             while waiting:
-                place = waiting.popleft()
-                if not place.done():  # or it was cancelled
-                    return place
+                waiter = waiting.popleft()
+                if not waiter.done():  # otherwise it was cancelled
+                    return waiter
         return None

@@ -1,4 +1,4 @@
-"""Those who wait for the same thing, first come first served; the first of them waits for all."""
+"""A FIFO wait queue whose head waits for all."""
 
 from __future__ import annotations
 
@@ -14,37 +14,41 @@ EntrantT = TypeVar("EntrantT")
 
 class WaitQueue(Generic[EntrantT]):
     """
-    A line of one event loop.
+    A FIFO wait queue of one event loop, whose head waits for all.
 
-    Who comes when nobody waits, and may go, goes at once. Else the first leads: it waits for
-    whatever holds the line up, and when it goes it takes along all that may go with it. So a
-    thousand who wait cost one timer, and as many go in one turn of the loop as there are moments.
+    An entrant is admitted at once if the queue is empty and `admit` allows it. Otherwise the head
+    of the queue leads: it waits for the cause of the delay, and on its admission it also admits all
+    entrants behind it that may follow. So a thousand waiters cost one timer, and one loop iteration
+    admits as many of them as there are permits.
 
     Args:
-        admit: lets somebody in without waiting; False if that cannot be now. What it raises is
-            raised to whom it was about.
-        lead: waits until it has let somebody in.
-        expel: takes back what `admit` gave, from somebody who gave up in that moment.
+        admit: acquires a permit for an entrant without a wait; returns whether it did. An exception
+            is raised in the task of that entrant.
+        lead: waits until it has acquired a permit for the entrant.
+        revoke: returns the permit of an entrant that was cancelled during its admission.
+
+    Attributes:
+        has_leader: whether an entrant waits.
     """
 
     def __init__(
         self,
         admit: Callable[[EntrantT], bool],
         lead: Callable[[EntrantT], Awaitable[None]],
-        expel: Callable[[EntrantT], None],
+        revoke: Callable[[EntrantT], None],
     ) -> None:
         self._admit = admit
         self._lead = lead
-        self._revoke = expel
+        self._revoke = revoke
         self._waiting: deque[tuple[asyncio.Future[bool], EntrantT]] = deque()
         self.has_leader = False
 
     def try_acquire(self, entrant: EntrantT) -> bool:
-        """Let somebody in at once, unless others wait or it cannot be now."""
+        """Admit an entrant at once, unless others wait or no permit is available."""
         return not self.has_leader and self._admit(entrant)
 
     async def acquire(self, entrant: EntrantT) -> None:
-        """Wait to be let in."""
+        """Wait until an entrant is admitted."""
         if self.has_leader and await self._follow(entrant):
             return
         self.has_leader = True
@@ -54,36 +58,36 @@ class WaitQueue(Generic[EntrantT]):
             self._wake_next()
 
     async def _follow(self, entrant: EntrantT) -> bool:
-        """Wait behind those who came before; return whether it was let in, else it is to lead."""
-        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiting.append((turn, entrant))
+        """Wait behind earlier entrants; return whether it was admitted, or has to lead instead."""
+        grant: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.append((grant, entrant))
         try:
-            return await turn
+            return await grant
         except asyncio.CancelledError:
-            if not turn.cancelled():  # the turn came in the same moment
-                self._undo(turn, entrant)
+            if not grant.cancelled():  # the grant and the cancellation coincided
+                self._undo(grant, entrant)
             raise
 
-    def _undo(self, turn: asyncio.Future[bool], entrant: EntrantT) -> None:
-        if turn.exception() is not None:
+    def _undo(self, grant: asyncio.Future[bool], entrant: EntrantT) -> None:
+        if grant.exception() is not None:
             return
-        if turn.result():
+        if grant.result():
             self._revoke(entrant)
         else:
             self._wake_next()
 
     def _wake_next(self) -> None:
-        """Let in who may go along; the first who may not leads from now on."""
+        """Admit the entrants that may follow; the first that may not becomes the leader."""
         while self._waiting:
-            turn, entrant = self._waiting.popleft()
-            if turn.done():  # cancelled, and not told yet
+            grant, entrant = self._waiting.popleft()
+            if grant.done():  # cancelled, and not resumed yet
                 continue
             try:
-                is_in = self._admit(entrant)
-            except Exception as error:  # noqa: BLE001  it is raised where it belongs
-                turn.set_exception(error)
+                admitted = self._admit(entrant)
+            except Exception as error:  # noqa: BLE001  raised in the entrant's task
+                grant.set_exception(error)
                 continue
-            turn.set_result(is_in)
-            if not is_in:
+            grant.set_result(admitted)
+            if not admitted:
                 return
         self.has_leader = False

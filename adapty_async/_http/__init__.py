@@ -1,1 +1,1 @@
-"""The transport: one HTTP request and its response over aiohttp."""
+"""The HTTP transport, which sends one request and reads its response over aiohttp."""

@@ -1,9 +1,10 @@
 """
-The fast HTTP path: one attempt over a session's connector, without `ClientSession.request`.
+A direct sender, the fast HTTP path: one attempt over a session's connector.
 
-It uses half-private parts of aiohttp, so all of them are in this module, and `why_standard` decides
-whether it may be used: it steps aside whenever anything unusual is true. The standard path is in
-`_attempt`; the same laws hold on both, and one suite of tests runs over both.
+It does not use `ClientSession.request`. All uses of half-private parts of aiohttp are in this
+module, and `why_standard` decides whether they are allowed: any unusual condition selects the
+standard path. That path is in `session_sender`. The same invariants hold on both paths, and one
+conformance suite runs over both.
 """
 
 from __future__ import annotations
@@ -30,59 +31,58 @@ from multidict import CIMultiDict
 from adapty_async._api.operation import Request, Response
 from adapty_async._http.session_sender import (
     CONNECTIONS,
-    OUT_OF_STEP,
+    DESYNCHRONISED,
     SWITCHING,
     Kept,
     SendOnce,
     Target,
-    ask_own,
     is_kept,
     may_be_unread,
     read,
     read_now,
+    session_sender,
     target_of,
 )
 from adapty_async.errors import ConnectError
 
-__all__ = ("TESTED", "DirectSender", "Stamp", "ask_fastest", "is_same", "stamp", "why_standard")
+__all__ = ("TESTED", "DirectSender", "Stamp", "fastest_sender", "is_same", "stamp", "why_standard")
 
-#: The releases of aiohttp that the conformance suite has passed with. Another one may have changed
-#: what `Direct` needs in a way that no error would show.
+#: The releases of aiohttp with which the conformance suite has passed. Another one may have changed
+#: the parts that `DirectSender` uses in a way that causes no error.
 TESTED = frozenset({"3.14.3", "3.14.4", "3.14.5"})
-# Bytes that asyncio makes room for at each read, before it knows how many come. Its own 256 KiB are
-# given back to the operating system each time: 18 of 75 µs for a small response (Python 3.11,
-# Linux). TLS and uvloop read in another way.
+# Bytes that asyncio allocates for each read, before it knows the size of the data. Its default of
+# 256 KiB returns to the operating system each time, which takes 18 of 75 µs for a small response
+# (Python 3.11, Linux). TLS and uvloop read in another way.
 _READ_SIZE = 64 * 1024
-# The client's watch bounds connecting as well.
+# The client's timeout scheduler bounds connecting as well.
 _NO_TIMEOUTS = aiohttp.ClientTimeout(total=None, ceil_threshold=math.inf)
 
 Stamp: TypeAlias = tuple[object, ...]
 
 
-def ask_fastest(
+def fastest_sender(
     session: aiohttp.ClientSession, now: Stamp, *, trust_env: bool
 ) -> tuple[SendOnce, str | None]:
-    """Return the sender for a session of the client's own, and why it is not the fast one."""
+    """Return a sender over the client's own session, and the reason if it is not the fast one."""
     why = why_standard(now, session, given=False, trust_env=trust_env)
     if why is None:
         return DirectSender(session), None
-    return ask_own(session, _read_less, trust_env=trust_env), why
+    return session_sender(session, _read_less, trust_env=trust_env), why
 
 
 class DirectSender:
     """
     A sender over the connections of a session in one event loop.
 
-    It leaves out the rest of `ClientSession.request`: redirects, cookies, proxies, traces and
-    retries. That is 36 of the 65 µs of a request (Python 3.11, one core, uvloop; on asyncio 39 of
-    72).
+    It omits the rest of `ClientSession.request`: redirects, cookies, proxies, traces and retries.
+    They take 36 of the 65 µs of a request (Python 3.11, one core, uvloop; on asyncio 39 of 72).
     """
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
         self._connector: Any = session.connector
         self._loop = asyncio.get_running_loop()
-        self._doors: dict[yarl.URL, aiohttp.ClientRequest] = {}
+        self._connect_requests: dict[yarl.URL, aiohttp.ClientRequest] = {}
         self._kept: Kept = set()
 
     async def __call__(self, request: Request) -> Response:
@@ -114,19 +114,23 @@ class DirectSender:
         return Response(message.code, message.headers, body)
 
     async def _connect(self, target: Target) -> Any:
-        door = self._doors.get(target.origin) or self._door(target)
+        connect_request = self._connect_requests.get(target.origin) or self._connect_request(target)
         for _ in range(CONNECTIONS):
-            connection = await self._connector.connect(door, traces=[], timeout=_NO_TIMEOUTS)
+            connection = await self._connector.connect(
+                connect_request, traces=[], timeout=_NO_TIMEOUTS
+            )
             if not connection.protocol.should_close:
                 return connection
-            _drop(connection)  # something came over it that nobody asked for
-        raise ConnectError(OUT_OF_STEP)
+            _drop(connection)  # unread bytes arrived before the request
+        raise ConnectError(DESYNCHRONISED)
 
-    def _door(self, target: Target) -> aiohttp.ClientRequest:
-        """Return the request that aiohttp's connector needs; only its origin matters."""
-        door = aiohttp.ClientRequest("GET", target.origin, loop=self._loop, session=self._session)
-        self._doors[target.origin] = door
-        return door
+    def _connect_request(self, target: Target) -> aiohttp.ClientRequest:
+        """Return a request for aiohttp's connector, which uses only its origin."""
+        connect_request = aiohttp.ClientRequest(
+            "GET", target.origin, loop=self._loop, session=self._session
+        )
+        self._connect_requests[target.origin] = connect_request
+        return connect_request
 
     async def _write(self, protocol: Any, request: Request, target: Target) -> None:
         body = request.body or b""
@@ -136,16 +140,14 @@ class DirectSender:
             headers["Content-Length"] = str(len(body))
         writer = StreamWriter(protocol, self._loop)
         await writer.write_headers(f"{request.method} {target.path} HTTP/1.1", headers)
-        if body:  # it is in memory anyway, and the response may come before a server has read it
+        if body:  # it is in memory anyway, and a server may respond before it has read it
             await writer.write(body, drain=False)
         else:
             writer.send_headers()
 
 
 def _drop(connection: Any) -> None:
-    """
-    Close a connection at once; otherwise it would live on until the server has read its request.
-    """
+    """Abort a connection; an orderly close would first wait for the server to read the request."""
     if connection.transport is not None:
         connection.transport.abort()
     connection.close()
@@ -160,9 +162,9 @@ def stamp() -> Stamp:
     """
     Return the objects that test mocks and tracers patch; a patch, or its removal, changes them.
 
-    It is called for each request, and takes less than a microsecond. Attributes are read from the
-    `__dict__` of a class, since a wrapper of the package wrapt is a new object at each access, and
-    equals what it wraps.
+    It runs for each request, in less than a microsecond. It reads attributes from the `__dict__` of
+    a class, since a wrapper of the package wrapt is a new object at each access, and equals the
+    wrapped object.
     """
     sessions, connectors, sockets = aiohttp.ClientSession, aiohttp.TCPConnector, socket.socket
     try:
@@ -190,8 +192,8 @@ def is_same(one: Stamp, other: Stamp) -> bool:
 
 
 _CLIENT, _CONNECTOR = aiohttp.client.__dict__, aiohttp.connector.__dict__
-# The parts of a stamp: what each is called, and the names of the module that it comes from.
-_OWN = (
+# The parts of a stamp: the name of each, and the namespace of its module.
+_PARTS = (
     ("aiohttp.ClientSession", _CLIENT),
     ("aiohttp.ClientSession.__init__", _CLIENT),
     ("aiohttp.ClientSession._request", _CLIENT),
@@ -210,11 +212,11 @@ def why_standard(
     now: Stamp, session: aiohttp.ClientSession | None, *, given: bool, trust_env: bool
 ) -> str | None:
     """
-    Return why requests go by the standard path, None if the fast one may be used.
+    Return the reason for the standard path, None if the fast one may be used.
 
     1. The session is the caller's: its proxies, traces and middlewares apply.
     2. `trust_env`: the environment may name a proxy.
-    3. This release of aiohttp was not tested, or lacks something that is needed.
+    3. This release of aiohttp was not tested, or lacks a required part.
     4. A test mock or a tracer has patched aiohttp or sockets, before or after the session was made.
     5. The session has trace configurations: a tracer has added them.
     6. The session or its connector is of another class: a tracer has wrapped it.
@@ -245,9 +247,9 @@ def _unfit_session(session: aiohttp.ClientSession | None) -> str | None:
 
 
 def _patched(now: Stamp) -> str | None:
-    if len(now) != len(_OWN):
+    if len(now) != len(_PARTS):
         return "a class of aiohttp is patched"
-    parts = zip(_OWN, now, strict=True)
+    parts = zip(_PARTS, now, strict=True)
     patched = (name for (name, names), part in parts if not _is_own(part, names))
     return next((f"{name} is patched" for name in patched), None)
 
@@ -256,8 +258,8 @@ def _is_own(part: object, names: dict[str, Any]) -> bool:
     """
     Return whether a function or class is the one that its module defines.
 
-    It may have been patched before this module was imported, so there may be no original to compare
-    it with. A wrapper has the original's name and module, yet not its globals.
+    A patch may be older than the import of this module, so there may be no original for a
+    comparison. A wrapper has the original's name and module, yet not its globals.
     """
     if part is None:  # inherited
         return True

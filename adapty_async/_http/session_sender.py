@@ -1,15 +1,15 @@
 """
-One attempt over aiohttp's public API: a request out, its whole response in, errors translated.
+A sender over aiohttp's public API, which sends a request, reads its response, translates errors.
 
-Laws:
-- A request goes over the wire at most once per attempt. `ClientSession.request` retries an
-  idempotent one by itself when a kept connection turns out to be closed, so the server may see a
-  delete twice. An error of our own is therefore raised before aiohttp reaches that code.
+Invariants:
+- A request is sent at most once per attempt. `ClientSession.request` itself retries an idempotent
+  request if a kept connection is closed, so the server may receive a delete twice. An error of our
+  own is therefore raised before aiohttp reaches that code.
 - A response belongs to the request before it. aiohttp takes a response that arrives on an idle
-  connection for the response to the next request, and is one off from then on: a read would return
-  somebody else's profile. So nothing is sent over a connection on which something is unread.
-- `Tally.on_wire` is set before the first byte can be written. An attempt that ends without it was
-  surely not sent.
+  connection for the response to the next request, and all later ones are off by one: a read would
+  return another person's profile. So nothing is sent over a connection with unread bytes.
+- `CallState.on_wire` is set before the first byte can be written. An attempt that ends without it
+  was surely not sent.
 - No exception that leaves this module holds a frame of aiohttp's: headers and bodies are among
   their locals, and some tools print the locals of every frame.
 """
@@ -47,7 +47,7 @@ from adapty_async.errors import (
 
 __all__ = (
     "CONNECTIONS",
-    "OUT_OF_STEP",
+    "DESYNCHRONISED",
     "SESSION_OPTIONS",
     "SWITCHING",
     "DesyncGuardRequest",
@@ -56,12 +56,12 @@ __all__ = (
     "SendOnce",
     "Target",
     "ask_given",
-    "ask_own",
     "exchange",
     "is_kept",
     "may_be_unread",
     "read",
     "read_now",
+    "session_sender",
     "target_of",
 )
 
@@ -70,20 +70,20 @@ SendOnce: TypeAlias = Callable[[Request], Awaitable[Response]]
 Kept: TypeAlias = set["weakref.ref[Any]"]
 
 _BODY_LIMIT = 8 * 1024 * 1024
-#: How many connections are looked at for one on which nothing is waiting to be read.
+#: Maximum number of connections that are tried to find one without unread bytes.
 CONNECTIONS = 3
-OUT_OF_STEP = "the server spoke before it was asked"
-#: The one status below 200 that no other one follows. It is never asked for, and whatever comes
-#: over the connection after it is no response.
+DESYNCHRONISED = "the server sent data before the request"
+#: The one status below 200 that is final. No request asks for it, and data that follows it on the
+#: connection is no response.
 SWITCHING = 101
-# Bytes of a request's body that a server may refuse without having read them.
+# Maximum bytes of a request's body that a server is assumed to read before it rejects it.
 _LARGE_BODY = 64 * 1024
-# What aiohttp raises; TimeoutError is an OSError.
+# Exceptions of aiohttp; TimeoutError is an OSError.
 _FOREIGN = (aiohttp.ClientError, HttpProcessingError, OSError, EOFError)
 
 
 def is_kept(protocol: Any, kept: Kept) -> bool:
-    """Return whether a request went over a connection before, and note that one does now."""
+    """Return whether a connection was used before, and record that it is used now."""
     if weakref.ref(protocol) in kept:
         return True
     kept.add(weakref.ref(protocol, kept.discard))
@@ -91,9 +91,7 @@ def is_kept(protocol: Any, kept: Kept) -> bool:
 
 
 class Target(NamedTuple):
-    """
-    A URL, with what is sent of it: what the request line has, and the headers that begin with it.
-    """
+    """A parsed URL: its origin, the path of the request line, and the headers for each request."""
 
     url: yarl.URL
     origin: yarl.URL
@@ -103,7 +101,7 @@ class Target(NamedTuple):
 
 @functools.lru_cache(maxsize=1024)
 def target_of(url: str) -> Target:
-    """Parse a URL that is encoded already."""
+    """Parse an encoded URL."""
     parsed = yarl.URL(url, encoded=True)
     headers = CIMultiDict({"Host": parsed.host_port_subcomponent or ""})
     headers.update(aiohttp.ClientRequest.DEFAULT_HEADERS)
@@ -111,41 +109,41 @@ def target_of(url: str) -> Target:
 
 
 async def exchange(
-    ask: SendOnce, watch: TimeoutScheduler, request: Request, seconds: float
+    send: SendOnce, timeouts: TimeoutScheduler, request: Request, seconds: float
 ) -> Response | AdaptyError:
     """Return the response or the error; neither refers to an object of aiohttp's."""
     task = asyncio.current_task()
     assert task is not None  # noqa: S101  coroutines run in tasks
-    tally = request.state
-    tally.on_wire = tally.reused = False
+    state = request.state
+    state.on_wire = state.reused = False
     cancelled_before = task.cancelling()
-    watch.schedule(task, seconds, tally)
+    timeouts.schedule(task, seconds, state)
     try:
-        return await ask(request)
+        return await send(request)
     except _FOREIGN as error:
-        return _unless_written(tally, _translate(error))
+        return _unless_written(state, _translate(error))
     except BaseException as error:
         strip_traceback(error)
         if isinstance(error, AdaptyError):
             return error
-        is_late = isinstance(error, asyncio.CancelledError) and watch.expired(task)
-        if is_late and task.cancelling() == cancelled_before + 1:  # nobody else cancelled it
-            return _timed_out(tally)
+        is_late = isinstance(error, asyncio.CancelledError) and timeouts.expired(task)
+        if is_late and task.cancelling() == cancelled_before + 1:  # by the scheduler alone
+            return _timed_out(state)
         raise
     finally:
-        watch.cancel(task)
+        timeouts.cancel(task)
 
 
-def _unless_written(tally: CallState, error: TransportError) -> TransportError:
-    """Return the error, or one that says that the server has nothing of the request."""
-    if tally.on_wire or isinstance(error, ConnectError):
+def _unless_written(state: CallState, error: TransportError) -> TransportError:
+    """Return the error, or a `ConnectError` if no byte of the request was sent."""
+    if state.on_wire or isinstance(error, ConnectError):
         return error
     return ConnectError(f"cannot connect ({error.args[0]})")
 
 
-def _timed_out(tally: CallState) -> TransportError:
-    if tally.on_wire:
-        return RequestTimeoutError("no answer in time")
+def _timed_out(state: CallState) -> TransportError:
+    if state.on_wire:
+        return RequestTimeoutError("no response in time")
     return ConnectError("cannot connect (timed out)")
 
 
@@ -154,72 +152,72 @@ class _Attempt(msgspec.Struct):
     An attempt over a session of the client's own.
 
     Attributes:
-        kept: the protocols of the session over which a request went before.
+        state: the call state.
+        kept: the protocols of the session that were used before.
         prepare: called with the transport of a new connection.
-        target: where it goes.
-        transport: of the connection that it goes over.
+        target: the parsed URL.
+        transport: the transport of the connection; None before there is one.
     """
 
-    tally: CallState
+    state: CallState
     kept: Kept
     prepare: Callable[[Any], None]
     target: Target
     transport: Any = None
 
-    def abort(self, answer: aiohttp.ClientResponse | None) -> None:
-        """
-        Close the connection at once, if there is one: in order, it would send what is not sent yet.
-        """
+    def abort(self, response: aiohttp.ClientResponse | None) -> None:
+        """Abort the connection, if there is one; an orderly close would send the unsent bytes."""
         if self.transport is not None:
             self.transport.abort()
-        if answer is not None:
-            answer.close()
+        if response is not None:
+            response.close()
 
 
-# The attempt that the present task makes: aiohttp calls `InStep.send` in it and passes nothing on.
+# The attempt of the current task; aiohttp calls `DesyncGuardRequest.send` in it without arguments
+# of ours.
 _CURRENT: ContextVar[_Attempt] = ContextVar("adapty_async_attempt")
 
 
 class ConnectionDesyncError(Exception):
-    """There is something to read before anything was asked."""
+    """An error for unread bytes on a connection before a request."""
 
 
 class DesyncGuardRequest(aiohttp.ClientRequest):
     """
-    A request that is sent only once, and over a connection on which nothing is unread.
+    A request that is sent only once, and over a connection without unread bytes.
 
-    Its headers are complete, so nothing is looked up for each of them.
+    Its headers are complete, so aiohttp looks up no defaults for them.
     """
 
     def update_headers(self, headers: Any) -> None:
-        """Take the headers over, behind those that every request to this URL begins with."""
+        """Set the headers, after those that all requests to this URL have in common."""
         merged = CIMultiDict(_CURRENT.get().target.headers)
         merged.update(headers)
         self.headers = merged
 
     def update_auto_headers(self, skip_auto_headers: Any) -> None:
-        """Add none: those that aiohttp adds are there."""
+        """Add none: aiohttp's automatic headers are set already."""
 
     def send(self, conn: Connection) -> Any:
-        """Return what sends it, when awaited at once, unless there is something to read already."""
+        """Return an awaitable that sends the request; raise if the connection has unread bytes."""
         protocol: Any = conn.protocol
         if protocol.should_close:
             raise ConnectionDesyncError  # aiohttp closes the connection
         attempt = _CURRENT.get()
-        tally = attempt.tally
-        if tally.on_wire:  # aiohttp would send it again
+        state = attempt.state
+        if state.on_wire:  # aiohttp would send it again
             raise ConnectionLostError("the connection broke (it was sent already)")
         transport = attempt.transport = conn.transport
         if is_kept(protocol, attempt.kept):
-            tally.reused = True
+            state.reused = True
         else:
             attempt.prepare(transport)
-        tally.on_wire = True
+        state.on_wire = True
         return super().send(conn)
 
 
 class Reply(aiohttp.ClientResponse):
-    """A response whose loss is an error of our own, which aiohttp does not answer with a retry."""
+    """A response whose loss raises an error of our own, which aiohttp does not retry."""
 
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
         """Read its status and headers."""
@@ -229,60 +227,62 @@ class Reply(aiohttp.ClientResponse):
             raise _translate(error) from None
 
 
-#: How `ask_own` needs its session to be made. What is the same for all requests is set here once,
-#: as aiohttp works out what is passed with a request each time.
+#: The options of a session for `session_sender`. They hold for all requests, so they are set here
+#: once; aiohttp evaluates the arguments of a request each time.
 SESSION_OPTIONS: dict[str, Any] = {
     "request_class": DesyncGuardRequest,
     "response_class": Reply,
-    "timeout": aiohttp.ClientTimeout(total=None),  # the client's watch bounds every phase
+    "timeout": aiohttp.ClientTimeout(
+        total=None
+    ),  # the client's timeout scheduler bounds every phase
 }
 
 
-def ask_own(
+def session_sender(
     session: aiohttp.ClientSession, prepare: Callable[[Any], None], *, trust_env: bool
 ) -> SendOnce:
     """
-    Send requests through a session of the client's own, made with `SESSION_OPTIONS`.
+    Return a sender over a session of the client's own, made with `SESSION_OPTIONS`.
 
     The session's headers are those that all requests have in common; aiohttp adds them.
 
-    With `trust_env` they go through the proxies that the environment names. aiohttp's own option of
-    that name reads .netrc as well, and fails if that has a password for the host.
+    With `trust_env`, it sends requests through the proxies that the environment names. aiohttp's
+    own option of that name also reads .netrc, and fails if that has a password for the host.
     """
     kept: Kept = set()
     common = dict(session.headers).items()
 
-    async def ask(request: Request) -> Response:
+    async def send(request: Request) -> Response:
         target = target_of(request.url)
         options = _options_of(request, common)
         if trust_env:
             options["proxy"] = _environment_proxy(target.url)
         attempt = _Attempt(request.state, kept, prepare, target)
         token = _CURRENT.set(attempt)
-        answer: aiohttp.ClientResponse | None = None
+        response: aiohttp.ClientResponse | None = None
         try:
             try:
-                answer = await session.request(request.method, target.url, **options)
+                response = await session.request(request.method, target.url, **options)
             except ConnectionDesyncError:
-                answer = await _over_another(session, request.method, target.url, options)
-            status = answer.status
-            body = read_now(answer.content)
+                response = await _over_another(session, request.method, target.url, options)
+            status = response.status
+            body = read_now(response.content)
             if body is None:
-                body = await read(answer.content, request, status)
+                body = await read(response.content, request, status)
         except BaseException:
-            attempt.abort(answer)
+            attempt.abort(response)
             raise
         finally:
             _CURRENT.reset(token)
         if status == SWITCHING or may_be_unread(request, status, attempt.transport):
-            attempt.abort(answer)
-        return Response(status, answer.headers, body)
+            attempt.abort(response)
+        return Response(status, response.headers, body)
 
-    return ask
+    return send
 
 
 def _options_of(request: Request, common: ItemsView[str, str]) -> dict[str, Any]:
-    """Return what is passed with a request: nothing that is aiohttp's default, or its session's."""
+    """Return the options of a request, without the defaults of aiohttp and of its session."""
     headers = dict(request.headers.items() - common)
     options: dict[str, Any] = {"headers": headers, "allow_redirects": False}
     if request.body is not None:
@@ -299,18 +299,18 @@ def _environment_proxy(url: yarl.URL) -> str | None:
 async def _over_another(
     session: aiohttp.ClientSession, method: str, url: yarl.URL, options: dict[str, Any]
 ) -> aiohttp.ClientResponse:
-    """Send a request over another connection than the one on which something is unread."""
+    """Send a request over another connection than the one with unread bytes."""
     for _ in range(CONNECTIONS - 1):
         try:
             return await session.request(method, url, **options)
         except ConnectionDesyncError:
             continue
 
-    raise ConnectError(OUT_OF_STEP)
+    raise ConnectError(DESYNCHRONISED)
 
 
 def _data_of(body: bytes | None) -> bytes | io.BytesIO | None:
-    """Return a body as aiohttp takes it without a warning."""
+    """Return a body in a type that aiohttp accepts without a warning."""
     return body if body is None or len(body) <= _LARGE_BODY else io.BytesIO(body)
 
 
@@ -318,7 +318,7 @@ def may_be_unread(request: Request, status: int, transport: Any) -> bool:
     """
     Return whether the server may have responded before it had the whole body.
 
-    Bytes that TLS has still to write are not visible: they wait in a transport below.
+    Unwritten bytes of TLS are not visible: they are in an underlying transport.
     """
     if not request.body:
         return False
@@ -329,43 +329,43 @@ def may_be_unread(request: Request, status: int, transport: Any) -> bool:
 
 def ask_given(session: aiohttp.ClientSession) -> SendOnce:
     """
-    Send requests the way a session of the caller's was made for: with its proxies, its timeouts.
+    Return a sender over a session of the caller's, with its proxies and timeouts.
 
     A session does not report when it has a connection. An attempt therefore counts as on the wire
     from the call of the session on, until the session raises that it could not connect.
     """
 
-    async def ask(request: Request) -> Response:
-        tally = request.state
-        tally.on_wire = True
+    async def send(request: Request) -> Response:
+        state = request.state
+        state.on_wire = True
         try:
-            answer = await session.request(
+            response = await session.request(
                 request.method,
                 target_of(request.url).url,
                 data=_data_of(request.body),
                 headers=request.headers,
                 allow_redirects=False,
-                auto_decompress=True,  # this and the next whatever the session was made with
+                auto_decompress=True,  # this and the next override the session's options
                 raise_for_status=False,
                 middlewares=(_send_once,),
             )
         except ConnectError:
-            tally.on_wire = False
+            state.on_wire = False
             raise
-        body = await _body_or_close(answer, request)
-        if answer.status == SWITCHING:
-            answer.close()  # aiohttp leaves that to whoever wanted to switch
-        return Response(answer.status, answer.headers, body)
+        body = await _body_or_close(response, request)
+        if response.status == SWITCHING:
+            response.close()  # aiohttp leaves that to the caller
+        return Response(response.status, response.headers, body)
 
-    return ask
+    return send
 
 
-async def _body_or_close(answer: aiohttp.ClientResponse, request: Request) -> bytes:
+async def _body_or_close(response: aiohttp.ClientResponse, request: Request) -> bytes:
     try:
-        body = read_now(answer.content)
-        return await read(answer.content, request, answer.status) if body is None else body
+        body = read_now(response.content)
+        return await read(response.content, request, response.status) if body is None else body
     except BaseException:
-        answer.close()
+        response.close()
         raise
 
 
@@ -379,7 +379,7 @@ async def _send_once(
 
 
 def read_now(content: aiohttp.StreamReader) -> bytes | None:
-    """Return a whole body if it came with the headers, else None."""
+    """Return a whole body if it arrived with the headers, otherwise None."""
     if content.at_eof():
         return b""
     return content.read_nowait() if content.is_eof() else None  # no more than was read at once
@@ -390,7 +390,7 @@ async def read(content: aiohttp.StreamReader, request: Request, status: int) -> 
     Read a whole body.
 
     Raises:
-        DecodeError: it is larger than 8 MiB.
+        DecodeError: the body is larger than 8 MiB.
     """
     chunks: list[bytes] = []
     size = 0
@@ -398,7 +398,7 @@ async def read(content: aiohttp.StreamReader, request: Request, status: int) -> 
         size += len(chunk)
         if size > _BODY_LIMIT:
             raise DecodeError(
-                f"status {status}, answer larger than {_BODY_LIMIT} bytes",
+                f"status {status}, response larger than {_BODY_LIMIT} bytes",
                 operation=request.operation,
                 status=status,
             )
@@ -408,18 +408,18 @@ async def read(content: aiohttp.StreamReader, request: Request, status: int) -> 
 
 
 def _translate(error: Exception) -> TransportError:
-    """Say what a foreign error means for the request: surely unsent, out of time, or lost."""
+    """Translate a foreign error: the request was surely not sent, timed out, or lost."""
     match error:
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ServerFingerprintMismatch():
             return ConnectError("the server's certificate is not accepted", permanent=True)
         case aiohttp.ClientHttpProxyError(status=407):
-            return ConnectError("the proxy demands a password", permanent=True)
+            return ConnectError("the proxy requires a password", permanent=True)
         case aiohttp.ClientConnectorError() | aiohttp.ClientHttpProxyError():
             return ConnectError(f"cannot connect ({_cause(error)})")
         case aiohttp.ConnectionTimeoutError():
             return ConnectError("cannot connect (timed out)")
         case TimeoutError():
-            return RequestTimeoutError("no answer in time")
+            return RequestTimeoutError("no response in time")
         case _:
             return ConnectionLostError(f"the connection broke ({_cause(error)})")
 

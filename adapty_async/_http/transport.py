@@ -1,9 +1,9 @@
 """
-Where requests go: an aiohttp session for each event loop, made when it is needed, closed in time.
+A transport over aiohttp, with one lazily created session for each event loop.
 
-A loop's pool is one session with its connections. It is replaced by a new one when its kept
-connections seem to have died in silence, and when aiohttp was patched since it was made, by a test
-mock or a tracer. The requests that are in flight over the old one keep it open until they end.
+The pool of a loop is one session with its connections. A new pool replaces it if its kept
+connections seem dead, or if a test mock or a tracer has patched aiohttp since the pool was made.
+The old pool stays open until the requests in flight over it end.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import aiohttp
 import msgspec
 
 from adapty_async._api.operation import CallState, Request, Response
-from adapty_async._http.direct_sender import Stamp, ask_fastest, is_same, stamp, why_standard
+from adapty_async._http.direct_sender import Stamp, fastest_sender, is_same, stamp, why_standard
 from adapty_async._http.session_sender import SESSION_OPTIONS, SendOnce, ask_given, exchange
 from adapty_async._http.timeouts import TimeoutScheduler
 from adapty_async._runtime.fork import SocketFactory, register_fork_handler
@@ -39,13 +39,15 @@ __all__ = ("Transport",)
 
 logger = logging.getLogger("adapty_async")
 
-# Seconds after which who waits for another loop looks whether there still is one.
-_LOOK = 0.1
+# Seconds between two checks whether the loop of another thread still runs.
+_RECHECK = 0.1
 
 
 def _is_of_a_closed_session(request: Request) -> bool:
     """
-    Return whether nobody cancelled this task: aiohttp cancels who waits for a name when it closes.
+    Return whether the close of a session raised the cancellation, and no task did.
+
+    aiohttp cancels its name lookups when it closes.
     """
     task = asyncio.current_task()
     return task is not None and not task.cancelling() and not request.state.on_wire
@@ -53,15 +55,15 @@ def _is_of_a_closed_session(request: Request) -> bool:
 
 class Transport:
     """
-    Send requests over pooled connections, with one aiohttp session per event loop.
+    A transport over pooled connections, with one aiohttp session per event loop.
 
-    Sessions are made when first needed. One that is not closed by `aclose` is closed when its
-    loop ends, as `asyncio.run` closes it in an orderly way.
+    Sessions are made on first use. A session that `aclose` does not close is closed with its loop,
+    if the loop ends in an orderly way, as with `asyncio.run`.
 
     Attributes:
-        closed: it sends nothing.
-        why_standard: why the latest request was sent, or the first one would be, by the standard
-            path; None if by the fast one.
+        closed: whether it is closed and sends nothing.
+        why_standard: the reason for the standard path of the latest session, or of the first one
+            before it is made; None for the fast path.
     """
 
     def __init__(
@@ -75,8 +77,8 @@ class Transport:
         self._clock = clock
         self._headers = headers
         self._trust_env = trust_env
-        self._given = session
-        # a client that is dropped goes at once then, and its sessions are closed before they go
+        self._caller_session = session
+        # without a reference cycle, a dropped client is freed at once, before its sessions
         this: Any = weakref.proxy(self)
         self._open: LoopLocal[_LoopResources] = LoopLocal(functools.partial(Transport._make, this))
         self._sockets = SocketFactory()
@@ -93,79 +95,81 @@ class Transport:
 
     async def __call__(self, request: Request) -> Response:
         """
-        Send one request, once, and read its whole answer.
+        Send one request, once, and read its whole response.
 
         Raises:
             ConnectError: no connection could be made.
-            DeadlineError: the call's time was over already; nothing was sent.
-            RequestTimeoutError: the attempt's or the call's time was over.
+            DeadlineError: the call's deadline has passed; nothing was sent.
+            RequestTimeoutError: the attempt's timeout or the call's deadline has passed.
             ConnectionLostError: the connection broke.
-            DecodeError: the answer is larger than 8 MiB.
+            DecodeError: the response is larger than 8 MiB.
         """
         self._require_open()
-        here = self._open.get()
-        if not here.guarded or not _is_current(here.pool):
-            await self._make_ready(here)
+        resources = self._open.get()
+        if not resources.guarded or not _is_current(resources.pool):
+            await self._make_ready(resources)
         seconds = min(request.timeout, request.state.deadline - self._clock())
         if seconds <= 0:
             raise DeadlineError("no time left to send it", operation=request.operation)
-        answer = await self._attempt(here, request, seconds)
-        if isinstance(answer, Response):
-            return answer
+        result = await self._attempt(resources, request, seconds)
+        if isinstance(result, Response):
+            return result
         try:
-            answer.operation = request.operation
-            raise answer
+            result.operation = request.operation
+            raise result
         finally:
-            del answer  # else the error and this frame would hold each other
+            del result  # otherwise the error and this frame would form a cycle
 
     async def _attempt(
-        self, here: _LoopResources, request: Request, seconds: float
+        self, resources: _LoopResources, request: Request, seconds: float
     ) -> Response | AdaptyError:
-        pool = here.pool
-        answered = pool.answered
+        pool = resources.pool
+        responses = pool.responses
         pool.in_flight += 1
         try:
-            answer = await exchange(pool.ask, here.timeouts, request, seconds)
+            result = await exchange(pool.send, resources.timeouts, request, seconds)
         except asyncio.CancelledError:
             if _is_of_a_closed_session(request):
                 self._require_open()
             raise
         finally:
             pool.in_flight -= 1
-            if pool is not here.pool:
-                await here.retire(pool)
-        if isinstance(answer, Response):
-            pool.answered += 1
-            return answer
-        await self._renew_if_dead(here, pool, dead=pool.is_dead(request.state, answer, answered))
-        return answer
+            if pool is not resources.pool:
+                await resources.retire(pool)
+        if isinstance(result, Response):
+            pool.responses += 1
+            return result
+        dead = pool.is_dead(request.state, result, responses)
+        await self._renew_if_dead(resources, pool, dead=dead)
+        return result
 
-    async def _renew_if_dead(self, here: _LoopResources, pool: _Pool, *, dead: bool) -> None:
-        if dead and pool is here.pool:
-            await self._renew(here)
+    async def _renew_if_dead(self, resources: _LoopResources, pool: _Pool, *, dead: bool) -> None:
+        if dead and pool is resources.pool:
+            await self._renew(resources)
 
-    async def _make_ready(self, here: _LoopResources) -> None:
-        if not here.guarded:
-            await here.start_guard()
-        if not _is_current(here.pool):
-            await self._renew(here)
+    async def _make_ready(self, resources: _LoopResources) -> None:
+        if not resources.guarded:
+            await resources.start_guard()
+        if not _is_current(resources.pool):
+            await self._renew(resources)
 
     def _require_open(self) -> None:
         if self.closed:
             raise ConfigError("the client is closed")
-        if self._given is None:
+        if self._caller_session is None:
             return
         if self._forked:
             raise ConfigError("the session was given to the client before a fork")
-        if self._given.closed:
+        if self._caller_session.closed:
             raise ConfigError("the session that was given to the client is closed")
 
     def _make(self) -> _LoopResources:
         loop = asyncio.get_running_loop()
-        if self._given is not None:
-            self._note_path(self.why_standard)
+        if self._caller_session is not None:
+            self._record_path(self.why_standard)
             return _LoopResources(
-                _Pool(ask_given(self._given), self._given), TimeoutScheduler(loop, self._clock)
+                _Pool(ask_given(self._caller_session), self._caller_session),
+                TimeoutScheduler(loop, self._clock),
             )
         if loop in self._foreign:
             raise ConfigError("this event loop was used before a fork; it is the parent's")
@@ -179,17 +183,17 @@ class Transport:
     def _new_pool(self) -> _Pool:
         now = stamp()
         session = aiohttp.ClientSession(
-            # the client bounds what is in flight, so that waiting is not charged to a timeout
+            # the client bounds the requests in flight, so that no timeout includes a wait
             connector=aiohttp.TCPConnector(limit=0, socket_factory=self._sockets),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=self._headers,
             **SESSION_OPTIONS,
         )
-        ask, why = ask_fastest(session, now, trust_env=self._trust_env)
-        self._note_path(why)
-        return _Pool(ask, session, now)
+        send, why = fastest_sender(session, now, trust_env=self._trust_env)
+        self._record_path(why)
+        return _Pool(send, session, now)
 
-    def _note_path(self, why: str | None) -> None:
+    def _record_path(self, why: str | None) -> None:
         self.why_standard = why
         if self._logged == why:
             return
@@ -199,31 +203,29 @@ class Transport:
         else:
             logger.info("HTTP path: %s, since %s", HttpPath.STANDARD, why)
 
-    async def _renew(self, here: _LoopResources) -> None:
-        """
-        Give a loop a new pool; the old one is closed when nothing is in flight over it any more.
-        """
-        old, here.pool = here.pool, self._new_pool()
-        here.sessions.add(here.pool.session)
-        await here.retire(old)
+    async def _renew(self, resources: _LoopResources) -> None:
+        """Replace the pool of a loop; the old one is closed when no request uses it any more."""
+        old, resources.pool = resources.pool, self._new_pool()
+        resources.sessions.add(resources.pool.session)
+        await resources.retire(old)
 
     async def aclose(self) -> None:
-        """Close this client's own sessions, in whichever loops they are; a given one stays open."""
+        """Close the client's own sessions in all loops; a session of the caller's stays open."""
         self.closed = True
         self._used = False
-        here = asyncio.get_running_loop()
-        for loop, there in self._open.pop_all().items():
-            if loop is here:
-                await there.close()
+        running = asyncio.get_running_loop()
+        for loop, resources in self._open.pop_all().items():
+            if loop is running:
+                await resources.close()
             elif loop.is_running():
-                await _close_elsewhere(there, loop)
+                await _close_elsewhere(resources, loop)
 
     def reopen(self) -> None:
         """Allow use again after `aclose`."""
         self.closed = False
 
     def after_fork(self) -> None:
-        """Leave what was opened so far to the parent."""
+        """Drop the sessions that were opened so far; they belong to the parent."""
         self._forked = True
         self._used = False
         self._foreign.update(self._loops)
@@ -241,41 +243,41 @@ class Transport:
 
 class _Pool(msgspec.Struct):
     """
-    A session and its connections.
+    A connection pool: one session with its connections.
 
     Attributes:
-        ask: sends a request over the session.
-        session: the client's own, or the one that was given to it.
-        stamp: of aiohttp when the session was made, None if it was given.
-        in_flight: requests.
-        answered: responses so far.
+        send: sends a request over the session.
+        session: the client's own, or the caller's.
+        stamp: the stamp of aiohttp when the session was made, None for the caller's session.
+        in_flight: number of requests in flight.
+        responses: number of responses so far.
     """
 
-    ask: SendOnce
+    send: SendOnce
     session: aiohttp.ClientSession
     stamp: Stamp | None = None
     in_flight: int = 0
-    answered: int = 0
+    responses: int = 0
 
-    def is_dead(self, tally: CallState, error: AdaptyError, answered: int) -> bool:
+    def is_dead(self, state: CallState, error: AdaptyError, responses: int) -> bool:
         """
         Return whether to drop all kept connections, after an attempt over one failed.
 
-        1. A given session's connections are not the client's to close.
+        1. The client does not close the connections of the caller's session.
         2. A failure of a new connection is no sign of the state of the others.
-        3. No response in time: the network may have forgotten them (a NAT, a machine that slept).
-        4. It was closed: so are the others, unless a response came over any since it was used. A
-           server that closes some of them now and then costs no others.
+        3. No response in time: the network may have dropped them (a NAT, a machine that slept).
+        4. It was closed: so are the others, unless one has had a response since the attempt began.
+           A server that closes some of them now and then costs no others.
         """
-        if self.stamp is None or not tally.reused:
+        if self.stamp is None or not state.reused:
             return False
         if isinstance(error, RequestTimeoutError):
             return True
-        return isinstance(error, ConnectionLostError) and self.answered == answered
+        return isinstance(error, ConnectionLostError) and self.responses == responses
 
 
 def _is_current(pool: _Pool) -> bool:
-    """Say whether nothing was patched since a pool was made."""
+    """Return whether nothing was patched since a pool was made."""
     return pool.stamp is None or is_same(pool.stamp, stamp())
 
 
@@ -284,10 +286,12 @@ class _LoopResources(msgspec.Struct):
     The resources of one event loop.
 
     Attributes:
-        pool: the present one.
-        watch: of the time of attempts.
-        sessions: the client's own that are open.
-        guard: closes its own sessions with the loop, once it was started.
+        pool: the current pool.
+        timeouts: the timeout scheduler.
+        sessions: the client's own sessions that are open.
+        guard: an async generator that closes these sessions with the loop; None for the caller's
+            session.
+        guarded: whether the guard was started.
     """
 
     pool: _Pool
@@ -297,13 +301,13 @@ class _LoopResources(msgspec.Struct):
     guarded: bool = False
 
     async def start_guard(self) -> None:
-        """Ensure that the client's own sessions are closed with their loop."""
+        """Start the guard, which closes the client's own sessions with their loop."""
         self.guarded = True
         if self.guard is not None:
             await anext(self.guard)
 
     async def retire(self, pool: _Pool) -> None:
-        """Close a pool that was replaced, unless something is in flight over it."""
+        """Close a pool that was replaced, unless requests are in flight over it."""
         if not pool.in_flight and pool.session in self.sessions:
             self.sessions.discard(pool.session)
             await pool.session.close()
@@ -313,7 +317,7 @@ class _LoopResources(msgspec.Struct):
         self.timeouts.close()
         if self.guard is not None:
             await _close(self.sessions)
-            with contextlib.suppress(RuntimeError):  # its loop ends, and is closing it already
+            with contextlib.suppress(RuntimeError):  # the loop ends, and closes it already
                 await self.guard.aclose()
 
 
@@ -322,18 +326,16 @@ async def _close(sessions: set[aiohttp.ClientSession]) -> None:
         await sessions.pop().close()
 
 
-async def _close_elsewhere(there: _LoopResources, loop: asyncio.AbstractEventLoop) -> None:
-    """
-    Close what belongs to a loop of another thread; a loop that ends meanwhile does that itself.
-    """
-    closing = there.close()
+async def _close_elsewhere(resources: _LoopResources, loop: asyncio.AbstractEventLoop) -> None:
+    """Close the resources of a loop of another thread; a loop that ends closes them itself."""
+    closing = resources.close()
     try:
         future = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(closing, loop))
     except RuntimeError:  # the loop is closed
         closing.close()
         return
     while not future.done() and not loop.is_closed():
-        await asyncio.wait({future}, timeout=_LOOK)
+        await asyncio.wait({future}, timeout=_RECHECK)
     if not future.done():
         closing.close()
     elif not future.cancelled():
@@ -346,8 +348,8 @@ async def _closed_with_its_loop(
     """
     Close the sessions when the loop ends.
 
-    A loop can run no more code once it is closed, but before that `asyncio.run` finalises the
-    async generators that were started in it; so this one lends its `finally`.
+    A closed loop runs no code, but before the close `asyncio.run` finalises the async generators
+    that were started in it. So the `finally` of this one closes the sessions.
     """
     try:
         yield

@@ -1,1 +1,1 @@
-"""The layers around the transport: observe, retry, limit and check."""
+"""The pipeline of a call, whose layers around the transport observe, retry, limit and check."""

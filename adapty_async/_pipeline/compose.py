@@ -1,8 +1,9 @@
 """
-The way of a call: layers, each a `Send` around a `Send`, none of which knows its neighbour.
+A pipeline of layers, each a `Send` around a `Send` and independent of its neighbours.
 
-observe → retry → limit → check → transport. Checking is inside retrying, so there is one path for
-repeats; limits are inside it too, so every attempt takes a place and none is held while waiting.
+observe → retry → limit → check → transport. The check layer is inside the retry layer, so there is
+one retry path. The limit layer is inside it too, so every attempt acquires a permit, and no permit
+is held during backoff.
 """
 
 from __future__ import annotations
@@ -31,14 +32,16 @@ __all__ = ("PipelineConfig", "build", "check", "mark_on_wire", "observe")
 
 class PipelineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """
-    What the layers of one client are made of.
+    A configuration of the layers of one client.
 
     Attributes:
-        slots: the requests in flight, per event loop.
-        gates: pace, pauses and outages, per bucket.
-        budget: what repeats are paid from.
-        hooks: what receives the events of calls: the client's `Emitter`, which never raises.
-        decode: reads results, and logs what is not as documented.
+        transport: does the I/O of one attempt.
+        connections: a semaphore of requests in flight, per event loop.
+        timing: clock, sleep and random function.
+        limiters: rates, pauses and circuit breakers, per bucket.
+        budget: the retry budget.
+        hooks: receive the events of calls: the client's `Emitter`, which never raises.
+        decode: decodes results, and logs deviations from Adapty's documentation.
     """
 
     transport: Send
@@ -67,7 +70,7 @@ def build(
 
 def mark_on_wire(send: Send) -> Send:
     """
-    Count each request as on the wire from the moment a transport of the caller's gets it.
+    Mark each request as on the wire before it is passed to a transport of the caller's.
 
     Such a transport does not report when it writes.
     """
@@ -83,7 +86,7 @@ def check(
     send: Send, write_ahead: WriteAhead | None = None, stopping: asyncio.Event | None = None
 ) -> Send:
     """
-    Count attempts, and turn responses that are not a success of the API's into errors.
+    Count attempts, and convert responses that are not a success of the API into errors.
 
     The write-ahead entry is appended here, at the last moment: an item that waits for a permit has
     not started. An attempt that is cancelled before it is written does not count.
@@ -95,38 +98,38 @@ def check(
     async def send_checked(request: Request) -> Response:
         if stopping is not None and stopping.is_set():
             raise asyncio.CancelledError
-        tally = request.state
-        if write_ahead is not None and not tally.begun:
+        state = request.state
+        if write_ahead is not None and not state.begun:
             waiting = write_ahead.begin(request)
             if waiting is not None:
                 await waiting
-        tally.attempts += 1
+        state.attempts += 1
         try:
             response = await send(request)
         except BaseException as error:
-            _unanswered(request, error, write_ahead)
+            _record_failure(request, error, write_ahead)
             raise
-        tally.on_wire = False
+        state.on_wire = False
         if 200 <= response.status < 300:
             require_no_page(request.operation, response)
             return response
-        raise _rejected(request, response, write_ahead)
+        raise _error_of(request, response, write_ahead)
 
     return send_checked
 
 
-def _unanswered(request: Request, error: BaseException, write_ahead: WriteAhead | None) -> None:
-    tally = request.state
+def _record_failure(request: Request, error: BaseException, write_ahead: WriteAhead | None) -> None:
+    state = request.state
     if isinstance(error, AdaptyError):
-        tally.on_wire = False
-        tally.connect_failures += isinstance(error, ConnectError)
+        state.on_wire = False
+        state.connect_failures += isinstance(error, ConnectError)
         if write_ahead is not None and is_refusal(error):
             write_ahead.refused(request)
-    elif not tally.on_wire:
-        tally.attempts -= 1
+    elif not state.on_wire:
+        state.attempts -= 1
 
 
-def _rejected(request: Request, response: Response, write_ahead: WriteAhead | None) -> AdaptyError:
+def _error_of(request: Request, response: Response, write_ahead: WriteAhead | None) -> AdaptyError:
     if response.status == 429:
         request.state.throttled += 1
     error = error_from(request.operation, response)
@@ -136,14 +139,14 @@ def _rejected(request: Request, response: Response, write_ahead: WriteAhead | No
 
 
 def observe(send: Send, hooks: tuple[Hook, ...], clock: Callable[[], float]) -> Send:
-    """Tell the hooks when a call starts and how it ends, cancellation included."""
+    """Emit the start and the end of each call to the hooks, cancellation included."""
 
-    def tell(event: CallStarted | CallEnded) -> None:
+    def emit(event: CallStarted | CallEnded) -> None:
         for hook in hooks:
             hook(event)
 
     async def send_observed(request: Request) -> Response:
-        tell(CallStarted(request.operation))
+        emit(CallStarted(request.operation))
         started = clock()
 
         def ended(status: int | None, error: BaseException | None) -> CallEnded:
@@ -155,9 +158,9 @@ def observe(send: Send, hooks: tuple[Hook, ...], clock: Callable[[], float]) -> 
         try:
             response = await send(request)
         except (AdaptyError, asyncio.CancelledError) as error:
-            tell(ended(getattr(error, "status", None), error))
+            emit(ended(getattr(error, "status", None), error))
             raise
-        tell(ended(response.status, None))
+        emit(ended(response.status, None))
         return response
 
     return send_observed

@@ -1,4 +1,4 @@
-"""The delivery of events to hooks, which keeps the errors of hooks apart from calls."""
+"""An emitter, which delivers events to hooks and isolates calls from the errors of hooks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = logging.getLogger("adapty_async")
 
 class Emitter:
     """
-    A hook that delivers every event to all hooks of a client, whatever they raise.
+    A composite hook that delivers every event to all hooks of a client, even if one raises.
 
     An exception is logged once per hook and kind of event, so that a metrics backend that is down
     does not fill the log of a bulk run.
@@ -26,7 +26,7 @@ class Emitter:
 
     def __call__(self, event: Event, /) -> None:
         """Deliver an event to all hooks."""
-        outer = sys.exception()  # the one that ends the call, if it is about to end with one
+        outer = sys.exception()  # the exception that is about to end the call, if there is one
         for number, hook in enumerate(self._hooks):
             try:
                 hook(event)

@@ -1,4 +1,8 @@
-"""How fast and how much at once: every attempt passes a gate, and reports back how it ended."""
+"""
+Rate and concurrency limits.
+
+Every attempt acquires a permit before it is sent and reports its result on release.
+"""
 
 from __future__ import annotations
 
@@ -14,105 +18,109 @@ from adapty_async.errors import AdaptyError
 
 __all__ = ("limit", "look")
 
-# How an attempt ended that was cancelled, or that broke down in a way that is not the server's.
-_UNANSWERED = AdaptyError("no answer")
+# The result of an attempt that was cancelled, or that failed for a reason other than the server.
+_NO_RESPONSE = AdaptyError("no response")
 
 
 class CallLimiter:
-    """The way of single calls to one bucket, in one event loop."""
+    """A limiter for single calls to one bucket, in one event loop."""
 
-    def __init__(self, gate: BucketLimiter, slots: PrioritySemaphore) -> None:
-        self._gate = gate
-        self._slots = slots
+    def __init__(self, shared: BucketLimiter, connections: PrioritySemaphore) -> None:
+        self._shared = shared
+        self._connections = connections
 
     def try_acquire(self, request: Request) -> bool:
-        """Pass without waiting, if that can be."""
-        return self._gate.try_acquire(request, self._slots)
+        """Acquire a permit and a connection without a wait; return whether that succeeded."""
+        return self._shared.try_acquire(request, self._connections)
 
     async def acquire(self, request: Request) -> None:
-        """Wait for a connection and for the moment."""
-        await self._gate.acquire(request, self._slots)
+        """Wait for a connection and a permit."""
+        await self._shared.acquire(request, self._connections)
 
     def release(self, request: Request, failure: AdaptyError | None, sent: float) -> None:
-        """Give the connection back, and tell how the attempt ended."""
-        self._gate.release(request, failure, sent)
-        self._slots.release()  # last: it raises where the loop is closed with calls in it
+        """Release the connection, and record the result of the attempt."""
+        self._shared.release(request, failure, sent)
+        self._connections.release()  # last: it raises if the loop is closed with calls in flight
 
 
 class RunLimiter:
-    """The way of one run's items to one bucket, in the one event loop that the run lives in."""
+    """A limiter for the items of one run to one bucket, in the event loop of the run."""
 
     def __init__(
-        self, gate: BucketLimiter, slots: PrioritySemaphore, run: RunLimits, bucket: str
+        self, shared: BucketLimiter, connections: PrioritySemaphore, run: RunLimits, bucket: str
     ) -> None:
-        self._gate = gate
-        self._slots = slots
+        self._shared = shared
+        self._connections = connections
         self._run = run
-        self._timer = run.timer(bucket, gate.clock)
-        self._capacity = run.concurrency
-        self._line = gate.line(slots, run)
+        self._timer = run.timer(bucket, shared.clock)
+        self._concurrency = run.concurrency
+        self._queue = shared.wait_queue(connections, run)
 
     def try_acquire(self, request: Request) -> bool:
-        """Pass without waiting, if that can be."""
+        """Acquire a permit and a connection without a wait; return whether that succeeded."""
         deadline = request.state.deadline
-        if deadline != math.inf and deadline <= self._gate.clock():
+        if deadline != math.inf and deadline <= self._shared.clock():
             raise too_late(request)
-        if not self._line.try_acquire(request):
+        if not self._queue.try_acquire(request):
             return False
         self._start()
         return True
 
     async def acquire(self, request: Request) -> None:
-        """Wait in the run's line; the wait is not charged to the item."""
-        entered = self._gate.clock()
-        await self._line.acquire(request)
+        """Wait in the run's queue; the wait does not count towards the item's deadline."""
+        arrived = self._shared.clock()
+        await self._queue.acquire(request)
         self._start()
-        request.state.deadline += self._gate.clock() - entered
+        request.state.deadline += self._shared.clock() - arrived
 
     def _start(self) -> None:
         self._timer.start()
-        if self._capacity is not None:
-            self._capacity.in_flight += 1
+        if self._concurrency is not None:
+            self._concurrency.in_flight += 1
 
     def release(self, request: Request, failure: AdaptyError | None, sent: float) -> None:
-        """Give the connection back, and tell how the attempt ended."""
-        self._timer.end(worked=self._gate.release(request, failure, sent, self._run))
-        self._slots.release()
-        if self._capacity is not None:
-            seconds = self._gate.clock() - sent
-            self._capacity.record(failure, seconds, held_up=self._line.has_leader)
+        """Release the connection, and record the result of the attempt."""
+        self._timer.end(worked=self._shared.release(request, failure, sent, self._run))
+        self._connections.release()
+        if self._concurrency is not None:
+            seconds = self._shared.clock() - sent
+            self._concurrency.record(failure, seconds, held_up=self._queue.has_leader)
 
 
 def limit(
     send: Send,
-    slots: LoopLocal[PrioritySemaphore],
-    gates: LimiterRegistry,
+    connections: LoopLocal[PrioritySemaphore],
+    registry: LimiterRegistry,
     clock: Callable[[], float],
     run: RunLimits | None = None,
 ) -> Send:
     """
-    Let every attempt of single calls, or of a run's items, wait for its moment and a connection.
+    Acquire a permit and a connection for every attempt of single calls, or of a run's items.
 
-    A request without a deadline yet gets it when its first turn comes: an item of a bulk run is
-    not charged for the queue in front of it. Each run has lines of its own, so that a slow one
-    holds up no other.
+    A request without a deadline receives it with its first permit, so an item of a bulk run is not
+    charged for its wait in the queue. Each run has its own wait queues, so that a slow run delays
+    no other.
     """
-    ways_here = _ways(run)
+    of_loop = _limiters_of_loop(run)
 
-    def way_to(bucket: str) -> CallLimiter | RunLimiter:
-        gate, here = gates.get(bucket), slots.get()
-        way = CallLimiter(gate, here) if run is None else RunLimiter(gate, here, run, bucket)
-        return ways_here().setdefault(bucket, way)
+    def limiter_for(bucket: str) -> CallLimiter | RunLimiter:
+        shared, permits = registry.get(bucket), connections.get()
+        limiter = (
+            CallLimiter(shared, permits)
+            if run is None
+            else RunLimiter(shared, permits, run, bucket)
+        )
+        return of_loop().setdefault(bucket, limiter)
 
     async def send_within_limits(request: Request) -> Response:
-        way = ways_here().get(request.bucket) or way_to(request.bucket)
-        if not way.try_acquire(request):
-            await way.acquire(request)
+        limiter = of_loop().get(request.bucket) or limiter_for(request.bucket)
+        if not limiter.try_acquire(request):
+            await limiter.acquire(request)
         sent = clock()
-        tally = request.state
-        if tally.deadline == math.inf:
-            tally.deadline = sent + request.total_timeout
-        failure: AdaptyError | None = _UNANSWERED
+        state = request.state
+        if state.deadline == math.inf:
+            state.deadline = sent + request.total_timeout
+        failure: AdaptyError | None = _NO_RESPONSE
         try:
             response = await send(request)
             failure = None
@@ -120,30 +128,30 @@ def limit(
             failure = error
             raise
         finally:
-            way.release(request, failure, sent)
+            limiter.release(request, failure, sent)
         return response
 
     return send_within_limits
 
 
-def _ways(run: RunLimits | None) -> Callable[[], dict[str, CallLimiter | RunLimiter]]:
-    """Return what finds the ways that were made: a client may be used in several event loops."""
+def _limiters_of_loop(run: RunLimits | None) -> Callable[[], dict[str, CallLimiter | RunLimiter]]:
+    """Return a function that returns the limiters of the running event loop, by bucket."""
     if run is None:
         return LoopLocal[dict[str, CallLimiter | RunLimiter]](dict).get
-    ways: dict[str, CallLimiter | RunLimiter] = {}
-    return lambda: ways
+    limiters: dict[str, CallLimiter | RunLimiter] = {}
+    return lambda: limiters
 
 
-def look(gates: LimiterRegistry, run: RunLimits) -> float:
+def look(limiters: LimiterRegistry, run: RunLimits) -> float:
     """
-    Return the seconds until an outage ends a run, if no success comes; a run calls it regularly.
+    Return the seconds until an outage ends a run, if no request succeeds.
 
-    A pause counts as if it had passed, if items wait for its end.
+    A run calls it at regular intervals. A pause counts in full if items wait for its end.
     """
     if run.awake is not None:
-        run.awake.look()
+        run.awake.tick()
     lasting = [
-        timer.lasted + (gates.get(bucket).paused_for if timer.is_held else 0.0)
+        timer.lasted + (limiters.get(bucket).paused_for if timer.is_held else 0.0)
         for bucket, timer in run.timers.items()
     ]
     return run.max_outage - max(lasting, default=0.0)

@@ -1,8 +1,8 @@
 """
-Whether a failed request is sent again, and when: a table, and tenacity walking it.
+A retry layer: a decision table, executed by tenacity.
 
-The first attempt runs outside tenacity, since a call that succeeds needs nothing of it and it
-costs 16 to 45 µs. Only a failed first attempt enters its loop.
+The first attempt runs outside tenacity, which costs 16 to 45 µs and which a successful call does
+not need. Only a failed first attempt starts its loop.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ __all__ = ("is_refusal", "may_have_worked", "may_retry", "retry")
 logger = logging.getLogger("adapty_async")
 logger.addHandler(logging.NullHandler())
 
-# By how much a wait the server asked for is lengthened at random, so that tasks it sent away
-# together do not come back together.
+# The maximum random share added to a `Retry-After`, so that requests throttled together are not
+# retried together.
 _SPREAD = 0.25
 
 
-def may_retry(replay: RetrySafety, error: BaseException) -> bool:
-    """Say whether a request of that replay class may be sent again after that error."""
+def may_retry(retry_safety: RetrySafety, error: BaseException) -> bool:
+    """Return whether a request of this retry safety may be retried after an error."""
     if isinstance(error, ConnectError):
         return not error.permanent
     if _surely_unprocessed(error):
         return True
-    if replay is RetrySafety.IF_UNSENT:
+    if retry_safety is RetrySafety.IF_UNSENT:
         return False
     if isinstance(error, ApiError):
         return is_transient(error) or error.error_code == IN_FLIGHT
@@ -60,7 +60,7 @@ def may_retry(replay: RetrySafety, error: BaseException) -> bool:
 
 
 def may_have_worked(error: BaseException) -> bool:
-    """Say whether the server may have carried out a request that ended with that error."""
+    """Return whether the server may have processed a request that ended with an error."""
     if _surely_unprocessed(error):
         return False
     if isinstance(error, ServerError):
@@ -91,7 +91,7 @@ def retry(
     run: RunLimits | None = None,
 ) -> Send:
     """
-    Repeat failed requests as the policy, the budget and the request's replay class allow.
+    Retry failed requests as the policy, the retry budget and the request's retry safety allow.
 
     A bulk run that is stopping retries nothing.
     """
@@ -104,25 +104,25 @@ def retry(
         else:
             budget.release()
             return response
-        return await _Repeats(request, policy, timing, budget, hooks, run).run(send, first)
+        return await _RetryLoop(request, policy, timing, budget, hooks, run).run(send, first)
 
     return send_with_retries
 
 
-# Responses 429, and responses in an outage that are not the API's, that an item of a bulk run gets
-# without that being an attempt of its own.
+# Maximum number of 429 responses, and of responses in an outage that are not the API's, that do not
+# count as attempts of a bulk run's item.
 _FREE = 3
 
 
-class _State(Protocol):
-    """The part of tenacity's state that is used here."""
+class _TenacityState(Protocol):
+    """The part of the state of tenacity that this module uses."""
 
     attempt_number: int
     upcoming_sleep: float
 
 
-class _Repeats:
-    """The attempts of one call after its first one failed."""
+class _RetryLoop:
+    """A retry loop for one call whose first attempt failed."""
 
     def __init__(
         self,
@@ -141,8 +141,8 @@ class _Repeats:
         self._run = run
         self._error: AdaptyError = AdaptyError()
         self._cost = 0
-        self._excused = 0  # of its failures, as far as they were looked at
-        self._strange = 0  # responses in an outage that were not the API's
+        self._seen_outage_failures = 0  # its failures due to an outage, as of the last check
+        self._foreign = 0  # responses in an outage that were not the API's
 
     async def run(self, send: Send, first: AdaptyError) -> Response:
         failed: list[AdaptyError] = [first]
@@ -155,7 +155,7 @@ class _Repeats:
                 return await send(self._request)
             except AdaptyError as error:
                 if self._request.state.attempts == sent:
-                    raise error from self._error  # why there was a retry to wait for
+                    raise error from self._error  # the cause of the retry
                 raise
 
         loop = tenacity.AsyncRetrying(
@@ -163,7 +163,7 @@ class _Repeats:
             retry=tenacity.retry_if_exception(self._may_retry),
             wait=self._wait,
             stop=self._stop,
-            before_sleep=self._tell,
+            before_sleep=self._emit,
             reraise=True,
         )
         try:
@@ -171,7 +171,7 @@ class _Repeats:
         except AdaptyError as error:
             request = self._request
             if isinstance(error, NotFoundError) and request.erases and request.state.ambiguous:
-                # the attempt whose answer was lost is what removed it
+                # the attempt with the lost response removed it
                 named = {"Request-Id": error.request_id} if error.request_id else {}
                 return Response(error.status, named, b"")
             error.attempts = request.state.attempts
@@ -184,59 +184,58 @@ class _Repeats:
         if not isinstance(error, AdaptyError):
             return False
         self._error = error
-        tally = self._request.state
-        tally.ambiguous = tally.ambiguous or may_have_worked(error)
-        tally.error, tally.written = error, tally.written or not isinstance(error, ConnectError)
-        is_excused, self._excused = tally.outage_failures > self._excused, tally.outage_failures
+        call = self._request.state
+        call.ambiguous = call.ambiguous or may_have_worked(error)
+        call.error, call.written = error, call.written or not isinstance(error, ConnectError)
+        is_outage = call.outage_failures > self._seen_outage_failures
+        self._seen_outage_failures = call.outage_failures
         if may_retry(self._request.retry_safety, error):
             return True
-        return is_excused and self._request.low_priority and self._was_in_the_way(error)
+        return is_outage and self._request.low_priority and self._may_retry_foreign(error)
 
-    def _was_in_the_way(self, error: AdaptyError) -> bool:
-        """Return whether a response that is not the API's is to be retried: at most three times."""
+    def _may_retry_foreign(self, error: AdaptyError) -> bool:
+        """Return whether to retry a response that is not the API's: at most three times."""
         if self._request.retry_safety is RetrySafety.IF_UNSENT or not cannot_be_the_api(error):
             return False
-        self._strange += 1
-        return self._strange <= _FREE
+        self._foreign += 1
+        return self._foreign <= _FREE
 
-    def _wait(self, state: _State) -> float:
+    def _wait(self, state: _TenacityState) -> float:
         policy = self._policy
         asked = getattr(self._error, "retry_after", None)
         if asked is not None:
-            if self._goes_back():  # where all wait for longer, if that is what the server wants
+            if self._is_requeued():  # the limiter enforces a longer pause, for all requests
                 asked = min(asked, policy.retry_after_max)
             return float(asked) + self._timing.uniform(0.0, _SPREAD * asked)
         doubled = policy.wait_initial * 2.0 ** min(state.attempt_number - 1, 60)
         return self._timing.uniform(0.0, min(policy.wait_max, doubled))
 
-    def _goes_back(self) -> bool:
-        """
-        Say whether the request goes back into the queue it came from: throttled, in a bulk run.
-        """
+    def _is_requeued(self) -> bool:
+        """Return whether the request returns to its wait queue: throttled, in a bulk run."""
         request = self._request
         throttled = isinstance(self._error, RateLimitError)
         return request.low_priority and throttled and request.state.throttled <= _FREE
 
-    def _stop(self, state: _State) -> bool:
-        tally = self._request.state
+    def _stop(self, state: _TenacityState) -> bool:
+        call = self._request.state
         if self._run is not None and self._run.stopping.is_set():
             return True
-        if self._goes_back():
-            tally.deadline = math.inf  # it gets a new one with its next turn
+        if self._is_requeued():
+            call.deadline = math.inf  # its next permit sets a new one
             return False
         asked = getattr(self._error, "retry_after", None) or 0.0
         free = (
-            tally.outage_failures + min(tally.throttled, _FREE) if self._request.low_priority else 0
+            call.outage_failures + min(call.throttled, _FREE) if self._request.low_priority else 0
         )
         return (
             state.attempt_number - free >= self._policy.attempts
             or asked > self._policy.retry_after_max
-            or self._timing.clock() + state.upcoming_sleep >= tally.deadline
-            or not self._afford()
+            or self._timing.clock() + state.upcoming_sleep >= call.deadline
+            or not self._acquire_tokens()
         )
 
-    def _afford(self) -> bool:
-        """Pay for a repeat. Bulk runs pay what is there: they have other bounds in an outage."""
+    def _acquire_tokens(self) -> bool:
+        """Acquire tokens for a retry; a bulk run, with its own bounds, may proceed with fewer."""
         throttled = isinstance(self._error, RateLimitError)
         cost = RetryBudget.THROTTLED if throttled else RetryBudget.TRANSIENT
         if self._request.low_priority:
@@ -244,7 +243,7 @@ class _Repeats:
         self._cost = cost
         return self._budget.try_acquire(cost)
 
-    def _tell(self, state: _State) -> None:
+    def _emit(self, state: _TenacityState) -> None:
         event = RetryScheduled(
             operation=self._request.operation,
             attempt=state.attempt_number,

@@ -1,1 +1,1 @@
-"""Clock, timers, event loops and forks: what every other package runs on."""
+"""The runtime layer: clock, timers, event-loop values and fork handlers."""

@@ -1,4 +1,4 @@
-"""The outside world as far as time and chance are concerned."""
+"""A struct of injected time and random functions."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ("Timing",)
 
 class Timing(msgspec.Struct, frozen=True):
     """
-    Clock, sleep and chance, so that tests can bring their own.
+    A bundle of clock, sleep and random function, which tests replace with fakes.
 
     Attributes:
-        clock: seconds that only ever grow.
-        sleep: waits so many seconds.
-        uniform: a random number between two bounds.
+        clock: returns monotonic seconds.
+        sleep: waits for a number of seconds.
+        uniform: returns a random number between two bounds.
     """
 
     clock: Callable[[], float]

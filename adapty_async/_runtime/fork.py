@@ -1,10 +1,10 @@
 """
-What a forked process must not share with the one it was copied from.
+A registry of fork handlers, which reset a forked child before any other code runs in it.
 
-A fork copies everything but the threads: connections whose answers are the parent's, a journal that
-the parent writes to, locks that a thread held which is not there any more, counts of requests that
-the copy will never see answered. What has such things lets go of them here, before any other code
-runs in the new process. So nothing needs to look at the process' number before each call.
+A fork copies everything but the threads: connections whose responses belong to the parent, a
+journal that the parent writes to, locks held by threads that no longer exist, and counts of
+requests whose responses the child never receives. Each owner of such a resource resets it in its
+handler. So no call has to compare the process id.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ __all__ = ("ForkAware", "SocketFactory", "register_fork_handler")
 
 
 class ForkAware(Protocol):
-    """What has something that is not to be shared."""
+    """An object with resources that a forked child must not share with its parent."""
 
     def after_fork(self) -> None:
-        """Let go of it, in the new process."""
+        """Drop these resources, in the child."""
         ...
 
 
-_forkables: weakref.WeakSet[ForkAware] = weakref.WeakSet()
+_fork_handlers: weakref.WeakSet[ForkAware] = weakref.WeakSet()
 
 
-def register_fork_handler(thing: ForkAware) -> None:
-    """Have a thing let go of what is not to be shared, in every process that is forked."""
-    _forkables.add(thing)
+def register_fork_handler(resource: ForkAware) -> None:
+    """Register an object whose `after_fork` runs in every forked child."""
+    _fork_handlers.add(resource)
 
 
 def _after_fork() -> None:
-    for thing in tuple(_forkables):
-        thing.after_fork()
+    for resource in tuple(_fork_handlers):
+        resource.after_fork()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch  Windows has no fork
@@ -45,11 +45,11 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch  Windows has no fork
 
 class SocketFactory:
     """
-    Makes sockets, and takes a forked process its copies of them.
+    A factory that makes sockets and closes the copies of them in a forked child.
 
-    There, they look as if the server had closed them. The numbers of their files stay taken, so
-    that whoever still has one closes nothing else by it; and nothing is said over the connection,
-    nor to what the parent waits with, when they are closed.
+    In the child, the sockets look as if the server had closed them. Their file descriptors stay
+    in use, so a later close of one closes no other file. The child sends nothing over the
+    connections and does not change the parent's selector.
     """
 
     def __init__(self) -> None:
@@ -57,14 +57,14 @@ class SocketFactory:
         register_fork_handler(self)
 
     def __call__(self, address: tuple[Any, ...]) -> socket.socket:
-        """Make a socket for an address as `socket.getaddrinfo` gives it."""
+        """Make a socket for an address in the format of `socket.getaddrinfo`."""
         family, kind, protocol, *_ = address
         made = socket.socket(family, kind, protocol)
         self._made.add(made)
         return made
 
     def after_fork(self) -> None:
-        """Close the copies."""
+        """Replace the copies with closed sockets."""
         closed, other = socket.socketpair()
         other.close()
         with closed:

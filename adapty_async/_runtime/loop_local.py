@@ -1,4 +1,4 @@
-"""Values that belong to one event loop each, for objects that are used in several."""
+"""A container with one value per event loop, for objects that several loops use."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ("LoopLocal",)
 
 T = TypeVar("T")
 
-# Values of a process that this one was forked from: a session that is collected would say goodbye.
+# The parent's values, kept in a forked child: a collected session would close its connections.
 _inherited: list[object] = []
 
 
 class LoopLocal(Generic[T]):
     """
-    One value for each running event loop, made when it is first asked for there.
+    A lazy container of one value for each running event loop.
 
-    Loops may run in different threads. The values of loops that have ended are forgotten.
+    Loops may run in different threads. Values of closed loops are dropped.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
@@ -34,29 +34,29 @@ class LoopLocal(Generic[T]):
         register_fork_handler(self)
 
     def get(self) -> T:
-        """Return this loop's value, making it if there is none yet."""
+        """Return the value of the running loop; create it on first use."""
         loop = asyncio.get_running_loop()
         value = self._values.get(loop)
         if value is None:
             with self._lock:
-                self._forget_closed_loops()
+                self._drop_closed_loops()
                 value = self._values[loop] = self._make()
 
         return value
 
-    def _forget_closed_loops(self) -> None:
+    def _drop_closed_loops(self) -> None:
         # a value often refers to its loop, which keeps the weak key alive
         for loop in [loop for loop in self._values if loop.is_closed()]:
             del self._values[loop]
 
     def after_fork(self) -> None:
-        """Forget all values: they belong to loops of another process."""
+        """Drop all values, which belong to loops of the parent process."""
         _inherited.append(self._values)
         self._values = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def pop_all(self) -> dict[asyncio.AbstractEventLoop, T]:
-        """Forget all values and return them by loop."""
+        """Remove all values and return them by loop."""
         with self._lock:
             values = dict(self._values)
             self._values.clear()

@@ -1,4 +1,4 @@
-"""Waiting for work that was cancelled, or that must not be."""
+"""A shielded wait for a task."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ("until_ended",)
 
 
 async def until_ended(task: asyncio.Future[Any]) -> None:
-    """Wait for a task that was cancelled, even when this one is cancelled meanwhile."""
+    """Wait until a task ends; a cancellation of the caller is raised only after that."""
     cancelled: asyncio.CancelledError | None = None
     with anyio.CancelScope(shield=True):
         while not task.done():

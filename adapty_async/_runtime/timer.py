@@ -1,9 +1,9 @@
 """
-A timer that an event loop which stood still does not make cut anything short.
+A timer with a grace period, so that a blocked event loop cancels nothing prematurely.
 
-An event loop that stands still (a blocking call, Ctrl-Z, swap) reads nothing meanwhile, and its
-timers fire late. Responses may have arrived that nobody has read, so a timer that is late gives the
-loop a moment to read them before it calls back, which may cancel something.
+A blocked event loop (a blocking call, Ctrl-Z, swap) reads nothing, and its timers fire late.
+Responses may have arrived meanwhile that are still unread. A late timer therefore gives the loop
+time to read them before the callback, which may cancel a task.
 """
 
 from __future__ import annotations
@@ -16,41 +16,41 @@ from typing import Protocol
 
 __all__ = ("Loop", "PatientTimer")
 
-# Seconds of a timer's delay that a busy loop has; above it, the loop stood still.
+# Seconds of delay that a timer may have in a busy loop; a longer delay means a blocked loop.
 _LATE = 0.02
-# Seconds that a loop has after a late timer, to send what it had not sent and to read what has
-# come.
+# Seconds that a loop has after a late timer, to send unsent requests and to read responses.
 _GRACE = 0.25
-# How often it turns at least after that: uvloop runs timers before it reads, and what is read wakes
-# a task in the turn after.
-_TURNS = 4
+# Minimum number of loop iterations after that: uvloop runs timers before it reads, and data that
+# was read wakes a task in the next iteration.
+_ITERATIONS = 4
 
 
 class Loop(Protocol):
-    """What is needed of an event loop."""
+    """The part of an event loop that a timer needs."""
 
     def call_later(self, delay: float, callback: Callable[[], object], /) -> asyncio.TimerHandle:
-        """Call back in so many seconds."""
+        """Schedule a callback after a number of seconds."""
         ...
 
     def call_soon(self, callback: Callable[[], object], /) -> asyncio.Handle:
-        """Call back in the next turn."""
+        """Schedule a callback for the next loop iteration."""
         ...
 
 
 class PatientTimer:
     """
-    One timer of an event loop, which can be set again and again.
+    A resettable timer of an event loop, with a grace period after a block.
 
-    Moments are those of `clock` and not of the loop: uvloop's own clock stands still while a
-    callback runs, so time that a blocking call took would be charged to what comes after it.
+    Points in time are those of `clock` and not of the loop. The clock of uvloop stands still while
+    a callback runs, so the time of a blocking call would count towards the timeouts set after it.
 
     Args:
-        call: called at the moment that was set, with the time.
-        stood_still: called first, with the time, if the loop stood still then.
+        call: called with the current time when the timer fires.
+        stood_still: called before that with the current time, if the loop was blocked.
+        clock: returns monotonic seconds.
 
     Attributes:
-        due: the moment that is set; infinite without one.
+        due: the point in time that is set; infinite without one.
     """
 
     def __init__(
@@ -65,18 +65,18 @@ class PatientTimer:
         self._stood_still = stood_still
         self._clock = clock
         self._timer: asyncio.Handle | None = None
-        self._turns = 0
+        self._iterations = 0
         self.due = math.inf
 
     def start(self, moment: float, now: float) -> None:
-        """Set the timer to a moment, instead of the one that was set before."""
+        """Set the timer to a point in time, which replaces the one set before."""
         self.cancel()
         self.due = moment
         if moment != math.inf:
             self._timer = self._loop.call_later(max(0.0, moment - now), self._wake)
 
     def cancel(self) -> None:
-        """Call back no more."""
+        """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer, self.due = None, math.inf
@@ -85,18 +85,18 @@ class PatientTimer:
         now = self._clock()
         if now - self.due > _LATE:
             self._stood_still(now)
-            self._turns = 0
-            self._timer = self._loop.call_later(_GRACE, self._turn)
+            self._iterations = 0
+            self._timer = self._loop.call_later(_GRACE, self._iterate)
         else:
-            self._end(now)
+            self._fire(now)
 
-    def _turn(self) -> None:
-        if self._turns == _TURNS:
-            self._end(self._clock())
+    def _iterate(self) -> None:
+        if self._iterations == _ITERATIONS:
+            self._fire(self._clock())
         else:
-            self._turns += 1
-            self._timer = self._loop.call_soon(self._turn)
+            self._iterations += 1
+            self._timer = self._loop.call_soon(self._iterate)
 
-    def _end(self, now: float) -> None:
+    def _fire(self, now: float) -> None:
         self._timer, self.due = None, math.inf
         self._call(now)

@@ -1,4 +1,4 @@
-"""The learned rate: against simulated servers with a hidden limit, and answer by answer."""
+"""The adaptive rate limiter: against simulated servers with a hidden limit, and by response."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ def no_patience() -> None:
 
 @pytest.mark.parametrize(("name", "seed"), CASES, ids=str)
 def test_a_run_that_is_told_nothing_ends_close_to_the_ideal(name: str, seed: int) -> None:
-    """
-    Whatever the server's limit is like, a run takes little longer than it must, with few 429s.
-    """
+    """With any kind of server limit, a run is close to the ideal time, with few 429s."""
     chosen = worlds(seed, SCALES.get(name, 0.5))
     world, best = next((world, best) for one, world, best in chosen if one == name)
     longest, share = (1.03, 0.01) if name == "400/s" else (1.10, 0.02)
@@ -43,7 +41,7 @@ def test_a_run_that_is_told_nothing_ends_close_to_the_ideal(name: str, seed: int
 
 
 def test_a_run_against_a_high_limit_ends_close_to_the_ideal() -> None:
-    """5,000 requests per second are found and held as 400 are, with connections enough."""
+    """5,000 requests per second are found and held as 400 are, with enough connections."""
     server = Bucket(5000.0, 500.0)
     run = Run(World(server=server, items=50_000, retry_after=0.1, slots=128))
 
@@ -51,13 +49,11 @@ def test_a_run_against_a_high_limit_ends_close_to_the_ideal() -> None:
     assert run.share <= 0.02
 
 
-@pytest.mark.parametrize("retry_after", [1.0, None], ids=["told", "not told"])
+@pytest.mark.parametrize("retry_after", [1.0, None], ids=["Retry-After", "none"])
 def test_a_limit_that_is_touched_at_a_high_price_is_touched_rarely(
     retry_after: float | None,
 ) -> None:
-    """
-    A fixed window refuses whatever comes until its end; that stays near one answer in a hundred.
-    """
+    """A fixed window rejects everything until its end; these 429s stay near one response in 100."""
     world = World(server=Window(400), items=24_000, seed=4, retry_after=retry_after)
     run = Run(world)
 
@@ -75,7 +71,7 @@ def test_a_short_run_profits_from_a_steep_start(seed: int) -> None:
 
 
 def test_a_slow_client_is_not_held_back() -> None:
-    """Without a limit the client's own speed decides, and the rate does not run away from it."""
+    """Without a limit the client's own speed decides, and the rate stays close to it."""
     run = Run(World(server=Bucket(1e9, 1e9), items=15_000, capacity=1500.0))
 
     assert run.elapsed < 10.0 + 1.0
@@ -83,19 +79,19 @@ def test_a_slow_client_is_not_held_back() -> None:
 
 
 def test_it_follows_a_limit_that_moves() -> None:
-    """A lower limit is kept to within a second, a higher one is used within seconds."""
+    """A lower limit is respected within a second, a higher one is used within seconds."""
     run = Run(World(server=Bucket(moving, 40.0), items=24_000))
 
-    def rate_at(moment: float) -> float:
-        """Return the rate at the first answer after that moment."""
-        return next(rate for now, rate in run.rates if now >= moment)
+    def rate_at(at: float) -> float:
+        """Return the rate at the first response after that time."""
+        return next(rate for now, rate in run.rates if now >= at)
 
     assert rate_at(21.0) == pytest.approx(150.0, rel=0.1)
     assert max(rate for now, rate in run.rates if 40.0 < now < 47.0) > 800.0
 
 
 def test_an_outage_is_answered_by_probes_and_forgotten_at_once() -> None:
-    """While everything is refused hardly anything is sent; then the rate is what it was."""
+    """While everything is throttled, hardly anything is sent; then the rate is as before."""
     run = Run(World(server=Outage(Bucket(400.0, 40.0), 10.0, 20.0), items=8000, retry_after=None))
     before = next(rate for now, rate in reversed(run.rates) if now < 10.0)
     after = next(rate for now, rate in run.rates if now > 26.5)
@@ -106,81 +102,79 @@ def test_an_outage_is_answered_by_probes_and_forgotten_at_once() -> None:
 
 
 class Client:
-    """A learned rate and its clock, with one request sent at a time."""
+    """An adaptive rate limiter with its clock, which sends one request at a time."""
 
     def __init__(self, rate: float | None = None) -> None:
         self.clock = FakeClock(1000.0)
-        self.learned = AdaptiveRateLimiter(self.clock, rate=rate)
+        self.limiter = AdaptiveRateLimiter(self.clock, rate=rate)
 
     def send(self) -> float:
-        """Wait for the next turn, and return when it came."""
-        while wait := self.learned.acquire():
+        """Wait for the next permit, and return its time."""
+        while wait := self.limiter.acquire():
             self.clock.now += wait
         return self.clock.now
 
     def succeed(self, count: int = 1, latency: float = 0.02) -> None:
-        """Send so many requests that succeed after that long."""
+        """Send a number of requests that succeed after that time."""
         sent = [self.send() for _ in range(count)]
         self.clock.now += latency
-        for moment in sent:
-            self.learned.succeeded(moment)
+        for at in sent:
+            self.limiter.succeeded(at)
 
     def succeed_slowly(self, count: int, pause: float) -> None:
-        """Send so many requests one after another, each after a pause, that succeed."""
+        """Send a number of requests one after another, each after a pause, that succeed."""
         for _ in range(count):
             self.clock.now += pause
             self.succeed()
 
-    def answer(self) -> None:
+    def respond(self) -> None:
         """Send a request that succeeds at once."""
-        self.learned.succeeded(self.send())
+        self.limiter.succeeded(self.send())
 
     def fail(self, count: int = 1, retry_after: float | None = None) -> list[float]:
-        """Send so many requests together, let all be refused, and return the rates after each."""
+        """Send a number of requests together, throttle all, and return the rates after each."""
         sent = [self.send() for _ in range(count)]
         self.clock.now += 0.02
         rates = []
-        for moment in sent:
-            self.learned.throttled(moment, retry_after)
-            rates.append(self.learned.rate)
+        for at in sent:
+            self.limiter.throttled(at, retry_after)
+            rates.append(self.limiter.rate)
         return rates
 
 
 def test_it_begins_slowly_and_grows_with_each_success() -> None:
-    """The first rate suits the smallest account; nothing is known of a limit."""
+    """The first rate suits the smallest account; no limit is known."""
     client = Client()
 
-    assert client.learned.rate == client.learned.learned == 20.0
-    assert client.learned.limit is None
-    assert client.learned.burst == pytest.approx(1.4)
-    assert repr(client.learned) == "LearnedRate(rate=20.0, limit=None)"
+    assert client.limiter.rate == client.limiter.estimate == 20.0
+    assert client.limiter.limit is None
+    assert client.limiter.burst == pytest.approx(1.4)
+    assert repr(client.limiter) == "AdaptiveRateLimiter(rate=20.0, limit=None)"
     client.succeed()
-    assert client.learned.rate > 30.0
+    assert client.limiter.rate > 30.0
 
 
 def test_it_begins_just_below_a_limit_known_before() -> None:
-    """What an earlier run has learned is where the next one goes on."""
+    """A limiter starts with the limit of an earlier run."""
     client = Client(400.0)
 
-    assert client.learned.rate == pytest.approx(388.0)
-    assert client.learned.limit == client.learned.learned == 400.0
+    assert client.limiter.rate == pytest.approx(388.0)
+    assert client.limiter.limit == client.limiter.estimate == 400.0
 
 
-def test_the_search_begins_at_a_pace_that_others_gave() -> None:
-    """
-    What was refused at that pace is told from there; once a limit is searched for, it goes on.
-    """
+def test_the_search_begins_at_a_rate_that_others_gave() -> None:
+    """Requests throttled at that rate start the search there; a search in progress continues."""
     client = Client()
 
-    client.learned.search_from(120.0)
+    client.limiter.search_from(120.0)
     assert client.fail() == [60.0]
-    client.learned.search_from(500.0)
-    assert client.learned.rate == 60.0
+    client.limiter.search_from(500.0)
+    assert client.limiter.rate == 60.0
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, math.inf, math.nan])
 def test_a_senseless_rate_is_refused(rate: float) -> None:
-    """A rate that is kept in a file may have been damaged."""
+    """A rate from a file may be damaged."""
     with pytest.raises(ValueError, match="must be above 0"):
         AdaptiveRateLimiter(FakeClock(), rate=rate)
 
@@ -195,74 +189,74 @@ def test_senseless_bounds_are_refused(lowest: float, highest: float) -> None:
 
 
 def test_the_rate_stays_within_its_bounds() -> None:
-    """Neither successes nor refusals carry it beyond."""
+    """Neither successes nor 429 responses move the rate beyond its bounds."""
     clock = FakeClock()
-    learned = AdaptiveRateLimiter(clock, lowest=10.0, highest=30.0)
+    limiter = AdaptiveRateLimiter(clock, lowest=10.0, highest=30.0)
     client = Client()
-    client.clock, client.learned = clock, learned
+    client.clock, client.limiter = clock, limiter
 
     client.succeed(5)
-    assert learned.rate == 30.0
+    assert limiter.rate == 30.0
     for _ in range(5):
         client.fail()
-    assert learned.rate == 10.0
+    assert limiter.rate == 10.0
 
 
 def test_refusals_of_requests_in_flight_are_one_event() -> None:
-    """The rate is cut once for all that was sent before the cut."""
+    """The rate is cut once for all requests that were sent before the cut."""
     client = Client()
     client.succeed(20)
-    before = client.learned.rate
+    before = client.limiter.rate
 
     assert client.fail(5) == [pytest.approx(before / 2)] * 5
     assert client.fail() == [pytest.approx(before / 2 * 0.7)]
 
 
 def test_the_limit_is_measured_between_two_refusals() -> None:
-    """The successes between them and the time between them are the limit."""
+    """The successes divided by the time between two 429 responses are the limit."""
     client = Client()
     client.succeed(20)
     client.fail()
     client.succeed_slowly(100, 0.03)
     client.fail()
 
-    assert client.learned.limit == pytest.approx(20.0, rel=0.02)
-    assert client.learned.rate == pytest.approx(0.97 * (client.learned.limit or 0.0))
+    assert client.limiter.limit == pytest.approx(20.0, rel=0.02)
+    assert client.limiter.rate == pytest.approx(0.97 * (client.limiter.limit or 0.0))
 
 
 def test_a_measurement_shorter_than_a_round_trip_is_none() -> None:
-    """Answers that come faster than all before say nothing yet of the limit."""
+    """Responses that are faster than all before do not show the limit yet."""
     client = Client(400.0)
     client.succeed(10, latency=5.0)
     client.fail()
-    limit, rate = client.learned.limit, client.learned.rate
+    limit, rate = client.limiter.limit, client.limiter.rate
     client.succeed(10)
     client.fail()
 
-    assert client.learned.limit == limit
-    assert client.learned.rate == pytest.approx(rate, rel=0.02)
+    assert client.limiter.limit == limit
+    assert client.limiter.rate == pytest.approx(rate, rel=0.02)
 
 
 def test_a_limit_that_is_known_is_first_cut_as_cubic_does() -> None:
-    """Without a measurement, a 429 takes 15 % off the rate, and one soon after it nothing more."""
+    """Without a measurement, a 429 cuts the rate by 15 %, and one soon after it does not."""
     client = Client(400.0)
     client.succeed()
     client.fail()
 
-    assert client.learned.limit == pytest.approx(388.0, rel=0.01)
-    assert client.learned.rate == pytest.approx(0.85 * 388.0, rel=0.01)
+    assert client.limiter.limit == pytest.approx(388.0, rel=0.01)
+    assert client.limiter.rate == pytest.approx(0.85 * 388.0, rel=0.01)
     assert client.fail() == [pytest.approx(0.85 * 388.0, rel=0.01)]
 
 
 @pytest.mark.parametrize("retry_after", [None, 0.0, 1.0, 5.0])
 def test_a_single_refusal_stops_nobody_else(retry_after: float | None) -> None:
-    """For a short wait only the rate is cut: the item waits, the others go on."""
+    """A short Retry-After only cuts the rate: the item waits, the others continue."""
     client = Client(400.0)
     client.succeed()
     client.fail(1, retry_after)
 
-    assert client.learned.paused_until <= client.clock.now
-    assert client.learned.delay() < 0.01
+    assert client.limiter.paused_until <= client.clock.now
+    assert client.limiter.delay() < 0.01
 
 
 @pytest.mark.parametrize(
@@ -275,81 +269,81 @@ def test_the_longer_asked_for_the_sooner_everybody_pauses(
     count: int,
     paused: bool,  # noqa: FBT001
 ) -> None:
-    """Thirty seconds taken together stop everybody, for as long as was asked."""
+    """Thirty seconds in total pause all requests, for as long as the server asks."""
     client = Client(400.0)
     client.succeed()
     client.fail(count, retry_after)
 
     until = client.clock.now + retry_after
-    assert (client.learned.paused_until == until) is paused
-    assert client.learned.probing is False
+    assert (client.limiter.paused_until == until) is paused
+    assert client.limiter.probing is False
     assert (client.send() >= until) is paused
 
 
 def test_no_pause_is_longer_than_an_hour() -> None:
-    """What a server asks for beyond is its mistake, or ours."""
+    """A longer Retry-After is a mistake of the server's, or ours."""
     client = Client()
     client.fail(1, 1e9)
 
-    assert client.learned.paused_until == client.clock.now + 3600.0
+    assert client.limiter.paused_until == client.clock.now + 3600.0
 
 
 def test_a_single_refusal_hardly_lowers_a_limit_that_is_known() -> None:
-    """A measurement over a time when less was sent takes no more than 7 % off the limit."""
+    """A measurement over a period with fewer requests lowers the limit by at most 7 %."""
     client = Client(100.0)
     client.fail()
-    limit = client.learned.limit or 0.0
+    limit = client.limiter.limit or 0.0
     client.succeed_slowly(100, 0.03)
     client.fail()
 
-    assert client.learned.limit == pytest.approx(0.93 * limit)
+    assert client.limiter.limit == pytest.approx(0.93 * limit)
 
 
 def test_after_a_pause_requests_are_spread() -> None:
-    """However long the pause was, turns come at the rate again, not together."""
+    """After any pause, permits come at the rate again, not all at once."""
     client = Client(100.0)
     client.succeed()
     client.fail(1, 60.0)
     sent = [client.send() for _ in range(50)]
 
-    assert sent[0] == client.learned.paused_until
+    assert sent[0] == client.limiter.paused_until
     gaps = [late - early for early, late in itertools.pairwise(sent)]
-    assert gaps == pytest.approx([1.0 / client.learned.rate] * 49)
+    assert gaps == pytest.approx([1.0 / client.limiter.rate] * 49)
 
 
 def test_after_ten_refusals_in_a_row_one_request_probes() -> None:
-    """It is sent after a pause, nobody else until its answer; a success opens the way again."""
+    """After a pause only a probe is sent until its response; a success closes the circuit."""
     client = Client(400.0)
     client.succeed()
     client.fail(10, 1.0)
-    rate = client.learned.rate
+    rate = client.limiter.rate
 
-    pause = client.learned.paused_until
-    probing = [client.learned.probing]
+    pause = client.limiter.paused_until
+    probing = [client.limiter.probing]
     assert pause == pytest.approx(client.clock.now + 0.1)
     sent = client.send()
     assert sent == pause
-    assert 0.0 < client.learned.acquire() <= 0.1
+    assert 0.0 < client.limiter.acquire() <= 0.1
     client.clock.now += 0.02
-    client.learned.succeeded(sent)
-    probing.append(client.learned.probing)
+    client.limiter.succeeded(sent)
+    probing.append(client.limiter.probing)
     assert probing == [True, False]
-    assert client.learned.acquire() == 0.0
-    assert client.learned.rate == pytest.approx(rate, rel=0.05)
+    assert client.limiter.acquire() == 0.0
+    assert client.limiter.rate == pytest.approx(rate, rel=0.05)
 
 
 def test_a_success_of_a_request_sent_before_does_not_end_the_probing() -> None:
-    """What was let through before everything was refused says nothing of now."""
+    """Successes from before the rejections are no sign of the present state."""
     client = Client(400.0)
     sent = client.send()
     client.fail(10)
-    client.learned.succeeded(sent)
+    client.limiter.succeeded(sent)
 
-    assert client.learned.probing
+    assert client.limiter.probing
 
 
-def test_a_probe_without_an_answer_is_followed_by_another() -> None:
-    """A request that was cancelled or lost does not stop the run for good."""
+def test_a_probe_without_a_response_is_followed_by_another() -> None:
+    """A request that was cancelled or lost does not stop the run permanently."""
     client = Client(400.0)
     client.succeed()
     client.fail(10)
@@ -359,7 +353,7 @@ def test_a_probe_without_an_answer_is_followed_by_another() -> None:
 
 
 def test_probes_that_are_refused_come_ever_later() -> None:
-    """The pause doubles to 10 s, or to what is asked for; the rate is kept."""
+    """The pause doubles to 10 s, or to the requested time; the rate stays."""
     client = Client(400.0)
     client.succeed()
     rate = client.fail(10)[-1]
@@ -368,16 +362,16 @@ def test_probes_that_are_refused_come_ever_later() -> None:
         begun = client.clock.now
         pauses.append(client.send() - begun)
         client.clock.now += 0.02
-        client.learned.throttled(client.clock.now - 0.02)
+        client.limiter.throttled(client.clock.now - 0.02)
     assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0])
-    assert client.learned.rate == rate
+    assert client.limiter.rate == rate
     client.fail(1, 1.0)
-    assert client.learned.paused_until == pytest.approx(client.clock.now + 1.0)
+    assert client.limiter.paused_until == pytest.approx(client.clock.now + 1.0)
 
 
 @pytest.mark.parametrize("seconds", [5.0, 60.0, 300.0])
 def test_a_ban_that_each_request_renews_is_over_at_last(seconds: float) -> None:
-    """Probes back off until nothing is sent for as long as the ban lasts."""
+    """Probes back off until nothing is sent for the duration of the ban."""
     client = Client(400.0)
     client.succeed()
     client.fail(10)
@@ -386,74 +380,72 @@ def test_a_ban_that_each_request_renews_is_over_at_last(seconds: float) -> None:
     while (sent := client.send()) < banned_until:
         banned_until = sent + seconds
         client.clock.now += 0.02
-        client.learned.throttled(sent)
+        client.limiter.throttled(sent)
 
     assert sent - begun < max(70.0, 4 * seconds)
 
 
 def test_a_probe_is_due_while_it_is_of_use_also_at_the_beginning_of_a_ban() -> None:
-    """The doubled wait after a refused probe does not exceed the time that who waits has left."""
+    """The doubled wait after a throttled probe does not exceed the waiters' remaining time."""
     client = Client(400.0)
     client.succeed()
     client.fail(10)
     begun = client.clock.now
     while client.clock.now < begun + 18.0:
         sent = client.send()
-        client.learned.throttled(sent, within=begun + 20.0 - sent)
+        client.limiter.throttled(sent, within=begun + 20.0 - sent)
 
-    assert client.learned.paused_until <= begun + 20.1
+    assert client.limiter.paused_until <= begun + 20.1
 
 
 def test_a_probe_is_due_while_it_is_of_use() -> None:
-    """Probes back off no further than the time that who waits has left."""
+    """Probes back off no further than the remaining time of the waiters."""
     client = Client(400.0)
     client.succeed()
     client.fail(10)
     begun = client.clock.now
     while client.clock.now < begun + 80.0:
         sent = client.send()
-        client.learned.throttled(sent)
-    client.learned.throttled(client.send(), within=20.0)
+        client.limiter.throttled(sent)
+    client.limiter.throttled(client.send(), within=20.0)
 
-    assert client.learned.paused_until - client.clock.now == pytest.approx(20.0)
+    assert client.limiter.paused_until - client.clock.now == pytest.approx(20.0)
 
 
 def test_refusals_of_requests_in_flight_do_not_prolong_a_short_pause() -> None:
-    """Only the answer to a probe tells that the server is still closed."""
+    """Only the response to a probe shows that the server still rejects everything."""
     client = Client(400.0)
     client.succeed()
     sent = [client.send() for _ in range(12)]
-    for moment in sent:
+    for at in sent:
         client.clock.now += 0.001
-        client.learned.throttled(moment)
+        client.limiter.throttled(at)
 
-    assert client.learned.paused_until == pytest.approx(client.clock.now - 0.002 + 0.1)
+    assert client.limiter.paused_until == pytest.approx(client.clock.now - 0.002 + 0.1)
 
 
 def test_refused_items_in_flight_may_still_ask_for_a_long_pause() -> None:
-    """A long wait is kept to whoever was told."""
+    """A long Retry-After holds for all requests."""
     client = Client(400.0)
     client.succeed()
     sent = [client.send() for _ in range(11)]
-    for moment in sent[:10]:
-        client.learned.throttled(moment)
-    client.learned.throttled(sent[10], 60.0)
+    for at in sent[:10]:
+        client.limiter.throttled(at)
+    client.limiter.throttled(sent[10], 60.0)
 
-    assert client.learned.paused_until == client.clock.now + 60.0
+    assert client.limiter.paused_until == client.clock.now + 60.0
 
 
 def test_those_that_do_not_ask_cannot_hold_back_for_good() -> None:
-    """
-    More requests that do not ask than the rate has room for raise it, if the server takes them.
-    """
+    """More counted requests than the rate allows raise it, if the server accepts them."""
     clock = FakeClock()
-    learned = AdaptiveRateLimiter(clock)
+    limiter = AdaptiveRateLimiter(clock)
     went = []
     for _ in range(10 * 150):
-        learned.count()
+        limiter.count()
         clock.now += 1 / 150
-        learned.succeeded(clock(), paced=False)
-        if learned.acquire() == 0.0:
+        limiter.succeeded(clock(), paced=False)
+        if limiter.acquire() == 0.0:
             went.append(clock())
 
     assert len(went) > 100
@@ -462,11 +454,11 @@ def test_those_that_do_not_ask_cannot_hold_back_for_good() -> None:
 
 @pytest.mark.parametrize("rate", [100.0, 400.0, 5000.0, 50_000.0])
 def test_who_waits_waits_for_more_than_one_turn_and_none_is_lost(rate: float) -> None:
-    """However fast it goes, nobody wakes up more often than each 2 ms, and the rate is kept."""
+    """At any rate, no task wakes up more often than each 2 ms, and the rate holds."""
     client = Client(rate / 0.97)
     waits = []
     for _ in range(round(rate)):
-        while wait := client.learned.acquire():
+        while wait := client.limiter.acquire():
             waits.append(wait)
             client.clock.now += wait
 
@@ -475,58 +467,58 @@ def test_who_waits_waits_for_more_than_one_turn_and_none_is_lost(rate: float) ->
 
 
 def test_what_did_not_ask_holds_back_for_a_second_at_most() -> None:
-    """However many went without asking, the next one that asks goes soon."""
+    """After any number of counted requests, the next permit comes soon."""
     clock = FakeClock()
-    learned = AdaptiveRateLimiter(clock)
+    limiter = AdaptiveRateLimiter(clock)
     for _ in range(1000):
-        learned.count()
+        limiter.count()
 
-    assert learned.delay() == pytest.approx(1.0, abs=0.1)
+    assert limiter.delay() == pytest.approx(1.0, abs=0.1)
 
 
 def test_who_sends_less_than_the_rate_does_not_raise_it() -> None:
-    """Successes at a slow pace prove nothing of a faster one."""
+    """Successes at a low rate do not prove a higher one."""
     client = Client()
     client.succeed_slowly(50, 1.0)
-    rate = client.learned.rate
+    rate = client.limiter.rate
     client.succeed_slowly(50, 1.0)
 
-    assert client.learned.rate == rate < 400.0
+    assert client.limiter.rate == rate < 400.0
 
 
 def test_the_first_requests_go_one_interval_apart() -> None:
-    """The first goes at once, and nothing is saved up for the others."""
+    """The first is sent at once, and no permits accumulate for the others."""
     client = Client()
 
     assert [client.send() - 1000.0 for _ in range(4)] == pytest.approx([0.0, 0.05, 0.1, 0.15])
 
 
 def test_who_did_not_ask_takes_a_turn() -> None:
-    """The next one that asks goes one interval later for it."""
+    """The next permit comes one interval later for it."""
     client = Client()
     client.send()
-    client.learned.count()
+    client.limiter.count()
 
-    assert client.learned.delay() == pytest.approx(0.1)
+    assert client.limiter.delay() == pytest.approx(0.1)
 
 
 def test_a_success_of_who_did_not_ask_raises_nothing_while_nobody_waits() -> None:
-    """Before anybody was held back by the rate, it says nothing of it."""
+    """Before the rate has held a request back, it does not change."""
     client = Client()
-    client.learned.succeeded(client.clock.now, paced=False)
+    client.limiter.succeeded(client.clock.now, paced=False)
 
-    assert client.learned.rate == 20.0
+    assert client.limiter.rate == 20.0
 
 
 def test_a_rate_that_holds_nobody_back_rises_for_some_ten_requests() -> None:
-    """So long it takes until it is clear that requests come more slowly than they may."""
+    """The rate needs this time to show that requests are slower than permitted."""
     client = Client()
     client.succeed()
     rates = []
     for _ in range(20):
         client.clock.now += 1.0
         client.succeed()
-        rates.append(client.learned.rate)
+        rates.append(client.limiter.rate)
 
     assert sum(early < late for early, late in itertools.pairwise(rates)) == 9
 
@@ -538,48 +530,48 @@ def curve(limit: float, begun_at: float, climbed: float) -> float:
 
 
 def test_a_known_limit_is_approached_along_the_curve() -> None:
-    """It is slow near the limit and fast beyond, with a second for its unit."""
+    """The climb is slow near the limit and fast beyond, with a second as its unit."""
     client = Client(400.0)
     rates = {}
     while client.clock.now < 1004.0:
-        client.answer()
-        rates[client.clock.now - 1000.0] = client.learned.rate
+        client.respond()
+        rates[client.clock.now - 1000.0] = client.limiter.rate
 
     assert rates == pytest.approx({when: curve(400.0, 0.97, when) for when in rates})
     assert max(rates.values()) > 460.0
-    assert client.learned.limit == 400.0
+    assert client.limiter.limit == 400.0
 
 
 def test_a_low_limit_is_approached_in_units_of_25_requests() -> None:
-    """What takes a second at 400 per second would be no climb at 20."""
+    """A climb of a second at 400 per second would be none at 20."""
     client = Client(20.0)
-    client.answer()
+    client.respond()
     client.clock.now += 0.1
-    client.learned.succeeded(client.clock.now)
+    client.limiter.succeeded(client.clock.now)
 
-    assert client.learned.rate == pytest.approx(curve(20.0, 0.97, 0.1 * 19.4 / 25))
+    assert client.limiter.rate == pytest.approx(curve(20.0, 0.97, 0.1 * 19.4 / 25))
 
 
 def test_far_beyond_its_limit_another_one_is_searched_for() -> None:
-    """A quarter above what was measured, the server's limit must have been raised."""
+    """At a quarter above the measured limit, the server must have raised it."""
     client = Client(400.0)
-    while client.learned.limit is not None:
-        client.answer()
-    rate = client.learned.rate
-    client.answer()
+    while client.limiter.limit is not None:
+        client.respond()
+    rate = client.limiter.rate
+    client.respond()
 
     assert rate == pytest.approx(500.0, rel=0.01)
-    assert client.learned.rate == pytest.approx(rate + math.log(2.0) / 0.01)
+    assert client.limiter.rate == pytest.approx(rate + math.log(2.0) / 0.01)
 
 
 def test_a_long_silence_is_half_a_unit_of_a_climb() -> None:
-    """One answer after a long time does not carry the rate far."""
+    """One response after a long time changes the rate little."""
     client = Client(400.0)
     client.send()
     client.clock.now += 10.0
-    client.learned.succeeded(client.clock.now)
+    client.limiter.succeeded(client.clock.now)
 
-    assert client.learned.rate == pytest.approx(curve(400.0, 0.97, 0.5))
+    assert client.limiter.rate == pytest.approx(curve(400.0, 0.97, 0.5))
 
 
 @pytest.mark.parametrize(
@@ -596,76 +588,76 @@ def test_a_long_silence_is_half_a_unit_of_a_climb() -> None:
 def test_a_climb_takes_the_longer_the_more_the_last_429_cost(
     limit: float, refused: int, retry_after: float | None, latency: float, pace: float
 ) -> None:
-    """A limit that is touched at a high price, or of which news comes late, is touched rarely."""
+    """A limit that is costly to touch, or whose 429 arrives late, is touched rarely."""
     client = Client(limit)
-    client.learned.succeeded(client.clock.now - latency)
+    client.limiter.succeeded(client.clock.now - latency)
     client.fail(refused, retry_after)
-    answered = 1000.0
-    known = client.learned.limit or 0.0
-    client.clock.now = max(client.clock.now, client.learned.paused_until) + 0.1
-    client.learned.succeeded(client.clock.now - latency)
+    responded = 1000.0
+    known = client.limiter.limit or 0.0
+    client.clock.now = max(client.clock.now, client.limiter.paused_until) + 0.1
+    client.limiter.succeeded(client.clock.now - latency)
 
-    climbed = min(client.clock.now - answered, pace / 2) / pace
+    climbed = min(client.clock.now - responded, pace / 2) / pace
     assert known == pytest.approx(0.97 * limit)
-    assert client.learned.rate == pytest.approx(curve(known, 0.85, climbed), rel=1e-6)
+    assert client.limiter.rate == pytest.approx(curve(known, 0.85, climbed), rel=1e-6)
 
 
 def test_nine_refusals_in_a_row_stop_nobody() -> None:
-    """Not even when nothing was ever answered before."""
+    """That holds even if no request has had a response before."""
     client = Client()
     client.fail(9)
-    assert not client.learned.probing
+    assert not client.limiter.probing
     client.fail()
-    assert client.learned.probing
+    assert client.limiter.probing
 
 
 def test_the_search_goes_on_a_second_after_a_refusal() -> None:
-    """Until then successes raise nothing; then the rate doubles in half a second."""
+    """Until then successes do not raise the rate; then it doubles in half a second."""
     client = Client()
-    client.learned.search_from(400.0)
+    client.limiter.search_from(400.0)
     assert client.fail() == [200.0]
     client.clock.now += 0.9
-    client.learned.succeeded(client.clock.now)
-    client.learned.succeeded(client.clock.now)
-    assert client.learned.rate == 200.0
+    client.limiter.succeeded(client.clock.now)
+    client.limiter.succeeded(client.clock.now)
+    assert client.limiter.rate == 200.0
     client.clock.now += 0.2
-    client.learned.succeeded(client.clock.now)
-    client.learned.succeeded(client.clock.now)
+    client.limiter.succeeded(client.clock.now)
+    client.limiter.succeeded(client.clock.now)
 
-    assert client.learned.rate == pytest.approx(200.0 + math.log(2.0) / 0.5)
+    assert client.limiter.rate == pytest.approx(200.0 + math.log(2.0) / 0.5)
 
 
 def test_ten_successes_make_a_measurement() -> None:
-    """Their number by the time between the refusals, less a round trip, is the limit."""
+    """Their number divided by the time between two 429s, less a round trip, is the limit."""
     client = Client()
     client.succeed(20)
     first = client.send()
-    client.learned.throttled(first)
+    client.limiter.throttled(first)
     for number in range(1, 11):
-        moment = first + 0.1 * number
-        client.learned.succeeded(moment)
-        client.clock.now = moment + 0.02
+        at = first + 0.1 * number
+        client.limiter.succeeded(at)
+        client.clock.now = at + 0.02
     client.clock.now = first + 1.2
-    client.learned.throttled(first + 1.18)
+    client.limiter.throttled(first + 1.18)
 
-    trip = client.learned._round_trip
-    assert client.learned.limit == pytest.approx(10 / (1.2 - trip))
+    trip = client.limiter._round_trip
+    assert client.limiter.limit == pytest.approx(10 / (1.2 - trip))
 
 
 def test_a_measurement_while_less_was_sent_is_believed_in_part() -> None:
-    """What the client did not use up says nothing of the limit: 70 % of the rate is kept."""
+    """Unused permits are no sign of the limit: the rate stays at 70 %."""
     client = Client()
     client.succeed(20)
     client.fail()
     client.succeed_slowly(20, 0.1)
-    rate = client.learned.rate
+    rate = client.limiter.rate
     client.fail()
 
-    assert client.learned.limit == pytest.approx(0.7 * rate)
+    assert client.limiter.limit == pytest.approx(0.7 * rate)
 
 
 def test_a_brief_measurement_is_believed_in_part() -> None:
-    """The end of a fixed window is no limit: what was known before is lowered by 7 % at most."""
+    """The end of a fixed window is no limit: the known one decreases by at most 7 %."""
     client = Client(400.0)
     client.fail()
     for _ in range(12):
@@ -673,27 +665,25 @@ def test_a_brief_measurement_is_believed_in_part() -> None:
         client.succeed(latency=0.01)
     client.fail()
 
-    assert client.learned.limit == pytest.approx(0.93 * 400.0)
+    assert client.limiter.limit == pytest.approx(0.93 * 400.0)
 
 
 @pytest.mark.parametrize(("latency", "again"), [(0.4, 0.1), (0.02, 0.005), (0.001, 0.005)], ids=str)
 def test_while_a_probe_is_under_way_others_look_again_soon(latency: float, again: float) -> None:
-    """
-    They do so after a quarter of the usual time of an answer, and not more often than is of use.
-    """
+    """They check after a quarter of the usual response time, and no more often than useful."""
     client = Client(400.0)
     client.succeed(latency=latency)
     client.fail(10)
     sent = client.send()
-    assert client.learned.acquire() == pytest.approx(again)
+    assert client.limiter.acquire() == pytest.approx(again)
     client.clock.now += 0.2
-    client.learned.succeeded(sent)
+    client.limiter.succeeded(sent)
 
-    assert client.learned.delay() == 0.0
+    assert client.limiter.delay() == 0.0
 
 
 def test_a_slow_server_gets_four_round_trips_for_a_probe() -> None:
-    """What is usual of late counts, an eighth of it the last answer."""
+    """It is a moving average in which the last response has a weight of an eighth."""
     client = Client(400.0)
     client.succeed(latency=0.5)
     client.succeed(latency=1.3)
@@ -712,43 +702,43 @@ STEPS = st.one_of(
 )
 
 
-class Watched:
-    """A learned rate, of which every turn and every answer is checked."""
+class Checked:
+    """An adaptive rate limiter with a check of every permit and every response."""
 
     def __init__(self, rate: float | None, late: float) -> None:
         self.clock = FakeClock()
-        self.learned = AdaptiveRateLimiter(self.clock, rate=rate)
+        self.limiter = AdaptiveRateLimiter(self.clock, rate=rate)
         self._late = late
         self._in_flight: list[float] = []
         self._last = -math.inf
         self._ahead = 0.0
 
     def rest(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the clock."""
         self.clock.now += seconds
 
     def send(self, count: int) -> None:
-        """Wait for so many turns, and check each."""
+        """Wait for a number of permits, and check each."""
         for _ in range(count):
-            while wait := self.learned.acquire():
+            while wait := self.limiter.acquire():
                 assert 0.0 < wait <= 3600.0 + 10.0
                 self.clock.now += wait + self._late
-            assert self.clock.now >= self.learned.paused_until - 1e-5
-            # Turns last 1 / rate each; from any one to any later one they fit into the time
-            # between, but for the 20 ms by which one may go early.
+            assert self.clock.now >= self.limiter.paused_until - 1e-5
+            # Permits last 1 / rate each; from any one to any later one they fit into the time
+            # between, but for the 20 ms by which one may be early.
             passed = self.clock.now - self._last
-            self._ahead = max(0.0, self._ahead) + 1.0 / self.learned.rate - passed
+            self._ahead = max(0.0, self._ahead) + 1.0 / self.limiter.rate - passed
             assert self._ahead <= 0.02 + 1e-5
             self._last = self.clock.now
             self._in_flight.append(self.clock.now)
 
-    def answered(self, count: int) -> Iterator[float]:
-        """Yield when the longest in flight were sent, and check what each answer leads to."""
+    def responded(self, count: int) -> Iterator[float]:
+        """Yield the send times of the oldest in flight, and check the effect of each response."""
         for _ in range(min(count, len(self._in_flight))):
             yield self._in_flight.pop(0)
-            assert 0.1 <= self.learned.rate <= 100_000.0
-            assert self.learned.limit is None or 0.0 < self.learned.limit < math.inf
-            assert math.isfinite(self.learned.paused_until)
+            assert 0.1 <= self.limiter.rate <= 100_000.0
+            assert self.limiter.limit is None or 0.0 < self.limiter.limit < math.inf
+            assert math.isfinite(self.limiter.paused_until)
 
 
 @given(
@@ -756,21 +746,19 @@ class Watched:
     rate=st.none() | st.floats(0.01, 1e6),
     late=st.floats(0.0, 0.05),
 )
-def test_no_answers_bring_it_out_of_its_bounds(
+def test_no_responses_bring_it_out_of_its_bounds(
     steps: list[tuple[str, int, *tuple[float | None, ...]]], rate: float | None, late: float
 ) -> None:
-    """
-    Waits are finite, rates within bounds, pauses kept, and no window holds too much of any rate.
-    """
-    watched = Watched(rate, late)
+    """Waits are finite, rates within bounds, pauses kept, and no period exceeds any rate."""
+    checked = Checked(rate, late)
     for what, amount, *asked in steps:
         if what == "rest":
-            watched.rest(amount)
+            checked.rest(amount)
         elif what == "send":
-            watched.send(amount)
+            checked.send(amount)
         elif what == "succeed":
-            for sent in watched.answered(amount):
-                watched.learned.succeeded(sent)
+            for sent in checked.responded(amount):
+                checked.limiter.succeeded(sent)
         else:
-            for sent in watched.answered(amount):
-                watched.learned.throttled(sent, *asked)
+            for sent in checked.responded(amount):
+                checked.limiter.throttled(sent, *asked)

@@ -1,4 +1,4 @@
-"""The gate: pauses, the pace, outages and priorities, on a timeline that never really waits."""
+"""The bucket limiter: pauses, rates, outages and priorities, on a fake timeline."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ BEGIN = 1000.0
 
 @pytest.fixture(autouse=True)
 def _real_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Undo what other tests are made fast by."""
+    """Restore the constants that other tests shorten."""
     begin_at(monkeypatch, 20.0, lowest=0.1)
     monkeypatch.setattr(_learned, "_PROBE_FIRST", 0.1)
     monkeypatch.setattr(_outage, "_SHORTEST", 1.0)
@@ -57,7 +57,7 @@ async def settle() -> None:
 
 
 class Timeline(FakeClock):
-    """A clock for many sleepers, who wake up in order when the test lets time pass."""
+    """A fake clock for many sleepers, which wake up in order when the test advances it."""
 
     def __init__(self, now: float = BEGIN) -> None:
         super().__init__(now)
@@ -65,7 +65,7 @@ class Timeline(FakeClock):
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
 
     async def sleep(self, seconds: float) -> None:
-        """Wait until the test has let that much time pass."""
+        """Wait until the test has advanced the clock by these seconds."""
         assert 0.0 < seconds < math.inf
         self.sleeps.append(seconds)
         woken = asyncio.get_running_loop().create_future()
@@ -73,14 +73,14 @@ class Timeline(FakeClock):
         await woken
 
     async def advance(self, seconds: float) -> None:
-        """Let time pass, and everything happen that happens in it."""
+        """Advance the clock, and run the tasks that are due in between."""
         end = self.now + seconds
         await settle()
         while self._sleepers and self._sleepers[0][0] <= end:
             self.now = max(self.now, self._sleepers[0][0])
             while self._sleepers and self._sleepers[0][0] <= self.now:
                 woken = heapq.heappop(self._sleepers)[-1]
-                if not woken.done():  # or it was cancelled
+                if not woken.done():  # otherwise it was cancelled
                     woken.set_result(None)
             await settle()
         self.now = end
@@ -88,12 +88,12 @@ class Timeline(FakeClock):
 
 class Bench:
     """
-    A client's gates and connections, in front of a server that answers as it is told.
+    A client's bucket limiters and connections, in front of a scripted server.
 
     Attributes:
         sent: the name of each request that arrived, and the seconds after the beginning.
-        answers: how requests of a name end, in order; else they succeed.
-        latency: seconds that each answer takes.
+        responses: results of requests by name, in order; without one they succeed.
+        latency: seconds until each response.
     """
 
     def __init__(
@@ -105,26 +105,26 @@ class Bench:
     ) -> None:
         self.clock = Timeline()
         timing = Timing(self.clock, self.clock.sleep, lambda low, high: high)
-        self.gates = LimiterRegistry(
+        self.limiters = LimiterRegistry(
             timing, None if rate is None else FixedRateLimiter(rate, burst, self.clock)
         )
-        self.slots = LoopLocal(lambda: PrioritySemaphore(connections))
+        self.connections = LoopLocal(lambda: PrioritySemaphore(connections))
         self.latency = latency
         self.sent: list[tuple[str, float]] = []
-        self.answers: dict[str, list[BaseException]] = {}
+        self.responses: dict[str, list[BaseException]] = {}
         self._sends: dict[int, Send] = {}
 
     async def server(self, request: Request) -> Response:
-        """Note the request and answer it."""
+        """Record the request and respond to it."""
         self.sent.append((request.operation, self.clock.now - BEGIN))
         if self.latency:
             await self.clock.sleep(self.latency)
-        if answers := self.answers.get(request.operation):
-            raise answers.pop(0)
+        if responses := self.responses.get(request.operation):
+            raise responses.pop(0)
         return Response(200, {}, b"")
 
-    def pacer(self, rate: float, burst: int = 1) -> FixedRateLimiter:
-        """Return a pace for a run."""
+    def rate_limiter(self, rate: float, burst: int = 1) -> FixedRateLimiter:
+        """Return a rate limiter for a run."""
         return FixedRateLimiter(rate, burst, self.clock)
 
     def start(
@@ -135,49 +135,49 @@ class Bench:
         seconds: float = math.inf,
         bucket: str = "v1",
     ) -> asyncio.Task[Response]:
-        """Start a call with so many seconds left; or, of a run, an item."""
+        """Start a call with *n* seconds left; or, with a run, an item."""
         send = self._sends.get(id(run)) or limit(
-            self.server, self.slots, self.gates, self.clock, run
+            self.server, self.connections, self.limiters, self.clock, run
         )
         if run is not None:
             self._sends[id(run)] = send
-        tally = CallState(deadline=self.clock.now + seconds)
-        background = run is not None
-        request = a_request(operation=name, bucket=bucket, low_priority=background, state=tally)
+        state = CallState(deadline=self.clock.now + seconds)
+        low_priority = run is not None
+        request = a_request(operation=name, bucket=bucket, low_priority=low_priority, state=state)
         return asyncio.ensure_future(send(request))
 
     def times(self, name: str) -> list[float]:
-        """Return when requests of that name arrived."""
-        return [moment for one, moment in self.sent if one == name]
+        """Return the arrival times of the requests of that name."""
+        return [at for one, at in self.sent if one == name]
 
     @property
     def free(self) -> int:
-        """The connections that nobody has."""
-        return self.slots.get().available
+        """The available connections."""
+        return self.connections.get().available
 
     async def pause(self, seconds: float, bucket: str = "v1") -> None:
-        """Let one call be told to wait for so long."""
-        self.answers["pausing"] = [throttled(seconds)]
+        """Throttle one call with that Retry-After."""
+        self.responses["pausing"] = [throttled(seconds)]
         with pytest.raises(RateLimitError):
             await self.start("pausing", bucket=bucket)
 
     async def break_down(self) -> None:
-        """Let the service be down, and that be noticed."""
-        self.answers["failing"] = [down() for _ in range(20)]
+        """Let the service fail until the circuit opens."""
+        self.responses["failing"] = [down() for _ in range(20)]
         for _ in range(20):
             with pytest.raises(ServerError):
                 await self.start("failing")
 
 
 def throttled(retry_after: float | None = None) -> RateLimitError:
-    """Return an answer 429."""
+    """Return the error of a 429 response."""
     error = RateLimitError("status 429", status=429)
     error.retry_after = retry_after
     return error
 
 
 def down(retry_after: float | None = None) -> ServerError:
-    """Return an answer 503."""
+    """Return the error of a 503 response."""
     error = ServerError("status 503", status=503)
     error.retry_after = retry_after
     return error
@@ -192,7 +192,7 @@ async def cancel(*tasks: asyncio.Task[Response]) -> None:
 
 
 async def test_single_calls_pass_at_once() -> None:
-    """Without a pace and without trouble, nothing waits, however many come."""
+    """Without a rate limit, a pause or an outage, no call waits."""
     bench = Bench()
     await asyncio.gather(*(bench.start("a", seconds=1.0) for _ in range(100)))
 
@@ -200,8 +200,8 @@ async def test_single_calls_pass_at_once() -> None:
     assert bench.clock.sleeps == []
 
 
-async def test_a_fixed_pace_is_held_first_come_first_served() -> None:
-    """After the burst, calls go one interval apart in the order they came, minus who gave up."""
+async def test_a_fixed_rate_is_held_first_come_first_served() -> None:
+    """After the burst, calls are sent one interval apart in order, without the cancelled ones."""
     bench = Bench(rate=10.0, burst=2)
     tasks = {name: bench.start(name, seconds=10.0) for name in "abcdef"}
     await settle()
@@ -216,11 +216,11 @@ async def test_a_fixed_pace_is_held_first_come_first_served() -> None:
         ("f", pytest.approx(0.2)),
     ]
     assert bench.free == 100
-    assert bench.gates.get("v1")._urgent == 0
+    assert bench.limiters.get("v1")._urgent == 0
 
 
 async def test_who_comes_as_a_turn_is_due_does_not_overtake_who_waits_for_it() -> None:
-    """The turn is the first one's, even if that one has not woken up yet."""
+    """The permit belongs to the first waiter, even if its task has not woken up yet."""
     bench = Bench(rate=10.0)
     tasks = [bench.start("first"), bench.start("second")]
     await settle()
@@ -234,8 +234,8 @@ async def test_who_comes_as_a_turn_is_due_does_not_overtake_who_waits_for_it() -
     assert [name for name, _ in bench.sent] == ["first", "second", "third"]
 
 
-async def test_buckets_share_the_clients_pace() -> None:
-    """The pace that a client is given is the sum of all it sends."""
+async def test_buckets_share_the_clients_rate() -> None:
+    """The rate of a client covers all its requests."""
     bench = Bench(rate=10.0)
     tasks = [bench.start("a", bucket=bucket) for bucket in ("v1", "v2", "v1", "v2")]
     await bench.clock.advance(1.0)
@@ -245,7 +245,7 @@ async def test_buckets_share_the_clients_pace() -> None:
 
 
 async def test_a_pause_holds_every_call_of_its_bucket_and_no_other() -> None:
-    """What one call is told is heard by all that the server counts together."""
+    """A 429 to one call pauses all requests that the server counts together."""
     bench = Bench()
     await bench.pause(30.0)
     tasks = [bench.start("held"), bench.start("other", bucket="v2")]
@@ -258,29 +258,27 @@ async def test_a_pause_holds_every_call_of_its_bucket_and_no_other() -> None:
     assert bench.times("held") == pytest.approx([30.0])
 
 
-async def test_after_a_pause_calls_go_spread_at_the_learned_pace() -> None:
-    """Those that were held up do not come back all at once, in whatever order they came to wait."""
+async def test_after_a_pause_calls_go_spread_at_the_adaptive_rate() -> None:
+    """Paused calls do not resume all at once, in whatever order they started to wait."""
     bench = Bench()
     await bench.pause(30.0)
-    pace = bench.gates.get("v1").adaptive.rate
+    pace = bench.limiters.get("v1").adaptive.rate
     tasks = [bench.start(f"a{number}") for number in range(20)]
     await bench.clock.advance(40.0)
     await asyncio.gather(*tasks)
-    moments = [moment for _, moment in bench.sent[1:]]
+    times = [at for _, at in bench.sent[1:]]
 
     assert [name for name, _ in bench.sent[1:]] == [f"a{number}" for number in range(20)]
-    assert moments[0] == pytest.approx(30.0)
-    assert all(
-        late - early == pytest.approx(1 / pace) for early, late in itertools.pairwise(moments)
-    )
+    assert times[0] == pytest.approx(30.0)
+    assert all(late - early == pytest.approx(1 / pace) for early, late in itertools.pairwise(times))
     await bench.start("new")
     assert bench.times("new") == [40.0]
 
 
 async def test_a_pause_that_begins_while_calls_wait_for_a_connection_holds_them() -> None:
-    """A connection that becomes free in a pause is not used; the calls go after it, one by one."""
+    """A connection released in a pause is not used; the calls follow after it, one by one."""
     bench = Bench(connections=2, latency=1.0)
-    bench.answers["first"] = [throttled(30.0)]
+    bench.responses["first"] = [throttled(30.0)]
     first = bench.start("first")
     tasks = [bench.start(f"a{number}", seconds=60.0) for number in range(6)]
     hurried = bench.start("hurried", seconds=20.0)
@@ -292,7 +290,7 @@ async def test_a_pause_that_begins_while_calls_wait_for_a_connection_holds_them(
     assert caught.value.retry_after == pytest.approx(30.0)
     await bench.clock.advance(40.0)
     await asyncio.gather(*tasks)
-    late = [moment for _, moment in bench.sent if moment > 1.0]
+    late = [at for _, at in bench.sent if at > 1.0]
 
     assert len(late) == 5
     assert late[0] == pytest.approx(31.0)
@@ -300,10 +298,10 @@ async def test_a_pause_that_begins_while_calls_wait_for_a_connection_holds_them(
     assert bench.free == 2
 
 
-async def test_a_pause_holds_calls_that_wait_for_the_clients_pace() -> None:
-    """A pause that begins while calls wait for their turn counts for them, with or without time."""
+async def test_a_pause_holds_calls_that_wait_for_the_clients_rate() -> None:
+    """A pause that begins while calls wait for a permit holds for them, with or without time."""
     bench = Bench(rate=1.0, latency=0.1)
-    bench.answers["first"] = [throttled(30.0)]
+    bench.responses["first"] = [throttled(30.0)]
     first = bench.start("first")
     await bench.clock.advance(0.05)
     hurried = bench.start("hurried", seconds=20.0)
@@ -322,7 +320,7 @@ async def test_a_pause_holds_calls_that_wait_for_the_clients_pace() -> None:
 
 
 async def test_a_pause_does_not_use_up_the_connections() -> None:
-    """Calls that wait out a bucket's pause, single or of a run, leave the connections to others."""
+    """Calls that wait for the end of a pause, single or of a run, hold no connection."""
     bench = Bench(connections=1)
     await bench.pause(30.0)
     waiting = [bench.start("held"), bench.start("held", RunLimits())]
@@ -348,7 +346,7 @@ async def test_a_pause_does_not_use_up_the_connections() -> None:
 async def test_a_turn_that_would_come_too_late_is_refused_at_once(
     paused: float, rate: float | None, error: type[AdaptyError]
 ) -> None:
-    """When a pause or the rate leaves no time, the call ends unsent, and nothing is waited for."""
+    """If a pause or the rate leaves no time, the call ends unsent, without a wait."""
     bench = Bench(rate)
     if paused:
         await bench.pause(paused)
@@ -362,11 +360,11 @@ async def test_a_turn_that_would_come_too_late_is_refused_at_once(
     assert bench.times("late") == []
     assert bench.clock.sleeps == []
     assert bench.free == 100
-    assert bench.gates.get("v1")._urgent == 0
+    assert bench.limiters.get("v1")._urgent == 0
 
 
 async def test_the_calls_in_front_count_when_a_turn_is_refused() -> None:
-    """A call that comes behind too many others is refused before it is its turn."""
+    """A call behind too many others raises an error before its permit is due."""
     bench = Bench(rate=1.0)
     tasks = [bench.start("a", seconds=60.0) for _ in range(10)]
     await settle()
@@ -381,7 +379,7 @@ async def test_the_calls_in_front_count_when_a_turn_is_refused() -> None:
 
 
 async def test_a_burst_that_is_used_up_does_not_count_for_those_in_front() -> None:
-    """They go one by one, and who would come too late behind them is refused at once."""
+    """They are sent one by one, and a call that would be late behind them raises at once."""
     bench = Bench(rate=1.0, burst=5)
     tasks = [bench.start("a", seconds=60.0) for _ in range(15)]
     await settle()
@@ -394,7 +392,7 @@ async def test_a_burst_that_is_used_up_does_not_count_for_those_in_front() -> No
 
 
 async def test_a_burst_that_is_left_is_no_reason_to_refuse() -> None:
-    """Calls that only wait for a connection, and may then go at once, have time enough."""
+    """Calls that wait only for a connection have time enough."""
     bench = Bench(rate=1.0, burst=50, connections=1, latency=0.1)
     tasks = [bench.start("a", seconds=10.0) for _ in range(40)]
     await bench.clock.advance(5.0)
@@ -405,7 +403,7 @@ async def test_a_burst_that_is_left_is_no_reason_to_refuse() -> None:
 
 @pytest.mark.parametrize("rate", [None, 10.0], ids=str)
 async def test_a_connection_that_is_not_free_in_time_is_a_deadline(rate: float | None) -> None:
-    """The time of a call covers its wait for a connection."""
+    """The deadline of a call covers its wait for a connection."""
     bench = Bench(rate, burst=3, connections=1, latency=5.0)
     first = bench.start("a")
     await settle()
@@ -416,15 +414,15 @@ async def test_a_connection_that_is_not_free_in_time_is_a_deadline(rate: float |
 
     assert bench.times("b") == []
     assert bench.free == 1
-    assert bench.gates.get("v1")._urgent == 0
+    assert bench.limiters.get("v1")._urgent == 0
 
 
 async def test_who_waits_behind_another_call_is_not_held_beyond_its_deadline() -> None:
-    """A call with little time does not wait for one with more of it to get a connection."""
+    """A call with little time does not wait for one with more time to acquire a connection."""
     bench = Bench(rate=10.0, burst=10, connections=1, latency=5.0)
     tasks = [bench.start("a"), bench.start("patient", seconds=60.0)]
     await settle()
-    with pytest.raises(DeadlineError, match="no time left to wait for a turn"):
+    with pytest.raises(DeadlineError, match="no time left to wait for a permit"):
         await bench.start("hurried", seconds=0.01)
     await bench.clock.advance(20.0)
     await asyncio.gather(*tasks)
@@ -433,29 +431,29 @@ async def test_who_waits_behind_another_call_is_not_held_beyond_its_deadline() -
 
 
 async def test_an_open_circuit_fails_single_calls_at_once() -> None:
-    """In an outage calls are told when there is a next try, and nothing is sent for them."""
+    """In an outage the error of a call has the time of the next probe, and nothing is sent."""
     bench = Bench()
     await bench.break_down()
     bench.clock.now += 0.25
-    with pytest.raises(CircuitOpenError, match="the service is down") as caught:
+    with pytest.raises(CircuitOpenError, match="the circuit is open") as caught:
         await bench.start("a")
 
     assert caught.value.retry_after == pytest.approx(1.0)
     assert caught.value.operation == "a"
     assert bench.times("a") == []
-    assert bench.gates.get("v1").statistics().circuit is CircuitState.OPEN
+    assert bench.limiters.get("v1").statistics().circuit is CircuitState.OPEN
 
 
 async def test_one_call_is_let_through_when_it_is_time_and_success_ends_the_outage() -> None:
-    """A single call tries whether the service is back; after its success all go again."""
+    """A single call is the probe; after its success all calls are sent again."""
     bench = Bench(latency=0.1)
-    bench.answers["failing"] = [down() for _ in range(20)]
+    bench.responses["failing"] = [down() for _ in range(20)]
     failing = [bench.start("failing") for _ in range(20)]
     await bench.clock.advance(0.1)
     await asyncio.gather(*failing, return_exceptions=True)
     await bench.clock.advance(1.25)
-    gate = bench.gates.get("v1")
-    assert gate.statistics().circuit is CircuitState.HALF_OPEN
+    limiter = bench.limiters.get("v1")
+    assert limiter.statistics().circuit is CircuitState.HALF_OPEN
     first, second = bench.start("a"), bench.start("a")
     await settle()
     with pytest.raises(CircuitOpenError):
@@ -463,7 +461,7 @@ async def test_one_call_is_let_through_when_it_is_time_and_success_ends_the_outa
     await bench.clock.advance(0.1)
     await first
 
-    assert gate.statistics().circuit is CircuitState.CLOSED
+    assert limiter.statistics().circuit is CircuitState.CLOSED
     third = bench.start("a")
     await bench.clock.advance(0.1)
     await third
@@ -474,9 +472,9 @@ async def test_one_call_is_let_through_when_it_is_time_and_success_ends_the_outa
 async def test_calls_that_waited_when_the_service_went_down_fail_at_once_too(
     rate: float | None,
 ) -> None:
-    """A call that waited for a connection or its turn is not sent into an outage."""
+    """A call that waited for a connection or a permit is not sent in an outage."""
     bench = Bench(rate, burst=30, connections=20, latency=0.1)
-    bench.answers["failing"] = [down() for _ in range(20)]
+    bench.responses["failing"] = [down() for _ in range(20)]
     tasks = [bench.start("failing") for _ in range(20)]
     waiting = [bench.start("waiting", seconds=60.0) for _ in range(5)]
     await bench.clock.advance(0.2)
@@ -487,38 +485,38 @@ async def test_calls_that_waited_when_the_service_went_down_fail_at_once_too(
 
     assert bench.times("waiting") == []
     assert bench.free == 20
-    assert bench.gates.get("v1")._urgent == 0
+    assert bench.limiters.get("v1")._urgent == 0
 
 
 async def test_cancelled_waiters_leave_nothing_behind() -> None:
-    """Wherever a call or an item waits, its end gives back what it had and lets the others on."""
+    """At any point of its wait, the end of a call or item releases its permits."""
     for steps in range(8):
         bench = Bench(rate=1.0, connections=2, latency=0.5)
         capacity = ConcurrencyLimit(3, bench.clock)
-        run = RunLimits(rate_limiter=bench.pacer(2.0), concurrency=capacity)
+        run = RunLimits(rate_limiter=bench.rate_limiter(2.0), concurrency=capacity)
         tasks = [bench.start("a") for _ in range(4)] + [bench.start("b", run) for _ in range(4)]
         await settle()
         for _ in range(steps):
             await bench.clock.advance(0.3)
         done = [task for task in tasks if task.done()]
         await cancel(*(task for task in tasks if task not in done))
-        gate = bench.gates.get("v1")
+        limiter = bench.limiters.get("v1")
 
         assert (bench.free, capacity.in_flight) == (2, 0)
-        assert (gate._urgent, gate.in_flight) == (0, 0)
+        assert (limiter._urgent, limiter.in_flight) == (0, 0)
         last = [bench.start("last"), bench.start("last", run)]
         await bench.clock.advance(5.0)
         await asyncio.gather(*last)
 
 
 async def test_a_call_that_is_cancelled_as_its_connection_comes_gives_it_on() -> None:
-    """A connection handed to somebody who has just given up goes to the next one."""
+    """A connection granted to a cancelled call passes to the next one."""
     bench = Bench(connections=1)
-    places = bench.slots.get()
-    await places.acquire()
+    permits = bench.connections.get()
+    await permits.acquire()
     first, second = bench.start("first"), bench.start("second")
     await settle()
-    places.release()
+    permits.release()
     first.cancel()
     await second
 
@@ -527,50 +525,52 @@ async def test_a_call_that_is_cancelled_as_its_connection_comes_gives_it_on() ->
 
 
 async def test_an_item_that_is_cancelled_as_its_turn_comes_gives_it_back() -> None:
-    """It holds no connection then, and is not counted as sent."""
+    """It holds no connection then, and does not count as sent."""
     bench = Bench(connections=2)
-    gate, slots = bench.gates.get("v1"), bench.slots.get()
-    line = gate.line(slots, RunLimits(rate_limiter=bench.pacer(1.0, burst=2)))
+    limiter, connections = bench.limiters.get("v1"), bench.connections.get()
+    queue = limiter.wait_queue(
+        connections, RunLimits(rate_limiter=bench.rate_limiter(1.0, burst=2))
+    )
     for _ in range(2):  # the burst
-        assert line.try_acquire(a_request(low_priority=True))
-        slots.release()
+        assert queue.try_acquire(a_request(low_priority=True))
+        connections.release()
 
     async def lead() -> None:
-        await line.acquire(a_request(low_priority=True))
+        await queue.acquire(a_request(low_priority=True))
         second.cancel()
 
     first = asyncio.create_task(lead())
-    second = asyncio.create_task(line.acquire(a_request(low_priority=True)))
+    second = asyncio.create_task(queue.acquire(a_request(low_priority=True)))
     await settle()
-    bench.clock.now += 2.0  # the first one wakes up so late that there is a moment for both
+    bench.clock.now += 2.0  # the first one wakes up so late that both have a permit
     await bench.clock.advance(0.0)
     await first
     with pytest.raises(asyncio.CancelledError):
         await second
 
-    assert slots.available == 1
-    assert (gate.in_flight, gate.requests) == (3, 3)
-    assert not line.has_leader
+    assert connections.available == 1
+    assert (limiter.in_flight, limiter.requests) == (3, 3)
+    assert not queue.has_leader
 
 
-async def test_items_go_at_the_learned_pace() -> None:
-    """A run without a pace of its own goes evenly at the one that is learned."""
+async def test_items_go_at_the_adaptive_rate() -> None:
+    """A run without a configured rate is sent evenly at the adaptive rate."""
     bench = Bench(latency=1000.0)
     run = RunLimits()
     tasks = [bench.start("b", run) for _ in range(21)]
     await bench.clock.advance(2.0)
-    moments = bench.times("b")
+    times = bench.times("b")
     await cancel(*tasks)
 
-    assert len(moments) == 21
-    assert moments[-1] == pytest.approx(1.0, abs=0.05)
-    assert max(late - early for early, late in itertools.pairwise(moments)) < 0.06
+    assert len(times) == 21
+    assert times[-1] == pytest.approx(1.0, abs=0.05)
+    assert max(late - early for early, late in itertools.pairwise(times)) < 0.06
 
 
-async def test_items_go_at_the_runs_own_pace() -> None:
-    """A run with a pace holds it from the start, if it is slower than what is learned."""
+async def test_items_go_at_the_runs_own_rate() -> None:
+    """A run with a configured rate holds it from the start, if it is below the adaptive rate."""
     bench = Bench()
-    run = RunLimits(rate_limiter=bench.pacer(2.0))
+    run = RunLimits(rate_limiter=bench.rate_limiter(2.0))
     tasks = [bench.start("b", run) for _ in range(5)]
     await bench.clock.advance(10.0)
     await asyncio.gather(*tasks)
@@ -578,10 +578,10 @@ async def test_items_go_at_the_runs_own_pace() -> None:
     assert bench.times("b") == pytest.approx([0.0, 0.5, 1.0, 1.5, 2.0])
 
 
-async def test_items_keep_to_the_clients_pace() -> None:
-    """The client's pace holds for its runs too."""
+async def test_items_keep_to_the_clients_rate() -> None:
+    """The client's rate holds for its runs too."""
     bench = Bench(rate=5.0)
-    run = RunLimits(rate_limiter=bench.pacer(1000.0))
+    run = RunLimits(rate_limiter=bench.rate_limiter(1000.0))
     tasks = [bench.start("b", run) for _ in range(4)]
     await bench.clock.advance(10.0)
     await asyncio.gather(*tasks)
@@ -589,10 +589,10 @@ async def test_items_keep_to_the_clients_pace() -> None:
     assert bench.times("b") == pytest.approx([0.0, 0.2, 0.4, 0.6])
 
 
-async def test_the_runs_own_slow_pace_holds_up_nobody_else() -> None:
+async def test_the_runs_own_slow_rate_holds_up_nobody_else() -> None:
     """Neither single calls nor another run in the same bucket wait for it."""
     bench = Bench()
-    slow = RunLimits(rate_limiter=bench.pacer(0.1))
+    slow = RunLimits(rate_limiter=bench.rate_limiter(0.1))
     tasks = [bench.start("slow", slow) for _ in range(3)]
     await settle()
     run = RunLimits()
@@ -606,8 +606,8 @@ async def test_the_runs_own_slow_pace_holds_up_nobody_else() -> None:
     assert bench.times("slow") == pytest.approx([0.0, 10.0, 20.0])
 
 
-async def test_single_calls_go_before_items_at_the_clients_pace() -> None:
-    """A call that comes while an item sleeps until its turn gets that turn."""
+async def test_single_calls_go_before_items_at_the_clients_rate() -> None:
+    """A call that arrives while an item sleeps until its permit acquires that permit."""
     bench = Bench(rate=1.0)
     run = RunLimits()
     tasks = [bench.start("b", run) for _ in range(4)]
@@ -623,7 +623,7 @@ async def test_single_calls_go_before_items_at_the_clients_pace() -> None:
 
 @pytest.mark.parametrize("rate", [None, 10.0], ids=str)
 async def test_single_calls_go_before_items_with_few_connections(rate: float | None) -> None:
-    """The connection that becomes free is a single call's, though items have waited for longer."""
+    """A released connection goes to a single call, even if items have waited for longer."""
     bench = Bench(rate, connections=1, latency=1.0)
     run = RunLimits()
     tasks = [bench.start("b", run) for _ in range(4)]
@@ -636,7 +636,7 @@ async def test_single_calls_go_before_items_with_few_connections(rate: float | N
 
 
 async def test_an_item_that_waits_for_its_turn_does_not_keep_the_last_connection() -> None:
-    """A single call gets the only connection, and no two of them wait for each other."""
+    """A single call acquires the only connection, and no two of them wait for each other."""
     bench = Bench(rate=1.0, connections=1)
     run = RunLimits()
     items = [bench.start("b", run) for _ in range(2)]
@@ -651,7 +651,7 @@ async def test_an_item_that_waits_for_its_turn_does_not_keep_the_last_connection
 
 
 async def test_an_item_looks_again_one_interval_after_a_single_call_went_first() -> None:
-    """It loses no more than the turn that the call took."""
+    """The item loses only the permit that the call acquired."""
     bench = Bench(rate=10.0)
     tasks = [bench.start("a"), bench.start("a")]
     await bench.clock.advance(0.05)
@@ -664,16 +664,16 @@ async def test_an_item_looks_again_one_interval_after_a_single_call_went_first()
 
 
 async def test_an_item_takes_the_last_connection_at_once() -> None:
-    """It need not wait in line where one is free."""
+    """An entrant does not wait in the queue while a connection is available."""
     bench = Bench(connections=1)
-    line = bench.gates.get("v1").line(bench.slots.get(), RunLimits())
+    queue = bench.limiters.get("v1").wait_queue(bench.connections.get(), RunLimits())
 
-    assert line.try_acquire(a_request())
+    assert queue.try_acquire(a_request())
     assert bench.free == 0
 
 
 async def test_after_a_pause_single_calls_go_before_items() -> None:
-    """Calls that were held up go first, and then the items, all at the learned pace."""
+    """Paused calls resume first, and then the items, all at the adaptive rate."""
     bench = Bench()
     await bench.pause(30.0)
     run = RunLimits()
@@ -687,16 +687,14 @@ async def test_after_a_pause_single_calls_go_before_items() -> None:
 
 
 async def test_items_wait_for_the_circuit_and_one_of_them_tries() -> None:
-    """
-    In an outage items wait instead of failing; one goes when it is time, all go after its success.
-    """
+    """In an outage items wait and do not fail; one is a probe, and all resume after its success."""
     bench = Bench(latency=0.1)
-    bench.answers["failing"] = [down() for _ in range(20)]
+    bench.responses["failing"] = [down() for _ in range(20)]
     failing = [bench.start("failing") for _ in range(20)]
     await bench.clock.advance(0.1)
     await asyncio.gather(*failing, return_exceptions=True)
     run = RunLimits(concurrency=ConcurrencyLimit(100, bench.clock))
-    bench.answers["b"] = [down()]
+    bench.responses["b"] = [down()]
     tasks = [bench.start("b", run, seconds=60.0) for _ in range(10)]
     await bench.clock.advance(5.0)
     results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -711,19 +709,19 @@ async def test_items_wait_for_the_circuit_and_one_of_them_tries() -> None:
 
 
 async def test_items_do_not_sleep_on_when_a_long_outage_is_over() -> None:
-    """Whoever finds out that the service is back, the items go within about a second."""
+    """After any successful probe, the items resume within about a second."""
     bench = Bench()
     await bench.break_down()
     bench.clock.now += 500.0
-    bench.answers["b"] = [down()]
+    bench.responses["b"] = [down()]
     run = RunLimits()
     with pytest.raises(ServerError):
         await bench.start("b", run)
-    gate = bench.gates.get("v1")
+    limiter = bench.limiters.get("v1")
     tasks = [bench.start("b", run) for _ in range(3)]
     await bench.clock.advance(5.0)
-    assert gate.breaker.delay() > 10.0
-    gate.breaker.record_success(bench.clock())
+    assert limiter.breaker.delay() > 10.0
+    limiter.breaker.record_success(bench.clock())
     await bench.clock.advance(1.5)
 
     await asyncio.gather(*tasks)
@@ -736,7 +734,7 @@ async def test_waiting_is_not_charged_to_an_item() -> None:
     await bench.pause(30.0)
     run = RunLimits()
     request = a_request(low_priority=True, state=CallState(deadline=BEGIN + 5.0), bucket="v1")
-    send = limit(bench.server, bench.slots, bench.gates, bench.clock, run)
+    send = limit(bench.server, bench.connections, bench.limiters, bench.clock, run)
     task = asyncio.ensure_future(send(request))
     await bench.clock.advance(31.0)
     await task
@@ -746,11 +744,11 @@ async def test_waiting_is_not_charged_to_an_item() -> None:
 
 
 async def test_the_clock_of_an_item_starts_with_its_first_turn() -> None:
-    """An item that was never sent has all its time when it is."""
+    """An item that was never sent has its total timeout when it is sent."""
     bench = Bench()
     await bench.pause(30.0)
     request = a_request(low_priority=True, total_timeout=60.0, bucket="v1")
-    send = limit(bench.server, bench.slots, bench.gates, bench.clock, RunLimits())
+    send = limit(bench.server, bench.connections, bench.limiters, bench.clock, RunLimits())
     task = asyncio.ensure_future(send(request))
     await bench.clock.advance(31.0)
     await task
@@ -759,7 +757,7 @@ async def test_the_clock_of_an_item_starts_with_its_first_turn() -> None:
 
 
 async def test_a_run_gives_up_on_a_pause_longer_than_it_waits() -> None:
-    """Items end at once, unsent, and say for how long the pause still is."""
+    """Items end at once, unsent, with the remaining seconds of the pause."""
     bench = Bench()
     await bench.pause(30.0)
     run = RunLimits(concurrency=ConcurrencyLimit(4, bench.clock), max_outage=20.0)
@@ -778,7 +776,7 @@ async def test_a_run_gives_up_on_a_pause_longer_than_it_waits() -> None:
 
 
 async def test_a_run_waits_for_a_pause_just_as_long_as_it_may() -> None:
-    """It gives up on a longer one only."""
+    """The run ends only at a longer pause."""
     bench = Bench()
     await bench.pause(30.0)
     item = bench.start("b", RunLimits(max_outage=30.0))
@@ -788,14 +786,14 @@ async def test_a_run_waits_for_a_pause_just_as_long_as_it_may() -> None:
     assert bench.times("b") == pytest.approx([30.0])
 
 
-async def test_who_waits_for_the_pace_does_not_give_up_for_an_outage_that_may_be_over() -> None:
-    """What holds the item up is not the service, so it is tried when the pace allows it."""
+async def test_who_waits_for_the_rate_does_not_give_up_for_an_outage_that_may_be_over() -> None:
+    """The cause of the wait is not the service, so a probe is sent when the rate allows it."""
     bench = Bench()
     await bench.break_down()
     await bench.clock.advance(100.0)
-    pacer = bench.pacer(1.0)
-    pacer.acquire()
-    item = bench.start("b", RunLimits(rate_limiter=pacer, max_outage=0.5))
+    rate_limiter = bench.rate_limiter(1.0)
+    rate_limiter.acquire()
+    item = bench.start("b", RunLimits(rate_limiter=rate_limiter, max_outage=0.5))
     await bench.clock.advance(2.0)
     await item
 
@@ -803,10 +801,10 @@ async def test_who_waits_for_the_pace_does_not_give_up_for_an_outage_that_may_be
 
 
 async def test_a_run_gives_up_on_an_outage_longer_than_it_waits() -> None:
-    """Until then some items try, ever more rarely; the rest ends unsent."""
+    """Until then some items are probes, at growing intervals; the rest ends unsent."""
     bench = Bench()
     await bench.break_down()
-    bench.answers["b"] = [down() for _ in range(1000)]
+    bench.responses["b"] = [down() for _ in range(1000)]
     run = RunLimits(concurrency=ConcurrencyLimit(4, bench.clock), max_outage=100.0)
     tasks = [bench.start("b", run, seconds=60.0) for _ in range(80)]
     await bench.clock.advance(99.0)
@@ -822,25 +820,23 @@ async def test_a_run_gives_up_on_an_outage_longer_than_it_waits() -> None:
 
 
 async def test_an_outage_that_nobody_looked_after_is_no_reason_to_give_up() -> None:
-    """
-    A run that begins hours after the last failure tries, before it says that there is no service.
-    """
+    """A run that starts hours after the last failure sends probes before it ends."""
     bench = Bench()
     await bench.break_down()
     bench.clock.now += 5 * 3600.0
     await bench.start("b", RunLimits())
 
-    assert bench.gates.get("v1").breaker.state is CircuitState.CLOSED
+    assert bench.limiters.get("v1").breaker.state is CircuitState.CLOSED
 
 
 @pytest.mark.parametrize("way", ["succeeds", "fails", "cancelled", "breaks"])
 async def test_an_item_is_in_flight_no_longer_whatever_happens(way: str) -> None:
-    """However an item ends, its run's capacity and its connection are free again."""
+    """Any end of an item releases its connection and lowers its run's requests in flight."""
     bench = Bench(latency=1.0)
     capacity = ConcurrencyLimit(4, bench.clock)
     run = RunLimits(concurrency=capacity)
     ends: dict[str, list[BaseException]] = {"fails": [down()], "breaks": [AssertionError("a bug")]}
-    bench.answers["b"] = ends.get(way, [])
+    bench.responses["b"] = ends.get(way, [])
     task = bench.start("b", run)
     await bench.clock.advance(0.5)
     assert (capacity.in_flight, bench.free) == (1, 99)
@@ -850,7 +846,7 @@ async def test_an_item_is_in_flight_no_longer_whatever_happens(way: str) -> None
     await asyncio.gather(task, return_exceptions=True)
 
     assert (capacity.in_flight, bench.free) == (0, 100)
-    assert bench.gates.get("v1").in_flight == 0
+    assert bench.limiters.get("v1").in_flight == 0
 
 
 OUTAGE = [
@@ -882,27 +878,27 @@ IN_USE = recognised(ConflictError("status 409", status=409))
 IN_USE.error_code = "idempotency_in_flight"
 NEITHER = [
     JournalError("disk full"),
-    AdaptyError("no answer"),
+    AdaptyError("no response"),
     ConnectError("certificate", permanent=True),
     IN_USE,
 ]
 
 
 def end(bench: Bench, error: AdaptyError | None, *, times: int = 1) -> BucketStatistics:
-    """Let so many items of a run go and end so, and return what is known then."""
-    gate = bench.gates.get("v1")
+    """Send a number of items with this result, and return the limiter."""
+    limiter = bench.limiters.get("v1")
     request = a_request(low_priority=True)
     for _ in range(times):
-        gate._go(paced=True)
-        gate.release(request, error, bench.clock())
-    return gate.statistics()
+        limiter._count_sent(paced=True)
+        limiter.release(request, error, bench.clock())
+    return limiter.statistics()
 
 
 @pytest.mark.parametrize("error", OUTAGE, ids=lambda error: type(error).__name__)
 async def test_failures_of_the_service_count_towards_an_outage(error: AdaptyError) -> None:
-    """Twenty in a row open the circuit; the pace stays as it is."""
+    """Twenty consecutive failures open the circuit; the rate does not change."""
     bench = Bench()
-    before = bench.gates.get("v1").statistics()
+    before = bench.limiters.get("v1").statistics()
 
     assert end(bench, error, times=19).circuit is CircuitState.CLOSED
     after = end(bench, error)
@@ -912,18 +908,18 @@ async def test_failures_of_the_service_count_towards_an_outage(error: AdaptyErro
 
 
 @pytest.mark.parametrize("error", WORKS, ids=lambda error: type(error).__name__)
-async def test_any_answer_but_a_failure_says_that_the_service_works(
+async def test_any_response_but_a_failure_says_that_the_service_works(
     error: AdaptyError | None,
 ) -> None:
-    """It ends a row of failures, and lets the pace of a run grow."""
+    """It resets the failures, and lets the rate of a run grow."""
     bench = Bench()
-    before = bench.gates.get("v1").adaptive.rate
+    before = bench.limiters.get("v1").adaptive.rate
     end(bench, OUTAGE[0], times=19)
     bench.clock.now += 0.1
     after = end(bench, error)
     end(bench, OUTAGE[0], times=19)
 
-    assert bench.gates.get("v1").breaker.state is CircuitState.CLOSED
+    assert bench.limiters.get("v1").breaker.state is CircuitState.CLOSED
     assert after.rate > before
     assert (after.failed, after.requests, after.in_flight) == (19, 20, 0)
 
@@ -932,7 +928,7 @@ async def test_any_answer_but_a_failure_says_that_the_service_works(
 async def test_responses_that_are_not_the_apis_are_an_outage_once_the_api_has_responded(
     error: AdaptyError,
 ) -> None:
-    """Before that, it may be the address that is wrong, and nothing is known of the service."""
+    """Before that, the URL may be wrong, and the state of the service is unknown."""
     bench = Bench()
 
     assert end(bench, error, times=30).circuit is CircuitState.CLOSED
@@ -946,24 +942,24 @@ async def test_responses_that_are_not_the_apis_are_an_outage_once_the_api_has_re
 async def test_responses_that_are_not_the_apis_open_no_circuit_for_single_calls(
     error: AdaptyError,
 ) -> None:
-    """It may be what the calls ask for that a firewall does not let through."""
+    """A firewall may reject the content of the calls."""
     bench = Bench()
     await bench.start("a")
-    bench.answers["a"] = [error] * 30
+    bench.responses["a"] = [error] * 30
     for _ in range(30):
         with pytest.raises(type(error)):
             await bench.start("a")
 
-    assert bench.gates.get("v1").breaker.state is CircuitState.CLOSED
+    assert bench.limiters.get("v1").breaker.state is CircuitState.CLOSED
 
 
 async def test_a_run_has_its_patience_until_nothing_succeeds() -> None:
-    """Its time without success counts from its first request, and passes in a pause, too."""
+    """The time without success starts with the run's first request, and includes pauses."""
     bench = Bench(latency=1.0)
     run = RunLimits(max_outage=100.0)
     await bench.clock.advance(50.0)
     assert run.patience() == 100.0
-    bench.answers["b"] = [throttled(30.0)]
+    bench.responses["b"] = [throttled(30.0)]
     item = bench.start("b", run)
     await bench.clock.advance(1.0)
     with pytest.raises(RateLimitError):
@@ -982,23 +978,23 @@ async def test_a_run_has_its_patience_until_nothing_succeeds() -> None:
 async def test_a_pause_counts_as_passed_for_a_run_that_waits_for_its_end(
     *, waits: bool, patience: float
 ) -> None:
-    """One that sends nothing more is not ended by a pause that others were asked for."""
+    """A pause that other requests received does not end a run that sends nothing more."""
     bench = Bench()
     run = RunLimits(max_outage=90.0)
-    bench.answers["b"] = [throttled(30.0)]
+    bench.responses["b"] = [throttled(30.0)]
     with pytest.raises(RateLimitError):
         await bench.start("b", run)
     if waits:
         run.hold(a_request(bucket="v1"), 30.0)
 
-    assert look(bench.gates, run) == pytest.approx(patience, abs=0.5)
+    assert look(bench.limiters, run) == pytest.approx(patience, abs=0.5)
     assert run.patience() == pytest.approx(90.0, abs=0.5)
 
 
 async def test_a_pause_ends_calls_that_wait_for_a_connection_and_have_no_time() -> None:
-    """They raise `RateLimitError` at once, not at their deadline; those with time wait."""
+    """They raise `RateLimitError` at once, not at their deadline; calls with time left wait."""
     bench = Bench(connections=2, latency=5.0)
-    bench.answers["first"] = [throttled(7200.0)]
+    bench.responses["first"] = [throttled(7200.0)]
     first = bench.start("first")
     await bench.clock.advance(4.0)
     slow = bench.start("slow")
@@ -1019,34 +1015,32 @@ async def test_a_pause_ends_calls_that_wait_for_a_connection_and_have_no_time() 
 
 
 async def test_attempts_that_fail_in_a_known_outage_are_excused() -> None:
-    """
-    They say nothing of the request, so they are counted apart, from the one on that made it known.
-    """
+    """They do not count as attempts of the item, from the one that opened the circuit."""
     bench = Bench()
-    gate, request = bench.gates.get("v1"), a_request()
+    limiter, request = bench.limiters.get("v1"), a_request()
     excused = []
     for _ in range(22):
-        gate._go(paced=True)
-        gate.release(request, OUTAGE[0], bench.clock())
+        limiter._count_sent(paced=True)
+        limiter.release(request, OUTAGE[0], bench.clock())
         excused.append(request.state.outage_failures)
 
     assert excused == [0] * 19 + [1, 2, 3]
 
 
-async def test_success_of_single_calls_does_not_raise_the_pace_of_runs() -> None:
-    """They were not paced, so they say nothing of the pace."""
+async def test_success_of_single_calls_does_not_raise_the_rate_of_runs() -> None:
+    """They were not rate limited, so they are no sign of the rate."""
     bench = Bench()
-    before = bench.gates.get("v1").adaptive.rate
+    before = bench.limiters.get("v1").adaptive.rate
     for _ in range(50):
         await bench.start("a")
 
-    assert bench.gates.get("v1").adaptive.rate == before
+    assert bench.limiters.get("v1").adaptive.rate == before
 
 
-async def test_being_throttled_cuts_the_pace_and_shows_that_the_service_works() -> None:
-    """An answer 429 ends a row of failures, and slows runs down."""
+async def test_being_throttled_cuts_the_rate_and_shows_that_the_service_works() -> None:
+    """A 429 response resets the failures, and slows runs down."""
     bench = Bench()
-    before = bench.gates.get("v1").adaptive.rate
+    before = bench.limiters.get("v1").adaptive.rate
     end(bench, OUTAGE[0], times=19)
     bench.clock.now += 0.1
     after = end(bench, throttled())
@@ -1054,7 +1048,7 @@ async def test_being_throttled_cuts_the_pace_and_shows_that_the_service_works() 
     assert after.rate < before
     assert after.paused_for == 0.0
     end(bench, OUTAGE[0], times=19)
-    assert bench.gates.get("v1").breaker.state is CircuitState.CLOSED
+    assert bench.limiters.get("v1").breaker.state is CircuitState.CLOSED
     last = end(bench, throttled(30.0))
     assert last.throttled == 2
     assert last.paused_for == pytest.approx(30.0)
@@ -1062,9 +1056,9 @@ async def test_being_throttled_cuts_the_pace_and_shows_that_the_service_works() 
 
 @pytest.mark.parametrize("error", NEITHER, ids=lambda error: type(error).__name__)
 async def test_what_is_not_the_services_doing_changes_nothing(error: AdaptyError) -> None:
-    """Such an end is neither a failure of the service nor a sign that it works."""
+    """Such a result is neither a failure of the service nor a sign that it works."""
     bench = Bench()
-    before = bench.gates.get("v1").adaptive.rate
+    before = bench.limiters.get("v1").adaptive.rate
     end(bench, OUTAGE[0], times=19)
     bench.clock.now += 0.1
     after = end(bench, error)
@@ -1075,7 +1069,7 @@ async def test_what_is_not_the_services_doing_changes_nothing(error: AdaptyError
 
 
 async def test_the_time_a_failing_service_asks_for_is_kept() -> None:
-    """In an outage the next try comes no earlier than the last answer said."""
+    """In an outage the next probe comes no earlier than the last response asked for."""
     bench = Bench()
     end(bench, OUTAGE[0], times=19)
     end(bench, down(20.0))
@@ -1086,13 +1080,13 @@ async def test_the_time_a_failing_service_asks_for_is_kept() -> None:
 
 
 async def test_statistics_tell_what_is_going_on() -> None:
-    """They count what is in flight and what was sent, by bucket, of those that were used."""
+    """They count requests in flight and sent, for each bucket that was used."""
     bench = Bench(latency=1.0)
-    assert bench.gates.statistics() == {}
+    assert bench.limiters.statistics() == {}
     task = bench.start("a")
     await settle()
 
-    assert bench.gates.statistics() == {
+    assert bench.limiters.statistics() == {
         "v1": BucketStatistics(
             rate=20.0,
             in_flight=1,
@@ -1105,14 +1099,14 @@ async def test_statistics_tell_what_is_going_on() -> None:
     }
     await bench.clock.advance(1.0)
     await task
-    assert bench.gates.statistics()["v1"].in_flight == 0
+    assert bench.limiters.statistics()["v1"].in_flight == 0
 
 
 @pytest.mark.parametrize(
-    ("client", "run", "learned", "rate"),
+    ("client", "run", "adaptive", "rate"),
     [
         pytest.param(None, None, None, 20.0, id="nothing-known"),
-        pytest.param(None, None, 400.0, 388.0, id="learned"),
+        pytest.param(None, None, 400.0, 388.0, id="adaptive"),
         pytest.param(300.0, None, None, 300.0, id="of-the-client"),
         pytest.param(None, 2.0, None, 2.0, id="of-the-run"),
         pytest.param(300.0, 200.0, None, 200.0, id="the-run-slower"),
@@ -1122,123 +1116,121 @@ async def test_statistics_tell_what_is_going_on() -> None:
     ],
 )
 async def test_statistics_tell_the_rate_in_force(
-    client: float | None, run: float | None, learned: float | None, rate: float
+    client: float | None, run: float | None, adaptive: float | None, rate: float
 ) -> None:
-    """
-    It is the lowest of those that hold items back; what is learned does not until it is measured.
-    """
+    """It is the lowest that delays items; the adaptive rate counts after a measurement."""
     bench = Bench(rate=client)
-    if learned is not None:
-        bench.gates.expect(learned)
-    limits = RunLimits(rate_limiter=None if run is None else bench.pacer(run))
-    bench.gates.get("v1").line(bench.slots.get(), limits)
+    if adaptive is not None:
+        bench.limiters.expect(adaptive)
+    limits = RunLimits(rate_limiter=None if run is None else bench.rate_limiter(run))
+    bench.limiters.get("v1").wait_queue(bench.connections.get(), limits)
 
-    assert bench.gates.statistics()["v1"].rate == pytest.approx(rate)
+    assert bench.limiters.statistics()["v1"].rate == pytest.approx(rate)
 
 
 async def test_a_given_rate_that_is_refused_is_where_the_search_begins() -> None:
-    """
-    Half of it is learned from the first 429, not half of what a run begins with that is told none.
-    """
+    """The first 429 starts the search at half the configured rate, not half the initial one."""
     bench = Bench()
-    bench.answers["item"] = [throttled()]
+    bench.responses["item"] = [throttled()]
 
     with pytest.raises(RateLimitError):
-        await bench.start("item", RunLimits(rate_limiter=bench.pacer(120.0)))
-    assert bench.gates.get("v1").adaptive.rate == 60.0
+        await bench.start("item", RunLimits(rate_limiter=bench.rate_limiter(120.0)))
+    assert bench.limiters.get("v1").adaptive.rate == 60.0
 
 
 async def test_statistics_tell_the_rate_of_the_run_that_came_last() -> None:
-    """One that is told no rate goes at the learned one again."""
+    """Without a configured rate, the adaptive rate holds again."""
     bench = Bench()
-    gate, slots = bench.gates.get("v1"), bench.slots.get()
-    gate.line(slots, RunLimits(rate_limiter=bench.pacer(2.0)))
-    assert gate.statistics().rate == 2.0
-    gate.line(slots, RunLimits())
-    assert gate.statistics().rate == 20.0
+    limiter, connections = bench.limiters.get("v1"), bench.connections.get()
+    limiter.wait_queue(connections, RunLimits(rate_limiter=bench.rate_limiter(2.0)))
+    assert limiter.statistics().rate == 2.0
+    limiter.wait_queue(connections, RunLimits())
+    assert limiter.statistics().rate == 20.0
 
 
-def test_there_is_one_gate_for_a_bucket() -> None:
-    """Asking again gives the same gate, another bucket's is another."""
-    gates = Bench().gates
+def test_there_is_one_limiter_for_a_bucket() -> None:
+    """A second call returns the same limiter; another bucket has another limiter."""
+    limiters = Bench().limiters
 
-    assert gates.get("v1") is gates.get("v1")
-    assert gates.get("v1") is not gates.get("v2")
+    assert limiters.get("v1") is limiters.get("v1")
+    assert limiters.get("v1") is not limiters.get("v2")
 
 
-def test_a_pace_known_from_before_holds_for_gates_made_before_and_later() -> None:
-    """Every bucket of which nothing was learned yet begins with it."""
-    gates = Bench().gates
-    before = gates.get("before")
+def test_a_rate_known_from_before_holds_for_limiters_made_before_and_later() -> None:
+    """Every bucket without a measured limit starts with it."""
+    limiters = Bench().limiters
+    before = limiters.get("before")
     assert before.adaptive.rate == 20.0
-    gates.expect(400.0)
+    limiters.expect(400.0)
 
-    assert before.adaptive.limit == gates.get("later").adaptive.limit == 400.0
-    assert before.adaptive.rate == gates.get("later").adaptive.rate == pytest.approx(388.0)
+    assert before.adaptive.limit == limiters.get("later").adaptive.limit == 400.0
+    assert before.adaptive.rate == limiters.get("later").adaptive.rate == pytest.approx(388.0)
 
 
 def test_what_was_learned_since_is_not_overwritten() -> None:
-    """A bucket whose limit is known keeps it."""
-    gates = Bench().gates
-    gates.expect(400.0)
-    gates.expect(100.0)
+    """A bucket with a measured limit keeps it."""
+    limiters = Bench().limiters
+    limiters.expect(400.0)
+    limiters.expect(100.0)
 
-    assert gates.get("v1").adaptive.limit == 100.0
-    gates.expect(50.0)
-    assert gates.get("v1").adaptive.limit == 100.0
+    assert limiters.get("v1").adaptive.limit == 100.0
+    limiters.expect(50.0)
+    assert limiters.get("v1").adaptive.limit == 100.0
 
 
 async def test_a_pause_outlives_what_is_expected() -> None:
-    """A run that begins in a pause, with a pace known from before, does not end it."""
+    """A run that starts in a pause, with the rate of an earlier run, does not end the pause."""
     bench = Bench()
     await bench.pause(30.0)
-    bench.gates.expect(400.0)
+    bench.limiters.expect(400.0)
 
-    assert bench.gates.get("v1").paused_for == pytest.approx(30.0)
+    assert bench.limiters.get("v1").paused_for == pytest.approx(30.0)
 
 
-def test_the_learned_pace_is_told_if_it_is_one() -> None:
-    """With no bucket measured, or several, there is none; a pace told comes back as it was told."""
-    gates = Bench().gates
-    assert gates.learned_rate() is None
-    gates.get("v1")
-    assert gates.learned_rate() is None
-    gates.get("v1").expect(400.0)
-    gates.get("v2")
-    assert gates.learned_rate() == 400.0
-    gates.get("v2").expect(100.0)
-    assert gates.learned_rate() is None
+def test_the_adaptive_rate_is_returned_if_there_is_one() -> None:
+    """With no bucket measured, or several, it is None; a single one is returned unchanged."""
+    limiters = Bench().limiters
+    assert limiters.learned_rate() is None
+    limiters.get("v1")
+    assert limiters.learned_rate() is None
+    limiters.get("v1").expect(400.0)
+    limiters.get("v2")
+    assert limiters.learned_rate() == 400.0
+    limiters.get("v2").expect(100.0)
+    assert limiters.learned_rate() is None
 
 
 @pytest.mark.parametrize("rate", [None, 100_000.0], ids=str)
-def test_two_event_loops_share_a_gate(rate: float | None) -> None:
-    """Calls and items in two threads pass the same gate; nothing hangs and every count is right."""
+def test_two_event_loops_share_a_limiter(rate: float | None) -> None:
+    """Calls and items in two threads share a limiter; nothing hangs and every count is right."""
     clock = FakeClock(BEGIN)
     timing = Timing(clock, lambda _: asyncio.sleep(0), lambda low, high: high)
-    gates = LimiterRegistry(timing, None if rate is None else FixedRateLimiter(rate, 1000, clock))
-    gates.expect(100_000.0)
-    slots = LoopLocal(lambda: PrioritySemaphore(4))
+    limiters = LimiterRegistry(
+        timing, None if rate is None else FixedRateLimiter(rate, 1000, clock)
+    )
+    limiters.expect(100_000.0)
+    connections = LoopLocal(lambda: PrioritySemaphore(4))
     failures: list[BaseException] = []
 
-    async def answer(request: Request) -> Response:
-        """Let others go first, and some time pass."""
+    async def response_for(request: Request) -> Response:
+        """Let other tasks run, and some time pass."""
         await asyncio.sleep(0)
         clock.now += 0.001
         return Response(200, {}, b"")
 
     async def work() -> None:
         """Send calls and items together."""
-        single = limit(answer, slots, gates, clock)
-        run = limit(answer, slots, gates, clock, RunLimits())
+        single = limit(response_for, connections, limiters, clock)
+        run = limit(response_for, connections, limiters, clock, RunLimits())
         calls = [single(a_request()) for _ in range(200)]
         items = [run(a_request(low_priority=True)) for _ in range(200)]
         await asyncio.gather(*calls, *items)
 
     def in_a_thread() -> None:
-        """Run the work in an event loop of its own."""
+        """Run the work in a separate event loop."""
         try:
             asyncio.run(asyncio.wait_for(work(), 10.0))
-        except BaseException as error:  # noqa: BLE001  told by the test
+        except BaseException as error:  # noqa: BLE001  raised by the test
             failures.append(error)
 
     threads = [threading.Thread(target=in_a_thread) for _ in range(2)]
@@ -1246,7 +1238,7 @@ def test_two_event_loops_share_a_gate(rate: float | None) -> None:
         thread.start()
     for thread in threads:
         thread.join(15.0)
-    gate = gates.get("test")
+    limiter = limiters.get("test")
 
     assert failures == []
-    assert (gate.requests, gate.in_flight, gate._urgent) == (800, 0, 0)
+    assert (limiter.requests, limiter.in_flight, limiter._urgent) == (800, 0, 0)

@@ -1,6 +1,4 @@
-"""
-The budget of repeats and the circuit breaker: what they count, and when they let something through.
-"""
+"""The retry budget, the circuit breaker and the outage timer: their counts and decisions."""
 
 from __future__ import annotations
 
@@ -32,11 +30,11 @@ def _usual_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_outage, "_SHORTEST", 1.0)
 
 
-# The budget
+# The retry budget
 
 
-def test_a_budget_pays_for_repeats_until_it_is_used_up() -> None:
-    """Each repeat takes its cost, and one that costs more than is left takes nothing."""
+def test_a_budget_pays_for_retries_until_it_is_used_up() -> None:
+    """Each retry costs tokens, and one that costs more than is left acquires none."""
     budget = RetryBudget(20)
 
     assert budget.try_acquire(RetryBudget.TRANSIENT)
@@ -48,7 +46,7 @@ def test_a_budget_pays_for_repeats_until_it_is_used_up() -> None:
 
 
 def test_the_last_token_can_be_spent() -> None:
-    """A repeat that costs just what is left is paid for."""
+    """A retry that costs just the remaining tokens acquires them."""
     budget = RetryBudget(14)
 
     assert budget.try_acquire(14)
@@ -57,7 +55,7 @@ def test_the_last_token_can_be_spent() -> None:
 
 
 def test_a_budget_gets_back_no_more_than_its_size() -> None:
-    """Success gives back one token or what a repeat took, until all are there."""
+    """Success refunds one token or the cost of a retry, up to the size."""
     budget = RetryBudget(20)
     budget.try_acquire(10)
     budget.release()
@@ -70,7 +68,7 @@ def test_a_budget_gets_back_no_more_than_its_size() -> None:
 
 @given(size=st.integers(0, 50), steps=st.lists(st.integers(-20, 20)))
 def test_a_budget_stays_between_nothing_and_its_size(size: int, steps: list[int]) -> None:
-    """Whatever is taken and given, there is never less than nothing or more than all."""
+    """Any sequence of steps leaves the tokens between 0 and the size."""
     budget = RetryBudget(size)
     for step in steps:
         before = budget.left
@@ -81,23 +79,23 @@ def test_a_budget_stays_between_nothing_and_its_size(size: int, steps: list[int]
         assert 0 <= budget.left <= size
 
 
-# The circuit
+# The circuit breaker
 
 
 def shortest(low: float, _high: float) -> float:
-    """Return the shortest wait of those that are possible."""
+    """Return the minimum of the possible waits."""
     return low
 
 
 def longest(_low: float, high: float) -> float:
-    """Return the longest wait of those that are possible."""
+    """Return the maximum of the possible waits."""
     return high
 
 
 def a_circuit(
     clock: FakeClock, uniform: Callable[[float, float], float] = shortest, failures: int = 20
 ) -> CircuitBreaker:
-    """Return a circuit that has seen so many failures, all sent and seen now."""
+    """Return a circuit breaker that has recorded *n* failures, all sent and recorded now."""
     circuit = CircuitBreaker(clock, uniform)
     for _ in range(failures):
         circuit.record_failure(clock.now)
@@ -105,7 +103,7 @@ def a_circuit(
 
 
 def test_it_takes_twenty_failures_in_a_row_to_open_a_circuit() -> None:
-    """Nineteen change nothing, the twentieth makes it an outage that began with the first."""
+    """Nineteen change nothing; the twentieth opens the circuit, with the first as the start."""
     clock = FakeClock(100.0)
     circuit = CircuitBreaker(clock, shortest)
 
@@ -118,8 +116,8 @@ def test_it_takes_twenty_failures_in_a_row_to_open_a_circuit() -> None:
     assert circuit.delay() == pytest.approx(1.0)
 
 
-def test_a_success_among_the_failures_starts_the_count_anew() -> None:
-    """What was asked for with the first failure, or after it, shows that the service works."""
+def test_a_success_among_the_failures_starts_the_count_again() -> None:
+    """A success that was sent with the first failure, or after it, shows that the service works."""
     clock = FakeClock(100.0)
     circuit = a_circuit(clock, failures=19)
     circuit.record_success(100.0)
@@ -132,7 +130,7 @@ def test_a_success_among_the_failures_starts_the_count_anew() -> None:
 
 
 def test_a_success_that_was_asked_for_before_the_failures_says_nothing() -> None:
-    """A late answer from the time before the outage does not hide it."""
+    """A late response from the time before the outage does not hide it."""
     clock = FakeClock(100.0)
     circuit = a_circuit(clock, failures=19)
     circuit.record_success(99.9)
@@ -144,7 +142,7 @@ def test_a_success_that_was_asked_for_before_the_failures_says_nothing() -> None
 
 
 def test_a_failure_that_was_asked_for_at_the_same_time_as_a_success_counts() -> None:
-    """Of several requests that went together, one that worked does not excuse the others."""
+    """Of several requests sent together, one success does not excuse the others."""
     clock = FakeClock(100.0)
     circuit = CircuitBreaker(clock, shortest)
     circuit.record_success(100.0)
@@ -155,7 +153,7 @@ def test_a_failure_that_was_asked_for_at_the_same_time_as_a_success_counts() -> 
 
 
 def test_successes_alone_leave_a_circuit_closed() -> None:
-    """A service that works is let alone."""
+    """A service that works keeps its circuit closed."""
     circuit = CircuitBreaker(FakeClock(), shortest)
     circuit.record_success(0.0)
 
@@ -163,7 +161,7 @@ def test_successes_alone_leave_a_circuit_closed() -> None:
 
 
 def test_when_it_is_time_one_request_is_let_through() -> None:
-    """Once one has gone, the others wait for its answer or for the next try."""
+    """After one probe, the others wait for its response or for the next probe."""
     clock = FakeClock(100.0)
     circuit = a_circuit(clock)
 
@@ -178,7 +176,7 @@ def test_when_it_is_time_one_request_is_let_through() -> None:
 
 
 def test_a_try_that_fails_is_followed_by_a_wait() -> None:
-    """After the failure the next try has to wait, as long as after the first failures."""
+    """After a failed probe, the next one waits as long as after the first failures."""
     clock = FakeClock(100.0)
     circuit = a_circuit(clock)
     clock.now = 101.0
@@ -190,9 +188,7 @@ def test_a_try_that_fails_is_followed_by_a_wait() -> None:
 
 
 def test_a_try_that_works_closes_the_circuit() -> None:
-    """
-    After one success everything goes again, and twenty more failures are an outage of their own.
-    """
+    """After one success all requests are sent again, and twenty more failures are a new outage."""
     clock = FakeClock(100.0)
     circuit = a_circuit(clock)
     clock.now = 101.0
@@ -209,7 +205,7 @@ def test_a_try_that_works_closes_the_circuit() -> None:
 
 
 def test_a_new_outage_does_not_wait_for_what_the_last_one_was_told() -> None:
-    """A wait that was asked for ends with the outage it was asked for in."""
+    """A `Retry-After` ends with the outage in which it was received."""
     clock = FakeClock(100.0)
     circuit = a_circuit(clock)
     circuit.record_failure(100.0, 30.0)
@@ -234,8 +230,8 @@ def test_a_new_outage_does_not_wait_for_what_the_last_one_was_told() -> None:
     ],
     ids=str,
 )
-def test_the_next_try_comes_after_a_share_of_the_outage(lasted: float, wait: float) -> None:
-    """It is one second at least and thirty at most, and by chance up to a quarter more."""
+def test_the_next_probe_comes_after_a_share_of_the_outage(lasted: float, wait: float) -> None:
+    """It is at least one second and at most thirty, plus up to a random quarter."""
     for uniform, factor in ((shortest, 1.0), (longest, 1.25)):
         clock = FakeClock(100.0)
         circuit = a_circuit(clock, uniform)
@@ -250,7 +246,7 @@ def test_the_next_try_comes_after_a_share_of_the_outage(lasted: float, wait: flo
     ids=str,
 )
 def test_a_wait_that_the_service_asks_for_is_kept_to(asked: float | None, wait: float) -> None:
-    """The next try comes no sooner than asked for, but after half a minute all the same."""
+    """The next probe comes no sooner than the service asks, but within half a minute."""
     clock = FakeClock(100.0)
     circuit = a_circuit(clock, failures=19)
     circuit.record_failure(100.0, asked)
@@ -259,9 +255,7 @@ def test_a_wait_that_the_service_asks_for_is_kept_to(asked: float | None, wait: 
 
 
 def test_a_wait_that_was_asked_for_is_not_shortened_by_others() -> None:
-    """
-    A failure that asks for nothing, and the one request let through, move the next try only on.
-    """
+    """A failure without Retry-After, and a probe, only ever postpone the next probe."""
     clock = FakeClock(100.0)
     circuit = a_circuit(clock)
     circuit.record_failure(100.0, 10.0)
@@ -287,12 +281,10 @@ def test_a_wait_that_was_asked_for_is_not_shortened_by_others() -> None:
 def test_a_circuit_never_waits_long_and_counts_as_a_plain_account_does(
     steps: list[tuple[str, float, float, float | None]], share: float
 ) -> None:
-    """
-    Whatever comes, it is open after twenty failures without a success, and for 37.5 s at most.
-    """
+    """With any results, it is open after 20 failures without a success, for 37.5 s at most."""
     clock = FakeClock(1000.0)
     circuit = CircuitBreaker(clock, lambda low, high: low + share * (high - low))
-    row: list[float] = []  # when the failures since the last success were sent
+    row: list[float] = []  # send times of the failures since the last success
     worked = -math.inf
     for step, seconds, age, asked in steps:
         clock.now += seconds
@@ -319,15 +311,15 @@ def test_a_circuit_never_waits_long_and_counts_as_a_plain_account_does(
 
 @pytest.mark.parametrize("status", range(500, 600))
 def test_every_5xx_but_two_may_pass(status: int) -> None:
-    """All 5xx may pass, Cloudflare's too, except 501 and 505."""
+    """All 5xx, including Cloudflare's, are transient, except 501 and 505."""
     assert is_transient(ServerError("x", status=status)) is (status not in {501, 505})
 
 
-# The timer
+# The outage timer
 
 
 def test_a_timer_counts_while_requests_are_in_flight() -> None:
-    """From the first request, whatever the responses are, until a success sets it to 0."""
+    """It runs from the first request, for any response, until a success resets it to 0."""
     clock = FakeClock(1000.0)
     timer = OutageTimer(clock)
     clock.now += 50.0
@@ -344,7 +336,7 @@ def test_a_timer_counts_while_requests_are_in_flight() -> None:
 
 
 def test_a_timer_counts_waits_that_a_response_caused() -> None:
-    """They count as they pass; the longest of several at the same time counts."""
+    """Waits count as they pass; of several at the same time the longest counts."""
     clock = FakeClock(1000.0)
     timer = OutageTimer(clock)
     timer.start()
@@ -363,7 +355,7 @@ def test_a_timer_counts_waits_that_a_response_caused() -> None:
 
 @pytest.mark.parametrize("seconds", [0.0, 100.0])
 def test_a_timer_stands_still_while_nothing_is_sent_for_another_reason(seconds: float) -> None:
-    """A slow source, or a given rate, is no outage; what counted before is kept."""
+    """A slow source, or a configured rate, is no outage; the time before still counts."""
     clock = FakeClock(1000.0)
     timer = OutageTimer(clock)
     for _ in range(3):
@@ -386,7 +378,7 @@ def test_a_timer_stands_still_while_nothing_is_sent_for_another_reason(seconds: 
 def test_a_timer_never_counts_more_than_the_time_that_passed(
     steps: list[tuple[str, float]],
 ) -> None:
-    """Whatever comes, it is between 0 and the seconds since the last success."""
+    """It is always between 0 and the seconds since the last success."""
     clock = FakeClock(1000.0)
     timer = OutageTimer(clock)
     in_flight, worked = 0, clock.now
@@ -405,7 +397,7 @@ def test_a_timer_never_counts_more_than_the_time_that_passed(
 
 
 def test_a_timer_is_held_while_requests_wait_because_of_a_response() -> None:
-    """It is not while they are in flight, or wait for nothing."""
+    """It is not held while requests are in flight, or wait for another reason."""
     clock = FakeClock(1000.0)
     timer = OutageTimer(clock)
     held = []
@@ -426,7 +418,7 @@ def test_a_timer_is_held_while_requests_wait_because_of_a_response() -> None:
 
 
 def test_a_clock_without_a_look_runs_as_any_other() -> None:
-    """Whoever does not look at it has no event loop to say when it stands still."""
+    """Without a tick, no event loop reports that it was blocked."""
     clock = FakeClock(1000.0)
     wakeful = WakefulClock(clock, 1.25)
     clock.now += 500.0
@@ -438,13 +430,13 @@ def test_a_clock_without_a_look_runs_as_any_other() -> None:
     ("seconds", "counted"), [(1.0, 1.0), (1.25, 1.25), (2.0, 1.25), (7200.0, 1.25)], ids=str
 )
 def test_time_without_a_look_counts_up_to_a_limit(seconds: float, counted: float) -> None:
-    """That holds already before the next look, and for what comes after it."""
+    """The limit holds before the next tick already, and for the time after it."""
     clock = FakeClock(1000.0)
     wakeful = WakefulClock(clock, 1.25)
-    wakeful.look()
+    wakeful.tick()
     clock.now += seconds
     assert wakeful() == 1000.0 + counted
-    wakeful.look()
+    wakeful.tick()
     assert wakeful() == 1000.0 + counted
     clock.now += 1.0
     assert wakeful() == 1001.0 + counted
@@ -452,13 +444,13 @@ def test_time_without_a_look_counts_up_to_a_limit(seconds: float, counted: float
 
 @given(steps=st.lists(st.tuples(st.booleans(), st.floats(0.0, 5.0)), max_size=60))
 def test_a_wakeful_clock_only_ever_grows(steps: list[tuple[bool, float]]) -> None:
-    """Whenever somebody looks, it never goes back, and never faster than the other clock."""
+    """With any ticks, it never decreases, and is never faster than the underlying clock."""
     clock = FakeClock(1000.0)
     wakeful = WakefulClock(clock, 1.0)
     before = wakeful()
-    for looks, seconds in steps:
+    for ticks, seconds in steps:
         clock.now += seconds
-        if looks:
-            wakeful.look()
+        if ticks:
+            wakeful.tick()
         assert -1e-9 <= wakeful() - before <= seconds + 1e-9
         before = wakeful()

@@ -1,4 +1,4 @@
-"""The number of requests in flight that a run finds out, answer by answer."""
+"""The adaptive concurrency limit of a run, response by response."""
 
 from __future__ import annotations
 
@@ -21,71 +21,69 @@ from adapty_async.testing import FakeClock
 
 class Run:
     """
-    A run whose requests end as they are told to.
+    A run whose requests end as scripted.
 
     Attributes:
-        capacity: what is tested.
-        clock: seconds, moved on by the test alone.
+        limit: the concurrency limit under test.
+        clock: seconds, advanced by the test alone.
     """
 
     def __init__(self, most: int = 256, now: float = 100.0) -> None:
         self.clock = FakeClock(now)
-        self.capacity = ConcurrencyLimit(most, self.clock)
+        self.limit = ConcurrencyLimit(most, self.clock)
 
     @property
     def count(self) -> int:
-        """How many requests are to be in flight."""
-        return self.capacity.limit
+        """The number of requests permitted in flight."""
+        return self.limit.limit
 
     def end(
         self, seconds: float, failure: AdaptyError | None = None, *, wanted: bool = False
     ) -> int:
         """
-        End one of as many requests as are to be in flight; if more are not wanted, others wait.
+        End one request while as many as permitted are in flight; unless `wanted`, others wait.
 
         Returns:
-            How many are to be in flight then.
+            The number permitted in flight after it.
         """
-        while self.capacity.in_flight < self.count:
-            self.capacity.in_flight += 1
-        self.capacity.record(failure, seconds, held_up=not wanted)
+        while self.limit.in_flight < self.count:
+            self.limit.in_flight += 1
+        self.limit.record(failure, seconds, held_up=not wanted)
         return self.count
 
     def after(self, pause: float, seconds: float, *, wanted: bool = False) -> int:
-        """Let so much time pass, and then end a request."""
+        """Advance the clock, and then end a request."""
         self.clock.now += pause
         return self.end(seconds, wanted=wanted)
 
 
 @pytest.mark.parametrize(("most", "start"), [(1, 1), (64, 64), (10, 10), (2048, 64)], ids=str)
 def test_it_starts_with_64_or_as_many_as_allowed(most: int, start: int) -> None:
-    """Before anything is known, 64 requests may be in flight, unless fewer are allowed at all."""
-    capacity = ConcurrencyLimit(most, FakeClock())
+    """Initially 64 requests may be in flight, or the maximum if it is lower."""
+    limit = ConcurrencyLimit(most, FakeClock())
 
-    assert (capacity.limit, capacity.in_flight) == (start, 0)
+    assert (limit.limit, limit.in_flight) == (start, 0)
 
 
 def test_what_ended_is_in_flight_no_longer() -> None:
-    """However a request ends, it is not counted any more."""
+    """A request that has ended, with any result, no longer counts."""
     failures: list[AdaptyError | None] = [
         None,
         ServerError("status 500", status=500),
         ConnectionLostError("reset"),
         DeadlineError("too late"),
-        RequestTimeoutError("no answer"),
+        RequestTimeoutError("no response"),
     ]
-    capacity = ConcurrencyLimit(4, FakeClock())
+    limit = ConcurrencyLimit(4, FakeClock())
     for failure in failures:
-        capacity.in_flight += 1
-        assert capacity.in_flight == 1
-        capacity.record(failure, 0.1, held_up=False)
-        assert capacity.in_flight == 0
+        limit.in_flight += 1
+        assert limit.in_flight == 1
+        limit.record(failure, 0.1, held_up=False)
+        assert limit.in_flight == 0
 
 
 def test_it_grows_by_a_quarter_while_all_are_in_flight() -> None:
-    """
-    As long as answers come as fast as ever, and nothing else holds the run up, more are tried.
-    """
+    """While responses are as fast as before, and nothing else delays the run, it grows."""
     run = Run(most=130)
 
     assert run.end(0.1, wanted=True) == 80
@@ -96,7 +94,7 @@ def test_it_grows_by_a_quarter_while_all_are_in_flight() -> None:
 
 
 def test_it_does_not_grow_while_something_else_holds_the_run_up() -> None:
-    """As long as items wait for their moment, more workers would only wait with them."""
+    """While items wait for a permit, more workers would only wait with them."""
     run = Run()
 
     assert run.end(0.1) == 64
@@ -104,55 +102,51 @@ def test_it_does_not_grow_while_something_else_holds_the_run_up() -> None:
 
 
 def test_it_does_not_grow_while_fewer_are_in_flight_than_may_be() -> None:
-    """Whatever else the workers wait for, more of them are of no use."""
+    """If fewer requests are in flight, more workers are of no use."""
     run = Run()
     for _ in range(63):
-        run.capacity.in_flight += 1
-    run.capacity.record(None, 0.1, held_up=False)
+        run.limit.in_flight += 1
+    run.limit.record(None, 0.1, held_up=False)
 
     assert run.count == 64
 
 
-def test_new_workers_are_called_in_at_once() -> None:
-    """Growing calls in as many as may be more in flight, and shrinking nobody."""
+def test_new_workers_are_spawned_at_once() -> None:
+    """Growth spawns as many workers as are newly permitted, and a decrease spawns none."""
     run = Run()
-    called: list[int] = []
-    run.capacity.spawn = called.append
+    spawned: list[int] = []
+    run.limit.spawn = spawned.append
     run.end(0.1, wanted=True)
     run.clock.now += 1.0
-    run.end(30.0, RequestTimeoutError("no answer"))
+    run.end(30.0, RequestTimeoutError("no response"))
 
-    assert called == [16]
+    assert spawned == [16]
 
 
-def test_another_worker_is_called_in_for_one_that_may_have_to_wait() -> None:
-    """
-    Who failed may wait for its repeat for long, and with it all that are refused at the same time.
-    """
+def test_another_worker_is_spawned_for_one_that_may_have_to_wait() -> None:
+    """A failed request may have a long wait before its retry, and so may all that fail with it."""
     run = Run()
-    called: list[int] = []
-    run.capacity.spawn = called.append
+    spawned: list[int] = []
+    run.limit.spawn = spawned.append
     run.end(0.1, ConnectionLostError("reset"))
     run.end(0.1, RateLimitError("status 429", status=429), wanted=True)
 
-    assert called == [1, 1]
+    assert spawned == [1, 1]
 
 
-def test_nobody_is_called_in_while_enough_are_busy() -> None:
-    """
-    After a timeout fewer are to be in flight than there are, and one that fails is not replaced.
-    """
+def test_nobody_is_spawned_while_enough_are_busy() -> None:
+    """After a timeout more are in flight than permitted, so a failed one is not replaced."""
     run = Run()
-    called: list[int] = []
+    spawned: list[int] = []
     down = ServerError("down", status=500)
     run.end(1.0, RequestTimeoutError("slow"))
-    run.capacity.spawn = called.append
-    while run.capacity.in_flight > run.count:
-        run.capacity.record(down, 0.1, held_up=False)
-    assert called == []
+    run.limit.spawn = spawned.append
+    while run.limit.in_flight > run.count:
+        run.limit.record(down, 0.1, held_up=False)
+    assert spawned == []
 
-    run.capacity.record(down, 0.1, held_up=False)
-    assert called == [1]
+    run.limit.record(down, 0.1, held_up=False)
+    assert spawned == [1]
 
 
 @pytest.mark.parametrize(
@@ -161,12 +155,12 @@ def test_nobody_is_called_in_while_enough_are_busy() -> None:
 def test_a_worker_is_spare_when_enough_others_are_busy(
     workers: int, busy: int, *, spare: bool
 ) -> None:
-    """Those beyond the number that is of use go, once they are not missed."""
-    capacity = Run().capacity
+    """Workers beyond the limit retire if the limit is reached without them."""
+    limit = Run().limit
     for _ in range(busy):
-        capacity.in_flight += 1
+        limit.in_flight += 1
 
-    assert capacity.should_retire(workers) is spare
+    assert limit.should_retire(workers) is spare
 
 
 @pytest.mark.parametrize(
@@ -174,10 +168,10 @@ def test_a_worker_is_spare_when_enough_others_are_busy(
     [(0.1, 0.18, 0.14), (0.0002, 0.005, 0.004)],
     ids=["the service", "the event loop"],
 )
-def test_it_does_not_grow_while_answers_are_slower_than_they_can_be(
+def test_it_does_not_grow_while_responses_are_slower_than_they_can_be(
     fastest: float, slow: float, steady: float
 ) -> None:
-    """Half as slow again as the fastest and 4 ms is the most; above that, more would only wait."""
+    """The bound is 1.5 times the fastest response plus 4 ms; above it, more would only wait."""
     run = Run()
     run.end(fastest)
 
@@ -189,8 +183,8 @@ def test_it_does_not_grow_while_answers_are_slower_than_they_can_be(
     assert run.after(1.0, steady, wanted=True) == 80
 
 
-def test_it_shrinks_by_a_tenth_when_answers_take_far_longer() -> None:
-    """Three times the fastest and a quarter of a second is far longer, whoever waits."""
+def test_it_shrinks_by_a_tenth_when_responses_take_far_longer() -> None:
+    """The bound is three times the fastest response plus a quarter of a second."""
     run = Run()
     run.end(0.1)
 
@@ -200,8 +194,8 @@ def test_it_shrinks_by_a_tenth_when_answers_take_far_longer() -> None:
     assert list(dict.fromkeys(counts))[:5] == [64, 58, 52, 47, 42]
 
 
-def test_answers_of_a_quarter_of_a_second_are_never_far_too_slow() -> None:
-    """A service that answers at once is not given up on for what our own loop may have taken."""
+def test_responses_of_a_quarter_of_a_second_are_never_far_too_slow() -> None:
+    """A service with immediate responses keeps its limit despite delays of our own event loop."""
     run = Run()
     run.end(0.0001)
 
@@ -209,32 +203,32 @@ def test_answers_of_a_quarter_of_a_second_are_never_far_too_slow() -> None:
         assert run.after(0.3, 0.25) == 64
 
 
-def test_it_is_halved_when_no_answer_comes_in_time() -> None:
-    """A timeout takes half of the places away, and never the last four."""
+def test_it_is_halved_when_no_response_comes_in_time() -> None:
+    """A timeout halves the limit, down to a minimum of four."""
     run = Run()
     run.end(0.1)
 
     for count in (32, 16, 8, 4, 4):
         run.clock.now += 1.0
-        assert run.end(30.0, RequestTimeoutError("no answer")) == count
+        assert run.end(30.0, RequestTimeoutError("no response")) == count
 
 
-def test_one_change_is_made_per_usual_answer_time() -> None:
-    """Requests that end together count once: what comes of a change has to be seen first."""
+def test_one_change_is_made_per_usual_response_time() -> None:
+    """Requests that end together count once: the effect of a change takes a round trip."""
     run = Run()
     run.end(0.5, wanted=True)
     assert run.count == 80
 
     for _ in range(10):
-        assert run.end(30.0, RequestTimeoutError("no answer")) == 80
+        assert run.end(30.0, RequestTimeoutError("no response")) == 80
     assert run.after(0.4, 0.5, wanted=True) == 80
     assert run.after(0.1, 0.5, wanted=True) == 100
 
 
-def test_timeouts_before_the_first_answer_count_once_a_second() -> None:
-    """As long as no answer tells what is usual, a second is."""
+def test_timeouts_before_the_first_response_count_once_a_second() -> None:
+    """Until a response has shown the usual time, it is a second."""
     run = Run()
-    slow = RequestTimeoutError("no answer")
+    slow = RequestTimeoutError("no response")
 
     assert [run.end(30.0, slow), run.end(30.0, slow)] == [32, 32]
     run.clock.now += 1.0
@@ -243,10 +237,10 @@ def test_timeouts_before_the_first_answer_count_once_a_second() -> None:
 
 @pytest.mark.parametrize("most", [1, 2, 3, 4])
 def test_a_run_that_is_allowed_little_keeps_it(most: int) -> None:
-    """Four places or fewer are never taken away, and never become more than allowed."""
+    """Limits of four or less never shrink, and never exceed the maximum."""
     run = Run(most)
 
-    assert run.end(30.0, RequestTimeoutError("no answer")) == most
+    assert run.end(30.0, RequestTimeoutError("no response")) == most
     assert run.after(1.0, 0.1, wanted=True) == most
 
 
@@ -264,23 +258,19 @@ def test_a_run_that_is_allowed_little_keeps_it(most: int) -> None:
 def test_only_what_was_answered_tells_how_fast_the_service_is(
     failure: AdaptyError, *, counts: bool
 ) -> None:
-    """
-    A refusal takes the server what an answer takes; what fails may fail at once, and says nothing.
-    """
+    """A rejection takes the server as long as a success; a failure may be immediate."""
     run = Run()
     run.end(10.0)
     count = run.end(0.001, failure)
 
-    assert count == (58 if counts else 64)  # far slower than that, or as fast as ever
+    assert count == (58 if counts else 64)  # far slower than that, or as fast as before
 
 
 @pytest.mark.parametrize(("fast", "forgotten"), [(0, 60), (15, 60), (29, 60), (30, 90)], ids=str)
-def test_the_fastest_answer_is_forgotten_after_half_a_minute_to_a_minute(
+def test_the_fastest_response_is_forgotten_after_half_a_minute_to_a_minute(
     fast: int, forgotten: int
 ) -> None:
-    """
-    A service that became slower for good is accepted, and what is usual now is as fast as ever.
-    """
+    """A service that is permanently slower is accepted, and its usual time is the new fastest."""
     run = Run()
     for _ in range(fast):
         run.end(0.2)
@@ -306,8 +296,8 @@ def test_the_fastest_answer_is_forgotten_after_half_a_minute_to_a_minute(
 def test_it_stays_within_its_bounds_whatever_comes(
     most: int, answers: list[tuple[float, float, str, bool]]
 ) -> None:
-    """Never fewer than four places or all that are allowed, never more, and no growth unasked."""
-    failures = {"t": RequestTimeoutError("no answer"), "c": ConnectionLostError("reset")}
+    """It is at least four or the maximum, at most the maximum, and grows only if all are in use."""
+    failures = {"t": RequestTimeoutError("no response"), "c": ConnectionLostError("reset")}
 
     run = Run(most)
     for pause, seconds, kind, wanted in answers:

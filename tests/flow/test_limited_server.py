@@ -1,4 +1,4 @@
-"""The rules by which the benchmark's server lets requests pass, and its account of them."""
+"""The rules by which the benchmark's server accepts requests, and its record of them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,12 @@ MOVING = Rates(((0.0, 10.0), (2.0, 1.0), (4.0, 20.0)))
 
 
 def admitted(limit: Limit, *moments: float) -> list[bool]:
-    """Ask for one request at each moment."""
+    """Send one request at each point in time."""
     return [limit.admit(moment) for moment in moments]
 
 
 def test_a_bucket_lets_its_burst_pass_and_then_its_rate() -> None:
-    """
-    After the burst one request passes for each share of a second, and a refusal costs nothing.
-    """
+    """After the burst one request passes per interval, and a rejection costs nothing."""
     bucket = Bucket(STEADY, 2)
 
     assert admitted(bucket, 0.0, 0.0, 0.0, 0.05, 0.1, 0.1, 0.2) == [
@@ -43,7 +41,7 @@ def test_a_bucket_lets_its_burst_pass_and_then_its_rate() -> None:
 
 
 def test_a_bucket_saves_no_more_than_its_burst() -> None:
-    """After a long pause just the burst passes at once."""
+    """After a long pause only the burst passes at once."""
     bucket = Bucket(STEADY, 2)
     admitted(bucket, 0.0, 0.0)
 
@@ -56,7 +54,7 @@ def test_a_bucket_saves_no_more_than_its_burst() -> None:
     ids=["first", "slower", "faster", "all"],
 )
 def test_a_bucket_follows_its_rates(start: float, end: float, passed: int) -> None:
-    """As much passes in each stretch as its rates allow."""
+    """The bucket accepts in each period as many requests as its rates allow."""
     bucket = Bucket(MOVING, 1)
     moments = [number / 100 for number in range(1, 601)]
 
@@ -79,14 +77,14 @@ def test_the_ideal_is_when_the_rates_have_allowed_so_many(count: int, seconds: f
 def test_an_outage_is_part_of_the_ideal_if_it_comes_before_the_end(
     count: int, seconds: float
 ) -> None:
-    """What is through before the outage does not wait for it."""
+    """Requests that pass before the outage do not wait for it."""
     limit = LimitSettings(rates=STEADY, burst=1, outage=Outage(2.0, 7.0))
 
     assert limit.ideal(count) == pytest.approx(seconds)
 
 
 def test_a_shortened_scenario_keeps_its_shape() -> None:
-    """All moments move together, the rates stay, and so does the time as a share of the ideal."""
+    """All points in time move together; the rates and the share of the ideal stay."""
     short = SCENARIOS["moving"].shortened(1.0)
 
     assert short.ideal == pytest.approx(1.0, rel=0.01)
@@ -96,8 +94,8 @@ def test_a_shortened_scenario_keeps_its_shape() -> None:
     assert (outage.start, outage.end) == pytest.approx((0.3, 0.6))
 
 
-def test_a_window_begins_anew_each_second() -> None:
-    """The count starts again with each second of the server's clock, not of the client's."""
+def test_a_window_begins_again_each_second() -> None:
+    """The count restarts with each second of the server's clock, not of the client's."""
     window = Window(2, phase=0.75)
 
     assert admitted(window, 0.0, 0.1, 0.2, 0.25, 1.2, 1.24, 1.25) == [
@@ -108,7 +106,7 @@ def test_a_window_begins_anew_each_second() -> None:
 
 
 def test_the_seed_says_where_a_window_begins() -> None:
-    """The same seed gives the same window, another one another."""
+    """The same seed starts the window at the same time, another seed at another."""
     limit = LimitSettings(rates=STEADY, burst=None)
     moments = [number / 100 for number in range(200)]
     one, same, other = (admitted(limit.make(seed), *moments) for seed in (1, 1, 2))
@@ -118,14 +116,14 @@ def test_the_seed_says_where_a_window_begins() -> None:
 
 
 def test_the_fullest_second_may_begin_anywhere() -> None:
-    """It is found across whole seconds, and its end is not part of it."""
+    """It is found across whole seconds, and its end is exclusive."""
     assert most_within([0.0, 0.9, 1.1, 1.5, 1.9, 3.0], 1.0) == 4
     assert most_within([0.0, 1.0], 1.0) == 1
     assert most_within([], 1.0) == 0
 
 
 def test_recovery_is_the_first_second_with_enough_in_it() -> None:
-    """What comes before, or is too thin, does not count; there may be no such second at all."""
+    """Earlier or sparser seconds do not count; there may be none."""
     moments = [0.0, 0.1, 0.2, 5.5, 7.0, 7.5, 7.9, 8.3]
 
     assert back_at(moments, 3, since=5.0) == pytest.approx(2.0)
@@ -133,7 +131,7 @@ def test_recovery_is_the_first_second_with_enough_in_it() -> None:
 
 
 def account(clock: FakeClock, *requests: tuple[float, int | None]) -> Record:
-    """Let requests arrive at these moments about these ids, and return the record."""
+    """Let requests with these ids arrive at these times, and return the record."""
     limit = LimitSettings(rates=STEADY, burst=1, outage=Outage(2.0, 3.0))
     settings = ServerSettings(items=4, limit=limit, latency=0.0, retry_after=None, seed=1)
     tally = Tally(settings, clock)
@@ -145,7 +143,7 @@ def account(clock: FakeClock, *requests: tuple[float, int | None]) -> Record:
 
 
 def test_the_record_accounts_for_every_request_and_every_id() -> None:
-    """Each arrival is in one count, each id in one, and moments run from the first request."""
+    """Each arrival is in one count, each id in one, and times start at the first request."""
     record = account(
         FakeClock(1000.0),
         *[(0.0, 0), (0.0, 1), (0.05, 1), (0.0625, 2), (0.5, 1), (1.0, 1), (1.5, None), (1.5, 4)],
@@ -175,7 +173,7 @@ def test_a_server_that_was_asked_nothing_has_nothing_to_tell() -> None:
     assert (record.arrivals, record.never, record.last_accepted) == (0, 4, 0.0)
 
 
-async def test_it_answers_as_the_api_does_and_tells_its_record() -> None:
+async def test_it_responds_as_the_api_does_and_returns_its_record() -> None:
     """Over a real connection come 204, then 429 with its wait and the API's error body."""
     limit = LimitSettings(rates=Rates(((0.0, 0.001),)), burst=1)
     settings = ServerSettings(items=2, limit=limit, latency=0.001, retry_after=7, seed=1)
@@ -183,13 +181,13 @@ async def test_it_answers_as_the_api_does_and_tells_its_record() -> None:
     async with await start(settings) as server:
         host, port = server.sockets[0].getsockname()
         async with aiohttp.ClientSession(f"http://{host}:{port}") as session:
-            async with session.delete(PATH, headers=user) as answer:
-                assert (answer.status, await answer.read()) == (204, b"")
-            async with session.delete(PATH, headers=user) as answer:
-                assert (answer.status, answer.headers["Retry-After"]) == (429, "7")
-                content = await answer.json()
-            async with session.get("/") as answer:
-                record = await answer.json()
+            async with session.delete(PATH, headers=user) as response:
+                assert (response.status, await response.read()) == (204, b"")
+            async with session.delete(PATH, headers=user) as response:
+                assert (response.status, response.headers["Retry-After"]) == (429, "7")
+                content = await response.json()
+            async with session.get("/") as response:
+                record = await response.json()
 
     problems = [{"source": None, "errors": ["Too Many Requests"]}]
     assert content == {"errors": problems, "error_code": "rate_limited", "status_code": 429}

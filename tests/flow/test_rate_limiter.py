@@ -1,4 +1,4 @@
-"""The pace that is given: how large the burst is, and that nothing ever goes faster."""
+"""The fixed rate limiter: the size of its burst, and that no request exceeds its rate."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapty_async._flow.rate_limiter import TICK, FixedRateLimiter
+from adapty_async._flow.rate_limiter import CLOCK_RESOLUTION, FixedRateLimiter
 from adapty_async.testing import FakeClock
 
 
@@ -18,71 +18,71 @@ from adapty_async.testing import FakeClock
 def test_a_burst_is_a_tenth_of_a_second_unless_told(
     rate: float, given_burst: int | None, burst: int
 ) -> None:
-    """At least one request may always go at once."""
-    pacer = FixedRateLimiter(rate, given_burst, FakeClock())
+    """At least one request may always be sent at once."""
+    limiter = FixedRateLimiter(rate, given_burst, FakeClock())
 
-    assert (pacer.rate, pacer.burst) == (rate, burst)
-    assert repr(pacer) == f"Pacer(rate={rate}, burst={burst})"
+    assert (limiter.rate, limiter.burst) == (rate, burst)
+    assert repr(limiter) == f"FixedRateLimiter(rate={rate}, burst={burst})"
 
 
-def moments(pacer: FixedRateLimiter, clock: FakeClock, count: int) -> list[float]:
-    """Return when so many requests go of somebody who sends as soon as may be."""
+def times(limiter: FixedRateLimiter, clock: FakeClock, count: int) -> list[float]:
+    """Return the send times of a number of requests that are sent as early as possible."""
     times = []
     for _ in range(count):
-        clock.now += pacer.delay()
-        assert pacer.delay() == 0.0
-        pacer.acquire()
+        clock.now += limiter.delay()
+        assert limiter.delay() == 0.0
+        limiter.acquire()
         times.append(clock.now)
     return times
 
 
-def test_a_pacer_lets_the_burst_go_and_then_holds_the_rate() -> None:
-    """After the burst, each request goes one interval later than the last."""
+def test_a_rate_limiter_lets_the_burst_go_and_then_holds_the_rate() -> None:
+    """After the burst, each request is sent one interval after the last."""
     clock = FakeClock(100.0)
-    pacer = FixedRateLimiter(10.0, 3, clock)
+    limiter = FixedRateLimiter(10.0, 3, clock)
 
-    assert moments(pacer, clock, 5) == pytest.approx([100.0, 100.0, 100.0, 100.1, 100.2])
+    assert times(limiter, clock, 5) == pytest.approx([100.0, 100.0, 100.0, 100.1, 100.2])
 
 
 def test_a_long_pause_saves_up_no_more_than_the_burst() -> None:
-    """However long nothing was sent, only the burst goes at once."""
+    """After any pause, only the burst is sent at once."""
     clock = FakeClock()
-    pacer = FixedRateLimiter(10.0, 3, clock)
+    limiter = FixedRateLimiter(10.0, 3, clock)
     clock.now += 3600.0
 
-    assert moments(pacer, clock, 5) == pytest.approx([3600.0] * 3 + [3600.1, 3600.2])
+    assert times(limiter, clock, 5) == pytest.approx([3600.0] * 3 + [3600.1, 3600.2])
 
 
 def test_a_short_pause_gives_back_as_much_of_the_burst_as_it_lasted() -> None:
-    """Two intervals of silence let two requests go at once."""
+    """Two intervals of silence allow two requests at once."""
     clock = FakeClock()
-    pacer = FixedRateLimiter(10.0, 3, clock)
-    moments(pacer, clock, 3)
+    limiter = FixedRateLimiter(10.0, 3, clock)
+    times(limiter, clock, 3)
     clock.now = 0.2
 
-    assert moments(pacer, clock, 4) == pytest.approx([0.2, 0.2, 0.3, 0.4])
+    assert times(limiter, clock, 4) == pytest.approx([0.2, 0.2, 0.3, 0.4])
 
 
 def test_asking_alone_uses_nothing_up() -> None:
-    """Who asks and then does not send leaves his turn to the next."""
+    """A caller that asks for the delay and does not send leaves the permit to the next."""
     clock = FakeClock()
-    pacer = FixedRateLimiter(1.0, 1, clock)
+    limiter = FixedRateLimiter(1.0, 1, clock)
 
-    assert [pacer.delay() for _ in range(3)] == [0.0] * 3
-    pacer.acquire()
-    assert [pacer.delay() for _ in range(3)] == [1.0] * 3
+    assert [limiter.delay() for _ in range(3)] == [0.0] * 3
+    limiter.acquire()
+    assert [limiter.delay() for _ in range(3)] == [1.0] * 3
 
 
 def test_a_wait_too_short_to_be_told_by_a_clock_is_none() -> None:
-    """Nobody is sent away for a millionth of a second."""
+    """A delay of a millionth of a second counts as none."""
     clock = FakeClock()
-    pacer = FixedRateLimiter(1.0, 1, clock)
-    pacer.acquire()
-    clock.now = 1.0 - TICK / 2
+    limiter = FixedRateLimiter(1.0, 1, clock)
+    limiter.acquire()
+    clock.now = 1.0 - CLOCK_RESOLUTION / 2
 
-    assert pacer.delay() == 0.0
-    clock.now = 1.0 - 2 * TICK
-    assert pacer.delay() == pytest.approx(2 * TICK)
+    assert limiter.delay() == 0.0
+    clock.now = 1.0 - 2 * CLOCK_RESOLUTION
+    assert limiter.delay() == pytest.approx(2 * CLOCK_RESOLUTION)
 
 
 @given(
@@ -99,16 +99,16 @@ def test_no_window_ever_holds_more_than_rate_and_burst(
     asked: list[tuple[float, float]],
     patient: list[bool],
 ) -> None:
-    """However callers ask, and however late they wake up, any stretch of time sees its share."""
+    """Any period has at most its share, however late callers wake up."""
     clock = FakeClock(started)
-    pacer = FixedRateLimiter(rate, burst, clock)
+    limiter = FixedRateLimiter(rate, burst, clock)
     sent: list[float] = []
     for number, (pause, late) in enumerate(asked):
         clock.now += pause / rate
-        if pacer.delay() and patient[number % len(patient)]:
-            clock.now += pacer.delay() + late / rate
-        if not pacer.delay():
-            pacer.acquire()
+        if limiter.delay() and patient[number % len(patient)]:
+            clock.now += limiter.delay() + late / rate
+        if not limiter.delay():
+            limiter.acquire()
             sent.append(clock.now)
 
     for first, start in enumerate(sent):
@@ -120,8 +120,8 @@ def test_no_window_ever_holds_more_than_rate_and_burst(
 def test_who_sends_as_soon_as_may_be_gets_the_whole_rate(
     rate: float, burst: int, count: int
 ) -> None:
-    """The pace is as fast as it may be: nothing of the rate or of the burst is lost."""
+    """The limiter loses nothing of the rate or of the burst."""
     clock = FakeClock()
-    sent = moments(FixedRateLimiter(rate, burst, clock), clock, count)
+    sent = times(FixedRateLimiter(rate, burst, clock), clock, count)
 
-    assert sent[-1] == pytest.approx(max(0, count - burst) / rate, abs=2 * TICK)
+    assert sent[-1] == pytest.approx(max(0, count - burst) / rate, abs=2 * CLOCK_RESOLUTION)

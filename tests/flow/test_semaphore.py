@@ -1,4 +1,4 @@
-"""Places: how many are given, to whom and in which order, whoever is cancelled and when."""
+"""The semaphore: the number and order of its grants under any cancellation."""
 
 from __future__ import annotations
 
@@ -22,54 +22,54 @@ async def settle() -> None:
 
 class Twin:
     """
-    Places with tasks that take them, and next to them a plain account of who must have one.
+    A semaphore with tasks that acquire its permits, and next to it a plain model.
 
     Attributes:
-        came: who got a place, in order; each one keeps it until the twin gives it back.
-        expected: who must have got one by now, in order.
+        came: tasks with a permit, in order; each keeps it until the twin releases it.
+        expected: tasks that must have a permit by now, in order.
     """
 
     def __init__(self, count: int) -> None:
-        self.places = PrioritySemaphore(count)
+        self.permits = PrioritySemaphore(count)
         self.came: list[int] = []
         self.expected: list[int] = []
         self._count = count
         self._names = itertools.count()
         self._tasks: list[asyncio.Task[None]] = []
         self._holding: list[int] = []
-        self._waiting: list[tuple[bool, int]] = []  # sorted: the urgent, then the others
+        self._waiting: list[tuple[bool, int]] = []  # sorted: urgent waiters, then the others
 
     async def take(self, number: int) -> None:
-        """Ask for a place; every third one is urgent."""
+        """Request a permit; every third request is urgent."""
         name, urgent = next(self._names), number % 3 == 0
         self._tasks.append(asyncio.create_task(self._visit(name, urgent=urgent)))
         self._waiting.append((not urgent, name))
 
-    async def give(self, number: int) -> None:
-        """Give one of those places back that are taken."""
+    async def release(self, number: int) -> None:
+        """Release one of the acquired permits."""
         if self._holding:
             self._holding.pop(number % len(self._holding))
-            self.places.release()
+            self.permits.release()
 
     async def cancel(self, number: int) -> None:
-        """Cancel somebody who waits."""
+        """Cancel a waiter."""
         if self._waiting:
             _, name = self._waiting.pop(number % len(self._waiting))
             self._tasks[name].cancel()
 
-    async def cancel_and_give(self, number: int) -> None:
-        """Cancel somebody who waits, and give a place back before he knows."""
+    async def cancel_and_release(self, number: int) -> None:
+        """Cancel a waiter, and release a permit before its task runs."""
         await self.cancel(number)
-        await self.give(number)
+        await self.release(number)
 
-    async def give_and_cancel(self, number: int) -> None:
-        """Give a place back, and cancel the one who gets it before he knows."""
-        await self.give(number)
+    async def release_and_cancel(self, number: int) -> None:
+        """Release a permit, and cancel the waiter that gets it before its task runs."""
+        await self.release(number)
         if self._waiting and len(self._holding) < self._count:
             await self.cancel(self._waiting.index(min(self._waiting)))
 
     async def compare(self) -> None:
-        """Hand out in the plain account what is free there, and see that it was so."""
+        """Grant the available permits in the model, and compare."""
         await settle()
         while self._waiting and len(self._holding) < self._count:
             waiting = min(self._waiting)
@@ -77,18 +77,18 @@ class Twin:
             self._holding.append(waiting[1])
             self.expected.append(waiting[1])
         assert self.came == self.expected
-        assert self.places.count == self._count
-        assert self.places.available == self._count - len(self._holding)
-        assert self.places.has_waiters == bool(self._waiting)
+        assert self.permits.count == self._count
+        assert self.permits.available == self._count - len(self._holding)
+        assert self.permits.has_waiters == bool(self._waiting)
 
     async def close(self) -> None:
-        """Leave nobody waiting."""
+        """Leave no waiter."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _visit(self, name: int, *, urgent: bool) -> None:
-        await self.places.acquire(urgent=urgent)
+        await self.permits.acquire(urgent=urgent)
         self.came.append(name)
 
 
@@ -98,11 +98,11 @@ STEPS: tuple[Step, ...] = (
     Twin.take,
     Twin.take,
     Twin.take,
-    Twin.give,
-    Twin.give,
+    Twin.release,
+    Twin.release,
     Twin.cancel,
-    Twin.cancel_and_give,
-    Twin.give_and_cancel,
+    Twin.cancel_and_release,
+    Twin.release_and_cancel,
 )
 
 
@@ -110,8 +110,8 @@ STEPS: tuple[Step, ...] = (
     count=st.integers(0, 4),
     steps=st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 6)), max_size=60),
 )
-def test_places_go_to_whom_a_plain_account_says(count: int, steps: list[tuple[Step, int]]) -> None:
-    """After every step those have a place, in that order, who have one by the rules."""
+def test_permits_are_granted_as_in_a_plain_model(count: int, steps: list[tuple[Step, int]]) -> None:
+    """After every step, the tasks that the model names hold a permit, in its order."""
 
     async def go() -> None:
         twin = Twin(count)
@@ -124,22 +124,22 @@ def test_places_go_to_whom_a_plain_account_says(count: int, steps: list[tuple[St
 
 
 class Room:
-    """Somewhere as many may be as there are places."""
+    """A room that admits as many visitors as there are permits."""
 
     def __init__(self, count: int) -> None:
-        self.places = PrioritySemaphore(count)
+        self.permits = PrioritySemaphore(count)
         self.inside = 0
 
     async def visit(self, arrival: int, stay: int, *, urgent: bool) -> None:
-        """Come after so many turns of the loop, and stay for so many."""
+        """Arrive after a number of loop iterations, and stay for a number of them."""
         await loop_turns(arrival)
-        await self.places.acquire(urgent=urgent)
+        await self.permits.acquire(urgent=urgent)
         self.inside += 1
         try:
             await loop_turns(stay)
         finally:
             self.inside -= 1
-            self.places.release()
+            self.permits.release()
 
 
 @given(
@@ -149,12 +149,10 @@ class Room:
     ),
     count=st.integers(1, 6),
 )
-def test_no_place_is_lost_or_given_twice_in_any_turmoil(
+def test_no_permit_is_lost_or_given_twice_in_any_turmoil(
     visits: list[tuple[int, int, bool, int]], count: int
 ) -> None:
-    """
-    Whoever comes, stays and is cancelled when it may be, each place has one holder and stays one.
-    """
+    """With any arrivals, stays and cancellations, each permit has one holder and none is lost."""
 
     async def go() -> None:
         room = Room(count)
@@ -162,133 +160,131 @@ def test_no_place_is_lost_or_given_twice_in_any_turmoil(
             asyncio.create_task(room.visit(arrival, stay, urgent=urgent))
             for arrival, stay, urgent, _ in visits
         ]
-        for turn in range(30 + 8 * len(visits)):  # enough even if only one at a time gets in
+        for turn in range(30 + 8 * len(visits)):  # enough even if the visitors come one at a time
             for task, (*_, end) in zip(tasks, visits, strict=True):
                 if turn == end:
                     task.cancel()
             await loop_turns(1)
             assert room.inside <= count
-            assert room.inside <= room.places.count - room.places.available
+            assert room.inside <= room.permits.count - room.permits.available
         assert all(task.done() for task in tasks)
-        assert room.places.available == room.places.count
+        assert room.permits.available == room.permits.count
 
     asyncio.run(go())
 
 
 async def visit(
-    places: PrioritySemaphore, name: str, order: list[str], *, urgent: bool = False
+    permits: PrioritySemaphore, name: str, order: list[str], *, urgent: bool = False
 ) -> None:
-    """Take a place, and note that it was got."""
-    await places.acquire(urgent=urgent)
+    """Acquire a permit, and record that."""
+    await permits.acquire(urgent=urgent)
     order.append(name)
 
 
-def visitors(places: PrioritySemaphore, names: str) -> tuple[list[asyncio.Task[None]], list[str]]:
-    """
-    Return tasks that take a place each, and the list of those that got it; capitals are urgent.
-    """
+def visitors(permits: PrioritySemaphore, names: str) -> tuple[list[asyncio.Task[None]], list[str]]:
+    """Return tasks that acquire a permit each, and the list of grants; capitals are urgent."""
     order: list[str] = []
     return [
-        asyncio.create_task(visit(places, name, order, urgent=name.isupper())) for name in names
+        asyncio.create_task(visit(permits, name, order, urgent=name.isupper())) for name in names
     ], order
 
 
-async def test_free_places_are_taken_without_waiting() -> None:
-    """As many as there are get a place at once, and the next one waits."""
-    places = PrioritySemaphore(2)
-    _, order = visitors(places, "abc")
+async def test_free_permits_are_taken_without_waiting() -> None:
+    """Available permits are acquired at once, and the next waiter waits."""
+    permits = PrioritySemaphore(2)
+    _, order = visitors(permits, "abc")
 
-    assert (places.available, places.has_waiters) == (2, False)
+    assert (permits.available, permits.has_waiters) == (2, False)
     await settle()
     assert order == ["a", "b"]
-    assert (places.count, places.available, places.has_waiters) == (2, 0, True)
-    places.release()
+    assert (permits.count, permits.available, permits.has_waiters) == (2, 0, True)
+    permits.release()
     await settle()
     assert order == ["a", "b", "c"]
-    assert (places.available, places.has_waiters) == (0, False)
+    assert (permits.available, permits.has_waiters) == (0, False)
 
 
 async def test_the_urgent_go_before_the_patient_and_each_by_their_order() -> None:
-    """A place goes to whoever is urgent, and else to whoever came first."""
-    places = PrioritySemaphore(0)
-    _, order = visitors(places, "abCdE")
+    """A permit is granted to urgent waiters first, otherwise in order of arrival."""
+    permits = PrioritySemaphore(0)
+    _, order = visitors(permits, "abCdE")
     await settle()
 
     for _ in range(5):
-        places.release()
+        permits.release()
         await settle()
     assert order == ["C", "E", "a", "b", "d"]
 
 
 async def test_who_does_not_say_is_patient() -> None:
-    """A place goes to whoever is urgent before one who said nothing, though that one came first."""
-    places = PrioritySemaphore(0)
-    patient = asyncio.create_task(places.acquire())
+    """An urgent waiter precedes an earlier one of normal priority, which is the default."""
+    permits = PrioritySemaphore(0)
+    patient = asyncio.create_task(permits.acquire())
     await settle()
-    _, order = visitors(places, "A")
+    _, order = visitors(permits, "A")
     await settle()
-    places.release()
+    permits.release()
     await settle()
 
     assert (order, patient.done()) == (["A"], False)
-    places.release()
+    permits.release()
     await patient
 
 
-async def test_a_place_that_is_free_for_a_moment_is_not_taken_by_a_newcomer() -> None:
-    """A place given back belongs to the one who waits before that one even knows."""
-    places = PrioritySemaphore(1)
-    _, order = visitors(places, "ab")
+async def test_a_permit_that_is_free_for_a_moment_is_not_taken_by_a_newcomer() -> None:
+    """A released permit belongs to the next waiter even before its task runs."""
+    permits = PrioritySemaphore(1)
+    _, order = visitors(permits, "ab")
     await settle()
-    places.release()
-    _, later = visitors(places, "C")
+    permits.release()
+    _, later = visitors(permits, "C")
 
-    assert places.available == 0
+    assert permits.available == 0
     await settle()
     assert (order, later) == (["a", "b"], [])
-    places.release()
+    permits.release()
     await settle()
     assert later == ["C"]
 
 
 async def test_a_cancelled_waiter_is_passed_over() -> None:
-    """Who was cancelled while waiting gets nothing, and is not taken for somebody who waits."""
-    places = PrioritySemaphore(0)
-    tasks, order = visitors(places, "abC")
+    """A waiter that was cancelled gets no permit, and does not count as a waiter."""
+    permits = PrioritySemaphore(0)
+    tasks, order = visitors(permits, "abC")
     await settle()
     tasks[0].cancel()
     tasks[2].cancel()
-    places.release()
+    permits.release()
     await settle()
 
     assert order == ["b"]
     assert [task.cancelled() for task in tasks] == [True, False, True]
-    assert (places.available, places.has_waiters) == (0, False)
+    assert (permits.available, permits.has_waiters) == (0, False)
 
 
 async def test_nobody_waits_once_all_who_waited_were_cancelled() -> None:
-    """What is left of cancelled waiters does not count, and the place stays free."""
-    places = PrioritySemaphore(0)
-    tasks, _ = visitors(places, "aB")
+    """Cancelled waiters that are still queued do not count, and the permit stays available."""
+    permits = PrioritySemaphore(0)
+    tasks, _ = visitors(permits, "aB")
     wanted = []
     for task in tasks:
         await settle()
-        wanted.append(places.has_waiters)
+        wanted.append(permits.has_waiters)
         task.cancel()
     await settle()
-    wanted.append(places.has_waiters)
+    wanted.append(permits.has_waiters)
 
     assert wanted == [True, True, False]
-    places.release()
-    assert places.available == 1
+    permits.release()
+    assert permits.available == 1
 
 
-async def test_cancelled_when_it_was_just_given_a_place_goes_on_to_the_next() -> None:
-    """Between the place and the waking up, a cancellation loses nothing."""
-    places = PrioritySemaphore(0)
-    tasks, order = visitors(places, "abc")
+async def test_cancelled_when_it_was_just_given_a_permit_goes_on_to_the_next() -> None:
+    """A cancellation between the grant and the wake-up loses no permit."""
+    permits = PrioritySemaphore(0)
+    tasks, order = visitors(permits, "abc")
     await settle()
-    places.release()
+    permits.release()
     tasks[0].cancel()
     await settle()
 
@@ -296,21 +292,21 @@ async def test_cancelled_when_it_was_just_given_a_place_goes_on_to_the_next() ->
     assert order == ["b"]
     tasks[2].cancel()
     await settle()
-    places.release()
-    assert places.available == 1
+    permits.release()
+    assert permits.available == 1
 
 
-async def test_a_time_that_is_over_when_the_place_comes_loses_no_place() -> None:
-    """A timeout in the moment of being given the place gives it back."""
-    places = PrioritySemaphore(0)
+async def test_a_time_that_is_over_when_the_permit_comes_loses_no_permit() -> None:
+    """A timeout that coincides with the grant releases the permit."""
+    permits = PrioritySemaphore(0)
 
     async def hurry() -> None:
         async with asyncio.timeout(0):
-            await places.acquire(urgent=True)
+            await permits.acquire(urgent=True)
 
     task = asyncio.create_task(hurry())
     await asyncio.sleep(0)
-    places.release()
+    permits.release()
     with pytest.raises(TimeoutError):
         await task
-    assert places.available == 1
+    assert permits.available == 1

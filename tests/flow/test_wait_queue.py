@@ -12,27 +12,27 @@ from adapty_async.errors import CircuitOpenError
 from tests._support import loop_turns
 
 
-class Door:
+class Venue:
     """
-    Lets in as many as there is room for; who leads waits until there is some.
+    A venue that admits as many visitors as it has room for; the leader waits for room.
 
     Attributes:
-        room: how many may go in.
-        inside: who went in, in order.
-        refused: who is told that it may never.
-        led: how often somebody had to wait for the others.
+        room: number of visitors that may enter.
+        inside: visitors that entered, in order.
+        rejected: visitors whose admission raises an error.
+        led: number of times that a visitor waited for the others.
     """
 
     def __init__(self, room: int = 0) -> None:
         self.room = room
         self.inside: list[str] = []
-        self.refused: set[str] = set()
+        self.rejected: set[str] = set()
         self.led = 0
         self._more = asyncio.Event()
-        self.line: WaitQueue[str] = WaitQueue(self._admit, self._lead, self._expel)
+        self.wait_queue: WaitQueue[str] = WaitQueue(self._admit, self._lead, self._expel)
 
     def _admit(self, name: str) -> bool:
-        if name in self.refused:
+        if name in self.rejected:
             raise CircuitOpenError("never", retry_after=1.0)
         if not self.room:
             return False
@@ -57,8 +57,8 @@ class Door:
 
     async def visit(self, name: str) -> None:
         """Go in, at once or when it is possible."""
-        if not self.line.try_acquire(name):
-            await self.line.acquire(name)
+        if not self.wait_queue.try_acquire(name):
+            await self.wait_queue.acquire(name)
 
     def queue(self, names: str) -> list[asyncio.Task[None]]:
         """Let them come one after the other."""
@@ -72,51 +72,51 @@ async def settle() -> None:
 
 async def test_who_may_go_goes_at_once() -> None:
     """Without a queue nobody leads and nobody waits."""
-    door = Door(room=3)
+    venue = Venue(room=3)
 
-    assert [door.line.try_acquire(name) for name in "abcd"] == [True, True, True, False]
-    assert (door.inside, door.led, door.line.has_leader) == (["a", "b", "c"], 0, False)
+    assert [venue.wait_queue.try_acquire(name) for name in "abcd"] == [True, True, True, False]
+    assert (venue.inside, venue.led, venue.wait_queue.has_leader) == (["a", "b", "c"], 0, False)
 
 
 async def test_who_comes_later_does_not_overtake() -> None:
-    """As long as somebody waits, there is no way in at once."""
-    door = Door()
-    tasks = door.queue("ab")
+    """While an entrant waits, no other is admitted at once."""
+    venue = Venue()
+    tasks = venue.queue("ab")
     await settle()
-    door.room = 1
+    venue.room = 1
 
-    assert not door.line.try_acquire("c")
-    door.open(1)
+    assert not venue.wait_queue.try_acquire("c")
+    venue.open(1)
     await asyncio.gather(*tasks)
-    assert door.inside == ["a", "b"]
-    assert not door.line.has_leader
+    assert venue.inside == ["a", "b"]
+    assert not venue.wait_queue.has_leader
 
 
 async def test_the_first_takes_along_all_that_may_go_with_it() -> None:
-    """However many wait, one of them waits for what holds them up, and they go in together."""
-    door = Door()
-    tasks = door.queue("abcdef")
+    """One of any number of waiters waits for the cause, and all are admitted together."""
+    venue = Venue()
+    tasks = venue.queue("abcdef")
     await settle()
-    assert door.led == 1
-    door.open(4)
+    assert venue.led == 1
+    venue.open(4)
     await asyncio.gather(*tasks[:4])
 
-    assert door.inside == ["a", "b", "c", "d"]
+    assert venue.inside == ["a", "b", "c", "d"]
     await settle()
-    assert door.led == 2
-    door.open(9)
+    assert venue.led == 2
+    venue.open(9)
     await asyncio.gather(*tasks)
-    assert door.inside == ["a", "b", "c", "d", "e", "f"]
-    assert not door.line.has_leader
+    assert venue.inside == ["a", "b", "c", "d", "e", "f"]
+    assert not venue.wait_queue.has_leader
 
 
 async def test_what_one_is_told_ends_that_one_alone() -> None:
-    """An error belongs to whom it is about, whether it leads or follows; the others go on."""
-    door = Door()
-    tasks = door.queue("abcd")
+    """An error ends its own entrant alone, leader or follower; the others continue."""
+    venue = Venue()
+    tasks = venue.queue("abcd")
     await settle()
-    door.refused = {"a", "c"}
-    door.open(2)
+    venue.rejected = {"a", "c"}
+    venue.open(2)
     results = await asyncio.gather(*tasks, return_exceptions=True)
 
     assert [type(result) for result in results] == [
@@ -125,98 +125,96 @@ async def test_what_one_is_told_ends_that_one_alone() -> None:
         CircuitOpenError,
         type(None),
     ]
-    assert door.inside == ["b", "d"]
+    assert venue.inside == ["b", "d"]
 
 
 @pytest.mark.parametrize("number", [0, 1, 2], ids=["leader", "follower", "last"])
 async def test_who_gives_up_is_passed_over(number: int) -> None:
-    """The rest goes in, in order."""
-    door = Door()
-    tasks = door.queue("abc")
+    """The others are admitted, in order."""
+    venue = Venue()
+    tasks = venue.queue("abc")
     await settle()
     tasks.pop(number).cancel()
     await settle()
-    door.open(2)
+    venue.open(2)
     await asyncio.gather(*tasks)
 
-    assert door.inside == [name for name in "abc" if name != "abc"[number]]
-    assert not door.line.has_leader
+    assert venue.inside == [name for name in "abc" if name != "abc"[number]]
+    assert not venue.wait_queue.has_leader
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["after", "before"])
-async def test_who_gives_up_in_the_moment_of_being_let_in_leaves_no_gap(*, told: bool) -> None:
-    """What it was given is taken back, and the one behind goes in instead."""
-    door = Door()
-    tasks = door.queue("abc")
+@pytest.mark.parametrize("granted", [True, False], ids=["after", "before"])
+async def test_who_gives_up_in_the_moment_of_being_let_in_leaves_no_gap(*, granted: bool) -> None:
+    """Its permit is revoked, and the next entrant is admitted instead."""
+    venue = Venue()
+    tasks = venue.queue("abc")
     await settle()
-    door.open(2)
-    if told:
-        await asyncio.sleep(0)  # a is in, and has let b in, who does not know yet
-        assert door.inside == ["a", "b"]
+    venue.open(2)
+    if granted:
+        await asyncio.sleep(0)  # a is admitted, and has admitted b, whose task has not run yet
+        assert venue.inside == ["a", "b"]
     tasks[1].cancel()
     await settle()
-    door.open(1)
+    venue.open(1)
     await asyncio.gather(tasks[0], tasks[2])
 
     assert tasks[1].cancelled()
-    assert door.inside == ["a", "c"]
+    assert venue.inside == ["a", "c"]
 
 
 async def test_who_gives_up_in_the_moment_of_coming_to_lead_passes_that_on() -> None:
-    """The line is not left without anybody who waits for the others."""
-    door = Door()
-    tasks = door.queue("abc")
+    """The queue always has a leader while entrants wait."""
+    venue = Venue()
+    tasks = venue.queue("abc")
     await settle()
-    door.open(1)
+    venue.open(1)
     await asyncio.sleep(0)
     tasks[1].cancel()
     await settle()
-    door.open(1)
+    venue.open(1)
     await asyncio.gather(tasks[0], tasks[2])
 
-    assert door.inside == ["a", "c"]
-    assert not door.line.has_leader
+    assert venue.inside == ["a", "c"]
+    assert not venue.wait_queue.has_leader
 
 
 async def test_who_gives_up_in_the_moment_of_an_error_ends_cancelled() -> None:
-    """The error is not lost in a warning, and the others are not held up."""
-    door = Door()
-    tasks = door.queue("abc")
+    """The error causes no warning, and the others are not delayed."""
+    venue = Venue()
+    tasks = venue.queue("abc")
     await settle()
-    door.refused = {"b"}
-    door.open(2)
+    venue.rejected = {"b"}
+    venue.open(2)
     await asyncio.sleep(0)
     tasks[1].cancel()
     await asyncio.gather(tasks[0], tasks[2])
     await settle()
 
     assert tasks[1].cancelled()
-    assert door.inside == ["a", "c"]
+    assert venue.inside == ["a", "c"]
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_cancelling_at_random_loses_neither_a_place_nor_anybody(seed: int) -> None:
-    """
-    Whoever is cancelled whenever, the others get in, and no room is used up by those who did not.
-    """
+async def test_cancelling_at_random_loses_neither_a_permit_nor_anybody(seed: int) -> None:
+    """With any cancellations, the others are admitted, and cancelled visitors use no room."""
     chosen = random.Random(seed)
-    door = Door()
+    venue = Venue()
     names = [f"{number}" for number in range(60)]
-    tasks = [asyncio.create_task(door.visit(name)) for name in names]
+    tasks = [asyncio.create_task(venue.visit(name)) for name in names]
     gave_up = set(chosen.sample(range(60), 25))
     rooms = 0
     for number in gave_up:
         for _ in range(chosen.randrange(4)):
             await asyncio.sleep(0)
         if chosen.random() < 0.5:
-            door.open(1)
+            venue.open(1)
             rooms += 1
         tasks[number].cancel()
-    door.open(60 - rooms)
+    venue.open(60 - rooms)
     results = await asyncio.gather(*tasks, return_exceptions=True)
 
-    assert len(door.inside) + door.room == 60
+    assert len(venue.inside) + venue.room == 60
     inside = {name for name, result in zip(names, results, strict=True) if result is None}
-    assert inside == set(door.inside)
+    assert inside == set(venue.inside)
     assert inside >= {name for number, name in enumerate(names) if number not in gave_up}
-    assert not door.line.has_leader
+    assert not venue.wait_queue.has_leader

@@ -1,8 +1,8 @@
 """
-Which HTTP path requests take: the fast one steps aside for test mocks and tracers, real ones here.
+The choice of the HTTP path: the fast one is not used with test mocks and tracers, real ones here.
 
-Then what is special to the connections of a client's own session, on both paths: those that died in
-silence, and event loops that stood still.
+After that, the connections of a client's own session, on both paths: dead connections, and event
+loops that were blocked.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from adapty_async import (
 from adapty_async._api.operation import CallState, Request, Response
 from adapty_async._http import direct_sender as exchange_module
 from adapty_async._http.direct_sender import TESTED, _lacking, stamp, why_standard
-from adapty_async._http.session_sender import SESSION_OPTIONS, ask_own, exchange
+from adapty_async._http.session_sender import SESSION_OPTIONS, exchange, session_sender
 from adapty_async._http.timeouts import TimeoutScheduler
 from adapty_async._http.transport import Transport
 from adapty_async.statistics import HttpPath
@@ -69,7 +69,7 @@ def client_of(server: RawServer, **options: Any) -> AdaptyClient:
 
 
 def path_of(client: AdaptyClient) -> tuple[str, str | None]:
-    """Return what the statistics say of the path."""
+    """Return the HTTP path that the statistics name."""
     now = client.statistics()
     return now.http_path, now.http_path_reason
 
@@ -79,17 +79,13 @@ PATCHED = ("standard", "aiohttp.ClientSession._request is patched")
 
 
 def test_the_aiohttp_in_use_was_tested() -> None:
-    """
-    The fast path is used with releases that this suite has passed with: add a new one to the list.
-    """
+    """The fast path is used with releases that passed this suite: add a new one to the list."""
     assert aiohttp.__version__ in TESTED
     assert _lacking() is None
 
 
 async def test_aioresponses_keeps_requests_from_the_server() -> None:
-    """
-    Nothing reaches the server; with aiohttp 3.14, aioresponses 0.7.9 fails to make its response.
-    """
+    """Nothing reaches the server; with aiohttp 3.14, aioresponses 0.7.9 fails in its response."""
     async with RawServer() as server, client_of(server) as client:
         with aioresponses() as mocked:
             mocked.delete(f"{server.url}/api/v1/server-side-api/profiles/", status=204)
@@ -101,9 +97,7 @@ async def test_aioresponses_keeps_requests_from_the_server() -> None:
 
 
 async def test_vcr_keeps_requests_from_the_server_also_from_later_on(tmp_path: Path) -> None:
-    """
-    A cassette that comes after the session, and goes, is noticed at the next request each time.
-    """
+    """A cassette that starts after the session, and ends, is detected at the next request."""
     cassette = vcr.use_cassette(str(tmp_path / "none.yaml"), record_mode="none")
     async with RawServer() as server, client_of(server) as client:
         await client.v1.profiles.delete(customer_user_id="anna")
@@ -131,7 +125,7 @@ async def test_vcr_records_and_replays(tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def opentelemetry() -> Iterator[InMemorySpanExporter]:
-    """Let OpenTelemetry trace aiohttp's sessions that are made within the block."""
+    """Let OpenTelemetry trace the aiohttp sessions made within the block."""
     spans = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))
@@ -143,9 +137,7 @@ def opentelemetry() -> Iterator[InMemorySpanExporter]:
 
 
 async def test_opentelemetry_sees_each_attempt_also_from_later_on() -> None:
-    """
-    Each request is a client span with ``traceparent`` sent on, from when aiohttp is instrumented.
-    """
+    """Each request is a client span with a ``traceparent`` header once aiohttp is instrumented."""
     async with RawServer() as server, client_of(server) as client:
         await client.v1.profiles.get(customer_user_id="anna")
         with opentelemetry() as spans:
@@ -160,9 +152,7 @@ async def test_opentelemetry_sees_each_attempt_also_from_later_on() -> None:
 
 
 async def test_sentry_sees_a_call_and_sends_its_trace_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    With Sentry's integration for aiohttp, a request is a span, and ``sentry-trace`` is sent on.
-    """
+    """With Sentry's integration for aiohttp, a request is a span with a ``sentry-trace`` header."""
     for kind, name in (
         (aiohttp.ClientSession, "__init__"),
         (aiohttp.web.Application, "_handle"),
@@ -196,7 +186,7 @@ async def test_sentry_sees_a_call_and_sends_its_trace_on(monkeypatch: pytest.Mon
 
 
 def test_no_tracer_and_no_mock_is_imported() -> None:
-    """The library looks for patches without importing what makes them."""
+    """The library detects patches without an import of the tools that make them."""
     code = "import sys, adapty_async; print([n for n in sys.modules if n.split('.')[0] in NAMES])"
     names = ("opentelemetry", "sentry_sdk", "vcr", "aioresponses", "wrapt")
     command = [sys.executable, "-c", code.replace("NAMES", repr(names))]
@@ -205,7 +195,7 @@ def test_no_tracer_and_no_mock_is_imported() -> None:
 
 
 def test_a_patch_that_was_there_before_the_library_is_noticed() -> None:
-    """There is no original to compare with then; a wrapper is told by where it comes from."""
+    """There is no original for a comparison then; a wrapper is detected by its module."""
     code = """
 import asyncio, functools, aiohttp
 original = aiohttp.ClientSession._request
@@ -225,9 +215,7 @@ print(AdaptyClient("k").statistics().http_path_reason)
 async def test_the_path_is_logged_once_a_change(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    The fast path is logged at DEBUG level, the standard one at INFO with its reason, no secret.
-    """
+    """The fast path is logged at DEBUG, the standard one at INFO with its reason, no secret."""
     caplog.set_level(logging.DEBUG, "adapty_async")
     async with RawServer() as server, client_of(server) as client:
         for patched in (False, True, False):
@@ -245,14 +233,12 @@ async def test_the_path_is_logged_once_a_change(
 
 
 async def accept(_: object) -> Response:
-    """Answer without a server."""
+    """Respond without a server."""
     return Response(204, {}, b"")
 
 
 async def test_a_setting_that_decides_the_path_is_named() -> None:
-    """
-    A given session, ``trust_env`` and a given transport are reasons, before the first request too.
-    """
+    """A given session, ``trust_env`` and a given transport are reasons from the start."""
     async with aiohttp.ClientSession() as session, RawServer() as server:
         given = client_of(server, session=session)
         assert path_of(given) == ("standard", "a session was given")
@@ -267,7 +253,7 @@ Patch = Callable[[pytest.MonkeyPatch], None]
 
 
 def another_release(patches: pytest.MonkeyPatch) -> None:
-    """Let aiohttp be of a release that nobody has tested with."""
+    """Let aiohttp be an untested release."""
     patches.setattr(aiohttp, "__version__", "3.14.99")
 
 
@@ -282,7 +268,7 @@ def another_writer(patches: pytest.MonkeyPatch) -> None:
 
 
 def another_class(patches: pytest.MonkeyPatch) -> None:
-    """Replace a class by what has nothing of it."""
+    """Replace a class by one without its attributes."""
     patches.setattr(aiohttp, "TCPConnector", object())
 
 
@@ -292,7 +278,7 @@ def other_sockets(patches: pytest.MonkeyPatch) -> None:
 
 
 def another_connect(patches: pytest.MonkeyPatch) -> None:
-    """Wrap how connections are made."""
+    """Wrap the creation of connections."""
 
     async def connect(*_arguments: object, **_options: object) -> None:
         raise AssertionError
@@ -301,7 +287,7 @@ def another_connect(patches: pytest.MonkeyPatch) -> None:
 
 
 def another_send(patches: pytest.MonkeyPatch) -> None:
-    """Wrap how requests are sent, as New Relic does."""
+    """Wrap the sending of requests, as New Relic does."""
     patches.setattr(aiohttp.ClientRequest, "send", lambda *_: None)
 
 
@@ -317,7 +303,7 @@ REASONS = {
 
 @pytest.mark.parametrize(("patch", "reason"), REASONS.values(), ids=REASONS)
 def test_what_is_unusual_is_a_reason_for_the_standard_path(patch: Patch, reason: str) -> None:
-    """Whatever may make a difference to a request is named; without it, nothing is."""
+    """Any condition that may affect a request is named; without one, there is no reason."""
     with pytest.MonkeyPatch.context() as patches:
         patch(patches)
         assert why_standard(stamp(), None, given=False, trust_env=False) == reason
@@ -327,7 +313,7 @@ def test_what_is_unusual_is_a_reason_for_the_standard_path(patch: Patch, reason:
 
 
 async def test_a_session_that_a_tracer_has_changed_is_a_reason() -> None:
-    """Trace configurations, and a connector that is wrapped as Datadog wraps it, are noticed."""
+    """Trace configurations, and a connector wrapped as Datadog wraps it, are detected."""
     async with (
         aiohttp.ClientSession(trace_configs=[aiohttp.TraceConfig()]) as traced,
         aiohttp.ClientSession(connector=aiohttp.UnixConnector("/nowhere")) as wrapped,
@@ -344,7 +330,7 @@ async def test_a_session_that_a_tracer_has_changed_is_a_reason() -> None:
 
 
 async def test_an_unknown_aiohttp_is_used_by_its_public_ways() -> None:
-    """Its private parts may have changed; requests arrive by the standard path."""
+    """Its private parts may differ; requests arrive by the standard path."""
     with pytest.MonkeyPatch.context() as patches:
         another_release(patches)
         async with RawServer() as server, client_of(server) as client:
@@ -368,19 +354,19 @@ async def transport() -> AsyncIterator[Transport]:
 async def test_a_call_is_on_the_wire_from_its_first_byte_on(
     monkeypatch: pytest.MonkeyPatch, *, standard: bool
 ) -> None:
-    """While a connection is made it is not; from when it may be written to, it is."""
+    """A request is on the wire from when it may be written, not during its connect."""
     if standard:
         patch_as_a_tracer(monkeypatch)
     async with RawServer((UNREAD, STALL), (HOLD,)) as server, transport() as send:
         on_wire: list[bool] = []
         for url in (server.url.replace("http", "https"), server.url):
-            tally = CallState()
-            task = asyncio.ensure_future(send(a_request(url=f"{url}/", state=tally)))
+            state = CallState()
+            task = asyncio.ensure_future(send(a_request(url=f"{url}/", state=state)))
             while server.connections <= len(on_wire):
                 await loop_turns(1)
             if url == server.url:
                 await server.until_arrived(1)
-            on_wire.append(tally.on_wire)
+            on_wire.append(state.on_wire)
             task.cancel()
             await asyncio.wait({task})
 
@@ -391,7 +377,7 @@ async def test_a_call_is_on_the_wire_from_its_first_byte_on(
 async def test_a_call_without_time_left_is_not_sent(
     monkeypatch: pytest.MonkeyPatch, *, standard: bool
 ) -> None:
-    """A request whose deadline is over, since the loop stood still, never reaches a connection."""
+    """A request whose deadline passed while the loop was blocked never reaches a connection."""
     if standard:
         patch_as_a_tracer(monkeypatch)
     async with RawServer() as server, transport() as send:
@@ -403,9 +389,7 @@ async def test_a_call_without_time_left_is_not_sent(
 
 
 async def test_a_given_session_bounds_what_is_in_flight() -> None:
-    """
-    No more requests are handed to a session than it has connections for, so that none waits there.
-    """
+    """A session receives no more requests than it has connections, so none waits in it."""
     connector = aiohttp.TCPConnector(limit=3, limit_per_host=2)
     async with (
         RawServer(then=(HOLD, *DONE)) as server,
@@ -423,21 +407,21 @@ async def test_a_given_session_bounds_what_is_in_flight() -> None:
 
 
 async def test_a_given_session_that_cannot_connect_has_sent_nothing() -> None:
-    """Its error takes back that the call may be on the wire."""
+    """Its error resets the mark that the call may be on the wire."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        tally = CallState()
+        state = CallState()
         url = f"http://127.0.0.1:{free.getsockname()[1]}/"
         async with aiohttp.ClientSession() as session:
             send = Transport(clock=time.monotonic, session=session)
             with pytest.raises(ConnectError, match="cannot connect"):
-                await send(a_request(url=url, state=tally))
+                await send(a_request(url=url, state=state))
 
-    assert not tally.on_wire
+    assert not state.on_wire
 
 
 async def test_a_given_session_that_is_closed_already_is_refused() -> None:
-    """A client can be made with it, and says so at its first call."""
+    """A client can be made with it, and its first call raises the error."""
     async with aiohttp.ClientSession() as session, RawServer() as server:
         await session.close()
         with pytest.raises(ConfigError, match="is closed"):
@@ -445,16 +429,16 @@ async def test_a_given_session_that_is_closed_already_is_refused() -> None:
 
 
 def dead(*last: Any) -> Callable[[Received], Steps]:
-    """Answer the first request of each of two connections, and end every other one on them so."""
+    """Respond to the first request of each of two connections, and end every other one this way."""
     seen: set[int] = set()
 
-    def answer(request: Received) -> Steps:
+    def respond(request: Received) -> Steps:
         if request.connection > 2 or request.connection not in seen:
             seen.add(request.connection)
             return DONE
         return last
 
-    return answer
+    return respond
 
 
 @pytest.mark.parametrize("last", [STALL, RESET], ids=["silent", "reset"])
@@ -462,9 +446,7 @@ def dead(*last: Any) -> Callable[[Received], Steps]:
 async def test_kept_connections_that_died_are_not_tried_one_by_one(
     last: Any, monkeypatch: pytest.MonkeyPatch, *, standard: bool
 ) -> None:
-    """
-    After a failure over a kept connection the retry opens a new one, and the idle ones are closed.
-    """
+    """After a failure over a kept connection the retry opens a new one; idle ones are closed."""
     if standard:
         patch_as_a_tracer(monkeypatch)
     async with (
@@ -492,13 +474,11 @@ async def test_kept_connections_that_died_are_not_tried_one_by_one(
 async def test_what_is_in_flight_outlives_the_idle_connections(
     monkeypatch: pytest.MonkeyPatch, *, standard: bool
 ) -> None:
-    """
-    A call over a kept connection that takes its time is not cut short by another one's timeout.
-    """
+    """The timeout of one call does not cancel a slow call over another kept connection."""
     if standard:
         patch_as_a_tracer(monkeypatch)
 
-    def answer(request: Received) -> Steps:
+    def respond(request: Received) -> Steps:
         return (released, *DONE) if request.identity == "slow" else (STALL,)
 
     async with RawServer((HOLD, *DONE), (HOLD, *DONE)) as server, client_of(server) as client:
@@ -508,10 +488,10 @@ async def test_what_is_in_flight_outlives_the_idle_connections(
         await server.until_arrived(2)
         server.released.set()
         await asyncio.gather(*calls)
-        server._then = answer
+        server._then = respond
         slow = asyncio.ensure_future(get(customer_user_id="slow"))
         await server.until_arrived(3)
-        with pytest.raises(RequestTimeoutError, match="no answer in time"):
+        with pytest.raises(RequestTimeoutError, match="no response in time"):
             await client.with_options(timeout=0.1).v1.profiles.get(customer_user_id="silent")
         released.set()
         await slow
@@ -521,15 +501,13 @@ async def test_what_is_in_flight_outlives_the_idle_connections(
 
 
 async def test_an_aiohttp_that_sends_again_is_kept_from_it() -> None:
-    """
-    Even if aiohttp came to its own retry of a kept connection that broke, nothing is sent twice.
-    """
+    """Even if aiohttp reached its own retry of a broken kept connection, nothing is sent twice."""
     options = {**SESSION_OPTIONS, "response_class": aiohttp.ClientResponse}  # which comes to it
     async with (
         RawServer(DONE, then=(RESET,)) as server,
         aiohttp.ClientSession(**options) as session,
     ):
-        ask = ask_own(session, lambda _: None, trust_env=False)
+        ask = session_sender(session, lambda _: None, trust_env=False)
         await ask(a_request(url=f"{server.url}/", method="DELETE"))
         with pytest.raises(ConnectionLostError, match="it was sent already"):
             await ask(a_request(url=f"{server.url}/", method="DELETE"))
@@ -538,12 +516,10 @@ async def test_an_aiohttp_that_sends_again_is_kept_from_it() -> None:
 
 
 async def test_one_lost_connection_among_working_ones_costs_no_other() -> None:
-    """
-    A server that closes a connection now and then, while others work, gets no new ones for it.
-    """
+    """A server that closes a connection now and then, while others work, causes no new pool."""
     gate = asyncio.Event()
 
-    def answer(request: Received) -> Steps:
+    def respond(request: Received) -> Steps:
         return (gate, RESET) if request.identity == "lost" else DONE
 
     async with RawServer((HOLD, *DONE), (HOLD, *DONE)) as server, client_of(server) as client:
@@ -552,7 +528,7 @@ async def test_one_lost_connection_among_working_ones_costs_no_other() -> None:
         await server.until_arrived(2)
         server.released.set()
         await asyncio.gather(*calls)
-        server._then = answer
+        server._then = respond
         lost = asyncio.ensure_future(get(customer_user_id="lost"))
         await server.until_arrived(3)
         await get(customer_user_id="works")
@@ -566,7 +542,7 @@ async def test_one_lost_connection_among_working_ones_costs_no_other() -> None:
 
 @pytest.fixture(scope="module")
 def slow_server() -> Iterator[str]:
-    """Run a server in another process, which answers after 50 ms."""
+    """Run a server in another process, which responds after 50 ms."""
     command = [sys.executable, "-m", "tests.slow_answers"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -575,7 +551,7 @@ def slow_server() -> Iterator[str]:
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    """Return how event loops of that name are made."""
+    """Return a function that makes event loops of that name."""
     if name == "asyncio":
         return asyncio.new_event_loop
     return pytest.importorskip("uvloop").new_event_loop  # type: ignore[no-any-return]
@@ -589,7 +565,7 @@ loops = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_a_loop_that_stands_still_loses_no_response(
     loop: str, slow_server: str, monkeypatch: pytest.MonkeyPatch, *, standard: bool
 ) -> None:
-    """Creates whose responses came while a blocking call held the loop up are done, not unknown."""
+    """Creates whose responses arrived during a blocking call are done, not unknown."""
     if standard:
         patch_as_a_tracer(monkeypatch)
 
@@ -614,9 +590,7 @@ def test_a_loop_that_stands_still_loses_no_response(
 def test_a_loop_that_stands_still_during_the_drain_loses_no_response(
     loop: str, slow_server: str, *, leave: bool
 ) -> None:
-    """
-    Responses that came while a blocking call took longer than the drain are read, not cancelled.
-    """
+    """Responses that arrived in a blocking call longer than the drain are read, not cancelled."""
 
     async def run() -> tuple[int, int]:
         async with AdaptyClient(KEY, base_url=slow_server, retry=ONCE) as client:
@@ -641,9 +615,9 @@ def test_a_loop_that_stands_still_during_the_drain_loses_no_response(
 def test_a_loop_that_stands_still_for_longer_than_max_outage_ends_no_run(
     loop: str, slow_server: str
 ) -> None:
-    """Time in which nothing could be sent or read, as after Ctrl-Z, is no outage."""
+    """Time without any I/O, as after Ctrl-Z, is no outage."""
 
-    def told(outcome: Outcome[str, None]) -> None:
+    def emitted(outcome: Outcome[str, None]) -> None:
         if outcome.index == 15:
             time.sleep(1.5)
 
@@ -653,7 +627,7 @@ def test_a_loop_that_stands_still_for_longer_than_max_outage_ends_no_run(
                 [f"u{number}" for number in range(40)],
                 by="customer_user_id",
                 concurrency=10,
-                on_outcome=told,
+                on_outcome=emitted,
                 max_outage=1.0,
             )
 
@@ -664,7 +638,7 @@ def test_a_loop_that_stands_still_for_longer_than_max_outage_ends_no_run(
 
 @loops
 def test_a_blocking_call_before_a_request_is_not_charged_to_it(loop: str, slow_server: str) -> None:
-    """An attempt has its whole time, whatever the loop's own clock says after a blocking call."""
+    """An attempt has its full timeout, whatever the loop's own clock says after a blocking call."""
 
     async def run() -> None:
         async with AdaptyClient(KEY, base_url=slow_server, timeout=0.4, retry=ONCE) as client:
@@ -677,7 +651,7 @@ def test_a_blocking_call_before_a_request_is_not_charged_to_it(loop: str, slow_s
 
 
 def test_each_loop_has_its_own_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that is used in one loop after the other notices a patch in between."""
+    """A client that is used in one loop after another detects a patch in between."""
     with in_thread(RawServer()) as server:
         client = client_of(server)
 
@@ -695,14 +669,14 @@ def test_each_loop_has_its_own_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_parts_of_a_stamp_have_their_names() -> None:
     """Each part of a stamp is named in the reasons, in the same order."""
-    assert len(stamp()) == len(exchange_module._OWN)
+    assert len(stamp()) == len(exchange_module._PARTS)
 
 
 async def test_a_host_that_needs_no_proxy_is_reached_without_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With `trust_env`, NO_PROXY excepts a host from the proxies of the environment."""
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # a port without a listener
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     async with RawServer(DONE) as server, client_of(server, trust_env=True) as client:
         await client.v1.profiles.delete(customer_user_id="anna")
@@ -716,9 +690,9 @@ async def test_a_connection_that_breaks_before_a_request_is_written_sent_nothing
     async def ask(_: Request) -> Response:
         raise aiohttp.ServerDisconnectedError
 
-    watch = TimeoutScheduler(asyncio.get_running_loop(), time.monotonic)
-    error = await exchange(ask, watch, a_request(), 1.0)
+    scheduler = TimeoutScheduler(asyncio.get_running_loop(), time.monotonic)
+    error = await exchange(ask, scheduler, a_request(), 1.0)
 
     assert isinstance(error, ConnectError)
     assert str(error).startswith("cannot connect (the connection broke")
-    watch.close()
+    scheduler.close()

@@ -1,6 +1,4 @@
-"""
-The timeout scheduler: attempts that take too long are cancelled, by one timer, on a fake clock.
-"""
+"""The timeout scheduler, which cancels slow attempts with one timer, on a fake clock."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ from adapty_async._http.timeouts import TimeoutScheduler
 
 
 class Loop:
-    """The part of an event loop that makes timers, on a clock that the test moves."""
+    """The part of an event loop that makes timers, on a clock that the test advances."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -25,20 +23,20 @@ class Loop:
         return self.now
 
     def call_later(self, delay: float, callback: Callable[[], object], /) -> asyncio.TimerHandle:
-        """Make a timer, which rings when the test lets time pass."""
+        """Make a timer, which fires when the test advances the clock."""
         when = self.now + delay
         timer = asyncio.TimerHandle(when, callback, (), asyncio.get_running_loop())
         self.timers.append(timer)
         return timer
 
     def call_soon(self, callback: Callable[[], object], /) -> asyncio.Handle:
-        """Run something in the next turn."""
+        """Run a callback in the next loop iteration."""
         handle = asyncio.Handle(callback, (), asyncio.get_running_loop())
         self.ready.append(handle)
         return handle
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, and each timer ring at its moment."""
+        """Advance the clock, and fire each timer at its time."""
         end = self.now + seconds
         while due := [when for when in self.ticking if when <= end]:
             self.now = max(self.now, min(due))
@@ -46,7 +44,7 @@ class Loop:
         self.now = end
 
     def stand_still(self, seconds: float) -> None:
-        """Let time pass while the loop does nothing, and then the timers ring that are due."""
+        """Advance the clock while the loop is blocked, and then fire the timers that are due."""
         self.now += seconds
         self.ring()
 
@@ -59,7 +57,7 @@ class Loop:
                 timer._run()
 
     def turn(self) -> None:
-        """Run what is ready."""
+        """Run the callbacks that are ready."""
         ready, self.ready = self.ready, []
         for handle in ready:
             if not handle.cancelled():
@@ -67,12 +65,12 @@ class Loop:
 
     @property
     def ticking(self) -> list[float]:
-        """Return the moments at which a timer will ring."""
+        """Return the times at which timers will fire."""
         return [timer.when() for timer in self.timers if not timer.cancelled()]
 
 
-def watch_of(loop: Loop) -> TimeoutScheduler:
-    """Return a watch by a loop's clock."""
+def scheduler_of(loop: Loop) -> TimeoutScheduler:
+    """Return a timeout scheduler on a loop's clock."""
     return TimeoutScheduler(loop, loop.time)
 
 
@@ -82,29 +80,29 @@ def sent() -> CallState:
 
 
 def a_task() -> Any:
-    """Return a task that waits for nothing that comes."""
+    """Return a task that waits forever."""
     return asyncio.ensure_future(asyncio.Event().wait())
 
 
 async def end(*tasks: asyncio.Task[Any]) -> None:
-    """Leave no task behind."""
+    """Cancel the remaining tasks."""
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
 
 
 async def test_whose_time_is_over_is_cancelled_and_no_other() -> None:
-    """Each at its own moment, whatever order they came in."""
+    """Each task is cancelled at its own deadline, whatever order they were scheduled in."""
     loop = Loop()
-    watch = watch_of(loop)
+    scheduler = scheduler_of(loop)
     slow, quick, quicker = tasks = [a_task(), a_task(), a_task()]
-    watch.schedule(slow, 30.0, sent())
-    watch.schedule(quick, 10.0, sent())
-    watch.schedule(quicker, 5.0, sent())
+    scheduler.schedule(slow, 30.0, sent())
+    scheduler.schedule(quick, 10.0, sent())
+    scheduler.schedule(quicker, 5.0, sent())
     late = []
     for _ in range(3):
         loop.advance(5.0)
-        late.append([watch.expired(task) for task in tasks])
+        late.append([scheduler.expired(task) for task in tasks])
 
     assert late == [[False, False, True], [False, True, True], [False, True, True]]
     assert [task.cancelling() for task in tasks] == [0, 1, 1]
@@ -113,13 +111,13 @@ async def test_whose_time_is_over_is_cancelled_and_no_other() -> None:
 
 
 async def test_one_timer_serves_all() -> None:
-    """A thousand that end in time cost no timer of their own, and nobody is cancelled."""
+    """A thousand attempts that end in time cost no timer of their own, and none is cancelled."""
     loop = Loop()
-    watch = watch_of(loop)
+    scheduler = scheduler_of(loop)
     task = a_task()
     for _ in range(1000):
-        watch.schedule(task, 30.0, sent())
-        watch.cancel(task)
+        scheduler.schedule(task, 30.0, sent())
+        scheduler.cancel(task)
         loop.advance(0.1)
 
     assert len(loop.ticking) <= 1
@@ -130,26 +128,26 @@ async def test_one_timer_serves_all() -> None:
 
 
 async def test_that_a_task_was_cancelled_is_taken_back() -> None:
-    """Who deals with its time being over is not taken for cancelled by somebody else afterwards."""
+    """A task that handles its timeout does not count as cancelled by another one later."""
     loop = Loop()
-    watch = watch_of(loop)
+    scheduler = scheduler_of(loop)
     task = a_task()
-    watch.schedule(task, 1.0, sent())
+    scheduler.schedule(task, 1.0, sent())
     loop.advance(1.0)
-    assert (watch.expired(task), task.cancelling()) == (True, 1)
-    watch.cancel(task)
+    assert (scheduler.expired(task), task.cancelling()) == (True, 1)
+    scheduler.cancel(task)
 
-    assert (watch.expired(task), task.cancelling()) == (False, 0)
+    assert (scheduler.expired(task), task.cancelling()) == (False, 0)
     await end(task)
 
 
 async def test_somebody_is_cancelled_once() -> None:
-    """Who takes long to end after its time is not cancelled again and again."""
+    """A task that ends long after its timeout is cancelled only once."""
     loop = Loop()
-    watch = watch_of(loop)
+    scheduler = scheduler_of(loop)
     late, other = a_task(), a_task()
-    watch.schedule(late, 1.0, sent())
-    watch.schedule(other, 2.0, sent())
+    scheduler.schedule(late, 1.0, sent())
+    scheduler.schedule(other, 2.0, sent())
     loop.advance(1.0)
     loop.advance(1.0)
 
@@ -158,16 +156,16 @@ async def test_somebody_is_cancelled_once() -> None:
 
 
 async def test_a_watch_that_is_closed_leaves_no_timer() -> None:
-    """Closing gives the timer back, also where there is none, or a late one has rung."""
+    """A close cancels the timer, also if there is none, or a late one has fired."""
     loop = Loop()
-    watch = watch_of(loop)
+    scheduler = scheduler_of(loop)
     task = a_task()
-    watch.close()
-    watch.schedule(task, 30.0, sent())
+    scheduler.close()
+    scheduler.schedule(task, 30.0, sent())
     assert loop.ticking == [110.0]
     loop.stand_still(40.0)
     loop.advance(0.25)
-    watch.close()
+    scheduler.close()
     loop.turn()
 
     assert (loop.ticking, loop.ready) == ([], [])
@@ -175,15 +173,13 @@ async def test_a_watch_that_is_closed_leaves_no_timer() -> None:
 
 
 async def test_connecting_takes_less_than_the_attempt() -> None:
-    """
-    An attempt that is not on the wire ends after 90 % of its time, and after ten seconds at most.
-    """
+    """An attempt that is not on the wire ends after 90 % of its timeout, and within ten seconds."""
     loop = Loop()
-    watch = watch_of(loop)
+    scheduler = scheduler_of(loop)
     short, long, connected = tasks = [a_task(), a_task(), a_task()]
-    watch.schedule(short, 1.0, CallState())
-    watch.schedule(long, 30.0, CallState())
-    watch.schedule(connected, 30.0, sent())
+    scheduler.schedule(short, 1.0, CallState())
+    scheduler.schedule(long, 30.0, CallState())
+    scheduler.schedule(connected, 30.0, sent())
     loop.advance(0.95)
     assert [task.cancelling() for task in tasks] == [1, 0, 0]
     loop.advance(9.1)
@@ -193,22 +189,22 @@ async def test_connecting_takes_less_than_the_attempt() -> None:
 
 
 def grace(loop: Loop) -> None:
-    """Let the moment pass that a loop has after a late timer."""
+    """Advance the clock by the grace period that a loop has after a late timer."""
     loop.advance(0.25)
     for _ in range(4):
         loop.turn()
 
 
 async def test_a_loop_that_stood_still_reads_before_anything_is_cancelled() -> None:
-    """After a late timer the loop has a moment; who has its response by then is not cancelled."""
+    """After a late timer the loop has a grace period; a task with a response by then continues."""
     loop = Loop()
-    watch = watch_of(loop)
+    scheduler = scheduler_of(loop)
     answered, silent = a_task(), a_task()
-    watch.schedule(answered, 1.0, sent())
-    watch.schedule(silent, 1.0, sent())
+    scheduler.schedule(answered, 1.0, sent())
+    scheduler.schedule(silent, 1.0, sent())
     loop.stand_still(1.2)
     loop.advance(0.25)
-    watch.cancel(answered)
+    scheduler.cancel(answered)
     for _ in range(3):
         loop.turn()
     assert silent.cancelling() == 0
@@ -219,11 +215,11 @@ async def test_a_loop_that_stood_still_reads_before_anything_is_cancelled() -> N
 
 
 async def test_a_moment_that_is_over_late_still_lets_the_loop_turn() -> None:
-    """A loop that stands still again has its four turns nevertheless."""
+    """A loop that is blocked again has its four iterations nevertheless."""
     loop = Loop()
-    watch = watch_of(loop)
+    scheduler = scheduler_of(loop)
     task = a_task()
-    watch.schedule(task, 1.0, sent())
+    scheduler.schedule(task, 1.0, sent())
     loop.stand_still(1.2)
     loop.stand_still(5.0)
     cancelled = []
@@ -236,21 +232,19 @@ async def test_a_moment_that_is_over_late_still_lets_the_loop_turn() -> None:
 
 
 async def test_an_attempt_that_was_not_sent_begins_again_after_a_stall_once() -> None:
-    """
-    The time of a stall is not charged to connecting, so nothing is sent and cancelled at once.
-    """
+    """The time of a block does not count for connecting, so nothing is sent and cancelled."""
     loop = Loop()
-    watch = watch_of(loop)
+    scheduler = scheduler_of(loop)
     task = a_task()
-    tally = CallState()
-    watch.schedule(task, 1.0, tally)
+    state = CallState()
+    scheduler.schedule(task, 1.0, state)
     loop.stand_still(5.0)
     grace(loop)
-    tally.on_wire = True
+    state.on_wire = True
     assert task.cancelling() == 0
     loop.advance(0.6)
     assert task.cancelling() == 0
-    tally.on_wire = False
+    state.on_wire = False
     loop.stand_still(5.0)
     grace(loop)
 
@@ -259,11 +253,11 @@ async def test_an_attempt_that_was_not_sent_begins_again_after_a_stall_once() ->
 
 
 async def test_a_timer_that_rings_early_is_made_again() -> None:
-    """A loop whose own clock was behind rings too early; nobody is cancelled before its time."""
+    """A loop whose own clock was behind fires too early; no task is cancelled too early."""
     loop = Loop()
-    watch = watch_of(loop)
+    scheduler = scheduler_of(loop)
     task = a_task()
-    watch.schedule(task, 1.0, sent())
+    scheduler.schedule(task, 1.0, sent())
     loop.now += 0.5
     loop.timers.pop()._run()
     assert task.cancelling() == 0

@@ -1,6 +1,4 @@
-"""
-The border to aiohttp on real sockets: what each fault becomes, and how often a request is sent.
-"""
+"""The border to aiohttp on real sockets: the error of each fault, and the requests sent."""
 
 from __future__ import annotations
 
@@ -43,7 +41,7 @@ from adapty_async import (
     ServerError,
     TransportError,
 )
-from adapty_async._http.direct_sender import ask_fastest, stamp
+from adapty_async._http.direct_sender import fastest_sender, stamp
 from adapty_async._http.session_sender import SESSION_OPTIONS, SendOnce, exchange
 from adapty_async._http.timeouts import TimeoutScheduler
 from adapty_async.v1 import CREATE_PROFILE, ProfileAttributes
@@ -80,7 +78,7 @@ CALLS: dict[str, Call] = {
     "POST": lambda client: client.v1.profiles.create(customer_user_id="u1"),
 }
 every_method = pytest.mark.parametrize("method", CALLS)
-repeatable = pytest.mark.parametrize("method", ["GET", "DELETE", "PATCH"])
+retriable = pytest.mark.parametrize("method", ["GET", "DELETE", "PATCH"])
 
 
 @pytest.fixture(autouse=True, params=["fast", "standard"])
@@ -94,9 +92,9 @@ def http_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 @contextlib.asynccontextmanager
 async def sender(connector: aiohttp.TCPConnector) -> AsyncIterator[SendOnce]:
-    """Send requests over connections of a test's own."""
+    """Send requests over the connections of a test."""
     async with aiohttp.ClientSession(connector=connector, **SESSION_OPTIONS) as session:
-        ask, _ = ask_fastest(session, stamp(), trust_env=False)
+        ask, _ = fastest_sender(session, stamp(), trust_env=False)
         yield ask
 
 
@@ -109,13 +107,13 @@ async def test_the_path_is_the_one_that_is_meant(http_path: str) -> None:
 
 
 def client_of(server: RawServer | str, **options: Any) -> AdaptyClient:
-    """Return a client of a server that repeats once, at once."""
+    """Return a client of a server that retries once, at once."""
     url = server if isinstance(server, str) else server.url
     return AdaptyClient(KEY, **{"base_url": url, "retry": TWICE, **options})
 
 
 class Fault(NamedTuple):
-    """A way to answer, and what the call ends with."""
+    """A fault of a server, and the error that it causes."""
 
     steps: Steps
     error: type[AdaptyError]
@@ -123,7 +121,7 @@ class Fault(NamedTuple):
 
 
 OK = b"HTTP/1.1 200 OK\r\n"
-TIMEOUT = "no answer in time"
+TIMEOUT = "no response in time"
 BROKEN = "the connection broke"
 
 BREAKS = {
@@ -178,14 +176,14 @@ every_break = pytest.mark.parametrize("fault", BREAKS.values(), ids=BREAKS)
 
 
 def timeout_for(fault: Fault) -> float:
-    """Return a timeout that is short only where it is what ends the attempt."""
+    """Return a timeout that is short only if it is the cause of the attempt's end."""
     return 0.3 if fault.error is RequestTimeoutError else 10.0
 
 
 @every_break
-@repeatable
-async def test_a_broken_answer_is_asked_for_once_more(method: str, fault: Fault) -> None:
-    """A call that may be repeated sends as many requests as it counts, on as many connections."""
+@retriable
+async def test_a_broken_response_is_retried_once(method: str, fault: Fault) -> None:
+    """A call that may be retried sends as many requests as it counts, on as many connections."""
     async with (
         RawServer(then=fault.steps) as server,
         client_of(server, timeout=timeout_for(fault)) as client,
@@ -202,7 +200,7 @@ async def test_a_broken_answer_is_asked_for_once_more(method: str, fault: Fault)
 
 @every_break
 async def test_a_create_is_not_repeated_after_a_broken_answer(fault: Fault) -> None:
-    """Where the server may have acted and a repeat might act again, one request is all."""
+    """If the server may have processed the request and a retry might repeat it, one is sent."""
     async with (
         RawServer(then=fault.steps) as server,
         client_of(server, timeout=timeout_for(fault)) as client,
@@ -217,7 +215,7 @@ async def test_a_create_is_not_repeated_after_a_broken_answer(fault: Fault) -> N
 
 @every_break
 async def test_a_broken_create_is_unknown_in_a_bulk_run(fault: Fault) -> None:
-    """A bulk run says of such a create that its outcome is unknown."""
+    """A bulk run reports the outcome of such a create as unknown."""
     operation = client_operation()
     async with (
         RawServer(then=fault.steps) as server,
@@ -239,9 +237,7 @@ def client_operation() -> Any:
 @every_method
 @pytest.mark.parametrize("last", [RESET, CLOSE], ids=["reset", "closed"])
 async def test_nothing_is_sent_twice_when_a_kept_connection_breaks(method: str, last: Any) -> None:
-    """
-    A request that meets the end of a kept-alive connection is sent once an attempt, not twice.
-    """
+    """A request at the end of a kept-alive connection is sent once per attempt, not twice."""
     async with (
         RawServer(DONE, then=(last,)) as server,
         client_of(server, retry=ONCE) as client,
@@ -255,9 +251,9 @@ async def test_nothing_is_sent_twice_when_a_kept_connection_breaks(method: str, 
     assert caught.value.attempts == 1
 
 
-@repeatable
-async def test_a_repeat_after_a_kept_connection_broke_succeeds(method: str) -> None:
-    """The repeat is ours, on a new connection, and is counted."""
+@retriable
+async def test_a_retry_after_a_kept_connection_broke_succeeds(method: str) -> None:
+    """The library retries it on a new connection, and counts the retry."""
     async with RawServer(DONE, (RESET,)) as server, client_of(server) as client:
         await CALLS["GET"](client)
         await CALLS[method](client)
@@ -267,9 +263,7 @@ async def test_a_repeat_after_a_kept_connection_broke_succeeds(method: str) -> N
 
 
 async def test_an_idle_connection_that_was_closed_is_not_used() -> None:
-    """
-    A connection that the server closed while it was idle is replaced without a failed attempt.
-    """
+    """A connection that the server closed while idle is replaced without a failed attempt."""
     async with RawServer((reply(), CLOSE)) as server, client_of(server, retry=ONCE) as client:
         await CALLS["POST"](client)
         await server.until_left()
@@ -282,7 +276,7 @@ async def test_an_idle_connection_that_was_closed_is_not_used() -> None:
 
 @every_method
 async def test_a_reset_before_the_request_is_read(method: str) -> None:
-    """A connection that is cut before the server reads is a lost one, as nobody can tell."""
+    """A connection that closes before the server reads is lost, since its state is unknown."""
     async with (
         RawServer((UNREAD, RESET), (UNREAD, RESET)) as server,
         client_of(server) as client,
@@ -296,7 +290,7 @@ async def test_a_reset_before_the_request_is_read(method: str) -> None:
 
 @every_method
 async def test_a_refused_connection_is_tried_again(method: str) -> None:
-    """What was surely not sent is repeated whatever it is."""
+    """A request that was surely not sent is retried whatever its retry safety is."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -322,9 +316,7 @@ async def test_a_connection_that_is_not_made_in_time_was_not_used() -> None:
 
 
 async def test_the_clients_own_bound_on_connecting_is_below_that_of_the_attempt() -> None:
-    """
-    So it is known that nothing was sent, also without a session that says how long it may take.
-    """
+    """The error proves that nothing was sent, also without a timeout of the session."""
     async with (
         RawServer((UNREAD, STALL)) as server,
         client_of(server.url.replace("http", "https"), timeout=3.0, retry=ONCE) as client,
@@ -334,34 +326,32 @@ async def test_the_clients_own_bound_on_connecting_is_below_that_of_the_attempt(
 
 
 class Unanswered(AbstractResolver):
-    """Looks up names at a server that says nothing."""
+    """A resolver whose name server sends no response."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """Wait for the answer."""
+        """Wait for the response."""
         await asyncio.get_running_loop().create_future()
         raise AssertionError(host, port, family)
 
     async def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing, since there is nothing to close."""
 
 
 async def test_a_name_that_is_not_found_in_time_is_a_failed_connection() -> None:
-    """Nothing was sent while the address was looked for, and the time for that is bounded too."""
+    """Nothing was sent during the name lookup, and its time is bounded too."""
     async with sender(aiohttp.TCPConnector(resolver=Unanswered())) as ask:
-        watch = TimeoutScheduler(asyncio.get_running_loop())
-        error = await exchange(ask, watch, a_request(), 0.05)
-        watch.close()
+        scheduler = TimeoutScheduler(asyncio.get_running_loop())
+        error = await exchange(ask, scheduler, a_request(), 0.05)
+        scheduler.close()
 
     assert isinstance(error, ConnectError)
     assert str(error) == "cannot connect (timed out)"
 
 
 async def test_the_time_that_a_given_session_allows_is_kept() -> None:
-    """
-    A session of the caller's may be less patient than the client; that ends an attempt the same.
-    """
+    """A session of the caller's may have a shorter timeout; it ends an attempt the same way."""
     async with (
         RawServer((STALL,), (STALL,)) as server,
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.5)) as session,
@@ -374,7 +364,7 @@ async def test_the_time_that_a_given_session_allows_is_kept() -> None:
 
 
 async def test_a_server_without_tls_is_told_by_the_error() -> None:
-    """Speaking TLS to a server that does not is a failed connection, and TLS is named."""
+    """TLS to a server without TLS is a failed connection, and the error names TLS."""
     async with (
         RawServer((UNREAD, b"HTTP/1.1 400 Bad Request\r\n\r\n", CLOSE)) as server,
         client_of(server.url.replace("http", "https"), retry=ONCE) as client,
@@ -387,7 +377,7 @@ async def test_a_server_without_tls_is_told_by_the_error() -> None:
 
 @pytest.fixture(scope="module")
 def self_signed(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    """Return a server's context with a certificate that nobody vouches for."""
+    """Return a server's context with a certificate that no authority has signed."""
     folder: Path = tmp_path_factory.mktemp("tls")
     key, certificate = folder / "key.pem", folder / "certificate.pem"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
@@ -408,7 +398,7 @@ def self_signed(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
 async def test_a_certificate_that_is_not_trusted_ends_the_call(
     method: str, self_signed: ssl.SSLContext
 ) -> None:
-    """A certificate that does not verify is permanent: nothing is sent, nothing is repeated."""
+    """A certificate that does not verify is permanent: nothing is sent or retried."""
     async with RawServer(tls=self_signed) as server, client_of(server) as client:
         with pytest.raises(ConnectError, match="certificate is not accepted") as caught:
             await CALLS[method](client)
@@ -418,7 +408,7 @@ async def test_a_certificate_that_is_not_trusted_ends_the_call(
     assert caught.value.attempts == 1
 
 
-EMPTY_ANSWERS = {
+EMPTY_RESPONSES = {
     "204": (reply(204),),
     "200-empty": (reply(body=b""),),
     "200-object": (reply(),),
@@ -428,10 +418,10 @@ EMPTY_ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("steps", EMPTY_ANSWERS.values(), ids=EMPTY_ANSWERS)
+@pytest.mark.parametrize("steps", EMPTY_RESPONSES.values(), ids=EMPTY_RESPONSES)
 @every_method
-async def test_an_answer_without_content_is_a_success(method: str, steps: Steps) -> None:
-    """Every way to answer with nothing ends well after one request."""
+async def test_a_response_without_content_is_a_success(method: str, steps: Steps) -> None:
+    """Every form of an empty response ends well after one request."""
     async with RawServer(then=steps) as server, client_of(server) as client:
         await CALLS[method](client)
 
@@ -439,7 +429,7 @@ async def test_an_answer_without_content_is_a_success(method: str, steps: Steps)
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "identity"])
-async def test_a_compressed_answer_is_read(coding: str) -> None:
+async def test_a_compressed_response_is_read(coding: str) -> None:
     """A compressed body is the same body."""
     plain = b'{"data":{"first_name":"Jane"}}'
     body = {"gzip": gzip.compress(plain), "deflate": zlib.compress(plain)}.get(coding, plain)
@@ -462,10 +452,10 @@ LARGE = {
 
 
 @pytest.mark.parametrize("steps", LARGE.values(), ids=LARGE)
-async def test_an_answer_that_is_too_large_is_cut_off(steps: Steps) -> None:
-    """Above 8 MiB reading stops, the connection is closed, and the call is not repeated."""
+async def test_a_response_that_is_too_large_is_an_error(steps: Steps) -> None:
+    """Above 8 MiB reading stops, the connection is closed, and the call is not retried."""
     async with RawServer(then=steps) as server, client_of(server) as client:
-        with pytest.raises(DecodeError, match="answer larger than 8388608 bytes") as caught:
+        with pytest.raises(DecodeError, match="response larger than 8388608 bytes") as caught:
             await CALLS["GET"](client)
         await server.until_left()
 
@@ -474,8 +464,8 @@ async def test_an_answer_that_is_too_large_is_cut_off(steps: Steps) -> None:
     assert caught.value.operation == "v1.profiles.get"
 
 
-async def test_an_answer_just_below_the_limit_is_read() -> None:
-    """8 MiB are allowed, white space included."""
+async def test_a_response_just_below_the_limit_is_read() -> None:
+    """8 MiB are allowed, including white space."""
     body = b" " * (LIMIT - 2) + b"{}"
     async with RawServer((reply(body=body),)) as server, client_of(server) as client:
         await CALLS["GET"](client)
@@ -483,7 +473,7 @@ async def test_an_answer_just_below_the_limit_is_read() -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_is_not_followed(status: int) -> None:
-    """A redirect ends the call, and the other server gets neither key nor id."""
+    """A redirect ends the call, and the other server receives neither key nor id."""
     async with RawServer() as other:
         async with (
             RawServer(then=(reply(status, Location=f"{other.url}/elsewhere"),)) as server,
@@ -510,8 +500,8 @@ THROTTLED = {
 
 @pytest.mark.parametrize("headers", THROTTLED.values(), ids=THROTTLED)
 @every_method
-async def test_a_throttled_request_is_repeated(method: str, headers: dict[str, str]) -> None:
-    """After 429 the same request goes again, whatever it is and however the wait is told."""
+async def test_a_throttled_request_is_retried(method: str, headers: dict[str, str]) -> None:
+    """After a 429 the same request is retried, whatever it is and in any format of the wait."""
     async with (
         RawServer((api_error(429, "rate_limited", **headers),)) as server,
         client_of(server) as client,
@@ -523,7 +513,7 @@ async def test_a_throttled_request_is_repeated(method: str, headers: dict[str, s
 
 
 async def test_a_wait_that_is_asked_for_is_kept() -> None:
-    """The repeat comes no earlier than Retry-After says."""
+    """The retry comes no earlier than Retry-After says."""
     loop = asyncio.get_running_loop()
     started = loop.time()
     async with (
@@ -549,9 +539,9 @@ async def test_a_wait_that_does_not_fit_is_not_begun() -> None:
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
-@repeatable
-async def test_a_server_failure_is_repeated(method: str, status: int) -> None:
-    """A 5xx answer, from the API or a gateway before it, is followed by one more request."""
+@retriable
+async def test_a_server_failure_is_retried(method: str, status: int) -> None:
+    """A 5xx response, from the API or a gateway before it, is followed by one more request."""
     async with RawServer((page(status),)) as server, client_of(server) as client:
         await CALLS[method](client)
 
@@ -560,8 +550,8 @@ async def test_a_server_failure_is_repeated(method: str, status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
-async def test_a_create_is_not_repeated_after_a_server_failure(status: int) -> None:
-    """A 5xx answer does not say that nothing was created."""
+async def test_a_create_is_not_retried_after_a_server_failure(status: int) -> None:
+    """A 5xx response does not prove that nothing was created."""
     async with RawServer((page(status),)) as server, client_of(server) as client:
         with pytest.raises(ServerError, match=f"status {status}") as caught:
             await CALLS["POST"](client)
@@ -570,7 +560,7 @@ async def test_a_create_is_not_repeated_after_a_server_failure(status: int) -> N
     assert caught.value.attempts == 1
 
 
-async def test_a_create_is_repeated_when_the_server_said_it_did_not_try() -> None:
+async def test_a_create_is_retried_when_the_server_said_it_did_not_try() -> None:
     """503 with Retry-After means unprocessed."""
     async with RawServer((reply(503, Retry_After="0"),)) as server, client_of(server) as client:
         await CALLS["POST"](client)
@@ -579,7 +569,7 @@ async def test_a_create_is_repeated_when_the_server_said_it_did_not_try() -> Non
 
 
 async def test_a_page_that_is_not_the_apis_is_no_missing_profile() -> None:
-    """404 in HTML is a wrong address, not an erased profile."""
+    """404 in HTML is a wrong URL, not a deleted profile."""
     async with RawServer(then=(page(404),)) as server, client_of(server) as client:
         with pytest.raises(RequestRejectedError, match="not from the API: check base_url"):
             await CALLS["DELETE"](client)
@@ -590,7 +580,7 @@ async def test_a_page_that_is_not_the_apis_is_no_missing_profile() -> None:
 
 
 async def test_a_page_with_status_200_is_not_a_success() -> None:
-    """A captive portal's page in place of JSON is a DecodeError for a call that wants a result."""
+    """A captive portal's page instead of JSON is a DecodeError for a call that returns a result."""
     async with RawServer(then=(page(200),)) as server, client_of(server) as client:
         with pytest.raises(DecodeError, match="unreadable answer"):
             await CALLS["GET"](client)
@@ -602,8 +592,8 @@ async def test_a_page_with_status_200_is_not_a_success() -> None:
 
 
 @pytest.mark.parametrize("lost", [(RESET,), (CLOSE,), (page(502),)], ids=["reset", "closed", "502"])
-async def test_a_delete_is_done_when_its_repeat_finds_nothing(lost: Steps) -> None:
-    """404 after an attempt whose answer was lost means that the attempt worked."""
+async def test_a_delete_is_done_when_its_retry_finds_nothing(lost: Steps) -> None:
+    """404 after an attempt with a lost response means that the attempt succeeded."""
     async with RawServer(lost, then=ABSENT) as server, client_of(server) as client:
         await client.v1.profiles.delete(customer_user_id="u1")
 
@@ -611,10 +601,10 @@ async def test_a_delete_is_done_when_its_repeat_finds_nothing(lost: Steps) -> No
 
 
 @pytest.mark.parametrize("lost", [(RESET,), (CLOSE,), (page(502),)], ids=["reset", "closed", "502"])
-async def test_a_mail_delete_by_email_alone_is_done_when_its_repeat_finds_nothing(
+async def test_a_mail_delete_by_email_alone_is_done_when_its_retry_finds_nothing(
     lost: Steps,
 ) -> None:
-    """A repeat by e-mail is always told 404, since the address is what the first one erased."""
+    """A retry by e-mail always returns 404, since the first attempt deleted the address."""
     missing = (api_error(404, "profile_not_found_error"),)
     async with (
         RawServer(lost, lost, then=missing) as server,
@@ -629,7 +619,7 @@ async def test_a_mail_delete_by_email_alone_is_done_when_its_repeat_finds_nothin
 
 
 async def test_a_lost_delete_is_done_in_a_bulk_run() -> None:
-    """The same repeat makes an item done; 404 at first makes it absent."""
+    """The same retry makes an item done; 404 at first makes it absent."""
     async with RawServer((RESET,), then=ABSENT) as server, client_of(server) as client:
         report = await client.v1.profiles.bulk_delete(
             ["u1", "u2"], by="customer_user_id", concurrency=1
@@ -639,16 +629,16 @@ async def test_a_lost_delete_is_done_in_a_bulk_run() -> None:
     assert (report.done, report.absent, report.requests) == (1, 1, 3)
 
 
-@pytest.mark.parametrize("answer", [ABSENT, (reply(429, Retry_After="0"),)], ids=["404", "429"])
-async def test_a_profile_that_is_missing_from_the_start_is_not_found(answer: Steps) -> None:
-    """404 stays NotFoundError when no attempt before it can have worked."""
-    async with RawServer(answer, then=ABSENT) as server, client_of(server) as client:
+@pytest.mark.parametrize("first", [ABSENT, (reply(429, Retry_After="0"),)], ids=["404", "429"])
+async def test_a_profile_that_is_missing_from_the_start_is_not_found(first: Steps) -> None:
+    """404 stays NotFoundError if no attempt before it can have succeeded."""
+    async with RawServer(first, then=ABSENT) as server, client_of(server) as client:
         with pytest.raises(NotFoundError, match="error_code profile_does_not_exist"):
             await client.v1.profiles.delete(customer_user_id="u1")
 
 
-async def test_a_mail_save_is_repeated_although_it_is_a_post() -> None:
-    """The endpoint decides about repeats, not the method; the body is the same each time."""
+async def test_a_mail_save_is_retried_although_it_is_a_post() -> None:
+    """The endpoint decides about retries, not the method; the body is the same each time."""
     profile = MailProfile(
         external_profile_id="p1", external_created_at="2026-01-01T00:00:00Z", email="j@example.com"
     )
@@ -674,8 +664,8 @@ async def test_a_mail_save_is_repeated_although_it_is_a_post() -> None:
     ],
     ids=["500", "502", "429", "truncated", "reset", "stall"],
 )
-async def test_a_failed_answer_gives_its_connection_back_before_the_wait(steps: Steps) -> None:
-    """While one call waits for its repeat, another uses the only connection there may be."""
+async def test_a_failed_response_gives_its_connection_back_before_the_wait(steps: Steps) -> None:
+    """While one call waits for its retry, another uses the only connection."""
     slow = RetryPolicy(attempts=2, deadline=1e9, wait_initial=1e6, wait_max=1e6)
     waiting = asyncio.Event()
     async with (
@@ -700,7 +690,7 @@ async def test_a_failed_answer_gives_its_connection_back_before_the_wait(steps: 
 
 
 async def test_the_callers_deadline_ends_an_attempt() -> None:
-    """An attempt gets what is left of the deadline when that is less than the timeout."""
+    """An attempt has the rest of the deadline if that is less than the timeout."""
     loop = asyncio.get_running_loop()
     started = loop.time()
     async with RawServer(then=(STALL,)) as server, client_of(server) as client:
@@ -713,9 +703,7 @@ async def test_the_callers_deadline_ends_an_attempt() -> None:
 
 
 async def test_cancelling_a_call_closes_its_connection() -> None:
-    """
-    A call that is cancelled in mid-flight leaves no task, no busy slot and no open connection.
-    """
+    """A call cancelled in flight leaves no task, no permit and no open connection."""
     before = own_tasks()
     async with (
         RawServer((STALL,), (reply(body=b"12345")[:-1], STALL)) as server,
@@ -734,7 +722,7 @@ async def test_cancelling_a_call_closes_its_connection() -> None:
 
 
 async def test_answers_that_follow_one_another_are_not_mixed_up() -> None:
-    """Bytes after an answer are never taken for the answer to the next request."""
+    """Bytes after a response are never taken for the response to the next request."""
     stray = reply(body=b'{"data":{"first_name":"Stray"}}')
     right = reply(body=b'{"data":{"first_name":"Right"}}')
     async with (
@@ -746,12 +734,12 @@ async def test_answers_that_follow_one_another_are_not_mixed_up() -> None:
     assert names == ["Right"] * 3
 
 
-STRAY_ANSWER = reply(body=b'{"data":{"first_name":"Stray"}}')
-RIGHT_ANSWER = reply(body=b'{"data":{"first_name":"Right"}}')
+STRAY_RESPONSE = reply(body=b'{"data":{"first_name":"Stray"}}')
+RIGHT_RESPONSE = reply(body=b'{"data":{"first_name":"Right"}}')
 
 
 async def hear_of(server: RawServer) -> None:
-    """Let a server go on from HOLD, and its clients hear of what it writes then."""
+    """Let a server continue from HOLD, and its clients receive the bytes that it then writes."""
     server.released.set()
     for _ in range(8):
         await asyncio.sleep(0)
@@ -759,9 +747,9 @@ async def hear_of(server: RawServer) -> None:
 
 @pytest.mark.parametrize("way", [{}, {"trust_env": True}], ids=["directly", "by-the-environment"])
 async def test_an_answer_to_nobody_is_not_taken_for_the_next_one(way: dict[str, Any]) -> None:
-    """What a server writes to an idle connection is the answer to no request that comes later."""
+    """Bytes that a server writes to an idle connection are the response to no later request."""
     async with (
-        RawServer((RIGHT_ANSWER, HOLD, STRAY_ANSWER), then=(RIGHT_ANSWER,)) as server,
+        RawServer((RIGHT_RESPONSE, HOLD, STRAY_RESPONSE), then=(RIGHT_RESPONSE,)) as server,
         client_of(server, retry=ONCE, **way) as client,
     ):
         names = []
@@ -774,18 +762,16 @@ async def test_an_answer_to_nobody_is_not_taken_for_the_next_one(way: dict[str, 
 
 
 async def test_nothing_is_sent_while_all_connections_are_out_of_step() -> None:
-    """
-    A few connections are looked at; if all have something to read, the call was surely not sent.
-    """
+    """A few connections are tried; if all have unread bytes, the call was surely not sent."""
     async with (
-        RawServer(then=(RIGHT_ANSWER, HOLD, STRAY_ANSWER)) as server,
+        RawServer(then=(RIGHT_RESPONSE, HOLD, STRAY_RESPONSE)) as server,
         client_of(server, retry=ONCE) as client,
     ):
         calls = [client.v1.profiles.get(customer_user_id="u1") for _ in range(4)]
         await asyncio.gather(*calls)
         assert server.connections == 4
         await hear_of(server)
-        with pytest.raises(ConnectError, match="the server spoke before it was asked") as caught:
+        with pytest.raises(ConnectError, match="the server sent data before the request") as caught:
             await CALLS["POST"](client)
         await CALLS["POST"](client)
 
@@ -794,7 +780,7 @@ async def test_nothing_is_sent_while_all_connections_are_out_of_step() -> None:
     assert not caught.value.permanent
 
 
-WHOLE_ANSWERS = [
+WHOLE_RESPONSES = [
     reply(body=b'{"data":{"first_name":"Jane"}}'),
     reply(204),
     reply(body=gzip.compress(b"{}"), Content_Encoding="gzip"),
@@ -813,12 +799,10 @@ UNREAD_BODY = b"x" * 16 * 1024 * 1024
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_an_answer_is_heard_before_the_request_was_read(
+async def test_a_response_is_read_before_the_request_was_read(
     scheme: str, self_signed: ssl.SSLContext
 ) -> None:
-    """
-    A server may refuse a large request at once; the rest of it is not sent, nor anything after it.
-    """
+    """If a server rejects a large request early, neither its rest nor another one is sent."""
     tls = self_signed if scheme == "https" else None
     async with RawServer((UNREAD, STALL, reply(413)), then=(reply(200),), tls=tls) as server:
         async with sender(aiohttp.TCPConnector(ssl=tls is None)) as ask:
@@ -835,7 +819,7 @@ async def test_an_answer_is_heard_before_the_request_was_read(
 async def test_nothing_of_a_request_is_sent_after_it_was_given_up(
     scheme: str, self_signed: ssl.SSLContext
 ) -> None:
-    """What the server had not read when the time was over does not reach it later."""
+    """Bytes that the server had not read at the timeout do not reach it later."""
     tls = self_signed if scheme == "https" else None
     async with RawServer((UNREAD, STALL, HOLD), tls=tls) as server:
         async with sender(aiohttp.TCPConnector(ssl=tls is None)) as ask:
@@ -850,7 +834,7 @@ async def test_nothing_of_a_request_is_sent_after_it_was_given_up(
 
 
 async def test_the_first_header_is_the_host() -> None:
-    """RFC 9110 asks for it (7.2), and what stands before a server may look for nothing else."""
+    """RFC 9110 (7.2) requires it, and a proxy before the server may read nothing else."""
     async with RawServer() as server, client_of(server) as client:
         await CALLS["GET"](client)
 
@@ -880,10 +864,10 @@ async def test_a_replaced_header_is_sent_instead_of_the_usual_one() -> None:
 
 @pytest.mark.parametrize("headers", [b"", b"Connection: upgrade\r\nUpgrade: websocket\r\n"])
 async def test_nothing_is_sent_after_a_switch_to_another_protocol(headers: bytes) -> None:
-    """Nobody asked for 101: it ends the call, and what comes after it is the answer to nothing."""
+    """No request asks for 101: it ends the call, and the data after it is no response."""
     switch = b"HTTP/1.1 101 Switching Protocols\r\n" + headers + b"\r\n"
     async with (
-        RawServer((switch,), then=(RIGHT_ANSWER,)) as server,
+        RawServer((switch,), then=(RIGHT_RESPONSE,)) as server,
         client_of(server, retry=ONCE) as client,
     ):
         with pytest.raises(RequestRejectedError, match="status 101"):
@@ -894,8 +878,8 @@ async def test_nothing_is_sent_after_a_switch_to_another_protocol(headers: bytes
 
 
 async def test_a_switch_to_another_protocol_is_let_go_of_by_the_environment_too() -> None:
-    """It is kept by aiohttp for whoever wanted it, with a complaint when nobody did."""
-    asyncio.get_running_loop().set_debug(True)  # it complains of that only then
+    """The connection is kept for the caller that asked for it, with a warning if none did."""
+    asyncio.get_running_loop().set_debug(True)  # the warning needs it
     switch = b"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
     async with (
         RawServer((switch,)) as server,
@@ -908,10 +892,10 @@ async def test_a_switch_to_another_protocol_is_let_go_of_by_the_environment_too(
 
 
 async def test_a_switch_to_another_protocol_is_let_go_of_by_a_given_session_too() -> None:
-    """The connection is closed, and the next call of that session takes a new one."""
+    """The connection is closed, and the next call of that session uses a new one."""
     switch = b"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
     async with (
-        RawServer((switch,), then=(RIGHT_ANSWER,)) as server,
+        RawServer((switch,), then=(RIGHT_RESPONSE,)) as server,
         aiohttp.ClientSession() as session,
         client_of(server, retry=ONCE, session=session) as client,
     ):
@@ -922,17 +906,17 @@ async def test_a_switch_to_another_protocol_is_let_go_of_by_a_given_session_too(
         assert [request.connection for request in server.requests] == [1, 2]
 
 
-async def test_a_status_below_100_is_an_answer() -> None:
-    """Only those from 100 on are followed by another one."""
+async def test_a_status_below_100_is_a_response() -> None:
+    """Only a status from 100 on is followed by another one."""
     strange = b"HTTP/1.1 099 Strange\r\nContent-Length: 2\r\n\r\n{}"
     async with RawServer((strange,)) as server, client_of(server, retry=ONCE) as client:
         with pytest.raises(RequestRejectedError, match="status 99"):
             await CALLS["GET"](client)
 
 
-def damaged(answer: bytes, random: Random) -> bytes:
-    """Return an answer with a few of its bytes changed, added or missing."""
-    content = bytearray(answer)
+def damaged(response: bytes, random: Random) -> bytes:
+    """Return a response with a few of its bytes changed, added or missing."""
+    content = bytearray(response)
     for _ in range(random.randrange(4)):
         at = random.randrange(len(content))
         end = at + random.choice([0, 1, 8])
@@ -942,12 +926,12 @@ def damaged(answer: bytes, random: Random) -> bytes:
 
 @every_method
 async def test_whatever_bytes_come_the_error_is_ours(method: str) -> None:
-    """
-    A server that writes nonsense gets one request a call, which ends in a result or our error.
-    """
+    """A server with malformed responses gets one request per call, with a result or our error."""
     random = Random(method)
     async with (
-        RawServer(then=lambda _: (damaged(random.choice(WHOLE_ANSWERS), random), CLOSE)) as server,
+        RawServer(
+            then=lambda _: (damaged(random.choice(WHOLE_RESPONSES), random), CLOSE)
+        ) as server,
         client_of(server, retry=ONCE, timeout=5.0) as client,
     ):
         succeeded = 0

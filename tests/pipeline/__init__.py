@@ -1,1 +1,1 @@
-"""Tests of the package `adapty_async._pipeline.compose`."""
+"""Tests of the package `adapty_async._pipeline`."""

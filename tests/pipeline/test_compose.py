@@ -1,4 +1,4 @@
-"""The layers composed, what hooks are told, values per event loop, and the fakes themselves."""
+"""The composed layers, the events of hooks, values per event loop, and the fakes themselves."""
 
 from __future__ import annotations
 
@@ -47,22 +47,22 @@ def layers(
     transport: FakeTransport,
     clock: FakeClock,
     hooks: tuple[Hook, ...] = (),
-    pacer: FixedRateLimiter | None = None,
+    rate_limiter: FixedRateLimiter | None = None,
 ) -> PipelineConfig:
-    """Return layers whose waits are as long as they can be."""
+    """Return layers whose backoff always has its maximum length."""
     timing = Timing(clock, clock.sleep, lambda _low, high: high)
     return PipelineConfig(
         transport=transport,
         connections=LoopLocal(lambda: PrioritySemaphore(1)),
         timing=timing,
-        limiters=LimiterRegistry(timing, pacer),
+        limiters=LimiterRegistry(timing, rate_limiter),
         budget=RetryBudget(500),
         hooks=hooks,
     )
 
 
 def caller(transport: FakeTransport, clock: FakeClock, hooks: tuple[Hook, ...] = ()) -> Executor:
-    """Return a caller with default options over that transport and clock."""
+    """Return an executor with default options over that transport and clock."""
     wire = RequestDefaults(origin="https://example.com", headers=Headers({}))
     options = CallOptions(wire=wire, retry=RetryPolicy(), timeout=30.0)
     return Executor(layers(transport, clock, hooks), options)
@@ -82,7 +82,7 @@ async def test_a_success_passes_the_check(status: int) -> None:
     ("status", "throttled"), [(199, 0), (300, 0), (404, 0), (429, 1), (500, 0)]
 )
 async def test_anything_else_is_an_error(status: int, throttled: int) -> None:
-    """Other answers are raised, and the throttled ones are counted."""
+    """Other responses are raised, and the throttled ones are counted."""
     request = a_request()
 
     with pytest.raises(Exception, match=f"^status {status}") as caught:
@@ -95,7 +95,7 @@ async def test_anything_else_is_an_error(status: int, throttled: int) -> None:
     "body", [b"<!DOCTYPE html>", b"\r\n <html>", b"\xef\xbb\xbf<?xml version='1.0'?>"]
 )
 async def test_a_page_is_no_success(body: bytes) -> None:
-    """The API sends JSON or nothing, so somebody else sent it, whatever the status."""
+    """The API sends JSON or nothing, so an HTML page is from another server at any status."""
     request = a_request()
 
     with pytest.raises(DecodeError, match=r"^status 200, unreadable answer \(a page\)") as caught:
@@ -104,8 +104,8 @@ async def test_a_page_is_no_success(body: bytes) -> None:
     assert (request.state.attempts, request.state.on_wire) == (1, False)
 
 
-async def test_an_attempt_is_counted_even_if_no_answer_comes() -> None:
-    """A request whose answer is lost was a request."""
+async def test_an_attempt_is_counted_even_if_no_response_comes() -> None:
+    """A request whose response is lost counts as an attempt."""
     request = a_request()
 
     with pytest.raises(ConnectionLostError, match="reset"):
@@ -130,7 +130,7 @@ class Entries:
         self.seen.append((what, len(self._transport.requests)))
 
     def begin(self, request: Request) -> Awaitable[None]:
-        """Append the entry after a turn of the loop."""
+        """Append the entry after a loop iteration."""
         if self._failure is not None:
             raise self._failure
         self._record("asked")
@@ -142,7 +142,7 @@ class Entries:
         request.state.begun = True
 
     def refused(self, request: Request) -> None:
-        """Record that an attempt was refused."""
+        """Record that an attempt was rejected."""
         self._record("refused")
         request.state.begun = False
 
@@ -165,13 +165,15 @@ THROTTLED: Reply = (429, {}, b"")
 async def test_an_attempt_has_its_write_ahead_entry_before_it_is_sent(
     reply: Reply, again: list[tuple[str, int]]
 ) -> None:
-    """The request waits for it; a retry has a new one if the attempt before it was refused."""
+    """The request waits for the entry; a retry has a new one if the attempt before was rejected."""
     clock = FakeClock()
     transport = FakeTransport([reply, DELETED])
     entries = Entries(transport)
-    pacer = FixedRateLimiter(0.5, 1, clock)
-    pacer.acquire()
-    send = build(layers(transport, clock, pacer=pacer), RetryPolicy(), write_ahead=entries)
+    rate_limiter = FixedRateLimiter(0.5, 1, clock)
+    rate_limiter.acquire()
+    send = build(
+        layers(transport, clock, rate_limiter=rate_limiter), RetryPolicy(), write_ahead=entries
+    )
     await send(a_request())
 
     assert entries.seen == [("asked", 0), ("begun", 0), *again]
@@ -180,7 +182,7 @@ async def test_an_attempt_has_its_write_ahead_entry_before_it_is_sent(
 
 
 async def test_a_request_is_not_sent_if_its_write_ahead_entry_fails() -> None:
-    """It is no attempt then."""
+    """The request does not count as an attempt."""
     transport = FakeTransport([DELETED])
     request = a_request()
     with pytest.raises(JournalError, match="full"):
@@ -202,7 +204,7 @@ async def test_a_transport_of_the_callers_has_a_request_on_the_wire_until_it_end
     attempts: int,
     on_wire: bool,  # noqa: FBT001  a case
 ) -> None:
-    """It does not report when it writes; a cancellation leaves the request on the wire."""
+    """The transport does not report when it writes; a cancelled request stays on the wire."""
     seen: list[bool] = []
     replies = FakeTransport([reply])
 
@@ -217,21 +219,21 @@ async def test_a_transport_of_the_callers_has_a_request_on_the_wire_until_it_end
     assert (request.state.attempts, request.state.on_wire) == (attempts, on_wire)
 
 
-async def test_every_attempt_takes_its_turn_and_holds_no_place_while_waiting() -> None:
-    """A repeat is paced as a first attempt is, and one place is enough for both."""
+async def test_every_attempt_takes_its_turn_and_holds_no_permit_while_waiting() -> None:
+    """A retry is rate limited as a first attempt is, and one permit is enough for both."""
     clock = FakeClock()
     transport = FakeTransport([(500, {}, b""), (429, {"retry-after": "4"}, b""), DELETED])
-    pacer = FixedRateLimiter(0.5, 1, clock)
-    send = build(layers(transport, clock, pacer=pacer), RetryPolicy())
+    rate_limiter = FixedRateLimiter(0.5, 1, clock)
+    send = build(layers(transport, clock, rate_limiter=rate_limiter), RetryPolicy())
 
     assert (await send(a_request())).status == 204
-    # a back-off, then the turn; the wait that was asked for is longer than the turn
+    # the backoff, then the permit; the requested wait is longer than the wait for the permit
     assert clock.sleeps == [0.5, 1.5, 5.0]
     assert len(transport.requests) == 3
 
 
 async def test_a_call_has_one_deadline_for_everything() -> None:
-    """Queueing, attempts and waits are all charged to one deadline."""
+    """One deadline covers queueing, attempts and backoff."""
     clock = FakeClock(100.0)
     transport = FakeTransport(itertools.repeat((500, {}, b"")))
 
@@ -241,16 +243,16 @@ async def test_a_call_has_one_deadline_for_everything() -> None:
     assert clock() < 160.0
 
 
-async def test_hooks_are_told_the_course_of_a_call() -> None:
-    """A call's start, repeats and end are told, in this order, to every hook."""
-    told: list[Event] = []
+async def test_hooks_receive_the_course_of_a_call() -> None:
+    """Every hook receives the start, the retries and the end of a call, in this order."""
+    emitted: list[Event] = []
     also: list[Event] = []
     clock = FakeClock()
     transport = FakeTransport([ConnectError("refused"), DELETED])
 
-    await caller(transport, clock, (told.append, also.append)).execute(Operation(ERASE))
-    assert told == also
-    assert told == [
+    await caller(transport, clock, (emitted.append, also.append)).execute(Operation(ERASE))
+    assert emitted == also
+    assert emitted == [
         CallStarted("test.erase"),
         RetryScheduled("test.erase", 1, 0.5, "ConnectError", None),
         CallEnded("test.erase", 2, 0.5, 204, None),
@@ -261,12 +263,12 @@ async def test_hooks_are_told_the_course_of_a_call() -> None:
     ("reply", "ended"),
     [
         pytest.param(
-            MISSING, CallEnded("test.erase", 1, 0.0, 404, "NotFoundError"), id="error answer"
+            MISSING, CallEnded("test.erase", 1, 0.0, 404, "NotFoundError"), id="error response"
         ),
         pytest.param(
             ConnectError("certificate", permanent=True),
             CallEnded("test.erase", 1, 0.0, None, "ConnectError"),
-            id="no answer",
+            id="no response",
         ),
         pytest.param(
             asyncio.CancelledError(),
@@ -275,28 +277,30 @@ async def test_hooks_are_told_the_course_of_a_call() -> None:
         ),
     ],
 )
-async def test_hooks_are_told_how_a_call_failed(reply: Reply, ended: CallEnded) -> None:
-    """The end of a call that fails, or is cancelled, is told with its status and class."""
-    told: list[Event] = []
+async def test_hooks_receive_how_a_call_failed(reply: Reply, ended: CallEnded) -> None:
+    """Hooks receive the end of a failed or cancelled call with its status and error class."""
+    emitted: list[Event] = []
 
     with pytest.raises((NotFoundError, ConnectError, asyncio.CancelledError)):
-        await caller(FakeTransport([reply]), FakeClock(), (told.append,)).execute(Operation(ERASE))
-    assert told == [CallStarted("test.erase"), ended]
+        await caller(FakeTransport([reply]), FakeClock(), (emitted.append,)).execute(
+            Operation(ERASE)
+        )
+    assert emitted == [CallStarted("test.erase"), ended]
 
 
 async def test_a_defect_is_not_told_as_the_end_of_a_call() -> None:
-    """What is no error of ours goes straight through."""
-    told: list[Event] = []
+    """A foreign exception propagates without an event."""
+    emitted: list[Event] = []
 
     with pytest.raises(RuntimeError, match="a bug"):
-        await observe(FakeTransport([RuntimeError("a bug")]), (told.append,), FakeClock())(
+        await observe(FakeTransport([RuntimeError("a bug")]), (emitted.append,), FakeClock())(
             a_request()
         )
-    assert told == [CallStarted("test.call")]
+    assert emitted == [CallStarted("test.call")]
 
 
-async def test_an_unreadable_answer_counts_its_attempts() -> None:
-    """A DecodeError says how many requests were sent, as every error does."""
+async def test_an_unreadable_response_counts_its_attempts() -> None:
+    """A DecodeError has the number of requests that were sent, as every error does."""
     transport = FakeTransport([(502, {}, b""), (200, {}, b"<html>")])
 
     with pytest.raises(DecodeError, match=r"operation v1.profiles.get, attempts 2"):
@@ -304,11 +308,11 @@ async def test_an_unreadable_answer_counts_its_attempts() -> None:
 
 
 async def test_a_call_that_gets_no_turn_has_no_attempts() -> None:
-    """A call that ends before it was sent says so."""
+    """A call that ends before it is sent has 0 attempts."""
     clock = FakeClock()
     transport = FakeTransport([DELETED])
-    pacer = FixedRateLimiter(0.001, 1, clock)
-    send = build(layers(transport, clock, pacer=pacer), RetryPolicy())
+    rate_limiter = FixedRateLimiter(0.001, 1, clock)
+    send = build(layers(transport, clock, rate_limiter=rate_limiter), RetryPolicy())
     await send(a_request())
     late = a_request()
     late.state.deadline = 60.0
@@ -326,13 +330,13 @@ def options(timeout: float) -> CallOptions:
 
 @pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan")])
 def test_a_timeout_must_leave_time(timeout: float) -> None:
-    """A timeout that no attempt could keep is refused."""
+    """A timeout that is too short for any attempt raises an error."""
     with pytest.raises(ConfigError, match=r"^timeout must be a number above 0"):
         options(timeout)
 
 
 async def bulk_of(count: int, clock: FakeClock, **settings: float) -> FakeTransport:
-    """Run that many erasures in bulk and return what they were sent through."""
+    """Run that many deletions in bulk and return the sender of the run."""
     transport = FakeTransport(itertools.repeat(DELETED))
     report = await caller(transport, clock).bulk(
         range(count),
@@ -346,8 +350,8 @@ async def bulk_of(count: int, clock: FakeClock, **settings: float) -> FakeTransp
     return transport
 
 
-async def test_a_run_has_a_pace_of_its_own() -> None:
-    """A bulk run's rate holds for its own requests, with a burst of at least one."""
+async def test_a_run_has_a_rate_of_its_own() -> None:
+    """The rate of a bulk run holds for its own requests, with a burst of at least one."""
     clock = FakeClock()
 
     assert len((await bulk_of(6, clock, rate=10.0)).requests) == 6
@@ -357,7 +361,7 @@ async def test_a_run_has_a_pace_of_its_own() -> None:
 async def test_a_run_without_a_rate_begins_slowly_and_gets_fast(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A run that is told nothing finds its pace, from one that any account allows."""
+    """A run without a configured rate starts at a rate that any account allows, and adapts it."""
     begin_at(monkeypatch, 20.0, lowest=0.1)
     clock = FakeClock()
 
@@ -367,7 +371,7 @@ async def test_a_run_without_a_rate_begins_slowly_and_gets_fast(
 
 
 async def test_a_run_whose_rate_is_given_begins_with_that() -> None:
-    """Nothing is left to be learned."""
+    """The adaptive rate does not apply."""
     clock = FakeClock()
 
     await bulk_of(400, clock, rate=100.0)
@@ -375,25 +379,25 @@ async def test_a_run_whose_rate_is_given_begins_with_that() -> None:
 
 
 async def test_a_runs_rate_must_be_a_rate() -> None:
-    """A rate of nothing is refused before the run is made."""
+    """A rate of 0 raises an error before the run is made."""
     with pytest.raises(ConfigError, match=r"^rate must be a number above 0"):
         await bulk_of(1, FakeClock(), rate=0.0)
 
 
 def make_values() -> LoopLocal[list[int]]:
-    """Return values by loop which can be told apart."""
+    """Return values by loop that differ from each other."""
     return LoopLocal(list)
 
 
 async def test_a_loop_keeps_its_value() -> None:
-    """Asking twice in one loop gives the same object."""
+    """Two calls in one loop return the same object."""
     values = make_values()
 
     assert values.get() is values.get()
 
 
 def test_every_loop_has_a_value_of_its_own() -> None:
-    """Another loop gets another object, and the value of a closed loop is forgotten."""
+    """Another loop has another object, and the value of a closed loop is dropped."""
     values = make_values()
 
     async def get() -> list[int]:
@@ -413,7 +417,7 @@ def test_every_loop_has_a_value_of_its_own() -> None:
 
 
 def test_values_that_hold_their_loop_are_forgotten_with_it() -> None:
-    """A value that refers to its loop doesn't keep a closed loop for ever."""
+    """A value that refers to its loop does not keep a closed loop alive."""
     values: LoopLocal[asyncio.AbstractEventLoop] = LoopLocal(asyncio.get_running_loop)
 
     async def get() -> asyncio.AbstractEventLoop:
@@ -435,7 +439,7 @@ def test_values_that_hold_their_loop_are_forgotten_with_it() -> None:
 async def test_a_fake_transport_raises_what_its_script_says(
     replies: Iterable[Reply], kind: type[BaseException]
 ) -> None:
-    """Exceptions of the script are raised, and a request too many is told by number and name."""
+    """Exceptions of the script are raised, and an excess request is named by number and name."""
     transport = FakeTransport(replies)
 
     with pytest.raises(
@@ -446,21 +450,21 @@ async def test_a_fake_transport_raises_what_its_script_says(
     assert repr(transport) == "FakeTransport(1 requests)"
 
 
-async def test_a_fake_transport_answers_and_remembers() -> None:
-    """Replies come in order, with header names in the case that is asked for."""
+async def test_a_fake_transport_responds_and_remembers() -> None:
+    """Responses come in order, with header names in the expected case."""
     transport = FakeTransport([(200, {"retry-after": "1"}, b"a"), (204, {}, b"")])
     request = a_request()
 
-    answers: list[Response] = [await transport(request), await transport(a_request())]
-    assert [(answer.status, answer.body) for answer in answers] == [(200, b"a"), (204, b"")]
-    assert answers[0].headers == {"Retry-After": "1"}
+    responses: list[Response] = [await transport(request), await transport(a_request())]
+    assert [(response.status, response.body) for response in responses] == [(200, b"a"), (204, b"")]
+    assert responses[0].headers == {"Retry-After": "1"}
     seen: list[Request] = transport.requests
     assert seen[0] is request
     assert len(seen) == 2
 
 
 async def test_a_fake_clock_moves_when_somebody_sleeps() -> None:
-    """Sleeping takes no time but the clock's own."""
+    """A sleep takes no real time and advances the clock."""
     clock = FakeClock(10.0)
 
     await clock.sleep(2.5)

@@ -1,4 +1,4 @@
-"""Hooks that raise: the call ends as it would without them, and the log says so once."""
+"""Hooks that raise: the call ends as it would without them, and the log has one record of it."""
 
 from __future__ import annotations
 
@@ -52,9 +52,7 @@ KINDS = pytest.mark.parametrize("kind", [CallStarted, RetryScheduled, CallEnded]
 async def test_a_call_ends_as_it_would_without_hooks(
     kind: type[Event], log: pytest.LogCaptureFixture
 ) -> None:
-    """
-    A delete that succeeded returns, whichever event a hook raises on, and other hooks hear of it.
-    """
+    """A successful delete returns, whatever event a hook raises on; other hooks receive it."""
     hook, seen = Broken(kind), list[Event]()
     transport = FakeTransport([(500, {}, b""), DELETED])
     async with AdaptyClient("key", transport=transport, hooks=(hook, seen.append)) as client:
@@ -83,7 +81,7 @@ async def test_an_error_of_the_call_stays_the_error_of_the_call(
 async def test_a_bulk_run_erases_everybody_all_the_same(
     kind: type[Event], log: pytest.LogCaptureFixture
 ) -> None:
-    """A run goes through its items with a hook that always raises, and logs that once."""
+    """A run processes its items with a hook that always raises, and logs that once."""
     ids = [f"u{number}" for number in range(20)]
     async with Sandbox(faults="error=10%", seed=1) as sandbox:
         sandbox.seed_profiles(ids)
@@ -102,7 +100,7 @@ async def test_a_bulk_run_erases_everybody_all_the_same(
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), asyncio.CancelledError(), SystemExit(3)])
 def test_what_is_no_exception_passes(error: BaseException) -> None:
-    """An interrupt and a cancellation are no defect of a hook, and leave it."""
+    """An interrupt and a cancellation are no defect of a hook, and propagate."""
     seen: list[Event] = []
 
     with pytest.raises(type(error)):
@@ -111,7 +109,7 @@ def test_what_is_no_exception_passes(error: BaseException) -> None:
 
 
 def test_each_hook_and_kind_of_event_is_logged_once(log: pytest.LogCaptureFixture) -> None:
-    """One record for each hook and kind of event, however many events there are."""
+    """Each hook and kind of event has one record, regardless of the number of events."""
     ended = CallEnded("test", 1, 0.0, 200, None)
     emitter = Emitter((Broken(CallStarted), Broken(CallStarted), Broken(CallEnded)))
     for _ in range(100):
@@ -143,7 +141,7 @@ def _the_calls_own() -> NoReturn:
 
 
 async def logged_of(fail: Callable[[], NoReturn], log: pytest.LogCaptureFixture) -> Any:
-    """Return what is logged of a hook that fails like this at the end of a call that fails."""
+    """Return the log of a hook that fails in this way at the end of a failed call."""
 
     def hook(event: Event) -> None:
         if isinstance(event, CallEnded):
@@ -164,7 +162,7 @@ async def logged_of(fail: Callable[[], NoReturn], log: pytest.LogCaptureFixture)
 async def test_the_log_record_leads_to_nothing_but_the_hook(
     fail: Callable[[], NoReturn], log: pytest.LogCaptureFixture
 ) -> None:
-    """No frame of the library is in the record, also where a hook is called while a call fails."""
+    """The record contains no frame of the library, even if a hook runs while a call fails."""
     _, error, frames = await logged_of(fail, log)
 
     assert [frame.f_code.co_name for frame, _ in traceback.walk_tb(frames)] == [
@@ -180,7 +178,7 @@ async def test_the_log_record_leads_to_nothing_but_the_hook(
 
 
 async def test_a_hook_may_raise_the_calls_own_error(log: pytest.LogCaptureFixture) -> None:
-    """The error of the call is logged and raised as it is."""
+    """The error of the call is logged and raised unchanged."""
     _, error, frames = await logged_of(_the_calls_own, log)
 
     assert isinstance(error, NotFoundError)
@@ -188,7 +186,7 @@ async def test_a_hook_may_raise_the_calls_own_error(log: pytest.LogCaptureFixtur
 
 
 def test_a_chain_that_bites_its_tail_is_no_trap(log: pytest.LogCaptureFixture) -> None:
-    """An exception that is its own cause, by way of another, is logged as any other."""
+    """A cyclic chain of causes is logged as any other exception."""
     one, other = LookupError("one"), ValueError("other")
     one.__cause__, other.__cause__ = other, one
     Emitter((Broken(CallStarted, one),))(CallStarted("test"))

@@ -1,4 +1,4 @@
-"""What is sent again and when: the table, and the loop on a clock that never waits."""
+"""The retry layer: its decision table, and its loop on a clock that never waits."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ from tests._support import ERROR_CLASSES, a_request
 OK = Response(200, {}, b"{}")
 
 
-def answered(
+def error_of(
     kind: type[ApiError | DecodeError],
     status: int,
     retry_after: float | None = None,
     code: str | None = None,
 ) -> AdaptyError:
-    """Return the error of an answer."""
+    """Return the error of a response."""
     error = kind(f"status {status}", status=status)
     if isinstance(error, ApiError):
         error.retry_after = retry_after
@@ -65,37 +65,37 @@ NONE = dict.fromkeys(RetrySafety, NO)
 UNLESS_UNSENT = {RetrySafety.ALWAYS: YES, RetrySafety.WITH_KEY: YES, RetrySafety.IF_UNSENT: NO}
 
 TABLE: list[tuple[BaseException, dict[RetrySafety, bool], bool]] = [
-    # the error, whether to repeat by replay class, whether the server may have acted
+    # the error, whether to retry by retry safety, whether the server may have processed it
     (ConnectError("refused"), ALL, NO),
     (ConnectError("certificate", permanent=True), NONE, NO),
-    (RequestTimeoutError("no answer"), UNLESS_UNSENT, YES),
+    (RequestTimeoutError("no response"), UNLESS_UNSENT, YES),
     (ConnectionLostError("reset"), UNLESS_UNSENT, YES),
     (TransportError("some other"), NONE, NO),
-    (answered(RateLimitError, 429), ALL, NO),
-    (answered(RateLimitError, 429, 1.0), ALL, NO),
-    (answered(RateLimitError, 400), ALL, NO),
-    (answered(ServerError, 500), UNLESS_UNSENT, YES),
-    (answered(ServerError, 500, 1.0), UNLESS_UNSENT, YES),
-    (answered(ServerError, 501), NONE, YES),
-    (answered(ServerError, 505), NONE, YES),
-    *((answered(ServerError, status), UNLESS_UNSENT, YES) for status in range(520, 531)),
-    (answered(ServerError, 502), UNLESS_UNSENT, YES),
-    (answered(ServerError, 503), UNLESS_UNSENT, YES),
-    (answered(ServerError, 503, 0.0), ALL, NO),
-    (answered(ServerError, 504), UNLESS_UNSENT, YES),
-    (answered(ServerError, 599), UNLESS_UNSENT, YES),
-    (answered(RequestRejectedError, 400), NONE, NO),
-    (answered(RequestRejectedError, 408), UNLESS_UNSENT, YES),
-    (answered(RequestRejectedError, 425), UNLESS_UNSENT, NO),
-    (answered(RequestRejectedError, 302), NONE, NO),
-    (answered(AuthenticationError, 401), NONE, NO),
-    (answered(AuthenticationError, 403), NONE, NO),
-    (answered(NotFoundError, 404), NONE, NO),
-    (answered(ConflictError, 409), NONE, NO),
-    (answered(ConflictError, 409, 1.0, "duplicate_source_transaction"), NONE, NO),
-    (answered(ConflictError, 409, None, "idempotency_in_flight"), UNLESS_UNSENT, YES),
-    (answered(ApiError, 418), NONE, NO),
-    (answered(DecodeError, 200), NONE, YES),
+    (error_of(RateLimitError, 429), ALL, NO),
+    (error_of(RateLimitError, 429, 1.0), ALL, NO),
+    (error_of(RateLimitError, 400), ALL, NO),
+    (error_of(ServerError, 500), UNLESS_UNSENT, YES),
+    (error_of(ServerError, 500, 1.0), UNLESS_UNSENT, YES),
+    (error_of(ServerError, 501), NONE, YES),
+    (error_of(ServerError, 505), NONE, YES),
+    *((error_of(ServerError, status), UNLESS_UNSENT, YES) for status in range(520, 531)),
+    (error_of(ServerError, 502), UNLESS_UNSENT, YES),
+    (error_of(ServerError, 503), UNLESS_UNSENT, YES),
+    (error_of(ServerError, 503, 0.0), ALL, NO),
+    (error_of(ServerError, 504), UNLESS_UNSENT, YES),
+    (error_of(ServerError, 599), UNLESS_UNSENT, YES),
+    (error_of(RequestRejectedError, 400), NONE, NO),
+    (error_of(RequestRejectedError, 408), UNLESS_UNSENT, YES),
+    (error_of(RequestRejectedError, 425), UNLESS_UNSENT, NO),
+    (error_of(RequestRejectedError, 302), NONE, NO),
+    (error_of(AuthenticationError, 401), NONE, NO),
+    (error_of(AuthenticationError, 403), NONE, NO),
+    (error_of(NotFoundError, 404), NONE, NO),
+    (error_of(ConflictError, 409), NONE, NO),
+    (error_of(ConflictError, 409, 1.0, "duplicate_source_transaction"), NONE, NO),
+    (error_of(ConflictError, 409, None, "idempotency_in_flight"), UNLESS_UNSENT, YES),
+    (error_of(ApiError, 418), NONE, NO),
+    (error_of(DecodeError, 200), NONE, YES),
     (AdaptyError("x"), NONE, NO),
     (ConfigError("x"), NONE, NO),
     (InvalidInputError("x", "y"), NONE, NO),
@@ -108,21 +108,21 @@ TABLE: list[tuple[BaseException, dict[RetrySafety, bool], bool]] = [
 
 
 def test_the_table_is_complete() -> None:
-    """Every class of error has a row, and every row a column for every replay class."""
+    """Every class of error has a row, and every row a column for every retry safety."""
     assert {type(error) for error, _, _ in TABLE} >= set(ERROR_CLASSES)
     assert all(columns.keys() == set(RetrySafety) for _, columns, _ in TABLE)
 
 
-@pytest.mark.parametrize("replay", RetrySafety)
+@pytest.mark.parametrize("retry_safety", RetrySafety)
 @pytest.mark.parametrize(
     ("error", "columns"),
     [pytest.param(error, columns, id=repr(error)) for error, columns, _ in TABLE],
 )
 def test_what_may_be_sent_again(
-    replay: RetrySafety, error: BaseException, columns: dict[RetrySafety, bool]
+    retry_safety: RetrySafety, error: BaseException, columns: dict[RetrySafety, bool]
 ) -> None:
-    """Whether a request is repeated depends on its replay class and its error, as in the table."""
-    assert may_retry(replay, error) is columns[replay]
+    """Whether a request is retried depends on its retry safety and its error, as in the table."""
+    assert may_retry(retry_safety, error) is columns[retry_safety]
 
 
 @pytest.mark.parametrize(
@@ -130,12 +130,12 @@ def test_what_may_be_sent_again(
     [pytest.param(error, worked, id=repr(error)) for error, _, worked in TABLE],
 )
 def test_what_may_have_worked(error: BaseException, expected: bool) -> None:  # noqa: FBT001
-    """Whether the server may have acted depends on the error, as in the table."""
+    """Whether the server may have processed it depends on the error, as in the table."""
     assert may_have_worked(error) is expected
 
 
 class Script:
-    """A `Send` that fails as told and then succeeds; every attempt takes its time."""
+    """A `Send` that fails as scripted and then succeeds; every attempt has a duration."""
 
     def __init__(
         self, failures: Iterable[BaseException], clock: FakeClock, seconds: float = 0.0
@@ -145,7 +145,7 @@ class Script:
         self._seconds = seconds
 
     async def __call__(self, request: Request) -> Response:
-        """Fail or succeed; like the transport, never later than the call's deadline."""
+        """Fail or succeed; like the transport, never after the call's deadline."""
         request.state.attempts += 1
         self._clock.now = min(self._clock.now + self._seconds, request.state.deadline)
         failure = next(self._failures, None)
@@ -155,7 +155,7 @@ class Script:
 
 
 def timing(clock: FakeClock, fraction: float = 1.0) -> Timing:
-    """Return a timing by that clock whose random numbers stand so far between their bounds."""
+    """Return a timing by that clock whose random numbers are at this share of their range."""
     return Timing(clock, clock.sleep, lambda low, high: low + (high - low) * fraction)
 
 
@@ -171,8 +171,8 @@ async def run(
     return await send(a_request(**changes))
 
 
-async def test_a_success_needs_no_repeat() -> None:
-    """The first answer is handed on, and nothing sleeps."""
+async def test_a_success_needs_no_retry() -> None:
+    """The first response is returned, and nothing sleeps."""
     clock = FakeClock()
 
     assert await run([], RetryPolicy(), clock) is OK
@@ -180,7 +180,7 @@ async def test_a_success_needs_no_repeat() -> None:
 
 
 async def test_waits_double_up_to_their_bound() -> None:
-    """The bound of the wait doubles with each attempt until it reaches the longest one."""
+    """The bound of the backoff doubles with each attempt up to its maximum."""
     clock = FakeClock()
     policy = RetryPolicy(attempts=7, wait_initial=0.5, wait_max=5.0)
 
@@ -189,7 +189,7 @@ async def test_waits_double_up_to_their_bound() -> None:
 
 
 async def test_waits_are_spread_over_their_whole_range() -> None:
-    """A wait may be anything from zero to its bound."""
+    """A backoff is anything from zero to its bound."""
     clock = FakeClock()
     send = retry(
         Script([ConnectError("refused")] * 3, clock),
@@ -202,8 +202,8 @@ async def test_waits_are_spread_over_their_whole_range() -> None:
     assert clock.sleeps == [0.0, 0.0, 0.0]
 
 
-async def test_very_many_attempts_do_not_overflow() -> None:
-    """The thousandth wait is still a number."""
+async def test_large_numbers_of_attempts_do_not_overflow() -> None:
+    """The thousandth backoff is still a number."""
     clock = FakeClock()
     policy = RetryPolicy(attempts=1200, wait_max=0.01)
 
@@ -214,27 +214,27 @@ async def test_very_many_attempts_do_not_overflow() -> None:
 
 
 async def test_a_wait_the_server_asks_for_is_kept_and_spread() -> None:
-    """The server's seconds are the least that is waited, with up to a quarter more."""
+    """The server's seconds are the minimum wait, with up to a quarter more."""
     clock = FakeClock()
-    failures = [answered(RateLimitError, 429, 4.0), answered(ServerError, 503, 2.0)]
+    failures = [error_of(RateLimitError, 429, 4.0), error_of(ServerError, 503, 2.0)]
 
     assert await run(failures, RetryPolicy(), clock) is OK
     assert clock.sleeps == [5.0, 2.5]
 
 
 async def test_a_key_in_flight_is_waited_for_as_the_server_asks() -> None:
-    """While an attempt with the same key is worked on, the next one comes when it is told to."""
+    """While an attempt with the same key is in progress, the retry follows as the server asks."""
     clock = FakeClock()
-    failures = [answered(ConflictError, 409, 2.0, "idempotency_in_flight")] * 2
+    failures = [error_of(ConflictError, 409, 2.0, "idempotency_in_flight")] * 2
 
     assert await run(failures, RetryPolicy(), clock, retry_safety=RetrySafety.WITH_KEY) is OK
     assert clock.sleeps == [2.5, 2.5]
 
 
 async def test_a_wait_that_is_too_long_is_not_begun() -> None:
-    """A server that asks for more than the policy allows is not waited for."""
+    """A `Retry-After` longer than the policy allows raises the error at once."""
     clock = FakeClock()
-    failures = [answered(RateLimitError, 429, 60.5)]
+    failures = [error_of(RateLimitError, 429, 60.5)]
 
     with pytest.raises(RateLimitError, match=r"^status 429, attempts 1$"):
         await run(failures, RetryPolicy(retry_after_max=60.0, deadline=1000.0), clock)
@@ -242,12 +242,12 @@ async def test_a_wait_that_is_too_long_is_not_begun() -> None:
 
 
 async def test_a_wait_that_does_not_fit_is_not_begun() -> None:
-    """What would end after the deadline is raised at once."""
+    """A wait that would end after the deadline raises the error at once."""
     clock = FakeClock(100.0)
     request = a_request()
     request.state.deadline = 104.9
     send = retry(
-        Script([answered(RateLimitError, 429, 4.0)], clock),
+        Script([error_of(RateLimitError, 429, 4.0)], clock),
         RetryPolicy(),
         timing(clock),
         RetryBudget(500),
@@ -259,20 +259,20 @@ async def test_a_wait_that_does_not_fit_is_not_begun() -> None:
 
 
 async def test_the_longest_wait_that_is_allowed_is_begun() -> None:
-    """A server that asks for just what the policy allows is waited for."""
+    """A `Retry-After` of just what the policy allows is waited for."""
     clock = FakeClock()
-    failures = [answered(RateLimitError, 429, 60.0)]
+    failures = [error_of(RateLimitError, 429, 60.0)]
 
     assert await run(failures, RetryPolicy(retry_after_max=60.0, deadline=1000.0), clock) is OK
     assert clock.sleeps == [75.0]
 
 
 async def test_a_wait_that_takes_all_the_time_there_is_is_not_begun() -> None:
-    """A repeat that would begin with the deadline is none: there is no time for it."""
+    """A retry that would start at the deadline does not happen."""
     clock = FakeClock(100.0)
     request = a_request()
     request.state.deadline = 105.0
-    failures = [answered(RateLimitError, 429, 4.0)]
+    failures = [error_of(RateLimitError, 429, 4.0)]
     send = retry(Script(failures, clock), RetryPolicy(), timing(clock), RetryBudget(500))
 
     with pytest.raises(RateLimitError):
@@ -281,15 +281,15 @@ async def test_a_wait_that_takes_all_the_time_there_is_is_not_begun() -> None:
 
 
 async def test_a_policy_that_waits_for_no_server_still_waits_for_itself() -> None:
-    """How long a server may ask for says nothing of waits that none asked for."""
+    """The bound of `Retry-After` does not affect backoff without it."""
     clock = FakeClock()
 
     assert await run([ConnectError("refused")], RetryPolicy(retry_after_max=0.5), clock) is OK
     assert len(clock.sleeps) == 1
 
 
-async def test_a_create_whose_answer_was_lost_is_not_repeated() -> None:
-    """The replay class of the request decides: it may have worked, and must not be done twice."""
+async def test_a_create_whose_response_was_lost_is_not_retried() -> None:
+    """The retry safety of the request decides: the server may have processed it already."""
     clock = FakeClock()
 
     with pytest.raises(ConnectionLostError, match="attempts 1"):
@@ -299,8 +299,8 @@ async def test_a_create_whose_answer_was_lost_is_not_repeated() -> None:
     assert clock.sleeps == []
 
 
-async def test_every_repeat_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    """At level DEBUG, what was told to hooks can be read."""
+async def test_every_retry_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """At level DEBUG, the log has the events that hooks receive."""
     caplog.set_level("DEBUG", logger="adapty_async")
     events: list[Event] = []
     await run([ConnectError("refused")], RetryPolicy(), FakeClock(), hooks=(events.append,))
@@ -310,7 +310,7 @@ async def test_every_repeat_is_in_the_log(caplog: pytest.LogCaptureFixture) -> N
 
 
 async def test_the_last_error_is_raised_with_its_attempts() -> None:
-    """When the attempts are used up the last error comes out as it is, counting the requests."""
+    """After the last attempt its error is raised unchanged, with the number of requests."""
     clock = FakeClock()
     failures = [ConnectError("refused"), ConnectionLostError("reset"), RequestTimeoutError("slow")]
 
@@ -320,7 +320,7 @@ async def test_the_last_error_is_raised_with_its_attempts() -> None:
 
 
 def paused() -> RateLimitError:
-    """Return the error of a call that a pause leaves no time: longer than the call may take."""
+    """Return the error of a call whose deadline is within a pause."""
     error = RateLimitError("throttled (429) before", status=429)
     error.retry_after = 7200.0
     return error
@@ -328,13 +328,13 @@ def paused() -> RateLimitError:
 
 @pytest.mark.parametrize(
     "unsent",
-    [DeadlineError("no turn"), CircuitOpenError("the service is down"), paused()],
+    [DeadlineError("no permit"), CircuitOpenError("the circuit is open"), paused()],
     ids=lambda error: type(error).__name__,
 )
 async def test_a_retry_that_gets_no_turn_has_the_failure_before_it_as_its_cause(
     unsent: AdaptyError,
 ) -> None:
-    """It is raised as it is, with the attempts that were made, and is not retried itself."""
+    """The error is raised unchanged, with the number of attempts, and is not retried."""
     refused = ConnectError("refused")
     script = Script([refused], FakeClock())
 
@@ -364,8 +364,8 @@ async def test_a_retry_that_gets_no_turn_has_the_failure_before_it_as_its_cause(
 async def test_an_item_that_meets_a_firewall_in_an_outage_is_retried_three_times(
     changes: dict[str, Any], attempts: int
 ) -> None:
-    """That says nothing of the item, unless it happens each time."""
-    script = Script([answered(ApiError, 403)] * 9, FakeClock())
+    """It is no sign of the item's fault, unless it happens each time."""
+    script = Script([error_of(ApiError, 403)] * 9, FakeClock())
 
     async def send(request: Request) -> Response:
         try:
@@ -390,7 +390,7 @@ async def test_a_retry_that_is_throttled_has_no_cause_but_itself() -> None:
     assert caught.value.attempts == 2
 
 
-async def test_one_attempt_never_repeats() -> None:
+async def test_one_attempt_never_retries() -> None:
     """A policy of one attempt raises the first error."""
     clock = FakeClock()
 
@@ -400,29 +400,29 @@ async def test_one_attempt_never_repeats() -> None:
 
 
 async def test_an_error_that_is_final_later_on_ends_the_loop() -> None:
-    """A repeat that fails for good is raised, not repeated."""
+    """A retry with a final failure raises it, without another retry."""
     clock = FakeClock()
-    failures = [ConnectError("refused"), answered(AuthenticationError, 401)]
+    failures = [ConnectError("refused"), error_of(AuthenticationError, 401)]
 
     with pytest.raises(AuthenticationError, match="attempts 2"):
         await run(failures, RetryPolicy(), clock)
 
 
-@pytest.mark.parametrize("before", [[], [ConnectError("refused")]], ids=["first attempt", "repeat"])
+@pytest.mark.parametrize("before", [[], [ConnectError("refused")]], ids=["first attempt", "retry"])
 @pytest.mark.parametrize(
     "foreign", [RuntimeError("a bug"), asyncio.CancelledError("enough")], ids=repr
 )
 async def test_what_is_no_error_of_ours_passes_untouched(
     before: list[BaseException], foreign: BaseException
 ) -> None:
-    """A defect or a cancellation is neither repeated nor wrapped."""
+    """A defect or a cancellation is neither retried nor wrapped."""
     with pytest.raises(type(foreign)) as caught:
         await run([*before, foreign], RetryPolicy(), FakeClock())
 
     assert caught.value is foreign
 
 
-MISSING = answered(NotFoundError, 404)
+MISSING = error_of(NotFoundError, 404)
 
 
 @pytest.mark.parametrize(
@@ -430,10 +430,10 @@ MISSING = answered(NotFoundError, 404)
     [
         pytest.param([ConnectionLostError("reset")], id="connection lost"),
         pytest.param([RequestTimeoutError("slow"), ConnectError("refused")], id="and refused"),
-        pytest.param([answered(ServerError, 502)], id="502"),
+        pytest.param([error_of(ServerError, 502)], id="502"),
     ],
 )
-async def test_an_erasure_not_found_after_a_lost_answer_has_worked(
+async def test_an_erasure_not_found_after_a_lost_response_has_worked(
     lost: list[Exception],
 ) -> None:
     """After an attempt that may have worked, "not found" is the proof that it did."""
@@ -447,26 +447,26 @@ async def test_an_erasure_not_found_after_a_lost_answer_has_worked(
     [
         pytest.param([MISSING], True, id="first attempt"),
         pytest.param([ConnectError("refused"), MISSING], True, id="surely unsent before"),
-        pytest.param([answered(RateLimitError, 429), MISSING], True, id="throttled before"),
-        pytest.param([ConnectionLostError("reset"), MISSING], False, id="no erasure"),
+        pytest.param([error_of(RateLimitError, 429), MISSING], True, id="throttled before"),
+        pytest.param([ConnectionLostError("reset"), MISSING], False, id="no deletion"),
     ],
 )
 async def test_not_found_is_an_error_otherwise(
     failures: list[Exception],
     erases: bool,  # noqa: FBT001
 ) -> None:
-    """Where no earlier attempt can have erased it, a missing profile is missing."""
+    """If no earlier attempt can have deleted it, a missing profile raises the error."""
     with pytest.raises(NotFoundError):
         await run(failures, RetryPolicy(), FakeClock(), erases=erases)
 
 
-async def test_hooks_are_told_of_every_repeat() -> None:
-    """Each failed attempt that is repeated is told with its number, wait, class and status."""
-    told: list[Event] = []
-    failures = [ConnectionLostError("reset"), answered(ServerError, 502)]
+async def test_hooks_receive_every_retry() -> None:
+    """Each retry is emitted with the attempt's number, wait, error class and status."""
+    emitted: list[Event] = []
+    failures = [ConnectionLostError("reset"), error_of(ServerError, 502)]
 
-    await run(failures, RetryPolicy(), FakeClock(), hooks=(told.append,))
-    assert told == [
+    await run(failures, RetryPolicy(), FakeClock(), hooks=(emitted.append,))
+    assert emitted == [
         RetryScheduled("test.call", 1, 0.5, "ConnectionLostError", None),
         RetryScheduled("test.call", 2, 1.0, "ServerError", 502),
     ]
@@ -488,19 +488,19 @@ POLICIES = st.builds(
     policy=POLICIES,
     failures=st.lists(FAILURES, max_size=10),
     fraction=st.floats(0.0, 1.0),
-    replay=st.sampled_from(RetrySafety),
+    retry_safety=st.sampled_from(RetrySafety),
     seconds=SECONDS,
 )
 async def test_attempts_and_time_are_bounded_whatever_happens(
     policy: RetryPolicy,
     failures: list[Exception],
     fraction: float,
-    replay: RetrySafety,
+    retry_safety: RetrySafety,
     seconds: float,
 ) -> None:
-    """No course of failures makes a call longer than its deadline or its attempts."""
+    """No sequence of failures makes a call exceed its deadline or its attempts."""
     clock = FakeClock(1000.0)
-    request = a_request(retry_safety=replay)
+    request = a_request(retry_safety=retry_safety)
     request.state.deadline = clock() + policy.deadline
     send = retry(
         Script(failures, clock, seconds), policy, timing(clock, fraction), RetryBudget(500)
@@ -518,33 +518,33 @@ async def test_attempts_and_time_are_bounded_whatever_happens(
     assert raised is None or raised.attempts == request.state.attempts
 
 
-# The budget
+# The retry budget
 
 
 async def spend(budget: RetryBudget, failures: list[BaseException], **changes: Any) -> list[float]:
-    """Send one request that fails so often, and return the waits."""
+    """Send one request that fails this many times, and return the waits."""
     clock = FakeClock()
     policy = RetryPolicy(attempts=9)
     await retry(Script(failures, clock), policy, timing(clock), budget)(a_request(**changes))
     return clock.sleeps
 
 
-async def test_a_repeat_that_worked_gives_back_what_it_took() -> None:
-    """Of several repeats only the last one's tokens come back, and a first success earns one."""
+async def test_a_retry_that_worked_gives_back_what_it_took() -> None:
+    """After several retries only the last one's tokens are refunded; a first success earns one."""
     budget = RetryBudget(500)
     lost = ConnectionLostError("reset")
     await spend(budget, [lost])
     assert budget.left == 500
     await spend(budget, [lost, lost])
     assert budget.left == 500 - 14
-    await spend(budget, [answered(RateLimitError, 429), answered(RateLimitError, 429)])
+    await spend(budget, [error_of(RateLimitError, 429), error_of(RateLimitError, 429)])
     assert budget.left == 500 - 14 - 5
     await spend(budget, [])
     assert budget.left == 500 - 14 - 5 + 1
 
 
-async def test_nothing_is_repeated_without_the_tokens_for_it() -> None:
-    """When the budget is used up, the error of the first attempt is raised at once."""
+async def test_nothing_is_retried_without_the_tokens_for_it() -> None:
+    """With an empty budget, the error of the first attempt is raised at once."""
     budget = RetryBudget(20)
     lost = ConnectionLostError("reset")
 
@@ -552,13 +552,13 @@ async def test_nothing_is_repeated_without_the_tokens_for_it() -> None:
         await spend(budget, [lost, lost, lost])
     assert caught.value.attempts == 2
     assert budget.left == 6
-    await spend(budget, [answered(RateLimitError, 429)])
+    await spend(budget, [error_of(RateLimitError, 429)])
     with pytest.raises(ConnectionLostError):
         await spend(RetryBudget(13), [lost])
 
 
-async def test_items_of_bulk_runs_are_repeated_without_tokens_too() -> None:
-    """They take what is there, and have other bounds."""
+async def test_items_of_bulk_runs_are_retried_without_tokens_too() -> None:
+    """They acquire the tokens that are left, and have other bounds."""
     budget = RetryBudget(20)
     lost = ConnectionLostError("reset")
 
@@ -567,7 +567,7 @@ async def test_items_of_bulk_runs_are_repeated_without_tokens_too() -> None:
 
 
 class Throttling(Script):
-    """Counts answers 429 as the check does."""
+    """A `Send` that counts 429 responses as the check layer does."""
 
     async def __call__(self, request: Request) -> Response:
         """Fail or succeed."""
@@ -579,16 +579,14 @@ class Throttling(Script):
 
 
 async def test_a_throttled_item_of_a_bulk_run_goes_back_three_times_for_nothing() -> None:
-    """
-    Three answers 429 are no attempts of the item, and its clock starts anew; further ones are.
-    """
+    """Three 429 responses are no attempts of the item, and reset its deadline; later ones are."""
     clock = FakeClock()
 
     async def attempts(failures: int, asked: float) -> tuple[Request, list[float]]:
         clock.sleeps.clear()
         request = a_request(low_priority=True)
         request.state.deadline = clock.now + 60.0
-        script = Throttling([answered(RateLimitError, 429, asked)] * failures, clock)
+        script = Throttling([error_of(RateLimitError, 429, asked)] * failures, clock)
         policy = RetryPolicy(attempts=2)
         await retry(script, policy, timing(clock, 0.0), RetryBudget(500))(request)
         return request, clock.sleeps
@@ -597,7 +595,7 @@ async def test_a_throttled_item_of_a_bulk_run_goes_back_three_times_for_nothing(
     assert (request.state.attempts, request.state.deadline) == (4, math.inf)
     assert sleeps == [5.0] * 3
     _, sleeps = await attempts(3, 10_000.0)
-    assert sleeps == [60.0] * 3  # beyond that it is the gate that waits
+    assert sleeps == [60.0] * 3  # beyond that, the bucket limiter waits
     request, _ = await attempts(4, 5.0)
     assert request.state.attempts == 5
     with pytest.raises(RateLimitError):
@@ -605,22 +603,22 @@ async def test_a_throttled_item_of_a_bulk_run_goes_back_three_times_for_nothing(
 
 
 async def test_a_throttled_item_that_goes_back_costs_the_budget_nothing_and_earns_nothing() -> None:
-    """What was not paid for is not given back either."""
+    """Tokens that were not acquired are not refunded."""
     clock = FakeClock()
     budget = RetryBudget(500)
     budget.try_acquire(100)
-    script = Throttling([answered(RateLimitError, 429)], clock)
+    script = Throttling([error_of(RateLimitError, 429)], clock)
 
     await retry(script, RetryPolicy(), timing(clock), budget)(a_request(low_priority=True))
     assert budget.left == 400
 
 
 async def test_an_attempt_in_a_known_outage_is_none_of_an_items() -> None:
-    """An item that is sent to see whether the service is back has all its attempts after that."""
+    """An item that is sent as a probe has all its attempts after that."""
     clock = FakeClock()
 
     class Down(Script):
-        """Excuses failures as the gate does in an outage."""
+        """A `Send` that records outage failures as the bucket limiter does."""
 
         async def __call__(self, request: Request) -> Response:
             """Fail or succeed."""
@@ -630,9 +628,9 @@ async def test_an_attempt_in_a_known_outage_is_none_of_an_items() -> None:
                 request.state.outage_failures += 1
                 raise
 
-    for background, attempts in ((True, 5), (False, 2)):
-        request = a_request(low_priority=background)
-        script = Down([answered(ServerError, 500)] * 4, clock)
+    for low_priority, attempts in ((True, 5), (False, 2)):
+        request = a_request(low_priority=low_priority)
+        script = Down([error_of(ServerError, 500)] * 4, clock)
         send = retry(script, RetryPolicy(attempts=2), timing(clock, 0.0), RetryBudget(500))
         with contextlib.suppress(ServerError):
             await send(request)
