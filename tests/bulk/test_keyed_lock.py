@@ -20,7 +20,7 @@ async def test_different_subjects_do_not_wait_for_each_other() -> None:
     for subject in ("a", ("b", 1), ()):
         turns.release(subject)
 
-    assert (turns._busy, turns._waiting) == (set(), {})
+    assert (turns._locked, turns._waiting) == (set(), {})
 
 
 async def test_whoever_comes_first_is_first() -> None:
@@ -37,7 +37,7 @@ async def test_whoever_comes_first_is_first() -> None:
     await asyncio.gather(*map(work, range(20)))
 
     assert order == list(range(20))
-    assert (turns._busy, turns._waiting) == (set(), {})
+    assert (turns._locked, turns._waiting) == (set(), {})
 
 
 @pytest.mark.parametrize("told", [False, True], ids=["not-told-yet", "told"])
@@ -55,7 +55,7 @@ async def test_who_gives_up_is_passed_over(told: bool) -> None:  # noqa: FBT001 
     await until_cancelled(first)
     turns.release("a")
 
-    assert (turns._busy, turns._waiting) == (set(), {})
+    assert (turns._locked, turns._waiting) == (set(), {})
 
 
 async def test_a_turn_that_came_too_late_is_passed_on() -> None:
@@ -71,7 +71,7 @@ async def test_a_turn_that_came_too_late_is_passed_on() -> None:
         await first
     turns.release("a")
 
-    assert (turns._busy, turns._waiting) == (set(), {})
+    assert (turns._locked, turns._waiting) == (set(), {})
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -104,4 +104,4 @@ async def test_cancelling_at_random_breaks_no_turn(seed: int) -> None:
 
     assert {type(result) for result in results} <= {type(None), asyncio.CancelledError}
     assert entered >= set(range(100)) - gave_up
-    assert (turns._busy, turns._waiting) == (set(), {})
+    assert (turns._locked, turns._waiting) == (set(), {})

@@ -523,7 +523,7 @@ async def test_what_is_no_outcomes_file_stays_untouched(content: bytes, path: Pa
     async with AdaptyClient("key", transport=transport) as client:
         with pytest.raises(
             JournalError,
-            match=r"cannot be used: (line \d of it is not an outcome|it is something else)",
+            match=r"cannot be used: (line \d of it is not an outcome|it is not an outcomes file)",
         ):
             await client.v1.profiles.bulk_delete(["a"], **BY, outcomes=path)
 

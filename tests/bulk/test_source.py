@@ -45,7 +45,7 @@ class LiveIds:
 async def drained(source: Source[Any]) -> list[tuple[int, Any]]:
     """Take everything."""
     taken = []
-    while (entry := await source.take()) is not None:
+    while (entry := await source.read()) is not None:
         taken.append(entry)
     return taken
 
@@ -72,7 +72,7 @@ async def test_every_kind_of_input_gives_its_items_with_their_positions(
     source = source_of(make())
 
     assert await drained(source) == [(0, 0), (1, 1), (2, 2)]
-    assert await source.take() is None
+    assert await source.read() is None
     assert source.sized is sized
 
 
@@ -120,7 +120,7 @@ async def test_an_async_input_that_has_ended_is_not_asked_again() -> None:
     source = source_of(Batches())
 
     assert await drained(source) == [(0, 1)]
-    assert await source.take() is None
+    assert await source.read() is None
 
 
 async def test_cancelling_wakes_those_who_wait_for_an_item() -> None:
@@ -140,7 +140,7 @@ async def test_cancelling_wakes_those_who_wait_for_an_item() -> None:
     await asyncio.wait(takers)
 
     assert all(taker.cancelled() for taker in takers)
-    assert await source.take() is None
+    assert await source.read() is None
 
 
 async def test_an_item_that_comes_with_a_cancellation_is_not_lost() -> None:
@@ -152,7 +152,7 @@ async def test_an_item_that_comes_with_a_cancellation_is_not_lost() -> None:
             yield await entries.get()
 
     source = source_of(live())
-    taker = asyncio.create_task(source.take())
+    taker = asyncio.create_task(source.read())
     await asyncio.sleep(0)
     entries.put_nowait(7)
     taker.cancel()
