@@ -94,7 +94,7 @@ def begin_at(monkeypatch: pytest.MonkeyPatch, rate: float, *, lowest: float) -> 
 
 def a_request(**changes: Any) -> Request:
     """Return a request of its own, with these fields changed."""
-    return msgspec.structs.replace(_REQUEST, **{"tally": CallState(), **changes})
+    return msgspec.structs.replace(_REQUEST, **{"state": CallState(), **changes})
 
 
 def a_response(status: int = 200, body: Any = b"", **headers: str) -> Response:

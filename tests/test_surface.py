@@ -88,7 +88,7 @@ def is_overload(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> 
 @pytest.mark.parametrize("name", ["adapty_async", *MODULES])
 def test_every_public_thing_is_described(name: str) -> None:
     """
-    Modules, classes, functions and methods have a docstring, its quotes on lines of their own.
+    All modules, classes and functions have a docstring, on one line or between lines of quotes.
     """
     source = inspect.getsource(importlib.import_module(name))
     lines = source.splitlines()
@@ -105,12 +105,12 @@ def test_every_public_thing_is_described(name: str) -> None:
 def is_described(
     node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]
 ) -> bool:
-    """Tell whether a docstring is there, and begins and ends with a line of quotes."""
+    """Return whether a docstring is there, on one line or between two lines of quotes."""
     first = node.body[0] if node.body else None
     if first is None or not ast.get_docstring(node):
         return False
     begin, end = lines[first.lineno - 1], lines[(first.end_lineno or 0) - 1]
-    return begin.strip() == end.strip() == '"""'
+    return first.lineno == first.end_lineno or begin.strip() == end.strip() == '"""'
 
 
 def in_a_fresh_interpreter(code: str) -> str:

@@ -363,16 +363,14 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             return None
         if self._is_bounded:
             await self._room.acquire()
-        return await self._unless_stopping(await self._source.read())
+        return self._unless_stopping(await self._source.read())
 
-    async def _unless_stopping(self, entry: tuple[int, ItemT] | None) -> tuple[int, ItemT] | None:
+    def _unless_stopping(self, entry: tuple[int, ItemT] | None) -> tuple[int, ItemT] | None:
         if entry is None or not self._stopping.is_set():
             return entry
         outcome = self._not_sent(*entry)  # the source yielded it after the stop
-        waiting = self._settings.record(outcome)
+        self._settings.record(outcome)  # at most one per worker, so there is room
         self._deliver(outcome)
-        if waiting is not None:
-            await waiting
         return None
 
     def _not_sent(self, index: int, item: ItemT) -> Outcome[ItemT, ResultT]:

@@ -431,10 +431,9 @@ class OutcomesFile:
             self._writing = None
             self._record_failure(writing.exception())
             _wake(waiting)
-            if self._waiting or len(self._pending) >= _GROUP:
+            is_due = bool(self._pending) and self._timer is None  # the timer expired meanwhile
+            if self._waiting or is_due or len(self._pending) >= _GROUP:
                 self._write()
-            elif self._pending and self._timer is None:
-                self._timer = self._loop.call_later(_WRITE_SECONDS, self._write)
 
         self._job = self._disk.submit(self._log.write, entries)
         self._writing = asyncio.wrap_future(self._job, loop=self._loop)

@@ -607,7 +607,7 @@ def test_a_key_is_not_used_for_longer_than_it_is_remembered(
     key: str | None, replay: RetrySafety, allowance: float
 ) -> None:
     """A call with a key ends before the server forgets it; without one its repeat is not safe."""
-    row = msgspec.structs.replace(ERASE, replay=RetrySafety.WITH_KEY)
+    row = msgspec.structs.replace(ERASE, retry_safety=RetrySafety.WITH_KEY)
     request = encode(Operation(row, key=key), WIRE, timeout=1.0, allowance=9999.0)
 
     assert (request.retry_safety, request.total_timeout) == (replay, allowance)
@@ -646,7 +646,7 @@ def test_a_request_says_whether_it_is_an_item_of_a_run(background: bool) -> None
 def test_a_wire_shows_where_it_goes_and_no_key() -> None:
     """Neither plainly nor prettily."""
     assert repr(WIRE) == "Wire(https://example.com)"
-    assert pretty_repr(WIRE) == "Wire(origin='https://example.com')"
+    assert pretty_repr(WIRE) == "RequestDefaults(origin='https://example.com')"
 
 
 @pytest.mark.parametrize(

@@ -878,12 +878,12 @@ class SomeCrew:
     """A crew that needs as many workers as it is told."""
 
     def __init__(self, count: int) -> None:
-        self.count = count
-        self.call: Callable[[int], object] | None = None
+        self.limit = count
+        self.spawn: Callable[[int], object] | None = None
 
-    def spares(self, workers: int) -> bool:
+    def should_retire(self, workers: int) -> bool:
         """Say whether there are more than needed."""
-        return workers > self.count
+        return workers > self.limit
 
 
 def plain_run(
@@ -916,18 +916,18 @@ async def test_a_crew_says_how_many_workers_there_are() -> None:
         return await sent(index, item, worker)
 
     async def call_in(workers: int) -> int:
-        assert crew.call is not None
-        crew.call(workers)
+        assert crew.spawn is not None
+        crew.spawn(workers)
         await settle()
         return busy
 
-    run = plain_run(endless(), process, crew=crew)
+    run = plain_run(endless(), process, worker_limit=crew)
     task = asyncio.ensure_future(run._complete())
     await settle()
     assert await call_in(0) == 3
     assert await call_in(2) == 5
     assert await call_in(100) == 10
-    crew.count = 4
+    crew.limit = 4
     for _ in range(10):
         may_end.release()
     assert await call_in(0) == 4
@@ -938,7 +938,7 @@ async def test_a_crew_says_how_many_workers_there_are() -> None:
         may_end.release()
 
     assert_adds_up(await task, 17)
-    assert crew.call is None
+    assert crew.spawn is None
 
 
 async def test_a_run_whose_concurrency_nobody_set_begins_with_64_workers() -> None:

@@ -60,7 +60,7 @@ Lines: TypeAlias = list[dict[str, Any]]
 KEYS = ["line", "id", "status", "at", "http_status", "request_id", "attempts", "error"]
 BY: Any = {"by": "customer_user_id"}
 DONE = itertools.repeat((204, {"Request-Id": "r1"}, b""))
-_PAGE = Path(__file__).parent.parent / "docs" / "bulk.md"
+_PAGE = Path(__file__).parents[2] / "docs" / "bulk.md"
 
 
 @pytest.fixture(params=LOOPS)

@@ -36,13 +36,13 @@ from adapty_async import (
     RetryPolicy,
 )
 from adapty_async._api.operation import Request, Response
+from adapty_async._bulk import run_journal as _run_journal
 from adapty_async._bulk.run_journal import RunIdentity
 from adapty_async._journal import JournalWriter
 from adapty_async.bulk import (
     InputIdentity,
     ItemState,
     JournalIdentity,
-    _run_journal,
     copy_journal,
     summarise,
 )

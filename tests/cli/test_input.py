@@ -205,16 +205,16 @@ def test_csv_blank_before_the_first_cell_is_no_style(put: Put) -> None:
 
 def test_csv_rows_without_an_id_are_left_out_and_counted(put: Put) -> None:
     """Where the id may be empty, rows without one are no failures."""
-    path = put("users.csv", 'id,name\n,a\nu1,"b\nc"\n"",d\n')
+    path = put("users.csv", 'id,name\n,a\nu1,"b\nc"\n"",d\nu2,"e\n\nf"\n')
     rows = open_rows(str(path), None, any_columns, id_column="id", id_optional=True)
-    assert [row.value["id"] for row in rows] == ["u1"]
+    assert [row.value["id"] for row in rows] == ["u1", "u2"]
     assert rows.findings.as_json() == {
         "suspicious_ids": {},
         "rows_without_id": 2,
-        "multiline_rows": 1,
+        "multiline_rows": 2,
     }
     assert rows.findings.lines() == [
-        "1 row of more than one line (first: lines 3 to 4).",
+        "2 rows of more than one line (first: lines 3 to 4).",
         "2 rows without an id, left out.",
     ]
 

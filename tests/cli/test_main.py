@@ -48,7 +48,8 @@ main()
 def test_other_missing_module_is_a_defect() -> None:
     """A module that is missing for another reason is not blamed on the extra."""
     ended = python(
-        "import sys; sys.modules['sqlite3'] = None\nfrom adapty_async.cli import main\nmain()"
+        "import sys; sys.modules['adapty_async.cli._findings'] = None\n"
+        "from adapty_async.cli import main\nmain()"
     )
     assert ended.returncode == 1
     assert "ModuleNotFoundError" in ended.stderr

@@ -143,7 +143,7 @@ class Bench:
             self._sends[id(run)] = send
         tally = CallState(deadline=self.clock.now + seconds)
         background = run is not None
-        request = a_request(operation=name, bucket=bucket, background=background, tally=tally)
+        request = a_request(operation=name, bucket=bucket, low_priority=background, state=tally)
         return asyncio.ensure_future(send(request))
 
     def times(self, name: str) -> list[float]:
@@ -532,15 +532,15 @@ async def test_an_item_that_is_cancelled_as_its_turn_comes_gives_it_back() -> No
     gate, slots = bench.gates.get("v1"), bench.slots.get()
     line = gate.line(slots, RunLimits(rate_limiter=bench.pacer(1.0, burst=2)))
     for _ in range(2):  # the burst
-        assert line.try_acquire(a_request(background=True))
+        assert line.try_acquire(a_request(low_priority=True))
         slots.release()
 
     async def lead() -> None:
-        await line.acquire(a_request(background=True))
+        await line.acquire(a_request(low_priority=True))
         second.cancel()
 
     first = asyncio.create_task(lead())
-    second = asyncio.create_task(line.acquire(a_request(background=True)))
+    second = asyncio.create_task(line.acquire(a_request(low_priority=True)))
     await settle()
     bench.clock.now += 2.0  # the first one wakes up so late that there is a moment for both
     await bench.clock.advance(0.0)
@@ -735,7 +735,7 @@ async def test_waiting_is_not_charged_to_an_item() -> None:
     bench = Bench()
     await bench.pause(30.0)
     run = RunLimits()
-    request = a_request(background=True, tally=CallState(deadline=BEGIN + 5.0), bucket="v1")
+    request = a_request(low_priority=True, state=CallState(deadline=BEGIN + 5.0), bucket="v1")
     send = limit(bench.server, bench.slots, bench.gates, bench.clock, run)
     task = asyncio.ensure_future(send(request))
     await bench.clock.advance(31.0)
@@ -749,7 +749,7 @@ async def test_the_clock_of_an_item_starts_with_its_first_turn() -> None:
     """An item that was never sent has all its time when it is."""
     bench = Bench()
     await bench.pause(30.0)
-    request = a_request(background=True, allowance=60.0, bucket="v1")
+    request = a_request(low_priority=True, total_timeout=60.0, bucket="v1")
     send = limit(bench.server, bench.slots, bench.gates, bench.clock, RunLimits())
     task = asyncio.ensure_future(send(request))
     await bench.clock.advance(31.0)
@@ -891,7 +891,7 @@ NEITHER = [
 def end(bench: Bench, error: AdaptyError | None, *, times: int = 1) -> BucketStatistics:
     """Let so many items of a run go and end so, and return what is known then."""
     gate = bench.gates.get("v1")
-    request = a_request(background=True)
+    request = a_request(low_priority=True)
     for _ in range(times):
         gate._go(paced=True)
         gate.release(request, error, bench.clock())
@@ -1231,7 +1231,7 @@ def test_two_event_loops_share_a_gate(rate: float | None) -> None:
         single = limit(answer, slots, gates, clock)
         run = limit(answer, slots, gates, clock, RunLimits())
         calls = [single(a_request()) for _ in range(200)]
-        items = [run(a_request(background=True)) for _ in range(200)]
+        items = [run(a_request(low_priority=True)) for _ in range(200)]
         await asyncio.gather(*calls, *items)
 
     def in_a_thread() -> None:

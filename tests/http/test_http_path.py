@@ -375,7 +375,7 @@ async def test_a_call_is_on_the_wire_from_its_first_byte_on(
         on_wire: list[bool] = []
         for url in (server.url.replace("http", "https"), server.url):
             tally = CallState()
-            task = asyncio.ensure_future(send(a_request(url=f"{url}/", tally=tally)))
+            task = asyncio.ensure_future(send(a_request(url=f"{url}/", state=tally)))
             while server.connections <= len(on_wire):
                 await loop_turns(1)
             if url == server.url:
@@ -395,7 +395,7 @@ async def test_a_call_without_time_left_is_not_sent(
     if standard:
         patch_as_a_tracer(monkeypatch)
     async with RawServer() as server, transport() as send:
-        late = a_request(url=f"{server.url}/", tally=CallState(deadline=time.monotonic() - 1))
+        late = a_request(url=f"{server.url}/", state=CallState(deadline=time.monotonic() - 1))
         with pytest.raises(DeadlineError, match="no time left to send it"):
             await send(late)
 
@@ -431,7 +431,7 @@ async def test_a_given_session_that_cannot_connect_has_sent_nothing() -> None:
         async with aiohttp.ClientSession() as session:
             send = Transport(clock=time.monotonic, session=session)
             with pytest.raises(ConnectError, match="cannot connect"):
-                await send(a_request(url=url, tally=tally))
+                await send(a_request(url=url, state=tally))
 
     assert not tally.on_wire
 

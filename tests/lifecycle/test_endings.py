@@ -776,7 +776,7 @@ async def test_a_journal_that_is_gone_ends_the_run(
     items = (f"u{number}" for number in range(10**6))
     start: Any = create if once else erase
     run = start(transport, items, journal=journal, job_id="x", concurrency=2)
-    with pytest.raises(JournalError, match=f"{journal} cannot be written: it was moved, deleted"):
+    with pytest.raises(JournalError, match=f"{journal} cannot be written: it was deleted, moved"):
         await run
 
     assert run.report.requests == sent

@@ -63,7 +63,7 @@ async def settle() -> None:
 async def test_the_clock_of_a_call_starts_with_its_first_turn() -> None:
     """A request without a deadline waits in the queue at no charge, and keeps its deadline then."""
     clock = FakeClock(100.0)
-    request = a_request(allowance=60.0)
+    request = a_request(total_timeout=60.0)
     send = limit(FakeTransport([REPLY] * 2), slots(), gates(clock), clock)
 
     assert request.state.deadline == math.inf
@@ -85,7 +85,7 @@ async def test_nothing_is_sent_after_the_deadline(*, background: bool) -> None:
     send = limit(transport, places, passed, clock, run)
 
     with pytest.raises(DeadlineError, match="no time left to wait for a turn"):
-        await send(a_request(tally=CallState(deadline=100.0), background=background))
+        await send(a_request(state=CallState(deadline=100.0), low_priority=background))
 
     assert (transport.requests, places.get().available, capacity.in_flight) == ([], 1, 0)
     assert passed.get("test").requests == 0
@@ -99,7 +99,7 @@ async def test_no_more_requests_are_in_flight_than_there_are_connections(
     door = Door()
     clock = FakeClock()
     send = limit(door, slots(2), gates(clock), clock, RunLimits() if background else None)
-    tasks = [asyncio.ensure_future(send(a_request(background=background))) for _ in range(3)]
+    tasks = [asyncio.ensure_future(send(a_request(low_priority=background))) for _ in range(3)]
 
     await settle()
     assert door.inside == 2
@@ -119,7 +119,7 @@ async def test_a_runs_capacity_hears_of_its_items_and_of_no_single_call() -> Non
     await settle()
     for _ in range(4):
         clock.now += 1.0  # so that nobody waits for the pace
-        tasks.append(asyncio.ensure_future(send(a_request(background=True))))
+        tasks.append(asyncio.ensure_future(send(a_request(low_priority=True))))
         await settle()
     assert (door.inside, capacity.in_flight) == (3, 2)
     door.opened.set()
@@ -139,7 +139,7 @@ async def test_a_connection_that_is_not_free_in_time_is_a_deadline(seconds: floa
     await settle()
 
     with pytest.raises(DeadlineError, match=r"^no connection became free .*, operation test.call$"):
-        await send(a_request(tally=CallState(deadline=100.0 + seconds)))
+        await send(a_request(state=CallState(deadline=100.0 + seconds)))
     door.opened.set()
     await first
     assert (door.inside, places.get().available) == (1, 1)
@@ -151,7 +151,7 @@ async def test_a_connection_that_becomes_free_in_time_is_taken() -> None:
     clock = FakeClock(100.0)
     send = limit(door, slots(1), gates(clock), clock)
     tasks = [
-        asyncio.ensure_future(send(a_request(tally=CallState(deadline=130.0)))) for _ in range(2)
+        asyncio.ensure_future(send(a_request(state=CallState(deadline=130.0)))) for _ in range(2)
     ]
 
     await settle()
@@ -170,7 +170,7 @@ async def test_a_cancelled_caller_gives_its_place_back(*, background: bool) -> N
     capacity = ConcurrencyLimit(4, clock)
     run = RunLimits(concurrency=capacity) if background else None
     send = limit(door, places, passed, clock, run)
-    tasks = [asyncio.ensure_future(send(a_request(background=background))) for _ in range(3)]
+    tasks = [asyncio.ensure_future(send(a_request(low_priority=background))) for _ in range(3)]
     await settle()
 
     for task in reversed(tasks):
@@ -179,7 +179,7 @@ async def test_a_cancelled_caller_gives_its_place_back(*, background: bool) -> N
     assert (places.get().available, capacity.in_flight) == (1, 0)
     assert passed.get("test").in_flight == 0
     door.opened.set()
-    assert (await send(a_request(background=background))).status == 200
+    assert (await send(a_request(low_priority=background))).status == 200
 
 
 @pytest.mark.parametrize(
@@ -196,10 +196,10 @@ async def test_a_failed_request_gives_its_place_back(error: Exception, *, backgr
     send = limit(FakeTransport([error, REPLY]), places, passed, clock, run)
 
     with pytest.raises(type(error)):
-        await send(a_request(background=background))
+        await send(a_request(low_priority=background))
     assert (places.get().available, capacity.in_flight) == (1, 0)
     assert passed.get("test").in_flight == 0
-    assert (await send(a_request(background=background))).status == 200
+    assert (await send(a_request(low_priority=background))).status == 200
 
 
 @pytest.mark.parametrize("way", [asyncio.CancelledError(), AssertionError("a bug")], ids=repr)
@@ -233,7 +233,7 @@ async def test_what_a_run_has_no_pace_for_goes_by_bucket(*, background: bool) ->
     run = RunLimits() if background else None
     send = limit(FakeTransport([REPLY] * 3), slots(), passed, clock, run)
     for bucket in ("a", "b", "b"):
-        await send(a_request(bucket=bucket, background=background))
+        await send(a_request(bucket=bucket, low_priority=background))
 
     assert {bucket: each.requests for bucket, each in passed.statistics().items()} == {
         "a": 1,
@@ -246,7 +246,7 @@ async def test_an_item_is_not_charged_for_its_wait_before_a_repeat() -> None:
     door = Door()
     clock = FakeClock(100.0)
     send = limit(door, slots(1), gates(clock), clock, RunLimits())
-    requests = [a_request(tally=CallState(deadline=130.0), background=True) for _ in range(2)]
+    requests = [a_request(state=CallState(deadline=130.0), low_priority=True) for _ in range(2)]
     tasks = [asyncio.ensure_future(send(request)) for request in requests]
     await settle()
     clock.now += 50.0
@@ -268,13 +268,13 @@ async def test_a_run_ends_by_a_pause_that_is_too_long() -> None:
 
     clock = FakeClock()
     send = limit(refuse, slots(1), gates(clock), clock, RunLimits(max_outage=900.0))
-    first, second = [asyncio.ensure_future(send(a_request(background=True))) for _ in range(2)]
+    first, second = [asyncio.ensure_future(send(a_request(low_priority=True))) for _ in range(2)]
     await settle()
     opened.set()
 
     with pytest.raises(RateLimitError):
         await first
-    for late in (second, send(a_request(background=True))):
+    for late in (second, send(a_request(low_priority=True))):
         with pytest.raises(CircuitOpenError, match=r"than 900 s, .*, operation test.call$"):
             await late
 
@@ -289,7 +289,7 @@ async def test_a_rate_that_was_given_and_refused_is_where_the_search_begins(
     transport = FakeTransport([RateLimitError("status 429", status=429)])
     run = RunLimits(rate_limiter=FixedRateLimiter(10.0, None, clock))
     with pytest.raises(RateLimitError):
-        await limit(transport, slots(), passed, clock, run)(a_request(background=True))
+        await limit(transport, slots(), passed, clock, run)(a_request(low_priority=True))
 
     assert passed.get("test").adaptive.rate <= 10.0
 
@@ -304,12 +304,12 @@ async def test_a_runs_capacity_hears_how_its_items_ended() -> None:
     send = limit(
         FakeTransport(replies), slots(), gates(clock), clock, RunLimits(concurrency=capacity)
     )
-    await send(a_request(background=True))
+    await send(a_request(low_priority=True))
     clock.now += 5000.0
-    await send(a_request(background=True))
+    await send(a_request(low_priority=True))
     assert capacity.limit == 64
     with pytest.raises(RequestTimeoutError):
-        await send(a_request(background=True))
+        await send(a_request(low_priority=True))
 
     assert capacity.limit == 32
 
@@ -322,7 +322,7 @@ async def test_a_runs_capacity_hears_whether_others_wait() -> None:
         capacity = ConcurrencyLimit(256, clock)
         run = RunLimits(concurrency=capacity)
         send = limit(door, slots(connections), gates(clock), clock, run)
-        tasks = [asyncio.ensure_future(send(a_request(background=True))) for _ in range(65)]
+        tasks = [asyncio.ensure_future(send(a_request(low_priority=True))) for _ in range(65)]
         await settle()
         assert capacity.in_flight == min(65, connections)
         door.opened.set()

@@ -227,7 +227,7 @@ async def test_a_key_in_flight_is_waited_for_as_the_server_asks() -> None:
     clock = FakeClock()
     failures = [answered(ConflictError, 409, 2.0, "idempotency_in_flight")] * 2
 
-    assert await run(failures, RetryPolicy(), clock, replay=RetrySafety.WITH_KEY) is OK
+    assert await run(failures, RetryPolicy(), clock, retry_safety=RetrySafety.WITH_KEY) is OK
     assert clock.sleeps == [2.5, 2.5]
 
 
@@ -294,7 +294,7 @@ async def test_a_create_whose_answer_was_lost_is_not_repeated() -> None:
 
     with pytest.raises(ConnectionLostError, match="attempts 1"):
         await run(
-            [ConnectionLostError("reset")], RetryPolicy(), clock, replay=RetrySafety.IF_UNSENT
+            [ConnectionLostError("reset")], RetryPolicy(), clock, retry_safety=RetrySafety.IF_UNSENT
         )
     assert clock.sleeps == []
 
@@ -354,8 +354,10 @@ async def test_a_retry_that_gets_no_turn_has_the_failure_before_it_as_its_cause(
 @pytest.mark.parametrize(
     ("changes", "attempts"),
     [
-        pytest.param({"background": True}, 4, id="item"),
-        pytest.param({"background": True, "replay": RetrySafety.IF_UNSENT}, 1, id="item, unsafe"),
+        pytest.param({"low_priority": True}, 4, id="item"),
+        pytest.param(
+            {"low_priority": True, "retry_safety": RetrySafety.IF_UNSENT}, 1, id="item, unsafe"
+        ),
         pytest.param({}, 1, id="single call"),
     ],
 )
@@ -498,7 +500,7 @@ async def test_attempts_and_time_are_bounded_whatever_happens(
 ) -> None:
     """No course of failures makes a call longer than its deadline or its attempts."""
     clock = FakeClock(1000.0)
-    request = a_request(replay=replay)
+    request = a_request(retry_safety=replay)
     request.state.deadline = clock() + policy.deadline
     send = retry(
         Script(failures, clock, seconds), policy, timing(clock, fraction), RetryBudget(500)
@@ -560,7 +562,7 @@ async def test_items_of_bulk_runs_are_repeated_without_tokens_too() -> None:
     budget = RetryBudget(20)
     lost = ConnectionLostError("reset")
 
-    assert len(await spend(budget, [lost, lost, lost], background=True)) == 3
+    assert len(await spend(budget, [lost, lost, lost], low_priority=True)) == 3
     assert budget.left == 0
 
 
@@ -584,7 +586,7 @@ async def test_a_throttled_item_of_a_bulk_run_goes_back_three_times_for_nothing(
 
     async def attempts(failures: int, asked: float) -> tuple[Request, list[float]]:
         clock.sleeps.clear()
-        request = a_request(background=True)
+        request = a_request(low_priority=True)
         request.state.deadline = clock.now + 60.0
         script = Throttling([answered(RateLimitError, 429, asked)] * failures, clock)
         policy = RetryPolicy(attempts=2)
@@ -609,7 +611,7 @@ async def test_a_throttled_item_that_goes_back_costs_the_budget_nothing_and_earn
     budget.try_acquire(100)
     script = Throttling([answered(RateLimitError, 429)], clock)
 
-    await retry(script, RetryPolicy(), timing(clock), budget)(a_request(background=True))
+    await retry(script, RetryPolicy(), timing(clock), budget)(a_request(low_priority=True))
     assert budget.left == 400
 
 
@@ -629,7 +631,7 @@ async def test_an_attempt_in_a_known_outage_is_none_of_an_items() -> None:
                 raise
 
     for background, attempts in ((True, 5), (False, 2)):
-        request = a_request(background=background)
+        request = a_request(low_priority=background)
         script = Down([answered(ServerError, 500)] * 4, clock)
         send = retry(script, RetryPolicy(attempts=2), timing(clock, 0.0), RetryBudget(500))
         with contextlib.suppress(ServerError):
