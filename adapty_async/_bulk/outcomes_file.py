@@ -7,7 +7,7 @@ Invariants:
 - Lines are only appended. The last line of an item counts, and contains no less than an earlier
   one: a skipped item gets no line if its last line is final.
 - A run holds the file's lock, so two runs never write to one file.
-- Each group of lines is flushed before the next group is written. A crash leaves at max_line one
+- Each group of lines is flushed before the next group is written. A crash leaves at most one
   incomplete line, and the next opening removes it.
 - The event loop makes no call to the disk.
 """
