@@ -75,16 +75,16 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         self,
         source: Source[ItemT],
         process: Process[ItemT, ResultT],
-        judge: StopCheck,
+        stop_check: StopCheck,
         settings: RunSettings,
-        context: Lifespan = lambda _: nullcontext(),
+        lifespan: Lifespan = lambda _: nullcontext(),
         earlier: Earlier = lambda _: None,
     ) -> None:
         self._source = source
         self._process = process
-        self._check = judge
+        self._check = stop_check
         self._settings = settings
-        self._lifespan = context
+        self._lifespan = lifespan
         self._earlier = earlier
         self._report_builder: ReportBuilder[ItemT, ResultT] = ReportBuilder()
         self._coroutine: Coroutine[Any, Any, BulkReport[ItemT, ResultT]] | None = None

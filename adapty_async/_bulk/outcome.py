@@ -56,7 +56,7 @@ class EarlierStatus(enum.StrEnum):
     DONE = "done"
     #: An earlier run with the same journal found that it does not exist.
     ABSENT = "absent"
-    #: The same request comes earlier in the input.
+    #: An equal request comes earlier in the input.
     DUPLICATE = "duplicate"
 
 

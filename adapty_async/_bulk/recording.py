@@ -51,20 +51,20 @@ class Recording(Generic[ItemT, ResultT]):
         outcomes: OutcomesPath,
         build: Callable[[ItemT], Operation[ResultT]],
         process: Process[ItemT, ResultT],
-        context: Lifespan,
+        lifespan: Lifespan,
     ) -> None:
         self._file = OutcomesFile(outcomes.path)
         self._identify = outcomes.identify
         self._build = build
         self._process = process
-        self._context = context
+        self._lifespan = lifespan
         self._watched = False
 
     @contextlib.asynccontextmanager
     async def open(self, run: BulkRun[ItemT, ResultT]) -> AsyncIterator[None]:
         """Keep the outcomes file of a run open; the run stops if nothing more can be recorded."""
         self._watched = run.is_watched
-        async with self._context(run):
+        async with self._lifespan(run):
             await self._file.open(run.stop)
             try:
                 yield

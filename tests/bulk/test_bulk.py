@@ -967,7 +967,7 @@ async def test_the_context_is_told_whether_anybody_learns_of_outcomes(
         return contextlib.nullcontext()
 
     on_outcome = (lambda _: None) if hears else None
-    run = plain_run(ids(3), sent, context=context, on_outcome=on_outcome)
+    run = plain_run(ids(3), sent, lifespan=context, on_outcome=on_outcome)
     if streamed:
         await consume(run, [])
     else:
@@ -987,7 +987,7 @@ async def test_the_caller_says_what_is_left_of_each_item_that_was_not_sent() -> 
         ids(10),
         sent,
         earlier=earlier,
-        judge=lambda _: StopReason.OUTAGE,
+        stop_check=lambda _: StopReason.OUTAGE,
         concurrency=1,
         on_outcome=outcomes.append,
     )

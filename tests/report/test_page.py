@@ -124,16 +124,16 @@ async def test_the_page_has_the_figures(tmp_path: Path) -> None:
         "ab" * 32,
         "has these bytes, or begins with them",
         "2026-11-30 00:54:01Z to 2026-11-30 01:04:59Z",
-        "4 items are left for the same command to resume with.",
+        "4 items are left. The same command resumes with them.",
         "after 2026-11-30 00:56:10Z",
         "stopped: no request succeeded for too long",
-        "A run that was killed, if only by the failure of its machine, wrote no end.",
+        "A run that was killed, or whose machine failed, did not record its end.",
         "7 min 50 s",
         "ServerError",
         "12 of 30 rows of ids.csv have no final outcome, by the journal and the outcomes file.",
         "And 10 more.",
         "9 (9 done)",
-        "Its last line is not whole, and was left out.",
+        "Its last line is incomplete, and was omitted.",
         f"{report.journal.sha256}",
         "head -c 12 INPUT | sha256sum",
         "sqlite3 run.db 'select state, count(*) from item group by state'",
@@ -181,7 +181,7 @@ async def test_a_run_that_goes_on_is_not_called_complete(tmp_path: Path) -> None
     async with in_use(tmp_path / "run.db", recorded, identity=identity):
         text = shown(report_of(tmp_path / "run.db")).text()
 
-    assert "A run is going on. 1 of 1 items are done" in text
+    assert "A run is in progress. 1 of 1 items are done" in text
     assert "still running" in text
     assert "SHA-256 of the journal" not in text
 
