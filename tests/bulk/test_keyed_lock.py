@@ -1,4 +1,4 @@
-"""Turns: one at a time for each subject, first come first served, whoever gives up."""
+"""A keyed lock: one holder per key, first come, first served, whichever waiter is cancelled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.bulk.test_bulk import settle, until_cancelled
 
 
 async def test_different_subjects_do_not_wait_for_each_other() -> None:
-    """Entering returns at once where nobody is."""
+    """An acquire of a free lock returns at once."""
     turns = KeyedLock()
     for subject in ("a", ("b", 1), ()):
         await turns.acquire(subject)
@@ -59,7 +59,7 @@ async def test_who_gives_up_is_passed_over(told: bool) -> None:  # noqa: FBT001 
 
 
 async def test_a_turn_that_came_too_late_is_passed_on() -> None:
-    """Who is cancelled in the moment its turn comes leaves the subject to the next."""
+    """A waiter that is cancelled just after its grant passes the lock on."""
     turns = KeyedLock()
     await turns.acquire("a")
     first, second = (asyncio.create_task(turns.acquire("a")) for _ in range(2))
@@ -76,7 +76,7 @@ async def test_a_turn_that_came_too_late_is_passed_on() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 async def test_cancelling_at_random_breaks_no_turn(seed: int) -> None:
-    """However many give up whenever they like, never two are in, and everyone else gets in."""
+    """Whichever waiters are cancelled, never two hold the lock, and all others acquire it."""
     random = Random(seed)
     turns = KeyedLock()
     inside = Counter[str]()

@@ -13,7 +13,7 @@ from adapty_async._bulk.source import Source, source_of
 
 
 async def counted(count: int) -> AsyncIterator[int]:
-    """Yield the first numbers, each after a turn of the loop."""
+    """Yield the first numbers, each after an iteration of the loop."""
     for number in range(count):
         await asyncio.sleep(0)
         yield number
@@ -43,7 +43,7 @@ class LiveIds:
 
 
 async def drained(source: Source[Any]) -> list[tuple[int, Any]]:
-    """Take everything."""
+    """Read all items."""
     taken = []
     while (entry := await source.read()) is not None:
         taken.append(entry)
@@ -100,10 +100,10 @@ async def test_an_async_input_is_asked_once_at_a_time() -> None:
 
 
 async def test_an_async_input_that_has_ended_is_not_asked_again() -> None:
-    """The first end counts for every taker, though an iterator could go on behind it."""
+    """The first end counts for every reader, though an iterator could continue after it."""
 
     class Batches:
-        """An async iterator that ends after each item, and goes on when it is asked again."""
+        """An async iterator that ends after each item, and continues at the next call."""
 
         def __init__(self) -> None:
             self._asked = 0
@@ -124,7 +124,7 @@ async def test_an_async_input_that_has_ended_is_not_asked_again() -> None:
 
 
 async def test_cancelling_wakes_those_who_wait_for_an_item() -> None:
-    """An input that may never yield again holds nobody who is cancelled."""
+    """An input that never yields again does not block a reader that is cancelled."""
     waiting = asyncio.Event()
 
     async def live() -> AsyncIterator[int]:

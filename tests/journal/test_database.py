@@ -53,7 +53,7 @@ print(thread.run_blocking(lambda owned: "goes on"), flush=True)
 
 
 class Owned:
-    """A resource that notes which threads used it."""
+    """A resource that records the threads that used it."""
 
     def __init__(self) -> None:
         self.threads = {threading.get_ident()}
@@ -61,13 +61,13 @@ class Owned:
         self.closed = threading.Event()
 
     def note(self, number: int) -> int:
-        """Note a number, and that it came."""
+        """Record a number."""
         self.threads.add(threading.get_ident())
         self.noted.append(number)
         return number
 
     def close(self) -> None:
-        """Note the end."""
+        """Record the end."""
         self.threads.add(threading.get_ident())
         self.closed.set()
 

@@ -143,7 +143,7 @@ async def test_the_page_has_the_figures(tmp_path: Path) -> None:
 
 
 async def test_the_states_are_explained(tmp_path: Path) -> None:
-    """An item whose outcome is unknown has a line that says what that means and what to do."""
+    """An item whose outcome is unknown has a line with the meaning and the next step."""
     text = shown(await a_report(tmp_path)).text()
 
     assert "They are not sent again, since that could do it twice. Look each of them up" in text
@@ -175,7 +175,7 @@ async def test_the_verdict_is_the_first_sentence(
 
 
 async def test_a_run_that_goes_on_is_not_called_complete(tmp_path: Path) -> None:
-    """While a run uses the journal, the page says that first."""
+    """While a run uses the journal, the page begins with that."""
     identity = msgspec.structs.replace(IDENTITY, input={"rows": 1})
     recorded = Recorded(run=run(ended_at=None), states="d")
     async with in_use(tmp_path / "run.db", recorded, identity=identity):
@@ -272,7 +272,7 @@ async def test_hostile_texts_stay_texts(text: str, tmp_path: Path) -> None:
 
 
 async def test_ids_are_listed_only_if_given(tmp_path: Path) -> None:
-    """The list of items has each id with its state, and the page says that it holds ids."""
+    """The list of items has each id with its state, and the page states that it holds ids."""
     items = [
         ListedItem(line=2, id="anna", status="not_sent"),
         ListedItem(line=3, id=None, status="none"),
@@ -376,7 +376,7 @@ def test_the_time_scale_keeps_order_and_proportion(drawn: list[tuple[int, int, s
 
 
 async def test_a_short_pause_is_to_scale_and_a_long_one_is_cut(tmp_path: Path) -> None:
-    """A pause that is drawn shorter than it was says so; its length is told."""
+    """A pause that is drawn shortened is marked as such, with its duration."""
     recorded = [
         Recorded(run=run(1, seconds=600)),
         Recorded(run=run(2, start=610, seconds=600)),
