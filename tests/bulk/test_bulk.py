@@ -398,7 +398,7 @@ async def test_a_defect_stops_the_run(
 
 async def test_the_server_never_sees_more_than_the_concurrency() -> None:
     """At most `concurrency` requests are in flight."""
-    gates = {n: asyncio.Event() for n in range(40)}
+    releases = {n: asyncio.Event() for n in range(40)}
     arrived = 0
 
     def answer(_: Received) -> Steps:
@@ -406,8 +406,8 @@ async def test_the_server_never_sees_more_than_the_concurrency() -> None:
         arrived += 1
         if arrived % 5 == 0:  # five responses together
             for number in range(arrived - 5, arrived):
-                gates[number].set()
-        return (gates[arrived - 1], reply())
+                releases[number].set()
+        return (releases[arrived - 1], reply())
 
     async with RawServer(then=answer) as server, AdaptyClient(KEY, base_url=server.url) as client:
         report = await client.v1.profiles.bulk_delete(ids(40), by="profile_id", concurrency=5)
@@ -874,7 +874,7 @@ async def test_stop_wakes_a_run_whose_source_never_yields_again() -> None:
 # Workers
 
 
-class SomeCrew:
+class SomeLimit:
     """A worker limit that the test sets."""
 
     def __init__(self, count: int) -> None:
@@ -907,7 +907,7 @@ async def sent(index: int, item: str, _: Worker) -> Outcome[str, None]:
 
 async def test_a_crew_says_how_many_workers_there_are() -> None:
     """It calls in more, up to the concurrency; those it can spare go after their item."""
-    crew, may_end = SomeCrew(3), asyncio.Semaphore(0)
+    worker_limit, may_end = SomeLimit(3), asyncio.Semaphore(0)
     busy = 0
 
     async def process(index: int, item: str, worker: Worker) -> Outcome[str, None]:
@@ -919,18 +919,18 @@ async def test_a_crew_says_how_many_workers_there_are() -> None:
         return await sent(index, item, worker)
 
     async def call_in(workers: int) -> int:
-        assert crew.spawn is not None
-        crew.spawn(workers)
+        assert worker_limit.spawn is not None
+        worker_limit.spawn(workers)
         await settle()
         return busy
 
-    run = plain_run(endless(), process, worker_limit=crew)
+    run = plain_run(endless(), process, worker_limit=worker_limit)
     task = asyncio.ensure_future(run._complete())
     await settle()
     assert await call_in(0) == 3
     assert await call_in(2) == 5
     assert await call_in(100) == 10
-    crew.limit = 4
+    worker_limit.limit = 4
     for _ in range(10):
         may_end.release()
     assert await call_in(0) == 4
@@ -941,7 +941,7 @@ async def test_a_crew_says_how_many_workers_there_are() -> None:
         may_end.release()
 
     assert_adds_up(await task, 17)
-    assert crew.spawn is None
+    assert worker_limit.spawn is None
 
 
 async def test_a_run_whose_concurrency_nobody_set_begins_with_64_workers() -> None:
@@ -956,27 +956,27 @@ async def test_a_run_whose_concurrency_nobody_set_begins_with_64_workers() -> No
     assert_adds_up(await task, 300)
 
 
-@pytest.mark.parametrize("hears", [False, True], ids=["nobody", "on_outcome"])
+@pytest.mark.parametrize("has_callback", [False, True], ids=["nobody", "on_outcome"])
 @pytest.mark.parametrize("streamed", [False, True], ids=["awaited", "streamed"])
 async def test_the_context_is_told_whether_anybody_learns_of_outcomes(
     streamed: bool,  # noqa: FBT001  a parametrised case
-    hears: bool,  # noqa: FBT001  a parametrised case
+    has_callback: bool,  # noqa: FBT001  a parametrised case
 ) -> None:
     """Before the end of the run, that is."""
-    told: list[bool] = []
+    delivered: list[bool] = []
 
     def context(run: BulkRun[Any, Any]) -> contextlib.nullcontext[None]:
-        told.append(run.is_watched)
+        delivered.append(run.is_watched)
         return contextlib.nullcontext()
 
-    on_outcome = (lambda _: None) if hears else None
+    on_outcome = (lambda _: None) if has_callback else None
     run = plain_run(ids(3), sent, lifespan=context, on_outcome=on_outcome)
     if streamed:
         await consume(run, [])
     else:
         await run
 
-    assert told == [streamed or hears]
+    assert delivered == [streamed or has_callback]
 
 
 async def test_the_caller_says_what_is_left_of_each_item_that_was_not_sent() -> None:
@@ -1188,21 +1188,21 @@ async def test_on_outcome_is_called_once_an_item(
     streamed: bool,  # noqa: FBT001  a parametrised case
 ) -> None:
     """Outcomes of items that were not sent are delivered, too."""
-    told: list[tuple[int, str]] = []
+    delivered: list[tuple[int, str]] = []
     api = Api({"u20": REFUSED})
     run = erase(
         api,
         ids(600),
         concurrency=4,
         fail_fast=True,
-        on_outcome=lambda outcome: told.append((outcome.index, outcome.item)),
+        on_outcome=lambda outcome: delivered.append((outcome.index, outcome.item)),
     )
     if streamed:
         await consume(run, [])
     else:
         await run
 
-    assert sorted(told) == list(enumerate(ids(600)))
+    assert sorted(delivered) == list(enumerate(ids(600)))
 
 
 @pytest.mark.parametrize("ordered", [False, True], ids=["as-they-end", "ordered"])
@@ -1212,10 +1212,10 @@ async def test_an_on_outcome_that_raises_stops_the_run(
     ordered: bool,  # noqa: FBT001  a parametrised case
 ) -> None:
     """Its own exception is raised, once, and the items that were read are counted."""
-    source, told = Reading(endless()), Counter[int]()
+    source, delivered = Reading(endless()), Counter[int]()
 
     def on_outcome(outcome: Outcome[str, None]) -> None:
-        told[outcome.index] += 1
+        delivered[outcome.index] += 1
         if outcome.index >= 10:
             raise LookupError(f"item {outcome.index}")
 
@@ -1224,7 +1224,7 @@ async def test_an_on_outcome_that_raises_stops_the_run(
         await (consume(run, []) if streamed else run)
 
     assert_adds_up(run.report, len(source.read))
-    assert set(told.values()) == {1}
+    assert set(delivered.values()) == {1}
     assert len(source.read) <= 18
     assert run.report.stop_reason is StopReason.STOPPED
 
@@ -1733,10 +1733,10 @@ async def test_counts_add_up_whatever_happens(seed: int) -> None:
     """
     random = Random(seed)
     fatal = random.choice([10**9, 10**9, random.randrange(200)])
-    told: Counter[int] = Counter()
+    delivered: Counter[int] = Counter()
 
     def on_outcome(outcome: Outcome[str, None]) -> None:
-        told[outcome.index] += 1
+        delivered[outcome.index] += 1
         if outcome.index == fatal:
             raise LookupError("on_outcome's")
 
@@ -1752,16 +1752,16 @@ async def test_counts_add_up_whatever_happens(seed: int) -> None:
     assert_adds_up(run.report, len(source.read))
     assert (api.in_flight, run.report.requests) == (0, len(api.sent))
     assert api.most <= run._settings.concurrency
-    assert set(told.values()) <= {1}
+    assert set(delivered.values()) <= {1}
     indexes = [outcome.index for outcome in outcomes]
     assert len(indexes) == len(set(indexes))
     if error is None and not task.cancelled():
-        assert sorted(told) == list(range(len(source.read)))
-        assert not streamed or sorted(indexes) == sorted(told)
+        assert sorted(delivered) == list(range(len(source.read)))
+        assert not streamed or sorted(indexes) == sorted(delivered)
 
 
 async def test_whom_it_is_about_decides_what_waits_however_it_is_asked() -> None:
-    """Requests of different kinds, and with further headers, wait for each other if ids are equal."""
+    """Requests of different kinds and with further headers share one lock if ids are equal."""
     in_flight = Counter[str]()
     most = Counter[str]()
 

@@ -706,21 +706,21 @@ async def test_an_outcome_is_on_the_disk_before_it_is_delivered(
 ) -> None:
     """While the disk hangs no outcome is delivered, though the requests are over; then all are."""
     gate.clear()
-    told: list[Any] = []
+    delivered: list[Any] = []
     transport = FakeTransport(DONE)
     async with AdaptyClient("key", transport=transport) as client:
         options = {**BY, "journal": journal and path.with_name(journal), "outcomes": path}
         run = client.v1.profiles.bulk_delete(
-            ids(20), **options, concurrency=20, on_outcome=told.append
+            ids(20), **options, concurrency=20, on_outcome=delivered.append
         )
         task = asyncio.create_task(run)
         await until(lambda: len(transport.requests) == 20)
         await loop_turns(50)
-        assert told == []
+        assert delivered == []
         gate.set()
         await task
 
-    assert len(told) == len(lines(path)) == 20
+    assert len(delivered) == len(lines(path)) == 20
 
 
 async def test_a_disk_that_hangs_holds_up_no_call_until_too_much_waits(
@@ -749,10 +749,10 @@ async def test_a_run_that_is_cut_off_records_what_was_over(
     """
     gate.clear()
     transport = FakeTransport(DONE)
-    told: list[Any] = []
+    delivered: list[Any] = []
     async with AdaptyClient("key", transport=transport) as client:
         run = client.v1.profiles.bulk_delete(
-            ids(5), **BY, outcomes=path, concurrency=5, on_outcome=told.append
+            ids(5), **BY, outcomes=path, concurrency=5, on_outcome=delivered.append
         )
         task = asyncio.create_task(run)
         await until(lambda: len(transport.requests) == 5)
@@ -765,7 +765,7 @@ async def test_a_run_that_is_cut_off_records_what_was_over(
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    assert sorted(one.item for one in told) == ids(5)
+    assert sorted(one.item for one in delivered) == ids(5)
     assert {line["status"] for line in lines(path)} == {"done"}
     assert len(lines(path)) == 5
 

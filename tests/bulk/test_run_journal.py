@@ -183,7 +183,7 @@ async def test_everything_is_on_disk_before_anyone_is_told(
 
 @pytest.mark.parametrize("ordered", [False, True], ids=["as-they-end", "ordered"])
 async def test_a_streamed_outcome_is_on_disk(ordered: bool, journal: Path) -> None:  # noqa: FBT001
-    """A stream delivers only stored outcomes; a run that is not streamed to the end resumes."""
+    """A stream has only stored outcomes; a run that is not streamed to the end resumes."""
     seen: list[int] = []
     async with erase(Api(), ids(40), journal, ordered=ordered, concurrency=4) as run:
         async for outcome in run:
@@ -568,18 +568,18 @@ MISMATCHES: dict[str, tuple[Start, tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize(("start", "told"), MISMATCHES.values(), ids=MISMATCHES)
+@pytest.mark.parametrize(("start", "parts"), MISMATCHES.values(), ids=MISMATCHES)
 async def test_the_journal_of_another_run_is_refused(
-    start: Start, told: tuple[str, ...], journal: Path
+    start: Start, parts: tuple[str, ...], journal: Path
 ) -> None:
-    """The error names the differences, not the key; nothing is sent, and the journal is unchanged."""
+    """The error names the differences, not the key; nothing is sent, the journal is unchanged."""
     await erase(Api(), ids(3), journal)
     before = _bytes_of(journal)
     with pytest.raises(JournalError, match=r"^the journal .* belongs to another run; ") as caught:
         await start(journal)
 
     message = str(caught.value)
-    assert all(part in message for part in (str(journal), *told))
+    assert all(part in message for part in (str(journal), *parts))
     assert "TEST" not in message
     assert "OTHER.key" not in message
     assert _bytes_of(journal) == before
@@ -1055,7 +1055,7 @@ async def test_a_source_that_raises_leaves_a_journal_to_go_on_with(
     live: bool,  # noqa: FBT001  a case
     journal: Path,
 ) -> None:
-    """Items that were read are recorded, the exception is raised, and the next run does the rest."""
+    """Items that were read are recorded, the error is raised, and the next run does the rest."""
     source = Reading(ids(10), ValueError("line 11"))
     run = erase(Api(), source.live() if live else source, journal)
     with pytest.raises(ValueError, match="line 11"):
@@ -1233,13 +1233,13 @@ async def test_a_resumed_run_begins_with_the_pace_that_was_learned(
     learned: list[float | None] = []
     for count, limit in ((300, 5000.0), (600, None)):
         adapty = AdaptyClient(KEY, transport=Api())
-        gates = adapty._caller.layers.limiters
+        limiters = adapty._caller.layers.limiters
         if limit is not None:
-            gates.expect(limit)
+            limiters.expect(limit)
         await adapty.v1.profiles.bulk_delete(
             items[:count], by="customer_user_id", journal=journal, job_id=job_id
         )
-        learned.append(gates.learned_rate())
+        learned.append(limiters.learned_rate())
 
     assert learned == pytest.approx([5000.0, 5000.0], rel=0.3)
     assert [run.rate for run in summarise(journal).runs] == pytest.approx(learned)

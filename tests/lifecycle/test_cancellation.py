@@ -164,12 +164,12 @@ async def until_free(journal: Path) -> None:
 
 def left_by(client: AdaptyClient) -> dict[str, object]:
     """Return what is left of work that is over."""
-    places = client._caller.layers.connections.get()
+    connections = client._caller.layers.connections.get()
     buckets = client.statistics().buckets.values()
     sessions = client._connections._open._values.values()
     left = {
-        "places": places.count - places.available,
-        "waiting": places.has_waiters,
+        "connections": connections.count - connections.available,
+        "waiting": connections.has_waiters,
         "in flight": sum(bucket.in_flight for bucket in buckets),
         "watched": [here.timeouts._watched for here in sessions if here.timeouts._watched],
         "timers": timers(),

@@ -244,7 +244,7 @@ async def test_a_delete_that_succeeded_is_done_when_it_is_sent_again(tmp_path: P
 
 async def test_every_outcome_is_delivered_in_order_though_on_outcome_raises() -> None:
     """With `ordered`, outcomes that waited for the one at which `on_outcome` raised follow it."""
-    first, told = asyncio.Event(), list[int]()
+    first, delivered = asyncio.Event(), list[int]()
 
     async def answer(request: Request) -> Response:
         if request.headers["adapty-customer-user-id"] == "u0":
@@ -252,7 +252,7 @@ async def test_every_outcome_is_delivered_in_order_though_on_outcome_raises() ->
         return DELETED
 
     def on_outcome(outcome: Outcome[str, None]) -> None:
-        told.append(outcome.index)
+        delivered.append(outcome.index)
         if outcome.index == 0:
             raise LookupError("full")
 
@@ -266,7 +266,7 @@ async def test_every_outcome_is_delivered_in_order_though_on_outcome_raises() ->
     with pytest.raises(LookupError, match="full"):
         await task
 
-    assert told == list(range(run.report.total))
+    assert delivered == list(range(run.report.total))
     assert run.report.total == 6
 
 

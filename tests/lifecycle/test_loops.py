@@ -45,9 +45,9 @@ async def mixed(client: AdaptyClient, name: str) -> BulkReport[str, None]:
     run = asyncio.create_task(report())
     while not run.done():
         await client.v1.profiles.get(customer_user_id=name)
-    places = client._caller.layers.connections.get()
+    connections = client._caller.layers.connections.get()
 
-    assert (places.available, places.has_waiters) == (places.count, False)
+    assert (connections.available, connections.has_waiters) == (connections.count, False)
     assert own_tasks() == {asyncio.current_task()}
     assert timers() == []
     return await run
