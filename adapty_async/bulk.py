@@ -1,4 +1,4 @@
-"""Very many calls, a bounded number at a time, with an account of every item."""
+"""Bulk runs: large numbers of calls with bounded concurrency, and an outcome for every item."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two clients: what they are set up with, their connections' life, and their resources."""
+"""Clients of the server-side API and the Mail API: settings, connections and resources."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _RESERVED = frozenset(
 
 
 class _Client:
-    """What both clients have in common."""
+    """A base class of both clients: settings, pipeline and connections."""
 
     _key_env: ClassVar[str]
     _url_env: ClassVar[str]
@@ -86,34 +86,34 @@ class _Client:
         transport: Send | None = None,
     ) -> None:
         """
-        Set up a client; nothing is opened before the first call.
+        Configure a client; no connection is opened before the first call.
 
         Args:
-            api_key: the secret key; from the environment if not given.
-            base_url: the origin to send to; from the environment, else Adapty's.
-            retry: when failed requests are repeated.
-            limits: connections, and requests per second.
-            timeout: seconds for one attempt; waiting for a free connection is not charged to it.
-            session: an aiohttp session to send through; it is used as it is, without its own
+            api_key: the secret key; by default from the environment.
+            base_url: the origin of requests; by default from the environment, otherwise Adapty's.
+            retry: the policy that decides which failed requests are retried, and when.
+            limits: the limits of connections and of requests per second.
+            timeout: seconds for one attempt, without the wait for a free connection.
+            session: an aiohttp session that sends the requests; it is used without its own
                 middlewares, and never closed.
-            hooks: callbacks for the events of calls; an exception that one raises is logged, and
-                does not affect the call. See `adapty_async.hooks`.
-            id_encoding: "utf-8" allows ids that are not ASCII; how the server reads them is not
+            hooks: callbacks that receive the events of calls. An exception that one raises is
+                logged, and does not affect the call. See `adapty_async.hooks`.
+            id_encoding: "utf-8" allows ids that are not ASCII. The server's decoding of them is not
                 documented, and a wrong guess would report an erasure as done that was not.
-            trust_env: use the proxies that the environment names.
+            trust_env: use the proxies of the environment variables.
             allow_insecure: allow plain http to other machines.
-            validate: hold calls of version 2 to the rules of Adapty's documents before they are
-                sent; False leaves that to the server, should its rules have changed. What a call
-                needs in order to be sent at all is checked in any case.
+            validate: validate calls of version 2 by the rules of Adapty's documentation before
+                they are sent; False leaves that to the server, in case its rules have changed.
+                Rules without which a call cannot be sent always apply.
             transport: sends the requests instead of aiohttp, for tests.
 
         Raises:
-            ConfigError: a setting is missing or cannot be used.
+            ConfigError: a setting is missing or invalid.
         """
         try:
             key = ApiKey(api_key, env=self._key_env)
         finally:
-            del api_key  # there are tools that print the locals of every frame of a traceback
+            del api_key  # some tools print the local variables of every frame of a traceback
         if id_encoding not in {"ascii", "utf-8"}:
             raise ConfigError('id_encoding must be "ascii" or "utf-8"')
         if session is not None and transport is not None:
@@ -140,7 +140,7 @@ class _Client:
             transport=self._connections if transport is None else mark_on_wire(transport),
             connections=LoopLocal(lambda: PrioritySemaphore(_connections(limits, session))),
             timing=timing,
-            limiters=LimiterRegistry(timing, _pacer(limits, clock)),
+            limiters=LimiterRegistry(timing, _rate_limiter(limits, clock)),
             budget=RetryBudget(retry.budget),
             hooks=(Emitter(tuple(hooks)),) if hooks else (),
         )
@@ -151,12 +151,12 @@ class _Client:
 
     @property
     def origin(self) -> str:
-        """Where requests go to, such as ``https://api.adapty.io``."""
+        """The origin of requests, such as ``https://api.adapty.io``."""
         return self._caller.options.wire.origin
 
     async def execute(self, operation: Operation[ResultT]) -> ResultT:
         """
-        Make the call that an operation describes, and return its result.
+        Send one operation, and return its result.
 
         Raises:
             AdaptyError: the call failed; see `adapty_async.errors`.
@@ -191,14 +191,14 @@ class _Client:
         **options: Unpack[BulkOptions[Any, Any]],
     ) -> BulkRun[Any, Any]:
         """
-        Make very many calls of any kind, several at a time.
+        Return a run of large numbers of calls of any kind, with bounded concurrency.
 
         Args:
-            items: operations, or values that `build` makes operations of, from any iterable or
-                async iterable; they are read as they are needed.
-            build: makes the operation for an item; outcomes then carry the item as it was. What
-                it raises as an `AdaptyError` is that item's outcome; anything else ends the run.
-            name: what the run does, for its journal, which refuses a run of another name.
+            items: operations, or values that `build` converts to operations, from any iterable or
+                async iterable; they are read when they are needed.
+            build: returns the operation of an item; outcomes then contain the original item. An
+                `AdaptyError` that it raises is that item's outcome; any other error ends the run.
+            name: the name of the run's operation, which a resumed journal must match.
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
@@ -220,9 +220,9 @@ class _Client:
 
         Args:
             timeout: seconds for one attempt.
-            retry: when failed requests are repeated.
+            retry: the policy that decides which failed requests are retried, and when.
             headers: headers to add to every request.
-            deadline: seconds for a whole call; stands above the one of `retry`.
+            deadline: seconds for a whole call; overrides the `deadline` of `retry`.
 
         Raises:
             ConfigError: a value is out of range.
@@ -245,7 +245,7 @@ class _Client:
         return other
 
     def statistics(self) -> Statistics:
-        """Return what the client is doing right now: pace, pauses, requests in flight, outages."""
+        """Return the current request rate, pauses, requests in flight and outages."""
         layers = self._caller.layers
         why = self._connections.why_standard
         path = HttpPath.FAST if why is None else HttpPath.STANDARD
@@ -262,7 +262,7 @@ class _Client:
 
     async def aclose(self) -> None:
         """
-        Close the connections, in whichever event loops they are; a session you gave stays open.
+        Close the connections of all event loops; a session that you passed stays open.
         """
         await self._connections.aclose()
 
@@ -280,28 +280,29 @@ class _Client:
             await self.aclose()
 
     def __repr__(self) -> str:
-        origin = self.origin if hasattr(self, "_caller") else ""  # else it is being made
+        origin = self.origin if hasattr(self, "_caller") else ""  # not set yet
         return f"{type(self).__name__}({origin})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a client holds connections and a key; it is not pickled")
 
 
-def _pacer(limits: Limits, clock: Callable[[], float]) -> FixedRateLimiter | None:
+def _rate_limiter(limits: Limits, clock: Callable[[], float]) -> FixedRateLimiter | None:
     return None if limits.rate is None else FixedRateLimiter(limits.rate, limits.burst, clock)
 
 
 def _connections(limits: Limits, session: aiohttp.ClientSession | None) -> int:
     """
-    Return how many requests may be in flight, so that none waits in a session for a connection.
+    Return the maximum of requests in flight, so that none waits in a session for a connection.
 
-    There, waiting would be charged to the attempt's timeout, and what is stopped would be sent.
+    A wait in the session would count towards the attempt's timeout, and a stopped run would still
+    send the waiting requests.
     """
     connector = None if session is None else session.connector
     if connector is None:
         return limits.connections
     bounds = (limits.connections, connector.limit, connector.limit_per_host)
-    return min(bound for bound in bounds if bound)  # 0 is none
+    return min(bound for bound in bounds if bound)  # 0 means no limit
 
 
 def _as_it_is(operation: Operation[ResultT]) -> Operation[ResultT]:
@@ -324,10 +325,10 @@ def _with_headers(wire: RequestDefaults, headers: Mapping[str, str]) -> RequestD
 
 class AdaptyClient(_Client):
     """
-    The client of the server-side API.
+    A client of the server-side API.
 
-    The key is taken from ``ADAPTY_API_KEY`` if none is given, the origin from ``ADAPTY_BASE_URL``.
-    Use it as an async context manager, or await `aclose` at the end.
+    By default the key comes from ``ADAPTY_API_KEY``, and the origin from ``ADAPTY_BASE_URL``. Use
+    it as an async context manager, or await `aclose` at the end.
 
     Attributes:
         v1: version 1 of the API.
@@ -353,14 +354,14 @@ class AdaptyClient(_Client):
 
 class AdaptyMailClient(_Client):
     """
-    The client of the Mail API.
+    A client of the Mail API.
 
-    The key is taken from ``ADAPTY_MAIL_API_KEY`` if none is given, the origin from
+    By default the key comes from ``ADAPTY_MAIL_API_KEY``, and the origin from
     ``ADAPTY_MAIL_BASE_URL``. Use it as an async context manager, or await `aclose` at the end.
 
     Attributes:
-        profiles: the calls about profiles.
-        events: the calls about store transactions.
+        profiles: the calls for profiles.
+        events: the calls for store transactions.
 
     Example:
         >>> async with AdaptyMailClient() as mail:

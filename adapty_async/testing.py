@@ -1,5 +1,5 @@
 """
-Stand-ins for the network and the clock, so that tests of code that calls Adapty never wait.
+Fakes of the transport, the clock and the journal, for tests of code that calls Adapty.
 
 Example:
     >>> transport = FakeTransport([ConnectionLostError("gone"), (204, {}, b"")])
@@ -8,7 +8,7 @@ Example:
     >>> [request.method for request in transport.requests]
     ['DELETE', 'DELETE']
 
-A `MemoryJournal` is given to bulk runs as their ``journal``: those with the same one resume.
+A `MemoryJournal` is the ``journal`` of bulk runs: runs with the same object resume.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from adapty_async.errors import AdaptyError
 
 __all__ = ("FakeClock", "FakeTransport", "MemoryJournal", "Reply")
 
-#: An answer as its status, headers and body, or what is raised instead of one.
+#: A response as its status, headers and body, or an exception that is raised instead.
 Reply: TypeAlias = tuple[int, Mapping[str, str], bytes] | BaseException
 
 
 class FakeTransport:
     """
-    A transport that answers from a script and remembers what it was asked.
+    A fake transport that returns scripted responses and records the requests.
 
     Args:
-        replies: one for each request, in order; may be endless, as `itertools.repeat` is.
+        replies: one for each request, in order; may be endless, such as `itertools.repeat`.
 
     Attributes:
-        requests: every request it was given, in order.
+        requests: every request that it received, in order.
     """
 
     def __init__(self, replies: Iterable[Reply] = ()) -> None:
@@ -43,10 +43,10 @@ class FakeTransport:
 
     async def __call__(self, request: Request) -> Response:
         """
-        Give the next reply of the script.
+        Return the next response of the script, or raise its exception.
 
         Raises:
-            AssertionError: the script has come to its end.
+            AssertionError: the script has no further reply.
         """
         self.requests.append(request)
         reply = next(self._replies, None)
@@ -59,7 +59,7 @@ class FakeTransport:
         if isinstance(reply, BaseException):
             raise reply
         status, headers, body = reply
-        # the real transport looks names up in any case; the library asks for them in this one
+        # the real transport ignores the case of names; the library looks them up in title case
         return Response(status, {name.title(): text for name, text in headers.items()}, body)
 
     def __repr__(self) -> str:
@@ -68,11 +68,11 @@ class FakeTransport:
 
 class FakeClock:
     """
-    A clock that moves only when somebody sleeps by it, and then at once.
+    A fake clock that advances only when its `sleep` is called, and then immediately.
 
     Attributes:
-        now: seconds, as calling the clock gives them; set it to let time pass.
-        sleeps: every wait that was asked for, in seconds.
+        now: seconds that the clock returns; set it to let time pass.
+        sleeps: every requested sleep, in seconds.
     """
 
     def __init__(self, now: float = 0.0) -> None:
@@ -84,7 +84,7 @@ class FakeClock:
         return self.now
 
     async def sleep(self, seconds: float) -> None:
-        """Let that much time pass without waiting for it."""
+        """Advance the clock by *n* seconds without waiting."""
         self.sleeps.append(seconds)
         self.now += seconds
 

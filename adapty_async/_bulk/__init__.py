@@ -1,1 +1,1 @@
-"""Bulk runs: many items through one call each, with bounded concurrency and a record."""
+"""Bulk runs: one call for each item, with bounded concurrency and an outcome for every item."""

@@ -1,11 +1,11 @@
 """
-Many items through one function, a bounded number at a time; knows nothing of Adapty.
+A bulk runner: a worker pool that passes many items through one function, of any kind.
 
-Laws:
+Invariants:
 - Every item that is read ends in exactly one outcome, whatever happens.
-- What is read and not yet handed over never exceeds twice the concurrency.
-- Once a run is stopping, no request is sent that was not on the wire at that moment.
-- When the run is left, by any way out, none of its tasks is alive.
+- Items that are read and not yet delivered never exceed twice the concurrency.
+- A stopping run sends no request that was not on the wire when the stop began.
+- When the caller leaves the run, on any path, none of its tasks is alive.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ ResultT = TypeVar("ResultT")
 
 
 Process: TypeAlias = Callable[[int, ItemT, Worker], Awaitable[Outcome[ItemT, ResultT]]]
-#: What a run lasts in.
+#: Returns the context manager that is open during a run.
 Lifespan: TypeAlias = Callable[["BulkRun[Any, Any]"], AbstractAsyncContextManager[object]]
 StopCheck: TypeAlias = Callable[[Outcome[Any, Any]], StopReason | None]
-#: How the item at a position ended before, None if it is not known to have.
+#: Returns the earlier status of the item at a position; None if no earlier status is known.
 Earlier: TypeAlias = Callable[[int], EarlierStatus | None]
 
-# Items that are only counted between two turns of the event loop.
-_BREATH = 256
+# Unsent items that are counted in one iteration of the event loop.
+_ITEMS_PER_ITERATION = 256
 
 
 class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, ResultT]):
     """
-    A bulk run: await it for its `BulkReport`, or stream its outcomes as they come.
+    A coroutine that runs a bulk operation: await it for its `BulkReport`, or stream its outcomes.
 
-    It is a coroutine, so `asyncio.create_task`, `asyncio.gather` and task groups take it, too.
+    `asyncio.create_task`, `asyncio.gather` and task groups accept it, too.
 
     Example:
         >>> report = await client.v1.profiles.bulk_delete(ids, by="customer_user_id")
@@ -66,44 +66,44 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         ...     async for outcome in run:
         ...         print(outcome.index, outcome.status)
 
-    Nothing is sent before one of the two. Leaving the block early, an exception, or a cancellation
-    end the run: nothing more is sent, requests on the wire get the drain time, and what is not over
-    by then is cancelled.
+    Nothing is sent before one of the two. An early exit from the block, an exception or a
+    cancellation ends the run: it sends nothing more, drains the requests on the wire for the drain
+    time, and cancels those that are still in flight then.
     """
 
     def __init__(
         self,
         source: Source[ItemT],
         process: Process[ItemT, ResultT],
-        judge: StopCheck,
+        stop_check: StopCheck,
         settings: RunSettings,
-        context: Lifespan = lambda _: nullcontext(),
+        lifespan: Lifespan = lambda _: nullcontext(),
         earlier: Earlier = lambda _: None,
     ) -> None:
         self._source = source
         self._process = process
-        self._check = judge
+        self._check = stop_check
         self._settings = settings
-        self._lifespan = context
+        self._lifespan = lifespan
         self._earlier = earlier
         self._report_builder: ReportBuilder[ItemT, ResultT] = ReportBuilder()
         self._coroutine: Coroutine[Any, Any, BulkReport[ItemT, ResultT]] | None = None
-        self._main: asyncio.Task[None]  # made when the run starts, as are the next two
+        self._main: asyncio.Task[None]  # set when the run starts, as are the next two
         self._loop: asyncio.AbstractEventLoop
         self._thread: int
         self._workers = WorkerPool(settings.concurrency)
         self._started: float | None = None
         self._ended: float | None = None
-        self._opened = False  # what the run lasts in
+        self._is_open = False  # the lifespan
         self._deadline: PatientTimer | None = None
-        self._next_look: asyncio.TimerHandle | None = None
+        self._outage_timer: asyncio.TimerHandle | None = None
         self._failure: BaseException | None = None
         self._stopping = settings.stopping
         self._stop_reason: StopReason | None = None
         self._read_rest = False
         self._streamed = False
-        self._holds_back = False  # items wait until there is room for their outcomes
-        self._tells = False  # somebody learns of outcomes before the end
+        self._is_bounded = False  # items are read only if there is room for their outcomes
+        self._delivers_early = False  # outcomes are delivered before the end
         self._room = PrioritySemaphore(2 * settings.concurrency)
         self._ready: asyncio.Queue[Outcome[ItemT, ResultT] | None] = asyncio.Queue()
         self._held: dict[int, Outcome[ItemT, ResultT]] = {}
@@ -111,7 +111,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
 
     @property
     def report(self) -> BulkReport[ItemT, ResultT]:
-        """The account so far; final once the run has ended."""
+        """The report so far; final once the run has ended."""
         now = time.monotonic() if self._ended is None else self._ended
         elapsed = 0.0 if self._started is None else now - self._started
         return self._report_builder.report(elapsed=elapsed, stop_reason=self._stop_reason)
@@ -123,28 +123,28 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
 
     @property
     def in_flight(self) -> int:
-        """The number of requests on the wire: written in part or whole, with no response yet."""
+        """The number of requests on the wire: written in part or in full, without a response."""
         return self._workers.in_flight
 
     def stop(self) -> None:
         """
-        Send nothing more. Requests on the wire get the drain time to end, and the run with them.
+        Send nothing more, drain the requests on the wire for the drain time, and end the run.
 
-        Any thread may call it; from another one, it takes effect in the loop's next turn.
+        Any thread may call it. From another thread it takes effect in the loop's next iteration.
         """
         self._in_loop(self._stop_now)
 
     def cut_off(self) -> None:
         """
-        Send nothing more, and cancel the requests on the wire; their items are reported as is.
+        Send nothing more, and cancel the requests on the wire. Their items get an outcome.
 
         Any thread may call it, as with `stop`.
         """
-        self._in_loop(self._cut_off_now)
+        self._in_loop(self._cancel_now)
 
     def _in_loop(self, end: Callable[[], None]) -> None:
         """
-        End the run in the thread of its event loop, or here if it has none: not started, or closed.
+        End the run in the thread of its event loop, or here if it has not started or is closed.
         """
         if self._ended is not None:
             return
@@ -160,7 +160,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
     def _stop_now(self) -> None:
         self._stop(StopReason.STOPPED)
 
-    def _cut_off_now(self) -> None:
+    def _cancel_now(self) -> None:
         self._stop(StopReason.STOPPED)
         if self._started is not None:
             self._end_drain()
@@ -169,20 +169,20 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         return (yield from self._complete().__await__())
 
     def send(self, value: Any, /) -> Any:
-        """Resume the run as a coroutine; what `asyncio.create_task` does."""
+        """Resume the run as a coroutine, as `asyncio.create_task` does."""
         return self._as_coroutine().send(value)
 
     def throw(self, *error: Any) -> Any:
-        """Raise an exception in the run as a coroutine; one that has not started never will."""
+        """Raise an exception in the run as a coroutine; a run that has not started never starts."""
         self._never_start()
         return self._as_coroutine().throw(*error)
 
     def close(self) -> None:
-        """Give the run up as a coroutine: nothing more is sent, and nothing is waited for."""
+        """Close the run as a coroutine: it sends nothing more, and waits for nothing."""
         self._never_start()
         if self._coroutine is not None:
             self._coroutine.close()
-        self.cut_off()  # if it is awaited or streamed instead
+        self.cut_off()  # in case it is awaited or streamed instead
 
     def _as_coroutine(self) -> Coroutine[Any, Any, BulkReport[ItemT, ResultT]]:
         if self._coroutine is None:
@@ -233,7 +233,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             raise RuntimeError("outcomes are streamed inside 'async with' only")
         outcome = await self._ready.get()
         if outcome is None:
-            self._ready.put_nowait(None)  # for whoever asks again
+            self._ready.put_nowait(None)  # for the next call
             self._raise_failure()
             raise StopAsyncIteration
         self._room.release()
@@ -245,48 +245,48 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self._started = time.monotonic()
         self._streamed = streamed
-        self._holds_back = streamed or self._settings.ordered
-        self._tells = self._holds_back or self._settings.on_outcome is not None
-        # a task of its own: the caller's cancel scopes must not reach what is to be drained
+        self._is_bounded = streamed or self._settings.ordered
+        self._delivers_early = self._is_bounded or self._settings.on_outcome is not None
+        # a task of its own: the caller's cancel scopes must not cancel requests that are drained
         self._main = self._loop.create_task(self._run())
         self._main.add_done_callback(self._close)
 
     async def _run(self) -> None:
         async with self._lifespan(self):
-            self._opened = True
-            crew = self._settings.worker_limit
-            if crew is not None:
-                crew.spawn = self._call
-            self._call(self._settings.concurrency if crew is None else crew.limit)
-            self._look()
+            self._is_open = True
+            worker_limit = self._settings.worker_limit
+            if worker_limit is not None:
+                worker_limit.spawn = self._spawn
+            self._spawn(self._settings.concurrency if worker_limit is None else worker_limit.limit)
+            self._check_outage()
             await self._until_workers_ended()
             try:
-                await self._account_for_rest()
+                await self._report_rest()
             except asyncio.CancelledError as error:
                 if self._main.cancelling():
                     raise
                 self._fail(error)
-            except BaseException as error:  # noqa: BLE001  the source's or on_outcome's own
+            except BaseException as error:  # noqa: BLE001  raised by the source or on_outcome
                 self._fail(error)
 
-    def _call(self, workers: int) -> None:
+    def _spawn(self, workers: int) -> None:
         if not self._stopping.is_set():
             self._workers.spawn(self._work, workers)
 
-    def _look(self) -> None:
-        """Stop the run if an outage has lasted too long, also while every item waits."""
+    def _check_outage(self) -> None:
+        """Stop the run if an outage has lasted too long; also while every item waits."""
         patience = self._settings.patience()
         if patience <= 0.0:
             self._stop(StopReason.OUTAGE, read_rest=self._source.sized)
         if not self._stopping.is_set():
             every = self._settings.look_every
             seconds = min(max(patience, every / 100), every)
-            self._next_look = self._loop.call_later(seconds, self._look)
+            self._outage_timer = self._loop.call_later(seconds, self._check_outage)
 
     async def _until_workers_ended(self) -> None:
         try:
             await self._workers.until_ended()
-        except asyncio.CancelledError:  # the run is cut off, or its loop ends
+        except asyncio.CancelledError:  # the run is cancelled, or its loop ends
             self._stop_once()
             await self._workers.abort()
             raise
@@ -295,12 +295,12 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         if main.cancelled():
             self._stop(StopReason.STOPPED)
         else:
-            failure = main.exception()  # asked for in any case, or asyncio complains
+            failure = main.exception()  # always read: asyncio logs an exception that is not read
             self._failure = self._failure or failure
         self._ended = time.monotonic()
         if self._settings.worker_limit is not None:
             self._settings.worker_limit.spawn = None
-        for timer in self._deadline, self._next_look:
+        for timer in self._deadline, self._outage_timer:
             if timer is not None:
                 timer.cancel()
         self._ready.put_nowait(None)
@@ -321,50 +321,55 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             raise failure
 
     async def _work(self, worker: Worker) -> None:
-        task, crew = asyncio.current_task(), self._settings.worker_limit
-        assert task is not None  # noqa: S101  it is one of the run's own
+        task, worker_limit = asyncio.current_task(), self._settings.worker_limit
+        assert task is not None  # noqa: S101  a worker is a task
         try:
-            while (entry := self._take_now(task) or await self._take(task)) is not None:
+            while (entry := self._try_next(task) or await self._next(task)) is not None:
                 outcome = await self._process(*entry, worker)
                 self._deliver(outcome)
                 if worker.failure is not None:
                     raise worker.failure
-                if not outcome.attempts:  # a long row of bad items must not hold up the loop
+                if not outcome.attempts:  # many invalid items in a row must not block the loop
                     await asyncio.sleep(0)
-                elif crew is not None and crew.should_retire(len(self._workers)):
+                elif worker_limit is not None and worker_limit.should_retire(len(self._workers)):
                     break
         except GeneratorExit:  # the loop is gone
             raise
         except BaseException as error:
-            entry = None  # there are tools that print the locals of every frame of a traceback
+            entry = None  # some tools print the local variables of every frame of a traceback
             if isinstance(error, asyncio.CancelledError) and task.cancelling():
                 self._stop_once()
                 raise
-            self._fail(error)  # the source's, build's, a hook's or on_outcome's own
+            self._fail(error)  # raised by the source, build, a hook or on_outcome
         finally:
             self._workers.remove(task)
 
-    def _take_now(self, worker: asyncio.Task[Any]) -> tuple[int, ItemT] | None:
-        """Take an item, if that needs no wait and no closer look."""
-        take_now = self._source.take_now
-        if take_now is None or self._holds_back or self._stopping.is_set() or worker.cancelling():
+    def _try_next(self, worker: asyncio.Task[Any]) -> tuple[int, ItemT] | None:
+        """Return the next item if that needs no wait and no further check."""
+        read_nowait = self._source.read_nowait
+        if (
+            read_nowait is None
+            or self._is_bounded
+            or self._stopping.is_set()
+            or worker.cancelling()
+        ):
             return None
-        return take_now()
+        return read_nowait()
 
-    async def _take(self, worker: asyncio.Task[Any]) -> tuple[int, ItemT] | None:
-        if worker.cancelling():  # the loop ends, and cancels everything in no order
+    async def _next(self, worker: asyncio.Task[Any]) -> tuple[int, ItemT] | None:
+        if worker.cancelling():  # the loop ends, and cancels all tasks in no order
             self._stop_once()
         if self._stopping.is_set():
             return None
-        if self._holds_back:
+        if self._is_bounded:
             await self._room.acquire()
-        return self._unless_stopping(await self._source.take())
+        return self._unless_stopping(await self._source.read())
 
     def _unless_stopping(self, entry: tuple[int, ItemT] | None) -> tuple[int, ItemT] | None:
         if entry is None or not self._stopping.is_set():
             return entry
-        outcome = self._not_sent(*entry)  # a source yields it in spite of the stop
-        self._settings.record(outcome)  # one for each worker at most, so there is room
+        outcome = self._not_sent(*entry)  # the source yielded it after the stop
+        self._settings.record(outcome)  # at most one per worker, so there is room
         self._deliver(outcome)
         return None
 
@@ -375,24 +380,24 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
 
     def _deliver(self, outcome: Outcome[ItemT, ResultT]) -> None:
         self._report_builder.add(outcome)
-        if self._tells:
-            self._tell(outcome)
+        if self._delivers_early:
+            self._deliver_in_order(outcome)
         reason = self._check(outcome)
         if reason is None and self._settings.fail_fast and not outcome.ok:
             reason = StopReason.FAIL_FAST
         if reason is not None and not self._stopping.is_set():
             self._stop(reason, read_rest=self._source.sized)
 
-    def _tell(self, outcome: Outcome[ItemT, ResultT]) -> None:
+    def _deliver_in_order(self, outcome: Outcome[ItemT, ResultT]) -> None:
         if not self._settings.ordered:
-            self._hand_over(outcome)
+            self._emit(outcome)
             return
         self._held[outcome.index] = outcome
         while (ready := self._held.pop(self._next_index, None)) is not None:
             self._next_index += 1
-            self._hand_over(ready)
+            self._emit(ready)
 
-    def _hand_over(self, outcome: Outcome[ItemT, ResultT]) -> None:
+    def _emit(self, outcome: Outcome[ItemT, ResultT]) -> None:
         if self._streamed:
             self._ready.put_nowait(outcome)
         elif self._settings.ordered:
@@ -400,12 +405,12 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         if self._settings.on_outcome is not None:
             try:
                 self._settings.on_outcome(outcome)
-            except BaseException as error:  # noqa: BLE001  it ends the run; other outcomes may wait
+            except BaseException as error:  # noqa: BLE001  it ends the run; others may be pending
                 self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
         if isinstance(error, AdaptyError):
-            strip_traceback(error)  # it says all there is to say itself; its frames hold items
+            strip_traceback(error)  # its text is complete, and its frames hold items
         self._failure = self._failure or error
         self._stop(StopReason.STOPPED)
 
@@ -419,7 +424,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         self._read_rest = read_rest
         self._stop_reason = self._stop_reason or reason
         if not read_rest:
-            self._room.release()  # who waits for room to read the rest is to see that it is over
+            self._room.release()  # wakes the reader of the rest, which then sees the stop
         if self._stopping.is_set():
             return
         self._stopping.set()
@@ -435,27 +440,27 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
 
     def _end_drain(self) -> None:
         self._workers.cancel(on_wire=True)
-        if not self._opened:
+        if not self._is_open:
             self._main.cancel()
 
-    async def _account_for_rest(self) -> None:
+    async def _report_rest(self) -> None:
         """
-        Read what was not sent, if the input has an end for certain, so that it is in the report.
+        Report the items that were not sent, if the input certainly has an end.
         """
-        while (entry := await self._take_rest()) is not None:
+        while (entry := await self._next_of_rest()) is not None:
             outcome = self._not_sent(*entry)
             waiting = self._settings.record(outcome)
             self._report_builder.add(outcome)
-            self._hand_over(outcome)
+            self._emit(outcome)
             if waiting is not None:
                 await waiting
-            if outcome.index % _BREATH == 0:
+            if outcome.index % _ITEMS_PER_ITERATION == 0:
                 await asyncio.sleep(0)
 
-    async def _take_rest(self) -> tuple[int, ItemT] | None:
+    async def _next_of_rest(self) -> tuple[int, ItemT] | None:
         if self._streamed and self._read_rest:
             await self._room.acquire()
-        return await self._source.take() if self._read_rest else None
+        return await self._source.read() if self._read_rest else None
 
     def __repr__(self) -> str:
         return f"BulkRun({self.report!r})"

@@ -1,4 +1,4 @@
-"""Operations in, results out: single calls and bulk runs over one client's pipeline."""
+"""An executor that sends operations, singly or in bulk runs, through one client's pipeline."""
 
 from __future__ import annotations
 
@@ -41,9 +41,11 @@ ResultT = TypeVar("ResultT")
 
 class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
     """
-    What may differ between calls over the same connections.
+    The options of calls; clients with the same connections may have different ones.
 
     Attributes:
+        wire: the request defaults.
+        retry: the retry policy.
         timeout: seconds for one attempt.
     """
 
@@ -56,7 +58,7 @@ class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Executor:
-    """Makes calls with one set of options; what resources are given to work with."""
+    """An executor of operations with one set of options; all resources of a client share it."""
 
     def __init__(self, layers: PipelineConfig, options: CallOptions) -> None:
         self.layers = layers
@@ -85,17 +87,17 @@ class Executor:
         /,
         **options: Unpack[BulkOptions[ItemT, ResultT]],
     ) -> BulkRun[ItemT, ResultT]:
-        """Make a run that sends one operation for each item."""
+        """Return a run that sends one operation for each item."""
         layers = self.layers
         limits = _limits_of(options, layers.timing.clock)
         settings = settings_from(options, limits.concurrency, limits.stopping)
         storage = options.get("journal")
         journal: RunJournal | None = None
         if storage is not None:
-            wire, workers = self.options.wire, settings.concurrency
+            defaults, workers = self.options.wire, settings.concurrency
             if isinstance(storage, str | os.PathLike):
                 storage = SqliteJournal(Path(storage), owed=2 * workers)
-            run = RunIdentity(name, wire.origin, wire.headers["Authorization"])
+            run = RunIdentity(name, defaults.origin, defaults.headers["Authorization"])
             journal = RunJournal(storage, run, items, options.get("job_id"), workers)
         send = build(layers, self.options.retry, limits, journal)
         encode_item = functools.partial(self._encode, background=True)
@@ -112,7 +114,7 @@ def _limits_of(options: BulkOptions[Any, Any], clock: Callable[[], float]) -> Ru
     rate, concurrency = options.get("rate"), options.get("concurrency")
     max_outage = positive("max_outage", options.get("max_outage", MAX_OUTAGE))
     return RunLimits(
-        rate_limiter=None if rate is None else _run_pacer(positive("rate", rate), clock),
+        rate_limiter=None if rate is None else _run_rate_limiter(positive("rate", rate), clock),
         concurrency=ConcurrencyLimit(MOST_WORKERS, clock) if concurrency is None else None,
         max_outage=max_outage,
         awake=wakeful(clock, max_outage),
@@ -129,7 +131,7 @@ def _outcomes_of(options: BulkOptions[Any, Any]) -> OutcomesPath | None:
     return OutcomesPath(path, outcomes.identify if isinstance(outcomes, OutcomesPath) else None)
 
 
-def _run_pacer(rate: float, clock: Callable[[], float]) -> FixedRateLimiter:
-    # as much as makes up for a busy event loop, and no more: a burst that is as large as the
-    # server's is answered 429 if it arrives any closer together than it was sent
+def _run_rate_limiter(rate: float, clock: Callable[[], float]) -> FixedRateLimiter:
+    # a burst that compensates for a busy event loop, and no more: the server throttles a burst as
+    # large as its own if the requests arrive closer together than they were sent
     return FixedRateLimiter(rate, max(1, round(rate / 50)), clock)

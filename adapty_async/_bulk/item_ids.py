@@ -1,4 +1,4 @@
-"""Functions from an operation to the profile or object that it is about."""
+"""Functions that map an operation to its lock key and to the id of its profile or object."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from adapty_async._api.operation import Operation
 
 __all__ = ("id_of", "lock_key_of")
 
-# The headers that say whom an operation is about; others only say how.
+# The headers that identify a profile; other headers are options.
 _IDENTITIES = frozenset({"adapty-customer-user-id", "adapty-profile-id"})
 
 
 def lock_key_of(operation: Operation[Any]) -> Hashable:
-    """Return the key under which a bulk run has no two requests in flight together."""
-    about = operation.endpoint.lock_key
-    if about is not None:
-        return about(operation.body)
+    """Return the lock key of an operation: one request per key is in flight at a time."""
+    key_of = operation.endpoint.lock_key
+    if key_of is not None:
+        return key_of(operation.body)
     headers, parameters = operation.headers, operation.parameters
     if len(headers) == 1 and not parameters:
         return headers[0]
@@ -26,15 +26,15 @@ def lock_key_of(operation: Operation[Any]) -> Hashable:
 
 def id_of(operation: Operation[Any]) -> str | None:
     """
-    Return the id of what an operation is about, None if it is about nothing with an id.
+    Return the id of the profile or object of an operation; None if it has no id.
 
-    1. The body names it: a Mail profile, an event, a purchase. Of several ids the first counts.
-    2. A header names the profile; of two ids the customer's user id counts.
-    3. The URL's path names it, such as a paywall.
+    1. The body contains it: a Mail profile, an event, a purchase. The first of several ids counts.
+    2. A header contains the profile's id. Of two ids, the customer user id counts.
+    3. The URL's path contains it, such as that of a paywall.
     """
-    about = operation.endpoint.lock_key
-    if about is not None:
-        return _id_in(about(operation.body))
+    key_of = operation.endpoint.lock_key
+    if key_of is not None:
+        return _id_in(key_of(operation.body))
     named = [pair for pair in operation.headers if pair[0] in _IDENTITIES]
     if not named:
         path = operation.endpoint.path
@@ -42,8 +42,8 @@ def id_of(operation: Operation[Any]) -> str | None:
     return _id_in(min(named, default=None))
 
 
-def _id_in(subject: Any) -> str | None:
-    """Return the id in a subject: an id, a pair of a name and an id, or several such pairs."""
-    while isinstance(subject, tuple) and subject:
-        subject = subject[-1] if isinstance(subject[0], str) else subject[0]
-    return str.__str__(subject) if isinstance(subject, str) else None
+def _id_in(lock_key: Any) -> str | None:
+    """Return the id in a lock key: an id, a pair of a name and an id, or several such pairs."""
+    while isinstance(lock_key, tuple) and lock_key:
+        lock_key = lock_key[-1] if isinstance(lock_key[0], str) else lock_key[0]
+    return str.__str__(lock_key) if isinstance(lock_key, str) else None

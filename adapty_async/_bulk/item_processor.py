@@ -1,4 +1,4 @@
-"""Bulk runs of API calls: one item becomes one operation, one call and one outcome."""
+"""An item processor for bulk runs: one item becomes one operation, one call and one outcome."""
 
 from __future__ import annotations
 
@@ -59,8 +59,9 @@ ResultT = TypeVar("ResultT")
 
 Items: TypeAlias = Iterable[ItemT] | AsyncIterable[ItemT]
 
-#: Workers of a run whose concurrency nobody set: in flight are as many as the pace needs.
+#: Maximum of workers of a run without `concurrency`; the request rate determines the number.
 MOST_WORKERS = 256
+#: Seconds without a success that end a run by default.
 MAX_OUTAGE = 900.0
 _DONE = OutcomeStatus.DONE
 _DRAIN_SECONDS = 5.0
@@ -71,23 +72,27 @@ class BulkOptions(TypedDict, Generic[ItemT, ResultT], total=False):
     The options of every bulk method.
 
     Attributes:
-        concurrency: requests in flight at most; None is 64 at first, up to 256, as many as help.
-        rate: requests per second at most, repeats included; None learns what the account allows.
-        fail_fast: stop after the first item that is not done or absent.
-        on_outcome: called in the event loop with each outcome; what it raises stops the run.
-        ordered: hand outcomes over in the order of the input, not as they end.
-        drain: seconds that requests in flight get to end when the run is stopped; 5 unless told.
+        concurrency: maximum of requests in flight. By default the run starts with 64, and
+            uses up to 256 as long as more increase the throughput.
+        rate: maximum of requests per second, retries included; by default the request rate adapts
+            to the account's limit.
+        fail_fast: stop after the first item that is not done, absent or skipped.
+        on_outcome: a callback that receives each outcome in the event loop; its exceptions stop
+            the run.
+        ordered: deliver outcomes in the order of the input; by default in the order in which they
+            end.
+        drain: seconds that requests in flight get to end when the run is stopped; 5 by default.
         max_outage: seconds without any success, whatever the server responds, that end the run;
             900 by default. Time in which the run sends nothing because of `rate` or of a slow
             source does not count.
-        journal: the path of a file that makes the run resumable: run it again with the same
-            journal, and what is done is skipped. Or another `Journal`.
-        dedupe: send each request once; the same one further on is skipped. Always so with a
-            journal that has no `job_id`.
-        job_id: vouches that the items come in the same order each time the journal is used;
+        journal: the path of a file that makes the run resumable: a further run with the same
+            journal skips the items that are done. Or another `Journal`.
+        dedupe: send each request once, and skip items with an equal request. A journal without a
+            `job_id` implies it.
+        job_id: asserts that the items come in the same order each time the journal is used;
             without it, they are identified by their requests, in any order.
         outcomes: a file that records how each item ended, with its id: one line of JSON each, as
-            the items end. Further runs append to it. Unlike a journal it holds personal data.
+            the items end. Further runs append to it. Unlike a journal it contains personal data.
     """
 
     concurrency: int | None
@@ -104,9 +109,7 @@ class BulkOptions(TypedDict, Generic[ItemT, ResultT], total=False):
 
 
 class StartBulk(Protocol):
-    """
-    What a resource needs to offer bulk methods: how one operation is made of one item, and go.
-    """
+    """A factory of bulk runs, with which a resource implements its bulk methods."""
 
     def __call__(
         self,
@@ -116,13 +119,21 @@ class StartBulk(Protocol):
         /,
         **options: Unpack[BulkOptions[ItemT, ResultT]],
     ) -> BulkRun[ItemT, ResultT]:
-        """Make the run; nothing is sent yet."""
+        """Return the run; nothing is sent yet."""
         ...
 
 
 class Engine(msgspec.Struct, frozen=True):
     """
-    A client's machinery as a run uses it: operations to requests, requests to responses, time.
+    The parts of a client that a run uses.
+
+    Attributes:
+        encode: encodes an operation as a request.
+        send: sends a request through the pipeline.
+        decode: decodes a response to the result of its operation.
+        clock: returns seconds of a monotonic clock.
+        limiters: the bucket limiters.
+        limits: the limits of the run.
     """
 
     encode: Callable[[Operation[Any]], Request]
@@ -134,15 +145,18 @@ class Engine(msgspec.Struct, frozen=True):
 
 
 def settings_from(
-    options: BulkOptions[Any, Any], crew: WorkerLimit | None, stopping: asyncio.Event
+    options: BulkOptions[Any, Any], worker_limit: WorkerLimit | None, stopping: asyncio.Event
 ) -> RunSettings:
     """
-    Check the options of a bulk method; the crew is for a run whose concurrency is not given.
+    Validate the options of a bulk method, and return the settings of its run.
 
-    The run sets the event when it stops.
+    Args:
+        options: the options.
+        worker_limit: the worker limit of a run without `concurrency`; None for a fixed number.
+        stopping: the event that the run sets when it stops.
 
     Raises:
-        ConfigError: one is unknown or out of range.
+        ConfigError: an option is unknown or out of range.
     """
     unknown = options.keys() - BulkOptions.__annotations__.keys()
     if unknown:
@@ -153,10 +167,10 @@ def settings_from(
     if not whole or concurrency < 1:
         raise ConfigError("concurrency must be a whole number from 1")
     if inspect.iscoroutinefunction(options.get("on_outcome")):
-        raise ConfigError("on_outcome must be a plain function: nobody would await an async one")
+        raise ConfigError("on_outcome must be a plain function; an async one is never awaited")
     return RunSettings(
         concurrency=concurrency,
-        worker_limit=crew,
+        worker_limit=worker_limit,
         fail_fast=options.get("fail_fast", False),
         ordered=options.get("ordered", False),
         drain=positive("drain", options.get("drain", _DRAIN_SECONDS)),
@@ -170,9 +184,9 @@ class Records(msgspec.Struct, frozen=True, kw_only=True):
     The records that a run keeps of its items.
 
     Attributes:
-        journal: its journal.
-        outcomes: its outcomes file.
-        dedupe: the same request is sent once.
+        journal: its journal; None without one.
+        outcomes: its outcomes file; None without one.
+        dedupe: equal requests are sent once.
     """
 
     journal: RunJournal | None = None
@@ -187,23 +201,32 @@ def run_calls(
     settings: RunSettings,
     records: Records,
 ) -> BulkRun[ItemT, ResultT]:
-    """Make a run that sends one operation for each item, and keeps records of them."""
+    """Return a run that sends one operation for each item, and records the outcomes."""
     calls = ItemProcessor(build, engine, records.journal, dedupe=records.dedupe)
     settings = msgspec.structs.replace(
         settings,
         patience=functools.partial(look, engine.limiters, engine.limits),
         look_every=look_every(engine.limits.max_outage),
     )
-    source, judge = source_of(items), StopPolicy().check
+    source, stop_check = source_of(items), StopPolicy().check
     if records.outcomes is None:
-        return BulkRun(source, calls.process, judge, settings, calls.open, calls.earlier)
+        return BulkRun(source, calls.process, stop_check, settings, calls.open, calls.earlier)
     recording = Recording(records.outcomes, build, calls.process, calls.open)
     settings = msgspec.structs.replace(settings, record=recording.record)
-    return BulkRun(source, recording.process, judge, settings, recording.open, calls.earlier)
+    return BulkRun(source, recording.process, stop_check, settings, recording.open, calls.earlier)
 
 
 class ItemProcessor(Generic[ItemT, ResultT]):
-    """The way of an item: known already, built, its turn, noted, sent, noted."""
+    """
+    An item processor: skip, build, lock, begin, send, finish.
+
+    1. Skip an item by position if an earlier run settled it.
+    2. Build its operation, and encode the request.
+    3. Skip it if its request is settled or a duplicate.
+    4. Acquire the lock of its lock key.
+    5. Send the request; the pipeline appends the write-ahead entry before the first attempt.
+    6. Record the outcome in the journal.
+    """
 
     def __init__(
         self,
@@ -217,7 +240,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         self._engine = engine
         self._journal = journal
         self._by_position = journal is not None and journal.by_position
-        # by their requests, equal items are one: they cannot have a state each
+        # identified by their requests, equal items are one item with one state
         self._by_digest = journal is not None and not journal.by_position
         self._seen = KeyIndex() if dedupe and not self._by_digest else None
         self._identifies = self._by_digest or self._seen is not None
@@ -228,33 +251,33 @@ class ItemProcessor(Generic[ItemT, ResultT]):
 
     @contextlib.asynccontextmanager
     async def open(self, run: BulkRun[ItemT, ResultT]) -> AsyncIterator[None]:
-        """Hold the journal of a run open."""
+        """Keep the journal of a run open."""
         self._watched = run.is_watched
-        journal, gates = self._journal, self._engine.limiters
+        journal, limiters = self._journal, self._engine.limiters
         try:
             if journal is None:
                 yield
                 return
-            await journal.open(gates.learned_rate)
+            await journal.open(limiters.learned_rate)
             try:
                 self._is_resumed = not journal.is_new
                 if journal.rate is not None:
-                    gates.expect(journal.rate)
+                    limiters.expect(journal.rate)
                 yield
             finally:
-                await journal.aclose(gates.learned_rate(), run.report.stop_reason)
+                await journal.aclose(limiters.learned_rate(), run.report.stop_reason)
         finally:
             if self._seen is not None:
                 self._seen.close()
 
     def earlier(self, index: int) -> EarlierStatus | None:
-        """Return how the item at a position ended before, as far as its position alone says."""
+        """Return the earlier status of an item if its position identifies it; None otherwise."""
         if self._journal is None or not self._by_position:
             return None
         return self._journal.earlier(index)
 
     async def process(self, index: int, item: ItemT, worker: Worker) -> Outcome[ItemT, ResultT]:
-        """Return the outcome of an item. An exception that ends the run is left with the worker."""
+        """Return the outcome of an item. An exception that ends the run is stored in the worker."""
         if self._is_resumed and self._seen is None and (earlier := self.earlier(index)):
             return _skipped(index, item, earlier)
         started = self._engine.clock()
@@ -268,9 +291,9 @@ class ItemProcessor(Generic[ItemT, ResultT]):
                 known = await self._known(index, item, operation, request)
                 if known is not None:
                     return known
-            subject = lock_key_of(operation)
-            if not self._keyed_lock.try_acquire(subject):
-                await self._keyed_lock.acquire(subject)
+            lock_key = lock_key_of(operation)
+            if not self._keyed_lock.try_acquire(lock_key):
+                await self._keyed_lock.acquire(lock_key)
         except BaseException as error:  # noqa: BLE001  as in _send
             if not _is_cancelled(error):
                 worker.failure = _run_ending(error)
@@ -279,36 +302,34 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             outcome = await self._send(index, item, operation, request, worker)
             return outcome if self._journal is None else await self._recorded(request, outcome)
         finally:
-            self._keyed_lock.release(subject)
+            self._keyed_lock.release(lock_key)
 
     async def _known(
         self, index: int, item: ItemT, operation: Operation[ResultT], request: Request
     ) -> Outcome[ItemT, ResultT] | None:
-        """
-        Return the outcome of an item that is not to be sent: it was before, or it came before.
-        """
-        journal, is_repeated = self._journal, False
+        """Return the outcome of an item that is settled or a duplicate; None if it is sent."""
+        journal, is_duplicate = self._journal, False
         if self._identifies:
-            is_repeated = await self._came_before(request, self._digest_of(operation, request))
-        if is_repeated and not self._by_position:
+            is_duplicate = await self._is_duplicate(request, self._digest_of(operation, request))
+        if is_duplicate and not self._by_position:
             return _skipped(index, item, EarlierStatus.DUPLICATE)
         if journal is None:
             return None
         earlier = journal.earlier(request.state.position)
         if earlier is not None:
             return _skipped(index, item, earlier)
-        if is_repeated:
+        if is_duplicate:
             journal.skip(index)
             return _skipped(index, item, EarlierStatus.DUPLICATE)
         error = journal.recall(request)
         return None if error is None else Outcome(index, item, OutcomeStatus.UNKNOWN, error=error)
 
-    async def _came_before(self, request: Request, digest: bytes) -> bool:
-        """Return whether the same request came before in this run; by digest, find its position."""
+    async def _is_duplicate(self, request: Request, digest: bytes) -> bool:
+        """Return whether an equal request came earlier in this run; by digest, set the position."""
         if self._seen is not None:
             _, is_new = await self._seen.claim(digest)
             return not is_new
-        assert self._journal is not None  # noqa: S101  items are identified for its sake
+        assert self._journal is not None  # noqa: S101  only a journal or `dedupe` identifies
         position = await self._journal.claim(digest)
         if position is not None:
             request.state.position = position
@@ -317,7 +338,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
     async def _recorded(
         self, request: Request, outcome: Outcome[ItemT, ResultT]
     ) -> Outcome[ItemT, ResultT]:
-        assert self._journal is not None  # noqa: S101  the caller has one
+        assert self._journal is not None  # noqa: S101  the caller checks it
         self._journal.end(request, outcome)
         if self._watched and outcome.attempts:
             await self._journal.saved()
@@ -337,23 +358,23 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             response = await engine.send(request)
             result = engine.decode(operation, response)
         except BaseException as error:  # noqa: BLE001
-            # a failure is the item's outcome, and so is being cancelled when the run is left;
-            # what is a defect is raised by StopRules
+            # a failure is the item's outcome, and so is a cancellation when the run is left; the
+            # stop policy raises defects
             if not isinstance(error, asyncio.CancelledError):
                 worker.failure = _run_ending(error)
             outcome = _not_done(index, item, request, error, engine.clock() - started)
             request.state.on_wire = False  # the worker is idle until its next item
             return outcome
-        tally = request.state
+        call_state = request.state
         return Outcome(
             index,
             item,
             _DONE,
-            tally.attempts,
-            tally.throttled,
+            call_state.attempts,
+            call_state.throttled,
             engine.clock() - started,
             result=result,
-            connect_failures=tally.connect_failures,
+            connect_failures=call_state.connect_failures,
             http_status=response.status,
             _ended=time.time(),
             _request_id=request_id_in(response.headers),
@@ -361,11 +382,9 @@ class ItemProcessor(Generic[ItemT, ResultT]):
 
 
 def _digester(key: bytes) -> Callable[[Operation[Any], Request], bytes]:
-    """
-    Return a function to a keyed digest of what an operation asks for, whatever client sends it.
-    """
-    # the key is the beginning of what is hashed, which does as well for BLAKE2 as its `key`, and
-    # leaves room for most requests in the same block: half the time
+    """Return a function that returns a keyed digest of a request, without its client's headers."""
+    # the key is a prefix of the hashed data, which is as secure for BLAKE2 as its `key`; most
+    # requests then fit into the same block, which halves the time
     keyed = hashlib.blake2b(key, digest_size=KEY_SIZE)
     packed = msgspec.msgpack.Encoder(enc_hook=plain).encode
 
@@ -383,7 +402,7 @@ def _skipped(index: int, item: ItemT, earlier: EarlierStatus) -> Outcome[ItemT, 
 
 
 def _is_cancelled(error: BaseException) -> bool:
-    """Return whether this task was cancelled; otherwise a callback raised the error by itself."""
+    """Return whether an error is this task's cancellation; a callback may also have raised it."""
     task = asyncio.current_task()
     is_asked = task is not None and task.cancelling() > 0
     return isinstance(error, asyncio.CancelledError) and is_asked
@@ -391,10 +410,10 @@ def _is_cancelled(error: BaseException) -> bool:
 
 def _run_ending(error: BaseException) -> BaseException | None:
     """
-    Return the error if it ends the run as it is, such as a KeyboardInterrupt.
+    Return the error if it ends the run, such as a KeyboardInterrupt; None for an `Exception`.
 
     Raises:
-        GeneratorExit: the event loop is gone, and nothing can be awaited any more.
+        GeneratorExit: the event loop has ended, and nothing can be awaited any more.
     """
     if isinstance(error, GeneratorExit):
         raise error
@@ -404,27 +423,27 @@ def _run_ending(error: BaseException) -> BaseException | None:
 def _not_done(
     index: int, item: ItemT, request: Request | None, error: BaseException, elapsed: float
 ) -> Outcome[ItemT, Any]:
-    tally = CallState() if request is None else request.state
+    call_state = CallState() if request is None else request.state
     reason: Exception | None
     if isinstance(error, Exception):
         status, reason = _status_of(request, error), error
     else:
         status, reason = _when_cancelled(request)
     if isinstance(reason, AdaptyError):
-        reason.attempts = tally.attempts
-        strip_traceback(reason)  # a report is kept, and frames hold items, requests and responses
+        reason.attempts = call_state.attempts
+        strip_traceback(reason)  # a report outlives the run, and frames hold items and requests
     if not isinstance(error, AdaptyError):  # the frame that caught it holds the item
         error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
     return Outcome(
         index,
         item,
         status,
-        tally.attempts,
-        tally.throttled,
+        call_state.attempts,
+        call_state.throttled,
         elapsed,
         reason,
-        connect_failures=tally.connect_failures,
-        http_status=getattr(reason, "status", None) if tally.attempts else None,
+        connect_failures=call_state.connect_failures,
+        http_status=getattr(reason, "status", None) if call_state.attempts else None,
         _ended=None if status is OutcomeStatus.NOT_SENT else time.time(),
         _request_id=getattr(reason, "request_id", None),
     )
@@ -447,22 +466,22 @@ def _when_cancelled(request: Request | None) -> tuple[OutcomeStatus, Exception |
     """
     Return the status and the error of an item whose processing was cancelled.
 
-    1. No attempt was made: it was not sent.
+    1. No attempt was made: the item was not sent.
     2. An attempt is on the wire: its response is lost.
     3. An attempt succeeded, and a hook raised a BaseException: its response is lost, too.
-    4. It waits for its next attempt: what is known of the earlier ones counts. It was not sent if
-       none of them had a connection.
+    4. It waits for a retry: the earlier attempts decide. It was not sent if none of them had a
+       connection.
     """
     if request is None or not request.state.attempts:
         return OutcomeStatus.NOT_SENT, None
-    tally, error = request.state, request.state.error
-    is_lost = tally.on_wire or error is None
+    call_state, error = request.state, request.state.error
+    is_lost = call_state.on_wire or error is None
     if is_lost:
-        passed = "arrived" if tally.on_wire else "was processed"
+        passed = "arrived" if call_state.on_wire else "was processed"
         error = ConnectionLostError(
             f"cancelled before the response {passed}", operation=request.operation
         )
-    if request.retry_safety is not RetrySafety.ALWAYS and (is_lost or tally.ambiguous):
+    if request.retry_safety is not RetrySafety.ALWAYS and (is_lost or call_state.ambiguous):
         return OutcomeStatus.UNKNOWN, error
-    written = is_lost or tally.written
+    written = is_lost or call_state.written
     return (OutcomeStatus.FAILED if written else OutcomeStatus.NOT_SENT), error

@@ -1,4 +1,4 @@
-"""One request at a time about one subject, however many are in work."""
+"""A lock per key, for requests that must not be in flight together."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ __all__ = ("KeyedLock",)
 
 
 class KeyedLock:
-    """Subjects that are being worked on, and who waits for them, first come first served."""
+    """A keyed lock: mutual exclusion per key, with a FIFO wait queue for each key."""
 
     def __init__(self) -> None:
-        self._busy: set[Hashable] = set()
+        self._locked: set[Hashable] = set()
         self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
 
-    def try_acquire(self, subject: Hashable) -> bool:
-        """Take the subject, if nobody else works on it."""
-        if subject in self._busy:
+    def try_acquire(self, key: Hashable) -> bool:
+        """Acquire the lock of a key if it is free; return whether it was."""
+        if key in self._locked:
             return False
-        self._busy.add(subject)
+        self._locked.add(key)
         return True
 
-    async def acquire(self, subject: Hashable) -> None:
-        """Wait until nobody else works on the subject."""
-        if self.try_acquire(subject):
+    async def acquire(self, key: Hashable) -> None:
+        """Acquire the lock of a key, and wait for it if necessary."""
+        if self.try_acquire(key):
             return
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(subject, deque()).append(turn)
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(key, deque()).append(waiter)
         try:
-            await turn
+            await waiter
         except asyncio.CancelledError:
-            if not turn.cancelled():  # the turn came in the same moment; it is the next one's now
-                self.release(subject)
+            if not waiter.cancelled():  # it was granted just before; pass it on
+                self.release(key)
             raise
 
-    def release(self, subject: Hashable) -> None:
-        """Let the next one work on the subject."""
-        waiting = self._waiting.get(subject)
+    def release(self, key: Hashable) -> None:
+        """Release the lock of a key, or grant it to the next waiter."""
+        waiting = self._waiting.get(key)
         while waiting:
-            turn = waiting.popleft()
-            if not turn.done():  # or it was cancelled and has not been told yet
-                turn.set_result(None)
+            waiter = waiting.popleft()
+            if not waiter.done():  # a cancelled waiter is still in the queue
+                waiter.set_result(None)
                 return
         if waiting is not None:
-            del self._waiting[subject]
-        self._busy.remove(subject)
+            del self._waiting[key]
+        self._locked.remove(key)

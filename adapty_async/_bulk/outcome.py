@@ -1,4 +1,4 @@
-"""What a bulk run says of its items: one outcome each, and a report whose counts add up."""
+"""The results of a bulk run: one outcome for each item, and a report whose counts add up."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ _KEPT_FAILURES = 100
 
 
 class OutcomeStatus(enum.StrEnum):
-    """How an item ended."""
+    """The status with which an item ended."""
 
-    #: The server did it.
+    #: The server performed the operation.
     DONE = "done"
-    #: The server found no such profile or object. For a deletion or a read nothing is left to do; a
+    #: The server found no such profile or object. Nothing is left to do for a deletion or a read; a
     #: write is `FAILED` instead.
     ABSENT = "absent"
-    #: It was not done, or not for certain; sending it again is safe.
+    #: It was not done, or its outcome is uncertain; a retry is safe.
     FAILED = "failed"
-    #: It was sent and the response was lost; sending it again may do it twice.
+    #: It was sent and the response was lost; a retry may perform it twice.
     UNKNOWN = "unknown"
     #: The run ended before it was sent.
     NOT_SENT = "not_sent"
-    #: It is done or absent by an earlier run with the same journal, or a duplicate: see
+    #: An earlier run with the same journal found it done or absent, or it is a duplicate; see
     #: `Outcome.earlier`.
     SKIPPED = "skipped"
 
@@ -50,30 +50,29 @@ _IN_ORDER = frozenset({OutcomeStatus.DONE, OutcomeStatus.ABSENT, OutcomeStatus.S
 
 
 class EarlierStatus(enum.StrEnum):
-    """How a skipped item ended before."""
+    """The earlier status of a skipped item."""
 
-    #: An earlier run with the same journal has done it.
+    #: It was done in an earlier run with the same journal.
     DONE = "done"
     #: An earlier run with the same journal found that it does not exist.
     ABSENT = "absent"
-    #: The same request comes earlier in the input.
+    #: An equal request comes earlier in the input.
     DUPLICATE = "duplicate"
 
 
 class StopReason(enum.StrEnum):
-    """Why a run ended before its input did."""
+    """The reason why a run ended before its input."""
 
     #: Several authentication errors in a row.
     KEY_REJECTED = "key_rejected"
-    #: The responses are not the API's: the first twenty, or twenty successes in a row, could not be
-    #: its own; the server's certificate was not accepted; or a proxy required a password.
+    #: The responses are not the API's: the first 20 responses or 20 successful ones in a row could
+    #: not be Adapty's, the server's certificate was rejected, or a proxy required a password.
     WRONG_ADDRESS = "wrong_address"
-    #: No request succeeded for `max_outage` seconds, or the service asked for a pause that is
-    #: longer.
+    #: No request succeeded for `max_outage` seconds, or the server requested a longer pause.
     OUTAGE = "outage"
     #: The API rejected 50 items in a row with the same error, which a retry would not change.
     SAME_ERROR = "same_error"
-    #: An item failed, and the caller asked to stop then.
+    #: An item failed, and `fail_fast` was set.
     FAIL_FAST = "fail_fast"
     #: The caller stopped the run, or left it.
     STOPPED = "stopped"
@@ -81,19 +80,19 @@ class StopReason(enum.StrEnum):
 
 class Outcome(msgspec.Struct, Generic[ItemT, ResultT], frozen=True):
     """
-    What became of one item.
+    The outcome of one item.
 
     Attributes:
         index: its position in the input, from 0.
         item: the item itself.
         status: see `OutcomeStatus`.
-        attempts: attempts made for it.
-        throttled: how many of them were answered 429.
-        elapsed: seconds from when it was taken up.
+        attempts: the number of attempts made for it.
+        throttled: the number of attempts that were throttled (429).
+        elapsed: seconds since the worker started to process it.
         error: why it was not done; None if it was.
-        result: what the server answered, decoded.
-        earlier: how a skipped item ended before; None for every other status.
-        connect_failures: how many of the attempts got no connection, so that nothing was sent.
+        result: the decoded result of the response; None if it was not done.
+        earlier: the earlier status of a skipped item; None for every other status.
+        connect_failures: the number of attempts that got no connection, so nothing was sent.
         http_status: the HTTP status of the response that it ended with; None without a response.
     """
 
@@ -108,15 +107,15 @@ class Outcome(msgspec.Struct, Generic[ItemT, ResultT], frozen=True):
     earlier: EarlierStatus | None = None
     connect_failures: int = 0
     http_status: int | None = None
-    # As they come: to turn them into what is public takes longer than all the rest of an outcome,
-    # and most are only counted.
+    # Raw values: their conversion takes longer than the rest of an outcome, and most outcomes are
+    # only counted.
     _ended: float | None = None
     _request_id: str | None = None
 
     @property
     def at(self) -> dt.datetime | None:
         """
-        When it ended, in UTC.
+        The date and time at which it ended, in UTC.
 
         None for an item that this run did not process: one that is skipped, not sent, or unknown
         since an earlier run.
@@ -126,15 +125,15 @@ class Outcome(msgspec.Struct, Generic[ItemT, ResultT], frozen=True):
     @property
     def request_id(self) -> str | None:
         """
-        The id of the response that it ended with, for Adapty's support; None if it had none.
+        The request id of the last response, for Adapty's support; None if it had none.
 
-        It is that of the header ``Request-Id`` or ``X-Request-Id``.
+        It is the value of the header ``Request-Id`` or ``X-Request-Id``.
         """
         return name_or_none(self._request_id)
 
     @property
     def requests(self) -> int:
-        """Requests sent for it, retries included."""
+        """The number of requests sent for it, retries included."""
         return self.attempts - self.connect_failures
 
     @property
@@ -152,20 +151,22 @@ class Outcome(msgspec.Struct, Generic[ItemT, ResultT], frozen=True):
 
 class BulkReport(msgspec.Struct, Generic[ItemT, ResultT], frozen=True, kw_only=True):
     """
-    The account of a bulk run: every item that was read is in exactly one count.
+    The report of a bulk run: every item that was read is in exactly one count.
 
     Attributes:
-        total: items read.
-        done, absent, failed, unknown, not_sent, skipped: how many ended so; see `OutcomeStatus`.
-        requests: requests sent, retries included; an attempt without a connection is none.
-        throttled: how many of them were answered 429.
-        elapsed: seconds.
-        failures: the first outcomes that are failed or unknown.
-        failures_omitted: how many more of these there were.
-        stop_reason: why the run ended before its input did; None if it did not.
-        skipped_earlier: how the skipped items ended before; the counts add up to `skipped`.
-        sent: items for which at least one request was sent.
-        connect_failures: attempts that got no connection, so that nothing was sent.
+        total: the number of items read.
+        done, absent, failed, unknown, not_sent, skipped: the number of items with each status; see
+            `OutcomeStatus`.
+        requests: the number of requests sent, retries included; an attempt without a connection
+            does not count.
+        throttled: the number of requests that were throttled (429).
+        elapsed: seconds since the run started.
+        failures: the first 100 outcomes that are failed or unknown.
+        failures_omitted: the number of further failed or unknown outcomes.
+        stop_reason: why the run ended before its input; None if it did not.
+        skipped_earlier: the earlier status of the skipped items; the counts add up to `skipped`.
+        sent: the number of items for which at least one request was sent.
+        connect_failures: the number of attempts that got no connection, so nothing was sent.
     """
 
     total: int = 0
@@ -207,7 +208,7 @@ class BulkReport(msgspec.Struct, Generic[ItemT, ResultT], frozen=True, kw_only=T
 
 
 class ReportBuilder(Generic[ItemT, ResultT]):
-    """Counts outcomes as they come; memory does not grow with their number."""
+    """A report builder that counts outcomes as they end, in constant memory."""
 
     def __init__(self) -> None:
         self.counts = dict.fromkeys(OutcomeStatus, 0)
@@ -237,7 +238,7 @@ class ReportBuilder(Generic[ItemT, ResultT]):
     def report(
         self, *, elapsed: float, stop_reason: StopReason | None
     ) -> BulkReport[ItemT, ResultT]:
-        """Return the account so far."""
+        """Return the report so far."""
         counts = {status.value: count for status, count in self.counts.items()}
         failures = counts["failed"] + counts["unknown"]
         return BulkReport(

@@ -3,13 +3,13 @@ An outcomes file: an append-only log of how each item of a run ended, with its i
 
 Invariants:
 
-- An outcome is one line. A line is ASCII, so no text in it ends it, for any reader.
-- Lines are only appended. The last one of an item counts, and it never says less than an earlier
-  one: a skipped item gets no line if its last one says how it ended.
-- A run holds the file's lock, so that two runs never write to one file.
-- Each group of lines is forced onto the disk before the next group is written. A crash leaves at
-  most one line that is not whole, and the next opening removes it.
-- No call to the disk is made in the event loop.
+- An outcome is one line. A line is ASCII, so no reader sees a line break within it.
+- Lines are only appended. The last line of an item counts, and contains no less than an earlier
+  one: a skipped item gets no line if its last line is final.
+- A run holds the file's lock, so two runs never write to one file.
+- Each group of lines is flushed before the next group is written. A crash leaves at most one
+  incomplete line, and the next opening removes it.
+- The event loop makes no call to the disk.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from adapty_async.errors import InvalidInputError, JournalError
 
 __all__ = ("Entry", "OutcomeLine", "OutcomesFile", "OutcomesLog", "error_facts", "parse_line")
 
-# Seconds after which a line is written at the latest, apart from what the disk takes.
-_WRITE_EVERY = 0.1
-# Lines that are not left to wait for a timer.
+# Maximum seconds until a line is written, apart from the time that the disk takes.
+_WRITE_SECONDS = 0.1
+# Pending lines that are written without waiting for the timer.
 _GROUP = 256
-# Lines that are made before some are written.
-_PIECE = 64
-# Lines in memory, from which on no more items are taken up until the disk has them.
-_MOST_WAITING = 16 * _GROUP
+# Lines that are encoded before they are written.
+_LINES_PER_WRITE = 64
+# Pending lines from which on no more items are processed until they are written.
+_MAX_PENDING = 16 * _GROUP
 _FINAL = frozenset({OutcomeStatus.DONE, OutcomeStatus.ABSENT, OutcomeStatus.SKIPPED})
 _NEXT_KEY = b'"id":'
 _FIRST_KEY = b'{"line":'
@@ -60,12 +60,12 @@ class OutcomeLine(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         line: the number of the input's line, or the item's position; both count from 1.
-        id: the id of what the item is about; None if it has none that can be read.
-        status: how the item ended.
-        at: when it ended, to the second; see `Outcome.at`.
+        id: the id of the item's profile or object; None if it has none that can be read.
+        status: the status with which the item ended.
+        at: the date and time at which it ended, in whole seconds; see `Outcome.at`.
         http_status, request_id, attempts: as in its `Outcome`.
-        error: the facts of its error, None if there was none.
-        earlier: how a skipped item ended before; there for no other status.
+        error: the facts of its error; None if there was none.
+        earlier: the earlier status of a skipped item; absent for every other status.
     """
 
     line: Annotated[int, msgspec.Meta(ge=1)]
@@ -91,9 +91,7 @@ _read_line = msgspec.json.Decoder(OutcomeLine).decode
 
 
 def error_facts(error: Exception) -> dict[str, Any]:
-    """
-    Return the facts of an error, with the same keys for each; no text of a server is among them.
-    """
+    """Return the facts of an error, with the same keys for each, without texts of a server."""
     facts = ("status", "error_code", "field_name", "request_id")
     content = {"type": type(error).__name__} | {name: _fact(error, name) for name in facts}
     if isinstance(error, InvalidInputError):
@@ -102,19 +100,19 @@ def error_facts(error: Exception) -> dict[str, Any]:
 
 
 def _fact(error: Exception, name: str) -> str | int | None:
-    value = getattr(error, name, None)  # of a transport's own error it may be anything
+    value = getattr(error, name, None)  # the error of a custom transport may hold any type
     return value if isinstance(value, str | int) else None
 
 
 def parse_line(text: bytes) -> OutcomeLine | None:
-    """Read a line of an outcomes file; None if it is something else."""
+    """Parse a line of an outcomes file; return None if it is not an outcome."""
     try:
         return _read_line(text)
     except msgspec.ValidationError:
         return None
     except (ValueError, RecursionError):
         pass
-    try:  # msgspec reads no lone surrogates
+    try:  # msgspec rejects lone surrogates
         return msgspec.convert(json.loads(text), OutcomeLine)
     except (ValueError, RecursionError):
         return None
@@ -137,28 +135,27 @@ def _encoded(entry: Entry) -> bytes:
         text = msgspec.json.encode(line)
         if text.isascii():
             return text + b"\n"
-    # U+2028 and others end a line for some readers, and a lone surrogate has no UTF-8
+    # U+2028 and others are line breaks for some readers; a lone surrogate has no UTF-8
     return json.dumps(msgspec.to_builtins(line), separators=(",", ":")).encode() + b"\n"
 
 
 class _FinalLines:
     """
-    A compact map of the items whose last line says how they ended: 8 bytes for each line number.
+    A compact map of the items whose last line is final: 8 bytes for each line number.
 
-    An item is known by its line and id together, so a line of another input is not mistaken for
-    its own.
+    The line and the id together identify an item, so a line of another input does not match.
 
     Args:
-        most: the largest line number that is kept; an item beyond it is not known.
+        max_line: the largest line number that is stored; later lines are not.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, max_line: int) -> None:
+        self._max_line = max_line
         self._hashes = array.array("q")
 
     def load(self, line: OutcomeLine) -> None:
         """Record an item's last line so far."""
-        if line.line > self._most:
+        if line.line > self._max_line:
             return
         missing = line.line + 1 - len(self._hashes)
         if missing > 0:
@@ -166,7 +163,7 @@ class _FinalLines:
         self._hashes[line.line] = _hash(line.id) if line.status in _FINAL else 0
 
     def has(self, entry: Entry) -> bool:
-        """Return whether an item's last line says how it ended."""
+        """Return whether an item's last line is final."""
         known = entry.line < len(self._hashes)
         return known and self._hashes[entry.line] == _hash(entry.id)
 
@@ -177,13 +174,13 @@ def _hash(text: str | None) -> int:
 
 class OutcomesLog:
     """
-    The file itself, open and locked. All methods block.
+    An append-only file, open and locked. All methods block.
 
     Args:
-        path: where it is; it is made if it is not there.
+        path: the path of the file; it is created if it does not exist.
 
     Raises:
-        JournalError: it is in use, is something else, or cannot be used.
+        JournalError: the file is in use, is not an outcomes file, or cannot be used.
     """
 
     def __init__(self, path: Path) -> None:
@@ -204,17 +201,19 @@ class OutcomesLog:
 
     def write(self, entries: Iterable[Entry]) -> None:
         """
-        Append the lines of outcomes, and force them onto the disk.
+        Append the lines of outcomes, and flush them.
 
         Raises:
-            JournalError: that failed.
+            JournalError: the lines could not be written.
         """
         missing = [
             entry for entry in entries if not entry.outcome.earlier or not self._final.has(entry)
         ]
         try:
-            for start in range(0, len(missing), _PIECE):  # in between, the event loop may turn
-                data = b"".join(map(_encoded, missing[start : start + _PIECE]))
+            for start in range(
+                0, len(missing), _LINES_PER_WRITE
+            ):  # the event loop may run in between
+                data = b"".join(map(_encoded, missing[start : start + _LINES_PER_WRITE]))
                 while data:
                     data = data[os.write(self._handle, data) :]
             _sync(self._handle)
@@ -229,8 +228,8 @@ class OutcomesLog:
             )
 
     def close(self) -> None:
-        """Close the file, and so release its lock; again is harmless."""
-        handle, self._handle = self._handle, -1  # in this order, as a fork may come in between
+        """Close the file, which releases its lock; a second call does nothing."""
+        handle, self._handle = self._handle, -1  # in this order, since a fork may come in between
         if handle >= 0:
             os.close(handle)
 
@@ -246,7 +245,7 @@ def _opened(path: Path) -> int:
     try:
         return os.open(path, flags, 0o600)
     except OSError as error:
-        is_link = error.errno == errno.ELOOP  # O_NOFOLLOW's way to say so
+        is_link = error.errno == errno.ELOOP  # raised because of O_NOFOLLOW
         raise _unusable(path, "it is a symbolic link" if is_link else error.strerror) from None
 
 
@@ -263,16 +262,16 @@ def _lock(handle: int, path: Path) -> None:
 
 def _read(handle: int, path: Path) -> tuple[_FinalLines, int]:
     """
-    Read which items ended, and the length of the lines that are whole.
+    Return the items whose last line is final, and the size of the complete lines in bytes.
 
     Raises:
-        JournalError: something in it is not an outcome.
+        JournalError: a line is not an outcome.
     """
-    # every line of ours is longer than 8 bytes, so the map never takes more than the file
+    # every line is longer than 8 bytes, so the map never takes more memory than the file
     final, end = _FinalLines(os.fstat(handle).st_size // _HASH_BYTES), 0
     with os.fdopen(handle, "rb", closefd=False) as file:
         if not _FIRST_KEY.startswith(file.read(len(_FIRST_KEY)).rstrip(b"\0")):
-            raise _unusable(path, "it is something else than outcomes")
+            raise _unusable(path, "it is not an outcomes file")
         file.seek(0)
         for number, text in enumerate(file, 1):
             whole = text.endswith(b"\n")
@@ -287,9 +286,9 @@ def _read(handle: int, path: Path) -> tuple[_FinalLines, int]:
 
 def _may_be_torn(text: bytes) -> bool:
     """
-    Return whether text without a line break may be what a crash left of a line.
+    Return whether text without a line break may be the rest of a line after a crash.
 
-    A loss of power may leave zeros where a file system had made room for the rest.
+    After a loss of power, the end may be zeros that the file system allocated.
     """
     first, comma, rest = text.rstrip(b"\0").partition(b",")
     if comma:
@@ -298,7 +297,7 @@ def _may_be_torn(text: bytes) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Force the name of a new file onto the disk."""
+    """Flush the name of a new file to the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -316,11 +315,11 @@ def _is_at(path: Path, handle: int) -> bool:
 
 class OutcomesFile:
     """
-    A writer of outcomes for one event loop: it gathers them, and a thread of its own writes them.
+    A buffered writer of outcomes for one event loop; a thread of its own writes them in groups.
 
     Attributes:
-        path: where the file is.
-        failure: why nothing more can be written; None as long as all is well.
+        path: the path of the file.
+        failure: why nothing more can be written; None if it can.
     """
 
     def __init__(self, path: Path) -> None:
@@ -330,22 +329,22 @@ class OutcomesFile:
         self._waiting: list[asyncio.Future[None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Future[None] | None = None
-        # these are there once it is open
+        # set by `open`
         self._loop: asyncio.AbstractEventLoop
         self._disk: concurrent.futures.ThreadPoolExecutor
-        self._job: concurrent.futures.Future[Any]  # what the disk does now, or did last
+        self._job: concurrent.futures.Future[Any]  # the current or last work of the thread
         self._log: OutcomesLog
         self._on_failure: Callable[[], object]
 
     async def open(self, on_failure: Callable[[], object]) -> None:
         """
-        Open the file, and remove a last line that is not whole.
+        Open the file, and remove an incomplete last line.
 
         Args:
             on_failure: called in the event loop when nothing more can be written.
 
         Raises:
-            JournalError: it is in use, is something else, or cannot be used.
+            JournalError: the file is in use, is not an outcomes file, or cannot be used.
         """
         self._loop, self._on_failure = asyncio.get_running_loop(), on_failure
         self._disk = concurrent.futures.ThreadPoolExecutor(1, "adapty-outcomes")
@@ -353,31 +352,29 @@ class OutcomesFile:
         try:
             self._log = await asyncio.wrap_future(opening)
         except BaseException:
-            opening.add_done_callback(_give_back)  # in that thread: the loop may end before
+            opening.add_done_callback(_close_opened)  # in that thread, since the loop may end first
             self._disk.shutdown(wait=False)
             raise
         register_fork_handler(self)
 
     @property
     def is_full(self) -> bool:
-        """
-        Whether so many outcomes wait for the disk that no more should come before it has them.
-        """
-        return len(self._pending) >= _MOST_WAITING
+        """Whether the buffer is full; no more items should be processed until it is written."""
+        return len(self._pending) >= _MAX_PENDING
 
     def add(self, entry: Entry) -> None:
-        """Have an outcome written, soon and with others."""
+        """Add an outcome to the buffer; it is written soon, together with others."""
         if self.failure is not None:
-            return  # the run ends with it
+            return  # it ends the run
         self._pending.append(entry)
         if len(self._pending) >= _GROUP:
             self._write()
         elif self._timer is None:
-            self._timer = self._loop.call_later(_WRITE_EVERY, self._write)
+            self._timer = self._loop.call_later(_WRITE_SECONDS, self._write)
 
     async def saved(self) -> None:
         """
-        Wait until all that was added is on the disk, even if this is cancelled meanwhile.
+        Wait until all added outcomes are on the disk, even if this is cancelled meanwhile.
 
         A failure of the disk ends the run, and is not raised here.
         """
@@ -389,22 +386,24 @@ class OutcomesFile:
                 await until_ended(self.flushed())
 
     def flushed(self) -> asyncio.Future[None]:
-        """Return what is done when all that was added is on the disk, or the disk has failed."""
+        """Return a future that is done when all outcomes are written, or the disk has failed."""
         future = self._loop.create_future()
         self._waiting.append(future)
-        self._loop.call_soon(self._write)  # after what else comes in this turn of the loop
+        self._loop.call_soon(self._write)  # after the outcomes of this iteration of the loop
         return future
 
     async def aclose(self) -> None:
         """
-        Write what is left, and close the file; all that even if this is cancelled.
+        Write the pending outcomes, and close the file, even if this is cancelled.
 
         Raises:
             JournalError: something could not be written.
             BaseException: a defect was the reason.
         """
-        if self._loop.is_closed():  # what is left is lost, as in a crash
-            self._job.add_done_callback(lambda _: self._log.close())  # now, or after its writing
+        if self._loop.is_closed():  # pending outcomes are lost, as in a crash
+            self._job.add_done_callback(
+                lambda _: self._log.close()
+            )  # now, or after the current write
             return
         try:
             await until_ended(self.flushed())
@@ -416,7 +415,7 @@ class OutcomesFile:
             raise self.failure
 
     def _write(self) -> None:
-        """Begin to write what is there, unless that is under way; its end comes here again."""
+        """Start to write the pending outcomes; the end of a write in progress calls this again."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -430,9 +429,9 @@ class OutcomesFile:
 
         def written(writing: asyncio.Future[None]) -> None:
             self._writing = None
-            self._note_failure(writing.exception())
+            self._record_failure(writing.exception())
             _wake(waiting)
-            is_due = bool(self._pending) and self._timer is None  # it expired meanwhile
+            is_due = bool(self._pending) and self._timer is None  # the timer expired meanwhile
             if self._waiting or is_due or len(self._pending) >= _GROUP:
                 self._write()
 
@@ -440,14 +439,14 @@ class OutcomesFile:
         self._writing = asyncio.wrap_future(self._job, loop=self._loop)
         self._writing.add_done_callback(written)
 
-    def _note_failure(self, error: BaseException | None) -> None:
+    def _record_failure(self, error: BaseException | None) -> None:
         if error is not None:
             self.failure = error
             self._pending.clear()
             self._on_failure()
 
     def after_fork(self) -> None:
-        """Write no more: the file is the parent's."""
+        """Stop writing in the forked process: the file belongs to the parent."""
         self.failure = JournalError("the outcomes file is in use by the process that was forked")
         self._pending.clear()
         self._writing = None
@@ -460,7 +459,7 @@ def _wake(waiting: Iterable[asyncio.Future[None]]) -> None:
             future.set_result(None)
 
 
-def _give_back(opening: concurrent.futures.Future[OutcomesLog]) -> None:
-    """Close a file that nobody waits for any more."""
+def _close_opened(opening: concurrent.futures.Future[OutcomesLog]) -> None:
+    """Close a file whose opener was cancelled."""
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()

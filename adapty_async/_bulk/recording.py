@@ -1,6 +1,4 @@
-"""
-A decorator of an item processor that records each outcome in an outcomes file, with the item's id.
-"""
+"""A decorator of an item processor that records each outcome, with its id, in a file."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ __all__ = ("Identify", "OutcomesPath", "Recording")
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
-#: Returns the line that an item stands in, and its id.
+#: Returns the line number of an item in its input, and its id.
 Identify = Callable[[Any], tuple[int, str | None]]
 
 
@@ -33,9 +31,9 @@ class OutcomesPath(msgspec.Struct, frozen=True):
     The path of an outcomes file.
 
     Attributes:
-        path: where it is.
-        identify: how items are identified in it; None for their positions, and the ids that their
-            operations are about.
+        path: the path.
+        identify: returns the line and id of an item; None for its position, and the id of its
+            operation's profile or object.
     """
 
     path: Path
@@ -46,27 +44,27 @@ class OutcomesPath(msgspec.Struct, frozen=True):
 
 
 class Recording(Generic[ItemT, ResultT]):
-    """The record that one run keeps of its outcomes."""
+    """A decorator of a run's item processor that appends each outcome to an outcomes file."""
 
     def __init__(
         self,
         outcomes: OutcomesPath,
         build: Callable[[ItemT], Operation[ResultT]],
         process: Process[ItemT, ResultT],
-        context: Lifespan,
+        lifespan: Lifespan,
     ) -> None:
         self._file = OutcomesFile(outcomes.path)
         self._identify = outcomes.identify
         self._build = build
         self._process = process
-        self._context = context
+        self._lifespan = lifespan
         self._watched = False
 
     @contextlib.asynccontextmanager
     async def open(self, run: BulkRun[ItemT, ResultT]) -> AsyncIterator[None]:
-        """Hold the outcomes file of a run open; the run stops if nothing more can be recorded."""
+        """Keep the outcomes file of a run open; the run stops if nothing more can be recorded."""
         self._watched = run.is_watched
-        async with self._context(run):
+        async with self._lifespan(run):
             await self._file.open(run.stop)
             try:
                 yield
@@ -77,7 +75,7 @@ class Recording(Generic[ItemT, ResultT]):
         """
         Process an item, and record its outcome.
 
-        If outcomes are delivered one by one, that of an item that was sent is on the disk before.
+        If outcomes are delivered during the run, the outcome of a sent item is on the disk first.
         """
         worker.operation = None
         outcome = await self._process(index, item, worker)
@@ -90,7 +88,7 @@ class Recording(Generic[ItemT, ResultT]):
         """
         Record the outcome of an item that is not processed.
 
-        If something is returned, it is to be awaited before there are more.
+        The caller awaits the result, if there is one, before it records more.
         """
         self._add(outcome, None)
         return self._file.flushed() if self._file.is_full else None
@@ -103,16 +101,16 @@ class Recording(Generic[ItemT, ResultT]):
         self._file.add(Entry(line, name, outcome))
 
     def _id_of(self, item: ItemT, operation: Operation[Any] | None) -> str | None:
-        with contextlib.suppress(Exception):  # it is the item's own error, and in its outcome
+        with contextlib.suppress(Exception):  # the error is in the item's outcome
             return id_of(self._build(item) if operation is None else operation)
         return _id_in(item)
 
 
 def _id_in(item: Any) -> str | None:
     """
-    Return the id of an item that no operation could be built from, if it can be seen.
+    Return the id of an item whose operation could not be built; None if it has no visible id.
 
-    It is text, or a pair of an id and what would have been sent.
+    Such an item is a string, or a tuple that begins with an id.
     """
     if isinstance(item, tuple) and item:
         item = item[0]

@@ -1,4 +1,4 @@
-"""The write-ahead log of a bulk run: which items are settled, which are sent, and how they end."""
+"""A write-ahead log of a bulk run: items that are settled, items in flight, and their outcomes."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from adapty_async.errors import (
 
 __all__ = ("AnyOrder", "InputIdentity", "JobId", "RunIdentity", "RunJournal", "input_of")
 
-# looked up once: a member of an enumeration costs 0.1 µs in Python 3.11, and each item needs some
+# Constants, since the lookup of an enumeration member takes 0.1 µs in Python 3.11.
 _ALWAYS = RetrySafety.ALWAYS
 _EARLIER = {
     ItemState.DONE: EarlierStatus.DONE,
     ItemState.ABSENT: EarlierStatus.ABSENT,
     ItemState.DUPLICATE: EarlierStatus.DUPLICATE,
 }
-_PERHAPS_DONE = frozenset({ItemState.STARTED, ItemState.LOST})
+_AMBIGUOUS = frozenset({ItemState.STARTED, ItemState.LOST})
 _NOT_DONE = frozenset({OutcomeStatus.FAILED, OutcomeStatus.NOT_SENT})
 _STATE_OF = {
     OutcomeStatus.DONE: ItemState.DONE,
@@ -41,27 +41,27 @@ _STATE_OF = {
     OutcomeStatus.UNKNOWN: ItemState.UNKNOWN,
     OutcomeStatus.NOT_SENT: ItemState.NOT_SENT,
 }
-# seconds between two records of the learned rate, with which a resumed run starts
+# Seconds between two records of the learned rate, with which a resumed run starts.
 _RATE_SECONDS = 1.0
-# requests per second below which a learned rate is none to start with
+# Requests per second; a resumed run does not start with a lower rate.
 _MIN_RATE = 0.001
 
 
 @runtime_checkable
 class InputIdentity(Protocol):
-    """An input that can be read again in the same order, and can prove it."""
+    """The interface of an input that can be read again in the same order, and can verify this."""
 
     def identity(self) -> dict[str, Any]:
-        """Return a description that identifies this input, as JSON can hold it; may block."""
+        """Return a description that identifies this input, as JSON types; may block."""
         ...
 
     def difference(self, earlier: dict[str, Any]) -> str | None:
-        """Return the difference to what it was, None if it is the same or only grew at its end."""
+        """Return the difference from an earlier description; None if equal, or only longer now."""
         ...
 
 
 class JobId(msgspec.Struct, frozen=True):
-    """An input that the caller vouches for."""
+    """An input that the caller identifies by a job id."""
 
     job_id: str
 
@@ -76,20 +76,20 @@ class JobId(msgspec.Struct, frozen=True):
 
 
 class AnyOrder:
-    """An input of which nothing is known; its items are identified by digests of their requests."""
+    """An input in any order; digests of the requests identify its items."""
 
     def identity(self) -> dict[str, Any]:
-        """Return nothing."""
+        """Return an empty description."""
         return {}
 
     def difference(self, earlier: dict[str, Any]) -> str | None:  # noqa: ARG002  nothing to compare
-        """Find no difference."""
+        """Return None: no difference is known."""
         return None
 
 
 def input_of(items: object, job_id: str | None) -> InputIdentity:
     """
-    Return how the items of an input are identified from run to run.
+    Return the identity of an input, by which a resumed run compares it.
 
     Raises:
         ConfigError: the job id is empty.
@@ -103,10 +103,10 @@ def input_of(items: object, job_id: str | None) -> InputIdentity:
 
 class RunIdentity(msgspec.Struct, frozen=True):
     """
-    A run's call and account, as far as its journal is concerned.
+    The identity of a run: its operation, server and account, without its input.
 
     Attributes:
-        operation: the call, and what its items are.
+        operation: the name of the call, and the kind of its items.
         origin: the server's scheme, host and port.
         secret: the value of the Authorization header; only digests of it are kept.
     """
@@ -116,7 +116,7 @@ class RunIdentity(msgspec.Struct, frozen=True):
     secret: str
 
     def digest(self, person: bytes, size: int) -> Any:
-        """Return a hash of the secret for one purpose."""
+        """Return a BLAKE2 hash of the secret, with `person` as its purpose."""
         return hashlib.blake2b(self.secret.encode(), digest_size=size, person=person)
 
     def __repr__(self) -> str:
@@ -128,14 +128,14 @@ class RunIdentity(msgspec.Struct, frozen=True):
 
 class RunJournal:
     """
-    The journal of one run, as its item processor and its check layer use it.
+    A write-ahead log of one run, for its item processor and its check layer.
 
     Args:
-        storage: where the journal is.
-        run: the call and the account.
+        storage: the storage of the journal.
+        run: the operation and the account.
         items: the input.
-        job_id: vouches for the input; see `adapty_async.bulk.BulkOptions`.
-        concurrency: items in flight at most.
+        job_id: identifies the input; see `adapty_async.bulk.BulkOptions`.
+        concurrency: maximum of items in flight.
 
     Attributes:
         by_position: items are identified by their position, not by their requests.
@@ -204,13 +204,13 @@ class RunJournal:
 
     @property
     def rate(self) -> float | None:
-        """The requests per second that earlier runs learned."""
+        """The requests per second that earlier runs learned; None if there is no such rate."""
         rate = self._writer.rate
         return None if rate is None or rate < _MIN_RATE else rate
 
     async def claim(self, digest: bytes) -> int | None:
         """
-        Return the position of a request's digest; None if the request came before in this run.
+        Return the position of a request's digest; None if this run has claimed it before.
 
         Raises:
             JournalError: the index of digests cannot be used.
@@ -218,22 +218,22 @@ class RunJournal:
         return await self._writer.claim(digest)
 
     def earlier(self, position: int) -> EarlierStatus | None:
-        """Return how an item ended before, if that settled it."""
+        """Return the earlier status of an item; None if it is not settled."""
         return _EARLIER.get(self._writer.state(position))
 
     def recall(self, request: Request) -> Exception | None:
         """
-        Return why the outcome of an item that is not settled stays unknown; None if it is sent.
+        Return the error of an item whose outcome stays unknown; None if the item is sent.
 
-        An item that was only reserved may not have been sent, so a 404 now says that it is absent.
+        An item that was only reserved may not have been sent, so a 404 now means that it is absent.
         """
-        tally = request.state
-        before = self._writer.state(tally.position)
-        tally.ambiguous = before in _PERHAPS_DONE
+        call_state = request.state
+        before = self._writer.state(call_state.position)
+        call_state.ambiguous = before in _AMBIGUOUS
         if before is not ItemState.UNKNOWN:
-            if not tally.ambiguous or request.retry_safety is _ALWAYS:
+            if not call_state.ambiguous or request.retry_safety is _ALWAYS:
                 return None
-            self._writer.update(tally.position, ItemState.UNKNOWN)
+            self._writer.update(call_state.position, ItemState.UNKNOWN)
         return ConnectionLostError(
             "an earlier run sent this request and lost the response; not retried, since the server"
             " may have processed it",
@@ -241,48 +241,50 @@ class RunJournal:
         )
 
     def skip(self, position: int) -> None:
-        """Record that the same request comes earlier in the input."""
+        """Record an item as a duplicate: an equal request comes earlier in the input."""
         self._writer.update(position, ItemState.DUPLICATE)
 
     def begin(self, request: Request) -> Awaitable[None] | None:
         """
         Append the write-ahead entry of an attempt; the caller awaits the result before it sends.
 
-        The death of the process cannot undo it. If the request must not be repeated, a loss of
-        power cannot either.
+        The entry survives the death of the process. If the request must not be retried, the entry
+        also survives a loss of power.
         """
-        tally = request.state
-        tally.begun = True
+        call_state = request.state
+        call_state.begun = True
         if request.retry_safety is _ALWAYS:
-            return self._writer.reserve(tally.position)
-        return self._writer.start(tally.position)
+            return self._writer.reserve(call_state.position)
+        return self._writer.start(call_state.position)
 
     def refused(self, request: Request) -> None:
         """
-        Record that the server surely did not process the attempt.
+        Record that the server certainly did not process the attempt.
 
-        If the run is killed while the item waits for its next attempt, a resumed run sends it.
+        If the run is killed while the item waits for a retry, a resumed run sends the item.
         """
-        tally = request.state
-        if request.retry_safety is not _ALWAYS and not tally.ambiguous:  # by an attempt before
-            self._writer.retract(tally.position)
-            tally.begun = False
+        call_state = request.state
+        if (
+            request.retry_safety is not _ALWAYS and not call_state.ambiguous
+        ):  # because of an earlier attempt
+            self._writer.retract(call_state.position)
+            call_state.begun = False
 
     def end(self, request: Request, outcome: Outcome[Any, Any]) -> None:
         """
-        Record how an item ended that was started.
+        Record the outcome of an item that was started.
 
-        If the storage has failed, no other item starts, and the run ends with that error.
+        If the storage has failed, no other item starts, and the run ends with its error.
         """
-        tally, error = request.state, outcome.error
-        if not tally.begun and not tally.attempts:
+        call_state, error = request.state, outcome.error
+        if not call_state.begun and not call_state.attempts:
             return
         state = _STATE_OF[outcome.status]
         if outcome.status in _NOT_DONE and _may_be_done(request, error):
             state = ItemState.LOST
         reason = None if error is None or outcome.ok else _reason(error)
         self._writer.update(
-            tally.position,
+            call_state.position,
             state,
             requests=outcome.requests,
             throttled=outcome.throttled,
@@ -293,13 +295,13 @@ class RunJournal:
         """
         Wait until everything recorded so far is durable, even if this is cancelled meanwhile.
 
-        A failure is raised where the next item starts, and when the journal is closed.
+        A failure is not raised here; it is raised when the next item starts, and on `aclose`.
         """
         with contextlib.suppress(JournalError):
             try:
                 await self._writer.flush()
             except asyncio.CancelledError:
-                # the worker sees it at its next item
+                # the worker checks for it before its next item
                 with contextlib.suppress(asyncio.CancelledError):
                     await until_ended(self._writer.flush())
 
@@ -313,7 +315,7 @@ def _require_utf8(*names: str) -> None:
 
 def _may_be_done(request: Request, error: Exception | None) -> bool:
     if isinstance(error, NotFoundError):
-        return False  # it is not there, so a lost attempt before this one did nothing that lasts
+        return False  # it does not exist, so an earlier lost attempt had no lasting effect
     return request.state.ambiguous or (error is not None and may_have_worked(error))
 
 

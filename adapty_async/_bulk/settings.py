@@ -1,4 +1,4 @@
-"""The settings of a bulk run, and how many workers it has."""
+"""The checked settings of a bulk run, and the interface of its worker limit."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ("RunSettings", "WorkerLimit")
 
 
 class WorkerLimit(Protocol):
-    """How many workers a run needs, if that may change while it lasts."""
+    """A limit of a run's workers that may change during the run."""
 
     limit: int
-    #: Spawns *n* more workers; the run sets it while it lasts.
+    #: Spawns *n* more workers; set by the run, None when it does not run.
     spawn: Callable[[int], object] | None
 
     def should_retire(self, workers: int) -> bool:
-        """Return whether one of that many workers may end."""
+        """Return whether one of *n* workers should end."""
         ...
 
 
@@ -31,11 +31,13 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
     The checked options of a run; see those of `adapty_async.AdaptyClient.bulk`.
 
     Attributes:
-        concurrency: workers at most.
-        crew: the number of workers at present; None if it is always `concurrency`.
-        stopping: set when the run stops; the layers of its calls read it.
-        patience: returns the seconds until an outage ends the run, if nothing succeeds.
-        look_every: seconds after which the run asks for its patience again.
+        concurrency: maximum number of workers.
+        worker_limit: the current limit of workers; None if it is always `concurrency`.
+        fail_fast, ordered, on_outcome: as in `adapty_async.bulk.BulkOptions`.
+        drain: seconds that requests in flight get to end when the run stops.
+        stopping: set when the run stops; the pipeline layers of its calls read it.
+        patience: returns the seconds until an outage ends the run, if no request succeeds.
+        look_every: seconds between two calls of `patience`.
         record: receives the outcome of each item that is not processed; its result is awaited
             before more items are read.
     """

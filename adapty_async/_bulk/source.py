@@ -1,4 +1,4 @@
-"""Where the items of a bulk run come from: one way to take the next item of any kind of input."""
+"""An adapter from iterables and async iterables to the item source of a bulk run."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ ItemT_co = TypeVar("ItemT_co", covariant=True)
 
 
 class Source(Protocol[ItemT_co]):
-    """The input of a run, shared by its workers."""
+    """The interface of a run's input, which its workers share."""
 
     sized: bool
 
     @property
-    def take_now(self) -> Callable[[], tuple[int, ItemT_co] | None] | None:
-        """What does as `take` does, where that never waits."""
+    def read_nowait(self) -> Callable[[], tuple[int, ItemT_co] | None] | None:
+        """A function that does the same as `read` without a wait; None if that is impossible."""
 
-    async def take(self) -> tuple[int, ItemT_co] | None:
+    async def read(self) -> tuple[int, ItemT_co] | None:
         """Return the next item with its position, or None at the end."""
 
 
@@ -32,7 +32,7 @@ def source_of(items: Iterable[ItemT] | AsyncIterable[ItemT]) -> Source[ItemT]:
     Wrap any iterable or async iterable.
 
     Raises:
-        InvalidInputError: it is neither, or a single string, whose letters would be the items.
+        InvalidInputError: it is neither, or a single string, whose characters would be the items.
     """
     if isinstance(items, str | bytes):
         raise InvalidInputError("items", "must be several items, not one string")
@@ -48,27 +48,27 @@ class _SyncSource(Generic[ItemT]):
         self.sized = isinstance(items, Sized)
         self._iterator = enumerate(items)
 
-    def take_now(self) -> tuple[int, ItemT] | None:
+    def read_nowait(self) -> tuple[int, ItemT] | None:
         return next(self._iterator, None)
 
-    async def take(self) -> tuple[int, ItemT] | None:
-        return self.take_now()
+    async def read(self) -> tuple[int, ItemT] | None:
+        return self.read_nowait()
 
 
 class _AsyncSource(Generic[ItemT]):
     sized = False
-    take_now: Callable[[], tuple[int, ItemT] | None] | None = None
+    read_nowait: Callable[[], tuple[int, ItemT] | None] | None = None
 
     def __init__(self, items: AsyncIterable[ItemT]) -> None:
         self._iterator = aiter(items)
-        # an async generator cannot be asked twice at a time; asyncio.Lock looks at all who wait
-        # when one of them is cancelled
-        self._turn = PrioritySemaphore(1)
+        # an async generator allows one `anext` at a time; asyncio.Lock scans all its waiters when
+        # one of them is cancelled
+        self._permit = PrioritySemaphore(1)
         self._count = 0
         self._ended = False
 
-    async def take(self) -> tuple[int, ItemT] | None:
-        await self._turn.acquire()
+    async def read(self) -> tuple[int, ItemT] | None:
+        await self._permit.acquire()
         try:
             if self._ended:
                 return None
@@ -77,6 +77,6 @@ class _AsyncSource(Generic[ItemT]):
             self._ended = True
             return None
         finally:
-            self._turn.release()
+            self._permit.release()
         self._count += 1
         return self._count - 1, item

@@ -1,7 +1,7 @@
 """
 A worker pool: tasks of one event loop that process the items of a run, and can be cancelled.
 
-Every operation here looks at each worker once at most, so that a run of thousands can be left.
+Each method visits each worker at most once, so that a run with thousands of workers ends quickly.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ __all__ = ("Worker", "WorkerPool")
 
 class Worker(msgspec.Struct):
     """
-    One task of a run's worker pool, as far as its item's processor reports.
+    The state of one worker; the item processor writes it.
 
     Attributes:
-        call: the state of its item's call, with whether a request is on the wire.
-        failure: ends the run once the item's outcome is delivered.
-        operation: the operation built from its item, if one was.
+        call: the call state of its item; it contains whether a request is on the wire.
+        failure: an error that ends the run once the item's outcome is delivered.
+        operation: the operation built from its item; None if there is none.
     """
 
     call: CallState = msgspec.field(default_factory=CallState)
@@ -35,10 +35,10 @@ class Worker(msgspec.Struct):
 
 class WorkerPool:
     """
-    The tasks that process the items of one run.
+    A pool of the tasks that process the items of one run.
 
     Args:
-        size: workers at most.
+        size: maximum number of workers.
     """
 
     def __init__(self, size: int) -> None:
@@ -54,31 +54,33 @@ class WorkerPool:
         return sum(worker.call.on_wire for worker in self._workers.values())
 
     def spawn(self, work: Callable[[Worker], Coroutine[Any, Any, None]], count: int) -> None:
-        """Start workers that do some work, up to the pool's size."""
+        """Spawn workers that run `work`, up to the pool's size."""
         for _ in range(min(count, self._size - len(self._workers))):
             worker = Worker()
             task = asyncio.create_task(work(worker))
             self._workers[task] = worker
-            task.add_done_callback(self.remove)  # one that is cancelled first never runs
+            task.add_done_callback(
+                self.remove
+            )  # a task that is cancelled before it starts never runs
 
     def remove(self, task: asyncio.Task[None]) -> None:
-        """Forget a worker that ends."""
+        """Remove a worker that ends."""
         self._workers.pop(task, None)
 
     def cancel(self, *, on_wire: bool) -> None:
-        """Cancel the workers with no request on the wire, or all."""
+        """Cancel the workers without a request on the wire, or all workers."""
         for task, worker in self._workers.items():
             if on_wire or not worker.call.on_wire:
                 task.cancel()
 
     async def until_ended(self) -> None:
-        """Wait until there is no worker."""
+        """Wait until all workers have ended."""
         while self._workers:
             await asyncio.wait(tuple(self._workers))
 
     async def abort(self) -> None:
         """
-        Cancel all workers, and wait until they have ended even if this is cancelled meanwhile.
+        Cancel all workers, and wait until they have ended, even if this is cancelled meanwhile.
         """
         self.cancel(on_wire=True)
         await until_ended(asyncio.gather(*self._workers, return_exceptions=True))

@@ -1,4 +1,4 @@
-"""The write-ahead record of a run: its interface, an SQLite store and an in-memory fake."""
+"""A journal is the write-ahead record of a run: an interface, an SQLite store and a fake."""
 
 from __future__ import annotations
 

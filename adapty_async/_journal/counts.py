@@ -1,4 +1,4 @@
-"""Counts of outcomes by minute and by reason, as a journal stores them."""
+"""A counter of outcomes by minute and by reason, as a journal stores them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ("OutcomeCounter", "WhyNot")
 
 #: The class or documented code of an error, and the status of the last response or 0.
 WhyNot: TypeAlias = tuple[str, int]
-# Different reasons that are kept for a run; items with others are counted under one.
+# Maximum of different reasons of a run; further reasons are counted as one.
 _MAX_REASONS = 100
 _COUNTED = {
     state: state.name.lower()
@@ -23,7 +23,7 @@ _COUNTED = {
 
 class OutcomeCounter:
     """
-    The counts of one run, and which of them changed since they were taken.
+    A counter of one run's outcomes, which also tracks the counts that a commit has to store.
 
     Args:
         run: the number of the run.
@@ -33,17 +33,17 @@ class OutcomeCounter:
     def __init__(self, run: int, clock: Callable[[], float]) -> None:
         self._run = run
         self._clock = clock
-        # since the last minute was taken; states are counted by their value
+        # since the last commit; the index is the value of the state
         self._states = [0] * 128
         self._requests = 0
         self._throttled = 0
         self._minute: Minute | None = None
-        self._minutes: dict[int, Minute] = {}  # not stored, by number
+        self._minutes: dict[int, Minute] = {}  # not stored yet, by number
         self._reasons: dict[tuple[str, str, int], Reason] = {}
         self._changed: set[tuple[str, str, int]] = set()
 
     def count(self, state: ItemState, requests: int, throttled: int) -> None:
-        """Count an outcome; the minute is that in which the counts are taken."""
+        """Count an outcome; it belongs to the minute of the next commit."""
         self._states[state] += 1
         self._requests += requests
         self._throttled += throttled
@@ -66,8 +66,8 @@ class OutcomeCounter:
         """Whether a commit has to store anything."""
         return bool(self._minutes or self._changed or any(self._states))
 
-    def take(self) -> tuple[list[Minute], list[Reason]]:
-        """Return what changed since this was called last."""
+    def pop_changes(self) -> tuple[list[Minute], list[Reason]]:
+        """Return the counts that changed since the last call."""
         if any(self._states):
             self._add_to_minute(self._clock())
         minutes = [copy.copy(minute) for minute in self._minutes.values()]
@@ -78,7 +78,7 @@ class OutcomeCounter:
 
     def _add_to_minute(self, now: float) -> None:
         minute = self._minute
-        # a clock that was set back must not replace the counts of a minute that were stored
+        # after the clock was set back, the stored counts of a minute must not be replaced
         if minute is None or minute.minute < int(now // 60):
             minute = Minute(run=self._run, minute=int(now // 60), first_at=now, last_at=now)
             self._minute = minute
@@ -92,7 +92,7 @@ class OutcomeCounter:
         self._requests = self._throttled = 0
 
     def restore(self, changes: Changes) -> None:
-        """Return again what was taken and not stored."""
+        """Restore changes that were not stored, for the next commit."""
         for minute in changes.minutes:
             self._minutes.setdefault(minute.minute, minute)
         self._changed.update((each.state, each.error, each.http_status) for each in changes.reasons)

@@ -41,15 +41,13 @@ _PRIMARY_CODE = 0xFF
 
 
 def code_of(error: sqlite3.Error) -> int:
-    """
-    Return SQLite's primary result code. An error of the module itself is about what it has read.
-    """
+    """Return SQLite's primary result code; an error of the module itself means damage."""
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & _PRIMARY_CODE
 
 
 def explain(error: Exception) -> str:
     """
-    Return the reason for an error of the operating system or of SQLite, for people.
+    Return the reason for an error of the operating system or of SQLite, for a message.
 
     SQLite's own text may quote the file, so it is not used.
     """
@@ -66,46 +64,45 @@ class DatabaseThread(Generic[OwnedT]):
     """
     A thread that opens a resource, such as a connection, and runs work on it in order.
 
-    A forked process has no such thread, and so never touches the connection: the local variable of
-    a thread that does not exist there is not freed either. Closing the copy would remove the
-    parent's write-ahead log.
+    A forked process does not have the thread, so it never uses the connection. It does not free the
+    thread's local variables either; closing the copy would remove the parent's write-ahead log.
 
     Args:
-        connect: opens the resource, in the thread. Its error is that of the first work.
+        connect: opens the resource, in the thread. The first work raises its error.
         name: the name of the thread.
     """
 
     def __init__(self, connect: Callable[[], OwnedT], name: str) -> None:
         self._jobs: _Jobs = queue.SimpleQueue()
         self._is_open = True
-        self._putting = threading.Lock()  # so that no work comes after the end, and waits for ever
+        self._put_lock = threading.Lock()  # so that no work follows the end, and waits forever
         self._reason = "the journal is closed"
         register_fork_handler(self)
-        # a daemon, so that a run nobody ended cannot keep the interpreter from exiting
+        # a daemon, so that a run that is never closed does not block the interpreter's exit
         self._thread = threading.Thread(
             target=_serve, args=(self._jobs, connect), name=name, daemon=True
         )
         self._thread.start()
 
     def after_fork(self) -> None:
-        """Refuse all work in the forked process."""
+        """Reject all work in the forked process."""
         self._is_open, self._reason = False, "the journal is in use by the process that was forked"
-        self._putting = threading.Lock()  # another thread may have held it
+        self._put_lock = threading.Lock()  # another thread may have held it
 
     def run(self, work: Callable[[OwnedT], ResultT]) -> asyncio.Future[ResultT]:
-        """Run work in the thread; the future gets its result in the running event loop."""
+        """Run work in the thread; return a future of its result in the running event loop."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[ResultT] = loop.create_future()
-        if not self._put(work, _Back(loop, future)):
+        if not self._put(work, _FutureCallback(loop, future)):
             future.set_exception(JournalError(self._reason))
         return future
 
     def run_blocking(self, work: Callable[[OwnedT], ResultT]) -> ResultT:
         """
-        Run work in the thread, and wait for it in another thread than the event loop's.
+        Run work in the thread, and return its result. Blocks; not in the event loop.
 
         Raises:
-            JournalError: this was stopped.
+            JournalError: the thread was stopped.
         """
         done: concurrent.futures.Future[ResultT] = concurrent.futures.Future()
 
@@ -120,16 +117,14 @@ class DatabaseThread(Generic[OwnedT]):
         return done.result()
 
     def _put(self, work: Callable[[OwnedT], Any], settle: _Settle) -> bool:
-        with self._putting:
+        with self._put_lock:
             if self._is_open:
                 self._jobs.put((work, settle))
             return self._is_open
 
     def stop(self) -> None:
-        """
-        End the thread after the work that it was given; it closes the resource. Does not wait.
-        """
-        with self._putting:
+        """Stop the thread after its pending work; it closes the resource. Does not wait."""
+        with self._put_lock:
             if self._is_open:
                 self._is_open = False
                 self._jobs.put(None)
@@ -139,8 +134,8 @@ class DatabaseThread(Generic[OwnedT]):
             self.stop()
 
 
-class _Back:
-    """Carries a result from the thread into the event loop."""
+class _FutureCallback:
+    """A callback that delivers a result from the thread to a future of the event loop."""
 
     __slots__ = ("_future", "_loop")
 
@@ -149,7 +144,7 @@ class _Back:
         self._future = future
 
     def __call__(self, result: object, error: BaseException | None) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop was closed, so nobody waits
+        with contextlib.suppress(RuntimeError):  # the loop was closed, so nothing waits
             self._loop.call_soon_threadsafe(self._settle, result, error)
 
     def _settle(self, result: object, error: BaseException | None) -> None:
@@ -173,6 +168,6 @@ def _serve(jobs: _Jobs, connect: Callable[[], _Closeable]) -> None:
         except BaseException as error:  # noqa: BLE001  it is raised where the result is awaited
             failure = error
         settle(result, failure)
-        del job, work, settle, result, failure  # they hold the caller's objects
+        del job, work, settle, result, failure  # they refer to the caller's objects
     if owned is not None:
         owned.close()

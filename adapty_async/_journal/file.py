@@ -1,4 +1,4 @@
-"""A journal's file as readers see it, and the checks that it is whole and the file of a journal."""
+"""A read-only view of a journal's file, with checks of its type and structure."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def copy_journal(path: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def _read_only(path: Path) -> Iterator[tuple[sqlite3.Connection, bool]]:
-    """Open a journal to read it; the second result is whether it is empty."""
+    """Open a journal read-only; the second value is whether it is empty."""
     with named(path, "cannot be read"):
         if not stat.S_ISREG(path.stat().st_mode):
             raise DamageError("it is not a regular file")
@@ -73,9 +73,7 @@ def _read_only(path: Path) -> Iterator[tuple[sqlite3.Connection, bool]]:
 
 @contextlib.contextmanager
 def classified(path: Path) -> Iterator[None]:
-    """
-    Name a file for what it is if SQLite finds that it is no database; nobody has it locked then.
-    """
+    """Raise an error that names the kind of a file that SQLite cannot read as a database."""
     try:
         yield
     except sqlite3.DatabaseError as error:
@@ -98,19 +96,19 @@ def _require_database(path: Path) -> None:
 
 def is_empty_database(db: sqlite3.Connection, path: Path) -> bool:
     """
-    Validate that a database is a journal; return whether it has no tables yet instead.
+    Validate that a database is a journal; return whether it is still empty.
 
     Raises:
-        DamageError: it is something else.
+        DamageError: it is not a journal.
     """
     is_empty = verify_schema(db)
     if is_empty:
-        _require_database(path)  # SQLite takes a file of one byte for an empty one
+        _require_database(path)  # SQLite treats a file of one byte as empty
     return is_empty
 
 
 def connected(path: Path, options: str, *, timeout: float) -> sqlite3.Connection:
-    """Connect to a file with options of a URI, without transactions that are not asked for."""
+    """Connect to a file with URI options, without implicit transactions."""
     name = f"{path.absolute().as_uri()}?{options}"
     return sqlite3.connect(name, uri=True, timeout=timeout, isolation_level=None)
 
@@ -128,12 +126,12 @@ def verify_structure(db: sqlite3.Connection) -> None:
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
-    """Return the paths that a journal takes: its own, and those that a run creates and removes."""
+    """Return the paths of a journal: its file, and those that a run creates and removes."""
     return tuple(Path(f"{path}{suffix}") for suffix in ("", "-wal", "-shm", "-lock", "-journal"))
 
 
 def belongs_to_journal(path: Path, journal: Path) -> bool:
-    """Return whether a path is one that a journal takes, however it is written."""
+    """Return whether a path, however it is written, is one of a journal's paths."""
     return path.resolve() in {each.resolve() for each in files_of(journal)}
 
 
@@ -144,7 +142,7 @@ def log_of(path: Path) -> Path:
 
 @contextlib.contextmanager
 def named(path: Path, what: str) -> Iterator[None]:
-    """Turn every error of SQLite and of the operating system into one that names the journal."""
+    """Translate every error of SQLite and of the operating system to one that names the journal."""
     try:
         yield
     except (sqlite3.Error, UnicodeDecodeError, OSError, DamageError) as error:

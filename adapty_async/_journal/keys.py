@@ -1,4 +1,4 @@
-"""The entry keys that are known: the first in memory, the rest in a temporary SQLite database."""
+"""An index of entry keys: the first in memory, the rest in a temporary SQLite database."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from adapty_async.errors import JournalError
 
 __all__ = ("EntryKeys", "KeyIndex")
 
-# Keys in a dictionary, which takes about 180 bytes for each.
+# Keys in a dictionary, which uses about 180 bytes for each.
 _IN_MEMORY = 50_000
 # Keys that are loaded in one transaction.
-_TOGETHER = 20_000
+_BATCH = 20_000
 _CACHE_KIB = 16_384
 _KEYS = """WITH RECURSIVE number (n) AS (
   SELECT 0 UNION ALL SELECT n + 1 FROM number WHERE n + 1 < ?2
 ), asked (n, key) AS (SELECT n, substr(?1, 16 * n + 1, 16) FROM number)
 """
-# one row for all keys: every step gives up the interpreter's lock, and has to get it back
+# one row for all keys, since every step releases and acquires the interpreter's lock
 _FIND = (
     f"{_KEYS}SELECT group_concat(n || ' ' || ordinal, ' ')"  # noqa: S608  no value is in it
     " FROM asked JOIN entry_key USING (key)"
@@ -33,12 +33,12 @@ _FIND = (
 _ADD = f"{_KEYS}INSERT INTO entry_key SELECT key, ?3 + n FROM asked"  # noqa: S608
 
 
-_Asked: TypeAlias = "tuple[bytes, asyncio.Future[tuple[int, bool]]]"
+_PendingClaim: TypeAlias = "tuple[bytes, asyncio.Future[tuple[int, bool]]]"
 
 
 class KeyIndex:
     """
-    The ordinal number of each key, from 0 in the order of their first appearance.
+    An index from each key to its ordinal number, from 0 in the order of first appearance.
 
     Args:
         on_new: called in the event loop with each new key, in the order of their ordinals.
@@ -49,8 +49,8 @@ class KeyIndex:
         self._known: dict[bytes, int] = {}
         self._loaded = 0
         self._thread: DatabaseThread[_KeyTable] | None = None
-        self._asked: list[_Asked] = []
-        self._failure: BaseException | None = None  # after it, the table may hold anything
+        self._pending: list[_PendingClaim] = []
+        self._failure: BaseException | None = None  # after it, the table is unreliable
 
     @property
     def count(self) -> int:
@@ -59,7 +59,7 @@ class KeyIndex:
 
     def load(self, keys: Iterable[bytes]) -> None:
         """
-        Add the keys of earlier runs, in their order, several at a time. Blocks; not in the loop.
+        Add the keys of earlier runs, in their order, in batches. Blocks; not in the event loop.
 
         Raises:
             JournalError: there is no room for the temporary database.
@@ -68,7 +68,7 @@ class KeyIndex:
         for ordinal, key in itertools.islice(numbered, _IN_MEMORY):
             self._known[key] = ordinal
         self._loaded = len(self._known)
-        while rows := [(key, ordinal) for ordinal, key in itertools.islice(numbered, _TOGETHER)]:
+        while rows := [(key, ordinal) for ordinal, key in itertools.islice(numbered, _BATCH)]:
             self._table().run_blocking(partial(_KeyTable.load, rows=rows))
             self._loaded += len(rows)
         if self._thread is not None:
@@ -76,7 +76,7 @@ class KeyIndex:
 
     async def claim(self, key: bytes) -> tuple[int, bool]:
         """
-        Return the ordinal of a key and whether it is new; it is known from then on.
+        Return the ordinal of a key and whether it is new, and add a new key.
 
         Raises:
             JournalError: the temporary database cannot be used, or could not be used before.
@@ -94,18 +94,20 @@ class KeyIndex:
             return ordinal, True
         loop = asyncio.get_running_loop()
         future: asyncio.Future[tuple[int, bool]] = loop.create_future()
-        self._asked.append((key, future))
-        if len(self._asked) == 1:  # with all others that are asked for in this turn of the loop
-            loop.call_soon(self._ask)
+        self._pending.append((key, future))
+        if len(self._pending) == 1:  # with all others of this iteration of the loop
+            loop.call_soon(self._claim_pending)
         return await future
 
-    def _ask(self) -> None:
-        asked, self._asked = self._asked, []
+    def _claim_pending(self) -> None:
+        asked, self._pending = self._pending, []
         keys = [key for key, _ in asked]
         finding = self._table().run(lambda table: table.claim(keys))
         finding.add_done_callback(lambda done: self._deliver(asked, done))
 
-    def _deliver(self, asked: list[_Asked], done: asyncio.Future[list[tuple[int, bool]]]) -> None:
+    def _deliver(
+        self, asked: list[_PendingClaim], done: asyncio.Future[list[tuple[int, bool]]]
+    ) -> None:
         failure = done.exception()
         self._failure = self._failure or failure
         if self._failure is not None:
@@ -133,15 +135,13 @@ class KeyIndex:
 
 
 class EntryKeys:
-    """
-    The entry keys of a journal: the position of each, and which of them a commit has to store.
-    """
+    """An index from each entry key of a journal to its position, with the keys still to store."""
 
     def __init__(self) -> None:
         self._index = KeyIndex(self._add)
-        self._seen = bytearray()  # by position, whether a key of earlier runs came in this one
+        self._seen = bytearray()  # by position: whether this run claimed a key of an earlier run
         self._new = bytearray()
-        self._first = 0  # the position of the first new one
+        self._first = 0  # the position of the first new key
 
     def load(self, keys: Iterable[bytes]) -> None:
         """Add the keys of earlier runs. Blocks; not in the event loop."""
@@ -151,7 +151,7 @@ class EntryKeys:
 
     async def claim(self, key: bytes) -> int | None:
         """
-        Return the position of a key, None if it came before in this run.
+        Return the position of a key; None if this run claimed it before.
 
         Raises:
             JournalError: the temporary database cannot be used.
@@ -167,17 +167,15 @@ class EntryKeys:
     def _add(self, key: bytes) -> None:
         self._new += key
 
-    def take(self) -> tuple[int, bytes]:
-        """
-        Return the position of the first new key, and the keys that are new since this was called.
-        """
+    def pop_new(self) -> tuple[int, bytes]:
+        """Return the position of the first new key, and the new keys since the last call."""
         first, new = self._first, bytes(self._new)
         self._first += len(new) // KEY_SIZE
         self._new.clear()
         return first, new
 
     def restore(self, first: int, keys: bytes) -> None:
-        """Return keys again that were taken and not stored."""
+        """Restore keys that were not stored, for the next commit."""
         self._first = first
         self._new[:0] = keys
 
@@ -193,7 +191,7 @@ def _split(keys: Iterable[bytes]) -> Iterator[bytes]:
 
 
 class _KeyTable:
-    """The temporary database; it lives in the thread that opened it, and SQLite deletes it."""
+    """A temporary database of keys, used by one thread; SQLite deletes it."""
 
     def __init__(self) -> None:
         with _named():
@@ -217,13 +215,13 @@ class _KeyTable:
         self._count += len(rows)
 
     def sort(self) -> None:
-        """Index the keys that were loaded: sorted, each page is written once."""
+        """Index the loaded keys; in sorted order, each page is written once."""
         with _named():
             self._db.execute("INSERT INTO entry_key SELECT key, ordinal FROM loaded ORDER BY key")
             self._db.execute("DROP TABLE loaded")
 
     def claim(self, keys: list[bytes]) -> list[tuple[int, bool]]:
-        """Return the ordinal of each key and whether it is new; all are known from then on."""
+        """Return the ordinal of each key and whether it is new, and add the new keys."""
         found = self._find(keys)
         new: dict[bytes, int] = {}
         claims: list[tuple[int, bool]] = []

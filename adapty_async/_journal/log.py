@@ -1,9 +1,9 @@
 """
-A check of SQLite's write-ahead log for a flipped bit, which SQLite takes for the end of the log.
+A check of SQLite's write-ahead log for a flipped bit, which SQLite reads as the end of the log.
 
-The log ends at the first frame whose checksum is wrong. After a kill or a loss of power this is
-right: the rest was never written, or not all of it. After a flipped bit it would undo commits that
-were durable, so a frame that a single bit makes right is damage. See
+The log ends at the first frame with a wrong checksum. After a kill or a loss of power this is
+correct, since the rest was not or only partly written. After a flipped bit it would undo durable
+commits, so a frame that is correct but for one bit is damage. See
 https://www.sqlite.org/fileformat2.html#the_write_ahead_log for the format.
 """
 
@@ -25,13 +25,13 @@ _PAGE_SIZES = frozenset(1 << power for power in range(9, 17))
 
 
 class _Sum(NamedTuple):
-    """A checksum of the log."""
+    """A cumulative checksum of the log."""
 
     first: int
     second: int
 
     def of(self, words: tuple[int, ...]) -> _Sum:
-        """Return the checksum that follows from this one and an even number of words."""
+        """Return the checksum after an even number of further words."""
         first, second = self
         for word, next_word in zip(words[::2], words[1::2], strict=True):
             first = (first + word + second) & _MASK
@@ -41,10 +41,10 @@ class _Sum(NamedTuple):
 
 def verify_log(path: Path) -> None:
     """
-    Validate that the log of a database ends where its writer has stopped. A log may be missing.
+    Validate that the log of a database ends where its writer stopped. The log may be missing.
 
     Raises:
-        DamageError: it ends there because of a flipped bit.
+        DamageError: the log ends because of a flipped bit.
     """
     if path.is_file():
         with path.open("rb") as file:
@@ -79,7 +79,7 @@ def _flipped(one: bytes, other: bytes) -> int:
 
 
 def _require_end(in_salt: int, found: _Sum, expected: _Sum, words: int) -> None:
-    """Raise an error if a frame that is not whole would be so with one other bit."""
+    """Raise an error if a frame with a wrong checksum would be correct with one other bit."""
     if in_salt:
         is_damaged = in_salt == 1 and found == expected
     else:
@@ -92,11 +92,14 @@ def _require_end(in_salt: int, found: _Sum, expected: _Sum, words: int) -> None:
 
 
 def _is_of_a_word(first: int, second: int, words: int) -> bool:
-    """Return whether one flipped bit of one of these words changes a checksum by this."""
-    for one, other in ((1, 1), (0, 1)):  # what the first and the second word of a pair add to it
+    """Return whether one flipped bit in *n* words explains a difference of checksums."""
+    for one, other in (
+        (1, 1),
+        (0, 1),
+    ):  # the share of the first and second word of a pair in the checksum
         for _ in range(words // 2):
             if not (first * other - second * one) & _MASK:
-                # one of the two is odd, so there is one number of which this is the multiple
+                # one of the two is odd, so it has an inverse, and the factor is unique
                 by, total = (other, second) if other & 1 else (one, first)
                 change = total * pow(by, -1, _MASK + 1) & _MASK
                 if 1 in (change.bit_count(), (-change & _MASK).bit_count()):

@@ -1,4 +1,4 @@
-"""A journal in memory: what is committed lasts as long as the object."""
+"""A journal in memory; its content lasts as long as the object."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from adapty_async._journal.model import (
     Reason,
     Resumed,
     Run,
-    elsewhere,
+    require_same_run,
 )
 from adapty_async.errors import JournalError
 
@@ -24,11 +24,14 @@ __all__ = ("MemoryJournal",)
 
 class MemoryJournal:
     """
-    A fake of a journal's storage for tests; it can be opened again and again.
+    A fake of a journal's storage for tests; runs with the same object resume.
+
+    Args:
+        clock: returns seconds since the epoch.
 
     Attributes:
-        identity: the run and input that it belongs to; None before it was opened.
-        runs, spans, keys, minutes, reasons: what was committed, each row under its key.
+        identity: the run and input that it belongs to; None until a run opens it.
+        runs, spans, keys, minutes, reasons: the committed rows, by their keys.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
@@ -48,7 +51,7 @@ class MemoryJournal:
         if self._is_open:
             raise JournalError("the journal in memory cannot be used: it is in use")
         if self.identity is not None:
-            elsewhere("in memory", self.identity, identity, check)
+            require_same_run("in memory", self.identity, identity, check)
         load_keys([self.keys])
         now = self._clock()
         rates = [run.rate for run in self.runs.values() if run.rate is not None]
@@ -77,5 +80,5 @@ class MemoryJournal:
         )
 
     async def close(self) -> None:
-        """Let another run open the journal."""
+        """Close the journal, so that another run can open it."""
         self._is_open = False

@@ -1,4 +1,4 @@
-"""The values that a journal holds, and the interface of its storage. No I/O."""
+"""The values of a journal, and the interface of its storage, without I/O."""
 
 from __future__ import annotations
 
@@ -25,63 +25,61 @@ __all__ = (
     "Reason",
     "Resumed",
     "Run",
-    "check_states",
     "differences",
-    "elsewhere",
+    "require_same_run",
+    "validate_states",
 )
 
 #: Items of a span.
 SPAN_SIZE = 512
 #: Bytes of an entry key.
 KEY_SIZE = 16
-#: Receives the entry keys of earlier runs, several at a time, in the order of their positions.
+#: Receives the entry keys of earlier runs, in batches, in the order of their positions.
 LoadKeys: TypeAlias = Callable[[Iterable[bytes]], object]
 #: Compares an input with the description of an earlier one: returns the difference, None if none.
 InputCheck: TypeAlias = Callable[[dict[str, Any]], str | None]
 
 
 class DamageError(Exception):
-    """
-    The reason why a journal cannot be used; its storage adds the name and raises `JournalError`.
-    """
+    """An internal error about a journal; its storage adds the path and raises `JournalError`."""
 
 
 class ItemState(enum.IntEnum):
-    """The last known state of an item; its value is the character that stands for it in a span."""
+    """The last known state of an item; its value is its character in a span."""
 
     #: Nothing is known.
     NONE = ord(".")
-    #: A request that may be repeated is about to be sent, or was.
+    #: A request that may be retried is about to be sent, or was sent.
     RESERVED = ord("r")
-    #: A request that must not be repeated is about to be sent, or was.
+    #: A request that must not be retried is about to be sent, or was sent.
     STARTED = ord("s")
-    #: The server did it.
+    #: The server performed the operation.
     DONE = ord("d")
-    #: The server said that the profile does not exist.
+    #: The server responded that the profile does not exist.
     ABSENT = ord("a")
     #: Certainly not done.
     FAILED = ord("f")
-    #: The response was lost, so the outcome is unknown. The request may be repeated.
+    #: The response was lost, so the outcome is unknown. The request may be retried.
     LOST = ord("l")
-    #: The response was lost, so the outcome is unknown. The request must not be repeated.
+    #: The response was lost, so the outcome is unknown. The request must not be retried.
     UNKNOWN = ord("u")
     #: The run ended before the item was sent.
     NOT_SENT = ord("n")
-    #: The same request comes earlier in the input.
+    #: An equal request comes earlier in the input.
     DUPLICATE = ord("=")
 
 
-#: States by their values; `ItemState(value)` costs several times as much.
+#: States by their values; the lookup is several times faster than `ItemState(value)`.
 STATES: dict[int, ItemState] = {int(state): state for state in ItemState}
 _VALUES = bytes(STATES)
 
 
-def check_states(states: bytes) -> None:
+def validate_states(states: bytes) -> None:
     """
     Validate the states of a span.
 
     Raises:
-        DamageError: the length is wrong, or a state is not understood.
+        DamageError: the length is wrong, or a state is unknown.
     """
     if len(states) != SPAN_SIZE or states.translate(None, _VALUES):
         raise DamageError("it holds a state that this release does not understand")
@@ -89,10 +87,10 @@ def check_states(states: bytes) -> None:
 
 class JournalIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """
-    The run and input that a journal belongs to.
+    The identity of a journal: the run and input that it belongs to.
 
     Attributes:
-        operation: the call, and what its items are.
+        operation: the name of the call, and the kind of its items.
         origin: the server's scheme, host and port.
         account: a digest of the API key.
         keys: how items are identified: ``position`` or ``digest``.
@@ -107,7 +105,7 @@ class JournalIdentity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def differences(found: JournalIdentity, wanted: JournalIdentity, check: InputCheck) -> str:
-    """Return the differences between two identities as a text, empty if a run may resume."""
+    """Return the differences between two identities as text; empty if a run may resume."""
     texts = [
         f"{name}: {getattr(found, name)} there, {getattr(wanted, name)} here"
         for name in ("operation", "origin", "keys")
@@ -120,14 +118,14 @@ def differences(found: JournalIdentity, wanted: JournalIdentity, check: InputChe
     return "; ".join(texts)
 
 
-def elsewhere(
+def require_same_run(
     name: str, found: JournalIdentity, wanted: JournalIdentity, check: InputCheck
 ) -> None:
     """
     Validate that a journal belongs to this run.
 
     Raises:
-        JournalError: it belongs to another one; the message lists the differences.
+        JournalError: it belongs to another run; the message lists the differences.
     """
     different = differences(found, wanted, check)
     if different:
@@ -136,13 +134,13 @@ def elsewhere(
 
 class Run(msgspec.Struct, kw_only=True):
     """
-    One run with a journal. Times are in seconds since the epoch.
+    The record of one run. Times are in seconds since the epoch.
 
     Attributes:
         number: from 1.
         started_at: when the run opened the journal.
         last_at: when the run last wrote to the journal; at most some seconds before it was killed.
-        ended_at: when the run closed the journal; None for a run that was killed, or that goes on.
+        ended_at: when the run closed the journal; None if it was killed or is still running.
         stop_reason: why the run ended before its input did; None if it did not.
         rate: the learned requests per second; None if there is no such rate.
     """
@@ -157,7 +155,7 @@ class Run(msgspec.Struct, kw_only=True):
 
 class Minute(msgspec.Struct, kw_only=True):
     """
-    The outcomes of one minute of one run.
+    The counts of the outcomes in one minute of one run.
 
     Attributes:
         run: the number of the run.
@@ -192,7 +190,7 @@ class Minute(msgspec.Struct, kw_only=True):
 
 class Reason(msgspec.Struct, kw_only=True):
     """
-    Why items of a run were not done.
+    The count of one reason why items of a run were not done.
 
     Attributes:
         run: the number of the run.
@@ -211,7 +209,7 @@ class Reason(msgspec.Struct, kw_only=True):
 
 class Changes(msgspec.Struct, kw_only=True):
     """
-    The content of one commit. Every row replaces the row that has the same key.
+    The content of one commit. Every row replaces the row with the same key.
 
     Attributes:
         run: the present run; None if it has not changed.
@@ -232,7 +230,7 @@ class Changes(msgspec.Struct, kw_only=True):
 
 class Resumed(msgspec.Struct, kw_only=True):
     """
-    The content of a journal that was opened.
+    The content of a journal that a run has opened.
 
     Attributes:
         run: the record of the present run.
@@ -251,7 +249,7 @@ class Resumed(msgspec.Struct, kw_only=True):
 
 
 class Journal(Protocol):
-    """The storage of a journal: it keeps what was committed, and belongs to one run at a time."""
+    """The interface of a journal's storage, which one run at a time has open."""
 
     async def open(
         self, identity: JournalIdentity, check: InputCheck, load_keys: LoadKeys
@@ -270,8 +268,8 @@ class Journal(Protocol):
         """
         Store changes, all or none, so that the death of the process cannot undo them.
 
-        With `durable`, a loss of power cannot undo them either, nor anything committed before. The
-        result is an error if these changes are stored but there may be no room for others.
+        With `durable`, a loss of power cannot undo them or earlier commits either. The result is an
+        error if these changes are stored, but there may be no room for others.
 
         Raises:
             JournalError: the changes are not stored.
@@ -280,7 +278,7 @@ class Journal(Protocol):
 
     async def close(self) -> None:
         """
-        Close the journal, even if this is cancelled. Whatever was committed becomes durable.
+        Close the journal, even if this is cancelled. All commits become durable.
 
         Raises:
             JournalError: the disk has failed.

@@ -1,8 +1,8 @@
 """
-The tables of a journal, and how their rows are written and verified.
+The SQL schema of a journal, with functions that write and verify its rows.
 
-Every row ends with a checksum of its table's name and its other columns, so a row that was
-damaged, or that stands in the place of another one, is detected.
+Every row ends with a checksum of its table's name and its other columns. It detects a damaged row,
+and a row that replaced another one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from adapty_async._journal.model import (
     Minute,
     Reason,
     Run,
-    check_states,
+    validate_states,
 )
 
 __all__ = (
@@ -42,7 +42,7 @@ __all__ = (
 )
 
 _APPLICATION_ID = int.from_bytes(b"adpy", "big")
-# The version of the tables. Formats 1 to 5 were files of another kind, which no release wrote.
+# The version of the tables. Formats 1 to 5 were not SQLite databases, and no release wrote them.
 _FORMAT = 6
 
 _NAMES = "\n".join(
@@ -162,7 +162,7 @@ def _rows(db: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...]]:
 
 
 def create_schema(db: sqlite3.Connection) -> None:
-    """Create the tables in an empty database, inside the present transaction."""
+    """Create the tables in an empty database, within the current transaction."""
     db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
     db.execute(f"PRAGMA user_version = {_FORMAT}")
     for _, _, _, sql in _SCHEMA:
@@ -171,10 +171,10 @@ def create_schema(db: sqlite3.Connection) -> None:
 
 def verify_schema(db: sqlite3.Connection) -> bool:
     """
-    Validate that a database is a journal; return whether it is empty instead.
+    Validate that a database is a journal; return whether it is still empty.
 
     Raises:
-        DamageError: it is another database, of another format, or damaged.
+        DamageError: it is another database, has another format, or is damaged.
     """
     application, version, found = (
         db.execute("PRAGMA application_id").fetchone()[0],
@@ -194,7 +194,7 @@ def verify_schema(db: sqlite3.Connection) -> bool:
 
 
 def write_identity(db: sqlite3.Connection, identity: JournalIdentity) -> None:
-    """Write the identity of a journal in place of the one that it has."""
+    """Write the identity of a journal, which replaces an earlier one."""
     described = msgspec.json.encode(identity.input, order="deterministic").decode()
     row = (1, identity.operation, identity.origin, identity.account, identity.keys, described)
     _insert(db, "identity", [row])
@@ -221,15 +221,13 @@ def read_identity(db: sqlite3.Connection) -> JournalIdentity:
 
 
 def _row(value: Run | Minute | Reason) -> tuple[Any, ...]:
-    """
-    Return the fields as SQLite will: a whole number in a column of type REAL is a float there.
-    """
+    """Return the fields as SQLite reads them: a whole number in a REAL column is a float."""
     fields = msgspec.structs.asdict(value)
     return msgspec.structs.astuple(msgspec.convert(fields, type(value)))
 
 
 def write_changes(db: sqlite3.Connection, changes: Changes) -> None:
-    """Write changes inside the present transaction."""
+    """Write changes within the current transaction."""
     if changes.run is not None:
         _insert(db, "run", [_row(changes.run)])
     if changes.spans:
@@ -247,9 +245,9 @@ def write_changes(db: sqlite3.Connection, changes: Changes) -> None:
 
 def write_span(db: sqlite3.Connection, changes: Changes) -> bool:
     """
-    Write changes that are a single span, in a transaction of its own; return whether they are.
+    Write changes that consist of one span, in one statement; return whether they do.
 
-    This is what most commits are. It is half the work of a transaction with one statement in it.
+    Most commits consist of one span. An explicit transaction would take twice the time.
     """
     others = changes.run or changes.new_keys or changes.minutes or changes.reasons
     if len(changes.spans) != 1 or others:
@@ -294,13 +292,13 @@ def read_spans(db: sqlite3.Connection) -> Iterator[tuple[int, bytes]]:
         if rest or first < 0:
             raise DamageError("a row of the table span is damaged")
         states = text.encode()
-        check_states(states)
+        validate_states(states)
         yield number, states
 
 
 def read_keys(db: sqlite3.Connection) -> Iterator[bytes]:
     """
-    Yield the entry keys, some at a time, in the order of their positions.
+    Yield the entry keys, in batches, in the order of their positions.
 
     Raises:
         DamageError: a row is damaged or missing.

@@ -1,12 +1,13 @@
 """
 A journal in an SQLite database: one file, a write-ahead log, and one thread that writes.
 
-Laws:
-- One transaction per commit. A process that is killed leaves the last one whole.
+Invariants:
+- One transaction per commit. A process that is killed leaves complete transactions.
 - Only durable commits wait for the disk (`synchronous=FULL`). Each makes the earlier ones durable.
-- Room for the outcomes of all items in flight is allocated before their intents are stored.
-- One process at a time holds the lock file. Readers are not kept out.
-- The files are readable by their owner alone.
+- Space for the outcomes of all items in flight is allocated before their write-ahead entries are
+  stored.
+- One process at a time holds the lock file. Readers are not excluded.
+- Only the owner can read the files.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from adapty_async._journal.model import (
     LoadKeys,
     Resumed,
     Run,
-    elsewhere,
+    require_same_run,
 )
 from adapty_async._journal.schema import (
     create_schema,
@@ -62,17 +63,17 @@ __all__ = ("SqliteJournal", "copy_journal", "reading")
 
 _PRIVATE = 0o600
 _SIDE_FILES = ("-wal", "-shm")
-# Seconds that a write waits for a reader, where the file system has no shared memory.
+# Seconds that a write waits for a reader, if the file system has no shared memory.
 _BUSY_SECONDS = 5.0
 # Bytes of a page in the write-ahead log, its header included.
 _FRAME = 4096 + 24
-# Pages in the write-ahead log at which they are moved into the database.
+# Pages in the write-ahead log above which a checkpoint moves them to the database.
 _CHECKPOINT_PAGES = 512
-# Pages that the outcome of one item writes at most: span, minute, reason, run.
+# Maximum of pages that the outcome of one item writes: span, minute, reason, run.
 _PAGES_PER_ITEM = 4
-# Bytes of zeros that are written in one go. Newer kernels keep larger pieces together in memory,
-# and write all of them to the disk again when a byte has changed (seen with Linux 6.18 and ext4).
-_PIECE = 1 << 14
+# Bytes of zeros in one write. Newer kernels cache larger writes as one unit, and write the unit to
+# the disk again when a byte has changed (seen with Linux 6.18 and ext4).
+_ZEROS_PER_WRITE = 1 << 14
 _NO_SHARED_MEMORY = frozenset(
     {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PROTOCOL}
 )
@@ -82,8 +83,8 @@ class _Lock:
     """
     An exclusive lock on a file next to the journal, held until this is closed or the process ends.
 
-    It is SQLite's own lock on an empty database, so it works wherever SQLite does. SQLite alone
-    opens that file: a process that closes a file gives up all its locks on it.
+    It is SQLite's own lock on an empty database, so it works wherever SQLite does. Only SQLite
+    opens that file: a process that closes a file releases all its locks on it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -98,7 +99,7 @@ class _Lock:
                 self._db.execute("BEGIN EXCLUSIVE")
                 with contextlib.suppress(FileNotFoundError):
                     self._path.chmod(_PRIVATE)
-                # it may have been created just now, or its last owner may have removed it
+                # this may have created it just now, or its last owner may have removed it
                 if before is not None and _is_at(self._path, before):
                     return
             except BaseException:
@@ -108,10 +109,12 @@ class _Lock:
 
     def _connected(self) -> sqlite3.Connection:
         try:
-            # a reader holds it for an instant, to see whether there is a run
+            # a reader holds it for an instant, to check whether a run does
             return sqlite3.connect(self._path, timeout=0.1, isolation_level=None)
         except sqlite3.OperationalError:
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT))  # the system has the reason
+            os.close(
+                os.open(self._path, os.O_RDWR | os.O_CREAT)
+            )  # the operating system's error is more exact
             raise
 
     def close(self) -> None:
@@ -122,7 +125,7 @@ class _Lock:
 
 
 def _status(path: Path) -> os.stat_result | None:
-    """Return the status of a file or link, None if there is none."""
+    """Return the status of a file or link; None if it does not exist."""
     try:
         return path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -146,14 +149,14 @@ def _create(path: Path) -> os.stat_result:
 
 
 class _JournalFile:
-    """The open database of a run; it lives in the thread that opened it."""
+    """A connection to the database of a run, used by one thread."""
 
     def __init__(self, path: Path, owed: int, vfs: str | None) -> None:
         if not hasattr(os, "O_NOFOLLOW"):
             raise JournalError("a journal needs POSIX file locks, which this system does not have")
         self._path = path
         self._vfs = vfs
-        self._room = _CHECKPOINT_PAGES + _PAGES_PER_ITEM * (owed + 1)
+        self._space = _CHECKPOINT_PAGES + _PAGES_PER_ITEM * (owed + 1)
         self._pages = 0  # in the write-ahead log, at most
         self._is_durable: bool | None = None
         with named(path, "cannot be used"), contextlib.ExitStack() as stack:
@@ -166,7 +169,7 @@ class _JournalFile:
             verify_log(log_of(path))
             with classified(path):
                 self._connect()
-            self._releasing = stack.pop_all()
+            self._cleanup = stack.pop_all()
 
     def _connect(self) -> None:
         try:
@@ -176,7 +179,7 @@ class _JournalFile:
             self._db = _connect(self._path, self._vfs, is_alone=True)
 
     def _turn_on_log(self) -> None:
-        """Use a write-ahead log; without shared memory, in a way that keeps readers out."""
+        """Use a write-ahead log; without shared memory, in a mode that excludes readers."""
         try:
             if _turn_on_log(self._db):
                 return
@@ -184,7 +187,7 @@ class _JournalFile:
             _require_shared_memory_fault(error)
         self._db.close()
         self._db = _connect(self._path, self._vfs, is_alone=True)
-        _turn_on_log(self._db)  # without a log after all, there is nothing to allocate room in
+        _turn_on_log(self._db)  # without a log, there is nothing to allocate
 
     def open(
         self,
@@ -193,9 +196,7 @@ class _JournalFile:
         load_keys: LoadKeys,
         clock: Callable[[], float],
     ) -> Resumed:
-        """
-        Verify and read the content, and record that a run begins. After an error, this is closed.
-        """
+        """Verify and read the content, and record a new run. After an error, this is closed."""
         with contextlib.ExitStack() as undo, named(self._path, "cannot be used"):
             undo.callback(self.close)
             is_empty = is_empty_database(self._db, self._path)
@@ -205,7 +206,7 @@ class _JournalFile:
             if not is_empty:
                 verify_structure(self._db)
                 found = read_identity(self._db)
-                elsewhere(str(self._path), found, identity, check)
+                require_same_run(str(self._path), found, identity, check)
                 earlier = read_runs(self._db)
                 spans = {number: bytearray(states) for number, states in read_spans(self._db)}
                 read_minutes(self._db)
@@ -251,7 +252,7 @@ class _JournalFile:
             raise
 
     def commit(self, changes: Changes, *, durable: bool) -> JournalError | None:
-        """Store changes; return an error if there may be no room for more."""
+        """Store changes; return an error if there may be no space for more."""
         with named(self._path, "cannot be written"):
             self._require_in_place()
             self._set_durable(is_durable=durable)
@@ -267,21 +268,21 @@ class _JournalFile:
             raise DamageError("it was deleted, moved or replaced during the run")
 
     def _checkpoint(self) -> JournalError | None:
-        """Move pages from the write-ahead log into the database, and allocate room in the log."""
+        """Move pages from the write-ahead log to the database, and allocate space in the log."""
         try:
             with named(self._path, "cannot be written"):
                 _, logged, moved = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-                self._pages = 0 if logged == moved else logged  # a reader needs what is left
-                _allocate(log_of(self._path), (self._pages + self._room) * _FRAME)
+                self._pages = 0 if logged == moved else logged  # a reader needs the others
+                _allocate(log_of(self._path), (self._pages + self._space) * _FRAME)
         except JournalError as error:
             return error
         return None
 
     def finish(self) -> None:
         """
-        Make everything durable and leave one file, which needs no log; with a reader, leave both.
+        Make everything durable, remove the log unless a reader uses it, and close this.
 
-        This is closed then, so another run can open the journal at once.
+        Another run can then open the journal at once.
         """
         with contextlib.closing(self), named(self._path, "cannot be written"):
             self._require_in_place()
@@ -294,17 +295,17 @@ class _JournalFile:
                 self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:
-        """Close the database, and release the lock; nothing happens if that was done."""
+        """Close the database, and release the lock; a second call does nothing."""
         self._db.close()
-        self._releasing.close()
+        self._cleanup.close()
 
 
 def _require_file(path: Path, status: os.stat_result) -> None:
     """
-    Validate that a file may be a journal, before SQLite sees it.
+    Validate that a file may be a journal, before SQLite opens it.
 
     Raises:
-        DamageError: it is something else, and stays as it is.
+        DamageError: it cannot be one; it is not changed.
     """
     if stat.S_ISLNK(status.st_mode):
         raise DamageError("it is a symbolic link")
@@ -326,13 +327,11 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _connect(path: Path, vfs: str | None, *, is_alone: bool) -> sqlite3.Connection:
-    """
-    Connect to a journal as it is; alone, its log needs no shared memory and readers are kept out.
-    """
+    """Connect to a journal; alone, its log needs no shared memory, and readers are excluded."""
     options = "mode=rw" if vfs is None else f"mode=rw&vfs={vfs}"
     db = connected(path, options, timeout=_BUSY_SECONDS)
     try:
-        if is_alone:  # which counts for a log that is not open yet
+        if is_alone:  # which takes effect before a log is open
             db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         db.execute("PRAGMA wal_autocheckpoint = 0")
@@ -343,7 +342,7 @@ def _connect(path: Path, vfs: str | None, *, is_alone: bool) -> sqlite3.Connecti
 
 
 def _turn_on_log(db: sqlite3.Connection) -> bool:
-    """Use a write-ahead log; return whether that is possible."""
+    """Enable a write-ahead log; return whether that is possible."""
     if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
         return False
     db.execute("BEGIN IMMEDIATE")
@@ -352,33 +351,31 @@ def _turn_on_log(db: sqlite3.Connection) -> bool:
 
 
 def _require_shared_memory_fault(error: sqlite3.OperationalError) -> None:
-    """Raise an error again, unless it may come from the lack of shared memory."""
+    """Raise an error again, unless missing shared memory may be its cause."""
     if code_of(error) not in _NO_SHARED_MEMORY:
         raise error
 
 
 def _allocate(path: Path, size: int) -> None:
-    """
-    Lengthen a file by zeros, which have their place on the disk; SQLite ignores them in its log.
-    """
+    """Extend a file with zeros, which reserve disk space; SQLite ignores them in its log."""
     handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         present = os.fstat(handle).st_size
         while present < size:
-            present += os.pwrite(handle, bytes(min(_PIECE, size - present)), present)
+            present += os.pwrite(handle, bytes(min(_ZEROS_PER_WRITE, size - present)), present)
     finally:
         os.close(handle)
 
 
 class SqliteJournal:
     """
-    A journal in a file.
+    A journal in an SQLite database, written by one thread.
 
     Args:
-        path: the file; it is created if there is none.
-        owed: items at most that are in flight or reserved.
+        path: the file; it is created if it does not exist.
+        owed: maximum of items that are in flight or reserved.
         clock: returns seconds since the epoch.
-        vfs: the name of SQLite's interface to the operating system, where the default will not do.
+        vfs: the name of SQLite's interface to the operating system; None for the default.
     """
 
     def __init__(
@@ -404,7 +401,7 @@ class SqliteJournal:
                 lambda file: file.open(identity, check, load_keys, self._clock)
             )
         except BaseException:
-            self._thread.stop()  # after the opening has ended, which nobody waits for
+            self._thread.stop()  # after the opening has ended; nothing waits for it
             raise
 
     def commit(self, changes: Changes, *, durable: bool) -> Awaitable[JournalError | None]:

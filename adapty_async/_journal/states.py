@@ -1,4 +1,4 @@
-"""The states of a run's items in memory, and which of them a commit has to store."""
+"""A map of item states in memory, which tracks the spans that a commit has to store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _EMPTY = bytes([_NONE]) * SPAN_SIZE
 
 class ItemStates:
     """
-    The last known state of each item by its position, a byte of memory each.
+    A map from the position of each item to its last known state; one byte of memory each.
 
     Args:
         spans: states by span number, as earlier runs left them.
@@ -24,7 +24,7 @@ class ItemStates:
     def __init__(self, spans: dict[int, bytearray]) -> None:
         self._spans = spans
         self._changed: set[int] = set()  # numbers of spans
-        # states before a reservation by this run, of positions whose outcome is not known yet
+        # states before a reservation by this run, of positions without an outcome yet
         self._before: dict[int, ItemState] = {}
 
     def get(self, position: int) -> ItemState:
@@ -51,9 +51,7 @@ class ItemStates:
         return span
 
     def reserve(self, begin: int, end: int) -> None:
-        """
-        Mark the positions of a range as reserved, as far as they are known not to have been sent.
-        """
+        """Mark those positions of a range as reserved that were certainly not processed."""
         while begin < end:
             number, at = divmod(begin, SPAN_SIZE)
             count = min(end - begin, SPAN_SIZE - at)
@@ -67,15 +65,15 @@ class ItemStates:
             self._before.update(dict.fromkeys(range(first + at, first + at + count), _NONE))
             self._changed.add(number)
             return
-        for place in range(at, at + count):
-            state = STATES[span[place]]
+        for offset in range(at, at + count):
+            state = STATES[span[offset]]
             if state in _UNSENT:
-                self._before[first + place] = state
-                span[place] = _RESERVED
+                self._before[first + offset] = state
+                span[offset] = _RESERVED
                 self._changed.add(number)
 
     def withdraw(self) -> None:
-        """Take back the reservations by this run that no outcome followed."""
+        """Undo the reservations of this run that have no outcome."""
         for position, state in tuple(self._before.items()):
             self.set(position, state)
 
@@ -84,12 +82,12 @@ class ItemStates:
         """Whether a commit has to store anything."""
         return bool(self._changed)
 
-    def take(self) -> dict[int, bytes]:
-        """Return the spans that changed since this was called last, by number."""
-        taken = {number: bytes(self._spans[number]) for number in self._changed}
+    def pop_changes(self) -> dict[int, bytes]:
+        """Return the spans that changed since the last call, by number."""
+        changed = {number: bytes(self._spans[number]) for number in self._changed}
         self._changed.clear()
-        return taken
+        return changed
 
     def restore(self, numbers: Iterable[int]) -> None:
-        """Return spans again that were taken and not stored."""
+        """Restore spans that were not stored, for the next commit."""
         self._changed.update(numbers)

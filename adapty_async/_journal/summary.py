@@ -1,4 +1,4 @@
-"""The content of a journal, for `status`, reports and programs."""
+"""A summary of a journal, for `status`, reports and programs."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from adapty_async._journal.schema import (
 
 __all__ = ("OUTCOMES", "JournalSummary", "is_in_use", "read_journal", "summarise")
 
-#: The states that are outcomes, and so are counted by the minute.
+#: The states that are outcomes, which are counted by the minute.
 OUTCOMES = tuple(state for state in ItemState if state.name.lower() in Minute.__struct_fields__)
 
 _SETTLED = (ItemState.DONE, ItemState.ABSENT, ItemState.DUPLICATE, ItemState.UNKNOWN)
-# Seconds before the end of a run of which at least the minutes count for its rate.
+# Seconds before the end of a run whose minutes count for its rate, as whole minutes.
 _RECENT_SECONDS = 60.0
 
 
 class JournalSummary(msgspec.Struct, frozen=True, kw_only=True):
     """
-    The content of a journal at one instant. Times are in seconds since the epoch.
+    A summary of a journal at one instant. Times are in seconds since the epoch.
 
     Attributes:
         identity: the run and input that it belongs to.
         is_in_use: a run had it open when it was read.
-        counts: the number of items by their last known state. Items of which nothing is recorded
-            are in none: those that were not read yet, and those that could not be sent at all.
-        runs: all runs, the present one included.
+        counts: the number of items by their last known state. Items without a record are in no
+            count: those that were not read yet, and those that could not be sent.
+        runs: all runs, including the current one.
         minutes: outcomes, requests and throttled responses over time.
         reasons: why items were not done, over all runs.
     """
@@ -64,24 +64,22 @@ class JournalSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def left(self) -> int | None:
-        """The number of items that the next run has to do; None if it is not known."""
+        """The number of items that the next run has to process; None if it is not known."""
         return None if self.items is None else self.items - self.settled
 
     @property
     def first_at(self) -> float | None:
-        """The time of the first outcome, None if there is none."""
+        """The time of the first outcome; None if there is none."""
         return min((minute.first_at for minute in self.minutes), default=None)
 
     @property
     def last_at(self) -> float | None:
-        """The time of the last outcome, None if there is none."""
+        """The time of the last outcome; None if there is none."""
         return max((minute.last_at for minute in self.minutes), default=None)
 
     @property
     def rate(self) -> float | None:
-        """
-        Items that ended per second in the last minute of the last run; None without such a time.
-        """
+        """Items that ended per second in the last minute of the last run; None if it had none."""
         run = self.runs[-1]
         ended = [minute for minute in self.minutes if minute.run == run.number]
         since = run.last_at - _RECENT_SECONDS
@@ -93,7 +91,7 @@ class JournalSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 def summarise(path: str | os.PathLike[str]) -> JournalSummary:
     """
-    Read a journal without changing it, also while a run uses it. Blocks.
+    Return the summary of a journal, which is not changed and may be in use. Blocks.
 
     Raises:
         JournalError: it cannot be read, is damaged, or is no journal.
@@ -113,7 +111,7 @@ def read_journal(path: Path) -> tuple[JournalSummary, dict[int, bytes]]:
         spans = dict(read_spans(db))
         summary = JournalSummary(
             identity=read_identity(db),
-            is_in_use=was_in_use or is_in_use(path),  # a run may have begun or ended meanwhile
+            is_in_use=was_in_use or is_in_use(path),  # a run may have started or ended meanwhile
             counts={
                 state: sum(states.count(state) for states in spans.values())
                 for state in ItemState

@@ -1,15 +1,15 @@
 """
-A write-ahead buffer in front of a journal: intents before requests, outcomes in groups.
+A write-ahead buffer in front of a journal: entries before requests, outcomes in groups.
 
-Laws:
+Invariants:
 - A position or key is stored before its request is sent. Positions are reserved in groups ahead of
-  the items, so these need not wait for a commit.
-- At most one commit is in progress. The next one takes everything that came meanwhile.
+  the items, so most items need not wait for a commit.
+- At most one commit is in progress. The next commit stores all changes since its start.
 - An outcome is committed within `GROUP_SECONDS`, and durable within twice that, apart from the time
   that the disk takes.
-- At any instant, no more than twice the concurrency of items are without an outcome in the journal
-  and perhaps sent: those in flight, and those reserved ahead or not yet committed.
-- When a commit has failed, no other intent is stored.
+- At any instant, at most twice the concurrency of items may have been sent without an outcome in
+  the journal: those in flight, and those reserved ahead or not yet committed.
+- After a failed commit, no other write-ahead entry is stored.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ from adapty_async.errors import JournalError
 
 __all__ = ("GROUP_SECONDS", "JournalWriter")
 
-#: Seconds after which outcomes are committed at the latest.
+#: Maximum seconds until an outcome is committed.
 GROUP_SECONDS = 0.05
 
 
 class JournalWriter:
     """
-    The journal of one run, as its items use it. Every method is called in one event loop.
+    A buffer of one run's changes to its journal. Every method is called in one event loop.
 
     Args:
         journal: the storage.
-        concurrency: items in flight at most.
-        size: items of the input, if that is known.
+        concurrency: maximum of items in flight.
+        size: the number of items of the input; None if it is not known.
         clock: returns seconds since the epoch.
 
     Attributes:
         is_new: no earlier run used the journal.
         rate: requests per second that earlier runs learned; None if they learned none.
-        failure: why no more intents can be stored; None if they can.
+        failure: why no more write-ahead entries can be stored; None if they can.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class JournalWriter:
         self._group = concurrency
         self._size = size
         self._clock = clock
-        self._run: Run  # as the next three, set by `open`
+        self._run: Run  # set by `open`, as are the next three
         self._states: ItemStates
         self._counts: OutcomeCounter
         self._by_position: bool
@@ -77,22 +77,22 @@ class JournalWriter:
         self.failure: JournalError | None = None
         self._loop = asyncio.get_running_loop()
         self._keys = EntryKeys()
-        self._first = 0  # positions from this to the next have a stored intent
+        self._first = 0  # positions from this up to the next have a stored entry
         self._reserved = 0
-        self._reserving = (0, 0)  # the same, with the commit in progress
+        self._reserving = (0, 0)  # the same, after the commit in progress
         self._low = 0  # the position from which more are reserved
-        self._next = 0  # the position behind the highest that was asked for
-        self._next_counts = -math.inf  # when counts are stored again, by the loop's clock
-        self._ended = 0  # outcomes that no commit has taken
-        self._intents: list[asyncio.Future[None]] = []  # wait for the next commit
+        self._next = 0  # one above the highest position in use
+        self._next_counts = -math.inf  # the loop's time at which counts are stored again
+        self._ended = 0  # outcomes that are in no commit yet
+        self._entries: list[asyncio.Future[None]] = []  # waiters for the next commit
         self._flushes: list[asyncio.Future[None]] = []
-        self._wants_durable = False
-        self._is_durable = True  # everything committed is
+        self._must_be_durable = False
+        self._is_durable = True  # all commits are
         self._is_scheduled = False
         self._committing: asyncio.Future[JournalError | None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_closing = False
-        self._is_closed = False  # its last commit has begun
+        self._is_closed = False  # its last commit has started
 
     async def open(self, identity: JournalIdentity, check: InputCheck) -> None:
         """
@@ -117,7 +117,7 @@ class JournalWriter:
 
     async def claim(self, key: bytes) -> int | None:
         """
-        Return the position of the item with a key; None if that key came before in this run.
+        Return the position of the item with a key; None if this run claimed the key before.
 
         Raises:
             JournalError: the index of keys cannot be used.
@@ -126,10 +126,10 @@ class JournalWriter:
 
     def reserve(self, position: int) -> asyncio.Future[None] | None:
         """
-        Store that an item may be sent; a result is awaited before that.
+        Store that an item may be sent; the caller awaits the result, if any, before it sends.
 
-        By position, the items after it are reserved, too. The death of the process cannot undo the
-        intent, but a loss of power can.
+        By position, the items after it are reserved, too. The entry survives the death of the
+        process, but not a loss of power.
         """
         if self._first <= position < self._low:
             return None
@@ -140,21 +140,21 @@ class JournalWriter:
                 self._schedule()
                 return None
             self._states.reserve(position, position + 1)
-        return self._future_of(self._intents)
+        return self._future_of(self._entries)
 
     def start(self, position: int) -> asyncio.Future[None]:
         """
-        Store that an item is sent that must not be repeated; the result is awaited before that.
+        Store that an item is sent that must not be retried; the caller awaits the result first.
 
-        A loss of power cannot undo the intent. An item that is not sent after all has an update.
+        The entry survives a loss of power. An item that is not sent after all gets an update.
         """
         if self.failure is None:
             self._states.set(position, ItemState.STARTED)
-            self._wants_durable = True
-        return self._future_of(self._intents)
+            self._must_be_durable = True
+        return self._future_of(self._entries)
 
     def retract(self, position: int) -> None:
-        """Record that the server surely did not process a request that must not be repeated."""
+        """Record that the server certainly did not process a request that must not be retried."""
         self._states.set(position, ItemState.FAILED)
         self._schedule()
 
@@ -168,13 +168,13 @@ class JournalWriter:
         reason: WhyNot | None = None,
     ) -> None:
         """
-        Record how an item ended.
+        Record the outcome of an item.
 
         Args:
-            position: the item's.
-            state: how it ended.
+            position: the item's position.
+            state: the state with which it ended.
             requests: the number of requests sent for it.
-            throttled: the number of responses among them with status 429.
+            throttled: the number of its responses with status 429.
             reason: the error's class or documented code, and the last response's status or 0.
         """
         self._states.set(position, state)
@@ -188,7 +188,7 @@ class JournalWriter:
             self._arm()
 
     def record_rate(self, rate: float | None) -> None:
-        """Record the learned rate, and that the run is alive."""
+        """Record the learned rate, and that the run is still running."""
         if rate is not None:
             self._run.rate = rate
         self._next_counts = -math.inf  # the next commit stores the run, too
@@ -196,17 +196,17 @@ class JournalWriter:
 
     def flush(self) -> asyncio.Future[None]:
         """
-        Make everything durable that was recorded so far; the result is awaited.
+        Make all recorded changes durable; the caller awaits the result.
 
         The future raises `JournalError` if that is impossible.
         """
-        self._wants_durable = True
+        self._must_be_durable = True
         return self._future_of(self._flushes)
 
     def _future_of(self, waiting: list[asyncio.Future[None]]) -> asyncio.Future[None]:
-        # one for each that waits: whoever is cancelled cancels what it waits for
+        # one future per waiter, since the cancellation of a waiter cancels its future
         future = self._loop.create_future()
-        failure = self._refusal(is_intent=waiting is self._intents)
+        failure = self._rejection(is_entry=waiting is self._entries)
         if failure is not None:
             _settle([future], failure)
         else:
@@ -214,23 +214,21 @@ class JournalWriter:
             self._schedule()
         return future
 
-    def _refusal(self, *, is_intent: bool) -> JournalError | None:
-        if self._is_closed or (is_intent and self._is_closing):
+    def _rejection(self, *, is_entry: bool) -> JournalError | None:
+        if self._is_closed or (is_entry and self._is_closing):
             return JournalError("the journal is closed")
-        return self.failure if is_intent else None
+        return self.failure if is_entry else None
 
     def _arm(self) -> None:
         self._timer = self._loop.call_later(GROUP_SECONDS, self._expire)
 
     def _expire(self) -> None:
         self._timer = None
-        self._wants_durable = True
+        self._must_be_durable = True
         self._schedule()
 
     def _schedule(self) -> None:
-        """
-        Begin a commit after what else comes in this turn of the loop, or after the present one.
-        """
+        """Schedule a commit after this iteration of the loop, or after the current commit."""
         if not (self._is_scheduled or self._is_closing):
             self._is_scheduled = True
             if self._committing is None:
@@ -244,9 +242,9 @@ class JournalWriter:
 
     def _reserve_ahead(self) -> None:
         """
-        Reserve positions up to the concurrency ahead.
+        Reserve positions ahead, up to the concurrency.
 
-        Those behind are not: a run that resumes may begin after millions of settled items.
+        Earlier positions are not reserved: a resumed run may start after millions of settled items.
         """
         first, begin = self._reserving
         end = self._next + self._group
@@ -259,10 +257,10 @@ class JournalWriter:
             self._reserving = first, end
 
     def _begin_commit(self) -> asyncio.Future[JournalError | None]:
-        changes, durable, reserved = self._changes(), self._wants_durable, self._reserving
-        intents, flushes = self._intents, self._flushes
-        self._intents, self._flushes = [], []
-        self._wants_durable, self._ended = False, 0
+        changes, durable, reserved = self._changes(), self._must_be_durable, self._reserving
+        entries, flushes = self._entries, self._flushes
+        self._entries, self._flushes = [], []
+        self._must_be_durable, self._ended = False, 0
 
         def ended(done: asyncio.Future[JournalError | None]) -> None:
             self._committing = None
@@ -275,16 +273,16 @@ class JournalWriter:
             is_usable = self.failure is None and not self._is_closing
             self._first, self._reserved = reserved if is_usable else (0, 0)
             self._low = self._reserved - (self._group + 3) // 4
-            _settle(intents, self.failure)
+            _settle(entries, self.failure)
             _settle(flushes, failure)
-            self._look_after()
+            self._schedule_next()
 
         self._committing = asyncio.ensure_future(self._journal.commit(changes, durable=durable))
         self._committing.add_done_callback(ended)
         return self._committing
 
-    def _look_after(self) -> None:
-        """Begin the next commit if one is wanted, or see that what is left is committed soon."""
+    def _schedule_next(self) -> None:
+        """Schedule the next commit if one was requested, or start the timer if changes are left."""
         if self._is_closing:
             return
         if self._is_scheduled:
@@ -298,19 +296,19 @@ class JournalWriter:
             self._arm()
 
     def _changes(self) -> Changes:
-        first_key, new_keys = self._keys.take()
-        changes = Changes(spans=self._states.take(), first_key=first_key, new_keys=new_keys)
+        first_key, new_keys = self._keys.pop_new()
+        changes = Changes(spans=self._states.pop_changes(), first_key=first_key, new_keys=new_keys)
         now = self._loop.time()
-        is_empty = not (changes.spans or new_keys)  # there must be something to make durable
-        if is_empty or self._is_closing or now >= self._next_counts:  # most are a span and no more
+        is_empty = not (changes.spans or new_keys)  # a durable commit needs a change
+        if is_empty or self._is_closing or now >= self._next_counts:  # most are one span
             self._next_counts = now + GROUP_SECONDS
-            changes.minutes, changes.reasons = self._counts.take()
+            changes.minutes, changes.reasons = self._counts.pop_changes()
             self._run.last_at = self._clock()
             changes.run = copy.copy(self._run)
         return changes
 
     def _restore(self, changes: Changes) -> None:
-        """Have the next commit store what this one has not."""
+        """Restore the changes of a failed commit, for the next commit."""
         self._states.restore(changes.spans)
         self._keys.restore(changes.first_key, changes.new_keys)
         self._counts.restore(changes)
@@ -319,7 +317,7 @@ class JournalWriter:
         """
         Make everything durable, record that the run has ended, and close the journal.
 
-        All that is done even if this is cancelled.
+        All this happens even if it is cancelled.
 
         Raises:
             JournalError: something could not be stored.
@@ -334,7 +332,7 @@ class JournalWriter:
 
     async def _close(self, stop_reason: str | None) -> None:
         self._is_closing = True
-        self._low = self._reserved = 0  # what no item uses of it is taken back
+        self._low = self._reserved = 0  # unused reservations are withdrawn
         if self._timer is not None:
             self._timer.cancel()
         try:
@@ -342,7 +340,7 @@ class JournalWriter:
                 await asyncio.wait({self._committing})
             self._states.withdraw()
             self._run.ended_at, self._run.stop_reason = self._clock(), stop_reason
-            self._wants_durable = self._is_closed = True
+            self._must_be_durable = self._is_closed = True
             await asyncio.wait({self._begin_commit()})
         finally:
             self._keys.close()
@@ -368,4 +366,4 @@ def _settle(waiting: list[asyncio.Future[None]], failure: JournalError | None) -
             future.set_result(None)
         else:
             future.set_exception(failure)
-            future.exception()  # nobody may wait for it any more
+            future.exception()  # read it, as there may be no waiter left

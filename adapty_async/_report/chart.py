@@ -1,7 +1,7 @@
 """
-The pictures of a report, as SVG that fits any width: lengths across are percentages.
+Charts of a report, as SVG that fits any width: horizontal lengths are percentages.
 
-Text is not scaled, and colours are those of the page's style sheet.
+Text is not scaled, and the colours are in the page's style sheet.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from adapty_async._report.markup import Content, Element, element
 
 __all__ = ("TimeScale", "bar_of_states", "chart_over_time", "duration")
 
-# Of the time in runs: the width of all pauses together, if they are cut short.
+# Maximum width of all shortened pauses together, as a share of the time in runs.
 _PAUSE_SHARE = 0.3
 _TOP, _RUNS, _PLOT, _BOTTOM = 16, 18, 150, 40
 _BAND = _TOP + _RUNS
 _BASE = _BAND + 14 + _PLOT
 _HEIGHT = _BASE + _BOTTOM
-# Percent of the width between two labels at least.
-_APART = 20.0
+# Minimum distance of two labels, in percent of the width.
+_MIN_DISTANCE = 20.0
 
 
 class Stretch(msgspec.Struct, frozen=True):
-    """A run or a pause on the axis: its seconds, and where it lies in percent of the width."""
+    """A run or a pause on the time axis: its seconds, and its extent in percent of the width."""
 
     seconds: float
     left: float
@@ -38,18 +38,18 @@ class Stretch(msgspec.Struct, frozen=True):
 
 class TimeScale:
     """
-    A time axis on which the runs are to scale, and pauses between them not longer than needed.
+    A time axis with the runs to scale, and shortened pauses between them.
 
     Attributes:
-        runs: where each run lies.
-        pauses: where each pause lies; the first comes after the first run.
+        runs: the stretch of each run, by its number.
+        pauses: the stretch of each pause, in order; the first follows the first run.
     """
 
     def __init__(self, runs: Sequence[RunFigures]) -> None:
         self._starts = {run.number: run.started_at for run in runs}
         active = sum(run.seconds for run in runs) or 1.0
         most = active * min(0.06, _PAUSE_SHARE / max(1, len(runs) - 1))
-        # even the shortest run can be seen
+        # keeps the shortest run visible
         lengths = [max(run.seconds, active / 200) for run in runs]
         pauses = [run.pause_before or 0.0 for run in runs]
         total = sum(lengths) + sum(min(pause, most) for pause in pauses)
@@ -74,7 +74,7 @@ class TimeScale:
 
 
 def bar_of_states(counts: Iterable[tuple[str, int]]) -> Element:
-    """Draw how many items are in each state, as one bar."""
+    """Draw the number of items in each state, as one bar."""
     counted = [(name, count) for name, count in counts if count > 0]
     total = sum(count for _, count in counted)
     parts, left = [], 0.0
@@ -90,8 +90,8 @@ def bar_of_states(counts: Iterable[tuple[str, int]]) -> Element:
 def chart_over_time(runs: Sequence[RunFigures], over_time: Sequence[Interval]) -> Element:
     """Draw the runs, the pauses between them, and the requests per second."""
     scale = TimeScale(runs)
-    highest = max((each.requests / each.seconds for each in over_time if each.seconds), default=0)
-    top = _round_up(highest)
+    max_rate = max((each.requests / each.seconds for each in over_time if each.seconds), default=0)
+    top = _round_up(max_rate)
     parts = [_hatching(), *_grid(), *_bars(scale, over_time, top), *_scale_labels(top)]
     parts += [part for pause in scale.pauses for part in _pause(pause)]
     parts += [part for run in runs for part in _run(run, scale.runs[run.number])]
@@ -102,7 +102,7 @@ def chart_over_time(runs: Sequence[RunFigures], over_time: Sequence[Interval]) -
     )
     described = (
         f"{len(runs)} runs, {len(scale.pauses)} pauses between them. {requests:,} requests, of"
-        f" which {throttled:,} were throttled; at most {highest:,.1f} requests per second."
+        f" which {throttled:,} were throttled; at most {max_rate:,.1f} requests per second."
     )
     return _picture("time", "Requests per second over time", described, _HEIGHT, parts)
 
@@ -156,44 +156,43 @@ def _bars(scale: TimeScale, over_time: Iterable[Interval], top: float) -> Iterat
             continue
         left, width = scale.span(each)
         height = _PLOT * each.requests / each.seconds / top
-        refused = height * min(1.0, each.throttled / each.requests)
-        told = (
+        throttled = height * min(1.0, each.throttled / each.requests)
+        title = (
             f"{each.start:%Y-%m-%d %H:%M:%S}Z, {duration(each.seconds)}: {each.requests:,} requests"
             f" ({each.requests / each.seconds:,.1f}/s), {each.throttled:,} throttled (429),"
             f" {each.ended:,} items ended"
         )
-        served = height - refused
-        yield _rect(left, _BASE - served, width, served, "served", element("title", told))
-        if refused:
+        served = height - throttled
+        yield _rect(left, _BASE - served, width, served, "served", element("title", title))
+        if throttled:
             y = _BASE - height
-            yield _rect(left, y, width, refused, "throttled", element("title", told))
+            yield _rect(left, y, width, throttled, "throttled", element("title", title))
 
 
 def _run(run: RunFigures, stretch: Stretch) -> Iterator[Element]:
     mark = {"killed": " †", "running": " …"}.get(run.ending, "")
-    told = f"Run {run.number}, {duration(run.seconds)}, {run.ending}"
-    yield _rect(stretch.left, _TOP, stretch.width, 12, f"run {run.ending}", element("title", told))
+    title = f"Run {run.number}, {duration(run.seconds)}, {run.ending}"
+    yield _rect(stretch.left, _TOP, stretch.width, 12, f"run {run.ending}", element("title", title))
     if stretch.width > 10:
         yield _text(stretch.left, _TOP - 4, f"Run {run.number}{mark}", "label")
 
 
 def _pause(pause: Stretch) -> Iterator[Element]:
     cut = ", not to scale" if pause.is_cut else ""
-    told = f"Pause of {duration(pause.seconds)}{cut}"
-    title = element("title", told)
+    title = element("title", f"Pause of {duration(pause.seconds)}{cut}")
     yield _rect(pause.left, _TOP, pause.width, _BASE - _TOP, "pause", title)
 
 
 def _times(runs: Sequence[RunFigures], scale: TimeScale) -> Iterator[Element]:
-    """Label the beginning of each run and the end of the last, as far as there is room."""
+    """Label the start of each run and the end of the last, if there is space."""
     last = runs[-1]
     end = last.started_at + dt.timedelta(seconds=last.seconds)
-    free = 0.0
+    next_left = 0.0
     for run in runs:
         left = scale.runs[run.number].left
-        if left >= free and left <= 100 - 2 * _APART:
+        if left >= next_left and left <= 100 - 2 * _MIN_DISTANCE:
             yield from _time(left, run.started_at, "start")
-            free = left + _APART
+            next_left = left + _MIN_DISTANCE
     yield from _time(100, end, "end")
 
 
@@ -211,7 +210,7 @@ def _round_up(value: float) -> float:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration with as many units as people need."""
+    """Return a duration as text, with its two largest units."""
     if seconds < 60:
         return f"{seconds:.3g} s"
     minutes, rest = divmod(round(seconds), 60)

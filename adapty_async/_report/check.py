@@ -1,4 +1,4 @@
-"""A check of an input against the record of its runs: has each id a final outcome?"""
+"""A check whether each id of an input has a final outcome in the records of its runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NOTHING = "none"
 
 
 class InputRow(msgspec.Struct, frozen=True):
-    """A row of an input: its line number, and its id, None if it has none that can be read."""
+    """A row of an input: its line number and its id; None if it has no readable id."""
 
     line: int
     id: str | None
@@ -24,9 +24,9 @@ class InputRow(msgspec.Struct, frozen=True):
 
 class MissingLine(msgspec.Struct, frozen=True):
     """
-    A line of an input without a final outcome, and the last known state of its id.
+    A line of an input without a final outcome, with the last known state of its id.
 
-    The state is ``none`` if nothing is recorded, and ``unreadable`` for a row without an id.
+    The state is ``none`` without a record, and ``unreadable`` for a row without an id.
     """
 
     line: int
@@ -35,15 +35,15 @@ class MissingLine(msgspec.Struct, frozen=True):
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
     """
-    Whether each id of an input has a final outcome: done, absent, or a duplicate of another row.
+    The result of a check: whether each id of an input is done, absent or a duplicate.
 
     Attributes:
         input: the name of the input, without folders.
-        by: the records that every row has to be in: ``journal``, ``outcomes`` or both.
-        rows: rows of the input.
-        final: rows with a final outcome.
-        missing: the first rows without.
-        missing_omitted: how many more of these there are.
+        by: the records that must contain every row: ``journal``, ``outcomes`` or both.
+        rows: the number of rows of the input.
+        final: the number of rows with a final outcome.
+        missing: the first ten rows without a final outcome.
+        missing_omitted: the number of further rows without one.
         without_id: rows of a CSV file that were left out, as the run does, since they have no id.
     """
 
@@ -58,18 +58,18 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def records(self) -> str:
-        """The records, for people."""
+        """The names of the records, as text for people."""
         return " and the ".join({"outcomes": "outcomes file"}.get(each, each) for each in self.by)
 
 
 class States:
-    """The states of a journal's items by position."""
+    """A read-only map from the positions of a journal's items to their states."""
 
     def __init__(self, spans: dict[int, bytes]) -> None:
         self._spans = spans
 
     def get(self, position: int) -> str:
-        """Return the name of an item's state, ``none`` if nothing is recorded."""
+        """Return the name of an item's state; ``none`` without a record."""
         number, at = divmod(position, SPAN_SIZE)
         span = self._spans.get(number)
         return (ItemState.NONE if span is None else STATES[span[at]]).name.lower()
@@ -79,13 +79,13 @@ def check(
     name: str, rows: Iterable[InputRow], states: States | None, outcomes: OutcomesFile | None
 ) -> Check:
     """
-    Look for the rows of an input that have no final outcome.
+    Return the rows of an input that have no final outcome, and the counts of a check.
 
     Args:
         name: the name of the input.
         rows: the rows.
-        states: the states of the journal, if it is of this input.
-        outcomes: the outcomes file, if there is one.
+        states: the states of the journal; None if it belongs to another input.
+        outcomes: the outcomes file; None without one.
     """
     count = missing = 0
     shown: list[MissingLine] = []
@@ -111,7 +111,7 @@ def check(
 def _open_state(
     position: int, row: InputRow, states: States | None, outcomes: OutcomesFile | None
 ) -> str | None:
-    """Return the state of a row that has no final outcome in one of the records; None if it has."""
+    """Return the state of a row that is not final in one of the records; None if all are final."""
     if row.id is None:
         return "unreadable"
     found = [] if states is None else [states.get(position)]

@@ -1,4 +1,4 @@
-"""The figures of a report, from the summary of a journal."""
+"""Figures of a report, computed from the summary of a journal."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ _MOST_INTERVALS = 120
 
 class RunFigures(msgspec.Struct, frozen=True, kw_only=True):
     """
-    One run of a journal.
+    The figures of one run.
 
     Attributes:
         number: from 1.
-        started_at: when it opened the journal.
+        started_at: the date and time at which it opened the journal.
         ended_at: when it closed the journal; None if it was killed or is still running.
         last_at: when it last wrote to the journal.
         ending: ``input_read`` if it ended with its input, ``stopped``, ``killed`` or ``running``.
-        stop_reason: why it stopped before its input ended.
+        stop_reason: why it stopped before its input ended; None if it did not.
         pause_before: seconds since the end of the run before; None for the first run.
-        counts: how many items ended in each state during this run.
+        counts: the number of items that ended in each state during this run.
         requests: requests sent for these items, retries included.
         throttled: responses with status 429 among them.
     """
@@ -65,19 +65,19 @@ class RunFigures(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def seconds(self) -> float:
-        """The duration, as far as the journal knows it."""
+        """The duration in seconds; of a killed run, until it last wrote to the journal."""
         return max(0.0, ((self.ended_at or self.last_at) - self.started_at).total_seconds())
 
 
 class Interval(msgspec.Struct, frozen=True, kw_only=True):
     """
-    The items that ended in some minutes of a run.
+    The figures of one or more minutes of a run.
 
     Attributes:
         run: the number of the run.
-        start: when it begins, not before the run.
+        start: its start, not before that of the run.
         seconds: its duration.
-        ended: items that ended.
+        ended: the number of items that ended.
         requests: requests sent for these items, retries included.
         throttled: responses with status 429 among them.
     """
@@ -92,14 +92,14 @@ class Interval(msgspec.Struct, frozen=True, kw_only=True):
 
 class ReasonFigures(msgspec.Struct, frozen=True, kw_only=True):
     """
-    A reason why items were not done.
+    The figures of one reason why items were not done.
 
     Attributes:
         state: the state that they ended in.
         error: the class of the error, or a code that Adapty documents.
         http_status: the status of the last response; None if there was none.
-        times: how often, over all runs.
-        times_in_last_run: how often in the last run.
+        times: the number of items, over all runs.
+        times_in_last_run: the number of items in the last run.
     """
 
     state: str
@@ -111,12 +111,12 @@ class ReasonFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 class JournalFile(msgspec.Struct, frozen=True, kw_only=True):
     """
-    The file that the figures are from.
+    The journal's file, from which the figures come.
 
     Attributes:
         name: its name, without folders.
-        sha256: its digest; None while a run uses it, and if its write-ahead log was left.
-        is_in_use: a run has it open.
+        sha256: its digest; None while a run uses it, or if its write-ahead log still exists.
+        is_in_use: whether a run has it open.
     """
 
     name: str
@@ -126,33 +126,33 @@ class JournalFile(msgspec.Struct, frozen=True, kw_only=True):
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """
-    The content of a report. It has no ids.
+    The content of a report, without ids.
 
     Attributes:
         report: the version of these keys.
         made_at: when the journal was read.
         made_by: the library and its version.
         journal: the file.
-        operation: the call, and what its items are.
+        operation: the name of the call, and the kind of its items.
         origin: the server's scheme, host and port.
         account: a digest of the API key.
         identified_by: ``position`` or ``digest``.
         input: the journal's description of the input: size, digest and rows of a file, or a job id.
-        is_input_verified: the input was given, and is that of the journal, or begins with it; None
-            if not given.
-        is_complete: every item is done, absent or a duplicate; None if the number of items is
-            unknown.
-        items: items of the input; None if unknown.
-        counts: items by their last known state.
-        unrecorded: items of which nothing is recorded; None if the number of items is unknown.
-        left: items that the next run has to do; None if the number of items is unknown.
+        is_input_verified: whether the passed input is that of the journal, or begins with it; None
+            without an input.
+        is_complete: whether every item is done, absent or a duplicate; None if the number of items
+            is unknown.
+        items: the number of items of the input; None if unknown.
+        counts: the number of items by their last known state.
+        unrecorded: the number of items without a record; None if `items` is unknown.
+        left: the number of items that the next run has to process; None if `items` is unknown.
         first_at, last_at: when the first and the last item ended.
         rate: items that ended per second in the last minute of the last run.
         runs: all runs.
         over_time: items and requests over time.
         reasons: why items were not done.
-        outcomes: the outcomes file; None if none was given.
-        check: whether each id of an input has a final outcome; None if not asked for.
+        outcomes: the outcomes file; None without one.
+        check: whether each id of an input has a final outcome; None if not requested.
     """
 
     report: int = _FORMAT
@@ -182,13 +182,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 def journal_file(path: Path, summary: JournalSummary) -> JournalFile:
     """
-    Describe the file of a journal. Blocks.
+    Return the name and digest of a journal's file. Blocks.
 
     Raises:
         JournalError: it cannot be read.
     """
     digest = None
-    # a log that was left holds a part of the content
+    # a remaining log contains a part of the content
     if not summary.is_in_use and not Path(f"{path}-wal").exists():
         try:
             with path.open("rb") as file:
@@ -281,10 +281,10 @@ def _counts(minutes: Iterable[Minute]) -> dict[str, int]:
 
 def intervals(summary: JournalSummary, at_most: int) -> Iterator[Interval]:
     """
-    Yield what ended in minutes of the runs; several minutes together if there are many.
+    Yield the outcomes over time, by one or more minutes.
 
-    An interval lies within one run, and minutes in which nothing ended at all have none. There are
-    about `at_most`, but one for each run with outcomes at least.
+    An interval lies within one run. Minutes without an outcome have no interval. There are about
+    `at_most` intervals, but at least one for each run with outcomes.
     """
     size = max(1, math.ceil(sum(_end(run) - run.started_at for run in summary.runs) / 60 / at_most))
     for run in summary.runs:
@@ -325,11 +325,11 @@ def _reasons(summary: JournalSummary) -> Iterator[ReasonFigures]:
 
 def as_json(report: Report, items: Iterable[ListedItem] | None = None) -> Iterator[str]:
     """
-    Yield a report as one JSON object, a piece at a time.
+    Yield the pieces of a report as one JSON object.
 
     Args:
         report: the figures.
-        items: the items with their ids; None to show no ids.
+        items: the items with their ids; None for a report without ids.
     """
     text = msgspec.json.format(msgspec.json.encode(report)).decode()
     if items is None:

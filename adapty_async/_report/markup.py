@@ -1,4 +1,4 @@
-"""Elements of HTML and SVG, as a tree: whatever text or attribute goes in comes out escaped."""
+"""A builder of HTML and SVG trees, which escapes all text and attributes."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ __all__ = ("Content", "Element", "element", "html", "table")
 
 Content: TypeAlias = "Element | str | None"
 
-# what no document may hold: control characters, halves of surrogate pairs, noncharacters
+# Characters that a document must not contain: control characters, surrogates, noncharacters.
 _FORBIDDEN = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
 
 def element(tag: str, *content: Content, **attributes: object) -> Element:
     """
-    Make an element.
+    Return an element.
 
     Args:
         tag: its name.
-        content: elements and text, in order; None is left out.
-        attributes: a trailing underscore is removed, others become hyphens; None is left out.
+        content: elements and text, in order; None is omitted.
+        attributes: a trailing underscore is removed, others become hyphens; None is omitted.
     """
     made = Element(
         tag,
@@ -52,13 +52,13 @@ def table(
     caption: str, heads: Iterable[str], rows: Iterable[Iterable[Content]], numbers: Iterable[int]
 ) -> Element:
     """
-    Make a table whose first column names the rows, in a box that scrolls if it is too wide.
+    Return a table whose first column has row headers, in a box that scrolls if it is too wide.
 
     Args:
         caption: its title.
         heads: the names of the columns.
         rows: the cells, row by row.
-        numbers: the columns that are aligned as numbers are.
+        numbers: the indexes of the columns that are aligned as numbers.
     """
     right = set(numbers)
     classes = {True: "number", False: None}

@@ -18,20 +18,20 @@ from adapty_async.errors import InvalidInputError
 
 __all__ = ("FINAL", "ListedItem", "OutcomesFile", "OutcomesSummary", "name_of")
 
-#: The states with which nothing is left to do for an item.
+#: The states of items for which nothing is left to do.
 FINAL = frozenset({"done", "absent", "duplicate"})
 _TABLE = """CREATE TABLE outcome (
   key BLOB PRIMARY KEY, id BLOB, line INTEGER, status TEXT, at TEXT, http_status INTEGER,
   request_id TEXT, attempts INTEGER, error TEXT
 ) WITHOUT ROWID"""
-# a duplicate is another row of the same id, which says nothing of how that ends
+# a duplicate is another row of the same id, and does not contain the outcome of the first
 _RECORD = """INSERT INTO outcome VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET line = excluded.line, status = excluded.status, at = excluded.at,
   http_status = excluded.http_status, request_id = excluded.request_id,
   attempts = excluded.attempts, error = excluded.error
 WHERE excluded.status <> 'duplicate'"""
 _INDEX = "CREATE INDEX by_id ON outcome (id, status)"
-# Bits of an integer in SQLite, its sign not counted.
+# Bits of an integer in SQLite, without its sign.
 _BITS = 63
 _STATUSES = "SELECT DISTINCT status FROM outcome WHERE id = ? AND status <> 'duplicate'"
 
@@ -51,15 +51,15 @@ class ListedItem(msgspec.Struct, frozen=True, kw_only=True):
 
 class OutcomesSummary(msgspec.Struct, frozen=True, kw_only=True):
     """
-    The content of an outcomes file, without ids.
+    A summary of an outcomes file, without ids.
 
     Attributes:
         name: the file's name, without folders.
         sha256: the digest of the file.
-        lines: its outcomes.
-        items: how many different items they are of.
-        counts: items by their last outcome.
-        is_torn: the last line was not whole, and so left out.
+        lines: the number of its outcomes.
+        items: the number of different items.
+        counts: the number of items by their last outcome.
+        is_torn: whether an incomplete last line was omitted.
     """
 
     name: str
@@ -72,19 +72,18 @@ class OutcomesSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 class OutcomesFile:
     """
-    The outcomes of a file, by item; memory does not grow with their number. Every method blocks.
+    An index of a file's outcomes by item, in constant memory. Every method blocks.
 
     Args:
         path: the file; it may be in use by a run.
-        by_line: an item is an id in a line of the input, so that an id may be in several rows.
-            Otherwise it is an id, in whichever line, which is right only if every request of an id
-            is the same.
+        by_line: a line and an id together identify an item, so an id may be in several rows.
+            Otherwise the id alone does, which is correct only if all requests of an id are equal.
 
     Attributes:
-        summary: what it holds, without ids.
+        summary: a summary without ids.
 
     Raises:
-        InvalidInputError: it cannot be read, or something in it is not an outcome.
+        InvalidInputError: it cannot be read, or a line is not an outcome.
     """
 
     def __init__(self, path: Path, *, by_line: bool = False) -> None:
@@ -93,7 +92,7 @@ class OutcomesFile:
         self._digest = hashlib.sha256()
         self._lines = 0
         self._is_torn = False
-        self._db = sqlite3.connect("")  # SQLite deletes it at the end
+        self._db = sqlite3.connect("")  # SQLite deletes it on close
         try:
             with self._errors():
                 self._load()
@@ -152,9 +151,9 @@ class OutcomesFile:
 
     def status_of(self, one: str) -> str | None:
         """
-        Return the status of an id, None if it has no outcome.
+        Return the status of an id; None if it has no outcome.
 
-        Of an id in several items it is one that is not final, as long as there is one.
+        If several items have the id, a status that is not final takes precedence.
         """
         found = {status for (status,) in self._db.execute(_STATUSES, (_bytes(one),))}
         return min(found, key=lambda status: (status in FINAL, status), default=None)
@@ -177,7 +176,7 @@ class OutcomesFile:
 
 
 def name_of(path: Path) -> str:
-    """Return the name of a file without its folders, as text that any document can hold."""
+    """Return the name of a file without its folders, as valid UTF-8 text."""
     return os.fsencode(path.name).decode(errors="replace")
 
 

@@ -1,4 +1,4 @@
-"""The page of a report: one HTML document without scripts that loads nothing."""
+"""A page with a report: one HTML document without scripts and external resources."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from adapty_async._report.outcomes import FINAL, ListedItem, OutcomesSummary
 
 __all__ = ("page", "verdict")
 
-# The meaning of each state of an item; ``none`` if nothing is recorded.
+# The meaning of each state of an item; ``none`` without a record.
 _STATES = {
-    "done": "The server did it.",
-    "absent": "The server said that the profile does not exist.",
-    "duplicate": "The same request comes earlier in the input, so it was not sent again.",
+    "done": "The server performed the operation.",
+    "absent": "The server responded that the profile does not exist.",
+    "duplicate": "An equal request comes earlier in the input, so it was not sent again.",
     "failed": "Not done. A run that resumes sends them again.",
     "lost": "Outcome unknown: the response was lost. A run that resumes sends them again, which is"
     " harmless.",
-    "reserved": "Next in line or in flight. After a run that was killed, they may or may not have"
-    " been sent; a run that resumes sends them, which is harmless.",
+    "reserved": "Next in the queue or in flight. After a run that was killed, they may or may not"
+    " have been sent; a run that resumes sends them, which is harmless.",
     "started": "In flight. After a run that was killed, their outcome is unknown.",
     "unknown": "Outcome unknown: the response was lost. They are not sent again, since that could"
     " do it twice. Look each of them up at Adapty.",
@@ -63,11 +63,11 @@ _ITEMS = '<tbody id="items"></tbody>'
 
 def page(report: Report, items: Iterable[ListedItem] | None = None) -> Iterator[str]:
     """
-    Yield a report as HTML, a piece at a time.
+    Yield the pieces of a report as HTML.
 
     Args:
         report: the figures.
-        items: the items with their ids; None to show no ids.
+        items: the items with their ids; None for a page without ids.
     """
     text = html(_document(report, has_ids=items is not None))
     head, _, tail = text.partition(_ITEMS)
@@ -103,7 +103,7 @@ def _document(report: Report, *, has_ids: bool) -> Element:
 def _sections(report: Report, *, has_ids: bool) -> Iterator[Content]:
     yield element("h1", "Record of a run: ", _name(report.operation))
     yield element("p", verdict(report), class_=f"verdict {_color(report)}")
-    yield _section("What was asked", _facts(_asked(report)))
+    yield _section("Operation and input", _facts(_operation(report)))
     yield _section("Items by their last known state", *_result(report))
     yield _section("Runs and pauses", *_runs(report))
     yield _section("Why items were not done", *_reasons(report))
@@ -124,7 +124,7 @@ def _section(title: str, *content: Content) -> Element:
 
 
 def _name(text: str) -> Element:
-    """Set a text of others apart, so that its direction of writing does not spread."""
+    """Isolate external text, so that its writing direction affects nothing else."""
     return element("bdi", text)
 
 
@@ -137,9 +137,9 @@ def _time(at: dt.datetime) -> Element:
 
 
 def verdict(report: Report) -> str:
-    """Return in one sentence whether all is done."""
+    """Return one or two sentences about whether all items are final."""
     if report.journal.is_in_use:
-        return f"A run is going on. {_progress(report)}"
+        return f"A run is in progress. {_progress(report)}"
     if report.is_complete:
         return f"Complete: each of the {report.items:,} items is done, absent or a duplicate."
     if report.items is None:
@@ -167,7 +167,7 @@ def _facts(facts: Iterable[tuple[str, Content]]) -> Element:
     return element("dl", *rows)
 
 
-def _asked(report: Report) -> Iterator[tuple[str, Content]]:
+def _operation(report: Report) -> Iterator[tuple[str, Content]]:
     yield "Operation", _name(report.operation)
     yield "Sent to", _code(report.origin)
     yield "Account (digest of the API key)", _code(report.account)
@@ -210,11 +210,11 @@ def _result(report: Report) -> Iterator[Content]:
     heads = ("State", "Items", "Share", "Meaning")
     yield table("Items by their last known state, over all runs", heads, rows, (1, 2))
     if report.left:
-        yield element("p", f"{report.left:,} items are left for the same command to resume with.")
+        yield element("p", f"{report.left:,} items are left. The same command resumes with them.")
 
 
 def _state(state: str) -> Element:
-    """Name a state of our own, with its colour in the pictures."""
+    """Return the name of a state, with its colour in the charts."""
     swatch = element("span", class_=f"swatch state-{state}", aria_hidden="true")
     return element("span", swatch, _shown(state), class_="state")
 
@@ -246,7 +246,7 @@ def _runs(report: Report) -> Iterator[Content]:
     ]
     heads = ("From", "Run", "Duration", "Items ended", "Requests", "Throttled")
     figures = table("Requests over time", heads, rows, range(1, 6))
-    yield element("details", element("summary", "The figures of the picture"), figures)
+    yield element("details", element("summary", "The figures of the chart"), figures)
 
 
 def _key(kind: str, text: str) -> Element:
@@ -283,10 +283,10 @@ def _remarks(report: Report) -> Iterator[Content]:
     if killed:
         yield element(
             "p",
-            "A run that was killed, if only by the failure of its machine, wrote no end. The"
-            " journal shows when it last wrote, at most some seconds before; the counts of such a"
-            " run by time can lack its last moment. The states of the items are complete: an item"
-            " is never done without a response.",
+            "A run that was killed, or whose machine failed, did not record its end. The journal"
+            " shows when it last wrote, at most some seconds before; the counts over time can lack"
+            " the last moment of such a run. The states of the items are complete: an item is never"
+            " done without a response.",
         )
 
 
@@ -320,17 +320,17 @@ def _outcomes(outcomes: OutcomesSummary) -> Iterator[Content]:
         ]
     )
     if outcomes.is_torn:
-        yield element("p", "Its last line is not whole, and was left out.")
+        yield element("p", "Its last line is incomplete, and was omitted.")
 
 
 def _check(check: Check) -> Iterator[Content]:
     missing = check.rows - check.final
-    said = "Each row of " if check.ok else f"{missing:,} of {check.rows:,} rows of "
+    subject = "Each row of " if check.ok else f"{missing:,} of {check.rows:,} rows of "
     what = " has a final outcome" if check.ok else " have no final outcome"
     final = "Final are done, absent, and a duplicate of another row."
     kind = "verdict good" if check.ok else "verdict open"
     yield element(
-        "p", said, _code(check.input), f"{what}, by the {check.records}. {final}", class_=kind
+        "p", subject, _code(check.input), f"{what}, by the {check.records}. {final}", class_=kind
     )
     if check.missing:
         rows = [(f"{each.line:,}", _shown(each.state)) for each in check.missing]
@@ -385,7 +385,9 @@ def _how_to_verify(report: Report) -> Iterator[Content]:
             f"adapty-async report {journal} --check INPUT --format json",
         ),
     ]
-    yield element("ol", *(element("li", said, element("pre", _code(how))) for said, how in steps))
+    yield element(
+        "ol", *(element("li", subject, element("pre", _code(how))) for subject, how in steps)
+    )
     yield element(
         "p",
         "Every row of the journal has a checksum, and reading it verifies all of them. That detects"

@@ -1,4 +1,4 @@
-"""Bulk runs: every item has one outcome, few are in work, and nothing is left behind."""
+"""Bulk runs: each item has one outcome, concurrency is bounded, and no task outlives its run."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ SOON = Response(429, {"Retry-After": "0"}, b"")
 
 class Api:
     """
-    The server-side API as a transport in memory: it answers by id, and holds answers back.
+    A fake of the server-side API in memory: it responds by id, and can delay responses.
 
     Attributes:
         sent: the ids of all requests, in order.
-        in_flight: requests that are not answered yet.
-        most: the most there were at a time.
+        in_flight: requests without a response yet.
+        most: the maximum that were in flight concurrently.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Api:
         self.most = 0
 
     async def __call__(self, request: Request) -> Response:
-        """Answer one request."""
+        """Respond to one request."""
         identity = request.headers["adapty-customer-user-id"]
         self.sent.append(identity)
         self.in_flight += 1
@@ -95,12 +95,12 @@ class Api:
         return self._answers.get(identity, self._answers.get("*", DELETED))
 
     def release(self, *identities: str) -> None:
-        """Answer what was held back."""
+        """Send the delayed responses."""
         for identity in identities or self._held:
             self._held[identity].set()
 
     async def until_sent(self, count: int) -> None:
-        """Wait until so many requests have come."""
+        """Wait until *n* requests have arrived."""
         while len(self.sent) < count:
             self._changed.clear()
             await self._changed.wait()
@@ -122,7 +122,7 @@ class Reading:
             raise self._error
 
     async def live(self) -> AsyncIterator[str]:
-        """Yield the same, each after a turn of the loop."""
+        """Yield the same items, each after an iteration of the loop."""
         for item in self._items:
             await asyncio.sleep(0)
             self.read.append(item)
@@ -132,7 +132,7 @@ class Reading:
 
 
 def ids(count: int) -> list[str]:
-    """Return so many ids."""
+    """Return *n* ids."""
     return [f"u{number}" for number in range(count)]
 
 
@@ -145,13 +145,13 @@ def endless() -> Iterator[str]:
 
 
 def erase(transport: Api, items: Any, **options: Any) -> BulkRun[str, None]:
-    """Make a run of deletes that repeats nothing."""
+    """Return a run of deletes without retries."""
     client = AdaptyClient(KEY, transport=transport, retry=RetryPolicy(attempts=1))
     return client.v1.profiles.bulk_delete(items, by="customer_user_id", **options)
 
 
 def create(identity: str) -> Operation[Any]:
-    """Return an operation that must not be repeated blindly."""
+    """Return an operation that must not be retried blindly."""
     return Operation(CREATE_PROFILE, (("adapty-customer-user-id", identity),), ProfileAttributes())
 
 
@@ -176,7 +176,7 @@ async def until_cancelled(task: asyncio.Task[Any]) -> None:
 async def turns_of_others(
     run: Awaitable[BulkReport[str, None]],
 ) -> tuple[BulkReport[str, None], int]:
-    """Await a run, and count the turns that another task gets meanwhile."""
+    """Await a run, and count the loop iterations of another task meanwhile."""
     turns = 0
 
     async def other() -> None:
@@ -265,7 +265,7 @@ async def test_bad_items_fail_alone() -> None:
 
 
 async def test_a_long_row_of_bad_items_leaves_the_loop_free() -> None:
-    """Other tasks get their turn while nothing but bad items goes by."""
+    """Other tasks run while all items are invalid."""
     report, turns = await turns_of_others(erase(Api(), [""] * 3000, concurrency=4))
 
     assert_adds_up(report, 3000)
@@ -274,7 +274,7 @@ async def test_a_long_row_of_bad_items_leaves_the_loop_free() -> None:
 
 
 async def test_a_long_rest_leaves_the_loop_free() -> None:
-    """Other tasks get their turn while a list's rest is counted."""
+    """Other tasks run while a list's rest is counted."""
     run = erase(Api({"u0": REFUSED}), ids(20_000), concurrency=1, fail_fast=True)
     report, turns = await turns_of_others(run)
 
@@ -304,7 +304,7 @@ async def test_things_that_are_no_operations_fail_alone() -> None:
 
 
 async def test_a_defect_while_an_operation_is_made_is_raised() -> None:
-    """What is not a call's failure does not hide among them: a body that cannot be encoded."""
+    """A defect, such as a body that cannot be encoded, does not pass for a call's failure."""
     impossible = Operation(CREATE_PROFILE, (), object())
     client = AdaptyClient(KEY, transport=Api())
     run = client.bulk([impossible])
@@ -315,7 +315,7 @@ async def test_a_defect_while_an_operation_is_made_is_raised() -> None:
 
 
 async def test_what_each_answer_becomes() -> None:
-    """Done, absent, failed and unknown are told apart, with attempts, error and result."""
+    """Outcomes are done, absent, failed or unknown, with attempts, error and result."""
     answers = {
         "here": DELETED,
         "gone": Response(404, {}, b'{"errors":[],"error_code":"profile_does_not_exist"}'),
@@ -342,7 +342,7 @@ async def test_what_each_answer_becomes() -> None:
 
 
 async def test_an_outcome_has_the_result_and_what_it_took() -> None:
-    """What the server said, decoded, the requests it took, and the seconds."""
+    """An outcome has the decoded response, the number of requests, and the seconds."""
     answers = [
         Response(429, {"Retry-After": "0"}, b""),
         Response(201, {}, b'{"data":{"profile_id":"p1"}}'),
@@ -383,7 +383,7 @@ async def test_a_defect_stops_the_run(
     status: OutcomeStatus,
     fail_fast: bool,  # noqa: FBT001  a parametrised case
 ) -> None:
-    """A defect's exception is raised, and an item that may be done is not called safe to repeat."""
+    """A defect's exception is raised, and an item that may be done is not safe to retry."""
     transport = FakeTransport([LookupError("the transport's own")])
     run = AdaptyClient(KEY, transport=transport).bulk([make()], fail_fast=fail_fast)
     with pytest.raises(LookupError, match="the transport's own"):
@@ -397,17 +397,17 @@ async def test_a_defect_stops_the_run(
 
 
 async def test_the_server_never_sees_more_than_the_concurrency() -> None:
-    """So many requests are in flight, and not one more."""
-    gates = {n: asyncio.Event() for n in range(40)}
+    """At most `concurrency` requests are in flight."""
+    releases = {n: asyncio.Event() for n in range(40)}
     arrived = 0
 
     def answer(_: Received) -> Steps:
         nonlocal arrived
         arrived += 1
-        if arrived % 5 == 0:  # answered five at a time
+        if arrived % 5 == 0:  # five responses together
             for number in range(arrived - 5, arrived):
-                gates[number].set()
-        return (gates[arrived - 1], reply())
+                releases[number].set()
+        return (releases[arrived - 1], reply())
 
     async with RawServer(then=answer) as server, AdaptyClient(KEY, base_url=server.url) as client:
         report = await client.v1.profiles.bulk_delete(ids(40), by="profile_id", concurrency=5)
@@ -425,7 +425,7 @@ async def test_a_slow_consumer_holds_the_reading_up(
     ordered: bool,  # noqa: FBT001  a parametrised case
     live: bool,  # noqa: FBT001  a parametrised case
 ) -> None:
-    """What is read and not yet handed over never exceeds twice the concurrency."""
+    """Items that are read and not yet delivered never exceed twice the concurrency."""
     source = Reading(ids(200))
     run = erase(Api(), source.live() if live else source, concurrency=concurrency, ordered=ordered)
     handed_over = 0
@@ -445,7 +445,7 @@ async def test_a_slow_consumer_holds_the_reading_up(
 async def test_a_slow_first_item_holds_the_reading_up_when_ordered(
     streamed: bool,  # noqa: FBT001  a parametrised case
 ) -> None:
-    """The buffer behind an item that takes long is bounded, and then all come in order."""
+    """The buffer behind a slow item is bounded, and all outcomes are delivered in order."""
     api, source = Api(hold=["u0"]), Reading(ids(100))
     outcomes: list[Outcome[str, None]] = []
     run = erase(
@@ -492,7 +492,7 @@ class SizedReading(Reading):
 
 
 async def test_ordered_outcomes_come_in_the_order_of_the_input() -> None:
-    """However the answers come, outcomes come as the items did."""
+    """In any order of the responses, outcomes are delivered in the order of the items."""
     items = ids(30)
     api = Api(hold=items)
     outcomes: list[Outcome[str, None]] = []
@@ -527,7 +527,7 @@ async def test_outcomes_come_as_they_end_by_default() -> None:
 @pytest.mark.parametrize("attempts", [1, 2], ids=["plain", "with-repeats"])
 async def test_a_rate_holds_in_every_window(attempts: int) -> None:
     """
-    Requests, repeats included, keep to the rate after a small burst, as the client sends them.
+    Requests, retries included, keep to the rate after a small burst, as the client sends them.
     """
     times: list[float] = []
     seen = Counter[str]()
@@ -552,7 +552,7 @@ async def test_a_rate_holds_in_every_window(attempts: int) -> None:
 
 
 async def test_what_is_in_flight_when_a_run_is_stopped_gets_the_drain_time() -> None:
-    """A run that is told to stop ends within its drain time, however long an answer takes."""
+    """A run that is stopped ends within its drain time, however slow a response is."""
     api = Api(hold=["u0"])
     run = erase(api, ids(20), concurrency=2, drain=0.05)
     task = asyncio.ensure_future(run.__aenter__())
@@ -573,7 +573,7 @@ async def test_what_is_in_flight_when_a_run_is_stopped_gets_the_drain_time() -> 
 def test_a_run_that_is_stopped_before_it_starts_reads_nothing(
     way: Callable[[BulkRun[str, None]], None],
 ) -> None:
-    """Awaiting it then gives an empty account; stopping it needs no loop."""
+    """A later await returns an empty report; a stop needs no loop."""
     api = Api()
     run = erase(api, ids(20))
     way(run)
@@ -587,7 +587,7 @@ def test_a_run_that_is_stopped_before_it_starts_reads_nothing(
 
 
 async def test_cutting_a_run_off_waits_for_nothing() -> None:
-    """Items in flight are accounted for at once, and before the start nothing happens."""
+    """Items in flight are reported at once, and before the start nothing happens."""
     api = Api(hold=["u0", "u1"])
     run = erase(api, ids(20), concurrency=2, drain=3600.0)
     task = asyncio.ensure_future(run._complete())
@@ -606,7 +606,7 @@ async def test_cutting_a_run_off_waits_for_nothing() -> None:
 async def test_fail_fast_sends_no_more_after_a_failure(
     streamed: bool,  # noqa: FBT001  a parametrised case
 ) -> None:
-    """What is in flight ends, and a list's rest is reported as not sent."""
+    """Requests in flight end, and a list's rest is reported as not sent."""
     api = Api({"u5": REFUSED})
     run = erase(api, ids(1000), concurrency=4, fail_fast=True)
     outcomes: list[Outcome[str, None]] = []
@@ -655,7 +655,7 @@ async def test_a_rejected_key_stops_the_reading(
 
 
 async def test_rejections_between_successes_stop_nothing() -> None:
-    """Adapty answers 401 for a missing profile too."""
+    """Adapty responds 401 for a missing profile too."""
     api = Api({f"u{n}": REJECTED for n in range(100) if n % 5})
     report = await erase(api, ids(100), concurrency=1)
 
@@ -664,7 +664,7 @@ async def test_rejections_between_successes_stop_nothing() -> None:
 
 
 async def test_a_wrong_address_stops_the_run() -> None:
-    """A server that answers everything with a page is not the API."""
+    """A server that responds to every request with a page is not the API."""
     async with (
         RawServer(then=(page(404),)) as server,
         AdaptyClient(KEY, base_url=server.url) as client,
@@ -678,13 +678,13 @@ async def test_a_wrong_address_stops_the_run() -> None:
 
 
 def turning(answers: Callable[[int], Response]) -> Api:
-    """Return an API whose answers depend on how many requests came before."""
+    """Return an API whose responses depend on the number of earlier requests."""
 
     class Turning(Api):
         """An API in front of which something changes."""
 
         async def __call__(self, request: Request) -> Response:
-            """Answer one request."""
+            """Respond to one request."""
             number = len(self.sent)
             await super().__call__(request)
             return answers(number)
@@ -706,7 +706,7 @@ async def test_a_firewall_that_responds_in_the_middle_of_a_run_ends_it(page: Res
 
 
 async def test_a_run_resumes_when_a_firewall_is_out_of_the_way() -> None:
-    """Those that meet it once it is known are retried: it says nothing of the items."""
+    """Items that meet it later are retried, since the items are not its cause."""
     api = turning(lambda number: PAGE if 10 <= number < 32 else DELETED)
     report = await erase(api, ids(100), concurrency=1)
 
@@ -714,7 +714,7 @@ async def test_a_run_resumes_when_a_firewall_is_out_of_the_way() -> None:
 
 
 async def test_an_item_that_the_firewall_rejects_each_time_fails_alone() -> None:
-    """It may be what the item says that the firewall does not let through."""
+    """The item's content may be the reason why the firewall blocks it."""
     bad = {f"u{number}" for number in range(10, 30)}
     report = await erase(Api(dict.fromkeys(bad, PAGE)), ids(100), concurrency=1)
 
@@ -765,7 +765,7 @@ async def test_a_certificate_that_is_not_accepted_ends_a_run_at_once() -> None:
 
 @pytest.mark.parametrize("seconds", [None, "0", "600"], ids=["no wait asked", "none", "long"])
 async def test_a_run_that_is_only_throttled_ends_after_max_outage(seconds: str | None) -> None:
-    """Time without any success counts, whatever the server answers, also while every item waits."""
+    """Time without a success counts, whatever the server responds, also while every item waits."""
     headers = {} if seconds is None else {"Retry-After": seconds}
     throttled = Response(429, headers, b'{"errors":[],"error_code":"rate_limited"}')
     report = await erase(Api({"*": throttled}), ids(200), max_outage=0.3)
@@ -829,7 +829,7 @@ async def test_stop_before_the_start_sends_nothing() -> None:
 
 
 async def test_stop_after_fail_fast_ends_the_account_too() -> None:
-    """Whoever stops a run does not want its rest read."""
+    """A run that the caller stops does not read its rest."""
     source = SizedReading(ids(1000))
     api = Api({"u0": REFUSED})
     handed_over = 0
@@ -874,27 +874,30 @@ async def test_stop_wakes_a_run_whose_source_never_yields_again() -> None:
 # Workers
 
 
-class SomeCrew:
-    """A crew that needs as many workers as it is told."""
+class SomeLimit:
+    """A worker limit that the test sets."""
 
     def __init__(self, count: int) -> None:
         self.limit = count
         self.spawn: Callable[[int], object] | None = None
 
     def should_retire(self, workers: int) -> bool:
-        """Say whether there are more than needed."""
+        """Return whether there are more workers than needed."""
         return workers > self.limit
 
 
 def plain_run(
     items: Any, process: Callable[[int, str, Worker], Awaitable[Outcome[str, None]]], **changes: Any
 ) -> BulkRun[str, None]:
-    """Make a run of something that is no call."""
+    """Return a run of a function that makes no call."""
     settings: dict[str, Any] = {"concurrency": 10, "fail_fast": False, "ordered": False}
     settings |= {"drain": 1.0, "on_outcome": None}
-    more = {name: changes.pop(name) for name in ("context", "earlier", "judge") if name in changes}
-    judge = more.pop("judge", lambda _: None)
-    return BulkRun(source_of(items), process, judge, RunSettings(**{**settings, **changes}), **more)
+    more = {
+        name: changes.pop(name) for name in ("lifespan", "earlier", "stop_check") if name in changes
+    }
+    stop_check = more.pop("stop_check", lambda _: None)
+    run_settings = RunSettings(**{**settings, **changes})
+    return BulkRun(source_of(items), process, stop_check, run_settings, **more)
 
 
 async def sent(index: int, item: str, _: Worker) -> Outcome[str, None]:
@@ -904,7 +907,7 @@ async def sent(index: int, item: str, _: Worker) -> Outcome[str, None]:
 
 async def test_a_crew_says_how_many_workers_there_are() -> None:
     """It calls in more, up to the concurrency; those it can spare go after their item."""
-    crew, may_end = SomeCrew(3), asyncio.Semaphore(0)
+    worker_limit, may_end = SomeLimit(3), asyncio.Semaphore(0)
     busy = 0
 
     async def process(index: int, item: str, worker: Worker) -> Outcome[str, None]:
@@ -916,18 +919,18 @@ async def test_a_crew_says_how_many_workers_there_are() -> None:
         return await sent(index, item, worker)
 
     async def call_in(workers: int) -> int:
-        assert crew.spawn is not None
-        crew.spawn(workers)
+        assert worker_limit.spawn is not None
+        worker_limit.spawn(workers)
         await settle()
         return busy
 
-    run = plain_run(endless(), process, worker_limit=crew)
+    run = plain_run(endless(), process, worker_limit=worker_limit)
     task = asyncio.ensure_future(run._complete())
     await settle()
     assert await call_in(0) == 3
     assert await call_in(2) == 5
     assert await call_in(100) == 10
-    crew.limit = 4
+    worker_limit.limit = 4
     for _ in range(10):
         may_end.release()
     assert await call_in(0) == 4
@@ -938,11 +941,11 @@ async def test_a_crew_says_how_many_workers_there_are() -> None:
         may_end.release()
 
     assert_adds_up(await task, 17)
-    assert crew.spawn is None
+    assert worker_limit.spawn is None
 
 
 async def test_a_run_whose_concurrency_nobody_set_begins_with_64_workers() -> None:
-    """More are called in only once it is known that they help."""
+    """More are spawned only once they increase the throughput."""
     api = Api(hold=ids(300))
     task = asyncio.ensure_future(erase(api, ids(300))._complete())
     await api.until_sent(64)
@@ -953,31 +956,31 @@ async def test_a_run_whose_concurrency_nobody_set_begins_with_64_workers() -> No
     assert_adds_up(await task, 300)
 
 
-@pytest.mark.parametrize("hears", [False, True], ids=["nobody", "on_outcome"])
+@pytest.mark.parametrize("has_callback", [False, True], ids=["nobody", "on_outcome"])
 @pytest.mark.parametrize("streamed", [False, True], ids=["awaited", "streamed"])
 async def test_the_context_is_told_whether_anybody_learns_of_outcomes(
     streamed: bool,  # noqa: FBT001  a parametrised case
-    hears: bool,  # noqa: FBT001  a parametrised case
+    has_callback: bool,  # noqa: FBT001  a parametrised case
 ) -> None:
     """Before the end of the run, that is."""
-    told: list[bool] = []
+    delivered: list[bool] = []
 
     def context(run: BulkRun[Any, Any]) -> contextlib.nullcontext[None]:
-        told.append(run.is_watched)
+        delivered.append(run.is_watched)
         return contextlib.nullcontext()
 
-    on_outcome = (lambda _: None) if hears else None
-    run = plain_run(ids(3), sent, context=context, on_outcome=on_outcome)
+    on_outcome = (lambda _: None) if has_callback else None
+    run = plain_run(ids(3), sent, lifespan=context, on_outcome=on_outcome)
     if streamed:
         await consume(run, [])
     else:
         await run
 
-    assert told == [streamed or hears]
+    assert delivered == [streamed or has_callback]
 
 
 async def test_the_caller_says_what_is_left_of_each_item_that_was_not_sent() -> None:
-    """It is asked for each of them by its position."""
+    """The run calls it with the position of each of them."""
 
     def earlier(index: int) -> EarlierStatus | None:
         return EarlierStatus.ABSENT if index >= 7 else None
@@ -987,7 +990,7 @@ async def test_the_caller_says_what_is_left_of_each_item_that_was_not_sent() -> 
         ids(10),
         sent,
         earlier=earlier,
-        judge=lambda _: StopReason.OUTAGE,
+        stop_check=lambda _: StopReason.OUTAGE,
         concurrency=1,
         on_outcome=outcomes.append,
     )
@@ -1049,7 +1052,7 @@ async def test_who_waits_for_an_end_does_not_hear_of_a_scope() -> None:
 
 
 async def test_a_run_can_be_awaited_inside_its_block() -> None:
-    """What was not streamed is counted."""
+    """Outcomes that were not streamed are counted."""
     async with erase(Api(), ids(50), concurrency=4) as run:
         first = await anext(run)
         report = await run
@@ -1078,7 +1081,7 @@ async def test_two_consumers_share_a_stream() -> None:
 
 
 async def test_a_run_is_used_once() -> None:
-    """A second use says so, and the first is not disturbed."""
+    """A second use raises an error, and does not affect the first."""
     run = erase(Api(), ids(3))
     await run
     with pytest.raises(RuntimeError, match="a bulk run is used once"):
@@ -1105,7 +1108,7 @@ async def test_a_run_that_is_awaited_cannot_be_entered_meanwhile() -> None:
 
 
 async def test_outcomes_are_streamed_inside_the_block_only() -> None:
-    """Iterating over a run that was not entered is an error, not a hang."""
+    """An iteration over a run outside `async with` is an error, not a hang."""
     run = erase(Api(), ids(3))
     with pytest.raises(RuntimeError, match="inside 'async with' only"):
         await anext(run)
@@ -1119,7 +1122,9 @@ def test_a_run_that_is_never_used_warns() -> None:
     with pytest.warns(RuntimeWarning, match=text) as caught:
         runs.clear()
 
-    assert isinstance(caught[0].source, BulkRun)  # for tracemalloc, which knows where it was made
+    assert isinstance(
+        caught[0].source, BulkRun
+    )  # for tracemalloc, which records where it was created
 
 
 def test_a_run_that_cannot_be_made_does_not_warn() -> None:
@@ -1182,22 +1187,22 @@ async def test_options_that_are_none_are_the_defaults() -> None:
 async def test_on_outcome_is_called_once_an_item(
     streamed: bool,  # noqa: FBT001  a parametrised case
 ) -> None:
-    """Items that were not sent are told as well."""
-    told: list[tuple[int, str]] = []
+    """Outcomes of items that were not sent are delivered, too."""
+    delivered: list[tuple[int, str]] = []
     api = Api({"u20": REFUSED})
     run = erase(
         api,
         ids(600),
         concurrency=4,
         fail_fast=True,
-        on_outcome=lambda outcome: told.append((outcome.index, outcome.item)),
+        on_outcome=lambda outcome: delivered.append((outcome.index, outcome.item)),
     )
     if streamed:
         await consume(run, [])
     else:
         await run
 
-    assert sorted(told) == list(enumerate(ids(600)))
+    assert sorted(delivered) == list(enumerate(ids(600)))
 
 
 @pytest.mark.parametrize("ordered", [False, True], ids=["as-they-end", "ordered"])
@@ -1207,10 +1212,10 @@ async def test_an_on_outcome_that_raises_stops_the_run(
     ordered: bool,  # noqa: FBT001  a parametrised case
 ) -> None:
     """Its own exception is raised, once, and the items that were read are counted."""
-    source, told = Reading(endless()), Counter[int]()
+    source, delivered = Reading(endless()), Counter[int]()
 
     def on_outcome(outcome: Outcome[str, None]) -> None:
-        told[outcome.index] += 1
+        delivered[outcome.index] += 1
         if outcome.index >= 10:
             raise LookupError(f"item {outcome.index}")
 
@@ -1219,13 +1224,13 @@ async def test_an_on_outcome_that_raises_stops_the_run(
         await (consume(run, []) if streamed else run)
 
     assert_adds_up(run.report, len(source.read))
-    assert set(told.values()) == {1}
+    assert set(delivered.values()) == {1}
     assert len(source.read) <= 18
     assert run.report.stop_reason is StopReason.STOPPED
 
 
 async def test_an_on_outcome_that_raises_for_what_was_not_sent() -> None:
-    """An exception while the rest is told is raised as well."""
+    """An exception of `on_outcome` during the report of the rest is raised, too."""
 
     def on_outcome(outcome: Outcome[str, None]) -> None:
         if outcome.status is OutcomeStatus.NOT_SENT:
@@ -1239,7 +1244,7 @@ async def test_an_on_outcome_that_raises_for_what_was_not_sent() -> None:
 
 
 async def test_an_on_outcome_that_fails_a_test_fails_it() -> None:
-    """What is not even an Exception, such as a test's failure, is not swallowed."""
+    """A BaseException, such as a test's failure, is not swallowed."""
 
     def on_outcome(outcome: Outcome[str, None]) -> None:
         pytest.fail(f"item {outcome.index}")
@@ -1262,7 +1267,7 @@ async def test_the_sources_own_exception_is_raised(
     live: bool,  # noqa: FBT001  a parametrised case
     streamed: bool,  # noqa: FBT001  a parametrised case
 ) -> None:
-    """Everything read before it is done and accounted for."""
+    """Every item that was read before it is done and reported."""
     source = Reading(ids(count), LookupError("line 51 of the file"))
     api = Api()
     outcomes: list[Outcome[str, None]] = []
@@ -1323,7 +1328,7 @@ async def test_leaving_the_stream_early_ends_the_run(
     live: bool,  # noqa: FBT001  a parametrised case
     ordered: bool,  # noqa: FBT001  a parametrised case
 ) -> None:
-    """Reading stops, what is in flight ends, and all that was read is accounted for."""
+    """Reading stops, requests in flight end, and every item that was read is reported."""
     source, api, seen = Reading(endless()), Api(), 0
     run = erase(api, source.live() if live else source, concurrency=4, ordered=ordered)
     async with run:
@@ -1378,7 +1383,7 @@ async def test_a_cancelled_run_lets_what_is_in_flight_end(
     streamed: bool,  # noqa: FBT001  a parametrised case
 ) -> None:
     """
-    Whatever cancels the caller, requests in flight get their answers, and no new ones are sent.
+    Whatever cancels the caller, requests in flight get their responses, and no new ones are sent.
     """
     source, api = Reading(endless()), Api(hold=ids(4))
     run = erase(api, source, concurrency=4)
@@ -1429,7 +1434,7 @@ async def _cancelled_by(way: str, using: Any, api: Api) -> None:
 
 @pytest.mark.parametrize("way", ["cancel", "move-on-after"])
 async def test_what_does_not_end_within_the_drain_is_cut_off(way: str) -> None:
-    """A stalled request is closed after the drain time, and its item accounted for."""
+    """A stalled request is closed after the drain time, and its item is reported."""
     source = Reading(endless())
     async with (
         RawServer(then=(STALL,)) as server,
@@ -1456,7 +1461,7 @@ async def test_what_does_not_end_within_the_drain_is_cut_off(way: str) -> None:
 
 
 async def test_an_error_gives_what_is_in_flight_no_more_than_the_drain_time() -> None:
-    """A run whose source raises while nobody answers ends with that error all the same."""
+    """A run whose source raises while no response arrives ends with that error."""
     api: Any = Api(hold=ids(2))
 
     async def source() -> AsyncIterator[str]:
@@ -1474,7 +1479,7 @@ async def test_an_error_gives_what_is_in_flight_no_more_than_the_drain_time() ->
 
 
 async def test_creates_that_are_cut_off_are_unknown() -> None:
-    """What must not be sent again blindly is told apart, and what was never sent too."""
+    """An item that must not be retried blindly is unknown, and an unsent one is not sent."""
     sent: Any = Api(hold=ids(4))
     client = AdaptyClient(KEY, transport=sent)
     run = client.bulk((create(item) for item in endless()), concurrency=4, drain=0.02, rate=40)
@@ -1487,7 +1492,7 @@ async def test_creates_that_are_cut_off_are_unknown() -> None:
 
 
 async def test_items_that_wait_for_their_turn_are_not_sent() -> None:
-    """An item that is cut off before its first request is reported as not sent."""
+    """An item that is cancelled before its first request is reported as not sent."""
     api = Api()
     run = erase(api, endless(), concurrency=4, rate=0.1, drain=0.02)
     task = asyncio.ensure_future(run._complete())
@@ -1517,7 +1522,7 @@ async def test_a_long_wait_for_a_repeat_is_cut_off() -> None:
 
 @pytest.mark.parametrize("cancellations", [2, 3, 10])
 async def test_a_second_cancellation_does_not_wait_for_the_drain(cancellations: int) -> None:
-    """Whoever cancels again gets out at once, still with every item accounted for."""
+    """A second cancellation ends the run at once, and every item is still reported."""
     api, source = Api(hold=ids(4)), Reading(endless())
     run = erase(api, source, concurrency=4, drain=60.0)
     task = asyncio.ensure_future(run._complete())
@@ -1535,10 +1540,10 @@ async def test_a_second_cancellation_does_not_wait_for_the_drain(cancellations: 
 
 
 class Stubborn(Api):
-    """An API whose requests take a few turns to be cut off."""
+    """An API whose requests take some loop iterations to be cancelled."""
 
     async def __call__(self, request: Request) -> Response:
-        """Answer one request."""
+        """Respond to one request."""
         try:
             return await super().__call__(request)
         finally:
@@ -1548,7 +1553,7 @@ class Stubborn(Api):
 
 
 async def test_cancelling_again_and_again_leaves_no_task() -> None:
-    """The run ends first, then the cancellation goes on its way."""
+    """The run ends first, and then the cancellation propagates."""
     api = Stubborn(hold=ids(4))
     run = erase(api, endless(), concurrency=4, drain=60.0)
     task = asyncio.ensure_future(run._complete())
@@ -1564,7 +1569,7 @@ async def test_cancelling_again_and_again_leaves_no_task() -> None:
 
 @pytest.mark.parametrize("turns", range(6))
 async def test_a_run_that_is_cancelled_as_it_starts(turns: int) -> None:
-    """At whichever turn it is cancelled, what was read is accounted for."""
+    """At whichever loop iteration it is cancelled, every item that was read is reported."""
     api, source = Api(), Reading(endless())
     run = erase(api, source, concurrency=4)
     task = asyncio.ensure_future(run._complete())
@@ -1652,7 +1657,7 @@ async def test_a_deadline_begins_with_an_items_first_turn() -> None:
 
 
 async def test_a_timeout_of_every_attempt_is_failed_where_repeating_is_safe() -> None:
-    """A delete without an answer may be sent again by the caller."""
+    """A delete without a response may be sent again by the caller."""
     async with (
         RawServer(then=(STALL,)) as server,
         AdaptyClient(
@@ -1671,7 +1676,7 @@ async def test_a_timeout_of_every_attempt_is_failed_where_repeating_is_safe() ->
 
 
 class Chaos(Api):
-    """An API that answers at random, after a random number of turns, and raises at times."""
+    """An API that responds at random, after some loop iterations, and raises at times."""
 
     def __init__(self, random: Random) -> None:
         super().__init__()
@@ -1679,7 +1684,7 @@ class Chaos(Api):
         self._choices = [DELETED] * 12 + [REFUSED, REJECTED, PAGE, SOON]
 
     async def __call__(self, request: Request) -> Response:
-        """Answer one request."""
+        """Respond to one request."""
         await super().__call__(request)
         for _ in range(self._random.randrange(6)):
             await asyncio.sleep(0)
@@ -1724,14 +1729,14 @@ async def end_somehow(random: Random, run: BulkRun[str, None], task: asyncio.Tas
 @pytest.mark.parametrize("seed", range(200))
 async def test_counts_add_up_whatever_happens(seed: int) -> None:
     """
-    Any input, options, answers and way out: each item read has one outcome, and few are in work.
+    For any input, options, responses and end, each item has one outcome, and few are in flight.
     """
     random = Random(seed)
     fatal = random.choice([10**9, 10**9, random.randrange(200)])
-    told: Counter[int] = Counter()
+    delivered: Counter[int] = Counter()
 
     def on_outcome(outcome: Outcome[str, None]) -> None:
-        told[outcome.index] += 1
+        delivered[outcome.index] += 1
         if outcome.index == fatal:
             raise LookupError("on_outcome's")
 
@@ -1747,16 +1752,16 @@ async def test_counts_add_up_whatever_happens(seed: int) -> None:
     assert_adds_up(run.report, len(source.read))
     assert (api.in_flight, run.report.requests) == (0, len(api.sent))
     assert api.most <= run._settings.concurrency
-    assert set(told.values()) <= {1}
+    assert set(delivered.values()) <= {1}
     indexes = [outcome.index for outcome in outcomes]
     assert len(indexes) == len(set(indexes))
     if error is None and not task.cancelled():
-        assert sorted(told) == list(range(len(source.read)))
-        assert not streamed or sorted(indexes) == sorted(told)
+        assert sorted(delivered) == list(range(len(source.read)))
+        assert not streamed or sorted(indexes) == sorted(delivered)
 
 
 async def test_whom_it_is_about_decides_what_waits_however_it_is_asked() -> None:
-    """Requests of different kinds and with other headers beside the id wait for each other."""
+    """Requests of different kinds and with further headers share one lock if ids are equal."""
     in_flight = Counter[str]()
     most = Counter[str]()
 
@@ -1809,7 +1814,7 @@ async def test_what_is_about_nobody_waits_for_the_same_request_only() -> None:
 
 
 async def test_a_run_with_a_rate_changes_no_other_runs_pace() -> None:
-    """Making one, and running one, leaves what is learned as it is."""
+    """Neither the creation nor the run of one changes the adaptive rate."""
     client = AdaptyClient(KEY, transport=Api())
     profiles = client.v1.profiles
     await profiles.bulk_delete(ids(5), by="customer_user_id")

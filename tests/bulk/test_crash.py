@@ -130,7 +130,7 @@ class Rounds:
 
     def kill(self, after: int) -> bool:
         """
-        Run until so many more requests have arrived, and kill; say whether it was running still.
+        Run until *n* more requests have arrived, and kill; return whether it was still running.
         """
         threshold = self._server.arrived() + after
         with self.start() as run:
@@ -158,7 +158,7 @@ class Rounds:
 
 
 def claimed(journal: Path) -> set[str | None]:
-    """Return the ids that a journal says are done or absent."""
+    """Return the ids that a journal records as done or absent."""
     settled = {ItemState.DONE, ItemState.ABSENT}
     return {f"user-{position}" for position, state in states(journal).items() if state in settled}
 
@@ -179,7 +179,7 @@ def test_a_run_that_is_killed_thirty_times_loses_and_claims_nothing(
     loop: str, tmp_path: Path
 ) -> None:
     """
-    Killed with SIGKILL at 30 instants and resumed, the run has sent every id, few of them twice.
+    Killed with SIGKILL 30 times and resumed, the run has sent every id, few of them twice.
     """
     ids = [f"user-{number}" for number in range(COUNT)]
     journal = tmp_path / "journal"

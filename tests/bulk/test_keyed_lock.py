@@ -1,4 +1,4 @@
-"""Turns: one at a time for each subject, first come first served, whoever gives up."""
+"""A keyed lock: one holder per key, first come, first served, whichever waiter is cancelled."""
 
 from __future__ import annotations
 
@@ -13,77 +13,77 @@ from tests.bulk.test_bulk import settle, until_cancelled
 
 
 async def test_different_subjects_do_not_wait_for_each_other() -> None:
-    """Entering returns at once where nobody is."""
-    turns = KeyedLock()
+    """An acquire of a free lock returns at once."""
+    lock = KeyedLock()
     for subject in ("a", ("b", 1), ()):
-        await turns.acquire(subject)
+        await lock.acquire(subject)
     for subject in ("a", ("b", 1), ()):
-        turns.release(subject)
+        lock.release(subject)
 
-    assert (turns._busy, turns._waiting) == (set(), {})
+    assert (lock._locked, lock._waiting) == (set(), {})
 
 
 async def test_whoever_comes_first_is_first() -> None:
     """Those who wait for a subject go in the order they came, and nothing is kept of them."""
-    turns = KeyedLock()
+    lock = KeyedLock()
     order: list[int] = []
 
     async def work(number: int) -> None:
-        await turns.acquire("a")
+        await lock.acquire("a")
         order.append(number)
         await asyncio.sleep(0)
-        turns.release("a")
+        lock.release("a")
 
     await asyncio.gather(*map(work, range(20)))
 
     assert order == list(range(20))
-    assert (turns._busy, turns._waiting) == (set(), {})
+    assert (lock._locked, lock._waiting) == (set(), {})
 
 
 @pytest.mark.parametrize("told", [False, True], ids=["not-told-yet", "told"])
 async def test_who_gives_up_is_passed_over(told: bool) -> None:  # noqa: FBT001  a case
     """A cancelled waiter does not hold the subject, whether or not it has noticed."""
-    turns = KeyedLock()
-    await turns.acquire("a")
-    first, second = (asyncio.create_task(turns.acquire("a")) for _ in range(2))
+    lock = KeyedLock()
+    await lock.acquire("a")
+    first, second = (asyncio.create_task(lock.acquire("a")) for _ in range(2))
     await settle()
     first.cancel()
     if told:
         await settle()
-    turns.release("a")
+    lock.release("a")
     await second
     await until_cancelled(first)
-    turns.release("a")
+    lock.release("a")
 
-    assert (turns._busy, turns._waiting) == (set(), {})
+    assert (lock._locked, lock._waiting) == (set(), {})
 
 
 async def test_a_turn_that_came_too_late_is_passed_on() -> None:
-    """Who is cancelled in the moment its turn comes leaves the subject to the next."""
-    turns = KeyedLock()
-    await turns.acquire("a")
-    first, second = (asyncio.create_task(turns.acquire("a")) for _ in range(2))
+    """A waiter that is cancelled just after its grant passes the lock on."""
+    lock = KeyedLock()
+    await lock.acquire("a")
+    first, second = (asyncio.create_task(lock.acquire("a")) for _ in range(2))
     await settle()
-    turns.release("a")
+    lock.release("a")
     first.cancel()
     await second
     with pytest.raises(asyncio.CancelledError):
         await first
-    turns.release("a")
+    lock.release("a")
 
-    assert (turns._busy, turns._waiting) == (set(), {})
+    assert (lock._locked, lock._waiting) == (set(), {})
 
 
 @pytest.mark.parametrize("seed", range(20))
 async def test_cancelling_at_random_breaks_no_turn(seed: int) -> None:
-    """However many give up whenever they like, never two are in, and everyone else gets in."""
+    """Whichever waiters are cancelled, never two hold the lock, and all others acquire it."""
     random = Random(seed)
-    turns = KeyedLock()
+    lock = KeyedLock()
     inside = Counter[str]()
     entered: set[int] = set()
 
     async def work(number: int, subject: str) -> None:
-        await turns.acquire(subject)
+        await lock.acquire(subject)
         try:
             inside[subject] += 1
             assert inside[subject] == 1
@@ -92,7 +92,7 @@ async def test_cancelling_at_random_breaks_no_turn(seed: int) -> None:
                 await asyncio.sleep(0)
         finally:
             inside[subject] -= 1
-            turns.release(subject)
+            lock.release(subject)
 
     tasks = [asyncio.create_task(work(number, random.choice("abc"))) for number in range(100)]
     gave_up = set(random.sample(range(100), 40))
@@ -104,4 +104,4 @@ async def test_cancelling_at_random_breaks_no_turn(seed: int) -> None:
 
     assert {type(result) for result in results} <= {type(None), asyncio.CancelledError}
     assert entered >= set(range(100)) - gave_up
-    assert (turns._busy, turns._waiting) == (set(), {})
+    assert (lock._locked, lock._waiting) == (set(), {})

@@ -107,7 +107,7 @@ def test_the_first_hundred_failures_are_kept() -> None:
 
 
 def test_throttled_requests_are_counted() -> None:
-    """Answers of 429 are added up over all items."""
+    """Throttled (429) responses are added up over all items."""
     recorder: ReportBuilder[str, None] = ReportBuilder()
     for throttled in (0, 2, 1):
         recorder.add(Outcome(0, "", OutcomeStatus.DONE, 3, throttled))

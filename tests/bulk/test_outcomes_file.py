@@ -1,5 +1,5 @@
 """
-The outcomes file: every item of a run has a line that says how it ended, whatever happens to it.
+The outcomes file: every item of a run has a line with its outcome, whatever happens to it.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ async def adapty(sandbox: Sandbox) -> AsyncIterator[AdaptyClient]:
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Give a disk that has nothing for certain while the gate is closed; it is open at first."""
+    """Return a disk that blocks while an event is not set; it is set at first."""
     event = threading.Event()
     event.set()
 
@@ -143,7 +143,7 @@ def mode_of(path: Path) -> int:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Let the event loop turn until a condition holds; the test's time limit bounds that."""
+    """Run the event loop until a condition holds; the test's timeout bounds this."""
     while True:
         if condition():
             return
@@ -151,7 +151,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def is_in_use(path: Path) -> bool:
-    """Return whether somebody has the file open."""
+    """Return whether a process has the file open."""
     try:
         OutcomesLog(path).close()
     except JournalError:
@@ -165,7 +165,7 @@ async def arrived(sandbox: Sandbox, count: int) -> None:
 
 
 def ids(count: int) -> list[str]:
-    """Return so many ids."""
+    """Return *n* ids."""
     return [f"user-{number}" for number in range(count)]
 
 
@@ -345,7 +345,7 @@ async def test_what_cannot_be_built_is_identified_by_itself(path: Path) -> None:
 async def test_a_resumed_run_appends_and_leaves_results_as_they_are(
     sandbox: Sandbox, adapty: AdaptyClient, path: Path
 ) -> None:
-    """What is skipped has one line, and the last one of each id says how and when it ended."""
+    """A skipped item has one line, and the last line of each id has its outcome and time."""
     sandbox.seed_profiles(ids(50))
     items = [*ids(50), " bad"]
     keep = {**BY, "outcomes": path, "journal": path.with_suffix(".db"), "job_id": "j"}
@@ -474,7 +474,7 @@ def test_a_torn_last_line_is_cut_off_at_whichever_byte_it_ends(path: Path) -> No
 
 
 async def test_a_run_that_resumes_with_a_torn_line_is_complete(path: Path) -> None:
-    """Wherever the file was cut, the same run again gives each id a line that says how it ended."""
+    """Wherever the file was truncated, a further run writes a line with the outcome of each id."""
     keep = {**BY, "outcomes": path, "journal": path.with_suffix(".db"), "job_id": "j"}
     async with fake() as client:
         await client.v1.profiles.bulk_delete(["a", "b", "c"], **keep, concurrency=1)
@@ -516,14 +516,14 @@ OTHERS = {
 @pytest.mark.parametrize("content", OTHERS.values(), ids=OTHERS)
 async def test_what_is_no_outcomes_file_stays_untouched(content: bytes, path: Path) -> None:
     """
-    A file of something else is refused before anything is sent, and keeps every byte and its mode.
+    A file of another kind is rejected before anything is sent, and keeps every byte and its mode.
     """
     write(path, content, 0o644)
     transport = FakeTransport()
     async with AdaptyClient("key", transport=transport) as client:
         with pytest.raises(
             JournalError,
-            match=r"cannot be used: (line \d of it is not an outcome|it is something else)",
+            match=r"cannot be used: (line \d of it is not an outcome|it is not an outcomes file)",
         ):
             await client.v1.profiles.bulk_delete(["a"], **BY, outcomes=path)
 
@@ -555,7 +555,7 @@ def _make_link(path: Path) -> None:
 def test_only_a_regular_file_can_be_an_outcomes_file(
     make: Any, message: str, tmp_path: Path
 ) -> None:
-    """Anything else is refused, with the reason."""
+    """Anything else is rejected, with the reason."""
     folder = tmp_path / "folder"
     folder.mkdir()
     make(folder / "outcomes")
@@ -651,12 +651,12 @@ def test_any_text_gives_one_line_that_reads_back(text: str) -> None:
 
 @given(st.binary() | st.recursive(st.none() | st.text(), st.lists).map(json.dumps).map(str.encode))
 def test_no_other_text_is_taken_for_an_outcome(text: bytes) -> None:
-    """A line of something else is none, and never an exception."""
+    """A line of another kind is None, and never an exception."""
     assert parse_line(text) is None
 
 
 def test_an_error_of_somebody_else_is_recorded_by_its_type() -> None:
-    """What an exception has under the names of ours is recorded if it is text or a number."""
+    """Attributes of an exception with the names of our fields are recorded if text or a number."""
     error = ValueError("secret")
     error.status = object()  # type: ignore[attr-defined]
     error.request_id = "r1"  # type: ignore[attr-defined]
@@ -704,29 +704,29 @@ async def told_of(run: Any) -> list[Any]:
 async def test_an_outcome_is_on_the_disk_before_it_is_delivered(
     journal: str | None, path: Path, gate: threading.Event
 ) -> None:
-    """While the disk hangs nobody is told, though the requests are over; then everybody is."""
+    """While the disk hangs no outcome is delivered, though the requests are over; then all are."""
     gate.clear()
-    told: list[Any] = []
+    delivered: list[Any] = []
     transport = FakeTransport(DONE)
     async with AdaptyClient("key", transport=transport) as client:
         options = {**BY, "journal": journal and path.with_name(journal), "outcomes": path}
         run = client.v1.profiles.bulk_delete(
-            ids(20), **options, concurrency=20, on_outcome=told.append
+            ids(20), **options, concurrency=20, on_outcome=delivered.append
         )
         task = asyncio.create_task(run)
         await until(lambda: len(transport.requests) == 20)
         await loop_turns(50)
-        assert told == []
+        assert delivered == []
         gate.set()
         await task
 
-    assert len(told) == len(lines(path)) == 20
+    assert len(delivered) == len(lines(path)) == 20
 
 
 async def test_a_disk_that_hangs_holds_up_no_call_until_too_much_waits(
     path: Path, gate: threading.Event
 ) -> None:
-    """The loop turns and requests go out while the disk hangs; what waits in memory has a bound."""
+    """The loop runs and requests are sent while the disk hangs; the buffer in memory is bounded."""
     gate.clear()
     transport = FakeTransport(DONE)
     async with AdaptyClient("key", transport=transport) as client:
@@ -769,10 +769,10 @@ async def test_a_run_that_is_cut_off_records_what_was_over(
     """
     gate.clear()
     transport = FakeTransport(DONE)
-    told: list[Any] = []
+    delivered: list[Any] = []
     async with AdaptyClient("key", transport=transport) as client:
         run = client.v1.profiles.bulk_delete(
-            ids(5), **BY, outcomes=path, concurrency=5, on_outcome=told.append
+            ids(5), **BY, outcomes=path, concurrency=5, on_outcome=delivered.append
         )
         task = asyncio.create_task(run)
         await until(lambda: len(transport.requests) == 5)
@@ -785,7 +785,7 @@ async def test_a_run_that_is_cut_off_records_what_was_over(
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    assert sorted(one.item for one in told) == ids(5)
+    assert sorted(one.item for one in delivered) == ids(5)
     assert {line["status"] for line in lines(path)} == {"done"}
     assert len(lines(path)) == 5
 
@@ -812,7 +812,7 @@ async def test_a_run_that_is_cancelled_while_its_file_is_opened_leaves_it_to_the
 
 
 async def test_a_file_that_is_gone_ends_the_run(path: Path) -> None:
-    """Nothing is written to a file that nobody finds: the run ends with an error."""
+    """Nothing is written to a file without a path: the run ends with an error."""
 
     def remove(outcome: Outcome[Any, Any]) -> None:
         path.unlink(missing_ok=True)
@@ -878,7 +878,7 @@ async def test_what_nobody_waits_for_is_written_soon(path: Path) -> None:
 
 
 def test_a_loop_that_is_gone_is_not_waited_for(path: Path) -> None:
-    """A run whose loop was closed gives its file back and raises nothing when it is collected."""
+    """A run whose loop was closed closes its file, and raises nothing when it is collected."""
     loop = asyncio.new_event_loop()
     raised: list[Any] = []
     hook, sys.unraisablehook = sys.unraisablehook, raised.append
@@ -953,7 +953,7 @@ async def test_a_run_that_is_killed_and_resumed_is_complete(
     loop: str, sandbox: Sandbox, path: Path
 ) -> None:
     """
-    Each kill leaves at most a torn line; in the end every id has a line that says how it ended.
+    Each kill leaves at most a torn line; in the end every id has a line with its outcome.
     """
     if loop == "uvloop":
         pytest.importorskip("uvloop")
@@ -980,7 +980,7 @@ async def test_a_run_that_is_killed_and_resumed_is_complete(
 
 @ONCE
 async def test_a_full_disk_ends_the_run_and_nothing_is_lost(sandbox: Sandbox, path: Path) -> None:
-    """The run ends with an error that says so; with room again, the same run completes the file."""
+    """The run ends with an error; with free space again, a further run completes the file."""
     count = 2000
     write(path, LINE * 40_000)  # more than the journal takes
     limit = len(read(path)) + 20_000

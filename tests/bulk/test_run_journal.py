@@ -72,7 +72,7 @@ async def nothing_is_left(anyio_backend: str) -> AsyncIterator[None]:
     assert own_tasks() == before
     for thread in threading.enumerate():
         if thread.name.startswith("adapty-journal"):
-            thread.join(5)  # it was told to end
+            thread.join(5)  # it was terminated
             assert not thread.is_alive()
 
 
@@ -105,7 +105,7 @@ def _bytes_of(path: Path) -> bytes:
 def erase(
     transport: Callable[[Request], Any], items: Any, journal: Any, **options: Any
 ) -> BulkRun[str, None]:
-    """Make a run of deletes that repeats nothing."""
+    """Return a run of deletes without retries."""
     adapty = AdaptyClient(options.pop("key", KEY), transport=transport, retry=ONCE)
     return adapty.v1.profiles.bulk_delete(
         items, by="customer_user_id", journal=journal, **{"job_id": "job", **options}
@@ -115,7 +115,7 @@ def erase(
 def create(
     transport: Callable[[Request], Any], items: Any, journal: Any, **options: Any
 ) -> BulkRun[str, Any]:
-    """Make a run of creates, which must not be repeated blindly."""
+    """Return a run of creates, which must not be retried blindly."""
     adapty = AdaptyClient(KEY, transport=transport, retry=ONCE)
     return adapty.bulk(
         items,
@@ -126,7 +126,7 @@ def create(
 
 
 async def crash(start: Callable[..., BulkRun[Any, Any]], items: list[str], journal: Path) -> None:
-    """Leave a journal as a run leaves it that is killed when its first requests are under way."""
+    """Create a journal as a run leaves it that is killed with its first requests in flight."""
     aside = journal.with_suffix(".crashed")
 
     async def transport(_request: Request) -> Response:
@@ -183,7 +183,7 @@ async def test_everything_is_on_disk_before_anyone_is_told(
 
 @pytest.mark.parametrize("ordered", [False, True], ids=["as-they-end", "ordered"])
 async def test_a_streamed_outcome_is_on_disk(ordered: bool, journal: Path) -> None:  # noqa: FBT001
-    """Whoever streams a run sees only what is written; what is not streamed to the end resumes."""
+    """A stream has only stored outcomes; a run that is not streamed to the end resumes."""
     seen: list[int] = []
     async with erase(Api(), ids(40), journal, ordered=ordered, concurrency=4) as run:
         async for outcome in run:
@@ -304,7 +304,7 @@ async def test_a_delete_that_was_under_way_in_a_crash_goes_again(
     answer: Response, status: str, journal: Path
 ) -> None:
     """
-    It was reserved and perhaps not sent, so that a 404 then says no more than that it is absent.
+    It was reserved and may not have been sent, so a 404 then only means that it is absent.
     """
     await crash(erase, ["u0", "u1"], journal)
     assert states(journal) == dict.fromkeys(range(2), ItemState.RESERVED)
@@ -367,7 +367,7 @@ async def test_a_create_whose_answer_was_lost_is_never_sent_again(journal: Path)
 
 @pytest.fixture
 def gated(journal: Path) -> GatedJournal:
-    """Return a journal whose commits wait while its gate is closed."""
+    """Return a journal whose commits wait for an event."""
     return GatedJournal(journal)
 
 
@@ -406,7 +406,7 @@ async def test_what_must_survive_a_loss_of_power_waits_for_the_disk(
     gated: GatedJournal,
 ) -> None:
     """
-    A create is not sent, and an outcome is not told, before the disk has what was noted of it.
+    A create is not sent, and an outcome is not delivered, before its entry is on the disk.
     """
     told: list[object] = []
 
@@ -436,7 +436,7 @@ async def test_what_must_survive_a_loss_of_power_waits_for_the_disk(
 
 
 async def test_what_is_cut_off_is_not_told_before_the_disk_has_it(gated: GatedJournal) -> None:
-    """Ctrl-C twice does not have an outcome told that a loss of power could undo."""
+    """Ctrl-C twice does not deliver an outcome that a loss of power could undo."""
     told: list[Outcome[str, None]] = []
     answered = asyncio.Event()
 
@@ -465,7 +465,7 @@ async def test_a_create_that_is_cut_off_while_it_is_noted_was_not_sent(
     journal: Path,
     gated: GatedJournal,
 ) -> None:
-    """What an earlier run had begun stays unknown, and what no run has sent is sent by the next."""
+    """Items that an earlier run started stay unknown, and the next run sends the unsent ones."""
     if begun:
         await crash(create, ["u0", "u1"], journal)
     api = Api({"*": CREATED})
@@ -568,18 +568,18 @@ MISMATCHES: dict[str, tuple[Start, tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize(("start", "told"), MISMATCHES.values(), ids=MISMATCHES)
+@pytest.mark.parametrize(("start", "parts"), MISMATCHES.values(), ids=MISMATCHES)
 async def test_the_journal_of_another_run_is_refused(
-    start: Start, told: tuple[str, ...], journal: Path
+    start: Start, parts: tuple[str, ...], journal: Path
 ) -> None:
-    """What differs is said, the key is not, nothing is sent, and the journal stays as it was."""
+    """The error names the differences, not the key; nothing is sent, the journal is unchanged."""
     await erase(Api(), ids(3), journal)
     before = _bytes_of(journal)
     with pytest.raises(JournalError, match=r"^the journal .* belongs to another run; ") as caught:
         await start(journal)
 
     message = str(caught.value)
-    assert all(part in message for part in (str(journal), *told))
+    assert all(part in message for part in (str(journal), *parts))
     assert "TEST" not in message
     assert "OTHER.key" not in message
     assert _bytes_of(journal) == before
@@ -597,7 +597,7 @@ async def test_a_journal_that_is_in_use_is_refused(
     dedupe: bool,  # noqa: FBT001  a case
     journal: Path,
 ) -> None:
-    """The second run ends at once and sends nothing; the first goes on."""
+    """The second run ends at once and sends nothing; the first continues."""
     first, second = Api(hold=["u0"]), Api()
     async with erase(first, ids(1), journal) as run:
         await first.until_sent(1)
@@ -692,7 +692,7 @@ def test_a_run_identity_shows_where_it_goes_and_no_key() -> None:
 
 
 class Lines:
-    """An input that knows its length and first items, as a file knows its size and digest."""
+    """An input identified by its length and first items, as a file is by its size and digest."""
 
     def __init__(self, items: list[str]) -> None:
         self._items = items
@@ -713,7 +713,7 @@ class Lines:
 
 
 async def test_an_input_that_grew_resumes_and_another_is_refused(journal: Path) -> None:
-    """What it grew to counts from then on."""
+    """Its new size counts from then on."""
     assert isinstance(Lines(["u0"]), InputIdentity)
     first = await erase(Api(), Lines(ids(5)), journal, job_id=None)
     api = Api()
@@ -768,7 +768,7 @@ class Watch:
         self.bodies: dict[Hashable, list[bytes]] = {}
 
     async def __call__(self, request: Request) -> Response:
-        """Answer after some turns of the loop."""
+        """Respond after some iterations of the loop."""
         subject = self._subject(request)
         assert subject not in self._busy
         self._busy.add(subject)
@@ -847,7 +847,7 @@ async def test_two_requests_about_one_thing_are_never_under_way_together(
 @pytest.mark.parametrize("job_id", ["job", None], ids=["position", "digest"])
 async def test_dedupe_sends_each_request_once(job_id: str | None, journal: Path) -> None:
     """
-    What stands further on is skipped, in this run and in the next, also past where this one ended.
+    A later duplicate is skipped, in this run and in the next, also beyond the end of this one.
     """
     names = [f"u{number % 7}" for number in range(30)]
     api = Api({"u3": REFUSED})
@@ -872,7 +872,7 @@ async def test_text_of_another_library_is_the_same_item_as_plain_text(
     kept: bool,  # noqa: FBT001  a case
     journal: Path,
 ) -> None:
-    """A data frame's ids are told from each other as plain ones are, in the next run too."""
+    """A data frame's ids are identified as plain ones are, in the next run too."""
     api = Api()
     path = journal if kept else None
     first = await erase(api, [Text("u0"), "u0", Text("u1")], path, dedupe=True, job_id=None)
@@ -886,7 +886,7 @@ async def test_text_of_another_library_is_the_same_item_as_plain_text(
 
 @pytest.mark.parametrize("rate", [0.0, 0.0001])
 async def test_a_pace_of_next_to_nothing_is_no_pace(rate: float, journal: Path) -> None:
-    """A run that finds it in its journal goes on as if there were none."""
+    """A run that finds it in its journal continues without it."""
     adapty = AdaptyClient(KEY, transport=Api())
     adapty._caller.layers.limiters.learned_rate = lambda: rate  # type: ignore[method-assign]
     await adapty.v1.profiles.bulk_delete(
@@ -920,7 +920,7 @@ async def test_dedupe_works_without_a_journal() -> None:
 
 
 async def test_requests_that_differ_in_their_parameters_are_no_duplicates() -> None:
-    """Whom it is about, if anybody, does not make a request the same."""
+    """An equal profile does not make two requests equal."""
     operations = [
         Operation(GET_PROFILE, ((HEADER, "u0"),), parameters=(("page", page),))
         for page in ("1", "2", "1", "1\n")
@@ -979,7 +979,7 @@ async def test_a_cancelled_run_can_be_resumed(seed: int, job_id: str | None, jou
 
 
 class Slow:
-    """An input whose identity takes as long as it is told, and may fail."""
+    """An input whose identity takes as long as the test sets, and may fail."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self._error = error
@@ -1008,7 +1008,7 @@ class Slow:
 async def test_cancelling_while_the_journal_opens_gives_it_back(
     error: Exception | None, journal: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The file is free as soon as opening it has ended, though nobody waited for that."""
+    """The file is free as soon as its opening has ended, though nothing waited for that."""
     slow, api = Slow(error), Api()
     run = erase(api, slow, journal, job_id=None, drain=0.01, dedupe=True)
 
@@ -1035,7 +1035,7 @@ async def test_cancelling_while_the_journal_opens_gives_it_back(
 async def test_a_disk_that_is_slow_to_close_is_waited_for(
     journal: Path, gated: GatedJournal
 ) -> None:
-    """What is cut off after its drain time is written before the run is over."""
+    """Items that are cancelled after the drain time are recorded before the run ends."""
     api = Api(hold=["u0"])
 
     async def run() -> None:
@@ -1055,7 +1055,7 @@ async def test_a_source_that_raises_leaves_a_journal_to_go_on_with(
     live: bool,  # noqa: FBT001  a case
     journal: Path,
 ) -> None:
-    """What was read is noted, the exception is raised, and the next run does the rest."""
+    """Items that were read are recorded, the error is raised, and the next run does the rest."""
     source = Reading(ids(10), ValueError("line 11"))
     run = erase(Api(), source.live() if live else source, journal)
     with pytest.raises(ValueError, match="line 11"):
@@ -1067,7 +1067,7 @@ async def test_a_source_that_raises_leaves_a_journal_to_go_on_with(
 
 
 async def test_a_lost_connection_is_noted_as_lost(journal: Path) -> None:
-    """A request that may have worked is told apart from one that did not."""
+    """A request that may have been processed has another state than one that was not."""
 
     async def transport(request: Request) -> Response:
         raise ConnectionLostError("gone")
@@ -1088,7 +1088,7 @@ async def test_an_item_that_cannot_be_built_is_not_noted(journal: Path) -> None:
 
 
 async def test_operations_of_many_kinds_share_a_journal(journal: Path) -> None:
-    """A run of operations is told apart by them, or by their order."""
+    """A run of operations is identified by their requests, or by their order."""
     adapty = AdaptyClient(KEY, transport=Api({"*": CREATED}), retry=ONCE)
 
     def operations() -> list[Operation[Any]]:
@@ -1105,7 +1105,7 @@ async def test_operations_of_many_kinds_share_a_journal(journal: Path) -> None:
 
 
 async def test_a_disk_that_fails_ends_the_run(gated: GatedJournal) -> None:
-    """The outcome that was to be safe is told all the same, and nothing more is sent."""
+    """The outcome that could not be stored is delivered all the same, and nothing more is sent."""
     told: list[Outcome[str, None]] = []
     sent: list[str] = []
 
@@ -1220,26 +1220,26 @@ def test_a_resume_of_ten_million_items_is_small(journal: Path) -> None:
     assert int(told) < 100_000
 
 
-# The pace
+# The request rate
 
 
 @pytest.mark.parametrize("job_id", ["job", None], ids=["position", "digest"])
 async def test_a_resumed_run_begins_with_the_pace_that_was_learned(
     job_id: str | None, journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a run has learned of the account's limit is in its journal."""
+    """The rate that a run has learned is in its journal."""
     begin_at(monkeypatch, 50_000.0, lowest=1.0)
     items = ids(600)
     learned: list[float | None] = []
     for count, limit in ((300, 5000.0), (600, None)):
         adapty = AdaptyClient(KEY, transport=Api())
-        gates = adapty._caller.layers.limiters
+        limiters = adapty._caller.layers.limiters
         if limit is not None:
-            gates.expect(limit)
+            limiters.expect(limit)
         await adapty.v1.profiles.bulk_delete(
             items[:count], by="customer_user_id", journal=journal, job_id=job_id
         )
-        learned.append(gates.learned_rate())
+        learned.append(limiters.learned_rate())
 
     assert learned == pytest.approx([5000.0, 5000.0], rel=0.3)
     assert [run.rate for run in summarise(journal).runs] == pytest.approx(learned)
@@ -1248,7 +1248,7 @@ async def test_a_resumed_run_begins_with_the_pace_that_was_learned(
 async def test_the_pace_is_noted_now_and_then(
     journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that is killed has noted what it learned not long before."""
+    """A run that is killed has recorded its learned rate shortly before."""
     monkeypatch.setattr(_run_journal, "_RATE_SECONDS", 0.01)
     rates: list[float | None] = []
 
@@ -1289,7 +1289,7 @@ async def test_a_run_is_recorded_with_its_end(journal: Path) -> None:
 
 
 async def test_reasons_beyond_a_hundred_are_counted_together() -> None:
-    """A server that answers with anything does not make the journal grow."""
+    """Random responses of a server do not make the journal grow."""
     journal = MemoryJournal()
     writer = JournalWriter(journal, concurrency=4)
     identity = JournalIdentity(operation="o", origin="x", account="a", keys="position", input={})

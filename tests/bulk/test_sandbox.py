@@ -1,4 +1,4 @@
-"""Bulk runs against the sandbox, with faults: what a report says is what happened at the server."""
+"""Bulk runs against the sandbox, with faults: the report matches the state of the server."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Ledger:
         self.times = Counter[int]()
 
     def __call__(self, outcome: Outcome[Any, Any]) -> None:
-        """Take note of an outcome."""
+        """Record an outcome."""
         self.times[outcome.index] += 1
         self.outcomes[outcome.index] = outcome
 
@@ -88,7 +88,7 @@ class Ledger:
 
 
 def ids(count: int = COUNT) -> list[str]:
-    """Return so many ids."""
+    """Return *n* ids."""
     return [f"user-{number}" for number in range(count)]
 
 
@@ -123,7 +123,7 @@ async def test_an_erasure_reports_what_the_server_did(
 async def test_an_erasure_with_few_attempts_claims_nothing_that_is_not_so(
     sandbox: Sandbox, adapty: AdaptyClient
 ) -> None:
-    """Where repeats run out items are failed, not done, and a second run over them finishes."""
+    """Items without further retries are failed, not done, and a second run completes them."""
     sandbox.seed_profiles(ids())
     ledger = Ledger()
     hasty = adapty.with_options(retry=BADLY)
@@ -157,7 +157,7 @@ async def test_profiles_that_are_missing_are_absent(sandbox: Sandbox, adapty: Ad
 async def test_an_update_reports_what_the_server_did(
     sandbox: Sandbox, adapty: AdaptyClient
 ) -> None:
-    """Each profile that is done has its own value, and its result says so."""
+    """Each profile that is done has its own value, and its result contains it."""
     sandbox.seed_profiles(ids())
     updates = [(user, ProfileAttributes(first_name=f"Name of {user}")) for user in ids()]
     done = 0
@@ -198,7 +198,7 @@ async def live_mail_profiles(count: int) -> AsyncIterator[MailProfile]:
 async def test_saving_mail_profiles_reports_what_the_server_did(
     sandbox: Sandbox, mail: AdaptyMailClient
 ) -> None:
-    """Whatever is done is there; a save that was repeated is there once."""
+    """Every profile that is done exists; a save that was retried exists once."""
     ledger = Ledger()
     report = await mail.profiles.bulk_save(
         live_mail_profiles(COUNT), concurrency=100, on_outcome=ledger
@@ -222,7 +222,7 @@ IDENTIFIERS: dict[By, Callable[[MailProfile], Any]] = {
 async def test_erasing_mail_profiles_reports_what_the_server_did(
     by: By, sandbox: Sandbox, mail: AdaptyMailClient
 ) -> None:
-    """By whichever identifier, also by e-mail, whose repeats are always told 404."""
+    """With each identifier, also with the e-mail address, whose retries always get a 404."""
     profiles = list(mail_profiles(400))
     await mail.profiles.bulk_save(profiles, concurrency=100)
     there = {
@@ -276,7 +276,7 @@ async def test_saving_events_reports_what_the_server_did(
 
 
 async def test_a_rate_below_the_accounts_is_never_throttled() -> None:
-    """Whoever gives the account's rate is not told 429."""
+    """A run with the account's rate is not throttled (429)."""
     async with (
         Sandbox(rate=500, burst=150) as strict,
         AdaptyClient(
@@ -307,7 +307,7 @@ async def test_a_throttled_run_ends_with_everything_done() -> None:
 
 
 async def test_a_wrong_key_leaves_everything_where_it_is() -> None:
-    """The run stops, and the account says what was not sent."""
+    """The run stops, and the report has the items that were not sent."""
     async with (
         Sandbox() as plain,
         AdaptyClient("secret_live_wrong", base_url=plain.url) as client,

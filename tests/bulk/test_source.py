@@ -13,7 +13,7 @@ from adapty_async._bulk.source import Source, source_of
 
 
 async def counted(count: int) -> AsyncIterator[int]:
-    """Yield the first numbers, each after a turn of the loop."""
+    """Yield the first numbers, each after an iteration of the loop."""
     for number in range(count):
         await asyncio.sleep(0)
         yield number
@@ -43,9 +43,9 @@ class LiveIds:
 
 
 async def drained(source: Source[Any]) -> list[tuple[int, Any]]:
-    """Take everything."""
+    """Read all items."""
     taken = []
-    while (entry := await source.take()) is not None:
+    while (entry := await source.read()) is not None:
         taken.append(entry)
     return taken
 
@@ -72,7 +72,7 @@ async def test_every_kind_of_input_gives_its_items_with_their_positions(
     source = source_of(make())
 
     assert await drained(source) == [(0, 0), (1, 1), (2, 2)]
-    assert await source.take() is None
+    assert await source.read() is None
     assert source.sized is sized
 
 
@@ -100,10 +100,10 @@ async def test_an_async_input_is_asked_once_at_a_time() -> None:
 
 
 async def test_an_async_input_that_has_ended_is_not_asked_again() -> None:
-    """The first end counts for every taker, though an iterator could go on behind it."""
+    """The first end counts for every reader, though an iterator could continue after it."""
 
     class Batches:
-        """An async iterator that ends after each item, and goes on when it is asked again."""
+        """An async iterator that ends after each item, and continues at the next call."""
 
         def __init__(self) -> None:
             self._asked = 0
@@ -120,11 +120,11 @@ async def test_an_async_input_that_has_ended_is_not_asked_again() -> None:
     source = source_of(Batches())
 
     assert await drained(source) == [(0, 1)]
-    assert await source.take() is None
+    assert await source.read() is None
 
 
 async def test_cancelling_wakes_those_who_wait_for_an_item() -> None:
-    """An input that may never yield again holds nobody who is cancelled."""
+    """An input that never yields again does not block a reader that is cancelled."""
     waiting = asyncio.Event()
 
     async def live() -> AsyncIterator[int]:
@@ -140,7 +140,7 @@ async def test_cancelling_wakes_those_who_wait_for_an_item() -> None:
     await asyncio.wait(takers)
 
     assert all(taker.cancelled() for taker in takers)
-    assert await source.take() is None
+    assert await source.read() is None
 
 
 async def test_an_item_that_comes_with_a_cancellation_is_not_lost() -> None:
@@ -152,7 +152,7 @@ async def test_an_item_that_comes_with_a_cancellation_is_not_lost() -> None:
             yield await entries.get()
 
     source = source_of(live())
-    taker = asyncio.create_task(source.take())
+    taker = asyncio.create_task(source.read())
     await asyncio.sleep(0)
     entries.put_nowait(7)
     taker.cancel()

@@ -23,7 +23,7 @@ from adapty_async.errors import (
 
 
 def answered(kind: type[ApiError], status: int, *, recognised: bool = True) -> ApiError:
-    """Return the error of an answer."""
+    """Return the error of a response."""
     error = kind(f"status {status}", status=status)
     error.recognised = recognised
     return error
@@ -63,7 +63,7 @@ THROTTLED_BY_API = answered(RateLimitError, 429)
 
 
 def judged(*errors: Exception | None) -> list[StopReason | None]:
-    """Return what the rules say after each of these outcomes; None is a success."""
+    """Return the decision of the policy after each of these outcomes; None is a success."""
     rules = StopPolicy()
     return [
         rules.check(

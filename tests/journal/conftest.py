@@ -1,4 +1,4 @@
-"""What the tests of journals share."""
+"""Fixtures of the tests of journals."""
 
 from __future__ import annotations
 

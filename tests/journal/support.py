@@ -75,7 +75,7 @@ def key_of(number: int) -> bytes:
 
 
 async def reopened(journal: Journal, identity: JournalIdentity = IDENTITY) -> Resumed:
-    """Open a journal that nobody compares or reads the keys of."""
+    """Open a journal without a comparison of its input, and without its keys."""
     return await journal.open(identity, accept, ignore)
 
 
@@ -120,7 +120,7 @@ class Place(Protocol):
         ...
 
     def note(self, *, durable: bool) -> None:
-        """Note that a commit has ended, and whether it was a durable one."""
+        """Record that a commit has ended, and whether it was durable."""
         ...
 
     def kill(self) -> Place:
@@ -260,7 +260,7 @@ class Observed:
     Attributes:
         committed: the changes of all commits that have ended, and whether they were durable.
         failures: what the next commits raise, or return if it is a tuple; None for none of it.
-        pending: the number of commits that have begun and not ended.
+        pending: the number of commits in progress.
     """
 
     def __init__(self, place: Place) -> None:

@@ -22,22 +22,22 @@ def test_outcomes_are_counted_in_the_minute_they_are_taken_in() -> None:
     clock = Clock(120.0)
     counter = OutcomeCounter(3, clock)
     changed = [counter.has_changed]
-    assert counter.take() == ([], [])
+    assert counter.pop_changes() == ([], [])
     counter.count(ItemState.DONE, 2, 1)
     changed.append(counter.has_changed)
     clock.now = 121.0
-    counter.take()
+    counter.pop_changes()
     changed.append(counter.has_changed)
     assert changed == [False, True, False]
     counter.count(ItemState.ABSENT, 1, 0)
     clock.now = 122.0
-    (minute,), _ = counter.take()
+    (minute,), _ = counter.pop_changes()
     assert minute == Minute(
         run=3, minute=2, first_at=121.0, last_at=122.0, done=1, absent=1, requests=3, throttled=1
     )
     counter.count(ItemState.DUPLICATE, 0, 0)
     clock.now = 180.0
-    (minute,), _ = counter.take()
+    (minute,), _ = counter.pop_changes()
     assert minute == Minute(run=3, minute=3, first_at=180.0, last_at=180.0, duplicate=1)
 
 
@@ -51,7 +51,7 @@ def test_a_clock_that_is_set_back_loses_no_counts() -> None:
     for now in (600.0, 660.0, 610.0, 670.0, 730.0):
         clock.now = now
         counter.count(ItemState.DONE, 1, 0)
-        rows.update({minute.minute: minute for minute in counter.take()[0]})
+        rows.update({minute.minute: minute for minute in counter.pop_changes()[0]})
     assert {number: minute.done for number, minute in rows.items()} == {10: 1, 11: 3, 12: 1}
     assert rows[11].last_at == 670.0
 
@@ -64,17 +64,17 @@ def test_counts_that_were_not_stored_are_taken_again() -> None:
     counter = OutcomeCounter(1, clock)
     counter.count(ItemState.FAILED, 1, 0)
     counter.count_reason(ItemState.FAILED, ("X", 500))
-    minutes, reasons = counter.take()
+    minutes, reasons = counter.pop_changes()
     counter.count(ItemState.FAILED, 1, 0)
     counter.count_reason(ItemState.FAILED, ("X", 500))
     counter.restore(Changes(minutes=minutes, reasons=reasons))
     clock.now = 119.0
     assert counter.has_changed
-    (minute,), (reason,) = counter.take()
+    (minute,), (reason,) = counter.pop_changes()
     assert (minute.failed, minute.requests, reason.items) == (2, 2, 2)
     counter.restore(Changes(minutes=[minute], reasons=[reason]))
     clock.now = 120.0
-    assert counter.take() == ([minute], [reason])
+    assert counter.pop_changes() == ([minute], [reason])
 
 
 def test_only_a_hundred_reasons_are_kept() -> None:
@@ -83,7 +83,7 @@ def test_only_a_hundred_reasons_are_kept() -> None:
     for number in range(500):
         state = ItemState.FAILED if number % 2 else ItemState.UNKNOWN
         counter.count_reason(state, (f"E{number}", 400))
-    _, reasons = counter.take()
+    _, reasons = counter.pop_changes()
     assert len(reasons) == 102
     assert sum(reason.items for reason in reasons) == 500
     others = [reason for reason in reasons if reason.error == "others"]

@@ -53,21 +53,21 @@ print(thread.run_blocking(lambda owned: "goes on"), flush=True)
 
 
 class Owned:
-    """A resource that notes which threads used it."""
+    """A resource that records the threads that used it."""
 
     def __init__(self) -> None:
         self.threads = {threading.get_ident()}
-        self.noted: list[int] = []
+        self.recorded: list[int] = []
         self.closed = threading.Event()
 
     def note(self, number: int) -> int:
-        """Note a number, and that it came."""
+        """Record a number."""
         self.threads.add(threading.get_ident())
-        self.noted.append(number)
+        self.recorded.append(number)
         return number
 
     def close(self) -> None:
-        """Note the end."""
+        """Record the end."""
         self.threads.add(threading.get_ident())
         self.closed.set()
 
@@ -101,7 +101,7 @@ async def test_work_runs_in_its_order_and_in_one_other_thread(
     thread.stop()
     (resource,) = owned
     assert await asyncio.to_thread(resource.closed.wait, 30)
-    assert resource.noted == list(range(51))
+    assert resource.recorded == list(range(51))
     assert len(resource.threads) == 1
     assert threading.get_ident() not in resource.threads
 
@@ -148,7 +148,7 @@ async def test_work_that_nobody_waits_for_any_more_is_done_all_the_same(
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert await thread.run(lambda each: each.note(2)) == 2
-    assert owned[0].noted == [1, 2]
+    assert owned[0].recorded == [1, 2]
 
 
 def test_a_loop_that_was_closed_gets_no_result(thread: DatabaseThread[Owned]) -> None:

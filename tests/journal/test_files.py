@@ -1,5 +1,5 @@
 """
-What may be at a journal's path, and next to it: foreign files, links, permissions, file systems.
+Files at a journal's path and next to it: foreign files, links, permissions, file systems.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ async def test_another_database_is_refused_and_stays(
 
 
 async def test_a_table_more_is_refused(tmp_path: Path) -> None:
-    """A journal that somebody added a table to is no journal that this release understands."""
+    """A journal with an additional table is rejected."""
     path = tmp_path / "run.db"
     await make(path)
     with contextlib.closing(sqlite3.connect(path)) as db:
@@ -173,7 +173,7 @@ async def test_a_table_more_is_refused(tmp_path: Path) -> None:
 
 async def test_an_empty_file_becomes_a_journal(tmp_path: Path) -> None:
     """
-    An empty file, as `mktemp` makes one, is a new journal; a reader says that it holds nothing.
+    An empty file, as `mktemp` creates one, is a new journal; a reader rejects it as empty.
     """
     path = tmp_path / "run.db"
     path.touch()
@@ -226,7 +226,7 @@ async def test_what_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["folder", "fifo", "symlink", "text"])
 async def test_a_lock_file_that_is_none_is_refused(tmp_path: Path, kind: str) -> None:
-    """Something else in the place of the lock is neither used nor changed."""
+    """Something else at the lock's path is neither used nor changed."""
     path = tmp_path / "run.db"
     lock = tmp_path / "run.db-lock"
     target = tmp_path / "target"
@@ -258,7 +258,7 @@ async def test_a_path_that_is_too_long_for_sqlite_is_refused(tmp_path: Path) -> 
 
 
 async def test_the_lock_of_a_killed_run_is_taken_over(tmp_path: Path) -> None:
-    """A lock file that nobody holds is no obstacle, and is gone in the end."""
+    """A lock file that no process holds is no obstacle, and is removed at the end."""
     path = tmp_path / "run.db"
     path.with_name("run.db-lock").touch()
     await make(path)
@@ -395,7 +395,7 @@ async def test_a_killed_journal_in_a_read_only_folder_is_read_or_refused(
     open_folder: Path, tmp_path: Path
 ) -> None:
     """
-    What a killed run left on a medium without the right to write is an error, and no other state.
+    A killed run's journal on a read-only medium is an error, and no other state.
     """
     first = InFile(tmp_path)
     journal = first.journal()
@@ -419,7 +419,7 @@ async def test_a_killed_journal_in_a_read_only_folder_is_read_or_refused(
 @pytest.mark.parametrize("umask", [0o477, 0o777], ids=oct)
 def test_a_user_with_a_strange_umask_gets_a_private_journal(open_folder: Path, umask: int) -> None:
     """
-    A mask that takes the owner's rights does not keep the owner from opening what was created.
+    A umask without the owner's permissions does not prevent the owner from opening the files.
     """
     open_folder.chmod(0o777)
     path = open_folder / "run.db"
@@ -462,7 +462,7 @@ async def test_another_interface_to_the_system_works(tmp_path: Path, vfs: str) -
 
 
 async def test_an_interface_that_is_missing_is_an_error(tmp_path: Path) -> None:
-    """A name that SQLite does not know is a `JournalError`, and the lock is released."""
+    """An unknown VFS name is a `JournalError`, and the lock is released."""
     with pytest.raises(JournalError, match="cannot be used"):
         await reopened(SqliteJournal(tmp_path / "run.db", owed=OWED, vfs="none such"))
     assert await stored(tmp_path / "run.db") == {}
@@ -490,7 +490,7 @@ async def test_a_journal_that_is_gone_is_noticed_by_the_next_commit(
     tmp_path: Path, change: object
 ) -> None:
     """
-    A journal that was deleted, moved or replaced during the run stores nothing more, and says so.
+    A journal that was deleted, moved or replaced during the run stores nothing more, and raises.
     """
     assert callable(change)
     (tmp_path / "sub").mkdir()

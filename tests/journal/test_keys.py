@@ -145,7 +145,7 @@ async def test_a_cancelled_claim_leaves_its_key_known(index: KeyIndex, count: in
 
 
 async def test_a_closed_index_refuses_claims_and_loads(index: KeyIndex) -> None:
-    """An index that was closed lets nobody wait, in the event loop or in a thread."""
+    """A closed index never blocks, in the event loop or in a thread."""
     await asyncio.to_thread(filled, index, IN_MEMORY + 1)
     index.close()
     await asyncio.sleep(0)
@@ -155,7 +155,7 @@ async def test_a_closed_index_refuses_claims_and_loads(index: KeyIndex) -> None:
 
 @pytest.mark.parametrize("count", [10, IN_MEMORY + 1], ids=["memory", "table"])
 async def test_claims_that_come_with_or_after_the_end_fail(index: KeyIndex, count: int) -> None:
-    """A closed index gives no numbers."""
+    """A closed index returns no numbers."""
     await asyncio.to_thread(filled, index, count)
     waiting = [asyncio.create_task(index.claim(key_of(count + n))) for n in range(3)]
     await asyncio.sleep(0)

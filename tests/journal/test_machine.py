@@ -58,11 +58,11 @@ class Item:
         self.safe = self.durable = 0
 
     def add(self, state: ItemState) -> None:
-        """Add a state that nobody has waited for."""
+        """Add a state that is not awaited yet."""
         self.states.append(state)
 
     def keep(self, *, durable: bool) -> None:
-        """Note that somebody has waited for the present state."""
+        """Record that the current state was awaited."""
         self.safe = len(self.states) - 1
         if durable:
             self.durable = self.safe
@@ -172,7 +172,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(number=NUMBERS)
     def start(self, number: int) -> None:
-        """Start an item that must not be repeated."""
+        """Start an item that must not be retried."""
         item = self.item(number)
         if number in self.in_flight or item.states[-1] not in UNSENT:
             return

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from adapty_async._journal import Changes, ItemState, Run
-from adapty_async._journal.model import DamageError, check_states
+from adapty_async._journal.model import DamageError, validate_states
 from adapty_async._journal.schema import (
     _insert,
     create_schema,
@@ -87,7 +87,7 @@ def test_a_span_that_begins_at_an_odd_position_is_damage(
 def test_states_of_another_release_are_damage(states: bytes) -> None:
     """A span has 512 states that this release understands."""
     with pytest.raises(DamageError, match="it holds a state that this release does not understand"):
-        check_states(states)
+        validate_states(states)
 
 
 CHANGED = {

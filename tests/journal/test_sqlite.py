@@ -60,7 +60,7 @@ async def test_the_log_starts_over(tmp_path: Path) -> None:
 
 
 async def test_a_reader_delays_no_commit_and_loses_none(tmp_path: Path) -> None:
-    """Somebody who reads all the time holds up neither commits nor the end of a run."""
+    """A permanent reader delays neither commits nor the end of a run."""
     path = tmp_path / "run.db"
     journal = SqliteJournal(path, owed=OWED)
     await reopened(journal)
@@ -79,7 +79,7 @@ async def test_a_reader_delays_no_commit_and_loses_none(tmp_path: Path) -> None:
 
 
 async def test_a_commit_is_stored_whole_or_not_at_all(tmp_path: Path) -> None:
-    """A commit that fails half-way leaves nothing behind, and others can follow."""
+    """A commit that fails half-way stores nothing, and others can follow."""
     journal = SqliteJournal(tmp_path / "run.db", owed=OWED)
     await reopened(journal)
     half = Changes(spans={0: span("d"), 1: b"\xff" * 512})
@@ -166,7 +166,7 @@ async def test_a_failure_of_the_last_write_is_raised_by_close(tmp_path: Path) ->
 
 @pytest.mark.parametrize("identity", [IDENTITY, BY_KEY], ids=["position", "key"])
 async def test_no_id_and_no_key_is_in_the_bytes(tmp_path: Path, identity: object) -> None:
-    """What a run is given of secrets and ids is in no byte of its files."""
+    """No secret and no id of a run is in its files."""
     assert isinstance(identity, type(IDENTITY))
     place = InFile(tmp_path)
     writer = await writer_on(place.journal(), msgspec.structs.replace(identity, account="digest"))

@@ -51,7 +51,7 @@ class Held(Observed):
 
 @pytest.fixture
 def journal() -> Observed:
-    """Make a journal in memory that notes its commits."""
+    """Return a journal in memory that records its commits."""
     return Observed(InMemory())
 
 
@@ -69,7 +69,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def stored(journal: Observed, position: int) -> ItemState:
-    """Return the state of an item as the commits that have ended leave it."""
+    """Return the state of an item after all commits that have ended."""
     for changes, _ in reversed(journal.committed):
         if position // 512 in changes.spans:
             return ItemState(changes.spans[position // 512][position % 512])
@@ -158,7 +158,7 @@ class Settled(MemoryJournal):
 
 
 async def test_a_resumed_run_does_not_look_at_what_is_settled() -> None:
-    """An item behind a million settled ones takes no work of the event loop for those."""
+    """An item behind a million settled ones causes no work in the event loop for those."""
     journal = Settled()
     writer = await writer_on(journal)
     before = journal.spans_found.lookups
@@ -209,7 +209,7 @@ async def test_a_single_outcome_is_durable_soon(writer: JournalWriter, journal: 
 async def test_counts_follow_their_outcomes_without_a_further_one(
     writer: JournalWriter, journal: Observed
 ) -> None:
-    """Counts that were left out of a commit are stored soon, though nothing else comes."""
+    """Counts that were omitted from a commit are stored soon, without further changes."""
     for position in range(3):
         writer.update(position, ItemState.DONE, requests=1)
         await writer.flush()
@@ -239,7 +239,7 @@ async def test_a_learned_rate_is_in_the_next_commit(
 
 
 async def test_one_commit_takes_all_that_came_during_another() -> None:
-    """While a commit is in progress, no other begins; the next one takes everything."""
+    """While a commit is in progress, no other starts; the next one stores all changes."""
     journal = Held()
     opening = asyncio.create_task(writer_on(journal))
     writer = await opening
@@ -396,7 +396,7 @@ async def test_a_closed_journal_takes_reservations_back(journal: Observed) -> No
 
 
 async def test_a_closed_writer_lets_nobody_wait(writer: JournalWriter, journal: Observed) -> None:
-    """After the end no item may be sent, and nobody waits for a commit."""
+    """After the end no item may be sent, and nothing waits for a commit."""
     await writer.start(0)
     writer.update(0, ItemState.DONE)
     closing = asyncio.create_task(writer.close())
@@ -414,7 +414,7 @@ async def test_a_closed_writer_lets_nobody_wait(writer: JournalWriter, journal: 
 @pytest.mark.parametrize("turns", range(6))
 async def test_what_comes_together_with_the_end_ends(journal: Observed, turns: int) -> None:
     """
-    An item that starts while the run is closed is stored or refused, and nobody waits for ever.
+    An item that starts while the run is closed is stored or rejected, and nothing waits forever.
     """
     writer = await writer_on(journal)
     closing = asyncio.create_task(writer.close())
@@ -427,7 +427,7 @@ async def test_what_comes_together_with_the_end_ends(journal: Observed, turns: i
 
 
 async def test_a_flush_during_the_end_is_part_of_it() -> None:
-    """What is flushed while a commit delays the end is durable with the last commit."""
+    """A flush while a commit delays the end is durable with the last commit."""
     journal = Held()
     writer = await writer_on(journal)
     started = writer.start(0)

@@ -45,7 +45,7 @@ async def read(client: AdaptyClient, _: Path) -> object:
 
 
 async def create(client: AdaptyClient, _: Path) -> object:
-    """Make a call that is not repeated."""
+    """Make a call without retries."""
     return await client.v1.profiles.create(customer_user_id="u1")
 
 
@@ -93,7 +93,7 @@ async def leave(client: AdaptyClient, _: Path) -> object:
 
 
 async def note(client: AdaptyClient, journal: Path) -> object:
-    """Await a run with a journal, and a second one that goes on from there."""
+    """Await a run with a journal, and a second one that resumes it."""
     for _ in range(2):
         await client.v1.profiles.bulk_delete(
             ids(), by="customer_user_id", drain=0.01, journal=journal
@@ -115,7 +115,7 @@ RUNS: tuple[Work, ...] = (erase, stream, leave, note, note_each)
 
 
 async def cancelled(work: Awaitable[object], moment: int) -> None:
-    """Begin some work, and cancel it after so many turns of the event loop."""
+    """Start some work, and cancel it after *n* iterations of the event loop."""
     task = asyncio.ensure_future(work)
     for _ in range(moment):
         if task.done():
@@ -144,7 +144,7 @@ def timers() -> list[str]:
 
 
 def is_free(journal: Path) -> bool:
-    """Say whether nobody has a journal open."""
+    """Return whether no run has a journal open."""
     if not journal.exists():
         return True
     with journal.open() as file:
@@ -156,20 +156,20 @@ def is_free(journal: Path) -> bool:
 
 
 async def until_free(journal: Path) -> None:
-    """Wait until nobody has a journal open: who opens one in a thread is not held up by that."""
+    """Wait until no run has a journal open, without blocking a thread that opens one."""
     async with asyncio.timeout(10):
         while not is_free(journal):
-            await asyncio.to_thread(int)  # a turn of the loop, and of other threads
+            await asyncio.to_thread(int)  # an iteration of the loop, and of other threads
 
 
 def left_by(client: AdaptyClient) -> dict[str, object]:
     """Return what is left of work that is over."""
-    places = client._caller.layers.connections.get()
+    connections = client._caller.layers.connections.get()
     buckets = client.statistics().buckets.values()
     sessions = client._connections._open._values.values()
     left = {
-        "places": places.count - places.available,
-        "waiting": places.has_waiters,
+        "connections": connections.count - connections.available,
+        "waiting": connections.has_waiters,
         "in flight": sum(bucket.in_flight for bucket in buckets),
         "watched": [here.timeouts._watched for here in sessions if here.timeouts._watched],
         "timers": timers(),

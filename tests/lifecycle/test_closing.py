@@ -40,7 +40,7 @@ async def get(client: AdaptyClient, name: str = "u1") -> None:
 
 
 async def test_calls_that_wait_for_a_connection_end_when_their_client_is_closed() -> None:
-    """What is in flight breaks off, and what waits for its connection is told that all is over."""
+    """Requests in flight are aborted, and calls that wait for a connection get an error."""
     before = own_tasks()
     async with RawServer(then=(STALL,)) as server:
         client = client_of(server, limits=Limits(connections=2), retry=RetryPolicy(attempts=1))
@@ -83,7 +83,7 @@ async def test_closing_twice_at_once() -> None:
 
 
 def held(request: Received) -> Steps:
-    """Answer a few, and leave the rest without an answer."""
+    """Respond to a few requests, and not to the rest."""
     return DONE if request.identity in {"u0", "u1", "u2"} else (HOLD,)
 
 
@@ -107,7 +107,7 @@ async def complete(run: BulkRun[Any, Any], *, streamed: bool) -> None:
 async def test_a_run_ends_when_its_client_is_closed(
     build: Callable[..., Operation[Any]], lost: OutcomeStatus, way: str, tmp_path: Path
 ) -> None:
-    """A run says why it ended, every item is accounted for, and its journal can be gone on with."""
+    """A run reports why it ended and every item, and its journal can be resumed."""
     ids = [f"u{number}" for number in range(20)]
     outcomes: list[Outcome[str, Any]] = []
     options: dict[str, Any] = {
@@ -142,7 +142,7 @@ async def test_a_run_ends_when_its_client_is_closed(
 
 async def test_a_client_that_is_dropped_closes_its_connections_and_says_so_once() -> None:
     """
-    A client that nobody closed goes as soon as nobody has it, with one warning and its connections.
+    A client that was not closed is freed with its last reference, with one warning.
     """
     complaints: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
@@ -187,7 +187,7 @@ async def test_a_call_keeps_its_client() -> None:
 async def test_calls_whose_host_is_looked_up_are_not_cancelled_when_their_client_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Nobody cancelled their tasks; they get the error that other calls get, and so does a run."""
+    """Their tasks are not cancelled; they get the same error as other calls, and so does a run."""
     asked = asyncio.Event()
 
     async def never(*_: Any, **__: Any) -> Any:
@@ -209,7 +209,7 @@ async def test_calls_whose_host_is_looked_up_are_not_cancelled_when_their_client
 
 
 async def test_an_error_that_is_kept_keeps_nothing_of_its_client() -> None:
-    """Whoever keeps an error does not keep connections with it."""
+    """A reference to an error does not keep connections open."""
     async with RawServer(then=(page(500),)) as server:
         client = client_of(server, retry=RetryPolicy(attempts=1))
         kept: AdaptyError | None = None

@@ -72,7 +72,7 @@ class Api:
         self.released = asyncio.Event()
 
     async def __call__(self, request: Request) -> Response:
-        """Answer one request."""
+        """Respond to one request."""
         self.sent.append(request.headers["adapty-customer-user-id"])
         await self.released.wait()
         return DELETED
@@ -85,7 +85,7 @@ def erase(transport: Any, items: Any, **options: Any) -> BulkRun[str, None]:
 
 
 async def answer(_: Request) -> Response:
-    """Be done in the next turn."""
+    """End in the next loop iteration."""
     await asyncio.sleep(0)
     return DELETED
 
@@ -94,7 +94,7 @@ async def answer(_: Request) -> Response:
 
 
 class Mine(BaseException):
-    """Of a kind that nobody expects."""
+    """An error of an unexpected kind."""
 
 
 Raise: TypeAlias = Callable[[BaseException, int], BulkRun[str, None]]
@@ -169,7 +169,7 @@ RAISED = [
     pytest.param(place, error, id=f"{name} {place.__name__}")
     for place in PLACES
     for name, error in ERRORS.items()
-    # a request ends in this way if somebody cancelled it: that is its item's outcome
+    # a request ends in this way if it was cancelled: that is its item's outcome
     if (place, name) != (in_transport, "CancelledError")
 ]
 
@@ -242,7 +242,7 @@ async def by_ensure_future(run: BulkRun[str, None]) -> BulkReport[str, None]:
 
 
 async def by_gather(run: BulkRun[str, None]) -> BulkReport[str, None]:
-    """Run it beside another."""
+    """Run it concurrently with another."""
     first, second = await asyncio.gather(run, erase(answer, ids(2)))
     assert second.done == 2
     return first
@@ -298,7 +298,7 @@ async def test_a_run_is_a_coroutine_by_its_class() -> None:
 
 @pytest.mark.parametrize("turns", range(4))
 async def test_a_task_of_a_run_can_be_cancelled(turns: int) -> None:
-    """Also before its first turn: then nothing is sent, and nobody is warned about it."""
+    """Also before its first iteration: then nothing is sent, and no warning is emitted."""
     api = Api()
     run = erase(api, ids(20), drain=0.01)
     task = asyncio.create_task(run)
@@ -344,7 +344,7 @@ async def test_an_exception_can_be_thrown_into_a_run() -> None:
     thrown = LookupError("thrown")
 
     class Throwing:
-        """Awaits a run, and throws into it after some turns."""
+        """Awaits a run, and throws into it after some loop iterations."""
 
         def __await__(self) -> Any:
             waiting = run.send(None)
@@ -391,11 +391,11 @@ REFUSALS: dict[str, tuple[Response | Exception, type[Exception], str]] = {
 
 class Refusing:
     """
-    A transport that refuses every request until it accepts.
+    A transport that rejects every request until it accepts.
 
     Attributes:
         sent: requests.
-        accepts: it answers that it has created what it is asked to.
+        accepts: it responds that it has created the profile.
     """
 
     def __init__(self, refusal: Response | Exception) -> None:
@@ -422,7 +422,7 @@ class Refusing:
 
 
 def create(transport: Any, items: Any, **options: Any) -> BulkRun[str, Any]:
-    """Make a run of creates, which must not be repeated."""
+    """Return a run of creates, which must not be retried."""
     retry = RetryPolicy(wait_initial=50.0, wait_max=60.0, deadline=600.0)
     client = AdaptyClient(KEY, transport=transport, retry=retry)
     return client.bulk(items, build=lambda item: create_profile(customer_user_id=item), **options)
@@ -484,7 +484,7 @@ async def test_a_create_that_was_refused_is_not_unknown_when_the_run_ends(
 async def test_a_delete_that_waits_for_its_retry_keeps_the_error_of_its_last_attempt(
     tmp_path: Path,
 ) -> None:
-    """Its response was lost, so the next run takes a missing profile for one that it deleted."""
+    """Its response was lost, so the next run reports a missing profile as deleted."""
 
     async def missing(_: Request) -> Response:
         return Response(404, {}, b'{"errors":[],"error_code":"profile_does_not_exist"}')
@@ -519,7 +519,7 @@ async def test_a_drained_request_that_fails_is_not_retried() -> None:
 
 
 async def test_requests_that_have_no_connection_yet_end_at_once(tmp_path: Path) -> None:
-    """A server that never completes the handshake: nothing was sent, and the journal says so."""
+    """A server that never completes the handshake: nothing was sent, and the journal records it."""
     async with RawServer(then=(STALL,)) as server:
         url = server.url.replace("http:", "https:")
         async with AdaptyClient(KEY, base_url=url, limits=Limits(connections=3)) as client:
@@ -615,7 +615,7 @@ async def test_the_end_of_one_run_leaves_others_on_the_client_alone() -> None:
 
 
 async def test_a_run_whose_client_is_closed_ends() -> None:
-    """Every item is reported, and the caller learns that the client is closed."""
+    """Every item is reported, and the caller gets the error of a closed client."""
     async with RawServer(then=(STALL,)) as server:
         client = AdaptyClient(KEY, base_url=server.url, limits=Limits(connections=4))
         run = client.v1.profiles.bulk_delete(ids(50), by="customer_user_id", concurrency=8)
@@ -687,7 +687,7 @@ async def consume(run: BulkRun[str, None]) -> None:
 async def test_items_of_a_run_that_ends_have_one_outcome_with_a_journal_too(
     seed: int, tmp_path: Path
 ) -> None:
-    """Told one by one, cancelled at any moment, resumed: each has an outcome, once."""
+    """Delivered one by one, cancelled at any moment, resumed: each has one outcome."""
     random = Random(seed)
     for number in range(10):
         told, read = Counter[int](), 0
@@ -785,7 +785,7 @@ async def test_a_journal_that_is_gone_ends_the_run(
 
 
 async def test_a_journal_that_is_gone_at_the_end_is_noticed(tmp_path: Path) -> None:
-    """Also when nothing is noted after it."""
+    """Also when nothing is recorded after it."""
     journal = tmp_path / "journal"
 
     async def transport(_: Request) -> Response:
@@ -966,7 +966,7 @@ def test_a_loop_that_ends_with_a_run_in_it_reports_every_item() -> None:
 
 
 def test_a_run_is_what_a_program_runs() -> None:
-    """`asyncio.run` takes it."""
+    """`asyncio.run` accepts it."""
     assert asyncio.run(erase(answer, ids(3))).done == 3
 
 
@@ -1046,7 +1046,7 @@ async def test_a_run_that_is_cancelled_in_the_rest_reads_no_more_of_it() -> None
 
 
 async def test_a_refusal_does_not_hide_a_lost_response_from_the_journal(tmp_path: Path) -> None:
-    """An item whose response was lost stays perhaps done, also when its retry is throttled."""
+    """An item whose response was lost has an unknown outcome, also when its retry is throttled."""
     throttled = asyncio.Event()
 
     async def lose_then_throttle(request: Request) -> Response:

@@ -1,5 +1,5 @@
 """
-A client whose process is forked: the child begins anew, and touches nothing of the parent's.
+A client whose process is forked: the child starts fresh, and uses nothing of the parent's.
 
 The parents are processes of their own, without threads, as forking one that has some is warned of.
 """
@@ -59,7 +59,7 @@ LOOPS = {
 
 @pytest.fixture(params=LOOPS)
 def loops(request: pytest.FixtureRequest) -> str:
-    """Say which kind of event loops a parent and its children have."""
+    """Return the kind of event loops of a parent and its children."""
     kind: str = request.param
     if kind == "uvloop" and importlib.util.find_spec("uvloop") is None:
         pytest.skip("uvloop is not installed")
@@ -134,7 +134,7 @@ asyncio.run(parent())
 
 
 def test_a_child_does_not_keep_connections_open(loops: str, tmp_path: Path) -> None:
-    """What the parent closes is closed, although a child that was forked before lives on."""
+    """Connections that the parent closes are closed, although a forked child still runs."""
     script = """
 async def parent():
     await get("before")
@@ -162,7 +162,7 @@ asyncio.run(parent())
 
 def test_a_child_cannot_go_on_in_its_parents_loop(tmp_path: Path) -> None:
     """
-    A loop shares with the parent what it waits with, so calls in it end with an error that says so.
+    A loop shares its selector with the parent, so calls in it end with an error that explains it.
     """
     script = """
 loop = asyncio.new_event_loop()
@@ -218,7 +218,7 @@ asyncio.run(parent())
 
 
 def test_a_child_has_no_calls_in_flight_and_no_locks_taken(tmp_path: Path) -> None:
-    """What was under way at the fork neither counts in the child nor holds it up."""
+    """Calls in flight at the fork neither count in the child nor block it."""
     script = """
 async def parent():
     await get("before")
@@ -260,7 +260,7 @@ def started_by(work):
 
 
 def test_a_child_leaves_its_parents_journal_alone(tmp_path: Path) -> None:
-    """A run goes on to its end around a fork, and the child keeps nobody from resuming it."""
+    """A run continues to its end around a fork, and the child does not prevent its resumption."""
     script = """
 def note(outcome):
     if outcome.index == 50:
@@ -300,7 +300,7 @@ asyncio.run(parent())
 
 
 def test_a_child_leaves_its_parents_outcomes_file_alone(tmp_path: Path) -> None:
-    """A run records all its outcomes around a fork, and the child keeps nobody from adding more."""
+    """A run records all its outcomes around a fork, and the child does not prevent further ones."""
     script = """
 children = []
 
@@ -345,7 +345,7 @@ asyncio.run(parent())
 
 
 def test_a_child_does_not_keep_the_journal_of_a_parent_that_died(tmp_path: Path) -> None:
-    """A run whose process is killed can go on while a process lives that was forked during it."""
+    """A run whose process is killed can resume while a process lives that was forked during it."""
     script = """
 import signal
 

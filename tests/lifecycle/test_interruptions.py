@@ -62,14 +62,14 @@ class Stopper:
         return delete_profile(customer_user_id=item)
 
     async def throttled(self, request: Request) -> Response:
-        """Answer 429 to the third item, and all is done otherwise."""
+        """Respond 429 to the third item, and with success otherwise."""
         identity = request.headers["adapty-customer-user-id"]
         self.sent.append(identity)
         await asyncio.sleep(0)
         return THROTTLED if identity == "u2" else DELETED
 
     async def __call__(self, request: Request) -> Response:
-        """Answer one request."""
+        """Respond to one request."""
         self.sent.append(request.headers["adapty-customer-user-id"])
         await asyncio.sleep(0)
         return DELETED
@@ -169,7 +169,7 @@ def quitting(event: Event) -> None:
 
 class Server:
     """
-    Answer creates and deletes.
+    Respond to creates and deletes.
 
     Attributes:
         answers: given one after the other; after the last, all is done.
@@ -181,7 +181,7 @@ class Server:
         self.sent = 0
 
     async def __call__(self, request: Request) -> Response:
-        """Answer one request."""
+        """Respond to one request."""
         self.sent += 1
         await asyncio.sleep(0)
         if self.answers:
@@ -222,7 +222,7 @@ async def test_a_create_that_succeeded_is_not_sent_again_when_a_hook_ends_the_pr
 
 
 async def test_a_delete_that_succeeded_is_done_when_it_is_sent_again(tmp_path: Path) -> None:
-    """A delete whose hook ended the program is sent again, and a 404 then says that it was done."""
+    """A delete whose hook ended the program is sent again, and a 404 then means it was done."""
     journal = tmp_path / "journal"
 
     def erase(server: Server, *hooks: Any) -> BulkRun[str, None]:
@@ -244,7 +244,7 @@ async def test_a_delete_that_succeeded_is_done_when_it_is_sent_again(tmp_path: P
 
 async def test_every_outcome_is_delivered_in_order_though_on_outcome_raises() -> None:
     """With `ordered`, outcomes that waited for the one at which `on_outcome` raised follow it."""
-    first, told = asyncio.Event(), list[int]()
+    first, delivered = asyncio.Event(), list[int]()
 
     async def answer(request: Request) -> Response:
         if request.headers["adapty-customer-user-id"] == "u0":
@@ -252,7 +252,7 @@ async def test_every_outcome_is_delivered_in_order_though_on_outcome_raises() ->
         return DELETED
 
     def on_outcome(outcome: Outcome[str, None]) -> None:
-        told.append(outcome.index)
+        delivered.append(outcome.index)
         if outcome.index == 0:
             raise LookupError("full")
 
@@ -266,7 +266,7 @@ async def test_every_outcome_is_delivered_in_order_though_on_outcome_raises() ->
     with pytest.raises(LookupError, match="full"):
         await task
 
-    assert told == list(range(run.report.total))
+    assert delivered == list(range(run.report.total))
     assert run.report.total == 6
 
 

@@ -37,7 +37,7 @@ def erase(client: AdaptyClient, name: str, **options: Any) -> BulkRun[str, None]
 
 
 async def mixed(client: AdaptyClient, name: str) -> BulkReport[str, None]:
-    """Make a run, and single calls beside it; nothing of them is left in this loop."""
+    """Make a run and single calls concurrently; none of their tasks is left in this loop."""
 
     async def report() -> BulkReport[str, None]:
         return await erase(client, name)
@@ -45,9 +45,9 @@ async def mixed(client: AdaptyClient, name: str) -> BulkReport[str, None]:
     run = asyncio.create_task(report())
     while not run.done():
         await client.v1.profiles.get(customer_user_id=name)
-    places = client._caller.layers.connections.get()
+    connections = client._caller.layers.connections.get()
 
-    assert (places.available, places.has_waiters) == (places.count, False)
+    assert (connections.available, connections.has_waiters) == (connections.count, False)
     assert own_tasks() == {asyncio.current_task()}
     assert timers() == []
     return await run
@@ -72,7 +72,7 @@ def in_threads(work: Callable[[int], None]) -> list[BaseException]:
 
 
 def test_runs_in_one_loop_after_the_other() -> None:
-    """Each run has its loop's own connections, and the client forgets none of what it learned."""
+    """Each run has its loop's own connections, and the client keeps its adaptive rate."""
     with in_thread(RawServer()) as server:
         client = client_of(server, limits=Limits(connections=4))
         reports = [asyncio.run(mixed(client, f"u{number}")) for number in range(3)]
@@ -86,7 +86,7 @@ def test_runs_in_one_loop_after_the_other() -> None:
 
 
 def test_runs_in_threads_at_once() -> None:
-    """Runs and single calls in several loops at once each account for all of theirs."""
+    """Runs and single calls in several concurrent loops each report all of their items."""
     reports: dict[int, BulkReport[str, None]] = {}
     with in_thread(RawServer()) as server:
         client = client_of(server, limits=Limits(connections=4))
@@ -137,7 +137,7 @@ def test_a_thread_that_closes_the_client_ends_the_runs_of_all() -> None:
 
 
 class Slow:
-    """An input that takes long to be told from others, while its journal is locked."""
+    """An input whose identity takes long, while its journal is locked."""
 
     def __init__(self) -> None:
         self.asked = threading.Event()
@@ -158,7 +158,7 @@ class Slow:
 
 
 def test_a_journal_is_free_when_the_loop_ended_while_it_was_opened(tmp_path: Path) -> None:
-    """What a thread has opened when nobody is there any more to take it is closed again."""
+    """A resource that a thread opened after its loop ended is closed again."""
     journal, slow = tmp_path / "journal", Slow()
     client = AdaptyClient("secret_live_x.y", base_url="http://127.0.0.1:1")
 
@@ -192,18 +192,18 @@ def test_a_journal_is_free_when_the_loop_ended_while_it_was_opened(tmp_path: Pat
 
 
 class Owned:
-    """What belongs to a loop and is closed there when it is allowed to be."""
+    """A resource of a loop, closed there when the test allows it."""
 
     def __init__(self) -> None:
         self.closed = False
 
     async def close(self) -> None:
-        """Take note."""
+        """Record the call."""
         self.closed = True
 
 
 async def test_a_loop_that_is_closed_already_needs_no_closing_of_what_was_its_own() -> None:
-    """Its end has closed that; whoever closes the client then waits for nothing."""
+    """Its end has closed them; `aclose` of the client then waits for nothing."""
     loop, owned = asyncio.new_event_loop(), Owned()
     loop.close()
     await _close_elsewhere(cast("Any", owned), loop)
@@ -212,7 +212,7 @@ async def test_a_loop_that_is_closed_already_needs_no_closing_of_what_was_its_ow
 
 
 async def test_a_loop_that_ends_instead_of_closing_what_is_its_own_holds_nobody_up() -> None:
-    """Who closes the client is told nothing of what another loop did not come to any more."""
+    """An unfinished close in another loop does not raise in `aclose` of the client."""
     loop, owned = asyncio.new_event_loop(), Owned()
     closing = asyncio.ensure_future(_close_elsewhere(cast("Any", owned), loop))
     await asyncio.sleep(0)
@@ -223,7 +223,7 @@ async def test_a_loop_that_ends_instead_of_closing_what_is_its_own_holds_nobody_
 
 
 class Cancelled(Owned):
-    """What a loop that ends cancels the closing of."""
+    """A resource whose closing is cancelled by the end of its loop."""
 
     async def close(self) -> None:
         """Come to nothing."""
@@ -231,7 +231,7 @@ class Cancelled(Owned):
 
 
 async def test_a_loop_that_cancels_the_closing_as_it_ends_cancels_nobody_else() -> None:
-    """`asyncio.run` cancels what is left in its loop; that is not for whoever closes the client."""
+    """`asyncio.run` cancels the tasks of its loop; this cancellation does not reach `aclose`."""
     loop = asyncio.new_event_loop()
     closing = asyncio.ensure_future(_close_elsewhere(cast("Any", Cancelled()), loop))
     await asyncio.sleep(0)

@@ -34,12 +34,12 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 
 class Moment:
     """
-    The moment at which a run ends: how many requests have arrived by then.
+    The moment at which a run ends: the number of requests that have arrived by then.
 
     Attributes:
         seen: that number, None before the moment.
         slack: requests that the loop may have still to write at that moment. asyncio writes at
-            once, uvloop at the end of a turn.
+            once, uvloop at the end of an iteration.
     """
 
     def __init__(self, server: WireServer) -> None:
@@ -70,7 +70,7 @@ def endless() -> Iterator[str]:
 
 
 async def soon(random: Random) -> None:
-    """Let a random number of turns pass."""
+    """Let a random number of loop iterations pass."""
     await loop_turns(random.randrange(1, 120))
 
 
@@ -98,7 +98,7 @@ async def cancel(random: Random, start: Start, moment: Moment) -> None:
     """Cancel the task that awaits a run."""
     task = asyncio.create_task(start(endless()))
     await soon(random)
-    # in the next turn the task comes directly after what is called here
+    # in the next iteration the task follows this callback directly
     asyncio.get_running_loop().call_soon(moment.now)
     task.cancel()
     await asyncio.wait({task})
@@ -183,7 +183,7 @@ class Answers:
         self._trouble = trouble
 
     def __call__(self, identity: str) -> tuple[bytes, float]:
-        """Answer for one id."""
+        """Respond for one id."""
         if identity.startswith("bad"):
             return api_error(400, "bad_request"), 0.0
         if identity.startswith("no"):

@@ -179,7 +179,7 @@ async def test_a_journal_is_read_while_a_run_uses_it(tmp_path: Path) -> None:
 
 
 async def test_a_lock_that_was_left_is_no_run(tmp_path: Path) -> None:
-    """A process that was killed leaves its lock file, and does not hold it."""
+    """The lock file of a killed process remains, and is not held."""
     path = tmp_path / "run.db"
     await write(path, Recorded(run=run(ended_at=None)))
     path.with_name("run.db-lock").touch()

@@ -91,7 +91,7 @@ def test_an_item_has_the_facts_of_its_line(tmp_path: Path) -> None:
 def test_a_skipped_line_says_how_the_id_ended(
     lines: tuple[tuple[str, str | None], ...], tmp_path: Path
 ) -> None:
-    """An item that was skipped has its earlier status; a duplicate says nothing of its id."""
+    """A skipped item has its earlier status; a duplicate does not set the status of its id."""
     path = put(
         tmp_path,
         *(
@@ -250,7 +250,7 @@ def test_the_first_ten_lines_are_named_and_the_rest_counted() -> None:
 
 
 def test_rows_are_listed_with_their_states() -> None:
-    """An input by position gives the ids that a journal lacks, over the ends of spans."""
+    """An input by position supplies the ids that a journal lacks, across spans."""
     two = States({0: b"d" * SPAN_SIZE, 1: b"f".ljust(SPAN_SIZE, b".")})
     ids = [f"u{number}" for number in range(SPAN_SIZE + 2)]
     found = [(each.line, each.id, each.status) for each in listed(rows(*ids), two)]

@@ -124,16 +124,16 @@ async def test_the_page_has_the_figures(tmp_path: Path) -> None:
         "ab" * 32,
         "has these bytes, or begins with them",
         "2026-11-30 00:54:01Z to 2026-11-30 01:04:59Z",
-        "4 items are left for the same command to resume with.",
+        "4 items are left. The same command resumes with them.",
         "after 2026-11-30 00:56:10Z",
         "stopped: no request succeeded for too long",
-        "A run that was killed, if only by the failure of its machine, wrote no end.",
+        "A run that was killed, or whose machine failed, did not record its end.",
         "7 min 50 s",
         "ServerError",
         "12 of 30 rows of ids.csv have no final outcome, by the journal and the outcomes file.",
         "And 10 more.",
         "9 (9 done)",
-        "Its last line is not whole, and was left out.",
+        "Its last line is incomplete, and was omitted.",
         f"{report.journal.sha256}",
         "head -c 12 INPUT | sha256sum",
         "sqlite3 run.db 'select state, count(*) from item group by state'",
@@ -143,7 +143,7 @@ async def test_the_page_has_the_figures(tmp_path: Path) -> None:
 
 
 async def test_the_states_are_explained(tmp_path: Path) -> None:
-    """An item whose outcome is unknown has a line that says what that means and what to do."""
+    """An item whose outcome is unknown has a line with the meaning and the next step."""
     text = shown(await a_report(tmp_path)).text()
 
     assert "They are not sent again, since that could do it twice. Look each of them up" in text
@@ -175,13 +175,13 @@ async def test_the_verdict_is_the_first_sentence(
 
 
 async def test_a_run_that_goes_on_is_not_called_complete(tmp_path: Path) -> None:
-    """While a run uses the journal, the page says that first."""
+    """While a run uses the journal, the page begins with that."""
     identity = msgspec.structs.replace(IDENTITY, input={"rows": 1})
     recorded = Recorded(run=run(ended_at=None), states="d")
     async with in_use(tmp_path / "run.db", recorded, identity=identity):
         text = shown(report_of(tmp_path / "run.db")).text()
 
-    assert "A run is going on. 1 of 1 items are done" in text
+    assert "A run is in progress. 1 of 1 items are done" in text
     assert "still running" in text
     assert "SHA-256 of the journal" not in text
 
@@ -272,7 +272,7 @@ async def test_hostile_texts_stay_texts(text: str, tmp_path: Path) -> None:
 
 
 async def test_ids_are_listed_only_if_given(tmp_path: Path) -> None:
-    """The list of items has each id with its state, and the page says that it holds ids."""
+    """The list of items has each id with its state, and the page states that it holds ids."""
     items = [
         ListedItem(line=2, id="anna", status="not_sent"),
         ListedItem(line=3, id=None, status="none"),
@@ -376,7 +376,7 @@ def test_the_time_scale_keeps_order_and_proportion(drawn: list[tuple[int, int, s
 
 
 async def test_a_short_pause_is_to_scale_and_a_long_one_is_cut(tmp_path: Path) -> None:
-    """A pause that is drawn shorter than it was says so; its length is told."""
+    """A pause that is drawn shortened is marked as such, with its duration."""
     recorded = [
         Recorded(run=run(1, seconds=600)),
         Recorded(run=run(2, start=610, seconds=600)),
