@@ -177,7 +177,7 @@ async def test_each_call_is_one_request(method: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "method", "replay", "erases"),
+    ("endpoint", "method", "retry_safety", "is_deletion"),
     [
         (GET_PROFILE, "GET", RetrySafety.ALWAYS, False),
         (CREATE_PROFILE, "POST", RetrySafety.IF_UNSENT, False),

@@ -187,7 +187,7 @@ def essential_of(kind: type[ResultStruct]) -> set[str]:
 
 def test_the_page_has_the_essential_fields() -> None:
     """The documentation names each field that makes a result unreadable, and no other."""
-    page = (Path(__file__).parent.parent / "docs" / "v2.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "v2.md").read_text(encoding="utf-8")
     table = page.partition("| result | essential fields |")[2].partition("\n## ")[0]
     named = {name.rpartition(".")[2] for name in re.findall(r"`([\w.]+)`", table)}
 

@@ -362,7 +362,7 @@ def test_key_file_that_cannot_be_used_is_refused(
         pytest.param((*V1, "--failures", "."), "is a directory", id="failures-directory"),
         pytest.param((*V1, "--yes", "--failures", "no/f"), "--failures cannot be", id="no-folder"),
         pytest.param((*V1, "--base-url", "http://example.com"), "must be https", id="http"),
-        pytest.param((*V1, "--base-url", "https://a.b/c"), "is only the origin", id="path"),
+        pytest.param((*V1, "--base-url", "https://a.b/c"), "must be an origin", id="path"),
         pytest.param((*V1, "--api-key-file", "none"), "does not exist", id="no-key-file"),
         pytest.param((*V1, "--format", "xml"), "'xml' is not one of", id="format"),
     ],

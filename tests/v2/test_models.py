@@ -210,7 +210,7 @@ async def test_an_error_with_the_status_of_a_success_is_none(call: str) -> None:
     """No result is made up of an answer that says what went wrong."""
     body = b'{"errors":["No"],"error_code":"feature_not_enabled","status_code":403}'
 
-    with pytest.raises(DecodeError, match=r"^status 200, unreadable answer"):
+    with pytest.raises(DecodeError, match=r"^status 200, unreadable response"):
         await CALLS[call](client(FakeTransport([(200, {}, body)])).v2)
 
 
