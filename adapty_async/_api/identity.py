@@ -54,7 +54,7 @@ def identity(
         return tuple(given)
     number = "at least" if both else "exactly"
     raise InvalidInputError(
-        "customer_user_id", f"{number} one of customer_user_id and profile_id must be given"
+        "customer_user_id", f"{number} one of customer_user_id and profile_id is required"
     )
 
 

@@ -21,7 +21,7 @@ import msgspec
 
 from adapty_async._api.validation import PrivateStruct
 
-__all__ = ("Instant", "ResultStruct", "content_of", "data_decoder", "no_result")
+__all__ = ("DateTime", "ResultStruct", "content_of", "data_decoder", "no_result")
 
 ResultT = TypeVar("ResultT")
 StructT = TypeVar("StructT", bound="ResultStruct")
@@ -29,8 +29,8 @@ StructT = TypeVar("StructT", bound="ResultStruct")
 #: Decodes types that msgspec does not support, as its `dec_hook`.
 DecodeHook: TypeAlias = Callable[[type, Any], Any]
 #: A date and time with its zone. One that the server sends without a zone is read as UTC.
-Instant = Annotated[dt.datetime, msgspec.Meta(tz=True)]
-_OPTIONAL_INSTANT = Instant | None
+DateTime = Annotated[dt.datetime, msgspec.Meta(tz=True)]
+_OPTIONAL_DATE_TIME = DateTime | None
 _ODD_FIELDS = "_odd_fields"
 _NO_FIELDS: Mapping[str, Any] = types.MappingProxyType({})
 
@@ -292,10 +292,10 @@ class _FieldReader:
         try:
             return msgspec.convert(raw, kind, dec_hook=self._dec_hook)
         except (ValueError, OverflowError):  # msgspec's errors are ValueErrors
-            return _instant(raw) if kind == _OPTIONAL_INSTANT else _ODD
+            return _date_time(raw) if kind == _OPTIONAL_DATE_TIME else _ODD
 
 
-def _instant(raw: Any) -> Any:
+def _date_time(raw: Any) -> Any:
     try:
         timestamp = dt.datetime.fromisoformat(raw)
     except (TypeError, ValueError):

@@ -30,13 +30,13 @@ __all__ = (
     "boolean",
     "clean_attributes",
     "country_code",
-    "day",
+    "date",
+    "date_time",
     "decimal_text",
     "email_address",
     "header_value",
     "identifier",
     "instance_of",
-    "instant",
     "matching",
     "nullable",
     "one_of",
@@ -50,12 +50,12 @@ OrUnset: TypeAlias = T | UnsetType
 
 _HEADER_BYTES = 1024
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_INSTANT = re.compile(
+_DATE_TIME = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?"
     r"([Zz]|[+-][0-9]{2}:?[0-9]{2})"
 )
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9._-]{1,30}")
-_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 class PrivateStruct(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,7 +168,7 @@ email_address = matching(
 )
 
 
-def instant(field: str, value: Any) -> None:
+def date_time(field: str, value: Any) -> None:
     """Validate a date and time: an aware datetime, or an ISO 8601 string with its offset."""
     if isinstance(value, dt.datetime):
         if value.utcoffset() is None:
@@ -178,12 +178,12 @@ def instant(field: str, value: Any) -> None:
     _require_iso(
         field,
         value,
-        _INSTANT,
+        _DATE_TIME,
         "must be a datetime, or ISO 8601 text with its offset, such as 2026-06-01T10:30:00Z",
     )
 
 
-def day(field: str, value: Any) -> None:
+def date(field: str, value: Any) -> None:
     """Validate a date: a `datetime.date`, or an ISO 8601 string."""
     rule = "must be a date, or ISO 8601 text such as 1990-05-21"
     if isinstance(value, dt.datetime):
@@ -191,7 +191,7 @@ def day(field: str, value: Any) -> None:
     if isinstance(value, dt.date):
         return
     text(field, value)
-    _require_iso(field, value, _DAY, rule)
+    _require_iso(field, value, _DATE, rule)
 
 
 def _require_iso(field: str, value: str, form: re.Pattern[str], rule: str) -> None:

@@ -215,7 +215,7 @@ def test_exactly_one_identity_is_needed(call: str, ids: dict[str, Any]) -> None:
         assert len(ABOUT_PROFILES[call](**ids).headers) == 2
         return
     number = "at least" if call == "profiles.create" else "exactly"
-    rule = f"^customer_user_id: {number} one of customer_user_id and profile_id must be given$"
+    rule = f"^customer_user_id: {number} one of customer_user_id and profile_id is required$"
     with pytest.raises(InvalidInputError, match=rule):
         ABOUT_PROFILES[call](**ids)
 
