@@ -39,9 +39,10 @@ from tests._support import CANARY_EMAIL, CANARY_KEY
 ROOT_NAMES = """
     AdaptyClient AdaptyError AdaptyMailClient ApiError AuthenticationError BulkReport BulkRun
     CircuitOpenError ConfigError ConflictError ConnectError ConnectionLostError DeadlineError
-    DecodeError DeviceInfo Endpoint InstallationMeta InvalidInputError JournalError Limits MailProfile
-    NotFoundError Offer Operation Outcome OutcomeStatus RateLimitError RequestRejectedError
-    RequestTimeoutError RetryPolicy RetrySafety ServerError TransactionEvent TransportError UNSET __version__
+    DecodeError DeviceInfo Endpoint InstallationMeta InvalidInputError JournalError Limits
+    MailProfile NotFoundError Offer Operation Outcome OutcomeStatus RateLimitError
+    RequestRejectedError RequestTimeoutError RetryPolicy RetrySafety ServerError TransactionEvent
+    TransportError UNSET __version__
 """
 MODULES = sorted(
     module.name
