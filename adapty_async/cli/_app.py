@@ -95,8 +95,8 @@ _SENDING = [
     click.option(
         "--concurrency",
         type=click.IntRange(min=1),
-        help=f"Maximum requests in flight. By default {INITIAL_CONCURRENCY} at first, and up to "
-        f"{MOST_WORKERS} as the service allows.",
+        help=f"Requests in flight at most. By default {INITIAL_CONCURRENCY} at first, up to "
+        f"{MOST_WORKERS}, as many as help.",
     ),
     click.option(
         "--rate", type=click.FloatRange(min=0, min_open=True), help="Maximum requests per second."
@@ -388,7 +388,8 @@ def _key_in(path: Path) -> str:
 
 
 def _confirm(job: Job, client: AdaptyClient | AdaptyMailClient, by: str) -> None:
-    question = f"Delete {describe_users(job, client.origin)}, by {by}, at {client.origin}? There is no way back."
+    users = describe_users(job, client.origin)
+    question = f"Delete {users}, by {by}, at {client.origin}? There is no way back."
     ask(job, question, "Nothing was deleted.")
 
 

@@ -198,7 +198,7 @@ class SizedRows(Rows):
         return fingerprint(Path(self.path), self._size) | {"rows": self._length}
 
     def difference(self, earlier: dict[str, Any]) -> str | None:
-        """Return how the file differs from an earlier identity; None if the old rows are the same."""
+        """Return how the file differs from an earlier identity; None if its rows are the same."""
         return difference(Path(self.path), self._size, earlier)
 
 

@@ -86,7 +86,7 @@ class FailuresFile:
         if _is_input(path, source):
             raise ConfigError("--failures must not be the input file")
         if journal is not None and belongs_to_journal(path, journal):
-            raise ConfigError("--failures must not be the journal, nor a file that goes with it")
+            raise ConfigError("--failures must not be the journal, nor one of its companion files")
         with _as_config_errors():
             if path.is_file() and path.stat().st_size:
                 _require_replaceable(path, journal)

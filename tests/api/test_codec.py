@@ -157,7 +157,7 @@ def test_every_shape_of_error_body_is_read(
     ],
 )
 def test_a_body_that_is_not_the_apis_is_not_recognised(body: bytes) -> None:
-    """Such an answer still becomes an error, with its body and without entries."""
+    """Such a response still becomes an error, with its body and without entries."""
     error = error_from("v1.profiles.get", a_response(502, body))
 
     assert type(error) is ServerError
@@ -478,7 +478,7 @@ def test_only_what_is_known_to_quote_nothing_is_quoted() -> None:
 
 
 def test_a_page_with_a_success_is_not_a_success() -> None:
-    """HTML is no answer of the API, even where the status is all that counts."""
+    """HTML is no response of the API, even where the status is all that counts."""
     with pytest.raises(DecodeError, match="unreadable response"):
         decode(Operation(ERASE), a_response(200, HTML))
 
@@ -606,7 +606,7 @@ def test_a_parameter_of_the_path_must_be_given(given: tuple[tuple[str, str], ...
 def test_a_key_is_not_used_for_longer_than_it_is_remembered(
     key: str | None, retry_safety: RetrySafety, total_timeout: float
 ) -> None:
-    """A call with a key ends before the server forgets it; without one its repeat is not safe."""
+    """A call with a key ends before the server forgets it; without one its retry is not safe."""
     row = msgspec.structs.replace(ERASE, retry_safety=RetrySafety.WITH_KEY)
     request = encode(Operation(row, key=key), WIRE, timeout=1.0, allowance=9999.0)
 
@@ -728,6 +728,6 @@ def test_values_of_subclasses_are_written_as_what_they_are(value: Any, written: 
 
 
 def test_what_json_has_no_word_for_is_an_error() -> None:
-    """An object that is none of these is refused by its class."""
+    """An object that is none of these is rejected by its class."""
     with pytest.raises(NotImplementedError, match=r"^object$"):
         to_json(object())

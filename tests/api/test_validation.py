@@ -425,7 +425,7 @@ def test_every_field_has_a_rule(struct: type[ProfileAttributes]) -> None:
     ],
 )
 def test_an_id_that_would_not_arrive_unchanged_is_refused(value: Any, rule: str) -> None:
-    """An id that a header cannot carry unchanged is refused by rule, without being shown."""
+    """An id that a header cannot carry unchanged is rejected by rule, without being shown."""
     with pytest.raises(InvalidInputError, match=rule) as caught:
         header_value("customer_user_id", value, encoding="ascii")
 

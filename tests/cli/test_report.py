@@ -47,7 +47,7 @@ BAD_ROW = Outcome[Row, None](
 
 
 def server_error() -> ServerError:
-    """Return an error as an answer makes it."""
+    """Return an error as of a response."""
     error = ServerError("the server failed", operation="v1.profiles.delete", status=503)
     error.request_id = "r-1"
     error.error_code = "unavailable"
@@ -55,7 +55,7 @@ def server_error() -> ServerError:
 
 
 def failed(count: int) -> tuple[Outcome[Row, None], ...]:
-    """Return so many failures."""
+    """Return *n* failures."""
     return tuple(
         Outcome(index, Row(index + 1, f"u{index}"), OutcomeStatus.FAILED, 5, error=server_error())
         for index in range(count)
@@ -427,7 +427,7 @@ def test_failures_file_is_for_its_owner_only(put: Put, tmp_path: Path) -> None:
 
 
 def test_failures_file_of_an_earlier_run_is_kept(put: Put) -> None:
-    """A file with something in it is refused and stays as it is."""
+    """A file with something in it is rejected and stays as it is."""
     old = put("old", "from yesterday\n")
     with pytest.raises(ConfigError, match="only list of what an earlier run left undone"):
         FailuresFile(old, source="ids.txt")
@@ -500,7 +500,7 @@ def test_failures_file_must_not_be_the_input(put: Put, tmp_path: Path) -> None:
 def test_failures_file_that_cannot_be_written_is_refused(
     tmp_path: Path, name: str, reason: str
 ) -> None:
-    """A path that cannot be written is told before anything is sent."""
+    """A path that cannot be written is reported before anything is sent."""
     with pytest.raises(ConfigError, match=f"--failures cannot be written: {reason}"):
         FailuresFile(tmp_path / name, source="ids.txt")
 
