@@ -1,21 +1,20 @@
 """
-The asyncio client for Adapty's HTTP APIs.
+An asyncio client for Adapty's HTTP APIs.
 
-Where to find what:
-
-- `AdaptyClient` (server-side API) and `AdaptyMailClient` (Mail API) are where everything starts.
-- `adapty_async.v2`, `adapty_async.v1` and `adapty_async.mail` hold the structs that go in and come
-  out.
-- `adapty_async.bulk` runs one call for each of very many items and accounts for all of them.
-- `adapty_async.errors` is the tree of errors, `adapty_async.config` the policies.
-- `adapty_async.sandbox` is all of these APIs on this machine, for demos and tests.
+- `AdaptyClient` (server-side API) and `AdaptyMailClient` (Mail API) are the entry points.
+- `adapty_async.v2`, `adapty_async.v1` and `adapty_async.mail` have the structs of requests and
+  results.
+- `adapty_async.bulk` has bulk runs: one call for each of a large number of items, and a report.
+- `adapty_async.errors` has the errors, `adapty_async.config` the policies.
+- `adapty_async.transport` has the types of a transport, `adapty_async.testing` one for unit tests.
+- `adapty_async.sandbox` is a local server of these APIs, for demos and tests.
 """
 
 from __future__ import annotations
 
 from msgspec import UNSET
 
-from adapty_async._api.operation import Operation
+from adapty_async._api.operation import Endpoint, Operation, RetrySafety
 from adapty_async._version import __version__
 from adapty_async.bulk import BulkReport, BulkRun, Outcome, OutcomeStatus
 from adapty_async.client import AdaptyClient, AdaptyMailClient
@@ -60,6 +59,7 @@ __all__ = (
     "DeadlineError",
     "DecodeError",
     "DeviceInfo",
+    "Endpoint",
     "InstallationMeta",
     "InvalidInputError",
     "JournalError",
@@ -74,6 +74,7 @@ __all__ = (
     "RequestRejectedError",
     "RequestTimeoutError",
     "RetryPolicy",
+    "RetrySafety",
     "ServerError",
     "TransactionEvent",
     "TransportError",

@@ -1,4 +1,4 @@
-"""How a client behaves: policies that are checked when made and never change."""
+"""The configuration of a client: immutable policies that are validated at construction."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ("ApiKey", "Limits", "RetryPolicy", "origin_from", "positive")
 
 
 def positive(name: str, value: float) -> float:
-    """Return `value` if it is a finite number above zero, else raise `ConfigError` naming it."""
+    """Return `value` if it is a finite number above 0; otherwise raise a `ConfigError`."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or value <= 0:
         raise ConfigError(f"{name} must be a number above 0, not {value!r}")
@@ -31,20 +31,21 @@ def _count(name: str, value: int) -> None:
 
 class RetryPolicy(msgspec.Struct, frozen=True):
     """
-    When a failed request is repeated, if its endpoint allows that at all.
+    A retry policy: when a failed request is retried, if its retry safety allows that at all.
 
-    Waits between attempts are random between 0 and a bound that doubles each time (full jitter).
-    A wait that does not fit into what is left of the deadline is not begun: the error is raised
-    at once.
+    The backoff is exponential with full jitter: each wait is random between 0 and a bound that
+    doubles every time. A wait that exceeds the rest of the deadline does not start; the error is
+    raised at once.
 
     Attributes:
-        attempts: requests for one call at most, the first included; 1 never repeats.
+        attempts: maximum requests for one call, including the first; 1 never retries.
         deadline: seconds for the whole call: queueing, attempts and waits.
-        wait_initial: the bound of the first wait, in seconds.
-        wait_max: the bound no wait exceeds, in seconds.
-        retry_after_max: the longest wait, in seconds, that a server may ask for.
-        budget: tokens for repeats, shared by all calls of a client: a repeat takes 14, or 5 after
-            a 429; they come back with success. So an outage is not multiplied by repeats.
+        wait_initial: bound of the first wait, in seconds.
+        wait_max: maximum bound of a wait, in seconds.
+        retry_after_max: longest wait, in seconds, that the server may request.
+        budget: size of the retry budget in tokens, shared by all calls of a client. A retry costs
+            14 tokens, or 5 after a 429. Success refunds them. So retries do not multiply the load
+            in an outage.
 
     Raises:
         ConfigError: a value is out of range.
@@ -66,15 +67,16 @@ class RetryPolicy(msgspec.Struct, frozen=True):
 
 class Limits(msgspec.Struct, frozen=True):
     """
-    How much one client does at a time.
+    The concurrency and rate limits of one client.
 
     Attributes:
-        connections: open connections, and so requests in flight, per event loop.
-        rate: requests per second, repeats included; None sets no rate.
-        burst: requests that may go at once after a pause; None is a tenth of a second's worth.
+        connections: maximum open connections, and so requests in flight, per event loop.
+        rate: maximum requests per second, including retries; None sets no limit.
+        burst: requests that may be sent at once after a pause; None allows those of a tenth of a
+            second.
 
     Raises:
-        ConfigError: a value is out of range, or there is a burst without a rate.
+        ConfigError: a value is out of range, or `burst` is set without `rate`.
     """
 
     connections: int = 256
@@ -93,7 +95,7 @@ class Limits(msgspec.Struct, frozen=True):
 
 class ApiKey:
     """
-    A secret key that shows itself only when asked to.
+    A wrapper of a secret API key: only `reveal` returns the key.
 
     Raises:
         ConfigError: the key is missing, or has characters that no key has.
@@ -103,7 +105,7 @@ class ApiKey:
 
     def __init__(self, value: str | None, *, env: str) -> None:
         self._value = os.environ.get(env, "") if value is None else value
-        del value  # there are tools that print the locals of every frame of a traceback
+        del value  # some tools print the locals of every frame of a traceback
         if not self._value:
             raise ConfigError(f"no API key: pass api_key=, or set {env}")
         if not self._is_printable():
@@ -116,7 +118,7 @@ class ApiKey:
         return isinstance(text, str) and text.isascii() and text.isprintable()
 
     def reveal(self) -> str:
-        """Return the key itself."""
+        """Return the key in plain text."""
         return self._value
 
     def __repr__(self) -> str:
@@ -128,24 +130,24 @@ class ApiKey:
 
 def origin_from(base_url: str | None, *, env: str, default: str, allow_insecure: bool) -> str:
     """
-    Return the origin that requests go to: the argument, else the environment, else the default.
+    Return the origin of requests: the argument, or the environment variable, or the default.
 
     Raises:
-        ConfigError: it is no ``https://host[:port]``, or plain http to another machine.
+        ConfigError: the origin is not ``https://host[:port]``, or is plain http to another machine.
     """
     url = base_url or os.environ.get(env) or default
     if not isinstance(url, str):
         raise ConfigError("base_url must be text")
     try:
         parts = urllib.parse.urlsplit(url)
-        port = parts.port  # raises for a port that is no number
+        port = parts.port  # raises for a port that is not a number
     except ValueError:
         raise ConfigError("base_url is not a URL, or its port is not a number") from None
     _check_origin(parts, allow_insecure=allow_insecure)
     try:
         host = (parts.hostname or "").encode("idna").decode()
-    except UnicodeError:  # such as an empty label, or one that is too long to be looked up
-        raise ConfigError("base_url has a host name that cannot be") from None
+    except UnicodeError:  # such as an empty label, or one that is too long for a lookup
+        raise ConfigError("base_url has a host name that is not valid") from None
     host = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
 
@@ -157,7 +159,7 @@ def _check_origin(parts: urllib.parse.SplitResult, *, allow_insecure: bool) -> N
     if parts.username is not None or parts.password is not None:
         raise ConfigError("base_url must not contain a user name or password")
     if parts.path not in {"", "/"} or parts.query or parts.fragment:
-        raise ConfigError("base_url is only the origin; paths are added by the library")
+        raise ConfigError("base_url must be an origin; the library adds the paths")
     if parts.scheme == "http" and not allow_insecure and not _is_loopback(host):
         raise ConfigError("base_url must be https, unless allow_insecure=True or on this machine")
 

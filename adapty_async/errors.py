@@ -1,17 +1,18 @@
 """
-Every error this library raises; the class says whose fault it was.
+The hierarchy of the errors that this library raises.
 
-The tree: `AdaptyError` has `ConfigError` and `InvalidInputError` (ours to fix before anything is
-sent), `TransportError` (the wire), `ApiError` (the server answered, and said no), and a few that
-stand alone. Kept apart from everything else, so that any module can import it without a loop.
+`AdaptyError` is the base class of `ConfigError` and `InvalidInputError` (the caller's mistakes;
+nothing was sent), `TransportError` (no complete response), `ApiError` (a response that reports
+no success) and a few others. This module imports no other module of the library, so every module
+can import it without a cycle.
 
-An error carries its facts as attributes. Its text holds only what is safe to log: what a server
-wrote may echo personal data and is found in `ApiError.errors` and `ApiError.body` alone. Neither
-text nor `repr` shows that, and nor does printing an error's attributes.
+An error has its facts as attributes. Its text contains only data that is safe to log. A response
+may echo personal data, which is found only in `ApiError.errors` and `ApiError.body`. Neither the
+text, nor the `repr`, nor a printed attribute of an error shows that data.
 
-Errors can be copied and pickled. A copy has everything. A pickle leaves the process, into queues
-and result stores that nobody thinks of when a person is to be erased; so it goes without the
-server's words: `body` is empty, and entries of `errors` have no message. The rest is kept.
+Errors can be copied and pickled. A copy is complete. A pickle leaves the process for queues and
+result stores, which are easily forgotten when a person's data is erased. A pickle therefore has no
+text of the server: `body` is empty, and the entries of `errors` have no message.
 """
 
 from __future__ import annotations
@@ -49,16 +50,16 @@ _NAME = re.compile(r"[A-Za-z0-9_.\[\]-]{1,80}")
 
 
 def name_or_none(text: str | None) -> str | None:
-    """Tell what is a name from what a server may have echoed: only names belong into logs."""
+    """Return the text if it is a name and safe to log; a server may have echoed any other text."""
     return text if text and _NAME.fullmatch(text) else None
 
 
 def strip_traceback(error: ErrorT) -> ErrorT:
     """
-    Return an error without the frames it came through and without foreign errors it came from.
+    Return an error without its traceback frames and without foreign causes.
 
-    There are tools that print the locals of every frame, and reports keep errors for long. Where
-    those frames are not ours, or handle values that are not to be shown, they are left behind.
+    Some tools print the locals of every frame, and reports keep errors for long. This function
+    removes frames that are not the library's, or that handle values that must not be shown.
     """
     cause = error.__cause__
     error.__cause__ = strip_traceback(cause) if isinstance(cause, AdaptyError) else None
@@ -67,7 +68,7 @@ def strip_traceback(error: ErrorT) -> ErrorT:
 
 
 class RedactedBytes(bytes):
-    """What a server wrote, and may have echoed; printing it shows its size only."""
+    """The bytes of a response, which may echo personal data; the repr shows only the size."""
 
     def __repr__(self) -> str:
         return f"<{len(self)} bytes>"
@@ -77,11 +78,11 @@ class RedactedBytes(bytes):
 
 class AdaptyError(Exception):
     """
-    The base of all errors of this library.
+    The base class of all errors of this library.
 
     Attributes:
         operation: the name of the call, such as ``v1.profiles.delete``; None outside a call.
-        attempts: how many requests were sent for the call.
+        attempts: the number of requests that were sent for the call.
     """
 
     def __init__(self, message: str = "", *, operation: str | None = None) -> None:
@@ -119,23 +120,21 @@ class AdaptyError(Exception):
 
 
 class ConfigError(AdaptyError):
-    """
-    A client or a policy was set up with a value it cannot work with, or used after it was closed.
-    """
+    """An error of configuration: a client or policy got an invalid value, or a client is closed."""
 
 
 class InvalidInputError(AdaptyError, ValueError):
     """
-    A value breaks a rule of the API; nothing was sent.
+    An error of validation: a value breaks a rule of the API. Nothing was sent.
 
     Attributes:
-        field: the argument or field, dotted where nested.
-        rule: what the value has to be.
+        field: the argument or field, dotted if nested.
+        rule: the rule that the value breaks.
     """
 
     def __init__(self, field: str = "", rule: str = "") -> None:
         super().__init__(f"{field}: {rule}")
-        self.args = (field, rule)  # what unpickling calls the class with
+        self.args = (field, rule)  # the arguments that unpickling passes to the class
         self.field = field
         self.rule = rule
 
@@ -144,15 +143,15 @@ class InvalidInputError(AdaptyError, ValueError):
 
 
 class TransportError(AdaptyError):
-    """No complete answer came back."""
+    """An error of transport: no complete response was received."""
 
 
 class ConnectError(TransportError):
     """
-    No connection could be made, so the request was surely not sent.
+    An error of connecting: no connection was established, so the request was certainly not sent.
 
     Attributes:
-        permanent: trying again cannot help, as with a certificate that does not verify.
+        permanent: a retry cannot help, as with a certificate that does not verify.
     """
 
     def __init__(
@@ -163,23 +162,23 @@ class ConnectError(TransportError):
 
 
 class RequestTimeoutError(TransportError):
-    """The answer did not come in time; whether the server acted is unknown."""
+    """A timeout: no response was received in time, and the outcome is unknown."""
 
 
 class ConnectionLostError(TransportError):
-    """The connection broke before the answer was complete; whether the server acted is unknown."""
+    """A lost connection: it broke before the response was complete. The outcome is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorItem:
     """
-    One entry of the ``errors`` list of an answer, whichever of Adapty's shapes it came in.
+    An entry of the ``errors`` list of a response, in whichever of Adapty's shapes it was sent.
 
     Attributes:
-        message: the server's words; they may contain personal data.
-        error_code: the machine-readable code, None where the shape has none.
-        status_code: the HTTP status the entry names, None where it names none.
-        field_name: the field of the request it is about, None if it is about none.
+        message: the text of the server; it may contain personal data.
+        error_code: the machine-readable code, None if the shape has none.
+        status_code: the HTTP status that the entry names, None if it names none.
+        field_name: the field of the request that the entry names, None if it names none.
     """
 
     message: str
@@ -188,7 +187,7 @@ class ErrorItem:
     field_name: str | None = None
 
     def without_words(self) -> ErrorItem:
-        """Return the entry without its message, and without names that are none."""
+        """Return the entry without its message, and without a code or field that is not a name."""
         return ErrorItem(
             "", name_or_none(self.error_code), self.status_code, name_or_none(self.field_name)
         )
@@ -201,16 +200,16 @@ class ErrorItem:
 
 class ApiError(AdaptyError):
     """
-    The server answered with a status that is not a success.
+    An error of the API: the server returned a status that reports no success.
 
     Attributes:
         status: the HTTP status.
         error_code: the API's code, such as ``profile_does_not_exist``; None if there was none.
-        errors: every entry of the answer.
-        recognised: the body had one of the API's own shapes; False for a gateway's page.
-        request_id: what to tell Adapty's support.
-        retry_after: the seconds the server asked to wait, None if it did not.
-        body: the answer as it came, cut at 64 KiB; it may contain personal data.
+        errors: every entry of the response's ``errors`` list, in its order.
+        recognised: the body has one of the API's own shapes; False for a gateway's page.
+        request_id: the id of the request for Adapty's support; None if the response has none.
+        retry_after: seconds to wait that the server requested, None if it requested none.
+        body: the raw body, truncated to 64 KiB; it may contain personal data.
     """
 
     def __init__(self, message: str = "", *, operation: str | None = None, status: int = 0) -> None:
@@ -225,7 +224,7 @@ class ApiError(AdaptyError):
 
     @property
     def field_name(self) -> str | None:
-        """The first field of the request that the server complained about."""
+        """The first field of the request that an entry of `errors` names; None if none does."""
         return next((item.field_name for item in self.errors if item.field_name), None)
 
     def _pickled(self) -> dict[str, Any]:
@@ -244,46 +243,46 @@ class ApiError(AdaptyError):
 
 class AuthenticationError(ApiError):
     """
-    The key was not accepted (401, or 403 at the Mail API).
+    An error of authentication: the server rejected the API key (401, or 403 at the Mail API).
 
-    Adapty also documents 401 for a profile that was not found, so one alone does not prove a
+    Adapty also documents 401 for a profile that was not found, so a single 401 does not prove a
     wrong key.
     """
 
 
 class NotFoundError(ApiError):
-    """The API says that the profile or object does not exist."""
+    """A "not found" response of the API: the profile or object does not exist."""
 
 
 class RequestRejectedError(ApiError):
-    """The server refused the request, and would refuse it again."""
+    """A rejected request: the server would reject a retry as well."""
 
 
 class ConflictError(ApiError):
-    """The request collides with another one (409)."""
+    """A conflict (409): the request collides with another one."""
 
 
 class RateLimitError(ApiError):
     """
-    The account's rate limit was exceeded (429); see `retry_after`.
+    A throttled request (429): the account exceeded its rate limit; see `retry_after`.
 
-    A call made during a pause that the server asked for raises it without being sent, if the pause
-    leaves it no time; `attempts` is 0 then.
+    A call raises this error without being sent if a pause that the server requested outlasts the
+    call's deadline. `attempts` is 0 then.
     """
 
 
 class ServerError(ApiError):
-    """The server failed (5xx)."""
+    """A failure of the server (5xx)."""
 
 
 class DecodeError(AdaptyError):
     """
-    The server reported success, but its answer could not be read.
+    An error of decoding: the server reported success, but the response is unreadable.
 
     Attributes:
         status: the HTTP status.
-        request_id: the id of the response, for Adapty's support; None if it had none.
-        body: the answer as it came, cut at 64 KiB; it may contain personal data.
+        request_id: the id of the request for Adapty's support; None if the response has none.
+        body: the raw body, truncated to 64 KiB; it may contain personal data.
     """
 
     def __init__(self, message: str = "", *, operation: str | None = None, status: int = 0) -> None:
@@ -297,15 +296,15 @@ class DecodeError(AdaptyError):
 
 
 class DeadlineError(AdaptyError):
-    """The time for the whole call was over before a request could be sent."""
+    """A missed deadline: the time for the whole call was over before a request could be sent."""
 
 
 class CircuitOpenError(AdaptyError):
     """
-    The service is known to be down; the call was not tried.
+    An open circuit: the service has an outage, and the call was not sent.
 
     Attributes:
-        retry_after: seconds after which it will be tried again.
+        retry_after: seconds until the circuit breaker sends the next probe.
     """
 
     def __init__(
@@ -315,8 +314,8 @@ class CircuitOpenError(AdaptyError):
         self.retry_after = retry_after
 
     def _details(self) -> list[str]:
-        return [f"to be tried again in {self.retry_after:.1f} s", *super()._details()]
+        return [f"next probe in {self.retry_after:.1f} s", *super()._details()]
 
 
 class JournalError(AdaptyError):
-    """A bulk run's journal or outcomes file is not this run's, or cannot be read or written."""
+    """An error of a journal or outcomes file: it belongs to another run, or its I/O failed."""

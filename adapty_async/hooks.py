@@ -1,4 +1,4 @@
-"""What a client tells its hooks: frozen records, with no secret and no personal data in them."""
+"""The events that a client emits to its hooks: frozen records without secrets or personal data."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ __all__ = ("CallEnded", "CallStarted", "Event", "Hook", "RetryScheduled")
 
 
 class CallStarted(msgspec.Struct, frozen=True):
-    """A call is about to send its first request."""
+    """An event: a call is about to send its first request."""
 
     operation: str
 
 
 class RetryScheduled(msgspec.Struct, frozen=True):
     """
-    An attempt failed and will be repeated.
+    An event: an attempt failed and will be retried.
 
     Attributes:
-        attempt: the number of the attempt that failed, from 1.
-        wait: seconds until the next one.
-        error: the class of what went wrong.
-        status: the HTTP status, None if no answer came.
+        operation: the name of the call, such as ``v1.profiles.delete``.
+        attempt: the number of the failed attempt, from 1.
+        wait: seconds until the next attempt.
+        error: the name of the error's class.
+        status: the HTTP status, None if there was no response.
     """
 
     operation: str
@@ -35,13 +36,14 @@ class RetryScheduled(msgspec.Struct, frozen=True):
 
 class CallEnded(msgspec.Struct, frozen=True):
     """
-    A call is over.
+    An event: a call ended.
 
     Attributes:
-        attempts: the requests that were sent.
-        elapsed: seconds from the start of the call.
-        status: the HTTP status of the last answer, None if there was none.
-        error: the class of the error the call ends with, None for success.
+        operation: the name of the call, such as ``v1.profiles.delete``.
+        attempts: the number of requests that were sent.
+        elapsed: seconds since the start of the call.
+        status: the HTTP status of the last response, None if there was none.
+        error: the name of the class of the error that the call raises, None for success.
     """
 
     operation: str

@@ -1,7 +1,7 @@
 """
-The Mail API: profiles that receive e-mail, and the store transactions that steer it.
+The Mail API: profiles that receive e-mail, and the store transactions that trigger it.
 
-It has its own host and its own key, per Mail project.
+Each Mail project has its own host and its own API key.
 
 Source: https://adapty.io/docs/mail-send-data-via-api
 """
@@ -27,12 +27,12 @@ from adapty_async._api.validation import (
     as_numbers,
     clean_attributes,
     country_code,
-    day,
+    date,
+    date_time,
     decimal_text,
     email_address,
     identifier,
     instance_of,
-    instant,
     nullable,
     one_of,
 )
@@ -75,7 +75,7 @@ _DOCS = "https://adapty.io/docs/api-adapty-mail/operations"
 
 class DeviceInfo(RequestStruct, frozen=True, kw_only=True):
     """
-    The device that the user is on.
+    The device of the user.
 
     Attributes:
         platform: required, such as ``iOS`` or ``Android``.
@@ -108,14 +108,14 @@ class DeviceInfo(RequestStruct, frozen=True, kw_only=True):
 
 class MailProfile(RequestStruct, frozen=True, kw_only=True):
     """
-    A person who receives e-mail; saving the same `external_profile_id` again updates them.
+    A person who receives e-mail. Another save with the same `external_profile_id` updates them.
 
     Attributes:
         external_profile_id: the stable id in your system.
         external_created_at: when the user was created: an aware datetime, or ISO 8601 text with
             its offset.
-        email: the address; the server keeps the first one it was given.
-        customer_user_id: the id that Adapty's SDK knows the user by.
+        email: the address; the server keeps the first address that it received.
+        customer_user_id: the user's id in Adapty's SDK.
         birthday: a date, or ISO 8601 text.
         country, store_country: ISO 3166-1 alpha-2 in capitals, such as ``US``.
         custom_attributes: text or numbers by key; a bool is sent as 1.0 or 0.0.
@@ -141,13 +141,13 @@ class MailProfile(RequestStruct, frozen=True, kw_only=True):
 
     rules: ClassVar[Mapping[str, Check]] = {
         "external_profile_id": identifier,
-        "external_created_at": instant,
+        "external_created_at": date_time,
         "email": email_address,
         "customer_user_id": nullable(identifier),
         "first_name": nullable(any_text),
         "last_name": nullable(any_text),
         "gender": nullable(any_text),
-        "birthday": nullable(day),
+        "birthday": nullable(date),
         "country": nullable(country_code),
         "store_country": nullable(country_code),
         "custom_attributes": clean_attributes(AttributeRules()),
@@ -176,15 +176,15 @@ class Offer(RequestStruct, frozen=True, kw_only=True):
 
 class TransactionEvent(RequestStruct, frozen=True, kw_only=True):
     """
-    Something that happened to a purchase. Sending the same `event_id` again changes nothing.
+    An event of a purchase. A retry with the same `event_id` changes nothing.
 
     Attributes:
-        event_type: what happened.
+        event_type: the kind of the event.
         event_id: the event's id in your system.
         event_datetime, purchased_at, originally_purchased_at, expires_at: aware datetimes, or ISO
             8601 text with its offset.
-        external_profile_id: the profile it belongs to; that may be saved later.
-        store_original_transaction_id: of the first transaction in the chain.
+        external_profile_id: the profile of the event, which may be saved later.
+        store_original_transaction_id: the id of the first transaction in the chain.
         price_usd: the amount as a decimal number in text, such as ``"9.99"``.
 
     Raises:
@@ -212,18 +212,18 @@ class TransactionEvent(RequestStruct, frozen=True, kw_only=True):
     rules: ClassVar[Mapping[str, Check]] = {
         "event_type": one_of(*get_args(EventType)),
         "event_id": identifier,
-        "event_datetime": instant,
+        "event_datetime": date_time,
         "external_profile_id": identifier,
         "store": any_text,
         "store_product_id": identifier,
         "store_transaction_id": identifier,
         "store_original_transaction_id": identifier,
-        "purchased_at": instant,
-        "originally_purchased_at": instant,
+        "purchased_at": date_time,
+        "originally_purchased_at": date_time,
         "customer_user_id": nullable(identifier),
         "email": nullable(email_address),
         "price_usd": nullable(decimal_text),
-        "expires_at": nullable(instant),
+        "expires_at": nullable(date_time),
         "offer": instance_of(Offer),
     }
 
@@ -251,7 +251,7 @@ DELETE_PROFILE: Endpoint[None] = Endpoint(
     method="POST",
     path="/api/v1/profile/delete/",
     docs=f"{_DOCS}/deleteProfile",
-    retry_safety=RetrySafety.ALWAYS,  # what is erased stays erased
+    retry_safety=RetrySafety.ALWAYS,  # an erased profile stays erased
     bucket="mail",
     decode=no_result,
     encode=to_json,
@@ -279,7 +279,7 @@ _BY: Mapping[str, Check] = {
 
 
 def save_profile(profile: MailProfile) -> Operation[None]:
-    """Describe the call of `MailProfiles.save`."""
+    """Return the operation of `MailProfiles.save`."""
     instance_of(MailProfile)("profile", profile)
     return Operation(SAVE_PROFILE, body=profile)
 
@@ -290,12 +290,13 @@ def delete_profile(
     customer_user_id: str | None = None,
     email: str | None = None,
 ) -> Operation[None]:
-    """Describe the call of `MailProfiles.delete`."""
+    """Return the operation of `MailProfiles.delete`."""
     values = (external_profile_id, customer_user_id, email)
     given = {name: value for name, value in zip(_BY, values, strict=True) if value is not None}
     if not given:
         raise InvalidInputError(
-            "external_profile_id", "it, customer_user_id or email must be given, or several"
+            "external_profile_id",
+            "at least one of external_profile_id, customer_user_id and email is required",
         )
     for name, value in given.items():
         _BY[name](name, value)
@@ -303,13 +304,13 @@ def delete_profile(
 
 
 def save_event(event: TransactionEvent) -> Operation[None]:
-    """Describe the call of `Events.save`."""
+    """Return the operation of `Events.save`."""
     instance_of(TransactionEvent)("event", event)
     return Operation(SAVE_EVENT, body=event)
 
 
 class MailProfiles:
-    """The calls about one profile, and the bulk runs over many."""
+    """A resource of the calls on one profile and of bulk runs on profiles."""
 
     def __init__(self, execute: Execute, bulk: StartBulk) -> None:
         self._execute = execute
@@ -320,7 +321,7 @@ class MailProfiles:
         Create a profile, or update the one with the same `external_profile_id`.
 
         Raises:
-            RequestRejectedError: the server refuses a value; see its `errors`.
+            RequestRejectedError: the server rejects a value; see its `errors`.
             AdaptyError: any other failure; see `adapty_async.errors`.
 
         Source: https://adapty.io/docs/api-adapty-mail/operations/saveProfile
@@ -337,11 +338,11 @@ class MailProfiles:
         """
         Erase a profile's personal data and cancel its e-mails, for good.
 
-        Any combination of the three identifiers names the profile. After an attempt whose answer
-        was lost, "not found" counts as success: a repeat by e-mail alone is always told so.
+        Any combination of the three identifiers identifies the profile. After a lost response,
+        "not found" counts as success: the server returns it for every retry by e-mail alone.
 
         Raises:
-            InvalidInputError: no identifier was given, or one is not usable.
+            InvalidInputError: no identifier was passed, or one is invalid.
             NotFoundError: there is no such profile.
             AdaptyError: any other failure; see `adapty_async.errors`.
 
@@ -359,14 +360,14 @@ class MailProfiles:
         self, items: Items[MailProfile], **options: Unpack[BulkOptions[MailProfile, None]]
     ) -> BulkRun[MailProfile, None]:
         """
-        Save very many profiles; one request each, several at a time.
+        Save profiles in bulk: one request each, several in flight.
 
         Args:
-            items: the profiles, from any iterable or async iterable; read as they are needed.
+            items: the profiles, from any iterable or async iterable, which is read lazily.
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
-            InvalidInputError: `items` is not usable.
+            InvalidInputError: `items` is invalid.
 
         Source: https://adapty.io/docs/api-adapty-mail/operations/saveProfile
         """
@@ -376,16 +377,16 @@ class MailProfiles:
         self, items: Items[str], *, by: By, **options: Unpack[BulkOptions[str, None]]
     ) -> BulkRun[str, None]:
         """
-        Erase very many profiles; one request each, several at a time.
+        Erase profiles in bulk: one request each, several in flight.
 
         Args:
-            items: the identifiers, from any iterable or async iterable; read as they are needed.
-            by: what they are: ``"external_profile_id"``, ``"customer_user_id"`` or ``"email"``.
+            items: the identifiers, from any iterable or async iterable, which is read lazily.
+            by: their kind: ``"external_profile_id"``, ``"customer_user_id"`` or ``"email"``.
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
-            InvalidInputError: `items` or `by` is not usable. An identifier that is not ends as a
-                failed outcome of its own.
+            InvalidInputError: `items` or `by` is invalid. An invalid identifier becomes a failed
+                outcome instead.
 
         Source: https://adapty.io/docs/api-adapty-mail/operations/deleteProfile
         """
@@ -395,7 +396,7 @@ class MailProfiles:
 
 
 class Events:
-    """The calls about store transactions."""
+    """A resource of the calls on store transactions."""
 
     def __init__(self, execute: Execute, bulk: StartBulk) -> None:
         self._execute = execute
@@ -403,10 +404,10 @@ class Events:
 
     async def save(self, event: TransactionEvent) -> None:
         """
-        Record what happened to a purchase.
+        Record an event of a purchase.
 
         Raises:
-            RequestRejectedError: the server refuses a value; see its `errors`.
+            RequestRejectedError: the server rejects a value; see its `errors`.
             AdaptyError: any other failure; see `adapty_async.errors`.
 
         Source: https://adapty.io/docs/api-adapty-mail/operations/saveTransactionEvent
@@ -419,14 +420,14 @@ class Events:
         **options: Unpack[BulkOptions[TransactionEvent, None]],
     ) -> BulkRun[TransactionEvent, None]:
         """
-        Record very many events; one request each, several at a time.
+        Record events in bulk: one request each, several in flight.
 
         Args:
-            items: the events, from any iterable or async iterable; read as they are needed.
+            items: the events, from any iterable or async iterable, which is read lazily.
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
-            InvalidInputError: `items` is not usable.
+            InvalidInputError: `items` is invalid.
 
         Source: https://adapty.io/docs/api-adapty-mail/operations/saveTransactionEvent
         """

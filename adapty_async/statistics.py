@@ -1,4 +1,4 @@
-"""What a client is doing right now, in numbers."""
+"""The statistics of a client: rates, counters, circuit state and HTTP path."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ __all__ = ("BucketStatistics", "CircuitState", "HttpPath", "Statistics")
 
 
 class HttpPath(enum.StrEnum):
-    """How a client's requests reach aiohttp's connections."""
+    """An enumeration of the paths on which a client's requests reach aiohttp's connections."""
 
     #: Over the connector of the client's own session.
     FAST = "fast"
     #: Through `aiohttp.ClientSession.request`, which test mocks and tracers see.
     STANDARD = "standard"
-    #: Not at all: ``transport=`` was given.
+    #: Through no connection of aiohttp: ``transport=`` was passed.
     CUSTOM = "custom"
 
 
 class CircuitState(enum.StrEnum):
-    """What a circuit breaker lets through."""
+    """An enumeration of the states of a circuit breaker."""
 
-    #: Every request.
+    #: Every request is sent.
     CLOSED = "closed"
-    #: No request until it is time to try again.
+    #: No request is sent until the time of the next probe.
     OPEN = "open"
-    #: One request, to see whether the service is back.
+    #: One request is sent, as a probe.
     HALF_OPEN = "half_open"
 
 
 class BucketStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """
-    What is known of one of the server's rate limits, by what it was asked so far.
+    The statistics of one bucket, which is a server-side rate limit.
 
     Attributes:
-        rate: requests per second at which the bulk run goes that came last: its own rate or the
-            client's if one was given, else what was learned; after the server refused a rate that
-            was given, what was learned if that is lower.
-        in_flight: attempts that have no response yet, those still connecting included.
-        paused_for: seconds for which nothing is sent, since the server asked for that.
-        circuit: whether requests are let through, or an outage is waited for.
+        rate: requests per second of the latest bulk run: the configured rate of the run or the
+            client, otherwise the adaptive rate. If the server throttled a configured rate, the
+            adaptive rate if that is lower.
+        in_flight: attempts that have no response yet, including those still connecting.
+        paused_for: seconds for which nothing is sent, since the server requested a pause.
+        circuit: the state of the circuit breaker.
         requests: attempts so far.
-        throttled: how many of them were throttled (429).
-        failed: how many of them failed as an outage makes them fail.
+        throttled: how many attempts were throttled (429).
+        failed: how many attempts failed in a way that counts as an outage.
     """
 
     rate: float
@@ -59,16 +59,16 @@ class BucketStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     """
-    What a client is doing.
+    The statistics of a client.
 
     Attributes:
-        budget: tokens that are left for repeats; see `adapty_async.RetryPolicy`.
-        budget_size: tokens when all are there.
-        limit: requests per second of `adapty_async.Limits`, which the buckets share; None if none
-            were given.
-        buckets: what the server counts apart, such as ``v1``.
-        http_path: how the latest request was sent, or the first one would be.
-        http_path_reason: why that is not the fast path; None if it is.
+        budget: tokens left in the retry budget; see `adapty_async.RetryPolicy`.
+        budget_size: size of the retry budget in tokens.
+        limit: requests per second of `adapty_async.Limits`, shared by the buckets; None if no
+            rate is configured.
+        buckets: the statistics of each bucket by its name, such as ``v1``.
+        http_path: the HTTP path of the latest request, or that of the first one if none was sent.
+        http_path_reason: why `http_path` is not the fast path; None if it is.
     """
 
     budget: int
@@ -80,16 +80,16 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def rate(self) -> float:
-        """Requests per second at which bulk runs go, over all buckets."""
+        """Requests per second of bulk runs, over all buckets."""
         rate = sum(bucket.rate for bucket in self.buckets.values())
         return rate if self.limit is None else min(rate, self.limit)
 
     @property
     def concurrency(self) -> int:
-        """Attempts that have no response yet, those still connecting included."""
+        """Attempts that have no response yet, including those still connecting."""
         return sum(bucket.in_flight for bucket in self.buckets.values())
 
     @property
     def paused_for(self) -> float:
-        """Seconds until nothing is paused any more."""
+        """Seconds until no bucket is paused."""
         return max((bucket.paused_for for bucket in self.buckets.values()), default=0.0)

@@ -1,7 +1,7 @@
 """
-The types of a transport: a function from a request to its response, given as ``transport=``.
+The types of a transport: a function from a request to its response, passed as ``transport=``.
 
-`adapty_async.testing.FakeTransport` is one for unit tests.
+`adapty_async.testing.FakeTransport` is a transport for unit tests.
 """
 
 from __future__ import annotations

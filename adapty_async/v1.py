@@ -1,8 +1,8 @@
 """
-The server-side API, version 1: one user's profile at a time, read, created, updated, deleted.
+Version 1 of the server-side API: read, create, update and delete a user's profile.
 
-The profile is named by exactly one of two ids, in a header: `customer_user_id`, the user's id in
-your system, or `profile_id`, Adapty's own.
+A header identifies the profile by exactly one of two ids: `customer_user_id`, the user's id in
+your system, or `profile_id`, Adapty's id.
 
 Source: https://adapty.io/docs/getting-started-with-server-side-api
 """
@@ -35,7 +35,7 @@ from adapty_async._api.validation import (
     any_text,
     boolean,
     clean_attributes,
-    day,
+    date,
     instance_of,
     matching,
     nullable,
@@ -79,7 +79,7 @@ _ATTRIBUTES = clean_attributes(
 
 
 class InstallationMeta(RequestStruct, frozen=True, kw_only=True):
-    """The device that the app runs on. All fields are optional; UNSET is left out, None clears."""
+    """The device of the app. All fields are optional; UNSET is not sent, None clears."""
 
     device_id: OrUnset[str | None] = UNSET
     device: OrUnset[str | None] = UNSET
@@ -102,13 +102,13 @@ InstallationMeta.rules = dict.fromkeys(InstallationMeta.__struct_fields__, nulla
 
 class ProfileAttributes(RequestStruct, frozen=True, kw_only=True):
     """
-    What is written to a profile. All fields are optional; UNSET is left out, None clears.
+    The attributes to write to a profile. All fields are optional; UNSET is not sent, None clears.
 
-    Text is sent as it is given, ``""`` included.
+    Text is sent unchanged, including ``""``.
 
     Attributes:
         birthday: a date, or ISO 8601 text.
-        ip_country: ISO 3166-2; without it, the server takes the country of your server's address.
+        ip_country: ISO 3166-2; without it, Adapty uses the country of your server's address.
         store_country: ISO 3166-2.
         analytics_disabled: True opts the user out of external analytics.
         custom_attributes: 1 to 30 of them; a value is text or a number of at most 30 characters,
@@ -139,7 +139,7 @@ class ProfileAttributes(RequestStruct, frozen=True, kw_only=True):
         "gender": nullable(any_text),
         "email": nullable(any_text),
         "phone_number": nullable(any_text),
-        "birthday": nullable(day),
+        "birthday": nullable(date),
         "ip_country": nullable(_COUNTRIES),
         "store_country": nullable(_COUNTRIES),
         "store": nullable(any_text),
@@ -151,12 +151,12 @@ class ProfileAttributes(RequestStruct, frozen=True, kw_only=True):
 
 class Profile(ResultStruct, frozen=True, kw_only=True):
     """
-    A profile as the server tells it. Every field may be missing, and is None then.
+    A profile as the server returns it. A missing field is None.
 
-    So is a field of another kind than this; its raw value is in `odd_fields`.
+    A field of another type is None as well, and its raw value is in `odd_fields`.
 
-    Which of them the server fills in, and how it writes collections (a list, or a dictionary by
-    id), is not documented for this version; what comes is given as it comes.
+    Adapty's documentation does not say which fields this version fills in, nor whether a collection
+    is a list or a dictionary by id. Collections are returned unchanged.
 
     Source: https://adapty.io/docs/getting-started-with-server-side-api
     """
@@ -212,7 +212,7 @@ CREATE_PROFILE: Endpoint[Profile] = Endpoint(
     method="POST",
     path=_PATH,
     docs=f"{_DOCS}#create-profile",
-    retry_safety=RetrySafety.IF_UNSENT,  # what a repeat does is not documented
+    retry_safety=RetrySafety.IF_UNSENT,  # the effect of a retry is not documented
     bucket="v1",
     decode=_read_profile,
     encode=write_attributes,
@@ -222,7 +222,7 @@ UPDATE_PROFILE: Endpoint[Profile] = Endpoint(
     method="PATCH",
     path=_PATH,
     docs=f"{_DOCS}#update-profile",
-    retry_safety=RetrySafety.ALWAYS,  # the given values are the same the second time
+    retry_safety=RetrySafety.ALWAYS,  # a retry writes the same values
     bucket="v1",
     decode=_read_profile,
     encode=write_attributes,
@@ -232,7 +232,7 @@ DELETE_PROFILE: Endpoint[None] = Endpoint(
     method="DELETE",
     path=_PATH,
     docs=f"{_DOCS}#delete-profile",
-    retry_safety=RetrySafety.ALWAYS,  # what is gone stays gone
+    retry_safety=RetrySafety.ALWAYS,  # a deleted profile stays deleted
     bucket="v1",
     decode=no_result,
     is_deletion=True,
@@ -242,7 +242,7 @@ DELETE_PROFILE: Endpoint[None] = Endpoint(
 def get_profile(
     *, customer_user_id: str | None = None, profile_id: str | None = None
 ) -> Operation[Profile]:
-    """Describe the call of `Profiles.get`."""
+    """Return the operation of `Profiles.get`."""
     about = identity(customer_user_id, profile_id)
     return Operation(GET_PROFILE, about)
 
@@ -253,7 +253,7 @@ def create_profile(
     customer_user_id: str | None = None,
     profile_id: str | None = None,
 ) -> Operation[Profile]:
-    """Describe the call of `Profiles.create`."""
+    """Return the operation of `Profiles.create`."""
     about = identity(customer_user_id, profile_id)
     attributes = ProfileAttributes() if attributes is None else attributes
     instance_of(ProfileAttributes)("attributes", attributes)
@@ -266,7 +266,7 @@ def update_profile(
     customer_user_id: str | None = None,
     profile_id: str | None = None,
 ) -> Operation[Profile]:
-    """Describe the call of `Profiles.update`."""
+    """Return the operation of `Profiles.update`."""
     about = identity(customer_user_id, profile_id)
     instance_of(ProfileAttributes)("attributes", attributes)
     return Operation(UPDATE_PROFILE, about, attributes)
@@ -275,13 +275,13 @@ def update_profile(
 def delete_profile(
     *, customer_user_id: str | None = None, profile_id: str | None = None
 ) -> Operation[None]:
-    """Describe the call of `Profiles.delete`."""
+    """Return the operation of `Profiles.delete`."""
     about = identity(customer_user_id, profile_id)
     return Operation(DELETE_PROFILE, about)
 
 
 class Profiles:
-    """The calls about one profile, and the bulk runs over many."""
+    """A resource of the calls on one profile and of bulk runs on profiles."""
 
     def __init__(self, execute: Execute, bulk: StartBulk) -> None:
         self._execute = execute
@@ -294,7 +294,7 @@ class Profiles:
         Read a profile.
 
         Raises:
-            InvalidInputError: not exactly one id was given, or it cannot be sent.
+            InvalidInputError: not exactly one id was passed, or it cannot be sent.
             NotFoundError: there is no such profile.
             AdaptyError: any other failure; see `adapty_async.errors`.
 
@@ -314,12 +314,12 @@ class Profiles:
         """
         Create a profile, with or without attributes.
 
-        What a repeated creation does is not documented, so a request whose answer was lost is not
-        sent again: it ends in a `ConnectionLostError` or `RequestTimeoutError`.
+        The effect of a second creation is not documented, so a request is not retried after a lost
+        response. The call then raises a `ConnectionLostError` or `RequestTimeoutError`.
 
         Raises:
-            InvalidInputError: not exactly one id was given, or it cannot be sent.
-            RequestRejectedError: the server refuses a value; see its `errors`.
+            InvalidInputError: not exactly one id was passed, or it cannot be sent.
+            RequestRejectedError: the server rejects a value; see its `errors`.
             AdaptyError: any other failure; see `adapty_async.errors`.
 
         Source: https://adapty.io/docs/getting-started-with-server-side-api#create-profile
@@ -336,12 +336,12 @@ class Profiles:
         profile_id: str | None = None,
     ) -> Profile:
         """
-        Change the attributes that are set; None clears one, what is UNSET stays.
+        Change the attributes that are set; None clears an attribute, UNSET leaves it unchanged.
 
         Raises:
-            InvalidInputError: not exactly one id was given, or it cannot be sent.
+            InvalidInputError: not exactly one id was passed, or it cannot be sent.
             NotFoundError: there is no such profile.
-            RequestRejectedError: the server refuses a value; see its `errors`.
+            RequestRejectedError: the server rejects a value; see its `errors`.
             AdaptyError: any other failure; see `adapty_async.errors`.
 
         Source: https://adapty.io/docs/getting-started-with-server-side-api#update-profile
@@ -356,10 +356,10 @@ class Profiles:
         """
         Delete a profile and all its data.
 
-        After an attempt whose answer was lost, "not found" counts as success.
+        After a lost response, "not found" counts as success.
 
         Raises:
-            InvalidInputError: not exactly one id was given, or it cannot be sent.
+            InvalidInputError: not exactly one id was passed, or it cannot be sent.
             NotFoundError: there is no such profile.
             AdaptyError: any other failure; see `adapty_async.errors`.
 
@@ -373,16 +373,16 @@ class Profiles:
         self, items: Items[str], *, by: By, **options: Unpack[BulkOptions[str, None]]
     ) -> BulkRun[str, None]:
         """
-        Delete very many profiles; one request each, several at a time.
+        Delete profiles in bulk: one request each, several in flight.
 
         Args:
-            items: the ids, from any iterable or async iterable; they are read as they are needed.
-            by: what the ids are: ``"customer_user_id"`` or ``"profile_id"``.
+            items: the ids, from any iterable or async iterable, which is read lazily.
+            by: the kind of the ids: ``"customer_user_id"`` or ``"profile_id"``.
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
-            InvalidInputError: `items` or `by` is not usable. An id that is not ends as a failed
-                outcome of its own.
+            InvalidInputError: `items` or `by` is invalid. An invalid id becomes a failed
+                outcome instead.
 
         Source: https://adapty.io/docs/getting-started-with-server-side-api#delete-profile
         """
@@ -398,24 +398,24 @@ class Profiles:
         **options: Unpack[BulkOptions[tuple[str, ProfileAttributes], Profile]],
     ) -> BulkRun[tuple[str, ProfileAttributes], Profile]:
         """
-        Update very many profiles; one request each, several at a time.
+        Update profiles in bulk: one request each, several in flight.
 
         Args:
             items: pairs of an id and its attributes, from any iterable or async iterable.
-            by: what the ids are: ``"customer_user_id"`` or ``"profile_id"``.
+            by: the kind of the ids: ``"customer_user_id"`` or ``"profile_id"``.
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
-            InvalidInputError: `items` or `by` is not usable. A pair that is not ends as a failed
-                outcome of its own.
+            InvalidInputError: `items` or `by` is invalid. An invalid pair becomes a failed
+                outcome instead.
 
         Source: https://adapty.io/docs/getting-started-with-server-side-api#update-profile
         """
         require_kind("by", by)
 
         def build(item: tuple[str, ProfileAttributes]) -> Operation[Profile]:
-            one, attributes = pair(item, ProfileAttributes)
-            return update_profile(attributes, **{by: one})
+            item_id, attributes = pair(item, ProfileAttributes)
+            return update_profile(attributes, **{by: item_id})
 
         return self._bulk(items, build, f"{UPDATE_PROFILE.name} by {by}", **options)
 

@@ -213,7 +213,8 @@ def test_any_combination_of_identifiers_names_a_profile() -> None:
     [
         pytest.param(
             delete_profile,
-            "^external_profile_id: it, customer_user_id or email must be given, or several$",
+            "^external_profile_id: at least one of external_profile_id, customer_user_id and email "
+            "is required$",
             id="no identifier",
         ),
         pytest.param(

@@ -273,7 +273,7 @@ async def test_a_result_that_cannot_be_read_shows_nothing() -> None:
     """The body of an answer is in the error, where it is not printed, and in no frame."""
     body = f'{{"data":{{"profile_id":["{CANARY_EMAIL}"]}}}}'.encode()
     client = AdaptyClient(CANARY_KEY, transport=FakeTransport([(200, {}, body)]))
-    with pytest.raises(Exception, match="unreadable answer") as caught:
+    with pytest.raises(Exception, match="unreadable response") as caught:
         await client.execute(get_profile(profile_id=CANARY_EMAIL))
 
     assert caught.value.body == body  # type: ignore[attr-defined]

@@ -177,7 +177,7 @@ async def test_each_call_is_one_request(method: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "method", "replay", "erases"),
+    ("endpoint", "method", "retry_safety", "is_deletion"),
     [
         (GET_PROFILE, "GET", RetrySafety.ALWAYS, False),
         (CREATE_PROFILE, "POST", RetrySafety.IF_UNSENT, False),
@@ -187,15 +187,16 @@ async def test_each_call_is_one_request(method: str) -> None:
     ids=["get", "create", "update", "delete"],
 )
 def test_a_row_says_what_a_repeat_does(
-    row: Endpoint[Any],
+    endpoint: Endpoint[Any],
     method: str,
-    replay: RetrySafety,
-    erases: bool,  # noqa: FBT001
+    retry_safety: RetrySafety,
+    is_deletion: bool,  # noqa: FBT001
 ) -> None:
-    """Only a creation is not repeated blindly, and only a deletion erases."""
-    assert (row.method, row.retry_safety, row.is_deletion) == (method, replay, erases)
-    assert row.absent_if_missing == (method == "GET")
-    assert row.docs.startswith("https://adapty.io/docs/")
+    """Only a creation is not safe to retry, and only a deletion deletes."""
+    assert endpoint.method == method
+    assert (endpoint.retry_safety, endpoint.is_deletion) == (retry_safety, is_deletion)
+    assert endpoint.absent_if_missing == (method == "GET")
+    assert endpoint.docs.startswith("https://adapty.io/docs/")
 
 
 @pytest.mark.parametrize("operation", [get_profile, create_profile, delete_profile])
@@ -231,7 +232,7 @@ def test_an_operation_carries_its_identity(
 )
 def test_exactly_one_identity_is_needed(operation: Callable[..., Any], ids: dict[str, Any]) -> None:
     """None or two of the ids are refused, by name and without their values."""
-    rule = "^customer_user_id: exactly one of customer_user_id and profile_id must be given$"
+    rule = "^customer_user_id: exactly one of customer_user_id and profile_id is required$"
     with pytest.raises(InvalidInputError, match=rule):
         operation(**ids)
 
@@ -402,7 +403,7 @@ async def test_a_bulk_update_is_one_request_for_each_pair() -> None:
         (OutcomeStatus.FAILED, "item: must be a pair of an id and ProfileAttributes"),
         (
             OutcomeStatus.FAILED,
-            "customer_user_id: exactly one of customer_user_id and profile_id must be given",
+            "customer_user_id: exactly one of customer_user_id and profile_id is required",
         ),
     ]
     assert [one.body for one in transport.requests] == [b'{"email":null}']

@@ -1,4 +1,4 @@
-"""What the versions of the server-side API share: whom a call is about, and custom attributes."""
+"""Identity headers and custom attributes, shared by the versions of the server-side API."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def identity(
     customer_user_id: str | None, profile_id: str | None, *, both: bool = False
 ) -> Identity:
     """
-    Return the header that names a profile; one id is needed, two are taken only with `both`.
+    Return the headers that identify a profile; two ids are allowed only with `both`.
 
     Raises:
-        InvalidInputError: none is given, or one too many.
+        InvalidInputError: no id was passed, or one too many.
     """
     ids = {"customer_user_id": customer_user_id, "profile_id": profile_id}
     given = [(_HEADERS[name], value) for name, value in ids.items() if value is not None]
@@ -54,28 +54,26 @@ def identity(
         return tuple(given)
     number = "at least" if both else "exactly"
     raise InvalidInputError(
-        "customer_user_id", f"{number} one of customer_user_id and profile_id must be given"
+        "customer_user_id", f"{number} one of customer_user_id and profile_id is required"
     )
 
 
 def identity_by(by: By, value: str) -> Identity:
-    """Return the header that names a profile by an id of that kind."""
+    """Return the header that identifies a profile by an id of the kind `by`."""
     return ((_HEADERS[by], value),)
 
 
 def operations_by(endpoint: Endpoint[ResultT], by: By) -> Callable[[str], Operation[ResultT]]:
-    """
-    Return what describes the call about a profile that is named by an id of that kind, and no more.
-    """
+    """Return a builder of the operation on one profile, identified by an id of the kind `by`."""
     return lambda value: Operation(endpoint, identity_by(by, value))
 
 
 def pair(item: Any, struct: type[msgspec.Struct] | str) -> tuple[str, Any]:
     """
-    Take an item of a bulk run apart: the profile's id, and what is sent about it.
+    Unpack an item of a bulk run: the profile's id and the value that is sent for it.
 
     Raises:
-        InvalidInputError: it is no such pair.
+        InvalidInputError: the item is not a pair.
     """
     name = struct if isinstance(struct, str) else struct.__name__
     if not isinstance(item, tuple) or len(item) != 2:
@@ -84,7 +82,7 @@ def pair(item: Any, struct: type[msgspec.Struct] | str) -> tuple[str, Any]:
 
 
 class CustomAttributes(dict[str, str | float | None]):
-    """A profile's custom attributes, by key, whichever way the server wrote them."""
+    """A dictionary of custom attributes by key, in whichever form the server sent them."""
 
     def __repr__(self) -> str:
         return f"CustomAttributes({len(self)} keys)"
@@ -96,7 +94,7 @@ class _Entry(msgspec.Struct):
 
 
 def read_attributes(_kind: type, value: Any) -> CustomAttributes:
-    """Read custom attributes, a list of keys and values or a dictionary, for msgspec."""
+    """Decode custom attributes for msgspec, from a list of keys and values or a dictionary."""
     read = msgspec.convert(value, list[_Entry] | dict[str, Any])
     if isinstance(read, list):
         read = {entry.key: entry.value for entry in read}
@@ -105,9 +103,10 @@ def read_attributes(_kind: type, value: Any) -> CustomAttributes:
 
 def write_attributes(attributes: Any) -> bytes:
     """
-    Encode a version's `ProfileAttributes`; the custom ones go as a list of keys and values.
+    Encode `ProfileAttributes` of either version.
 
-    The examples of the documents have them so.
+    Custom attributes become a list of keys and values, as in the examples of Adapty's
+    documentation.
     """
     custom = attributes.custom_attributes
     if custom is UNSET:

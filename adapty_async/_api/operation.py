@@ -1,9 +1,9 @@
 """
-The values a call is made of, from what the caller wants to what came back. No behaviour.
+The value types of a call, from operation to response. They have no behaviour.
 
-An `Endpoint` is one row of an API's table. An `Operation` is a row plus a caller's values. Encoding
-gives a `Request`, the transport turns that into a `Response`, and everything in between is a
-function from the one to the other: a `Send`.
+An `Endpoint` is one definition in an API's endpoint table. An `Operation` is an endpoint plus the
+caller's values. The codec encodes it as a `Request`, and the transport returns a `Response` for
+that. Every layer of the pipeline is a function from request to response: a `Send`.
 """
 
 from __future__ import annotations
@@ -33,18 +33,22 @@ ResultT_co = TypeVar("ResultT_co", covariant=True)
 
 
 class RetrySafety(enum.StrEnum):
-    """When a request may be sent again; a property of the endpoint, never of the HTTP method."""
+    """
+    The retry safety of an endpoint: when a request may be sent again.
 
-    #: A repeat changes nothing more.
+    It is a property of the endpoint definition and never derived from the HTTP method.
+    """
+
+    #: Always: a retry changes nothing more.
     ALWAYS = "always"
-    #: Safe, since all attempts carry the same idempotency key.
+    #: With an idempotency key, which all attempts share.
     WITH_KEY = "with_key"
-    #: Only when the request was surely not processed.
+    #: Only if the server certainly did not process the request.
     IF_UNSENT = "if_unsent"
 
 
 class Headers(dict[str, str]):
-    """Headers of requests by name; the values, a key and an id among them, are not shown."""
+    """A dictionary of request headers by name. Its repr hides the values: the API key and ids."""
 
     def __repr__(self) -> str:
         return f"Headers({', '.join(self)})"
@@ -53,11 +57,11 @@ class Headers(dict[str, str]):
         return list(self)
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("headers hold a key; they are not pickled")
+        raise TypeError("headers hold an API key; they are not pickled")
 
 
 class Response(msgspec.Struct, frozen=True):
-    """What the server answered: the status, the headers (names in any case) and the whole body."""
+    """A response of the server: status, headers (names in any case) and the whole body."""
 
     status: int
     headers: Mapping[str, str]
@@ -72,26 +76,26 @@ class Response(msgspec.Struct, frozen=True):
 
 class Endpoint(msgspec.Struct, Generic[ResultT_co], frozen=True, kw_only=True):
     """
-    One row of an API's table; covariant in its result.
+    An endpoint definition: one row of an API's endpoint table. It is covariant in its result.
 
     Attributes:
-        name: how the call is named in errors, events and logs.
+        name: the name of the call in errors, events and logs.
         method: the HTTP method.
-        path: the path below the origin; Adapty's paths end with a slash. A name in braces is
-            filled in from the operation's parameters.
-        docs: the page that documents it.
-        replay: when it may be sent again.
-        bucket: what the server counts its requests under.
-        decode: the body of a successful answer to the result.
-        encode: the operation's body to bytes.
-        erases: the operation deletes, so "not found" after a lost answer means that it worked.
+        path: the path below the origin; Adapty's paths end with a slash. The operation's parameters
+            replace the URL placeholders, which are names in braces.
+        docs: the URL of the page that documents the endpoint.
+        retry_safety: when a request may be sent again.
+        bucket: the server-side rate limit that counts the requests.
+        decode: a function from the body of a successful response to the result.
+        encode: a function from the operation's body to bytes.
+        is_deletion: the operation deletes, so "not found" after a lost response means success.
         absent_if_missing: the operation reads, so in a bulk run "not found" is the status
             ``absent``, as it is for a deletion; otherwise it is ``failed``.
-        subject: what an operation's body is about, so that a bulk run has no two requests about it
-            in flight together; without it, the operation's headers tell.
-        check: the rules of the documents that an operation has to keep; a client may be told to
-            leave them to the server.
-        media_type: of the body, where it is not the one that the client's other calls have.
+        lock_key: a function from an operation's body to the lock key. A bulk run has at most one
+            request per lock key in flight. Without it, the operation's headers are the lock key.
+        check: validates an operation by the rules of Adapty's documentation. A client may be
+            configured to leave these rules to the server.
+        media_type: the media type of the body if it differs from that of the client's other calls.
     """
 
     name: str
@@ -111,18 +115,18 @@ class Endpoint(msgspec.Struct, Generic[ResultT_co], frozen=True, kw_only=True):
 
 class Operation(msgspec.Struct, Generic[ResultT_co], frozen=True):
     """
-    A call that has not been made yet: its endpoint and the caller's values.
+    A description of a call that has not been sent: its endpoint and the caller's values.
 
     It is covariant in its result, so a list may hold operations of several kinds.
 
     Attributes:
-        endpoint: the row.
-        headers: the headers of this call, by name; the profile's identity is one of them.
-        body: what is encoded as the JSON body; None sends none.
-        key: the idempotency key, made with the operation, so that all attempts share it. It does
-            not belong to what the call is about: the same call made anew has another one.
-        parameters: what the URL says, by name: those that the row's path has in braces go there,
-            the others into the query.
+        endpoint: the endpoint definition.
+        headers: names and values of the headers of this call; they include the profile's identity.
+        body: the value that is encoded as the JSON body; None sends no body.
+        key: the idempotency key. It is created with the operation, so all attempts share it. It is
+            not part of the call's identity: the same call described again has another key.
+        parameters: names and values for the URL. A value replaces the URL placeholder of its name
+            in the path; without one, it goes into the query.
     """
 
     endpoint: Endpoint[ResultT_co]
@@ -140,20 +144,21 @@ class Operation(msgspec.Struct, Generic[ResultT_co], frozen=True):
 
 class CallState(msgspec.Struct):
     """
-    What happened to one call so far; the one part of a request that changes.
+    The mutable state of one call, and the only part of a request that changes.
 
     Attributes:
-        attempts: attempts made.
-        throttled: how many of them were answered 429.
-        connect_failures: how many of them got no connection, so that nothing was sent.
-        excused: how many of them failed in a known outage; for items of bulk runs they don't count.
-        lost: an answer was lost, here or in an earlier run, that may have been a success.
-        error: why the latest attempt that ended failed, None if it succeeded; the retry layer sets
-            it.
-        written: an attempt before this one was written to a socket; the retry layer sets it.
-        deadline: when the call must be over, on the client's clock; infinite until it begins.
+        attempts: the number of attempts.
+        throttled: how many attempts were throttled (429).
+        connect_failures: how many attempts got no connection, so nothing was sent.
+        outage_failures: how many attempts failed in a known outage. They do not count towards the
+            maximum of attempts of an item of a bulk run.
+        ambiguous: a response was lost, here or in an earlier run, and may have been a success.
+        error: the error of the latest attempt that ended, None if it succeeded. The retry layer
+            sets it.
+        written: an attempt before this one was written to a socket. The retry layer sets it.
+        deadline: when the call must be over, on the client's clock; infinite until it starts.
         position: the item's position in the journal of its run.
-        begun: the journal has a write-ahead entry for the present attempt; the journal sets it.
+        begun: the journal has a write-ahead entry for the present attempt. The journal sets it.
         on_wire: the present attempt may have been written to a socket, in part or whole, and has
             no response yet. The transport sets it immediately before it writes, and the status
             check clears it when the attempt ends. A cancellation leaves it as it is, until the
@@ -178,15 +183,19 @@ class CallState(msgspec.Struct):
 
 class Request(msgspec.Struct, kw_only=True, frozen=True):
     """
-    A call as bytes, with what the layers on its way need to know.
+    An encoded call, with the facts that the layers of the pipeline need.
 
     Attributes:
-        headers: all of them; the client's key is among them.
+        operation: the name of the endpoint definition.
+        headers: all headers, including the client's API key.
+        retry_safety: when the request may be sent again.
+        bucket: the server-side rate limit that counts the request.
+        erases: the operation deletes.
         timeout: seconds for one attempt.
-        allowance: seconds for the whole call.
-        absent_if_missing: in a bulk run, "not found" is the status ``absent``, and no failure.
-        background: it is an item of a bulk run, and lets single calls go first.
-        tally: what happened so far, shared by all attempts.
+        total_timeout: seconds for the whole call.
+        state: the call state, which all attempts share.
+        low_priority: the request is an item of a bulk run and yields to single calls.
+        absent_if_missing: in a bulk run, "not found" is the status ``absent`` and no failure.
     """
 
     operation: str
@@ -210,28 +219,26 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
         return [("operation", self.operation)]
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a request holds a key; pickle its operation instead")
+        raise TypeError("a request holds an API key; pickle its operation instead")
 
 
 Send: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 
 class WriteAhead(Protocol):
-    """A record of attempts, written before they are sent."""
+    """A write-ahead log of attempts: it has an entry of each attempt before the attempt is sent."""
 
     def begin(self, request: Request) -> Awaitable[None] | None:
-        """
-        Append the write-ahead entry of an attempt; the caller awaits the result before it sends.
-        """
+        """Append the write-ahead entry of an attempt; the caller awaits it before the send."""
         ...
 
     def refused(self, request: Request) -> None:
-        """Record that the server surely did not process the attempt."""
+        """Record that the server certainly did not process the attempt."""
         ...
 
 
 class Execute(Protocol):
-    """What a resource needs to offer single calls."""
+    """The callable by which a resource sends single calls."""
 
     def __call__(self, operation: Operation[ResultT], /) -> Awaitable[ResultT]:
         """Send the operation and return its result."""

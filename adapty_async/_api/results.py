@@ -1,8 +1,8 @@
 """
 A decoder of results: strict first, field by field if that fails.
 
-One field that is not as documented does not make a result unreadable. It is None, and its raw
-value is in `ResultStruct.odd_fields`. Values are never guessed.
+One field that is not as documented does not make a result unreadable. The field is None, and its
+raw value is in `ResultStruct.odd_fields`. The decoder never guesses a value.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ import msgspec
 
 from adapty_async._api.validation import PrivateStruct
 
-__all__ = ("Instant", "ResultStruct", "content_of", "data_decoder", "no_result")
+__all__ = ("DateTime", "ResultStruct", "content_of", "data_decoder", "no_result")
 
 ResultT = TypeVar("ResultT")
 StructT = TypeVar("StructT", bound="ResultStruct")
 
 #: Decodes types that msgspec does not support, as its `dec_hook`.
 DecodeHook: TypeAlias = Callable[[type, Any], Any]
-#: A point in time with its zone. One that a server writes without a zone is read as UTC.
-Instant = Annotated[dt.datetime, msgspec.Meta(tz=True)]
-_MAYBE_INSTANT = Instant | None
-_KEPT_IN = "_odd_fields"
-_NOTHING: Mapping[str, Any] = types.MappingProxyType({})
+#: A date and time with its zone. One that the server sends without a zone is read as UTC.
+DateTime = Annotated[dt.datetime, msgspec.Meta(tz=True)]
+_OPTIONAL_DATE_TIME = DateTime | None
+_ODD_FIELDS = "_odd_fields"
+_NO_FIELDS: Mapping[str, Any] = types.MappingProxyType({})
 
 
 class ResultStruct(PrivateStruct, frozen=True, kw_only=True, dict=True):
     """
-    The base of structs that the server fills in; what it leaves out is empty.
+    The base class of results. A field that the server leaves out has its default.
 
-    A field that is not as documented is None, whatever its annotation says: the annotation is what
-    Adapty's documents promise. See `odd_fields`.
+    A field that is not as documented is None, whatever its annotation says: the annotation states
+    what Adapty's documentation promises. See `odd_fields`.
     """
 
-    # Fields without which the result is of no use: whom it is about, and whether more follows.
+    # Fields without which the result is useless: the identity, and whether more pages follow.
     essential: ClassVar[frozenset[str]] = frozenset()
 
     @property
@@ -52,35 +52,35 @@ class ResultStruct(PrivateStruct, frozen=True, kw_only=True, dict=True):
         The raw values of fields that are not as documented; empty for nearly all results.
 
         A key is the path of the field, such as ``access_levels[0].expires_at``; the value is the
-        decoded JSON. Entries of lists that are no objects are left out of the list and found
-        here. Copies and pickles have it; `msgspec.structs.replace` and encoding leave it out.
+        decoded JSON. List entries that are not objects are left out of their list and are found
+        here. Copies and pickles keep it; `msgspec.structs.replace` and encoding leave it out.
         """
-        kept: Mapping[str, Any] = getattr(self, _KEPT_IN, _NOTHING)
-        return kept
+        odd_fields: Mapping[str, Any] = getattr(self, _ODD_FIELDS, _NO_FIELDS)
+        return odd_fields
 
     def __copy__(self) -> typing.Self:
-        return _made(type(self), self._values(), self.odd_fields)
+        return _construct(type(self), self._values(), self.odd_fields)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _made, (type(self), self._values(), dict(self.odd_fields))
+        return _construct, (type(self), self._values(), dict(self.odd_fields))
 
     def _values(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__struct_fields__}
 
 
-def _made(kind: type[StructT], values: Mapping[str, Any], odd: Mapping[str, Any]) -> StructT:
-    made = kind(**values)
+def _construct(kind: type[StructT], values: Mapping[str, Any], odd: Mapping[str, Any]) -> StructT:
+    result = kind(**values)
     if odd:
-        vars(made)[_KEPT_IN] = types.MappingProxyType(dict(odd))
-    return made
+        vars(result)[_ODD_FIELDS] = types.MappingProxyType(dict(odd))
+    return result
 
 
 def no_result(body: bytes) -> None:
     """
-    Check a response without a result: its body is empty, or an object that is no error.
+    Validate a response without a result: its body is empty, or an object that is no error.
 
     Raises:
-        ValueError: it is something else, and so may not be the API's.
+        ValueError: the body is something else, so it may not come from the API.
     """
     if body and (stripped := _stripped(body)):
         _require_no_error(_read_envelope(stripped))
@@ -102,12 +102,12 @@ def _require_no_error(envelope: _Envelope) -> None:
 
 def content_of(body: bytes, *, unwrap: bool = True) -> bytes | msgspec.Raw:
     """
-    Return the JSON of a response's object, with `unwrap` the one under ``data`` if there is one.
+    Return the JSON object of a response; with `unwrap`, the one under ``data`` if there is one.
 
-    An empty body stands for an empty object.
+    An empty body counts as an empty object.
 
     Raises:
-        ValueError: it is no object, or an error.
+        ValueError: the body is not an object, or is an error.
     """
     body = _stripped(body)
     if not body:
@@ -128,10 +128,10 @@ def data_decoder(
     result: type[ResultT], dec_hook: DecodeHook | None = None, *, unwrap: bool = True
 ) -> Callable[[bytes], ResultT]:
     """
-    Make a decoder for an object that stands alone or under ``data``; nothing reads as ``{}``.
+    Return a decoder of an object that stands alone or under ``data``; an empty body is ``{}``.
 
-    A `ResultStruct` that is not as documented is read field by field: looking for what is odd
-    takes time, so only then.
+    The decoder reads a `ResultStruct` field by field only if strict decoding fails, since that
+    takes more time.
     """
     strict = msgspec.json.Decoder(result, dec_hook=dec_hook)
     is_result = issubclass(result, ResultStruct)
@@ -143,14 +143,14 @@ def data_decoder(
             if not is_result:
                 raise
             content = _parsed_content(body, unwrap=unwrap)
-        found: ResultT = _read_by_field(result, content, dec_hook)
-        return found
+        decoded: ResultT = _read_by_field(result, content, dec_hook)
+        return decoded
 
     return read
 
 
 def _parsed_content(body: bytes, *, unwrap: bool) -> Any:
-    """Do as `content_of` does, for JSON that msgspec may be unable to parse."""
+    """Return what `content_of` returns, parsed, for JSON that msgspec may be unable to parse."""
     content = _parse(_stripped(body))
     if not isinstance(content, dict):
         return content
@@ -162,18 +162,18 @@ def _parsed_content(body: bytes, *, unwrap: bool) -> Any:
 
 def _parse(text: bytes) -> Any:
     """
-    Parse JSON that msgspec does not: it has lone surrogates, or numbers that are out of range.
+    Parse JSON that msgspec rejects: it has lone surrogates, or numbers that are out of range.
 
-    A number that Python cannot hold stays as it was written, in text.
+    A number that Python cannot represent stays text.
 
     Raises:
-        ValueError: it is no JSON.
+        ValueError: the text is not JSON.
     """
     try:
         return json.loads(
             text.decode(), parse_float=_float, parse_int=_int, parse_constant=_raise_for_no_json
         )
-    except json.JSONDecodeError:  # it holds the text
+    except json.JSONDecodeError:  # the error holds the text
         raise msgspec.DecodeError("JSON is malformed") from None
 
 
@@ -195,20 +195,20 @@ def _raise_for_no_json(name: str) -> None:
 
 def _read_by_field(result: type[Any], content: Any, dec_hook: DecodeHook | None) -> Any:
     """
-    Read a result that could not be decoded as a whole: null is left out, an odd field is None.
+    Decode a result field by field: null is left out, an undocumented field is None.
 
     Raises:
-        msgspec.ValidationError: it is no object, or an essential field is odd.
+        msgspec.ValidationError: it is not an object, or an essential field is not as documented.
     """
     return _FieldReader(dec_hook).struct(result, content, "$")
 
 
 class _Field(NamedTuple):
     """
-    A field of a struct.
+    A field of a result struct.
 
     Attributes:
-        entry: the struct that it is, or has entries of; None if it is plain.
+        entry: the struct type of the field or of its entries; None for a plain value.
     """
 
     name: str
@@ -240,7 +240,7 @@ _ODD = object()
 
 
 class _FieldReader:
-    """Reads structs out of parsed JSON, one field at a time."""
+    """A decoder of structs from parsed JSON that reads one field at a time."""
 
     def __init__(self, dec_hook: DecodeHook | None) -> None:
         self._dec_hook = dec_hook
@@ -252,7 +252,7 @@ class _FieldReader:
         odd: dict[str, Any] = {}
         for field in _fields_of(kind):
             raw = content.get(field.name)
-            if raw is None:  # the documents promise that lists are never null, their prose does not
+            if raw is None:  # the schema says that lists are never null, the prose does not
                 continue
             value = self._value(field, raw, path, odd)
             if value is _ODD:
@@ -260,7 +260,7 @@ class _FieldReader:
                     raise msgspec.ValidationError(f"not as documented - at `{path}.{field.name}`")
                 value, odd[field.name] = None, raw
             values[field.name] = value
-        return _made(kind, values, odd)
+        return _construct(kind, values, odd)
 
     def _value(self, field: _Field, raw: Any, path: str, odd: dict[str, Any]) -> Any:
         if field.entry is None:
@@ -273,17 +273,17 @@ class _FieldReader:
 
     def _entries(self, field: _Field, raw: list[Any], path: str, odd: dict[str, Any]) -> Any:
         entries = []
-        for index, one in enumerate(raw):
-            place = f"{field.name}[{index}]"
-            if isinstance(one, dict):
-                entries.append(self._inner(field.entry, one, path, place, odd))
+        for index, entry in enumerate(raw):
+            name = f"{field.name}[{index}]"
+            if isinstance(entry, dict):
+                entries.append(self._inner(field.entry, entry, path, name, odd))
             else:
-                odd[place] = one
+                odd[name] = entry
         return tuple(entries)
 
-    def _inner(self, kind: Any, raw: Any, path: str, place: str, odd: dict[str, Any]) -> Any:
-        inner: ResultStruct = self.struct(kind, raw, f"{path}.{place}")
-        odd.update({f"{place}.{name}": value for name, value in inner.odd_fields.items()})
+    def _inner(self, kind: Any, raw: Any, path: str, name: str, odd: dict[str, Any]) -> Any:
+        inner: ResultStruct = self.struct(kind, raw, f"{path}.{name}")
+        odd.update({f"{name}.{field}": value for field, value in inner.odd_fields.items()})
         return inner
 
     def _plain(self, kind: Any, raw: Any) -> Any:
@@ -292,12 +292,12 @@ class _FieldReader:
         try:
             return msgspec.convert(raw, kind, dec_hook=self._dec_hook)
         except (ValueError, OverflowError):  # msgspec's errors are ValueErrors
-            return _instant(raw) if kind == _MAYBE_INSTANT else _ODD
+            return _date_time(raw) if kind == _OPTIONAL_DATE_TIME else _ODD
 
 
-def _instant(raw: Any) -> Any:
+def _date_time(raw: Any) -> Any:
     try:
-        moment = dt.datetime.fromisoformat(raw)
+        timestamp = dt.datetime.fromisoformat(raw)
     except (TypeError, ValueError):
         return _ODD
-    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+    return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=dt.UTC)

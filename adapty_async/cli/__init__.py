@@ -1,4 +1,4 @@
-"""The command ``adapty-async``; it needs the extra ``cli``."""
+"""The command line ``adapty-async``, which requires the extra ``cli``."""
 
 from __future__ import annotations
 

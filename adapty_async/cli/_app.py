@@ -1,6 +1,4 @@
-"""
-The commands and their options: each is turned into a job, and the job's end into an exit code.
-"""
+"""The commands and their options. A command becomes a job, and its result an exit code."""
 
 from __future__ import annotations
 
@@ -25,13 +23,13 @@ from adapty_async._flow.concurrency_limit import INITIAL_CONCURRENCY
 from adapty_async._version import __version__
 from adapty_async.bulk import copy_journal
 from adapty_async.cli import _demo
-from adapty_async.cli._confirmation import ask, whom
+from adapty_async.cli._confirmation import ask, describe_users
 from adapty_async.cli._input import Format, Rows, SizedRows, open_rows
 from adapty_async.cli._items import id_columns, id_from, profile_columns, profile_from
 from adapty_async.cli._job import Exit, Job, JobResult, accept, exit_code, perform
 from adapty_async.cli._proxies import proxy_hooks, require_usable_proxy
 from adapty_async.cli._report import dry_run_text, report_json, report_text
-from adapty_async.cli._streams import tell
+from adapty_async.cli._streams import write_error
 from adapty_async.cli._v2_items import ATTRIBUTES, attributes_from
 from adapty_async.client import AdaptyClient, AdaptyMailClient
 from adapty_async.config import Limits
@@ -49,15 +47,15 @@ _BY = {
     "mail": ("external-profile-id", "customer-user-id", "email"),
 }
 _MODULES = {"v1": v1, "v2": v2, "mail": mail}
-# Requests per second of a dry run, whatever pace its journal knows.
-_NO_WAIT = 1e9
+# Requests per second of a dry run, which ignores the adaptive rate of its journal.
+_UNLIMITED_RATE = 1e9
 _NEXT = "Run the same command again to resume; rows that are done are skipped."
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _ALL_BY = sorted({name for names in _BY.values() for name in names})
 
 
 class CommonOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The options that all commands with an input share."""
+    """A group of the options that all commands with an input share."""
 
     input: str
     form: Format | None
@@ -89,9 +87,9 @@ _READING = [
     click.option(
         "--dedupe/--no-dedupe",
         default=None,
-        help="Send each request once, however often it comes (default for files).",
+        help="Send each distinct request once (default for files).",
     ),
-    click.option("--dry-run", is_flag=True, help="Read and check all rows, send nothing."),
+    click.option("--dry-run", is_flag=True, help="Read and validate all rows, send nothing."),
 ]
 _SENDING = [
     click.option(
@@ -101,9 +99,9 @@ _SENDING = [
         f"{MOST_WORKERS}, as many as help.",
     ),
     click.option(
-        "--rate", type=click.FloatRange(min=0, min_open=True), help="Requests per second at most."
+        "--rate", type=click.FloatRange(min=0, min_open=True), help="Maximum requests per second."
     ),
-    click.option("--yes", is_flag=True, help="Do not ask before anything is deleted."),
+    click.option("--yes", is_flag=True, help="Do not ask for confirmation."),
     click.option("--base-url", help="The origin to send to, if it is not Adapty's."),
     click.option(
         "--trust-env",
@@ -116,13 +114,15 @@ _SENDING = [
         help="Read the key from this file, not from the environment.",
     ),
 ]
-_ACCOUNTING = [
+_REPORTING = [
     click.option(
         "--journal",
         type=_FILE,
         help="Record the run in this file; the same command again resumes it.",
     ),
-    click.option("--failures", type=_FILE, help="Write what does not succeed to this NDJSON file."),
+    click.option(
+        "--failures", type=_FILE, help="Write items that do not succeed to this NDJSON file."
+    ),
     click.option(
         "--outcomes", type=_FILE, help="Add each row's id and outcome to this NDJSON file."
     ),
@@ -131,7 +131,7 @@ _ACCOUNTING = [
 
 
 def _common_options(command: Command) -> Command:
-    for option in reversed([*_READING, *_SENDING, *_ACCOUNTING]):
+    for option in reversed([*_READING, *_SENDING, *_REPORTING]):
         command = option(command)
     return command
 
@@ -142,23 +142,23 @@ def cli() -> None:
     """
     Save, update and erase large numbers of Adapty profiles, with the outcome of each.
 
-    Keys are taken from ADAPTY_API_KEY (server-side API) and ADAPTY_MAIL_API_KEY (Mail API).
+    API keys come from ADAPTY_API_KEY (server-side API) and ADAPTY_MAIL_API_KEY (Mail API).
 
-    Exit codes: 0 all done, 1 some are not, 2 refused or bad input, 3 the key was rejected,
+    Exit codes: 0 all done, 1 some are not, 2 usage error or invalid input, 3 the key was rejected,
     130 interrupted.
     """
 
 
 @cli.command()
 @_common_options
-@click.option("--api", type=click.Choice(sorted(_BY)), required=True, help="Which API to call.")
+@click.option("--api", type=click.Choice(sorted(_BY)), required=True, help="The API to call.")
 @click.option("--by", type=click.Choice(_ALL_BY), required=True, help="What the ids are.")
-@click.option("--column", help="The column or field with the ids, if it has another name.")
+@click.option("--column", help="The column or field with the ids; by default, named like --by.")
 @click.option(
     "--id-encoding",
     type=click.Choice(["ascii", "utf-8"]),
     default="ascii",
-    help="utf-8 lets ids through that are not ASCII (v1); no document says how they are read.",
+    help="utf-8 allows ids that are not ASCII (v1); how Adapty reads them is not documented.",
 )
 def delete(api: str, by: str, column: str | None, **common: Any) -> None:
     """
@@ -173,7 +173,7 @@ def delete(api: str, by: str, column: str | None, **common: Any) -> None:
     field = by.replace("-", "_")
     column = column or field
     describe = cast("Callable[..., Any]", _MODULES[api].delete_profile)
-    with _refusals():
+    with _exit_on_error():
         job = _job(
             "Deleting",
             f"{api} delete by {by}, column {column}",
@@ -190,7 +190,7 @@ def delete(api: str, by: str, column: str | None, **common: Any) -> None:
 @cli.command()
 @_common_options
 @click.option(
-    "--api", type=click.Choice(["mail", "v2"]), default="mail", show_default=True, help="Where to."
+    "--api", type=click.Choice(["mail", "v2"]), default="mail", show_default=True, help="The API."
 )
 @click.option("--by", type=click.Choice(_BY["v2"]), help="What the ids are (v2).")
 def save(api: str, by: str | None, **common: Any) -> None:
@@ -199,13 +199,13 @@ def save(api: str, by: str | None, **common: Any) -> None:
 
     INPUT is CSV or NDJSON, plain or gzip; - is standard input. Columns are named after the
     profile's fields, nested ones with a dot: custom_attributes.plan, device_info.platform. Empty
-    cells are left out. For the server-side API, the ids are in the column named like --by, and
+    cells are not sent. For the server-side API, the ids are in the column named like --by, and
     the profiles have to exist.
     """
     options = CommonOptions(**common)
     if (api == "v2") != (by is not None):
         raise click.UsageError("--api v2 and --by go together")
-    with _refusals():
+    with _exit_on_error():
         job = _saving(options) if by is None else _updating(by, options)
         client = _client(AdaptyMailClient if api == "mail" else AdaptyClient, options)
         sys.exit(_run(_perform_and_report(job, client, options)))
@@ -229,8 +229,8 @@ def _updating(by: str, options: CommonOptions) -> Job:
     _require_fields(rows, "profile")
 
     def build(value: Any) -> Operation[Any]:
-        one, attributes = attributes_from(value, field)
-        ids: dict[str, Any] = {field: one}
+        item_id, attributes = attributes_from(value, field)
+        ids: dict[str, Any] = {field: item_id}
         return v2.update_profile(attributes, **ids)
 
     return _job("Updating", f"v2 update by {by}", rows, build, options)
@@ -243,7 +243,7 @@ def _rows(
     *,
     id_optional: bool = False,
 ) -> Rows:
-    """Open the input, and show its suspicious rows before anything is sent."""
+    """Open the input and report its suspicious rows before anything is sent."""
     rows = open_rows(
         options.input,
         options.form,
@@ -257,7 +257,7 @@ def _rows(
 
 
 def _id_rows(options: CommonOptions, column: str) -> Rows:
-    """Open an input of which only the ids matter; rows of a CSV file without one are left out."""
+    """Open an input of ids; rows of a CSV file without an id are left out."""
     return _rows(options, id_columns(column), column, id_optional=True)
 
 
@@ -277,9 +277,9 @@ def _require_fields(rows: Rows, what: str) -> None:
 @click.option("--rate", type=float, help="Requests per second that each API allows.")
 @click.option("--latency", type=float, default=0.0, help="Milliseconds added to every response.")
 @click.option("--faults", default="", help="Such as error=5%,reset=1%,reset_after=1%,stall=0.1%.")
-@click.option("--seed", type=int, default=0, help="Chooses which requests fail.")
+@click.option("--seed", type=int, default=0, help="The seed that determines which requests fail.")
 def sandbox(port: int, db: str, rate: float | None, latency: float, faults: str, seed: int) -> None:
-    """Run both APIs on this machine until Ctrl-C."""
+    """Run a local server of both APIs until Ctrl-C."""
     try:
         server = Sandbox(
             port=port,
@@ -291,7 +291,7 @@ def sandbox(port: int, db: str, rate: float | None, latency: float, faults: str,
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    with _refusals(), contextlib.suppress(KeyboardInterrupt):
+    with _exit_on_error(), contextlib.suppress(KeyboardInterrupt):
         _run(_serve(server))
 
 
@@ -326,7 +326,7 @@ def demo(profiles: str | None, ids: str | None) -> None:
     """
     if (profiles is None) != (ids is None):
         raise click.UsageError("PROFILES and IDS go together")
-    with _refusals():
+    with _exit_on_error():
         sys.exit(_run(_demo.run(profiles, ids, click.echo)))
 
 
@@ -348,7 +348,7 @@ def _job(
         failures=options.failures,
         outcomes=options.outcomes,
         concurrency=options.concurrency,
-        rate=_NO_WAIT if options.dry_run else options.rate,
+        rate=_UNLIMITED_RATE if options.dry_run else options.rate,
         is_dry=options.dry_run,
     )
 
@@ -363,7 +363,7 @@ def _client(
         settings["api_key"] = _key_in(options.api_key_file)
     if options.dry_run:
         settings["transport"] = accept
-        if options.journal is None or not options.journal.exists():  # with one, the key has to fit
+        if options.journal is None or not options.journal.exists():  # a journal needs its key
             settings.setdefault("api_key", "dry-run")
         return kind(**settings)
     settings["trust_env"] = options.trust_env
@@ -388,9 +388,8 @@ def _key_in(path: Path) -> str:
 
 
 def _confirm(job: Job, client: AdaptyClient | AdaptyMailClient, by: str) -> None:
-    question = (
-        f"Delete {whom(job, client.origin)}, by {by}, at {client.origin}? There is no way back."
-    )
+    users = describe_users(job, client.origin)
+    question = f"Delete {users}, by {by}, at {client.origin}? There is no way back."
     ask(job, question, "Nothing was deleted.")
 
 
@@ -398,28 +397,28 @@ async def _perform_and_report(
     job: Job, client: AdaptyClient | AdaptyMailClient, options: CommonOptions
 ) -> int:
     async with client:
-        with _spared_journal(job) as job_:
-            end = await perform(job_, client)
-            if end.error is not None and not end.report.total:
-                raise end.error
+        with _copied_journal(job) as own_job:
+            result = await perform(own_job, client)
+            if result.error is not None and not result.report.total:
+                raise result.error
     if options.as_json:
         findings = job.rows.findings
-        click.echo(report_json(end.report, findings, is_dry=options.dry_run, error=end.error))
+        click.echo(report_json(result.report, findings, is_dry=options.dry_run, error=result.error))
     else:
-        _echo_report(end, job, options)
+        _echo_report(result, job, options)
     if not isinstance(job.rows, SizedRows):
         _echo_findings(job.rows)
-    if end.error is not None:
-        _tell_refusal(end.error)
-    is_left = not (end.report.ok or isinstance(end.error, JournalError))
+    if result.error is not None:
+        _write_library_error(result.error)
+    is_left = not (result.report.ok or isinstance(result.error, JournalError))
     if options.journal is not None and not options.dry_run and is_left:
         click.echo(_NEXT, err=options.as_json)
-    return exit_code(end)
+    return exit_code(result)
 
 
 @contextlib.contextmanager
-def _spared_journal(job: Job) -> Iterator[Job]:
-    """Give a dry run a copy of its journal, which it may change."""
+def _copied_journal(job: Job) -> Iterator[Job]:
+    """Return the job; a dry run gets a temporary copy of its journal, which it may change."""
     if not job.is_dry or job.journal is None or not job.journal.exists():
         yield msgspec.structs.replace(job, journal=None) if job.is_dry else job
         return
@@ -432,32 +431,32 @@ def _spared_journal(job: Job) -> Iterator[Job]:
             raise JournalError(str(error).replace(str(copy), str(job.journal))) from None
 
 
-def _echo_report(end: JobResult, job: Job, options: CommonOptions) -> None:
-    failures = None if end.error else options.failures
+def _echo_report(result: JobResult, job: Job, options: CommonOptions) -> None:
+    failures = None if result.error else options.failures
     if not options.dry_run:
-        click.echo(report_text(end.report, failures=failures, total=job.total))
+        click.echo(report_text(result.report, failures=failures, total=job.total))
         return
-    click.echo(dry_run_text(end.report, failures=failures, total=job.total))
-    if options.rate is not None and end.report.done:
-        seconds = end.report.done / options.rate
+    click.echo(dry_run_text(result.report, failures=failures, total=job.total))
+    if options.rate is not None and result.report.done:
+        seconds = result.report.done / options.rate
         click.echo(f"At {options.rate:g} requests/s that takes {seconds:,.0f} s or more.")
 
 
 @contextlib.contextmanager
-def _refusals() -> Iterator[None]:
-    """End with a line and exit code 2 on an error of the library, and with 130 on Ctrl-C."""
+def _exit_on_error() -> Iterator[None]:
+    """Exit with a message and code 2 on an error of the library, and with code 130 on Ctrl-C."""
     try:
         yield
     except AdaptyError as error:
-        _tell_refusal(error)
+        _write_library_error(error)
         sys.exit(Exit.REFUSED)
     except (KeyboardInterrupt, click.Abort):
-        tell("\nInterrupted.")
+        write_error("\nInterrupted.")
         sys.exit(Exit.INTERRUPTED)
 
 
-def _tell_refusal(error: AdaptyError) -> None:
-    tell(f"adapty-async: {error}")
+def _write_library_error(error: AdaptyError) -> None:
+    write_error(f"adapty-async: {error}")
 
 
 def _run(main: Coroutine[Any, Any, T]) -> T:

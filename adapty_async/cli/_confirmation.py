@@ -1,4 +1,4 @@
-"""The question that a destructive command asks before it sends anything."""
+"""A confirmation prompt for destructive commands, before anything is sent."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import click
 
 from adapty_async.bulk import summarise
 from adapty_async.cli._job import Exit, Job
-from adapty_async.cli._streams import tell
+from adapty_async.cli._streams import write_error
 from adapty_async.errors import JournalError
 
-__all__ = ("ask", "whom")
+__all__ = ("ask", "describe_users")
 
 
-def whom(job: Job, origin: str) -> str:
-    """Return how many users a command is about to change, and in which input."""
+def describe_users(job: Job, origin: str) -> str:
+    """Return the number of users that a command changes, and their input."""
     if job.total is None:
         return f"all users in {job.rows.path}"
     settled = _settled(job, origin)
@@ -34,15 +34,15 @@ def _settled(job: Job, origin: str) -> int:
     try:
         summary = summarise(job.journal)
     except JournalError:
-        return 0  # it is empty, or the run is refused for the same reason
+        return 0  # it is empty, or the run raises the same error
     identity = summary.identity
     same = (identity.operation, identity.origin) == (job.name, origin)
-    return summary.settled if same else 0  # the run is refused
+    return summary.settled if same else 0  # the run raises an error
 
 
 def ask(job: Job, question: str, after: str) -> None:
     """
-    Ask on the terminal whether to continue; `after` is printed when the command ends instead.
+    Prompt on the terminal; without consent, write `after` and exit.
 
     Raises:
         click.UsageError: there is no terminal to ask on.
@@ -50,5 +50,5 @@ def ask(job: Job, question: str, after: str) -> None:
     if job.rows.path == "-" or not sys.stdin.isatty():
         raise click.UsageError(f"There is no terminal to ask on: add --yes. {question}")
     if not click.confirm(question, err=True):
-        tell(after)
+        write_error(after)
         sys.exit(Exit.NOT_ALL_DONE)

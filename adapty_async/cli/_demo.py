@@ -1,4 +1,4 @@
-"""The main job, end to end, on a sandbox that behaves as badly as a real service may."""
+"""A demonstration of the main job, end to end, on a sandbox with a rate limit and faults."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ _TIMEOUT = 1.0
 
 
 async def run(profiles: str | None, ids: str | None, write: Callable[[str], object]) -> int:
-    """Save `profiles`, erase `ids`, check that exactly those are gone, and return the exit code."""
+    """Save `profiles`, erase `ids`, verify that exactly those are gone; return the exit code."""
     with tempfile.TemporaryDirectory() as folder:
         if profiles is None or ids is None:
-            made = await asyncio.to_thread(write_examples, Path(folder))
-            profiles, ids = map(str, made)
+            examples = await asyncio.to_thread(write_examples, Path(folder))
+            profiles, ids = map(str, examples)
         async with Sandbox(rate=_RATE, burst=50, latency=0.005, faults=_FAULTS, seed=1) as sandbox:
             write(
                 f"A sandbox of both APIs runs at {sandbox.url}: it allows {_RATE:.0f} requests/s,"
             )
-            write(f"answers after 5 ms, and fails on purpose ({_FAULTS}).\n")
+            write(f"responds after 5 ms, and fails on purpose ({_FAULTS}).\n")
             people = open_rows(profiles, "csv", profile_columns)
             users = open_rows(ids, None, id_columns("customer_user_id"))
             saved = await _save(sandbox, people, write)
@@ -61,12 +61,12 @@ async def _save(sandbox: Sandbox, people: Rows, write: Callable[[str], object]) 
         sandbox.mail_api_key, base_url=sandbox.url, retry=_RETRY, timeout=_TIMEOUT
     )
     async with client:
-        end = await perform(job, client)
-    write(report_text(end.report, failures=None, total=job.total))
-    if end.interrupted:
+        result = await perform(job, client)
+    write(report_text(result.report, failures=None, total=job.total))
+    if result.interrupted:
         return Exit.INTERRUPTED
     arrived = sandbox.mail_profile_ids()
-    failed = f"{end.report.failed:,} rows could not be sent"
+    failed = f"{result.report.failed:,} rows could not be sent"
     write(f"The sandbox holds {len(arrived):,} profiles; {failed}.\n")
     wanted = {profile.external_profile_id for profile in _usable(people, profile_from)}
     return Exit.OK if arrived == wanted else Exit.NOT_ALL_DONE
@@ -87,12 +87,12 @@ async def _erase(
     )
     client = AdaptyClient(sandbox.api_key, base_url=sandbox.url, retry=_RETRY, timeout=_TIMEOUT)
     async with client:
-        end = await perform(job, client)
-    write(report_text(end.report, failures=None, total=job.total))
-    if end.interrupted:
+        result = await perform(job, client)
+    write(report_text(result.report, failures=None, total=job.total))
+    if result.interrupted:
         return Exit.INTERRUPTED
-    if end.report.absent < len(listed - before):
-        write("An id that nobody had counts as done when the first answer about it was lost.")
+    if result.report.absent < len(listed - before):
+        write("An id without a user counts as done if the first response for it was lost.")
     return _check(sandbox, before, listed, write)
 
 

@@ -1,4 +1,4 @@
-"""Made-up input files that look like real ones, awkward rows included; the same every time."""
+"""A generator of realistic input files with awkward rows; it is deterministic."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def write_examples(folder: Path, *, count: int = 5000, erased: int = 1500) -> tu
     """
     Write ``profiles.csv`` with `count` users, and ``erase.txt`` with the ids to erase.
 
-    The ids are `erased` of the users and 40 that nobody ever had. Two rows of the CSV file are
+    The ids are `erased` of the users and 40 that belong to no user. Two rows of the CSV file are
     broken.
     """
     random_number = random.Random(7)  # noqa: S311  the same file every time, no secret

@@ -1,4 +1,4 @@
-"""Rows from a pipe, for an event loop that must not wait with it."""
+"""An asynchronous reader of a pipe, which must not block the event loop."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from adapty_async.cli._input import Row
 
 __all__ = ("ThreadedReader",)
 
-# Rows that are read before they are asked for.
-_AHEAD = 256
+# Rows that are read ahead.
+_PREFETCHED_ROWS = 256
 
 
 class ThreadedReader:
     """
-    Rows that a thread of its own reads, so that answers and signals come through meanwhile.
+    An async iterator of rows that a thread reads, so reading does not block the event loop.
 
-    The thread is left alone when nobody asks any more: a read that waits cannot be called off.
+    The thread is a daemon and is never joined: a blocked read cannot be cancelled.
     """
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self._rows = rows
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Queue[Row | Exception] = asyncio.Queue()
-        self._room = threading.Semaphore(_AHEAD)
+        self._permits = threading.Semaphore(_PREFETCHED_ROWS)
         threading.Thread(target=self._read, name="input", daemon=True).start()
 
     def __aiter__(self) -> Self:
@@ -37,19 +37,19 @@ class ThreadedReader:
         entry = await self._ready.get()
         if isinstance(entry, Exception):
             raise entry
-        self._room.release()
+        self._permits.release()
         return entry
 
     def _read(self) -> None:
         end: Exception = StopAsyncIteration()
         try:
             for row in self._rows:
-                self._room.acquire()
-                self._hand_over(row)
-        except Exception as error:  # noqa: BLE001  raised where the rows are asked for
+                self._permits.acquire()
+                self._deliver(row)
+        except Exception as error:  # noqa: BLE001  raised in the consumer of the rows
             end = error
-        self._hand_over(end)
+        self._deliver(end)
 
-    def _hand_over(self, entry: Row | Exception) -> None:
+    def _deliver(self, entry: Row | Exception) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._ready.put_nowait, entry)

@@ -4,7 +4,7 @@ A reader of input as text: a file, a pipe or standard input, gzip or not, in its
 Invariants:
 
 - A file is read up to the size that it had at first, and never up to the middle of a row.
-- A byte order mark shows the encoding; without one it is UTF-8 or the one that was given.
+- A byte order mark shows the encoding; without one it is UTF-8 or the configured one.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def known_encoding(name: str) -> str:
         InvalidInputError: it is unknown, or changes what is a line.
     """
     try:
-        io.TextIOWrapper(io.BytesIO(), encoding=name)  # it accepts text encodings alone
+        io.TextIOWrapper(io.BytesIO(), encoding=name)  # it accepts only text encodings
         found = codecs.lookup(name).name
     except (LookupError, ValueError):
         found = ""
@@ -102,9 +102,7 @@ class _Pipe(io.FileIO):
     _has_head = False
 
     def readinto(self, buffer: Any) -> int:
-        """
-        Read what is there, and wait if nothing is: another process may have made it non-blocking.
-        """
+        """Read available bytes, or wait: another process may have made the pipe non-blocking."""
         view = memoryview(buffer)
         count = self._wait_for(view)
         while not self._has_head and 0 < count < _HEAD_BYTES:
@@ -172,7 +170,7 @@ def open_text(path: str, extent: Extent | None, given: str | None) -> Iterator[i
     Args:
         path: the file; ``-`` is standard input.
         extent: the file as it was examined first; None to read all that comes.
-        given: its encoding if it has no byte order mark; None for UTF-8.
+        given: the encoding without a byte order mark; None for UTF-8.
 
     Raises:
         InvalidInputError: the file cannot be read, has another encoding, or is a damaged gzip file.
@@ -196,9 +194,7 @@ def open_text(path: str, extent: Extent | None, given: str | None) -> Iterator[i
 
 
 def _encoding_of(head: bytes, given: str | None, path: str) -> str:
-    """
-    Return the encoding of text that begins with these bytes; a byte order mark is always right.
-    """
+    """Return the encoding of text that begins with `head`; a byte order mark takes precedence."""
     for mark, encoding in _MARKS:
         if head.startswith(mark):
             return encoding
@@ -210,9 +206,7 @@ def _encoding_of(head: bytes, given: str | None, path: str) -> str:
 
 
 def _binary(path: str, extent: Extent | None) -> io.BufferedReader:
-    """
-    Open a file. Standard input is opened again: it stays open, and a blocked read can be left.
-    """
+    """Open a file. Standard input is opened again: it stays open after a blocked read."""
     if extent is not None:
         return io.BufferedReader(_FirstBytes(path, extent))
     if path != "-":

@@ -47,7 +47,7 @@ _EXPONENT = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?[eE][+-][0-9]+")
 _DECIMAL = re.compile(r"[+-]?[0-9]+[.,]0+")
 _BROKEN_LETTERS = re.compile("[\ufffd]|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac")
 
-# By kind: how it is described, and what an id of that kind looks like. The first kind counts.
+# By kind: its description, and a predicate of an id. The first kind that matches counts.
 _KINDS: Mapping[str, tuple[str, Callable[[str], object]]] = {
     "placeholder": (
         "words for no value, such as NULL or NaN",
@@ -93,7 +93,7 @@ def _is_invisible(one: str) -> bool:
 
 
 def kind_of(identifier: str) -> str | None:
-    """Return in which way an id looks damaged, None if it does not."""
+    """Return the kind of damage that an id shows, None if it shows none."""
     if _PLAIN.fullmatch(identifier):
         return "placeholder" if identifier.lower() in _PLACEHOLDERS else None
     return next((kind for kind, (_, looks) in _KINDS.items() if looks(identifier)), None)
@@ -101,7 +101,7 @@ def kind_of(identifier: str) -> str | None:
 
 class Findings:
     """
-    Counts of suspicious ids and rows; the rows of an input are added one by one.
+    A counter of suspicious ids and rows; the rows of an input are added one by one.
 
     Attributes:
         id_column: the column or field with the ids; None if no id is checked.

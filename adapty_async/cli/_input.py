@@ -36,7 +36,7 @@ __all__ = ("Format", "Layout", "Row", "Rows", "SizedRows", "format_of", "open_ro
 Format: TypeAlias = Literal["csv", "ndjson", "text"]
 ColumnCheck: TypeAlias = Callable[[list[str]], None]
 
-# All of them, and no others: "line", "item" and "status" alone may be the columns of an order.
+# Exactly these keys: "line", "item" and "status" alone may be the columns of an order.
 _FAILURE_KEYS = frozenset({"line", "item", "status", "attempts", "error"})
 _TOO_LONG = f"is longer than {RECORD_CHARACTERS} characters"
 _NOT_JSON = "is not JSON"
@@ -55,13 +55,13 @@ _JSON_STRING = re.compile(r'"(?:[^"\\]++|\\.?)*+("?)', re.DOTALL)
 
 class Row(msgspec.Struct, frozen=True):
     """
-    One record of the input.
+    A record of the input.
 
     Attributes:
         line: its line number, from 1.
         value: the cells that are not empty by column, the JSON value, or the text.
-        broken: why the line cannot be read, None if it can; `value` is what can be shown of the
-            line then.
+        broken: why the line cannot be read, None if it can be. `value` is then the readable part
+            of the line.
     """
 
     line: int
@@ -74,13 +74,13 @@ class Row(msgspec.Struct, frozen=True):
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
     """
-    How an input is written, and which of its columns matter.
+    The format of an input, and its relevant columns.
 
     Attributes:
         form: its format.
         check_columns: a callback that receives the names of a CSV file's columns, without blanks
             around them and without those that are empty, and raises what is wrong with them.
-        encoding: of the text, if no byte order mark shows another one; None for UTF-8.
+        encoding: the encoding of the text without a byte order mark; None for UTF-8.
         id_column: the column or field with the ids; None if no id is checked.
         id_optional: rows of a CSV file without an id are left out.
     """
@@ -94,10 +94,11 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 
 class Rows:
     """
-    The rows of an input, in order, read when they are asked for.
+    An iterable of the rows of an input, in order, which reads lazily.
 
     Attributes:
-        findings: counts of suspicious rows: of a file in all, of a pipe in those read so far.
+        findings: counts of suspicious rows: of the whole file, or of the rows read so far of a
+            pipe.
     """
 
     def __init__(self, path: str, layout: Layout) -> None:
@@ -178,7 +179,7 @@ class Rows:
 
 
 class SizedRows(Rows):
-    """The rows of a file, counted beforehand; what it grows by afterwards is not read."""
+    """An iterable of the rows of a file, counted in advance; appended rows are not read."""
 
     def __init__(self, path: str, layout: Layout) -> None:
         super().__init__(path, layout)
@@ -193,11 +194,11 @@ class SizedRows(Rows):
         return self._length
 
     def identity(self) -> dict[str, Any]:
-        """Return the file's size and digest, and how many rows it has."""
+        """Return the file's size, digest and number of rows."""
         return fingerprint(Path(self.path), self._size) | {"rows": self._length}
 
     def difference(self, earlier: dict[str, Any]) -> str | None:
-        """Return how the file differs from what it was; None if it has its old rows."""
+        """Return how the file differs from an earlier identity; None if its rows are the same."""
         return difference(Path(self.path), self._size, earlier)
 
 
@@ -229,13 +230,13 @@ def open_rows(
         id_optional: see `Layout`.
 
     Raises:
-        InvalidInputError: the format or the encoding is unknown, the file cannot be read, or where
-            one of its rows ends is not certain.
+        InvalidInputError: the format or the encoding is unknown, the file cannot be read, or the
+            end of a row is not certain.
     """
     form = form or format_of(path)
     if form is None:
         raise InvalidInputError(
-            "--format", "must be given when the name does not end in .csv, .ndjson or .txt"
+            "--format", "is required if the name does not end in .csv, .ndjson or .txt"
         )
     layout = Layout(
         form=form,
@@ -269,7 +270,7 @@ def _readable(text: str) -> str:
 
 
 def _csv_row(record: Record, names: list[str], *, blanks: bool) -> Row | None:
-    """Turn a record into a row, None if all its cells are empty."""
+    """Return the row of a record, None if all its cells are empty."""
     text, cells = record.text, record.cells
     if cells is None:
         return Row(record.first, _readable(text[:100]), _TOO_LONG)
@@ -280,7 +281,7 @@ def _csv_row(record: Record, names: list[str], *, blanks: bool) -> Row | None:
         text, broken = readable, _NOT_UTF8
     elif len(cells) != len(names):
         broken = f"has {len(cells)} cells for {len(names)} columns"
-    elif blanks and text[0] == " ":  # `csv` would take it away, as it does with those that belong
+    elif blanks and text[0] == " ":  # `csv` would strip it like the blanks of delimiters
         broken = "begins with a blank"
     if broken is not None:
         return Row(record.first, text, broken)
@@ -298,17 +299,15 @@ def _json_row(line: Row, id_column: str | None) -> Row:
     if not isinstance(value, dict):
         return Row(line.line, value)
     if value.keys() == _FAILURE_KEYS:
-        return _fed_back(line.line, value)
+        return _from_failure(line.line, value)
     if id_column is not None and id_column in value and _is_repeated(id_column, line.value):
         return Row(line.line, line.value, f'has the key "{id_column}" more than once')
     return Row(line.line, value)
 
 
 def _is_repeated(key: str, text: str) -> bool:
-    """
-    Return whether a JSON object has a key twice: readers differ in which of the values counts.
-    """
-    if text.count(f'"{key}"') < 2 and "\\u" not in text:  # as nearly always, and quickly seen
+    """Return whether a JSON object has a key twice; parsers differ in the value that counts."""
+    if text.count(f'"{key}"') < 2 and "\\u" not in text:  # the usual case, and a fast test
         return False
     names: list[str] = []
 
@@ -332,11 +331,11 @@ def _is_unfinished(text: str) -> bool:
     return opened > 0 or rest.endswith((",", ":"))
 
 
-def _fed_back(number: int, failure: dict[str, Any]) -> Row:
+def _from_failure(number: int, failure: dict[str, Any]) -> Row:
     """
     Return the item of a line of a failures file; a line that could not be read stays broken.
 
-    Its text would otherwise be an id that nobody has, and count as erased.
+    Its text would otherwise become an unknown id, which counts as erased.
     """
     item, error = failure["item"], failure.get("error")
     if isinstance(item, str) and isinstance(error, dict) and error.items() >= _UNREAD.items():

@@ -1,4 +1,4 @@
-"""From a row of an input file to what the API is sent."""
+"""A converter of the rows of an input file to the values of requests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from adapty_async.mail import DeviceInfo, MailProfile
 __all__ = (
     "id_columns",
     "id_from",
-    "iso_instant",
+    "iso_date_time",
     "profile_columns",
     "profile_from",
     "require_distinct",
@@ -27,11 +27,11 @@ _DEVICE = frozenset(DeviceInfo.__struct_fields__)
 _EXPECTED = ", ".join(
     [*sorted(_PLAIN), "custom_attributes.NAME", *sorted(f"device_info.{name}" for name in _DEVICE)]
 )
-_INSTANT = re.compile(
+_DATE_TIME = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?)"
     r"(?:[Zz]| ?UTC| ?([+-][0-9]{2})(?::?([0-9]{2}))?)"
 )
-_INSTANT_RULE = (
+_DATE_TIME_RULE = (
     "must be a datetime, or ISO 8601 text with its offset, such as 2026-06-01T10:30:00Z, "
     "2026-06-01 10:30:00+00 or 2026-06-01 10:30:00 UTC"
 )
@@ -44,7 +44,7 @@ def _shown(name: str) -> str:
 
 
 def id_columns(column: str) -> Callable[[list[str]], None]:
-    """Make a check that a CSV file has the column with the ids; it may have any others."""
+    """Return a check that a CSV file has the column with the ids; other columns are allowed."""
 
     def check(names: list[str]) -> None:
         if column not in names:
@@ -57,10 +57,10 @@ def id_columns(column: str) -> Callable[[list[str]], None]:
 
 def require_distinct(names: list[str]) -> None:
     """
-    Require that no column that matters occurs twice.
+    Validate that no relevant column occurs twice.
 
     Raises:
-        InvalidInputError: one does.
+        InvalidInputError: a column occurs twice.
     """
     for name in names:
         if names.count(name) > 1:
@@ -69,10 +69,10 @@ def require_distinct(names: list[str]) -> None:
 
 def require_known_names(names: Iterable[str], known: Collection[str], expected: str) -> None:
     """
-    Require that all column names are known; the message names all that are not.
+    Validate that all column names are known; the message names all unknown ones.
 
     Raises:
-        InvalidInputError: one or more are not.
+        InvalidInputError: a column is unknown.
     """
     unknown = dict.fromkeys(f'"{_shown(name)}"' for name in names if name not in known)
     if unknown:
@@ -83,13 +83,13 @@ def require_known_names(names: Iterable[str], known: Collection[str], expected: 
 
 
 def unknown_key(name: str, expected: str) -> InvalidInputError:
-    """Return the error for a key of a JSON object that no field has."""
+    """Return the error for an unknown key of a JSON object."""
     return InvalidInputError("row", f'unknown key "{_shown(name)}"; expected: {expected}')
 
 
 def id_from(value: Any, column: str) -> str:
     """
-    Find the id in a row: the text itself, or the field of that name.
+    Return the id of a row: the text itself, or the value of the column.
 
     Raises:
         InvalidInputError: there is none, or it is not text.
@@ -104,18 +104,18 @@ def id_from(value: Any, column: str) -> str:
     return found
 
 
-def iso_instant(field: str, value: Any) -> Any:
+def iso_date_time(field: str, value: Any) -> Any:
     """
-    Rewrite a date and time, as databases write it, as ISO 8601; anything else is left as it is.
+    Convert a date and time in the form of databases to ISO 8601; other types stay unchanged.
 
     Raises:
-        InvalidInputError: it is text, and has no offset from UTC, or is of another form.
+        InvalidInputError: the text has no offset from UTC, or another form.
     """
     if not isinstance(value, str):
         return value
-    match = _INSTANT.fullmatch(value)
+    match = _DATE_TIME.fullmatch(value)
     if match is None:
-        raise InvalidInputError(field, _INSTANT_RULE)
+        raise InvalidInputError(field, _DATE_TIME_RULE)
     date, time, hours, minutes = match.groups()
     offset = f"{hours}:{minutes or '00'}" if hours else "Z"
     return f"{date}T{time}{offset}"
@@ -123,10 +123,10 @@ def iso_instant(field: str, value: Any) -> Any:
 
 def profile_columns(names: list[str]) -> None:
     """
-    Check the columns of a CSV file of Mail profiles.
+    Validate the columns of a CSV file of Mail profiles.
 
     Raises:
-        InvalidInputError: one is no field of a profile, or a required one is missing.
+        InvalidInputError: a column is not a field of a profile, or a required one is missing.
     """
     require_known_names(names, set(filter(_is_known, names)), _EXPECTED)
     require_distinct(names)
@@ -159,7 +159,7 @@ def profile_from(value: Any) -> MailProfile:
         if name not in fields:
             raise InvalidInputError(name, "is required")
     created = fields["external_created_at"]
-    fields["external_created_at"] = iso_instant("external_created_at", created)
+    fields["external_created_at"] = iso_date_time("external_created_at", created)
     if "device_info" in fields:
         fields["device_info"] = _device_from(fields["device_info"])
     return MailProfile(**fields)
@@ -167,7 +167,7 @@ def profile_from(value: Any) -> MailProfile:
 
 def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
-    for name in sorted(flat, key=lambda name: "." in name):  # what is dotted goes into the objects
+    for name in sorted(flat, key=lambda name: "." in name):  # dotted names go into the objects
         if not _is_known(name):
             raise unknown_key(name, _EXPECTED)
         value = flat[name]

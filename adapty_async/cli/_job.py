@@ -1,4 +1,4 @@
-"""One bulk run of the command line, from its rows to its exit code."""
+"""A bulk run of the command line, from its rows to its exit code."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from adapty_async.cli._input import Row, Rows, SizedRows
 from adapty_async.cli._progress import progress
 from adapty_async.cli._report import FailuresFile, require_separate
 from adapty_async.cli._signals import handled
-from adapty_async.cli._streams import tell
+from adapty_async.cli._streams import write_error
 from adapty_async.client import AdaptyClient, AdaptyMailClient
 from adapty_async.errors import AdaptyError, AuthenticationError, ConfigError, InvalidInputError
 
 __all__ = ("Exit", "Job", "JobResult", "accept", "exit_code", "perform")
 
-# Seconds that requests in flight get after the first signal.
+# Seconds to drain requests in flight after the first signal.
 _DRAIN_SECONDS = 5
 
 
@@ -40,7 +40,7 @@ class Exit:
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be done: which rows, and the call that is made of each."""
+    """A bulk run to perform: its rows, options, and the function that builds operations."""
 
     title: str
     name: str
@@ -56,18 +56,18 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def total(self) -> int | None:
-        """The number of rows, None when it cannot be known."""
+        """The number of rows, None if unknown."""
         return len(self.rows) if isinstance(self.rows, SizedRows) else None
 
 
 class JobResult(msgspec.Struct, frozen=True, kw_only=True):
     """
-    How a job ended.
+    The result of a job.
 
     Attributes:
-        report: the account of the rows that were read.
-        interrupted: a signal came.
-        error: what kept it from reading on, or from writing the failures down.
+        report: the report of the rows that were read.
+        interrupted: a signal was received.
+        error: the error that ended the run early, or that prevented writing the failures.
     """
 
     report: BulkReport[Row, Any]
@@ -76,22 +76,20 @@ class JobResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def accept(_request: Request) -> Response:
-    """
-    Stand in for the transport in a dry run: everything that is checked before sending is, no more.
-    """
-    await asyncio.sleep(0)  # a request would let others have their turn, too
+    """Return an empty success as the transport of a dry run; validation runs as usual."""
+    await asyncio.sleep(0)  # a real request also yields to the event loop
     return Response(200, {}, b"")
 
 
 async def perform(job: Job, client: AdaptyClient | AdaptyMailClient) -> JobResult:
     """
-    Run a job, and return how it ended.
+    Run a job, and return its result.
 
     The first Ctrl-C, SIGTERM or SIGHUP stops the run and lets the requests in flight finish; a
     second one cancels them.
     """
     if job.journal is not None and belongs_to_journal(Path(job.rows.path), job.journal):
-        raise ConfigError("INPUT must not be the journal, nor a file that goes with it")
+        raise ConfigError("INPUT must not be the journal, nor one of its companion files")
     if job.outcomes is not None:
         require_separate(job.outcomes, source=job.rows.path, failures=job.failures)
     with contextlib.ExitStack() as stack:
@@ -110,7 +108,7 @@ async def perform(job: Job, client: AdaptyClient | AdaptyMailClient) -> JobResul
             concurrency=job.concurrency,
             rate=job.rate,
             drain=_DRAIN_SECONDS,
-            on_outcome=None if failures is None else failures.note,
+            on_outcome=None if failures is None else failures.record,
             outcomes=_outcomes_of(job),
         )
         statistics = None if job.is_dry else client.statistics  # nothing is in flight
@@ -123,7 +121,7 @@ async def perform(job: Job, client: AdaptyClient | AdaptyMailClient) -> JobResul
 
 
 def _outcomes_of(job: Job) -> OutcomesPath | None:
-    if job.outcomes is None or job.is_dry:  # rows that "are done" were only checked
+    if job.outcomes is None or job.is_dry:  # "done" rows were only validated
         return None
     return OutcomesPath(job.outcomes, job.rows.identify)
 
@@ -153,7 +151,7 @@ def _stopped_by_signals(run: BulkRun[Any, Any]) -> Iterator[list[int]]:
         seen.append(number)
         if len(seen) == 1:
             run.stop()
-            tell(_stopping(run.in_flight))
+            write_error(_stop_message(run.in_flight))
         else:
             run.cut_off()
 
@@ -161,7 +159,7 @@ def _stopped_by_signals(run: BulkRun[Any, Any]) -> Iterator[list[int]]:
         yield seen
 
 
-def _stopping(in_flight: int) -> str:
+def _stop_message(in_flight: int) -> str:
     if not in_flight:
         return "\nStopping: no request is in flight."
     one = in_flight == 1
@@ -170,15 +168,15 @@ def _stopping(in_flight: int) -> str:
     return f"\nStopping: {what} {_DRAIN_SECONDS} s to finish. Ctrl-C again cancels {whom}."
 
 
-def exit_code(end: JobResult) -> int:
+def exit_code(result: JobResult) -> int:
     """Return the exit code of the process."""
-    if end.interrupted:
+    if result.interrupted:
         return Exit.INTERRUPTED
-    if end.error is not None:
+    if result.error is not None:
         return Exit.REFUSED
-    if end.report.ok:
+    if result.report.ok:
         return Exit.OK
-    return Exit.KEY_REJECTED if _is_key_rejected(end.report) else Exit.NOT_ALL_DONE
+    return Exit.KEY_REJECTED if _is_key_rejected(result.report) else Exit.NOT_ALL_DONE
 
 
 def _is_key_rejected(report: BulkReport[Any, Any]) -> bool:

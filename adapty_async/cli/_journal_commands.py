@@ -29,12 +29,12 @@ from adapty_async._report import (
     page,
 )
 from adapty_async.bulk import JournalSummary, summarise
-from adapty_async.cli._app import _refusals
+from adapty_async.cli._app import _exit_on_error
 from adapty_async.cli._job import Exit
 from adapty_async.cli._recorded import RecordedInput
 from adapty_async.cli._report import is_same_file
 from adapty_async.cli._status import check_lines, status_json, status_text
-from adapty_async.cli._streams import output_failed, tell
+from adapty_async.cli._streams import output_failed, write_error
 from adapty_async.cli._v2_commands import cli
 from adapty_async.errors import ConfigError, InvalidInputError
 
@@ -47,8 +47,8 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.argument("journal", type=_FILE)
 @click.option("--json", "is_json", is_flag=True, help="Print the figures as JSON.")
 def status(journal: Path, *, is_json: bool) -> None:
-    """Show how far the run of JOURNAL is; the run may be going on."""
-    with _refusals():
+    """Show the progress of the run of JOURNAL; the run may be in progress."""
+    with _exit_on_error():
         summary = summarise(journal)
         click.echo(status_json(summary) if is_json else status_text(summary))
     if output_failed():
@@ -56,7 +56,7 @@ def status(journal: Path, *, is_json: bool) -> None:
 
 
 class _Options(msgspec.Struct, frozen=True, kw_only=True):
-    """The options of ``report``."""
+    """A group of the options of ``report``."""
 
     source: str | None
     outcomes: Path | None
@@ -75,9 +75,9 @@ class _Options(msgspec.Struct, frozen=True, kw_only=True):
     "--check",
     "checked",
     metavar="INPUT",
-    help="Say whether each id of INPUT has a final outcome. Exit code 1 if not.",
+    help="Check that each id of INPUT has a final outcome. Exit code 1 if not.",
 )
-@click.option("--column", help="The column with the ids, if it is not that of the run.")
+@click.option("--column", help="The column with the ids; by default, that of the run.")
 @click.option(
     "--format",
     "form",
@@ -93,14 +93,14 @@ class _Options(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--with-ids", is_flag=True, help="List the ids, from --outcomes or --input.")
 def report(journal: Path, **values: Any) -> None:
     """
-    Make a report of all runs with JOURNAL: when, what, with which result, and why not.
+    Write a report of all runs with JOURNAL: times, operation, results and errors.
 
-    It is one HTML page that loads nothing, or JSON. It holds no ids, unless --with-ids is given.
+    The report is one self-contained HTML page, or JSON. It has no ids by default; see --with-ids.
     """
     options = _Options(**values)
     if options.with_ids and options.source is None and options.outcomes is None:
         raise click.UsageError("--with-ids needs --outcomes or --input")
-    with _refusals():
+    with _exit_on_error():
         if options.output is not None:
             _require_free(options.output, journal, options)
         found = _make(journal, options)
@@ -111,7 +111,7 @@ def report(journal: Path, **values: Any) -> None:
 
 
 def _make(journal: Path, options: _Options) -> Check | None:
-    """Write the report, and return the check of an input if one was asked for."""
+    """Write the report, and return the check of an input if one was requested."""
     summary, spans = read_journal(journal)
     states, recorded = States(spans), RecordedInput.of(summary.identity, options.column)
     with contextlib.ExitStack() as stack:
@@ -138,7 +138,7 @@ def _make(journal: Path, options: _Options) -> Check | None:
         render = as_json if _form(options) == "json" else page
         _write(render(figures, items), summary, options)
     for line in check_lines(found):
-        tell(line)
+        write_error(line)
     return found
 
 
@@ -157,7 +157,7 @@ def _check(
     rows = recorded.rows(path, is_same=different is None)
     name = "standard input" if path == "-" else name_of(Path(path))
     found = check(name, rows, None if different else states, outcomes)
-    if different and not found.rows:  # as an export that failed leaves it
+    if different and not found.rows:  # such as the output of a failed export
         raise InvalidInputError("--check", "has no row with an id")
     return msgspec.structs.replace(found, without_id=rows.without_id)
 
@@ -170,7 +170,7 @@ def _form(options: _Options) -> str:
 def _write(pieces: Iterable[str], summary: JournalSummary, options: _Options) -> None:
     if options.output is not None:
         _write_file(options.output, pieces)
-    elif options.form is None and sys.stdout.isatty():  # nobody reads HTML there
+    elif options.form is None and sys.stdout.isatty():  # a terminal does not render HTML
         click.echo(f"{status_text(summary)}\n\nThe report itself: add -o FILE, or --format json.")
     else:
         for piece in pieces:
@@ -182,7 +182,7 @@ def _require_free(output: Path, journal: Path, options: _Options) -> None:
     Validate that a report replaces no file of another kind.
 
     Raises:
-        ConfigError: it would.
+        ConfigError: it would replace one.
     """
     read = [*files_of(journal)]
     read += [Path(each) for each in (options.source, options.checked, options.outcomes) if each]
@@ -195,10 +195,10 @@ def _require_free(output: Path, journal: Path, options: _Options) -> None:
 
 def _write_file(path: Path, pieces: Iterable[str]) -> None:
     """
-    Write a file that only its owner can read, all of it or nothing.
+    Write a file atomically; only its owner can read it.
 
     Raises:
-        ConfigError: it cannot be written.
+        ConfigError: the file cannot be written.
     """
     target = path.resolve()
     try:

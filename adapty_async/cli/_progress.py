@@ -1,4 +1,4 @@
-"""How far a run is, on standard error: a bar on a terminal, a line now and then elsewhere."""
+"""The progress of a run on standard error: a bar on a terminal, otherwise periodic lines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rich.text import Text
 
 from adapty_async.bulk import BulkReport, BulkRun
 from adapty_async.cli._report import per_second
-from adapty_async.cli._streams import tell
+from adapty_async.cli._streams import write_error
 from adapty_async.statistics import CircuitState, Statistics
 
 __all__ = ("progress",)
@@ -32,9 +32,9 @@ _LINE_SECONDS = 5.0
 
 class _Meter:
     """
-    A meter of the rows that take time: those that are sent, or in a dry run those that are checked.
+    A meter of the rows that are sent or, in a dry run, validated.
 
-    Skipped rows are left out of the rate: they take next to no time.
+    The rate excludes skipped rows, which take almost no time.
 
     Args:
         total: rows of the input, None if unknown.
@@ -44,11 +44,11 @@ class _Meter:
     def __init__(self, total: int | None, *, is_dry: bool) -> None:
         self._total = total
         self._is_dry = is_dry
-        self._started = 0.0  # seconds from the start of the run that it skipped rows alone
+        self._started = 0.0  # seconds from the start of the run in which it only skipped rows
         self._skipped = 0
 
     def rate(self, report: BulkReport[Any, Any]) -> float:
-        """Return how many rows a second, since the run came to rows that it does not skip."""
+        """Return rows per second since the first row that the run did not skip."""
         counted = report.total - report.skipped if self._is_dry else report.sent
         if not counted and report.skipped > self._skipped:
             self._started, self._skipped = report.elapsed, report.skipped
@@ -56,7 +56,7 @@ class _Meter:
         return counted / seconds if seconds > 0 else 0.0
 
     def state(self, report: BulkReport[Any, Any]) -> str:
-        """Return the rate, and how many rows were skipped or have failed."""
+        """Return the rate and the numbers of skipped and failed rows."""
         parts = [per_second(self.rate(report))]
         if report.skipped:
             parts.append(f"{report.skipped:,} skipped")
@@ -65,7 +65,7 @@ class _Meter:
         return ", ".join(parts)
 
     def left(self, report: BulkReport[Any, Any]) -> float | None:
-        """Return the seconds that the rows not yet read take; None if unknown, or after a stop."""
+        """Return the estimated seconds for the unread rows; None if unknown, or after a stop."""
         rate = self.rate(report)
         if self._total is None or not rate or report.stop_reason is not None:
             return None
@@ -73,7 +73,7 @@ class _Meter:
 
 
 class _TwoLines(Progress):
-    """The bar, and below it what the client is doing."""
+    """A progress bar with the client's statistics below it."""
 
     details = Text()
 
@@ -130,12 +130,14 @@ class _Lines:
         self._next = clock() + _LINE_SECONDS
 
     def show(self, report: BulkReport[Any, Any], details: Text) -> None:
-        state = self._state(report)  # each time: the meter sees when rows are no longer skipped
-        moment = self._clock()
-        if moment >= self._next:
-            self._next = moment + _LINE_SECONDS
+        state = self._state(
+            report
+        )  # each time: the meter must observe the first row that is not skipped
+        now = self._clock()
+        if now >= self._next:
+            self._next = now + _LINE_SECONDS
             more = f"; {details.plain}" if details else ""
-            tell(f"{self._title}: {state}{more}")
+            write_error(f"{self._title}: {state}{more}")
 
     def _state(self, report: BulkReport[Any, Any]) -> str:
         of_all = "" if self._total is None else f" of {self._total:,}"
@@ -147,18 +149,18 @@ class _Lines:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave what was written."""
+        """Do nothing: the written lines stay."""
 
 
 def _fitted(details: Text, width: int) -> Text:
-    """Leave out the last parts until the rest fits: half a number would be another number."""
+    """Remove the last parts until the rest fits; a truncated number would be another number."""
     while details.cell_len > width and ", " in details.plain:
         details.right_crop(len(details) - details.plain.rindex(", "))
     return details
 
 
 def _details(now: Statistics, *, lasts: bool = True) -> Text:
-    """Return what the client is doing, the most important first; after a run, its counts."""
+    """Return the client's statistics, most important first; after a run, only the counts."""
     text = Text(no_wrap=True, overflow="ellipsis")
     counts = _counts(now)
     if not lasts or not counts:
@@ -203,9 +205,9 @@ async def progress(
     statistics: Callable[[], Statistics] | None,
 ) -> AsyncIterator[None]:
     """
-    Show how far a run is, as long as the block lasts, and what its client is doing.
+    Show the progress of a run and the statistics of its client, inside the block.
 
-    A dry run has no statistics: its client does nothing.
+    A dry run has no statistics: its client sends nothing.
     """
 
     def show(*, lasts: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""Proxies that the environment names, and whether the command line uses them."""
+"""Proxies from the environment: validation, and hints about unused ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import urllib.request
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from adapty_async.cli._streams import tell
+from adapty_async.cli._streams import write_error
 from adapty_async.errors import ConfigError
 from adapty_async.hooks import Hook, RetryScheduled
 
@@ -16,10 +16,10 @@ __all__ = ("proxy_hooks", "require_usable_proxy")
 
 def require_usable_proxy(origin: str) -> None:
     """
-    Require that aiohttp supports the proxy that the environment names for an origin.
+    Validate that aiohttp supports the proxy of an origin in the environment.
 
     Raises:
-        ConfigError: the proxy is not an ``http://`` one.
+        ConfigError: the URL of the proxy does not begin with ``http://``.
     """
     scheme = urlsplit(origin).scheme
     url = _proxies_for(origin).get(scheme)
@@ -29,9 +29,7 @@ def require_usable_proxy(origin: str) -> None:
 
 
 def proxy_hooks(origin: str, *, trust_env: bool) -> tuple[Hook, ...]:
-    """
-    Return a hook that names an unused proxy when a connection fails; none if there is no proxy.
-    """
+    """Return a hook that names an unused proxy if a connection fails; empty without a proxy."""
     scheme = urlsplit(origin).scheme
     proxies = _proxies_for(origin)
     if scheme in proxies:
@@ -52,7 +50,7 @@ def _proxies_for(origin: str) -> dict[str, str]:
 
 
 def _variable(name: str) -> str:
-    """Return how a variable is written in the environment; its value may hold a password."""
+    """Return the spelling of a variable in the environment; its value may contain a password."""
     written = (name, name.upper(), *os.environ)
     return next(each for each in written if each.lower() == name and each in os.environ)
 
@@ -62,6 +60,6 @@ def _hint_once(hint: str) -> Callable[[object], None]:
 
     def on_event(event: object) -> None:
         if hints and isinstance(event, RetryScheduled) and event.error == "ConnectError":
-            tell(f"A connection failed. {hints.pop()}")
+            write_error(f"A connection failed. {hints.pop()}")
 
     return on_event

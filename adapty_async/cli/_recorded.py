@@ -1,4 +1,4 @@
-"""An input that a journal or an outcomes file is compared with, read as its run read it."""
+"""A reader of the input of a journal, for comparison, with the format of its run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _BY_METHOD = re.compile(r"(v1|v2|mail)\.profiles\.(delete|get) by ")
 
 
 class RecordedRows:
-    """The rows of a file, with their ids."""
+    """An iterable of the rows of a file with their ids."""
 
     def __init__(self, rows: Rows, column: str) -> None:
         self._rows = rows
@@ -49,15 +49,15 @@ class RecordedRows:
 
 class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
     """
-    How the input of a journal is written, and where its ids are.
+    The recorded format of the input of a journal, and the column of its ids.
 
     Attributes:
-        description: what the journal has recorded of the input.
-        column: the column or field with the ids that the user or the journal names; None if neither
-            does.
-        run_column: the one of the run; None if the journal does not name it.
+        description: the identity of the input in the journal.
+        column: the column or field with the ids, from the user or the journal; None if neither
+            names it.
+        run_column: the column of the run; None if the journal does not name it.
         form: the format; None if the input was not a file.
-        encoding: the encoding that was given.
+        encoding: the encoding option of the run.
         id_optional: rows of a CSV file without an id were left out.
         is_id_enough: every request of an id was the same.
     """
@@ -72,7 +72,7 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, identity: JournalIdentity, column: str | None) -> RecordedInput:
-        """Read what a journal belongs to; `column` is the one that the user has named."""
+        """Parse the identity of a journal; `column` is the user's option."""
         operation = identity.operation
         found = _SAVING.fullmatch(operation) or _OPERATION.fullmatch(operation)
         names = {} if found is None else found.groupdict()
@@ -119,7 +119,7 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
         if form != "text" and self.column is None:
             raise InvalidInputError("--column", "is required: the journal does not name it")
         column = self.column or ""
-        # those of the run decide which rows have a position
+        # the column of the run determines which rows have a position
         decisive = (self.run_column or column) if is_same else column
 
         def check_columns(names: list[str]) -> None:

@@ -8,7 +8,7 @@ Invariants:
 - A line ends with LF, which CR may precede. No other character ends a line.
 - No text inside a cell becomes a record. If the end of a CSV record is not certain, the whole
   input is refused, with the number of the record's first line.
-- A record has at most 1 MiB characters and 1,000 lines, and so memory is bounded.
+- A record has at most 1 MiB characters and 1,000 lines, so memory is bounded.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RECORD_CHARACTERS = 1024 * 1024
 # A cell with more lines than that is a quote that was not closed.
 _RECORD_LINES = 1000
 _DELIMITERS = ",;\t"
-# Excel's own first line: the delimiter of the rows that follow.
+# The first line that Excel writes: the delimiter of the following rows.
 _SEPARATOR_LINE = re.compile(r'"?sep=([^"\\ \r\n])"?', re.IGNORECASE)
 _BYTE_ORDER_MARK = "\ufeff"
 _UNCERTAIN = "so it is not certain where the row ends, and the file is refused"
@@ -62,14 +62,14 @@ class LineReader:
             raise StopIteration
         self.number += 1
         self.is_long = len(line) > RECORD_CHARACTERS and line[-1] != "\n"
-        # files that were joined, or written with a mark twice, begin with more than one
+        # concatenated files may begin with more than one mark
         return line if self.number > 1 else line.lstrip(_BYTE_ORDER_MARK)
 
     def skip_rest(self) -> bool:
         """
-        Read past the rest of a line that is too long; return whether the record ends with it.
+        Skip the rest of a line that is too long; return whether the record ends with it.
 
-        It does if no quote is there, and no backslash before the line break.
+        The record ends if the rest has no quote, and no backslash before the line break.
         """
         quoted, last = False, ""
         while line := self._stream.readline(RECORD_CHARACTERS):
@@ -86,8 +86,8 @@ class Record(msgspec.Struct, frozen=True):
 
     Attributes:
         first, last: the numbers of its first and last line.
-        text: as it is written, without its last line break.
-        cells: None if it is too long to be read.
+        text: the raw text without its last line break.
+        cells: the cells; None if the record is too long.
     """
 
     first: int
@@ -101,9 +101,9 @@ class Header(msgspec.Struct, frozen=True):
     The first record of a CSV file.
 
     Attributes:
-        delimiter: what separates cells.
+        delimiter: the separator of cells.
         blanks: blanks follow each delimiter, and belong to it.
-        record: the column names as they are written.
+        record: the record of the column names.
     """
 
     delimiter: str
@@ -113,15 +113,15 @@ class Header(msgspec.Struct, frozen=True):
 
 class CsvReader:
     """
-    A reader of a CSV file's records. Each is read, or the whole file is refused.
+    A reader of a CSV file's records. It reads every record, or raises for the whole file.
 
-    A record that is too long and has no quote in it costs only itself, since it surely ends with
-    its line. Quotes that are not as RFC 4180 has them are another matter: the text of a cell may
-    then look like a record, and would be sent.
+    A record that is too long and has no quote costs only itself, since it certainly ends with its
+    line. Quotes that break RFC 4180 end the reading: the text of a cell could then look like a
+    record, and would be sent.
 
     Args:
         lines: the file's lines.
-        path: how messages name the file.
+        path: the name of the file in messages.
     """
 
     def __init__(self, lines: LineReader, path: str) -> None:
@@ -129,18 +129,18 @@ class CsvReader:
         self._path = path
         self._held: list[str] = []  # the lines of the record that is being read
         self._size = 0  # characters of these
-        self._is_long = False  # that record is too long, and was read past
+        self._is_long = False  # that record is too long, and was skipped
         self._ended = False  # there are no more lines
-        # A cell may be as long as a record. `csv` has one limit for all readers of a process and
-        # no other way to raise it; this one is never lowered, so that no reader is disturbed.
+        # A cell may be as long as a record. `csv` has only one limit for all readers of a process.
+        # It is never lowered here, so other readers are not affected.
         csv.field_size_limit(max(csv.field_size_limit(), 2 * RECORD_CHARACTERS))
 
     def header(self) -> Header | None:
         """
-        Read the column names, and find out how cells are separated; None if there is no record.
+        Read the column names, and detect the delimiter; return None if there is no record.
 
         Raises:
-            InvalidInputError: it is no record, or too long.
+            InvalidInputError: the first line is not a record, or is too long.
         """
         delimiters = _DELIMITERS
         record = self._first_record()
@@ -157,7 +157,7 @@ class CsvReader:
 
     def records(self, header: Header) -> Iterator[Record]:
         """
-        Read the records behind the header; blank lines are records without cells.
+        Yield the records after the header; blank lines are records without cells.
 
         Raises:
             InvalidInputError: the end of a record is not certain.
@@ -206,7 +206,7 @@ class CsvReader:
         self._is_long = False
 
     def _first_record(self) -> Record | None:
-        """Read lines up to one with which all quotes are closed; the delimiter is not known yet."""
+        """Read lines until all quotes are closed; the delimiter is not known yet."""
         self._begin()
         quotes = 0
         for line in self:
@@ -238,7 +238,7 @@ class CsvReader:
         )
 
     def _fault(self) -> str:
-        """Describe why `csv` cannot read a record; its own words differ between versions."""
+        """Return why `csv` cannot read a record; the messages of `csv` differ between versions."""
         text = "".join(self._held)
         if self._ended and text.count('"') % 2:
             return "has a quote that is not closed up to the end of the file"
@@ -256,9 +256,9 @@ def _cell_count(header: Header) -> int:
 
 def _header(lines: Sequence[str], record: Record, delimiter: str) -> Header | None:
     """
-    Read lines as one record of column names; None if they are not, with that delimiter.
+    Parse lines as one record of column names with a delimiter; return None if they are not one.
 
-    A name with a quote in it shows that the delimiter is another one.
+    A quote in a name shows that the delimiter is another one.
     """
     for blanks in (False, True):
         reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=blanks, strict=True)
@@ -280,7 +280,7 @@ def _is_escaped(lines: Sequence[str], header: Header) -> bool:
     Return whether a reader for which a backslash is an escape would end a record elsewhere.
 
     MySQL, Spark and Snowflake write a quote in a cell as ``\"`` and a line break as a backslash
-    before it. If such a reader cannot make sense of a record, a backslash is no escape.
+    before it. If such a reader cannot parse a record, a backslash is no escape.
     """
     read_on = False
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind: a report for people or programs, and a file of what did not succeed."""
+"""The output of a run: a report for people or programs, and the failures file."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ __all__ = (
 )
 
 _SHOWN_FAILURES = 5
-# Windows writes another line end without it.
+# Without this flag, Windows writes other line ends.
 _BINARY = getattr(os, "O_BINARY", 0)
-# Rate per second from which on nobody needs a fraction.
+# From this rate per second on, a fraction is not shown.
 _FAST = 10.0
-# What a failures file begins with.
+# The first bytes of a failures file.
 _FIRST_BYTES = b'{"line":'
 _MEANING = {
     OutcomeStatus.DONE: "",
@@ -74,38 +74,36 @@ class FailuresFile:
     A line has the number of the input's line, the item, the status, the attempts and the error's
     type, status, code, field and request id. It can be used as an input itself.
 
-    With a journal, what an earlier run left undone goes again, and is noted again: its list is
-    replaced, but not before the run is known to go on with that journal.
+    With a journal, a resumed run retries the items of this list and records them again. It replaces
+    the list once the run has resumed with that journal.
 
     Raises:
-        ConfigError: the file cannot be written, is the input or the journal, or has something in it
-            that is not to be replaced.
+        ConfigError: the file cannot be written, is the input or the journal, or has content that
+            must not be replaced.
     """
 
     def __init__(self, path: Path, *, source: str, journal: Path | None = None) -> None:
         if _is_input(path, source):
             raise ConfigError("--failures must not be the input file")
         if journal is not None and belongs_to_journal(path, journal):
-            raise ConfigError("--failures must not be the journal, nor a file that goes with it")
+            raise ConfigError("--failures must not be the journal, nor one of its companion files")
         with _as_config_errors():
             if path.is_file() and path.stat().st_size:
                 _require_replaceable(path, journal)
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | _BINARY, 0o600)
             self._is_regular = stat.S_ISREG(os.fstat(self._file).st_mode)
             if self._is_regular and hasattr(os, "fchmod"):
-                os.fchmod(self._file, 0o600)  # it may have been there before, open to others
+                os.fchmod(self._file, 0o600)  # an existing file may be open to others
         self._begun = False
 
     def begin(self) -> None:
-        """
-        Forget what an earlier run left in the file, unless this one has begun to write already.
-        """
+        """Truncate the list of an earlier run, unless this run has started to write."""
         if self._is_regular and not self._begun:
             with _as_config_errors():
                 os.ftruncate(self._file, 0)
         self._begun = True
 
-    def note(self, outcome: Outcome[Row, Any]) -> None:
+    def record(self, outcome: Outcome[Row, Any]) -> None:
         """Write a line for an outcome, unless it is done, absent or skipped."""
         if not self._begun:
             self.begin()
@@ -140,10 +138,10 @@ def _require_replaceable(path: Path, journal: Path | None) -> None:
 
 def require_separate(outcomes: Path, *, source: str, failures: Path | None) -> None:
     """
-    Raise an error if an outcomes file is the input or the failures file, too.
+    Validate that an outcomes file is neither the input nor the failures file.
 
     Raises:
-        ConfigError: it is.
+        ConfigError: it is one of them.
     """
     if _is_input(outcomes, source):
         raise ConfigError("--outcomes must not be the input file")
@@ -152,18 +150,18 @@ def require_separate(outcomes: Path, *, source: str, failures: Path | None) -> N
 
 
 def is_same_file(path: Path, other: Path) -> bool:
-    """Return whether two paths name one file, which need not be there yet."""
+    """Return whether two paths name one file, which need not exist yet."""
     try:
         return path.resolve() == other.resolve() or path.samefile(other)
     except OSError:
-        return False  # one is not there yet, or opening it tells more
+        return False  # one does not exist yet, or opening it raises a clearer error
 
 
 def _is_input(path: Path, source: str) -> bool:
     try:
         there, read = path.stat(), os.fstat(0) if source == "-" else Path(source).stat()
     except OSError:
-        return False  # not there yet, or opening it tells more
+        return False  # it does not exist yet, or opening it raises a clearer error
     return stat.S_ISREG(there.st_mode) and os.path.samestat(there, read)
 
 
@@ -178,13 +176,13 @@ def _as_config_errors() -> Iterator[None]:
 def _encoded(failure: dict[str, Any]) -> bytes:
     try:
         return msgspec.json.encode(failure)
-    except RecursionError:  # JSON that was nested just not too deep to be read
+    except RecursionError:  # nested just within the limit of decoding
         return msgspec.json.encode(failure | {"item": None})
 
 
 def _failure(outcome: Outcome[Row, Any]) -> dict[str, Any]:
     row, error = outcome.item, outcome.error
-    if error is None and row.broken is not None:  # it was not reached; fed back it stays broken
+    if error is None and row.broken is not None:  # it was not reached; as an input it stays broken
         error = InvalidInputError("row", row.broken)
     return {
         "line": outcome.item.line,
@@ -202,9 +200,7 @@ def report_json(
     is_dry: bool = False,
     error: Exception | None = None,
 ) -> str:
-    """
-    Return a report as one JSON object, with what was found in the input, and what ended the run.
-    """
+    """Return a report as one JSON object, with the findings of the input and the final error."""
     content: dict[str, Any] = {"dry_run": is_dry, "total": report.total}
     content |= {status.value: count for status, count in report.counts.items()}
     content |= {
@@ -218,7 +214,7 @@ def report_json(
         "error": None if error is None else str(error),
         "ok": report.ok and error is None,
     }
-    if is_dry:  # rows that "are done" were only checked
+    if is_dry:  # "done" rows were only validated
         content |= {
             "sendable": report.done,
             "done": 0,
@@ -264,7 +260,7 @@ def _many_absent(report: BulkReport[Any, Any]) -> bool:
 def dry_run_text(
     report: BulkReport[Row, Any], *, failures: Path | None, total: int | None = None
 ) -> str:
-    """Return what a dry run found; `total` is the number of rows, None if unknown."""
+    """Return the report of a dry run; `total` is the number of rows, None if unknown."""
     lines = [f"Dry run of {_rows(report.total)}; nothing was sent.", ""]
     lines += [f"  {report.done:>11,} can be sent", f"  {report.failed:>11,} cannot"]
     if report.unknown:
@@ -286,7 +282,7 @@ def dry_run_text(
 
 
 def per_second(rate: float) -> str:
-    """Return a rate with as many digits as people need."""
+    """Return a rate for people, rounded to two digits if it is low."""
     return f"{rate:,.0f}/s" if rate >= _FAST else f"{rate:.2g}/s"
 
 
@@ -295,7 +291,7 @@ def _rows(count: int) -> str:
 
 
 def _rate_of(report: BulkReport[Row, Any]) -> str:
-    """Return how many rows were sent, and how many a second; the others take next to no time."""
+    """Return the number of sent rows and their rate; the other rows take almost no time."""
     if not report.sent or not report.elapsed:
         return ""
     rate = per_second(report.sent / report.elapsed)
@@ -320,7 +316,7 @@ def _request_parts(report: BulkReport[Row, Any]) -> str:
 
 
 def _has_unread(report: BulkReport[Row, Any], total: int | None) -> bool:
-    """Return whether rows may be left that are in no count; the end of a pipe is not known."""
+    """Return whether unread rows may be left; the end of a pipe is not known."""
     return report.stop_reason is not None and (total is None or total > report.total)
 
 
@@ -340,7 +336,7 @@ def _stop_lines(report: BulkReport[Row, Any], total: int | None) -> list[str]:
 
 def _failure_lines(report: BulkReport[Row, Any]) -> list[str]:
     by_message: dict[str, Outcome[Row, Any]] = {}
-    for outcome in report.failures:  # a mistake in all rows is shown once, with others next to it
+    for outcome in report.failures:  # an error of all rows is shown once, next to others
         by_message.setdefault(_message_of(outcome), outcome)
     shown = list(by_message.values())[:_SHOWN_FAILURES]
     lines = [f"  line {outcome.item.line}: {outcome.error}" for outcome in shown]
@@ -351,8 +347,6 @@ def _failure_lines(report: BulkReport[Row, Any]) -> list[str]:
 
 
 def _message_of(outcome: Outcome[Row, Any]) -> str:
-    """
-    Return what makes a failure one of its kind: an input error's text, otherwise the row itself.
-    """
+    """Return the key that groups failures: an input error's text, otherwise the row's line."""
     is_input = isinstance(outcome.error, InvalidInputError)
     return str(outcome.error) if is_input else f"line {outcome.item.line}"

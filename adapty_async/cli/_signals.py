@@ -1,4 +1,4 @@
-"""Signals that stop a run, on every system."""
+"""Handlers of the signals that stop a run, on every system."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def handled(handler: Callable[[int], object]) -> Iterator[None]:
 
 
 def _add_handler(number: int, handler: Callable[[int], object]) -> Callable[[], object]:
-    """Add a handler for a signal, and return what removes it."""
+    """Add a handler for a signal, and return a function that removes it."""
     loop = asyncio.get_running_loop()
     try:
         loop.add_signal_handler(number, handler, number)

@@ -46,7 +46,7 @@ def status_json(summary: JournalSummary) -> str:
 
 
 def status_text(summary: JournalSummary) -> str:
-    """Return what a journal records of its runs."""
+    """Return the figures of a journal as text."""
     lines = [f"{summary.identity.operation}, at {summary.identity.origin}", ""]
     lines += [
         count_line(state.name.lower(), summary.counts[state], meaning)
@@ -57,7 +57,9 @@ def status_text(summary: JournalSummary) -> str:
         lines.append(count_line("left", summary.left, "for the same command to resume with"))
     lines += ["", _last_run(summary)]
     if summary.first_at is not None and summary.last_at is not None:
-        lines.append(f"first entry {_moment(summary.first_at)}, last {_moment(summary.last_at)}")
+        lines.append(
+            f"first entry {_format_time(summary.first_at)}, last {_format_time(summary.last_at)}"
+        )
     lines += _rate_lines(summary)
     return "\n".join(lines)
 
@@ -65,24 +67,24 @@ def status_text(summary: JournalSummary) -> str:
 def _last_run(summary: JournalSummary) -> str:
     run = summary.runs[-1]
     if run.ended_at is not None:
-        end = f"ended {_moment(run.ended_at)}"
+        end = f"ended {_format_time(run.ended_at)}"
         end += f" ({run.stop_reason})" if run.stop_reason else ""
     elif summary.is_in_use:
         end = f"is going on, {per_second(summary.rate or 0)} in its last minute"
     else:
-        end = f"was killed, after {_moment(run.last_at)}"
+        end = f"was killed, after {_format_time(run.last_at)}"
     return f"run {run.number} {end}"
 
 
 def _rate_lines(summary: JournalSummary) -> Iterator[str]:
-    """Yield a line per span of time: how many rows ended, and how many a second."""
+    """Yield a line per interval: the number of rows that ended, and their rate."""
     for each in intervals(summary, _SPANS):
         rate = f", {per_second(each.ended / each.seconds)}" if each.seconds else ""
         yield f"  {each.start:%Y-%m-%d %H:%M:%SZ}  {each.ended:>11,} ended{rate}"
 
 
 def check_lines(check: Check | None) -> Iterator[str]:
-    """Yield what a check found, for people; nothing if there was none."""
+    """Yield the result of a check as lines for people; nothing without a check."""
     if check is None:
         return
     by, missing = f"by the {check.records}", check.rows - check.final
@@ -99,7 +101,7 @@ def check_lines(check: Check | None) -> Iterator[str]:
         yield f"  {check.without_id:,} {noun} without an id, left out."
 
 
-def _moment(time: float) -> str:
+def _format_time(time: float) -> str:
     return f"{_utc(time):%Y-%m-%d %H:%M:%SZ}"
 
 

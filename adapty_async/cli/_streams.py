@@ -1,8 +1,8 @@
 """
-Standard streams whose failures do not change how a command ends.
+Standard streams whose failures do not change the exit code of a command.
 
-A report that cannot be written does not undo what a run did, so the exit code is the run's. The
-full disk, the closed descriptor or the pipe without a reader is reported once, on standard error.
+A report that cannot be written does not undo a run, so the exit code is the run's. A full disk, a
+closed descriptor or a pipe without a reader is reported once, on standard error.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, TextIO
 
-__all__ = ("guard_standard_streams", "output_failed", "tell")
+__all__ = ("guard_standard_streams", "output_failed", "write_error")
 
 _STANDARD_ERROR = 2
 
@@ -23,7 +23,7 @@ def guard_standard_streams() -> None:
     """Replace the standard streams by ones that never raise."""
     _fill_standard_descriptors()
     if sys.stderr is not None:
-        sys.stderr = _guarded(sys.stderr, lambda _: None)  # nobody is left to report it to
+        sys.stderr = _guarded(sys.stderr, lambda _: None)  # no stream is left for a report
     sys.stdout = _guarded(sys.stdout, _report)
 
 
@@ -33,7 +33,7 @@ def output_failed() -> bool:
     return isinstance(raw, _Guarded) and raw.failed
 
 
-def tell(line: str) -> None:
+def write_error(line: str) -> None:
     """Write a line to standard error, if there is one."""
     if sys.stderr is not None:
         sys.stderr.write(f"{line}\n")
@@ -41,7 +41,7 @@ def tell(line: str) -> None:
 
 
 def _report(error: OSError) -> None:
-    tell(f"adapty-async: standard output cannot be written: {error.strerror}")
+    write_error(f"adapty-async: standard output cannot be written: {error.strerror}")
 
 
 class _Guarded(io.RawIOBase):

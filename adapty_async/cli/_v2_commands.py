@@ -1,4 +1,4 @@
-"""The commands of version 2 of the server-side API: transactions, and access without them."""
+"""The commands of version 2 of the server-side API: transactions and access levels."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from adapty_async.cli._app import (
     CommonOptions,
     _client,
     _common_options,
+    _exit_on_error,
     _id_rows,
     _job,
     _perform_and_report,
-    _refusals,
     _require_fields,
     _rows,
     _run,
     cli,
 )
-from adapty_async.cli._confirmation import ask, whom
+from adapty_async.cli._confirmation import ask, describe_users
 from adapty_async.cli._input import Rows
 from adapty_async.cli._items import id_from
 from adapty_async.cli._v2_items import TRANSACTION, transaction_from
@@ -53,20 +53,22 @@ def import_transactions(by: str, column: str | None, **common: Any) -> None:
 
     INPUT is CSV or NDJSON, plain or gzip; - is standard input. Columns are named after the fields
     of a transaction, purchase_type among them, nested ones with a dot: price.value, offer.id.
-    Empty cells are left out.
+    Empty cells are not sent.
     """
     field = by.replace("-", "_")
     name = column or field
 
     def build(value: Any) -> Operation[Any]:
-        one, transaction = transaction_from(value, name)
-        return v2.set_transaction(transaction, **{field: one})
+        item_id, transaction = transaction_from(value, name)
+        return v2.set_transaction(transaction, **{field: item_id})
 
     options = CommonOptions(**common)
-    with _refusals():
+    with _exit_on_error():
         rows = _rows(options, TRANSACTION.columns(name), name)
         _require_fields(rows, "transaction")
-        _go("Importing", f"v2 import transactions by {by}, column {name}", rows, build, options)
+        _run_job(
+            "Importing", f"v2 import transactions by {by}, column {name}", rows, build, options
+        )
 
 
 @cli.command()
@@ -74,8 +76,10 @@ def import_transactions(by: str, column: str | None, **common: Any) -> None:
 @_BY
 @_COLUMN
 @_LEVEL
-@click.option("--starts-at", help="When it begins, such as 2026-06-01T00:00:00Z; now by default.")
-@click.option("--expires-at", help="When it ends; never by default.")
+@click.option(
+    "--starts-at", help="When the access starts, such as 2026-06-01T00:00:00Z; now by default."
+)
+@click.option("--expires-at", help="When the access ends; never by default.")
 def grant(
     by: str,
     column: str | None,
@@ -85,7 +89,7 @@ def grant(
     **common: Any,
 ) -> None:
     """
-    Give an access level to the users whose ids are in INPUT.
+    Grant an access level to the users whose ids are in INPUT.
 
     INPUT is a file with one id a line, or CSV or NDJSON with a column for the ids; plain or
     gzip; - is standard input.
@@ -101,10 +105,10 @@ def grant(
 
     options = CommonOptions(**common)
     what = f"v2 grant {access_level} from {starts_at} to {expires_at}"
-    with _refusals():
+    with _exit_on_error():
         v2.AccessGrant(access_level_id=access_level, starts_at=starts_at, expires_at=expires_at)
         rows = _id_rows(options, name)
-        _go("Granting", f"{what} by {by}, column {name}", rows, build, options)
+        _run_job("Granting", f"{what} by {by}, column {name}", rows, build, options)
 
 
 @cli.command()
@@ -112,12 +116,14 @@ def grant(
 @_BY
 @_COLUMN
 @_LEVEL
-@click.option("--revoke-at", help="When it ends, such as 2026-06-01T00:00:00Z; now by default.")
+@click.option(
+    "--revoke-at", help="When the access ends, such as 2026-06-01T00:00:00Z; now by default."
+)
 def revoke(
     by: str, column: str | None, access_level: str, revoke_at: str | None, **common: Any
 ) -> None:
     """
-    Take an access level from the users whose ids are in INPUT.
+    Revoke an access level of the users whose ids are in INPUT.
 
     INPUT is a file with one id a line, or CSV or NDJSON with a column for the ids; plain or
     gzip; - is standard input. Subscriptions in a store continue: the next renewal opens the access
@@ -133,15 +139,15 @@ def revoke(
 
     options = CommonOptions(**common)
     what = f"v2 revoke {access_level} at {revoke_at}"
-    with _refusals():
+    with _exit_on_error():
         revocation = v2.AccessRevocation(access_level_id=access_level, revoke_at=revoke_at)
         revocation.check_documented()  # otherwise every row would fail with the same error
         rows = _id_rows(options, name)
         job_name = f"{what} by {by}, column {name}"
-        _go("Revoking", job_name, rows, build, options, f"Revoke {access_level}, by {by}")
+        _run_job("Revoking", job_name, rows, build, options, f"Revoke {access_level}, by {by}")
 
 
-def _go(
+def _run_job(
     title: str,
     name: str,
     rows: Rows,
@@ -152,6 +158,6 @@ def _go(
     job = _job(title, name, rows, build, options)
     client = _client(AdaptyClient, options)
     if question is not None and not options.dry_run and not options.yes:
-        what = f"{question}, from {whom(job, client.origin)}, at {client.origin}?"
+        what = f"{question}, from {describe_users(job, client.origin)}, at {client.origin}?"
         ask(job, what, "Nothing was revoked.")
     sys.exit(_run(_perform_and_report(job, client, options)))

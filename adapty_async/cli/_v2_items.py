@@ -1,4 +1,4 @@
-"""From a row of an input file to what version 2 of the server-side API is sent."""
+"""A converter of the rows of an input file to the values of version 2 of the API."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from adapty_async import v2
 from adapty_async._api.validation import RequestStruct
 from adapty_async.cli._items import (
     id_from,
-    iso_instant,
+    iso_date_time,
     require_distinct,
     require_known_names,
     unknown_key,
@@ -33,7 +33,7 @@ _KINDS: Mapping[str, type[v2.OneTimePurchase | v2.SubscriptionPurchase]] = {
 
 class ColumnSchema(msgspec.Struct, frozen=True):
     """
-    The columns that the rows of an input may have in addition to the id.
+    A schema of the columns of an input in addition to the id.
 
     Attributes:
         plain: the names of simple fields.
@@ -48,7 +48,7 @@ class ColumnSchema(msgspec.Struct, frozen=True):
     required: tuple[str, ...] = ()
 
     def columns(self, id_column: str) -> Callable[[list[str]], None]:
-        """Make a check for the columns of a CSV file."""
+        """Return a check for the columns of a CSV file."""
 
         def check(names: list[str]) -> None:
             known = {name for name in names if name == id_column or self.is_known(name)}
@@ -64,7 +64,7 @@ class ColumnSchema(msgspec.Struct, frozen=True):
         return check
 
     def is_known(self, name: str) -> bool:
-        """Return whether a name, dotted if it is nested, is a field's."""
+        """Return whether a name, dotted if nested, belongs to a field."""
         if name in self.known:
             return True
         head, _, tail = name.partition(".")
@@ -76,7 +76,7 @@ class ColumnSchema(msgspec.Struct, frozen=True):
         return ", ".join(self.names())
 
     def names(self) -> list[str]:
-        """Return all names that a row may have, dotted where they are nested."""
+        """Return all names that a row may have, dotted if nested."""
         inner = [
             f"{head}.{tail}"
             for head, struct in self.nested.items()
@@ -86,10 +86,10 @@ class ColumnSchema(msgspec.Struct, frozen=True):
 
     def fields(self, value: Any, id_column: str) -> dict[str, Any]:
         """
-        Turn a row's named values, without the id, into the arguments of a struct.
+        Convert a row's named values, without the id, to the arguments of a struct.
 
         Raises:
-            InvalidInputError: a name is unknown, or a value is not what it should be.
+            InvalidInputError: a name is unknown, or a value is invalid.
         """
         if not isinstance(value, dict):
             raise InvalidInputError("row", "must be an object with named fields")
@@ -123,7 +123,7 @@ def _typed(name: str, value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if name.endswith("_at") and "." not in name:  # a custom attribute may be called anything
-        return iso_instant(name, value)
+        return iso_date_time(name, value)
     if name in _FLAGS:
         if value.lower() not in _WORDS:
             raise InvalidInputError(name, "must be true or false")

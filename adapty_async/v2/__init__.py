@@ -1,14 +1,14 @@
 """
-The server-side API, version 2: profiles, purchases, access levels, paywalls, virtual currencies.
+Version 2 of the server-side API: profiles, purchases, access levels, paywalls, virtual currencies.
 
-A profile is named by one of two ids, in a header: `customer_user_id`, the user's id in your system,
-or `profile_id`, Adapty's own. Every call is also there as a function that only describes it, such
-as `get_profile`, for `AdaptyClient.execute` and `AdaptyClient.bulk`.
+A header identifies a profile by one of two ids: `customer_user_id`, the user's id in your system,
+or `profile_id`, Adapty's id. For every call a function such as `get_profile` returns the operation
+alone, for `AdaptyClient.execute` and `AdaptyClient.bulk`.
 
-What is sent is held to the rules of the documents before it is sent, unless the client was made
-with ``validate=False``. What comes back is read generously: unknown fields are left out, unknown
-words are kept, instants always have a time zone, and a field that is not as documented is None,
-with its raw value in the result's ``odd_fields``.
+The client validates a call by the rules of Adapty's documentation before it is sent, unless the
+client was created with ``validate=False``. Decoding is lenient: unknown fields are ignored, unknown
+enumeration values are kept, and dates and times always have a time zone. A field that is not as
+documented is None, and its raw value is in the result's ``odd_fields``.
 
 Source: https://adapty.io/docs/getting-started-with-server-side-api
 """
@@ -240,10 +240,10 @@ class V2:
     Attributes:
         profiles: read, create, update and delete profiles.
         transactions: record purchases.
-        access_levels: give and take access without a purchase.
-        refund_saver: what stores are told about refund requests.
-        purchases: take over purchases from Stripe and Paddle.
-        integrations: the ids that other services know a profile by.
+        access_levels: grant and revoke access without a purchase.
+        refund_saver: the response of stores to refund requests.
+        purchases: import purchases from Stripe and Paddle.
+        integrations: the ids of a profile in other services.
         paywalls: list and read paywalls, and replace their remote configs.
         virtual_currencies: credit and debit balances, and read them.
     """

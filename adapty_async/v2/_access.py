@@ -1,4 +1,4 @@
-"""Access levels: given and taken away without a purchase."""
+"""Access levels: granted and revoked without a purchase."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from msgspec import UNSET
 from adapty_async._api.codec import to_json
 from adapty_async._api.identity import By, identity, identity_by, pair, require_kind
 from adapty_async._api.operation import Endpoint, Execute, Operation, RetrySafety
-from adapty_async._api.validation import Check, OrUnset, instance_of, instant, nullable, text
+from adapty_async._api.validation import Check, OrUnset, date_time, instance_of, nullable, text
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.errors import InvalidInputError
 from adapty_async.v2._models import DOCS, PATH, Profile, read_profile
-from adapty_async.v2._rules import DocumentedStruct, check_body, moment_of
+from adapty_async.v2._rules import DocumentedStruct, as_datetime, check_body
 
 __all__ = (
     "GRANT_ACCESS_LEVEL",
@@ -30,7 +30,7 @@ __all__ = (
 
 class AccessGrant(DocumentedStruct, frozen=True, kw_only=True):
     """
-    An access level that is given to a profile.
+    A grant of an access level to a profile.
 
     Attributes:
         access_level_id: as configured in the Adapty dashboard.
@@ -50,19 +50,19 @@ class AccessGrant(DocumentedStruct, frozen=True, kw_only=True):
 
     rules: ClassVar[Mapping[str, Check]] = {
         "access_level_id": text,
-        "starts_at": nullable(instant),
-        "expires_at": nullable(instant),
+        "starts_at": nullable(date_time),
+        "expires_at": nullable(date_time),
     }
 
 
 def _not_past(field: str, value: dt.datetime | str) -> None:
-    if moment_of(value) <= dt.datetime.now(dt.UTC):
+    if as_datetime(value) <= dt.datetime.now(dt.UTC):
         raise InvalidInputError(field, "must be in the future, or None for now")
 
 
 class AccessRevocation(DocumentedStruct, frozen=True, kw_only=True):
     """
-    An access level that is taken from a profile.
+    A revocation of an access level of a profile.
 
     Attributes:
         access_level_id: as configured in the Adapty dashboard.
@@ -80,7 +80,7 @@ class AccessRevocation(DocumentedStruct, frozen=True, kw_only=True):
 
     rules: ClassVar[Mapping[str, Check]] = {
         "access_level_id": text,
-        "revoke_at": nullable(instant),
+        "revoke_at": nullable(date_time),
     }
     documented: ClassVar[Mapping[str, Check]] = {"revoke_at": _not_past}
 
@@ -100,7 +100,7 @@ REVOKE_ACCESS_LEVEL: Endpoint[Profile] = Endpoint(
     method="POST",
     path=f"{PATH}/purchase/profile/revoke/access-level/",
     docs=f"{DOCS}/revokeAccessLevel",
-    retry_safety=RetrySafety.ALWAYS,  # what is revoked stays revoked
+    retry_safety=RetrySafety.ALWAYS,  # a revoked access level stays revoked
     bucket="v2",
     decode=read_profile,
     encode=to_json,
@@ -116,7 +116,7 @@ def grant_access_level(
     customer_user_id: str | None = None,
     profile_id: str | None = None,
 ) -> Operation[Profile]:
-    """Describe the call of `AccessLevels.grant`."""
+    """Return the operation of `AccessLevels.grant`."""
     about = identity(customer_user_id, profile_id)
     grant = AccessGrant(access_level_id=access_level_id, starts_at=starts_at, expires_at=expires_at)
     return Operation(GRANT_ACCESS_LEVEL, about, grant)
@@ -129,14 +129,14 @@ def revoke_access_level(
     customer_user_id: str | None = None,
     profile_id: str | None = None,
 ) -> Operation[Profile]:
-    """Describe the call of `AccessLevels.revoke`."""
+    """Return the operation of `AccessLevels.revoke`."""
     about = identity(customer_user_id, profile_id)
     revocation = AccessRevocation(access_level_id=access_level_id, revoke_at=revoke_at)
     return Operation(REVOKE_ACCESS_LEVEL, about, revocation)
 
 
 class AccessLevels:
-    """The calls about one access level, and the bulk runs over many."""
+    """A resource of the calls on one access level and of bulk runs on access levels."""
 
     def __init__(self, execute: Execute, bulk: StartBulk) -> None:
         self._execute = execute
@@ -152,9 +152,9 @@ class AccessLevels:
         profile_id: str | None = None,
     ) -> Profile:
         """
-        Give a profile an access level without a purchase, such as a bonus.
+        Grant an access level to a profile without a purchase, such as a bonus.
 
-        It does not appear in analytics, and is told to no integration but webhooks.
+        The grant does not appear in analytics. Of the integrations, only webhooks receive it.
 
         Args:
             access_level_id: as configured in the Adapty dashboard.
@@ -165,8 +165,8 @@ class AccessLevels:
             profile_id: Adapty's id of the profile.
 
         Raises:
-            InvalidInputError: not exactly one id was given, it cannot be sent, or an instant has
-                no time zone.
+            InvalidInputError: not exactly one id was passed, it cannot be sent, or a date and time
+                has no time zone.
             NotFoundError: there is no such profile.
             RequestRejectedError: the app has no such access level, among other reasons.
             AdaptyError: any other failure; see `adapty_async.errors`.
@@ -192,11 +192,10 @@ class AccessLevels:
         profile_id: str | None = None,
     ) -> Profile:
         """
-        Take an access level from a profile, now or later.
+        Revoke an access level of a profile, now or later.
 
-        The subscription in the store goes on: its next renewal opens the access level again. When
-        the answer to a revocation was lost, its repeat may be refused because there is nothing
-        left to revoke.
+        The subscription in the store continues, and its next renewal opens the access level again.
+        After a lost response, the server may reject the retry, since nothing is left to revoke.
 
         Args:
             access_level_id: as configured in the Adapty dashboard.
@@ -206,8 +205,8 @@ class AccessLevels:
             profile_id: Adapty's id of the profile.
 
         Raises:
-            InvalidInputError: not exactly one id was given, it cannot be sent, or `revoke_at` has
-                no time zone or is past.
+            InvalidInputError: not exactly one id was passed, it cannot be sent, or `revoke_at` has
+                no time zone or is in the past.
             NotFoundError: there is no such profile.
             RequestRejectedError: the profile does not have that access level, or it ends before
                 `revoke_at`, among other reasons.
@@ -232,26 +231,26 @@ class AccessLevels:
         **options: Unpack[BulkOptions[tuple[str, AccessGrant], Profile]],
     ) -> BulkRun[tuple[str, AccessGrant], Profile]:
         """
-        Give very many profiles an access level; one request each, several at a time.
+        Grant access levels in bulk: one request each, several in flight.
 
         Args:
             items: pairs of a profile's id and an `AccessGrant`, from any iterable or async
                 iterable.
-            by: what the ids are: ``"customer_user_id"`` or ``"profile_id"``.
+            by: the kind of the ids: ``"customer_user_id"`` or ``"profile_id"``.
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
-            InvalidInputError: `items` or `by` is not usable. A pair that is not ends as a failed
-                outcome of its own.
+            InvalidInputError: `items` or `by` is invalid. An invalid pair becomes a failed
+                outcome instead.
 
         Source: https://adapty.io/docs/api-adapty/operations/grantAccessLevel
         """
         require_kind("by", by)
 
         def build(item: tuple[str, AccessGrant]) -> Operation[Profile]:
-            one, grant = pair(item, AccessGrant)
+            item_id, grant = pair(item, AccessGrant)
             instance_of(AccessGrant)("grant", grant)
-            return Operation(GRANT_ACCESS_LEVEL, identity_by(by, one), grant)
+            return Operation(GRANT_ACCESS_LEVEL, identity_by(by, item_id), grant)
 
         return self._bulk(items, build, f"{GRANT_ACCESS_LEVEL.name} by {by}", **options)
 
@@ -263,25 +262,25 @@ class AccessLevels:
         **options: Unpack[BulkOptions[tuple[str, AccessRevocation], Profile]],
     ) -> BulkRun[tuple[str, AccessRevocation], Profile]:
         """
-        Take an access level from very many profiles; one request each, several at a time.
+        Revoke access levels in bulk: one request each, several in flight.
 
         Args:
             items: pairs of a profile's id and an `AccessRevocation`, from any iterable or async
                 iterable.
-            by: what the ids are: ``"customer_user_id"`` or ``"profile_id"``.
+            by: the kind of the ids: ``"customer_user_id"`` or ``"profile_id"``.
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
-            InvalidInputError: `items` or `by` is not usable. A pair that is not ends as a failed
-                outcome of its own.
+            InvalidInputError: `items` or `by` is invalid. An invalid pair becomes a failed
+                outcome instead.
 
         Source: https://adapty.io/docs/api-adapty/operations/revokeAccessLevel
         """
         require_kind("by", by)
 
         def build(item: tuple[str, AccessRevocation]) -> Operation[Profile]:
-            one, revocation = pair(item, AccessRevocation)
+            item_id, revocation = pair(item, AccessRevocation)
             instance_of(AccessRevocation)("revocation", revocation)
-            return Operation(REVOKE_ACCESS_LEVEL, identity_by(by, one), revocation)
+            return Operation(REVOKE_ACCESS_LEVEL, identity_by(by, item_id), revocation)
 
         return self._bulk(items, build, f"{REVOKE_ACCESS_LEVEL.name} by {by}", **options)

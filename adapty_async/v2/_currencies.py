@@ -1,4 +1,4 @@
-"""Virtual currencies: credited and debited, their balances, and the history of both."""
+"""Virtual currencies: credits and debits, their balances and their history."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from msgspec import UNSET, field
 from adapty_async._api.codec import to_json
 from adapty_async._api.identity import identity
 from adapty_async._api.operation import Endpoint, Execute, Operation, RetrySafety
-from adapty_async._api.results import Instant, ResultStruct
+from adapty_async._api.results import DateTime, ResultStruct
 from adapty_async._api.validation import Check, OrUnset, matching, nullable, text
 from adapty_async.errors import DecodeError, InvalidInputError
 from adapty_async.v2._models import DOCS, PATH
@@ -59,7 +59,7 @@ def _amount(field_name: str, value: int) -> None:
 
 class VirtualCurrencyBalanceAdjustment(DocumentedStruct, frozen=True, kw_only=True):
     """
-    What is added to one balance, or taken from it.
+    A credit or debit of one balance.
 
     Attributes:
         amount: a whole number of 32 bits; above 0 is a credit, below 0 a debit.
@@ -113,12 +113,12 @@ def _metadata(field_name: str, value: dict[str, str]) -> None:
 
 class VirtualCurrencyTransactionRequest(DocumentedStruct, frozen=True, kw_only=True):
     """
-    Changes of balances that are made together, or not at all.
+    A transaction of several balances, which is atomic.
 
     Attributes:
-        items: 1 to 20, each of another currency.
-        metadata: stored along: at most 5 entries; a key is 1 to 30 of a to z, 0 to 9 and ``_``, a
-            value at most 200 characters.
+        items: 1 to 20 adjustments, each of another currency.
+        metadata: text by key that is stored with the transaction: at most 5 entries; a key is 1 to
+            30 of a to z, 0 to 9 and ``_``, a value at most 200 characters.
 
     Raises:
         InvalidInputError: a value is of the wrong kind.
@@ -133,13 +133,13 @@ class VirtualCurrencyTransactionRequest(DocumentedStruct, frozen=True, kw_only=T
 
 class VirtualCurrencyBalance(ResultStruct, frozen=True, kw_only=True):
     """
-    What a profile has of one currency.
+    The balance of one currency of a profile.
 
     Attributes:
-        name: as shown to people.
-        balance: all of it, what is held included.
-        held: what is reserved; at present always 0.
-        available: what can be spent.
+        name: the name of the currency for people.
+        balance: the total amount, including the held amount.
+        held: the reserved amount; at present always 0.
+        available: the amount that can be spent.
     """
 
     code: str = ""
@@ -151,10 +151,10 @@ class VirtualCurrencyBalance(ResultStruct, frozen=True, kw_only=True):
 
 class VirtualCurrencyTransaction(ResultStruct, frozen=True, kw_only=True):
     """
-    A transaction that was carried out.
+    A completed transaction.
 
     Attributes:
-        balances: after it, one for each item.
+        balances: the balances after the transaction, one for each item.
     """
 
     transaction_id: str = ""
@@ -168,7 +168,7 @@ class VirtualCurrencyBalanceList(ResultStruct, frozen=True, kw_only=True):
     All balances of a profile.
 
     Attributes:
-        response_created_at: when the server answered, in milliseconds since 1970.
+        response_created_at: the time of the response, in milliseconds since 1970.
     """
 
     response_created_at: int = 0
@@ -179,7 +179,7 @@ class VirtualCurrencyBalanceList(ResultStruct, frozen=True, kw_only=True):
 
 class VirtualCurrencyBalanceChange(ResultStruct, frozen=True, kw_only=True):
     """
-    What a transaction did to one balance.
+    The change of one balance by a transaction.
 
     Attributes:
         amount: above 0 is a credit, below 0 a debit.
@@ -192,7 +192,7 @@ class VirtualCurrencyBalanceChange(ResultStruct, frozen=True, kw_only=True):
 
 class VirtualCurrencyTransactionsHistoryItem(ResultStruct, frozen=True, kw_only=True):
     """
-    A transaction of the past.
+    A past transaction.
 
     Attributes:
         transaction_type: ``store_purchase``, ``subscription_renewal``, ``trial_start``,
@@ -203,14 +203,14 @@ class VirtualCurrencyTransactionsHistoryItem(ResultStruct, frozen=True, kw_only=
     transaction_type: str = ""
     items: tuple[VirtualCurrencyBalanceChange, ...] = ()
     metadata: dict[str, str] | None = None
-    created_at: Instant | None = None
+    created_at: DateTime | None = None
 
     essential: ClassVar[frozenset[str]] = frozenset({"transaction_id"})
 
 
 class VirtualCurrencyHistoryPagination(ResultStruct, frozen=True, kw_only=True):
     """
-    Where the next page begins.
+    The position of the next page.
 
     Attributes:
         next_cursor: None on the last page.
@@ -251,8 +251,8 @@ CREATE_VIRTUAL_CURRENCY_TRANSACTION: Endpoint[VirtualCurrencyTransaction] = Endp
     method="POST",
     path=_TRANSACTIONS,
     docs=f"{DOCS}/createVirtualCurrencyTransaction",
-    retry_safety=RetrySafety.WITH_KEY,  # all attempts have the same key, so that it is applied once
-    bucket="v2.vc.create",  # it has a limit of its own, 600 a minute
+    retry_safety=RetrySafety.WITH_KEY,  # all attempts share a key; it is applied once
+    bucket="v2.vc.create",  # a rate limit of its own: 600 requests a minute
     decode=whole_reader(VirtualCurrencyTransaction),
     encode=to_json,
     check=_check_transaction,
@@ -288,7 +288,7 @@ def create_virtual_currency_transaction(
     profile_id: str | None = None,
     idempotency_key: str | None = None,
 ) -> Operation[VirtualCurrencyTransaction]:
-    """Describe the call of `VirtualCurrencies.create_transaction`, under a key of its own."""
+    """Return the operation of `VirtualCurrencies.create_transaction`, with an idempotency key."""
     about = identity(customer_user_id, profile_id)
     request = VirtualCurrencyTransactionRequest(items=tuple(items), metadata=metadata)
     key = str(uuid.uuid4()) if idempotency_key is None else idempotency_key
@@ -303,7 +303,7 @@ def list_virtual_currency_transactions(
     customer_user_id: str | None = None,
     profile_id: str | None = None,
 ) -> Operation[VirtualCurrencyTransactionsHistory]:
-    """Describe the call that reads one page of `VirtualCurrencies.list_transactions`."""
+    """Return the operation that reads one page of `VirtualCurrencies.list_transactions`."""
     about = identity(customer_user_id, profile_id)
     nullable(text)("currency_code", currency_code)
     nullable(text)("cursor", cursor)
@@ -322,19 +322,19 @@ def _following(
         return None
     if ("cursor", cursor) in operation.parameters:
         raise DecodeError("the next page is the same page", operation=operation.endpoint.name)
-    kept = (one for one in operation.parameters if one[0] != "cursor")
-    return msgspec.structs.replace(operation, parameters=(*kept, ("cursor", cursor)))
+    others = (one for one in operation.parameters if one[0] != "cursor")
+    return msgspec.structs.replace(operation, parameters=(*others, ("cursor", cursor)))
 
 
 def list_virtual_currency_balances(
     *, customer_user_id: str | None = None, profile_id: str | None = None
 ) -> Operation[VirtualCurrencyBalanceList]:
-    """Describe the call of `VirtualCurrencies.list_balances`."""
+    """Return the operation of `VirtualCurrencies.list_balances`."""
     return Operation(LIST_VIRTUAL_CURRENCY_BALANCES, identity(customer_user_id, profile_id))
 
 
 class VirtualCurrencies:
-    """The calls about the virtual currencies of one profile."""
+    """A resource of the calls on the virtual currencies of one profile."""
 
     def __init__(self, execute: Execute) -> None:
         self._execute = execute
@@ -349,21 +349,21 @@ class VirtualCurrencies:
         idempotency_key: str | None = None,
     ) -> VirtualCurrencyTransaction:
         """
-        Credit or debit one or more currencies, all together or not at all.
+        Credit or debit one or more currencies in one atomic transaction.
 
-        Every attempt of the call carries the same idempotency key, so that it is applied once,
-        however often it has to be sent. The server remembers a key for up to an hour.
+        All attempts of the call share an idempotency key, so the server applies the transaction
+        once. The server remembers a key for up to an hour.
 
         Args:
             items: 1 to 20 changes, each of another currency.
-            metadata: text by key, stored along.
+            metadata: text by key, which is stored with the transaction.
             customer_user_id: the user's id in your system.
             profile_id: Adapty's id of the profile.
-            idempotency_key: a UUID of version 4, to repeat a call that another process made; a new
-                one if not given.
+            idempotency_key: a UUID of version 4, to retry a call of another process; by default, a
+                new one.
 
         Raises:
-            InvalidInputError: not exactly one id was given, it cannot be sent, or a value breaks a
+            InvalidInputError: not exactly one id was passed, it cannot be sent, or a value breaks a
                 rule.
             NotFoundError: there is no such profile.
             ConflictError: the store transaction was credited before.
@@ -397,13 +397,13 @@ class VirtualCurrencies:
 
         Args:
             currency_code: only of this currency.
-            cursor: the page to begin with, as another page's `next_cursor` names it.
-            limit: how many transactions are asked for at a time, 1 to 100; the server takes 50.
+            cursor: the first page to read: the `next_cursor` of another page.
+            limit: the number of transactions in a page, 1 to 100; 50 by default.
             customer_user_id: the user's id in your system.
             profile_id: Adapty's id of the profile.
 
         Raises:
-            InvalidInputError: not exactly one id was given, or a value is of the wrong kind.
+            InvalidInputError: not exactly one id was passed, or a value is of the wrong kind.
                 Whether the limit is in range is checked when the first page is read.
 
         Source: https://adapty.io/docs/api-adapty/operations/listVirtualCurrencyTransactions
@@ -421,10 +421,10 @@ class VirtualCurrencies:
         self, *, customer_user_id: str | None = None, profile_id: str | None = None
     ) -> VirtualCurrencyBalanceList:
         """
-        Read what a profile has of every currency of the app.
+        Read the balances of a profile in all currencies of the app.
 
         Raises:
-            InvalidInputError: not exactly one id was given, or it cannot be sent.
+            InvalidInputError: not exactly one id was passed, or it cannot be sent.
             NotFoundError: there is no such profile.
             AdaptyError: any other failure; see `adapty_async.errors`.
 

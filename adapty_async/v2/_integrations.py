@@ -1,4 +1,4 @@
-"""Integrations: the ids that other services know a profile by."""
+"""Integrations: the ids of a profile in other services."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ __all__ = (
 
 class IntegrationIdentifiers(DocumentedStruct, frozen=True, kw_only=True):
     """
-    The ids to write, at least one. UNSET is left out, None is sent as null.
+    The ids to write, at least one. UNSET is not sent, None is sent as null.
 
     Attributes:
-        one_signal_player_id: OneSignal's older kind of id.
-        one_signal_subscription_id: OneSignal's newer kind, which is recommended.
+        one_signal_player_id: the older kind of OneSignal's ids.
+        one_signal_subscription_id: the newer kind, which OneSignal recommends.
 
     Raises:
-        InvalidInputError: a value is no id.
+        InvalidInputError: a value is not an id.
 
     Source: https://adapty.io/docs/api-adapty/operations/setIntegrationIdentifiers
     """
@@ -62,10 +62,10 @@ class IntegrationIdentifiers(DocumentedStruct, frozen=True, kw_only=True):
 
     def check_documented(self) -> None:
         """
-        Check that there is something to write.
+        Validate that at least one id is set.
 
         Raises:
-            InvalidInputError: there is not.
+            InvalidInputError: no id is set.
         """
         require_some(self)
 
@@ -76,7 +76,7 @@ IntegrationIdentifiers.rules = dict.fromkeys(
 
 
 class IntegrationIdentifiersResponse(ResultStruct, frozen=True, kw_only=True):
-    """The ids that are known; None where there is none."""
+    """The known ids of a profile in other services; None for an unknown id."""
 
     adjust_device_id: str | None = None
     airbridge_device_id: str | None = None
@@ -113,7 +113,7 @@ SET_INTEGRATION_IDENTIFIERS: Endpoint[None] = Endpoint(
     method="POST",
     path=_PATH,
     docs=f"{DOCS}/setIntegrationIdentifiers",
-    retry_safety=RetrySafety.ALWAYS,  # the given values are the same the second time
+    retry_safety=RetrySafety.ALWAYS,  # a retry writes the same values
     bucket="v2",
     decode=no_result,
     encode=to_json,
@@ -124,7 +124,7 @@ SET_INTEGRATION_IDENTIFIERS: Endpoint[None] = Endpoint(
 def get_integration_identifiers(
     *, customer_user_id: str | None = None, profile_id: str | None = None
 ) -> Operation[IntegrationIdentifiersResponse]:
-    """Describe the call of `Integrations.get`."""
+    """Return the operation of `Integrations.get`."""
     return Operation(GET_INTEGRATION_IDENTIFIERS, identity(customer_user_id, profile_id))
 
 
@@ -134,14 +134,14 @@ def set_integration_identifiers(
     customer_user_id: str | None = None,
     profile_id: str | None = None,
 ) -> Operation[None]:
-    """Describe the call of `Integrations.set`."""
+    """Return the operation of `Integrations.set`."""
     about = identity(customer_user_id, profile_id)
     instance_of(IntegrationIdentifiers)("identifiers", identifiers)
     return Operation(SET_INTEGRATION_IDENTIFIERS, about, identifiers)
 
 
 class Integrations:
-    """The calls about the ids of one profile in other services."""
+    """A resource of the calls on the ids of one profile in other services."""
 
     def __init__(self, execute: Execute) -> None:
         self._execute = execute
@@ -150,10 +150,10 @@ class Integrations:
         self, *, customer_user_id: str | None = None, profile_id: str | None = None
     ) -> IntegrationIdentifiersResponse:
         """
-        Read the ids that other services know a profile by.
+        Read the ids of a profile in other services.
 
         Raises:
-            InvalidInputError: not exactly one id was given, or it cannot be sent.
+            InvalidInputError: not exactly one id was passed, or it cannot be sent.
             NotFoundError: there is no such profile.
             AdaptyError: any other failure; see `adapty_async.errors`.
 
@@ -171,11 +171,11 @@ class Integrations:
         profile_id: str | None = None,
     ) -> None:
         """
-        Write ids that other services know a profile by; what is UNSET stays.
+        Write ids of a profile in other services; UNSET leaves an id unchanged.
 
         Raises:
-            InvalidInputError: not exactly one id was given, it cannot be sent, or there is nothing
-                to write.
+            InvalidInputError: not exactly one id was passed, it cannot be sent, or no id is
+                set.
             NotFoundError: there is no such profile.
             AdaptyError: any other failure; see `adapty_async.errors`.
 

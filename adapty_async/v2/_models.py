@@ -1,4 +1,4 @@
-"""A profile as the server tells it, and what follows from it."""
+"""Result structs of a profile, with its access levels and purchases."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import ClassVar
 from msgspec import field
 
 from adapty_async._api.identity import CustomAttributes
-from adapty_async._api.results import Instant, ResultStruct
+from adapty_async._api.results import DateTime, ResultStruct
 from adapty_async.errors import DecodeError, InvalidInputError
 from adapty_async.v2._read import reader
 
@@ -27,7 +27,7 @@ __all__ = (
 DOCS = "https://adapty.io/docs/api-adapty/operations"
 PATH = "/api/v2/server-side-api"
 
-# The fields that decide whether an access level is open.
+# The fields that determine whether an access level is open.
 _DECISIVE = frozenset({"starts_at", "expires_at", "is_in_grace_period"})
 # The paths of odd fields that may hide an access level of any name.
 _UNKNOWN_LEVEL = re.compile(r"access_levels(\[[0-9]+\](\.access_level_id)?)?")
@@ -35,7 +35,7 @@ _UNKNOWN_LEVEL = re.compile(r"access_levels(\[[0-9]+\](\.access_level_id)?)?")
 
 class AppliedOffer(ResultStruct, frozen=True, kw_only=True):
     """
-    The offer that a purchase was made with.
+    The offer of a purchase.
 
     Attributes:
         category: ``introductory``, ``promotional``, ``offer_code``, ``win_back`` or a newer one.
@@ -48,56 +48,56 @@ class AppliedOffer(ResultStruct, frozen=True, kw_only=True):
     id: str | None = None
 
 
-class _Bought(ResultStruct, frozen=True, kw_only=True):
+class _PurchaseResult(ResultStruct, frozen=True, kw_only=True):
     store: str = ""
     store_product_id: str = ""
     store_base_plan_id: str | None = None
     store_transaction_id: str = ""
     store_original_transaction_id: str = ""
-    purchased_at: Instant | None = None
+    purchased_at: DateTime | None = None
 
 
-class _Ending(_Bought, frozen=True, kw_only=True):
+class _PeriodResult(_PurchaseResult, frozen=True, kw_only=True):
     offer: AppliedOffer | None = None
-    originally_purchased_at: Instant | None = None
-    expires_at: Instant | None = None
-    renewal_cancelled_at: Instant | None = None
-    billing_issue_detected_at: Instant | None = None
+    originally_purchased_at: DateTime | None = None
+    expires_at: DateTime | None = None
+    renewal_cancelled_at: DateTime | None = None
+    billing_issue_detected_at: DateTime | None = None
     is_in_grace_period: bool = False
     cancellation_reason: str | None = None
 
 
-class AccessLevel(_Ending, frozen=True, kw_only=True):
+class AccessLevel(_PeriodResult, frozen=True, kw_only=True):
     """
-    What a profile has access to, since when and for how long.
+    An access level of a profile and its period.
 
     Attributes:
-        starts_at: when it begins; None if it has begun.
-        expires_at: when it ends; None if it never does.
-        is_in_grace_period: the store could not renew it, and keeps it open for a while.
+        starts_at: when the access starts; None if it has started.
+        expires_at: when the access ends; None if it never ends.
+        is_in_grace_period: the store could not renew the purchase; access stays open for a while.
     """
 
     access_level_id: str = ""
-    starts_at: Instant | None = None
+    starts_at: DateTime | None = None
 
     def is_active(self, *, at: dt.datetime | None = None) -> bool:
         """
-        Say whether it is open at a moment, now if none is given.
+        Return whether the access level is open at a date and time, by default now.
 
-        It is, once it has started, if it never expires, has not expired yet, or is in its grace
-        period. The server tells of a grace period without its end, so that it counts for any
-        moment after the expiry.
+        An access level that has started is open if it never expires, has not expired yet, or is in
+        its grace period. The server does not return the end of a grace period, so the grace period
+        counts for all times after the expiry.
 
         Raises:
-            InvalidInputError: `at` is no datetime with a time zone.
-            DecodeError: a field that decides it is not as documented, so that it is not known.
+            InvalidInputError: `at` is not a datetime with a time zone.
+            DecodeError: a field that determines the result is not as documented.
         """
-        moment = _aware(at)
+        when = _aware(at)
         if _is_undecided(self):
             raise DecodeError("the dates of an access level are not as documented: see odd_fields")
-        if self.starts_at is not None and moment < self.starts_at:
+        if self.starts_at is not None and when < self.starts_at:
             return False
-        ended = self.expires_at is not None and moment >= self.expires_at
+        ended = self.expires_at is not None and when >= self.expires_at
         return not ended or self.is_in_grace_period
 
 
@@ -105,19 +105,19 @@ def _is_undecided(level: AccessLevel) -> bool:
     return bool(_DECISIVE & level.odd_fields.keys())
 
 
-class Subscription(_Ending, frozen=True, kw_only=True):
+class Subscription(_PeriodResult, frozen=True, kw_only=True):
     """
     A subscription of a profile.
 
     Attributes:
         environment: ``Production`` or ``Sandbox``.
-        expires_at: when it ends; None if it never does.
+        expires_at: when the subscription ends; None if it never ends.
     """
 
     environment: str = ""
 
 
-class NonSubscription(_Bought, frozen=True, kw_only=True):
+class NonSubscription(_PurchaseResult, frozen=True, kw_only=True):
     """
     A one-time purchase of a profile.
 
@@ -133,16 +133,16 @@ class NonSubscription(_Bought, frozen=True, kw_only=True):
 
 class Profile(ResultStruct, frozen=True, kw_only=True):
     """
-    A profile: who it is, what was bought, what it has access to.
+    A profile: its ids, purchases and access levels.
 
-    It has none of the personal data that can be written to it. What the server leaves out is
-    empty here.
+    It has none of the personal data that can be written to it. A field that the server leaves out
+    has its default.
 
     Attributes:
         customer_user_id: the user's id in your system; None for an anonymous profile.
         total_revenue_usd: US dollars.
-        timestamp: when the server answered, in milliseconds since 1970; of two answers about one
-            profile, the one with the larger number is the newer.
+        timestamp: the time of the response, in milliseconds since 1970; of two responses for one
+            profile, the larger number is the newer.
 
     Source: https://adapty.io/docs/api-adapty/operations/getProfile
     """
@@ -162,22 +162,21 @@ class Profile(ResultStruct, frozen=True, kw_only=True):
 
     def has_access(self, access_level_id: str, *, at: dt.datetime | None = None) -> bool:
         """
-        Say whether an access level is open at a moment, now if none is given.
+        Return whether an access level is open at a date and time, by default now.
 
-        The server lists access levels without saying which of them are open; see
-        `AccessLevel.is_active` for how that is found out.
+        The server's list of access levels does not state which ones are open; see
+        `AccessLevel.is_active` for the rule.
 
         Raises:
-            InvalidInputError: `at` is no datetime with a time zone.
-            DecodeError: none that can be read is open, and one is not as documented, so that it is
-                not known.
+            InvalidInputError: `at` is not a datetime with a time zone.
+            DecodeError: no readable access level is open, and one is not as documented.
         """
-        moment = _aware(at)
+        when = _aware(at)
         levels = [
             level for level in self.access_levels or () if level.access_level_id == access_level_id
         ]
         decided = [level for level in levels if not _is_undecided(level)]
-        if any(level.is_active(at=moment) for level in decided):
+        if any(level.is_active(at=when) for level in decided):
             return True
         if len(decided) < len(levels) or self._has_unknown_levels():
             raise DecodeError("access levels are not as documented: see odd_fields")

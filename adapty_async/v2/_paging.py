@@ -1,4 +1,4 @@
-"""Lists that the server hands out in pages."""
+"""Pagination: an async iterator of a list that the server returns in pages."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ PageT = TypeVar("PageT", bound="Page[Any]")
 
 
 class Page(Protocol[ItemT_co]):
-    """A part of a list."""
+    """One page of a list."""
 
     @property
     def data(self) -> Sequence[ItemT_co]:
-        """The items on it."""
+        """The items of the page."""
         ...
 
 
 class Pages(Generic[ItemT, PageT]):
     """
-    A list on the server, to be read with ``async for``; a page is fetched when it is needed.
+    An async iterable of the items of a list; it requests pages lazily.
 
-    It can be read several times, each time from its beginning. What is added or removed on the
-    server meanwhile may be seen twice, or not at all.
+    Each iteration starts with the first page. An item that is added or removed on the server
+    during an iteration may appear twice, or not at all.
 
     Example:
         >>> async for paywall in adapty.v2.paywalls.list():
@@ -52,7 +52,7 @@ class Pages(Generic[ItemT, PageT]):
 
     async def pages(self) -> AsyncIterator[PageT]:
         """
-        Read whole pages, as the server sends them.
+        Iterate over whole pages, in the order of the server.
 
         Raises:
             AdaptyError: a page could not be read; see `adapty_async.errors`.

@@ -1,4 +1,4 @@
-"""Paywalls: listed, read, and given other remote configs."""
+"""Paywalls: list and read them, and replace their remote configs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from msgspec import field
 
 from adapty_async._api.codec import to_json
 from adapty_async._api.operation import Endpoint, Execute, Operation, RetrySafety
-from adapty_async._api.results import Instant, ResultStruct
+from adapty_async._api.results import DateTime, ResultStruct
 from adapty_async._api.validation import any_text, matching
 from adapty_async.errors import InvalidInputError
 from adapty_async.v2._models import DOCS, PATH
@@ -39,7 +39,7 @@ __all__ = (
 
 
 class ProductOffer(ResultStruct, frozen=True, kw_only=True):
-    """The offer that a paywall makes for a product."""
+    """The offer of a paywall for a product."""
 
     product_offer_id: str = ""
     title: str = ""
@@ -63,11 +63,11 @@ class Product(ResultStruct, frozen=True, kw_only=True):
 
 class RemoteConfig(msgspec.Struct, frozen=True, kw_only=True):
     """
-    What a paywall's remote config says in one language; read and written.
+    The remote config of a paywall in one language, for reading and writing.
 
     Attributes:
         locale: such as ``en``.
-        data: the config, as JSON text inside of the JSON.
+        data: the config as JSON text, nested in the JSON.
     """
 
     locale: str
@@ -75,22 +75,22 @@ class RemoteConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, locale: str, value: Any) -> RemoteConfig:
-        """Make one of a value that JSON can hold."""
+        """Return a remote config of a value that can be encoded as JSON."""
         return cls(locale=locale, data=to_json(value).decode())
 
     @property
     def value(self) -> Any:
         """
-        What the JSON text says.
+        The decoded JSON text.
 
         Raises:
-            ValueError: it is no JSON.
+            ValueError: the text is not JSON.
         """
         return msgspec.json.decode(self.data)
 
 
 class Screenshot(ResultStruct, frozen=True, kw_only=True):
-    """The picture that the dashboard shows of a paywall."""
+    """The picture of a paywall in the dashboard."""
 
     image_id: int = 0
     url: str = ""
@@ -98,7 +98,7 @@ class Screenshot(ResultStruct, frozen=True, kw_only=True):
 
 class PaywallListItem(ResultStruct, frozen=True, kw_only=True):
     """
-    A paywall as lists have it, without its remote configs.
+    An entry of a list of paywalls, without its remote configs.
 
     Attributes:
         state: ``draft``, ``live``, ``inactive``, ``archived`` or a newer one.
@@ -108,8 +108,8 @@ class PaywallListItem(ResultStruct, frozen=True, kw_only=True):
     paywall_id: str = ""
     use_paywall_builder: bool = False
     use_paywall_builder_legacy: bool = False
-    updated_at: Instant | None = None
-    created_at: Instant | None = None
+    updated_at: DateTime | None = None
+    created_at: DateTime | None = None
     state: str = ""
     is_deleted: bool = False
     web_purchase_url: str | None = None
@@ -123,8 +123,8 @@ class Paywall(PaywallListItem, frozen=True, kw_only=True):
     A paywall.
 
     Attributes:
-        remote_configs: one for each language. One that cannot be read makes the paywall
-            unreadable: it would be lost if the others were written back.
+        remote_configs: one for each language. One unreadable config makes the paywall
+            unreadable, since a write of the others would delete it.
     """
 
     remote_configs: tuple[RemoteConfig, ...] = ()
@@ -135,12 +135,12 @@ class Paywall(PaywallListItem, frozen=True, kw_only=True):
 
 class Pagination(ResultStruct, frozen=True, kw_only=True):
     """
-    Where in a list a page is.
+    The position of a page in a list.
 
     Attributes:
-        count: paywalls in all.
+        count: the number of paywalls in the list.
         page: the number of this page, from 1.
-        pages: how many there are.
+        pages: the number of pages.
     """
 
     count: int = 0
@@ -151,7 +151,7 @@ class Pagination(ResultStruct, frozen=True, kw_only=True):
 
 
 class PaywallListMeta(ResultStruct, frozen=True, kw_only=True):
-    """What a page of paywalls says about itself."""
+    """The metadata of a page of paywalls."""
 
     pagination: Pagination = field(default_factory=Pagination)
 
@@ -217,7 +217,7 @@ UPDATE_PAYWALL: Endpoint[Paywall] = Endpoint(
     method="PUT",
     path=f"{PATH}/paywalls/{{paywall_id}}/",
     docs=f"{DOCS}/updatePaywall",
-    retry_safety=RetrySafety.ALWAYS,  # the given values are the same the second time
+    retry_safety=RetrySafety.ALWAYS,  # a retry writes the same values
     bucket="v2",
     decode=reader(Paywall),
     encode=to_json,
@@ -226,7 +226,7 @@ UPDATE_PAYWALL: Endpoint[Paywall] = Endpoint(
 
 
 def list_paywalls(*, page_number: int = 1, page_size: int = 20) -> Operation[PaywallList]:
-    """Describe the call that reads one page of `Paywalls.list`."""
+    """Return the operation that reads one page of `Paywalls.list`."""
     whole_number("page_number", page_number)
     whole_number("page_size", page_size)
     page = ((_NUMBER, str(page_number)), (_SIZE, str(page_size)))
@@ -238,7 +238,7 @@ def _following(
 ) -> Operation[PaywallList] | None:
     given = dict(operation.parameters)
     number, size = int(given[_NUMBER]), int(given[_SIZE])
-    # by the number that was asked for: one that the server repeats would have no end
+    # counts from the requested number: a server that returns the same number would never end
     if not page.data or number >= page.meta.pagination.pages:
         return None
     return list_paywalls(page_number=number + 1, page_size=size)
@@ -250,12 +250,12 @@ def _about(paywall_id: str) -> tuple[tuple[str, str], ...]:
 
 
 def get_paywall(paywall_id: str) -> Operation[Paywall]:
-    """Describe the call of `Paywalls.get`."""
+    """Return the operation of `Paywalls.get`."""
     return Operation(GET_PAYWALL, parameters=_about(paywall_id))
 
 
 def update_paywall(paywall_id: str, remote_configs: Iterable[RemoteConfig]) -> Operation[Paywall]:
-    """Describe the call of `Paywalls.update`."""
+    """Return the operation of `Paywalls.update`."""
     about = _about(paywall_id)
     configs = tuple(remote_configs)
     for config in configs:
@@ -267,7 +267,7 @@ def update_paywall(paywall_id: str, remote_configs: Iterable[RemoteConfig]) -> O
 
 
 class Paywalls:
-    """The calls about paywalls."""
+    """A resource of the calls on paywalls."""
 
     def __init__(self, execute: Execute) -> None:
         self._execute = execute
@@ -279,11 +279,11 @@ class Paywalls:
         Read the paywalls of the app, page by page; use it with ``async for``.
 
         Args:
-            page_number: the page to begin with.
-            page_size: how many paywalls are asked for at a time, 1 to 100.
+            page_number: the first page to read.
+            page_size: the number of paywalls in a page, 1 to 100.
 
         Raises:
-            InvalidInputError: a number is none. Whether it is in range is checked when the first
+            InvalidInputError: an argument is not a number. The range is checked when the first
                 page is read.
 
         Source: https://adapty.io/docs/api-adapty/operations/listPaywalls
@@ -308,13 +308,13 @@ class Paywalls:
         """
         Replace all remote configs of a paywall.
 
-        Languages that are not given are gone; to keep them, read the paywall first and send its
-        configs along. Nothing keeps two writers from overwriting each other.
+        The update deletes every language that is not passed. To keep them, read the paywall first
+        and pass its configs too. Nothing prevents two writers from overwriting each other.
 
         Raises:
-            InvalidInputError: the id cannot be sent, or a config is no JSON text.
+            InvalidInputError: the id cannot be sent, or a config is not JSON text.
             NotFoundError: there is no such paywall.
-            RequestRejectedError: the server refuses a config; see its `errors`.
+            RequestRejectedError: the server rejects a config; see its `errors`.
             AdaptyError: any other failure; see `adapty_async.errors`.
 
         Source: https://adapty.io/docs/api-adapty/operations/updatePaywall

@@ -1,4 +1,4 @@
-"""Profiles: read, created, updated, deleted; one at a time, or very many."""
+"""Profiles: read, create, update and delete, as single calls or in bulk."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from adapty_async._api.validation import (
     boolean,
     clean_attributes,
     country_code,
-    day,
+    date,
     email_address,
     instance_of,
     nullable,
@@ -79,7 +79,7 @@ _ATTRIBUTES = AttributeRules(
 
 class InstallationMeta(DocumentedStruct, frozen=True, kw_only=True):
     """
-    The device that the app runs on. UNSET is left out, None clears.
+    The device of the app. UNSET is not sent, None clears.
 
     Attributes:
         device_id: a UUID of the device; required.
@@ -120,13 +120,13 @@ InstallationMeta.rules = {
 
 class ProfileAttributes(DocumentedStruct, frozen=True, kw_only=True):
     """
-    What is written to a profile. All fields are optional; UNSET is left out, None clears.
+    The attributes to write to a profile. All fields are optional; UNSET is not sent, None clears.
 
-    Text without a rule below is sent as it is given, ``""`` included.
+    Text without a rule below is sent unchanged, including ``""``.
 
     Attributes:
         birthday: a date, or ISO 8601 text.
-        ip_country: ISO 3166-1 alpha-2; without it, the server takes the country of your server's
+        ip_country: ISO 3166-1 alpha-2; without it, Adapty uses the country of your server's
             address.
         ip_v4_address: the user's, such as ``192.168.1.1``.
         store_country: ISO 3166-1 alpha-2.
@@ -139,8 +139,8 @@ class ProfileAttributes(DocumentedStruct, frozen=True, kw_only=True):
             1.0 or 0.0, None or "" deletes the attribute.
 
     Raises:
-        InvalidInputError: a value is of the wrong kind. Whether it is one that the documents allow
-            is checked when it is sent.
+        InvalidInputError: a value is of the wrong kind. The rules of Adapty's
+            documentation are checked when the call is sent.
 
     Source: https://adapty.io/docs/api-adapty/operations/createProfile
     """
@@ -167,7 +167,7 @@ class ProfileAttributes(DocumentedStruct, frozen=True, kw_only=True):
         "gender": nullable(any_text),
         "email": nullable(any_text),
         "phone_number": nullable(any_text),
-        "birthday": nullable(day),
+        "birthday": nullable(date),
         "ip_country": nullable(any_text),
         "ip_v4_address": nullable(any_text),
         "store_country": nullable(any_text),
@@ -209,7 +209,7 @@ CREATE_PROFILE: Endpoint[Profile] = Endpoint(
     method="POST",
     path=_PATH,
     docs=f"{DOCS}/createProfile",
-    retry_safety=RetrySafety.IF_UNSENT,  # what a repeat does is not documented
+    retry_safety=RetrySafety.IF_UNSENT,  # the effect of a retry is not documented
     bucket="v2",
     decode=read_profile,
     encode=write_attributes,
@@ -230,7 +230,7 @@ UPDATE_PROFILE: Endpoint[Profile] = Endpoint(
     method="PATCH",
     path=_PATH,
     docs=f"{DOCS}/updateProfile",
-    retry_safety=RetrySafety.ALWAYS,  # the given values are the same the second time
+    retry_safety=RetrySafety.ALWAYS,  # a retry writes the same values
     bucket="v2",
     decode=read_profile,
     encode=write_attributes,
@@ -241,7 +241,7 @@ DELETE_PROFILE: Endpoint[None] = Endpoint(
     method="DELETE",
     path=_PATH,
     docs=f"{DOCS}/deleteProfile",
-    retry_safety=RetrySafety.ALWAYS,  # what is gone stays gone
+    retry_safety=RetrySafety.ALWAYS,  # a deleted profile stays deleted
     bucket="v2",
     decode=no_result,
     is_deletion=True,
@@ -259,7 +259,7 @@ def create_profile(
     profile_id: str | None = None,
     platform: Platform | None = None,
 ) -> Operation[Profile]:
-    """Describe the call of `Profiles.create`."""
+    """Return the operation of `Profiles.create`."""
     about = identity(customer_user_id, profile_id, both=True)
     attributes = ProfileAttributes() if attributes is None else attributes
     instance_of(ProfileAttributes)("attributes", attributes)
@@ -269,7 +269,7 @@ def create_profile(
 def get_profile(
     *, customer_user_id: str | None = None, profile_id: str | None = None
 ) -> Operation[Profile]:
-    """Describe the call of `Profiles.get`."""
+    """Return the operation of `Profiles.get`."""
     return Operation(GET_PROFILE, identity(customer_user_id, profile_id))
 
 
@@ -280,7 +280,7 @@ def update_profile(
     profile_id: str | None = None,
     platform: Platform | None = None,
 ) -> Operation[Profile]:
-    """Describe the call of `Profiles.update`."""
+    """Return the operation of `Profiles.update`."""
     about = identity(customer_user_id, profile_id)
     instance_of(ProfileAttributes)("attributes", attributes)
     return Operation(UPDATE_PROFILE, about + _platform(platform), attributes)
@@ -289,12 +289,12 @@ def update_profile(
 def delete_profile(
     *, customer_user_id: str | None = None, profile_id: str | None = None
 ) -> Operation[None]:
-    """Describe the call of `Profiles.delete`."""
+    """Return the operation of `Profiles.delete`."""
     return Operation(DELETE_PROFILE, identity(customer_user_id, profile_id))
 
 
 class Profiles:
-    """The calls about one profile, and the bulk runs over many."""
+    """A resource of the calls on one profile and of bulk runs on profiles."""
 
     def __init__(self, execute: Execute, bulk: StartBulk) -> None:
         self._execute = execute
@@ -311,21 +311,21 @@ class Profiles:
         """
         Create a profile, with or without attributes.
 
-        With `customer_user_id` alone it is a new one; with both ids, the existing profile of
-        `profile_id` is given that customer user id. What a repeated creation does is not
-        documented, so a request whose answer was lost is not sent again: it ends in a
+        With `customer_user_id` alone, the profile is a new one. With both ids, the server sets the
+        customer user id of the existing profile `profile_id`. The effect of a second creation is
+        not documented, so a request is not retried after a lost response. The call then raises a
         `ConnectionLostError` or `RequestTimeoutError`.
 
         Args:
-            attributes: what is written to it.
+            attributes: the attributes to write.
             customer_user_id: the user's id in your system.
             profile_id: Adapty's id of the profile.
-            platform: where the user has your app installed; one of `Platform`.
+            platform: the platform on which the user has your app installed; one of `Platform`.
 
         Raises:
-            InvalidInputError: no id was given, one cannot be sent, or an attribute or the platform
+            InvalidInputError: no id was passed, one cannot be sent, or an attribute or the platform
                 breaks a rule.
-            RequestRejectedError: the server refuses a value; see its `errors`.
+            RequestRejectedError: the server rejects a value; see its `errors`.
             AdaptyError: any other failure; see `adapty_async.errors`.
 
         Source: https://adapty.io/docs/api-adapty/operations/createProfile
@@ -346,7 +346,7 @@ class Profiles:
         Read a profile with its access levels and purchases.
 
         Raises:
-            InvalidInputError: not exactly one id was given, or it cannot be sent.
+            InvalidInputError: not exactly one id was passed, or it cannot be sent.
             NotFoundError: there is no such profile.
             AdaptyError: any other failure; see `adapty_async.errors`.
 
@@ -365,19 +365,19 @@ class Profiles:
         platform: Platform | None = None,
     ) -> Profile:
         """
-        Change the attributes that are set; None clears one, what is UNSET stays.
+        Change the attributes that are set; None clears an attribute, UNSET leaves it unchanged.
 
         Args:
-            attributes: what is written to it.
+            attributes: the attributes to write.
             customer_user_id: the user's id in your system.
             profile_id: Adapty's id of the profile.
-            platform: where the user has your app installed; one of `Platform`.
+            platform: the platform on which the user has your app installed; one of `Platform`.
 
         Raises:
-            InvalidInputError: not exactly one id was given, it cannot be sent, or an attribute or
+            InvalidInputError: not exactly one id was passed, it cannot be sent, or an attribute or
                 the platform breaks a rule.
             NotFoundError: there is no such profile.
-            RequestRejectedError: the server refuses a value; see its `errors`.
+            RequestRejectedError: the server rejects a value; see its `errors`.
             AdaptyError: any other failure; see `adapty_async.errors`.
 
         Source: https://adapty.io/docs/api-adapty/operations/updateProfile
@@ -397,10 +397,10 @@ class Profiles:
         """
         Delete a profile and all its data.
 
-        After an attempt whose answer was lost, "not found" counts as success.
+        After a lost response, "not found" counts as success.
 
         Raises:
-            InvalidInputError: not exactly one id was given, or it cannot be sent.
+            InvalidInputError: not exactly one id was passed, or it cannot be sent.
             NotFoundError: there is no such profile.
             AdaptyError: any other failure; see `adapty_async.errors`.
 
@@ -414,18 +414,18 @@ class Profiles:
         self, items: Items[str], *, by: By, **options: Unpack[BulkOptions[str, Profile]]
     ) -> BulkRun[str, Profile]:
         """
-        Read very many profiles; one request each, several at a time.
+        Read profiles in bulk: one request each, several in flight.
 
-        A profile is the `result` of its outcome; the report at the end holds none of them.
+        A profile is the `result` of its outcome; the report has no profiles.
 
         Args:
-            items: the ids, from any iterable or async iterable; they are read as they are needed.
-            by: what the ids are: ``"customer_user_id"`` or ``"profile_id"``.
+            items: the ids, from any iterable or async iterable, which is read lazily.
+            by: the kind of the ids: ``"customer_user_id"`` or ``"profile_id"``.
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
-            InvalidInputError: `items` or `by` is not usable. An id that is not ends as a failed
-                outcome of its own.
+            InvalidInputError: `items` or `by` is invalid. An invalid id becomes a failed
+                outcome instead.
 
         Source: https://adapty.io/docs/api-adapty/operations/getProfile
         """
@@ -441,25 +441,25 @@ class Profiles:
         **options: Unpack[BulkOptions[tuple[str, ProfileAttributes], Profile]],
     ) -> BulkRun[tuple[str, ProfileAttributes], Profile]:
         """
-        Update very many profiles; one request each, several at a time.
+        Update profiles in bulk: one request each, several in flight.
 
         Args:
             items: pairs of an id and its attributes, from any iterable or async iterable.
-            by: what the ids are: ``"customer_user_id"`` or ``"profile_id"``.
+            by: the kind of the ids: ``"customer_user_id"`` or ``"profile_id"``.
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
-            InvalidInputError: `items` or `by` is not usable. A pair that is not ends as a failed
-                outcome of its own.
+            InvalidInputError: `items` or `by` is invalid. An invalid pair becomes a failed
+                outcome instead.
 
         Source: https://adapty.io/docs/api-adapty/operations/updateProfile
         """
         require_kind("by", by)
 
         def build(item: tuple[str, ProfileAttributes]) -> Operation[Profile]:
-            one, attributes = pair(item, ProfileAttributes)
+            item_id, attributes = pair(item, ProfileAttributes)
             instance_of(ProfileAttributes)("attributes", attributes)
-            return Operation(UPDATE_PROFILE, identity_by(by, one), attributes)
+            return Operation(UPDATE_PROFILE, identity_by(by, item_id), attributes)
 
         return self._bulk(items, build, f"{UPDATE_PROFILE.name} by {by}", **options)
 
@@ -467,16 +467,16 @@ class Profiles:
         self, items: Items[str], *, by: By, **options: Unpack[BulkOptions[str, None]]
     ) -> BulkRun[str, None]:
         """
-        Delete very many profiles; one request each, several at a time.
+        Delete profiles in bulk: one request each, several in flight.
 
         Args:
-            items: the ids, from any iterable or async iterable; they are read as they are needed.
-            by: what the ids are: ``"customer_user_id"`` or ``"profile_id"``.
+            items: the ids, from any iterable or async iterable, which is read lazily.
+            by: the kind of the ids: ``"customer_user_id"`` or ``"profile_id"``.
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
-            InvalidInputError: `items` or `by` is not usable. An id that is not ends as a failed
-                outcome of its own.
+            InvalidInputError: `items` or `by` is invalid. An invalid id becomes a failed
+                outcome instead.
 
         Source: https://adapty.io/docs/api-adapty/operations/deleteProfile
         """

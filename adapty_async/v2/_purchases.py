@@ -1,4 +1,4 @@
-"""Purchases in Stripe and Paddle: looked up there by Adapty, and taken over into a profile."""
+"""Purchases in Stripe and Paddle, which Adapty looks up there and imports into a profile."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ __all__ = (
 
 class StripeValidationRequest(RequestStruct, frozen=True, kw_only=True):
     """
-    A purchase in Stripe, and the user it belongs to.
+    A purchase in Stripe and its user.
 
     Raises:
-        InvalidInputError: a value is no id.
+        InvalidInputError: a value is not an id.
     """
 
     customer_user_id: str
@@ -41,10 +41,10 @@ class StripeValidationRequest(RequestStruct, frozen=True, kw_only=True):
 
 class PaddleValidationRequest(RequestStruct, frozen=True, kw_only=True):
     """
-    A purchase in Paddle, and the user it belongs to.
+    A purchase in Paddle and its user.
 
     Raises:
-        InvalidInputError: a value is no id.
+        InvalidInputError: a value is not an id.
     """
 
     customer_user_id: str
@@ -86,37 +86,37 @@ VALIDATE_PADDLE_PURCHASE: Endpoint[Profile] = Endpoint(
 
 
 def validate_stripe_purchase(*, customer_user_id: str, stripe_token: str) -> Operation[None]:
-    """Describe the call of `Purchases.validate_stripe`."""
+    """Return the operation of `Purchases.validate_stripe`."""
     request = StripeValidationRequest(customer_user_id=customer_user_id, stripe_token=stripe_token)
     return Operation(VALIDATE_STRIPE_PURCHASE, body=request)
 
 
 def validate_paddle_purchase(*, customer_user_id: str, paddle_token: str) -> Operation[Profile]:
-    """Describe the call of `Purchases.validate_paddle`."""
+    """Return the operation of `Purchases.validate_paddle`."""
     request = PaddleValidationRequest(customer_user_id=customer_user_id, paddle_token=paddle_token)
     return Operation(VALIDATE_PADDLE_PURCHASE, body=request)
 
 
 class Purchases:
-    """The calls that take over purchases from other stores."""
+    """A resource of the calls that import purchases from Stripe and Paddle."""
 
     def __init__(self, execute: Execute) -> None:
         self._execute = execute
 
     async def validate_stripe(self, *, customer_user_id: str, stripe_token: str) -> None:
         """
-        Have a purchase looked up in Stripe, and its history taken over into the user's profile.
+        Import a purchase in Stripe, with its history, into the user's profile.
 
-        A profile that does not exist is created. What a repeat does is not documented, so a
-        request whose answer was lost is not sent again.
+        A profile that does not exist is created. The effect of a retry is not documented, so a
+        request is not retried after a lost response.
 
         Args:
             customer_user_id: the user's id in your system.
-            stripe_token: of a subscription (``sub_…``) or a payment intent (``pi_…``).
+            stripe_token: the id of a subscription (``sub_…``) or a payment intent (``pi_…``).
 
         Raises:
-            InvalidInputError: a value is no id.
-            RequestRejectedError: Stripe does not know it, among other reasons; see its `errors`.
+            InvalidInputError: a value is not an id.
+            RequestRejectedError: the purchase is unknown, among other reasons; see its `errors`.
             AdaptyError: any other failure; see `adapty_async.errors`.
 
         Source: https://adapty.io/docs/api-adapty/operations/validateStripePurchase
@@ -127,18 +127,18 @@ class Purchases:
 
     async def validate_paddle(self, *, customer_user_id: str, paddle_token: str) -> Profile:
         """
-        Have a purchase looked up in Paddle, and its history taken over into the user's profile.
+        Import a purchase in Paddle, with its history, into the user's profile.
 
-        A profile that does not exist is created. What a repeat does is not documented, so a
-        request whose answer was lost is not sent again.
+        A profile that does not exist is created. The effect of a retry is not documented, so a
+        request is not retried after a lost response.
 
         Args:
             customer_user_id: the user's id in your system.
-            paddle_token: of a transaction (``txn_…``) or a subscription (``sub_…``).
+            paddle_token: the id of a transaction (``txn_…``) or a subscription (``sub_…``).
 
         Raises:
-            InvalidInputError: a value is no id.
-            RequestRejectedError: Paddle does not know it, or the app has no key for Paddle, among
+            InvalidInputError: a value is not an id.
+            RequestRejectedError: the purchase is unknown, or the app has no key for Paddle, among
                 other reasons; see its `errors`.
             AdaptyError: any other failure; see `adapty_async.errors`.
 

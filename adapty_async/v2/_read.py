@@ -1,6 +1,4 @@
-"""
-Decoders of version 2's responses: an object alone or in an envelope, as its documentation has it.
-"""
+"""Decoders of version 2's responses: an object alone or in an envelope, as documented."""
 
 from __future__ import annotations
 
@@ -16,12 +14,10 @@ ResultT = TypeVar("ResultT")
 
 
 def reader(result: type[ResultT]) -> Callable[[bytes], ResultT]:
-    """Make a decoder for an object that stands alone or under ``data``."""
+    """Return a decoder of an object that stands alone or under ``data``."""
     return data_decoder(result, read_attributes)
 
 
 def whole_reader(result: type[ResultT]) -> Callable[[bytes], ResultT]:
-    """
-    Make a decoder for an object whose ``data`` is one field of several, as in pages of a list.
-    """
+    """Return a decoder of an object whose ``data`` is one of several fields, as in a page."""
     return data_decoder(result, read_attributes, unwrap=False)

@@ -1,4 +1,4 @@
-"""Refund Saver: what Adapty tells a store when a user asks for a refund."""
+"""Refund Saver: the preference that Adapty sends to a store when a user requests a refund."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RefundPreference = Literal["grant", "grant_prorated", "no_preference", "decline"
 
 class RefundSaverSettingsRequest(DocumentedStruct, frozen=True, kw_only=True):
     """
-    The settings to write; at least one.
+    The settings to write, at least one.
 
     Raises:
         InvalidInputError: a value is of the wrong kind.
@@ -52,10 +52,10 @@ class RefundSaverSettingsRequest(DocumentedStruct, frozen=True, kw_only=True):
 
     def check_documented(self) -> None:
         """
-        Check the word, and that there is something to write.
+        Validate the preference, and that at least one setting is set.
 
         Raises:
-            InvalidInputError: one of the rules is broken.
+            InvalidInputError: a value breaks a rule.
         """
         super().check_documented()
         require_some(self)
@@ -63,10 +63,10 @@ class RefundSaverSettingsRequest(DocumentedStruct, frozen=True, kw_only=True):
 
 class RefundSaverSettings(ResultStruct, frozen=True, kw_only=True):
     """
-    What was chosen for a profile.
+    The settings of a profile.
 
     Attributes:
-        consent: the user agreed that data is shared with Apple; None if nothing is known.
+        consent: the user agreed to sharing data with Apple; None if unknown.
         custom_preference: one of `RefundPreference`, or a newer one.
     """
 
@@ -100,7 +100,7 @@ SET_REFUND_SAVER_SETTINGS: Endpoint[RefundSaverSettingsResponse] = Endpoint(
     method="POST",
     path=_PATH,
     docs=f"{DOCS}/setRefundSaverSettings",
-    retry_safety=RetrySafety.ALWAYS,  # the given values are the same the second time
+    retry_safety=RetrySafety.ALWAYS,  # a retry writes the same values
     bucket="v2",
     decode=reader(RefundSaverSettingsResponse),
     encode=to_json,
@@ -111,7 +111,7 @@ SET_REFUND_SAVER_SETTINGS: Endpoint[RefundSaverSettingsResponse] = Endpoint(
 def get_refund_saver_settings(
     *, customer_user_id: str | None = None, profile_id: str | None = None
 ) -> Operation[RefundSaverSettingsResponse]:
-    """Describe the call of `RefundSaver.get`."""
+    """Return the operation of `RefundSaver.get`."""
     return Operation(GET_REFUND_SAVER_SETTINGS, identity(customer_user_id, profile_id))
 
 
@@ -122,14 +122,14 @@ def set_refund_saver_settings(
     customer_user_id: str | None = None,
     profile_id: str | None = None,
 ) -> Operation[RefundSaverSettingsResponse]:
-    """Describe the call of `RefundSaver.set`."""
+    """Return the operation of `RefundSaver.set`."""
     about = identity(customer_user_id, profile_id)
     settings = RefundSaverSettingsRequest(custom_preference=custom_preference, consent=consent)
     return Operation(SET_REFUND_SAVER_SETTINGS, about, settings)
 
 
 class RefundSaver:
-    """The calls about the Refund Saver settings of one profile."""
+    """A resource of the calls on the Refund Saver settings of one profile."""
 
     def __init__(self, execute: Execute) -> None:
         self._execute = execute
@@ -138,10 +138,10 @@ class RefundSaver:
         self, *, customer_user_id: str | None = None, profile_id: str | None = None
     ) -> RefundSaverSettingsResponse:
         """
-        Read what was chosen for a profile.
+        Read the Refund Saver settings of a profile.
 
         Raises:
-            InvalidInputError: not exactly one id was given, or it cannot be sent.
+            InvalidInputError: not exactly one id was passed, or it cannot be sent.
             NotFoundError: there is no such profile.
             AdaptyError: any other failure; see `adapty_async.errors`.
 
@@ -160,18 +160,18 @@ class RefundSaver:
         profile_id: str | None = None,
     ) -> RefundSaverSettingsResponse:
         """
-        Choose for a profile; at least one of the two settings.
+        Write at least one of the two settings of a profile.
 
         Args:
-            custom_preference: what to tell the App Store and Google Play; Google knows no
-                ``grant_prorated``, and is told no preference then.
-            consent: the user agrees that data is shared with Apple.
+            custom_preference: the preference for the App Store and Google Play. Google does not
+                support ``grant_prorated`` and receives no preference then.
+            consent: the user agrees to sharing data with Apple.
             customer_user_id: the user's id in your system.
             profile_id: Adapty's id of the profile.
 
         Raises:
-            InvalidInputError: not exactly one id was given, it cannot be sent, or there is no
-                setting, or an unknown one.
+            InvalidInputError: not exactly one id was passed, it cannot be sent, or no setting
+                is set, or one is unknown.
             NotFoundError: there is no such profile.
             AdaptyError: any other failure; see `adapty_async.errors`.
 

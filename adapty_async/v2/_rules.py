@@ -1,9 +1,9 @@
 """
-The rules of the documents, which are checked when a call is sent, and only if the client is to.
+Validation by the rules of Adapty's documentation, when a call is sent; a client may turn it off.
 
-What a value has to be so that it can be sent at all (text, a number, an instant with a zone) is
-checked when its struct is made. Lengths, ranges, lists of words and how fields depend on each
-other are the server's affair; checking them here saves a request and names the field.
+The type of a value (text, a number, a date and time with a zone) is validated when its struct is
+created. The server decides on lengths, ranges, enumerations and dependencies of fields. Validating
+them here as well saves a request and names the field.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from adapty_async.errors import InvalidInputError
 
 __all__ = (
     "DocumentedStruct",
+    "as_datetime",
     "at_most",
     "check_body",
     "in_range",
     "ip_v4",
     "is_given",
-    "moment_of",
     "require_some",
     "struct_in",
     "uuid",
@@ -44,16 +44,16 @@ uuid4 = matching(
 
 
 class DocumentedStruct(RequestStruct, frozen=True, kw_only=True):
-    """The base of structs with rules that are checked when they are sent."""
+    """The base class of structs with rules that are validated when they are sent."""
 
     documented: ClassVar[Mapping[str, Check]] = {}
 
     def check_documented(self) -> None:
         """
-        Check the fields that are set.
+        Validate the fields that are set.
 
         Raises:
-            InvalidInputError: one breaks its rule.
+            InvalidInputError: a field breaks its rule.
         """
         for field, check in self.documented.items():
             value = getattr(self, field)
@@ -62,14 +62,12 @@ class DocumentedStruct(RequestStruct, frozen=True, kw_only=True):
 
 
 def check_body(operation: Operation[Any]) -> None:
-    """Hold an operation's body to its rules."""
+    """Validate the body of an operation."""
     operation.body.check_documented()
 
 
 def struct_in(field: str, value: DocumentedStruct) -> None:
-    """
-    Hold a struct inside of another to its rules, and name its fields as seen from the outer one.
-    """
+    """Validate a nested struct; an error names its field with the path from the outer one."""
     try:
         value.check_documented()
     except InvalidInputError as error:
@@ -77,16 +75,16 @@ def struct_in(field: str, value: DocumentedStruct) -> None:
 
 
 def is_given(value: Any) -> bool:
-    """Tell a value from UNSET and None."""
+    """Return whether a value is neither UNSET nor None."""
     return value is not UNSET and value is not None
 
 
 def require_some(struct: RequestStruct) -> None:
     """
-    Demand that at least one field is set, be it to None.
+    Validate that at least one field is set, possibly to None.
 
     Raises:
-        InvalidInputError: none is; the first field is named.
+        InvalidInputError: no field is set; the error names the first one.
     """
     names = struct.__struct_fields__
     if all(getattr(struct, name) is UNSET for name in names):
@@ -94,7 +92,7 @@ def require_some(struct: RequestStruct) -> None:
 
 
 def at_most(length: int) -> Check:
-    """Make a check for the length of a text."""
+    """Return a check for the maximum length of a text, in characters."""
 
     def check(field: str, value: str) -> None:
         if len(value) > length:
@@ -104,13 +102,13 @@ def at_most(length: int) -> Check:
 
 
 def whole_number(field: str, value: Any) -> None:
-    """Demand an int that is no bool."""
+    """Validate an int that is not a bool."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise InvalidInputError(field, f"must be a whole number, not {type(value).__name__}")
 
 
 def in_range(low: int, high: int | None = None) -> Check:
-    """Make a check for a whole number."""
+    """Return a check for a whole number in an inclusive range."""
 
     def check(field: str, value: int) -> None:
         if value < low or (high is not None and value > high):
@@ -121,13 +119,13 @@ def in_range(low: int, high: int | None = None) -> Check:
 
 
 def ip_v4(field: str, value: str) -> None:
-    """Demand an IPv4 address."""
+    """Validate an IPv4 address."""
     try:
         ipaddress.IPv4Address(value)
     except ValueError:
         raise InvalidInputError(field, "must be an IPv4 address, such as 192.168.1.1") from None
 
 
-def moment_of(value: dt.datetime | str) -> dt.datetime:
-    """Return an instant that was checked before as a datetime."""
+def as_datetime(value: dt.datetime | str) -> dt.datetime:
+    """Return a validated date and time as a datetime."""
     return dt.datetime.fromisoformat(value.upper()) if isinstance(value, str) else value

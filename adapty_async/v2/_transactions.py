@@ -1,4 +1,4 @@
-"""Transactions: purchases that Adapty is told about, one-time ones and subscriptions."""
+"""Transactions: one-time purchases and subscriptions, recorded in Adapty."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from adapty_async._api.validation import (
     any_text,
     boolean,
     country_code,
+    date_time,
     decimal_text,
     identifier,
     instance_of,
-    instant,
     matching,
     nullable,
     one_of,
@@ -33,10 +33,10 @@ from adapty_async.errors import InvalidInputError
 from adapty_async.v2._models import DOCS, PATH, Profile, read_profile
 from adapty_async.v2._rules import (
     DocumentedStruct,
+    as_datetime,
     at_most,
     check_body,
     is_given,
-    moment_of,
     struct_in,
 )
 
@@ -71,8 +71,8 @@ CancellationReason = Literal[
     "adapty_revoked",
 ]
 
-# To how many decimals a float is rounded: stores count in millionths of a currency unit, and what
-# is smaller in a float is noise.
+# The decimals of a rounded float. Stores count in millionths of a currency unit; smaller digits of
+# a float are rounding noise.
 _DECIMALS = 6
 
 
@@ -93,14 +93,14 @@ def _exact(value: Decimal | float | str) -> Decimal:
 
 class Price(DocumentedStruct, frozen=True, kw_only=True):
     """
-    What was paid.
+    A price that was paid.
 
     Attributes:
         country: ISO 3166-1 alpha-2, such as ``US``.
         currency: ISO 4217, such as ``USD``.
         value: in units of the currency: a `decimal.Decimal`, an int, a decimal number as text, or
-            a float, which is rounded to six decimals, so that ``0.1 + 0.2`` is sent as 0.3. It is
-            kept as a Decimal.
+            a float, which is rounded to six decimals, so ``0.1 + 0.2`` is sent as 0.3. The
+            attribute is a Decimal.
 
     Raises:
         InvalidInputError: a value is of the wrong kind.
@@ -127,7 +127,7 @@ class Price(DocumentedStruct, frozen=True, kw_only=True):
 
 class Offer(DocumentedStruct, frozen=True, kw_only=True):
     """
-    The offer that a purchase was made with.
+    The offer of a purchase.
 
     Attributes:
         id: the offer's id in the store; required for all categories but ``introductory``.
@@ -152,10 +152,10 @@ class Offer(DocumentedStruct, frozen=True, kw_only=True):
 
     def check_documented(self) -> None:
         """
-        Check the words, and that the offer is named.
+        Validate the category and type, and that the offer has an id.
 
         Raises:
-            InvalidInputError: one of the rules is broken.
+            InvalidInputError: a value breaks a rule.
         """
         super().check_documented()
         if self.category != "introductory" and not is_given(self.id):
@@ -170,10 +170,10 @@ _RULES: Mapping[str, Check] = {
     "store_original_transaction_id": identifier,
     "is_family_shared": boolean,
     "price": instance_of(Price),
-    "purchased_at": instant,
+    "purchased_at": date_time,
     "variation_id": nullable(any_text),
     "offer": nullable(instance_of(Offer)),
-    "refunded_at": nullable(instant),
+    "refunded_at": nullable(date_time),
     "cancellation_reason": nullable(any_text),
 }
 
@@ -222,7 +222,7 @@ class _Purchase(DocumentedStruct, frozen=True, kw_only=True):
     def _check_dates(self) -> None:
         for field, holds, other, rule in _DATES:
             value: Any = getattr(self, field, None)  # a one-time purchase has fewer
-            if is_given(value) and not holds(moment_of(value), moment_of(getattr(self, other))):
+            if is_given(value) and not holds(as_datetime(value), as_datetime(getattr(self, other))):
                 raise InvalidInputError(field, f"{rule} {other}")
 
     def _check_price(self) -> None:
@@ -238,31 +238,31 @@ class OneTimePurchase(
     _Purchase, frozen=True, kw_only=True, tag_field="purchase_type", tag="one_time_purchase"
 ):
     """
-    A purchase that is made once, such as lifetime access or coins.
+    A one-time purchase, such as lifetime access or coins.
 
     Attributes:
         store: ``app_store``, ``play_store``, ``stripe``, ``paddle`` or a custom store's id.
-        environment: the server takes ``Production`` if it is not set.
+        environment: the server assumes ``Production`` if it is not set.
         store_transaction_id: at most 50 characters.
         store_original_transaction_id: the same as `store_transaction_id`.
         is_family_shared: if True, the price must be 0.
         purchased_at, refunded_at: aware datetimes, or ISO 8601 text with its offset.
-        variation_id: of the paywall that it was bought on, for A/B tests.
+        variation_id: the variation of the paywall of the purchase, for A/B tests.
         refunded_at: later than `purchased_at`, and only with ``cancellation_reason="refund"``.
 
     Raises:
-        InvalidInputError: a value is of the wrong kind. Whether it is one that the documents allow
-            is checked when it is sent.
+        InvalidInputError: a value is of the wrong kind. The rules of Adapty's
+            documentation are checked when the call is sent.
 
     Source: https://adapty.io/docs/api-adapty/operations/setTransaction
     """
 
     def check_documented(self) -> None:
         """
-        Check the fields, and how they depend on each other.
+        Validate the fields and their dependencies.
 
         Raises:
-            InvalidInputError: one of the rules is broken.
+            InvalidInputError: a value breaks a rule.
         """
         if isinstance(self.offer, Offer) and self.offer.type == "free_trial":
             raise InvalidInputError("offer.type", "a one-time purchase has no free trial")
@@ -279,27 +279,27 @@ class SubscriptionPurchase(
     """
     A subscription, or one renewal of it.
 
-    Sending a known `store_transaction_id` again updates that transaction; a new one is a renewal.
+    A known `store_transaction_id` updates that transaction; a new one is a renewal.
 
     Attributes:
         store: ``app_store``, ``play_store``, ``stripe``, ``paddle`` or a custom store's id.
-        environment: the server takes ``Production`` if it is not set.
+        environment: the server assumes ``Production`` if it is not set.
         store_transaction_id: at most 50 characters.
-        store_original_transaction_id: of the first transaction in the chain.
+        store_original_transaction_id: the id of the first transaction in the chain.
         originally_purchased_at: not later than `purchased_at`.
         expires_at: later than `purchased_at`.
-        renew_status: whether it will renew.
+        renew_status: whether the subscription will renew.
         renew_status_changed_at, billing_issue_detected_at: later than `purchased_at`.
         grace_period_expires_at: not earlier than `expires_at`, and only with
             `billing_issue_detected_at`.
         is_family_shared: if True, the price must be 0.
-        variation_id: of the paywall that it was bought on, for A/B tests.
+        variation_id: the variation of the paywall of the purchase, for A/B tests.
         offer: with the type ``free_trial``, the price must be 0.
         refunded_at: later than `purchased_at`, and only with ``cancellation_reason="refund"``.
 
     Raises:
-        InvalidInputError: a value is of the wrong kind. Whether it is one that the documents allow
-            is checked when it is sent.
+        InvalidInputError: a value is of the wrong kind. The rules of Adapty's
+            documentation are checked when the call is sent.
 
     Source: https://adapty.io/docs/api-adapty/operations/setTransaction
     """
@@ -313,20 +313,20 @@ class SubscriptionPurchase(
 
     rules: ClassVar[Mapping[str, Check]] = {
         **_RULES,
-        "originally_purchased_at": instant,
-        "expires_at": instant,
+        "originally_purchased_at": date_time,
+        "expires_at": date_time,
         "renew_status": boolean,
-        "renew_status_changed_at": nullable(instant),
-        "billing_issue_detected_at": nullable(instant),
-        "grace_period_expires_at": nullable(instant),
+        "renew_status_changed_at": nullable(date_time),
+        "billing_issue_detected_at": nullable(date_time),
+        "grace_period_expires_at": nullable(date_time),
     }
 
     def check_documented(self) -> None:
         """
-        Check the fields, and how they depend on each other.
+        Validate the fields and their dependencies.
 
         Raises:
-            InvalidInputError: one of the rules is broken.
+            InvalidInputError: a value breaks a rule.
         """
         super().check_documented()
         if is_given(self.grace_period_expires_at) and not is_given(self.billing_issue_detected_at):
@@ -356,7 +356,7 @@ def set_transaction(
     customer_user_id: str | None = None,
     profile_id: str | None = None,
 ) -> Operation[Profile]:
-    """Describe the call of `Transactions.set`."""
+    """Return the operation of `Transactions.set`."""
     about = identity(customer_user_id, profile_id)
     if not isinstance(transaction, Transaction):
         raise InvalidInputError("transaction", "must be a OneTimePurchase or SubscriptionPurchase")
@@ -364,7 +364,7 @@ def set_transaction(
 
 
 class Transactions:
-    """The call about one transaction, and the bulk run over many."""
+    """A resource of the call on one transaction and of the bulk run on transactions."""
 
     def __init__(self, execute: Execute, bulk: StartBulk) -> None:
         self._execute = execute
@@ -380,14 +380,14 @@ class Transactions:
         """
         Record a purchase, or update the one with the same `store_transaction_id`.
 
-        It appears in Adapty's analytics and events, and opens the access level of its product; a
-        product that Adapty does not know is recorded, but opens none.
+        The purchase appears in Adapty's analytics and events, and opens the access level of its
+        product. A purchase of an unknown product is recorded, but opens no access level.
 
         Raises:
-            InvalidInputError: not exactly one id was given, it cannot be sent, or a value breaks a
+            InvalidInputError: not exactly one id was passed, it cannot be sent, or a value breaks a
                 rule.
             NotFoundError: there is no such profile.
-            RequestRejectedError: the server refuses a value; see its `errors`.
+            RequestRejectedError: the server rejects a value; see its `errors`.
             AdaptyError: any other failure; see `adapty_async.errors`.
 
         Source: https://adapty.io/docs/api-adapty/operations/setTransaction
@@ -404,25 +404,25 @@ class Transactions:
         **options: Unpack[BulkOptions[tuple[str, Transaction], Profile]],
     ) -> BulkRun[tuple[str, Transaction], Profile]:
         """
-        Record very many purchases; one request each, several at a time.
+        Record purchases in bulk: one request each, several in flight.
 
-        Transactions of one profile are sent one after the other, in the order of the input.
+        Transactions of one profile are sent sequentially, in the order of the input.
 
         Args:
             items: pairs of a profile's id and a transaction, from any iterable or async iterable.
-            by: what the ids are: ``"customer_user_id"`` or ``"profile_id"``.
+            by: the kind of the ids: ``"customer_user_id"`` or ``"profile_id"``.
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
-            InvalidInputError: `items` or `by` is not usable. A pair that is not ends as a failed
-                outcome of its own.
+            InvalidInputError: `items` or `by` is invalid. An invalid pair becomes a failed
+                outcome instead.
 
         Source: https://adapty.io/docs/api-adapty/operations/setTransaction
         """
         require_kind("by", by)
 
         def build(item: tuple[str, Transaction]) -> Operation[Profile]:
-            one, transaction = pair(item, "a transaction")
-            return set_transaction(transaction, **{by: one})
+            item_id, transaction = pair(item, "a transaction")
+            return set_transaction(transaction, **{by: item_id})
 
         return self._bulk(items, build, f"{SET_TRANSACTION.name} by {by}", **options)

@@ -157,7 +157,7 @@ def test_every_shape_of_error_body_is_read(
     ],
 )
 def test_a_body_that_is_not_the_apis_is_not_recognised(body: bytes) -> None:
-    """Such an answer still becomes an error, with its body and without entries."""
+    """Such a response still becomes an error, with its body and without entries."""
     error = error_from("v1.profiles.get", a_response(502, body))
 
     assert type(error) is ServerError
@@ -456,7 +456,7 @@ def test_any_successful_answer_is_a_result_or_a_decode_error(
 def test_an_unreadable_success_says_where_but_not_what(body: bytes, reason: str) -> None:
     """A DecodeError names status, place and operation, and keeps the body."""
     with pytest.raises(
-        DecodeError, match=rf"^status 200, unreadable answer \({reason}\)"
+        DecodeError, match=rf"^status 200, unreadable response \({reason}\)"
     ) as caught:
         decode(Operation(GET_PROFILE), a_response(200, body))
 
@@ -471,15 +471,15 @@ def test_only_what_is_known_to_quote_nothing_is_quoted() -> None:
         raise ValueError(f"$.email is {CANARY_EMAIL}")
 
     row = msgspec.structs.replace(ERASE, decode=refuse)
-    with pytest.raises(DecodeError, match=r"unreadable answer \(ValueError\)") as caught:
+    with pytest.raises(DecodeError, match=r"unreadable response \(ValueError\)") as caught:
         decode(Operation(row), a_response(200, b"{}"))
 
     assert CANARY_EMAIL not in str(caught.value)
 
 
 def test_a_page_with_a_success_is_not_a_success() -> None:
-    """HTML is no answer of the API, even where the status is all that counts."""
-    with pytest.raises(DecodeError, match="unreadable answer"):
+    """HTML is no response of the API, even where the status is all that counts."""
+    with pytest.raises(DecodeError, match="unreadable response"):
         decode(Operation(ERASE), a_response(200, HTML))
 
 
@@ -493,7 +493,7 @@ def test_a_page_with_a_success_is_not_a_success() -> None:
 )
 def test_an_error_with_a_success_is_not_a_success(endpoint: Endpoint[Any], body: bytes) -> None:
     """An error of the API is no empty profile, whatever status it comes with."""
-    with pytest.raises(DecodeError, match="unreadable answer"):
+    with pytest.raises(DecodeError, match="unreadable response"):
         decode(Operation(endpoint), a_response(200, body))
 
 
@@ -594,23 +594,23 @@ def test_a_path_without_places_takes_a_query() -> None:
 @pytest.mark.parametrize("given", [(), (("cursor", "x"),)], ids=["nothing", "another"])
 def test_a_parameter_of_the_path_must_be_given(given: tuple[tuple[str, str], ...]) -> None:
     """A path with a hole in it is not sent."""
-    with pytest.raises(InvalidInputError, match=r"^thing_id: must be given$"):
+    with pytest.raises(InvalidInputError, match=r"^thing_id: is required$"):
         encode(Operation(LIST, parameters=given), WIRE, timeout=1.0, allowance=1.0)
 
 
 @pytest.mark.parametrize(
-    ("key", "replay", "allowance"),
+    ("key", "retry_safety", "total_timeout"),
     [("k1", RetrySafety.WITH_KEY, 1800.0), (None, RetrySafety.IF_UNSENT, 9999.0)],
     ids=["key", "no key"],
 )
 def test_a_key_is_not_used_for_longer_than_it_is_remembered(
-    key: str | None, replay: RetrySafety, allowance: float
+    key: str | None, retry_safety: RetrySafety, total_timeout: float
 ) -> None:
-    """A call with a key ends before the server forgets it; without one its repeat is not safe."""
+    """A call with a key ends before the server forgets it; without one its retry is not safe."""
     row = msgspec.structs.replace(ERASE, retry_safety=RetrySafety.WITH_KEY)
     request = encode(Operation(row, key=key), WIRE, timeout=1.0, allowance=9999.0)
 
-    assert (request.retry_safety, request.total_timeout) == (replay, allowance)
+    assert (request.retry_safety, request.total_timeout) == (retry_safety, total_timeout)
 
 
 def test_a_row_may_have_a_media_type_and_an_operation_a_key() -> None:
@@ -645,7 +645,7 @@ def test_a_request_says_whether_it_is_an_item_of_a_run(background: bool) -> None
 
 def test_a_wire_shows_where_it_goes_and_no_key() -> None:
     """Neither plainly nor prettily."""
-    assert repr(WIRE) == "Wire(https://example.com)"
+    assert repr(WIRE) == "RequestDefaults(https://example.com)"
     assert pretty_repr(WIRE) == "RequestDefaults(origin='https://example.com')"
 
 
@@ -728,6 +728,6 @@ def test_values_of_subclasses_are_written_as_what_they_are(value: Any, written: 
 
 
 def test_what_json_has_no_word_for_is_an_error() -> None:
-    """An object that is none of these is refused by its class."""
+    """An object that is none of these is rejected by its class."""
     with pytest.raises(NotImplementedError, match=r"^object$"):
         to_json(object())

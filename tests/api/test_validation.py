@@ -21,12 +21,12 @@ from adapty_async._api.validation import (
     boolean,
     clean_attributes,
     country_code,
-    day,
+    date,
+    date_time,
     decimal_text,
     email_address,
     header_value,
     instance_of,
-    instant,
     nullable,
     one_of,
     text,
@@ -77,13 +77,13 @@ class Number(enum.IntEnum):
         pytest.param(decimal_text, "-9.99", id="decimal"),
         pytest.param(decimal_text, "10", id="whole decimal"),
         pytest.param(email_address, "a.b+c@example.com", id="e-mail"),
-        pytest.param(instant, dt.datetime(2026, 6, 1, tzinfo=BERLIN), id="aware datetime"),
-        pytest.param(instant, "2026-06-01T10:30:00Z", id="UTC text"),
-        pytest.param(instant, "2020-01-15T15:10:36.517975+0000", id="offset without colon"),
-        pytest.param(instant, "2026-06-01 10:30+02:00", id="blank for T, no seconds"),
-        pytest.param(instant, "2026-06-01t10:30:00.123z", id="small letters"),
-        pytest.param(day, dt.date(1990, 5, 21), id="date"),
-        pytest.param(day, "2000-02-29", id="leap day"),
+        pytest.param(date_time, dt.datetime(2026, 6, 1, tzinfo=BERLIN), id="aware datetime"),
+        pytest.param(date_time, "2026-06-01T10:30:00Z", id="UTC text"),
+        pytest.param(date_time, "2020-01-15T15:10:36.517975+0000", id="offset without colon"),
+        pytest.param(date_time, "2026-06-01 10:30+02:00", id="blank for T, no seconds"),
+        pytest.param(date_time, "2026-06-01t10:30:00.123z", id="small letters"),
+        pytest.param(date, dt.date(1990, 5, 21), id="date"),
+        pytest.param(date, "2000-02-29", id="leap day"),
         pytest.param(clean_attributes(AttributeRules()), {}, id="no attributes"),
         pytest.param(clean_attributes(AttributeRules()), {"any key": "x" * 99}, id="no limits"),
         pytest.param(clean_attributes(LIMITED), {"a": None, "b": ""}, id="deletions"),
@@ -124,34 +124,54 @@ def test_a_value_that_keeps_its_rule_passes(check: Check, value: Any) -> None:
         pytest.param(email_address, "a@b@c", "field", "must be an e-mail", id="e-mail: two @"),
         pytest.param(email_address, " a@b", "field", "no blanks", id="e-mail: blank"),
         pytest.param(email_address, "a@b\x00", "field", "no blanks", id="e-mail: NUL"),
-        pytest.param(instant, dt.datetime(2026, 6, 1), "field", "not a naive one", id="naive"),  # noqa: DTZ001
-        pytest.param(instant, dt.date(2026, 6, 1), "field", "must be text", id="instant: date"),
-        pytest.param(instant, 1780309800, "field", "must be text, not int", id="instant: number"),
+        pytest.param(date_time, dt.datetime(2026, 6, 1), "field", "not a naive one", id="naive"),  # noqa: DTZ001
         pytest.param(
-            instant, "2026-06-01T10:30:00", "field", "with its offset", id="instant: no offset"
+            date_time, dt.date(2026, 6, 1), "field", "must be text", id="date and time: date"
         ),
         pytest.param(
-            instant, "2026-13-01T10:30:00Z", "field", "with its offset", id="instant: month 13"
+            date_time, 1780309800, "field", "must be text, not int", id="date and time: number"
         ),
         pytest.param(
-            instant, "2026-02-30T10:30:00Z", "field", "with its offset", id="instant: 30 February"
+            date_time,
+            "2026-06-01T10:30:00",
+            "field",
+            "with its offset",
+            id="date and time: no offset",
         ),
         pytest.param(
-            instant, "2026-06-01T25:30:00Z", "field", "with its offset", id="instant: hour 25"
+            date_time,
+            "2026-13-01T10:30:00Z",
+            "field",
+            "with its offset",
+            id="date and time: month 13",
         ),
         pytest.param(
-            day,
+            date_time,
+            "2026-02-30T10:30:00Z",
+            "field",
+            "with its offset",
+            id="date and time: 30 February",
+        ),
+        pytest.param(
+            date_time,
+            "2026-06-01T25:30:00Z",
+            "field",
+            "with its offset",
+            id="date and time: hour 25",
+        ),
+        pytest.param(
+            date,
             dt.datetime(2026, 6, 1, tzinfo=dt.UTC),
             "field",
             "must be a date.*without a time",
-            id="day: datetime",
+            id="date: datetime",
         ),
-        pytest.param(day, "2001-02-29", "field", "such as 1990-05-21", id="day: no leap year"),
-        pytest.param(day, "21.05.1990", "field", "such as 1990-05-21", id="day: other form"),
+        pytest.param(date, "2001-02-29", "field", "such as 1990-05-21", id="date: no leap year"),
+        pytest.param(date, "21.05.1990", "field", "such as 1990-05-21", id="date: other form"),
         pytest.param(
-            day, "1990-05-21T00:00:00Z", "field", "such as 1990-05-21", id="day: with a time"
+            date, "1990-05-21T00:00:00Z", "field", "such as 1990-05-21", id="date: with a time"
         ),
-        pytest.param(day, 19900521, "field", "must be text, not int", id="day: number"),
+        pytest.param(date, 19900521, "field", "must be text, not int", id="date: number"),
         pytest.param(
             clean_attributes(LIMITED),
             [("a", 1)],
@@ -334,7 +354,7 @@ def hidden(**fields: Any) -> dict[str, Any]:
             lambda: MailProfile(**hidden(external_created_at="2026-06-01")),
             "external_created_at",
             "ISO 8601 text with its offset",
-            id="mail: day for instant",
+            id="mail: date for date and time",
         ),
         pytest.param(
             lambda: TransactionEvent(**{**EVENT, "event_type": CANARY_EMAIL}),  # type: ignore[arg-type]
@@ -405,7 +425,7 @@ def test_every_field_has_a_rule(struct: type[ProfileAttributes]) -> None:
     ],
 )
 def test_an_id_that_would_not_arrive_unchanged_is_refused(value: Any, rule: str) -> None:
-    """An id that a header cannot carry unchanged is refused by rule, without being shown."""
+    """An id that a header cannot carry unchanged is rejected by rule, without being shown."""
     with pytest.raises(InvalidInputError, match=rule) as caught:
         header_value("customer_user_id", value, encoding="ascii")
 
@@ -490,7 +510,7 @@ def test_custom_attributes_are_accepted_exactly_by_their_rules(
 
 
 @given(st.text(max_size=30) | st.datetimes(timezones=st.just(dt.UTC)).map(dt.datetime.isoformat))
-def test_any_text_is_an_instant_or_refused(value: str) -> None:
+def test_any_text_is_a_date_time_or_invalid(value: str) -> None:
     """Whatever the text, checking it ends in acceptance or in an InvalidInputError."""
-    if is_accepted(lambda: instant("at", value)):
+    if is_accepted(lambda: date_time("at", value)):
         assert dt.datetime.fromisoformat(value.upper()).utcoffset() is not None

@@ -55,7 +55,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 def wait_for_arrivals(sandbox: Sandbox, count: int) -> None:
-    """Return as soon as so many requests have reached the sandbox."""
+    """Return as soon as *n* requests have reached the sandbox."""
     wait_until(lambda: len(sandbox.arrivals()) >= count)
 
 

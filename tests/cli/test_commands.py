@@ -119,7 +119,7 @@ def test_save_needs_more_than_text(sandbox: Sandbox, invoke: Invoke, put: Put) -
 
 
 def test_bad_rows_are_named_and_stop_nobody(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """Each bad row is told with its line and its reason, while all good ones are saved."""
+    """Each bad row is reported with its line and its reason, while all good ones are saved."""
     bad = "short,row\nu9,2026-06-01T10:30:00Z,u9@example.com,,\nu8,now,u8@example.com,,\n"
     result = invoke("save", put("people.csv", PROFILES + bad))
     assert result.exit_code == 1
@@ -255,7 +255,7 @@ def test_wrong_columns_end_a_run_before_it_begins(
     content: str,
     message: str,
 ) -> None:
-    """A file with the wrong columns is refused as a whole: no request has arrived."""
+    """A file with the wrong columns is rejected as a whole: no request has arrived."""
     name, *options = command
     result = invoke(name, put("input.csv", content), *options)
     assert result.exit_code == 2
@@ -274,7 +274,7 @@ def test_column_and_format_can_be_given(sandbox: Sandbox, invoke: Invoke, put: P
 
 
 def test_id_encoding_lets_other_ids_through(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """Ids that are not ASCII are refused one by one, unless their encoding was chosen."""
+    """Ids that are not ASCII are rejected one by one, unless their encoding was chosen."""
     sandbox.seed_profiles(["Zoë", "u1"])
     path = put("ids.txt", "Zoë\nu1\n")
     assert invoke("delete", path, *V1, "--yes").exit_code == 1
@@ -292,7 +292,7 @@ def test_rate_holds(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
 
 
 def test_concurrency_holds(start_sandbox: StartSandbox, invoke: Invoke, put: Put) -> None:
-    """With one row at a time a request arrives after the answer to the one before."""
+    """With one row at a time a request arrives after the response to the one before."""
     with start_sandbox(latency=0.02) as sandbox:
         path = put("ids.txt", ids(*range(5)))
         assert invoke("delete", path, *V1, "--yes", "--concurrency", "1").exit_code == 0
@@ -338,7 +338,7 @@ def test_key_is_taken_from_a_file(
 def test_key_file_that_cannot_be_used_is_refused(
     sandbox: Sandbox, invoke: Invoke, put: Put, content: bytes, mode: int, message: str
 ) -> None:
-    """A key that others could read, or that is none, is refused with the reason."""
+    """A key that others could read, or that is none, is rejected with the reason."""
     key = put("key", content)
     key.chmod(mode)
     result = invoke("delete", put("ids.txt", ids(1)), *V1, "--yes", "--api-key-file", key)
@@ -362,7 +362,7 @@ def test_key_file_that_cannot_be_used_is_refused(
         pytest.param((*V1, "--failures", "."), "is a directory", id="failures-directory"),
         pytest.param((*V1, "--yes", "--failures", "no/f"), "--failures cannot be", id="no-folder"),
         pytest.param((*V1, "--base-url", "http://example.com"), "must be https", id="http"),
-        pytest.param((*V1, "--base-url", "https://a.b/c"), "is only the origin", id="path"),
+        pytest.param((*V1, "--base-url", "https://a.b/c"), "must be an origin", id="path"),
         pytest.param((*V1, "--api-key-file", "none"), "does not exist", id="no-key-file"),
         pytest.param((*V1, "--format", "xml"), "'xml' is not one of", id="format"),
     ],
@@ -370,7 +370,7 @@ def test_key_file_that_cannot_be_used_is_refused(
 def test_bad_usage_is_refused(
     sandbox: Sandbox, invoke: Invoke, put: Put, arguments: tuple[str, ...], message: str
 ) -> None:
-    """Every option that cannot be used is told with what it could be, and nothing is sent."""
+    """Every option that cannot be used is reported with what it could be, and nothing is sent."""
     result = invoke("delete", put("ids.txt", ids(1)), *arguments)
     assert result.exit_code == 2
     assert message in result.stderr
@@ -378,7 +378,7 @@ def test_bad_usage_is_refused(
 
 
 def test_input_that_is_missing_is_refused(sandbox: Sandbox, invoke: Invoke) -> None:
-    """A file that is not there is told before the question."""
+    """A file that is not there is reported before the question."""
     result = invoke("delete", "nowhere.txt", *V1)
     assert result.exit_code == 2
     assert result.stderr == (
@@ -434,7 +434,7 @@ def busy_port() -> Iterator[int]:
 
 
 def test_sandbox_needs_a_free_port(invoke: Invoke, busy_port: int) -> None:
-    """A port in use is told by its option's name."""
+    """A port in use is reported by its option's name."""
     result = invoke("sandbox", "--port", busy_port)
     assert result.exit_code == 2
     assert "--port cannot be used: " in result.stderr
@@ -453,14 +453,14 @@ def test_sandbox_needs_a_free_port(invoke: Invoke, busy_port: int) -> None:
 def test_sandbox_options_are_checked(
     invoke: Invoke, arguments: tuple[str, ...], message: str
 ) -> None:
-    """A sandbox that cannot be set up is refused with the reason."""
+    """A sandbox that cannot be set up is rejected with the reason."""
     result = invoke("sandbox", *arguments)
     assert result.exit_code == 2
     assert message in result.stderr
 
 
 def test_sandbox_database_is_checked(invoke: Invoke, tmp_path: Path, put: Put) -> None:
-    """A path where no database can be, and a file that is none, are told by the option's name."""
+    """A path or file that cannot be a database is reported by the option's name."""
     for path in (tmp_path / "none" / "db", put("no-db", "not a database, but long enough" * 9)):
         result = invoke("sandbox", "--port", "0", "--db", path)
         assert result.exit_code == 2

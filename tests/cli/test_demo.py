@@ -50,14 +50,14 @@ def test_demo_takes_files(invoke: Invoke, put: Put) -> None:
 
 
 def test_demo_needs_both_files(invoke: Invoke, put: Put) -> None:
-    """One file alone is refused."""
+    """One file alone is rejected."""
     result = invoke("demo", put("people.csv", people("u1")))
     assert result.exit_code == 2
     assert "PROFILES and IDS go together" in result.stderr
 
 
 def test_demo_refuses_other_columns(invoke: Invoke, put: Put) -> None:
-    """A file that holds no profiles is refused by its column."""
+    """A file that holds no profiles is rejected by its column."""
     result = invoke("demo", put("people.csv", "nickname\nJ\n"), put("ids.txt", "u1\n"))
     assert result.exit_code == 2
     assert 'adapty-async: header: unknown column "nickname"; expected: ' in result.stderr
@@ -80,7 +80,7 @@ def test_shipped_examples_are_what_is_written(tmp_path: Path) -> None:
 
 
 async def test_check_finds_users_that_are_wrongly_gone() -> None:
-    """Users who are missing without being listed are told."""
+    """Users who are missing without being listed are reported."""
     said: list[str] = []
     async with Sandbox() as sandbox:
         sandbox.seed_profiles(["u3"])

@@ -1,4 +1,4 @@
-"""Rows from a pipe: read in a thread, so that the loop goes on while a pipe is silent."""
+"""The threaded reader of a pipe: the event loop runs while the pipe is silent."""
 
 from __future__ import annotations
 

@@ -249,7 +249,7 @@ def test_encoding_can_be_given(put: Put, encoding: str, content: bytes) -> None:
 @pytest.mark.parametrize("name", ["x", "hex", "idna", "unicode_escape", "utf7", "hz", "a\0b"])
 def test_encoding_has_to_be_one(put: Put, name: str) -> None:
     """
-    A name that is no encoding of text is refused, and so is one that turns letters into lines.
+    A name that is no encoding of text is rejected, and so is one that turns letters into lines.
     """
     with pytest.raises(InvalidInputError, match=r"--encoding: .* is unknown"):
         open_rows(str(put("ids.csv", "id\n")), None, any_columns, encoding=name)
@@ -266,7 +266,7 @@ def test_encoding_has_to_be_one(put: Put, name: str) -> None:
 def test_file_in_another_encoding_is_refused(
     put: Put, content: bytes, encoding: str | None, match: str
 ) -> None:
-    """Bytes that the encoding does not have are told before anything is sent."""
+    """Bytes that the encoding does not have are reported before anything is sent."""
     with pytest.raises(InvalidInputError, match=match):
         open_rows(str(put("ids.csv", content)), None, any_columns, encoding=encoding)
 
@@ -287,7 +287,7 @@ def test_file_in_another_encoding_is_refused(
     ],
 )
 def test_csv_refuses_an_unusable_header(put: Put, content: str | bytes, match: str) -> None:
-    """A file whose columns are not known is refused as a whole, before anything else happens."""
+    """A file whose columns are not known is rejected as a whole, before anything else happens."""
     with pytest.raises(InvalidInputError, match=match):
         open_rows(str(put("users.csv", content)), None, any_columns)
 
@@ -372,7 +372,7 @@ def test_id_that_is_there_twice_is_none(put: Put, line: str, *, is_repeated: boo
     ],
 )
 def test_text_inside_json_does_not_become_a_row(put: Put, content: str | bytes) -> None:
-    """A file is refused if JSON that does not end with its line is not its last row."""
+    """A file is rejected if JSON that does not end with its line is not its last row."""
     path = put("users.ndjson", content)
     with pytest.raises(InvalidInputError, match=r"line 1: is not .* next line may belong to it"):
         open_rows(str(path), None, any_columns)
@@ -391,7 +391,7 @@ def test_text_inside_json_does_not_become_a_row(put: Put, content: str | bytes) 
     as_bytes=st.booleans(),
 )
 def test_json_of_several_lines_is_refused(content: Any, indent: Any, *, as_bytes: bool) -> None:
-    """JSON is one row if it stands on one line, and refused as it is laid out for people."""
+    """JSON is one row if it stands on one line, and rejected as it is laid out for people."""
     text = json.dumps(content, indent=indent, ensure_ascii=as_bytes)
     if "\n" in text:
         with pytest.raises(InvalidInputError, match="next line may belong to it"):
@@ -476,7 +476,7 @@ def test_gzip_of_several_members_is_one_input(put: Put) -> None:
     ],
 )
 def test_damaged_gzip_is_told_beforehand(put: Put, damage: Callable[[bytes], bytes]) -> None:
-    """A damaged file is refused when it is opened, before its good part is sent."""
+    """A damaged file is rejected when it is opened, before its good part is sent."""
     packed = gzip.compress("".join(f"user-{number}\n" for number in range(999)).encode())
     with pytest.raises(InvalidInputError, match="is a damaged gzip file"):
         open_rows(str(put("ids.txt", damage(packed))), None, any_columns)
@@ -500,7 +500,7 @@ def test_format_is_told_by_the_name(put: Put, name: str, form: Format) -> None:
 @pytest.mark.parametrize("name", ["-", "ids", "ids.gz", "ids.json", ".csv"])
 def test_format_that_cannot_be_told_must_be_given(put: Put, name: str) -> None:
     """Without a suffix that says it, nothing is guessed."""
-    with pytest.raises(InvalidInputError, match="--format: must be given"):
+    with pytest.raises(InvalidInputError, match="--format: is required"):
         open_rows(name, None, any_columns)
 
 
@@ -513,7 +513,7 @@ def test_format_that_cannot_be_told_must_be_given(put: Put, name: str) -> None:
     ],
 )
 def test_file_that_cannot_be_read_is_told(tmp_path: Path, name: str, match: str) -> None:
-    """A path that is no readable file is refused with the system's reason."""
+    """A path that is no readable file is rejected with the system's reason."""
     with pytest.raises(InvalidInputError, match=match):
         open_rows(str(tmp_path / name), "text", any_columns)
 
@@ -545,7 +545,7 @@ def test_file_that_became_shorter_is_told(put: Put) -> None:
 )
 def test_half_a_row_is_not_sent(put: Put, encoding: str, added: str, *, is_whole: bool) -> None:
     """
-    A file that had half a row when its size was taken is refused, since half an id is another one.
+    A file that had half a row when its size was taken is rejected, since half an id is another one.
     """
     mark = "" if encoding == "utf-8" else "\ufeff"
     path = put("ids.txt", f"{mark}u1\nuser_12".encode(encoding))
@@ -682,7 +682,7 @@ _AWKWARD = st.lists(
 @settings(max_examples=150, deadline=None)
 @given(content=_AWKWARD)
 def test_any_bytes_are_rows_or_refused(form: Format, content: bytes) -> None:
-    """Whatever the bytes are, each line that is not blank is one row, or the input is refused."""
+    """Whatever the bytes are, each line that is not blank is one row, or the input is rejected."""
     assume(not content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)))
     try:
         rows = _read(content, form)
@@ -725,7 +725,7 @@ def test_no_text_inside_a_cell_becomes_a_row(
     """
     Rows are those that were written, in any dialect and whatever is in the cells.
 
-    A backslash may be another program's escape, for which a file may be refused.
+    A backslash may be another program's escape, for which a file may be rejected.
     """
     if quoting == csv.QUOTE_MINIMAL:  # some versions of Python do not quote a lone CR then
         table = [(one.replace("\r", "\r\n"), two.replace("\r", "\r\n")) for one, two in table]

@@ -139,7 +139,7 @@ def test_profile_joins_objects_and_dotted_names(first: str) -> None:
 def test_profile_names_the_field_and_the_rule(
     changes: dict[str, Any], field: str, rule: str
 ) -> None:
-    """A row that cannot be a profile is refused with the field and its rule, never the value."""
+    """A row that cannot be a profile is rejected with the field and its rule, never the value."""
     with refused(field, rule):
         profile_from(NEEDED | changes)
 
@@ -156,7 +156,7 @@ def test_profile_needs_its_required_fields(name: str) -> None:
 
 @pytest.mark.parametrize("value", [None, "u1", 7, ["u1"]], ids=["null", "text", "number", "list"])
 def test_profile_is_an_object(value: Any) -> None:
-    """A JSON line that is no object is refused."""
+    """A JSON line that is no object is rejected."""
     with refused("row", "must be an object"):
         profile_from(value)
 
@@ -179,7 +179,7 @@ def test_columns_of_profiles_may_be_dotted() -> None:
     ],
 )
 def test_columns_of_profiles_are_known(column: str, shown: str, rule: str) -> None:
-    """A column that is no field is refused; one that looks like data is not shown."""
+    """A column that is no field is rejected; one that looks like data is not shown."""
     with refused(shown, rule):
         profile_columns([*NEEDED, column])
 
@@ -213,7 +213,7 @@ def test_id_is_the_text_or_the_field(value: Any) -> None:
     ],
 )
 def test_id_that_is_none_is_refused(value: Any, rule: str) -> None:
-    """A row without an id, or with one that is no text, is refused by its column's name."""
+    """A row without an id, or with one that is no text, is rejected by its column's name."""
     with refused("id", rule):
         id_from(value, "id")
 

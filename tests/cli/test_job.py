@@ -1,4 +1,4 @@
-"""One job: signals stop it, its end is told whatever it was, and the end says the exit code."""
+"""A job: signals stop it, its result is always reported, and determines the exit code."""
 
 from __future__ import annotations
 
@@ -106,12 +106,12 @@ def test_exit_code_follows_from_the_end(
     error: AdaptyError | None,
     code: int,
 ) -> None:
-    """A program can tell from the exit code alone what to do next."""
+    """The exit code alone determines the next step of a program."""
     assert exit_code(JobResult(report=report, interrupted=interrupted, error=error)) == code
 
 
 class Server:
-    """A transport that answers when it is let, and counts what came."""
+    """A transport that responds when it is allowed to, and counts requests."""
 
     def __init__(self) -> None:
         self.arrived = 0
@@ -119,7 +119,7 @@ class Server:
         self.several = asyncio.Event()
 
     async def __call__(self, request: Request) -> Response:
-        """Take a request, and answer it when that is allowed."""
+        """Receive a request, and respond when that is allowed."""
         self.arrived += 1
         if self.arrived >= 2:
             self.several.set()
@@ -146,7 +146,7 @@ def rows_in(path: Path) -> Rows:
 
 @contextlib.contextmanager
 def hang_ups(handler: signal.Handlers) -> Iterator[None]:
-    """Take SIGHUP as a shell or nohup has a command take it."""
+    """Set the handler of SIGHUP as a shell or nohup does."""
     before = signal.signal(signal.SIGHUP, handler)
     try:
         yield
@@ -155,7 +155,7 @@ def hang_ups(handler: signal.Handlers) -> Iterator[None]:
 
 
 async def test_a_hang_up_that_is_ignored_stops_nothing(put: Put) -> None:
-    """What was started with nohup goes on when its terminal is gone."""
+    """A command that was started with nohup continues without its terminal."""
     server = Server()
     with hang_ups(signal.SIG_IGN):
         async with AdaptyClient("key", transport=server) as client:

@@ -1,4 +1,4 @@
-"""A command that keeps a journal: cut off, started again, and asked how far it is."""
+"""A command with a journal: cancelled, resumed, and its status."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ V1 = ("--api", "v1", "--by", "customer-user-id", "--yes", "--json")
 
 
 def ids(count: int) -> str:
-    """Return so many ids, one a line."""
+    """Return *n* ids, one a line."""
     return "".join(f"user-{number}\n" for number in range(count))
 
 
@@ -63,7 +63,7 @@ def test_the_same_command_goes_on_where_it_ended(
 
 
 def test_what_to_do_next_is_said(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """A run that is not all done says how to go on, and then does only what is left."""
+    """An incomplete run states how to resume, and the resumed run sends only what is left."""
     path = put("ids.txt", "a\n b\nc\n")
     command = ("delete", path, *V1[:-1], "--journal", path.with_name("journal"))
     first, second = invoke(*command), invoke(*command)
@@ -193,7 +193,7 @@ def test_a_pipe_is_resumed_by_its_requests(start_sandbox: StartSandbox, tmp_path
 def test_the_same_row_is_sent_once(
     sandbox: Sandbox, invoke: Invoke, put: Put, option: str, sent: int
 ) -> None:
-    """A file's repeated rows are counted as skipped, unless told otherwise."""
+    """A file's repeated rows are counted as skipped by default."""
     result = invoke("delete", put("ids.txt", "a\nb\na\n"), *V1, option)
 
     assert json.loads(result.stdout)["skipped"] == 3 - sent
@@ -222,7 +222,7 @@ def test_a_dry_run_says_what_is_left_and_how_long_it_takes(
 
 
 def test_a_dry_run_refuses_what_the_run_would(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """Another input, another call and another key are told, with the journal's own name."""
+    """Another input, another call and another key are reported, with the journal's own name."""
     path = put("ids.txt", ids(3))
     journal = path.with_name("journal")
     invoke("delete", path, *V1, "--journal", journal)
@@ -311,7 +311,7 @@ def test_what_to_do_next_does_not_spoil_json(sandbox: Sandbox, invoke: Invoke, p
 
 
 def test_status_tells_how_far_a_run_is(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """The journal alone tells the counts, when it was written and how fast it went."""
+    """The status has the counts, times and rate from the journal alone."""
     seed(sandbox, 2)
     path = put("ids.txt", "user-0\nuser-1\nnobody\nuser-0\n")
     journal = path.with_name("journal")
@@ -334,7 +334,7 @@ def test_status_tells_how_far_a_run_is(sandbox: Sandbox, invoke: Invoke, put: Pu
 def test_status_of_a_run_that_has_not_done_anything(
     sandbox: Sandbox, invoke: Invoke, put: Put
 ) -> None:
-    """A journal that was only begun has counts of zero, and no pace."""
+    """A journal without items has counts of zero, and no rate."""
     path = put("ids.txt", "")
     invoke("delete", path, *V1, "--journal", path.with_name("journal"))
     result = invoke("status", path.with_name("journal"))
@@ -364,7 +364,7 @@ def test_a_journal_that_cannot_be_read_is_told(tmp_path: Path) -> None:
 def test_status_of_what_is_no_journal_is_refused(
     invoke: Invoke, put: Put, content: str, told: str
 ) -> None:
-    """What cannot be read is told, and stays as it is."""
+    """An unreadable journal is reported and stays unchanged."""
     path = put("file", content)
     result = invoke("status", path)
 
@@ -430,4 +430,4 @@ def test_no_input_is_taken_for_a_file_of_the_journal(
     result = invoke("delete", path, *V1, "--format", "text", "--journal", path.with_name("run"))
 
     assert (result.exit_code, path.read_text(), sandbox.arrivals()) == (2, ids(3), [])
-    assert "INPUT must not be the journal, nor a file that goes with it" in result.stderr
+    assert "INPUT must not be the journal, nor one of its companion files" in result.stderr

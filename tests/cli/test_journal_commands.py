@@ -463,7 +463,7 @@ def test_files_may_have_any_name(erased: Erased, invoke: Invoke, put: Put) -> No
 def test_a_report_replaces_no_other_file(
     name: str, erased: Erased, invoke: Invoke, put: Put
 ) -> None:
-    """The journal, its side files, the input and the outcomes file are refused by any name."""
+    """The journal, its side files, the input and the outcomes file are rejected by any name."""
     path, journal, _ = erased
     outcomes = put("outcomes.ndjson", line(1, "a", "done"))
     path.with_name("link").symlink_to(path)
@@ -478,7 +478,7 @@ def test_a_report_replaces_no_other_file(
 
 
 def test_a_report_needs_a_place(erased: Erased, invoke: Invoke) -> None:
-    """A folder that is not there, and a device, are refused with the reason."""
+    """A folder that is not there, and a device, are rejected with the reason."""
     _, journal, _ = erased
     missing = invoke("report", journal, "-o", journal.parent / "none" / "r.html")
     device = invoke("report", journal, "-o", "/dev/null")

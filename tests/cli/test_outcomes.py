@@ -31,7 +31,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def ids(count: int) -> list[str]:
-    """Return so many ids."""
+    """Return *n* ids."""
     return [f"user-{number}" for number in range(count)]
 
 
@@ -128,7 +128,7 @@ def test_each_command_has_its_id(
 def test_another_file_is_no_outcomes_file(
     name: str, message: str, sandbox: Sandbox, invoke: Invoke, put: Put, tmp_path: Path
 ) -> None:
-    """A file that is used for something else is refused, stays as it is, and nothing is sent."""
+    """A file that is used for something else is rejected, stays as it is, and nothing is sent."""
     path, other = put("in.txt", "a\nb\n"), put("other", '{"line":1,"item":"a","status":"failed"}\n')
     failures = put("f", "")
     (tmp_path / "folder").mkdir()

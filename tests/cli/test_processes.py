@@ -121,7 +121,7 @@ def test_signal_ends_a_long_run(
 def test_second_signal_ends_a_run_that_hangs(
     start_sandbox: StartSandbox, put: Put, tmp_path: Path
 ) -> None:
-    """Two signals: requests that nobody answers are cut off at once, and written down."""
+    """Two signals cancel requests without a response at once, and record them."""
     failures = tmp_path / "f"
     with start_sandbox(faults="stall=100%") as sandbox:
         path = put("ids.txt", ids(100))
@@ -175,7 +175,7 @@ def test_progress_is_on_standard_error_only(start_sandbox: StartSandbox, put: Pu
 
 
 def test_terminal_shows_what_the_client_does(start_sandbox: StartSandbox, put: Put) -> None:
-    """Below the bar are the pace and what is in flight; what was sent and refused stays there."""
+    """Below the bar are the rate and requests in flight; the counts stay after the run."""
     with start_sandbox(rate=100, burst=1, latency=0.05) as sandbox:
         path = put("ids.txt", ids(100))
         with Terminal("delete", path, *V1, "--yes", "--rate", "120") as terminal:
@@ -197,7 +197,7 @@ def test_dry_run_says_nothing_of_requests(sandbox: Sandbox, put: Put) -> None:
 
 
 def test_question_says_what_will_happen_and_yes_does_it(sandbox: Sandbox, put: Put) -> None:
-    """On a terminal the question has the count, the file, the ids and the address; yes goes on."""
+    """On a terminal the question names count, file, ids and address; yes continues."""
     sandbox.seed_profiles(["u0", "u1", "u2"])
     path = put("ids.txt", ids(2))
     with Terminal("delete", path, *V1) as terminal:
@@ -258,7 +258,7 @@ def test_pipe_with_a_name_is_asked_about_without_its_count(
 
 
 def test_sandbox_runs_until_ctrl_c() -> None:
-    """The sandbox says how to use it, answers, and ends well."""
+    """The sandbox prints its usage, responds, and exits cleanly."""
     with started("sandbox", "--port", "0", "--rate", "100", "--latency", "1") as process:
         assert process.stdout is not None
         lines = [process.stdout.readline().decode() for _ in range(4)]

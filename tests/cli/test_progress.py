@@ -20,7 +20,7 @@ from adapty_async.bulk import BulkReport, BulkRun, StopReason
 from adapty_async.cli import _progress
 from adapty_async.cli._input import Row
 from adapty_async.cli._progress import _Bar, _details, _Lines, _Meter, progress
-from adapty_async.cli._streams import tell
+from adapty_async.cli._streams import write_error
 from adapty_async.client import AdaptyClient
 from adapty_async.sandbox import Sandbox
 from adapty_async.statistics import BucketStatistics, CircuitState, Statistics
@@ -87,7 +87,7 @@ def test_lines_come_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
 def test_line_says_what_is_known(
     capsys: pytest.CaptureFixture[str], total: int | None, report: Report, line: str
 ) -> None:
-    """A line has the rows, the pace, the failures if there are any, and the time left if known."""
+    """A line has the rows, the rate, any failures, and the time left if known."""
     clock = Clock()
     lines = _Lines("Saving", total, _Meter(total, is_dry=False), clock)
     clock.now += 5
@@ -138,13 +138,13 @@ def test_details_say_the_pace_or_what_a_run_waits_for_and_what_was_sent(
     now: Statistics, told: str
 ) -> None:
     """
-    A pause and an outage stand for the pace; 429s, errors and the budget are told if there is any.
+    A pause or an outage replaces the rate; throttling, errors and the retry budget are optional.
     """
     assert _details(now).plain == told
 
 
 def test_details_of_a_run_that_is_over_are_the_counts_alone() -> None:
-    """Nothing goes at a pace or waits any more."""
+    """After the run, no rate and no wait is shown."""
     now = bucket(paused_for=7.6, requests=200, throttled=1, failed=2, budget=0)
     assert _details(now, lasts=False).plain == "200 attempts, 1 throttled (0.50 %), 2 errors"
 
@@ -163,7 +163,7 @@ def test_line_ends_with_the_details(capsys: pytest.CaptureFixture[str]) -> None:
     ("total", "shown"), [pytest.param(10, "5/10", id="total"), pytest.param(None, "5/?", id="none")]
 )
 def test_bar_is_drawn_on_a_terminal(total: int | None, shown: str) -> None:
-    """The bar shows the count, the total if it is known, the pace and the failures."""
+    """The bar shows the count, the total if it is known, the request rate and the failures."""
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=100, color_system=None)
     with _Bar("Deleting", total, console, _Meter(total, is_dry=False)) as bar:
@@ -221,7 +221,7 @@ def test_lines_of_a_run_have_the_rate_that_it_was_given(
     put: Callable[[str, str], Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A log has the pace in force, and how many requests were sent so far."""
+    """A log has the request rate in force, and how many requests were sent so far."""
     monkeypatch.setattr(_progress, "_LINE_SECONDS", 0.1)
     path = put("ids.txt", "".join(f"u{number}\n" for number in range(40)))
     result = invoke(
@@ -237,7 +237,7 @@ def test_lines_of_a_run_have_the_rate_that_it_was_given(
 def test_nobody_has_to_listen(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run without standard error shows nothing of how far it is."""
     monkeypatch.setattr(sys, "stderr", None)
-    tell("Deleting: 5 rows")
+    write_error("Deleting: 5 rows")
 
 
 def test_skipped_rows_are_not_in_the_rate(capsys: pytest.CaptureFixture[str]) -> None:

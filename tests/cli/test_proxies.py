@@ -38,7 +38,7 @@ def refused() -> Iterator[str]:
 
 
 def hint_of(origin: str, capsys: pytest.CaptureFixture[str], *, trust_env: bool = False) -> str:
-    """Return what is told when connections to an origin fail twice."""
+    """Return what is reported when connections to an origin fail twice."""
     for hook in proxy_hooks(origin, trust_env=trust_env):
         for event in (CallStarted("v1.profiles.delete"), FAILED, FAILED):
             hook(event)

@@ -47,7 +47,7 @@ BAD_ROW = Outcome[Row, None](
 
 
 def server_error() -> ServerError:
-    """Return an error as an answer makes it."""
+    """Return an error as of a response."""
     error = ServerError("the server failed", operation="v1.profiles.delete", status=503)
     error.request_id = "r-1"
     error.error_code = "unavailable"
@@ -55,7 +55,7 @@ def server_error() -> ServerError:
 
 
 def failed(count: int) -> tuple[Outcome[Row, None], ...]:
-    """Return so many failures."""
+    """Return *n* failures."""
     return tuple(
         Outcome(index, Row(index + 1, f"u{index}"), OutcomeStatus.FAILED, 5, error=server_error())
         for index in range(count)
@@ -312,11 +312,11 @@ def test_failures_file_has_a_line_for_what_is_not_done(tmp_path: Path) -> None:
     lost = ConnectionLostError("lost")
     with FailuresFile(path, source="ids.txt") as file:
         for status in (OutcomeStatus.DONE, OutcomeStatus.ABSENT, OutcomeStatus.SKIPPED):
-            file.note(Outcome(0, Row(1, "u0"), status))
-        file.note(failed(1)[0])
-        file.note(Outcome(2, Row(7, {"id": "u2"}), OutcomeStatus.UNKNOWN, 1, error=lost))
-        file.note(Outcome(3, Row(8, "u3"), OutcomeStatus.NOT_SENT))
-        file.note(BAD_ROW)
+            file.record(Outcome(0, Row(1, "u0"), status))
+        file.record(failed(1)[0])
+        file.record(Outcome(2, Row(7, {"id": "u2"}), OutcomeStatus.UNKNOWN, 1, error=lost))
+        file.record(Outcome(3, Row(8, "u3"), OutcomeStatus.NOT_SENT))
+        file.record(BAD_ROW)
     nothing = dict.fromkeys(["status", "error_code", "field_name", "request_id"])
     facts = nothing | {"status": 503, "error_code": "unavailable", "request_id": "r-1"}
     rule = nothing | {"field_name": "row", "rule": "has 2 cells for 1 columns"}
@@ -354,7 +354,7 @@ def test_failures_file_is_an_input(put: Put, tmp_path: Path) -> None:
     with FailuresFile(path, source=str(source)) as file:
         for index, row in enumerate(rows):
             error = InvalidInputError("row", row.broken) if row.broken else server_error()
-            file.note(Outcome(index, row, OutcomeStatus.FAILED, error=error))
+            file.record(Outcome(index, row, OutcomeStatus.FAILED, error=error))
     again = list(open_rows(str(path), None, lambda _: None))
     assert [(row.value, row.broken) for row in again] == [(row.value, row.broken) for row in rows]
 
@@ -364,7 +364,7 @@ def test_row_that_was_not_reached_stays_broken_when_fed_back(put: Put, tmp_path:
     (row,) = open_rows(str(put("ids.csv", "id,x\nvictim\n")), None, lambda _: None)
     path = tmp_path / "f.ndjson"
     with FailuresFile(path, source="ids.csv") as file:
-        file.note(Outcome(0, row, OutcomeStatus.NOT_SENT))
+        file.record(Outcome(0, row, OutcomeStatus.NOT_SENT))
     (again,) = open_rows(str(path), None, lambda _: None)
     assert again.broken == "has 1 cells for 2 columns"
 
@@ -382,7 +382,7 @@ def test_failures_file_takes_what_was_not_utf8(put: Put, tmp_path: Path, line: b
     source = put("ids.txt", line)
     (row,) = open_rows(str(source), None, lambda _: None)
     with FailuresFile(tmp_path / "f", source=str(source)) as file:
-        file.note(Outcome(0, row, OutcomeStatus.FAILED))
+        file.record(Outcome(0, row, OutcomeStatus.FAILED))
     assert "\ufffd" in lines_of(tmp_path / "f")[0]["item"]
 
 
@@ -392,7 +392,7 @@ def test_failures_file_leaves_out_what_is_nested_too_deep(tmp_path: Path) -> Non
     for _ in range(100_000):
         deep = [deep]
     with FailuresFile(tmp_path / "f", source="-") as file:
-        file.note(Outcome(0, Row(7, deep), OutcomeStatus.FAILED))
+        file.record(Outcome(0, Row(7, deep), OutcomeStatus.FAILED))
     (line,) = lines_of(tmp_path / "f")
     assert (line["line"], line["item"]) == (7, None)
 
@@ -427,7 +427,7 @@ def test_failures_file_is_for_its_owner_only(put: Put, tmp_path: Path) -> None:
 
 
 def test_failures_file_of_an_earlier_run_is_kept(put: Put) -> None:
-    """A file with something in it is refused and stays as it is."""
+    """A file with something in it is rejected and stays as it is."""
     old = put("old", "from yesterday\n")
     with pytest.raises(ConfigError, match="only list of what an earlier run left undone"):
         FailuresFile(old, source="ids.txt")
@@ -450,8 +450,8 @@ def test_failures_file_of_the_same_journal_is_written_anew(put: Put) -> None:
 
     old.write_bytes(before)
     with FailuresFile(old, source="ids.txt", journal=journal) as file:
-        file.note(BAD_ROW)
-        file.note(BAD_ROW)
+        file.record(BAD_ROW)
+        file.record(BAD_ROW)
         file.begin()
     assert [msgspec.json.decode(line)["line"] for line in old.read_bytes().splitlines()] == [2, 2]
 
@@ -474,7 +474,7 @@ def test_failures_file_may_be_a_device() -> None:
     """What is no regular file is left with the mode it has."""
     mode = Path(os.devnull).stat().st_mode
     with FailuresFile(Path(os.devnull), source="ids.txt") as file:
-        file.note(BAD_ROW)
+        file.record(BAD_ROW)
     assert Path(os.devnull).stat().st_mode == mode
 
 
@@ -500,7 +500,7 @@ def test_failures_file_must_not_be_the_input(put: Put, tmp_path: Path) -> None:
 def test_failures_file_that_cannot_be_written_is_refused(
     tmp_path: Path, name: str, reason: str
 ) -> None:
-    """A path that cannot be written is told before anything is sent."""
+    """A path that cannot be written is reported before anything is sent."""
     with pytest.raises(ConfigError, match=f"--failures cannot be written: {reason}"):
         FailuresFile(tmp_path / name, source="ids.txt")
 
@@ -512,4 +512,4 @@ def test_failures_file_on_a_full_disk_ends_the_run() -> None:
         FailuresFile(Path("/dev/full"), source="ids.txt") as file,
         pytest.raises(ConfigError, match="No space left on device"),
     ):
-        file.note(BAD_ROW)
+        file.record(BAD_ROW)

@@ -117,7 +117,7 @@ def test_a_history_is_imported(sandbox: Sandbox, invoke: Invoke, put: Put) -> No
 
 
 def test_an_import_can_be_checked_first(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """A dry run holds every row to the rules of the documents, and sends nothing."""
+    """A dry run holds every row to the rules of Adapty's documentation, and sends nothing."""
     rows = [
         {"user": "u1", **ONE_TIME},
         {"user": "u2", **ONE_TIME, "store_original_transaction_id": "2"},
@@ -139,7 +139,7 @@ def test_an_import_can_be_checked_first(sandbox: Sandbox, invoke: Invoke, put: P
 def test_a_line_of_text_is_no_row_with_fields(
     invoke: Invoke, put: Put, command: tuple[str, ...]
 ) -> None:
-    """Commands that need fields refuse plain text."""
+    """Commands that need fields reject plain text."""
     result = invoke(*command, put("ids.txt", "u1\n"))
 
     assert result.exit_code == 2
@@ -199,7 +199,7 @@ def test_a_revocation_is_asked_for(sandbox: Sandbox, invoke: Invoke, put: Put, n
 def test_a_date_is_checked_before_the_first_row(
     sandbox: Sandbox, invoke: Invoke, put: Put, command: tuple[str, ...], message: str
 ) -> None:
-    """What would be wrong for all rows is refused at once."""
+    """What would be wrong for all rows is rejected at once."""
     name, *options = command
     result = invoke(name, put("ids.txt", "u1\n"), *BY, "--access-level", "premium", *options)
 
@@ -211,7 +211,7 @@ def test_a_date_is_checked_before_the_first_row(
 # Rows
 
 
-def refused(field: str, rule: str) -> Any:
+def rejected(field: str, rule: str) -> Any:
     """Expect an error that names this field and rule."""
     return pytest.raises(InvalidInputError, match=f"^{re.escape(f'{field}: {rule}')}")
 
@@ -247,7 +247,7 @@ def test_a_row_of_json_is_a_transaction() -> None:
 
 def test_a_row_without_its_type_is_no_transaction() -> None:
     """A missing field is required, not wrong."""
-    with refused("purchase_type", "is required"):
+    with rejected("purchase_type", "is required"):
         transaction_from({"id": "u1", "purchased_at": UTC}, "id")
 
 
@@ -288,26 +288,28 @@ def test_attributes_take_nested_names_in_both_forms() -> None:
         pytest.param({"price.value": "x"}, "price.value", "must be a decimal number", id="value"),
         pytest.param({"is_family_shared": "yes"}, "is_family_shared", "must be true", id="flag"),
         pytest.param({"expires_at": UTC}, "row", 'unknown key "expires_at"', id="other type"),
-        pytest.param({"purchased_at": "x"}, "purchased_at", "must be a datetime", id="instant"),
+        pytest.param(
+            {"purchased_at": "x"}, "purchased_at", "must be a datetime", id="date and time"
+        ),
         pytest.param({"id": None}, "id", "must not be empty", id="no id"),
     ],
 )
 def test_what_is_wrong_with_a_row_is_named(change: dict[str, Any], field: str, rule: str) -> None:
     """The error names a field or says what there is, and repeats nothing of the row."""
-    with refused(field, rule):
+    with rejected(field, rule):
         transaction_from({"id": "u1", **ONE_TIME, **change}, "id")
 
 
 def test_a_row_is_an_object() -> None:
     """A value alone has no fields."""
-    with refused("row", "must be an object with named fields"):
+    with rejected("row", "must be an object with named fields"):
         attributes_from("u1", "id")
 
 
 @pytest.mark.parametrize("value", ["x", "-1", "²"])
 def test_a_number_in_a_cell_is_one(value: str) -> None:
-    """Text where a number belongs is refused by its field."""
-    with refused("att_status", "must be a whole number"):
+    """Text where a number belongs is rejected by its field."""
+    with rejected("att_status", "must be a whole number"):
         attributes_from({"id": "u1", "att_status": value}, "id")
 
 
@@ -326,16 +328,16 @@ def test_a_number_in_a_cell_is_one(value: str) -> None:
     ids=str,
 )
 def test_the_columns_of_a_file_are_checked(names: list[str], field: str, rule: str) -> None:
-    """Unknown, undotted and missing columns are told before anything is sent."""
-    with refused(field, rule):
+    """Unknown, undotted and missing columns are reported before anything is sent."""
+    with rejected(field, rule):
         ATTRIBUTES.columns("id")(names)
 
 
 def test_a_history_has_its_required_columns() -> None:
     """A file without a price is no history."""
     names = ["id", "email", "purchase_type"]
-    with refused("header", 'unknown column "email"; expected: '):
+    with rejected("header", 'unknown column "email"; expected: '):
         TRANSACTION.columns("id")(names)
-    with refused("store", "is a required column"):
+    with rejected("store", "is a required column"):
         TRANSACTION.columns("id")(["id", "purchase_type"])
     TRANSACTION.columns("id")(["id", *TRANSACTION.required, "offer.id", "expires_at"])

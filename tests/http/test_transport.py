@@ -582,9 +582,9 @@ async def test_a_page_that_is_not_the_apis_is_no_missing_profile() -> None:
 async def test_a_page_with_status_200_is_not_a_success() -> None:
     """A captive portal's page instead of JSON is a DecodeError for a call that returns a result."""
     async with RawServer(then=(page(200),)) as server, client_of(server) as client:
-        with pytest.raises(DecodeError, match="unreadable answer"):
+        with pytest.raises(DecodeError, match="unreadable response"):
             await CALLS["GET"](client)
-        with pytest.raises(DecodeError, match="unreadable answer") as caught:
+        with pytest.raises(DecodeError, match="unreadable response") as caught:
             await CALLS["DELETE"](client)
 
         assert server.methods == ["GET", "DELETE"]

@@ -98,7 +98,7 @@ async def test_a_page_is_no_success(body: bytes) -> None:
     """The API sends JSON or nothing, so an HTML page is from another server at any status."""
     request = a_request()
 
-    with pytest.raises(DecodeError, match=r"^status 200, unreadable answer \(a page\)") as caught:
+    with pytest.raises(DecodeError, match=r"^status 200, unreadable response \(a page\)") as caught:
         await check(FakeTransport([(200, {}, body)]))(request)
     assert (caught.value.operation, caught.value.body) == ("test.call", body)
     assert (request.state.attempts, request.state.on_wire) == (1, False)

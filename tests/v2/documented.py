@@ -27,7 +27,7 @@ class Documented(NamedTuple):
     """
     One way in which a call fails.
 
-    `source` is the field that the documents name; None and ``non_field_errors`` are none.
+    `source` is the field that Adapty's documentation names; None and ``non_field_errors`` are none.
     """
 
     status: int

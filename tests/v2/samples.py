@@ -55,7 +55,7 @@ def coins(amount: int, code: str = "COINS") -> v2.VirtualCurrencyBalanceAdjustme
 
 
 async def read_all(items: AsyncIterable[Any]) -> list[Any]:
-    """Return what an async iterable gives."""
+    """Return the items of an async iterable as a list."""
     return [item async for item in items]
 
 

@@ -1,4 +1,4 @@
-"""What every call of version 2 sends, whom it is about, and what a repeat of it does."""
+"""The calls of version 2: their requests, identities and retry safety."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ REPEATED = {
 
 @pytest.mark.parametrize("call", ROWS)
 def test_a_row_says_what_a_repeat_does(call: str) -> None:
-    """What may make something twice is not repeated blindly, and only a deletion erases."""
+    """A call that may create twice is not safe to retry, and only a deletion deletes."""
     row = ROWS[call]
 
     assert row.retry_safety is REPEATED.get(call, RetrySafety.ALWAYS)
@@ -210,12 +210,12 @@ def test_an_operation_carries_its_identity(
     "ids", [{}, {"customer_user_id": None}, {"customer_user_id": "u", "profile_id": "p"}], ids=str
 )
 def test_exactly_one_identity_is_needed(call: str, ids: dict[str, Any]) -> None:
-    """None of the ids is refused everywhere, two of them by all calls but the creation."""
+    """None of the ids is rejected everywhere, two of them by all calls but the creation."""
     if call == "profiles.create" and len(ids) == 2:
         assert len(ABOUT_PROFILES[call](**ids).headers) == 2
         return
     number = "at least" if call == "profiles.create" else "exactly"
-    rule = f"^customer_user_id: {number} one of customer_user_id and profile_id must be given$"
+    rule = f"^customer_user_id: {number} one of customer_user_id and profile_id is required$"
     with pytest.raises(InvalidInputError, match=rule):
         ABOUT_PROFILES[call](**ids)
 

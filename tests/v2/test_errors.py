@@ -1,4 +1,4 @@
-"""Every error code that the documents of version 2 know, in every shape of a body."""
+"""Every error code that Adapty's documentation of version 2 lists, in every shape of a body."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_no_documented_error_is_there_twice() -> None:
 
 
 async def test_stripes_errors_have_no_code_of_their_own() -> None:
-    """The documented body of a refused Stripe token gives its field and words, and no code."""
+    """The documented body of a rejected Stripe token gives its field and words, and no code."""
     body = msgspec.json.encode(
         {
             "errors": [

@@ -1,4 +1,4 @@
-"""What is read of version 2's answers, and what follows from it."""
+"""The result structs of version 2: their fields and methods."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DAY = dt.timedelta(days=1)
 
 
 async def profile_of(**data: Any) -> v2.Profile:
-    """Return the profile that the server tells with those fields."""
+    """Return the profile of a response with those fields."""
     reply: Reply = (200, {}, msgspec.json.encode({"data": data}))
     return await client(FakeTransport([reply])).v2.profiles.get(customer_user_id="u1")
 
@@ -75,7 +75,7 @@ def test_without_a_moment_it_is_now() -> None:
 
 @pytest.mark.parametrize("at", [NOW.replace(tzinfo=None), "2026-01-01T00:00:00Z", 0], ids=repr)
 def test_a_moment_has_a_time_zone(at: Any) -> None:
-    """A moment that could be any of several is refused, also where there is no level to ask."""
+    """A naive datetime is rejected, even if there is no access level."""
     with pytest.raises(InvalidInputError, match=r"^at: must be a datetime with a time zone$"):
         v2.Profile().has_access("premium", at=at)
 
@@ -94,7 +94,7 @@ def test_a_moment_has_a_time_zone(at: Any) -> None:
     ],
 )
 async def test_an_instant_has_its_zone_whatever_was_written(written: str) -> None:
-    """All forms of the documents are one instant; without a zone it is UTC."""
+    """All forms of Adapty's documentation are one date and time; without a zone it is UTC."""
     profile = await profile_of(
         access_levels=[{"expires_at": written, "starts_at": None}],
         subscriptions=[{"purchased_at": written}],
@@ -152,7 +152,7 @@ async def test_custom_attributes_are_a_dict(custom: Any, read: Any) -> None:
 
 
 async def test_names_of_the_users_own_are_left_alone() -> None:
-    """An attribute or a field of next year that ends like an instant's is none."""
+    """An attribute or a field of next year that ends like an date and time's is none."""
     custom = {"seen_at": "2024-01-01", "left_at": "never", "gone": None}
     profile = await profile_of(
         custom_attributes=custom, access_levels=None, blocked_at="never", banned_at=7
@@ -207,10 +207,10 @@ async def test_an_empty_answer_is_a_success(call: str, reply: Any) -> None:
 
 @pytest.mark.parametrize("call", CALLS)
 async def test_an_error_with_the_status_of_a_success_is_none(call: str) -> None:
-    """No result is made up of an answer that says what went wrong."""
+    """A response with an error is never decoded as a result."""
     body = b'{"errors":["No"],"error_code":"feature_not_enabled","status_code":403}'
 
-    with pytest.raises(DecodeError, match=r"^status 200, unreadable answer"):
+    with pytest.raises(DecodeError, match=r"^status 200, unreadable response"):
         await CALLS[call](client(FakeTransport([(200, {}, body)])).v2)
 
 
@@ -365,7 +365,7 @@ async def test_a_list_does_not_end_early(call: str, body: Any, path: str) -> Non
 
 @given(st.dictionaries(st.sampled_from([*FIELDS, "expires_at", "data"]), JSON, max_size=4))
 def test_reading_never_fails_in_an_unknown_way(data: dict[str, Any]) -> None:
-    """Whatever fields hold, a profile is read or the answer is said to be unreadable."""
+    """Whatever fields hold, a profile is read or the response is said to be unreadable."""
     for body in (data, {"data": data}, {"access_levels": [data]}):
         try:
             profile = v2.GET_PROFILE.decode(msgspec.json.encode(body))

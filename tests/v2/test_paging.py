@@ -158,7 +158,7 @@ async def test_a_page_can_be_asked_for_by_hand() -> None:
 
 
 async def test_a_rule_is_checked_when_the_first_page_is_read() -> None:
-    """A size that is out of range is refused before any request."""
+    """A size that is out of range is rejected before any request."""
     transport = FakeTransport()
     listed: Any = client(transport).v2.paywalls.list(page_size=101)
 

@@ -1,4 +1,4 @@
-"""What is repeated in version 2: with the same idempotency key, and not blindly."""
+"""Retries in version 2: with the same idempotency key, and only if they are safe."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def test_all_attempts_of_a_call_share_one_key() -> None:
 
 
 async def test_a_credit_without_a_key_is_not_sent_twice() -> None:
-    """An operation that was made by hand has no key, and so its repeat would be another credit."""
+    """An operation that was made by hand has no key, and so its retry would be another credit."""
     request = v2.create_virtual_currency_transaction([coins(5)], **IDS).body
     operation = Operation(v2.CREATE_VIRTUAL_CURRENCY_TRANSACTION, (), request)
     transport = FakeTransport([BUSY, DONE])
@@ -90,7 +90,7 @@ async def test_another_conflict_is_not_repeated() -> None:
     "call", ["profiles.create", "purchases.validate_stripe", "purchases.validate_paddle"]
 )
 async def test_what_may_happen_twice_is_not_sent_twice(call: str) -> None:
-    """After a lost answer or a server error these calls end, for a repeat is not documented."""
+    """After a lost response or a server error these calls end, for a retry is not documented."""
     for lost, kind in ((ConnectionLostError("lost"), ConnectionLostError), (BUSY, ServerError)):
         transport = FakeTransport([lost])
         with pytest.raises(kind, match="attempts 1"):
@@ -102,7 +102,7 @@ ONCE = {"profiles.create", "purchases.validate_stripe", "purchases.validate_padd
 
 @pytest.mark.parametrize("call", sorted(CALLS.keys() - ONCE))
 async def test_everything_else_is_repeated(call: str) -> None:
-    """A call whose repeat changes nothing more is sent again after a lost answer."""
+    """A call whose retry changes nothing more is sent again after a lost response."""
     replies: list[Any] = [ConnectionLostError("lost"), (200, {}, b"{}")]
     transport = FakeTransport(replies)
     await CALLS[call](client(transport, retry=FAST).v2)

@@ -277,7 +277,7 @@ BROKEN: dict[str, tuple[Callable[[], Operation[Any]], str, str]] = {
 async def test_a_broken_rule_is_named_and_nothing_is_sent(
     describe: Callable[[], Operation[Any]], field: str, rule: str
 ) -> None:
-    """What the server would refuse is refused by field and rule, without a request."""
+    """A value that the server would reject raises with field and rule, without a request."""
     transport = FakeTransport()
 
     with pytest.raises(InvalidInputError) as caught:

@@ -222,7 +222,7 @@ async def test_currencies_add_up_and_their_history_is_read(world: World) -> None
 
 
 async def test_a_credit_whose_answer_is_lost_is_made_once(world: World) -> None:
-    """The repeat with the same key is told the first result."""
+    """The retry with the same key is reported the first result."""
     world.sandbox.fail_next("reset_after", "503")
     result = await world.api.virtual_currencies.create_transaction([coins(5)], **IDS)
 
@@ -248,7 +248,7 @@ async def test_a_credit_that_is_in_flight_is_refused_to_others() -> None:
 
 
 async def test_a_deletion_whose_answer_is_lost_is_done(world: World) -> None:
-    """Told 404 by the repeat, it has worked."""
+    """A 404 for the retry means success."""
     world.sandbox.fail_next("reset_after")
     await world.api.profiles.delete(**IDS)
 
@@ -361,7 +361,7 @@ REFUSED: dict[str, tuple[Callable[[], Operation[Any]], str | None]] = {
 
 @pytest.mark.parametrize("code", REFUSED)
 async def test_what_the_server_refuses_is_told_by_code_and_field(lenient: World, code: str) -> None:
-    """Each refusal of the documents comes as an error with its code, its field and its words."""
+    """Each documented rejection is an error with its code, field and message."""
     await lenient.api.virtual_currencies.create_transaction([coins(1, "GEMS")], **IDS)
     describe, field = REFUSED[code]
 
@@ -395,7 +395,7 @@ RULED = sorted(
 @pytest.mark.parametrize("code", RULED)
 async def test_what_can_be_known_is_refused_before(world: World, code: str) -> None:
     """
-    A client that checks sends nothing that the server would refuse by a rule of its documents.
+    A client that checks sends nothing that the server would reject by a documented rule.
     """
     with pytest.raises(ValueError, match=": "):
         await world.adapty.execute(REFUSED[code][0]())
