@@ -10,7 +10,7 @@ import pytest
 from adapty_async.sandbox import Faults
 from adapty_async.sandbox._faults import FaultPlan
 from adapty_async.sandbox._rate import TokenBucket
-from adapty_async.sandbox._v2_profiles import shown
+from adapty_async.sandbox._v2_profiles import access_view
 
 
 class Clock:
@@ -24,15 +24,15 @@ class Clock:
 
 
 def test_a_bucket_allows_a_burst_and_then_its_rate() -> None:
-    """After the burst a token comes every 1/rate seconds, and waiting as told is enough."""
+    """After the burst a token comes every 1/rate seconds, and waiting as views is enough."""
     clock = Clock()
     bucket = TokenBucket(10, 3, clock=clock)
 
-    assert [bucket.take() for _ in range(3)] == [0, 0, 0]
-    assert bucket.take() == pytest.approx(0.1)
+    assert [bucket.acquire() for _ in range(3)] == [0, 0, 0]
+    assert bucket.acquire() == pytest.approx(0.1)
     for _ in range(50):
-        clock.now += bucket.take()
-        assert bucket.take() == 0
+        clock.now += bucket.acquire()
+        assert bucket.acquire() == 0
 
 
 def test_a_bucket_saves_up_no_more_than_its_burst() -> None:
@@ -41,7 +41,7 @@ def test_a_bucket_saves_up_no_more_than_its_burst() -> None:
     bucket = TokenBucket(100, clock=clock)
     clock.now += 3600
 
-    assert [bucket.take() == 0 for _ in range(11)] == [True] * 10 + [False]
+    assert [bucket.acquire() == 0 for _ in range(11)] == [True] * 10 + [False]
 
 
 @pytest.mark.parametrize(("rate", "burst"), [(0, None), (-1, 5), (float("nan"), 1), (5, 0.5)])
@@ -119,12 +119,12 @@ def test_an_unknown_fault_is_refused(name: str) -> None:
 
 
 def test_a_grace_period_ends_by_itself() -> None:
-    """Whether there is one depends on when the profile is read; its end is not told."""
+    """Whether there is one depends on when the profile is read; its end is not views."""
     ends = datetime(2026, 1, 1, tzinfo=UTC)
     access = {"store": "app_store", "grace_period_expires_at": ends.isoformat()}
     moments = [ends - timedelta(seconds=1), ends, ends + timedelta(days=1)]
 
-    told = [shown(access, moment) for moment in moments]
-    assert [one["is_in_grace_period"] for one in told] == [True, False, False]
-    assert {tuple(one) for one in told} == {("store", "is_in_grace_period")}
-    assert not shown({"grace_period_expires_at": None}, ends)["is_in_grace_period"]
+    views = [access_view(access, moment) for moment in moments]
+    assert [one["is_in_grace_period"] for one in views] == [True, False, False]
+    assert {tuple(one) for one in views} == {("store", "is_in_grace_period")}
+    assert not access_view({"grace_period_expires_at": None}, ends)["is_in_grace_period"]
