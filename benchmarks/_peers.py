@@ -1,7 +1,7 @@
 """
-How the same deletes are done with other libraries, each way as its documentation shows it.
+The same deletes with other libraries, each as its documentation shows.
 
-64 are in flight at a time, connections are kept, and every answer is read.
+64 requests are in flight, connections are reused, and every response is read.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _TRIES = 5
 
 class Peer(msgspec.Struct, frozen=True):
     """
-    A way to do it.
+    A client to compare with.
 
     Attributes:
-        run: does the work and returns how many items are done.
-        package: what has to be installed for it, beside this library.
-        share: of the items, for those that need many times as long.
+        run: does the work and returns the number of items done.
+        package: the package that it needs in addition to this library.
+        share: the share of the items that a slow client processes.
     """
 
     run: Callable[[Work], Coroutine[Any, Any, int]]

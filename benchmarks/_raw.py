@@ -1,8 +1,8 @@
 """
-The calls as a good engineer writes them on aiohttp.
+The jobs of the benchmarks, written by hand on aiohttp as a good engineer would.
 
-Workers over one iterator, the key and the media type with the session, every answer read. Nothing
-is repeated, and no account kept but a count.
+Workers share one iterator, the session has the API key and the media type, and every response is
+read. Nothing is retried, and only a count is recorded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SAVE = "/api/v1/profile/save/"
 
 @contextlib.asynccontextmanager
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    """Open a session as the API wants it."""
+    """Open a session with the headers that the API requires."""
     headers = {"Authorization": f"Api-Key {KEY}", "Content-Type": "application/json"}
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(headers=headers, connector=connector) as opened:

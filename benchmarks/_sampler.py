@@ -1,9 +1,9 @@
 """
-One client process that looks, after each few milliseconds of its processor's time, at where it is.
+A sampling profiler: a client process that records its current function every few milliseconds.
 
-Run as ``python -m benchmarks._sampler ORDER``; it prints what it `Sampled` of the order's first job
-as JSON. The handler of a signal is called between two steps of the interpreter, so that what a
-function in C takes counts for the Python function that called it.
+Run as ``python -m benchmarks._sampler ORDER``; it prints a `Sampled` of the order's first job as
+JSON. Samples are taken in processor time. The interpreter calls a signal handler between two
+bytecode instructions, so the time of a C function counts for the Python function that called it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SECONDS = 0.001
 
 
 class Place(msgspec.Struct, frozen=True):
-    """A function in which the process was found so many times."""
+    """A function and the number of samples in it."""
 
     file: str
     function: str
@@ -35,7 +35,7 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Sampled(msgspec.Struct, frozen=True):
-    """Where a process was found, and how many seconds of the processor its job took."""
+    """The samples of a process, and the processor time of its job in seconds."""
 
     places: tuple[Place, ...]
     done: int
@@ -43,7 +43,7 @@ class Sampled(msgspec.Struct, frozen=True):
 
 
 def main() -> None:
-    """Do the first of the jobs."""
+    """Run the first job of the order."""
     order = msgspec.json.decode(sys.argv[1], type=Order)
     found: Counter[tuple[str, str]] = Counter()
 

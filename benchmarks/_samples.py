@@ -1,5 +1,5 @@
 """
-What is sent and answered in the benchmarks: ids, a Mail profile, and profiles as servers tell them.
+Sample data of the benchmarks: ids, a Mail profile, and profiles as in responses of the servers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = (
 
 
 def ids(count: int) -> Iterator[str]:
-    """Make up ids."""
+    """Yield `count` ids."""
     return (f"user_{number}" for number in range(count))
 
 
@@ -50,7 +50,7 @@ CUSTOM_ATTRIBUTES: dict[str, str | float] = {
 
 
 def mail_fields(each: str) -> dict[str, Any]:
-    """Return a Mail profile as JSON's values, about 700 bytes."""
+    """Return the JSON values of a Mail profile of about 700 bytes."""
     return {
         "external_profile_id": each,
         "external_created_at": "2024-05-01T12:30:00+00:00",
@@ -68,7 +68,7 @@ def mail_fields(each: str) -> dict[str, Any]:
 
 
 def mail_profile(each: str) -> MailProfile:
-    """Return the same profile as the library takes it, checked."""
+    """Return the same profile as a validated object of the library."""
     return MailProfile(
         external_profile_id=each,
         external_created_at="2024-05-01T12:30:00+00:00",

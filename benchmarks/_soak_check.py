@@ -1,4 +1,4 @@
-"""Whether what the client of a soak says of its calls is what the server saw."""
+"""A consistency check of a soak test: the client's claims against the server's record."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Kind: TypeAlias = Literal["make", "remove"]
 
 class Work(NamedTuple):
     """
-    A kind of calls.
+    A kind of work, with the expected effect of its calls.
 
     Attributes:
-        kind: what becomes of the profile that an id stands for.
-        api: where it is looked for.
-        seeded: it was there before.
-        once: must not be sent again after an answer was lost.
-        resumed: what was not sent is sent by a second run.
+        kind: the effect on the profile of an id.
+        api: the API that has the profile.
+        seeded: whether the profile existed before.
+        once: whether a request must not be retried after a lost response.
+        resumed: whether a second run sends the requests that were not sent.
     """
 
     kind: Kind
@@ -34,7 +34,7 @@ class Work(NamedTuple):
     resumed: bool = False
 
 
-#: The one work whose ids come again: each credit is a coin more in that purse.
+#: The only work whose ids recur: each credit adds a coin to that purse.
 CREDIT = "credit-v2"
 WORKS: Mapping[str, Work] = {
     "delete": Work("remove", seeded=True, resumed=True),
@@ -52,7 +52,7 @@ SEEDED = [name for name, work in WORKS.items() if work.seeded]
 
 class Claim(msgspec.Struct, frozen=True, tag=True):
     """
-    How a call ended, as the client says: the status of its outcome, or the class of its error.
+    A claim of the client about one call: the status of its outcome, or the class of its error.
     """
 
     work: str
@@ -61,7 +61,7 @@ class Claim(msgspec.Struct, frozen=True, tag=True):
 
 
 class Total(msgspec.Struct, frozen=True, tag=True):
-    """How many calls a run accounts for."""
+    """The number of calls in the report of a run."""
 
     work: str
     count: int
@@ -72,12 +72,12 @@ Note: TypeAlias = Claim | Total
 
 class Seen(msgspec.Struct):
     """
-    What the server saw of one id.
+    The server's counts for one id.
 
     Attributes:
-        arrived: requests.
-        passed: those that the rate limit did not turn away.
-        applied: those that were carried out.
+        arrived: requests that arrived.
+        passed: requests that the rate limit admitted.
+        applied: requests that were carried out.
     """
 
     arrived: int = 0
@@ -87,11 +87,11 @@ class Seen(msgspec.Struct):
 
 class Account:
     """
-    What the server saw, and what is there at the end.
+    The server's record of all requests, and its final state.
 
     Attributes:
-        faults: requests by what went wrong on purpose.
-        there: the ids of profiles, by API.
+        faults: numbers of requests by injected fault.
+        there: the ids of the existing profiles, by API.
         balances: coins by purse.
     """
 
@@ -118,7 +118,7 @@ class Account:
             seen.applied += arrival.applied
 
     def seen(self, kind: Kind, identity: str) -> Seen:
-        """Return what arrived about an id."""
+        """Return the counts for an id."""
         return self._seen.get((kind, identity), Seen())
 
 
@@ -129,7 +129,7 @@ def _kind_of(arrival: Arrival) -> Kind | None:
 
 
 class _Told:
-    """What the client says, put together."""
+    """The claims of the client, by work and id."""
 
     def __init__(self, notes: Iterable[Note]) -> None:
         self.ended = Counter[str]()
@@ -154,7 +154,7 @@ class _Told:
 
 
 def problems(notes: Iterable[Note], account: Account) -> Iterator[str]:
-    """Say what was lost, doubled or claimed wrongly."""
+    """Yield the calls that were lost, duplicated or claimed wrongly."""
     told = _Told(notes)
     for one in told.twice:
         yield f"{one}: ended twice"
@@ -171,7 +171,7 @@ def problems(notes: Iterable[Note], account: Account) -> Iterator[str]:
                 WORKS[work], seen, is_there=is_there, is_removed=one in removed
             )
         if wrong is not None:
-            yield f"{work} {one}, told {status}: {wrong}"
+            yield f"{work} {one}, claimed {status}: {wrong}"
     yield from _wrong_balances(told.purses, account.balances)
 
 
@@ -188,7 +188,7 @@ def _wrong(work: Work, status: str, seen: Seen) -> str | None:
 
 
 def _wrongly_done(work: Work, seen: Seen, *, is_there: bool, is_removed: bool) -> str | None:
-    # a delete that was lost, and then told 404, may have met nothing from the start
+    # after a lost response and a 404, the profile of a delete may never have existed
     if not seen.applied and (work.seeded or work.kind == "make"):
         return "was not carried out"
     if is_there and work.kind == "remove":

@@ -1,8 +1,8 @@
 """
-What the client of a soak does in one round: bulk runs of every kind, and single calls beside them.
+One round of a soak test: bulk runs of every kind, and concurrent single calls.
 
-Some runs are left early and some calls and runs are cancelled, so that the ways out are walked as
-often as they would be in a service.
+Some runs are abandoned early, and some calls and runs are cancelled, so that these exits are
+exercised as often as in a service.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _Make: TypeAlias = Callable[[_Options], BulkRun[Any, Any]]
 
 _CALLERS = 8
 _PURSES = 10
-# Of the runs that are left, of those that are cancelled, and of the single calls that are.
+# Shares of runs abandoned, of runs cancelled, and of single calls cancelled.
 _SHARE = 0.1
 _GIVEN_UP = "perhaps given up"
 _SAVED_AT = "2024-01-15T10:30:00Z"
@@ -45,10 +45,10 @@ _SAVED_AT = "2024-01-15T10:30:00Z"
 
 class Noted:
     """
-    How each call ended, one after the other in a file.
+    An append-only file with the outcome of each call.
 
     Attributes:
-        count: how many ended.
+        count: the number of calls that ended.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -57,12 +57,12 @@ class Noted:
         self.count = 0
 
     def claim(self, work: str, identity: str, status: str) -> None:
-        """Note how a call ended."""
+        """Record the outcome of a call."""
         self.count += 1
         self._write(Claim(work, identity, status))
 
     def total(self, work: str, count: int) -> None:
-        """Note how many calls a run accounts for."""
+        """Record the number of calls in the report of a run."""
         self._write(Total(work, count))
 
     def _write(self, note: Note) -> None:
@@ -81,7 +81,7 @@ class Calls:
         self._random = random
 
     async def round(self, number: int, items: int) -> None:
-        """Do some of everything at once, with ids that were not there before."""
+        """Run some of every kind concurrently, with new ids."""
         counts = dict.fromkeys(WORKS, items) | {CREDIT: _PURSES}
         ids = {
             work: [f"{work}-{number}-{each}" for each in range(count)]
@@ -117,7 +117,7 @@ class Calls:
         )
 
     async def _run(self, work: str, make: _Make) -> BulkReport[Any, Any]:
-        """Make a run in one of many ways, and note what becomes of its items."""
+        """Make a run in one of several ways, and record the outcomes of its items."""
         random = self._random
 
         def note(outcome: Outcome[Any, Any]) -> None:
@@ -166,7 +166,7 @@ class Calls:
         attributes = v2.ProfileAttributes(first_name="Jane")
         created = await self._call("single-create", one, v1_profiles.create(customer_user_id=one))
         if created == _GIVEN_UP:
-            return  # it may still be on its way, and be carried out after what comes next
+            return  # it may still be in flight, and be carried out after the next call
         await self._call("read", one, v2_profiles.get(customer_user_id=one))
         await self._call("update", one, v2_profiles.update(attributes, customer_user_id=one))
         await self._call("single-delete", one, v1_profiles.delete(customer_user_id=one))
@@ -186,7 +186,7 @@ class Calls:
 
 
 async def _given_up(call: Coroutine[Any, Any, object], seconds: float) -> None:
-    """Cancel a call that takes longer."""
+    """Cancel a call that takes longer than `seconds`."""
     task = asyncio.create_task(call)
     await asyncio.wait({task}, timeout=seconds)
     task.cancel()

@@ -1,8 +1,8 @@
 """
-The same deletes with other libraries, and by hand: time of the processor and memory.
+A benchmark of the same deletes with other libraries and by hand: processor time and memory.
 
-Run it as ``python -m benchmarks.bench_peers``. Each run is a process of its own; all take turns.
-What a process does first does not count, imports among it.
+Run it as ``python -m benchmarks.bench_peers``. Each run is a process of its own, and clients
+alternate. The first job of a process does not count, nor do its imports.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _CLIENTS |= {name: name for name in PEERS}
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """
-    What a client came to under one event loop, in the median of its runs.
+    The median result of a client on one event loop.
 
     Attributes:
-        cpu, wall: microseconds an item.
-        low, high: the least and the most time of the processor, in microseconds an item.
-        peak_mb: memory.
+        cpu, wall: processor and elapsed time, in microseconds per item.
+        low, high: minimum and maximum of the processor time, in microseconds per item.
+        peak_mb: peak of the memory, in MB.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """What the same client has in another recording."""
+        """The key that identifies the same client in another recording."""
         return f"{self.name}, {self.loop}"
 
 
@@ -94,10 +94,10 @@ def _line(row: Row, raw: float, before: Row | None) -> str:
 
 
 def main() -> None:
-    """Let all clients take turns and print what each came to."""
+    """Run all clients in turn and print the result of each."""
     parser = options(__doc__)
-    parser.add_argument("--items", type=int, help="deletes in a run, 20,000 unless told")
-    parser.add_argument("--runs", type=int, help="runs of each, 5 unless told")
+    parser.add_argument("--items", type=int, help="deletes in a run, by default 20,000")
+    parser.add_argument("--runs", type=int, help="runs of each, by default 5")
     chosen = parser.parse_args()
     items = chosen.items or (500 if chosen.quick else 20_000)
     count = chosen.runs or (1 if chosen.quick else 5)

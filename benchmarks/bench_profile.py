@@ -1,8 +1,8 @@
 """
-Where the time goes: of an item of a bulk delete, and of the same by hand.
+A profile of one item of a bulk delete, and of the same delete by hand.
 
-Run it as ``python -m benchmarks.bench_profile``. The processes are looked at every few
-milliseconds, which gives shares; microseconds are those of the time of the processor.
+Run it as ``python -m benchmarks.bench_profile``. The processes are sampled every few milliseconds,
+which gives shares; microseconds are processor time.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ _PARTS = {
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """
-    A part of what an item costs.
+    A component's part of the cost of an item.
 
     Attributes:
-        share: of the whole.
-        cpu: microseconds of the processor an item.
+        share: its share of the total cost.
+        cpu: processor time, in microseconds per item.
     """
 
     job: str
@@ -78,12 +78,12 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """What the same part has in another recording."""
+        """The key that identifies the same part in another recording."""
         return f"{self.job}, {self.part}"
 
 
 def _part(place: Place) -> str:
-    """Say what a function belongs to."""
+    """Return the component that a function belongs to."""
     steps = PurePath(place.file).parts
     if "benchmarks" in steps:
         return "the caller"
@@ -133,9 +133,9 @@ def _functions(sampled: Sampled, count: int) -> str:
 
 
 def main() -> None:
-    """Look at each job and print its parts."""
+    """Sample each job and print its parts."""
     parser = options(__doc__)
-    parser.add_argument("--items", type=int, help="calls, 100,000 unless told")
+    parser.add_argument("--items", type=int, help="calls, by default 100,000")
     parser.add_argument("--functions", type=int, default=0, help="show the first so many, too")
     parser.add_argument("--only", nargs="+", choices=_JOBS, metavar="JOB")
     chosen = parser.parse_args()
