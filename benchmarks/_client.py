@@ -17,7 +17,7 @@ import msgspec
 
 from benchmarks._jobs import JOBS
 from benchmarks._machine import peak_mb
-from benchmarks._work import Cost, Order, Told, Work
+from benchmarks._work import Cost, Costs, Order, Work
 
 __all__ = ("loop_factory", "main")
 
@@ -44,7 +44,7 @@ def main() -> None:
     order = msgspec.json.decode(sys.argv[1], type=Order)
     factory = loop_factory(order.loop)
     costs = tuple(_measured(job, order.work, factory) for job in order.jobs)
-    sys.stdout.write(msgspec.json.encode(Told(costs, peak_mb())).decode())
+    sys.stdout.write(msgspec.json.encode(Costs(costs, peak_mb())).decode())
 
 
 if __name__ == "__main__":

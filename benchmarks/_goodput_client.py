@@ -45,7 +45,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 async def _ours(job: Job) -> Measured:
     async with AdaptyClient("secret_live_benchmark", base_url=job.url) as adapty:
         report = await adapty.v1.profiles.bulk_delete(
-            ids(job.items), by="customer_user_id", rate=job.told_rate
+            ids(job.items), by="customer_user_id", rate=job.configured_rate
         )
     return Measured(done=report.done, requests=report.requests, throttled=report.throttled)
 

@@ -120,7 +120,7 @@ def _run_client(scenario: Scenario, client: str, server: LimitedServer) -> Measu
         in_flight=scenario.in_flight,
         rate=scenario.first_rate,
         latency=scenario.latency,
-        told_rate=scenario.rate,
+        configured_rate=scenario.rate,
     )
     command = [sys.executable, "-m", "benchmarks._goodput_client", client]
     arguments = [msgspec.json.encode(job).decode()]

@@ -39,7 +39,7 @@ _DELETE = f"DELETE {PATH} ".encode()
 _ID = b"\r\nadapty-customer-user-id:"
 _ID_PREFIX = b"user_"
 _LENGTH = b"\r\ncontent-length:"
-_TELL = b"GET / "
+_GET_RECORD = b"GET / "
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,8 +179,8 @@ class LimitedServer:
 
     def record(self) -> Record:
         """Fetch the server's record."""
-        with urllib.request.urlopen(self.url) as answer:  # loopback
-            return msgspec.json.decode(answer.read(), type=Record)
+        with urllib.request.urlopen(self.url) as response:  # loopback
+            return msgspec.json.decode(response.read(), type=Record)
 
 
 @contextlib.contextmanager
@@ -203,25 +203,25 @@ class _Service:
     def __init__(self, settings: ServerSettings) -> None:
         self._latency = settings.latency
         self._random = random.Random(settings.seed)
-        self._answers = _answers(settings.retry_after)
+        self._responses = _responses(settings.retry_after)
         self._tally = Tally(settings, time.monotonic)
 
     def delay(self) -> float:
         """Return the seconds until the next response is sent."""
         return self._latency * (1 - _JITTER + 2 * _JITTER * self._random.random())
 
-    def answer(self, head: bytes) -> bytes:
+    def response(self, head: bytes) -> bytes:
         """Return the response to a delete; `head` is the request without a body, in lower case."""
-        return self._answers[self._tally.decide(_number(head))]
+        return self._responses[self._tally.decide(_number(head))]
 
     def other(self, request: bytes) -> bytes:
         """Return the response to a request that is not a delete."""
         self._tally.others += 1
         return next(
-            (answer for start, answer in _OTHERS.items() if request.startswith(start)), _SUCCESS
+            (response for start, response in _OTHERS.items() if request.startswith(start)), _SUCCESS
         )
 
-    def told(self) -> bytes:
+    def record(self) -> bytes:
         """Return the record as a response."""
         body = msgspec.json.encode(self._tally.record())
         return _message(HTTPStatus.OK, body)
@@ -253,15 +253,15 @@ class _Connection(asyncio.Protocol):
         if missing < 0:  # pipelining, which no client of the benchmark uses
             self._transport.abort()
         elif data.startswith(_DELETE):
-            self._call_later(self._service.delay(), self._send, self._service.answer(head))
-        elif data.startswith(_TELL):
-            self._send(self._service.told())
+            self._call_later(self._service.delay(), self._send, self._service.response(head))
+        elif data.startswith(_GET_RECORD):
+            self._send(self._service.record())
         else:
             self._send(self._service.other(data))
 
-    def _send(self, answer: bytes) -> None:
+    def _send(self, response: bytes) -> None:
         if not self._transport.is_closing():
-            self._transport.write(answer)
+            self._transport.write(response)
 
 
 def _header(head: bytes, name: bytes) -> bytes:
@@ -277,7 +277,7 @@ def _number(head: bytes) -> int | None:
     return int(digits) if digits.isdigit() else None
 
 
-def _answers(retry_after: int | None) -> dict[HTTPStatus, bytes]:
+def _responses(retry_after: int | None) -> dict[HTTPStatus, bytes]:
     wait = b"" if retry_after is None else f"Retry-After: {retry_after}\r\n".encode()
     return {
         HTTPStatus.NO_CONTENT: _message(HTTPStatus.NO_CONTENT, b""),

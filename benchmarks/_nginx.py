@@ -150,8 +150,8 @@ def _nginx(binary: str) -> Iterator[CheapServer]:
 
 def _handled(url: str) -> int:
     """Return the number of requests that nginx counts, including this one."""
-    with urllib.request.urlopen(f"{url}/status") as answer:  # loopback
-        text = answer.read().decode()
+    with urllib.request.urlopen(f"{url}/status") as response:  # loopback
+        text = response.read().decode()
     return int(re.findall(r"\d+", text)[3])
 
 
@@ -162,14 +162,15 @@ def _started(binary: str, folder: Path) -> tuple[subprocess.Popen[bytes], int, i
         tls_port = _free_port() if has_certificate else None
         config = folder / "nginx.conf"
         samples = {"saved": SAVED, "v1": PROFILE_V1, "v2": PROFILE_V2}
-        answers = {name: sample.decode() for name, sample in samples.items()}
+        responses = {name: sample.decode() for name, sample in samples.items()}
         config.write_text(
-            _CONFIG.format(folder=folder, port=port, tls=_tls(folder, tls_port), **answers), "utf-8"
+            _CONFIG.format(folder=folder, port=port, tls=_tls(folder, tls_port), **responses),
+            "utf-8",
         )
         command = [binary, "-p", str(folder), "-c", str(config), "-e", str(folder / "error.log")]
         process = subprocess.Popen(command)
         pin(process.pid, SERVER)
-        if _answers(process, port):
+        if _accepts(process, port):
             return process, port, tls_port
 
     raise SystemExit(f"nginx does not start: {(folder / 'error.log').read_text('utf-8')}")
@@ -202,7 +203,7 @@ def _free_port() -> int:
     return port
 
 
-def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
+def _accepts(process: subprocess.Popen[bytes], port: int) -> bool:
     until = time.monotonic() + _START_SECONDS
     while process.poll() is None and time.monotonic() < until:
         with contextlib.suppress(ConnectionRefusedError):

@@ -37,13 +37,13 @@ async def _singles(
     done = 0
     source = ids(work.items)
 
-    async def go() -> None:
+    async def run_worker() -> None:
         nonlocal done
         for each in source:
             result = await call(each)
             done += is_right(result)
 
-    await asyncio.gather(*(go() for _ in range(work.workers)))
+    await asyncio.gather(*(run_worker() for _ in range(work.workers)))
     return done
 
 
@@ -138,11 +138,11 @@ async def _by_digest(work: Work) -> int:
 
 async def _all_on(work: Work) -> int:
     """Use a rate limit, a journal and a hook at the same time."""
-    told = 0
+    events = 0
 
     def hook(_event: Event) -> None:
-        nonlocal told
-        told += 1
+        nonlocal events
+        events += 1
 
     with tempfile.TemporaryDirectory() as folder:
         async with server_side(work, hooks=(hook,)) as adapty:
@@ -154,7 +154,7 @@ async def _all_on(work: Work) -> int:
                 journal=Path(folder) / "journal",
                 job_id="benchmark",
             )
-    return _settled(report) if told == 2 * work.items else 0
+    return _settled(report) if events == 2 * work.items else 0
 
 
 async def _accept(_request: Request) -> Response:

@@ -66,8 +66,8 @@ def _loops(rows: Iterable[Comparison | bench_peers.Row]) -> list[str]:
 
 def _overhead() -> str:
     recording = _recorded(bench_overhead.NAME, Comparison)
-    what = ("ratio", "spread", "µs", "beside µs")
-    head = ["", *(f"{loop}: {each}" for loop in _loops(recording.rows) for each in what)]
+    figures = ("ratio", "spread", "µs", "other µs")
+    head = ["", *(f"{loop}: {each}" for loop in _loops(recording.rows) for each in figures)]
     return _with_machine(
         recording,
         _table(
@@ -152,13 +152,13 @@ def _memory() -> str:
         ]
         for row in recording.rows
     )
-    head = ["", "answered by", "items", "in flight", "peak MB"]
+    head = ["", "server", "items", "in flight", "peak MB"]
     return _with_machine(recording, _table(head, rows, texts=2))
 
 
 def _scale() -> str:
     recording = _recorded(bench_scale.NAME, bench_scale.Row)
-    head = ["", "answered by", "items", "in flight", "processes", "CPU µs", "items/s"]
+    head = ["", "server", "items", "in flight", "processes", "CPU µs", "items/s"]
     rows = (
         [
             row.job.removesuffix(" in process"),
@@ -213,14 +213,14 @@ def plots() -> Mapping[str, str]:
         costs.setdefault(row.name, []).append(row.cpu)
     ratios = {name: [row.cpu.median for row in rows] for name, rows in _by_name(pairs).items()}
     overhead = Bars(
-        title="Time of the processor, as a multiple of what it is compared with",
+        title="Processor time, as a multiple of the compared job",
         series=_loops(pairs),
         values=ratios,
         form="{:.2f}",
         mark=1.0,
     )
     deletes = Bars(
-        title="Time of the processor for a delete, in microseconds",
+        title="Processor time for a delete, in microseconds",
         series=_loops(peers),
         values=costs,
         form="{:,.0f}",

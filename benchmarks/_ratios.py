@@ -81,8 +81,8 @@ def compare(server: CheapServer, pair: Pair, loop: str, items: int, pairs: int) 
         raise SystemExit("the server has no TLS: it needs nginx and openssl")
     work = Work(url=url, items=items, workers=pair.workers)
     with server.expecting(items * len(jobs), pair.name):
-        told = run(Order(jobs=tuple(jobs), work=work, loop=loop))
-    counted = list(zip(jobs, told.costs, strict=True))[2:]
+        result = run(Order(jobs=tuple(jobs), work=work, loop=loop))
+    counted = list(zip(jobs, result.costs, strict=True))[2:]
     ours = [cost for job, cost in counted if job == pair.ours]
     other = [cost for job, cost in counted if job == pair.other]
     return _summary(pair, loop, items, ours, other)

@@ -78,23 +78,23 @@ async def _persist(
     session: aiohttp.ClientSession,
     number: int,
     pause: Pause,
-    turn: AbstractAsyncContextManager[Any] = contextlib.nullcontext(),  # noqa: B008  has no state
+    limiter: AbstractAsyncContextManager[Any] = contextlib.nullcontext(),  # noqa: B008  has no state
 ) -> bool:
-    for tried in range(_TRIES):
-        async with turn, session.delete(PATH, headers=_identity(number)) as answer:
-            await answer.read()
-        if answer.status == 204:
+    for attempt in range(_TRIES):
+        async with limiter, session.delete(PATH, headers=_identity(number)) as response:
+            await response.read()
+        if response.status == 204:
             return True
-        await asyncio.sleep(pause(tried, float(answer.headers.get("Retry-After", 1))))
+        await asyncio.sleep(pause(attempt, float(response.headers.get("Retry-After", 1))))
     return False
 
 
-def _exponential(tried: int, _asked: float) -> float:
-    return random.uniform(0.0, min(_LONGEST_PAUSE, 0.5 * 2.0**tried))
+def _exponential(attempt: int, _retry_after: float) -> float:
+    return random.uniform(0.0, min(_LONGEST_PAUSE, 0.5 * 2.0**attempt))
 
 
-def _as_asked(_tried: int, asked: float) -> float:
-    return asked
+def _by_retry_after(_attempt: int, retry_after: float) -> float:
+    return retry_after
 
 
 async def _workers(count: int, items: int, delete: Callable[[int], Awaitable[bool]]) -> int:
@@ -132,9 +132,9 @@ async def _aiohttp_retry(job: Job, kind: str) -> int:
         client = aiohttp_retry.RetryClient(session, retry_options=options)
 
         async def delete(number: int) -> bool:
-            async with client.delete(PATH, headers=_identity(number)) as answer:
-                await answer.read()
-            return bool(answer.status == 204)
+            async with client.delete(PATH, headers=_identity(number)) as response:
+                await response.read()
+            return bool(response.status == 204)
 
         return await _workers(job.in_flight or _IN_FLIGHT, job.items, delete)
 
@@ -155,7 +155,7 @@ async def _aiolimiter(job: Job, at_once: float) -> int:
     async with _session(job) as session:
 
         async def delete(number: int) -> bool:
-            return await _persist(session, number, _as_asked, limiter)
+            return await _persist(session, number, _by_retry_after, limiter)
 
         return await _workers(job.in_flight or _IN_FLIGHT, job.items, delete)
 
@@ -173,7 +173,7 @@ async def _fixed(job: Job) -> int:
     async with _session(job) as session:
 
         async def delete(number: int) -> bool:
-            return await _persist(session, number, _as_asked)
+            return await _persist(session, number, _by_retry_after)
 
         return await _workers(max(1, round(job.rate * job.latency)), job.items, delete)
 

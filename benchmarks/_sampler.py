@@ -21,12 +21,12 @@ from benchmarks._client import loop_factory
 from benchmarks._jobs import JOBS
 from benchmarks._work import Order
 
-__all__ = ("Place", "Sampled", "main")
+__all__ = ("Location", "Sampled", "main")
 
 _SECONDS = 0.001
 
 
-class Place(msgspec.Struct, frozen=True):
+class Location(msgspec.Struct, frozen=True):
     """A function and the number of samples in it."""
 
     file: str
@@ -37,7 +37,7 @@ class Place(msgspec.Struct, frozen=True):
 class Sampled(msgspec.Struct, frozen=True):
     """The samples of a process, and the processor time of its job in seconds."""
 
-    places: tuple[Place, ...]
+    locations: tuple[Location, ...]
     done: int
     cpu: float
 
@@ -47,19 +47,21 @@ def main() -> None:
     order = msgspec.json.decode(sys.argv[1], type=Order)
     found: Counter[tuple[str, str]] = Counter()
 
-    def look(_number: int, frame: FrameType | None) -> None:
+    def sample(_number: int, frame: FrameType | None) -> None:
         if frame is not None:
             found[frame.f_code.co_filename, frame.f_code.co_qualname] += 1
 
     with asyncio.Runner(loop_factory=loop_factory(order.loop)) as runner:
-        signal.signal(signal.SIGPROF, look)
+        signal.signal(signal.SIGPROF, sample)
         signal.setitimer(signal.ITIMER_PROF, _SECONDS, _SECONDS)
         started = time.process_time()
         done = runner.run(JOBS[order.jobs[0]](order.work))
         cpu = time.process_time() - started
         signal.setitimer(signal.ITIMER_PROF, 0.0)
-    places = tuple(Place(file, function, times) for (file, function), times in found.most_common())
-    sys.stdout.write(msgspec.json.encode(Sampled(places, done, cpu)).decode())
+    locations = tuple(
+        Location(file, function, times) for (file, function), times in found.most_common()
+    )
+    sys.stdout.write(msgspec.json.encode(Sampled(locations, done, cpu)).decode())
 
 
 if __name__ == "__main__":

@@ -114,13 +114,13 @@ def _subscription() -> dict[str, Any]:
     return {**fields, "environment": "Production"}
 
 
-def _told(content: Any) -> bytes:
+def _json(content: Any) -> bytes:
     return json.dumps(content, separators=(",", ":")).encode()
 
 
-SAVED = _told({"data": None})
+SAVED = _json({"data": None})
 
-PROFILE_V1 = _told(
+PROFILE_V1 = _json(
     {
         "data": {
             "app_id": "5c2d29b8-7a2f-4a4e-9e9c-0d8f5b0d7b11",
@@ -145,7 +145,7 @@ PROFILE_V1 = _told(
         }
     }
 )
-PROFILE_V2 = _told(
+PROFILE_V2 = _json(
     {
         "data": {
             "app_id": "5c2d29b8-7a2f-4a4e-9e9c-0d8f5b0d7b11",

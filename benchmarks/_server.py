@@ -47,12 +47,12 @@ class Server:
 
     def _lines(self, path: str, kind: type[T]) -> Iterator[T]:
         decoder = msgspec.json.Decoder(kind)
-        with urllib.request.urlopen(self.url + path) as answer:  # loopback
-            yield from map(decoder.decode, answer)
+        with urllib.request.urlopen(self.url + path) as response:  # loopback
+            yield from map(decoder.decode, response)
 
     def _get(self, path: str, body: bytes | None = None) -> bytes:
-        with urllib.request.urlopen(self.url + path, data=body) as answer:  # loopback
-            content: bytes = answer.read()
+        with urllib.request.urlopen(self.url + path, data=body) as response:  # loopback
+            content: bytes = response.read()
         return content
 
 

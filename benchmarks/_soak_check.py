@@ -10,7 +10,17 @@ import msgspec
 
 from adapty_async.sandbox import Arrival
 
-__all__ = ("CREDIT", "SEEDED", "WORKS", "Account", "Claim", "Note", "Total", "Work", "problems")
+__all__ = (
+    "CREDIT",
+    "SEEDED",
+    "WORKS",
+    "Claim",
+    "Entry",
+    "ServerRecord",
+    "Total",
+    "Work",
+    "problems",
+)
 
 Kind: TypeAlias = Literal["make", "remove"]
 
@@ -67,7 +77,7 @@ class Total(msgspec.Struct, frozen=True, tag=True):
     count: int
 
 
-Note: TypeAlias = Claim | Total
+Entry: TypeAlias = Claim | Total
 
 
 class Seen(msgspec.Struct):
@@ -85,7 +95,7 @@ class Seen(msgspec.Struct):
     applied: int = 0
 
 
-class Account:
+class ServerRecord:
     """
     The server's record of all requests, and its final state.
 
@@ -128,21 +138,21 @@ def _kind_of(arrival: Arrival) -> Kind | None:
     return "make" if arrival.method == "POST" else None
 
 
-class _Told:
+class _Claims:
     """The claims of the client, by work and id."""
 
-    def __init__(self, notes: Iterable[Note]) -> None:
+    def __init__(self, entries: Iterable[Entry]) -> None:
         self.ended = Counter[str]()
         self.reported = Counter[str]()
         self.claims: dict[tuple[str, str], str] = {}
         self.purses: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.twice: list[str] = []
-        for note in notes:
-            if isinstance(note, Total):
-                self.reported[note.work] += note.count
+        for entry in entries:
+            if isinstance(entry, Total):
+                self.reported[entry.work] += entry.count
             else:
-                self.ended[note.work] += 1
-                self._add(note)
+                self.ended[entry.work] += 1
+                self._add(entry)
 
     def _add(self, claim: Claim) -> None:
         if claim.work == CREDIT:
@@ -153,18 +163,18 @@ class _Told:
             self.claims[claim.work, claim.id] = claim.status
 
 
-def problems(notes: Iterable[Note], account: Account) -> Iterator[str]:
+def problems(entries: Iterable[Entry], record: ServerRecord) -> Iterator[str]:
     """Yield the calls that were lost, duplicated or claimed wrongly."""
-    told = _Told(notes)
-    for one in told.twice:
+    claimed = _Claims(entries)
+    for one in claimed.twice:
         yield f"{one}: ended twice"
-    for work, count in told.reported.items():
-        if count != told.ended[work]:
-            yield f"{work}: {count} in the reports, {told.ended[work]} ended"
-    removed = {one for work, one in told.claims if WORKS[work].kind == "remove"}
-    for (work, one), status in told.claims.items():
-        seen = account.seen(WORKS[work].kind, one)
-        is_there = one in account.there[WORKS[work].api]
+    for work, count in claimed.reported.items():
+        if count != claimed.ended[work]:
+            yield f"{work}: {count} in the reports, {claimed.ended[work]} ended"
+    removed = {one for work, one in claimed.claims if WORKS[work].kind == "remove"}
+    for (work, one), status in claimed.claims.items():
+        seen = record.seen(WORKS[work].kind, one)
+        is_there = one in record.there[WORKS[work].api]
         wrong = _wrong(WORKS[work], status, seen)
         if status == "done":
             wrong = wrong or _wrongly_done(
@@ -172,7 +182,7 @@ def problems(notes: Iterable[Note], account: Account) -> Iterator[str]:
             )
         if wrong is not None:
             yield f"{work} {one}, claimed {status}: {wrong}"
-    yield from _wrong_balances(told.purses, account.balances)
+    yield from _wrong_balances(claimed.purses, record.balances)
 
 
 def _wrong(work: Work, status: str, seen: Seen) -> str | None:

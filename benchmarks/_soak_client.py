@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from adapty_async import AdaptyClient, AdaptyMailClient, Limits, RetryPolicy
-from benchmarks._soak_work import Calls, Noted
+from benchmarks._soak_work import Calls, OutcomeLog
 
 __all__ = ("CONNECTIONS", "Plan", "Sample")
 
@@ -44,7 +44,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         every: seconds between two samples.
         items: the number of items of a bulk run.
         idle: whether to wait until idle connections are closed before compared samples.
-        notes: the file with the outcomes of calls.
+        entries: the file with the outcomes of calls.
     """
 
     url: str
@@ -55,7 +55,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     items: int
     idle: bool
     seed: int
-    notes: str
+    entries: str
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +82,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Soak:
-    def __init__(self, plan: Plan, noted: Noted) -> None:
+    def __init__(self, plan: Plan, log: OutcomeLog) -> None:
         settings: dict[str, Any] = {
             "base_url": plan.url,
             "retry": _RETRY,
@@ -90,7 +90,7 @@ class _Soak:
             "timeout": _TIMEOUT,
         }
         self._plan = plan
-        self._noted = noted
+        self._log = log
         self._adapty = AdaptyClient(plan.api_key, **settings)
         self._mail = AdaptyMailClient(plan.mail_api_key, **settings)
         self._complaints = 0
@@ -99,8 +99,8 @@ class _Soak:
         """Run rounds until the time is over."""
         asyncio.get_running_loop().set_exception_handler(self._complain)
         plan, started = self._plan, time.monotonic()
-        calls = Calls(self._adapty, self._mail, self._noted, random.Random(plan.seed))
-        self._tell("start", 0.0)
+        calls = Calls(self._adapty, self._mail, self._log, random.Random(plan.seed))
+        self._print_sample("start", 0.0)
         rounds = samples = 0
         elapsed = 0.0
         async with self._adapty, self._mail:
@@ -113,18 +113,18 @@ class _Soak:
                     samples += 1
                     await self._sample(samples, elapsed, is_last=is_last)
         await asyncio.sleep(0.1)  # closing needs a few iterations of the loop
-        self._tell("closed", time.monotonic() - started)
+        self._print_sample("closed", time.monotonic() - started)
 
     async def _sample(self, number: int, elapsed: float, *, is_last: bool) -> None:
         if self._plan.idle and (number == 2 or is_last):
             await asyncio.sleep(_KEEP_ALIVE)
-        self._tell("end" if is_last else str(number), elapsed)
+        self._print_sample("end" if is_last else str(number), elapsed)
 
     def _complain(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self._complaints += 1
         sys.stderr.write(f"asyncio: {context}\n")
 
-    def _tell(self, name: str, seconds: float) -> None:
+    def _print_sample(self, name: str, seconds: float) -> None:
         gc.collect()
         files = list(_open_files())
         clients = (self._adapty, self._mail)
@@ -132,7 +132,7 @@ class _Soak:
         sample = Sample(
             name=name,
             seconds=seconds,
-            ended=self._noted.count,
+            ended=self._log.count,
             rss=_resident_mb(),
             sockets=sum(file.startswith("socket:") for file in files),
             files=len(files),
@@ -157,8 +157,8 @@ def _resident_mb() -> float:
 def main() -> None:
     """Execute a plan."""
     plan = msgspec.json.decode(sys.argv[1], type=Plan)
-    with Path(plan.notes).open("wb") as file:
-        asyncio.run(_Soak(plan, Noted(file)).run())
+    with Path(plan.entries).open("wb") as file:
+        asyncio.run(_Soak(plan, OutcomeLog(file)).run())
 
 
 if __name__ == "__main__":

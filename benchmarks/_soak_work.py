@@ -28,9 +28,9 @@ from adapty_async import (
     v1,
     v2,
 )
-from benchmarks._soak_check import CREDIT, SEEDED, WORKS, Claim, Note, Total
+from benchmarks._soak_check import CREDIT, SEEDED, WORKS, Claim, Entry, Total
 
-__all__ = ("Calls", "Noted")
+__all__ = ("Calls", "OutcomeLog")
 
 _Options: TypeAlias = dict[str, Any]
 _Make: TypeAlias = Callable[[_Options], BulkRun[Any, Any]]
@@ -43,7 +43,7 @@ _GIVEN_UP = "perhaps given up"
 _SAVED_AT = "2024-01-15T10:30:00Z"
 
 
-class Noted:
+class OutcomeLog:
     """
     An append-only file with the outcome of each call.
 
@@ -65,19 +65,19 @@ class Noted:
         """Record the number of calls in the report of a run."""
         self._write(Total(work, count))
 
-    def _write(self, note: Note) -> None:
-        self._file.write(self._encoder.encode(note) + b"\n")
+    def _write(self, entry: Entry) -> None:
+        self._file.write(self._encoder.encode(entry) + b"\n")
 
 
 class Calls:
     """The calls of two clients, in rounds."""
 
     def __init__(
-        self, adapty: AdaptyClient, mail: AdaptyMailClient, noted: Noted, random: Random
+        self, adapty: AdaptyClient, mail: AdaptyMailClient, log: OutcomeLog, random: Random
     ) -> None:
         self._adapty = adapty
         self._mail = mail
-        self._noted = noted
+        self._log = log
         self._random = random
 
     async def round(self, number: int, items: int) -> None:
@@ -120,27 +120,27 @@ class Calls:
         """Make a run in one of several ways, and record the outcomes of its items."""
         random = self._random
 
-        def note(outcome: Outcome[Any, Any]) -> None:
-            self._noted.claim(work, _id_of(outcome.item), outcome.status)
+        def record(outcome: Outcome[Any, Any]) -> None:
+            self._log.claim(work, _id_of(outcome.item), outcome.status)
 
         run = make(
             {
-                "on_outcome": note,
+                "on_outcome": record,
                 "ordered": random.random() < 0.3,
                 "concurrency": random.choice((None, None, 5, 40)),
                 "drain": random.choice((0.1, 5.0)),
             }
         )
-        way = random.random()
-        if way < _SHARE:
-            await _given_up(_awaited(run), 2 * random.random())
-        elif way < 2 * _SHARE:
+        draw = random.random()
+        if draw < _SHARE:
+            await _cancelled_after(_awaited(run), 2 * random.random())
+        elif draw < 2 * _SHARE:
             await _streamed(run, most=random.randrange(100))
-        elif way < 0.5:
+        elif draw < 0.5:
             await _streamed(run)
         else:
             await run
-        self._noted.total(work, run.report.total)
+        self._log.total(work, run.report.total)
         return run.report
 
     async def _delete_with_journal(self, ids: list[str]) -> None:
@@ -175,17 +175,17 @@ class Calls:
         status = "done"
         try:
             if self._random.random() < _SHARE:
-                await _given_up(call, 0.1 * self._random.random())
+                await _cancelled_after(call, 0.1 * self._random.random())
                 status = _GIVEN_UP
             else:
                 await call
         except AdaptyError as error:
             status = type(error).__name__
-        self._noted.claim(work, one, status)
+        self._log.claim(work, one, status)
         return status
 
 
-async def _given_up(call: Coroutine[Any, Any, object], seconds: float) -> None:
+async def _cancelled_after(call: Coroutine[Any, Any, object], seconds: float) -> None:
     """Cancel a call that takes longer than `seconds`."""
     task = asyncio.create_task(call)
     await asyncio.wait({task}, timeout=seconds)
@@ -237,5 +237,5 @@ def _credit(one: str) -> Operation[Any]:
 
 def _seed(url: str, ids: dict[str, list[str]]) -> None:
     body = msgspec.json.encode([one for work in SEEDED for one in ids[work]])
-    with urllib.request.urlopen(f"{url}/_sandbox/seed", data=body) as answer:  # loopback
-        answer.read()
+    with urllib.request.urlopen(f"{url}/_sandbox/seed", data=body) as response:  # loopback
+        response.read()

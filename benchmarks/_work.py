@@ -17,7 +17,7 @@ import msgspec
 
 from benchmarks._machine import CLIENT, SERVER, pin
 
-__all__ = ("Cost", "Order", "Told", "Work", "run", "run_together")
+__all__ = ("Cost", "Costs", "Order", "Work", "run", "run_together")
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,14 +56,14 @@ class Cost(msgspec.Struct, frozen=True):
     wall: float
 
 
-class Told(msgspec.Struct, frozen=True):
+class Costs(msgspec.Struct, frozen=True):
     """The result of a process: the cost of each of its jobs, and the peak of its memory."""
 
     costs: tuple[Cost, ...]
     peak_mb: float
 
 
-def run(order: Order) -> Told:
+def run(order: Order) -> Costs:
     """
     Run the jobs of an order in a process, and return their costs.
 
@@ -73,7 +73,7 @@ def run(order: Order) -> Told:
     return run_together([order])[0]
 
 
-def run_together(orders: Sequence[Order]) -> list[Told]:
+def run_together(orders: Sequence[Order]) -> list[Costs]:
     """
     Run each order in a process, concurrently; the second one shares the server's processor.
 
@@ -98,9 +98,9 @@ def _start(order: Order, cores: list[int]) -> subprocess.Popen[bytes]:
     return process
 
 
-def _checked(order: Order, output: bytes) -> Told:
-    told = msgspec.json.decode(output, type=Told)
-    for job, cost in zip(order.jobs, told.costs, strict=True):
+def _checked(order: Order, output: bytes) -> Costs:
+    result = msgspec.json.decode(output, type=Costs)
+    for job, cost in zip(order.jobs, result.costs, strict=True):
         if cost.done != order.work.items:
             raise SystemExit(f"{job}: {cost.done} of {order.work.items} done")
-    return told
+    return result

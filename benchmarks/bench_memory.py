@@ -22,7 +22,7 @@ from benchmarks._options import options
 from benchmarks._raw import KEY
 from benchmarks._results import read, record
 from benchmarks._samples import ids
-from benchmarks._work import Order, Told, Work, run
+from benchmarks._work import Costs, Order, Work, run
 
 __all__ = ("NAME", "Row", "main")
 
@@ -55,14 +55,14 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.name}, {self.items}, {self.over}"
 
 
-def _row(name: str, over: str, work: Work, told: Told) -> Row:
+def _row(name: str, over: str, work: Work, result: Costs) -> Row:
     return Row(
         name=name,
         over=over,
         items=work.items,
         workers=work.workers,
-        peak_mb=told.peak_mb,
-        seconds=told.costs[0].wall,
+        peak_mb=result.peak_mb,
+        seconds=result.costs[0].wall,
     )
 
 
@@ -132,7 +132,7 @@ def main() -> None:
     before = {} if recorded is None else {row.key: row for row in recorded.rows}
     rows = []
 
-    def told(row: Row) -> None:
+    def report(row: Row) -> None:
         rows.append(row)
         print(_line(row, before.get(row.key)), flush=True)
 
@@ -142,14 +142,14 @@ def main() -> None:
         print(f"{'':<50}{title}")
         for items in (few, many):
             work = Work(url=server.url, items=items)
-            told(_over_the_network(server, "bulk_delete of a generator", "bulk_delete", work))
+            report(_over_the_network(server, "bulk_delete of a generator", "bulk_delete", work))
         for items in (few, most):
-            told(_in_process(items))
+            report(_in_process(items))
         for items in (few, many):
-            told(_from_a_file(server, items))
+            report(_from_a_file(server, items))
         work = Work(url=server.url, items=max(_CALLS, few), workers=_CALLS)
         for name, job in (("single calls, typed", "get v2"), ("the same by hand", "raw get v2")):
-            told(_over_the_network(server, name, job, work))
+            report(_over_the_network(server, name, job, work))
     if chosen.record:
         record(NAME, rows, server.name)
 

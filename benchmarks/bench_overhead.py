@@ -18,13 +18,13 @@ __all__ = ("NAME", "main")
 
 NAME = "overhead"
 _SINGLE = ("delete", "get", "get v2", "save")
-_QUICK = ("get v2, 64 at a time", "bulk_delete", "bulk_save", "all on")
+_QUICK = ("get v2, 64 in flight", "bulk_delete", "bulk_save", "all on")
 
 _PAIRS = {
     pair.name: pair
     for pair in (
         *(Pair(name=job, ours=job, other=f"raw {job}", workers=1) for job in _SINGLE),
-        *(Pair(name=f"{job}, 64 at a time", ours=job, other=f"raw {job}") for job in _SINGLE),
+        *(Pair(name=f"{job}, 64 in flight", ours=job, other=f"raw {job}") for job in _SINGLE),
         Pair(name="bulk_delete", ours="bulk_delete", other="raw delete"),
         Pair(name="bulk_delete alone", ours="bulk_delete alone", other="raw delete"),
         Pair(name="standard path", ours="bulk_delete standard", other="raw delete"),
@@ -83,9 +83,9 @@ def main() -> None:
                 rows.append(compare(server, _PAIRS[name], loop, items, pairs))
                 print(_line(rows[-1], before.get(rows[-1].key)), flush=True)
     if chosen.record:
-        told = before | {row.key: row for row in rows}  # rows that were left out stay
+        merged = before | {row.key: row for row in rows}  # rows that were left out stay
         keys = [f"{name}, {loop}" for name in _PAIRS for loop in LOOPS]
-        record(NAME, [told[key] for key in keys if key in told], server.name)
+        record(NAME, [merged[key] for key in keys if key in merged], server.name)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from benchmarks._nginx import CheapServer, serving
 from benchmarks._options import options
 from benchmarks._peers import PEERS
 from benchmarks._results import read, record
-from benchmarks._work import Order, Told, Work, run
+from benchmarks._work import Costs, Order, Work, run
 
 __all__ = ("NAME", "Row", "main")
 
@@ -64,14 +64,14 @@ def _items(name: str, items: int) -> int:
     return max(1, round(items * PEERS[name].share)) if name in PEERS else items
 
 
-def _run(server: CheapServer, name: str, loop: str, items: int) -> Told:
+def _run(server: CheapServer, name: str, loop: str, items: int) -> Costs:
     work = Work(url=server.url, items=items)
     with server.expecting(2 * items, name):
         return run(Order(jobs=(_CLIENTS[name],) * 2, work=work, loop=loop))
 
 
-def _row(name: str, loop: str, items: int, runs: list[Told]) -> Row:
-    cpu = [told.costs[1].cpu / items * 1e6 for told in runs]
+def _row(name: str, loop: str, items: int, runs: list[Costs]) -> Row:
+    cpu = [result.costs[1].cpu / items * 1e6 for result in runs]
     return Row(
         name=name,
         loop=loop,
@@ -80,8 +80,8 @@ def _row(name: str, loop: str, items: int, runs: list[Told]) -> Row:
         cpu=statistics.median(cpu),
         low=min(cpu),
         high=max(cpu),
-        wall=statistics.median(told.costs[1].wall / items * 1e6 for told in runs),
-        peak_mb=max(told.peak_mb for told in runs),
+        wall=statistics.median(result.costs[1].wall / items * 1e6 for result in runs),
+        peak_mb=max(result.peak_mb for result in runs),
     )
 
 

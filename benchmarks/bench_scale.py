@@ -18,7 +18,7 @@ from benchmarks._machine import describe
 from benchmarks._nginx import CheapServer, serving
 from benchmarks._options import options
 from benchmarks._results import read, record
-from benchmarks._work import Order, Told, Work, run_together
+from benchmarks._work import Costs, Order, Work, run_together
 
 __all__ = ("NAME", "Row", "main")
 
@@ -28,7 +28,7 @@ _ITEMS = 20_000
 # From this number of items on, a process does one run without a warm-up; over the network, or with
 # ten times as many items, there is one process only, since it needs minutes.
 _MANY = 1_000_000
-_REPEATS = 3
+_COUNTED = 3
 _MOST = 10_000_000
 
 
@@ -109,19 +109,19 @@ def _rows(sizes: _Sizes, over: str) -> list[Row]:
     return rows
 
 
-def _measure(server: CheapServer, row: Row) -> list[Told]:
+def _measure(server: CheapServer, row: Row) -> list[Costs]:
     url = "" if row.job == _IN_PROCESS else server.url
     work = Work(url=url, items=row.items // row.processes, workers=row.workers)
-    jobs = (row.job,) * (1 if row.items >= _MANY else 1 + _REPEATS)
+    jobs = (row.job,) * (1 if row.items >= _MANY else 1 + _COUNTED)
     with server.expecting(row.items * len(jobs) if url else 0, row.key):
         return run_together([Order(jobs=jobs, work=work)] * row.processes)
 
 
-def _summary(row: Row, runs: list[list[Told]]) -> Row:
+def _summary(row: Row, runs: list[list[Costs]]) -> Row:
     costs = [
         together
         for each in runs
-        for together in zip(*(told.costs[-_REPEATS:] for told in each), strict=True)
+        for together in zip(*(result.costs[-_COUNTED:] for result in each), strict=True)
     ]
     wall = statistics.median(max(cost.wall for cost in each) for each in costs)
     cpu = statistics.median(sum(cost.cpu for cost in each) for each in costs)
@@ -151,7 +151,7 @@ def main() -> None:
     with serving() as server:
         print(f"{describe()}, {server.name}\n")
         rows = [row for row in _rows(sizes, server.name) if row.items <= chosen.most]
-        runs: dict[str, list[list[Told]]] = {row.key: [] for row in rows}
+        runs: dict[str, list[list[Costs]]] = {row.key: [] for row in rows}
         for number in range(count):
             for row in rows:
                 once = _MOST if row.job == _IN_PROCESS else _MANY

@@ -22,7 +22,7 @@ import msgspec
 from adapty_async import AdaptyClient, RetryPolicy, v2
 from benchmarks._machine import describe
 from benchmarks._server import Server, running_sandbox
-from benchmarks._soak_check import CREDIT, Account, Claim, Note, problems
+from benchmarks._soak_check import CREDIT, Claim, Entry, ServerRecord, problems
 from benchmarks._soak_client import CONNECTIONS, Plan, Sample
 
 _FAULTS = "error=4%,reset=2%,reset_after=2%,stall=0.2%"
@@ -59,7 +59,7 @@ def _plan(options: argparse.Namespace, server: Server, folder: str) -> Plan:
         items=options.items,
         idle=not options.quick,
         seed=options.seed,
-        notes=str(Path(folder) / "notes"),
+        entries=str(Path(folder) / "entries"),
     )
 
 
@@ -104,9 +104,9 @@ def _leaks(samples: list[Sample], *, idle: bool) -> Iterator[str]:
             yield f"{name}: {before} before, {now} now"
 
 
-def _notes(plan: Plan) -> Iterator[Note]:
-    decoder: msgspec.json.Decoder[Note] = msgspec.json.Decoder(Note)
-    with Path(plan.notes).open("rb") as file:
+def _entries(plan: Plan) -> Iterator[Entry]:
+    decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
+    with Path(plan.entries).open("rb") as file:
         yield from map(decoder.decode, file)
 
 
@@ -128,12 +128,14 @@ async def _balances(server: Server, purses: Iterable[str]) -> dict[str, int]:
     return balances
 
 
-def _account(plan: Plan, server: Server) -> Account:
-    purses = {note.id for note in _notes(plan) if isinstance(note, Claim) and note.work == CREDIT}
+def _server_record(plan: Plan, server: Server) -> ServerRecord:
+    purses = {
+        entry.id for entry in _entries(plan) if isinstance(entry, Claim) and entry.work == CREDIT
+    }
     arrivals = list(server.arrivals())  # before further requests arrive
     balances = asyncio.run(_balances(server, purses))
     there = {"v1": server.profiles("v1"), "mail": server.profiles("mail")}
-    return Account(arrivals, there, balances)
+    return ServerRecord(arrivals, there, balances)
 
 
 def main() -> None:
@@ -144,9 +146,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, running_sandbox(*settings) as server:
         plan = _plan(options, server, folder)
         samples = list(_work(plan))
-        account = _account(plan, server)
-        found = [*_leaks(samples, idle=plan.idle), *problems(_notes(plan), account)]
-    print(", ".join(f"{name}: {count}" for name, count in account.faults.most_common()))
+        record = _server_record(plan, server)
+        found = [*_leaks(samples, idle=plan.idle), *problems(_entries(plan), record)]
+    print(", ".join(f"{name}: {count}" for name, count in record.faults.most_common()))
     for problem in found[:_SHOWN]:
         print(f"WRONG: {problem}")
     if found:

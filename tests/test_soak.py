@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from adapty_async.sandbox import Arrival
-from benchmarks._soak_check import Account, Claim, Note, Total, problems
+from benchmarks._soak_check import Claim, Entry, ServerRecord, Total, problems
 
 
 def arrival(method: str, identity: str, *, status: int = 200, applied: bool = True) -> Arrival:
-    """Return what the sandbox notes of a request."""
+    """Return what the sandbox entries of a request."""
     return Arrival(
         number=1,
         at=0.0,
@@ -32,11 +32,11 @@ CREATED = arrival("POST", "u1")
 
 
 def found(
-    *notes: Note, arrivals: tuple[Arrival, ...] = (), there: str = "", coins: int = 0
+    *entries: Entry, arrivals: tuple[Arrival, ...] = (), there: str = "", coins: int = 0
 ) -> list[str]:
     """Return what is wrong about calls for one id."""
     ids: dict[str, Any] = {"v1": {there}, "mail": {there}}
-    return list(problems(notes, Account(arrivals, ids, {"u1": coins})))
+    return list(problems(entries, ServerRecord(arrivals, ids, {"u1": coins})))
 
 
 def test_what_is_as_the_client_says_is_no_problem() -> None:
@@ -68,9 +68,9 @@ def test_what_is_not_as_the_client_says_is_told(
     work: str, status: str, arrivals: tuple[Arrival, ...], there: str, wrong: str
 ) -> None:
     """Each claim is held against what arrived, and what is there at the end."""
-    told = found(Claim(work, "u1", status), arrivals=arrivals, there=there)
+    problem = found(Claim(work, "u1", status), arrivals=arrivals, there=there)
 
-    assert told == [f"{work} u1, told {status}: {wrong}"]
+    assert problem == [f"{work} u1, claimed {status}: {wrong}"]
 
 
 def test_what_is_counted_wrongly_is_told() -> None:
