@@ -12,13 +12,13 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 def answer(status: int = 200, body: bytes = b"{}", *lines: str) -> bytes:
-    """Return an answer with its length; unlike HTTP's own list, it knows every status."""
+    """Return a response with its length; unlike `http.HTTPStatus`, it accepts every status."""
     head = [f"HTTP/1.1 {status} Some Words", *lines, f"Content-Length: {len(body)}"]
     return "\r\n".join([*head, "", ""]).encode() + body
 
 
 def error_body(status: int, code: str) -> bytes:
-    """Return the body of an error of the API, which quotes what it was sent."""
+    """Return an error body of the API, which quotes the request."""
     content = {
         "errors": [{"source": None, "errors": [f"{CANARY_EMAIL} with {CANARY_KEY}"]}],
         "error_code": code,
@@ -28,20 +28,20 @@ def error_body(status: int, code: str) -> bytes:
 
 
 def said(status: int, code: str, *lines: str) -> tuple[bytes]:
-    """Return the API's own error."""
+    """Return an error response of the API."""
     return (answer(status, error_body(status, code), *lines),)
 
 
 def page(status: int, *lines: str) -> tuple[bytes]:
-    """Return a gateway's page, which quotes what it was sent."""
+    """Return a gateway's page, which quotes the request."""
     return (answer(status, f"<html>{CANARY_EMAIL} {CANARY_KEY}</html>".encode(), *lines),)
 
 
 def packed(body: bytes, coding: str = "gzip") -> bytes:
-    """Return an answer that says it is compressed."""
+    """Return a response that declares a content coding."""
     return answer(200, body, f"Content-Encoding: {coding}")
 
 
 def content(text: str | bytes) -> tuple[bytes]:
-    """Return a success with that body."""
+    """Return a successful response with that body."""
     return (answer(200, text if isinstance(text, bytes) else text.encode()),)

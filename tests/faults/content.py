@@ -1,4 +1,4 @@
-"""Faults of what is inside an answer: bodies, their encoding and their size."""
+"""Faults in bodies of responses: framing, content, encoding and size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _GZIP_OF_MORE = gzip.compress(b'{"data":{"more":"' + b"abcdefghijklmnopqrstuvwxy
 BODY = (
     lost("reset in the body", (answer(200, b"12345")[:-1], RESET)),
     lost("body shorter than its length", (answer(200, b"12345")[:-1], CLOSE)),
-    lost("body of chunks that breaks off", (CHUNKED + b"5\r\n123", CLOSE)),
+    lost("body of chunks that ends early", (CHUNKED + b"5\r\n123", CLOSE)),
     lost("last chunk missing", (CHUNKED + b"2\r\n{}\r\n", CLOSE)),
     lost("chunk size that is no number", (CHUNKED + b"zz\r\n{}\r\n0\r\n\r\n",)),
     lost("chunk size beyond 64 bits", (CHUNKED + b"f" * 17 + b"\r\n{}", CLOSE)),
@@ -72,12 +72,12 @@ ENCODING = (
     fine("identity", packed(_PLAIN, "identity")),
     lost("gzip that is plain", (packed(_PLAIN),)),
     fine("gzip without its checksum", packed(_GZIP[:-8])),
-    unreadable("gzip that breaks off", (packed(_GZIP_OF_MORE[:-20]),)),
+    unreadable("gzip that ends early", (packed(_GZIP_OF_MORE[:-20]),)),
     lost("gzip with a wrong checksum", (packed(_GZIP[:-8] + b"\0" * 8),)),
-    lost("gzip with stray bytes behind", (packed(_GZIP + b"stray"),)),
+    lost("gzip with stray bytes after it", (packed(_GZIP + b"stray"),)),
     unreadable("gzip twice", (packed(gzip.compress(_GZIP), "gzip, gzip"),)),
     unreadable("unknown coding", (packed(_GZIP, "zip"),)),
-    lost("brotli, which was not asked for", (packed(b'\x0b\x05\x80{"data":{}}\x03', "br"),)),
+    lost("brotli, which was not requested", (packed(b'\x0b\x05\x80{"data":{}}\x03', "br"),)),
 )
 
 SIZE = (

@@ -1,4 +1,4 @@
-"""What a server says: statuses, redirects and too many requests."""
+"""Faults in responses: statuses, redirects and throttling."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from tests.faults.ends import Fault, cell, final, fine, lost, unsent
 from tests.raw_server import Steps
 
 
-def broken(what: str, steps: Steps) -> Fault:
-    """Return an answer of a server that failed and may have acted before."""
-    return lost(what, steps, "ServerError")
+def broken(name: str, steps: Steps) -> Fault:
+    """Return a response of a server that failed and may have acted before."""
+    return lost(name, steps, "ServerError")
 
 
-def failed(what: str, steps: Steps) -> Fault:
-    """Return an answer of a server that failed, in a way that is not expected to be over soon."""
-    return final(what, steps, "ServerError").but(create=cell("ServerError", "unknown", 1))
+def failed(name: str, steps: Steps) -> Fault:
+    """Return a response of a server that failed permanently."""
+    return final(name, steps, "ServerError").but(create=cell("ServerError", "unknown", 1))
 
 
-def early(what: str, steps: Steps) -> Fault:
-    """Return an answer that asks for a repeat, and does not prove that nothing was done."""
+def early(name: str, steps: Steps) -> Fault:
+    """Return a response that permits a retry, and does not prove that nothing was done."""
     end = cell("RequestRejectedError", "failed", 1)
-    return unsent(what, steps, "RequestRejectedError").but(create=end)
+    return unsent(name, steps, "RequestRejectedError").but(create=end)
 
 
 STATUS = (
@@ -98,9 +98,9 @@ REDIRECT = (
 )
 
 
-def throttled(what: str, *lines: str) -> Fault:
-    """Return a refusal because of too many requests, which says how long to wait, or does not."""
-    return unsent(what, said(429, "rate_limited", *lines), "RateLimitError")
+def throttled(name: str, *lines: str) -> Fault:
+    """Return a 429, with or without `Retry-After`."""
+    return unsent(name, said(429, "rate_limited", *lines), "RateLimitError")
 
 
 _LONG_AGO = formatdate(1e9, usegmt=True)
@@ -111,7 +111,7 @@ RATE = (
     unsent("429, a page", page(429), "RateLimitError"),
     throttled("429, 0 seconds", "Retry-After: 0"),
     throttled("429, a fraction of a second", "Retry-After: 0.01"),
-    throttled("429, a date that is over", f"Retry-After: {_LONG_AGO}"),
+    throttled("429, a date in the past", f"Retry-After: {_LONG_AGO}"),
     throttled(
         "429, a date by the server's clock", f"Retry-After: {_LONG_AGO}", f"Date: {_LONG_AGO}"
     ),

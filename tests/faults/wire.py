@@ -1,4 +1,4 @@
-"""Faults of the wire: connections, TLS, kept connections and headers."""
+"""Faults below HTTP bodies: connections, TLS, reused connections and headers."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ TLS = (
 
 
 def kept(fault: Fault) -> Fault:
-    """Let a good call go before, over the same connection."""
-    return fault._replace(what=f"{fault.what}, on a kept connection", before=(answer(),))
+    """Return the fault after a successful call on the same connection."""
+    return fault._replace(name=f"{fault.name}, on a reused connection", before=(answer(),))
 
 
-def idle(what: str, *steps: bytes | Step) -> Fault:
-    """Return something that happens to a connection while nobody uses it."""
-    return fine(what, answer(), before=(answer(), HOLD, *steps))
+def idle(name: str, *steps: bytes | Step) -> Fault:
+    """Return a fault of an idle connection."""
+    return fine(name, answer(), before=(answer(), HOLD, *steps))
 
 
 KEEPING = (
@@ -56,19 +56,19 @@ KEEPING = (
     idle("idle connection closed", CLOSE),
     idle("idle connection reset", RESET),
     idle("idle connection gets a 408 and is closed", *page(408), CLOSE),
-    idle("idle connection gets a stray answer", answer(500)),
+    idle("idle connection gets a stray response", answer(500)),
     fine("Connection: close, but stays open", answer(200, b"{}", "Connection: close")),
-    fine("closes after each answer", answer(), CLOSE),
-    fine("stray answer behind the answer", answer() + answer(500)),
-    lost("stray bytes behind the answer", (answer() + b"\r\n\r\nstray",)),
-    fine("answer of HTTP/1.0", b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}"),
+    fine("closes after each response", answer(), CLOSE),
+    fine("stray response after the response", answer() + answer(500)),
+    lost("stray bytes after the response", (answer() + b"\r\n\r\nstray",)),
+    fine("response of HTTP/1.0", b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}"),
     fine("body until the connection closes", HEAD + b"\r\n{}", CLOSE),
 )
 
 HEADERS = (
-    late("no answer at all", STALL),
-    lost("reset without an answer", (RESET,)),
-    lost("closed without an answer", (CLOSE,)),
+    late("no response at all", STALL),
+    lost("reset without a response", (RESET,)),
+    lost("closed without a response", (CLOSE,)),
     lost("reset in the headers", (HEAD + b"X: y\r\n", RESET)),
     lost("closed in the headers", (HEAD + b"X: y\r\n", CLOSE)),
     late("headers that never end, a byte at a time", HEAD, Drip(b"X: y\r\n")),
@@ -94,11 +94,11 @@ HEADERS = (
     ),
     fine("unknown transfer coding", HEAD + b"Transfer-Encoding: zip\r\n\r\n{}", CLOSE),
     fine(
-        "early hints before the answer",
+        "early hints before the response",
         b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + answer(),
     ),
     fine(
-        "a hundred 100 Continue before the answer",
+        "a hundred 100 Continue before the response",
         b"HTTP/1.1 100 Continue\r\n\r\n" * 100 + answer(),
     ),
     fine("headers that are not ASCII", answer(200, b"{}", "X-Name: é")),
