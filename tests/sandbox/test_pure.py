@@ -1,4 +1,4 @@
-"""The parts of the sandbox that need no server: rate limit, choice of faults, what time does."""
+"""The parts of the sandbox without a server: rate limit, faults and grace periods."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from adapty_async.sandbox._v2_profiles import access_view
 
 
 class Clock:
-    """Tell the time that a test sets, in seconds."""
+    """A clock whose time, in seconds, a test sets."""
 
     now = 100.0
 
@@ -24,7 +24,7 @@ class Clock:
 
 
 def test_a_bucket_allows_a_burst_and_then_its_rate() -> None:
-    """After the burst a token comes every 1/rate seconds, and waiting as views is enough."""
+    """After the burst a token is free every 1/rate seconds, after the returned delay."""
     clock = Clock()
     bucket = TokenBucket(10, 3, clock=clock)
 
@@ -83,7 +83,7 @@ def test_a_bad_text_names_part_and_rule(spec: str, message: str) -> None:
 
 
 def test_a_seed_repeats_its_faults_in_their_shares() -> None:
-    """The same seed draws the same faults, another seed others, each as often as asked for."""
+    """The same seed draws the same faults, another seed others, each with its share."""
     faults = Faults(error=0.2, reset=0.1, reset_after=0.1, stall=0.1)
 
     def drawn(seed: int) -> list[str | None]:
@@ -100,7 +100,7 @@ def test_a_seed_repeats_its_faults_in_their_shares() -> None:
 
 
 def test_scripted_faults_come_first_and_in_order() -> None:
-    """What is scripted is drawn before anything random."""
+    """Scripted faults are drawn before random ones."""
     plan = FaultPlan(Faults())
     plan.script("500", "stall")
     plan.script("429")
@@ -110,7 +110,7 @@ def test_scripted_faults_come_first_and_in_order() -> None:
 
 @pytest.mark.parametrize("name", ["boom", "200", "499", "-html", "reset-html", ""])
 def test_an_unknown_fault_is_refused(name: str) -> None:
-    """A name that is no fault is refused, and the good ones beside it aren't taken either."""
+    """A list with an unknown name is rejected as a whole."""
     plan = FaultPlan(Faults())
 
     with pytest.raises(ValueError, match="a fault must be reset, reset_after, stall, or a status"):
@@ -119,7 +119,7 @@ def test_an_unknown_fault_is_refused(name: str) -> None:
 
 
 def test_a_grace_period_ends_by_itself() -> None:
-    """Whether there is one depends on when the profile is read; its end is not views."""
+    """A grace period depends on the time of reading; its end is not in the view."""
     ends = datetime(2026, 1, 1, tzinfo=UTC)
     access = {"store": "app_store", "grace_period_expires_at": ends.isoformat()}
     moments = [ends - timedelta(seconds=1), ends, ends + timedelta(days=1)]
