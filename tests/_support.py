@@ -15,7 +15,7 @@ import pytest
 from adapty_async import errors
 from adapty_async._api.operation import CallState, Endpoint, Headers, Request, Response, RetrySafety
 from adapty_async._api.results import no_result
-from adapty_async._flow import adaptive_rate as _learned
+from adapty_async._flow import adaptive_rate as _adaptive_rate
 from adapty_async.errors import AdaptyError
 
 CANARY_KEY = "secret_live_CANARY.key"
@@ -86,9 +86,9 @@ async def loop_turns(count: int) -> None:
 
 def begin_at(monkeypatch: pytest.MonkeyPatch, rate: float, *, lowest: float) -> None:
     """Make bulk runs start at `rate` by default, and never go below `lowest`."""
-    kind, highest = _learned.AdaptiveRateLimiter, max(rate, _learned._MAX_RATE)
+    kind, highest = _adaptive_rate.AdaptiveRateLimiter, max(rate, _adaptive_rate._MAX_RATE)
     begin = functools.partialmethod(kind.__init__, lowest=lowest, highest=highest)
-    monkeypatch.setattr(_learned, "_START", rate)
+    monkeypatch.setattr(_adaptive_rate, "_START", rate)
     monkeypatch.setattr(kind, "__init__", begin)
 
 

@@ -87,9 +87,7 @@ def is_overload(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> 
 
 @pytest.mark.parametrize("name", ["adapty_async", *MODULES])
 def test_every_public_thing_is_described(name: str) -> None:
-    """
-    Modules, classes, functions and methods have a docstring, its quotes on lines of their own.
-    """
+    """Modules, classes, functions and methods have a docstring in the required layout."""
     source = inspect.getsource(importlib.import_module(name))
     lines = source.splitlines()
     tree = ast.parse(source)
@@ -105,12 +103,18 @@ def test_every_public_thing_is_described(name: str) -> None:
 def is_described(
     node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]
 ) -> bool:
-    """Return whether there is a docstring in the required layout."""
+    """
+    Return whether there is a docstring in the required layout.
+
+    It stands on one line with its quotes, or the quotes stand on lines of their own.
+    """
     first = node.body[0] if node.body else None
     if first is None or not ast.get_docstring(node):
         return False
-    begin, end = lines[first.lineno - 1], lines[(first.end_lineno or 0) - 1]
-    return begin.strip() == end.strip() == '"""'
+    begin, end = lines[first.lineno - 1].strip(), lines[(first.end_lineno or 0) - 1].strip()
+    if first.lineno == first.end_lineno:
+        return begin.startswith('"""') and end.endswith('"""')
+    return begin == end == '"""'
 
 
 def in_a_fresh_interpreter(code: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from email.utils import formatdate
 
-from tests.faults.answers import answer, page, said
 from tests.faults.ends import Fault, cell, final, fine, lost, unsent
+from tests.faults.responses import page, response, said
 from tests.raw_server import Steps
 
 
@@ -26,13 +26,13 @@ def early(name: str, steps: Steps) -> Fault:
 
 
 STATUS = (
-    fine("201", answer(201)),
+    fine("201", response(201)),
     final("400", said(400, "value_error"), "RequestRejectedError"),
     final("401", said(401, "not_authenticated"), "AuthenticationError"),
     final("402", said(402, "payment"), "RequestRejectedError"),
     final("403", said(403, "unauthorized"), "AuthenticationError"),
     final("403, a firewall's page", page(403), "RequestRejectedError"),
-    final("403, a firewall's JSON", (answer(403, b'{"message":"no"}'),), "RequestRejectedError"),
+    final("403, a firewall's JSON", (response(403, b'{"message":"no"}'),), "RequestRejectedError"),
     final("403, a feature that is off", said(403, "feature_not_enabled"), "RequestRejectedError"),
     final("404", said(404, "profile_does_not_exist"), "NotFoundError").but(
         read=cell("NotFoundError", "absent", 1), delete=cell("NotFoundError", "absent", 1)
@@ -41,7 +41,7 @@ STATUS = (
         read=cell("NotFoundError", "absent", 1), delete=cell("NotFoundError", "absent", 1)
     ),
     final("404, a gateway's page", page(404), "RequestRejectedError"),
-    final("404 without a body", (answer(404, b""),), "RequestRejectedError"),
+    final("404 without a body", (response(404, b""),), "RequestRejectedError"),
     final("405", page(405), "RequestRejectedError"),
     final("406", page(406), "RequestRejectedError"),
     final("407 from the server itself", page(407), "RequestRejectedError"),
@@ -85,16 +85,18 @@ REDIRECT = (
     *(
         final(
             f"{status} to another host",
-            (answer(status, b"", "Location: https://elsewhere.example/"),),
+            (response(status, b"", "Location: https://elsewhere.example/"),),
             "RequestRejectedError",
         )
         for status in (301, 302, 303, 307, 308)
     ),
     final("300", page(300), "RequestRejectedError"),
-    final("302 to the same host", (answer(302, b"", _HERE),), "RequestRejectedError"),
-    final("302 to itself, for ever", (answer(302, b"", "Location: "),), "RequestRejectedError"),
-    final("302 to nowhere", (answer(302, b""),), "RequestRejectedError"),
-    final("302 to nonsense", (answer(302, b"", "Location: http://[x y/"),), "RequestRejectedError"),
+    final("302 to the same host", (response(302, b"", _HERE),), "RequestRejectedError"),
+    final("302 to itself, for ever", (response(302, b"", "Location: "),), "RequestRejectedError"),
+    final("302 to nowhere", (response(302, b""),), "RequestRejectedError"),
+    final(
+        "302 to nonsense", (response(302, b"", "Location: http://[x y/"),), "RequestRejectedError"
+    ),
 )
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from adapty_async import AdaptyClient, AdaptyError, Limits, RetryPolicy
 from tests._support import CANARY_KEY
-from tests.faults.answers import CHUNKED, HEAD, MIB, answer, packed
+from tests.faults.responses import CHUNKED, HEAD, MIB, packed, response
 from tests.raw_server import CLOSE, DONE, RESET, Drip, RawServer, Steps, in_thread, page
 
 pytestmark = pytest.mark.slow
@@ -87,10 +87,10 @@ ANSWERS: dict[str, tuple[Steps, str]] = {
     ),
     "headers of 200 MB": ((HEAD, *(b"X: " + b"x" * MIB,) * 200, CLOSE), "ConnectionLostError"),
     "a million headers": ((HEAD, *(b"X: y\r\n" * 10_000,) * 100, CLOSE), "ConnectionLostError"),
-    "8 MB of brackets": ((answer(200, b"[" * 8_000_000),), "DecodeError"),
-    "8 MB of brackets inside": ((answer(200, b'{"data":' + b"[" * 8_000_000),), "DecodeError"),
+    "8 MB of brackets": ((response(200, b"[" * 8_000_000),), "DecodeError"),
+    "8 MB of brackets inside": ((response(200, b'{"data":' + b"[" * 8_000_000),), "DecodeError"),
     "failure of 8 MB of lists": (
-        (answer(500, b'{"errors":[' + b"[]," * 2_700_000 + b"[]]}"),),
+        (response(500, b'{"errors":[' + b"[]," * 2_700_000 + b"[]]}"),),
         "ServerError",
     ),
     "slow body without end": ((CHUNKED, Drip(b"1\r\n \r\n", 0.0005)), "RequestTimeoutError"),
@@ -126,10 +126,10 @@ def test_a_bomb_costs_little(coding: str) -> None:
 FAULTS: dict[str, tuple[Steps, int]] = {
     "reset": ((RESET,), 2),
     "closed": ((CLOSE,), 2),
-    "cut off": ((answer(200, b"12345")[:-1], CLOSE), 2),
+    "cut off": ((response(200, b"12345")[:-1], CLOSE), 2),
     "500": ((page(500),), 2),
     "429": ((page(429),), 2),
-    "too large": ((answer(200, b" " * 9 * MIB),), 1),
+    "too large": ((response(200, b" " * 9 * MIB),), 1),
 }
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tests.faults import places
-from tests.faults.answers import HEAD, answer, page
 from tests.faults.ends import Fault, fine, forbidden, late, lost, unreached
+from tests.faults.responses import HEAD, page, response
 from tests.raw_server import CLOSE, HOLD, RESET, STALL, UNREAD, Drip, Step
 
 CONNECTING = (
@@ -33,7 +33,7 @@ TLS = (
         once=None, place=places.CLIENT_CERTIFICATE, dead=True
     ),
     lost("reset over TLS, after the request", (RESET,))._replace(place=places.TRUSTED),
-    lost("closed over TLS, in the body", (answer(200, b"12345")[:-1], CLOSE))._replace(
+    lost("closed over TLS, in the body", (response(200, b"12345")[:-1], CLOSE))._replace(
         place=places.TRUSTED
     ),
 )
@@ -41,12 +41,12 @@ TLS = (
 
 def kept(fault: Fault) -> Fault:
     """Return the fault after a successful call on the same connection."""
-    return fault._replace(name=f"{fault.name}, on a reused connection", before=(answer(),))
+    return fault._replace(name=f"{fault.name}, on a reused connection", before=(response(),))
 
 
 def idle(name: str, *steps: bytes | Step) -> Fault:
     """Return a fault of an idle connection."""
-    return fine(name, answer(), before=(answer(), HOLD, *steps))
+    return fine(name, response(), before=(response(), HOLD, *steps))
 
 
 KEEPING = (
@@ -56,11 +56,11 @@ KEEPING = (
     idle("idle connection closed", CLOSE),
     idle("idle connection reset", RESET),
     idle("idle connection gets a 408 and is closed", *page(408), CLOSE),
-    idle("idle connection gets a stray response", answer(500)),
-    fine("Connection: close, but stays open", answer(200, b"{}", "Connection: close")),
-    fine("closes after each response", answer(), CLOSE),
-    fine("stray response after the response", answer() + answer(500)),
-    lost("stray bytes after the response", (answer() + b"\r\n\r\nstray",)),
+    idle("idle connection gets a stray response", response(500)),
+    fine("Connection: close, but stays open", response(200, b"{}", "Connection: close")),
+    fine("closes after each response", response(), CLOSE),
+    fine("stray response after the response", response() + response(500)),
+    lost("stray bytes after the response", (response() + b"\r\n\r\nstray",)),
     fine("response of HTTP/1.0", b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}"),
     fine("body until the connection closes", HEAD + b"\r\n{}", CLOSE),
 )
@@ -95,13 +95,13 @@ HEADERS = (
     fine("unknown transfer coding", HEAD + b"Transfer-Encoding: zip\r\n\r\n{}", CLOSE),
     fine(
         "early hints before the response",
-        b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + answer(),
+        b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + response(),
     ),
     fine(
         "a hundred 100 Continue before the response",
-        b"HTTP/1.1 100 Continue\r\n\r\n" * 100 + answer(),
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 100 + response(),
     ),
-    fine("headers that are not ASCII", answer(200, b"{}", "X-Name: é")),
-    lost("name of a header that is not ASCII", (answer(200, b"{}", "X-Né: y"),)),
-    fine("cookies", answer(200, b"{}", "Set-Cookie: a=b; Max-Age=soon; Domain=..")),
+    fine("headers that are not ASCII", response(200, b"{}", "X-Name: é")),
+    lost("name of a header that is not ASCII", (response(200, b"{}", "X-Né: y"),)),
+    fine("cookies", response(200, b"{}", "Set-Cookie: a=b; Max-Age=soon; Domain=..")),
 )

@@ -1,4 +1,4 @@
-"""Whole answers as a server writes them; what a server may echo is in them."""
+"""Complete responses of a server, with canaries in everything that a server may echo."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
-def answer(status: int = 200, body: bytes = b"{}", *lines: str) -> bytes:
+def response(status: int = 200, body: bytes = b"{}", *lines: str) -> bytes:
     """Return a response with its length; unlike `http.HTTPStatus`, it accepts every status."""
     head = [f"HTTP/1.1 {status} Some Words", *lines, f"Content-Length: {len(body)}"]
     return "\r\n".join([*head, "", ""]).encode() + body
@@ -29,19 +29,19 @@ def error_body(status: int, code: str) -> bytes:
 
 def said(status: int, code: str, *lines: str) -> tuple[bytes]:
     """Return an error response of the API."""
-    return (answer(status, error_body(status, code), *lines),)
+    return (response(status, error_body(status, code), *lines),)
 
 
 def page(status: int, *lines: str) -> tuple[bytes]:
     """Return a gateway's page, which quotes the request."""
-    return (answer(status, f"<html>{CANARY_EMAIL} {CANARY_KEY}</html>".encode(), *lines),)
+    return (response(status, f"<html>{CANARY_EMAIL} {CANARY_KEY}</html>".encode(), *lines),)
 
 
 def packed(body: bytes, coding: str = "gzip") -> bytes:
     """Return a response that declares a content coding."""
-    return answer(200, body, f"Content-Encoding: {coding}")
+    return response(200, body, f"Content-Encoding: {coding}")
 
 
 def content(text: str | bytes) -> tuple[bytes]:
     """Return a successful response with that body."""
-    return (answer(200, text if isinstance(text, bytes) else text.encode()),)
+    return (response(200, text if isinstance(text, bytes) else text.encode()),)
