@@ -182,7 +182,7 @@ def test_the_page_names_all_that_is_not_safe_to_send_again() -> None:
         for module in (v1, v2, mail)
         for name in module.__all__
         if (row := getattr(module, name)).__class__.__name__ == "Endpoint"
-        and row.replay is not RetrySafety.ALWAYS
+        and row.retry_safety is not RetrySafety.ALWAYS
     }
     page = _PAGE.read_text(encoding="utf-8")
 
