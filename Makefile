@@ -1,5 +1,5 @@
-# make demo   installs what it needs and shows the main job on the sandbox
-# make test   installs what it needs and runs all tests, with branch coverage
+# make demo   installs its dependencies and shows the main job on the sandbox
+# make test   installs its dependencies and runs all tests, with branch coverage
 # make check  lint, types, tests, documentation and a short benchmark
 
 PYTHON ?= python3

@@ -1,5 +1,5 @@
 """
-Benchmarks, each run by ``python -m benchmarks.bench_<what>``.
+Benchmarks, each run by ``python -m benchmarks.bench_<name>``.
 
-Speed is told as a ratio inside one run, since machines are shared and differ.
+Speed is reported as a ratio inside one run, since machines are shared and differ.
 """

@@ -1,8 +1,8 @@
 """
-All benchmarks, one after another: ``python -m benchmarks --record``, or ``--quick`` for a smoke.
+A runner for all benchmarks: ``python -m benchmarks --record``, or ``--quick`` for a smoke test.
 
-What is recorded goes into ``benchmarks/results`` and from there into ``docs/speed.md``. Each takes
-options of its own as well: ``python -m benchmarks.bench_overhead --help``.
+Recorded results are written to ``benchmarks/results`` and from there to ``docs/speed.md``. Each
+benchmark also has options of its own: ``python -m benchmarks.bench_overhead --help``.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from benchmarks._page import write
 __all__ = ("main",)
 
 _BENCHMARKS = ("import", "codec", "input", "overhead", "profile", "peers", "memory", "scale")
-# Takes hours with its rivals: ``make bench-goodput``.
+# It needs hours with its rivals: ``make bench-goodput``.
 _WITHOUT_RECORD = ("goodput",)
 
 
 def main() -> None:
-    """Run them."""
+    """Run all benchmarks."""
     parser = options(__doc__)
     parser.add_argument("--only", nargs="+", choices=_BENCHMARKS, default=_BENCHMARKS)
     chosen = parser.parse_args()

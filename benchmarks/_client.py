@@ -1,7 +1,7 @@
 """
-One client process: ``python -m benchmarks._client ORDER`` with an `Order` as JSON.
+A client process: ``python -m benchmarks._client ORDER`` with an `Order` as JSON.
 
-It runs the jobs one after another, each in an event loop of its own, and prints what it `Told` as
+It runs the jobs one after another, each in an event loop of its own, and prints its `Costs` as
 JSON.
 """
 
@@ -17,13 +17,13 @@ import msgspec
 
 from benchmarks._jobs import JOBS
 from benchmarks._machine import peak_mb
-from benchmarks._work import Cost, Order, Told, Work
+from benchmarks._work import Cost, Costs, Order, Work
 
 __all__ = ("loop_factory", "main")
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    """Return how event loops of that name are made."""
+    """Return the factory of event loops of that name."""
     if name == "asyncio":
         return asyncio.new_event_loop
     import uvloop  # noqa: PLC0415  an extra
@@ -32,7 +32,7 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def _measured(job: str, work: Work, factory: Callable[[], asyncio.AbstractEventLoop]) -> Cost:
-    gc.collect()  # what one job left is not to be charged to the next
+    gc.collect()  # the garbage of one job must not be charged to the next
     with asyncio.Runner(loop_factory=factory) as runner:
         wall, cpu = time.perf_counter(), time.process_time()
         done = runner.run(JOBS[job](work))
@@ -40,11 +40,11 @@ def _measured(job: str, work: Work, factory: Callable[[], asyncio.AbstractEventL
 
 
 def main() -> None:
-    """Do the jobs."""
+    """Run the jobs of the order."""
     order = msgspec.json.decode(sys.argv[1], type=Order)
     factory = loop_factory(order.loop)
     costs = tuple(_measured(job, order.work, factory) for job in order.jobs)
-    sys.stdout.write(msgspec.json.encode(Told(costs, peak_mb())).decode())
+    sys.stdout.write(msgspec.json.encode(Costs(costs, peak_mb())).decode())
 
 
 if __name__ == "__main__":

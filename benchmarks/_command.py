@@ -1,5 +1,5 @@
 """
-The command line, and at its end the peak of its memory in MB, as the last line of the output.
+A wrapper of the command line that prints the peak of its memory in MB as the last line.
 
 Run as ``python -m benchmarks._command ARGUMENTS``.
 """

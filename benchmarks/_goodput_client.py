@@ -1,8 +1,8 @@
 """
-One client in a process of its own, so that its time and memory are only its own.
+A client process of the goodput benchmark, so that its time and memory are only its own.
 
 Run as ``python -m benchmarks._goodput_client CLIENT JOB`` with the name of a rival, or ``ours``,
-and a `Job` as JSON; it prints what it `Measured` as JSON.
+and a `Job` as JSON; it prints a `Measured` as JSON.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ OURS = "ours"
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
     """
-    What a client says of its run.
+    The report of a client about its run.
 
     Attributes:
-        done: items that it takes for deleted.
-        requests, throttled: what it counted of them, -1 if it does not count.
-        wall, cpu: seconds.
-        peak_mb: memory.
+        done: items that it counts as deleted.
+        requests, throttled: its counts, -1 if it does not count.
+        wall, cpu: elapsed and processor time, in seconds.
+        peak_mb: peak of the memory, in MB.
     """
 
     done: int
@@ -45,7 +45,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 async def _ours(job: Job) -> Measured:
     async with AdaptyClient("secret_live_benchmark", base_url=job.url) as adapty:
         report = await adapty.v1.profiles.bulk_delete(
-            ids(job.items), by="customer_user_id", rate=job.told_rate
+            ids(job.items), by="customer_user_id", rate=job.configured_rate
         )
     return Measured(done=report.done, requests=report.requests, throttled=report.throttled)
 

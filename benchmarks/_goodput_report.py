@@ -1,4 +1,4 @@
-"""What the runs under one limit come to, as text."""
+"""A text report of the runs under one limit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ("comparison", "line", "summary", "table")
 
 
 class _Measure(msgspec.Struct, frozen=True):
-    """A number of a run: its attribute, what it is called, how it is written."""
+    """A measure of a run: its attribute, its label and its format."""
 
     name: str
     label: str
@@ -29,7 +29,7 @@ class _Measure(msgspec.Struct, frozen=True):
 
 _MEASURES = (
     _Measure("slowness", "time / ideal", "{:.3f}"),
-    _Measure("throttled", "answered 429", "{:.2%}"),
+    _Measure("throttled", "throttled (429)", "{:.2%}"),
     _Measure("most_throttled", "429s, worst item", "{:.0f}"),
     _Measure("failed", "failed items", "{:.0f}"),
     _Measure("effort", "requests / success", "{:.3f}"),
@@ -56,15 +56,15 @@ def _median(values: Iterable[float | None]) -> float | None:
 
 
 def line(run: Run) -> str:
-    """Describe one run."""
+    """Return one line about a run."""
     return (
         f"  {run.client}, seed {run.seed}: {run.measured.wall:.1f} s, {run.slowness:.3f} of the "
-        f"ideal, {run.throttled:.2%} answered 429, {run.failed} failed"
+        f"ideal, {run.throttled:.2%} throttled (429), {run.failed} failed"
     )
 
 
 def summary(runs: Sequence[Run], *, judged: bool) -> str:
-    """Set the medians of our runs beside what they are to reach, and every seed's number behind."""
+    """Return the medians of our runs with their targets, and the values of each seed."""
     targets = runs[0].scenario.targets if judged else {}
     rows = [f"  {'':<20}{'median':>10}  {'target':<26}seeds"]
     for each in _measures(runs[0]) + _SURROUNDINGS:
@@ -86,7 +86,7 @@ def _verdict(each: _Measure, values: Sequence[float | None], targets: Mapping[st
 
 
 def table(runs: Sequence[Run]) -> str:
-    """Set the medians of all clients side by side."""
+    """Return a table with the medians of all clients."""
     measures = _measures(runs[0])
     rows = ["  " + " " * 18 + "".join(f"  {each.label}" for each in measures)]
     for client in dict.fromkeys(run.client for run in runs):
@@ -99,7 +99,7 @@ def table(runs: Sequence[Run]) -> str:
 
 
 def comparison(runs: Sequence[Run], rival: str, bound: float) -> str:
-    """Set our time beside a rival's, seed by seed, and our 429s."""
+    """Return our time relative to a rival's for each seed, and our 429s."""
     ours = [run for run in runs if run.client == OURS]
     others = [run for run in runs if run.client == rival]
     pairs = list(zip(ours, others, strict=False))

@@ -1,4 +1,4 @@
-"""One run of one client under one limit, checked with the server's own account."""
+"""One run of one client under one limit, checked against the server's record."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ("Run", "measure")
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """
-    What a client did, as it says itself and as the server saw it.
+    A run as reported by the client and as recorded by the server.
 
     Attributes:
-        load: tasks that wanted a processor of this machine, in the mean of the last minute. More
-            than it has, and a limit of thousands a second cannot be reached by anybody.
+        load: mean number of runnable tasks on this machine in the last minute. If it exceeds the
+            number of processors, no client reaches a limit of thousands of requests per second.
     """
 
     scenario: Scenario
@@ -35,53 +35,53 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def slowness(self) -> float:
-        """The time it took, as a multiple of the ideal."""
+        """The duration as a multiple of the ideal."""
         return self.measured.wall / self.scenario.ideal
 
     @property
     def throttled(self) -> float:
-        """The share of the requests that was answered 429."""
+        """The share of requests that was throttled (429)."""
         return self.record.throttled / max(1, self.record.arrivals)
 
     @property
     def most_throttled(self) -> int:
-        """The 429s of the item that had most."""
+        """The largest number of 429s of one item."""
         return self.record.most_throttled
 
     @property
     def failed(self) -> int:
-        """The items that were not deleted."""
+        """The number of items that were not deleted."""
         return self.scenario.items - self.measured.done
 
     @property
     def effort(self) -> float:
-        """Requests for each item that was deleted."""
+        """Requests per deleted item."""
         return self.record.arrivals / max(1, self.record.accepted)
 
     @property
     def unavailable(self) -> float | None:
-        """The share of the requests that came in the outage; None if there was none."""
+        """The share of requests that arrived in the outage; None if there was none."""
         if self.scenario.limit.outage is None:
             return None
         return self.record.unavailable / max(1, self.record.arrivals)
 
     @property
     def back_after(self) -> float | None:
-        """Seconds from the end of the outage until the limit was used again; None if never."""
+        """Seconds from the end of the outage until the limit was used fully; None if never."""
         return self.record.back_after
 
     @property
     def client_cost(self) -> float:
-        """Microseconds of the processor that the client used for each item."""
+        """Processor time of the client per item, in microseconds."""
         return self.measured.cpu / self.scenario.items * 1e6
 
     @property
     def server_cost(self) -> float:
-        """Microseconds of the processor that the server used for each request."""
+        """Processor time of the server per request, in microseconds."""
         return self.record.cpu / max(1, self.record.arrivals) * 1e6
 
     def problems(self) -> Iterator[str]:
-        """Say where the client's account and the server's differ."""
+        """Yield the differences between the client's report and the server's record."""
         said, saw = self.measured, self.record
         if said.done != saw.accepted:
             yield f"{said.done} done as it says, {saw.accepted} as the server says"
@@ -100,7 +100,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def measure(scenario: Scenario, client: str, seed: int) -> Run:
-    """Let one client do the scenario's deletes, on a server of its own."""
+    """Run the scenario's deletes with one client, on a server of its own."""
     with running(scenario.server(seed)) as server:
         measured = _run_client(scenario, client, server)
         return Run(
@@ -120,7 +120,7 @@ def _run_client(scenario: Scenario, client: str, server: LimitedServer) -> Measu
         in_flight=scenario.in_flight,
         rate=scenario.first_rate,
         latency=scenario.latency,
-        told_rate=scenario.rate,
+        configured_rate=scenario.rate,
     )
     command = [sys.executable, "-m", "benchmarks._goodput_client", client]
     arguments = [msgspec.json.encode(job).decode()]

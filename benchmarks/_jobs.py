@@ -1,4 +1,4 @@
-"""All jobs by name."""
+"""A registry of all jobs by name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks._work import Work
 
 __all__ = ("JOBS", "Job")
 
-#: Does the work and returns how many items are done.
+#: A coroutine function that does the work and returns the number of items done.
 Job: TypeAlias = Callable[[Work], Coroutine[Any, Any, int]]
 
 JOBS: Mapping[str, Job] = {**_raw.JOBS, **_ours.JOBS, **_peers.JOBS}

@@ -1,7 +1,7 @@
 """
-The limits of the benchmark's server as pure rules: what passes at which moment.
+Models of the rate limits of the benchmark's server, without I/O.
 
-Moments are seconds since the first request. Callers bring them, and never go back in time.
+Points in time are seconds since the first request. Callers pass them in ascending order.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ __all__ = (
     "most_within",
 )
 
-# Refilling adds up floats; a token short of this much is a whole one.
+# Refilling adds floats: a token that lacks this fraction counts as complete.
 _ROUNDING = 1e-9
 
 
 class Rates(msgspec.Struct, frozen=True):
     """
-    Requests per second over time.
+    A rate in requests per second that changes in steps.
 
     Attributes:
-        steps: moments, from 0 on and rising, with the rate that holds from then on.
+        steps: pairs of a time, in seconds from 0 and ascending, and the rate from then on.
     """
 
     steps: tuple[tuple[float, float], ...]
 
     def totals(self) -> tuple[tuple[float, float, float], ...]:
-        """Return the steps, each with how many requests were allowed before it."""
+        """Return the steps, each with the number of requests allowed before it."""
         rows = []
         before = 0.0
         for (start, rate), (end, _) in itertools.pairwise([*self.steps, (math.inf, 0.0)]):
@@ -49,41 +49,41 @@ class Rates(msgspec.Struct, frozen=True):
         return tuple(rows)
 
     def seconds_for(self, count: float) -> float:
-        """Return the moment at which so many requests are allowed."""
+        """Return the time at which `count` requests are allowed."""
         start, rate, before = [row for row in self.totals() if row[2] <= count][-1]
         return start + (count - before) / rate
 
     def scaled(self, factor: float) -> Rates:
-        """Return the same rates with their moments so many times as late."""
+        """Return the same rates with all times multiplied by `factor`."""
         return Rates(tuple((start * factor, rate) for start, rate in self.steps))
 
 
 class Outage(msgspec.Struct, frozen=True):
     """
-    The time in which nothing works.
+    A period in which every request fails.
 
     Attributes:
-        start: the moment it begins.
-        end: the moment it is over.
+        start: its first moment, in seconds since the first request.
+        end: its end, in seconds since the first request.
     """
 
     start: float
     end: float
 
     def covers(self, now: float) -> bool:
-        """Say whether that moment is in it."""
+        """Return whether the outage covers `now`."""
         return self.start <= now < self.end
 
     def scaled(self, factor: float) -> Outage:
-        """Return an outage with its moments so many times as late."""
+        """Return an outage with its times multiplied by `factor`."""
         return Outage(self.start * factor, self.end * factor)
 
 
 class Limit(Protocol):
-    """What decides on each request in the order of arrival."""
+    """A rate limit that admits or rejects requests in order of arrival."""
 
     def admit(self, now: float) -> bool:
-        """Say whether a request that arrives now passes, and count it if it does."""
+        """Return whether a request that arrives at `now` is admitted, and count it if so."""
         ...
 
 
@@ -97,7 +97,7 @@ class Bucket:
         self._allowed = 0.0
 
     def admit(self, now: float) -> bool:
-        """Take a token, if there is one."""
+        """Acquire a token, and return whether one was free."""
         for start, rate, before in self._latest_first:
             if now >= start:
                 allowed = before + rate * (now - start)
@@ -111,7 +111,7 @@ class Bucket:
 
 
 class Window:
-    """A count for each second of a clock that is `phase` ahead of the first request."""
+    """A fixed window of one second, on a clock that is `phase` ahead of the first request."""
 
     def __init__(self, limit: int, phase: float) -> None:
         self._limit = limit
@@ -120,7 +120,7 @@ class Window:
         self._count = 0
 
     def admit(self, now: float) -> bool:
-        """Take one of the places of this second, if any is left."""
+        """Count the request in the window of `now`, and return whether the limit allows it."""
         second = int(now + self._phase)
         if second != self._second:
             self._second, self._count = second, 0
@@ -132,12 +132,12 @@ class Window:
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     """
-    A limit as it is told to the server's process.
+    The settings of a limit, as JSON for the server's process.
 
     Attributes:
         rates: the requests per second.
-        burst: what the bucket holds; None for a fixed window of one second instead.
-        outage: when every request is answered 503.
+        burst: the size of the token bucket; None selects a fixed window of one second.
+        outage: the period in which every response is a 503.
     """
 
     rates: Rates
@@ -145,26 +145,26 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     outage: Outage | None = None
 
     def make(self, seed: int) -> Limit:
-        """Return the limit at its beginning; where a window begins depends on the seed."""
+        """Return the limit in its initial state; the seed selects the phase of a window."""
         if self.burst is not None:
             return Bucket(self.rates, self.burst)
         return Window(int(self.rates.steps[0][1]), random.Random(seed).random())
 
     def ideal(self, count: int) -> float:
-        """Return the seconds in which so many requests pass at best, a burst not counted."""
+        """Return the least seconds in which `count` requests are admitted, without a burst."""
         seconds = self.rates.seconds_for(count)
         if self.outage is not None and seconds > self.outage.start:
             seconds += self.outage.end - self.outage.start
         return seconds
 
     def scaled(self, factor: float) -> LimitSettings:
-        """Return the same limit with its changes so many times as late."""
+        """Return the same limit with all times multiplied by `factor`."""
         outage = None if self.outage is None else self.outage.scaled(factor)
         return LimitSettings(rates=self.rates.scaled(factor), burst=self.burst, outage=outage)
 
 
 def most_within(moments: Sequence[float], seconds: float) -> int:
-    """Return the largest number of moments, sorted as they are, in any stretch of time."""
+    """Return the largest number of sorted times within any period of `seconds`."""
     first = most = 0
     for last, moment in enumerate(moments):
         while moments[first] <= moment - seconds:
@@ -175,9 +175,9 @@ def most_within(moments: Sequence[float], seconds: float) -> int:
 
 def back_at(moments: Sequence[float], count: int, since: float) -> float | None:
     """
-    Return how long after `since` the first second begins that holds so many sorted moments.
+    Return the seconds from `since` to the first second that contains `count` sorted times.
 
-    None if there is no such second.
+    Return None if there is no such second.
     """
     later = [moment for moment in moments if moment >= since]
     for first, last in zip(later, later[count - 1 :], strict=False):

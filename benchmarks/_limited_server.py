@@ -1,11 +1,11 @@
 """
-A server that deletes nothing, very cheaply, within a limit it does not tell.
+A cheap fake server with a rate limit that clients do not know.
 
 Run as ``python -m benchmarks._limited_server SETTINGS`` with `ServerSettings` as JSON; it prints
-its port. ``DELETE`` of ``user_<number>`` is answered 204, 429 or 503 by the limit, and counted;
-``GET /`` tells the `Record` so far. Everything else is answered as nginx is told to answer it for
-benchmarks without a limit. It reads just enough HTTP/1.1 for that: a limit of thousands a second
-must leave the machine to the client.
+its port. The response to a ``DELETE`` of ``user_<number>`` is a 204, 429 or 503, as the limit
+decides, and is counted. The response to ``GET /`` is the `Record` so far. All other responses are
+those that nginx is configured with for benchmarks without a limit. The server parses just enough
+HTTP/1.1 for that: a limit of thousands of requests per second must leave the machine to the client.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ PATH = "/api/v1/server-side-api/profiles/"
 _JITTER = 0.2
 _FULL_RATE = 0.95
 _SECONDS_BEFORE, _SECONDS_AFTER = 3, 10
-_BACKLOG = 1024  # no client is to wait for its connections
+_BACKLOG = 1024  # no client may wait for its connections
 _DELETE = f"DELETE {PATH} ".encode()
 _ID = b"\r\nadapty-customer-user-id:"
 _ID_PREFIX = b"user_"
 _LENGTH = b"\r\ncontent-length:"
-_TELL = b"GET / "
+_GET_RECORD = b"GET / "
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """
-    What a server is started with.
+    The settings of a server process.
 
     Attributes:
-        items: ids run from 0 up to this number.
-        limit: how much passes, and when.
-        latency: seconds from a request to its answer, give or take a fifth at random.
-        retry_after: seconds that a 429 says to wait, None to say nothing.
-        seed: begins the random numbers.
+        items: ids are the numbers from 0 to `items` - 1.
+        limit: the settings of the rate limit.
+        latency: seconds from a request to its response, with a random variation of up to a fifth.
+        retry_after: seconds in the `Retry-After` header of a 429, None for no header.
+        seed: the seed of the random numbers.
     """
 
     items: int
@@ -63,21 +63,21 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """
-    The server's own account of a run.
+    The server's record of a run.
 
     Attributes:
-        arrivals: requests.
-        accepted, throttled, unavailable: those answered 204, 429 and 503.
-        once, repeated, never: ids accepted so often.
+        arrivals: requests that arrived.
+        accepted, throttled, unavailable: responses with status 204, 429 and 503.
+        once, repeated, never: ids that were accepted once, more than once, and never.
         strange: requests that were not about one of the ids.
-        others: requests that were no deletes, and not limited.
-        most_throttled: 429s of one id, the one that had most.
-        most_in_a_second: requests accepted in any stretch of one second.
-        first_accepted, last_accepted: moments, in seconds after the first request.
+        others: requests that were not deletes, and not limited.
+        most_throttled: the largest number of 429s of one id.
+        most_in_a_second: the most requests accepted in any period of one second.
+        first_accepted, last_accepted: times in seconds after the first request.
         back_after: seconds from the end of an outage to the first second at 95 % of the limit;
             None if there was no such second.
         around_recovery: requests accepted in each second from 3 before to 10 after that end.
-        cpu: seconds of this process since the first request.
+        cpu: processor time of this process since the first request, in seconds.
     """
 
     arrivals: int
@@ -99,7 +99,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tally:
-    """Decides on each request and remembers it; no I/O."""
+    """A recorder that decides on each request and counts it; no I/O."""
 
     def __init__(self, settings: ServerSettings, clock: Callable[[], float]) -> None:
         self._settings = settings
@@ -115,7 +115,7 @@ class Tally:
         self._throttled = array("H", bytes(2 * settings.items))
 
     def decide(self, number: int | None) -> HTTPStatus:
-        """Return the status for a request about that id; None is no id."""
+        """Return the status of the response for an id; None is not an id."""
         if self._began is None:
             self._began, self._cpu_before = self._clock(), time.process_time()
         if number is None or number >= self._settings.items:
@@ -133,7 +133,7 @@ class Tally:
         return HTTPStatus.NO_CONTENT
 
     def record(self) -> Record:
-        """Return the account so far."""
+        """Return the record so far."""
         accepted, throttled = len(self._moments), sum(self._throttled)
         once, never = self._accepted.count(1), self._accepted.count(0)
         back_after, around_recovery = self._recovery()
@@ -171,21 +171,21 @@ class Tally:
 
 
 class LimitedServer:
-    """A running server as the benchmark sees it."""
+    """A handle of a running server process."""
 
     def __init__(self, url: str, process: int) -> None:
         self.url = url
         self.process = process
 
     def record(self) -> Record:
-        """Ask for the server's account."""
-        with urllib.request.urlopen(self.url) as answer:  # loopback
-            return msgspec.json.decode(answer.read(), type=Record)
+        """Fetch the server's record."""
+        with urllib.request.urlopen(self.url) as response:  # loopback
+            return msgspec.json.decode(response.read(), type=Record)
 
 
 @contextlib.contextmanager
 def running(settings: ServerSettings) -> Iterator[LimitedServer]:
-    """Start a server in a process of its own, and stop it at the end of the block."""
+    """Start a server in a process of its own, and stop it when the block ends."""
     command = [sys.executable, "-m", "benchmarks._limited_server"]
     arguments = [msgspec.json.encode(settings).decode()]
     with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True) as process:
@@ -198,37 +198,37 @@ def running(settings: ServerSettings) -> Iterator[LimitedServer]:
 
 
 class _Service:
-    """What the connections share: the tally, the answers and their delays."""
+    """The state that connections share: the record, the responses and their delays."""
 
     def __init__(self, settings: ServerSettings) -> None:
         self._latency = settings.latency
         self._random = random.Random(settings.seed)
-        self._answers = _answers(settings.retry_after)
+        self._responses = _responses(settings.retry_after)
         self._tally = Tally(settings, time.monotonic)
 
     def delay(self) -> float:
-        """Return the seconds until the next answer goes out."""
+        """Return the seconds until the next response is sent."""
         return self._latency * (1 - _JITTER + 2 * _JITTER * self._random.random())
 
-    def answer(self, head: bytes) -> bytes:
-        """Return the answer to a request, which is given without its body and in lower case."""
-        return self._answers[self._tally.decide(_number(head))]
+    def response(self, head: bytes) -> bytes:
+        """Return the response to a delete; `head` is the request without a body, in lower case."""
+        return self._responses[self._tally.decide(_number(head))]
 
     def other(self, request: bytes) -> bytes:
-        """Return the answer to a request that is no delete."""
+        """Return the response to a request that is not a delete."""
         self._tally.others += 1
         return next(
-            (answer for start, answer in _OTHERS.items() if request.startswith(start)), _SUCCESS
+            (response for start, response in _OTHERS.items() if request.startswith(start)), _SUCCESS
         )
 
-    def told(self) -> bytes:
-        """Return the record as an answer."""
+    def record(self) -> bytes:
+        """Return the record as a response."""
         body = msgspec.json.encode(self._tally.record())
         return _message(HTTPStatus.OK, body)
 
 
 class _Connection(asyncio.Protocol):
-    """One connection, with one request at a time."""
+    """A connection with at most one request in flight."""
 
     def __init__(self, service: _Service) -> None:
         self._service = service
@@ -237,11 +237,11 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the way to answer."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's are not of that class
+        """Store the transport."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop has a class of its own
 
     def data_received(self, data: bytes) -> None:
-        """Answer once the request is complete."""
+        """Send the response when the request is complete."""
         data = self._pending + data
         end = data.find(b"\r\n\r\n")
         head = data[: end + 2].lower()
@@ -250,18 +250,18 @@ class _Connection(asyncio.Protocol):
             self._pending = data
             return
         self._pending = b""
-        if missing < 0:  # pipelining: no client of the benchmark does it
+        if missing < 0:  # pipelining, which no client of the benchmark uses
             self._transport.abort()
         elif data.startswith(_DELETE):
-            self._call_later(self._service.delay(), self._send, self._service.answer(head))
-        elif data.startswith(_TELL):
-            self._send(self._service.told())
+            self._call_later(self._service.delay(), self._send, self._service.response(head))
+        elif data.startswith(_GET_RECORD):
+            self._send(self._service.record())
         else:
             self._send(self._service.other(data))
 
-    def _send(self, answer: bytes) -> None:
+    def _send(self, response: bytes) -> None:
         if not self._transport.is_closing():
-            self._transport.write(answer)
+            self._transport.write(response)
 
 
 def _header(head: bytes, name: bytes) -> bytes:
@@ -277,7 +277,7 @@ def _number(head: bytes) -> int | None:
     return int(digits) if digits.isdigit() else None
 
 
-def _answers(retry_after: int | None) -> dict[HTTPStatus, bytes]:
+def _responses(retry_after: int | None) -> dict[HTTPStatus, bytes]:
     wait = b"" if retry_after is None else f"Retry-After: {retry_after}\r\n".encode()
     return {
         HTTPStatus.NO_CONTENT: _message(HTTPStatus.NO_CONTENT, b""),
@@ -325,7 +325,7 @@ async def _serve(settings: ServerSettings) -> None:
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
-        import uvloop  # noqa: PLC0415  an extra; it halves what a request costs here
+        import uvloop  # noqa: PLC0415  an extra; it halves the cost of a request here
     except ImportError:
         return None
     return uvloop.new_event_loop

@@ -1,4 +1,4 @@
-"""Where a benchmark ran: its numbers mean little without that. And which processor does what."""
+"""The machine of a benchmark, and the assignment of processes to processors."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _PACKAGES = ("adapty-async", "aiohttp", "msgspec", "tenacity", "anyio", "uvloop"
 LOOPS = ("asyncio", "uvloop") if importlib.util.find_spec("uvloop") else ("asyncio",)
 _CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
-#: The processors of the server and of the client, so that neither takes the other's time: two if
-#: this process may use two.
+#: The processors of the server and of the client. They differ if this process may use two, so that
+#: neither slows the other.
 SERVER, CLIENT = _CORES[:1], _CORES[1:2] or _CORES[:1]
 
 
 def describe() -> str:
-    """Name the processor, the interpreter and the versions that matter."""
+    """Return the processor, the interpreter and the relevant versions as text."""
     versions = ", ".join(f"{name} {version}" for name in _PACKAGES if (version := _version(name)))
     kernel, _, _ = platform.release().partition("-")
     return (
@@ -45,16 +45,16 @@ def _processor() -> str:
 
 
 def pin(process: int, cores: list[int]) -> None:
-    """Keep a process on these processors, where the system can."""
+    """Pin a process to these processors if the system supports it."""
     if cores:
         os.sched_setaffinity(process, cores)
 
 
 def peak_mb() -> float:
     """
-    Return the peak of this process' own memory.
+    Return the peak of this process' memory, in MB.
 
-    Where there is no /proc, what `getrusage` says counts from before the program was loaded.
+    Without /proc, the figure of `getrusage` includes the time before the program was loaded.
     """
     status = Path("/proc/self/status")
     if status.exists():

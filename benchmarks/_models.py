@@ -1,4 +1,4 @@
-"""The same data as pydantic's models, with the types that ours have."""
+"""The library's models as pydantic models with the same types."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """
-A server that costs next to nothing, so that what is measured is the client.
+A server with minimal cost, so that a benchmark measures the client.
 
-It is nginx, as Debian's package ``nginx-light`` has it, or our own limited server without it. Both
-answer a DELETE with 204, a GET with a profile and a POST with a success, and count requests.
+It is nginx, from Debian's package ``nginx-light``, or our own limited server if nginx is missing.
+Both respond to a DELETE with a 204, to a GET with a profile and to a POST with a success, and count
+requests.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from benchmarks._samples import PROFILE_V1, PROFILE_V2, SAVED
 __all__ = ("CheapServer", "serving")
 
 _MOST_IDS = 1_000_000
-# The environment variable that names certificates which OpenSSL trusts in the client processes.
+# The environment variable with the certificates that OpenSSL trusts in the client processes.
 _TRUSTED = "SSL_CERT_FILE"
 _TRIES = 3
 _START_SECONDS = 5.0
@@ -68,12 +69,12 @@ http {{
 
 class CheapServer(msgspec.Struct, frozen=True):
     """
-    A running server.
+    A handle of a running server.
 
     Attributes:
-        name: what it is.
-        tls_url: the same server over TLS, None if it has not got that.
-        count: returns how many requests came until now.
+        name: a description of the server.
+        tls_url: the origin of the same server over TLS, None without TLS.
+        count: returns the number of requests so far.
     """
 
     url: str
@@ -84,10 +85,10 @@ class CheapServer(msgspec.Struct, frozen=True):
     @contextlib.contextmanager
     def expecting(self, requests: int, about: str) -> Iterator[None]:
         """
-        Check that so many requests come within the block.
+        Check that exactly `requests` requests arrive within the block.
 
         Raises:
-            SystemExit: it were more or less.
+            SystemExit: more or fewer arrived.
         """
         before = self.count()
         yield
@@ -98,8 +99,10 @@ class CheapServer(msgspec.Struct, frozen=True):
 
 @contextlib.contextmanager
 def serving() -> Iterator[CheapServer]:
-    """Run the cheapest server there is, on a processor of its own if there are two."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("broken off"))  # else the server stays
+    """Run the cheapest available server, on a processor of its own if there are two."""
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit("interrupted")
+    )  # otherwise the server survives
     binary = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
     with contextlib.ExitStack() as stack:
         if binary is not None:
@@ -146,34 +149,35 @@ def _nginx(binary: str) -> Iterator[CheapServer]:
 
 
 def _handled(url: str) -> int:
-    """Read how many requests nginx counts, this one among them."""
-    with urllib.request.urlopen(f"{url}/status") as answer:  # loopback
-        text = answer.read().decode()
+    """Return the number of requests that nginx counts, including this one."""
+    with urllib.request.urlopen(f"{url}/status") as response:  # loopback
+        text = response.read().decode()
     return int(re.findall(r"\d+", text)[3])
 
 
 def _started(binary: str, folder: Path) -> tuple[subprocess.Popen[bytes], int, int | None]:
     has_certificate = _make_certificate(folder)
-    for _ in range(_TRIES):  # somebody may take the port before nginx does
+    for _ in range(_TRIES):  # another process may bind the port before nginx does
         port = _free_port()
         tls_port = _free_port() if has_certificate else None
         config = folder / "nginx.conf"
         samples = {"saved": SAVED, "v1": PROFILE_V1, "v2": PROFILE_V2}
-        answers = {name: sample.decode() for name, sample in samples.items()}
+        responses = {name: sample.decode() for name, sample in samples.items()}
         config.write_text(
-            _CONFIG.format(folder=folder, port=port, tls=_tls(folder, tls_port), **answers), "utf-8"
+            _CONFIG.format(folder=folder, port=port, tls=_tls(folder, tls_port), **responses),
+            "utf-8",
         )
         command = [binary, "-p", str(folder), "-c", str(config), "-e", str(folder / "error.log")]
         process = subprocess.Popen(command)
         pin(process.pid, SERVER)
-        if _answers(process, port):
+        if _accepts(process, port):
             return process, port, tls_port
 
     raise SystemExit(f"nginx does not start: {(folder / 'error.log').read_text('utf-8')}")
 
 
 def _make_certificate(folder: Path) -> bool:
-    """Make a certificate, and let the client processes trust it, if openssl is there."""
+    """Create a certificate that client processes trust; return whether openssl could."""
     binary = shutil.which("openssl")
     if binary is None:
         return False
@@ -199,7 +203,7 @@ def _free_port() -> int:
     return port
 
 
-def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
+def _accepts(process: subprocess.Popen[bytes], port: int) -> bool:
     until = time.monotonic() + _START_SECONDS
     while process.poll() is None and time.monotonic() < until:
         with contextlib.suppress(ConnectionRefusedError):

@@ -1,4 +1,4 @@
-"""The options that all benchmarks share."""
+"""Command-line options that all benchmarks share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ("options",)
 
 
 def options(about: str | None) -> argparse.ArgumentParser:
-    """Make a parser for them, to add others to."""
+    """Return a parser with the shared options, to which others can be added."""
     parser = argparse.ArgumentParser(description=about)
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--quick", action="store_true", help="a smoke: does it work at all?")

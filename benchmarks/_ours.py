@@ -1,4 +1,4 @@
-"""The same calls through the library."""
+"""The jobs of the benchmarks, made with the library."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ __all__ = ("JOBS", "server_side")
 
 T = TypeVar("T")
 
-# A rate that is never reached: what is measured is what it costs to keep to one.
+# A rate that is never reached: the job measures the cost of the limiter alone.
 _HIGH = 1e6
 
 
 def server_side(work: Work, **settings: Any) -> AdaptyClient:
-    """Return a client of the benchmark's server."""
+    """Return a client for the benchmark's server."""
     return AdaptyClient(KEY, base_url=work.url, **settings)
 
 
 async def _singles(
     work: Work, call: Callable[[str], Awaitable[T]], is_right: Callable[[T], bool]
 ) -> int:
-    """Make single calls, from so many workers at a time."""
+    """Make single calls from `work.workers` concurrent workers."""
     done = 0
     source = ids(work.items)
 
-    async def go() -> None:
+    async def run_worker() -> None:
         nonlocal done
         for each in source:
             result = await call(each)
             done += is_right(result)
 
-    await asyncio.gather(*(go() for _ in range(work.workers)))
+    await asyncio.gather(*(run_worker() for _ in range(work.workers)))
     return done
 
 
@@ -95,12 +95,12 @@ async def _bulk_delete(work: Work) -> int:
 
 
 async def _bulk_delete_alone(work: Work) -> int:
-    """Leave everything at its default, the number of requests in flight as well."""
+    """Use default options only, including the number of requests in flight."""
     return await _erased(work)
 
 
 async def _bulk_delete_standard(work: Work) -> int:
-    """Send by the standard HTTP path, as where a tracer has patched aiohttp."""
+    """Send through the standard HTTP path, as if a tracer had patched aiohttp."""
     with patched():
         return await _bulk_delete(work)
 
@@ -137,12 +137,12 @@ async def _by_digest(work: Work) -> int:
 
 
 async def _all_on(work: Work) -> int:
-    """Keep to a rate, keep a journal and tell a hook, all at once."""
-    told = 0
+    """Use a rate limit, a journal and a hook at the same time."""
+    events = 0
 
     def hook(_event: Event) -> None:
-        nonlocal told
-        told += 1
+        nonlocal events
+        events += 1
 
     with tempfile.TemporaryDirectory() as folder:
         async with server_side(work, hooks=(hook,)) as adapty:
@@ -154,11 +154,11 @@ async def _all_on(work: Work) -> int:
                 journal=Path(folder) / "journal",
                 job_id="benchmark",
             )
-    return _settled(report) if told == 2 * work.items else 0
+    return _settled(report) if events == 2 * work.items else 0
 
 
 async def _accept(_request: Request) -> Response:
-    """Answer without a server, but let others have their turn, as a request would."""
+    """Return a response without a server, but yield to the event loop, as a request would."""
     await asyncio.sleep(0)
     return Response(204, {}, b"")
 

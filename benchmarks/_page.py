@@ -1,8 +1,8 @@
 """
-The tables and plots of ``docs/speed.md``, made of the recorded results.
+A generator of the tables and plots of ``docs/speed.md`` from the recorded results.
 
-What stands on that page between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` is written here;
-the rest is text.
+It writes the parts of that page between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``; the
+rest is written by hand.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _recorded(name: str, row: type[RowT]) -> Recording[RowT]:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -> str:
-    """Return a table whose first columns are text, the others numbers."""
+    """Return a table whose first `texts` columns are text and the others numbers."""
     rule = ["---"] * texts + ["---:"] * (len(head) - texts)
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
 
@@ -66,8 +66,8 @@ def _loops(rows: Iterable[Comparison | bench_peers.Row]) -> list[str]:
 
 def _overhead() -> str:
     recording = _recorded(bench_overhead.NAME, Comparison)
-    what = ("ratio", "spread", "µs", "beside µs")
-    head = ["", *(f"{loop}: {each}" for loop in _loops(recording.rows) for each in what)]
+    figures = ("ratio", "spread", "µs", "other µs")
+    head = ["", *(f"{loop}: {each}" for loop in _loops(recording.rows) for each in figures)]
     return _with_machine(
         recording,
         _table(
@@ -152,13 +152,13 @@ def _memory() -> str:
         ]
         for row in recording.rows
     )
-    head = ["", "answered by", "items", "in flight", "peak MB"]
+    head = ["", "server", "items", "in flight", "peak MB"]
     return _with_machine(recording, _table(head, rows, texts=2))
 
 
 def _scale() -> str:
     recording = _recorded(bench_scale.NAME, bench_scale.Row)
-    head = ["", "answered by", "items", "in flight", "processes", "CPU µs", "items/s"]
+    head = ["", "server", "items", "in flight", "processes", "CPU µs", "items/s"]
     rows = (
         [
             row.job.removesuffix(" in process"),
@@ -200,12 +200,12 @@ _TABLES: Mapping[str, Callable[[], str]] = {
 
 
 def written(page: str) -> str:
-    """Return the page with its tables as they are recorded."""
+    """Return the page with the tables of the recorded results."""
     return _BLOCK.sub(lambda block: f"{block[1]}{_TABLES[block[2]]()}{block[3]}", page)
 
 
 def plots() -> Mapping[str, str]:
-    """Return the plots by the names of their files."""
+    """Return the plots by file name."""
     pairs = _recorded(bench_overhead.NAME, Comparison).rows
     peers = _recorded(bench_peers.NAME, bench_peers.Row).rows
     costs: dict[str, list[float]] = {}
@@ -213,14 +213,14 @@ def plots() -> Mapping[str, str]:
         costs.setdefault(row.name, []).append(row.cpu)
     ratios = {name: [row.cpu.median for row in rows] for name, rows in _by_name(pairs).items()}
     overhead = Bars(
-        title="Time of the processor, as a multiple of what it is compared with",
+        title="Processor time, as a multiple of the compared job",
         series=_loops(pairs),
         values=ratios,
         form="{:.2f}",
         mark=1.0,
     )
     deletes = Bars(
-        title="Time of the processor for a delete, in microseconds",
+        title="Processor time for a delete, in microseconds",
         series=_loops(peers),
         values=costs,
         form="{:,.0f}",
@@ -229,7 +229,7 @@ def plots() -> Mapping[str, str]:
 
 
 def write() -> None:
-    """Draw the plots and write the page's tables."""
+    """Write the plots and the tables of the page."""
     for name, plot in plots().items():
         (FOLDER / name).write_text(plot, "utf-8")
     PAGE.write_text(written(PAGE.read_text("utf-8")), "utf-8")

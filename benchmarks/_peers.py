@@ -1,7 +1,7 @@
 """
-How the same deletes are done with other libraries, each way as its documentation shows it.
+The same deletes with other libraries, each as its documentation shows.
 
-64 are in flight at a time, connections are kept, and every answer is read.
+64 requests are in flight, connections are reused, and every response is read.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _TRIES = 5
 
 class Peer(msgspec.Struct, frozen=True):
     """
-    A way to do it.
+    A client to compare with.
 
     Attributes:
-        run: does the work and returns how many items are done.
-        package: what has to be installed for it, beside this library.
-        share: of the items, for those that need many times as long.
+        run: does the work and returns the number of items done.
+        package: the package that it needs in addition to this library.
+        share: the share of the items that a slow client processes.
     """
 
     run: Callable[[Work], Coroutine[Any, Any, int]]
@@ -44,9 +44,9 @@ def _deleting(opened: aiohttp.ClientSession, work: Work) -> Delete:
     url = work.url + V1
 
     async def delete(each: str) -> bool:
-        async with opened.delete(url, headers={IDENTITY: each}) as answer:
-            await answer.read()
-        return answer.status == 204
+        async with opened.delete(url, headers={IDENTITY: each}) as response:
+            await response.read()
+        return response.status == 204
 
     return delete
 
@@ -55,13 +55,13 @@ async def _workers(work: Work, delete: Delete) -> int:
     done = 0
     source = ids(work.items)
 
-    async def go() -> None:
+    async def run_worker() -> None:
         nonlocal done
         for each in source:
             succeeded = await delete(each)
             done += succeeded
 
-    await asyncio.gather(*(go() for _ in range(work.workers)))
+    await asyncio.gather(*(run_worker() for _ in range(work.workers)))
     return done
 
 
@@ -73,8 +73,8 @@ async def _httpx(work: Work) -> int:
     async with httpx.AsyncClient(headers=_HEADERS, limits=limits) as client:
 
         async def delete(each: str) -> bool:
-            answer = await client.delete(url, headers={IDENTITY: each})
-            return bool(answer.status_code == 204)
+            response = await client.delete(url, headers={IDENTITY: each})
+            return bool(response.status_code == 204)
 
         return await _workers(work, delete)
 
@@ -88,8 +88,8 @@ async def _niquests(work: Work) -> int:
             client.headers[name] = value
 
         async def delete(each: str) -> bool:
-            answer = await client.delete(url, headers={IDENTITY: each})
-            return bool(answer.status_code == 204)
+            response = await client.delete(url, headers={IDENTITY: each})
+            return bool(response.status_code == 204)
 
         return await _workers(work, delete)
 
@@ -140,9 +140,9 @@ async def _aiohttp_retry(work: Work) -> int:
         client = aiohttp_retry.RetryClient(opened, retry_options=options)
 
         async def delete(each: str) -> bool:
-            async with client.delete(url, headers={IDENTITY: each}) as answer:
-                await answer.read()
-            return bool(answer.status == 204)
+            async with client.delete(url, headers={IDENTITY: each}) as response:
+                await response.read()
+            return bool(response.status == 204)
 
         return await _workers(work, delete)
 

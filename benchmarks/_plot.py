@@ -1,4 +1,4 @@
-"""Bars as SVG."""
+"""Bar charts as SVG."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _FONT = "font-family='sans-serif' font-size='12' fill='#222'"
 
 class Bars(msgspec.Struct, frozen=True, kw_only=True):
     """
-    A plot: for each label one bar of each of the series.
+    A bar chart with one bar of each series for each label.
 
     Attributes:
-        form: how a number is written at the end of its bar.
-        mark: a number to draw a line at, None for none.
+        form: the format of the number at the end of a bar.
+        mark: the number at which a line is drawn, None for no line.
     """
 
     title: str
@@ -32,12 +32,12 @@ class Bars(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def longest(self) -> float:
-        """The largest number."""
+        """The largest number in the chart."""
         return max((max(row) for row in self.values.values()), default=1.0)
 
 
 def drawn(bars: Bars) -> str:
-    """Return the plot as an SVG document."""
+    """Return the chart as an SVG document."""
     each = len(bars.series) * _BAR + _GAP
     height = _TOP + len(bars.values) * each + _GAP
     width = _LEFT + _WIDTH + _RIGHT

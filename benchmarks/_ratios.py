@@ -1,4 +1,4 @@
-"""Two jobs that take turns, and how the one's cost stands to the other's."""
+"""A comparison of two jobs that alternate in one process, as ratios of their costs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ("Comparison", "Pair", "Ratio", "compare")
 
 class Pair(msgspec.Struct, frozen=True, kw_only=True):
     """
-    What is compared with what.
+    A pair of jobs to compare.
 
     Attributes:
-        name: what it is called.
+        name: the label of the pair.
         ours, other: the names of the jobs.
-        workers: calls in flight at a time.
+        workers: calls in flight.
         tls: over TLS, if the server has it.
     """
 
@@ -32,7 +32,7 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ratio(msgspec.Struct, frozen=True):
-    """The median of the ratios of the pairs of runs, and the lowest and highest of them."""
+    """The median, the minimum and the maximum of the ratios of the pairs of runs."""
 
     median: float
     low: float
@@ -44,10 +44,10 @@ class Ratio(msgspec.Struct, frozen=True):
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """
-    What came of a pair under one event loop; times are microseconds an item, in the median.
+    The result of a pair on one event loop; times are medians in microseconds per item.
 
     Attributes:
-        cpu, wall: ours to the other.
+        cpu, wall: ratios of ours to the other.
     """
 
     name: str
@@ -63,16 +63,16 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """What the same comparison has in another recording."""
+        """The key that identifies the same comparison in another recording."""
         return f"{self.name}, {self.loop}"
 
 
 def compare(server: CheapServer, pair: Pair, loop: str, items: int, pairs: int) -> Comparison:
     """
-    Let the two take turns so many times, after one run of each that does not count.
+    Alternate the two jobs `pairs` times, after one run of each that does not count.
 
     Raises:
-        SystemExit: the server saw another number of requests than the clients say.
+        SystemExit: the server counted another number of requests than the clients report.
     """
     turns = ((pair.ours, pair.other), (pair.other, pair.ours))
     jobs = [job for number in range(pairs + 1) for job in turns[number % 2]]
@@ -81,8 +81,8 @@ def compare(server: CheapServer, pair: Pair, loop: str, items: int, pairs: int) 
         raise SystemExit("the server has no TLS: it needs nginx and openssl")
     work = Work(url=url, items=items, workers=pair.workers)
     with server.expecting(items * len(jobs), pair.name):
-        told = run(Order(jobs=tuple(jobs), work=work, loop=loop))
-    counted = list(zip(jobs, told.costs, strict=True))[2:]
+        result = run(Order(jobs=tuple(jobs), work=work, loop=loop))
+    counted = list(zip(jobs, result.costs, strict=True))[2:]
     ours = [cost for job, cost in counted if job == pair.ours]
     other = [cost for job, cost in counted if job == pair.other]
     return _summary(pair, loop, items, ours, other)

@@ -1,8 +1,8 @@
 """
-The calls as a good engineer writes them on aiohttp.
+The jobs of the benchmarks, written by hand on aiohttp as a good engineer would.
 
-Workers over one iterator, the key and the media type with the session, every answer read. Nothing
-is repeated, and no account kept but a count.
+Workers share one iterator, the session has the API key and the media type, and every response is
+read. Nothing is retried, and only a count is recorded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SAVE = "/api/v1/profile/save/"
 
 @contextlib.asynccontextmanager
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    """Open a session as the API wants it."""
+    """Open a session with the headers that the API requires."""
     headers = {"Authorization": f"Api-Key {KEY}", "Content-Type": "application/json"}
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(headers=headers, connector=connector) as opened:
@@ -40,15 +40,15 @@ async def _delete(work: Work) -> int:
     source = ids(work.items)
     url = work.url + V1
 
-    async def go(opened: aiohttp.ClientSession) -> None:
+    async def run_worker(opened: aiohttp.ClientSession) -> None:
         nonlocal done
         for each in source:
-            async with opened.delete(url, headers={IDENTITY: each}) as answer:
-                await answer.read()
-                done += answer.status == 204
+            async with opened.delete(url, headers={IDENTITY: each}) as response:
+                await response.read()
+                done += response.status == 204
 
     async with session() as opened:
-        await asyncio.gather(*(go(opened) for _ in range(work.workers)))
+        await asyncio.gather(*(run_worker(opened) for _ in range(work.workers)))
     return done
 
 
@@ -62,15 +62,15 @@ async def _get(work: Work, path: str) -> int:
     source = ids(work.items)
     url = work.url + path
 
-    async def go(opened: aiohttp.ClientSession) -> None:
+    async def run_worker(opened: aiohttp.ClientSession) -> None:
         nonlocal done
         for each in source:
-            async with opened.get(url, headers={IDENTITY: each}) as answer:
-                profile = await answer.json()
-                done += answer.status == 200 and profile["data"]["customer_user_id"] == "user_1"
+            async with opened.get(url, headers={IDENTITY: each}) as response:
+                profile = await response.json()
+                done += response.status == 200 and profile["data"]["customer_user_id"] == "user_1"
 
     async with session() as opened:
-        await asyncio.gather(*(go(opened) for _ in range(work.workers)))
+        await asyncio.gather(*(run_worker(opened) for _ in range(work.workers)))
     return done
 
 
@@ -87,15 +87,15 @@ async def _save(work: Work) -> int:
     source = ids(work.items)
     url = work.url + SAVE
 
-    async def go(opened: aiohttp.ClientSession) -> None:
+    async def run_worker(opened: aiohttp.ClientSession) -> None:
         nonlocal done
         for each in source:
-            async with opened.post(url, json=mail_fields(each)) as answer:
-                await answer.read()
-                done += answer.status == 200
+            async with opened.post(url, json=mail_fields(each)) as response:
+                await response.read()
+                done += response.status == 200
 
     async with session() as opened:
-        await asyncio.gather(*(go(opened) for _ in range(work.workers)))
+        await asyncio.gather(*(run_worker(opened) for _ in range(work.workers)))
     return done
 
 

@@ -1,4 +1,4 @@
-"""Results as files: what was recorded last, and what is recorded now."""
+"""A store of results in JSON files."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ FOLDER = Path(__file__).parent / "results"
 
 class Recording(msgspec.Struct, Generic[RowT], frozen=True, kw_only=True):
     """
-    What a benchmark gave, and where.
+    The results of a benchmark, with the machine and the server.
 
     Attributes:
-        server: what answered, None if nothing had to.
+        server: the description of the server, None without one.
     """
 
     recorded: dt.date
@@ -33,7 +33,7 @@ class Recording(msgspec.Struct, Generic[RowT], frozen=True, kw_only=True):
 
 
 def record(name: str, rows: Sequence[Any], server: str | None = None) -> None:
-    """Write a benchmark's results down."""
+    """Write the results of a benchmark to its file."""
     today = dt.datetime.now(dt.UTC).date()
     recording = Recording(recorded=today, machine=describe(), server=server, rows=list(rows))
     FOLDER.mkdir(exist_ok=True)
@@ -42,7 +42,7 @@ def record(name: str, rows: Sequence[Any], server: str | None = None) -> None:
 
 
 def read(name: str, row: type[RowT]) -> Recording[RowT] | None:
-    """Return what was recorded last, None if nothing was."""
+    """Return the last recording, None if there is none."""
     path = FOLDER / f"{name}.json"
     if not path.exists():
         return None

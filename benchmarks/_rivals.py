@@ -1,8 +1,8 @@
 """
-How the same deletes are done without this library, each way as it is usually written.
+The same deletes without this library, each as it is usually written.
 
-All are on aiohttp, with as many connections as they like, and try an item ten times. An item that
-waits to be tried again keeps its place, so that the number in work stays what it is.
+All use aiohttp, with an unlimited number of connections, and make up to ten attempts per item. An
+item that waits for a retry keeps its permit, so that concurrency stays constant.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ _TRIES = 10
 _IN_FLIGHT = 64
 _LONGEST_PAUSE = 30.0
 
-#: From how often an item was tried and what `Retry-After` says, the seconds until the next try.
+#: A function of the number of attempts and of `Retry-After` to the seconds until the next attempt.
 Pause: TypeAlias = Callable[[int, float], float]
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """
-    What a client is to do. Rate and latency are for those that have to be told.
+    The work of a client. Rate and latency are for clients that have to be configured with them.
 
     Attributes:
-        items: deletes, of ids from 0 up.
-        in_flight: requests at a time; None leaves it to the client.
-        rate: the limit, in requests per second, as it is at first.
-        latency: seconds from a request to its answer.
-        told_rate: what our own client is told as `rate=`; None tells it nothing.
+        items: the number of deletes, of ids from 0 up.
+        in_flight: requests in flight; None leaves it to the client.
+        rate: the initial limit, in requests per second.
+        latency: seconds from a request to its response.
+        configured_rate: the option `rate=` of our own client; None leaves it out.
     """
 
     url: str
@@ -46,16 +46,16 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int | None
     rate: float
     latency: float
-    told_rate: float | None
+    configured_rate: float | None
 
 
 class Rival(msgspec.Struct, frozen=True):
     """
-    A way to do it.
+    A client to compare with.
 
     Attributes:
-        run: does the job and returns how many items are done.
-        package: what has to be installed for it, beside aiohttp.
+        run: does the job and returns the number of items done.
+        package: the package that it needs in addition to aiohttp.
     """
 
     run: Callable[[Job], Awaitable[int]]
@@ -78,23 +78,23 @@ async def _persist(
     session: aiohttp.ClientSession,
     number: int,
     pause: Pause,
-    turn: AbstractAsyncContextManager[Any] = contextlib.nullcontext(),  # noqa: B008  has no state
+    limiter: AbstractAsyncContextManager[Any] = contextlib.nullcontext(),  # noqa: B008  has no state
 ) -> bool:
-    for tried in range(_TRIES):
-        async with turn, session.delete(PATH, headers=_identity(number)) as answer:
-            await answer.read()
-        if answer.status == 204:
+    for attempt in range(_TRIES):
+        async with limiter, session.delete(PATH, headers=_identity(number)) as response:
+            await response.read()
+        if response.status == 204:
             return True
-        await asyncio.sleep(pause(tried, float(answer.headers.get("Retry-After", 1))))
+        await asyncio.sleep(pause(attempt, float(response.headers.get("Retry-After", 1))))
     return False
 
 
-def _exponential(tried: int, _asked: float) -> float:
-    return random.uniform(0.0, min(_LONGEST_PAUSE, 0.5 * 2.0**tried))
+def _exponential(attempt: int, _retry_after: float) -> float:
+    return random.uniform(0.0, min(_LONGEST_PAUSE, 0.5 * 2.0**attempt))
 
 
-def _as_asked(_tried: int, asked: float) -> float:
-    return asked
+def _by_retry_after(_attempt: int, retry_after: float) -> float:
+    return retry_after
 
 
 async def _workers(count: int, items: int, delete: Callable[[int], Awaitable[bool]]) -> int:
@@ -112,7 +112,7 @@ async def _workers(count: int, items: int, delete: Callable[[int], Awaitable[boo
 
 
 async def _gather(job: Job) -> int:
-    """Begin everything at once behind a semaphore, and back off exponentially, with full jitter."""
+    """Start all tasks at once behind a semaphore; exponential backoff with full jitter."""
     places = asyncio.Semaphore(job.in_flight or _IN_FLIGHT)
     async with _session(job) as session:
 
@@ -124,7 +124,7 @@ async def _gather(job: Job) -> int:
 
 
 async def _aiohttp_retry(job: Job, kind: str) -> int:
-    """Let aiohttp_retry repeat 429s and server errors, by its own waits."""
+    """Retry 429s and server errors with aiohttp_retry and its own backoff."""
     import aiohttp_retry  # noqa: PLC0415  in the dependency group "bench" only
 
     options = getattr(aiohttp_retry, kind)(attempts=_TRIES, statuses={429})
@@ -132,9 +132,9 @@ async def _aiohttp_retry(job: Job, kind: str) -> int:
         client = aiohttp_retry.RetryClient(session, retry_options=options)
 
         async def delete(number: int) -> bool:
-            async with client.delete(PATH, headers=_identity(number)) as answer:
-                await answer.read()
-            return bool(answer.status == 204)
+            async with client.delete(PATH, headers=_identity(number)) as response:
+                await response.read()
+            return bool(response.status == 204)
 
         return await _workers(job.in_flight or _IN_FLIGHT, job.items, delete)
 
@@ -148,14 +148,14 @@ async def _jitter_retry(job: Job) -> int:
 
 
 async def _aiolimiter(job: Job, at_once: float) -> int:
-    """Tell aiolimiter the limit, `at_once` requests of it without a pause."""
+    """Configure aiolimiter with the limit, and a burst of `at_once` requests."""
     import aiolimiter  # noqa: PLC0415  in the dependency group "bench" only
 
     limiter = aiolimiter.AsyncLimiter(at_once, at_once / job.rate)
     async with _session(job) as session:
 
         async def delete(number: int) -> bool:
-            return await _persist(session, number, _as_asked, limiter)
+            return await _persist(session, number, _by_retry_after, limiter)
 
         return await _workers(job.in_flight or _IN_FLIGHT, job.items, delete)
 
@@ -169,17 +169,17 @@ async def _plain_limiter(job: Job) -> int:
 
 
 async def _fixed(job: Job) -> int:
-    """Work with just so many requests in flight that the limit is met at that latency."""
+    """Use the number of requests in flight that meets the limit at that latency."""
     async with _session(job) as session:
 
         async def delete(number: int) -> bool:
-            return await _persist(session, number, _as_asked)
+            return await _persist(session, number, _by_retry_after)
 
         return await _workers(max(1, round(job.rate * job.latency)), job.items, delete)
 
 
-#: ``aiolimiter`` is told the limit in portions of ten, which keeps it from sending a whole second's
-#: worth at once; ``aiolimiter-plain`` is told it as its documentation does.
+#: ``aiolimiter`` is configured with a burst of ten requests instead of a full second's requests;
+#: ``aiolimiter-plain`` is configured as its documentation shows.
 RIVALS = {
     "gather": Rival(_gather),
     "exponential-retry": Rival(_exponential_retry, "aiohttp_retry"),

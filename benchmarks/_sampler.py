@@ -1,9 +1,9 @@
 """
-One client process that looks, after each few milliseconds of its processor's time, at where it is.
+A sampling profiler: a client process that records its current function every few milliseconds.
 
-Run as ``python -m benchmarks._sampler ORDER``; it prints what it `Sampled` of the order's first job
-as JSON. The handler of a signal is called between two steps of the interpreter, so that what a
-function in C takes counts for the Python function that called it.
+Run as ``python -m benchmarks._sampler ORDER``; it prints a `Sampled` of the order's first job as
+JSON. Samples are taken in processor time. The interpreter calls a signal handler between two
+bytecode instructions, so the time of a C function counts for the Python function that called it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from benchmarks._client import loop_factory
 from benchmarks._jobs import JOBS
 from benchmarks._work import Order
 
-__all__ = ("Place", "Sampled", "main")
+__all__ = ("Location", "Sampled", "main")
 
 _SECONDS = 0.001
 
 
-class Place(msgspec.Struct, frozen=True):
-    """A function in which the process was found so many times."""
+class Location(msgspec.Struct, frozen=True):
+    """A function and the number of samples in it."""
 
     file: str
     function: str
@@ -35,31 +35,33 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Sampled(msgspec.Struct, frozen=True):
-    """Where a process was found, and how many seconds of the processor its job took."""
+    """The samples of a process, and the processor time of its job in seconds."""
 
-    places: tuple[Place, ...]
+    locations: tuple[Location, ...]
     done: int
     cpu: float
 
 
 def main() -> None:
-    """Do the first of the jobs."""
+    """Run the first job of the order."""
     order = msgspec.json.decode(sys.argv[1], type=Order)
     found: Counter[tuple[str, str]] = Counter()
 
-    def look(_number: int, frame: FrameType | None) -> None:
+    def sample(_number: int, frame: FrameType | None) -> None:
         if frame is not None:
             found[frame.f_code.co_filename, frame.f_code.co_qualname] += 1
 
     with asyncio.Runner(loop_factory=loop_factory(order.loop)) as runner:
-        signal.signal(signal.SIGPROF, look)
+        signal.signal(signal.SIGPROF, sample)
         signal.setitimer(signal.ITIMER_PROF, _SECONDS, _SECONDS)
         started = time.process_time()
         done = runner.run(JOBS[order.jobs[0]](order.work))
         cpu = time.process_time() - started
         signal.setitimer(signal.ITIMER_PROF, 0.0)
-    places = tuple(Place(file, function, times) for (file, function), times in found.most_common())
-    sys.stdout.write(msgspec.json.encode(Sampled(places, done, cpu)).decode())
+    locations = tuple(
+        Location(file, function, times) for (file, function), times in found.most_common()
+    )
+    sys.stdout.write(msgspec.json.encode(Sampled(locations, done, cpu)).decode())
 
 
 if __name__ == "__main__":

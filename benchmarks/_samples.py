@@ -1,5 +1,5 @@
 """
-What is sent and answered in the benchmarks: ids, a Mail profile, and profiles as servers tell them.
+Sample data of the benchmarks: ids, a Mail profile, and profiles as in responses of the servers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = (
 
 
 def ids(count: int) -> Iterator[str]:
-    """Make up ids."""
+    """Yield `count` ids."""
     return (f"user_{number}" for number in range(count))
 
 
@@ -50,7 +50,7 @@ CUSTOM_ATTRIBUTES: dict[str, str | float] = {
 
 
 def mail_fields(each: str) -> dict[str, Any]:
-    """Return a Mail profile as JSON's values, about 700 bytes."""
+    """Return the JSON values of a Mail profile of about 700 bytes."""
     return {
         "external_profile_id": each,
         "external_created_at": "2024-05-01T12:30:00+00:00",
@@ -68,7 +68,7 @@ def mail_fields(each: str) -> dict[str, Any]:
 
 
 def mail_profile(each: str) -> MailProfile:
-    """Return the same profile as the library takes it, checked."""
+    """Return the same profile as a validated object of the library."""
     return MailProfile(
         external_profile_id=each,
         external_created_at="2024-05-01T12:30:00+00:00",
@@ -114,13 +114,13 @@ def _subscription() -> dict[str, Any]:
     return {**fields, "environment": "Production"}
 
 
-def _told(content: Any) -> bytes:
+def _json(content: Any) -> bytes:
     return json.dumps(content, separators=(",", ":")).encode()
 
 
-SAVED = _told({"data": None})
+SAVED = _json({"data": None})
 
-PROFILE_V1 = _told(
+PROFILE_V1 = _json(
     {
         "data": {
             "app_id": "5c2d29b8-7a2f-4a4e-9e9c-0d8f5b0d7b11",
@@ -145,7 +145,7 @@ PROFILE_V1 = _told(
         }
     }
 )
-PROFILE_V2 = _told(
+PROFILE_V2 = _json(
     {
         "data": {
             "app_id": "5c2d29b8-7a2f-4a4e-9e9c-0d8f5b0d7b11",

@@ -1,4 +1,4 @@
-"""The limits under which a bulk delete is measured, and what it is to reach under each."""
+"""Scenarios of the goodput benchmark: rate limits, and the targets of a bulk delete."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ("SCENARIOS", "Scenario")
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """
-    A server, a number of deletes, and what clients are told.
+    A server, a number of deletes, and the configuration of the clients.
 
     Attributes:
-        items: deletes.
-        limit: how much the server lets pass, and when.
-        targets: what our own client is to stay within, by the names of `Run`'s measures.
-        latency: seconds from a request to its answer.
-        retry_after: seconds that a 429 says to wait, None to say nothing.
-        in_flight: requests at a time that rivals are told, where they need more than they have by
-            default to use the limit at that latency; None tells them nothing.
-        rate: requests per second that our client is told, None to tell nothing.
+        items: the number of deletes.
+        limit: the rate limit of the server.
+        targets: upper bounds for our own client, by the names of `Run`'s measures.
+        latency: seconds from a request to its response.
+        retry_after: seconds in the `Retry-After` header of a 429, None for no header.
+        in_flight: requests in flight that rivals are configured with if their default is too small
+            for the limit at that latency; None leaves their default.
+        rate: the option `rate=` of our client, in requests per second; None leaves it out.
     """
 
     name: str
@@ -38,16 +38,16 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ideal(self) -> float:
-        """The seconds in which the limit lets all deletes pass."""
+        """The seconds in which the limit admits all deletes."""
         return self.limit.ideal(self.items)
 
     @property
     def first_rate(self) -> float:
-        """The requests per second that a client knows who is told the limit once."""
+        """The initial limit, in requests per second, for clients configured with it."""
         return self.limit.rates.steps[0][1]
 
     def server(self, seed: int) -> ServerSettings:
-        """Return what the server is started with."""
+        """Return the settings of the server."""
         return ServerSettings(
             items=self.items,
             limit=self.limit,
@@ -57,7 +57,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def shortened(self, seconds: float) -> Scenario:
-        """Return the same scenario with an ideal of so many seconds."""
+        """Return the same scenario with an ideal of `seconds`."""
         factor = seconds / self.ideal
         limit = self.limit.scaled(factor)
         return msgspec.structs.replace(self, items=round(self.items * factor), limit=limit)
@@ -73,9 +73,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
             outage = self.limit.outage
             parts.append(f"503 from second {outage.start:.3g} to {outage.end:.3g}")
         if self.in_flight is not None:
-            parts.append(f"rivals told {self.in_flight} at a time")
+            parts.append(f"rivals with {self.in_flight} in flight")
         if self.rate is not None:
-            parts.append(f"ours told rate={self.rate:g}")
+            parts.append(f"ours with rate={self.rate:g}")
         return f"{', '.join(parts)}; {self.items:,} deletes, ideal {self.ideal:.1f} s"
 
 

@@ -1,4 +1,4 @@
-"""A sandbox in a process of its own, as the other side of a benchmark."""
+"""A sandbox in a process of its own, as the server of a benchmark."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Server:
-    """A running sandbox, spoken to over HTTP."""
+    """An HTTP client for a running sandbox."""
 
     def __init__(self, url: str, api_key: str, mail_api_key: str) -> None:
         self.url = url
@@ -38,27 +38,27 @@ class Server:
         return content
 
     def arrivals(self) -> Iterator[Arrival]:
-        """Return every request that arrived, the oldest first."""
+        """Return all requests that arrived, oldest first."""
         return self._lines("/_sandbox/arrivals", Arrival)
 
     def profiles(self, api: Literal["v1", "mail"]) -> set[str]:
-        """Return the ids of the profiles that are there."""
+        """Return the ids of the profiles that exist."""
         return set(self._lines(f"/_sandbox/profiles?api={api}", str))
 
     def _lines(self, path: str, kind: type[T]) -> Iterator[T]:
         decoder = msgspec.json.Decoder(kind)
-        with urllib.request.urlopen(self.url + path) as answer:  # loopback
-            yield from map(decoder.decode, answer)
+        with urllib.request.urlopen(self.url + path) as response:  # loopback
+            yield from map(decoder.decode, response)
 
     def _get(self, path: str, body: bytes | None = None) -> bytes:
-        with urllib.request.urlopen(self.url + path, data=body) as answer:  # loopback
-            content: bytes = answer.read()
+        with urllib.request.urlopen(self.url + path, data=body) as response:  # loopback
+            content: bytes = response.read()
         return content
 
 
 @contextlib.contextmanager
 def running_sandbox(*options: str) -> Iterator[Server]:
-    """Start the sandbox, and stop it at the end of the block."""
+    """Start the sandbox, and stop it when the block ends."""
     command = [sys.executable, "-u", "-m", "adapty_async.cli", "sandbox", "--port", "0", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:

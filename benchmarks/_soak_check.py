@@ -1,4 +1,4 @@
-"""Whether what the client of a soak says of its calls is what the server saw."""
+"""A consistency check of a soak test: the client's claims against the server's record."""
 
 from __future__ import annotations
 
@@ -10,21 +10,31 @@ import msgspec
 
 from adapty_async.sandbox import Arrival
 
-__all__ = ("CREDIT", "SEEDED", "WORKS", "Account", "Claim", "Note", "Total", "Work", "problems")
+__all__ = (
+    "CREDIT",
+    "SEEDED",
+    "WORKS",
+    "Claim",
+    "Entry",
+    "ServerRecord",
+    "Total",
+    "Work",
+    "problems",
+)
 
 Kind: TypeAlias = Literal["make", "remove"]
 
 
 class Work(NamedTuple):
     """
-    A kind of calls.
+    A kind of work, with the expected effect of its calls.
 
     Attributes:
-        kind: what becomes of the profile that an id stands for.
-        api: where it is looked for.
-        seeded: it was there before.
-        once: must not be sent again after an answer was lost.
-        resumed: what was not sent is sent by a second run.
+        kind: the effect on the profile of an id.
+        api: the API that has the profile.
+        seeded: whether the profile existed before.
+        once: whether a request must not be retried after a lost response.
+        resumed: whether a second run sends the requests that were not sent.
     """
 
     kind: Kind
@@ -34,7 +44,7 @@ class Work(NamedTuple):
     resumed: bool = False
 
 
-#: The one work whose ids come again: each credit is a coin more in that purse.
+#: The only work whose ids recur: each credit adds a coin to that purse.
 CREDIT = "credit-v2"
 WORKS: Mapping[str, Work] = {
     "delete": Work("remove", seeded=True, resumed=True),
@@ -52,7 +62,7 @@ SEEDED = [name for name, work in WORKS.items() if work.seeded]
 
 class Claim(msgspec.Struct, frozen=True, tag=True):
     """
-    How a call ended, as the client says: the status of its outcome, or the class of its error.
+    A claim of the client about one call: the status of its outcome, or the class of its error.
     """
 
     work: str
@@ -61,23 +71,23 @@ class Claim(msgspec.Struct, frozen=True, tag=True):
 
 
 class Total(msgspec.Struct, frozen=True, tag=True):
-    """How many calls a run accounts for."""
+    """The number of calls in the report of a run."""
 
     work: str
     count: int
 
 
-Note: TypeAlias = Claim | Total
+Entry: TypeAlias = Claim | Total
 
 
 class Seen(msgspec.Struct):
     """
-    What the server saw of one id.
+    The server's counts for one id.
 
     Attributes:
-        arrived: requests.
-        passed: those that the rate limit did not turn away.
-        applied: those that were carried out.
+        arrived: requests that arrived.
+        passed: requests that the rate limit admitted.
+        applied: requests that were carried out.
     """
 
     arrived: int = 0
@@ -85,13 +95,13 @@ class Seen(msgspec.Struct):
     applied: int = 0
 
 
-class Account:
+class ServerRecord:
     """
-    What the server saw, and what is there at the end.
+    The server's record of all requests, and its final state.
 
     Attributes:
-        faults: requests by what went wrong on purpose.
-        there: the ids of profiles, by API.
+        faults: numbers of requests by injected fault.
+        there: the ids of the existing profiles, by API.
         balances: coins by purse.
     """
 
@@ -118,7 +128,7 @@ class Account:
             seen.applied += arrival.applied
 
     def seen(self, kind: Kind, identity: str) -> Seen:
-        """Return what arrived about an id."""
+        """Return the counts for an id."""
         return self._seen.get((kind, identity), Seen())
 
 
@@ -128,21 +138,21 @@ def _kind_of(arrival: Arrival) -> Kind | None:
     return "make" if arrival.method == "POST" else None
 
 
-class _Told:
-    """What the client says, put together."""
+class _Claims:
+    """The claims of the client, by work and id."""
 
-    def __init__(self, notes: Iterable[Note]) -> None:
+    def __init__(self, entries: Iterable[Entry]) -> None:
         self.ended = Counter[str]()
         self.reported = Counter[str]()
         self.claims: dict[tuple[str, str], str] = {}
         self.purses: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.twice: list[str] = []
-        for note in notes:
-            if isinstance(note, Total):
-                self.reported[note.work] += note.count
+        for entry in entries:
+            if isinstance(entry, Total):
+                self.reported[entry.work] += entry.count
             else:
-                self.ended[note.work] += 1
-                self._add(note)
+                self.ended[entry.work] += 1
+                self._add(entry)
 
     def _add(self, claim: Claim) -> None:
         if claim.work == CREDIT:
@@ -153,26 +163,26 @@ class _Told:
             self.claims[claim.work, claim.id] = claim.status
 
 
-def problems(notes: Iterable[Note], account: Account) -> Iterator[str]:
-    """Say what was lost, doubled or claimed wrongly."""
-    told = _Told(notes)
-    for one in told.twice:
+def problems(entries: Iterable[Entry], record: ServerRecord) -> Iterator[str]:
+    """Yield the calls that were lost, duplicated or claimed wrongly."""
+    claimed = _Claims(entries)
+    for one in claimed.twice:
         yield f"{one}: ended twice"
-    for work, count in told.reported.items():
-        if count != told.ended[work]:
-            yield f"{work}: {count} in the reports, {told.ended[work]} ended"
-    removed = {one for work, one in told.claims if WORKS[work].kind == "remove"}
-    for (work, one), status in told.claims.items():
-        seen = account.seen(WORKS[work].kind, one)
-        is_there = one in account.there[WORKS[work].api]
+    for work, count in claimed.reported.items():
+        if count != claimed.ended[work]:
+            yield f"{work}: {count} in the reports, {claimed.ended[work]} ended"
+    removed = {one for work, one in claimed.claims if WORKS[work].kind == "remove"}
+    for (work, one), status in claimed.claims.items():
+        seen = record.seen(WORKS[work].kind, one)
+        is_there = one in record.there[WORKS[work].api]
         wrong = _wrong(WORKS[work], status, seen)
         if status == "done":
             wrong = wrong or _wrongly_done(
                 WORKS[work], seen, is_there=is_there, is_removed=one in removed
             )
         if wrong is not None:
-            yield f"{work} {one}, told {status}: {wrong}"
-    yield from _wrong_balances(told.purses, account.balances)
+            yield f"{work} {one}, claimed {status}: {wrong}"
+    yield from _wrong_balances(claimed.purses, record.balances)
 
 
 def _wrong(work: Work, status: str, seen: Seen) -> str | None:
@@ -188,7 +198,7 @@ def _wrong(work: Work, status: str, seen: Seen) -> str | None:
 
 
 def _wrongly_done(work: Work, seen: Seen, *, is_there: bool, is_removed: bool) -> str | None:
-    # a delete that was lost, and then told 404, may have met nothing from the start
+    # after a lost response and a 404, the profile of a delete may never have existed
     if not seen.applied and (work.seeded or work.kind == "make"):
         return "was not carried out"
     if is_there and work.kind == "remove":

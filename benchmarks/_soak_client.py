@@ -1,9 +1,9 @@
 """
-The client of a soak, in a process of its own so that what it holds is only its own.
+A client process of a soak test, so that the samples measure only the client.
 
 Run as ``python -m benchmarks._soak_client PLAN`` with a `Plan` as JSON. It works in rounds, and
-between two of them, when all is quiet, prints a `Sample` as JSON now and then. How each call ended
-is written to a file, so that the memory for that is not the client's.
+between two of them, with nothing in flight, prints a `Sample` as JSON at intervals. The outcome of
+each call is written to a file, so that outcomes need no memory of the client.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from typing import Any
 import msgspec
 
 from adapty_async import AdaptyClient, AdaptyMailClient, Limits, RetryPolicy
-from benchmarks._soak_work import Calls, Noted
+from benchmarks._soak_work import Calls, OutcomeLog
 
 __all__ = ("CONNECTIONS", "Plan", "Sample")
 
-#: Connections that each of the two clients may have.
+#: The limit of connections of each of the two clients.
 CONNECTIONS = 48
-# Seconds after which aiohttp has closed every idle connection: it looks every 15, for those of 15.
+# Seconds after which aiohttp has closed every idle connection: it closes those of 15 s every 15 s.
 _KEEP_ALIVE = 32.0
 _RETRY = RetryPolicy(attempts=8, wait_initial=0.05, wait_max=1.0)
 _TIMEOUT = 2.0
@@ -37,14 +37,14 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """
-    What the client is to do.
+    The plan of a soak test.
 
     Attributes:
-        seconds: how long.
+        seconds: the duration.
         every: seconds between two samples.
-        items: the items of a bulk run.
-        idle: wait for idle connections to be closed before the samples that are compared.
-        notes: the file for how calls ended.
+        items: the number of items of a bulk run.
+        idle: whether to wait until idle connections are closed before compared samples.
+        entries: the file with the outcomes of calls.
     """
 
     url: str
@@ -55,19 +55,19 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     items: int
     idle: bool
     seed: int
-    notes: str
+    entries: str
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """
-    What the client's process holds while nothing is under way.
+    The resources of the client's process while nothing is in flight.
 
     Attributes:
-        name: "start" before the first call, "closed" after the clients were closed.
-        ended: calls that ended so far.
-        rss: MB.
-        in_flight: requests without an answer, as the clients say.
-        complaints: what asyncio had to say, such as of errors that nobody asked for.
+        name: "start" before the first call, "closed" after closing the clients.
+        ended: the number of calls that ended so far.
+        rss: resident memory in MB.
+        in_flight: requests in flight, from the statistics of the clients.
+        complaints: messages of asyncio's exception handler, such as unretrieved errors.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Soak:
-    def __init__(self, plan: Plan, noted: Noted) -> None:
+    def __init__(self, plan: Plan, log: OutcomeLog) -> None:
         settings: dict[str, Any] = {
             "base_url": plan.url,
             "retry": _RETRY,
@@ -90,17 +90,17 @@ class _Soak:
             "timeout": _TIMEOUT,
         }
         self._plan = plan
-        self._noted = noted
+        self._log = log
         self._adapty = AdaptyClient(plan.api_key, **settings)
         self._mail = AdaptyMailClient(plan.mail_api_key, **settings)
         self._complaints = 0
 
     async def run(self) -> None:
-        """Work until the time is over."""
+        """Run rounds until the time is over."""
         asyncio.get_running_loop().set_exception_handler(self._complain)
         plan, started = self._plan, time.monotonic()
-        calls = Calls(self._adapty, self._mail, self._noted, random.Random(plan.seed))
-        self._tell("start", 0.0)
+        calls = Calls(self._adapty, self._mail, self._log, random.Random(plan.seed))
+        self._print_sample("start", 0.0)
         rounds = samples = 0
         elapsed = 0.0
         async with self._adapty, self._mail:
@@ -112,19 +112,19 @@ class _Soak:
                 if is_last or elapsed >= (samples + 1) * plan.every:
                     samples += 1
                     await self._sample(samples, elapsed, is_last=is_last)
-        await asyncio.sleep(0.1)  # what is closed is gone a few turns of the loop later
-        self._tell("closed", time.monotonic() - started)
+        await asyncio.sleep(0.1)  # closing needs a few iterations of the loop
+        self._print_sample("closed", time.monotonic() - started)
 
     async def _sample(self, number: int, elapsed: float, *, is_last: bool) -> None:
         if self._plan.idle and (number == 2 or is_last):
             await asyncio.sleep(_KEEP_ALIVE)
-        self._tell("end" if is_last else str(number), elapsed)
+        self._print_sample("end" if is_last else str(number), elapsed)
 
     def _complain(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self._complaints += 1
         sys.stderr.write(f"asyncio: {context}\n")
 
-    def _tell(self, name: str, seconds: float) -> None:
+    def _print_sample(self, name: str, seconds: float) -> None:
         gc.collect()
         files = list(_open_files())
         clients = (self._adapty, self._mail)
@@ -132,7 +132,7 @@ class _Soak:
         sample = Sample(
             name=name,
             seconds=seconds,
-            ended=self._noted.count,
+            ended=self._log.count,
             rss=_resident_mb(),
             sockets=sum(file.startswith("socket:") for file in files),
             files=len(files),
@@ -146,7 +146,7 @@ class _Soak:
 
 def _open_files() -> Iterator[str]:
     for link in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # the one by which the list was read
+        with contextlib.suppress(FileNotFoundError):  # the descriptor that listed the folder
             yield str(link.readlink())
 
 
@@ -155,10 +155,10 @@ def _resident_mb() -> float:
 
 
 def main() -> None:
-    """Carry out a plan."""
+    """Execute a plan."""
     plan = msgspec.json.decode(sys.argv[1], type=Plan)
-    with Path(plan.notes).open("wb") as file:
-        asyncio.run(_Soak(plan, Noted(file)).run())
+    with Path(plan.entries).open("wb") as file:
+        asyncio.run(_Soak(plan, OutcomeLog(file)).run())
 
 
 if __name__ == "__main__":

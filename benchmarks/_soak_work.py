@@ -1,8 +1,8 @@
 """
-What the client of a soak does in one round: bulk runs of every kind, and single calls beside them.
+One round of a soak test: bulk runs of every kind, and concurrent single calls.
 
-Some runs are left early and some calls and runs are cancelled, so that the ways out are walked as
-often as they would be in a service.
+Some runs are abandoned early, and some calls and runs are cancelled, so that these exits are
+exercised as often as in a service.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from adapty_async import (
     v1,
     v2,
 )
-from benchmarks._soak_check import CREDIT, SEEDED, WORKS, Claim, Note, Total
+from benchmarks._soak_check import CREDIT, SEEDED, WORKS, Claim, Entry, Total
 
-__all__ = ("Calls", "Noted")
+__all__ = ("Calls", "OutcomeLog")
 
 _Options: TypeAlias = dict[str, Any]
 _Make: TypeAlias = Callable[[_Options], BulkRun[Any, Any]]
 
 _CALLERS = 8
 _PURSES = 10
-# Of the runs that are left, of those that are cancelled, and of the single calls that are.
+# Shares of runs abandoned, of runs cancelled, and of single calls cancelled.
 _SHARE = 0.1
 _GIVEN_UP = "perhaps given up"
 _SAVED_AT = "2024-01-15T10:30:00Z"
 
 
-class Noted:
+class OutcomeLog:
     """
-    How each call ended, one after the other in a file.
+    An append-only file with the outcome of each call.
 
     Attributes:
-        count: how many ended.
+        count: the number of calls that ended.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -57,31 +57,31 @@ class Noted:
         self.count = 0
 
     def claim(self, work: str, identity: str, status: str) -> None:
-        """Note how a call ended."""
+        """Record the outcome of a call."""
         self.count += 1
         self._write(Claim(work, identity, status))
 
     def total(self, work: str, count: int) -> None:
-        """Note how many calls a run accounts for."""
+        """Record the number of calls in the report of a run."""
         self._write(Total(work, count))
 
-    def _write(self, note: Note) -> None:
-        self._file.write(self._encoder.encode(note) + b"\n")
+    def _write(self, entry: Entry) -> None:
+        self._file.write(self._encoder.encode(entry) + b"\n")
 
 
 class Calls:
     """The calls of two clients, in rounds."""
 
     def __init__(
-        self, adapty: AdaptyClient, mail: AdaptyMailClient, noted: Noted, random: Random
+        self, adapty: AdaptyClient, mail: AdaptyMailClient, log: OutcomeLog, random: Random
     ) -> None:
         self._adapty = adapty
         self._mail = mail
-        self._noted = noted
+        self._log = log
         self._random = random
 
     async def round(self, number: int, items: int) -> None:
-        """Do some of everything at once, with ids that were not there before."""
+        """Run some of every kind concurrently, with new ids."""
         counts = dict.fromkeys(WORKS, items) | {CREDIT: _PURSES}
         ids = {
             work: [f"{work}-{number}-{each}" for each in range(count)]
@@ -117,30 +117,30 @@ class Calls:
         )
 
     async def _run(self, work: str, make: _Make) -> BulkReport[Any, Any]:
-        """Make a run in one of many ways, and note what becomes of its items."""
+        """Make a run in one of several ways, and record the outcomes of its items."""
         random = self._random
 
-        def note(outcome: Outcome[Any, Any]) -> None:
-            self._noted.claim(work, _id_of(outcome.item), outcome.status)
+        def record(outcome: Outcome[Any, Any]) -> None:
+            self._log.claim(work, _id_of(outcome.item), outcome.status)
 
         run = make(
             {
-                "on_outcome": note,
+                "on_outcome": record,
                 "ordered": random.random() < 0.3,
                 "concurrency": random.choice((None, None, 5, 40)),
                 "drain": random.choice((0.1, 5.0)),
             }
         )
-        way = random.random()
-        if way < _SHARE:
-            await _given_up(_awaited(run), 2 * random.random())
-        elif way < 2 * _SHARE:
+        draw = random.random()
+        if draw < _SHARE:
+            await _cancelled_after(_awaited(run), 2 * random.random())
+        elif draw < 2 * _SHARE:
             await _streamed(run, most=random.randrange(100))
-        elif way < 0.5:
+        elif draw < 0.5:
             await _streamed(run)
         else:
             await run
-        self._noted.total(work, run.report.total)
+        self._log.total(work, run.report.total)
         return run.report
 
     async def _delete_with_journal(self, ids: list[str]) -> None:
@@ -166,7 +166,7 @@ class Calls:
         attributes = v2.ProfileAttributes(first_name="Jane")
         created = await self._call("single-create", one, v1_profiles.create(customer_user_id=one))
         if created == _GIVEN_UP:
-            return  # it may still be on its way, and be carried out after what comes next
+            return  # it may still be in flight, and be carried out after the next call
         await self._call("read", one, v2_profiles.get(customer_user_id=one))
         await self._call("update", one, v2_profiles.update(attributes, customer_user_id=one))
         await self._call("single-delete", one, v1_profiles.delete(customer_user_id=one))
@@ -175,18 +175,18 @@ class Calls:
         status = "done"
         try:
             if self._random.random() < _SHARE:
-                await _given_up(call, 0.1 * self._random.random())
+                await _cancelled_after(call, 0.1 * self._random.random())
                 status = _GIVEN_UP
             else:
                 await call
         except AdaptyError as error:
             status = type(error).__name__
-        self._noted.claim(work, one, status)
+        self._log.claim(work, one, status)
         return status
 
 
-async def _given_up(call: Coroutine[Any, Any, object], seconds: float) -> None:
-    """Cancel a call that takes longer."""
+async def _cancelled_after(call: Coroutine[Any, Any, object], seconds: float) -> None:
+    """Cancel a call that takes longer than `seconds`."""
     task = asyncio.create_task(call)
     await asyncio.wait({task}, timeout=seconds)
     task.cancel()
@@ -237,5 +237,5 @@ def _credit(one: str) -> Operation[Any]:
 
 def _seed(url: str, ids: dict[str, list[str]]) -> None:
     body = msgspec.json.encode([one for work in SEEDED for one in ids[work]])
-    with urllib.request.urlopen(f"{url}/_sandbox/seed", data=body) as answer:  # loopback
-        answer.read()
+    with urllib.request.urlopen(f"{url}/_sandbox/seed", data=body) as response:  # loopback
+        response.read()

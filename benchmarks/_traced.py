@@ -1,4 +1,4 @@
-"""Patches of aiohttp, as tracers make them."""
+"""Patches of aiohttp like those of tracers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ("patched", "traced")
 @contextlib.contextmanager
 def patched() -> Iterator[None]:
     """
-    Patch how sessions are made, at no cost to a request; the client takes the standard HTTP path.
+    Patch the constructor of sessions, without cost per request; the client uses the standard path.
     """
     make = aiohttp.ClientSession.__init__
 
@@ -32,7 +32,7 @@ def patched() -> Iterator[None]:
 
 @contextlib.contextmanager
 def traced() -> Iterator[None]:
-    """Let OpenTelemetry trace every session, and keep nothing of what it sees."""
+    """Trace every session with OpenTelemetry, and discard the spans."""
     from opentelemetry.instrumentation.aiohttp_client import (  # noqa: PLC0415  a group's package
         AioHttpClientInstrumentor,
     )

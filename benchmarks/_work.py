@@ -1,9 +1,9 @@
 """
-What a client process is told to do and what it tells of it.
+The interface of client processes: orders, and the costs of their jobs.
 
 A client runs in a process of its own, on a processor of its own, so that its time and memory are
-only its own. Jobs that are compared take turns in one process: machines get faster and slower
-within minutes, and both share that.
+only its own. Compared jobs alternate in one process, since machines get faster and slower within
+minutes.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import msgspec
 
 from benchmarks._machine import CLIENT, SERVER, pin
 
-__all__ = ("Cost", "Order", "Told", "Work", "run", "run_together")
+__all__ = ("Cost", "Costs", "Order", "Work", "run", "run_together")
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
     """
-    What a job has to do.
+    The work of a job.
 
     Attributes:
         url: the server's origin.
-        items: how many calls.
-        workers: calls in flight at a time.
+        items: the number of calls.
+        workers: calls in flight.
     """
 
     url: str = ""
@@ -49,23 +49,23 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cost(msgspec.Struct, frozen=True):
-    """What one run of a job came to: items done, seconds of the processor, seconds on the clock."""
+    """The cost of one run of a job: items done, processor seconds, elapsed seconds."""
 
     done: int
     cpu: float
     wall: float
 
 
-class Told(msgspec.Struct, frozen=True):
-    """What a process tells: the cost of each of its jobs, and the peak of its memory."""
+class Costs(msgspec.Struct, frozen=True):
+    """The result of a process: the cost of each of its jobs, and the peak of its memory."""
 
     costs: tuple[Cost, ...]
     peak_mb: float
 
 
-def run(order: Order) -> Told:
+def run(order: Order) -> Costs:
     """
-    Let a process do its jobs, and return what it tells.
+    Run the jobs of an order in a process, and return their costs.
 
     Raises:
         SystemExit: it failed, or not all items were done.
@@ -73,9 +73,9 @@ def run(order: Order) -> Told:
     return run_together([order])[0]
 
 
-def run_together(orders: Sequence[Order]) -> list[Told]:
+def run_together(orders: Sequence[Order]) -> list[Costs]:
     """
-    Let a process do the jobs of each order, all at once; the second goes to the server's processor.
+    Run each order in a process, concurrently; the second one shares the server's processor.
 
     Raises:
         SystemExit: one failed, or not all items were done.
@@ -84,7 +84,7 @@ def run_together(orders: Sequence[Order]) -> list[Told]:
         cores = (CLIENT, SERVER)
         processes = [_start(order, own) for order, own in zip(orders, cores, strict=False)]
         for process in processes:
-            stack.callback(process.kill)  # has an effect only when the benchmark is broken off
+            stack.callback(process.kill)  # has an effect only if the benchmark is interrupted
         outputs = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
         raise SystemExit(f"the client failed: {', '.join(dict.fromkeys(orders[0].jobs))}")
@@ -98,9 +98,9 @@ def _start(order: Order, cores: list[int]) -> subprocess.Popen[bytes]:
     return process
 
 
-def _checked(order: Order, output: bytes) -> Told:
-    told = msgspec.json.decode(output, type=Told)
-    for job, cost in zip(order.jobs, told.costs, strict=True):
+def _checked(order: Order, output: bytes) -> Costs:
+    result = msgspec.json.decode(output, type=Costs)
+    for job, cost in zip(order.jobs, result.costs, strict=True):
         if cost.done != order.work.items:
             raise SystemExit(f"{job}: {cost.done} of {order.work.items} done")
-    return told
+    return result

@@ -1,8 +1,8 @@
 """
-What encoding a Mail profile and decoding a profile cost, beside json, orjson and pydantic.
+A benchmark of encoding a Mail profile and decoding a profile, compared with json, orjson, pydantic.
 
-Run it as ``python -m benchmarks.bench_codec``. Times are of the processor, the least of
-several rounds in turn: what is more than that came from elsewhere.
+Run it as ``python -m benchmarks.bench_codec``. Times are processor time, the minimum of several
+rounds, since any excess has other causes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Ways = dict[str, Callable[[], Any]]
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """What one way of a task takes, in microseconds."""
+    """The time of one implementation of a task, in microseconds."""
 
     task: str
     way: str
@@ -42,12 +42,12 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """What the same way has in another recording."""
+        """The key that identifies the same implementation in another recording."""
         return f"{self.task}, {self.way}"
 
 
 def _plain() -> Mapping[str, Ways]:
-    """Return the ways that need nothing beside this library."""
+    """Return the implementations that need only this library."""
     profile, fields = mail_profile(_ID), mail_fields(_ID)
     return {
         "make a Mail profile": {
@@ -123,7 +123,7 @@ def _sizes() -> Mapping[str, int]:
 
 
 def main() -> None:
-    """Time all ways and print them."""
+    """Measure all implementations and print their times."""
     parser = options(__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     chosen = parser.parse_args()

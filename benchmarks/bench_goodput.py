@@ -1,9 +1,9 @@
 """
-How close a bulk delete comes to what a limit allows that it is not told, and what others reach.
+A benchmark of goodput: a bulk delete under an unknown rate limit, compared with other clients.
 
 Run it as ``python -m benchmarks.bench_goodput``. Server and client are processes of their own, and
-each client takes its turn on a new server. The ideal is the time until the limit has let all
-deletes pass, a burst not counted. Only counts that do not add up are an error; time is told.
+each run has a new server. The ideal is the time in which the limit admits all deletes, without a
+burst. Only inconsistent counts are an error; times are reported.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _scenarios(options: argparse.Namespace) -> list[Scenario]:
 
 
 def _rivals(options: argparse.Namespace) -> list[str]:
-    """Return the rivals that are asked for and can run, and say which cannot."""
+    """Return the requested rivals that can run, and print the ones that cannot."""
     if options.rivals is None:
         return []
     able = []
@@ -69,7 +69,7 @@ def _rivals(options: argparse.Namespace) -> list[str]:
 
 
 def _perform(scenario: Scenario, clients: Iterable[str], seeds: int) -> list[Run]:
-    """Let the clients take turns, and tell each run as it ends."""
+    """Run the clients in turn, and print each run when it ends."""
     runs = []
     for seed in range(1, seeds + 1):
         for client in clients:
@@ -108,7 +108,7 @@ def _as_json(run: Run) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the scenarios and set what came of them beside what is to be reached."""
+    """Run the scenarios and compare the results with their targets."""
     options = _options()
     scenarios = _scenarios(options)
     rivals = _rivals(options)
@@ -118,7 +118,7 @@ def main() -> None:
     try:
         for scenario in scenarios:
             print(f"{scenario.name}: {scenario}")
-            # a client that is told the limit by its own option has nothing to be compared with
+            # no rival is comparable with a client that is configured with the limit
             clients = [OURS] if scenario.rate is not None else [OURS, *rivals]
             now = _perform(scenario, clients, seeds)
             runs += now

@@ -1,9 +1,8 @@
 """
-What importing the library takes beyond what it is built on, and what installing it brings along.
+A benchmark of importing the library, beyond its dependencies, and of the size of an install.
 
-Run it as ``python -m benchmarks.bench_import``. Each import is of a new interpreter, its time
-that of the processor. The install is that of the library without extras into a new environment,
-pip left out.
+Run it as ``python -m benchmarks.bench_import``. Each import is measured in a new interpreter, in
+processor time. The install is one of the library without extras in a new environment, without pip.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ _NOT_OURS = frozenset({"pip", "setuptools"})
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """
-    A figure and its unit; the least and the most of what was measured, if it was more than once.
+    A figure and its unit, with minimum and maximum if it was measured more than once.
     """
 
     what: str
@@ -53,7 +52,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 def _import_times(count: int) -> list[Row]:
     both: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as folder:
-        # an installed package is compiled once; a checkout may not be, by its environment
+        # an installed package is compiled once; the environment may prevent it for a checkout
         environment = {**os.environ, "PYTHONPYCACHEPREFIX": folder, "PYTHONDONTWRITEBYTECODE": ""}
         command = [sys.executable, "-c", _TIMED]
         for _ in range(count + 1):
@@ -64,7 +63,7 @@ def _import_times(count: int) -> list[Row]:
                 output, _error = process.communicate()
             others, ours = map(float, output.split())
             both.append((1e3 * others, 1e3 * ours))
-    del both[0]  # it had to compile
+    del both[0]  # it includes compilation
     return [
         _median("import of aiohttp, anyio, msgspec and tenacity", [each[0] for each in both]),
         _median("import of adapty_async after them", [each[1] for each in both]),
@@ -105,9 +104,9 @@ def _line(row: Row, before: Row | None) -> str:
 
 
 def main() -> None:
-    """Measure both and print them."""
+    """Measure imports and the install, and print them."""
     parser = options(__doc__)
-    parser.add_argument("--runs", type=int, help="imports, 31 unless told")
+    parser.add_argument("--runs", type=int, help="imports, by default 31")
     chosen = parser.parse_args()
     recorded = read(NAME, Row)
     before = {} if recorded is None else {row.what: row for row in recorded.rows}

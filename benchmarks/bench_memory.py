@@ -1,8 +1,8 @@
 """
-How much memory runs need, and whether it grows with their items.
+A benchmark of the memory of runs, and of its growth with the number of items.
 
 Run it as ``python -m benchmarks.bench_memory``. Each figure is the peak of a process of its own,
-in which the interpreter, the libraries and the benchmark take the most.
+most of which belongs to the interpreter, the libraries and the benchmark.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from benchmarks._options import options
 from benchmarks._raw import KEY
 from benchmarks._results import read, record
 from benchmarks._samples import ids
-from benchmarks._work import Order, Told, Work, run
+from benchmarks._work import Costs, Order, Work, run
 
 __all__ = ("NAME", "Row", "main")
 
@@ -33,13 +33,13 @@ _CALLS = 1_000
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """
-    What a process came to.
+    The result of a process.
 
     Attributes:
-        over: what it was answered by.
-        workers: calls in flight at a time, None if it was left to the client.
-        peak_mb: its whole memory.
-        seconds: on the clock; None where they were not measured.
+        over: the server or the transport.
+        workers: calls in flight, None if the client decides.
+        peak_mb: peak of its memory, in MB.
+        seconds: elapsed time; None if it was not measured.
     """
 
     name: str
@@ -51,18 +51,18 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """What the same process has in another recording."""
+        """The key that identifies the same process in another recording."""
         return f"{self.name}, {self.items}, {self.over}"
 
 
-def _row(name: str, over: str, work: Work, told: Told) -> Row:
+def _row(name: str, over: str, work: Work, result: Costs) -> Row:
     return Row(
         name=name,
         over=over,
         items=work.items,
         workers=work.workers,
-        peak_mb=told.peak_mb,
-        seconds=told.costs[0].wall,
+        peak_mb=result.peak_mb,
+        seconds=result.costs[0].wall,
     )
 
 
@@ -78,7 +78,7 @@ def _in_process(items: int) -> Row:
 
 
 def _from_a_file(server: CheapServer, items: int) -> Row:
-    """Let the command line do it."""
+    """Measure the command line."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ids.txt"
         with path.open("w", encoding="utf-8") as file:
@@ -120,10 +120,10 @@ def _line(row: Row, before: Row | None) -> str:
 
 
 def main() -> None:
-    """Run each and print its peak."""
+    """Run each process and print its peak."""
     parser = options(__doc__)
-    parser.add_argument("--items", type=int, help="the most items, 10,000,000 unless told")
-    parser.add_argument("--served", type=int, help="the most over a server, 1,000,000 unless told")
+    parser.add_argument("--items", type=int, help="the most items, by default 10,000,000")
+    parser.add_argument("--served", type=int, help="the most over a server, by default 1,000,000")
     chosen = parser.parse_args()
     most = chosen.items or (20_000 if chosen.quick else _MOST)
     few = 500 if chosen.quick else _FEW
@@ -132,7 +132,7 @@ def main() -> None:
     before = {} if recorded is None else {row.key: row for row in recorded.rows}
     rows = []
 
-    def told(row: Row) -> None:
+    def report(row: Row) -> None:
         rows.append(row)
         print(_line(row, before.get(row.key)), flush=True)
 
@@ -142,14 +142,14 @@ def main() -> None:
         print(f"{'':<50}{title}")
         for items in (few, many):
             work = Work(url=server.url, items=items)
-            told(_over_the_network(server, "bulk_delete of a generator", "bulk_delete", work))
+            report(_over_the_network(server, "bulk_delete of a generator", "bulk_delete", work))
         for items in (few, most):
-            told(_in_process(items))
+            report(_in_process(items))
         for items in (few, many):
-            told(_from_a_file(server, items))
+            report(_from_a_file(server, items))
         work = Work(url=server.url, items=max(_CALLS, few), workers=_CALLS)
         for name, job in (("single calls, typed", "get v2"), ("the same by hand", "raw get v2")):
-            told(_over_the_network(server, name, job, work))
+            report(_over_the_network(server, name, job, work))
     if chosen.record:
         record(NAME, rows, server.name)
 

@@ -1,9 +1,9 @@
 """
-What the library costs beside aiohttp as a good engineer uses it: single calls and bulk runs.
+A benchmark of the overhead of the library over aiohttp by hand, for single calls and bulk runs.
 
-Run it as ``python -m benchmarks.bench_overhead``. Each pair of jobs takes turns in one process, on
-a server that costs next to nothing; the ratios are medians over the pairs of runs. Only counts
-that do not add up are an error; time is told.
+Run it as ``python -m benchmarks.bench_overhead``. Each pair of jobs alternates in one process, with
+a server of minimal cost; the ratios are medians over the pairs of runs. Only inconsistent counts
+are an error; times are reported.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ __all__ = ("NAME", "main")
 
 NAME = "overhead"
 _SINGLE = ("delete", "get", "get v2", "save")
-_QUICK = ("get v2, 64 at a time", "bulk_delete", "bulk_save", "all on")
+_QUICK = ("get v2, 64 in flight", "bulk_delete", "bulk_save", "all on")
 
 _PAIRS = {
     pair.name: pair
     for pair in (
         *(Pair(name=job, ours=job, other=f"raw {job}", workers=1) for job in _SINGLE),
-        *(Pair(name=f"{job}, 64 at a time", ours=job, other=f"raw {job}") for job in _SINGLE),
+        *(Pair(name=f"{job}, 64 in flight", ours=job, other=f"raw {job}") for job in _SINGLE),
         Pair(name="bulk_delete", ours="bulk_delete", other="raw delete"),
         Pair(name="bulk_delete alone", ours="bulk_delete alone", other="raw delete"),
         Pair(name="standard path", ours="bulk_delete standard", other="raw delete"),
@@ -60,8 +60,8 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--only", nargs="+", choices=_PAIRS, metavar="NAME", help="not all pairs")
     parser.add_argument("--loop", nargs="+", choices=LOOPS, default=LOOPS)
-    parser.add_argument("--items", type=int, help="calls in a run, 20,000 unless told")
-    parser.add_argument("--pairs", type=int, help="pairs of runs, 9 unless told")
+    parser.add_argument("--items", type=int, help="calls in a run, by default 20,000")
+    parser.add_argument("--pairs", type=int, help="pairs of runs, by default 9")
     parser.epilog = f"pairs: {', '.join(_PAIRS)}"
     chosen = parser.parse_args()
     names = chosen.only or (_QUICK if chosen.quick else _PAIRS)
@@ -83,9 +83,9 @@ def main() -> None:
                 rows.append(compare(server, _PAIRS[name], loop, items, pairs))
                 print(_line(rows[-1], before.get(rows[-1].key)), flush=True)
     if chosen.record:
-        told = before | {row.key: row for row in rows}  # what was left out stays as it was
+        merged = before | {row.key: row for row in rows}  # rows that were left out stay
         keys = [f"{name}, {loop}" for name in _PAIRS for loop in LOOPS]
-        record(NAME, [told[key] for key in keys if key in told], server.name)
+        record(NAME, [merged[key] for key in keys if key in merged], server.name)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """
-The same deletes with other libraries, and by hand: time of the processor and memory.
+A benchmark of the same deletes with other libraries and by hand: processor time and memory.
 
-Run it as ``python -m benchmarks.bench_peers``. Each run is a process of its own; all take turns.
-What a process does first does not count, imports among it.
+Run it as ``python -m benchmarks.bench_peers``. Each run is a process of its own, and clients
+alternate. The first job of a process does not count, nor do its imports.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks._nginx import CheapServer, serving
 from benchmarks._options import options
 from benchmarks._peers import PEERS
 from benchmarks._results import read, record
-from benchmarks._work import Order, Told, Work, run
+from benchmarks._work import Costs, Order, Work, run
 
 __all__ = ("NAME", "Row", "main")
 
@@ -28,12 +28,12 @@ _CLIENTS |= {name: name for name in PEERS}
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """
-    What a client came to under one event loop, in the median of its runs.
+    The median result of a client on one event loop.
 
     Attributes:
-        cpu, wall: microseconds an item.
-        low, high: the least and the most time of the processor, in microseconds an item.
-        peak_mb: memory.
+        cpu, wall: processor and elapsed time, in microseconds per item.
+        low, high: minimum and maximum of the processor time, in microseconds per item.
+        peak_mb: peak of the memory, in MB.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """What the same client has in another recording."""
+        """The key that identifies the same client in another recording."""
         return f"{self.name}, {self.loop}"
 
 
@@ -64,14 +64,14 @@ def _items(name: str, items: int) -> int:
     return max(1, round(items * PEERS[name].share)) if name in PEERS else items
 
 
-def _run(server: CheapServer, name: str, loop: str, items: int) -> Told:
+def _run(server: CheapServer, name: str, loop: str, items: int) -> Costs:
     work = Work(url=server.url, items=items)
     with server.expecting(2 * items, name):
         return run(Order(jobs=(_CLIENTS[name],) * 2, work=work, loop=loop))
 
 
-def _row(name: str, loop: str, items: int, runs: list[Told]) -> Row:
-    cpu = [told.costs[1].cpu / items * 1e6 for told in runs]
+def _row(name: str, loop: str, items: int, runs: list[Costs]) -> Row:
+    cpu = [result.costs[1].cpu / items * 1e6 for result in runs]
     return Row(
         name=name,
         loop=loop,
@@ -80,8 +80,8 @@ def _row(name: str, loop: str, items: int, runs: list[Told]) -> Row:
         cpu=statistics.median(cpu),
         low=min(cpu),
         high=max(cpu),
-        wall=statistics.median(told.costs[1].wall / items * 1e6 for told in runs),
-        peak_mb=max(told.peak_mb for told in runs),
+        wall=statistics.median(result.costs[1].wall / items * 1e6 for result in runs),
+        peak_mb=max(result.peak_mb for result in runs),
     )
 
 
@@ -94,10 +94,10 @@ def _line(row: Row, raw: float, before: Row | None) -> str:
 
 
 def main() -> None:
-    """Let all clients take turns and print what each came to."""
+    """Run all clients in turn and print the result of each."""
     parser = options(__doc__)
-    parser.add_argument("--items", type=int, help="deletes in a run, 20,000 unless told")
-    parser.add_argument("--runs", type=int, help="runs of each, 5 unless told")
+    parser.add_argument("--items", type=int, help="deletes in a run, by default 20,000")
+    parser.add_argument("--runs", type=int, help="runs of each, by default 5")
     chosen = parser.parse_args()
     items = chosen.items or (500 if chosen.quick else 20_000)
     count = chosen.runs or (1 if chosen.quick else 5)

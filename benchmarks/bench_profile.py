@@ -1,8 +1,8 @@
 """
-Where the time goes: of an item of a bulk delete, and of the same by hand.
+A profile of one item of a bulk delete, and of the same delete by hand.
 
-Run it as ``python -m benchmarks.bench_profile``. The processes are looked at every few
-milliseconds, which gives shares; microseconds are those of the time of the processor.
+Run it as ``python -m benchmarks.bench_profile``. The processes are sampled every few milliseconds,
+which gives shares; microseconds are processor time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmarks._machine import CLIENT, describe, pin
 from benchmarks._nginx import CheapServer, serving
 from benchmarks._options import options
 from benchmarks._results import read, record
-from benchmarks._sampler import Place, Sampled
+from benchmarks._sampler import Location, Sampled
 from benchmarks._work import Order, Work
 
 __all__ = ("NAME", "Row", "main")
@@ -33,41 +33,32 @@ _JOBS = {
 _AIOHTTP = frozenset({"aiohttp", "aiosignal", "frozenlist", "multidict", "propcache", "yarl"})
 _LOOP = frozenset({"asyncio", "selectors.py", "uvloop"})
 _OURS = "adapty_async"
+# Parts by module or, for all other modules of it, by package.
 _PARTS = {
-    "_transport": "sending and reading, over aiohttp",
-    "_attempt": "sending and reading, over aiohttp",
-    "_exchange": "sending and reading, over aiohttp",
-    "_codec": "encoding and decoding",
-    "_checks": "checking values",
-    "_operation": "encoding and decoding",
-    "_profiles": "building the operation",
+    "_http/timeouts": "timeouts",
+    "_http": "sending and reading, over aiohttp",
+    "_api/validation": "checking values",
+    "_api": "encoding and decoding",
+    "_pipeline/limit": "rate limiting",
+    "_pipeline/retry": "retries",
+    "_pipeline": "counting attempts, turning responses into errors",
+    "_flow": "rate limiting",
+    "_runtime": "rate limiting",
+    "_bulk/executor": "building the operation",
+    "_bulk": "the bulk run",
     "mail": "building the operation",
     "v1": "building the operation",
-    "_caller": "building the operation",
-    "_retry": "repeats",
-    "_pipeline": "counting attempts, turning answers into errors",
-    "_limits": "pace",
-    "_gate": "pace",
-    "_learned": "pace",
-    "_pacer": "pace",
-    "_outage": "pace",
-    "_capacity": "pace",
-    "_places": "pace",
-    "_line": "pace",
-    "_loop_local": "pace",
-    "_timing": "pace",
-    "_watch": "timeouts",
-    "bulk": "the bulk run",
+    "v2": "building the operation",
 }
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """
-    A part of what an item costs.
+    A component's part of the cost of an item.
 
     Attributes:
-        share: of the whole.
-        cpu: microseconds of the processor an item.
+        share: its share of the total cost.
+        cpu: processor time, in microseconds per item.
     """
 
     job: str
@@ -78,18 +69,19 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """What the same part has in another recording."""
+        """The key that identifies the same part in another recording."""
         return f"{self.job}, {self.part}"
 
 
-def _part(place: Place) -> str:
-    """Say what a function belongs to."""
-    steps = PurePath(place.file).parts
+def _part(location: Location) -> str:
+    """Return the component that a function belongs to."""
+    steps = PurePath(location.file).parts
     if "benchmarks" in steps:
         return "the caller"
     if _OURS in steps:
-        module = steps[steps.index(_OURS) + 1].removesuffix(".py")
-        return f"ours: {_PARTS.get(module, 'other')}"
+        module = PurePath(*steps[steps.index(_OURS) + 1 :]).with_suffix("")
+        part = _PARTS.get(module.as_posix()) or _PARTS.get(module.parts[0], "other")
+        return f"ours: {part}"
     if _AIOHTTP.intersection(steps):
         return "aiohttp"
     if _LOOP.intersection(steps):
@@ -114,8 +106,8 @@ def _sample(server: CheapServer, job: str, items: int) -> Sampled:
 
 def _rows(job: str, sampled: Sampled, items: int) -> list[Row]:
     parts: Counter[str] = Counter()
-    for place in sampled.places:
-        parts[_part(place)] += place.times
+    for location in sampled.locations:
+        parts[_part(location)] += location.times
     each = sampled.cpu / items * 1e6
     total = max(1, parts.total())
     return [
@@ -125,17 +117,17 @@ def _rows(job: str, sampled: Sampled, items: int) -> list[Row]:
 
 
 def _functions(sampled: Sampled, count: int) -> str:
-    total = max(1, sum(place.times for place in sampled.places))
+    total = max(1, sum(location.times for location in sampled.locations))
     return "\n".join(
-        f"    {place.times / total:6.1%}  {PurePath(place.file).name}: {place.function}"
-        for place in sampled.places[:count]
+        f"    {location.times / total:6.1%}  {PurePath(location.file).name}: {location.function}"
+        for location in sampled.locations[:count]
     )
 
 
 def main() -> None:
-    """Look at each job and print its parts."""
+    """Sample each job and print its parts."""
     parser = options(__doc__)
-    parser.add_argument("--items", type=int, help="calls, 100,000 unless told")
+    parser.add_argument("--items", type=int, help="calls, by default 100,000")
     parser.add_argument("--functions", type=int, default=0, help="show the first so many, too")
     parser.add_argument("--only", nargs="+", choices=_JOBS, metavar="JOB")
     chosen = parser.parse_args()

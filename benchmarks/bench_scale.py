@@ -1,11 +1,11 @@
 """
-What an item costs as there are more of them, more in flight, and more processes.
+A benchmark of the cost per item with more items, more requests in flight and more processes.
 
-Run it as ``python -m benchmarks.bench_scale``. Where a server answers, ten million items take ten
-minutes; the same numbers are answered within the process, too, which shows what is our own.
+Run it as ``python -m benchmarks.bench_scale``. With a server, ten million items need ten minutes.
+The same numbers also run with a transport in the process, which shows the cost of the library.
 
-Below a million items, a process does a run that does not count before those that do: a first one
-also imports what is needed only then, which takes some 20 ms, whatever it does.
+Below a million items, the first run of a process does not count: it also imports modules lazily,
+which takes about 20 ms.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from benchmarks._machine import describe
 from benchmarks._nginx import CheapServer, serving
 from benchmarks._options import options
 from benchmarks._results import read, record
-from benchmarks._work import Order, Told, Work, run_together
+from benchmarks._work import Costs, Order, Work, run_together
 
 __all__ = ("NAME", "Row", "main")
 
 NAME = "scale"
 _IN_PROCESS = "bulk_delete in process"
 _ITEMS = 20_000
-# From so many items on, a process does one run, and no other one before it; over the network, or
-# with ten times as many, it is the only one, as it takes minutes.
+# From this number of items on, a process does one run without a warm-up; over the network, or with
+# ten times as many items, there is one process only, since it needs minutes.
 _MANY = 1_000_000
-_REPEATS = 3
+_COUNTED = 3
 _MOST = 10_000_000
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """
-    What a run came to, in the median.
+    The median result of a run.
 
     Attributes:
-        about: what is changed from row to row: ``items``, ``in flight`` or ``processes``.
-        job: whose run it was.
-        items: in all processes together.
-        cpu: microseconds of the processor an item.
-        rate: items a second.
+        about: the variable of the series: ``items``, ``in flight`` or ``processes``.
+        job: the job that ran.
+        items: the number of items in all processes together.
+        cpu: processor time, in microseconds per item.
+        rate: items per second.
     """
 
     about: str
@@ -56,7 +56,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """What the same run has in another recording."""
+        """The key that identifies the same run in another recording."""
         return f"{self.about}, {self.job}, {self.items}, {self.workers}, {self.processes}"
 
 
@@ -82,7 +82,7 @@ _QUICK = _Sizes(
 
 
 def _rows(sizes: _Sizes, over: str) -> list[Row]:
-    """Return what is to be run, with nothing measured yet."""
+    """Return the rows to run, without measurements."""
     both = ("bulk_delete", "raw delete")
     rows = [
         Row(about="items", job=job, over=over, items=items)
@@ -109,19 +109,19 @@ def _rows(sizes: _Sizes, over: str) -> list[Row]:
     return rows
 
 
-def _measure(server: CheapServer, row: Row) -> list[Told]:
+def _measure(server: CheapServer, row: Row) -> list[Costs]:
     url = "" if row.job == _IN_PROCESS else server.url
     work = Work(url=url, items=row.items // row.processes, workers=row.workers)
-    jobs = (row.job,) * (1 if row.items >= _MANY else 1 + _REPEATS)
+    jobs = (row.job,) * (1 if row.items >= _MANY else 1 + _COUNTED)
     with server.expecting(row.items * len(jobs) if url else 0, row.key):
         return run_together([Order(jobs=jobs, work=work)] * row.processes)
 
 
-def _summary(row: Row, runs: list[list[Told]]) -> Row:
+def _summary(row: Row, runs: list[list[Costs]]) -> Row:
     costs = [
         together
         for each in runs
-        for together in zip(*(told.costs[-_REPEATS:] for told in each), strict=True)
+        for together in zip(*(result.costs[-_COUNTED:] for result in each), strict=True)
     ]
     wall = statistics.median(max(cost.wall for cost in each) for each in costs)
     cpu = statistics.median(sum(cost.cpu for cost in each) for each in costs)
@@ -139,10 +139,10 @@ def _line(row: Row, before: Row | None) -> str:
 
 
 def main() -> None:
-    """Run each, several times in turn, and print what an item costs."""
+    """Run each row several times in turn, and print the cost of an item."""
     parser = options(__doc__)
     parser.add_argument("--most", type=int, default=_MOST, help="leave larger runs out")
-    parser.add_argument("--runs", type=int, help="processes of each, 5 unless told")
+    parser.add_argument("--runs", type=int, help="processes of each, by default 5")
     chosen = parser.parse_args()
     sizes = _QUICK if chosen.quick else _Sizes()
     count = chosen.runs or sizes.runs
@@ -151,7 +151,7 @@ def main() -> None:
     with serving() as server:
         print(f"{describe()}, {server.name}\n")
         rows = [row for row in _rows(sizes, server.name) if row.items <= chosen.most]
-        runs: dict[str, list[list[Told]]] = {row.key: [] for row in rows}
+        runs: dict[str, list[list[Costs]]] = {row.key: [] for row in rows}
         for number in range(count):
             for row in rows:
                 once = _MOST if row.job == _IN_PROCESS else _MANY

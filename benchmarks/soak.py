@@ -1,10 +1,10 @@
 """
-Mixed single calls and bulk runs for a long time: does anything leak, is anything lost or doubled?
+A soak test: mixed single calls and bulk runs, checked for leaks and for lost or duplicated calls.
 
 Run it as ``python -m benchmarks.soak``. The client and the sandbox are processes of their own; the
-sandbox limits the rate and makes requests fail at random. What the client's process holds is told
-once a minute, and at the end compared with minute two; what it said of its calls is compared with
-the sandbox's own account. The exit code is 0 if both hold.
+sandbox limits the rate and makes requests fail at random. The resources of the client's process are
+printed once a minute, and the last sample is compared with minute two. The client's claims about
+its calls are compared with the sandbox's record. The exit code is 0 if both checks pass.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import msgspec
 from adapty_async import AdaptyClient, RetryPolicy, v2
 from benchmarks._machine import describe
 from benchmarks._server import Server, running_sandbox
-from benchmarks._soak_check import CREDIT, Account, Claim, Note, problems
+from benchmarks._soak_check import CREDIT, Claim, Entry, ServerRecord, problems
 from benchmarks._soak_client import CONNECTIONS, Plan, Sample
 
 _FAULTS = "error=4%,reset=2%,reset_after=2%,stall=0.2%"
-#: What the memory of minute two may grow to: so many times as much, or so many MB more.
+#: The allowed growth of memory since minute two: a factor, or a number of MB.
 _GROWTH, _SLACK = 1.10, 5.0
 _SHOWN = 20
 _COLUMNS = ("name", "seconds", "ended", "rss", "sockets", "files", "tasks", "in_flight")
@@ -59,12 +59,12 @@ def _plan(options: argparse.Namespace, server: Server, folder: str) -> Plan:
         items=options.items,
         idle=not options.quick,
         seed=options.seed,
-        notes=str(Path(folder) / "notes"),
+        entries=str(Path(folder) / "entries"),
     )
 
 
 def _work(plan: Plan) -> Iterator[Sample]:
-    """Let the client carry out the plan; tell its samples as they come."""
+    """Run the client with the plan, and yield its samples as they arrive."""
     print(" ".join(f"{name:>9}" for name in _COLUMNS), flush=True)
     command = [sys.executable, "-W", "error", "-m", "benchmarks._soak_client"]
     argument = msgspec.json.encode(plan).decode()
@@ -84,9 +84,9 @@ def _shown(value: object) -> str:
 
 
 def _leaks(samples: list[Sample], *, idle: bool) -> Iterator[str]:
-    """Say what the client holds at the end that it did not hold in minute two."""
+    """Yield the resources that grew between minute two and the end."""
     start, _, second, *_, end, closed = samples
-    # while connections are kept alive, there are as many as the last round happened to leave
+    # while connections are kept alive, their number depends on the last round
     spare = 0 if idle else 2 * CONNECTIONS
     if end.rss > max(_GROWTH * second.rss, second.rss + _SLACK):
         yield f"memory: {second.rss:.1f} MB in minute two, {end.rss:.1f} MB at the end"
@@ -104,9 +104,9 @@ def _leaks(samples: list[Sample], *, idle: bool) -> Iterator[str]:
             yield f"{name}: {before} before, {now} now"
 
 
-def _notes(plan: Plan) -> Iterator[Note]:
-    decoder: msgspec.json.Decoder[Note] = msgspec.json.Decoder(Note)
-    with Path(plan.notes).open("rb") as file:
+def _entries(plan: Plan) -> Iterator[Entry]:
+    decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
+    with Path(plan.entries).open("rb") as file:
         yield from map(decoder.decode, file)
 
 
@@ -128,25 +128,27 @@ async def _balances(server: Server, purses: Iterable[str]) -> dict[str, int]:
     return balances
 
 
-def _account(plan: Plan, server: Server) -> Account:
-    purses = {note.id for note in _notes(plan) if isinstance(note, Claim) and note.work == CREDIT}
-    arrivals = list(server.arrivals())  # before more of them come
+def _server_record(plan: Plan, server: Server) -> ServerRecord:
+    purses = {
+        entry.id for entry in _entries(plan) if isinstance(entry, Claim) and entry.work == CREDIT
+    }
+    arrivals = list(server.arrivals())  # before further requests arrive
     balances = asyncio.run(_balances(server, purses))
     there = {"v1": server.profiles("v1"), "mail": server.profiles("mail")}
-    return Account(arrivals, there, balances)
+    return ServerRecord(arrivals, there, balances)
 
 
 def main() -> None:
-    """Soak, and say what came of it."""
+    """Run the soak test and print its result."""
     options = _options()
     print(describe(), flush=True)
     settings = [f"--rate={options.rate}", f"--faults={options.faults}", f"--seed={options.seed}"]
     with tempfile.TemporaryDirectory() as folder, running_sandbox(*settings) as server:
         plan = _plan(options, server, folder)
         samples = list(_work(plan))
-        account = _account(plan, server)
-        found = [*_leaks(samples, idle=plan.idle), *problems(_notes(plan), account)]
-    print(", ".join(f"{name}: {count}" for name, count in account.faults.most_common()))
+        record = _server_record(plan, server)
+        found = [*_leaks(samples, idle=plan.idle), *problems(_entries(plan), record)]
+    print(", ".join(f"{name}: {count}" for name, count in record.faults.most_common()))
     for problem in found[:_SHOWN]:
         print(f"WRONG: {problem}")
     if found:

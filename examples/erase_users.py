@@ -1,5 +1,5 @@
 """
-Erase the users in a text file, one id a line, from Adapty and from Adapty Mail.
+A script that erases the users in a text file, one id per line, from Adapty and Adapty Mail.
 
 Run it as ``python examples/erase_users.py examples/erase.txt``; the keys are in ADAPTY_API_KEY and
 ADAPTY_MAIL_API_KEY.
@@ -16,14 +16,14 @@ from adapty_async import AdaptyClient, AdaptyMailClient
 
 
 def ids_in(path: Path) -> Iterator[str]:
-    """Read ids as they are needed, so that memory stays flat."""
-    with path.open(encoding="utf-8", newline="\n") as lines:  # by default, a CR ends a line, too
+    """Yield ids on demand, so that memory stays constant."""
+    with path.open(encoding="utf-8", newline="\n") as lines:  # by default, a CR also ends a line
         for line in lines:
             yield line.rstrip("\r\n")
 
 
 async def main(path: Path) -> int:
-    """Erase, and return the exit code."""
+    """Erase all users, and return the exit code."""
     async with AdaptyClient() as adapty, AdaptyMailClient() as mail:
         profiles, people = await asyncio.gather(
             adapty.v1.profiles.bulk_delete(ids_in(path), by="customer_user_id"),

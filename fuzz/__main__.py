@@ -1,12 +1,12 @@
 """
-Feed bytes to the readers until one of them does what it must not do.
+A fuzzer that feeds bytes to the parsers and checks their contracts.
 
-`make fuzz` gives each reader ten seconds; options of libFuzzer may follow a reader's name:
+`make fuzz` runs each parser for ten seconds; options of libFuzzer may follow a parser's name:
 
     .venv/bin/python -m fuzz answers -max_total_time=600
 
-One reader at a time, since libFuzzer goes on with what leads to new code: reading files does, most
-of all, and had nine tenths of the time when all were in one run.
+Each run has one parser, since libFuzzer prefers inputs that lead to new code: in a combined run,
+reading files had nine tenths of the time.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ HERE = Path(__file__).parent
 
 
 def answers(data: bytes) -> None:
-    """A successful answer is a result or a DecodeError."""
+    """Check that a successful response is a result or a DecodeError."""
     for endpoint in ENDPOINTS:
         with contextlib.suppress(DecodeError):
             decode(Operation(endpoint), Response(200, {}, data))
 
 
 def errors(data: bytes) -> None:
-    """Any other answer is an ApiError whose text is one line of ASCII."""
+    """Check that any other response is an ApiError whose text is one line of ASCII."""
     status, *values, body = (data.split(b"\n", 4) + [b""] * 5)[:5]
     names = ("Retry-After", "Date", "Request-Id")
     headers = {
@@ -64,7 +64,7 @@ def errors(data: bytes) -> None:
 
 
 def waits(data: bytes) -> None:
-    """A Retry-After is a finite number of seconds, or nothing."""
+    """Check that a Retry-After is a finite number of seconds, or None."""
     text = data.decode("latin-1")
     value, _, date = text.partition("\n")
     seconds = parse_retry_after(value, date)
@@ -72,7 +72,7 @@ def waits(data: bytes) -> None:
 
 
 def journal(data: bytes) -> None:
-    """A journal is summed up or refused, whatever bytes of it were changed."""
+    """Check that a journal with changed bytes is summarised or rejected."""
     path = FOLDER / "journal"
     content = bytearray(JOURNAL)
     for start in range(0, len(data) - 3, 3):
@@ -84,7 +84,7 @@ def journal(data: bytes) -> None:
 
 
 def a_journal() -> bytes:
-    """Return a journal as a run leaves it."""
+    """Return the bytes of the journal of a completed run."""
 
     async def run() -> None:
         transport = FakeTransport(itertools.repeat((204, {}, b"")))
@@ -100,9 +100,9 @@ def a_journal() -> bytes:
 
 def files(form: str) -> Callable[[bytes], None]:
     """
-    Make a reader of input files: rows, each of which is usable or refused by name.
+    Return a check that each row of an input file is usable or rejected by its field's name.
 
-    Counting and reading agree, and each row begins behind the one before.
+    Counting and reading agree, and line numbers ascend.
     """
 
     def read(data: bytes) -> None:
@@ -140,9 +140,10 @@ READERS = {
 
 def main(name: str, *options: str) -> None:
     """
-    Let a reader read until the options say that it is enough; keep what led somewhere new.
+    Run a parser as long as the options say; keep inputs that reach new code.
 
-    It begins with what is in `seeds`: the fuzzer cannot see into msgspec, and finds no JSON.
+    The run starts with the inputs in `seeds`: the fuzzer does not instrument msgspec, and finds no
+    JSON.
     """
     corpus = HERE / "corpus" / name
     corpus.mkdir(parents=True, exist_ok=True)

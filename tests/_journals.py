@@ -1,4 +1,4 @@
-"""Journals of runs as tests see them: their content, and one whose commits can be held up."""
+"""Helpers for journals of runs: their content, and a journal whose commits can be held."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ("GatedJournal", "keys", "states")
 
 
 def states(path: Path) -> dict[int, ItemState]:
-    """Return the states in a journal by position, without those of which nothing is known."""
+    """Return the known states in a journal by position."""
     with reading(path) as db:
         return {
             512 * number + offset: ItemState(value)
@@ -35,12 +35,12 @@ def keys(path: Path) -> list[bytes]:
 
 class GatedJournal:
     """
-    A journal in a file whose commits wait while its gate is closed; it is open at first.
+    A journal in a file whose commits wait while `gate` is not set; it is set at first.
 
     Attributes:
-        gate: commits begin while it is set.
-        waiting: is set while a commit waits.
-        failure: is raised by every commit; None if they are made.
+        gate: an event that permits commits.
+        waiting: an event that is set while a commit waits.
+        failure: the error that every commit raises; None if commits succeed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -57,7 +57,7 @@ class GatedJournal:
         return await self._file.open(identity, check, load_keys)
 
     def commit(self, changes: Changes, *, durable: bool) -> Awaitable[JournalError | None]:
-        """Store changes once the gate is open."""
+        """Store changes when the gate is set."""
         return self._commit(changes, durable=durable)
 
     async def _commit(self, changes: Changes, *, durable: bool) -> JournalError | None:

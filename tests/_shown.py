@@ -1,4 +1,4 @@
-"""What an error shows to whoever prints, logs or stores it."""
+"""A collector of everything that printing, logging or storing an error shows."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from pathlib import Path
 
 from adapty_async import AdaptyError
 
-# Where the methods are that the caller calls, and what describes their operations: what the caller
-# passes to them is in their frames, as it is in the caller's own.
+# Modules of the methods that users call: their frames contain the arguments, like the user's own.
 _RESOURCES = frozenset({"v1.py", "mail.py"})
 
 
 def shown_by(error: BaseException | None) -> str:
-    """Return all that an error says, in every way to make it speak, its origins included."""
+    """Return every text form of an error, including its causes."""
     parts: list[str] = []
     while error is not None:
         parts += [str(error), repr(error), repr(vars(error))]
@@ -27,8 +26,8 @@ def shown_by(error: BaseException | None) -> str:
 
 
 def _frames(error: BaseException) -> Iterator[str]:
-    told = traceback.TracebackException.from_exception(error, capture_locals=True)
-    yield from told.format_exception_only()
-    for frame in told.stack:
+    formatted = traceback.TracebackException.from_exception(error, capture_locals=True)
+    yield from formatted.format_exception_only()
+    for frame in formatted.stack:
         if Path(frame.filename).name not in _RESOURCES:
             yield f"{frame.filename} {frame.name} {frame.locals}"

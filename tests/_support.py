@@ -1,4 +1,4 @@
-"""What several test modules begin with."""
+"""Shared fixtures and factories of test modules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from adapty_async import errors
 from adapty_async._api.operation import CallState, Endpoint, Headers, Request, Response, RetrySafety
 from adapty_async._api.results import no_result
-from adapty_async._flow import adaptive_rate as _learned
+from adapty_async._flow import adaptive_rate as _adaptive_rate
 from adapty_async.errors import AdaptyError
 
 CANARY_KEY = "secret_live_CANARY.key"
@@ -67,7 +67,7 @@ _REQUEST = Request(
 
 def patch_as_a_tracer(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Wrap how aiohttp's sessions are made, as tracers do; clients then take the standard HTTP path.
+    Wrap the constructor of aiohttp's sessions, like tracers; clients then use the standard path.
     """
     make = aiohttp.ClientSession.__init__
 
@@ -79,25 +79,25 @@ def patch_as_a_tracer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def loop_turns(count: int) -> None:
-    """Let the event loop turn so many times."""
+    """Wait for `count` iterations of the event loop."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 def begin_at(monkeypatch: pytest.MonkeyPatch, rate: float, *, lowest: float) -> None:
-    """Let bulk runs that are told nothing begin at a rate, and never go below another."""
-    kind, highest = _learned.AdaptiveRateLimiter, max(rate, _learned._MAX_RATE)
+    """Make bulk runs start at `rate` by default, and never go below `lowest`."""
+    kind, highest = _adaptive_rate.AdaptiveRateLimiter, max(rate, _adaptive_rate._MAX_RATE)
     begin = functools.partialmethod(kind.__init__, lowest=lowest, highest=highest)
-    monkeypatch.setattr(_learned, "_START", rate)
+    monkeypatch.setattr(_adaptive_rate, "_START", rate)
     monkeypatch.setattr(kind, "__init__", begin)
 
 
 def a_request(**changes: Any) -> Request:
-    """Return a request of its own, with these fields changed."""
+    """Return a new request, with these fields changed."""
     return msgspec.structs.replace(_REQUEST, **{"state": CallState(), **changes})
 
 
 def a_response(status: int = 200, body: Any = b"", **headers: str) -> Response:
-    """Return a response; a body that isn't bytes is encoded as JSON."""
+    """Return a response; a body other than bytes is encoded as JSON."""
     named = {name.replace("_", "-").title(): value for name, value in headers.items()}
     return Response(status, named, body if isinstance(body, bytes) else msgspec.json.encode(body))

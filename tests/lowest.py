@@ -1,8 +1,7 @@
 """
-Put the oldest release of each dependency in place that pyproject.toml allows.
+An installer of the oldest release of each dependency that pyproject.toml allows.
 
-`tox -e lowest` does, and then runs the tests. What the dependencies themselves need is left as it
-is: it is theirs to say.
+`tox -e lowest` runs it before the tests. Transitive dependencies are not changed.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from pathlib import Path
 
 
 def lowest(requirements: list[str]) -> list[str]:
-    """Turn each lower bound into the only version that will do."""
+    """Return the requirements with each lower bound as the exact version."""
     return [requirement.replace(">=", "==") for requirement in requirements]
 
 
 def main() -> None:
-    """Install them."""
+    """Install the oldest releases."""
     project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"].values()
     wanted = lowest([*project["dependencies"], *(each for extra in extras for each in extra)])

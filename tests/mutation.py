@@ -1,9 +1,9 @@
 """
-Change the code in every small way mutmut knows, and see whether the tests notice.
+A mutation test: mutmut changes the code in small ways, and the tests have to fail.
 
-`make mutation` does all of it, which takes an hour or more; `python -m tests.mutation _codec` one
-module. Each module meets only the tests that are about it: the rest would find little more, in a
-hundred times the time. What survives, and why, is in mutation.md.
+`make mutation` runs all modules, which needs an hour or more; `python -m tests.mutation _api/codec`
+runs one module. Each module runs only its own tests: the others would kill few more mutants, in a
+hundred times the time. Surviving mutants are explained in mutation.md.
 """
 
 from __future__ import annotations
@@ -15,39 +15,39 @@ import sys
 from pathlib import Path
 
 MODULES = {
-    "_capacity": ("test_capacity",),
-    "_codec": ("test_codec",),
-    "_gate": ("test_gate", "test_limits"),
-    "_learned": ("test_learned",),
-    "_limits": ("test_limits", "test_pipeline"),
-    "_line": ("test_line",),
-    "_outage": ("test_outage",),
-    "_pacer": ("test_pacer",),
-    "_places": ("test_places",),
-    "_retry": ("test_retry",),
-    "_journal/counts": ("test_run_journal",),
-    "_journal/keys": ("test_run_journal",),
-    "_journal/schema": ("test_run_journal",),
-    "_journal/sqlite": ("test_run_journal",),
-    "_journal/states": ("test_run_journal",),
-    "_journal/writer": ("test_run_journal",),
-    "bulk/_calls": ("test_bulk", "test_run_journal", "test_secrets"),
-    "bulk/_run_journal": ("test_run_journal",),
-    "bulk/_outcome": ("test_outcome",),
-    "bulk/_runner": ("test_bulk", "test_secrets"),
-    "bulk/_source": ("test_source",),
-    "bulk/_stop": ("test_stop",),
-    "bulk/_turns": ("test_turns",),
+    "_api/codec": ("api/test_codec",),
+    "_bulk/bulk_run": ("bulk/test_bulk", "test_secrets"),
+    "_bulk/item_processor": ("bulk/test_bulk", "bulk/test_run_journal", "test_secrets"),
+    "_bulk/keyed_lock": ("bulk/test_keyed_lock",),
+    "_bulk/outcome": ("bulk/test_outcome",),
+    "_bulk/run_journal": ("bulk/test_run_journal",),
+    "_bulk/source": ("bulk/test_source",),
+    "_bulk/stop_policy": ("bulk/test_stop",),
+    "_flow/adaptive_rate": ("flow/test_adaptive_rate",),
+    "_flow/bucket_limiter": ("flow/test_bucket_limiter", "pipeline/test_limit"),
+    "_flow/circuit_breaker": ("flow/test_circuit_breaker",),
+    "_flow/concurrency_limit": ("flow/test_concurrency_limit",),
+    "_flow/rate_limiter": ("flow/test_rate_limiter",),
+    "_flow/semaphore": ("flow/test_semaphore",),
+    "_flow/wait_queue": ("flow/test_wait_queue",),
+    "_journal/counts": ("bulk/test_run_journal", "journal/test_counts"),
+    "_journal/keys": ("bulk/test_run_journal", "journal/test_keys"),
+    "_journal/schema": ("bulk/test_run_journal", "journal/test_schema"),
+    "_journal/sqlite": ("bulk/test_run_journal", "journal/test_sqlite", "journal/test_conformance"),
+    "_journal/states": ("bulk/test_run_journal",),
+    "_journal/writer": ("bulk/test_run_journal", "journal/test_writer"),
+    "_pipeline/limit": ("pipeline/test_limit", "pipeline/test_compose"),
+    "_pipeline/retry": ("pipeline/test_retry",),
 }
-#: What other processes do; they do not see the change.
-ELSEWHERE = ("test_run_journal.py::test_a_full_disk_ends_the_run",)
+#: Tests in other processes, which run the unchanged code.
+ELSEWHERE = ("bulk/test_run_journal.py::test_a_full_disk_ends_the_run",)
 HERE = Path(".mutation")
 
 
 def prepare(module: str) -> Path:
-    """Make a copy of the project in which there is one module to change."""
+    """Copy the project and configure mutmut to mutate one module of the copy."""
     folder = HERE / module.replace("/", ".")
-    shutil.rmtree(folder, ignore_errors=True)  # mutmut takes results it finds there for today's
+    shutil.rmtree(folder, ignore_errors=True)  # mutmut would reuse earlier results
     for name in ("adapty_async", "tests"):
         shutil.copytree(name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     tests = [f"tests/{name}.py" for name in MODULES[module]]
@@ -61,9 +61,7 @@ def prepare(module: str) -> Path:
 
 
 def mutate(module: str) -> tuple[int, list[str]]:
-    """
-    Try every change of a module; return how many there were, and the names of those that survived.
-    """
+    """Run all mutants of a module; return their number, and the names of the survivors."""
     folder = prepare(module)
     mutmut = [sys.executable, "-m", "mutmut"]
     children = 2 * len(os.sched_getaffinity(0))  # some wait for a timeout
@@ -72,19 +70,19 @@ def mutate(module: str) -> tuple[int, list[str]]:
         [*mutmut, "results", "--all=true"], cwd=folder, check=True, capture_output=True, text=True
     ).stdout.split("\n")
     states = dict(line.strip().split(": ") for line in results if ": " in line)
-    return len(states), [name for name, state in states.items() if state not in _NOTICED]
+    return len(states), [name for name, state in states.items() if state not in _KILLED]
 
 
-_NOTICED = frozenset({"killed", "timeout", "caught by type check", "segfault"})
+_KILLED = frozenset({"killed", "timeout", "caught by type check", "segfault"})
 
 
 def main(names: list[str]) -> None:
-    """Print what survived, and a row of each module for the table in mutation.md."""
+    """Print the survivors, and a row for each module for the table in mutation.md."""
     rows = ["| module | mutants | killed | share |", "|---|---|---|---|"]
     for module in names or MODULES:
         count, survivors = mutate(module)
-        noticed = count - len(survivors)
-        rows.append(f"| `{module}` | {count} | {noticed} | {100 * noticed / count:.1f} % |")
+        killed = count - len(survivors)
+        rows.append(f"| `{module}` | {count} | {killed} | {100 * killed / count:.1f} % |")
         for name in survivors:
             subprocess.run(
                 [sys.executable, "-m", "mutmut", "show", name],

@@ -1,9 +1,9 @@
 """
-A server that writes bytes as it is told, breaks connections at exact points, and counts.
+A scripted server that writes raw bytes, breaks connections at exact points, and counts requests.
 
-What it answers is a script: a tuple of steps for each request, in the order the requests arrive.
-A step is bytes to write, an event to wait for, or one of the constants below. A request counts as
-arrived when its last byte was read, so what a client sent twice is seen twice.
+A script is a tuple of steps for each request, in order of arrival. A step is bytes to write, an
+event to wait for, or one of the constants below. A request counts as arrived when its last byte was
+read, so a request that a client sent twice counts twice.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _RST = struct.pack("ii", 1, 0)
 
 
 class Step(enum.Enum):
-    """What the server can do besides writing."""
+    """A step of a script other than writing."""
 
     UNREAD = "go on before anything of the request is read; only as a connection's first step"
     RESET = "cut the connection with a TCP reset"
@@ -42,7 +42,7 @@ UNREAD, RESET, CLOSE, STALL, HOLD = Step
 
 
 class Drip(NamedTuple):
-    """Write these bytes over and over, one at a time."""
+    """A step that writes these bytes repeatedly, one byte at each interval."""
 
     data: bytes
     interval: float = 0.01
@@ -62,7 +62,7 @@ class Received(NamedTuple):
 
     @property
     def identity(self) -> str:
-        """The id that the server-side API's header carries."""
+        """The id in the header of the server-side API."""
         return self.headers["adapty-customer-user-id"]
 
 
@@ -70,7 +70,7 @@ Answer: TypeAlias = Callable[[Received], Steps]
 
 
 def reply(status: int = 200, body: bytes = b"{}", **headers: str) -> bytes:
-    """Return a whole answer of HTTP/1.1; an underscore in a header's name stands for a dash."""
+    """Return a complete HTTP/1.1 response; an underscore in a header's name becomes a dash."""
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     if status != HTTPStatus.NO_CONTENT:
@@ -79,13 +79,13 @@ def reply(status: int = 200, body: bytes = b"{}", **headers: str) -> bytes:
 
 
 def api_error(status: int, code: str, **headers: str) -> bytes:
-    """Return an error in the server-side API's own shape."""
+    """Return an error response in the format of the server-side API."""
     body = '{"errors":[{"source":null,"errors":["no"]}],"error_code":"%s","status_code":%d}'
     return reply(status, (body % (code, status)).encode(), **headers)
 
 
 def page(status: int) -> bytes:
-    """Return an error as a gateway writes it."""
+    """Return the error page of a gateway."""
     return reply(status, b"<html><h1>Error</h1></html>", Content_Type="text/html")
 
 
@@ -95,18 +95,18 @@ ABSENT: Steps = (api_error(404, "profile_does_not_exist"),)
 
 class RawServer:
     """
-    Listen on this machine, and answer by a script.
+    A server on loopback with scripted responses.
 
     Attributes:
-        loop: where it runs.
-        connections: how many were accepted.
-        open: how many of them are open.
-        requests: what arrived, in this order.
-        active: requests that arrived and are not answered yet.
-        most_active: the most there were at a time.
-        arrived: is set whenever a request arrives.
-        left: is set whenever a connection ends.
-        released: lets the server go on from HOLD.
+        loop: the event loop of the server.
+        connections: the number of accepted connections.
+        open: the number of open connections.
+        requests: the requests that arrived, in order.
+        active: the number of requests that arrived and have no response yet.
+        most_active: the maximum of `active`.
+        arrived: an event that is set when a request arrives.
+        left: an event that is set when a connection ends.
+        released: an event that ends HOLD.
     """
 
     def __init__(
@@ -138,8 +138,8 @@ class RawServer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # asyncio hands over a connection some turns after it was made; a server that is closed
-        # before is not told of it, and waits for it or leaks it
+        # asyncio delivers a connection some iterations of the loop after it was made; a server that
+        # is closed before that waits for the connection or leaks it
         await loop_turns(8)
         self._server.close()
         for task in self._tasks:
@@ -164,7 +164,7 @@ class RawServer:
         return [request.identity for request in self.requests]
 
     async def until_arrived(self, count: int) -> None:
-        """Wait until so many requests have arrived."""
+        """Wait until `count` requests have arrived."""
         while len(self.requests) < count:
             self.arrived.clear()
             await self.arrived.wait()
@@ -176,7 +176,7 @@ class RawServer:
             await self.left.wait()
 
     def answer(self, then: Steps) -> None:
-        """Forget the script, and answer all that is to come like this."""
+        """Drop the script, and use these steps for all further requests."""
         self._script.clear()
         self._then = then
 

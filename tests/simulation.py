@@ -1,7 +1,7 @@
 """
-A run of many requests against a server with a hidden limit, in virtual time.
+A simulation of a run against a server with an unknown limit, in virtual time.
 
-`python -m tests.simulation` shows how close the learned rate comes to the limit, and at what price.
+`python -m tests.simulation` shows the goodput of the adaptive rate limiter, and the share of 429s.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ SEEDS = (1, 2, 3)
 
 
 class Server(Protocol):
-    """What says whether a request that arrives now is let through."""
+    """A model of a server that admits or rejects requests."""
 
     def passes(self, now: float) -> bool:
-        """Let a request through, or refuse it."""
+        """Return whether a request that arrives at `now` is admitted."""
 
 
 class Bucket:
-    """A sustained rate with a burst; the rate may depend on the time."""
+    """A token bucket: a sustained rate, which may depend on the time, with a burst."""
 
     def __init__(self, rate: float | Callable[[float], float], burst: float) -> None:
         self.rate = rate if callable(rate) else lambda now: rate
@@ -38,7 +38,7 @@ class Bucket:
         self._at = 0.0
 
     def passes(self, now: float) -> bool:
-        """Take a token, if there is one."""
+        """Acquire a token, and return whether one was free."""
         self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate(now))
         self._at = now
         if self._tokens < 1.0:
@@ -48,7 +48,7 @@ class Bucket:
 
 
 class Window:
-    """So many requests in each second, counted afresh when the second begins."""
+    """A fixed window of one second that admits `count` requests."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -56,7 +56,7 @@ class Window:
         self._used = 0
 
     def passes(self, now: float) -> bool:
-        """Count the request, if the second has room for it."""
+        """Count the request, and return whether the window admits it."""
         if int(now) != self._second:
             self._second, self._used = int(now), 0
         self._used += 1
@@ -64,7 +64,7 @@ class Window:
 
 
 class Outage:
-    """A server that lets nothing through for a while."""
+    """A server with an outage, in which it rejects every request."""
 
     def __init__(self, server: Server, begins: float, ends: float) -> None:
         self._server = server
@@ -72,7 +72,7 @@ class Outage:
         self._ends = ends
 
     def passes(self, now: float) -> bool:
-        """Refuse during the outage, else ask the server."""
+        """Return False during the outage, otherwise the decision of the server."""
         return not self._begins <= now < self._ends and self._server.passes(now)
 
 
@@ -81,12 +81,12 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     The conditions of a run.
 
     Attributes:
-        latency: seconds from sending to the answer, of which 20 % more or less are random.
-        retry_after: what the server asks for with a 429.
-        slots: requests in flight at most.
-        late: seconds by which a sleeper may wake up late.
-        capacity: requests per second the client itself can send.
-        rate: what was learned in an earlier run.
+        latency: seconds from sending to the response, with a random variation of 20 %.
+        retry_after: seconds in the `Retry-After` of a 429, None for no header.
+        slots: the maximum of requests in flight.
+        late: the maximum delay of a timer, in seconds.
+        capacity: the requests per second that the client can send.
+        rate: the rate that an earlier run found.
     """
 
     server: Server
@@ -102,13 +102,13 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
 
 class Run:
     """
-    One run to its end.
+    A complete run of all items.
 
     Attributes:
         elapsed: seconds until the last item succeeded.
-        throttled: answers 429.
-        worst: the most answers 429 that any one item got.
-        rates: the rate at every answer, with its moment.
+        throttled: the number of 429s.
+        worst: the largest number of 429s of one item.
+        rates: pairs of the time of a response and the rate after it.
     """
 
     def __init__(self, world: World) -> None:
@@ -134,7 +134,7 @@ class Run:
 
     @property
     def share(self) -> float:
-        """Return the share of all requests that were answered 429."""
+        """Return the share of all requests that was throttled (429)."""
         return self.throttled / (self.throttled + self.world.items)
 
     def _after(self, seconds: float, happen: Callable[..., None], *values: float) -> None:
@@ -168,9 +168,9 @@ class Run:
 
     def _arrive(self, sent: float, refused: int) -> None:
         passed = self.world.server.passes(self.now)
-        self._after(self._way(), self._answer, sent, refused, passed)
+        self._after(self._way(), self._respond, sent, refused, passed)
 
-    def _answer(self, sent: float, refused: int, passed: bool) -> None:  # noqa: FBT001
+    def _respond(self, sent: float, refused: int, passed: bool) -> None:  # noqa: FBT001
         self._in_flight -= 1
         if passed:
             self.learned.succeeded(sent)
@@ -181,12 +181,12 @@ class Run:
         self._feed()
 
     def _refuse(self, sent: float, refused: int) -> None:
-        asked = self.world.retry_after
-        self.learned.throttled(sent, asked)
+        retry_after = self.world.retry_after
+        self.learned.throttled(sent, retry_after)
         self.throttled += 1
         self.worst = max(self.worst, refused)
         doubled = 2.0 ** min(refused - 1, 5)
-        wait = self._random.uniform(0.5, 1.0) * doubled if asked is None else asked
+        wait = self._random.uniform(0.5, 1.0) * doubled if retry_after is None else retry_after
         self._after(wait * self._random.uniform(1.0, 1.25), self._queue, refused)
 
     def _queue(self, refused: int) -> None:
@@ -200,14 +200,14 @@ def moving(now: float) -> float:
 
 
 def shared(rate: float, seed: int) -> Callable[[float], float]:
-    """Return what others leave of a limit: 70 % or more, changing every 3 s."""
+    """Return a limit of which other clients leave 70 % or more, changing every 3 s."""
     chosen = random.Random(seed)
     left = [chosen.uniform(0.7, 1.0) for _ in range(1000)]
     return lambda now: rate * left[int(now / 3.0)]
 
 
 def ideal(rate: Callable[[float], float], items: int) -> float:
-    """Return the seconds in which a moving limit lets so many items through."""
+    """Return the seconds in which a moving limit admits `items` requests."""
     now = 0.0
     passed = 0.0
     while passed < items:
@@ -218,7 +218,7 @@ def ideal(rate: Callable[[float], float], items: int) -> float:
 
 def worlds(seed: int, scale: float = 1.0) -> Iterator[tuple[str, World, float]]:
     """
-    Yield conditions, each with its name and the seconds a run takes at best.
+    Yield conditions, each with its name and the least seconds of a run.
 
     The number of items is multiplied by the scale.
     """
@@ -249,7 +249,7 @@ def worlds(seed: int, scale: float = 1.0) -> Iterator[tuple[str, World, float]]:
 
 
 def others(seed: int) -> Iterator[tuple[str, World, float]]:
-    """Yield conditions that are shown, and of which no figure is asked."""
+    """Yield conditions that are shown without a target."""
     for items in (200, 1000, 3000):
         world = World(server=Bucket(400.0, 40.0), items=items, seed=seed)
         yield f"{items} items", world, (items - 40) / 400.0 + 0.02

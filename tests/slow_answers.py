@@ -1,7 +1,7 @@
 """
-A server in a process of its own, so that it works while a client's event loop stands still.
+A slow server in a process of its own, which works while a client's event loop is blocked.
 
-Run it as ``python -m tests.slow_answers``; it prints its port and answers each request after 50 ms.
+Run it as ``python -m tests.slow_answers``; it prints its port and responds after 50 ms.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer the requests of one connection."""
+    """Respond to the requests of one connection."""
     while True:
         try:
             head = await reader.readuntil(b"\r\n\r\n")

@@ -50,7 +50,7 @@ FAST = RetryPolicy(attempts=2, wait_initial=0.001, wait_max=0.001)
 
 
 def client_of(server: RawServer | str, **options: Any) -> AdaptyClient:
-    """Return a client of a server that repeats once, at once."""
+    """Return a client of a server that retries once, without backoff."""
     url = server if isinstance(server, str) else server.url
     return AdaptyClient(KEY, **{"base_url": url, "retry": FAST, **options})
 
@@ -61,7 +61,7 @@ async def get(client: AdaptyClient) -> None:
 
 
 async def get_at_once(client: AdaptyClient, count: int) -> None:
-    """Make many calls at once."""
+    """Make many concurrent calls."""
     await asyncio.gather(*(get(client) for _ in range(count)))
 
 
@@ -82,7 +82,7 @@ def test_a_client_made_before_any_loop_is_used_in_two() -> None:
 
 
 def test_connections_end_with_their_loop() -> None:
-    """What a loop opened is closed when it ends in order, without any call of aclose."""
+    """Connections of a loop are closed when it ends in order, without a call of aclose."""
     with in_thread(RawServer()) as server:
         client = client_of(server)
         asyncio.run(get(client))
@@ -148,7 +148,7 @@ def test_loops_that_have_ended_are_forgotten() -> None:
 
 
 def test_closing_does_not_wait_for_a_loop_that_stands_still() -> None:
-    """What a stopped loop opened is closed when that loop runs again."""
+    """Connections of a stopped loop are closed when that loop runs again."""
 
     async def until_left(server: RawServer) -> None:
         await asyncio.wrap_future(
@@ -171,7 +171,7 @@ def test_closing_does_not_wait_for_a_loop_that_stands_still() -> None:
 
 async def test_a_given_session_is_used_and_stays_open() -> None:
     """
-    Calls go through the given session, with its headers, and closing the client leaves it alone.
+    Calls use the user's session, with its headers, and closing the client leaves it open.
     """
     async with RawServer() as server, aiohttp.ClientSession(headers={"X-Mine": "1"}) as session:
         async with client_of(server, session=session) as client:
@@ -218,14 +218,14 @@ async def test_a_given_session_warns_of_nothing() -> None:
 
 
 def test_a_session_and_a_transport_exclude_each_other() -> None:
-    """There is one way to send."""
+    """A session and a transport cannot be combined."""
     session: Any = object()
     with pytest.raises(ConfigError, match="session and transport exclude each other"):
         AdaptyClient(KEY, session=session, transport=FakeTransport())
 
 
 async def test_an_unknown_id_encoding_is_refused() -> None:
-    """Only what is documented is taken."""
+    """Only documented encodings are accepted."""
     encoding: Any = "latin-1"
     with pytest.raises(ConfigError, match='id_encoding must be "ascii" or "utf-8"'):
         AdaptyClient(KEY, id_encoding=encoding)
@@ -253,7 +253,7 @@ def test_a_client_that_was_never_used_warns_of_nothing() -> None:
 
 
 async def test_a_client_may_be_closed_twice_and_used_no_more() -> None:
-    """Closing again does nothing; a call says that the client is closed, and is not repeated."""
+    """Closing again does nothing; a call raises that the client is closed, and is not retried."""
     async with RawServer() as server:
         client = client_of(server)
         await client.aclose()
@@ -294,7 +294,7 @@ async def test_a_client_can_be_entered_again() -> None:
 
 async def test_closing_in_mid_flight_ends_the_call() -> None:
     """
-    A call that is in flight when its client is closed does not hang, and does not start again.
+    A call that is in flight when its client is closed does not hang, and is not retried.
     """
     async with RawServer(then=(STALL,)) as server:
         client = client_of(server)
@@ -317,7 +317,7 @@ def test_a_client_is_not_pickled() -> None:
 def test_a_clients_repr_names_its_origin_and_no_key(
     kind: type[AdaptyClient | AdaptyMailClient],
 ) -> None:
-    """What is printed tells where requests go."""
+    """The repr contains the origin and no key."""
     client = kind(KEY, base_url="https://api.example.com")
     assert repr(client) == f"{kind.__name__}(https://api.example.com)"
 
@@ -350,7 +350,7 @@ async def test_key_and_origin_come_from_the_environment(monkeypatch: pytest.Monk
 def test_a_missing_key_names_its_variable(
     kind: Callable[[], object], variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error says what to set."""
+    """The error names the variable to set."""
     monkeypatch.delenv(variable, raising=False)
     with pytest.raises(ConfigError, match=f"pass api_key=, or set {variable}"):
         kind()
@@ -422,7 +422,7 @@ async def test_a_retry_policy_of_its_own() -> None:
 
 
 async def test_a_deadline_of_its_own() -> None:
-    """A deadline stands above the retry policy's, and no repeat is begun that does not fit."""
+    """A deadline overrides the retry policy's, and a retry that does not fit is not started."""
     async with (
         RawServer(then=(api_error(429, "rate_limited", Retry_After="1"),)) as server,
         client_of(server) as client,
@@ -464,14 +464,14 @@ async def test_a_deadline_of_its_own() -> None:
 def test_options_are_checked_when_given(
     options: dict[str, Any], error: type[Exception], text: str
 ) -> None:
-    """A value that cannot be used is refused before any call."""
+    """An invalid value is rejected before any call."""
     client = AdaptyClient(KEY)
     with pytest.raises(error, match=text):
         client.with_options(**options)
 
 
 async def test_an_operation_is_executed() -> None:
-    """An operation is a call that was not made yet, and can be made more than once."""
+    """An operation describes a call, and can be executed more than once."""
     operation = Operation(GET_PROFILE, (("adapty-profile-id", "3fa8"),))
     async with RawServer() as server, client_of(server) as client:
         await client.execute(operation)
@@ -484,7 +484,7 @@ async def test_an_operation_is_executed() -> None:
 
 
 async def test_hooks_see_a_call_from_start_to_end() -> None:
-    """A call that is repeated tells its start, the repeat and its end."""
+    """A retried call emits its start, the retry and its end."""
     events: list[Event] = []
     async with (
         RawServer((page(500),)) as server,
@@ -502,7 +502,7 @@ async def test_hooks_see_a_call_from_start_to_end() -> None:
 
 
 async def test_hooks_see_how_a_call_failed() -> None:
-    """The class of the error and the last status are told, and nothing of the answer."""
+    """The event has the class of the error and the last status, and nothing of the response."""
     events: list[Event] = []
     async with (
         RawServer(then=(RESET,)) as server,
@@ -533,7 +533,7 @@ async def test_hooks_see_a_cancelled_call() -> None:
     assert (ended.attempts, ended.error) == (1, "CancelledError")
 
 
-# Slots
+# Permits
 
 
 async def test_calls_in_flight_are_bounded_and_waiting_is_not_charged() -> None:
@@ -557,7 +557,7 @@ async def test_calls_in_flight_are_bounded_and_waiting_is_not_charged() -> None:
 
 
 async def test_the_deadline_covers_waiting_for_a_connection() -> None:
-    """A call that got no turn in time was not sent."""
+    """A call that acquired no permit in time was not sent."""
     async with (
         RawServer(then=(STALL,)) as server,
         client_of(server, limits=Limits(connections=1)) as client,
@@ -575,7 +575,7 @@ async def test_the_deadline_covers_waiting_for_a_connection() -> None:
 
 
 async def test_the_deadline_covers_waiting_for_a_turn() -> None:
-    """A pace that would bring a call's turn after its deadline refuses it at once."""
+    """A call whose delay by the rate limit exceeds its deadline fails at once."""
     async with RawServer() as server, client_of(server, limits=Limits(rate=1.0)) as client:
         await get(client)
         with pytest.raises(DeadlineError, match="no time left to wait for a permit"):
@@ -585,7 +585,7 @@ async def test_the_deadline_covers_waiting_for_a_turn() -> None:
 
 
 async def test_a_cancelled_wait_for_a_connection_gives_its_place_back() -> None:
-    """Calls that are cancelled while they wait for a connection take none away."""
+    """Calls that are cancelled while they wait for a connection release their permits."""
     before = own_tasks()
     hold = asyncio.Event()
     async with (
@@ -611,7 +611,7 @@ async def test_a_cancelled_wait_for_a_connection_gives_its_place_back() -> None:
 
 @pytest.mark.parametrize("moment", range(12))
 async def test_a_slot_survives_a_cancellation_at_any_moment(moment: int) -> None:
-    """However far a call has come when it is cancelled, the only connection is free afterwards."""
+    """The only connection is free after a call was cancelled at any point."""
     async with (
         RawServer((reply(),), (page(500),)) as server,
         client_of(server, limits=Limits(connections=1)) as client,

@@ -1,4 +1,4 @@
-"""Policies, keys and origins: what they accept, and how they say no."""
+"""Policies, keys and origins: accepted values and validation errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_positive_number_is_returned(value: float) -> None:
 
 @pytest.mark.parametrize("value", [0, -1, NAN, float("inf"), True, "1", None], ids=repr)
 def test_what_is_no_positive_number_is_refused(value: Any) -> None:
-    """Zero, negative, endless and other values are refused by name."""
+    """Zero, negative, infinite and other values are rejected by name."""
     with pytest.raises(ConfigError, match=r"^name must be a number above 0, not "):
         positive("name", value)
 
@@ -66,13 +66,13 @@ def test_what_is_no_positive_number_is_refused(value: Any) -> None:
     ],
 )
 def test_a_policy_that_cannot_work_is_refused(make: Callable[[], object], message: str) -> None:
-    """A value out of range is refused when the policy is made, with its name and rule."""
+    """A value out of range is rejected at construction, with its name and rule."""
     with pytest.raises(ConfigError, match=message):
         make()
 
 
 def test_policies_have_bounds_by_default() -> None:
-    """Attempts, total time, waits and connections are all bounded without being told."""
+    """Attempts, total time, waits and connections are bounded by default."""
     assert RetryPolicy() == RetryPolicy(5, 60.0, 0.5, 30.0, 60.0)
     assert Limits() == Limits(256, None, None)
     assert Limits(rate=0.5, burst=1).burst == 1
@@ -95,7 +95,7 @@ def test_a_policy_never_changes(policy: RetryPolicy | Limits) -> None:
 def test_a_key_comes_from_argument_or_environment(
     monkeypatch: pytest.MonkeyPatch, given: str | None, in_env: str, expected: str
 ) -> None:
-    """The argument stands above the environment."""
+    """The argument overrides the environment."""
     monkeypatch.setenv(ENV, in_env)
 
     assert ApiKey(given, env=ENV).reveal() == expected
@@ -116,7 +116,7 @@ def test_a_key_comes_from_argument_or_environment(
 def test_a_bad_key_is_refused_without_being_shown(
     monkeypatch: pytest.MonkeyPatch, value: Any, message: str
 ) -> None:
-    """The reason is told, the key is not."""
+    """The error has the reason, and not the key."""
     monkeypatch.delenv(ENV, raising=False)
 
     with pytest.raises(ConfigError, match=message) as caught:
@@ -151,7 +151,7 @@ def origin(base_url: Any, *, allow_insecure: bool = False) -> str:
 def test_the_origin_comes_from_argument_environment_or_default(
     monkeypatch: pytest.MonkeyPatch, given: str | None, in_env: str, expected: str
 ) -> None:
-    """The argument stands above the environment, and that above the default."""
+    """The argument overrides the environment, which overrides the default."""
     monkeypatch.setenv(ENV, in_env)
 
     assert origin(given) == expected
@@ -199,11 +199,11 @@ def test_an_origin_is_written_one_way(url: str, expected: str) -> None:
     ids=str,
 )
 def test_what_is_no_origin_is_refused(url: Any, message: str) -> None:
-    """Paths, credentials, other schemes, and plain http to other machines are refused."""
+    """Paths, credentials, other schemes, and plain http to other machines are rejected."""
     with pytest.raises(ConfigError, match=message):
         origin(url)
 
 
 def test_plain_http_to_another_machine_is_a_choice() -> None:
-    """A caller who says so may send keys over plain http."""
+    """The option `allow_insecure` permits sending keys over plain http."""
     assert origin("http://10.0.0.1", allow_insecure=True) == "http://10.0.0.1"

@@ -50,7 +50,7 @@ async def _run(arguments: Sequence[str], sandbox: Sandbox, folder: Path) -> tupl
 
 
 def test_every_page_is_found() -> None:
-    """The README and the pages with examples take part."""
+    """The README and the pages with examples are collected."""
     assert len(_EXAMPLES) >= 9
 
 
@@ -69,7 +69,7 @@ def test_every_call_that_a_page_names_is_there() -> None:
 
 
 def test_the_migration_page_leaves_no_call_out() -> None:
-    """Each call of version 1 is there, with the one of version 2 that it becomes."""
+    """Each call of version 1 is on the page, with its successor in version 2."""
     profiles = {f"v1.profiles.{name}" for name in vars(v1.Profiles) if not name.startswith("_")}
     described = {f"v1.{name}" for name in v1.__all__ if inspect.isfunction(getattr(v1, name))}
 
@@ -108,7 +108,7 @@ async def test_every_example_is_typed(checker: str, options: list[str], tmp_path
 
 
 async def test_the_way_of_an_erasure_runs(tmp_path: Path) -> None:
-    """The commands of the page about erasures do what it says, one after another."""
+    """The commands of the page about erasures have the documented effect, in order."""
     page = (_ROOT / "docs" / "erasure.md").read_text(encoding="utf-8")
     script = "\n".join(re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
     scripts = str(Path(sys.executable).parent)

@@ -1,4 +1,4 @@
-"""The error tree: who is whose child, what an error says, and that it survives a pickle."""
+"""The tree of errors: base classes, texts, copies and pickles."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ FIELDS: dict[str, Any] = {
 
 
 def filled(kind: type[AdaptyError]) -> AdaptyError:
-    """Return an error of that class with a value in every field it has."""
+    """Return an error of that class with a value in every field."""
     error = kind("name", "rule") if kind is InvalidInputError else kind("message")
     assert vars(error).keys() <= FIELDS.keys() | {"field", "rule"}, "a field without a sample"
     for name in vars(error).keys() & FIELDS.keys():
@@ -81,7 +81,7 @@ def filled(kind: type[AdaptyError]) -> AdaptyError:
 
 @pytest.mark.parametrize("kind", ERROR_CLASSES, ids=lambda kind: kind.__name__)
 def test_every_class_has_its_place_in_the_tree(kind: type[AdaptyError]) -> None:
-    """A class of error stands under the class that says whose fault it was."""
+    """Each error class has the base class of its cause."""
     assert kind.__bases__ == PARENTS[kind]
 
 
@@ -103,7 +103,7 @@ def test_there_are_no_other_errors() -> None:
 
 
 def test_every_error_is_found_at_the_root() -> None:
-    """Whatever can be raised can be caught by its name from the root of the package."""
+    """Every error class can be imported from the root of the package."""
     assert {name: getattr(adapty_async, name) for name in (kind.__name__ for kind in PARENTS)} == {
         kind.__name__: kind for kind in ERROR_CLASSES
     }
@@ -134,7 +134,7 @@ def test_a_copy_of_an_error_has_everything(
 def test_a_pickle_of_an_error_goes_without_the_servers_words(
     kind: type[AdaptyError], protocol: int
 ) -> None:
-    """Pickling keeps the class, the text and every field, but for what the server wrote."""
+    """Pickling keeps the class, the text and every field except the server's text."""
     error = filled(kind)
     same = pickle.loads(pickle.dumps(error, protocol))
     left_out = {"body": b"", "errors": (ErrorItem("", field_name="spout"),)}
@@ -147,7 +147,7 @@ def test_a_pickle_of_an_error_goes_without_the_servers_words(
 
 
 def test_a_pickle_has_no_names_that_are_none() -> None:
-    """A code or a field in an entry of an answer that is no name stays out of the pickle."""
+    """A code or a field in an entry of a response that is not a name is not pickled."""
     error = ApiError("status 400", status=400)
     error.errors = (ErrorItem("taken", f"no {CANARY_EMAIL}", 400, CANARY_EMAIL),)
     error.body = CANARY_EMAIL.encode()
@@ -162,7 +162,7 @@ def test_a_pickle_has_no_names_that_are_none() -> None:
 def test_errors_are_copied_and_pickled_in_groups_and_with_what_caused_them(
     kind: type[AdaptyError],
 ) -> None:
-    """An error in a group, with a note, comes out whole; what it came from stays behind."""
+    """An error in a group keeps its notes and fields; its cause is dropped."""
     error = filled(kind)
     error.add_note("beside")
     error.__cause__ = ConnectError("first")
@@ -181,7 +181,7 @@ class TheirError(ApiError):
 
 
 def test_an_error_that_a_user_derived_is_copied_and_pickled() -> None:
-    """Fields that somebody added are kept too."""
+    """Fields of derived classes are kept."""
     error = TheirError("message", status=418)
     error.tenant = "acme"
     for same in (copy.copy(error), copy.deepcopy(error), pickle.loads(pickle.dumps(error))):
@@ -210,14 +210,14 @@ def test_the_text_of_an_api_error_has_all_that_helps() -> None:
 
 
 def test_the_text_of_a_bare_error_is_its_message() -> None:
-    """What is not known is not mentioned."""
+    """Unknown fields are not in the text."""
     assert str(ConnectError("cannot connect")) == "cannot connect"
     assert str(ApiError("status 500", status=500)) == "status 500"
     assert str(AdaptyError()) == ""
 
 
 def test_nothing_the_server_wrote_is_in_a_text() -> None:
-    """The server's words, and names that are no names, are left out of text and repr."""
+    """The server's text, and codes that are not names, are not in str and repr."""
     error = ApiError("status 400", status=400)
     error.error_code = f"no {CANARY_EMAIL}"
     error.request_id = f"forged\nline {CANARY_EMAIL}"

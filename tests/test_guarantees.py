@@ -1,4 +1,4 @@
-"""The pages of guarantees, sentence by sentence."""
+"""The pages of guarantees and their tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UNTESTED = ("- No configuration file is read",)
 
 @pytest.mark.parametrize("page", _PAGES, ids=lambda page: page.stem)
 def test_each_promise_names_tests_that_exist(page: Path) -> None:
-    """Behind every promise stands at least one test, under its name."""
+    """Every guarantee names at least one existing test."""
     promised, _, _ = page.read_text(encoding="utf-8").partition("## Limits of these guarantees")
     sentences = re.findall(r"^- .*$", promised, re.MULTILINE)
     sources = "\n".join(path.read_text(encoding="utf-8") for path in _TESTS.rglob("test_*.py"))

@@ -1,4 +1,4 @@
-"""The page about the journal's file: its tables, and its questions to SQLite as they stand."""
+"""The page about the journal's file: its tables, and its SQL queries."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def db(tmp_path: Path) -> sqlite3.Connection:
 
 
 async def test_the_questions_of_the_page_are_answered(db: sqlite3.Connection) -> None:
-    """Each runs as it stands, on a journal of this release."""
+    """Each query runs unchanged on a journal of this release."""
     with closing(db):
         answers: list[list[Any]] = [db.execute(question).fetchall() for question in QUESTIONS]
     identity, states, runs, left, minutes, reasons = answers
@@ -46,7 +46,7 @@ async def test_the_questions_of_the_page_are_answered(db: sqlite3.Connection) ->
 
 
 async def test_the_page_names_every_table_column_and_state(db: sqlite3.Connection) -> None:
-    """What the schema has is on the page."""
+    """All tables, columns and states of the schema are on the page."""
     with closing(db):
         tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master")]
         columns = {row[1] for name in tables for row in db.execute(f"PRAGMA table_info({name})")}

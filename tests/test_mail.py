@@ -1,4 +1,4 @@
-"""The Mail API: what is sent for each call, how a profile is named, and its own error answers."""
+"""The Mail API: requests of each call, identifiers of profiles, and error responses."""
 
 from __future__ import annotations
 
@@ -195,13 +195,13 @@ def test_an_event_carries_its_offer() -> None:
     ids=["save", "delete", "event"],
 )
 def test_every_row_may_be_repeated(row: Endpoint[None], erases: bool) -> None:  # noqa: FBT001
-    """Saving is an upsert, an event is keyed, erasing is final: all may be sent again."""
+    """Saving is an upsert, an event is keyed, erasing is final: all may be retried."""
     assert (row.retry_safety, row.is_deletion) == (RetrySafety.ALWAYS, erases)
     assert row.docs.startswith("https://adapty.io/docs/api-adapty-mail/")
 
 
 def test_any_combination_of_identifiers_names_a_profile() -> None:
-    """All identifiers that are given are sent, and no other."""
+    """All identifiers that are passed are sent, and no other."""
     operation = delete_profile(customer_user_id="u1", email="jane@example.com")
 
     assert operation.body == {"customer_user_id": "u1", "email": "jane@example.com"}
@@ -245,13 +245,13 @@ def test_any_combination_of_identifiers_names_a_profile() -> None:
 def test_an_operation_that_makes_no_sense_is_refused(
     make: Callable[[], object], message: str
 ) -> None:
-    """What cannot be sent is refused by field and rule."""
+    """Invalid input is rejected with its field and rule."""
     with pytest.raises(InvalidInputError, match=message):
         make()
 
 
 def failed(status: int, code: str, field: str | None) -> tuple[int, dict[str, str], bytes]:
-    """Return an error answer as the Mail API documents it."""
+    """Return an error response as the Mail API documents it."""
     item = {"message": "No.", "error_code": code, "status_code": status, "field_name": field}
     return status, {}, json.dumps({"errors": [item]}).encode()
 
@@ -274,7 +274,7 @@ def failed(status: int, code: str, field: str | None) -> tuple[int, dict[str, st
 async def test_an_error_answer_has_its_class(
     reply: Any, kind: type[RequestRejectedError], field: str | None
 ) -> None:
-    """The API's own codes decide on the class, and the field is found."""
+    """The API's codes select the class of the error, and the field is extracted."""
     with pytest.raises(kind) as caught:
         await client(FakeTransport([reply])).profiles.delete(email="jane@example.com")
 
@@ -282,7 +282,7 @@ async def test_an_error_answer_has_its_class(
 
 
 async def test_an_erasure_by_email_that_was_lost_is_done_when_not_found() -> None:
-    """After a lost answer the repeat by e-mail alone is always told 404, and has worked."""
+    """After a lost response, a retry by e-mail alone always gets a 404, and is done."""
     missing = failed(404, "profile_not_found_error", None)
     transport = FakeTransport([ConnectionLostError("lost"), missing])
     mail = client(transport, retry=RetryPolicy(wait_initial=1e-9))
@@ -292,7 +292,7 @@ async def test_an_erasure_by_email_that_was_lost_is_done_when_not_found() -> Non
 
 
 async def test_bulk_runs_send_one_request_for_each_item() -> None:
-    """Profiles, identifiers and events each go out in a request of their own, in order."""
+    """Profiles, identifiers and events are each sent in a request of their own, in order."""
     transport = FakeTransport([SAVED, SAVED, DELETED, SAVED])
     mail = client(transport)
     bad: Any = {"email": "jane@example.com"}
@@ -329,7 +329,7 @@ async def test_bulk_runs_send_one_request_for_each_item() -> None:
     ],
 )
 def test_a_bulk_erasure_that_cannot_begin_is_refused(items: Any, by: Any, message: str) -> None:
-    """A wrong kind of identifier, or one string for many, is refused when the run is made."""
+    """A wrong kind of identifier, or one string for many, is rejected at construction."""
     with pytest.raises(InvalidInputError, match=message):
         client(FakeTransport()).profiles.bulk_delete(items, by=by)
 
@@ -340,7 +340,7 @@ def test_a_bulk_erasure_that_cannot_begin_is_refused(items: Any, by: Any, messag
 )
 async def test_an_id_with_more_around_it_is_nobodys(name: str, value: str) -> None:
     """
-    A blank or a line break from a file is refused: the server would say that nobody has that id.
+    A blank or a line break from a file is rejected: the server would find no profile for it.
     """
     transport = FakeTransport()
     mail = client(transport)
@@ -371,7 +371,7 @@ async def test_an_id_with_more_around_it_is_nobodys(name: str, value: str) -> No
     ],
 )
 async def test_a_success_that_says_something_else_is_not_believed(body: bytes, done: bool) -> None:  # noqa: FBT001
-    """An erasure counts as done only when the answer can be the API's."""
+    """An erasure counts as done only if the response can be the API's."""
     mail = client(FakeTransport([(200, {}, body)]))
     report = await mail.profiles.bulk_delete(["m1"], by="external_profile_id")
 
@@ -397,7 +397,7 @@ PROFILES = st.builds(
 
 @given(PROFILES)
 def test_what_is_written_can_be_read_back(written: MailProfile) -> None:
-    """A profile made of what was sent for another one is the same profile."""
+    """A profile decoded from the request of another one is the same profile."""
     fields = json.loads(SAVE_PROFILE.encode(written))
     read = {
         **fields,

@@ -1,8 +1,8 @@
 """
-Keys and personal data on their way through everything: neither is shown where nobody asked for it.
+Redaction of keys and personal data in errors, logs, events and reports.
 
-A canary key and a canary e-mail go in; errors are searched in every way they can speak, with the
-locals of every frame of their tracebacks.
+A canary key and a canary e-mail are passed in; all text forms of errors are searched for them, with
+the locals of every frame of their tracebacks.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ BAD_SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def shows_nothing(*texts: str) -> bool:
-    """Say whether neither canary is in any of the texts."""
+    """Return whether neither canary is in any of the texts."""
     return not any(canary in text for text in texts for canary in (CANARY_KEY, CANARY_EMAIL))
 
 
@@ -68,7 +68,7 @@ def test_a_key_that_is_refused_is_not_shown(name: str, kind: Callable[..., objec
 
 @pytest.mark.parametrize("name", BAD_SETTINGS)
 def test_a_key_is_not_shown_when_another_setting_is_refused(name: str) -> None:
-    """A good key beside a bad setting stays out of the error's frames."""
+    """A valid key with an invalid setting is not in the error's frames."""
     with pytest.raises(ConfigError) as caught:
         AdaptyClient(CANARY_KEY, **BAD_SETTINGS[name])
 
@@ -76,7 +76,7 @@ def test_a_key_is_not_shown_when_another_setting_is_refused(name: str) -> None:
 
 
 def test_headers_show_their_names_only() -> None:
-    """The headers of a client, and what is added to them, have values that are not shown."""
+    """Values of a client's headers, and of added ones, are not shown."""
     client = AdaptyClient(CANARY_KEY).with_options(headers={"X-Person": CANARY_EMAIL})
     headers = client._caller.options.wire.headers
 
@@ -105,7 +105,7 @@ REFUSED: dict[str, Callable[[], object]] = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_value_that_is_refused_is_not_shown(name: str) -> None:
-    """What breaks a rule is named by its field, in the frames as well."""
+    """An invalid value is named by its field only, in the frames as well."""
     with pytest.raises(InvalidInputError) as caught:
         REFUSED[name]()
 
@@ -128,7 +128,7 @@ async def test_an_id_that_is_refused_is_not_shown(value: str) -> None:
 
 @pytest.fixture
 async def silent() -> AsyncIterator[AdaptyClient]:
-    """Return a client of a server that never answers."""
+    """Return a client of a server that never responds."""
     async with (
         RawServer(then=(STALL,)) as server,
         AdaptyClient(CANARY_KEY, base_url=server.url, retry=TWICE) as client,
@@ -137,7 +137,7 @@ async def silent() -> AsyncIterator[AdaptyClient]:
 
 
 async def test_a_call_that_is_cancelled_shows_nothing(silent: AdaptyClient) -> None:
-    """A caller's own timeout has no frames of aiohttp behind it, with the headers in them."""
+    """A caller's own timeout has no frames of aiohttp, which contain the headers."""
     operation = create_profile(ProfileAttributes(email=CANARY_EMAIL), profile_id=CANARY_EMAIL)
     with pytest.raises(TimeoutError) as caught:
         async with asyncio.timeout(0.05):
@@ -148,7 +148,7 @@ async def test_a_call_that_is_cancelled_shows_nothing(silent: AdaptyClient) -> N
 
 
 async def test_what_aiohttp_itself_cannot_do_shows_nothing() -> None:
-    """An error that is none of the network's keeps its class, and loses aiohttp's frames."""
+    """An error other than a network error keeps its class, and loses aiohttp's frames."""
 
     class Broken(aiohttp.ClientRequest):
         async def send(self, conn: object) -> NoReturn:
@@ -169,7 +169,7 @@ PEOPLE = (CANARY_EMAIL, BAD_EMAIL, f"{CANARY_EMAIL}\0")
 
 
 async def test_outcomes_show_nothing() -> None:
-    """What is kept of items that failed, sent or not, has no frames with items in them."""
+    """Outcomes of failed items, sent or not, have no frames with items in them."""
     echo = (api_error(400, "value_error").replace(b"no", CANARY_EMAIL.encode()),)
     async with (
         RawServer((RESET,), (RESET,), then=echo) as server,
@@ -187,7 +187,7 @@ async def _complain(_request: Request) -> Response:
 
 
 async def test_a_run_that_ends_by_a_defect_shows_nothing() -> None:
-    """A transport's defect is raised with the way it took, but without the item in hand."""
+    """A transport's defect is raised with its traceback, but without the current item."""
     client = AdaptyClient(CANARY_KEY, transport=_complain)
     run = client.v1.profiles.bulk_delete(PEOPLE[:1], by="customer_user_id")
     with pytest.raises(LookupError) as caught:
@@ -198,7 +198,7 @@ async def test_a_run_that_ends_by_a_defect_shows_nothing() -> None:
 
 
 async def test_a_run_that_ends_by_its_input_shows_nothing() -> None:
-    """An error of ours that the input raises comes without the frame that was reading it."""
+    """An error of ours that the input raises has no frame of the reader."""
 
     def read() -> Iterator[str]:
         for person in PEOPLE[:1]:
@@ -213,7 +213,7 @@ async def test_a_run_that_ends_by_its_input_shows_nothing() -> None:
 
 
 async def test_a_run_that_ends_by_its_journal_shows_nothing(tmp_path: Path) -> None:
-    """A journal that is refused shows neither the account's key nor an item."""
+    """The error of a rejected journal shows neither the API key nor an item."""
     journal = tmp_path / "journal"
     client = AdaptyClient(CANARY_KEY, transport=FakeTransport([(200, {}, b"")]))
     await client.v1.profiles.bulk_delete(PEOPLE[:1], by="customer_user_id", journal=journal)
@@ -225,7 +225,7 @@ async def test_a_run_that_ends_by_its_journal_shows_nothing(tmp_path: Path) -> N
 
 
 async def test_a_run_that_ends_by_its_disk_shows_nothing(tmp_path: Path) -> None:
-    """An outcome that cannot be recorded ends the run, without the item in hand."""
+    """An outcome that cannot be recorded ends the run, without showing the current item."""
     journal = GatedJournal(tmp_path / "journal")
 
     def fail(_event: object) -> None:
@@ -240,7 +240,7 @@ async def test_a_run_that_ends_by_its_disk_shows_nothing(tmp_path: Path) -> None
 
 
 async def test_logs_show_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """With everything logged, asyncio's own remarks on slow steps included, nobody is named."""
+    """The complete log, including asyncio's messages on slow steps, has no personal data."""
     caplog.set_level(logging.DEBUG)
     loop = asyncio.get_running_loop()
     loop.set_debug(enabled=True)
@@ -270,7 +270,7 @@ def test_the_logger_says_nothing_unasked() -> None:
 
 
 async def test_a_result_that_cannot_be_read_shows_nothing() -> None:
-    """The body of an answer is in the error, where it is not printed, and in no frame."""
+    """The body of a response is in an error's field that is not printed, and in no frame."""
     body = f'{{"data":{{"profile_id":["{CANARY_EMAIL}"]}}}}'.encode()
     client = AdaptyClient(CANARY_KEY, transport=FakeTransport([(200, {}, body)]))
     with pytest.raises(Exception, match="unreadable response") as caught:

@@ -1,4 +1,4 @@
-"""What the soak calls lost, doubled or claimed wrongly."""
+"""The consistency check of the soak test: lost, duplicated or wrongly claimed calls."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from adapty_async.sandbox import Arrival
-from benchmarks._soak_check import Account, Claim, Note, Total, problems
+from benchmarks._soak_check import Claim, Entry, ServerRecord, Total, problems
 
 
 def arrival(method: str, identity: str, *, status: int = 200, applied: bool = True) -> Arrival:
-    """Return what the sandbox notes of a request."""
+    """Return the sandbox's log entry of a request."""
     return Arrival(
         number=1,
         at=0.0,
@@ -32,15 +32,15 @@ CREATED = arrival("POST", "u1")
 
 
 def found(
-    *notes: Note, arrivals: tuple[Arrival, ...] = (), there: str = "", coins: int = 0
+    *entries: Entry, arrivals: tuple[Arrival, ...] = (), there: str = "", coins: int = 0
 ) -> list[str]:
-    """Return what is wrong about calls for one id."""
+    """Return the problems with calls for one id."""
     ids: dict[str, Any] = {"v1": {there}, "mail": {there}}
-    return list(problems(notes, Account(arrivals, ids, {"u1": coins})))
+    return list(problems(entries, ServerRecord(arrivals, ids, {"u1": coins})))
 
 
 def test_what_is_as_the_client_says_is_no_problem() -> None:
-    """A repeat of a delete, a create that was throttled before, a purse with what was credited."""
+    """A retried delete, a create that was throttled before and credited coins are consistent."""
     assert not found(Claim("delete", "u1", "done"), arrivals=(LOST, DELETED))
     assert not found(Claim("create", "u1", "done"), arrivals=(THROTTLED, CREATED), there="u1")
     assert not found(Claim("single-delete", "u1", "done"), arrivals=(LOST, LOST))
@@ -67,14 +67,14 @@ def test_what_is_as_the_client_says_is_no_problem() -> None:
 def test_what_is_not_as_the_client_says_is_told(
     work: str, status: str, arrivals: tuple[Arrival, ...], there: str, wrong: str
 ) -> None:
-    """Each claim is held against what arrived, and what is there at the end."""
-    told = found(Claim(work, "u1", status), arrivals=arrivals, there=there)
+    """Each claim is compared with the arrivals and the final state."""
+    problem = found(Claim(work, "u1", status), arrivals=arrivals, there=there)
 
-    assert told == [f"{work} u1, told {status}: {wrong}"]
+    assert problem == [f"{work} u1, claimed {status}: {wrong}"]
 
 
 def test_what_is_counted_wrongly_is_told() -> None:
-    """An item without an end, one with two, and coins too many or too few."""
+    """An item without an end or with two, and too many or too few coins are problems."""
     done = Claim("save", "u1", "done")
     credit = Claim("credit-v2", "u1", "done")
 

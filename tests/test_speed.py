@@ -1,4 +1,4 @@
-"""The page about speed and its plots, which say what is recorded."""
+"""The page about speed and its plots match the recorded results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks._samples import mail_fields, mail_profile
 
 
 def test_the_page_says_what_is_recorded() -> None:
-    """The tables on the page are those that the recorded results give."""
+    """The tables on the page are generated from the recorded results."""
     page = _page.PAGE.read_text("utf-8")
 
     assert _page.written(page) == page
@@ -26,7 +26,7 @@ def test_the_page_says_what_is_recorded() -> None:
 
 @pytest.mark.parametrize("name", ["overhead.svg", "peers.svg"])
 def test_a_plot_shows_what_is_recorded(name: str) -> None:
-    """A plot is the one that the recorded results give."""
+    """Each plot is generated from the recorded results."""
     assert (FOLDER / name).read_text("utf-8") == _page.plots()[name]
 
 
@@ -44,7 +44,7 @@ def test_a_plot_has_a_bar_for_each_number() -> None:
 
 
 def test_both_sides_save_the_same_profile() -> None:
-    """The profile that is saved by hand and the one that the library saves are the same JSON."""
+    """The profile saved by hand and the one saved by the library are the same JSON."""
     assert msgspec.json.decode(SAVE_PROFILE.encode(mail_profile("u1"))) == mail_fields("u1")
 
 

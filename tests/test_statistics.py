@@ -1,4 +1,4 @@
-"""What a client says it is doing."""
+"""The statistics of a client."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_client_that_did_nothing_has_nothing_to_tell() -> None:
 
 
 async def test_statistics_say_what_is_in_flight_and_what_came_of_the_rest() -> None:
-    """Requests, failures and pauses are counted by what the server counts apart."""
+    """Requests, failures and pauses are counted by bucket."""
     answers = [
         Response(200, {}, b'{"data":{}}'),
         Response(429, {"Retry-After": "45"}, b'{"errors":[]}'),
@@ -63,7 +63,7 @@ async def test_statistics_say_what_is_in_flight_and_what_came_of_the_rest() -> N
 def test_rate_over_all_buckets_is_no_higher_than_the_clients(
     limit: float | None, rate: float
 ) -> None:
-    """What is learned holds for a bucket alone, what is given for all of them together."""
+    """An adaptive rate applies to one bucket, a configured rate to all of them together."""
     bucket = BucketStatistics(
         rate=250.0,
         in_flight=0,
@@ -79,7 +79,7 @@ def test_rate_over_all_buckets_is_no_higher_than_the_clients(
 
 
 async def test_statistics_tell_the_rate_of_a_run() -> None:
-    """A run that was given a rate goes at that."""
+    """A run with a rate reports that rate."""
     client = AdaptyClient("key", transport=FakeTransport([(200, {}, b"")]))
     await client.v1.profiles.bulk_delete(["a"], by="customer_user_id", rate=50)
 
@@ -87,7 +87,7 @@ async def test_statistics_tell_the_rate_of_a_run() -> None:
 
 
 async def test_statistics_tell_the_budget_and_its_size() -> None:
-    """Tokens that repeats have taken are missing from what the policy gives."""
+    """Tokens that retries acquired are missing from the size of the budget."""
     transport = FakeTransport([(503, {}, b"{}")] * 2)
     policy = RetryPolicy(attempts=2, wait_initial=1e-6, budget=100)
     client = AdaptyClient("key", transport=transport, retry=policy)

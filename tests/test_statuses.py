@@ -156,7 +156,7 @@ def _losing() -> dict[str, Any]:
 
 ABOUT: Any = {"customer_user_id": "u1"}
 OTHERS: dict[str, Operation[Any]] = {
-    # what client.bulk() can make that no bulk method does
+    # operations of client.bulk() without a bulk method
     "create_profile": v2.create_profile(**ABOUT),
     "validate_stripe_purchase": v2.validate_stripe_purchase(stripe_token="sub_1", **ABOUT),
     "validate_paddle_purchase": v2.validate_paddle_purchase(paddle_token="txn_1", **ABOUT),
@@ -176,7 +176,7 @@ async def test_what_is_not_safe_to_send_again_is_unknown(operation: Operation[An
 
 
 def test_the_page_names_all_that_is_not_safe_to_send_again() -> None:
-    """No other row of any API makes an operation that may be unknown."""
+    """No other endpoint of any API has an operation that may be unknown."""
     rows = {
         row.name
         for module in (v1, v2, mail)

@@ -1,4 +1,4 @@
-"""The public surface: names, docstrings, what importing costs, and what is never shown."""
+"""The public surface: names, docstrings, imports, and redaction."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ PUBLIC = [name for name in MODULES if "._" not in name]
 
 
 def test_the_roots_names_are_exact() -> None:
-    """The root offers these names, sorted as isort does, and every one of them is there."""
+    """The root exports exactly these names, sorted as isort does."""
     names = adapty_async.__all__
 
     assert set(names) == set(ROOT_NAMES.split())
@@ -82,22 +82,20 @@ def documented(tree: ast.AST) -> Iterator[ast.ClassDef | ast.FunctionDef | ast.A
 
 
 def is_overload(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    """Tell a declaration for type checkers from a definition."""
+    """Return whether a definition is a declaration for type checkers only."""
     return any(ast.unparse(decorator) == "overload" for decorator in node.decorator_list)
 
 
 @pytest.mark.parametrize("name", ["adapty_async", *MODULES])
 def test_every_public_thing_is_described(name: str) -> None:
-    """
-    All modules, classes and functions have a docstring, on one line or between lines of quotes.
-    """
+    """Modules, classes, functions and methods have a docstring in the required layout."""
     source = inspect.getsource(importlib.import_module(name))
     lines = source.splitlines()
     tree = ast.parse(source)
     undescribed = [
         node.name if not isinstance(node, ast.Module) else name
         for node in (tree, *documented(tree))
-        if not ast.get_docstring(node)
+        if not is_described(node, lines)
     ]
 
     assert undescribed == []
@@ -106,16 +104,22 @@ def test_every_public_thing_is_described(name: str) -> None:
 def is_described(
     node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]
 ) -> bool:
-    """Return whether a docstring is there, on one line or between two lines of quotes."""
+    """
+    Return whether there is a docstring in the required layout.
+
+    It stands on one line with its quotes, or the quotes stand on lines of their own.
+    """
     first = node.body[0] if node.body else None
     if first is None or not ast.get_docstring(node):
         return False
-    begin, end = lines[first.lineno - 1], lines[(first.end_lineno or 0) - 1]
-    return first.lineno == first.end_lineno or begin.strip() == end.strip() == '"""'
+    begin, end = lines[first.lineno - 1].strip(), lines[(first.end_lineno or 0) - 1].strip()
+    if first.lineno == first.end_lineno:
+        return begin.startswith('"""') and end.endswith('"""')
+    return begin == end == '"""'
 
 
 def in_a_fresh_interpreter(code: str) -> str:
-    """Run code where nothing was imported yet and every warning is an error."""
+    """Run code in a new interpreter in which every warning is an error."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
     )
@@ -124,7 +128,7 @@ def in_a_fresh_interpreter(code: str) -> str:
 
 
 def test_importing_the_package_loads_no_more_than_it_needs() -> None:
-    """Neither optional libraries nor a server are loaded before somebody asks for them."""
+    """Neither optional libraries nor a server are loaded before they are used."""
     loaded = in_a_fresh_interpreter("import adapty_async, sys; print(*sys.modules)").split()
     unwanted = ("click", "rich", "uvloop", "aiohttp.web", "adapty_async.sandbox")
 
@@ -159,7 +163,7 @@ UPDATE = update_profile(ATTRIBUTES, customer_user_id=CANARY_EMAIL)
 
 
 def rejected() -> RequestRejectedError:
-    """Return an error whose answer quotes what must not be shown."""
+    """Return an error whose response quotes secrets."""
     error = RequestRejectedError("status 400", status=400)
     error.errors = (ErrorItem(f"{CANARY_EMAIL} is taken", CANARY_EMAIL, 400, CANARY_EMAIL),)
     error.body = CANARY_EMAIL.encode()
@@ -213,7 +217,7 @@ SHOWN: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("show", [repr, str, format, pretty_repr, ascii])
 @pytest.mark.parametrize("name", SHOWN)
 def test_keys_and_personal_data_are_never_shown(name: str, show: Callable[[Any], str]) -> None:
-    """However an object is printed, neither the key nor personal data is in the text."""
+    """No text form of an object contains the key or personal data."""
     assert "canary" not in show(SHOWN[name]()).lower()
 
 
@@ -236,7 +240,7 @@ def test_a_key_is_never_pickled(name: str) -> None:
 
 
 async def test_hooks_and_errors_of_a_call_show_nothing() -> None:
-    """What is told and raised on the way of a call has neither key nor personal data in it."""
+    """Events and errors of a call contain neither key nor personal data."""
     told: list[object] = []
     client = AdaptyClient(
         CANARY_KEY, transport=FakeTransport([ConnectionLostError("lost")]), hooks=(told.append,)

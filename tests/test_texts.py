@@ -1,5 +1,5 @@
 """
-Texts that are sent as they are given, and the fields that have a rule, with where it is stated.
+Texts that are sent unchanged, and the fields with a rule, with the source of the rule.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MAIL = "https://adapty.io/docs/api-adapty-mail"
 _V1 = "https://adapty.io/docs/getting-started-with-server-side-api"
 _IDENTITY = "names whom or what the call is about"
 HAS_A_RULE: dict[str, str] = {
-    # refused when the struct is made
+    # rejected when the struct is constructed
     "v1.ProfileAttributes.birthday": f"an ISO 8601 date: {_V1}",
     "v1.ProfileAttributes.ip_country": f"ISO 3166-2: {_V1}",
     "v1.ProfileAttributes.store_country": f"ISO 3166-2, as ip_country: {_V1}",
@@ -85,7 +85,7 @@ HAS_A_RULE: dict[str, str] = {
     "mail.TransactionEvent.expires_at": f"format: date-time: {_MAIL}",
 }
 HAS_A_RULE_WHEN_SENT: dict[str, str] = {
-    # refused when a call is sent, unless the client leaves the documents' rules to the server
+    # rejected when a call is sent, unless the client leaves documented rules to the server
     "v2.InstallationMeta.device_id": "format: uuid",
     "v2.InstallationMeta.platform": "an enum",
     "v2.ProfileAttributes.gender": "an enum",
@@ -139,7 +139,7 @@ def test_an_empty_text_is_refused_only_where_a_rule_is_stated() -> None:
 
 
 def test_an_empty_text_is_refused_when_sent_only_where_a_rule_is_stated() -> None:
-    """Each text field of version 2 goes out as "" unless the table has its rule."""
+    """Each text field of version 2 is sent as "" unless the table has its rule."""
     refused = {
         name
         for name, (kind, field) in TEXTS.items()
@@ -156,7 +156,7 @@ def test_an_empty_text_is_refused_when_sent_only_where_a_rule_is_stated() -> Non
     "text", [" ", "\t", "a\nb", " x ", "x" * 10_000, "ünïcødé 🦊", "\x00", "null", "-1"], ids=ascii
 )
 def test_any_other_text_is_taken_where_an_empty_one_is(text: str) -> None:
-    """Blanks, line breaks, length and letters are nobody's business where no rule is stated."""
+    """Blanks, line breaks, length and letters are not checked without a stated rule."""
     ids = set(v2.IntegrationIdentifiers.__struct_fields__)
     for name, (kind, field) in TEXTS.items():
         if name in HAS_A_RULE or field in ids:
@@ -165,7 +165,7 @@ def test_any_other_text_is_taken_where_an_empty_one_is(text: str) -> None:
 
 
 async def test_an_empty_text_arrives_as_one() -> None:
-    """Both APIs receive "" as it was given."""
+    """Both APIs receive "" unchanged."""
     async with Sandbox() as sandbox:
         sandbox.seed_profiles(["u1"])
         async with AdaptyClient(sandbox.api_key, base_url=sandbox.url) as adapty:

@@ -1,4 +1,4 @@
-"""Version 1 of the server-side API: what is sent for each call, what is read, whom it is about."""
+"""Version 1 of the server-side API: requests, results and identities of each call."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_what_is_set_is_sent(row: Endpoint[Any], fields: Any, sent: Any) -> None
 
 
 def test_a_bool_attribute_is_a_float() -> None:
-    """The bytes say 1.0 and 0.0, for the server takes no booleans there."""
+    """The bytes are 1.0 and 0.0, since the server accepts no booleans there."""
     body = UPDATE_PROFILE.encode(ProfileAttributes(custom_attributes={"a": True, "b": False}))
 
     assert body == (b'{"custom_attributes":[{"key":"a","value":1.0},{"key":"b","value":0.0}]}')
@@ -211,7 +211,7 @@ def test_a_row_says_what_a_repeat_does(
 def test_an_operation_carries_its_identity(
     operation: Callable[..., Any], ids: dict[str, str], headers: object
 ) -> None:
-    """Either id travels in the header of its kind."""
+    """Either id is sent in the header of its kind."""
     assert operation(**ids).headers == headers
 
 
@@ -252,7 +252,7 @@ def test_exactly_one_identity_is_needed(operation: Callable[..., Any], ids: dict
 async def test_an_id_that_cannot_be_sent_is_refused_unsent(
     field: str, value: Any, rule: str
 ) -> None:
-    """A bad id is refused by its name before any request."""
+    """An invalid id is rejected by its name before any request."""
     transport = FakeTransport()
 
     with pytest.raises(InvalidInputError, match=f"^{field}: {rule}"):
@@ -261,7 +261,7 @@ async def test_an_id_that_cannot_be_sent_is_refused_unsent(
 
 
 async def test_an_id_that_is_not_ascii_needs_a_choice() -> None:
-    """A client made for UTF-8 sends such an id as it is."""
+    """A client with UTF-8 encoding sends such an id unchanged."""
     transport = FakeTransport([FOUND])
 
     await client(transport, id_encoding="utf-8").v1.profiles.get(customer_user_id="ü1")
@@ -271,7 +271,7 @@ async def test_an_id_that_is_not_ascii_needs_a_choice() -> None:
 @pytest.mark.parametrize("operation", [create_profile, update_profile])
 @pytest.mark.parametrize("body", [{"email": "a@b"}, "email", 0], ids=["dict", "str", "zero"])
 def test_attributes_are_a_struct(operation: Callable[..., Any], body: Any) -> None:
-    """A dict could hold unchecked values, so only the struct is taken."""
+    """A dict could contain unchecked values, so only the struct is accepted."""
     with pytest.raises(InvalidInputError, match=r"^attributes: must be a ProfileAttributes$"):
         operation(body, customer_user_id="u1")
 
@@ -328,7 +328,7 @@ async def test_an_empty_answer_is_an_empty_profile(reply: Any) -> None:
 
 @pytest.mark.parametrize("custom", ["text", [{"value": 1}], [1]], ids=["text", "keyless", "number"])
 async def test_attributes_in_no_known_form_are_none(custom: Any) -> None:
-    """Attributes that are neither a dict nor a list of keys and values are kept as they came."""
+    """Attributes that are neither a dict nor a list of keys and values are kept unchanged."""
     body = msgspec.json.encode({"custom_attributes": custom, "email": "a@b"})
     transport = FakeTransport([(200, {}, body)])
     profile = await client(transport).v1.profiles.get(profile_id="p1")
@@ -342,7 +342,7 @@ async def test_attributes_in_no_known_form_are_none(custom: Any) -> None:
 async def test_a_creation_whose_answer_was_lost_is_not_repeated(
     lost: type[ConnectionLostError],
 ) -> None:
-    """What a second creation would do is unknown, so the error is raised."""
+    """The effect of a second creation is unknown, so the error is raised."""
     transport = FakeTransport([lost("lost"), FOUND])
 
     with pytest.raises(lost, match=r"operation v1.profiles.create, attempts 1"):
@@ -351,7 +351,7 @@ async def test_a_creation_whose_answer_was_lost_is_not_repeated(
 
 
 async def test_a_deletion_found_missing_after_a_lost_answer_is_done() -> None:
-    """A repeated deletion that is told 404 has worked; told so at once it is an error."""
+    """A retried deletion with a 404 is done; a 404 for the first attempt is an error."""
     retry = RetryPolicy(wait_initial=1e-9)
     transport = FakeTransport([ConnectionLostError("lost"), MISSING, MISSING])
     profiles = client(transport, retry=retry).v1.profiles
@@ -362,13 +362,13 @@ async def test_a_deletion_found_missing_after_a_lost_answer_is_done() -> None:
 
 
 async def ids() -> AsyncIterator[str]:
-    """Give three ids of which one can't be sent."""
+    """Yield three ids, one of which cannot be sent."""
     for one in ("p1", " p2", "p3"):
         yield one
 
 
 async def test_a_bulk_deletion_is_one_request_for_each_id() -> None:
-    """Every id goes out in the header of its kind; a bad one is an outcome of its own."""
+    """Every id is sent in the header of its kind; an invalid one fails alone."""
     transport = FakeTransport([FOUND, MISSING])
     report = await client(transport).v1.profiles.bulk_delete(ids(), by="profile_id", concurrency=1)
 
@@ -380,7 +380,7 @@ async def test_a_bulk_deletion_is_one_request_for_each_id() -> None:
 
 
 async def test_a_bulk_update_is_one_request_for_each_pair() -> None:
-    """Pairs of id and attributes are sent; what is no such pair fails alone."""
+    """Pairs of id and attributes are sent; any other item fails alone."""
     transport = FakeTransport([FOUND])
     pairs: Any = [
         ("u1", ProfileAttributes(email=None)),
@@ -422,13 +422,13 @@ async def test_a_bulk_update_is_one_request_for_each_pair() -> None:
 def test_a_bulk_run_that_cannot_begin_is_refused(
     bulk: str, items: Any, by: Any, message: str
 ) -> None:
-    """A wrong kind of id, or one string for many, is refused when the run is made."""
+    """A wrong kind of id, or one string for many, is rejected at construction."""
     with pytest.raises(InvalidInputError, match=message):
         getattr(client(FakeTransport()).v1.profiles, bulk)(items, by=by)
 
 
 def test_a_bulk_run_says_what_its_ids_are() -> None:
-    """There is no default for the kind of id, and no option that isn't known."""
+    """There is no default for the kind of id, and unknown options are rejected."""
     profiles = client(FakeTransport()).v1.profiles
 
     with pytest.raises(TypeError, match="'by'"):
@@ -459,7 +459,7 @@ ATTRIBUTES = st.builds(
 
 @given(ATTRIBUTES, st.sampled_from(list(itertools.islice(CALLS, 1, 3))))
 def test_what_is_written_can_be_read_back(attributes: ProfileAttributes, method: str) -> None:
-    """Reading what a call sends gives the values back, byte for byte."""
+    """Decoding the body of a request returns its values, byte for byte."""
     row = {"POST": CREATE_PROFILE, "PATCH": UPDATE_PROFILE}[method]
     read = row.decode(row.encode(attributes))
 

@@ -1,8 +1,8 @@
 """
-A server of raw sockets that can be asked, at any moment, what has reached it by then.
+A server of raw sockets that reports, at any time, the bytes that have reached it.
 
-It lives in the client's own event loop. `pump` accepts and reads all that the kernel has, so what a
-client wrote before it is called is counted, and what it writes later is seen as later.
+It runs in the client's own event loop. `pump` accepts and reads all that the kernel has, so bytes
+that a client wrote before the call are distinguished from those it writes later.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
-Adapty's HTTP APIs on this machine: a local server for tests, demos and trying things out.
+A local server with Adapty's HTTP APIs, for tests, demos and trying things out.
 
-It is written from the API documents alone and shares nothing with the client, so that a mistake
-in one is not hidden by the same mistake in the other. It needs no account and no network::
+It is written from Adapty's documentation alone and shares no code with the client, so that a
+mistake in one is not hidden by the same mistake in the other. It needs no account and no network::
 
     async with Sandbox() as sandbox:
         sandbox.seed_profiles(["user-1", "user-2"])
@@ -10,10 +10,10 @@ in one is not hidden by the same mistake in the other. It needs no account and n
             await adapty.v1.profiles.delete(customer_user_id="user-1")
         assert sandbox.customer_user_ids() == {"user-2"}
 
-A browser shows what is in it at its `url`. A program in another process can read
-`/_sandbox/state` (JSON), `/_sandbox/arrivals` and `/_sandbox/profiles?api=v1` or `mail` (a JSON
-value per line), and add profiles with a POST of their customer user ids, as a JSON list or a JSON
-string per line, to `/_sandbox/seed`.
+A browser shows its content at its `url`. A program in another process can read `/_sandbox/state`
+(JSON), `/_sandbox/arrivals` and `/_sandbox/profiles?api=v1` or `mail` (a JSON value per line), and
+add profiles with a POST of their customer user ids, as a JSON list or a JSON string per line, to
+`/_sandbox/seed`.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ __all__ = ["Arrival", "Faults", "Sandbox"]
 
 class Sandbox:
     """
-    Run the server-side API, in both versions, and the Mail API as one server.
+    A server with the server-side API, in both versions, and the Mail API.
 
-    Profiles are the same in both versions. In version 2, the app has an access level ``premium``
-    and two products that open it, ``premium_monthly`` and ``premium_lifetime``, three paywalls,
-    and the virtual currencies ``COINS``, ``GEMS`` and ``ENERGY``. Stripe knows any token that
-    begins with ``sub_`` or ``pi_``, Paddle any with ``txn_`` or ``sub_``; one that ends with
-    ``_no_products`` or ``_no_key`` gives those errors.
+    The profiles are shared by both versions. In version 2, the app has an access level ``premium``
+    and two products that grant it, ``premium_monthly`` and ``premium_lifetime``, three paywalls,
+    and the virtual currencies ``COINS``, ``GEMS`` and ``ENERGY``. Stripe accepts any token that
+    begins with ``sub_`` or ``pi_``, Paddle any with ``txn_`` or ``sub_``. A token that ends with
+    ``_no_products`` or ``_no_key`` causes those errors.
 
     Attributes:
         api_key: the secret key of the server-side API.
@@ -72,23 +72,23 @@ class Sandbox:
         virtual_currencies: bool = True,
     ) -> None:
         """
-        Set up a server, which `start()` or `async with` starts.
+        Configure a server, which `start()` or `async with` starts.
 
         Args:
             host: the address to listen on.
-            port: the port to listen on; 0 takes a free one, and keeps it for a later start.
-            db: an SQLite file that outlives the server, or `:memory:` for a state that doesn't.
+            port: the port to listen on; 0 picks a free one, and reuses it at a later start.
+            db: an SQLite file, which outlives the server, or `:memory:`, which does not.
             api_key: the key that the server-side API accepts.
             mail_api_key: the key that the Mail API accepts.
-            rate: requests per second that each API allows in the long run; `None` is no limit.
-            burst: requests that each API allows at once after a pause; by default a tenth of a
-                second's worth, and at least 1.
+            rate: sustained requests per second that each API allows; `None` is no limit.
+            burst: requests that each API allows at once after a pause; by default the requests of
+                a tenth of a second, and at least 1.
             retry_after: the form of the `Retry-After` header of a 429.
-            latency: seconds between the operation and its answer.
-            faults: how many requests fail, and how; a text is read by `Faults.parse()`.
-            seed: chooses the requests that fail: the same requests in the same order fail alike.
-            log_size: how many arrivals are kept; the oldest are forgotten first.
-            virtual_currencies: whether the app may use them; else their calls are answered 403.
+            latency: seconds between the operation and its response.
+            faults: the shares of requests that fail; a string is parsed by `Faults.parse()`.
+            seed: seed of the random faults: the same requests in the same order fail alike.
+            log_size: number of arrivals that are kept; the oldest are dropped first.
+            virtual_currencies: whether the app may use them; otherwise their calls get a 403.
 
         Raises:
             ValueError: a share, the rate, the burst, the latency or the log size is out of range.
@@ -115,7 +115,7 @@ class Sandbox:
         self._exit = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        """Start, and return the sandbox itself."""
+        """Start the server and return the sandbox."""
         await self.start()
         return self
 
@@ -125,17 +125,17 @@ class Sandbox:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop."""
+        """Stop the server."""
         await self.stop()
 
     async def start(self) -> None:
         """
-        Open the database and listen; `url` is known then.
+        Open the database and listen; `url` is available afterwards.
 
         Raises:
-            RuntimeError: it is running already.
-            OSError: the address can't be listened on.
-            sqlite3.Error: the database can't be opened.
+            RuntimeError: the sandbox is running already.
+            OSError: the address cannot be listened on.
+            sqlite3.Error: the database cannot be opened.
 
         """
         if self._open is not None:
@@ -144,7 +144,7 @@ class Sandbox:
             store = stack.enter_context(closing(Store(self._db, self._log_size)))
             app = App(store, self._faults, self._options)
             server = web.Server(app.handle, handler_cancellation=True, access_log=None)
-            # What is still slept through after this long is cut off: stopping has to be quick.
+            # Stopping has to be quick: handlers that still sleep after 0.1 seconds are cancelled.
             runner = web.ServerRunner(server, shutdown_timeout=0.1)
             stack.push_async_callback(runner.cleanup)
             await runner.setup()
@@ -155,17 +155,17 @@ class Sandbox:
             self._exit = stack.pop_all()
 
     async def stop(self) -> None:
-        """Cut off what is in flight and close everything; do nothing when it isn't running."""
+        """Cancel requests in flight and close everything; do nothing if it is not running."""
         self._open = None
         await self._exit.aclose()
 
     @property
     def url(self) -> str:
         """
-        The origin of both APIs, with the port that was taken.
+        The origin of all APIs, with the port that the server listens on.
 
         Raises:
-            RuntimeError: the sandbox isn't running.
+            RuntimeError: the sandbox is not running.
 
         """
         self._store()
@@ -173,7 +173,7 @@ class Sandbox:
         return f"http://{host}:{self._port}"
 
     def seed_profiles(self, customer_user_ids: Iterable[str]) -> int:
-        """Add server-side profiles without any request, and return how many were new."""
+        """Add server-side profiles without any request, and return the number of new ones."""
         return self._store().seed(customer_user_ids)
 
     def seed_anonymous(self, count: int) -> list[str]:
@@ -185,11 +185,11 @@ class Sandbox:
         self._shop().add_access_levels(*ids)
 
     def add_products(self, products: Mapping[str, str]) -> None:
-        """Add products to the app, each with the access level that it opens."""
+        """Add products to the app, each with the access level that it grants."""
         self._shop().add_products(products)
 
     def add_currencies(self, currencies: Mapping[str, str]) -> None:
-        """Add virtual currencies to the app: their names by their codes."""
+        """Add virtual currencies to the app: a mapping of codes to names."""
         self._shop().add_currencies(currencies)
 
     def add_paywalls(self, *titles: str) -> list[str]:
@@ -203,11 +203,11 @@ class Sandbox:
         Return a server-side profile as the API shows it, without a timestamp.
 
         Raises:
-            ValueError: not exactly one id is given.
+            ValueError: not exactly one id was passed.
 
         """
-        given = {"customer_user_id": customer_user_id, "profile_id": profile_id}
-        ids = [(by, value) for by, value in given.items() if value is not None]
+        passed = {"customer_user_id": customer_user_id, "profile_id": profile_id}
+        ids = [(by, value) for by, value in passed.items() if value is not None]
         if len(ids) != 1:
             raise ValueError("exactly one of customer_user_id and profile_id is needed")
         profile = self._store().find(*ids[0])
@@ -218,11 +218,11 @@ class Sandbox:
         return set(chain.from_iterable(self._store().id_pages("v1")))
 
     def mail_profile(self, external_profile_id: str) -> dict[str, Any] | None:
-        """Return the fields of a mail profile; `None` when there is none, or it was erased."""
+        """Return the fields of a mail profile; `None` if there is none, or it was erased."""
         return self._store().mail_profile(external_profile_id)
 
     def mail_profile_ids(self) -> set[str]:
-        """Return the external profile ids of the mail profiles that aren't erased."""
+        """Return the external profile ids of the mail profiles that are not erased."""
         return set(chain.from_iterable(self._store().id_pages("mail")))
 
     def mail_events(self) -> list[dict[str, Any]]:
@@ -230,22 +230,22 @@ class Sandbox:
         return self._store().events()
 
     def arrivals(self, *, identity: str | None = None, path: str | None = None) -> list[Arrival]:
-        """Return the requests that arrived, oldest first, of one identity or path where given."""
+        """Return the requests that arrived, oldest first; of one identity or path if passed."""
         return self._store().arrivals(identity, path)
 
     def count(self) -> dict[int, int]:
-        """Count the requests that arrived per status; 0 stands for those without an answer."""
+        """Count the requests that arrived by status; 0 stands for those without a response."""
         return self._store().count()
 
     def fail_next(self, *faults: str) -> None:
         """
-        Give the next requests to the APIs these faults, in order, before any random ones.
+        Assign these faults to the next requests to the APIs, in order, before any random ones.
 
         A fault is `reset`, `reset_after`, `stall`, or a status from 400 up: `503` with the API's
         error body, `503-html` with a gateway's page, `429` with `Retry-After`.
 
         Raises:
-            ValueError: one of them is no fault; none is taken.
+            ValueError: one of them is not a fault; none is assigned.
 
         """
         self._faults.script(*faults)

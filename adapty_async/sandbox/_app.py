@@ -1,8 +1,8 @@
 """
-The way of a request through the sandbox: fault, rate limit, service, log, answer.
+The request handler of the sandbox: fault, rate limit, service, log, response.
 
-From the arrival of the last byte to the decision about the answer nothing is awaited, so the log,
-the seeded faults and the state all see the requests in one order.
+The handler awaits nothing between the arrival of the last byte and the decision about the
+response. The log, the seeded faults and the state therefore process requests in the same order.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from aiohttp import web
 from . import _mail, _page, _v1
 from ._mail import Mail
 from ._rules import Problem
+from ._service import Call, Refusal, Response, Service, storable
 from ._store import Arrival
 from ._v1 import ServerSideV1
 from ._v2 import ServerSideV2
-from ._wire import Answer, Call, Refusal, Service, storable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -39,7 +39,7 @@ _NDJSON = "application/x-ndjson"
 
 
 class Options(NamedTuple):
-    """Hold what a sandbox was made with; the rate limits by the name of their API."""
+    """The options of a sandbox; `buckets` maps the name of an API to its rate limit."""
 
     api_key: str
     mail_api_key: str
@@ -50,18 +50,18 @@ class Options(NamedTuple):
 
 
 class _Outcome(NamedTuple):
-    """Hold what was decided about a request; without an answer the connection is cut."""
+    """A decision about a request; without a response the connection is reset."""
 
     fault: str | None
     applied: bool
-    answer: Answer | None
+    response: Response | None
 
 
 class App:
-    """Serve the APIs, and a few pages about the sandbox itself, from one store."""
+    """A request handler that serves the APIs, and pages about the sandbox, from one store."""
 
     def __init__(self, store: Store, faults: FaultPlan, options: Options) -> None:
-        """Take what is needed; nothing is started."""
+        """Build the services; nothing is started."""
         self.stopping = asyncio.Event()
         self._store = store
         self._faults = faults
@@ -83,7 +83,7 @@ class App:
         }
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request of any kind."""
+        """Return the response to one request of any kind."""
         service = self._services.get(request.path)
         if service is None and self._v2.serves(request.path):
             service = self._v2
@@ -103,26 +103,26 @@ class App:
         number = self._log(call, service.name, service.identity(call), outcome)
         if outcome.fault == "stall":
             await self.stopping.wait()
-        if outcome.answer is None:
-            return _cut(request)
+        if outcome.response is None:
+            return _reset(request)
         if self._options.latency:
             await asyncio.sleep(self._options.latency)
-            self._store.answered(number, outcome.answer.status)
-        return outcome.answer.response()
+            self._store.update_status(number, outcome.response.status)
+        return outcome.response.to_web()
 
     def _outcome(self, service: Service, call: Call) -> _Outcome:
         fault = self._faults.draw()
         if fault in ("reset", "stall"):
-            return _Outcome(fault, applied=False, answer=None)
+            return _Outcome(fault, applied=False, response=None)
         if fault is not None and fault != "reset_after":
-            return _Outcome(fault, applied=False, answer=self._fault_answer(service, fault))
-        answer = self._answer(service, call)
-        applied = answer.status < HTTPStatus.BAD_REQUEST
-        return _Outcome(fault, applied, None if fault else answer)
+            return _Outcome(fault, applied=False, response=self._fault_response(service, fault))
+        response = self._response(service, call)
+        applied = response.status < HTTPStatus.BAD_REQUEST
+        return _Outcome(fault, applied, None if fault else response)
 
-    def _answer(self, service: Service, call: Call) -> Answer:
+    def _response(self, service: Service, call: Call) -> Response:
         bucket = self._options.buckets.get(service.name)
-        wait = bucket.take() if bucket else 0
+        wait = bucket.acquire() if bucket else 0
         if wait:
             return self._throttled(service, wait)
         try:
@@ -130,7 +130,7 @@ class App:
         except Refusal as refusal:
             return service.error(refusal)
 
-    def _fault_answer(self, service: Service, fault: str) -> Answer:
+    def _fault_response(self, service: Service, fault: str) -> Response:
         status = HTTPStatus(int(fault.removesuffix("-html")))
         if fault.endswith("-html"):
             return _gateway_page(status)
@@ -139,19 +139,19 @@ class App:
         code = status.phrase.lower().replace(" ", "_")
         return service.error(Refusal(status.value, code, Problem(status.phrase)))
 
-    def _throttled(self, service: Service, wait: float) -> Answer:
-        # The documents give code and status of a 429, not its text, and no form of Retry-After.
-        answer = service.error(Refusal(429, "rate_limited", Problem("Too many requests")))
+    def _throttled(self, service: Service, wait: float) -> Response:
+        # Adapty's documentation states code and status of a 429, but no text and no Retry-After.
+        response = service.error(Refusal(429, "rate_limited", Problem("Too many requests")))
         seconds = max(1, math.ceil(wait))
         if self._options.retry_after == "seconds":
-            return answer._replace(retry_after=str(seconds))
+            return response._replace(retry_after=str(seconds))
         if self._options.retry_after == "date":
             moment = math.ceil(time.time()) + seconds
-            return answer._replace(retry_after=formatdate(moment, usegmt=True))
-        return answer
+            return response._replace(retry_after=formatdate(moment, usegmt=True))
+        return response
 
     def _log(self, call: Call, api: str, identity: str | None, outcome: _Outcome) -> int:
-        answered = outcome.answer is not None and not self._options.latency
+        is_final = outcome.response is not None and not self._options.latency
         return self._store.log(
             Arrival(
                 number=0,
@@ -160,19 +160,19 @@ class App:
                 path=call.path,
                 api=api,
                 identity=identity and storable(identity),
-                status=outcome.answer.status if outcome.answer and answered else 0,
+                status=outcome.response.status if outcome.response and is_final else 0,
                 fault=outcome.fault,
                 applied=outcome.applied,
             )
         )
 
     async def _not_found(self, request: web.BaseRequest) -> web.StreamResponse:
-        # A server behind a gateway, but not one of the APIs: the body is not theirs either.
-        answer = _gateway_page(HTTPStatus.NOT_FOUND)
+        # The gateway responds, not one of the APIs, so the body has none of their formats.
+        response = _gateway_page(HTTPStatus.NOT_FOUND)
         if not request.path.startswith("/_sandbox/"):
             call = Call(request.method, request.path, request.headers, b"", request.query)
-            self._log(call, "other", None, _Outcome(None, applied=False, answer=answer))
-        return answer.response()
+            self._log(call, "other", None, _Outcome(None, applied=False, response=response))
+        return response.to_web()
 
     # About the sandbox
 
@@ -206,7 +206,7 @@ class App:
         return await _stream(request, self._store.id_pages(api))
 
     async def _seed(self, request: web.BaseRequest) -> web.StreamResponse:
-        # Not request.read(): ids by the hundred thousand are more than its limit of 1 MiB.
+        # Not request.read(): a hundred thousand ids exceed its limit of 1 MiB.
         body = await request.content.read()
         try:
             ids = _seed_ids(body)
@@ -215,8 +215,8 @@ class App:
         return _json({"added": self._store.seed(ids)})
 
 
-def _cut(request: web.BaseRequest) -> web.StreamResponse:
-    # A handler whose client has gone is cancelled, so a transport is still there. Closing with
+def _reset(request: web.BaseRequest) -> web.StreamResponse:
+    # A handler is cancelled when its client disconnects, so the transport exists. Closing with
     # a linger time of 0 sends RST.
     transport = cast("asyncio.Transport", request.transport)
     connection = transport.get_extra_info("socket")
@@ -225,13 +225,13 @@ def _cut(request: web.BaseRequest) -> web.StreamResponse:
     return web.Response()
 
 
-def _gateway_page(status: HTTPStatus) -> Answer:
+def _gateway_page(status: HTTPStatus) -> Response:
     title = f"{status.value} {status.phrase}"
     page = (
         f"<html>\n<head><title>{title}</title></head>\n"
         f"<body>\n<center><h1>{title}</h1></center>\n</body>\n</html>\n"
     )
-    return Answer(status.value, page.encode(), "text/html")
+    return Response(status.value, page.encode(), "text/html")
 
 
 def _json(value: Any) -> web.Response:

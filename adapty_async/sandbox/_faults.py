@@ -1,5 +1,5 @@
 """
-Which request fails, and how: scripted faults first, then a seeded choice; pure.
+A fault injector: scripted faults first, then a seeded random choice. It does no I/O.
 
 A fault is a status from 400 up as text (`"500"`, with the API's error body), a status with
 `-html` (`"502-html"`, a gateway's page), or one of `reset`, `reset_after` and `stall`.
@@ -20,14 +20,14 @@ _ERRORS = tuple(f"{status}{suffix}" for status in (500, 502, 503, 504) for suffi
 
 class Faults(msgspec.Struct, frozen=True, kw_only=True):
     """
-    Give the share of the requests, between 0 and 1, that fails in each way.
+    The share of requests, between 0 and 1 inclusive, for each kind of fault.
 
     Attributes:
-        error: 500, 502, 503 or 504 is answered, and the operation isn't carried out.
+        error: the response is a 500, 502, 503 or 504, and the operation is not carried out.
         reset: the TCP connection is reset before the operation is carried out.
         reset_after: the operation is carried out, then the connection is reset.
-        stall: no answer comes until the client goes away or the server stops; the operation
-            isn't carried out.
+        stall: no response comes until the client disconnects or the server stops; the operation
+            is not carried out.
 
     """
 
@@ -53,7 +53,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def parse(cls, spec: str) -> Faults:
         """
-        Read shares such as `error=5%,reset=0.02`; an empty text means no faults.
+        Parse shares such as `error=5%,reset=0.02`; an empty string means no faults.
 
         Raises:
             ValueError: a part is wrong; the message names the part and the rule.
@@ -82,10 +82,10 @@ def _share(part: str, text: str) -> float:
 
 
 class FaultPlan:
-    """Decide on a fault for one request after the other."""
+    """A sequence of faults, one for each request."""
 
     def __init__(self, faults: Faults, seed: int = 0) -> None:
-        """Begin the sequence that belongs to `seed`."""
+        """Start the sequence that belongs to `seed`."""
         self._scripted: deque[str] = deque()
         self._random = Random(seed)  # noqa: S311 - repeatable is the point
         self._edges = tuple(
@@ -94,10 +94,10 @@ class FaultPlan:
 
     def script(self, *names: str) -> None:
         """
-        Give the next requests these faults, in order.
+        Assign these faults to the next requests, in order.
 
         Raises:
-            ValueError: a name is no fault; none of them is taken.
+            ValueError: a name is not a fault; none of them is assigned.
 
         """
         for name in names:

@@ -1,11 +1,11 @@
-"""The Mail API: save a profile, delete a profile, save a transaction event."""
+"""The service of the Mail API: save or delete a profile, save a transaction event."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from ._rules import Invalid, Problem, mail_event, mail_identifiers, mail_profile
-from ._wire import Answer, Call, Refusal, check_media_type, decoded, json_answer
+from ._service import Call, Refusal, Response, check_media_type, decoded, json_response
 
 if TYPE_CHECKING:
     from ._store import Store
@@ -19,18 +19,18 @@ _IDENTIFIERS = ("external_profile_id", "customer_user_id", "email")
 
 
 class Mail:
-    """Answer the three POST requests; the profile is named in the body."""
+    """The service of the three POST requests; the body identifies the profile."""
 
     name = "mail"
 
     def __init__(self, store: Store, api_key: str) -> None:
-        """Serve `store` to whoever sends `api_key`."""
+        """Serve `store` to requests with `api_key`."""
         self._store = store
         self._authorization = f"Bearer {api_key}"
         self._paths = {_SAVE: self._save, _DELETE: self._delete, _EVENT: self._event}
 
     def identity(self, call: Call) -> str | None:
-        """Return the body's first identifier, as far as the body can be read."""
+        """Return the first identifier in the body; `None` if the body cannot be decoded."""
         try:
             body = decoded(call.body)
         except Invalid:
@@ -38,7 +38,7 @@ class Mail:
         given = (body.get(name) for name in _IDENTIFIERS) if isinstance(body, dict) else ()
         return next((value for value in given if value and isinstance(value, str)), None)
 
-    def perform(self, call: Call) -> Answer:
+    def perform(self, call: Call) -> Response:
         """
         Check key, method, media type and body, and carry the operation out.
 
@@ -58,9 +58,9 @@ class Mail:
         except Invalid as invalid:
             raise Refusal(400, "base_error", *invalid.problems) from invalid
 
-    def error(self, refusal: Refusal) -> Answer:
-        """Return the body in which every problem has its own code and status."""
-        return json_answer(
+    def error(self, refusal: Refusal) -> Response:
+        """Return the error body, in which every problem has its own code and status."""
+        return json_response(
             refusal.status,
             {
                 "errors": [
@@ -75,11 +75,11 @@ class Mail:
             },
         )
 
-    def _save(self, body: Any) -> Answer:
+    def _save(self, body: Any) -> Response:
         self._store.save_mail(mail_profile(body))
-        return json_answer(200, {})
+        return json_response(200, {})
 
-    def _delete(self, body: Any) -> Answer:
+    def _delete(self, body: Any) -> Response:
         identifiers = {name: value for name, value in mail_identifiers(body).items() if value}
         if not identifiers:
             names = "external_profile_id, customer_user_id or email"
@@ -88,12 +88,12 @@ class Mail:
             )
         if not self._store.erase_mail(identifiers):
             raise Refusal(404, "profile_not_found_error", Problem("Profile not found"))
-        return Answer(204)
+        return Response(204)
 
-    def _event(self, body: Any) -> Answer:
+    def _event(self, body: Any) -> Response:
         fields = mail_event(body)
-        # Both only help to find the profile: the document says they aren't stored on the event.
+        # Both only find the profile: Adapty's documentation says that the event has neither.
         for name in {"customer_user_id", "email"} & fields.keys():
             del fields[name]
         self._store.add_event(fields)
-        return json_answer(200, {})
+        return json_response(200, {})

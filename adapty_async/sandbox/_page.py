@@ -1,4 +1,4 @@
-"""The page at `/`: what is in the sandbox, and what reached it last."""
+"""The HTML page at `/`: the content of the sandbox, and the latest requests."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def render(
     profiles: Iterable[tuple[str, str | None]],
     arrivals: Iterable[Arrival],
 ) -> str:
-    """Return the whole page; every value in it is escaped."""
+    """Return the complete page; every value in it is escaped."""
     names = ("Server-side profiles", "Mail profiles", "Mail events")
     cards = [*zip(names, state, strict=True), ("Requests", sum(statuses.values()))]
     cards += [

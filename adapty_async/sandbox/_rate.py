@@ -1,4 +1,4 @@
-"""A rate limit as the server-side API documents have it: a sustained rate with a small burst."""
+"""A rate limit as Adapty's documentation describes it: a sustained rate with a small burst."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Refilling adds up floats; a token short of this much is a whole one.
+# Refilling adds floats: a token that lacks this fraction counts as complete.
 _ROUNDING = 1e-9
 
 
 class TokenBucket:
-    """Let `rate` requests pass per second, and `burst` at once after a pause."""
+    """A token bucket that allows `rate` requests per second, and `burst` at once after a pause."""
 
     def __init__(
         self,
@@ -39,8 +39,8 @@ class TokenBucket:
         self._tokens = self._burst
         self._at = clock()
 
-    def take(self) -> float:
-        """Take a token and return 0, or return the seconds until there is one."""
+    def acquire(self) -> float:
+        """Acquire a token and return 0, or return the seconds until one is free."""
         now = self._clock()
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now

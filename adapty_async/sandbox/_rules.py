@@ -1,9 +1,9 @@
 """
-The rules that a request body has to keep, written from the API documents; pure.
+Validation rules for request bodies, written from Adapty's documentation. They do no I/O.
 
-A rule is a function that returns the value as it is stored, or raises `Invalid`. The server-side
-API document describes the Profile object, the Mail API document the profile, device, event and
-offer objects.
+A rule is a function that returns the value as it is stored, or raises `Invalid`. The documentation
+of the server-side API describes the Profile object; the one of the Mail API describes the profile,
+device, event and offer objects.
 """
 
 from __future__ import annotations
@@ -23,54 +23,54 @@ _ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 class Problem(NamedTuple):
-    """Say what is wrong, and with which field; `None` is the request as a whole."""
+    """One mistake and the field that has it; `None` stands for the request as a whole."""
 
     message: str
     field: str | None = None
 
 
-class Invalid(Exception):  # noqa: N818 - an answer to the client, not a failure of the sandbox
-    """Say that a value breaks one rule or more."""
+class Invalid(Exception):  # noqa: N818 - a response to the client, not a failure of the sandbox
+    """An exception for a value that breaks one or more rules."""
 
     def __init__(self, *problems: Problem) -> None:
-        """Keep the problems, in the order found."""
+        """Store the problems in the order in which they were found."""
         super().__init__(*problems)
         self.problems = problems
 
     def under(self, name: str) -> Iterable[Problem]:
-        """Return the problems with their fields named as seen from the object around them."""
+        """Yield the problems with `name` as a prefix of their fields."""
         for message, field in self.problems:
             yield Problem(message, name if field is None else f"{name}.{field}")
 
 
 def wrong(message: str) -> Invalid:
-    """Return what says that a value breaks a rule."""
+    """Return an `Invalid` with one message and no field."""
     return Invalid(Problem(message))
 
 
 def text(value: Any) -> str:
-    """Check for text."""
+    """Require a string."""
     if not isinstance(value, str):
         raise wrong("Input should be a valid string")
     return value
 
 
 def identifier(value: Any) -> str:
-    """Check for text that is not empty."""
+    """Require a string that is not empty."""
     if not text(value):
         raise wrong("String should have at least 1 character")
     return str(value)
 
 
 def flag(value: Any) -> bool:
-    """Check for a boolean."""
+    """Require a boolean."""
     if not isinstance(value, bool):
         raise wrong("Input should be a valid boolean")
     return value
 
 
 def matching(pattern: str, message: str) -> Rule:
-    """Return the rule of a text of a given form."""
+    """Return a rule for strings that match a pattern completely."""
     compiled = re.compile(pattern)
 
     def check(value: Any) -> str:
@@ -82,7 +82,7 @@ def matching(pattern: str, message: str) -> Rule:
 
 
 def one_of(*allowed: str) -> Rule:
-    """Return the rule of a list of words."""
+    """Return a rule for one of several strings."""
 
     def check(value: Any) -> str:
         if value not in allowed:
@@ -93,7 +93,7 @@ def one_of(*allowed: str) -> Rule:
 
 
 def birthday(value: Any) -> str:
-    """Check for a calendar day."""
+    """Require a calendar date."""
     # The pattern comes first: fromisoformat also reads 20001231 and week dates.
     try:
         if _ISO_DATE.fullmatch(text(value)):
@@ -103,8 +103,8 @@ def birthday(value: Any) -> str:
     raise wrong("Input should be a valid date in the format YYYY-MM-DD")
 
 
-def instant(value: Any) -> str:
-    """Check for a point in time with an offset."""
+def date_time(value: Any) -> str:
+    """Require a date and time with a UTC offset."""
     try:
         aware = datetime.fromisoformat(text(value)).tzinfo is not None
     except ValueError:
@@ -118,9 +118,9 @@ def record(
     fields: Mapping[str, Rule], *, required: Collection[str] = (), nullable: bool = False
 ) -> Rule:
     """
-    Return the rule of an object: known fields are checked, unknown ones left out.
+    Return a rule for objects that checks known fields and drops unknown ones.
 
-    With `nullable` a null passes for every field, and means "clear it".
+    With `nullable`, every field may be null, which clears it.
     """
 
     def check(value: Any) -> dict[str, Any]:
@@ -143,9 +143,9 @@ def record(
 
 def _pairs(value: Any) -> Iterable[tuple[Any, Any]]:
     """
-    Return the keys and values of custom attributes.
+    Yield the keys and values of custom attributes.
 
-    The table of the Profile object has a dictionary, the example request a list of key and value.
+    The table of the Profile object shows a dictionary, the example request a list of objects.
     """
     if isinstance(value, dict):
         return value.items()
@@ -184,7 +184,7 @@ def _number(value: Any) -> float:
 
 
 def custom_attributes(length: int) -> Rule:
-    """Return the rule of custom attributes whose values have at most so many characters."""
+    """Return a rule for custom attributes whose values have at most `length` characters."""
 
     def check(value: Any) -> dict[str, str | float | None]:
         changes = {
@@ -205,7 +205,7 @@ v1_profile = record(
         "email": text,
         "phone_number": text,
         "birthday": birthday,
-        # The document's own example is "FR, US", so nothing stricter than a string can hold.
+        # The documented example is "FR, US", so the rule cannot be stricter than a string.
         "ip_country": text,
         "store_country": text,
         "store": text,
@@ -247,7 +247,7 @@ def updated(stored: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
     """
     Return the attributes of a server-side profile after `changes` that keep `v1_profile`.
 
-    A null clears, what is absent stays, objects are merged key by key.
+    A null clears a field, an absent field stays, and objects are merged key by key.
 
     Raises:
         Invalid: the profile would have more than 30 custom attributes.
@@ -262,7 +262,7 @@ def updated(stored: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 
 
 def _mail_attribute(value: Any) -> str | float:
-    # No conversion and no length here: the Mail API document states neither.
+    # No conversion and no maximum length: the documentation of the Mail API states neither.
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise wrong("Input should be a string or a number")
     return value
@@ -279,7 +279,7 @@ country = matching(r"[A-Z]{2}", "Input should be a two-letter upper-case country
 mail_profile = record(
     {
         "external_profile_id": identifier,
-        "external_created_at": instant,
+        "external_created_at": date_time,
         "email": email,
         "customer_user_id": text,
         "first_name": text,
@@ -323,7 +323,7 @@ mail_event = record(
             "non_subscription_purchase_refunded",
         ),
         "event_id": identifier,
-        "event_datetime": instant,
+        "event_datetime": date_time,
         "external_profile_id": identifier,
         "customer_user_id": text,
         "email": email,
@@ -331,10 +331,10 @@ mail_event = record(
         "store_product_id": text,
         "store_transaction_id": text,
         "store_original_transaction_id": text,
-        "purchased_at": instant,
-        "originally_purchased_at": instant,
+        "purchased_at": date_time,
+        "originally_purchased_at": date_time,
         "price_usd": matching(r"-?[0-9]+(\.[0-9]+)?", "Input should be a decimal string"),
-        "expires_at": instant,
+        "expires_at": date_time,
         "offer": record(
             {
                 "category": one_of("introductory", "promotional", "offer_code", "win_back"),

@@ -1,6 +1,4 @@
-"""
-What version 2 of the server-side API adds to the state: purchases, access, paywalls, currencies.
-"""
+"""The tables of the server-side API, version 2: purchases, access, paywalls, currencies."""
 
 from __future__ import annotations
 
@@ -82,18 +80,18 @@ ORDER BY number DESC LIMIT :limit
 """
 
 
-class Remembered(NamedTuple):
-    """Hold what an idempotency key stands for: when it was used, and the answer."""
+class IdempotencyRecord(NamedTuple):
+    """The record of an idempotency key: the time of its use, and the response."""
 
     at: float
-    answer: bytes
+    response: bytes
 
 
 class Shop:
-    """Read and write the tables of version 2, in the database of the profiles."""
+    """A repository of the tables of version 2, in the database of the profiles."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        """Use an open database, and add what a new app has to it."""
+        """Use an open database, and add the content of a new app to it."""
         self._db = connection
         self._db.executescript(_SCHEMA)
         if not self._rows("SELECT 1 FROM access_levels"):
@@ -119,17 +117,17 @@ class Shop:
         return bool(self._rows(query, access_level_id))
 
     def add_products(self, products: Mapping[str, str]) -> None:
-        """Add products, and the access level that each of them opens."""
+        """Add products, each with the access level that it grants."""
         self._db.executemany("INSERT OR REPLACE INTO products VALUES (?, ?)", products.items())
 
     def access_level_of(self, store_product_id: str) -> str | None:
-        """Return the access level that a product opens; `None` for a product that isn't known."""
+        """Return the access level that a product grants; `None` for an unknown product."""
         query = "SELECT access_level_id FROM products WHERE store_product_id = ?"
         rows = self._rows(query, store_product_id)
         return rows[0][0] if rows else None
 
     def add_currencies(self, currencies: Mapping[str, str]) -> None:
-        """Add virtual currencies, and their names."""
+        """Add virtual currencies: a mapping of codes to names."""
         self._db.executemany(
             "INSERT OR REPLACE INTO currencies (code, name) VALUES (?, ?)", currencies.items()
         )
@@ -154,12 +152,12 @@ class Shop:
         )
 
     def paywall(self, paywall_id: str) -> dict[str, Any] | None:
-        """Return a paywall; `None` when there is none."""
+        """Return the fields of a paywall; `None` if there is none."""
         rows = self._rows("SELECT fields FROM paywalls WHERE paywall_id = ?", paywall_id)
         return msgspec.json.decode(rows[0][0], type=dict[str, Any]) if rows else None
 
     def paywalls(self, offset: int, limit: int) -> tuple[int, list[tuple[str, dict[str, Any]]]]:
-        """Count the paywalls, and return some of them with their ids."""
+        """Return the number of paywalls, and one page of them with their ids."""
         [(count,)] = self._rows("SELECT count(*) FROM paywalls")
         query = "SELECT paywall_id, fields FROM paywalls ORDER BY number LIMIT ? OFFSET ?"
         rows = self._rows(query, limit, offset)
@@ -181,7 +179,7 @@ class Shop:
         return [msgspec.json.decode(fields) for (fields,) in self._rows(query, profile_id)]
 
     def put_access(self, profile_id: str, fields: Mapping[str, Any]) -> None:
-        """Give a profile an access level, or replace what it has of it."""
+        """Add an access level to a profile, or replace it."""
         self._db.execute(
             "INSERT INTO access (profile_id, access_level_id, fields) VALUES (?, ?, ?) "
             "ON CONFLICT DO UPDATE SET fields = excluded.fields",
@@ -201,7 +199,7 @@ class Shop:
         )
 
     def settings(self, profile_id: str, name: str) -> dict[str, Any]:
-        """Return the settings of that name, empty where there are none."""
+        """Return the settings of that name; an empty dictionary if there are none."""
         query = "SELECT fields FROM settings WHERE profile_id = ? AND name = ?"
         rows = self._rows(query, profile_id, name)
         return msgspec.json.decode(rows[0][0], type=dict[str, Any]) if rows else {}
@@ -209,26 +207,28 @@ class Shop:
     # Virtual currencies
 
     def balances(self, profile_id: str) -> dict[str, int]:
-        """Return the balances of a profile, of the currencies that it ever had."""
+        """Return the balances of a profile, by code, of the currencies that it ever had."""
         query = "SELECT code, sum(amount) FROM currency_changes WHERE profile_id = ? GROUP BY code"
         return dict(self._rows(query, profile_id))
 
-    def remembered(self, profile_id: str, key: str, since: float) -> Remembered | None:
-        """Return what a key stands for, if it was used since then."""
+    def idempotency_record(
+        self, profile_id: str, key: str, since: float
+    ) -> IdempotencyRecord | None:
+        """Return the record of a key if it was used at or after `since`."""
         query = (
             "SELECT at, answer FROM idempotency_keys WHERE profile_id = ? AND key = ? AND at >= ?"
         )
         rows = self._rows(query, profile_id, key, since)
-        return Remembered(*rows[0]) if rows else None
+        return IdempotencyRecord(*rows[0]) if rows else None
 
     def add_currency_transaction(
         self,
         profile_id: str,
         fields: Mapping[str, Any],
         changes: Iterable[tuple[str, int]],
-        remember: tuple[str, Remembered] | None,
+        record: tuple[str, IdempotencyRecord] | None,
     ) -> None:
-        """Add a transaction and its changes of balances, and remember its key; all, or nothing."""
+        """Add a transaction, its changes of balances and the record of its key atomically."""
         self._db.execute("BEGIN")
         with self._db:
             number = self._db.execute(
@@ -239,17 +239,17 @@ class Shop:
                 "INSERT INTO currency_changes VALUES (?, ?, ?, ?)",
                 ((number, profile_id, code, amount) for code, amount in changes),
             )
-            if remember is not None:
-                key, (at, answer) = remember
+            if record is not None:
+                key, (at, response) = record
                 self._db.execute(
                     "INSERT OR REPLACE INTO idempotency_keys VALUES (?, ?, ?, ?)",
-                    (profile_id, key, at, answer),
+                    (profile_id, key, at, response),
                 )
 
     def currency_history(
         self, profile_id: str, code: str | None, before: int, limit: int
     ) -> list[tuple[int, dict[str, Any]]]:
-        """Return transactions with their numbers, newest first, below a number."""
+        """Return at most `limit` transactions below the number `before`, newest first."""
         values = {"profile_id": profile_id, "code": code, "before": before, "limit": limit}
         rows = self._db.execute(_HISTORY, values).fetchall()
         return [(number, msgspec.json.decode(fields)) for number, fields in rows]

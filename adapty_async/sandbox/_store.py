@@ -1,4 +1,4 @@
-"""The state of the sandbox in SQLite: profiles of both APIs, events, and the log of arrivals."""
+"""The SQLite store of the sandbox: profiles of both APIs, events, and the log of arrivals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CREATE TABLE IF NOT EXISTS mail_profiles (
     external_profile_id TEXT NOT NULL UNIQUE,
     customer_user_id TEXT,
     email TEXT,
-    fields BLOB  -- NULL once erased: the identifiers stay, so that a repeat finds them
+    fields BLOB  -- NULL once erased: the identifiers stay, so that a retry finds them
 );
 CREATE INDEX IF NOT EXISTS mail_customer ON mail_profiles (customer_user_id);
 CREATE INDEX IF NOT EXISTS mail_email ON mail_profiles (email);
@@ -57,7 +57,7 @@ _DELETE = {
     "profile_id": "DELETE FROM profiles WHERE profile_id = ?",
     "customer_user_id": "DELETE FROM profiles WHERE customer_user_id = ?",
 }
-# In the order in which the Mail API document has a profile looked for.
+# In the order of lookup that the documentation of the Mail API states.
 _ERASE = {
     "external_profile_id": (
         "UPDATE mail_profiles SET email = NULL, fields = NULL WHERE external_profile_id = ?"
@@ -86,18 +86,18 @@ SELECT (SELECT count(*) FROM profiles),
 
 class Arrival(msgspec.Struct, frozen=True):
     """
-    Describe one request that reached the sandbox.
+    A log entry for one request that reached the sandbox.
 
     Attributes:
-        number: counts the requests from 1, in the order in which they arrived.
-        at: when it arrived, in seconds since the epoch.
+        number: the number of the request, from 1, in order of arrival.
+        at: the time of arrival, in seconds since the epoch.
         method: the HTTP method.
         path: the path, without the query.
         api: `v1`, `v2` or `mail`; `other` for a path that belongs to neither.
-        identity: the identity header or the body's first identifier; `None` where there is none.
-        status: the status that was answered; 0 where no answer was sent, or none has been yet.
-        fault: what went wrong on purpose, such as `502-html` or `reset`; `None` for nothing.
-        applied: whether the operation was carried out, even where its answer was lost.
+        identity: the identity header or the first identifier of the body; `None` without either.
+        status: the status of the response; 0 if none was sent, or none has been sent yet.
+        fault: the injected fault, such as `502-html` or `reset`; `None` without one.
+        applied: whether the operation was carried out, even if its response was lost.
 
     """
 
@@ -113,7 +113,7 @@ class Arrival(msgspec.Struct, frozen=True):
 
 
 class StoredProfile(NamedTuple):
-    """Hold a profile of the server-side API; custom attributes are a dictionary here."""
+    """A profile of the server-side API; its custom attributes are a dictionary."""
 
     profile_id: str
     customer_user_id: str | None
@@ -121,42 +121,42 @@ class StoredProfile(NamedTuple):
 
 
 class Store:
-    """Read and write one SQLite database; every statement is its own transaction."""
+    """A repository on one SQLite database; every statement is its own transaction."""
 
     def __init__(self, path: str, log_size: int) -> None:
         """
         Open `path`, or a new database in memory for `:memory:`; keep `log_size` arrivals.
 
         Raises:
-            sqlite3.Error: the file can't be opened, or is no database of the sandbox.
+            sqlite3.Error: the file cannot be opened, or is not a database of the sandbox.
 
         """
-        # Tests may look at a sandbox from another thread than the one that serves.
+        # Tests may read a sandbox from another thread than the one that serves.
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._log_size = log_size
         try:
-            # The state has to outlive the process, not a power cut.
+            # The state has to outlive the process, but not a power failure.
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = OFF")
-            self._db.execute("PRAGMA foreign_keys = ON")  # what a profile has goes with it
+            self._db.execute("PRAGMA foreign_keys = ON")  # deleting a profile deletes its rows
             self._db.executescript(_SCHEMA)
         except sqlite3.Error:
             self._db.close()
             raise
 
     def close(self) -> None:
-        """Close the database; one in memory is gone then."""
+        """Close the database; one in memory is lost."""
         self._db.close()
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """The database, for what version 2 of the server-side API adds to it."""
+        """The database, for the tables of version 2 of the server-side API."""
         return self._db
 
     # Server-side API
 
     def seed(self, customer_user_ids: Iterable[str]) -> int:
-        """Add a profile without attributes for each id that has none, and return how many."""
+        """Add a profile without attributes for each new id, and return the number of them."""
         before = self._db.total_changes
         self._db.execute("BEGIN")
         with self._db:  # ends the transaction, also when the ids raise
@@ -181,7 +181,7 @@ class Store:
         return StoredProfile(row[0], row[1], msgspec.json.decode(row[2])) if row else None
 
     def put(self, profile: StoredProfile) -> None:
-        """Add the profile, or give the stored one its attributes and customer user id."""
+        """Add the profile, or replace attributes and customer user id of the stored one."""
         self._db.execute(
             "INSERT INTO profiles (profile_id, customer_user_id, attributes) VALUES (?, ?, ?) "
             "ON CONFLICT DO UPDATE SET attributes = excluded.attributes, "
@@ -203,9 +203,7 @@ class Store:
     # Mail API
 
     def save_mail(self, fields: Mapping[str, Any]) -> None:
-        """
-        Add or update a profile: its e-mail address stays the first one, an erased one stays so.
-        """
+        """Add or update a profile: the first e-mail address stays; an erased profile stays so."""
         identity = fields["external_profile_id"]
         row = self._db.execute(
             "SELECT fields FROM mail_profiles WHERE external_profile_id = ?", (identity,)
@@ -227,7 +225,7 @@ class Store:
         )
 
     def erase_mail(self, identifiers: Mapping[str, str]) -> bool:
-        """Clear the profile that the first matching identifier finds; return whether one does."""
+        """Erase the profile of the first identifier that matches; return whether one does."""
         return any(
             self._db.execute(_ERASE[by], (identifiers[by],)).rowcount > 0
             for by in _ERASE
@@ -235,7 +233,7 @@ class Store:
         )
 
     def mail_profile(self, external_profile_id: str) -> dict[str, Any] | None:
-        """Return the fields of a profile; `None` when there is none, or it was erased."""
+        """Return the fields of a profile; `None` if there is none, or it was erased."""
         row = self._db.execute(
             "SELECT fields FROM mail_profiles WHERE external_profile_id = ? AND fields IS NOT NULL",
             (external_profile_id,),
@@ -243,7 +241,7 @@ class Store:
         return msgspec.json.decode(row[0], type=dict[str, Any]) if row else None
 
     def add_event(self, fields: Mapping[str, Any]) -> None:
-        """Add a transaction event, unless one with its `event_id` is there already."""
+        """Add a transaction event, unless one with its `event_id` exists."""
         self._db.execute(
             "INSERT OR IGNORE INTO mail_events (event_id, fields) VALUES (?, ?)",
             (fields["event_id"], msgspec.json.encode(fields)),
@@ -257,21 +255,21 @@ class Store:
     # Both
 
     def id_pages(self, api: str) -> Iterator[list[str]]:
-        """Yield the ids of one API's profiles in pages, each read when it is asked for."""
+        """Yield the ids of one API's profiles in pages, each read on demand."""
         last = 0
         while rows := self._db.execute(_IDS[api], (last,)).fetchall():
             last = rows[-1][0]
             yield [identity for _, identity in rows]
 
     def state(self) -> tuple[int, int, int]:
-        """Count the server-side profiles, the mail profiles that aren't erased, and the events."""
+        """Count the server-side profiles, the mail profiles that are not erased, and the events."""
         profiles, mail_profiles, events = self._db.execute(_STATE).fetchone()
         return profiles, mail_profiles, events
 
     # Arrivals
 
     def log(self, arrival: Arrival) -> int:
-        """Append an arrival, whatever its `number`, and return the number it got."""
+        """Append an arrival, and return its new number; its own `number` is ignored."""
         cursor = self._db.execute(
             "INSERT INTO arrivals (at, method, path, api, identity, status, fault, applied) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -282,12 +280,12 @@ class Store:
             self._db.execute("DELETE FROM arrivals WHERE number <= ?", (number - self._log_size,))
         return number
 
-    def answered(self, number: int, status: int) -> None:
-        """Note the status that arrival `number` was answered with in the end."""
+    def update_status(self, number: int, status: int) -> None:
+        """Update the arrival `number` with the status of its response."""
         self._db.execute("UPDATE arrivals SET status = ? WHERE number = ?", (status, number))
 
     def arrivals(self, identity: str | None = None, path: str | None = None) -> list[Arrival]:
-        """Return the logged arrivals, oldest first; `None` lets every identity or path pass."""
+        """Return the logged arrivals, oldest first; `None` matches every identity or path."""
         return self._arrivals(
             "SELECT * FROM arrivals WHERE identity IS ifnull(?, identity) "
             "AND path = ifnull(?, path) ORDER BY number",
@@ -296,11 +294,11 @@ class Store:
         )
 
     def latest(self, limit: int) -> list[Arrival]:
-        """Return the arrivals logged last, newest first."""
+        """Return the latest arrivals, newest first."""
         return self._arrivals("SELECT * FROM arrivals ORDER BY number DESC LIMIT ?", limit)
 
     def arrival_pages(self) -> Iterator[list[Arrival]]:
-        """Yield the logged arrivals in pages, oldest first, up to the newest of this moment."""
+        """Yield the logged arrivals in pages, oldest first, up to the newest one at the start."""
         newest = self._db.execute("SELECT max(number) FROM arrivals").fetchone()[0]
         last = 0
         while page := self._arrivals(
@@ -312,7 +310,7 @@ class Store:
             yield page
 
     def count(self) -> dict[int, int]:
-        """Count the logged arrivals per status."""
+        """Count the logged arrivals by status."""
         return dict(
             self._db.execute("SELECT status, count(*) FROM arrivals GROUP BY status ORDER BY 1")
         )
@@ -324,5 +322,5 @@ class Store:
 
 def _arrival(row: tuple[Any, ...]) -> Arrival:
     *values, applied = row
-    values.append(bool(applied))  # SQLite has integers for it
+    values.append(bool(applied))  # SQLite stores it as an integer
     return Arrival(*values)

@@ -1,4 +1,4 @@
-"""The profiles of the server-side API, version 1."""
+"""The service of the server-side API, version 1: profiles."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from ._rules import Invalid, Problem, updated, v1_profile
+from ._service import Call, Refusal, Response, check_media_type, decoded, json_response
 from ._store import StoredProfile
-from ._wire import Answer, Call, Refusal, check_media_type, decoded, json_answer
 
 if TYPE_CHECKING:
     from ._store import Store
@@ -19,12 +19,12 @@ _HEADERS = {"profile_id": "adapty-profile-id", "customer_user_id": "adapty-custo
 
 
 class ServerSideV1:
-    """Answer GET, POST, PATCH and DELETE of one profile, named by a header."""
+    """The service of GET, POST, PATCH and DELETE of one profile, which a header identifies."""
 
     name = "v1"
 
     def __init__(self, store: Store, api_key: str) -> None:
-        """Serve `store` to whoever sends `api_key`."""
+        """Serve `store` to requests with `api_key`."""
         self._store = store
         self._authorization = f"Api-Key {api_key}"
         self._methods = {
@@ -39,7 +39,7 @@ class ServerSideV1:
         given = (call.headers.get(header) for header in _HEADERS.values())
         return next(filter(None, given), None)
 
-    def perform(self, call: Call) -> Answer:
+    def perform(self, call: Call) -> Response:
         """
         Check key, method, media type, identity and body, and carry the operation out.
 
@@ -58,16 +58,16 @@ class ServerSideV1:
             raise Refusal(
                 405, "method_not_allowed", Problem(f'Method "{call.method}" not allowed.')
             )
-        # The document expects the header of every request, also of those without a body.
+        # Adapty's documentation requires the header of every request, even without a body.
         check_media_type(call)
         try:
             return method(*_identity(call), call.body)
         except Invalid as invalid:
             raise Refusal(400, "validation_error", *invalid.problems) from invalid
 
-    def error(self, refusal: Refusal) -> Answer:
-        """Return the body with `source` and texts per problem, and the code at the top."""
-        return json_answer(
+    def error(self, refusal: Refusal) -> Response:
+        """Return the error body: `source` and texts of each problem, and one code at the top."""
+        return json_response(
             refusal.status,
             {
                 "errors": [
@@ -78,22 +78,22 @@ class ServerSideV1:
             },
         )
 
-    def _get(self, by: str, value: str, _body: bytes) -> Answer:
-        return _answer(self._existing(by, value))
+    def _get(self, by: str, value: str, _body: bytes) -> Response:
+        return _response(self._existing(by, value))
 
-    def _create(self, by: str, value: str, body: bytes) -> Answer:
+    def _create(self, by: str, value: str, body: bytes) -> Response:
         profile = self._store.find(by, value)
         if profile is None and by == "profile_id":
             raise _missing()
         return self._put(profile or StoredProfile(str(uuid4()), value, {}), body)
 
-    def _update(self, by: str, value: str, body: bytes) -> Answer:
+    def _update(self, by: str, value: str, body: bytes) -> Response:
         return self._put(self._existing(by, value), body)
 
-    def _delete(self, by: str, value: str, _body: bytes) -> Answer:
+    def _delete(self, by: str, value: str, _body: bytes) -> Response:
         if not self._store.delete(by, value):
             raise _missing()
-        return Answer(204)
+        return Response(204)
 
     def _existing(self, by: str, value: str) -> StoredProfile:
         profile = self._store.find(by, value)
@@ -101,16 +101,16 @@ class ServerSideV1:
             raise _missing()
         return profile
 
-    def _put(self, profile: StoredProfile, body: bytes) -> Answer:
-        # "All parameters are optional": no body at all is an object without any.
+    def _put(self, profile: StoredProfile, body: bytes) -> Response:
+        # "All parameters are optional": a missing body is an empty object.
         changes = v1_profile(decoded(body or b"{}"))
         profile = profile._replace(attributes=updated(profile.attributes, changes))
         self._store.put(profile)
-        return _answer(profile)
+        return _response(profile)
 
 
 def view(profile: StoredProfile) -> dict[str, Any]:
-    """Return the profile as the API shows it, but for the time of the answer."""
+    """Return the profile as the API shows it, without the timestamp of the response."""
     attributes = dict(profile.attributes)
     custom = attributes.pop("custom_attributes", {})
     return {
@@ -124,9 +124,9 @@ def view(profile: StoredProfile) -> dict[str, Any]:
     }
 
 
-def _answer(profile: StoredProfile) -> Answer:
+def _response(profile: StoredProfile) -> Response:
     timestamp = int(time.time() * 1000)
-    return json_answer(200, {"data": {**view(profile), "timestamp": timestamp}})
+    return json_response(200, {"data": {**view(profile), "timestamp": timestamp}})
 
 
 def _missing() -> Refusal:

@@ -1,16 +1,16 @@
-"""The server-side API, version 2: which part of it answers a request."""
+"""The service of the server-side API, version 2: a router to the parts of it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from ._rules import Invalid, Problem
+from ._service import Call, Refusal, Response, check_media_type
 from ._shop import Shop
 from ._v2_app import PAYWALLS, AppV2
 from ._v2_currencies import CurrenciesV2
 from ._v2_profiles import ProfilesV2
-from ._v2_wire import HEADERS, Route, error_answer
-from ._wire import Answer, Call, Refusal, check_media_type
+from ._v2_routes import HEADERS, Route, error_response
 
 if TYPE_CHECKING:
     from ._store import Store
@@ -19,12 +19,12 @@ _BODIES = frozenset({"POST", "PATCH", "PUT"})
 
 
 class ServerSideV2:
-    """Answer the operations of version 2, each with the errors that the document shows for it."""
+    """A router that returns errors in the format that is documented for each operation."""
 
     name = "v2"
 
     def __init__(self, store: Store, api_key: str, latency: float, *, currencies: bool) -> None:
-        """Serve `store` to whoever sends `api_key`."""
+        """Serve `store` to requests with `api_key`."""
         self._authorization = f"Api-Key {api_key}"
         shop = Shop(store.connection)
         profiles = ProfilesV2(store, shop)
@@ -36,7 +36,7 @@ class ServerSideV2:
         self._paths = {path for _, path in self._routes}
 
     def serves(self, path: str) -> bool:
-        """Return whether a path is one of version 2."""
+        """Return whether a path belongs to version 2."""
         return _pattern(path) in self._paths
 
     def identity(self, call: Call) -> str | None:
@@ -44,26 +44,28 @@ class ServerSideV2:
         given = (call.headers.get(header) for header in HEADERS.values())
         return next(filter(None, given), None)
 
-    def perform(self, call: Call) -> Answer:
+    def perform(self, call: Call) -> Response:
         """
         Check key, method, media type, identity and body, and carry the operation out.
 
-        What is wrong is answered in the form that the document shows for the operation, so that
-        nothing is raised.
+        An error is returned in the format that is documented for the operation, so that nothing
+        is raised.
         """
         route = self._routes.get((call.method, _pattern(call.path)))
         try:
             return self._carried_out(call, route)
         except Refusal as refusal:
             if route is None:
-                return error_answer(refusal, "objects")
-            return error_answer(refusal, route.key_shape if refusal.status == 401 else route.shape)
+                return error_response(refusal, "objects")
+            return error_response(
+                refusal, route.key_error_format if refusal.status == 401 else route.error_format
+            )
 
-    def error(self, refusal: Refusal) -> Answer:
-        """Return the refusal in the body that most operations have."""
-        return error_answer(refusal, "objects")
+    def error(self, refusal: Refusal) -> Response:
+        """Return the refusal in the error format of most operations."""
+        return error_response(refusal, "objects")
 
-    def _carried_out(self, call: Call, route: Route | None) -> Answer:
+    def _carried_out(self, call: Call, route: Route | None) -> Response:
         if call.headers.get("Authorization") != self._authorization:
             raise _unauthorized(route)
         if route is None:
@@ -79,14 +81,14 @@ class ServerSideV2:
 
 
 def _pattern(path: str) -> str:
-    """Return the path that routes are found by: what is below the paywalls is one of them."""
+    """Return the route's path: paths below the paywalls share one route."""
     below = path.removeprefix(PAYWALLS)
     is_paywall = path != below and below.endswith("/") and below.count("/") == 1
     return f"{PAYWALLS}*" if is_paywall and below != "/" else path
 
 
 def _unauthorized(route: Route | None) -> Refusal:
-    if route and route.key_shape == "strings":
+    if route and route.key_error_format == "strings":
         return Refusal(401, "unauthorized", Problem("Invalid API key"))
     return Refusal(
         401,

@@ -1,4 +1,4 @@
-"""Refund Saver, other stores, integrations and paywalls, in version 2 of the server-side API."""
+"""Operations of version 2: Refund Saver, other stores, integrations and paywalls."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from uuid import uuid4
 
 from . import _v2_rules as rules
 from ._rules import Invalid, Problem
+from ._service import Call, Refusal, Response, json_response
 from ._store import StoredProfile
-from ._v2_wire import BASE, Route, Routes, found, read, whole
-from ._wire import Answer, Call, Refusal, json_answer
+from ._v2_routes import BASE, Route, Routes, read, require_profile, whole_number
 
 if TYPE_CHECKING:
     from ._shop import Shop
@@ -24,16 +24,16 @@ _PAGE_SIZE_MAX = 100
 
 
 class AppV2:
-    """Answer what is about settings of a profile, other stores' purchases, and paywalls."""
+    """The operations on settings of a profile, purchases in other stores, and paywalls."""
 
     def __init__(self, store: Store, shop: Shop, profiles: ProfilesV2) -> None:
-        """Serve the profiles of `store` with what `shop` has of them."""
+        """Serve the profiles of `store` with their rows in `shop`."""
         self._store = store
         self._shop = shop
         self._profiles = profiles
 
     def routes(self) -> Routes:
-        """Return the operations by method and path; a paywall's own path ends with its id."""
+        """Return the routes by method and path; the path of one paywall ends with its id."""
         refund_saver = f"{BASE}/purchase/profile/refund-saver/settings/"
         integrations = f"{BASE}/integration/profile/set/integration-identifiers/"
         paddle = f"{BASE}/purchase/paddle/token/validate/"
@@ -44,18 +44,18 @@ class AppV2:
             ("POST", integrations): Route(self._set_integrations, "strings", "strings"),
             ("POST", paddle): Route(self._paddle, "strings", "strings"),
             ("POST", _STRIPE): Route(self._stripe, "json:api", media_type=_JSON_API),
-            ("GET", PAYWALLS): Route(self._list_paywalls, key_shape="strings"),
-            ("GET", f"{PAYWALLS}*"): Route(self._get_paywall, key_shape="strings"),
-            ("PUT", f"{PAYWALLS}*"): Route(self._update_paywall, key_shape="strings"),
+            ("GET", PAYWALLS): Route(self._list_paywalls, key_error_format="strings"),
+            ("GET", f"{PAYWALLS}*"): Route(self._get_paywall, key_error_format="strings"),
+            ("PUT", f"{PAYWALLS}*"): Route(self._update_paywall, key_error_format="strings"),
         }
 
     # Refund Saver
 
-    def _get_refund_saver(self, call: Call) -> Answer:
+    def _get_refund_saver(self, call: Call) -> Response:
         profile = self._with_refund_saver(call)
         return self._refund_saver(profile.profile_id)
 
-    def _set_refund_saver(self, call: Call) -> Answer:
+    def _set_refund_saver(self, call: Call) -> Response:
         profile = self._with_refund_saver(call)
         changes = read(call, rules.refund_saver)
         if not changes:
@@ -66,36 +66,38 @@ class AppV2:
         return self._refund_saver(profile.profile_id)
 
     def _with_refund_saver(self, call: Call) -> StoredProfile:
-        # The only operations that say so with 400.
-        return found(self._store, call, 400, "profile_does_not_exist", "Profile does not exist")
+        # The only operations with status 400 for a missing profile.
+        return require_profile(
+            self._store, call, 400, "profile_does_not_exist", "Profile does not exist"
+        )
 
-    def _refund_saver(self, profile_id: str) -> Answer:
+    def _refund_saver(self, profile_id: str) -> Response:
         known = {"consent": None, "custom_preference": None}
         settings = {**known, **self._shop.settings(profile_id, "refund_saver")}
-        return json_answer(200, {"profile_id": profile_id, "settings": settings})
+        return json_response(200, {"profile_id": profile_id, "settings": settings})
 
     # Integrations
 
-    def _get_integrations(self, call: Call) -> Answer:
+    def _get_integrations(self, call: Call) -> Response:
         profile = self._with_integrations(call)
         known = self._shop.settings(profile.profile_id, "integrations")
-        return json_answer(200, {**dict.fromkeys(rules.IDENTIFIERS), **known})
+        return json_response(200, {**dict.fromkeys(rules.IDENTIFIERS), **known})
 
-    def _set_integrations(self, call: Call) -> Answer:
+    def _set_integrations(self, call: Call) -> Response:
         profile = self._with_integrations(call)
         changes = read(call, rules.identifiers)
         if not changes:
             raise Invalid(Problem("At least one integration identifier must be provided."))
         known = self._shop.settings(profile.profile_id, "integrations")
         self._shop.put_settings(profile.profile_id, "integrations", {**known, **changes})
-        return Answer(200)  # "The response body is blank."
+        return Response(200)  # "The response body is blank."
 
     def _with_integrations(self, call: Call) -> StoredProfile:
-        return found(self._store, call, 404, "profile_not_found", "Profile not found")
+        return require_profile(self._store, call, 404, "profile_not_found", "Profile not found")
 
     # Other stores
 
-    def _paddle(self, call: Call) -> Answer:
+    def _paddle(self, call: Call) -> Response:
         body = read(call, rules.paddle)
         token = body["paddle_token"]
         if token.endswith("_no_key"):
@@ -106,21 +108,19 @@ class AppV2:
             code = "invalid_paddle_credentials_or_purchase_not_found"
             raise Refusal(400, code, Problem("Invalid Paddle credentials or purchase not found"))
         profile = self._imported("paddle", body["customer_user_id"], token)
-        return json_answer(200, {"data": self._profiles.view(profile)})
+        return json_response(200, {"data": self._profiles.view(profile)})
 
-    def _stripe(self, call: Call) -> Answer:
+    def _stripe(self, call: Call) -> Response:
         attributes = read(call, rules.stripe)["data"]["attributes"]
         token = attributes["stripe_token"]
         if not token.startswith(("sub_", "pi_")):
             raise Invalid(Problem("no such purchase", "data.attributes.stripe_token"))
         self._imported("stripe", attributes["customer_user_id"], token)
-        answer = json_answer(200, {"data": None})
-        return answer._replace(media_type=_JSON_API)
+        response = json_response(200, {"data": None})
+        return response._replace(media_type=_JSON_API)
 
     def _imported(self, store: str, customer_user_id: str, token: str) -> StoredProfile:
-        """
-        Make up the purchase of a token, and give it to the profile, which is created if need be.
-        """
+        """Record an invented purchase of the token; create the profile if there is none."""
         profile = self._store.find("customer_user_id", customer_user_id)
         if profile is None:
             profile = StoredProfile(str(uuid4()), customer_user_id, {})
@@ -131,7 +131,7 @@ class AppV2:
 
     # Paywalls
 
-    def _list_paywalls(self, call: Call) -> Answer:
+    def _list_paywalls(self, call: Call) -> Response:
         number = _number(
             call, "page[number]", 1, "Invalid page_number parameter. Must be 1 or more."
         )
@@ -140,19 +140,19 @@ class AppV2:
         count, rows = self._shop.paywalls((number - 1) * size, size)
         pagination = {"count": count, "page": number, "pages": -(-count // size)}
         listed = [_paywall(paywall_id, fields, is_listed=True) for paywall_id, fields in rows]
-        return json_answer(200, {"data": listed, "meta": {"pagination": pagination}})
+        return json_response(200, {"data": listed, "meta": {"pagination": pagination}})
 
-    def _get_paywall(self, call: Call) -> Answer:
-        return json_answer(200, _paywall(*self._paywall_of(call)))
+    def _get_paywall(self, call: Call) -> Response:
+        return json_response(200, _paywall(*self._paywall_of(call)))
 
-    def _update_paywall(self, call: Call) -> Answer:
+    def _update_paywall(self, call: Call) -> Response:
         paywall_id, fields = self._paywall_of(call)
         changes = read(call, rules.paywall)
         if not changes.get("remote_configs"):
             raise Invalid(Problem("At least one field must be provided", "remote_configs"))
         fields = {**fields, **changes, "updated_at": datetime.now(UTC).isoformat()}
         self._shop.put_paywall(paywall_id, fields)
-        return json_answer(200, _paywall(paywall_id, fields))
+        return json_response(200, _paywall(paywall_id, fields))
 
     def _paywall_of(self, call: Call) -> tuple[str, dict[str, Any]]:
         paywall_id = call.path.removeprefix(PAYWALLS).removesuffix("/")
@@ -163,9 +163,9 @@ class AppV2:
 
 
 def _number(call: Call, name: str, default: int, message: str, most: int | None = None) -> int:
-    number = whole(call.query.get(name, str(default)))
+    number = whole_number(call.query.get(name, str(default)))
     if number < 1 or (most is not None and number > most):
-        # The document's source is page_size where the query says page[size].
+        # The documented source is page_size, but the query parameter is page[size].
         raise Invalid(Problem(message, name.replace("[", "_").removesuffix("]")))
     return number
 

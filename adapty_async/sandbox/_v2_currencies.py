@@ -1,4 +1,4 @@
-"""Virtual currencies, in version 2 of the server-side API."""
+"""Operations of version 2: virtual currencies."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import msgspec
 
 from . import _v2_rules as rules
 from ._rules import Invalid, Problem
-from ._shop import Remembered
-from ._v2_wire import BASE, Route, Routes, found, read, whole
-from ._wire import Answer, Call, Refusal, json_answer
+from ._service import Call, Refusal, Response, json_response
+from ._shop import IdempotencyRecord
+from ._v2_routes import BASE, Route, Routes, read, require_profile, whole_number
 
 if TYPE_CHECKING:
     from ._shop import Shop
     from ._store import Store, StoredProfile
 
-_REMEMBERED_SECONDS = 3600.0
+_KEY_SECONDS = 3600.0
 _LIMIT, _LIMIT_MAX = 50, 100
 _NEWEST = 2**62
 
 
 class CurrenciesV2:
-    """Answer what is about the virtual currencies of one profile."""
+    """The operations on virtual currencies of one profile."""
 
     def __init__(self, store: Store, shop: Shop, latency: float, *, enabled: bool) -> None:
         """Serve the profiles of `store`; a transaction is in flight for `latency` seconds."""
@@ -37,7 +37,7 @@ class CurrenciesV2:
         self._enabled = enabled
 
     def routes(self) -> Routes:
-        """Return the operations by method and path."""
+        """Return the routes by method and path."""
         return {
             ("POST", f"{BASE}/vc/transactions/"): Route(self._create),
             ("GET", f"{BASE}/vc/transactions/"): Route(self._list),
@@ -51,19 +51,21 @@ class CurrenciesV2:
                 "Contact Adapty support to request access."
             )
             raise Refusal(403, "feature_not_enabled", Problem(message))
-        return found(self._store, call, 404, "profile_does_not_exist", "Profile not found")
+        return require_profile(
+            self._store, call, 404, "profile_does_not_exist", "Profile not found"
+        )
 
     # Transactions
 
-    def _create(self, call: Call) -> Answer:
+    def _create(self, call: Call) -> Response:
         profile_id = self._profile(call).profile_id
         body = read(call, rules.currency_transaction)
         key = _key(call)
-        before = key and self._shop.remembered(profile_id, key, time.time() - _REMEMBERED_SECONDS)
+        before = key and self._shop.idempotency_record(profile_id, key, time.time() - _KEY_SECONDS)
         if before:
-            return self._again(before)
+            return self._stored_response(before)
         changes = [(item["currency_code"], item["amount"]) for item in body["items"]]
-        after = self._after(profile_id, changes)
+        after = self._balances_after(profile_id, changes)
         fields: dict[str, Any] = {
             "transaction_id": str(uuid4()),
             "transaction_type": "api_transaction",
@@ -77,14 +79,14 @@ class CurrenciesV2:
             fields["metadata"] = body["metadata"]
         names = self._shop.currencies()
         balances = [_balance(code, names[code], after[code]) for code, _ in changes]
-        answer = msgspec.json.encode(
+        response = msgspec.json.encode(
             {"transaction_id": fields["transaction_id"], "balances": balances}
         )
-        remember = (key, Remembered(time.time(), answer)) if key else None
-        self._shop.add_currency_transaction(profile_id, fields, changes, remember)
-        return Answer(200, answer)
+        record = (key, IdempotencyRecord(time.time(), response)) if key else None
+        self._shop.add_currency_transaction(profile_id, fields, changes, record)
+        return Response(200, response)
 
-    def _again(self, before: Remembered) -> Answer:
+    def _stored_response(self, before: IdempotencyRecord) -> Response:
         left = before.at + self._latency - time.time()
         if left > 0:
             raise Refusal(
@@ -93,14 +95,14 @@ class CurrenciesV2:
                 Problem("A similar request is being processed."),
                 retry_after=math.ceil(left),
             )
-        return Answer(200, before.answer)
+        return Response(200, before.response)
 
-    def _after(self, profile_id: str, changes: list[tuple[str, int]]) -> dict[str, int]:
+    def _balances_after(self, profile_id: str, changes: list[tuple[str, int]]) -> dict[str, int]:
         """
         Return the balances after the changes.
 
         Raises:
-            Refusal: a currency isn't known, or a balance would be too small or too large.
+            Refusal: a currency is unknown, or a balance would be too small or too large.
 
         """
         known, balances = self._shop.currencies(), self._shop.balances(profile_id)
@@ -120,7 +122,7 @@ class CurrenciesV2:
 
     # Lists
 
-    def _list(self, call: Call) -> Answer:
+    def _list(self, call: Call) -> Response:
         profile_id = self._profile(call).profile_id
         limit = _limit(call)
         before = _position(call.query.get("cursor"))
@@ -128,17 +130,17 @@ class CurrenciesV2:
         rows = self._shop.currency_history(profile_id, code, before, limit + 1)
         page, more = rows[:limit], rows[limit:]
         cursor = _cursor(page[-1][0]) if more else None
-        return json_answer(
+        return json_response(
             200, {"data": [fields for _, fields in page], "pagination": {"next_cursor": cursor}}
         )
 
-    def _balances(self, call: Call) -> Answer:
+    def _balances(self, call: Call) -> Response:
         balances = self._shop.balances(self._profile(call).profile_id)
         listed = [
             _balance(code, name, balances.get(code, 0))
             for code, name in self._shop.currencies().items()
         ]
-        return json_answer(200, {"response_created_at": int(time.time() * 1000), "data": listed})
+        return json_response(200, {"response_created_at": int(time.time() * 1000), "data": listed})
 
 
 def _balance(code: str, name: str, balance: int) -> dict[str, Any]:
@@ -160,7 +162,7 @@ def _key(call: Call) -> str | None:
 
 
 def _limit(call: Call) -> int:
-    limit = whole(call.query.get("limit", str(_LIMIT)))
+    limit = whole_number(call.query.get("limit", str(_LIMIT)))
     if not 1 <= limit <= _LIMIT_MAX:
         raise Invalid(Problem(f"Must be between 1 and {_LIMIT_MAX}", "limit"))
     return limit
@@ -175,7 +177,7 @@ def _position(cursor: str | None) -> int:
         return _NEWEST
     try:
         name, _, number = urlsafe_b64decode(cursor).decode().partition(":")
-        position = whole(number) if name == "before" else 0
+        position = whole_number(number) if name == "before" else 0
     except ValueError:
         position = 0
     if position < 1:

@@ -1,4 +1,4 @@
-"""Profiles, their transactions and access levels, in version 2 of the server-side API."""
+"""Operations of version 2: profiles, their transactions and access levels."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from uuid import NAMESPACE_URL, uuid4, uuid5
 
 from . import _v2_rules as rules
 from ._rules import Invalid, Problem, updated
+from ._service import Call, Refusal, Response, decoded, json_response
 from ._store import StoredProfile
-from ._v2_wire import BASE, Route, Routes, found, given_ids, missing_profile, read
-from ._wire import Answer, Call, Refusal, decoded, json_answer
+from ._v2_routes import BASE, Route, Routes, header_ids, missing_profile, read, require_profile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,15 +27,15 @@ _GRANTED_PRODUCT = "adapty_server_side_product"
 
 
 class ProfilesV2:
-    """Answer what is about one profile, named by a header."""
+    """The operations on one profile, which a header identifies."""
 
     def __init__(self, store: Store, shop: Shop) -> None:
-        """Serve the profiles of `store` with what `shop` has of them."""
+        """Serve the profiles of `store` with their rows in `shop`."""
         self._store = store
         self._shop = shop
 
     def routes(self) -> Routes:
-        """Return the operations by method and path."""
+        """Return the routes by method and path."""
         profile, purchase = f"{BASE}/profile/", f"{BASE}/purchase"
         return {
             ("POST", profile): Route(self._create),
@@ -49,8 +49,8 @@ class ProfilesV2:
 
     # Profiles
 
-    def _create(self, call: Call) -> Answer:
-        ids = given_ids(call, both=True)
+    def _create(self, call: Call) -> Response:
+        ids = header_ids(call, both=True)
         profile = self._named(ids)
         if profile is None:
             if "profile_id" in ids:
@@ -59,61 +59,63 @@ class ProfilesV2:
         return self._put(profile, call)
 
     def _named(self, ids: Mapping[str, str]) -> StoredProfile | None:
-        """Find the profile; with both ids, the one of the profile id is given the other one."""
+        """Return the profile; with both ids, assign the customer user id to it."""
         by = "profile_id" if "profile_id" in ids else "customer_user_id"
         profile = self._store.find(by, ids[by])
         wanted = ids.get("customer_user_id")
         if profile is None or wanted in (None, profile.customer_user_id):
             return profile
-        # What happens to an id that is taken, or a profile that has one, is not documented.
-        taken = self._store.find("customer_user_id", ids["customer_user_id"])
-        if taken is not None or profile.customer_user_id is not None:
+        # The documentation says nothing about an id in use, or a profile that has one already.
+        existing = self._store.find("customer_user_id", ids["customer_user_id"])
+        if existing is not None or profile.customer_user_id is not None:
             raise Invalid(Problem("The profile has another customer user id", "non_field_errors"))
         return profile._replace(customer_user_id=wanted)
 
-    def _get(self, call: Call) -> Answer:
-        return self._answer(self._existing(call))
+    def _get(self, call: Call) -> Response:
+        return self._response(self._existing(call))
 
-    def _update(self, call: Call) -> Answer:
+    def _update(self, call: Call) -> Response:
         return self._put(self._existing(call), call)
 
-    def _delete(self, call: Call) -> Answer:
+    def _delete(self, call: Call) -> Response:
         profile = self._existing(call)
         self._store.delete("profile_id", profile.profile_id)
-        return Answer(204)
+        return Response(204)
 
     def _existing(self, call: Call) -> StoredProfile:
-        return found(self._store, call, 404, "profile_does_not_exist", "Profile not found")
+        return require_profile(
+            self._store, call, 404, "profile_does_not_exist", "Profile not found"
+        )
 
-    def _put(self, profile: StoredProfile, call: Call) -> Answer:
+    def _put(self, profile: StoredProfile, call: Call) -> Response:
         changes = rules.profile(decoded(call.body or b"{}"))
         profile = profile._replace(attributes=updated(profile.attributes, changes))
         self._store.put(profile)
-        return self._answer(profile)
+        return self._response(profile)
 
-    def _answer(self, profile: StoredProfile) -> Answer:
-        return json_answer(200, {"data": self.view(profile)})
+    def _response(self, profile: StoredProfile) -> Response:
+        return json_response(200, {"data": self.view(profile)})
 
     # Purchases and access
 
-    def _set_transaction(self, call: Call) -> Answer:
+    def _set_transaction(self, call: Call) -> Response:
         profile = self._existing(call)
         purchase = read(call, rules.transaction)
         self.record(profile.profile_id, purchase)
-        return self._answer(profile)
+        return self._response(profile)
 
     def record(self, profile_id: str, purchase: Mapping[str, Any]) -> None:
-        """Store a purchase, and open the access level of its product."""
+        """Store a purchase, and grant the access level of its product."""
         self._shop.put_purchase(profile_id, purchase)
         level = self._shop.access_level_of(purchase["store_product_id"])
         if level is None:
-            return  # "a product not created in Adapty": recorded, but opens nothing
+            return  # "a product not created in Adapty": recorded, but grants nothing
         access = {"access_level_id": level, "starts_at": None, **_bought(purchase)}
         known = self._shop.access(profile_id).get(level)
         if known is None or not _lasts_longer(known, access):
             self._shop.put_access(profile_id, access)
 
-    def _grant(self, call: Call) -> Answer:
+    def _grant(self, call: Call) -> Response:
         profile = self._existing(call)
         body = read(call, rules.grant)
         self._require_level(body["access_level_id"])
@@ -130,7 +132,7 @@ class ProfilesV2:
         ids = {"store_original_transaction_id": granted["store_transaction_id"]}
         access = {**granted, **ids, "originally_purchased_at": now}
         self._shop.put_access(profile.profile_id, access)
-        return self._answer(profile)
+        return self._response(profile)
 
     def _require_level(self, access_level_id: str) -> None:
         if not self._shop.has_access_level(access_level_id):
@@ -139,7 +141,7 @@ class ProfilesV2:
                 400, "paid_access_level_does_not_exist", Problem(message, "non_field_errors")
             )
 
-    def _revoke(self, call: Call) -> Answer:
+    def _revoke(self, call: Call) -> Response:
         profile = self._existing(call)
         body = read(call, rules.revocation)
         level = body["access_level_id"]
@@ -151,9 +153,9 @@ class ProfilesV2:
             raise Refusal(400, code, Problem(message, "non_field_errors"))
         ends_at = _revoked_at(access, body.get("revoke_at"))
         self._shop.put_access(profile.profile_id, {**access, "expires_at": ends_at, _GRACE: None})
-        return self._answer(profile)
+        return self._response(profile)
 
-    # What a profile looks like
+    # The view of a profile
 
     def view(self, profile: StoredProfile) -> dict[str, Any]:
         """Return a profile as the API shows it."""
@@ -169,11 +171,14 @@ class ProfilesV2:
             "timestamp": int(time.time() * 1000),
             "custom_attributes": [{"key": key, "value": value} for key, value in custom.items()],
             "access_levels": [
-                {**_EMPTY_ACCESS, **shown(access, now)}
+                {**_EMPTY_ACCESS, **access_view(access, now)}
                 for access in self._shop.access(profile.profile_id).values()
             ],
             "subscriptions": [
-                {**shown(_bought(one), now), "environment": one.get("environment", "Production")}
+                {
+                    **access_view(_bought(one), now),
+                    "environment": one.get("environment", "Production"),
+                }
                 for one in _subscriptions(purchases)
             ],
             "non_subscriptions": [
@@ -199,15 +204,15 @@ def _now() -> str:
     return datetime.now(UTC).isoformat()
 
 
-def shown(access: Mapping[str, Any], now: datetime) -> dict[str, Any]:
-    """Return what is told of an access level or a subscription: a grace period without its end."""
+def access_view(access: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    """Return the view of an access level or a subscription, without the end of a grace period."""
     grace = access.get(_GRACE)
-    told = {name: value for name, value in access.items() if name != _GRACE}
-    return {**told, "is_in_grace_period": grace is not None and rules.moment(grace) > now}
+    view = {name: value for name, value in access.items() if name != _GRACE}
+    return {**view, "is_in_grace_period": grace is not None and rules.parse_date_time(grace) > now}
 
 
 def _bought(purchase: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what access levels and subscriptions have of a purchase."""
+    """Return the fields of a purchase that access levels and subscriptions share."""
     cancelled = purchase.get("renew_status") is False
     return {
         "store": purchase["store"],
@@ -233,24 +238,24 @@ def _bought(purchase: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _lasts_longer(known: Mapping[str, Any], access: Mapping[str, Any]) -> bool:
-    """Tell whether what is known comes from another purchase, and ends later."""
+    """Return whether the known access comes from another purchase and ends later."""
     if known["store_transaction_id"] == access["store_transaction_id"]:
         return False
     if known["expires_at"] is None or access["expires_at"] is None:
         return known["expires_at"] is None
-    return rules.moment(known["expires_at"]) > rules.moment(access["expires_at"])
+    return rules.parse_date_time(known["expires_at"]) > rules.parse_date_time(access["expires_at"])
 
 
-def _revoked_at(access: Mapping[str, Any], asked: str | None) -> str:
+def _revoked_at(access: Mapping[str, Any], requested: str | None) -> str:
     now = datetime.now(UTC)
-    moment = now if asked is None else rules.moment(asked)
+    moment = now if requested is None else rules.parse_date_time(requested)
     if moment < now:
         raise Refusal(400, "value_error", Problem("Must be greater than the current time or null"))
     expires_at = access["expires_at"]
-    if expires_at is not None and moment > rules.moment(expires_at):
+    if expires_at is not None and moment > rules.parse_date_time(expires_at):
         message = (
             f"Revocation date ({moment}) is more than current expiration date "
-            f"({rules.moment(expires_at)})"
+            f"({rules.parse_date_time(expires_at)})"
         )
         raise Refusal(
             400, "revocation_date_more_than_expiration_date", Problem(message, "revoke_at")
@@ -268,7 +273,7 @@ def _revenue(purchases: list[dict[str, Any]]) -> float:
 
 
 def _subscriptions(purchases: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the latest transaction of every chain of renewals."""
+    """Return the latest transaction of each chain of renewals."""
     latest: dict[str, dict[str, Any]] = {}
     for one in purchases:
         if one["purchase_type"] != "subscription":
@@ -281,7 +286,7 @@ def _subscriptions(purchases: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _purchased(purchase: Mapping[str, Any]) -> datetime:
-    return rules.moment(purchase["purchased_at"])
+    return rules.parse_date_time(purchase["purchased_at"])
 
 
 def _non_subscription(profile_id: str, purchase: Mapping[str, Any]) -> dict[str, Any]:

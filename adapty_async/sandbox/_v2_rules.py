@@ -1,5 +1,5 @@
 """
-The rules of the bodies of the server-side API, version 2, written from its OpenAPI document; pure.
+Validation rules for version 2 of the server-side API, from its OpenAPI document. They do no I/O.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from ._rules import (
     birthday,
     country,
     custom_attributes,
+    date_time,
     email,
     flag,
     identifier,
-    instant,
     matching,
     one_of,
     record,
     text,
     wrong,
 )
-from ._wire import Refusal
+from ._service import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -44,7 +44,7 @@ uuid = matching(
 
 
 def nullable(rule: Rule) -> Rule:
-    """Return a rule that also lets a null pass."""
+    """Return a rule that also accepts null."""
     return lambda value: None if value is None else rule(value)
 
 
@@ -74,7 +74,7 @@ def _ip_v4(value: Any) -> str:
 
 
 def list_of(rule: Rule) -> Rule:
-    """Return the rule of a list with that rule for each entry."""
+    """Return a rule for lists, with `rule` for each entry."""
 
     def check(value: Any) -> list[Any]:
         if not isinstance(value, list):
@@ -116,7 +116,7 @@ profile = record(
         "att_status": _att_status,
         "analytics_disabled": flag,
         "custom_attributes": custom_attributes(50),
-        # Required by the OpenAPI document and not by the prose, where an example has no body.
+        # The OpenAPI document requires it; the prose does not, since an example has no body.
         "installation_meta": record(
             {
                 "device_id": uuid,
@@ -133,13 +133,13 @@ profile = record(
 grant = record(
     {
         "access_level_id": identifier,
-        "starts_at": nullable(instant),
-        "expires_at": nullable(instant),
+        "starts_at": nullable(date_time),
+        "expires_at": nullable(date_time),
     },
     required=("access_level_id",),
 )
 revocation = record(
-    {"access_level_id": identifier, "revoke_at": nullable(instant)},
+    {"access_level_id": identifier, "revoke_at": nullable(date_time)},
     required=("access_level_id",),
 )
 refund_saver = record(
@@ -214,7 +214,7 @@ _PURCHASE: Mapping[str, Rule] = {
         {"country": country, "currency": matching("[A-Z]{3}", "Not a currency"), "value": _number},
         required=("country", "currency", "value"),
     ),
-    "purchased_at": instant,
+    "purchased_at": date_time,
     "variation_id": nullable(text),
     "offer": nullable(
         record(
@@ -226,7 +226,7 @@ _PURCHASE: Mapping[str, Rule] = {
             required=("category", "type"),
         )
     ),
-    "refunded_at": nullable(instant),
+    "refunded_at": nullable(date_time),
     "cancellation_reason": nullable(
         one_of(
             "billing_error",
@@ -255,12 +255,12 @@ _one_time = record(_PURCHASE, required=_REQUIRED)
 _subscription = record(
     {
         **_PURCHASE,
-        "originally_purchased_at": instant,
-        "expires_at": instant,
+        "originally_purchased_at": date_time,
+        "expires_at": date_time,
         "renew_status": flag,
-        "renew_status_changed_at": nullable(instant),
-        "billing_issue_detected_at": nullable(instant),
-        "grace_period_expires_at": nullable(instant),
+        "renew_status_changed_at": nullable(date_time),
+        "billing_issue_detected_at": nullable(date_time),
+        "grace_period_expires_at": nullable(date_time),
     },
     required=(*_REQUIRED, "originally_purchased_at", "expires_at", "renew_status"),
 )
@@ -300,9 +300,7 @@ _DATES: tuple[tuple[str, str, Callable[[Any, Any], bool], str, str], ...] = (
 
 
 def _conflicts(purchase: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
-    """
-    Yield the rules between fields that are broken, as code, source and message of the documents.
-    """
+    """Yield the broken rules between fields: code, source and message as documented."""
     offer = purchase.get("offer") or {}
     is_free = purchase["price"]["value"] == 0
     if purchase.get("is_family_shared") and not is_free:
@@ -339,22 +337,22 @@ def _conflicts_of_its_type(purchase: Mapping[str, Any]) -> Iterable[tuple[str, s
 def _conflicting_dates(purchase: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
     for code, field, holds, other, rule in _DATES:
         value = purchase.get(field)
-        if value and not holds(moment(value), moment(purchase[other])):
+        if value and not holds(parse_date_time(value), parse_date_time(purchase[other])):
             yield code, field, f"{field} {rule} {other}."
 
 
-def moment(value: str) -> datetime:
-    """Return an instant that was checked."""
+def parse_date_time(value: str) -> datetime:
+    """Parse a date and time that was validated."""
     return datetime.fromisoformat(value)
 
 
 def transaction(value: Any) -> dict[str, Any]:
     """
-    Check a transaction of either type.
+    Validate a transaction of either type.
 
     Raises:
         Invalid: a field is missing or wrong.
-        Refusal: the fields contradict each other; with the documented code.
+        Refusal: the fields contradict each other; it has the documented code.
 
     """
     is_subscription = isinstance(value, dict) and value.get("purchase_type") == "subscription"
@@ -398,10 +396,10 @@ _currency_transaction = record(
 
 def currency_transaction(value: Any) -> dict[str, Any]:
     """
-    Check a transaction of virtual currencies.
+    Validate a transaction of virtual currencies.
 
     Raises:
-        Refusal: 422 where the body breaks its schema, else 400 with the documented code.
+        Refusal: a 422 if the body breaks its schema, otherwise a 400 with the documented code.
 
     """
     try:

@@ -1,1 +1,1 @@
-"""The library against documents that Adapty publishes."""
+"""Contract tests of the library against documents that Adapty publishes."""

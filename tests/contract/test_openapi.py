@@ -65,7 +65,7 @@ WIRE = RequestDefaults(
 
 
 def resolved(schema: dict[str, Any]) -> dict[str, Any]:
-    """Follow references, also those in an allOf of one, and keep what stands beside them."""
+    """Follow references, also those in an allOf of one, and keep their sibling keys."""
     beside = {key: value for key, value in schema.items() if key not in {"$ref", "allOf"}}
     if "$ref" in schema:
         return {**resolved(SCHEMAS[schema["$ref"].rpartition("/")[2]]), **beside}
@@ -156,19 +156,19 @@ def examples_of(content: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def request_examples(operation: str) -> Iterator[tuple[str, Any]]:
-    """Yield what the document shows as bodies of a request."""
+    """Yield the documented bodies of a request."""
     yield from examples_of(OPERATIONS[operation][2].get("requestBody", {}).get("content", {}))
 
 
 def answer_examples(operation: str) -> Iterator[tuple[str, Any]]:
-    """Yield what the document shows as bodies of a success."""
+    """Yield the documented bodies of a success."""
     for status, answer in OPERATIONS[operation][2]["responses"].items():
         if status.startswith("2"):
             yield from examples_of(answer.get("content", {}))
 
 
 def error_examples() -> Iterator[tuple[str, int, Any]]:
-    """Yield what the document shows as bodies of failures, with operation and status."""
+    """Yield the documented bodies of failures, with operation and status."""
     for operation, (_, _, spec) in OPERATIONS.items():
         for status, answer in spec["responses"].items():
             if not status.startswith("2"):
@@ -178,7 +178,7 @@ def error_examples() -> Iterator[tuple[str, int, Any]]:
 
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_a_known_defect_is_still_there(defect: str) -> None:
-    """What is excused below is still wrong in the document."""
+    """Each defect that is exempted below is still in the document."""
     assert DEFECTS[defect]()
 
 
@@ -339,7 +339,7 @@ def within(schema: dict[str, Any], struct: type[msgspec.Struct]) -> Iterator[tup
 
 
 def misfits(name: str, schema: dict[str, Any], hint: Any) -> Iterator[tuple[str, str]]:
-    """Yield what is wrong with the type of a field."""
+    """Yield the mismatches of the type of a field."""
     kinds = [*typing.get_args(hint)] if is_union(hint) else [hint]
     nullable = schema.get("nullable", False)
     if nullable != (type(None) in kinds) and (nullable or UnsetType in kinds):
@@ -351,7 +351,7 @@ def misfits(name: str, schema: dict[str, Any], hint: Any) -> Iterator[tuple[str,
 
 
 def inner_misfits(name: str, schema: dict[str, Any], kinds: list[Any]) -> Iterator[tuple[str, str]]:
-    """Yield what is wrong with the kind of a value, or with its parts."""
+    """Yield the mismatches of a value's type, or of its parts."""
     nested = [kind for kind in kinds if is_struct(kind)]
     if nested and "properties" in schema:
         yield from within(schema, nested[0])
@@ -367,19 +367,19 @@ def inner_misfits(name: str, schema: dict[str, Any], kinds: list[Any]) -> Iterat
 
 
 def items_misfit(name: str, schema: dict[str, Any], kinds: list[Any]) -> Iterator[tuple[str, str]]:
-    """Yield what is wrong with the entries of a list."""
+    """Yield the mismatches of the entries of a list."""
     [entries] = [kind for kind in kinds if typing.get_origin(kind) is tuple]
     [entry, _] = typing.get_args(entries)
     yield from misfits(f"{name}[]", schema, entry)
 
 
 def is_union(hint: Any) -> bool:
-    """Tell a union, however it is written."""
+    """Return whether a hint is a union, in either syntax."""
     return typing.get_origin(hint) in {typing.Union, types.UnionType}
 
 
 def is_struct(kind: Any) -> bool:
-    """Tell a struct."""
+    """Return whether a type is a struct."""
     return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
@@ -399,7 +399,7 @@ FITTING: dict[tuple[str, str | None], type] = {
 
 
 def fits(kind: Any, schema: dict[str, Any]) -> bool:
-    """Tell whether a plain type is what a schema asks for."""
+    """Return whether a plain type fits a schema."""
     if schema["type"] == "object":
         return typing.get_origin(kind) is dict
     wanted = FITTING[schema["type"], schema.get("format")]
@@ -527,7 +527,7 @@ def test_a_request_of_the_document_is_sent_as_it_stands(
     operation: str, name: str, body: Any
 ) -> None:
     """
-    What is built of an example's values is encoded to the example's JSON, and keeps the rules.
+    Structs built from an example's values are encoded to the example's JSON and are valid.
     """
     call = BUILDERS[operation](body)
 
@@ -542,7 +542,7 @@ def test_a_request_of_the_document_is_sent_as_it_stands(
 
 
 def differences(operation: str, shown: Any, read: Any) -> Iterator[str]:
-    """Yield where a decoded value is not what the JSON says."""
+    """Yield the differences between a decoded value and its JSON."""
     if isinstance(read, v2.CustomAttributes):
         shown = {one["key"]: one["value"] for one in shown}
     if isinstance(read, msgspec.Struct):
@@ -558,7 +558,7 @@ def differences(operation: str, shown: Any, read: Any) -> Iterator[str]:
 
 def plain(shown: Any, read: Any) -> Any:
     """
-    Return a value of an example as it should have been read; instants compare only with a zone.
+    Return a value of an example as it should be decoded; dates and times compare with a zone.
     """
     return dt.datetime.fromisoformat(shown) if isinstance(read, dt.datetime) else shown
 

@@ -1,4 +1,4 @@
-"""All faults, by what they are faults of."""
+"""A catalogue of all faults by group."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Certificates for servers on this machine, made by openssl when first needed."""
+"""Certificates for servers on this machine, created by openssl on first use."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _folder(kind: str) -> Path:
 
 
 def server_context(kind: str) -> ssl.SSLContext:
-    """Return a server's side with a certificate that is "good", "expired" or for "elsewhere"."""
+    """Return a server context with a certificate that is "good", "expired" or for "elsewhere"."""
     folder = _folder(kind)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "certificate.pem", folder / "key.pem")
@@ -72,7 +72,7 @@ def server_context(kind: str) -> ssl.SSLContext:
 
 def trusting_context(kind: str, version: ssl.TLSVersion) -> ssl.SSLContext:
     """
-    Return a client's side that trusts that certificate's issuer, and demands a version of TLS.
+    Return a client context that trusts the certificate's issuer, with a minimum TLS version.
     """
     context = ssl.create_default_context(cafile=_folder(kind) / "certificate.pem")
     context.minimum_version = version
@@ -80,7 +80,7 @@ def trusting_context(kind: str, version: ssl.TLSVersion) -> ssl.SSLContext:
 
 
 def are_to_be_had() -> bool:
-    """Say whether this machine can make certificates."""
+    """Return whether this machine can create certificates."""
     try:
         _folder("good")
         _folder("expired")

@@ -1,4 +1,4 @@
-"""Faults of what is inside an answer: bodies, their encoding and their size."""
+"""Faults in bodies of responses: framing, content, encoding and size."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import gzip
 import zlib
 
 from tests._support import CANARY_EMAIL, CANARY_KEY
-from tests.faults.answers import CHUNKED, HEAD, MIB, answer, content, error_body, packed, page
 from tests.faults.ends import OK, fine, late, lost, unreadable
+from tests.faults.responses import CHUNKED, HEAD, MIB, content, error_body, packed, page, response
 from tests.raw_server import CLOSE, RESET, STALL, Drip
 
 _PLAIN = b'{"data":{}}'
@@ -15,25 +15,25 @@ _GZIP = gzip.compress(_PLAIN)
 _GZIP_OF_MORE = gzip.compress(b'{"data":{"more":"' + b"abcdefghijklmnopqrstuvwxyz" * 9 + b'"}}')
 
 BODY = (
-    lost("reset in the body", (answer(200, b"12345")[:-1], RESET)),
-    lost("body shorter than its length", (answer(200, b"12345")[:-1], CLOSE)),
-    lost("body of chunks that breaks off", (CHUNKED + b"5\r\n123", CLOSE)),
+    lost("reset in the body", (response(200, b"12345")[:-1], RESET)),
+    lost("body shorter than its length", (response(200, b"12345")[:-1], CLOSE)),
+    lost("body of chunks that ends early", (CHUNKED + b"5\r\n123", CLOSE)),
     lost("last chunk missing", (CHUNKED + b"2\r\n{}\r\n", CLOSE)),
     lost("chunk size that is no number", (CHUNKED + b"zz\r\n{}\r\n0\r\n\r\n",)),
     lost("chunk size beyond 64 bits", (CHUNKED + b"f" * 17 + b"\r\n{}", CLOSE)),
-    late("body that stops", answer(200, b"12345")[:-1], STALL),
+    late("body that stops", response(200, b"12345")[:-1], STALL),
     late(
         "body that never ends, a byte at a time",
         HEAD + b"Content-Length: 100000\r\n\r\n",
         Drip(b" "),
     ),
-    fine("no body at 200", answer(200, b"")),
-    fine("no body at 201", answer(201, b"")),
-    fine("202 Accepted", answer(202)),
+    fine("no body at 200", response(200, b"")),
+    fine("no body at 201", response(201, b"")),
+    fine("202 Accepted", response(202)),
     fine("204", b"HTTP/1.1 204 No Content\r\n\r\n"),
     fine("204 with a length of 0", b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n"),
-    lost("204 with a body", (answer(204),)),
-    lost("more body than its length", (answer(200, b"{}") + b"{}{}{}",)),
+    lost("204 with a body", (response(204),)),
+    lost("more body than its length", (response(200, b"{}") + b"{}{}{}",)),
     fine("byte order mark", *content(b"\xef\xbb\xbf{}")),
     fine("white space around", *content(" \r\n{}\n")),
     fine("unknown fields", *content('{"data":{"fresh":[1,{"a":null}]},"more":1}')),
@@ -72,19 +72,19 @@ ENCODING = (
     fine("identity", packed(_PLAIN, "identity")),
     lost("gzip that is plain", (packed(_PLAIN),)),
     fine("gzip without its checksum", packed(_GZIP[:-8])),
-    unreadable("gzip that breaks off", (packed(_GZIP_OF_MORE[:-20]),)),
+    unreadable("gzip that ends early", (packed(_GZIP_OF_MORE[:-20]),)),
     lost("gzip with a wrong checksum", (packed(_GZIP[:-8] + b"\0" * 8),)),
-    lost("gzip with stray bytes behind", (packed(_GZIP + b"stray"),)),
+    lost("gzip with stray bytes after it", (packed(_GZIP + b"stray"),)),
     unreadable("gzip twice", (packed(gzip.compress(_GZIP), "gzip, gzip"),)),
     unreadable("unknown coding", (packed(_GZIP, "zip"),)),
-    lost("brotli, which was not asked for", (packed(b'\x0b\x05\x80{"data":{}}\x03', "br"),)),
+    lost("brotli, which was not requested", (packed(b'\x0b\x05\x80{"data":{}}\x03', "br"),)),
 )
 
 SIZE = (
-    fine("8 MiB", answer(200, b" " * (8 * MIB - 2) + b"{}")),
-    unreadable("9 MiB with their length", (answer(200, b" " * 9 * MIB),)),
+    fine("8 MiB", response(200, b" " * (8 * MIB - 2) + b"{}")),
+    unreadable("9 MiB with their length", (response(200, b" " * 9 * MIB),)),
     unreadable("chunks without end", (CHUNKED, *(b"100000\r\n" + b" " * MIB + b"\r\n",) * 64)),
     unreadable("gzip of 80 MiB", (packed(gzip.compress(b" " * 80 * MIB)),)),
     unreadable("deflate of 80 MiB", (packed(zlib.compress(b" " * 80 * MIB), "deflate"),)),
-    unreadable("500 of 9 MiB", (answer(500, b" " * 9 * MIB),)),
+    unreadable("500 of 9 MiB", (response(500, b" " * 9 * MIB),)),
 )

@@ -1,4 +1,4 @@
-"""What may come of a fault, and the few patterns that nearly all of them follow."""
+"""A fault and the expected end of each call, with the patterns of nearly all faults."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ REPEATABLE: tuple[KindName, ...] = ("read", "delete", "upsert")
 
 class Cell(NamedTuple):
     """
-    How one kind of call ends.
+    The end of one kind of call.
 
     Attributes:
-        single: the class of the error that is raised, "ok" for none.
+        single: the class of the error that a single call raises, "ok" for none.
         run: the status of the item in a bulk run.
         sent: requests that arrived at the server.
-        told: requests that the library says it sent.
+        reported: attempts that the library reports.
     """
 
     single: str
     run: str
     sent: int
-    told: int
+    reported: int
 
     def __str__(self) -> str:
-        told = "" if self.told == self.sent else f" of {self.told}"
-        return f"{self.single}, {self.run}, {self.sent}{told}"
+        attempts = "" if self.reported == self.sent else f" of {self.reported}"
+        return f"{self.single}, {self.run}, {self.sent}{attempts}"
 
 
 Ends: TypeAlias = Mapping[KindName, Cell]
@@ -38,23 +38,23 @@ Ends: TypeAlias = Mapping[KindName, Cell]
 
 class Fault(NamedTuple):
     """
-    A row of the table.
+    A row of the table of faults.
 
     Attributes:
-        what: what goes wrong, as it is named in the table.
-        steps: what the server does when a request arrives.
-        lasts: the end of each kind of call if that is so each time.
-        once: the same if it is so only the first time; None where that makes no difference.
-        place: where the client is pointed at.
-        before: what the server does on a request that went before, over the same connection; a
-            fault of an idle connection begins after HOLD.
-        acted: the server has carried out what it broke off, so that a repeated delete finds
+        name: the name of the fault in the table.
+        steps: the server's steps when a request arrives.
+        lasts: the end of each kind of call if all requests meet the fault.
+        once: the same if only the first request meets it; None if that makes no difference.
+        place: the target of the client.
+        before: the server's steps for an earlier request on the same connection; a fault of an idle
+            connection begins after HOLD.
+        acted: whether the server carried out the request, so that the retry of a delete finds
             nothing.
         timeout: seconds for an attempt.
-        dead: nothing the server could do would make a later call succeed.
+        dead: whether no response of the server could make a later call succeed.
     """
 
-    what: str
+    name: str
     steps: Steps
     lasts: Ends
     once: Ends | None = None
@@ -65,15 +65,15 @@ class Fault(NamedTuple):
     dead: bool = False
 
     def but(self, **cells: Cell) -> Fault:
-        """Return the same fault with other ends for some kinds, whether it lasts or not."""
+        """Return the same fault with other ends for some kinds, both lasting and once."""
         changed = cast("Ends", cells)
         once = None if self.once is None else {**self.once, **changed}
         return self._replace(lasts={**self.lasts, **changed}, once=once)
 
 
-def cell(single: str, run: str, sent: int, told: int | None = None) -> Cell:
-    """Return how a call ends; as many requests are told of as were sent, unless said."""
-    return Cell(single, run, sent, sent if told is None else told)
+def cell(single: str, run: str, sent: int, reported: int | None = None) -> Cell:
+    """Return the end of a call; by default all requests that were sent are reported."""
+    return Cell(single, run, sent, sent if reported is None else reported)
 
 
 OK = cell("ok", "done", 1)
@@ -84,20 +84,18 @@ def _all(end: Cell) -> Ends:
     return {"read": end, "delete": end, "upsert": end, "create": end}
 
 
-def fine(what: str, *steps: bytes | Step, before: Steps = ()) -> Fault:
-    """Return a fault that nobody notices."""
-    return Fault(what, steps, _all(OK), before=before)
+def fine(name: str, *steps: bytes | Step, before: Steps = ()) -> Fault:
+    """Return a fault that changes nothing for the caller."""
+    return Fault(name, steps, _all(OK), before=before)
 
 
-def lost(what: str, steps: Steps, error: str = "ConnectionLostError", arrives: int = 1) -> Fault:
-    """
-    Return a fault after which nobody knows whether the server acted: a create goes no further.
-    """
+def lost(name: str, steps: Steps, error: str = "ConnectionLostError", arrives: int = 1) -> Fault:
+    """Return a fault with an unknown outcome on the server: a create is not retried."""
     once = cell(error, "unknown", arrives, 1)
     twice = cell(error, "failed", 2 * arrives, 2)
     again = cell("ok", "done", arrives + 1, 2)
     return Fault(
-        what,
+        name,
         steps,
         {**dict.fromkeys(REPEATABLE, twice), "create": once},
         {**dict.fromkeys(REPEATABLE, again), "create": once},
@@ -105,42 +103,42 @@ def lost(what: str, steps: Steps, error: str = "ConnectionLostError", arrives: i
     )
 
 
-def late(what: str, *steps: bytes | Step | Drip) -> Fault:
-    """Return a fault that only the attempt's own time ends."""
-    return lost(what, steps, "RequestTimeoutError")._replace(timeout=1.5)
+def late(name: str, *steps: bytes | Step | Drip) -> Fault:
+    """Return a fault that only the timeout of the attempt ends."""
+    return lost(name, steps, "RequestTimeoutError")._replace(timeout=1.5)
 
 
-def unsent(what: str, steps: Steps, error: str, arrives: int = 1) -> Fault:
-    """Return a fault that proves that nothing was done: whatever the call, it is repeated."""
+def unsent(name: str, steps: Steps, error: str, arrives: int = 1) -> Fault:
+    """Return a fault that proves that nothing was done: every kind of call is retried."""
     return Fault(
-        what,
+        name,
         steps,
         _all(cell(error, "failed", 2 * arrives, 2)),
         _all(cell("ok", "done", arrives + 1, 2)),
     )
 
 
-def unreached(what: str, place: Place, *steps: bytes | Step) -> Fault:
-    """Return a fault of making the connection: nothing arrives, and everything is tried again."""
+def unreached(name: str, place: Place, *steps: bytes | Step) -> Fault:
+    """Return a fault of connecting: nothing arrives, and every kind of call is retried."""
     never = _all(cell("ConnectError", "failed", 0, 2))
-    return Fault(what, steps, never, None, place, dead=True)
+    return Fault(name, steps, never, None, place, dead=True)
 
 
-def forbidden(what: str, place: Place) -> Fault:
-    """Return a fault of making the connection that no repeat can heal."""
+def forbidden(name: str, place: Place) -> Fault:
+    """Return a fault of connecting that no retry can overcome."""
     never = _all(cell("ConnectError", "failed", 0, 1))
-    return Fault(what, (), never, None, place, dead=True)
+    return Fault(name, (), never, None, place, dead=True)
 
 
-def final(what: str, steps: Steps, error: str) -> Fault:
-    """Return an answer that says no, and would say it again."""
-    return Fault(what, steps, _all(cell(error, "failed", 1)))
+def final(name: str, steps: Steps, error: str) -> Fault:
+    """Return a response that rejects the request, and would reject a retry."""
+    return Fault(name, steps, _all(cell(error, "failed", 1)))
 
 
-def unreadable(what: str, steps: Steps) -> Fault:
-    """Return an answer that claims success and cannot be read: it is not asked for again."""
+def unreadable(name: str, steps: Steps) -> Fault:
+    """Return a response that reports success and cannot be decoded: there is no retry."""
     end = {
         **_all(cell("DecodeError", "failed", 1)),
         "create": cell("DecodeError", "unknown", 1),
     }
-    return Fault(what, steps, end)
+    return Fault(name, steps, end)

@@ -1,7 +1,7 @@
 """
-The kinds of calls that faults meet, each as a single call and as a bulk run of one item.
+The kinds of calls in the fault tests, each as a single call and as a bulk run of one item.
 
-Key, id and attributes are canaries: whatever a call shows is searched for them.
+Key, id and attributes are canaries: all output of a call is searched for them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ATTRIBUTES = ProfileAttributes(email=CANARY_EMAIL)
 
 
 class Kind(NamedTuple):
-    """One call, in both ways to make it."""
+    """A kind of call, single and as a bulk run."""
 
     client: Callable[..., Any]
     call: Callable[[Any], Coroutine[Any, Any, Any]]

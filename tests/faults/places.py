@@ -1,7 +1,7 @@
 """
-Where a client is pointed at: the server itself, or a place where no connection comes about.
+Targets of a client: the server itself, or an address to which no connection can be made.
 
-A place is entered with a server and gives the options that the client is made with.
+A target is a context manager on a server that returns the options of the client.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ Options: TypeAlias = dict[str, Any]
 
 class Place(NamedTuple):
     """
-    A way to reach a server, or not to.
+    A target of a client.
 
     Attributes:
-        enter: gives the options for the client.
-        tls: makes the server's side of TLS, None for plain HTTP.
+        enter: returns a context manager with the options of the client.
+        tls: returns the server's TLS context, None for plain HTTP.
     """
 
     enter: Callable[[RawServer], AbstractAsyncContextManager[Options]]
@@ -54,9 +54,7 @@ async def _at_a_closed_port(server: RawServer) -> AsyncIterator[Options]:
 
 @contextlib.asynccontextmanager
 async def _at_a_full_port(server: RawServer) -> AsyncIterator[Options]:
-    """
-    Listen, and never accept: once the queue is full, a connection is neither made nor refused.
-    """
+    """Listen with a full backlog, so that a connection is neither accepted nor refused."""
     async with contextlib.AsyncExitStack() as scope:
         listener = scope.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
@@ -84,7 +82,7 @@ class _NoNames(AbstractResolver):
         raise OSError(None, "Name or service not known")
 
     async def close(self) -> None:
-        """Hold nothing."""
+        """Do nothing: there are no resources."""
 
 
 @contextlib.asynccontextmanager
@@ -113,7 +111,7 @@ def _old() -> ssl.SSLContext:
     return context
 
 
-def _curious() -> ssl.SSLContext:
+def _requiring_client() -> ssl.SSLContext:
     context = server_context("good")
     context.verify_mode = ssl.CERT_REQUIRED
     return context
@@ -130,4 +128,4 @@ SELF_SIGNED = Place(_directly, lambda: server_context("good"))
 WRONG_HOST = Place(_trusting("elsewhere"), lambda: server_context("elsewhere"))
 EXPIRED = Place(_trusting("expired"), lambda: server_context("expired"))
 OLD_TLS = Place(_trusting("good", ssl.TLSVersion.TLSv1_3), _old)
-CLIENT_CERTIFICATE = Place(_trusting("good"), _curious)
+CLIENT_CERTIFICATE = Place(_trusting("good"), _requiring_client)

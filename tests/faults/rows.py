@@ -1,4 +1,4 @@
-"""Let one fault meet every kind of call, and say what happened."""
+"""A runner of one fault with every kind of call, which returns the observed ends."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ Mode: TypeAlias = Literal["single", "run"]
 
 TWICE = RetryPolicy(attempts=2, wait_initial=0.001, wait_max=0.001, retry_after_max=2.0)
 _SHORT = 1.0
-#: Answers 429 that are no attempts of an item in a run.
+#: The number of 429s that do not count as attempts of an item in a run.
 FREE = 3
 ONCE = RetryPolicy(attempts=1)
 
 
 class Seen(NamedTuple):
     """
-    One call as it went.
+    The observed end of one call.
 
     Attributes:
         error: the class of the error, "ok" for none.
         status: the item's status in a run; empty for a single call.
         sent: requests that arrived.
-        told: requests that the library says it sent.
-        shown: everything that a curious caller could print, log or store.
+        reported: attempts that the library reports.
+        shown: everything that a caller could print, log or store.
     """
 
     error: str
     status: str
     sent: int
-    told: int
+    reported: int
     shown: str
 
 
 class Row(NamedTuple):
-    """All calls of a row."""
+    """The observed ends of all calls of a row."""
 
     ends: Ends
     shown: str
 
 
 async def row(fault: Fault, *, once: bool) -> Row:
-    """Make every kind of call, in both ways, all at the same time."""
+    """Make every kind of call, single and in a run, all concurrently."""
     pairs: list[tuple[KindName, Mode]] = [(name, mode) for name in KINDS for mode in _MODES]
     seen = await asyncio.gather(*(_meet(fault, name, mode, once=once) for name, mode in pairs))
     calls = dict(zip(pairs, seen, strict=True))
@@ -60,11 +60,11 @@ async def row(fault: Fault, *, once: bool) -> Row:
 
 def _cell(single: Seen, run: Seen) -> Cell:
     free = FREE if single.error == "RateLimitError" and single.sent > 1 else 0
-    assert (single.sent + free, single.told + free) == (run.sent, run.told)
-    # where a call ends with the pause that the server asks for, a run waits, but not for ever
+    assert (single.sent + free, single.reported + free) == (run.sent, run.reported)
+    # if `Retry-After` ends a single call, a run waits for a limited time
     assert run.error in {single.error, "ok", "CircuitOpenError"}
     assert run.error != "CircuitOpenError" or single.error == "RateLimitError"
-    return Cell(single.error, run.status, single.sent, single.told)
+    return Cell(single.error, run.status, single.sent, single.reported)
 
 
 async def _meet(fault: Fault, name: KindName, mode: Mode, *, once: bool) -> Seen:
@@ -79,30 +79,30 @@ async def _meet(fault: Fault, name: KindName, mode: Mode, *, once: bool) -> Seen
             seen = await _seen(fault, KINDS[name], mode, server, options)
         await server.until_left()
         around = bool(fault.before) + (not fault.dead)
-        asked = [request for request in server.requests if request.method != "CONNECT"]
+        direct = [request for request in server.requests if request.method != "CONNECT"]
         to_proxy = [request for request in server.requests if request.method == "CONNECT"]
         shown = seen.shown + repr(to_proxy)
-        return seen._replace(sent=len(asked) - around, shown=shown)
+        return seen._replace(sent=len(direct) - around, shown=shown)
 
 
 async def _seen(
     fault: Fault, kind: Kind, mode: Mode, server: RawServer, options: dict[str, Any]
 ) -> Seen:
-    told: list[Any] = []
+    events: list[Any] = []
     client = kind.client(
-        CANARY_KEY, retry=TWICE, timeout=fault.timeout, hooks=(told.append,), **options
+        CANARY_KEY, retry=TWICE, timeout=fault.timeout, hooks=(events.append,), **options
     )
     async with client:
-        await _go_before(fault, kind, client, server)
-        told.clear()
+        await _call_before(fault, kind, client, server)
+        events.clear()
         error, status, shown = await _MODES[mode](kind, client)
-        attempts = sum(each.attempts for each in told if isinstance(each, CallEnded))
-        shown += repr((client, told, vars(client)))
+        attempts = sum(each.attempts for each in events if isinstance(each, CallEnded))
+        shown += repr((client, events, vars(client)))
         if client.statistics().paused_for < _SHORT:
-            await _go_after(fault, kind, client, server)
+            await _call_after(fault, kind, client, server)
             return Seen(error, status, attempts, attempts, shown)
     async with kind.client(CANARY_KEY, timeout=fault.timeout, **options) as other:
-        await _go_after(fault, kind, other, server)
+        await _call_after(fault, kind, other, server)
     return Seen(error, status, attempts, attempts, shown)
 
 
@@ -110,15 +110,15 @@ def _tls(fault: Fault) -> Any:
     return fault.place.tls and fault.place.tls()
 
 
-async def _go_before(fault: Fault, kind: Kind, client: Any, server: RawServer) -> None:
+async def _call_before(fault: Fault, kind: Kind, client: Any, server: RawServer) -> None:
     if fault.before:
         await kind.call(client)
         server.released.set()
         await _settle()
 
 
-async def _go_after(fault: Fault, kind: Kind, client: Any, server: RawServer) -> None:
-    """Make one more call, to see that what happened is over: it succeeds at its first attempt."""
+async def _call_after(fault: Fault, kind: Kind, client: Any, server: RawServer) -> None:
+    """Make one more call, which has to succeed at its first attempt."""
     if not fault.dead:
         server.answer(DONE)
         await _settle()
@@ -126,7 +126,7 @@ async def _go_after(fault: Fault, kind: Kind, client: Any, server: RawServer) ->
 
 
 async def _settle() -> None:
-    """Let both sides of a connection hear of what the other has written to it."""
+    """Yield to the loop until both sides of a connection have read the other's bytes."""
     for _ in range(8):
         await asyncio.sleep(0)
 

@@ -1,38 +1,38 @@
-"""What a server says: statuses, redirects and too many requests."""
+"""Faults in responses: statuses, redirects and throttling."""
 
 from __future__ import annotations
 
 from email.utils import formatdate
 
-from tests.faults.answers import answer, page, said
 from tests.faults.ends import Fault, cell, final, fine, lost, unsent
+from tests.faults.responses import page, response, said
 from tests.raw_server import Steps
 
 
-def broken(what: str, steps: Steps) -> Fault:
-    """Return an answer of a server that failed and may have acted before."""
-    return lost(what, steps, "ServerError")
+def broken(name: str, steps: Steps) -> Fault:
+    """Return a response of a server that failed and may have acted before."""
+    return lost(name, steps, "ServerError")
 
 
-def failed(what: str, steps: Steps) -> Fault:
-    """Return an answer of a server that failed, in a way that is not expected to be over soon."""
-    return final(what, steps, "ServerError").but(create=cell("ServerError", "unknown", 1))
+def failed(name: str, steps: Steps) -> Fault:
+    """Return a response of a server that failed permanently."""
+    return final(name, steps, "ServerError").but(create=cell("ServerError", "unknown", 1))
 
 
-def early(what: str, steps: Steps) -> Fault:
-    """Return an answer that asks for a repeat, and does not prove that nothing was done."""
+def early(name: str, steps: Steps) -> Fault:
+    """Return a response that permits a retry, and does not prove that nothing was done."""
     end = cell("RequestRejectedError", "failed", 1)
-    return unsent(what, steps, "RequestRejectedError").but(create=end)
+    return unsent(name, steps, "RequestRejectedError").but(create=end)
 
 
 STATUS = (
-    fine("201", answer(201)),
+    fine("201", response(201)),
     final("400", said(400, "value_error"), "RequestRejectedError"),
     final("401", said(401, "not_authenticated"), "AuthenticationError"),
     final("402", said(402, "payment"), "RequestRejectedError"),
     final("403", said(403, "unauthorized"), "AuthenticationError"),
     final("403, a firewall's page", page(403), "RequestRejectedError"),
-    final("403, a firewall's JSON", (answer(403, b'{"message":"no"}'),), "RequestRejectedError"),
+    final("403, a firewall's JSON", (response(403, b'{"message":"no"}'),), "RequestRejectedError"),
     final("403, a feature that is off", said(403, "feature_not_enabled"), "RequestRejectedError"),
     final("404", said(404, "profile_does_not_exist"), "NotFoundError").but(
         read=cell("NotFoundError", "absent", 1), delete=cell("NotFoundError", "absent", 1)
@@ -41,7 +41,7 @@ STATUS = (
         read=cell("NotFoundError", "absent", 1), delete=cell("NotFoundError", "absent", 1)
     ),
     final("404, a gateway's page", page(404), "RequestRejectedError"),
-    final("404 without a body", (answer(404, b""),), "RequestRejectedError"),
+    final("404 without a body", (response(404, b""),), "RequestRejectedError"),
     final("405", page(405), "RequestRejectedError"),
     final("406", page(406), "RequestRejectedError"),
     final("407 from the server itself", page(407), "RequestRejectedError"),
@@ -85,22 +85,24 @@ REDIRECT = (
     *(
         final(
             f"{status} to another host",
-            (answer(status, b"", "Location: https://elsewhere.example/"),),
+            (response(status, b"", "Location: https://elsewhere.example/"),),
             "RequestRejectedError",
         )
         for status in (301, 302, 303, 307, 308)
     ),
     final("300", page(300), "RequestRejectedError"),
-    final("302 to the same host", (answer(302, b"", _HERE),), "RequestRejectedError"),
-    final("302 to itself, for ever", (answer(302, b"", "Location: "),), "RequestRejectedError"),
-    final("302 to nowhere", (answer(302, b""),), "RequestRejectedError"),
-    final("302 to nonsense", (answer(302, b"", "Location: http://[x y/"),), "RequestRejectedError"),
+    final("302 to the same host", (response(302, b"", _HERE),), "RequestRejectedError"),
+    final("302 to itself, for ever", (response(302, b"", "Location: "),), "RequestRejectedError"),
+    final("302 to nowhere", (response(302, b""),), "RequestRejectedError"),
+    final(
+        "302 to nonsense", (response(302, b"", "Location: http://[x y/"),), "RequestRejectedError"
+    ),
 )
 
 
-def throttled(what: str, *lines: str) -> Fault:
-    """Return a refusal because of too many requests, which says how long to wait, or does not."""
-    return unsent(what, said(429, "rate_limited", *lines), "RateLimitError")
+def throttled(name: str, *lines: str) -> Fault:
+    """Return a 429, with or without `Retry-After`."""
+    return unsent(name, said(429, "rate_limited", *lines), "RateLimitError")
 
 
 _LONG_AGO = formatdate(1e9, usegmt=True)
@@ -111,7 +113,7 @@ RATE = (
     unsent("429, a page", page(429), "RateLimitError"),
     throttled("429, 0 seconds", "Retry-After: 0"),
     throttled("429, a fraction of a second", "Retry-After: 0.01"),
-    throttled("429, a date that is over", f"Retry-After: {_LONG_AGO}"),
+    throttled("429, a date in the past", f"Retry-After: {_LONG_AGO}"),
     throttled(
         "429, a date by the server's clock", f"Retry-After: {_LONG_AGO}", f"Date: {_LONG_AGO}"
     ),

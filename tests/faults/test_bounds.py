@@ -1,4 +1,4 @@
-"""What an answer may cost at most: memory, time and connections, whatever the server does."""
+"""Bounds of the cost of a response: memory, time and connections, whatever the server does."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import pytest
 
 from adapty_async import AdaptyClient, AdaptyError, Limits, RetryPolicy
 from tests._support import CANARY_KEY
-from tests.faults.answers import CHUNKED, HEAD, MIB, answer, packed
+from tests.faults.responses import CHUNKED, HEAD, MIB, packed, response
 from tests.raw_server import CLOSE, DONE, RESET, Drip, RawServer, Steps, in_thread, page
 
 pytestmark = pytest.mark.slow
 
-#: KiB that one answer may cost.
+#: The maximum memory of one response, in KiB.
 COST = 32 * 1024
 
 CHILD = """
@@ -51,7 +51,7 @@ has_peaks = pytest.mark.skipif(
 
 
 class Cost(NamedTuple):
-    """What one call came to in a process of its own."""
+    """The cost of one call in a process of its own."""
 
     kib: int
     seconds: float
@@ -59,16 +59,16 @@ class Cost(NamedTuple):
 
 
 def cost_of(steps: Steps) -> Cost:
-    """Let a process of its own be answered like this."""
+    """Make a call in a process of its own, with a scripted server."""
     with in_thread(RawServer(DONE, then=steps)) as server:
         command = [sys.executable, "-c", CHILD, server.url]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
-    told = json.loads(done.stdout)
-    return Cost(told["cost"], told["elapsed"], told["error"])
+    result = json.loads(done.stdout)
+    return Cost(result["cost"], result["elapsed"], result["error"])
 
 
 def packed_blanks(size: int, wbits: int) -> bytes:
-    """Return so many bytes of blanks, compressed piece by piece."""
+    """Return `size` bytes of blanks, compressed in pieces."""
     packer = zlib.compressobj(9, wbits=wbits)
     pieces = [packer.compress(b" " * MIB) for _ in range(size // MIB)]
     return b"".join([*pieces, packer.flush()])
@@ -87,10 +87,10 @@ ANSWERS: dict[str, tuple[Steps, str]] = {
     ),
     "headers of 200 MB": ((HEAD, *(b"X: " + b"x" * MIB,) * 200, CLOSE), "ConnectionLostError"),
     "a million headers": ((HEAD, *(b"X: y\r\n" * 10_000,) * 100, CLOSE), "ConnectionLostError"),
-    "8 MB of brackets": ((answer(200, b"[" * 8_000_000),), "DecodeError"),
-    "8 MB of brackets inside": ((answer(200, b'{"data":' + b"[" * 8_000_000),), "DecodeError"),
+    "8 MB of brackets": ((response(200, b"[" * 8_000_000),), "DecodeError"),
+    "8 MB of brackets inside": ((response(200, b'{"data":' + b"[" * 8_000_000),), "DecodeError"),
     "failure of 8 MB of lists": (
-        (answer(500, b'{"errors":[' + b"[]," * 2_700_000 + b"[]]}"),),
+        (response(500, b'{"errors":[' + b"[]," * 2_700_000 + b"[]]}"),),
         "ServerError",
     ),
     "slow body without end": ((CHUNKED, Drip(b"1\r\n \r\n", 0.0005)), "RequestTimeoutError"),
@@ -101,7 +101,7 @@ ANSWERS: dict[str, tuple[Steps, str]] = {
 @has_peaks
 @pytest.mark.parametrize("name", ANSWERS)
 def test_an_answer_costs_little_and_ends_in_time(name: str) -> None:
-    """A hostile answer costs less than 32 MB of memory and ends at the deadline at the latest."""
+    """A hostile response costs less than 32 MB of memory and ends at the deadline at the latest."""
     steps, error = ANSWERS[name]
     cost = cost_of(steps)
 
@@ -114,7 +114,7 @@ def test_an_answer_costs_little_and_ends_in_time(name: str) -> None:
 @has_peaks
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
 def test_a_bomb_costs_little(coding: str) -> None:
-    """Of 200 MB in less than 200 KB, no more is unpacked than an answer may have."""
+    """Of 200 MB in less than 200 KB, no more is decompressed than a response may have."""
     bomb = packed(packed_blanks(200 * MIB, 31 if coding == "gzip" else 15), coding)
     cost = cost_of((bomb,))
 
@@ -126,17 +126,17 @@ def test_a_bomb_costs_little(coding: str) -> None:
 FAULTS: dict[str, tuple[Steps, int]] = {
     "reset": ((RESET,), 2),
     "closed": ((CLOSE,), 2),
-    "cut off": ((answer(200, b"12345")[:-1], CLOSE), 2),
+    "cut off": ((response(200, b"12345")[:-1], CLOSE), 2),
     "500": ((page(500),), 2),
     "429": ((page(429),), 2),
-    "too large": ((answer(200, b" " * 9 * MIB),), 1),
+    "too large": ((response(200, b" " * 9 * MIB),), 1),
 }
 
 
 @pytest.mark.parametrize("name", FAULTS)
 async def test_faults_take_no_connections_away(name: str) -> None:
     """
-    With two connections, many calls that fail are in flight two at a time, and then all succeed.
+    With two connections, two of many failing calls are in flight, and later calls all succeed.
     """
     policy = RetryPolicy(attempts=2, wait_initial=0.001, wait_max=0.001)
     steps, attempts = FAULTS[name]

@@ -1,4 +1,4 @@
-"""Every fault over every kind of call, as single calls and in bulk runs, on real sockets."""
+"""Every fault with every kind of call, as single calls and in bulk runs, on real sockets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _needs_certificates(fault: Fault) -> bool:
 @pytest.mark.parametrize(
     ("fault", "once"),
     [
-        pytest.param(fault, once, id=f"{fault.what}-{'once' if once else 'each time'}")
+        pytest.param(fault, once, id=f"{fault.name}-{'once' if once else 'each time'}")
         for fault, once in ROWS
     ],
 )
@@ -34,13 +34,13 @@ async def test_a_fault_ends_as_it_must(
     once: bool,  # noqa: FBT001  a row
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Each call ends as its kind must, and shows nobody its key or its person."""
+    """Each call ends as its kind must, and shows neither its key nor personal data."""
     if _needs_certificates(fault):
         pytest.skip("openssl makes no certificates here")
     caplog.set_level(logging.DEBUG)
     before = own_tasks()
     seen = await row(fault, once=once)
-    _HAPPENED[fault.what, once] = seen.ends
+    _HAPPENED[fault.name, once] = seen.ends
 
     assert seen.ends == (fault.once if once else fault.lasts)
     assert own_tasks() == before
@@ -50,8 +50,8 @@ async def test_a_fault_ends_as_it_must(
 
 
 def test_the_faults_have_names_of_their_own() -> None:
-    """There are enough faults, and the page can tell each of them."""
-    names = [fault.what for faults in GROUPS.values() for fault in faults]
+    """There are enough faults, and each has a unique name on the page."""
+    names = [fault.name for faults in GROUPS.values() for fault in faults]
 
     assert len(names) >= 60
     assert len(set(names)) == len(names)
@@ -59,11 +59,11 @@ def test_the_faults_have_names_of_their_own() -> None:
 
 @pytest.mark.timeout(120)  # alone, it makes all the calls itself
 async def test_the_page_says_what_happened() -> None:
-    """The page in the documentation is what these calls came to; `make faults` writes it anew."""
+    """The page in the documentation shows the observed ends; `make faults` regenerates it."""
     if any(_needs_certificates(fault) for fault, _ in ROWS):
         pytest.skip("openssl makes no certificates here")
     happened = {
-        (fault.what, once): _HAPPENED.get((fault.what, once)) or (await row(fault, once=once)).ends
+        (fault.name, once): _HAPPENED.get((fault.name, once)) or (await row(fault, once=once)).ends
         for fault, once in ROWS
     }
 

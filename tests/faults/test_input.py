@@ -1,5 +1,5 @@
 """
-Odd and hostile input: refused by its field's name before anything is sent, or at the server as is.
+Odd and hostile input: rejected by its field's name before anything is sent, or sent unchanged.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ _TOO_LONG = {"1 KiB and 1", "1 MB"}
 
 class Place(NamedTuple):
     """
-    Where a text is put.
+    A parameter or field that takes a text.
 
     Attributes:
-        field: how an error names it.
+        field: its name in an error.
         call: makes a call with the text.
-        found: takes it out of what arrived.
-        refused: which texts must not go out.
+        found: extracts it from the request that arrived.
+        refused: the texts that must not be sent.
     """
 
     field: str
@@ -77,7 +77,7 @@ class Place(NamedTuple):
 
 
 def in_body(*path: str) -> Callable[[Received], Any]:
-    """Return a way to take a value out of a JSON body, as another reader of JSON sees it."""
+    """Return a function that reads a value of a JSON body with another JSON decoder."""
 
     def find(request: Received) -> Any:
         found = json.loads(request.body)
@@ -170,7 +170,7 @@ MAIL = {
 
 
 async def put(kind: Callable[..., Any], place: Place, value: Any) -> Received | InvalidInputError:
-    """Make the call; return what arrived, or the error with which nothing did."""
+    """Make the call; return the request that arrived, or the error if none did."""
     async with RawServer() as server, kind(CANARY_KEY, base_url=server.url) as client:
         try:
             await place.call(client, value)
@@ -193,7 +193,7 @@ async def test_a_text_arrives_as_it_is_or_not_at_all(
     kind: Callable[..., Any], place: Place
 ) -> None:
     """
-    A text that a place cannot take is refused by its field's name; any other arrives unchanged.
+    A text that a field cannot take is rejected by the field's name; any other arrives unchanged.
     """
     refused = set()
     for name, text in TEXTS.items():
@@ -249,7 +249,7 @@ NUMBERS: dict[str, tuple[Any, bool]] = {
 async def test_a_number_arrives_as_it_is_or_not_at_all(
     name: str, kind: Callable[..., Any], place: Place
 ) -> None:
-    """What JSON or the API has no number for is refused; any other arrives as the same number."""
+    """A number without a JSON form is rejected; any other arrives as the same number."""
     value, goes = NUMBERS[name]
     ended = await put(kind, place, value)
     if goes:
@@ -262,7 +262,7 @@ async def test_a_number_arrives_as_it_is_or_not_at_all(
 
 @pytest.mark.parametrize("value", [True, False])
 async def test_a_boolean_arrives_as_a_number(*, value: bool) -> None:
-    """Where the API has only numbers, a boolean goes out as one."""
+    """If the API has only numbers, a boolean is sent as one."""
     for kind, place in (
         (AdaptyClient, SERVER_SIDE["attribute"]),
         (AdaptyMailClient, MAIL["attribute"]),
@@ -288,7 +288,7 @@ async def test_a_boolean_arrives_as_a_number(*, value: bool) -> None:
 async def test_what_is_no_text_is_refused(
     kind: Callable[..., Any], place: Place, value: Any
 ) -> None:
-    """Nothing is turned into text by itself: a number may be written in more than one way."""
+    """No value is converted to text: a number has more than one text form."""
     ended = await put(kind, place, value)
 
     assert isinstance(ended, InvalidInputError)
@@ -299,7 +299,7 @@ async def test_what_is_no_text_is_refused(
 
 
 async def test_a_hostile_item_stops_no_other() -> None:
-    """In a bulk run, what cannot be sent is failed by itself, and all the rest arrives."""
+    """In a bulk run, an item that cannot be sent fails alone, and all others arrive."""
     async with (
         RawServer() as server,
         AdaptyClient(CANARY_KEY, base_url=server.url) as client,
@@ -330,10 +330,10 @@ print(peak() - before)
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no peak of memory is told")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no peak of memory is available")
 @pytest.mark.parametrize("form", ["csv", "ndjson", "text"])
 def test_a_line_of_100_mb_costs_little(tmp_path: Path, form: str) -> None:
-    """A line of any length is told by its number, and read past with little memory."""
+    """A line of any length is reported by its number, and skipped with little memory."""
     path = tmp_path / "input"
     with gzip.open(path, "wb", compresslevel=1) as file:
         file.write(b"id\n" if form == "csv" else b'"u1"\n')

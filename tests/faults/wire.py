@@ -1,10 +1,10 @@
-"""Faults of the wire: connections, TLS, kept connections and headers."""
+"""Faults below HTTP bodies: connections, TLS, reused connections and headers."""
 
 from __future__ import annotations
 
 from tests.faults import places
-from tests.faults.answers import HEAD, answer, page
 from tests.faults.ends import Fault, fine, forbidden, late, lost, unreached
+from tests.faults.responses import HEAD, page, response
 from tests.raw_server import CLOSE, HOLD, RESET, STALL, UNREAD, Drip, Step
 
 CONNECTING = (
@@ -33,20 +33,20 @@ TLS = (
         once=None, place=places.CLIENT_CERTIFICATE, dead=True
     ),
     lost("reset over TLS, after the request", (RESET,))._replace(place=places.TRUSTED),
-    lost("closed over TLS, in the body", (answer(200, b"12345")[:-1], CLOSE))._replace(
+    lost("closed over TLS, in the body", (response(200, b"12345")[:-1], CLOSE))._replace(
         place=places.TRUSTED
     ),
 )
 
 
 def kept(fault: Fault) -> Fault:
-    """Let a good call go before, over the same connection."""
-    return fault._replace(what=f"{fault.what}, on a kept connection", before=(answer(),))
+    """Return the fault after a successful call on the same connection."""
+    return fault._replace(name=f"{fault.name}, on a reused connection", before=(response(),))
 
 
-def idle(what: str, *steps: bytes | Step) -> Fault:
-    """Return something that happens to a connection while nobody uses it."""
-    return fine(what, answer(), before=(answer(), HOLD, *steps))
+def idle(name: str, *steps: bytes | Step) -> Fault:
+    """Return a fault of an idle connection."""
+    return fine(name, response(), before=(response(), HOLD, *steps))
 
 
 KEEPING = (
@@ -56,19 +56,19 @@ KEEPING = (
     idle("idle connection closed", CLOSE),
     idle("idle connection reset", RESET),
     idle("idle connection gets a 408 and is closed", *page(408), CLOSE),
-    idle("idle connection gets a stray answer", answer(500)),
-    fine("Connection: close, but stays open", answer(200, b"{}", "Connection: close")),
-    fine("closes after each answer", answer(), CLOSE),
-    fine("stray answer behind the answer", answer() + answer(500)),
-    lost("stray bytes behind the answer", (answer() + b"\r\n\r\nstray",)),
-    fine("answer of HTTP/1.0", b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}"),
+    idle("idle connection gets a stray response", response(500)),
+    fine("Connection: close, but stays open", response(200, b"{}", "Connection: close")),
+    fine("closes after each response", response(), CLOSE),
+    fine("stray response after the response", response() + response(500)),
+    lost("stray bytes after the response", (response() + b"\r\n\r\nstray",)),
+    fine("response of HTTP/1.0", b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}"),
     fine("body until the connection closes", HEAD + b"\r\n{}", CLOSE),
 )
 
 HEADERS = (
-    late("no answer at all", STALL),
-    lost("reset without an answer", (RESET,)),
-    lost("closed without an answer", (CLOSE,)),
+    late("no response at all", STALL),
+    lost("reset without a response", (RESET,)),
+    lost("closed without a response", (CLOSE,)),
     lost("reset in the headers", (HEAD + b"X: y\r\n", RESET)),
     lost("closed in the headers", (HEAD + b"X: y\r\n", CLOSE)),
     late("headers that never end, a byte at a time", HEAD, Drip(b"X: y\r\n")),
@@ -94,14 +94,14 @@ HEADERS = (
     ),
     fine("unknown transfer coding", HEAD + b"Transfer-Encoding: zip\r\n\r\n{}", CLOSE),
     fine(
-        "early hints before the answer",
-        b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + answer(),
+        "early hints before the response",
+        b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + response(),
     ),
     fine(
-        "a hundred 100 Continue before the answer",
-        b"HTTP/1.1 100 Continue\r\n\r\n" * 100 + answer(),
+        "a hundred 100 Continue before the response",
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 100 + response(),
     ),
-    fine("headers that are not ASCII", answer(200, b"{}", "X-Name: é")),
-    lost("name of a header that is not ASCII", (answer(200, b"{}", "X-Né: y"),)),
-    fine("cookies", answer(200, b"{}", "Set-Cookie: a=b; Max-Age=soon; Domain=..")),
+    fine("headers that are not ASCII", response(200, b"{}", "X-Name: é")),
+    lost("name of a header that is not ASCII", (response(200, b"{}", "X-Né: y"),)),
+    fine("cookies", response(200, b"{}", "Set-Cookie: a=b; Max-Age=soon; Domain=..")),
 )

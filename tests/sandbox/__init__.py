@@ -1,1 +1,1 @@
-"""Test the sandbox over real sockets, and its pure parts directly."""
+"""Tests of the sandbox over real sockets, and of its pure parts directly."""

@@ -1,4 +1,4 @@
-"""What the tests of the sandbox share: a running one, and a client that knows none of our code."""
+"""Fixtures of the sandbox tests: a running sandbox, and a client independent of the library."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROFILES = "/api/v1/server-side-api/profiles/"
 
 
 class Reply(NamedTuple):
-    """Hold an answer, its body decoded if it is JSON."""
+    """A response, with its body decoded if it is JSON."""
 
     status: int
     headers: Mapping[str, str]
@@ -26,13 +26,13 @@ class Reply(NamedTuple):
 
 
 class CutError(Exception):
-    """Say that no answer came."""
+    """An exception for a missing response."""
 
 
 async def once(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    """Raise `CutError` for a broken connection: aiohttp sends again after its own errors."""
+    """Raise `CutError` for a broken connection, since aiohttp retries after its own errors."""
     try:
         return await handler(request)
     except aiohttp.ClientError as error:
@@ -40,7 +40,7 @@ async def once(
 
 
 class Api:
-    """Send requests to a sandbox as its documents say, each on a connection of its own."""
+    """A client that sends requests as documented, each on a connection of its own."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         """Use the sandbox's address and keys."""
@@ -99,7 +99,7 @@ class Api:
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """Run async tests on asyncio: aiohttp has nothing else."""
+    """Run async tests on asyncio, the only backend of aiohttp."""
     return "asyncio"
 
 

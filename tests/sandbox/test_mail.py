@@ -9,7 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from .conftest import Api
 
-# The examples of the Mail API document.
+# The examples of the Mail API's documentation.
 PROFILE = {
     "external_profile_id": "user_12345",
     "external_created_at": "2026-06-01T10:30:00Z",
@@ -41,7 +41,7 @@ def error(status: int, code: str, message: str, field: str | None = None) -> dic
 
 
 async def test_save_stores_the_documented_example(api: Api) -> None:
-    """A profile is saved, and the answer is an empty object."""
+    """A profile is saved, and the response is an empty object."""
     reply = await api.mail("save", PROFILE)
 
     assert (reply.status, reply.body) == (200, {})
@@ -62,7 +62,7 @@ async def test_the_address_is_write_once(api: Api) -> None:
     "identifier", [{"external_profile_id": "user_12345"}, {"customer_user_id": "c1"}]
 )
 async def test_a_delete_by_id_succeeds_again(api: Api, identifier: dict[str, str]) -> None:
-    """An erasure by an id answers 204 with no body, as does its repeat."""
+    """An erasure by an id returns 204 without a body, as does its retry."""
     await api.mail("save", {**PROFILE, "customer_user_id": "c1"})
 
     replies = [await api.mail("delete", identifier) for _ in range(2)]
@@ -95,7 +95,7 @@ async def test_a_delete_takes_the_first_identifier_that_matches(api: Api) -> Non
 
 
 async def test_erasure_is_final(api: Api) -> None:
-    """A later save of an erased profile answers 200 and recreates nothing."""
+    """A later save of an erased profile returns 200 and recreates nothing."""
     await api.mail("save", PROFILE)
     await api.mail("delete", {"external_profile_id": "user_12345"})
 
@@ -107,7 +107,7 @@ async def test_erasure_is_final(api: Api) -> None:
 
 @pytest.mark.parametrize("body", [{}, {"external_profile_id": None}, {"customer_user_id": ""}])
 async def test_a_delete_needs_an_identifier(api: Api, body: dict[str, Any]) -> None:
-    """A delete without any identifier is told the documented error."""
+    """A delete without any identifier returns the documented error."""
     reply = await api.mail("delete", body)
 
     assert reply.status == 400
@@ -120,7 +120,7 @@ async def test_a_delete_needs_an_identifier(api: Api, body: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("action", ["save", "delete", SAVE_EVENT])
 async def test_a_bad_key_is_403(api: Api, action: str) -> None:
-    """A wrong key is told the documented error, whatever the body."""
+    """A wrong key returns the documented error, whatever the body."""
     reply = await api.mail(action, {}, Authorization="Bearer wrong")
 
     assert reply.status == 403
@@ -168,7 +168,7 @@ async def test_an_event_forgets_what_only_finds_its_profile(api: Api) -> None:
     ],
 )
 async def test_a_bad_profile_names_the_field(api: Api, change: Any, field: str) -> None:
-    """A profile that breaks a rule answers 400 with the field's dotted name, and isn't saved."""
+    """A profile that breaks a rule returns 400 with the field's dotted name, and is not saved."""
     reply = await api.mail("save", {**PROFILE, **change})
 
     item = reply.body["errors"][0]
@@ -189,7 +189,7 @@ async def test_a_bad_profile_names_the_field(api: Api, change: Any, field: str) 
     ],
 )
 async def test_a_bad_event_names_the_field(api: Api, change: Any, field: str) -> None:
-    """An event that breaks a rule answers 400 with the field's dotted name, and isn't saved."""
+    """An event that breaks a rule returns 400 with the field's dotted name, and is not saved."""
     reply = await api.mail(SAVE_EVENT, {**EVENT, **change})
 
     assert reply.status == 400
@@ -198,7 +198,7 @@ async def test_a_bad_event_names_the_field(api: Api, change: Any, field: str) ->
 
 
 async def test_a_missing_field_is_told_as_documented(api: Api) -> None:
-    """The error of the documents' example is answered, one item for each missing field."""
+    """The documented error is returned, with one item for each missing field."""
     one = await api.mail("save", {name: PROFILE[name] for name in PROFILE if name != "email"})
     three = await api.mail("save", {})
 
@@ -221,7 +221,7 @@ async def test_a_body_that_is_no_object_is_400(api: Api, body: Any) -> None:
 
 
 async def test_the_wrong_media_type_and_method_are_refused(api: Api) -> None:
-    """Other media types answer 415 and other methods 405, in the API's own error body."""
+    """Other media types return 415 and other methods 405, in the API's own error body."""
     media = await api.mail("save", PROFILE, **{"Content-Type": "text/plain"})
     key = {"Authorization": f"Bearer {api.sandbox.mail_api_key}"}
     method = await api.send("GET", "/api/v1/profile/save/", headers=key)

@@ -1,4 +1,4 @@
-"""The parts of the sandbox that need no server: rate limit, choice of faults, what time does."""
+"""The parts of the sandbox without a server: rate limit, faults and grace periods."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 from adapty_async.sandbox import Faults
 from adapty_async.sandbox._faults import FaultPlan
 from adapty_async.sandbox._rate import TokenBucket
-from adapty_async.sandbox._v2_profiles import shown
+from adapty_async.sandbox._v2_profiles import access_view
 
 
 class Clock:
-    """Tell the time that a test sets, in seconds."""
+    """A clock whose time, in seconds, a test sets."""
 
     now = 100.0
 
@@ -24,15 +24,15 @@ class Clock:
 
 
 def test_a_bucket_allows_a_burst_and_then_its_rate() -> None:
-    """After the burst a token comes every 1/rate seconds, and waiting as told is enough."""
+    """After the burst a token is free every 1/rate seconds, after the returned delay."""
     clock = Clock()
     bucket = TokenBucket(10, 3, clock=clock)
 
-    assert [bucket.take() for _ in range(3)] == [0, 0, 0]
-    assert bucket.take() == pytest.approx(0.1)
+    assert [bucket.acquire() for _ in range(3)] == [0, 0, 0]
+    assert bucket.acquire() == pytest.approx(0.1)
     for _ in range(50):
-        clock.now += bucket.take()
-        assert bucket.take() == 0
+        clock.now += bucket.acquire()
+        assert bucket.acquire() == 0
 
 
 def test_a_bucket_saves_up_no_more_than_its_burst() -> None:
@@ -41,7 +41,7 @@ def test_a_bucket_saves_up_no_more_than_its_burst() -> None:
     bucket = TokenBucket(100, clock=clock)
     clock.now += 3600
 
-    assert [bucket.take() == 0 for _ in range(11)] == [True] * 10 + [False]
+    assert [bucket.acquire() == 0 for _ in range(11)] == [True] * 10 + [False]
 
 
 @pytest.mark.parametrize(("rate", "burst"), [(0, None), (-1, 5), (float("nan"), 1), (5, 0.5)])
@@ -83,7 +83,7 @@ def test_a_bad_text_names_part_and_rule(spec: str, message: str) -> None:
 
 
 def test_a_seed_repeats_its_faults_in_their_shares() -> None:
-    """The same seed draws the same faults, another seed others, each as often as asked for."""
+    """The same seed draws the same faults, another seed others, each with its share."""
     faults = Faults(error=0.2, reset=0.1, reset_after=0.1, stall=0.1)
 
     def drawn(seed: int) -> list[str | None]:
@@ -100,7 +100,7 @@ def test_a_seed_repeats_its_faults_in_their_shares() -> None:
 
 
 def test_scripted_faults_come_first_and_in_order() -> None:
-    """What is scripted is drawn before anything random."""
+    """Scripted faults are drawn before random ones."""
     plan = FaultPlan(Faults())
     plan.script("500", "stall")
     plan.script("429")
@@ -110,7 +110,7 @@ def test_scripted_faults_come_first_and_in_order() -> None:
 
 @pytest.mark.parametrize("name", ["boom", "200", "499", "-html", "reset-html", ""])
 def test_an_unknown_fault_is_refused(name: str) -> None:
-    """A name that is no fault is refused, and the good ones beside it aren't taken either."""
+    """A list with an unknown name is rejected as a whole."""
     plan = FaultPlan(Faults())
 
     with pytest.raises(ValueError, match="a fault must be reset, reset_after, stall, or a status"):
@@ -119,12 +119,12 @@ def test_an_unknown_fault_is_refused(name: str) -> None:
 
 
 def test_a_grace_period_ends_by_itself() -> None:
-    """Whether there is one depends on when the profile is read; its end is not told."""
+    """A grace period depends on the time of reading; its end is not in the view."""
     ends = datetime(2026, 1, 1, tzinfo=UTC)
     access = {"store": "app_store", "grace_period_expires_at": ends.isoformat()}
     moments = [ends - timedelta(seconds=1), ends, ends + timedelta(days=1)]
 
-    told = [shown(access, moment) for moment in moments]
-    assert [one["is_in_grace_period"] for one in told] == [True, False, False]
-    assert {tuple(one) for one in told} == {("store", "is_in_grace_period")}
-    assert not shown({"grace_period_expires_at": None}, ends)["is_in_grace_period"]
+    views = [access_view(access, moment) for moment in moments]
+    assert [one["is_in_grace_period"] for one in views] == [True, False, False]
+    assert {tuple(one) for one in views} == {("store", "is_in_grace_period")}
+    assert not access_view({"grace_period_expires_at": None}, ends)["is_in_grace_period"]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 async def arrived(sandbox: Sandbox, count: int = 1) -> None:
-    """Return once the sandbox has logged so many requests."""
+    """Return when the sandbox has logged `count` requests."""
     while len(sandbox.arrivals()) < count:  # noqa: ASYNC110 - the sandbox has no event for it
         await asyncio.sleep(0.001)
 
@@ -54,7 +54,7 @@ async def test_arrivals_are_logged_in_order(api: Api) -> None:
 
 
 async def test_the_log_forgets_the_oldest() -> None:
-    """No more than `log_size` arrivals are kept, and their numbers go on."""
+    """No more than `log_size` arrivals are kept, and numbering continues."""
     async with Sandbox(log_size=3) as sandbox:
         for _ in range(5):
             await Api(sandbox).v1("GET")
@@ -99,7 +99,7 @@ async def test_a_reset_is_an_rst(api: Api, fault: str) -> None:
 
 
 async def test_reset_after_a_refusal_applies_nothing(api: Api) -> None:
-    """A request that would have been told 404 is cut off and counts as not carried out."""
+    """A request that would have returned 404 is reset and counts as not carried out."""
     api.sandbox.fail_next("reset_after")
     with pytest.raises(CutError):
         await api.v1("DELETE")
@@ -108,7 +108,7 @@ async def test_reset_after_a_refusal_applies_nothing(api: Api) -> None:
 
 
 async def test_an_error_changes_nothing(api: Api) -> None:
-    """A scripted status comes in the error body of the API that was asked."""
+    """A scripted status comes in the error body of the requested API."""
     api.sandbox.seed_profiles(["u1"])
     api.sandbox.fail_next("503", "500")
 
@@ -132,7 +132,7 @@ async def test_a_gateway_answers_with_a_page(api: Api) -> None:
 
 
 async def test_a_stall_ends_when_the_client_goes_away(api: Api) -> None:
-    """A stalled request gets no answer, and the sandbox goes on with the next."""
+    """A stalled request gets no response, and the sandbox serves the next one."""
     api.sandbox.fail_next("stall")
     stalled = asyncio.create_task(api.v1("DELETE"))
     await arrived(api.sandbox)
@@ -145,7 +145,7 @@ async def test_a_stall_ends_when_the_client_goes_away(api: Api) -> None:
 
 
 async def test_stopping_cuts_off_what_is_in_flight() -> None:
-    """Stalled and slow requests don't hold up the end of the sandbox."""
+    """Stalled and slow requests do not delay stopping."""
     async with Sandbox(latency=60) as sandbox:
         sandbox.fail_next("stall")
         tasks = [asyncio.create_task(Api(sandbox).v1("GET")) for _ in range(20)]
@@ -171,13 +171,13 @@ async def test_random_faults_repeat_with_their_seed() -> None:
 
 
 async def test_faults_may_be_given_as_shares() -> None:
-    """A `Faults` does what its text does."""
+    """A `Faults` has the same effect as its text."""
     async with Sandbox(faults=Faults(error=1)) as sandbox:
         assert (await Api(sandbox).v1("GET")).status >= 500
 
 
 async def test_latency_comes_after_the_operation() -> None:
-    """While an answer is delayed its operation is carried out, and its status not yet there."""
+    """While a response is delayed, its operation is carried out and its status is 0."""
     async with Sandbox(latency=0.03) as sandbox:
         sandbox.seed_profiles(["u1"])
         started = time.monotonic()
@@ -194,7 +194,7 @@ async def test_latency_comes_after_the_operation() -> None:
 
 
 async def test_above_the_rate_each_api_answers_429() -> None:
-    """Both APIs have a bucket of their own, and refuse in their own error body."""
+    """Each API has a bucket of its own, and throttles with its own error body."""
     async with Sandbox(rate=0.1, burst=2) as sandbox:
         api = Api(sandbox)
         sandbox.seed_profiles(["u1"])
@@ -210,7 +210,7 @@ async def test_above_the_rate_each_api_answers_429() -> None:
 
 @pytest.mark.parametrize("form", ["seconds", "date", "none"])
 async def test_retry_after_has_three_forms(form: Any) -> None:
-    """A 429 names whole seconds, an instant that isn't past, or nothing."""
+    """A 429 states whole seconds, a date that is not in the past, or nothing."""
     before = time.time()
     async with Sandbox(retry_after=form) as sandbox:
         sandbox.fail_next("429")
@@ -228,7 +228,7 @@ async def test_retry_after_has_three_forms(form: Any) -> None:
 
 
 async def test_another_process_can_read_the_state(api: Api) -> None:
-    """Counts, ids and arrivals are there without a key, and aren't arrivals themselves."""
+    """Counts, ids and arrivals need no key, and reading them is not logged."""
     api.sandbox.seed_profiles(f"u{number:05}" for number in range(6_000))
     await api.mail("save", PROFILE)
     await api.v1("GET")
@@ -261,7 +261,7 @@ async def test_the_pages_refuse_what_they_do_not_know(api: Api) -> None:
 
 @pytest.mark.parametrize("body", [b'["u1", "u2"]', b'"u1"\n"u2"\n'], ids=["list", "lines"])
 async def test_another_process_can_seed(api: Api, body: bytes) -> None:
-    """Customer user ids are taken as a JSON list or a JSON string per line."""
+    """Customer user ids are accepted as a JSON list or a JSON string per line."""
     api.sandbox.seed_profiles(["u2"])
 
     assert (await api.send("POST", "/_sandbox/seed", body)).body == {"added": 1}
@@ -269,7 +269,7 @@ async def test_another_process_can_seed(api: Api, body: bytes) -> None:
 
 
 async def test_a_seed_may_be_large_but_must_be_json_strings(api: Api) -> None:
-    """More than a mebibyte is taken, anything but strings refused with nothing added."""
+    """More than a mebibyte is accepted; anything but strings is rejected with nothing added."""
     large = [f"user-{number:020}" for number in range(50_000)]
 
     assert (await api.send("POST", "/_sandbox/seed", b'"u1"\n2\n')).status == 400
@@ -312,7 +312,7 @@ async def test_the_page_shows_everything_escaped(api: Api) -> None:
 
 
 async def test_a_file_keeps_the_state(tmp_path: Path) -> None:
-    """A sandbox with a file goes on at the same address where it stopped."""
+    """A sandbox with a file resumes at the same address with its former state."""
     sandbox = Sandbox(db=str(tmp_path / "sandbox.db"))
     async with sandbox:
         url = sandbox.url
@@ -336,14 +336,14 @@ async def test_a_stopped_sandbox_says_so() -> None:
 
 
 async def test_it_starts_once(sandbox: Sandbox) -> None:
-    """A second start is refused, and leaves the running server alone."""
+    """A second start raises, and does not affect the running server."""
     with pytest.raises(RuntimeError, match="running already"):
         await sandbox.start()
     assert (await Api(sandbox).v1("GET")).status == 404
 
 
 async def test_a_start_that_fails_leaves_nothing_open(sandbox: Sandbox, tmp_path: Path) -> None:
-    """A taken port and a file that is no database raise, and the sandbox can be stopped."""
+    """A port in use and a file that is not a database raise, and the sandbox can be stopped."""
     taken = Sandbox(port=int(sandbox.url.rpartition(":")[2]))
     with pytest.raises(OSError, match="address"):
         await taken.start()

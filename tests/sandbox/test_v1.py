@@ -1,4 +1,4 @@
-"""The profiles of the server-side API, version 1."""
+"""Tests of the sandbox's server-side API, version 1."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .conftest import PROFILES
 if TYPE_CHECKING:
     from .conftest import Api
 
-# The example request of "Create profile" in the server-side API document.
+# The example request of "Create profile" in the documentation of the server-side API.
 EXAMPLE = {
     "first_name": "Jane",
     "last_name": "Doe",
@@ -55,7 +55,7 @@ def error(status: int, code: str, message: str, source: str | None) -> dict[str,
 
 
 async def test_create_stores_the_documented_example(api: Api) -> None:
-    """A profile is created with every field of the example, and answered in full."""
+    """A profile is created with every field of the example, and returned in full."""
     reply = await api.v1("POST", EXAMPLE)
 
     data = reply.body["data"]
@@ -75,7 +75,7 @@ async def test_create_stores_the_documented_example(api: Api) -> None:
 
 
 async def test_every_answer_has_its_own_request_id(api: Api) -> None:
-    """Good and bad answers carry a Request-Id of 32 hexadecimal digits."""
+    """Successes and errors carry a Request-Id of 32 hexadecimal digits."""
     replies = [await api.v1("GET"), await api.v1("POST", {}), await api.v1("DELETE")]
 
     ids = {UUID(reply.headers["Request-Id"]).hex for reply in replies}
@@ -97,7 +97,7 @@ async def test_get_answers_by_either_identity(api: Api) -> None:
 
 
 async def test_a_repeated_create_updates(api: Api) -> None:
-    """A second POST keeps the profile id, and merges what it carries."""
+    """A second POST keeps the profile id, and merges its fields."""
     first = await api.v1("POST", {"first_name": "Jane", "last_name": "Doe"})
     second = await api.v1("POST", {"last_name": "Roe"})
 
@@ -108,7 +108,7 @@ async def test_a_repeated_create_updates(api: Api) -> None:
 
 
 async def test_update_tells_null_from_absent(api: Api) -> None:
-    """PATCH clears what is null, keeps what is absent, and merges objects key by key."""
+    """PATCH clears null fields, keeps absent ones, and merges objects key by key."""
     await api.v1("POST", EXAMPLE)
 
     reply = await api.v1(
@@ -154,7 +154,7 @@ async def test_numbers_become_floats(api: Api) -> None:
 
 
 async def test_delete_is_empty_and_then_404(api: Api) -> None:
-    """The first DELETE answers 204 without a body, the next one that there is no profile."""
+    """The first DELETE returns 204 without a body, the next one 404."""
     api.sandbox.seed_profiles(["u1", "u2"])
 
     first, second = await api.v1("DELETE"), await api.v1("DELETE")
@@ -167,7 +167,7 @@ async def test_delete_is_empty_and_then_404(api: Api) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE", "POST"])
 async def test_an_unknown_profile_id_is_404(api: Api, method: str) -> None:
-    """A profile id that was never given out is not found by any method, nor created."""
+    """An unknown profile id is not found by any method, nor created."""
     reply = await api.v1(method, {}, adapty_customer_user_id=None, adapty_profile_id="nobody")
 
     assert reply.status == 404
@@ -176,7 +176,7 @@ async def test_an_unknown_profile_id_is_404(api: Api, method: str) -> None:
 
 @pytest.mark.parametrize("key", [None, "Api-Key wrong", "Bearer secret"])
 async def test_a_bad_key_is_401(api: Api, key: str | None) -> None:
-    """A missing key, a wrong key and a wrong scheme are told the documented error."""
+    """A missing key, a wrong key and a wrong scheme return the documented error."""
     reply = await api.v1("GET", Authorization=key)
 
     assert reply.status == 401
@@ -198,7 +198,7 @@ async def test_identity_is_needed_once(api: Api) -> None:
 
 
 async def test_other_media_types_are_415(api: Api) -> None:
-    """Only application/json is taken, with or without a charset."""
+    """Only application/json is accepted, with or without a charset."""
     wrong = await api.v1("POST", b"{}", Content_Type="text/plain")
     right = await api.v1("POST", b"{}", Content_Type="Application/JSON; charset=utf-8")
 
@@ -208,7 +208,7 @@ async def test_other_media_types_are_415(api: Api) -> None:
 
 
 async def test_other_methods_are_405(api: Api) -> None:
-    """A method that the document doesn't have is refused in the API's own error body."""
+    """An undocumented method is rejected with the API's own error body."""
     reply = await api.v1("PUT", {})
 
     assert reply.status == 405
@@ -265,7 +265,7 @@ async def test_a_header_that_is_no_utf_8_is_400(api: Api) -> None:
     ],
 )
 async def test_a_bad_body_names_the_field(api: Api, body: Any, source: str | None) -> None:
-    """A body that breaks a rule answers 400 with the field as source, and creates nothing."""
+    """A body that breaks a rule returns 400 with the field as source, and creates nothing."""
     reply = await api.v1("POST", body)
 
     assert reply.status == 400
@@ -294,7 +294,7 @@ async def test_thirty_custom_attributes_are_the_most(api: Api) -> None:
 
 
 async def test_all_problems_are_named_and_unknown_fields_ignored(api: Api) -> None:
-    """One answer lists every bad field; a field the document doesn't have is no error."""
+    """One response lists every bad field; an undocumented field is not an error."""
     bad = await api.v1("POST", {"email": 1, "store": 2, "shoe_size": 43})
     good = await api.v1("POST", msgspec.json.encode({"shoe_size": 43}))
 

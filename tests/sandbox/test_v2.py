@@ -97,7 +97,7 @@ def plain(status: int, code: str, message: str) -> dict[str, Any]:
 
 
 def later(**time: float) -> str:
-    """Return an instant that is so far from now."""
+    """Return the date and time that is `time` from now."""
     return (datetime.now(UTC) + timedelta(**time)).isoformat()
 
 
@@ -114,7 +114,7 @@ async def created(api: Api) -> dict[str, Any]:
 
 async def test_create_answers_the_profile_without_personal_data(api: Api) -> None:
     """
-    The documented example is stored, and the answer has the fields of a profile and no others.
+    The documented example is stored, and the response has exactly the fields of a profile.
     """
     reply = await api.v2("POST", PROFILE, EXAMPLE, adapty_platform="iOS")
 
@@ -141,7 +141,7 @@ async def test_create_answers_the_profile_without_personal_data(api: Api) -> Non
 
 
 async def test_both_versions_have_the_same_profiles(api: Api) -> None:
-    """What one version creates, the other one reads and deletes."""
+    """A profile that one version creates can be read and deleted with the other."""
     await api.v1("POST", {"custom_attributes": {"a": 1}})
     read = await api.v2("GET", PROFILE)
     deleted = await api.v2("DELETE", PROFILE)
@@ -152,7 +152,7 @@ async def test_both_versions_have_the_same_profiles(api: Api) -> None:
 
 
 async def test_update_merges_and_clears(api: Api) -> None:
-    """PATCH keeps what is absent, and null or an empty value deletes."""
+    """PATCH keeps absent fields, and null or an empty value deletes."""
     await api.v2("POST", PROFILE, EXAMPLE)
     changes = {
         "first_name": None,
@@ -171,7 +171,7 @@ async def test_update_merges_and_clears(api: Api) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
 async def test_a_profile_that_is_not_there_is_not_found(api: Api, method: str) -> None:
-    """Everything but the creation answers 404."""
+    """Every operation except creation returns 404."""
     reply = await api.v2(method, PROFILE, {} if method == "PATCH" else None)
 
     assert reply.status == 404
@@ -179,7 +179,7 @@ async def test_a_profile_that_is_not_there_is_not_found(api: Api, method: str) -
 
 
 async def test_creation_attaches_a_customer_to_an_anonymous_profile(api: Api) -> None:
-    """Both headers give an existing profile its customer user id; a repeat changes nothing more."""
+    """Both headers attach a customer user id to an existing profile; a retry changes nothing."""
     [profile_id] = api.sandbox.seed_anonymous(1)
     assert api.sandbox.customer_user_ids() == set()
     for _ in range(2):
@@ -193,7 +193,7 @@ async def test_creation_attaches_a_customer_to_an_anonymous_profile(api: Api) ->
 
 async def test_creation_by_profile_id_needs_the_profile(api: Api) -> None:
     """
-    A profile id is the server's to give: one that is unknown is not found, with or without a user.
+    An unknown profile id is not found, with or without a customer user id.
     """
     for headers in ({}, {"adapty_customer_user_id": None}):
         reply = await api.v2("POST", PROFILE, {}, adapty_profile_id="p9", **headers)
@@ -227,7 +227,7 @@ async def test_an_id_that_is_taken_is_not_attached(api: Api) -> None:
     ids=["none", "both"],
 )
 async def test_one_identity_is_needed(api: Api, headers: Any, message: str) -> None:
-    """Without an id, or with both where only one is allowed, the request is wrong."""
+    """A request without an id, or with both if only one is allowed, is rejected."""
     reply = await api.v2("GET", PROFILE, **headers)
 
     assert reply.status == 400
@@ -272,7 +272,7 @@ async def test_an_identity_is_utf8(api: Api) -> None:
     ids=str,
 )
 async def test_a_field_that_breaks_a_rule_is_named(api: Api, body: Any, source: str | None) -> None:
-    """What is wrong is told by the field, with 400."""
+    """A field that breaks a rule is named, with 400."""
     reply = await api.v2("POST", PROFILE, body)
 
     assert reply.status == 400
@@ -302,7 +302,7 @@ async def test_a_wrong_key_has_two_answers(
     path: str,
     as_objects: bool,  # noqa: FBT001
 ) -> None:
-    """Some operations answer an object and not_authenticated, others a text and unauthorized."""
+    """Some operations return an object and not_authenticated, others a text and unauthorized."""
     reply = await api.v2(method, path, Authorization="Api-Key wrong")
 
     assert reply.status == 401
@@ -314,7 +314,7 @@ async def test_a_wrong_key_has_two_answers(
 
 
 async def test_methods_and_media_types_are_checked(api: Api) -> None:
-    """A wrong method and a body that is no JSON are refused; unknown paths are nobody's."""
+    """A wrong method and a body that is not JSON are rejected; unknown paths belong to no API."""
     assert (await api.v2("PUT", PROFILE, {})).status == 405
     assert (await api.v2("PUT", PROFILE, {}, Authorization="x")).status == 401
     assert (await api.v2("POST", "paywalls/x/", {})).status == 405
@@ -337,7 +337,7 @@ async def test_the_log_knows_the_api_and_the_identity(api: Api) -> None:
 
 
 async def test_version_2_has_faults_and_a_rate_of_its_own() -> None:
-    """Faults hit it like the others, and its rate is not that of version 1."""
+    """Faults affect version 2 as well, and its rate limit is separate from that of version 1."""
     async with Sandbox(rate=0.001, burst=1) as sandbox:
         api = Api(sandbox)
         sandbox.fail_next("500")
@@ -356,7 +356,7 @@ async def test_version_2_has_faults_and_a_rate_of_its_own() -> None:
 
 
 async def test_a_one_time_purchase_is_access_for_ever(api: Api) -> None:
-    """The document's example opens its product's access level without an end."""
+    """The documented example grants its product's access level without an end."""
     await created(api)
     reply = await api.v2("POST", SET, ONE_TIME)
 
@@ -484,7 +484,7 @@ async def test_refunds_grace_and_currencies_are_told(api: Api) -> None:
 
 
 async def test_an_unknown_product_is_recorded_and_opens_nothing(api: Api) -> None:
-    """Only products of the app open an access level; more of them can be added."""
+    """Only products of the app grant an access level; more of them can be added."""
     await created(api)
     unknown = await api.v2("POST", SET, {**ONE_TIME, "store_product_id": "coins_100"})
     api.sandbox.add_access_levels("vip")
@@ -634,7 +634,7 @@ async def test_access_is_granted_and_revoked(api: Api) -> None:
 
 
 async def test_a_grant_keeps_its_dates(api: Api) -> None:
-    """Start and end are told as they were given; another grant replaces them."""
+    """Start and end are returned as granted; another grant replaces them."""
     await created(api)
     body = {
         "access_level_id": "premium",
@@ -684,7 +684,7 @@ async def test_a_revocation_that_makes_no_sense_has_a_code(api: Api, case: str) 
 
 
 async def test_what_a_profile_has_not_cannot_be_revoked(api: Api) -> None:
-    """A profile without the level, an app without it, and a missing profile are three answers."""
+    """A profile without the level, an app without it and a missing profile have three errors."""
     profile_id = (await created(api))["profile_id"]
     none = await api.v2("POST", REVOKE, {"access_level_id": "premium"})
     message = f"Profile `{profile_id}` has no `premium` access level"
@@ -701,7 +701,7 @@ async def test_what_a_profile_has_not_cannot_be_revoked(api: Api) -> None:
 
 
 async def test_what_a_profile_has_goes_with_it(api: Api) -> None:
-    """A profile that is made anew after its deletion has nothing of the old one."""
+    """A profile that is recreated after its deletion has no data of the old one."""
     await created(api)
     await api.v2("POST", SET, ONE_TIME)
     await api.v2("POST", REFUND, {"consent": True})
@@ -715,7 +715,7 @@ async def test_what_a_profile_has_goes_with_it(api: Api) -> None:
 
 
 async def test_the_state_outlives_the_server(tmp_path: Path) -> None:
-    """A database file keeps purchases and what was added to the app."""
+    """A database file keeps purchases and additions to the app."""
     db = str(tmp_path / "sandbox.db")
     async with Sandbox(db=db) as sandbox:
         await created(Api(sandbox))

@@ -35,7 +35,7 @@ VC = "vc/transactions/"
 
 
 async def test_refund_saver_settings_are_kept(api: Api) -> None:
-    """What is set is merged into what was set, and told with the profile's id."""
+    """Settings are merged into the stored ones, and returned with the profile's id."""
     profile_id = (await created(api))["profile_id"]
     unset = await api.v2("GET", REFUND)
     await api.v2("POST", REFUND, {"consent": True})
@@ -50,7 +50,7 @@ async def test_refund_saver_settings_are_kept(api: Api) -> None:
 
 
 async def test_integration_identifiers_are_kept(api: Api) -> None:
-    """Setting answers nothing at all; getting tells all sixteen."""
+    """Setting returns an empty body; getting returns all sixteen identifiers."""
     await created(api)
     reply = await api.v2("POST", INTEGRATIONS, {"branch_id": "b", "appsflyer_id": "a"})
     await api.v2("POST", INTEGRATIONS, {"appsflyer_id": None})
@@ -63,7 +63,7 @@ async def test_integration_identifiers_are_kept(api: Api) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_a_missing_profile_is_spelled_in_two_more_ways(api: Api, method: str) -> None:
-    """Refund Saver says 400, integrations say it with another code, and both in plain texts."""
+    """Refund Saver returns 400, integrations another code, and both plain texts."""
     refund = await api.v2(method, REFUND, {"consent": True})
     integrations = await api.v2(method, INTEGRATIONS, {"branch_id": "b"})
 
@@ -74,7 +74,7 @@ async def test_a_missing_profile_is_spelled_in_two_more_ways(api: Api, method: s
 
 
 async def test_there_has_to_be_something_to_set(api: Api) -> None:
-    """Nothing, or what is unknown, is refused in the document's words."""
+    """An empty body or unknown fields are rejected in the documented words."""
     await created(api)
     nothing = await api.v2("POST", REFUND, {"else": 1})
     wrong = await api.v2("POST", REFUND, {"custom_preference": "perhaps"})
@@ -95,7 +95,7 @@ async def test_there_has_to_be_something_to_set(api: Api) -> None:
 
 
 async def test_paddle_purchases_are_imported(api: Api) -> None:
-    """A token of either kind becomes a purchase of a profile that is made if need be."""
+    """A token of either kind becomes a purchase of a profile, which is created if missing."""
     body = {"customer_user_id": "u1", "paddle_token": "sub_1"}
     subscribed = await api.v2("POST", PADDLE, body, adapty_customer_user_id=None)
     bought = await api.v2("POST", PADDLE, {**body, "paddle_token": "txn_1"})
@@ -123,7 +123,7 @@ async def test_paddle_purchases_are_imported(api: Api) -> None:
 async def test_paddle_has_three_ways_to_refuse(
     api: Api, token: str, code: str, message: str
 ) -> None:
-    """The documented codes come in plain texts, and no profile is made."""
+    """The documented codes come in plain texts, and no profile is created."""
     reply = await api.v2("POST", PADDLE, {"customer_user_id": "u1", "paddle_token": token})
 
     assert (reply.status, reply.body) == (400, plain(400, code, message))
@@ -141,7 +141,7 @@ def stripe(token: Any) -> dict[str, Any]:
 
 
 async def test_stripe_purchases_are_imported(api: Api) -> None:
-    """The answer is null, in a media type of its own; the profile has the purchases."""
+    """The response is null, in a media type of its own; the profile has the purchases."""
     reply = await api.v2("POST", STRIPE, stripe("sub_1"), Content_Type=STRIPE_TYPE)
     await api.v2("POST", STRIPE, stripe("pi_1"), Content_Type=STRIPE_TYPE)
 
@@ -164,7 +164,7 @@ async def test_stripe_purchases_are_imported(api: Api) -> None:
 async def test_stripes_errors_point_into_the_body(
     api: Api, body: Any, detail: str, pointer: str
 ) -> None:
-    """A refused body is answered with pointers, and without a code."""
+    """The error for a rejected body has pointers, and no code."""
     reply = await api.v2("POST", STRIPE, body, Content_Type=STRIPE_TYPE)
 
     assert (reply.status, reply.headers["Content-Type"]) == (400, STRIPE_TYPE)
@@ -279,13 +279,13 @@ async def transacted(api: Api, *changes: tuple[str, Any], **headers: str) -> Rep
 
 
 async def balances(api: Api) -> dict[str, int]:
-    """Return what `u1` has, without what it has nothing of."""
+    """Return the balances of `u1` other than 0."""
     listed = (await api.v2("GET", "vc/balances/")).body["data"]
     return {one["code"]: one["balance"] for one in listed if one["balance"]}
 
 
 async def test_balances_add_up(api: Api) -> None:
-    """Credits and debits of several transactions are what the balances say."""
+    """Balances are the sums of credits and debits of several transactions."""
     await created(api)
     credit = await transacted(api, ("COINS", 500), ("GEMS", 3))
     debit = await transacted(api, ("GEMS", -3), ("COINS", -10))
@@ -338,7 +338,7 @@ async def test_history_is_newest_first_and_in_pages(api: Api) -> None:
 
 
 async def test_metadata_is_kept(api: Api) -> None:
-    """A transaction tells its metadata, and has no such field where there was none."""
+    """A transaction has its metadata, and no such field without any."""
     await created(api)
     await transacted(api, ("COINS", 1))
     body = {**items(("COINS", 1)), "metadata": {"reason": "promo_bonus"}}
@@ -386,7 +386,7 @@ async def test_a_transaction_that_cannot_be_has_a_code(api: Api, case: str) -> N
 
 async def test_a_key_makes_a_repeat_harmless(api: Api) -> None:
     """
-    The same key is answered the same, whatever its case; another profile's key is another one.
+    The same key returns the same response in any case; each profile has its own keys.
     """
     await created(api)
     key = str(uuid4())
@@ -428,7 +428,7 @@ async def test_a_key_is_a_uuid_of_version_4(api: Api, key: str) -> None:
 async def test_a_transaction_is_in_flight_for_as_long_as_the_server_takes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A repeat that comes before the first answer is told to wait, and for how long."""
+    """A retry before the first response returns 409 with `Retry-After`."""
     async with Sandbox(latency=0.001) as sandbox:
         api = Api(sandbox)
         await created(api)
@@ -469,7 +469,7 @@ async def test_a_cursor_is_one_that_was_given(api: Api, cursor: str) -> None:
 
 @pytest.mark.parametrize("limit", ["0", "101", "x", "1" * 5000], ids=["0", "101", "x", "huge"])
 async def test_a_limit_is_within_bounds(api: Api, limit: str) -> None:
-    """1 to 100 transactions are given at a time."""
+    """A page has 1 to 100 transactions."""
     await created(api)
     assert (await api.v2("GET", f"{VC}?limit={limit}")).status == 400
 

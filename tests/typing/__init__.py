@@ -1,1 +1,1 @@
-"""What type checkers are to see; nothing in here is executed."""
+"""Typing tests for type checkers; none of this code is executed."""

@@ -1,7 +1,7 @@
 """
-What each public call gives, as type checkers see it.
+The revealed types of all public calls.
 
-Nothing in here is ever executed; mypy and pyright read it.
+None of this code is executed; mypy and pyright check it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ from adapty_async.v1 import delete_profile as delete_v1_profile
 
 
 def hook(event: Event) -> None:
-    """Take note of an event."""
+    """Accept an event."""
     if isinstance(event, CallEnded):
         assert_type(event.status, int | None)
         assert_type(event.error, str | None)
@@ -116,7 +116,7 @@ async def calls_of_v1(adapty: AdaptyClient) -> None:
 
 
 def results(profile: Profile, error: ApiError, invalid: InvalidInputError) -> None:
-    """Look at what comes back."""
+    """Check the types of results and errors."""
     assert_type(profile.email, str | None)
     assert_type(profile.analytics_disabled, bool | None)
     assert_type(profile.custom_attributes, CustomAttributes | None)
@@ -186,12 +186,12 @@ def several_kinds(
 
 
 def may_be_nothing(row: Endpoint[v2.Profile | None]) -> Endpoint[v2.Profile | None]:
-    """Take a row whose result is narrower."""
+    """Accept an endpoint definition with a narrower result."""
     return row if row.retry_safety else may_be_nothing(v2.GET_PROFILE)
 
 
 def odd_fields(profile: v2.Profile, old: Profile) -> None:
-    """Look at what was not as documented."""
+    """Check fields that differ from Adapty's documentation."""
     assert_type(profile.odd_fields, Mapping[str, Any])
     assert_type(old.odd_fields, Mapping[str, Any])
     assert_type(profile.access_levels[0].odd_fields, Mapping[str, Any])
@@ -354,7 +354,7 @@ async def bulk_of_mail(
 
 
 async def fakes(clock: FakeClock) -> None:
-    """Use the stand-ins."""
+    """Use the fakes."""
     assert_type(clock(), float)
     assert_type(await clock.sleep(1), None)
     assert_type(clock.sleeps, list[float])

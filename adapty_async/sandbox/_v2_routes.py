@@ -1,4 +1,4 @@
-"""What the parts of the server-side API, version 2, have in common: routes, identities, errors."""
+"""Shared parts of the server-side API, version 2: routes, identity headers, error formats."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ._rules import Invalid, Problem
-from ._wire import Answer, Call, Refusal, decoded, json_answer
+from ._service import Call, Refusal, Response, decoded, json_response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,32 +17,32 @@ if TYPE_CHECKING:
 BASE = "/api/v2/server-side-api"
 HEADERS = {"profile_id": "adapty-profile-id", "customer_user_id": "adapty-customer-user-id"}
 
-Shape = Literal["objects", "strings", "json:api"]
+ErrorFormat = Literal["objects", "strings", "json:api"]
 
 
 class Route(NamedTuple):
     """
-    Hold how one operation is carried out, how its errors look, and what its body is.
+    A handler with the error formats and the media type of one operation.
 
-    The document shows two answers to a bad key, each for its own operations; `key_shape` says
-    which.
+    The documentation shows two responses to a bad API key, each for other operations;
+    `key_error_format` selects one.
     """
 
-    handle: Callable[[Call], Answer]
-    shape: Shape = "objects"
-    key_shape: Shape = "objects"
+    handle: Callable[[Call], Response]
+    error_format: ErrorFormat = "objects"
+    key_error_format: ErrorFormat = "objects"
     media_type: str = "application/json"
 
 
 Routes = dict[tuple[str, str], Route]
 
 
-def given_ids(call: Call, *, both: bool = False) -> dict[str, str]:
+def header_ids(call: Call, *, both: bool = False) -> dict[str, str]:
     """
-    Return the ids in the headers: one, or also both where that is allowed.
+    Return the ids in the headers: exactly one, or with `both` at least one.
 
     Raises:
-        Invalid: there is none, one too many, or one is no UTF-8.
+        Invalid: there is none, there is one too many, or one is not UTF-8.
 
     """
     ids = {by: value for by, name in HEADERS.items() if (value := call.headers.get(name))}
@@ -57,15 +57,17 @@ def given_ids(call: Call, *, both: bool = False) -> dict[str, str]:
     return ids
 
 
-def found(store: Store, call: Call, status: int, code: str, message: str) -> StoredProfile:
+def require_profile(
+    store: Store, call: Call, status: int, code: str, message: str
+) -> StoredProfile:
     """
     Return the profile that a request is about.
 
     Raises:
-        Refusal: there is none; with that status, code and message.
+        Refusal: there is none; it has that status, code and message.
 
     """
-    [(by, value)] = given_ids(call).items()
+    [(by, value)] = header_ids(call).items()
     profile = store.find(by, value)
     if profile is None:
         raise Refusal(status, code, Problem(message))
@@ -73,30 +75,28 @@ def found(store: Store, call: Call, status: int, code: str, message: str) -> Sto
 
 
 def missing_profile() -> Refusal:
-    """Return what most operations say of a profile that isn't there."""
+    """Return the refusal of most operations for a profile that does not exist."""
     return Refusal(404, "profile_does_not_exist", Problem("Profile not found"))
 
 
-def whole(text: str) -> int:
-    """
-    Return the number that a query names, 0 where it is none or more than there can be of anything.
-    """
+def whole_number(text: str) -> int:
+    """Return a whole number of a query; 0 if it is not one, or has more than 15 digits."""
     return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else 0
 
 
 def read(call: Call, rule: Rule) -> Any:
-    """Return the body as its rule stores it."""
+    """Return the validated body, as it is stored."""
     return rule(decoded(call.body))
 
 
-def error_answer(refusal: Refusal, shape: Shape) -> Answer:
-    """Return a refusal in one of the bodies that the document shows."""
-    answer = json_answer(refusal.status, _BODIES[shape](refusal))
+def error_response(refusal: Refusal, error_format: ErrorFormat) -> Response:
+    """Return a refusal in one of the documented error formats."""
+    response = json_response(refusal.status, _BODIES[error_format](refusal))
     if refusal.retry_after is not None:
-        answer = answer._replace(retry_after=str(refusal.retry_after))
-    if shape == "json:api":
-        answer = answer._replace(media_type="application/vnd.api+json")
-    return answer
+        response = response._replace(retry_after=str(refusal.retry_after))
+    if error_format == "json:api":
+        response = response._replace(media_type="application/vnd.api+json")
+    return response
 
 
 def _objects(refusal: Refusal) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def _strings(refusal: Refusal) -> dict[str, Any]:
 
 
 def _json_api(refusal: Refusal) -> dict[str, Any]:
-    # Only what is wrong with the body has this form; the document shows all else as objects.
+    # Only errors about the body have this format; all others are documented as objects.
     if refusal.status != 400:
         return _objects(refusal)
     return {
@@ -131,7 +131,7 @@ def _json_api(refusal: Refusal) -> dict[str, Any]:
     }
 
 
-_BODIES: dict[Shape, Callable[[Refusal], dict[str, Any]]] = {
+_BODIES: dict[ErrorFormat, Callable[[Refusal], dict[str, Any]]] = {
     "objects": _objects,
     "strings": _strings,
     "json:api": _json_api,

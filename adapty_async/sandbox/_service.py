@@ -1,4 +1,4 @@
-"""What a request and an answer are to the services of the sandbox; no I/O."""
+"""The interface of the sandbox's services: requests, responses and refusals. It does no I/O."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Call(NamedTuple):
-    """Hold one request as it arrived, its body read to the end."""
+    """One request as it arrived, with its complete body."""
 
     method: str
     path: str
@@ -25,16 +25,16 @@ class Call(NamedTuple):
     query: Mapping[str, str]
 
 
-class Answer(NamedTuple):
-    """Hold one answer; `body` is empty where the documents have none."""
+class Response(NamedTuple):
+    """One response; `body` is empty if the documentation shows none."""
 
     status: int
     body: bytes = b""
     media_type: str = "application/json"
     retry_after: str | None = None
 
-    def response(self) -> web.Response:
-        """Return the answer for aiohttp, under a new `Request-Id`."""
+    def to_web(self) -> web.Response:
+        """Return the response for aiohttp, with a new `Request-Id`."""
         headers = {"Request-Id": uuid4().hex}
         if self.body:
             headers["Content-Type"] = self.media_type
@@ -43,13 +43,13 @@ class Answer(NamedTuple):
         return web.Response(status=self.status, body=self.body or None, headers=headers)
 
 
-class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not a failure of the sandbox
-    """Say that a request is answered with an error the documents describe."""
+class Refusal(Exception):  # noqa: N818 - a refusal is a response, not a failure of the sandbox
+    """An exception that becomes a documented error response."""
 
     def __init__(
         self, status: int, code: str, *problems: Problem, retry_after: int | None = None
     ) -> None:
-        """Keep the HTTP status, the error code and what is wrong, in the order found."""
+        """Store the HTTP status, the error code and the problems, in the order found."""
         super().__init__(status, code)
         self.status = status
         self.code = code
@@ -58,26 +58,26 @@ class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not a failure 
 
 
 class Service(Protocol):
-    """Describe one of the APIs: what it reads from a request and how it words an error."""
+    """The interface of one API: it identifies a request, performs it and formats errors."""
 
     name: str
 
     @abstractmethod
     def identity(self, call: Call) -> str | None:
-        """Return the identifier of the profile that the request is about, unchecked."""
+        """Return the identifier of the request's profile, without validation."""
 
     @abstractmethod
-    def perform(self, call: Call) -> Answer:
+    def perform(self, call: Call) -> Response:
         """Check the request and carry it out, or raise `Refusal` with nothing changed."""
 
     @abstractmethod
-    def error(self, refusal: Refusal) -> Answer:
-        """Return the refusal in this API's error body."""
+    def error(self, refusal: Refusal) -> Response:
+        """Return the refusal as an error body of this API."""
 
 
-def json_answer(status: int, value: Any) -> Answer:
-    """Return an answer with `value` as its JSON body."""
-    return Answer(status, msgspec.json.encode(value))
+def json_response(status: int, value: Any) -> Response:
+    """Return a response with `value` as its JSON body."""
+    return Response(status, msgspec.json.encode(value))
 
 
 def decoded(body: bytes) -> Any:
@@ -85,7 +85,7 @@ def decoded(body: bytes) -> Any:
     Return the JSON value of `body`.
 
     Raises:
-        Invalid: `body` is no JSON, or is nested too deeply to be read.
+        Invalid: `body` is not JSON, or is nested too deeply.
 
     """
     try:
@@ -96,10 +96,10 @@ def decoded(body: bytes) -> Any:
 
 def check_media_type(call: Call, expected: str = "application/json") -> None:
     """
-    Check that the request says its body is JSON, of the expected kind.
+    Validate that the request declares a JSON body of the expected media type.
 
     Raises:
-        Refusal: it says something else, or nothing.
+        Refusal: it declares another media type, or none.
 
     """
     given = storable(call.headers.get("Content-Type", ""))
@@ -112,7 +112,7 @@ def check_media_type(call: Call, expected: str = "application/json") -> None:
 
 
 def storable(text: str) -> str:
-    """Return `text` with what was no UTF-8 in a header replaced, for the log and for JSON."""
+    """Return `text` with bytes that were not UTF-8 replaced, for the log and for JSON."""
     if text.isascii():
         return text
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
