@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from typing import TypeAlias
 
@@ -22,15 +22,15 @@ _IN_MEMORY = 50_000
 _BATCH = 20_000
 _CACHE_KIB = 16_384
 _KEYS = """WITH RECURSIVE number (n) AS (
-  SELECT 0 UNION ALL SELECT n + 1 FROM number WHERE n + 1 < ?2
-), asked (n, key) AS (SELECT n, substr(?1, 16 * n + 1, 16) FROM number)
+  SELECT 0 UNION ALL SELECT n + 1 FROM number WHERE n + 1 < :count
+), asked (n, key) AS (SELECT n, substr(:keys, 16 * n + 1, 16) FROM number)
 """
 # one row for all keys, since every step releases and acquires the interpreter's lock
 _FIND = (
     f"{_KEYS}SELECT group_concat(n || ' ' || ordinal, ' ')"  # noqa: S608  no value is in it
     " FROM asked JOIN entry_key USING (key)"
 )
-_ADD = f"{_KEYS}INSERT INTO entry_key SELECT key, ?3 + n FROM asked"  # noqa: S608
+_ADD = f"{_KEYS}INSERT INTO entry_key SELECT key, :first + n FROM asked"  # noqa: S608
 
 
 _PendingClaim: TypeAlias = "tuple[bytes, asyncio.Future[tuple[int, bool]]]"
@@ -232,19 +232,23 @@ class _KeyTable:
                 new[key] = self._count + len(new)
         if new:
             with _named():
-                self._db.execute(_ADD, (b"".join(new), len(new), self._count))
+                self._db.execute(_ADD, _values(new, first=self._count))
             self._count += len(new)
         return claims
 
     def _find(self, keys: list[bytes]) -> dict[int, int]:
         with _named():
-            text = self._db.execute(_FIND, (b"".join(keys), len(keys))).fetchone()[0]
+            text = self._db.execute(_FIND, _values(keys)).fetchone()[0]
         numbers = map(int, text.split()) if text else iter(())
         return dict(zip(numbers, numbers, strict=True))
 
     def close(self) -> None:
         """Close the database, which removes it."""
         self._db.close()
+
+
+def _values(keys: Collection[bytes], **more: int) -> dict[str, bytes | int]:
+    return {"keys": b"".join(keys), "count": len(keys), **more}
 
 
 @contextlib.contextmanager

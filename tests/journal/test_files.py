@@ -36,6 +36,7 @@ NOBODY = 65534
 CHILD = """
 import asyncio, os, sys
 from pathlib import Path
+import anyio
 from adapty_async._journal import SqliteJournal, summarise
 from adapty_async.errors import JournalError
 from tests.journal.support import reopened
@@ -45,6 +46,7 @@ async def main(path):
     await reopened(journal)
     await journal.close()
 
+anyio.run(anyio.sleep, 0)  # it loads modules when they are needed, and a user may not read them
 is_root = os.geteuid() == 0
 if is_root:
     os.setgroups([])
