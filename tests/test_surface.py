@@ -182,7 +182,7 @@ SHOWN: dict[str, Callable[[], Any]] = {
     "Operation": lambda: UPDATE,
     "Mail Operation": lambda: save_profile(MAIL_PROFILE),
     "Mail deletion": lambda: delete_profile(email=CANARY_EMAIL),
-    "Request": lambda: encode(UPDATE, WIRE, timeout=1.0, allowance=1.0),
+    "Request": lambda: encode(UPDATE, WIRE, timeout=1.0, total_timeout=1.0),
     "Headers": lambda: WIRE.headers,
     "RunIdentity": lambda: RunIdentity("call", "https://example.com", f"Api-Key {CANARY_KEY}"),
     "ServerWords": lambda: RedactedBytes(CANARY_EMAIL.encode()),

@@ -132,8 +132,8 @@ def encode(
     wire: RequestDefaults,
     *,
     timeout: float,
-    allowance: float,
-    background: bool = False,
+    total_timeout: float,
+    low_priority: bool = False,
 ) -> Request:
     """
     Encode an operation as a request.
@@ -142,8 +142,8 @@ def encode(
         operation: the call.
         wire: the request defaults of the client.
         timeout: seconds for one attempt.
-        allowance: the total timeout, in seconds.
-        background: the operation is an item of a bulk run and has low priority.
+        total_timeout: seconds for the whole call.
+        low_priority: the operation is an item of a bulk run and has low priority.
 
     Raises:
         InvalidInputError: a header of the operation cannot be sent unchanged, or the operation
@@ -157,7 +157,7 @@ def encode(
     except InvalidInputError as error:
         raise strip_traceback(error) from None  # the frames below hold the id itself
 
-    retry_safety, total_timeout = endpoint.retry_safety, allowance
+    retry_safety = endpoint.retry_safety
     if retry_safety is RetrySafety.WITH_KEY:
         retry_safety, total_timeout = _with_key(operation, total_timeout)
     return Request(
@@ -168,11 +168,11 @@ def encode(
         body=None if operation.body is None else endpoint.encode(operation.body),
         retry_safety=retry_safety,
         bucket=endpoint.bucket,
-        erases=endpoint.is_deletion,
+        is_deletion=endpoint.is_deletion,
         timeout=timeout,
         total_timeout=total_timeout,
         state=CallState(),
-        low_priority=background,
+        low_priority=low_priority,
         absent_if_missing=endpoint.is_deletion or endpoint.absent_if_missing,
     )
 

@@ -190,7 +190,7 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
         headers: all headers, including the client's API key.
         retry_safety: when the request may be sent again.
         bucket: the server-side rate limit that counts the request.
-        erases: the operation deletes.
+        is_deletion: the operation deletes.
         timeout: seconds for one attempt.
         total_timeout: seconds for the whole call.
         state: the call state, which all attempts share.
@@ -205,7 +205,7 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
     body: bytes | None
     retry_safety: RetrySafety
     bucket: str
-    erases: bool
+    is_deletion: bool
     timeout: float
     total_timeout: float
     state: CallState

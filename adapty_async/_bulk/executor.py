@@ -65,7 +65,7 @@ class Executor:
         self.options = options
         self._send = build(layers, options.retry)
         self._encode = functools.partial(
-            encode, wire=options.wire, timeout=options.timeout, allowance=options.retry.deadline
+            encode, wire=options.wire, timeout=options.timeout, total_timeout=options.retry.deadline
         )
 
     async def execute(self, operation: Operation[ResultT]) -> ResultT:
@@ -100,7 +100,7 @@ class Executor:
             run = RunIdentity(name, defaults.origin, defaults.headers["Authorization"])
             journal = RunJournal(storage, run, items, options.get("job_id"), workers)
         send = build(layers, self.options.retry, limits, journal)
-        encode_item = functools.partial(self._encode, background=True)
+        encode_item = functools.partial(self._encode, low_priority=True)
         engine = Engine(
             encode_item, send, layers.decode, layers.timing.clock, layers.limiters, limits
         )

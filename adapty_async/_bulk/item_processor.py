@@ -72,8 +72,8 @@ class BulkOptions(TypedDict, Generic[ItemT, ResultT], total=False):
     The options of every bulk method.
 
     Attributes:
-        concurrency: maximum of requests in flight. By default the run starts with 64, and
-            uses up to 256 as long as more increase the throughput.
+        concurrency: maximum of requests in flight. By default 64 at first, up to 256, as long as
+            more increase the throughput.
         rate: maximum of requests per second, retries included; by default the request rate adapts
             to the account's limit.
         fail_fast: stop after the first item that is not done, absent or skipped.

@@ -41,7 +41,7 @@ _STATE_OF = {
     OutcomeStatus.UNKNOWN: ItemState.UNKNOWN,
     OutcomeStatus.NOT_SENT: ItemState.NOT_SENT,
 }
-# Seconds between two records of the learned rate, with which a resumed run starts.
+# Seconds between two records of the adaptive rate, with which a resumed run starts.
 _RATE_SECONDS = 1.0
 # Requests per second; a resumed run does not start with a lower rate.
 _MIN_RATE = 0.001
@@ -163,7 +163,7 @@ class RunJournal:
 
     async def open(self, learned_rate: Callable[[], float | None]) -> None:
         """
-        Open the journal, and record the learned rate from now on.
+        Open the journal, and record the adaptive rate from now on.
 
         Raises:
             JournalError: it belongs to another run, is in use, is damaged, or is no journal.
@@ -204,7 +204,7 @@ class RunJournal:
 
     @property
     def rate(self) -> float | None:
-        """The requests per second that earlier runs learned; None if there is no such rate."""
+        """The requests per second that earlier runs found; None if there is no such rate."""
         rate = self._writer.rate
         return None if rate is None or rate < _MIN_RATE else rate
 

@@ -1,4 +1,4 @@
-"""A stop policy that ends a bulk run early: a wrong key or address, or a repeated error."""
+"""A stop policy that ends a bulk run early: a wrong key or address, or one error many times."""
 
 from __future__ import annotations
 

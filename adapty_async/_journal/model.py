@@ -142,7 +142,7 @@ class Run(msgspec.Struct, kw_only=True):
         last_at: when the run last wrote to the journal; at most some seconds before it was killed.
         ended_at: when the run closed the journal; None if it was killed or is still running.
         stop_reason: why the run ended before its input did; None if it did not.
-        rate: the learned requests per second; None if there is no such rate.
+        rate: the adaptive rate, in requests per second; None if there is no such rate.
     """
 
     number: int
@@ -235,7 +235,7 @@ class Resumed(msgspec.Struct, kw_only=True):
     Attributes:
         run: the record of the present run.
         spans: states by span number, as earlier runs left them.
-        rate: the requests per second that earlier runs learned; None if they learned none.
+        rate: the requests per second that earlier runs found; None if they found none.
     """
 
     run: Run

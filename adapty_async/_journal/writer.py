@@ -52,7 +52,7 @@ class JournalWriter:
 
     Attributes:
         is_new: no earlier run used the journal.
-        rate: requests per second that earlier runs learned; None if they learned none.
+        rate: requests per second that earlier runs found; None if they found none.
         failure: why no more write-ahead entries can be stored; None if they can.
     """
 
@@ -188,7 +188,7 @@ class JournalWriter:
             self._arm()
 
     def record_rate(self, rate: float | None) -> None:
-        """Record the learned rate, and that the run is still running."""
+        """Record the adaptive rate, and that the run is still running."""
         if rate is not None:
             self._run.rate = rate
         self._next_counts = -math.inf  # the next commit stores the run, too

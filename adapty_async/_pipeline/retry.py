@@ -170,7 +170,7 @@ class _RetryLoop:
             response: Response = await loop(attempt)
         except AdaptyError as error:
             request = self._request
-            if isinstance(error, NotFoundError) and request.erases and request.state.ambiguous:
+            if isinstance(error, NotFoundError) and request.is_deletion and request.state.ambiguous:
                 # the attempt with the lost response removed it
                 named = {"Request-Id": error.request_id} if error.request_id else {}
                 return Response(error.status, named, b"")

@@ -152,7 +152,7 @@ def cli() -> None:
 @cli.command()
 @_common_options
 @click.option("--api", type=click.Choice(sorted(_BY)), required=True, help="The API to call.")
-@click.option("--by", type=click.Choice(_ALL_BY), required=True, help="What the ids are.")
+@click.option("--by", type=click.Choice(_ALL_BY), required=True, help="The kind of the ids.")
 @click.option("--column", help="The column or field with the ids; by default, named like --by.")
 @click.option(
     "--id-encoding",
@@ -192,7 +192,7 @@ def delete(api: str, by: str, column: str | None, **common: Any) -> None:
 @click.option(
     "--api", type=click.Choice(["mail", "v2"]), default="mail", show_default=True, help="The API."
 )
-@click.option("--by", type=click.Choice(_BY["v2"]), help="What the ids are (v2).")
+@click.option("--by", type=click.Choice(_BY["v2"]), help="The kind of the ids (v2).")
 def save(api: str, by: str | None, **common: Any) -> None:
     """
     Save the profiles in INPUT to the Mail API, or update them in the server-side API.

@@ -247,9 +247,11 @@ def report_text(
     elif _many_absent(report):
         lines.append("More than a tenth of them were not there: check how the ids are written.")
     if failures is not None and report.failed + report.unknown + report.not_sent:
-        what = "What was read and" if _has_unread(report, total) else "What"
+        read = "were read and " if _has_unread(report, total) else ""
         name = click.format_filename(failures)
-        lines.append(f"{what} is not done is in {name}; it can be used as the next input.")
+        lines.append(
+            f"Rows that {read}are not done are in {name}; it can be used as the next input."
+        )
     return "\n".join(lines).rstrip()
 
 

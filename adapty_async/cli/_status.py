@@ -70,7 +70,7 @@ def _last_run(summary: JournalSummary) -> str:
         end = f"ended {_format_time(run.ended_at)}"
         end += f" ({run.stop_reason})" if run.stop_reason else ""
     elif summary.is_in_use:
-        end = f"is going on, {per_second(summary.rate or 0)} in its last minute"
+        end = f"is still running, {per_second(summary.rate or 0)} in its last minute"
     else:
         end = f"was killed, after {_format_time(run.last_at)}"
     return f"run {run.number} {end}"

@@ -37,7 +37,7 @@ _BY = click.option(
     "--by",
     type=click.Choice(["customer-user-id", "profile-id"]),
     required=True,
-    help="What the ids are.",
+    help="The kind of the ids.",
 )
 _COLUMN = click.option("--column", help="The column or field with the ids, if not named like --by.")
 _LEVEL = click.option("--access-level", required=True, help="Its id in the Adapty dashboard.")

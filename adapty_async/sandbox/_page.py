@@ -45,7 +45,7 @@ def render(
     names = ("Server-side profiles", "Mail profiles", "Mail events")
     cards = [*zip(names, state, strict=True), ("Requests", sum(statuses.values()))]
     cards += [
-        (f"Answered {status}" if status else "No answer", n) for status, n in statuses.items()
+        (f"Status {status}" if status else "No response", n) for status, n in statuses.items()
     ]
     counts = "".join(_card(name, count) for name, count in cards)
     return (

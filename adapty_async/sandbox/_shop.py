@@ -64,7 +64,7 @@ CREATE TABLE IF NOT EXISTS idempotency_keys (
     profile_id TEXT NOT NULL REFERENCES profiles (profile_id) ON DELETE CASCADE,
     key TEXT NOT NULL,
     at REAL NOT NULL,
-    answer BLOB NOT NULL,
+    response BLOB NOT NULL,
     PRIMARY KEY (profile_id, key)
 );
 """
@@ -216,7 +216,7 @@ class Shop:
     ) -> IdempotencyRecord | None:
         """Return the record of a key if it was used at or after `since`."""
         query = (
-            "SELECT at, answer FROM idempotency_keys WHERE profile_id = ? AND key = ? AND at >= ?"
+            "SELECT at, response FROM idempotency_keys WHERE profile_id = ? AND key = ? AND at >= ?"
         )
         rows = self._rows(query, profile_id, key, since)
         return IdempotencyRecord(*rows[0]) if rows else None

@@ -255,7 +255,7 @@ class Store:
     # Both
 
     def id_pages(self, api: str) -> Iterator[list[str]]:
-        """Yield the ids of one API's profiles in pages, each read on demand."""
+        """Yield the ids of one API's profiles in pages, each read when it is needed."""
         last = 0
         while rows := self._db.execute(_IDS[api], (last,)).fetchall():
             last = rows[-1][0]

@@ -534,12 +534,12 @@ def test_a_request_is_the_row_and_the_values() -> None:
     """
     Everything the layers need is in the request; without values the client's headers are shared.
     """
-    request = encode(Operation(ECHO, (), {"a": 1}), WIRE, timeout=2.0, allowance=5.0)
+    request = encode(Operation(ECHO, (), {"a": 1}), WIRE, timeout=2.0, total_timeout=5.0)
 
     assert (request.operation, request.method) == ("test.echo", "POST")
     assert (request.url, request.body) == ("https://example.com/echo/", b'{"a":1}')
     assert request.headers == WIRE.headers
-    assert (request.retry_safety, request.bucket, request.erases) == (
+    assert (request.retry_safety, request.bucket, request.is_deletion) == (
         RetrySafety.ALWAYS,
         "test",
         False,
@@ -551,10 +551,10 @@ def test_a_request_is_the_row_and_the_values() -> None:
 def test_headers_of_an_operation_join_the_clients() -> None:
     """A call's headers are added for that call alone; without a body none is sent."""
     operation = Operation(ERASE, (("adapty-profile-id", "p1"),))
-    request = encode(operation, WIRE, timeout=1.0, allowance=1.0)
+    request = encode(operation, WIRE, timeout=1.0, total_timeout=1.0)
 
     assert request.headers == {"Authorization": "Api-Key key", "adapty-profile-id": "p1"}
-    assert (request.body, request.erases) == (None, True)
+    assert (request.body, request.is_deletion) == (None, True)
     assert WIRE.headers == {"Authorization": "Api-Key key"}
 
 
@@ -577,7 +577,7 @@ def test_parameters_go_into_path_and_query(values: dict[str, str], url: str) -> 
     """A parameter that the row's path has a place for goes there, any other into the query."""
     about = (("adapty-profile-id", "p1"),)
     operation = Operation(LIST, about, parameters=tuple(values.items()))
-    request = encode(operation, WIRE, timeout=1.0, allowance=1.0)
+    request = encode(operation, WIRE, timeout=1.0, total_timeout=1.0)
 
     assert request.url == f"https://example.com{url}"
     assert request.headers == {"Authorization": "Api-Key key", "adapty-profile-id": "p1"}
@@ -587,7 +587,7 @@ def test_a_path_without_places_takes_a_query() -> None:
     """Where the row's path is the same for all calls, every parameter is in the query."""
     operation = Operation(ERASE, parameters=(("cursor", "x"),))
 
-    request = encode(operation, WIRE, timeout=1.0, allowance=1.0)
+    request = encode(operation, WIRE, timeout=1.0, total_timeout=1.0)
     assert request.url == f"https://example.com{ERASE.path}?cursor=x"
 
 
@@ -595,7 +595,7 @@ def test_a_path_without_places_takes_a_query() -> None:
 def test_a_parameter_of_the_path_must_be_given(given: tuple[tuple[str, str], ...]) -> None:
     """A path with a hole in it is not sent."""
     with pytest.raises(InvalidInputError, match=r"^thing_id: is required$"):
-        encode(Operation(LIST, parameters=given), WIRE, timeout=1.0, allowance=1.0)
+        encode(Operation(LIST, parameters=given), WIRE, timeout=1.0, total_timeout=1.0)
 
 
 @pytest.mark.parametrize(
@@ -608,7 +608,7 @@ def test_a_key_is_not_used_for_longer_than_it_is_remembered(
 ) -> None:
     """A call with a key ends before the server forgets it; without one its retry is not safe."""
     row = msgspec.structs.replace(ERASE, retry_safety=RetrySafety.WITH_KEY)
-    request = encode(Operation(row, key=key), WIRE, timeout=1.0, allowance=9999.0)
+    request = encode(Operation(row, key=key), WIRE, timeout=1.0, total_timeout=9999.0)
 
     assert (request.retry_safety, request.total_timeout) == (retry_safety, total_timeout)
 
@@ -616,7 +616,7 @@ def test_a_key_is_not_used_for_longer_than_it_is_remembered(
 def test_a_row_may_have_a_media_type_and_an_operation_a_key() -> None:
     """Both become headers of that request alone."""
     row = msgspec.structs.replace(ERASE, media_type="application/vnd.api+json")
-    request = encode(Operation(row, key="k1"), WIRE, timeout=1.0, allowance=1.0)
+    request = encode(Operation(row, key="k1"), WIRE, timeout=1.0, total_timeout=1.0)
 
     assert request.headers == {
         "Authorization": "Api-Key key",
@@ -624,21 +624,21 @@ def test_a_row_may_have_a_media_type_and_an_operation_a_key() -> None:
         "Idempotency-Key": "k1",
     }
     with pytest.raises(InvalidInputError, match=r"^idempotency_key: must not contain control"):
-        encode(Operation(row, key="a\nb"), WIRE, timeout=1.0, allowance=1.0)
+        encode(Operation(row, key="a\nb"), WIRE, timeout=1.0, total_timeout=1.0)
 
 
 def test_an_idempotency_key_is_ascii_whatever_ids_are() -> None:
     """It is made by a program, and no server must be asked to guess how it is written."""
     wire = msgspec.structs.replace(WIRE, id_encoding="utf-8")
     with pytest.raises(InvalidInputError, match=r"^idempotency_key: must be ASCII"):
-        encode(Operation(ERASE, key="clé"), wire, timeout=1.0, allowance=1.0)
+        encode(Operation(ERASE, key="clé"), wire, timeout=1.0, total_timeout=1.0)
 
 
 @pytest.mark.parametrize("background", [False, True])
 def test_a_request_says_whether_it_is_an_item_of_a_run(background: bool) -> None:  # noqa: FBT001
     """It is not, unless that is said."""
-    told = {"background": True} if background else {}
-    request = encode(Operation(ERASE), WIRE, timeout=1.0, allowance=1.0, **told)
+    told = {"low_priority": True} if background else {}
+    request = encode(Operation(ERASE), WIRE, timeout=1.0, total_timeout=1.0, **told)
 
     assert request.low_priority is background
 
@@ -665,9 +665,9 @@ def test_a_row_is_checked_unless_the_wire_is_not_to() -> None:
 
     operation = Operation(msgspec.structs.replace(ERASE, check=refuse))
     with pytest.raises(InvalidInputError, match=r"^test.erase: is refused$"):
-        encode(operation, WIRE, timeout=1.0, allowance=1.0)
+        encode(operation, WIRE, timeout=1.0, total_timeout=1.0)
     lenient = msgspec.structs.replace(WIRE, validate=False)
-    assert encode(operation, lenient, timeout=1.0, allowance=1.0).operation == "test.erase"
+    assert encode(operation, lenient, timeout=1.0, total_timeout=1.0).operation == "test.erase"
 
 
 @pytest.mark.parametrize(
@@ -679,11 +679,11 @@ def test_the_client_decides_on_ids_that_are_not_ascii(encoding: str, accepted: b
     operation = Operation(ERASE, (("adapty-customer-user-id", "ü1"),))
 
     if accepted:
-        request = encode(operation, wire, timeout=1.0, allowance=1.0)
+        request = encode(operation, wire, timeout=1.0, total_timeout=1.0)
         assert request.headers["adapty-customer-user-id"] == "ü1"
     else:
         with pytest.raises(InvalidInputError, match=r"^customer_user_id: must be ASCII"):
-            encode(operation, wire, timeout=1.0, allowance=1.0)
+            encode(operation, wire, timeout=1.0, total_timeout=1.0)
 
 
 class Text(str):

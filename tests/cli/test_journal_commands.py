@@ -522,7 +522,7 @@ async def test_a_run_that_goes_on_is_shown_as_such(invoke: Invoke, tmp_path: Pat
     killed = invoke("status", path).stdout
     await write(tmp_path / "other.db", stopped)
 
-    assert "run 1 is going on, 0/s in its last minute" in text
+    assert "run 1 is still running, 0/s in its last minute" in text
     assert json.loads(content)["in_use"] is True
     assert "run 1 was killed, after 2026-11-30 00:54:05Z" in killed
     assert (

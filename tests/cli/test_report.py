@@ -105,7 +105,7 @@ def test_text_of_a_run_that_did_not() -> None:
         *(f"  line {n}:" for n in range(1, 6)),
         "  and 5 m",
     ]
-    assert lines[-1] == "What is not done is in f.ndjson; it can be used as the next input."
+    assert lines[-1] == "Rows that are not done are in f.ndjson; it can be used as the next input."
 
 
 @pytest.mark.parametrize("reason", StopReason)
@@ -137,12 +137,14 @@ def test_text_does_not_promise_what_the_file_has_not() -> None:
     """After a stop the file holds what was read; without failures it is not advertised."""
     report = Report(total=3, done=2, failed=1, stop_reason=StopReason.STOPPED)
     text = report_text(report, failures=Path("f"), total=9)
-    assert text.endswith("What was read and is not done is in f; it can be used as the next input.")
+    assert text.endswith(
+        "Rows that were read and are not done are in f; it can be used as the next input."
+    )
     report = Report(total=3, done=3, stop_reason=StopReason.STOPPED)
     assert "next input" not in report_text(report, failures=Path("f"), total=9)
     report = Report(total=3, done=2, failed=1, stop_reason=StopReason.OUTAGE)
-    assert "What was read and is not done is in f" in report_text(report, failures=Path("f"))
-    assert "\nWhat is not done is in f" in report_text(report, failures=Path("f"), total=3)
+    assert "Rows that were read and are not done" in report_text(report, failures=Path("f"))
+    assert "\nRows that are not done are in f" in report_text(report, failures=Path("f"), total=3)
 
 
 def test_text_can_be_written_whatever_the_file_is_called() -> None:

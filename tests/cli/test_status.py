@@ -42,5 +42,5 @@ def test_a_run_without_outcomes_has_no_rate() -> None:
     text = status_text(msgspec.structs.replace(summary, minutes=()))
 
     assert "left" not in text
-    assert text.endswith("run 1 is going on, 0/s in its last minute")
+    assert text.endswith("run 1 is still running, 0/s in its last minute")
     assert status_text(summary).endswith("  2026-11-30 00:54:00Z            0 ended")

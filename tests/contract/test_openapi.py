@@ -249,7 +249,7 @@ def requests_of(operation: str) -> list[Request]:
     ids: list[dict[str, str]] = [{"customer_user_id": "u1"}, {"profile_id": "p1"}]
     described = ids if "adapty-profile-id" in declared(operation, "header") else [{}]
     calls = [CALLS[operation](**chosen) for chosen in described]
-    return [encode(call, WIRE, timeout=1, allowance=1) for call in calls]
+    return [encode(call, WIRE, timeout=1, total_timeout=1) for call in calls]
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -535,10 +535,10 @@ def test_a_request_of_the_document_is_sent_as_it_stands(
     assert sent == json.loads(json.dumps(body), parse_float=Decimal)
     broken = BREAKS_A_RULE.get((operation, name))
     if broken is None:
-        encode(call, WIRE, timeout=1, allowance=1)
+        encode(call, WIRE, timeout=1, total_timeout=1)
     else:
         with pytest.raises(InvalidInputError, match=f"^{broken}: "):
-            encode(call, WIRE, timeout=1, allowance=1)
+            encode(call, WIRE, timeout=1, total_timeout=1)
 
 
 def differences(operation: str, shown: Any, read: Any) -> Iterator[str]:
@@ -647,9 +647,9 @@ def test_every_limit_of_the_document_is_looked_at() -> None:
 @pytest.mark.parametrize(("place", "word", "limit"), list(limits()))
 def test_a_limit_of_the_document_is_kept(place: str, word: str, limit: int) -> None:
     """The last value that the document allows is sent, the one beyond it is refused."""
-    encode(LIMITED[place](limit), WIRE, timeout=1, allowance=1)
+    encode(LIMITED[place](limit), WIRE, timeout=1, total_timeout=1)
     with pytest.raises(InvalidInputError):
-        encode(LIMITED[place](limit + BEYOND[word]), WIRE, timeout=1, allowance=1)
+        encode(LIMITED[place](limit + BEYOND[word]), WIRE, timeout=1, total_timeout=1)
 
 
 # Errors

@@ -83,7 +83,7 @@ async def raw(sandbox: Sandbox, operation: Operation[Any]) -> tuple[int, Any]:
         {"Authorization": f"Api-Key {sandbox.api_key}", "Content-Type": "application/json"}
     )
     request = encode(
-        operation, RequestDefaults(origin=sandbox.url, headers=headers), timeout=5, allowance=5
+        operation, RequestDefaults(origin=sandbox.url, headers=headers), timeout=5, total_timeout=5
     )
     async with (
         aiohttp.ClientSession() as session,

@@ -11,7 +11,7 @@ CONNECTING = (
     unreached("connection refused", places.CLOSED_PORT),
     unreached("neither accepted nor refused", places.FULL_PORT),
     unreached("unknown host name", places.UNKNOWN_NAME),
-    forbidden("proxy that demands a password", places.PROXY)._replace(steps=page(407)),
+    forbidden("proxy that requires a password", places.PROXY)._replace(steps=page(407)),
     unreached("proxy that cannot connect", places.PROXY, *page(502)),
     lost("proxy that hangs up", (CLOSE,), arrives=0)._replace(
         once=None, place=places.PROXY, dead=True
@@ -29,7 +29,7 @@ TLS = (
     unreached("server with an old TLS only", places.OLD_TLS),
     unreached("reset in the handshake", places.PLAIN_SERVER_BY_TLS, UNREAD, RESET),
     unreached("closed in the handshake", places.PLAIN_SERVER_BY_TLS, UNREAD, CLOSE),
-    lost("server demands a certificate", (), arrives=0)._replace(
+    lost("server requires a certificate", (), arrives=0)._replace(
         once=None, place=places.CLIENT_CERTIFICATE, dead=True
     ),
     lost("reset over TLS, after the request", (RESET,))._replace(place=places.TRUSTED),

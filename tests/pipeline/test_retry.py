@@ -437,13 +437,13 @@ async def test_an_erasure_not_found_after_a_lost_response_has_worked(
     lost: list[Exception],
 ) -> None:
     """After an attempt that may have worked, "not found" is the proof that it did."""
-    response = await run([*lost, MISSING], RetryPolicy(), FakeClock(), erases=True)
+    response = await run([*lost, MISSING], RetryPolicy(), FakeClock(), is_deletion=True)
 
     assert (response.status, response.headers, response.body) == (404, {}, b"")
 
 
 @pytest.mark.parametrize(
-    ("failures", "erases"),
+    ("failures", "is_deletion"),
     [
         pytest.param([MISSING], True, id="first attempt"),
         pytest.param([ConnectError("refused"), MISSING], True, id="surely unsent before"),
@@ -453,11 +453,11 @@ async def test_an_erasure_not_found_after_a_lost_response_has_worked(
 )
 async def test_not_found_is_an_error_otherwise(
     failures: list[Exception],
-    erases: bool,  # noqa: FBT001
+    is_deletion: bool,  # noqa: FBT001
 ) -> None:
     """If no earlier attempt can have deleted it, a missing profile raises the error."""
     with pytest.raises(NotFoundError):
-        await run(failures, RetryPolicy(), FakeClock(), erases=erases)
+        await run(failures, RetryPolicy(), FakeClock(), is_deletion=is_deletion)
 
 
 async def test_hooks_receive_every_retry() -> None:

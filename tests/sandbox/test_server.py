@@ -302,7 +302,7 @@ async def test_the_page_shows_everything_escaped(api: Api) -> None:
 
     assert empty.body.count("none yet") == 2
     assert page.headers["Content-Type"].startswith("text/html")
-    for text in ("&lt;script&gt;", "&lt;i&gt;u1&lt;/i&gt;", "reset", "No answer", "refresh"):
+    for text in ("&lt;script&gt;", "&lt;i&gt;u1&lt;/i&gt;", "reset", "No response", "refresh"):
         assert text in page.body
     for markup in ("<script", "<i>", "<b>alert", "http://", "https://"):
         assert markup not in page.body
