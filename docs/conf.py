@@ -59,7 +59,8 @@ def layers() -> list[list[str]]:
 def purpose_of(package: str) -> str:
     """Return the first sentence of the docstring of a package or module."""
     path = _PACKAGE if package == "adapty_async" else _PACKAGE / package
-    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    inside = path / "__init__.py"
+    path = inside if inside.exists() else path.with_suffix(".py")
     docstring = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
     return re.split(r"(?<=\.)\s|\n\n", docstring, maxsplit=1)[0].replace("\n", " ")
 
