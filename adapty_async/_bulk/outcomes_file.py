@@ -32,6 +32,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus
+from adapty_async._runtime.files import flush_folder, is_at
 from adapty_async._runtime.fork import register_fork_handler
 from adapty_async._runtime.tasks import until_ended
 from adapty_async.errors import InvalidInputError, JournalError
@@ -192,7 +193,7 @@ class OutcomesLog:
             os.ftruncate(self._handle, end)
             os.fchmod(self._handle, 0o600)
             if not end:
-                _sync_folder(self._path.parent)
+                flush_folder(self._path.parent)
         except BaseException as error:
             self.close()
             if isinstance(error, OSError):
@@ -217,7 +218,7 @@ class OutcomesLog:
                 while data:
                     data = data[os.write(self._handle, data) :]
             _sync(self._handle)
-            is_there = _is_at(self._path, self._handle)
+            is_there = is_at(self._path, os.fstat(self._handle))
         except OSError as error:
             raise JournalError(
                 f"the outcomes file {self._path} cannot be written: {error.strerror}"
@@ -294,23 +295,6 @@ def _may_be_torn(text: bytes) -> bool:
     if comma:
         return bool(_FIRST_PAIR.fullmatch(first)) and _NEXT_KEY.startswith(rest[: len(_NEXT_KEY)])
     return _FIRST_KEY.startswith(first) or bool(_FIRST_PAIR.fullmatch(first))
-
-
-def _sync_folder(folder: Path) -> None:
-    """Flush the name of a new file to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _is_at(path: Path, handle: int) -> bool:
-    try:
-        found = path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return os.path.samestat(found, os.fstat(handle))
 
 
 class OutcomesFile:

@@ -56,6 +56,7 @@ from adapty_async._journal.schema import (
     write_identity,
     write_span,
 )
+from adapty_async._runtime.files import flush_folder, is_at
 from adapty_async._runtime.tasks import until_ended
 from adapty_async.errors import JournalError
 
@@ -100,7 +101,7 @@ class _Lock:
                 with contextlib.suppress(FileNotFoundError):
                     self._path.chmod(_PRIVATE)
                 # this may have created it just now, or its last owner may have removed it
-                if before is not None and _is_at(self._path, before):
+                if before is not None and is_at(self._path, before):
                     return
             except BaseException:
                 self._db.close()
@@ -132,11 +133,6 @@ def _status(path: Path) -> os.stat_result | None:
         return None
 
 
-def _is_at(path: Path, before: os.stat_result) -> bool:
-    present = _status(path)
-    return present is not None and os.path.samestat(present, before)
-
-
 def _create(path: Path) -> os.stat_result:
     """Create a file that only its owner can read, whatever the umask, and return its status."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -165,7 +161,7 @@ class _JournalFile:
             self._file = _create(path) if found is None else found
             _require_file(path, self._file)
             if found is None:
-                _flush_folder(path.parent)
+                flush_folder(path.parent)
             verify_log(log_of(path))
             with classified(path):
                 self._connect()
@@ -264,7 +260,7 @@ class _JournalFile:
         return self._checkpoint() if self._pages > _CHECKPOINT_PAGES else None
 
     def _require_in_place(self) -> None:
-        if not _is_at(self._path, self._file):
+        if not is_at(self._path, self._file):
             raise DamageError("it was deleted, moved or replaced during the run")
 
     def _checkpoint(self) -> JournalError | None:
@@ -315,15 +311,6 @@ def _require_file(path: Path, status: os.stat_result) -> None:
         raise DamageError("it has another name (a hard link), which SQLite cannot protect")
     if not os.access(path, os.R_OK | os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make the name of a new file durable."""
-    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _connect(path: Path, vfs: str | None, *, is_alone: bool) -> sqlite3.Connection:

@@ -800,7 +800,7 @@ async def test_a_run_that_is_cancelled_while_its_file_is_opened_leaves_it_to_the
         opening.set()
         may_open.wait()
 
-    monkeypatch.setattr(_outcomes_file, "_sync_folder", slow)
+    monkeypatch.setattr(_outcomes_file, "flush_folder", slow)
     file = OutcomesFile(path)
     task = asyncio.create_task(file.open(lambda: None))
     await asyncio.to_thread(opening.wait)
