@@ -71,7 +71,7 @@ check: lint types test docs bench-smoke
 	@touch $@
 
 .venv/.dev: .venv/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[cli,fast]' --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[all]' --group dev
 	@touch $@
 
 .venv/.bench: .venv/.dev
