@@ -71,13 +71,13 @@ class _Guard:
 
     def __init__(self) -> None:
         self._is_on = False
-        self._refused: list[str] = []
+        self._rejected: list[str] = []
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
         """Check the set-up, the call and the teardown of a test."""
         self._is_on = item.get_closest_marker("adapty_live") is None
-        self._refused.clear()
+        self._rejected.clear()
         try:
             return (yield)
         finally:
@@ -85,20 +85,20 @@ class _Guard:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self) -> Iterator[None]:
-        """Fail a test that was refused a connection, even if its code handled the error."""
+        """Fail a test whose connection was rejected, even if its code handled the error."""
         result = yield
-        if self._refused:
-            pytest.fail(_reason(self._refused[0]), pytrace=False)
+        if self._rejected:
+            pytest.fail(_reason(self._rejected[0]), pytrace=False)
         return result
 
     def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Refuse a connection of a client to a host that is not loopback."""
+        """Reject a connection of a client to a host that is not loopback."""
         if event != "socket.connect" or not self._is_on:
             return
         made, address = arguments
         if _is_loopback(address) or not is_client_socket(made):
             return
-        self._refused.append(address[0])
+        self._rejected.append(address[0])
         pytest.fail(_reason(address[0]))
 
 
