@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from adapty_async import errors
-from adapty_async._api.operation import CallState, Endpoint, Headers, Request, Response, RetrySafety
+from adapty_async._api.operation import Endpoint, Headers, Request, Response, RetrySafety
 from adapty_async._api.results import no_result
 from adapty_async._flow import adaptive_rate as _adaptive_rate
 from adapty_async.errors import AdaptyError
@@ -61,7 +61,6 @@ _REQUEST = Request(
     is_deletion=False,
     timeout=30.0,
     total_timeout=60.0,
-    state=CallState(),
 )
 
 
@@ -94,7 +93,7 @@ def begin_at(monkeypatch: pytest.MonkeyPatch, rate: float, *, lowest: float) -> 
 
 def a_request(**changes: Any) -> Request:
     """Return a new request, with these fields changed."""
-    return msgspec.structs.replace(_REQUEST, **{"state": CallState(), **changes})
+    return msgspec.structs.replace(_REQUEST, **changes)
 
 
 def a_response(status: int = 200, body: Any = b"", **headers: str) -> Response:
