@@ -968,7 +968,7 @@ async def test_a_run_asks_its_limit_while_every_item_waits() -> None:
     assert await items.end(0) == 1
     worker_limit.more, worker_limit.limit = 2, 3
     while items.busy < 3:
-        await asyncio.sleep(0)
+        await settle()
     run.stop()
     await items.end(3)
 
