@@ -1,7 +1,7 @@
 """
-The mutable state of one call. It travels beside the call's frozen request, through all layers.
+The mutable state of one call, which travels through the pipeline together with a frozen request.
 
-A layer of the pipeline, and the transport below them, is a function from a request and the state of
+Each layer of the pipeline, and the transport below, is a function from a request and the state of
 its call to the response: a `Layer`.
 """
 
@@ -27,9 +27,10 @@ class CallState(msgspec.Struct):
 
     Attributes:
         attempts: the number of attempts. Check layer: `attempt_started`, `attempt_withdrawn`.
-        refused: how many of them the server certainly did not process. Check layer:
+        refusals: how many of them the server certainly did not process. Check layer:
             `attempt_refused`.
-        connect_failures: how many of these got no connection, so nothing was sent; as `refused`.
+        connect_failures: how many of these got no connection, so nothing was sent. Check layer:
+            `attempt_refused`.
         throttled: how many attempts were throttled (429). Check layer: `attempt_throttled`.
         on_wire: the present attempt may have been written to a socket, in part or whole, and has no
             response yet. Transport: `sent` immediately before it writes, `unsent`. Check layer:
@@ -45,13 +46,14 @@ class CallState(msgspec.Struct):
         error: the error of the latest attempt that ended, None if it succeeded. Retry layer:
             `attempt_failed`, `call_succeeded`.
         written: an attempt before this one was written to a socket. Retry layer: `attempt_failed`.
-        on_first_send: appends the write-ahead entry of the call before its first attempt, and again
-            if the server refused all attempts before; its result is awaited.
-        on_refusal: retracts that entry after an attempt that the server refused.
+        on_first_send: the first-send callback, which appends the call's write-ahead entry before
+            the first attempt. It is called again if the server certainly processed no attempt
+            before. The check layer awaits its result. None without a journal.
+        on_refusal: retracts that entry after an attempt that the server certainly did not process.
     """
 
     attempts: int = 0
-    refused: int = 0
+    refusals: int = 0
     connect_failures: int = 0
     throttled: int = 0
     on_wire: bool = False
@@ -67,7 +69,9 @@ class CallState(msgspec.Struct):
     @property
     def is_first_send(self) -> bool:
         """Whether the server certainly processed no attempt so far."""
-        return self.attempts == self.refused
+        return self.attempts == self.refusals
+
+    # The check layer:
 
     def attempt_started(self) -> None:
         """Count an attempt."""
@@ -88,8 +92,10 @@ class CallState(msgspec.Struct):
 
     def attempt_refused(self, error: Exception) -> None:
         """Count an attempt that the server certainly did not process."""
-        self.refused += 1
+        self.refusals += 1
         self.connect_failures += isinstance(error, ConnectError)
+
+    # The transport:
 
     def sent(self) -> None:
         """Record that the attempt is written to a socket now."""
@@ -102,6 +108,8 @@ class CallState(msgspec.Struct):
     def connection_reused(self) -> None:
         """Record that the attempt goes over a connection that was used before."""
         self.reused = True
+
+    # The limit layer:
 
     def failed_in_outage(self) -> None:
         """Count a failure in a known outage, of which the request is not the cause."""
@@ -119,6 +127,8 @@ class CallState(msgspec.Struct):
     def restart_deadline(self) -> None:
         """Remove the deadline; the next `start_deadline` sets a new one."""
         self.deadline = math.inf
+
+    # The retry layer:
 
     def response_lost(self) -> None:
         """Record that the server may have processed an attempt whose response is no success."""
