@@ -61,7 +61,7 @@ def test_every_attribute_has_one_layer_that_writes_it() -> None:
     connection = {"on_wire", "reused"}
     shared = {attribute: writers.pop(attribute) for attribute in connection}
 
-    assert shared == dict.fromkeys(connection, {"_http", "_pipeline.compose"})
+    assert shared == {name: {"_http", "_pipeline.compose"} for name in connection}
     assert writers == {
         attribute: {layer} for layer, attributes in LAYERS.items() for attribute in attributes
     }
