@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self, TypeVa
 import msgspec
 
 from adapty_async._api.codec import RequestDefaults
-from adapty_async._api.operation import Headers, Operation, Send
+from adapty_async._api.operation import Headers, Middleware, Operation, Send
 from adapty_async._api.validation import header_value
 from adapty_async._bulk.executor import CallOptions, Executor
 from adapty_async._flow.bucket_limiter import LimiterRegistry
@@ -142,7 +142,7 @@ class _Client:
             timing=timing,
             limiters=LimiterRegistry(timing, _rate_limiter(limits, clock)),
             budget=RetryBudget(retry.budget),
-            hooks=(Emitter(tuple(hooks)),) if hooks else (),
+            emitter=Emitter(tuple(hooks)) if hooks else None,
         )
         self._use(Executor(layers, CallOptions(wire=wire, retry=retry, timeout=timeout)))
 
@@ -243,6 +243,32 @@ class _Client:
         other._is_borrower = True
         other._use(Executor(self._caller.layers, options))
         return other
+
+    def add_hook(self, hook: Hook) -> None:
+        """
+        Add a hook, which receives the events of calls that start later.
+
+        Add hooks before the first call: neither resources, such as ``client.v2.profiles``, that
+        were looked up before nor clients of `with_options` use it.
+        """
+        layers = self._caller.layers
+        emitter = layers.emitter.with_hook(hook) if layers.emitter else Emitter((hook,))
+        self._rebuild(emitter=emitter)
+
+    def add_middleware(self, middleware: Middleware) -> None:
+        """
+        Add a middleware: a function that receives each attempt's request and a function to send it.
+
+        It must call that function exactly once, with the request or a changed copy, and return its
+        response or raise. It sees every attempt, inside the limits, so it holds a permit, and its
+        time counts towards the call's deadline. The latest one is the outermost. Add middlewares
+        before the first call; see `add_hook`.
+        """
+        self._rebuild(middlewares=(*self._caller.layers.middlewares, middleware))
+
+    def _rebuild(self, **changes: Any) -> None:
+        layers = msgspec.structs.replace(self._caller.layers, **changes)
+        self._use(Executor(layers, self._caller.options))
 
     def statistics(self) -> Statistics:
         """Return the current request rate, pauses, requests in flight and outages."""

@@ -6,13 +6,54 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
-__all__ = ("CallEnded", "CallStarted", "Event", "Hook", "RetryScheduled")
+__all__ = ("AttemptEnded", "CallEnded", "CallStarted", "Event", "Hook", "RetryScheduled")
 
 
 class CallStarted(msgspec.Struct, frozen=True):
-    """An event: a call is about to send its first request."""
+    """
+    An event: a call is about to send its first request.
+
+    The events of a call are emitted in its task, so a `contextvars.ContextVar` that a hook sets
+    here has the same value at the call's `CallEnded`.
+
+    Attributes:
+        operation: the name of the call, such as ``v1.profiles.delete``.
+        call_id: the number of the call among those of its client, from 1.
+        method: the HTTP method.
+        host: the host that the request is for, with its port if the origin names one.
+    """
 
     operation: str
+    call_id: int = 0
+    method: str = ""
+    host: str = ""
+
+
+class AttemptEnded(msgspec.Struct, frozen=True):
+    """
+    An event: an attempt has a response, or failed.
+
+    Attributes:
+        operation: the name of the call.
+        call_id: the number of the call; see `CallStarted`.
+        method: the HTTP method.
+        host: the host; see `CallStarted`.
+        attempt: the number of the attempt, from 1.
+        elapsed: seconds since the start of the attempt, without waits for a permit.
+        status: the HTTP status, None if there was no response.
+        request_id: the id that the server gave the request, None if it gave none.
+        error: the name of the class of the error, None for success.
+    """
+
+    operation: str
+    call_id: int
+    method: str
+    host: str
+    attempt: int
+    elapsed: float
+    status: int | None
+    request_id: str | None
+    error: str | None
 
 
 class RetryScheduled(msgspec.Struct, frozen=True):
@@ -25,6 +66,7 @@ class RetryScheduled(msgspec.Struct, frozen=True):
         wait: seconds until the next attempt.
         error: the name of the error's class.
         status: the HTTP status, None if there was no response.
+        call_id: the number of the call; see `CallStarted`.
     """
 
     operation: str
@@ -32,6 +74,7 @@ class RetryScheduled(msgspec.Struct, frozen=True):
     wait: float
     error: str
     status: int | None
+    call_id: int = 0
 
 
 class CallEnded(msgspec.Struct, frozen=True):
@@ -44,6 +87,10 @@ class CallEnded(msgspec.Struct, frozen=True):
         elapsed: seconds since the start of the call.
         status: the HTTP status of the last response, None if there was none.
         error: the name of the class of the error that the call raises, None for success.
+        call_id: the number of the call; see `CallStarted`.
+        method: the HTTP method.
+        host: the host; see `CallStarted`.
+        request_id: the id that the server gave the last request, None if it gave none.
     """
 
     operation: str
@@ -51,9 +98,14 @@ class CallEnded(msgspec.Struct, frozen=True):
     elapsed: float
     status: int | None
     error: str | None
+    call_id: int = 0
+    method: str = ""
+    host: str = ""
+    request_id: str | None = None
 
 
-Event: TypeAlias = CallStarted | RetryScheduled | CallEnded
+#: An event; later releases may add kinds of events and attributes.
+Event: TypeAlias = CallStarted | AttemptEnded | RetryScheduled | CallEnded
 
 
 class Hook(Protocol):

@@ -29,7 +29,7 @@ from adapty_async import (
     ServerError,
 )
 from adapty_async._runtime.loop_local import LoopLocal
-from adapty_async.hooks import CallEnded, CallStarted, Event, RetryScheduled
+from adapty_async.hooks import AttemptEnded, CallEnded, CallStarted, Event, RetryScheduled
 from adapty_async.testing import FakeTransport
 from adapty_async.v1 import DELETE_PROFILE, GET_PROFILE, ProfileAttributes
 
@@ -484,16 +484,21 @@ async def test_an_operation_is_executed() -> None:
 
 
 async def test_hooks_see_a_call_from_start_to_end() -> None:
-    """A retried call emits its start, the retry and its end."""
+    """A retried call emits its start, its attempts, the retry and its end."""
     events: list[Event] = []
     async with (
         RawServer((page(500),)) as server,
         client_of(server, hooks=(events.append,)) as client,
     ):
+        host = server.url.removeprefix("http://")
         await get(client)
 
-    started, scheduled, ended = events
-    assert started == CallStarted("v1.profiles.get")
+    started, failed, scheduled, succeeded, ended = events
+    assert started == CallStarted("v1.profiles.get", 1, "GET", host)
+    assert isinstance(failed, AttemptEnded)
+    assert (failed.attempt, failed.error, failed.status) == (1, "ServerError", 500)
+    assert isinstance(succeeded, AttemptEnded)
+    assert (succeeded.attempt, succeeded.error, succeeded.status) == (2, None, 200)
     assert isinstance(scheduled, RetryScheduled)
     assert (scheduled.attempt, scheduled.error, scheduled.status) == (1, "ServerError", 500)
     assert isinstance(ended, CallEnded)

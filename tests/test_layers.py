@@ -42,6 +42,8 @@ AT_HOME = {
     "aiohttp.web": ("sandbox",),
     "click": ("cli",),
     "rich": ("cli",),
+    "opentelemetry": ("integrations.opentelemetry",),
+    "prometheus_client": ("integrations.prometheus",),
     "pytest": ("integrations.pytest",),
     "tenacity": ("_pipeline.retry",),
 }

@@ -46,6 +46,8 @@ class CallState(msgspec.Struct):
         error: the error of the latest attempt that ended, None if it succeeded. Retry layer:
             `attempt_failed`, `call_succeeded`.
         written: an attempt before this one was written to a socket. Retry layer: `attempt_failed`.
+        call_id: the number of the call in the events of hooks, 0 without hooks. Observe layer:
+            `call_numbered`.
         on_first_send: the first-send callback, which appends the call's write-ahead entry before
             the first attempt. It is called again if the server certainly processed no attempt
             before. The check layer awaits its result. None without a journal.
@@ -63,6 +65,7 @@ class CallState(msgspec.Struct):
     ambiguous: bool = False
     error: Exception | None = None
     written: bool = False
+    call_id: int = 0
     on_first_send: Callable[[], Awaitable[None] | None] | None = None
     on_refusal: Callable[[], None] | None = None
 
@@ -127,6 +130,12 @@ class CallState(msgspec.Struct):
     def restart_deadline(self) -> None:
         """Remove the deadline; the next `start_deadline` sets a new one."""
         self.deadline = math.inf
+
+    # The observe layer:
+
+    def call_numbered(self, call_id: int) -> None:
+        """Set the number of the call in events."""
+        self.call_id = call_id
 
     # The retry layer:
 

@@ -18,6 +18,7 @@ __all__ = (
     "Endpoint",
     "Execute",
     "Headers",
+    "Middleware",
     "Operation",
     "Request",
     "Response",
@@ -168,6 +169,10 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
     low_priority: bool = False
     absent_if_missing: bool = False
 
+    def with_headers(self, headers: Mapping[str, str]) -> Request:
+        """Return a copy with more headers, or other values for those it has."""
+        return msgspec.structs.replace(self, headers=Headers({**self.headers, **headers}))
+
     def __repr__(self) -> str:
         return f"Request({self.operation})"
 
@@ -179,6 +184,9 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
 
 
 Send: TypeAlias = Callable[[Request], Awaitable[Response]]
+
+#: A function around each attempt: it receives the request and the `Send` that sends it.
+Middleware: TypeAlias = Callable[[Request, Send], Awaitable[Response]]
 
 
 class Execute(Protocol):

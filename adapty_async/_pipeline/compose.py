@@ -3,32 +3,33 @@ A pipeline of layers, each a `Layer` around a `Layer` and independent of its nei
 
 observe → retry → limit → check → transport. The check layer is inside the retry layer, so there is
 one retry path. The limit layer is inside it too, so every attempt acquires a permit, and no permit
-is held during backoff.
+is held during backoff. Hooks add a layer around check, middlewares are layers around the transport.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 
 import msgspec
 
 from adapty_async._api.call_state import CallState, Layer
 from adapty_async._api.codec import ResultDecoder, error_from, require_no_page
-from adapty_async._api.operation import Request, Response, Send
+from adapty_async._api.operation import Middleware, Request, Response, Send
 from adapty_async._flow.bucket_limiter import LimiterRegistry
 from adapty_async._flow.circuit_breaker import RetryBudget
 from adapty_async._flow.run_limits import RunLimits
 from adapty_async._flow.semaphore import PrioritySemaphore
+from adapty_async._pipeline.emitter import Emitter
 from adapty_async._pipeline.limit import limit
+from adapty_async._pipeline.observe import observe, observe_attempts
 from adapty_async._pipeline.retry import is_refusal, retry
 from adapty_async._runtime.clock import Timing
 from adapty_async._runtime.loop_local import LoopLocal
 from adapty_async.config import RetryPolicy
 from adapty_async.errors import AdaptyError
-from adapty_async.hooks import CallEnded, CallStarted, Hook
 
-__all__ = ("PipelineConfig", "build", "check", "observe", "without_state")
+__all__ = ("PipelineConfig", "build", "check", "with_middleware", "without_state")
 
 
 class PipelineConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +42,8 @@ class PipelineConfig(msgspec.Struct, frozen=True, kw_only=True):
         timing: clock, sleep and random function.
         limiters: rates, pauses and circuit breakers, per bucket.
         budget: the retry budget.
-        hooks: receive the events of calls: the client's `Emitter`, which never raises.
+        emitter: delivers the events of calls to hooks; None without hooks.
+        middlewares: functions around each attempt, the innermost first.
         decode: decodes results, and logs deviations from Adapty's documentation.
     """
 
@@ -50,17 +52,23 @@ class PipelineConfig(msgspec.Struct, frozen=True, kw_only=True):
     timing: Timing
     limiters: LimiterRegistry
     budget: RetryBudget
-    hooks: tuple[Hook, ...] = ()
+    emitter: Emitter | None = None
+    middlewares: tuple[Middleware, ...] = ()
     decode: ResultDecoder = msgspec.field(default_factory=ResultDecoder)
 
 
 def build(layers: PipelineConfig, policy: RetryPolicy, run: RunLimits | None = None) -> Layer:
     """Compose the layers into one function from a request to a successful response."""
-    timing = layers.timing
-    send = check(layers.transport, None if run is None else run.stopping)
+    timing, emitter = layers.timing, layers.emitter
+    send = layers.transport
+    for middleware in layers.middlewares:
+        send = with_middleware(send, middleware)
+    send = check(send, None if run is None else run.stopping)
+    if emitter is not None:
+        send = observe_attempts(send, emitter, timing.clock)
     send = limit(send, layers.connections, layers.limiters, timing.clock, run)
-    send = retry(send, policy, timing, layers.budget, layers.hooks, run)
-    return observe(send, layers.hooks, timing.clock) if layers.hooks else send
+    send = retry(send, policy, timing, layers.budget, emitter, run)
+    return send if emitter is None else observe(send, emitter, timing.clock)
 
 
 def without_state(send: Send) -> Layer:
@@ -76,6 +84,15 @@ def without_state(send: Send) -> Layer:
         return send(request)
 
     return send_request
+
+
+def with_middleware(send: Layer, middleware: Middleware) -> Layer:
+    """Pass each attempt through a middleware of the caller's, which does not see the call state."""
+
+    def send_through(request: Request, state: CallState) -> Awaitable[Response]:
+        return middleware(request, lambda changed: send(changed, state))
+
+    return send_through
 
 
 def check(send: Layer, stopping: asyncio.Event | None = None) -> Layer:
@@ -134,29 +151,3 @@ def _record_refusal(state: CallState, error: AdaptyError) -> None:
     state.attempt_refused(error)
     if state.on_refusal is not None and not state.ambiguous:  # because of an earlier attempt
         state.on_refusal()
-
-
-def observe(send: Layer, hooks: tuple[Hook, ...], clock: Callable[[], float]) -> Layer:
-    """Emit the start and the end of each call to the hooks, cancellation included."""
-
-    def emit(event: CallStarted | CallEnded) -> None:
-        for hook in hooks:
-            hook(event)
-
-    async def send_observed(request: Request, state: CallState) -> Response:
-        emit(CallStarted(request.operation))
-        started = clock()
-
-        def ended(status: int | None, error: BaseException | None) -> CallEnded:
-            name = None if error is None else type(error).__name__
-            return CallEnded(request.operation, state.attempts, clock() - started, status, name)
-
-        try:
-            response = await send(request, state)
-        except (AdaptyError, asyncio.CancelledError) as error:
-            emit(ended(getattr(error, "status", None), error))
-            raise
-        emit(ended(response.status, None))
-        return response
-
-    return send_observed

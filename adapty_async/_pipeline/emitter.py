@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 
@@ -22,9 +23,20 @@ class Emitter:
 
     def __init__(self, hooks: tuple[Hook, ...]) -> None:
         self._hooks = hooks
+        self._numbers = itertools.count(1)
         self._logged: set[tuple[int, type[Event]]] = set()  # at most one entry per hook and kind
 
-    def __call__(self, event: Event, /) -> None:
+    def with_hook(self, hook: Hook) -> Emitter:
+        """Return an emitter that delivers events to one hook more; calls are numbered on."""
+        emitter = Emitter((*self._hooks, hook))
+        emitter._numbers = self._numbers
+        return emitter
+
+    def next_call_id(self) -> int:
+        """Return the number of a new call, from 1."""
+        return next(self._numbers)
+
+    def emit(self, event: Event, /) -> None:
         """Deliver an event to all hooks."""
         outer = sys.exception()  # the exception that is about to end the call, if there is one
         for number, hook in enumerate(self._hooks):

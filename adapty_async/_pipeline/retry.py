@@ -21,6 +21,7 @@ from adapty_async._flow.circuit_breaker import (
     is_transient,
 )
 from adapty_async._flow.run_limits import RunLimits
+from adapty_async._pipeline.emitter import Emitter
 from adapty_async._runtime.clock import Timing
 from adapty_async.config import RetryPolicy
 from adapty_async.errors import (
@@ -34,7 +35,7 @@ from adapty_async.errors import (
     RequestTimeoutError,
     ServerError,
 )
-from adapty_async.hooks import Hook, RetryScheduled
+from adapty_async.hooks import RetryScheduled
 
 __all__ = ("is_refusal", "is_requeued", "may_have_worked", "may_retry", "retry")
 
@@ -96,7 +97,7 @@ def retry(
     policy: RetryPolicy,
     timing: Timing,
     budget: RetryBudget,
-    hooks: tuple[Hook, ...] = (),
+    emitter: Emitter | None = None,
     run: RunLimits | None = None,
 ) -> Layer:
     """
@@ -113,7 +114,7 @@ def retry(
         else:
             budget.release()
             return response
-        loop = _RetryLoop(request, state, policy, timing, budget, hooks, run)
+        loop = _RetryLoop(request, state, policy, timing, budget, emitter, run)
         return await loop.run(send, first)
 
     return send_with_retries
@@ -136,7 +137,7 @@ class _RetryLoop:
         policy: RetryPolicy,
         timing: Timing,
         budget: RetryBudget,
-        hooks: tuple[Hook, ...],
+        emitter: Emitter | None,
         run: RunLimits | None,
     ) -> None:
         self._request = request
@@ -144,7 +145,7 @@ class _RetryLoop:
         self._policy = policy
         self._timing = timing
         self._budget = budget
-        self._hooks = hooks
+        self._emitter = emitter
         self._run = run
         self._error: AdaptyError = AdaptyError()
         self._cost = 0
@@ -253,9 +254,10 @@ class _RetryLoop:
             wait=retries.upcoming_sleep,
             error=type(self._error).__name__,
             status=getattr(self._error, "status", None),
+            call_id=self._state.call_id,
         )
         if self._run is not None:
             self._run.hold(self._request, retries.upcoming_sleep)
         logger.debug("%s", event)
-        for hook in self._hooks:
-            hook(event)
+        if self._emitter is not None:
+            self._emitter.emit(event)

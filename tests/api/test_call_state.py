@@ -22,6 +22,7 @@ EVENTS = {name for name in METHODS if not name.startswith("_")}
 LAYERS = {
     # the modules of a layer: the attributes that it writes
     "_pipeline.compose": {"attempts", "refusals", "connect_failures", "throttled"},
+    "_pipeline.observe": {"call_id"},
     "_pipeline.limit": {"outage_failures", "deadline"},
     "_pipeline.retry": {"ambiguous", "error", "written"},
 }

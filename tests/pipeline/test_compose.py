@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 import itertools
 from collections.abc import Awaitable, Iterable
@@ -13,13 +14,22 @@ import pytest
 
 from adapty_async._api.call_state import CallState
 from adapty_async._api.codec import RequestDefaults
-from adapty_async._api.operation import Headers, Operation, Request, Response, Send
+from adapty_async._api.operation import (
+    Headers,
+    Middleware,
+    Operation,
+    Request,
+    Response,
+    Send,
+)
 from adapty_async._bulk.executor import CallOptions, Executor
 from adapty_async._flow.bucket_limiter import LimiterRegistry
 from adapty_async._flow.circuit_breaker import RetryBudget
 from adapty_async._flow.rate_limiter import FixedRateLimiter
 from adapty_async._flow.semaphore import PrioritySemaphore
-from adapty_async._pipeline.compose import PipelineConfig, build, check, observe, without_state
+from adapty_async._pipeline.compose import PipelineConfig, build, check, without_state
+from adapty_async._pipeline.emitter import Emitter
+from adapty_async._pipeline.observe import observe
 from adapty_async._runtime.clock import Timing
 from adapty_async._runtime.loop_local import LoopLocal
 from adapty_async.bulk import OutcomeStatus
@@ -36,12 +46,13 @@ from adapty_async.errors import (
     RateLimitError,
     ServerError,
 )
-from adapty_async.hooks import CallEnded, CallStarted, Event, Hook, RetryScheduled
+from adapty_async.hooks import AttemptEnded, CallEnded, CallStarted, Event, Hook, RetryScheduled
 from adapty_async.testing import FakeClock, FakeTransport, Reply
 from adapty_async.v1 import GET_PROFILE
 from tests._support import ERASE, a_request, begin_at, unwritten
 
 DELETED: Reply = (204, {}, b"")
+CALL = (1, "DELETE", "example.com")  # its number, method and host
 MISSING: Reply = (404, {}, b'{"errors":[],"error_code":"profile_does_not_exist","status_code":404}')
 
 
@@ -59,7 +70,7 @@ def layers(
         timing=timing,
         limiters=LimiterRegistry(timing, rate_limiter),
         budget=RetryBudget(500),
-        hooks=hooks,
+        emitter=Emitter(hooks) if hooks else None,
     )
 
 
@@ -253,7 +264,7 @@ async def test_a_call_has_one_deadline_for_everything() -> None:
 
 
 async def test_hooks_receive_the_course_of_a_call() -> None:
-    """Every hook receives the start, the retries and the end of a call, in this order."""
+    """Every hook receives the start, the attempts, the retries and the end of a call, in order."""
     emitted: list[Event] = []
     also: list[Event] = []
     clock = FakeClock()
@@ -262,9 +273,69 @@ async def test_hooks_receive_the_course_of_a_call() -> None:
     await caller(transport, clock, (emitted.append, also.append)).execute(Operation(ERASE))
     assert emitted == also
     assert emitted == [
-        CallStarted("test.erase"),
-        RetryScheduled("test.erase", 1, 0.5, "ConnectError", None),
-        CallEnded("test.erase", 2, 0.5, 204, None),
+        CallStarted("test.erase", *CALL),
+        AttemptEnded("test.erase", *CALL, 1, 0.0, None, None, "ConnectError"),
+        RetryScheduled("test.erase", 1, 0.5, "ConnectError", None, 1),
+        AttemptEnded("test.erase", *CALL, 2, 0.0, 204, None, None),
+        CallEnded("test.erase", 2, 0.5, 204, None, *CALL),
+    ]
+
+
+async def test_events_have_the_id_of_the_request_and_the_number_of_the_call() -> None:
+    """The server's id of a request is in the end of its attempt and of the call; calls count up."""
+    emitted: list[Event] = []
+    body = b'{"errors":[],"error_code":"profile_does_not_exist","status_code":404}'
+    replies: list[Reply] = [(204, {"request-id": "r1"}, b""), (404, {"request-id": "r2"}, body)]
+    executor = caller(FakeTransport(replies), FakeClock(), (emitted.append,))
+    await executor.execute(Operation(ERASE))
+    with pytest.raises(NotFoundError):
+        await executor.execute(Operation(ERASE))
+
+    ends = [event for event in emitted if isinstance(event, AttemptEnded | CallEnded)]
+    assert [(event.call_id, event.request_id) for event in ends] == [
+        *[(1, "r1")] * 2,
+        *[(2, "r2")] * 2,
+    ]
+
+
+async def test_a_variable_set_at_the_start_of_a_call_is_set_at_its_end() -> None:
+    """Events are emitted in the task of the call, so that a hook can pair them."""
+    variable: contextvars.ContextVar[int] = contextvars.ContextVar("call")
+    paired: list[bool] = []
+
+    def hook(event: Event) -> None:
+        if isinstance(event, CallStarted):
+            variable.set(event.call_id)
+        elif isinstance(event, CallEnded):
+            paired.append(variable.get() == event.call_id)
+
+    transport = FakeTransport(itertools.repeat(DELETED))
+    executor = caller(transport, FakeClock(), (hook,))
+    await asyncio.gather(*(executor.execute(Operation(ERASE)) for _ in range(3)))
+
+    assert paired == [True] * 3
+
+
+async def test_a_middleware_is_around_every_attempt() -> None:
+    """The latest is the outermost, each sees each attempt, and may change the request."""
+    transport = FakeTransport([ConnectError("refused"), DELETED])
+    config = layers(transport, FakeClock())
+    order: list[str] = []
+
+    def named(name: str) -> Middleware:
+        async def middleware(request: Request, send: Send) -> Response:
+            order.append(name)
+            return await send(request.with_headers({name: "on"}))
+
+        return middleware
+
+    config = msgspec.structs.replace(config, middlewares=(named("Inner"), named("Outer")))
+    await Executor(config, options(30.0)).execute(Operation(ERASE))
+
+    assert order == ["Outer", "Inner"] * 2
+    assert [request.headers.keys() >= {"Inner", "Outer"} for request in transport.requests] == [
+        True,
+        True,
     ]
 
 
@@ -272,16 +343,18 @@ async def test_hooks_receive_the_course_of_a_call() -> None:
     ("reply", "ended"),
     [
         pytest.param(
-            MISSING, CallEnded("test.erase", 1, 0.0, 404, "NotFoundError"), id="error response"
+            MISSING,
+            CallEnded("test.erase", 1, 0.0, 404, "NotFoundError", *CALL),
+            id="error response",
         ),
         pytest.param(
             ConnectError("certificate", permanent=True),
-            CallEnded("test.erase", 1, 0.0, None, "ConnectError"),
+            CallEnded("test.erase", 1, 0.0, None, "ConnectError", *CALL),
             id="no response",
         ),
         pytest.param(
             asyncio.CancelledError(),
-            CallEnded("test.erase", 0, 0.0, None, "CancelledError"),
+            CallEnded("test.erase", 0, 0.0, None, "CancelledError", *CALL),
             id="cancelled before it was written",
         ),
     ],
@@ -294,18 +367,26 @@ async def test_hooks_receive_how_a_call_failed(reply: Reply, ended: CallEnded) -
         await caller(FakeTransport([reply]), FakeClock(), (emitted.append,)).execute(
             Operation(ERASE)
         )
-    assert emitted == [CallStarted("test.erase"), ended]
+    attempts = [event for event in emitted if isinstance(event, AttemptEnded)]
+    assert [event for event in emitted if event not in attempts] == [
+        CallStarted("test.erase", *CALL),
+        ended,
+    ]
+    assert len(attempts) == ended.attempts
 
 
-async def test_a_defect_is_not_told_as_the_end_of_a_call() -> None:
-    """A foreign exception propagates without an event."""
+async def test_a_defect_ends_its_call_in_the_events_too() -> None:
+    """A foreign exception propagates, and the start of its call gets its end."""
     emitted: list[Event] = []
     transport = unwritten(FakeTransport([RuntimeError("a bug")]))
-    send = observe(transport, (emitted.append,), FakeClock())
+    send = observe(transport, Emitter((emitted.append,)), FakeClock())
 
     with pytest.raises(RuntimeError, match="a bug"):
         await send(a_request(), CallState())
-    assert emitted == [CallStarted("test.call")]
+    started, ended = emitted
+    assert isinstance(started, CallStarted)
+    assert isinstance(ended, CallEnded)
+    assert (started.call_id, ended.call_id, ended.error) == (1, 1, "RuntimeError")
 
 
 async def test_an_unreadable_response_counts_its_attempts() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from adapty_async import AdaptyClient, NotFoundError
 from adapty_async._pipeline.emitter import Emitter
-from adapty_async.hooks import CallEnded, CallStarted, Event, RetryScheduled
+from adapty_async.hooks import AttemptEnded, CallEnded, CallStarted, Event, RetryScheduled
 from adapty_async.sandbox import Sandbox
 from adapty_async.testing import FakeTransport, Reply
 from tests._shown import shown_by
@@ -58,7 +58,13 @@ async def test_a_call_ends_as_it_would_without_hooks(
     async with AdaptyClient("key", transport=transport, hooks=(hook, seen.append)) as client:
         await client.v2.profiles.delete(customer_user_id="u1")
 
-    assert [type(event) for event in seen] == [CallStarted, RetryScheduled, CallEnded]
+    assert [type(event) for event in seen] == [
+        CallStarted,
+        AttemptEnded,
+        RetryScheduled,
+        AttemptEnded,
+        CallEnded,
+    ]
     assert hook.events == seen
     [record] = log.records
     assert (record.name, record.levelname) == ("adapty_async", "ERROR")
@@ -104,7 +110,7 @@ def test_what_is_no_exception_passes(error: BaseException) -> None:
     seen: list[Event] = []
 
     with pytest.raises(type(error)):
-        Emitter((Broken(CallStarted, error), seen.append))(CallStarted("test"))
+        Emitter((Broken(CallStarted, error), seen.append)).emit(CallStarted("test"))
     assert seen == []
 
 
@@ -113,8 +119,8 @@ def test_each_hook_and_kind_of_event_is_logged_once(log: pytest.LogCaptureFixtur
     ended = CallEnded("test", 1, 0.0, 200, None)
     emitter = Emitter((Broken(CallStarted), Broken(CallStarted), Broken(CallEnded)))
     for _ in range(100):
-        emitter(CallStarted("test"))
-        emitter(ended)
+        emitter.emit(CallStarted("test"))
+        emitter.emit(ended)
 
     assert [record.getMessage().count("CallEnded") for record in log.records] == [0, 0, 1]
 
@@ -189,6 +195,6 @@ def test_a_chain_that_bites_its_tail_is_no_trap(log: pytest.LogCaptureFixture) -
     """A cyclic chain of causes is logged as any other exception."""
     one, other = LookupError("one"), ValueError("other")
     one.__cause__, other.__cause__ = other, one
-    Emitter((Broken(CallStarted, one),))(CallStarted("test"))
+    Emitter((Broken(CallStarted, one),)).emit(CallStarted("test"))
 
     assert len(log.records) == 1

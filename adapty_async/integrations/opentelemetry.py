@@ -1,0 +1,216 @@
+"""
+Traces and metrics of a client with OpenTelemetry. It needs ``pip install 'adapty-async[otel]'``.
+
+Each call is a span, and each of its attempts a client span below it, with the attributes of the
+semantic conventions for HTTP and the header ``traceparent`` on the wire. No attribute holds an id
+of a user or a key.
+
+Source: https://opentelemetry.io/docs/specs/semconv/http/
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from typing import TypeAlias
+
+from opentelemetry import context, metrics, propagate, trace
+from opentelemetry.instrumentation.utils import suppress_http_instrumentation
+from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
+from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, TracerProvider
+from opentelemetry.util.types import AttributeValue
+
+from adapty_async._version import __version__
+from adapty_async.client import AdaptyClient, AdaptyMailClient
+from adapty_async.hooks import AttemptEnded, CallEnded, CallStarted, Event
+from adapty_async.statistics import BucketStatistics, CircuitState
+from adapty_async.transport import Request, Response, Send
+
+__all__ = ("instrument",)
+
+_NAME = "adapty_async"
+# Seconds; those that the semantic conventions recommend for HTTP, and calls with retries.
+_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_RATE = "Requests per second of the latest bulk run, by bucket."
+_FLIGHT = "Attempts without a response yet, by bucket."
+_PAUSED = "Seconds for which nothing is sent, since the server requested a pause, by bucket."
+_STATE = "State of the circuit breaker: 0 closed, 1 half open, 2 open, by bucket."
+_SENT = "Attempts, by bucket."
+_429 = "Attempts that were throttled (429), by bucket."
+_CIRCUIT = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
+
+Read: TypeAlias = Callable[[CallbackOptions], Iterable[Observation]]
+
+
+def instrument(
+    client: AdaptyClient | AdaptyMailClient,
+    tracer_provider: TracerProvider | None = None,
+    meter_provider: MeterProvider | None = None,
+) -> None:
+    """
+    Trace a client's calls and measure them. Call it once, before the client's first call.
+
+    The instrumentation of aiohttp for OpenTelemetry creates no spans for these requests, so that
+    both can be in use.
+
+    Args:
+        client: the client; clients of its `with_options` made later are included.
+        tracer_provider: where spans go; by default the global one.
+        meter_provider: where measurements go; by default the global one.
+    """
+    tracer = trace.get_tracer(_NAME, __version__, tracer_provider)
+    meter = metrics.get_meter(_NAME, __version__, meter_provider)
+    client.add_middleware(_Attempts(tracer))
+    client.add_hook(_Calls(tracer, meter))
+    _create_gauges(meter, client)
+
+
+class _Call:
+    """The span of a call, and the number of its requests so far."""
+
+    def __init__(self, span: Span) -> None:
+        self.span = span
+        self.requests = 0
+        self._token = context.attach(trace.set_span_in_context(span))
+
+    def end(self, event: CallEnded) -> None:
+        """Close the span and leave its context."""
+        self.span.set_attribute("adapty.attempts", event.attempts)
+        if event.error is not None:
+            self.span.set_attribute("error.type", event.error)
+            self.span.set_status(StatusCode.ERROR)
+        context.detach(self._token)
+        self.span.end()
+
+
+# The call of the running task. A call does not start within another one.
+_current: ContextVar[_Call | None] = ContextVar("adapty_async.call", default=None)
+
+
+class _Calls:
+    """A hook that opens a span when a call starts, and measures and closes it when it ends."""
+
+    def __init__(self, tracer: Tracer, meter: Meter) -> None:
+        self._tracer = tracer
+        self._calls = meter.create_histogram(
+            "adapty.client.call.duration",
+            unit="s",
+            description="Duration of calls, with retries and waits for a permit.",
+            explicit_bucket_boundaries_advisory=_BUCKETS,
+        )
+        self._requests = meter.create_histogram(
+            "http.client.request.duration",
+            unit="s",
+            description="Duration of HTTP client requests.",
+            explicit_bucket_boundaries_advisory=_BUCKETS,
+        )
+
+    def __call__(self, event: Event) -> None:
+        """Record an event."""
+        if isinstance(event, CallStarted):
+            attributes = {"adapty.operation": event.operation}
+            _current.set(_Call(self._tracer.start_span(event.operation, attributes=attributes)))
+        elif isinstance(event, AttemptEnded):
+            measured = _request_attributes(event.method, event.host)
+            measured |= _result_attributes(event.status, event.error)
+            self._requests.record(event.elapsed, measured)
+        elif isinstance(event, CallEnded):
+            self._end(event)
+
+    def _end(self, event: CallEnded) -> None:
+        measured: dict[str, AttributeValue] = {"adapty.operation": event.operation}
+        if event.error is not None:
+            measured["error.type"] = event.error
+        self._calls.record(event.elapsed, measured)
+        call = _current.get()
+        if call is not None:
+            _current.set(None)
+            call.end(event)
+
+
+class _Attempts:
+    """A middleware that makes each attempt a client span, whose context goes over the wire."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+
+    async def __call__(self, request: Request, send: Send) -> Response:
+        """Send a request within a span."""
+        attributes = _request_attributes(request.method, request.url.split("/", 3)[2])
+        call = _current.get()
+        if call is not None:
+            if call.requests:
+                attributes["http.request.resend_count"] = call.requests
+            call.requests += 1
+        span = self._tracer.start_span(request.method, kind=SpanKind.CLIENT, attributes=attributes)
+        with trace.use_span(
+            span, end_on_exit=True, record_exception=False, set_status_on_exception=False
+        ):
+            headers: dict[str, str] = {}
+            propagate.inject(headers)
+            try:
+                with suppress_http_instrumentation():
+                    response = await send(request.with_headers(headers))
+            except BaseException as error:
+                _set_result(span, getattr(error, "status", None), type(error).__name__)
+                raise
+            _set_result(span, response.status, None)
+            return response
+
+
+def _request_attributes(method: str, host: str) -> dict[str, AttributeValue]:
+    name, _, port = host.rpartition(":") if not host.endswith("]") else (host, "", "")
+    attributes: dict[str, AttributeValue] = {
+        "http.request.method": method,
+        "server.address": name or host,
+    }
+    if name:
+        attributes["server.port"] = int(port)
+    return attributes
+
+
+def _result_attributes(status: int | None, error: str | None) -> dict[str, AttributeValue]:
+    attributes: dict[str, AttributeValue] = {}
+    if status is not None:
+        attributes["http.response.status_code"] = status
+    if status is not None and status >= 400:
+        attributes["error.type"] = str(status)
+    elif error is not None:
+        attributes["error.type"] = error
+    return attributes
+
+
+def _set_result(span: Span, status: int | None, error: str | None) -> None:
+    attributes = _result_attributes(status, error)
+    span.set_attributes(attributes)
+    if "error.type" in attributes:
+        span.set_status(StatusCode.ERROR)
+
+
+def _create_gauges(meter: Meter, client: AdaptyClient | AdaptyMailClient) -> None:
+    """Create the instruments that read the client's statistics when they are collected."""
+    this = weakref.ref(client)
+
+    def by_bucket(read: Callable[[BucketStatistics], float]) -> Read:
+        def observe(_: CallbackOptions) -> Iterable[Observation]:
+            found = this()
+            buckets = {} if found is None else found.statistics().buckets
+            return [
+                Observation(read(each), {"adapty.bucket": name}) for name, each in buckets.items()
+            ]
+
+        return observe
+
+    def budget(_: CallbackOptions) -> Iterable[Observation]:
+        found = this()
+        return [] if found is None else [Observation(found.statistics().budget)]
+
+    gauge, counter = meter.create_observable_gauge, meter.create_observable_counter
+    gauge("adapty.client.rate", [by_bucket(lambda each: each.rate)], "{request}/s", _RATE)
+    gauge("adapty.client.in_flight", [by_bucket(lambda each: each.in_flight)], "{request}", _FLIGHT)
+    gauge("adapty.client.paused", [by_bucket(lambda each: each.paused_for)], "s", _PAUSED)
+    gauge("adapty.client.circuit", [by_bucket(lambda each: _CIRCUIT[each.circuit])], "1", _STATE)
+    gauge("adapty.client.retry_budget", [budget], "{token}", "Tokens left in the retry budget.")
+    counter("adapty.client.requests", [by_bucket(lambda each: each.requests)], "{request}", _SENT)
+    counter("adapty.client.throttled", [by_bucket(lambda each: each.throttled)], "{request}", _429)

@@ -1,0 +1,249 @@
+"""Traces and metrics with OpenTelemetry's own SDK, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+
+from adapty_async import AdaptyClient, NotFoundError, RetryPolicy
+from adapty_async.hooks import CallEnded
+from adapty_async.integrations import opentelemetry
+from adapty_async.sandbox import Sandbox
+from adapty_async.testing import FakeTransport
+from tests.raw_server import RawServer, page
+
+USER = "user-canary-8361"
+POLICY = RetryPolicy(wait_initial=0.001, wait_max=0.001)
+
+
+class Telemetry:
+    """Providers of spans and metrics that keep everything in memory."""
+
+    def __init__(self) -> None:
+        self.exporter = InMemorySpanExporter()
+        self.tracers = TracerProvider()
+        self.tracers.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.reader = InMemoryMetricReader()
+        self.meters = MeterProvider([self.reader])
+
+    @property
+    def spans(self) -> list[ReadableSpan]:
+        """The spans that have ended, in the order of their ends."""
+        return list(self.exporter.get_finished_spans())
+
+    def points(self, name: str) -> list[Any]:
+        """Return the data points of a metric."""
+        data = self.reader.get_metrics_data()
+        return [
+            point
+            for resource in (data.resource_metrics if data else ())
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            if metric.name == name
+            for point in metric.data.data_points
+        ]
+
+
+@pytest.fixture
+def telemetry() -> Iterator[Telemetry]:
+    """Return providers, shut down at the end."""
+    made = Telemetry()
+    yield made
+    made.tracers.shutdown()
+    made.meters.shutdown()
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    """Serve a sandbox with one user."""
+    async with Sandbox() as running:
+        running.seed_profiles([USER])
+        yield running
+
+
+def client_of(sandbox: Sandbox, telemetry: Telemetry) -> AdaptyClient:
+    """Return an instrumented client."""
+    client = AdaptyClient(sandbox.api_key, base_url=sandbox.url, retry=POLICY)
+    opentelemetry.instrument(client, telemetry.tracers, telemetry.meters)
+    return client
+
+
+async def test_a_call_is_a_span_above_its_attempts(sandbox: Sandbox, telemetry: Telemetry) -> None:
+    """A retried call has one span, below the caller's own, and a client span for each attempt."""
+    sandbox.fail_next("503")
+    tracer = telemetry.tracers.get_tracer("service")
+    async with client_of(sandbox, telemetry) as client:
+        with tracer.start_as_current_span("request") as outer:
+            await client.v2.profiles.delete(customer_user_id=USER)
+            assert trace.get_current_span() is outer
+
+    failed, succeeded, call, request = telemetry.spans
+    assert (request.name, call.name, failed.name) == ("request", "v2.profiles.delete", "DELETE")
+    assert call.parent is not None
+    assert call.parent.span_id == request.context.span_id
+    for attempt in (failed, succeeded):
+        assert attempt.kind is SpanKind.CLIENT
+        assert attempt.parent is not None
+        assert attempt.parent.span_id == call.context.span_id
+    host, port = sandbox.url.removeprefix("http://").split(":")
+    common = {"http.request.method": "DELETE", "server.address": host, "server.port": int(port)}
+    assert failed.attributes == common | {"http.response.status_code": 503, "error.type": "503"}
+    assert failed.status.status_code is StatusCode.ERROR
+    assert succeeded.attributes == common | {
+        "http.response.status_code": 204,
+        "http.request.resend_count": 1,
+    }
+    assert call.attributes == {"adapty.operation": "v2.profiles.delete", "adapty.attempts": 2}
+    assert call.status.status_code is StatusCode.UNSET
+
+
+async def test_an_error_is_in_the_span_without_ids(sandbox: Sandbox, telemetry: Telemetry) -> None:
+    """A failed call has the class of its error; no span and no metric holds the id or the key."""
+    async with client_of(sandbox, telemetry) as client:
+        with pytest.raises(NotFoundError):
+            await client.v2.profiles.delete(customer_user_id="nobody-canary-8361")
+
+    attempt, call = telemetry.spans
+    assert (attempt.status.status_code, call.status.status_code) == (StatusCode.ERROR,) * 2
+    assert call.attributes is not None
+    assert call.attributes["error.type"] == "NotFoundError"
+    everything = "".join(span.to_json() for span in telemetry.spans)
+    everything += str(telemetry.reader.get_metrics_data())
+    assert "canary" not in everything
+    assert sandbox.api_key not in everything
+
+
+async def test_an_attempt_without_a_response(sandbox: Sandbox, telemetry: Telemetry) -> None:
+    """An attempt whose connection broke has the class of the error as its type."""
+    sandbox.fail_next("reset")
+    async with client_of(sandbox, telemetry) as client:
+        await client.v1.profiles.delete(customer_user_id=USER)
+
+    lost, *_ = telemetry.spans
+    assert lost.attributes is not None
+    assert lost.attributes["error.type"] == "ConnectionLostError"
+
+
+async def test_the_context_goes_over_the_wire(telemetry: Telemetry) -> None:
+    """Each attempt sends the traceparent of its own span."""
+    async with RawServer((page(500),)) as server:
+        client = AdaptyClient("key", base_url=server.url, retry=POLICY)
+        opentelemetry.instrument(client, telemetry.tracers, telemetry.meters)
+        async with client:
+            await client.v1.profiles.delete(customer_user_id=USER)
+            assert client.statistics().http_path == "fast"
+        sent = [request.headers["traceparent"] for request in server.requests]
+
+    *attempts, _ = telemetry.spans
+    assert [
+        f"00-{span.context.trace_id:032x}-{span.context.span_id:016x}" for span in attempts
+    ] == [header[:-3] for header in sent]  # without the flags
+
+
+async def test_beside_the_instrumentation_of_aiohttp(
+    sandbox: Sandbox, telemetry: Telemetry
+) -> None:
+    """With both in use, an attempt has one span."""
+    instrumentor = AioHttpClientInstrumentor()
+    instrumentor.instrument(tracer_provider=telemetry.tracers)
+    try:
+        async with client_of(sandbox, telemetry) as client:
+            await client.v2.profiles.delete(customer_user_id=USER)
+    finally:
+        instrumentor.uninstrument()
+
+    assert [span.name for span in telemetry.spans] == ["DELETE", "v2.profiles.delete"]
+
+
+async def test_calls_of_a_bulk_run(sandbox: Sandbox, telemetry: Telemetry) -> None:
+    """Each item is a call; concurrent calls do not mix their spans."""
+    users = [f"u{number}" for number in range(50)]
+    sandbox.seed_profiles(users)
+    async with client_of(sandbox, telemetry) as client:
+        report = await client.v2.profiles.bulk_delete(users, by="customer_user_id", concurrency=8)
+        assert report.done == 50
+
+    calls = {span.context.span_id for span in telemetry.spans if span.kind is SpanKind.INTERNAL}
+    attempts = [span.parent for span in telemetry.spans if span.kind is SpanKind.CLIENT]
+    assert len(calls) == len(attempts) == 50
+    assert {parent.span_id for parent in attempts if parent is not None} == calls
+    assert not trace.get_current_span().get_span_context().is_valid
+
+
+async def test_a_cancelled_call_closes_its_spans(telemetry: Telemetry) -> None:
+    """The spans of a call that is cancelled end with it."""
+
+    async def hang(request: object) -> Any:
+        await asyncio.Event().wait()
+
+    client = AdaptyClient("key", transport=hang)
+    opentelemetry.instrument(client, telemetry.tracers, telemetry.meters)
+    call = asyncio.create_task(client.v1.profiles.delete(customer_user_id=USER))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await client.aclose()
+
+    assert [span.name for span in telemetry.spans] == ["DELETE", "v1.profiles.delete"]
+
+
+async def test_metrics(sandbox: Sandbox, telemetry: Telemetry) -> None:
+    """Durations by operation and status, and the client's statistics by bucket."""
+    sandbox.fail_next("429")
+    async with client_of(sandbox, telemetry) as client:
+        await client.with_options(timeout=5.0).v2.profiles.delete(customer_user_id=USER)
+        [call] = telemetry.points("adapty.client.call.duration")
+        requests = telemetry.points("http.client.request.duration")
+        [throttled] = telemetry.points("adapty.client.throttled")
+        [sent] = telemetry.points("adapty.client.requests")
+        [circuit] = telemetry.points("adapty.client.circuit")
+        [budget] = telemetry.points("adapty.client.retry_budget")
+
+    assert call.attributes == {"adapty.operation": "v2.profiles.delete"}
+    assert call.count == 1
+    assert {point.attributes["http.response.status_code"] for point in requests} == {429, 204}
+    assert throttled.attributes == {"adapty.bucket": "v2"}
+    assert (throttled.value, sent.value, circuit.value) == (1, 2, 0)
+    assert budget.value > 0
+
+
+async def test_a_dropped_client_leaves_no_values(telemetry: Telemetry) -> None:
+    """The instruments do not keep the client alive."""
+    client = AdaptyClient("key", transport=FakeTransport([(204, {}, b"")]))
+    opentelemetry.instrument(client, telemetry.tracers, telemetry.meters)
+    await client.v1.profiles.delete(customer_user_id=USER)
+    await client.aclose()
+    assert len(telemetry.points("adapty.client.requests")) == 1
+    del client
+    gc.collect()
+
+    assert telemetry.points("adapty.client.requests") == []
+    assert telemetry.points("adapty.client.retry_budget") == []
+
+
+async def test_an_end_without_a_start_is_measured(telemetry: Telemetry) -> None:
+    """A call that ends in a context of its own, without the start, is counted without a span."""
+    client = AdaptyClient("key", transport=FakeTransport())
+    opentelemetry.instrument(client, telemetry.tracers, telemetry.meters)
+    emitter = client._caller.layers.emitter
+    assert emitter is not None
+    emitter.emit(CallEnded("v1.profiles.delete", 0, 0.1, None, "CancelledError"))
+    await client.aclose()
+
+    [call] = telemetry.points("adapty.client.call.duration")
+    assert call.attributes["error.type"] == "CancelledError"
+    assert telemetry.spans == []

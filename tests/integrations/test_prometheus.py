@@ -1,0 +1,70 @@
+"""Metrics with Prometheus' own client."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from adapty_async import AdaptyClient, NotFoundError, RetryPolicy
+from adapty_async.integrations.prometheus import PrometheusMetrics
+from adapty_async.sandbox import Sandbox
+
+USER = "user-canary-8361"
+
+
+async def test_metrics() -> None:
+    """A scrape has durations by operation and error, and the client's statistics by bucket."""
+    registry = CollectorRegistry()
+    async with Sandbox() as sandbox:
+        sandbox.seed_profiles([USER])
+        sandbox.fail_next("429")
+        policy = RetryPolicy(wait_initial=0.001)
+        client = AdaptyClient(sandbox.api_key, base_url=sandbox.url, retry=policy)
+        PrometheusMetrics(registry).instrument(client, "main")
+        async with client:
+            await client.v2.profiles.delete(customer_user_id=USER)
+            with pytest.raises(NotFoundError):
+                await client.v2.profiles.delete(customer_user_id=USER)
+            text = generate_latest(registry).decode()
+
+    count = 'adapty_client_call_duration_seconds_count{client="main",error="%s",operation="%s"} 1.0'
+    for line in (
+        count % ("", "v2.profiles.delete"),
+        count % ("NotFoundError", "v2.profiles.delete"),
+        'adapty_client_requests_total{bucket="v2",client="main"} 3.0',
+        'adapty_client_throttled_total{bucket="v2",client="main"} 1.0',
+        'adapty_client_circuit{bucket="v2",client="main"} 0.0',
+        'adapty_client_in_flight{bucket="v2",client="main"} 0.0',
+    ):
+        assert line in text
+    assert 'adapty_client_retry_budget{client="main"}' in text
+    assert "canary" not in text
+
+
+async def test_a_dropped_client_leaves_the_registry_usable() -> None:
+    """The collector does not keep a client alive, and a scrape without it works."""
+    registry = CollectorRegistry()
+    metrics = PrometheusMetrics(registry)
+    client = AdaptyClient("key")
+    metrics.instrument(client)
+    assert "https://api.adapty.io" in generate_latest(registry).decode()
+    await client.aclose()
+    del client
+    gc.collect()
+
+    assert "https://api.adapty.io" not in generate_latest(registry).decode()
+
+
+async def test_clients_have_names() -> None:
+    """Two clients of one origin need names; a registry has one collector for all clients."""
+    registry = CollectorRegistry()
+    metrics = PrometheusMetrics(registry)
+    async with AdaptyClient("key") as client, AdaptyClient("key") as other:
+        metrics.instrument(client)
+        with pytest.raises(ValueError, match=r"api\.adapty\.io is measured already: pass another"):
+            metrics.instrument(other)
+        metrics.instrument(other, "other")
+    with pytest.raises(ValueError, match="Duplicated timeseries"):
+        PrometheusMetrics(registry)
