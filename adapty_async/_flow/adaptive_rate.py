@@ -233,7 +233,7 @@ class AdaptiveRateLimiter:
         first = max(now, next_at)
         self._timeline.record_wait(waited=waited)
         wait = self._delay(now, next_at) if self.probing else max(0.0, first - now - ahead)
-        if wait > 0.0:
+        if wait > CLOCK_RESOLUTION:
             self._timeline.hold(now, wait)
             return Reservation(0, first, interval, wait)
         count = (

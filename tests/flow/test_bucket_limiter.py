@@ -13,6 +13,7 @@ import pytest
 from adapty_async._api.operation import CallState, Request, Response, Send
 from adapty_async._flow import circuit_breaker as _outage
 from adapty_async._flow import rate_state as _rate_state
+from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
 from adapty_async._flow.bucket_limiter import LimiterRegistry
 from adapty_async._flow.concurrency_limit import ConcurrencyLimit
 from adapty_async._flow.rate_limiter import FixedRateLimiter
@@ -1245,3 +1246,35 @@ def test_two_event_loops_share_a_limiter(rate: float | None) -> None:
 
     assert failures == []
     assert (limiter.requests, limiter.in_flight, limiter.urgent) == (800, 0, 0)
+
+
+def test_a_bucket_uses_the_rate_source_that_the_registry_is_given() -> None:
+    """A source that several processes share is made per bucket, and gets the known rate."""
+    clock = FakeClock(BEGIN)
+    timing = Timing(clock, clock.sleep, lambda low, high: high)
+    made: dict[str, AdaptiveRateLimiter] = {}
+
+    def source_of(bucket: str) -> AdaptiveRateLimiter:
+        return made.setdefault(bucket, AdaptiveRateLimiter(clock))
+
+    limiters = LimiterRegistry(timing, rate_source=source_of)
+    assert limiters.get("v1").rate_source is made["v1"]
+    limiters.expect(400.0)
+    assert limiters.get("v2").rate_source is made["v2"]
+    assert made["v1"].limit == made["v2"].limit == 400.0
+
+
+async def test_limiters_show_their_state() -> None:
+    """Their repr has the rate, the circuit and the counts, and no secret."""
+    bench = Bench(latency=1.0)
+    call = bench.start("a")
+    await settle()
+    limiter = bench.run_limiter(RunLimits())
+
+    assert repr(bench.limiters) == "LimiterRegistry(v1)"
+    assert repr(bench.limiters.get("v1").calls.get()) == "CallQueue(0 calls)"
+    assert repr(limiter) == (
+        "RunLimiter(BucketState(AdaptiveRateLimiter(rate=20.0, limit=None), closed, "
+        "in_flight=1, requests=1, throttled=0), free=99)"
+    )
+    await cancel(call)
