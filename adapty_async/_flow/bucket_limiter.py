@@ -241,7 +241,9 @@ class BucketLimiter(abc.ABC):
     @abc.abstractmethod
     async def acquire(self, operation: str, deadline: float) -> float:
         """
-        Wait for a permit and a connection; return the deadline, which the wait may have moved.
+        Wait for a permit and a connection.
+
+        Return the seconds of the wait that are not charged to the call, but added to its deadline.
 
         Args:
             operation: the name of the call in errors.
@@ -322,7 +324,7 @@ class CallLimiter(BucketLimiter):
 
     async def acquire(self, operation: str, deadline: float) -> float:
         """
-        Wait for a connection and a permit; return the deadline.
+        Wait for a connection and a permit; all of the wait is charged to the call.
 
         Raises:
             CircuitOpenError: the circuit is open.
@@ -338,7 +340,7 @@ class CallLimiter(BucketLimiter):
             raise self._no_permit(operation, deadline) from None
         finally:
             del self._queue.deadlines[timeout]
-        return deadline
+        return 0.0
 
     async def _wait(self, operation: str, deadline: float, arrived: float) -> None:
         state = self._state
