@@ -130,7 +130,11 @@ class RunLimiter(BucketLimiter):
         self._start()
         return True
 
-    async def acquire(self, operation: str, deadline: float) -> float:
+    async def acquire(
+        self,
+        operation: str,
+        deadline: float,  # noqa: ARG002  a wait in the queue extends it
+    ) -> float:
         """
         Wait in the run's queue; return the seconds of the wait, which is not charged to the item.
 
