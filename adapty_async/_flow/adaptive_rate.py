@@ -214,7 +214,7 @@ class AdaptiveRateLimiter:
         if late > 0.0:
             self._meter.unused += late
         self._timeline.acquire(now, next_at)
-        if closed:
+        if closed or now < self._pause.until:
             self._pause.record_probe(now, self.round_trip)
         return 0.0
 
@@ -251,7 +251,7 @@ class AdaptiveRateLimiter:
         self._timeline.sent = min(self._timeline.sent, self._clock())
 
     def _next_at(self) -> float:
-        return max(self._timeline.sent + 1.0 / self.rate, self._pause.until + _CATCH_UP)
+        return max(self._timeline.sent + 1.0 / self.rate, self._pause.next_at + _CATCH_UP)
 
     def count(self) -> None:
         """Count a request sent without `acquire`; requests that acquire wait longer for it."""
@@ -273,7 +273,7 @@ class AdaptiveRateLimiter:
         now = self._clock()
         seconds = now - sent
         self.round_trip += (seconds - self.round_trip) / 8 if self.round_trip else seconds
-        self._pause.record_success(sent)
+        self._pause.record_success(now, sent, self.round_trip)
         self._meter.record_success(sent)
         if self._timeline.is_full(now, paced=paced):  # otherwise the rate holds nothing back
             self._grow(now - self._responded)
@@ -319,9 +319,12 @@ class AdaptiveRateLimiter:
         self._throttling.record(sent)
         if sent > self._throttling.cut and not self._pause.closed:
             self._slow_down(now, sent)
-        self._meter.record_throttled(sent)
+        self._meter.record_throttled(now, sent, self.round_trip)
         self._throttling.last = max(self._throttling.last, sent)
-        if self._pause.record_throttled(now, sent, retry_after, within):
+        is_long = self._pause.record_throttled(
+            now, sent, retry_after, within=within, round_trip=self.round_trip
+        )
+        if is_long:
             self._meter.reset()  # a pause invalidates the measurement
 
     def _slow_down(self, now: float, sent: float) -> None:
