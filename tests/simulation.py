@@ -87,6 +87,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
         late: the maximum delay of a timer, in seconds.
         capacity: the requests per second that the client can send.
         rate: the rate that an earlier run found.
+        slow_429: seconds by which a 429 takes longer than another response.
     """
 
     server: Server
@@ -98,6 +99,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     late: float = 0.0
     capacity: float = math.inf
     rate: float | None = None
+    slow_429: float = 0.0
 
 
 class Run:
@@ -168,7 +170,8 @@ class Run:
 
     def _arrive(self, sent: float, refused: int) -> None:
         passed = self.world.server.passes(self.now)
-        self._after(self._way(), self._respond, sent, refused, passed)
+        slow = 0.0 if passed else self.world.slow_429
+        self._after(slow + self._way(), self._respond, sent, refused, passed)
 
     def _respond(self, sent: float, refused: int, passed: bool) -> None:  # noqa: FBT001
         self._in_flight -= 1
