@@ -7,11 +7,12 @@ It requires the extra ``cache``.
 from __future__ import annotations
 
 import asyncio
+import copy
 import datetime as dt
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Literal, NoReturn, Self, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 import msgspec
 
@@ -23,7 +24,6 @@ except ModuleNotFoundError as error:
 from adapty_async.client import AdaptyClient
 from adapty_async.config import positive, whole_number
 from adapty_async.errors import (
-    AdaptyError,
     CircuitOpenError,
     ConfigError,
     DeadlineError,
@@ -84,7 +84,7 @@ class AccessStatistics(msgspec.Struct, frozen=True, kw_only=True):
     The counts of a cache since it was made.
 
     Attributes:
-        hits: lookups that a fresh profile in the cache answered.
+        hits: lookups that found a fresh profile in the cache.
         calls: calls of the API.
         coalesced: lookups that waited for the call of another lookup.
         stale: lookups that returned the last known profile.
@@ -248,7 +248,7 @@ class AccessCache:
         if isinstance(error, _OUTAGE) and (entry := self._last_known(key)) is not None:
             return self._stale(entry)
         self._counts["errors"] += 1
-        _raise(error)
+        raise _copy_of(error) from None
 
     def _call(self, key: _Key) -> _Call:
         """Return the call in flight for a key, or start one."""
@@ -362,8 +362,6 @@ def _is_open(entry: _Entry, access_level_id: str, now: float) -> bool:
     return entry.profile.has_access(access_level_id, at=dt.datetime.fromtimestamp(now, dt.UTC))
 
 
-def _raise(error: BaseException) -> NoReturn:
-    """Raise a copy of the error of a call, since several lookups raise it."""
-    if isinstance(error, AdaptyError):
-        raise error.__copy__().with_traceback(error.__traceback__) from None
-    raise error
+def _copy_of(error: BaseException) -> BaseException:
+    """Return a copy of the error of a call, since several lookups raise it."""
+    return copy.copy(error).with_traceback(error.__traceback__)
