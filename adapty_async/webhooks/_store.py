@@ -7,6 +7,7 @@ lasts as long as the process, `SqliteStore` is a file that several processes of 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import time
@@ -197,7 +198,10 @@ class SqliteStore:
                     db.execute(statement)
             elif application_id != _APPLICATION_ID:
                 raise JournalError(f"{self._path}: is a database, but no store of webhooks")
-        db.execute("PRAGMA journal_mode = WAL")
+        # The mode stays in the file. SQLite does not wait for a process that changes it right now.
+        if db.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+            with contextlib.suppress(sqlite3.OperationalError):
+                db.execute("PRAGMA journal_mode = WAL")
         # A power failure may lose the last records: Adapty then delivers these events again.
         db.execute("PRAGMA synchronous = NORMAL")
 

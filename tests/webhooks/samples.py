@@ -1,10 +1,11 @@
 """
 A webhook of each type that Adapty documents.
 
-`STARTED` and `ONE_TIME` are the examples of "Webhook event types and fields" (adaptyteam/adapty-docs
-at 02de1a7, src/content/docs/version-3.0/webhook-event-types-and-fields.mdx), with values that tell
-the fields apart. The page has no example of the other types: they are made of its tables, in the
-envelope of the first example.
+`STARTED` and `ONE_TIME` are the examples of "Webhook event types and fields"
+(adaptyteam/adapty-docs at 02de1a7,
+src/content/docs/version-3.0/webhook-event-types-and-fields.mdx), with an event id and a transaction
+id that differ from the other ids. The page has no example of the other types: they are made of its
+tables, in the envelope of the first example.
 """
 
 from __future__ import annotations

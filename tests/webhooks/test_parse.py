@@ -73,7 +73,9 @@ FOREIGN = "schlüssel-ключ"
     ],
 )
 def test_only_the_secret_is_authentic(
-    header: str | bytes | None, secret: str | bytes, expected: bool
+    header: str | bytes | None,
+    secret: str | bytes,
+    expected: bool,  # noqa: FBT001  a column of the table
 ) -> None:
     """A header is authentic if it is the secret, however a framework has decoded it."""
     assert authenticate(header, secret) is expected
@@ -160,7 +162,9 @@ def test_a_one_time_purchase_has_fewer_fields() -> None:
     assert (event.attributions, event.profiles_sharing_access_level) == ({}, ())
 
 
-@pytest.mark.parametrize("body", [b"{}", b" {} ", "{}", bytearray(b"{}"), b"\xef\xbb\xbf{}"], ids=str)
+@pytest.mark.parametrize(
+    "body", [b"{}", b" {} ", "{}", bytearray(b"{}"), b"\xef\xbb\xbf{}"], ids=str
+)
 def test_an_empty_object_is_the_verification(body: bytes | str) -> None:
     """The verification request is recognised, with blanks and a byte order mark as well."""
     assert parse(body) == Verification()
@@ -168,7 +172,9 @@ def test_an_empty_object_is_the_verification(body: bytes | str) -> None:
 
 def test_the_older_name_of_a_type_is_known() -> None:
     """The documentation has two names for the start of a subscription."""
-    assert isinstance(event_of({"event_type": "subscription_initial_purchase"}), SubscriptionStarted)
+    assert isinstance(
+        event_of({"event_type": "subscription_initial_purchase"}), SubscriptionStarted
+    )
 
 
 def test_an_unknown_type_is_kept() -> None:
