@@ -187,12 +187,14 @@ class AccessCache:
             AdaptyError: the call failed, and there is no last known profile.
         """
         key = _key(customer_user_id, profile_id)
-        entry = self._fresh(key)
-        if entry is None or (
-            not _is_open(entry, access_level_id, self._clock())
-            and _is_open(entry, access_level_id, entry.read_at)
-        ):
-            entry = await self._read(key)
+        now = self._clock()
+        entry = self._fresh(key, now)
+        if entry is not None:
+            if _is_open(entry, access_level_id, now):
+                return True
+            if not _is_open(entry, access_level_id, entry.read_at):
+                return False
+        entry = await self._read(key)
         return _is_open(entry, access_level_id, self._clock())
 
     async def profile(
@@ -206,14 +208,14 @@ class AccessCache:
             AdaptyError: the call failed, and there is no last known profile.
         """
         key = _key(customer_user_id, profile_id)
-        entry = self._fresh(key) or await self._read(key)
+        entry = self._fresh(key, self._clock()) or await self._read(key)
         age = max(0.0, self._clock() - entry.read_at)
         return CachedProfile(entry.profile, age, is_stale=age >= self._ttl)
 
-    def _fresh(self, key: _Key) -> _Entry | None:
+    def _fresh(self, key: _Key, now: float) -> _Entry | None:
         entry = self._entries.get(key)
         # a negative age: the clock was set back, so the age is unknown
-        if entry is None or not 0 <= self._clock() - entry.read_at < self._ttl:
+        if entry is None or not 0 <= now - entry.read_at < self._ttl:
             return None
         self._counts["hits"] += 1
         return entry

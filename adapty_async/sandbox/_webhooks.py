@@ -125,14 +125,16 @@ class Webhooks:
     async def _deliver(self, event: Mapping[str, Any]) -> None:
         body = msgspec.json.encode(event)
         event_id = event["event_properties"]["profile_event_id"]
-        for attempt in range(1, _RETRIES + 2):
+        waits = [_FIRST_RETRY * 2**retry * self._scale for retry in range(_RETRIES)]
+        for attempt, wait in enumerate((0.0, *waits), 1):
+            if wait:
+                await self._sleep(wait)
             # "Once Adapty receives a valid response, it starts sending subscription events."
             is_verified = self._is_verified or await self.verify()
             status = (await self._post(body))[0] if is_verified else 0
             self._log(Delivery(time(), event["event_type"], event_id, attempt, status))
-            if status in _NOT_RETRIED or attempt > _RETRIES or self._has_given_up():
+            if status in _NOT_RETRIED or self._has_given_up():
                 return
-            await self._sleep(_FIRST_RETRY * 2 ** (attempt - 1) * self._scale)
 
     async def _post(self, body: bytes) -> tuple[int, bytes]:
         if self._session is None:

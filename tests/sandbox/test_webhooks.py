@@ -343,6 +343,11 @@ async def test_stopping_cancels_retries(endpoint: Endpoint) -> None:
     assert len(endpoint.requests) == 1
 
 
+async def test_a_sender_without_an_event_closes() -> None:
+    """Closing a sender that has sent nothing does nothing."""
+    await Webhooks("http://127.0.0.1:1/", SECRET).aclose()
+
+
 @pytest.mark.parametrize("scale", [0, -1, float("nan"), float("inf")])
 def test_a_time_scale_is_a_number(scale: float) -> None:
     """A scale that is no number above 0 is an error."""
