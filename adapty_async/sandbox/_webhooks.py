@@ -102,10 +102,18 @@ class Webhooks:
     async def verify(self) -> bool:
         """Send the verification request; return whether the response is 2xx with a JSON body."""
         async with self._verifying:
-            status, body = await self._post(b"{}")
-            self._is_verified = 200 <= status < 300 and _is_json(body)
-            self._log(Delivery(time(), None, None, 1, status))
-            return self._is_verified
+            return await self._verify()
+
+    async def _verify(self) -> bool:
+        status, body = await self._post(b"{}")
+        self._is_verified = 200 <= status < 300 and _is_json(body)
+        self._log(Delivery(time(), None, None, 1, status))
+        return self._is_verified
+
+    async def _ensure_verified(self) -> bool:
+        """Return whether the verification has succeeded; send it again if it has not."""
+        async with self._verifying:
+            return self._is_verified or await self._verify()
 
     async def wait(self) -> None:
         """Wait until every event is delivered, or is no longer retried."""
@@ -130,8 +138,7 @@ class Webhooks:
             if wait:
                 await self._sleep(wait)
             # "Once Adapty receives a valid response, it starts sending subscription events."
-            is_verified = self._is_verified or await self.verify()
-            status = (await self._post(body))[0] if is_verified else 0
+            status = (await self._post(body))[0] if await self._ensure_verified() else 0
             self._log(Delivery(time(), event["event_type"], event_id, attempt, status))
             if status in _NOT_RETRIED or self._has_given_up():
                 return

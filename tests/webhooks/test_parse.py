@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapty_async import WebhookError, webhooks
@@ -325,6 +325,7 @@ FIELDS = st.dictionaries(st.sampled_from([*STARTED, "raw"]), JSON)
 PROPERTIES = st.dictionaries(st.sampled_from([*SAMPLES["access_level_updated"]]), JSON)
 
 
+@settings(max_examples=50)
 @given(fields=FIELDS, properties=JSON | PROPERTIES, name=st.sampled_from([*SAMPLES, "x"]))
 def test_any_value_of_a_field_is_read_or_odd(
     fields: dict[str, Any], properties: Any, name: str
