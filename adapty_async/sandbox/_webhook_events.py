@@ -1,8 +1,8 @@
 """
 The webhook events of the sandbox: their names and properties, built from purchases and access.
 
-Only changes that a request makes are events. What happens by itself as time passes, such as the end
-of a subscription, is not.
+Only a change that a request makes is an event. The end of a subscription, or any other change that
+time brings, is none.
 
 Source: https://adapty.io/docs/webhook-event-types-and-fields
 """

@@ -89,7 +89,7 @@ def parse(
     fields = {**content, "raw": content}
     try:
         return msgspec.convert(fields, kind)
-    except msgspec.ValidationError:
+    except (ValueError, OverflowError):  # msgspec's errors are ValueErrors, as those of Unicode
         return read_by_field(kind, fields)
 
 

@@ -7,6 +7,7 @@ import datetime as dt
 import json
 import pickle
 import random
+import re
 from typing import Any
 
 import msgspec
@@ -208,6 +209,7 @@ def test_a_field_with_the_name_of_raw_is_an_unknown_field() -> None:
     [
         ({"event_datetime": "yesterday"}, {"event_datetime": "yesterday"}),
         ({"event_datetime": 5}, {"event_datetime": 5}),
+        ({"event_datetime": "\ud800"}, {"event_datetime": "\ud800"}),
         ({"profile_id": 7}, {"profile_id": 7}),
         ({"profiles_sharing_access_level": {}}, {"profiles_sharing_access_level": {}}),
         ({"profiles_sharing_access_level": [1]}, {"profiles_sharing_access_level[0]": 1}),
@@ -292,6 +294,10 @@ def test_lone_surrogates_do_not_make_an_event_unreadable() -> None:
     assert len(event.deduplication_key or "") == 64
 
 
+VALUES = (b"null", b"1", b"-1e400", b"[]", b"{}", b'"x"', b'"\\ud800"', b"9" * 400, b"true")
+VALUE = re.compile(rb':\s*("[^"]*"|-?[0-9.]+|null|true|false)')
+
+
 def attempt(body: bytes) -> None:
     """Parse a body that need not be one."""
     try:
@@ -304,16 +310,18 @@ def attempt(body: bytes) -> None:
 
 
 def test_ten_thousand_random_bodies_are_events_or_the_error() -> None:
-    """Random bytes, and samples with random bytes in them, raise nothing but `WebhookError`."""
+    """Random bytes, and samples with random values or bytes, raise nothing but `WebhookError`."""
     dice = random.Random(18)
     bodies = [msgspec.json.encode(sample) for sample in SAMPLES.values()]
-    for _ in range(5000):
+    for _ in range(4000):
         attempt(dice.randbytes(dice.randrange(200)))
-        body = bytearray(dice.choice(bodies))
+        value = dice.choice([*VALUE.finditer(body := dice.choice(bodies))])
+        attempt(body[: value.start(1)] + dice.choice(VALUES) + body[value.end(1) :])
+        text = bytearray(body)
         for _ in range(dice.randrange(1, 4)):
-            begin = dice.randrange(len(body))
-            body[begin : begin + dice.randrange(3)] = dice.randbytes(dice.randrange(3))
-        attempt(bytes(body))
+            begin = dice.randrange(len(text))
+            text[begin : begin + dice.randrange(3)] = dice.randbytes(dice.randrange(3))
+        attempt(bytes(text))
 
 
 JSON = st.recursive(
