@@ -22,12 +22,12 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequenc
 from hashlib import sha256
 from http import HTTPStatus
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import NamedTuple, NoReturn, Self, TypeAlias
 
 import msgspec
 
 from adapty_async.config import positive, whole_number
-from adapty_async.errors import ConfigError, WebhookError
+from adapty_async.errors import ConfigError, WebhookError, strip_traceback
 from adapty_async.webhooks._events import EVENT_TYPES, Event, Verification
 from adapty_async.webhooks._parse import MAX_BODY_BYTES, authenticate, parse
 from adapty_async.webhooks._store import EventStore, MemoryStore
@@ -123,8 +123,14 @@ class WebhookReceiver:
             ConfigError: a value is missing or out of range.
         """
         self._handle = handle
-        self._secrets = _secrets(secret, allow_unauthenticated=allow_unauthenticated)
         self._store: EventStore = MemoryStore() if store is None else store
+        self._tasks: dict[str, asyncio.Task[HTTPStatus]] = {}  # by deduplication key
+        try:
+            self._secrets = _secrets(secret, allow_unauthenticated=allow_unauthenticated)
+        except ConfigError as error:
+            raise strip_traceback(error) from None  # the frames below hold the secret
+        finally:
+            del secret  # some tools print the local variables of every frame of a traceback
         unknown = sorted({name for name in event_names.values() if name not in EVENT_TYPES})
         if unknown:
             raise ConfigError(f"event_names: not documented by Adapty: {', '.join(unknown)}")
@@ -133,7 +139,6 @@ class WebhookReceiver:
             raise ConfigError(f"timeout must be below Adapty's 10 seconds, not {timeout!r}")
         self._timeout = timeout
         self._max_in_flight = whole_number("max_in_flight", max_in_flight)
-        self._tasks: dict[str, asyncio.Task[HTTPStatus]] = {}  # by deduplication key
         self._counts = dict.fromkeys(WebhookStatistics.__struct_fields__, 0)
         self._is_closed = False
 
@@ -148,7 +153,7 @@ class WebhookReceiver:
         ========  ==========================================================================
         200       verification, or the event is processed; with ``{}`` as its body
         401       not authentic; Adapty does not send it again
-        413, 422  the body is larger than `MAX_BODY_BYTES`, or no webhook; sent again
+        413, 422  the body is larger than `MAX_BODY_BYTES`, or breaks off or no webhook; sent again
         500       the callable or the store failed; sent again
         503       not processed within the timeout, or too many in flight; sent again
         ========  ==========================================================================
@@ -170,9 +175,8 @@ class WebhookReceiver:
         try:
             async with asyncio.timeout(self._timeout):
                 content = await _read(body)
-                if content is None:
-                    reason = f"larger than {MAX_BODY_BYTES} bytes"
-                    return self._rejected(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, reason)
+                if isinstance(content, _Unread):
+                    return self._rejected(*content)
                 return await self._respond(content)
         except TimeoutError:
             self._counts["late"] += 1
@@ -263,6 +267,9 @@ class WebhookReceiver:
     ) -> None:
         await self.aclose()
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a receiver holds a secret; it is not pickled")
+
     def __repr__(self) -> str:
         return f"WebhookReceiver({len(self._tasks)} in flight, {self._store!r})"
 
@@ -287,13 +294,25 @@ def _is_sendable(secret: str) -> bool:
     return is_text and bool(secret) and secret == secret.strip()
 
 
-async def _read(body: AsyncIterable[bytes]) -> bytes | None:
-    """Return the whole body; None if it is too large."""
+class _Unread(NamedTuple):
+    """The status for a body that was not read to its end, and the reason."""
+
+    status: HTTPStatus
+    reason: str
+
+
+async def _read(body: AsyncIterable[bytes]) -> bytes | _Unread:
+    """Return the whole body, if it has an end within the bound."""
     content = bytearray()
-    async for piece in body:
-        content += piece
-        if len(content) > MAX_BODY_BYTES:
-            return None
+    try:
+        async for piece in body:
+            content += piece
+            if len(content) > MAX_BODY_BYTES:
+                reason = f"larger than {MAX_BODY_BYTES} bytes"
+                return _Unread(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, reason)
+    except Exception as error:  # noqa: BLE001  each framework has its own, such as a disconnection
+        reason = f"the body cannot be read ({type(error).__name__})"
+        return _Unread(HTTPStatus.UNPROCESSABLE_ENTITY, reason)
     return bytes(content)
 
 

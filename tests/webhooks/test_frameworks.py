@@ -25,7 +25,7 @@ from tests.webhooks.samples import STARTED
 
 SECRET = "schlüssel"
 #: Posts a body with a header, and returns status, media type and decoded body.
-Post: TypeAlias = Callable[[bytes, str | None], Awaitable[tuple[int, str, Any]]]
+Post: TypeAlias = Callable[..., Awaitable[tuple[int, str, Any]]]
 
 
 class Events(list[Event]):
@@ -49,8 +49,8 @@ async def on_aiohttp(receiver: WebhookReceiver) -> AsyncIterator[Post]:
     await site.start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}/adapty"
 
-    async def post(body: bytes, secret: str | None) -> tuple[int, str, Any]:
-        headers = {} if secret is None else {"Authorization": secret}
+    async def post(body: bytes, secret: str | None, **headers: str) -> tuple[int, str, Any]:
+        headers |= {} if secret is None else {"Authorization": secret}
         async with session.post(url, data=BytesIO(body), headers=headers) as response:
             return response.status, response.content_type, await response.json()
 
@@ -120,6 +120,15 @@ async def test_a_framework_bounds_the_body(post: Post, events: Events) -> None:
     assert (await post(b" " * (MAX_BODY_BYTES + 1), SECRET))[0] == 413
     assert (await post(b" " * (MAX_BODY_BYTES - 2) + b"{}", SECRET))[0] == 200
     assert (await post(b"nothing", SECRET))[0] == 422
+
+
+async def test_a_body_with_a_wrong_encoding_is_sent_again(events: Events) -> None:
+    """Aiohttp decompresses bodies itself; one that cannot be decompressed has a status to retry."""
+    async with (
+        WebhookReceiver(events.handle, secret="ascii") as receiver,
+        on_aiohttp(receiver) as post,
+    ):
+        assert (await post(b"nothing", "ascii", **{"Content-Encoding": "gzip"}))[0] == 422
 
 
 async def test_a_framework_lets_a_failed_event_come_again(post: Post, events: Events) -> None:

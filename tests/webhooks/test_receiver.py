@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import pickle
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -161,6 +163,22 @@ async def test_bodies_that_are_no_webhooks_are_sent_again(
     assert await post(receiver, b" " * (MAX_BODY_BYTES - 2) + b"{}") == 200
     assert receiver.statistics() == WebhookStatistics(rejected=2, verified=1)
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
+    assert CANARY_EMAIL not in caplog.text
+
+
+async def test_a_body_that_breaks_off_is_sent_again(
+    handler: Handler, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An exception of the framework while it reads the body is the end of that request alone."""
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"{"
+        raise ConnectionResetError(CANARY_EMAIL)
+
+    receiver = WebhookReceiver(handler, secret=SECRET)
+
+    assert (await receiver.receive(SECRET, broken())).status == 422
+    assert "the body cannot be read (ConnectionResetError)" in caplog.text
     assert CANARY_EMAIL not in caplog.text
 
 
@@ -386,10 +404,17 @@ def test_a_wrong_option_is_an_error_of_configuration(options: Options, message: 
 
 
 def test_a_receiver_shows_no_secret() -> None:
-    """The repr of a receiver has its state alone."""
+    """Neither its repr nor an error nor a pickle of a receiver has the secret."""
     receiver = WebhookReceiver(ignore, secret="canary")
 
     assert repr(receiver) == "WebhookReceiver(0 in flight, MemoryStore(0 events))"
+    with pytest.raises(TypeError, match="holds a secret"):
+        pickle.dumps(receiver)
+    with pytest.raises(ConfigError) as caught:
+        WebhookReceiver(ignore, secret="canary\n")
+    frames = traceback.walk_tb(caught.value.__traceback__)
+    shown = [frame.f_locals for frame, _ in frames if frame.f_code.co_filename != __file__]
+    assert "canary" not in repr(shown)
 
 
 _: Callable[[Event], Awaitable[object]] = ignore
