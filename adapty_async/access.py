@@ -166,6 +166,9 @@ class AccessCache:
         self._entries: LRUCache[_Key, _Entry] = LRUCache(size)
         # the customer user id by which a profile was read: an event may only have its profile id
         self._customers: LRUCache[str, str] = LRUCache(size)
+        # the number of the last invalidation of a profile, and of all of them
+        self._invalidated: LRUCache[str, int] = LRUCache(size)
+        self._invalidations = 0
         self._calls: dict[_Key, _Call] = {}
         self._tasks: set[asyncio.Task[_Entry]] = set()  # those of invalidated calls as well
         self._counts = dict.fromkeys(AccessStatistics.__struct_fields__, 0)
@@ -278,18 +281,25 @@ class AccessCache:
 
     async def _fetch(self, key: _Key) -> _Entry:
         by, value = key
-        began = self._clock()
+        began, invalidations = self._clock(), self._invalidations
         try:
             profile = await self._client.execute(get_profile(**{by: value}))
         except NotFoundError:
             profile = None
         entry = _Entry(profile, began)
         call = self._calls.get(key)
-        if call is not None and call.task is asyncio.current_task():  # not invalidated meanwhile
+        is_current = call is not None and call.task is asyncio.current_task()
+        if is_current and not self._is_outdated(profile, invalidations):
             self._entries[key] = entry
             if profile is not None and by == "customer_user_id":
                 self._customers[profile.profile_id] = value
         return entry
+
+    def _is_outdated(self, profile: Profile | None, invalidations: int) -> bool:
+        """Return whether a profile was invalidated by its profile id while its call ran."""
+        if profile is None:
+            return False
+        return self._invalidated.get(profile.profile_id, 0) > invalidations
 
     async def handle(self, event: Event) -> None:
         """
@@ -310,10 +320,12 @@ class AccessCache:
         A removed profile does not count in an outage, since it is known to be outdated.
         """
         keys: set[_Key] = set()
+        self._invalidations += 1
         if customer_user_id is not None:
             keys.add(("customer_user_id", customer_user_id))
         if profile_id is not None:
             keys.add(("profile_id", profile_id))
+            self._invalidated[profile_id] = self._invalidations
             known = self._customers.pop(profile_id, None)
             if known is not None:
                 keys.add(("customer_user_id", known))

@@ -425,6 +425,22 @@ async def test_a_call_before_the_event_is_not_cached(cache: AccessCache, server:
     assert server.requests == ["u1", "u1"]
 
 
+async def test_an_event_without_a_customer_counts_for_a_call_by_customer(
+    cache: AccessCache, server: Server
+) -> None:
+    """A call by customer user id is not cached if an event named its profile id meanwhile."""
+    server.held.clear()
+    lookup = asyncio.create_task(cache.has_access("premium", customer_user_id="u1"))
+    await loop_turns(10)
+    await cache.handle(event_of(profile_id="p-u1"))
+    server.held.set()
+    await lookup
+    for _ in range(2):
+        await cache.has_access("premium", customer_user_id="u1")
+
+    assert server.requests == ["u1", "u1"]
+
+
 async def test_an_invalidated_profile_does_not_count_in_an_outage(
     cache: AccessCache, server: Server, clock: FakeClock
 ) -> None:

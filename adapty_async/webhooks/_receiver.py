@@ -18,11 +18,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from hashlib import sha256
 from http import HTTPStatus
 from types import TracebackType
-from typing import NamedTuple, NoReturn, Self, TypeAlias
+from typing import NamedTuple, NoReturn, Self, TypeAlias, TypeGuard
 
 import msgspec
 
@@ -97,7 +97,7 @@ class WebhookReceiver:
         self,
         handle: EventHandler,
         *,
-        secret: str | Sequence[str] | None,
+        secret: str | list[str] | tuple[str, ...] | None,
         allow_unauthenticated: bool = False,
         store: EventStore | None = None,
         event_names: Mapping[str, str] = _NO_NAMES,
@@ -275,7 +275,7 @@ class WebhookReceiver:
 
 
 def _secrets(
-    secret: str | Sequence[str] | None, *, allow_unauthenticated: bool
+    secret: str | list[str] | tuple[str, ...] | None, *, allow_unauthenticated: bool
 ) -> tuple[str, ...] | None:
     if secret is None:
         if not allow_unauthenticated:
@@ -283,15 +283,17 @@ def _secrets(
         return None
     if allow_unauthenticated:
         raise ConfigError("secret and allow_unauthenticated=True exclude each other")
-    secrets = (secret,) if isinstance(secret, str) else tuple(secret)
-    if not secrets or not all(map(_is_sendable, secrets)):
+    secrets = tuple(secret) if isinstance(secret, list | tuple) else (secret,)
+    sendable = tuple(filter(_is_sendable, secrets))
+    if not secrets or sendable != secrets:
         raise ConfigError("secret must be text without line breaks or blanks around it")
-    return secrets
+    return sendable
 
 
-def _is_sendable(secret: str) -> bool:
-    is_text = isinstance(secret, str) and secret.isprintable()
-    return is_text and bool(secret) and secret == secret.strip()
+def _is_sendable(secret: object) -> TypeGuard[str]:
+    if not isinstance(secret, str) or not secret.isprintable():
+        return False
+    return bool(secret) and secret == secret.strip()
 
 
 class _Unread(NamedTuple):

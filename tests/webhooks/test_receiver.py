@@ -388,6 +388,7 @@ Options = dict[str, Any]
         ({"secret": "x\n"}, "secret must be text"),
         ({"secret": " x"}, "secret must be text"),
         ({"secret": ()}, "secret must be text"),
+        ({"secret": 5}, "secret must be text"),
         ({"secret": ("x", "")}, "secret must be text"),
         ({"secret": (b"x",)}, "secret must be text"),
         ({"secret": SECRET, "timeout": 10}, "timeout must be below"),
