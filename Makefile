@@ -32,7 +32,7 @@ faults: .venv/.dev
 
 fuzz: .venv/.dev
 	$(BIN)/python -m pip install --quiet --group fuzz
-	for reader in answers errors waits journal csv ndjson text; do \
+	for reader in answers errors waits journal csv ndjson text webhooks; do \
 	  $(BIN)/python -m fuzz $$reader -max_total_time=10 || exit; \
 	done
 

@@ -7,6 +7,7 @@ An asyncio client for Adapty's HTTP APIs.
 - `adapty_async.bulk` has bulk runs: one call for each of a large number of items, and a report.
 - `adapty_async.errors` has the errors, `adapty_async.config` the policies.
 - `adapty_async.transport` has the types of a transport, `adapty_async.testing` one for unit tests.
+- `adapty_async.webhooks` receives Adapty's webhooks, `adapty_async.access` caches access levels.
 - `adapty_async.sandbox` is a local server of these APIs, for demos and tests.
 """
 
@@ -38,6 +39,7 @@ from adapty_async.errors import (
     RequestTimeoutError,
     ServerError,
     TransportError,
+    WebhookError,
 )
 from adapty_async.mail import DeviceInfo, MailProfile, Offer, TransactionEvent
 from adapty_async.v1 import InstallationMeta
@@ -78,5 +80,6 @@ __all__ = (
     "ServerError",
     "TransactionEvent",
     "TransportError",
+    "WebhookError",
     "__version__",
 )

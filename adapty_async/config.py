@@ -12,7 +12,7 @@ import msgspec
 
 from adapty_async.errors import ConfigError
 
-__all__ = ("ApiKey", "Limits", "RetryPolicy", "origin_from", "positive")
+__all__ = ("ApiKey", "Limits", "RetryPolicy", "origin_from", "positive", "whole_number")
 
 
 def positive(name: str, value: float) -> float:
@@ -24,9 +24,12 @@ def positive(name: str, value: float) -> float:
     return value
 
 
-def _count(name: str, value: int) -> None:
+def whole_number(name: str, value: int) -> int:
+    """Return `value` if it is a whole number from 1; otherwise raise a `ConfigError`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ConfigError(f"{name} must be a whole number from 1, not {value!r}")
+
+    return value
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
@@ -59,8 +62,8 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     budget: int = 500
 
     def __post_init__(self) -> None:
-        _count("RetryPolicy.attempts", self.attempts)
-        _count("RetryPolicy.budget", self.budget)
+        whole_number("RetryPolicy.attempts", self.attempts)
+        whole_number("RetryPolicy.budget", self.budget)
         for name in ("deadline", "wait_initial", "wait_max", "retry_after_max"):
             positive(f"RetryPolicy.{name}", getattr(self, name))
 
@@ -84,11 +87,11 @@ class Limits(msgspec.Struct, frozen=True):
     burst: int | None = None
 
     def __post_init__(self) -> None:
-        _count("Limits.connections", self.connections)
+        whole_number("Limits.connections", self.connections)
         if self.rate is not None:
             positive("Limits.rate", self.rate)
         if self.burst is not None:
-            _count("Limits.burst", self.burst)
+            whole_number("Limits.burst", self.burst)
             if self.rate is None:
                 raise ConfigError("Limits.burst needs a Limits.rate")
 

@@ -42,6 +42,7 @@ __all__ = (
     "RequestTimeoutError",
     "ServerError",
     "TransportError",
+    "WebhookError",
 )
 
 ErrorT = TypeVar("ErrorT", bound=BaseException)
@@ -318,4 +319,12 @@ class CircuitOpenError(AdaptyError):
 
 
 class JournalError(AdaptyError):
-    """An error of a journal or outcomes file: it belongs to another run, or its I/O failed."""
+    """
+    An error of a journal, an outcomes file or a store of webhooks.
+
+    The file belongs to another run or is of another kind, or its I/O failed.
+    """
+
+
+class WebhookError(AdaptyError, ValueError):
+    """An error of a webhook: the body of the request is not one that Adapty documents."""

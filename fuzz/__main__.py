@@ -30,8 +30,15 @@ with atheris.instrument_imports(include=["adapty_async", "csv", "email", "gzip"]
     from adapty_async.bulk import ItemState, summarise
     from adapty_async.cli._input import SizedRows, open_rows
     from adapty_async.cli._items import id_columns, id_from, profile_from
-    from adapty_async.errors import ApiError, DecodeError, InvalidInputError, JournalError
+    from adapty_async.errors import (
+        ApiError,
+        DecodeError,
+        InvalidInputError,
+        JournalError,
+        WebhookError,
+    )
     from adapty_async.testing import FakeTransport
+    from adapty_async.webhooks import Event, parse, transaction_event
 
 ENDPOINTS: tuple[Endpoint[object], ...] = tuple(
     row for module in (v1, mail, v2) for row in vars(module).values() if isinstance(row, Endpoint)
@@ -126,6 +133,16 @@ def files(form: str) -> Callable[[bytes], None]:
     return read
 
 
+def webhooks(data: bytes) -> None:
+    """Check that a webhook is an event, the verification or a WebhookError."""
+    with contextlib.suppress(WebhookError):
+        event = parse(data)
+        if isinstance(event, Event):
+            assert len(event.deduplication_key or 64 * " ") == 64
+            with contextlib.suppress(InvalidInputError):
+                transaction_event(event, external_profile_id="u1")
+
+
 JOURNAL = a_journal()
 READERS = {
     "answers": answers,
@@ -135,6 +152,7 @@ READERS = {
     "csv": files("csv"),
     "ndjson": files("ndjson"),
     "text": files("text"),
+    "webhooks": webhooks,
 }
 
 

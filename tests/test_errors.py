@@ -32,6 +32,7 @@ from adapty_async.errors import (
     RequestTimeoutError,
     ServerError,
     TransportError,
+    WebhookError,
 )
 from tests._support import CANARY_EMAIL, ERROR_CLASSES
 
@@ -54,6 +55,7 @@ PARENTS: dict[type[AdaptyError], tuple[type[Exception], ...]] = {
     DeadlineError: (AdaptyError,),
     CircuitOpenError: (AdaptyError,),
     JournalError: (AdaptyError,),
+    WebhookError: (AdaptyError, ValueError),
 }
 FIELDS: dict[str, Any] = {
     "attempts": 3,

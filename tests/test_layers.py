@@ -30,7 +30,8 @@ PACKAGES = (
     "testing _bulk",
     "bulk",
     "v1 v2 mail",
-    "client _report",
+    "client _report webhooks",
+    "access",
     "adapty_async",
     "cli integrations",
 )
@@ -38,13 +39,15 @@ NUMBERS = {package: number for number, names in enumerate(PACKAGES) for package 
 
 AT_HOME = {
     # a foreign library: the packages that may import it
-    "aiohttp": ("_http",),
-    "aiohttp.web": ("sandbox",),
+    "aiohttp": ("_http", "sandbox._webhooks"),
+    "aiohttp.web": ("sandbox", "webhooks.aiohttp"),
+    "cachetools": ("access",),
     "click": ("cli",),
     "rich": ("cli",),
     "opentelemetry": ("integrations.opentelemetry",),
     "prometheus_client": ("integrations.prometheus",),
     "pytest": ("integrations.pytest",),
+    "starlette": ("webhooks.starlette",),
     "tenacity": ("_pipeline.retry",),
 }
 ONLY_FOR_TYPES = {("client", "aiohttp")}

@@ -42,7 +42,7 @@ ROOT_NAMES = """
     DecodeError DeviceInfo Endpoint InstallationMeta InvalidInputError JournalError Limits
     MailProfile NotFoundError Offer Operation Outcome OutcomeStatus RateLimitError
     RequestRejectedError RequestTimeoutError RetryPolicy RetrySafety ServerError TransactionEvent
-    TransportError UNSET __version__
+    TransportError UNSET WebhookError __version__
 """
 MODULES = sorted(
     module.name

@@ -14,14 +14,22 @@ import json
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
 from adapty_async._api.validation import PrivateStruct
 
-__all__ = ("DateTime", "ResultStruct", "content_of", "data_decoder", "no_result")
+__all__ = (
+    "DateTime",
+    "ResultStruct",
+    "content_of",
+    "data_decoder",
+    "no_result",
+    "parse_lenient",
+    "read_by_field",
+)
 
 ResultT = TypeVar("ResultT")
 StructT = TypeVar("StructT", bound="ResultStruct")
@@ -31,6 +39,7 @@ DecodeHook: TypeAlias = Callable[[type, Any], Any]
 #: A date and time with its zone. One that the server sends without a zone is read as UTC.
 DateTime = Annotated[dt.datetime, msgspec.Meta(tz=True)]
 _OPTIONAL_DATE_TIME = DateTime | None
+_INTEGERS = (int, int | None)
 _ODD_FIELDS = "_odd_fields"
 _NO_FIELDS: Mapping[str, Any] = types.MappingProxyType({})
 
@@ -143,7 +152,8 @@ def data_decoder(
             if not is_result:
                 raise
             content = _parsed_content(body, unwrap=unwrap)
-        decoded: ResultT = _read_by_field(result, content, dec_hook)
+        kind: Any = result
+        decoded: ResultT = read_by_field(kind, content, dec_hook)
         return decoded
 
     return read
@@ -151,7 +161,7 @@ def data_decoder(
 
 def _parsed_content(body: bytes, *, unwrap: bool) -> Any:
     """Return what `content_of` returns, parsed, for JSON that msgspec may be unable to parse."""
-    content = _parse(_stripped(body))
+    content = parse_lenient(_stripped(body))
     if not isinstance(content, dict):
         return content
     _require_no_error(_Envelope(errors=content.get("errors"), error_code=content.get("error_code")))
@@ -160,7 +170,7 @@ def _parsed_content(body: bytes, *, unwrap: bool) -> Any:
     return {} if content["data"] is None else content["data"]
 
 
-def _parse(text: bytes) -> Any:
+def parse_lenient(text: bytes) -> Any:
     """
     Parse JSON that msgspec rejects: it has lone surrogates, or numbers that are out of range.
 
@@ -193,7 +203,9 @@ def _raise_for_no_json(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _read_by_field(result: type[Any], content: Any, dec_hook: DecodeHook | None) -> Any:
+def read_by_field(
+    result: type[StructT], content: Any, dec_hook: DecodeHook | None = None
+) -> StructT:
     """
     Decode a result field by field: null is left out, an undocumented field is None.
 
@@ -209,12 +221,13 @@ class _Field(NamedTuple):
 
     Attributes:
         entry: the struct type of the field or of its entries; None for a plain value.
+        container: the type of a field with several entries, a tuple or a dictionary by name.
     """
 
     name: str
     kind: Any
     entry: type[ResultStruct] | None
-    is_list: bool
+    container: type[Any] | None
     is_essential: bool
 
 
@@ -225,7 +238,7 @@ def _fields_of(struct: type[ResultStruct]) -> tuple[_Field, ...]:
             name=info.name,
             kind=info.type,
             entry=next(filter(_is_result, (info.type, *typing.get_args(info.type))), None),
-            is_list=typing.get_origin(info.type) is tuple,
+            container=typing.get_origin(info.type),
             is_essential=info.name in struct.essential,
         )
         for info in msgspec.structs.fields(struct)
@@ -265,21 +278,27 @@ class _FieldReader:
     def _value(self, field: _Field, raw: Any, path: str, odd: dict[str, Any]) -> Any:
         if field.entry is None:
             return self._plain(field.kind, raw)
-        if field.is_list:
-            return self._entries(field, raw, path, odd) if isinstance(raw, list) else _ODD
+        if field.container is tuple:
+            if not isinstance(raw, list):
+                return _ODD
+            return tuple(self._entries(field, enumerate(raw), path, odd).values())
         if not isinstance(raw, dict):
             return _ODD
+        if field.container is dict:
+            return self._entries(field, raw.items(), path, odd)
         return self._inner(field.entry, raw, path, field.name, odd)
 
-    def _entries(self, field: _Field, raw: list[Any], path: str, odd: dict[str, Any]) -> Any:
-        entries = []
-        for index, entry in enumerate(raw):
-            name = f"{field.name}[{index}]"
+    def _entries(
+        self, field: _Field, raw: Iterable[tuple[Any, Any]], path: str, odd: dict[str, Any]
+    ) -> dict[Any, Any]:
+        entries = {}
+        for key, entry in raw:
+            name = f"{field.name}[{key}]"
             if isinstance(entry, dict):
-                entries.append(self._inner(field.entry, entry, path, name, odd))
+                entries[key] = self._inner(field.entry, entry, path, name, odd)
             else:
                 odd[name] = entry
-        return tuple(entries)
+        return entries
 
     def _inner(self, kind: Any, raw: Any, path: str, name: str, odd: dict[str, Any]) -> Any:
         inner: ResultStruct = self.struct(kind, raw, f"{path}.{name}")
@@ -287,7 +306,7 @@ class _FieldReader:
         return inner
 
     def _plain(self, kind: Any, raw: Any) -> Any:
-        if kind is int and isinstance(raw, float) and raw.is_integer():
+        if kind in _INTEGERS and isinstance(raw, float) and raw.is_integer():
             return int(raw)
         try:
             return msgspec.convert(raw, kind, dec_hook=self._dec_hook)

@@ -70,13 +70,14 @@ class DatabaseThread(Generic[OwnedT]):
     Args:
         connect: opens the resource, in the thread. The first work raises its error.
         name: the name of the thread.
+        what: the database, for messages.
     """
 
-    def __init__(self, connect: Callable[[], OwnedT], name: str) -> None:
+    def __init__(self, connect: Callable[[], OwnedT], name: str, what: str = "the journal") -> None:
         self._jobs: _Jobs = queue.SimpleQueue()
         self._is_open = True
         self._put_lock = threading.Lock()  # so that no work follows the end, and waits forever
-        self._reason = "the journal is closed"
+        self._what, self._reason = what, f"{what} is closed"
         register_fork_handler(self)
         # a daemon, so that a run that is never closed does not block the interpreter's exit
         self._thread = threading.Thread(
@@ -86,7 +87,8 @@ class DatabaseThread(Generic[OwnedT]):
 
     def after_fork(self) -> None:
         """Reject all work in the forked process."""
-        self._is_open, self._reason = False, "the journal is in use by the process that was forked"
+        self._is_open = False
+        self._reason = f"{self._what} is in use by the process that was forked"
         self._put_lock = threading.Lock()  # another thread may have held it
 
     def run(self, work: Callable[[OwnedT], ResultT]) -> asyncio.Future[ResultT]:

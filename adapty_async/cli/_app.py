@@ -278,7 +278,27 @@ def _require_fields(rows: Rows, what: str) -> None:
 @click.option("--latency", type=float, default=0.0, help="Milliseconds added to every response.")
 @click.option("--faults", default="", help="Such as error=5%,reset=1%,reset_after=1%,stall=0.1%.")
 @click.option("--seed", type=int, default=0, help="The seed that determines which requests fail.")
-def sandbox(port: int, db: str, rate: float | None, latency: float, faults: str, seed: int) -> None:
+@click.option(
+    "--webhook-url", help="Send webhooks there, with ADAPTY_WEBHOOK_SECRET as their Authorization."
+)
+@click.option(
+    "--webhook-time-scale",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Multiplies the waits before webhooks are sent again, which begin with a minute.",
+)
+def sandbox(  # noqa: PLR0913  the options of the command
+    *,
+    port: int,
+    db: str,
+    rate: float | None,
+    latency: float,
+    faults: str,
+    seed: int,
+    webhook_url: str | None,
+    webhook_time_scale: float,
+) -> None:
     """Run a local server of both APIs until Ctrl-C."""
     try:
         server = Sandbox(
@@ -288,6 +308,9 @@ def sandbox(port: int, db: str, rate: float | None, latency: float, faults: str,
             latency=latency / 1000,
             faults=Faults.parse(faults),
             seed=seed,
+            webhook_url=webhook_url,
+            webhook_authorization=os.environ.get("ADAPTY_WEBHOOK_SECRET"),
+            webhook_time_scale=webhook_time_scale,
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from None

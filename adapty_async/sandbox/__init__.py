@@ -30,12 +30,13 @@ from ._faults import FaultPlan, Faults
 from ._rate import TokenBucket
 from ._shop import Shop
 from ._store import Arrival, Store
+from ._webhooks import Delivery, Webhooks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from types import TracebackType
 
-__all__ = ["Arrival", "Faults", "Sandbox"]
+__all__ = ["Arrival", "Delivery", "Faults", "Sandbox"]
 
 
 class Sandbox:
@@ -70,6 +71,9 @@ class Sandbox:
         seed: int = 0,
         log_size: int = 1_000_000,
         virtual_currencies: bool = True,
+        webhook_url: str | None = None,
+        webhook_authorization: str | None = None,
+        webhook_time_scale: float = 1.0,
     ) -> None:
         """
         Configure a server, which `start()` or `async with` starts.
@@ -89,9 +93,13 @@ class Sandbox:
             seed: seed of the random faults: the same requests in the same order fail alike.
             log_size: number of arrivals that are kept; the oldest are dropped first.
             virtual_currencies: whether the app may use them; otherwise their calls get a 403.
+            webhook_url: receives the webhooks of version 2; see `webhook_deliveries()`.
+            webhook_authorization: the `Authorization` header of the webhooks.
+            webhook_time_scale: multiplies the waits before retries, which begin with a minute.
 
         Raises:
-            ValueError: a share, the rate, the burst, the latency or the log size is out of range.
+            ValueError: a share, the rate, the burst, the latency, the log size or the time scale is
+                out of range.
 
         """
         if not latency >= 0:
@@ -111,6 +119,9 @@ class Sandbox:
         )
         self._host, self._port = host, port
         self._db, self._log_size = db, log_size
+        self._webhooks: Webhooks | None = None
+        if webhook_url is not None:
+            self._webhooks = Webhooks(webhook_url, webhook_authorization, webhook_time_scale)
         self._open: Store | None = None
         self._exit = AsyncExitStack()
 
@@ -142,7 +153,7 @@ class Sandbox:
             raise RuntimeError("the sandbox is running already")
         async with AsyncExitStack() as stack:
             store = stack.enter_context(closing(Store(self._db, self._log_size)))
-            app = App(store, self._faults, self._options)
+            app = App(store, self._faults, self._options, self._webhooks)
             server = web.Server(app.handle, handler_cancellation=True, access_log=None)
             # Stopping has to be quick: handlers that still sleep after 0.1 seconds are cancelled.
             runner = web.ServerRunner(server, shutdown_timeout=0.1)
@@ -151,6 +162,9 @@ class Sandbox:
             await web.TCPSite(runner, self._host, self._port, backlog=4096).start()
             stack.callback(app.stopping.set)
             self._port = runner.addresses[0][1]
+            if self._webhooks is not None:
+                stack.push_async_callback(self._webhooks.aclose)
+                self._webhooks.start()
             self._open = store
             self._exit = stack.pop_all()
 
@@ -236,6 +250,45 @@ class Sandbox:
     def count(self) -> dict[int, int]:
         """Count the requests that arrived by status; 0 stands for those without a response."""
         return self._store().count()
+
+    async def verify_webhook(self) -> bool:
+        """
+        Send the verification request, as saving the webhook in the dashboard does.
+
+        `start()` sends it as well, and each event before which it has not succeeded yet. Return
+        whether the response is 2xx with a JSON body.
+
+        Raises:
+            RuntimeError: the sandbox is not running, or has no `webhook_url`.
+
+        """
+        return await self._sender().verify()
+
+    async def wait_for_webhooks(self) -> None:
+        """
+        Wait until every webhook is delivered, or is no longer retried.
+
+        Raises:
+            RuntimeError: the sandbox is not running, or has no `webhook_url`.
+
+        """
+        await self._sender().wait()
+
+    def webhook_deliveries(self) -> list[Delivery]:
+        """
+        Return the latest 10,000 attempts to deliver webhooks, oldest first.
+
+        Raises:
+            RuntimeError: the sandbox is not running, or has no `webhook_url`.
+
+        """
+        return list(self._sender().deliveries)
+
+    def _sender(self) -> Webhooks:
+        self._store()
+        if self._webhooks is None:
+            raise RuntimeError("the sandbox has no webhook_url")
+        return self._webhooks
 
     def fail_next(self, *faults: str) -> None:
         """

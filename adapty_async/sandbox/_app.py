@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ._faults import FaultPlan
     from ._rate import TokenBucket
     from ._store import Store
+    from ._webhooks import Webhooks
 
 _RESET = struct.pack("ii", 1, 0)
 _NDJSON = "application/x-ndjson"
@@ -60,7 +61,9 @@ class _Outcome(NamedTuple):
 class App:
     """A request handler that serves the APIs, and pages about the sandbox, from one store."""
 
-    def __init__(self, store: Store, faults: FaultPlan, options: Options) -> None:
+    def __init__(
+        self, store: Store, faults: FaultPlan, options: Options, webhooks: Webhooks | None = None
+    ) -> None:
         """Build the services; nothing is started."""
         self.stopping = asyncio.Event()
         self._store = store
@@ -68,7 +71,11 @@ class App:
         self._options = options
         v1, mail = ServerSideV1(store, options.api_key), Mail(store, options.mail_api_key)
         self._v2 = ServerSideV2(
-            store, options.api_key, options.latency, currencies=options.virtual_currencies
+            store,
+            options.api_key,
+            options.latency,
+            currencies=options.virtual_currencies,
+            emit=None if webhooks is None else webhooks.send,
         )
         self._services: dict[str, Service] = {
             **dict.fromkeys(_v1.PATHS, v1),

@@ -13,6 +13,9 @@ from ._v2_profiles import ProfilesV2
 from ._v2_routes import HEADERS, Route, error_response
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
     from ._store import Store
 
 _BODIES = frozenset({"POST", "PATCH", "PUT"})
@@ -23,11 +26,19 @@ class ServerSideV2:
 
     name = "v2"
 
-    def __init__(self, store: Store, api_key: str, latency: float, *, currencies: bool) -> None:
-        """Serve `store` to requests with `api_key`."""
+    def __init__(
+        self,
+        store: Store,
+        api_key: str,
+        latency: float,
+        *,
+        currencies: bool,
+        emit: Callable[[Mapping[str, Any]], object] | None = None,
+    ) -> None:
+        """Serve `store` to requests with `api_key`; `emit` sends webhooks."""
         self._authorization = f"Api-Key {api_key}"
         shop = Shop(store.connection)
-        profiles = ProfilesV2(store, shop)
+        profiles = ProfilesV2(store, shop, emit)
         self._routes = {
             **profiles.routes(),
             **AppV2(store, shop, profiles).routes(),

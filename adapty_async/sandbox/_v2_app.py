@@ -126,7 +126,7 @@ class AppV2:
             profile = StoredProfile(str(uuid4()), customer_user_id, {})
             self._store.put(profile)
         make = _subscription if token.startswith("sub_") else _one_time
-        self._profiles.record(profile.profile_id, make(store, token))
+        self._profiles.record(profile, make(store, token))
         return profile
 
     # Paywalls

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
 from . import _v2_rules as rules
+from . import _webhook_events as events
 from ._rules import Invalid, Problem, updated
 from ._service import Call, Refusal, Response, decoded, json_response
 from ._store import StoredProfile
 from ._v2_routes import BASE, Route, Routes, header_ids, missing_profile, read, require_profile
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from ._shop import Shop
     from ._store import Store
@@ -29,10 +30,13 @@ _GRANTED_PRODUCT = "adapty_server_side_product"
 class ProfilesV2:
     """The operations on one profile, which a header identifies."""
 
-    def __init__(self, store: Store, shop: Shop) -> None:
-        """Serve the profiles of `store` with their rows in `shop`."""
+    def __init__(
+        self, store: Store, shop: Shop, emit: Callable[[Mapping[str, Any]], object] | None = None
+    ) -> None:
+        """Serve the profiles of `store` with their rows in `shop`; `emit` sends webhooks."""
         self._store = store
         self._shop = shop
+        self._send = emit
 
     def routes(self) -> Routes:
         """Return the routes by method and path."""
@@ -101,11 +105,14 @@ class ProfilesV2:
     def _set_transaction(self, call: Call) -> Response:
         profile = self._existing(call)
         purchase = read(call, rules.transaction)
-        self.record(profile.profile_id, purchase)
+        self.record(profile, purchase)
         return self._response(profile)
 
-    def record(self, profile_id: str, purchase: Mapping[str, Any]) -> None:
+    def record(self, profile: StoredProfile, purchase: Mapping[str, Any]) -> None:
         """Store a purchase, and grant the access level of its product."""
+        profile_id = profile.profile_id
+        for name in events.names(self._shop.purchases(profile_id), purchase):
+            self._emit(profile, name, events.purchase_properties(name, purchase))
         self._shop.put_purchase(profile_id, purchase)
         level = self._shop.access_level_of(purchase["store_product_id"])
         if level is None:
@@ -113,7 +120,19 @@ class ProfilesV2:
         access = {"access_level_id": level, "starts_at": None, **_bought(purchase)}
         known = self._shop.access(profile_id).get(level)
         if known is None or not _lasts_longer(known, access):
-            self._shop.put_access(profile_id, access)
+            self._put_access(profile, access)
+
+    def _put_access(
+        self, profile: StoredProfile, access: Mapping[str, Any], **properties: str
+    ) -> None:
+        self._shop.put_access(profile.profile_id, access)
+        properties = {**events.access_properties(access), **properties}
+        self._emit(profile, events.ACCESS_LEVEL_UPDATED, properties)
+
+    def _emit(self, profile: StoredProfile, name: str, properties: Mapping[str, Any]) -> None:
+        if self._send is not None:
+            integration_ids = self._shop.settings(profile.profile_id, "integrations")
+            self._send(events.envelope(profile, name, properties, integration_ids))
 
     def _grant(self, call: Call) -> Response:
         profile = self._existing(call)
@@ -131,7 +150,7 @@ class ProfilesV2:
         }
         ids = {"store_original_transaction_id": granted["store_transaction_id"]}
         access = {**granted, **ids, "originally_purchased_at": now}
-        self._shop.put_access(profile.profile_id, access)
+        self._put_access(profile, access)
         return self._response(profile)
 
     def _require_level(self, access_level_id: str) -> None:
@@ -152,7 +171,8 @@ class ProfilesV2:
             code = "profile_paid_access_level_does_not_exist"
             raise Refusal(400, code, Problem(message, "non_field_errors"))
         ends_at = _revoked_at(access, body.get("revoke_at"))
-        self._shop.put_access(profile.profile_id, {**access, "expires_at": ends_at, _GRACE: None})
+        ended = {**access, "expires_at": ends_at, _GRACE: None}
+        self._put_access(profile, ended, cancellation_reason="adapty_revoked")
         return self._response(profile)
 
     # The view of a profile

@@ -102,7 +102,8 @@ class AccessLevel(_PeriodResult, frozen=True, kw_only=True):
 
 
 def _is_undecided(level: AccessLevel) -> bool:
-    return bool(_DECISIVE & level.odd_fields.keys())
+    odd_fields = level.odd_fields
+    return bool(odd_fields) and not _DECISIVE.isdisjoint(odd_fields)
 
 
 class Subscription(_PeriodResult, frozen=True, kw_only=True):

@@ -1,0 +1,513 @@
+"""The cache of profiles: freshness, coalescing, outages, invalidation, bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import anyio
+import pytest
+
+from adapty_async import (
+    AdaptyClient,
+    AuthenticationError,
+    ConfigError,
+    ConnectError,
+    DecodeError,
+    InvalidInputError,
+    RetryPolicy,
+    ServerError,
+)
+from adapty_async.access import AccessCache, AccessStatistics, CachedProfile
+from adapty_async.sandbox import Sandbox
+from adapty_async.testing import FakeClock, FakeTransport
+from adapty_async.transport import Request, Response
+from adapty_async.webhooks import Event, parse
+from tests._support import loop_turns
+
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
+
+NOW = 1.7e9
+Reply = tuple[int, dict[str, str], bytes]
+MISSING: Reply = (
+    404,
+    {},
+    b'{"errors": [], "error_code": "profile_does_not_exist", "status_code": 404}',
+)
+
+
+def date(seconds: float) -> str:
+    """Return a date and time by its distance from the start of a test."""
+    return dt.datetime.fromtimestamp(NOW + seconds, dt.UTC).isoformat()
+
+
+def profile(name: str = "u1", **level: Any) -> Reply:
+    """Return a response with a profile that has an access level; by default for ever."""
+    levels = [{"access_level_id": "premium", **level}]
+    fields = {"profile_id": f"p-{name}", "customer_user_id": name, "access_levels": levels}
+    return 200, {}, json.dumps({"data": fields}).encode()
+
+
+def event_of(**fields: Any) -> Event:
+    """Return an event about a profile."""
+    event = parse(json.dumps({"event_type": "access_level_updated", **fields}))
+    assert isinstance(event, Event)
+    return event
+
+
+class Server:
+    """
+    A transport that answers from a dictionary by id, counts requests, and may be held or down.
+
+    Attributes:
+        replies: the response by id; for other ids, a profile with access.
+        held: the requests wait for it.
+        error: raised for every request; None without an outage.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[str] = []
+        self.replies: dict[str, Reply] = {}
+        self.held = asyncio.Event()
+        self.held.set()
+        self.error: BaseException | None = None
+
+    async def __call__(self, request: Request) -> Response:
+        """Respond to one request."""
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        name = headers.get("adapty-customer-user-id") or headers["adapty-profile-id"]
+        self.requests.append(name)
+        reply = self.replies.get(name) or profile(name)
+        error = self.error
+        await self.held.wait()
+        if error is not None:
+            raise error
+        return Response(*reply)
+
+
+@pytest.fixture
+def server() -> Server:
+    """Return a server without an outage."""
+    return Server()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Return the clock of the cache."""
+    return FakeClock(NOW)
+
+
+@pytest.fixture
+async def cache(server: Server, clock: FakeClock) -> AsyncIterator[AccessCache]:
+    """Make a cache with a fresh minute and ten stale ones, whose calls are not retried."""
+    retry = RetryPolicy(attempts=1)
+    async with (
+        AdaptyClient("key", transport=server, retry=retry) as client,
+        AccessCache(client, ttl=60, stale=600, max_wait=0.02, clock=clock) as made,
+    ):
+        yield made
+
+
+# Freshness
+
+
+async def test_a_thousand_lookups_of_a_hundred_users_are_a_hundred_calls(
+    cache: AccessCache, server: Server
+) -> None:
+    """Within one TTL, each user is read once: some lookups wait for it, the others find it."""
+    users = [f"u{number % 100}" for number in range(1000)]
+    early = [cache.has_access("premium", customer_user_id=user) for user in users[:500]]
+    late = [cache.has_access("premium", customer_user_id=user) for user in users[500:]]
+
+    assert all([*await asyncio.gather(*early), *await asyncio.gather(*late)])
+    assert len(server.requests) == len(set(server.requests)) == 100
+    assert cache.statistics() == AccessStatistics(calls=100, coalesced=400, hits=500, size=100)
+    assert repr(cache) == "AccessCache(100 profiles, 0 calls in flight)"
+
+
+async def test_a_profile_is_read_again_after_the_ttl(
+    cache: AccessCache, server: Server, clock: FakeClock
+) -> None:
+    """A profile is fresh for less than the TTL, and its age counts from the request."""
+    await cache.profile(profile_id="p1")
+    clock.now += 59
+    assert (await cache.profile(profile_id="p1")).age == 59
+    clock.now += 1
+    known = await cache.profile(profile_id="p1")
+
+    assert (known.age, known.is_stale, server.requests) == (0, False, ["p1", "p1"])
+    assert known.profile is not None
+    assert known.has_access("premium")
+
+
+async def test_a_clock_that_was_set_back_makes_nothing_fresh(
+    cache: AccessCache, server: Server, clock: FakeClock
+) -> None:
+    """A profile from the future is read again."""
+    await cache.has_access("premium", customer_user_id="u1")
+    clock.now -= 1
+    await cache.has_access("premium", customer_user_id="u1")
+
+    assert server.requests == ["u1", "u1"]
+
+
+async def test_a_missing_profile_is_an_answer(
+    cache: AccessCache, server: Server, clock: FakeClock
+) -> None:
+    """A user without a profile has no access, and that is cached for the TTL."""
+    server.replies["u1"] = MISSING
+    for _ in range(3):
+        assert not await cache.has_access("premium", customer_user_id="u1")
+    known = await cache.profile(customer_user_id="u1")
+
+    assert known == CachedProfile(None, 0, is_stale=False)
+    assert not known.has_access("premium")
+    assert server.requests == ["u1"]
+
+
+async def test_access_ends_within_the_ttl(
+    cache: AccessCache, server: Server, clock: FakeClock
+) -> None:
+    """Access that expires while its profile is fresh is read again, since it may be renewed."""
+    server.replies["u1"] = profile(expires_at=date(30))
+    assert await cache.has_access("premium", customer_user_id="u1")
+    clock.now += 30
+    assert not await cache.has_access("premium", customer_user_id="u1")
+    assert not await cache.has_access("premium", customer_user_id="u1")
+    assert server.requests == ["u1"] * 2
+    server.replies["u1"] = profile(expires_at=date(3000))
+    clock.now += 60
+
+    assert await cache.has_access("premium", customer_user_id="u1")
+    assert len(server.requests) == 3
+
+
+async def test_access_that_ended_in_an_outage_is_not_served(
+    cache: AccessCache, server: Server, clock: FakeClock
+) -> None:
+    """The last known profile counts in an outage, and the expiry in it as well."""
+    server.replies["u1"] = profile(expires_at=date(90))
+    await cache.has_access("premium", customer_user_id="u1")
+    server.error = ConnectError("down")
+    clock.now += 89
+    assert await cache.has_access("premium", customer_user_id="u1")
+    clock.now += 1
+
+    assert not await cache.has_access("premium", customer_user_id="u1")
+
+
+async def test_access_begins_within_the_ttl(
+    cache: AccessCache, server: Server, clock: FakeClock
+) -> None:
+    """Access that starts later is open from its start, without another call."""
+    server.replies["u1"] = profile(starts_at=date(30))
+    assert not await cache.has_access("premium", customer_user_id="u1")
+    clock.now += 30
+
+    assert await cache.has_access("premium", customer_user_id="u1")
+    assert not await cache.has_access("other", customer_user_id="u1")
+    assert server.requests == ["u1"]
+
+
+async def test_an_undocumented_access_level_is_an_error(cache: AccessCache, server: Server) -> None:
+    """Access that cannot be decided is neither open nor closed."""
+    server.replies["u1"] = profile(expires_at="soon")
+
+    with pytest.raises(DecodeError, match="odd_fields"):
+        await cache.has_access("premium", customer_user_id="u1")
+
+
+# Coalescing
+
+
+async def test_a_cancelled_lookup_does_not_cancel_the_others(
+    cache: AccessCache, server: Server
+) -> None:
+    """The call continues if the lookup that started it is cancelled."""
+    server.held.clear()
+    lookups = [
+        asyncio.create_task(cache.has_access("premium", customer_user_id="u1")) for _ in range(3)
+    ]
+    await loop_turns(10)
+    lookups[0].cancel()
+    await loop_turns(10)
+    server.held.set()
+
+    results = await asyncio.gather(*lookups, return_exceptions=True)
+    assert isinstance(results[0], asyncio.CancelledError)
+    assert results[1:] == [True, True]
+    assert server.requests == ["u1"]
+
+
+async def test_a_call_without_lookups_fills_the_cache(cache: AccessCache, server: Server) -> None:
+    """The call of a lookup that was cancelled is not in vain; its error is of no interest."""
+    for error in (ServerError("down"), None):
+        server.error = error
+        server.held.clear()
+        lookup = asyncio.create_task(cache.has_access("premium", customer_user_id="u1"))
+        await loop_turns(10)
+        lookup.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await lookup
+        server.held.set()
+        await loop_turns(10)
+
+    assert cache.statistics() == AccessStatistics(calls=2, size=1)
+
+
+async def test_an_error_reaches_all_lookups_and_is_not_cached(
+    cache: AccessCache, server: Server
+) -> None:
+    """Each lookup of the failed call raises an error of its own; the next one calls again."""
+    server.error = ServerError("down", status=503)
+    lookups = [cache.has_access("premium", customer_user_id="u1") for _ in range(3)]
+    errors = await asyncio.gather(*lookups, return_exceptions=True)
+
+    assert [type(error) for error in errors] == [ServerError] * 3
+    assert len({id(error) for error in errors}) == 3
+    assert [str(error) for error in errors] == [str(errors[0])] * 3
+    server.error = None
+    assert await cache.has_access("premium", customer_user_id="u1")
+    assert cache.statistics() == AccessStatistics(calls=2, coalesced=2, errors=3, size=1)
+
+
+# Outages
+
+
+def outage() -> Iterable[BaseException]:
+    """Return errors of an outage."""
+    return (
+        ConnectError("down"),
+        ServerError("down", status=503),
+        DecodeError("a gateway's page", status=200),
+    )
+
+
+@pytest.mark.parametrize("error", outage(), ids=lambda error: type(error).__name__)
+async def test_an_outage_is_served_from_the_last_known_profiles(
+    cache: AccessCache, server: Server, clock: FakeClock, error: BaseException
+) -> None:
+    """In an outage of a minute after the TTL, each lookup returns the last known profile."""
+    await cache.has_access("premium", customer_user_id="u1")
+    clock.now += 60
+    server.error = error
+    for age in range(60, 120):
+        assert await cache.has_access("premium", customer_user_id="u1")
+        known = await cache.profile(customer_user_id="u1")
+        assert (known.age, known.is_stale) == (age, True)
+        clock.now += 1
+    assert cache.statistics().errors == 0
+    assert cache.statistics().stale == 120
+    server.error = None
+    with anyio.fail_after(10):  # until the client's circuit breaker sends a probe
+        while (await cache.profile(customer_user_id="u1")).is_stale:
+            await loop_turns(1)
+
+
+async def test_the_last_known_profile_counts_for_its_time(
+    cache: AccessCache, server: Server, clock: FakeClock
+) -> None:
+    """After TTL and stale time an outage is an error, and another user's always is."""
+    await cache.has_access("premium", customer_user_id="u1")
+    server.error = ServerError("down")
+    clock.now += 659
+    assert await cache.has_access("premium", customer_user_id="u1")
+    clock.now += 1
+
+    for user in ("u1", "u2"):
+        with pytest.raises(ServerError, match="down"):
+            await cache.has_access("premium", customer_user_id=user)
+
+
+async def test_a_rejected_key_is_no_outage(
+    cache: AccessCache, server: Server, clock: FakeClock
+) -> None:
+    """An error that lasts until somebody acts is raised, though there is a last known profile."""
+    await cache.has_access("premium", customer_user_id="u1")
+    clock.now += 60
+    server.error = AuthenticationError("no", status=401)
+
+    with pytest.raises(AuthenticationError, match="no"):
+        await cache.has_access("premium", customer_user_id="u1")
+
+
+async def test_a_slow_server_is_not_waited_for(
+    cache: AccessCache, server: Server, clock: FakeClock
+) -> None:
+    """With a last known profile, lookups wait for `max_wait` in all, and the call continues."""
+    server.replies["u1"] = profile(expires_at=date(3000))
+    await cache.has_access("premium", customer_user_id="u1")
+    clock.now += 60
+    server.replies["u1"] = profile(expires_at=date(0))
+    server.held.clear()
+    for _ in range(100):  # two seconds if each of them waited
+        assert await cache.has_access("premium", customer_user_id="u1")
+    assert server.requests == ["u1", "u1"]
+    server.held.set()
+    await loop_turns(10)
+
+    assert not await cache.has_access("premium", customer_user_id="u1")
+    assert cache.statistics().stale == 100
+
+
+async def test_an_outage_of_a_real_server_is_bridged() -> None:
+    """Lookups of a sandbox that was stopped return what was known."""
+    clock = FakeClock(NOW)
+    async with Sandbox() as sandbox:
+        sandbox.seed_profiles(["u1"])
+        client = AdaptyClient(
+            sandbox.api_key, base_url=sandbox.url, retry=RetryPolicy(attempts=2, wait_initial=0.01)
+        )
+        await client.v2.access_levels.grant("premium", customer_user_id="u1")
+        async with client, AccessCache(client, clock=clock) as cache:
+            # the sandbox grants at the real time, which is later than the clock's
+            clock.now = dt.datetime.now(dt.UTC).timestamp()
+            assert await cache.has_access("premium", customer_user_id="u1")
+            await sandbox.stop()
+            clock.now += 120
+            assert await cache.has_access("premium", customer_user_id="u1")
+            assert cache.statistics().stale == 1
+
+
+# Invalidation
+
+
+@pytest.mark.parametrize("by", ["customer_user_id", "profile_id", "event", "sharing"])
+async def test_an_invalidated_profile_is_read_again(
+    cache: AccessCache, server: Server, clock: FakeClock, by: str
+) -> None:
+    """An event, or a call, removes the profile under both of its ids."""
+    shared = {"profile_id": "p-u1", "customer_user_id": None}
+    await cache.has_access("premium", customer_user_id="u1")
+    await cache.has_access("premium", profile_id="p-u1")
+    await cache.has_access("premium", customer_user_id="u2")
+    if by == "event":
+        await cache.handle(event_of(profile_id="p-u1", customer_user_id="u1"))
+    elif by == "sharing":
+        await cache.handle(event_of(profile_id="p9", profiles_sharing_access_level=[shared]))
+    elif by == "profile_id":
+        cache.invalidate(profile_id="p-u1")
+    else:
+        cache.invalidate(customer_user_id="u1", profile_id="p-u1")
+    for user in ("u1", "u2"):
+        await cache.has_access("premium", customer_user_id=user)
+    await cache.has_access("premium", profile_id="p-u1")
+
+    assert server.requests == ["u1", "p-u1", "u2", "u1", "p-u1"]
+    assert cache.statistics().invalidations == 2
+
+
+async def test_an_event_with_odd_profiles_invalidates_its_own(cache: AccessCache) -> None:
+    """An event whose list of profiles is not as documented still counts."""
+    await cache.has_access("premium", customer_user_id="u1")
+    await cache.handle(event_of(customer_user_id="u1", profiles_sharing_access_level=5))
+
+    assert cache.statistics().size == 0
+
+
+async def test_a_call_before_the_event_is_not_cached(cache: AccessCache, server: Server) -> None:
+    """A response that may be older than the event serves its own lookups, and no later one."""
+    server.held.clear()
+    before = asyncio.create_task(cache.has_access("premium", customer_user_id="u1"))
+    await loop_turns(10)
+    await cache.handle(event_of(customer_user_id="u1"))
+    server.replies["u1"] = profile(expires_at=date(-1))
+    after = asyncio.create_task(cache.has_access("premium", customer_user_id="u1"))
+    await loop_turns(10)
+    server.held.set()
+
+    assert await before
+    assert not await after
+    assert not await cache.has_access("premium", customer_user_id="u1")
+    assert server.requests == ["u1", "u1"]
+
+
+async def test_an_event_without_a_customer_counts_for_a_call_by_customer(
+    cache: AccessCache, server: Server
+) -> None:
+    """A call by customer user id is not cached if an event named its profile id meanwhile."""
+    server.held.clear()
+    lookup = asyncio.create_task(cache.has_access("premium", customer_user_id="u1"))
+    await loop_turns(10)
+    await cache.handle(event_of(profile_id="p-u1"))
+    server.held.set()
+    await lookup
+    for _ in range(2):
+        await cache.has_access("premium", customer_user_id="u1")
+
+    assert server.requests == ["u1", "u1"]
+
+
+async def test_an_invalidated_profile_does_not_count_in_an_outage(
+    cache: AccessCache, server: Server, clock: FakeClock
+) -> None:
+    """A profile that an event made outdated is not served, even if its call runs already."""
+    await cache.has_access("premium", customer_user_id="u1")
+    clock.now += 60
+    server.error = ServerError("down")
+    server.held.clear()
+    lookup = asyncio.create_task(cache.has_access("premium", customer_user_id="u1"))
+    await loop_turns(10)
+    cache.invalidate(customer_user_id="u1")
+    server.held.set()
+
+    with pytest.raises(ServerError, match="down"):
+        await lookup
+
+
+# Bounds and options
+
+
+async def test_profiles_are_bounded(server: Server, clock: FakeClock) -> None:
+    """A full cache drops the profile that was not used for longest."""
+    async with (
+        AdaptyClient("key", transport=server) as client,
+        AccessCache(client, max_profiles=2, clock=clock) as cache,
+    ):
+        for user in ("u1", "u2", "u1", "u3", "u1", "u2"):
+            await cache.has_access("premium", customer_user_id=user)
+
+        assert server.requests == ["u1", "u2", "u3", "u2"]
+        assert cache.statistics().size == 2
+
+
+async def test_closing_cancels_calls(cache: AccessCache, server: Server) -> None:
+    """A closed cache raises an error for waiting and for later lookups."""
+    server.held.clear()
+    lookup = asyncio.create_task(cache.has_access("premium", customer_user_id="u1"))
+    await loop_turns(10)
+    await cache.aclose()
+
+    with pytest.raises(ConfigError, match="the cache is closed"):
+        await lookup
+    with pytest.raises(ConfigError, match="the cache is closed"):
+        await cache.profile(customer_user_id="u2")
+
+
+@pytest.mark.parametrize(
+    "ids", [{}, {"customer_user_id": "u1", "profile_id": "p1"}, {"customer_user_id": 5}], ids=str
+)
+async def test_exactly_one_id_is_required(cache: AccessCache, ids: dict[str, Any]) -> None:
+    """No id, two ids, and an id that is no text are errors."""
+    with pytest.raises(InvalidInputError, match="exactly one of"):
+        await cache.has_access("premium", **ids)
+
+
+async def test_an_id_that_cannot_be_sent_is_an_error(cache: AccessCache, server: Server) -> None:
+    """The rules for ids are those of the client."""
+    with pytest.raises(InvalidInputError, match="customer_user_id"):
+        await cache.has_access("premium", customer_user_id="a\nb")
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    "option", [{"ttl": 0}, {"stale": -1}, {"max_wait": 0}, {"max_profiles": 0}], ids=str
+)
+def test_a_wrong_option_is_an_error_of_configuration(option: dict[str, Any]) -> None:
+    """Each option has its range."""
+    client = AdaptyClient("key", transport=FakeTransport())
+    with pytest.raises(ConfigError, match=next(iter(option))):
+        AccessCache(client, **option)

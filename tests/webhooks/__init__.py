@@ -1,0 +1,1 @@
+"""Tests of the webhooks: parsing, receiving, stores, web frameworks."""
