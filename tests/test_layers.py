@@ -29,7 +29,7 @@ PACKAGES = (
     "_journal",
     "testing _bulk",
     "bulk",
-    "v1 v2 mail",
+    "v1 v2 mail web",
     "client _report",
     "adapty_async",
     "cli",

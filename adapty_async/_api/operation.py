@@ -96,6 +96,7 @@ class Endpoint(msgspec.Struct, Generic[ResultT_co], frozen=True, kw_only=True):
         check: validates an operation by the rules of Adapty's documentation. A client may be
             configured to leave these rules to the server.
         media_type: the media type of the body if it differs from that of the client's other calls.
+        uses_public_key: the server expects the account's public key, not its secret one.
     """
 
     name: str
@@ -111,6 +112,7 @@ class Endpoint(msgspec.Struct, Generic[ResultT_co], frozen=True, kw_only=True):
     lock_key: Callable[[Any], Hashable] | None = None
     check: Callable[[Operation[Any]], None] | None = None
     media_type: str | None = None
+    uses_public_key: bool = False
 
 
 class Operation(msgspec.Struct, Generic[ResultT_co], frozen=True):

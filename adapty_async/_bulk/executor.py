@@ -97,7 +97,7 @@ class Executor:
             defaults, workers = self.options.wire, settings.concurrency
             if isinstance(storage, str | os.PathLike):
                 storage = SqliteJournal(Path(storage), owed=2 * workers)
-            run = RunIdentity(name, defaults.origin, defaults.headers["Authorization"])
+            run = RunIdentity(name, defaults.origin, defaults.account)
             journal = RunJournal(storage, run, items, options.get("job_id"), workers)
         send = build(layers, self.options.retry, limits, journal)
         encode_item = functools.partial(self._encode, low_priority=True)
