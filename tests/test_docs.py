@@ -31,6 +31,7 @@ _EXAMPLES = [
 async def _run(arguments: Sequence[str], sandbox: Sandbox, folder: Path) -> tuple[int | None, str]:
     environment = os.environ | {
         "ADAPTY_API_KEY": sandbox.api_key,
+        "ADAPTY_PUBLIC_KEY": sandbox.public_key,
         "ADAPTY_BASE_URL": sandbox.url,
         "ADAPTY_MAIL_API_KEY": sandbox.mail_api_key,
         "ADAPTY_MAIL_BASE_URL": sandbox.url,

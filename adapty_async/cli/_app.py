@@ -304,7 +304,10 @@ async def _serve(server: Sandbox) -> None:
         raise ConfigError(f"--db cannot be used: {error}") from None
     try:
         click.echo(f"Sandbox at {server.url}, until Ctrl-C. To use it:\n")
-        click.echo(f"export ADAPTY_BASE_URL={server.url} ADAPTY_API_KEY={server.api_key}")
+        click.echo(
+            f"export ADAPTY_BASE_URL={server.url} ADAPTY_API_KEY={server.api_key} "
+            f"ADAPTY_PUBLIC_KEY={server.public_key}"
+        )
         click.echo(
             f"export ADAPTY_MAIL_BASE_URL={server.url} ADAPTY_MAIL_API_KEY={server.mail_api_key}"
         )
@@ -357,6 +360,8 @@ def _client(
     kind: type[AdaptyClient | AdaptyMailClient], options: CommonOptions
 ) -> AdaptyClient | AdaptyMailClient:
     settings: dict[str, Any] = {"base_url": options.base_url, "id_encoding": options.id_encoding}
+    if kind is AdaptyClient:  # a public key alone cannot make these calls
+        settings["api_key"] = os.environ.get("ADAPTY_API_KEY", "")
     if options.concurrency is not None:
         settings["limits"] = Limits(connections=options.concurrency)
     if options.api_key_file is not None:
@@ -364,7 +369,7 @@ def _client(
     if options.dry_run:
         settings["transport"] = accept
         if options.journal is None or not options.journal.exists():  # a journal needs its key
-            settings.setdefault("api_key", "dry-run")
+            settings["api_key"] = settings.get("api_key") or "dry-run"
         return kind(**settings)
     settings["trust_env"] = options.trust_env
     client = kind(**settings)

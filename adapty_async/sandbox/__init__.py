@@ -29,7 +29,7 @@ from ._app import App, Options
 from ._faults import FaultPlan, Faults
 from ._rate import TokenBucket
 from ._shop import Shop
-from ._store import Arrival, Store
+from ._store import Arrival, Store, StoredProfile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -40,17 +40,19 @@ __all__ = ["Arrival", "Faults", "Sandbox"]
 
 class Sandbox:
     """
-    A server with the server-side API, in both versions, and the Mail API.
+    A server with the server-side API, in both versions, the web API and the Mail API.
 
-    The profiles are shared by both versions. In version 2, the app has an access level ``premium``
-    and two products that grant it, ``premium_monthly`` and ``premium_lifetime``, three paywalls,
-    and the virtual currencies ``COINS``, ``GEMS`` and ``ENERGY``. Stripe accepts any token that
-    begins with ``sub_`` or ``pi_``, Paddle any with ``txn_`` or ``sub_``. A token that ends with
-    ``_no_products`` or ``_no_key`` causes those errors.
+    The profiles are shared by all but the Mail API. The app has an access level ``premium`` and two
+    products that grant it, ``premium_monthly`` and ``premium_lifetime``, three paywalls, the
+    placements ``onboarding``, ``sale`` and ``settings`` that show them, and the virtual currencies
+    ``COINS``, ``GEMS`` and ``ENERGY``. Stripe accepts any token that begins with ``sub_`` or
+    ``pi_``, Paddle any with ``txn_`` or ``sub_``. A token that ends with ``_no_products`` or
+    ``_no_key`` causes those errors.
 
     Attributes:
         api_key: the secret key of the server-side API.
         mail_api_key: the secret key of the Mail API.
+        public_key: the public key of the web API.
 
     """
 
@@ -62,6 +64,7 @@ class Sandbox:
         db: str = ":memory:",
         api_key: str = "secret_live_sandbox.Wm3kT8vQ2rLx",
         mail_api_key: str = "secret_live_mail_sandbox.Zp6hN4cYd9Js",
+        public_key: str = "public_live_sandbox.Kf7jB2mXs5Dw",
         rate: float | None = None,
         burst: int | None = None,
         retry_after: Literal["seconds", "date", "none"] = "seconds",
@@ -80,6 +83,7 @@ class Sandbox:
             db: an SQLite file, which outlives the server, or `:memory:`, which does not.
             api_key: the key that the server-side API accepts.
             mail_api_key: the key that the Mail API accepts.
+            public_key: the key that the web API accepts.
             rate: sustained requests per second that each API allows; `None` is no limit.
             burst: requests that each API allows at once after a pause; by default the requests of
                 a tenth of a second, and at least 1.
@@ -100,11 +104,12 @@ class Sandbox:
             raise ValueError(f"log_size={log_size}: must be at least 1")
         self.api_key = api_key
         self.mail_api_key = mail_api_key
+        self.public_key = public_key
         buckets = {
-            api: TokenBucket(rate, burst) for api in ("v1", "v2", "mail") if rate is not None
+            api: TokenBucket(rate, burst) for api in ("v1", "v2", "web", "mail") if rate is not None
         }
         self._options = Options(
-            api_key, mail_api_key, buckets, retry_after, latency, virtual_currencies
+            api_key, mail_api_key, public_key, buckets, retry_after, latency, virtual_currencies
         )
         self._faults = FaultPlan(
             Faults.parse(faults) if isinstance(faults, str) else faults or Faults(), seed
@@ -196,6 +201,10 @@ class Sandbox:
         """Add paywalls to the app, and return their ids."""
         return self._shop().add_paywalls(*titles)
 
+    def add_placements(self, placements: Mapping[str, str]) -> None:
+        """Add placements to the app: a mapping of their ids to the ids of paywalls."""
+        self._shop().add_placements(placements)
+
     def profile(
         self, *, customer_user_id: str | None = None, profile_id: str | None = None
     ) -> dict[str, Any] | None:
@@ -206,12 +215,25 @@ class Sandbox:
             ValueError: not exactly one id was passed.
 
         """
-        passed = {"customer_user_id": customer_user_id, "profile_id": profile_id}
-        ids = [(by, value) for by, value in passed.items() if value is not None]
-        if len(ids) != 1:
-            raise ValueError("exactly one of customer_user_id and profile_id is needed")
-        profile = self._store().find(*ids[0])
+        profile = self._find(customer_user_id, profile_id)
         return profile and _v1.view(profile)
+
+    def attribution(
+        self, *, customer_user_id: str | None = None, profile_id: str | None = None
+    ) -> dict[str, Any] | None:
+        """
+        Return the attribution of a profile; `None` if there is no such profile.
+
+        Raises:
+            ValueError: not exactly one id was passed.
+
+        """
+        profile = self._find(customer_user_id, profile_id)
+        return profile and self._shop().settings(profile.profile_id, "attribution")
+
+    def paywall_views(self) -> list[dict[str, Any]]:
+        """Return the views of paywalls in the order in which they were recorded."""
+        return self._shop().views()
 
     def customer_user_ids(self) -> set[str]:
         """Return the customer user ids of the server-side profiles that exist and have one."""
@@ -249,6 +271,13 @@ class Sandbox:
 
         """
         self._faults.script(*faults)
+
+    def _find(self, customer_user_id: str | None, profile_id: str | None) -> StoredProfile | None:
+        passed = {"customer_user_id": customer_user_id, "profile_id": profile_id}
+        ids = [(by, value) for by, value in passed.items() if value is not None]
+        if len(ids) != 1:
+            raise ValueError("exactly one of customer_user_id and profile_id is needed")
+        return self._store().find(*ids[0])
 
     def _shop(self) -> Shop:
         return Shop(self._store().connection)

@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 import msgspec
 from aiohttp import web
 
-from . import _mail, _page, _v1
+from . import _mail, _page, _v1, _web
 from ._mail import Mail
 from ._rules import Problem
 from ._service import Call, Refusal, Response, Service, storable
+from ._shop import Shop
 from ._store import Arrival
 from ._v1 import ServerSideV1
 from ._v2 import ServerSideV2
+from ._web import Web
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -43,6 +45,7 @@ class Options(NamedTuple):
 
     api_key: str
     mail_api_key: str
+    public_key: str
     buckets: Mapping[str, TokenBucket]
     retry_after: Literal["seconds", "date", "none"]
     latency: float
@@ -73,6 +76,7 @@ class App:
         self._services: dict[str, Service] = {
             **dict.fromkeys(_v1.PATHS, v1),
             **dict.fromkeys(_mail.PATHS, mail),
+            **dict.fromkeys(_web.PATHS, Web(store, Shop(store.connection), options.public_key)),
         }
         self._pages = {
             ("GET", "/"): self._overview,
