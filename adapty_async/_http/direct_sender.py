@@ -28,6 +28,7 @@ import yarl
 from aiohttp.http import StreamWriter
 from multidict import CIMultiDict
 
+from adapty_async._api.call_state import CallState
 from adapty_async._api.operation import Request, Response
 from adapty_async._http.session_sender import (
     CONNECTIONS,
@@ -85,18 +86,18 @@ class DirectSender:
         self._connect_requests: dict[yarl.URL, aiohttp.ClientRequest] = {}
         self._kept: Kept = set()
 
-    async def __call__(self, request: Request) -> Response:
+    async def __call__(self, request: Request, state: CallState) -> Response:
         """Send one request and read its whole response."""
         target = target_of(request.url)
         connection = await self._connect(target)
         try:
             protocol = connection.protocol
             if is_kept(protocol, self._kept):
-                request.state.reused = True
+                state.connection_reused()
             else:
                 _read_less(connection.transport)
             protocol.set_response_params(read_until_eof=True)
-            request.state.on_wire = True
+            state.sent()
             await self._write(protocol, request, target)
             message, content = await protocol.read()
             while 100 <= message.code < 200 and message.code != SWITCHING:

@@ -22,7 +22,7 @@ import io
 import ssl
 import urllib.request
 import weakref
-from collections.abc import Awaitable, Callable, ItemsView
+from collections.abc import Callable, ItemsView
 from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeAlias
 
@@ -33,7 +33,8 @@ from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError
 from multidict import CIMultiDict
 
-from adapty_async._api.operation import CallState, Request, Response
+from adapty_async._api.call_state import CallState, Layer
+from adapty_async._api.operation import Request, Response
 from adapty_async._http.timeouts import TimeoutScheduler
 from adapty_async.errors import (
     AdaptyError,
@@ -65,7 +66,8 @@ __all__ = (
     "target_of",
 )
 
-SendOnce: TypeAlias = Callable[[Request], Awaitable[Response]]
+#: Makes one attempt.
+SendOnce: TypeAlias = Layer
 #: The protocols of one session over which a request went before.
 Kept: TypeAlias = set["weakref.ref[Any]"]
 
@@ -109,29 +111,38 @@ def target_of(url: str) -> Target:
 
 
 async def exchange(
-    send: SendOnce, timeouts: TimeoutScheduler, request: Request, seconds: float
-) -> Response | AdaptyError:
-    """Return the response or the error; neither refers to an object of aiohttp's."""
+    send: SendOnce,
+    timeouts: TimeoutScheduler,
+    request: Request,
+    state: CallState,
+    seconds: float,
+) -> Response:
+    """
+    Make one attempt, and translate its errors.
+
+    Raises:
+        AdaptyError: the attempt failed. The error refers to no object of aiohttp's.
+    """
     task = asyncio.current_task()
     assert task is not None  # noqa: S101  coroutines run in tasks
-    state = request.state
-    state.on_wire = state.reused = False
     cancelled_before = task.cancelling()
     timeouts.schedule(task, seconds, state)
     try:
-        return await send(request)
+        return await send(request, state)
     except _FOREIGN as error:
-        return _unless_written(state, _translate(error))
+        failure: AdaptyError = _unless_written(state, _translate(error))
     except BaseException as error:
         strip_traceback(error)
-        if isinstance(error, AdaptyError):
-            return error
         is_late = isinstance(error, asyncio.CancelledError) and timeouts.expired(task)
-        if is_late and task.cancelling() == cancelled_before + 1:  # by the scheduler alone
-            return _timed_out(state)
-        raise
+        if not is_late or task.cancelling() != cancelled_before + 1:  # not by the scheduler alone
+            raise
+        failure = _timed_out(state)
     finally:
         timeouts.cancel(task)
+    try:
+        raise failure  # here, where the error of aiohttp does not become its context
+    finally:
+        del failure  # otherwise the error and this frame would form a cycle
 
 
 def _unless_written(state: CallState, error: TransportError) -> TransportError:
@@ -209,10 +220,10 @@ class DesyncGuardRequest(aiohttp.ClientRequest):
             raise ConnectionLostError("the connection broke (it was sent already)")
         transport = attempt.transport = conn.transport
         if is_kept(protocol, attempt.kept):
-            state.reused = True
+            state.connection_reused()
         else:
             attempt.prepare(transport)
-        state.on_wire = True
+        state.sent()
         return super().send(conn)
 
 
@@ -252,12 +263,12 @@ def session_sender(
     kept: Kept = set()
     common = dict(session.headers).items()
 
-    async def send(request: Request) -> Response:
+    async def send(request: Request, state: CallState) -> Response:
         target = target_of(request.url)
         options = _options_of(request, common)
         if trust_env:
             options["proxy"] = _environment_proxy(target.url)
-        attempt = _Attempt(request.state, kept, prepare, target)
+        attempt = _Attempt(state, kept, prepare, target)
         token = _CURRENT.set(attempt)
         response: aiohttp.ClientResponse | None = None
         try:
@@ -335,9 +346,8 @@ def ask_given(session: aiohttp.ClientSession) -> SendOnce:
     from the call of the session on, until the session raises that it could not connect.
     """
 
-    async def send(request: Request) -> Response:
-        state = request.state
-        state.on_wire = True
+    async def send(request: Request, state: CallState) -> Response:
+        state.sent()
         try:
             response = await session.request(
                 request.method,
@@ -350,7 +360,7 @@ def ask_given(session: aiohttp.ClientSession) -> SendOnce:
                 middlewares=(_send_once,),
             )
         except ConnectError:
-            state.on_wire = False
+            state.unsent()
             raise
         body = await _body_or_close(response, request)
         if response.status == SWITCHING:
