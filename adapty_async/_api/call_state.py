@@ -45,9 +45,15 @@ class CallState(msgspec.Struct):
         error: the error of the latest attempt that ended, None if it succeeded. Retry layer:
             `attempt_failed`, `call_succeeded`.
         written: an attempt before this one was written to a socket. Retry layer: `attempt_failed`.
+        is_creating: the call sends the creation of a missing object, or it was sent, here or in an
+            earlier run, and its response was lost. Creation layer: `creation_started`,
+            `creation_ended`.
+        settled: how many attempts had ended when the creation started, without the refused ones;
+            as `is_creating`.
         on_first_send: appends the write-ahead entry of the call before its first attempt, and again
             if the server refused all attempts before; its result is awaited.
         on_refusal: retracts that entry after an attempt that the server refused.
+        on_creation: makes the next write-ahead entry one of a request that must not be retried.
     """
 
     attempts: int = 0
@@ -61,13 +67,21 @@ class CallState(msgspec.Struct):
     ambiguous: bool = False
     error: Exception | None = None
     written: bool = False
+    is_creating: bool = False
+    settled: int = 0
     on_first_send: Callable[[], Awaitable[None] | None] | None = None
     on_refusal: Callable[[], None] | None = None
+    on_creation: Callable[[], None] | None = None
 
     @property
     def is_first_send(self) -> bool:
-        """Whether the server certainly processed no attempt so far."""
-        return self.attempts == self.refused
+        """Whether the server certainly processed no attempt so far, or none of the creation."""
+        return self.attempts == self.refused + self.settled
+
+    @property
+    def is_creation_lost(self) -> bool:
+        """Whether the creation of a missing object was sent, and its response was lost."""
+        return self.is_creating and self.ambiguous
 
     def attempt_started(self) -> None:
         """Count an attempt."""
@@ -123,6 +137,17 @@ class CallState(msgspec.Struct):
     def response_lost(self) -> None:
         """Record that the server may have processed an attempt whose response is no success."""
         self.ambiguous = True
+
+    def creation_started(self) -> None:
+        """Record that the attempts from now on create a missing object."""
+        self.is_creating, self.ambiguous = True, False
+        self.settled = self.attempts - self.refused
+        if self.on_creation is not None:
+            self.on_creation()
+
+    def creation_ended(self) -> None:
+        """Record that the server's response to a creation is known."""
+        self.is_creating = self.ambiguous = False
 
     def attempt_failed(self, error: Exception) -> None:
         """Record the error of an attempt."""

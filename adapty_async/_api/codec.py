@@ -192,7 +192,7 @@ def encode(
     retry_safety = endpoint.retry_safety
     if retry_safety is RetrySafety.WITH_KEY:
         retry_safety, total_timeout = _with_key(operation, total_timeout)
-    return Request(
+    request = Request(
         operation=endpoint.name,
         method=endpoint.method,
         url=wire.origin + _target(operation),
@@ -205,6 +205,20 @@ def encode(
         total_timeout=total_timeout,
         low_priority=low_priority,
         absent_if_missing=endpoint.is_deletion or endpoint.absent_if_missing,
+    )
+    if operation.if_missing is None:
+        return request
+    return msgspec.structs.replace(
+        request,
+        absent_if_missing=False,
+        if_missing=encode(
+            operation.if_missing,
+            wire,
+            timeout=timeout,
+            total_timeout=total_timeout,
+            low_priority=low_priority,
+        ),
+        is_done_by_creation=operation.is_done_by_creation,
     )
 
 

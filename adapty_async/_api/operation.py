@@ -126,6 +126,10 @@ class Operation(msgspec.Struct, Generic[ResultT_co], frozen=True):
             not part of the call's identity: the same call described again has another key.
         parameters: names and values for the URL. A value replaces the URL placeholder of its name
             in the path; without one, it goes into the query.
+        if_missing: creates the object that this operation is about. It is sent once if the server
+            finds no such object, and never a second time after a lost response.
+        is_done_by_creation: the creation does what this operation does, and has the same result;
+            otherwise this operation is sent again after it.
     """
 
     endpoint: Endpoint[ResultT_co]
@@ -133,6 +137,8 @@ class Operation(msgspec.Struct, Generic[ResultT_co], frozen=True):
     body: Any = None
     key: str | None = None
     parameters: tuple[tuple[str, str], ...] = ()
+    if_missing: Operation[Any] | None = None
+    is_done_by_creation: bool = True
 
     def __repr__(self) -> str:
         return f"Operation({self.endpoint.name})"
@@ -155,6 +161,8 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
         total_timeout: seconds for the whole call.
         low_priority: the request is an item of a bulk run and yields to single calls.
         absent_if_missing: in a bulk run, "not found" is the status ``absent`` and no failure.
+        if_missing: the request that creates the object if the server finds none.
+        is_done_by_creation: the request is not sent again after a creation.
     """
 
     operation: str
@@ -169,6 +177,8 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
     total_timeout: float
     low_priority: bool = False
     absent_if_missing: bool = False
+    if_missing: Request | None = None
+    is_done_by_creation: bool = True
 
     def __repr__(self) -> str:
         return f"Request({self.operation})"

@@ -20,6 +20,7 @@ from adapty_async._flow.bucket_limiter import LimiterRegistry
 from adapty_async._flow.circuit_breaker import RetryBudget
 from adapty_async._flow.run_limits import RunLimits
 from adapty_async._flow.semaphore import PrioritySemaphore
+from adapty_async._pipeline.creation import create_missing
 from adapty_async._pipeline.limit import limit
 from adapty_async._pipeline.retry import is_refusal, retry
 from adapty_async._runtime.clock import Timing
@@ -60,7 +61,8 @@ def build(layers: PipelineConfig, policy: RetryPolicy, run: RunLimits | None = N
     send = check(layers.transport, None if run is None else run.stopping)
     send = limit(send, layers.connections, layers.limiters, timing.clock, run)
     send = retry(send, policy, timing, layers.budget, layers.hooks, run)
-    return observe(send, layers.hooks, timing.clock) if layers.hooks else send
+    send = observe(send, layers.hooks, timing.clock) if layers.hooks else send
+    return create_missing(send)
 
 
 def without_state(send: Send) -> Layer:
@@ -145,11 +147,12 @@ def observe(send: Layer, hooks: tuple[Hook, ...], clock: Callable[[], float]) ->
 
     async def send_observed(request: Request, state: CallState) -> Response:
         emit(CallStarted(request.operation))
-        started = clock()
+        started, before = clock(), state.attempts
 
         def ended(status: int | None, error: BaseException | None) -> CallEnded:
             name = None if error is None else type(error).__name__
-            return CallEnded(request.operation, state.attempts, clock() - started, status, name)
+            attempts = state.attempts - before
+            return CallEnded(request.operation, attempts, clock() - started, status, name)
 
         try:
             response = await send(request, state)

@@ -95,6 +95,8 @@ from adapty_async.v2._profiles import (
     Store,
     create_profile,
     delete_profile,
+    ensure_profile,
+    get_or_create_profile,
     get_profile,
     update_profile,
 )
@@ -214,7 +216,9 @@ __all__ = (
     "create_profile",
     "create_virtual_currency_transaction",
     "delete_profile",
+    "ensure_profile",
     "get_integration_identifiers",
+    "get_or_create_profile",
     "get_paywall",
     "get_profile",
     "get_refund_saver_settings",

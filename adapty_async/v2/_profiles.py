@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Unpack, get_args
 
+import msgspec
 from msgspec import UNSET
 
 from adapty_async._api.identity import (
@@ -58,6 +59,8 @@ __all__ = (
     "Store",
     "create_profile",
     "delete_profile",
+    "ensure_profile",
+    "get_or_create_profile",
     "get_profile",
     "update_profile",
 )
@@ -248,6 +251,21 @@ DELETE_PROFILE: Endpoint[None] = Endpoint(
 )
 
 
+# The names of bulk runs whose calls are of more than one endpoint.
+_GET_OR_CREATE, _ENSURE = "v2.profiles.get_or_create", "v2.profiles.ensure"
+
+
+def _pairs_to(
+    describe: Callable[..., Operation[Profile]],
+) -> Callable[[tuple[str, ProfileAttributes]], Operation[Profile]]:
+    def build(item: tuple[str, ProfileAttributes]) -> Operation[Profile]:
+        customer_user_id, attributes = pair(item, ProfileAttributes)
+        instance_of(ProfileAttributes)("attributes", attributes)
+        return describe(attributes, customer_user_id=customer_user_id)
+
+    return build
+
+
 def _platform(platform: str | None) -> tuple[tuple[str, str], ...]:
     return () if platform is None else ((_PLATFORM, platform),)
 
@@ -291,6 +309,29 @@ def delete_profile(
 ) -> Operation[None]:
     """Return the operation of `Profiles.delete`."""
     return Operation(DELETE_PROFILE, identity(customer_user_id, profile_id))
+
+
+def get_or_create_profile(
+    attributes: ProfileAttributes | None = None,
+    *,
+    customer_user_id: str,
+    platform: Platform | None = None,
+) -> Operation[Profile]:
+    """Return the operation of `Profiles.get_or_create`."""
+    creation = create_profile(attributes, customer_user_id=customer_user_id, platform=platform)
+    return Operation(GET_PROFILE, identity(customer_user_id, None), if_missing=creation)
+
+
+def ensure_profile(
+    attributes: ProfileAttributes,
+    *,
+    customer_user_id: str,
+    platform: Platform | None = None,
+) -> Operation[Profile]:
+    """Return the operation of `Profiles.ensure`."""
+    ids: dict[str, Any] = {"customer_user_id": customer_user_id, "platform": platform}
+    update = update_profile(attributes, **ids)
+    return msgspec.structs.replace(update, if_missing=create_profile(attributes, **ids))
 
 
 class Profiles:
@@ -410,6 +451,70 @@ class Profiles:
             delete_profile(customer_user_id=customer_user_id, profile_id=profile_id)
         )
 
+    async def get_or_create(
+        self,
+        attributes: ProfileAttributes | None = None,
+        *,
+        customer_user_id: str,
+        platform: Platform | None = None,
+    ) -> Profile:
+        """
+        Read a profile, or create it if there is none; a profile that exists is not changed.
+
+        One that is missing is created once. If the server rejects the creation or its response is
+        lost, the profile is read again: another process, or the lost request, may have created it.
+        If it is still missing, the error of the creation is raised. After a lost response the
+        outcome is then unknown, and the server may create the profile later.
+
+        Args:
+            attributes: the attributes of a new profile; not written to one that exists.
+            customer_user_id: the user's id in your system.
+            platform: the platform on which the user has your app installed; for a new profile.
+
+        Raises:
+            InvalidInputError: the id cannot be sent, or an attribute or the platform breaks a rule.
+            ConnectionLostError, RequestTimeoutError, ServerError: the outcome is unknown, if
+                `operation` is ``v2.profiles.create``.
+            RequestRejectedError: the server rejects a value; see its `errors`.
+            AdaptyError: any other failure; see `adapty_async.errors`.
+
+        Source: https://adapty.io/docs/api-adapty/operations/createProfile
+        """
+        return await self._execute(
+            get_or_create_profile(attributes, customer_user_id=customer_user_id, platform=platform)
+        )
+
+    async def ensure(
+        self,
+        attributes: ProfileAttributes,
+        *,
+        customer_user_id: str,
+        platform: Platform | None = None,
+    ) -> Profile:
+        """
+        Make a profile exist with these attributes: update it, or create it if there is none.
+
+        Attributes that are UNSET stay as they are. A creation is sent once, as by `get_or_create`;
+        if it is rejected or its response is lost, the update is sent again and decides.
+
+        Args:
+            attributes: the attributes to write.
+            customer_user_id: the user's id in your system.
+            platform: the platform on which the user has your app installed; one of `Platform`.
+
+        Raises:
+            InvalidInputError: the id cannot be sent, or an attribute or the platform breaks a rule.
+            ConnectionLostError, RequestTimeoutError, ServerError: the outcome is unknown, if
+                `operation` is ``v2.profiles.create``.
+            RequestRejectedError: the server rejects a value; see its `errors`.
+            AdaptyError: any other failure; see `adapty_async.errors`.
+
+        Source: https://adapty.io/docs/api-adapty/operations/updateProfile
+        """
+        return await self._execute(
+            ensure_profile(attributes, customer_user_id=customer_user_id, platform=platform)
+        )
+
     def bulk_get(
         self, items: Items[str], *, by: By, **options: Unpack[BulkOptions[str, Profile]]
     ) -> BulkRun[str, Profile]:
@@ -462,6 +567,54 @@ class Profiles:
             return Operation(UPDATE_PROFILE, identity_by(by, item_id), attributes)
 
         return self._bulk(items, build, f"{UPDATE_PROFILE.name} by {by}", **options)
+
+    def bulk_get_or_create(
+        self,
+        items: Items[tuple[str, ProfileAttributes]],
+        **options: Unpack[BulkOptions[tuple[str, ProfileAttributes], Profile]],
+    ) -> BulkRun[tuple[str, ProfileAttributes], Profile]:
+        """
+        Read profiles in bulk, and create those that are missing; see `get_or_create`.
+
+        One request for a profile that exists, two for one that is created. An item whose creation
+        has no response is ``unknown``, unless the profile is found afterwards. A run that resumes
+        with a journal reads such a profile again and does not create it a second time.
+
+        Args:
+            items: pairs of a customer user id and the attributes of a new profile, from any
+                iterable or async iterable.
+            options: see `adapty_async.bulk.BulkOptions`.
+
+        Raises:
+            InvalidInputError: `items` is invalid. An invalid pair becomes a failed outcome instead.
+
+        Source: https://adapty.io/docs/api-adapty/operations/createProfile
+        """
+        return self._bulk(items, _pairs_to(get_or_create_profile), _GET_OR_CREATE, **options)
+
+    def bulk_ensure(
+        self,
+        items: Items[tuple[str, ProfileAttributes]],
+        **options: Unpack[BulkOptions[tuple[str, ProfileAttributes], Profile]],
+    ) -> BulkRun[tuple[str, ProfileAttributes], Profile]:
+        """
+        Make profiles exist with these attributes, in bulk; see `ensure`.
+
+        One request for a profile that exists, two for one that is created. An item whose creation
+        has no response is ``unknown``, unless the profile is found afterwards. A run that resumes
+        with a journal updates such a profile if it exists, and does not create it a second time.
+
+        Args:
+            items: pairs of a customer user id and its attributes, from any iterable or async
+                iterable.
+            options: see `adapty_async.bulk.BulkOptions`.
+
+        Raises:
+            InvalidInputError: `items` is invalid. An invalid pair becomes a failed outcome instead.
+
+        Source: https://adapty.io/docs/api-adapty/operations/updateProfile
+        """
+        return self._bulk(items, _pairs_to(ensure_profile), _ENSURE, **options)
 
     def bulk_delete(
         self, items: Items[str], *, by: By, **options: Unpack[BulkOptions[str, None]]
