@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -14,7 +13,8 @@ import msgspec
 
 from adapty_async._api.codec import RequestDefaults
 from adapty_async._api.operation import Headers, Operation, Send
-from adapty_async._api.validation import header_value
+from adapty_async._api.raw import RawResponse
+from adapty_async._api.validation import header_name, header_value
 from adapty_async._bulk.executor import CallOptions, Executor
 from adapty_async._flow.bucket_limiter import LimiterRegistry
 from adapty_async._flow.circuit_breaker import RetryBudget
@@ -45,21 +45,8 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 _PUBLIC_KEY_ENV = "ADAPTY_PUBLIC_KEY"
-_HEADER_NAME = re.compile(r"[A-Za-z0-9-]+")
-_RESERVED = frozenset(
-    {
-        "adapty-customer-user-id",
-        "adapty-profile-id",
-        "authorization",
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "host",
-        "idempotency-key",
-        "transfer-encoding",
-    }
-)
+# The headers of a profile's identity, which a client must not send with each of its calls.
+_IDENTITIES = frozenset({"adapty-customer-user-id", "adapty-profile-id"})
 
 
 class _Client:
@@ -157,13 +144,33 @@ class _Client:
         """The origin of requests, such as ``https://api.adapty.io``."""
         return self._caller.options.wire.origin
 
-    async def execute(self, operation: Operation[ResultT]) -> ResultT:
+    @overload
+    async def execute(self, operation: Operation[ResultT]) -> ResultT: ...
+
+    @overload
+    async def execute(self, operation: Operation[ResultT], *, raw: Literal[False]) -> ResultT: ...
+
+    @overload
+    async def execute(
+        self, operation: Operation[ResultT], *, raw: Literal[True]
+    ) -> RawResponse[ResultT]: ...
+
+    async def execute(
+        self, operation: Operation[ResultT], *, raw: bool = False
+    ) -> ResultT | RawResponse[ResultT]:
         """
         Send one operation, and return its result.
+
+        Args:
+            operation: the call, such as ``v2.get_profile(customer_user_id="u1")``.
+            raw: return the successful response with its status, headers and body, and decode it
+                when `RawResponse.parse` is called.
 
         Raises:
             AdaptyError: the call failed; see `adapty_async.errors`.
         """
+        if raw:
+            return await self._caller.execute_raw(operation)
         return await self._caller.execute(operation)
 
     @overload
@@ -322,10 +329,7 @@ def _as_it_is(operation: Operation[ResultT]) -> Operation[ResultT]:
 
 def _with_headers(wire: RequestDefaults, headers: Mapping[str, str]) -> RequestDefaults:
     for name, value in headers.items():
-        if not _HEADER_NAME.fullmatch(name):
-            raise InvalidInputError("headers", "a name must be made of letters, digits and dashes")
-        if name.lower() in _RESERVED:
-            raise InvalidInputError(f"headers.{name}", "is set by the library")
+        header_name(name, reserved=_IDENTITIES)
         header_value(f"headers.{name}", value, encoding="ascii")
     given = {name.lower() for name in headers}
 

@@ -25,7 +25,7 @@ PACKAGES = (
     "config hooks statistics _runtime",
     "_api",
     "_http _flow",
-    "_pipeline transport",
+    "_pipeline transport endpoints",
     "_journal",
     "testing _bulk",
     "bulk",
