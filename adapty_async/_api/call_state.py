@@ -1,7 +1,7 @@
 """
-The mutable state of one call. It travels beside the call's frozen request, through all layers.
+The mutable state of one call, which travels through the pipeline together with a frozen request.
 
-A layer of the pipeline, and the transport below them, is a function from a request and the state of
+Each layer of the pipeline, and the transport below, is a function from a request and the state of
 its call to the response: a `Layer`.
 """
 
@@ -27,9 +27,10 @@ class CallState(msgspec.Struct):
 
     Attributes:
         attempts: the number of attempts. Check layer: `attempt_started`, `attempt_withdrawn`.
-        refused: how many of them the server certainly did not process. Check layer:
+        refusals: how many of them the server certainly did not process. Check layer:
             `attempt_refused`.
-        connect_failures: how many of these got no connection, so nothing was sent; as `refused`.
+        connect_failures: how many of these got no connection, so nothing was sent. Check layer:
+            `attempt_refused`.
         throttled: how many attempts were throttled (429). Check layer: `attempt_throttled`.
         on_wire: the present attempt may have been written to a socket, in part or whole, and has no
             response yet. Transport: `sent` immediately before it writes, `unsent`. Check layer:
@@ -45,19 +46,21 @@ class CallState(msgspec.Struct):
         error: the error of the latest attempt that ended, None if it succeeded. Retry layer:
             `attempt_failed`, `call_succeeded`.
         written: an attempt before this one was written to a socket. Retry layer: `attempt_failed`.
-        is_creating: the call sends the creation of a missing object, or it was sent, here or in an
-            earlier run, and its response was lost. Creation layer: `creation_started`,
-            `creation_ended`.
-        settled: how many attempts had ended when the creation started, without the refused ones;
-            as `is_creating`.
-        on_first_send: appends the write-ahead entry of the call before its first attempt, and again
-            if the server refused all attempts before; its result is awaited.
-        on_refusal: retracts that entry after an attempt that the server refused.
-        on_creation: makes the next write-ahead entry one of a request that must not be retried.
+        is_creating: the call sends the creation of a missing object, or the response to it was
+            lost, here or in an earlier run. Creation layer: `creation_started`, `creation_ended`.
+        is_creation_lost: the response to the creation was lost. Retry layer: `response_lost`.
+        settled: how many attempts the server processed before the creation started. Creation
+            layer: `creation_started`.
+        on_first_send: the first-send callback, which appends the call's write-ahead entry before
+            the first attempt. It is called again if the server certainly processed no attempt
+            before, and before a creation. The check layer awaits its result. None without a
+            journal.
+        on_refusal: retracts that entry after an attempt that the server certainly did not process.
+        on_creation: makes the next entry one of a request that must not be retried.
     """
 
     attempts: int = 0
-    refused: int = 0
+    refusals: int = 0
     connect_failures: int = 0
     throttled: int = 0
     on_wire: bool = False
@@ -68,6 +71,7 @@ class CallState(msgspec.Struct):
     error: Exception | None = None
     written: bool = False
     is_creating: bool = False
+    is_creation_lost: bool = False
     settled: int = 0
     on_first_send: Callable[[], Awaitable[None] | None] | None = None
     on_refusal: Callable[[], None] | None = None
@@ -75,13 +79,15 @@ class CallState(msgspec.Struct):
 
     @property
     def is_first_send(self) -> bool:
-        """Whether the server certainly processed no attempt so far, or none of the creation."""
-        return self.attempts == self.refused + self.settled
+        """Whether the server certainly processed no attempt so far, or none of a creation."""
+        return self.attempts == self.refusals + self.settled
 
     @property
-    def is_creation_lost(self) -> bool:
-        """Whether the creation of a missing object was sent, and its response was lost."""
-        return self.is_creating and self.ambiguous
+    def is_uncertain(self) -> bool:
+        """Whether a response was lost that matters: that to a creation, once there is one."""
+        return self.is_creation_lost if self.is_creating else self.ambiguous
+
+    # The check layer:
 
     def attempt_started(self) -> None:
         """Count an attempt."""
@@ -102,8 +108,10 @@ class CallState(msgspec.Struct):
 
     def attempt_refused(self, error: Exception) -> None:
         """Count an attempt that the server certainly did not process."""
-        self.refused += 1
+        self.refusals += 1
         self.connect_failures += isinstance(error, ConnectError)
+
+    # The transport:
 
     def sent(self) -> None:
         """Record that the attempt is written to a socket now."""
@@ -116,6 +124,8 @@ class CallState(msgspec.Struct):
     def connection_reused(self) -> None:
         """Record that the attempt goes over a connection that was used before."""
         self.reused = True
+
+    # The limit layer:
 
     def failed_in_outage(self) -> None:
         """Count a failure in a known outage, of which the request is not the cause."""
@@ -134,20 +144,12 @@ class CallState(msgspec.Struct):
         """Remove the deadline; the next `start_deadline` sets a new one."""
         self.deadline = math.inf
 
+    # The retry layer:
+
     def response_lost(self) -> None:
         """Record that the server may have processed an attempt whose response is no success."""
         self.ambiguous = True
-
-    def creation_started(self) -> None:
-        """Record that the attempts from now on create a missing object."""
-        self.is_creating, self.ambiguous = True, False
-        self.settled = self.attempts - self.refused
-        if self.on_creation is not None:
-            self.on_creation()
-
-    def creation_ended(self) -> None:
-        """Record that the server's response to a creation is known."""
-        self.is_creating = self.ambiguous = False
+        self.is_creation_lost = self.is_creating
 
     def attempt_failed(self, error: Exception) -> None:
         """Record the error of an attempt."""
@@ -156,6 +158,19 @@ class CallState(msgspec.Struct):
     def call_succeeded(self) -> None:
         """Record that a retry succeeded."""
         self.error = None
+
+    # The creation layer:
+
+    def creation_started(self) -> None:
+        """Record that the attempts from now on create a missing object."""
+        self.is_creating = True
+        self.settled = self.attempts - self.refusals
+        if self.on_creation is not None:
+            self.on_creation()
+
+    def creation_ended(self) -> None:
+        """Record that the outcome of the creation is known."""
+        self.is_creating = False
 
 
 #: A layer of the pipeline, or the transport: it returns the response, or raises an `AdaptyError`.

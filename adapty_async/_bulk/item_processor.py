@@ -361,6 +361,7 @@ def _recorded_call(entry: ItemEntry) -> CallState:
     return CallState(
         ambiguous=entry.is_ambiguous,
         is_creating=entry.is_creation_lost,
+        is_creation_lost=entry.is_creation_lost,
         on_first_send=entry.begin,
         on_refusal=entry.retract,
         on_creation=entry.create,
@@ -469,7 +470,7 @@ def _not_done(
 
 
 def _status_of(request: Request | None, state: CallState, error: Exception) -> OutcomeStatus:
-    if state.is_creation_lost:
+    if state.is_creating and state.is_creation_lost:
         return OutcomeStatus.UNKNOWN
     if request is None or not state.attempts:
         unsent = isinstance(error, CircuitOpenError | JournalError)
@@ -477,7 +478,7 @@ def _status_of(request: Request | None, state: CallState, error: Exception) -> O
     if isinstance(error, NotFoundError) and request.absent_if_missing:
         return OutcomeStatus.ABSENT
     defect = not isinstance(error, AdaptyError)  # such as a transport's
-    lost = defect or state.ambiguous or may_have_worked(error)
+    lost = defect or state.is_uncertain or may_have_worked(error)
     if _must_not_repeat(request, state) and lost:
         return OutcomeStatus.UNKNOWN
     return OutcomeStatus.FAILED
@@ -510,7 +511,7 @@ def _when_cancelled(
         error = ConnectionLostError(
             f"cancelled before the response {passed}", operation=request.operation
         )
-    if _must_not_repeat(request, state) and (is_lost or state.ambiguous):
+    if _must_not_repeat(request, state) and (is_lost or state.is_uncertain):
         return OutcomeStatus.UNKNOWN, error
     written = is_lost or state.written
     return (OutcomeStatus.FAILED if written else OutcomeStatus.NOT_SENT), error

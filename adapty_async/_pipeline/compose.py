@@ -134,7 +134,7 @@ def _record_refusal(state: CallState, error: AdaptyError) -> None:
     if not is_refusal(error):
         return
     state.attempt_refused(error)
-    if state.on_refusal is not None and not state.ambiguous:  # because of an earlier attempt
+    if state.on_refusal is not None and not state.is_uncertain:  # because of an earlier attempt
         state.on_refusal()
 
 

@@ -63,7 +63,7 @@ class _Creation:
             return await self._send(self._request, self._state)
         except NotFoundError as error:
             missing = error
-        if self._state.is_creation_lost:
+        if self._state.is_creating:
             failure = lost_creation(self._request)
             failure.attempts = self._state.attempts
             raise failure from missing
