@@ -92,6 +92,7 @@ def read(call: Call, rule: Rule) -> Any:
 def error_response(refusal: Refusal, error_format: ErrorFormat) -> Response:
     """Return a refusal in one of the documented error formats."""
     response = json_response(refusal.status, _BODIES[error_format](refusal))
+    response = response._replace(allow=refusal.allow)
     if refusal.retry_after is not None:
         response = response._replace(retry_after=str(refusal.retry_after))
     if error_format == "json:api":

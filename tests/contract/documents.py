@@ -1,9 +1,9 @@
 """
 Adapty's OpenAPI documents: what they state of each operation, without their prose.
 
-The four files in the folder ``documents`` are condensed from the documents that Adapty publishes:
-paths, parameters, schemas, limits and example values, no descriptions. `main()` writes them again
-from the originals::
+The four files in the sandbox's folder ``documents`` are condensed from the documents that Adapty
+publishes: paths, parameters, schemas, limits and example values, no descriptions. `main()` writes
+them again from the originals::
 
     python -m tests.contract.documents FOLDER
 
@@ -23,9 +23,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import adapty_async.sandbox
+
 #: The documents by name: each name is also the stem of its file.
 NAMES = ("server-side-api-v2", "mail-api", "web-api", "export-analytics-api")
-FOLDER = Path(__file__).with_name("documents")
+FOLDER = Path(adapty_async.sandbox.__file__).with_name("documents")
 _PROSE = frozenset({"description", "summary", "tags"})
 # Below these keys of a schema or a component stand names, which may be words of prose.
 _NAMED = frozenset({"properties", "schemas", "paths", "responses", "content", "securitySchemes"})
