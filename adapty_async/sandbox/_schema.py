@@ -140,9 +140,10 @@ def _under(name: str, problems: Iterator[Problem]) -> Iterator[Problem]:
 
 def _of_type(schema: Schema, value: Any) -> Iterator[Problem]:
     name = schema["type"]
-    # A bool is an int for Python and not for JSON.
+    # A bool is an int for Python and not for JSON; 1.0 is an integer for JSON and not for Python.
     is_mistaken_bool = isinstance(value, bool) and name in ("integer", "number")
-    if is_mistaken_bool or not isinstance(value, _TYPES[name]):
+    is_whole = name == "integer" and isinstance(value, float) and value.is_integer()
+    if is_mistaken_bool or not (is_whole or isinstance(value, _TYPES[name])):
         yield Problem(f"Input should be a valid {name}")
 
 

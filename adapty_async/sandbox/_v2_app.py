@@ -80,7 +80,9 @@ class AppV2:
         )
 
     def _refund_saver(self, profile_id: str) -> Response:
-        settings = {**self._unset_refund_saver, **self._shop.settings(profile_id, "refund_saver")}
+        known = self._shop.settings(profile_id, "refund_saver")
+        given = {name: value for name, value in known.items() if value is not None}
+        settings = {**self._unset_refund_saver, **given}
         return json_response(200, {"profile_id": profile_id, "settings": settings})
 
     # Integrations
