@@ -21,6 +21,7 @@ class Failure(NamedTuple):
         check: the name of the check.
         document: the name of the document.
         operation: its `operationId`; the method and the path if the document has no such operation.
+        broken: the part of the request that the document forbids, such as `header` or `body`.
         status: the status of the response.
         code: the error code in its body, an empty text without one.
         field: the field that the body names, an empty text without one.
@@ -31,6 +32,7 @@ class Failure(NamedTuple):
     check: str
     document: str
     operation: str
+    broken: str
     status: int
     code: str
     field: str
@@ -49,6 +51,7 @@ class Departure(NamedTuple):
         operations: the `operationId` of operations.
         codes: the error codes.
         fields: the fields.
+        broken: the parts of the request that the document forbids.
         often: whether the long form has to find it.
 
     """
@@ -60,6 +63,7 @@ class Departure(NamedTuple):
     operations: Collection[str] = ()
     codes: Collection[str] = ()
     fields: Collection[str] = ()
+    broken: Collection[str] = ()
     often: bool = True
 
     def matches(self, failure: Failure) -> bool:
@@ -71,6 +75,7 @@ class Departure(NamedTuple):
             (self.operations, failure.operation),
             (self.codes, failure.code),
             (self.fields, failure.field),
+            (self.broken, failure.broken),
         )
         return all(not allowed or value in allowed for allowed, value in pairs)
 
@@ -177,6 +182,14 @@ DEPARTURES: tuple[Departure, ...] = (
         _V2,
         ("createVirtualCurrencyTransaction",),
         ("validation_error",),
+    ),
+    Departure(
+        "An id that is none of those in the mended document belongs to a profile by now: "
+        "createProfile takes any id, and others find its profile.",
+        "negative_data_rejection",
+        (200, 204),
+        _V2,
+        broken=("header",),
     ),
     Departure(
         "The Mail API says 403 for a missing key.",

@@ -121,9 +121,15 @@ def _failures(contract: Contract, report: Path) -> Iterator[Failure]:
                         check["name"],
                         contract.name,
                         ids.get(called, " ".join(called)),
+                        _broken(case),
                         response["status_code"],
                         *_error(base64.b64decode(response["content"]["$base64"])),
                     )
+
+
+def _broken(case: dict[str, Any]) -> str:
+    parts = case.get("meta", {}).get("components", {})
+    return ", ".join(name for name, part in parts.items() if part["mode"] == "negative")
 
 
 def _error(body: bytes) -> tuple[str, str, str]:
