@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable
 
-from tests.outsiders import requests
+from tests.outsiders import generated, requests
 
-RUNS: dict[str, Callable[..., Awaitable[list[str]]]] = {"schemathesis": requests.run}
+RUNS: dict[str, Callable[..., Awaitable[list[str]]]] = {
+    "schemathesis": requests.run,
+    "generated": generated.run,
+}
 
 
 async def main(arguments: list[str]) -> int:
     """Run the named tools, or all, and return the exit code."""
+    logging.getLogger("aiohttp.server").propagate = False  # broken requests are part of it
     is_short = "--short" in arguments
     names = [one for one in arguments if one != "--short"] or [*RUNS]
     complaints: list[str] = []

@@ -98,6 +98,12 @@ def fields_of_errors_may_be_null(content: Content) -> None:
                 schema["properties"][name] = {"type": ["string", "null"]}
 
 
+def titles_are_no_names(content: Content) -> None:
+    """The title of SubscriptionDTO, "Subscription", is the name of another schema."""
+    for schema in content["components"]["schemas"].values():
+        schema.pop("title", None)
+
+
 #: The mends that every tool gets.
 EVERYWHERE = (
     nullable_is_a_type,
@@ -105,6 +111,7 @@ EVERYWHERE = (
     discriminator_has_a_mapping,
     errors_may_be_strings,
     fields_of_errors_may_be_null,
+    titles_are_no_names,
 )
 
 

@@ -42,11 +42,12 @@ async def run(*, is_short: bool) -> list[str]:
     """Run Schemathesis over all documents, and return the complaints."""
     failures: list[Failure] = []
     statuses: Counter[int] = Counter()
-    for contract in CONTRACTS.values():
-        async with Sandbox(strict=True, unset_refund_saver="defaults") as sandbox:
-            found = await _over_one(contract, sandbox, _SHORT if is_short else _LONG)
-            failures += found
-            statuses.update(sandbox.count())
+    options = _SHORT if is_short else _LONG
+    for found, counts in await asyncio.gather(
+        *(_over_one(contract, options) for contract in CONTRACTS.values())
+    ):
+        failures += found
+        statuses.update(counts)
     rows = Counter(explained(failure) for failure in failures)
     print(f"Schemathesis: {statuses.total():,} requests, statuses {dict(sorted(statuses.items()))}")
     for row in filter(None, rows):
@@ -71,8 +72,13 @@ def _of_the_long_form(requests: int, rows: Counter[Departure | None]) -> Iterato
 
 
 async def _over_one(
-    contract: Contract, sandbox: Sandbox, options: tuple[str, ...]
-) -> list[Failure]:
+    contract: Contract, options: tuple[str, ...]
+) -> tuple[list[Failure], dict[int, int]]:
+    async with Sandbox(strict=True, unset_refund_saver="defaults") as sandbox:
+        return await _against(sandbox, contract, options), sandbox.count()
+
+
+async def _against(sandbox: Sandbox, contract: Contract, options: tuple[str, ...]) -> list[Failure]:
     sandbox.seed_profiles([*_IDS, *_ERASED])
     paywalls = sandbox.add_paywalls("A", "B")
     mends = (*EVERYWHERE, profiles_exist(paywalls, _IDS, _ERASED))
