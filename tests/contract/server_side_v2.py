@@ -42,7 +42,9 @@ COINS = v2.VirtualCurrencyBalanceAdjustment(currency_code="COINS", amount=1)
 IDS: dict[str, Any] = {"customer_user_id": "u1"}
 
 CALLS: dict[str, Callable[..., Operation[Any]]] = {
-    "createProfile": lambda **ids: v2.create_profile(platform="iOS", **ids),
+    "createProfile": lambda **ids: v2.create_profile(
+        v2.ProfileAttributes(installation_meta=META), platform="iOS", **ids
+    ),
     "getProfile": v2.get_profile,
     "updateProfile": lambda **ids: v2.update_profile(
         v2.ProfileAttributes(installation_meta=META), platform="iOS", **ids

@@ -8,11 +8,12 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 
-from tests.outsiders import generated, requests
+from tests.outsiders import generated, requests, responses
 
 RUNS: dict[str, Callable[..., Awaitable[list[str]]]] = {
     "schemathesis": requests.run,
     "generated": generated.run,
+    "prism": responses.run,
 }
 
 

@@ -26,7 +26,7 @@ from adapty_async._api.operation import Headers, Operation
 from adapty_async.sandbox import Sandbox
 from tests.contract.contract import Contract
 from tests.contract.contracts import CONTRACTS
-from tests.outsiders.mended import EVERYWHERE, mended, written
+from tests.outsiders.mended import EVERYWHERE, mended, saved
 
 _DEFAULTS = RequestDefaults(origin="http://localhost", headers=Headers())
 
@@ -49,8 +49,7 @@ async def run(*, is_short: bool) -> list[str]:
 
 
 async def _generate(contract: Contract, folder: Path, package: str) -> None:
-    document = folder / f"{package}.json"
-    document.write_text(written(mended(contract.name, EVERYWHERE)))
+    document = saved(mended(contract.name, EVERYWHERE), folder / f"{package}.json")
     command = "generate", "--path", str(document), "--meta", "none", "--output-path"
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # for ruff
     process = await asyncio.create_subprocess_exec(

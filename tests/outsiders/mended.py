@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from tests.contract.documents import DOCUMENTS
@@ -115,9 +116,10 @@ EVERYWHERE = (
 )
 
 
-def written(content: Content) -> str:
-    """Return a document as JSON."""
-    return json.dumps(content, indent=1)
+def saved(content: Content, path: Path) -> Path:
+    """Write a document as JSON, and return its path."""
+    path.write_text(json.dumps(content, indent=1), "utf-8")
+    return path
 
 
 def profiles_exist(paywalls: list[str], ids: list[str], erased: list[str]) -> Mend:

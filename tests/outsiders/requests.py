@@ -21,7 +21,7 @@ from adapty_async.sandbox import Sandbox
 from tests.contract.contract import Contract
 from tests.contract.contracts import CONTRACTS
 from tests.outsiders.departures import DEPARTURES, Departure, Failure, explained
-from tests.outsiders.mended import EVERYWHERE, mended, profiles_exist, written
+from tests.outsiders.mended import EVERYWHERE, mended, profiles_exist, saved
 
 #: The least number of requests of the long form, over all documents.
 CASES_MIN = 2000
@@ -84,8 +84,8 @@ async def _against(sandbox: Sandbox, contract: Contract, options: tuple[str, ...
     mends = (*EVERYWHERE, profiles_exist(paywalls, _IDS, _ERASED))
     with TemporaryDirectory(prefix="outsiders-") as name:
         folder = Path(name)
-        document, report = folder / "document.json", folder / "report.ndjson"
-        document.write_text(written(mended(contract.name, mends)))
+        document = saved(mended(contract.name, mends), folder / "document.json")
+        report = folder / "report.ndjson"
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
