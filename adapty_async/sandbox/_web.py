@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
 
 from ._rules import Invalid, Problem, identifier, matching, one_of, record, text
-from ._service import Call, Refusal, Response, check_media_type, decoded, json_response
+from ._service import (
+    Call,
+    Refusal,
+    Response,
+    check_documented,
+    check_media_type,
+    decoded,
+    json_response,
+    method_not_allowed,
+)
 from ._v2_routes import error_response, missing_profile
 
 if TYPE_CHECKING:
@@ -88,10 +97,10 @@ class Web:
             message = "Authentication credentials were not provided."
             raise Refusal(401, "not_authenticated", Problem(message, "non_field_errors"))
         if call.method != "POST":
-            message = f'Method "{call.method}" not allowed.'
-            raise Refusal(405, "method_not_allowed", Problem(message))
+            raise method_not_allowed(call, ["POST"])
         check_media_type(call)
         try:
+            check_documented(call)
             return self._paths[call.path](decoded(call.body))
         except Invalid as invalid:
             field = invalid.problems[0].field
