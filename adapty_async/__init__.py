@@ -1,9 +1,10 @@
 """
 An asyncio client for Adapty's HTTP APIs.
 
-- `AdaptyClient` (server-side API) and `AdaptyMailClient` (Mail API) are the entry points.
-- `adapty_async.v2`, `adapty_async.v1` and `adapty_async.mail` have the structs of requests and
-  results.
+- `AdaptyClient` (server-side and web API) and `AdaptyMailClient` (Mail API) are the entry points.
+- `adapty_async.v2`, `adapty_async.v1`, `adapty_async.web` and `adapty_async.mail` have the structs
+  of requests and results.
+- `adapty_async.endpoints` has what a call needs that the library does not list.
 - `adapty_async.bulk` has bulk runs: one call for each of a large number of items, and a report.
 - `adapty_async.errors` has the errors, `adapty_async.config` the policies.
 - `adapty_async.transport` has the types of a transport, `adapty_async.testing` one for unit tests.
@@ -16,6 +17,7 @@ from __future__ import annotations
 from msgspec import UNSET
 
 from adapty_async._api.operation import Endpoint, Operation, RetrySafety
+from adapty_async._api.raw import RawResponse
 from adapty_async._version import __version__
 from adapty_async.bulk import BulkReport, BulkRun, Outcome, OutcomeStatus
 from adapty_async.client import AdaptyClient, AdaptyMailClient
@@ -73,6 +75,7 @@ __all__ = (
     "Outcome",
     "OutcomeStatus",
     "RateLimitError",
+    "RawResponse",
     "RequestRejectedError",
     "RequestTimeoutError",
     "RetryPolicy",

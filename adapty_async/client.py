@@ -1,10 +1,9 @@
-"""Clients of the server-side API and the Mail API: settings, connections and resources."""
+"""Clients of the server-side and web API and the Mail API: settings, connections, resources."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-import re
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -14,7 +13,8 @@ import msgspec
 
 from adapty_async._api.codec import RequestDefaults
 from adapty_async._api.operation import Headers, Middleware, Operation, Send
-from adapty_async._api.validation import header_value
+from adapty_async._api.raw import RawResponse
+from adapty_async._api.validation import header_name, header_value
 from adapty_async._bulk.executor import CallOptions, Executor
 from adapty_async._flow.bucket_limiter import LimiterRegistry
 from adapty_async._flow.circuit_breaker import RetryBudget
@@ -26,14 +26,15 @@ from adapty_async._pipeline.emitter import Emitter
 from adapty_async._runtime.clock import Timing
 from adapty_async._runtime.loop_local import LoopLocal
 from adapty_async._version import __version__
-from adapty_async.bulk import BulkOptions, BulkRun, Items
-from adapty_async.config import ApiKey, Limits, RetryPolicy, origin_from
+from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
+from adapty_async.config import ApiKey, Limits, RetryPolicy, optional_key, origin_from
 from adapty_async.errors import ConfigError, InvalidInputError
 from adapty_async.hooks import Hook
 from adapty_async.mail import Events, MailProfiles
 from adapty_async.statistics import HttpPath, Statistics
 from adapty_async.v1 import V1
 from adapty_async.v2 import V2
+from adapty_async.web import Web
 
 if TYPE_CHECKING:
     import aiohttp
@@ -43,21 +44,9 @@ __all__ = ("AdaptyClient", "AdaptyMailClient")
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
-_HEADER_NAME = re.compile(r"[A-Za-z0-9-]+")
-_RESERVED = frozenset(
-    {
-        "adapty-customer-user-id",
-        "adapty-profile-id",
-        "authorization",
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "host",
-        "idempotency-key",
-        "transfer-encoding",
-    }
-)
+_PUBLIC_KEY_ENV = "ADAPTY_PUBLIC_KEY"
+# The headers of a profile's identity, which a client must not send with each of its calls.
+_IDENTITIES = frozenset({"adapty-customer-user-id", "adapty-profile-id"})
 
 
 class _Client:
@@ -67,6 +56,8 @@ class _Client:
     _url_env: ClassVar[str]
     _default_url: ClassVar[str]
     _scheme: ClassVar[str]
+    _secret_key: ApiKey | None = None
+    _public_key: ApiKey | None = None
     _is_borrower = False  # a client made by with_options() leaves the connections open
 
     def __init__(  # noqa: PLR0913  the keyword-only settings of a client
@@ -102,16 +93,17 @@ class _Client:
                 documented, and a wrong guess would report an erasure as done that was not.
             trust_env: use the proxies of the environment variables.
             allow_insecure: allow plain http to other machines.
-            validate: validate calls of version 2 by the rules of Adapty's documentation before
-                they are sent; False leaves that to the server, in case its rules have changed.
-                Rules without which a call cannot be sent always apply.
+            validate: validate calls by the rules of Adapty's documentation before they are sent;
+                False leaves that to the server, in case its rules have changed. Rules without which
+                a call cannot be sent always apply.
             transport: sends the requests instead of aiohttp, for tests.
 
         Raises:
             ConfigError: a setting is missing or invalid.
         """
         try:
-            key = ApiKey(api_key, env=self._key_env)
+            if self._secret_key is None and self._public_key is None:
+                self._secret_key = ApiKey(api_key, env=self._key_env)
         finally:
             del api_key  # some tools print the local variables of every frame of a traceback
         if id_encoding not in {"ascii", "utf-8"}:
@@ -121,15 +113,13 @@ class _Client:
         origin = origin_from(
             base_url, env=self._url_env, default=self._default_url, allow_insecure=allow_insecure
         )
-        headers = Headers(
-            {
-                "Authorization": f"{self._scheme} {key.reveal()}",
-                "Content-Type": "application/json",
-                "User-Agent": f"adapty-async/{__version__}",
-            }
-        )
+        headers = _headers_with(self._scheme, self._secret_key)
         wire = RequestDefaults(
-            origin=origin, headers=headers, id_encoding=id_encoding, validate=validate
+            origin=origin,
+            headers=headers,
+            public_headers=_headers_with(self._scheme, self._public_key),
+            id_encoding=id_encoding,
+            validate=validate,
         )
         clock = time.monotonic
         timing = Timing(clock, asyncio.sleep, random.uniform)
@@ -154,13 +144,33 @@ class _Client:
         """The origin of requests, such as ``https://api.adapty.io``."""
         return self._caller.options.wire.origin
 
-    async def execute(self, operation: Operation[ResultT]) -> ResultT:
+    @overload
+    async def execute(self, operation: Operation[ResultT]) -> ResultT: ...
+
+    @overload
+    async def execute(self, operation: Operation[ResultT], *, raw: Literal[False]) -> ResultT: ...
+
+    @overload
+    async def execute(
+        self, operation: Operation[ResultT], *, raw: Literal[True]
+    ) -> RawResponse[ResultT]: ...
+
+    async def execute(
+        self, operation: Operation[ResultT], *, raw: bool = False
+    ) -> ResultT | RawResponse[ResultT]:
         """
         Send one operation, and return its result.
+
+        Args:
+            operation: the call, such as ``v2.get_profile(customer_user_id="u1")``.
+            raw: return the successful response with its status, headers and body, and decode it
+                when `RawResponse.parse` is called.
 
         Raises:
             AdaptyError: the call failed; see `adapty_async.errors`.
         """
+        if raw:
+            return await self._caller.execute_raw(operation)
         return await self._caller.execute(operation)
 
     @overload
@@ -313,6 +323,12 @@ class _Client:
         raise TypeError("a client holds connections and a key; it is not pickled")
 
 
+def _headers_with(scheme: str, key: ApiKey | None) -> Headers:
+    named = {} if key is None else {"Authorization": f"{scheme} {key.reveal()}"}
+    common = {"Content-Type": "application/json", "User-Agent": f"adapty-async/{__version__}"}
+    return Headers(named | common)
+
+
 def _rate_limiter(limits: Limits, clock: Callable[[], float]) -> FixedRateLimiter | None:
     return None if limits.rate is None else FixedRateLimiter(limits.rate, limits.burst, clock)
 
@@ -339,26 +355,52 @@ def _as_it_is(operation: Operation[ResultT]) -> Operation[ResultT]:
 
 def _with_headers(wire: RequestDefaults, headers: Mapping[str, str]) -> RequestDefaults:
     for name, value in headers.items():
-        if not _HEADER_NAME.fullmatch(name):
-            raise InvalidInputError("headers", "a name must be made of letters, digits and dashes")
-        if name.lower() in _RESERVED:
-            raise InvalidInputError(f"headers.{name}", "is set by the library")
+        header_name(name, reserved=_IDENTITIES)
         header_value(f"headers.{name}", value, encoding="ascii")
     given = {name.lower() for name in headers}
-    kept = {name: value for name, value in wire.headers.items() if name.lower() not in given}
-    return msgspec.structs.replace(wire, headers=Headers(kept | {**headers}))
+
+    def merged(defaults: Headers) -> Headers:
+        kept = {name: value for name, value in defaults.items() if name.lower() not in given}
+        return Headers(kept | {**headers})
+
+    return msgspec.structs.replace(
+        wire, headers=merged(wire.headers), public_headers=merged(wire.public_headers)
+    )
+
+
+def _bulk_with_key(caller: Executor, *, public: bool) -> StartBulk:
+    """Return a factory of runs with one of the client's keys; their journals belong to that key."""
+    wire = caller.options.wire
+    if public:
+        own = msgspec.structs.replace(wire, headers=wire.public_headers)
+        caller = Executor(caller.layers, msgspec.structs.replace(caller.options, wire=own))
+
+    def bulk(
+        items: Items[ItemT],
+        build: Callable[[ItemT], Operation[ResultT]],
+        name: str,
+        /,
+        **options: Unpack[BulkOptions[ItemT, ResultT]],
+    ) -> BulkRun[ItemT, ResultT]:
+        wire.authorized(public=public)
+        return caller.bulk(items, build, name, **options)
+
+    return bulk
 
 
 class AdaptyClient(_Client):
     """
-    A client of the server-side API.
+    A client of the server-side API and the web API.
 
-    By default the key comes from ``ADAPTY_API_KEY``, and the origin from ``ADAPTY_BASE_URL``. Use
-    it as an async context manager, or await `aclose` at the end.
+    By default the secret key comes from ``ADAPTY_API_KEY``, the public key from
+    ``ADAPTY_PUBLIC_KEY``, and the origin from ``ADAPTY_BASE_URL``. The server-side API needs the
+    secret key, the web API the public one. A call without its key raises a `ConfigError` before
+    anything is sent. Use the client as an async context manager, or await `aclose` at the end.
 
     Attributes:
-        v1: version 1 of the API.
-        v2: version 2 of the API.
+        v1: version 1 of the server-side API.
+        v2: version 2 of the server-side API.
+        web: the web API.
 
     Example:
         >>> async with AdaptyClient() as adapty:
@@ -372,10 +414,80 @@ class AdaptyClient(_Client):
     _default_url = "https://api.adapty.io"
     _scheme = "Api-Key"
 
+    def __init__(  # noqa: PLR0913  the keyword-only settings of a client
+        self,
+        api_key: str | None = None,
+        *,
+        public_key: str | None = None,
+        base_url: str | None = None,
+        retry: RetryPolicy = RetryPolicy(),
+        limits: Limits = Limits(),
+        timeout: float = 30.0,
+        session: aiohttp.ClientSession | None = None,
+        hooks: tuple[Hook, ...] = (),
+        id_encoding: Literal["ascii", "utf-8"] = "ascii",
+        trust_env: bool = False,
+        allow_insecure: bool = False,
+        validate: bool = True,
+        transport: Send | None = None,
+    ) -> None:
+        """
+        Configure a client; no connection is opened before the first call.
+
+        Args:
+            api_key: the secret key; by default from the environment. A client that only calls the
+                web API needs none.
+            public_key: the public key; by default from the environment.
+            base_url: the origin of requests; by default from the environment, otherwise Adapty's.
+            retry: the policy that decides which failed requests are retried, and when.
+            limits: the limits of connections and of requests per second.
+            timeout: seconds for one attempt, without the wait for a free connection.
+            session: an aiohttp session that sends the requests; it is used without its own
+                middlewares, and never closed.
+            hooks: callbacks that receive the events of calls. An exception that one raises is
+                logged, and does not affect the call. See `adapty_async.hooks`.
+            id_encoding: "utf-8" allows ids in headers that are not ASCII. The server's decoding of
+                them is not documented, and a wrong guess would report an erasure as done that was
+                not.
+            trust_env: use the proxies of the environment variables.
+            allow_insecure: allow plain http to other machines.
+            validate: validate calls of version 2 and of the web API by the rules of Adapty's
+                documentation before they are sent; False leaves that to the server, in case its
+                rules have changed. Rules without which a call cannot be sent always apply.
+            transport: sends the requests instead of aiohttp, for tests.
+
+        Raises:
+            ConfigError: a setting is invalid, or there is no key.
+        """
+        try:
+            self._public_key = optional_key(public_key, env=_PUBLIC_KEY_ENV, argument="public_key")
+            self._secret_key = (
+                ApiKey(api_key, env=self._key_env)
+                if self._public_key is None
+                else optional_key(api_key, env=self._key_env, argument="api_key")
+            )
+        finally:
+            del api_key, public_key  # as in the base class
+        super().__init__(
+            base_url=base_url,
+            retry=retry,
+            limits=limits,
+            timeout=timeout,
+            session=session,
+            hooks=hooks,
+            id_encoding=id_encoding,
+            trust_env=trust_env,
+            allow_insecure=allow_insecure,
+            validate=validate,
+            transport=transport,
+        )
+
     def _use(self, caller: Executor) -> None:
         super()._use(caller)
-        self.v1 = V1(caller.execute, caller.bulk)
-        self.v2 = V2(caller.execute, caller.bulk)
+        bulk = _bulk_with_key(caller, public=False)
+        self.v1 = V1(caller.execute, bulk)
+        self.v2 = V2(caller.execute, bulk)
+        self.web = Web(caller.execute, _bulk_with_key(caller, public=True))
 
 
 class AdaptyMailClient(_Client):

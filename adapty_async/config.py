@@ -12,7 +12,15 @@ import msgspec
 
 from adapty_async.errors import ConfigError
 
-__all__ = ("ApiKey", "Limits", "RetryPolicy", "origin_from", "positive", "whole_number")
+__all__ = (
+    "ApiKey",
+    "Limits",
+    "RetryPolicy",
+    "optional_key",
+    "origin_from",
+    "positive",
+    "whole_number",
+)
 
 
 def positive(name: str, value: float) -> float:
@@ -98,7 +106,12 @@ class Limits(msgspec.Struct, frozen=True):
 
 class ApiKey:
     """
-    A wrapper of a secret API key: only `reveal` returns the key.
+    A wrapper of an API key: only `reveal` returns the key.
+
+    Args:
+        value: the key; None for that of the environment.
+        env: the environment variable with the key.
+        argument: the name of the caller's argument, for messages.
 
     Raises:
         ConfigError: the key is missing, or has characters that no key has.
@@ -106,15 +119,17 @@ class ApiKey:
 
     __slots__ = ("_value",)
 
-    def __init__(self, value: str | None, *, env: str) -> None:
+    def __init__(self, value: str | None, *, env: str, argument: str = "api_key") -> None:
         self._value = os.environ.get(env, "") if value is None else value
         del value  # some tools print the locals of every frame of a traceback
         if not self._value:
-            raise ConfigError(f"no API key: set {env}, or pass api_key= in Python")
+            raise ConfigError(f"no API key: set {env}, or pass {argument}= in Python")
         if not self._is_printable():
-            raise ConfigError("api_key must be printable ASCII text")
+            raise ConfigError(f"{argument} must be printable ASCII text")
         if " " in self._value:
-            raise ConfigError("api_key must not contain blanks; pass it without its scheme word")
+            raise ConfigError(
+                f"{argument} must not contain blanks; pass it without its scheme word"
+            )
 
     def _is_printable(self) -> bool:
         text = self._value
@@ -129,6 +144,20 @@ class ApiKey:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("an API key is not pickled")
+
+
+def optional_key(value: str | None, *, env: str, argument: str) -> ApiKey | None:
+    """
+    Return the key that was passed or that the environment has; None without one.
+
+    Raises:
+        ConfigError: the key has characters that no key has.
+    """
+    try:
+        is_missing = value is None and not os.environ.get(env)
+        return None if is_missing else ApiKey(value, env=env, argument=argument)
+    finally:
+        del value  # some tools print the locals of every frame of a traceback
 
 
 def origin_from(base_url: str | None, *, env: str, default: str, allow_insecure: bool) -> str:

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from adapty_async import AdaptyClient, v1, v2
+from adapty_async import AdaptyClient, v1, v2, web
 from adapty_async.sandbox import Sandbox
 
 _ROOT = Path(__file__).parent.parent
@@ -31,6 +31,7 @@ _EXAMPLES = [
 async def _run(arguments: Sequence[str], sandbox: Sandbox, folder: Path) -> tuple[int | None, str]:
     environment = os.environ | {
         "ADAPTY_API_KEY": sandbox.api_key,
+        "ADAPTY_PUBLIC_KEY": sandbox.public_key,
         "ADAPTY_BASE_URL": sandbox.url,
         "ADAPTY_MAIL_API_KEY": sandbox.mail_api_key,
         "ADAPTY_MAIL_BASE_URL": sandbox.url,
@@ -55,14 +56,14 @@ def test_every_page_is_found() -> None:
 
 
 _CALLS = {
-    page.stem: set(re.findall(r"\b(v[12](?:\.\w+)+)\(", page.read_text(encoding="utf-8")))
+    page.stem: set(re.findall(r"\b((?:v[12]|web)(?:\.\w+)+)\(", page.read_text(encoding="utf-8")))
     for page in _PAGES
 }
 
 
 def test_every_call_that_a_page_names_is_there() -> None:
     """Methods and functions that pages name are the package's."""
-    client, modules = AdaptyClient("key"), SimpleNamespace(v1=v1, v2=v2)
+    client, modules = AdaptyClient("key"), SimpleNamespace(v1=v1, v2=v2, web=web)
     for name in set().union(*_CALLS.values()):
         owner = client if name.count(".") == 2 else modules
         assert callable(attrgetter(name)(owner)), name

@@ -10,7 +10,16 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from adapty_async import AdaptyClient, AdaptyMailClient, MailProfile, TransactionEvent, mail, v1, v2
+from adapty_async import (
+    AdaptyClient,
+    AdaptyMailClient,
+    MailProfile,
+    TransactionEvent,
+    mail,
+    v1,
+    v2,
+    web,
+)
 from adapty_async._api.operation import Operation, RetrySafety
 from adapty_async.bulk import BulkRun, OutcomeStatus
 from adapty_async.config import RetryPolicy
@@ -68,6 +77,12 @@ RUNS: dict[str, Callable[[Clients, str], BulkRun[Any, Any]]] = {
     "v2.profiles.bulk_update": lambda to, one: to.adapty.v2.profiles.bulk_update(
         [(one, v2.ProfileAttributes(first_name="x"))], **_BY
     ),
+    "v2.profiles.bulk_get_or_create": lambda to, one: to.adapty.v2.profiles.bulk_get_or_create(
+        [(one, v2.ProfileAttributes(first_name="x"))]
+    ),
+    "v2.profiles.bulk_ensure": lambda to, one: to.adapty.v2.profiles.bulk_ensure(
+        [(one, v2.ProfileAttributes(first_name="x"))]
+    ),
     "v2.transactions.bulk_set": lambda to, one: to.adapty.v2.transactions.bulk_set(
         [(one, one_time())], **_BY
     ),
@@ -76,6 +91,9 @@ RUNS: dict[str, Callable[[Clients, str], BulkRun[Any, Any]]] = {
     ),
     "v2.access_levels.bulk_revoke": lambda to, one: to.adapty.v2.access_levels.bulk_revoke(
         [(one, _REVOCATION)], **_BY
+    ),
+    "web.attribution.bulk_add": lambda to, one: to.adapty.web.attribution.bulk_add(
+        [(one, web.Attribution(status="organic"))], **_BY
     ),
     "mail.profiles.bulk_save": lambda to, one: to.mail.profiles.bulk_save([_saved(one)]),
     "mail.profiles.bulk_delete": lambda to, one: to.mail.profiles.bulk_delete(
@@ -92,6 +110,7 @@ def test_the_table_has_every_bulk_method() -> None:
     resources: list[tuple[str, Iterable[tuple[str, object]]]] = [
         ("v1", vars(clients.adapty.v1).items()),
         ("v2", vars(clients.adapty.v2).items()),
+        ("web", vars(clients.adapty.web).items()),
         ("mail", vars(clients.mail).items()),
     ]
     methods = {
@@ -118,7 +137,9 @@ async def test_a_profile_that_is_there_and_one_that_is_not(method: str) -> None:
     missing = OutcomeStatus(_TABLE[method][0])
     async with (
         Sandbox() as sandbox,
-        AdaptyClient(sandbox.api_key, base_url=sandbox.url) as adapty,
+        AdaptyClient(
+            sandbox.api_key, public_key=sandbox.public_key, base_url=sandbox.url
+        ) as adapty,
         AdaptyMailClient(sandbox.mail_api_key, base_url=sandbox.url) as mail_client,
     ):
         clients = Clients(adapty, mail_client)
@@ -141,7 +162,8 @@ async def test_a_profile_that_is_there_and_one_that_is_not(method: str) -> None:
 @EACH
 async def test_a_lost_response(method: str) -> None:
     """Each bulk method reports an item whose response is lost as its row says."""
-    clients = Clients(AdaptyClient("key", **_losing()), AdaptyMailClient("key", **_losing()))
+    adapty = AdaptyClient("key", public_key="key", **_losing())
+    clients = Clients(adapty, AdaptyMailClient("key", **_losing()))
     outcome = await _outcome_of(RUNS[method](clients, "u1"))
 
     assert outcome.status is OutcomeStatus(_TABLE[method][1])
@@ -160,6 +182,9 @@ OTHERS: dict[str, Operation[Any]] = {
     "create_profile": v2.create_profile(**ABOUT),
     "validate_stripe_purchase": v2.validate_stripe_purchase(stripe_token="sub_1", **ABOUT),
     "validate_paddle_purchase": v2.validate_paddle_purchase(paddle_token="txn_1", **ABOUT),
+    "record_paywall_view": web.record_paywall_view(
+        "d76feea0-c0cf-4942-bef5-84ed701fc6db", store="stripe", **ABOUT
+    ),
     "create_virtual_currency_transaction": v2.create_virtual_currency_transaction(
         [coins(1)], **ABOUT
     ),
@@ -169,7 +194,7 @@ OTHERS: dict[str, Operation[Any]] = {
 @pytest.mark.parametrize("operation", OTHERS.values(), ids=OTHERS)
 async def test_what_is_not_safe_to_send_again_is_unknown(operation: Operation[Any]) -> None:
     """The operations that the page names as unknown are unknown when their response is lost."""
-    client = AdaptyClient("key", **_losing())
+    client = AdaptyClient("key", public_key="key", **_losing())
     outcome = await _outcome_of(client.bulk([operation]))
 
     assert outcome.status is OutcomeStatus.UNKNOWN
@@ -179,7 +204,7 @@ def test_the_page_names_all_that_is_not_safe_to_send_again() -> None:
     """No other endpoint of any API has an operation that may be unknown."""
     rows = {
         row.name
-        for module in (v1, v2, mail)
+        for module in (v1, v2, web, mail)
         for name in module.__all__
         if (row := getattr(module, name)).__class__.__name__ == "Endpoint"
         and row.retry_safety is not RetrySafety.ALWAYS

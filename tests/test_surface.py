@@ -40,7 +40,7 @@ ROOT_NAMES = """
     AdaptyClient AdaptyError AdaptyMailClient ApiError AuthenticationError BulkReport BulkRun
     CircuitOpenError ConfigError ConflictError ConnectError ConnectionLostError DeadlineError
     DecodeError DeviceInfo Endpoint InstallationMeta InvalidInputError JournalError Limits
-    MailProfile NotFoundError Offer Operation Outcome OutcomeStatus RateLimitError
+    MailProfile NotFoundError Offer Operation Outcome OutcomeStatus RateLimitError RawResponse
     RequestRejectedError RequestTimeoutError RetryPolicy RetrySafety ServerError TransactionEvent
     TransportError UNSET WebhookError __version__
 """

@@ -48,10 +48,19 @@ class CallState(msgspec.Struct):
         written: an attempt before this one was written to a socket. Retry layer: `attempt_failed`.
         call_id: the number of the call in the events of hooks, 0 without hooks. Observe layer:
             `call_numbered`.
+        earlier_attempts: how many attempts were made before the call got that number: a creation is
+            a call of its own in events. Observe layer: `call_numbered`.
+        is_creating: the call sends the creation of a missing object, or the response to it was
+            lost, here or in an earlier run. Creation layer: `creation_started`, `creation_ended`.
+        is_creation_lost: the response to the creation was lost. Retry layer: `response_lost`.
+        settled: how many attempts the server processed before the creation started. Creation
+            layer: `creation_started`.
         on_first_send: the first-send callback, which appends the call's write-ahead entry before
             the first attempt. It is called again if the server certainly processed no attempt
-            before. The check layer awaits its result. None without a journal.
+            before, and before a creation. The check layer awaits its result. None without a
+            journal.
         on_refusal: retracts that entry after an attempt that the server certainly did not process.
+        on_creation: makes the next entry one of a request that must not be retried.
     """
 
     attempts: int = 0
@@ -66,13 +75,23 @@ class CallState(msgspec.Struct):
     error: Exception | None = None
     written: bool = False
     call_id: int = 0
+    earlier_attempts: int = 0
+    is_creating: bool = False
+    is_creation_lost: bool = False
+    settled: int = 0
     on_first_send: Callable[[], Awaitable[None] | None] | None = None
     on_refusal: Callable[[], None] | None = None
+    on_creation: Callable[[], None] | None = None
 
     @property
     def is_first_send(self) -> bool:
-        """Whether the server certainly processed no attempt so far."""
-        return self.attempts == self.refusals
+        """Whether the server certainly processed no attempt so far, or none of a creation."""
+        return self.attempts == self.refusals + self.settled
+
+    @property
+    def is_uncertain(self) -> bool:
+        """Whether a response was lost that matters: that to a creation, once there is one."""
+        return self.is_creation_lost if self.is_creating else self.ambiguous
 
     # The check layer:
 
@@ -135,13 +154,14 @@ class CallState(msgspec.Struct):
 
     def call_numbered(self, call_id: int) -> None:
         """Set the number of the call in events."""
-        self.call_id = call_id
+        self.call_id, self.earlier_attempts = call_id, self.attempts
 
     # The retry layer:
 
     def response_lost(self) -> None:
         """Record that the server may have processed an attempt whose response is no success."""
         self.ambiguous = True
+        self.is_creation_lost = self.is_creating
 
     def attempt_failed(self, error: Exception) -> None:
         """Record the error of an attempt."""
@@ -150,6 +170,19 @@ class CallState(msgspec.Struct):
     def call_succeeded(self) -> None:
         """Record that a retry succeeded."""
         self.error = None
+
+    # The creation layer:
+
+    def creation_started(self) -> None:
+        """Record that the attempts from now on create a missing object."""
+        self.is_creating = True
+        self.settled = self.attempts - self.refusals
+        if self.on_creation is not None:
+            self.on_creation()
+
+    def creation_ended(self) -> None:
+        """Record that the outcome of the creation is known."""
+        self.is_creating = False
 
 
 #: A layer of the pipeline, or the transport: it returns the response, or raises an `AdaptyError`.

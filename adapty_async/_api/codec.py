@@ -28,6 +28,7 @@ from adapty_async._api.validation import header_value
 from adapty_async.errors import (
     ApiError,
     AuthenticationError,
+    ConfigError,
     ConflictError,
     DecodeError,
     ErrorItem,
@@ -42,6 +43,7 @@ from adapty_async.errors import (
 )
 
 __all__ = (
+    "MissingKeyError",
     "RequestDefaults",
     "ResultDecoder",
     "decode",
@@ -83,6 +85,7 @@ _BY_CODE: Mapping[str, type[ApiError]] = {
     "profile_not_found": NotFoundError,
     "profile_not_found_error": NotFoundError,
     "paywall_does_not_exist": NotFoundError,
+    "VARIATION_DOES_NOT_EXIST_ERROR": NotFoundError,
     "not_found": NotFoundError,
     "feature_not_enabled": RequestRejectedError,
     "rate_limited": RateLimitError,
@@ -98,23 +101,52 @@ _BY_STATUS: Mapping[int, type[ApiError]] = {
 }
 
 _GONE = frozenset({404, 410})
+# The message for a missing key, by whether that is the public one.
+_MISSING: Mapping[bool, str] = {
+    False: "no API key: pass api_key=, or set ADAPTY_API_KEY",
+    True: "no public API key: pass public_key=, or set ADAPTY_PUBLIC_KEY",
+}
 # Statuses that a gateway, a firewall or a wrong address also returns. Without a body in one of the
 # API's shapes they prove nothing about a key or a profile.
 _ONLY_FROM_THE_API = _GONE | {403}
 
 
+class MissingKeyError(ConfigError):
+    """An error of configuration: the client has no key of the kind that a call needs."""
+
+
 class RequestDefaults(msgspec.Struct, frozen=True, kw_only=True):
     """
-    The request defaults of a client: origin, headers and checks. The headers hold the API key.
+    The request defaults of a client: origin, headers and checks. The headers hold the API keys.
 
     Attributes:
+        headers: the headers of calls with the secret key; without a key they cannot be sent.
+        public_headers: the same, for calls with the public key.
         validate: check operations by the rules of their endpoint definitions.
     """
 
     origin: str
     headers: Headers
+    public_headers: Headers = msgspec.field(default_factory=Headers)
     id_encoding: str = "ascii"
     validate: bool = True
+
+    def authorized(self, *, public: bool) -> Headers:
+        """
+        Return the headers of calls with the secret key, or with the public one.
+
+        Raises:
+            ConfigError: the client has no such key.
+        """
+        headers = self.public_headers if public else self.headers
+        if "Authorization" not in headers:
+            raise MissingKeyError(_MISSING[public])
+        return headers
+
+    @property
+    def account(self) -> str:
+        """The value of the Authorization header: of the secret key if there is one."""
+        return self.authorized(public="Authorization" not in self.headers)["Authorization"]
 
     def __repr__(self) -> str:
         return f"RequestDefaults({self.origin})"
@@ -147,6 +179,7 @@ def encode(
     Raises:
         InvalidInputError: a header of the operation cannot be sent unchanged, or the operation
             breaks a rule of its endpoint definition.
+        ConfigError: the client has no key of the kind that the operation needs.
     """
     endpoint = operation.endpoint
     try:
@@ -159,7 +192,7 @@ def encode(
     retry_safety = endpoint.retry_safety
     if retry_safety is RetrySafety.WITH_KEY:
         retry_safety, total_timeout = _with_key(operation, total_timeout)
-    return Request(
+    request = Request(
         operation=endpoint.name,
         method=endpoint.method,
         url=wire.origin + _target(operation),
@@ -173,6 +206,20 @@ def encode(
         low_priority=low_priority,
         absent_if_missing=endpoint.is_deletion or endpoint.absent_if_missing,
     )
+    if operation.if_missing is None:
+        return request
+    return msgspec.structs.replace(
+        request,
+        absent_if_missing=False,
+        if_missing=encode(
+            operation.if_missing,
+            wire,
+            timeout=timeout,
+            total_timeout=total_timeout,
+            low_priority=low_priority,
+        ),
+        is_done_by_creation=operation.is_done_by_creation,
+    )
 
 
 def _with_key(operation: Operation[Any], total_timeout: float) -> tuple[RetrySafety, float]:
@@ -182,7 +229,7 @@ def _with_key(operation: Operation[Any], total_timeout: float) -> tuple[RetrySaf
 
 
 def _headers(operation: Operation[Any], defaults: RequestDefaults) -> Headers:
-    headers = Headers(defaults.headers)
+    headers = Headers(defaults.authorized(public=operation.endpoint.uses_public_key))
     for name, value in operation.headers:
         if not _is_plain(value):
             header_value(_field_of(name), value, encoding=defaults.id_encoding)

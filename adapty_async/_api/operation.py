@@ -9,10 +9,14 @@ that. A transport of the caller's is a function from request to response: a `Sen
 from __future__ import annotations
 
 import enum
+import uuid
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from typing import Any, Generic, NoReturn, Protocol, TypeAlias, TypeVar
 
 import msgspec
+
+from adapty_async._api.validation import header_name, matching, text
+from adapty_async.errors import InvalidInputError
 
 __all__ = (
     "Endpoint",
@@ -28,6 +32,14 @@ __all__ = (
 
 ResultT = TypeVar("ResultT")
 ResultT_co = TypeVar("ResultT_co", covariant=True)
+
+
+_require_method = matching(r"[A-Z]+", "must be an HTTP method in capitals, such as GET")
+# A query belongs to the parameters of an operation, and a host to the client.
+_require_path = matching(
+    r"/(?!/)[A-Za-z0-9/{}._~!$&'()*+,;=:@%-]*",
+    "must begin with one slash, and have no query, blank or character that a URL cannot have",
+)
 
 
 class RetrySafety(enum.StrEnum):
@@ -76,15 +88,20 @@ class Endpoint(msgspec.Struct, Generic[ResultT_co], frozen=True, kw_only=True):
     """
     An endpoint definition: one row of an API's endpoint table. It is covariant in its result.
 
+    Called with the values of a call, it returns the operation, for `adapty_async.AdaptyClient`.
+
     Attributes:
         name: the name of the call in errors, events and logs.
-        method: the HTTP method.
-        path: the path below the origin; Adapty's paths end with a slash. The operation's parameters
-            replace the URL placeholders, which are names in braces.
+        method: the HTTP method, in capitals.
+        path: the path below the origin, from its first slash on; Adapty's paths end with a slash.
+            The operation's parameters replace the URL placeholders, which are names in braces.
+        decode: a function from the body of a successful response to the result, such as one of
+            `adapty_async.endpoints.json_decoder`, `adapty_async.endpoints.no_result`, or ``bytes``.
         docs: the URL of the page that documents the endpoint.
-        retry_safety: when a request may be sent again.
-        bucket: the server-side rate limit that counts the requests.
-        decode: a function from the body of a successful response to the result.
+        retry_safety: when a request may be sent again. By default only if the server certainly did
+            not process it.
+        bucket: the server-side rate limit that counts the requests: ``v2`` for that of the
+            server-side API. By default one that no listed call has.
         encode: a function from the operation's body to bytes.
         is_deletion: the operation deletes, so "not found" after a lost response means success.
         absent_if_missing: the operation reads, so in a bulk run "not found" is the status
@@ -94,21 +111,68 @@ class Endpoint(msgspec.Struct, Generic[ResultT_co], frozen=True, kw_only=True):
         check: validates an operation by the rules of Adapty's documentation. A client may be
             configured to leave these rules to the server.
         media_type: the media type of the body if it differs from that of the client's other calls.
+        uses_public_key: the server expects the account's public key, not its secret one.
+
+    Raises:
+        InvalidInputError: the name is empty, or the method or path is none.
     """
 
     name: str
     method: str
     path: str
-    docs: str
-    retry_safety: RetrySafety
-    bucket: str
     decode: Callable[[bytes], ResultT_co]
+    docs: str = ""
+    retry_safety: RetrySafety = RetrySafety.IF_UNSENT
+    bucket: str = "other"
     encode: Callable[[Any], bytes] = msgspec.json.encode
     is_deletion: bool = False
     absent_if_missing: bool = False
     lock_key: Callable[[Any], Hashable] | None = None
     check: Callable[[Operation[Any]], None] | None = None
     media_type: str | None = None
+    uses_public_key: bool = False
+
+    def __post_init__(self) -> None:
+        text("Endpoint.name", self.name)
+        _require_method("Endpoint.method", self.method)
+        _require_path("Endpoint.path", self.path)
+
+    def __call__(
+        self,
+        body: Any = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        parameters: Mapping[str, str | int] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Operation[ResultT_co]:
+        """
+        Return the operation of a call with these values.
+
+        Args:
+            body: the value that is encoded as the JSON body; None sends no body.
+            headers: headers of this call, such as ``adapty-customer-user-id``.
+            parameters: values by name, for the URL placeholders of the path and for the query.
+            idempotency_key: the key that all attempts share, for an endpoint whose retry safety is
+                `RetrySafety.WITH_KEY`; by default a new one.
+
+        Raises:
+            InvalidInputError: a header is reserved, or a parameter is no text or whole number. Its
+                value is validated when the call is sent.
+        """
+        for name in headers or ():
+            header_name(name)
+        for name, value in (parameters or {}).items():
+            if not isinstance(value, str | int) or isinstance(value, bool):
+                raise InvalidInputError(f"parameters.{name}", "must be text or a whole number")
+        if idempotency_key is None and self.retry_safety is RetrySafety.WITH_KEY:
+            idempotency_key = str(uuid.uuid4())
+        return Operation(
+            self,
+            tuple((headers or {}).items()),
+            body,
+            idempotency_key,
+            tuple((name, str(value)) for name, value in (parameters or {}).items()),
+        )
 
 
 class Operation(msgspec.Struct, Generic[ResultT_co], frozen=True):
@@ -125,6 +189,10 @@ class Operation(msgspec.Struct, Generic[ResultT_co], frozen=True):
             not part of the call's identity: the same call described again has another key.
         parameters: names and values for the URL. A value replaces the URL placeholder of its name
             in the path; without one, it goes into the query.
+        if_missing: creates the object that this operation is about. It is sent once if the server
+            finds no such object, and never a second time after a lost response.
+        is_done_by_creation: the creation does what this operation does, and has the same result;
+            otherwise this operation is sent again after it.
     """
 
     endpoint: Endpoint[ResultT_co]
@@ -132,6 +200,8 @@ class Operation(msgspec.Struct, Generic[ResultT_co], frozen=True):
     body: Any = None
     key: str | None = None
     parameters: tuple[tuple[str, str], ...] = ()
+    if_missing: Operation[Any] | None = None
+    is_done_by_creation: bool = True
 
     def __repr__(self) -> str:
         return f"Operation({self.endpoint.name})"
@@ -154,6 +224,8 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
         total_timeout: seconds for the whole call.
         low_priority: the request is an item of a bulk run and yields to single calls.
         absent_if_missing: in a bulk run, "not found" is the status ``absent`` and no failure.
+        if_missing: the request that creates the object if the server finds none.
+        is_done_by_creation: the request is not sent again after a creation.
     """
 
     operation: str
@@ -168,6 +240,8 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
     total_timeout: float
     low_priority: bool = False
     absent_if_missing: bool = False
+    if_missing: Request | None = None
+    is_done_by_creation: bool = True
 
     def with_headers(self, headers: Mapping[str, str]) -> Request:
         """Return a copy with more headers, or other values for those it has."""

@@ -26,6 +26,7 @@ __all__ = (
     "ResultStruct",
     "content_of",
     "data_decoder",
+    "json_decoder",
     "no_result",
     "parse_lenient",
     "read_by_field",
@@ -143,7 +144,7 @@ def data_decoder(
     takes more time.
     """
     strict = msgspec.json.Decoder(result, dec_hook=dec_hook)
-    is_result = issubclass(result, ResultStruct)
+    is_result = _is_result(result)
 
     def read(body: bytes) -> ResultT:
         try:
@@ -157,6 +158,25 @@ def data_decoder(
         return decoded
 
     return read
+
+
+def json_decoder(result: type[ResultT], *, unwrap: bool = True) -> Callable[[bytes], ResultT]:
+    """
+    Return a decoder of JSON to a type that msgspec supports: a struct, a dataclass, ``dict``, ...
+
+    Args:
+        result: the type.
+        unwrap: the value stands in an object under ``data``, or is that object itself, as in
+            Adapty's APIs. An empty body is an empty object then. With False, the body is the value,
+            whatever it has.
+
+    Raises:
+        TypeError: msgspec does not support the type.
+    """
+    if unwrap:
+        return data_decoder(result)
+    decode = msgspec.json.Decoder(result).decode
+    return lambda body: decode(_stripped(body))
 
 
 def _parsed_content(body: bytes, *, unwrap: bool) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import msgspec
@@ -34,6 +34,7 @@ __all__ = (
     "date_time",
     "decimal_text",
     "email_address",
+    "header_name",
     "header_value",
     "identifier",
     "instance_of",
@@ -49,6 +50,20 @@ Check: TypeAlias = Callable[[str, Any], None]
 OrUnset: TypeAlias = T | UnsetType
 
 _HEADER_BYTES = 1024
+_HEADER_NAME = re.compile(r"[A-Za-z0-9-]+")
+# The headers of keys, bodies and connections.
+_RESERVED = frozenset(
+    {
+        "authorization",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "host",
+        "idempotency-key",
+        "transfer-encoding",
+    }
+)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _DATE_TIME = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?"
@@ -221,6 +236,14 @@ def any_identifier(field: str, value: Any) -> None:
     """Validate an id as it was issued, or ``""`` for no id."""
     if value != "":
         identifier(field, value)
+
+
+def header_name(name: Any, *, reserved: Collection[str] = ()) -> None:
+    """Validate the name of a header that the library does not set itself."""
+    if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+        raise InvalidInputError("headers", "a name must be made of letters, digits and dashes")
+    if name.lower() in _RESERVED or name.lower() in reserved:
+        raise InvalidInputError(f"headers.{name}", "is set by the library")
 
 
 def header_value(field: str, value: Any, *, encoding: str) -> None:

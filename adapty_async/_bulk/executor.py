@@ -13,6 +13,7 @@ import msgspec
 from adapty_async._api.call_state import CallState
 from adapty_async._api.codec import RequestDefaults, encode
 from adapty_async._api.operation import Operation
+from adapty_async._api.raw import RawResponse, raw_response
 from adapty_async._bulk.bulk_run import BulkRun
 from adapty_async._bulk.item_processor import (
     MAX_OUTAGE,
@@ -79,6 +80,13 @@ class Executor:
             error.attempts = state.attempts
             raise
 
+    async def execute_raw(self, operation: Operation[ResultT]) -> RawResponse[ResultT]:
+        """Send one operation and return its response, which decodes the result on request."""
+        request, state = self._encode(operation), CallState()
+        response = await self._send(request, state)
+        decode = functools.partial(self.layers.decode, operation, response)
+        return raw_response(response, state.attempts, decode)
+
     def bulk(
         self,
         items: Items[ItemT],
@@ -97,7 +105,7 @@ class Executor:
             defaults, workers = self.options.wire, settings.concurrency
             if isinstance(storage, str | os.PathLike):
                 storage = SqliteJournal(Path(storage), owed=2 * workers)
-            run = RunIdentity(name, defaults.origin, defaults.headers["Authorization"])
+            run = RunIdentity(name, defaults.origin, defaults.account)
             journal = RunJournal(storage, run, items, options.get("job_id"), workers)
         send = build(layers, self.options.retry, limits)
         encode_item = functools.partial(self._encode, low_priority=True)

@@ -21,6 +21,8 @@ def lock_key_of(operation: Operation[Any]) -> Hashable:
     headers, parameters = operation.headers, operation.parameters
     if len(headers) == 1 and not parameters:
         return headers[0]
+    if not headers and not parameters:
+        return id(operation)  # nothing says what it is about
     return min((each for each in headers if each[0] in _IDENTITIES), default=headers + parameters)
 
 

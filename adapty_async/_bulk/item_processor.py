@@ -30,6 +30,7 @@ from adapty_async._bulk.worker_pool import Worker
 from adapty_async._flow.bucket_limiter import LimiterRegistry
 from adapty_async._flow.run_limits import NO_LIMITS, RunLimits, look_every
 from adapty_async._journal import KEY_SIZE, Journal, KeyIndex
+from adapty_async._pipeline.creation import lost_creation
 from adapty_async._pipeline.limit import look
 from adapty_async._pipeline.retry import may_have_worked
 from adapty_async.config import positive
@@ -358,7 +359,12 @@ class ItemProcessor(Generic[ItemT, ResultT]):
 def _recorded_call(entry: ItemEntry) -> CallState:
     """Return the state of a call whose write-ahead entry is stored before it is sent."""
     return CallState(
-        ambiguous=entry.is_ambiguous, on_first_send=entry.begin, on_refusal=entry.retract
+        ambiguous=entry.is_ambiguous,
+        is_creating=entry.is_creation_lost,
+        is_creation_lost=entry.is_creation_lost,
+        on_first_send=entry.begin,
+        on_refusal=entry.retract,
+        on_creation=entry.create,
     )
 
 
@@ -373,6 +379,8 @@ def _digester(key: bytes) -> Callable[[Operation[Any], Request], bytes]:
         digest = keyed.copy()
         asked = operation.endpoint.name, operation.headers, operation.parameters, request.body
         digest.update(packed(asked))
+        if operation.if_missing is not None and request.if_missing is not None:
+            digest.update(digest_of(operation.if_missing, request.if_missing))
         return digest.digest()
 
     return digest_of
@@ -462,16 +470,22 @@ def _not_done(
 
 
 def _status_of(request: Request | None, state: CallState, error: Exception) -> OutcomeStatus:
+    if state.is_creating and state.is_creation_lost:
+        return OutcomeStatus.UNKNOWN
     if request is None or not state.attempts:
         unsent = isinstance(error, CircuitOpenError | JournalError)
         return OutcomeStatus.NOT_SENT if unsent else OutcomeStatus.FAILED
     if isinstance(error, NotFoundError) and request.absent_if_missing:
         return OutcomeStatus.ABSENT
     defect = not isinstance(error, AdaptyError)  # such as a transport's
-    lost = defect or state.ambiguous or may_have_worked(error)
-    if request.retry_safety is not RetrySafety.ALWAYS and lost:
+    lost = defect or state.is_uncertain or may_have_worked(error)
+    if _must_not_repeat(request, state) and lost:
         return OutcomeStatus.UNKNOWN
     return OutcomeStatus.FAILED
+
+
+def _must_not_repeat(request: Request, state: CallState) -> bool:
+    return request.retry_safety is not RetrySafety.ALWAYS or state.is_creating
 
 
 def _when_cancelled(
@@ -480,13 +494,15 @@ def _when_cancelled(
     """
     Return the status and the error of an item whose processing was cancelled.
 
-    1. No attempt was made: the item was not sent.
+    1. No attempt was made: the item was not sent, or is unknown since an earlier run.
     2. An attempt is on the wire: its response is lost.
     3. An attempt succeeded, and a hook raised a BaseException: its response is lost, too.
     4. It waits for a retry: the earlier attempts decide. It was not sent if none of them had a
        connection.
     """
     if request is None or not state.attempts:
+        if request is not None and state.is_creation_lost:
+            return OutcomeStatus.UNKNOWN, lost_creation(request)
         return OutcomeStatus.NOT_SENT, None
     error = state.error
     is_lost = state.on_wire or error is None
@@ -495,7 +511,7 @@ def _when_cancelled(
         error = ConnectionLostError(
             f"cancelled before the response {passed}", operation=request.operation
         )
-    if request.retry_safety is not RetrySafety.ALWAYS and (is_lost or state.ambiguous):
+    if _must_not_repeat(request, state) and (is_lost or state.is_uncertain):
         return OutcomeStatus.UNKNOWN, error
     written = is_lost or state.written
     return (OutcomeStatus.FAILED if written else OutcomeStatus.NOT_SENT), error

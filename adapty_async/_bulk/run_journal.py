@@ -42,6 +42,7 @@ _EARLIER = {
     ItemState.DUPLICATE: EarlierStatus.DUPLICATE,
 }
 _AMBIGUOUS = frozenset({ItemState.STARTED, ItemState.LOST})
+_NOT_REPEATABLE = frozenset({ItemState.STARTED, ItemState.UNKNOWN})
 _NOT_DONE = frozenset({OutcomeStatus.FAILED, OutcomeStatus.NOT_SENT})
 _STATE_OF = {
     OutcomeStatus.DONE: ItemState.DONE,
@@ -237,6 +238,8 @@ class ItemEntry:
 
     Attributes:
         is_ambiguous: an earlier run sent the item and lost the response.
+        is_creation_lost: an earlier run sent the creation of a missing object and lost the
+            response.
     """
 
     def __init__(self, writer: JournalWriter, position: int, request: Request) -> None:
@@ -244,7 +247,9 @@ class ItemEntry:
         self._position = position
         self._request = request
         self._begun = False  # the journal has an entry that the present attempt needs
+        self._must_not_repeat = request.retry_safety is not _ALWAYS
         self.is_ambiguous = False
+        self.is_creation_lost = False
 
     async def claim(self, digest: bytes) -> bool:
         """
@@ -268,11 +273,15 @@ class ItemEntry:
         Return the error of an item whose outcome stays unknown; None if the item is sent.
 
         An item that was only reserved may not have been sent, so a 404 now means that it is absent.
+        If a lost creation of a missing object made it unknown, it is sent, but not created again.
         """
         before = self._writer.state(self._position)
         self.is_ambiguous = before in _AMBIGUOUS
+        if before in _NOT_REPEATABLE and self._request.if_missing and not self._must_not_repeat:
+            self.is_ambiguous = self.is_creation_lost = self._begun = True
+            return None
         if before is not ItemState.UNKNOWN:
-            if not self.is_ambiguous or self._request.retry_safety is _ALWAYS:
+            if not self.is_ambiguous or not self._must_not_repeat:
                 return None
             self._writer.update(self._position, ItemState.UNKNOWN)
         return ConnectionLostError(
@@ -295,9 +304,13 @@ class ItemEntry:
         if self._begun:
             return None
         self._begun = True
-        if self._request.retry_safety is _ALWAYS:
-            return self._writer.reserve(self._position)
-        return self._writer.start(self._position)
+        if self._must_not_repeat:
+            return self._writer.start(self._position)
+        return self._writer.reserve(self._position)
+
+    def create(self) -> None:
+        """Make the next entry one of a request that must not be retried."""
+        self._begun, self._must_not_repeat = False, True
 
     def retract(self) -> None:
         """
@@ -305,7 +318,7 @@ class ItemEntry:
 
         If the run is killed while the item waits for a retry, a resumed run sends the item.
         """
-        if self._request.retry_safety is not _ALWAYS:
+        if self._must_not_repeat:
             self._writer.retract(self._position)
             self._begun = False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from adapty_async._api.codec import is_page
+from adapty_async._api.codec import MissingKeyError, is_page
 from adapty_async._bulk.outcome import Outcome, OutcomeStatus, StopReason
 from adapty_async._flow.circuit_breaker import cannot_be_the_api, is_transient
 from adapty_async.errors import (
@@ -49,8 +49,8 @@ class StopPolicy:
         Return why the run should end now; None if it should not.
 
         Raises:
-            Exception: the item's error, if the item is not its cause: a closed client, or a defect
-                such as a hook's.
+            Exception: the item's error, if the item is not its cause: a closed client, a missing
+                key, or a defect such as a hook's.
         """
         error = outcome.error
         if error is None:
@@ -59,6 +59,8 @@ class StopPolicy:
                 self._reached = True
             return None
         if isinstance(error, JournalError) or not isinstance(error, AdaptyError):
+            raise error
+        if isinstance(error, MissingKeyError):
             raise error
         if isinstance(error, ConfigError) and outcome.attempts:  # such as a closed client
             raise error

@@ -20,6 +20,7 @@ from adapty_async._flow.bucket_limiter import LimiterRegistry
 from adapty_async._flow.circuit_breaker import RetryBudget
 from adapty_async._flow.run_limits import RunLimits
 from adapty_async._flow.semaphore import PrioritySemaphore
+from adapty_async._pipeline.creation import create_missing
 from adapty_async._pipeline.emitter import Emitter
 from adapty_async._pipeline.limit import limit
 from adapty_async._pipeline.observe import observe, observe_attempts
@@ -68,7 +69,8 @@ def build(layers: PipelineConfig, policy: RetryPolicy, run: RunLimits | None = N
         send = observe_attempts(send, emitter, timing.clock)
     send = limit(send, layers.connections, layers.limiters, timing.clock, run)
     send = retry(send, policy, timing, layers.budget, emitter, run)
-    return send if emitter is None else observe(send, emitter, timing.clock)
+    send = send if emitter is None else observe(send, emitter, timing.clock)
+    return create_missing(send)
 
 
 def without_state(send: Send) -> Layer:
@@ -149,5 +151,5 @@ def _record_refusal(state: CallState, error: AdaptyError) -> None:
     if not is_refusal(error):
         return
     state.attempt_refused(error)
-    if state.on_refusal is not None and not state.ambiguous:  # because of an earlier attempt
+    if state.on_refusal is not None and not state.is_uncertain:  # because of an earlier attempt
         state.on_refusal()

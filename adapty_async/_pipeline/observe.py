@@ -38,7 +38,7 @@ def observe(send: Layer, emitter: Emitter, clock: Callable[[], float]) -> Layer:
             emitter.emit(
                 CallEnded(
                     request.operation,
-                    state.attempts,
+                    state.attempts - state.earlier_attempts,
                     clock() - started,
                     _status_of(response, error),
                     _name_of(error),
@@ -74,7 +74,7 @@ def observe_attempts(send: Layer, emitter: Emitter, clock: Callable[[], float]) 
                         state.call_id,
                         request.method,
                         _host_of(request),
-                        state.attempts,
+                        state.attempts - state.earlier_attempts,
                         clock() - started,
                         _status_of(response, error),
                         _request_id_of(response, error),

@@ -288,37 +288,28 @@ def _require_fields(rows: Rows, what: str) -> None:
     show_default=True,
     help="Multiplies the waits before webhooks are sent again, which begin with a minute.",
 )
-def sandbox(  # noqa: PLR0913  the options of the command
-    *,
-    port: int,
-    db: str,
-    rate: float | None,
-    latency: float,
-    faults: str,
-    seed: int,
-    webhook_url: str | None,
-    webhook_time_scale: float,
-) -> None:
-    """Run a local server of both APIs until Ctrl-C."""
+@click.option(
+    "--seed-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Start with these profiles: a JSON value per line, see the documentation.",
+)
+@click.option("--strict", is_flag=True, help="Hold requests to Adapty's OpenAPI documents.")
+def sandbox(*, seed_file: Path | None, latency: float, faults: str, **options: Any) -> None:
+    """Run a local server of the APIs until Ctrl-C."""
     try:
         server = Sandbox(
-            port=port,
-            db=db,
-            rate=rate,
             latency=latency / 1000,
             faults=Faults.parse(faults),
-            seed=seed,
-            webhook_url=webhook_url,
             webhook_authorization=os.environ.get("ADAPTY_WEBHOOK_SECRET"),
-            webhook_time_scale=webhook_time_scale,
+            **options,
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     with _exit_on_error(), contextlib.suppress(KeyboardInterrupt):
-        _run(_serve(server))
+        _run(_serve(server, seed_file))
 
 
-async def _serve(server: Sandbox) -> None:
+async def _serve(server: Sandbox, seed_file: Path | None) -> None:
     try:
         await server.start()
     except OSError as error:
@@ -326,14 +317,27 @@ async def _serve(server: Sandbox) -> None:
     except sqlite3.Error as error:
         raise ConfigError(f"--db cannot be used: {error}") from None
     try:
+        if seed_file is not None:
+            _seed(server, seed_file)
         click.echo(f"Sandbox at {server.url}, until Ctrl-C. To use it:\n")
-        click.echo(f"export ADAPTY_BASE_URL={server.url} ADAPTY_API_KEY={server.api_key}")
+        click.echo(
+            f"export ADAPTY_BASE_URL={server.url} ADAPTY_API_KEY={server.api_key} "
+            f"ADAPTY_PUBLIC_KEY={server.public_key}"
+        )
         click.echo(
             f"export ADAPTY_MAIL_BASE_URL={server.url} ADAPTY_MAIL_API_KEY={server.mail_api_key}"
         )
         await asyncio.Event().wait()
     finally:
         await server.stop()
+
+
+def _seed(server: Sandbox, path: Path) -> None:
+    try:
+        count = server.seed_file(path)
+    except ValueError as error:
+        raise ConfigError(f"--seed-file {click.format_filename(path)}, {error}") from None
+    click.echo(f"{count:,} profiles added from {click.format_filename(path)}.")
 
 
 @cli.command()
@@ -380,6 +384,8 @@ def _client(
     kind: type[AdaptyClient | AdaptyMailClient], options: CommonOptions
 ) -> AdaptyClient | AdaptyMailClient:
     settings: dict[str, Any] = {"base_url": options.base_url, "id_encoding": options.id_encoding}
+    if kind is AdaptyClient:  # a public key alone cannot make these calls
+        settings["api_key"] = os.environ.get("ADAPTY_API_KEY", "")
     if options.concurrency is not None:
         settings["limits"] = Limits(connections=options.concurrency)
     if options.api_key_file is not None:
@@ -387,7 +393,7 @@ def _client(
     if options.dry_run:
         settings["transport"] = accept
         if options.journal is None or not options.journal.exists():  # a journal needs its key
-            settings.setdefault("api_key", "dry-run")
+            settings["api_key"] = settings.get("api_key") or "dry-run"
         return kind(**settings)
     settings["trust_env"] = options.trust_env
     client = kind(**settings)

@@ -1,4 +1,4 @@
-"""The commands of version 2 of the server-side API: transactions and access levels."""
+"""The commands of version 2 of the server-side API: profiles, transactions, access levels."""
 
 from __future__ import annotations
 
@@ -26,10 +26,15 @@ from adapty_async.cli._app import (
 from adapty_async.cli._confirmation import ask, describe_users
 from adapty_async.cli._input import Rows
 from adapty_async.cli._items import id_from
-from adapty_async.cli._v2_items import TRANSACTION, transaction_from
+from adapty_async.cli._v2_items import (
+    ATTRIBUTES,
+    TRANSACTION,
+    attributes_from,
+    transaction_from,
+)
 from adapty_async.client import AdaptyClient
 
-__all__ = ("cli", "grant", "import_transactions", "revoke")
+__all__ = ("cli", "create", "grant", "import_transactions", "revoke")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -40,6 +45,7 @@ _BY = click.option(
     help="The kind of the ids.",
 )
 _COLUMN = click.option("--column", help="The column or field with the ids, if not named like --by.")
+_IMPORT = "v2 import transactions"  # as in the journals of earlier releases
 _LEVEL = click.option("--access-level", required=True, help="Its id in the Adapty dashboard.")
 
 
@@ -47,9 +53,16 @@ _LEVEL = click.option("--access-level", required=True, help="Its id in the Adapt
 @_common_options
 @_BY
 @_COLUMN
-def import_transactions(by: str, column: str | None, **common: Any) -> None:
+@click.option(
+    "--create-missing",
+    is_flag=True,
+    help="Create a profile that is missing before its purchase is recorded.",
+)
+def import_transactions(
+    by: str, column: str | None, *, create_missing: bool, **common: Any
+) -> None:
     """
-    Record the purchases in INPUT.
+    Record the purchases in INPUT; each needs a profile.
 
     INPUT is CSV or NDJSON, plain or gzip; - is standard input. Columns are named after the fields
     of a transaction, purchase_type among them, nested ones with a dot: price.value, offer.id.
@@ -57,18 +70,51 @@ def import_transactions(by: str, column: str | None, **common: Any) -> None:
     """
     field = by.replace("-", "_")
     name = column or field
+    if create_missing and by != "customer-user-id":
+        raise click.UsageError("--create-missing goes with --by customer-user-id only")
 
     def build(value: Any) -> Operation[Any]:
         item_id, transaction = transaction_from(value, name)
-        return v2.set_transaction(transaction, **{field: item_id})
+        ids: dict[str, Any] = {field: item_id}
+        return v2.set_transaction(transaction, create_missing=create_missing, **ids)
 
     options = CommonOptions(**common)
     with _exit_on_error():
         rows = _rows(options, TRANSACTION.columns(name), name)
         _require_fields(rows, "transaction")
-        _run_job(
-            "Importing", f"v2 import transactions by {by}, column {name}", rows, build, options
-        )
+        what = "v2 import transactions, create missing," if create_missing else _IMPORT
+        _run_job("Importing", f"{what} by {by}, column {name}", rows, build, options)
+
+
+@cli.command()
+@_common_options
+@click.option("--column", help="The column or field with the ids, if not customer_user_id.")
+@click.option("--if-missing", is_flag=True, help="Leave a profile that exists as it is; see below.")
+def create(column: str | None, *, if_missing: bool, **common: Any) -> None:
+    """
+    Create the profiles in INPUT in the server-side API.
+
+    INPUT is a file with one customer user id a line, or CSV or NDJSON with a column for the ids and
+    columns named after the profile's attributes, nested ones with a dot: custom_attributes.plan.
+    Plain or gzip; - is standard input. Empty cells are not sent.
+
+    Adapty does not document the effect of a second creation. With --if-missing, each profile is
+    read first, and created only if there is none.
+    """
+    name = column or "customer_user_id"
+    describe: Callable[..., Operation[Any]] = (
+        v2.get_or_create_profile if if_missing else v2.create_profile
+    )
+
+    def build(value: Any) -> Operation[Any]:
+        is_object = isinstance(value, dict)
+        customer_user_id, attributes = attributes_from(value if is_object else {name: value}, name)
+        return describe(attributes, customer_user_id=customer_user_id)
+
+    options = CommonOptions(**common)
+    what = f"v2 create{' if missing' if if_missing else ''}, column {name}"
+    with _exit_on_error():
+        _run_job("Creating", what, _rows(options, ATTRIBUTES.columns(name), name), build, options)
 
 
 @cli.command()

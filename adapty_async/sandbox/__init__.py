@@ -20,20 +20,23 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack, closing
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from aiohttp import web
 
-from . import _v1
+from . import _seed, _v1
 from ._app import App, Options
 from ._faults import FaultPlan, Faults
 from ._rate import TokenBucket
+from ._service import Conflicts
 from ._shop import Shop
-from ._store import Arrival, Store
+from ._store import Arrival, Store, StoredProfile
 from ._webhooks import Delivery, Webhooks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from os import PathLike
     from types import TracebackType
 
 __all__ = ["Arrival", "Delivery", "Faults", "Sandbox"]
@@ -41,17 +44,19 @@ __all__ = ["Arrival", "Delivery", "Faults", "Sandbox"]
 
 class Sandbox:
     """
-    A server with the server-side API, in both versions, and the Mail API.
+    A server with the server-side API, in both versions, the web API and the Mail API.
 
-    The profiles are shared by both versions. In version 2, the app has an access level ``premium``
-    and two products that grant it, ``premium_monthly`` and ``premium_lifetime``, three paywalls,
-    and the virtual currencies ``COINS``, ``GEMS`` and ``ENERGY``. Stripe accepts any token that
-    begins with ``sub_`` or ``pi_``, Paddle any with ``txn_`` or ``sub_``. A token that ends with
-    ``_no_products`` or ``_no_key`` causes those errors.
+    The profiles are shared by all but the Mail API. The app has an access level ``premium`` and two
+    products that grant it, ``premium_monthly`` and ``premium_lifetime``, three paywalls, the
+    placements ``onboarding``, ``sale`` and ``settings`` that show them, and the virtual currencies
+    ``COINS``, ``GEMS`` and ``ENERGY``. Stripe accepts any token that begins with ``sub_`` or
+    ``pi_``, Paddle any with ``txn_`` or ``sub_``. A token that ends with ``_no_products`` or
+    ``_no_key`` causes those errors.
 
     Attributes:
         api_key: the secret key of the server-side API.
         mail_api_key: the secret key of the Mail API.
+        public_key: the public key of the web API.
 
     """
 
@@ -63,6 +68,7 @@ class Sandbox:
         db: str = ":memory:",
         api_key: str = "secret_live_sandbox.Wm3kT8vQ2rLx",
         mail_api_key: str = "secret_live_mail_sandbox.Zp6hN4cYd9Js",
+        public_key: str = "public_live_sandbox.Kf7jB2mXs5Dw",
         rate: float | None = None,
         burst: int | None = None,
         retry_after: Literal["seconds", "date", "none"] = "seconds",
@@ -74,6 +80,9 @@ class Sandbox:
         webhook_url: str | None = None,
         webhook_authorization: str | None = None,
         webhook_time_scale: float = 1.0,
+        strict: bool = False,
+        unknown_products: Literal["ignored", "premium"] = "ignored",
+        unset_refund_saver: Literal["null", "defaults"] = "null",
     ) -> None:
         """
         Configure a server, which `start()` or `async with` starts.
@@ -84,6 +93,7 @@ class Sandbox:
             db: an SQLite file, which outlives the server, or `:memory:`, which does not.
             api_key: the key that the server-side API accepts.
             mail_api_key: the key that the Mail API accepts.
+            public_key: the key that the web API accepts.
             rate: sustained requests per second that each API allows; `None` is no limit.
             burst: requests that each API allows at once after a pause; by default the requests of
                 a tenth of a second, and at least 1.
@@ -96,23 +106,43 @@ class Sandbox:
             webhook_url: receives the webhooks of version 2; see `webhook_deliveries()`.
             webhook_authorization: the `Authorization` header of the webhooks.
             webhook_time_scale: multiplies the waits before retries, which begin with a minute.
+            strict: whether request bodies are held to Adapty's OpenAPI documents to the letter:
+                required properties, such as `installation_meta` of a profile in version 2, types,
+                formats and lengths. By default, only what the pages of the documentation ask for
+                is checked.
+            unknown_products: what a purchase of a product does that the app does not have: the
+                purchase is recorded and grants nothing, or grants the access level `premium`.
+            unset_refund_saver: the settings of Refund Saver before they are set: both null, or
+                `consent` false and `custom_preference` `no_preference`.
 
         Raises:
-            ValueError: a share, the rate, the burst, the latency, the log size or the time scale is
-                out of range.
+            ValueError: a share, the rate, the burst, the latency, the log size or the time
+                scale is out of range, or an option has another value than those listed.
 
         """
         if not latency >= 0:
             raise ValueError(f"latency={latency}: must be 0 seconds or more")
         if log_size < 1:
             raise ValueError(f"log_size={log_size}: must be at least 1")
+        conflicts = Conflicts(unknown_products, unset_refund_saver)
+        _require_one_of("unknown_products", unknown_products, "ignored", "premium")
+        _require_one_of("unset_refund_saver", unset_refund_saver, "null", "defaults")
         self.api_key = api_key
         self.mail_api_key = mail_api_key
+        self.public_key = public_key
         buckets = {
-            api: TokenBucket(rate, burst) for api in ("v1", "v2", "mail") if rate is not None
+            api: TokenBucket(rate, burst) for api in ("v1", "v2", "web", "mail") if rate is not None
         }
         self._options = Options(
-            api_key, mail_api_key, buckets, retry_after, latency, virtual_currencies
+            api_key,
+            mail_api_key,
+            public_key,
+            buckets,
+            retry_after,
+            latency,
+            virtual_currencies,
+            strict,
+            conflicts,
         )
         self._faults = FaultPlan(
             Faults.parse(faults) if isinstance(faults, str) else faults or Faults(), seed
@@ -154,7 +184,12 @@ class Sandbox:
         async with AsyncExitStack() as stack:
             store = stack.enter_context(closing(Store(self._db, self._log_size)))
             app = App(store, self._faults, self._options, self._webhooks)
-            server = web.Server(app.handle, handler_cancellation=True, access_log=None)
+            server = web.Server(
+                app.handle,
+                handler_cancellation=True,
+                access_log=None,
+                auto_decompress=False,  # a body that cannot be unpacked is a response of the API's
+            )
             # Stopping has to be quick: handlers that still sleep after 0.1 seconds are cancelled.
             runner = web.ServerRunner(server, shutdown_timeout=0.1)
             stack.push_async_callback(runner.cleanup)
@@ -190,6 +225,30 @@ class Sandbox:
         """Add server-side profiles without any request, and return the number of new ones."""
         return self._store().seed(customer_user_ids)
 
+    def seed_file(self, path: str | PathLike[str]) -> int:
+        """
+        Add the profiles of a file without any request, and return their number.
+
+        The file has a JSON value per line; empty lines are skipped. A value is one of:
+
+        - a string: the customer user id of a server-side profile without attributes;
+        - an object with `customer_user_id`, `profile_id` (a UUID) or both, the attributes of a
+          profile as in a request of version 2, and `access_levels`, a list of objects as in a
+          request that grants one;
+        - an object with `external_profile_id`: a profile of the Mail API, as in a request that
+          saves one.
+
+        A server-side profile that exists gets these attributes instead of its own.
+
+        Raises:
+            ValueError: a line is wrong, or repeats the id of another; the message names the line,
+                the field and the rule. Nothing is added.
+            OSError: the file cannot be read.
+
+        """
+        store = self._store()
+        return _seed.apply(_seed.parsed(Path(path).read_bytes()), store, self._shop())
+
     def seed_anonymous(self, count: int) -> list[str]:
         """Add profiles without a customer user id, and return their profile ids."""
         return self._store().seed_anonymous(count)
@@ -210,6 +269,10 @@ class Sandbox:
         """Add paywalls to the app, and return their ids."""
         return self._shop().add_paywalls(*titles)
 
+    def add_placements(self, placements: Mapping[str, str]) -> None:
+        """Add placements to the app: a mapping of their ids to the ids of paywalls."""
+        self._shop().add_placements(placements)
+
     def profile(
         self, *, customer_user_id: str | None = None, profile_id: str | None = None
     ) -> dict[str, Any] | None:
@@ -220,12 +283,25 @@ class Sandbox:
             ValueError: not exactly one id was passed.
 
         """
-        passed = {"customer_user_id": customer_user_id, "profile_id": profile_id}
-        ids = [(by, value) for by, value in passed.items() if value is not None]
-        if len(ids) != 1:
-            raise ValueError("exactly one of customer_user_id and profile_id is needed")
-        profile = self._store().find(*ids[0])
+        profile = self._find(customer_user_id, profile_id)
         return profile and _v1.view(profile)
+
+    def attribution(
+        self, *, customer_user_id: str | None = None, profile_id: str | None = None
+    ) -> dict[str, Any] | None:
+        """
+        Return the attribution of a profile; `None` if there is no such profile.
+
+        Raises:
+            ValueError: not exactly one id was passed.
+
+        """
+        profile = self._find(customer_user_id, profile_id)
+        return profile and self._shop().settings(profile.profile_id, "attribution")
+
+    def paywall_views(self) -> list[dict[str, Any]]:
+        """Return the views of paywalls in the order in which they were recorded."""
+        return self._shop().views()
 
     def customer_user_ids(self) -> set[str]:
         """Return the customer user ids of the server-side profiles that exist and have one."""
@@ -303,6 +379,13 @@ class Sandbox:
         """
         self._faults.script(*faults)
 
+    def _find(self, customer_user_id: str | None, profile_id: str | None) -> StoredProfile | None:
+        passed = {"customer_user_id": customer_user_id, "profile_id": profile_id}
+        ids = [(by, value) for by, value in passed.items() if value is not None]
+        if len(ids) != 1:
+            raise ValueError("exactly one of customer_user_id and profile_id is needed")
+        return self._store().find(*ids[0])
+
     def _shop(self) -> Shop:
         return Shop(self._store().connection)
 
@@ -310,3 +393,8 @@ class Sandbox:
         if self._open is None:
             raise RuntimeError("the sandbox isn't running")
         return self._open
+
+
+def _require_one_of(name: str, value: str, *allowed: str) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r}: must be one of {', '.join(allowed)}")

@@ -1,4 +1,4 @@
-"""The tables of the server-side API, version 2: purchases, access, paywalls, currencies."""
+"""The tables of version 2 and the web API: purchases, access, paywalls, currencies, views."""
 
 from __future__ import annotations
 
@@ -40,6 +40,15 @@ CREATE TABLE IF NOT EXISTS products (
 CREATE TABLE IF NOT EXISTS paywalls (
     number INTEGER PRIMARY KEY,
     paywall_id TEXT NOT NULL UNIQUE,
+    fields BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS placements (
+    placement_id TEXT PRIMARY KEY,
+    paywall_id TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS views (
+    number INTEGER PRIMARY KEY,
+    profile_id TEXT NOT NULL REFERENCES profiles (profile_id) ON DELETE CASCADE,
     fields BLOB NOT NULL
 );
 CREATE TABLE IF NOT EXISTS currencies (
@@ -92,13 +101,15 @@ class Shop:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         """Use an open database, and add the content of a new app to it."""
+        self.unknown_product_level: str | None = None
         self._db = connection
         self._db.executescript(_SCHEMA)
         if not self._rows("SELECT 1 FROM access_levels"):
             self.add_access_levels("premium")
             self.add_products({"premium_monthly": "premium", "premium_lifetime": "premium"})
             self.add_currencies({"COINS": "Gold Coins", "GEMS": "Gems", "ENERGY": "Energy"})
-            self.add_paywalls("Welcome", "Spring Sale", "Settings")
+            ids = self.add_paywalls("Welcome", "Spring Sale", "Settings")
+            self.add_placements(dict(zip(("onboarding", "sale", "settings"), ids, strict=True)))
 
     def _rows(self, query: str, *values: object) -> list[Any]:
         return self._db.execute(query, values).fetchall()
@@ -121,10 +132,14 @@ class Shop:
         self._db.executemany("INSERT OR REPLACE INTO products VALUES (?, ?)", products.items())
 
     def access_level_of(self, store_product_id: str) -> str | None:
-        """Return the access level that a product grants; `None` for an unknown product."""
+        """
+        Return the access level that a product grants.
+
+        An unknown product grants `unknown_product_level`, `None` by default, which is no access.
+        """
         query = "SELECT access_level_id FROM products WHERE store_product_id = ?"
         rows = self._rows(query, store_product_id)
-        return rows[0][0] if rows else None
+        return rows[0][0] if rows else self.unknown_product_level
 
     def add_currencies(self, currencies: Mapping[str, str]) -> None:
         """Add virtual currencies: a mapping of codes to names."""
@@ -142,6 +157,21 @@ class Shop:
         for paywall_id, title in zip(ids, titles, strict=True):
             self.put_paywall(paywall_id, {"title": title, "remote_configs": []})
         return ids
+
+    def add_placements(self, placements: Mapping[str, str]) -> None:
+        """Add placements, each with the id of the paywall that it shows."""
+        self._db.executemany("INSERT OR REPLACE INTO placements VALUES (?, ?)", placements.items())
+
+    def paywall_at(self, placement_id: str) -> str | None:
+        """Return the id of the paywall that a placement shows; `None` without a placement."""
+        query = "SELECT paywall_id FROM placements WHERE placement_id = ?"
+        rows = self._rows(query, placement_id)
+        return rows[0][0] if rows else None
+
+    def product_ids(self) -> list[str]:
+        """Return the ids of the products in their stores."""
+        query = "SELECT store_product_id FROM products ORDER BY store_product_id"
+        return [one for (one,) in self._rows(query)]
 
     def put_paywall(self, paywall_id: str, fields: Mapping[str, Any]) -> None:
         """Add or replace a paywall."""
@@ -203,6 +233,18 @@ class Shop:
         query = "SELECT fields FROM settings WHERE profile_id = ? AND name = ?"
         rows = self._rows(query, profile_id, name)
         return msgspec.json.decode(rows[0][0], type=dict[str, Any]) if rows else {}
+
+    def add_view(self, profile_id: str, fields: Mapping[str, Any]) -> None:
+        """Add a view of a paywall."""
+        self._db.execute(
+            "INSERT INTO views (profile_id, fields) VALUES (?, ?)",
+            (profile_id, msgspec.json.encode(fields)),
+        )
+
+    def views(self) -> list[dict[str, Any]]:
+        """Return the views of paywalls in the order in which they were recorded."""
+        rows = self._rows("SELECT fields FROM views ORDER BY number")
+        return [msgspec.json.decode(fields) for (fields,) in rows]
 
     # Virtual currencies
 

@@ -138,6 +138,11 @@ class ProfilesV2:
         profile = self._existing(call)
         body = read(call, rules.grant)
         self._require_level(body["access_level_id"])
+        self.grant(profile, body)
+        return self._response(profile)
+
+    def grant(self, profile: StoredProfile, body: Mapping[str, Any]) -> None:
+        """Store an access level that was granted from the server."""
         now = _now()
         granted = {
             "store": "adapty",
@@ -151,7 +156,6 @@ class ProfilesV2:
         ids = {"store_original_transaction_id": granted["store_transaction_id"]}
         access = {**granted, **ids, "originally_purchased_at": now}
         self._put_access(profile, access)
-        return self._response(profile)
 
     def _require_level(self, access_level_id: str) -> None:
         if not self._shop.has_access_level(access_level_id):

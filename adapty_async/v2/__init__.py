@@ -27,6 +27,13 @@ from adapty_async.v2._access import (
     grant_access_level,
     revoke_access_level,
 )
+from adapty_async.v2._attributes import (
+    Gender,
+    InstallationMeta,
+    Platform,
+    ProfileAttributes,
+    Store,
+)
 from adapty_async.v2._currencies import (
     CREATE_VIRTUAL_CURRENCY_TRANSACTION,
     LIST_VIRTUAL_CURRENCY_BALANCES,
@@ -87,14 +94,11 @@ from adapty_async.v2._profiles import (
     DELETE_PROFILE,
     GET_PROFILE,
     UPDATE_PROFILE,
-    Gender,
-    InstallationMeta,
-    Platform,
-    ProfileAttributes,
     Profiles,
-    Store,
     create_profile,
     delete_profile,
+    ensure_profile,
+    get_or_create_profile,
     get_profile,
     update_profile,
 )
@@ -214,7 +218,9 @@ __all__ = (
     "create_profile",
     "create_virtual_currency_transaction",
     "delete_profile",
+    "ensure_profile",
     "get_integration_identifiers",
+    "get_or_create_profile",
     "get_paywall",
     "get_profile",
     "get_refund_saver_settings",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import datetime as dt
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Unpack, get_args
+from collections.abc import Callable
+from typing import Any, Unpack, get_args
 
-from msgspec import UNSET
+import msgspec
 
+from adapty_async._api.documented import check_body
 from adapty_async._api.identity import (
     By,
     identity,
@@ -19,178 +19,24 @@ from adapty_async._api.identity import (
 )
 from adapty_async._api.operation import Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.results import no_result
-from adapty_async._api.validation import (
-    AttributeRules,
-    Check,
-    OrUnset,
-    any_text,
-    boolean,
-    clean_attributes,
-    country_code,
-    date,
-    email_address,
-    instance_of,
-    nullable,
-    one_of,
-)
+from adapty_async._api.validation import instance_of, one_of
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
+from adapty_async.v2._attributes import Platform, ProfileAttributes
 from adapty_async.v2._models import DOCS, PATH, Profile, read_profile
-from adapty_async.v2._rules import (
-    DocumentedStruct,
-    check_body,
-    in_range,
-    ip_v4,
-    struct_in,
-    uuid,
-    whole_number,
-)
 
 __all__ = (
     "CREATE_PROFILE",
     "DELETE_PROFILE",
     "GET_PROFILE",
     "UPDATE_PROFILE",
-    "Gender",
-    "InstallationMeta",
-    "Platform",
-    "ProfileAttributes",
     "Profiles",
-    "Store",
     "create_profile",
     "delete_profile",
+    "ensure_profile",
+    "get_or_create_profile",
     "get_profile",
     "update_profile",
 )
-
-Gender = Literal["f", "m", "o"]
-Store = Literal["app_store", "play_store", "stripe", "adapty", "paddle"]
-Platform = Literal["iOS", "macOS", "iPadOS", "Android", "visionOS", "web"]
-
-_ATTRIBUTES = AttributeRules(
-    entries=30,
-    value=50,
-    key=(
-        r"[A-Za-z0-9._-]{1,30}",
-        "a key must be 1 to 30 letters, digits, dashes, points and underscores",
-    ),
-    deletes=True,
-)
-
-
-class InstallationMeta(DocumentedStruct, frozen=True, kw_only=True):
-    """
-    The device of the app. UNSET is not sent, None clears.
-
-    Attributes:
-        device_id: a UUID of the device; required.
-        platform: one of `Platform`.
-
-    Raises:
-        InvalidInputError: a value is not text.
-    """
-
-    device_id: str
-    device: OrUnset[str | None] = UNSET
-    locale: OrUnset[str | None] = UNSET
-    os: OrUnset[str | None] = UNSET
-    platform: OrUnset[Platform | None] = UNSET
-    timezone: OrUnset[str | None] = UNSET
-    user_agent: OrUnset[str | None] = UNSET
-    app_build: OrUnset[str | None] = UNSET
-    app_version: OrUnset[str | None] = UNSET
-    adapty_sdk_version: OrUnset[str | None] = UNSET
-    idfa: OrUnset[str | None] = UNSET
-    idfv: OrUnset[str | None] = UNSET
-    advertising_id: OrUnset[str | None] = UNSET
-    android_id: OrUnset[str | None] = UNSET
-    android_app_set_id: OrUnset[str | None] = UNSET
-
-    rules: ClassVar[Mapping[str, Check]] = {}
-    documented: ClassVar[Mapping[str, Check]] = {
-        "device_id": uuid,
-        "platform": one_of(*get_args(Platform)),
-    }
-
-
-InstallationMeta.rules = {
-    **dict.fromkeys(InstallationMeta.__struct_fields__, nullable(any_text)),
-    "device_id": any_text,
-}
-
-
-class ProfileAttributes(DocumentedStruct, frozen=True, kw_only=True):
-    """
-    The attributes to write to a profile. All fields are optional; UNSET is not sent, None clears.
-
-    Text without a rule below is sent unchanged, including ``""``.
-
-    Attributes:
-        birthday: a date, or ISO 8601 text.
-        ip_country: ISO 3166-1 alpha-2; without it, Adapty uses the country of your server's
-            address.
-        ip_v4_address: the user's, such as ``192.168.1.1``.
-        store_country: ISO 3166-1 alpha-2.
-        store_account_token: a UUID.
-        att_status: Apple's tracking permission: 0 not determined, 1 restricted, 2 denied,
-            3 authorised.
-        analytics_disabled: True opts the user out of external analytics.
-        custom_attributes: 1 to 30 of them; a key is 1 to 30 letters, digits, dashes, points and
-            underscores; a value is text or a number of at most 50 characters, a bool is sent as
-            1.0 or 0.0, None or "" deletes the attribute.
-
-    Raises:
-        InvalidInputError: a value is of the wrong kind. The rules of Adapty's
-            documentation are checked when the call is sent.
-
-    Source: https://adapty.io/docs/api-adapty/operations/createProfile
-    """
-
-    first_name: OrUnset[str | None] = UNSET
-    last_name: OrUnset[str | None] = UNSET
-    gender: OrUnset[Gender | None] = UNSET
-    email: OrUnset[str | None] = UNSET
-    phone_number: OrUnset[str | None] = UNSET
-    birthday: OrUnset[dt.date | str | None] = UNSET
-    ip_country: OrUnset[str | None] = UNSET
-    ip_v4_address: OrUnset[str | None] = UNSET
-    store_country: OrUnset[str | None] = UNSET
-    store: OrUnset[Store | None] = UNSET
-    store_account_token: OrUnset[str | None] = UNSET
-    att_status: OrUnset[int | None] = UNSET
-    analytics_disabled: OrUnset[bool | None] = UNSET
-    custom_attributes: OrUnset[dict[str, str | float | None]] = UNSET
-    installation_meta: OrUnset[InstallationMeta] = UNSET
-
-    rules: ClassVar[Mapping[str, Check]] = {
-        "first_name": nullable(any_text),
-        "last_name": nullable(any_text),
-        "gender": nullable(any_text),
-        "email": nullable(any_text),
-        "phone_number": nullable(any_text),
-        "birthday": nullable(date),
-        "ip_country": nullable(any_text),
-        "ip_v4_address": nullable(any_text),
-        "store_country": nullable(any_text),
-        "store": nullable(any_text),
-        "store_account_token": nullable(any_text),
-        "att_status": nullable(whole_number),
-        "analytics_disabled": nullable(boolean),
-        "custom_attributes": clean_attributes(AttributeRules(deletes=True)),
-        "installation_meta": instance_of(InstallationMeta),
-    }
-    documented: ClassVar[Mapping[str, Check]] = {
-        "gender": one_of(*get_args(Gender)),
-        "email": email_address,
-        "ip_country": country_code,
-        "ip_v4_address": ip_v4,
-        "store_country": country_code,
-        "store": one_of(*get_args(Store)),
-        "store_account_token": uuid,
-        "att_status": in_range(0, 3),
-        "custom_attributes": clean_attributes(_ATTRIBUTES),
-        "installation_meta": struct_in,
-    }
-
 
 _PATH = f"{PATH}/profile/"
 _PLATFORM = "adapty-platform"
@@ -248,6 +94,21 @@ DELETE_PROFILE: Endpoint[None] = Endpoint(
 )
 
 
+# The names of bulk runs whose calls are of more than one endpoint.
+_GET_OR_CREATE, _ENSURE = "v2.profiles.get_or_create", "v2.profiles.ensure"
+
+
+def _pairs_to(
+    describe: Callable[..., Operation[Profile]],
+) -> Callable[[tuple[str, ProfileAttributes]], Operation[Profile]]:
+    def build(item: tuple[str, ProfileAttributes]) -> Operation[Profile]:
+        customer_user_id, attributes = pair(item, ProfileAttributes)
+        instance_of(ProfileAttributes)("attributes", attributes)
+        return describe(attributes, customer_user_id=customer_user_id)
+
+    return build
+
+
 def _platform(platform: str | None) -> tuple[tuple[str, str], ...]:
     return () if platform is None else ((_PLATFORM, platform),)
 
@@ -291,6 +152,29 @@ def delete_profile(
 ) -> Operation[None]:
     """Return the operation of `Profiles.delete`."""
     return Operation(DELETE_PROFILE, identity(customer_user_id, profile_id))
+
+
+def get_or_create_profile(
+    attributes: ProfileAttributes | None = None,
+    *,
+    customer_user_id: str,
+    platform: Platform | None = None,
+) -> Operation[Profile]:
+    """Return the operation of `Profiles.get_or_create`."""
+    creation = create_profile(attributes, customer_user_id=customer_user_id, platform=platform)
+    return Operation(GET_PROFILE, identity(customer_user_id, None), if_missing=creation)
+
+
+def ensure_profile(
+    attributes: ProfileAttributes,
+    *,
+    customer_user_id: str,
+    platform: Platform | None = None,
+) -> Operation[Profile]:
+    """Return the operation of `Profiles.ensure`."""
+    ids: dict[str, Any] = {"customer_user_id": customer_user_id, "platform": platform}
+    update = update_profile(attributes, **ids)
+    return msgspec.structs.replace(update, if_missing=create_profile(attributes, **ids))
 
 
 class Profiles:
@@ -410,6 +294,70 @@ class Profiles:
             delete_profile(customer_user_id=customer_user_id, profile_id=profile_id)
         )
 
+    async def get_or_create(
+        self,
+        attributes: ProfileAttributes | None = None,
+        *,
+        customer_user_id: str,
+        platform: Platform | None = None,
+    ) -> Profile:
+        """
+        Read a profile, or create it if there is none; a profile that exists is not changed.
+
+        One that is missing is created once. If the server rejects the creation or its response is
+        lost, the profile is read again: another process, or the lost request, may have created it.
+        If it is still missing, the error of the creation is raised. After a lost response the
+        outcome is then unknown, and the server may create the profile later.
+
+        Args:
+            attributes: the attributes of a new profile; not written to one that exists.
+            customer_user_id: the user's id in your system.
+            platform: the platform on which the user has your app installed; for a new profile.
+
+        Raises:
+            InvalidInputError: the id cannot be sent, or an attribute or the platform breaks a rule.
+            ConnectionLostError, RequestTimeoutError, ServerError: the outcome is unknown, if
+                `operation` is ``v2.profiles.create``.
+            RequestRejectedError: the server rejects a value; see its `errors`.
+            AdaptyError: any other failure; see `adapty_async.errors`.
+
+        Source: https://adapty.io/docs/api-adapty/operations/createProfile
+        """
+        return await self._execute(
+            get_or_create_profile(attributes, customer_user_id=customer_user_id, platform=platform)
+        )
+
+    async def ensure(
+        self,
+        attributes: ProfileAttributes,
+        *,
+        customer_user_id: str,
+        platform: Platform | None = None,
+    ) -> Profile:
+        """
+        Make a profile exist with these attributes: update it, or create it if there is none.
+
+        Attributes that are UNSET stay as they are. A creation is sent once, as by `get_or_create`;
+        if it is rejected or its response is lost, the update is sent again and decides.
+
+        Args:
+            attributes: the attributes to write.
+            customer_user_id: the user's id in your system.
+            platform: the platform on which the user has your app installed; one of `Platform`.
+
+        Raises:
+            InvalidInputError: the id cannot be sent, or an attribute or the platform breaks a rule.
+            ConnectionLostError, RequestTimeoutError, ServerError: the outcome is unknown, if
+                `operation` is ``v2.profiles.create``.
+            RequestRejectedError: the server rejects a value; see its `errors`.
+            AdaptyError: any other failure; see `adapty_async.errors`.
+
+        Source: https://adapty.io/docs/api-adapty/operations/updateProfile
+        """
+        return await self._execute(
+            ensure_profile(attributes, customer_user_id=customer_user_id, platform=platform)
+        )
+
     def bulk_get(
         self, items: Items[str], *, by: By, **options: Unpack[BulkOptions[str, Profile]]
     ) -> BulkRun[str, Profile]:
@@ -462,6 +410,54 @@ class Profiles:
             return Operation(UPDATE_PROFILE, identity_by(by, item_id), attributes)
 
         return self._bulk(items, build, f"{UPDATE_PROFILE.name} by {by}", **options)
+
+    def bulk_get_or_create(
+        self,
+        items: Items[tuple[str, ProfileAttributes]],
+        **options: Unpack[BulkOptions[tuple[str, ProfileAttributes], Profile]],
+    ) -> BulkRun[tuple[str, ProfileAttributes], Profile]:
+        """
+        Read profiles in bulk, and create those that are missing; see `get_or_create`.
+
+        One request for a profile that exists, two for one that is created. An item whose creation
+        has no response is ``unknown``, unless the profile is found afterwards. A run that resumes
+        with a journal reads such a profile again and does not create it a second time.
+
+        Args:
+            items: pairs of a customer user id and the attributes of a new profile, from any
+                iterable or async iterable.
+            options: see `adapty_async.bulk.BulkOptions`.
+
+        Raises:
+            InvalidInputError: `items` is invalid. An invalid pair becomes a failed outcome instead.
+
+        Source: https://adapty.io/docs/api-adapty/operations/createProfile
+        """
+        return self._bulk(items, _pairs_to(get_or_create_profile), _GET_OR_CREATE, **options)
+
+    def bulk_ensure(
+        self,
+        items: Items[tuple[str, ProfileAttributes]],
+        **options: Unpack[BulkOptions[tuple[str, ProfileAttributes], Profile]],
+    ) -> BulkRun[tuple[str, ProfileAttributes], Profile]:
+        """
+        Make profiles exist with these attributes, in bulk; see `ensure`.
+
+        One request for a profile that exists, two for one that is created. An item whose creation
+        has no response is ``unknown``, unless the profile is found afterwards. A run that resumes
+        with a journal updates such a profile if it exists, and does not create it a second time.
+
+        Args:
+            items: pairs of a customer user id and its attributes, from any iterable or async
+                iterable.
+            options: see `adapty_async.bulk.BulkOptions`.
+
+        Raises:
+            InvalidInputError: `items` is invalid. An invalid pair becomes a failed outcome instead.
+
+        Source: https://adapty.io/docs/api-adapty/operations/updateProfile
+        """
+        return self._bulk(items, _pairs_to(ensure_profile), _ENSURE, **options)
 
     def bulk_delete(
         self, items: Items[str], *, by: By, **options: Unpack[BulkOptions[str, None]]

@@ -31,6 +31,7 @@ from adapty_async._api.validation import (
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.errors import InvalidInputError
 from adapty_async.v2._models import DOCS, PATH, Profile, read_profile
+from adapty_async.v2._profiles import create_profile
 from adapty_async.v2._rules import (
     DocumentedStruct,
     as_datetime,
@@ -350,17 +351,26 @@ SET_TRANSACTION: Endpoint[Profile] = Endpoint(
 )
 
 
+_ONLY_CUSTOMERS = "needs a customer_user_id: Adapty chooses the profile_id of a new profile"
+
+
 def set_transaction(
     transaction: Transaction,
     *,
     customer_user_id: str | None = None,
     profile_id: str | None = None,
+    create_missing: bool = False,
 ) -> Operation[Profile]:
     """Return the operation of `Transactions.set`."""
     about = identity(customer_user_id, profile_id)
+    if create_missing and profile_id is not None:
+        raise InvalidInputError("create_missing", _ONLY_CUSTOMERS)
+    creation = create_profile(customer_user_id=customer_user_id) if create_missing else None
     if not isinstance(transaction, Transaction):
         raise InvalidInputError("transaction", "must be a OneTimePurchase or SubscriptionPurchase")
-    return Operation(SET_TRANSACTION, about, transaction)
+    return Operation(
+        SET_TRANSACTION, about, transaction, if_missing=creation, is_done_by_creation=False
+    )
 
 
 class Transactions:
@@ -376,12 +386,21 @@ class Transactions:
         *,
         customer_user_id: str | None = None,
         profile_id: str | None = None,
+        create_missing: bool = False,
     ) -> Profile:
         """
         Record a purchase, or update the one with the same `store_transaction_id`.
 
         The purchase appears in Adapty's analytics and events, and opens the access level of its
-        product. A purchase of an unknown product is recorded, but opens no access level.
+        product. A purchase of an unknown product is recorded, but opens no access level. A
+        purchase needs a profile.
+
+        Args:
+            transaction: the purchase.
+            customer_user_id: the user's id in your system.
+            profile_id: Adapty's id of the profile.
+            create_missing: create a missing profile, without attributes, and record the purchase
+                then; with a `customer_user_id` only. See `Profiles.get_or_create`.
 
         Raises:
             InvalidInputError: not exactly one id was passed, it cannot be sent, or a value breaks a
@@ -393,7 +412,12 @@ class Transactions:
         Source: https://adapty.io/docs/api-adapty/operations/setTransaction
         """
         return await self._execute(
-            set_transaction(transaction, customer_user_id=customer_user_id, profile_id=profile_id)
+            set_transaction(
+                transaction,
+                customer_user_id=customer_user_id,
+                profile_id=profile_id,
+                create_missing=create_missing,
+            )
         )
 
     def bulk_set(
@@ -401,6 +425,7 @@ class Transactions:
         items: Items[tuple[str, Transaction]],
         *,
         by: By,
+        create_missing: bool = False,
         **options: Unpack[BulkOptions[tuple[str, Transaction], Profile]],
     ) -> BulkRun[tuple[str, Transaction], Profile]:
         """
@@ -411,18 +436,23 @@ class Transactions:
         Args:
             items: pairs of a profile's id and a transaction, from any iterable or async iterable.
             by: the kind of the ids: ``"customer_user_id"`` or ``"profile_id"``.
+            create_missing: create missing profiles; see `set`.
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
-            InvalidInputError: `items` or `by` is invalid. An invalid pair becomes a failed
-                outcome instead.
+            InvalidInputError: `items` or `by` is invalid, or `by` does not go with
+                `create_missing`. An invalid pair becomes a failed outcome instead.
 
         Source: https://adapty.io/docs/api-adapty/operations/setTransaction
         """
         require_kind("by", by)
+        if create_missing and by != "customer_user_id":
+            raise InvalidInputError("create_missing", _ONLY_CUSTOMERS)
 
         def build(item: tuple[str, Transaction]) -> Operation[Profile]:
             item_id, transaction = pair(item, "a transaction")
-            return set_transaction(transaction, **{by: item_id})
+            ids: dict[str, Any] = {by: item_id}
+            return set_transaction(transaction, create_missing=create_missing, **ids)
 
-        return self._bulk(items, build, f"{SET_TRANSACTION.name} by {by}", **options)
+        name = f"{SET_TRANSACTION.name} by {by}{', create missing' if create_missing else ''}"
+        return self._bulk(items, build, name, **options)

@@ -22,9 +22,10 @@ EVENTS = {name for name in METHODS if not name.startswith("_")}
 LAYERS = {
     # the modules of a layer: the attributes that it writes
     "_pipeline.compose": {"attempts", "refusals", "connect_failures", "throttled"},
-    "_pipeline.observe": {"call_id"},
+    "_pipeline.observe": {"call_id", "earlier_attempts"},
     "_pipeline.limit": {"outage_failures", "deadline"},
-    "_pipeline.retry": {"ambiguous", "error", "written"},
+    "_pipeline.retry": {"ambiguous", "error", "is_creation_lost", "written"},
+    "_pipeline.creation": {"is_creating", "settled"},
 }
 
 
@@ -111,6 +112,7 @@ def test_a_new_call_has_no_history() -> None:
         "error": None,
         "on_first_send": None,
         "on_refusal": None,
+        "on_creation": None,
     }
 
 
@@ -163,3 +165,23 @@ def test_a_call_was_written_if_one_of_its_attempts_was() -> None:
     state.attempt_failed(ConnectError("refused"))
 
     assert state.written
+
+
+def test_a_creation_has_a_history_of_its_own() -> None:
+    """What was lost before it does not make it uncertain, and its first attempt is a first send."""
+    state = CallState()
+    state.attempt_started()
+    state.response_lost()
+    assert state.is_uncertain
+    state.attempt_started()
+    state.creation_started()
+    assert (state.is_first_send, state.is_uncertain) == (True, False)
+    state.attempt_started()
+    state.attempt_refused(ConnectError("refused"))
+    assert (state.is_first_send, state.is_uncertain) == (True, False)
+    state.attempt_started()
+    state.response_lost()
+    assert (state.is_first_send, state.is_uncertain) == (False, True)
+    state.creation_ended()
+
+    assert not state.is_creating

@@ -76,7 +76,7 @@ def layers(
 
 def caller(transport: FakeTransport, clock: FakeClock, hooks: tuple[Hook, ...] = ()) -> Executor:
     """Return an executor with default options over that transport and clock."""
-    wire = RequestDefaults(origin="https://example.com", headers=Headers({}))
+    wire = RequestDefaults(origin="https://example.com", headers=Headers(Authorization="x"))
     options = CallOptions(wire=wire, retry=RetryPolicy(), timeout=30.0)
     return Executor(layers(transport, clock, hooks), options)
 
@@ -412,7 +412,7 @@ async def test_a_call_that_gets_no_turn_has_no_attempts() -> None:
 
 def options(timeout: float) -> CallOptions:
     """Return call options with that timeout."""
-    wire = RequestDefaults(origin="https://example.com", headers=Headers({}))
+    wire = RequestDefaults(origin="https://example.com", headers=Headers(Authorization="x"))
     return CallOptions(wire=wire, retry=RetryPolicy(), timeout=timeout)
 
 

@@ -29,9 +29,10 @@ from adapty_async import (
     RetryPolicy,
     TransactionEvent,
     v2,
+    web,
 )
-from adapty_async._api.operation import Endpoint
 from adapty_async.bulk import StopReason
+from adapty_async.endpoints import Endpoint, RawResponse, json_decoder, no_result
 from adapty_async.errors import ErrorItem
 from adapty_async.hooks import CallEnded, Event
 from adapty_async.mail import (
@@ -68,6 +69,7 @@ async def clients() -> None:
     """Set up and use clients."""
     async with AdaptyClient(
         "key",
+        public_key="key",
         base_url="https://api.example.com",
         retry=RetryPolicy(attempts=3, deadline=30),
         limits=Limits(connections=10, rate=5, burst=2),
@@ -79,6 +81,7 @@ async def clients() -> None:
         assert_type(adapty, AdaptyClient)
         assert_type(adapty.v1, V1)
         assert_type(adapty.v2, v2.V2)
+        assert_type(adapty.web, web.Web)
         assert_type(adapty.v1.profiles, Profiles)
         assert_type(adapty.with_options(timeout=5, headers={"X-Trace": "1"}), AdaptyClient)
         assert_type(await adapty.execute(Operation(GET_PROFILE)), Profile)
@@ -240,6 +243,14 @@ async def calls_of_v2(api: v2.V2) -> None:
     assert_type(await api.integrations.set(ids, profile_id="p"), None)
 
 
+async def creations_of_v2(api: v2.V2, attributes: v2.ProfileAttributes) -> None:
+    """Create profiles that are missing."""
+    found = api.profiles.get_or_create(attributes, customer_user_id="u", platform="web")
+    assert_type(await found, v2.Profile)
+    assert_type(await api.profiles.get_or_create(customer_user_id="u"), v2.Profile)
+    assert_type(await api.profiles.ensure(attributes, customer_user_id="u"), v2.Profile)
+
+
 async def lists_of_v2(api: v2.V2) -> None:
     """Read paywalls and virtual currencies."""
     listed = api.paywalls.list(page_size=5)
@@ -279,6 +290,8 @@ def operations_about_profiles_of_v2(
     assert_type(v2.get_profile(customer_user_id="u"), Operation[v2.Profile])
     assert_type(v2.update_profile(attributes, profile_id="p"), Operation[v2.Profile])
     assert_type(v2.delete_profile(customer_user_id="u"), Operation[None])
+    assert_type(v2.get_or_create_profile(customer_user_id="u"), Operation[v2.Profile])
+    assert_type(v2.ensure_profile(attributes, customer_user_id="u"), Operation[v2.Profile])
     assert_type(v2.set_transaction(transaction, profile_id="p"), Operation[v2.Profile])
     assert_type(v2.grant_access_level("premium", profile_id="p"), Operation[v2.Profile])
     assert_type(v2.revoke_access_level("premium", profile_id="p"), Operation[v2.Profile])
@@ -331,7 +344,7 @@ async def bulk_of_v2(
         async for outcome in run:
             assert_type(outcome.result, v2.Profile | None)
     assert_type(await api.profiles.bulk_delete(ids, by="profile_id"), BulkReport[str, None])
-    imported = api.transactions.bulk_set(purchases, by="customer_user_id")
+    imported = api.transactions.bulk_set(purchases, by="customer_user_id", create_missing=True)
     assert_type(await imported, BulkReport[tuple[str, v2.Transaction], v2.Profile])
     granted = api.access_levels.bulk_grant(grants, by="customer_user_id")
     assert_type(granted, BulkRun[tuple[str, v2.AccessGrant], v2.Profile])
@@ -342,6 +355,54 @@ async def bulk_of_v2(
         api.profiles.bulk_update(updates, by="profile_id"),
         BulkRun[tuple[str, v2.ProfileAttributes], v2.Profile],
     )
+    created = api.profiles.bulk_get_or_create(updates, concurrency=8)
+    assert_type(created, BulkRun[tuple[str, v2.ProfileAttributes], v2.Profile])
+    ensured = api.profiles.bulk_ensure(updates, journal="ensure.db")
+    assert_type(await ensured, BulkReport[tuple[str, v2.ProfileAttributes], v2.Profile])
+
+
+async def calls_of_web(
+    api: web.Web, now: dt.datetime, pairs: list[tuple[str, web.Attribution]]
+) -> None:
+    """Make every call and bulk run of the web API."""
+    paywall = await api.paywalls.get("p", store="stripe", locale="en", customer_user_id="u")
+    assert_type(paywall, web.Paywall)
+    assert_type(paywall.products, tuple[web.Product, ...])
+    assert_type(paywall.products[0].offer, web.ProductOffer | None)
+    assert_type(paywall.remote_config, web.RemoteConfig | None)
+    viewed = api.paywalls.record_view("v", store="stripe", visited_at=now, profile_id="p")
+    assert_type(await viewed, None)
+    organic = web.Attribution(status="organic", channel="x")
+    assert_type(await api.attribution.add(organic, customer_user_id="u"), None)
+    run = api.attribution.bulk_add(pairs, by="profile_id")
+    assert_type(run, BulkRun[tuple[str, web.Attribution], None])
+
+    assert_type(web.get_paywall("p", store="s", profile_id="p"), Operation[web.Paywall])
+    assert_type(web.record_paywall_view("v", store="s", profile_id="p"), Operation[None])
+    assert_type(web.add_attribution(organic, profile_id="p"), Operation[None])
+
+
+async def endpoints_of_callers(adapty: AdaptyClient, mail: AdaptyMailClient) -> None:
+    """Define endpoints, and read raw responses."""
+    listed = Endpoint(name="x", method="GET", path="/x/", decode=json_decoder(dict[str, int]))
+    assert_type(listed, Endpoint[dict[str, int]])
+    operation = listed(headers={"adapty-profile-id": "p"}, parameters={"page": 2})
+    assert_type(operation, Operation[dict[str, int]])
+    assert_type(await adapty.execute(operation), dict[str, int])
+    nothing = Endpoint(name="y", method="POST", path="/y/{id}/", decode=no_result)
+    assert_type(await mail.execute(nothing({"a": 1}, parameters={"id": "z"})), None)
+    run = adapty.bulk(["a"], build=lambda one: listed(parameters={"id": one}))
+    assert_type(run, BulkRun[str, dict[str, int]])
+
+    raw = await adapty.execute(v2.get_profile(customer_user_id="u"), raw=True)
+    assert_type(raw, RawResponse[v2.Profile])
+    assert_type(raw.parse(), v2.Profile)
+    assert_type(raw.headers, Mapping[str, str])
+    assert_type((raw.status, raw.attempts), tuple[int, int])
+    assert_type((raw.request_id, raw.body), tuple[str | None, bytes])
+    assert_type(await adapty.execute(operation, raw=False), dict[str, int])
+    deleted = await mail.execute(delete_profile(email="a@b"), raw=True)
+    assert_type(deleted.parse(), None)
 
 
 async def bulk_of_mail(

@@ -1,0 +1,175 @@
+"""The service of the web API: the paywall of a placement, its views, and attributions."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import NAMESPACE_URL, uuid5
+
+from ._rules import Invalid, Problem, identifier, matching, one_of, record, text
+from ._service import (
+    Call,
+    Refusal,
+    Response,
+    check_documented,
+    check_media_type,
+    decoded,
+    json_response,
+    method_not_allowed,
+)
+from ._v2_routes import error_response, missing_profile
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ._shop import Shop
+    from ._store import Store, StoredProfile
+
+_PAYWALL = "/api/v2/web-api/paywall/"
+_VISIT = "/api/v2/web-api/paywall/visit/"
+_ATTRIBUTION = "/api/v2/web-api/attribution/"
+PATHS = (_PAYWALL, _VISIT, _ATTRIBUTION)
+
+_IDS = ("customer_user_id", "profile_id")
+_UUID = matching(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", "value is not a valid uuid")
+_STATUSES = ("organic", "non_organic", "unknown")
+_FIELDS = ("attribution_user_id", "channel", "campaign", "ad_group", "ad_set", "creative")
+# The error codes that the documentation shows for mistakes in these fields.
+_CODES = {"visited_at": "datetime", "status": "enum"}
+
+
+def _date_time(value: Any) -> str:
+    try:
+        datetime.fromisoformat(text(value))
+    except ValueError:
+        raise Invalid(Problem("invalid datetime format")) from None
+    return str(value)
+
+
+_WHO = dict.fromkeys(_IDS, identifier)
+_paywall = record(
+    {**_WHO, "store": identifier, "placement_id": identifier, "locale": text},
+    required=("store", "placement_id"),
+)
+_visit = record(
+    {**_WHO, "store": identifier, "variation_id": _UUID, "visited_at": _date_time},
+    required=("store", "variation_id"),
+)
+_attribution = record(
+    {**_WHO, "status": one_of(*_STATUSES), **dict.fromkeys(_FIELDS, text)}, required=("status",)
+)
+
+
+class Web:
+    """The service of the three POST requests; the body identifies the profile."""
+
+    name = "web"
+
+    def __init__(self, store: Store, shop: Shop, public_key: str) -> None:
+        """Serve `store` and `shop` to requests with `public_key`."""
+        self._store = store
+        self._shop = shop
+        self._authorization = f"Api-Key {public_key}"
+        self._paths = {
+            _PAYWALL: self._get_paywall,
+            _VISIT: self._record_visit,
+            _ATTRIBUTION: self._add_attribution,
+        }
+
+    def identity(self, call: Call) -> str | None:
+        """Return the id in the body; `None` if the body cannot be decoded."""
+        try:
+            body = decoded(call.body)
+        except Invalid:
+            return None
+        given = (body.get(name) for name in _IDS) if isinstance(body, dict) else ()
+        return next((value for value in given if value and isinstance(value, str)), None)
+
+    def perform(self, call: Call) -> Response:
+        """
+        Check key, method, media type and body, and carry the operation out.
+
+        Raises:
+            Refusal: one of them is wrong, or there is no such profile or paywall.
+
+        """
+        if call.headers.get("Authorization") != self._authorization:
+            message = "Authentication credentials were not provided."
+            raise Refusal(401, "not_authenticated", Problem(message, "non_field_errors"))
+        if call.method != "POST":
+            raise method_not_allowed(call, ["POST"])
+        check_media_type(call)
+        try:
+            check_documented(call)
+            return self._paths[call.path](decoded(call.body))
+        except Invalid as invalid:
+            field = invalid.problems[0].field
+            raise Refusal(400, _CODES.get(field or "", "parse_error"), *invalid.problems) from None
+
+    def error(self, refusal: Refusal) -> Response:
+        """Return the refusal in the error format of the server-side API."""
+        return error_response(refusal, "objects")
+
+    def _profile(self, body: Mapping[str, Any]) -> StoredProfile:
+        ids = [(name, body[name]) for name in _IDS if name in body]
+        if len(ids) != 1:
+            raise Invalid(Problem("Either customer_user_id or profile_id is required"))
+        profile = self._store.find(*ids[0])
+        if profile is None:
+            raise missing_profile()
+        return profile
+
+    def _get_paywall(self, given: Any) -> Response:
+        body = _paywall(given)
+        self._profile(body)
+        placement_id = body["placement_id"]
+        paywall_id = self._shop.paywall_at(placement_id)
+        fields = None if paywall_id is None else self._shop.paywall(paywall_id)
+        if paywall_id is None or fields is None:
+            message = f"Variation for {placement_id} does not exist."
+            raise Refusal(404, "VARIATION_DOES_NOT_EXIST_ERROR", Problem(message))
+        paywall = {
+            "placement_id": placement_id,
+            "variation_id": str(uuid5(NAMESPACE_URL, f"{placement_id}/{paywall_id}")),
+            "paywall_id": paywall_id,
+            "ab_test_name": fields["title"],
+            "paywall_name": fields["title"],
+            "products": [_product(one) for one in self._shop.product_ids()],
+        }
+        config = _config(fields["remote_configs"], body.get("locale"))
+        return json_response(200, paywall if config is None else {**paywall, **config})
+
+    def _record_visit(self, given: Any) -> Response:
+        body = _visit(given)
+        profile = self._profile(body)
+        self._shop.add_view(profile.profile_id, {**body, "profile_id": profile.profile_id})
+        return Response(201)
+
+    def _add_attribution(self, given: Any) -> Response:
+        body = _attribution(given)
+        profile = self._profile(body)
+        fields = {name: value for name, value in body.items() if name not in _IDS}
+        known = self._shop.settings(profile.profile_id, "attribution")
+        self._shop.put_settings(profile.profile_id, "attribution", {**known, **fields})
+        return Response(201)
+
+
+def _product(store_product_id: str) -> dict[str, Any]:
+    return {
+        "title": store_product_id.replace("_", " ").title(),
+        "is_consumable": False,
+        "adapty_product_id": str(uuid5(NAMESPACE_URL, store_product_id)),
+        "vendor_product_id": store_product_id,
+        "introductory_offer_eligibility": True,
+        "promotional_offer_eligibility": True,
+        "base_plan_id": None,
+        "offer": None,
+    }
+
+
+def _config(configs: list[dict[str, str]], locale: str | None) -> dict[str, Any] | None:
+    """Return the remote config of a locale, or the first one; `None` if there is none."""
+    chosen = [one for one in configs if one["locale"] == locale] or configs
+    if not chosen:
+        return None
+    return {"remote_config": {"lang": chosen[0]["locale"], "data": chosen[0]["data"]}}
