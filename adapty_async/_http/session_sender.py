@@ -52,6 +52,7 @@ __all__ = (
     "SWITCHING",
     "DesyncGuardRequest",
     "Kept",
+    "ReadBody",
     "Reply",
     "SendOnce",
     "Target",
@@ -61,6 +62,7 @@ __all__ = (
     "may_be_unread",
     "read",
     "read_now",
+    "read_whole",
     "session_sender",
     "target_of",
 )
@@ -68,6 +70,8 @@ __all__ = (
 SendOnce: TypeAlias = Callable[[Request], Awaitable[Response]]
 #: The protocols of one session over which a request went before.
 Kept: TypeAlias = set["weakref.ref[Any]"]
+#: Reads the body of a response with this status, and returns what the decoder needs of it.
+ReadBody: TypeAlias = Callable[[aiohttp.StreamReader, Request, int], Awaitable[bytes]]
 
 _BODY_LIMIT = 8 * 1024 * 1024
 #: Maximum number of connections that are tried to find one without unread bytes.
@@ -238,8 +242,48 @@ SESSION_OPTIONS: dict[str, Any] = {
 }
 
 
+def read_now(content: aiohttp.StreamReader) -> bytes | None:
+    """Return a whole body if it arrived with the headers, otherwise None."""
+    if content.at_eof():
+        return b""
+    return content.read_nowait() if content.is_eof() else None  # no more than was read at once
+
+
+async def read(content: aiohttp.StreamReader, request: Request, status: int) -> bytes:
+    """
+    Read a whole body.
+
+    Raises:
+        DecodeError: the body is larger than 8 MiB.
+    """
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in content.iter_any():
+        size += len(chunk)
+        if size > _BODY_LIMIT:
+            raise DecodeError(
+                f"status {status}, response larger than {_BODY_LIMIT} bytes",
+                operation=request.operation,
+                status=status,
+            )
+        chunks.append(chunk)
+
+    return b"".join(chunks)
+
+
+async def read_whole(content: aiohttp.StreamReader, request: Request, status: int) -> bytes:
+    """Read a whole body, at once if it arrived with the headers."""
+    body = read_now(content)
+    return await read(content, request, status) if body is None else body
+
+
 def session_sender(
-    session: aiohttp.ClientSession, prepare: Callable[[Any], None], *, trust_env: bool
+    session: aiohttp.ClientSession,
+    prepare: Callable[[Any], None],
+    *,
+    trust_env: bool,
+    kept: Kept | None = None,
+    read_body: ReadBody = read_whole,
 ) -> SendOnce:
     """
     Return a sender over a session of the client's own, made with `SESSION_OPTIONS`.
@@ -249,7 +293,7 @@ def session_sender(
     With `trust_env`, it sends requests through the proxies that the environment names. aiohttp's
     own option of that name also reads .netrc, and fails if that has a password for the host.
     """
-    kept: Kept = set()
+    kept = set() if kept is None else kept
     common = dict(session.headers).items()
 
     async def send(request: Request) -> Response:
@@ -266,9 +310,7 @@ def session_sender(
             except ConnectionDesyncError:
                 response = await _over_another(session, request.method, target.url, options)
             status = response.status
-            body = read_now(response.content)
-            if body is None:
-                body = await read(response.content, request, status)
+            body = await read_body(response.content, request, status)
         except BaseException:
             attempt.abort(response)
             raise
@@ -327,7 +369,7 @@ def may_be_unread(request: Request, status: int, transport: Any) -> bool:
     return transport is not None and transport.get_write_buffer_size() > 0
 
 
-def ask_given(session: aiohttp.ClientSession) -> SendOnce:
+def ask_given(session: aiohttp.ClientSession, read_body: ReadBody = read_whole) -> SendOnce:
     """
     Return a sender over a session of the caller's, with its proxies and timeouts.
 
@@ -352,7 +394,7 @@ def ask_given(session: aiohttp.ClientSession) -> SendOnce:
         except ConnectError:
             state.on_wire = False
             raise
-        body = await _body_or_close(response, request)
+        body = await _body_or_close(response, request, read_body)
         if response.status == SWITCHING:
             response.close()  # aiohttp leaves that to the caller
         return Response(response.status, response.headers, body)
@@ -360,10 +402,11 @@ def ask_given(session: aiohttp.ClientSession) -> SendOnce:
     return send
 
 
-async def _body_or_close(response: aiohttp.ClientResponse, request: Request) -> bytes:
+async def _body_or_close(
+    response: aiohttp.ClientResponse, request: Request, read_body: ReadBody
+) -> bytes:
     try:
-        body = read_now(response.content)
-        return await read(response.content, request, response.status) if body is None else body
+        return await read_body(response.content, request, response.status)
     except BaseException:
         response.close()
         raise
@@ -376,35 +419,6 @@ async def _send_once(
         return await handler(request)
     except (aiohttp.ClientError, OSError) as error:
         raise _translate(error) from None
-
-
-def read_now(content: aiohttp.StreamReader) -> bytes | None:
-    """Return a whole body if it arrived with the headers, otherwise None."""
-    if content.at_eof():
-        return b""
-    return content.read_nowait() if content.is_eof() else None  # no more than was read at once
-
-
-async def read(content: aiohttp.StreamReader, request: Request, status: int) -> bytes:
-    """
-    Read a whole body.
-
-    Raises:
-        DecodeError: the body is larger than 8 MiB.
-    """
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in content.iter_any():
-        size += len(chunk)
-        if size > _BODY_LIMIT:
-            raise DecodeError(
-                f"status {status}, response larger than {_BODY_LIMIT} bytes",
-                operation=request.operation,
-                status=status,
-            )
-        chunks.append(chunk)
-
-    return b"".join(chunks)
 
 
 def _translate(error: Exception) -> TransportError:

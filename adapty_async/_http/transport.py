@@ -22,7 +22,15 @@ import msgspec
 
 from adapty_async._api.operation import CallState, Request, Response
 from adapty_async._http.direct_sender import Stamp, fastest_sender, is_same, stamp, why_standard
-from adapty_async._http.session_sender import SESSION_OPTIONS, SendOnce, ask_given, exchange
+from adapty_async._http.session_sender import (
+    SESSION_OPTIONS,
+    Kept,
+    SendOnce,
+    ask_given,
+    exchange,
+    session_sender,
+)
+from adapty_async._http.streaming import Sink, read_into
 from adapty_async._http.timeouts import TimeoutScheduler
 from adapty_async._runtime.fork import SocketFactory, register_fork_handler
 from adapty_async._runtime.loop_local import LoopLocal
@@ -93,16 +101,18 @@ class Transport:
         )
         register_fork_handler(self)
 
-    async def __call__(self, request: Request) -> Response:
+    async def __call__(self, request: Request, sink: Sink | None = None) -> Response:
         """
         Send one request, once, and read its whole response.
+
+        With a sink, the body of a success is passed to it block by block, on the standard path.
 
         Raises:
             ConnectError: no connection could be made.
             DeadlineError: the call's deadline has passed; nothing was sent.
             RequestTimeoutError: the attempt's timeout or the call's deadline has passed.
             ConnectionLostError: the connection broke.
-            DecodeError: the response is larger than 8 MiB.
+            DecodeError: the response is larger than 8 MiB, and there is no sink.
         """
         self._require_open()
         resources = self._open.get()
@@ -111,7 +121,7 @@ class Transport:
         seconds = min(request.timeout, request.state.deadline - self._clock())
         if seconds <= 0:
             raise DeadlineError("no time left to send it", operation=request.operation)
-        result = await self._attempt(resources, request, seconds)
+        result = await self._attempt(resources, request, seconds, sink)
         if isinstance(result, Response):
             return result
         try:
@@ -121,13 +131,14 @@ class Transport:
             del result  # otherwise the error and this frame would form a cycle
 
     async def _attempt(
-        self, resources: _LoopResources, request: Request, seconds: float
+        self, resources: _LoopResources, request: Request, seconds: float, sink: Sink | None
     ) -> Response | AdaptyError:
         pool = resources.pool
+        send = pool.send if sink is None else self._streaming_sender(resources, sink)
         responses = pool.responses
         pool.in_flight += 1
         try:
-            result = await exchange(pool.send, resources.timeouts, request, seconds)
+            result = await exchange(send, resources.timeouts, request, seconds)
         except asyncio.CancelledError:
             if _is_of_a_closed_session(request):
                 self._require_open()
@@ -142,6 +153,19 @@ class Transport:
         dead = pool.is_dead(request.state, result, responses)
         await self._renew_if_dead(resources, pool, dead=dead)
         return result
+
+    def _streaming_sender(self, resources: _LoopResources, sink: Sink) -> SendOnce:
+        read_body = read_into(sink, resources.timeouts, self._clock)
+        if self._caller_session is not None:
+            return ask_given(self._caller_session, read_body)
+        pool = resources.pool
+        return session_sender(
+            pool.session,
+            lambda _: None,
+            trust_env=self._trust_env,
+            kept=pool.streamed,
+            read_body=read_body,
+        )
 
     async def _renew_if_dead(self, resources: _LoopResources, pool: _Pool, *, dead: bool) -> None:
         if dead and pool is resources.pool:
@@ -251,6 +275,7 @@ class _Pool(msgspec.Struct):
         stamp: the stamp of aiohttp when the session was made, None for the caller's session.
         in_flight: number of requests in flight.
         responses: number of responses so far.
+        streamed: the connections over which a response was streamed.
     """
 
     send: SendOnce
@@ -258,6 +283,7 @@ class _Pool(msgspec.Struct):
     stamp: Stamp | None = None
     in_flight: int = 0
     responses: int = 0
+    streamed: Kept = msgspec.field(default_factory=set)
 
     def is_dead(self, state: CallState, error: AdaptyError, responses: int) -> bool:
         """
