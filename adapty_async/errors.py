@@ -34,6 +34,7 @@ __all__ = (
     "DeadlineError",
     "DecodeError",
     "ErrorItem",
+    "ExportError",
     "InvalidInputError",
     "JournalError",
     "NotFoundError",
@@ -319,3 +320,7 @@ class CircuitOpenError(AdaptyError):
 
 class JournalError(AdaptyError):
     """An error of a journal or outcomes file: it belongs to another run, or its I/O failed."""
+
+
+class ExportError(AdaptyError):
+    """An error of an export's file: its I/O failed, it is in use, or its chunks do not fit."""

@@ -24,6 +24,7 @@ from adapty_async.errors import (
     DeadlineError,
     DecodeError,
     ErrorItem,
+    ExportError,
     InvalidInputError,
     JournalError,
     NotFoundError,
@@ -54,6 +55,7 @@ PARENTS: dict[type[AdaptyError], tuple[type[Exception], ...]] = {
     DeadlineError: (AdaptyError,),
     CircuitOpenError: (AdaptyError,),
     JournalError: (AdaptyError,),
+    ExportError: (AdaptyError,),
 }
 FIELDS: dict[str, Any] = {
     "attempts": 3,

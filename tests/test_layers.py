@@ -29,7 +29,7 @@ PACKAGES = (
     "_journal",
     "testing _bulk",
     "bulk",
-    "v1 v2 mail",
+    "v1 v2 mail export",
     "client _report",
     "adapty_async",
     "cli",
@@ -41,6 +41,8 @@ AT_HOME = {
     "aiohttp": ("_http",),
     "aiohttp.web": ("sandbox",),
     "click": ("cli",),
+    "polars": ("export",),
+    "pyarrow": ("export",),
     "rich": ("cli",),
     "tenacity": ("_pipeline.retry",),
 }

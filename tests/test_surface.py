@@ -37,9 +37,10 @@ from adapty_async.v1 import CustomAttributes, Profile, ProfileAttributes, update
 from tests._support import CANARY_EMAIL, CANARY_KEY
 
 ROOT_NAMES = """
-    AdaptyClient AdaptyError AdaptyMailClient ApiError AuthenticationError BulkReport BulkRun
-    CircuitOpenError ConfigError ConflictError ConnectError ConnectionLostError DeadlineError
-    DecodeError DeviceInfo Endpoint InstallationMeta InvalidInputError JournalError Limits
+    AdaptyClient AdaptyError AdaptyExportClient AdaptyMailClient ApiError AuthenticationError
+    BulkReport BulkRun CircuitOpenError ConfigError ConflictError ConnectError ConnectionLostError
+    DeadlineError DecodeError DeviceInfo Endpoint ExportError InstallationMeta InvalidInputError
+    JournalError Limits
     MailProfile NotFoundError Offer Operation Outcome OutcomeStatus RateLimitError
     RequestRejectedError RequestTimeoutError RetryPolicy RetrySafety ServerError TransactionEvent
     TransportError UNSET __version__

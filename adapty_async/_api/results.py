@@ -208,13 +208,14 @@ class _Field(NamedTuple):
     A field of a result struct.
 
     Attributes:
-        entry: the struct type of the field or of its entries; None for a plain value.
+        entry: the struct type of the field, of its entries or members; None for a plain value.
     """
 
     name: str
     kind: Any
     entry: type[ResultStruct] | None
     is_list: bool
+    is_mapping: bool
     is_essential: bool
 
 
@@ -226,6 +227,7 @@ def _fields_of(struct: type[ResultStruct]) -> tuple[_Field, ...]:
             kind=info.type,
             entry=next(filter(_is_result, (info.type, *typing.get_args(info.type))), None),
             is_list=typing.get_origin(info.type) is tuple,
+            is_mapping=typing.get_origin(info.type) is Mapping,
             is_essential=info.name in struct.essential,
         )
         for info in msgspec.structs.fields(struct)
@@ -269,6 +271,8 @@ class _FieldReader:
             return self._entries(field, raw, path, odd) if isinstance(raw, list) else _ODD
         if not isinstance(raw, dict):
             return _ODD
+        if field.is_mapping:
+            return self._members(field, raw, path, odd)
         return self._inner(field.entry, raw, path, field.name, odd)
 
     def _entries(self, field: _Field, raw: list[Any], path: str, odd: dict[str, Any]) -> Any:
@@ -280,6 +284,16 @@ class _FieldReader:
             else:
                 odd[name] = entry
         return tuple(entries)
+
+    def _members(self, field: _Field, raw: dict[str, Any], path: str, odd: dict[str, Any]) -> Any:
+        members = {}
+        for key, member in raw.items():
+            name = f"{field.name}.{key}"
+            if isinstance(member, dict):
+                members[key] = self._inner(field.entry, member, path, name, odd)
+            else:
+                odd[name] = member
+        return members
 
     def _inner(self, kind: Any, raw: Any, path: str, name: str, odd: dict[str, Any]) -> Any:
         inner: ResultStruct = self.struct(kind, raw, f"{path}.{name}")

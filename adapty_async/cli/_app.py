@@ -279,7 +279,7 @@ def _require_fields(rows: Rows, what: str) -> None:
 @click.option("--faults", default="", help="Such as error=5%,reset=1%,reset_after=1%,stall=0.1%.")
 @click.option("--seed", type=int, default=0, help="The seed that determines which requests fail.")
 def sandbox(port: int, db: str, rate: float | None, latency: float, faults: str, seed: int) -> None:
-    """Run a local server of both APIs until Ctrl-C."""
+    """Run a local server of Adapty's APIs until Ctrl-C."""
     try:
         server = Sandbox(
             port=port,
@@ -308,6 +308,7 @@ async def _serve(server: Sandbox) -> None:
         click.echo(
             f"export ADAPTY_MAIL_BASE_URL={server.url} ADAPTY_MAIL_API_KEY={server.mail_api_key}"
         )
+        click.echo(f"export ADAPTY_EXPORT_BASE_URL={server.url}")
         await asyncio.Event().wait()
     finally:
         await server.stop()

@@ -40,7 +40,7 @@ __all__ = ["Arrival", "Faults", "Sandbox"]
 
 class Sandbox:
     """
-    A server with the server-side API, in both versions, and the Mail API.
+    A server with the server-side API, in both versions, the Mail API and the export analytics API.
 
     The profiles are shared by both versions. In version 2, the app has an access level ``premium``
     and two products that grant it, ``premium_monthly`` and ``premium_lifetime``, three paywalls,
@@ -49,7 +49,7 @@ class Sandbox:
     ``_no_products`` or ``_no_key`` causes those errors.
 
     Attributes:
-        api_key: the secret key of the server-side API.
+        api_key: the secret key of the server-side API and the export analytics API.
         mail_api_key: the secret key of the Mail API.
 
     """
@@ -70,6 +70,8 @@ class Sandbox:
         seed: int = 0,
         log_size: int = 1_000_000,
         virtual_currencies: bool = True,
+        export_rate: float | None = 2.0,
+        export_segments: int = 1,
     ) -> None:
         """
         Configure a server, which `start()` or `async with` starts.
@@ -86,9 +88,14 @@ class Sandbox:
             retry_after: the form of the `Retry-After` header of a 429.
             latency: seconds between the operation and its response.
             faults: the shares of requests that fail; a string is parsed by `Faults.parse()`.
-            seed: seed of the random faults: the same requests in the same order fail alike.
+            seed: seed of the random faults, and of the numbers of exports: the same requests in the
+                same order fail alike.
             log_size: number of arrivals that are kept; the oldest are dropped first.
             virtual_currencies: whether the app may use them; otherwise their calls get a 403.
+            export_rate: requests per second that the export analytics API allows, and at once
+                after a pause; `None` is no limit.
+            export_segments: rows of an export for each period; a large number makes a large
+                response.
 
         Raises:
             ValueError: a share, the rate, the burst, the latency or the log size is out of range.
@@ -103,8 +110,17 @@ class Sandbox:
         buckets = {
             api: TokenBucket(rate, burst) for api in ("v1", "v2", "mail") if rate is not None
         }
+        if export_rate is not None:
+            buckets["export"] = TokenBucket(export_rate, max(1.0, export_rate))
         self._options = Options(
-            api_key, mail_api_key, buckets, retry_after, latency, virtual_currencies
+            api_key,
+            mail_api_key,
+            buckets,
+            retry_after,
+            latency,
+            virtual_currencies,
+            seed,
+            export_segments,
         )
         self._faults = FaultPlan(
             Faults.parse(faults) if isinstance(faults, str) else faults or Faults(), seed

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 import msgspec
 from aiohttp import web
 
-from . import _mail, _page, _v1
+from . import _export, _mail, _page, _v1
+from ._export import Export
 from ._mail import Mail
 from ._rules import Problem
 from ._service import Call, Refusal, Response, Service, storable
@@ -47,6 +48,8 @@ class Options(NamedTuple):
     retry_after: Literal["seconds", "date", "none"]
     latency: float
     virtual_currencies: bool
+    seed: int
+    export_segments: int
 
 
 class _Outcome(NamedTuple):
@@ -73,6 +76,9 @@ class App:
         self._services: dict[str, Service] = {
             **dict.fromkeys(_v1.PATHS, v1),
             **dict.fromkeys(_mail.PATHS, mail),
+            **dict.fromkeys(
+                _export.PATHS, Export(options.api_key, options.seed, options.export_segments)
+            ),
         }
         self._pages = {
             ("GET", "/"): self._overview,
@@ -108,7 +114,7 @@ class App:
         if self._options.latency:
             await asyncio.sleep(self._options.latency)
             self._store.update_status(number, outcome.response.status)
-        return outcome.response.to_web()
+        return await outcome.response.send(request)
 
     def _outcome(self, service: Service, call: Call) -> _Outcome:
         fault = self._faults.draw()
@@ -143,6 +149,8 @@ class App:
         # Adapty's documentation states code and status of a 429, but no text and no Retry-After.
         response = service.error(Refusal(429, "rate_limited", Problem("Too many requests")))
         seconds = max(1, math.ceil(wait))
+        if service.name == Export.name:  # its documentation shows neither body nor header
+            return response
         if self._options.retry_after == "seconds":
             return response._replace(retry_after=str(seconds))
         if self._options.retry_after == "date":
