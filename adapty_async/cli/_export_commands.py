@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import shutil
 import sys
 import tempfile
@@ -17,7 +16,7 @@ import msgspec
 from adapty_async.cli._app import _key_in, _run, _write_library_error
 from adapty_async.cli._job import Exit
 from adapty_async.cli._proxies import proxy_hooks, require_usable_proxy
-from adapty_async.cli._streams import write_error
+from adapty_async.cli._streams import output_failed, write_error
 from adapty_async.cli._v2_commands import cli
 from adapty_async.client import AdaptyExportClient
 from adapty_async.errors import (
@@ -279,30 +278,26 @@ def _perform(target: Target, begin: Exporting) -> None:
         client = _client(target)
         plan = begin(client, {"format": target.form, "tz": target.tz})
         chunked = plan.chunks(by=target.chunk) if target.chunk else plan
-        _run(_write(client, chunked, target))
-
-
-async def _write(
-    client: AdaptyExportClient, plan: JsonExport[Any] | JsonChunks[Any] | CsvExport, target: Target
-) -> None:
-    async with client:
-        if target.output != _STDOUT:
-            result = await _write_to(plan, Path(target.output))
+        if target.output == _STDOUT:
+            with tempfile.TemporaryDirectory(prefix="adapty-async-") as folder:
+                path = Path(folder, "export")
+                _run(_write_to(client, chunked, path))
+                with path.open("rb") as file:
+                    shutil.copyfileobj(file, sys.stdout.buffer)
+        else:
+            result = _run(_write_to(client, chunked, Path(target.output)))
             click.echo(_as_json(result) if target.as_json else _as_text(result))
-            return
-        with tempfile.TemporaryDirectory(prefix="adapty-async-") as folder:
-            path = Path(folder, "export")
-            await _write_to(plan, path)
-            with path.open("rb") as file:
-                shutil.copyfileobj(file, click.get_binary_stream("stdout"))
+    if output_failed():
+        sys.exit(Exit.NOT_ALL_DONE)
 
 
 async def _write_to(
-    plan: JsonExport[Any] | JsonChunks[Any] | CsvExport, path: Path
+    client: AdaptyExportClient, plan: JsonExport[Any] | JsonChunks[Any] | CsvExport, path: Path
 ) -> ExportedFile:
-    if isinstance(plan, JsonExport):
-        return await plan.write_to(path)
-    return await plan.write_to(path, on_chunk=_echo_progress)
+    async with client:
+        if isinstance(plan, JsonExport):
+            return await plan.write_to(path)
+        return await plan.write_to(path, on_chunk=_echo_progress)
 
 
 def _echo_progress(chunk: ChunkWritten) -> None:

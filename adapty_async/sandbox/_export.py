@@ -30,15 +30,41 @@ if TYPE_CHECKING:
 _BASE = "/api/v1/client-api"
 _ROWS_PER_BLOCK = 1000
 _CHARTS = (
-    "revenue mrr arr arppu subscriptions_active subscriptions_new subscriptions_renewal_cancelled "
-    "subscriptions_expired trials_active trials_new trials_renewal_cancelled trials_expired "
-    "grace_period billing_issue refund_events refund_money non_subscriptions arpu installs"
-).split()
+    "revenue",
+    "mrr",
+    "arr",
+    "arppu",
+    "subscriptions_active",
+    "subscriptions_new",
+    "subscriptions_renewal_cancelled",
+    "subscriptions_expired",
+    "trials_active",
+    "trials_new",
+    "trials_renewal_cancelled",
+    "trials_expired",
+    "grace_period",
+    "billing_issue",
+    "refund_events",
+    "refund_money",
+    "non_subscriptions",
+    "arpu",
+    "installs",
+)
 _LISTS = (
-    "store country duration attribution_source attribution_status attribution_channel "
-    "attribution_campaign attribution_adgroup attribution_adset attribution_creative "
-    "offer_category offer_type offer_id"
-).split()
+    "store",
+    "country",
+    "duration",
+    "attribution_source",
+    "attribution_status",
+    "attribution_channel",
+    "attribution_campaign",
+    "attribution_adgroup",
+    "attribution_adset",
+    "attribution_creative",
+    "offer_category",
+    "offer_type",
+    "offer_id",
+)
 _MONEY = ("revenue", "proceeds", "net_revenue")
 _STAGES = ("Install", "Paywall displayed", "Trial", "Paid", "Renewal 2", "Renewal 3")
 
