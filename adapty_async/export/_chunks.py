@@ -43,7 +43,10 @@ def split(query: Query, by: str) -> tuple[Dates, ...]:
         raise InvalidInputError("filters.compare_date", "cannot be divided into chunks")
     period = query.period
     if period in CHUNKS and period not in CHUNKS[by]:
-        raise InvalidInputError("by", f"a {by} must not divide a period: period_unit is {period}")
+        units = ", ".join(sorted(CHUNKS[by]))
+        raise InvalidInputError(
+            "by", f"a {by} would divide a period of a {period}; period_unit must be one of {units}"
+        )
     return tuple(chunks_of(*parsed_dates(query.filters.date), by))
 
 

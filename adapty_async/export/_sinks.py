@@ -169,7 +169,7 @@ class CsvSink(FileSink):
         if self._found is not None:
             self._put(block)
             return
-        self._pending += block
+        self._pending = (self._pending + block).lstrip(b"\r\n")
         end = _end_of_record(self._pending)
         if end:
             self._start(self._pending[:end], self._pending[end:])
