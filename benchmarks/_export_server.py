@@ -15,7 +15,7 @@ from typing import Self
 __all__ = ("HEADER", "ExportServer", "blocks")
 
 HEADER = b"date,number,value\n"
-_ROWS = 2_000
+_ROWS = 200
 _RESET = struct.pack("ii", 1, 0)
 #: The numbers of the requests that are throttled, and of the one whose connection breaks half-way.
 _THROTTLED, _BROKEN = (3, 4), 8
@@ -24,7 +24,7 @@ _THROTTLED, _BROKEN = (3, 4), 8
 def blocks(month: str, size: int) -> Iterator[bytes]:
     """Yield the rows of a month, about `size` bytes; no two are the same."""
     sent, number = 0, 0
-    padding = b"0" * 64
+    padding = b"0" * 960
     while sent < size:
         rows = [b"%s,%09d,%s\n" % (month.encode(), number + row, padding) for row in range(_ROWS)]
         block = b"".join(rows)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import re
+
+import msgspec
 
 from adapty_async.errors import DecodeError, ExportError
 from adapty_async.export._files import Output
@@ -15,6 +18,7 @@ _HEAD = 512
 _MEMORY_LIMIT = 64 * 1024 * 1024
 # Maximum bytes of the header of a CSV body.
 _HEADER_LIMIT = 1024 * 1024
+_BLANK_LINES = re.compile(rb"\A(?:\r?\n)+")
 
 
 def csv_head(head: bytes) -> None:
@@ -22,10 +26,10 @@ def csv_head(head: bytes) -> None:
     Validate the first bytes of a CSV body.
 
     Raises:
-        ValueError: they are JSON.
+        msgspec.ValidationError: they are JSON.
     """
     if head.removeprefix(codecs.BOM_UTF8).lstrip().startswith((b"{", b"[")):
-        raise ValueError("JSON, not CSV")
+        raise msgspec.ValidationError("JSON, not CSV - at `$`")
 
 
 def json_head(head: bytes) -> None:
@@ -33,10 +37,10 @@ def json_head(head: bytes) -> None:
     Validate the first bytes of a JSON body.
 
     Raises:
-        ValueError: they are not those of an object.
+        msgspec.ValidationError: they are not those of an object.
     """
     if not head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{"):
-        raise ValueError("no JSON object")
+        raise msgspec.ValidationError("no JSON object - at `$`")
 
 
 class MemorySink:
@@ -169,7 +173,7 @@ class CsvSink(FileSink):
         if self._found is not None:
             self._put(block)
             return
-        self._pending = (self._pending + block).lstrip(b"\r\n")
+        self._pending = _BLANK_LINES.sub(b"", self._pending + block)
         end = _end_of_record(self._pending)
         if end:
             self._start(self._pending[:end], self._pending[end:])

@@ -8,7 +8,7 @@ import io
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapty_async import DecodeError, ExportError
@@ -53,6 +53,7 @@ def encoded(rows: list[list[str]]) -> bytes:
     return text.getvalue().encode()
 
 
+@settings(max_examples=50)
 @given(
     header=st.lists(CELLS.filter(str.strip), min_size=3, max_size=3),
     chunks=st.lists(ROWS, max_size=4),
@@ -100,7 +101,7 @@ def test_a_header_without_an_end_is_an_error() -> None:
     """A body whose first line is longer than 1 MiB is no CSV."""
     sink = CsvSink(Output(io.BytesIO(), "file"))
     with pytest.raises(ExportError, match="the first line is too long"):
-        receive(sink, b'"' + b"x\n" * 600_000, 100_000)
+        receive(sink, b"x" * 1_200_000, 500_000)
 
 
 def test_a_restarted_chunk_has_nothing_of_the_attempt_before() -> None:
@@ -131,6 +132,7 @@ def test_a_resumed_file_has_its_header() -> None:
     assert file.getvalue() == b'"a\n",b\n1,2\n3,4\n'
 
 
+@settings(max_examples=50)
 @given(
     value=st.recursive(
         st.text() | st.integers(-5, 5), lambda x: st.lists(x) | st.dictionaries(st.text(), x)
