@@ -9,7 +9,8 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from adapty_async._api.operation import Operation, Request, Response, Send
+from adapty_async._api.call_state import CallState, Layer
+from adapty_async._api.operation import Operation, Request, Response
 from adapty_async._bulk.executor import Executor
 from adapty_async._http.streaming import Sink
 from adapty_async._runtime.tasks import in_thread
@@ -22,16 +23,16 @@ ResultT = TypeVar("ResultT")
 class SendInto(Protocol):
     """A transport that passes the body of a success to a sink."""
 
-    def __call__(self, request: Request, sink: Sink, /) -> Awaitable[Response]:
+    def __call__(self, request: Request, state: CallState, sink: Sink, /) -> Awaitable[Response]:
         """Send one request, once; the response's body is what the sink's `finish` returned."""
         ...
 
 
-def whole(send: Send) -> SendInto:
+def whole(send: Layer) -> SendInto:
     """Return a transport over one that returns whole bodies, such as a fake in a test."""
 
-    async def send_into(request: Request, sink: Sink) -> Response:
-        response = await send(request)
+    async def send_into(request: Request, state: CallState, sink: Sink) -> Response:
+        response = await send(request, state)
         if not 200 <= response.status < 300:
             return response
 
@@ -75,5 +76,5 @@ class StreamExecutor:
         return await Executor(layers, self._executor.options).execute(operation)
 
 
-async def _send_into(send: SendInto, sink: Sink, request: Request) -> Response:
-    return await send(request, sink)
+async def _send_into(send: SendInto, sink: Sink, request: Request, state: CallState) -> Response:
+    return await send(request, state, sink)

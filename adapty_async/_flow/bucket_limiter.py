@@ -9,10 +9,11 @@ over them and are not rate limited by default.
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple
 
 from adapty_async._api.operation import Request
 from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
@@ -32,13 +33,18 @@ from adapty_async.errors import (
 )
 from adapty_async.statistics import BucketStatistics
 
-__all__ = ("BucketLimiter", "LimiterRegistry", "too_late")
-
-T = TypeVar("T")
+__all__ = ("BucketLimiter", "LimiterRegistry", "Verdict", "too_late")
 
 
 # Seconds after which a waiter checks again: an outage may end before the next probe is due.
 _RECHECK = 1.0
+
+
+class Verdict(NamedTuple):
+    """The meaning of an attempt's result: whether the API worked, or an outage made it fail."""
+
+    worked: bool
+    in_outage: bool
 
 
 class BucketLimiter:
@@ -63,7 +69,8 @@ class BucketLimiter:
         self._lock = threading.Lock()  # a client may be used from several threads' loops
         self._urgent_queue = LoopLocal(lambda: PrioritySemaphore(1))
         self._urgent = 0
-        self._waiting: LoopLocal[dict[asyncio.Timeout, Request]] = LoopLocal(dict)
+        # the deadlines of waiting calls, by the timeout of their wait
+        self._waiting: LoopLocal[dict[asyncio.Timeout, float]] = LoopLocal(dict)
         self._latest = NO_LIMITS  # of the latest run, for the statistics
         self.adaptive = AdaptiveRateLimiter(timing.clock)
         self.breaker = CircuitBreaker(timing.clock, timing.uniform)
@@ -79,7 +86,9 @@ class BucketLimiter:
         """The remaining seconds of a pause that the server asked for."""
         return max(0.0, self.adaptive.paused_until - self.clock())
 
-    def try_acquire(self, request: Request, connections: PrioritySemaphore) -> bool:
+    def try_acquire(
+        self, request: Request, deadline: float, connections: PrioritySemaphore
+    ) -> bool:
         """
         Acquire a connection for a single call at once, if no rate, pause or queue delays it.
 
@@ -96,9 +105,12 @@ class BucketLimiter:
             or not connections.try_acquire()
         ):
             return False
-        return not _acquire_or_release(connections, self._acquire_for_call, request, now)
+        acquire = functools.partial(self._acquire_for_call, request, deadline, now)
+        return not _acquire_or_release(connections, acquire)
 
-    async def acquire(self, request: Request, connections: PrioritySemaphore) -> None:
+    async def acquire(
+        self, request: Request, deadline: float, connections: PrioritySemaphore
+    ) -> None:
         """
         Wait for a connection and a permit for a single call.
 
@@ -108,51 +120,60 @@ class BucketLimiter:
             DeadlineError: the permit would come after the call's deadline.
         """
         waiting, timeout = self._waiting.get(), asyncio.timeout(None)
-        waiting[timeout] = request
+        waiting[timeout] = deadline
         try:
             async with timeout:
-                await self._wait(request, connections, self.clock())
+                await self._wait(request, deadline, connections, self.clock())
         except TimeoutError:
-            raise self._no_permit(request) from None
+            raise self._no_permit(request, deadline) from None
         finally:
             del waiting[timeout]
 
-    async def _wait(self, request: Request, connections: PrioritySemaphore, arrived: float) -> None:
+    async def _wait(
+        self, request: Request, deadline: float, connections: PrioritySemaphore, arrived: float
+    ) -> None:
+        acquire = functools.partial(self._acquire_for_call, request, deadline, arrived)
         if self._rate_limiter is None and self.adaptive.paused_until <= arrived:
-            await self._acquire_connection(request, connections)
-            if not _acquire_or_release(connections, self._acquire_for_call, request, arrived):
+            await self._acquire_connection(request, deadline, connections)
+            if not _acquire_or_release(connections, acquire):
                 return
         with self._lock:
             self._urgent += 1
         try:
-            await self._wait_in_queue(request, connections, arrived)
+            await self._wait_in_queue(request, deadline, connections, acquire)
         finally:
             with self._lock:
                 self._urgent -= 1
 
     async def _wait_in_queue(
-        self, request: Request, connections: PrioritySemaphore, arrived: float
+        self,
+        request: Request,
+        deadline: float,
+        connections: PrioritySemaphore,
+        acquire: Callable[[], float],
     ) -> None:
-        self._require_time(request, self._expected_delay())
+        self._require_time(request, deadline, self._expected_delay())
         queue = self._urgent_queue.get()
-        seconds = request.state.deadline - self.clock()
-        await _acquire_within(queue, seconds, lambda: self._no_permit(request))
+        seconds = deadline - self.clock()
+        await _acquire_within(queue, seconds, lambda: self._no_permit(request, deadline))
         try:
             while True:
-                await self._acquire_connection(request, connections)
-                wait = _acquire_or_release(connections, self._acquire_for_call, request, arrived)
+                await self._acquire_connection(request, deadline, connections)
+                wait = _acquire_or_release(connections, acquire)
                 if not wait:
                     return
-                self._require_time(request, wait)
+                self._require_time(request, deadline, wait)
                 await self._sleep(wait)
         finally:
             queue.release()
 
-    async def _acquire_connection(self, request: Request, connections: PrioritySemaphore) -> None:
+    async def _acquire_connection(
+        self, request: Request, deadline: float, connections: PrioritySemaphore
+    ) -> None:
         def none_free() -> DeadlineError:
             return DeadlineError("no connection became free in time", operation=request.operation)
 
-        await _acquire_within(connections, request.state.deadline - self.clock(), none_free)
+        await _acquire_within(connections, deadline - self.clock(), none_free)
 
     def _require_closed_circuit(self, request: Request) -> None:
         if wait := self.breaker.delay():
@@ -162,14 +183,14 @@ class BucketLimiter:
                 retry_after=wait,
             )
 
-    def _require_time(self, request: Request, wait: float) -> None:
-        if self.clock() + wait >= request.state.deadline:
-            raise self._no_permit(request)
+    def _require_time(self, request: Request, deadline: float, wait: float) -> None:
+        if self.clock() + wait >= deadline:
+            raise self._no_permit(request, deadline)
 
-    def _no_permit(self, request: Request) -> AdaptyError:
+    def _no_permit(self, request: Request, deadline: float) -> AdaptyError:
         """Return the error of a call without time left: of a pause if it outlasts the deadline."""
         wait = self.paused_for
-        if not wait or self.clock() + wait < request.state.deadline:
+        if not wait or self.clock() + wait < deadline:
             return too_late(request)
         error = RateLimitError(
             f"throttled (429) before, nothing is sent for another {wait:.1f} s",
@@ -181,15 +202,15 @@ class BucketLimiter:
 
     def _expire_waiting(self) -> None:
         """Time out the waiting calls of this event loop whose deadline is within the pause."""
-        for timeout, request in self._waiting.get().items():
-            late = self.adaptive.paused_until >= request.state.deadline
+        for timeout, deadline in self._waiting.get().items():
+            late = self.adaptive.paused_until >= deadline
             if late and not timeout.expired():
                 timeout.reschedule(asyncio.get_running_loop().time())
 
-    def _acquire_for_call(self, request: Request, arrived: float) -> float:
+    def _acquire_for_call(self, request: Request, deadline: float, arrived: float) -> float:
         with self._lock:
             self._require_closed_circuit(request)
-            self._require_time(request, 0.0)
+            self._require_time(request, deadline, 0.0)
             wait = self.paused_for
             if self._rate_limiter is not None:
                 wait = max(wait, self._rate_limiter.delay())
@@ -240,7 +261,8 @@ class BucketLimiter:
         async def lead(request: Request) -> None:
             while True:
                 await connections.acquire()
-                wait = _acquire_or_release(connections, self._acquire_for_item, request, limits)
+                acquire = functools.partial(self._acquire_for_item, request, limits)
+                wait = _acquire_or_release(connections, acquire)
                 if not wait:
                     return
                 await self._sleep(min(wait, _RECHECK))
@@ -347,19 +369,21 @@ class BucketLimiter:
         error: AdaptyError | None,
         sent: float,
         limits: RunLimits = NO_LIMITS,
-    ) -> bool:
-        """Record the result of an attempt sent at `sent`; return whether the API worked."""
+    ) -> Verdict:
+        """Record the result of an attempt sent at `sent`."""
         with self._lock:
             self.in_flight -= 1
             if error is None or sign_of(error) is Sign.WORKS:
                 self._record_success(request, sent, limits)
-                return True
-            self._record_failure(request, sent, error, limits)
-            return False
+                return Verdict(worked=True, in_outage=False)
+            return Verdict(
+                worked=False, in_outage=self._record_failure(request, sent, error, limits)
+            )
 
     def _record_failure(
         self, request: Request, sent: float, error: AdaptyError, limits: RunLimits
-    ) -> None:
+    ) -> bool:
+        """Record a failure; return whether a known outage is its cause, and not the request."""
         sign = sign_of(error)
         if sign is Sign.THROTTLED:
             self.throttled += 1
@@ -370,8 +394,8 @@ class BucketLimiter:
         ):
             self.failed += 1
             self.breaker.record_failure(sent, getattr(error, "retry_after", None))
-            if self.breaker.since is not None:
-                request.state.outage_failures += 1  # the item is not the cause
+            return self.breaker.since is not None
+        return False
 
     def _record_throttled(
         self, request: Request, sent: float, error: AdaptyError, limits: RunLimits
@@ -443,15 +467,10 @@ def too_late(request: Request) -> DeadlineError:
     return DeadlineError("no time left to wait for a permit", operation=request.operation)
 
 
-def _acquire_or_release(
-    connections: PrioritySemaphore,
-    acquire: Callable[[Request, T], float],
-    request: Request,
-    context: T,
-) -> float:
+def _acquire_or_release(connections: PrioritySemaphore, acquire: Callable[[], float]) -> float:
     """Return the seconds to wait; keep the connection if they are 0, otherwise release it."""
     try:
-        wait = acquire(request, context)
+        wait = acquire()
     except BaseException:
         connections.release()
         raise

@@ -13,8 +13,9 @@ from typing import Protocol
 
 import aiohttp
 
+from adapty_async._api.call_state import CallState
 from adapty_async._api.operation import Request
-from adapty_async._http.session_sender import ReadBody, read_whole
+from adapty_async._http.exchange import ReadBody, read_whole
 from adapty_async._http.timeouts import TimeoutScheduler
 from adapty_async._runtime.tasks import in_thread
 from adapty_async.errors import RequestTimeoutError
@@ -52,7 +53,9 @@ class Sink(Protocol):
         ...
 
 
-def read_into(sink: Sink, timeouts: TimeoutScheduler, clock: Callable[[], float]) -> ReadBody:
+def read_into(
+    sink: Sink, timeouts: TimeoutScheduler, state: CallState, clock: Callable[[], float]
+) -> ReadBody:
     """
     Return a reader that passes the bodies of successes to a sink.
 
@@ -67,7 +70,7 @@ def read_into(sink: Sink, timeouts: TimeoutScheduler, clock: Callable[[], float]
         block: list[bytes] = []
         size = 0
         while True:
-            _extend(timeouts, request, clock())
+            _extend(timeouts, state, min(request.timeout, state.deadline - clock()))
             data = await content.readany()
             if not data:
                 break
@@ -82,13 +85,12 @@ def read_into(sink: Sink, timeouts: TimeoutScheduler, clock: Callable[[], float]
     return read_body
 
 
-def _extend(timeouts: TimeoutScheduler, request: Request, now: float) -> None:
-    seconds = min(request.timeout, request.state.deadline - now)
+def _extend(timeouts: TimeoutScheduler, state: CallState, seconds: float) -> None:
     if seconds <= 0:
         raise RequestTimeoutError("the response was not complete before the deadline")
     task = asyncio.current_task()
     assert task is not None  # noqa: S101  coroutines run in tasks
-    timeouts.schedule(task, seconds, request.state)
+    timeouts.schedule(task, seconds, state)
 
 
 def _written(sink: Sink, block: list[bytes]) -> Callable[[], None]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from adapty_async._api.operation import Request, Response, Send
-from adapty_async._flow.bucket_limiter import BucketLimiter, LimiterRegistry, too_late
+from adapty_async._api.call_state import CallState, Layer
+from adapty_async._api.operation import Request, Response
+from adapty_async._flow.bucket_limiter import BucketLimiter, LimiterRegistry, Verdict, too_late
 from adapty_async._flow.run_limits import RunLimits
 from adapty_async._flow.semaphore import PrioritySemaphore
+from adapty_async._pipeline.retry import is_requeued
 from adapty_async._runtime.loop_local import LoopLocal
 from adapty_async.errors import AdaptyError
 
@@ -29,18 +31,20 @@ class CallLimiter:
         self._shared = shared
         self._connections = connections
 
-    def try_acquire(self, request: Request) -> bool:
+    def try_acquire(self, request: Request, state: CallState) -> bool:
         """Acquire a permit and a connection without a wait; return whether that succeeded."""
-        return self._shared.try_acquire(request, self._connections)
+        state.start_deadline(self._shared.clock(), request.total_timeout)
+        return self._shared.try_acquire(request, state.deadline, self._connections)
 
-    async def acquire(self, request: Request) -> None:
+    async def acquire(self, request: Request, state: CallState) -> None:
         """Wait for a connection and a permit."""
-        await self._shared.acquire(request, self._connections)
+        await self._shared.acquire(request, state.deadline, self._connections)
 
-    def release(self, request: Request, failure: AdaptyError | None, sent: float) -> None:
+    def release(self, request: Request, failure: AdaptyError | None, sent: float) -> Verdict:
         """Release the connection, and record the result of the attempt."""
-        self._shared.release(request, failure, sent)
+        verdict = self._shared.release(request, failure, sent)
         self._connections.release()  # last: it raises if the loop is closed with calls in flight
+        return verdict
 
 
 class RunLimiter:
@@ -56,9 +60,9 @@ class RunLimiter:
         self._concurrency = run.concurrency
         self._queue = shared.wait_queue(connections, run)
 
-    def try_acquire(self, request: Request) -> bool:
+    def try_acquire(self, request: Request, state: CallState) -> bool:
         """Acquire a permit and a connection without a wait; return whether that succeeded."""
-        deadline = request.state.deadline
+        deadline = state.deadline
         if deadline != math.inf and deadline <= self._shared.clock():
             raise too_late(request)
         if not self._queue.try_acquire(request):
@@ -66,40 +70,42 @@ class RunLimiter:
         self._start()
         return True
 
-    async def acquire(self, request: Request) -> None:
+    async def acquire(self, request: Request, state: CallState) -> None:
         """Wait in the run's queue; the wait does not count towards the item's deadline."""
         arrived = self._shared.clock()
         await self._queue.acquire(request)
         self._start()
-        request.state.deadline += self._shared.clock() - arrived
+        state.extend_deadline(self._shared.clock() - arrived)
 
     def _start(self) -> None:
         self._timer.start()
         if self._concurrency is not None:
             self._concurrency.in_flight += 1
 
-    def release(self, request: Request, failure: AdaptyError | None, sent: float) -> None:
+    def release(self, request: Request, failure: AdaptyError | None, sent: float) -> Verdict:
         """Release the connection, and record the result of the attempt."""
-        self._timer.end(worked=self._shared.release(request, failure, sent, self._run))
+        verdict = self._shared.release(request, failure, sent, self._run)
+        self._timer.end(worked=verdict.worked)
         self._connections.release()
         if self._concurrency is not None:
             seconds = self._shared.clock() - sent
             self._concurrency.record(failure, seconds, held_up=self._queue.has_leader)
+        return verdict
 
 
 def limit(
-    send: Send,
+    send: Layer,
     connections: LoopLocal[PrioritySemaphore],
     registry: LimiterRegistry,
     clock: Callable[[], float],
     run: RunLimits | None = None,
-) -> Send:
+) -> Layer:
     """
     Acquire a permit and a connection for every attempt of single calls, or of a run's items.
 
-    A request without a deadline receives it with its first permit, so an item of a bulk run is not
-    charged for its wait in the queue. Each run has its own wait queues, so that a slow run delays
-    no other.
+    This layer sets the deadline of a call: that of a single call on its arrival, that of an item
+    with a permit, so that an item is not charged for its waits in the queue. Each run has its own
+    wait queues, so that a slow run delays no other.
     """
     of_loop = _limiters_of_loop(run)
 
@@ -112,23 +118,24 @@ def limit(
         )
         return of_loop().setdefault(bucket, limiter)
 
-    async def send_within_limits(request: Request) -> Response:
+    async def send_within_limits(request: Request, state: CallState) -> Response:
         limiter = of_loop().get(request.bucket) or limiter_for(request.bucket)
-        if not limiter.try_acquire(request):
-            await limiter.acquire(request)
+        if not limiter.try_acquire(request, state):
+            await limiter.acquire(request, state)
         sent = clock()
-        state = request.state
-        if state.deadline == math.inf:
-            state.deadline = sent + request.total_timeout
+        state.start_deadline(sent, request.total_timeout)
         failure: AdaptyError | None = _NO_RESPONSE
         try:
-            response = await send(request)
+            response = await send(request, state)
             failure = None
         except AdaptyError as error:
             failure = error
+            if is_requeued(request, state, error):
+                state.restart_deadline()
             raise
         finally:
-            limiter.release(request, failure, sent)
+            if limiter.release(request, failure, sent).in_outage:
+                state.failed_in_outage()
         return response
 
     return send_within_limits

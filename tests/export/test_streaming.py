@@ -28,7 +28,7 @@ from adapty_async import (
     RetryPolicy,
     ServerError,
 )
-from adapty_async._api.operation import CallState
+from adapty_async._api.call_state import CallState
 from adapty_async._http.streaming import read_into
 from adapty_async._http.timeouts import TimeoutScheduler
 from adapty_async.export import ChunkWritten, CsvExport, Filters, JsonExport
@@ -249,11 +249,10 @@ async def test_a_late_block_is_a_timeout() -> None:
     """A body whose blocks take too long to store ends with the deadline as well."""
     clock = FakeClock(5.0)
     timeouts = TimeoutScheduler(asyncio.get_running_loop(), clock)
-    read_body = read_into(MemorySink("test"), timeouts, clock)
-    request = a_request(state=CallState(deadline=5.0))
+    read_body = read_into(MemorySink("test"), timeouts, CallState(deadline=5.0), clock)
 
     with pytest.raises(RequestTimeoutError, match="not complete before the deadline"):
-        await read_body(aiohttp.EMPTY_PAYLOAD, request, 200)
+        await read_body(aiohttp.EMPTY_PAYLOAD, a_request(), 200)
 
 
 async def test_a_silent_body_is_a_timeout(tmp_path: Path) -> None:

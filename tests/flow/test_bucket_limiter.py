@@ -10,7 +10,8 @@ import threading
 
 import pytest
 
-from adapty_async._api.operation import CallState, Request, Response, Send
+from adapty_async._api.call_state import CallState, Layer
+from adapty_async._api.operation import Request, Response
 from adapty_async._flow import adaptive_rate as _learned
 from adapty_async._flow import circuit_breaker as _outage
 from adapty_async._flow.bucket_limiter import LimiterRegistry
@@ -112,9 +113,9 @@ class Bench:
         self.latency = latency
         self.sent: list[tuple[str, float]] = []
         self.responses: dict[str, list[BaseException]] = {}
-        self._sends: dict[int, Send] = {}
+        self._sends: dict[int, Layer] = {}
 
-    async def server(self, request: Request) -> Response:
+    async def server(self, request: Request, _: CallState) -> Response:
         """Record the request and respond to it."""
         self.sent.append((request.operation, self.clock.now - BEGIN))
         if self.latency:
@@ -142,9 +143,10 @@ class Bench:
         if run is not None:
             self._sends[id(run)] = send
         state = CallState(deadline=self.clock.now + seconds)
-        low_priority = run is not None
-        request = a_request(operation=name, bucket=bucket, low_priority=low_priority, state=state)
-        return asyncio.ensure_future(send(request))
+        request = a_request(
+            operation=name, bucket=bucket, low_priority=run is not None, total_timeout=math.inf
+        )
+        return asyncio.ensure_future(send(request, state))
 
     def times(self, name: str) -> list[float]:
         """Return the arrival times of the requests of that name."""
@@ -733,27 +735,27 @@ async def test_waiting_is_not_charged_to_an_item() -> None:
     bench = Bench()
     await bench.pause(30.0)
     run = RunLimits()
-    request = a_request(low_priority=True, state=CallState(deadline=BEGIN + 5.0), bucket="v1")
+    request, state = a_request(low_priority=True, bucket="v1"), CallState(deadline=BEGIN + 5.0)
     send = limit(bench.server, bench.connections, bench.limiters, bench.clock, run)
-    task = asyncio.ensure_future(send(request))
+    task = asyncio.ensure_future(send(request, state))
     await bench.clock.advance(31.0)
     await task
 
     assert bench.times("test.call") == pytest.approx([30.0])
-    assert request.state.deadline == pytest.approx(BEGIN + 35.0)
+    assert state.deadline == pytest.approx(BEGIN + 35.0)
 
 
 async def test_the_clock_of_an_item_starts_with_its_first_turn() -> None:
     """An item that was never sent has its total timeout when it is sent."""
     bench = Bench()
     await bench.pause(30.0)
-    request = a_request(low_priority=True, total_timeout=60.0, bucket="v1")
+    request, state = a_request(low_priority=True, total_timeout=60.0, bucket="v1"), CallState()
     send = limit(bench.server, bench.connections, bench.limiters, bench.clock, RunLimits())
-    task = asyncio.ensure_future(send(request))
+    task = asyncio.ensure_future(send(request, state))
     await bench.clock.advance(31.0)
     await task
 
-    assert request.state.deadline == pytest.approx(BEGIN + 90.0)
+    assert state.deadline == pytest.approx(BEGIN + 90.0)
 
 
 async def test_a_run_gives_up_on_a_pause_longer_than_it_waits() -> None:
@@ -1021,10 +1023,9 @@ async def test_attempts_that_fail_in_a_known_outage_are_excused() -> None:
     excused = []
     for _ in range(22):
         limiter._count_sent(paced=True)
-        limiter.release(request, OUTAGE[0], bench.clock())
-        excused.append(request.state.outage_failures)
+        excused.append(limiter.release(request, OUTAGE[0], bench.clock()).in_outage)
 
-    assert excused == [0] * 19 + [1, 2, 3]
+    assert excused == [False] * 19 + [True] * 3
 
 
 async def test_success_of_single_calls_does_not_raise_the_rate_of_runs() -> None:
@@ -1212,7 +1213,7 @@ def test_two_event_loops_share_a_limiter(rate: float | None) -> None:
     connections = LoopLocal(lambda: PrioritySemaphore(4))
     failures: list[BaseException] = []
 
-    async def response_for(request: Request) -> Response:
+    async def response_for(request: Request, state: CallState) -> Response:
         """Let other tasks run, and some time pass."""
         await asyncio.sleep(0)
         clock.now += 0.001
@@ -1222,8 +1223,8 @@ def test_two_event_loops_share_a_limiter(rate: float | None) -> None:
         """Send calls and items together."""
         single = limit(response_for, connections, limiters, clock)
         run = limit(response_for, connections, limiters, clock, RunLimits())
-        calls = [single(a_request()) for _ in range(200)]
-        items = [run(a_request(low_priority=True)) for _ in range(200)]
+        calls = [single(a_request(), CallState()) for _ in range(200)]
+        items = [run(a_request(low_priority=True), CallState()) for _ in range(200)]
         await asyncio.gather(*calls, *items)
 
     def in_a_thread() -> None:
