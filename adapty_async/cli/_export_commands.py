@@ -284,11 +284,11 @@ def _perform(target: Target, begin: Exporting) -> None:
                 _run(_write_to(client, chunked, path))
                 with path.open("rb") as file:
                     shutil.copyfileobj(file, sys.stdout.buffer)
+            if output_failed():
+                sys.exit(Exit.NOT_ALL_DONE)
         else:
             result = _run(_write_to(client, chunked, Path(target.output)))
             click.echo(_as_json(result) if target.as_json else _as_text(result))
-    if output_failed():
-        sys.exit(Exit.NOT_ALL_DONE)
 
 
 async def _write_to(
@@ -323,11 +323,11 @@ def _client(target: Target) -> AdaptyExportClient:
     settings: dict[str, Any] = {"base_url": target.base_url, "trust_env": target.trust_env}
     if target.api_key_file is not None:
         settings["api_key"] = _key_in(target.api_key_file)
-    client = AdaptyExportClient(**settings)
+    origin = AdaptyExportClient(**settings).origin
     if target.trust_env:
-        require_usable_proxy(client.origin)
-    hooks = proxy_hooks(client.origin, trust_env=target.trust_env)
-    return AdaptyExportClient(**settings, hooks=hooks) if hooks else client
+        require_usable_proxy(origin)
+    hooks = proxy_hooks(origin, trust_env=target.trust_env)
+    return AdaptyExportClient(**settings, hooks=hooks)
 
 
 @contextlib.contextmanager
