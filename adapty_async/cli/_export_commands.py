@@ -284,6 +284,7 @@ def _perform(target: Target, begin: Exporting) -> None:
                 _run(_write_to(client, chunked, path))
                 with path.open("rb") as file:
                     shutil.copyfileobj(file, sys.stdout.buffer)
+            sys.stdout.flush()
             if output_failed():
                 sys.exit(Exit.NOT_ALL_DONE)
         else:

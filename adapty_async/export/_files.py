@@ -166,9 +166,7 @@ class ExportFile:
 
     def _resumed(self, file: BinaryIO) -> _State:
         state = self._last_state()
-        if state.size <= os.fstat(file.fileno()).st_size and _crc(file, state.size) == state.crc32:
-            return state
-        return _NOTHING
+        return state if _crc(file, state.size) == state.crc32 else _NOTHING
 
     def _last_state(self) -> _State:
         try:

@@ -261,6 +261,17 @@ async def test_a_rejected_export_names_the_field(client: AdaptyExportClient) -> 
             await other.funnel(filters=QUARTER)
 
 
+async def test_a_given_transport_needs_no_sink() -> None:
+    """A fake transport returns whole bodies, for successes and for errors."""
+    transport = FakeTransport([(401, {}, b""), (200, {}, b"a,b\n1,2\n")])
+    limits = Limits(rate=10_000.0)
+    async with AdaptyExportClient("key", transport=transport, limits=limits) as client:
+        export = client.funnel(filters=QUARTER, format="csv")
+        with pytest.raises(AuthenticationError):
+            [line async for line in export]
+        assert [line async for line in export] == ["a,b\n", "1,2\n"]
+
+
 ODD = b'{"data":{"mrr":{"value":"1.5","title":"MRR"},"arr":5,"new":{"data":[[1],{}]}}}'
 
 

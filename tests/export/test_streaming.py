@@ -8,6 +8,7 @@ import gzip
 import os
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,14 @@ from adapty_async import (
 from adapty_async._api.call_state import CallState
 from adapty_async._http.streaming import read_into
 from adapty_async._http.timeouts import TimeoutScheduler
+from adapty_async._runtime.tasks import in_thread
 from adapty_async.export import ChunkWritten, CsvExport, Filters, JsonExport
 from adapty_async.export._sinks import MemorySink
 from adapty_async.hooks import CallEnded, Event
 from adapty_async.testing import FakeClock
 from benchmarks._export_server import ExportServer
 from benchmarks.export import PEAK_MB, measure
-from tests._support import LOOPS, a_request
+from tests._support import LOOPS, a_request, loop_turns
 from tests.raw_server import (
     CLOSE,
     HOLD,
@@ -301,6 +303,35 @@ async def test_a_cancelled_export_keeps_its_chunks(tmp_path: Path) -> None:
         file = await export.write_to(path)
 
     assert (file.resumed, path.read_bytes()) == (1, EXPECTED)
+
+
+async def test_a_blocking_call_ends_before_its_cancellation() -> None:
+    """A cancelled write has ended, with its error or without, before anything is closed."""
+    ended: list[str] = []
+
+    async def write(error: Exception | None) -> None:
+        started, proceed = asyncio.Event(), threading.Event()
+        loop = asyncio.get_running_loop()
+
+        def block() -> None:
+            loop.call_soon_threadsafe(started.set)
+            proceed.wait()
+            ended.append("ended")
+            if error is not None:
+                raise error
+
+        task = asyncio.create_task(in_thread(block))
+        await started.wait()
+        task.cancel()
+        await loop_turns(2)
+        assert not task.done()
+        proceed.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    await write(None)
+    await write(OSError("disk"))
+    assert len(ended) == 2
 
 
 async def test_iteration_may_end_early() -> None:
