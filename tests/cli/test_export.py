@@ -27,10 +27,9 @@ def output(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def sandbox(start_sandbox: StartSandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+def sandbox(start_sandbox: StartSandbox) -> Iterator[Sandbox]:
     """Run a sandbox that throttles no export; the environment points to it."""
     with start_sandbox(export_rate=None) as running:
-        monkeypatch.setenv("ADAPTY_EXPORT_BASE_URL", running.url)
         yield running
 
 
