@@ -1,9 +1,10 @@
 """
 An asyncio client for Adapty's HTTP APIs.
 
-- `AdaptyClient` (server-side and web API) and `AdaptyMailClient` (Mail API) are the entry points.
-- `adapty_async.v2`, `adapty_async.v1`, `adapty_async.web` and `adapty_async.mail` have the structs
-  of requests and results.
+- `AdaptyClient` (server-side and web API), `AdaptyMailClient` (Mail API) and `AdaptyExportClient`
+  (export analytics API) are the entry points.
+- `adapty_async.v2`, `adapty_async.v1`, `adapty_async.web`, `adapty_async.mail` and
+  `adapty_async.export` have the structs of requests and results.
 - `adapty_async.endpoints` has what a call needs that the library does not list.
 - `adapty_async.bulk` has bulk runs: one call for each of a large number of items, and a report.
 - `adapty_async.errors` has the errors, `adapty_async.config` the policies.
@@ -20,7 +21,7 @@ from adapty_async._api.operation import Endpoint, Operation, RetrySafety
 from adapty_async._api.raw import RawResponse
 from adapty_async._version import __version__
 from adapty_async.bulk import BulkReport, BulkRun, Outcome, OutcomeStatus
-from adapty_async.client import AdaptyClient, AdaptyMailClient
+from adapty_async.client import AdaptyClient, AdaptyExportClient, AdaptyMailClient
 from adapty_async.config import Limits, RetryPolicy
 from adapty_async.errors import (
     AdaptyError,
@@ -33,6 +34,7 @@ from adapty_async.errors import (
     ConnectionLostError,
     DeadlineError,
     DecodeError,
+    ExportError,
     InvalidInputError,
     JournalError,
     NotFoundError,
@@ -50,6 +52,7 @@ __all__ = (
     "UNSET",
     "AdaptyClient",
     "AdaptyError",
+    "AdaptyExportClient",
     "AdaptyMailClient",
     "ApiError",
     "AuthenticationError",
@@ -64,6 +67,7 @@ __all__ = (
     "DecodeError",
     "DeviceInfo",
     "Endpoint",
+    "ExportError",
     "InstallationMeta",
     "InvalidInputError",
     "JournalError",

@@ -1,4 +1,4 @@
-"""Clients of the server-side and web API and the Mail API: settings, connections, resources."""
+"""Clients of Adapty's APIs: settings, connections and resources."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from adapty_async._api.operation import Headers, Middleware, Operation, Send
 from adapty_async._api.raw import RawResponse
 from adapty_async._api.validation import header_name, header_value
 from adapty_async._bulk.executor import CallOptions, Executor
+from adapty_async._bulk.stream_executor import StreamExecutor, whole
 from adapty_async._flow.bucket_limiter import LimiterRegistry
 from adapty_async._flow.circuit_breaker import RetryBudget
 from adapty_async._flow.rate_limiter import FixedRateLimiter
@@ -29,6 +30,7 @@ from adapty_async._version import __version__
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.config import ApiKey, Limits, RetryPolicy, optional_key, origin_from
 from adapty_async.errors import ConfigError, InvalidInputError
+from adapty_async.export import Exports
 from adapty_async.hooks import Hook
 from adapty_async.mail import Events, MailProfiles
 from adapty_async.statistics import HttpPath, Statistics
@@ -39,7 +41,7 @@ from adapty_async.web import Web
 if TYPE_CHECKING:
     import aiohttp
 
-__all__ = ("AdaptyClient", "AdaptyMailClient")
+__all__ = ("AdaptyClient", "AdaptyExportClient", "AdaptyMailClient")
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -47,10 +49,12 @@ ResultT = TypeVar("ResultT")
 _PUBLIC_KEY_ENV = "ADAPTY_PUBLIC_KEY"
 # The headers of a profile's identity, which a client must not send with each of its calls.
 _IDENTITIES = frozenset({"adapty-customer-user-id", "adapty-profile-id"})
+# Adapty allows two requests per second on all exports of a key together.
+_EXPORT_LIMITS = Limits(rate=2.0, burst=1)
 
 
 class _Client:
-    """A base class of both clients: settings, pipeline and connections."""
+    """A base class of all clients: settings, pipeline and connections."""
 
     _key_env: ClassVar[str]
     _url_env: ClassVar[str]
@@ -517,3 +521,89 @@ class AdaptyMailClient(_Client):
         super()._use(caller)
         self.profiles = MailProfiles(caller.execute, caller.bulk)
         self.events = Events(caller.execute, caller.bulk)
+
+
+class AdaptyExportClient(_Client, Exports):
+    """
+    A client of the export analytics API.
+
+    By default the key comes from ``ADAPTY_API_KEY``, as for the server-side API, and the origin
+    from ``ADAPTY_EXPORT_BASE_URL``. Use it as an async context manager, or await `aclose` at the
+    end. All exports of a client together send at most two requests per second, since Adapty allows
+    no more, unless `limits` has another rate.
+
+    The timeout of 120 seconds holds until the first byte of a response, and then for each read. A
+    whole call, with its retries and its body, may take `RetryPolicy.deadline`, an hour by default.
+
+    Example:
+        >>> async with AdaptyExportClient() as export:
+        ...     filters = Filters(date=("2025-01-01", "2025-12-31"))
+        ...     chart = await export.analytics(chart_id="revenue", filters=filters)
+
+    Source: https://adapty.io/docs/export-analytics-api
+    """
+
+    _key_env = "ADAPTY_API_KEY"
+    _url_env = "ADAPTY_EXPORT_BASE_URL"
+    _default_url = "https://api-admin.adapty.io"
+    _scheme = "Api-Key"
+
+    def __init__(  # noqa: PLR0913  the keyword-only settings of a client
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        retry: RetryPolicy = RetryPolicy(deadline=3600.0),
+        limits: Limits = _EXPORT_LIMITS,
+        timeout: float = 120.0,
+        session: aiohttp.ClientSession | None = None,
+        hooks: tuple[Hook, ...] = (),
+        trust_env: bool = False,
+        allow_insecure: bool = False,
+        validate: bool = True,
+        transport: Send | None = None,
+    ) -> None:
+        """
+        Configure a client; no connection is opened before the first call.
+
+        Args:
+            api_key: the secret key; by default from the environment.
+            base_url: the origin of requests; by default from the environment, otherwise Adapty's.
+            retry: the policy that decides which failed requests are retried, and when.
+            limits: the limits of connections and of requests per second; without a rate, that is
+                two.
+            timeout: seconds until a response begins, and then for each read of its body.
+            session: an aiohttp session that sends the requests; it is used without its own
+                middlewares, and never closed.
+            hooks: callbacks that receive the events of calls; see `adapty_async.hooks`.
+            trust_env: use the proxies of the environment variables.
+            allow_insecure: allow plain http to other machines.
+            validate: validate filters by the rules of Adapty's documentation before they are sent.
+            transport: sends the requests instead of aiohttp, for tests.
+
+        Raises:
+            ConfigError: a setting is missing or invalid.
+        """
+        if limits.rate is None:
+            limits = msgspec.structs.replace(limits, rate=_EXPORT_LIMITS.rate, burst=1)
+        try:
+            super().__init__(
+                api_key,
+                base_url=base_url,
+                retry=retry,
+                limits=limits,
+                timeout=timeout,
+                session=session,
+                hooks=hooks,
+                trust_env=trust_env,
+                allow_insecure=allow_insecure,
+                validate=validate,
+                transport=transport,
+            )
+        finally:
+            del api_key  # some tools print the local variables of every frame of a traceback
+
+    def _use(self, caller: Executor) -> None:
+        super()._use(caller)
+        own, transport = self._connections, caller.layers.transport
+        self._stream = StreamExecutor(caller, own if transport is own else whole(transport))

@@ -34,6 +34,7 @@ __all__ = (
     "DeadlineError",
     "DecodeError",
     "ErrorItem",
+    "ExportError",
     "InvalidInputError",
     "JournalError",
     "NotFoundError",
@@ -328,3 +329,7 @@ class JournalError(AdaptyError):
 
 class WebhookError(AdaptyError, ValueError):
     """An error of a webhook: the body of the request is not one that Adapty documents."""
+
+
+class ExportError(AdaptyError):
+    """An error of an export's file: its I/O failed, it is in use, or its chunks do not fit."""

@@ -35,6 +35,7 @@ async def _run(arguments: Sequence[str], sandbox: Sandbox, folder: Path) -> tupl
         "ADAPTY_BASE_URL": sandbox.url,
         "ADAPTY_MAIL_API_KEY": sandbox.mail_api_key,
         "ADAPTY_MAIL_BASE_URL": sandbox.url,
+        "ADAPTY_EXPORT_BASE_URL": sandbox.url,
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable,

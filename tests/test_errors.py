@@ -24,6 +24,7 @@ from adapty_async.errors import (
     DeadlineError,
     DecodeError,
     ErrorItem,
+    ExportError,
     InvalidInputError,
     JournalError,
     NotFoundError,
@@ -56,6 +57,7 @@ PARENTS: dict[type[AdaptyError], tuple[type[Exception], ...]] = {
     CircuitOpenError: (AdaptyError,),
     JournalError: (AdaptyError,),
     WebhookError: (AdaptyError, ValueError),
+    ExportError: (AdaptyError,),
 }
 FIELDS: dict[str, Any] = {
     "attempts": 3,

@@ -37,10 +37,11 @@ from adapty_async.v1 import CustomAttributes, Profile, ProfileAttributes, update
 from tests._support import CANARY_EMAIL, CANARY_KEY
 
 ROOT_NAMES = """
-    AdaptyClient AdaptyError AdaptyMailClient ApiError AuthenticationError BulkReport BulkRun
-    CircuitOpenError ConfigError ConflictError ConnectError ConnectionLostError DeadlineError
-    DecodeError DeviceInfo Endpoint InstallationMeta InvalidInputError JournalError Limits
-    MailProfile NotFoundError Offer Operation Outcome OutcomeStatus RateLimitError RawResponse
+    AdaptyClient AdaptyError AdaptyExportClient AdaptyMailClient ApiError AuthenticationError
+    BulkReport BulkRun CircuitOpenError ConfigError ConflictError ConnectError ConnectionLostError
+    DeadlineError DecodeError DeviceInfo Endpoint ExportError InstallationMeta InvalidInputError
+    JournalError Limits MailProfile NotFoundError Offer Operation Outcome OutcomeStatus
+    RateLimitError RawResponse
     RequestRejectedError RequestTimeoutError RetryPolicy RetrySafety ServerError TransactionEvent
     TransportError UNSET WebhookError __version__
 """

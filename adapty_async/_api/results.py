@@ -240,8 +240,8 @@ class _Field(NamedTuple):
     A field of a result struct.
 
     Attributes:
-        entry: the struct type of the field or of its entries; None for a plain value.
-        container: the type of a field with several entries, a tuple or a dictionary by name.
+        entry: the struct type of the field, of its entries or members; None for a plain value.
+        container: the type of a field with several entries, a tuple or a mapping by name.
     """
 
     name: str
@@ -270,6 +270,7 @@ def _is_result(kind: Any) -> bool:
 
 
 _ODD = object()
+_MAPPINGS = (dict, Mapping)
 
 
 class _FieldReader:
@@ -304,7 +305,7 @@ class _FieldReader:
             return tuple(self._entries(field, enumerate(raw), path, odd).values())
         if not isinstance(raw, dict):
             return _ODD
-        if field.container is dict:
+        if field.container in _MAPPINGS:
             return self._entries(field, raw.items(), path, odd)
         return self._inner(field.entry, raw, path, field.name, odd)
 

@@ -17,6 +17,7 @@ import asyncio
 import functools
 import ssl
 import weakref
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import aiohttp
@@ -43,6 +44,7 @@ __all__ = (
     "LARGE_BODY",
     "SWITCHING",
     "Kept",
+    "ReadBody",
     "SendOnce",
     "Target",
     "exchange",
@@ -50,6 +52,7 @@ __all__ = (
     "may_be_unread",
     "read",
     "read_now",
+    "read_whole",
     "target_of",
     "translate",
 )
@@ -58,6 +61,8 @@ __all__ = (
 SendOnce: TypeAlias = Layer
 #: The protocols of one session over which a request went before.
 Kept: TypeAlias = set["weakref.ref[Any]"]
+#: Reads the body of a response with this status, and returns what the decoder needs of it.
+ReadBody: TypeAlias = Callable[[aiohttp.StreamReader, Request, int], Awaitable[bytes]]
 
 _BODY_LIMIT = 8 * 1024 * 1024
 #: Maximum number of connections that are tried to find one without unread bytes.
@@ -186,6 +191,12 @@ async def read(content: aiohttp.StreamReader, request: Request, status: int) -> 
         chunks.append(chunk)
 
     return b"".join(chunks)
+
+
+async def read_whole(content: aiohttp.StreamReader, request: Request, status: int) -> bytes:
+    """Read a whole body, at once if it arrived with the headers."""
+    body = read_now(content)
+    return await read(content, request, status) if body is None else body
 
 
 def translate(error: Exception) -> TransportError:

@@ -30,12 +30,12 @@ from adapty_async._http.exchange import (
     LARGE_BODY,
     SWITCHING,
     Kept,
+    ReadBody,
     SendOnce,
     Target,
     is_kept,
     may_be_unread,
-    read,
-    read_now,
+    read_whole,
     target_of,
     translate,
 )
@@ -136,7 +136,12 @@ SESSION_OPTIONS: dict[str, Any] = {
 
 
 def session_sender(
-    session: aiohttp.ClientSession, prepare: Callable[[Any], None], *, trust_env: bool
+    session: aiohttp.ClientSession,
+    prepare: Callable[[Any], None],
+    *,
+    trust_env: bool,
+    kept: Kept | None = None,
+    read_body: ReadBody = read_whole,
 ) -> SendOnce:
     """
     Return a sender over a session of the client's own, made with `SESSION_OPTIONS`.
@@ -146,7 +151,7 @@ def session_sender(
     With `trust_env`, it sends requests through the proxies that the environment names. aiohttp's
     own option of that name also reads .netrc, and fails if that has a password for the host.
     """
-    kept: Kept = set()
+    kept = set() if kept is None else kept
     common = dict(session.headers).items()
 
     async def send(request: Request, state: CallState) -> Response:
@@ -163,9 +168,7 @@ def session_sender(
             except ConnectionDesyncError:
                 response = await _over_another(session, request.method, target.url, options)
             status = response.status
-            body = read_now(response.content)
-            if body is None:
-                body = await read(response.content, request, status)
+            body = await read_body(response.content, request, status)
         except BaseException:
             attempt.abort(response)
             raise
@@ -211,7 +214,7 @@ def _data_of(body: bytes | None) -> bytes | io.BytesIO | None:
     return body if body is None or len(body) <= LARGE_BODY else io.BytesIO(body)
 
 
-def ask_given(session: aiohttp.ClientSession) -> SendOnce:
+def ask_given(session: aiohttp.ClientSession, read_body: ReadBody = read_whole) -> SendOnce:
     """
     Return a sender over a session of the caller's, with its proxies and timeouts.
 
@@ -235,7 +238,7 @@ def ask_given(session: aiohttp.ClientSession) -> SendOnce:
         except ConnectError:
             state.unsent()
             raise
-        body = await _body_or_close(response, request)
+        body = await _body_or_close(response, request, read_body)
         if response.status == SWITCHING:
             response.close()  # aiohttp leaves that to the caller
         return Response(response.status, response.headers, body)
@@ -243,10 +246,11 @@ def ask_given(session: aiohttp.ClientSession) -> SendOnce:
     return send
 
 
-async def _body_or_close(response: aiohttp.ClientResponse, request: Request) -> bytes:
+async def _body_or_close(
+    response: aiohttp.ClientResponse, request: Request, read_body: ReadBody
+) -> bytes:
     try:
-        body = read_now(response.content)
-        return await read(response.content, request, response.status) if body is None else body
+        return await read_body(response.content, request, response.status)
     except BaseException:
         response.close()
         raise

@@ -23,8 +23,9 @@ import msgspec
 from adapty_async._api.call_state import CallState
 from adapty_async._api.operation import Request, Response
 from adapty_async._http.direct_sender import Stamp, fastest_sender, is_same, stamp, why_standard
-from adapty_async._http.exchange import SendOnce, exchange
-from adapty_async._http.session_sender import SESSION_OPTIONS, ask_given
+from adapty_async._http.exchange import Kept, SendOnce, exchange
+from adapty_async._http.session_sender import SESSION_OPTIONS, ask_given, session_sender
+from adapty_async._http.streaming import Sink, read_into
 from adapty_async._http.timeouts import TimeoutScheduler
 from adapty_async._runtime.fork import SocketFactory, register_fork_handler
 from adapty_async._runtime.loop_local import LoopLocal
@@ -95,16 +96,20 @@ class Transport:
         )
         register_fork_handler(self)
 
-    async def __call__(self, request: Request, state: CallState) -> Response:
+    async def __call__(
+        self, request: Request, state: CallState, sink: Sink | None = None
+    ) -> Response:
         """
         Send one request, once, and read its whole response.
+
+        With a sink, the body of a success is passed to it block by block, on the standard path.
 
         Raises:
             ConnectError: no connection could be made.
             DeadlineError: the call's deadline has passed; nothing was sent.
             RequestTimeoutError: the attempt's timeout or the call's deadline has passed.
             ConnectionLostError: the connection broke.
-            DecodeError: the response is larger than 8 MiB.
+            DecodeError: the response is larger than 8 MiB, and there is no sink.
         """
         self._require_open()
         resources = self._open.get()
@@ -114,10 +119,11 @@ class Transport:
         if seconds <= 0:
             raise DeadlineError("no time left to send it", operation=request.operation)
         pool = resources.pool
+        send = pool.send if sink is None else self._streaming_sender(resources, state, sink)
         responses = pool.responses
         pool.in_flight += 1
         try:
-            response = await exchange(pool.send, resources.timeouts, request, state, seconds)
+            response = await exchange(send, resources.timeouts, request, state, seconds)
         except asyncio.CancelledError:
             if _is_of_a_closed_session(state):
                 self._require_open()
@@ -132,6 +138,21 @@ class Transport:
                 await resources.retire(pool)
         pool.responses += 1
         return response
+
+    def _streaming_sender(
+        self, resources: _LoopResources, state: CallState, sink: Sink
+    ) -> SendOnce:
+        read_body = read_into(sink, resources.timeouts, state, self._clock)
+        if self._caller_session is not None:
+            return ask_given(self._caller_session, read_body)
+        pool = resources.pool
+        return session_sender(
+            pool.session,
+            lambda _: None,
+            trust_env=self._trust_env,
+            kept=pool.streamed,
+            read_body=read_body,
+        )
 
     async def _renew_if_dead(self, resources: _LoopResources, pool: _Pool, *, dead: bool) -> None:
         if dead and pool is resources.pool:
@@ -241,6 +262,7 @@ class _Pool(msgspec.Struct):
         stamp: the stamp of aiohttp when the session was made, None for the caller's session.
         in_flight: number of requests in flight.
         responses: number of responses so far.
+        streamed: the connections over which a response was streamed.
     """
 
     send: SendOnce
@@ -248,6 +270,7 @@ class _Pool(msgspec.Struct):
     stamp: Stamp | None = None
     in_flight: int = 0
     responses: int = 0
+    streamed: Kept = msgspec.field(default_factory=set)
 
     def is_dead(self, state: CallState, error: AdaptyError, responses: int) -> bool:
         """

@@ -1,13 +1,14 @@
-"""Shielded waits for a task."""
+"""Shielded waits: for a task, and for a blocking call in a thread."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import anyio
 
-__all__ = ("result_of", "until_ended")
+__all__ = ("in_thread", "result_of", "until_ended")
 
 T = TypeVar("T")
 
@@ -37,3 +38,12 @@ async def result_of(task: asyncio.Future[T]) -> T:
     except asyncio.CancelledError as cancelled:
         raise cancelled from task.exception()
     return task.result()
+
+
+async def in_thread(call: Callable[[], T]) -> T:
+    """
+    Run a blocking call in a thread, and return its result.
+
+    A cancellation of the caller is raised after the end of the call, whose result is then lost.
+    """
+    return await result_of(asyncio.get_running_loop().run_in_executor(None, call))

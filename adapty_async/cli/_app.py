@@ -327,6 +327,7 @@ async def _serve(server: Sandbox, seed_file: Path | None) -> None:
         click.echo(
             f"export ADAPTY_MAIL_BASE_URL={server.url} ADAPTY_MAIL_API_KEY={server.mail_api_key}"
         )
+        click.echo(f"export ADAPTY_EXPORT_BASE_URL={server.url}")
         await asyncio.Event().wait()
     finally:
         await server.stop()

@@ -30,12 +30,12 @@ from adapty_async._report import (
 )
 from adapty_async.bulk import JournalSummary, summarise
 from adapty_async.cli._app import _exit_on_error
+from adapty_async.cli._export_commands import cli
 from adapty_async.cli._job import Exit
 from adapty_async.cli._recorded import RecordedInput
 from adapty_async.cli._report import is_same_file
 from adapty_async.cli._status import check_lines, status_json, status_text
 from adapty_async.cli._streams import output_failed, write_error
-from adapty_async.cli._v2_commands import cli
 from adapty_async.errors import ConfigError, InvalidInputError
 
 __all__ = ("cli", "report", "status")

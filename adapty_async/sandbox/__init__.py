@@ -44,7 +44,7 @@ __all__ = ["Arrival", "Delivery", "Faults", "Sandbox"]
 
 class Sandbox:
     """
-    A server with the server-side API, in both versions, the web API and the Mail API.
+    A server with the server-side API, in both versions, the web, Mail and export analytics APIs.
 
     The profiles are shared by all but the Mail API. The app has an access level ``premium`` and two
     products that grant it, ``premium_monthly`` and ``premium_lifetime``, three paywalls, the
@@ -54,7 +54,7 @@ class Sandbox:
     ``_no_key`` causes those errors.
 
     Attributes:
-        api_key: the secret key of the server-side API.
+        api_key: the secret key of the server-side API and the export analytics API.
         mail_api_key: the secret key of the Mail API.
         public_key: the public key of the web API.
 
@@ -83,6 +83,8 @@ class Sandbox:
         strict: bool = False,
         unknown_products: Literal["ignored", "premium"] = "ignored",
         unset_refund_saver: Literal["null", "defaults"] = "null",
+        export_rate: float | None = 2.0,
+        export_segments: int = 1,
     ) -> None:
         """
         Configure a server, which `start()` or `async with` starts.
@@ -100,7 +102,8 @@ class Sandbox:
             retry_after: the form of the `Retry-After` header of a 429.
             latency: seconds between the operation and its response.
             faults: the shares of requests that fail; a string is parsed by `Faults.parse()`.
-            seed: seed of the random faults: the same requests in the same order fail alike.
+            seed: seed of the random faults, and of the numbers of exports: the same requests in the
+                same order fail alike.
             log_size: number of arrivals that are kept; the oldest are dropped first.
             virtual_currencies: whether the app may use them; otherwise their calls get a 403.
             webhook_url: receives the webhooks of version 2; see `webhook_deliveries()`.
@@ -114,6 +117,10 @@ class Sandbox:
                 purchase is recorded and grants nothing, or grants the access level `premium`.
             unset_refund_saver: the settings of Refund Saver before they are set: both null, or
                 `consent` false and `custom_preference` `no_preference`.
+            export_rate: requests per second that the export analytics API allows, and at once
+                after a pause; `None` is no limit.
+            export_segments: rows of an export for each period; a large number makes a large
+                response.
 
         Raises:
             ValueError: a share, the rate, the burst, the latency, the log size or the time
@@ -133,6 +140,8 @@ class Sandbox:
         buckets = {
             api: TokenBucket(rate, burst) for api in ("v1", "v2", "web", "mail") if rate is not None
         }
+        if export_rate is not None:
+            buckets["export"] = TokenBucket(export_rate, max(1.0, export_rate))
         self._options = Options(
             api_key,
             mail_api_key,
@@ -143,6 +152,8 @@ class Sandbox:
             virtual_currencies,
             strict,
             conflicts,
+            seed,
+            export_segments,
         )
         self._faults = FaultPlan(
             Faults.parse(faults) if isinstance(faults, str) else faults or Faults(), seed

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 import msgspec
 from aiohttp import web
 
-from . import _mail, _page, _v1, _web
+from . import _export, _mail, _page, _v1, _web
 from ._body import LENGTH_MAX, too_large, unpacked
+from ._export import Export
 from ._mail import Mail
 from ._rules import Problem
 from ._service import Call, Conflicts, Refusal, Response, Service, storable
@@ -55,6 +56,8 @@ class Options(NamedTuple):
     virtual_currencies: bool
     strict: bool
     conflicts: Conflicts
+    seed: int
+    export_segments: int
 
 
 class _Outcome(NamedTuple):
@@ -90,6 +93,9 @@ class App:
             **dict.fromkeys(_v1.PATHS, v1),
             **dict.fromkeys(_mail.PATHS, mail),
             **dict.fromkeys(_web.PATHS, Web(store, Shop(store.connection), options.public_key)),
+            **dict.fromkeys(
+                _export.PATHS, Export(options.api_key, options.seed, options.export_segments)
+            ),
         }
         self._pages = {
             ("GET", "/"): self._overview,
@@ -123,7 +129,7 @@ class App:
         if self._options.latency:
             await asyncio.sleep(self._options.latency)
             self._store.update_status(number, outcome.response.status)
-        return outcome.response.to_web()
+        return await outcome.response.send(request)
 
     def _outcome(self, service: Service, call: Call, refusal: Refusal | None) -> _Outcome:
         fault = self._faults.draw()
@@ -160,6 +166,8 @@ class App:
         # Adapty's documentation states code and status of a 429, but no text and no Retry-After.
         response = service.error(Refusal(429, "rate_limited", Problem("Too many requests")))
         seconds = max(1, math.ceil(wait))
+        if service.name == Export.name:  # its documentation shows neither body nor header
+            return response
         if self._options.retry_after == "seconds":
             return response._replace(retry_after=str(seconds))
         if self._options.retry_after == "date":

@@ -13,7 +13,7 @@ from aiohttp import web
 from ._rules import Invalid, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 
 class Call(NamedTuple):
@@ -44,6 +44,7 @@ class Response(NamedTuple):
     One response; `body` is empty if the documentation shows none.
 
     `allow` has the methods of the path if the response is a 405.
+    With `blocks`, these are the body, which is sent block by block.
     """
 
     status: int
@@ -51,6 +52,19 @@ class Response(NamedTuple):
     media_type: str = "application/json"
     retry_after: str | None = None
     allow: str | None = None
+    blocks: Iterator[bytes] | None = None
+
+    async def send(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Return the response, of which nothing or, with `blocks`, everything was sent."""
+        if self.blocks is None:
+            return self.to_web()
+        headers = {"Request-Id": uuid4().hex, "Content-Type": self.media_type}
+        response = web.StreamResponse(status=self.status, headers=headers)
+        await response.prepare(request)
+        for block in self.blocks:
+            await response.write(block)
+        await response.write_eof()
+        return response
 
     def to_web(self) -> web.Response:
         """Return the response for aiohttp, with a new `Request-Id`."""

@@ -55,6 +55,7 @@ def start_sandbox(monkeypatch: pytest.MonkeyPatch) -> StartSandbox:
             monkeypatch.setenv("ADAPTY_API_KEY", sandbox.api_key)
             monkeypatch.setenv("ADAPTY_MAIL_BASE_URL", sandbox.url)
             monkeypatch.setenv("ADAPTY_MAIL_API_KEY", sandbox.mail_api_key)
+            monkeypatch.setenv("ADAPTY_EXPORT_BASE_URL", sandbox.url)
             yield sandbox
 
     return start

@@ -32,6 +32,7 @@ from adapty_async.errors import (
     ConnectionLostError,
     DeadlineError,
     DecodeError,
+    ExportError,
     JournalError,
     NotFoundError,
     RateLimitError,
@@ -885,6 +886,7 @@ IN_USE = recognised(ConflictError("status 409", status=409))
 IN_USE.error_code = "idempotency_in_flight"
 NEITHER = [
     JournalError("disk full"),
+    ExportError("disk full"),
     AdaptyError("no response"),
     ConnectError("certificate", permanent=True),
     IN_USE,

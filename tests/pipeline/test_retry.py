@@ -29,6 +29,7 @@ from adapty_async.errors import (
     ConnectionLostError,
     DeadlineError,
     DecodeError,
+    ExportError,
     InvalidInputError,
     JournalError,
     NotFoundError,
@@ -103,6 +104,7 @@ TABLE: list[tuple[BaseException, dict[RetrySafety, bool], bool]] = [
     (DeadlineError("x"), NONE, NO),
     (CircuitOpenError("x"), NONE, NO),
     (JournalError("x"), NONE, NO),
+    (ExportError("x"), NONE, NO),
     (ValueError("x"), NONE, NO),
     (KeyboardInterrupt(), NONE, NO),
 ]

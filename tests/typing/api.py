@@ -13,6 +13,7 @@ from typing import Any, assert_type
 from adapty_async import (
     UNSET,
     AdaptyClient,
+    AdaptyExportClient,
     AdaptyMailClient,
     ApiError,
     BulkReport,
@@ -28,6 +29,7 @@ from adapty_async import (
     OutcomeStatus,
     RetryPolicy,
     TransactionEvent,
+    export,
     v2,
     web,
 )
@@ -412,6 +414,35 @@ async def bulk_of_mail(
     assert_type(await mail.profiles.bulk_save(profiles), BulkReport[MailProfile, None])
     assert_type(await mail.profiles.bulk_delete(["a@b"], by="email"), BulkReport[str, None])
     assert_type(await mail.events.bulk_save(events), BulkReport[TransactionEvent, None])
+
+
+async def exports(client: AdaptyExportClient, filters: export.Filters) -> None:
+    """Make every export."""
+    chart = client.analytics(chart_id=export.Chart.MRR, filters=filters, period_unit="week")
+    assert_type(chart, export.JsonExport[export.AnalyticsResult])
+    assert_type(await chart, export.AnalyticsResult)
+    assert_type((await chart).data["mrr"], export.Metric)
+    assert_type((await chart).data["mrr"].data, tuple[Any, ...])
+    assert_type(chart.operation, Operation[export.AnalyticsResult])
+    assert_type(await chart.write_to("chart.json"), export.ExportedFile)
+    async for chunk in chart.chunks(by="month"):
+        assert_type(chunk, export.JsonChunk[export.AnalyticsResult])
+        assert_type(chunk.dates, tuple[dt.date, dt.date])
+    lines = client.analytics(chart_id="new", filters=filters, format="csv", tz="Europe/Berlin")
+    assert_type(lines, export.CsvExport)
+    assert_type([line async for line in lines.chunks(by="month")], list[str])
+    assert_type(lines.parts, tuple[export.CsvExport, ...])
+    assert_type(await lines.write_to("chart.csv", on_chunk=print), export.ExportedFile)
+    assert_type(await client.cohort(filters=filters, renewal_days=[7]), export.CohortResult)
+    conversion = client.conversion(filters=filters, from_period=None, to_period="1")
+    assert_type(await conversion, export.ConversionResult)
+    assert_type(await client.funnel(filters=filters, show_value_as="both"), export.FunnelResult)
+    assert_type(await client.ltv(filters=filters, format="json"), export.LtvResult)
+    assert_type(await client.retention(filters=filters, use_trial=True), export.RetentionResult)
+    placements = export.PlacementFilters(placement_type="paywall")
+    assert_type(await client.placements(filters=placements), export.PlacementsResult)
+    assert_type(client.placements(filters=placements, format="csv"), export.CsvExport)
+    assert_type(client.with_options(timeout=5), AdaptyExportClient)
 
 
 async def fakes(clock: FakeClock) -> None:

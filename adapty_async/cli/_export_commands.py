@@ -1,0 +1,360 @@
+"""The commands of ``export``: charts, cohorts and so on of the export analytics API, to a file."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from adapty_async.cli._app import _key_in, _run, _write_library_error
+from adapty_async.cli._job import Exit
+from adapty_async.cli._proxies import proxy_hooks, require_usable_proxy
+from adapty_async.cli._streams import output_failed, write_error
+from adapty_async.cli._v2_commands import cli
+from adapty_async.client import AdaptyExportClient
+from adapty_async.errors import (
+    AdaptyError,
+    AuthenticationError,
+    ConfigError,
+    ExportError,
+    InvalidInputError,
+    RequestRejectedError,
+)
+from adapty_async.export import (
+    AccountingType,
+    ChunkWritten,
+    CsvExport,
+    DateType,
+    ExportedFile,
+    Filters,
+    JsonChunks,
+    JsonExport,
+    PeriodType,
+    PeriodUnit,
+    PlacementFilters,
+    PlacementType,
+    ShowValueAs,
+    ValueField,
+    ValueType,
+)
+
+__all__ = ("cli", "export")
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_STDOUT = "-"
+_UNITS = [str(unit) for unit in PeriodUnit]
+_FILTERS = tuple(name for name in Filters.__struct_fields__ if name not in {"date", "compare_date"})
+# The options by the names that errors of the library have.
+_OPTION_OF = {"by": "--chunk", "tz": "--tz", "date": "--from and --to"}
+# The chunks of a chart's export to CSV by default. The rows of those charts are separate periods,
+# while every other export would change its meaning.
+_CHUNK_OF_PERIOD = {"day": "month", "month": "month", "quarter": "quarter", "year": "year"}
+_DAY = click.DateTime(["%Y-%m-%d"])
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """A group of the options that all exports share."""
+
+    form: str
+    output: str
+    chunk: str | None
+    tz: str | None
+    as_json: bool
+    base_url: str | None
+    trust_env: bool
+    api_key_file: Path | None
+
+
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def _open_choice(name: str, values: Any, text: str, **more: Any) -> Callable[[Command], Command]:
+    """Return an option that lists the documented values and accepts all others."""
+    return click.option(name, help=f"{text}: {', '.join(values)}.", **more)
+
+
+_TARGET: tuple[Callable[..., Any], ...] = (
+    click.option(
+        "--format",
+        "form",
+        type=click.Choice(["csv", "json"]),
+        default="csv",
+        show_default=True,
+        help="The format of the file.",
+    ),
+    click.option(
+        "-o",
+        "--output",
+        default=_STDOUT,
+        help="The file, which is replaced when all data is there; by default standard output.",
+    ),
+    click.option("--tz", help="The time zone by which data is grouped, such as Europe/Berlin."),
+    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON; needs -o."),
+    click.option("--base-url", help="The origin to send to, if it is not Adapty's."),
+    click.option(
+        "--trust-env",
+        is_flag=True,
+        help="Use the proxy that HTTPS_PROXY or HTTP_PROXY names, except for hosts in NO_PROXY.",
+    ),
+    click.option(
+        "--api-key-file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Read the key from this file, not from the environment.",
+    ),
+)
+_SELECTION: tuple[Callable[..., Any], ...] = (
+    click.option("--from", "first", type=_DAY, required=True, help="The first day."),
+    click.option("--to", "last", type=_DAY, required=True, help="The last day, inclusive."),
+    click.option(
+        "--filter",
+        "filters",
+        metavar="NAME=VALUE",
+        multiple=True,
+        help=f"One of several values of a filter, such as country=us. NAME is one of "
+        f"{', '.join(_FILTERS)}.",
+    ),
+    _open_choice("--period-unit", _UNITS, "The interval by which values are grouped"),
+    click.option(
+        "--chunk",
+        type=click.Choice([*_UNITS, "none"]),
+        help="Divide the export into requests of this length, so that it can be resumed. The "
+        "default is none, and for analytics in CSV month, or a longer --period-unit.",
+    ),
+)
+_SEGMENTATION = click.option(
+    "--segmentation", help="The property by which values are divided, such as country."
+)
+_DATE_TYPE = _open_choice("--date-type", DateType, "The date on which a user joined")
+_PERIOD_TYPE = _open_choice("--period-type", PeriodType, "The periods")
+
+
+@cli.group()
+def export() -> None:
+    """
+    Export charts and placements of the export analytics API to a file.
+
+    The key is in ADAPTY_API_KEY. The file appears when all data is there. If an export that is
+    divided into chunks is interrupted, the same command resumes it after the complete chunks.
+
+    Exit codes: 0 done, 1 a request failed, 2 usage error or invalid input, 3 the key was rejected,
+    130 interrupted.
+    """
+
+
+@export.command()
+@click.option("--chart", required=True, help="The id of the chart, such as revenue or mrr.")
+@_options(*_SELECTION, _DATE_TYPE, _SEGMENTATION, *_TARGET)
+def analytics(chart: str, **options: Any) -> None:
+    """Export a chart, by the date of the transactions."""
+    target, query = _split(options)
+    if target.chunk is None and target.form == "csv":
+        unit = query.get("period_unit", PeriodUnit.MONTH)
+        target = msgspec.structs.replace(target, chunk=_CHUNK_OF_PERIOD.get(unit))
+    _perform(target, lambda client, form: client.analytics(chart_id=chart, **form, **query))
+
+
+@export.command()
+@_options(
+    *_SELECTION,
+    _PERIOD_TYPE,
+    _open_choice("--value-type", ValueType, "The form of the values"),
+    _open_choice("--value-field", ValueField, "The values"),
+    _open_choice("--accounting-type", AccountingType, "The way to count money"),
+    click.option(
+        "--renewal-day", "renewal_days", type=int, multiple=True, help="A day since installation."
+    ),
+    click.option("--prediction-months", type=int, help="Months of prediction."),
+    *_TARGET,
+)
+def cohort(**options: Any) -> None:
+    """Export cohorts, by the date on which their users installed the app."""
+    target, query = _split(options)
+    _perform(target, lambda client, form: client.cohort(**form, **query))
+
+
+@export.command()
+@click.option("--from-period", help="The state before, such as 1; an installation by default.")
+@click.option("--to-period", required=True, help="The state afterwards, such as 6+.")
+@_options(*_SELECTION, _DATE_TYPE, _SEGMENTATION, *_TARGET)
+def conversion(from_period: str | None, **options: Any) -> None:
+    """Export the conversion from one state of a subscription to another."""
+    target, query = _split(options)
+    _perform(
+        target, lambda client, form: client.conversion(from_period=from_period, **form, **query)
+    )
+
+
+@export.command()
+@_options(
+    *_SELECTION,
+    _open_choice("--show-value-as", ShowValueAs, "The form of the values"),
+    _SEGMENTATION,
+    *_TARGET,
+)
+def funnel(**options: Any) -> None:
+    """Export the funnel from the installation through the payments."""
+    target, query = _split(options)
+    _perform(target, lambda client, form: client.funnel(**form, **query))
+
+
+@export.command()
+@_options(*_SELECTION, _PERIOD_TYPE, _SEGMENTATION, *_TARGET)
+def ltv(**options: Any) -> None:
+    """Export the lifetime value of subscribers."""
+    target, query = _split(options)
+    _perform(target, lambda client, form: client.ltv(**form, **query))
+
+
+@export.command()
+@_options(
+    *_SELECTION,
+    _PERIOD_TYPE,
+    _SEGMENTATION,
+    click.option("--use-trial/--no-trial", default=None, help="Whether a trial counts."),
+    *_TARGET,
+)
+def retention(**options: Any) -> None:
+    """Export the retention of subscribers."""
+    target, query = _split(options)
+    _perform(target, lambda client, form: client.retention(**form, **query))
+
+
+@export.command()
+@_open_choice("--placement-type", PlacementType, "The kind of placements", required=True)
+@_options(*_TARGET)
+def placements(placement_type: str, **options: Any) -> None:
+    """Export the placements with their paywalls or onboardings, audiences and A/B tests."""
+    target = Target(chunk=None, **options)
+    filters = PlacementFilters(placement_type=placement_type)
+    _perform(target, lambda client, form: client.placements(filters=filters, **form))
+
+
+def _split(options: Mapping[str, Any]) -> tuple[Target, dict[str, Any]]:
+    """Return the options that all exports share, and the properties of the request."""
+    target = {name: options[name] for name in Target.__struct_fields__}
+    if target["chunk"] == "none":
+        target["chunk"] = ""
+    rest = {name: value for name, value in options.items() if name not in target}
+    first, last, given = rest.pop("first"), rest.pop("last"), rest.pop("filters")
+    query = {name: value for name, value in rest.items() if value is not None and value != ()}
+    with _exit_on_error():
+        filters = Filters(date=(first.date(), last.date()), **_filters(given))
+        return Target(**target), {"filters": filters, **query}
+
+
+def _filters(given: tuple[str, ...]) -> dict[str, Any]:
+    values: dict[str, list[str]] = {}
+    for each in given:
+        name, is_given, value = each.partition("=")
+        if not is_given or name not in _FILTERS:
+            raise click.UsageError(
+                f"--filter {each}: must be NAME=VALUE, and NAME one of {', '.join(_FILTERS)}"
+            )
+        values.setdefault(name, []).append(value)
+    return values
+
+
+Exporting = Callable[[AdaptyExportClient, dict[str, Any]], JsonExport[Any] | CsvExport]
+
+
+def _perform(target: Target, begin: Exporting) -> None:
+    if target.as_json and target.output == _STDOUT:
+        raise click.UsageError("--json needs -o: the export itself goes to standard output")
+    with _exit_on_error():
+        client = _client(target)
+        plan = begin(client, {"format": target.form, "tz": target.tz})
+        chunked = plan.chunks(by=target.chunk) if target.chunk else plan
+        if target.output == _STDOUT:
+            with tempfile.TemporaryDirectory(prefix="adapty-async-") as folder:
+                path = Path(folder, "export")
+                _run(_write_to(client, chunked, path))
+                with path.open("rb") as file:
+                    shutil.copyfileobj(file, sys.stdout.buffer)
+            sys.stdout.flush()
+            if output_failed():
+                sys.exit(Exit.NOT_ALL_DONE)
+        else:
+            result = _run(_write_to(client, chunked, Path(target.output)))
+            click.echo(_as_json(result) if target.as_json else _as_text(result))
+
+
+async def _write_to(
+    client: AdaptyExportClient, plan: JsonExport[Any] | JsonChunks[Any] | CsvExport, path: Path
+) -> ExportedFile:
+    async with client:
+        if isinstance(plan, JsonExport):
+            return await plan.write_to(path)
+        return await plan.write_to(path, on_chunk=_echo_progress)
+
+
+def _echo_progress(chunk: ChunkWritten) -> None:
+    dates = "" if chunk.dates is None else f", {chunk.dates[0]} to {chunk.dates[1]}"
+    write_error(f"Exporting: {chunk.number} of {chunk.total}{dates}, {_size(chunk.size)}")
+
+
+def _as_json(result: ExportedFile) -> str:
+    return msgspec.json.encode(result, enc_hook=str).decode()
+
+
+def _as_text(result: ExportedFile) -> str:
+    requests = "1 request" if result.chunks == 1 else f"{result.chunks:,} requests"
+    resumed = f", {result.resumed:,} of them earlier" if result.resumed else ""
+    return f"{result.path}: {_size(result.size)} in {requests}{resumed}"
+
+
+def _size(size: int) -> str:
+    return f"{size:,} bytes" if size < 1_000_000 else f"{size / 1_000_000:,.1f} MB"
+
+
+def _client(target: Target) -> AdaptyExportClient:
+    settings: dict[str, Any] = {"base_url": target.base_url, "trust_env": target.trust_env}
+    if target.api_key_file is not None:
+        settings["api_key"] = _key_in(target.api_key_file)
+    origin = AdaptyExportClient(**settings).origin
+    if target.trust_env:
+        require_usable_proxy(origin)
+    hooks = proxy_hooks(origin, trust_env=target.trust_env)
+    return AdaptyExportClient(**settings, hooks=hooks)
+
+
+@contextlib.contextmanager
+def _exit_on_error() -> Iterator[None]:
+    """Exit with a message and a code on an error of the library, and on Ctrl-C."""
+    try:
+        yield
+    except AdaptyError as error:
+        _write_library_error(_by_option(error))
+        sys.exit(_exit_code(error))
+    except (KeyboardInterrupt, click.Abort):
+        write_error("\nInterrupted. The same command resumes after the complete chunks.")
+        sys.exit(Exit.INTERRUPTED)
+
+
+def _by_option(error: AdaptyError) -> AdaptyError:
+    """Return the error with the name of the option instead of the library's parameter."""
+    if isinstance(error, InvalidInputError):
+        return InvalidInputError(_OPTION_OF.get(error.field, error.field), error.rule)
+    return error
+
+
+def _exit_code(error: AdaptyError) -> int:
+    if isinstance(error, AuthenticationError):
+        return Exit.KEY_REJECTED
+    is_input = isinstance(
+        error, ConfigError | InvalidInputError | ExportError | RequestRejectedError
+    )
+    return Exit.REFUSED if is_input else Exit.NOT_ALL_DONE
