@@ -640,7 +640,7 @@ def test_ten_successes_make_a_measurement() -> None:
     client.clock.now = first + 1.2
     client.limiter.throttled(first + 1.18)
 
-    trip = client.limiter._round_trip
+    trip = client.limiter.round_trip
     assert client.limiter.limit == pytest.approx(10 / (1.2 - trip))
 
 
