@@ -241,8 +241,9 @@ class _Exchange:
         self._pending += self._report.responses
         self._pending.sort(key=lambda one: one.received)
         complete = self._complete_until()
-        ready = [one for one in self._pending if one.received <= complete]
-        self._pending = self._pending[len(ready) :]
+        is_first = self._limiter.snapshot().throttling.cut == -math.inf
+        ready = [one for one in self._pending if one.received <= complete or (is_first and one.throttled)]
+        self._pending = [one for one in self._pending if not(one.received <= complete or (is_first and one.throttled))]
         for response in ready:
             self._time = self._recorded = max(self._recorded, response.received)
             if response.throttled:

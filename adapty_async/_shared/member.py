@@ -122,11 +122,12 @@ class Member:
         now = self._clock()
         while self._permits and self._permits[0] < now - _LATE:
             self._permits.popleft()
-        wait = self._delay(now)
-        if wait > 0.0:
+        if (self._permits[0] if self._permits else math.inf) > now + _EARLY or (
+            self.paused_until > now
+        ):
             self._is_hungry = True
             self._exchange_by(max(self._last + INTERVAL, self._ask_at))
-            return max(wait, _MIN_WAIT)
+            return max(self._delay(now), _MIN_WAIT)
         late = now - self._permits.popleft()
         self._waited += ((late <= _WAITED) - self._waited) / 16
         self._used += 1
@@ -134,12 +135,10 @@ class Member:
         return 0.0
 
     def _delay(self, now: float) -> float:
+        """Return the seconds until a permit is due, or until the next exchange may bring one."""
         if self.paused_until > now:
             return self.paused_until - now
-        if not self._permits:
-            return max(self.due - now, _MIN_WAIT)
-        wait = self._permits[0] - now
-        return wait if wait > _EARLY else 0.0
+        return (self._permits[0] if self._permits else self.due) - now
 
     def count(self) -> None:
         """Count a request sent without `acquire`; all members have fewer permits for it."""
