@@ -238,18 +238,23 @@ class _Exchange:
         return member
 
     def _record_responses(self) -> None:
-        self._pending += self._report.responses
-        self._pending.sort(key=lambda one: one.received)
+        pending = sorted([*self._pending, *self._report.responses], key=_received)
         complete = self._complete_until()
+        # the first cut needs no measurement, and every moment before it costs 429 responses
         is_first = self._limiter.snapshot().throttling.cut == -math.inf
-        ready = [one for one in self._pending if one.received <= complete or (is_first and one.throttled)]
-        self._pending = [one for one in self._pending if not(one.received <= complete or (is_first and one.throttled))]
-        for response in ready:
-            self._time = self._recorded = max(self._recorded, response.received)
-            if response.throttled:
-                self._record_throttled(response)
+        self._pending = []
+        for response in pending:
+            if response.received <= complete or (is_first and response.throttled):
+                self._record(response)
             else:
-                self._limiter.succeeded(response.sent, paced=response.paced)
+                self._pending.append(response)
+
+    def _record(self, response: Response) -> None:
+        self._time = self._recorded = max(self._recorded, response.received)
+        if response.throttled:
+            self._record_throttled(response)
+        else:
+            self._limiter.succeeded(response.sent, paced=response.paced)
 
     def _complete_until(self) -> float:
         """Return the time up to which the responses of all active members are known."""
@@ -305,3 +310,7 @@ class _Exchange:
             probing=limiter.probing,
             members=len(self._members),
         )
+
+
+def _received(response: Response) -> float:
+    return response.received

@@ -27,8 +27,6 @@ _MIN_WAIT = 0.002
 _WAITED = 0.02
 # Seconds for which a response is expected after the last request or response.
 _ACTIVE = 0.5
-# Seconds after which a response that was not reported is of no use.
-_OLD = 1.0
 # A member asks for this multiple of the permits that it used since the last exchange.
 _STEADY, _HUNGRY = 1.2, 2.0
 # A process alone keeps this far below its share, since its limiter permits small bursts.
@@ -246,11 +244,16 @@ class Member:
         if self._calls or self._responses or grant.permits:
             self._exchange_by(began + INTERVAL)
 
-    def interrupt(self) -> None:
-        """Drop the permits and the responses of a time without a store."""
+    def postpone(self, moment: float) -> None:
+        """Perform the next exchange at another time, since the present one had no result."""
+        self.due = moment
+
+    def interrupt(self, moment: float) -> None:
+        """Drop permits and responses, since the store is down; try again at a time."""
         self._permits.clear()
         self._responses.clear()
         self._calls = self._used = 0
+        self.postpone(moment)
 
 
 def _rest(response: Response) -> tuple[int, bool, bool, float | None, float]:

@@ -26,9 +26,7 @@ _LOAD = (
     " from (select) as one left join adapty_shared_rate on key = %s"
 )
 _INSERT = "insert into adapty_shared_rate values (%s, 1, %s) on conflict do nothing"
-_UPDATE = (
-    "update adapty_shared_rate set version = version + 1, value = %s where key = %s and version = %s"
-)
+_UPDATE = "update adapty_shared_rate set version = version + 1, value = %s where key = %s and version = %s"
 # Seconds until a cancelled command is cancelled again: psycopg first asks the server to stop.
 _CANCEL = 0.1
 
@@ -51,9 +49,7 @@ class PostgresStore:
         try:
             psycopg.conninfo.conninfo_to_dict(url)
         except psycopg.ProgrammingError:
-            raise ConfigError(
-                "the URL of the shared rate's store is not a valid PostgreSQL URL"
-            ) from None
+            raise ConfigError("url is not a valid URL of PostgreSQL") from None
         self._url = url
         self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
 

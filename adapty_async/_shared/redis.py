@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable
 from typing import Any
 
@@ -53,7 +54,9 @@ class RedisStore:
                 decode_responses=False,
             )
         except ValueError:
-            raise ConfigError("the URL of the shared rate's store is not a valid Redis URL") from None
+            raise ConfigError(
+                "the URL of the shared rate's store is not a valid Redis URL"
+            ) from None
         self._load = self._client.register_script(_LOAD)
         self._swap = self._client.register_script(_SWAP)
 
@@ -73,10 +76,8 @@ class RedisStore:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        try:
+        with contextlib.suppress(StoreError):  # the connection is broken already
             await _result(self._client.aclose())
-        except StoreError:
-            pass  # the connection was broken
 
 
 async def _result(command: Awaitable[Any]) -> Any:
