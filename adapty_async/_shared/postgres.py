@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, LiteralString, TypeVar
 
 import psycopg
 
@@ -26,7 +26,10 @@ _LOAD = (
     " from (select) as one left join adapty_shared_rate on key = %s"
 )
 _INSERT = "insert into adapty_shared_rate values (%s, 1, %s) on conflict do nothing"
-_UPDATE = "update adapty_shared_rate set version = version + 1, value = %s where key = %s and version = %s"
+_UPDATE = (
+    "update adapty_shared_rate set version = version + 1, value = %s"
+    + " where key = %s and version = %s"
+)
 # Seconds until a cancelled command is cancelled again: psycopg first asks the server to stop.
 _CANCEL = 0.1
 
@@ -79,13 +82,14 @@ class PostgresStore:
 
     async def swap(self, key: str, version: int, value: bytes) -> bool:
         """Store a value if the key's version is still `version`; return whether it was."""
-        if version:
-            command, arguments = _UPDATE, (value, key, version)
-        else:
-            command, arguments = _INSERT, (key, value)
-        return await self._within(self._change(command, arguments))
+        change = (
+            self._change(_UPDATE, (value, key, version))
+            if version
+            else self._change(_INSERT, (key, value))
+        )
+        return await self._within(change)
 
-    async def _change(self, command: Any, arguments: tuple[Any, ...]) -> bool:
+    async def _change(self, command: LiteralString, arguments: tuple[Any, ...]) -> bool:
         cursor = await (await self._connected()).execute(command, arguments)
         return cursor.rowcount == 1
 
