@@ -32,7 +32,7 @@ PACKAGES = (
     "v1 v2 mail shared",
     "client _report",
     "adapty_async",
-    "cli",
+    "cli integrations",
 )
 NUMBERS = {package: number for number, names in enumerate(PACKAGES) for package in names.split()}
 
@@ -44,6 +44,7 @@ AT_HOME = {
     "psycopg": ("_shared.postgres",),
     "redis": ("_shared.redis",),
     "rich": ("cli",),
+    "pytest": ("integrations.pytest",),
     "tenacity": ("_pipeline.retry",),
 }
 ONLY_FOR_TYPES = {("client", "aiohttp")}

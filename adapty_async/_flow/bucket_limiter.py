@@ -57,6 +57,29 @@ class Verdict(enum.Enum):
     OTHER = enum.auto()
 
 
+class CallQueue:
+    """
+    The queue of the single calls to one bucket in one event loop.
+
+    Attributes:
+        turn: the right to wait for the next permit; the head of the queue has it.
+        deadlines: the deadlines of the waiting calls, by the timeouts that end them.
+    """
+
+    def __init__(self) -> None:
+        self.turn = PrioritySemaphore(1)
+        self.deadlines: dict[asyncio.Timeout, float] = {}
+
+    def expire(self, until: float) -> None:
+        """Time out the calls whose deadline is not after the end of a pause."""
+        for timeout, deadline in self.deadlines.items():
+            if until >= deadline and not timeout.expired():
+                timeout.reschedule(asyncio.get_running_loop().time())
+
+    def __repr__(self) -> str:
+        return f"CallQueue({len(self.deadlines)} calls)"
+
+
 class BucketState:
     """
     The state of one bucket, which the limiters of its single calls and bulk runs share.
@@ -71,8 +94,8 @@ class BucketState:
         run_rate: the configured requests per second of the latest run, for the statistics.
         rate_source: the adaptive rate of bulk runs, and the pauses of all requests.
         breaker: the circuit breaker.
-        waiting: the deadlines of single calls that wait, by the timeouts that end them.
-        urgent: number of single calls that wait for a permit.
+        calls: the queue of single calls, per event loop.
+        urgent: number of single calls that wait for a permit, in all event loops.
         in_flight: attempts without a response yet.
         requests: number of attempts.
         throttled: number of attempts that were throttled (429).
@@ -90,7 +113,7 @@ class BucketState:
         self.run_rate: float | None = None
         self.rate_source = rate_source
         self.breaker = CircuitBreaker(timing.clock, timing.uniform)
-        self.waiting: LoopLocal[dict[asyncio.Timeout, float]] = LoopLocal(dict)
+        self.calls = LoopLocal(CallQueue)
         self.urgent = 0
         self.in_flight = 0
         self.requests = 0
@@ -149,13 +172,7 @@ class BucketState:
         self.breaker.record_success(sent)
         if self.rate_source.paused_until > before:
             self._asked_until = self.clock() + (retry_after or 0.0)
-            self._expire_waiting()
-
-    def _expire_waiting(self) -> None:
-        for timeout, deadline in self.waiting.get().items():
-            late = self.rate_source.paused_until >= deadline
-            if late and not timeout.expired():
-                timeout.reschedule(asyncio.get_running_loop().time())
+            self.calls.get().expire(self.rate_source.paused_until)
 
     def record_failure(self, sent: float, retry_after: float | None) -> Verdict:
         """Record a failure that an outage may have caused; return whether one is known."""
@@ -224,7 +241,9 @@ class BucketLimiter(abc.ABC):
     @abc.abstractmethod
     async def acquire(self, operation: str, deadline: float) -> float:
         """
-        Wait for a permit and a connection; return the deadline, which the wait may have moved.
+        Wait for a permit and a connection.
+
+        Return the seconds of the wait that are not charged to the call, but added to its deadline.
 
         Args:
             operation: the name of the call in errors.
@@ -280,8 +299,7 @@ class CallLimiter(BucketLimiter):
 
     def __init__(self, state: BucketState, connections: PrioritySemaphore) -> None:
         super().__init__(state, connections)
-        self._waiting = state.waiting.get()
-        self._turn = PrioritySemaphore(1)  # the head of the queue has it
+        self._queue = state.calls.get()
 
     def try_acquire(self, operation: str, deadline: float) -> bool:
         """
@@ -306,7 +324,7 @@ class CallLimiter(BucketLimiter):
 
     async def acquire(self, operation: str, deadline: float) -> float:
         """
-        Wait for a connection and a permit; return the deadline.
+        Wait for a connection and a permit; all of the wait is charged to the call.
 
         Raises:
             CircuitOpenError: the circuit is open.
@@ -314,15 +332,15 @@ class CallLimiter(BucketLimiter):
             DeadlineError: the permit would come after the call's deadline.
         """
         timeout = asyncio.timeout(None)
-        self._waiting[timeout] = deadline
+        self._queue.deadlines[timeout] = deadline
         try:
             async with timeout:
                 await self._wait(operation, deadline, self._state.clock())
         except TimeoutError:
             raise self._no_permit(operation, deadline) from None
         finally:
-            del self._waiting[timeout]
-        return deadline
+            del self._queue.deadlines[timeout]
+        return 0.0
 
     async def _wait(self, operation: str, deadline: float, arrived: float) -> None:
         state = self._state
@@ -343,7 +361,8 @@ class CallLimiter(BucketLimiter):
     async def _wait_in_queue(self, operation: str, deadline: float, arrived: float) -> None:
         self._require_time(operation, deadline, self._expected_delay())
         seconds = deadline - self._state.clock()
-        await _acquire_within(self._turn, seconds, lambda: self._no_permit(operation, deadline))
+        turn = self._queue.turn
+        await _acquire_within(turn, seconds, lambda: self._no_permit(operation, deadline))
         try:
             while True:
                 await self._acquire_connection(operation, deadline)
@@ -355,7 +374,7 @@ class CallLimiter(BucketLimiter):
                 self._require_time(operation, deadline, wait)
                 await self._state.sleep(wait)
         finally:
-            self._turn.release()
+            turn.release()
 
     async def _acquire_connection(self, operation: str, deadline: float) -> None:
         def none_free() -> DeadlineError:

@@ -130,9 +130,13 @@ class RunLimiter(BucketLimiter):
         self._start()
         return True
 
-    async def acquire(self, operation: str, deadline: float) -> float:
+    async def acquire(
+        self,
+        operation: str,
+        deadline: float,  # noqa: ARG002  a wait in the queue extends it
+    ) -> float:
         """
-        Wait in the run's queue; return the deadline, moved by the wait, which does not count.
+        Wait in the run's queue; return the seconds of the wait, which is not charged to the item.
 
         Raises:
             CircuitOpenError: an outage or a pause has lasted longer than the run's `max_outage`.
@@ -140,7 +144,7 @@ class RunLimiter(BucketLimiter):
         arrived = self._state.clock()
         await self._queue.acquire(operation)
         self._start()
-        return deadline + self._state.clock() - arrived
+        return self._state.clock() - arrived
 
     def _start(self) -> None:
         self._timer.start()

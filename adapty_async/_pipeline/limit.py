@@ -62,7 +62,7 @@ class _LimitLayer:
         limiter = self._limiters().get(request.bucket) or self._limiter_of(request.bucket)
         state = request.state
         if not limiter.try_acquire(request.operation, state.deadline):
-            state.deadline = await limiter.acquire(request.operation, state.deadline)
+            state.deadline += await limiter.acquire(request.operation, state.deadline)
         sent = self._clock()
         if state.deadline == math.inf:
             state.deadline = sent + request.total_timeout

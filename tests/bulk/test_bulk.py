@@ -25,6 +25,7 @@ from adapty_async import (
     ConnectError,
     ConnectionLostError,
     InvalidInputError,
+    JournalError,
     Operation,
     Outcome,
     OutcomeStatus,
@@ -37,7 +38,7 @@ from adapty_async._api.operation import Request, Response
 from adapty_async._bulk.settings import RunSettings
 from adapty_async._bulk.source import source_of
 from adapty_async._bulk.worker_pool import Worker
-from adapty_async._runtime.tasks import until_ended
+from adapty_async._runtime.tasks import result_of, until_ended
 from adapty_async.bulk import EarlierStatus, StopReason
 from adapty_async.statistics import CircuitState
 from adapty_async.testing import FakeTransport
@@ -1035,6 +1036,20 @@ async def test_who_waits_for_an_end_waits_even_when_cancelled() -> None:
         await waiting
 
 
+async def test_a_cancelled_wait_for_a_result_carries_the_failure() -> None:
+    """The cancellation is raised from the task's error, which would be lost otherwise."""
+    failing = asyncio.get_running_loop().create_future()
+    waiting = asyncio.create_task(result_of(failing))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.sleep(0)
+    failure = JournalError("the disk is full")
+    failing.set_exception(failure)
+    with pytest.raises(asyncio.CancelledError) as raised:
+        await waiting
+    assert raised.value.__cause__ is failure
+
+
 async def test_who_waits_for_an_end_does_not_hear_of_a_scope() -> None:
     """A cancelled scope around it has to wait as well."""
     ending = asyncio.get_running_loop().create_future()
@@ -1818,7 +1833,7 @@ async def test_a_run_with_a_rate_changes_no_other_runs_pace() -> None:
     client = AdaptyClient(KEY, transport=Api())
     profiles = client.v1.profiles
     await profiles.bulk_delete(ids(5), by="customer_user_id")
-    learned = client._caller.layers.limiters.get("v1").adaptive
+    learned = client._caller.layers.limiters.get("v1").rate_source
     before = learned.rate
     await profiles.bulk_delete(ids(5), by="customer_user_id", rate=0.5 * before)
 

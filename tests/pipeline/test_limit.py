@@ -220,12 +220,12 @@ async def test_an_attempt_without_a_response_says_nothing_of_the_service(
         with pytest.raises(ServerError):
             await send(a_request())
     clock.now += limiter.breaker.delay()
-    since, rate = limiter.breaker.since, limiter.adaptive.rate
+    since, rate = limiter.breaker.since, limiter.rate_source.rate
     assert since is not None
 
     with pytest.raises(type(way)):
         await send(a_request())
-    assert (limiter.breaker.since, limiter.adaptive.rate) == (since, rate)
+    assert (limiter.breaker.since, limiter.rate_source.rate) == (since, rate)
     assert (limiter.failed, limiter.in_flight) == (20, 0)
 
 
@@ -295,7 +295,7 @@ async def test_a_rate_that_was_given_and_refused_is_where_the_search_begins(
     with pytest.raises(RateLimitError):
         await limit(transport, connections(), passed, clock, run)(a_request(low_priority=True))
 
-    assert passed.get("test").adaptive.rate <= 10.0
+    assert passed.get("test").rate_source.rate <= 10.0
 
 
 async def test_a_runs_concurrency_limit_records_results() -> None:
