@@ -242,7 +242,9 @@ class SharedBucket:
         try:
             await self._attempt(is_leaving=True)
         except StoreError:
-            logger.debug("shared rate: the store is down; the others were not told of the end")
+            logger.debug(
+                "shared rate: the store is down, so the others notice later that this one left"
+            )
 
     def __repr__(self) -> str:
         return (

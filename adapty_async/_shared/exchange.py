@@ -22,7 +22,8 @@ import math
 
 import msgspec
 
-from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter, RateSnapshot
+from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
+from adapty_async._flow.rate_state import RateSnapshot
 
 __all__ = ("AHEAD", "Grant", "Report", "Response", "SharedState", "exchange")
 
@@ -264,7 +265,7 @@ class _Exchange:
 
     def _record_throttled(self, response: Response) -> None:
         limiter, sent = self._limiter, response.sent
-        if response.epoch < self._epoch:  # sent before the member learned of the last cut
+        if response.epoch < self._epoch:  # sent before the member knew of the last cut
             sent = min(sent, limiter.snapshot().throttling.cut)
         rate, before = limiter.rate, (limiter.rate, limiter.limit, limiter.paused_until)
         limiter.throttled(sent, response.retry_after, within=response.within)
@@ -287,10 +288,12 @@ class _Exchange:
         share = 1 + math.floor((now + AHEAD - served) / interval)
         if share <= 0:
             return (), served - AHEAD - now
-        slots = limiter.reserve(min(self._report.wanted, share), AHEAD, waited=True)
-        member.served_until = served + slots.count * interval
-        again = max(slots.again, interval if share < self._report.wanted else 0.0)
-        return tuple(slots.first + number * slots.interval for number in range(slots.count)), again
+        reserved = limiter.reserve(min(self._report.wanted, share), AHEAD, waited=True)
+        member.served_until = served + reserved.count * interval
+        again = max(reserved.again, interval if share < self._report.wanted else 0.0)
+        return tuple(
+            reserved.first + number * reserved.interval for number in range(reserved.count)
+        ), again
 
     def _interval(self) -> float:
         """Return the seconds between two permits of one member."""

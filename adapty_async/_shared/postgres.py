@@ -26,10 +26,7 @@ _LOAD = (
     " from (select) as one left join adapty_shared_rate on key = %s"
 )
 _INSERT = "insert into adapty_shared_rate values (%s, 1, %s) on conflict do nothing"
-_UPDATE = (
-    "update adapty_shared_rate set version = version + 1, value = %s"
-    + " where key = %s and version = %s"
-)
+_UPDATE = "update adapty_shared_rate set version = %s, value = %s where key = %s and version = %s"
 # Seconds until a cancelled command is cancelled again: psycopg first asks the server to stop.
 _CANCEL = 0.1
 
@@ -83,7 +80,7 @@ class PostgresStore:
     async def swap(self, key: str, version: int, value: bytes) -> bool:
         """Store a value if the key's version is still `version`; return whether it was."""
         change = (
-            self._change(_UPDATE, (value, key, version))
+            self._change(_UPDATE, (version + 1, value, key, version))
             if version
             else self._change(_INSERT, (key, value))
         )

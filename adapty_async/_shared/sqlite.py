@@ -23,8 +23,7 @@ _CREATE = (
 _LOAD = "SELECT version, value FROM adapty_shared_rate WHERE key = ?"
 _INSERT = "INSERT INTO adapty_shared_rate VALUES (?2, ?3 + 1, ?1) ON CONFLICT DO NOTHING"
 _UPDATE = (
-    "UPDATE adapty_shared_rate SET version = version + 1, value = ?1"
-    + " WHERE key = ?2 AND version = ?3"
+    "UPDATE adapty_shared_rate SET version = ?3 + 1, value = ?1 WHERE key = ?2 AND version = ?3"
 )
 
 
