@@ -28,6 +28,7 @@ import msgspec
 
 from adapty_async._runtime.fork import register_fork_handler
 from adapty_async._shared.client import SharedBucket
+from adapty_async._shared.source import SharedSource
 from adapty_async._shared.store import Store
 from adapty_async.config import positive
 from adapty_async.errors import ConfigError
@@ -138,7 +139,7 @@ class SharedRate:
             await bucket.aclose()
         await self._store.aclose()
 
-    def rate_source(self, account: str, bucket: str) -> SharedBucket:
+    def rate_source(self, account: str, bucket: str) -> SharedSource:
         """
         Return the rate source of a bucket; clients call it.
 
@@ -164,27 +165,27 @@ class SharedRate:
             name = secrets.token_hex(8)
             shared = SharedBucket(self._store, key, name, self._fallback, time.monotonic)
             self._buckets[key] = bucket, shared
-        return self._buckets[key][1]
+        return self._buckets[key][1].source
 
     def statistics(self) -> tuple[SharedRateStatistics, ...]:
         """Return the statistics of each bucket that was used."""
         return tuple(
             SharedRateStatistics(
                 bucket=name,
-                rate=bucket.rate,
-                limit=bucket.limit,
-                members=bucket.members,
-                exchanges=bucket.exchanges,
-                is_alone=bucket.is_alone,
+                rate=source.rate,
+                limit=source.limit,
+                members=source.members,
+                exchanges=source.exchanges,
+                is_alone=source.is_alone,
             )
-            for name, bucket in self._buckets.values()
+            for name, source in ((name, one.source) for name, one in self._buckets.values())
         )
 
     def after_fork(self) -> None:
         """Start fresh: the connections and tasks belong to the parent process."""
         _inherited.append((self._store, self._buckets, self._loop))
         for _, bucket in self._buckets.values():
-            bucket.abandon()
+            bucket.source.close()
         self._store, self._buckets, self._loop = _store_of(self._url), {}, None
 
     def __del__(self) -> None:

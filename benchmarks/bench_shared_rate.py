@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import bisect
 import contextlib
+import itertools
 import subprocess
 import sys
 import tempfile
@@ -159,7 +160,7 @@ def measure(scenario: str, store: Server, processes: int, seconds: float, limit:
         cuts = [items * number // processes for number in range(processes + 1)]
         works = [
             Work(api=server.url, store=store.url, first=first, last=last)
-            for first, last in zip(cuts, cuts[1:], strict=False)
+            for first, last in itertools.pairwise(cuts)
         ]
         if calls:
             works.append(
