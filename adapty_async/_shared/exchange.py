@@ -39,8 +39,8 @@ _HUNGRY = 0.3
 # The share of the rate to which the shares of all members add up. A little above 1 fills the
 # timeline up to `AHEAD`, so that a late exchange leaves no gap; the timeline itself holds the rate.
 _SHARES = 1.02
-# Seconds of its share that a member may catch up after a late exchange.
-_CATCH_UP = 0.025
+# Seconds that a late exchange may catch up, on the timeline of all members and on its own.
+_CATCH_UP = 0.02
 # A cut of the rate to less than this share revokes all permits. They pass within `AHEAD` anyway,
 # and every member would wait for its next exchange.
 _SMALL_CUT = 0.9
@@ -288,7 +288,9 @@ class _Exchange:
         share = 1 + math.floor((now + AHEAD - served) / interval)
         if share <= 0:
             return (), served - AHEAD - now
-        reserved = limiter.reserve(min(self._report.wanted, share), AHEAD, waited=True)
+        self._time = now - _CATCH_UP
+        wanted = min(self._report.wanted, share)
+        reserved = limiter.reserve(wanted, AHEAD + _CATCH_UP, waited=True)
         member.served_until = served + reserved.count * interval
         again = max(reserved.again, interval if share < self._report.wanted else 0.0)
         return tuple(
