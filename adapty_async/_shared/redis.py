@@ -54,9 +54,7 @@ class RedisStore:
                 decode_responses=False,
             )
         except ValueError:
-            raise ConfigError(
-                "the URL of the shared rate's store is not a valid Redis URL"
-            ) from None
+            raise ConfigError("url is not a valid URL of Redis") from None
         self._load = self._client.register_script(_LOAD)
         self._swap = self._client.register_script(_SWAP)
 

@@ -38,7 +38,7 @@ class SqliteStore:
     def __init__(self, path: str) -> None:
         self._path = path
         self._database: sqlite3.Connection | None = None
-        self._thread = ThreadPoolExecutor(1, "adapty-shared-rate")  # may wait for other processes
+        self._thread = _thread()
 
     async def open(self) -> None:
         """Open the file, and create the table if there is none."""
@@ -83,8 +83,14 @@ class SqliteStore:
         """Close the file."""
         await self._run(self._close)
         self._thread.shutdown()
+        self._thread = _thread()
 
     def _close(self) -> None:
         if self._database is not None:
             self._database.close()
             self._database = None
+
+
+def _thread() -> ThreadPoolExecutor:
+    # SQLite waits for other processes, and not in the event loop; the thread starts when used
+    return ThreadPoolExecutor(1, "adapty-shared-rate")
