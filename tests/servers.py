@@ -138,7 +138,7 @@ class OwnPostgres:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._end(signal.SIGINT)  # disconnects clients
+        self._end(signal.SIGQUIT)  # a shutdown would flush files that are deleted
         shutil.rmtree(self._folder)
 
 

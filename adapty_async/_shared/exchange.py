@@ -38,7 +38,7 @@ _LAG = 0.2
 _HUNGRY = 0.3
 # The share of the rate to which the shares of all members add up. A little above 1 fills the
 # timeline up to `AHEAD`, so that a late exchange leaves no gap; the timeline itself holds the rate.
-_SHARES = 1.02
+_SHARES = 1.01
 # Seconds that a late exchange may catch up, on the timeline of all members and on its own.
 _CATCH_UP = 0.02
 # A cut of the rate to less than this share revokes all permits. They pass within `AHEAD` anyway,
