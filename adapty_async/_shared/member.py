@@ -27,6 +27,8 @@ _MIN_WAIT = 0.002
 _WAITED = 0.02
 # Seconds for which a response is expected after the last request or response.
 _ACTIVE = 0.5
+# Maximum number of epochs that are remembered; a request takes less time than that.
+_EPOCHS = 64
 # A member asks for this multiple of the permits that it used since the last exchange.
 _STEADY, _HUNGRY = 1.2, 2.0
 # A process alone keeps this far below its share, since its limiter permits small bursts.
@@ -85,7 +87,8 @@ class Member:
         self._grant: Grant | None = None
         self._last = -math.inf  # time of the last exchange
         self._ask_at = -math.inf  # time at which more permits may be granted
-        self._permits: deque[float] = deque()
+        self._permits: deque[tuple[float, int]] = deque()  # with the epoch that they belong to
+        self._epochs = deque([(-math.inf, 0)], _EPOCHS)  # times from which on an epoch was used
         self._waited = 1.0  # the share of requests that waited for their permit
         self._is_hungry = False
         self._used = 0  # permits since the last exchange
@@ -118,32 +121,37 @@ class Member:
     def acquire(self) -> float:
         """Return the seconds until the next request may be sent; at 0 it counts as sent now."""
         now = self._clock()
-        while self._permits and self._permits[0] < now - _LATE:
+        while self._permits and self._permits[0][0] < now - _LATE:
             self._permits.popleft()
-        if (self._permits[0] if self._permits else math.inf) > now + _EARLY or (
-            self.paused_until > now
-        ):
+        due = self._permits[0][0] if self._permits else math.inf
+        if due > now + _EARLY or self.paused_until > now:
             self._is_hungry = True
             self._exchange_by(max(self._last + INTERVAL, self._ask_at))
             return max(self._delay(now), _MIN_WAIT)
-        late = now - self._permits.popleft()
-        self._waited += ((late <= _WAITED) - self._waited) / 16
+        _, epoch = self._permits.popleft()
+        self._waited += ((now - due <= _WAITED) - self._waited) / 16
         self._used += 1
-        self._announce(now)
+        self._announce(now, epoch)
         return 0.0
 
     def _delay(self, now: float) -> float:
         """Return the seconds until a permit is due, or until the next exchange may bring one."""
         if self.paused_until > now:
             return self.paused_until - now
-        return (self._permits[0] if self._permits else self.due) - now
+        return (self._permits[0][0] if self._permits else self.due) - now
 
     def count(self) -> None:
         """Count a request sent without `acquire`; all members have fewer permits for it."""
         self._calls += 1
-        self._announce(self._clock())
+        known = 0 if self._grant is None else self._grant.epoch
+        self._announce(self._clock(), self._permits[0][1] if self._permits else known)
 
-    def _announce(self, now: float) -> None:
+    def _announce(self, now: float, epoch: int) -> None:
+        if epoch != self._epochs[-1][1]:
+            self._epochs.append((now, epoch))
+        self._expect_response(now)
+
+    def _expect_response(self, now: float) -> None:
         self._active_until = now + _ACTIVE
         self._exchange_by(self._last + INTERVAL)
 
@@ -155,7 +163,7 @@ class Member:
     def succeeded(self, sent: float, *, paced: bool = True) -> None:
         """Record a response other than 429 to a request that was sent at `sent`."""
         paced = paced and self._waited > 0.5
-        self._record(Response(self._clock(), sent, self._epoch, paced=paced))
+        self._record(Response(self._clock(), sent, self._epoch_of(sent), paced=paced))
 
     def throttled(
         self, sent: float, retry_after: float | None = None, *, within: float = math.inf
@@ -169,20 +177,21 @@ class Member:
             Response(
                 self._clock(),
                 sent,
-                self._epoch,
+                self._epoch_of(sent),
                 throttled=True,
                 retry_after=retry_after,
                 within=within,
             )
         )
 
-    @property
-    def _epoch(self) -> int:
-        return 0 if self._grant is None else self._grant.epoch
+    def _epoch_of(self, sent: float) -> int:
+        """Return the epoch of the permits in use at a time."""
+        used = (epoch for since, epoch in reversed(self._epochs) if since <= sent)
+        return next(used, self._epochs[0][1])
 
     def _record(self, response: Response) -> None:
         self._responses.append(response)
-        self._announce(response.received)
+        self._expect_response(response.received)
 
     def search_from(self, rate: float) -> None:
         """Start the search at the rate of counted requests, unless a search began before."""
@@ -234,7 +243,7 @@ class Member:
         self.paused_until = to_local(grant.paused_until)
         if before is not None and before.epoch < grant.revoked:
             self._permits.clear()
-        self._permits.extend(map(to_local, grant.permits))
+        self._permits.extend((to_local(permit), grant.epoch) for permit in grant.permits)
         self._ask_at = began + min(grant.again, _ASK_AGAIN)
         self._calls -= report.calls
         del self._responses[: len(report.responses)]

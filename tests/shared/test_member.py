@@ -155,7 +155,10 @@ def test_an_exchange_comes_soon_after_news_and_otherwise_once_a_second() -> None
 def test_responses_are_reported_once_in_the_stores_time() -> None:
     """A report that did not arrive is reported again, together with what came since."""
     clock = FakeClock(10.0)
-    member = a_member(clock, epoch=7)
+    member = a_member(clock, 9.8, epoch=7)
+    clock.now = 9.8
+    member.acquire()
+    clock.now = 10.0
     member.succeeded(9.9, paced=True)
     member.throttled(9.95, 3.0, within=60.0)
     member.count()
@@ -180,6 +183,27 @@ def test_responses_are_reported_once_in_the_stores_time() -> None:
 
     assert (report.responses, report.calls) == ((), 1)
     assert member.due == pytest.approx(10.0 + INTERVAL)
+
+
+def test_a_response_belongs_to_the_epoch_of_its_permit() -> None:
+    """A request with a permit of before a cut does not count as one that was sent after it."""
+    clock = FakeClock(10.0)
+    member = a_member(clock, 10.0, 10.1, epoch=1)
+    member.acquire()
+    clock.now = 10.05
+    give(member, clock, 10.2, epoch=2)
+    for clock.now in (10.1, 10.2):
+        assert member.acquire() == 0.0
+    for sent in (9.0, 10.0, 10.1, 10.2, 10.3):
+        member.throttled(sent)
+    epochs = [one.epoch for one in member.report().responses]
+    assert epochs == [0, 1, 1, 2, 2]
+    give(member, clock, epoch=3)
+    clock.now = 10.4
+    member.count()
+    member.throttled(10.4)
+
+    assert member.report().responses[-1].epoch == 3
 
 
 def test_successes_count_as_paced_only_if_requests_wait() -> None:
