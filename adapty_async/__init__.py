@@ -42,6 +42,7 @@ from adapty_async.errors import (
     RequestRejectedError,
     RequestTimeoutError,
     ServerError,
+    StoreError,
     TransportError,
     WebhookError,
 )
@@ -85,6 +86,7 @@ __all__ = (
     "RetryPolicy",
     "RetrySafety",
     "ServerError",
+    "StoreError",
     "TransactionEvent",
     "TransportError",
     "WebhookError",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from adapty_async._bulk.stream_executor import StreamExecutor, whole
 from adapty_async._flow.bucket_limiter import LimiterRegistry
 from adapty_async._flow.circuit_breaker import RetryBudget
 from adapty_async._flow.rate_limiter import FixedRateLimiter
+from adapty_async._flow.rate_source import RateSource
 from adapty_async._flow.semaphore import PrioritySemaphore
 from adapty_async._http.transport import Transport
 from adapty_async._pipeline.compose import PipelineConfig, without_state
@@ -134,7 +136,9 @@ class _Client:
             transport=self._connections if transport is None else without_state(transport),
             connections=LoopLocal(lambda: PrioritySemaphore(_connections(limits, session))),
             timing=timing,
-            limiters=LimiterRegistry(timing, _rate_limiter(limits, clock)),
+            limiters=LimiterRegistry(
+                timing, _rate_limiter(limits, clock), _rate_source(limits, origin, headers)
+            ),
             budget=RetryBudget(retry.budget),
             emitter=Emitter(tuple(hooks)) if hooks else None,
         )
@@ -335,6 +339,14 @@ def _headers_with(scheme: str, key: ApiKey | None) -> Headers:
 
 def _rate_limiter(limits: Limits, clock: Callable[[], float]) -> FixedRateLimiter | None:
     return None if limits.rate is None else FixedRateLimiter(limits.rate, limits.burst, clock)
+
+
+def _rate_source(
+    limits: Limits, origin: str, headers: Headers
+) -> Callable[[str], RateSource] | None:
+    if limits.shared is None:
+        return None
+    return functools.partial(limits.shared.rate_source, f"{origin}\n{headers['Authorization']}")
 
 
 def _connections(limits: Limits, session: aiohttp.ClientSession | None) -> int:

@@ -42,6 +42,7 @@ __all__ = (
     "RequestRejectedError",
     "RequestTimeoutError",
     "ServerError",
+    "StoreError",
     "TransportError",
     "WebhookError",
 )
@@ -333,3 +334,7 @@ class WebhookError(AdaptyError, ValueError):
 
 class ExportError(AdaptyError):
     """An error of an export's file: its I/O failed, it is in use, or its chunks do not fit."""
+
+
+class StoreError(AdaptyError):
+    """A failure of a store that several processes share: it is down, or rejects a command."""

@@ -12,6 +12,7 @@ from adapty_async._flow import circuit_breaker as _outage
 from adapty_async._flow import rate_state as _rate_state
 from tests._support import begin_at
 from tests.raw_server import own_tasks
+from tests.servers import postgres_url, redis_url  # noqa: F401  fixtures
 
 # the duration of an example depends more on the machine than on the code
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -32,6 +32,7 @@ from adapty_async.errors import (
     RequestRejectedError,
     RequestTimeoutError,
     ServerError,
+    StoreError,
     TransportError,
     WebhookError,
 )
@@ -58,6 +59,7 @@ PARENTS: dict[type[AdaptyError], tuple[type[Exception], ...]] = {
     JournalError: (AdaptyError,),
     WebhookError: (AdaptyError, ValueError),
     ExportError: (AdaptyError,),
+    StoreError: (AdaptyError,),
 }
 FIELDS: dict[str, Any] = {
     "attempts": 3,

@@ -470,13 +470,16 @@ class LimiterRegistry:
         self._states = {}
 
     def get(self, bucket: str) -> BucketState:
-        """Return the state of a bucket."""
+        """
+        Return the state of a bucket.
+
+        Raises:
+            ConfigError: the rate source belongs to another event loop, or is not open.
+        """
+        given = None if self._rate_source is None else self._rate_source(bucket)
         state = self._states.get(bucket)
         if state is None:
-            if self._rate_source is None:
-                source: RateSource = AdaptiveRateLimiter(self._timing.clock)
-            else:
-                source = self._rate_source(bucket)
+            source = given or AdaptiveRateLimiter(self._timing.clock)
             if self._expected is not None:
                 source.expect(self._expected)
             state = BucketState(self._timing, self._rate_limiter, source)
