@@ -27,7 +27,7 @@ PACKAGES = (
     "_http _flow",
     "_pipeline transport",
     "_journal",
-    "testing _bulk",
+    "testing _bulk _input",
     "bulk",
     "v1 v2 mail",
     "client _report",

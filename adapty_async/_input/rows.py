@@ -19,16 +19,16 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from adapty_async.cli._files import (
+from adapty_async._input.files import (
     Extent,
     extent_of,
     is_read_once,
     known_encoding,
     open_text,
 )
-from adapty_async.cli._findings import Findings
-from adapty_async.cli._fingerprint import difference, fingerprint
-from adapty_async.cli._records import RECORD_CHARACTERS, CsvReader, LineReader, Record
+from adapty_async._input.findings import Findings
+from adapty_async._input.fingerprint import difference, fingerprint
+from adapty_async._input.records import RECORD_CHARACTERS, CsvReader, LineReader, Record
 from adapty_async.errors import InvalidInputError
 
 __all__ = ("Format", "Layout", "Row", "Rows", "SizedRows", "format_of", "open_rows")
