@@ -12,6 +12,7 @@ from adapty_async._flow import adaptive_rate as _adaptive_rate
 from adapty_async._flow import circuit_breaker as _outage
 from tests._support import begin_at
 from tests.raw_server import own_tasks
+from tests.servers import postgres_url, redis_url  # noqa: F401  fixtures
 
 # the duration of an example depends more on the machine than on the code
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])

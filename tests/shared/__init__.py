@@ -1,0 +1,1 @@
+"""Tests of the rate that several processes share."""
