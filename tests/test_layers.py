@@ -32,6 +32,7 @@ PACKAGES = (
     "v1 v2 mail",
     "client _report",
     "adapty_async",
+    "jobs",
     "cli",
 )
 NUMBERS = {package: number for number, names in enumerate(PACKAGES) for package in names.split()}
@@ -41,6 +42,7 @@ AT_HOME = {
     "aiohttp": ("_http",),
     "aiohttp.web": ("sandbox",),
     "click": ("cli",),
+    "psycopg": ("jobs._postgres", "jobs._query"),
     "rich": ("cli",),
     "tenacity": ("_pipeline.retry",),
 }

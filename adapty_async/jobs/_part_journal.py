@@ -15,6 +15,7 @@ from adapty_async.jobs._errors import PartBusyError
 from adapty_async.jobs._model import count_states
 from adapty_async.jobs._part_steps import (
     RunKey,
+    Runner,
     close_part,
     open_part,
     save_changes,
@@ -35,32 +36,24 @@ class PartJournal:
 
     Args:
         database: the job store.
-        job: the number of the job.
-        name: its name.
-        part: the number of the part.
-        worker: identifies this process.
+        runner: the part, and this process.
         clock: returns seconds since the epoch.
     """
 
     def __init__(
-        self,
-        database: Database,
-        job: int,
-        name: str,
-        part: int,
-        worker: str,
-        clock: Callable[[], float] = time.time,
+        self, database: Database, runner: Runner, clock: Callable[[], float] = time.time
     ) -> None:
         self._database = database
-        self._job = job
-        self._name = name
-        self._part = part
-        self._worker = worker
+        self._runner = runner
         self._clock = clock
         self._lock: PartLock | None = None
         self._key: RunKey | None = None  # while it is open
         self._size = 0
         self._spans: dict[int, bytes] = {}  # as they are committed
+
+    @property
+    def _text(self) -> str:
+        return f"part {self._runner.part} of the job {self._runner.name}"
 
     async def acquire(self) -> PartLock:
         """
@@ -69,9 +62,9 @@ class PartJournal:
         Raises:
             PartBusyError: another runner has it.
         """
-        self._lock = await self._database.lock(self._job, self._part)
+        self._lock = await self._database.lock(self._runner.job, self._runner.part)
         if self._lock is None:
-            raise PartBusyError(f"part {self._part} of the job {self._name} is in use")
+            raise PartBusyError(f"{self._text} is in use")
         return self._lock
 
     async def open(
@@ -82,13 +75,11 @@ class PartJournal:
             await self.acquire()
         try:
             taken = await self._database.transact(
-                open_part(
-                    self._name, self._part, self._worker, identity, check, load_keys, self._clock()
-                )
+                open_part(self._runner, identity, check, load_keys, self._clock())
             )
         except DamageError as error:
             await self.close()
-            raise JournalError(f"part {self._part} of the job {self._name}: {error}") from None
+            raise JournalError(f"{self._text}: {error}") from None
         except BaseException:
             await self.close()
             raise
@@ -115,7 +106,7 @@ class PartJournal:
     ) -> None:
         ((count,),) = await self._database.execute(statement, durable=durable)
         if not count:
-            raise taken_over(self._part)
+            raise taken_over(self._runner.part)
         self._spans.update(spans)
 
     async def _save(

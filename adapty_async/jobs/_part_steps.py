@@ -23,6 +23,7 @@ from adapty_async.jobs._model import PartCounts
 
 __all__ = (
     "RunKey",
+    "Runner",
     "TakenPart",
     "close_part",
     "load_spans",
@@ -87,10 +88,25 @@ class TakenPart(NamedTuple):
     resumed: Resumed
 
 
-def open_part(  # noqa: PLR0913  what the interface of a journal is given, and the part
-    name: str,
-    part: int,
-    worker: str,
+class Runner(NamedTuple):
+    """
+    A runner of one part.
+
+    Attributes:
+        job: the number of the job.
+        name: the name of the job.
+        part: the number of the part.
+        worker: identifies the process.
+    """
+
+    job: int
+    name: str
+    part: int
+    worker: str
+
+
+def open_part(
+    runner: Runner,
     identity: JournalIdentity,
     check: InputCheck,
     load_keys: LoadKeys,
@@ -105,17 +121,17 @@ def open_part(  # noqa: PLR0913  what the interface of a journal is given, and t
         DamageError: a row is damaged.
     """
     rows = yield Statement(
-        "SELECT job.id, job.identity, part.size, part.runs FROM adapty_job job"
+        "SELECT job.identity, part.size, part.runs FROM adapty_job job"
         " JOIN adapty_part part ON part.job = job.id"
-        " WHERE job.name = :name AND part.number = :part {update}",
-        {"name": name, "part": part},
+        " WHERE job.id = :job AND part.number = :part {update}",
+        {"job": runner.job, "part": runner.part},
     )
     if not rows:
-        raise JobError(f"the store has no part {part} of a job {name}")
-    job, described, size, runs = rows[0]
+        raise JobError(f"the store has no part {runner.part} of a job {runner.name}")
+    described, size, runs = rows[0]
     run = Run(number=runs + 1, started_at=now, last_at=now)
-    key = RunKey(job, part, run.number)
-    yield from _require_same_job(name, key, described, identity, check)
+    key = RunKey(runner.job, runner.part, run.number)
+    yield from _require_same_job(runner.name, key, described, identity, check)
     keys = yield Statement(
         "SELECT keys FROM adapty_key WHERE job = :job AND part = :part ORDER BY first", key.values
     )
@@ -129,7 +145,7 @@ def open_part(  # noqa: PLR0913  what the interface of a journal is given, and t
     yield Statement(
         "UPDATE adapty_part SET runs = :run, is_open = 1, worker = :worker"
         " WHERE job = :job AND number = :part",
-        {**key.values, "worker": worker},
+        {**key.values, "worker": runner.worker},
     )
     yield Statement(_RUN, {**key.values, **msgspec.structs.asdict(run)})
     resumed = Resumed(
@@ -226,7 +242,7 @@ def save_changes(key: RunKey, statements: list[Statement]) -> Steps[None]:
     """
     if not (yield Statement(f"SELECT 1 {_FENCE}", key.values)):
         raise taken_over(key.part)
-    for statement in statements:
+    for statement in statements:  # noqa: UP028  a list cannot receive rows
         yield statement
 
 
