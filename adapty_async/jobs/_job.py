@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, Protocol, TypedDict, Unpack, cast
+from typing import Any, Protocol, TypedDict, Unpack
 
 from adapty_async._journal import ItemState
 from adapty_async._journal.model import SPAN_SIZE, STATES
@@ -330,8 +330,8 @@ class Job:
                 continue
             items = await asyncio.to_thread(self._items, self._source, part)
             for offset, (item, status) in enumerate(zip(items, found, strict=True)):
-                if status in wanted:
-                    yield _outcome(part.first + offset, item, cast("OutcomeStatus", status))
+                if status is not None and status in wanted:
+                    yield _outcome(part.first + offset, item, status)
 
     async def cancel(self) -> None:
         """

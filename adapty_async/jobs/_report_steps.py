@@ -45,22 +45,15 @@ def read_report(record: JobRecord, held: set[int]) -> Steps[JobReport]:
         held: the parts that are locked.
     """
     key = {"job": record.id}
-    sums = ", ".join(f"coalesce(sum({name}), 0)" for name in _NAMES)
-    ((parts, ended, changed, unread, *found),) = yield Statement(
-        f"SELECT count(*), count(ended_at), coalesce(sum(is_changed), 0),"  # noqa: S608  names of ours
-        f" coalesce(sum(CASE WHEN runs = 0 THEN size ELSE 0 END), 0), {sums} FROM adapty_part"
-        " WHERE job = :job AND (is_open = 0 OR ended_at IS NOT NULL)",
-        key,
-    )
-    counts = PartCounts(*(int(each) for each in found))
-    counts.not_sent += int(unread)
     started = yield from list_started(record.id)
+    parts, counts = yield from _closed_parts(key)
     for part in started:
         spans = yield Statement(
             "SELECT number, states FROM adapty_span WHERE job = :job AND part = :part",
             {**key, "part": part.number},
         )
         _add(counts, count_states(dict(spans), part.size))
+    running = [part for part in started if part.number in held]
     ((requests, throttled),) = yield Statement(
         "SELECT coalesce(sum(requests), 0), coalesce(sum(throttled), 0) FROM adapty_minute"
         " WHERE job = :job",
@@ -69,7 +62,6 @@ def read_report(record: JobRecord, held: set[int]) -> Steps[JobReport]:
     ((planned_at, stop_reason),) = yield Statement(
         "SELECT planned_at, stop_reason FROM adapty_job WHERE id = :job", key
     )
-    running = [part for part in started if part.number in held]
     return JobReport(
         name=record.name,
         operation=record.identity.operation,
@@ -78,14 +70,28 @@ def read_report(record: JobRecord, held: set[int]) -> Steps[JobReport]:
         requests=int(requests),
         throttled=int(throttled),
         reasons=(yield from _reasons(key)),
-        parts=Parts(
-            total=parts + len(started), ended=ended, running=len(running), changed=int(changed)
+        parts=msgspec.structs.replace(
+            parts, total=parts.total + len(started), running=len(running)
         ),
         workers=len({part.worker for part in running}),
         rate=(yield from _rate(key)) if running else None,
         planned_at=planned_at,
         stop_reason=stop_reason,
     )
+
+
+def _closed_parts(key: Mapping[str, Any]) -> Steps[tuple[Parts, PartCounts]]:
+    """Return the number and counts of the parts that no runner left open."""
+    sums = ", ".join(f"coalesce(sum({name}), 0)" for name in _NAMES)
+    ((total, ended, changed, unread, *found),) = yield Statement(
+        "SELECT count(*), count(ended_at), coalesce(sum(is_changed), 0),"  # noqa: S608  names of ours
+        f" coalesce(sum(CASE WHEN runs = 0 THEN size ELSE 0 END), 0), {sums} FROM adapty_part"
+        " WHERE job = :job AND (is_open = 0 OR ended_at IS NOT NULL)",
+        key,
+    )
+    counts = PartCounts(**dict(zip(_NAMES, map(int, found), strict=True)))
+    counts.not_sent += int(unread)
+    return Parts(total=total, ended=ended, running=0, changed=int(changed)), counts
 
 
 def _add(counts: PartCounts, others: PartCounts) -> None:
