@@ -13,7 +13,7 @@ from adapty_async.jobs._errors import (
 )
 from adapty_async.jobs._job import Call, Job, PartOptions
 from adapty_async.jobs._model import JobOutcome, JobReport, Parts
-from adapty_async.jobs._sources import Lines, Source
+from adapty_async.jobs._sources import Lines, PlannedSource, Source
 from adapty_async.jobs._store import JobStore
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ __all__ = (
     "PartChangedError",
     "PartOptions",
     "Parts",
+    "PlannedSource",
     "Query",
     "Source",
     "StoreUnavailableError",

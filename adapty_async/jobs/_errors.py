@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from adapty_async.bulk import StopReason
 from adapty_async.errors import AdaptyError, JournalError
 
 __all__ = (
@@ -26,9 +25,9 @@ class JobStoppedError(JobError):
         reason: why it stopped; ``cancelled`` after `Job.cancel`.
     """
 
-    def __init__(self, message: str, reason: StopReason | str) -> None:
+    def __init__(self, message: str, *, reason: str = "") -> None:
         super().__init__(message)
-        self.reason = str(reason)
+        self.reason = reason
 
 
 class PartBusyError(JournalError):

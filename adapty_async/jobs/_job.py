@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, Protocol, TypedDict, Unpack
+from typing import Any, TypeAlias, TypedDict, Unpack
 
 from adapty_async._journal import ItemState
 from adapty_async._journal.model import SPAN_SIZE, STATES
@@ -26,7 +26,7 @@ from adapty_async.jobs._model import STATUS_OF, JobOutcome, JobRecord, JobReport
 from adapty_async.jobs._part_journal import PartJournal
 from adapty_async.jobs._part_steps import RunKey, Runner, load_spans
 from adapty_async.jobs._report_steps import list_started, read_report
-from adapty_async.jobs._sources import Item, Source
+from adapty_async.jobs._sources import Item, Lines, Source
 from adapty_async.jobs._steps import (
     forget_job,
     list_open,
@@ -49,12 +49,9 @@ _FOR_ALL = frozenset(
 )
 
 
-class Call(Protocol):
-    """The interface of a bulk method by which a job sends, such as `v1.Profiles.bulk_delete`."""
-
-    def __call__(self, items: Any, /, *, by: Any, **options: Any) -> BulkRun[Any, Any]:
-        """Return a run of the items."""
-        ...
+#: A bulk method by which a job sends, such as ``adapty.v1.profiles.bulk_delete``: it is called with
+#: the items, ``by=``, and options of `adapty_async.bulk.BulkOptions`.
+Call: TypeAlias = Callable[..., BulkRun[Any, Any]]
 
 
 class PartOptions(TypedDict, total=False):
@@ -103,12 +100,28 @@ class Job:
         self._record = record
         self._call = call
         self._source = source
+        if source is None and record.source["kind"] == "file":
+            self._source = self.input_at(record.source["path"])
         self._worker = secrets.token_hex(8)
         self._runs: set[BulkRun[Any, Any]] = set()
         self._is_stopping = False
 
     def __repr__(self) -> str:
         return f"Job({self.name}, {self.operation}, items={self.items}, parts={self.parts})"
+
+    def input_at(self, path: str) -> Lines:
+        """
+        Return the input of the job at another path, for `JobStore.job`.
+
+        Raises:
+            JobError: the input is not a file.
+        """
+        source = self._record.source
+        if source["kind"] != "file":
+            raise JobError(f"the input of the job {self.name} is not a file")
+        return Lines(
+            path, column=source["column"], form=source["form"], encoding=source["encoding"]
+        )
 
     @property
     def is_stopping(self) -> bool:
@@ -264,15 +277,17 @@ class Job:
         await self._require_running()
         if reason is StopReason.STOPPED and not self._is_stopping:
             raise PartBusyError(f"part {number} of the job {self.name}: its lock was lost")
-        raise JobStoppedError(f"the job {self.name} stopped here: {reason}", reason)
+        raise JobStoppedError(f"the job {self.name} stopped here: {reason}", reason=reason.value)
 
     async def _require_running(self) -> None:
         if self._is_stopping:
-            raise JobStoppedError(f"the job {self.name} was stopped here", StopReason.STOPPED)
+            raise JobStoppedError(
+                f"the job {self.name} was stopped here", reason=StopReason.STOPPED.value
+            )
         reason = await self._stop_reason()
         if reason is not None:
             raise JobStoppedError(
-                f"the job {self.name} has stopped: {reason}; Job.retry resumes it", reason
+                f"the job {self.name} has stopped: {reason}; Job.retry resumes it", reason=reason
             )
 
     async def _stop_reason(self) -> str | None:

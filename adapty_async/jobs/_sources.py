@@ -26,7 +26,15 @@ from adapty_async.errors import ConfigError, InvalidInputError
 from adapty_async.jobs._errors import PartChangedError
 from adapty_async.jobs._model import PartPlan, Plan
 
-__all__ = ("Item", "Lines", "Source", "Unreadable", "new_digest", "require_part_size")
+__all__ = (
+    "Item",
+    "Lines",
+    "PlannedSource",
+    "Source",
+    "Unreadable",
+    "new_digest",
+    "require_part_size",
+)
 
 #: Bytes of a digest.
 _DIGEST_SIZE = 16
@@ -45,7 +53,7 @@ class Unreadable:
         self.reason = reason
 
     def __repr__(self) -> str:
-        return "Unreadable()"
+        return f"(a row that {self.reason})"
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -214,6 +222,51 @@ class Lines:
         if isinstance(value, dict):
             value = value.get(self._column)
         return Item(row.line, value if isinstance(value, str) else Unreadable("has no id"))
+
+
+class PlannedSource:
+    """
+    A file that is divided into parts already, so that it is read once to plan it.
+
+    Args:
+        lines: the file.
+        part_size: maximum of items of a part.
+
+    Attributes:
+        items: the number of items.
+        part_size: maximum of items of a part.
+    """
+
+    def __init__(self, lines: Lines, part_size: int) -> None:
+        self._lines = lines
+        self._plan = lines.plan(part_size)
+        self.items = self._plan.items
+        self.part_size = part_size
+
+    def plan(self, part_size: int) -> Plan:
+        """
+        Return the plan; see `Source.plan`.
+
+        Raises:
+            ConfigError: it was planned with another size of parts.
+        """
+        if part_size != self.part_size:
+            raise ConfigError(f"the input was divided into parts of {self.part_size:,} items")
+        return self._plan
+
+    def read(self, description: dict[str, Any], part: dict[str, Any]) -> list[Item]:
+        """Return the items of a part; see `Source.read`."""
+        return self._lines.read(description, part)
+
+    def ends(self) -> tuple[str, str] | None:
+        """Return the first and the last id, for people; None if there are none."""
+        if not self._plan.parts:
+            return None
+        first, last = self._plan.parts[0], self._plan.parts[-1]
+        return (
+            str(self.read(self._plan.source, first.source)[0].value),
+            str(self.read(self._plan.source, last.source)[-1].value),
+        )
 
 
 class _CountedStream:

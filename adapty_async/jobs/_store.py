@@ -15,7 +15,7 @@ from adapty_async.errors import ConfigError
 from adapty_async.jobs._database import Database
 from adapty_async.jobs._job import Call, Job
 from adapty_async.jobs._model import JobRecord, Plan
-from adapty_async.jobs._sources import Lines, Source, require_part_size
+from adapty_async.jobs._sources import Source, require_part_size
 from adapty_async.jobs._sqlite import SqliteDatabase
 from adapty_async.jobs._steps import load_job, plan_job
 
@@ -115,7 +115,7 @@ class JobStore:
         if call is not None:
             identity = await _identity_of(name, call, record.id_kind)
             require_same_run(f"of the job {name}", record.identity, identity, lambda _: None)
-        return Job(self._database, record, call, source or _source_of(record))
+        return Job(self._database, record, call, source)
 
     async def _load(self, name: str) -> JobRecord:
         return await self._database.transact(load_job(name))
@@ -149,12 +149,3 @@ async def _identity_of(name: str, call: Call, by: str) -> JournalIdentity:
     if journal.identity is None:
         raise ConfigError("call must pass its options to a bulk run")
     return journal.identity
-
-
-def _source_of(record: JobRecord) -> Source | None:
-    source = record.source
-    if source["kind"] != "file":
-        return None
-    return Lines(
-        source["path"], column=source["column"], form=source["form"], encoding=source["encoding"]
-    )
