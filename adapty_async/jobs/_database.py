@@ -50,7 +50,7 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
         data: the type of bytes.
         real: the type of floating-point numbers of 8 bytes.
         loose: leaves space in a page of a table, so that rows are updated in place.
-        share: locks selected rows against updates until the transaction ends.
+        share: locks the rows of `part` against updates until the transaction ends.
         update: locks selected rows against other transactions that lock them.
         now: seconds since the epoch, on the database's clock.
         exists: returns a row if the tables exist.
@@ -106,6 +106,12 @@ class Database(Protocol):
 
     async def execute(self, statement: Statement, *, durable: bool = True) -> Rows:
         """Execute a statement as a transaction of its own."""
+        ...
+
+    async def execute_all(
+        self, statements: Sequence[Statement], *, durable: bool = True
+    ) -> list[Rows]:
+        """Execute statements as one transaction, if possible in one exchange."""
         ...
 
     async def transact(self, steps: Steps[ResultT], *, durable: bool = True) -> ResultT:

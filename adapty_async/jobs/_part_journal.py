@@ -18,8 +18,6 @@ from adapty_async.jobs._part_steps import (
     Runner,
     close_part,
     open_part,
-    save_changes,
-    save_span,
     statements_of,
     taken_over,
 )
@@ -93,33 +91,23 @@ class PartJournal:
         if key is None:
             return _raise(JournalError("the journal is closed"))
         spans, run = dict(changes.spans), changes.run
-        if len(spans) == 1 and not (run or changes.new_keys or changes.minutes or changes.reasons):
-            ((number, states),) = spans.items()
-            return self._save_span(save_span(key, number, states), spans, durable=durable)
         statements = statements_of(key, changes)
-        if run is None or run.ended_at is None:
-            return self._save(key, statements, spans, durable=durable)
-        return self._finish(key, statements, spans, has_ended=run.stop_reason is None)
+        if run is not None and run.ended_at is not None:
+            counts = count_states(self._spans | spans, self._size)
+            has_ended = run.stop_reason is None
+            statements.append(close_part(key, counts, has_ended=has_ended))
+            durable = True
+        return self._commit(statements, spans, durable=durable)
 
-    async def _save_span(
-        self, statement: Statement, spans: dict[int, bytes], *, durable: bool
+    async def _commit(
+        self, statements: list[Statement], spans: dict[int, bytes], *, durable: bool
     ) -> None:
-        ((count,),) = await self._database.execute(statement, durable=durable)
-        if not count:
+        if len(statements) == 1:
+            first = await self._database.execute(statements[0], durable=durable)
+        else:
+            first, *_ = await self._database.execute_all(statements, durable=durable)
+        if not first or first[0] == (0,):
             raise taken_over(self._runner.part)
-        self._spans.update(spans)
-
-    async def _save(
-        self, key: RunKey, statements: list[Statement], spans: dict[int, bytes], *, durable: bool
-    ) -> None:
-        await self._database.transact(save_changes(key, statements), durable=durable)
-        self._spans.update(spans)
-
-    async def _finish(
-        self, key: RunKey, statements: list[Statement], spans: dict[int, bytes], *, has_ended: bool
-    ) -> None:
-        counts = count_states(self._spans | spans, self._size)
-        await self._database.transact(close_part(key, statements, counts, has_ended=has_ended))
         self._spans.update(spans)
 
     async def close(self) -> None:

@@ -9,6 +9,7 @@ Invariants:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -28,31 +29,42 @@ __all__ = (
     "close_part",
     "load_spans",
     "open_part",
-    "save_changes",
-    "save_span",
     "statements_of",
     "taken_over",
 )
 
-_FENCE = "FROM adapty_part WHERE job = :job AND number = :part AND runs = :run {share}"
+_FENCE = "part.job = :job AND part.number = :part AND part.runs = :run"
 
 
 def _upsert(table: str, keys: str, others: str) -> str:
-    """Return a statement that inserts a row, or replaces the one with the same key."""
+    """
+    Return a statement that inserts a row of a part, or replaces the one with the same key.
+
+    It does nothing after a takeover. Columns that begin with ``job`` and ``part`` are the part's.
+    """
     columns = f"{keys}, {others}".split(", ")
-    values = ", ".join(f":{name}" for name in columns)
+    values = ", ".join(f":{name}" for name in columns[2:])
+    return _fenced(table, keys, others, values, "")
+
+
+def _fenced(table: str, keys: str, others: str, values: str, join: str) -> str:
     changed = ", ".join(f"{name} = excluded.{name}" for name in others.split(", "))
     return (
-        f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({values})"  # noqa: S608  names of ours
+        f"INSERT INTO {table} ({keys}, {others}) SELECT part.job, part.number, {values}"  # noqa: S608  names of ours
+        f" FROM adapty_part part{join} WHERE {_FENCE} {{share}}"
         f" ON CONFLICT ({keys}) DO UPDATE SET {changed}"
     )
 
 
-_SPAN = _upsert("adapty_span", "job, part, number", "states, checksum")
-_FENCED_SPAN = _SPAN.replace(
-    "VALUES (:job, :part, :number, :states, :checksum)",
-    f"SELECT job, number, :number, :states, :checksum {_FENCE}",
-)
+@functools.cache
+def _spans(count: int) -> str:
+    """Return a statement that inserts or replaces *n* spans of a part."""
+    rows = ", ".join(f"(:number_{at}, :states_{at}, :checksum_{at})" for at in range(count))
+    values = "span.column1, span.column2, span.column3"
+    join = f" CROSS JOIN (VALUES {rows}) AS span"
+    return _fenced("adapty_span", "job, part, number", "states, checksum", values, join)
+
+
 _RUN = _upsert(
     "adapty_run", "job, part, number", "started_at, last_at, ended_at, stop_reason, rate"
 )
@@ -202,22 +214,13 @@ def _checksum(part: int, number: int, states: bytes) -> int:
     return crc32(states, crc32(f"{part} {number}".encode()))
 
 
-def _span_values(key: RunKey, number: int, states: bytes) -> dict[str, Any]:
-    checksum = _checksum(key.part, number, states)
-    return {**key.values, "number": number, "states": states, "checksum": checksum}
-
-
-def save_span(key: RunKey, number: int, states: bytes) -> Statement:
-    """Return a statement that stores a span; it changes no row after a takeover."""
-    return Statement(_FENCED_SPAN, _span_values(key, number, states))
-
-
 def statements_of(key: RunKey, changes: Changes) -> list[Statement]:
-    """Return statements that store changes with their present values."""
-    found = [
-        Statement(_SPAN, _span_values(key, number, states))
-        for number, states in changes.spans.items()
-    ]
+    """
+    Return statements that store changes with their present values.
+
+    None of them changes a row after a takeover.
+    """
+    found = [_save_spans(key, changes.spans)] if changes.spans else []
     if changes.new_keys:
         found.append(
             Statement(_KEYS, {**key.values, "first": changes.first_key, "keys": changes.new_keys})
@@ -226,46 +229,36 @@ def statements_of(key: RunKey, changes: Changes) -> list[Statement]:
         found += [Statement(table, {**key.values, **_values(each)}) for each in rows]
     if changes.run is not None:
         found.append(Statement(_RUN, {**key.values, **_values(changes.run)}))
-    return found
+    return found or [Statement(f"SELECT 1 FROM adapty_part part WHERE {_FENCE}", key.values)]  # noqa: S608  ours
+
+
+def _save_spans(key: RunKey, spans: Mapping[int, bytes]) -> Statement:
+    values: dict[str, Any] = key.values
+    for at, (number, states) in enumerate(spans.items()):
+        values[f"number_{at}"] = number
+        values[f"states_{at}"] = states
+        values[f"checksum_{at}"] = _checksum(key.part, number, states)
+    return Statement(_spans(len(spans)), values)
 
 
 def _values(row: msgspec.Struct) -> Mapping[str, Any]:
     return msgspec.structs.asdict(row)
 
 
-def save_changes(key: RunKey, statements: list[Statement]) -> Steps[None]:
+def close_part(key: RunKey, counts: PartCounts, *, has_ended: bool) -> Statement:
     """
-    Store changes of a part.
-
-    Raises:
-        PartBusyError: another runner took the part over.
-    """
-    if not (yield Statement(f"SELECT 1 {_FENCE}", key.values)):
-        raise taken_over(key.part)
-    for statement in statements:  # noqa: UP028  a list cannot receive rows
-        yield statement
-
-
-def close_part(
-    key: RunKey, statements: list[Statement], counts: PartCounts, *, has_ended: bool
-) -> Steps[None]:
-    """
-    Store the last changes of a run, and the counts of its part.
+    Return a statement that stores the counts of a part when its run ends.
 
     Items without a state in a part that has ended could not be sent, so they have failed.
-
-    Raises:
-        PartBusyError: another runner took the part over.
     """
-    yield from save_changes(key, statements)
     values = msgspec.structs.asdict(counts)
     if has_ended:
         values["failed"] += values["not_sent"]
         values["not_sent"] = 0
     ended_at = "{now}" if has_ended else "NULL"
-    yield Statement(
+    return Statement(
         f"UPDATE adapty_part SET is_open = 0, worker = NULL, ended_at = {ended_at}, {_COUNTS}"  # noqa: S608  names of ours
-        " WHERE job = :job AND number = :part",
+        " WHERE job = :job AND number = :part AND runs = :run",
         {**key.values, **values},
     )
 

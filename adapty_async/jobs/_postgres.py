@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from zlib import crc32
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, AsyncCursor
 
 from adapty_async._runtime.tasks import until_ended
 from adapty_async.jobs._database import Dialect, Rows, Statement, Steps
@@ -37,7 +37,7 @@ _DIALECT = Dialect(
     data="bytea",
     real="double precision",
     loose="WITH (fillfactor = 50)",
-    share="FOR SHARE",
+    share="FOR SHARE OF part",
     update="FOR UPDATE OF part",
     now="extract(epoch FROM clock_timestamp())::double precision",
     exists="SELECT 1 WHERE to_regclass('adapty_store') IS NOT NULL",
@@ -99,22 +99,25 @@ class _Link:
 
     async def _connected(self) -> AsyncConnection[Any]:
         if self._connection is None:
+            # the server finds out that this machine is gone after idle + 3 * interval
+            idle = max(1, round(0.4 * self._lease))
+            interval = max(1, round(0.2 * self._lease))
             connection = await AsyncConnection.connect(
                 self._url,
                 autocommit=True,
                 connect_timeout=_CONNECT_SECONDS,
                 application_name="adapty-async job",
-                keepalives_idle=max(1, round(0.4 * self._lease)),
-                keepalives_interval=max(1, round(0.2 * self._lease)),
+                keepalives_idle=idle,
+                keepalives_interval=interval,
                 keepalives_count=3,
             )
             self._connection = connection
-            for name, value in (
-                ("tcp_keepalives_idle", max(1, round(0.4 * self._lease))),
-                ("tcp_keepalives_interval", max(1, round(0.2 * self._lease))),
-                ("tcp_keepalives_count", 3),
-            ):
-                await connection.execute("SELECT set_config(%s, %s, false)", (name, str(value)))
+            await connection.execute(
+                "SELECT set_config('tcp_keepalives_idle', %s, false),"
+                " set_config('tcp_keepalives_interval', %s, false),"
+                " set_config('tcp_keepalives_count', '3', false)",
+                (str(idle), str(interval)),
+            )
         return self._connection
 
     def _drop(self) -> None:
@@ -199,6 +202,19 @@ class PostgresDatabase:
 
         return await self._data.use(work)
 
+    async def execute_all(
+        self, statements: Sequence[Statement], *, durable: bool = True
+    ) -> list[Rows]:
+        """Execute statements as one transaction; see `Database.execute_all`."""
+
+        async def work(connection: AsyncConnection[Any]) -> list[Rows]:
+            await self._set_durable(connection, is_durable=durable)
+            async with connection.pipeline(), connection.transaction():
+                cursors = [await self._sent(connection, each) for each in statements]
+            return [await _rows_of(cursor) for cursor in cursors]
+
+        return await self._data.use(work)
+
     async def transact(self, steps: Steps[ResultT], *, durable: bool = True) -> ResultT:
         """Execute steps as one transaction; see `Database.transact`."""
 
@@ -226,6 +242,11 @@ class PostgresDatabase:
             return result
 
     async def _execute(self, connection: AsyncConnection[Any], statement: Statement) -> Rows:
+        return await _rows_of(await self._sent(connection, statement))
+
+    async def _sent(
+        self, connection: AsyncConnection[Any], statement: Statement
+    ) -> AsyncCursor[tuple[Any, ...]]:
         text = self._texts.get(statement.sql)
         if text is None:
             text = self._texts[statement.sql] = _DIALECT.translate(statement.sql).encode()
@@ -234,7 +255,7 @@ class PostgresDatabase:
             await cursor.execute(text, statement.values)
         else:
             await cursor.executemany(text, [{**statement.values, **row} for row in statement.rows])
-        return [(cursor.rowcount,)] if cursor.description is None else await cursor.fetchall()
+        return cursor
 
     async def lock(self, job: int, part: int) -> _PostgresLock | None:
         """Acquire the lock on a part; see `Database.lock`."""
@@ -300,6 +321,10 @@ class PostgresDatabase:
         locks, self._locks = self._locks, {}
         for lock in locks.values():
             lock.lose()
+
+
+async def _rows_of(cursor: AsyncCursor[tuple[Any, ...]]) -> Rows:
+    return [(cursor.rowcount,)] if cursor.description is None else await cursor.fetchall()
 
 
 class _PostgresLock:

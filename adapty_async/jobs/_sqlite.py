@@ -76,6 +76,12 @@ class SqliteDatabase:
         """Execute a statement as a transaction of its own; see `Database.execute`."""
         return await self._file.run(lambda file: file.execute_alone(statement, durable=durable))
 
+    async def execute_all(
+        self, statements: Sequence[Statement], *, durable: bool = True
+    ) -> list[Rows]:
+        """Execute statements as one transaction; see `Database.execute_all`."""
+        return await self.transact(_each(statements), durable=durable)
+
     async def transact(self, steps: Steps[ResultT], *, durable: bool = True) -> ResultT:
         """Execute steps as one transaction; see `Database.transact`."""
         return await self._file.run(lambda file: file.transact(steps, durable=durable))
@@ -88,6 +94,14 @@ class SqliteDatabase:
     async def held(self, job: int, parts: Sequence[int]) -> set[int]:
         """Return those of a job's parts that a runner has locked; see `Database.held`."""
         return await self._locks.run(lambda locks: {n for n in parts if locks.is_held(job, n)})
+
+
+def _each(statements: Sequence[Statement]) -> Steps[list[Rows]]:
+    found: list[Rows] = []
+    for statement in statements:
+        rows = yield statement
+        found.append(rows)
+    return found
 
 
 class _SqliteLock:
