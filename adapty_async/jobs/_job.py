@@ -150,7 +150,7 @@ class Job:
         return sorted(number for (number,) in rows)
 
     async def _next_parts(self, most: int) -> list[int]:
-        await self._require_running()
+        self._require_running(await self._stop_reason())
         rows = await self._database.execute(list_open(self._record.id, most))
         return [number for (number,) in rows]
 
@@ -172,10 +172,10 @@ class Job:
             JobError: there is no such part, or the job was opened without its call.
         """
         call, source = self._required()
-        part = await self._database.transact(load_part(self._record.id, number))
+        part = await self._database.transact(load_part(self._record, number))
         if part.has_ended:
             return None
-        await self._require_running()
+        self._require_running(part.stop_reason)
         runner = Runner(self._record.id, self.name, number, self._worker)
         journal = PartJournal(self._database, runner)
         lock = await journal.acquire()
@@ -274,17 +274,22 @@ class Job:
             return
         if reason in _FOR_ALL:
             await self._database.execute(stop_job(self._record.id, reason.value))
-        await self._require_running()
+        self._require_running(await self._stop_reason())
         if reason is StopReason.STOPPED and not self._is_stopping:
             raise PartBusyError(f"part {number} of the job {self.name}: its lock was lost")
         raise JobStoppedError(f"the job {self.name} stopped here: {reason}", reason=reason.value)
 
-    async def _require_running(self) -> None:
+    def _require_running(self, reason: str | None) -> None:
+        """
+        Validate that neither this process nor the job has stopped.
+
+        Raises:
+            JobStoppedError: one has.
+        """
         if self._is_stopping:
             raise JobStoppedError(
                 f"the job {self.name} was stopped here", reason=StopReason.STOPPED.value
             )
-        reason = await self._stop_reason()
         if reason is not None:
             raise JobStoppedError(
                 f"the job {self.name} has stopped: {reason}; Job.retry resumes it", reason=reason
@@ -338,7 +343,7 @@ class Job:
             raise JobError(f"the job {self.name} was opened without its input")
         wanted = frozenset(statuses or OutcomeStatus)
         for number in range(self.parts):
-            part = await self._database.transact(load_part(self._record.id, number))
+            part = await self._database.transact(load_part(self._record, number))
             spans = await self._database.transact(load_spans(RunKey(self._record.id, number, 0)))
             found = _statuses(spans, part)
             if wanted.isdisjoint(found):

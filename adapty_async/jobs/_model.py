@@ -105,6 +105,7 @@ class PartRecord(msgspec.Struct, frozen=True, kw_only=True):
         size: the number of its items.
         source: where the items are.
         has_ended: every item has an outcome.
+        stop_reason: why the job stopped; None if it did not.
     """
 
     number: int
@@ -112,6 +113,7 @@ class PartRecord(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     source: dict[str, Any]
     has_ended: bool
+    stop_reason: str | None
 
 
 class PartCounts(msgspec.Struct, kw_only=True):

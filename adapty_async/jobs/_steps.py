@@ -153,26 +153,29 @@ def forget_job(job: int) -> Steps[None]:
     yield Statement("DELETE FROM adapty_job WHERE id = :job", {"job": job})
 
 
-def load_part(job: int, part: int) -> Steps[PartRecord]:
+def load_part(record: JobRecord, part: int) -> Steps[PartRecord]:
     """
     Return a part.
 
     Raises:
-        JobError: there is none with this number.
+        JobError: there is none with this number, or the job was forgotten.
     """
     rows = yield Statement(
-        "SELECT first, size, source, ended_at FROM adapty_part WHERE job = :job AND number = :part",
-        {"job": job, "part": part},
+        "SELECT part.first, part.size, part.source, part.ended_at, job.stop_reason"
+        " FROM adapty_part part JOIN adapty_job job ON job.id = part.job"
+        " WHERE part.job = :job AND part.number = :part",
+        {"job": record.id, "part": part},
     )
     if not rows:
-        raise JobError(f"the job has no part {part}")
-    first, size, source, ended_at = rows[0]
+        raise JobError(f"the job {record.name} has no part {part}, or was forgotten")
+    first, size, source, ended_at, stop_reason = rows[0]
     return PartRecord(
         number=part,
         first=first,
         size=size,
         source=msgspec.json.decode(source),
         has_ended=ended_at is not None,
+        stop_reason=stop_reason,
     )
 
 
