@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -22,6 +23,13 @@ _BATCH = 64
 _POLL_SECONDS = 1.0
 
 
+async def _wait(ended: asyncio.Event, seconds: float) -> None:
+    """Wait for an event, for a number of seconds at most."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await ended.wait()
+
+
 class PartLoop:
     """
     A loop that runs the open parts of a job, several at once, and waits for those of others.
@@ -37,7 +45,7 @@ class PartLoop:
         parts: maximum of parts in hand.
         max_outage: maximum seconds without the store.
         clock: returns monotonic seconds.
-        sleep: waits for a number of seconds.
+        wait: waits for an event, for a number of seconds at most.
     """
 
     def __init__(
@@ -48,18 +56,19 @@ class PartLoop:
         parts: int,
         max_outage: float,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        wait: Callable[[asyncio.Event, float], Awaitable[object]] = _wait,
     ) -> None:
         self._next_parts = next_parts
         self._run_part = run_part
         self._parts = parts
         self._max_outage = max_outage
         self._clock = clock
-        self._sleep = sleep
+        self._wait = wait
         self._turn = asyncio.Lock()
         self._candidates: list[int] = []
         self._in_hand: set[int] = set()
-        self._has_progress = True  # since the candidates were read
+        self._busy: set[int] = set()  # parts of others, until the next poll
+        self._ended = asyncio.Event()  # a part in hand ended; replaced each time
         self._outage_since: float | None = None
         self._failure: Exception | None = None
 
@@ -94,17 +103,19 @@ class PartLoop:
     async def _run(self, number: int) -> None:
         try:
             await self._run_part(number)
-            self._has_progress = True
         except PartChangedError:
-            self._has_progress = True
+            pass  # the report counts it
         except PartBusyError:
-            pass
+            self._busy.add(number)
         finally:
             self._in_hand.discard(number)
+            ended, self._ended = self._ended, asyncio.Event()
+            ended.set()
 
     async def _next(self) -> int | None:
         """Return a part to run; None if none is open, or the loop ends."""
         while self._failure is None:
+            ended = self._ended
             async with self._turn:
                 if not self._candidates and not await self._read():
                     return None
@@ -112,16 +123,16 @@ class PartLoop:
                     number = self._candidates.pop()
                     self._in_hand.add(number)
                     return number
-            await self._sleep(_POLL_SECONDS)
+            await self._wait(ended, _POLL_SECONDS)
+            if not ended.is_set():
+                self._busy.clear()
         return None
 
     async def _read(self) -> bool:
         """Read the next candidates; return whether any part is open."""
-        if not self._has_progress:
-            await self._sleep(_POLL_SECONDS)
-        self._has_progress = False
         found = await self._next_parts(_BATCH)
-        self._candidates = [number for number in found if number not in self._in_hand]
+        passed_over = self._in_hand | self._busy
+        self._candidates = [number for number in found if number not in passed_over]
         random.shuffle(self._candidates)
         return bool(found)
 
@@ -131,4 +142,4 @@ class PartLoop:
         if now - self._outage_since >= self._max_outage:
             self._failure = self._failure or error
         else:
-            await self._sleep(_POLL_SECONDS)
+            await self._wait(asyncio.Event(), _POLL_SECONDS)

@@ -138,6 +138,8 @@ class _Locks:
                 if code_of(error) != sqlite3.SQLITE_BUSY:
                     raise
                 return False
+            except DamageError as error:
+                raise JobError(f"the job store {self._path} cannot be used: {error}") from None
         return True
 
     def is_held(self, job: int, part: int) -> bool:
@@ -169,7 +171,10 @@ class _File:
             self._db = connected(path, "mode=rw", timeout=_BUSY_SECONDS)
             try:
                 if self._db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
-                    raise DamageError("its file system cannot share memory between processes")
+                    raise JobError(
+                        f"the job store {path} cannot be used: its file system cannot share memory"
+                        " between processes"
+                    )
             except BaseException:
                 self._db.close()
                 raise
@@ -232,5 +237,5 @@ def _translated(path: Path) -> Iterator[None]:
         yield
     except (OSError, sqlite3.OperationalError) as error:
         raise StoreUnavailableError(f"the job store {path}: {explain(error)}") from None
-    except (sqlite3.Error, DamageError) as error:
+    except sqlite3.Error as error:
         raise JobError(f"the job store {path} cannot be used: {explain(error)}") from None
