@@ -27,12 +27,13 @@ PACKAGES = (
     "_http _flow",
     "_pipeline transport endpoints",
     "_journal _shared",
-    "testing _bulk",
+    "testing _bulk _input",
     "bulk",
     "v1 v2 mail web export shared",
     "client _report webhooks",
     "access",
     "adapty_async",
+    "jobs",
     "cli integrations",
 )
 NUMBERS = {package: number for number, names in enumerate(PACKAGES) for package in names.split()}
@@ -45,7 +46,7 @@ AT_HOME = {
     "click": ("cli",),
     "polars": ("export",),
     "pyarrow": ("export",),
-    "psycopg": ("_shared.postgres",),
+    "psycopg": ("_shared.postgres", "jobs._postgres", "jobs._query"),
     "redis": ("_shared.redis",),
     "rich": ("cli",),
     "opentelemetry": ("integrations.opentelemetry",),

@@ -33,6 +33,7 @@ from adapty_async._journal.file import (
     reading,
     verify_structure,
 )
+from adapty_async._journal.lock import PRIVATE, FileLock, status_of
 from adapty_async._journal.log import verify_log
 from adapty_async._journal.model import (
     Changes,
@@ -62,7 +63,6 @@ from adapty_async.errors import JournalError
 
 __all__ = ("SqliteJournal", "copy_journal", "reading")
 
-_PRIVATE = 0o600
 _SIDE_FILES = ("-wal", "-shm")
 # Seconds that a write waits for a reader, if the file system has no shared memory.
 _BUSY_SECONDS = 5.0
@@ -80,65 +80,12 @@ _NO_SHARED_MEMORY = frozenset(
 )
 
 
-class _Lock:
-    """
-    An exclusive lock on a file next to the journal, held until this is closed or the process ends.
-
-    It is SQLite's own lock on an empty database, so it works wherever SQLite does. Only SQLite
-    opens that file: a process that closes a file releases all its locks on it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = Path(f"{path}-lock")
-        while True:
-            before = _status(self._path)
-            if before is not None and not stat.S_ISREG(before.st_mode):
-                raise DamageError(f"{self._path.name} is not a regular file")
-            self._db = self._connected()
-            try:
-                self._db.execute("PRAGMA journal_mode = MEMORY")
-                self._db.execute("BEGIN EXCLUSIVE")
-                with contextlib.suppress(FileNotFoundError):
-                    self._path.chmod(_PRIVATE)
-                # this may have created it just now, or its last owner may have removed it
-                if before is not None and is_at(self._path, before):
-                    return
-            except BaseException:
-                self._db.close()
-                raise
-            self._db.close()
-
-    def _connected(self) -> sqlite3.Connection:
-        try:
-            # a reader holds it for an instant, to check whether a run does
-            return sqlite3.connect(self._path, timeout=0.1, isolation_level=None)
-        except sqlite3.OperationalError:
-            os.close(
-                os.open(self._path, os.O_RDWR | os.O_CREAT)
-            )  # the operating system's error is more exact
-            raise
-
-    def close(self) -> None:
-        """Remove the file, and release the lock."""
-        with contextlib.suppress(OSError):
-            self._path.unlink()
-        self._db.close()
-
-
-def _status(path: Path) -> os.stat_result | None:
-    """Return the status of a file or link; None if it does not exist."""
-    try:
-        return path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
 def _create(path: Path) -> os.stat_result:
     """Create a file that only its owner can read, whatever the umask, and return its status."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    handle = os.open(path, flags, _PRIVATE)
+    handle = os.open(path, flags, PRIVATE)
     try:
-        os.fchmod(handle, _PRIVATE)
+        os.fchmod(handle, PRIVATE)
         return os.fstat(handle)
     finally:
         os.close(handle)
@@ -156,8 +103,8 @@ class _JournalFile:
         self._pages = 0  # in the write-ahead log, at most
         self._is_durable: bool | None = None
         with named(path, "cannot be used"), contextlib.ExitStack() as stack:
-            stack.callback(_Lock(path).close)
-            found = _status(path)
+            stack.callback(FileLock(path).close)
+            found = status_of(path)
             self._file = _create(path) if found is None else found
             _require_file(path, self._file)
             if found is None:
@@ -218,7 +165,7 @@ class _JournalFile:
     def _begin(self, identity: JournalIdentity | None, run: Run, *, is_empty: bool) -> None:
         for suffix in ("", *_SIDE_FILES):
             with contextlib.suppress(FileNotFoundError):
-                Path(f"{self._path}{suffix}").chmod(_PRIVATE)
+                Path(f"{self._path}{suffix}").chmod(PRIVATE)
         self._turn_on_log()
         self._set_durable(is_durable=True)
         with self._transaction():

@@ -14,7 +14,7 @@ def main() -> None:
     guard_standard_streams()
     try:
         # click and rich are an extra
-        from adapty_async.cli._journal_commands import cli  # noqa: PLC0415
+        from adapty_async.cli._job_commands import cli  # noqa: PLC0415
     except ModuleNotFoundError as error:
         if error.name not in {"click", "rich"}:
             raise

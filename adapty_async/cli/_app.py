@@ -20,11 +20,11 @@ from adapty_async import mail, v1, v2
 from adapty_async._api.operation import Operation
 from adapty_async._bulk.item_processor import MOST_WORKERS
 from adapty_async._flow.concurrency_limit import INITIAL_CONCURRENCY
+from adapty_async._input.rows import Format, Rows, SizedRows, open_rows
 from adapty_async._version import __version__
 from adapty_async.bulk import copy_journal
 from adapty_async.cli import _demo
 from adapty_async.cli._confirmation import ask, describe_users
-from adapty_async.cli._input import Format, Rows, SizedRows, open_rows
 from adapty_async.cli._items import id_columns, id_from, profile_columns, profile_from
 from adapty_async.cli._job import Exit, Job, JobResult, accept, exit_code, perform
 from adapty_async.cli._proxies import proxy_hooks, require_usable_proxy

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from adapty_async import mail, v1
+from adapty_async._input.rows import Rows, open_rows
 from adapty_async.cli._demo_data import write_examples
-from adapty_async.cli._input import Rows, open_rows
 from adapty_async.cli._items import id_columns, id_from, profile_columns, profile_from
 from adapty_async.cli._job import Exit, Job, perform
 from adapty_async.cli._report import report_text

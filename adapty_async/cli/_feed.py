@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable
 from typing import Self
 
-from adapty_async.cli._input import Row
+from adapty_async._input.rows import Row
 
 __all__ = ("ThreadedReader",)
 

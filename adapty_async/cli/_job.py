@@ -12,10 +12,10 @@ import msgspec
 
 from adapty_async._api.operation import Operation, Request, Response
 from adapty_async._bulk.recording import OutcomesPath
+from adapty_async._input.rows import Row, Rows, SizedRows
 from adapty_async._journal import belongs_to_journal
 from adapty_async.bulk import BulkReport, BulkRun, StopReason
 from adapty_async.cli._feed import ThreadedReader
-from adapty_async.cli._input import Row, Rows, SizedRows
 from adapty_async.cli._progress import progress
 from adapty_async.cli._report import FailuresFile, require_separate
 from adapty_async.cli._signals import handled

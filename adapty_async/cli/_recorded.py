@@ -10,10 +10,10 @@ from typing import Any, cast
 
 import msgspec
 
+from adapty_async._input.fingerprint import difference
+from adapty_async._input.rows import Format, Rows, format_of, open_rows
 from adapty_async._journal import JournalIdentity
 from adapty_async._report import InputRow
-from adapty_async.cli._fingerprint import difference
-from adapty_async.cli._input import Format, Rows, format_of, open_rows
 from adapty_async.cli._items import id_columns
 from adapty_async.errors import InvalidInputError
 

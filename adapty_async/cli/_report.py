@@ -14,6 +14,8 @@ import click
 import msgspec
 
 from adapty_async._bulk.outcomes_file import error_facts
+from adapty_async._input.findings import Findings
+from adapty_async._input.rows import Row
 from adapty_async._journal import belongs_to_journal
 from adapty_async.bulk import (
     BulkReport,
@@ -22,8 +24,6 @@ from adapty_async.bulk import (
     OutcomeStatus,
     StopReason,
 )
-from adapty_async.cli._findings import Findings
-from adapty_async.cli._input import Row
 from adapty_async.errors import ConfigError, InvalidInputError
 
 __all__ = (

@@ -10,6 +10,7 @@ import click
 
 from adapty_async import v2
 from adapty_async._api.operation import Operation
+from adapty_async._input.rows import Rows
 from adapty_async.cli._app import (
     CommonOptions,
     _client,
@@ -24,7 +25,6 @@ from adapty_async.cli._app import (
     cli,
 )
 from adapty_async.cli._confirmation import ask, describe_users
-from adapty_async.cli._input import Rows
 from adapty_async.cli._items import id_from
 from adapty_async.cli._v2_items import (
     ATTRIBUTES,

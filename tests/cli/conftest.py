@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import pytest
 from click.testing import CliRunner, Result
 
-from adapty_async.cli._journal_commands import cli
+from adapty_async.cli._job_commands import cli
 from adapty_async.sandbox import Sandbox
 
 Invoke: TypeAlias = Callable[..., Result]

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from adapty_async._input.rows import Row
 from adapty_async.cli._feed import ThreadedReader
-from adapty_async.cli._input import Row
 from adapty_async.errors import InvalidInputError
 
 

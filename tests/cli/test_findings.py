@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from adapty_async.cli._findings import Findings, kind_of
+from adapty_async._input.findings import Findings, kind_of
 from adapty_async.sandbox import Sandbox
 from tests.cli.conftest import Invoke
 from tests.cli.processes import run

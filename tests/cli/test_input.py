@@ -22,7 +22,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from adapty_async.cli._input import Format, Row, Rows, SizedRows, open_rows
+from adapty_async._input.rows import Format, Row, Rows, SizedRows, open_rows
 from adapty_async.errors import InvalidInputError
 
 Put = Callable[[str, str | bytes], Path]

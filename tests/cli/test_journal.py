@@ -15,8 +15,8 @@ from typing import TypeAlias
 import pytest
 
 from adapty_async import AdaptyClient
+from adapty_async._input.fingerprint import difference, fingerprint
 from adapty_async.bulk import summarise
-from adapty_async.cli._fingerprint import difference, fingerprint
 from adapty_async.errors import JournalError
 from adapty_async.sandbox import Sandbox
 from tests.cli.conftest import Invoke, StartSandbox

@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from adapty_async._input.fingerprint import fingerprint
 from adapty_async._journal import JournalIdentity
 from adapty_async.bulk import summarise
-from adapty_async.cli._fingerprint import fingerprint
 from adapty_async.cli._journal_commands import _write_file
 from adapty_async.cli._recorded import RecordedInput
 from adapty_async.errors import ConfigError

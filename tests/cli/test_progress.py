@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.text import Text
 
 from adapty_async._api.operation import Operation
+from adapty_async._input.rows import Row
 from adapty_async.bulk import BulkReport, BulkRun, StopReason
 from adapty_async.cli import _progress
-from adapty_async.cli._input import Row
 from adapty_async.cli._progress import _Bar, _details, _Lines, _Meter, progress
 from adapty_async.cli._streams import write_error
 from adapty_async.client import AdaptyClient

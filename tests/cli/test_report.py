@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from adapty_async._input.findings import Findings
+from adapty_async._input.rows import Row, open_rows
 from adapty_async.bulk import (
     BulkReport,
     EarlierStatus,
@@ -19,8 +21,6 @@ from adapty_async.bulk import (
     OutcomeStatus,
     StopReason,
 )
-from adapty_async.cli._findings import Findings
-from adapty_async.cli._input import Row, open_rows
 from adapty_async.cli._report import (
     FailuresFile,
     dry_run_text,

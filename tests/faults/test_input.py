@@ -318,7 +318,7 @@ async def test_a_hostile_item_stops_no_other() -> None:
 READ = """
 import sys
 from pathlib import Path
-from adapty_async.cli._input import open_rows
+from adapty_async._input.rows import open_rows
 
 def peak():
     return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])

@@ -16,13 +16,13 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Sequence
-from typing import Self, TextIO
+from typing import Protocol, Self
 
 import msgspec
 
 from adapty_async.errors import InvalidInputError
 
-__all__ = ("RECORD_CHARACTERS", "CsvReader", "Header", "LineReader", "Record")
+__all__ = ("RECORD_CHARACTERS", "CsvReader", "Header", "LineReader", "Record", "TextStream")
 
 #: Characters of a record, its last line break not counted.
 RECORD_CHARACTERS = 1024 * 1024
@@ -35,21 +35,30 @@ _BYTE_ORDER_MARK = "\ufeff"
 _UNCERTAIN = "so it is not certain where the row ends, and the file is refused"
 
 
+class TextStream(Protocol):
+    """The interface of a stream of text, opened so that LF alone ends a line."""
+
+    def readline(self, limit: int = -1, /) -> str:
+        """Return a line with its line break, or its first characters; empty at the end."""
+        ...
+
+
 class LineReader:
     """
     An iterator of the lines of a stream, each with its line break.
 
     Args:
         stream: a text stream, opened so that LF alone ends a line.
+        number: the number of lines before it, if it begins in the middle of a file.
 
     Attributes:
         number: the number of the last line, from 1.
         is_long: the last line is longer than a record may be, and only its beginning was read.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextStream, number: int = 0) -> None:
         self._stream = stream
-        self.number = 0
+        self.number = number
         self.is_long = False
 
     def __iter__(self) -> Self:

@@ -19,19 +19,25 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from adapty_async.cli._files import (
+from adapty_async._input.files import (
     Extent,
     extent_of,
     is_read_once,
     known_encoding,
     open_text,
 )
-from adapty_async.cli._findings import Findings
-from adapty_async.cli._fingerprint import difference, fingerprint
-from adapty_async.cli._records import RECORD_CHARACTERS, CsvReader, LineReader, Record
+from adapty_async._input.findings import Findings
+from adapty_async._input.fingerprint import difference, fingerprint
+from adapty_async._input.records import (
+    RECORD_CHARACTERS,
+    CsvReader,
+    Header,
+    LineReader,
+    Record,
+)
 from adapty_async.errors import InvalidInputError
 
-__all__ = ("Format", "Layout", "Row", "Rows", "SizedRows", "format_of", "open_rows")
+__all__ = ("Format", "Layout", "Row", "RowReader", "Rows", "SizedRows", "format_of", "open_rows")
 
 Format: TypeAlias = Literal["csv", "ndjson", "text"]
 ColumnCheck: TypeAlias = Callable[[list[str]], None]
@@ -124,16 +130,59 @@ class Rows:
 
     def _read(self, findings: Findings) -> Iterator[Row]:
         with open_text(self.path, self._extent, self._layout.encoding) as stream:
-            lines = LineReader(stream)
-            if self.form == "csv":
-                rows = self._csv_rows(lines, findings)
-            else:
-                rows = _text_rows(lines)
-                rows = self._json_rows(rows) if self.form == "ndjson" else rows
-            for row in rows:
-                if row.broken is None:
-                    findings.add_row(row.line, row.value)
-                yield row
+            lines, reader = LineReader(stream), RowReader(self.path, self._layout, findings)
+            yield from reader.rows(lines, reader.header(lines))
+
+
+class RowReader:
+    """
+    A reader of the rows in lines of text, which may begin in the middle of a file.
+
+    Args:
+        path: the name of the file in messages.
+        layout: the format.
+        findings: counts the suspicious rows.
+    """
+
+    def __init__(self, path: str, layout: Layout, findings: Findings) -> None:
+        self._path = path
+        self._layout = layout
+        self._findings = findings
+
+    def header(self, lines: LineReader) -> Header | None:
+        """
+        Read the column names at the beginning of a CSV file; return None for other formats.
+
+        Raises:
+            InvalidInputError: there are none, or the layout's check rejects them.
+        """
+        if self._layout.form != "csv":
+            return None
+        header = CsvReader(lines, self._path).header()
+        if header is None:
+            raise InvalidInputError(self._path, "must begin with a line of column names")
+        if _readable(header.record.text) != header.record.text:
+            where = f"{self._path}, line {header.record.first}"
+            raise InvalidInputError(where, f"must be column names, but {_NOT_UTF8}")
+        self._layout.check_columns([name for name in _names(header) if name])
+        return header
+
+    def rows(self, lines: LineReader, header: Header | None) -> Iterator[Row]:
+        """
+        Yield the rows in the lines that follow.
+
+        Raises:
+            InvalidInputError: the end of a row is not certain.
+        """
+        if header is not None:
+            rows = self._csv_rows(lines, header)
+        else:
+            rows = _text_rows(lines)
+            rows = self._json_rows(rows) if self._layout.form == "ndjson" else rows
+        for row in rows:
+            if row.broken is None:
+                self._findings.add_row(row.line, row.value)
+            yield row
 
     def _json_rows(self, lines: Iterator[Row]) -> Iterator[Row]:
         """
@@ -146,7 +195,7 @@ class Rows:
         for line in lines:
             if unfinished is not None:
                 raise InvalidInputError(
-                    f"{self.path}, line {unfinished.line}",
+                    f"{self._path}, line {unfinished.line}",
                     f"{unfinished.broken}, and the next line may belong to it, so the file is "
                     "refused: each row must be JSON on one line",
                 )
@@ -155,27 +204,23 @@ class Rows:
                 unfinished = row
             yield row
 
-    def _csv_rows(self, lines: LineReader, findings: Findings) -> Iterator[Row]:
-        reader = CsvReader(lines, self.path)
-        header = reader.header()
-        if header is None:
-            raise InvalidInputError(self.path, "must begin with a line of column names")
-        if _readable(header.record.text) != header.record.text:
-            where = f"{self.path}, line {header.record.first}"
-            raise InvalidInputError(where, f"must be column names, but {_NOT_UTF8}")
-        names = [name.strip() for name in header.record.cells or ()]
-        self._layout.check_columns([name for name in names if name])
+    def _csv_rows(self, lines: LineReader, header: Header) -> Iterator[Row]:
+        names = _names(header)
         needed = self._layout.id_column if self._layout.id_optional else None
-        for record in reader.records(header):
+        for record in CsvReader(lines, self._path).records(header):
             row = _csv_row(record, names, blanks=header.blanks)
             if row is None:
                 continue
             if record.last > record.first:
-                findings.add_multiline(record.first, record.last)
+                self._findings.add_multiline(record.first, record.last)
             if needed is not None and row.broken is None and needed not in row.value:
-                findings.without_id += 1
+                self._findings.without_id += 1
                 continue
             yield row
+
+
+def _names(header: Header) -> list[str]:
+    return [name.strip() for name in header.record.cells or ()]
 
 
 class SizedRows(Rows):

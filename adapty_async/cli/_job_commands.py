@@ -1,0 +1,365 @@
+"""The commands of ``job``: bulk runs of many processes, through a job store."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from adapty_async.bulk import OutcomeStatus
+from adapty_async.cli._app import _ALL_BY, _BY, _exit_on_error, _run
+from adapty_async.cli._job import Exit
+from adapty_async.cli._job_text import (
+    FAILURES,
+    failure_json,
+    outcome_json,
+    report_json,
+    report_line,
+    report_text,
+)
+from adapty_async.cli._job_work import Connection, Worker, call_of, make_client, relocated, work_on
+from adapty_async.cli._journal_commands import cli
+from adapty_async.cli._streams import output_failed, write_error
+from adapty_async.errors import InvalidInputError
+from adapty_async.jobs import Job, JobError, JobOutcome, JobStore, Lines, PartOptions, PlannedSource
+
+__all__ = ("cli", "job")
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_STORE_NAME = "adapty-jobs.db"
+_WATCH_SECONDS = 2.0
+
+_NAME = click.argument("name")
+_STORE = click.option(
+    "--store",
+    envvar="ADAPTY_STORE_URL",
+    show_envvar=True,
+    help="The address of the job store: postgresql://user@host/database, or sqlite:///file for "
+    f"processes of this machine. By default {_STORE_NAME}, next to the input for plan, and in the "
+    "current folder for all others.",
+)
+_INPUT = click.option(
+    "--input", "source", metavar="FILE", help="The input, if it is not at the path of the plan."
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+_CLIENT = (
+    click.option("--base-url", help="The origin to send to, if it is not Adapty's."),
+    click.option(
+        "--trust-env",
+        is_flag=True,
+        help="Use the proxy that HTTPS_PROXY or HTTP_PROXY names, except for hosts in NO_PROXY.",
+    ),
+    click.option(
+        "--api-key-file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Read the key from this file, not from the environment.",
+    ),
+    click.option(
+        "--id-encoding",
+        type=click.Choice(["ascii", "utf-8"]),
+        default="ascii",
+        help="utf-8 allows ids that are not ASCII (v1); how Adapty reads them is not documented.",
+    ),
+)
+
+
+def _client_options(command: Command) -> Command:
+    for option in reversed(_CLIENT):
+        command = option(command)
+    return command
+
+
+@cli.group()
+def job() -> None:
+    """
+    Erase large numbers of profiles with any number of processes, on any number of machines.
+
+    Plan a job once, then start workers for it. Each of them may be killed, and others take over.
+    """
+
+
+@job.command()
+@click.argument("source", metavar="INPUT")
+@click.option("--name", required=True, help="The name of the job.")
+@click.option("--api", type=click.Choice(sorted(_BY)), required=True, help="The API to call.")
+@click.option("--by", type=click.Choice(_ALL_BY), required=True, help="The kind of the ids.")
+@click.option("--column", help="The column or field with the ids; by default, named like --by.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["csv", "ndjson", "text"]),
+    help="The format of INPUT, if its name does not end in .csv, .ndjson or .txt.",
+)
+@click.option("--encoding", help="The encoding of INPUT, such as cp1252; UTF-8 by default.")
+@click.option(
+    "--part-size",
+    type=click.IntRange(1, 1_000_000),
+    default=2_000,
+    show_default=True,
+    help="Maximum of ids in a part, the unit of work.",
+)
+@_STORE
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@_client_options
+def plan(source: str, name: str, api: str, by: str, store: str | None, **options: Any) -> None:
+    """
+    Plan the erasure of the users whose ids are in INPUT; nothing is sent yet.
+
+    INPUT is a file that every worker can read: one id a line, or CSV or NDJSON with a column for
+    the ids, not compressed. The store holds positions in it, and no id.
+    """
+    if by not in _BY[api]:
+        raise click.UsageError(f"--by for --api {api} is one of {', '.join(_BY[api])}")
+    kind = by.replace("-", "_")
+    column = options.pop("column") or kind
+    form, encoding = options.pop("form"), options.pop("encoding")
+    part_size, is_asking = options.pop("part_size"), not options.pop("yes")
+    with _exit_on_error():
+        lines = Lines(source, column=column, form=form, encoding=encoding)
+        planned = PlannedSource(lines, part_size)
+        for line in lines.findings.lines():
+            click.echo(line, err=True)
+        url = store or _default_store(Path(source).absolute().parent)
+        connection = Connection(**options)
+        if is_asking and not _run(_is_planned(url, name)):
+            _confirm(source, planned, f"by {by}, at {make_client(api, connection).origin}")
+        found = _run(_plan(url, name, planned, (api, kind), connection))
+        ids = "1 id" if found.items == 1 else f"{found.items:,} ids"
+        parts = "1 part" if found.parts == 1 else f"{found.parts:,} parts"
+        click.echo(f"Planned {name}: {ids} in {parts}. Nothing is sent until a worker starts:\n")
+        click.echo(f"  adapty-async job work {name}{'' if store else f' --store {url}'}")
+
+
+def _default_store(folder: Path) -> str:
+    return f"sqlite:///{folder / _STORE_NAME}"
+
+
+def _here(store: str | None) -> str:
+    """
+    Return the address of a store that exists already.
+
+    Raises:
+        InvalidInputError: there is none by default.
+    """
+    if store is not None:
+        return store
+    folder = Path.cwd()
+    if not (folder / _STORE_NAME).exists():
+        raise InvalidInputError("--store", f"is required: there is no {_STORE_NAME} here")
+    return _default_store(folder)
+
+
+async def _is_planned(url: str, name: str) -> bool:
+    async with JobStore(url) as store:
+        try:
+            await store.job(name)
+        except JobError:
+            return False
+        return True
+
+
+def _confirm(source: str, planned: PlannedSource, where: str) -> None:
+    """
+    Prompt on the terminal; without consent, exit.
+
+    Raises:
+        click.UsageError: there is no terminal to ask on.
+    """
+    ends = planned.ends()
+    if ends is None:
+        return
+    users = "1 user" if planned.items == 1 else f"{planned.items:,} users"
+    question = (
+        f"Plan to delete {users} in {source}, from {ends[0]} to {ends[1]}, {where}?"
+        " Once a worker starts, there is no way back."
+    )
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"There is no terminal to ask on: add --yes. {question}")
+    if not click.confirm(question, err=True):
+        write_error("Nothing was planned.")
+        sys.exit(Exit.NOT_ALL_DONE)
+
+
+async def _plan(
+    url: str, name: str, planned: PlannedSource, kind: tuple[str, str], connection: Connection
+) -> Job:
+    api, by = kind
+    async with JobStore(url) as store, make_client(api, connection) as client:
+        call = call_of(client, api)
+        return await store.plan(name, call, planned, by=by, part_size=planned.part_size)
+
+
+@job.command()
+@_NAME
+@_STORE
+@click.option(
+    "--concurrency",
+    type=click.IntRange(min=1),
+    help="Requests in flight at most, of this worker; by default as many as help.",
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Maximum requests per second of this worker.",
+)
+@click.option(
+    "--parts",
+    type=click.IntRange(1, 100),
+    default=2,
+    show_default=True,
+    help="Parts that this worker runs at once.",
+)
+@_INPUT
+@_JSON
+@_client_options
+def work(
+    name: str, store: str | None, source: str | None, *, as_json: bool, **options: Any
+) -> None:
+    """
+    Work on the job NAME until no part is left, here or in any other worker.
+
+    The first Ctrl-C or SIGTERM drains the requests in flight; a second one cancels them.
+
+    Exit codes: 0 all done, 1 some are not, 2 the input has changed, 3 the key was rejected, 75
+    stopped and resumable.
+    """
+    run = PartOptions(concurrency=options.pop("concurrency"), rate=options.pop("rate"))
+    source, parts = options.pop("source"), options.pop("parts")
+    worker = Worker(source=source, parts=parts, run=run, connection=Connection(**options))
+    with _exit_on_error():
+        code, report = _run(work_on(_here(store), name, worker))
+        if report is not None:
+            click.echo(report_json(report) if as_json else report_text(report))
+    sys.exit(Exit.NOT_ALL_DONE if output_failed() and code == Exit.OK else code)
+
+
+@job.command()
+@_NAME
+@_STORE
+@_JSON
+@click.option("--watch", is_flag=True, help="Print a line every 2 seconds until the job ends.")
+def status(name: str, store: str | None, *, as_json: bool, watch: bool) -> None:
+    """Show how far the job NAME is, over all workers."""
+    with _exit_on_error():
+        _run(_show(_here(store), name, as_json=as_json, watch=watch))
+    if output_failed():
+        sys.exit(Exit.NOT_ALL_DONE)
+
+
+async def _show(url: str, name: str, *, as_json: bool, watch: bool) -> None:
+    async with JobStore(url) as store:
+        found = await store.job(name)
+        report = await found.report()
+        while watch and not (report.has_ended or report.stop_reason or output_failed()):
+            click.echo(report_json(report) if as_json else report_line(report))
+            await asyncio.sleep(_WATCH_SECONDS)
+            report = await found.report()
+        click.echo(report_json(report) if as_json else report_text(report))
+
+
+@job.command()
+@_NAME
+@_STORE
+@_INPUT
+def failures(name: str, store: str | None, source: str | None) -> None:
+    """
+    Print the items of the job NAME that are not done, with their ids, as NDJSON.
+
+    The output can be an input itself. The ids come from the input, which must not have changed.
+    """
+    _print_outcomes(name, store, source, failure_json, *FAILURES)
+
+
+@job.command()
+@_NAME
+@_STORE
+@_INPUT
+def outcomes(name: str, store: str | None, source: str | None) -> None:
+    """
+    Print the line, id and outcome of each item of the job NAME, as NDJSON.
+
+    The ids come from the input, which must not have changed.
+    """
+    _print_outcomes(name, store, source, outcome_json)
+
+
+def _print_outcomes(
+    name: str,
+    store: str | None,
+    source: str | None,
+    encode: Callable[[JobOutcome], str],
+    *statuses: OutcomeStatus,
+) -> None:
+    async def write() -> None:
+        async with JobStore(_here(store)) as opened:
+            found = await opened.job(name, source=await relocated(opened, name, source))
+            async for outcome in found.outcomes(*statuses):
+                click.echo(encode(outcome))
+
+    with _exit_on_error():
+        _run(write())
+    if output_failed():
+        sys.exit(Exit.NOT_ALL_DONE)
+
+
+@job.command()
+@_NAME
+@_STORE
+def cancel(name: str, store: str | None) -> None:
+    """Stop the job NAME in all its workers, within some seconds; job retry resumes it."""
+
+    async def run() -> None:
+        async with JobStore(_here(store)) as opened:
+            await (await opened.job(name)).cancel()
+
+    with _exit_on_error():
+        _run(run())
+        click.echo(f"Cancelled {name}: its workers stop. job retry {name} resumes it.")
+
+
+@job.command()
+@_NAME
+@_STORE
+def retry(name: str, store: str | None) -> None:
+    """
+    Let workers send the failed items of the job NAME again, and resume it if it stopped.
+
+    Items that are done, absent or unknown are never sent again.
+    """
+
+    async def run() -> int:
+        async with JobStore(_here(store)) as opened:
+            found = await opened.job(name)
+            await found.retry()
+            return len(await found.open_parts())
+
+    with _exit_on_error():
+        count = _run(run())
+        parts = "1 part is open" if count == 1 else f"{count:,} parts are open"
+        click.echo(f"{parts} now; next: adapty-async job work {name}")
+
+
+@job.command()
+@_NAME
+@_STORE
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+def forget(name: str, store: str | None, *, yes: bool) -> None:
+    """Delete all that the store holds of the job NAME; its outcomes are then lost."""
+
+    async def run() -> None:
+        async with JobStore(_here(store)) as opened:
+            await (await opened.job(name)).forget()
+
+    with _exit_on_error():
+        if not yes:
+            question = f"Forget the outcomes of {name}?"
+            if not sys.stdin.isatty():
+                raise click.UsageError(f"There is no terminal to ask on: add --yes. {question}")
+            click.confirm(question, err=True, abort=True)
+        _run(run())
+        click.echo(f"Forgot {name}.")

@@ -1,0 +1,115 @@
+"""The report and outcomes of a job, as text and JSON."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from adapty_async.bulk import OutcomeStatus
+from adapty_async.cli._report import count_line, per_second
+from adapty_async.jobs import JobOutcome, JobReport
+
+__all__ = ("failure_json", "outcome_json", "report_json", "report_line", "report_text")
+
+_MEANINGS: Mapping[str, str] = {
+    "done": "",
+    "absent": "the server responded that they do not exist",
+    "failed": "not done, or uncertain and safe to send again: job retry",
+    "unknown": "outcome unknown; not sent again, since that may do it twice",
+    "not_sent": "not sent yet",
+    "skipped": "the same as an earlier row",
+    "in_flight": "may have been sent: their worker is at work, or was killed",
+}
+
+
+def report_json(report: JobReport) -> str:
+    """Return a report as one JSON object."""
+    content: dict[str, Any] = {
+        "job": report.name,
+        "operation": report.operation,
+        "items": report.items,
+        "counts": report.counts,
+        "parts": report.parts,
+        "workers": report.workers,
+        "rate": None if report.rate is None else round(report.rate, 3),
+        "requests": report.requests,
+        "throttled": report.throttled,
+        "reasons": [
+            {"error": error, "http_status": status, "items": items}
+            for (error, status), items in report.reasons.items()
+        ],
+        "planned_at": dt.datetime.fromtimestamp(report.planned_at, dt.UTC),
+        "stop_reason": report.stop_reason,
+        "ended": report.has_ended,
+    }
+    return msgspec.json.encode(content).decode()
+
+
+def report_text(report: JobReport) -> str:
+    """Return a report as text."""
+    lines = [f"{report.name}: {report.operation}, {report.items:,} ids", ""]
+    lines += [
+        count_line(name, report.counts[name], meaning)
+        for name, meaning in _MEANINGS.items()
+        if report.counts[name] or name == "done"
+    ]
+    lines += ["", *_work_lines(report)]
+    lines += [
+        f"  {items:,} {error}{f', status {status}' if status else ''}"
+        for (error, status), items in report.reasons.items()
+    ]
+    return "\n".join(lines)
+
+
+def _work_lines(report: JobReport) -> Iterator[str]:
+    parts = report.parts
+    yield f"{parts.ended:,} of {parts.total:,} parts ended, {parts.running:,} are running"
+    if parts.changed:
+        yield f"{parts.changed:,} parts wait: their input has changed since it was planned"
+    if report.rate is not None:
+        yield f"{_workers(report.workers)}, {per_second(report.rate)} in the last minute"
+    if report.stop_reason is not None:
+        yield f"stopped: {report.stop_reason}; job retry resumes it"
+    if report.requests:
+        yield f"{report.requests:,} requests, {report.throttled:,} of them throttled (429)"
+
+
+def report_line(report: JobReport) -> str:
+    """Return the progress of a job as one line."""
+    left = report.not_sent + report.in_flight
+    parts = [f"{report.items - left:,} of {report.items:,} ended", _workers(report.workers)]
+    if report.rate is not None:
+        parts.append(per_second(report.rate))
+    if bad := report.failed + report.unknown:
+        parts.append(f"{bad:,} failed")
+    return f"{report.name}: {', '.join(parts)}"
+
+
+def _workers(count: int) -> str:
+    return "1 worker" if count == 1 else f"{count:,} workers"
+
+
+def outcome_json(outcome: JobOutcome) -> str:
+    """Return an outcome as a line of JSON."""
+    content = {"line": outcome.line, "id": outcome.item, "status": outcome.status.value}
+    return msgspec.json.encode(content).decode()
+
+
+def failure_json(outcome: JobOutcome) -> str:
+    """Return an outcome as a line of a failures file, which can be an input itself."""
+    unreadable = {"type": "InvalidInputError", "field_name": "row", "rule": "cannot be read"}
+    content: dict[str, Any] = {
+        "line": outcome.line,
+        "item": outcome.item or "",
+        "status": outcome.status.value,
+        "attempts": None,
+        "error": None if outcome.item is not None else unreadable,
+    }
+    return msgspec.json.encode(content).decode()
+
+
+#: The statuses of a failures file.
+FAILURES = (OutcomeStatus.FAILED, OutcomeStatus.UNKNOWN, OutcomeStatus.NOT_SENT)

@@ -1,0 +1,170 @@
+"""A worker of a job and the client that it uses, for the commands of ``job``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from adapty_async.bulk import StopReason
+from adapty_async.cli._app import _key_in
+from adapty_async.cli._job import Exit
+from adapty_async.cli._job_text import report_line
+from adapty_async.cli._proxies import proxy_hooks, require_usable_proxy
+from adapty_async.cli._signals import handled
+from adapty_async.cli._streams import write_error
+from adapty_async.client import AdaptyClient, AdaptyMailClient
+from adapty_async.errors import AdaptyError
+from adapty_async.jobs import (
+    Call,
+    Job,
+    JobReport,
+    JobStoppedError,
+    JobStore,
+    Lines,
+    PartOptions,
+    StoreUnavailableError,
+)
+
+__all__ = ("STOPPED", "Connection", "Worker", "call_of", "make_client", "relocated", "work_on")
+
+#: The exit code of a job that stopped here and can be resumed (``EX_TEMPFAIL``).
+STOPPED = 75
+_LINE_SECONDS = 5.0
+
+
+class Connection(msgspec.Struct, frozen=True, kw_only=True):
+    """A group of the options by which a command connects to Adapty."""
+
+    base_url: str | None
+    trust_env: bool
+    api_key_file: Path | None
+    id_encoding: str
+
+
+def make_client(api: str, connection: Connection) -> AdaptyClient | AdaptyMailClient:
+    """
+    Make the client of an API.
+
+    Raises:
+        ConfigError: a setting is missing or invalid.
+    """
+    kind = AdaptyMailClient if api == "mail" else AdaptyClient
+    settings: dict[str, Any] = {
+        "base_url": connection.base_url,
+        "id_encoding": connection.id_encoding,
+        "trust_env": connection.trust_env,
+    }
+    if connection.api_key_file is not None:
+        settings["api_key"] = _key_in(connection.api_key_file)
+    client = kind(**settings)
+    if not connection.trust_env:
+        return client
+    require_usable_proxy(client.origin)
+    return kind(**settings, hooks=proxy_hooks(client.origin, trust_env=True))
+
+
+def call_of(client: AdaptyClient | AdaptyMailClient, api: str) -> Call:
+    """Return the bulk method that deletes the profiles of an API."""
+    if isinstance(client, AdaptyMailClient):
+        return client.profiles.bulk_delete
+    return client.v2.profiles.bulk_delete if api == "v2" else client.v1.profiles.bulk_delete
+
+
+async def relocated(store: JobStore, name: str, path: str | None) -> Lines | None:
+    """Return the input of a job at another path; None without one."""
+    return None if path is None else (await store.job(name)).input_at(path)
+
+
+class Worker(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The options of a worker.
+
+    Attributes:
+        source: the path of the input, if it is not that of the plan.
+        parts: maximum of parts in hand.
+        run: the options of their runs.
+        connection: how to connect to Adapty.
+    """
+
+    source: str | None
+    parts: int
+    run: PartOptions
+    connection: Connection
+
+
+async def work_on(url: str, name: str, worker: Worker) -> tuple[int, JobReport | None]:
+    """
+    Work on a job until no part is left; return the exit code and the report.
+
+    There is no report if the store is unavailable.
+    """
+    async with JobStore(url) as store:
+        api = (await store.job(name)).operation.partition(".")[0]
+        async with make_client(api, worker.connection) as client:
+            source = await relocated(store, name, worker.source)
+            job = await store.job(name, call_of(client, api), source=source)
+            with _stopped_by_signals(job):
+                async with _progress(job):
+                    return await _perform(job, worker)
+
+
+async def _perform(job: Job, worker: Worker) -> tuple[int, JobReport | None]:
+    try:
+        report = await job.work(parts=worker.parts, **worker.run)
+    except JobStoppedError as error:
+        write_error(f"adapty-async: {error}")
+        is_rejected = error.reason == StopReason.KEY_REJECTED
+        return Exit.KEY_REJECTED if is_rejected else STOPPED, await job.report()
+    except StoreUnavailableError as error:
+        write_error(f"adapty-async: {error}")
+        return STOPPED, None
+    if job.is_stopping and not report.has_ended:
+        return STOPPED, report
+    return _exit_code(report), report
+
+
+def _exit_code(report: JobReport) -> int:
+    if report.parts.changed:
+        write_error(
+            f"adapty-async: the input of {report.parts.changed:,} parts has changed since the job"
+            " was planned; nothing was sent for them"
+        )
+        return Exit.REFUSED
+    return Exit.OK if report.ok else Exit.NOT_ALL_DONE
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(job: Job) -> Iterator[None]:
+    def stop(_: int) -> None:
+        if job.is_stopping:
+            job.abort()
+        else:
+            write_error("\nStopping: the requests in flight finish. Ctrl-C again cancels them.")
+            job.stop()
+
+    with handled(stop):
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _progress(job: Job) -> AsyncIterator[None]:
+    """Write a line in intervals on standard error."""
+
+    async def write() -> None:
+        while True:
+            await asyncio.sleep(_LINE_SECONDS)
+            with contextlib.suppress(AdaptyError):  # the worker reports it
+                click.echo(report_line(await job.report()), err=True)
+
+    lines = asyncio.create_task(write())
+    try:
+        yield
+    finally:
+        lines.cancel()
+        await asyncio.wait({lines})

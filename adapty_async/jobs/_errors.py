@@ -1,0 +1,42 @@
+"""Errors of jobs. Their messages hold names of jobs and numbers of parts, and never an id."""
+
+from __future__ import annotations
+
+from adapty_async.errors import AdaptyError, JournalError
+
+__all__ = (
+    "JobError",
+    "JobStoppedError",
+    "PartBusyError",
+    "PartChangedError",
+    "StoreUnavailableError",
+)
+
+
+class JobError(AdaptyError):
+    """An error of a job or its store: it does not exist, or belongs to another operation."""
+
+
+class JobStoppedError(JobError):
+    """
+    A job stopped before its parts ended; the parts that are left stay open.
+
+    Attributes:
+        reason: why it stopped; ``cancelled`` after `Job.cancel`.
+    """
+
+    def __init__(self, message: str, *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class PartBusyError(JournalError):
+    """Another runner works on the part, or has taken it over. Nothing was sent by this one."""
+
+
+class PartChangedError(JobError):
+    """The input of a part is not the one that was planned. Nothing was sent for the part."""
+
+
+class StoreUnavailableError(JournalError):
+    """The job store cannot be reached. No item begins until it responds again."""

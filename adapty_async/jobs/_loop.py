@@ -1,0 +1,145 @@
+"""A loop of one worker that runs the open parts of a job until none is left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Awaitable, Callable
+
+from adapty_async.jobs._errors import (
+    PartBusyError,
+    PartChangedError,
+    StoreUnavailableError,
+)
+
+__all__ = ("PartLoop",)
+
+# Parts that are read from the store at once; a worker picks among them at random, so that few
+# workers try to lock the same part.
+_BATCH = 64
+# Seconds between two attempts, if other workers have all open parts or the store is unavailable.
+_POLL_SECONDS = 1.0
+
+
+async def _wait(ended: asyncio.Event, seconds: float) -> None:
+    """Wait for an event, for a number of seconds at most."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await ended.wait()
+
+
+class PartLoop:
+    """
+    A loop that runs the open parts of a job, several at once, and waits for those of others.
+
+    1. A part that another runner has is tried again later: the runner may die.
+    2. A part whose input has changed is left to the user.
+    3. While the store is unavailable, no part begins. It may stay so for a time.
+    4. Whatever else a part raises ends the loop, after the other parts in hand.
+
+    Args:
+        next_parts: returns at most *n* open parts.
+        run_part: runs a part.
+        parts: maximum of parts in hand.
+        max_outage: maximum seconds without the store.
+        clock: returns monotonic seconds.
+        wait: waits for an event, for a number of seconds at most.
+    """
+
+    def __init__(
+        self,
+        next_parts: Callable[[int], Awaitable[list[int]]],
+        run_part: Callable[[int], Awaitable[object]],
+        *,
+        parts: int,
+        max_outage: float,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[asyncio.Event, float], Awaitable[object]] = _wait,
+    ) -> None:
+        self._next_parts = next_parts
+        self._run_part = run_part
+        self._parts = parts
+        self._max_outage = max_outage
+        self._clock = clock
+        self._wait = wait
+        self._turn = asyncio.Lock()
+        self._candidates: list[int] = []
+        self._in_hand: set[int] = set()
+        self._busy: set[int] = set()  # parts of others, until the next poll
+        self._ended = asyncio.Event()  # a part in hand ended; replaced each time
+        self._outage_since: float | None = None
+        self._failure: Exception | None = None
+
+    async def run(self) -> None:
+        """
+        Run parts until none is open.
+
+        Raises:
+            JobStoppedError: the job has stopped.
+            StoreUnavailableError: the store was unavailable for too long.
+            AdaptyError: any other failure of a part.
+        """
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._parts):
+                group.create_task(self._work())
+        if self._failure is not None:
+            raise self._failure
+
+    async def _work(self) -> None:
+        while self._failure is None:
+            try:
+                number = await self._next()
+                self._outage_since = None
+                if number is None:
+                    return
+                await self._run(number)
+            except StoreUnavailableError as error:
+                await self._wait_out(error)
+            except Exception as error:  # noqa: BLE001  `run` raises it, after the other parts
+                self._failure = self._failure or error
+
+    async def _run(self, number: int) -> None:
+        try:
+            await self._run_part(number)
+        except PartChangedError:
+            pass  # the report counts it
+        except PartBusyError:
+            self._busy.add(number)
+        finally:
+            self._in_hand.discard(number)
+            ended, self._ended = self._ended, asyncio.Event()
+            ended.set()
+
+    async def _next(self) -> int | None:
+        """Return a part to run; None if none is open, or the loop ends."""
+        while self._failure is None:
+            ended = self._ended
+            async with self._turn:
+                if not self._candidates and not await self._read():
+                    return None
+                if self._candidates:
+                    number = self._candidates.pop()
+                    self._in_hand.add(number)
+                    return number
+            await self._wait(ended, _POLL_SECONDS)
+            if not ended.is_set():
+                self._busy.clear()
+        return None
+
+    async def _read(self) -> bool:
+        """Read the next candidates; return whether any part is open."""
+        found = await self._next_parts(_BATCH)
+        passed_over = self._in_hand | self._busy
+        self._candidates = [number for number in found if number not in passed_over]
+        random.shuffle(self._candidates)
+        return bool(found)
+
+    async def _wait_out(self, error: StoreUnavailableError) -> None:
+        now = self._clock()
+        self._outage_since = now if self._outage_since is None else self._outage_since
+        if now - self._outage_since >= self._max_outage:
+            self._failure = self._failure or error
+        else:
+            await self._wait(asyncio.Event(), _POLL_SECONDS)

@@ -1,0 +1,121 @@
+"""The journal of one part of a job, in the job store."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from adapty_async._journal import Changes, InputCheck, JournalIdentity, LoadKeys, Resumed
+from adapty_async._journal.model import DamageError
+from adapty_async._runtime.tasks import until_ended
+from adapty_async.errors import JournalError
+from adapty_async.jobs._database import Database, PartLock, Statement
+from adapty_async.jobs._errors import PartBusyError
+from adapty_async.jobs._model import count_states
+from adapty_async.jobs._part_steps import (
+    RunKey,
+    Runner,
+    close_part,
+    open_part,
+    statements_of,
+    taken_over,
+)
+
+__all__ = ("PartJournal",)
+
+
+class PartJournal:
+    """
+    A journal of one part in a job store; see `adapty_async.bulk.Journal`.
+
+    The lock on the part keeps other runners out. Each commit names its run, so that a runner which
+    lost the lock changes nothing.
+
+    Args:
+        database: the job store.
+        runner: the part, and this process.
+        clock: returns seconds since the epoch.
+    """
+
+    def __init__(
+        self, database: Database, runner: Runner, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._database = database
+        self._runner = runner
+        self._clock = clock
+        self._lock: PartLock | None = None
+        self._key: RunKey | None = None  # while it is open
+        self._size = 0
+        self._spans: dict[int, bytes] = {}  # as they are committed
+
+    @property
+    def _text(self) -> str:
+        return f"part {self._runner.part} of the job {self._runner.name}"
+
+    async def acquire(self) -> PartLock:
+        """
+        Acquire the lock on the part.
+
+        Raises:
+            PartBusyError: another runner has it.
+        """
+        self._lock = await self._database.lock(self._runner.job, self._runner.part)
+        if self._lock is None:
+            raise PartBusyError(f"{self._text} is in use")
+        return self._lock
+
+    async def open(
+        self, identity: JournalIdentity, check: InputCheck, load_keys: LoadKeys
+    ) -> Resumed:
+        """Take the part over; see `Journal.open`."""
+        if self._lock is None:
+            await self.acquire()
+        try:
+            taken = await self._database.transact(
+                open_part(self._runner, identity, check, load_keys, self._clock())
+            )
+        except DamageError as error:
+            await self.close()
+            raise JournalError(f"{self._text}: {error}") from None
+        except BaseException:
+            await self.close()
+            raise
+        self._key, self._size = taken.key, taken.size
+        self._spans = {number: bytes(each) for number, each in taken.resumed.spans.items()}
+        return taken.resumed
+
+    def commit(self, changes: Changes, *, durable: bool) -> Awaitable[JournalError | None]:
+        """Store changes in one transaction; see `Journal.commit`."""
+        key = self._key
+        if key is None:
+            return _raise(JournalError("the journal is closed"))
+        spans, run = dict(changes.spans), changes.run
+        statements = statements_of(key, changes)
+        if run is not None and run.ended_at is not None:
+            counts = count_states(self._spans | spans, self._size)
+            has_ended = run.stop_reason is None
+            statements.append(close_part(key, counts, has_ended=has_ended))
+            durable = True
+        return self._commit(statements, spans, durable=durable)
+
+    async def _commit(
+        self, statements: list[Statement], spans: dict[int, bytes], *, durable: bool
+    ) -> None:
+        if len(statements) == 1:
+            first = await self._database.execute(statements[0], durable=durable)
+        else:
+            first, *_ = await self._database.execute_all(statements, durable=durable)
+        if not first or first[0] == (0,):
+            raise taken_over(self._runner.part)
+        self._spans.update(spans)
+
+    async def close(self) -> None:
+        """Release the lock; see `Journal.close`. A second call does nothing."""
+        lock, self._lock, self._key = self._lock, None, None
+        if lock is not None:
+            await until_ended(asyncio.ensure_future(lock.release()))
+
+
+async def _raise(error: JournalError) -> None:
+    raise error

@@ -1,0 +1,122 @@
+"""The transaction that reads the report of a job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from adapty_async.jobs._database import Statement, Steps
+from adapty_async.jobs._model import JobRecord, JobReport, PartCounts, Parts, count_states
+
+__all__ = ("OpenPart", "list_started", "read_report")
+
+# Seconds before the last outcome that count for the rate.
+_RECENT_SECONDS = 60.0
+_NAMES = PartCounts.__struct_fields__
+_ENDED = "done + absent + failed + lost + unknown + not_sent + duplicate"
+
+
+class OpenPart(msgspec.Struct, frozen=True):
+    """A part that a runner opened and did not close: it is at work, or was killed."""
+
+    number: int
+    size: int
+    worker: str
+
+
+def list_started(job: int) -> Steps[list[OpenPart]]:
+    """Return the parts that a runner opened and did not close."""
+    rows = yield Statement(
+        "SELECT number, size, worker FROM adapty_part WHERE job = :job AND ended_at IS NULL"
+        " AND is_open = 1",
+        {"job": job},
+    )
+    return [OpenPart(*row) for row in rows]
+
+
+def read_report(record: JobRecord, held: set[int]) -> Steps[JobReport]:
+    """
+    Return the report of a job.
+
+    Args:
+        record: the job.
+        held: the parts that are locked.
+    """
+    key = {"job": record.id}
+    started = yield from list_started(record.id)
+    parts, counts = yield from _closed_parts(key)
+    for part in started:
+        spans = yield Statement(
+            "SELECT number, states FROM adapty_span WHERE job = :job AND part = :part",
+            {**key, "part": part.number},
+        )
+        _add(counts, count_states(dict(spans), part.size))
+    running = [part for part in started if part.number in held]
+    ((requests, throttled),) = yield Statement(
+        "SELECT coalesce(sum(requests), 0), coalesce(sum(throttled), 0) FROM adapty_minute"
+        " WHERE job = :job",
+        key,
+    )
+    ((planned_at, stop_reason),) = yield Statement(
+        "SELECT planned_at, stop_reason FROM adapty_job WHERE id = :job", key
+    )
+    return JobReport(
+        name=record.name,
+        operation=record.identity.operation,
+        items=record.items,
+        **msgspec.structs.asdict(counts),
+        requests=int(requests),
+        throttled=int(throttled),
+        reasons=(yield from _reasons(key)),
+        parts=msgspec.structs.replace(
+            parts, total=parts.total + len(started), running=len(running)
+        ),
+        workers=len({part.worker for part in running}),
+        rate=(yield from _rate(key)) if running else None,
+        planned_at=planned_at,
+        stop_reason=stop_reason,
+    )
+
+
+def _closed_parts(key: Mapping[str, Any]) -> Steps[tuple[Parts, PartCounts]]:
+    """Return the number and counts of the parts that no runner left open."""
+    sums = ", ".join(f"coalesce(sum({name}), 0)" for name in _NAMES)
+    ((total, ended, changed, unread, *found),) = yield Statement(
+        "SELECT count(*), count(ended_at), coalesce(sum(is_changed), 0),"  # noqa: S608  names of ours
+        f" coalesce(sum(CASE WHEN runs = 0 THEN size ELSE 0 END), 0), {sums} FROM adapty_part"
+        " WHERE job = :job AND (is_open = 0 OR ended_at IS NOT NULL)",
+        key,
+    )
+    counts = PartCounts(**dict(zip(_NAMES, map(int, found), strict=True)))
+    counts.not_sent += int(unread)
+    return Parts(total=total, ended=ended, running=0, changed=int(changed)), counts
+
+
+def _add(counts: PartCounts, others: PartCounts) -> None:
+    for name in _NAMES:
+        setattr(counts, name, getattr(counts, name) + getattr(others, name))
+
+
+def _reasons(key: Mapping[str, Any]) -> Steps[dict[tuple[str, int], int]]:
+    rows = yield Statement(
+        "SELECT error, http_status, sum(items) FROM adapty_reason WHERE job = :job"
+        " GROUP BY error, http_status ORDER BY sum(items) DESC, error, http_status",
+        key,
+    )
+    return {(error, status): int(items) for error, status, items in rows}
+
+
+def _rate(key: Mapping[str, Any]) -> Steps[float | None]:
+    """Return items that ended per second, in the minutes before the last outcome."""
+    ((last_at,),) = yield Statement("SELECT max(last_at) FROM adapty_minute WHERE job = :job", key)
+    if last_at is None:
+        return None
+    ((items, first_at),) = yield Statement(
+        f"SELECT sum({_ENDED}), min(first_at) FROM adapty_minute"  # noqa: S608  names of ours
+        " WHERE job = :job AND last_at > :since",
+        {**key, "since": last_at - _RECENT_SECONDS},
+    )
+    seconds = last_at - first_at
+    return int(items) / seconds if seconds > 0 else None

@@ -1,0 +1,241 @@
+"""
+A job store in an SQLite file, for several processes of one machine.
+
+A lock is a file next to the database; see `adapty_async._journal.lock`. The end of its process
+releases it. No SQL runs in the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from adapty_async._journal.database import DatabaseThread, code_of, explain
+from adapty_async._journal.file import connected
+from adapty_async._journal.lock import PRIVATE, FileLock
+from adapty_async._journal.model import DamageError
+from adapty_async._journal.summary import is_in_use
+from adapty_async._runtime.tasks import until_ended
+from adapty_async.jobs._database import Dialect, Rows, Statement, Steps
+from adapty_async.jobs._errors import JobError, StoreUnavailableError
+from adapty_async.jobs._schema import ensure_schema
+
+__all__ = ("SqliteDatabase",)
+
+ResultT = TypeVar("ResultT")
+
+# Seconds that a transaction waits for those of other processes.
+_BUSY_SECONDS = 30.0
+_DIALECT = Dialect(
+    serial="INTEGER PRIMARY KEY",
+    data="blob",
+    real="real",
+    loose="",
+    share="",
+    update="",
+    now="(julianday('now') - 2440587.5) * 86400.0",
+    exists="SELECT 1 FROM sqlite_master WHERE name = 'adapty_store'",
+    guard="SELECT 1",  # a transaction is exclusive
+    parameter=r":\1",
+)
+
+
+class SqliteDatabase:
+    """A job store in an SQLite file; see `adapty_async.jobs._database.Database`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.absolute()
+        self._file: DatabaseThread[_File]
+        # a thread of its own, since the attempt to lock a part may take a tenth of a second
+        self._locks: DatabaseThread[_Locks]
+
+    async def open(self) -> None:
+        """Open the file, or create it; see `Database.open`."""
+        self._file = DatabaseThread(lambda: _File(self._path), "adapty-job-store")
+        self._locks = DatabaseThread(lambda: _Locks(self._path), "adapty-job-locks")
+        try:
+            await self.transact(ensure_schema())
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Close the file, and release all locks; see `Database.close`."""
+        endings = [self._locks.run(lambda _: None), self._file.run(lambda _: None)]
+        self._locks.stop()
+        self._file.stop()
+        # an error to open was raised where it happened
+        await until_ended(asyncio.gather(*endings, return_exceptions=True))
+
+    async def execute(self, statement: Statement, *, durable: bool = True) -> Rows:
+        """Execute a statement as a transaction of its own; see `Database.execute`."""
+        return await self._file.run(lambda file: file.execute_alone(statement, durable=durable))
+
+    async def execute_all(
+        self, statements: Sequence[Statement], *, durable: bool = True
+    ) -> list[Rows]:
+        """Execute statements as one transaction; see `Database.execute_all`."""
+        return await self.transact(_each(statements), durable=durable)
+
+    async def transact(self, steps: Steps[ResultT], *, durable: bool = True) -> ResultT:
+        """Execute steps as one transaction; see `Database.transact`."""
+        return await self._file.run(lambda file: file.transact(steps, durable=durable))
+
+    async def lock(self, job: int, part: int) -> _SqliteLock | None:
+        """Acquire the lock on a part; see `Database.lock`."""
+        is_locked = await self._locks.run(lambda locks: locks.acquire(job, part))
+        return _SqliteLock(self._locks, job, part) if is_locked else None
+
+    async def held(self, job: int, parts: Sequence[int]) -> set[int]:
+        """Return those of a job's parts that a runner has locked; see `Database.held`."""
+        return await self._locks.run(lambda locks: {n for n in parts if locks.is_held(job, n)})
+
+
+def _each(statements: Sequence[Statement]) -> Steps[list[Rows]]:
+    found: list[Rows] = []
+    for statement in statements:
+        rows = yield statement
+        found.append(rows)
+    return found
+
+
+class _SqliteLock:
+    """A lock on one part, which cannot be lost while its process lives."""
+
+    def __init__(self, locks: DatabaseThread[_Locks], job: int, part: int) -> None:
+        self._locks = locks
+        self._job, self._part = job, part
+
+    def watch(self, lost: Callable[[], object]) -> None:
+        """Do nothing; see `PartLock.watch`."""
+
+    async def release(self) -> None:
+        """Release the lock; see `PartLock.release`."""
+        await until_ended(self._locks.run(lambda locks: locks.release(self._job, self._part)))
+
+
+class _Locks:
+    """The locks of this process, used by one thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._held: dict[tuple[int, int], FileLock] = {}
+
+    def _path_of(self, job: int, part: int) -> Path:
+        return Path(f"{self._path}.{job}.{part}")
+
+    def acquire(self, job: int, part: int) -> bool:
+        """Try to lock a part; return whether it is locked now."""
+        with _translated(self._path):
+            try:
+                self._held[job, part] = FileLock(self._path_of(job, part))
+            except sqlite3.OperationalError as error:
+                if code_of(error) != sqlite3.SQLITE_BUSY:
+                    raise
+                return False
+            except DamageError as error:
+                raise JobError(f"the job store {self._path} cannot be used: {error}") from None
+        return True
+
+    def is_held(self, job: int, part: int) -> bool:
+        """Return whether any process has locked a part."""
+        return (job, part) in self._held or is_in_use(self._path_of(job, part))
+
+    def release(self, job: int, part: int) -> None:
+        """Release a lock; a second call does nothing."""
+        lock = self._held.pop((job, part), None)
+        if lock is not None:
+            lock.close()
+
+    def close(self) -> None:
+        """Release all locks."""
+        for key in tuple(self._held):
+            self.release(*key)
+
+
+class _File:
+    """A connection to the database, used by one thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._texts: dict[str, str] = {}
+        self._is_durable: bool | None = None
+        with _translated(path):
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE))
+            self._db = connected(path, "mode=rw", timeout=_BUSY_SECONDS)
+            try:
+                if self._db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+                    raise JobError(
+                        f"the job store {path} cannot be used: its file system cannot share memory"
+                        " between processes"
+                    )
+            except BaseException:
+                self._db.close()
+                raise
+
+    def execute_alone(self, statement: Statement, *, durable: bool) -> Rows:
+        """Execute a statement as a transaction of its own."""
+        with _translated(self._path):
+            self._set_durable(is_durable=durable)
+            return self._execute(statement)
+
+    def transact(self, steps: Steps[ResultT], *, durable: bool) -> ResultT:
+        """Execute steps as one transaction."""
+        with _translated(self._path):
+            self._set_durable(is_durable=durable)
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                result = self._drive(steps)
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+        return result
+
+    def _drive(self, steps: Steps[ResultT]) -> ResultT:
+        try:
+            statement = next(steps)
+            while True:
+                statement = steps.send(self._execute(statement))
+        except StopIteration as end:
+            result: ResultT = end.value
+            return result
+
+    def _execute(self, statement: Statement) -> Rows:
+        text = self._texts.get(statement.sql)
+        if text is None:
+            text = self._texts[statement.sql] = _DIALECT.translate(statement.sql)
+        if statement.rows is None:
+            cursor = self._db.execute(text, statement.values)
+        else:
+            rows = ({**statement.values, **row} for row in statement.rows)
+            cursor = self._db.executemany(text, rows)
+        found: list[tuple[Any, ...]] = cursor.fetchall()
+        return [(cursor.rowcount,)] if cursor.description is None else found
+
+    def _set_durable(self, *, is_durable: bool) -> None:
+        if self._is_durable is not is_durable:
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
+            self._is_durable = is_durable
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._db.close()
+
+
+@contextlib.contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """Translate errors of SQLite and of the operating system to errors that name the store."""
+    try:
+        yield
+    except (OSError, sqlite3.OperationalError) as error:
+        raise StoreUnavailableError(f"the job store {path}: {explain(error)}") from None
+    except sqlite3.Error as error:
+        raise JobError(f"the job store {path} cannot be used: {explain(error)}") from None

@@ -1,0 +1,547 @@
+"""Jobs over each store: plans, parts, reports, and what stops them."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapty_async import AdaptyClient
+from adapty_async.bulk import BulkRun, OutcomeStatus
+from adapty_async.errors import AuthenticationError, ConfigError, JournalError
+from adapty_async.jobs import (
+    Job,
+    JobError,
+    JobReport,
+    JobStoppedError,
+    JobStore,
+    Lines,
+    PartBusyError,
+    PartChangedError,
+    StoreUnavailableError,
+)
+from adapty_async.jobs import _job as _job_module
+from adapty_async.jobs._database import Statement
+from adapty_async.jobs._part_steps import _checksum
+from adapty_async.jobs._steps import forget_job
+from adapty_async.sandbox import Sandbox
+from adapty_async.v1 import create_profile
+
+BY = "customer_user_id"
+WriteIds = Callable[..., Lines]
+
+
+def users(count: int) -> list[str]:
+    """Return ids of users."""
+    return [f"user_{number}" for number in range(count)]
+
+
+def renamed(path: str, name: str) -> Path:
+    """Give a file another name."""
+    return Path(path).rename(Path(path).with_name(name))
+
+
+def replace_in(path: str, old: str, new: str) -> None:
+    """Replace text in a file."""
+    Path(path).write_text(Path(path).read_text("utf-8").replace(old, new), "utf-8")
+
+
+async def until_arrived(sandbox: Sandbox) -> None:
+    """Return as soon as a request has reached a sandbox."""
+    while not sandbox.arrivals():  # noqa: ASYNC110  the sandbox has no event for it
+        await asyncio.sleep(0.001)
+
+
+async def planned(
+    store: JobStore, name: str, adapty: AdaptyClient, source: Lines, part_size: int = 10
+) -> Job:
+    """Plan a deletion."""
+    call = adapty.v1.profiles.bulk_delete
+    return await store.plan(name, call, source, by=BY, part_size=part_size)
+
+
+async def test_a_job_ends_with_an_outcome_for_each_item(
+    store: JobStore, name: str, adapty: AdaptyClient, sandbox: Sandbox, ids: WriteIds
+) -> None:
+    """All parts run, and the counts of the report add up to the items."""
+    sandbox.seed_profiles(users(45))
+    job = await planned(store, name, adapty, ids(*users(55)))
+    before = await job.report()
+    assert (job.items, job.parts, job.part_size, job.by) == (55, 6, 10, BY)
+    assert before.counts["not_sent"] == 55
+    assert (before.parts.ended, before.rate, before.workers) == (0, None, 0)
+
+    report = await job.work(parts=3)
+
+    assert {one: count for one, count in report.counts.items() if count} == {
+        "done": 45,
+        "absent": 10,
+    }
+    assert report.ok
+    assert report.has_ended
+    assert report.requests == 55
+    assert sandbox.customer_user_ids() == set()
+    assert repr(report) == f"JobReport({name}, items=55, done=45, absent=10)"
+    assert repr(job) == f"Job({name}, v1.profiles.delete by customer_user_id, items=55, parts=6)"
+    assert await job.open_parts() == []
+
+
+async def test_the_same_plan_again_is_the_same_job(
+    store: JobStore, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """A plan that is repeated changes nothing, also if the file is at another path."""
+    lines = ids(*users(25))
+    job = await planned(store, name, adapty, lines)
+    await job.run_part(1)
+    moved = renamed(lines.path, "moved.txt")
+
+    again = await planned(store, name, adapty, Lines(moved))
+
+    assert await again.open_parts() == [0, 2]
+
+
+async def test_plans_at_the_same_time_are_one_job(
+    store_url: str, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """Several processes plan the same job at once, and create the tables of the store."""
+    lines = ids(*users(25))
+
+    async def plan() -> list[int]:
+        async with JobStore(store_url) as own:
+            return await (await planned(own, name, adapty, lines)).open_parts()
+
+    assert await asyncio.gather(*(plan() for _ in range(4))) == [[0, 1, 2]] * 4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"part_size": 9}, r"part_size: 10 there, 9 here"),
+        ({"by": "profile_id"}, "operation: .*customer_user_id there, .*profile_id here"),
+        ({"count": 24}, r"items: 25 there, 24 here; digest: "),
+    ],
+    ids=["size", "kind", "input"],
+)
+async def test_another_job_of_the_same_name_is_refused_with_the_difference(
+    store: JobStore,
+    name: str,
+    adapty: AdaptyClient,
+    ids: WriteIds,
+    change: dict[str, Any],
+    message: str,
+) -> None:
+    """A name belongs to its operation, input and size of parts."""
+    await planned(store, name, adapty, ids(*users(25)))
+    options = {"by": BY, "part_size": 10, **change}
+    source = ids(*users(options.pop("count", 25)))
+    with pytest.raises((JobError, JournalError), match=message):
+        await store.plan(name, adapty.v1.profiles.bulk_delete, source, **options)
+
+
+async def test_another_key_is_refused(
+    store: JobStore, name: str, adapty: AdaptyClient, sandbox: Sandbox, ids: WriteIds
+) -> None:
+    """A worker with another key is refused before it sends anything, and its key is not shown."""
+    await planned(store, name, adapty, ids(*users(5)))
+    async with AdaptyClient("secret_live_other", base_url=sandbox.url) as other:
+        with pytest.raises(JournalError, match="account: another key") as caught:
+            await store.job(name, other.v1.profiles.bulk_delete)
+        with pytest.raises(JournalError, match="account: another key"):
+            await planned(store, name, other, ids(*users(5)))
+    assert "secret_live_other" not in str(caught.value)
+    assert not sandbox.arrivals()
+
+
+async def test_a_part_that_has_ended_sends_nothing(
+    store: JobStore, name: str, adapty: AdaptyClient, sandbox: Sandbox, ids: WriteIds
+) -> None:
+    """A part that is delivered again after its end costs no request."""
+    job = await planned(store, name, adapty, ids(*users(15)))
+    first = await job.run_part(0)
+    assert first is not None
+    assert first.total == 10
+    assert await job.run_part(0) is None
+    assert len(sandbox.arrivals()) == 10
+
+
+async def test_a_part_that_is_delivered_twice_at_once_is_sent_once(
+    store_url: str, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """The second runner sends no request, in another process or in the same one."""
+    async with Sandbox(latency=0.3) as slow, AdaptyClient(slow.api_key, base_url=slow.url) as own:
+        async with JobStore(store_url) as one, JobStore(store_url) as other:
+            job = await planned(one, name, own, ids(*users(10)))
+            second = await other.job(name, own.v1.profiles.bulk_delete)
+            running = asyncio.create_task(job.run_part(0))
+            await until_arrived(slow)
+            report = await second.report()
+            for each in (job, second):
+                with pytest.raises(PartBusyError, match=f"part 0 of the job {name} is in use"):
+                    await each.run_part(0)
+            with pytest.raises(PartBusyError, match="in use: cancel it first"):
+                await second.forget()
+            await running
+        assert len(slow.arrivals()) == 10
+    assert (report.parts.running, report.workers, report.in_flight) == (1, 1, 10)
+    assert sum(report.counts.values()) == 10
+
+
+async def test_a_runner_that_is_taken_over_commits_nothing(
+    store_url: str, name: str, ids: WriteIds
+) -> None:
+    """A runner without its lock cannot change what its successor records."""
+    async with (
+        Sandbox(latency=0.2) as slow,
+        AdaptyClient(slow.api_key, base_url=slow.url) as own,
+        JobStore(store_url) as store,
+    ):
+        job = await planned(store, name, own, ids(*users(10)))
+        running = asyncio.create_task(job.run_part(0))
+        await until_arrived(slow)
+        takeover = Statement(
+            "UPDATE adapty_part SET runs = runs + 1 WHERE job = :job",
+            {"job": job._record.id},
+        )
+        await store._database.execute(takeover)
+        with pytest.raises(PartBusyError, match="another runner has taken it over"):
+            await running
+        assert (await job.report()).done == 0
+
+
+async def test_input_that_changed_is_not_sent(
+    store: JobStore, name: str, adapty: AdaptyClient, sandbox: Sandbox, ids: WriteIds
+) -> None:
+    """Parts whose bytes have changed are left out, and the others are done."""
+    lines = ids(*users(30))
+    job = await planned(store, name, adapty, lines)
+    replace_in(lines.path, "user_15", "user_51")
+
+    report = await job.work()
+
+    assert (report.absent, report.not_sent, report.parts.changed) == (20, 10, 1)
+    assert not report.has_ended
+    with pytest.raises(PartChangedError, match="has changed since the job was planned"):
+        [outcome async for outcome in job.outcomes()]
+
+    replace_in(lines.path, "user_51", "user_15")
+    assert await job.retry() == 1
+    assert (await job.work()).absent == 30
+    assert len(sandbox.arrivals()) == 30
+
+
+async def test_a_part_that_is_read_in_another_way_is_refused(
+    store: JobStore, name: str, adapty: AdaptyClient, tmp_path: Path
+) -> None:
+    """The same bytes with another number of rows are not what was planned."""
+    path = tmp_path / "ids.csv"
+    path.write_text("a,b\n1,\n2,3\n", "utf-8")
+    await planned(store, name, adapty, Lines(path, column="a"))
+    job = await store.job(name, adapty.v1.profiles.bulk_delete, source=Lines(path, column="b"))
+    with pytest.raises(PartChangedError, match="has 1 items, and 2 were planned"):
+        await job.run_part(0)
+
+
+async def test_rows_without_a_readable_id_fail(
+    store: JobStore, name: str, adapty: AdaptyClient, tmp_path: Path
+) -> None:
+    """A row that cannot be read costs only itself, and the part ends."""
+    path = tmp_path / "ids.ndjson"
+    path.write_text('{"id": "a"}\n{"id": 5}\n"b"\n{]\n', "utf-8")
+    job = await planned(store, name, adapty, Lines(path, column="id"))
+    report = await job.work()
+    assert (report.absent, report.failed, report.has_ended, report.ok) == (2, 2, True, False)
+    assert [(one.line, one.item, one.status) async for one in job.outcomes()] == [
+        (1, "a", OutcomeStatus.ABSENT),
+        (2, None, OutcomeStatus.FAILED),
+        (3, "b", OutcomeStatus.ABSENT),
+        (4, None, OutcomeStatus.FAILED),
+    ]
+    assert [one.index async for one in job.outcomes(OutcomeStatus.FAILED)] == [1, 3]
+    assert [one async for one in job.outcomes(OutcomeStatus.UNKNOWN)] == []
+
+
+async def test_failed_items_are_sent_again_after_retry_only(
+    store: JobStore, name: str, ids: WriteIds
+) -> None:
+    """A job that ended with failures sends them again on demand, and nothing else."""
+    async with Sandbox() as sandbox, AdaptyClient(sandbox.api_key, base_url=sandbox.url) as adapty:
+        job = await planned(store, name, adapty, ids("anna", "b\u00e9a", "carl"))
+        first = await job.work()
+        assert (first.absent, first.failed) == (2, 1)
+        assert (await job.work()).failed == 1
+        assert len(sandbox.arrivals()) == 2
+        assert await job.retry() == 1
+        encoded = AdaptyClient(sandbox.api_key, base_url=sandbox.url, id_encoding="utf-8")
+        async with encoded:
+            again = await store.job(name, encoded.v1.profiles.bulk_delete)
+            assert (await again.work()).absent == 3
+        assert len(sandbox.arrivals()) == 3
+
+
+async def test_one_error_for_all_items_stops_the_job_everywhere(
+    store_url: str, name: str, ids: WriteIds
+) -> None:
+    """The worker that finds a wrong key records it, and no other worker begins a part."""
+    async with (
+        Sandbox() as sandbox,
+        AdaptyClient("wrong", base_url=sandbox.url) as adapty,
+        JobStore(store_url) as store,
+        JobStore(store_url) as other,
+    ):
+        job = await planned(store, name, adapty, ids(*users(40)))
+        with pytest.raises(JobStoppedError, match="key_rejected") as caught:
+            await job.work(parts=1, concurrency=2)
+        assert caught.value.reason == "key_rejected"
+        sent = len(sandbox.arrivals())
+        assert sent < 20
+        second = await other.job(name, adapty.v1.profiles.bulk_delete)
+        for attempt in (second.work(), second.run_part(3)):
+            with pytest.raises(JobStoppedError, match="has stopped: key_rejected"):
+                await attempt
+        assert (await second.report()).stop_reason == "key_rejected"
+        assert len(sandbox.arrivals()) == sent
+        await second.retry()
+        assert (await second.report()).stop_reason is None
+    copied = pickle.loads(pickle.dumps(caught.value))
+    assert (str(copied), copied.reason) == (str(caught.value), "key_rejected")
+    assert copy.copy(caught.value).reason == "key_rejected"
+
+
+async def test_the_reasons_of_failures_are_counted(
+    store: JobStore, name: str, ids: WriteIds
+) -> None:
+    """A report has the class and status of the errors, and no text of the server."""
+    async with Sandbox() as sandbox, AdaptyClient("wrong", base_url=sandbox.url) as adapty:
+        job = await planned(store, name, adapty, ids(*users(3)))
+        report = await job.work()
+    assert report.reasons == {(AuthenticationError.__name__, 401): 3}
+
+
+async def test_a_cancelled_job_stops_in_all_processes(
+    store_url: str, name: str, ids: WriteIds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker notices that another process cancelled its job, stops, and its part stays open."""
+    monkeypatch.setattr(_job_module, "_CHECK_SECONDS", 0.01)
+    async with (
+        Sandbox(latency=0.2) as slow,
+        AdaptyClient(slow.api_key, base_url=slow.url) as own,
+        JobStore(store_url) as store,
+        JobStore(store_url) as other,
+    ):
+        job = await planned(store, name, own, ids(*users(10)))
+        running = asyncio.create_task(job.work(concurrency=2))
+        await until_arrived(slow)
+        await (await other.job(name)).cancel()
+        with pytest.raises(JobStoppedError, match="cancelled"):
+            await running
+        report = await job.report()
+        assert 0 < report.absent < 10
+        assert await job.open_parts() == [0]
+        await job.retry()
+        assert (await job.work()).absent == 10
+        assert len(slow.arrivals()) == 10
+
+
+@pytest.mark.parametrize("ending", ["stop", "abort"])
+async def test_a_worker_that_is_stopped_leaves_its_parts_open(
+    store: JobStore, name: str, ids: WriteIds, ending: str
+) -> None:
+    """A stopped worker returns the report; the job itself has not stopped."""
+    async with Sandbox(latency=0.2) as slow, AdaptyClient(slow.api_key, base_url=slow.url) as own:
+        job = await planned(store, name, own, ids(*users(10)))
+        running = asyncio.create_task(job.work(concurrency=2))
+        await until_arrived(slow)
+        getattr(job, ending)()
+        report = await running
+        assert job.is_stopping
+        assert report.stop_reason is None
+        assert report.not_sent > 0
+        with pytest.raises(JobStoppedError, match="was stopped here"):
+            await job.run_part(0)
+
+
+async def test_a_job_that_is_forgotten_stops_its_runs(
+    store: JobStore, name: str, ids: WriteIds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job whose rows are gone is an error for everyone who works on it."""
+    monkeypatch.setattr(_job_module, "_CHECK_SECONDS", 0.01)
+    async with Sandbox(latency=0.2) as slow, AdaptyClient(slow.api_key, base_url=slow.url) as own:
+        job = await planned(store, name, own, ids(*users(10)))
+        running = asyncio.create_task(job.run_part(0, concurrency=2))
+        await until_arrived(slow)
+        await store._database.transact(forget_job(job._record.id))
+        with pytest.raises(PartBusyError, match="taken it over"):
+            await running
+    with pytest.raises(JobError, match="was forgotten"):
+        await job.run_part(0)
+    with pytest.raises(JobError, match="was forgotten"):
+        await job.work()
+
+
+async def test_a_forgotten_job_leaves_no_row(
+    store: JobStore, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """All rows of a job are deleted, and its name is free."""
+    job = await planned(store, name, adapty, ids(*users(25)))
+    await job.work()
+    await job.forget()
+    with pytest.raises(JobError, match=f"the store has no job {name}"):
+        await store.job(name)
+    for table in ("key", "minute", "part", "reason", "run", "span"):
+        rows = await store._database.execute(
+            Statement(f"SELECT * FROM adapty_{table} WHERE job = :job", {"job": job._record.id})
+        )
+        assert rows == []
+    assert await (await planned(store, name, adapty, ids(*users(5)))).open_parts() == [0]
+
+
+async def test_a_create_whose_worker_was_killed_is_never_sent_again(
+    store: JobStore, name: str, adapty: AdaptyClient, sandbox: Sandbox, ids: WriteIds
+) -> None:
+    """An item that was in flight when its worker was killed is unknown for its successor."""
+
+    def create(items: Any, *, by: Any, **options: Any) -> BulkRun[Any, Any]:
+        return adapty.bulk(
+            items, build=lambda item: create_profile(**{by: item}), name="create", **options
+        )
+
+    job = await store.plan(name, create, ids(*users(4)), by=BY)
+    number = job._record.id
+    states = b"ds..".ljust(512, b".")
+    await store._database.execute(
+        Statement(
+            "INSERT INTO adapty_span VALUES (:job, 0, 0, :states, :checksum)",
+            {"job": number, "states": states, "checksum": _checksum(0, 0, states)},
+        )
+    )
+    await store._database.execute(
+        Statement("UPDATE adapty_part SET runs = 1 WHERE job = :job", {"job": number})
+    )
+    report = await job.work()
+    assert (report.done, report.unknown, report.ok) == (3, 1, False)
+    assert len(sandbox.arrivals()) == 2
+    assert await job.retry() == 0
+
+
+async def test_a_damaged_span_is_an_error(
+    store: JobStore, name: str, adapty: AdaptyClient, sandbox: Sandbox, ids: WriteIds
+) -> None:
+    """States that do not match their checksum are never guessed from."""
+    job = await planned(store, name, adapty, ids(*users(4)))
+    await store._database.execute(
+        Statement(
+            "INSERT INTO adapty_span VALUES (:job, 0, 0, :states, 1)",
+            {"job": job._record.id, "states": b"d" * 512},
+        )
+    )
+    with pytest.raises(JournalError, match="a row of the table adapty_span is damaged"):
+        await job.run_part(0)
+    assert not sandbox.arrivals()
+
+
+async def test_a_job_without_its_call_or_input_does_not_work(
+    store: JobStore, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """A process that only reads a job needs neither; a worker does."""
+    await planned(store, name, adapty, ids(*users(4)))
+    job = await store.job(name)
+    for attempt in (job.run_part(0), job.work()):
+        with pytest.raises(JobError, match="was opened without its call"):
+            await attempt
+    assert [one.status async for one in job.outcomes()] == [OutcomeStatus.NOT_SENT] * 4
+    with pytest.raises(JobError, match="has no part 7"):
+        await (await store.job(name, adapty.v1.profiles.bulk_delete)).run_part(7)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"parts": 0}, "parts must be a whole number from 1"),
+        ({"parts": True}, "parts must be a whole number from 1"),
+        ({"ordered": True}, "unknown option: ordered"),
+        ({"rate": -1.0}, "rate must be a number above 0"),
+    ],
+    ids=["none", "bool", "unknown", "rate"],
+)
+async def test_invalid_options_are_refused(
+    store: JobStore,
+    name: str,
+    adapty: AdaptyClient,
+    ids: WriteIds,
+    options: dict[str, Any],
+    message: str,
+) -> None:
+    """A worker validates its options before it begins."""
+    job = await planned(store, name, adapty, ids(*users(4)))
+    with pytest.raises(ConfigError, match=message):
+        await job.work(**options)
+
+
+@pytest.mark.parametrize("bad", ["", " x", "a\nb", "x" * 201, 5], ids=repr)
+async def test_a_name_is_printable_text(
+    store: JobStore, adapty: AdaptyClient, ids: WriteIds, bad: Any
+) -> None:
+    """A name that could spoil a message or a command is refused."""
+    with pytest.raises(ConfigError, match="name must be printable text"):
+        await planned(store, bad, adapty, ids("a"))
+
+
+@pytest.mark.parametrize("size", [0, 1_000_001, True, 1.5], ids=repr)
+async def test_a_part_size_is_a_number(
+    store: JobStore, name: str, adapty: AdaptyClient, ids: WriteIds, size: Any
+) -> None:
+    """The size of parts is a whole number from 1 to a million."""
+    with pytest.raises(ConfigError, match="part_size must be a whole number"):
+        await planned(store, name, adapty, ids("a"), size)
+
+
+async def test_a_call_without_a_journal_is_refused(
+    store: JobStore, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """A call that drops the options of its run could not record anything."""
+
+    def call(items: Any, *, by: Any, **_options: Any) -> BulkRun[Any, Any]:
+        return adapty.v1.profiles.bulk_delete(items, by=by)
+
+    with pytest.raises(ConfigError, match="call must pass its options to a bulk run"):
+        await store.plan(name, call, ids("a"), by=BY)
+
+
+async def test_rate_and_concurrency_are_shared_among_the_parts_in_hand(
+    store: JobStore, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """The options of a worker are for all its parts."""
+    seen: list[dict[str, Any]] = []
+
+    def call(items: Any, *, by: Any, **options: Any) -> BulkRun[Any, Any]:
+        seen.append(options)
+        return adapty.v1.profiles.bulk_delete(items, by=by, **options)
+
+    job = await store.plan(name, call, ids(*users(4)), by=BY)
+    await job.work(parts=4, rate=1000.0, concurrency=10)
+    assert (seen[-1]["rate"], seen[-1]["concurrency"]) == (250.0, 2)
+
+
+async def test_an_outage_of_adapty_stops_this_worker_only(
+    store: JobStore, name: str, ids: WriteIds
+) -> None:
+    """A worker that reaches nobody gives up after a time, and the job can go on elsewhere."""
+    async with AdaptyClient("key", base_url="http://127.0.0.1:1") as nowhere:
+        job = await planned(store, name, nowhere, ids(*users(4)))
+        with pytest.raises(JobStoppedError, match="stopped here: outage") as caught:
+            await job.work(max_outage=0.05)
+        assert caught.value.reason == "outage"
+        report: JobReport = await job.report()
+    assert report.stop_reason is None
+    assert await job.open_parts() == [0]
+
+
+def test_errors_are_the_library_s() -> None:
+    """Whoever handles the library's errors handles those of jobs."""
+    assert issubclass(StoreUnavailableError, JournalError)
+    assert issubclass(PartBusyError, JournalError)
