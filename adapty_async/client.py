@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import functools
-import random
-import time
-from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from adapty_async._api.codec import RequestDefaults
-from adapty_async._api.operation import Headers, Middleware, Operation, Send
-from adapty_async._api.raw import RawResponse
-from adapty_async._api.validation import header_name, header_value
-from adapty_async._bulk.executor import CallOptions, Executor
+from adapty_async._api.operation import Send
+from adapty_async._bulk.executor import Executor
 from adapty_async._bulk.stream_executor import StreamExecutor, whole
-from adapty_async._flow.bucket_limiter import LimiterRegistry
-from adapty_async._flow.circuit_breaker import RetryBudget
-from adapty_async._flow.rate_limiter import FixedRateLimiter
-from adapty_async._flow.rate_source import RateSource
-from adapty_async._flow.semaphore import PrioritySemaphore
-from adapty_async._http.transport import Transport
-from adapty_async._pipeline.compose import PipelineConfig, without_state
-from adapty_async._pipeline.emitter import Emitter
-from adapty_async._runtime.clock import Timing
-from adapty_async._runtime.loop_local import LoopLocal
-from adapty_async._version import __version__
-from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
-from adapty_async.config import ApiKey, Limits, RetryPolicy, optional_key, origin_from
-from adapty_async.errors import ConfigError, InvalidInputError
+from adapty_async._client.base import BaseClient, bulk_with_key
+from adapty_async.config import ApiKey, Limits, RetryPolicy, optional_key
 from adapty_async.export import Exports
 from adapty_async.hooks import Hook
 from adapty_async.mail import Events, MailProfiles
-from adapty_async.statistics import HttpPath, Statistics
 from adapty_async.v1 import V1
 from adapty_async.v2 import V2
 from adapty_async.web import Web
@@ -45,366 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ("AdaptyClient", "AdaptyExportClient", "AdaptyMailClient")
 
-ItemT = TypeVar("ItemT")
-ResultT = TypeVar("ResultT")
-
 _PUBLIC_KEY_ENV = "ADAPTY_PUBLIC_KEY"
-# The headers of a profile's identity, which a client must not send with each of its calls.
-_IDENTITIES = frozenset({"adapty-customer-user-id", "adapty-profile-id"})
 # Adapty allows two requests per second on all exports of a key together.
 _EXPORT_LIMITS = Limits(rate=2.0, burst=1)
 
 
-class _Client:
-    """A base class of all clients: settings, pipeline and connections."""
-
-    _key_env: ClassVar[str]
-    _url_env: ClassVar[str]
-    _default_url: ClassVar[str]
-    _scheme: ClassVar[str]
-    _secret_key: ApiKey | None = None
-    _public_key: ApiKey | None = None
-    _is_borrower = False  # a client made by with_options() leaves the connections open
-
-    def __init__(  # noqa: PLR0913  the keyword-only settings of a client
-        self,
-        api_key: str | None = None,
-        *,
-        base_url: str | None = None,
-        retry: RetryPolicy = RetryPolicy(),
-        limits: Limits = Limits(),
-        timeout: float = 30.0,
-        session: aiohttp.ClientSession | None = None,
-        hooks: tuple[Hook, ...] = (),
-        id_encoding: Literal["ascii", "utf-8"] = "ascii",
-        trust_env: bool = False,
-        allow_insecure: bool = False,
-        validate: bool = True,
-        transport: Send | None = None,
-    ) -> None:
-        """
-        Configure a client; no connection is opened before the first call.
-
-        Args:
-            api_key: the secret key; by default from the environment.
-            base_url: the origin of requests; by default from the environment, otherwise Adapty's.
-            retry: the policy that decides which failed requests are retried, and when.
-            limits: the limits of connections and of requests per second.
-            timeout: seconds for one attempt, without the wait for a free connection.
-            session: an aiohttp session that sends the requests; it is used without its own
-                middlewares, and never closed.
-            hooks: callbacks that receive the events of calls. An exception that one raises is
-                logged, and does not affect the call. See `adapty_async.hooks`.
-            id_encoding: "utf-8" allows ids that are not ASCII. The server's decoding of them is not
-                documented, and a wrong guess would report an erasure as done that was not.
-            trust_env: use the proxies of the environment variables.
-            allow_insecure: allow plain http to other machines.
-            validate: validate calls by the rules of Adapty's documentation before they are sent;
-                False leaves that to the server, in case its rules have changed. Rules without which
-                a call cannot be sent always apply.
-            transport: sends the requests instead of aiohttp, for tests.
-
-        Raises:
-            ConfigError: a setting is missing or invalid.
-        """
-        try:
-            if self._secret_key is None and self._public_key is None:
-                self._secret_key = ApiKey(api_key, env=self._key_env)
-        finally:
-            del api_key  # some tools print the local variables of every frame of a traceback
-        if id_encoding not in {"ascii", "utf-8"}:
-            raise ConfigError('id_encoding must be "ascii" or "utf-8"')
-        if session is not None and transport is not None:
-            raise ConfigError("session and transport exclude each other")
-        origin = origin_from(
-            base_url, env=self._url_env, default=self._default_url, allow_insecure=allow_insecure
-        )
-        headers = _headers_with(self._scheme, self._secret_key)
-        wire = RequestDefaults(
-            origin=origin,
-            headers=headers,
-            public_headers=_headers_with(self._scheme, self._public_key),
-            id_encoding=id_encoding,
-            validate=validate,
-        )
-        clock = time.monotonic
-        timing = Timing(clock, asyncio.sleep, random.uniform)
-        self._connections = Transport(
-            clock=clock, headers=headers, trust_env=trust_env, session=session
-        )
-        layers = PipelineConfig(
-            transport=self._connections if transport is None else without_state(transport),
-            connections=LoopLocal(lambda: PrioritySemaphore(_connections(limits, session))),
-            timing=timing,
-            limiters=LimiterRegistry(
-                timing, _rate_limiter(limits, clock), _rate_source(limits, origin, headers)
-            ),
-            budget=RetryBudget(retry.budget),
-            emitter=Emitter(tuple(hooks)) if hooks else None,
-        )
-        self._use(Executor(layers, CallOptions(wire=wire, retry=retry, timeout=timeout)))
-
-    def _use(self, caller: Executor) -> None:
-        self._caller = caller
-
-    @property
-    def origin(self) -> str:
-        """The origin of requests, such as ``https://api.adapty.io``."""
-        return self._caller.options.wire.origin
-
-    @overload
-    async def execute(self, operation: Operation[ResultT]) -> ResultT: ...
-
-    @overload
-    async def execute(self, operation: Operation[ResultT], *, raw: Literal[False]) -> ResultT: ...
-
-    @overload
-    async def execute(
-        self, operation: Operation[ResultT], *, raw: Literal[True]
-    ) -> RawResponse[ResultT]: ...
-
-    async def execute(
-        self, operation: Operation[ResultT], *, raw: bool = False
-    ) -> ResultT | RawResponse[ResultT]:
-        """
-        Send one operation, and return its result.
-
-        Args:
-            operation: the call, such as ``v2.get_profile(customer_user_id="u1")``.
-            raw: return the successful response with its status, headers and body, and decode it
-                when `RawResponse.parse` is called.
-
-        Raises:
-            AdaptyError: the call failed; see `adapty_async.errors`.
-        """
-        if raw:
-            return await self._caller.execute_raw(operation)
-        return await self._caller.execute(operation)
-
-    @overload
-    def bulk(
-        self,
-        items: Items[Operation[ResultT]],
-        *,
-        name: str = ...,
-        **options: Unpack[BulkOptions[Operation[ResultT], ResultT]],
-    ) -> BulkRun[Operation[ResultT], ResultT]: ...
-
-    @overload
-    def bulk(
-        self,
-        items: Items[ItemT],
-        *,
-        build: Callable[[ItemT], Operation[ResultT]],
-        name: str = ...,
-        **options: Unpack[BulkOptions[ItemT, ResultT]],
-    ) -> BulkRun[ItemT, ResultT]: ...
-
-    def bulk(
-        self,
-        items: Items[Any],
-        *,
-        build: Callable[[Any], Operation[Any]] | None = None,
-        name: str = "client.bulk",
-        **options: Unpack[BulkOptions[Any, Any]],
-    ) -> BulkRun[Any, Any]:
-        """
-        Return a run of large numbers of calls of any kind, with bounded concurrency.
-
-        Args:
-            items: operations, or values that `build` converts to operations, from any iterable or
-                async iterable; they are read when they are needed.
-            build: returns the operation of an item; outcomes then contain the original item. An
-                `AdaptyError` that it raises is that item's outcome; any other error ends the run.
-            name: the name of the run's operation, which a resumed journal must match.
-            options: see `adapty_async.bulk.BulkOptions`.
-
-        Raises:
-            InvalidInputError: `items` is not iterable.
-            ConfigError: an option is unknown or out of range.
-        """
-        return self._caller.bulk(items, build or _as_it_is, name, **options)
-
-    def with_options(
-        self,
-        *,
-        timeout: float | None = None,
-        retry: RetryPolicy | None = None,
-        headers: Mapping[str, str] | None = None,
-        deadline: float | None = None,
-    ) -> Self:
-        """
-        Return a client over the same connections and limits, with other options for its calls.
-
-        Args:
-            timeout: seconds for one attempt.
-            retry: the policy that decides which failed requests are retried, and when.
-            headers: headers to add to every request.
-            deadline: seconds for a whole call; overrides the `deadline` of `retry`.
-
-        Raises:
-            ConfigError: a value is out of range.
-            InvalidInputError: a header is reserved, or cannot be sent.
-        """
-        options = self._caller.options
-        retry = options.retry if retry is None else retry
-        if deadline is not None:
-            retry = msgspec.structs.replace(retry, deadline=deadline)
-        options = msgspec.structs.replace(
-            options,
-            retry=retry,
-            timeout=options.timeout if timeout is None else timeout,
-            wire=_with_headers(options.wire, headers or {}),
-        )
-        other = object.__new__(type(self))
-        other._connections = self._connections
-        other._is_borrower = True
-        other._use(Executor(self._caller.layers, options))
-        return other
-
-    def add_hook(self, hook: Hook) -> None:
-        """
-        Add a hook, which receives the events of calls that start later.
-
-        Add hooks before the first call: neither resources, such as ``client.v2.profiles``, that
-        were looked up before nor clients of `with_options` use it.
-        """
-        layers = self._caller.layers
-        emitter = layers.emitter.with_hook(hook) if layers.emitter else Emitter((hook,))
-        self._rebuild(emitter=emitter)
-
-    def add_middleware(self, middleware: Middleware) -> None:
-        """
-        Add a middleware: a function that receives each attempt's request and a function to send it.
-
-        It must call that function exactly once, with the request or a changed copy, and return its
-        response or raise. It sees every attempt, inside the limits, so it holds a permit, and its
-        time counts towards the call's deadline. The latest one is the outermost. Add middlewares
-        before the first call; see `add_hook`.
-        """
-        self._rebuild(middlewares=(*self._caller.layers.middlewares, middleware))
-
-    def _rebuild(self, **changes: Any) -> None:
-        layers = msgspec.structs.replace(self._caller.layers, **changes)
-        self._use(Executor(layers, self._caller.options))
-
-    def statistics(self) -> Statistics:
-        """Return the current request rate, pauses, requests in flight and outages."""
-        layers = self._caller.layers
-        why = self._connections.why_standard
-        path = HttpPath.FAST if why is None else HttpPath.STANDARD
-        if layers.transport is not self._connections:
-            path, why = HttpPath.CUSTOM, "a transport was given"
-        return Statistics(
-            budget=layers.budget.left,
-            budget_size=layers.budget.size,
-            limit=layers.limiters.rate,
-            buckets=layers.limiters.statistics(),
-            http_path=path,
-            http_path_reason=why,
-        )
-
-    async def aclose(self) -> None:
-        """
-        Close the connections of all event loops; a session that you passed stays open.
-        """
-        await self._connections.aclose()
-
-    async def __aenter__(self) -> Self:
-        self._connections.reopen()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if not self._is_borrower:
-            await self.aclose()
-
-    def __repr__(self) -> str:
-        origin = self.origin if hasattr(self, "_caller") else ""  # not set yet
-        return f"{type(self).__name__}({origin})"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a client holds connections and a key; it is not pickled")
-
-
-def _headers_with(scheme: str, key: ApiKey | None) -> Headers:
-    named = {} if key is None else {"Authorization": f"{scheme} {key.reveal()}"}
-    common = {"Content-Type": "application/json", "User-Agent": f"adapty-async/{__version__}"}
-    return Headers(named | common)
-
-
-def _rate_limiter(limits: Limits, clock: Callable[[], float]) -> FixedRateLimiter | None:
-    return None if limits.rate is None else FixedRateLimiter(limits.rate, limits.burst, clock)
-
-
-def _rate_source(
-    limits: Limits, origin: str, headers: Headers
-) -> Callable[[str], RateSource] | None:
-    if limits.shared is None:
-        return None
-    return functools.partial(limits.shared.rate_source, f"{origin}\n{headers['Authorization']}")
-
-
-def _connections(limits: Limits, session: aiohttp.ClientSession | None) -> int:
-    """
-    Return the maximum of requests in flight, so that none waits in a session for a connection.
-
-    A wait in the session would count towards the attempt's timeout, and a stopped run would still
-    send the waiting requests.
-    """
-    connector = None if session is None else session.connector
-    if connector is None:
-        return limits.connections
-    bounds = (limits.connections, connector.limit, connector.limit_per_host)
-    return min(bound for bound in bounds if bound)  # 0 means no limit
-
-
-def _as_it_is(operation: Operation[ResultT]) -> Operation[ResultT]:
-    if not isinstance(operation, Operation):
-        raise InvalidInputError("item", "must be an Operation")
-    return operation
-
-
-def _with_headers(wire: RequestDefaults, headers: Mapping[str, str]) -> RequestDefaults:
-    for name, value in headers.items():
-        header_name(name, reserved=_IDENTITIES)
-        header_value(f"headers.{name}", value, encoding="ascii")
-    given = {name.lower() for name in headers}
-
-    def merged(defaults: Headers) -> Headers:
-        kept = {name: value for name, value in defaults.items() if name.lower() not in given}
-        return Headers(kept | {**headers})
-
-    return msgspec.structs.replace(
-        wire, headers=merged(wire.headers), public_headers=merged(wire.public_headers)
-    )
-
-
-def _bulk_with_key(caller: Executor, *, public: bool) -> StartBulk:
-    """Return a factory of runs with one of the client's keys; their journals belong to that key."""
-    wire = caller.options.wire
-    if public:
-        own = msgspec.structs.replace(wire, headers=wire.public_headers)
-        caller = Executor(caller.layers, msgspec.structs.replace(caller.options, wire=own))
-
-    def bulk(
-        items: Items[ItemT],
-        build: Callable[[ItemT], Operation[ResultT]],
-        name: str,
-        /,
-        **options: Unpack[BulkOptions[ItemT, ResultT]],
-    ) -> BulkRun[ItemT, ResultT]:
-        wire.authorized(public=public)
-        return caller.bulk(items, build, name, **options)
-
-    return bulk
-
-
-class AdaptyClient(_Client):
+class AdaptyClient(BaseClient):
     """
     A client of the server-side API and the web API.
 
@@ -500,13 +124,13 @@ class AdaptyClient(_Client):
 
     def _use(self, caller: Executor) -> None:
         super()._use(caller)
-        bulk = _bulk_with_key(caller, public=False)
+        bulk = bulk_with_key(caller, public=False)
         self.v1 = V1(caller.execute, bulk)
         self.v2 = V2(caller.execute, bulk)
-        self.web = Web(caller.execute, _bulk_with_key(caller, public=True))
+        self.web = Web(caller.execute, bulk_with_key(caller, public=True))
 
 
-class AdaptyMailClient(_Client):
+class AdaptyMailClient(BaseClient):
     """
     A client of the Mail API.
 
@@ -535,7 +159,7 @@ class AdaptyMailClient(_Client):
         self.events = Events(caller.execute, caller.bulk)
 
 
-class AdaptyExportClient(_Client, Exports):
+class AdaptyExportClient(BaseClient, Exports):
     """
     A client of the export analytics API.
 

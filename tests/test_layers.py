@@ -30,6 +30,7 @@ PACKAGES = (
     "testing _bulk _input",
     "bulk",
     "v1 v2 mail web export shared",
+    "_client",
     "client _report webhooks",
     "access",
     "adapty_async",
@@ -55,7 +56,7 @@ AT_HOME = {
     "starlette": ("webhooks.starlette",),
     "tenacity": ("_pipeline.retry",),
 }
-ONLY_FOR_TYPES = {("client", "aiohttp")}
+ONLY_FOR_TYPES = {("_client.base", "aiohttp"), ("client", "aiohttp")}
 PURE = (
     "_api.codec",
     "_api.operation",

@@ -41,7 +41,7 @@ ROOT_NAMES = """
     BulkReport BulkRun CircuitOpenError ConfigError ConflictError ConnectError ConnectionLostError
     DeadlineError DecodeError DeviceInfo Endpoint ExportError InstallationMeta InvalidInputError
     JournalError Limits MailProfile NotFoundError Offer Operation Outcome OutcomeStatus
-    RateLimitError RawResponse
+    RateLimitError RawResponse StoreError
     RequestRejectedError RequestTimeoutError RetryPolicy RetrySafety ServerError TransactionEvent
     TransportError UNSET WebhookError __version__
 """
@@ -251,4 +251,4 @@ async def test_hooks_and_errors_of_a_call_show_nothing() -> None:
         await client.v1.profiles.create(ATTRIBUTES, customer_user_id=CANARY_EMAIL)
     shown = "".join(map(repr, [*told, caught.value, vars(caught.value)])) + str(caught.value)
     assert "canary" not in shown.lower()
-    assert len(told) == 2
+    assert len(told) == 3

@@ -47,7 +47,7 @@ class FileLock:
 
     def _connected(self) -> sqlite3.Connection:
         try:
-            # a reader holds it for an instant, to check whether a run does
+            # a reader holds it briefly, to check whether a run does
             return sqlite3.connect(self._path, timeout=0.1, isolation_level=None)
         except sqlite3.OperationalError:
             os.close(

@@ -43,7 +43,7 @@ __all__ = ("Call", "Job", "PartOptions")
 MAX_OUTAGE = 900.0
 # Seconds between two checks of a run whether its job has stopped.
 _CHECK_SECONDS = 1.0
-# What one worker found, and every other one would find, too.
+# Findings of one worker that every other one would make, too.
 _FOR_ALL = frozenset(
     {StopReason.KEY_REJECTED, StopReason.WRONG_ADDRESS, StopReason.SAME_ERROR, StopReason.FAIL_FAST}
 )

@@ -1,7 +1,7 @@
 """
 A validator for the part of JSON Schema that Adapty's OpenAPI documents use. It does no I/O.
 
-Two keywords of the documents' requests are not checked: `anyOf` and `minItems`. A service refuses
+Two keywords of the OpenAPI documents are not checked: `anyOf` and `minItems`. A service rejects
 such bodies itself, with error codes that a validator does not know.
 """
 
