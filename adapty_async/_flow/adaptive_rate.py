@@ -186,6 +186,11 @@ class AdaptiveRateLimiter:
         return self._pause.closed > 0
 
     @property
+    def overstated(self) -> bool:
+        """Whether the server accepts requests before the end of a long `Retry-After`."""
+        return self._pause.overstated
+
+    @property
     def burst(self) -> float:
         """Return the number of requests that may be sent at once at the current rate."""
         return 1.0 + _CATCH_UP * self.rate

@@ -45,6 +45,10 @@ __all__ = (
 
 P = ParamSpec("P")
 
+# Maximum seconds of an item's `Retry-After` once the server has accepted other requests before the
+# end of one.
+_REQUEUE = 3.0
+
 
 class Verdict(enum.Enum):
     """A verdict on the result of an attempt."""
@@ -224,6 +228,11 @@ class BucketLimiter(abc.ABC):
     def __init__(self, state: BucketState, connections: PrioritySemaphore) -> None:
         self._state = state
         self._connections = connections
+
+    @property
+    def requeue_within(self) -> float:
+        """The maximum seconds after which a throttled item may be sent again."""
+        return _REQUEUE if self._state.rate_source.overstated else math.inf
 
     @abc.abstractmethod
     def try_acquire(self, operation: str, deadline: float) -> bool:

@@ -23,7 +23,8 @@ import msgspec
 from adapty_async._api.call_state import CallState
 from adapty_async._api.operation import Request, Response
 from adapty_async._http.direct_sender import Stamp, fastest_sender, is_same, stamp, why_standard
-from adapty_async._http.session_sender import SESSION_OPTIONS, SendOnce, ask_given, exchange
+from adapty_async._http.exchange import SendOnce, exchange
+from adapty_async._http.session_sender import SESSION_OPTIONS, ask_given
 from adapty_async._http.timeouts import TimeoutScheduler
 from adapty_async._runtime.fork import SocketFactory, register_fork_handler
 from adapty_async._runtime.loop_local import LoopLocal

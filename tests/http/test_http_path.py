@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 import sentry_sdk
 import vcr
@@ -47,9 +48,17 @@ from adapty_async import (
 )
 from adapty_async._api.call_state import CallState
 from adapty_async._api.operation import Request, Response
-from adapty_async._http import direct_sender as exchange_module
-from adapty_async._http.direct_sender import TESTED, _lacking, stamp, why_standard
-from adapty_async._http.session_sender import SESSION_OPTIONS, exchange, session_sender
+from adapty_async._http.direct_sender import (
+    _PARTS,
+    TESTED,
+    Conditions,
+    _lacking,
+    reason_against,
+    stamp,
+    why_standard,
+)
+from adapty_async._http.exchange import exchange
+from adapty_async._http.session_sender import SESSION_OPTIONS, session_sender
 from adapty_async._http.timeouts import TimeoutScheduler
 from adapty_async._http.transport import Transport
 from adapty_async.statistics import HttpPath
@@ -300,6 +309,36 @@ REASONS = {
     "connector": (another_connect, "aiohttp.TCPConnector.connect is patched"),
     "send": (another_send, "aiohttp.ClientRequest.send is patched"),
 }
+
+
+USUAL = Conditions(is_given=False, trust_env=False, release=max(TESTED), lacking=None, patched=None)
+
+
+def test_usual_conditions_allow_the_fast_path() -> None:
+    """With a tested release and a session of the client's own, there is no reason against it."""
+    assert reason_against(USUAL) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"is_given": True}, "a session was given"),
+        ({"trust_env": True}, "trust_env"),
+        ({"release": "4.0.0"}, "aiohttp 4.0.0 is not among the tested releases"),
+        ({"lacking": "writer"}, "aiohttp has another writer"),
+        ({"patched": "socket.socket"}, "socket.socket is patched"),
+        ({"is_traced": True}, "the session has trace configs"),
+        ({"is_wrapped": True}, "the session or its connector is wrapped"),
+    ],
+    ids=lambda case: next(iter(case)) if isinstance(case, dict) else "",
+)
+def test_each_unusual_condition_is_a_reason(change: dict[str, Any], reason: str) -> None:
+    """One of them is enough for the standard path; the first of several is the reason."""
+    assert reason_against(msgspec.structs.replace(USUAL, **change)) == reason
+    worst = Conditions(
+        **{**dict.fromkeys(USUAL.__struct_fields__, True), "release": "4.0.0", **change}
+    )
+    assert reason_against(worst) == "a session was given"
 
 
 @pytest.mark.parametrize(("patch", "reason"), REASONS.values(), ids=REASONS)
@@ -670,7 +709,7 @@ def test_each_loop_has_its_own_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_parts_of_a_stamp_have_their_names() -> None:
     """Each part of a stamp is named in the reasons, in the same order."""
-    assert len(stamp()) == len(exchange_module._PARTS)
+    assert len(stamp()) == len(_PARTS)
 
 
 async def test_a_host_that_needs_no_proxy_is_reached_without_one(
