@@ -34,6 +34,7 @@ from adapty_async.errors import (
 from adapty_async.statistics import BucketStatistics
 
 __all__ = (
+    "RECHECK",
     "BucketLimiter",
     "BucketState",
     "CallLimiter",
@@ -45,6 +46,8 @@ __all__ = (
 
 P = ParamSpec("P")
 
+#: Seconds after which a waiter checks again: an outage or a pause may end before its time.
+RECHECK = 1.0
 # Maximum seconds of an item's `Retry-After` once the server has accepted other requests before the
 # end of one.
 _REQUEUE = 3.0
@@ -381,7 +384,7 @@ class CallLimiter(BucketLimiter):
                 if not wait:
                     return
                 self._require_time(operation, deadline, wait)
-                await self._state.sleep(wait)
+                await self._state.sleep(min(wait, RECHECK))
         finally:
             turn.release()
 
