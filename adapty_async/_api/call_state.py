@@ -40,7 +40,9 @@ class CallState(msgspec.Struct):
         outage_failures: how many attempts failed in a known outage. They do not count towards the
             maximum of attempts of an item of a bulk run. Limit layer: `failed_in_outage`.
         deadline: when the call must be over, on the client's clock; infinite until it starts.
-            Limit layer: `start_deadline`, `extend_deadline`, `restart_deadline`.
+            Limit layer: `start_deadline`, `extend_deadline`, `requeued`.
+        requeue_within: maximum seconds of the wait before a throttled item returns to its queue,
+            although its `Retry-After` may be longer. Limit layer: `requeued`.
         ambiguous: a response was lost, here or in an earlier run, and may have been a success.
             Retry layer: `response_lost`.
         error: the error of the latest attempt that ended, None if it succeeded. Retry layer:
@@ -71,6 +73,7 @@ class CallState(msgspec.Struct):
     reused: bool = False
     outage_failures: int = 0
     deadline: float = math.inf
+    requeue_within: float = math.inf
     ambiguous: bool = False
     error: Exception | None = None
     written: bool = False
@@ -146,9 +149,9 @@ class CallState(msgspec.Struct):
         """Extend the deadline by a wait that is not charged to the call."""
         self.deadline += seconds
 
-    def restart_deadline(self) -> None:
-        """Remove the deadline; the next `start_deadline` sets a new one."""
-        self.deadline = math.inf
+    def requeued(self, within: float) -> None:
+        """Return an item to its queue within *n* seconds, where it gets a new deadline."""
+        self.deadline, self.requeue_within = math.inf, within
 
     # The observe layer:
 

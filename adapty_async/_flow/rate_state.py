@@ -56,7 +56,7 @@ _CONSECUTIVE = 10
 # sooner.
 _SHORT_PAUSE = 3.0
 # Seconds after which one probe tests a longer `Retry-After`: some servers send the same one with
-# each 429 of a token bucket, and accept the next request. If the probe is throttled, the pause lasts
+# each 429 of a token bucket, and accept the next request. If the probe is throttled, the pause is
 # as long as the server asks.
 _EARLY_PROBE = 1.0
 # The share of a round trip by which a request may overtake another one on its way to the server.
@@ -245,10 +245,9 @@ class PauseState(msgspec.Struct):
     closed_since: float = -math.inf
     probe_until: float = -math.inf
 
-    @property
-    def next_at(self) -> float:
-        """The time from which a request may be sent."""
-        return min(self.until, self.early_probe)
+    def next_at(self, now: float) -> float:
+        """Return the time from which a request may be sent, be it a probe."""
+        return self.until if now >= self.until else min(self.until, self.early_probe)
 
     def record_success(self, now: float, sent: float, round_trip: float) -> None:
         """Record a success; one of a request sent after the rejections ends pause and probing."""
@@ -294,7 +293,7 @@ class PauseState(msgspec.Struct):
                 return False
             doubled = min(_PROBE_FIRST * 2.0 ** min(self.closed, 60), max(_PROBE_FIRST, within))
             asked = min(asked or _MAX_PROBE, doubled)
-        elif self.until <= now:
+        elif self.until <= now and not self.closed:
             self.early_probe = now + max(_EARLY_PROBE, 4 * round_trip)
         if is_new and self.consecutive >= _CONSECUTIVE:
             self._close(now)

@@ -73,12 +73,12 @@ class _LimitLayer:
             failure = None
         except AdaptyError as error:
             failure = error
-            if is_requeued(request, state, error):
-                state.restart_deadline()
             raise
         finally:
             if limiter.release(failure, sent) is Verdict.OUTAGE:
                 state.failed_in_outage()
+            if failure is not None and is_requeued(request, state, failure):
+                state.requeued(limiter.requeue_within)
         return response
 
     def _limiter_of(self, bucket: str) -> BucketLimiter:

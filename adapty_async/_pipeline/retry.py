@@ -213,7 +213,7 @@ class _RetryLoop:
         asked = getattr(self._error, "retry_after", None)
         if asked is not None:
             if self._is_requeued():  # the limiter enforces a longer pause, for all requests
-                asked = min(asked, policy.retry_after_max)
+                asked = min(asked, policy.retry_after_max, self._state.requeue_within)
             return float(asked) + self._timing.uniform(0.0, _SPREAD * asked)
         doubled = policy.wait_initial * 2.0 ** min(retries.attempt_number - 1, 60)
         return self._timing.uniform(0.0, min(policy.wait_max, doubled))

@@ -143,17 +143,17 @@ def test_an_attempt_starts_off_the_wire() -> None:
 
 
 def test_a_deadline_is_set_once() -> None:
-    """It is extended by waits, and set anew only after a restart."""
+    """It is extended by waits, and replaced only after a return to the queue."""
     state = CallState()
     state.start_deadline(100.0, 60.0)
     state.start_deadline(130.0, 60.0)
     assert state.deadline == 160.0
     state.extend_deadline(20.0)
     assert state.deadline == 180.0
-    state.restart_deadline()
+    state.requeued(3.0)
     state.start_deadline(200.0, 60.0)
 
-    assert state.deadline == 260.0
+    assert (state.deadline, state.requeue_within) == (260.0, 3.0)
 
 
 def test_a_call_was_written_if_one_of_its_attempts_was() -> None:
