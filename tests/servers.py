@@ -182,6 +182,6 @@ def _execute(url: str, command: str, name: str) -> None:
 
 
 def _memory() -> str | None:
-    """Return a file system in memory with space for a cluster, which spares thousands of flushes."""
+    """Return a file system in memory that has space for a cluster; disks flush its many files."""
     shared = Path("/dev/shm")
     return str(shared) if shared.is_dir() and shutil.disk_usage(shared).free > _SPACE else None
