@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
@@ -14,6 +14,7 @@ from adapty_async._shared.exchange import SharedState
 from adapty_async._shared.store import Loaded, MemoryStore
 from adapty_async.errors import StoreError
 from tests.raw_server import own_tasks
+from tests.shared.support import until
 
 KEY = "key"
 
@@ -50,13 +51,6 @@ class Troubled(MemoryStore):
     def state(self) -> SharedState:
         """Return the state in the store."""
         return msgspec.msgpack.decode(self.values[KEY][1], type=SharedState)
-
-
-async def until(happened: Callable[[], object]) -> None:
-    """Wait until something has happened."""
-    async with asyncio.timeout(20):
-        while not happened():  # noqa: ASYNC110  what happens has no event
-            await asyncio.sleep(0.002)
 
 
 @pytest.fixture
