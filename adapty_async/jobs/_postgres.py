@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, TypeVar
 from zlib import crc32
@@ -31,7 +33,6 @@ ResultT = TypeVar("ResultT")
 # Shares of the lease: the interval of checks, and the time after which a lock counts as lost.
 _CHECKED = 0.2
 _HELD = 0.8
-_CONNECT_SECONDS = 5
 _DIALECT = Dialect(
     serial="bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
     data="bytea",
@@ -78,6 +79,11 @@ class _Link:
         self._connection: AsyncConnection[Any] | None = None
         self.is_durable: bool | None = None  # None: not known for this connection
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection, as far as known."""
+        return self._connection is not None
+
     async def use(self, work: Callable[[AsyncConnection[Any]], Awaitable[ResultT]]) -> ResultT:
         """
         Use the connection.
@@ -87,25 +93,25 @@ class _Link:
         """
         async with self._turn:
             with _translated():
+                connection = await self._connected()
+                loop = asyncio.get_running_loop()
+                timer = loop.call_later((_HELD - _CHECKED) * self._lease, _disconnect, connection)
                 try:
-                    async with asyncio.timeout((_HELD - _CHECKED) * self._lease):
-                        return await work(await self._connected())
-                except TimeoutError:
-                    await self.close()
-                    raise
+                    return await work(connection)
                 finally:
-                    if self._connection is not None and self._connection.closed:
+                    timer.cancel()
+                    if connection.closed:
                         self._drop()
 
     async def _connected(self) -> AsyncConnection[Any]:
         if self._connection is None:
             # the server finds out that this machine is gone after idle + 3 * interval
             idle = max(1, round(0.4 * self._lease))
-            interval = max(1, round(0.2 * self._lease))
+            interval = max(2, round(0.2 * self._lease))  # libpq's minimum to connect
             connection = await AsyncConnection.connect(
                 self._url,
                 autocommit=True,
-                connect_timeout=_CONNECT_SECONDS,
+                connect_timeout=interval,
                 application_name="adapty-async job",
                 keepalives_idle=idle,
                 keepalives_interval=interval,
@@ -283,8 +289,9 @@ class PostgresDatabase:
             if self._locks.pop((job, part), None) is not None:
                 await connection.execute(_UNLOCK, (_lock_class(job), part))
 
-        with contextlib.suppress(StoreUnavailableError):  # then the session has ended
-            await self._session.use(work)
+        if self._session.is_connected:  # otherwise the session has ended
+            with contextlib.suppress(StoreUnavailableError):
+                await self._session.use(work)
 
     async def held(self, job: int, parts: Sequence[int]) -> set[int]:
         """Return those of a job's parts that a runner has locked; see `Database.held`."""
@@ -353,13 +360,24 @@ class _PostgresLock:
             await self._database.unlock(self._job, self._part)
 
 
+def _disconnect(connection: AsyncConnection[Any]) -> None:
+    """
+    Shut down the socket of a connection, so that its use fails at once.
+
+    A cancellation would wait some seconds for the server, which does not respond.
+    """
+    with (
+        contextlib.suppress(OSError, psycopg.Error),  # it has been closed already
+        socket.socket(fileno=os.dup(connection.fileno())) as copied,
+    ):
+        copied.shutdown(socket.SHUT_RDWR)
+
+
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
     """Translate errors of psycopg, whose texts may quote values, to errors of the store."""
     try:
         yield
-    except TimeoutError:
-        raise StoreUnavailableError("the job store does not respond") from None
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         what = error.sqlstate or "no connection"
         raise StoreUnavailableError(f"the job store cannot be reached ({what})") from None

@@ -39,6 +39,8 @@ __all__ = (
 #: Bytes of a digest.
 _DIGEST_SIZE = 16
 _UTF8 = "utf-8"
+# The field with the ids of NDJSON, and their name in findings, without a column.
+_ID_NAME = "id"
 # Characters that are collected before they are added to a digest.
 _COLLECTED = 1 << 20
 _BYTES = bytes(range(256))
@@ -105,7 +107,7 @@ class Lines:
 
     Args:
         path: the file.
-        column: the column or field with the ids; None for a file of text.
+        column: the column or field with the ids; by default the field ``id`` of NDJSON.
         form: its format; by default, by the name: ``.csv``, ``.tsv``, ``.ndjson``, ``.jsonl`` or
             ``.txt``.
         encoding: the encoding of the text without a byte order mark; UTF-8 by default.
@@ -131,20 +133,21 @@ class Lines:
             raise ConfigError("form is required if the name does not end in .csv, .ndjson or .txt")
         if found == "csv" and column is None:
             raise ConfigError("column is required for a file of CSV")
-        self.findings = Findings(column)
+        self._id_name = column or _ID_NAME
+        self.findings = Findings(self._id_name)
         self._column = column
         self._layout = Layout(
             form=found,
             check_columns=self._check_columns,
             encoding=None if encoding is None else known_encoding(encoding),
-            id_column=column,
+            id_column=self._id_name,
             id_optional=True,
         )
 
     def _check_columns(self, names: list[str]) -> None:
-        if names.count(self._column or "") != 1:
+        if names.count(self._id_name) != 1:
             raise InvalidInputError(
-                self.path, f"must have one column {self._column}; it has {', '.join(names)}"
+                self.path, f"must have one column {self._id_name}; it has {', '.join(names)}"
             )
 
     def plan(self, part_size: int) -> Plan:
@@ -154,7 +157,7 @@ class Lines:
             raise InvalidInputError(self.path, "must be a file: each worker reads its part of it")
         extent = extent_of(self.path)
         self._require_plain(extent)
-        self.findings = Findings(self._column)
+        self.findings = Findings(self._id_name)
         whole = new_digest()
         with open_text(self.path, extent, self._layout.encoding) as stream:
             counted = _CountedStream(stream, self.path)
@@ -187,7 +190,7 @@ class Lines:
 
     def read(self, description: dict[str, Any], part: dict[str, Any]) -> list[Item]:
         """Read a byte range, and compare its digest; see `Source.read`."""
-        reader = RowReader(self.path, self._layout, Findings(self._column))
+        reader = RowReader(self.path, self._layout, Findings(self._id_name))
         header, begin = None, description["header"]
         if begin is not None:
             header = reader.header(LineReader(self._text(description, begin)))
@@ -220,7 +223,7 @@ class Lines:
             return Item(row.line, Unreadable(row.broken))
         value = row.value
         if isinstance(value, dict):
-            value = value.get(self._column)
+            value = value.get(self._id_name)
         return Item(row.line, value if isinstance(value, str) else Unreadable("has no id"))
 
 

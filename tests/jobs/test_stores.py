@@ -1,0 +1,259 @@
+"""The stores of jobs: their addresses, versions, failures and locks, and what they hold."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from adapty_async import AdaptyClient
+from adapty_async.errors import ConfigError
+from adapty_async.jobs import JobError, JobStore, Lines, PartBusyError, StoreUnavailableError
+from adapty_async.jobs._database import Statement
+from adapty_async.sandbox import Sandbox
+from tests._support import CANARY_EMAIL, CANARY_KEY
+from tests.jobs.proxies import running_cut, running_pooler
+from tests.jobs.test_job import planned, until_arrived, users
+
+WriteIds = Callable[..., Lines]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "jobs.db", "sqlite://jobs.db", "sqlite:///", "mysql://host/x", "postgresql+x://host"],
+    ids=repr,
+)
+def test_an_address_of_another_kind_is_refused(url: str) -> None:
+    """Only PostgreSQL and SQLite hold jobs."""
+    with pytest.raises(ConfigError, match="begins with postgresql:// or sqlite:///"):
+        JobStore(url)
+
+
+def test_a_lease_is_a_time() -> None:
+    """The lease is a number of seconds above 0."""
+    with pytest.raises(ConfigError, match="lease must be a number above 0"):
+        JobStore("sqlite:///x.db", lease=0)
+
+
+def test_missing_packages_are_named() -> None:
+    """Without psycopg, SQLite works, and an error names the extra for PostgreSQL."""
+    code = (
+        "import sys; sys.modules['psycopg'] = None\n"
+        "import adapty_async.jobs as jobs\n"
+        "jobs.JobStore('sqlite:///x.db')\n"
+        "for use in (lambda: jobs.JobStore('postgresql://h/x'), lambda: jobs.Query):\n"
+        "    try: use()\n"
+        "    except Exception as error: print(type(error).__name__, error)\n"
+    )
+    needs = "needs more packages: pip install 'adapty-async[jobs]'"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        f"ConfigError a job store in PostgreSQL {needs}",
+        f"ImportError Query {needs}",
+    ]
+
+
+async def test_a_store_of_a_later_release_is_refused(
+    store: JobStore, store_url: str, anyio_backend: str
+) -> None:
+    """An older worker does not touch a store that a later release wrote."""
+    await store._database.execute(Statement("UPDATE adapty_store SET version = 2"))
+    try:
+        with pytest.raises(JobError, match="has version 2, and this release understands version 1"):
+            async with JobStore(store_url):
+                pytest.fail("it was opened")
+    finally:
+        await store._database.execute(Statement("UPDATE adapty_store SET version = 1"))
+
+
+async def test_no_id_and_no_key_is_in_a_store(
+    store: JobStore, store_url: str, name: str, tmp_path: Path
+) -> None:
+    """Neither ids nor the key are in any row of any table, however an item ends."""
+    path = tmp_path / "ids.csv"
+    path.write_text(f"mail\n{CANARY_EMAIL}\nx{CANARY_EMAIL}\n\u00e9{CANARY_EMAIL}\n", "utf-8")
+    async with Sandbox() as sandbox, AdaptyClient(CANARY_KEY, base_url=sandbox.url) as adapty:
+        job = await planned(store, name, adapty, Lines(path, column="mail"))
+        await job.work()
+    content = dump(store_url)
+    assert name in content
+    assert "CANARY" not in content
+    assert "canary" not in content
+
+
+def dump(url: str) -> str:
+    """Return all rows of the tables of a store."""
+    tables = ("store", "job", "part", "run", "span", "key", "minute", "reason")
+    if url.startswith("sqlite"):
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as db:
+            return repr([db.execute(f"SELECT * FROM adapty_{one}").fetchall() for one in tables])
+    with psycopg.connect(url) as connection:
+        return repr(
+            [
+                connection.execute(f"SELECT * FROM adapty_{one}".encode()).fetchall()
+                for one in tables
+            ]
+        )
+
+
+# --- SQLite ------------------------------------------------------------------------------------
+
+
+async def test_only_the_owner_can_read_a_file(tmp_path: Path) -> None:
+    """A store in a file is private, whatever the umask."""
+    before = os.umask(0)
+    try:
+        async with JobStore(f"sqlite:///{tmp_path}/a%20b.db"):
+            pass
+    finally:
+        os.umask(before)
+    path = tmp_path / "a b.db"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_a_file_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    """The message has the path and the reason."""
+    (tmp_path / "text.db").write_text("no database" * 100, "utf-8")
+    with pytest.raises(JobError, match=r"text\.db cannot be used: it is damaged"):
+        await JobStore(f"sqlite:///{tmp_path}/text.db").__aenter__()
+    with pytest.raises(StoreUnavailableError, match="No such file or directory"):
+        await JobStore(f"sqlite:///{tmp_path}/none/jobs.db").__aenter__()
+
+
+async def test_a_lock_that_cannot_be_made_is_told(
+    tmp_path: Path, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """A folder in the place of a lock file is an error, and no busy part."""
+    async with JobStore(f"sqlite:///{tmp_path}/jobs.db") as store:
+        job = await planned(store, name, adapty, ids("a"))
+        (tmp_path / "jobs.db.1.0-lock").mkdir()
+        with pytest.raises(JobError, match=r"jobs\.db\.1\.0-lock is not a regular file"):
+            await job.run_part(0)
+        (tmp_path / "jobs.db.1.0-lock").rmdir()
+        assert await job.run_part(0) is not None
+
+
+async def test_a_store_is_closed_with_locks_in_hand(
+    tmp_path: Path, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """Locks that are left are released when their store is closed."""
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    async with JobStore(url) as store:
+        job = await planned(store, name, adapty, ids("a"))
+        lock = await store._database.lock(job._record.id, 0)
+        assert lock is not None
+    async with JobStore(url) as again:
+        other = await again.job(name, adapty.v1.profiles.bulk_delete)
+        assert await other.run_part(0) is not None
+
+
+# --- PostgreSQL --------------------------------------------------------------------------------
+
+
+async def test_a_store_that_is_away_is_told(anyio_backend: str) -> None:
+    """The message has neither the address nor the password."""
+    with pytest.raises(StoreUnavailableError, match="cannot be reached") as caught:
+        await JobStore("postgresql://anna:secret@127.0.0.1:1/x").__aenter__()
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_pooler_that_shares_sessions_is_refused(
+    postgres_url: str, anyio_backend: str
+) -> None:
+    """A session lock would have no effect behind PgBouncer in transaction mode."""
+    async with running_pooler(postgres_url) as pooler:
+        with pytest.raises(JobError, match="PgBouncer in transaction mode"):
+            await JobStore(pooler.url).__aenter__()
+
+
+async def test_a_runner_that_is_cut_off_sends_nothing_after_its_lease(
+    postgres_url: str, name: str, ids: WriteIds
+) -> None:
+    """Packets are dropped, nothing is closed: the run ends, and others can take the part over."""
+    lease = 1.5
+    async with (
+        Sandbox(latency=0.05) as slow,
+        AdaptyClient(slow.api_key, base_url=slow.url) as own,
+        running_cut(postgres_url) as cut,
+        JobStore(cut.url, lease=lease) as store,
+    ):
+        job = await planned(store, name, own, ids(*users(400)), part_size=400)
+        running = asyncio.create_task(job.run_part(0, concurrency=4))
+        await until_arrived(slow)
+        cut.passes.clear()
+        cut_at = len(slow.arrivals())
+        with pytest.raises((StoreUnavailableError, PartBusyError)):
+            await running
+        sent = len(slow.arrivals())
+        assert sent <= cut_at + 3 * 2 * 4  # those that were reserved
+        cut.passes.set()
+        async with JobStore(postgres_url) as other:
+            second = await other.job(name, own.v1.profiles.bulk_delete)
+            while True:
+                try:
+                    await second.run_part(0, concurrency=64)
+                    break
+                except PartBusyError:  # the server has not noticed it yet
+                    await asyncio.sleep(0.05)
+            assert (await second.report()).ok
+
+
+async def test_a_session_that_ends_stops_its_runs(
+    postgres_url: str, name: str, ids: WriteIds
+) -> None:
+    """A runner whose session is terminated stops within the interval of checks."""
+    async with (
+        Sandbox(latency=0.1) as slow,
+        AdaptyClient(slow.api_key, base_url=slow.url) as own,
+        JobStore(postgres_url, lease=0.5) as store,
+    ):
+        job = await planned(store, name, own, ids(*users(400)), part_size=400)
+        running = asyncio.create_task(job.run_part(0, concurrency=2))
+        await until_arrived(slow)
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks"
+                " WHERE locktype = 'advisory' AND pid <> pg_backend_pid()"
+            )
+        with pytest.raises(PartBusyError, match="its lock was lost"):
+            await running
+        assert len(slow.arrivals()) < 400
+        report = await job.run_part(0, concurrency=256)
+        assert report is not None
+        assert (await job.report()).ok
+
+
+async def test_a_lock_that_is_lost_already_ends_a_run_at_once(postgres_url: str) -> None:
+    """Whoever watches a lock that is lost is told at once, and it is not released again."""
+    async with JobStore(postgres_url) as store:
+        lock = await store._database.lock(9, 9)
+        assert lock is not None
+        assert await store._database.lock(9, 9) is None
+        assert await store._database.held(9, [8, 9]) == {9}
+        store._database._lose_all()  # type: ignore[attr-defined]
+        told: list[bool] = []
+        lock.watch(lambda: told.append(True))
+        await lock.release()
+        assert told == [True]
+
+
+async def test_a_store_without_its_tables_is_told(
+    postgres_url: str, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """An error of the database has its class, and no value."""
+    async with JobStore(postgres_url) as store:
+        with pytest.raises(JobError, match="cannot be used: UndefinedTable, SQLSTATE 42P01"):
+            await store._database.execute(Statement("SELECT * FROM adapty_none"))
+        with pytest.raises(JobError, match="cannot be used: UniqueViolation"):
+            await store._database.execute_all(
+                [Statement("INSERT INTO adapty_run VALUES (0, 0, 0, 0, 0)")] * 2
+            )
