@@ -26,6 +26,7 @@ from adapty_async import (
     OutcomeStatus,
     RequestRejectedError,
     v2,
+    web,
 )
 from adapty_async._api.codec import RequestDefaults, encode
 from adapty_async._api.operation import Headers, Response
@@ -197,6 +198,17 @@ SHOWN: dict[str, Callable[[], Any]] = {
     "v2 Operation": lambda: v2.update_profile(
         v2.ProfileAttributes(email=CANARY_EMAIL), customer_user_id=CANARY_EMAIL
     ),
+    "web.AddAttributionRequest": lambda: web.AddAttributionRequest(
+        status="organic", customer_user_id=CANARY_EMAIL, campaign=CANARY_EMAIL
+    ),
+    "web Operation": lambda: web.add_attribution(
+        web.Attribution(status="organic", campaign=CANARY_EMAIL), customer_user_id=CANARY_EMAIL
+    ),
+    "web.Paywall": lambda: web.Paywall(variation_id=CANARY_EMAIL),
+    "public key": lambda: AdaptyClient(public_key=CANARY_KEY, transport=FakeTransport()),
+    "creation": lambda: v2.ensure_profile(
+        v2.ProfileAttributes(email=CANARY_EMAIL), customer_user_id=CANARY_EMAIL
+    ),
     "v2.PaddleValidationRequest": lambda: v2.PaddleValidationRequest(
         customer_user_id=CANARY_EMAIL, paddle_token=CANARY_KEY
     ),
@@ -232,7 +244,8 @@ def test_a_run_shows_no_items() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["AdaptyClient", "AdaptyMailClient", "options", "Wire", "Headers", "Request"]
+    "name",
+    ["AdaptyClient", "AdaptyMailClient", "options", "Wire", "Headers", "Request", "public key"],
 )
 def test_a_key_is_never_pickled(name: str) -> None:
     """A key doesn't leave the process inside of a pickle."""

@@ -63,6 +63,8 @@ class CallState(msgspec.Struct):
             journal.
         on_refusal: retracts that entry after an attempt that the server certainly did not process.
         on_creation: makes the next entry one of a request that must not be retried.
+        on_creation_end: retracts that entry once the outcome of the creation is known; its result
+            is awaited before the call is sent again.
     """
 
     attempts: int = 0
@@ -85,6 +87,7 @@ class CallState(msgspec.Struct):
     on_first_send: Callable[[], Awaitable[None] | None] | None = None
     on_refusal: Callable[[], None] | None = None
     on_creation: Callable[[], None] | None = None
+    on_creation_end: Callable[[], Awaitable[None]] | None = None
 
     @property
     def is_first_send(self) -> bool:
@@ -183,9 +186,11 @@ class CallState(msgspec.Struct):
         if self.on_creation is not None:
             self.on_creation()
 
-    def creation_ended(self) -> None:
-        """Record that the outcome of the creation is known."""
+    async def creation_ended(self) -> None:
+        """Record that the outcome of the creation is known, before the call is sent again."""
         self.is_creating = False
+        if self.on_creation_end is not None:
+            await self.on_creation_end()
 
 
 #: A layer of the pipeline, or the transport: it returns the response, or raises an `AdaptyError`.

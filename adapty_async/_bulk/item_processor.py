@@ -365,6 +365,7 @@ def _recorded_call(entry: ItemEntry) -> CallState:
         on_first_send=entry.begin,
         on_refusal=entry.retract,
         on_creation=entry.create,
+        on_creation_end=entry.created,
     )
 
 

@@ -312,6 +312,19 @@ class ItemEntry:
         """Make the next entry one of a request that must not be retried."""
         self._begun, self._must_not_repeat = False, True
 
+    def created(self) -> Awaitable[None]:
+        """
+        Record that the outcome of a creation is known; the caller awaits it before it sends again.
+
+        If the run is killed after that, a resumed run sends the item from the start.
+
+        Raises:
+            JournalError: the storage has failed.
+        """
+        self._must_not_repeat = False
+        self._writer.retract(self._position)
+        return self._writer.flush()
+
     def retract(self) -> None:
         """
         Record that the server certainly did not process the item, if it must not be retried.

@@ -92,20 +92,18 @@ class _Creation:
         else:
             if self._request.is_done_by_creation:
                 return response
-            state.creation_ended()
+            await state.creation_ended()
             return None
         if not may_have_worked(failure):
-            state.creation_ended()
+            await state.creation_ended()
         return await self._look_again(failure)
 
     async def _look_again(self, failure: AdaptyError) -> Response:
         try:
-            response = await self._send(self._request, self._state)
+            return await self._send(self._request, self._state)
         except AdaptyError:
             failure.attempts = self._state.attempts
             raise failure from None
-        self._state.creation_ended()
-        return response
 
 
 def _is_undecided(error: AdaptyError) -> bool:

@@ -113,6 +113,7 @@ def test_a_new_call_has_no_history() -> None:
         "on_first_send": None,
         "on_refusal": None,
         "on_creation": None,
+        "on_creation_end": None,
     }
 
 
@@ -167,7 +168,7 @@ def test_a_call_was_written_if_one_of_its_attempts_was() -> None:
     assert state.written
 
 
-def test_a_creation_has_a_history_of_its_own() -> None:
+async def test_a_creation_has_a_history_of_its_own() -> None:
     """What was lost before it does not make it uncertain, and its first attempt is a first send."""
     state = CallState()
     state.attempt_started()
@@ -182,6 +183,6 @@ def test_a_creation_has_a_history_of_its_own() -> None:
     state.attempt_started()
     state.response_lost()
     assert (state.is_first_send, state.is_uncertain) == (False, True)
-    state.creation_ended()
+    await state.creation_ended()
 
     assert not state.is_creating

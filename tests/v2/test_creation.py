@@ -26,6 +26,7 @@ from adapty_async import (
     ConnectionLostError,
     DecodeError,
     InvalidInputError,
+    Limits,
     NotFoundError,
     Operation,
     OutcomeStatus,
@@ -40,6 +41,7 @@ from adapty_async.hooks import CallEnded, CallStarted, Event
 from adapty_async.sandbox import Sandbox
 from adapty_async.testing import FakeTransport, MemoryJournal, Reply
 from adapty_async.transport import Request, Response
+from tests._support import loop_turns
 from tests.raw_server import ABSENT, RESET, RawServer, Received, Steps, api_error, reply
 from tests.v2.samples import KEY, client, one_time
 
@@ -578,6 +580,60 @@ async def test_a_run_that_is_stopped_reports_what_is_known() -> None:
     assert (creating.failed, creating.unknown) == (0, 1)
     again = await stopped(Held([], "GET"), journal)
     assert (again.failed, again.unknown) == (0, 1)
+
+
+async def test_a_stop_before_the_second_look_leaves_a_lost_creation_unknown() -> None:
+    """A resumed item that waits for a connection when its run stops is still unknown."""
+    opened = asyncio.Event()
+
+    class Watched(MemoryJournal):
+        async def open(self, *arguments: Any) -> Any:
+            resumed = await super().open(*arguments)
+            opened.set()
+            return resumed
+
+    journal = Watched()
+    await stopped(Held([MISSING], "POST"), journal)
+    transport = Held([], "GET")
+    adapty = client(transport, retry=TWICE, limits=Limits(connections=1))
+    blocking = asyncio.create_task(adapty.v2.profiles.get(customer_user_id="x"))
+    await transport.reached.wait()
+    opened.clear()
+    run = adapty.v2.profiles.bulk_get_or_create([("u1", JANE)], journal=journal)
+    task = asyncio.create_task(run)
+    await opened.wait()
+    await loop_turns(50)
+    run.stop()
+    report = await task
+    blocking.cancel()
+    await asyncio.gather(blocking, return_exceptions=True)
+
+    assert (report.unknown, report.requests) == (1, 0)
+    assert "earlier run sent the creation" in str(report.failures[0].error)
+
+
+async def test_a_creation_that_waits_when_its_run_stops_was_not_sent() -> None:
+    """Nothing was created, so the item is failed and the next run creates its profile."""
+    journal, read = MemoryJournal(), asyncio.Event()
+
+    class Reading(FakeTransport):
+        async def __call__(self, request: Request) -> Response:
+            read.set()
+            return await super().__call__(request)
+
+    transport = Reading([MISSING])
+    run = client(transport).v2.profiles.bulk_ensure([("u1", JANE)], journal=journal, rate=0.001)
+    task = asyncio.create_task(run)
+    await read.wait()
+    await loop_turns(50)
+    run.stop()
+    report = await task
+    again = await client(FakeTransport([MISSING, FOUND])).v2.profiles.bulk_ensure(
+        [("u1", JANE)], journal=journal
+    )
+
+    assert methods(transport) == ["PATCH"]
+    assert (report.failed, report.unknown, again.done) == (1, 0, 1)
 
 
 async def test_an_unreadable_success_of_a_creation_is_unknown() -> None:
