@@ -227,7 +227,7 @@ def _fields_of(struct: type[ResultStruct]) -> tuple[_Field, ...]:
             kind=info.type,
             entry=next(filter(_is_result, (info.type, *typing.get_args(info.type))), None),
             is_list=typing.get_origin(info.type) is tuple,
-            is_mapping=typing.get_origin(info.type) is Mapping,
+            is_mapping=typing.get_origin(info.type) is dict,
             is_essential=info.name in struct.essential,
         )
         for info in msgspec.structs.fields(struct)

@@ -278,24 +278,23 @@ def _require_fields(rows: Rows, what: str) -> None:
 @click.option("--latency", type=float, default=0.0, help="Milliseconds added to every response.")
 @click.option("--faults", default="", help="Such as error=5%,reset=1%,reset_after=1%,stall=0.1%.")
 @click.option("--seed", type=int, default=0, help="The seed that determines which requests fail.")
-def sandbox(port: int, db: str, rate: float | None, latency: float, faults: str, seed: int) -> None:
+@click.option(
+    "--seed-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Start with these profiles: a JSON value per line, see the documentation.",
+)
+@click.option("--strict", is_flag=True, help="Hold requests to Adapty's OpenAPI documents.")
+def sandbox(*, seed_file: Path | None, latency: float, faults: str, **options: Any) -> None:
     """Run a local server of Adapty's APIs until Ctrl-C."""
     try:
-        server = Sandbox(
-            port=port,
-            db=db,
-            rate=rate,
-            latency=latency / 1000,
-            faults=Faults.parse(faults),
-            seed=seed,
-        )
+        server = Sandbox(latency=latency / 1000, faults=Faults.parse(faults), **options)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     with _exit_on_error(), contextlib.suppress(KeyboardInterrupt):
-        _run(_serve(server))
+        _run(_serve(server, seed_file))
 
 
-async def _serve(server: Sandbox) -> None:
+async def _serve(server: Sandbox, seed_file: Path | None) -> None:
     try:
         await server.start()
     except OSError as error:
@@ -303,6 +302,8 @@ async def _serve(server: Sandbox) -> None:
     except sqlite3.Error as error:
         raise ConfigError(f"--db cannot be used: {error}") from None
     try:
+        if seed_file is not None:
+            _seed(server, seed_file)
         click.echo(f"Sandbox at {server.url}, until Ctrl-C. To use it:\n")
         click.echo(f"export ADAPTY_BASE_URL={server.url} ADAPTY_API_KEY={server.api_key}")
         click.echo(
@@ -312,6 +313,14 @@ async def _serve(server: Sandbox) -> None:
         await asyncio.Event().wait()
     finally:
         await server.stop()
+
+
+def _seed(server: Sandbox, path: Path) -> None:
+    try:
+        count = server.seed_file(path)
+    except ValueError as error:
+        raise ConfigError(f"--seed-file {click.format_filename(path)}, {error}") from None
+    click.echo(f"{count:,} profiles added from {click.format_filename(path)}.")
 
 
 @cli.command()

@@ -20,19 +20,22 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack, closing
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from aiohttp import web
 
-from . import _v1
+from . import _seed, _v1
 from ._app import App, Options
 from ._faults import FaultPlan, Faults
 from ._rate import TokenBucket
+from ._service import Conflicts
 from ._shop import Shop
 from ._store import Arrival, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from os import PathLike
     from types import TracebackType
 
 __all__ = ["Arrival", "Faults", "Sandbox"]
@@ -72,6 +75,9 @@ class Sandbox:
         virtual_currencies: bool = True,
         export_rate: float | None = 2.0,
         export_segments: int = 1,
+        strict: bool = False,
+        unknown_products: Literal["ignored", "premium"] = "ignored",
+        unset_refund_saver: Literal["null", "defaults"] = "null",
     ) -> None:
         """
         Configure a server, which `start()` or `async with` starts.
@@ -96,15 +102,27 @@ class Sandbox:
                 after a pause; `None` is no limit.
             export_segments: rows of an export for each period; a large number makes a large
                 response.
+            strict: whether request bodies are held to Adapty's OpenAPI documents to the letter:
+                required properties, such as `installation_meta` of a profile in version 2, types,
+                formats and lengths. By default, only what the pages of the documentation ask for
+                is checked.
+            unknown_products: what a purchase of a product does that the app does not have: the
+                purchase is recorded and grants nothing, or grants the access level `premium`.
+            unset_refund_saver: the settings of Refund Saver before they are set: both null, or
+                `consent` false and `custom_preference` `no_preference`.
 
         Raises:
-            ValueError: a share, the rate, the burst, the latency or the log size is out of range.
+            ValueError: a share, the rate, the burst, the latency or the log size is out of range,
+                or an option has another value than those listed.
 
         """
         if not latency >= 0:
             raise ValueError(f"latency={latency}: must be 0 seconds or more")
         if log_size < 1:
             raise ValueError(f"log_size={log_size}: must be at least 1")
+        conflicts = Conflicts(unknown_products, unset_refund_saver)
+        _require_one_of("unknown_products", unknown_products, "ignored", "premium")
+        _require_one_of("unset_refund_saver", unset_refund_saver, "null", "defaults")
         self.api_key = api_key
         self.mail_api_key = mail_api_key
         buckets = {
@@ -121,6 +139,8 @@ class Sandbox:
             virtual_currencies,
             seed,
             export_segments,
+            strict,
+            conflicts,
         )
         self._faults = FaultPlan(
             Faults.parse(faults) if isinstance(faults, str) else faults or Faults(), seed
@@ -159,7 +179,12 @@ class Sandbox:
         async with AsyncExitStack() as stack:
             store = stack.enter_context(closing(Store(self._db, self._log_size)))
             app = App(store, self._faults, self._options)
-            server = web.Server(app.handle, handler_cancellation=True, access_log=None)
+            server = web.Server(
+                app.handle,
+                handler_cancellation=True,
+                access_log=None,
+                auto_decompress=False,  # a body that cannot be unpacked is a response of the API's
+            )
             # Stopping has to be quick: handlers that still sleep after 0.1 seconds are cancelled.
             runner = web.ServerRunner(server, shutdown_timeout=0.1)
             stack.push_async_callback(runner.cleanup)
@@ -191,6 +216,30 @@ class Sandbox:
     def seed_profiles(self, customer_user_ids: Iterable[str]) -> int:
         """Add server-side profiles without any request, and return the number of new ones."""
         return self._store().seed(customer_user_ids)
+
+    def seed_file(self, path: str | PathLike[str]) -> int:
+        """
+        Add the profiles of a file without any request, and return their number.
+
+        The file has a JSON value per line; empty lines are skipped. A value is one of:
+
+        - a string: the customer user id of a server-side profile without attributes;
+        - an object with `customer_user_id`, `profile_id` (a UUID) or both, the attributes of a
+          profile as in a request of version 2, and `access_levels`, a list of objects as in a
+          request that grants one;
+        - an object with `external_profile_id`: a profile of the Mail API, as in a request that
+          saves one.
+
+        A server-side profile that exists gets these attributes instead of its own.
+
+        Raises:
+            ValueError: a line is wrong, or repeats the id of another; the message names the line,
+                the field and the rule. Nothing is added.
+            OSError: the file cannot be read.
+
+        """
+        store = self._store()
+        return _seed.apply(_seed.parsed(Path(path).read_bytes()), store, self._shop())
 
     def seed_anonymous(self, count: int) -> list[str]:
         """Add profiles without a customer user id, and return their profile ids."""
@@ -273,3 +322,8 @@ class Sandbox:
         if self._open is None:
             raise RuntimeError("the sandbox isn't running")
         return self._open
+
+
+def _require_one_of(name: str, value: str, *allowed: str) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r}: must be one of {', '.join(allowed)}")

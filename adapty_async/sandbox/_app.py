@@ -20,11 +20,13 @@ import msgspec
 from aiohttp import web
 
 from . import _export, _mail, _page, _v1
+from ._body import LENGTH_MAX, too_large, unpacked
 from ._export import Export
 from ._mail import Mail
 from ._rules import Problem
-from ._service import Call, Refusal, Response, Service, storable
+from ._service import Call, Conflicts, Refusal, Response, Service, storable
 from ._store import Arrival
+from ._strict import Documents
 from ._v1 import ServerSideV1
 from ._v2 import ServerSideV2
 
@@ -50,6 +52,8 @@ class Options(NamedTuple):
     virtual_currencies: bool
     seed: int
     export_segments: int
+    strict: bool
+    conflicts: Conflicts
 
 
 class _Outcome(NamedTuple):
@@ -69,9 +73,14 @@ class App:
         self._store = store
         self._faults = faults
         self._options = options
+        self._check = Documents().check if options.strict else None
         v1, mail = ServerSideV1(store, options.api_key), Mail(store, options.mail_api_key)
         self._v2 = ServerSideV2(
-            store, options.api_key, options.latency, currencies=options.virtual_currencies
+            store,
+            options.api_key,
+            options.latency,
+            currencies=options.virtual_currencies,
+            conflicts=options.conflicts,
         )
         self._services: dict[str, Service] = {
             **dict.fromkeys(_v1.PATHS, v1),
@@ -90,9 +99,7 @@ class App:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Return the response to one request of any kind."""
-        service = self._services.get(request.path)
-        if service is None and self._v2.serves(request.path):
-            service = self._v2
+        service = self._services.get(request.path) or self._v2.at(request.path)
         if service is not None:
             return await self._serve(request, service)
         page = self._pages.get((request.method, request.path))
@@ -103,9 +110,9 @@ class App:
     # The APIs
 
     async def _serve(self, request: web.BaseRequest, service: Service) -> web.StreamResponse:
-        body = await request.read()
-        call = Call(request.method, request.path, request.headers, body, request.query)
-        outcome = self._outcome(service, call)
+        body, refusal = await _received(request)
+        call = Call(request.method, request.path, request.headers, body, request.query, self._check)
+        outcome = self._outcome(service, call, refusal)
         number = self._log(call, service.name, service.identity(call), outcome)
         if outcome.fault == "stall":
             await self.stopping.wait()
@@ -116,25 +123,27 @@ class App:
             self._store.update_status(number, outcome.response.status)
         return await outcome.response.send(request)
 
-    def _outcome(self, service: Service, call: Call) -> _Outcome:
+    def _outcome(self, service: Service, call: Call, refusal: Refusal | None) -> _Outcome:
         fault = self._faults.draw()
         if fault in ("reset", "stall"):
             return _Outcome(fault, applied=False, response=None)
         if fault is not None and fault != "reset_after":
             return _Outcome(fault, applied=False, response=self._fault_response(service, fault))
-        response = self._response(service, call)
+        response = self._response(service, call, refusal)
         applied = response.status < HTTPStatus.BAD_REQUEST
         return _Outcome(fault, applied, None if fault else response)
 
-    def _response(self, service: Service, call: Call) -> Response:
+    def _response(self, service: Service, call: Call, refusal: Refusal | None) -> Response:
         bucket = self._options.buckets.get(service.name)
         wait = bucket.acquire() if bucket else 0
         if wait:
             return self._throttled(service, wait)
+        if refusal is not None:
+            return service.error(refusal)
         try:
             return service.perform(call)
-        except Refusal as refusal:
-            return service.error(refusal)
+        except Refusal as refused:
+            return service.error(refused)._replace(allow=refused.allow)
 
     def _fault_response(self, service: Service, fault: str) -> Response:
         status = HTTPStatus(int(fault.removesuffix("-html")))
@@ -217,10 +226,37 @@ class App:
         # Not request.read(): a hundred thousand ids exceed its limit of 1 MiB.
         body = await request.content.read()
         try:
-            ids = _seed_ids(body)
+            ids = _seed_ids(unpacked(body, request.headers.get("Content-Encoding", ""), None))
+        except Refusal as refusal:
+            return web.Response(status=refusal.status, text=refusal.problems[0].message)
         except (msgspec.DecodeError, ValueError) as error:
             return web.Response(status=400, text=f"customer user ids as JSON strings: {error}")
         return _json({"added": self._store.seed(ids)})
+
+
+async def _received(request: web.BaseRequest) -> tuple[bytes, Refusal | None]:
+    """Return the body without content codings, and its refusal if it cannot be taken."""
+    try:
+        _expect(request)
+        body = await request.read()
+        return unpacked(body, request.headers.get("Content-Encoding", "")), None
+    except web.HTTPRequestEntityTooLarge:
+        return b"", too_large()
+    except Refusal as refusal:
+        return b"", refusal
+
+
+def _expect(request: web.BaseRequest) -> None:
+    """Send the interim response that a client with an `Expect` header waits for."""
+    expected = request.headers.get("Expect")
+    if (request.content_length or 0) > LENGTH_MAX:
+        raise too_large()  # before the body is sent
+    if expected is None or request.version < (1, 1):
+        return
+    if expected.lower() != "100-continue":
+        problem = Problem("The only expectation is 100-continue")
+        raise Refusal(417, "expectation_failed", problem)
+    cast("asyncio.Transport", request.transport).write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 def _reset(request: web.BaseRequest) -> web.StreamResponse:

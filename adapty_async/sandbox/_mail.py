@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ._rules import Invalid, Problem, mail_event, mail_identifiers, mail_profile
-from ._service import Call, Refusal, Response, check_media_type, decoded, json_response
+from ._service import (
+    Call,
+    Refusal,
+    Response,
+    check_documented,
+    check_media_type,
+    decoded,
+    json_response,
+)
 
 if TYPE_CHECKING:
     from ._store import Store
@@ -51,9 +59,10 @@ class Mail:
                 403, "secret_key_does_not_exist_error", Problem("Secret key doesn't exist")
             )
         if call.method != "POST":
-            raise Refusal(405, "base_error", Problem("Method Not Allowed"))
+            raise Refusal(405, "base_error", Problem("Method Not Allowed"), allow=["POST"])
         check_media_type(call)
         try:
+            check_documented(call)
             return self._paths[call.path](decoded(call.body))
         except Invalid as invalid:
             raise Refusal(400, "base_error", *invalid.problems) from invalid

@@ -104,14 +104,14 @@ def birthday(value: Any) -> str:
 
 
 def date_time(value: Any) -> str:
-    """Require a date and time with a UTC offset."""
+    """Require a date and time with a UTC offset; T and Z may be small, as in RFC 3339."""
     try:
-        aware = datetime.fromisoformat(text(value)).tzinfo is not None
+        aware = datetime.fromisoformat(text(value).upper()).tzinfo is not None
     except ValueError:
         aware = False
     if not aware:
         raise wrong("Input should be a valid ISO 8601 date-time with an offset")
-    return str(value)
+    return str(value).upper()
 
 
 def record(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 from uuid import uuid4
 
 import msgspec
@@ -12,17 +13,30 @@ from aiohttp import web
 from ._rules import Invalid, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 
 class Call(NamedTuple):
-    """One request as it arrived, with its complete body."""
+    """
+    One request as it arrived, with its complete body.
+
+    `check` raises if the body breaks the document of its operation; `None` if the sandbox is not
+    strict. It is passed the method, the path and the body.
+    """
 
     method: str
     path: str
     headers: Mapping[str, str]
     body: bytes
     query: Mapping[str, str]
+    check: Callable[[str, str, bytes], None] | None = None
+
+
+class Conflicts(NamedTuple):
+    """The choices between statements of Adapty's documentation that contradict each other."""
+
+    unknown_products: Literal["ignored", "premium"] = "ignored"
+    unset_refund_saver: Literal["null", "defaults"] = "null"
 
 
 class Response(NamedTuple):
@@ -30,6 +44,7 @@ class Response(NamedTuple):
     One response; `body` is empty if the documentation shows none.
 
     With `blocks`, these are the body, which is sent block by block.
+    `allow` has the methods of the path if the response is a 405.
     """
 
     status: int
@@ -37,6 +52,7 @@ class Response(NamedTuple):
     media_type: str = "application/json"
     retry_after: str | None = None
     blocks: Iterator[bytes] | None = None
+    allow: str | None = None
 
     async def send(self, request: web.BaseRequest) -> web.StreamResponse:
         """Return the response, of which nothing or, with `blocks`, everything was sent."""
@@ -57,14 +73,24 @@ class Response(NamedTuple):
             headers["Content-Type"] = self.media_type
         if self.retry_after is not None:
             headers["Retry-After"] = self.retry_after
-        return web.Response(status=self.status, body=self.body or None, headers=headers)
+        if self.allow is not None:
+            headers["Allow"] = self.allow
+        response = web.Response(status=self.status, body=self.body or None, headers=headers)
+        if self.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            response.force_close()  # the rest of the body is still under way
+        return response
 
 
 class Refusal(Exception):  # noqa: N818 - a refusal is a response, not a failure of the sandbox
     """An exception that becomes a documented error response."""
 
     def __init__(
-        self, status: int, code: str, *problems: Problem, retry_after: int | None = None
+        self,
+        status: int,
+        code: str,
+        *problems: Problem,
+        retry_after: int | None = None,
+        allow: Iterable[str] = (),
     ) -> None:
         """Store the HTTP status, the error code and the problems, in the order found."""
         super().__init__(status, code)
@@ -72,6 +98,7 @@ class Refusal(Exception):  # noqa: N818 - a refusal is a response, not a failure
         self.code = code
         self.problems = problems
         self.retry_after = retry_after
+        self.allow = ", ".join(sorted(allow)) or None
 
 
 class Service(Protocol):
@@ -109,6 +136,27 @@ def decoded(body: bytes) -> Any:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise Invalid(Problem(f"JSON parse error - {error}")) from error
+
+
+def method_not_allowed(call: Call, allow: Iterable[str]) -> Refusal:
+    """Return the refusal of a method that the path does not have; `allow` are those it has."""
+    problem = Problem(f'Method "{call.method}" not allowed.')
+    return Refusal(405, "method_not_allowed", problem, allow=allow)
+
+
+def check_documented(call: Call) -> None:
+    """
+    Validate the body against the document of the operation, if the sandbox is strict.
+
+    A service calls it once key, method and media type are right.
+
+    Raises:
+        Invalid: the body breaks its schema.
+        Refusal: likewise, with the status that the document has for that.
+
+    """
+    if call.check is not None:
+        call.check(call.method, call.path, call.body)
 
 
 def check_media_type(call: Call, expected: str = "application/json") -> None:

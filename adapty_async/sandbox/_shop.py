@@ -92,6 +92,7 @@ class Shop:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         """Use an open database, and add the content of a new app to it."""
+        self.unknown_product_level: str | None = None
         self._db = connection
         self._db.executescript(_SCHEMA)
         if not self._rows("SELECT 1 FROM access_levels"):
@@ -121,10 +122,14 @@ class Shop:
         self._db.executemany("INSERT OR REPLACE INTO products VALUES (?, ?)", products.items())
 
     def access_level_of(self, store_product_id: str) -> str | None:
-        """Return the access level that a product grants; `None` for an unknown product."""
+        """
+        Return the access level that a product grants.
+
+        An unknown product grants `unknown_product_level`, `None` by default, which is no access.
+        """
         query = "SELECT access_level_id FROM products WHERE store_product_id = ?"
         rows = self._rows(query, store_product_id)
-        return rows[0][0] if rows else None
+        return rows[0][0] if rows else self.unknown_product_level
 
     def add_currencies(self, currencies: Mapping[str, str]) -> None:
         """Add virtual currencies: a mapping of codes to names."""

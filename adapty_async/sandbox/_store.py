@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from uuid import uuid4
 
@@ -153,13 +154,19 @@ class Store:
         """The database, for the tables of version 2 of the server-side API."""
         return self._db
 
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make all statements inside one transaction, which an exception rolls back."""
+        self._db.execute("BEGIN")
+        with self._db:
+            yield
+
     # Server-side API
 
     def seed(self, customer_user_ids: Iterable[str]) -> int:
         """Add a profile without attributes for each new id, and return the number of them."""
         before = self._db.total_changes
-        self._db.execute("BEGIN")
-        with self._db:  # ends the transaction, also when the ids raise
+        with self.transaction():  # ends also when the ids raise
             self._db.executemany(
                 "INSERT OR IGNORE INTO profiles (profile_id, customer_user_id, attributes) "
                 "VALUES (?, ?, '{}')",

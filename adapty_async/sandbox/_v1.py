@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from ._rules import Invalid, Problem, updated, v1_profile
-from ._service import Call, Refusal, Response, check_media_type, decoded, json_response
+from ._service import (
+    Call,
+    Refusal,
+    Response,
+    check_media_type,
+    decoded,
+    json_response,
+    method_not_allowed,
+)
 from ._store import StoredProfile
 
 if TYPE_CHECKING:
@@ -55,9 +63,7 @@ class ServerSideV1:
             )
         method = self._methods.get(call.method)
         if method is None:
-            raise Refusal(
-                405, "method_not_allowed", Problem(f'Method "{call.method}" not allowed.')
-            )
+            raise method_not_allowed(call, self._methods)
         # Adapty's documentation requires the header of every request, even without a body.
         check_media_type(call)
         try:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._rules import Invalid, Problem
-from ._service import Call, Refusal, Response, check_media_type
+from ._service import (
+    Call,
+    Conflicts,
+    Refusal,
+    Response,
+    Service,
+    check_documented,
+    check_media_type,
+    method_not_allowed,
+)
 from ._shop import Shop
 from ._v2_app import PAYWALLS, AppV2
 from ._v2_currencies import CurrenciesV2
@@ -23,21 +32,34 @@ class ServerSideV2:
 
     name = "v2"
 
-    def __init__(self, store: Store, api_key: str, latency: float, *, currencies: bool) -> None:
+    def __init__(
+        self, store: Store, api_key: str, latency: float, *, currencies: bool, conflicts: Conflicts
+    ) -> None:
         """Serve `store` to requests with `api_key`."""
         self._authorization = f"Api-Key {api_key}"
         shop = Shop(store.connection)
+        if conflicts.unknown_products == "premium":
+            shop.unknown_product_level = "premium"
         profiles = ProfilesV2(store, shop)
         self._routes = {
             **profiles.routes(),
-            **AppV2(store, shop, profiles).routes(),
+            **AppV2(store, shop, profiles, conflicts).routes(),
             **CurrenciesV2(store, shop, latency, enabled=currencies).routes(),
         }
-        self._paths = {path for _, path in self._routes}
+        self._methods: dict[str, list[str]] = {}
+        for method, path in self._routes:
+            self._methods.setdefault(path, []).append(method)
+        self._other_media_types = {
+            path: _WithMediaType(self, route.media_type)
+            for (_, path), route in self._routes.items()
+            if route.media_type != "application/json"
+        }
 
-    def serves(self, path: str) -> bool:
-        """Return whether a path belongs to version 2."""
-        return _pattern(path) in self._paths
+    def at(self, path: str) -> Service | None:
+        """Return the service of a path, `None` if it does not belong to version 2."""
+        if _pattern(path) not in self._methods:
+            return None
+        return self._other_media_types.get(path, self)
 
     def identity(self, call: Call) -> str | None:
         """Return the value of the identity header."""
@@ -69,15 +91,34 @@ class ServerSideV2:
         if call.headers.get("Authorization") != self._authorization:
             raise _unauthorized(route)
         if route is None:
-            raise Refusal(
-                405, "method_not_allowed", Problem(f'Method "{call.method}" not allowed.')
-            )
+            raise method_not_allowed(call, self._methods[_pattern(call.path)])
         if call.method in _BODIES:
             check_media_type(call, route.media_type)
         try:
+            check_documented(call)
             return route.handle(call)
         except Invalid as invalid:
             raise Refusal(400, "validation_error", *invalid.problems) from invalid
+
+
+class _WithMediaType:
+    """A service with another media type in all responses, for an operation that has its own."""
+
+    name = ServerSideV2.name
+
+    def __init__(self, service: ServerSideV2, media_type: str) -> None:
+        """Present the responses of `service` as `media_type`."""
+        self._service = service
+        self._media_type = media_type
+        self.identity = service.identity
+
+    def perform(self, call: Call) -> Response:
+        """Carry the operation out; an error is returned as well."""
+        return self._service.perform(call)._replace(media_type=self._media_type)
+
+    def error(self, refusal: Refusal) -> Response:
+        """Return the refusal as an error body."""
+        return self._service.error(refusal)._replace(media_type=self._media_type)
 
 
 def _pattern(path: str) -> str:

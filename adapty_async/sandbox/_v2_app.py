@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from . import _v2_rules as rules
 from ._rules import Invalid, Problem
-from ._service import Call, Refusal, Response, json_response
+from ._service import Call, Conflicts, Refusal, Response, json_response
 from ._store import StoredProfile
 from ._v2_routes import BASE, Route, Routes, read, require_profile, whole_number
 
@@ -21,13 +21,21 @@ PAYWALLS = f"{BASE}/paywalls/"
 _STRIPE = "/api/v1/sdk/purchase/stripe/token/validate/"
 _JSON_API = "application/vnd.api+json"
 _PAGE_SIZE_MAX = 100
+# The document has no null for a setting, and does not say what one is before it is set.
+_UNSET_REFUND_SAVER: dict[str, dict[str, Any]] = {
+    "null": {"consent": None, "custom_preference": None},
+    "defaults": {"consent": False, "custom_preference": "no_preference"},
+}
 
 
 class AppV2:
     """The operations on settings of a profile, purchases in other stores, and paywalls."""
 
-    def __init__(self, store: Store, shop: Shop, profiles: ProfilesV2) -> None:
+    def __init__(
+        self, store: Store, shop: Shop, profiles: ProfilesV2, conflicts: Conflicts
+    ) -> None:
         """Serve the profiles of `store` with their rows in `shop`."""
+        self._unset_refund_saver = _UNSET_REFUND_SAVER[conflicts.unset_refund_saver]
         self._store = store
         self._shop = shop
         self._profiles = profiles
@@ -72,8 +80,9 @@ class AppV2:
         )
 
     def _refund_saver(self, profile_id: str) -> Response:
-        known = {"consent": None, "custom_preference": None}
-        settings = {**known, **self._shop.settings(profile_id, "refund_saver")}
+        known = self._shop.settings(profile_id, "refund_saver")
+        given = {name: value for name, value in known.items() if value is not None}
+        settings = {**self._unset_refund_saver, **given}
         return json_response(200, {"profile_id": profile_id, "settings": settings})
 
     # Integrations

@@ -119,6 +119,11 @@ class ProfilesV2:
         profile = self._existing(call)
         body = read(call, rules.grant)
         self._require_level(body["access_level_id"])
+        self.grant(profile.profile_id, body)
+        return self._response(profile)
+
+    def grant(self, profile_id: str, body: Mapping[str, Any]) -> None:
+        """Store an access level that was granted from the server."""
         now = _now()
         granted = {
             "store": "adapty",
@@ -131,8 +136,7 @@ class ProfilesV2:
         }
         ids = {"store_original_transaction_id": granted["store_transaction_id"]}
         access = {**granted, **ids, "originally_purchased_at": now}
-        self._shop.put_access(profile.profile_id, access)
-        return self._response(profile)
+        self._shop.put_access(profile_id, access)
 
     def _require_level(self, access_level_id: str) -> None:
         if not self._shop.has_access_level(access_level_id):

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 BASE = "/api/v2/server-side-api"
 HEADERS = {"profile_id": "adapty-profile-id", "customer_user_id": "adapty-customer-user-id"}
 
+_NUMBER_MAX = 10**15
+
 ErrorFormat = Literal["objects", "strings", "json:api"]
 
 
@@ -80,8 +82,12 @@ def missing_profile() -> Refusal:
 
 
 def whole_number(text: str) -> int:
-    """Return a whole number of a query; 0 if it is not one, or has more than 15 digits."""
-    return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else 0
+    """
+    Return a whole number of a query; 0 if it is not one.
+
+    A larger number than SQLite can multiply by the size of a page counts as the largest.
+    """
+    return min(int(text), _NUMBER_MAX) if re.fullmatch(r"[0-9]{1,1000}", text) else 0
 
 
 def read(call: Call, rule: Rule) -> Any:
@@ -92,6 +98,7 @@ def read(call: Call, rule: Rule) -> Any:
 def error_response(refusal: Refusal, error_format: ErrorFormat) -> Response:
     """Return a refusal in one of the documented error formats."""
     response = json_response(refusal.status, _BODIES[error_format](refusal))
+    response = response._replace(allow=refusal.allow)
     if refusal.retry_after is not None:
         response = response._replace(retry_after=str(refusal.retry_after))
     if error_format == "json:api":

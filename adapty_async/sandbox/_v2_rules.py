@@ -55,9 +55,11 @@ def _number(value: Any) -> float:
 
 
 def _integer(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not -INT32 <= value < INT32:
+    # For JSON, 1.0 is an integer as well.
+    is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if isinstance(value, bool) or not is_whole or not -INT32 <= value < INT32:
         raise wrong("Input should be a valid 32-bit integer")
-    return value
+    return int(value)
 
 
 def _att_status(value: Any) -> int:

@@ -472,6 +472,15 @@ def test_sandbox_database_is_checked(invoke: Invoke, tmp_path: Path, put: Put) -
         database.execute("select 1 from sqlite_master")
 
 
+def test_sandbox_seed_file_is_checked(invoke: Invoke, put: Put) -> None:
+    """A wrong line of the seed file is named with its option, and the sandbox does not start."""
+    path = put("seed.ndjson", '"u1"\n{}\n')
+    result = invoke("sandbox", "--port", "0", "--seed-file", path)
+    assert result.exit_code == 2
+    assert f"--seed-file {path}, line 2: One of customer_user_id, " in result.stderr
+    assert "Sandbox at" not in result.stdout
+
+
 def test_every_text_has_the_same_default_concurrency(invoke: Invoke) -> None:
     """The help, the README and the documentation say what the code does."""
     help_text = " ".join(invoke("delete", "--help").stdout.split())

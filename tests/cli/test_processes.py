@@ -273,3 +273,17 @@ def test_sandbox_runs_until_ctrl_c() -> None:
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=DEADLINE)
     assert (process.returncode, output, errors) == (0, b"", b"")
+
+
+def test_sandbox_starts_with_the_profiles_of_a_file(tmp_path: Path) -> None:
+    """A strict sandbox with a seed file says how many profiles it added."""
+    path = tmp_path / "seed.ndjson"
+    path.write_text('"u1"\n{"customer_user_id": "u2"}\n')
+    with started("sandbox", "--port", "0", "--seed-file", path, "--strict") as process:
+        assert process.stdout is not None
+        first, second = (process.stdout.readline().decode() for _ in range(2))
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=DEADLINE)
+
+    assert first == f"2 profiles added from {path}.\n"
+    assert second.startswith("Sandbox at http://")

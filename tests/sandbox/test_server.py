@@ -370,6 +370,8 @@ async def test_an_ipv6_address_is_bracketed() -> None:
         ({"rate": 0}, "rate=0"),
         ({"rate": 5, "burst": 0}, "burst=0"),
         ({"faults": "stall=2"}, "stall=2"),
+        ({"unknown_products": "gold"}, "unknown_products='gold': must be one of ignored, premium"),
+        ({"unset_refund_saver": ""}, "unset_refund_saver='': must be one of null, defaults"),
     ],
 )
 def test_options_are_checked_when_it_is_made(options: dict[str, Any], message: str) -> None:

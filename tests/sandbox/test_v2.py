@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -308,7 +309,8 @@ async def test_a_wrong_key_has_two_answers(
     assert reply.status == 401
     if as_objects:
         message = "Authentication credentials were not provided."
-        assert reply.body == error(401, "not_authenticated", message, "non_field_errors")
+        body = reply.body if path != STRIPE else json.loads(reply.body)
+        assert body == error(401, "not_authenticated", message, "non_field_errors")
     else:
         assert reply.body == plain(401, "unauthorized", "Invalid API key")
 

@@ -1,0 +1,1 @@
+"""Tools of others against the sandbox and the client; see `__main__`."""
