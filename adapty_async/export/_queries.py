@@ -181,6 +181,12 @@ def _whole_number(field: str, value: Any) -> None:
         raise InvalidInputError(field, "must be a whole number from 0")
 
 
+def _period(field: str, value: Any) -> None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return  # as in Adapty's example, although its schema has text or null
+    nullable(identifier)(field, value)
+
+
 _texts = _list_of(identifier, "text")
 _country = matching(r"[A-Za-z]{2}", "must be a two-letter country code, such as us")
 _product = matching(r"[^:]+:.+", "must be <store>:<product_id>, such as app_store:premium_monthly")
@@ -375,7 +381,7 @@ class CohortOptions(TypedDict, total=False):
 class ConversionQuery(Query, frozen=True, kw_only=True):
     """The request of `Exports.conversion`."""
 
-    from_period: str | None
+    from_period: str | int | None
     to_period: str
     date_type: OrUnset[DateType | str] = UNSET
     segmentation: OrUnset[str] = UNSET
@@ -383,7 +389,7 @@ class ConversionQuery(Query, frozen=True, kw_only=True):
     default_period: ClassVar[str | None] = PeriodUnit.MONTH
     rules: ClassVar[Mapping[str, Check]] = {
         **_COMMON,
-        "from_period": nullable(identifier),
+        "from_period": _period,
         "to_period": identifier,
         "date_type": identifier,
         "segmentation": identifier,

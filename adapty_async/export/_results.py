@@ -6,7 +6,6 @@ Adapty's documentation has few types for what is inside of them, so cells are de
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import msgspec
@@ -45,7 +44,7 @@ class Metric(ResultStruct, frozen=True, kw_only=True):
         recommended_period: ``date_from``, ``date_to`` and ``period_unit``, if there is one.
     """
 
-    data: tuple[Any, ...] = ()
+    data: tuple[dict[str, Any], ...] = ()
     value: Number = None
     value_from: Number = None
     value_to: Number = None
@@ -58,7 +57,7 @@ class Metric(ResultStruct, frozen=True, kw_only=True):
     metric_name: str | None = None
     is_json: bool | None = None
     unit: str | None = None
-    recommended_period: Mapping[str, Any] | None = None
+    recommended_period: dict[str, Any] | None = None
 
 
 class AnalyticsResult(ResultStruct, frozen=True, kw_only=True):
@@ -69,7 +68,7 @@ class AnalyticsResult(ResultStruct, frozen=True, kw_only=True):
         data: the metrics by name, such as ``revenue``, ``proceeds`` and ``net_revenue``.
     """
 
-    data: Mapping[str, Metric] = msgspec.field(default_factory=dict)
+    data: dict[str, Metric] = msgspec.field(default_factory=dict)
 
     essential: ClassVar[frozenset[str]] = frozenset({"data"})
 
@@ -87,9 +86,9 @@ class CohortSegment(ResultStruct, frozen=True, kw_only=True):
     segment_start_date: str | None = None
     type: str | None = None
     title: str | None = None
-    total_installs: Number = None
-    total_subscriptions: Number = None
-    total_paid_subscribers: Number = None
+    total_installs: int | None = None
+    total_subscriptions: int | None = None
+    total_paid_subscribers: int | None = None
     total_revenue_usd: Number = None
     total_proceeds_usd: Number = None
     total_net_revenue_usd: Number = None
@@ -102,8 +101,8 @@ class CohortSegment(ResultStruct, frozen=True, kw_only=True):
     total_anrpu_usd: Number = None
     total_appu_usd: Number = None
     total_arpu_usd: Number = None
-    predict: Any = None
-    values: tuple[Any, ...] = ()
+    predict: dict[str, Any] | None = None
+    values: tuple[dict[str, Any], ...] = ()
 
 
 class CohortResult(ResultStruct, frozen=True, kw_only=True):
@@ -114,8 +113,30 @@ class CohortResult(ResultStruct, frozen=True, kw_only=True):
     essential: ClassVar[frozenset[str]] = frozenset({"data"})
 
 
-class ConversionResult(Metric, frozen=True, kw_only=True):
-    """The conversion between two states of a subscription."""
+class ConversionResult(ResultStruct, frozen=True, kw_only=True):
+    """
+    The conversion between two states of a subscription.
+
+    Attributes:
+        data: the data points, as decoded JSON; empty for an aggregated metric.
+        value: the conversion rate.
+        unit: usually ``percent``.
+    """
+
+    data: tuple[dict[str, Any], ...] = ()
+    value: Number = None
+    value_from: int | None = None
+    value_to: int | None = None
+    compare_value_from: Number = None
+    compare_value_to: Number = None
+    title: str | None = None
+    type: str | None = None
+    default_aggregation: str | None = None
+    description: str | None = None
+    metric_name: str | None = None
+    is_json: bool | None = None
+    unit: str | None = None
+    recommended_period: dict[str, Any] | None = None
 
 
 class FunnelStage(ResultStruct, frozen=True, kw_only=True):
@@ -131,13 +152,13 @@ class FunnelStage(ResultStruct, frozen=True, kw_only=True):
 
     period: int | None = None
     title: str | None = None
-    value: Number = None
+    value: int | None = None
     value_relative: Number = None
     relative_changes: Number = None
-    following_changes: Mapping[str, Any] | None = None
+    following_changes: dict[str, Any] | None = None
     churn_reason_title: str | None = None
-    churn_reasons: tuple[Any, ...] = ()
-    values: tuple[Any, ...] = ()
+    churn_reasons: tuple[dict[str, Any], ...] = ()
+    values: tuple[dict[str, Any], ...] = ()
 
 
 class FunnelSegment(ResultStruct, frozen=True, kw_only=True):
@@ -162,7 +183,7 @@ class LtvSegment(ResultStruct, frozen=True, kw_only=True):
     title: str | None = None
     type: str | None = None
     value: Number = None
-    values: tuple[Any, ...] = ()
+    values: tuple[dict[str, Any], ...] = ()
     cohort_size: int | None = None
 
 
@@ -192,7 +213,7 @@ class RetentionResult(ResultStruct, frozen=True, kw_only=True):
         data: the data points, as decoded JSON.
     """
 
-    data: tuple[Any, ...] = ()
+    data: tuple[dict[str, Any], ...] = ()
     title: str | None = None
     metric_name: str | None = None
     description: str | None = None

@@ -17,7 +17,16 @@ from zoneinfo import available_timezones
 
 from . import _rules
 from ._rules import Invalid, Problem
-from ._service import Call, Refusal, Response, check_media_type, decoded, json_response
+from ._service import (
+    Call,
+    Refusal,
+    Response,
+    check_documented,
+    check_media_type,
+    decoded,
+    json_response,
+    method_not_allowed,
+)
 from ._v2_routes import error_response
 
 if TYPE_CHECKING:
@@ -87,8 +96,13 @@ def _dates(value: Any) -> list[str]:
     return [dates[0], dates[-1]]
 
 
-def _optional(rule: Rule) -> Rule:
-    return lambda value: None if value is None else rule(value)
+def _text_or_null(value: Any) -> str | None:
+    return None if value is None else _rules.text(value)
+
+
+def _period(value: Any) -> str | int | None:
+    # The schema has text or null, the example a number.
+    return _whole_number(value) if isinstance(value, int) else _text_or_null(value)
 
 
 def _whole_number(value: Any) -> int:
@@ -167,12 +181,11 @@ class Export:
                 Problem("Authentication credentials were not provided.", "non_field_errors"),
             )
         if call.method != "POST":
-            raise Refusal(
-                405, "method_not_allowed", Problem(f'Method "{call.method}" not allowed.')
-            )
+            raise method_not_allowed(call, ["POST"])
         check_media_type(call)
         kind = PATHS[call.path]
         try:
+            check_documented(call)
             _check_zone(call.headers.get("Adapty-Tz"))
             query = kind.check(decoded(call.body))
         except Invalid as invalid:
@@ -452,7 +465,7 @@ PATHS = {
         _conversion,
         _conversion_view,
         ("from_period", "to_period"),
-        from_period=_optional(_rules.text),
+        from_period=_period,
         to_period=_rules.text,
         date_type=_date_type,
         segmentation=_rules.text,

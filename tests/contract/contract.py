@@ -65,6 +65,8 @@ class Contract:
             the field at fault.
         not_in_the_struct: values of examples that their schema does not have: operation, struct,
             field.
+        examples_against_schemas: operations with a documented body that breaks its own schema.
+        beyond: fields of requests that their schema does not have: struct and field.
         authorization: the `Authorization` header that a sandbox accepts.
         filling: operations that give a sandbox with the profile `u1` something to show.
         sandbox: the operation of each `operationId` that a filled sandbox carries out, if not the
@@ -93,6 +95,8 @@ class Contract:
     takes_null: frozenset[tuple[str, str]] = frozenset()
     breaks_a_rule: Mapping[tuple[str, str], str] = dataclasses.field(default_factory=dict)
     not_in_the_struct: frozenset[tuple[str, str, str]] = frozenset()
+    examples_against_schemas: frozenset[str] = frozenset()
+    beyond: frozenset[tuple[str, str]] = frozenset()
     sandbox: Mapping[str, Callable[[str], Operation[Any]]] = dataclasses.field(default_factory=dict)
     null_until_set: frozenset[str] = frozenset()
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tests.contract import mail, server_side_v2, web_app
+from tests.contract import export, mail, server_side_v2, web_app
 from tests.contract.contract import Contract
 
 CONTRACTS: dict[str, Contract] = {
     contract.name: contract
-    for contract in (server_side_v2.CONTRACT, mail.CONTRACT, web_app.CONTRACT)
+    for contract in (server_side_v2.CONTRACT, mail.CONTRACT, web_app.CONTRACT, export.CONTRACT)
 }
 #: The modules of the library whose contract is missing above, for as long as they are missing too.
 MODULES = {

@@ -64,7 +64,7 @@ def rows() -> list[Row]:
 
 async def _rows() -> list[Row]:
     pages = _pages()
-    async with Sandbox() as sandbox, aiohttp.ClientSession() as session:
+    async with Sandbox(export_rate=None) as sandbox, aiohttp.ClientSession() as session:
         return [
             Row(
                 document=name,

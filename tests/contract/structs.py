@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -49,12 +49,15 @@ class _Comparison:
     def __init__(self, contract: Contract) -> None:
         self._resolved = contract.document.resolved
         self._takes_null = contract.takes_null
+        self._beyond = contract.beyond
 
     def of_struct(self, schema: dict[str, Any], struct: type[msgspec.Struct]) -> Iterator[Mismatch]:
         """Yield the mismatches of a struct."""
         hints = typing.get_type_hints(struct)
         properties: dict[str, Any] = schema["properties"]
-        names = {*struct.__struct_fields__}
+        names = {
+            name for name in struct.__struct_fields__ if (struct.__name__, name) not in self._beyond
+        }
         tag = struct.__struct_config__.tag
         if tag is not None:
             names.add("purchase_type")
@@ -94,8 +97,8 @@ class _Comparison:
             yield name, f"{kinds} does not fit {schema.get('type')} {schema.get('format', '')}"
 
     def _of_items(self, name: str, schema: dict[str, Any], kinds: list[Any]) -> Iterator[Mismatch]:
-        [entries] = [kind for kind in kinds if typing.get_origin(kind) is tuple]
-        [entry, _] = typing.get_args(entries)
+        [entries] = [kind for kind in kinds if typing.get_origin(kind) in {tuple, Sequence}]
+        entry = typing.get_args(entries)[0]
         yield from self._of_field(f"{name}[]", schema, entry)
 
 

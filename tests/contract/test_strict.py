@@ -114,13 +114,14 @@ async def test_the_example_of_a_document_is_taken(contract: Contract, operation:
         for _, body in contract.document.request_examples(operation):
             data = json.dumps(body).encode()
             _, _, reply = await ask(sandbox, contract, method, path, headers=headers, data=data)
-            assert INVALID.isdisjoint(re.findall(rb"\w+", reply)), reply
+            is_valid = INVALID.isdisjoint(re.findall(rb"\w+", reply))
+            assert is_valid == (operation not in contract.examples_against_schemas), reply
 
 
 @each_document
 async def test_a_405_names_the_documented_methods(contract: Contract) -> None:
     """For each path, the `Allow` header has the methods of the document."""
-    async with Sandbox() as sandbox:
+    async with Sandbox(export_rate=None) as sandbox:
         for path, methods in contract.document.content["paths"].items():
             allow = {method.upper() for method in methods}
             for method in {*HTTPMethod} - allow - {HTTPMethod.CONNECT}:

@@ -272,7 +272,7 @@ async def test_a_given_transport_needs_no_sink() -> None:
         assert [line async for line in export] == ["a,b\n", "1,2\n"]
 
 
-ODD = b'{"data":{"mrr":{"value":"1.5","title":"MRR"},"arr":5,"new":{"data":[[1],{}]}}}'
+ODD = b'{"data":{"mrr":{"value":"1.5","title":"MRR"},"arr":5,"new":{"data":[{"x":[1]},{}]}}}'
 
 
 async def test_an_odd_field_does_not_spoil_a_chart() -> None:
@@ -282,7 +282,7 @@ async def test_an_odd_field_does_not_spoil_a_chart() -> None:
         chart = await client.analytics(chart_id="mrr", filters=QUARTER)
 
     assert (chart.data["mrr"].title, chart.data["mrr"].value) == ("MRR", None)
-    assert chart.data["new"].data == ([1], {})
+    assert chart.data["new"].data == ({"x": [1]}, {})
     assert chart.odd_fields == {"data.mrr.value": "1.5", "data.arr": 5}
 
 

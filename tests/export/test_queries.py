@@ -152,7 +152,7 @@ def test_options_are_validated() -> None:
     with pytest.raises(InvalidInputError, match="renewal_days: must be a list of whole numbers"):
         export.cohort(filters=filters, renewal_days=7)
     with pytest.raises(InvalidInputError, match="from_period: must be text"):
-        export.conversion(filters=filters, from_period=1, to_period="6+")
+        export.conversion(filters=filters, from_period=True, to_period="6+")
     with pytest.raises(InvalidInputError, match="use_trial: must be True or False"):
         export.retention(filters=filters, use_trial="yes")
     with pytest.raises(TypeError, match="period"):

@@ -422,7 +422,7 @@ async def exports(client: AdaptyExportClient, filters: export.Filters) -> None:
     assert_type(chart, export.JsonExport[export.AnalyticsResult])
     assert_type(await chart, export.AnalyticsResult)
     assert_type((await chart).data["mrr"], export.Metric)
-    assert_type((await chart).data["mrr"].data, tuple[Any, ...])
+    assert_type((await chart).data["mrr"].data, tuple[dict[str, Any], ...])
     assert_type(chart.operation, Operation[export.AnalyticsResult])
     assert_type(await chart.write_to("chart.json"), export.ExportedFile)
     async for chunk in chart.chunks(by="month"):
