@@ -99,7 +99,7 @@ class Sandbox:
 
         Raises:
             ValueError: a share, the rate, the burst, the latency, the log size or the time scale is
-                out of range.
+                out of range, or the URL or header of the webhook cannot be used.
 
         """
         if not latency >= 0:
