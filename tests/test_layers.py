@@ -33,7 +33,7 @@ PACKAGES = (
     "client _report webhooks",
     "access",
     "adapty_async",
-    "cli",
+    "cli integrations",
 )
 NUMBERS = {package: number for number, names in enumerate(PACKAGES) for package in names.split()}
 
@@ -43,6 +43,7 @@ AT_HOME = {
     "aiohttp.web": ("sandbox", "webhooks.aiohttp"),
     "cachetools": ("access",),
     "click": ("cli",),
+    "pytest": ("integrations.pytest",),
     "rich": ("cli",),
     "starlette": ("webhooks.starlette",),
     "tenacity": ("_pipeline.retry",),
