@@ -409,9 +409,10 @@ async def test_an_invalidated_profile_is_read_again(
 
 async def test_a_webhook_makes_a_change_visible_at_once() -> None:
     """A grant in the sandbox reaches the cache through a webhook, long before its TTL."""
+    caches: list[AccessCache] = []
 
     async def handle(event: Event) -> None:
-        await cache.handle(event)
+        await caches[0].handle(event)
 
     app = web.Application()
     async with AsyncExitStack() as stack:
@@ -428,12 +429,13 @@ async def test_a_webhook_makes_a_change_visible_at_once() -> None:
         sandbox.seed_profiles(["u1"])
         client = AdaptyClient(sandbox.api_key, base_url=sandbox.url)
         await stack.enter_async_context(client)
-        cache = await stack.enter_async_context(AccessCache(client))
-        assert not await cache.has_access("premium", customer_user_id="u1")
+        access = await stack.enter_async_context(AccessCache(client))
+        caches.append(access)
+        assert not await access.has_access("premium", customer_user_id="u1")
         await client.v2.access_levels.grant("premium", customer_user_id="u1")
         await sandbox.wait_for_webhooks()
 
-        assert await cache.has_access("premium", customer_user_id="u1")
+        assert await access.has_access("premium", customer_user_id="u1")
 
 
 async def test_an_event_with_odd_profiles_invalidates_its_own(cache: AccessCache) -> None:
