@@ -21,6 +21,7 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError("cachetools is missing: pip install 'adapty-async[cache]'") from error
 
+from adapty_async._runtime.fork import register_fork_handler
 from adapty_async.client import AdaptyClient
 from adapty_async.config import positive, whole_number
 from adapty_async.errors import (
@@ -31,6 +32,7 @@ from adapty_async.errors import (
     InvalidInputError,
     NotFoundError,
     RateLimitError,
+    RequestRejectedError,
     ServerError,
     TransportError,
 )
@@ -173,6 +175,13 @@ class AccessCache:
         self._tasks: set[asyncio.Task[_Entry]] = set()  # those of invalidated calls as well
         self._counts = dict.fromkeys(AccessStatistics.__struct_fields__, 0)
         self._is_closed = False
+        self._inherited: object = None  # the parent's tasks, in a forked process
+        register_fork_handler(self)
+
+    def after_fork(self) -> None:
+        """Leave the calls in flight to the process that was forked."""
+        self._inherited = self._tasks
+        self._tasks, self._calls = set(), {}
 
     async def has_access(
         self,
@@ -250,7 +259,7 @@ class AccessCache:
         error = task.exception()
         if error is None:
             return task.result()
-        if isinstance(error, _OUTAGE) and (entry := self._last_known(key)) is not None:
+        if _is_outage(error) and (entry := self._last_known(key)) is not None:
             return self._stale(entry)
         self._counts["errors"] += 1
         raise _copy_of(error) from None
@@ -358,6 +367,13 @@ class AccessCache:
 
     def __repr__(self) -> str:
         return f"AccessCache({len(self._entries)} profiles, {len(self._calls)} calls in flight)"
+
+
+def _is_outage(error: BaseException) -> bool:
+    """Return whether an error is that of an outage, or a page that is not the API's."""
+    if isinstance(error, RequestRejectedError):
+        return not error.recognised  # a gateway or a firewall responded
+    return isinstance(error, _OUTAGE)
 
 
 def _key(customer_user_id: str | None, profile_id: str | None) -> _Key:

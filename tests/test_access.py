@@ -6,10 +6,12 @@ import asyncio
 import datetime as dt
 import json
 from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
 import pytest
+from aiohttp import web
 
 from adapty_async import (
     AdaptyClient,
@@ -18,6 +20,7 @@ from adapty_async import (
     ConnectError,
     DecodeError,
     InvalidInputError,
+    RequestRejectedError,
     RetryPolicy,
     ServerError,
 )
@@ -25,7 +28,8 @@ from adapty_async.access import AccessCache, AccessStatistics, CachedProfile
 from adapty_async.sandbox import Sandbox
 from adapty_async.testing import FakeClock, FakeTransport
 from adapty_async.transport import Request, Response
-from adapty_async.webhooks import Event, parse
+from adapty_async.webhooks import Event, WebhookReceiver, parse
+from adapty_async.webhooks.aiohttp import webhook_handler
 from tests._support import loop_turns
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
@@ -283,6 +287,7 @@ def outage() -> Iterable[BaseException]:
         ConnectError("down"),
         ServerError("down", status=503),
         DecodeError("a gateway's page", status=200),
+        RequestRejectedError("a firewall's page", status=403),
     )
 
 
@@ -328,10 +333,12 @@ async def test_a_rejected_key_is_no_outage(
     """An error that lasts until somebody acts is raised, though there is a last known profile."""
     await cache.has_access("premium", customer_user_id="u1")
     clock.now += 60
-    server.error = AuthenticationError("no", status=401)
-
-    with pytest.raises(AuthenticationError, match="no"):
-        await cache.has_access("premium", customer_user_id="u1")
+    rejected = RequestRejectedError("no", status=400)
+    rejected.recognised = True
+    for error in (AuthenticationError("no", status=401), rejected):
+        server.error = error
+        with pytest.raises(type(error), match="no"):
+            await cache.has_access("premium", customer_user_id="u1")
 
 
 async def test_a_slow_server_is_not_waited_for(
@@ -398,6 +405,37 @@ async def test_an_invalidated_profile_is_read_again(
 
     assert server.requests == ["u1", "p-u1", "u2", "u1", "p-u1"]
     assert cache.statistics().invalidations == 2
+
+
+async def test_a_webhook_makes_a_change_visible_at_once() -> None:
+    """A grant in the sandbox reaches the cache through a webhook, long before its TTL."""
+    caches: list[AccessCache] = []
+
+    async def handle(event: Event) -> None:
+        await caches[0].handle(event)
+
+    app = web.Application()
+    async with AsyncExitStack() as stack:
+        receiver = await stack.enter_async_context(WebhookReceiver(handle, secret="s"))
+        app.router.add_post("/", webhook_handler(receiver))
+        runner = web.AppRunner(app)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+        sandbox = await stack.enter_async_context(
+            Sandbox(webhook_url=url, webhook_authorization="s")
+        )
+        sandbox.seed_profiles(["u1"])
+        client = AdaptyClient(sandbox.api_key, base_url=sandbox.url)
+        await stack.enter_async_context(client)
+        access = await stack.enter_async_context(AccessCache(client))
+        caches.append(access)
+        assert not await access.has_access("premium", customer_user_id="u1")
+        await client.v2.access_levels.grant("premium", customer_user_id="u1")
+        await sandbox.wait_for_webhooks()
+
+        assert await access.has_access("premium", customer_user_id="u1")
 
 
 async def test_an_event_with_odd_profiles_invalidates_its_own(cache: AccessCache) -> None:
@@ -485,6 +523,19 @@ async def test_closing_cancels_calls(cache: AccessCache, server: Server) -> None
         await lookup
     with pytest.raises(ConfigError, match="the cache is closed"):
         await cache.profile(customer_user_id="u2")
+
+
+async def test_a_forked_process_starts_its_own_calls(cache: AccessCache, server: Server) -> None:
+    """A call that was in flight in the parent does not keep the child from calling."""
+    server.held.clear()
+    lookup = asyncio.create_task(cache.has_access("premium", customer_user_id="u1"))
+    await loop_turns(10)
+    cache.after_fork()
+    server.held.set()
+
+    assert await cache.has_access("premium", customer_user_id="u1")
+    assert await lookup
+    assert server.requests == ["u1", "u1"]
 
 
 @pytest.mark.parametrize(

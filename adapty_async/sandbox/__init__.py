@@ -123,8 +123,9 @@ class Sandbox:
                 response.
 
         Raises:
-            ValueError: a share, the rate, the burst, the latency, the log size or the time
-                scale is out of range, or an option has another value than those listed.
+            ValueError: a share, the rate, the burst, the latency, the log size or the time scale is
+                out of range, the URL or header of the webhook cannot be used, or an option has
+                another value than those listed.
 
         """
         if not latency >= 0:

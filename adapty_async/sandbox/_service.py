@@ -53,7 +53,6 @@ class Response(NamedTuple):
     retry_after: str | None = None
     allow: str | None = None
     blocks: Iterator[bytes] | None = None
-    allow: str | None = None
 
     async def send(self, request: web.BaseRequest) -> web.StreamResponse:
         """Return the response, of which nothing or, with `blocks`, everything was sent."""

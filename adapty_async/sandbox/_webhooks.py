@@ -72,6 +72,10 @@ class Webhooks:
         """
         if not 0 < time_scale < math.inf:
             raise ValueError(f"webhook_time_scale={time_scale}: must be a number above 0")
+        if not url.startswith(("http://", "https://")) or not url.isprintable():
+            raise ValueError("webhook_url must begin with http:// or https://")
+        if authorization is not None and not authorization.isprintable():
+            raise ValueError("webhook_authorization must not contain control characters")
         self._url = url
         self._headers = {"Content-Type": "application/json"}
         if authorization is not None:

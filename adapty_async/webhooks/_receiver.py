@@ -26,6 +26,7 @@ from typing import NamedTuple, NoReturn, Self, TypeAlias, TypeGuard
 
 import msgspec
 
+from adapty_async._runtime.fork import register_fork_handler
 from adapty_async.config import positive, whole_number
 from adapty_async.errors import ConfigError, WebhookError, strip_traceback
 from adapty_async.webhooks._events import EVENT_TYPES, Event, Verification
@@ -125,6 +126,7 @@ class WebhookReceiver:
         self._handle = handle
         self._store: EventStore = MemoryStore() if store is None else store
         self._tasks: dict[str, asyncio.Task[HTTPStatus]] = {}  # by deduplication key
+        self._inherited: object = None  # the parent's tasks, in a forked process
         try:
             self._secrets = _secrets(secret, allow_unauthenticated=allow_unauthenticated)
         except ConfigError as error:
@@ -141,6 +143,11 @@ class WebhookReceiver:
         self._max_in_flight = whole_number("max_in_flight", max_in_flight)
         self._counts = dict.fromkeys(WebhookStatistics.__struct_fields__, 0)
         self._is_closed = False
+        register_fork_handler(self)
+
+    def after_fork(self) -> None:
+        """Leave the events in flight to the process that was forked."""
+        self._inherited, self._tasks = self._tasks, {}
 
     async def receive(
         self, authorization: str | bytes | None, body: AsyncIterable[bytes]
@@ -200,6 +207,8 @@ class WebhookReceiver:
         key = event.deduplication_key or sha256(content).hexdigest()
         task = self._tasks.get(key)
         if task is None:
+            if self._is_closed:  # since the body was read
+                return HTTPStatus.SERVICE_UNAVAILABLE
             if len(self._tasks) >= self._max_in_flight:
                 return self._rejected(HTTPStatus.SERVICE_UNAVAILABLE, "too many events in flight")
             task = self._start(key, event)
@@ -214,7 +223,7 @@ class WebhookReceiver:
     def _start(self, key: str, event: Event) -> asyncio.Task[HTTPStatus]:
         task = asyncio.get_running_loop().create_task(self._process(key, event))
         self._tasks[key] = task
-        task.add_done_callback(lambda _: self._tasks.pop(key))
+        task.add_done_callback(lambda _: self._tasks.pop(key, None))
         return task
 
     async def _process(self, key: str, event: Event) -> HTTPStatus:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -258,8 +259,22 @@ def test_pipe_with_a_name_is_asked_about_without_its_count(
 
 
 def test_sandbox_runs_until_ctrl_c() -> None:
-    """The sandbox prints its usage, responds, and exits cleanly."""
-    with started("sandbox", "--port", "0", "--rate", "100", "--latency", "1") as process:
+    """The sandbox prints its usage, verifies the webhook, responds, and exits cleanly."""
+    os.environ["ADAPTY_WEBHOOK_SECRET"] = "Bearer s3cret"
+    with (
+        socket.create_server(("127.0.0.1", 0)) as webhook,
+        started(
+            *("sandbox", "--port", "0", "--rate", "100", "--latency", "1"),
+            *("--webhook-url", f"http://127.0.0.1:{webhook.getsockname()[1]}/adapty"),
+        ) as process,
+    ):
+        webhook.settimeout(DEADLINE)
+        with webhook.accept()[0] as connection, connection.makefile("rb") as request:
+            head = [*iter(request.readline, b"\r\n")]
+            assert head[0] == b"POST /adapty HTTP/1.1\r\n"
+            assert b"Authorization: Bearer s3cret\r\n" in head
+            assert request.read(2) == b"{}"
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
         assert process.stdout is not None
         lines = [process.stdout.readline().decode() for _ in range(4)]
         url = re.findall(r"http://[0-9.:]+", lines[0])[0]

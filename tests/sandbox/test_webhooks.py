@@ -355,6 +355,20 @@ def test_a_time_scale_is_a_number(scale: float) -> None:
         Sandbox(webhook_url="http://127.0.0.1:1/", webhook_time_scale=scale)
 
 
+@pytest.mark.parametrize("url", ["localhost:80", "ftp://127.0.0.1", "", "http://a\n"], ids=repr)
+def test_a_url_is_one_of_http(url: str) -> None:
+    """A URL to which nothing can be posted is an error."""
+    with pytest.raises(ValueError, match="webhook_url must begin with"):
+        Sandbox(webhook_url=url)
+
+
+def test_a_header_has_no_line_breaks() -> None:
+    """A header that cannot be sent is an error, which does not quote it."""
+    with pytest.raises(ValueError, match="control characters") as caught:
+        Sandbox(webhook_url="http://127.0.0.1:1/", webhook_authorization="s3cret\n")
+    assert "s3cret" not in str(caught.value)
+
+
 async def test_a_sandbox_without_a_webhook_says_so(endpoint: Endpoint) -> None:
     """The methods about webhooks need a `webhook_url`, and changes are no events without it."""
     async with Sandbox() as sandbox:

@@ -120,6 +120,7 @@ async def test_a_framework_bounds_the_body(post: Post, events: Events) -> None:
     assert (await post(b" " * (MAX_BODY_BYTES + 1), SECRET))[0] == 413
     assert (await post(b" " * (MAX_BODY_BYTES - 2) + b"{}", SECRET))[0] == 200
     assert (await post(b"nothing", SECRET))[0] == 422
+    assert (await post(b"", SECRET))[0] == 422
 
 
 async def test_a_body_with_a_wrong_encoding_is_sent_again(events: Events) -> None:

@@ -369,6 +369,33 @@ async def test_closing_cancels_work_that_does_not_finish(handler: Handler) -> No
     assert repr(store) == "MemoryStore(0 events)"
 
 
+async def test_a_request_that_outlives_the_receiver_starts_no_work(handler: Handler) -> None:
+    """A body that is complete only after the end gets 503, and its event is sent again."""
+    receiver = WebhookReceiver(handler, secret=SECRET)
+
+    async def late() -> AsyncIterator[bytes]:
+        await receiver.aclose()
+        yield body_of()
+
+    assert (await receiver.receive(SECRET, late())).status == 503
+    assert handler.events == []
+
+
+async def test_a_forked_process_has_no_events_in_flight(handler: Handler) -> None:
+    """An event in flight in the parent is processed by the child if it gets it as well."""
+    receiver = WebhookReceiver(handler, secret=SECRET)
+    handler.held.clear()
+    request = asyncio.create_task(post(receiver, body_of()))
+    await loop_turns(20)
+    receiver.after_fork()
+    other = asyncio.create_task(post(receiver, body_of()))
+    await loop_turns(20)
+    assert len(handler.events) == 2
+    handler.held.set()
+
+    assert await other == await request == 200
+
+
 # Options
 
 
