@@ -1,8 +1,8 @@
 """
 Strict mode: request bodies are held to the schemas of Adapty's OpenAPI documents.
 
-The folder ``documents`` has their content without their prose. Adapty publishes no document
-for version 1 of the server-side API.
+The folder ``documents`` has what they state, without their prose. Adapty publishes none for
+version 1 of the server-side API.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _Body(NamedTuple):
 
 
 class Documents:
-    """The request bodies that Adapty's OpenAPI documents describe, by method and path."""
+    """The request bodies that OpenAPI documents describe, by method and path."""
 
     def __init__(self) -> None:
         """Read the OpenAPI documents."""
