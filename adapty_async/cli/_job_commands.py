@@ -178,11 +178,20 @@ def _confirm(source: str, planned: PlannedSource, where: str) -> None:
         f"Plan to delete {users} in {source}, from {ends[0]} to {ends[1]}, {where}?"
         " Once a worker starts, there is no way back."
     )
-    if not sys.stdin.isatty():
-        raise click.UsageError(f"There is no terminal to ask on: add --yes. {question}")
+    _require_terminal(question)
     if not click.confirm(question, err=True):
         write_error("Nothing was planned.")
         sys.exit(Exit.NOT_ALL_DONE)
+
+
+def is_terminal() -> bool:
+    """Return whether there is somebody to ask."""
+    return sys.stdin.isatty()
+
+
+def _require_terminal(question: str) -> None:
+    if not is_terminal():
+        raise click.UsageError(f"There is no terminal to ask on: add --yes. {question}")
 
 
 async def _plan(
@@ -229,7 +238,7 @@ def work(
     stopped and resumable.
     """
     run = PartOptions(concurrency=options.pop("concurrency"), rate=options.pop("rate"))
-    source, parts = options.pop("source"), options.pop("parts")
+    parts = options.pop("parts")
     worker = Worker(source=source, parts=parts, run=run, connection=Connection(**options))
     with _exit_on_error():
         code, report = _run(work_on(_here(store), name, worker))
@@ -358,8 +367,7 @@ def forget(name: str, store: str | None, *, yes: bool) -> None:
     with _exit_on_error():
         if not yes:
             question = f"Forget the outcomes of {name}?"
-            if not sys.stdin.isatty():
-                raise click.UsageError(f"There is no terminal to ask on: add --yes. {question}")
+            _require_terminal(question)
             click.confirm(question, err=True, abort=True)
         _run(run())
         click.echo(f"Forgot {name}.")

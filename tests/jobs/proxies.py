@@ -52,6 +52,7 @@ class Cut:
         self.url = ""
         self.passes = asyncio.Event()
         self.passes.set()
+        self._writers: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     def listen(self, port: int) -> None:
@@ -61,6 +62,7 @@ class Cut:
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Copy both ways."""
         theirs, to_them = await self._server.connect()
+        self._writers += [writer, to_them]
         for source, target in ((reader, to_them), (theirs, writer)):
             task = asyncio.create_task(self._copy(source, target))
             self._tasks.add(task)
@@ -79,6 +81,9 @@ class Cut:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        for writer in self._writers:
+            writer.transport.abort()
+        await asyncio.sleep(0)
 
 
 @contextlib.asynccontextmanager

@@ -214,7 +214,7 @@ async def test_a_session_that_ends_stops_its_runs(
     async with (
         Sandbox(latency=0.1) as slow,
         AdaptyClient(slow.api_key, base_url=slow.url) as own,
-        JobStore(postgres_url, lease=0.5) as store,
+        JobStore(postgres_url, lease=5.0) as store,
     ):
         job = await planned(store, name, own, ids(*users(400)), part_size=400)
         running = asyncio.create_task(job.run_part(0, concurrency=2))

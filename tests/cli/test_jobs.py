@@ -1,0 +1,282 @@
+"""The commands of ``job``."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from adapty_async.sandbox import Sandbox
+from tests.cli.conftest import Invoke, StartSandbox
+from tests.cli.processes import started, wait_for_arrivals
+
+Put = Callable[[str, str | bytes], Path]
+_DELETE = ("--api", "v1", "--by", "customer-user-id")
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def plan(invoke: Invoke, path: Path, *options: Any, name: str = "j") -> Result:
+    """Plan a deletion without a question."""
+    return invoke("job", "plan", path, "--name", name, *_DELETE, "--yes", *options)
+
+
+def status(invoke: Invoke, *options: Any) -> dict[str, Any]:
+    """Return the status as JSON."""
+    found: dict[str, Any] = json.loads(invoke("job", "status", "j", "--json", *options).stdout)
+    return found
+
+
+def test_a_job_from_plan_to_forget(invoke: Invoke, put: Put, sandbox: Sandbox) -> None:
+    """The commands plan a job, work on it, show it, and delete what is known of it."""
+    sandbox.seed_profiles(["anna", "ben"])
+    path = put("ids.csv", "name,customer_user_id\nx,anna\ny,ben\nz,carl\n")
+    planned = plan(invoke, path, "--part-size", 2)
+    assert planned.exit_code == 0, planned.output
+    assert "Planned j: 3 ids in 2 parts. Nothing is sent until a worker starts" in planned.stdout
+    assert f"job work j --store sqlite:///{path.parent}/adapty-jobs.db" in planned.stdout
+    assert not sandbox.arrivals()
+    before = status(invoke)
+    assert (before["items"], before["counts"]["not_sent"], before["workers"]) == (3, 3, 0)
+
+    worked = invoke("job", "work", "j")
+    assert worked.exit_code == 0, worked.output
+    assert "2 of 2 parts ended, 0 are running" in worked.stdout
+    found = status(invoke)
+    assert found["counts"] == {
+        "done": 2,
+        "absent": 1,
+        "failed": 0,
+        "unknown": 0,
+        "not_sent": 0,
+        "skipped": 0,
+        "in_flight": 0,
+    }
+    assert found["ended"]
+    assert found["rate"] is None
+    assert found["parts"] == {"total": 2, "ended": 2, "running": 0, "changed": 0}
+    outcomes = invoke("job", "outcomes", "j").stdout.splitlines()
+    assert json.loads(outcomes[2]) == {"line": 4, "id": "carl", "status": "absent"}
+    assert invoke("job", "failures", "j").stdout == ""
+
+    refused = invoke("job", "forget", "j")
+    assert refused.exit_code == 2
+    assert "There is no terminal to ask on: add --yes" in refused.output
+    assert invoke("job", "forget", "j", "--yes").stdout == "Forgot j.\n"
+    assert "the store has no job j" in invoke("job", "status", "j").stderr
+
+
+def test_failures_can_be_an_input(invoke: Invoke, put: Put, sandbox: Sandbox) -> None:
+    """What failed is listed with its id, and can be planned again."""
+    path = put("ids.ndjson", '{"id": "anna"}\n{"id": "b\u00e9a"}\n{]\n')
+    plan(invoke, path, "--column", "id")
+    worked = invoke("job", "work", "j")
+    assert worked.exit_code == 1
+    assert "failed" in worked.stdout
+    listed = invoke("job", "failures", "j").stdout
+    assert [json.loads(line) for line in listed.splitlines()] == [
+        {"line": 2, "item": "b\u00e9a", "status": "failed", "attempts": None, "error": None},
+        {
+            "line": 3,
+            "item": "",
+            "status": "failed",
+            "attempts": None,
+            "error": {
+                "type": "InvalidInputError",
+                "field_name": "row",
+                "rule": "cannot be read",
+            },
+        },
+    ]
+    retried = invoke("job", "retry", "j")
+    assert retried.stdout == "1 part is open now; next: adapty-async job work j\n"
+    assert invoke("job", "work", "j", "--id-encoding", "utf-8").exit_code == 1
+    again = put("failures.ndjson", listed)
+    assert plan(invoke, again, name="again").exit_code == 0
+    encoded = invoke("job", "work", "again", "--id-encoding", "utf-8", "--json")
+    assert json.loads(encoded.stdout)["counts"]["absent"] == 1
+
+
+def test_a_plan_asks_on_a_terminal_only(invoke: Invoke, put: Put, sandbox: Sandbox) -> None:
+    """Without a terminal, a plan needs --yes, and shows what it is about to do."""
+    path = put("ids.txt", "anna\nben\n")
+    refused = invoke("job", "plan", path, "--name", "j", *_DELETE)
+    assert refused.exit_code == 2
+    assert "add --yes. Plan to delete 2 users in" in refused.output
+    assert f"from anna to ben, by customer-user-id, at {sandbox.url}?" in refused.output
+    assert plan(invoke, path).exit_code == 0
+    again = invoke("job", "plan", path, "--name", "j", *_DELETE)  # it is planned already
+    assert again.exit_code == 0
+    empty = put("empty.txt", "\n")
+    nothing = invoke("job", "plan", empty, "--name", "nothing", *_DELETE)
+    assert "Planned nothing: 0 ids in 0 parts" in nothing.stdout
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 1)])
+def test_a_plan_on_a_terminal(
+    put: Put,
+    sandbox: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    invoke: Invoke,
+    answer: str,
+    code: int,
+) -> None:
+    """On a terminal, the answer decides."""
+    from click.testing import CliRunner
+
+    from adapty_async.cli import _job_commands
+
+    monkeypatch.setattr(_job_commands, "is_terminal", lambda: True)
+    path = put("ids.txt", "anna\n")
+    command = ["job", "plan", str(path), "--name", "j", *_DELETE]
+    done = CliRunner().invoke(_job_commands.cli, command, input=f"{answer}\n")
+    assert done.exit_code == code
+    assert "Plan to delete 1 user in" in done.stderr
+    assert ("Nothing was planned." in done.stderr) == bool(code)
+    if not code:
+        forget = ["job", "forget", "j"]
+        assert CliRunner().invoke(_job_commands.cli, forget, input="n\n").exit_code == 130
+        assert CliRunner().invoke(_job_commands.cli, forget, input="y\n").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--api", "mail", "--by", "profile-id"), "--by for --api mail is one of"),
+        ((*_DELETE, "--encoding", "none"), "'none' is unknown"),
+        ((*_DELETE, "--store", "mysql://x"), "begins with postgresql:// or sqlite:///"),
+        ((*_DELETE, "--column", "x", "--format", "csv"), "must have one column x"),
+    ],
+    ids=["by", "encoding", "store", "column"],
+)
+def test_bad_options_are_refused(
+    invoke: Invoke, put: Put, sandbox: Sandbox, arguments: tuple[str, ...], message: str
+) -> None:
+    """The message names the option or the file."""
+    path = put("ids.txt", "anna\n")
+    done = invoke("job", "plan", path, "--name", "j", "--yes", *arguments)
+    assert done.exit_code == 2
+    assert message in done.output
+
+
+def test_a_store_is_required_elsewhere(invoke: Invoke) -> None:
+    """In a folder without a store, its address is needed."""
+    done = invoke("job", "status", "j")
+    assert done.exit_code == 2
+    assert "--store is required: there is no adapty-jobs.db here" in done.stderr
+
+
+def test_the_store_comes_from_the_environment(
+    invoke: Invoke, put: Put, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """ADAPTY_STORE_URL is the address for all commands."""
+    monkeypatch.setenv("ADAPTY_STORE_URL", f"sqlite:///{tmp_path}/other.db")
+    planned = plan(invoke, put("ids.txt", "anna\n"))
+    assert planned.stdout.endswith("adapty-async job work j\n")
+    assert (tmp_path / "other.db").exists()
+
+
+@pytest.mark.parametrize("api", ["v2", "mail"])
+def test_each_api_has_jobs(invoke: Invoke, put: Put, sandbox: Sandbox, api: str) -> None:
+    """A worker calls the API that the job was planned for."""
+    path = put("ids.txt", "anna\n")
+    options = ("--api", api, "--by", "customer-user-id")
+    assert invoke("job", "plan", path, "--name", "j", "--yes", *options).exit_code == 0
+    assert invoke("job", "work", "j").exit_code == 0
+    assert status(invoke)["operation"] == f"{api}.profiles.delete by customer_user_id"
+
+
+def test_a_changed_input_is_refused(invoke: Invoke, put: Put, sandbox: Sandbox) -> None:
+    """Nothing is sent for a part whose input has changed; a copy elsewhere can be named."""
+    path = put("ids.txt", "anna\n")
+    plan(invoke, path)
+    put("ids.txt", "ben\n")
+    done = invoke("job", "work", "j")
+    assert done.exit_code == 2
+    assert "the input of 1 parts has changed since the job was planned" in done.stderr
+    assert "1 parts wait: their input has changed" in done.stdout
+    assert not sandbox.arrivals()
+    invoke("job", "retry", "j")
+    copied = put("copy.txt", "anna\n")
+    assert invoke("job", "work", "j", "--input", copied).exit_code == 0
+    assert "anna" in invoke("job", "outcomes", "j", "--input", copied).stdout
+    assert invoke("job", "outcomes", "j").exit_code == 2
+
+
+def test_a_rejected_key_has_its_exit_code(
+    invoke: Invoke, put: Put, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong key stops the job, and retry resumes it."""
+    monkeypatch.setenv("ADAPTY_API_KEY", "wrong")
+    plan(invoke, put("ids.txt", "".join(f"user_{number}\n" for number in range(50))))
+    done = invoke("job", "work", "j", "--concurrency", 2, "--rate", 1000)
+    assert done.exit_code == 3
+    assert "has stopped: key_rejected" in done.stderr
+    assert "stopped: key_rejected; job retry resumes it" in done.stdout
+    assert "status 401" in done.stdout
+    assert status(invoke)["reasons"][0]["error"] == "AuthenticationError"
+    assert invoke("job", "work", "j").exit_code == 3
+
+
+def test_a_cancelled_job_is_resumable(invoke: Invoke, put: Put, sandbox: Sandbox) -> None:
+    """Workers of a cancelled job stop with the code of a job that can be resumed."""
+    plan(invoke, put("ids.txt", "anna\n"))
+    assert "Cancelled j" in invoke("job", "cancel", "j").stdout
+    assert invoke("job", "work", "j").exit_code == 75
+    assert "cancelled" in invoke("job", "status", "j", "--watch").stdout
+    assert invoke("job", "retry", "j").exit_code == 0
+    assert invoke("job", "work", "j").exit_code == 0
+
+
+def test_a_key_file_and_a_proxy(
+    invoke: Invoke, put: Put, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key may come from a file, and the proxy of the environment is used on demand."""
+    key = put("key", sandbox.api_key)
+    key.chmod(0o600)
+    monkeypatch.delenv("ADAPTY_API_KEY")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    options = ("--api-key-file", key, "--trust-env")
+    assert plan(invoke, put("ids.txt", "anna\n"), *options).exit_code == 0
+    assert invoke("job", "work", "j", *options).exit_code == 0
+
+
+def test_a_worker_drains_on_sigterm(
+    put: Put, start_sandbox: StartSandbox, invoke: Invoke, tmp_path: Path
+) -> None:
+    """SIGTERM ends a worker with the code of a job that can be resumed; another one ends it."""
+    with start_sandbox(latency=0.2) as slow:
+        plan(invoke, put("ids.txt", "".join(f"user_{number}\n" for number in range(40))))
+        with started("job", "work", "j", "--concurrency", 2) as worker:
+            wait_for_arrivals(slow, 3)
+            found = status(invoke)
+            assert (found["workers"], found["parts"]["running"]) == (1, 1)
+            worker.send_signal(signal.SIGTERM)
+            output, error = worker.communicate()
+        assert worker.returncode == 75
+        assert b"Stopping: the requests in flight finish" in error
+        assert b"not sent yet" in output
+        report = status(invoke)
+        assert report["counts"]["in_flight"] == 0
+        assert report["counts"]["absent"] == len(slow.arrivals())
+        with started("job", "work", "j") as other:
+            wait_for_arrivals(slow, len(slow.arrivals()) + 1)
+            for _ in range(2):
+                other.send_signal(signal.SIGINT)
+            other.communicate()
+        assert other.returncode == 75
+
+
+def test_a_store_that_is_away_ends_a_worker(invoke: Invoke, sandbox: Sandbox) -> None:
+    """A worker without its store is refused at its start."""
+    away = "postgresql://127.0.0.1:1/x"
+    assert invoke("job", "work", "j", "--store", away).exit_code == 2
