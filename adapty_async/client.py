@@ -11,6 +11,7 @@ from adapty_async._bulk.executor import Executor
 from adapty_async._bulk.stream_executor import StreamExecutor, whole
 from adapty_async._client.base import BaseClient, bulk_with_key
 from adapty_async.config import ApiKey, Limits, RetryPolicy, optional_key
+from adapty_async.errors import ConfigError
 from adapty_async.export import Exports
 from adapty_async.hooks import Hook
 from adapty_async.mail import Events, MailProfiles
@@ -220,6 +221,8 @@ class AdaptyExportClient(BaseClient, Exports):
         Raises:
             ConfigError: a setting is missing or invalid.
         """
+        if limits.shared is not None:
+            raise ConfigError("limits.shared: exports have a fixed rate; pass limits.rate instead")
         if limits.rate is None:
             limits = msgspec.structs.replace(limits, rate=_EXPORT_LIMITS.rate, burst=1)
         try:

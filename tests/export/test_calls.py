@@ -37,6 +37,7 @@ from adapty_async.export import (
     RetentionResult,
 )
 from adapty_async.sandbox import Sandbox
+from adapty_async.shared import SharedRate
 from adapty_async.testing import FakeTransport
 
 QUARTER = Filters(date=("2025-01-15", dt.date(2025, 3, 31)))
@@ -284,6 +285,13 @@ async def test_an_odd_field_does_not_spoil_a_chart() -> None:
     assert (chart.data["mrr"].title, chart.data["mrr"].value) == ("MRR", None)
     assert chart.data["new"].data == ({"x": [1]}, {})
     assert chart.odd_fields == {"data.mrr.value": "1.5", "data.arr": 5}
+
+
+def test_the_rate_of_exports_is_not_shared(tmp_path: Path) -> None:
+    """A shared rate is refused, since it would not hold back single calls."""
+    rate = SharedRate(f"sqlite:///{tmp_path / 'rate.db'}")
+    with pytest.raises(ConfigError, match=r"limits\.shared: exports have a fixed rate"):
+        AdaptyExportClient("secret_live_x.y", limits=Limits(shared=rate))
 
 
 @pytest.mark.parametrize("limits", [Limits(), Limits(connections=8)], ids=repr)
