@@ -189,7 +189,7 @@ def foreign_name(target: str) -> str:
     return "aiohttp.web" if target.startswith("aiohttp.web") else library
 
 
-@pytest.mark.parametrize(("module", "foreign"), ONLY_FOR_TYPES, ids=str)
+@pytest.mark.parametrize(("module", "foreign"), sorted(ONLY_FOR_TYPES), ids=str)
 def test_an_import_for_types_is_not_executed(module: str, foreign: str) -> None:
     """What is needed in annotations alone stands under TYPE_CHECKING."""
     guarded = [
