@@ -212,8 +212,9 @@ def test_plain_http_to_another_machine_is_a_choice() -> None:
 class Sharing:
     """A rate that processes share."""
 
-    def rate_source(self, account: str, bucket: str) -> None:
-        """Return nothing."""
+    def rate_source(self, account: str, bucket: str) -> str:
+        """Return a name in the place of a rate source."""
+        return f"{account} {bucket}"
 
 
 def test_a_shared_rate_is_a_limit() -> None:
@@ -221,7 +222,7 @@ def test_a_shared_rate_is_a_limit() -> None:
     sharing = Sharing()
 
     assert Limits(connections=5, shared=sharing).shared is sharing
-    assert sharing.rate_source("account", "v1") is None
+    assert sharing.rate_source("account", "v1") == "account v1"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from typing import Any, LiteralString, TypeVar
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from adapty_async._shared.store import TIMEOUT, Loaded
 from adapty_async.errors import ConfigError, StoreError
@@ -47,7 +48,7 @@ class PostgresStore:
 
     def __init__(self, url: str) -> None:
         try:
-            psycopg.conninfo.conninfo_to_dict(url)
+            conninfo_to_dict(url)
         except psycopg.ProgrammingError:
             raise ConfigError("url is not a valid URL of PostgreSQL") from None
         self._url = url
