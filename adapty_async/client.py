@@ -23,7 +23,7 @@ from adapty_async._flow.rate_limiter import FixedRateLimiter
 from adapty_async._flow.rate_source import RateSource
 from adapty_async._flow.semaphore import PrioritySemaphore
 from adapty_async._http.transport import Transport
-from adapty_async._pipeline.compose import PipelineConfig, mark_on_wire
+from adapty_async._pipeline.compose import PipelineConfig, without_state
 from adapty_async._pipeline.emitter import Emitter
 from adapty_async._runtime.clock import Timing
 from adapty_async._runtime.loop_local import LoopLocal
@@ -139,7 +139,7 @@ class _Client:
             clock=clock, headers=headers, trust_env=trust_env, session=session
         )
         layers = PipelineConfig(
-            transport=self._connections if transport is None else mark_on_wire(transport),
+            transport=self._connections if transport is None else without_state(transport),
             connections=LoopLocal(lambda: PrioritySemaphore(_connections(limits, session))),
             timing=timing,
             limiters=LimiterRegistry(

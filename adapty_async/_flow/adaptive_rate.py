@@ -186,13 +186,19 @@ class AdaptiveRateLimiter:
         return self._pause.closed > 0
 
     @property
+    def overstated(self) -> bool:
+        """Whether the server accepts requests before the end of a long `Retry-After`."""
+        return self._pause.overstated
+
+    @property
     def burst(self) -> float:
         """Return the number of requests that may be sent at once at the current rate."""
         return 1.0 + _CATCH_UP * self.rate
 
     def delay(self) -> float:
         """Return the seconds until the next request may be sent."""
-        return self._delay(self._clock(), self._next_at())
+        now = self._clock()
+        return self._delay(now, self._next_at(now))
 
     def _delay(self, now: float, next_at: float) -> float:
         wait = next_at - _CATCH_UP - now
@@ -203,7 +209,8 @@ class AdaptiveRateLimiter:
 
     def acquire(self) -> float:
         """Return the seconds until the next request may be sent; at 0 it counts as sent now."""
-        now, next_at = self._clock(), self._next_at()
+        now = self._clock()
+        next_at = self._next_at(now)
         late = now - next_at  # below 0 after a wait, which ends as early as possible
         closed = self._pause.closed
         if late < -_CATCH_UP or closed:
@@ -214,7 +221,7 @@ class AdaptiveRateLimiter:
         if late > 0.0:
             self._meter.unused += late
         self._timeline.acquire(now, next_at)
-        if closed:
+        if closed or now < self._pause.until:
             self._pause.record_probe(now, self.round_trip)
         return 0.0
 
@@ -229,7 +236,8 @@ class AdaptiveRateLimiter:
             ahead: seconds by which the last one may be in the future.
             waited: the rate has held back a request of the caller since its last reservation.
         """
-        now, next_at, interval = self._clock(), self._next_at(), 1.0 / self.rate
+        now, interval = self._clock(), 1.0 / self.rate
+        next_at = self._next_at(now)
         first = max(now, next_at)
         self._timeline.record_wait(waited=waited)
         wait = self._delay(now, next_at) if self.probing else max(0.0, first - now - ahead)
@@ -250,8 +258,8 @@ class AdaptiveRateLimiter:
         """Take back the reserved send times that are not yet due."""
         self._timeline.sent = min(self._timeline.sent, self._clock())
 
-    def _next_at(self) -> float:
-        return max(self._timeline.sent + 1.0 / self.rate, self._pause.until + _CATCH_UP)
+    def _next_at(self, now: float) -> float:
+        return max(self._timeline.sent + 1.0 / self.rate, self._pause.next_at(now) + _CATCH_UP)
 
     def count(self) -> None:
         """Count a request sent without `acquire`; requests that acquire wait longer for it."""
@@ -273,7 +281,7 @@ class AdaptiveRateLimiter:
         now = self._clock()
         seconds = now - sent
         self.round_trip += (seconds - self.round_trip) / 8 if self.round_trip else seconds
-        self._pause.record_success(sent)
+        self._pause.record_success(now, sent, self.round_trip)
         self._meter.record_success(sent)
         if self._timeline.is_full(now, paced=paced):  # otherwise the rate holds nothing back
             self._grow(now - self._responded)
@@ -319,9 +327,12 @@ class AdaptiveRateLimiter:
         self._throttling.record(sent)
         if sent > self._throttling.cut and not self._pause.closed:
             self._slow_down(now, sent)
-        self._meter.record_throttled(sent)
+        self._meter.record_throttled(now, sent, self.round_trip)
         self._throttling.last = max(self._throttling.last, sent)
-        if self._pause.record_throttled(now, sent, retry_after, within):
+        is_long = self._pause.record_throttled(
+            now, sent, retry_after, within=within, round_trip=self.round_trip
+        )
+        if is_long:
             self._meter.reset()  # a pause invalidates the measurement
 
     def _slow_down(self, now: float, sent: float) -> None:

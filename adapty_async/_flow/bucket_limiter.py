@@ -34,6 +34,7 @@ from adapty_async.errors import (
 from adapty_async.statistics import BucketStatistics
 
 __all__ = (
+    "RECHECK",
     "BucketLimiter",
     "BucketState",
     "CallLimiter",
@@ -44,6 +45,12 @@ __all__ = (
 )
 
 P = ParamSpec("P")
+
+#: Seconds after which a waiter checks again: an outage or a pause may end before its time.
+RECHECK = 1.0
+# Maximum seconds of an item's `Retry-After` once the server has accepted other requests before the
+# end of one.
+_REQUEUE = 3.0
 
 
 class Verdict(enum.Enum):
@@ -225,6 +232,11 @@ class BucketLimiter(abc.ABC):
         self._state = state
         self._connections = connections
 
+    @property
+    def requeue_within(self) -> float:
+        """The maximum seconds after which a throttled item may be sent again."""
+        return _REQUEUE if self._state.rate_source.overstated else math.inf
+
     @abc.abstractmethod
     def try_acquire(self, operation: str, deadline: float) -> bool:
         """
@@ -372,7 +384,7 @@ class CallLimiter(BucketLimiter):
                 if not wait:
                     return
                 self._require_time(operation, deadline, wait)
-                await self._state.sleep(wait)
+                await self._state.sleep(min(wait, RECHECK))
         finally:
             turn.release()
 

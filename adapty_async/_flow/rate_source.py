@@ -53,6 +53,11 @@ class RateSource(Protocol):
         """Whether the server rejects everything, so that only single probes are sent."""
         ...
 
+    @property
+    def overstated(self) -> bool:
+        """Whether the server accepts requests before the end of a long `Retry-After`."""
+        ...
+
     def acquire(self) -> float:
         """Return the seconds until the next request may be sent; at 0 it counts as sent now."""
         ...

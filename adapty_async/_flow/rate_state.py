@@ -46,6 +46,8 @@ _EPISODE = 1.0
 # A measurement shorter than these seconds may cover only the end of a fixed window. It counts in
 # part.
 _BRIEF = 0.5
+# A 429 that takes longer than this multiple of a round trip was delayed on purpose.
+_SLOW = 1.5
 # Consecutive 429 responses that pause all requests; fewer if they ask for a long pause: a single
 # one of 30 s is enough. A pause after each would cost that time every few seconds, since that is
 # how often a climb touches the limit.
@@ -53,6 +55,12 @@ _CONSECUTIVE = 10
 # A `Retry-After` up to these seconds is a default of the server: many send 1 and accept requests
 # sooner.
 _SHORT_PAUSE = 3.0
+# Seconds after which one probe tests a longer `Retry-After`: some servers send the same one with
+# each 429 of a token bucket, and accept the next request. If the probe is throttled, the pause is
+# as long as the server asks.
+_EARLY_PROBE = 1.0
+# The share of a round trip by which a request may overtake another one on its way to the server.
+_OVERTAKING = 0.25
 _PROBE_FIRST = 0.1
 _MAX_PROBE = 10.0
 _PROBES = 6
@@ -106,7 +114,7 @@ class ThroughputMeter(msgspec.Struct):
     A meter of the requests that the server accepted since a 429, which started the measurement.
 
     Attributes:
-        since: the time at which the request of that 429 was sent; None without a measurement.
+        since: the time from which requests count; None without a measurement.
         passed: number of requests sent since then that succeeded.
         unused: seconds for which less was sent than the rate allows.
     """
@@ -120,10 +128,17 @@ class ThroughputMeter(msgspec.Struct):
         if self.since is not None and sent > self.since:
             self.passed += 1
 
-    def record_throttled(self, sent: float) -> None:
-        """Start a measurement, unless one is in progress that is too short to be of use."""
+    def record_throttled(self, now: float, sent: float, round_trip: float) -> None:
+        """
+        Start a measurement, unless one is in progress that is too short to be of use.
+
+        It starts with the requests whose responses are still expected. If the 429 took longer than
+        a round trip, the successes of earlier ones have been received.
+        """
         if self.since is None or (sent > self.since + _EPISODE and self.passed >= _MIN_PASSED):
             self.since, self.passed, self.unused = sent, 0, 0.0
+            if now - sent > _SLOW * round_trip:
+                self.since = now - round_trip
 
     def reset(self) -> None:
         """Drop the measurement."""
@@ -200,9 +215,16 @@ class PauseState(msgspec.Struct):
     """
     The pause of all requests, and the probes that find out when the server accepts them again.
 
+    A 429 says nothing if the server accepted a request that was sent later: then the 429 only took
+    longer to arrive, or its `Retry-After` is not meant literally.
+
     Attributes:
-        until: time before which nothing is sent; it may be past.
-        consecutive: 429 responses since the last success.
+        until: time before which nothing but a probe is sent; it may be past.
+        early_probe: time of the one probe in a long pause; infinite if there is none.
+        overstated: the server accepted a request before the end of its last long `Retry-After`.
+        accepted: latest time at which a request was sent that succeeded.
+        rejected: latest time at which a request was sent whose 429 paused all requests.
+        consecutive: 429 responses to requests that were sent after the last success.
         price: seconds of the last pause since the last cut.
         closed: consecutive throttled probes, and the rejections before them; above 0 only probes
             are sent.
@@ -212,6 +234,10 @@ class PauseState(msgspec.Struct):
     """
 
     until: float
+    early_probe: float = math.inf
+    overstated: bool = False
+    accepted: float = -math.inf
+    rejected: float = -math.inf
     consecutive: int = 0
     price: float = 0.0
     closed: int = 0
@@ -219,34 +245,60 @@ class PauseState(msgspec.Struct):
     closed_since: float = -math.inf
     probe_until: float = -math.inf
 
-    def record_success(self, sent: float) -> None:
-        """Record a success; one of a request sent after the rejections ends the probing."""
+    def next_at(self, now: float) -> float:
+        """Return the time from which a request may be sent, be it a probe."""
+        return self.until if now >= self.until else min(self.until, self.early_probe)
+
+    def record_success(self, now: float, sent: float, round_trip: float) -> None:
+        """Record a success; one of a request sent after the rejections ends pause and probing."""
+        self.accepted = max(self.accepted, sent)
         self.consecutive = 0
         if sent >= self.closed_at:
             self.closed = 0
+        is_long = self.until > now and self.price > _SHORT_PAUSE
+        if is_long and sent > self.rejected + _OVERTAKING * round_trip:
+            self.closed, self.overstated = 0, True
+            self.price = max(0.0, self.price - (self.until - now))
+            self.until, self.early_probe = now, math.inf
 
     def record_probe(self, now: float, round_trip: float) -> None:
         """Record that a probe is sent; the next one waits for its response, if not forever."""
+        self.early_probe = math.inf
         self.probe_until = now + max(1.0, 4 * round_trip)
 
     def record_throttled(
-        self, now: float, sent: float, retry_after: float | None, within: float
+        self,
+        now: float,
+        sent: float,
+        retry_after: float | None,
+        *,
+        within: float,
+        round_trip: float,
     ) -> bool:
         """Pause if a 429 is a reason; return whether it asks for longer than a server's default."""
         asked = min(_MAX_PAUSE, max(0.0, retry_after or 0.0))
-        self.consecutive += 1
-        if self.consecutive * max(_SHORT_PAUSE, asked) < _CONSECUTIVE * _SHORT_PAUSE:
+        if self.accepted > sent + _OVERTAKING * round_trip:
+            self.overstated = self.overstated or asked > _SHORT_PAUSE
             return False
+        self.consecutive += 1
         is_new = sent >= self.closed_at
-        is_long = asked > _SHORT_PAUSE
+        if self.closed and is_new:
+            self.overstated = False  # even a probe is throttled
+        is_long = asked > _SHORT_PAUSE and not self.overstated
+        weight = asked if is_long else _SHORT_PAUSE
+        if self.consecutive * weight < _CONSECUTIVE * _SHORT_PAUSE:
+            return False
         if not is_long:
             if not is_new:
                 return False
             doubled = min(_PROBE_FIRST * 2.0 ** min(self.closed, 60), max(_PROBE_FIRST, within))
             asked = min(asked or _MAX_PROBE, doubled)
+        elif self.until <= now and not self.closed:
+            self.early_probe = now + max(_EARLY_PROBE, 4 * round_trip)
         if is_new and self.consecutive >= _CONSECUTIVE:
             self._close(now)
         self.price = asked
+        self.rejected = max(self.rejected, sent)
         self.until = max(self.until, now + max(asked, self._silence(now, within)))
         return is_long
 

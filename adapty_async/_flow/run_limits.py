@@ -14,6 +14,7 @@ import msgspec
 
 from adapty_async._api.operation import Request
 from adapty_async._flow.bucket_limiter import (
+    RECHECK,
     BucketLimiter,
     BucketState,
     Verdict,
@@ -28,9 +29,6 @@ from adapty_async._flow.wait_queue import WaitQueue
 from adapty_async.errors import AdaptyError, CircuitOpenError
 
 __all__ = ("NO_LIMITS", "RunLimiter", "RunLimits", "look_every", "wakeful")
-
-# Seconds after which a waiter checks again: an outage may end before the next probe is due.
-_RECHECK = 1.0
 
 # Maximum seconds between two checks of a run whether an outage has lasted too long.
 _CHECK_SECONDS = 1.0
@@ -171,7 +169,7 @@ class RunLimiter(BucketLimiter):
             wait = acquire_or_release(self._connections, self._acquire_permit, operation)
             if not wait:
                 return
-            await self._state.sleep(min(wait, _RECHECK))
+            await self._state.sleep(min(wait, RECHECK))
 
     def _revoke(self, _: str) -> None:
         with self._state.lock:
@@ -181,10 +179,9 @@ class RunLimiter(BucketLimiter):
     def _acquire_permit(self, operation: str) -> float:
         state = self._state
         with state.lock:
-            wait = 0.0
+            wait, is_limited = 0.0, self._is_paced()
             if not self._is_adaptive or state.urgent or state.breaker.since is not None:
-                wait = self._delay()
-            is_limited = self._is_paced()
+                wait = self._delay(is_limited=is_limited)
             is_slowed = wait <= CLOCK_RESOLUTION and is_limited
             if is_slowed:
                 wait = state.rate_source.acquire()
@@ -196,10 +193,12 @@ class RunLimiter(BucketLimiter):
                 self._run.rate_limiter.acquire()
             return 0.0
 
-    def _delay(self) -> float:
+    def _delay(self, *, is_limited: bool) -> float:
+        """Return the seconds of all waits but that for the rate source, if it limits the run."""
         state = self._state
-        wait = max(state.breaker.delay(), state.paused_for)
-        if state.urgent:
+        paused_for = state.paused_for
+        wait = max(state.breaker.delay(), 0.0 if is_limited else paused_for)
+        if state.urgent and not paused_for:
             wait = max(wait, 1 / (state.rate_limiter or state.rate_source).rate)
         for limiter in state.rate_limiter, self._run.rate_limiter:
             if limiter is not None:
@@ -215,12 +214,12 @@ class RunLimiter(BucketLimiter):
         state, timer = self._state, self._timer
         held = max(slowed, state.breaker.delay(), state.paused_for)
         if held > CLOCK_RESOLUTION:
-            timer.hold(min(held, _RECHECK))
+            timer.hold(min(held, RECHECK))
         if timer.lasted + state.paused_for > self._run.max_outage:
             raise CircuitOpenError(
                 f"no service for longer than {self._run.max_outage:g} s",
                 operation=operation,
-                retry_after=wait,
+                retry_after=max(wait, state.paused_for),
             )
 
     def _is_paced(self) -> bool:
@@ -230,7 +229,7 @@ class RunLimiter(BucketLimiter):
         configured = self._state.configured_rate(self._rate)
         if configured is not None:
             self._state.rate_source.search_from(configured)
-        self._state.record_throttled(sent, retry_after, self._run.patience() - _RECHECK)
+        self._state.record_throttled(sent, retry_after, self._run.patience() - RECHECK)
 
     def _blames_service(self) -> bool:
         return self._state.has_worked

@@ -6,13 +6,14 @@ Every attempt acquires a permit before it is sent and reports its result on rele
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
-from adapty_async._api.operation import Request, Response, Send
+from adapty_async._api.call_state import CallState, Layer
+from adapty_async._api.operation import Request, Response
 from adapty_async._flow.bucket_limiter import BucketLimiter, CallLimiter, LimiterRegistry, Verdict
 from adapty_async._flow.run_limits import RunLimiter, RunLimits
 from adapty_async._flow.semaphore import PrioritySemaphore
+from adapty_async._pipeline.retry import is_requeued
 from adapty_async._runtime.loop_local import LoopLocal
 from adapty_async.errors import AdaptyError
 
@@ -23,18 +24,18 @@ _NO_RESPONSE = AdaptyError("no response")
 
 
 def limit(
-    send: Send,
+    send: Layer,
     connections: LoopLocal[PrioritySemaphore],
     registry: LimiterRegistry,
     clock: Callable[[], float],
     run: RunLimits | None = None,
-) -> Send:
+) -> Layer:
     """
     Acquire a permit and a connection for every attempt of single calls, or of a run's items.
 
-    A request without a deadline receives it with its first permit, so an item of a bulk run is not
-    charged for its wait in the queue. Each run has its own wait queues, so that a slow run delays
-    no other.
+    This layer sets the deadline of a call: that of a single call on its arrival, that of an item
+    with a permit, so that an item is not charged for its waits in the queue. Each run has its own
+    wait queues, so that a slow run delays no other.
     """
     return _LimitLayer(send, connections, registry, clock, run).send
 
@@ -44,7 +45,7 @@ class _LimitLayer:
 
     def __init__(
         self,
-        send: Send,
+        send: Layer,
         connections: LoopLocal[PrioritySemaphore],
         registry: LimiterRegistry,
         clock: Callable[[], float],
@@ -57,25 +58,27 @@ class _LimitLayer:
         self._run = run
         self._limiters = _limiters_of_loop(run)
 
-    async def send(self, request: Request) -> Response:
+    async def send(self, request: Request, state: CallState) -> Response:
         """Send one attempt when the limiter of its bucket permits it."""
         limiter = self._limiters().get(request.bucket) or self._limiter_of(request.bucket)
-        state = request.state
+        if self._run is None:
+            state.start_deadline(self._clock(), request.total_timeout)
         if not limiter.try_acquire(request.operation, state.deadline):
-            state.deadline += await limiter.acquire(request.operation, state.deadline)
+            state.extend_deadline(await limiter.acquire(request.operation, state.deadline))
         sent = self._clock()
-        if state.deadline == math.inf:
-            state.deadline = sent + request.total_timeout
+        state.start_deadline(sent, request.total_timeout)
         failure: AdaptyError | None = _NO_RESPONSE
         try:
-            response = await self._next(request)
+            response = await self._next(request, state)
             failure = None
         except AdaptyError as error:
             failure = error
             raise
         finally:
             if limiter.release(failure, sent) is Verdict.OUTAGE:
-                state.outage_failures += 1  # the request is not the cause
+                state.failed_in_outage()
+            if failure is not None and is_requeued(request, state, failure):
+                state.requeued(limiter.requeue_within)
         return response
 
     def _limiter_of(self, bucket: str) -> BucketLimiter:

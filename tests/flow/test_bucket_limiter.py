@@ -10,7 +10,8 @@ import threading
 
 import pytest
 
-from adapty_async._api.operation import CallState, Request, Response, Send
+from adapty_async._api.call_state import CallState, Layer
+from adapty_async._api.operation import Request, Response
 from adapty_async._flow import circuit_breaker as _outage
 from adapty_async._flow import rate_state as _rate_state
 from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
@@ -115,9 +116,9 @@ class Bench:
         self.sent: list[tuple[str, float]] = []
         self.responses: dict[str, list[BaseException]] = {}
         self.states: list[CallState] = []
-        self._sends: dict[int, Send] = {}
+        self._sends: dict[int, Layer] = {}
 
-    async def server(self, request: Request) -> Response:
+    async def server(self, request: Request, _: CallState) -> Response:
         """Record the request and respond to it."""
         self.sent.append((request.operation, self.clock.now - BEGIN))
         if self.latency:
@@ -150,9 +151,10 @@ class Bench:
             self._sends[id(run)] = send
         state = CallState(deadline=self.clock.now + seconds)
         self.states.append(state)
-        low_priority = run is not None
-        request = a_request(operation=name, bucket=bucket, low_priority=low_priority, state=state)
-        return asyncio.ensure_future(send(request))
+        request = a_request(
+            operation=name, bucket=bucket, low_priority=run is not None, total_timeout=math.inf
+        )
+        return asyncio.ensure_future(send(request, state))
 
     def times(self, name: str) -> list[float]:
         """Return the arrival times of the requests of that name."""
@@ -168,6 +170,15 @@ class Bench:
         self.responses["pausing"] = [throttled(seconds)]
         with pytest.raises(RateLimitError):
             await self.start("pausing", bucket=bucket)
+
+    async def pause_in_full(self, seconds: float) -> None:
+        """Begin a pause of *n* seconds in which the one probe is throttled, too, after a second."""
+        await self.pause(seconds)
+        self.responses["probing"] = [throttled(seconds - 1.0)]
+        probe = self.start("probing", RunLimits())
+        await self.clock.advance(1.0)
+        with pytest.raises(RateLimitError):
+            await probe
 
     async def break_down(self) -> None:
         """Let the service fail until the circuit opens."""
@@ -340,6 +351,46 @@ async def test_a_pause_does_not_use_up_the_connections() -> None:
 
     assert bench.times("other") == [5.0]
     assert len(bench.times("held")) == 2
+
+
+async def test_a_probe_of_a_run_ends_a_pause_that_is_longer_than_necessary() -> None:
+    """After a second one item tests a long pause; its success lets calls and items continue."""
+    bench = Bench()
+    await bench.pause(60.0)
+    run = RunLimits()
+    tasks = [*(bench.start("b", run) for _ in range(10)), bench.start("a", seconds=90.0)]
+    await bench.clock.advance(0.9)
+    assert bench.times("b") == []
+    await bench.clock.advance(2.5)
+    await asyncio.gather(*tasks)
+
+    assert bench.times("b")[0] == pytest.approx(1.0)
+    assert max(bench.times("b")) < 3.0
+    assert 1.0 < bench.times("a")[0] <= 3.0
+
+
+async def test_single_calls_do_not_probe_a_pause() -> None:
+    """Without a bulk run, nothing is sent before the end of the pause."""
+    bench = Bench()
+    await bench.pause(30.0)
+    call = bench.start("a")
+    await bench.clock.advance(31.0)
+    await call
+
+    assert bench.times("a") == pytest.approx([30.0])
+
+
+async def test_a_throttled_item_returns_soon_if_the_server_overstates_pauses() -> None:
+    """Its own `Retry-After` counts up to three seconds then, and in full otherwise."""
+    bench = Bench()
+    limiter = bench.run_limiter(RunLimits())
+    assert limiter.requeue_within == math.inf
+    await bench.pause(60.0)
+    item = bench.start("b", RunLimits())
+    await bench.clock.advance(1.0)
+    await item
+
+    assert limiter.requeue_within == 3.0
 
 
 @pytest.mark.parametrize(
@@ -680,7 +731,7 @@ async def test_an_item_takes_the_last_connection_at_once() -> None:
 async def test_after_a_pause_single_calls_go_before_items() -> None:
     """Paused calls resume first, and then the items, all at the adaptive rate."""
     bench = Bench()
-    await bench.pause(30.0)
+    await bench.pause_in_full(30.0)
     run = RunLimits()
     tasks = [bench.start("b", run) for _ in range(3)]
     await settle()
@@ -688,7 +739,7 @@ async def test_after_a_pause_single_calls_go_before_items() -> None:
     await bench.clock.advance(40.0)
     await asyncio.gather(*tasks)
 
-    assert "".join(name for name, _ in bench.sent[1:]) == "aaaaabbb"
+    assert "".join(name for name, _ in bench.sent[2:]) == "aaaaabbb"
 
 
 async def test_items_wait_for_the_circuit_and_one_of_them_tries() -> None:
@@ -736,29 +787,29 @@ async def test_items_do_not_sleep_on_when_a_long_outage_is_over() -> None:
 async def test_waiting_is_not_charged_to_an_item() -> None:
     """An item with seconds left is sent after a pause of half a minute, with those seconds left."""
     bench = Bench()
-    await bench.pause(30.0)
+    await bench.pause_in_full(30.0)
     run = RunLimits()
-    request = a_request(low_priority=True, state=CallState(deadline=BEGIN + 5.0), bucket="v1")
+    request, state = a_request(low_priority=True, bucket="v1"), CallState(deadline=BEGIN + 6.0)
     send = limit(bench.server, bench.connections, bench.limiters, bench.clock, run)
-    task = asyncio.ensure_future(send(request))
+    task = asyncio.ensure_future(send(request, state))
     await bench.clock.advance(31.0)
     await task
 
     assert bench.times("test.call") == pytest.approx([30.0])
-    assert request.state.deadline == pytest.approx(BEGIN + 35.0)
+    assert state.deadline == pytest.approx(BEGIN + 35.0)
 
 
 async def test_the_clock_of_an_item_starts_with_its_first_turn() -> None:
     """An item that was never sent has its total timeout when it is sent."""
     bench = Bench()
-    await bench.pause(30.0)
-    request = a_request(low_priority=True, total_timeout=60.0, bucket="v1")
+    await bench.pause_in_full(30.0)
+    request, state = a_request(low_priority=True, total_timeout=60.0, bucket="v1"), CallState()
     send = limit(bench.server, bench.connections, bench.limiters, bench.clock, RunLimits())
-    task = asyncio.ensure_future(send(request))
+    task = asyncio.ensure_future(send(request, state))
     await bench.clock.advance(31.0)
     await task
 
-    assert request.state.deadline == pytest.approx(BEGIN + 90.0)
+    assert state.deadline == pytest.approx(BEGIN + 90.0)
 
 
 async def test_a_run_gives_up_on_a_pause_longer_than_it_waits() -> None:
@@ -783,9 +834,9 @@ async def test_a_run_gives_up_on_a_pause_longer_than_it_waits() -> None:
 async def test_a_run_waits_for_a_pause_just_as_long_as_it_may() -> None:
     """The run ends only at a longer pause."""
     bench = Bench()
-    await bench.pause(30.0)
-    item = bench.start("b", RunLimits(max_outage=30.0))
-    await bench.clock.advance(31.0)
+    await bench.pause_in_full(30.0)
+    item = bench.start("b", RunLimits(max_outage=29.0))
+    await bench.clock.advance(30.0)
     await item
 
     assert bench.times("b") == pytest.approx([30.0])
@@ -965,14 +1016,15 @@ async def test_a_run_has_its_patience_until_nothing_succeeds() -> None:
     run = RunLimits(max_outage=100.0)
     await bench.clock.advance(50.0)
     assert run.patience() == 100.0
-    bench.responses["b"] = [throttled(30.0)]
-    item = bench.start("b", run)
-    await bench.clock.advance(1.0)
-    with pytest.raises(RateLimitError):
-        await item
+    bench.responses["b"] = [throttled(30.0), throttled(30.0)]
+    for seconds in (1.0, 2.0):  # the second one is the probe in the pause
+        item = bench.start("b", run)
+        await bench.clock.advance(seconds)
+        with pytest.raises(RateLimitError):
+            await item
     item = bench.start("b", run)
     await bench.clock.advance(10.0)
-    assert run.patience() == pytest.approx(89.0)
+    assert run.patience() == pytest.approx(87.0)
     await bench.clock.advance(25.0)
     await item
     assert run.patience() == 100.0
@@ -1001,6 +1053,7 @@ async def test_a_pause_ends_calls_that_wait_for_a_connection_and_have_no_time() 
     """They raise `RateLimitError` at once, not at their deadline; calls with time left wait."""
     bench = Bench(connections=2, latency=5.0)
     bench.responses["first"] = [throttled(7200.0)]
+    bench.responses["slow"] = [down()]  # a success would end the pause
     first = bench.start("first")
     await bench.clock.advance(4.0)
     slow = bench.start("slow")
@@ -1013,7 +1066,9 @@ async def test_a_pause_ends_calls_that_wait_for_a_connection_and_have_no_time() 
         assert error.retry_after == 7200.0
     assert not patient.done()
     await bench.clock.advance(4000.0)
-    await asyncio.gather(patient, slow)
+    await patient
+    with pytest.raises(ServerError):
+        await slow
 
     assert bench.times("waiting") == []
     assert bench.times("patient") == [3605.0]
@@ -1216,7 +1271,7 @@ def test_two_event_loops_share_a_limiter(rate: float | None) -> None:
     connections = LoopLocal(lambda: PrioritySemaphore(4))
     failures: list[BaseException] = []
 
-    async def response_for(request: Request) -> Response:
+    async def response_for(request: Request, state: CallState) -> Response:
         """Let other tasks run, and some time pass."""
         await asyncio.sleep(0)
         clock.now += 0.001
@@ -1226,8 +1281,8 @@ def test_two_event_loops_share_a_limiter(rate: float | None) -> None:
         """Send calls and items together."""
         single = limit(response_for, connections, limiters, clock)
         run = limit(response_for, connections, limiters, clock, RunLimits())
-        calls = [single(a_request()) for _ in range(200)]
-        items = [run(a_request(low_priority=True)) for _ in range(200)]
+        calls = [single(a_request(), CallState()) for _ in range(200)]
+        items = [run(a_request(low_priority=True), CallState()) for _ in range(200)]
         await asyncio.gather(*calls, *items)
 
     def in_a_thread() -> None:

@@ -176,7 +176,7 @@ def test_a_meter_without_a_429_measures_nothing() -> None:
     for sent in range(20):
         meter.record_success(float(sent))
     assert meter.measure(30.0, 0.0, math.inf) is None
-    meter.record_throttled(20.0)
+    meter.record_throttled(20.1, 20.0, 0.1)
     for sent in range(20, 41):
         meter.record_success(float(sent))
 
