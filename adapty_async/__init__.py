@@ -37,6 +37,7 @@ from adapty_async.errors import (
     RequestRejectedError,
     RequestTimeoutError,
     ServerError,
+    StoreError,
     TransportError,
 )
 from adapty_async.mail import DeviceInfo, MailProfile, Offer, TransactionEvent
@@ -76,6 +77,7 @@ __all__ = (
     "RetryPolicy",
     "RetrySafety",
     "ServerError",
+    "StoreError",
     "TransactionEvent",
     "TransportError",
     "__version__",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import re
 import time
@@ -19,9 +20,10 @@ from adapty_async._bulk.executor import CallOptions, Executor
 from adapty_async._flow.bucket_limiter import LimiterRegistry
 from adapty_async._flow.circuit_breaker import RetryBudget
 from adapty_async._flow.rate_limiter import FixedRateLimiter
+from adapty_async._flow.rate_source import RateSource
 from adapty_async._flow.semaphore import PrioritySemaphore
 from adapty_async._http.transport import Transport
-from adapty_async._pipeline.compose import PipelineConfig, mark_on_wire
+from adapty_async._pipeline.compose import PipelineConfig, without_state
 from adapty_async._pipeline.emitter import Emitter
 from adapty_async._runtime.clock import Timing
 from adapty_async._runtime.loop_local import LoopLocal
@@ -137,10 +139,12 @@ class _Client:
             clock=clock, headers=headers, trust_env=trust_env, session=session
         )
         layers = PipelineConfig(
-            transport=self._connections if transport is None else mark_on_wire(transport),
+            transport=self._connections if transport is None else without_state(transport),
             connections=LoopLocal(lambda: PrioritySemaphore(_connections(limits, session))),
             timing=timing,
-            limiters=LimiterRegistry(timing, _rate_limiter(limits, clock)),
+            limiters=LimiterRegistry(
+                timing, _rate_limiter(limits, clock), _rate_source(limits, origin, headers)
+            ),
             budget=RetryBudget(retry.budget),
             hooks=(Emitter(tuple(hooks)),) if hooks else (),
         )
@@ -289,6 +293,14 @@ class _Client:
 
 def _rate_limiter(limits: Limits, clock: Callable[[], float]) -> FixedRateLimiter | None:
     return None if limits.rate is None else FixedRateLimiter(limits.rate, limits.burst, clock)
+
+
+def _rate_source(
+    limits: Limits, origin: str, headers: Headers
+) -> Callable[[str], RateSource] | None:
+    if limits.shared is None:
+        return None
+    return functools.partial(limits.shared.rate_source, f"{origin}\n{headers['Authorization']}")
 
 
 def _connections(limits: Limits, session: aiohttp.ClientSession | None) -> int:

@@ -6,13 +6,13 @@ import ipaddress
 import math
 import os
 import urllib.parse
-from typing import NoReturn
+from typing import Any, NoReturn, Protocol
 
 import msgspec
 
 from adapty_async.errors import ConfigError
 
-__all__ = ("ApiKey", "Limits", "RetryPolicy", "origin_from", "positive")
+__all__ = ("ApiKey", "Limits", "RateSharing", "RetryPolicy", "origin_from", "positive")
 
 
 def positive(name: str, value: float) -> float:
@@ -65,6 +65,14 @@ class RetryPolicy(msgspec.Struct, frozen=True):
             positive(f"RetryPolicy.{name}", getattr(self, name))
 
 
+class RateSharing(Protocol):
+    """A protocol of a rate that several processes share: `adapty_async.shared.SharedRate`."""
+
+    def rate_source(self, account: str, bucket: str) -> Any:
+        """Return the rate source of a bucket of an account, for the limiters of a client."""
+        ...
+
+
 class Limits(msgspec.Struct, frozen=True):
     """
     The concurrency and rate limits of one client.
@@ -74,14 +82,18 @@ class Limits(msgspec.Struct, frozen=True):
         rate: maximum requests per second, including retries; None sets no limit.
         burst: requests that may be sent at once after a pause; None allows those of a tenth of a
             second.
+        shared: the rate that this client shares with other processes, a
+            `adapty_async.shared.SharedRate`; it excludes `rate`.
 
     Raises:
-        ConfigError: a value is out of range, or `burst` is set without `rate`.
+        ConfigError: a value is out of range, `burst` is set without `rate`, or both `shared` and
+            `rate` are set.
     """
 
     connections: int = 256
     rate: float | None = None
     burst: int | None = None
+    shared: RateSharing | None = None
 
     def __post_init__(self) -> None:
         _count("Limits.connections", self.connections)
@@ -91,6 +103,11 @@ class Limits(msgspec.Struct, frozen=True):
             _count("Limits.burst", self.burst)
             if self.rate is None:
                 raise ConfigError("Limits.burst needs a Limits.rate")
+        if self.shared is not None:
+            if not callable(getattr(self.shared, "rate_source", None)):
+                raise ConfigError("Limits.shared must be a SharedRate")
+            if self.rate is not None:
+                raise ConfigError("Limits.shared and Limits.rate exclude each other")
 
 
 class ApiKey:
@@ -107,7 +124,7 @@ class ApiKey:
         self._value = os.environ.get(env, "") if value is None else value
         del value  # some tools print the locals of every frame of a traceback
         if not self._value:
-            raise ConfigError(f"no API key: pass api_key=, or set {env}")
+            raise ConfigError(f"no API key: set {env}, or pass api_key= in Python")
         if not self._is_printable():
             raise ConfigError("api_key must be printable ASCII text")
         if " " in self._value:

@@ -41,6 +41,7 @@ __all__ = (
     "RequestRejectedError",
     "RequestTimeoutError",
     "ServerError",
+    "StoreError",
     "TransportError",
 )
 
@@ -319,3 +320,7 @@ class CircuitOpenError(AdaptyError):
 
 class JournalError(AdaptyError):
     """An error of a journal or outcomes file: it belongs to another run, or its I/O failed."""
+
+
+class StoreError(AdaptyError):
+    """A failure of a store that several processes share: it is down, or rejects a command."""

@@ -13,7 +13,15 @@ import msgspec
 import pytest
 
 from adapty_async import errors
-from adapty_async._api.operation import CallState, Endpoint, Headers, Request, Response, RetrySafety
+from adapty_async._api.call_state import CallState, Layer
+from adapty_async._api.operation import (
+    Endpoint,
+    Headers,
+    Request,
+    Response,
+    RetrySafety,
+    Send,
+)
 from adapty_async._api.results import no_result
 from adapty_async._flow import adaptive_rate as _adaptive_rate
 from adapty_async.errors import AdaptyError
@@ -61,7 +69,6 @@ _REQUEST = Request(
     is_deletion=False,
     timeout=30.0,
     total_timeout=60.0,
-    state=CallState(),
 )
 
 
@@ -94,7 +101,16 @@ def begin_at(monkeypatch: pytest.MonkeyPatch, rate: float, *, lowest: float) -> 
 
 def a_request(**changes: Any) -> Request:
     """Return a new request, with these fields changed."""
-    return msgspec.structs.replace(_REQUEST, **{"state": CallState(), **changes})
+    return msgspec.structs.replace(_REQUEST, **changes)
+
+
+def unwritten(send: Send) -> Layer:
+    """Adapt a transport that receives the request alone, and never writes it to a socket."""
+
+    async def send_request(request: Request, _: CallState) -> Response:
+        return await send(request)
+
+    return send_request
 
 
 def a_response(status: int = 200, body: Any = b"", **headers: str) -> Response:

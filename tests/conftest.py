@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from adapty_async._flow import adaptive_rate as _adaptive_rate
 from adapty_async._flow import circuit_breaker as _outage
+from adapty_async._flow import rate_state as _rate_state
 from tests._support import begin_at
 from tests.raw_server import own_tasks
 from tests.servers import postgres_url, redis_url  # noqa: F401  fixtures
@@ -47,7 +47,7 @@ def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     Their timing has tests of its own, in modules with a fixture of this name that does nothing.
     """
     begin_at(monkeypatch, 1e9, lowest=1e9)
-    monkeypatch.setattr(_adaptive_rate, "_PROBE_FIRST", 0.001)
+    monkeypatch.setattr(_rate_state, "_PROBE_FIRST", 0.001)
     monkeypatch.setattr(_outage, "_SHORTEST", 0.001)
 
 

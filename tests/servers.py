@@ -40,6 +40,7 @@ _REDIS = os.environ.get("ADAPTY_TEST_REDIS")
 # Nothing here outlives the machine, so nothing needs to be flushed.
 _SETTINGS = "fsync = off\nfull_page_writes = off\nshared_buffers = 16MB\nmax_connections = 200\n"
 _START_SECONDS = 30.0
+_SPACE = 512 * 1024 * 1024  # bytes
 
 
 class OwnRedis:
@@ -89,7 +90,8 @@ class OwnPostgres:
     """
 
     def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="adapty-pg-"))  # short: it has a socket
+        # a short path, since it has a socket
+        self._folder = Path(tempfile.mkdtemp(prefix="adapty-pg-", dir=_memory()))
         self._files = get_server(self._folder, start=False)
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"postgresql://postgres@/postgres?host={self._folder}"
@@ -138,7 +140,7 @@ class OwnPostgres:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._end(signal.SIGINT)  # disconnects clients
+        self._end(signal.SIGQUIT)  # a shutdown would flush files that are deleted
         shutil.rmtree(self._folder)
 
 
@@ -177,3 +179,9 @@ def fresh_database(url: str) -> Iterator[str]:
 def _execute(url: str, command: str, name: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(sql.SQL(command).format(sql.Identifier(name)))
+
+
+def _memory() -> str | None:
+    """Return a file system in memory that has space for a cluster; disks flush its many files."""
+    shared = Path("/dev/shm")
+    return str(shared) if shared.is_dir() and shutil.disk_usage(shared).free > _SPACE else None

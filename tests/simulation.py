@@ -19,6 +19,10 @@ import msgspec
 from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
 
 SEEDS = (1, 2, 3)
+# Maximum seconds after which a waiting run asks again, as the limiter of a run does.
+_RECHECK = 1.0
+# Maximum seconds after which a throttled item is sent again, once a `Retry-After` was too long.
+_REQUEUE = 3.0
 
 
 class Server(Protocol):
@@ -87,6 +91,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
         late: the maximum delay of a timer, in seconds.
         capacity: the requests per second that the client can send.
         rate: the rate that an earlier run found.
+        slow_429: seconds by which a 429 takes longer than another response.
     """
 
     server: Server
@@ -98,6 +103,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     late: float = 0.0
     capacity: float = math.inf
     rate: float | None = None
+    slow_429: float = 0.0
 
 
 class Run:
@@ -145,7 +151,7 @@ class Run:
         while not self._asleep and self._in_flight < self.world.slots:
             if not (self._again or self._fresh):
                 return
-            wait = max(self._able_at - self.now, 0.0) or self.learned.acquire()
+            wait = max(self._able_at - self.now, 0.0) or min(self.learned.acquire(), _RECHECK)
             if wait > 0.0:
                 self._asleep = True
                 self._after(wait + self._random.uniform(0.0, self.world.late), self._wake)
@@ -168,7 +174,8 @@ class Run:
 
     def _arrive(self, sent: float, refused: int) -> None:
         passed = self.world.server.passes(self.now)
-        self._after(self._way(), self._respond, sent, refused, passed)
+        slow = 0.0 if passed else self.world.slow_429
+        self._after(slow + self._way(), self._respond, sent, refused, passed)
 
     def _respond(self, sent: float, refused: int, passed: bool) -> None:  # noqa: FBT001
         self._in_flight -= 1
@@ -186,6 +193,8 @@ class Run:
         self.throttled += 1
         self.worst = max(self.worst, refused)
         doubled = 2.0 ** min(refused - 1, 5)
+        if retry_after is not None and self.learned.overstated:
+            retry_after = min(retry_after, _REQUEUE)
         wait = self._random.uniform(0.5, 1.0) * doubled if retry_after is None else retry_after
         self._after(wait * self._random.uniform(1.0, 1.25), self._queue, refused)
 

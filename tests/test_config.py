@@ -104,7 +104,7 @@ def test_a_key_comes_from_argument_or_environment(
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        pytest.param(None, f"no API key: pass api_key=, or set {ENV}", id="missing"),
+        pytest.param(None, f"no API key: set {ENV}, or pass api_key= in Python", id="missing"),
         pytest.param("", "no API key", id="empty"),
         pytest.param(f"{CANARY_KEY}\n", "must be printable ASCII", id="line break"),
         pytest.param(f"{CANARY_KEY}é", "must be printable ASCII", id="non-ASCII"),
@@ -207,3 +207,40 @@ def test_what_is_no_origin_is_refused(url: Any, message: str) -> None:
 def test_plain_http_to_another_machine_is_a_choice() -> None:
     """The option `allow_insecure` permits sending keys over plain http."""
     assert origin("http://10.0.0.1", allow_insecure=True) == "http://10.0.0.1"
+
+
+class Sharing:
+    """A rate that processes share."""
+
+    def rate_source(self, account: str, bucket: str) -> str:
+        """Return a name in the place of a rate source."""
+        return f"{account} {bucket}"
+
+
+def test_a_shared_rate_is_a_limit() -> None:
+    """An object that shares a rate is accepted, together with the number of connections."""
+    sharing = Sharing()
+
+    assert Limits(connections=5, shared=sharing).shared is sharing
+    assert sharing.rate_source("account", "v1") == "account v1"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        pytest.param(
+            lambda: Limits(rate=5.0, shared=Sharing()),
+            "Limits.shared and Limits.rate exclude each other",
+            id="both",
+        ),
+        pytest.param(
+            lambda: Limits(shared="redis://host"),  # type: ignore[arg-type]
+            "Limits.shared must be a SharedRate",
+            id="a URL",
+        ),
+    ],
+)
+def test_a_shared_rate_that_is_not_one_is_refused(make: Callable[[], Limits], message: str) -> None:
+    """Only one rate can hold, and a URL is not opened by a client."""
+    with pytest.raises(ConfigError, match=message):
+        make()

@@ -31,6 +31,7 @@ from adapty_async.errors import (
     RequestRejectedError,
     RequestTimeoutError,
     ServerError,
+    StoreError,
     TransportError,
 )
 from tests._support import CANARY_EMAIL, ERROR_CLASSES
@@ -54,6 +55,7 @@ PARENTS: dict[type[AdaptyError], tuple[type[Exception], ...]] = {
     DeadlineError: (AdaptyError,),
     CircuitOpenError: (AdaptyError,),
     JournalError: (AdaptyError,),
+    StoreError: (AdaptyError,),
 }
 FIELDS: dict[str, Any] = {
     "attempts": 3,

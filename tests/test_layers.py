@@ -26,14 +26,14 @@ PACKAGES = (
     "_api",
     "_http _flow",
     "_pipeline transport",
-    "_journal",
+    "_journal _shared",
     "testing _bulk _input",
     "bulk",
-    "v1 v2 mail",
+    "v1 v2 mail shared",
     "client _report",
     "adapty_async",
     "jobs",
-    "cli",
+    "cli integrations",
 )
 NUMBERS = {package: number for number, names in enumerate(PACKAGES) for package in names.split()}
 
@@ -42,8 +42,10 @@ AT_HOME = {
     "aiohttp": ("_http",),
     "aiohttp.web": ("sandbox",),
     "click": ("cli",),
-    "psycopg": ("jobs._postgres", "jobs._query"),
+    "psycopg": ("_shared.postgres", "jobs._postgres", "jobs._query"),
+    "redis": ("_shared.redis",),
     "rich": ("cli",),
+    "pytest": ("integrations.pytest",),
     "tenacity": ("_pipeline.retry",),
 }
 ONLY_FOR_TYPES = {("client", "aiohttp")}

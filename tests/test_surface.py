@@ -41,8 +41,8 @@ ROOT_NAMES = """
     CircuitOpenError ConfigError ConflictError ConnectError ConnectionLostError DeadlineError
     DecodeError DeviceInfo Endpoint InstallationMeta InvalidInputError JournalError Limits
     MailProfile NotFoundError Offer Operation Outcome OutcomeStatus RateLimitError
-    RequestRejectedError RequestTimeoutError RetryPolicy RetrySafety ServerError TransactionEvent
-    TransportError UNSET __version__
+    RequestRejectedError RequestTimeoutError RetryPolicy RetrySafety ServerError StoreError
+    TransactionEvent TransportError UNSET __version__
 """
 MODULES = sorted(
     module.name

@@ -17,7 +17,6 @@ import msgspec
 from multidict import istr
 
 from adapty_async._api.operation import (
-    CallState,
     Headers,
     Operation,
     Request,
@@ -171,7 +170,6 @@ def encode(
         is_deletion=endpoint.is_deletion,
         timeout=timeout,
         total_timeout=total_timeout,
-        state=CallState(),
         low_priority=low_priority,
         absent_if_missing=endpoint.is_deletion or endpoint.absent_if_missing,
     )

@@ -3,20 +3,18 @@ The value types of a call, from operation to response. They have no behaviour.
 
 An `Endpoint` is one definition in an API's endpoint table. An `Operation` is an endpoint plus the
 caller's values. The codec encodes it as a `Request`, and the transport returns a `Response` for
-that. Every layer of the pipeline is a function from request to response: a `Send`.
+that. A transport of the caller's is a function from request to response: a `Send`.
 """
 
 from __future__ import annotations
 
 import enum
-import math
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from typing import Any, Generic, NoReturn, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
 __all__ = (
-    "CallState",
     "Endpoint",
     "Execute",
     "Headers",
@@ -25,7 +23,6 @@ __all__ = (
     "Response",
     "RetrySafety",
     "Send",
-    "WriteAhead",
 )
 
 ResultT = TypeVar("ResultT")
@@ -142,45 +139,6 @@ class Operation(msgspec.Struct, Generic[ResultT_co], frozen=True):
         return [("endpoint", self.endpoint.name)]
 
 
-class CallState(msgspec.Struct):
-    """
-    The mutable state of one call, and the only part of a request that changes.
-
-    Attributes:
-        attempts: the number of attempts.
-        throttled: how many attempts were throttled (429).
-        connect_failures: how many attempts got no connection, so nothing was sent.
-        outage_failures: how many attempts failed in a known outage. They do not count towards the
-            maximum of attempts of an item of a bulk run.
-        ambiguous: a response was lost, here or in an earlier run, and may have been a success.
-        error: the error of the latest attempt that ended, None if it succeeded. The retry layer
-            sets it.
-        written: an attempt before this one was written to a socket. The retry layer sets it.
-        deadline: when the call must be over, on the client's clock; infinite until it starts.
-        position: the item's position in the journal of its run.
-        begun: the journal has a write-ahead entry for the present attempt. The journal sets it.
-        on_wire: the present attempt may have been written to a socket, in part or whole, and has
-            no response yet. The transport sets it immediately before it writes, and the status
-            check clears it when the attempt ends. A cancellation leaves it as it is, until the
-            item processor has determined the item's status.
-        reused: the present attempt goes over a connection that was used before. The transport
-            sets it.
-    """
-
-    attempts: int = 0
-    throttled: int = 0
-    connect_failures: int = 0
-    outage_failures: int = 0
-    ambiguous: bool = False
-    error: Exception | None = None
-    written: bool = False
-    deadline: float = math.inf
-    position: int = 0
-    begun: bool = False
-    on_wire: bool = False
-    reused: bool = False
-
-
 class Request(msgspec.Struct, kw_only=True, frozen=True):
     """
     An encoded call, with the facts that the layers of the pipeline need.
@@ -193,7 +151,6 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
         is_deletion: the operation deletes.
         timeout: seconds for one attempt.
         total_timeout: seconds for the whole call.
-        state: the call state, which all attempts share.
         low_priority: the request is an item of a bulk run and yields to single calls.
         absent_if_missing: in a bulk run, "not found" is the status ``absent`` and no failure.
     """
@@ -208,7 +165,6 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
     is_deletion: bool
     timeout: float
     total_timeout: float
-    state: CallState
     low_priority: bool = False
     absent_if_missing: bool = False
 
@@ -223,18 +179,6 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
 
 
 Send: TypeAlias = Callable[[Request], Awaitable[Response]]
-
-
-class WriteAhead(Protocol):
-    """A write-ahead log of attempts: it has an entry of each attempt before the attempt is sent."""
-
-    def begin(self, request: Request) -> Awaitable[None] | None:
-        """Append the write-ahead entry of an attempt; the caller awaits it before the send."""
-        ...
-
-    def refused(self, request: Request) -> None:
-        """Record that the server certainly did not process the attempt."""
-        ...
 
 
 class Execute(Protocol):

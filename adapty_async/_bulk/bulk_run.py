@@ -96,7 +96,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         self._ended: float | None = None
         self._is_open = False  # the lifespan
         self._deadline: PatientTimer | None = None
-        self._outage_timer: asyncio.TimerHandle | None = None
+        self._look_timer: asyncio.TimerHandle | None = None
         self._failure: BaseException | None = None
         self._stopping = settings.stopping
         self._stop_reason: StopReason | None = None
@@ -255,10 +255,8 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         async with self._lifespan(self):
             self._is_open = True
             worker_limit = self._settings.worker_limit
-            if worker_limit is not None:
-                worker_limit.spawn = self._spawn
             self._spawn(self._settings.concurrency if worker_limit is None else worker_limit.limit)
-            self._check_outage()
+            self._look()
             await self._until_workers_ended()
             try:
                 await self._report_rest()
@@ -273,15 +271,25 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         if not self._stopping.is_set():
             self._workers.spawn(self._work, workers)
 
-    def _check_outage(self) -> None:
-        """Stop the run if an outage has lasted too long; also while every item waits."""
+    def _spawn_more(self) -> None:
+        worker_limit = self._settings.worker_limit
+        if worker_limit is not None and (more := worker_limit.more_wanted()):
+            self._spawn(more)
+
+    def _look(self) -> None:
+        """
+        Stop the run if an outage has lasted too long, and spawn workers that have become useful.
+
+        It runs at regular intervals, so also while every item waits.
+        """
+        self._spawn_more()
         patience = self._settings.patience()
         if patience <= 0.0:
             self._stop(StopReason.OUTAGE, read_rest=self._source.sized)
         if not self._stopping.is_set():
             every = self._settings.look_every
             seconds = min(max(patience, every / 100), every)
-            self._outage_timer = self._loop.call_later(seconds, self._check_outage)
+            self._look_timer = self._loop.call_later(seconds, self._look)
 
     async def _until_workers_ended(self) -> None:
         try:
@@ -298,9 +306,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             failure = main.exception()  # always read: asyncio logs an exception that is not read
             self._failure = self._failure or failure
         self._ended = time.monotonic()
-        if self._settings.worker_limit is not None:
-            self._settings.worker_limit.spawn = None
-        for timer in self._deadline, self._outage_timer:
+        for timer in self._deadline, self._look_timer:
             if timer is not None:
                 timer.cancel()
         self._ready.put_nowait(None)
@@ -327,6 +333,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             while (entry := self._try_next(task) or await self._next(task)) is not None:
                 outcome = await self._process(*entry, worker)
                 self._deliver(outcome)
+                self._spawn_more()
                 if worker.failure is not None:
                     raise worker.failure
                 if not outcome.attempts:  # many invalid items in a row must not block the loop

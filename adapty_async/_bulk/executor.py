@@ -10,6 +10,7 @@ from typing import Any, TypeVar, Unpack
 
 import msgspec
 
+from adapty_async._api.call_state import CallState
 from adapty_async._api.codec import RequestDefaults, encode
 from adapty_async._api.operation import Operation
 from adapty_async._bulk.bulk_run import BulkRun
@@ -70,13 +71,12 @@ class Executor:
 
     async def execute(self, operation: Operation[ResultT]) -> ResultT:
         """Send one operation and return its result."""
-        request = self._encode(operation)
-        request.state.deadline = self.layers.timing.clock() + request.total_timeout
-        response = await self._send(request)
+        request, state = self._encode(operation), CallState()
+        response = await self._send(request, state)
         try:
             return self.layers.decode(operation, response)
         except AdaptyError as error:
-            error.attempts = request.state.attempts
+            error.attempts = state.attempts
             raise
 
     def bulk(
@@ -99,7 +99,7 @@ class Executor:
                 storage = SqliteJournal(Path(storage), owed=2 * workers)
             run = RunIdentity(name, defaults.origin, defaults.headers["Authorization"])
             journal = RunJournal(storage, run, items, options.get("job_id"), workers)
-        send = build(layers, self.options.retry, limits, journal)
+        send = build(layers, self.options.retry, limits)
         encode_item = functools.partial(self._encode, low_priority=True)
         engine = Engine(
             encode_item, send, layers.decode, layers.timing.clock, layers.limiters, limits

@@ -9,19 +9,20 @@ import hashlib
 import inspect
 import os
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Hashable, Iterable
 from typing import Any, Generic, Protocol, TypeAlias, TypedDict, TypeVar, Unpack
 
 import msgspec
 
+from adapty_async._api.call_state import CallState, Layer
 from adapty_async._api.codec import ResultDecoder, plain, request_id_in
-from adapty_async._api.operation import CallState, Operation, Request, RetrySafety, Send
+from adapty_async._api.operation import Operation, Request, Response, RetrySafety
 from adapty_async._bulk.bulk_run import BulkRun
 from adapty_async._bulk.item_ids import lock_key_of
 from adapty_async._bulk.keyed_lock import KeyedLock
 from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus
 from adapty_async._bulk.recording import OutcomesPath, Recording
-from adapty_async._bulk.run_journal import RunJournal
+from adapty_async._bulk.run_journal import ItemEntry, RunJournal
 from adapty_async._bulk.settings import RunSettings, WorkerLimit
 from adapty_async._bulk.source import source_of
 from adapty_async._bulk.stop_policy import StopPolicy
@@ -137,7 +138,7 @@ class Engine(msgspec.Struct, frozen=True):
     """
 
     encode: Callable[[Operation[Any]], Request]
-    send: Send
+    send: Layer
     decode: ResultDecoder
     clock: Callable[[], float]
     limiters: LimiterRegistry
@@ -218,14 +219,15 @@ def run_calls(
 
 class ItemProcessor(Generic[ItemT, ResultT]):
     """
-    An item processor: skip, build, lock, begin, send, finish.
+    An item processor: skip, build, lock, begin, send, record.
 
     1. Skip an item by position if an earlier run settled it.
-    2. Build its operation, and encode the request.
-    3. Skip it if its request is settled or a duplicate.
-    4. Acquire the lock of its lock key.
-    5. Send the request; the pipeline appends the write-ahead entry before the first attempt.
-    6. Record the outcome in the journal.
+    2. Build its operation, and encode the request. Skip it if the request is settled or a
+       duplicate.
+    3. Acquire the lock of its lock key.
+    4. Begin: pass the write-ahead entry down as the first-send callback of its call.
+    5. Send the request through the pipeline, and decode the response.
+    6. Record the outcome in the journal, and release the lock.
     """
 
     def __init__(
@@ -280,105 +282,84 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         """Return the outcome of an item. An exception that ends the run is stored in the worker."""
         if self._is_resumed and self._seen is None and (earlier := self.earlier(index)):
             return _skipped(index, item, earlier)
-        started = self._engine.clock()
+        engine, started = self._engine, self._engine.clock()
         request: Request | None = None
+        state: CallState | None = None
+        entry: ItemEntry | None = None
+        lock_key: Hashable = None
         try:
             operation = worker.operation = self._build(item)
-            request = self._engine.encode(operation)
-            worker.call = request.state
-            request.state.position = index
+            request = engine.encode(operation)
+            entry = None if self._journal is None else self._journal.entry(index, request)
             if self._identifies or self._is_resumed:
-                known = await self._known(index, item, operation, request)
+                known = await self._known(index, item, operation, request, entry)
                 if known is not None:
                     return known
             lock_key = lock_key_of(operation)
             if not self._keyed_lock.try_acquire(lock_key):
                 await self._keyed_lock.acquire(lock_key)
-        except BaseException as error:  # noqa: BLE001  as in _send
-            if not _is_cancelled(error):
-                worker.failure = _run_ending(error)
-            return _not_done(index, item, request, error, self._engine.clock() - started)
+            state = worker.call = CallState() if entry is None else _recorded_call(entry)
+            response = await engine.send(request, state)
+            result = engine.decode(operation, response)
+            outcome = _done(index, item, state, response, result, engine.clock() - started)
+        except BaseException as error:  # noqa: BLE001  the item's outcome, or the end of the run
+            worker.failure = _run_ending(error, is_sending=state is not None)
+            outcome = _not_done(index, item, request, state, error, engine.clock() - started)
+        if state is None:  # it holds no lock
+            return outcome
+        worker.call = None  # the worker is idle until its next item
         try:
-            outcome = await self._send(index, item, operation, request, worker)
-            return outcome if self._journal is None else await self._recorded(request, outcome)
+            return outcome if entry is None else await self._recorded(entry, state, outcome)
         finally:
             self._keyed_lock.release(lock_key)
 
     async def _known(
-        self, index: int, item: ItemT, operation: Operation[ResultT], request: Request
-    ) -> Outcome[ItemT, ResultT] | None:
-        """Return the outcome of an item that is settled or a duplicate; None if it is sent."""
-        journal, is_duplicate = self._journal, False
-        if self._identifies:
-            is_duplicate = await self._is_duplicate(request, self._digest_of(operation, request))
-        if is_duplicate and not self._by_position:
-            return _skipped(index, item, EarlierStatus.DUPLICATE)
-        if journal is None:
-            return None
-        earlier = journal.earlier(request.state.position)
-        if earlier is not None:
-            return _skipped(index, item, earlier)
-        if is_duplicate:
-            journal.skip(index)
-            return _skipped(index, item, EarlierStatus.DUPLICATE)
-        error = journal.recall(request)
-        return None if error is None else Outcome(index, item, OutcomeStatus.UNKNOWN, error=error)
-
-    async def _is_duplicate(self, request: Request, digest: bytes) -> bool:
-        """Return whether an equal request came earlier in this run; by digest, set the position."""
-        if self._seen is not None:
-            _, is_new = await self._seen.claim(digest)
-            return not is_new
-        assert self._journal is not None  # noqa: S101  only a journal or `dedupe` identifies
-        position = await self._journal.claim(digest)
-        if position is not None:
-            request.state.position = position
-        return position is None
-
-    async def _recorded(
-        self, request: Request, outcome: Outcome[ItemT, ResultT]
-    ) -> Outcome[ItemT, ResultT]:
-        assert self._journal is not None  # noqa: S101  the caller checks it
-        self._journal.end(request, outcome)
-        if self._watched and outcome.attempts:
-            await self._journal.saved()
-        return outcome
-
-    async def _send(
         self,
         index: int,
         item: ItemT,
         operation: Operation[ResultT],
         request: Request,
-        worker: Worker,
+        entry: ItemEntry | None,
+    ) -> Outcome[ItemT, ResultT] | None:
+        """Return the outcome of an item that is settled or a duplicate; None if it is sent."""
+        is_duplicate = False
+        if self._identifies:
+            is_duplicate = not await self._claim(self._digest_of(operation, request), entry)
+        if is_duplicate and not self._by_position:
+            return _skipped(index, item, EarlierStatus.DUPLICATE)
+        if entry is None:
+            return None
+        earlier = entry.earlier()
+        if earlier is not None:
+            return _skipped(index, item, earlier)
+        if is_duplicate:
+            entry.skip()
+            return _skipped(index, item, EarlierStatus.DUPLICATE)
+        error = entry.recall()
+        return None if error is None else Outcome(index, item, OutcomeStatus.UNKNOWN, error=error)
+
+    async def _claim(self, digest: bytes, entry: ItemEntry | None) -> bool:
+        """Claim the digest of a request; return False if an equal one came before."""
+        if self._seen is not None:
+            _, is_new = await self._seen.claim(digest)
+            return is_new
+        assert entry is not None  # noqa: S101  only a journal or `dedupe` identifies
+        return await entry.claim(digest)
+
+    async def _recorded(
+        self, entry: ItemEntry, state: CallState, outcome: Outcome[ItemT, ResultT]
     ) -> Outcome[ItemT, ResultT]:
-        engine = self._engine
-        started = engine.clock()
-        try:
-            response = await engine.send(request)
-            result = engine.decode(operation, response)
-        except BaseException as error:  # noqa: BLE001
-            # a failure is the item's outcome, and so is a cancellation when the run is left; the
-            # stop policy raises defects
-            if not isinstance(error, asyncio.CancelledError):
-                worker.failure = _run_ending(error)
-            outcome = _not_done(index, item, request, error, engine.clock() - started)
-            request.state.on_wire = False  # the worker is idle until its next item
-            return outcome
-        call_state = request.state
-        return Outcome(
-            index,
-            item,
-            _DONE,
-            call_state.attempts,
-            call_state.throttled,
-            engine.clock() - started,
-            result=result,
-            connect_failures=call_state.connect_failures,
-            http_status=response.status,
-            _ended=time.time(),
-            _request_id=request_id_in(response.headers),
-        )
+        entry.end(outcome, state)
+        if self._watched and outcome.attempts:
+            await entry.saved()
+        return outcome
+
+
+def _recorded_call(entry: ItemEntry) -> CallState:
+    """Return the state of a call whose write-ahead entry is stored before it is sent."""
+    return CallState(
+        ambiguous=entry.is_ambiguous, on_first_send=entry.begin, on_refusal=entry.retract
+    )
 
 
 def _digester(key: bytes) -> Callable[[Operation[Any], Request], bytes]:
@@ -401,36 +382,67 @@ def _skipped(index: int, item: ItemT, earlier: EarlierStatus) -> Outcome[ItemT, 
     return Outcome(index, item, OutcomeStatus.SKIPPED, earlier=earlier)
 
 
-def _is_cancelled(error: BaseException) -> bool:
-    """Return whether an error is this task's cancellation; a callback may also have raised it."""
-    task = asyncio.current_task()
-    is_asked = task is not None and task.cancelling() > 0
-    return isinstance(error, asyncio.CancelledError) and is_asked
-
-
-def _run_ending(error: BaseException) -> BaseException | None:
+def _run_ending(error: BaseException, *, is_sending: bool) -> BaseException | None:
     """
     Return the error if it ends the run, such as a KeyboardInterrupt; None for an `Exception`.
+
+    A cancellation ends the run only if a callback raised it before the item was sent. Otherwise the
+    task is cancelled, and the item has an outcome.
 
     Raises:
         GeneratorExit: the event loop has ended, and nothing can be awaited any more.
     """
     if isinstance(error, GeneratorExit):
         raise error
+    if isinstance(error, asyncio.CancelledError) and (is_sending or _is_cancelled()):
+        return None
     return None if isinstance(error, Exception) else error
 
 
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _done(
+    index: int,
+    item: ItemT,
+    state: CallState,
+    response: Response,
+    result: ResultT,
+    elapsed: float,
+) -> Outcome[ItemT, ResultT]:
+    return Outcome(
+        index,
+        item,
+        _DONE,
+        state.attempts,
+        state.throttled,
+        elapsed,
+        result=result,
+        connect_failures=state.connect_failures,
+        http_status=response.status,
+        _ended=time.time(),
+        _request_id=request_id_in(response.headers),
+    )
+
+
 def _not_done(
-    index: int, item: ItemT, request: Request | None, error: BaseException, elapsed: float
+    index: int,
+    item: ItemT,
+    request: Request | None,
+    state: CallState | None,
+    error: BaseException,
+    elapsed: float,
 ) -> Outcome[ItemT, Any]:
-    call_state = CallState() if request is None else request.state
+    state = CallState() if state is None else state
     reason: Exception | None
     if isinstance(error, Exception):
-        status, reason = _status_of(request, error), error
+        status, reason = _status_of(request, state, error), error
     else:
-        status, reason = _when_cancelled(request)
+        status, reason = _when_cancelled(request, state)
     if isinstance(reason, AdaptyError):
-        reason.attempts = call_state.attempts
+        reason.attempts = state.attempts
         strip_traceback(reason)  # a report outlives the run, and frames hold items and requests
     if not isinstance(error, AdaptyError):  # the frame that caught it holds the item
         error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
@@ -438,31 +450,33 @@ def _not_done(
         index,
         item,
         status,
-        call_state.attempts,
-        call_state.throttled,
+        state.attempts,
+        state.throttled,
         elapsed,
         reason,
-        connect_failures=call_state.connect_failures,
-        http_status=getattr(reason, "status", None) if call_state.attempts else None,
+        connect_failures=state.connect_failures,
+        http_status=getattr(reason, "status", None) if state.attempts else None,
         _ended=None if status is OutcomeStatus.NOT_SENT else time.time(),
         _request_id=getattr(reason, "request_id", None),
     )
 
 
-def _status_of(request: Request | None, error: Exception) -> OutcomeStatus:
-    if request is None or not request.state.attempts:
+def _status_of(request: Request | None, state: CallState, error: Exception) -> OutcomeStatus:
+    if request is None or not state.attempts:
         unsent = isinstance(error, CircuitOpenError | JournalError)
         return OutcomeStatus.NOT_SENT if unsent else OutcomeStatus.FAILED
     if isinstance(error, NotFoundError) and request.absent_if_missing:
         return OutcomeStatus.ABSENT
     defect = not isinstance(error, AdaptyError)  # such as a transport's
-    lost = defect or request.state.ambiguous or may_have_worked(error)
+    lost = defect or state.ambiguous or may_have_worked(error)
     if request.retry_safety is not RetrySafety.ALWAYS and lost:
         return OutcomeStatus.UNKNOWN
     return OutcomeStatus.FAILED
 
 
-def _when_cancelled(request: Request | None) -> tuple[OutcomeStatus, Exception | None]:
+def _when_cancelled(
+    request: Request | None, state: CallState
+) -> tuple[OutcomeStatus, Exception | None]:
     """
     Return the status and the error of an item whose processing was cancelled.
 
@@ -472,16 +486,16 @@ def _when_cancelled(request: Request | None) -> tuple[OutcomeStatus, Exception |
     4. It waits for a retry: the earlier attempts decide. It was not sent if none of them had a
        connection.
     """
-    if request is None or not request.state.attempts:
+    if request is None or not state.attempts:
         return OutcomeStatus.NOT_SENT, None
-    call_state, error = request.state, request.state.error
-    is_lost = call_state.on_wire or error is None
+    error = state.error
+    is_lost = state.on_wire or error is None
     if is_lost:
-        passed = "arrived" if call_state.on_wire else "was processed"
+        passed = "arrived" if state.on_wire else "was processed"
         error = ConnectionLostError(
             f"cancelled before the response {passed}", operation=request.operation
         )
-    if request.retry_safety is not RetrySafety.ALWAYS and (is_lost or call_state.ambiguous):
+    if request.retry_safety is not RetrySafety.ALWAYS and (is_lost or state.ambiguous):
         return OutcomeStatus.UNKNOWN, error
-    written = is_lost or call_state.written
+    written = is_lost or state.written
     return (OutcomeStatus.FAILED if written else OutcomeStatus.NOT_SENT), error

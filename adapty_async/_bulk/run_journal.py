@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
+from adapty_async._api.call_state import CallState
 from adapty_async._api.operation import Request, RetrySafety
 from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus
 from adapty_async._journal import KEY_SIZE, ItemState, Journal, JournalIdentity, JournalWriter
@@ -23,7 +24,15 @@ from adapty_async.errors import (
     NotFoundError,
 )
 
-__all__ = ("AnyOrder", "InputIdentity", "JobId", "RunIdentity", "RunJournal", "input_of")
+__all__ = (
+    "AnyOrder",
+    "InputIdentity",
+    "ItemEntry",
+    "JobId",
+    "RunIdentity",
+    "RunJournal",
+    "input_of",
+)
 
 # Constants, since the lookup of an enumeration member takes 0.1 µs in Python 3.11.
 _ALWAYS = RetrySafety.ALWAYS
@@ -128,7 +137,7 @@ class RunIdentity(msgspec.Struct, frozen=True):
 
 class RunJournal:
     """
-    A write-ahead log of one run, for its item processor and its check layer.
+    A write-ahead log of one run, for its item processor.
 
     Args:
         storage: the storage of the journal.
@@ -208,84 +217,113 @@ class RunJournal:
         rate = self._writer.rate
         return None if rate is None or rate < _MIN_RATE else rate
 
-    async def claim(self, digest: bytes) -> int | None:
-        """
-        Return the position of a request's digest; None if this run has claimed it before.
-
-        Raises:
-            JournalError: the index of digests cannot be used.
-        """
-        return await self._writer.claim(digest)
-
     def earlier(self, position: int) -> EarlierStatus | None:
         """Return the earlier status of an item; None if it is not settled."""
         return _EARLIER.get(self._writer.state(position))
 
-    def recall(self, request: Request) -> Exception | None:
+    def entry(self, position: int, request: Request) -> ItemEntry:
+        """Return the entry of an item; nothing is stored yet."""
+        return ItemEntry(self._writer, position, request)
+
+
+class ItemEntry:
+    """
+    The entry of one item in the journal of its run: whether it was sent, and how it ended.
+
+    Args:
+        writer: the journal.
+        position: the item's position in the input.
+        request: the item's request.
+
+    Attributes:
+        is_ambiguous: an earlier run sent the item and lost the response.
+    """
+
+    def __init__(self, writer: JournalWriter, position: int, request: Request) -> None:
+        self._writer = writer
+        self._position = position
+        self._request = request
+        self._begun = False  # the journal has an entry that the present attempt needs
+        self.is_ambiguous = False
+
+    async def claim(self, digest: bytes) -> bool:
+        """
+        Identify the item by the digest of its request; return False if this run did that before.
+
+        Raises:
+            JournalError: the index of digests cannot be used.
+        """
+        position = await self._writer.claim(digest)
+        if position is None:
+            return False
+        self._position = position
+        return True
+
+    def earlier(self) -> EarlierStatus | None:
+        """Return the earlier status of the item; None if it is not settled."""
+        return _EARLIER.get(self._writer.state(self._position))
+
+    def recall(self) -> Exception | None:
         """
         Return the error of an item whose outcome stays unknown; None if the item is sent.
 
         An item that was only reserved may not have been sent, so a 404 now means that it is absent.
         """
-        call_state = request.state
-        before = self._writer.state(call_state.position)
-        call_state.ambiguous = before in _AMBIGUOUS
+        before = self._writer.state(self._position)
+        self.is_ambiguous = before in _AMBIGUOUS
         if before is not ItemState.UNKNOWN:
-            if not call_state.ambiguous or request.retry_safety is _ALWAYS:
+            if not self.is_ambiguous or self._request.retry_safety is _ALWAYS:
                 return None
-            self._writer.update(call_state.position, ItemState.UNKNOWN)
+            self._writer.update(self._position, ItemState.UNKNOWN)
         return ConnectionLostError(
             "an earlier run sent this request and lost the response; not retried, since the server"
             " may have processed it",
-            operation=request.operation,
+            operation=self._request.operation,
         )
 
-    def skip(self, position: int) -> None:
-        """Record an item as a duplicate: an equal request comes earlier in the input."""
-        self._writer.update(position, ItemState.DUPLICATE)
+    def skip(self) -> None:
+        """Record the item as a duplicate: an equal request comes earlier in the input."""
+        self._writer.update(self._position, ItemState.DUPLICATE)
 
-    def begin(self, request: Request) -> Awaitable[None] | None:
+    def begin(self) -> Awaitable[None] | None:
         """
-        Append the write-ahead entry of an attempt; the caller awaits the result before it sends.
+        Append the write-ahead entry; the caller awaits the result before it sends.
 
         The entry survives the death of the process. If the request must not be retried, the entry
         also survives a loss of power.
         """
-        call_state = request.state
-        call_state.begun = True
-        if request.retry_safety is _ALWAYS:
-            return self._writer.reserve(call_state.position)
-        return self._writer.start(call_state.position)
+        if self._begun:
+            return None
+        self._begun = True
+        if self._request.retry_safety is _ALWAYS:
+            return self._writer.reserve(self._position)
+        return self._writer.start(self._position)
 
-    def refused(self, request: Request) -> None:
+    def retract(self) -> None:
         """
-        Record that the server certainly did not process the attempt.
+        Record that the server certainly did not process the item, if it must not be retried.
 
         If the run is killed while the item waits for a retry, a resumed run sends the item.
         """
-        call_state = request.state
-        if (
-            request.retry_safety is not _ALWAYS and not call_state.ambiguous
-        ):  # because of an earlier attempt
-            self._writer.retract(call_state.position)
-            call_state.begun = False
+        if self._request.retry_safety is not _ALWAYS:
+            self._writer.retract(self._position)
+            self._begun = False
 
-    def end(self, request: Request, outcome: Outcome[Any, Any]) -> None:
+    def end(self, outcome: Outcome[Any, Any], state: CallState) -> None:
         """
         Record the outcome of an item that was started.
 
         If the storage has failed, no other item starts, and the run ends with its error.
         """
-        call_state, error = request.state, outcome.error
-        if not call_state.begun and not call_state.attempts:
+        if not self._begun and not outcome.attempts:
             return
-        state = _STATE_OF[outcome.status]
-        if outcome.status in _NOT_DONE and _may_be_done(request, error):
-            state = ItemState.LOST
+        error, ended = outcome.error, _STATE_OF[outcome.status]
+        if outcome.status in _NOT_DONE and _may_be_done(state, error):
+            ended = ItemState.LOST
         reason = None if error is None or outcome.ok else _reason(error)
         self._writer.update(
-            call_state.position,
-            state,
+            self._position,
+            ended,
             requests=outcome.requests,
             throttled=outcome.throttled,
             reason=reason,
@@ -313,10 +351,10 @@ def _require_utf8(*names: str) -> None:
         raise ConfigError("a run with a journal must be named in UTF-8, its job_id too") from None
 
 
-def _may_be_done(request: Request, error: Exception | None) -> bool:
+def _may_be_done(state: CallState, error: Exception | None) -> bool:
     if isinstance(error, NotFoundError):
         return False  # it does not exist, so an earlier lost attempt had no lasting effect
-    return request.state.ambiguous or (error is not None and may_have_worked(error))
+    return state.ambiguous or (error is not None and may_have_worked(error))
 
 
 def _reason(error: Exception) -> tuple[str, int]:

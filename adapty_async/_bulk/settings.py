@@ -18,8 +18,10 @@ class WorkerLimit(Protocol):
     """A limit of a run's workers that may change during the run."""
 
     limit: int
-    #: Spawns *n* more workers; set by the run, None when it does not run.
-    spawn: Callable[[int], object] | None
+
+    def more_wanted(self) -> int:
+        """Return how many more workers are useful than at the last call."""
+        ...
 
     def should_retire(self, workers: int) -> bool:
         """Return whether one of *n* workers should end."""

@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from adapty_async._api.operation import CallState, Operation
+from adapty_async._api.call_state import CallState
+from adapty_async._api.operation import Operation
 from adapty_async._runtime.tasks import until_ended
 
 __all__ = ("Worker", "WorkerPool")
@@ -23,14 +24,19 @@ class Worker(msgspec.Struct):
     The state of one worker; the item processor writes it.
 
     Attributes:
-        call: the call state of its item; it contains whether a request is on the wire.
+        call: the call state of the item that it sends; None while it sends none.
         failure: an error that ends the run once the item's outcome is delivered.
         operation: the operation built from its item; None if there is none.
     """
 
-    call: CallState = msgspec.field(default_factory=CallState)
+    call: CallState | None = None
     failure: BaseException | None = None
     operation: Operation[Any] | None = None
+
+    @property
+    def is_on_wire(self) -> bool:
+        """Whether its request is on the wire."""
+        return self.call is not None and self.call.on_wire
 
 
 class WorkerPool:
@@ -51,7 +57,7 @@ class WorkerPool:
     @property
     def in_flight(self) -> int:
         """The number of requests on the wire."""
-        return sum(worker.call.on_wire for worker in self._workers.values())
+        return sum(worker.is_on_wire for worker in self._workers.values())
 
     def spawn(self, work: Callable[[Worker], Coroutine[Any, Any, None]], count: int) -> None:
         """Spawn workers that run `work`, up to the pool's size."""
@@ -70,7 +76,7 @@ class WorkerPool:
     def cancel(self, *, on_wire: bool) -> None:
         """Cancel the workers without a request on the wire, or all workers."""
         for task, worker in self._workers.items():
-            if on_wire or not worker.call.on_wire:
+            if on_wire or not worker.is_on_wire:
                 task.cancel()
 
     async def until_ended(self) -> None:

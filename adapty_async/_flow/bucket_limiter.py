@@ -1,26 +1,27 @@
 """
-A bucket limiter: the pauses, the request rate and the circuit breaker of one server-side bucket.
+Bucket limiters: the pauses, the request rate and the circuit breaker of one server-side bucket.
 
-A client has one limiter for each bucket, since the server counts by bucket: a 429 to one task holds
-for all. Items of bulk runs have low priority and use an adaptive rate. Single calls have priority
-over them and are not rate limited by default.
+A client has one `BucketState` for each bucket, since the server counts by bucket: a 429 to one task
+holds for all. Two kinds of limiters share it. A `CallLimiter` admits single calls, which are not
+rate limited by default. A `RunLimiter` (`run_limits`) admits the items of one bulk run, which yield
+to single calls and use the rate of the state's `RateSource`.
 """
 
 from __future__ import annotations
 
+import abc
 import asyncio
+import enum
 import math
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import ParamSpec
 
-from adapty_async._api.operation import Request
 from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
 from adapty_async._flow.circuit_breaker import CircuitBreaker, Sign, sign_of
 from adapty_async._flow.rate_limiter import CLOCK_RESOLUTION, RateLimiter
-from adapty_async._flow.run_limits import NO_LIMITS, RunLimits
+from adapty_async._flow.rate_source import RateSource
 from adapty_async._flow.semaphore import PrioritySemaphore
-from adapty_async._flow.wait_queue import WaitQueue
 from adapty_async._runtime.clock import Timing
 from adapty_async._runtime.fork import register_fork_handler
 from adapty_async._runtime.loop_local import LoopLocal
@@ -32,23 +33,76 @@ from adapty_async.errors import (
 )
 from adapty_async.statistics import BucketStatistics
 
-__all__ = ("BucketLimiter", "LimiterRegistry", "too_late")
+__all__ = (
+    "RECHECK",
+    "BucketLimiter",
+    "BucketState",
+    "CallLimiter",
+    "LimiterRegistry",
+    "Verdict",
+    "acquire_or_release",
+    "too_late",
+)
 
-T = TypeVar("T")
+P = ParamSpec("P")
+
+#: Seconds after which a waiter checks again: an outage or a pause may end before its time.
+RECHECK = 1.0
+# Maximum seconds of an item's `Retry-After` once the server has accepted other requests before the
+# end of one.
+_REQUEUE = 3.0
 
 
-# Seconds after which a waiter checks again: an outage may end before the next probe is due.
-_RECHECK = 1.0
+class Verdict(enum.Enum):
+    """A verdict on the result of an attempt."""
+
+    #: The API responded, and did not throttle.
+    WORKED = enum.auto()
+    #: The attempt failed in an outage, so the request is not the cause.
+    OUTAGE = enum.auto()
+    #: The attempt was throttled, failed without a known outage, or is no sign of anything.
+    OTHER = enum.auto()
 
 
-class BucketLimiter:
+class CallQueue:
     """
-    A limiter that combines all limits of one bucket.
+    The queue of the single calls to one bucket in one event loop.
+
+    Attributes:
+        turn: the right to wait for the next permit; the head of the queue has it.
+        deadlines: the deadlines of the waiting calls, by the timeouts that end them.
+    """
+
+    def __init__(self) -> None:
+        self.turn = PrioritySemaphore(1)
+        self.deadlines: dict[asyncio.Timeout, float] = {}
+
+    def expire(self, until: float) -> None:
+        """Time out the calls whose deadline is not after the end of a pause."""
+        for timeout, deadline in self.deadlines.items():
+            if until >= deadline and not timeout.expired():
+                timeout.reschedule(asyncio.get_running_loop().time())
+
+    def __repr__(self) -> str:
+        return f"CallQueue({len(self.deadlines)} calls)"
+
+
+class BucketState:
+    """
+    The state of one bucket, which the limiters of its single calls and bulk runs share.
+
+    Limiters hold the lock during each decision and each record.
 
     Attributes:
         clock: returns monotonic seconds.
-        adaptive: the adaptive rate of bulk runs, and the pauses of all requests.
+        sleep: waits for a number of seconds.
+        lock: a client may be used from the event loops of several threads.
+        rate_limiter: the client's configured rate limiter; None without one.
+        run_rate: the configured requests per second of the latest run, for the statistics.
+        rate_source: the adaptive rate of bulk runs, and the pauses of all requests.
         breaker: the circuit breaker.
+        calls: the queue of single calls, per event loop.
+        urgent: number of single calls that wait for a permit, in all event loops.
         in_flight: attempts without a response yet.
         requests: number of attempts.
         throttled: number of attempts that were throttled (429).
@@ -56,17 +110,18 @@ class BucketLimiter:
         has_worked: the API has responded at least once.
     """
 
-    def __init__(self, timing: Timing, rate_limiter: RateLimiter | None) -> None:
+    def __init__(
+        self, timing: Timing, rate_limiter: RateLimiter | None, rate_source: RateSource
+    ) -> None:
         self.clock = timing.clock
-        self._sleep = timing.sleep
-        self._rate_limiter = rate_limiter
-        self._lock = threading.Lock()  # a client may be used from several threads' loops
-        self._urgent_queue = LoopLocal(lambda: PrioritySemaphore(1))
-        self._urgent = 0
-        self._waiting: LoopLocal[dict[asyncio.Timeout, Request]] = LoopLocal(dict)
-        self._latest = NO_LIMITS  # of the latest run, for the statistics
-        self.adaptive = AdaptiveRateLimiter(timing.clock)
+        self.sleep = timing.sleep
+        self.lock = threading.Lock()
+        self.rate_limiter = rate_limiter
+        self.run_rate: float | None = None
+        self.rate_source = rate_source
         self.breaker = CircuitBreaker(timing.clock, timing.uniform)
+        self.calls = LoopLocal(CallQueue)
+        self.urgent = 0
         self.in_flight = 0
         self.requests = 0
         self.throttled = 0
@@ -77,244 +132,66 @@ class BucketLimiter:
     @property
     def paused_for(self) -> float:
         """The remaining seconds of a pause that the server asked for."""
-        return max(0.0, self.adaptive.paused_until - self.clock())
+        return max(0.0, self.rate_source.paused_until - self.clock())
 
-    def try_acquire(self, request: Request, connections: PrioritySemaphore) -> bool:
-        """
-        Acquire a connection for a single call at once, if no rate, pause or queue delays it.
+    @property
+    def asked_for(self) -> float:
+        """The remaining seconds of the last `Retry-After`, which a pause may end before."""
+        return self._asked_until - self.clock()
 
-        Raises:
-            CircuitOpenError: the circuit is open.
-            RateLimitError: a pause lasts beyond the call's deadline.
-            DeadlineError: the permit would come after the call's deadline.
-        """
-        now = self.clock()
-        self._require_closed_circuit(request)
-        if (
-            self._rate_limiter is not None
-            or self.adaptive.paused_until > now
-            or not connections.try_acquire()
-        ):
-            return False
-        return not _acquire_or_release(connections, self._acquire_for_call, request, now)
+    @property
+    def is_measured(self) -> bool:
+        """Whether the adaptive rate holds in any case: the server throttled requests."""
+        return self.rate_source.limit is not None or self.rate_source.probing
 
-    async def acquire(self, request: Request, connections: PrioritySemaphore) -> None:
-        """
-        Wait for a connection and a permit for a single call.
-
-        Raises:
-            CircuitOpenError: the circuit is open.
-            RateLimitError: a pause lasts beyond the call's deadline.
-            DeadlineError: the permit would come after the call's deadline.
-        """
-        waiting, timeout = self._waiting.get(), asyncio.timeout(None)
-        waiting[timeout] = request
-        try:
-            async with timeout:
-                await self._wait(request, connections, self.clock())
-        except TimeoutError:
-            raise self._no_permit(request) from None
-        finally:
-            del waiting[timeout]
-
-    async def _wait(self, request: Request, connections: PrioritySemaphore, arrived: float) -> None:
-        if self._rate_limiter is None and self.adaptive.paused_until <= arrived:
-            await self._acquire_connection(request, connections)
-            if not _acquire_or_release(connections, self._acquire_for_call, request, arrived):
-                return
-        with self._lock:
-            self._urgent += 1
-        try:
-            await self._wait_in_queue(request, connections, arrived)
-        finally:
-            with self._lock:
-                self._urgent -= 1
-
-    async def _wait_in_queue(
-        self, request: Request, connections: PrioritySemaphore, arrived: float
-    ) -> None:
-        self._require_time(request, self._expected_delay())
-        queue = self._urgent_queue.get()
-        seconds = request.state.deadline - self.clock()
-        await _acquire_within(queue, seconds, lambda: self._no_permit(request))
-        try:
-            while True:
-                await self._acquire_connection(request, connections)
-                wait = _acquire_or_release(connections, self._acquire_for_call, request, arrived)
-                if not wait:
-                    return
-                self._require_time(request, wait)
-                await self._sleep(wait)
-        finally:
-            queue.release()
-
-    async def _acquire_connection(self, request: Request, connections: PrioritySemaphore) -> None:
-        def none_free() -> DeadlineError:
-            return DeadlineError("no connection became free in time", operation=request.operation)
-
-        await _acquire_within(connections, request.state.deadline - self.clock(), none_free)
-
-    def _require_closed_circuit(self, request: Request) -> None:
-        if wait := self.breaker.delay():
-            raise CircuitOpenError(
-                "the circuit is open because of an outage",
-                operation=request.operation,
-                retry_after=wait,
-            )
-
-    def _require_time(self, request: Request, wait: float) -> None:
-        if self.clock() + wait >= request.state.deadline:
-            raise self._no_permit(request)
-
-    def _no_permit(self, request: Request) -> AdaptyError:
-        """Return the error of a call without time left: of a pause if it outlasts the deadline."""
-        wait = self.paused_for
-        if not wait or self.clock() + wait < request.state.deadline:
-            return too_late(request)
-        error = RateLimitError(
-            f"throttled (429) before, nothing is sent for another {wait:.1f} s",
-            operation=request.operation,
-            status=429,
-        )
-        error.retry_after = max(wait, self._asked_until - self.clock())
-        return error
-
-    def _expire_waiting(self) -> None:
-        """Time out the waiting calls of this event loop whose deadline is within the pause."""
-        for timeout, request in self._waiting.get().items():
-            late = self.adaptive.paused_until >= request.state.deadline
-            if late and not timeout.expired():
-                timeout.reschedule(asyncio.get_running_loop().time())
-
-    def _acquire_for_call(self, request: Request, arrived: float) -> float:
-        with self._lock:
-            self._require_closed_circuit(request)
-            self._require_time(request, 0.0)
-            wait = self.paused_for
-            if self._rate_limiter is not None:
-                wait = max(wait, self._rate_limiter.delay())
-            was_paused = self.adaptive.paused_until > arrived
-            if wait <= CLOCK_RESOLUTION and was_paused:
-                # paused calls resume at the adaptive rate: all at once would be a burst
-                wait = self.adaptive.acquire()
-            if wait <= CLOCK_RESOLUTION:
-                wait = 0.0
-                self._count_sent(paced=was_paused)
-            return wait
-
-    def _count_sent(self, *, paced: bool) -> None:
+    def record_sent(self, *, paced: bool) -> None:
+        """Record an attempt that is sent now; it is `paced` if the rate source admitted it."""
         self.requests += 1
         self.in_flight += 1
         if not paced:
-            self.adaptive.count()
+            self.rate_source.count()
         if self.breaker.since is not None:
             self.breaker.record_probe()
-        if self._rate_limiter is not None:
-            self._rate_limiter.acquire()
+        if self.rate_limiter is not None:
+            self.rate_limiter.acquire()
 
-    def _expected_delay(self) -> float:
-        """Return the minimum seconds that a new call waits, behind those in the queue."""
-        if self._rate_limiter is None:
-            return self.paused_for
-        wait = self._rate_limiter.delay()
-        first = 1 if wait else self._rate_limiter.burst  # maximum number that start with the first
-        return max(self.paused_for, wait + max(0, self._urgent - first) / self._rate_limiter.rate)
+    def revoke_sent(self) -> None:
+        """Take back the record of an attempt that was cancelled before it was sent."""
+        self.in_flight -= 1
+        self.requests -= 1
 
-    def wait_queue(self, connections: PrioritySemaphore, limits: RunLimits) -> WaitQueue[Request]:
+    def record_success(self, sent: float, *, paced: bool) -> None:
+        """Record a response of a working API to a request that was sent at `sent`."""
+        self.has_worked = True
+        self.rate_source.succeeded(sent, paced=paced)
+        self.breaker.record_success(sent)
+
+    def record_throttled(self, sent: float, retry_after: float | None, within: float) -> None:
         """
-        Return a wait queue in which the items of one run wait for a connection and a permit.
+        Record a 429 response to a request that was sent at `sent`.
 
-        The permit is acquired last, when nothing else can delay the request. Permits that were
-        acquired earlier would accumulate behind a busy connection and be used all at once. Until
-        then the connection is available to others.
-
-        Raises, in the task of an entrant:
-            CircuitOpenError: an outage or a pause has lasted longer than the run's `max_outage`.
+        If it pauses all requests, the waiting calls of this event loop whose deadline is within the
+        pause time out. A probe is due `within` these seconds.
         """
+        self.throttled += 1
+        before = self.rate_source.paused_until
+        self.rate_source.throttled(sent, retry_after, within=within)
+        self.breaker.record_success(sent)
+        if self.rate_source.paused_until > before:
+            self._asked_until = self.clock() + (retry_after or 0.0)
+            self.calls.get().expire(self.rate_source.paused_until)
 
-        def admit(request: Request) -> bool:
-            if connections.available <= 0 or self._acquire_for_item(request, limits):
-                return False
-            return connections.try_acquire()
+    def record_failure(self, sent: float, retry_after: float | None) -> Verdict:
+        """Record a failure that an outage may have caused; return whether one is known."""
+        self.failed += 1
+        self.breaker.record_failure(sent, retry_after)
+        return Verdict.OTHER if self.breaker.since is None else Verdict.OUTAGE
 
-        async def lead(request: Request) -> None:
-            while True:
-                await connections.acquire()
-                wait = _acquire_or_release(connections, self._acquire_for_item, request, limits)
-                if not wait:
-                    return
-                await self._sleep(min(wait, _RECHECK))
-
-        def revoke(_: Request) -> None:
-            with self._lock:
-                self.in_flight -= 1
-                self.requests -= 1
-            connections.release()
-
-        self._latest = limits
-        return WaitQueue(admit, lead, revoke)
-
-    def _acquire_for_item(self, request: Request, limits: RunLimits) -> float:
-        with self._lock:
-            wait = 0.0
-            is_adaptive = self._is_adaptive(limits)
-            if not is_adaptive or self._urgent or self.breaker.since is not None:
-                wait = self._item_delay(limits)
-            is_limited = is_adaptive or self._is_measured()
-            is_slowed = wait <= CLOCK_RESOLUTION and is_limited
-            if is_slowed:
-                wait = self.adaptive.acquire()
-            if wait > CLOCK_RESOLUTION:
-                self._require_patience(request, limits, wait, wait if is_slowed else 0.0)
-                return wait
-            self._count_sent(paced=is_limited)
-            if limits.rate_limiter is not None:
-                limits.rate_limiter.acquire()
-            return 0.0
-
-    def _item_delay(self, limits: RunLimits) -> float:
-        wait = max(self.breaker.delay(), self.paused_for)
-        if self._urgent:
-            wait = max(wait, 1 / (self._rate_limiter or self.adaptive).rate)
-        for limiter in self._rate_limiter, limits.rate_limiter:
-            if limiter is not None:
-                wait = max(wait, limiter.delay())
-        return wait
-
-    def _require_patience(
-        self, request: Request, limits: RunLimits, wait: float, slowed: float
-    ) -> None:
-        """
-        Raise if an item's run has waited for too long, or will have at the end of the pause.
-
-        Waits for a configured rate or for single calls do not count.
-        """
-        timer = limits.timer(request.bucket, self.clock)
-        held = max(slowed, self.breaker.delay(), self.paused_for)
-        if held > CLOCK_RESOLUTION:
-            timer.hold(min(held, _RECHECK))
-        if timer.lasted + self.paused_for > limits.max_outage:
-            raise CircuitOpenError(
-                f"no service for longer than {limits.max_outage:g} s",
-                operation=request.operation,
-                retry_after=wait,
-            )
-
-    def _is_adaptive(self, limits: RunLimits) -> bool:
-        """Return whether no rate is configured, so that the adaptive rate holds."""
-        return self._rate_limiter is None and limits.rate_limiter is None
-
-    def _is_measured(self) -> bool:
-        """Return whether the adaptive rate holds in any case: the server throttled requests."""
-        return self.adaptive.limit is not None or self.adaptive.probing
-
-    def expect(self, rate: float | None) -> None:
-        """Start with a limit of an earlier run, unless one was measured since."""
-        with self._lock:
-            if rate is not None and self.adaptive.limit is None:
-                paused_until = self.adaptive.paused_until
-                self.adaptive = AdaptiveRateLimiter(self.clock, rate=rate)
-                self.adaptive.paused_until = max(self.adaptive.paused_until, paused_until)
+    def configured_rate(self, run_rate: float | None) -> float | None:
+        """Return the lower configured rate, of the client or a run; None without one."""
+        if self.rate_limiter is None:
+            return run_rate
+        return self.rate_limiter.rate if run_rate is None else min(self.rate_limiter.rate, run_rate)
 
     def statistics(self) -> BucketStatistics:
         """Return the state and counts of this bucket."""
@@ -330,102 +207,308 @@ class BucketLimiter:
 
     def _rate(self) -> float:
         """Return the requests per second that hold for the latest run."""
-        configured = self._configured_rate(self._latest)
-        adaptive = self.adaptive.rate
+        configured, adaptive = self.configured_rate(self.run_rate), self.rate_source.rate
         if configured is None:
             return adaptive
-        return min(configured, adaptive) if self._is_measured() else configured
+        return min(configured, adaptive) if self.is_measured else configured
 
-    def _configured_rate(self, limits: RunLimits) -> float | None:
-        """Return the lowest configured rate; None without one."""
-        limiters = self._rate_limiter, limits.rate_limiter
-        return min((each.rate for each in limiters if each is not None), default=None)
+    def __repr__(self) -> str:
+        return (
+            f"BucketState({self.rate_source!r}, {self.breaker.state}, "
+            f"in_flight={self.in_flight}, requests={self.requests}, throttled={self.throttled})"
+        )
 
-    def release(
-        self,
-        request: Request,
-        error: AdaptyError | None,
-        sent: float,
-        limits: RunLimits = NO_LIMITS,
-    ) -> bool:
-        """Record the result of an attempt sent at `sent`; return whether the API worked."""
-        with self._lock:
-            self.in_flight -= 1
-            if error is None or sign_of(error) is Sign.WORKS:
-                self._record_success(request, sent, limits)
-                return True
-            self._record_failure(request, sent, error, limits)
-            return False
 
-    def _record_failure(
-        self, request: Request, sent: float, error: AdaptyError, limits: RunLimits
-    ) -> None:
-        sign = sign_of(error)
+class BucketLimiter(abc.ABC):
+    """
+    A limiter of the requests to one bucket in one event loop.
+
+    Args:
+        state: the state of the bucket.
+        connections: the semaphore of the client's connections in this event loop.
+    """
+
+    def __init__(self, state: BucketState, connections: PrioritySemaphore) -> None:
+        self._state = state
+        self._connections = connections
+
+    @property
+    def requeue_within(self) -> float:
+        """The maximum seconds after which a throttled item may be sent again."""
+        return _REQUEUE if self._state.rate_source.overstated else math.inf
+
+    @abc.abstractmethod
+    def try_acquire(self, operation: str, deadline: float) -> bool:
+        """
+        Acquire a permit and a connection without a wait; return whether that succeeded.
+
+        Args:
+            operation: the name of the call in errors.
+            deadline: time by which the call must be over.
+
+        Raises:
+            AdaptyError: the permit would come too late.
+        """
+
+    @abc.abstractmethod
+    async def acquire(self, operation: str, deadline: float) -> float:
+        """
+        Wait for a permit and a connection.
+
+        Return the seconds of the wait that are not charged to the call, but added to its deadline.
+
+        Args:
+            operation: the name of the call in errors.
+            deadline: time by which the call must be over.
+
+        Raises:
+            AdaptyError: the permit would come too late.
+        """
+
+    def release(self, error: AdaptyError | None, sent: float) -> Verdict:
+        """Release the connection, and record the result of an attempt that was sent at `sent`."""
+        with self._state.lock:
+            self._state.in_flight -= 1
+            verdict = self._record(error, sent)
+        self._connections.release()  # last: it raises if the loop is closed with calls in flight
+        return verdict
+
+    def _record(self, error: AdaptyError | None, sent: float) -> Verdict:
+        sign = Sign.WORKS if error is None else sign_of(error)
+        if sign is Sign.WORKS:
+            self._state.record_success(sent, paced=self._is_paced())
+            return Verdict.WORKED
+        asked = getattr(error, "retry_after", None)
         if sign is Sign.THROTTLED:
-            self.throttled += 1
-            self._record_throttled(request, sent, error, limits)
-        # the URL or the call may be the cause of a response that is not the API's
-        elif sign is Sign.FAILS or (
-            sign is Sign.STRANGE and request.low_priority and self.has_worked
+            self._record_throttled(sent, asked)
+        elif sign is Sign.FAILS or (sign is Sign.STRANGE and self._blames_service()):
+            return self._state.record_failure(sent, asked)
+        return Verdict.OTHER
+
+    @abc.abstractmethod
+    def _is_paced(self) -> bool:
+        """Return whether the rate source admits the requests of this limiter."""
+
+    @abc.abstractmethod
+    def _record_throttled(self, sent: float, retry_after: float | None) -> None:
+        """Record a 429 response."""
+
+    @abc.abstractmethod
+    def _blames_service(self) -> bool:
+        """Return whether a response that is not the API's is a failure of the service."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._state!r}, free={self._connections.available})"
+
+
+class CallLimiter(BucketLimiter):
+    """
+    A limiter for the single calls to one bucket, in one event loop.
+
+    A call passes at once if no configured rate and no pause holds it. Otherwise it waits in a queue
+    of its own, before the items of all bulk runs, until its deadline.
+    """
+
+    def __init__(self, state: BucketState, connections: PrioritySemaphore) -> None:
+        super().__init__(state, connections)
+        self._queue = state.calls.get()
+
+    def try_acquire(self, operation: str, deadline: float) -> bool:
+        """
+        Acquire a connection at once, if no rate, pause or queue delays the call.
+
+        Raises:
+            CircuitOpenError: the circuit is open.
+            RateLimitError: a pause lasts beyond the call's deadline.
+            DeadlineError: the permit would come after the call's deadline.
+        """
+        state, now = self._state, self._state.clock()
+        self._require_closed_circuit(operation)
+        if (
+            state.rate_limiter is not None
+            or state.rate_source.paused_until > now
+            or not self._connections.try_acquire()
         ):
-            self.failed += 1
-            self.breaker.record_failure(sent, getattr(error, "retry_after", None))
-            if self.breaker.since is not None:
-                request.state.outage_failures += 1  # the item is not the cause
+            return False
+        return not acquire_or_release(
+            self._connections, self._acquire_permit, operation, deadline, now
+        )
 
-    def _record_throttled(
-        self, request: Request, sent: float, error: AdaptyError, limits: RunLimits
-    ) -> None:
-        configured = self._configured_rate(limits)
-        if request.low_priority and configured is not None:
-            self.adaptive.search_from(configured)
-        before, asked = self.adaptive.paused_until, getattr(error, "retry_after", None)
-        self.adaptive.throttled(sent, asked, within=limits.patience() - _RECHECK)
-        self.breaker.record_success(sent)
-        if self.adaptive.paused_until > before:
-            self._asked_until = self.clock() + (asked or 0.0)
-            self._expire_waiting()
+    async def acquire(self, operation: str, deadline: float) -> float:
+        """
+        Wait for a connection and a permit; all of the wait is charged to the call.
 
-    def _record_success(self, request: Request, sent: float, limits: RunLimits) -> None:
-        self.has_worked = True
-        paced = request.low_priority and (self._is_adaptive(limits) or self._is_measured())
-        self.adaptive.succeeded(sent, paced=paced)
-        self.breaker.record_success(sent)
+        Raises:
+            CircuitOpenError: the circuit is open.
+            RateLimitError: a pause lasts beyond the call's deadline.
+            DeadlineError: the permit would come after the call's deadline.
+        """
+        timeout = asyncio.timeout(None)
+        self._queue.deadlines[timeout] = deadline
+        try:
+            async with timeout:
+                await self._wait(operation, deadline, self._state.clock())
+        except TimeoutError:
+            raise self._no_permit(operation, deadline) from None
+        finally:
+            del self._queue.deadlines[timeout]
+        return 0.0
+
+    async def _wait(self, operation: str, deadline: float, arrived: float) -> None:
+        state = self._state
+        if state.rate_limiter is None and state.rate_source.paused_until <= arrived:
+            await self._acquire_connection(operation, deadline)
+            if not acquire_or_release(
+                self._connections, self._acquire_permit, operation, deadline, arrived
+            ):
+                return
+        with state.lock:
+            state.urgent += 1
+        try:
+            await self._wait_in_queue(operation, deadline, arrived)
+        finally:
+            with state.lock:
+                state.urgent -= 1
+
+    async def _wait_in_queue(self, operation: str, deadline: float, arrived: float) -> None:
+        self._require_time(operation, deadline, self._expected_delay())
+        seconds = deadline - self._state.clock()
+        turn = self._queue.turn
+        await _acquire_within(turn, seconds, lambda: self._no_permit(operation, deadline))
+        try:
+            while True:
+                await self._acquire_connection(operation, deadline)
+                wait = acquire_or_release(
+                    self._connections, self._acquire_permit, operation, deadline, arrived
+                )
+                if not wait:
+                    return
+                self._require_time(operation, deadline, wait)
+                await self._state.sleep(min(wait, RECHECK))
+        finally:
+            turn.release()
+
+    async def _acquire_connection(self, operation: str, deadline: float) -> None:
+        def none_free() -> DeadlineError:
+            return DeadlineError("no connection became free in time", operation=operation)
+
+        await _acquire_within(self._connections, deadline - self._state.clock(), none_free)
+
+    def _acquire_permit(self, operation: str, deadline: float, arrived: float) -> float:
+        state = self._state
+        with state.lock:
+            self._require_closed_circuit(operation)
+            self._require_time(operation, deadline, 0.0)
+            wait = state.paused_for
+            if state.rate_limiter is not None:
+                wait = max(wait, state.rate_limiter.delay())
+            was_paused = state.rate_source.paused_until > arrived
+            if wait <= CLOCK_RESOLUTION and was_paused:
+                # paused calls resume at the adaptive rate: all at once would be a burst
+                wait = state.rate_source.acquire()
+            if wait <= CLOCK_RESOLUTION:
+                wait = 0.0
+                state.record_sent(paced=was_paused)
+            return wait
+
+    def _expected_delay(self) -> float:
+        """Return the minimum seconds that a new call waits, behind those in the queue."""
+        state, limiter = self._state, self._state.rate_limiter
+        if limiter is None:
+            return state.paused_for
+        wait = limiter.delay()
+        first = 1 if wait else limiter.burst  # maximum number that start with the first
+        return max(state.paused_for, wait + max(0, state.urgent - first) / limiter.rate)
+
+    def _require_closed_circuit(self, operation: str) -> None:
+        if wait := self._state.breaker.delay():
+            raise CircuitOpenError(
+                "the circuit is open because of an outage", operation=operation, retry_after=wait
+            )
+
+    def _require_time(self, operation: str, deadline: float, wait: float) -> None:
+        if self._state.clock() + wait >= deadline:
+            raise self._no_permit(operation, deadline)
+
+    def _no_permit(self, operation: str, deadline: float) -> AdaptyError:
+        """Return the error of a call without time left: of a pause if it outlasts the deadline."""
+        wait = self._state.paused_for
+        if not wait or self._state.clock() + wait < deadline:
+            return too_late(operation)
+        error = RateLimitError(
+            f"throttled (429) before, nothing is sent for another {wait:.1f} s",
+            operation=operation,
+            status=429,
+        )
+        error.retry_after = max(wait, self._state.asked_for)
+        return error
+
+    def _is_paced(self) -> bool:
+        return False
+
+    def _record_throttled(self, sent: float, retry_after: float | None) -> None:
+        self._state.record_throttled(sent, retry_after, math.inf)
+
+    def _blames_service(self) -> bool:
+        return False  # the URL or the call may be the cause
 
 
 class LimiterRegistry:
-    """A registry of one client's bucket limiters by bucket; they share its rate limiter."""
+    """
+    A registry of the states of one client's buckets, by bucket; they share its rate limiter.
 
-    def __init__(self, timing: Timing, rate_limiter: RateLimiter | None = None) -> None:
+    Args:
+        timing: clock, sleep and random function.
+        rate_limiter: the client's configured rate limiter; None without one.
+        rate_source: returns the rate source of a bucket; by default each bucket has an
+            `AdaptiveRateLimiter`.
+    """
+
+    def __init__(
+        self,
+        timing: Timing,
+        rate_limiter: RateLimiter | None = None,
+        rate_source: Callable[[str], RateSource] | None = None,
+    ) -> None:
         self._timing = timing
         self._rate_limiter = rate_limiter
+        self._rate_source = rate_source
         self._expected: float | None = None
-        self._limiters: dict[str, BucketLimiter] = {}
+        self._states: dict[str, BucketState] = {}
         register_fork_handler(self)
 
     def after_fork(self) -> None:
         """Start fresh: requests in flight and held locks belong to the parent process."""
-        self._limiters = {}
+        self._states = {}
 
-    def get(self, bucket: str) -> BucketLimiter:
-        """Return the limiter of a bucket."""
-        limiter = self._limiters.get(bucket)
-        if limiter is None:
-            limiter = BucketLimiter(self._timing, self._rate_limiter)
-            limiter.expect(self._expected)
-            limiter = self._limiters.setdefault(bucket, limiter)
-        return limiter
+    def get(self, bucket: str) -> BucketState:
+        """
+        Return the state of a bucket.
+
+        Raises:
+            ConfigError: the rate source belongs to another event loop, or is not open.
+        """
+        given = None if self._rate_source is None else self._rate_source(bucket)
+        state = self._states.get(bucket)
+        if state is None:
+            source = given or AdaptiveRateLimiter(self._timing.clock)
+            if self._expected is not None:
+                source.expect(self._expected)
+            state = BucketState(self._timing, self._rate_limiter, source)
+            state = self._states.setdefault(bucket, state)
+        return state
 
     def expect(self, rate: float) -> None:
         """Start with the rate of an earlier run in every bucket without a measured limit."""
         self._expected = rate
-        for limiter in tuple(self._limiters.values()):
-            limiter.expect(rate)
+        for state in tuple(self._states.values()):
+            with state.lock:
+                state.rate_source.expect(rate)
 
     def learned_rate(self) -> float | None:
         """Return the adaptive rate if exactly one bucket has a measured limit, otherwise None."""
-        adaptive = [limiter.adaptive for limiter in tuple(self._limiters.values())]
-        rates = [each.estimate for each in adaptive if each.limit is not None]
+        sources = [state.rate_source for state in tuple(self._states.values())]
+        rates = [each.estimate for each in sources if each.limit is not None]
         return rates[0] if len(rates) == 1 else None
 
     @property
@@ -435,23 +518,30 @@ class LimiterRegistry:
 
     def statistics(self) -> dict[str, BucketStatistics]:
         """Return the statistics of the buckets that were used."""
-        return {bucket: limiter.statistics() for bucket, limiter in dict(self._limiters).items()}
+        return {bucket: state.statistics() for bucket, state in dict(self._states).items()}
+
+    def __repr__(self) -> str:
+        return f"LimiterRegistry({', '.join(self._states)})"
 
 
-def too_late(request: Request) -> DeadlineError:
+def too_late(operation: str) -> DeadlineError:
     """Return the error of a call without time left."""
-    return DeadlineError("no time left to wait for a permit", operation=request.operation)
+    return DeadlineError("no time left to wait for a permit", operation=operation)
 
 
-def _acquire_or_release(
+def acquire_or_release(
     connections: PrioritySemaphore,
-    acquire: Callable[[Request, T], float],
-    request: Request,
-    context: T,
+    acquire: Callable[P, float],
+    *arguments: P.args,
+    **options: P.kwargs,
 ) -> float:
-    """Return the seconds to wait; keep the connection if they are 0, otherwise release it."""
+    """
+    Acquire a permit for a request that holds a connection.
+
+    Return the seconds to wait. The connection is kept if they are 0, and released otherwise.
+    """
     try:
-        wait = acquire(request, context)
+        wait = acquire(*arguments, **options)
     except BaseException:
         connections.release()
         raise

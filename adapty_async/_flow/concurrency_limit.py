@@ -43,8 +43,8 @@ class ConcurrencyLimit:
     """
     An adaptive limit on the requests of one run in flight.
 
-    A run has one worker for each permitted request. While some of them wait for a retry, the limit
-    spawns others.
+    A run has one worker for each permitted request, and others while some of these wait for a
+    retry. The limit does not spawn workers: the run asks it how many more are useful.
 
     Args:
         most: maximum number of workers.
@@ -54,7 +54,6 @@ class ConcurrencyLimit:
         most: maximum number of workers.
         limit: number of useful workers.
         in_flight: requests in flight; the sender of a request increments it.
-        spawn: spawns a number of workers; set by the run while it lasts.
     """
 
     def __init__(self, most: int, clock: Callable[[], float]) -> None:
@@ -62,13 +61,18 @@ class ConcurrencyLimit:
         self._clock = clock
         self.limit = min(INITIAL_CONCURRENCY, most)
         self.in_flight = 0
-        self.spawn: Callable[[int], object] | None = None
+        self._more = 0  # workers that became useful since the run asked
         self._usual = 0.0
         self._fastest = math.inf
         self._fastest_before = math.inf
         self._expires_at = clock() + _MEMORY
         self._slow_above = self._steady_below = math.inf
         self._next_change = 0.0
+
+    def more_wanted(self) -> int:
+        """Return how many more workers are useful than at the last call."""
+        more, self._more = self._more, 0
+        return more
 
     def should_retire(self, workers: int) -> bool:
         """Return whether the pool has more workers than the concurrency limit allows."""
@@ -88,7 +92,7 @@ class ConcurrencyLimit:
         if isinstance(failure, RequestTimeoutError):
             self._change(0.5, self._clock())
         if self.in_flight < self.limit:
-            self._spawn(1)  # this worker may have a long wait before its retry
+            self._more += 1  # this worker may have a long wait before its retry
 
     def _record_response(self, seconds: float, *, wanted: bool) -> None:
         now = self._clock()
@@ -116,9 +120,4 @@ class ConcurrencyLimit:
         self._next_change = now + (self._usual or 1.0)  # wait for the effect first
         before = self.limit
         self.limit = max(min(_MIN_LIMIT, self.most), min(self.most, round(before * factor)))
-        if self.limit > before:
-            self._spawn(self.limit - before)
-
-    def _spawn(self, workers: int) -> None:
-        if self.spawn is not None:
-            self.spawn(workers)
+        self._more += max(0, self.limit - before)

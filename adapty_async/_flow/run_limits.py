@@ -1,18 +1,34 @@
-"""A bundle of the limits of one bulk run, in addition to those of its client."""
+"""
+The limits of one bulk run, in addition to those of its client.
+
+`RunLimits` bundles them. A `RunLimiter` applies them to the run's items, for one bucket.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 
 import msgspec
 
 from adapty_async._api.operation import Request
+from adapty_async._flow.bucket_limiter import (
+    RECHECK,
+    BucketLimiter,
+    BucketState,
+    Verdict,
+    acquire_or_release,
+    too_late,
+)
 from adapty_async._flow.circuit_breaker import OutageTimer, WakefulClock
 from adapty_async._flow.concurrency_limit import ConcurrencyLimit
-from adapty_async._flow.rate_limiter import RateLimiter
+from adapty_async._flow.rate_limiter import CLOCK_RESOLUTION, RateLimiter
+from adapty_async._flow.semaphore import PrioritySemaphore
+from adapty_async._flow.wait_queue import WaitQueue
+from adapty_async.errors import AdaptyError, CircuitOpenError
 
-__all__ = ("NO_LIMITS", "RunLimits", "look_every", "wakeful")
+__all__ = ("NO_LIMITS", "RunLimiter", "RunLimits", "look_every", "wakeful")
 
 # Maximum seconds between two checks of a run whether an outage has lasted too long.
 _CHECK_SECONDS = 1.0
@@ -68,3 +84,152 @@ def wakeful(clock: Callable[[], float], max_outage: float) -> WakefulClock:
 
 
 NO_LIMITS = RunLimits()
+
+
+class RunLimiter(BucketLimiter):
+    """
+    A limiter for the items of one run to one bucket, in the event loop of the run.
+
+    Items wait in a queue of the run's own for a connection and a permit, so that a slow run delays
+    no other. The permit is acquired last, when nothing else can delay the request. Permits that
+    were acquired earlier would accumulate behind a busy connection and be used all at once. Until
+    then the connection is available to others.
+
+    Args:
+        state: the state of the bucket.
+        connections: the semaphore of the client's connections in this event loop.
+        run: the limits of the run.
+        bucket: the name of the bucket.
+    """
+
+    def __init__(
+        self, state: BucketState, connections: PrioritySemaphore, run: RunLimits, bucket: str
+    ) -> None:
+        super().__init__(state, connections)
+        self._run = run
+        self._timer = run.timer(bucket, state.clock)
+        self._concurrency = run.concurrency
+        self._rate = state.run_rate = None if run.rate_limiter is None else run.rate_limiter.rate
+        self._is_adaptive = state.configured_rate(self._rate) is None
+        self._queue: WaitQueue[str] = WaitQueue(self._admit, self._lead, self._revoke)
+
+    def try_acquire(self, operation: str, deadline: float) -> bool:
+        """
+        Acquire a permit and a connection at once, if no earlier item waits.
+
+        Raises:
+            DeadlineError: the deadline is over.
+            CircuitOpenError: an outage or a pause has lasted longer than the run's `max_outage`.
+        """
+        if deadline != math.inf and deadline <= self._state.clock():
+            raise too_late(operation)
+        if not self._queue.try_acquire(operation):
+            return False
+        self._start()
+        return True
+
+    async def acquire(
+        self,
+        operation: str,
+        deadline: float,  # noqa: ARG002  a wait in the queue extends it
+    ) -> float:
+        """
+        Wait in the run's queue; return the seconds of the wait, which is not charged to the item.
+
+        Raises:
+            CircuitOpenError: an outage or a pause has lasted longer than the run's `max_outage`.
+        """
+        arrived = self._state.clock()
+        await self._queue.acquire(operation)
+        self._start()
+        return self._state.clock() - arrived
+
+    def _start(self) -> None:
+        self._timer.start()
+        if self._concurrency is not None:
+            self._concurrency.in_flight += 1
+
+    def release(self, error: AdaptyError | None, sent: float) -> Verdict:
+        """Release the connection, and record the result of an attempt that was sent at `sent`."""
+        verdict = super().release(error, sent)
+        self._timer.end(worked=verdict is Verdict.WORKED)
+        if self._concurrency is not None:
+            seconds = self._state.clock() - sent
+            self._concurrency.record(error, seconds, held_up=self._queue.has_leader)
+        return verdict
+
+    def _admit(self, operation: str) -> bool:
+        if self._connections.available <= 0 or self._acquire_permit(operation):
+            return False
+        return self._connections.try_acquire()
+
+    async def _lead(self, operation: str) -> None:
+        while True:
+            await self._connections.acquire()
+            wait = acquire_or_release(self._connections, self._acquire_permit, operation)
+            if not wait:
+                return
+            await self._state.sleep(min(wait, RECHECK))
+
+    def _revoke(self, _: str) -> None:
+        with self._state.lock:
+            self._state.revoke_sent()
+        self._connections.release()
+
+    def _acquire_permit(self, operation: str) -> float:
+        state = self._state
+        with state.lock:
+            wait, is_limited = 0.0, self._is_paced()
+            if not self._is_adaptive or state.urgent or state.breaker.since is not None:
+                wait = self._delay(is_limited=is_limited)
+            is_slowed = wait <= CLOCK_RESOLUTION and is_limited
+            if is_slowed:
+                wait = state.rate_source.acquire()
+            if wait > CLOCK_RESOLUTION:
+                self._require_patience(operation, wait, wait if is_slowed else 0.0)
+                return wait
+            state.record_sent(paced=is_limited)
+            if self._run.rate_limiter is not None:
+                self._run.rate_limiter.acquire()
+            return 0.0
+
+    def _delay(self, *, is_limited: bool) -> float:
+        """Return the seconds of all waits but that for the rate source, if it limits the run."""
+        state = self._state
+        paused_for = state.paused_for
+        wait = max(state.breaker.delay(), 0.0 if is_limited else paused_for)
+        if state.urgent and not paused_for:
+            wait = max(wait, 1 / (state.rate_limiter or state.rate_source).rate)
+        for limiter in state.rate_limiter, self._run.rate_limiter:
+            if limiter is not None:
+                wait = max(wait, limiter.delay())
+        return wait
+
+    def _require_patience(self, operation: str, wait: float, slowed: float) -> None:
+        """
+        Raise if the run has waited for too long, or will have at the end of the pause.
+
+        Waits for a configured rate or for single calls do not count.
+        """
+        state, timer = self._state, self._timer
+        held = max(slowed, state.breaker.delay(), state.paused_for)
+        if held > CLOCK_RESOLUTION:
+            timer.hold(min(held, RECHECK))
+        if timer.lasted + state.paused_for > self._run.max_outage:
+            raise CircuitOpenError(
+                f"no service for longer than {self._run.max_outage:g} s",
+                operation=operation,
+                retry_after=max(wait, state.paused_for),
+            )
+
+    def _is_paced(self) -> bool:
+        return self._is_adaptive or self._state.is_measured
+
+    def _record_throttled(self, sent: float, retry_after: float | None) -> None:
+        configured = self._state.configured_rate(self._rate)
+        if configured is not None:
+            self._state.rate_source.search_from(configured)
+        self._state.record_throttled(sent, retry_after, self._run.patience() - RECHECK)
+
+    def _blames_service(self) -> bool:
+        return self._state.has_worked

@@ -1,10 +1,10 @@
 """
-A direct sender, the fast HTTP path: one attempt over a session's connector.
+The fast HTTP path: a direct sender, which makes one attempt over a session's connector.
 
 It does not use `ClientSession.request`. All uses of half-private parts of aiohttp are in this
-module, and `why_standard` decides whether they are allowed: any unusual condition selects the
-standard path. That path is in `session_sender`. The same invariants hold on both paths, and one
-conformance suite runs over both.
+module, and `reason_against` decides whether they are allowed: any unusual condition selects the
+standard path. That path is in `session_sender`. The invariants of `exchange` hold on both paths,
+and one conformance suite runs over both.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ import aiohttp.client_proto
 import aiohttp.client_reqrep
 import aiohttp.connector
 import aiohttp.http_writer
+import msgspec
 import yarl
 from aiohttp.http import StreamWriter
 from multidict import CIMultiDict
 
+from adapty_async._api.call_state import CallState
 from adapty_async._api.operation import Request, Response
-from adapty_async._http.session_sender import (
+from adapty_async._http.exchange import (
     CONNECTIONS,
     DESYNCHRONISED,
     SWITCHING,
@@ -40,12 +42,22 @@ from adapty_async._http.session_sender import (
     may_be_unread,
     read,
     read_now,
-    session_sender,
     target_of,
 )
+from adapty_async._http.session_sender import session_sender
 from adapty_async.errors import ConnectError
 
-__all__ = ("TESTED", "DirectSender", "Stamp", "fastest_sender", "is_same", "stamp", "why_standard")
+__all__ = (
+    "TESTED",
+    "Conditions",
+    "DirectSender",
+    "Stamp",
+    "fastest_sender",
+    "is_same",
+    "reason_against",
+    "stamp",
+    "why_standard",
+)
 
 #: The releases of aiohttp with which the conformance suite has passed. Another one may have changed
 #: the parts that `DirectSender` uses in a way that causes no error.
@@ -85,18 +97,18 @@ class DirectSender:
         self._connect_requests: dict[yarl.URL, aiohttp.ClientRequest] = {}
         self._kept: Kept = set()
 
-    async def __call__(self, request: Request) -> Response:
+    async def __call__(self, request: Request, state: CallState) -> Response:
         """Send one request and read its whole response."""
         target = target_of(request.url)
         connection = await self._connect(target)
         try:
             protocol = connection.protocol
             if is_kept(protocol, self._kept):
-                request.state.reused = True
+                state.connection_reused()
             else:
                 _read_less(connection.transport)
             protocol.set_response_params(read_until_eof=True)
-            request.state.on_wire = True
+            state.sent()
             await self._write(protocol, request, target)
             message, content = await protocol.read()
             while 100 <= message.code < 200 and message.code != SWITCHING:
@@ -208,50 +220,83 @@ _PARTS = (
 )
 
 
-def why_standard(
-    now: Stamp, session: aiohttp.ClientSession | None, *, given: bool, trust_env: bool
-) -> str | None:
+class Conditions(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The conditions that select the HTTP path.
+
+    Attributes:
+        is_given: the session is the caller's.
+        trust_env: the client uses the proxies of the environment.
+        release: the version of aiohttp.
+        lacking: a part of aiohttp that differs from the tested releases; None if none does.
+        patched: a function or class that a test mock or a tracer has patched; None without one.
+        is_traced: the session has trace configurations.
+        is_wrapped: the session or its connector is not of aiohttp's own class.
+    """
+
+    is_given: bool
+    trust_env: bool
+    release: str
+    lacking: str | None
+    patched: str | None
+    is_traced: bool = False
+    is_wrapped: bool = False
+
+
+def reason_against(conditions: Conditions) -> str | None:
     """
     Return the reason for the standard path, None if the fast one may be used.
 
     1. The session is the caller's: its proxies, traces and middlewares apply.
     2. `trust_env`: the environment may name a proxy.
-    3. This release of aiohttp was not tested, or lacks a required part.
-    4. A test mock or a tracer has patched aiohttp or sockets, before or after the session was made.
-    5. The session has trace configurations: a tracer has added them.
-    6. The session or its connector is of another class: a tracer has wrapped it.
+    3. This release of aiohttp was not tested.
+    4. It lacks a required part.
+    5. A test mock or a tracer has patched aiohttp or sockets, before or after the session was made.
+    6. The session has trace configurations: a tracer has added them.
+    7. The session or its connector is of another class: a tracer has wrapped it.
     """
-    if given:
-        return "a session was given"
-    if trust_env:
-        return "trust_env"
-    return _unfit_release() or _patched(now) or _unfit_session(session)
+    reasons = (
+        (conditions.is_given, "a session was given"),
+        (conditions.trust_env, "trust_env"),
+        (
+            conditions.release not in TESTED,
+            f"aiohttp {conditions.release} is not among the tested releases",
+        ),
+        (conditions.lacking, f"aiohttp has another {conditions.lacking}"),
+        (conditions.patched, f"{conditions.patched} is patched"),
+        (conditions.is_traced, "the session has trace configs"),
+        (conditions.is_wrapped, "the session or its connector is wrapped"),
+    )
+    return next((reason for holds, reason in reasons if holds), None)
 
 
-def _unfit_release() -> str | None:
-    if aiohttp.__version__ not in TESTED:
-        return f"aiohttp {aiohttp.__version__} is not among the tested releases"
-    lacking = _lacking()
-    return None if lacking is None else f"aiohttp has another {lacking}"
+def why_standard(
+    now: Stamp, session: aiohttp.ClientSession | None, *, given: bool, trust_env: bool
+) -> str | None:
+    """Return the reason for the standard path at present, None if the fast one may be used."""
+    conditions = Conditions(
+        is_given=given,
+        trust_env=trust_env,
+        release=aiohttp.__version__,
+        lacking=_lacking(),
+        patched=_patched(now),
+        is_traced=session is not None and bool(session.trace_configs),
+        is_wrapped=session is not None and _is_wrapped(session),
+    )
+    return reason_against(conditions)
 
 
-def _unfit_session(session: aiohttp.ClientSession | None) -> str | None:
-    if session is None:
-        return None
-    if session.trace_configs:
-        return "the session has trace configs"
+def _is_wrapped(session: aiohttp.ClientSession) -> bool:
     kinds = (type(session), type(session.connector))
-    if kinds != (aiohttp.ClientSession, aiohttp.TCPConnector):
-        return "the session or its connector is wrapped"
-    return None
+    return kinds != (aiohttp.ClientSession, aiohttp.TCPConnector)
 
 
 def _patched(now: Stamp) -> str | None:
+    """Return the name of a patched part of a stamp, None if none is patched."""
     if len(now) != len(_PARTS):
-        return "a class of aiohttp is patched"
+        return "a class of aiohttp"
     parts = zip(_PARTS, now, strict=True)
-    patched = (name for (name, names), part in parts if not _is_own(part, names))
-    return next((f"{name} is patched" for name in patched), None)
+    return next((name for (name, names), part in parts if not _is_own(part, names)), None)
 
 
 def _is_own(part: object, names: dict[str, Any]) -> bool:

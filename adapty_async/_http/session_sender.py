@@ -1,150 +1,47 @@
 """
-A sender over aiohttp's public API, which sends a request, reads its response, translates errors.
+The standard HTTP path: senders over aiohttp's public API.
 
-Invariants:
-- A request is sent at most once per attempt. `ClientSession.request` itself retries an idempotent
-  request if a kept connection is closed, so the server may receive a delete twice. An error of our
-  own is therefore raised before aiohttp reaches that code.
-- A response belongs to the request before it. aiohttp takes a response that arrives on an idle
-  connection for the response to the next request, and all later ones are off by one: a read would
-  return another person's profile. So nothing is sent over a connection with unread bytes.
-- `CallState.on_wire` is set before the first byte can be written. An attempt that ends without it
-  was surely not sent.
-- No exception that leaves this module holds a frame of aiohttp's: headers and bodies are among
-  their locals, and some tools print the locals of every frame.
+They keep the invariants of `exchange`, which `ClientSession.request` alone does not:
+- It retries an idempotent request itself if a kept connection is closed, so the server may receive
+  a delete twice. An error of our own is therefore raised before aiohttp reaches that code.
+- It takes a response that arrives on an idle connection for the response to the next request, and
+  all later ones are off by one: a read would return another person's profile.
 """
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import io
-import ssl
 import urllib.request
-import weakref
-from collections.abc import Awaitable, Callable, ItemsView
+from collections.abc import Callable, ItemsView
 from contextvars import ContextVar
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import aiohttp
 import msgspec
 import yarl
 from aiohttp.connector import Connection
-from aiohttp.http import HttpProcessingError
 from multidict import CIMultiDict
 
-from adapty_async._api.operation import CallState, Request, Response
-from adapty_async._http.timeouts import TimeoutScheduler
-from adapty_async.errors import (
-    AdaptyError,
-    ConnectError,
-    ConnectionLostError,
-    DecodeError,
-    RequestTimeoutError,
-    TransportError,
-    strip_traceback,
+from adapty_async._api.call_state import CallState
+from adapty_async._api.operation import Request, Response
+from adapty_async._http.exchange import (
+    CONNECTIONS,
+    DESYNCHRONISED,
+    LARGE_BODY,
+    SWITCHING,
+    Kept,
+    SendOnce,
+    Target,
+    is_kept,
+    may_be_unread,
+    read,
+    read_now,
+    target_of,
+    translate,
 )
+from adapty_async.errors import ConnectError, ConnectionLostError
 
-__all__ = (
-    "CONNECTIONS",
-    "DESYNCHRONISED",
-    "SESSION_OPTIONS",
-    "SWITCHING",
-    "DesyncGuardRequest",
-    "Kept",
-    "Reply",
-    "SendOnce",
-    "Target",
-    "ask_given",
-    "exchange",
-    "is_kept",
-    "may_be_unread",
-    "read",
-    "read_now",
-    "session_sender",
-    "target_of",
-)
-
-SendOnce: TypeAlias = Callable[[Request], Awaitable[Response]]
-#: The protocols of one session over which a request went before.
-Kept: TypeAlias = set["weakref.ref[Any]"]
-
-_BODY_LIMIT = 8 * 1024 * 1024
-#: Maximum number of connections that are tried to find one without unread bytes.
-CONNECTIONS = 3
-DESYNCHRONISED = "the server sent data before the request"
-#: The one status below 200 that is final. No request asks for it, and data that follows it on the
-#: connection is no response.
-SWITCHING = 101
-# Maximum bytes of a request's body that a server is assumed to read before it rejects it.
-_LARGE_BODY = 64 * 1024
-# Exceptions of aiohttp; TimeoutError is an OSError.
-_FOREIGN = (aiohttp.ClientError, HttpProcessingError, OSError, EOFError)
-
-
-def is_kept(protocol: Any, kept: Kept) -> bool:
-    """Return whether a connection was used before, and record that it is used now."""
-    if weakref.ref(protocol) in kept:
-        return True
-    kept.add(weakref.ref(protocol, kept.discard))
-    return False
-
-
-class Target(NamedTuple):
-    """A parsed URL: its origin, the path of the request line, and the headers for each request."""
-
-    url: yarl.URL
-    origin: yarl.URL
-    path: str
-    headers: CIMultiDict[str]
-
-
-@functools.lru_cache(maxsize=1024)
-def target_of(url: str) -> Target:
-    """Parse an encoded URL."""
-    parsed = yarl.URL(url, encoded=True)
-    headers = CIMultiDict({"Host": parsed.host_port_subcomponent or ""})
-    headers.update(aiohttp.ClientRequest.DEFAULT_HEADERS)
-    return Target(parsed, parsed.origin(), parsed.raw_path_qs, headers)
-
-
-async def exchange(
-    send: SendOnce, timeouts: TimeoutScheduler, request: Request, seconds: float
-) -> Response | AdaptyError:
-    """Return the response or the error; neither refers to an object of aiohttp's."""
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101  coroutines run in tasks
-    state = request.state
-    state.on_wire = state.reused = False
-    cancelled_before = task.cancelling()
-    timeouts.schedule(task, seconds, state)
-    try:
-        return await send(request)
-    except _FOREIGN as error:
-        return _unless_written(state, _translate(error))
-    except BaseException as error:
-        strip_traceback(error)
-        if isinstance(error, AdaptyError):
-            return error
-        is_late = isinstance(error, asyncio.CancelledError) and timeouts.expired(task)
-        if is_late and task.cancelling() == cancelled_before + 1:  # by the scheduler alone
-            return _timed_out(state)
-        raise
-    finally:
-        timeouts.cancel(task)
-
-
-def _unless_written(state: CallState, error: TransportError) -> TransportError:
-    """Return the error, or a `ConnectError` if no byte of the request was sent."""
-    if state.on_wire or isinstance(error, ConnectError):
-        return error
-    return ConnectError(f"cannot connect ({error.args[0]})")
-
-
-def _timed_out(state: CallState) -> TransportError:
-    if state.on_wire:
-        return RequestTimeoutError("no response in time")
-    return ConnectError("cannot connect (timed out)")
+__all__ = ("SESSION_OPTIONS", "DesyncGuardRequest", "Reply", "ask_given", "session_sender")
 
 
 class _Attempt(msgspec.Struct):
@@ -209,10 +106,10 @@ class DesyncGuardRequest(aiohttp.ClientRequest):
             raise ConnectionLostError("the connection broke (it was sent already)")
         transport = attempt.transport = conn.transport
         if is_kept(protocol, attempt.kept):
-            state.reused = True
+            state.connection_reused()
         else:
             attempt.prepare(transport)
-        state.on_wire = True
+        state.sent()
         return super().send(conn)
 
 
@@ -224,7 +121,7 @@ class Reply(aiohttp.ClientResponse):
         try:
             return await super().start(connection)
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-            raise _translate(error) from None
+            raise translate(error) from None
 
 
 #: The options of a session for `session_sender`. They hold for all requests, so they are set here
@@ -252,12 +149,12 @@ def session_sender(
     kept: Kept = set()
     common = dict(session.headers).items()
 
-    async def send(request: Request) -> Response:
+    async def send(request: Request, state: CallState) -> Response:
         target = target_of(request.url)
         options = _options_of(request, common)
         if trust_env:
             options["proxy"] = _environment_proxy(target.url)
-        attempt = _Attempt(request.state, kept, prepare, target)
+        attempt = _Attempt(state, kept, prepare, target)
         token = _CURRENT.set(attempt)
         response: aiohttp.ClientResponse | None = None
         try:
@@ -311,20 +208,7 @@ async def _over_another(
 
 def _data_of(body: bytes | None) -> bytes | io.BytesIO | None:
     """Return a body in a type that aiohttp accepts without a warning."""
-    return body if body is None or len(body) <= _LARGE_BODY else io.BytesIO(body)
-
-
-def may_be_unread(request: Request, status: int, transport: Any) -> bool:
-    """
-    Return whether the server may have responded before it had the whole body.
-
-    Unwritten bytes of TLS are not visible: they are in an underlying transport.
-    """
-    if not request.body:
-        return False
-    if status >= 300 and len(request.body) > _LARGE_BODY:
-        return True
-    return transport is not None and transport.get_write_buffer_size() > 0
+    return body if body is None or len(body) <= LARGE_BODY else io.BytesIO(body)
 
 
 def ask_given(session: aiohttp.ClientSession) -> SendOnce:
@@ -335,9 +219,8 @@ def ask_given(session: aiohttp.ClientSession) -> SendOnce:
     from the call of the session on, until the session raises that it could not connect.
     """
 
-    async def send(request: Request) -> Response:
-        state = request.state
-        state.on_wire = True
+    async def send(request: Request, state: CallState) -> Response:
+        state.sent()
         try:
             response = await session.request(
                 request.method,
@@ -350,7 +233,7 @@ def ask_given(session: aiohttp.ClientSession) -> SendOnce:
                 middlewares=(_send_once,),
             )
         except ConnectError:
-            state.on_wire = False
+            state.unsent()
             raise
         body = await _body_or_close(response, request)
         if response.status == SWITCHING:
@@ -375,57 +258,4 @@ async def _send_once(
     try:
         return await handler(request)
     except (aiohttp.ClientError, OSError) as error:
-        raise _translate(error) from None
-
-
-def read_now(content: aiohttp.StreamReader) -> bytes | None:
-    """Return a whole body if it arrived with the headers, otherwise None."""
-    if content.at_eof():
-        return b""
-    return content.read_nowait() if content.is_eof() else None  # no more than was read at once
-
-
-async def read(content: aiohttp.StreamReader, request: Request, status: int) -> bytes:
-    """
-    Read a whole body.
-
-    Raises:
-        DecodeError: the body is larger than 8 MiB.
-    """
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in content.iter_any():
-        size += len(chunk)
-        if size > _BODY_LIMIT:
-            raise DecodeError(
-                f"status {status}, response larger than {_BODY_LIMIT} bytes",
-                operation=request.operation,
-                status=status,
-            )
-        chunks.append(chunk)
-
-    return b"".join(chunks)
-
-
-def _translate(error: Exception) -> TransportError:
-    """Translate a foreign error: the request was surely not sent, timed out, or lost."""
-    match error:
-        case aiohttp.ClientConnectorCertificateError() | aiohttp.ServerFingerprintMismatch():
-            return ConnectError("the server's certificate is not accepted", permanent=True)
-        case aiohttp.ClientHttpProxyError(status=407):
-            return ConnectError("the proxy requires a password", permanent=True)
-        case aiohttp.ClientConnectorError() | aiohttp.ClientHttpProxyError():
-            return ConnectError(f"cannot connect ({_cause(error)})")
-        case aiohttp.ConnectionTimeoutError():
-            return ConnectError("cannot connect (timed out)")
-        case TimeoutError():
-            return RequestTimeoutError("no response in time")
-        case _:
-            return ConnectionLostError(f"the connection broke ({_cause(error)})")
-
-
-def _cause(error: Exception) -> str:
-    inner = getattr(error, "os_error", error)
-    if isinstance(inner, ssl.SSLError):
-        return "TLS failed"
-    return getattr(inner, "strerror", None) or type(inner).__name__
+        raise translate(error) from None

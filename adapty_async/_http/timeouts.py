@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from adapty_async._api.operation import CallState
+from adapty_async._api.call_state import CallState
 from adapty_async._runtime.timer import Loop, PatientTimer
 
 __all__ = ("TimeoutScheduler",)

@@ -20,9 +20,11 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from adapty_async._api.operation import CallState, Request, Response
+from adapty_async._api.call_state import CallState
+from adapty_async._api.operation import Request, Response
 from adapty_async._http.direct_sender import Stamp, fastest_sender, is_same, stamp, why_standard
-from adapty_async._http.session_sender import SESSION_OPTIONS, SendOnce, ask_given, exchange
+from adapty_async._http.exchange import SendOnce, exchange
+from adapty_async._http.session_sender import SESSION_OPTIONS, ask_given
 from adapty_async._http.timeouts import TimeoutScheduler
 from adapty_async._runtime.fork import SocketFactory, register_fork_handler
 from adapty_async._runtime.loop_local import LoopLocal
@@ -43,14 +45,14 @@ logger = logging.getLogger("adapty_async")
 _RECHECK = 0.1
 
 
-def _is_of_a_closed_session(request: Request) -> bool:
+def _is_of_a_closed_session(state: CallState) -> bool:
     """
     Return whether the close of a session raised the cancellation, and no task did.
 
     aiohttp cancels its name lookups when it closes.
     """
     task = asyncio.current_task()
-    return task is not None and not task.cancelling() and not request.state.on_wire
+    return task is not None and not task.cancelling() and not state.on_wire
 
 
 class Transport:
@@ -93,7 +95,7 @@ class Transport:
         )
         register_fork_handler(self)
 
-    async def __call__(self, request: Request) -> Response:
+    async def __call__(self, request: Request, state: CallState) -> Response:
         """
         Send one request, once, and read its whole response.
 
@@ -108,40 +110,28 @@ class Transport:
         resources = self._open.get()
         if not resources.guarded or not _is_current(resources.pool):
             await self._make_ready(resources)
-        seconds = min(request.timeout, request.state.deadline - self._clock())
+        seconds = min(request.timeout, state.deadline - self._clock())
         if seconds <= 0:
             raise DeadlineError("no time left to send it", operation=request.operation)
-        result = await self._attempt(resources, request, seconds)
-        if isinstance(result, Response):
-            return result
-        try:
-            result.operation = request.operation
-            raise result
-        finally:
-            del result  # otherwise the error and this frame would form a cycle
-
-    async def _attempt(
-        self, resources: _LoopResources, request: Request, seconds: float
-    ) -> Response | AdaptyError:
         pool = resources.pool
         responses = pool.responses
         pool.in_flight += 1
         try:
-            result = await exchange(pool.send, resources.timeouts, request, seconds)
+            response = await exchange(pool.send, resources.timeouts, request, state, seconds)
         except asyncio.CancelledError:
-            if _is_of_a_closed_session(request):
+            if _is_of_a_closed_session(state):
                 self._require_open()
+            raise
+        except AdaptyError as error:
+            error.operation = request.operation
+            await self._renew_if_dead(resources, pool, dead=pool.is_dead(state, error, responses))
             raise
         finally:
             pool.in_flight -= 1
             if pool is not resources.pool:
                 await resources.retire(pool)
-        if isinstance(result, Response):
-            pool.responses += 1
-            return result
-        dead = pool.is_dead(request.state, result, responses)
-        await self._renew_if_dead(resources, pool, dead=dead)
-        return result
+        pool.responses += 1
+        return response
 
     async def _renew_if_dead(self, resources: _LoopResources, pool: _Pool, *, dead: bool) -> None:
         if dead and pool is resources.pool:

@@ -1,5 +1,5 @@
 """
-A pipeline of layers, each a `Send` around a `Send` and independent of its neighbours.
+A pipeline of layers, each a `Layer` around a `Layer` and independent of its neighbours.
 
 observe → retry → limit → check → transport. The check layer is inside the retry layer, so there is
 one retry path. The limit layer is inside it too, so every attempt acquires a permit, and no permit
@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from adapty_async._api.call_state import CallState, Layer
 from adapty_async._api.codec import ResultDecoder, error_from, require_no_page
-from adapty_async._api.operation import Request, Response, Send, WriteAhead
+from adapty_async._api.operation import Request, Response, Send
 from adapty_async._flow.bucket_limiter import LimiterRegistry
 from adapty_async._flow.circuit_breaker import RetryBudget
 from adapty_async._flow.run_limits import RunLimits
@@ -24,10 +25,10 @@ from adapty_async._pipeline.retry import is_refusal, retry
 from adapty_async._runtime.clock import Timing
 from adapty_async._runtime.loop_local import LoopLocal
 from adapty_async.config import RetryPolicy
-from adapty_async.errors import AdaptyError, ConnectError
+from adapty_async.errors import AdaptyError
 from adapty_async.hooks import CallEnded, CallStarted, Hook
 
-__all__ = ("PipelineConfig", "build", "check", "mark_on_wire", "observe")
+__all__ = ("PipelineConfig", "build", "check", "observe", "without_state")
 
 
 class PipelineConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +45,7 @@ class PipelineConfig(msgspec.Struct, frozen=True, kw_only=True):
         decode: decodes results, and logs deviations from Adapty's documentation.
     """
 
-    transport: Send
+    transport: Layer
     connections: LoopLocal[PrioritySemaphore]
     timing: Timing
     limiters: LimiterRegistry
@@ -53,110 +54,105 @@ class PipelineConfig(msgspec.Struct, frozen=True, kw_only=True):
     decode: ResultDecoder = msgspec.field(default_factory=ResultDecoder)
 
 
-def build(
-    layers: PipelineConfig,
-    policy: RetryPolicy,
-    run: RunLimits | None = None,
-    write_ahead: WriteAhead | None = None,
-) -> Send:
+def build(layers: PipelineConfig, policy: RetryPolicy, run: RunLimits | None = None) -> Layer:
     """Compose the layers into one function from a request to a successful response."""
     timing = layers.timing
-    stopping = None if run is None else run.stopping
-    send = check(layers.transport, write_ahead, stopping)
+    send = check(layers.transport, None if run is None else run.stopping)
     send = limit(send, layers.connections, layers.limiters, timing.clock, run)
     send = retry(send, policy, timing, layers.budget, layers.hooks, run)
     return observe(send, layers.hooks, timing.clock) if layers.hooks else send
 
 
-def mark_on_wire(send: Send) -> Send:
+def without_state(send: Send) -> Layer:
     """
-    Mark each request as on the wire before it is passed to a transport of the caller's.
+    Adapt a transport of the caller's, which receives the request alone.
 
-    Such a transport does not report when it writes.
+    Such a transport does not report when it writes, so each request counts as on the wire from the
+    call of the transport on.
     """
 
-    def send_marked(request: Request) -> Awaitable[Response]:
-        request.state.on_wire = True
+    def send_request(request: Request, state: CallState) -> Awaitable[Response]:
+        state.sent()
         return send(request)
 
-    return send_marked
+    return send_request
 
 
-def check(
-    send: Send, write_ahead: WriteAhead | None = None, stopping: asyncio.Event | None = None
-) -> Send:
+def check(send: Layer, stopping: asyncio.Event | None = None) -> Layer:
     """
     Count attempts, and convert responses that are not a success of the API into errors.
 
-    The write-ahead entry is appended here, at the last moment: an item that waits for a permit has
+    The first-send callback is called here, at the last moment: an item that waits for a permit has
     not started. An attempt that is cancelled before it is written does not count.
 
     A worker whose own callback stops its run is cancelled. The cancellation is raised here, since
     a kept connection may be written to before the worker's next wait.
     """
 
-    async def send_checked(request: Request) -> Response:
+    async def send_checked(request: Request, state: CallState) -> Response:
         if stopping is not None and stopping.is_set():
             raise asyncio.CancelledError
-        state = request.state
-        if write_ahead is not None and not state.begun:
-            waiting = write_ahead.begin(request)
+        if state.on_first_send is not None and state.is_first_send:
+            waiting = state.on_first_send()
             if waiting is not None:
                 await waiting
-        state.attempts += 1
+        state.attempt_started()
         try:
-            response = await send(request)
+            response = await send(request, state)
         except BaseException as error:
-            _record_failure(request, error, write_ahead)
+            _record_failure(state, error)
             raise
-        state.on_wire = False
+        state.attempt_ended()
         if 200 <= response.status < 300:
             require_no_page(request.operation, response)
             return response
-        raise _error_of(request, response, write_ahead)
+        raise _error_of(request, state, response)
 
     return send_checked
 
 
-def _record_failure(request: Request, error: BaseException, write_ahead: WriteAhead | None) -> None:
-    state = request.state
-    if isinstance(error, AdaptyError):
-        state.on_wire = False
-        state.connect_failures += isinstance(error, ConnectError)
-        if write_ahead is not None and is_refusal(error):
-            write_ahead.refused(request)
-    elif not state.on_wire:
-        state.attempts -= 1
-
-
-def _error_of(request: Request, response: Response, write_ahead: WriteAhead | None) -> AdaptyError:
+def _error_of(request: Request, state: CallState, response: Response) -> AdaptyError:
     if response.status == 429:
-        request.state.throttled += 1
+        state.attempt_throttled()
     error = error_from(request.operation, response)
-    if write_ahead is not None and is_refusal(error):
-        write_ahead.refused(request)
+    _record_refusal(state, error)
     return error
 
 
-def observe(send: Send, hooks: tuple[Hook, ...], clock: Callable[[], float]) -> Send:
+def _record_failure(state: CallState, error: BaseException) -> None:
+    if isinstance(error, AdaptyError):
+        state.attempt_ended()
+        _record_refusal(state, error)
+    elif not state.on_wire:
+        state.attempt_withdrawn()
+
+
+def _record_refusal(state: CallState, error: AdaptyError) -> None:
+    """Record that the server certainly did not process an attempt, if its error proves that."""
+    if not is_refusal(error):
+        return
+    state.attempt_refused(error)
+    if state.on_refusal is not None and not state.ambiguous:  # because of an earlier attempt
+        state.on_refusal()
+
+
+def observe(send: Layer, hooks: tuple[Hook, ...], clock: Callable[[], float]) -> Layer:
     """Emit the start and the end of each call to the hooks, cancellation included."""
 
     def emit(event: CallStarted | CallEnded) -> None:
         for hook in hooks:
             hook(event)
 
-    async def send_observed(request: Request) -> Response:
+    async def send_observed(request: Request, state: CallState) -> Response:
         emit(CallStarted(request.operation))
         started = clock()
 
         def ended(status: int | None, error: BaseException | None) -> CallEnded:
             name = None if error is None else type(error).__name__
-            return CallEnded(
-                request.operation, request.state.attempts, clock() - started, status, name
-            )
+            return CallEnded(request.operation, state.attempts, clock() - started, status, name)
 
         try:
-            response = await send(request)
+            response = await send(request, state)
         except (AdaptyError, asyncio.CancelledError) as error:
             emit(ended(getattr(error, "status", None), error))
             raise

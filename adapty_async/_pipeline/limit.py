@@ -1,18 +1,19 @@
 """
-Rate and concurrency limits.
+A pipeline layer of rate and concurrency limits.
 
 Every attempt acquires a permit before it is sent and reports its result on release.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
-from adapty_async._api.operation import Request, Response, Send
-from adapty_async._flow.bucket_limiter import BucketLimiter, LimiterRegistry, too_late
-from adapty_async._flow.run_limits import RunLimits
+from adapty_async._api.call_state import CallState, Layer
+from adapty_async._api.operation import Request, Response
+from adapty_async._flow.bucket_limiter import BucketLimiter, CallLimiter, LimiterRegistry, Verdict
+from adapty_async._flow.run_limits import RunLimiter, RunLimits
 from adapty_async._flow.semaphore import PrioritySemaphore
+from adapty_async._pipeline.retry import is_requeued
 from adapty_async._runtime.loop_local import LoopLocal
 from adapty_async.errors import AdaptyError
 
@@ -22,123 +23,82 @@ __all__ = ("limit", "look")
 _NO_RESPONSE = AdaptyError("no response")
 
 
-class CallLimiter:
-    """A limiter for single calls to one bucket, in one event loop."""
-
-    def __init__(self, shared: BucketLimiter, connections: PrioritySemaphore) -> None:
-        self._shared = shared
-        self._connections = connections
-
-    def try_acquire(self, request: Request) -> bool:
-        """Acquire a permit and a connection without a wait; return whether that succeeded."""
-        return self._shared.try_acquire(request, self._connections)
-
-    async def acquire(self, request: Request) -> None:
-        """Wait for a connection and a permit."""
-        await self._shared.acquire(request, self._connections)
-
-    def release(self, request: Request, failure: AdaptyError | None, sent: float) -> None:
-        """Release the connection, and record the result of the attempt."""
-        self._shared.release(request, failure, sent)
-        self._connections.release()  # last: it raises if the loop is closed with calls in flight
-
-
-class RunLimiter:
-    """A limiter for the items of one run to one bucket, in the event loop of the run."""
-
-    def __init__(
-        self, shared: BucketLimiter, connections: PrioritySemaphore, run: RunLimits, bucket: str
-    ) -> None:
-        self._shared = shared
-        self._connections = connections
-        self._run = run
-        self._timer = run.timer(bucket, shared.clock)
-        self._concurrency = run.concurrency
-        self._queue = shared.wait_queue(connections, run)
-
-    def try_acquire(self, request: Request) -> bool:
-        """Acquire a permit and a connection without a wait; return whether that succeeded."""
-        deadline = request.state.deadline
-        if deadline != math.inf and deadline <= self._shared.clock():
-            raise too_late(request)
-        if not self._queue.try_acquire(request):
-            return False
-        self._start()
-        return True
-
-    async def acquire(self, request: Request) -> None:
-        """Wait in the run's queue; the wait does not count towards the item's deadline."""
-        arrived = self._shared.clock()
-        await self._queue.acquire(request)
-        self._start()
-        request.state.deadline += self._shared.clock() - arrived
-
-    def _start(self) -> None:
-        self._timer.start()
-        if self._concurrency is not None:
-            self._concurrency.in_flight += 1
-
-    def release(self, request: Request, failure: AdaptyError | None, sent: float) -> None:
-        """Release the connection, and record the result of the attempt."""
-        self._timer.end(worked=self._shared.release(request, failure, sent, self._run))
-        self._connections.release()
-        if self._concurrency is not None:
-            seconds = self._shared.clock() - sent
-            self._concurrency.record(failure, seconds, held_up=self._queue.has_leader)
-
-
 def limit(
-    send: Send,
+    send: Layer,
     connections: LoopLocal[PrioritySemaphore],
     registry: LimiterRegistry,
     clock: Callable[[], float],
     run: RunLimits | None = None,
-) -> Send:
+) -> Layer:
     """
     Acquire a permit and a connection for every attempt of single calls, or of a run's items.
 
-    A request without a deadline receives it with its first permit, so an item of a bulk run is not
-    charged for its wait in the queue. Each run has its own wait queues, so that a slow run delays
-    no other.
+    This layer sets the deadline of a call: that of a single call on its arrival, that of an item
+    with a permit, so that an item is not charged for its waits in the queue. Each run has its own
+    wait queues, so that a slow run delays no other.
     """
-    of_loop = _limiters_of_loop(run)
+    return _LimitLayer(send, connections, registry, clock, run).send
 
-    def limiter_for(bucket: str) -> CallLimiter | RunLimiter:
-        shared, permits = registry.get(bucket), connections.get()
-        limiter = (
-            CallLimiter(shared, permits)
-            if run is None
-            else RunLimiter(shared, permits, run, bucket)
-        )
-        return of_loop().setdefault(bucket, limiter)
 
-    async def send_within_limits(request: Request) -> Response:
-        limiter = of_loop().get(request.bucket) or limiter_for(request.bucket)
-        if not limiter.try_acquire(request):
-            await limiter.acquire(request)
-        sent = clock()
-        state = request.state
-        if state.deadline == math.inf:
-            state.deadline = sent + request.total_timeout
+class _LimitLayer:
+    """A pipeline layer with the limiters of a client's single calls, or of one run, by bucket."""
+
+    def __init__(
+        self,
+        send: Layer,
+        connections: LoopLocal[PrioritySemaphore],
+        registry: LimiterRegistry,
+        clock: Callable[[], float],
+        run: RunLimits | None,
+    ) -> None:
+        self._next = send
+        self._connections = connections
+        self._registry = registry
+        self._clock = clock
+        self._run = run
+        self._limiters = _limiters_of_loop(run)
+
+    async def send(self, request: Request, state: CallState) -> Response:
+        """Send one attempt when the limiter of its bucket permits it."""
+        limiter = self._limiters().get(request.bucket) or self._limiter_of(request.bucket)
+        if self._run is None:
+            state.start_deadline(self._clock(), request.total_timeout)
+        if not limiter.try_acquire(request.operation, state.deadline):
+            state.extend_deadline(await limiter.acquire(request.operation, state.deadline))
+        sent = self._clock()
+        state.start_deadline(sent, request.total_timeout)
         failure: AdaptyError | None = _NO_RESPONSE
         try:
-            response = await send(request)
+            response = await self._next(request, state)
             failure = None
         except AdaptyError as error:
             failure = error
             raise
         finally:
-            limiter.release(request, failure, sent)
+            if limiter.release(failure, sent) is Verdict.OUTAGE:
+                state.failed_in_outage()
+            if failure is not None and is_requeued(request, state, failure):
+                state.requeued(limiter.requeue_within)
         return response
 
-    return send_within_limits
+    def _limiter_of(self, bucket: str) -> BucketLimiter:
+        state, permits = self._registry.get(bucket), self._connections.get()
+        limiter = (
+            CallLimiter(state, permits)
+            if self._run is None
+            else RunLimiter(state, permits, self._run, bucket)
+        )
+        return self._limiters().setdefault(bucket, limiter)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({'calls' if self._run is None else self._run})"
 
 
-def _limiters_of_loop(run: RunLimits | None) -> Callable[[], dict[str, CallLimiter | RunLimiter]]:
+def _limiters_of_loop(run: RunLimits | None) -> Callable[[], dict[str, BucketLimiter]]:
     """Return a function that returns the limiters of the running event loop, by bucket."""
     if run is None:
-        return LoopLocal[dict[str, CallLimiter | RunLimiter]](dict).get
-    limiters: dict[str, CallLimiter | RunLimiter] = {}
+        return LoopLocal[dict[str, BucketLimiter]](dict).get
+    limiters: dict[str, BucketLimiter] = {}
     return lambda: limiters
 
 

@@ -8,12 +8,12 @@ not need. Only a failed first attempt starts its loop.
 from __future__ import annotations
 
 import logging
-import math
 from typing import Protocol
 
 import tenacity
 
-from adapty_async._api.operation import Request, Response, RetrySafety, Send
+from adapty_async._api.call_state import CallState, Layer
+from adapty_async._api.operation import Request, Response, RetrySafety
 from adapty_async._flow.circuit_breaker import (
     IN_FLIGHT,
     RetryBudget,
@@ -36,7 +36,7 @@ from adapty_async.errors import (
 )
 from adapty_async.hooks import Hook, RetryScheduled
 
-__all__ = ("is_refusal", "may_have_worked", "may_retry", "retry")
+__all__ = ("is_refusal", "is_requeued", "may_have_worked", "may_retry", "retry")
 
 logger = logging.getLogger("adapty_async")
 logger.addHandler(logging.NullHandler())
@@ -44,6 +44,9 @@ logger.addHandler(logging.NullHandler())
 # The maximum random share added to a `Retry-After`, so that requests throttled together are not
 # retried together.
 _SPREAD = 0.25
+# Maximum number of 429 responses, and of responses in an outage that are not the API's, that do not
+# count as attempts of a bulk run's item.
+_FREE = 3
 
 
 def may_retry(retry_safety: RetrySafety, error: BaseException) -> bool:
@@ -82,36 +85,38 @@ def _surely_unprocessed(error: BaseException) -> bool:
     )
 
 
+def is_requeued(request: Request, state: CallState, error: AdaptyError) -> bool:
+    """Return whether a request returns to its wait queue: throttled, in a bulk run."""
+    throttled = isinstance(error, RateLimitError)
+    return request.low_priority and throttled and state.throttled <= _FREE
+
+
 def retry(
-    send: Send,
+    send: Layer,
     policy: RetryPolicy,
     timing: Timing,
     budget: RetryBudget,
     hooks: tuple[Hook, ...] = (),
     run: RunLimits | None = None,
-) -> Send:
+) -> Layer:
     """
     Retry failed requests as the policy, the retry budget and the request's retry safety allow.
 
     A bulk run that is stopping retries nothing.
     """
 
-    async def send_with_retries(request: Request) -> Response:
+    async def send_with_retries(request: Request, state: CallState) -> Response:
         try:
-            response = await send(request)
+            response = await send(request, state)
         except AdaptyError as error:
             first = error
         else:
             budget.release()
             return response
-        return await _RetryLoop(request, policy, timing, budget, hooks, run).run(send, first)
+        loop = _RetryLoop(request, state, policy, timing, budget, hooks, run)
+        return await loop.run(send, first)
 
     return send_with_retries
-
-
-# Maximum number of 429 responses, and of responses in an outage that are not the API's, that do not
-# count as attempts of a bulk run's item.
-_FREE = 3
 
 
 class _TenacityState(Protocol):
@@ -124,9 +129,10 @@ class _TenacityState(Protocol):
 class _RetryLoop:
     """A retry loop for one call whose first attempt failed."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  the arguments of `retry`, and a call
         self,
         request: Request,
+        state: CallState,
         policy: RetryPolicy,
         timing: Timing,
         budget: RetryBudget,
@@ -134,6 +140,7 @@ class _RetryLoop:
         run: RunLimits | None,
     ) -> None:
         self._request = request
+        self._state = state
         self._policy = policy
         self._timing = timing
         self._budget = budget
@@ -144,17 +151,17 @@ class _RetryLoop:
         self._seen_outage_failures = 0  # its failures due to an outage, as of the last check
         self._foreign = 0  # responses in an outage that were not the API's
 
-    async def run(self, send: Send, first: AdaptyError) -> Response:
-        failed: list[AdaptyError] = [first]
+    async def run(self, send: Layer, first: AdaptyError) -> Response:
+        failed, state = [first], self._state
 
         async def attempt() -> Response:
             if failed:
                 raise failed.pop()
-            sent = self._request.state.attempts
+            sent = state.attempts
             try:
-                return await send(self._request)
+                return await send(self._request, state)
             except AdaptyError as error:
-                if self._request.state.attempts == sent:
+                if state.attempts == sent:
                     raise error from self._error  # the cause of the retry
                 raise
 
@@ -169,14 +176,13 @@ class _RetryLoop:
         try:
             response: Response = await loop(attempt)
         except AdaptyError as error:
-            request = self._request
-            if isinstance(error, NotFoundError) and request.is_deletion and request.state.ambiguous:
+            if isinstance(error, NotFoundError) and self._request.is_deletion and state.ambiguous:
                 # the attempt with the lost response removed it
                 named = {"Request-Id": error.request_id} if error.request_id else {}
                 return Response(error.status, named, b"")
-            error.attempts = request.state.attempts
+            error.attempts = state.attempts
             raise
-        self._request.state.error = None
+        state.call_succeeded()
         self._budget.release(self._cost)
         return response
 
@@ -184,11 +190,12 @@ class _RetryLoop:
         if not isinstance(error, AdaptyError):
             return False
         self._error = error
-        call = self._request.state
-        call.ambiguous = call.ambiguous or may_have_worked(error)
-        call.error, call.written = error, call.written or not isinstance(error, ConnectError)
-        is_outage = call.outage_failures > self._seen_outage_failures
-        self._seen_outage_failures = call.outage_failures
+        state = self._state
+        if may_have_worked(error):
+            state.response_lost()
+        state.attempt_failed(error)
+        is_outage = state.outage_failures > self._seen_outage_failures
+        self._seen_outage_failures = state.outage_failures
         if may_retry(self._request.retry_safety, error):
             return True
         return is_outage and self._request.low_priority and self._may_retry_foreign(error)
@@ -200,37 +207,33 @@ class _RetryLoop:
         self._foreign += 1
         return self._foreign <= _FREE
 
-    def _wait(self, state: _TenacityState) -> float:
+    def _wait(self, retries: _TenacityState) -> float:
         policy = self._policy
         asked = getattr(self._error, "retry_after", None)
         if asked is not None:
             if self._is_requeued():  # the limiter enforces a longer pause, for all requests
-                asked = min(asked, policy.retry_after_max)
+                asked = min(asked, policy.retry_after_max, self._state.requeue_within)
             return float(asked) + self._timing.uniform(0.0, _SPREAD * asked)
-        doubled = policy.wait_initial * 2.0 ** min(state.attempt_number - 1, 60)
+        doubled = policy.wait_initial * 2.0 ** min(retries.attempt_number - 1, 60)
         return self._timing.uniform(0.0, min(policy.wait_max, doubled))
 
     def _is_requeued(self) -> bool:
-        """Return whether the request returns to its wait queue: throttled, in a bulk run."""
-        request = self._request
-        throttled = isinstance(self._error, RateLimitError)
-        return request.low_priority and throttled and request.state.throttled <= _FREE
+        return is_requeued(self._request, self._state, self._error)
 
-    def _stop(self, state: _TenacityState) -> bool:
-        call = self._request.state
+    def _stop(self, retries: _TenacityState) -> bool:
         if self._run is not None and self._run.stopping.is_set():
             return True
         if self._is_requeued():
-            call.deadline = math.inf  # its next permit sets a new one
             return False
+        state = self._state
         asked = getattr(self._error, "retry_after", None) or 0.0
         free = (
-            call.outage_failures + min(call.throttled, _FREE) if self._request.low_priority else 0
+            state.outage_failures + min(state.throttled, _FREE) if self._request.low_priority else 0
         )
         return (
-            state.attempt_number - free >= self._policy.attempts
+            retries.attempt_number - free >= self._policy.attempts
             or asked > self._policy.retry_after_max
-            or self._timing.clock() + state.upcoming_sleep >= call.deadline
+            or self._timing.clock() + retries.upcoming_sleep >= state.deadline
             or not self._acquire_tokens()
         )
 
@@ -243,16 +246,16 @@ class _RetryLoop:
         self._cost = cost
         return self._budget.try_acquire(cost)
 
-    def _emit(self, state: _TenacityState) -> None:
+    def _emit(self, retries: _TenacityState) -> None:
         event = RetryScheduled(
             operation=self._request.operation,
-            attempt=state.attempt_number,
-            wait=state.upcoming_sleep,
+            attempt=retries.attempt_number,
+            wait=retries.upcoming_sleep,
             error=type(self._error).__name__,
             status=getattr(self._error, "status", None),
         )
         if self._run is not None:
-            self._run.hold(self._request, state.upcoming_sleep)
+            self._run.hold(self._request, retries.upcoming_sleep)
         logger.debug("%s", event)
         for hook in self._hooks:
             hook(event)

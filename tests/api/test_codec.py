@@ -545,7 +545,6 @@ def test_a_request_is_the_row_and_the_values() -> None:
         False,
     )
     assert (request.timeout, request.total_timeout) == (2.0, 5.0)
-    assert (request.state.attempts, request.state.deadline) == (0, math.inf)
 
 
 def test_headers_of_an_operation_join_the_clients() -> None:

@@ -25,6 +25,7 @@ from adapty_async import (
     ConnectError,
     ConnectionLostError,
     InvalidInputError,
+    JournalError,
     Operation,
     Outcome,
     OutcomeStatus,
@@ -33,11 +34,12 @@ from adapty_async import (
     RetryPolicy,
     v2,
 )
+from adapty_async._api.call_state import CallState
 from adapty_async._api.operation import Request, Response
 from adapty_async._bulk.settings import RunSettings
 from adapty_async._bulk.source import source_of
 from adapty_async._bulk.worker_pool import Worker
-from adapty_async._runtime.tasks import until_ended
+from adapty_async._runtime.tasks import result_of, until_ended
 from adapty_async.bulk import EarlierStatus, StopReason
 from adapty_async.statistics import CircuitState
 from adapty_async.testing import FakeTransport
@@ -879,7 +881,12 @@ class SomeLimit:
 
     def __init__(self, count: int) -> None:
         self.limit = count
-        self.spawn: Callable[[int], object] | None = None
+        self.more = 0
+
+    def more_wanted(self) -> int:
+        """Return how many more workers the test wants."""
+        more, self.more = self.more, 0
+        return more
 
     def should_retire(self, workers: int) -> bool:
         """Return whether there are more workers than needed."""
@@ -905,43 +912,68 @@ async def sent(index: int, item: str, _: Worker) -> Outcome[str, None]:
     return Outcome(index, item, OutcomeStatus.DONE, 1)
 
 
-async def test_a_crew_says_how_many_workers_there_are() -> None:
-    """It calls in more, up to the concurrency; those it can spare go after their item."""
-    worker_limit, may_end = SomeLimit(3), asyncio.Semaphore(0)
-    busy = 0
+class Held:
+    """
+    A process whose items end when the test lets them.
 
-    async def process(index: int, item: str, worker: Worker) -> Outcome[str, None]:
-        nonlocal busy
-        worker.call.on_wire = True
-        busy += 1
-        await may_end.acquire()
-        busy -= 1
+    Attributes:
+        busy: number of items that are being processed.
+    """
+
+    def __init__(self) -> None:
+        self.busy = 0
+        self._may_end = asyncio.Semaphore(0)
+
+    async def process(self, index: int, item: str, worker: Worker) -> Outcome[str, None]:
+        """Wait as if for a response."""
+        worker.call = CallState(on_wire=True)
+        self.busy += 1
+        await self._may_end.acquire()
+        self.busy -= 1
         return await sent(index, item, worker)
 
-    async def call_in(workers: int) -> int:
-        assert worker_limit.spawn is not None
-        worker_limit.spawn(workers)
+    async def end(self, items: int) -> int:
+        """End a number of items, and return how many are being processed after that."""
+        for _ in range(items):
+            self._may_end.release()
         await settle()
-        return busy
+        return self.busy
 
-    run = plain_run(endless(), process, worker_limit=worker_limit)
+
+async def test_a_run_asks_its_limit_after_each_item_how_many_workers_are_useful() -> None:
+    """It spawns more, up to the concurrency; those it can spare end after their item."""
+    worker_limit, items = SomeLimit(3), Held()
+    run = plain_run(endless(), items.process, worker_limit=worker_limit, look_every=1e9)
     task = asyncio.ensure_future(run._complete())
-    await settle()
-    assert await call_in(0) == 3
-    assert await call_in(2) == 5
-    assert await call_in(100) == 10
+    assert await items.end(0) == 3
+    for more, busy in ((0, 3), (2, 5), (100, 10)):
+        worker_limit.limit += more
+        worker_limit.more = more
+        assert await items.end(1) == busy
     worker_limit.limit = 4
-    for _ in range(10):
-        may_end.release()
-    assert await call_in(0) == 4
-    assert await call_in(3) == 7
+    assert await items.end(10) == 4
+    worker_limit.more, worker_limit.limit = 3, 7
+    assert await items.end(1) == 7
     run.stop()
-    assert await call_in(3) == 7
-    for _ in range(7):
-        may_end.release()
+    worker_limit.more = 3
+    assert await items.end(7) == 0
 
-    assert_adds_up(await task, 17)
-    assert worker_limit.spawn is None
+    assert_adds_up(await task, 21)
+
+
+async def test_a_run_asks_its_limit_while_every_item_waits() -> None:
+    """It asks at regular intervals, too."""
+    worker_limit, items = SomeLimit(1), Held()
+    run = plain_run(endless(), items.process, worker_limit=worker_limit, look_every=0.001)
+    task = asyncio.ensure_future(run._complete())
+    assert await items.end(0) == 1
+    worker_limit.more, worker_limit.limit = 2, 3
+    while items.busy < 3:
+        await settle()
+    run.stop()
+    await items.end(3)
+
+    assert_adds_up(await task, 3)
 
 
 async def test_a_run_whose_concurrency_nobody_set_begins_with_64_workers() -> None:
@@ -1033,6 +1065,20 @@ async def test_who_waits_for_an_end_waits_even_when_cancelled() -> None:
     ending.set_result(None)
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+async def test_a_cancelled_wait_for_a_result_carries_the_failure() -> None:
+    """The cancellation is raised from the task's error, which would be lost otherwise."""
+    failing = asyncio.get_running_loop().create_future()
+    waiting = asyncio.create_task(result_of(failing))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.sleep(0)
+    failure = JournalError("the disk is full")
+    failing.set_exception(failure)
+    with pytest.raises(asyncio.CancelledError) as raised:
+        await waiting
+    assert raised.value.__cause__ is failure
 
 
 async def test_who_waits_for_an_end_does_not_hear_of_a_scope() -> None:
@@ -1818,7 +1864,7 @@ async def test_a_run_with_a_rate_changes_no_other_runs_pace() -> None:
     client = AdaptyClient(KEY, transport=Api())
     profiles = client.v1.profiles
     await profiles.bulk_delete(ids(5), by="customer_user_id")
-    learned = client._caller.layers.limiters.get("v1").adaptive
+    learned = client._caller.layers.limiters.get("v1").rate_source
     before = learned.rate
     await profiles.bulk_delete(ids(5), by="customer_user_id", rate=0.5 * before)
 

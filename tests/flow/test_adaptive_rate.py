@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,6 +60,39 @@ def test_a_limit_that_is_touched_at_a_high_price_is_touched_rarely(
 
     assert run.share <= 0.012
     assert run.elapsed <= 1.06 * 60.0
+
+
+@pytest.mark.parametrize(
+    ("slow_429", "rate", "share"),
+    [(0.05, 100.0, 0.015), (0.2, 100.0, 0.05), (1.0, 100.0, 0.2), (0.2, 500.0, 0.06)],
+    ids=str,
+)
+def test_429s_that_come_late_do_not_lower_the_rate(
+    slow_429: float, rate: float, share: float
+) -> None:
+    """A server may delay its 429 responses; the run still uses at least 95 % of the limit."""
+    items = round(60 * rate)
+    server = Bucket(rate, rate / 10)
+    run = Run(
+        World(
+            server=server, items=items, latency=0.05, retry_after=None, slots=256, slow_429=slow_429
+        )
+    )
+
+    assert run.elapsed <= 60.0 / 0.95
+    assert run.share <= share
+
+
+@pytest.mark.parametrize("retry_after", [5.0, 30.0, 60.0])
+@pytest.mark.parametrize("rate", [25.0, 100.0, 500.0])
+def test_a_retry_after_that_is_too_long_costs_little(retry_after: float, rate: float) -> None:
+    """With the same long Retry-After in each 429 of a bucket, 90 % of the limit are used."""
+    world = World(server=Bucket(rate, rate / 10), items=round(120 * rate), latency=0.05)
+    run = Run(msgspec.structs.replace(world, retry_after=retry_after, slots=256))
+
+    assert run.elapsed <= 120.0 / 0.9
+    assert run.share <= 0.01
+    assert run.worst <= 3
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -269,15 +303,115 @@ def test_the_longer_asked_for_the_sooner_everybody_pauses(
     count: int,
     paused: bool,  # noqa: FBT001
 ) -> None:
-    """Thirty seconds in total pause all requests, for as long as the server asks."""
+    """Thirty seconds in total pause all requests but one probe, for as long as the server asks."""
     client = Client(400.0)
     client.succeed()
     client.fail(count, retry_after)
 
-    until = client.clock.now + retry_after
-    assert (client.limiter.paused_until == until) is paused
+    begun = client.clock.now
+    assert (client.limiter.paused_until == begun + retry_after) is paused
     assert client.limiter.probing is False
-    assert (client.send() >= until) is paused
+    assert (client.send() == begun + 1.0) is paused
+    client.limiter.throttled(client.clock.now, retry_after)
+    assert (client.send() >= begun + 1.0 + retry_after) is paused
+
+
+def test_a_probe_that_succeeds_ends_a_long_pause() -> None:
+    """It is sent after a second, alone, and requests continue at the rate after its success."""
+    client = Client(400.0)
+    client.succeed()
+    client.fail(1, 60.0)
+    begun, rate = client.clock.now, client.limiter.rate
+    sent = client.send()
+    assert sent == pytest.approx(begun + 1.0)
+    assert client.limiter.acquire() > 50.0
+    client.clock.now += 0.02
+    client.limiter.succeeded(sent)
+
+    assert client.limiter.paused_until == client.clock.now
+    assert client.limiter.overstated
+    assert client.limiter.acquire() <= 1 / rate
+    assert rate <= client.limiter.rate <= 388.0
+
+
+def test_a_slow_server_is_probed_after_four_round_trips() -> None:
+    """The probe is not sent before the responses to the requests in flight may be there."""
+    client = Client(400.0)
+    client.succeed(latency=2.0)
+    client.fail(1, 60.0)
+
+    assert client.send() == pytest.approx(client.clock.now)
+    assert client.clock.now == pytest.approx(1002.0 + 0.02 + 8.0, abs=0.1)
+
+
+def test_a_long_retry_after_pauses_nothing_once_it_was_overstated() -> None:
+    """Later ones count like short ones, until even a probe is throttled."""
+    client = Client(400.0)
+    client.succeed()
+    client.fail(1, 60.0)
+    client.succeed()
+    assert client.limiter.overstated
+    client.fail(9, 60.0)
+    assert client.limiter.paused_until <= client.clock.now
+    client.fail(1, 60.0)
+    assert client.limiter.probing
+    assert client.limiter.paused_until == pytest.approx(client.clock.now + 0.1)
+    client.fail(1, 60.0)
+    until = client.limiter.paused_until
+
+    assert not client.limiter.overstated
+    assert until == client.clock.now + 60.0
+    assert client.send() == pytest.approx(until)
+
+
+@pytest.mark.parametrize(
+    ("later", "paused"), [(0.001, True), (0.1, False)], ids=["overtaking", "later"]
+)
+def test_a_429_is_no_reason_for_a_pause_if_a_later_request_succeeded(
+    later: float,
+    paused: bool,  # noqa: FBT001
+) -> None:
+    """The server accepts requests again; one sent just after it may have overtaken it."""
+    for success_first in (True, False):
+        client = Client(400.0)
+        client.succeed(latency=0.02)
+        sent = client.send()
+        client.clock.now = sent + 1.0
+        if success_first:
+            client.limiter.succeeded(sent + later)
+        client.limiter.throttled(sent, 60.0)
+        if not success_first:
+            client.limiter.succeeded(sent + later)
+
+        assert (client.limiter.paused_until > client.clock.now) is paused
+        assert client.limiter.overstated is not paused
+
+
+def test_429s_that_arrive_late_are_one_event() -> None:
+    """If requests sent after them succeeded, not even a hundred of them start the probing."""
+    client = Client(400.0)
+    client.succeed(10)
+    rejected = [client.send() for _ in range(100)]
+    client.succeed(10)
+    for sent in rejected:
+        client.limiter.throttled(sent)
+        client.clock.now += 0.001
+
+    assert not client.limiter.probing
+    assert client.limiter.rate >= 0.84 * 388.0
+
+
+def test_a_measurement_starts_with_the_responses_that_are_still_expected() -> None:
+    """Successes received before a late 429 cannot be counted, so their time does not count."""
+    client = Client(100.0)
+    client.succeed(10, latency=0.05)
+    sent = client.send()
+    for _ in range(2):  # the second 429 is the end of the measurement
+        client.succeed(98, latency=0.05)
+        client.limiter.throttled(sent)
+        sent = client.send()
+
+    assert client.limiter.limit == pytest.approx(97.0, rel=0.05)
 
 
 def test_no_pause_is_longer_than_an_hour() -> None:
@@ -304,6 +438,7 @@ def test_after_a_pause_requests_are_spread() -> None:
     client = Client(100.0)
     client.succeed()
     client.fail(1, 60.0)
+    client.fail(1, 60.0)  # the probe
     sent = [client.send() for _ in range(50)]
 
     assert sent[0] == client.limiter.paused_until
@@ -640,7 +775,7 @@ def test_ten_successes_make_a_measurement() -> None:
     client.clock.now = first + 1.2
     client.limiter.throttled(first + 1.18)
 
-    trip = client.limiter._round_trip
+    trip = client.limiter.round_trip
     assert client.limiter.limit == pytest.approx(10 / (1.2 - trip))
 
 
@@ -712,6 +847,7 @@ class Checked:
         self._in_flight: list[float] = []
         self._last = -math.inf
         self._ahead = 0.0
+        self._was_probed = False
 
     def rest(self, seconds: float) -> None:
         """Advance the clock."""
@@ -723,7 +859,10 @@ class Checked:
             while wait := self.limiter.acquire():
                 assert 0.0 < wait <= 3600.0 + 10.0
                 self.clock.now += wait + self._late
-            assert self.clock.now >= self.limiter.paused_until - 1e-5
+            # one probe at most is sent in a pause
+            in_pause = self.clock.now < self.limiter.paused_until - 1e-5
+            assert not (in_pause and self._was_probed)
+            self._was_probed = in_pause
             # Permits last 1 / rate each; from any one to any later one they fit into the time
             # between, but for the 20 ms by which one may be early.
             passed = self.clock.now - self._last

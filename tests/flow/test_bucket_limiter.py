@@ -10,13 +10,15 @@ import threading
 
 import pytest
 
-from adapty_async._api.operation import CallState, Request, Response, Send
-from adapty_async._flow import adaptive_rate as _learned
+from adapty_async._api.call_state import CallState, Layer
+from adapty_async._api.operation import Request, Response
 from adapty_async._flow import circuit_breaker as _outage
+from adapty_async._flow import rate_state as _rate_state
+from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
 from adapty_async._flow.bucket_limiter import LimiterRegistry
 from adapty_async._flow.concurrency_limit import ConcurrencyLimit
 from adapty_async._flow.rate_limiter import FixedRateLimiter
-from adapty_async._flow.run_limits import RunLimits
+from adapty_async._flow.run_limits import RunLimiter, RunLimits
 from adapty_async._flow.semaphore import PrioritySemaphore
 from adapty_async._pipeline.limit import limit, look
 from adapty_async._runtime.clock import Timing
@@ -47,7 +49,7 @@ BEGIN = 1000.0
 def _real_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Restore the constants that other tests shorten."""
     begin_at(monkeypatch, 20.0, lowest=0.1)
-    monkeypatch.setattr(_learned, "_PROBE_FIRST", 0.1)
+    monkeypatch.setattr(_rate_state, "_PROBE_FIRST", 0.1)
     monkeypatch.setattr(_outage, "_SHORTEST", 1.0)
 
 
@@ -94,6 +96,7 @@ class Bench:
         sent: the name of each request that arrived, and the seconds after the beginning.
         responses: results of requests by name, in order; without one they succeed.
         latency: seconds until each response.
+        states: the call states of the started calls and items, in order.
     """
 
     def __init__(
@@ -112,9 +115,10 @@ class Bench:
         self.latency = latency
         self.sent: list[tuple[str, float]] = []
         self.responses: dict[str, list[BaseException]] = {}
-        self._sends: dict[int, Send] = {}
+        self.states: list[CallState] = []
+        self._sends: dict[int, Layer] = {}
 
-    async def server(self, request: Request) -> Response:
+    async def server(self, request: Request, _: CallState) -> Response:
         """Record the request and respond to it."""
         self.sent.append((request.operation, self.clock.now - BEGIN))
         if self.latency:
@@ -126,6 +130,10 @@ class Bench:
     def rate_limiter(self, rate: float, burst: int = 1) -> FixedRateLimiter:
         """Return a rate limiter for a run."""
         return FixedRateLimiter(rate, burst, self.clock)
+
+    def run_limiter(self, run: RunLimits) -> RunLimiter:
+        """Return the limiter of a run."""
+        return RunLimiter(self.limiters.get("v1"), self.connections.get(), run, "v1")
 
     def start(
         self,
@@ -142,9 +150,11 @@ class Bench:
         if run is not None:
             self._sends[id(run)] = send
         state = CallState(deadline=self.clock.now + seconds)
-        low_priority = run is not None
-        request = a_request(operation=name, bucket=bucket, low_priority=low_priority, state=state)
-        return asyncio.ensure_future(send(request))
+        self.states.append(state)
+        request = a_request(
+            operation=name, bucket=bucket, low_priority=run is not None, total_timeout=math.inf
+        )
+        return asyncio.ensure_future(send(request, state))
 
     def times(self, name: str) -> list[float]:
         """Return the arrival times of the requests of that name."""
@@ -160,6 +170,15 @@ class Bench:
         self.responses["pausing"] = [throttled(seconds)]
         with pytest.raises(RateLimitError):
             await self.start("pausing", bucket=bucket)
+
+    async def pause_in_full(self, seconds: float) -> None:
+        """Begin a pause of *n* seconds in which the one probe is throttled, too, after a second."""
+        await self.pause(seconds)
+        self.responses["probing"] = [throttled(seconds - 1.0)]
+        probe = self.start("probing", RunLimits())
+        await self.clock.advance(1.0)
+        with pytest.raises(RateLimitError):
+            await probe
 
     async def break_down(self) -> None:
         """Let the service fail until the circuit opens."""
@@ -216,7 +235,7 @@ async def test_a_fixed_rate_is_held_first_come_first_served() -> None:
         ("f", pytest.approx(0.2)),
     ]
     assert bench.free == 100
-    assert bench.limiters.get("v1")._urgent == 0
+    assert bench.limiters.get("v1").urgent == 0
 
 
 async def test_who_comes_as_a_turn_is_due_does_not_overtake_who_waits_for_it() -> None:
@@ -262,7 +281,7 @@ async def test_after_a_pause_calls_go_spread_at_the_adaptive_rate() -> None:
     """Paused calls do not resume all at once, in whatever order they started to wait."""
     bench = Bench()
     await bench.pause(30.0)
-    pace = bench.limiters.get("v1").adaptive.rate
+    pace = bench.limiters.get("v1").rate_source.rate
     tasks = [bench.start(f"a{number}") for number in range(20)]
     await bench.clock.advance(40.0)
     await asyncio.gather(*tasks)
@@ -334,6 +353,46 @@ async def test_a_pause_does_not_use_up_the_connections() -> None:
     assert len(bench.times("held")) == 2
 
 
+async def test_a_probe_of_a_run_ends_a_pause_that_is_longer_than_necessary() -> None:
+    """After a second one item tests a long pause; its success lets calls and items continue."""
+    bench = Bench()
+    await bench.pause(60.0)
+    run = RunLimits()
+    tasks = [*(bench.start("b", run) for _ in range(10)), bench.start("a", seconds=90.0)]
+    await bench.clock.advance(0.9)
+    assert bench.times("b") == []
+    await bench.clock.advance(2.5)
+    await asyncio.gather(*tasks)
+
+    assert bench.times("b")[0] == pytest.approx(1.0)
+    assert max(bench.times("b")) < 3.0
+    assert 1.0 < bench.times("a")[0] <= 3.0
+
+
+async def test_single_calls_do_not_probe_a_pause() -> None:
+    """Without a bulk run, nothing is sent before the end of the pause."""
+    bench = Bench()
+    await bench.pause(30.0)
+    call = bench.start("a")
+    await bench.clock.advance(31.0)
+    await call
+
+    assert bench.times("a") == pytest.approx([30.0])
+
+
+async def test_a_throttled_item_returns_soon_if_the_server_overstates_pauses() -> None:
+    """Its own `Retry-After` counts up to three seconds then, and in full otherwise."""
+    bench = Bench()
+    limiter = bench.run_limiter(RunLimits())
+    assert limiter.requeue_within == math.inf
+    await bench.pause(60.0)
+    item = bench.start("b", RunLimits())
+    await bench.clock.advance(1.0)
+    await item
+
+    assert limiter.requeue_within == 3.0
+
+
 @pytest.mark.parametrize(
     ("paused", "rate", "error"),
     [
@@ -360,7 +419,7 @@ async def test_a_turn_that_would_come_too_late_is_refused_at_once(
     assert bench.times("late") == []
     assert bench.clock.sleeps == []
     assert bench.free == 100
-    assert bench.limiters.get("v1")._urgent == 0
+    assert bench.limiters.get("v1").urgent == 0
 
 
 async def test_the_calls_in_front_count_when_a_turn_is_refused() -> None:
@@ -414,7 +473,7 @@ async def test_a_connection_that_is_not_free_in_time_is_a_deadline(rate: float |
 
     assert bench.times("b") == []
     assert bench.free == 1
-    assert bench.limiters.get("v1")._urgent == 0
+    assert bench.limiters.get("v1").urgent == 0
 
 
 async def test_who_waits_behind_another_call_is_not_held_beyond_its_deadline() -> None:
@@ -485,7 +544,7 @@ async def test_calls_that_waited_when_the_service_went_down_fail_at_once_too(
 
     assert bench.times("waiting") == []
     assert bench.free == 20
-    assert bench.limiters.get("v1")._urgent == 0
+    assert bench.limiters.get("v1").urgent == 0
 
 
 async def test_cancelled_waiters_leave_nothing_behind() -> None:
@@ -503,7 +562,7 @@ async def test_cancelled_waiters_leave_nothing_behind() -> None:
         limiter = bench.limiters.get("v1")
 
         assert (bench.free, capacity.in_flight) == (2, 0)
-        assert (limiter._urgent, limiter.in_flight) == (0, 0)
+        assert (limiter.urgent, limiter.in_flight) == (0, 0)
         last = [bench.start("last"), bench.start("last", run)]
         await bench.clock.advance(5.0)
         await asyncio.gather(*last)
@@ -527,20 +586,18 @@ async def test_a_call_that_is_cancelled_as_its_connection_comes_gives_it_on() ->
 async def test_an_item_that_is_cancelled_as_its_turn_comes_gives_it_back() -> None:
     """It holds no connection then, and does not count as sent."""
     bench = Bench(connections=2)
-    limiter, connections = bench.limiters.get("v1"), bench.connections.get()
-    queue = limiter.wait_queue(
-        connections, RunLimits(rate_limiter=bench.rate_limiter(1.0, burst=2))
-    )
+    limiter = bench.run_limiter(RunLimits(rate_limiter=bench.rate_limiter(1.0, burst=2)))
+    state, connections = bench.limiters.get("v1"), bench.connections.get()
     for _ in range(2):  # the burst
-        assert queue.try_acquire(a_request(low_priority=True))
+        assert limiter.try_acquire("a", math.inf)
         connections.release()
 
     async def lead() -> None:
-        await queue.acquire(a_request(low_priority=True))
+        await limiter.acquire("a", math.inf)
         second.cancel()
 
     first = asyncio.create_task(lead())
-    second = asyncio.create_task(queue.acquire(a_request(low_priority=True)))
+    second = asyncio.create_task(limiter.acquire("a", math.inf))
     await settle()
     bench.clock.now += 2.0  # the first one wakes up so late that both have a permit
     await bench.clock.advance(0.0)
@@ -549,8 +606,8 @@ async def test_an_item_that_is_cancelled_as_its_turn_comes_gives_it_back() -> No
         await second
 
     assert connections.available == 1
-    assert (limiter.in_flight, limiter.requests) == (3, 3)
-    assert not queue.has_leader
+    assert (state.in_flight, state.requests) == (3, 3)
+    assert not limiter._queue.has_leader
 
 
 async def test_items_go_at_the_adaptive_rate() -> None:
@@ -666,16 +723,15 @@ async def test_an_item_looks_again_one_interval_after_a_single_call_went_first()
 async def test_an_item_takes_the_last_connection_at_once() -> None:
     """An entrant does not wait in the queue while a connection is available."""
     bench = Bench(connections=1)
-    queue = bench.limiters.get("v1").wait_queue(bench.connections.get(), RunLimits())
 
-    assert queue.try_acquire(a_request())
+    assert bench.run_limiter(RunLimits()).try_acquire("a", math.inf)
     assert bench.free == 0
 
 
 async def test_after_a_pause_single_calls_go_before_items() -> None:
     """Paused calls resume first, and then the items, all at the adaptive rate."""
     bench = Bench()
-    await bench.pause(30.0)
+    await bench.pause_in_full(30.0)
     run = RunLimits()
     tasks = [bench.start("b", run) for _ in range(3)]
     await settle()
@@ -683,7 +739,7 @@ async def test_after_a_pause_single_calls_go_before_items() -> None:
     await bench.clock.advance(40.0)
     await asyncio.gather(*tasks)
 
-    assert "".join(name for name, _ in bench.sent[1:]) == "aaaaabbb"
+    assert "".join(name for name, _ in bench.sent[2:]) == "aaaaabbb"
 
 
 async def test_items_wait_for_the_circuit_and_one_of_them_tries() -> None:
@@ -731,29 +787,29 @@ async def test_items_do_not_sleep_on_when_a_long_outage_is_over() -> None:
 async def test_waiting_is_not_charged_to_an_item() -> None:
     """An item with seconds left is sent after a pause of half a minute, with those seconds left."""
     bench = Bench()
-    await bench.pause(30.0)
+    await bench.pause_in_full(30.0)
     run = RunLimits()
-    request = a_request(low_priority=True, state=CallState(deadline=BEGIN + 5.0), bucket="v1")
+    request, state = a_request(low_priority=True, bucket="v1"), CallState(deadline=BEGIN + 6.0)
     send = limit(bench.server, bench.connections, bench.limiters, bench.clock, run)
-    task = asyncio.ensure_future(send(request))
+    task = asyncio.ensure_future(send(request, state))
     await bench.clock.advance(31.0)
     await task
 
     assert bench.times("test.call") == pytest.approx([30.0])
-    assert request.state.deadline == pytest.approx(BEGIN + 35.0)
+    assert state.deadline == pytest.approx(BEGIN + 35.0)
 
 
 async def test_the_clock_of_an_item_starts_with_its_first_turn() -> None:
     """An item that was never sent has its total timeout when it is sent."""
     bench = Bench()
-    await bench.pause(30.0)
-    request = a_request(low_priority=True, total_timeout=60.0, bucket="v1")
+    await bench.pause_in_full(30.0)
+    request, state = a_request(low_priority=True, total_timeout=60.0, bucket="v1"), CallState()
     send = limit(bench.server, bench.connections, bench.limiters, bench.clock, RunLimits())
-    task = asyncio.ensure_future(send(request))
+    task = asyncio.ensure_future(send(request, state))
     await bench.clock.advance(31.0)
     await task
 
-    assert request.state.deadline == pytest.approx(BEGIN + 90.0)
+    assert state.deadline == pytest.approx(BEGIN + 90.0)
 
 
 async def test_a_run_gives_up_on_a_pause_longer_than_it_waits() -> None:
@@ -778,9 +834,9 @@ async def test_a_run_gives_up_on_a_pause_longer_than_it_waits() -> None:
 async def test_a_run_waits_for_a_pause_just_as_long_as_it_may() -> None:
     """The run ends only at a longer pause."""
     bench = Bench()
-    await bench.pause(30.0)
-    item = bench.start("b", RunLimits(max_outage=30.0))
-    await bench.clock.advance(31.0)
+    await bench.pause_in_full(30.0)
+    item = bench.start("b", RunLimits(max_outage=29.0))
+    await bench.clock.advance(30.0)
     await item
 
     assert bench.times("b") == pytest.approx([30.0])
@@ -885,13 +941,14 @@ NEITHER = [
 
 
 def end(bench: Bench, error: AdaptyError | None, *, times: int = 1) -> BucketStatistics:
-    """Send a number of items with this result, and return the limiter."""
-    limiter = bench.limiters.get("v1")
-    request = a_request(low_priority=True)
+    """Send a number of items with this result, and return the statistics."""
+    state, limiter = bench.limiters.get("v1"), bench.run_limiter(RunLimits())
     for _ in range(times):
-        limiter._count_sent(paced=True)
-        limiter.release(request, error, bench.clock())
-    return limiter.statistics()
+        assert bench.connections.get().try_acquire()
+        limiter._start()
+        state.record_sent(paced=True)
+        limiter.release(error, bench.clock())
+    return state.statistics()
 
 
 @pytest.mark.parametrize("error", OUTAGE, ids=lambda error: type(error).__name__)
@@ -913,7 +970,7 @@ async def test_any_response_but_a_failure_says_that_the_service_works(
 ) -> None:
     """It resets the failures, and lets the rate of a run grow."""
     bench = Bench()
-    before = bench.limiters.get("v1").adaptive.rate
+    before = bench.limiters.get("v1").rate_source.rate
     end(bench, OUTAGE[0], times=19)
     bench.clock.now += 0.1
     after = end(bench, error)
@@ -959,14 +1016,15 @@ async def test_a_run_has_its_patience_until_nothing_succeeds() -> None:
     run = RunLimits(max_outage=100.0)
     await bench.clock.advance(50.0)
     assert run.patience() == 100.0
-    bench.responses["b"] = [throttled(30.0)]
-    item = bench.start("b", run)
-    await bench.clock.advance(1.0)
-    with pytest.raises(RateLimitError):
-        await item
+    bench.responses["b"] = [throttled(30.0), throttled(30.0)]
+    for seconds in (1.0, 2.0):  # the second one is the probe in the pause
+        item = bench.start("b", run)
+        await bench.clock.advance(seconds)
+        with pytest.raises(RateLimitError):
+            await item
     item = bench.start("b", run)
     await bench.clock.advance(10.0)
-    assert run.patience() == pytest.approx(89.0)
+    assert run.patience() == pytest.approx(87.0)
     await bench.clock.advance(25.0)
     await item
     assert run.patience() == 100.0
@@ -995,6 +1053,7 @@ async def test_a_pause_ends_calls_that_wait_for_a_connection_and_have_no_time() 
     """They raise `RateLimitError` at once, not at their deadline; calls with time left wait."""
     bench = Bench(connections=2, latency=5.0)
     bench.responses["first"] = [throttled(7200.0)]
+    bench.responses["slow"] = [down()]  # a success would end the pause
     first = bench.start("first")
     await bench.clock.advance(4.0)
     slow = bench.start("slow")
@@ -1007,7 +1066,9 @@ async def test_a_pause_ends_calls_that_wait_for_a_connection_and_have_no_time() 
         assert error.retry_after == 7200.0
     assert not patient.done()
     await bench.clock.advance(4000.0)
-    await asyncio.gather(patient, slow)
+    await patient
+    with pytest.raises(ServerError):
+        await slow
 
     assert bench.times("waiting") == []
     assert bench.times("patient") == [3605.0]
@@ -1015,32 +1076,30 @@ async def test_a_pause_ends_calls_that_wait_for_a_connection_and_have_no_time() 
 
 
 async def test_attempts_that_fail_in_a_known_outage_are_excused() -> None:
-    """They do not count as attempts of the item, from the one that opened the circuit."""
-    bench = Bench()
-    limiter, request = bench.limiters.get("v1"), a_request()
-    excused = []
-    for _ in range(22):
-        limiter._count_sent(paced=True)
-        limiter.release(request, OUTAGE[0], bench.clock())
-        excused.append(request.state.outage_failures)
+    """They do not count as attempts of the call, from the one that opened the circuit."""
+    bench = Bench(latency=1.0)
+    bench.responses["a"] = [down() for _ in range(22)]
+    calls = [bench.start("a") for _ in range(22)]
+    await bench.clock.advance(1.0)
+    await asyncio.gather(*calls, return_exceptions=True)
 
-    assert excused == [0] * 19 + [1, 2, 3]
+    assert [state.outage_failures for state in bench.states] == [0] * 19 + [1] * 3
 
 
 async def test_success_of_single_calls_does_not_raise_the_rate_of_runs() -> None:
     """They were not rate limited, so they are no sign of the rate."""
     bench = Bench()
-    before = bench.limiters.get("v1").adaptive.rate
+    before = bench.limiters.get("v1").rate_source.rate
     for _ in range(50):
         await bench.start("a")
 
-    assert bench.limiters.get("v1").adaptive.rate == before
+    assert bench.limiters.get("v1").rate_source.rate == before
 
 
 async def test_being_throttled_cuts_the_rate_and_shows_that_the_service_works() -> None:
     """A 429 response resets the failures, and slows runs down."""
     bench = Bench()
-    before = bench.limiters.get("v1").adaptive.rate
+    before = bench.limiters.get("v1").rate_source.rate
     end(bench, OUTAGE[0], times=19)
     bench.clock.now += 0.1
     after = end(bench, throttled())
@@ -1058,7 +1117,7 @@ async def test_being_throttled_cuts_the_rate_and_shows_that_the_service_works() 
 async def test_what_is_not_the_services_doing_changes_nothing(error: AdaptyError) -> None:
     """Such a result is neither a failure of the service nor a sign that it works."""
     bench = Bench()
-    before = bench.limiters.get("v1").adaptive.rate
+    before = bench.limiters.get("v1").rate_source.rate
     end(bench, OUTAGE[0], times=19)
     bench.clock.now += 0.1
     after = end(bench, error)
@@ -1123,7 +1182,7 @@ async def test_statistics_tell_the_rate_in_force(
     if adaptive is not None:
         bench.limiters.expect(adaptive)
     limits = RunLimits(rate_limiter=None if run is None else bench.rate_limiter(run))
-    bench.limiters.get("v1").wait_queue(bench.connections.get(), limits)
+    bench.run_limiter(limits)
 
     assert bench.limiters.statistics()["v1"].rate == pytest.approx(rate)
 
@@ -1135,17 +1194,17 @@ async def test_a_given_rate_that_is_refused_is_where_the_search_begins() -> None
 
     with pytest.raises(RateLimitError):
         await bench.start("item", RunLimits(rate_limiter=bench.rate_limiter(120.0)))
-    assert bench.limiters.get("v1").adaptive.rate == 60.0
+    assert bench.limiters.get("v1").rate_source.rate == 60.0
 
 
 async def test_statistics_tell_the_rate_of_the_run_that_came_last() -> None:
     """Without a configured rate, the adaptive rate holds again."""
     bench = Bench()
-    limiter, connections = bench.limiters.get("v1"), bench.connections.get()
-    limiter.wait_queue(connections, RunLimits(rate_limiter=bench.rate_limiter(2.0)))
-    assert limiter.statistics().rate == 2.0
-    limiter.wait_queue(connections, RunLimits())
-    assert limiter.statistics().rate == 20.0
+    state = bench.limiters.get("v1")
+    bench.run_limiter(RunLimits(rate_limiter=bench.rate_limiter(2.0)))
+    assert state.statistics().rate == 2.0
+    bench.run_limiter(RunLimits())
+    assert state.statistics().rate == 20.0
 
 
 def test_there_is_one_limiter_for_a_bucket() -> None:
@@ -1160,11 +1219,11 @@ def test_a_rate_known_from_before_holds_for_limiters_made_before_and_later() -> 
     """Every bucket without a measured limit starts with it."""
     limiters = Bench().limiters
     before = limiters.get("before")
-    assert before.adaptive.rate == 20.0
+    assert before.rate_source.rate == 20.0
     limiters.expect(400.0)
 
-    assert before.adaptive.limit == limiters.get("later").adaptive.limit == 400.0
-    assert before.adaptive.rate == limiters.get("later").adaptive.rate == pytest.approx(388.0)
+    assert before.rate_source.limit == limiters.get("later").rate_source.limit == 400.0
+    assert before.rate_source.rate == limiters.get("later").rate_source.rate == pytest.approx(388.0)
 
 
 def test_what_was_learned_since_is_not_overwritten() -> None:
@@ -1173,9 +1232,9 @@ def test_what_was_learned_since_is_not_overwritten() -> None:
     limiters.expect(400.0)
     limiters.expect(100.0)
 
-    assert limiters.get("v1").adaptive.limit == 100.0
+    assert limiters.get("v1").rate_source.limit == 100.0
     limiters.expect(50.0)
-    assert limiters.get("v1").adaptive.limit == 100.0
+    assert limiters.get("v1").rate_source.limit == 100.0
 
 
 async def test_a_pause_outlives_what_is_expected() -> None:
@@ -1193,10 +1252,10 @@ def test_the_adaptive_rate_is_returned_if_there_is_one() -> None:
     assert limiters.learned_rate() is None
     limiters.get("v1")
     assert limiters.learned_rate() is None
-    limiters.get("v1").expect(400.0)
+    limiters.get("v1").rate_source.expect(400.0)
     limiters.get("v2")
     assert limiters.learned_rate() == 400.0
-    limiters.get("v2").expect(100.0)
+    limiters.get("v2").rate_source.expect(100.0)
     assert limiters.learned_rate() is None
 
 
@@ -1212,7 +1271,7 @@ def test_two_event_loops_share_a_limiter(rate: float | None) -> None:
     connections = LoopLocal(lambda: PrioritySemaphore(4))
     failures: list[BaseException] = []
 
-    async def response_for(request: Request) -> Response:
+    async def response_for(request: Request, state: CallState) -> Response:
         """Let other tasks run, and some time pass."""
         await asyncio.sleep(0)
         clock.now += 0.001
@@ -1222,8 +1281,8 @@ def test_two_event_loops_share_a_limiter(rate: float | None) -> None:
         """Send calls and items together."""
         single = limit(response_for, connections, limiters, clock)
         run = limit(response_for, connections, limiters, clock, RunLimits())
-        calls = [single(a_request()) for _ in range(200)]
-        items = [run(a_request(low_priority=True)) for _ in range(200)]
+        calls = [single(a_request(), CallState()) for _ in range(200)]
+        items = [run(a_request(low_priority=True), CallState()) for _ in range(200)]
         await asyncio.gather(*calls, *items)
 
     def in_a_thread() -> None:
@@ -1241,4 +1300,36 @@ def test_two_event_loops_share_a_limiter(rate: float | None) -> None:
     limiter = limiters.get("test")
 
     assert failures == []
-    assert (limiter.requests, limiter.in_flight, limiter._urgent) == (800, 0, 0)
+    assert (limiter.requests, limiter.in_flight, limiter.urgent) == (800, 0, 0)
+
+
+def test_a_bucket_uses_the_rate_source_that_the_registry_is_given() -> None:
+    """A source that several processes share is made per bucket, and gets the known rate."""
+    clock = FakeClock(BEGIN)
+    timing = Timing(clock, clock.sleep, lambda low, high: high)
+    made: dict[str, AdaptiveRateLimiter] = {}
+
+    def source_of(bucket: str) -> AdaptiveRateLimiter:
+        return made.setdefault(bucket, AdaptiveRateLimiter(clock))
+
+    limiters = LimiterRegistry(timing, rate_source=source_of)
+    assert limiters.get("v1").rate_source is made["v1"]
+    limiters.expect(400.0)
+    assert limiters.get("v2").rate_source is made["v2"]
+    assert made["v1"].limit == made["v2"].limit == 400.0
+
+
+async def test_limiters_show_their_state() -> None:
+    """Their repr has the rate, the circuit and the counts, and no secret."""
+    bench = Bench(latency=1.0)
+    call = bench.start("a")
+    await settle()
+    limiter = bench.run_limiter(RunLimits())
+
+    assert repr(bench.limiters) == "LimiterRegistry(v1)"
+    assert repr(bench.limiters.get("v1").calls.get()) == "CallQueue(0 calls)"
+    assert repr(limiter) == (
+        "RunLimiter(BucketState(AdaptiveRateLimiter(rate=20.0, limit=None), closed, "
+        "in_flight=1, requests=1, throttled=0), free=99)"
+    )
+    await cancel(call)

@@ -111,42 +111,39 @@ def test_it_does_not_grow_while_fewer_are_in_flight_than_may_be() -> None:
     assert run.count == 64
 
 
-def test_new_workers_are_spawned_at_once() -> None:
-    """Growth spawns as many workers as are newly permitted, and a decrease spawns none."""
+def test_new_workers_are_wanted_at_once() -> None:
+    """After growth as many are useful as are newly permitted, after a decrease no more are."""
     run = Run()
-    spawned: list[int] = []
-    run.limit.spawn = spawned.append
     run.end(0.1, wanted=True)
+    assert (run.limit.more_wanted(), run.limit.more_wanted()) == (16, 0)
     run.clock.now += 1.0
     run.end(30.0, RequestTimeoutError("no response"))
 
-    assert spawned == [16]
+    assert run.limit.more_wanted() == 0
 
 
-def test_another_worker_is_spawned_for_one_that_may_have_to_wait() -> None:
+def test_another_worker_is_wanted_for_one_that_may_have_to_wait() -> None:
     """A failed request may have a long wait before its retry, and so may all that fail with it."""
     run = Run()
-    spawned: list[int] = []
-    run.limit.spawn = spawned.append
     run.end(0.1, ConnectionLostError("reset"))
+    assert run.limit.more_wanted() == 1
     run.end(0.1, RateLimitError("status 429", status=429), wanted=True)
+    run.end(0.1, ConnectionLostError("reset"))
 
-    assert spawned == [1, 1]
+    assert run.limit.more_wanted() == 2
 
 
-def test_nobody_is_spawned_while_enough_are_busy() -> None:
+def test_nobody_is_wanted_while_enough_are_busy() -> None:
     """After a timeout more are in flight than permitted, so a failed one is not replaced."""
     run = Run()
-    spawned: list[int] = []
     down = ServerError("down", status=500)
     run.end(1.0, RequestTimeoutError("slow"))
-    run.limit.spawn = spawned.append
     while run.limit.in_flight > run.count:
         run.limit.record(down, 0.1, held_up=False)
-    assert spawned == []
+    assert run.limit.more_wanted() == 0
 
     run.limit.record(down, 0.1, held_up=False)
-    assert spawned == [1]
+    assert run.limit.more_wanted() == 1
 
 
 @pytest.mark.parametrize(

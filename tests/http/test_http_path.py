@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 import sentry_sdk
 import vcr
@@ -45,10 +46,19 @@ from adapty_async import (
     RequestTimeoutError,
     RetryPolicy,
 )
-from adapty_async._api.operation import CallState, Request, Response
-from adapty_async._http import direct_sender as exchange_module
-from adapty_async._http.direct_sender import TESTED, _lacking, stamp, why_standard
-from adapty_async._http.session_sender import SESSION_OPTIONS, exchange, session_sender
+from adapty_async._api.call_state import CallState
+from adapty_async._api.operation import Request, Response
+from adapty_async._http.direct_sender import (
+    _PARTS,
+    TESTED,
+    Conditions,
+    _lacking,
+    reason_against,
+    stamp,
+    why_standard,
+)
+from adapty_async._http.exchange import exchange
+from adapty_async._http.session_sender import SESSION_OPTIONS, session_sender
 from adapty_async._http.timeouts import TimeoutScheduler
 from adapty_async._http.transport import Transport
 from adapty_async.statistics import HttpPath
@@ -301,6 +311,36 @@ REASONS = {
 }
 
 
+USUAL = Conditions(is_given=False, trust_env=False, release=max(TESTED), lacking=None, patched=None)
+
+
+def test_usual_conditions_allow_the_fast_path() -> None:
+    """With a tested release and a session of the client's own, there is no reason against it."""
+    assert reason_against(USUAL) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"is_given": True}, "a session was given"),
+        ({"trust_env": True}, "trust_env"),
+        ({"release": "4.0.0"}, "aiohttp 4.0.0 is not among the tested releases"),
+        ({"lacking": "writer"}, "aiohttp has another writer"),
+        ({"patched": "socket.socket"}, "socket.socket is patched"),
+        ({"is_traced": True}, "the session has trace configs"),
+        ({"is_wrapped": True}, "the session or its connector is wrapped"),
+    ],
+    ids=lambda case: next(iter(case)) if isinstance(case, dict) else "",
+)
+def test_each_unusual_condition_is_a_reason(change: dict[str, Any], reason: str) -> None:
+    """One of them is enough for the standard path; the first of several is the reason."""
+    assert reason_against(msgspec.structs.replace(USUAL, **change)) == reason
+    worst = Conditions(
+        **{**dict.fromkeys(USUAL.__struct_fields__, True), "release": "4.0.0", **change}
+    )
+    assert reason_against(worst) == "a session was given"
+
+
 @pytest.mark.parametrize(("patch", "reason"), REASONS.values(), ids=REASONS)
 def test_what_is_unusual_is_a_reason_for_the_standard_path(patch: Patch, reason: str) -> None:
     """Any condition that may affect a request is named; without one, there is no reason."""
@@ -361,7 +401,7 @@ async def test_a_call_is_on_the_wire_from_its_first_byte_on(
         on_wire: list[bool] = []
         for url in (server.url.replace("http", "https"), server.url):
             state = CallState()
-            task = asyncio.ensure_future(send(a_request(url=f"{url}/", state=state)))
+            task = asyncio.ensure_future(send(a_request(url=f"{url}/"), state))
             while server.connections <= len(on_wire):
                 await loop_turns(1)
             if url == server.url:
@@ -381,9 +421,9 @@ async def test_a_call_without_time_left_is_not_sent(
     if standard:
         patch_as_a_tracer(monkeypatch)
     async with RawServer() as server, transport() as send:
-        late = a_request(url=f"{server.url}/", state=CallState(deadline=time.monotonic() - 1))
+        late = CallState(deadline=time.monotonic() - 1)
         with pytest.raises(DeadlineError, match="no time left to send it"):
-            await send(late)
+            await send(a_request(url=f"{server.url}/"), late)
 
         assert server.connections == 0
 
@@ -415,7 +455,7 @@ async def test_a_given_session_that_cannot_connect_has_sent_nothing() -> None:
         async with aiohttp.ClientSession() as session:
             send = Transport(clock=time.monotonic, session=session)
             with pytest.raises(ConnectError, match="cannot connect"):
-                await send(a_request(url=url, state=state))
+                await send(a_request(url=url), state)
 
     assert not state.on_wire
 
@@ -508,9 +548,9 @@ async def test_an_aiohttp_that_sends_again_is_kept_from_it() -> None:
         aiohttp.ClientSession(**options) as session,
     ):
         ask = session_sender(session, lambda _: None, trust_env=False)
-        await ask(a_request(url=f"{server.url}/", method="DELETE"))
+        await ask(a_request(url=f"{server.url}/", method="DELETE"), CallState())
         with pytest.raises(ConnectionLostError, match="it was sent already"):
-            await ask(a_request(url=f"{server.url}/", method="DELETE"))
+            await ask(a_request(url=f"{server.url}/", method="DELETE"), CallState())
 
         assert server.methods == ["DELETE"] * 2
 
@@ -669,7 +709,7 @@ def test_each_loop_has_its_own_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_parts_of_a_stamp_have_their_names() -> None:
     """Each part of a stamp is named in the reasons, in the same order."""
-    assert len(stamp()) == len(exchange_module._PARTS)
+    assert len(stamp()) == len(_PARTS)
 
 
 async def test_a_host_that_needs_no_proxy_is_reached_without_one(
@@ -687,12 +727,10 @@ async def test_a_host_that_needs_no_proxy_is_reached_without_one(
 async def test_a_connection_that_breaks_before_a_request_is_written_sent_nothing() -> None:
     """A failure while nothing is on the wire is a failed connection, and may be retried."""
 
-    async def ask(_: Request) -> Response:
+    async def ask(_: Request, state: CallState) -> Response:
         raise aiohttp.ServerDisconnectedError
 
     scheduler = TimeoutScheduler(asyncio.get_running_loop(), time.monotonic)
-    error = await exchange(ask, scheduler, a_request(), 1.0)
-
-    assert isinstance(error, ConnectError)
-    assert str(error).startswith("cannot connect (the connection broke")
+    with pytest.raises(ConnectError, match=r"^cannot connect \(the connection broke"):
+        await exchange(ask, scheduler, a_request(), CallState(), 1.0)
     scheduler.close()

@@ -1048,9 +1048,11 @@ async def test_a_run_that_is_cancelled_in_the_rest_reads_no_more_of_it() -> None
 async def test_a_refusal_does_not_hide_a_lost_response_from_the_journal(tmp_path: Path) -> None:
     """An item whose response was lost has an unknown outcome, also when its retry is throttled."""
     throttled = asyncio.Event()
+    sent: list[str] = []
 
     async def lose_then_throttle(request: Request) -> Response:
-        if request.state.attempts == 1:
+        sent.append(request.operation)
+        if len(sent) == 1:
             raise ConnectionLostError("the connection broke")
         throttled.set()
         return Response(429, {"Retry-After": "50"}, b"{}")

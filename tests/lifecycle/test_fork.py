@@ -225,7 +225,7 @@ async def parent():
     hanging = asyncio.create_task(get("hanging"))
     while not client.statistics().buckets["v1"].in_flight:
         await asyncio.sleep(0)
-    with client._caller.layers.limiters.get("v1")._lock, client._caller.layers.connections._lock:
+    with client._caller.layers.limiters.get("v1").lock, client._caller.layers.connections._lock:
         child = fork(lambda: asyncio.run(in_child()))
     wait_for(child)
     hanging.cancel()

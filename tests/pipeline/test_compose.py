@@ -8,16 +8,18 @@ import gc
 import itertools
 from collections.abc import Awaitable, Iterable
 
+import msgspec
 import pytest
 
+from adapty_async._api.call_state import CallState
 from adapty_async._api.codec import RequestDefaults
-from adapty_async._api.operation import Headers, Operation, Request, Response
+from adapty_async._api.operation import Headers, Operation, Request, Response, Send
 from adapty_async._bulk.executor import CallOptions, Executor
 from adapty_async._flow.bucket_limiter import LimiterRegistry
 from adapty_async._flow.circuit_breaker import RetryBudget
 from adapty_async._flow.rate_limiter import FixedRateLimiter
 from adapty_async._flow.semaphore import PrioritySemaphore
-from adapty_async._pipeline.compose import PipelineConfig, build, check, mark_on_wire, observe
+from adapty_async._pipeline.compose import PipelineConfig, build, check, observe, without_state
 from adapty_async._runtime.clock import Timing
 from adapty_async._runtime.loop_local import LoopLocal
 from adapty_async.bulk import OutcomeStatus
@@ -37,14 +39,14 @@ from adapty_async.errors import (
 from adapty_async.hooks import CallEnded, CallStarted, Event, Hook, RetryScheduled
 from adapty_async.testing import FakeClock, FakeTransport, Reply
 from adapty_async.v1 import GET_PROFILE
-from tests._support import ERASE, a_request, begin_at
+from tests._support import ERASE, a_request, begin_at, unwritten
 
 DELETED: Reply = (204, {}, b"")
 MISSING: Reply = (404, {}, b'{"errors":[],"error_code":"profile_does_not_exist","status_code":404}')
 
 
 def layers(
-    transport: FakeTransport,
+    transport: Send,
     clock: FakeClock,
     hooks: tuple[Hook, ...] = (),
     rate_limiter: FixedRateLimiter | None = None,
@@ -52,7 +54,7 @@ def layers(
     """Return layers whose backoff always has its maximum length."""
     timing = Timing(clock, clock.sleep, lambda _low, high: high)
     return PipelineConfig(
-        transport=transport,
+        transport=unwritten(transport),
         connections=LoopLocal(lambda: PrioritySemaphore(1)),
         timing=timing,
         limiters=LimiterRegistry(timing, rate_limiter),
@@ -71,11 +73,12 @@ def caller(transport: FakeTransport, clock: FakeClock, hooks: tuple[Hook, ...] =
 @pytest.mark.parametrize("status", [200, 201, 204, 299])
 async def test_a_success_passes_the_check(status: int) -> None:
     """Every status from 200 to 299 is a success, and the attempt is counted."""
-    request = a_request()
-    response = await check(FakeTransport([(status, {}, b"x")]))(request)
+    state = CallState()
+    send = check(unwritten(FakeTransport([(status, {}, b"x")])))
+    response = await send(a_request(), state)
 
     assert (response.status, response.body) == (status, b"x")
-    assert (request.state.attempts, request.state.throttled) == (1, 0)
+    assert (state.attempts, state.throttled) == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -83,12 +86,12 @@ async def test_a_success_passes_the_check(status: int) -> None:
 )
 async def test_anything_else_is_an_error(status: int, throttled: int) -> None:
     """Other responses are raised, and the throttled ones are counted."""
-    request = a_request()
+    state = CallState()
 
     with pytest.raises(Exception, match=f"^status {status}") as caught:
-        await check(FakeTransport([(status, {}, b"")]))(request)
+        await check(unwritten(FakeTransport([(status, {}, b"")])))(a_request(), state)
     assert vars(caught.value)["operation"] == "test.call"
-    assert (request.state.attempts, request.state.throttled) == (1, throttled)
+    assert (state.attempts, state.throttled) == (1, throttled)
 
 
 @pytest.mark.parametrize(
@@ -96,21 +99,21 @@ async def test_anything_else_is_an_error(status: int, throttled: int) -> None:
 )
 async def test_a_page_is_no_success(body: bytes) -> None:
     """The API sends JSON or nothing, so an HTML page is from another server at any status."""
-    request = a_request()
+    state = CallState()
 
     with pytest.raises(DecodeError, match=r"^status 200, unreadable response \(a page\)") as caught:
-        await check(FakeTransport([(200, {}, body)]))(request)
+        await check(unwritten(FakeTransport([(200, {}, body)])))(a_request(), state)
     assert (caught.value.operation, caught.value.body) == ("test.call", body)
-    assert (request.state.attempts, request.state.on_wire) == (1, False)
+    assert (state.attempts, state.on_wire) == (1, False)
 
 
 async def test_an_attempt_is_counted_even_if_no_response_comes() -> None:
     """A request whose response is lost counts as an attempt."""
-    request = a_request()
+    state = CallState()
 
     with pytest.raises(ConnectionLostError, match="reset"):
-        await check(FakeTransport([ConnectionLostError("reset")]))(request)
-    assert request.state.attempts == 1
+        await check(unwritten(FakeTransport([ConnectionLostError("reset")])))(a_request(), state)
+    assert state.attempts == 1
 
 
 class Entries:
@@ -129,22 +132,24 @@ class Entries:
     def _record(self, what: str) -> None:
         self.seen.append((what, len(self._transport.requests)))
 
-    def begin(self, request: Request) -> Awaitable[None]:
+    def begin(self) -> Awaitable[None]:
         """Append the entry after a loop iteration."""
         if self._failure is not None:
             raise self._failure
         self._record("asked")
-        return self._begin(request)
+        return self._begin()
 
-    async def _begin(self, request: Request) -> None:
+    async def _begin(self) -> None:
         await asyncio.sleep(0)
         self._record("begun")
-        request.state.begun = True
 
-    def refused(self, request: Request) -> None:
+    def retract(self) -> None:
         """Record that an attempt was rejected."""
         self._record("refused")
-        request.state.begun = False
+
+    def call(self) -> CallState:
+        """Return the state of a call that has its entry here."""
+        return CallState(on_first_send=self.begin, on_refusal=self.retract)
 
 
 THROTTLED: Reply = (429, {}, b"")
@@ -171,10 +176,8 @@ async def test_an_attempt_has_its_write_ahead_entry_before_it_is_sent(
     entries = Entries(transport)
     rate_limiter = FixedRateLimiter(0.5, 1, clock)
     rate_limiter.acquire()
-    send = build(
-        layers(transport, clock, rate_limiter=rate_limiter), RetryPolicy(), write_ahead=entries
-    )
-    await send(a_request())
+    send = build(layers(transport, clock, rate_limiter=rate_limiter), RetryPolicy())
+    await send(a_request(), entries.call())
 
     assert entries.seen == [("asked", 0), ("begun", 0), *again]
     assert clock.sleeps[0] == 2.0
@@ -184,10 +187,10 @@ async def test_an_attempt_has_its_write_ahead_entry_before_it_is_sent(
 async def test_a_request_is_not_sent_if_its_write_ahead_entry_fails() -> None:
     """The request does not count as an attempt."""
     transport = FakeTransport([DELETED])
-    request = a_request()
+    state = Entries(transport, JournalError("full")).call()
     with pytest.raises(JournalError, match="full"):
-        await check(transport, Entries(transport, JournalError("full")))(request)
-    assert (transport.requests, request.state.attempts) == ([], 0)
+        await check(unwritten(transport))(a_request(), state)
+    assert (transport.requests, state.attempts) == ([], 0)
 
 
 @pytest.mark.parametrize(
@@ -209,14 +212,14 @@ async def test_a_transport_of_the_callers_has_a_request_on_the_wire_until_it_end
     replies = FakeTransport([reply])
 
     async def transport(request: Request) -> Response:
-        seen.append(request.state.on_wire)
+        seen.append(state.on_wire)
         return await replies(request)
 
-    request = a_request()
+    state = CallState()
     with contextlib.suppress(AdaptyError, asyncio.CancelledError):
-        await check(mark_on_wire(transport))(request)
+        await check(without_state(transport))(a_request(), state)
     assert seen == [True]
-    assert (request.state.attempts, request.state.on_wire) == (attempts, on_wire)
+    assert (state.attempts, state.on_wire) == (attempts, on_wire)
 
 
 async def test_every_attempt_takes_its_turn_and_holds_no_permit_while_waiting() -> None:
@@ -226,7 +229,7 @@ async def test_every_attempt_takes_its_turn_and_holds_no_permit_while_waiting() 
     rate_limiter = FixedRateLimiter(0.5, 1, clock)
     send = build(layers(transport, clock, rate_limiter=rate_limiter), RetryPolicy())
 
-    assert (await send(a_request())).status == 204
+    assert (await send(a_request(), CallState())).status == 204
     # the backoff, then the permit; the requested wait is longer than the wait for the permit
     assert clock.sleeps == [0.5, 1.5, 5.0]
     assert len(transport.requests) == 3
@@ -235,11 +238,17 @@ async def test_every_attempt_takes_its_turn_and_holds_no_permit_while_waiting() 
 async def test_a_call_has_one_deadline_for_everything() -> None:
     """One deadline covers queueing, attempts and backoff."""
     clock = FakeClock(100.0)
-    transport = FakeTransport(itertools.repeat((500, {}, b"")))
+    deadlines: list[float] = []
+    send = unwritten(FakeTransport(itertools.repeat((500, {}, b""))))
 
+    async def transport(request: Request, state: CallState) -> Response:
+        deadlines.append(state.deadline)
+        return await send(request, state)
+
+    config = msgspec.structs.replace(layers(FakeTransport(), clock), transport=transport)
     with pytest.raises(ServerError, match=r"operation test.erase, attempts"):
-        await caller(transport, clock).execute(Operation(ERASE))
-    assert transport.requests[0].state.deadline == 160.0
+        await Executor(config, options(30.0)).execute(Operation(ERASE))
+    assert set(deadlines) == {160.0}
     assert clock() < 160.0
 
 
@@ -291,11 +300,11 @@ async def test_hooks_receive_how_a_call_failed(reply: Reply, ended: CallEnded) -
 async def test_a_defect_is_not_told_as_the_end_of_a_call() -> None:
     """A foreign exception propagates without an event."""
     emitted: list[Event] = []
+    transport = unwritten(FakeTransport([RuntimeError("a bug")]))
+    send = observe(transport, (emitted.append,), FakeClock())
 
     with pytest.raises(RuntimeError, match="a bug"):
-        await observe(FakeTransport([RuntimeError("a bug")]), (emitted.append,), FakeClock())(
-            a_request()
-        )
+        await send(a_request(), CallState())
     assert emitted == [CallStarted("test.call")]
 
 
@@ -313,12 +322,10 @@ async def test_a_call_that_gets_no_turn_has_no_attempts() -> None:
     transport = FakeTransport([DELETED])
     rate_limiter = FixedRateLimiter(0.001, 1, clock)
     send = build(layers(transport, clock, rate_limiter=rate_limiter), RetryPolicy())
-    await send(a_request())
-    late = a_request()
-    late.state.deadline = 60.0
+    await send(a_request(), CallState())
 
     with pytest.raises(DeadlineError) as caught:
-        await send(late)
+        await send(a_request(), CallState(deadline=60.0))
     assert caught.value.attempts == 0
 
 

@@ -7,7 +7,8 @@ import math
 
 import pytest
 
-from adapty_async._api.operation import CallState, Request, Response
+from adapty_async._api.call_state import CallState
+from adapty_async._api.operation import Request, Response
 from adapty_async._flow.bucket_limiter import LimiterRegistry
 from adapty_async._flow.concurrency_limit import ConcurrencyLimit
 from adapty_async._flow.rate_limiter import FixedRateLimiter
@@ -25,7 +26,7 @@ from adapty_async.errors import (
     ServerError,
 )
 from adapty_async.testing import FakeClock, FakeTransport, Reply
-from tests._support import a_request, begin_at, loop_turns
+from tests._support import a_request, begin_at, loop_turns, unwritten
 
 REPLY: Reply = (200, {}, b"")
 KINDS = pytest.mark.parametrize("low_priority", [False, True], ids=["single", "item"])
@@ -42,13 +43,13 @@ def limiters(clock: FakeClock) -> LimiterRegistry:
 
 
 class Blocking:
-    """A `Send` that returns a response after it is opened."""
+    """A `Layer` that returns a response after it is opened."""
 
     def __init__(self) -> None:
         self.opened = asyncio.Event()
         self.inside = 0
 
-    async def __call__(self, request: Request) -> Response:
+    async def __call__(self, request: Request, state: CallState) -> Response:
         """Count the request and wait."""
         self.inside += 1
         await self.opened.wait()
@@ -60,18 +61,66 @@ async def settle() -> None:
     await loop_turns(10)
 
 
-async def test_the_clock_of_a_call_starts_with_its_first_turn() -> None:
-    """A request without a deadline gets it after its wait in the queue, and keeps it then."""
+@KINDS
+async def test_the_clock_of_a_call_starts_with_its_first_turn(*, low_priority: bool) -> None:
+    """A call without a deadline gets one, and keeps it for its retries."""
     clock = FakeClock(100.0)
-    request = a_request(total_timeout=60.0)
-    send = limit(FakeTransport([REPLY] * 2), connections(), limiters(clock), clock)
+    request, state = a_request(total_timeout=60.0, low_priority=low_priority), CallState()
+    transport = unwritten(FakeTransport([REPLY] * 2))
+    run = RunLimits() if low_priority else None
+    send = limit(transport, connections(), limiters(clock), clock, run)
 
-    assert request.state.deadline == math.inf
-    await send(request)
-    assert request.state.deadline == 160.0
+    assert state.deadline == math.inf
+    await send(request, state)
+    assert state.deadline == 160.0
     clock.now += 10.0
-    await send(request)
-    assert request.state.deadline == 160.0
+    await send(request, state)
+    assert state.deadline == 160.0
+
+
+@pytest.mark.parametrize(
+    ("low_priority", "deadline"), [(False, 160.0), (True, 190.0)], ids=["single", "item"]
+)
+async def test_only_a_single_call_is_charged_for_its_wait(
+    deadline: float, *, low_priority: bool
+) -> None:
+    """The deadline of a single call is set on arrival, that of an item with its first permit."""
+    blocking = Blocking()
+    clock = FakeClock(100.0)
+    run = RunLimits() if low_priority else None
+    send = limit(blocking, connections(1), limiters(clock), clock, run)
+    states = [CallState(), CallState()]
+    request = a_request(total_timeout=60.0, low_priority=low_priority)
+    tasks = [asyncio.ensure_future(send(request, state)) for state in states]
+    await settle()
+    clock.now += 30.0
+    blocking.opened.set()
+    await asyncio.gather(*tasks)
+
+    assert [state.deadline for state in states] == [160.0, deadline]
+
+
+@pytest.mark.parametrize(
+    ("low_priority", "throttled", "deadline"),
+    [
+        pytest.param(True, 3, math.inf, id="item"),
+        pytest.param(True, 4, 160.0, id="item throttled too often"),
+        pytest.param(False, 1, 160.0, id="single"),
+    ],
+)
+async def test_a_throttled_item_returns_to_the_queue_without_a_deadline(
+    throttled: int, deadline: float, *, low_priority: bool
+) -> None:
+    """Its next permit sets a new deadline, three times at most."""
+    clock = FakeClock(100.0)
+    transport = unwritten(FakeTransport([RateLimitError("status 429", status=429)]))
+    run = RunLimits() if low_priority else None
+    send = limit(transport, connections(), limiters(clock), clock, run)
+    state = CallState(throttled=throttled)
+
+    with pytest.raises(RateLimitError, match="status 429"):
+        await send(a_request(total_timeout=60.0, low_priority=low_priority), state)
+    assert state.deadline == deadline
 
 
 @KINDS
@@ -82,10 +131,10 @@ async def test_nothing_is_sent_after_the_deadline(*, low_priority: bool) -> None
     permits, passed = connections(1), limiters(clock)
     concurrency = ConcurrencyLimit(4, clock)
     run = RunLimits(concurrency=concurrency) if low_priority else None
-    send = limit(transport, permits, passed, clock, run)
+    send = limit(unwritten(transport), permits, passed, clock, run)
 
     with pytest.raises(DeadlineError, match="no time left to wait for a permit"):
-        await send(a_request(state=CallState(deadline=100.0), low_priority=low_priority))
+        await send(a_request(low_priority=low_priority), CallState(deadline=100.0))
 
     assert (transport.requests, permits.get().available, concurrency.in_flight) == ([], 1, 0)
     assert passed.get("test").requests == 0
@@ -101,7 +150,10 @@ async def test_no_more_requests_are_in_flight_than_there_are_connections(
     send = limit(
         blocking, connections(2), limiters(clock), clock, RunLimits() if low_priority else None
     )
-    tasks = [asyncio.ensure_future(send(a_request(low_priority=low_priority))) for _ in range(3)]
+    tasks = [
+        asyncio.ensure_future(send(a_request(low_priority=low_priority), CallState()))
+        for _ in range(3)
+    ]
 
     await settle()
     assert blocking.inside == 2
@@ -117,11 +169,13 @@ async def test_a_runs_concurrency_limit_counts_its_items_and_no_single_call() ->
     passed, permits = limiters(clock), connections(3)
     concurrency = ConcurrencyLimit(8, clock)
     send = limit(blocking, permits, passed, clock, RunLimits(concurrency=concurrency))
-    tasks = [asyncio.ensure_future(limit(blocking, permits, passed, clock)(a_request()))]
+    tasks = [
+        asyncio.ensure_future(limit(blocking, permits, passed, clock)(a_request(), CallState()))
+    ]
     await settle()
     for _ in range(4):
         clock.now += 1.0  # so that no request waits for the rate
-        tasks.append(asyncio.ensure_future(send(a_request(low_priority=True))))
+        tasks.append(asyncio.ensure_future(send(a_request(low_priority=True), CallState())))
         await settle()
     assert (blocking.inside, concurrency.in_flight) == (3, 2)
     blocking.opened.set()
@@ -137,11 +191,11 @@ async def test_a_connection_that_is_not_free_in_time_is_a_deadline(seconds: floa
     clock = FakeClock(100.0)
     permits = connections(1)
     send = limit(blocking, permits, limiters(clock), clock)
-    first = asyncio.ensure_future(send(a_request()))
+    first = asyncio.ensure_future(send(a_request(), CallState()))
     await settle()
 
     with pytest.raises(DeadlineError, match=r"^no connection became free .*, operation test.call$"):
-        await send(a_request(state=CallState(deadline=100.0 + seconds)))
+        await send(a_request(), CallState(deadline=100.0 + seconds))
     blocking.opened.set()
     await first
     assert (blocking.inside, permits.get().available) == (1, 1)
@@ -152,9 +206,7 @@ async def test_a_connection_that_becomes_free_in_time_is_taken() -> None:
     blocking = Blocking()
     clock = FakeClock(100.0)
     send = limit(blocking, connections(1), limiters(clock), clock)
-    tasks = [
-        asyncio.ensure_future(send(a_request(state=CallState(deadline=130.0)))) for _ in range(2)
-    ]
+    tasks = [asyncio.ensure_future(send(a_request(), CallState(deadline=130.0))) for _ in range(2)]
 
     await settle()
     assert blocking.inside == 1
@@ -172,7 +224,10 @@ async def test_a_cancelled_caller_gives_its_permit_back(*, low_priority: bool) -
     concurrency = ConcurrencyLimit(4, clock)
     run = RunLimits(concurrency=concurrency) if low_priority else None
     send = limit(blocking, permits, passed, clock, run)
-    tasks = [asyncio.ensure_future(send(a_request(low_priority=low_priority))) for _ in range(3)]
+    tasks = [
+        asyncio.ensure_future(send(a_request(low_priority=low_priority), CallState()))
+        for _ in range(3)
+    ]
     await settle()
 
     for task in reversed(tasks):
@@ -181,7 +236,7 @@ async def test_a_cancelled_caller_gives_its_permit_back(*, low_priority: bool) -
     assert (permits.get().available, concurrency.in_flight) == (1, 0)
     assert passed.get("test").in_flight == 0
     blocking.opened.set()
-    assert (await send(a_request(low_priority=low_priority))).status == 200
+    assert (await send(a_request(low_priority=low_priority), CallState())).status == 200
 
 
 @pytest.mark.parametrize(
@@ -197,13 +252,13 @@ async def test_a_failed_request_gives_its_permit_back(
     clock = FakeClock()
     permits, passed, concurrency = connections(1), limiters(clock), ConcurrencyLimit(1, clock)
     run = RunLimits(concurrency=concurrency) if low_priority else None
-    send = limit(FakeTransport([error, REPLY]), permits, passed, clock, run)
+    send = limit(unwritten(FakeTransport([error, REPLY])), permits, passed, clock, run)
 
     with pytest.raises(type(error)):
-        await send(a_request(low_priority=low_priority))
+        await send(a_request(low_priority=low_priority), CallState())
     assert (permits.get().available, concurrency.in_flight) == (1, 0)
     assert passed.get("test").in_flight == 0
-    assert (await send(a_request(low_priority=low_priority))).status == 200
+    assert (await send(a_request(low_priority=low_priority), CallState())).status == 200
 
 
 @pytest.mark.parametrize("way", [asyncio.CancelledError(), AssertionError("a bug")], ids=repr)
@@ -215,17 +270,17 @@ async def test_an_attempt_without_a_response_says_nothing_of_the_service(
     passed = limiters(clock)
     limiter = passed.get("test")
     down: list[Reply] = [ServerError("status 503", status=503)] * 20
-    send = limit(FakeTransport([*down, way]), connections(), passed, clock)
+    send = limit(unwritten(FakeTransport([*down, way])), connections(), passed, clock)
     for _ in down:
         with pytest.raises(ServerError):
-            await send(a_request())
+            await send(a_request(), CallState())
     clock.now += limiter.breaker.delay()
-    since, rate = limiter.breaker.since, limiter.adaptive.rate
+    since, rate = limiter.breaker.since, limiter.rate_source.rate
     assert since is not None
 
     with pytest.raises(type(way)):
-        await send(a_request())
-    assert (limiter.breaker.since, limiter.adaptive.rate) == (since, rate)
+        await send(a_request(), CallState())
+    assert (limiter.breaker.since, limiter.rate_source.rate) == (since, rate)
     assert (limiter.failed, limiter.in_flight) == (20, 0)
 
 
@@ -235,9 +290,9 @@ async def test_what_a_run_has_no_rate_for_goes_by_bucket(*, low_priority: bool) 
     clock = FakeClock()
     passed = limiters(clock)
     run = RunLimits() if low_priority else None
-    send = limit(FakeTransport([REPLY] * 3), connections(), passed, clock, run)
+    send = limit(unwritten(FakeTransport([REPLY] * 3)), connections(), passed, clock, run)
     for bucket in ("a", "b", "b"):
-        await send(a_request(bucket=bucket, low_priority=low_priority))
+        await send(a_request(bucket=bucket, low_priority=low_priority), CallState())
 
     assert {bucket: each.requests for bucket, each in passed.statistics().items()} == {
         "a": 1,
@@ -250,14 +305,14 @@ async def test_an_item_is_not_charged_for_its_wait_before_a_retry() -> None:
     blocking = Blocking()
     clock = FakeClock(100.0)
     send = limit(blocking, connections(1), limiters(clock), clock, RunLimits())
-    requests = [a_request(state=CallState(deadline=130.0), low_priority=True) for _ in range(2)]
-    tasks = [asyncio.ensure_future(send(request)) for request in requests]
+    states = [CallState(deadline=130.0), CallState(deadline=130.0)]
+    tasks = [asyncio.ensure_future(send(a_request(low_priority=True), state)) for state in states]
     await settle()
     clock.now += 50.0
     blocking.opened.set()
     await asyncio.gather(*tasks)
 
-    assert [request.state.deadline for request in requests] == [130.0, 180.0]
+    assert [state.deadline for state in states] == [130.0, 180.0]
 
 
 async def test_a_run_ends_by_a_pause_that_is_too_long() -> None:
@@ -266,19 +321,21 @@ async def test_a_run_ends_by_a_pause_that_is_too_long() -> None:
     throttled = RateLimitError("status 429", status=429)
     throttled.retry_after = 1000.0
 
-    async def refuse(request: Request) -> Response:
+    async def refuse(request: Request, state: CallState) -> Response:
         await opened.wait()
         raise throttled
 
     clock = FakeClock()
     send = limit(refuse, connections(1), limiters(clock), clock, RunLimits(max_outage=900.0))
-    first, second = [asyncio.ensure_future(send(a_request(low_priority=True))) for _ in range(2)]
+    first, second = [
+        asyncio.ensure_future(send(a_request(low_priority=True), CallState())) for _ in range(2)
+    ]
     await settle()
     opened.set()
 
     with pytest.raises(RateLimitError):
         await first
-    for late in (second, send(a_request(low_priority=True))):
+    for late in (second, send(a_request(low_priority=True), CallState())):
         with pytest.raises(CircuitOpenError, match=r"than 900 s, .*, operation test.call$"):
             await late
 
@@ -290,12 +347,13 @@ async def test_a_rate_that_was_given_and_refused_is_where_the_search_begins(
     begin_at(monkeypatch, 200.0, lowest=1.0)
     clock = FakeClock()
     passed = limiters(clock)
-    transport = FakeTransport([RateLimitError("status 429", status=429)])
+    transport = unwritten(FakeTransport([RateLimitError("status 429", status=429)]))
     run = RunLimits(rate_limiter=FixedRateLimiter(10.0, None, clock))
+    send = limit(transport, connections(), passed, clock, run)
     with pytest.raises(RateLimitError):
-        await limit(transport, connections(), passed, clock, run)(a_request(low_priority=True))
+        await send(a_request(low_priority=True), CallState())
 
-    assert passed.get("test").adaptive.rate <= 10.0
+    assert passed.get("test").rate_source.rate <= 10.0
 
 
 async def test_a_runs_concurrency_limit_records_results() -> None:
@@ -304,18 +362,18 @@ async def test_a_runs_concurrency_limit_records_results() -> None:
     concurrency = ConcurrencyLimit(256, clock)
     replies: list[Reply] = [REPLY, REPLY, RequestTimeoutError("no response")]
     send = limit(
-        FakeTransport(replies),
+        unwritten(FakeTransport(replies)),
         connections(),
         limiters(clock),
         clock,
         RunLimits(concurrency=concurrency),
     )
-    await send(a_request(low_priority=True))
+    await send(a_request(low_priority=True), CallState())
     clock.now += 5000.0
-    await send(a_request(low_priority=True))
+    await send(a_request(low_priority=True), CallState())
     assert concurrency.limit == 64
     with pytest.raises(RequestTimeoutError):
-        await send(a_request(low_priority=True))
+        await send(a_request(low_priority=True), CallState())
 
     assert concurrency.limit == 32
 
@@ -328,7 +386,10 @@ async def test_a_runs_concurrency_limit_regards_waiters() -> None:
         concurrency = ConcurrencyLimit(256, clock)
         run = RunLimits(concurrency=concurrency)
         send = limit(blocking, connections(size), limiters(clock), clock, run)
-        tasks = [asyncio.ensure_future(send(a_request(low_priority=True))) for _ in range(65)]
+        tasks = [
+            asyncio.ensure_future(send(a_request(low_priority=True), CallState()))
+            for _ in range(65)
+        ]
         await settle()
         assert concurrency.in_flight == min(65, size)
         blocking.opened.set()
@@ -342,14 +403,14 @@ def test_single_calls_of_several_loops_have_connections_of_their_own() -> None:
     permits = connections(1)
     free: list[int] = []
 
-    async def look(request: Request) -> Response:
+    async def look(request: Request, state: CallState) -> Response:
         free.append(permits.get().available)
         return Response(200, {}, b"")
 
     send = limit(look, permits, limiters(clock), clock)
 
     async def call() -> None:
-        await send(a_request())
+        await send(a_request(), CallState())
         free.append(permits.get().available)
 
     for _ in range(2):

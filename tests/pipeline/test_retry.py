@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapty_async._api.call_state import CallState
 from adapty_async._api.operation import Request, Response, RetrySafety
 from adapty_async._flow.circuit_breaker import RetryBudget
 from adapty_async._pipeline.retry import may_have_worked, may_retry, retry
@@ -135,7 +135,7 @@ def test_what_may_have_worked(error: BaseException, expected: bool) -> None:  # 
 
 
 class Script:
-    """A `Send` that fails as scripted and then succeeds; every attempt has a duration."""
+    """A `Layer` that fails as scripted and then succeeds; every attempt has a duration."""
 
     def __init__(
         self, failures: Iterable[BaseException], clock: FakeClock, seconds: float = 0.0
@@ -144,10 +144,10 @@ class Script:
         self._clock = clock
         self._seconds = seconds
 
-    async def __call__(self, request: Request) -> Response:
+    async def __call__(self, request: Request, state: CallState) -> Response:
         """Fail or succeed; like the transport, never after the call's deadline."""
-        request.state.attempts += 1
-        self._clock.now = min(self._clock.now + self._seconds, request.state.deadline)
+        state.attempt_started()
+        self._clock.now = min(self._clock.now + self._seconds, state.deadline)
         failure = next(self._failures, None)
         if failure is not None:
             raise failure
@@ -168,7 +168,7 @@ async def run(
 ) -> Response:
     """Send one request through the retry layer."""
     send = retry(Script(failures, clock), policy, timing(clock), RetryBudget(500), hooks)
-    return await send(a_request(**changes))
+    return await send(a_request(**changes), CallState())
 
 
 async def test_a_success_needs_no_retry() -> None:
@@ -198,7 +198,7 @@ async def test_waits_are_spread_over_their_whole_range() -> None:
         RetryBudget(500),
     )
 
-    await send(a_request())
+    await send(a_request(), CallState())
     assert clock.sleeps == [0.0, 0.0, 0.0]
 
 
@@ -209,7 +209,7 @@ async def test_large_numbers_of_attempts_do_not_overflow() -> None:
 
     failures = [ConnectError("refused")] * 1199
     send = retry(Script(failures, clock), policy, timing(clock), RetryBudget(10**6))
-    assert await send(a_request()) is OK
+    assert await send(a_request(), CallState()) is OK
     assert max(clock.sleeps) == 0.01
 
 
@@ -244,8 +244,7 @@ async def test_a_wait_that_is_too_long_is_not_begun() -> None:
 async def test_a_wait_that_does_not_fit_is_not_begun() -> None:
     """A wait that would end after the deadline raises the error at once."""
     clock = FakeClock(100.0)
-    request = a_request()
-    request.state.deadline = 104.9
+    state = CallState(deadline=104.9)
     send = retry(
         Script([error_of(RateLimitError, 429, 4.0)], clock),
         RetryPolicy(),
@@ -254,7 +253,7 @@ async def test_a_wait_that_does_not_fit_is_not_begun() -> None:
     )
 
     with pytest.raises(RateLimitError):
-        await send(request)
+        await send(a_request(), state)
     assert clock.sleeps == []
 
 
@@ -270,13 +269,12 @@ async def test_the_longest_wait_that_is_allowed_is_begun() -> None:
 async def test_a_wait_that_takes_all_the_time_there_is_is_not_begun() -> None:
     """A retry that would start at the deadline does not happen."""
     clock = FakeClock(100.0)
-    request = a_request()
-    request.state.deadline = 105.0
+    state = CallState(deadline=105.0)
     failures = [error_of(RateLimitError, 429, 4.0)]
     send = retry(Script(failures, clock), RetryPolicy(), timing(clock), RetryBudget(500))
 
     with pytest.raises(RateLimitError):
-        await send(request)
+        await send(a_request(), state)
     assert clock.sleeps == []
 
 
@@ -338,14 +336,14 @@ async def test_a_retry_that_gets_no_turn_has_the_failure_before_it_as_its_cause(
     refused = ConnectError("refused")
     script = Script([refused], FakeClock())
 
-    async def send(request: Request) -> Response:
-        if request.state.attempts:
+    async def send(request: Request, state: CallState) -> Response:
+        if state.attempts:
             raise unsent
-        return await script(request)
+        return await script(request, state)
 
     clock = FakeClock()
     with pytest.raises(type(unsent)) as caught:
-        await retry(send, RetryPolicy(), timing(clock), RetryBudget(500))(a_request())
+        await retry(send, RetryPolicy(), timing(clock), RetryBudget(500))(a_request(), CallState())
     assert caught.value is unsent
     assert caught.value.__cause__ is refused
     assert caught.value.attempts == len(clock.sleeps) == 1
@@ -367,17 +365,18 @@ async def test_an_item_that_meets_a_firewall_in_an_outage_is_retried_three_times
     """It is no sign of the item's fault, unless it happens each time."""
     script = Script([error_of(ApiError, 403)] * 9, FakeClock())
 
-    async def send(request: Request) -> Response:
+    async def send(request: Request, state: CallState) -> Response:
         try:
-            return await script(request)
+            return await script(request, state)
         except ApiError:
-            request.state.outage_failures += 1
+            state.failed_in_outage()
             raise
 
-    request = a_request(**changes)
+    state = CallState()
+    layer = retry(send, RetryPolicy(attempts=2), timing(FakeClock()), RetryBudget(500))
     with pytest.raises(ApiError):
-        await retry(send, RetryPolicy(attempts=2), timing(FakeClock()), RetryBudget(500))(request)
-    assert request.state.attempts == attempts
+        await layer(a_request(**changes), state)
+    assert state.attempts == attempts
 
 
 async def test_a_retry_that_is_throttled_has_no_cause_but_itself() -> None:
@@ -500,22 +499,21 @@ async def test_attempts_and_time_are_bounded_whatever_happens(
 ) -> None:
     """No sequence of failures makes a call exceed its deadline or its attempts."""
     clock = FakeClock(1000.0)
-    request = a_request(retry_safety=retry_safety)
-    request.state.deadline = clock() + policy.deadline
+    state = CallState(deadline=clock() + policy.deadline)
     send = retry(
         Script(failures, clock, seconds), policy, timing(clock, fraction), RetryBudget(500)
     )
     raised: AdaptyError | None = None
 
     try:
-        await send(request)
+        await send(a_request(retry_safety=retry_safety), state)
     except AdaptyError as error:
         raised = error
 
-    assert request.state.attempts <= policy.attempts
-    assert clock() <= request.state.deadline
-    assert len(clock.sleeps) == request.state.attempts - 1
-    assert raised is None or raised.attempts == request.state.attempts
+    assert state.attempts <= policy.attempts
+    assert clock() <= state.deadline
+    assert len(clock.sleeps) == state.attempts - 1
+    assert raised is None or raised.attempts == state.attempts
 
 
 # The retry budget
@@ -525,7 +523,9 @@ async def spend(budget: RetryBudget, failures: list[BaseException], **changes: A
     """Send one request that fails this many times, and return the waits."""
     clock = FakeClock()
     policy = RetryPolicy(attempts=9)
-    await retry(Script(failures, clock), policy, timing(clock), budget)(a_request(**changes))
+    await retry(Script(failures, clock), policy, timing(clock), budget)(
+        a_request(**changes), CallState()
+    )
     return clock.sleeps
 
 
@@ -567,39 +567,37 @@ async def test_items_of_bulk_runs_are_retried_without_tokens_too() -> None:
 
 
 class Throttling(Script):
-    """A `Send` that counts 429 responses as the check layer does."""
+    """A `Layer` that counts 429 responses as the check layer does."""
 
-    async def __call__(self, request: Request) -> Response:
+    async def __call__(self, request: Request, state: CallState) -> Response:
         """Fail or succeed."""
         try:
-            return await super().__call__(request)
+            return await super().__call__(request, state)
         except RateLimitError:
-            request.state.throttled += 1
+            state.attempt_throttled()
             raise
 
 
 async def test_a_throttled_item_of_a_bulk_run_goes_back_three_times_for_nothing() -> None:
-    """Three 429 responses are no attempts of the item, and reset its deadline; later ones are."""
+    """Three 429 responses are no attempts of the item, nor bound by its deadline; others are."""
     clock = FakeClock()
 
-    async def attempts(failures: int, asked: float) -> tuple[Request, list[float]]:
+    async def attempts(failures: int, asked: float) -> tuple[int, list[float]]:
         clock.sleeps.clear()
-        request = a_request(low_priority=True)
-        request.state.deadline = clock.now + 60.0
+        state = CallState(deadline=clock.now + 4.0)
         script = Throttling([error_of(RateLimitError, 429, asked)] * failures, clock)
         policy = RetryPolicy(attempts=2)
-        await retry(script, policy, timing(clock, 0.0), RetryBudget(500))(request)
-        return request, clock.sleeps
+        send = retry(script, policy, timing(clock, 0.0), RetryBudget(500))
+        await send(a_request(low_priority=True), state)
+        return state.attempts, clock.sleeps
 
-    request, sleeps = await attempts(3, 5.0)
-    assert (request.state.attempts, request.state.deadline) == (4, math.inf)
-    assert sleeps == [5.0] * 3
+    assert await attempts(3, 5.0) == (4, [5.0] * 3)
     _, sleeps = await attempts(3, 10_000.0)
     assert sleeps == [60.0] * 3  # beyond that, the bucket limiter waits
-    request, _ = await attempts(4, 5.0)
-    assert request.state.attempts == 5
-    with pytest.raises(RateLimitError):
-        await attempts(5, 5.0)
+    assert await attempts(4, 0.5) == (5, [0.5] * 4)
+    for failures, asked in ((5, 0.5), (4, 5.0)):
+        with pytest.raises(RateLimitError):
+            await attempts(failures, asked)
 
 
 async def test_a_throttled_item_that_goes_back_costs_the_budget_nothing_and_earns_nothing() -> None:
@@ -609,7 +607,9 @@ async def test_a_throttled_item_that_goes_back_costs_the_budget_nothing_and_earn
     budget.try_acquire(100)
     script = Throttling([error_of(RateLimitError, 429)], clock)
 
-    await retry(script, RetryPolicy(), timing(clock), budget)(a_request(low_priority=True))
+    await retry(script, RetryPolicy(), timing(clock), budget)(
+        a_request(low_priority=True), CallState()
+    )
     assert budget.left == 400
 
 
@@ -618,20 +618,20 @@ async def test_an_attempt_in_a_known_outage_is_none_of_an_items() -> None:
     clock = FakeClock()
 
     class Down(Script):
-        """A `Send` that records outage failures as the bucket limiter does."""
+        """A `Layer` that records outage failures as the bucket limiter does."""
 
-        async def __call__(self, request: Request) -> Response:
+        async def __call__(self, request: Request, state: CallState) -> Response:
             """Fail or succeed."""
             try:
-                return await super().__call__(request)
+                return await super().__call__(request, state)
             except ServerError:
-                request.state.outage_failures += 1
+                state.failed_in_outage()
                 raise
 
     for low_priority, attempts in ((True, 5), (False, 2)):
-        request = a_request(low_priority=low_priority)
+        state = CallState()
         script = Down([error_of(ServerError, 500)] * 4, clock)
         send = retry(script, RetryPolicy(attempts=2), timing(clock, 0.0), RetryBudget(500))
         with contextlib.suppress(ServerError):
-            await send(request)
-        assert request.state.attempts == attempts
+            await send(a_request(low_priority=low_priority), state)
+        assert state.attempts == attempts

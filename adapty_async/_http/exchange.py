@@ -1,0 +1,212 @@
+"""
+One attempt over aiohttp: both HTTP paths send, read and fail in the same way.
+
+Invariants:
+- A request is sent at most once per attempt.
+- A response belongs to the request before it, so nothing is sent over a connection with unread
+  bytes.
+- `CallState.on_wire` is set before the first byte can be written. An attempt that ends without it
+  was surely not sent.
+- No exception that leaves `exchange` holds a frame of aiohttp's: headers and bodies are among their
+  locals, and some tools print the locals of every frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import ssl
+import weakref
+from typing import Any, NamedTuple, TypeAlias
+
+import aiohttp
+import yarl
+from aiohttp.http import HttpProcessingError
+from multidict import CIMultiDict
+
+from adapty_async._api.call_state import CallState, Layer
+from adapty_async._api.operation import Request, Response
+from adapty_async._http.timeouts import TimeoutScheduler
+from adapty_async.errors import (
+    AdaptyError,
+    ConnectError,
+    ConnectionLostError,
+    DecodeError,
+    RequestTimeoutError,
+    TransportError,
+    strip_traceback,
+)
+
+__all__ = (
+    "CONNECTIONS",
+    "DESYNCHRONISED",
+    "LARGE_BODY",
+    "SWITCHING",
+    "Kept",
+    "SendOnce",
+    "Target",
+    "exchange",
+    "is_kept",
+    "may_be_unread",
+    "read",
+    "read_now",
+    "target_of",
+    "translate",
+)
+
+#: Makes one attempt.
+SendOnce: TypeAlias = Layer
+#: The protocols of one session over which a request went before.
+Kept: TypeAlias = set["weakref.ref[Any]"]
+
+_BODY_LIMIT = 8 * 1024 * 1024
+#: Maximum number of connections that are tried to find one without unread bytes.
+CONNECTIONS = 3
+DESYNCHRONISED = "the server sent data before the request"
+#: The one status below 200 that is final. No request asks for it, and data that follows it on the
+#: connection is no response.
+SWITCHING = 101
+#: Maximum bytes of a request's body that a server is assumed to read before it rejects it.
+LARGE_BODY = 64 * 1024
+# Exceptions of aiohttp; TimeoutError is an OSError.
+_FOREIGN = (aiohttp.ClientError, HttpProcessingError, OSError, EOFError)
+
+
+def is_kept(protocol: Any, kept: Kept) -> bool:
+    """Return whether a connection was used before, and record that it is used now."""
+    if weakref.ref(protocol) in kept:
+        return True
+    kept.add(weakref.ref(protocol, kept.discard))
+    return False
+
+
+class Target(NamedTuple):
+    """A parsed URL: its origin, the path of the request line, and the headers for each request."""
+
+    url: yarl.URL
+    origin: yarl.URL
+    path: str
+    headers: CIMultiDict[str]
+
+
+@functools.lru_cache(maxsize=1024)
+def target_of(url: str) -> Target:
+    """Parse an encoded URL."""
+    parsed = yarl.URL(url, encoded=True)
+    headers = CIMultiDict({"Host": parsed.host_port_subcomponent or ""})
+    headers.update(aiohttp.ClientRequest.DEFAULT_HEADERS)
+    return Target(parsed, parsed.origin(), parsed.raw_path_qs, headers)
+
+
+async def exchange(
+    send: SendOnce,
+    timeouts: TimeoutScheduler,
+    request: Request,
+    state: CallState,
+    seconds: float,
+) -> Response:
+    """
+    Make one attempt, and translate its errors.
+
+    Raises:
+        AdaptyError: the attempt failed. The error refers to no object of aiohttp's.
+    """
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101  coroutines run in tasks
+    cancelled_before = task.cancelling()
+    timeouts.schedule(task, seconds, state)
+    try:
+        return await send(request, state)
+    except _FOREIGN as error:
+        failure: AdaptyError = _unless_written(state, translate(error))
+    except BaseException as error:
+        strip_traceback(error)
+        is_late = isinstance(error, asyncio.CancelledError) and timeouts.expired(task)
+        if not is_late or task.cancelling() != cancelled_before + 1:  # not by the scheduler alone
+            raise
+        failure = _timed_out(state)
+    finally:
+        timeouts.cancel(task)
+    try:
+        raise failure  # here, where the error of aiohttp does not become its context
+    finally:
+        del failure  # otherwise the error and this frame would form a cycle
+
+
+def _unless_written(state: CallState, error: TransportError) -> TransportError:
+    """Return the error, or a `ConnectError` if no byte of the request was sent."""
+    if state.on_wire or isinstance(error, ConnectError):
+        return error
+    return ConnectError(f"cannot connect ({error.args[0]})")
+
+
+def _timed_out(state: CallState) -> TransportError:
+    if state.on_wire:
+        return RequestTimeoutError("no response in time")
+    return ConnectError("cannot connect (timed out)")
+
+
+def may_be_unread(request: Request, status: int, transport: Any) -> bool:
+    """
+    Return whether the server may have responded before it had the whole body.
+
+    Unwritten bytes of TLS are not visible: they are in an underlying transport.
+    """
+    if not request.body:
+        return False
+    if status >= 300 and len(request.body) > LARGE_BODY:
+        return True
+    return transport is not None and transport.get_write_buffer_size() > 0
+
+
+def read_now(content: aiohttp.StreamReader) -> bytes | None:
+    """Return a whole body if it arrived with the headers, otherwise None."""
+    if content.at_eof():
+        return b""
+    return content.read_nowait() if content.is_eof() else None  # no more than was read at once
+
+
+async def read(content: aiohttp.StreamReader, request: Request, status: int) -> bytes:
+    """
+    Read a whole body.
+
+    Raises:
+        DecodeError: the body is larger than 8 MiB.
+    """
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in content.iter_any():
+        size += len(chunk)
+        if size > _BODY_LIMIT:
+            raise DecodeError(
+                f"status {status}, response larger than {_BODY_LIMIT} bytes",
+                operation=request.operation,
+                status=status,
+            )
+        chunks.append(chunk)
+
+    return b"".join(chunks)
+
+
+def translate(error: Exception) -> TransportError:
+    """Translate a foreign error: the request was surely not sent, timed out, or lost."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError() | aiohttp.ServerFingerprintMismatch():
+            return ConnectError("the server's certificate is not accepted", permanent=True)
+        case aiohttp.ClientHttpProxyError(status=407):
+            return ConnectError("the proxy requires a password", permanent=True)
+        case aiohttp.ClientConnectorError() | aiohttp.ClientHttpProxyError():
+            return ConnectError(f"cannot connect ({_cause(error)})")
+        case aiohttp.ConnectionTimeoutError():
+            return ConnectError("cannot connect (timed out)")
+        case TimeoutError():
+            return RequestTimeoutError("no response in time")
+        case _:
+            return ConnectionLostError(f"the connection broke ({_cause(error)})")
+
+
+def _cause(error: Exception) -> str:
+    inner = getattr(error, "os_error", error)
+    if isinstance(inner, ssl.SSLError):
+        return "TLS failed"
+    return getattr(inner, "strerror", None) or type(inner).__name__

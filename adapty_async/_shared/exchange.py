@@ -1,0 +1,321 @@
+"""
+A pure state machine of the rate that several processes share.
+
+A store keeps one `SharedState` for each account and bucket. A member, which is one process's share
+of it, loads the state, calls `exchange` and swaps the result into the store, if no other member was
+faster. It thereby reports its responses and receives permits: send times on one timeline of all
+members. All times are on the clock of the store.
+
+- The adaptive rate limiter of a single process decides. It records the responses of all members in
+  the order in which they were received, as if one process had received them.
+- A response is recorded after every active member has reported up to its time. A measurement then
+  counts the successes of all members. A member that is silent delays that by `_LAG` at most.
+- A permit belongs to an epoch. A 429 to a request of an earlier epoch does not cut the rate again.
+- No permit is further ahead than `AHEAD`. The unused permits of a dead member pass.
+- Each member has a timeline of its own as well, at its share of the rate, so that none takes the
+  permits of another because it exchanges more often or at a better time.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
+from adapty_async._flow.rate_state import RateSnapshot
+
+__all__ = ("AHEAD", "Grant", "Report", "Response", "SharedState", "exchange")
+
+#: Maximum seconds by which a permit may be ahead.
+AHEAD = 0.05
+# Seconds without an exchange after which a member counts as gone. Idle members exchange once a
+# second.
+_GONE = 3.0
+# Maximum seconds for which the responses of others wait for the report of a member.
+_LAG = 0.2
+# Seconds after its last report in which a member has a share of the rate of its own.
+_HUNGRY = 0.3
+# The share of the rate to which the shares of all members add up. A little above 1 fills the
+# timeline up to `AHEAD`, so that a late exchange leaves no gap; the timeline itself holds the rate.
+_SHARES = 1.01
+# Seconds that a late exchange may catch up, on the timeline of all members and on its own.
+_CATCH_UP = 0.02
+# A cut of the rate to less than this share revokes all permits. They pass within `AHEAD` anyway,
+# and every member would wait for its next exchange.
+_SMALL_CUT = 0.9
+# Seconds by which the clock of a store may be set back. The new server of a store that failed over
+# has another clock; the times of the state are then of no use.
+_BACK = 1.0
+
+
+class Response(msgspec.Struct, frozen=True, array_like=True):
+    """
+    A response to a request of a member.
+
+    Attributes:
+        received: time at which it arrived.
+        sent: time at which the request was sent.
+        epoch: the epoch in which it was sent.
+        throttled: it is a 429.
+        paced: the rate held requests back when the request was sent.
+        retry_after: seconds of the `Retry-After` of a 429.
+        within: seconds within which a probe is of use.
+    """
+
+    received: float
+    sent: float
+    epoch: int
+    throttled: bool = False
+    paced: bool = False
+    retry_after: float | None = None
+    within: float = math.inf
+
+
+class Report(msgspec.Struct, frozen=True):
+    """
+    A member's part of an exchange.
+
+    Attributes:
+        member: the random name of the member.
+        at: time up to which `responses` is complete.
+        active_until: time until which further responses are expected.
+        wanted: maximum number of permits that it can use.
+        hungry: the rate holds back requests of the member.
+        calls: number of requests that were sent without a permit.
+        responses: its new responses.
+        known: the limit that the member knows; the start if the store is empty.
+        expected: a limit that an earlier run found; it holds until one is measured.
+        search_from: a rate at which a search starts.
+        is_leaving: the member leaves; its share is free.
+    """
+
+    member: str
+    at: float
+    active_until: float = -math.inf
+    wanted: int = 0
+    hungry: bool = False
+    calls: int = 0
+    responses: tuple[Response, ...] = ()
+    known: float | None = None
+    expected: float | None = None
+    search_from: float | None = None
+    is_leaving: bool = False
+
+
+class Member(msgspec.Struct, array_like=True):
+    """
+    A member, as the others see it.
+
+    Attributes:
+        seen: time up to which its responses are recorded.
+        active_until: time until which further responses are expected.
+        hungry_until: time until which it has a share of the rate of its own.
+        served_until: end of its permits on a timeline at its share of the rate.
+    """
+
+    seen: float
+    active_until: float = -math.inf
+    hungry_until: float = -math.inf
+    served_until: float = -math.inf
+
+
+class SharedState(msgspec.Struct):
+    """
+    The state of the shared rate of one account and bucket.
+
+    Attributes:
+        at: time of the last exchange.
+        rate: the state of the adaptive rate limiter.
+        recorded: time up to which responses are recorded.
+        epoch: number of cuts of the rate and pauses.
+        revoked: the permits of earlier epochs are revoked.
+        members: the members by name.
+        pending: responses that are not recorded yet.
+    """
+
+    at: float
+    rate: RateSnapshot
+    recorded: float = -math.inf
+    epoch: int = 0
+    revoked: int = 0
+    members: dict[str, Member] = {}
+    pending: list[Response] = []
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """
+    The result of an exchange for a member.
+
+    Attributes:
+        permits: send times.
+        again: seconds until more permits may be granted; 0 if the member has all that it wanted.
+        epoch: the epoch of the permits.
+        revoked: the permits of earlier epochs are revoked.
+        rate: requests per second of all members.
+        limit: the measured limit of the server; None during a search for it.
+        paused_until: time before which nothing is sent.
+        probing: only single probes are sent.
+        members: number of members.
+    """
+
+    permits: tuple[float, ...]
+    again: float
+    epoch: int
+    revoked: int
+    rate: float
+    limit: float | None
+    paused_until: float
+    probing: bool
+    members: int
+
+
+def exchange(state: SharedState | None, now: float, report: Report) -> tuple[SharedState, Grant]:
+    """
+    Return the state after an exchange, and what the member receives; `state` is not changed.
+
+    Without a state, and after the store's clock was set back, the member's known limit is the
+    start.
+    """
+    return _Exchange(state, now, report).run()
+
+
+class _Exchange:
+    """One exchange; `limiter` works on the time of the event that it records."""
+
+    def __init__(self, state: SharedState | None, now: float, report: Report) -> None:
+        if state is not None and now < state.at - _BACK:
+            state = None
+        self._now = now
+        self._report = report
+        self._time = now
+        self._limiter = AdaptiveRateLimiter(lambda: self._time)
+        if state is not None:
+            self._limiter.restore(state.rate)
+        elif report.known is not None:
+            self._limiter.expect(report.known)
+        if report.expected is not None:
+            self._limiter.expect(report.expected)
+        self._recorded = -math.inf if state is None else state.recorded
+        self._epoch = 0 if state is None else state.epoch
+        self._revoked = 0 if state is None else state.revoked
+        self._members = {} if state is None else dict(state.members)
+        self._pending = [] if state is None else list(state.pending)
+
+    def run(self) -> tuple[SharedState, Grant]:
+        """Record the report, then grant permits at the rate that follows from it."""
+        member = self._update_members()
+        self._record_responses()
+        self._time = self._now
+        if self._report.search_from is not None:
+            self._limiter.search_from(self._report.search_from)
+        for _ in range(self._report.calls):
+            self._limiter.count()
+        permits, again = self._permits(member)
+        state = SharedState(
+            at=self._now,
+            rate=self._limiter.snapshot(),
+            recorded=self._recorded,
+            epoch=self._epoch,
+            revoked=self._revoked,
+            members=self._members,
+            pending=self._pending,
+        )
+        return state, self._grant(permits, again)
+
+    def _update_members(self) -> Member:
+        report, now = self._report, self._now
+        before = self._members.pop(report.member, None)
+        self._members = {name: one for name, one in self._members.items() if one.seen > now - _GONE}
+        hungry_until = -math.inf if before is None else before.hungry_until
+        member = Member(
+            seen=report.at,
+            active_until=report.active_until,
+            hungry_until=now + _HUNGRY if report.hungry else hungry_until,
+            served_until=-math.inf if before is None else before.served_until,
+        )
+        if not report.is_leaving:
+            self._members[report.member] = member
+        return member
+
+    def _record_responses(self) -> None:
+        pending = sorted([*self._pending, *self._report.responses], key=_received)
+        complete = self._complete_until()
+        # the first cut needs no measurement, and every moment before it costs 429 responses
+        is_first = self._limiter.snapshot().throttling.cut == -math.inf
+        self._pending = []
+        for response in pending:
+            if response.received <= complete or (is_first and response.throttled):
+                self._record(response)
+            else:
+                self._pending.append(response)
+
+    def _record(self, response: Response) -> None:
+        self._time = self._recorded = max(self._recorded, response.received)
+        if response.throttled:
+            self._record_throttled(response)
+        else:
+            self._limiter.succeeded(response.sent, paced=response.paced)
+
+    def _complete_until(self) -> float:
+        """Return the time up to which the responses of all active members are known."""
+        now = self._now
+        reported = (one.seen for one in self._members.values() if one.active_until > now)
+        return max(now - _LAG, min(reported, default=now))
+
+    def _record_throttled(self, response: Response) -> None:
+        limiter, sent = self._limiter, response.sent
+        if response.epoch < self._epoch:  # sent before the member knew of the last cut
+            sent = min(sent, limiter.snapshot().throttling.cut)
+        rate, before = limiter.rate, (limiter.rate, limiter.limit, limiter.paused_until)
+        limiter.throttled(sent, response.retry_after, within=response.within)
+        if before == (limiter.rate, limiter.limit, limiter.paused_until):
+            return
+        self._epoch += 1
+        if limiter.rate < _SMALL_CUT * rate or limiter.paused_until > self._now:
+            self._revoked = self._epoch
+            self._time = self._now
+            limiter.revoke()
+
+    def _permits(self, member: Member) -> tuple[tuple[float, ...], float]:
+        """Return the permits of the member, and the seconds until it may receive more."""
+        now, limiter = self._now, self._limiter
+        if not self._report.wanted:
+            return (), 0.0
+        interval = self._interval()
+        # the rate may have risen since
+        served = min(max(member.served_until, now - _CATCH_UP), now + AHEAD + interval)
+        share = 1 + math.floor((now + AHEAD - served) / interval)
+        if share <= 0:
+            return (), served - AHEAD - now
+        self._time = now - _CATCH_UP
+        wanted = min(self._report.wanted, share)
+        reserved = limiter.reserve(wanted, AHEAD + _CATCH_UP, waited=True)
+        member.served_until = served + reserved.count * interval
+        again = max(reserved.again, interval if share < self._report.wanted else 0.0)
+        return tuple(
+            reserved.first + number * reserved.interval for number in range(reserved.count)
+        ), again
+
+    def _interval(self) -> float:
+        """Return the seconds between two permits of one member."""
+        hungry = sum(one.hungry_until >= self._now for one in self._members.values())
+        return max(1, hungry) / (_SHARES * self._limiter.rate)
+
+    def _grant(self, permits: tuple[float, ...], again: float) -> Grant:
+        limiter = self._limiter
+        return Grant(
+            permits=permits,
+            again=again,
+            epoch=self._epoch,
+            revoked=self._revoked,
+            rate=limiter.rate,
+            limit=limiter.limit,
+            paused_until=limiter.paused_until,
+            probing=limiter.probing,
+            members=len(self._members),
+        )
+
+
+def _received(response: Response) -> float:
+    return response.received

@@ -1,0 +1,288 @@
+"""A process's share of a rate that several processes share: its permits, responses and clock."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+
+from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
+from adapty_async._shared.exchange import Grant, Report, Response
+
+__all__ = ("INTERVAL", "Member", "StoreClock", "limiter_alone")
+
+#: Minimum seconds from one exchange to the next, so that there are at most 20 in a second.
+INTERVAL = 0.05
+# Maximum seconds from one exchange to the next, so that others know of the member.
+_HEARTBEAT = 1.0
+# Maximum seconds until a member asks for permits again: the rate may rise at any time.
+_ASK_AGAIN = 0.25
+# Seconds after which an unused permit is void. Requests of a process that stood still would
+# otherwise be sent as a burst.
+_LATE = 0.1
+# Seconds by which a request may be early, so that thousands per second need fewer timers.
+_EARLY = 0.001
+_MIN_WAIT = 0.002
+# A request that is later than these seconds did not wait for its permit.
+_WAITED = 0.02
+# Seconds for which a response is expected after the last request or response.
+_ACTIVE = 0.5
+# Maximum number of epochs that are remembered; a request takes less time than that.
+_EPOCHS = 64
+# A member asks for this multiple of the permits that it used since the last exchange.
+_STEADY, _HUNGRY = 1.2, 2.0
+# A process alone keeps this far below its share, since its limiter permits small bursts.
+_ALONE = 0.97
+
+
+class StoreClock:
+    """An estimate of a store's clock, which each exchange bounds from both sides."""
+
+    def __init__(self) -> None:
+        self._ahead: float | None = None  # seconds by which the store's clock is ahead
+
+    def record(self, asked: float, told: float, received: float) -> None:
+        """Record the store's time, which was read between two times on the local clock."""
+        lowest, highest = told - received, told - asked
+        middle = (lowest + highest) / 2 if self._ahead is None else self._ahead
+        self._ahead = min(max(middle, lowest), highest)
+
+    def to_store(self, moment: float) -> float:
+        """Return the store's time at a time on the local clock."""
+        return moment + (self._ahead or 0.0)
+
+    def to_local(self, moment: float) -> float:
+        """Return the local time at a time on the store's clock."""
+        return moment - (self._ahead or 0.0)
+
+
+class Member:
+    """
+    A member of a shared rate, and a `RateSource` of its process.
+
+    It does no I/O. Its owner performs an exchange at `due`: it loads the state from the store,
+    records the store's time in `clock`, passes `report()` to `exchange`, and the result to
+    `accept`.
+
+    Args:
+        name: a random name.
+        clock: returns monotonic seconds.
+        on_due: called when `due` moves to an earlier time.
+
+    Attributes:
+        store_clock: the clock of the store.
+        due: time of the next exchange.
+        limit: the measured limit of the server; None during a search for it.
+        paused_until: time before which nothing is sent; it may be past.
+        members: number of members as of the last exchange.
+    """
+
+    def __init__(
+        self, name: str, clock: Callable[[], float], on_due: Callable[[], object] = lambda: None
+    ) -> None:
+        self._name = name
+        self._clock = clock
+        self._on_due = on_due
+        self._fresh = AdaptiveRateLimiter(clock)  # the rate before the first exchange
+        self._grant: Grant | None = None
+        self._last = -math.inf  # time of the last exchange
+        self._ask_at = -math.inf  # time at which more permits may be granted
+        self._permits: deque[tuple[float, int]] = deque()  # with the epoch that they belong to
+        self._epochs = deque([(-math.inf, 0)], _EPOCHS)  # times from which on an epoch was used
+        self._waited = 1.0  # the share of requests that waited for their permit
+        self._is_hungry = False
+        self._used = 0  # permits since the last exchange
+        self._calls = 0  # requests without a permit, since the last exchange
+        self._responses: list[Response] = []  # times are local
+        self._active_until = -math.inf
+        self._expected: float | None = None
+        self._search_from: float | None = None
+        self.store_clock = StoreClock()
+        self.due = clock()
+        self.limit: float | None = None
+        self.paused_until = clock()
+        self.members = 1
+
+    @property
+    def rate(self) -> float:
+        """The current requests per second of all members."""
+        return self._fresh.rate if self._grant is None else self._grant.rate
+
+    @property
+    def estimate(self) -> float:
+        """The limit, or the rate during a search for it; a later source may start with it."""
+        return self.rate if self.limit is None else self.limit
+
+    @property
+    def probing(self) -> bool:
+        """Whether the server rejects everything, so that only single probes are sent."""
+        return self._grant is not None and self._grant.probing
+
+    def acquire(self) -> float:
+        """Return the seconds until the next request may be sent; at 0 it counts as sent now."""
+        now = self._clock()
+        while self._permits and self._permits[0][0] < now - _LATE:
+            self._permits.popleft()
+        due = self._permits[0][0] if self._permits else math.inf
+        if due > now + _EARLY or self.paused_until > now:
+            self._is_hungry = True
+            self._exchange_by(max(self._last + INTERVAL, self._ask_at))
+            return max(self._delay(now), _MIN_WAIT)
+        _, epoch = self._permits.popleft()
+        self._waited += ((now - due <= _WAITED) - self._waited) / 16
+        self._used += 1
+        self._announce(now, epoch)
+        return 0.0
+
+    def _delay(self, now: float) -> float:
+        """Return the seconds until a permit is due, or until the next exchange may bring one."""
+        if self.paused_until > now:
+            return self.paused_until - now
+        return (self._permits[0][0] if self._permits else self.due) - now
+
+    def count(self) -> None:
+        """Count a request sent without `acquire`; all members have fewer permits for it."""
+        self._calls += 1
+        known = 0 if self._grant is None else self._grant.epoch
+        self._announce(self._clock(), self._permits[0][1] if self._permits else known)
+
+    def _announce(self, now: float, epoch: int) -> None:
+        if epoch != self._epochs[-1][1]:
+            self._epochs.append((now, epoch))
+        self._expect_response(now)
+
+    def _expect_response(self, now: float) -> None:
+        self._active_until = now + _ACTIVE
+        self._exchange_by(self._last + INTERVAL)
+
+    def _exchange_by(self, moment: float) -> None:
+        if moment < self.due:
+            self.due = moment
+            self._on_due()
+
+    def succeeded(self, sent: float, *, paced: bool = True) -> None:
+        """Record a response other than 429 to a request that was sent at `sent`."""
+        paced = paced and self._waited > 0.5
+        self._record(Response(self._clock(), sent, self._epoch_of(sent), paced=paced))
+
+    def throttled(
+        self, sent: float, retry_after: float | None = None, *, within: float = math.inf
+    ) -> None:
+        """
+        Record a 429 response to a request that was sent at `sent`, with its `Retry-After`.
+
+        The next probe is due `within` these seconds: it is of no use later.
+        """
+        self._record(
+            Response(
+                self._clock(),
+                sent,
+                self._epoch_of(sent),
+                throttled=True,
+                retry_after=retry_after,
+                within=within,
+            )
+        )
+
+    def _epoch_of(self, sent: float) -> int:
+        """Return the epoch of the permits in use at a time."""
+        used = (epoch for since, epoch in reversed(self._epochs) if since <= sent)
+        return next(used, self._epochs[0][1])
+
+    def _record(self, response: Response) -> None:
+        self._responses.append(response)
+        self._expect_response(response.received)
+
+    def search_from(self, rate: float) -> None:
+        """Start the search at the rate of counted requests, unless a search began before."""
+        self._search_from = rate
+
+    def expect(self, rate: float) -> None:
+        """
+        Start with the limit that an earlier run found, unless one was measured since.
+
+        Raises:
+            ValueError: the rate is not above 0, or infinite.
+        """
+        self._fresh.expect(rate)
+        if self.limit is None:
+            self._expected = self.limit = rate
+            self._exchange_by(self._last + INTERVAL)
+
+    def report(self, *, is_leaving: bool = False) -> Report:
+        """Return what the next exchange reports; a report that does not arrive changes nothing."""
+        now, to_store = self._clock(), self.store_clock.to_store
+        return Report(
+            member=self._name,
+            at=to_store(now),
+            active_until=to_store(self._active_until),
+            wanted=0 if is_leaving else self._wanted(now),
+            hungry=self._is_hungry,
+            calls=self._calls,
+            responses=tuple(
+                Response(to_store(one.received), to_store(one.sent), *_rest(one))
+                for one in self._responses
+            ),
+            known=self.limit,
+            expected=self._expected,
+            search_from=self._search_from,
+            is_leaving=is_leaving,
+        )
+
+    def _wanted(self, now: float) -> int:
+        if now < self._ask_at or not (self._is_hungry or self._used):
+            return 0
+        growth = _HUNGRY if self._is_hungry else _STEADY
+        return max(0, math.ceil(growth * self._used) + 1 - len(self._permits))
+
+    def accept(self, report: Report, grant: Grant, began: float) -> None:
+        """Use the result of an exchange that began at `began`."""
+        to_local = self.store_clock.to_local
+        before, self._grant, self._last = self._grant, grant, began
+        self.limit, self.members = grant.limit, grant.members
+        self.paused_until = to_local(grant.paused_until)
+        if before is not None and before.epoch < grant.revoked:
+            self._permits.clear()
+        self._permits.extend((to_local(permit), grant.epoch) for permit in grant.permits)
+        self._ask_at = began + min(grant.again, _ASK_AGAIN)
+        self._calls -= report.calls
+        del self._responses[: len(report.responses)]
+        self._is_hungry, self._used = False, 0
+        self._expected = self._search_from = None
+        self.due = began + _HEARTBEAT
+        if self._calls or self._responses or grant.permits:
+            self._exchange_by(began + INTERVAL)
+
+    def postpone(self, moment: float) -> None:
+        """Perform the next exchange at another time, since the present one had no result."""
+        self.due = moment
+
+    def interrupt(self, moment: float) -> None:
+        """Drop permits and responses, since the store is down; try again at a time."""
+        self._permits.clear()
+        self._responses.clear()
+        self._calls = self._used = 0
+        self.postpone(moment)
+
+
+def _rest(response: Response) -> tuple[int, bool, bool, float | None, float]:
+    return (
+        response.epoch,
+        response.throttled,
+        response.paced,
+        response.retry_after,
+        response.within,
+    )
+
+
+def limiter_alone(
+    clock: Callable[[], float], known: float, fallback: float, members: int
+) -> AdaptiveRateLimiter:
+    """
+    Return the limiter of a process whose store is down.
+
+    All members together use at most the share `fallback` of the rate `known`, in any second.
+    """
+    share = fallback * known / members
+    highest = max(share / 2, _ALONE * share - 1.0)
+    return AdaptiveRateLimiter(clock, rate=highest, lowest=min(0.1, highest), highest=highest)

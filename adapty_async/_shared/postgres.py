@@ -1,0 +1,125 @@
+"""A store of shared rates in a PostgreSQL database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, LiteralString, TypeVar
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from adapty_async._shared.store import TIMEOUT, Loaded
+from adapty_async.errors import ConfigError, StoreError
+
+__all__ = ("PostgresStore",)
+
+T = TypeVar("T")
+
+_LOCK = 0x61646170  # of those who create the table at the same time
+_EXISTS = "select to_regclass('adapty_shared_rate') is not null"
+_CREATE = (
+    "create unlogged table if not exists adapty_shared_rate"
+    " (key text primary key, version bigint not null, value bytea not null)"
+)
+_LOAD = (
+    "select coalesce(version, 0), value, extract(epoch from clock_timestamp())::float8"
+    " from (select) as one left join adapty_shared_rate on key = %s"
+)
+_INSERT = "insert into adapty_shared_rate values (%s, 1, %s) on conflict do nothing"
+_UPDATE = "update adapty_shared_rate set version = %s, value = %s where key = %s and version = %s"
+# Seconds until a cancelled command is cancelled again: psycopg first asks the server to stop.
+_CANCEL = 0.1
+
+
+class PostgresStore:
+    """
+    A `Store` in a PostgreSQL database: a row for each key in a table that is not logged.
+
+    It works behind a connection pooler as well, since it uses no prepared statement and no setting
+    of the session.
+
+    Args:
+        url: the address, as ``postgresql://[user[:password]@]host[:port]/database``.
+
+    Raises:
+        ConfigError: the URL is not valid.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            conninfo_to_dict(url)
+        except psycopg.ProgrammingError:
+            raise ConfigError("url is not a valid URL of PostgreSQL") from None
+        self._url = url
+        self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
+
+    async def open(self) -> None:
+        """Connect, and create the table if there is none."""
+        await self._within(self._create())
+
+    async def _create(self) -> None:
+        connection = await self._connected()
+        row = await (await connection.execute(_EXISTS)).fetchone()
+        if row == (True,):
+            return
+        async with connection.transaction():  # several processes may start at once
+            await connection.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
+            await connection.execute(_CREATE)
+
+    async def load(self, key: str) -> Loaded:
+        """Return the value of a key."""
+        row = await self._within(self._fetch(key))
+        return Loaded(*row)
+
+    async def _fetch(self, key: str) -> tuple[Any, ...]:
+        cursor = await (await self._connected()).execute(_LOAD, (key,))
+        row = await cursor.fetchone()
+        assert row is not None  # noqa: S101  of the joined row
+        return row
+
+    async def swap(self, key: str, version: int, value: bytes) -> bool:
+        """Store a value if the key's version is still `version`; return whether it was."""
+        change = (
+            self._change(_UPDATE, (version + 1, value, key, version))
+            if version
+            else self._change(_INSERT, (key, value))
+        )
+        return await self._within(change)
+
+    async def _change(self, command: LiteralString, arguments: tuple[Any, ...]) -> bool:
+        cursor = await (await self._connected()).execute(command, arguments)
+        return cursor.rowcount == 1
+
+    async def _connected(self) -> psycopg.AsyncConnection[tuple[Any, ...]]:
+        if self._connection is None or self._connection.closed:
+            self._connection = await psycopg.AsyncConnection.connect(
+                self._url, autocommit=True, prepare_threshold=None
+            )
+        return self._connection
+
+    async def _within(self, work: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait({task}, timeout=TIMEOUT)
+        finally:
+            is_late = not task.done()
+            while not task.done():
+                task.cancel()
+                await asyncio.wait({task}, timeout=_CANCEL)
+        if is_late:
+            await self.aclose()
+            raise StoreError("PostgreSQL does not respond")
+        try:
+            return task.result()
+        except psycopg.Error as error:
+            failure = StoreError(
+                f"PostgreSQL is down, or rejected a command: {type(error).__name__}"
+            )
+        raise failure
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None

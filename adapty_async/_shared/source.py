@@ -1,0 +1,174 @@
+"""The rate source of one bucket of a process, with and without the other processes."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+
+from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
+from adapty_async._shared.exchange import Grant, Report
+from adapty_async._shared.member import Member, limiter_alone
+from adapty_async.errors import ConfigError, StoreError
+
+__all__ = ("SharedSource",)
+
+logger = logging.getLogger("adapty_async")
+
+# Seconds until a store that is down is tried again.
+_RETRY = 0.25
+
+
+class SharedSource:
+    """
+    A `RateSource` of one bucket, whose rate several processes share.
+
+    It does no I/O. While the store is down, the process uses its share of the known limit on its
+    own.
+
+    Args:
+        name: a random name of this process.
+        fallback: the share of the known limit that all members use without a store.
+        clock: returns monotonic seconds.
+        on_due: called when the time of the next exchange moves to an earlier one.
+
+    Attributes:
+        member: exchanges with the other processes.
+        exchanges: number of successful exchanges.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        fallback: float,
+        clock: Callable[[], float],
+        on_due: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._fallback = fallback
+        self._clock = clock
+        self._alone: AdaptiveRateLimiter | None = None  # while the store is down
+        self._is_closed = False
+        self.member = Member(name, clock, on_due)
+        self.exchanges = 0
+
+    @property
+    def _source(self) -> Member | AdaptiveRateLimiter:
+        return self.member if self._alone is None else self._alone
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the store is down, so that the process uses its share on its own."""
+        return self._alone is not None
+
+    @property
+    def members(self) -> int:
+        """The number of processes, as of the last exchange."""
+        return self.member.members
+
+    @property
+    def rate(self) -> float:
+        """The requests per second of all processes; of this one while the store is down."""
+        return self._source.rate
+
+    @property
+    def limit(self) -> float | None:
+        """The last measured limit of the server; None during a search for it."""
+        return self.member.limit
+
+    @property
+    def estimate(self) -> float:
+        """The limit, or the rate during a search for it; a later source may start with it."""
+        return self.member.estimate
+
+    @property
+    def paused_until(self) -> float:
+        """The time before which nothing is sent; it may be past."""
+        return self._source.paused_until
+
+    @property
+    def probing(self) -> bool:
+        """Whether the server rejects everything, so that only single probes are sent."""
+        return self._source.probing
+
+    def acquire(self) -> float:
+        """
+        Return the seconds until the next request may be sent; at 0 it counts as sent now.
+
+        Raises:
+            ConfigError: the shared rate is closed.
+        """
+        self._require_open()
+        return self._source.acquire()
+
+    def count(self) -> None:
+        """
+        Count a request sent without `acquire`; requests of all processes wait longer for it.
+
+        Raises:
+            ConfigError: the shared rate is closed.
+        """
+        self._require_open()
+        self._source.count()
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise ConfigError("the SharedRate of Limits.shared is closed; close the client first")
+
+    def succeeded(self, sent: float, *, paced: bool = True) -> None:
+        """Record a response other than 429 to a request that was sent at `sent`."""
+        self._source.succeeded(sent, paced=paced)
+
+    def throttled(
+        self, sent: float, retry_after: float | None = None, *, within: float = math.inf
+    ) -> None:
+        """
+        Record a 429 response to a request that was sent at `sent`, with its `Retry-After`.
+
+        The next probe is due `within` these seconds: it is of no use later.
+        """
+        self._source.throttled(sent, retry_after, within=within)
+
+    def search_from(self, rate: float) -> None:
+        """Start the search at the rate of counted requests, unless a search began before."""
+        self.member.search_from(rate)
+
+    def expect(self, rate: float) -> None:
+        """
+        Start with the limit that an earlier run found, unless one was measured since.
+
+        Raises:
+            ValueError: the rate is not above 0, or infinite.
+        """
+        self.member.expect(rate)
+
+    def accept(self, report: Report, grant: Grant, began: float) -> None:
+        """Use the result of an exchange that began at `began`; the store is up."""
+        self.member.accept(report, grant, began)
+        self.exchanges += 1
+        if self._alone is not None:
+            self._alone = None
+            logger.info("shared rate: the store is back; the processes share one rate again")
+
+    def fail(self, error: StoreError) -> None:
+        """Continue without the other processes, since the store is down."""
+        member = self.member
+        if self._alone is None:
+            self._alone = limiter_alone(
+                self._clock, member.estimate, self._fallback, member.members
+            )
+            logger.warning(
+                "shared rate: %s; this process continues at %.1f requests per second on its own",
+                error,
+                self._alone.rate,
+            )
+        member.interrupt(self._clock() + _RETRY)
+
+    def close(self) -> None:
+        """Admit no further request."""
+        self._is_closed = True
+
+    def __repr__(self) -> str:
+        return (
+            f"SharedSource(rate={self.rate:.1f}, limit={self.limit}, members={self.members}, "
+            f"is_alone={self.is_alone})"
+        )

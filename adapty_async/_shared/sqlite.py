@@ -1,0 +1,96 @@
+"""A store of shared rates in an SQLite file, for several processes of one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from adapty_async._shared.store import TIMEOUT, Loaded
+from adapty_async.errors import StoreError
+
+__all__ = ("SqliteStore",)
+
+T = TypeVar("T")
+
+_CREATE = (
+    "CREATE TABLE IF NOT EXISTS adapty_shared_rate"
+    " (key TEXT PRIMARY KEY, version INTEGER NOT NULL, value BLOB NOT NULL) WITHOUT ROWID"
+)
+_LOAD = "SELECT version, value FROM adapty_shared_rate WHERE key = ?"
+_INSERT = "INSERT INTO adapty_shared_rate VALUES (?2, ?3 + 1, ?1) ON CONFLICT DO NOTHING"
+_UPDATE = (
+    "UPDATE adapty_shared_rate SET version = ?3 + 1, value = ?1 WHERE key = ?2 AND version = ?3"
+)
+
+
+class SqliteStore:
+    """
+    A `Store` in an SQLite file: a row for each key. Its clock is the machine's.
+
+    Args:
+        path: the path of the file, which is created if there is none.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._database: sqlite3.Connection | None = None
+        self._thread = _thread()
+
+    async def open(self) -> None:
+        """Open the file, and create the table if there is none."""
+        await self._run(self._opened)
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._database is None:
+            database = sqlite3.connect(self._path, timeout=TIMEOUT, isolation_level=None)
+            try:
+                database.execute("PRAGMA journal_mode = WAL")
+                database.execute("PRAGMA synchronous = NORMAL")  # the value is of no use later
+                database.execute(_CREATE)
+            except sqlite3.Error:
+                database.close()
+                raise
+            self._database = database
+        return self._database
+
+    async def load(self, key: str) -> Loaded:
+        """Return the value of a key."""
+        return await self._run(lambda: self._load(key))
+
+    def _load(self, key: str) -> Loaded:
+        version, value = self._opened().execute(_LOAD, (key,)).fetchone() or (0, None)
+        return Loaded(version, value, time.time())
+
+    async def swap(self, key: str, version: int, value: bytes) -> bool:
+        """Store a value if the key's version is still `version`; return whether it was."""
+        command = _UPDATE if version else _INSERT
+        return await self._run(
+            lambda: self._opened().execute(command, (value, key, version)).rowcount == 1
+        )
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except sqlite3.Error as error:
+            failure = StoreError(f"SQLite failed: {type(error).__name__}")
+        raise failure
+
+    async def aclose(self) -> None:
+        """Close the file."""
+        await self._run(self._close)
+        self._thread.shutdown()
+        self._thread = _thread()
+
+    def _close(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+
+def _thread() -> ThreadPoolExecutor:
+    # SQLite waits for other processes, and not in the event loop; the thread starts when used
+    return ThreadPoolExecutor(1, "adapty-shared-rate")

@@ -1,0 +1,218 @@
+"""
+One adaptive rate for many processes, on one or several machines.
+
+A rate limit belongs to an account, and not to a process. Processes that use one account, such as
+replicas of a web service and a job, share its rate through a store. They find the limit together,
+each gets its part of it, and single calls go before the items of all jobs.
+
+Example:
+    >>> async with (
+    ...     SharedRate("redis://localhost:6379") as rate,
+    ...     AdaptyClient(limits=Limits(shared=rate)) as adapty,
+    ... ):
+    ...     await adapty.v2.profiles.bulk_delete(ids, by="customer_user_id")
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib
+import secrets
+import time
+import warnings
+from types import TracebackType
+from typing import NoReturn, Self
+
+import msgspec
+
+from adapty_async._runtime.fork import register_fork_handler
+from adapty_async._shared.client import SharedBucket
+from adapty_async._shared.source import SharedSource
+from adapty_async._shared.store import Store
+from adapty_async.config import positive
+from adapty_async.errors import ConfigError
+
+__all__ = ("SharedRate", "SharedRateStatistics")
+
+# The version of the state in the store; processes of other versions do not share a rate.
+_FORMAT = 1
+_PERSON = b"adapty-rate"
+# Module, class and extra of the stores, by the scheme of the URL.
+_REDIS = ("redis", "RedisStore", "redis")
+_POSTGRES = ("postgres", "PostgresStore", "postgres")
+_STORES = {
+    "redis": _REDIS,
+    "rediss": _REDIS,
+    "unix": _REDIS,
+    "postgresql": _POSTGRES,
+    "postgres": _POSTGRES,
+}
+_SQLITE = "sqlite:///"
+
+# The parent's connections, kept in a forked child, which must not close them.
+_inherited: list[object] = []
+
+
+class SharedRateStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The statistics of the shared rate of one bucket.
+
+    Attributes:
+        bucket: the bucket, such as ``v2``.
+        rate: requests per second of all processes; of this one while the store is down.
+        limit: the measured limit in requests per second; None during a search for it.
+        members: number of processes, as of the last exchange.
+        exchanges: number of exchanges of this process with the others so far.
+        is_alone: the store is down, and the process uses its share of the limit on its own.
+    """
+
+    bucket: str
+    rate: float
+    limit: float | None
+    members: int
+    exchanges: int
+    is_alone: bool
+
+
+class SharedRate:
+    """
+    An adaptive rate that several processes share through a store.
+
+    Pass it as `adapty_async.Limits.shared` to the clients of one event loop. Each process has its
+    own, with the same URL. Processes share a rate if their clients use the same origin, key and
+    bucket. The store has only a digest of these, and no ids.
+
+    Use it as an async context manager around its clients, or await `aclose` after theirs.
+
+    Args:
+        url: the store: ``redis://`` or ``rediss://`` (any server of that protocol; needs
+            ``adapty-async[redis]``), ``postgresql://`` (needs ``adapty-async[postgres]``), or
+            ``sqlite:///`` and a path, for the processes of one machine.
+        fallback: the share of the known limit that all processes together use at most while the
+            store is down; above 0 and at most 1.
+
+    Raises:
+        ConfigError: the URL or the fallback is not valid, or a package is missing.
+    """
+
+    def __init__(self, url: str, *, fallback: float = 0.5) -> None:
+        if positive("fallback", fallback) > 1.0:
+            raise ConfigError(f"fallback must be at most 1, not {fallback!r}")
+        self._url = url
+        self._fallback = fallback
+        self._store = _store_of(url)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._buckets: dict[str, tuple[str, SharedBucket]] = {}
+        register_fork_handler(self)
+
+    async def __aenter__(self) -> Self:
+        """
+        Connect to the store.
+
+        Raises:
+            StoreError: the store cannot be reached.
+            ConfigError: it is in use already.
+        """
+        if self._loop is not None:
+            raise ConfigError("a SharedRate can be entered once at a time")
+        await self._store.open()
+        self._loop = asyncio.get_running_loop()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """
+        Leave the other processes, and close the connections.
+
+        Clients that still use it raise a `ConfigError` for each further call.
+        """
+        buckets, self._buckets, self._loop = self._buckets, {}, None
+        for _, bucket in buckets.values():
+            await bucket.aclose()
+        await self._store.aclose()
+
+    def rate_source(self, account: str, bucket: str) -> SharedSource:
+        """
+        Return the rate source of a bucket; clients call it.
+
+        Args:
+            account: identifies the account: the origin and the key of a client. Only a digest of
+                it leaves the process.
+            bucket: the name of the bucket.
+
+        Raises:
+            ConfigError: it is not entered, or in another event loop.
+        """
+        if self._loop is None:
+            raise ConfigError(
+                "Limits.shared is not open: use the client within `async with SharedRate(...)`"
+            )
+        if self._loop is not asyncio.get_running_loop():
+            raise ConfigError(
+                "Limits.shared was opened in another event loop; each loop needs its own SharedRate"
+            )
+        digest = hashlib.blake2b(f"{account}\n{bucket}".encode(), digest_size=16, person=_PERSON)
+        key = f"adapty:rate:{_FORMAT}:{digest.hexdigest()}"
+        if key not in self._buckets:
+            name = secrets.token_hex(8)
+            shared = SharedBucket(self._store, key, name, self._fallback, time.monotonic)
+            self._buckets[key] = bucket, shared
+        return self._buckets[key][1].source
+
+    def statistics(self) -> tuple[SharedRateStatistics, ...]:
+        """Return the statistics of each bucket that was used."""
+        return tuple(
+            SharedRateStatistics(
+                bucket=name,
+                rate=source.rate,
+                limit=source.limit,
+                members=source.members,
+                exchanges=source.exchanges,
+                is_alone=source.is_alone,
+            )
+            for name, source in ((name, one.source) for name, one in self._buckets.values())
+        )
+
+    def after_fork(self) -> None:
+        """Start fresh: the connections and tasks belong to the parent process."""
+        _inherited.append((self._store, self._buckets, self._loop))
+        for _, bucket in self._buckets.values():
+            bucket.source.close()
+        self._store, self._buckets, self._loop = _store_of(self._url), {}, None
+
+    def __del__(self) -> None:
+        if getattr(self, "_loop", None) is not None:
+            warnings.warn("a SharedRate was not closed", ResourceWarning, stacklevel=2, source=self)
+
+    def __repr__(self) -> str:
+        state = "open" if self._loop is not None else "closed"
+        return f"SharedRate({self._url.partition(':')[0]}, {state}, buckets={len(self._buckets)})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a SharedRate holds connections; it is not pickled")
+
+
+def _store_of(url: str) -> Store:
+    """Return the store of a URL, which is not opened yet."""
+    if not isinstance(url, str):
+        raise ConfigError("url must be text")
+    if url.startswith(_SQLITE) and len(url) > len(_SQLITE):
+        module, kind, extra, argument = "sqlite", "SqliteStore", "", url.removeprefix(_SQLITE)
+    elif (scheme := url.partition("://")[0]) in _STORES:
+        (module, kind, extra), argument = _STORES[scheme], url
+    else:
+        raise ConfigError("url must be redis://..., postgresql://... or sqlite:///path")
+    try:
+        home = importlib.import_module(f"adapty_async._shared.{module}")
+    except ImportError:
+        raise ConfigError(f"this url needs: pip install 'adapty-async[{extra}]'") from None
+    made: Store = getattr(home, kind)(argument)
+    return made

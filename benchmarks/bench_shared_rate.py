@@ -1,0 +1,233 @@
+"""
+A benchmark of a rate that several processes share: ``python -m benchmarks.bench_shared_rate``.
+
+Processes delete profiles under one hidden limit, each with a `SharedRate` over a real store. The
+scenarios are: a plain run, one process killed, the store killed and restarted, a limit that moves,
+and single calls from another process. The ideal is the time in which the limit admits all deletes,
+without a burst. Only inconsistent counts are an error; times are reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import bisect
+import contextlib
+import itertools
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from benchmarks._limit_models import LimitSettings, Rates
+from benchmarks._limited_server import Record, ServerSettings, running
+from benchmarks._shared_client import Done, Work
+from tests.servers import OwnPostgres, OwnRedis
+
+__all__ = ("Result", "measure", "store_of")
+
+_STORES = ("redis", "postgres", "sqlite", "none")
+_SCENARIOS = ("plain", "kill", "down", "moving", "calls")
+_CALLS = 40.0
+_DOWN_SECONDS = 4.0
+
+
+class Server:
+    """A store of the benchmark: its URL, and how it is killed and restarted."""
+
+    def __init__(self, url: str | None, server: OwnRedis | OwnPostgres | None = None) -> None:
+        self.url = url
+        self._server = server
+
+    def kill(self) -> None:
+        """Kill the server."""
+        if self._server is not None:
+            self._server.kill()
+
+    def start(self) -> None:
+        """Start the server again."""
+        if self._server is not None:
+            self._server.start()
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The result of one run.
+
+    Attributes:
+        processes: the results of the processes that were not killed.
+        record: the server's record.
+        ideal: the least seconds of the run.
+        began: time of the start.
+        killed: time at which something was killed; None if nothing was.
+        back: time at which the store was back; None if it was not killed.
+    """
+
+    processes: list[Done]
+    record: Record
+    ideal: float
+    began: float
+    killed: float | None = None
+    back: float | None = None
+
+    @property
+    def times(self) -> list[float]:
+        """Times of all items, in seconds since the start, in order."""
+        return sorted(moment - self.began for each in self.processes for moment in each.done)
+
+    @property
+    def ratio(self) -> float:
+        """The duration divided by the ideal."""
+        return (self.record.last_accepted - self.record.first_accepted) / self.ideal
+
+    def rates(self) -> list[int]:
+        """Return the number of items of each second."""
+        times = self.times
+        return [
+            bisect.bisect(times, second + 1) - bisect.bisect(times, second)
+            for second in range(int(times[-1]) + 1)
+        ]
+
+    def line(self) -> str:
+        """Return the result as a line of text."""
+        record, jobs = self.record, [each for each in self.processes if not each.latencies]
+        ends = [each.done[-1] - self.began for each in jobs]
+        exchanges = max(
+            each.exchanges / (each.done[-1] - each.began) for each in self.processes if each.done
+        )
+        parts = [
+            f"{self.ratio:.3f} of the ideal",
+            f"throttled {record.throttled / record.arrivals:.2%}",
+            f"most in a second {record.most_in_a_second}",
+            f"ends {min(ends):.1f} to {max(ends):.1f} s",
+            f"exchanges {exchanges:.1f}/s",
+            f"cpu {sum(each.cpu for each in self.processes):.1f} s",
+        ]
+        if latencies := sorted(one for each in self.processes for one in each.latencies):
+            p50, p99 = (latencies[int(len(latencies) * share)] for share in (0.5, 0.99))
+            parts.append(f"calls p50 {p50 * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms")
+        return ", ".join(parts)
+
+
+@contextlib.contextmanager
+def store_of(name: str) -> Iterator[Server]:
+    """Start a store."""
+    if name == "redis":
+        with OwnRedis() as redis:
+            yield Server(redis.url, redis)
+    elif name == "postgres":
+        with OwnPostgres() as postgres:
+            yield Server(postgres.url, postgres)
+    elif name == "sqlite":
+        with tempfile.TemporaryDirectory() as folder:
+            yield Server(f"sqlite:///{Path(folder) / 'rate.db'}")
+    else:
+        yield Server(None)
+
+
+def _start(work: Work) -> subprocess.Popen[bytes]:
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks._shared_client",
+        msgspec.json.encode(work).decode(),
+    ]
+    return subprocess.Popen(command, stdout=subprocess.PIPE)
+
+
+def _result_of(process: subprocess.Popen[bytes]) -> Done:
+    output, _ = process.communicate()
+    return msgspec.json.decode(output, type=Done)
+
+
+def measure(scenario: str, store: Server, processes: int, seconds: float, limit: float) -> Result:
+    """Run one scenario with a number of processes for about a number of seconds."""
+    steps: Sequence[tuple[float, float]] = ((0.0, limit),)
+    if scenario == "moving":
+        third = seconds / 3
+        steps = ((0.0, limit), (third, 0.375 * limit), (2 * third, 2 * limit))
+    rates = Rates(tuple(steps))
+    items = round(seconds * limit) if scenario != "moving" else _moving_items(rates, seconds)
+    calls = round(seconds * _CALLS) if scenario == "calls" else 0
+    bucket = LimitSettings(rates=rates, burst=limit / 10)
+    settings = ServerSettings(
+        items=items + calls, limit=bucket, latency=0.02, retry_after=1, seed=1
+    )
+    with running(settings) as server:
+        cuts = [items * number // processes for number in range(processes + 1)]
+        works = [
+            Work(api=server.url, store=store.url, first=first, last=last)
+            for first, last in itertools.pairwise(cuts)
+        ]
+        if calls:
+            works.append(
+                Work(api=server.url, store=store.url, first=items, last=items + calls, calls=_CALLS)
+            )
+        began = time.monotonic()
+        running_processes = [_start(work) for work in works]
+        killed, back = _disturb(scenario, store, running_processes, seconds)
+        results = [_result_of(each) for each in running_processes]
+        record = server.record()
+    return Result(
+        processes=results,
+        record=record,
+        ideal=bucket.ideal(sum(len(each.done) for each in results)),
+        began=began,
+        killed=None if killed is None else killed - began,
+        back=None if back is None else back - began,
+    )
+
+
+def _moving_items(rates: Rates, seconds: float) -> int:
+    start, rate, before = rates.totals()[-1]
+    return round(before + rate * (seconds - start))
+
+
+def _disturb(
+    scenario: str, store: Server, processes: list[subprocess.Popen[bytes]], seconds: float
+) -> tuple[float | None, float | None]:
+    """Kill a process or the store in the middle of a run; return when, and when it was back."""
+    if scenario == "kill":
+        time.sleep(seconds / 2)
+        victim = processes.pop()
+        victim.kill()
+        moment = time.monotonic()
+        victim.communicate()
+        return moment, None
+    if scenario == "down":
+        time.sleep(seconds / 2)
+        moment = time.monotonic()
+        store.kill()
+        time.sleep(_DOWN_SECONDS)
+        store.start()
+        return moment, time.monotonic()
+    return None, None
+
+
+def main() -> None:
+    """Run the chosen scenarios and print a line for each run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--store", nargs="+", choices=_STORES, default=["redis"])
+    parser.add_argument("--scenario", nargs="+", choices=_SCENARIOS, default=["plain"])
+    parser.add_argument("--processes", type=int, nargs="+", default=[4])
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--limit", type=float, default=400.0, help="requests per second")
+    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--per-second", action="store_true", help="print the items of each second")
+    options = parser.parse_args()
+    for name in options.store:
+        for scenario in options.scenario:
+            for processes in options.processes:
+                for _ in range(options.runs):
+                    with store_of(name) as store:
+                        result = measure(scenario, store, processes, options.seconds, options.limit)
+                    print(f"{name}, {scenario}, {processes} processes: {result.line()}", flush=True)
+                    if options.per_second or scenario in ("kill", "down", "moving"):
+                        print(f"  killed {result.killed}, back {result.back}: {result.rates()}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""The state of a call changes through methods, each of which one layer calls."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import math
+import textwrap
+from collections.abc import Iterator
+from types import FunctionType
+
+import msgspec
+import pytest
+
+from adapty_async._api.call_state import CallState
+from adapty_async.errors import ConnectError, ServerError
+from tests._support import a_request
+from tests.test_layers import TREES
+
+METHODS = {name for name, value in vars(CallState).items() if isinstance(value, FunctionType)}
+EVENTS = {name for name in METHODS if not name.startswith("_")}
+LAYERS = {
+    # the modules of a layer: the attributes that it writes
+    "_pipeline.compose": {"attempts", "refusals", "connect_failures", "throttled"},
+    "_pipeline.limit": {"outage_failures", "deadline"},
+    "_pipeline.retry": {"ambiguous", "error", "written"},
+}
+
+
+def layer_of(module: str) -> str:
+    """Return the layer of a module."""
+    return "_http" if module.startswith("_http.") else module
+
+
+def calls() -> Iterator[tuple[str, str]]:
+    """Yield the method and the layer of each call of an event's method in the package."""
+    for module, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                on = node.func.value
+                if node.func.attr in EVENTS and isinstance(on, ast.Name) and on.id == "state":
+                    yield node.func.attr, layer_of(module)
+
+
+def written_by(method: str) -> set[str]:
+    """Return the attributes that a method writes."""
+    source = ast.parse(textwrap.dedent(inspect.getsource(getattr(CallState, method))))
+    return {
+        node.attr
+        for node in ast.walk(source)
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+    }
+
+
+def test_every_attribute_has_one_layer_that_writes_it() -> None:
+    """Only those of the connection have two: the transport sets them, an attempt resets them."""
+    writers: dict[str, set[str]] = {}
+    for method, layer in calls():
+        for attribute in written_by(method):
+            writers.setdefault(attribute, set()).add(layer)
+    connection = {"on_wire", "reused"}
+    shared = {attribute: writers.pop(attribute) for attribute in connection}
+
+    assert shared == {name: {"_http", "_pipeline.compose"} for name in connection}
+    assert writers == {
+        attribute: {layer} for layer, attributes in LAYERS.items() for attribute in attributes
+    }
+
+
+def test_every_event_is_recorded_by_somebody() -> None:
+    """No method is unused, and those that adapt a transport of the caller's count, too."""
+    assert {method for method, _ in calls()} == EVENTS
+
+
+@pytest.mark.parametrize("module", [name for name in TREES if name != "_api.call_state"])
+def test_no_other_module_assigns_an_attribute(module: str) -> None:
+    """A layer changes the state of a call through its methods alone."""
+    fields = set(CallState.__struct_fields__)
+    assigned = [
+        node.lineno
+        for node in ast.walk(TREES[module])
+        if isinstance(node, ast.Attribute)
+        if isinstance(node.ctx, ast.Store) and node.attr in fields
+        if isinstance(node.value, ast.Name) and node.value.id in {"state", "call", "call_state"}
+    ]
+
+    assert assigned == []
+
+
+def test_a_request_is_frozen() -> None:
+    """No attribute of a request can be set."""
+    request = a_request()
+    for name in request.__struct_fields__:
+        with pytest.raises(AttributeError, match="immutable"):
+            setattr(request, name, None)
+
+
+def test_a_new_call_has_no_history() -> None:
+    """It has no deadline, no attempt, and is sent for the first time."""
+    state = CallState()
+
+    assert state.is_first_send
+    assert msgspec.structs.asdict(state) == {
+        **dict.fromkeys(state.__struct_fields__, 0),
+        "on_wire": False,
+        "reused": False,
+        "ambiguous": False,
+        "written": False,
+        "deadline": math.inf,
+        "error": None,
+        "on_first_send": None,
+        "on_refusal": None,
+    }
+
+
+def test_a_call_is_sent_for_the_first_time_until_an_attempt_may_be_processed() -> None:
+    """Attempts that the server certainly did not process do not count."""
+    state = CallState()
+    for error in (ConnectError("refused"), ServerError("status 503", status=503)):
+        state.attempt_started()
+        state.attempt_refused(error)
+        assert state.is_first_send
+    state.attempt_started()
+    state.attempt_ended()
+
+    assert not state.is_first_send
+    assert (state.attempts, state.refusals, state.connect_failures) == (3, 2, 1)
+
+
+def test_an_attempt_starts_off_the_wire() -> None:
+    """It may go over another connection than the attempt before."""
+    state = CallState()
+    state.attempt_started()
+    state.connection_reused()
+    state.sent()
+    assert (state.on_wire, state.reused) == (True, True)
+    state.attempt_started()
+
+    assert (state.on_wire, state.reused) == (False, False)
+
+
+def test_a_deadline_is_set_once() -> None:
+    """It is extended by waits, and replaced only after a return to the queue."""
+    state = CallState()
+    state.start_deadline(100.0, 60.0)
+    state.start_deadline(130.0, 60.0)
+    assert state.deadline == 160.0
+    state.extend_deadline(20.0)
+    assert state.deadline == 180.0
+    state.requeued(3.0)
+    state.start_deadline(200.0, 60.0)
+
+    assert (state.deadline, state.requeue_within) == (260.0, 3.0)
+
+
+def test_a_call_was_written_if_one_of_its_attempts_was() -> None:
+    """A failure to connect after a lost response does not change that."""
+    state = CallState()
+    state.attempt_failed(ConnectError("refused"))
+    assert not state.written
+    state.attempt_failed(ServerError("status 500", status=500))
+    state.attempt_failed(ConnectError("refused"))
+
+    assert state.written

@@ -1,0 +1,360 @@
+"""A member of a shared rate: its permits, its reports, its clock, and its life without a store."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+
+import pytest
+
+from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
+from adapty_async._shared.exchange import Grant, Response
+from adapty_async._shared.member import INTERVAL, Member, StoreClock, limiter_alone
+from adapty_async._shared.source import SharedSource
+from adapty_async.errors import ConfigError, StoreError
+from adapty_async.testing import FakeClock
+
+AHEAD_OF_US = 1_000_000.0
+
+
+def a_grant(*permits: float, **fields: object) -> Grant:
+    """Return a grant of permits at times on our clock."""
+    values: dict[str, object] = {
+        "again": 0.0,
+        "epoch": 0,
+        "revoked": 0,
+        "rate": 100.0,
+        "limit": None,
+        "paused_until": 0.0,
+        "probing": False,
+        "members": 2,
+    }
+    times = tuple(permit + AHEAD_OF_US for permit in permits)
+    return Grant(permits=times, **{**values, **fields})  # type: ignore[arg-type]
+
+
+def a_member(clock: FakeClock, *permits: float, **fields: object) -> Member:
+    """Return a member that has had one exchange."""
+    member = Member("name", clock)
+    member.store_clock.record(clock.now, clock.now + AHEAD_OF_US, clock.now)
+    give(member, clock, *permits, **fields)
+    return member
+
+
+def give(member: Member, clock: FakeClock, *permits: float, **fields: object) -> None:
+    """Perform an exchange in which the member receives permits."""
+    member.accept(member.report(), a_grant(*permits, **fields), clock.now)
+
+
+def test_the_stores_clock_stays_within_the_bounds_of_each_exchange() -> None:
+    """A quick exchange narrows the estimate; a slow one does not widen it."""
+    clock = StoreClock()
+    assert clock.to_store(5.0) == clock.to_local(5.0) == 5.0
+    clock.record(10.0, 110.5, 11.0)
+    assert clock.to_store(0.0) == 100.0
+    clock.record(20.0, 120.1, 20.0 + 1.0)
+    assert clock.to_store(0.0) == 100.0
+    clock.record(30.0, 130.2, 30.1)
+    assert clock.to_store(0.0) == pytest.approx(100.1)
+    clock.record(40.0, 40.05, 40.1)
+
+    assert clock.to_store(0.0) == pytest.approx(0.05)
+    assert clock.to_local(clock.to_store(7.0)) == pytest.approx(7.0)
+
+
+def test_a_permit_is_used_at_its_time() -> None:
+    """A request waits for the time of the next permit; one a moment early is not worth a timer."""
+    clock = FakeClock(10.0)
+    member = a_member(clock, 10.02, 10.04)
+
+    assert member.acquire() == pytest.approx(0.02)
+    clock.now = 10.0195
+    assert member.acquire() == 0.0
+    assert member.acquire() == pytest.approx(0.0205)
+    clock.now = 10.04
+    assert member.acquire() == 0.0
+    assert member.acquire() > 0.0
+
+
+def test_a_permit_of_long_ago_is_void() -> None:
+    """A process that stood still does not send a burst afterwards."""
+    clock = FakeClock(10.0)
+    member = a_member(clock, 10.0, 10.01, 10.02)
+    clock.now = 10.115
+
+    assert member.acquire() == 0.0
+    assert member.acquire() > 0.0
+
+
+def test_without_a_permit_a_request_waits_for_the_next_exchange() -> None:
+    """A wait for the next heartbeat would waste the permits that come sooner."""
+    clock, calls = FakeClock(10.0), list[float]()
+    member = Member("name", clock, lambda: calls.append(member.due))
+    give(member, clock)
+    assert member.due == 11.0
+    clock.now = 10.01
+
+    assert member.acquire() == pytest.approx(0.04)
+    assert member.due == pytest.approx(10.0 + INTERVAL)
+    assert calls == [pytest.approx(10.0 + INTERVAL)]
+    assert member.report().hungry
+    assert member.report().wanted == 1
+
+
+def test_a_member_asks_for_no_more_before_there_can_be_more() -> None:
+    """The exchange after a grant of nothing comes when the state said so, at most 0.25 s later."""
+    clock = FakeClock(10.0)
+    member = a_member(clock, again=0.1)
+    member.acquire()
+    assert member.due == pytest.approx(10.1)
+    assert member.report().wanted == 0
+    clock.now = 10.1
+    assert member.report().wanted == 1
+    give(member, clock, again=9.0)
+    member.acquire()
+
+    assert member.due == pytest.approx(10.35)
+
+
+def test_a_member_asks_for_what_it_uses() -> None:
+    """Hungry members ask for twice what they used, others for a little more."""
+    clock = FakeClock(10.0)
+    member = a_member(clock, *[10.0] * 12)
+    for _ in range(10):
+        assert member.acquire() == 0.0
+    report = member.report()
+    assert (report.hungry, report.wanted) == (False, 11)
+    member.acquire()
+    member.acquire()
+    assert member.acquire() > 0.0
+    report = member.report()
+
+    assert (report.hungry, report.wanted) == (True, 25)
+    give(member, clock)
+    assert member.report().wanted == 0
+
+
+def test_an_exchange_comes_soon_after_news_and_otherwise_once_a_second() -> None:
+    """Requests, responses and used permits are reported within a twentieth of a second."""
+    clock = FakeClock(10.0)
+    news: tuple[Callable[[Member], object], ...] = (
+        lambda member: member.count(),
+        lambda member: member.succeeded(9.9),
+        lambda member: member.throttled(9.9),
+        lambda member: member.expect(50.0),
+    )
+    for happen in news:
+        member = a_member(clock)
+        assert member.due == 11.0
+        happen(member)
+        assert member.due == pytest.approx(10.0 + INTERVAL)
+    assert a_member(clock, 10.0).due == pytest.approx(10.0 + INTERVAL)
+
+
+def test_responses_are_reported_once_in_the_stores_time() -> None:
+    """A report that did not arrive is reported again, together with what came since."""
+    clock = FakeClock(10.0)
+    member = a_member(clock, 9.8, epoch=7)
+    clock.now = 9.8
+    member.acquire()
+    clock.now = 10.0
+    member.succeeded(9.9, paced=True)
+    member.throttled(9.95, 3.0, within=60.0)
+    member.count()
+    lost = member.report()
+    assert lost.responses == (
+        Response(10.0 + AHEAD_OF_US, 9.9 + AHEAD_OF_US, 7, paced=True),
+        Response(
+            10.0 + AHEAD_OF_US,
+            9.95 + AHEAD_OF_US,
+            7,
+            throttled=True,
+            retry_after=3.0,
+            within=60.0,
+        ),
+    )
+    member.succeeded(9.99, paced=False)
+    again = member.report()
+    assert (len(again.responses), again.calls) == (3, 1)
+    member.count()
+    member.accept(again, a_grant(), clock.now)
+    report = member.report()
+
+    assert (report.responses, report.calls) == ((), 1)
+    assert member.due == pytest.approx(10.0 + INTERVAL)
+
+
+def test_a_response_belongs_to_the_epoch_of_its_permit() -> None:
+    """A request with a permit of before a cut does not count as one that was sent after it."""
+    clock = FakeClock(10.0)
+    member = a_member(clock, 10.0, 10.1, epoch=1)
+    member.acquire()
+    clock.now = 10.05
+    give(member, clock, 10.2, epoch=2)
+    for clock.now in (10.1, 10.2):
+        assert member.acquire() == 0.0
+    for sent in (9.0, 10.0, 10.1, 10.2, 10.3):
+        member.throttled(sent)
+    epochs = [one.epoch for one in member.report().responses]
+    assert epochs == [0, 1, 1, 2, 2]
+    give(member, clock, epoch=3)
+    clock.now = 10.4
+    member.count()
+    member.throttled(10.4)
+
+    assert member.report().responses[-1].epoch == 3
+
+
+def test_successes_count_as_paced_only_if_requests_wait() -> None:
+    """A job that is slower than the rate is no reason to raise it."""
+    clock = FakeClock(10.0)
+    member = a_member(clock, *[10.0] * 40)
+    clock.now = 10.05
+    for _ in range(40):
+        assert member.acquire() == 0.0
+    member.succeeded(10.0, paced=True)
+
+    assert not member.report().responses[0].paced
+
+
+def test_a_cut_revokes_permits_of_earlier_epochs() -> None:
+    """Permits that were granted before a cut are not used after it is known."""
+    clock = FakeClock(10.0)
+    member = a_member(clock, 10.0, 10.0)
+    give(member, clock, 10.0, epoch=1, revoked=0)
+    assert member.acquire() == member.acquire() == 0.0
+    give(member, clock, 10.0, epoch=2, revoked=2)
+
+    assert member.acquire() == 0.0
+    assert member.acquire() > 0.0
+
+
+def test_a_pause_of_all_holds_permits_back() -> None:
+    """A pause that another member reported holds here too."""
+    clock = FakeClock(10.0)
+    member = a_member(clock, 10.0, paused_until=14.0 + AHEAD_OF_US)
+
+    assert member.paused_until == pytest.approx(14.0)
+    assert member.acquire() == pytest.approx(4.0)
+
+
+def test_what_the_others_know_is_visible() -> None:
+    """Rate, limit, probing and members are those of the last exchange."""
+    clock = FakeClock(10.0)
+    member = Member("name", clock)
+    assert (member.rate, member.limit, member.probing, member.members) == (20.0, None, False, 1)
+    assert member.estimate == 20.0
+    give(member, clock, rate=97.0, limit=100.0, probing=True, members=5)
+
+    assert (member.rate, member.limit, member.probing, member.members) == (97.0, 100.0, True, 5)
+    assert member.estimate == 100.0
+
+
+def test_a_known_rate_is_reported_until_it_arrived() -> None:
+    """The rate of a journal and that of a throttled run reach the others once."""
+    clock = FakeClock(10.0)
+    member = Member("name", clock)
+    with pytest.raises(ValueError, match="above 0"):
+        member.expect(-1.0)
+    member.expect(300.0)
+    member.search_from(120.0)
+    assert member.limit == 300.0
+    assert member.rate == pytest.approx(291.0)
+    report = member.report()
+    assert (report.expected, report.known, report.search_from) == (300.0, 300.0, 120.0)
+    give(member, clock, limit=250.0)
+    member.expect(100.0)
+    report = member.report()
+
+    assert (report.expected, report.known, report.search_from) == (None, 250.0, None)
+
+
+def test_the_last_report_wants_nothing() -> None:
+    """A member that leaves gives its share back."""
+    clock = FakeClock(10.0)
+    member = a_member(clock)
+    member.acquire()
+    report = member.report(is_leaving=True)
+
+    assert (report.is_leaving, report.wanted) == (True, 0)
+
+
+@pytest.mark.parametrize("members", [1, 4, 16, 200])
+@pytest.mark.parametrize("known", [3.0, 20.0, 400.0, 5_000.0])
+def test_processes_alone_never_exceed_the_fallback_share(known: float, members: int) -> None:
+    """Any second has at most a process's part of the share, or one request if that is below 2."""
+    clock = FakeClock()
+    limiter = limiter_alone(clock, known, 0.5, members)
+    share = 0.5 * known / members
+    sent: list[float] = []
+    while clock.now < 4.0:
+        wait = limiter.acquire()
+        if not wait:
+            sent.append(clock.now)
+            limiter.succeeded(clock.now)
+        clock.now += wait
+    most = max(
+        (sum(first <= one < first + 1.0 for one in sent[:300]) for first in sent[:100]), default=0
+    )
+
+    assert most <= max(share, 1 + share / 2)
+
+
+def test_a_source_without_a_store_continues_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """It uses its part of the share, forgets its permits, and comes back with the store."""
+    caplog.set_level(logging.INFO, "adapty_async")
+    clock = FakeClock(10.0)
+    source = SharedSource("name", 0.5, clock)
+    source.member.store_clock.record(10.0, 10.0 + AHEAD_OF_US, 10.0)
+    source.accept(source.member.report(), a_grant(10.0, rate=388.0, limit=400.0, members=4), 10.0)
+    source.succeeded(9.9)
+    assert (source.rate, source.is_alone, source.exchanges) == (388.0, False, 1)
+    source.fail(StoreError("Redis is down"))
+    source.fail(StoreError("Redis is down"))
+
+    assert source.is_alone
+    assert source.rate == pytest.approx(0.97 * 47.5, abs=2.0)
+    assert source.limit == source.estimate == 400.0
+    assert source.member.due == 10.25
+    assert source.member.report().responses == ()
+    assert source.acquire() == 0.0
+    source.count()
+    source.succeeded(9.9, paced=False)
+    source.throttled(9.9, 30.0)
+    assert source.paused_until == pytest.approx(40.0)
+    assert not source.probing
+    source.accept(source.member.report(), a_grant(), clock.now)
+    assert source.acquire() > 0.0
+    assert source.exchanges == 2
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert "Redis is down; this process continues at" in caplog.text
+
+
+def test_a_closed_source_admits_nothing() -> None:
+    """A client that outlives its shared rate gets an error that names it, and does not hang."""
+    source = SharedSource("name", 0.5, FakeClock())
+    source.expect(100.0)
+    source.search_from(50.0)
+    source.close()
+
+    with pytest.raises(ConfigError, match=r"Limits\.shared is closed"):
+        source.acquire()
+    with pytest.raises(ConfigError, match=r"Limits\.shared is closed"):
+        source.count()
+    source.succeeded(0.0)
+    source.throttled(0.0)
+    assert "is_alone=False" in repr(source)
+    assert source.members == 1
+
+
+def test_a_limiter_alone_is_the_products_own() -> None:
+    """It slows down when it is throttled, and rises no higher than its share."""
+    clock = FakeClock(10.0)
+    limiter = limiter_alone(clock, 400.0, 0.5, 4)
+    before = limiter.rate
+    limiter.throttled(9.99)
+
+    assert isinstance(limiter, AdaptiveRateLimiter)
+    assert limiter.rate < before < 50.0
+    assert math.isfinite(limiter.rate)
