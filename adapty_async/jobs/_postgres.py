@@ -107,23 +107,23 @@ class _Link:
         if self._connection is None:
             # the server finds out that this machine is gone after idle + 3 * interval
             idle = max(1, round(0.4 * self._lease))
-            interval = max(2, round(0.2 * self._lease))  # libpq's minimum to connect
-            connection = await AsyncConnection.connect(
-                self._url,
-                autocommit=True,
-                connect_timeout=interval,
-                application_name="adapty-async job",
-                keepalives_idle=idle,
-                keepalives_interval=interval,
-                keepalives_count=3,
-            )
-            self._connection = connection
-            await connection.execute(
-                "SELECT set_config('tcp_keepalives_idle', %s, false),"
-                " set_config('tcp_keepalives_interval', %s, false),"
-                " set_config('tcp_keepalives_count', '3', false)",
-                (str(idle), str(interval)),
-            )
+            interval = max(1, round(0.2 * self._lease))
+            async with asyncio.timeout(_CHECKED * self._lease):
+                connection = await AsyncConnection.connect(
+                    self._url,
+                    autocommit=True,
+                    application_name="adapty-async job",
+                    keepalives_idle=idle,
+                    keepalives_interval=interval,
+                    keepalives_count=3,
+                )
+                self._connection = connection
+                await connection.execute(
+                    "SELECT set_config('tcp_keepalives_idle', %s, false),"
+                    " set_config('tcp_keepalives_interval', %s, false),"
+                    " set_config('tcp_keepalives_count', '3', false)",
+                    (str(idle), str(interval)),
+                )
         return self._connection
 
     def _drop(self) -> None:
@@ -378,6 +378,8 @@ def _translated() -> Iterator[None]:
     """Translate errors of psycopg, whose texts may quote values, to errors of the store."""
     try:
         yield
+    except TimeoutError:
+        raise StoreUnavailableError("the job store cannot be reached in time") from None
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         what = error.sqlstate or "no connection"
         raise StoreUnavailableError(f"the job store cannot be reached ({what})") from None

@@ -171,7 +171,7 @@ def test_a_store_is_required_elsewhere(invoke: Invoke) -> None:
     """In a folder without a store, its address is needed."""
     done = invoke("job", "status", "j")
     assert done.exit_code == 2
-    assert "--store is required: there is no adapty-jobs.db here" in done.stderr
+    assert "--store: is required: there is no adapty-jobs.db here" in done.stderr
 
 
 def test_the_store_comes_from_the_environment(

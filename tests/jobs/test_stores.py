@@ -179,7 +179,7 @@ async def test_a_runner_that_is_cut_off_sends_nothing_after_its_lease(
     postgres_url: str, name: str, ids: WriteIds
 ) -> None:
     """Packets are dropped, nothing is closed: the run ends, and others can take the part over."""
-    lease = 1.5
+    lease = 2.5
     async with (
         Sandbox(latency=0.05) as slow,
         AdaptyClient(slow.api_key, base_url=slow.url) as own,
