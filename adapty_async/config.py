@@ -112,7 +112,7 @@ class ApiKey:
         self._value = os.environ.get(env, "") if value is None else value
         del value  # some tools print the locals of every frame of a traceback
         if not self._value:
-            raise ConfigError(f"no API key: pass {argument}=, or set {env}")
+            raise ConfigError(f"no API key: set {env}, or pass {argument}= in Python")
         if not self._is_printable():
             raise ConfigError(f"{argument} must be printable ASCII text")
         if " " in self._value:
