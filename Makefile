@@ -5,7 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types docs faults fuzz mutation audit bench bench-goodput bench-smoke soak examples check clean
+.PHONY: demo test lint types docs faults fuzz mutation audit outsiders outsiders-smoke bench bench-goodput bench-smoke soak examples check clean
 
 demo: .venv/.demo
 	@$(BIN)/adapty-async demo examples/profiles.csv examples/erase.txt
@@ -39,6 +39,12 @@ fuzz: .venv/.dev
 mutation: .venv/.dev
 	$(BIN)/python -m pip install --quiet --group mutation
 	$(BIN)/python -m tests.mutation
+
+outsiders: .venv/.outsiders
+	$(BIN)/python -m tests.outsiders
+
+outsiders-smoke: .venv/.outsiders
+	$(BIN)/python -m tests.outsiders --short
 
 audit: .venv/.dev
 	$(BIN)/tox run -e audit
@@ -76,6 +82,10 @@ check: lint types test docs bench-smoke
 
 .venv/.bench: .venv/.dev
 	$(BIN)/python -m pip install --quiet --group bench
+	@touch $@
+
+.venv/.outsiders: .venv/.dev
+	$(BIN)/python -m pip install --quiet --group outsiders
 	@touch $@
 
 clean:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,13 +97,23 @@ def _draw(_: Sphinx) -> None:
         _PICTURE.write_text(picture, "utf-8")
 
 
+def operations() -> str:
+    """Return the table of all operations, which the contract tests build."""
+    sys.path.insert(0, str(_ROOT))
+    from tests.contract.operations import table  # noqa: PLC0415 - the root is no package
+
+    return table()
+
+
 def _fill(_: Sphinx, page: str, source: list[str]) -> None:
+    if page == "operations":
+        source[0] = source[0].replace("<!-- operations -->", operations())
     if page == "architecture":
         rows = [f"| `{name}` | {purpose_of(name)} |" for row in layers() for name in row]
         source[0] = source[0].replace("<!-- packages -->", "\n".join(reversed(rows)))
 
 
 def setup(app: Sphinx) -> None:
-    """Draw the picture, and fill the table of packages, whenever the documentation is built."""
+    """Draw the picture, and fill the tables, whenever the documentation is built."""
     app.connect("builder-inited", _draw)
     app.connect("source-read", _fill)

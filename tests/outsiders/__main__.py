@@ -19,7 +19,7 @@ RUNS: dict[str, Callable[..., Awaitable[list[str]]]] = {
 
 async def main(arguments: list[str]) -> int:
     """Run the named tools, or all, and return the exit code."""
-    logging.getLogger("aiohttp.server").propagate = False  # broken requests are part of it
+    logging.getLogger("aiohttp.server").setLevel("CRITICAL")  # broken requests are part of it
     is_short = "--short" in arguments
     names = [one for one in arguments if one != "--short"] or [*RUNS]
     complaints: list[str] = []

@@ -21,14 +21,12 @@ from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
-from adapty_async._api.codec import RequestDefaults, encode
-from adapty_async._api.operation import Headers, Operation
+from adapty_async._api.operation import Operation
 from adapty_async.sandbox import Sandbox
 from tests.contract.contract import Contract
 from tests.contract.contracts import CONTRACTS
+from tests.contract.test_openapi import sent
 from tests.outsiders.mended import EVERYWHERE, mended, saved
-
-_DEFAULTS = RequestDefaults(origin="http://localhost", headers=Headers())
 
 
 async def run(*, is_short: bool) -> list[str]:
@@ -118,7 +116,7 @@ class _Caller:
         return await module.asyncio_detailed(client=client, **arguments)
 
     def _arguments(self, name: str, module: ModuleType, call: Operation[Any]) -> dict[str, Any]:
-        request = encode(call, _DEFAULTS, timeout=1, total_timeout=1)
+        request = sent(call)
         declared = self._contract.document.declared(name, "header")
         given: dict[str, Any] = {
             _snake(header): value for header, value in request.headers.items() if header in declared

@@ -99,6 +99,27 @@ def fields_of_errors_may_be_null(content: Content) -> None:
                 schema["properties"][name] = {"type": ["string", "null"]}
 
 
+def errors_are_not_empty(content: Content) -> None:
+    """
+    A failure has an error at least, by which the client recognises a response of the API.
+
+    A gateway's 404 must not count as a missing profile, so an empty list is none of Adapty's.
+    """
+    for schema in content["components"]["schemas"].values():
+        if schema.get("properties", {}).get("errors", {}).get("type") == "array":
+            schema["properties"]["errors"]["minItems"] = 1
+            schema["required"] = sorted({*schema.get("required", ()), "errors"})
+
+
+def empty_bodies_are_none(content: Content) -> None:
+    """The web API's 201 is an object in the schema, and an empty body in the prose."""
+    for operation in operations(content):
+        for response in operation["responses"].values():
+            for media in list(response.get("content", {}).values()):
+                if media == {"schema": {"type": "object"}}:
+                    del response["content"]
+
+
 def titles_are_no_names(content: Content) -> None:
     """The title of SubscriptionDTO, "Subscription", is the name of another schema."""
     for schema in content["components"]["schemas"].values():
@@ -112,6 +133,8 @@ EVERYWHERE = (
     discriminator_has_a_mapping,
     errors_may_be_strings,
     fields_of_errors_may_be_null,
+    errors_are_not_empty,
+    empty_bodies_are_none,
     titles_are_no_names,
 )
 
