@@ -148,7 +148,7 @@ async def test_other_calls_keep_the_secret_key() -> None:
 async def test_a_call_without_a_public_key_is_not_sent(name: str) -> None:
     """A missing public key is an error of configuration before anything is sent."""
     transport = FakeTransport()
-    with pytest.raises(ConfigError, match="^no public API key: set ADAPTY_PUBLIC_KEY, or"):
+    with pytest.raises(ConfigError, match=r"^no public API key: set ADAPTY_PUBLIC_KEY, or"):
         await CALLS[name](AdaptyClient(SECRET, transport=transport).web)
 
     assert transport.requests == []
