@@ -105,8 +105,8 @@ _BY_STATUS: Mapping[int, type[ApiError]] = {
 _GONE = frozenset({404, 410})
 # The message for a missing key, by whether that is the public one.
 _MISSING: Mapping[bool, str] = {
-    False: "no API key: pass api_key=, or set ADAPTY_API_KEY",
-    True: "no public API key: pass public_key=, or set ADAPTY_PUBLIC_KEY",
+    False: "no API key: set ADAPTY_API_KEY, or pass api_key= in Python",
+    True: "no public API key: set ADAPTY_PUBLIC_KEY, or pass public_key= in Python",
 }
 # Statuses that a gateway, a firewall or a wrong address also returns. Without a body in one of the
 # API's shapes they prove nothing about a key or a profile.

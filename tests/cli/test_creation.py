@@ -160,4 +160,4 @@ def test_a_public_key_alone_is_no_key_for_the_command_line(
     result = invoke("create", put("ids.txt", "u1\n"))
 
     assert result.exit_code == 2
-    assert "no API key: pass api_key=, or set ADAPTY_API_KEY" in result.output
+    assert "no API key: set ADAPTY_API_KEY, or pass api_key=" in result.output
