@@ -7,6 +7,7 @@ import re
 
 import msgspec
 
+from adapty_async._api.results import content_of
 from adapty_async.errors import DecodeError, ExportError
 from adapty_async.export._files import Output
 
@@ -34,13 +35,15 @@ def csv_head(head: bytes) -> None:
 
 def json_head(head: bytes) -> None:
     """
-    Validate the first bytes of a JSON body.
+    Validate the first bytes of a JSON body; a short body is there as a whole.
 
     Raises:
-        msgspec.ValidationError: they are not those of an object.
+        ValueError: they are not those of an object, or the whole object is an error or incomplete.
     """
     if not head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{"):
         raise msgspec.ValidationError("no JSON object - at `$`")
+    if len(head) < _HEAD:
+        content_of(head, unwrap=False)
 
 
 class MemorySink:
