@@ -350,7 +350,8 @@ def test_a_long_retry_after_pauses_nothing_once_it_was_overstated() -> None:
     client.succeed()
     client.fail(1, 60.0)
     client.succeed()
-    assert client.limiter.overstated
+    overstated = client.limiter.overstated
+    assert overstated
     client.fail(9, 60.0)
     assert client.limiter.paused_until <= client.clock.now
     client.fail(1, 60.0)
