@@ -283,7 +283,9 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
 
         It runs at regular intervals, so also while every item waits.
         """
-        if self._settings.worker_limit is not None:
+        if self._settings.worker_limit is not None and len(
+            self._workers
+        ):  # the input has not ended
             self._adapt(self._settings.worker_limit)
         patience = self._settings.patience()
         if patience <= 0.0:
