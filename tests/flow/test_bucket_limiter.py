@@ -947,7 +947,7 @@ def end(bench: Bench, error: AdaptyError | None, *, times: int = 1) -> BucketSta
         assert bench.connections.get().try_acquire()
         limiter._start()
         state.record_sent(paced=True)
-        limiter.release(error, bench.clock())
+        limiter.release("a", error, bench.clock())
     return state.statistics()
 
 
