@@ -480,7 +480,8 @@ class CallLimiter(BucketLimiter):
                 if not wait:
                     return
                 self._require_time(operation, deadline, wait)
-                await self._state.sleep(min(wait, RECHECK))
+                # a pause may end before its time
+                await self._state.sleep(min(wait, RECHECK) if self._state.paused_for else wait)
         finally:
             turn.release()
 

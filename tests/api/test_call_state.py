@@ -22,7 +22,7 @@ EVENTS = {name for name in METHODS if not name.startswith("_")}
 LAYERS = {
     # the modules of a layer: the attributes that it writes
     "_pipeline.compose": {"attempts", "refusals", "connect_failures", "throttled"},
-    "_pipeline.limit": {"outage_failures", "deadline"},
+    "_pipeline.limit": {"outage_failures", "deadline", "requeue_within"},
     "_pipeline.retry": {"ambiguous", "error", "written"},
 }
 
@@ -107,6 +107,7 @@ def test_a_new_call_has_no_history() -> None:
         "ambiguous": False,
         "written": False,
         "deadline": math.inf,
+        "requeue_within": math.inf,
         "error": None,
         "on_first_send": None,
         "on_refusal": None,
