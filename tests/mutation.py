@@ -25,6 +25,7 @@ MODULES = {
     "_bulk/stop_policy": ("bulk/test_stop",),
     "_flow/adaptive_rate": ("flow/test_adaptive_rate",),
     "_flow/bucket_limiter": ("flow/test_bucket_limiter", "pipeline/test_limit"),
+    "_flow/bucket_state": ("flow/test_bucket_limiter", "pipeline/test_limit"),
     "_flow/circuit_breaker": ("flow/test_circuit_breaker",),
     "_flow/concurrency_limit": ("flow/test_concurrency_limit",),
     "_flow/rate_limiter": ("flow/test_rate_limiter",),
