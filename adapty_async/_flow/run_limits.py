@@ -16,10 +16,11 @@ from adapty_async._api.operation import Request
 from adapty_async._flow.bucket_limiter import (
     RECHECK,
     BucketLimiter,
+    BucketState,
+    Verdict,
     acquire_or_release,
     too_late,
 )
-from adapty_async._flow.bucket_state import BucketState, Verdict
 from adapty_async._flow.circuit_breaker import OutageTimer, WakefulClock
 from adapty_async._flow.concurrency_limit import ConcurrencyLimit
 from adapty_async._flow.rate_limiter import CLOCK_RESOLUTION, RateLimiter

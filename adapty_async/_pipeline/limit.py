@@ -10,8 +10,7 @@ from collections.abc import Callable
 
 from adapty_async._api.call_state import CallState, Layer
 from adapty_async._api.operation import Request, Response
-from adapty_async._flow.bucket_limiter import BucketLimiter, CallLimiter, LimiterRegistry
-from adapty_async._flow.bucket_state import Verdict
+from adapty_async._flow.bucket_limiter import BucketLimiter, CallLimiter, LimiterRegistry, Verdict
 from adapty_async._flow.run_limits import RunLimiter, RunLimits
 from adapty_async._flow.semaphore import PrioritySemaphore
 from adapty_async._pipeline.retry import is_requeued
