@@ -19,6 +19,7 @@ from typing import ParamSpec
 
 from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
 from adapty_async._flow.circuit_breaker import CircuitBreaker, Sign, sign_of
+from adapty_async._flow.endpoint_monitor import EndpointMonitor
 from adapty_async._flow.rate_limiter import CLOCK_RESOLUTION, RateLimiter
 from adapty_async._flow.rate_source import RateSource
 from adapty_async._flow.semaphore import PrioritySemaphore
@@ -108,10 +109,17 @@ class BucketState:
         throttled: number of attempts that were throttled (429).
         failed: number of attempts whose failure may be due to an outage.
         has_worked: the API has responded at least once.
+        endpoints: finds the operations that have a limit of their own.
+        is_endpoint: the bucket is the limit of one operation, in a bucket with others.
     """
 
     def __init__(
-        self, timing: Timing, rate_limiter: RateLimiter | None, rate_source: RateSource
+        self,
+        timing: Timing,
+        rate_limiter: RateLimiter | None,
+        rate_source: RateSource,
+        *,
+        is_endpoint: bool = False,
     ) -> None:
         self.clock = timing.clock
         self.sleep = timing.sleep
@@ -127,6 +135,8 @@ class BucketState:
         self.throttled = 0
         self.failed = 0
         self.has_worked = False
+        self.endpoints = EndpointMonitor()
+        self.is_endpoint = is_endpoint
         self._asked_until = 0.0  # `Retry-After` of the last 429; may be later than the pause's end
 
     @property
@@ -160,11 +170,27 @@ class BucketState:
         self.in_flight -= 1
         self.requests -= 1
 
-    def record_success(self, sent: float, *, paced: bool) -> None:
+    def record_success(self, operation: str, sent: float, *, paced: bool) -> None:
         """Record a response of a working API to a request that was sent at `sent`."""
         self.has_worked = True
+        if self.endpoints.suspicions:
+            self.endpoints.record_success(operation)
         self.rate_source.succeeded(sent, paced=paced)
         self.breaker.record_success(sent)
+
+    def record_endpoint(self, operation: str) -> bool:
+        """
+        Record a 429 response to an operation; return whether the operation has its own limit.
+
+        When that is found, the rate starts again with the limit known before.
+        """
+        source = self.rate_source
+        if (found := self.endpoints.record_throttled(operation, source.limit)) is not None:
+            source.restart(found.limit)
+        if operation not in self.endpoints.separate:
+            return False
+        self.throttled += 1
+        return True
 
     def record_throttled(self, sent: float, retry_after: float | None, within: float) -> None:
         """
@@ -253,34 +279,31 @@ class BucketLimiter(abc.ABC):
     @abc.abstractmethod
     async def acquire(self, operation: str, deadline: float) -> float:
         """
-        Wait for a permit and a connection.
+        Wait for a permit and a connection, with the arguments of `try_acquire`.
 
         Return the seconds of the wait that are not charged to the call, but added to its deadline.
-
-        Args:
-            operation: the name of the call in errors.
-            deadline: time by which the call must be over.
 
         Raises:
             AdaptyError: the permit would come too late.
         """
 
-    def release(self, error: AdaptyError | None, sent: float) -> Verdict:
+    def release(self, operation: str, error: AdaptyError | None, sent: float) -> Verdict:
         """Release the connection, and record the result of an attempt that was sent at `sent`."""
         with self._state.lock:
             self._state.in_flight -= 1
-            verdict = self._record(error, sent)
+            verdict = self._record(operation, error, sent)
         self._connections.release()  # last: it raises if the loop is closed with calls in flight
         return verdict
 
-    def _record(self, error: AdaptyError | None, sent: float) -> Verdict:
+    def _record(self, operation: str, error: AdaptyError | None, sent: float) -> Verdict:
         sign = Sign.WORKS if error is None else sign_of(error)
         if sign is Sign.WORKS:
-            self._state.record_success(sent, paced=self._is_paced())
+            self._state.record_success(operation, sent, paced=self._is_paced())
             return Verdict.WORKED
         asked = getattr(error, "retry_after", None)
         if sign is Sign.THROTTLED:
-            self._record_throttled(sent, asked)
+            if not self._state.record_endpoint(operation):
+                self._record_throttled(sent, asked)
         elif sign is Sign.FAILS or (sign is Sign.STRANGE and self._blames_service()):
             return self._state.record_failure(sent, asked)
         return Verdict.OTHER
@@ -384,7 +407,8 @@ class CallLimiter(BucketLimiter):
                 if not wait:
                     return
                 self._require_time(operation, deadline, wait)
-                await self._state.sleep(min(wait, RECHECK))
+                # a pause may end before its time
+                await self._state.sleep(min(wait, RECHECK) if self._state.paused_for else wait)
         finally:
             turn.release()
 
@@ -475,11 +499,21 @@ class LimiterRegistry:
         self._rate_source = rate_source
         self._expected: float | None = None
         self._states: dict[str, BucketState] = {}
+        self._endpoints: set[str] = set()  # buckets of one operation
         register_fork_handler(self)
 
     def after_fork(self) -> None:
         """Start fresh: requests in flight and held locks belong to the parent process."""
         self._states = {}
+
+    def bucket_of(self, bucket: str, operation: str) -> str:
+        """Return the bucket of an operation: that of its API, or its own if it has one."""
+        state = self._states.get(bucket)
+        if state is None or operation not in state.endpoints.separate:
+            return bucket
+        own = f"{bucket}/{operation}"
+        self._endpoints.add(own)
+        return own
 
     def get(self, bucket: str) -> BucketState:
         """
@@ -492,24 +526,28 @@ class LimiterRegistry:
         state = self._states.get(bucket)
         if state is None:
             source = given or AdaptiveRateLimiter(self._timing.clock)
-            if self._expected is not None:
+            is_endpoint = bucket in self._endpoints
+            if self._expected is not None and not is_endpoint:
                 source.expect(self._expected)
-            state = BucketState(self._timing, self._rate_limiter, source)
+            state = BucketState(self._timing, self._rate_limiter, source, is_endpoint=is_endpoint)
             state = self._states.setdefault(bucket, state)
         return state
 
     def expect(self, rate: float) -> None:
         """Start with the rate of an earlier run in every bucket without a measured limit."""
         self._expected = rate
-        for state in tuple(self._states.values()):
+        for state in self._of_apis():
             with state.lock:
                 state.rate_source.expect(rate)
 
     def learned_rate(self) -> float | None:
         """Return the adaptive rate if exactly one bucket has a measured limit, otherwise None."""
-        sources = [state.rate_source for state in tuple(self._states.values())]
+        sources = [state.rate_source for state in self._of_apis()]
         rates = [each.estimate for each in sources if each.limit is not None]
         return rates[0] if len(rates) == 1 else None
+
+    def _of_apis(self) -> list[BucketState]:
+        return [state for state in tuple(self._states.values()) if not state.is_endpoint]
 
     @property
     def rate(self) -> float | None:

@@ -25,7 +25,7 @@ LAYERS = {
     # the modules of a layer: the attributes that it writes
     "_pipeline.compose": {"attempts", "refusals", "connect_failures", "throttled"},
     "_pipeline.observe": {"call_id", "earlier_attempts"},
-    "_pipeline.limit": {"outage_failures", "deadline"},
+    "_pipeline.limit": {"outage_failures", "deadline", "requeue_within"},
     "_pipeline.retry": {"ambiguous", "error", "is_creation_lost", "written"},
     "_pipeline.creation": {"is_creating", "settled"},
 }
@@ -134,6 +134,7 @@ def test_a_new_call_has_no_history() -> None:
         "ambiguous": False,
         "written": False,
         "deadline": math.inf,
+        "requeue_within": math.inf,
         "error": None,
         "on_first_send": None,
         "on_refusal": None,

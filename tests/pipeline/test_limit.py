@@ -416,3 +416,14 @@ def test_single_calls_of_several_loops_have_connections_of_their_own() -> None:
     for _ in range(2):
         asyncio.run(call())
     assert free == [0, 1, 0, 1]
+
+
+def test_a_layer_shows_whose_requests_it_limits() -> None:
+    """Its repr says whether it has the limiters of single calls or of a run."""
+    clock = FakeClock()
+    transport = unwritten(FakeTransport([]))
+    calls = limit(transport, connections(), limiters(clock), clock)
+    run = limit(transport, connections(), limiters(clock), clock, RunLimits(max_outage=20.0))
+
+    assert "_LimitLayer(calls)" in repr(calls)
+    assert "max_outage=20.0" in repr(run)
