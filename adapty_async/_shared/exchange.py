@@ -156,6 +156,7 @@ class Grant(msgspec.Struct, frozen=True):
         limit: the measured limit of the server; None during a search for it.
         paused_until: time before which nothing is sent.
         probing: only single probes are sent.
+        overstated: the server accepts requests before the end of a long `Retry-After`.
         members: number of members.
     """
 
@@ -167,6 +168,7 @@ class Grant(msgspec.Struct, frozen=True):
     limit: float | None
     paused_until: float
     probing: bool
+    overstated: bool
     members: int
 
 
@@ -313,6 +315,7 @@ class _Exchange:
             limit=limiter.limit,
             paused_until=limiter.paused_until,
             probing=limiter.probing,
+            overstated=limiter.overstated,
             members=len(self._members),
         )
 

@@ -118,27 +118,26 @@ class Member:
         """Whether the server rejects everything, so that only single probes are sent."""
         return self._grant is not None and self._grant.probing
 
+    @property
+    def overstated(self) -> bool:
+        """Whether the server accepts requests before the end of a long `Retry-After`."""
+        return self._grant is not None and self._grant.overstated
+
     def acquire(self) -> float:
         """Return the seconds until the next request may be sent; at 0 it counts as sent now."""
         now = self._clock()
         while self._permits and self._permits[0][0] < now - _LATE:
             self._permits.popleft()
         due = self._permits[0][0] if self._permits else math.inf
-        if due > now + _EARLY or self.paused_until > now:
+        if due > now + _EARLY:
             self._is_hungry = True
             self._exchange_by(max(self._last + INTERVAL, self._ask_at))
-            return max(self._delay(now), _MIN_WAIT)
+            return max((self.due if due == math.inf else due) - now, _MIN_WAIT)
         _, epoch = self._permits.popleft()
         self._waited += ((now - due <= _WAITED) - self._waited) / 16
         self._used += 1
         self._announce(now, epoch)
         return 0.0
-
-    def _delay(self, now: float) -> float:
-        """Return the seconds until a permit is due, or until the next exchange may bring one."""
-        if self.paused_until > now:
-            return self.paused_until - now
-        return (self._permits[0][0] if self._permits else self.due) - now
 
     def count(self) -> None:
         """Count a request sent without `acquire`; all members have fewer permits for it."""

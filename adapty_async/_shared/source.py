@@ -90,6 +90,11 @@ class SharedSource:
         """Whether the server rejects everything, so that only single probes are sent."""
         return self._source.probing
 
+    @property
+    def overstated(self) -> bool:
+        """Whether the server accepts requests before the end of a long `Retry-After`."""
+        return self._source.overstated
+
     def acquire(self) -> float:
         """
         Return the seconds until the next request may be sent; at 0 it counts as sent now.

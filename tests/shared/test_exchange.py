@@ -185,7 +185,8 @@ def a_search(rate: float = 500.0) -> SharedState:
     state, _ = exchange(None, NOW, a_report("a", search_from=2 * rate, active_until=NOW + 60.0))
     state, _ = exchange(state, NOW, a_report("b", active_until=NOW + 60.0))
     first = Response(NOW + 0.02, NOW, 0, throttled=True)
-    report = a_report("a", NOW + 0.02, responses=(first,), active_until=NOW + 60.0)
+    passed = Response(NOW + 0.01, NOW - 0.01, 0)
+    report = a_report("a", NOW + 0.02, responses=(passed, first), active_until=NOW + 60.0)
     state, grant = exchange(state, NOW + 0.02, report)
     assert grant.rate == rate
     return state
@@ -271,18 +272,39 @@ def test_a_large_cut_revokes_all_permits_and_a_small_one_none() -> None:
     assert grant.revoked == 1
 
 
-def test_a_pause_holds_for_all() -> None:
-    """A long `Retry-After` to one member stops the permits of all until its end."""
+def test_a_pause_holds_for_all_and_one_tests_it() -> None:
+    """A long `Retry-After` to one member stops the permits of all, except for one probe."""
     state, _ = exchange(None, NOW, a_report(known=400.0))
     paused = Response(NOW, NOW - 0.02, 0, throttled=True, retry_after=30.0)
     state, _ = exchange(state, NOW, a_report(responses=(paused,)))
-    state, grant = ask(state, NOW + 1.0, "b")
+    state, grant = ask(state, NOW + 0.5, "b")
     assert grant.paused_until == NOW + 30.0
     assert grant.permits == ()
-    assert grant.again == pytest.approx(29.0, abs=0.1)
-    _, grant = ask(state, NOW + 30.1, "b")
+    state, probe = ask(state, NOW + 1.1, "b")
+    state, none = ask(state, NOW + 1.2, "a")
+    assert (len(probe.permits), none.permits) == (1, ())
+    assert none.again == pytest.approx(28.8, abs=0.1)
+    again = Response(NOW + 1.12, NOW + 1.1, probe.epoch, throttled=True, retry_after=30.0)
+    state, _ = exchange(state, NOW + 1.2, a_report("b", NOW + 1.2, responses=(again,)))
+    state, grant = ask(state, NOW + 25.0, "b")
+    assert grant.permits == ()
+    _, grant = ask(state, NOW + 31.3, "b")
 
     assert grant.permits
+
+
+def test_a_pause_that_is_overstated_ends_for_all() -> None:
+    """If the probe of one member succeeds, all members continue."""
+    state, _ = exchange(None, NOW, a_report(known=400.0))
+    paused = Response(NOW, NOW - 0.02, 0, throttled=True, retry_after=30.0)
+    state, _ = exchange(state, NOW, a_report(responses=(paused,)))
+    state, probe = ask(state, NOW + 1.1, "b")
+    passed = Response(NOW + 1.12, NOW + 1.1, probe.epoch)
+    state, _ = exchange(state, NOW + 1.2, a_report("b", NOW + 1.2, responses=(passed,)))
+    _, grant = ask(state, NOW + 1.3, "a")
+
+    assert grant.overstated
+    assert len(grant.permits) > 1
 
 
 def test_a_rejected_account_is_probed_by_one_request_of_all_members() -> None:

@@ -28,6 +28,7 @@ def a_grant(*permits: float, **fields: object) -> Grant:
         "limit": None,
         "paused_until": 0.0,
         "probing": False,
+        "overstated": False,
         "members": 2,
     }
     times = tuple(permit + AHEAD_OF_US for permit in permits)
@@ -230,13 +231,18 @@ def test_a_cut_revokes_permits_of_earlier_epochs() -> None:
     assert member.acquire() > 0.0
 
 
-def test_a_pause_of_all_holds_permits_back() -> None:
-    """A pause that another member reported holds here too."""
+def test_a_pause_of_all_holds_here_too() -> None:
+    """A pause that another member reported is known; only the permit of a probe is used in it."""
     clock = FakeClock(10.0)
-    member = a_member(clock, 10.0, paused_until=14.0 + AHEAD_OF_US)
+    member = a_member(clock, 10.0, 10.0)
+    pause = {"paused_until": 40.0 + AHEAD_OF_US, "epoch": 1, "revoked": 1, "again": 29.0}
+    give(member, clock, **pause)
+    assert member.paused_until == pytest.approx(40.0)
+    assert member.acquire() == pytest.approx(0.25)
+    give(member, clock, 10.0, **pause)
 
-    assert member.paused_until == pytest.approx(14.0)
-    assert member.acquire() == pytest.approx(4.0)
+    assert member.acquire() == 0.0
+    assert member.acquire() > 0.0
 
 
 def test_what_the_others_know_is_visible() -> None:
@@ -245,10 +251,12 @@ def test_what_the_others_know_is_visible() -> None:
     member = Member("name", clock)
     assert (member.rate, member.limit, member.probing, member.members) == (20.0, None, False, 1)
     assert member.estimate == 20.0
-    give(member, clock, rate=97.0, limit=100.0, probing=True, members=5)
+    assert not member.overstated
+    give(member, clock, rate=97.0, limit=100.0, probing=True, overstated=True, members=5)
 
     assert (member.rate, member.limit, member.probing, member.members) == (97.0, 100.0, True, 5)
     assert member.estimate == 100.0
+    assert member.overstated
 
 
 def test_a_known_rate_is_reported_until_it_arrived() -> None:
@@ -324,6 +332,7 @@ def test_a_source_without_a_store_continues_alone(caplog: pytest.LogCaptureFixtu
     source.throttled(9.9, 30.0)
     assert source.paused_until == pytest.approx(40.0)
     assert not source.probing
+    assert not source.overstated
     source.accept(source.member.report(), a_grant(), clock.now)
     assert source.acquire() > 0.0
     assert source.exchanges == 2
