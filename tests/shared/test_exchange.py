@@ -182,11 +182,12 @@ def test_a_member_that_leaves_or_is_silent_is_not_counted() -> None:
 
 def a_search(rate: float = 500.0) -> SharedState:
     """Return the state of two members that search, and have had one cut."""
-    state, _ = exchange(None, NOW, a_report("a", search_from=2 * rate, active_until=NOW + 60.0))
+    passed = Response(NOW, NOW - 0.02, 0)
+    report = a_report("a", search_from=2 * rate, active_until=NOW + 60.0, responses=(passed,))
+    state, _ = exchange(None, NOW, report)
     state, _ = exchange(state, NOW, a_report("b", active_until=NOW + 60.0))
     first = Response(NOW + 0.02, NOW, 0, throttled=True)
-    passed = Response(NOW + 0.01, NOW - 0.01, 0)
-    report = a_report("a", NOW + 0.02, responses=(passed, first), active_until=NOW + 60.0)
+    report = a_report("a", NOW + 0.02, responses=(first,), active_until=NOW + 60.0)
     state, grant = exchange(state, NOW + 0.02, report)
     assert grant.rate == rate
     return state
