@@ -41,9 +41,9 @@ class StoreClock:
     def __init__(self) -> None:
         self._ahead: float | None = None  # seconds by which the store's clock is ahead
 
-    def record(self, asked: float, told: float, received: float) -> None:
-        """Record the store's time, which was read between two times on the local clock."""
-        lowest, highest = told - received, told - asked
+    def record(self, asked: float, read: float, received: float) -> None:
+        """Record the store's time `read`, which is between two times on the local clock."""
+        lowest, highest = read - received, read - asked
         middle = (lowest + highest) / 2 if self._ahead is None else self._ahead
         self._ahead = min(max(middle, lowest), highest)
 
@@ -95,6 +95,7 @@ class Member:
         self._calls = 0  # requests without a permit, since the last exchange
         self._responses: list[Response] = []  # times are local
         self._active_until = -math.inf
+        self._known: float | None = None  # the last limit, also during a search for another one
         self._expected: float | None = None
         self._search_from: float | None = None
         self.store_clock = StoreClock()
@@ -112,6 +113,11 @@ class Member:
     def estimate(self) -> float:
         """The limit, or the rate during a search for it; a later source may start with it."""
         return self.rate if self.limit is None else self.limit
+
+    @property
+    def known(self) -> float:
+        """The last known limit; without one, the rate at which a search starts."""
+        return self._fresh.rate if self._known is None else self._known
 
     @property
     def probing(self) -> bool:
@@ -205,7 +211,7 @@ class Member:
         """
         self._fresh.expect(rate)
         if self.limit is None:
-            self._expected = self.limit = rate
+            self._expected = self._known = self.limit = rate
             self._exchange_by(self._last + INTERVAL)
 
     def report(self, *, is_leaving: bool = False) -> Report:
@@ -222,7 +228,7 @@ class Member:
                 Response(to_store(one.received), to_store(one.sent), *_rest(one))
                 for one in self._responses
             ),
-            known=self.limit,
+            known=self._known,
             expected=self._expected,
             search_from=self._search_from,
             is_leaving=is_leaving,
@@ -239,6 +245,7 @@ class Member:
         to_local = self.store_clock.to_local
         before, self._grant, self._last = self._grant, grant, began
         self.limit, self.members = grant.limit, grant.members
+        self._known = self._known if grant.limit is None else grant.limit
         self.paused_until = to_local(grant.paused_until)
         if before is not None and before.epoch < grant.revoked:
             self._permits.clear()

@@ -158,9 +158,7 @@ class SharedSource:
         """Continue without the other processes, since the store is down."""
         member = self.member
         if self._alone is None:
-            self._alone = limiter_alone(
-                self._clock, member.estimate, self._fallback, member.members
-            )
+            self._alone = limiter_alone(self._clock, member.known, self._fallback, member.members)
             logger.warning(
                 "shared rate: %s; this process continues at %.1f requests per second on its own",
                 error,

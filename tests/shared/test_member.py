@@ -259,6 +259,18 @@ def test_what_the_others_know_is_visible() -> None:
     assert member.overstated
 
 
+def test_a_limit_is_known_until_another_one_is_measured() -> None:
+    """A store that goes down in the middle of a search is replaced by a share of what is known."""
+    clock = FakeClock(10.0)
+    member = Member("name", clock)
+    give(member, clock, rate=1_600.0, limit=None)
+    assert (member.known, member.report().known) == (20.0, None)
+    give(member, clock, rate=388.0, limit=400.0)
+    give(member, clock, rate=1_600.0, limit=None)
+    assert (member.known, member.report().known) == (400.0, 400.0)
+    assert member.estimate == 1_600.0
+
+
 def test_a_known_rate_is_reported_until_it_arrived() -> None:
     """The rate of a journal and that of a throttled run reach the others once."""
     clock = FakeClock(10.0)
