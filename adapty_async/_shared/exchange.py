@@ -38,9 +38,10 @@ _LAG = 0.2
 _HUNGRY = 0.3
 # The share of the rate to which the shares of all members add up. A little above 1 fills the
 # timeline up to `AHEAD`, so that a late exchange leaves no gap; the timeline itself holds the rate.
-_SHARES = 1.01
-# Seconds that a late exchange may catch up, on the timeline of all members and on its own.
-_CATCH_UP = 0.02
+_SHARES = 1.005
+# Seconds that a late exchange may catch up, on the timeline of all members and on its own. With
+# `AHEAD`, a process that exchanges half as often as usual has its whole share.
+_CATCH_UP = 0.05
 # A cut of the rate to less than this share revokes all permits. They pass within `AHEAD` anyway,
 # and every member would wait for its next exchange.
 _SMALL_CUT = 0.9
