@@ -144,6 +144,15 @@ class AdaptiveRateLimiter:
             self._pause = PauseState(self._pause.until)
             self._start(rate)
 
+    def restart(self, rate: float | None) -> None:
+        """
+        Start again with a limit that was measured before, or without one; a pause ends.
+
+        The 429 responses recorded since were not due to the limit of the bucket.
+        """
+        self._pause = PauseState(min(self._pause.until, self._clock()))
+        self._start(rate)
+
     def snapshot(self) -> RateSnapshot:
         """Return a copy of the whole state, from which `restore` makes an equal limiter."""
         return RateSnapshot(

@@ -88,6 +88,8 @@ class Report(msgspec.Struct, frozen=True):
         known: the limit that the member knows; the start if the store is empty.
         expected: a limit that an earlier run found; it holds until one is measured.
         search_from: a rate at which a search starts.
+        restart: the rate starts again, since 429 responses were not due to the limit.
+        restart_limit: the limit with which it starts again; None to search for it.
         is_leaving: the member leaves; its share is free.
     """
 
@@ -101,6 +103,8 @@ class Report(msgspec.Struct, frozen=True):
     known: float | None = None
     expected: float | None = None
     search_from: float | None = None
+    restart: bool = False
+    restart_limit: float | None = None
     is_leaving: bool = False
 
 
@@ -210,6 +214,8 @@ class _Exchange:
         member = self._update_members()
         self._record_responses()
         self._time = self._now
+        if self._report.restart:
+            self._restart()
         if self._report.search_from is not None:
             self._limiter.search_from(self._report.search_from)
         for _ in range(self._report.calls):
@@ -252,6 +258,12 @@ class _Exchange:
                 self._record(response)
             else:
                 self._pending.append(response)
+
+    def _restart(self) -> None:
+        self._limiter.restart(self._report.restart_limit)
+        self._pending = []
+        self._epoch += 1
+        self._revoked = self._epoch
 
     def _record(self, response: Response) -> None:
         self._time = self._recorded = max(self._recorded, response.received)

@@ -98,6 +98,8 @@ class Member:
         self._known: float | None = None  # the last limit, also during a search for another one
         self._expected: float | None = None
         self._search_from: float | None = None
+        self._is_restarting = False
+        self._restart_limit: float | None = None
         self.store_clock = StoreClock()
         self.due = clock()
         self.limit: float | None = None
@@ -214,6 +216,17 @@ class Member:
             self._expected = self._known = self.limit = rate
             self._exchange_by(self._last + INTERVAL)
 
+    def restart(self, rate: float | None) -> None:
+        """
+        Start again with a limit that was measured before, or without one; a pause ends.
+
+        The 429 responses recorded since were not due to the limit of the bucket.
+        """
+        self._is_restarting, self._restart_limit = True, rate
+        self._known = self.limit = rate
+        self.paused_until = min(self.paused_until, self._clock())
+        self._exchange_by(self._last + INTERVAL)
+
     def report(self, *, is_leaving: bool = False) -> Report:
         """Return what the next exchange reports; a report that does not arrive changes nothing."""
         now, to_store = self._clock(), self.store_clock.to_store
@@ -231,6 +244,8 @@ class Member:
             known=self._known,
             expected=self._expected,
             search_from=self._search_from,
+            restart=self._is_restarting,
+            restart_limit=self._restart_limit,
             is_leaving=is_leaving,
         )
 
@@ -255,6 +270,7 @@ class Member:
         del self._responses[: len(report.responses)]
         self._is_hungry, self._used = False, 0
         self._expected = self._search_from = None
+        self._is_restarting = False
         self.due = began + _HEARTBEAT
         if self._calls or self._responses or grant.permits:
             self._exchange_by(began + INTERVAL)

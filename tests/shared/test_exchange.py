@@ -70,6 +70,20 @@ def test_a_limit_of_an_earlier_run_holds_until_one_is_measured() -> None:
     assert grant.limit == 200.0
 
 
+def test_a_restart_forgets_what_was_throttled() -> None:
+    """The limit of before holds again for all; permits and open responses are of no use."""
+    state, _ = exchange(None, NOW, a_report(known=400.0, active_until=NOW + 9.0))
+    paused = Response(NOW, NOW - 0.02, 0, throttled=True, retry_after=90.0)
+    late = Response(NOW + 5.0, NOW, 0, throttled=True, retry_after=90.0)
+    state, _ = exchange(state, NOW, a_report("b", responses=(paused, late)))
+    state, grant = exchange(state, NOW + 0.1, a_report("b", restart=True, restart_limit=300.0))
+
+    assert grant.limit == 300.0
+    assert grant.epoch == grant.revoked
+    assert grant.paused_until <= NOW + 0.1
+    assert state.pending == []
+
+
 def test_a_search_starts_at_the_rate_of_a_run() -> None:
     """A configured rate that was throttled is a better start than the default."""
     _, grant = exchange(None, NOW, a_report(search_from=120.0))

@@ -290,6 +290,19 @@ def test_a_known_rate_is_reported_until_it_arrived() -> None:
     assert (report.expected, report.known, report.search_from) == (None, 250.0, None)
 
 
+def test_a_restart_is_reported_until_it_arrived() -> None:
+    """The limit of before is known at once, and the others learn of the restart once."""
+    clock = FakeClock(10.0)
+    member = a_member(clock, limit=300.0, paused_until=40.0 + AHEAD_OF_US)
+    member.restart(400.0)
+    assert (member.limit, member.known, member.paused_until) == (400.0, 400.0, 10.0)
+    report = member.report()
+    assert (report.restart, report.restart_limit) == (True, 400.0)
+    give(member, clock, limit=400.0)
+
+    assert not member.report().restart
+
+
 def test_the_last_report_wants_nothing() -> None:
     """A member that leaves gives its share back."""
     clock = FakeClock(10.0)
@@ -350,6 +363,20 @@ def test_a_source_without_a_store_continues_alone(caplog: pytest.LogCaptureFixtu
     assert source.exchanges == 2
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
     assert "Redis is down; this process continues at" in caplog.text
+
+
+def test_a_source_restarts_with_and_without_a_store() -> None:
+    """A limit of before holds again, for the share of a process alone as well."""
+    clock = FakeClock(10.0)
+    source = SharedSource("name", 0.5, clock)
+    source.restart(100.0)
+    assert source.limit == 100.0
+    source.fail(StoreError("Redis is down"))
+    source.throttled(9.9, 30.0)
+    source.restart(200.0)
+
+    assert source.paused_until <= 10.0
+    assert source.rate == pytest.approx(0.97 * 96, rel=0.02)
 
 
 def test_a_closed_source_admits_nothing() -> None:
