@@ -102,14 +102,7 @@ class PostgresStore:
     async def _within(self, work: Coroutine[Any, Any, T]) -> T:
         async with self._lock:
             task = asyncio.ensure_future(work)
-            try:
-                await asyncio.wait({task}, timeout=TIMEOUT)
-            finally:
-                is_late = not task.done()
-                while not task.done():
-                    task.cancel()
-                    await asyncio.wait({task}, timeout=_CANCEL)
-            if is_late:
+            if not await _ends_in_time(task):
                 await self.aclose()
                 raise StoreError("PostgreSQL does not respond")
         return _result_of(task)
@@ -119,6 +112,17 @@ class PostgresStore:
         if self._connection is not None:
             await self._connection.close()
             self._connection = None
+
+
+async def _ends_in_time(task: asyncio.Task[Any]) -> bool:
+    """Wait for a task, and cancel it if it takes too long; return whether it did not."""
+    try:
+        await asyncio.wait({task}, timeout=TIMEOUT)
+        return task.done()
+    finally:
+        while not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=_CANCEL)
 
 
 def _result_of(task: asyncio.Task[T]) -> T:
