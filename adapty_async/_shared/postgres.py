@@ -101,11 +101,14 @@ class PostgresStore:
 
     async def _within(self, work: Coroutine[Any, Any, T]) -> T:
         async with self._lock:
-            task = asyncio.ensure_future(work)
-            if not await _ends_in_time(task):
-                await self.aclose()
-                raise StoreError("PostgreSQL does not respond")
-        return _result_of(task)
+            return await self._result_in_time(work)
+
+    async def _result_in_time(self, work: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.ensure_future(work)
+        if await _ends_in_time(task):
+            return _result_of(task)
+        await self.aclose()
+        raise StoreError("PostgreSQL does not respond")
 
     async def aclose(self) -> None:
         """Close the connection."""
