@@ -238,7 +238,8 @@ class AdaptiveRateLimiter:
         """
         Reserve the next send times for a caller that sends its requests at these times.
 
-        Each of them counts as sent. While the limiter probes, there is at most one.
+        Each of them counts as sent. While the limiter probes, or tests a pause, there is at most
+        one.
 
         Args:
             wanted: maximum number of requests.
@@ -253,10 +254,9 @@ class AdaptiveRateLimiter:
         if wait > CLOCK_RESOLUTION:
             self._timeline.hold(now, wait)
             return Reservation(0, first, interval, wait)
-        count = (
-            1 if self.probing else min(wanted, 1 + math.floor((now + ahead - first) * self.rate))
-        )
-        if self.probing:
+        count = min(wanted, 1 + math.floor((now + ahead - first) * self.rate))
+        if self.probing or first < self._pause.until:
+            count = 1
             self._pause.record_probe(now, self.round_trip)
         self._meter.unused += first - next_at
         self._timeline.sent = first + (count - 1) * interval

@@ -38,9 +38,10 @@ _LAG = 0.2
 _HUNGRY = 0.3
 # The share of the rate to which the shares of all members add up. A little above 1 fills the
 # timeline up to `AHEAD`, so that a late exchange leaves no gap; the timeline itself holds the rate.
-_SHARES = 1.01
-# Seconds that a late exchange may catch up, on the timeline of all members and on its own.
-_CATCH_UP = 0.02
+_SHARES = 1.005
+# Seconds that a late exchange may catch up, on the timeline of all members and on its own. With
+# `AHEAD`, a process that exchanges half as often as usual has its whole share.
+_CATCH_UP = 0.05
 # A cut of the rate to less than this share revokes all permits. They pass within `AHEAD` anyway,
 # and every member would wait for its next exchange.
 _SMALL_CUT = 0.9
@@ -87,6 +88,8 @@ class Report(msgspec.Struct, frozen=True):
         known: the limit that the member knows; the start if the store is empty.
         expected: a limit that an earlier run found; it holds until one is measured.
         search_from: a rate at which a search starts.
+        restart: the rate starts again, since 429 responses were not due to the limit.
+        restart_limit: the limit with which it starts again; None to search for it.
         is_leaving: the member leaves; its share is free.
     """
 
@@ -100,6 +103,8 @@ class Report(msgspec.Struct, frozen=True):
     known: float | None = None
     expected: float | None = None
     search_from: float | None = None
+    restart: bool = False
+    restart_limit: float | None = None
     is_leaving: bool = False
 
 
@@ -156,6 +161,7 @@ class Grant(msgspec.Struct, frozen=True):
         limit: the measured limit of the server; None during a search for it.
         paused_until: time before which nothing is sent.
         probing: only single probes are sent.
+        overstated: the server accepts requests before the end of a long `Retry-After`.
         members: number of members.
     """
 
@@ -167,6 +173,7 @@ class Grant(msgspec.Struct, frozen=True):
     limit: float | None
     paused_until: float
     probing: bool
+    overstated: bool
     members: int
 
 
@@ -207,6 +214,8 @@ class _Exchange:
         member = self._update_members()
         self._record_responses()
         self._time = self._now
+        if self._report.restart:
+            self._restart()
         if self._report.search_from is not None:
             self._limiter.search_from(self._report.search_from)
         for _ in range(self._report.calls):
@@ -249,6 +258,12 @@ class _Exchange:
                 self._record(response)
             else:
                 self._pending.append(response)
+
+    def _restart(self) -> None:
+        self._limiter.restart(self._report.restart_limit)
+        self._pending = []
+        self._epoch += 1
+        self._revoked = self._epoch
 
     def _record(self, response: Response) -> None:
         self._time = self._recorded = max(self._recorded, response.received)
@@ -313,6 +328,7 @@ class _Exchange:
             limit=limiter.limit,
             paused_until=limiter.paused_until,
             probing=limiter.probing,
+            overstated=limiter.overstated,
             members=len(self._members),
         )
 

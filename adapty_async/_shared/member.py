@@ -41,9 +41,9 @@ class StoreClock:
     def __init__(self) -> None:
         self._ahead: float | None = None  # seconds by which the store's clock is ahead
 
-    def record(self, asked: float, told: float, received: float) -> None:
-        """Record the store's time, which was read between two times on the local clock."""
-        lowest, highest = told - received, told - asked
+    def record(self, asked: float, read: float, received: float) -> None:
+        """Record the store's time `read`, which is between two times on the local clock."""
+        lowest, highest = read - received, read - asked
         middle = (lowest + highest) / 2 if self._ahead is None else self._ahead
         self._ahead = min(max(middle, lowest), highest)
 
@@ -95,8 +95,11 @@ class Member:
         self._calls = 0  # requests without a permit, since the last exchange
         self._responses: list[Response] = []  # times are local
         self._active_until = -math.inf
+        self._known: float | None = None  # the last limit, also during a search for another one
         self._expected: float | None = None
         self._search_from: float | None = None
+        self._is_restarting = False
+        self._restart_limit: float | None = None
         self.store_clock = StoreClock()
         self.due = clock()
         self.limit: float | None = None
@@ -114,9 +117,19 @@ class Member:
         return self.rate if self.limit is None else self.limit
 
     @property
+    def known(self) -> float:
+        """The last known limit; without one, the rate at which a search starts."""
+        return self._fresh.rate if self._known is None else self._known
+
+    @property
     def probing(self) -> bool:
         """Whether the server rejects everything, so that only single probes are sent."""
         return self._grant is not None and self._grant.probing
+
+    @property
+    def overstated(self) -> bool:
+        """Whether the server accepts requests before the end of a long `Retry-After`."""
+        return self._grant is not None and self._grant.overstated
 
     def acquire(self) -> float:
         """Return the seconds until the next request may be sent; at 0 it counts as sent now."""
@@ -124,21 +137,15 @@ class Member:
         while self._permits and self._permits[0][0] < now - _LATE:
             self._permits.popleft()
         due = self._permits[0][0] if self._permits else math.inf
-        if due > now + _EARLY or self.paused_until > now:
+        if due > now + _EARLY:
             self._is_hungry = True
             self._exchange_by(max(self._last + INTERVAL, self._ask_at))
-            return max(self._delay(now), _MIN_WAIT)
+            return max((self.due if due == math.inf else due) - now, _MIN_WAIT)
         _, epoch = self._permits.popleft()
         self._waited += ((now - due <= _WAITED) - self._waited) / 16
         self._used += 1
         self._announce(now, epoch)
         return 0.0
-
-    def _delay(self, now: float) -> float:
-        """Return the seconds until a permit is due, or until the next exchange may bring one."""
-        if self.paused_until > now:
-            return self.paused_until - now
-        return (self._permits[0][0] if self._permits else self.due) - now
 
     def count(self) -> None:
         """Count a request sent without `acquire`; all members have fewer permits for it."""
@@ -206,8 +213,19 @@ class Member:
         """
         self._fresh.expect(rate)
         if self.limit is None:
-            self._expected = self.limit = rate
+            self._expected = self._known = self.limit = rate
             self._exchange_by(self._last + INTERVAL)
+
+    def restart(self, rate: float | None) -> None:
+        """
+        Start again with a limit that was measured before, or without one; a pause ends.
+
+        The 429 responses recorded since were not due to the limit of the bucket.
+        """
+        self._is_restarting, self._restart_limit = True, rate
+        self._known = self.limit = rate
+        self.paused_until = min(self.paused_until, self._clock())
+        self._exchange_by(self._last + INTERVAL)
 
     def report(self, *, is_leaving: bool = False) -> Report:
         """Return what the next exchange reports; a report that does not arrive changes nothing."""
@@ -223,9 +241,11 @@ class Member:
                 Response(to_store(one.received), to_store(one.sent), *_rest(one))
                 for one in self._responses
             ),
-            known=self.limit,
+            known=self._known,
             expected=self._expected,
             search_from=self._search_from,
+            restart=self._is_restarting,
+            restart_limit=self._restart_limit,
             is_leaving=is_leaving,
         )
 
@@ -240,6 +260,7 @@ class Member:
         to_local = self.store_clock.to_local
         before, self._grant, self._last = self._grant, grant, began
         self.limit, self.members = grant.limit, grant.members
+        self._known = self._known if grant.limit is None else grant.limit
         self.paused_until = to_local(grant.paused_until)
         if before is not None and before.epoch < grant.revoked:
             self._permits.clear()
@@ -249,6 +270,7 @@ class Member:
         del self._responses[: len(report.responses)]
         self._is_hungry, self._used = False, 0
         self._expected = self._search_from = None
+        self._is_restarting = False
         self.due = began + _HEARTBEAT
         if self._calls or self._responses or grant.permits:
             self._exchange_by(began + INTERVAL)
