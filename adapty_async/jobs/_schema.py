@@ -7,7 +7,7 @@ from adapty_async.jobs._errors import JobError
 
 __all__ = ("VERSION", "ensure_schema")
 
-#: The version of the tables; a release refuses a store with a later one.
+#: The version of the tables; a release rejects a store with a later one.
 VERSION = 1
 
 _TABLES = (

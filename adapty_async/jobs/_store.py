@@ -34,7 +34,7 @@ class JobStore:
     Args:
         url: ``postgresql://user@host/database`` for workers on several machines, or
             ``sqlite:///file`` (relative) or ``sqlite:////file`` (absolute) for processes of one.
-        lease: seconds after which a worker that is cut off from PostgreSQL has sent its last
+        lease: seconds after which a worker without connection to PostgreSQL has sent its last
             request, and others may take its parts over.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,6 @@ from typing import Any, Literal
 import httpx
 import msgspec
 import pytest
-import yaml
 
 import examples
 from adapty_async import AdaptyClient, Limits
@@ -22,6 +22,15 @@ from adapty_async.sandbox import Sandbox
 from tests.jobs.test_job import planned, users
 
 _FOLDER = Path(examples.__path__[0], "jobs")
+
+_STREAQ = """
+import asyncio, streaq_worker as example
+async def main():
+    await example.deliver()
+    example.worker.burst = True
+    await example.worker.run_async()
+asyncio.run(main())
+"""
 
 
 @pytest.fixture
@@ -113,15 +122,21 @@ async def test_parts_in_streaq(
     redis_url: str,
     name: str,
     sandbox: Sandbox,
-    load: Callable[[str], ModuleType],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The example delivers the parts, and a worker runs them."""
     monkeypatch.setenv("REDIS_URL", redis_url)
-    example = load("streaq_worker")
-    await example.deliver()
-    example.worker.burst, example.worker.handle_signals = True, False
-    await example.worker.run_async()
+    process = await asyncio.create_subprocess_exec(  # it leaves streams open
+        sys.executable,
+        "-c",
+        _STREAQ,
+        cwd=_FOLDER,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
     assert await has_ended(job_url, name, sandbox)
 
 
@@ -239,9 +254,16 @@ class _Manifest(_Strict):
     spec: _JobSpec
 
 
+def loaded(name: str) -> dict[str, Any]:
+    """Return the content of a file of YAML."""
+    yaml = pytest.importorskip("yaml", reason="pyyaml reads the manifests; it is in the group dev")
+    content: dict[str, Any] = yaml.safe_load((_FOLDER / name).read_text("utf-8"))
+    return content
+
+
 def test_the_kubernetes_manifest_has_the_fields_of_a_job() -> None:
     """Each field is Kubernetes', and what belongs together has one name."""
-    content = yaml.safe_load((_FOLDER / "kubernetes.yaml").read_text("utf-8"))
+    content = loaded("kubernetes.yaml")
     spec = msgspec.convert(content, _Manifest).spec
     (worker,) = spec.template.spec.containers
     (exits, disruption) = spec.pod_failure_policy.rules
@@ -258,7 +280,7 @@ def test_the_kubernetes_manifest_has_the_fields_of_a_job() -> None:
 
 def test_the_compose_file_starts_a_store_a_plan_and_workers() -> None:
     """The services depend on each other, and call commands that exist."""
-    content = yaml.safe_load((_FOLDER / "compose.yaml").read_text("utf-8"))
+    content = loaded("compose.yaml")
     services: dict[str, dict[str, Any]] = content["services"]
     assert set(services) == {"store", "plan", "worker"}
     assert set(services["worker"]["depends_on"]) == {"store", "plan"}
