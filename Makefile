@@ -5,7 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types docs faults fuzz mutation audit outsiders outsiders-smoke bench bench-goodput bench-smoke soak examples check clean
+.PHONY: demo test lint types docs faults fuzz mutation audit outsiders outsiders-smoke bench bench-goodput bench-smoke soak kills examples check clean
 
 demo: .venv/.demo
 	@$(BIN)/adapty-async demo examples/profiles.csv examples/erase.txt
@@ -61,6 +61,9 @@ bench-smoke: .venv/.bench
 
 soak: .venv/.dev
 	$(BIN)/python -m benchmarks.soak
+
+kills: .venv/.dev
+	$(BIN)/python -m tests.jobs.kills
 
 examples: .venv/.demo
 	$(BIN)/python -m adapty_async.cli._demo_data examples

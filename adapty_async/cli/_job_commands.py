@@ -25,7 +25,16 @@ from adapty_async.cli._job_work import Connection, Worker, call_of, make_client,
 from adapty_async.cli._journal_commands import cli
 from adapty_async.cli._streams import output_failed, write_error
 from adapty_async.errors import InvalidInputError
-from adapty_async.jobs import Job, JobError, JobOutcome, JobStore, Lines, PartOptions, PlannedSource
+from adapty_async.jobs import (
+    MAX_OUTAGE,
+    Job,
+    JobError,
+    JobOutcome,
+    JobStore,
+    Lines,
+    PartOptions,
+    PlannedSource,
+)
 
 __all__ = ("cli", "job")
 
@@ -223,6 +232,13 @@ async def _plan(
     show_default=True,
     help="Parts that this worker runs at once.",
 )
+@click.option(
+    "--max-outage",
+    type=click.FloatRange(min=0, min_open=True),
+    default=MAX_OUTAGE,
+    show_default=True,
+    help="Seconds without the store, or without a success, after which this worker stops.",
+)
 @_INPUT
 @_JSON
 @_client_options
@@ -237,7 +253,11 @@ def work(
     Exit codes: 0 all done, 1 some are not, 2 the input has changed, 3 the key was rejected, 75
     stopped and resumable.
     """
-    run = PartOptions(concurrency=options.pop("concurrency"), rate=options.pop("rate"))
+    run = PartOptions(
+        concurrency=options.pop("concurrency"),
+        rate=options.pop("rate"),
+        max_outage=options.pop("max_outage"),
+    )
     parts = options.pop("parts")
     worker = Worker(source=source, parts=parts, run=run, connection=Connection(**options))
     with _exit_on_error():

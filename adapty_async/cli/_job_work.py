@@ -19,6 +19,7 @@ from adapty_async.cli._proxies import proxy_hooks, require_usable_proxy
 from adapty_async.cli._signals import handled
 from adapty_async.cli._streams import write_error
 from adapty_async.client import AdaptyClient, AdaptyMailClient
+from adapty_async.config import Limits
 from adapty_async.errors import AdaptyError
 from adapty_async.jobs import (
     Call,
@@ -47,7 +48,9 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     id_encoding: str
 
 
-def make_client(api: str, connection: Connection) -> AdaptyClient | AdaptyMailClient:
+def make_client(
+    api: str, connection: Connection, limits: Limits | None = None
+) -> AdaptyClient | AdaptyMailClient:
     """
     Make the client of an API.
 
@@ -59,6 +62,7 @@ def make_client(api: str, connection: Connection) -> AdaptyClient | AdaptyMailCl
         "base_url": connection.base_url,
         "id_encoding": connection.id_encoding,
         "trust_env": connection.trust_env,
+        "limits": limits or Limits(),
     }
     if connection.api_key_file is not None:
         settings["api_key"] = _key_in(connection.api_key_file)
@@ -104,9 +108,9 @@ async def work_on(url: str, name: str, worker: Worker) -> tuple[int, JobReport |
 
     There is no report if the store is unavailable.
     """
-    async with JobStore(url) as store:
+    async with JobStore(url) as store, store.rate as rate:
         api = (await store.job(name)).operation.partition(".")[0]
-        async with make_client(api, worker.connection) as client:
+        async with make_client(api, worker.connection, Limits(shared=rate)) as client:
             source = await relocated(store, name, worker.source)
             job = await store.job(name, call_of(client, api), source=source)
             with _stopped_by_signals(job):

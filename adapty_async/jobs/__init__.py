@@ -11,7 +11,7 @@ from adapty_async.jobs._errors import (
     PartChangedError,
     StoreUnavailableError,
 )
-from adapty_async.jobs._job import Call, Job, PartOptions
+from adapty_async.jobs._job import MAX_OUTAGE, Call, Job, PartOptions
 from adapty_async.jobs._model import JobOutcome, JobReport, Parts
 from adapty_async.jobs._sources import Lines, PlannedSource, Source
 from adapty_async.jobs._store import JobStore
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from adapty_async.jobs._query import Query
 
 __all__ = (
+    "MAX_OUTAGE",
     "Call",
     "Job",
     "JobError",

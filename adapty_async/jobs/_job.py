@@ -37,13 +37,13 @@ from adapty_async.jobs._steps import (
     stop_reason_of,
 )
 
-__all__ = ("Call", "Job", "PartOptions")
+__all__ = ("MAX_OUTAGE", "Call", "Job", "PartOptions")
 
 #: Seconds without the store, or without a success, after which a worker gives up.
 MAX_OUTAGE = 900.0
 # Seconds between two checks of a run whether its job has stopped.
 _CHECK_SECONDS = 1.0
-# Findings of one worker that every other one would make, too.
+# Reasons that one worker found, and every other one would find, too.
 _FOR_ALL = frozenset(
     {StopReason.KEY_REJECTED, StopReason.WRONG_ADDRESS, StopReason.SAME_ERROR, StopReason.FAIL_FAST}
 )

@@ -33,6 +33,8 @@ ResultT = TypeVar("ResultT")
 # Shares of the lease: the interval of checks, and the time after which a lock counts as lost.
 _CHECKED = 0.2
 _HELD = 0.8
+# Maximum seconds of a transaction of several steps, such as a plan of millions of items.
+_LONG_SECONDS = 3600.0
 _DIALECT = Dialect(
     serial="bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
     data="bytea",
@@ -84,9 +86,14 @@ class _Link:
         """Whether there is a connection, as far as known."""
         return self._connection is not None
 
-    async def use(self, work: Callable[[AsyncConnection[Any]], Awaitable[ResultT]]) -> ResultT:
+    async def use(
+        self,
+        work: Callable[[AsyncConnection[Any]], Awaitable[ResultT]],
+        *,
+        is_long: bool = False,
+    ) -> ResultT:
         """
-        Use the connection.
+        Use the connection; unless this is long, it ends within a share of the lease.
 
         Raises:
             StoreUnavailableError: there is no connection, or no response in time.
@@ -94,8 +101,9 @@ class _Link:
         async with self._turn:
             with _translated():
                 connection = await self._connected()
+                seconds = _LONG_SECONDS if is_long else (_HELD - _CHECKED) * self._lease
                 loop = asyncio.get_running_loop()
-                timer = loop.call_later((_HELD - _CHECKED) * self._lease, _disconnect, connection)
+                timer = loop.call_later(seconds, _disconnect, connection)
                 try:
                     return await work(connection)
                 finally:
@@ -229,7 +237,7 @@ class PostgresDatabase:
             async with connection.transaction():
                 return await self._drive(connection, steps)
 
-        return await self._data.use(work)
+        return await self._data.use(work, is_long=True)
 
     async def _set_durable(self, connection: AsyncConnection[Any], *, is_durable: bool) -> None:
         if self._data.is_durable is not is_durable:

@@ -18,6 +18,7 @@ from adapty_async.jobs._model import JobRecord, Plan
 from adapty_async.jobs._sources import Source, require_part_size
 from adapty_async.jobs._sqlite import SqliteDatabase
 from adapty_async.jobs._steps import load_job, plan_job
+from adapty_async.shared import SharedRate
 
 __all__ = ("PART_SIZE", "JobStore")
 
@@ -33,14 +34,18 @@ class JobStore:
     Args:
         url: ``postgresql://user@host/database`` for workers on several machines, or
             ``sqlite:///file`` (relative) or ``sqlite:////file`` (absolute) for processes of one.
-        lease: seconds after which a worker that has lost PostgreSQL has sent its last
+        lease: seconds after which a worker without connection to PostgreSQL has sent its last
             request, and others may take its parts over.
 
     Raises:
         ConfigError: the address is of another kind, or a package is missing.
 
     Example:
-        >>> async with JobStore(url) as store, AdaptyClient() as adapty:
+        >>> async with (
+        ...     JobStore(url) as store,
+        ...     store.rate as rate,
+        ...     AdaptyClient(limits=Limits(shared=rate)) as adapty,
+        ... ):
         ...     call = adapty.v1.profiles.bulk_delete
         ...     job = await store.plan("erasure", call, Lines("ids.txt"), by="customer_user_id")
         ...     report = await job.work()
@@ -48,6 +53,17 @@ class JobStore:
 
     def __init__(self, url: str, *, lease: float = 25.0) -> None:
         self._database = _database_of(url, positive("lease", lease))
+        # in a file of its own, since it changes many times a second
+        self._rate = SharedRate(f"{url}-rate" if url.startswith("sqlite") else url)
+
+    @property
+    def rate(self) -> SharedRate:
+        """
+        The rate that all workers share through this store, for `adapty_async.Limits.shared`.
+
+        Enter it around the clients: ``async with store.rate as rate, AdaptyClient(...)``.
+        """
+        return self._rate
 
     async def __aenter__(self) -> Self:
         """

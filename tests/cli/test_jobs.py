@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import threading
+import time
+import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 
+from adapty_async.cli import _job_commands, _job_work
+from adapty_async.cli._job_text import report_line, report_text
+from adapty_async.jobs import JobReport, Parts
 from adapty_async.sandbox import Sandbox
 from tests.cli.conftest import Invoke, StartSandbox
+from tests.cli.processes import run as run_process
 from tests.cli.processes import started, wait_for_arrivals
+from tests.servers import fresh_database
 
 Put = Callable[[str, str | bytes], Path]
 _DELETE = ("--api", "v1", "--by", "customer-user-id")
@@ -130,10 +140,6 @@ def test_a_plan_on_a_terminal(
     code: int,
 ) -> None:
     """On a terminal, the answer decides."""
-    from click.testing import CliRunner
-
-    from adapty_async.cli import _job_commands
-
     monkeypatch.setattr(_job_commands, "is_terminal", lambda: True)
     path = put("ids.txt", "anna\n")
     command = ["job", "plan", str(path), "--name", "j", *_DELETE]
@@ -274,6 +280,123 @@ def test_a_worker_drains_on_sigterm(
                 other.send_signal(signal.SIGINT)
             other.communicate()
         assert other.returncode == 75
+
+
+def test_a_signal_drains_a_worker(
+    put: Put, start_sandbox: StartSandbox, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker in this process reports its progress, and stops at a signal."""
+    monkeypatch.setattr(_job_work, "_LINE_SECONDS", 0.01)
+    with start_sandbox(latency=0.1) as slow:
+        plan(invoke, put("ids.txt", "".join(f"user_{number}\n" for number in range(60))))
+
+        def signalled(numbers: tuple[int, ...]) -> None:
+            wait_for_arrivals(slow, len(slow.arrivals()) + 2)
+            for number in numbers:
+                os.kill(os.getpid(), number)
+
+        for numbers in ((signal.SIGTERM,), (signal.SIGTERM, signal.SIGINT)):
+            killer = threading.Thread(target=signalled, args=(numbers,))
+            killer.start()
+            done = invoke("job", "work", "j", "--concurrency", 1)
+            killer.join()
+            assert done.exit_code == 75
+            assert "of 60 ended, 1 worker" in done.stderr
+        with started("job", "work", "j", "--concurrency", 2):
+            wait_for_arrivals(slow, len(slow.arrivals()) + 5)
+            watched = invoke("job", "status", "j")
+            assert "1 worker" in watched.stdout
+
+
+def test_a_watched_job_is_shown_until_it_ends(
+    put: Put, sandbox: Sandbox, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line in intervals shows how far it is, and the report its end."""
+    monkeypatch.setattr(_job_commands, "_WATCH_SECONDS", 0.01)
+    plan(invoke, put("ids.txt", "anna\nb\u00e9a\n"), "--part-size", 1)
+
+    def work() -> None:
+        time.sleep(0.2)  # a few lines
+        run_process("job", "work", "j")
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    shown = invoke("job", "status", "j", "--watch").stdout
+    worker.join()
+    assert shown.startswith("j: 0 of 2 ended, 0 workers\n")
+    assert "2 of 2 parts ended" in shown
+
+
+async def test_a_line_of_progress_has_what_failed() -> None:
+    """The progress counts items that failed or are unknown."""
+    parts = Parts(total=3, ended=1, running=2, changed=0)
+    report = JobReport(
+        name="j",
+        operation="x",
+        items=10,
+        done=4,
+        absent=0,
+        failed=1,
+        unknown=1,
+        not_sent=2,
+        skipped=0,
+        in_flight=2,
+        requests=6,
+        throttled=1,
+        reasons={("Error", 0): 1, ("Other", 500): 1},
+        parts=parts,
+        workers=2,
+        rate=3.0,
+        planned_at=0.0,
+        stop_reason=None,
+    )
+    assert report_line(report) == "j: 6 of 10 ended, 2 workers, 3/s, 2 failed"
+    assert report_text(report).splitlines()[-4:] == [
+        "2 workers, 3/s in the last minute",
+        "6 requests, 1 of them throttled (429)",
+        "  1 Error",
+        "  1 Other, status 500",
+    ]
+
+
+def test_an_output_that_is_full_is_told(put: Put, sandbox: Sandbox, invoke: Invoke) -> None:
+    """A report that cannot be written has an exit code."""
+    plan(invoke, put("ids.txt", "anna\n"))
+    for command in ("status", "outcomes", "work"):
+        with (
+            Path("/dev/full").open("wb") as full,
+            started("job", command, "j", stdout=full) as process,
+        ):
+            process.wait()
+        assert process.returncode == 1
+
+
+def test_a_store_that_goes_away_ends_a_worker(
+    put: Put, start_sandbox: StartSandbox, invoke: Invoke, postgres_url: str
+) -> None:
+    """A worker that loses its store gives up after a time, with the code of a resumable job."""
+    with fresh_database(postgres_url) as url, start_sandbox(latency=0.05) as slow:
+        path = put("ids.txt", "".join(f"user_{number}\n" for number in range(60)))
+        plan(invoke, path, "--store", url)
+
+        def renamed() -> None:
+            wait_for_arrivals(slow, 3)
+            with psycopg.connect(postgres_url, autocommit=True) as connection:
+                name = urllib.parse.urlsplit(url).path[1:]
+                connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false".encode())
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+                    (name,),
+                )
+
+        thief = threading.Thread(target=renamed)
+        thief.start()
+        options = ("--concurrency", 1, "--max-outage", 1)
+        done = invoke("job", "work", "j", "--store", url, *options)
+        thief.join()
+    assert done.exit_code == 75
+    assert "the job store cannot be reached" in done.stderr
+    assert not done.stdout
 
 
 def test_a_store_that_is_away_ends_a_worker(invoke: Invoke, sandbox: Sandbox) -> None:

@@ -112,6 +112,7 @@ class Pooler:
         self.url = ""
         self._greeting = b""
         self._startup = b""
+        self._writers: list[asyncio.StreamWriter] = []
         self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -121,6 +122,7 @@ class Pooler:
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve a client until it leaves."""
+        self._writers.append(writer)
         task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)
 
@@ -147,6 +149,7 @@ class Pooler:
         if self._free:
             return self._free.pop()
         theirs, to_them = await self._server.connect()
+        self._writers.append(to_them)
         to_them.write(self._startup)
         greeting, kind = b"", b""
         while kind != _READY:
@@ -157,12 +160,13 @@ class Pooler:
 
     async def close(self) -> None:
         """Close all connections."""
-        for _, to_them in self._free:
-            to_them.close()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        for writer in self._writers:
+            writer.transport.abort()
+        await asyncio.sleep(0)
 
 
 async def _message(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
