@@ -1,9 +1,9 @@
 """
 A pipeline of layers, each a `Layer` around a `Layer` and independent of its neighbours.
 
-observe → retry → limit → check → transport. The check layer is inside the retry layer, so there is
-one retry path. The limit layer is inside it too, so every attempt acquires a permit, and no permit
-is held during backoff.
+create → observe → retry → limit → check → transport. The check layer is inside the retry layer, so
+there is one retry path. The limit layer is inside it too, so every attempt acquires a permit, and
+no permit is held during backoff. The hooks see a creation as a call of its own.
 """
 
 from __future__ import annotations
