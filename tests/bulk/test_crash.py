@@ -246,7 +246,7 @@ def test_creates_that_are_killed_are_sent_once(loop: str, tmp_path: Path) -> Non
 
 
 def test_missing_profiles_are_created_once_by_runs_that_are_killed(tmp_path: Path) -> None:
-    """Killed while it creates what is missing, a run resumes with a look, and no second creation."""
+    """A run that is killed while it creates what is missing resumes with a look at each profile."""
     journal = tmp_path / "journal"
     with running_sandbox() as server:
         server.seed([f"user-{number}" for number in range(0, LOOKS, 2)])
