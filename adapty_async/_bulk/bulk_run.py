@@ -283,8 +283,9 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
 
         It runs at regular intervals, so also while every item waits.
         """
-        if self._settings.worker_limit is not None:
-            self._adapt(self._settings.worker_limit)
+        worker_limit = self._settings.worker_limit
+        if worker_limit is not None and len(self._workers):  # otherwise the input has ended
+            self._adapt(worker_limit)
         patience = self._settings.patience()
         if patience <= 0.0:
             self._stop(StopReason.OUTAGE, read_rest=self._source.sized)
