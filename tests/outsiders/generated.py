@@ -27,6 +27,7 @@ from tests.contract.contract import Contract
 from tests.contract.contracts import CONTRACTS
 from tests.contract.test_openapi import sent
 from tests.outsiders.mended import EVERYWHERE, mended, saved
+from tests.outsiders.server import strict_sandbox
 
 
 async def run(*, is_short: bool) -> list[str]:
@@ -38,7 +39,7 @@ async def run(*, is_short: bool) -> list[str]:
         for contract in CONTRACTS.values():
             package = contract.name.replace("-", "_")
             await _generate(contract, Path(name), package)
-            async with Sandbox(strict=True, unset_refund_saver="defaults") as sandbox:
+            async with strict_sandbox() as sandbox:
                 sandbox.seed_profiles(["u1"])
                 caller = _Caller(contract, sandbox, package)
                 complaints += [one async for one in caller.complaints()]
@@ -166,4 +167,8 @@ def _comparable(value: Any) -> Any:
 
 
 def _snake(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).replace("-", "_").lower()
+    return (
+        re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
+        .replace("-", "_")
+        .lower()
+    )
