@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self, TypeVa
 
 import msgspec
 
-from adapty_async._api.codec import RequestDefaults
+from adapty_async._api.codec import RequestDefaults, missing_key
 from adapty_async._api.operation import Headers, Operation, Send
 from adapty_async._api.raw import RawResponse
 from adapty_async._api.validation import header_name, header_value
@@ -346,20 +346,15 @@ def _bulk_with_key(caller: Executor, *, public: bool) -> StartBulk:
     """Return a factory of runs with one of the client's keys; their journals belong to that key."""
     wire = caller.options.wire
     if public:
-        own = msgspec.structs.replace(wire, headers=wire.public_headers)
-        caller = Executor(caller.layers, msgspec.structs.replace(caller.options, wire=own))
+        wire = msgspec.structs.replace(wire, headers=wire.public_headers)
+        caller = Executor(caller.layers, msgspec.structs.replace(caller.options, wire=wire))
+    if "Authorization" in wire.headers:
+        return caller.bulk
 
-    def bulk(
-        items: Items[ItemT],
-        build: Callable[[ItemT], Operation[ResultT]],
-        name: str,
-        /,
-        **options: Unpack[BulkOptions[ItemT, ResultT]],
-    ) -> BulkRun[ItemT, ResultT]:
-        wire.authorized(public=public)
-        return caller.bulk(items, build, name, **options)
+    def refuse(*_: Any, **__: Any) -> NoReturn:
+        raise missing_key(public=public)
 
-    return bulk
+    return refuse
 
 
 class AdaptyClient(_Client):

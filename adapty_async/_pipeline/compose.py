@@ -62,7 +62,13 @@ def build(layers: PipelineConfig, policy: RetryPolicy, run: RunLimits | None = N
     send = limit(send, layers.connections, layers.limiters, timing.clock, run)
     send = retry(send, policy, timing, layers.budget, layers.hooks, run)
     send = observe(send, layers.hooks, timing.clock) if layers.hooks else send
-    return create_missing(send)
+
+    def send_or_create(request: Request, state: CallState) -> Awaitable[Response]:
+        if request.if_missing is None:
+            return send(request, state)
+        return create_missing(send, request, request.if_missing, state)
+
+    return send_or_create
 
 
 def without_state(send: Send) -> Layer:
