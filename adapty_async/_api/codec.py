@@ -237,7 +237,7 @@ def _with_key(operation: Operation[Any], total_timeout: float) -> tuple[RetrySaf
 
 
 def _headers(operation: Operation[Any], defaults: RequestDefaults) -> Headers:
-    headers = Headers(defaults.authorized(public=operation.endpoint.uses_public_key))
+    headers = dict(defaults.authorized(public=operation.endpoint.uses_public_key))
     for name, value in operation.headers:
         if not _is_plain(value):
             header_value(_field_of(name), value, encoding=defaults.id_encoding)
@@ -248,7 +248,7 @@ def _headers(operation: Operation[Any], defaults: RequestDefaults) -> Headers:
     media_type = operation.endpoint.media_type
     if media_type is not None:
         headers["Content-Type"] = media_type
-    return headers
+    return Headers(headers)
 
 
 def _is_plain(value: Any) -> bool:
