@@ -32,7 +32,7 @@ PACKAGES = (
     "v1 v2 mail",
     "client _report",
     "adapty_async",
-    "cli",
+    "cli integrations",
 )
 NUMBERS = {package: number for number, names in enumerate(PACKAGES) for package in names.split()}
 
@@ -42,6 +42,7 @@ AT_HOME = {
     "aiohttp.web": ("sandbox",),
     "click": ("cli",),
     "rich": ("cli",),
+    "pytest": ("integrations.pytest",),
     "tenacity": ("_pipeline.retry",),
 }
 ONLY_FOR_TYPES = {("client", "aiohttp")}

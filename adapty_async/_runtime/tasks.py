@@ -1,13 +1,15 @@
-"""A shielded wait for a task."""
+"""Shielded waits for a task."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 
-__all__ = ("until_ended",)
+__all__ = ("result_of", "until_ended")
+
+T = TypeVar("T")
 
 
 async def until_ended(task: asyncio.Future[Any]) -> None:
@@ -21,3 +23,17 @@ async def until_ended(task: asyncio.Future[Any]) -> None:
                 cancelled = error
     if cancelled is not None:
         raise cancelled
+
+
+async def result_of(task: asyncio.Future[T]) -> T:
+    """
+    Wait until a task ends, and return its result.
+
+    Raises:
+        CancelledError: the caller was cancelled; raised after the end, from the task's error.
+    """
+    try:
+        await until_ended(task)
+    except asyncio.CancelledError as cancelled:
+        raise cancelled from task.exception()
+    return task.result()
