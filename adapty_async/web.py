@@ -249,10 +249,10 @@ class Paywall(ResultStruct, frozen=True, kw_only=True):
 
 
 def _lock_key(body: Any) -> Hashable:
-    """Return the id of the user, by the name that it has in the body."""
-    if body.customer_user_id is not UNSET:
-        return "customer_user_id", body.customer_user_id
-    return "profile_id", body.profile_id
+    """Return the header that identifies the same user in calls of the server-side API."""
+    given = (body.customer_user_id, body.profile_id)
+    [header] = identity(*(None if value is UNSET else value for value in given))
+    return header
 
 
 GET_PAYWALL: Endpoint[Paywall] = Endpoint(

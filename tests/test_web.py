@@ -26,6 +26,7 @@ from adapty_async import (
     v2,
     web,
 )
+from adapty_async._bulk.item_ids import id_of, lock_key_of
 from adapty_async.errors import AuthenticationError, JournalError
 from adapty_async.sandbox import Sandbox
 from adapty_async.testing import FakeTransport, MemoryJournal, Reply
@@ -428,6 +429,15 @@ async def test_calls_about_one_user_are_sent_one_after_the_other() -> None:
     release.set()
 
     assert (alone, (await run).done) == (1, 3)
+
+
+@pytest.mark.parametrize("by", ["customer_user_id", "profile_id"])
+def test_a_call_has_the_lock_key_of_the_server_side_api(by: str) -> None:
+    """A mixed run sends the creation of a profile before the attribution of the same user."""
+    ids: dict[str, Any] = {by: "u1"}
+
+    assert lock_key_of(web.add_attribution(PAID, **ids)) == lock_key_of(v2.get_profile(**ids))
+    assert id_of(web.get_paywall("onboarding", store="s", **ids)) == "u1"
 
 
 async def test_a_missing_paywall_is_absent_in_a_run() -> None:

@@ -50,6 +50,7 @@ __all__ = (
     "encode",
     "error_from",
     "is_page",
+    "missing_key",
     "parse_retry_after",
     "plain",
     "request_id_in",
@@ -117,6 +118,11 @@ class MissingKeyError(ConfigError):
     """An error of configuration: the client has no key of the kind that a call needs."""
 
 
+def missing_key(*, public: bool) -> MissingKeyError:
+    """Return the error of a call whose key the client does not have."""
+    return MissingKeyError(_MISSING[public])
+
+
 class RequestDefaults(msgspec.Struct, frozen=True, kw_only=True):
     """
     The request defaults of a client: origin, headers and checks. The headers hold the API keys.
@@ -142,7 +148,7 @@ class RequestDefaults(msgspec.Struct, frozen=True, kw_only=True):
         """
         headers = self.public_headers if public else self.headers
         if "Authorization" not in headers:
-            raise MissingKeyError(_MISSING[public])
+            raise missing_key(public=public)
         return headers
 
     @property

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self, TypeVa
 
 import msgspec
 
-from adapty_async._api.codec import RequestDefaults
+from adapty_async._api.codec import RequestDefaults, missing_key
 from adapty_async._api.operation import Headers, Middleware, Operation, Send
 from adapty_async._api.raw import RawResponse
 from adapty_async._api.validation import header_name, header_value
@@ -128,7 +128,7 @@ class BaseClient:
             connections=LoopLocal(lambda: PrioritySemaphore(_connections(limits, session))),
             timing=timing,
             limiters=LimiterRegistry(
-                timing, _rate_limiter(limits, clock), _rate_source(limits, origin, headers)
+                timing, _rate_limiter(limits, clock), _rate_source(limits, wire)
             ),
             budget=RetryBudget(retry.budget),
             emitter=Emitter(tuple(hooks)) if hooks else None,
@@ -332,12 +332,10 @@ def _rate_limiter(limits: Limits, clock: Callable[[], float]) -> FixedRateLimite
     return None if limits.rate is None else FixedRateLimiter(limits.rate, limits.burst, clock)
 
 
-def _rate_source(
-    limits: Limits, origin: str, headers: Headers
-) -> Callable[[str], RateSource] | None:
+def _rate_source(limits: Limits, wire: RequestDefaults) -> Callable[[str], RateSource] | None:
     if limits.shared is None:
         return None
-    return functools.partial(limits.shared.rate_source, f"{origin}\n{headers['Authorization']}")
+    return functools.partial(limits.shared.rate_source, f"{wire.origin}\n{wire.account}")
 
 
 def _connections(limits: Limits, session: aiohttp.ClientSession | None) -> int:
@@ -379,17 +377,12 @@ def bulk_with_key(caller: Executor, *, public: bool) -> StartBulk:
     """Return a factory of runs with one of the client's keys; their journals belong to that key."""
     wire = caller.options.wire
     if public:
-        own = msgspec.structs.replace(wire, headers=wire.public_headers)
-        caller = Executor(caller.layers, msgspec.structs.replace(caller.options, wire=own))
+        wire = msgspec.structs.replace(wire, headers=wire.public_headers)
+        caller = Executor(caller.layers, msgspec.structs.replace(caller.options, wire=wire))
+    if "Authorization" in wire.headers:
+        return caller.bulk
 
-    def bulk(
-        items: Items[ItemT],
-        build: Callable[[ItemT], Operation[ResultT]],
-        name: str,
-        /,
-        **options: Unpack[BulkOptions[ItemT, ResultT]],
-    ) -> BulkRun[ItemT, ResultT]:
-        wire.authorized(public=public)
-        return caller.bulk(items, build, name, **options)
+    def refuse(*_: Any, **__: Any) -> NoReturn:
+        raise missing_key(public=public)
 
-    return bulk
+    return refuse

@@ -1,9 +1,10 @@
 """
 A pipeline of layers, each a `Layer` around a `Layer` and independent of its neighbours.
 
-observe → retry → limit → check → transport. The check layer is inside the retry layer, so there is
-one retry path. The limit layer is inside it too, so every attempt acquires a permit, and no permit
-is held during backoff. Hooks add a layer around check, middlewares are layers around the transport.
+create → observe → retry → limit → check → transport. The check layer is inside the retry layer, so
+there is one retry path. The limit layer is inside it too, so every attempt acquires a permit, and
+no permit is held during backoff. Hooks add a layer around check, middlewares are layers around the
+transport. The hooks see a creation as a call of its own.
 """
 
 from __future__ import annotations
@@ -70,7 +71,13 @@ def build(layers: PipelineConfig, policy: RetryPolicy, run: RunLimits | None = N
     send = limit(send, layers.connections, layers.limiters, timing.clock, run)
     send = retry(send, policy, timing, layers.budget, emitter, run)
     send = send if emitter is None else observe(send, emitter, timing.clock)
-    return create_missing(send)
+
+    def send_or_create(request: Request, state: CallState) -> Awaitable[Response]:
+        if request.if_missing is None:
+            return send(request, state)
+        return create_missing(send, request, request.if_missing, state)
+
+    return send_or_create
 
 
 def without_state(send: Send) -> Layer:

@@ -20,15 +20,11 @@ from adapty_async.errors import (
 __all__ = ("create_missing", "lost_creation")
 
 
-def create_missing(send: Layer) -> Layer:
-    """Send the creation of a request if the server finds no such object."""
-
-    def send_or_create(request: Request, state: CallState) -> Awaitable[Response]:
-        if request.if_missing is None:
-            return send(request, state)
-        return _Creation(send, request, request.if_missing, state).run()
-
-    return send_or_create
+def create_missing(
+    send: Layer, request: Request, creation: Request, state: CallState
+) -> Awaitable[Response]:
+    """Send a request, and its creation if the server finds no such object."""
+    return _Creation(send, request, creation, state).run()
 
 
 def lost_creation(request: Request) -> ConnectionLostError:

@@ -34,10 +34,18 @@ ANSWERED = {200, 204, 404}
 CREATES = 4_000
 CREATE_KILLS = 25
 
+LOOKS = 800
+LOOK_KILLS = 3
+
 CHILD = f"""
 import asyncio, json, sys
 from adapty_async import AdaptyClient
 from adapty_async.v1 import create_profile
+from adapty_async.v2 import ProfileAttributes
+
+def look(adapty, ids, **options):
+    pairs = ((id, ProfileAttributes()) for id in ids)
+    return adapty.v2.profiles.bulk_get_or_create(pairs, **options)
 
 def create(adapty, ids, **options):
     return adapty.bulk(ids, build=lambda id: create_profile(customer_user_id=id), **options)
@@ -48,7 +56,7 @@ def delete(adapty, ids, **options):
 async def main(url, key, journal, loop, call, count):
     ids = [f"user-{{number}}" for number in range(int(count))]
     async with AdaptyClient(key, base_url=url) as adapty:
-        report = await (create if call == "create" else delete)(
+        report = await {{"create": create, "look": look, "delete": delete}}[call](
             adapty, ids, journal=journal, job_id="all", concurrency={CONCURRENCY}, rate=1e6
         )
     print(json.dumps(report.counts))
@@ -235,3 +243,34 @@ def test_creates_that_are_killed_are_sent_once(loop: str, tmp_path: Path) -> Non
     assert counts["failed"] == counts["not_sent"] == 0
     assert counts["unknown"] == len(unknown) <= CREATE_KILLS * CONCURRENCY
     assert set(sent) | unknown == {f"user-{number}" for number in range(CREATES)}
+
+
+def test_missing_profiles_are_created_once_by_runs_that_are_killed(tmp_path: Path) -> None:
+    """A run that is killed while it creates what is missing resumes with a look at each profile."""
+    journal = tmp_path / "journal"
+    with running_sandbox() as server:
+        server.seed([f"user-{number}" for number in range(0, LOOKS, 2)])
+        rounds = Rounds(server, journal, "asyncio", "look", str(LOOKS))
+        killed = 0
+        for share in shares(Random(800), LOOKS, LOOK_KILLS):
+            killed += rounds.kill(share)
+            rounds.check()
+        with rounds.start() as run:
+            output, _ = run.communicate()
+        created = Counter(one.identity for one in server.arrivals() if one.method == "POST")
+        profiles = server.profiles()
+
+    counts: dict[str, int] = json.loads(output)
+    unknown = {
+        f"user-{position}"
+        for position, state in states(journal).items()
+        if state is ItemState.UNKNOWN
+    }
+    assert killed == LOOK_KILLS
+    assert set(created.values()) == {1}
+    assert set(created) | unknown == {f"user-{number}" for number in range(1, LOOKS, 2)}
+    assert set(created).isdisjoint(unknown)  # those that arrived were found afterwards
+    assert profiles == LOOKS // 2 + len(created)
+    assert sum(counts.values()) == LOOKS
+    assert counts["failed"] == counts["not_sent"] == counts["absent"] == 0
+    assert counts["unknown"] == len(unknown)

@@ -207,6 +207,20 @@ DEPARTURES: tuple[Departure, ...] = (
         _MAIL,
         codes=("base_error",),
     ),
+    Departure(
+        "The prose has periods that do not end before they begin, products with their store, and "
+        "countries of two letters.",
+        _REJECTED,
+        (400,),
+        ("export-analytics-api",),
+        codes=("validation_error",),
+        fields=(
+            "filters.date",
+            "filters.compare_date",
+            "filters.store_product_id",
+            "filters.country",
+        ),
+    ),
 )
 
 

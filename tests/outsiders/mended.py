@@ -120,6 +120,18 @@ def empty_bodies_are_none(content: Content) -> None:
                     del response["content"]
 
 
+def periods_are_dates(content: Content) -> None:
+    """The dates of exports are any texts in the schema, a date or two of them in the prose."""
+    filters = content["components"]["schemas"].get("MetricsFilters", {})
+    for name in {"date", "compare_date"} & filters.get("properties", {}).keys():
+        filters["properties"][name] = {
+            "type": "array",
+            "items": {"type": "string", "format": "date"},
+            "minItems": 1,
+            "maxItems": 2,
+        }
+
+
 def titles_are_no_names(content: Content) -> None:
     """The title of SubscriptionDTO, "Subscription", is the name of another schema."""
     for schema in content["components"]["schemas"].values():
@@ -135,6 +147,7 @@ EVERYWHERE = (
     fields_of_errors_may_be_null,
     errors_are_not_empty,
     empty_bodies_are_none,
+    periods_are_dates,
     titles_are_no_names,
 )
 

@@ -68,7 +68,8 @@ def _of_the_long_form(requests: int, rows: Counter[Departure | None]) -> Iterato
     if requests < CASES_MIN:
         yield f"only {requests} requests"
     for row in DEPARTURES:
-        if row.often and not rows[row]:
+        is_possible = not row.documents or not CONTRACTS.keys().isdisjoint(row.documents)
+        if row.often and is_possible and not rows[row]:
             yield f"a departure that is none any more: {row.reason}"
 
 
