@@ -186,7 +186,7 @@ def test_json_is_no_csv(body: bytes) -> None:
 @pytest.mark.parametrize("body", [b'{"errors":[1]}', b'{"error_code":"x"}', b'{"data":'], ids=repr)
 def test_an_error_is_no_export(body: bytes) -> None:
     """A short body that is an error in spite of its status, or incomplete, is detected."""
-    with pytest.raises(ValueError, match="error|truncated"):
+    with pytest.raises(ValueError, match=r"error|truncated"):
         json_head(body)
     json_head(b'{"data":' + b" " * 512)  # the rest of a long one is in the file
 
