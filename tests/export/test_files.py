@@ -282,6 +282,13 @@ def file_size(limit: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+def fill_temporary(size: int) -> None:
+    """Write to a temporary file."""
+    with temporary() as output:
+        output.append(b"x" * size)
+        output.accept()
+
+
 @pytest.mark.parametrize("size", [900, 90_000], ids=["in the buffer", "beyond the buffer"])
 def test_a_chunk_that_does_not_fit_is_discarded(path: Path, size: int) -> None:
     """When the disk is full, complete chunks stay, and the export can be resumed later."""
@@ -291,12 +298,8 @@ def test_a_chunk_that_does_not_fit_is_discarded(path: Path, size: int) -> None:
         with pytest.raises(ExportError, match=r"\.part cannot be written: File too large"):
             add(file, b"x" * size)
         file.close()
-        with (
-            pytest.raises(ExportError, match="the temporary file cannot be written"),
-            temporary() as output,
-        ):
-            output.append(b"x" * size)
-            output.accept()
+        with pytest.raises(ExportError, match="the temporary file cannot be written"):
+            fill_temporary(size)
     file = opened(path)
     assert (file.chunks, file.output.size) == (1, 4)
     add(file, b"two\n")
