@@ -233,7 +233,7 @@ class Sandbox:
         A server-side profile that exists gets these attributes instead of its own.
 
         Raises:
-            ValueError: a line is wrong, or repeats the id of another; the message names the line,
+            ValueError: a line is wrong, or has the id of another; the message names the line,
                 the field and the rule. Nothing is added.
             OSError: the file cannot be read.
 

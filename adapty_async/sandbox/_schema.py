@@ -1,8 +1,8 @@
 """
 A validator for the part of JSON Schema that Adapty's OpenAPI documents use. It does no I/O.
 
-Two keywords of the documents' requests are not checked: `anyOf` and `minItems`. A service refuses
-such bodies itself, with error codes that a validator does not know.
+Two keywords of request bodies are not checked: `anyOf` and `minItems`. A service rejects such
+bodies itself, with error codes that a validator does not know.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Validator:
                     return
 
     def resolved(self, schema: Schema) -> Schema:
-        """Follow references, and keep the keys beside them."""
+        """Follow references, and keep the other keys."""
         if "$ref" not in schema:
             return schema
         beside = {key: value for key, value in schema.items() if key != "$ref"}

@@ -1,8 +1,8 @@
 """
 Strict mode: request bodies are held to the schemas of Adapty's OpenAPI documents.
 
-The folder ``documents`` has what the documents state, without their prose. Adapty publishes none
-for version 1 of the server-side API.
+The folder ``documents`` has what they state, without their prose. Adapty publishes none for
+version 1 of the server-side API.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class _Body(NamedTuple):
 
 
 class Documents:
-    """The request bodies that the documents describe, by method and path."""
+    """The request bodies that OpenAPI documents describe, by method and path."""
 
     def __init__(self) -> None:
-        """Read the documents."""
+        """Read the OpenAPI documents."""
         self._bodies: dict[str, list[_Body]] = {}
         for file in sorted(_FOLDER.glob("*.json")):
             for method, body in _bodies_of(json.loads(file.read_text("utf-8"))):

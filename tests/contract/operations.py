@@ -121,9 +121,13 @@ def _pages() -> dict[str, str]:
 
 
 def _example(pages: dict[str, str], name: str) -> str:
-    """Return the first page whose examples call a method; that of all operations is the last."""
+    """
+    Return the first page whose examples call a method, or its form for bulk runs.
+
+    The page of all operations is the last.
+    """
     owner, _, last = name.rpartition(".")
-    call = re.compile(rf"\b{re.escape(owner)}\.{last}\(")
+    call = re.compile(rf"\b{re.escape(owner)}\.(bulk_)?{last}\(")
     return next((page for page, code in pages.items() if call.search(code)), "")
 
 

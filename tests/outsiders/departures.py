@@ -52,6 +52,7 @@ class Departure(NamedTuple):
         codes: the error codes.
         fields: the fields.
         broken: the parts of the request that the document forbids.
+        messages: the first messages of the bodies.
         often: whether the long form has to find it.
 
     """
@@ -64,6 +65,7 @@ class Departure(NamedTuple):
     codes: Collection[str] = ()
     fields: Collection[str] = ()
     broken: Collection[str] = ()
+    messages: Collection[str] = ()
     often: bool = True
 
     def matches(self, failure: Failure) -> bool:
@@ -76,6 +78,7 @@ class Departure(NamedTuple):
             (self.codes, failure.code),
             (self.fields, failure.field),
             (self.broken, failure.broken),
+            (self.messages, failure.message),
         )
         return all(not allowed or value in allowed for allowed, value in pairs)
 
@@ -125,19 +128,10 @@ DEPARTURES: tuple[Departure, ...] = (
         fields=("/data/attributes/stripe_token", "/data/attributes/customer_user_id"),
     ),
     Departure(
-        "An identifier is not empty.",
+        "An identifier is not empty; that is no rule of the schemas.",
         _REJECTED,
-        (400,),
-        _V2,
-        ("validatePaddlePurchase", "grantAccessLevel", "revokeAccessLevel", "setTransaction"),
-        ("validation_error",),
-        (
-            "",
-            "access_level_id",
-            "store_product_id",
-            "store_transaction_id",
-            "store_original_transaction_id",
-        ),
+        (400, 422),
+        messages=("String should have at least 1 character",),
     ),
     Departure(
         "The prose has the alphabet of custom attributes' keys, and a key at least.",
@@ -212,6 +206,20 @@ DEPARTURES: tuple[Departure, ...] = (
         (400,),
         _MAIL,
         codes=("base_error",),
+    ),
+    Departure(
+        "The prose has periods that do not end before they begin, products with their store, and "
+        "countries of two letters.",
+        _REJECTED,
+        (400,),
+        ("export-analytics-api",),
+        codes=("validation_error",),
+        fields=(
+            "filters.date",
+            "filters.compare_date",
+            "filters.store_product_id",
+            "filters.country",
+        ),
     ),
 )
 

@@ -21,14 +21,13 @@ from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
-from adapty_async._api.codec import RequestDefaults, encode
-from adapty_async._api.operation import Headers, Operation
+from adapty_async._api.operation import Operation
 from adapty_async.sandbox import Sandbox
 from tests.contract.contract import Contract
 from tests.contract.contracts import CONTRACTS
+from tests.contract.test_openapi import sent
 from tests.outsiders.mended import EVERYWHERE, mended, saved
-
-_DEFAULTS = RequestDefaults(origin="http://localhost", headers=Headers())
+from tests.outsiders.server import strict_sandbox
 
 
 async def run(*, is_short: bool) -> list[str]:
@@ -40,7 +39,7 @@ async def run(*, is_short: bool) -> list[str]:
         for contract in CONTRACTS.values():
             package = contract.name.replace("-", "_")
             await _generate(contract, Path(name), package)
-            async with Sandbox(strict=True, unset_refund_saver="defaults") as sandbox:
+            async with strict_sandbox() as sandbox:
                 sandbox.seed_profiles(["u1"])
                 caller = _Caller(contract, sandbox, package)
                 complaints += [one async for one in caller.complaints()]
@@ -118,7 +117,7 @@ class _Caller:
         return await module.asyncio_detailed(client=client, **arguments)
 
     def _arguments(self, name: str, module: ModuleType, call: Operation[Any]) -> dict[str, Any]:
-        request = encode(call, _DEFAULTS, timeout=1, total_timeout=1)
+        request = sent(call)
         declared = self._contract.document.declared(name, "header")
         given: dict[str, Any] = {
             _snake(header): value for header, value in request.headers.items() if header in declared
@@ -168,4 +167,8 @@ def _comparable(value: Any) -> Any:
 
 
 def _snake(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).replace("-", "_").lower()
+    return (
+        re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
+        .replace("-", "_")
+        .lower()
+    )

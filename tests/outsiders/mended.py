@@ -111,6 +111,27 @@ def errors_are_not_empty(content: Content) -> None:
             schema["required"] = sorted({*schema.get("required", ()), "errors"})
 
 
+def empty_bodies_are_none(content: Content) -> None:
+    """The web API's 201 is an object in the schema, and an empty body in the prose."""
+    for operation in operations(content):
+        for response in operation["responses"].values():
+            for media in list(response.get("content", {}).values()):
+                if media == {"schema": {"type": "object"}}:
+                    del response["content"]
+
+
+def periods_are_dates(content: Content) -> None:
+    """The dates of exports are any texts in the schema, a date or two of them in the prose."""
+    filters = content["components"]["schemas"].get("MetricsFilters", {})
+    for name in {"date", "compare_date"} & filters.get("properties", {}).keys():
+        filters["properties"][name] = {
+            "type": "array",
+            "items": {"type": "string", "format": "date"},
+            "minItems": 1,
+            "maxItems": 2,
+        }
+
+
 def titles_are_no_names(content: Content) -> None:
     """The title of SubscriptionDTO, "Subscription", is the name of another schema."""
     for schema in content["components"]["schemas"].values():
@@ -125,6 +146,8 @@ EVERYWHERE = (
     errors_may_be_strings,
     fields_of_errors_may_be_null,
     errors_are_not_empty,
+    empty_bodies_are_none,
+    periods_are_dates,
     titles_are_no_names,
 )
 

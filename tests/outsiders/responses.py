@@ -26,7 +26,7 @@ from aiohttp.test_utils import RawTestServer
 from yarl import URL
 
 import adapty_async
-from adapty_async import RetryPolicy
+from adapty_async import Limits, RetryPolicy
 from adapty_async._api.operation import Operation
 from adapty_async.errors import ApiError
 from tests.contract.contract import Contract
@@ -149,6 +149,7 @@ class _Caller:
             **{key: "live_a.b"},
             base_url=str(server.make_url("/")).rstrip("/"),
             retry=RetryPolicy(attempts=1),
+            limits=Limits(rate=1000),
         )
         self._client = await self._exit.enter_async_context(client)
         return self
