@@ -147,7 +147,7 @@ def test_changed_chunks_are_never_trusted(path: Path) -> None:
     file.close()
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(kept=st.integers(0, 260))
 def test_a_state_file_may_end_anywhere(kept: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Wherever a crash cut the state file, the chunks are those of its last complete line."""
