@@ -107,7 +107,7 @@ class ApiKey:
         self._value = os.environ.get(env, "") if value is None else value
         del value  # some tools print the locals of every frame of a traceback
         if not self._value:
-            raise ConfigError(f"no API key: pass api_key=, or set {env}")
+            raise ConfigError(f"no API key: set {env}, or pass api_key= in Python")
         if not self._is_printable():
             raise ConfigError("api_key must be printable ASCII text")
         if " " in self._value:

@@ -352,7 +352,7 @@ def test_a_missing_key_names_its_variable(
 ) -> None:
     """The error names the variable to set."""
     monkeypatch.delenv(variable, raising=False)
-    with pytest.raises(ConfigError, match=f"pass api_key=, or set {variable}"):
+    with pytest.raises(ConfigError, match=f"set {variable}, or pass api_key="):
         kind()
 
 

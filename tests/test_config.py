@@ -104,7 +104,7 @@ def test_a_key_comes_from_argument_or_environment(
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        pytest.param(None, f"no API key: pass api_key=, or set {ENV}", id="missing"),
+        pytest.param(None, f"no API key: set {ENV}, or pass api_key= in Python", id="missing"),
         pytest.param("", "no API key", id="empty"),
         pytest.param(f"{CANARY_KEY}\n", "must be printable ASCII", id="line break"),
         pytest.param(f"{CANARY_KEY}é", "must be printable ASCII", id="non-ASCII"),

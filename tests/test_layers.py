@@ -32,7 +32,7 @@ PACKAGES = (
     "v1 v2 mail export",
     "client _report",
     "adapty_async",
-    "cli",
+    "cli integrations",
 )
 NUMBERS = {package: number for number, names in enumerate(PACKAGES) for package in names.split()}
 
@@ -44,6 +44,7 @@ AT_HOME = {
     "polars": ("export",),
     "pyarrow": ("export",),
     "rich": ("cli",),
+    "pytest": ("integrations.pytest",),
     "tenacity": ("_pipeline.retry",),
 }
 ONLY_FOR_TYPES = {("client", "aiohttp")}

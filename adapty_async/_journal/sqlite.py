@@ -57,7 +57,7 @@ from adapty_async._journal.schema import (
     write_span,
 )
 from adapty_async._runtime.files import flush_folder, is_at
-from adapty_async._runtime.tasks import until_ended
+from adapty_async._runtime.tasks import result_of
 from adapty_async.errors import JournalError
 
 __all__ = ("SqliteJournal", "copy_journal", "reading")
@@ -399,9 +399,4 @@ class SqliteJournal:
         """Close the file; see `Journal.close`."""
         ending = self._thread.run(_JournalFile.finish)
         self._thread.stop()
-        try:
-            await until_ended(ending)
-        finally:
-            failure = ending.exception()
-        if failure is not None:
-            raise failure
+        await result_of(ending)

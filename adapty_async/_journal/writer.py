@@ -31,7 +31,7 @@ from adapty_async._journal.model import (
     Run,
 )
 from adapty_async._journal.states import ItemStates
-from adapty_async._runtime.tasks import until_ended
+from adapty_async._runtime.tasks import result_of
 from adapty_async.errors import JournalError
 
 __all__ = ("GROUP_SECONDS", "JournalWriter")
@@ -322,13 +322,7 @@ class JournalWriter:
         Raises:
             JournalError: something could not be stored.
         """
-        closing = asyncio.ensure_future(self._close(stop_reason))
-        try:
-            await until_ended(closing)
-        finally:
-            failure = closing.exception()
-        if failure is not None:
-            raise failure
+        await result_of(asyncio.ensure_future(self._close(stop_reason)))
 
     async def _close(self, stop_reason: str | None) -> None:
         self._is_closing = True

@@ -101,10 +101,15 @@ def chart_over_time(runs: Sequence[RunFigures], over_time: Sequence[Interval]) -
         sum(each.throttled for each in over_time),
     )
     described = (
-        f"{len(runs)} runs, {len(scale.pauses)} pauses between them. {requests:,} requests, of"
-        f" which {throttled:,} were throttled; at most {max_rate:,.1f} requests per second."
+        f"{_counted(len(runs), 'run')}, {_counted(len(scale.pauses), 'pause')} between them."
+        f" {_counted(requests, 'request')}, of which throttled: {throttled:,}; at most"
+        f" {max_rate:,.1f} requests per second."
     )
     return _picture("time", "Requests per second over time", described, _HEIGHT, parts)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"1 {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _picture(

@@ -15,7 +15,7 @@ import socket
 import weakref
 from typing import Any, Protocol
 
-__all__ = ("ForkAware", "SocketFactory", "register_fork_handler")
+__all__ = ("ForkAware", "SocketFactory", "is_client_socket", "register_fork_handler")
 
 
 class ForkAware(Protocol):
@@ -63,6 +63,9 @@ class SocketFactory:
         self._made.add(made)
         return made
 
+    def __contains__(self, made: object) -> bool:
+        return made in self._made
+
     def after_fork(self) -> None:
         """Replace the copies with closed sockets."""
         closed, other = socket.socketpair()
@@ -71,3 +74,9 @@ class SocketFactory:
             for made in self._made:
                 with contextlib.suppress(OSError):  # it may be closed already
                     os.dup2(closed.fileno(), made.fileno(), inheritable=False)
+
+
+def is_client_socket(made: object) -> bool:
+    """Return whether a socket factory, and so a client, made a socket."""
+    factories = (each for each in tuple(_fork_handlers) if isinstance(each, SocketFactory))
+    return any(made in factory for factory in factories)

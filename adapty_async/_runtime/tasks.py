@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import anyio
 
-__all__ = ("in_thread", "until_ended")
+__all__ = ("in_thread", "result_of", "until_ended")
 
 T = TypeVar("T")
 
@@ -26,16 +26,25 @@ async def until_ended(task: asyncio.Future[Any]) -> None:
         raise cancelled
 
 
+async def result_of(task: asyncio.Future[T]) -> T:
+    """
+    Wait until a task ends, and return its result.
+
+    Raises:
+        CancelledError: the caller was cancelled; raised after the end, from the task's error.
+    """
+    try:
+        await until_ended(task)
+    except asyncio.CancelledError as cancelled:
+        raise cancelled from task.exception()
+    return task.result()
+
+
 async def in_thread(call: Callable[[], T]) -> T:
     """
     Run a blocking call in a thread, and return its result.
 
-    A cancellation of the caller is raised after the end of the call, whose result is then lost.
+    Raises:
+        CancelledError: the caller was cancelled; raised after the end of the call.
     """
-    future = asyncio.get_running_loop().run_in_executor(None, call)
-    try:
-        await until_ended(future)
-    except asyncio.CancelledError:
-        future.exception()  # otherwise asyncio logs that nobody retrieved it
-        raise
-    return future.result()
+    return await result_of(asyncio.get_running_loop().run_in_executor(None, call))

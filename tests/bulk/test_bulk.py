@@ -25,6 +25,7 @@ from adapty_async import (
     ConnectError,
     ConnectionLostError,
     InvalidInputError,
+    JournalError,
     Operation,
     Outcome,
     OutcomeStatus,
@@ -38,7 +39,7 @@ from adapty_async._api.operation import Request, Response
 from adapty_async._bulk.settings import RunSettings
 from adapty_async._bulk.source import source_of
 from adapty_async._bulk.worker_pool import Worker
-from adapty_async._runtime.tasks import until_ended
+from adapty_async._runtime.tasks import result_of, until_ended
 from adapty_async.bulk import EarlierStatus, StopReason
 from adapty_async.statistics import CircuitState
 from adapty_async.testing import FakeTransport
@@ -1064,6 +1065,20 @@ async def test_who_waits_for_an_end_waits_even_when_cancelled() -> None:
     ending.set_result(None)
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+async def test_a_cancelled_wait_for_a_result_carries_the_failure() -> None:
+    """The cancellation is raised from the task's error, which would be lost otherwise."""
+    failing = asyncio.get_running_loop().create_future()
+    waiting = asyncio.create_task(result_of(failing))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.sleep(0)
+    failure = JournalError("the disk is full")
+    failing.set_exception(failure)
+    with pytest.raises(asyncio.CancelledError) as raised:
+        await waiting
+    assert raised.value.__cause__ is failure
 
 
 async def test_who_waits_for_an_end_does_not_hear_of_a_scope() -> None:

@@ -395,6 +395,14 @@ async def test_a_short_pause_is_to_scale_and_a_long_one_is_cut(tmp_path: Path) -
     assert "3 runs, 2 pauses between them." in text
 
 
+async def test_one_run_has_no_plural(tmp_path: Path) -> None:
+    """The picture's description counts in plain English."""
+    recorded = Recorded(run=run(), states="d", minutes=[minute(done=1, requests=1)])
+    report = await a_report(tmp_path, recorded)
+
+    assert "1 run, 0 pauses between them. 1 request, of which" in shown(report).text()
+
+
 async def test_a_second_of_throttling_is_shown(tmp_path: Path) -> None:
     """The picture has a bar for requests and one for those that were throttled, in proportion."""
     duplicates = minute(1, duplicate=2)  # for which no request was sent

@@ -1,0 +1,1 @@
+"""Integrations, with the foreign libraries themselves."""

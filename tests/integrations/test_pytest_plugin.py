@@ -1,0 +1,243 @@
+"""The pytest plugin in the tests of a project that uses the library."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+import pytest
+
+from adapty_async.integrations import pytest as plugin
+
+pytest_plugins = ["pytester"]
+pytestmark = pytest.mark.timeout(120)  # another pytest has to start
+
+PLAIN = """
+import asyncio
+import datetime as dt
+
+import pytest
+from adapty_async import (
+    AdaptyClient,
+    AdaptyMailClient,
+    MailProfile,
+    RetryPolicy,
+    ServerError,
+)
+
+
+PROFILE = MailProfile(
+    external_profile_id="p1",
+    external_created_at=dt.datetime(2026, 1, 2, tzinfo=dt.UTC),
+    email="a@example.com",
+)
+
+
+async def erase(client):
+    await client.v1.profiles.delete(customer_user_id="anna")
+
+
+def test_without_a_loop(adapty_sandbox, adapty_client):
+    adapty_sandbox.seed_profiles(["anna"])
+    asyncio.run(erase(adapty_client))
+    assert adapty_sandbox.customer_user_ids() == set()
+
+
+def test_the_next_test_has_a_sandbox_of_its_own(adapty_sandbox):
+    assert adapty_sandbox.customer_user_ids() == set()
+
+
+def test_the_environment_leads_to_the_sandbox(adapty_sandbox):
+    async def work():
+        async with AdaptyClient() as adapty, AdaptyMailClient() as mail:
+            await erase(adapty)
+            await mail.profiles.save(PROFILE)
+
+    adapty_sandbox.seed_profiles(["anna"])
+    asyncio.run(work())
+    assert adapty_sandbox.mail_profile_ids() == {"p1"}
+
+
+@pytest.mark.adapty_sandbox(faults="error=100%", seed=7)
+class TestFaults:
+    def test_faults(self, adapty_sandbox, adapty_client):
+        with pytest.raises(ServerError):
+            asyncio.run(erase(adapty_client.with_options(retry=RetryPolicy(attempts=1))))
+
+    @pytest.mark.adapty_sandbox(faults="")
+    def test_the_closest_marker_wins(self, adapty_sandbox, adapty_client):
+        adapty_sandbox.seed_profiles(["anna"])
+        asyncio.run(erase(adapty_client))
+
+
+@pytest.mark.anyio
+async def test_anyio(adapty_sandbox, adapty_mail_client):
+    await adapty_mail_client.profiles.save(PROFILE)
+    assert adapty_sandbox.count() == {200: 1}
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+"""
+ASYNCIO = """
+import pytest
+
+
+@pytest.mark.asyncio
+async def test_asyncio(adapty_sandbox, adapty_client):
+    adapty_sandbox.seed_profiles(["anna"])
+    await adapty_client.v1.profiles.delete(customer_user_id="anna")
+    assert adapty_sandbox.customer_user_ids() == set()
+"""
+STARLETTE = """
+import contextlib
+
+from adapty_async import AdaptyClient
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+
+@contextlib.asynccontextmanager
+async def lifespan(app):
+    async with AdaptyClient() as app.state.adapty:
+        yield
+
+
+async def erase(request):
+    user = request.path_params["user"]
+    await request.app.state.adapty.v1.profiles.delete(customer_user_id=user)
+    return Response(status_code=204)
+
+
+def test_service(adapty_sandbox):
+    adapty_sandbox.seed_profiles(["anna", "bert"])
+    app = Starlette(routes=[Route("/{user}", erase, methods=["DELETE"])], lifespan=lifespan)
+    with TestClient(app) as client:
+        assert client.delete("/anna").status_code == 204
+    assert adapty_sandbox.customer_user_ids() == {"bert"}
+"""
+GUARDED = """
+import asyncio
+
+import pytest
+from adapty_async import AdaptyClient, RetryPolicy
+
+ORIGIN = "https://192.0.2.1"  # TEST-NET-1, RFC 5737
+
+
+async def work():
+    policy = RetryPolicy(attempts=1)
+    client = AdaptyClient("secret_live_x.y", base_url=ORIGIN, timeout=0.2, retry=policy)
+    async with client:
+        await client.v1.profiles.delete(customer_user_id="anna")
+
+
+def test_refused():
+    asyncio.run(work())
+
+
+def test_refused_although_it_was_handled():
+    try:
+        asyncio.run(work())
+    except BaseException:
+        pass
+
+
+@pytest.mark.adapty_live
+def test_allowed():
+    with pytest.raises(Exception, match="operation v1.profiles.delete"):
+        asyncio.run(work())
+
+
+def test_transport():
+    from adapty_async.testing import FakeTransport
+
+    async def work():
+        transport = FakeTransport([(204, {}, b"")])
+        async with AdaptyClient("secret_live_x.y", transport=transport) as client:
+            await client.v1.profiles.delete(customer_user_id="anna")
+
+    asyncio.run(work())
+"""
+WRONG = """
+import pytest
+
+
+@pytest.mark.adapty_sandbox(50)
+def test_positional(adapty_sandbox): ...
+
+
+@pytest.mark.adapty_sandbox(speed=50)
+def test_unknown(adapty_sandbox): ...
+
+
+@pytest.mark.adapty_sandbox(rate=-1)
+def test_out_of_range(adapty_sandbox): ...
+"""
+
+
+def run(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, text: str, *options: str
+) -> pytest.RunResult:
+    """Run a module of tests as a project would, with nothing but the plugins named."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makepyfile(test_theirs=text)
+    plugins = ["-p", "adapty_async.integrations.pytest", "-p", "anyio.pytest_plugin", *options]
+    return pytester.runpytest_subprocess("-q", "--strict-markers", "-W", "error", *plugins)
+
+
+def test_the_plugin_is_installed() -> None:
+    """The installed library offers the plugin to pytest under its own name."""
+    points = importlib.metadata.entry_points(group="pytest11", name="adapty_async")
+
+    assert [point.load() for point in points] == [plugin]
+
+
+def test_fixtures(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sandbox and clients serve tests without a loop and with anyio, one sandbox for each test."""
+    run(pytester, monkeypatch, PLAIN).assert_outcomes(passed=6)
+
+
+def test_fixtures_of_pytest_asyncio(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same fixtures serve tests of pytest-asyncio."""
+    options = ["-p", "pytest_asyncio.plugin", "-o", "asyncio_default_fixture_loop_scope=function"]
+
+    run(pytester, monkeypatch, ASYNCIO, *options).assert_outcomes(passed=1)
+
+
+def test_a_service_under_starlettes_test_client(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service whose client reads the environment reaches the sandbox in a synchronous test."""
+    run(pytester, monkeypatch, STARLETTE).assert_outcomes(passed=1)
+
+
+def test_the_guard(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test whose client connects to another machine fails, unless it is marked as live."""
+    result = run(pytester, monkeypatch, GUARDED)
+
+    result.assert_outcomes(failed=2, passed=2)
+    result.stdout.fnmatch_lines(["*connected to 192.0.2.1, which is not loopback*"])
+
+
+def test_the_guard_can_be_turned_off(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `adapty_guard = false`, connections are the project's own affair."""
+    result = run(pytester, monkeypatch, GUARDED, "-o", "adapty_guard=false", "-k", "handled")
+
+    result.assert_outcomes(passed=1, deselected=3)
+
+
+def test_a_wrong_marker(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An option that a sandbox does not have, or refuses, is an error that names it."""
+    result = run(pytester, monkeypatch, WRONG)
+
+    result.assert_outcomes(errors=3)
+    result.stdout.fnmatch_lines(["*takes keywords only*"])
+    result.stdout.fnmatch_lines(["*unexpected keyword argument 'speed'*"])
+    result.stdout.fnmatch_lines(["*rate=-1*"])
