@@ -44,6 +44,7 @@ async def in_thread(call: Callable[[], T]) -> T:
     """
     Run a blocking call in a thread, and return its result.
 
-    A cancellation of the caller is raised after the end of the call, whose result is then lost.
+    Raises:
+        CancelledError: the caller was cancelled; raised after the end of the call.
     """
     return await result_of(asyncio.get_running_loop().run_in_executor(None, call))

@@ -187,7 +187,7 @@ def cohort(**options: Any) -> None:
 
 
 @export.command()
-@click.option("--from-period", help="The state before, such as 1; an installation by default.")
+@click.option("--from-period", help="The state before, such as 1; null by default.")
 @click.option("--to-period", required=True, help="The state afterwards, such as 6+.")
 @_options(*_SELECTION, _DATE_TYPE, _SEGMENTATION, *_TARGET)
 def conversion(from_period: str | None, **options: Any) -> None:

@@ -276,8 +276,8 @@ class Exports:
 
         Args:
             filters: the range of dates, and further filters.
-            from_period: the state before, such as ``"1"`` for the first payment; None for an
-                installation.
+            from_period: the state before, such as ``"1"`` for the first payment; None is
+                allowed, but its meaning is not documented.
             to_period: the state afterwards, such as ``"6+"``.
             format: ``"json"`` or ``"csv"``.
             tz: the time zone by which the data is grouped.

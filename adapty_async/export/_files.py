@@ -101,8 +101,10 @@ def temporary() -> Iterator[Output]:
     """
     with _named("a temporary file"):
         file = tempfile.TemporaryFile()  # noqa: SIM115  closed below
-    with file:
+    try:
         yield Output(file, "the temporary file")
+    finally:
+        _close(file)
 
 
 class _Export(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,10 +218,11 @@ class ExportFile:
         """Release the lock, and remove the files if they have no complete chunk."""
         if self._file is None:
             return
-        with self._file as file, contextlib.suppress(OSError):
-            if not self.chunks and is_at(self._part, os.fstat(file.fileno())):
+        with contextlib.suppress(OSError):
+            if not self.chunks and is_at(self._part, os.fstat(self._file.fileno())):
                 self._log.unlink(missing_ok=True)
                 self._part.unlink()
+        _close(self._file)
 
 
 _NOTHING = _State(chunks=0, size=0, crc32=0)
@@ -246,6 +249,12 @@ def _locked(path: Path) -> BinaryIO:
         except BlockingIOError:
             file.close()
             raise ExportError(f"{path} is in use by another export") from None
+        file.close()
+
+
+def _close(file: BinaryIO) -> None:
+    """Close a file; bytes that do not fit on the disk were not accepted anyway."""
+    with contextlib.suppress(OSError):
         file.close()
 
 

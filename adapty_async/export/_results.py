@@ -144,7 +144,7 @@ class FunnelStage(ResultStruct, frozen=True, kw_only=True):
     A stage of a funnel.
 
     Attributes:
-        period: -2 for the installation, -1 for the display of a paywall, then the payments.
+        period: -2 for the installation, -1 for the display of a paywall, and so on.
         value: the number of users who reached the stage.
         value_relative: the same in percent of the first stage.
         following_changes: the users who did not reach the next stage.

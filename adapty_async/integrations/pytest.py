@@ -27,11 +27,11 @@ from typing import Any, TypeVar, cast
 
 import pytest
 
-from adapty_async import AdaptyClient, AdaptyMailClient
+from adapty_async import AdaptyClient, AdaptyExportClient, AdaptyMailClient
 from adapty_async._runtime.fork import is_client_socket
 from adapty_async.sandbox import Sandbox
 
-__all__ = ("adapty_client", "adapty_mail_client", "adapty_sandbox")
+__all__ = ("adapty_client", "adapty_export_client", "adapty_mail_client", "adapty_sandbox")
 
 T = TypeVar("T")
 
@@ -180,6 +180,7 @@ def adapty_sandbox(
             "ADAPTY_BASE_URL": sandbox.url,
             "ADAPTY_MAIL_API_KEY": sandbox.mail_api_key,
             "ADAPTY_MAIL_BASE_URL": sandbox.url,
+            "ADAPTY_EXPORT_BASE_URL": sandbox.url,
         }
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
@@ -198,5 +199,13 @@ def adapty_client(adapty_sandbox: Sandbox) -> Iterator[AdaptyClient]:
 def adapty_mail_client(adapty_sandbox: Sandbox) -> Iterator[AdaptyMailClient]:
     """A client of the sandbox's Mail API, closed after the test."""
     client = AdaptyMailClient(adapty_sandbox.mail_api_key, base_url=adapty_sandbox.url)
+    yield client
+    asyncio.run(client.aclose())
+
+
+@pytest.fixture
+def adapty_export_client(adapty_sandbox: Sandbox) -> Iterator[AdaptyExportClient]:
+    """A client of the sandbox's export analytics API, closed after the test."""
+    client = AdaptyExportClient(adapty_sandbox.api_key, base_url=adapty_sandbox.url)
     yield client
     asyncio.run(client.aclose())

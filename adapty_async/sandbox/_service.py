@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 from uuid import uuid4
@@ -60,10 +61,11 @@ class Response(NamedTuple):
             return self.to_web()
         headers = {"Request-Id": uuid4().hex, "Content-Type": self.media_type}
         response = web.StreamResponse(status=self.status, headers=headers)
-        await response.prepare(request)
-        for block in self.blocks:
-            await response.write(block)
-        await response.write_eof()
+        with suppress(ConnectionError):  # the client has disconnected
+            await response.prepare(request)
+            for block in self.blocks:
+                await response.write(block)
+            await response.write_eof()
         return response
 
     def to_web(self) -> web.Response:

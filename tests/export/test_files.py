@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import resource
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -145,7 +147,7 @@ def test_changed_chunks_are_never_trusted(path: Path) -> None:
     file.close()
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(kept=st.integers(0, 260))
 def test_a_state_file_may_end_anywhere(kept: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Wherever a crash cut the state file, the chunks are those of its last complete line."""
@@ -267,6 +269,55 @@ def test_a_full_disk_is_an_error(full: Output) -> None:
     """An error of the system names the file."""
     with pytest.raises(ExportError, match="a full disk cannot be written: No space left on device"):
         full.append(b"one\n")
+
+
+@contextlib.contextmanager
+def file_size(limit: int) -> Iterator[None]:
+    """Let no file of this process become larger."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def fill_temporary(size: int) -> None:
+    """Write to a temporary file."""
+    with temporary() as output:
+        output.append(b"x" * size)
+        output.accept()
+
+
+@pytest.mark.parametrize("size", [900, 90_000], ids=["in the buffer", "beyond the buffer"])
+def test_a_chunk_that_does_not_fit_is_discarded(path: Path, size: int) -> None:
+    """When the disk is full, complete chunks stay, and the export can be resumed later."""
+    file = opened(path)
+    add(file, b"one\n")
+    with file_size(500):
+        with pytest.raises(ExportError, match=r"\.part cannot be written: File too large"):
+            add(file, b"x" * size)
+        file.close()
+        with pytest.raises(ExportError, match="the temporary file cannot be written"):
+            fill_temporary(size)
+    file = opened(path)
+    assert (file.chunks, file.output.size) == (1, 4)
+    add(file, b"two\n")
+    file.complete()
+    file.close()
+
+    assert path.read_bytes() == b"one\ntwo\n"
+
+
+def test_a_state_without_its_file_starts_fresh(path: Path) -> None:
+    """A process that was killed after the target was replaced leaves a state of no use."""
+    interrupted(path, b"one\n")
+    path.with_name("export.csv.part").rename(path)
+    file = opened(path)
+
+    assert (file.chunks, file.output.size) == (0, 0)
+    file.close()
+    assert names(path) == ["export.csv"]
 
 
 def test_a_temporary_file_has_no_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -120,6 +120,17 @@ async def test_all_kinds_of_values_are_sent() -> None:
     assert headers["Adapty-Tz"] == "Europe/Berlin"
 
 
+@pytest.mark.parametrize("state", [1, "1", None], ids=repr)
+async def test_a_state_is_sent_as_it_is_given(state: str | int | None) -> None:
+    """A conversion begins with text or null, as in the schema, or a number, as in its example."""
+    transport = FakeTransport([(200, {}, b"{}")])
+    async with AdaptyExportClient("key", transport=transport) as export:
+        await export.conversion(filters=Filters(date=YEAR), from_period=state, to_period="6+")
+
+    body = msgspec.json.decode(transport.requests[0].body or b"")
+    assert (body["from_period"], body["to_period"]) == (state, "6+")
+
+
 @pytest.mark.parametrize("tz", ["Mars/Base", "../UTC", "", 5, "Europe/Berlin\r\nX: y"], ids=repr)
 def test_a_time_zone_is_validated(tz: Any) -> None:
     """A name that is no IANA time zone is an error before anything is sent."""

@@ -53,7 +53,7 @@ def encoded(rows: list[list[str]]) -> bytes:
     return text.getvalue().encode()
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(
     header=st.lists(CELLS.filter(str.strip), min_size=3, max_size=3),
     chunks=st.lists(ROWS, max_size=4),
@@ -132,7 +132,7 @@ def test_a_resumed_file_has_its_header() -> None:
     assert file.getvalue() == b'"a\n",b\n1,2\n3,4\n'
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(
     value=st.recursive(
         st.text() | st.integers(-5, 5), lambda x: st.lists(x) | st.dictionaries(st.text(), x)

@@ -18,12 +18,14 @@ import datetime as dt
 import pytest
 from adapty_async import (
     AdaptyClient,
+    AdaptyExportClient,
     AdaptyMailClient,
     MailProfile,
     RetryPolicy,
     ServerError,
 )
 
+from adapty_async.export import PlacementFilters
 
 PROFILE = MailProfile(
     external_profile_id="p1",
@@ -55,6 +57,15 @@ def test_the_environment_leads_to_the_sandbox(adapty_sandbox):
     adapty_sandbox.seed_profiles(["anna"])
     asyncio.run(work())
     assert adapty_sandbox.mail_profile_ids() == {"p1"}
+    assert AdaptyExportClient().origin == adapty_sandbox.url
+
+
+def test_an_export(adapty_sandbox, adapty_export_client):
+    async def work():
+        filters = PlacementFilters(placement_type="paywall")
+        return await adapty_export_client.placements(filters=filters)
+
+    assert len(asyncio.run(work()).data) == 3
 
 
 @pytest.mark.adapty_sandbox(faults="error=100%", seed=7)
@@ -197,7 +208,7 @@ def test_the_plugin_is_installed() -> None:
 
 def test_fixtures(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sandbox and clients serve tests without a loop and with anyio, one sandbox for each test."""
-    run(pytester, monkeypatch, PLAIN).assert_outcomes(passed=6)
+    run(pytester, monkeypatch, PLAIN).assert_outcomes(passed=7)
 
 
 def test_fixtures_of_pytest_asyncio(
