@@ -463,14 +463,15 @@ async def test_a_call_before_the_event_is_not_cached(cache: AccessCache, server:
     assert server.requests == ["u1", "u1"]
 
 
-async def test_an_event_without_a_customer_counts_for_a_call_by_customer(
-    cache: AccessCache, server: Server
+@pytest.mark.parametrize("ids", [{"profile_id": "p-u1"}, {"customer_user_id": "u1"}], ids=str)
+async def test_a_call_during_an_event_is_not_cached(
+    cache: AccessCache, server: Server, ids: dict[str, str]
 ) -> None:
-    """A call by customer user id is not cached if an event named its profile id meanwhile."""
+    """A call is not cached if an event named either id of its profile meanwhile."""
     server.held.clear()
     lookup = asyncio.create_task(cache.has_access("premium", customer_user_id="u1"))
     await loop_turns(10)
-    await cache.handle(event_of(profile_id="p-u1"))
+    await cache.handle(event_of(**ids))
     server.held.set()
     await lookup
     for _ in range(2):
