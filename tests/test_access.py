@@ -480,6 +480,32 @@ async def test_a_call_during_an_event_is_not_cached(
     assert server.requests == ["u1", "u1"]
 
 
+async def test_the_end_of_an_invalidated_call_leaves_the_newer_one(
+    cache: AccessCache, server: Server
+) -> None:
+    """Lookups after an event share one call, also if the call before the event ends meanwhile."""
+
+    def lookup() -> asyncio.Task[bool]:
+        return asyncio.create_task(cache.has_access("premium", customer_user_id="u1"))
+
+    first = server.held = asyncio.Event()
+    lookups = [lookup()]
+    await loop_turns(10)
+    cache.invalidate(customer_user_id="u1")
+    second = server.held = asyncio.Event()
+    lookups.append(lookup())
+    await loop_turns(10)
+    first.set()
+    await loop_turns(10)
+    lookups.append(lookup())
+    await loop_turns(10)
+    second.set()
+
+    assert all(await asyncio.gather(*lookups))
+    assert await cache.has_access("premium", customer_user_id="u1")
+    assert server.requests == ["u1", "u1"]
+
+
 async def test_an_invalidated_profile_does_not_count_in_an_outage(
     cache: AccessCache, server: Server, clock: FakeClock
 ) -> None:
