@@ -31,6 +31,18 @@ ResultT = TypeVar("ResultT")
 
 # Seconds that a transaction waits for those of other processes.
 _BUSY_SECONDS = 30.0
+# Result codes of a store that may work again later.
+_UNAVAILABLE = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_READONLY,
+    }
+)
 _DIALECT = Dialect(
     serial="INTEGER PRIMARY KEY",
     data="blob",
@@ -170,11 +182,7 @@ class _File:
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE))
             self._db = connected(path, "mode=rw", timeout=_BUSY_SECONDS)
             try:
-                if self._db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
-                    raise JobError(
-                        f"the job store {path} cannot be used: its file system cannot share memory"
-                        " between processes"
-                    )
+                self._db.execute("PRAGMA journal_mode = WAL")
             except BaseException:
                 self._db.close()
                 raise
@@ -194,8 +202,7 @@ class _File:
                 result = self._drive(steps)
                 self._db.execute("COMMIT")
             except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+                self._db.rollback()  # unless SQLite has done so
                 raise
         return result
 
@@ -235,7 +242,8 @@ def _translated(path: Path) -> Iterator[None]:
     """Translate errors of SQLite and of the operating system to errors that name the store."""
     try:
         yield
-    except (OSError, sqlite3.OperationalError) as error:
+    except OSError as error:
         raise StoreUnavailableError(f"the job store {path}: {explain(error)}") from None
     except sqlite3.Error as error:
-        raise JobError(f"the job store {path} cannot be used: {explain(error)}") from None
+        kind = StoreUnavailableError if code_of(error) in _UNAVAILABLE else JobError
+        raise kind(f"the job store {path} cannot be used: {explain(error)}") from None

@@ -17,6 +17,7 @@ from adapty_async.errors import AuthenticationError, ConfigError, JournalError
 from adapty_async.jobs import (
     Job,
     JobError,
+    JobOutcome,
     JobReport,
     JobStoppedError,
     JobStore,
@@ -28,6 +29,7 @@ from adapty_async.jobs import (
 from adapty_async.jobs import _job as _job_module
 from adapty_async.jobs._database import Statement
 from adapty_async.jobs._part_steps import _checksum
+from adapty_async.jobs._sources import Item
 from adapty_async.jobs._steps import forget_job
 from adapty_async.sandbox import Sandbox
 from adapty_async.v1 import create_profile
@@ -180,6 +182,7 @@ async def test_a_part_that_is_delivered_twice_at_once_is_sent_once(
             running = asyncio.create_task(job.run_part(0))
             await until_arrived(slow)
             report = await second.report()
+            assert [outcome async for outcome in second.outcomes()] == []
             for each in (job, second):
                 with pytest.raises(PartBusyError, match=f"part 0 of the job {name} is in use"):
                     await each.run_part(0)
@@ -363,6 +366,32 @@ async def test_a_worker_that_is_stopped_leaves_its_parts_open(
         assert report.not_sent > 0
         with pytest.raises(JobStoppedError, match="was stopped here"):
             await job.run_part(0)
+
+
+async def test_a_worker_that_is_stopped_while_it_reads_sends_nothing(
+    store: JobStore, name: str, adapty: AdaptyClient, sandbox: Sandbox, ids: WriteIds
+) -> None:
+    """A stop between the claim of a part and its first request counts."""
+    lines = ids("a")
+    await planned(store, name, adapty, lines)
+
+    class Stopping:
+        plan = lines.plan
+
+        def read(self, description: dict[str, Any], part: dict[str, Any]) -> list[Item]:
+            job.stop()
+            return lines.read(description, part)
+
+    job = await store.job(name, adapty.v1.profiles.bulk_delete, source=Stopping())
+    with pytest.raises(JobStoppedError, match="was stopped here"):
+        await job.run_part(0)
+    assert not sandbox.arrivals()
+
+
+def test_an_outcome_does_not_show_its_id() -> None:
+    """The repr of an outcome has its position and status."""
+    outcome = JobOutcome(index=3, line=4, item="anna", status=OutcomeStatus.DONE)
+    assert repr(outcome) == "JobOutcome(index=3, status=done)"
 
 
 async def test_a_job_that_is_forgotten_stops_its_runs(

@@ -15,14 +15,18 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from adapty_async import AdaptyClient
+from adapty_async import AdaptyClient, jobs
 from adapty_async.errors import ConfigError
 from adapty_async.jobs import JobError, JobStore, Lines, PartBusyError, StoreUnavailableError
 from adapty_async.jobs._database import Statement
+from adapty_async.jobs._part_journal import PartJournal
+from adapty_async.jobs._part_steps import Runner
+from adapty_async.jobs._schema import VERSION, ensure_schema
 from adapty_async.sandbox import Sandbox
 from tests._support import CANARY_EMAIL, CANARY_KEY
 from tests.jobs.proxies import running_cut, running_pooler
 from tests.jobs.test_job import planned, until_arrived, users
+from tests.journal.support import IDENTITY, accept, ignore
 
 WriteIds = Callable[..., Lines]
 
@@ -60,6 +64,50 @@ def test_missing_packages_are_named() -> None:
         f"ConfigError a job store in PostgreSQL {needs}",
         f"ImportError Query {needs}",
     ]
+
+
+def test_missing_packages_are_named_where_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The errors are those of this process, too."""
+    for module in ("_postgres", "_query"):
+        monkeypatch.setitem(sys.modules, f"adapty_async.jobs.{module}", None)
+    with pytest.raises(ConfigError, match=r"pip install 'adapty-async\[jobs\]'"):
+        JobStore("postgresql://host/x")
+    with pytest.raises(ImportError, match=r"pip install 'adapty-async\[jobs\]'"):
+        _ = jobs.Query
+
+
+def test_tables_that_another_process_makes_meanwhile_are_used() -> None:
+    """A process that waited for the lock on the tables finds those of another one."""
+    steps = ensure_schema()
+    assert next(steps).sql == steps.send([]).sql.replace("guard", "exists")
+    assert steps.send([]).sql == "{exists}"
+    assert steps.send([(1,)]).sql.startswith("SELECT max(version)")
+    with pytest.raises(StopIteration):
+        steps.send([(VERSION,)])
+
+
+async def test_a_lock_is_released_once(store: JobStore, store_url: str, name: str) -> None:
+    """A second release does nothing, neither does one after the end of the session."""
+    database = store._database
+    for _ in range(2):
+        lock = await database.lock(77, 1)
+        assert lock is not None
+        lock.watch(lambda: None)
+        assert await database.held(77, [1, 2]) == {1}
+        await lock.release()
+        await lock.release()
+    assert await database.held(77, [1, 2]) == set()
+
+
+async def test_a_part_that_is_not_there_is_told(
+    store: JobStore, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """A journal of a part that was forgotten meanwhile is an error, and leaves no lock."""
+    job = await planned(store, name, adapty, ids("a"))
+    journal = PartJournal(store._database, Runner(job._record.id, name, 9, "me"))
+    with pytest.raises(JobError, match=f"the store has no part 9 of a job {name}"):
+        await journal.open(IDENTITY, accept, ignore)
+    assert await store._database.held(job._record.id, [9]) == set()
 
 
 async def test_a_store_of_a_later_release_is_refused(
@@ -140,6 +188,20 @@ async def test_a_lock_that_cannot_be_made_is_told(
             await job.run_part(0)
         (tmp_path / "jobs.db.1.0-lock").rmdir()
         assert await job.run_part(0) is not None
+
+
+async def test_a_lock_file_that_cannot_be_opened_is_told(
+    tmp_path: Path, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """Another error of SQLite than a lock is no busy part, and the store may work again."""
+    path = tmp_path / "jobs.db.1.0-lock"
+    async with JobStore(f"sqlite:///{tmp_path}/jobs.db") as store:
+        job = await planned(store, name, adapty, ids("a"))
+        with closing(sqlite3.connect(path)) as db:
+            db.execute("PRAGMA journal_mode = WAL")
+        path.with_name(f"{path.name}-shm").mkdir()
+        with pytest.raises(StoreUnavailableError, match="it is read-only"):
+            await job.run_part(0)
 
 
 async def test_a_store_is_closed_with_locks_in_hand(
@@ -239,7 +301,7 @@ async def test_a_lock_that_is_lost_already_ends_a_run_at_once(postgres_url: str)
         assert lock is not None
         assert await store._database.lock(9, 9) is None
         assert await store._database.held(9, [8, 9]) == {9}
-        store._database._lose_all()  # type: ignore[attr-defined]
+        await store._database._session.close()  # type: ignore[attr-defined]
         told: list[bool] = []
         lock.watch(lambda: told.append(True))
         await lock.release()
