@@ -327,8 +327,8 @@ class AccessCache:
         invalidations = self._invalidations.count
         call = self._call(key)
         entry = await self._wait(key, call)
-        outdated_by = self._invalidations.last(_ids(key, entry.profile))
-        if call.invalidations < outdated_by <= invalidations:
+        last = self._invalidations.last(_ids(key, entry.profile))
+        if call.invalidations < min(last, invalidations):
             entry = await self._wait(key, self._call(key))
         return entry
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+import random
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import anyio
@@ -15,7 +16,9 @@ from aiohttp import web
 
 from adapty_async import (
     AdaptyClient,
+    AdaptyError,
     AuthenticationError,
+    CircuitOpenError,
     ConfigError,
     ConnectError,
     DecodeError,
@@ -569,6 +572,57 @@ async def test_a_profile_in_use_is_invalidated_after_many_others(
         await cache.has_access("premium", customer_user_id="u1")
 
     assert server.requests == ["u1", "u2", "u3", "u1"]
+
+
+def ids_of(name: str) -> tuple[dict[str, str], ...]:
+    """Return one id of a profile, the other one, and both."""
+    customer, profile = {"customer_user_id": f"u{name}"}, {"profile_id": f"p{name}"}
+    return customer, profile, customer | profile
+
+
+@pytest.mark.parametrize("seed", range(16))
+async def test_no_lookup_returns_what_an_earlier_event_made_outdated(seed: int) -> None:
+    """Whatever runs at the same time, a lookup after an event never has an older profile."""
+    choice = random.Random(seed).choice
+    revenues = {"1": 0, "2": 0, "3": 0}  # in Adapty; it counts the changes of each profile
+    named = dict(revenues)  # the revenue at the last event
+    errors: list[AdaptyError | None] = [None]
+
+    async def respond(request: Request) -> Response:
+        [name] = [
+            value[1] for field, value in request.headers.items() if field.lower().endswith("-id")
+        ]
+        await loop_turns(choice(range(6)))
+        if errors[0] is not None:
+            raise errors[0]
+        fields = {"profile_id": f"p{name}", "customer_user_id": f"u{name}"}
+        body = json.dumps({"data": {**fields, "total_revenue_usd": revenues[name]}}).encode()
+        await loop_turns(choice(range(6)))
+        return Response(200, {}, body)
+
+    async def look_up(cache: AccessCache) -> None:
+        name = choice("123")
+        known = named[name]
+        with suppress(ServerError, CircuitOpenError):
+            found = await cache.profile(**choice(ids_of(name)[:2]))
+            assert found.profile is not None
+            assert found.profile.total_revenue_usd >= known
+
+    retry, options = RetryPolicy(attempts=1), {"ttl": choice((1e-9, 60)), "max_wait": 1e-6}
+    async with (
+        AdaptyClient("key", transport=respond, retry=retry) as client,
+        AccessCache(client, max_profiles=choice((1, 3, 99)), **options) as cache,
+        asyncio.TaskGroup() as lookups,
+    ):
+        for _ in range(100):
+            tasks = [lookups.create_task(look_up(cache)) for _ in range(choice((1, 2, 3)))]
+            await loop_turns(choice(range(8)))
+            if choice((True, False)):
+                choice(tasks).cancel()
+            errors[0] = choice((*[errors[0]] * 19, None if errors[0] else ServerError("down")))
+            name = choice("123")
+            revenues[name] = named[name] = revenues[name] + 1
+            cache.invalidate(**choice(ids_of(name)))
 
 
 async def test_the_end_of_an_invalidated_call_leaves_the_newer_one(
