@@ -105,17 +105,105 @@ class AccessStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Entry(msgspec.Struct, frozen=True):
-    """A profile, None if there is none, and the time at which its call began."""
+    """
+    A profile, None if there is none, and when its call began.
+
+    Attributes:
+        read_at: seconds since 1970, for dates.
+        read_on: seconds of the monotonic clock, since the other one may be set back.
+    """
 
     profile: Profile | None
     read_at: float
+    read_on: float
+
+    def age(self, now: float) -> float:
+        """Return the seconds since the call began; the longer time if the clocks disagree."""
+        return max(now - self.read_at, time.monotonic() - self.read_on)
 
 
 class _Call(msgspec.Struct, frozen=True):
-    """A call in flight, and the time of the event loop at which it began."""
+    """
+    A call in flight.
+
+    Attributes:
+        began: the time of the event loop.
+        invalidations: the number of the last invalidation before the call.
+    """
 
     task: asyncio.Task[_Entry]
     began: float
+    invalidations: int
+
+
+class _Entries:
+    """
+    An LRU cache of entries, with an index by all ids of their profiles.
+
+    A profile is cached by the id of the lookup, and an event may have only the other id.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._entries: LRUCache[_Key, _Entry] = LRUCache(size)
+        self._keys: dict[_Key, set[_Key]] = {}  # the keys of the entries that an id belongs to
+        self.get = self._entries.get
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def put(self, key: _Key, entry: _Entry) -> None:
+        """Add an entry, or replace it."""
+        self.remove(key)
+        if len(self) == self._entries.maxsize:
+            self._unlink(*self._entries.popitem())
+        self._entries[key] = entry
+        for name in _ids(key, entry.profile):
+            self._keys.setdefault(name, set()).add(key)
+
+    def keys(self, name: _Key) -> frozenset[_Key]:
+        """Return the keys of the entries that an id belongs to."""
+        return frozenset(self._keys.get(name, ()))
+
+    def remove(self, key: _Key) -> bool:
+        """Remove an entry, and return whether there was one."""
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._unlink(key, entry)
+        return entry is not None
+
+    def _unlink(self, key: _Key, entry: _Entry) -> None:
+        for name in _ids(key, entry.profile):
+            keys = self._keys[name]
+            keys.discard(key)
+            if not keys:
+                del self._keys[name]
+
+
+class _Invalidations:
+    """
+    A log of the last invalidation of each id, bounded.
+
+    An entry that the log has dropped counts for every id, so no invalidation is forgotten.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.count = 0
+        self._size = size
+        self._numbers: dict[_Key, int] = {}  # oldest first
+        self._dropped = 0  # the number of the last one that the log has dropped
+
+    def record(self, names: set[_Key]) -> None:
+        """Record that the profiles of these ids are outdated."""
+        self.count += 1
+        for name in names:
+            self._numbers.pop(name, None)
+            self._numbers[name] = self.count
+        while len(self._numbers) > self._size:
+            self._dropped = self._numbers.pop(next(iter(self._numbers)))
+
+    def last(self, names: set[_Key]) -> int:
+        """Return the number of the last invalidation of any of these ids; 0 without one."""
+        return max(self._dropped, *(self._numbers.get(name, 0) for name in names))
 
 
 class AccessCache:
@@ -165,12 +253,8 @@ class AccessCache:
         self._max_wait = positive("max_wait", max_wait)
         size = whole_number("max_profiles", max_profiles)
         self._clock = clock
-        self._entries: LRUCache[_Key, _Entry] = LRUCache(size)
-        # the customer user id by which a profile was read: an event may only have its profile id
-        self._customers: LRUCache[str, str] = LRUCache(size)
-        # the number of the last invalidation of a profile, and of all of them
-        self._invalidated: LRUCache[str, int] = LRUCache(size)
-        self._invalidations = 0
+        self._entries = _Entries(size)
+        self._invalidations = _Invalidations(size)
         self._calls: dict[_Key, _Call] = {}
         self._tasks: set[asyncio.Task[_Entry]] = set()  # those of invalidated calls as well
         self._counts = dict.fromkeys(AccessStatistics.__struct_fields__, 0)
@@ -221,20 +305,34 @@ class AccessCache:
         """
         key = _key(customer_user_id, profile_id)
         entry = self._fresh(key, self._clock()) or await self._read(key)
-        age = max(0.0, self._clock() - entry.read_at)
+        age = entry.age(self._clock())
         return CachedProfile(entry.profile, age, is_stale=age >= self._ttl)
 
     def _fresh(self, key: _Key, now: float) -> _Entry | None:
         entry = self._entries.get(key)
-        # a negative age: the clock was set back, so the age is unknown
-        if entry is None or not 0 <= now - entry.read_at < self._ttl:
+        if entry is None or entry.age(now) >= self._ttl:
+            return None
+        if now < entry.read_at:  # the clock was set back, so it was wrong then or is wrong now
             return None
         self._counts["hits"] += 1
         return entry
 
     async def _read(self, key: _Key) -> _Entry:
-        """Return the profile of a call; in an outage, or after `max_wait`, the last known one."""
+        """
+        Return the profile of a call; in an outage, or after `max_wait`, the last known one.
+
+        Only the response shows all ids of a profile. If it is older than an event before this
+        lookup, another call is made, which cannot be.
+        """
+        invalidations = self._invalidations.count
         call = self._call(key)
+        entry = await self._wait(key, call)
+        last = self._invalidations.last(_ids(key, entry.profile))
+        if call.invalidations < min(last, invalidations):
+            entry = await self._wait(key, self._call(key))
+        return entry
+
+    async def _wait(self, key: _Key, call: _Call) -> _Entry:
         if self._last_known(key) is not None:
             wait = call.began + self._max_wait - asyncio.get_running_loop().time()
             await asyncio.wait({call.task}, timeout=max(0.0, wait))
@@ -245,7 +343,7 @@ class AccessCache:
 
     def _last_known(self, key: _Key) -> _Entry | None:
         entry = self._entries.get(key)
-        if entry is None or self._clock() - entry.read_at >= self._lifetime:
+        if entry is None or entry.age(self._clock()) >= self._lifetime:
             return None
         return entry
 
@@ -274,8 +372,9 @@ class AccessCache:
             return call
         self._counts["calls"] += 1
         loop = asyncio.get_running_loop()
-        task = loop.create_task(self._fetch(key))
-        call = self._calls[key] = _Call(task, loop.time())
+        invalidations = self._invalidations.count
+        task = loop.create_task(self._fetch(key, invalidations))
+        call = self._calls[key] = _Call(task, loop.time(), invalidations)
         self._tasks.add(task)
         task.add_done_callback(lambda task: self._ended(key, task))
         return call
@@ -288,27 +387,17 @@ class AccessCache:
         if not task.cancelled():
             task.exception()  # an error without a lookup that waits for it is of no interest
 
-    async def _fetch(self, key: _Key) -> _Entry:
+    async def _fetch(self, key: _Key, invalidations: int) -> _Entry:
         by, value = key
-        began, invalidations = self._clock(), self._invalidations
+        read_at, read_on = self._clock(), time.monotonic()
         try:
             profile = await self._client.execute(get_profile(**{by: value}))
         except NotFoundError:
             profile = None
-        entry = _Entry(profile, began)
-        call = self._calls.get(key)
-        is_current = call is not None and call.task is asyncio.current_task()
-        if is_current and not self._is_outdated(profile, invalidations):
-            self._entries[key] = entry
-            if profile is not None and by == "customer_user_id":
-                self._customers[profile.profile_id] = value
+        entry = _Entry(profile, read_at, read_on)
+        if self._invalidations.last(_ids(key, profile)) <= invalidations:
+            self._entries.put(key, entry)
         return entry
-
-    def _is_outdated(self, profile: Profile | None, invalidations: int) -> bool:
-        """Return whether a profile was invalidated by its profile id while its call ran."""
-        if profile is None:
-            return False
-        return self._invalidated.get(profile.profile_id, 0) > invalidations
 
     async def handle(self, event: Event) -> None:
         """
@@ -317,6 +406,7 @@ class AccessCache:
         It can be the callable of a `WebhookReceiver`, or a part of it.
         """
         self.invalidate(customer_user_id=event.customer_user_id, profile_id=event.profile_id)
+        self.invalidate(profile_id=event.event_properties.profile_id)
         for other in event.profiles_sharing_access_level or ():
             self.invalidate(customer_user_id=other.customer_user_id, profile_id=other.profile_id)
 
@@ -326,21 +416,20 @@ class AccessCache:
         """
         Remove the profile of a user: the next lookup reads it, also if a call is in flight.
 
+        One id is enough. The profile is removed whichever id it was looked up by.
+
         A removed profile does not count in an outage, since it is known to be outdated.
         """
-        keys: set[_Key] = set()
-        self._invalidations += 1
+        names: set[_Key] = set()
         if customer_user_id is not None:
-            keys.add(("customer_user_id", customer_user_id))
+            names.add(("customer_user_id", customer_user_id))
         if profile_id is not None:
-            keys.add(("profile_id", profile_id))
-            self._invalidated[profile_id] = self._invalidations
-            known = self._customers.pop(profile_id, None)
-            if known is not None:
-                keys.add(("customer_user_id", known))
-        for key in keys:
-            removed = [self._entries.pop(key, None), self._calls.pop(key, None)]
-            self._counts["invalidations"] += any(one is not None for one in removed)
+            names.add(("profile_id", profile_id))
+        self._invalidations.record(names)
+        for key in names.union(*map(self._entries.keys, names)):
+            is_cached = self._entries.remove(key)
+            is_called = self._calls.pop(key, None) is not None
+            self._counts["invalidations"] += is_cached or is_called
 
     def statistics(self) -> AccessStatistics:
         """Return the counts of lookups so far."""
@@ -384,6 +473,16 @@ def _key(customer_user_id: str | None, profile_id: str | None) -> _Key:
     raise InvalidInputError(
         "customer_user_id", "exactly one of customer_user_id and profile_id is required, as text"
     )
+
+
+def _ids(key: _Key, profile: Profile | None) -> set[_Key]:
+    """Return the ids of a profile: that of a lookup, and those in the response."""
+    ids = {key}
+    if profile is not None:
+        ids.add(("profile_id", profile.profile_id))
+        if profile.customer_user_id is not None:
+            ids.add(("customer_user_id", profile.customer_user_id))
+    return ids
 
 
 def _is_open(entry: _Entry, access_level_id: str, now: float) -> bool:

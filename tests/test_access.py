@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+import random
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import anyio
@@ -15,7 +16,9 @@ from aiohttp import web
 
 from adapty_async import (
     AdaptyClient,
+    AdaptyError,
     AuthenticationError,
+    CircuitOpenError,
     ConfigError,
     ConnectError,
     DecodeError,
@@ -142,7 +145,8 @@ async def test_a_profile_is_read_again_after_the_ttl(
     clock.now += 1
     known = await cache.profile(profile_id="p1")
 
-    assert (known.age, known.is_stale, server.requests) == (0, False, ["p1", "p1"])
+    assert known.age < 59
+    assert (known.is_stale, server.requests) == (False, ["p1", "p1"])
     assert known.profile is not None
     assert known.has_access("premium")
 
@@ -167,7 +171,7 @@ async def test_a_missing_profile_is_an_answer(
         assert not await cache.has_access("premium", customer_user_id="u1")
     known = await cache.profile(customer_user_id="u1")
 
-    assert known == CachedProfile(None, 0, is_stale=False)
+    assert known == CachedProfile(None, known.age, is_stale=False)
     assert not known.has_access("premium")
     assert server.requests == ["u1"]
 
@@ -327,6 +331,21 @@ async def test_the_last_known_profile_counts_for_its_time(
             await cache.has_access("premium", customer_user_id=user)
 
 
+async def test_a_clock_that_was_set_back_makes_nothing_younger(
+    server: Server, clock: FakeClock
+) -> None:
+    """The monotonic clock counts as well, so an hour that is repeated does not serve old access."""
+    async with (
+        AdaptyClient("key", transport=server, retry=RetryPolicy(attempts=1)) as client,
+        AccessCache(client, ttl=1e-9, stale=1e-9, clock=clock) as cache,
+    ):
+        await cache.has_access("premium", customer_user_id="u1")
+        server.error = ServerError("down")
+        clock.now -= 3600
+        with pytest.raises(ServerError, match="down"):
+            await cache.has_access("premium", customer_user_id="u1")
+
+
 async def test_a_rejected_key_is_no_outage(
     cache: AccessCache, server: Server, clock: FakeClock
 ) -> None:
@@ -382,12 +401,13 @@ async def test_an_outage_of_a_real_server_is_bridged() -> None:
 # Invalidation
 
 
-@pytest.mark.parametrize("by", ["customer_user_id", "profile_id", "event", "sharing"])
+@pytest.mark.parametrize("by", ["customer_user_id", "profile_id", "both", "event", "sharing"])
 async def test_an_invalidated_profile_is_read_again(
     cache: AccessCache, server: Server, clock: FakeClock, by: str
 ) -> None:
     """An event, or a call, removes the profile under both of its ids."""
     shared = {"profile_id": "p-u1", "customer_user_id": None}
+    server.replies["p-u1"] = profile("u1")
     await cache.has_access("premium", customer_user_id="u1")
     await cache.has_access("premium", profile_id="p-u1")
     await cache.has_access("premium", customer_user_id="u2")
@@ -397,6 +417,8 @@ async def test_an_invalidated_profile_is_read_again(
         await cache.handle(event_of(profile_id="p9", profiles_sharing_access_level=[shared]))
     elif by == "profile_id":
         cache.invalidate(profile_id="p-u1")
+    elif by == "customer_user_id":
+        cache.invalidate(customer_user_id="u1")
     else:
         cache.invalidate(customer_user_id="u1", profile_id="p-u1")
     for user in ("u1", "u2"):
@@ -436,6 +458,14 @@ async def test_a_webhook_makes_a_change_visible_at_once() -> None:
         await sandbox.wait_for_webhooks()
 
         assert await access.has_access("premium", customer_user_id="u1")
+
+
+async def test_the_profile_id_of_the_properties_counts(cache: AccessCache) -> None:
+    """An event whose own profile id is not as documented has it among its properties."""
+    await cache.has_access("premium", customer_user_id="u1")
+    await cache.handle(event_of(profile_id=5, event_properties={"profile_id": "p-u1"}))
+
+    assert cache.statistics().size == 0
 
 
 async def test_an_event_with_odd_profiles_invalidates_its_own(cache: AccessCache) -> None:
@@ -478,6 +508,121 @@ async def test_a_call_during_an_event_is_not_cached(
         await cache.has_access("premium", customer_user_id="u1")
 
     assert server.requests == ["u1", "u1"]
+
+
+@pytest.mark.parametrize(
+    ("lookup", "event"),
+    [
+        ({"profile_id": "u1"}, {"customer_user_id": "u1"}),
+        ({"customer_user_id": "u1"}, {"profile_id": "p-u1"}),
+    ],
+    ids=["profile_id", "customer_user_id"],
+)
+async def test_a_lookup_after_an_event_does_not_share_an_older_call(
+    cache: AccessCache, server: Server, lookup: dict[str, str], event: dict[str, str]
+) -> None:
+    """If only the response of a call shows that the event was about its profile, it is repeated."""
+    server.held.clear()
+    before = asyncio.create_task(cache.has_access("premium", **lookup))
+    await loop_turns(10)
+    await cache.handle(event_of(**event))
+    after = asyncio.create_task(cache.has_access("premium", **lookup))
+    await loop_turns(10)
+    server.replies["u1"] = profile(expires_at=date(-1))
+    server.held.set()
+
+    assert await before
+    assert not await after
+    assert not await cache.has_access("premium", **lookup)
+    assert server.requests == ["u1", "u1"]
+
+
+async def test_many_events_during_a_call_are_all_remembered(
+    server: Server, clock: FakeClock
+) -> None:
+    """More events than the cache has profiles do not put an outdated profile into it."""
+    async with (
+        AdaptyClient("key", transport=server) as client,
+        AccessCache(client, max_profiles=2, clock=clock) as cache,
+    ):
+        server.held.clear()
+        before = asyncio.create_task(cache.has_access("premium", customer_user_id="u1"))
+        await loop_turns(10)
+        for name in ("p-u1", "p2", "p3", "p4"):
+            cache.invalidate(profile_id=name)
+        server.held.set()
+        await before
+        for _ in range(2):
+            await cache.has_access("premium", customer_user_id="u1")
+
+    assert server.requests == ["u1", "u1"]
+
+
+async def test_a_profile_in_use_is_invalidated_after_many_others(
+    server: Server, clock: FakeClock
+) -> None:
+    """An event with a profile id finds each cached profile, however many were read after it."""
+    async with (
+        AdaptyClient("key", transport=server) as client,
+        AccessCache(client, max_profiles=2, clock=clock) as cache,
+    ):
+        for user in ("u1", "u2", "u1", "u3", "u1"):
+            await cache.has_access("premium", customer_user_id=user)
+        cache.invalidate(profile_id="p-u1")
+        await cache.has_access("premium", customer_user_id="u1")
+
+    assert server.requests == ["u1", "u2", "u3", "u1"]
+
+
+def ids_of(name: str) -> tuple[dict[str, str], ...]:
+    """Return one id of a profile, the other one, and both."""
+    customer, profile = {"customer_user_id": f"u{name}"}, {"profile_id": f"p{name}"}
+    return customer, profile, customer | profile
+
+
+@pytest.mark.parametrize("seed", range(16))
+async def test_no_lookup_returns_what_an_earlier_event_made_outdated(seed: int) -> None:
+    """Whatever runs at the same time, a lookup after an event never has an older profile."""
+    choice = random.Random(seed).choice
+    revenues = {"1": 0, "2": 0, "3": 0}  # in Adapty; it counts the changes of each profile
+    named = dict(revenues)  # the revenue at the last event
+    errors: list[AdaptyError | None] = [None]
+
+    async def respond(request: Request) -> Response:
+        [name] = [
+            value[1] for field, value in request.headers.items() if field.lower().endswith("-id")
+        ]
+        await loop_turns(choice(range(6)))
+        if errors[0] is not None:
+            raise errors[0]
+        fields = {"profile_id": f"p{name}", "customer_user_id": f"u{name}"}
+        body = json.dumps({"data": {**fields, "total_revenue_usd": revenues[name]}}).encode()
+        await loop_turns(choice(range(6)))
+        return Response(200, {}, body)
+
+    async def look_up(cache: AccessCache) -> None:
+        name = choice("123")
+        known = named[name]
+        with suppress(ServerError, CircuitOpenError):
+            found = await cache.profile(**choice(ids_of(name)[:2]))
+            assert found.profile is not None
+            assert found.profile.total_revenue_usd >= known
+
+    retry, options = RetryPolicy(attempts=1), {"ttl": choice((1e-9, 60)), "max_wait": 1e-6}
+    async with (
+        AdaptyClient("key", transport=respond, retry=retry) as client,
+        AccessCache(client, max_profiles=choice((1, 3, 99)), **options) as cache,
+        asyncio.TaskGroup() as lookups,
+    ):
+        for _ in range(100):
+            tasks = [lookups.create_task(look_up(cache)) for _ in range(choice((1, 2, 3)))]
+            await loop_turns(choice(range(8)))
+            if choice((True, False)):
+                choice(tasks).cancel()
+            errors[0] = choice((*[errors[0]] * 19, None if errors[0] else ServerError("down")))
+            name = choice("123")
+            revenues[name] = named[name] = revenues[name] + 1
+            cache.invalidate(**choice(ids_of(name)))
 
 
 async def test_the_end_of_an_invalidated_call_leaves_the_newer_one(
