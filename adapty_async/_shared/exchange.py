@@ -82,6 +82,7 @@ class Report(msgspec.Struct, frozen=True):
         hungry: the rate holds back requests of the member.
         calls: number of requests that were sent without a permit.
         responses: its new responses.
+        has_gap: responses of a time without the store are missing.
         known: the limit that the member knows; the start if the store is empty.
         expected: a limit that an earlier run found; it holds until one is measured.
         search_from: a rate at which a search starts.
@@ -97,6 +98,7 @@ class Report(msgspec.Struct, frozen=True):
     hungry: bool = False
     calls: int = 0
     responses: tuple[Response, ...] = ()
+    has_gap: bool = False
     known: float | None = None
     expected: float | None = None
     search_from: float | None = None
@@ -209,6 +211,8 @@ class _Exchange:
     def run(self) -> tuple[SharedState, Grant]:
         """Record the report, then grant permits at the rate that follows from it."""
         member = self._update_members()
+        if self._report.has_gap:
+            self._drop_measurement()
         self._record_responses()
         self._time = self._now
         if self._report.restart:
@@ -243,6 +247,11 @@ class _Exchange:
         if not report.is_leaving:
             self._members[report.member] = member
         return member
+
+    def _drop_measurement(self) -> None:
+        snapshot = self._limiter.snapshot()
+        snapshot.meter.reset()
+        self._limiter.restore(snapshot)
 
     def _record_responses(self) -> None:
         complete = self._complete_until()

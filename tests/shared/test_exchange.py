@@ -224,6 +224,17 @@ def test_a_measurement_waits_for_the_report_of_every_active_member() -> None:
     assert grant.limit == pytest.approx(200 / 0.7, rel=0.01)
 
 
+def test_a_gap_ends_a_measurement() -> None:
+    """The successes of a time without the store are missing; the limit would be too low."""
+    state = a_search()
+    report = a_report("a", NOW + 0.5, responses=tuple(successes(20, NOW + 0.1, epoch=1)))
+    state, _ = exchange(state, NOW + 0.5, report)
+    assert state.rate.meter.since is not None
+    state, _ = exchange(state, NOW + 5.0, a_report("a", NOW + 5.0, has_gap=True))
+
+    assert state.rate.meter.since is None
+
+
 @pytest.mark.parametrize(
     "silent_for", [pytest.param(0.25, id="late"), pytest.param(4.0, id="dead")]
 )
