@@ -94,6 +94,7 @@ class Member:
         self._used = 0  # permits since the last exchange
         self._calls = 0  # requests without a permit, since the last exchange
         self._responses: list[Response] = []  # times are local
+        self._has_gap = False  # responses of a time without a store are missing
         self._active_until = -math.inf
         self._known: float | None = None  # the last limit, also during a search for another one
         self._expected: float | None = None
@@ -241,6 +242,7 @@ class Member:
                 Response(to_store(one.received), to_store(one.sent), *_rest(one))
                 for one in self._responses
             ),
+            has_gap=self._has_gap,
             known=self._known,
             expected=self._expected,
             search_from=self._search_from,
@@ -270,7 +272,7 @@ class Member:
         del self._responses[: len(report.responses)]
         self._is_hungry, self._used = False, 0
         self._expected = self._search_from = None
-        self._is_restarting = False
+        self._is_restarting = self._has_gap = False
         self.due = began + _HEARTBEAT
         if self._calls or self._responses or grant.permits:
             self._exchange_by(began + INTERVAL)
@@ -284,6 +286,7 @@ class Member:
         self._permits.clear()
         self._responses.clear()
         self._calls = self._used = 0
+        self._has_gap = True
         self.postpone(moment)
 
 

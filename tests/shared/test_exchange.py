@@ -224,6 +224,17 @@ def test_a_measurement_waits_for_the_report_of_every_active_member() -> None:
     assert grant.limit == pytest.approx(200 / 0.7, rel=0.01)
 
 
+def test_a_gap_ends_a_measurement() -> None:
+    """The successes of a time without the store are missing; the limit would be too low."""
+    state = a_search()
+    report = a_report("a", NOW + 0.5, responses=tuple(successes(20, NOW + 0.1, epoch=1)))
+    state, _ = exchange(state, NOW + 0.5, report)
+    assert state.rate.meter.since is not None
+    state, _ = exchange(state, NOW + 5.0, a_report("a", NOW + 5.0, has_gap=True))
+
+    assert state.rate.meter.since is None
+
+
 @pytest.mark.parametrize(
     "silent_for", [pytest.param(0.25, id="late"), pytest.param(4.0, id="dead")]
 )
@@ -266,25 +277,34 @@ def test_a_throttled_request_of_before_the_cut_does_not_cut_again() -> None:
     assert (grant.rate, grant.epoch) == (350.0, 2)
 
 
-def test_a_large_cut_revokes_all_permits_and_a_small_one_none() -> None:
-    """Permits of a much higher rate would be throttled; those of a similar one are of use."""
-    state, grant = exchange(None, NOW, a_report(known=400.0))
-    permits = ask(state, NOW)[1].permits
+def test_a_pause_revokes_permits_and_a_cut_does_not() -> None:
+    """Permits of before a cut pass at once; a gap would make the measured limit too low."""
+    state, _ = exchange(None, NOW, a_report(known=400.0))
     throttled = Response(NOW + 1.0, NOW + 0.98, 0, throttled=True)
-    _, grant = exchange(state, NOW + 1.0, a_report(at=NOW + 1.0, responses=(throttled,)))
-
-    assert permits
+    state, grant = exchange(state, NOW + 1.0, a_report(at=NOW + 1.0, responses=(throttled,)))
     assert grant.rate == pytest.approx(0.85 * 388)
-    assert (grant.revoked, grant.epoch) == (1, 1)
-    small, _ = exchange(None, NOW, a_report(known=400.0))
-    passed = successes(400, NOW + 1.0, 0.0025)
-    first = Response(NOW + 0.02, NOW, 0, throttled=True)
-    small, _ = exchange(small, NOW + 2.5, a_report(at=NOW + 2.5, responses=(first, *passed)))
-    second = Response(NOW + 2.52, NOW + 2.5, 1, throttled=True)
-    _, grant = exchange(small, NOW + 2.52, a_report(at=NOW + 2.52, responses=(second,)))
+    assert (grant.revoked, grant.epoch) == (0, 1)
+    paused = Response(NOW + 1.1, NOW + 1.05, 1, throttled=True, retry_after=60.0)
+    _, grant = exchange(state, NOW + 1.1, a_report(at=NOW + 1.1, responses=(paused,)))
 
-    assert grant.epoch == 2
-    assert grant.revoked == 1
+    assert (grant.revoked, grant.epoch) == (2, 2)
+
+
+def test_the_first_throttled_responses_do_not_pause_all() -> None:
+    """Ten 429s of an overload count in the order of arrival, with the successes in between."""
+    state, _ = exchange(None, NOW, a_report("b", active_until=NOW + 9.0))
+    mixed = [
+        Response(NOW + 0.1 + number / 1000, NOW + 0.08, 0, throttled=number % 2 == 1)
+        for number in range(40)
+    ]
+    report = a_report("a", NOW + 0.15, active_until=NOW + 9.0, responses=tuple(mixed))
+    state, grant = exchange(state, NOW + 0.15, report)
+    assert (grant.rate, grant.epoch, len(state.pending)) == (10.0, 1, 39)
+    state, grant = exchange(state, NOW + 0.2, a_report("b", NOW + 0.2, active_until=NOW + 9.0))
+
+    assert len(state.pending) == 0
+    assert not grant.probing
+    assert grant.paused_until <= NOW
 
 
 def test_a_pause_holds_for_all_and_one_tests_it() -> None:

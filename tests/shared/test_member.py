@@ -351,6 +351,7 @@ def test_a_source_without_a_store_continues_alone(caplog: pytest.LogCaptureFixtu
     assert source.limit == source.estimate == 400.0
     assert source.member.due == 10.25
     assert source.member.report().responses == ()
+    assert source.member.report().has_gap
     assert source.acquire() == 0.0
     source.count()
     source.succeeded(9.9, paced=False)
@@ -361,6 +362,7 @@ def test_a_source_without_a_store_continues_alone(caplog: pytest.LogCaptureFixtu
     source.accept(source.member.report(), a_grant(), clock.now)
     assert source.acquire() > 0.0
     assert source.exchanges == 2
+    assert not source.member.report().has_gap
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
     assert "Redis is down; this process continues at" in caplog.text
 
