@@ -21,6 +21,7 @@ PAYWALLS = f"{BASE}/paywalls/"
 _STRIPE = "/api/v1/sdk/purchase/stripe/token/validate/"
 _JSON_API = "application/vnd.api+json"
 _PAGE_SIZE_MAX = 100
+_NUMBER_MAX = 10**15
 # The document has no null for a setting, and does not say what one is before it is set.
 _UNSET_REFUND_SAVER: dict[str, dict[str, Any]] = {
     "null": {"consent": None, "custom_preference": None},
@@ -172,7 +173,8 @@ class AppV2:
 
 
 def _number(call: Call, name: str, default: int, message: str, most: int | None = None) -> int:
-    number = whole_number(call.query.get(name, str(default)))
+    # A page far beyond the last is empty; SQLite could not multiply its number any more.
+    number = whole_number(call.query.get(name, str(default)), _NUMBER_MAX)
     if number < 1 or (most is not None and number > most):
         # The documented source is page_size, but the query parameter is page[size].
         raise Invalid(Problem(message, name.replace("[", "_").removesuffix("]")))

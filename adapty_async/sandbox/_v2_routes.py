@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 BASE = "/api/v2/server-side-api"
 HEADERS = {"profile_id": "adapty-profile-id", "customer_user_id": "adapty-customer-user-id"}
 
-_NUMBER_MAX = 10**15
-
 ErrorFormat = Literal["objects", "strings", "json:api"]
 
 
@@ -81,13 +79,11 @@ def missing_profile() -> Refusal:
     return Refusal(404, "profile_does_not_exist", Problem("Profile not found"))
 
 
-def whole_number(text: str) -> int:
-    """
-    Return a whole number of a query; 0 if it is not one.
-
-    A larger number than SQLite can multiply by the size of a page counts as the largest.
-    """
-    return min(int(text), _NUMBER_MAX) if re.fullmatch(r"[0-9]{1,1000}", text) else 0
+def whole_number(text: str, beyond: int = 0) -> int:
+    """Return a whole number of a query; 0 if it is none, `beyond` if it has above 15 digits."""
+    if not re.fullmatch(r"[0-9]+", text):
+        return 0
+    return int(text) if len(text) <= 15 else beyond
 
 
 def read(call: Call, rule: Rule) -> Any:

@@ -38,6 +38,8 @@ from tests.outsiders.mended import EVERYWHERE, mended, saved
 PRISM = "@stoplight/prism-cli@5.14.2"
 #: The least number of random responses of the long form, over all documents.
 RESPONSES_MIN = 1000
+# Seconds that Prism may take to read a document.
+_STARTED_WITHIN = 60
 _PAYWALL = "fd891d4f-5906-45b9-97c1-13cc3dc665df"
 _CLIENTS = {
     "server-side-api-v2": ("AdaptyClient", "api_key"),
@@ -69,7 +71,7 @@ async def _installed(folder: Path) -> Path | None:
     npm = shutil.which("npm")
     if npm is None or command.exists():
         return command if npm else None
-    options = "--prefix", str(folder), "--no-audit", "--no-fund", "--silent"
+    options = "--prefix", str(folder), "--no-audit", "--no-fund", "--silent", "--fetch-retries=1"
     process = await asyncio.create_subprocess_exec(npm, "install", *options, PRISM)
     return command if await process.wait() == 0 else None
 
@@ -92,11 +94,12 @@ async def _served(command: Path, contract: Contract) -> AsyncIterator[str]:
         )
         assert process.stdout is not None
         # It says so once it listens; what it logs for each request has to be read as well.
-        async for line in process.stdout:
-            if b"is listening" in line:
-                break
-        else:
-            raise RuntimeError(f"Prism does not start on {contract.name}")
+        async with asyncio.timeout(_STARTED_WITHIN):
+            async for line in process.stdout:
+                if b"is listening" in line:
+                    break
+            else:
+                raise RuntimeError(f"Prism does not start on {contract.name}")
         reading = asyncio.create_task(process.stdout.read())
         try:
             yield f"http://127.0.0.1:{port}"
