@@ -68,6 +68,8 @@ _KEY_TIMEOUT = 1800.0
 _NO_FIELD = "non_field_errors"
 # The header mapping ignores case. A lookup with an istr takes a third of the time.
 _REQUEST_ID, _X_REQUEST_ID = istr("Request-Id"), istr("X-Request-Id")
+# A constant, since the lookup of an enumeration member takes 0.1 µs in Python 3.11.
+_WITH_KEY = RetrySafety.WITH_KEY
 _PLAIN = re.compile(r"[!-~]{1,128}")
 _HTML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<")
 _INDEX = re.compile(r"\[[0-9]+\]")
@@ -157,7 +159,7 @@ def encode(
         raise strip_traceback(error) from None  # the frames below hold the id itself
 
     retry_safety = endpoint.retry_safety
-    if retry_safety is RetrySafety.WITH_KEY:
+    if retry_safety is _WITH_KEY:
         retry_safety, total_timeout = _with_key(operation, total_timeout)
     return Request(
         operation=endpoint.name,
@@ -178,11 +180,11 @@ def encode(
 def _with_key(operation: Operation[Any], total_timeout: float) -> tuple[RetrySafety, float]:
     if operation.key is None:
         return RetrySafety.IF_UNSENT, total_timeout  # the server could not recognise a retry
-    return RetrySafety.WITH_KEY, min(total_timeout, _KEY_TIMEOUT)
+    return _WITH_KEY, min(total_timeout, _KEY_TIMEOUT)
 
 
 def _headers(operation: Operation[Any], defaults: RequestDefaults) -> Headers:
-    headers = Headers(defaults.headers)
+    headers = dict(defaults.headers)
     for name, value in operation.headers:
         if not _is_plain(value):
             header_value(_field_of(name), value, encoding=defaults.id_encoding)
@@ -193,7 +195,7 @@ def _headers(operation: Operation[Any], defaults: RequestDefaults) -> Headers:
     media_type = operation.endpoint.media_type
     if media_type is not None:
         headers["Content-Type"] = media_type
-    return headers
+    return Headers(headers)
 
 
 def _is_plain(value: Any) -> bool:

@@ -45,7 +45,11 @@ class RetrySafety(enum.StrEnum):
 
 
 class Headers(dict[str, str]):
-    """A dictionary of request headers by name. Its repr hides the values: the API key and ids."""
+    """
+    An immutable dictionary of request headers by name.
+
+    Its repr hides the values: the API key and ids.
+    """
 
     def __repr__(self) -> str:
         return f"Headers({', '.join(self)})"
@@ -55,6 +59,15 @@ class Headers(dict[str, str]):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("headers hold an API key; they are not pickled")
+
+
+def _reject_change(*_: Any, **__: Any) -> NoReturn:
+    raise TypeError("the headers of a request are immutable; make a dict of them")
+
+
+_CHANGES = ("__setitem__", "__delitem__", "__ior__", "clear", "pop", "popitem", "setdefault")
+for _method in (*_CHANGES, "update"):
+    setattr(Headers, _method, _reject_change)  # type checkers see the signatures of a dictionary
 
 
 class Response(msgspec.Struct, frozen=True):

@@ -29,7 +29,7 @@ from adapty_async._bulk.outcome import (
     ReportBuilder,
     StopReason,
 )
-from adapty_async._bulk.settings import RunSettings
+from adapty_async._bulk.settings import RunSettings, WorkerLimit
 from adapty_async._bulk.source import Source
 from adapty_async._bulk.worker_pool import Worker, WorkerPool
 from adapty_async._flow.semaphore import PrioritySemaphore
@@ -271,10 +271,11 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         if not self._stopping.is_set():
             self._workers.spawn(self._work, workers)
 
-    def _spawn_more(self) -> None:
-        worker_limit = self._settings.worker_limit
-        if worker_limit is not None and (more := worker_limit.more_wanted()):
+    def _adapt(self, worker_limit: WorkerLimit) -> bool:
+        """Spawn the workers that have become useful; return whether one should end instead."""
+        if more := worker_limit.more_wanted():
             self._spawn(more)
+        return worker_limit.should_retire(len(self._workers))
 
     def _look(self) -> None:
         """
@@ -282,7 +283,9 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
 
         It runs at regular intervals, so also while every item waits.
         """
-        self._spawn_more()
+        worker_limit = self._settings.worker_limit
+        if worker_limit is not None and len(self._workers):  # otherwise the input has ended
+            self._adapt(worker_limit)
         patience = self._settings.patience()
         if patience <= 0.0:
             self._stop(StopReason.OUTAGE, read_rest=self._source.sized)
@@ -333,12 +336,11 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             while (entry := self._try_next(task) or await self._next(task)) is not None:
                 outcome = await self._process(*entry, worker)
                 self._deliver(outcome)
-                self._spawn_more()
                 if worker.failure is not None:
                     raise worker.failure
                 if not outcome.attempts:  # many invalid items in a row must not block the loop
                     await asyncio.sleep(0)
-                elif worker_limit is not None and worker_limit.should_retire(len(self._workers)):
+                elif worker_limit is not None and self._adapt(worker_limit):
                     break
         except GeneratorExit:  # the loop is gone
             raise

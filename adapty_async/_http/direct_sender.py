@@ -170,6 +170,11 @@ def _read_less(transport: Any) -> None:
         transport.max_size = _READ_SIZE
 
 
+# Patched by OpenTelemetry, Sentry and Datadog; by aioresponses, vcrpy, pook, Datadog, New Relic and
+# Elastic; the third calls the second.
+_OF_SESSION = operator.itemgetter("__init__", "_request", "request")
+
+
 def stamp() -> Stamp:
     """
     Return the objects that test mocks and tracers patch; a patch, or its removal, changes them.
@@ -180,12 +185,10 @@ def stamp() -> Stamp:
     """
     sessions, connectors, sockets = aiohttp.ClientSession, aiohttp.TCPConnector, socket.socket
     try:
-        of_session, of_connector = sessions.__dict__, connectors.__dict__
+        of_connector = connectors.__dict__
         return (
             sessions,
-            of_session["__init__"],  # OpenTelemetry, Sentry, Datadog
-            of_session["_request"],  # aioresponses, vcrpy, pook, Datadog, New Relic, Elastic
-            of_session["request"],
+            *_OF_SESSION(sessions.__dict__),
             connectors,
             of_connector.get("connect"),
             aiohttp.BaseConnector.__dict__["connect"],

@@ -111,7 +111,8 @@ class Transport:
             ConnectionLostError: the connection broke.
             DecodeError: the response is larger than 8 MiB, and there is no sink.
         """
-        self._require_open()
+        if self.closed or self._caller_session is not None:
+            self._require_open()
         resources = self._open.get()
         if not resources.guarded or not _is_current(resources.pool):
             await self._make_ready(resources)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import ast
 import inspect
 import math
+import operator
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FunctionType
 
 import msgspec
 import pytest
 
 from adapty_async._api.call_state import CallState
+from adapty_async._api.operation import Headers
 from adapty_async.errors import ConnectError, ServerError
 from tests._support import a_request
 from tests.test_layers import TREES
@@ -93,6 +95,29 @@ def test_a_request_is_frozen() -> None:
     for name in request.__struct_fields__:
         with pytest.raises(AttributeError, match="immutable"):
             setattr(request, name, None)
+
+
+CHANGES: dict[str, Callable[[Headers], object]] = {
+    "set": lambda headers: operator.setitem(headers, "A", "2"),
+    "delete": lambda headers: operator.delitem(headers, "A"),
+    "merge": lambda headers: headers.__ior__({"A": "2"}),
+    "clear": Headers.clear,
+    "pop": lambda headers: headers.pop("A"),
+    "popitem": Headers.popitem,
+    "setdefault": lambda headers: headers.setdefault("B", "2"),
+    "update": lambda headers: headers.update(A="2"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_the_headers_of_a_request_are_immutable(change: Callable[[Headers], object]) -> None:
+    """Every method that changes a dictionary raises an error that says what to do."""
+    headers = Headers({"A": "1"})
+    with pytest.raises(TypeError, match="are immutable; make a dict of them"):
+        change(headers)
+
+    assert dict(headers) == {"A": "1"}
+    assert {**headers, "B": "2"} == headers | {"B": "2"} == {"A": "1", "B": "2"}
 
 
 def test_a_new_call_has_no_history() -> None:

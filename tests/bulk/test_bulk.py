@@ -976,6 +976,36 @@ async def test_a_run_asks_its_limit_while_every_item_waits() -> None:
     assert_adds_up(await task, 3)
 
 
+async def test_a_run_spawns_no_worker_once_its_input_has_ended() -> None:
+    """It asks no more, also if it takes long to close its journal."""
+    worker_limit, looks = SomeLimit(2), 0
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: BulkRun[Any, Any]) -> AsyncIterator[None]:
+        yield
+        worker_limit.more = 5
+        before = looks
+        while looks < before + 3:
+            await settle()
+
+    def patience() -> float:
+        nonlocal looks
+        looks += 1
+        return 1e9
+
+    run = plain_run(
+        ids(3),
+        sent,
+        worker_limit=worker_limit,
+        lifespan=lifespan,
+        patience=patience,
+        look_every=0.001,
+    )
+
+    assert (await run).done == 3
+    assert worker_limit.more == 5
+
+
 async def test_a_run_whose_concurrency_nobody_set_begins_with_64_workers() -> None:
     """More are spawned only once they increase the throughput."""
     api = Api(hold=ids(300))

@@ -522,6 +522,18 @@ async def test_a_create_that_was_refused_is_sent_again_after_a_crash(journal: Pa
     assert api.sent == ["u0"]
 
 
+async def test_a_throttled_deletion_keeps_its_write_ahead_entry() -> None:
+    """Its retry is harmless, so the entry of the first attempt holds for the next."""
+    replies = FakeTransport([(429, {"retry-after": "0"}, b""), (204, {}, b"")])
+    adapty = AdaptyClient(KEY, transport=replies)
+    journal = MemoryJournal()
+    report = await adapty.v1.profiles.bulk_delete(["u0"], by="customer_user_id", journal=journal)
+    assert (report.done, report.throttled, report.requests) == (1, 1, 2)
+    again = await adapty.v1.profiles.bulk_delete(["u0"], by="customer_user_id", journal=journal)
+
+    assert (again.skipped, again.requests) == (1, 0)
+
+
 # What is refused
 
 Start = Callable[[Path], BulkRun[Any, Any]]
