@@ -28,7 +28,7 @@ from adapty_async.jobs._part_steps import Runner
 from adapty_async.jobs._store import _database_of
 from tests.journal.support import NOW, Content
 
-_JOBS = itertools.count(1)
+_JOBS = itertools.count(1_000_000_000)  # no job that is planned has such a number
 _TABLES = {
     "adapty_run": "number, started_at, last_at, ended_at, stop_reason, rate",
     "adapty_span": "number, states, checksum",
