@@ -19,8 +19,8 @@ TEXT = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text("utf-8")
 # Helpers without a place in the walk: times, errors, values, and the inside of the journal.
 HELPERS = {"config", "errors", "_api.validation", "_bulk.settings"}
 INSIDE = ("_runtime.", "_journal.")
-# Modules that are entered; a change that needs more of them makes a call harder to follow. Two are of
-# the adaptive rate limiter: its decisions, and the parts of its state.
+# Modules that are entered; a change that needs more of them makes a call harder to follow. Two are
+# the adaptive rate limiter's: its decisions, and the parts of its state.
 OF_A_DELETE, OF_A_RUN = 19, 47
 
 
