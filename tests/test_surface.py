@@ -132,21 +132,25 @@ def in_a_fresh_interpreter(code: str) -> str:
 def test_importing_the_package_loads_no_more_than_it_needs() -> None:
     """Neither optional libraries nor a server are loaded before they are used."""
     loaded = in_a_fresh_interpreter("import adapty_async, sys; print(*sys.modules)").split()
-    unwanted = ("click", "rich", "uvloop", "aiohttp.web", "adapty_async.sandbox")
+    servers = ("aiohttp.web", "adapty_async.sandbox")
+    extras = ("cachetools", "click", "opentelemetry", "polars", "procrastinate", "prometheus_client")
+    more = ("psycopg", "pyarrow", "pytest", "redis", "rich", "starlette", "uvloop")
+    unwanted = servers + extras + more
 
     assert "adapty_async.client" in loaded
     assert [one for one in loaded if one.startswith(unwanted)] == []
 
 
-@pytest.mark.timeout(120)  # all modules are imported once for each of them
 def test_every_module_can_be_imported_first() -> None:
-    """Whichever module comes first, it is importable on its own and without a warning."""
+    """Whichever module comes first after the package, it is importable, without a warning."""
     in_a_fresh_interpreter(
         f"""
-import importlib, sys
+import adapty_async, importlib, sys
+with_the_package = set(sys.modules)
 for first in {MODULES!r}:
-    for name in [name for name in sys.modules if name.partition(".")[0] == "adapty_async"]:
-        del sys.modules[name]
+    for name in set(sys.modules) - with_the_package:
+        if name.partition(".")[0] == "adapty_async":
+            del sys.modules[name]
     importlib.import_module(first)
 """
     )
