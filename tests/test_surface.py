@@ -133,8 +133,8 @@ def test_importing_the_package_loads_no_more_than_it_needs() -> None:
     """Neither optional libraries nor a server are loaded before they are used."""
     loaded = in_a_fresh_interpreter("import adapty_async, sys; print(*sys.modules)").split()
     servers = ("aiohttp.web", "adapty_async.sandbox")
-    extras = ("cachetools", "click", "opentelemetry", "polars", "procrastinate", "prometheus_client")
-    more = ("psycopg", "pyarrow", "pytest", "redis", "rich", "starlette", "uvloop")
+    extras = ("cachetools", "click", "opentelemetry", "polars", "procrastinate", "rich", "uvloop")
+    more = ("prometheus_client", "psycopg", "pyarrow", "pytest", "redis", "starlette")
     unwanted = servers + extras + more
 
     assert "adapty_async.client" in loaded
