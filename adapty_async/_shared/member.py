@@ -23,8 +23,8 @@ _LATE = 0.1
 # Seconds by which a request may be early, so that thousands per second need fewer timers.
 _EARLY = 0.001
 _MIN_WAIT = 0.002
-# A request that is later than these seconds did not wait for its permit.
-_WAITED = 0.02
+# Seconds after a request had to wait in which the rate counts as holding requests back.
+_WAITED = 0.1
 # Seconds for which a response is expected after the last request or response.
 _ACTIVE = 0.5
 # Maximum number of epochs that are remembered; a request takes less time than that.
@@ -89,8 +89,9 @@ class Member:
         self._ask_at = -math.inf  # time at which more permits may be granted
         self._permits: deque[tuple[float, int]] = deque()  # with the epoch that they belong to
         self._epochs = deque([(-math.inf, 0)], _EPOCHS)  # times from which on an epoch was used
-        self._waited = 1.0  # the share of requests that waited for their permit
+        self._waited = 1.0  # the share of requests while the rate held some back
         self._is_hungry = False
+        self._hungry_at = -math.inf
         self._used = 0  # permits since the last exchange
         self._calls = 0  # requests without a permit, since the last exchange
         self._responses: list[Response] = []  # times are local
@@ -139,11 +140,11 @@ class Member:
             self._permits.popleft()
         due = self._permits[0][0] if self._permits else math.inf
         if due > now + _EARLY:
-            self._is_hungry = True
+            self._is_hungry, self._hungry_at = True, now
             self._exchange_by(max(self._last + INTERVAL, self._ask_at))
             return max((self.due if due == math.inf else due) - now, _MIN_WAIT)
         _, epoch = self._permits.popleft()
-        self._waited += ((now - due <= _WAITED) - self._waited) / 16
+        self._waited += ((now - self._hungry_at <= _WAITED) - self._waited) / 16
         self._used += 1
         self._announce(now, epoch)
         return 0.0
