@@ -264,7 +264,7 @@ def work(
         code, report = _run(work_on(_here(store), name, worker))
         if report is not None:
             click.echo(report_json(report) if as_json else report_text(report))
-    sys.exit(Exit.NOT_ALL_DONE if output_failed() and code == Exit.OK else code)
+    sys.exit(code)
 
 
 @job.command()

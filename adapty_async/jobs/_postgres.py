@@ -81,11 +81,6 @@ class _Link:
         self._connection: AsyncConnection[Any] | None = None
         self.is_durable: bool | None = None  # None: not known for this connection
 
-    @property
-    def is_connected(self) -> bool:
-        """Whether there is a connection, as far as known."""
-        return self._connection is not None
-
     async def use(
         self,
         work: Callable[[AsyncConnection[Any]], Awaitable[ResultT]],
@@ -294,10 +289,11 @@ class PostgresDatabase:
         """Release a lock if this process has it."""
 
         async def work(connection: AsyncConnection[Any]) -> None:
-            if self._locks.pop((job, part), None) is not None:
-                await connection.execute(_UNLOCK, (_lock_class(job), part))
+            # it stands in the way until then: an attempt to lock the part again would succeed
+            await connection.execute(_UNLOCK, (_lock_class(job), part))
+            self._locks.pop((job, part), None)
 
-        if self._session.is_connected:  # otherwise the session has ended
+        if (job, part) in self._locks:  # otherwise the session has ended
             with contextlib.suppress(StoreUnavailableError):
                 await self._session.use(work)
 

@@ -32,6 +32,7 @@ from adapty_async.jobs._part_steps import _checksum
 from adapty_async.jobs._sources import Item
 from adapty_async.jobs._steps import forget_job
 from adapty_async.sandbox import Sandbox
+from adapty_async.transport import Request, Response
 from adapty_async.v1 import create_profile
 
 BY = "customer_user_id"
@@ -172,24 +173,37 @@ async def test_a_part_that_has_ended_sends_nothing(
 
 
 async def test_a_part_that_is_delivered_twice_at_once_is_sent_once(
-    store_url: str, name: str, adapty: AdaptyClient, ids: WriteIds
+    store_url: str, name: str, ids: WriteIds
 ) -> None:
     """The second runner sends no request, in another process or in the same one."""
-    async with Sandbox(latency=0.3) as slow, AdaptyClient(slow.api_key, base_url=slow.url) as own:
-        async with JobStore(store_url) as one, JobStore(store_url) as other:
-            job = await planned(one, name, own, ids(*users(10)))
-            second = await other.job(name, own.v1.profiles.bulk_delete)
-            running = asyncio.create_task(job.run_part(0))
-            await until_arrived(slow)
-            report = await second.report()
-            assert [outcome async for outcome in second.outcomes()] == []
-            for each in (job, second):
-                with pytest.raises(PartBusyError, match=f"part 0 of the job {name} is in use"):
-                    await each.run_part(0)
-            with pytest.raises(PartBusyError, match="in use: cancel it first"):
-                await second.forget()
-            await running
-        assert len(slow.arrivals()) == 10
+    sent, may_respond = asyncio.Semaphore(0), asyncio.Event()
+    count = 0
+
+    async def transport(_request: Request) -> Response:
+        nonlocal count
+        count += 1
+        sent.release()
+        await may_respond.wait()
+        return Response(204, {}, b"")
+
+    own = AdaptyClient("key", base_url="http://127.0.0.1:1", transport=transport)
+    async with own, JobStore(store_url) as one, JobStore(store_url) as other:
+        job = await planned(one, name, own, ids(*users(10)))
+        second = await other.job(name, own.v1.profiles.bulk_delete)
+        running = asyncio.create_task(job.run_part(0))
+        for _ in range(10):
+            await sent.acquire()
+        report = await second.report()
+        assert [outcome async for outcome in second.outcomes()] == []
+        for each in (job, second):
+            with pytest.raises(PartBusyError, match=f"part 0 of the job {name} is in use"):
+                await each.run_part(0)
+        with pytest.raises(PartBusyError, match="in use: cancel it first"):
+            await second.forget()
+        may_respond.set()
+        await running
+        assert (await second.report()).done == 10
+    assert count == 10
     assert (report.parts.running, report.workers, report.in_flight) == (1, 1, 10)
     assert sum(report.counts.values()) == 10
 
