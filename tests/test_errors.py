@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import adapty_async
+import adapty_async.jobs
 from adapty_async.errors import (
     AdaptyError,
     ApiError,
@@ -38,6 +39,13 @@ from adapty_async.errors import (
 )
 from tests._support import CANARY_EMAIL, ERROR_CLASSES
 
+OF_JOBS = (
+    "JobError",
+    "JobStoppedError",
+    "PartBusyError",
+    "PartChangedError",
+    "StoreUnavailableError",
+)
 PARENTS: dict[type[AdaptyError], tuple[type[Exception], ...]] = {
     AdaptyError: (Exception,),
     ConfigError: (AdaptyError,),
@@ -105,7 +113,16 @@ def test_there_are_no_other_errors() -> None:
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
 
-    assert set(below(AdaptyError)) == set(ERROR_CLASSES) == set(PARENTS)
+    found = set(below(AdaptyError))
+    assert {kind for kind in found if kind.__module__ == "adapty_async.errors"} == set(PARENTS)
+    assert set(ERROR_CLASSES) == set(PARENTS)
+    others = {kind.__name__ for kind in found if kind.__module__ != "adapty_async.errors"}
+    assert others == {*OF_JOBS, "MissingKeyError"}
+
+
+def test_the_errors_of_jobs_are_public_there() -> None:
+    """Errors that only jobs raise are in their module, which needs an extra."""
+    assert set(OF_JOBS) == {name for name in adapty_async.jobs.__all__ if name.endswith("Error")}
 
 
 def test_every_error_is_found_at_the_root() -> None:

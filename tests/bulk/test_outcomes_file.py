@@ -36,6 +36,7 @@ from adapty_async import (
     TransactionEvent,
     v1,
     v2,
+    web,
 )
 from adapty_async._api.operation import Request, Response
 from adapty_async._bulk import outcomes_file as _outcomes_file
@@ -281,9 +282,12 @@ IDS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "v2.profiles.bulk_get": ("u1", {"by": "profile_id"}, "u1"),
     "v2.profiles.bulk_delete": ("u1", BY, "u1"),
     "v2.profiles.bulk_update": (("u1", v2.ProfileAttributes(first_name="x")), BY, "u1"),
+    "v2.profiles.bulk_get_or_create": (("u1", v2.ProfileAttributes()), {}, "u1"),
+    "v2.profiles.bulk_ensure": (("u1", v2.ProfileAttributes(first_name="x")), {}, "u1"),
     "v2.transactions.bulk_set": (("u1", one_time()), BY, "u1"),
     "v2.access_levels.bulk_grant": (("u1", v2.AccessGrant(access_level_id="p")), BY, "u1"),
     "v2.access_levels.bulk_revoke": (("u1", v2.AccessRevocation(access_level_id="p")), BY, "u1"),
+    "web.attribution.bulk_add": (("u1", web.Attribution(status="organic")), BY, "u1"),
     "mail.profiles.bulk_save": (_saved("u1"), {}, "u1"),
     "mail.profiles.bulk_delete": ("u1@x.com", {"by": "email"}, "u1@x.com"),
     "mail.events.bulk_save": (_EVENT, {}, "e1"),
@@ -310,7 +314,8 @@ async def test_each_method_has_its_id(method: str, path: Path) -> None:
     name = method.removeprefix("mail.")
     keep = {**options, "outcomes": path, "journal": path.with_suffix(".db"), "job_id": "j"}
     for _ in range(2):
-        client = kind("key", transport=FakeTransport(itertools.repeat((200, {}, b"{}"))))
+        keys: dict[str, Any] = {"public_key": "key"} if kind is AdaptyClient else {}
+        client = kind("key", **keys, transport=FakeTransport(itertools.repeat((200, {}, b"{}"))))
         async with client:
             await attrgetter(name)(client)([item], **keep)
         [line] = lines(path)

@@ -284,7 +284,7 @@ async def test_an_odd_field_does_not_spoil_a_chart() -> None:
 
     assert (chart.data["mrr"].title, chart.data["mrr"].value) == ("MRR", None)
     assert chart.data["new"].data == ({"x": [1]}, {})
-    assert chart.odd_fields == {"data.mrr.value": "1.5", "data.arr": 5}
+    assert chart.odd_fields == {"data[mrr].value": "1.5", "data[arr]": 5}
 
 
 def test_the_rate_of_exports_is_not_shared(tmp_path: Path) -> None:

@@ -37,7 +37,9 @@ from adapty_async.errors import (
     RequestRejectedError,
     RequestTimeoutError,
     ServerError,
+    StoreError,
     TransportError,
+    WebhookError,
 )
 from adapty_async.hooks import Event, RetryScheduled
 from adapty_async.testing import FakeClock
@@ -105,6 +107,8 @@ TABLE: list[tuple[BaseException, dict[RetrySafety, bool], bool]] = [
     (CircuitOpenError("x"), NONE, NO),
     (JournalError("x"), NONE, NO),
     (ExportError("x"), NONE, NO),
+    (StoreError("x"), NONE, NO),
+    (WebhookError("x"), NONE, NO),
     (ValueError("x"), NONE, NO),
     (KeyboardInterrupt(), NONE, NO),
 ]
