@@ -116,7 +116,11 @@ class SharedRate:
         """
         if self._loop is not None:
             raise ConfigError("a SharedRate can be entered once at a time")
-        await self._store.open()
+        try:
+            await self._store.open()
+        except BaseException:
+            await self._close_store()
+            raise
         self._loop = asyncio.get_running_loop()
         return self
 
@@ -135,9 +139,14 @@ class SharedRate:
         Clients that still use it raise a `ConfigError` for each further call.
         """
         buckets, self._buckets, self._loop = self._buckets, {}, None
-        for _, bucket in buckets.values():
-            await bucket.aclose()
-        await self._store.aclose()
+        try:
+            await asyncio.gather(*(bucket.aclose() for _, bucket in buckets.values()))
+        finally:
+            await self._close_store()
+
+    async def _close_store(self) -> None:
+        store, self._store = self._store, _store_of(self._url)  # another loop may enter next
+        await store.aclose()
 
     def rate_source(self, account: str, bucket: str) -> SharedSource:
         """

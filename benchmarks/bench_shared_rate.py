@@ -33,6 +33,7 @@ _STORES = ("redis", "postgres", "sqlite", "none")
 _SCENARIOS = ("plain", "kill", "down", "moving", "calls")
 _CALLS = 40.0
 _DOWN_SECONDS = 4.0
+_STARTED = 5  # items of each process, on average, after which all of them have started
 
 
 class Server:
@@ -168,6 +169,8 @@ def measure(scenario: str, store: Server, processes: int, seconds: float, limit:
             )
         began = time.monotonic()
         running_processes = [_start(work) for work in works]
+        while server.record().accepted < processes * _STARTED:
+            time.sleep(0.1)
         killed, back = _disturb(scenario, store, running_processes, seconds)
         results = [_result_of(each) for each in running_processes]
         record = server.record()

@@ -144,6 +144,15 @@ class AdaptiveRateLimiter:
             self._pause = PauseState(self._pause.until)
             self._start(rate)
 
+    def restart(self, rate: float | None) -> None:
+        """
+        Start again with a limit that was measured before, or without one; a pause ends.
+
+        The 429 responses recorded since were not due to the limit of the bucket.
+        """
+        self._pause = PauseState(min(self._pause.until, self._clock()))
+        self._start(rate)
+
     def snapshot(self) -> RateSnapshot:
         """Return a copy of the whole state, from which `restore` makes an equal limiter."""
         return RateSnapshot(
@@ -229,7 +238,8 @@ class AdaptiveRateLimiter:
         """
         Reserve the next send times for a caller that sends its requests at these times.
 
-        Each of them counts as sent. While the limiter probes, there is at most one.
+        Each of them counts as sent. While the limiter probes, or tests a pause, there is at most
+        one.
 
         Args:
             wanted: maximum number of requests.
@@ -244,10 +254,9 @@ class AdaptiveRateLimiter:
         if wait > CLOCK_RESOLUTION:
             self._timeline.hold(now, wait)
             return Reservation(0, first, interval, wait)
-        count = (
-            1 if self.probing else min(wanted, 1 + math.floor((now + ahead - first) * self.rate))
-        )
-        if self.probing:
+        count = min(wanted, 1 + math.floor((now + ahead - first) * self.rate))
+        if self.probing or first < self._pause.until:
+            count = 1
             self._pause.record_probe(now, self.round_trip)
         self._meter.unused += first - next_at
         self._timeline.sent = first + (count - 1) * interval

@@ -17,6 +17,8 @@ import threading
 from collections.abc import Callable
 from typing import ParamSpec
 
+import msgspec
+
 from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
 from adapty_async._flow.circuit_breaker import CircuitBreaker, Sign, sign_of
 from adapty_async._flow.rate_limiter import CLOCK_RESOLUTION, RateLimiter
@@ -38,7 +40,9 @@ __all__ = (
     "BucketLimiter",
     "BucketState",
     "CallLimiter",
+    "EndpointMonitor",
     "LimiterRegistry",
+    "Suspicion",
     "Verdict",
     "acquire_or_release",
     "too_late",
@@ -48,6 +52,11 @@ P = ParamSpec("P")
 
 #: Seconds after which a waiter checks again: an outage or a pause may end before its time.
 RECHECK = 1.0
+# 429 responses to one operation without a success, and successes of others meanwhile, that show a
+# limit of its own, unless the others are throttled too, up to a share of their successes: a bucket
+# that is overloaded rejects all operations alike.
+_OWN_LIMIT = 5
+_OVERLOAD = 0.2
 # Maximum seconds of an item's `Retry-After` once the server has accepted other requests before the
 # end of one.
 _REQUEUE = 3.0
@@ -62,6 +71,68 @@ class Verdict(enum.Enum):
     OUTAGE = enum.auto()
     #: The attempt was throttled, failed without a known outage, or is no sign of anything.
     OTHER = enum.auto()
+
+
+class Suspicion(msgspec.Struct):
+    """
+    Counts since the first 429 of an operation that had no success since.
+
+    Attributes:
+        limit: the measured limit of the bucket at that time.
+        throttled: 429 responses to the operation.
+        others_worked: successes of other operations of the bucket.
+        others_throttled: 429 responses to these.
+    """
+
+    limit: float | None
+    throttled: int = 0
+    others_worked: int = 0
+    others_throttled: int = 0
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether the operation is throttled, and the bucket is not overloaded."""
+        return (
+            min(self.throttled, self.others_worked) >= _OWN_LIMIT
+            and self.others_throttled <= _OVERLOAD * self.others_worked
+        )
+
+
+class EndpointMonitor:
+    """
+    A monitor of the endpoints of one bucket, which finds those with a lower limit of their own.
+
+    Adapty's documentation says that some have one. The requests of such an endpoint are throttled
+    while others of the bucket succeed. Its 429 responses say nothing about the bucket.
+
+    Attributes:
+        separate: operations that have their own limit.
+    """
+
+    def __init__(self) -> None:
+        self.separate: set[str] = set()
+        self._suspicions: dict[str, Suspicion] = {}
+
+    def record_success(self, operation: str) -> None:
+        """Record a success of an operation, which ends the suspicion against it."""
+        if self._suspicions:
+            self._suspicions.pop(operation, None)
+            for each in self._suspicions.values():
+                each.others_worked += 1
+
+    def record_throttled(self, operation: str, limit: float | None) -> Suspicion | None:
+        """Record a 429 response; return the suspicion if it shows a limit of the operation."""
+        for name, each in self._suspicions.items():
+            each.others_throttled += name != operation
+        suspicion = self._suspicions.setdefault(operation, Suspicion(limit))
+        suspicion.throttled += 1
+        if operation in self.separate or not suspicion.is_confirmed:
+            return None
+        self.separate.add(operation)
+        return suspicion
+
+    def __repr__(self) -> str:
+        return f"EndpointMonitor(separate={sorted(self.separate)})"
 
 
 class CallQueue:
@@ -108,10 +179,17 @@ class BucketState:
         throttled: number of attempts that were throttled (429).
         failed: number of attempts whose failure may be due to an outage.
         has_worked: the API has responded at least once.
+        endpoints: finds the operations that have a limit of their own.
+        is_endpoint: the bucket is the limit of one operation, in a bucket with others.
     """
 
     def __init__(
-        self, timing: Timing, rate_limiter: RateLimiter | None, rate_source: RateSource
+        self,
+        timing: Timing,
+        rate_limiter: RateLimiter | None,
+        rate_source: RateSource,
+        *,
+        is_endpoint: bool = False,
     ) -> None:
         self.clock = timing.clock
         self.sleep = timing.sleep
@@ -127,6 +205,8 @@ class BucketState:
         self.throttled = 0
         self.failed = 0
         self.has_worked = False
+        self.endpoints = EndpointMonitor()
+        self.is_endpoint = is_endpoint
         self._asked_until = 0.0  # `Retry-After` of the last 429; may be later than the pause's end
 
     @property
@@ -160,11 +240,26 @@ class BucketState:
         self.in_flight -= 1
         self.requests -= 1
 
-    def record_success(self, sent: float, *, paced: bool) -> None:
+    def record_success(self, operation: str, sent: float, *, paced: bool) -> None:
         """Record a response of a working API to a request that was sent at `sent`."""
         self.has_worked = True
+        self.endpoints.record_success(operation)
         self.rate_source.succeeded(sent, paced=paced)
         self.breaker.record_success(sent)
+
+    def record_endpoint(self, operation: str) -> bool:
+        """
+        Record a 429 response to an operation; return whether the operation has its own limit.
+
+        When that is found, the rate starts again with the limit known before.
+        """
+        source = self.rate_source
+        if (found := self.endpoints.record_throttled(operation, source.limit)) is not None:
+            source.restart(found.limit)
+        if operation not in self.endpoints.separate:
+            return False
+        self.throttled += 1
+        return True
 
     def record_throttled(self, sent: float, retry_after: float | None, within: float) -> None:
         """
@@ -265,22 +360,23 @@ class BucketLimiter(abc.ABC):
             AdaptyError: the permit would come too late.
         """
 
-    def release(self, error: AdaptyError | None, sent: float) -> Verdict:
+    def release(self, operation: str, error: AdaptyError | None, sent: float) -> Verdict:
         """Release the connection, and record the result of an attempt that was sent at `sent`."""
         with self._state.lock:
             self._state.in_flight -= 1
-            verdict = self._record(error, sent)
+            verdict = self._record(operation, error, sent)
         self._connections.release()  # last: it raises if the loop is closed with calls in flight
         return verdict
 
-    def _record(self, error: AdaptyError | None, sent: float) -> Verdict:
+    def _record(self, operation: str, error: AdaptyError | None, sent: float) -> Verdict:
         sign = Sign.WORKS if error is None else sign_of(error)
         if sign is Sign.WORKS:
-            self._state.record_success(sent, paced=self._is_paced())
+            self._state.record_success(operation, sent, paced=self._is_paced())
             return Verdict.WORKED
         asked = getattr(error, "retry_after", None)
         if sign is Sign.THROTTLED:
-            self._record_throttled(sent, asked)
+            if not self._state.record_endpoint(operation):
+                self._record_throttled(sent, asked)
         elif sign is Sign.FAILS or (sign is Sign.STRANGE and self._blames_service()):
             return self._state.record_failure(sent, asked)
         return Verdict.OTHER
@@ -475,11 +571,21 @@ class LimiterRegistry:
         self._rate_source = rate_source
         self._expected: float | None = None
         self._states: dict[str, BucketState] = {}
+        self._endpoints: set[str] = set()  # buckets of one operation
         register_fork_handler(self)
 
     def after_fork(self) -> None:
         """Start fresh: requests in flight and held locks belong to the parent process."""
         self._states = {}
+
+    def bucket_of(self, bucket: str, operation: str) -> str:
+        """Return the bucket of an operation: that of its API, or its own if it has one."""
+        state = self._states.get(bucket)
+        if state is None or operation not in state.endpoints.separate:
+            return bucket
+        own = f"{bucket}/{operation}"
+        self._endpoints.add(own)
+        return own
 
     def get(self, bucket: str) -> BucketState:
         """
@@ -492,24 +598,28 @@ class LimiterRegistry:
         state = self._states.get(bucket)
         if state is None:
             source = given or AdaptiveRateLimiter(self._timing.clock)
-            if self._expected is not None:
+            is_endpoint = bucket in self._endpoints
+            if self._expected is not None and not is_endpoint:
                 source.expect(self._expected)
-            state = BucketState(self._timing, self._rate_limiter, source)
+            state = BucketState(self._timing, self._rate_limiter, source, is_endpoint=is_endpoint)
             state = self._states.setdefault(bucket, state)
         return state
 
     def expect(self, rate: float) -> None:
         """Start with the rate of an earlier run in every bucket without a measured limit."""
         self._expected = rate
-        for state in tuple(self._states.values()):
+        for state in self._of_apis():
             with state.lock:
                 state.rate_source.expect(rate)
 
     def learned_rate(self) -> float | None:
         """Return the adaptive rate if exactly one bucket has a measured limit, otherwise None."""
-        sources = [state.rate_source for state in tuple(self._states.values())]
+        sources = [state.rate_source for state in self._of_apis()]
         rates = [each.estimate for each in sources if each.limit is not None]
         return rates[0] if len(rates) == 1 else None
+
+    def _of_apis(self) -> list[BucketState]:
+        return [state for state in tuple(self._states.values()) if not state.is_endpoint]
 
     @property
     def rate(self) -> float | None:

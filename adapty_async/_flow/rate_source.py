@@ -94,3 +94,11 @@ class RateSource(Protocol):
             ValueError: the rate is not above 0, or infinite.
         """
         ...
+
+    def restart(self, rate: float | None) -> None:
+        """
+        Start again with a limit that was measured before, or without one; a pause ends.
+
+        The 429 responses recorded since were not due to the limit of the bucket.
+        """
+        ...

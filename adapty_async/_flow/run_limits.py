@@ -26,10 +26,13 @@ from adapty_async._flow.concurrency_limit import ConcurrencyLimit
 from adapty_async._flow.rate_limiter import CLOCK_RESOLUTION, RateLimiter
 from adapty_async._flow.semaphore import PrioritySemaphore
 from adapty_async._flow.wait_queue import WaitQueue
-from adapty_async.errors import AdaptyError, CircuitOpenError
+from adapty_async.errors import AdaptyError, CircuitOpenError, DeadlineError
 
 __all__ = ("NO_LIMITS", "RunLimiter", "RunLimits", "look_every", "wakeful")
 
+# Seconds without a success after which items no longer wait for an endpoint that has a limit of its
+# own. They would occupy the run's workers, and other items could not be sent.
+_ENDPOINT_PATIENCE = 30.0
 # Maximum seconds between two checks of a run whether an outage has lasted too long.
 _CHECK_SECONDS = 1.0
 # Minimum number of checks in `max_outage` seconds, so that no single one has much weight.
@@ -107,7 +110,12 @@ class RunLimiter(BucketLimiter):
     ) -> None:
         super().__init__(state, connections)
         self._run = run
-        self._timer = run.timer(bucket, state.clock)
+        # an endpoint without success ends no run, only the items that wait for it
+        self._timer = (
+            OutageTimer(run.awake or state.clock)
+            if state.is_endpoint
+            else run.timer(bucket, state.clock)
+        )
         self._concurrency = run.concurrency
         self._rate = state.run_rate = None if run.rate_limiter is None else run.rate_limiter.rate
         self._is_adaptive = state.configured_rate(self._rate) is None
@@ -149,9 +157,9 @@ class RunLimiter(BucketLimiter):
         if self._concurrency is not None:
             self._concurrency.in_flight += 1
 
-    def release(self, error: AdaptyError | None, sent: float) -> Verdict:
+    def release(self, operation: str, error: AdaptyError | None, sent: float) -> Verdict:
         """Release the connection, and record the result of an attempt that was sent at `sent`."""
-        verdict = super().release(error, sent)
+        verdict = super().release(operation, error, sent)
         self._timer.end(worked=verdict is Verdict.WORKED)
         if self._concurrency is not None:
             seconds = self._state.clock() - sent
@@ -215,7 +223,9 @@ class RunLimiter(BucketLimiter):
         held = max(slowed, state.breaker.delay(), state.paused_for)
         if held > CLOCK_RESOLUTION:
             timer.hold(min(held, RECHECK))
-        if timer.lasted + state.paused_for > self._run.max_outage:
+        if state.is_endpoint:
+            _require_some_success(operation, timer)
+        elif timer.lasted + state.paused_for > self._run.max_outage:
             raise CircuitOpenError(
                 f"no service for longer than {self._run.max_outage:g} s",
                 operation=operation,
@@ -233,3 +243,11 @@ class RunLimiter(BucketLimiter):
 
     def _blames_service(self) -> bool:
         return self._state.has_worked
+
+
+def _require_some_success(operation: str, timer: OutageTimer) -> None:
+    if timer.lasted > _ENDPOINT_PATIENCE:
+        raise DeadlineError(
+            f"throttled (429) for {timer.lasted:.0f} s, although other operations are not",
+            operation=operation,
+        )

@@ -60,7 +60,8 @@ class _LimitLayer:
 
     async def send(self, request: Request, state: CallState) -> Response:
         """Send one attempt when the limiter of its bucket permits it."""
-        limiter = self._limiters().get(request.bucket) or self._limiter_of(request.bucket)
+        bucket = self._registry.bucket_of(request.bucket, request.operation)
+        limiter = self._limiters().get(bucket) or self._limiter_of(bucket)
         if self._run is None:
             state.start_deadline(self._clock(), request.total_timeout)
         if not limiter.try_acquire(request.operation, state.deadline):
@@ -75,7 +76,7 @@ class _LimitLayer:
             failure = error
             raise
         finally:
-            if limiter.release(failure, sent) is Verdict.OUTAGE:
+            if limiter.release(request.operation, failure, sent) is Verdict.OUTAGE:
                 state.failed_in_outage()
             if failure is not None and is_requeued(request, state, failure):
                 state.requeued(limiter.requeue_within)

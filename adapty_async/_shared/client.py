@@ -66,8 +66,8 @@ class SharedBucket:
         while await self._is_due():
             try:
                 await self._exchange()
-            except StoreError:
-                await self._retry()
+            except StoreError as error:
+                await self._recover(error)
         if not self.source.is_alone:
             await self._leave()
 
@@ -82,12 +82,16 @@ class SharedBucket:
                 timer.cancel()
         return not self._is_closed
 
-    async def _retry(self) -> None:
+    async def _recover(self, error: StoreError) -> None:
         """Try once more at once: the connection may only have been idle for too long."""
-        try:
-            await self._exchange()
-        except StoreError as error:
-            self.source.fail(error)
+        if not self.source.is_alone:
+            try:
+                await self._exchange()
+            except StoreError as again:
+                error = again
+            else:
+                return
+        self.source.fail(error)
 
     async def _exchange(self) -> None:
         began = self._clock()

@@ -38,12 +38,10 @@ _LAG = 0.2
 _HUNGRY = 0.3
 # The share of the rate to which the shares of all members add up. A little above 1 fills the
 # timeline up to `AHEAD`, so that a late exchange leaves no gap; the timeline itself holds the rate.
-_SHARES = 1.01
-# Seconds that a late exchange may catch up, on the timeline of all members and on its own.
-_CATCH_UP = 0.02
-# A cut of the rate to less than this share revokes all permits. They pass within `AHEAD` anyway,
-# and every member would wait for its next exchange.
-_SMALL_CUT = 0.9
+_SHARES = 1.005
+# Seconds that a late exchange may catch up, on the timeline of all members and on its own. With
+# `AHEAD`, a process that exchanges half as often as usual has its whole share.
+_CATCH_UP = 0.05
 # Seconds by which the clock of a store may be set back. The new server of a store that failed over
 # has another clock; the times of the state are then of no use.
 _BACK = 1.0
@@ -84,9 +82,12 @@ class Report(msgspec.Struct, frozen=True):
         hungry: the rate holds back requests of the member.
         calls: number of requests that were sent without a permit.
         responses: its new responses.
+        has_gap: responses of a time without the store are missing.
         known: the limit that the member knows; the start if the store is empty.
         expected: a limit that an earlier run found; it holds until one is measured.
         search_from: a rate at which a search starts.
+        restart: the rate starts again, since 429 responses were not due to the limit.
+        restart_limit: the limit with which it starts again; None to search for it.
         is_leaving: the member leaves; its share is free.
     """
 
@@ -97,9 +98,12 @@ class Report(msgspec.Struct, frozen=True):
     hungry: bool = False
     calls: int = 0
     responses: tuple[Response, ...] = ()
+    has_gap: bool = False
     known: float | None = None
     expected: float | None = None
     search_from: float | None = None
+    restart: bool = False
+    restart_limit: float | None = None
     is_leaving: bool = False
 
 
@@ -156,6 +160,7 @@ class Grant(msgspec.Struct, frozen=True):
         limit: the measured limit of the server; None during a search for it.
         paused_until: time before which nothing is sent.
         probing: only single probes are sent.
+        overstated: the server accepts requests before the end of a long `Retry-After`.
         members: number of members.
     """
 
@@ -167,6 +172,7 @@ class Grant(msgspec.Struct, frozen=True):
     limit: float | None
     paused_until: float
     probing: bool
+    overstated: bool
     members: int
 
 
@@ -205,8 +211,12 @@ class _Exchange:
     def run(self) -> tuple[SharedState, Grant]:
         """Record the report, then grant permits at the rate that follows from it."""
         member = self._update_members()
+        if self._report.has_gap:
+            self._drop_measurement()
         self._record_responses()
         self._time = self._now
+        if self._report.restart:
+            self._restart()
         if self._report.search_from is not None:
             self._limiter.search_from(self._report.search_from)
         for _ in range(self._report.calls):
@@ -238,17 +248,35 @@ class _Exchange:
             self._members[report.member] = member
         return member
 
+    def _drop_measurement(self) -> None:
+        snapshot = self._limiter.snapshot()
+        snapshot.meter.reset()
+        self._limiter.restore(snapshot)
+
     def _record_responses(self) -> None:
-        pending = sorted([*self._pending, *self._report.responses], key=_received)
         complete = self._complete_until()
-        # the first cut needs no measurement, and every moment before it costs 429 responses
-        is_first = self._limiter.snapshot().throttling.cut == -math.inf
-        self._pending = []
-        for response in pending:
-            if response.received <= complete or (is_first and response.throttled):
+        waiting = []
+        for response in sorted([*self._pending, *self._report.responses], key=_received):
+            if response.received <= complete or self._is_first_throttled(response):
                 self._record(response)
             else:
-                self._pending.append(response)
+                waiting.append(response)
+        self._pending = waiting
+
+    def _is_first_throttled(self, response: Response) -> bool:
+        """
+        Return whether a response cuts the rate for the first time.
+
+        That cut needs no measurement, and each moment before it costs 429 responses. Later ones
+        wait, since many in a row without the successes in between would pause all requests.
+        """
+        return response.throttled and self._limiter.snapshot().throttling.cut == -math.inf
+
+    def _restart(self) -> None:
+        self._limiter.restart(self._report.restart_limit)
+        self._pending = []
+        self._epoch += 1
+        self._revoked = self._epoch
 
     def _record(self, response: Response) -> None:
         self._time = self._recorded = max(self._recorded, response.received)
@@ -267,12 +295,13 @@ class _Exchange:
         limiter, sent = self._limiter, response.sent
         if response.epoch < self._epoch:  # sent before the member knew of the last cut
             sent = min(sent, limiter.snapshot().throttling.cut)
-        rate, before = limiter.rate, (limiter.rate, limiter.limit, limiter.paused_until)
+        before = limiter.rate, limiter.limit, limiter.paused_until
         limiter.throttled(sent, response.retry_after, within=response.within)
         if before == (limiter.rate, limiter.limit, limiter.paused_until):
             return
         self._epoch += 1
-        if limiter.rate < _SMALL_CUT * rate or limiter.paused_until > self._now:
+        # a cut revokes no permits: they pass within `AHEAD`, and a gap would spoil the measurement
+        if limiter.paused_until > self._now:
             self._revoked = self._epoch
             self._time = self._now
             limiter.revoke()
@@ -313,6 +342,7 @@ class _Exchange:
             limit=limiter.limit,
             paused_until=limiter.paused_until,
             probing=limiter.probing,
+            overstated=limiter.overstated,
             members=len(self._members),
         )
 

@@ -23,8 +23,8 @@ _LATE = 0.1
 # Seconds by which a request may be early, so that thousands per second need fewer timers.
 _EARLY = 0.001
 _MIN_WAIT = 0.002
-# A request that is later than these seconds did not wait for its permit.
-_WAITED = 0.02
+# Seconds after a request had to wait in which the rate counts as holding requests back.
+_WAITED = 0.1
 # Seconds for which a response is expected after the last request or response.
 _ACTIVE = 0.5
 # Maximum number of epochs that are remembered; a request takes less time than that.
@@ -41,9 +41,9 @@ class StoreClock:
     def __init__(self) -> None:
         self._ahead: float | None = None  # seconds by which the store's clock is ahead
 
-    def record(self, asked: float, told: float, received: float) -> None:
-        """Record the store's time, which was read between two times on the local clock."""
-        lowest, highest = told - received, told - asked
+    def record(self, asked: float, read: float, received: float) -> None:
+        """Record the store's time `read`, which is between two times on the local clock."""
+        lowest, highest = read - received, read - asked
         middle = (lowest + highest) / 2 if self._ahead is None else self._ahead
         self._ahead = min(max(middle, lowest), highest)
 
@@ -89,14 +89,19 @@ class Member:
         self._ask_at = -math.inf  # time at which more permits may be granted
         self._permits: deque[tuple[float, int]] = deque()  # with the epoch that they belong to
         self._epochs = deque([(-math.inf, 0)], _EPOCHS)  # times from which on an epoch was used
-        self._waited = 1.0  # the share of requests that waited for their permit
+        self._waited = 1.0  # the share of requests while the rate held some back
         self._is_hungry = False
+        self._hungry_at = -math.inf
         self._used = 0  # permits since the last exchange
         self._calls = 0  # requests without a permit, since the last exchange
         self._responses: list[Response] = []  # times are local
+        self._has_gap = False  # responses of a time without a store are missing
         self._active_until = -math.inf
+        self._known: float | None = None  # the last limit, also during a search for another one
         self._expected: float | None = None
         self._search_from: float | None = None
+        self._is_restarting = False
+        self._restart_limit: float | None = None
         self.store_clock = StoreClock()
         self.due = clock()
         self.limit: float | None = None
@@ -114,9 +119,19 @@ class Member:
         return self.rate if self.limit is None else self.limit
 
     @property
+    def known(self) -> float:
+        """The last known limit; without one, the rate at which a search starts."""
+        return self._fresh.rate if self._known is None else self._known
+
+    @property
     def probing(self) -> bool:
         """Whether the server rejects everything, so that only single probes are sent."""
         return self._grant is not None and self._grant.probing
+
+    @property
+    def overstated(self) -> bool:
+        """Whether the server accepts requests before the end of a long `Retry-After`."""
+        return self._grant is not None and self._grant.overstated
 
     def acquire(self) -> float:
         """Return the seconds until the next request may be sent; at 0 it counts as sent now."""
@@ -124,21 +139,15 @@ class Member:
         while self._permits and self._permits[0][0] < now - _LATE:
             self._permits.popleft()
         due = self._permits[0][0] if self._permits else math.inf
-        if due > now + _EARLY or self.paused_until > now:
-            self._is_hungry = True
+        if due > now + _EARLY:
+            self._is_hungry, self._hungry_at = True, now
             self._exchange_by(max(self._last + INTERVAL, self._ask_at))
-            return max(self._delay(now), _MIN_WAIT)
+            return max((self.due if due == math.inf else due) - now, _MIN_WAIT)
         _, epoch = self._permits.popleft()
-        self._waited += ((now - due <= _WAITED) - self._waited) / 16
+        self._waited += ((now - self._hungry_at <= _WAITED) - self._waited) / 16
         self._used += 1
         self._announce(now, epoch)
         return 0.0
-
-    def _delay(self, now: float) -> float:
-        """Return the seconds until a permit is due, or until the next exchange may bring one."""
-        if self.paused_until > now:
-            return self.paused_until - now
-        return (self._permits[0][0] if self._permits else self.due) - now
 
     def count(self) -> None:
         """Count a request sent without `acquire`; all members have fewer permits for it."""
@@ -206,8 +215,19 @@ class Member:
         """
         self._fresh.expect(rate)
         if self.limit is None:
-            self._expected = self.limit = rate
+            self._expected = self._known = self.limit = rate
             self._exchange_by(self._last + INTERVAL)
+
+    def restart(self, rate: float | None) -> None:
+        """
+        Start again with a limit that was measured before, or without one; a pause ends.
+
+        The 429 responses recorded since were not due to the limit of the bucket.
+        """
+        self._is_restarting, self._restart_limit = True, rate
+        self._known = self.limit = rate
+        self.paused_until = min(self.paused_until, self._clock())
+        self._exchange_by(self._last + INTERVAL)
 
     def report(self, *, is_leaving: bool = False) -> Report:
         """Return what the next exchange reports; a report that does not arrive changes nothing."""
@@ -223,9 +243,12 @@ class Member:
                 Response(to_store(one.received), to_store(one.sent), *_rest(one))
                 for one in self._responses
             ),
-            known=self.limit,
+            has_gap=self._has_gap,
+            known=self._known,
             expected=self._expected,
             search_from=self._search_from,
+            restart=self._is_restarting,
+            restart_limit=self._restart_limit,
             is_leaving=is_leaving,
         )
 
@@ -240,6 +263,7 @@ class Member:
         to_local = self.store_clock.to_local
         before, self._grant, self._last = self._grant, grant, began
         self.limit, self.members = grant.limit, grant.members
+        self._known = self._known if grant.limit is None else grant.limit
         self.paused_until = to_local(grant.paused_until)
         if before is not None and before.epoch < grant.revoked:
             self._permits.clear()
@@ -249,6 +273,7 @@ class Member:
         del self._responses[: len(report.responses)]
         self._is_hungry, self._used = False, 0
         self._expected = self._search_from = None
+        self._is_restarting = self._has_gap = False
         self.due = began + _HEARTBEAT
         if self._calls or self._responses or grant.permits:
             self._exchange_by(began + INTERVAL)
@@ -262,6 +287,7 @@ class Member:
         self._permits.clear()
         self._responses.clear()
         self._calls = self._used = 0
+        self._has_gap = True
         self.postpone(moment)
 
 

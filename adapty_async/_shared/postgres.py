@@ -52,6 +52,7 @@ class PostgresStore:
         except psycopg.ProgrammingError:
             raise ConfigError("url is not a valid URL of PostgreSQL") from None
         self._url = url
+        self._lock = asyncio.Lock()  # a command that takes too long closes the connection
         self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
 
     async def open(self) -> None:
@@ -99,27 +100,37 @@ class PostgresStore:
         return self._connection
 
     async def _within(self, work: Coroutine[Any, Any, T]) -> T:
+        async with self._lock:
+            return await self._result_in_time(work)
+
+    async def _result_in_time(self, work: Coroutine[Any, Any, T]) -> T:
         task = asyncio.ensure_future(work)
-        try:
-            await asyncio.wait({task}, timeout=TIMEOUT)
-        finally:
-            is_late = not task.done()
-            while not task.done():
-                task.cancel()
-                await asyncio.wait({task}, timeout=_CANCEL)
-        if is_late:
-            await self.aclose()
-            raise StoreError("PostgreSQL does not respond")
-        try:
-            return task.result()
-        except psycopg.Error as error:
-            failure = StoreError(
-                f"PostgreSQL is down, or rejected a command: {type(error).__name__}"
-            )
-        raise failure
+        if await _ends_in_time(task):
+            return _result_of(task)
+        await self.aclose()
+        raise StoreError("PostgreSQL does not respond")
 
     async def aclose(self) -> None:
         """Close the connection."""
         if self._connection is not None:
             await self._connection.close()
             self._connection = None
+
+
+async def _ends_in_time(task: asyncio.Task[Any]) -> bool:
+    """Wait for a task, and cancel it if it takes too long; return whether it did not."""
+    try:
+        await asyncio.wait({task}, timeout=TIMEOUT)
+        return task.done()
+    finally:
+        while not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=_CANCEL)
+
+
+def _result_of(task: asyncio.Task[T]) -> T:
+    try:
+        return task.result()
+    except psycopg.Error as error:
+        failure = StoreError(f"PostgreSQL is down, or rejected a command: {type(error).__name__}")
+    raise failure

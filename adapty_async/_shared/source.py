@@ -90,6 +90,11 @@ class SharedSource:
         """Whether the server rejects everything, so that only single probes are sent."""
         return self._source.probing
 
+    @property
+    def overstated(self) -> bool:
+        """Whether the server accepts requests before the end of a long `Retry-After`."""
+        return self._source.overstated
+
     def acquire(self) -> float:
         """
         Return the seconds until the next request may be sent; at 0 it counts as sent now.
@@ -141,6 +146,16 @@ class SharedSource:
         """
         self.member.expect(rate)
 
+    def restart(self, rate: float | None) -> None:
+        """
+        Start again with a limit that was measured before, or without one; a pause ends.
+
+        The 429 responses recorded since were not due to the limit of the bucket.
+        """
+        self.member.restart(rate)
+        if self._alone is not None:
+            self._alone = self._limiter_alone()
+
     def accept(self, report: Report, grant: Grant, began: float) -> None:
         """Use the result of an exchange that began at `began`; the store is up."""
         self.member.accept(report, grant, began)
@@ -151,17 +166,17 @@ class SharedSource:
 
     def fail(self, error: StoreError) -> None:
         """Continue without the other processes, since the store is down."""
-        member = self.member
         if self._alone is None:
-            self._alone = limiter_alone(
-                self._clock, member.estimate, self._fallback, member.members
-            )
+            self._alone = self._limiter_alone()
             logger.warning(
                 "shared rate: %s; this process continues at %.1f requests per second on its own",
                 error,
                 self._alone.rate,
             )
-        member.interrupt(self._clock() + _RETRY)
+        self.member.interrupt(self._clock() + _RETRY)
+
+    def _limiter_alone(self) -> AdaptiveRateLimiter:
+        return limiter_alone(self._clock, self.member.known, self._fallback, self.member.members)
 
     def close(self) -> None:
         """Admit no further request."""

@@ -33,7 +33,7 @@ class Store(Protocol):
     A store of versioned values, which several processes share.
 
     Methods raise a `StoreError` if the store is down or does not respond in time, and may be called
-    again afterwards; they connect again. One task uses a store at a time.
+    again afterwards; they connect again. Several tasks of one event loop may use a store.
     """
 
     async def open(self) -> None:

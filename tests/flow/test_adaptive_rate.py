@@ -350,7 +350,7 @@ def test_a_long_retry_after_pauses_nothing_once_it_was_overstated() -> None:
     client.succeed()
     client.fail(1, 60.0)
     client.succeed()
-    assert client.limiter.overstated
+    overstated = [client.limiter.overstated]
     client.fail(9, 60.0)
     assert client.limiter.paused_until <= client.clock.now
     client.fail(1, 60.0)
@@ -358,8 +358,9 @@ def test_a_long_retry_after_pauses_nothing_once_it_was_overstated() -> None:
     assert client.limiter.paused_until == pytest.approx(client.clock.now + 0.1)
     client.fail(1, 60.0)
     until = client.limiter.paused_until
+    overstated.append(client.limiter.overstated)
 
-    assert not client.limiter.overstated
+    assert overstated == [True, False]
     assert until == client.clock.now + 60.0
     assert client.send() == pytest.approx(until)
 
@@ -412,6 +413,19 @@ def test_a_measurement_starts_with_the_responses_that_are_still_expected() -> No
         sent = client.send()
 
     assert client.limiter.limit == pytest.approx(97.0, rel=0.05)
+
+
+@pytest.mark.parametrize("limit", [None, 400.0], ids=["unknown", "known"])
+def test_it_starts_again_with_the_limit_of_before(limit: float | None) -> None:
+    """What it recorded meanwhile, a pause included, was not due to the limit of the bucket."""
+    client = Client(limit)
+    client.fail(12, 60.0)
+    client.limiter.restart(limit)
+
+    assert client.limiter.rate == (20.0 if limit is None else 388.0)
+    assert client.limiter.limit == limit
+    assert not client.limiter.probing
+    assert client.limiter.acquire() == 0.0
 
 
 def test_no_pause_is_longer_than_an_hour() -> None:

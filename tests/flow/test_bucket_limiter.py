@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 import math
@@ -41,6 +42,7 @@ from adapty_async.errors import (
 from adapty_async.statistics import BucketStatistics, CircuitState
 from adapty_async.testing import FakeClock
 from tests._support import a_request, begin_at, loop_turns
+from tests.simulation import Bucket
 
 BEGIN = 1000.0
 
@@ -947,7 +949,7 @@ def end(bench: Bench, error: AdaptyError | None, *, times: int = 1) -> BucketSta
         assert bench.connections.get().try_acquire()
         limiter._start()
         state.record_sent(paced=True)
-        limiter.release(error, bench.clock())
+        limiter.release("a", error, bench.clock())
     return state.statistics()
 
 
@@ -1333,3 +1335,146 @@ async def test_limiters_show_their_state() -> None:
         "in_flight=1, requests=1, throttled=0), free=99)"
     )
     await cancel(call)
+
+
+async def throttle_one(bench: Bench, run: RunLimits, *, others: int = 5) -> None:
+    """Throttle six items `own`, with a number of items `other` between them that succeed."""
+    bench.responses["own"] = [throttled() for _ in range(1000)]
+    for number in range(6):
+        bench.clock.now += 100.0  # so that none has to wait
+        with pytest.raises(RateLimitError):
+            await bench.start("own", run)
+        if number < others:
+            bench.clock.now += 100.0
+            await bench.start("other", run)
+
+
+async def test_an_endpoint_that_alone_is_throttled_has_a_bucket_of_its_own() -> None:
+    """Its 429s lower the rate of the other operations no more, and the rate starts again."""
+    bench = Bench()
+    run = RunLimits()
+    await throttle_one(bench, run)
+    assert bench.limiters.bucket_of("v1", "other") == "v1"
+    assert bench.limiters.bucket_of("v1", "own") == "v1/own"
+    state = bench.limiters.get("v1")
+    assert repr(state.endpoints) == "EndpointMonitor(separate=['own'])"
+    rate = state.rate_source.rate
+    assert rate == 20.0
+    for _ in range(20):
+        bench.clock.now += 5000.0
+        with pytest.raises(RateLimitError):
+            await bench.start("own", run)
+    statistics = bench.limiters.statistics()
+
+    assert state.rate_source.rate == rate
+    assert (statistics["v1"].throttled, statistics["v1/own"].throttled) == (6, 20)
+    assert statistics["v1/own"].rate < 20.0
+
+
+@pytest.mark.parametrize("others", [0, 4], ids=str)
+async def test_a_bucket_of_one_operation_is_not_divided(others: int) -> None:
+    """Without enough successes of other operations, a 429 is due to the bucket."""
+    bench = Bench()
+    await throttle_one(bench, RunLimits(), others=others)
+
+    assert bench.limiters.bucket_of("v1", "own") == "v1"
+    assert bench.limiters.get("v1").rate_source.rate < 20.0
+    assert bench.limiters.bucket_of("unused", "own") == "unused"
+
+
+async def test_a_bucket_whose_other_operations_are_throttled_is_overloaded() -> None:
+    """Its limit holds for all of them, so none gets a bucket of its own."""
+    bench = Bench()
+    run = RunLimits()
+    bench.responses["own"], bench.responses["other"] = [throttled()], [throttled(), throttled()]
+    for name in ("own", "other", "other"):
+        bench.clock.now += 100.0
+        with pytest.raises(RateLimitError):
+            await bench.start(name, run)
+    await throttle_one(bench, run)
+
+    assert bench.limiters.bucket_of("v1", "own") == "v1"
+
+
+async def test_an_operation_with_a_success_has_no_limit_of_its_own() -> None:
+    """Only 429s without a success in between count."""
+    bench = Bench()
+    run = RunLimits()
+    for _ in range(4):
+        await throttle_one(bench, run, others=1)
+        bench.responses["own"] = []
+        bench.clock.now += 100.0
+        await bench.start("own", run)
+
+    assert bench.limiters.bucket_of("v1", "own") == "v1"
+
+
+async def test_items_do_not_wait_for_an_endpoint_without_success_for_good() -> None:
+    """After 30 s they end unsent, so that workers are free for others; the run continues."""
+    bench = Bench()
+    run = RunLimits(max_outage=20.0)
+    await throttle_one(bench, run)
+    items = [bench.start("own", run) for _ in range(60)]
+    await bench.clock.advance(29.0)
+    assert not all(item.done() for item in items)
+    await bench.clock.advance(12.0)
+    assert all(item.done() for item in items)
+    results = await asyncio.gather(*items, return_exceptions=True)
+    await bench.start("other", run)
+
+    assert {type(result) for result in results} == {RateLimitError, DeadlineError}
+    assert "although other operations are not" in str(results[-1])
+    assert run.patience() == 20.0
+
+
+async def test_a_journal_keeps_the_rate_of_the_bucket_alone() -> None:
+    """The rate of an endpoint with its own limit neither is kept nor starts with a kept one."""
+    bench = Bench()
+    run = RunLimits()
+    await throttle_one(bench, run)
+    bench.clock.now += 100.0
+    with pytest.raises(RateLimitError):
+        await bench.start("own", run)
+    bench.limiters.expect(400.0)
+
+    assert bench.limiters.get("v1").rate_source.limit == 400.0
+    assert bench.limiters.get("v1/own").rate_source.limit is None
+    assert bench.limiters.learned_rate() == 400.0
+
+
+@pytest.mark.slow
+async def test_an_endpoint_that_is_always_throttled_costs_the_others_little() -> None:
+    """They use 90 % of the bucket's limit after a few seconds, although both began together."""
+    bench = Bench(latency=0.05)
+    bench.responses["own"] = [throttled() for _ in range(1000)]
+    own, others = RunLimits(), RunLimits()
+    bucket, done = Bucket(20.0, 2.0), 0
+
+    async def of_others() -> None:
+        nonlocal done
+        while True:
+            if not bucket.passes(bench.clock.now - BEGIN):
+                bench.responses["other"] = [throttled()]
+            try:
+                await bench.start("other", others)
+                done += 1
+            except RateLimitError:
+                await bench.clock.sleep(1.0)
+
+    async def of_own() -> None:
+        while True:
+            with contextlib.suppress(RateLimitError, DeadlineError):
+                await bench.start("own", own)
+            await bench.clock.sleep(1.0)
+
+    tasks = [asyncio.ensure_future(of_others()) for _ in range(4)]
+    tasks += [asyncio.ensure_future(of_own()) for _ in range(4)]
+    await bench.clock.advance(10.0)
+    before = done
+    await bench.clock.advance(20.0)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert done - before >= 0.9 * 20.0 * 20.0
+    assert bench.limiters.get("v1/own").requests < 100

@@ -70,6 +70,20 @@ def test_a_limit_of_an_earlier_run_holds_until_one_is_measured() -> None:
     assert grant.limit == 200.0
 
 
+def test_a_restart_forgets_what_was_throttled() -> None:
+    """The limit of before holds again for all; permits and open responses are of no use."""
+    state, _ = exchange(None, NOW, a_report(known=400.0, active_until=NOW + 9.0))
+    paused = Response(NOW, NOW - 0.02, 0, throttled=True, retry_after=90.0)
+    late = Response(NOW + 5.0, NOW, 0, throttled=True, retry_after=90.0)
+    state, _ = exchange(state, NOW, a_report("b", responses=(paused, late)))
+    state, grant = exchange(state, NOW + 0.1, a_report("b", restart=True, restart_limit=300.0))
+
+    assert grant.limit == 300.0
+    assert grant.epoch == grant.revoked
+    assert grant.paused_until <= NOW + 0.1
+    assert state.pending == []
+
+
 def test_a_search_starts_at_the_rate_of_a_run() -> None:
     """A configured rate that was throttled is a better start than the default."""
     _, grant = exchange(None, NOW, a_report(search_from=120.0))
@@ -122,7 +136,7 @@ def test_permits_never_exceed_the_rate(
         now += seconds
         report = a_report(member, now, wanted=wanted, hungry=True, calls=calls)
         state, grant = exchange(state, now, report)
-        assert all(now - 0.021 <= one <= now + AHEAD + 1e-6 for one in grant.permits)
+        assert all(now - 0.051 <= one <= now + AHEAD + 1e-6 for one in grant.permits)
         assert len(grant.permits) <= wanted
         permits += grant.permits
 
@@ -182,7 +196,9 @@ def test_a_member_that_leaves_or_is_silent_is_not_counted() -> None:
 
 def a_search(rate: float = 500.0) -> SharedState:
     """Return the state of two members that search, and have had one cut."""
-    state, _ = exchange(None, NOW, a_report("a", search_from=2 * rate, active_until=NOW + 60.0))
+    passed = Response(NOW, NOW - 0.02, 0)
+    report = a_report("a", search_from=2 * rate, active_until=NOW + 60.0, responses=(passed,))
+    state, _ = exchange(None, NOW, report)
     state, _ = exchange(state, NOW, a_report("b", active_until=NOW + 60.0))
     first = Response(NOW + 0.02, NOW, 0, throttled=True)
     report = a_report("a", NOW + 0.02, responses=(first,), active_until=NOW + 60.0)
@@ -206,6 +222,17 @@ def test_a_measurement_waits_for_the_report_of_every_active_member() -> None:
     )
 
     assert grant.limit == pytest.approx(200 / 0.7, rel=0.01)
+
+
+def test_a_gap_ends_a_measurement() -> None:
+    """The successes of a time without the store are missing; the limit would be too low."""
+    state = a_search()
+    report = a_report("a", NOW + 0.5, responses=tuple(successes(20, NOW + 0.1, epoch=1)))
+    state, _ = exchange(state, NOW + 0.5, report)
+    assert state.rate.meter.since is not None
+    state, _ = exchange(state, NOW + 5.0, a_report("a", NOW + 5.0, has_gap=True))
+
+    assert state.rate.meter.since is None
 
 
 @pytest.mark.parametrize(
@@ -250,39 +277,69 @@ def test_a_throttled_request_of_before_the_cut_does_not_cut_again() -> None:
     assert (grant.rate, grant.epoch) == (350.0, 2)
 
 
-def test_a_large_cut_revokes_all_permits_and_a_small_one_none() -> None:
-    """Permits of a much higher rate would be throttled; those of a similar one are of use."""
-    state, grant = exchange(None, NOW, a_report(known=400.0))
-    permits = ask(state, NOW)[1].permits
+def test_a_pause_revokes_permits_and_a_cut_does_not() -> None:
+    """Permits of before a cut pass at once; a gap would make the measured limit too low."""
+    state, _ = exchange(None, NOW, a_report(known=400.0))
     throttled = Response(NOW + 1.0, NOW + 0.98, 0, throttled=True)
-    _, grant = exchange(state, NOW + 1.0, a_report(at=NOW + 1.0, responses=(throttled,)))
-
-    assert permits
+    state, grant = exchange(state, NOW + 1.0, a_report(at=NOW + 1.0, responses=(throttled,)))
     assert grant.rate == pytest.approx(0.85 * 388)
-    assert (grant.revoked, grant.epoch) == (1, 1)
-    small, _ = exchange(None, NOW, a_report(known=400.0))
-    passed = successes(400, NOW + 1.0, 0.0025)
-    first = Response(NOW + 0.02, NOW, 0, throttled=True)
-    small, _ = exchange(small, NOW + 2.5, a_report(at=NOW + 2.5, responses=(first, *passed)))
-    second = Response(NOW + 2.52, NOW + 2.5, 1, throttled=True)
-    _, grant = exchange(small, NOW + 2.52, a_report(at=NOW + 2.52, responses=(second,)))
+    assert (grant.revoked, grant.epoch) == (0, 1)
+    paused = Response(NOW + 1.1, NOW + 1.05, 1, throttled=True, retry_after=60.0)
+    _, grant = exchange(state, NOW + 1.1, a_report(at=NOW + 1.1, responses=(paused,)))
 
-    assert grant.epoch == 2
-    assert grant.revoked == 1
+    assert (grant.revoked, grant.epoch) == (2, 2)
 
 
-def test_a_pause_holds_for_all() -> None:
-    """A long `Retry-After` to one member stops the permits of all until its end."""
+def test_the_first_throttled_responses_do_not_pause_all() -> None:
+    """Ten 429s of an overload count in the order of arrival, with the successes in between."""
+    state, _ = exchange(None, NOW, a_report("b", active_until=NOW + 9.0))
+    mixed = [
+        Response(NOW + 0.1 + number / 1000, NOW + 0.08, 0, throttled=number % 2 == 1)
+        for number in range(40)
+    ]
+    report = a_report("a", NOW + 0.15, active_until=NOW + 9.0, responses=tuple(mixed))
+    state, grant = exchange(state, NOW + 0.15, report)
+    assert (grant.rate, grant.epoch, len(state.pending)) == (10.0, 1, 39)
+    state, grant = exchange(state, NOW + 0.2, a_report("b", NOW + 0.2, active_until=NOW + 9.0))
+
+    assert len(state.pending) == 0
+    assert not grant.probing
+    assert grant.paused_until <= NOW
+
+
+def test_a_pause_holds_for_all_and_one_tests_it() -> None:
+    """A long `Retry-After` to one member stops the permits of all, except for one probe."""
     state, _ = exchange(None, NOW, a_report(known=400.0))
     paused = Response(NOW, NOW - 0.02, 0, throttled=True, retry_after=30.0)
     state, _ = exchange(state, NOW, a_report(responses=(paused,)))
-    state, grant = ask(state, NOW + 1.0, "b")
+    state, grant = ask(state, NOW + 0.5, "b")
     assert grant.paused_until == NOW + 30.0
     assert grant.permits == ()
-    assert grant.again == pytest.approx(29.0, abs=0.1)
-    _, grant = ask(state, NOW + 30.1, "b")
+    state, probe = ask(state, NOW + 1.1, "b")
+    state, none = ask(state, NOW + 1.2, "a")
+    assert (len(probe.permits), none.permits) == (1, ())
+    assert none.again == pytest.approx(28.8, abs=0.1)
+    again = Response(NOW + 1.12, NOW + 1.1, probe.epoch, throttled=True, retry_after=30.0)
+    state, _ = exchange(state, NOW + 1.2, a_report("b", NOW + 1.2, responses=(again,)))
+    state, grant = ask(state, NOW + 25.0, "b")
+    assert grant.permits == ()
+    _, grant = ask(state, NOW + 31.3, "b")
 
     assert grant.permits
+
+
+def test_a_pause_that_is_overstated_ends_for_all() -> None:
+    """If the probe of one member succeeds, all members continue."""
+    state, _ = exchange(None, NOW, a_report(known=400.0))
+    paused = Response(NOW, NOW - 0.02, 0, throttled=True, retry_after=30.0)
+    state, _ = exchange(state, NOW, a_report(responses=(paused,)))
+    state, probe = ask(state, NOW + 1.1, "b")
+    passed = Response(NOW + 1.12, NOW + 1.1, probe.epoch)
+    state, _ = exchange(state, NOW + 1.2, a_report("b", NOW + 1.2, responses=(passed,)))
+    _, grant = ask(state, NOW + 1.3, "a")
+
+    assert grant.overstated
+    assert len(grant.permits) > 1
 
 
 def test_a_rejected_account_is_probed_by_one_request_of_all_members() -> None:

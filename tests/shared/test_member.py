@@ -28,6 +28,7 @@ def a_grant(*permits: float, **fields: object) -> Grant:
         "limit": None,
         "paused_until": 0.0,
         "probing": False,
+        "overstated": False,
         "members": 2,
     }
     times = tuple(permit + AHEAD_OF_US for permit in permits)
@@ -230,13 +231,18 @@ def test_a_cut_revokes_permits_of_earlier_epochs() -> None:
     assert member.acquire() > 0.0
 
 
-def test_a_pause_of_all_holds_permits_back() -> None:
-    """A pause that another member reported holds here too."""
+def test_a_pause_of_all_holds_here_too() -> None:
+    """A pause that another member reported is known; only the permit of a probe is used in it."""
     clock = FakeClock(10.0)
-    member = a_member(clock, 10.0, paused_until=14.0 + AHEAD_OF_US)
+    member = a_member(clock, 10.0, 10.0)
+    pause = {"paused_until": 40.0 + AHEAD_OF_US, "epoch": 1, "revoked": 1, "again": 29.0}
+    give(member, clock, **pause)
+    assert member.paused_until == pytest.approx(40.0)
+    assert member.acquire() == pytest.approx(0.25)
+    give(member, clock, 10.0, **pause)
 
-    assert member.paused_until == pytest.approx(14.0)
-    assert member.acquire() == pytest.approx(4.0)
+    assert member.acquire() == 0.0
+    assert member.acquire() > 0.0
 
 
 def test_what_the_others_know_is_visible() -> None:
@@ -245,10 +251,24 @@ def test_what_the_others_know_is_visible() -> None:
     member = Member("name", clock)
     assert (member.rate, member.limit, member.probing, member.members) == (20.0, None, False, 1)
     assert member.estimate == 20.0
-    give(member, clock, rate=97.0, limit=100.0, probing=True, members=5)
+    assert not member.overstated
+    give(member, clock, rate=97.0, limit=100.0, probing=True, overstated=True, members=5)
 
     assert (member.rate, member.limit, member.probing, member.members) == (97.0, 100.0, True, 5)
     assert member.estimate == 100.0
+    assert member.overstated
+
+
+def test_a_limit_is_known_until_another_one_is_measured() -> None:
+    """A store that goes down in the middle of a search is replaced by a share of what is known."""
+    clock = FakeClock(10.0)
+    member = Member("name", clock)
+    give(member, clock, rate=1_600.0, limit=None)
+    assert (member.known, member.report().known) == (20.0, None)
+    give(member, clock, rate=388.0, limit=400.0)
+    give(member, clock, rate=1_600.0, limit=None)
+    assert (member.known, member.report().known) == (400.0, 400.0)
+    assert member.estimate == 1_600.0
 
 
 def test_a_known_rate_is_reported_until_it_arrived() -> None:
@@ -268,6 +288,19 @@ def test_a_known_rate_is_reported_until_it_arrived() -> None:
     report = member.report()
 
     assert (report.expected, report.known, report.search_from) == (None, 250.0, None)
+
+
+def test_a_restart_is_reported_until_it_arrived() -> None:
+    """The limit of before is known at once, and the others learn of the restart once."""
+    clock = FakeClock(10.0)
+    member = a_member(clock, limit=300.0, paused_until=40.0 + AHEAD_OF_US)
+    member.restart(400.0)
+    assert (member.limit, member.known, member.paused_until) == (400.0, 400.0, 10.0)
+    report = member.report()
+    assert (report.restart, report.restart_limit) == (True, 400.0)
+    give(member, clock, limit=400.0)
+
+    assert not member.report().restart
 
 
 def test_the_last_report_wants_nothing() -> None:
@@ -318,17 +351,34 @@ def test_a_source_without_a_store_continues_alone(caplog: pytest.LogCaptureFixtu
     assert source.limit == source.estimate == 400.0
     assert source.member.due == 10.25
     assert source.member.report().responses == ()
+    assert source.member.report().has_gap
     assert source.acquire() == 0.0
     source.count()
     source.succeeded(9.9, paced=False)
     source.throttled(9.9, 30.0)
     assert source.paused_until == pytest.approx(40.0)
     assert not source.probing
+    assert not source.overstated
     source.accept(source.member.report(), a_grant(), clock.now)
     assert source.acquire() > 0.0
     assert source.exchanges == 2
+    assert not source.member.report().has_gap
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
     assert "Redis is down; this process continues at" in caplog.text
+
+
+def test_a_source_restarts_with_and_without_a_store() -> None:
+    """A limit of before holds again, for the share of a process alone as well."""
+    clock = FakeClock(10.0)
+    source = SharedSource("name", 0.5, clock)
+    source.restart(100.0)
+    assert source.limit == 100.0
+    source.fail(StoreError("Redis is down"))
+    source.throttled(9.9, 30.0)
+    source.restart(200.0)
+
+    assert source.paused_until <= 10.0
+    assert source.rate == pytest.approx(0.97 * 96, rel=0.02)
 
 
 def test_a_closed_source_admits_nothing() -> None:
