@@ -20,7 +20,7 @@ from adapty_async.cli._signals import handled
 from adapty_async.cli._streams import write_error
 from adapty_async.client import AdaptyClient, AdaptyMailClient
 from adapty_async.config import Limits
-from adapty_async.errors import AdaptyError
+from adapty_async.errors import AdaptyError, StoreError
 from adapty_async.jobs import (
     Call,
     Job,
@@ -108,6 +108,14 @@ async def work_on(url: str, name: str, worker: Worker) -> tuple[int, JobReport |
 
     There is no report if the store is unavailable.
     """
+    try:
+        return await _work_on(url, name, worker)
+    except (StoreError, StoreUnavailableError) as error:
+        write_error(f"adapty-async: {error}")
+        return STOPPED, None
+
+
+async def _work_on(url: str, name: str, worker: Worker) -> tuple[int, JobReport]:
     async with JobStore(url) as store, store.rate as rate:
         api = (await store.job(name)).operation.partition(".")[0]
         async with make_client(api, worker.connection, Limits(shared=rate)) as client:
@@ -118,16 +126,13 @@ async def work_on(url: str, name: str, worker: Worker) -> tuple[int, JobReport |
                     return await _perform(job, worker)
 
 
-async def _perform(job: Job, worker: Worker) -> tuple[int, JobReport | None]:
+async def _perform(job: Job, worker: Worker) -> tuple[int, JobReport]:
     try:
         report = await job.work(parts=worker.parts, **worker.run)
     except JobStoppedError as error:
         write_error(f"adapty-async: {error}")
         is_rejected = error.reason == StopReason.KEY_REJECTED
         return Exit.KEY_REJECTED if is_rejected else STOPPED, await job.report()
-    except StoreUnavailableError as error:
-        write_error(f"adapty-async: {error}")
-        return STOPPED, None
     if job.is_stopping and not report.has_ended:
         return STOPPED, report
     return _exit_code(report), report

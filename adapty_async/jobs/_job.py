@@ -56,12 +56,9 @@ Call: TypeAlias = Callable[..., BulkRun[Any, Any]]
 
 class PartOptions(TypedDict, total=False):
     """
-    The options of the run of a part.
+    The options of the run of a part: those of `adapty_async.bulk.BulkOptions` with these names.
 
-    Attributes:
-        concurrency, rate, drain, max_outage, fail_fast: see `adapty_async.bulk.BulkOptions`.
-        on_outcome: see `adapty_async.bulk.BulkOptions`; the index of an outcome is its position in
-            the part.
+    The index of an outcome, for ``on_outcome``, is its position in the part.
     """
 
     concurrency: int | None
