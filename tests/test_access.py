@@ -608,10 +608,10 @@ async def test_no_lookup_returns_what_an_earlier_event_made_outdated(seed: int) 
             assert found.profile is not None
             assert found.profile.total_revenue_usd >= known
 
-    retry, options = RetryPolicy(attempts=1), {"ttl": choice((1e-9, 60)), "max_wait": 1e-6}
+    retry, ttl = RetryPolicy(attempts=1), choice((1e-9, 60.0))
     async with (
         AdaptyClient("key", transport=respond, retry=retry) as client,
-        AccessCache(client, max_profiles=choice((1, 3, 99)), **options) as cache,
+        AccessCache(client, ttl=ttl, max_wait=1e-6, max_profiles=choice((1, 3, 99))) as cache,
         asyncio.TaskGroup() as lookups,
     ):
         for _ in range(100):
