@@ -537,6 +537,20 @@ async def test_a_lookup_after_an_event_does_not_share_an_older_call(
     assert server.requests == ["u1", "u1"]
 
 
+async def test_an_anonymous_profile_is_invalidated_by_its_only_id(
+    cache: AccessCache, server: Server
+) -> None:
+    """A profile without a customer user id is removed, and not those of other lookups."""
+    fields = {"profile_id": "p1", "customer_user_id": None}
+    server.replies["p1"] = (200, {}, json.dumps({"data": fields}).encode())
+    for _ in range(2):
+        assert not await cache.has_access("premium", profile_id="p1")
+        await cache.has_access("premium", customer_user_id="u1")
+        cache.invalidate(profile_id="p1")
+
+    assert server.requests == ["p1", "u1", "p1"]
+
+
 async def test_many_events_during_a_call_are_all_remembered(
     server: Server, clock: FakeClock
 ) -> None:

@@ -303,7 +303,7 @@ def _secrets(
     secrets = tuple(secret) if isinstance(secret, list | tuple) else (secret,)
     sendable = tuple(filter(_is_sendable, secrets))
     if not secrets or sendable != secrets:
-        raise ConfigError("secret must be text without line breaks or blanks around it")
+        raise ConfigError("secret must be text of printable characters, without blanks around it")
     return sendable
 
 
