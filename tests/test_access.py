@@ -282,6 +282,22 @@ async def test_an_error_reaches_all_lookups_and_is_not_cached(
     assert cache.statistics() == AccessStatistics(calls=2, coalesced=2, errors=3, size=1)
 
 
+async def test_an_error_of_a_foreign_transport_is_raised_as_it_is(
+    cache: AccessCache, server: Server
+) -> None:
+    """An exception that cannot be copied is not hidden by the error of its copy."""
+
+    class ForeignError(Exception):
+        def __init__(self, text: str, code: int) -> None:
+            super().__init__(text)
+            self.code = code
+
+    server.error = ForeignError("down", 5)
+    lookups = [cache.has_access("premium", customer_user_id="u1") for _ in range(2)]
+
+    assert [*await asyncio.gather(*lookups, return_exceptions=True)] == [server.error] * 2
+
+
 # Outages
 
 
