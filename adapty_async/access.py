@@ -25,6 +25,7 @@ from adapty_async._runtime.fork import register_fork_handler
 from adapty_async.client import AdaptyClient
 from adapty_async.config import positive, whole_number
 from adapty_async.errors import (
+    AdaptyError,
     CircuitOpenError,
     ConfigError,
     DeadlineError,
@@ -493,4 +494,6 @@ def _is_open(entry: _Entry, access_level_id: str, now: float) -> bool:
 
 def _copy_of(error: BaseException) -> BaseException:
     """Return a copy of the error of a call, since several lookups raise it."""
+    if not isinstance(error, AdaptyError):  # of a foreign transport; some cannot be copied
+        return error
     return copy.copy(error).with_traceback(error.__traceback__)

@@ -282,6 +282,22 @@ async def test_an_error_reaches_all_lookups_and_is_not_cached(
     assert cache.statistics() == AccessStatistics(calls=2, coalesced=2, errors=3, size=1)
 
 
+async def test_an_error_of_a_foreign_transport_is_raised_as_it_is(
+    cache: AccessCache, server: Server
+) -> None:
+    """An exception that cannot be copied is not hidden by the error of its copy."""
+
+    class ForeignError(Exception):
+        def __init__(self, text: str, code: int) -> None:
+            super().__init__(text)
+            self.code = code
+
+    server.error = ForeignError("down", 5)
+    lookups = [cache.has_access("premium", customer_user_id="u1") for _ in range(2)]
+
+    assert [*await asyncio.gather(*lookups, return_exceptions=True)] == [server.error] * 2
+
+
 # Outages
 
 
@@ -537,6 +553,20 @@ async def test_a_lookup_after_an_event_does_not_share_an_older_call(
     assert server.requests == ["u1", "u1"]
 
 
+async def test_an_anonymous_profile_is_invalidated_by_its_only_id(
+    cache: AccessCache, server: Server
+) -> None:
+    """A profile without a customer user id is removed, and not those of other lookups."""
+    fields = {"profile_id": "p1", "customer_user_id": None}
+    server.replies["p1"] = (200, {}, json.dumps({"data": fields}).encode())
+    for _ in range(2):
+        assert not await cache.has_access("premium", profile_id="p1")
+        await cache.has_access("premium", customer_user_id="u1")
+        cache.invalidate(profile_id="p1")
+
+    assert server.requests == ["p1", "u1", "p1"]
+
+
 async def test_many_events_during_a_call_are_all_remembered(
     server: Server, clock: FakeClock
 ) -> None:
@@ -608,10 +638,10 @@ async def test_no_lookup_returns_what_an_earlier_event_made_outdated(seed: int) 
             assert found.profile is not None
             assert found.profile.total_revenue_usd >= known
 
-    retry, options = RetryPolicy(attempts=1), {"ttl": choice((1e-9, 60)), "max_wait": 1e-6}
+    retry, ttl = RetryPolicy(attempts=1), choice((1e-9, 60.0))
     async with (
         AdaptyClient("key", transport=respond, retry=retry) as client,
-        AccessCache(client, max_profiles=choice((1, 3, 99)), **options) as cache,
+        AccessCache(client, ttl=ttl, max_wait=1e-6, max_profiles=choice((1, 3, 99))) as cache,
         asyncio.TaskGroup() as lookups,
     ):
         for _ in range(100):

@@ -119,14 +119,18 @@ class Event(ResultStruct, frozen=True, kw_only=True):
         """
         A digest that all deliveries of one event share; None without a `profile_event_id`.
 
-        It has 64 hexadecimal digits and shows nothing of the event. The profile and the type are
-        part of it, so that two events are two even if they share a `profile_event_id`.
+        It has 64 hexadecimal digits and shows nothing of the event. The profile, the type and the
+        access level are part of it, so that two events are two even if they share a
+        `profile_event_id`.
         """
         if not self.profile_event_id:
             return None
         name = self.default_name or self.event_type
-        identity = repr((self.profile_event_id, self.profile_id, name))  # escapes lone surrogates
-        return sha256(identity.encode()).hexdigest()
+        identity = self.profile_event_id, self.profile_id, name, self._access_level_id()
+        return sha256(repr(identity).encode()).hexdigest()  # repr escapes lone surrogates
+
+    def _access_level_id(self) -> str | None:
+        return None
 
 
 class PurchaseEvent(Event, frozen=True, kw_only=True):
@@ -260,6 +264,9 @@ class AccessLevelUpdated(Event, frozen=True, kw_only=True):
     event_properties: AccessLevelProperties = field(default_factory=AccessLevelProperties)
 
     default_name: ClassVar[str] = "access_level_updated"
+
+    def _access_level_id(self) -> str | None:
+        return self.event_properties.access_level_id
 
 
 class UnknownEvent(Event, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from hashlib import sha256
 from http import HTTPStatus
 from types import TracebackType
@@ -150,7 +150,7 @@ class WebhookReceiver:
         self._inherited, self._tasks = self._tasks, {}
 
     async def receive(
-        self, authorization: str | bytes | None, body: AsyncIterable[bytes]
+        self, authorization: str | bytes | None, body: AsyncIterable[bytes] | bytes
     ) -> WebhookResponse:
         """
         Process one request, and return the response to it.
@@ -167,13 +167,14 @@ class WebhookReceiver:
 
         Args:
             authorization: the header ``Authorization``; None without one.
-            body: the body in pieces. Those of a request that is not authentic are not read.
+            body: the body in pieces, or as a whole. The pieces of a request that is not authentic
+                are not read.
         """
         status = await self._status(authorization, body)
         return WebhookResponse(status.value, _TEXTS[status])
 
     async def _status(
-        self, authorization: str | bytes | None, body: AsyncIterable[bytes]
+        self, authorization: str | bytes | None, body: AsyncIterable[bytes] | bytes
     ) -> HTTPStatus:
         if self._is_closed:
             return HTTPStatus.SERVICE_UNAVAILABLE
@@ -257,13 +258,20 @@ class WebhookReceiver:
         Adapty sends events again whose callable was cancelled.
         """
         self._is_closed = True
-        if self._tasks:
-            await asyncio.wait(self._tasks.values(), timeout=self._timeout)
+        try:
+            if self._tasks:
+                await asyncio.wait(self._tasks.values(), timeout=self._timeout)
+        finally:  # also if the server does not wait that long
+            await self._cancel()
+
+    async def _cancel(self) -> None:
         unfinished = list(self._tasks.values())
         for task in unfinished:
             task.cancel()
-        await asyncio.gather(*unfinished, return_exceptions=True)
-        await self._store.aclose()
+        try:
+            await asyncio.gather(*unfinished, return_exceptions=True)
+        finally:
+            await self._store.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -295,7 +303,7 @@ def _secrets(
     secrets = tuple(secret) if isinstance(secret, list | tuple) else (secret,)
     sendable = tuple(filter(_is_sendable, secrets))
     if not secrets or sendable != secrets:
-        raise ConfigError("secret must be text without line breaks or blanks around it")
+        raise ConfigError("secret must be text of printable characters, without blanks around it")
     return sendable
 
 
@@ -312,10 +320,12 @@ class _Unread(NamedTuple):
     reason: str
 
 
-async def _read(body: AsyncIterable[bytes]) -> bytes | _Unread:
+async def _read(body: AsyncIterable[bytes] | bytes) -> bytes | _Unread:
     """Return the whole body, if it has an end within the bound."""
     content = bytearray()
     try:
+        if isinstance(body, bytes):
+            body = _in_one_piece(body)
         async for piece in body:
             content += piece
             if len(content) > MAX_BODY_BYTES:
@@ -325,6 +335,10 @@ async def _read(body: AsyncIterable[bytes]) -> bytes | _Unread:
         reason = f"the body cannot be read ({type(error).__name__})"
         return _Unread(HTTPStatus.UNPROCESSABLE_ENTITY, reason)
     return bytes(content)
+
+
+async def _in_one_piece(body: bytes) -> AsyncIterator[bytes]:
+    yield body
 
 
 def _log(what: str, event: Event, error: Exception) -> None:

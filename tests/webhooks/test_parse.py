@@ -348,6 +348,22 @@ def test_any_value_of_a_field_is_read_or_odd(
 # Deduplication and privacy
 
 
+def test_events_of_two_access_levels_have_two_keys() -> None:
+    """A purchase may change two access levels, and the event of neither is a second delivery."""
+    properties = {"profile_event_id": "1"}
+    keys = {
+        event_of(
+            {
+                "event_type": "access_level_updated",
+                "event_properties": {**properties, "access_level_id": level},
+            }
+        ).deduplication_key
+        for level in ("basic", "premium", None)
+    }
+
+    assert len(keys) == 3
+
+
 def test_deliveries_of_one_event_have_one_key() -> None:
     """The key depends on the event's id, profile and type, and on nothing else."""
     first = event_of(STARTED)

@@ -166,6 +166,15 @@ async def test_bodies_that_are_no_webhooks_are_sent_again(
     assert CANARY_EMAIL not in caplog.text
 
 
+async def test_a_whole_body_is_a_body(handler: Handler) -> None:
+    """A framework that reads the body itself passes it at once, within the same bound."""
+    receiver = WebhookReceiver(handler, secret=SECRET)
+
+    assert (await receiver.receive(SECRET, body_of())).status == 200
+    assert (await receiver.receive(SECRET, bytes(MAX_BODY_BYTES + 1))).status == 413
+    assert len(handler.events) == 1
+
+
 async def test_a_body_that_breaks_off_is_sent_again(
     handler: Handler, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -369,6 +378,28 @@ async def test_closing_cancels_work_that_does_not_finish(handler: Handler) -> No
     assert repr(store) == "MemoryStore(0 events)"
 
 
+async def test_a_cancelled_close_cancels_work_and_closes_the_store(handler: Handler) -> None:
+    """A server that gives up waiting for the close leaves no callable and no store open."""
+    closed = asyncio.Event()
+
+    class Store(MemoryStore):
+        async def aclose(self) -> None:
+            closed.set()
+
+    receiver = WebhookReceiver(handler, secret=SECRET, store=Store())
+    handler.held.clear()
+    request = asyncio.create_task(post(receiver, body_of()))
+    await loop_turns(20)
+    closing = asyncio.create_task(receiver.aclose())
+    await loop_turns(20)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+
+    assert await request == 503
+    assert closed.is_set()
+
+
 async def test_a_request_that_outlives_the_receiver_starts_no_work(handler: Handler) -> None:
     """A body that is complete only after the end gets 503, and its event is sent again."""
     receiver = WebhookReceiver(handler, secret=SECRET)
@@ -413,7 +444,8 @@ Options = dict[str, Any]
         ({"secret": SECRET, "allow_unauthenticated": True}, "exclude each other"),
         ({"secret": ""}, "secret must be text"),
         ({"secret": "x\n"}, "secret must be text"),
-        ({"secret": " x"}, "secret must be text"),
+        ({"secret": " x"}, "secret must be text of printable characters, without blanks around"),
+        ({"secret": "x\ty"}, "secret must be text of printable characters"),
         ({"secret": ()}, "secret must be text"),
         ({"secret": 5}, "secret must be text"),
         ({"secret": ("x", "")}, "secret must be text"),
