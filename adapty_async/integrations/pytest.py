@@ -17,10 +17,11 @@ uses the fixture ``adapty_sandbox``.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import ipaddress
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -129,6 +130,8 @@ class _InThread:
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._sandbox, name)
+        if inspect.iscoroutinefunction(attribute):
+            return partial(self._call_async, attribute)
         return partial(self._call, attribute) if callable(attribute) else attribute
 
     def _call(self, method: Callable[..., T], *arguments: Any, **options: Any) -> T:
@@ -136,6 +139,12 @@ class _InThread:
             return method(*arguments, **options)
 
         return asyncio.run_coroutine_threadsafe(call(), self._loop).result()
+
+    async def _call_async(
+        self, method: Callable[..., Coroutine[Any, Any, T]], *arguments: Any, **options: Any
+    ) -> T:
+        future = asyncio.run_coroutine_threadsafe(method(*arguments, **options), self._loop)
+        return await asyncio.wrap_future(future)
 
 
 @contextmanager
@@ -177,6 +186,7 @@ def adapty_sandbox(
     with _serving(sandbox) as serving:
         environment = {
             "ADAPTY_API_KEY": sandbox.api_key,
+            "ADAPTY_PUBLIC_KEY": sandbox.public_key,
             "ADAPTY_BASE_URL": sandbox.url,
             "ADAPTY_MAIL_API_KEY": sandbox.mail_api_key,
             "ADAPTY_MAIL_BASE_URL": sandbox.url,
@@ -189,8 +199,12 @@ def adapty_sandbox(
 
 @pytest.fixture
 def adapty_client(adapty_sandbox: Sandbox) -> Iterator[AdaptyClient]:
-    """A client of the sandbox's server-side API, closed after the test."""
-    client = AdaptyClient(adapty_sandbox.api_key, base_url=adapty_sandbox.url)
+    """A client of the sandbox's server-side and web APIs, closed after the test."""
+    client = AdaptyClient(
+        adapty_sandbox.api_key,
+        public_key=adapty_sandbox.public_key,
+        base_url=adapty_sandbox.url,
+    )
     yield client
     asyncio.run(client.aclose())
 

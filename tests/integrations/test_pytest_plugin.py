@@ -23,6 +23,7 @@ from adapty_async import (
     MailProfile,
     RetryPolicy,
     ServerError,
+    web,
 )
 
 from adapty_async.export import PlacementFilters
@@ -84,6 +85,19 @@ class TestFaults:
 async def test_anyio(adapty_sandbox, adapty_mail_client):
     await adapty_mail_client.profiles.save(PROFILE)
     assert adapty_sandbox.count() == {200: 1}
+
+
+@pytest.mark.anyio
+async def test_the_web_api(adapty_sandbox, adapty_client):
+    adapty_sandbox.seed_profiles(["anna"])
+    attribution = web.Attribution(status="organic")
+    await adapty_client.web.attribution.add(attribution, customer_user_id="anna")
+
+
+@pytest.mark.anyio
+@pytest.mark.adapty_sandbox(webhook_url="http://127.0.0.1:9/", webhook_time_scale=1e-6)
+async def test_a_method_that_waits(adapty_sandbox, adapty_client):
+    assert not await adapty_sandbox.verify_webhook()
 
 
 @pytest.fixture
