@@ -222,7 +222,7 @@ def test_the_plugin_is_installed() -> None:
 
 def test_fixtures(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sandbox and clients serve tests without a loop and with anyio, one sandbox for each test."""
-    run(pytester, monkeypatch, PLAIN).assert_outcomes(passed=7)
+    run(pytester, monkeypatch, PLAIN).assert_outcomes(passed=9)
 
 
 def test_fixtures_of_pytest_asyncio(
