@@ -305,6 +305,7 @@ class _Exchange:
             self._revoked = self._epoch
             self._time = self._now
             limiter.revoke()
+            self._drop_measurement()  # the server's burst fills up meanwhile
 
     def _permits(self, member: Member) -> tuple[tuple[float, ...], float]:
         """Return the permits of the member, and the seconds until it may receive more."""
