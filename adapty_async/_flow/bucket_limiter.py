@@ -573,11 +573,7 @@ def acquire_or_release(
     *arguments: P.args,
     **options: P.kwargs,
 ) -> float:
-    """
-    Acquire a permit for a request that holds a connection.
-
-    Return the seconds to wait. The connection is kept if they are 0, and released otherwise.
-    """
+    """Acquire a permit; if it needs a wait, release the connection and return the seconds."""
     try:
         wait = acquire(*arguments, **options)
     except BaseException:
