@@ -305,7 +305,7 @@ async def test_a_session_with_locks_is_checked(postgres_url: str) -> None:
             "SELECT 1 FROM pg_stat_activity WHERE query = 'SELECT 1' AND state = 'idle'"
             " AND application_name = 'adapty-async job'"
         )
-        while not await store._database.execute(check):
+        while not await store._database.execute(check):  # noqa: ASYNC110  the server has no event
             await asyncio.sleep(0.01)
         assert await store._database.held(8, [8]) == {8}
         assert not lost
