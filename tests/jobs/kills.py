@@ -54,6 +54,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         planner_kills: how often the planner is killed.
         part_size: the size of parts.
         everything: once, all workers are killed, and both servers, and all start later.
+        pause: seconds for which they are down.
         seed: of the random numbers.
     """
 
@@ -65,6 +66,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     planner_kills: int = 3
     part_size: int = 2_000
     everything: bool = True
+    pause: float = 1.0
     seed: int = 1
 
 
@@ -193,18 +195,17 @@ class _Kills:
             time.sleep(_UNDONE_SECONDS)
             self._undone = self._server.counts.requests - before + len(self._workers) * _OPEN
             self._postgres.kill()
-            time.sleep(1)
+            time.sleep(self._settings.pause)
             self._postgres.start()
         self._server.kill()
-        time.sleep(0.5)
+        time.sleep(self._settings.pause)
         self._server.start()
-        time.sleep(0.5)
         for index in range(len(self._workers)):
             if self._workers[index].poll() is None:
                 self._workers[index].kill()
                 self._workers[index].wait()
                 self._kills += 1
-        time.sleep(1)
+        time.sleep(self._settings.pause)
         self._workers = [self._start("work")]  # one comes later
         return self._wait(time.monotonic())
 
@@ -242,7 +243,7 @@ async def _child(what: str, server: str, url: str, call: str, ids: str, size: st
 def _forms(*, is_short: bool) -> Iterator[Settings]:
     for store in ("sqlite", "postgresql"):
         if is_short:
-            yield Settings(store=store, ids=3_000, workers=2, kills=4, part_size=150)
+            yield Settings(store=store, ids=3_000, workers=2, kills=4, part_size=150, pause=0.2)
         else:
             yield Settings(store=store)
             yield Settings(store=store, call="create", ids=4_000, part_size=200)

@@ -9,17 +9,29 @@ from tests.jobs.kills import Settings, run
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 
-@pytest.mark.parametrize("store", ["sqlite", "postgresql"])
-def test_a_job_whose_workers_are_killed_loses_and_claims_nothing(store: str) -> None:
+@pytest.mark.parametrize(
+    ("store", "everything"), [("sqlite", False), ("postgresql", True)], ids=["sqlite", "postgresql"]
+)
+def test_a_job_whose_workers_are_killed_loses_and_claims_nothing(
+    store: str, *, everything: bool
+) -> None:
     """
     After kills of workers, the planner and the servers, each id was sent and has one state.
     """
-    found = run(
-        Settings(store=store, ids=1_500, workers=2, kills=2, planner_kills=1, part_size=100)
+    settings = Settings(
+        store=store,
+        ids=800,
+        workers=2,
+        kills=2,
+        planner_kills=1,
+        part_size=100,
+        everything=everything,
+        pause=0.2,
     )
+    found = run(settings)
     assert found.never == 0
     assert found.repeated <= found.allowed
-    assert found.report.done == 1_500
+    assert found.report.done == 800
     assert found.report.has_ended
 
 
@@ -29,9 +41,9 @@ def test_creates_whose_workers_are_killed_are_sent_once() -> None:
         Settings(
             store="postgresql",
             call="create",
-            ids=600,
+            ids=400,
             workers=2,
-            kills=3,
+            kills=2,
             planner_kills=0,
             part_size=50,
             everything=False,
@@ -40,5 +52,5 @@ def test_creates_whose_workers_are_killed_are_sent_once() -> None:
     report = found.report
     assert found.repeated == 0
     assert found.never <= report.unknown <= found.allowed
-    assert report.done + report.unknown == 600
+    assert report.done + report.unknown == 400
     assert report.has_ended

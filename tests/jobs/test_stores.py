@@ -294,6 +294,24 @@ async def test_a_session_that_ends_stops_its_runs(
         assert (await job.report()).ok
 
 
+async def test_a_session_with_locks_is_checked(postgres_url: str) -> None:
+    """A lock stays as long as its session responds to the checks."""
+    lost: list[bool] = []
+    async with JobStore(postgres_url, lease=5.0) as store:
+        lock = await store._database.lock(8, 8)
+        assert lock is not None
+        lock.watch(lambda: lost.append(True))
+        check = Statement(
+            "SELECT 1 FROM pg_stat_activity WHERE query = 'SELECT 1' AND state = 'idle'"
+            " AND application_name = 'adapty-async job'"
+        )
+        while not await store._database.execute(check):  # noqa: ASYNC110  the server has no event
+            await asyncio.sleep(0.01)
+        assert await store._database.held(8, [8]) == {8}
+        assert not lost
+        await lock.release()
+
+
 async def test_a_lock_that_is_lost_already_ends_a_run_at_once(postgres_url: str) -> None:
     """Whoever watches a lock that is lost is told at once, and it is not released again."""
     async with JobStore(postgres_url) as store:
