@@ -11,9 +11,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 @pytest.mark.parametrize("store", ["sqlite", "postgresql"])
 def test_a_job_whose_workers_are_killed_loses_and_claims_nothing(store: str) -> None:
-    """
-    After kills of workers, the planner and the servers, each id was sent and has one state.
-    """
+    """After kills of workers, the planner and the servers, each id was sent and has one state."""
     found = run(
         Settings(store=store, ids=1_500, workers=2, kills=2, planner_kills=1, part_size=100)
     )
