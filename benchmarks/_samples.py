@@ -1,6 +1,4 @@
-"""
-Sample data of the benchmarks: ids, a Mail profile, and profiles as in responses of the servers.
-"""
+"""Sample data of the benchmarks: ids, a Mail profile, and profiles as in the servers' responses."""
 
 from __future__ import annotations
 

@@ -61,9 +61,7 @@ SEEDED = [name for name, work in WORKS.items() if work.seeded]
 
 
 class Claim(msgspec.Struct, frozen=True, tag=True):
-    """
-    A claim of the client about one call: the status of its outcome, or the class of its error.
-    """
+    """The client's claim about one call: the status of its outcome, or the class of its error."""
 
     work: str
     id: str

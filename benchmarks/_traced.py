@@ -14,9 +14,7 @@ __all__ = ("patched", "traced")
 
 @contextlib.contextmanager
 def patched() -> Iterator[None]:
-    """
-    Patch the constructor of sessions, without cost per request; the client uses the standard path.
-    """
+    """Patch the constructor of sessions, at no cost per request; clients use the standard path."""
     make = aiohttp.ClientSession.__init__
 
     @functools.wraps(make)

@@ -38,9 +38,7 @@ _NOT_OURS = frozenset({"pip", "setuptools"})
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    A figure and its unit, with minimum and maximum if it was measured more than once.
-    """
+    """A figure and its unit, with minimum and maximum if it was measured more than once."""
 
     what: str
     unit: str

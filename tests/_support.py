@@ -73,9 +73,7 @@ _REQUEST = Request(
 
 
 def patch_as_a_tracer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Wrap the constructor of aiohttp's sessions, like tracers; clients then use the standard path.
-    """
+    """Wrap the constructor of aiohttp's sessions, as tracers do; clients use the standard path."""
     make = aiohttp.ClientSession.__init__
 
     @functools.wraps(make)

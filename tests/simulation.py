@@ -278,9 +278,7 @@ def others(seed: int) -> Iterator[tuple[str, World, float]]:
 
 
 def main() -> None:
-    """
-    Print elapsed over ideal, the share of 429s, and the most of them on one item, for each seed.
-    """
+    """Print elapsed over ideal, the share of 429s and the most 429s of one item, for each seed."""
     table: dict[str, list[str]] = {}
     for seed in SEEDS:
         for name, world, best in (*worlds(seed), *others(seed)):

@@ -170,9 +170,7 @@ def test_closing_does_not_wait_for_a_loop_that_stands_still() -> None:
 
 
 async def test_a_given_session_is_used_and_stays_open() -> None:
-    """
-    Calls use the user's session, with its headers, and closing the client leaves it open.
-    """
+    """Calls use the user's session, with its headers, and closing the client leaves it open."""
     async with RawServer() as server, aiohttp.ClientSession(headers={"X-Mine": "1"}) as session:
         async with client_of(server, session=session) as client:
             await get(client)
@@ -293,9 +291,7 @@ async def test_a_client_can_be_entered_again() -> None:
 
 
 async def test_closing_in_mid_flight_ends_the_call() -> None:
-    """
-    A call that is in flight when its client is closed does not hang, and is not retried.
-    """
+    """A call that is in flight when its client is closed does not hang, and is not retried."""
     async with RawServer(then=(STALL,)) as server:
         client = client_of(server)
         call = asyncio.create_task(get(client))

@@ -339,9 +339,7 @@ def test_a_bulk_erasure_that_cannot_begin_is_refused(items: Any, by: Any, messag
     "value", [" m1", "m1 ", "m1\r\n", "m1\n", "\x00m1", "\u00a0m1", "   "], ids=repr
 )
 async def test_an_id_with_more_around_it_is_nobodys(name: str, value: str) -> None:
-    """
-    A blank or a line break from a file is rejected: the server would find no profile for it.
-    """
+    """A blank or a line break from a file is rejected: the server would find no profile for it."""
     transport = FakeTransport()
     mail = client(transport)
     with pytest.raises(InvalidInputError) as caught:

@@ -260,9 +260,7 @@ async def test_logs_show_nothing(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_the_logger_says_nothing_unasked() -> None:
-    """
-    The library's logger has a handler of its own, which is silent, and leaves levels to others.
-    """
+    """The library's logger has a silent handler of its own, and leaves levels to others."""
     logger = logging.getLogger("adapty_async")
 
     assert any(isinstance(handler, logging.NullHandler) for handler in logger.handlers)

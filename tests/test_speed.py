@@ -31,9 +31,7 @@ def test_a_plot_shows_what_is_recorded(name: str) -> None:
 
 
 def test_a_plot_has_a_bar_for_each_number() -> None:
-    """
-    Bars are as long as their numbers, the longest takes the whole width, and names are quoted.
-    """
+    """Bars are as long as their numbers, the longest fills the width, and names are quoted."""
     bars = Bars(title="a < b", series=("x",), values={"p & q": [1.0], "r": [4.0]}, form="{:g}")
     drawing = ET.fromstring(drawn(bars))
     texts = [each.text for each in drawing if each.tag.endswith("text")]

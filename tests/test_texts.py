@@ -1,6 +1,4 @@
-"""
-Texts that are sent unchanged, and the fields with a rule, with the source of the rule.
-"""
+"""Texts that are sent unchanged, and the fields with a rule, with the source of the rule."""
 
 from __future__ import annotations
 

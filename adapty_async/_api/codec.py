@@ -1,6 +1,4 @@
-"""
-A codec without I/O. It encodes operations as requests and decodes responses to results or errors.
-"""
+"""A codec without I/O, from operations to requests and from responses to results or errors."""
 
 from __future__ import annotations
 

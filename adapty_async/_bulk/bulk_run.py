@@ -143,9 +143,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         self._in_loop(self._cancel_now)
 
     def _in_loop(self, end: Callable[[], None]) -> None:
-        """
-        End the run in the thread of its event loop, or here if it has not started or is closed.
-        """
+        """End the run in the thread of its event loop; here if it has not started or is closed."""
         if self._ended is not None:
             return
         if self._started is None:
@@ -453,9 +451,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
             self._main.cancel()
 
     async def _report_rest(self) -> None:
-        """
-        Report the items that were not sent, if the input certainly has an end.
-        """
+        """Report the items that were not sent, if the input certainly has an end."""
         while (entry := await self._next_of_rest()) is not None:
             outcome = self._not_sent(*entry)
             waiting = self._settings.record(outcome)

@@ -85,8 +85,6 @@ class WorkerPool:
             await asyncio.wait(tuple(self._workers))
 
     async def abort(self) -> None:
-        """
-        Cancel all workers, and wait until they have ended, even if this is cancelled meanwhile.
-        """
+        """Cancel all workers, and wait until they have ended, even if the caller is cancelled."""
         self.cancel(on_wire=True)
         await until_ended(asyncio.gather(*self._workers, return_exceptions=True))

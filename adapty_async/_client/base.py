@@ -296,9 +296,7 @@ class BaseClient:
         )
 
     async def aclose(self) -> None:
-        """
-        Close the connections of all event loops; a session that you passed stays open.
-        """
+        """Close the connections of all event loops; a session that you passed stays open."""
         await self._connections.aclose()
 
     async def __aenter__(self) -> Self:

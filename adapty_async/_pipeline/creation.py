@@ -1,6 +1,4 @@
-"""
-A creation layer: it creates an object that a call finds missing, and never creates it twice.
-"""
+"""A creation layer: it creates an object that a call finds missing, and never creates it twice."""
 
 from __future__ import annotations
 

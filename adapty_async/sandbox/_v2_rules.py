@@ -1,6 +1,4 @@
-"""
-Validation rules for version 2 of the server-side API, from its OpenAPI document. They do no I/O.
-"""
+"""Validation rules without I/O for version 2 of the server-side API, from its OpenAPI document."""
 
 from __future__ import annotations
 

@@ -333,9 +333,7 @@ def test_the_wait_is_read_against_the_answers_own_date() -> None:
 def test_retry_after_is_seconds_or_a_date(
     monkeypatch: pytest.MonkeyPatch, value: str | None, seconds: float | None, zone: str
 ) -> None:
-    """
-    Seconds and all forms of HTTP dates are read, in whatever zone we are; the rest is ignored.
-    """
+    """Seconds and all forms of HTTP dates are read in any local time zone; the rest is ignored."""
     with monkeypatch.context() as patch:
         patch.setenv("TZ", zone)
         time.tzset()
@@ -531,9 +529,7 @@ def test_only_a_result_is_read_field_by_field() -> None:
 
 
 def test_a_request_is_the_row_and_the_values() -> None:
-    """
-    Everything the layers need is in the request; without values the client's headers are shared.
-    """
+    """The request has everything the layers need; without values it shares the client's headers."""
     request = encode(Operation(ECHO, (), {"a": 1}), WIRE, timeout=2.0, total_timeout=5.0)
 
     assert (request.operation, request.method) == ("test.echo", "POST")

@@ -528,9 +528,7 @@ async def test_outcomes_come_as_they_end_by_default() -> None:
 
 @pytest.mark.parametrize("attempts", [1, 2], ids=["plain", "with-repeats"])
 async def test_a_rate_holds_in_every_window(attempts: int) -> None:
-    """
-    Requests, retries included, keep to the rate after a small burst, as the client sends them.
-    """
+    """As the client sends them, requests and retries keep to the rate after a small burst."""
     times: list[float] = []
     seen = Counter[str]()
 
@@ -696,9 +694,7 @@ def turning(answers: Callable[[int], Response]) -> Api:
 
 @pytest.mark.parametrize("page", [PAGE, OK_PAGE], ids=["404", "200"])
 async def test_a_firewall_that_responds_in_the_middle_of_a_run_ends_it(page: Response) -> None:
-    """
-    Twenty responses in a row that are not the API's are an outage, which ends after `max_outage`.
-    """
+    """Twenty responses in a row not from the API are an outage; after `max_outage` the run ends."""
     api = turning(lambda number: DELETED if number < 10 else page)
     report = await erase(api, ids(1000), concurrency=4, max_outage=0.1)
 
@@ -1458,9 +1454,7 @@ async def test_a_cancelled_run_lets_what_is_in_flight_end(
     way: str,
     streamed: bool,  # noqa: FBT001  a parametrised case
 ) -> None:
-    """
-    Whatever cancels the caller, requests in flight get their responses, and no new ones are sent.
-    """
+    """Whatever cancels the caller, requests in flight get their responses; no others are sent."""
     source, api = Reading(endless()), Api(hold=ids(4))
     run = erase(api, source, concurrency=4)
 
@@ -1804,9 +1798,7 @@ async def end_somehow(random: Random, run: BulkRun[str, None], task: asyncio.Tas
 
 @pytest.mark.parametrize("seed", range(200))
 async def test_counts_add_up_whatever_happens(seed: int) -> None:
-    """
-    For any input, options, responses and end, each item has one outcome, and few are in flight.
-    """
+    """For any input, options, responses and end, each item has one outcome; few are in flight."""
     random = Random(seed)
     fatal = random.choice([10**9, 10**9, random.randrange(200)])
     delivered: Counter[int] = Counter()

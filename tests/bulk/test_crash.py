@@ -1,6 +1,4 @@
-"""
-A run that is killed again and again: no id is lost, few are sent twice, and nothing is claimed.
-"""
+"""A run that is killed repeatedly: no id is lost, few are sent twice, and none falsely claimed."""
 
 from __future__ import annotations
 
@@ -137,9 +135,7 @@ class Rounds:
         return subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
 
     def kill(self, after: int) -> bool:
-        """
-        Run until *n* more requests have arrived, and kill; return whether it was still running.
-        """
+        """Run until *n* more requests arrive, then kill; return whether it was still running."""
         threshold = self._server.arrived() + after
         with self.start() as run:
             while run.poll() is None and self._server.arrived() < threshold:
@@ -149,9 +145,7 @@ class Rounds:
         return killed
 
     def check(self) -> None:
-        """
-        Count what was sent again since the last check, and hold the journal against the server.
-        """
+        """Count requests sent again since the last check; compare the journal with the server."""
         arrivals = self._server.arrivals()
         new = [arrival.identity for arrival in arrivals[self._checked :]]
         self._checked = len(arrivals)
@@ -186,9 +180,7 @@ def shares(random: Random, count: int, kills: int) -> list[int]:
 def test_a_run_that_is_killed_thirty_times_loses_and_claims_nothing(
     loop: str, tmp_path: Path
 ) -> None:
-    """
-    Killed with SIGKILL 30 times and resumed, the run has sent every id, few of them twice.
-    """
+    """Killed with SIGKILL 30 times and resumed, the run has sent every id, few of them twice."""
     ids = [f"user-{number}" for number in range(COUNT)]
     journal = tmp_path / "journal"
     with running_sandbox() as server:

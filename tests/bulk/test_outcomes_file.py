@@ -1,6 +1,4 @@
-"""
-The outcomes file: every item of a run has a line with its outcome, whatever happens to it.
-"""
+"""The outcomes file: every item of a run has a line with its outcome, whatever happens to it."""
 
 from __future__ import annotations
 
@@ -171,9 +169,7 @@ def ids(count: int) -> list[str]:
 
 
 async def test_every_item_has_a_line(sandbox: Sandbox, adapty: AdaptyClient, path: Path) -> None:
-    """
-    A line has the id, the result, the time, the status and the request id; the file is private.
-    """
+    """A line has the id, result, time, status and request id of its item; the file is private."""
     sandbox.seed_profiles(["here"])
     items: list[Any] = ["here", "gone", " bad", "", "\ud800", 7]
     before = dt.datetime.now(dt.UTC).replace(microsecond=0)
@@ -306,9 +302,7 @@ def test_the_page_names_the_id_of_each_method() -> None:
 
 @_EACH
 async def test_each_method_has_its_id(method: str, path: Path) -> None:
-    """
-    The id is the one that an item's request is about, whether it is sent, skipped or not sent.
-    """
+    """The id is that of the item's request, whether the item is sent, skipped or not sent."""
     item, options, expected = IDS[method]
     kind = AdaptyMailClient if method.startswith("mail") else AdaptyClient
     name = method.removeprefix("mail.")
@@ -520,9 +514,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("content", OTHERS.values(), ids=OTHERS)
 async def test_what_is_no_outcomes_file_stays_untouched(content: bytes, path: Path) -> None:
-    """
-    A file of another kind is rejected before anything is sent, and keeps every byte and its mode.
-    """
+    """A file of another kind is rejected before any request, and keeps its bytes and its mode."""
     write(path, content, 0o644)
     transport = FakeTransport()
     async with AdaptyClient("key", transport=transport) as client:
@@ -626,9 +618,7 @@ def test_another_process_is_refused(path: Path) -> None:
 def test_the_journal_is_no_outcomes_file(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    One path for both is refused at once, however it is written; so is a file that goes with it.
-    """
+    """One path for both, however written, is rejected at once; so is a file of the journal."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="outcomes must not be the journal"):
         fake().v1.profiles.bulk_delete(["a"], **BY, outcomes=name, journal=tmp_path / "run.db")
@@ -749,9 +739,7 @@ async def test_a_disk_that_hangs_holds_up_no_call_until_too_much_waits(
 async def test_the_rest_of_an_input_is_read_no_faster_than_the_disk_takes_it(
     path: Path, gate: threading.Event
 ) -> None:
-    """
-    Items that a run that stops itself does not send wait for a disk that hangs, too.
-    """
+    """Items that a run that stops itself does not send wait for a disk that hangs, too."""
     gate.clear()
     rejected: Any = itertools.repeat((401, {}, b'{"error_code": "not_authenticated"}'))
     async with fake(rejected) as client:
@@ -769,9 +757,7 @@ async def test_the_rest_of_an_input_is_read_no_faster_than_the_disk_takes_it(
 async def test_a_run_that_is_cut_off_records_what_was_over(
     path: Path, gate: threading.Event
 ) -> None:
-    """
-    An item whose line waits for the disk when the run is cancelled has it when the run is over.
-    """
+    """An item whose line awaits the disk at cancellation has its line when the run is over."""
     gate.clear()
     transport = FakeTransport(DONE)
     delivered: list[Any] = []
@@ -957,9 +943,7 @@ ONCE = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_run_that_is_killed_and_resumed_is_complete(
     loop: str, sandbox: Sandbox, path: Path
 ) -> None:
-    """
-    Each kill leaves at most a torn line; in the end every id has a line with its outcome.
-    """
+    """Each kill leaves at most a torn line; in the end every id has a line with its outcome."""
     if loop == "uvloop":
         pytest.importorskip("uvloop")
     count = 1200

@@ -266,9 +266,7 @@ async def test_a_duplicate_of_what_was_done_stays_as_it_was_noted(journal: Path)
 
 
 async def test_the_rest_of_a_stopped_run_is_what_the_journal_says(journal: Path) -> None:
-    """
-    Items that an earlier run has done are skipped, not "not sent", when a run stops before them.
-    """
+    """Items done by an earlier run are skipped, not "not sent", if a run stops before them."""
     await erase(Api({"u0": REFUSED}), ids(20), journal, concurrency=1)
     second = await erase(Api({"u0": REFUSED}), ids(25), journal, concurrency=1, fail_fast=True)
 
@@ -303,9 +301,7 @@ async def test_what_was_not_sent_goes_in_the_next_run(journal: Path) -> None:
 async def test_a_delete_that_was_under_way_in_a_crash_goes_again(
     answer: Response, status: str, journal: Path
 ) -> None:
-    """
-    It was reserved and may not have been sent, so a 404 then only means that it is absent.
-    """
+    """It was reserved and may not have been sent, so a 404 then only means that it is absent."""
     await crash(erase, ["u0", "u1"], journal)
     assert states(journal) == dict.fromkeys(range(2), ItemState.RESERVED)
     api = Api({"*": answer})
@@ -372,9 +368,7 @@ def gated(journal: Path) -> GatedJournal:
 
 
 async def test_a_disk_that_hangs_holds_up_no_call(gated: GatedJournal) -> None:
-    """
-    While a commit hangs, no more items are sent than were reserved, and single calls are made.
-    """
+    """While a commit hangs, no more items are sent than were reserved; single calls are made."""
     sent: list[str] = []
 
     async def transport(request: Request) -> Response:
@@ -405,9 +399,7 @@ async def test_what_must_survive_a_loss_of_power_waits_for_the_disk(
     watched: bool,  # noqa: FBT001  a case
     gated: GatedJournal,
 ) -> None:
-    """
-    A create is not sent, and an outcome is not delivered, before its entry is on the disk.
-    """
+    """A create is not sent, and an outcome is not delivered, before its entry is on the disk."""
     told: list[object] = []
 
     async def transport(_request: Request) -> Response:
@@ -682,9 +674,7 @@ async def test_nothing_personal_is_in_the_journal(job_id: str | None, journal: P
 
 
 async def test_digests_are_keyed_and_the_same_in_every_release(journal: Path) -> None:
-    """
-    Only who has the account's key can tell whose they are, and a later release still finds them.
-    """
+    """Only the account's key reveals whose digests they are; later releases still find them."""
     await erase(Api(), ["u0"], journal, job_id=None)
     secret = f"Api-Key {KEY}".encode()
     key = hashlib.blake2b(secret, person=b"adapty digest", digest_size=32).digest()
@@ -858,9 +848,7 @@ async def test_two_requests_about_one_thing_are_never_under_way_together(
 
 @pytest.mark.parametrize("job_id", ["job", None], ids=["position", "digest"])
 async def test_dedupe_sends_each_request_once(job_id: str | None, journal: Path) -> None:
-    """
-    A later duplicate is skipped, in this run and in the next, also beyond the end of this one.
-    """
+    """A later duplicate is skipped, in this run and in the next, also beyond this one's end."""
     names = [f"u{number % 7}" for number in range(30)]
     api = Api({"u3": REFUSED})
     first = await erase(api, names, journal, dedupe=True, job_id=job_id, concurrency=4)

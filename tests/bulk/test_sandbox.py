@@ -35,9 +35,7 @@ TIMEOUT = 0.8
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
-    """
-    Run a sandbox in which a fifth of all requests fails, in all ways, and the rate is limited.
-    """
+    """Run a sandbox that limits the rate and fails a fifth of all requests, in all ways."""
     async with Sandbox(rate=2000, burst=300, retry_after="none", faults=FAULTS, seed=7) as running:
         yield running
 
@@ -98,9 +96,7 @@ DONE = (OutcomeStatus.DONE, OutcomeStatus.ABSENT)
 async def test_an_erasure_reports_what_the_server_did(
     sandbox: Sandbox, adapty: AdaptyClient
 ) -> None:
-    """
-    Two thousand profiles are gone, though a fifth of the requests failed; the server's log agrees.
-    """
+    """Two thousand profiles are gone though a fifth of requests failed; the server's log agrees."""
     sandbox.seed_profiles(ids())
     ledger = Ledger()
     report = await adapty.v1.profiles.bulk_delete(

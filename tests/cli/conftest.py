@@ -1,6 +1,4 @@
-"""
-What the tests of the command line share: a sandbox beside the test, and ways to run a command.
-"""
+"""Shared parts of command-line tests: a sandbox beside the test, and ways to run a command."""
 
 from __future__ import annotations
 
@@ -79,9 +77,7 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _can_be_interrupted() -> Iterator[None]:
-    """
-    Let Ctrl-C reach the processes of a test: a shell that runs tests in the background forbids it.
-    """
+    """Let Ctrl-C reach a test's processes; a shell that runs tests in the background forbids it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -195,9 +195,7 @@ def test_csv_delimiter_is_told_by_the_names(
 
 
 def test_csv_blank_before_the_first_cell_is_no_style(put: Put) -> None:
-    """
-    Blanks that follow delimiters belong to them; one at a line's beginning may belong to an id.
-    """
+    """Blanks after delimiters belong to the delimiter; one that begins a line may be an id's."""
     bad, good = rows_of(put("users.csv", "id, name\n u1, x\nu2, y\n"))
     assert (bad.line, bad.broken) == (2, "begins with a blank")
     assert good.value == {"id": "u2", "name": "y"}
@@ -248,9 +246,7 @@ def test_encoding_can_be_given(put: Put, encoding: str, content: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["x", "hex", "idna", "unicode_escape", "utf7", "hz", "a\0b"])
 def test_encoding_has_to_be_one(put: Put, name: str) -> None:
-    """
-    A name that is no encoding of text is rejected, and so is one that turns letters into lines.
-    """
+    """A name that is no text encoding is rejected, and so is one that turns letters into lines."""
     with pytest.raises(InvalidInputError, match=r"--encoding: .* is unknown"):
         open_rows(str(put("ids.csv", "id\n")), None, any_columns, encoding=name)
 
@@ -336,9 +332,7 @@ def test_csv_columns_are_checked_by_the_caller(put: Put) -> None:
     ],
 )
 def test_ndjson_line_is_a_value(put: Put, line: str, row: Row) -> None:
-    """
-    A line is its JSON value; one of a failures file is the item in it, unread if it was unread.
-    """
+    """A line is its JSON value; a failures file's line is its item, unread if it was unread."""
     assert rows_of(put("users.ndjson", f"{line}\n"))[0] == row
 
 
@@ -544,9 +538,7 @@ def test_file_that_became_shorter_is_told(put: Put) -> None:
     ],
 )
 def test_half_a_row_is_not_sent(put: Put, encoding: str, added: str, *, is_whole: bool) -> None:
-    """
-    A file that had half a row when its size was taken is rejected, since half an id is another one.
-    """
+    """A file with half a row when its size was taken is rejected: half an id is another id."""
     mark = "" if encoding == "utf-8" else "\ufeff"
     path = put("ids.txt", f"{mark}u1\nuser_12".encode(encoding))
     rows = open_rows(str(path), None, any_columns)

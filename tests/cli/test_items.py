@@ -1,6 +1,4 @@
-"""
-From rows to ids and profiles: every field gets through, and what is wrong is named with its rule.
-"""
+"""From rows to ids and profiles: every field gets through, and errors are named with their rule."""
 
 from __future__ import annotations
 
@@ -70,9 +68,7 @@ def test_profile_takes_nested_objects() -> None:
 
 @pytest.mark.parametrize("first", ["custom_attributes", "custom_attributes.plan"])
 def test_profile_joins_objects_and_dotted_names(first: str) -> None:
-    """
-    An object and dotted names for it are put together in any order, and the row stays as it was.
-    """
+    """An object and dotted names for it are merged in any order, and the row stays unchanged."""
     both = {"custom_attributes": {"visits": 7}, "custom_attributes.plan": "annual"}
     row = NEEDED | {first: both[first]} | both
     assert profile_from(row).custom_attributes == {"visits": 7, "plan": "annual"}

@@ -260,9 +260,7 @@ def test_a_dry_run_tells_why_a_journal_cannot_be_read(invoke: Invoke, put: Put) 
 def test_a_file_that_grows_meanwhile_is_read_as_far_as_it_went(
     start_sandbox: StartSandbox, put: Put
 ) -> None:
-    """
-    Half a line that is added while a run reads is not taken for an id, which would hide the whole.
-    """
+    """Half a line that is added during a run is not read as an id, which would hide the whole."""
     path = put("ids.txt", ids(500))
     command = ("delete", path, *V1, "--concurrency", "2", "--journal", path.with_name("journal"))
     with start_sandbox(latency=0.002) as sandbox:
@@ -283,9 +281,7 @@ def test_a_file_that_grows_meanwhile_is_read_as_far_as_it_went(
 def test_nothing_is_promised_of_a_journal_that_was_moved(
     start_sandbox: StartSandbox, put: Put
 ) -> None:
-    """
-    The same command would begin again from the first row; the error and the code say what is wrong.
-    """
+    """The error and exit code say what is wrong; the same command would start at the first row."""
     with start_sandbox() as sandbox:
         path = put("ids.txt", ids(2000))
         journal = path.with_name("journal")
@@ -395,9 +391,7 @@ def test_the_question_says_how_many_users_are_left(
 def test_a_profile_that_is_not_there_is_not_an_unknown_outcome(
     sandbox: Sandbox, invoke: Invoke, put: Put
 ) -> None:
-    """
-    After a lost response, a 404 for an update is a definite failure, and so it is in the status.
-    """
+    """After a lost response, a 404 for an update is a definite failure, also in the status."""
     sandbox.fail_next("500")
     path = put("rows.csv", "customer_user_id,first_name\nnobody,Jane\n")
     journal = path.with_name("journal")

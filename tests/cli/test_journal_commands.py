@@ -35,9 +35,7 @@ Erased = tuple[Path, Path, dict[str, Any]]
 
 @pytest.fixture
 def erase(sandbox: Sandbox, invoke: Invoke, put: Put) -> Callable[..., Erased]:
-    """
-    Return a way to erase some users; it returns the input, the journal and the report of the run.
-    """
+    """Return a function that erases some users and returns the run's input, journal and report."""
 
     def run_with(*faults: str) -> Erased:
         sandbox.seed_profiles([CANARY, "b", "c"])
@@ -171,9 +169,7 @@ def test_a_check_of_a_longer_file_names_its_new_rows(
 def test_another_list_is_checked_by_the_outcomes_file(
     erased: Erased, invoke: Invoke, put: Put
 ) -> None:
-    """
-    A list in another order and format needs an outcomes file, and perhaps the name of its column.
-    """
+    """A list in another order and format needs an outcomes file, and maybe its column's name."""
     _, journal, _ = erased
     other = put("other.csv", f"mail,user\nx,c\nx,{CANARY}\nx,\nx,missing\n")
     outcomes = put("outcomes.ndjson", line(1, CANARY, "done") + line(6, "c", "absent"))
@@ -324,9 +320,7 @@ async def test_a_list_without_a_column_of_ids_is_refused(
 
 
 def test_each_command_is_read_as_it_was_written(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
-    """
-    A CSV file with a column, an encoding and rows without an id is read by position as it was.
-    """
+    """A CSV file with a column, an encoding and rows without id is read by position as it was."""
     sandbox.seed_profiles(["a", "b"])
     path = put("users.csv", "name;id\nJürgen;a\nx;\ny;b\n".encode("cp1252"))
     journal = path.with_name("run.db")
@@ -512,9 +506,7 @@ def test_ids_need_a_source(erased: Erased, invoke: Invoke) -> None:
 
 
 async def test_a_run_that_goes_on_is_shown_as_such(invoke: Invoke, tmp_path: Path) -> None:
-    """
-    The status of a run is read while it runs; after its death it is that of a run that was killed.
-    """
+    """The status of a run is read while it runs; after its death it is that of a killed run."""
     path = tmp_path / "run.db"
     async with in_use(path, Recorded(run=run(ended_at=None, seconds=5), states="dr")):
         text, content = invoke("status", path).stdout, invoke("status", path, "--json").stdout

@@ -63,9 +63,7 @@ def test_package_is_a_command() -> None:
 
 
 def test_closed_streams_are_survived() -> None:
-    """
-    A process whose standard streams are all closed does its work, and no file gets their numbers.
-    """
+    """A process with all standard streams closed does its work; no file gets their numbers."""
     command = " ".join(COMMAND) + " delete {} --api v1 --by profile-id --format text --dry-run"
     for source, code in ((os.devnull, 0), ("-", 2)):
         line = f"{command.format(source)} <&- >&- 2>&-"

@@ -1,6 +1,4 @@
-"""
-Commands with `--outcomes`: what became of each row, beside the failures file and over resumes.
-"""
+"""Commands with `--outcomes`: the outcome of each row, with the failures file and over resumes."""
 
 from __future__ import annotations
 
@@ -36,9 +34,7 @@ def ids(count: int) -> list[str]:
 
 
 def test_each_row_has_a_line(sandbox: Sandbox, invoke: Invoke, put: Put, tmp_path: Path) -> None:
-    """
-    A line has the number of the row's line and the id of its column, also if it cannot be read.
-    """
+    """A line has the line number of its row and the id of its column, also if it is unreadable."""
     sandbox.seed_profiles(["here"])
     path = put("in.csv", 'n,customer_user_id\n1,here\n\n"2\n2",gone\n3," bad"\n4,here,5\n5,here\n')
     outcomes, failures = tmp_path / "o.ndjson", tmp_path / "f.ndjson"
@@ -102,9 +98,7 @@ def test_each_row_has_a_line(sandbox: Sandbox, invoke: Invoke, put: Put, tmp_pat
 def test_each_command_has_its_id(
     command: tuple[str, ...], content: str, expected: list[str | None], invoke: Invoke, put: Put
 ) -> None:
-    """
-    The id is the one in the column that the command goes by, also if nothing could be made of it.
-    """
+    """The id is the one in the column of the command, also if no item could be made of it."""
     path = put("in.ndjson", content)
     invoke(*command[:1], path, *command[1:], "--outcomes", path.with_name("o"))
 

@@ -137,9 +137,7 @@ def test_line_says_what_is_known(
 def test_details_say_the_pace_or_what_a_run_waits_for_and_what_was_sent(
     now: Statistics, told: str
 ) -> None:
-    """
-    A pause or an outage replaces the rate; throttling, errors and the retry budget are optional.
-    """
+    """A pause or an outage replaces the rate; throttling, errors and retry budget are optional."""
     assert _details(now).plain == told
 
 
@@ -241,9 +239,7 @@ def test_nobody_has_to_listen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_skipped_rows_are_not_in_the_rate(capsys: pytest.CaptureFixture[str]) -> None:
-    """
-    A resumed run counts the rows it skips apart, and its rate and time left are of rows it sends.
-    """
+    """A resumed run counts skipped rows apart; its rate and time left are of rows that it sends."""
     clock = Clock()
     lines = _Lines("Deleting", 3000, _Meter(3000, is_dry=False), clock)
     lines.show(Report(total=1000, skipped=1000, elapsed=4), QUIET)

@@ -437,9 +437,7 @@ def test_failures_file_of_an_earlier_run_is_kept(put: Put) -> None:
 
 
 def test_failures_file_of_the_same_journal_is_written_anew(put: Put) -> None:
-    """
-    What is undone goes again and is noted again, so its old list goes, but not before that is sure.
-    """
+    """The old list is replaced, since the run retries its rows, but only once the run begins."""
     journal, old = Path("journal"), put("old", b'{"line":1,"item":"a","status":"failed"}\n' * 9)
     before = old.read_bytes()
     with FailuresFile(old, source="ids.txt", journal=journal):
@@ -459,9 +457,7 @@ def test_failures_file_of_the_same_journal_is_written_anew(put: Put) -> None:
 
 
 def test_failures_file_replaces_nothing_else(put: Put) -> None:
-    """
-    With a journal, too, only an old list of failures is replaced, and never a file of the journal.
-    """
+    """With a journal, too, only an old failures file is replaced, never a file of the journal."""
     notes, journal = put("notes", "from yesterday\n"), put("journal", b'{"line":')
     with pytest.raises(ConfigError, match="must not be a file of something else than failures"):
         FailuresFile(notes, source="ids.txt", journal=journal)

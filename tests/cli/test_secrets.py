@@ -33,9 +33,7 @@ def test_a_run_with_faults_shows_nobody(
     caplog: pytest.LogCaptureFixture,
     way: list[str],
 ) -> None:
-    """
-    Output, logs and journal of a run in which much goes wrong name neither a person nor the key.
-    """
+    """Output, logs and journal of a run with many failures name neither a person nor the key."""
     caplog.set_level(logging.DEBUG)
     sandbox.fail_next(*FAULTS)
     ids = put("ids.txt", ROWS + f'{CANARY_EMAIL}\0\n"{CANARY_EMAIL}\n')

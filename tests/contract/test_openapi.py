@@ -158,9 +158,7 @@ def test_every_schema_is_looked_at(contract: Contract) -> None:
 def test_a_struct_has_every_property_with_a_type_that_fits(
     contract: Contract, schema: str, struct: type[msgspec.Struct]
 ) -> None:
-    """
-    Each property is a field of the struct, of a type that takes its values, and there are no more.
-    """
+    """Each property is a field of the struct, of a type for its values; there are no others."""
     assert list(mismatches(contract, contract.document.schemas[schema], struct)) == []
 
 
@@ -228,9 +226,7 @@ def test_examples_are_found() -> None:
 def test_a_request_of_the_document_is_sent_as_it_stands(
     contract: Contract, operation: str, example: str, body: Any
 ) -> None:
-    """
-    Structs built from an example's values are encoded to the example's JSON and are valid.
-    """
+    """Structs built from an example's values are encoded to the example's JSON and are valid."""
     call = contract.builders[operation](body)
 
     encoded = json.loads(call.endpoint.encode(call.body), parse_float=Decimal)
@@ -264,9 +260,7 @@ def member(read: msgspec.Struct | dict[str, Any], name: str) -> Any:
 
 
 def plain(shown: Any, read: Any) -> Any:
-    """
-    Return a value of an example as it should be decoded; dates and times compare with a zone.
-    """
+    """Return an example's value as it should be decoded; dates and times compare with a zone."""
     return dt.datetime.fromisoformat(shown) if isinstance(read, dt.datetime) else shown
 
 

@@ -71,9 +71,7 @@ def server_context(kind: str) -> ssl.SSLContext:
 
 
 def trusting_context(kind: str, version: ssl.TLSVersion) -> ssl.SSLContext:
-    """
-    Return a client context that trusts the certificate's issuer, with a minimum TLS version.
-    """
+    """Return a client context that trusts the certificate's issuer, with a minimum TLS version."""
     context = ssl.create_default_context(cafile=_folder(kind) / "certificate.pem")
     context.minimum_version = version
     return context

@@ -135,9 +135,7 @@ FAULTS: dict[str, tuple[Steps, int]] = {
 
 @pytest.mark.parametrize("name", FAULTS)
 async def test_faults_take_no_connections_away(name: str) -> None:
-    """
-    With two connections, two of many failing calls are in flight, and later calls all succeed.
-    """
+    """With two connections, two of many failing calls are in flight; later calls all succeed."""
     policy = RetryPolicy(attempts=2, wait_initial=0.001, wait_max=0.001)
     steps, attempts = FAULTS[name]
     async with (

@@ -1,6 +1,4 @@
-"""
-Odd and hostile input: rejected by its field's name before anything is sent, or sent unchanged.
-"""
+"""Odd and hostile input: rejected by its field's name before any request, or sent unchanged."""
 
 from __future__ import annotations
 
@@ -192,9 +190,7 @@ async def put(kind: Callable[..., Any], place: Place, value: Any) -> Received | 
 async def test_a_text_arrives_as_it_is_or_not_at_all(
     kind: Callable[..., Any], place: Place
 ) -> None:
-    """
-    A text that a field cannot take is rejected by the field's name; any other arrives unchanged.
-    """
+    """A text that a field cannot take is rejected by field name; any other arrives unchanged."""
     refused = set()
     for name, text in TEXTS.items():
         ended = await put(kind, place, text)

@@ -15,9 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 def test_a_job_whose_workers_are_killed_loses_and_claims_nothing(
     store: str, *, everything: bool
 ) -> None:
-    """
-    After kills of workers, the planner and the servers, each id was sent and has one state.
-    """
+    """After kills of workers, the planner and the servers, each id was sent and has one state."""
     settings = Settings(
         store=store,
         ids=800,

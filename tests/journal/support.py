@@ -1,6 +1,4 @@
-"""
-Places for journals: what is left of each kind after a run was killed, or after a loss of power.
-"""
+"""Places for journals: what is left of each kind after a run was killed, or after a power loss."""
 
 from __future__ import annotations
 
@@ -128,16 +126,12 @@ class Place(Protocol):
         ...
 
     def lose_power(self, is_kept: Callable[[], bool]) -> Place:
-        """
-        Return the place after a loss of power; `is_kept` decides for each piece that may be lost.
-        """
+        """Return the place after a power loss; `is_kept` decides for each piece at risk."""
         ...
 
 
 class InMemory:
-    """
-    A place in memory. A loss of power keeps the durable commits, and perhaps some of the later.
-    """
+    """A place in memory. A power loss keeps the durable commits, and perhaps some later ones."""
 
     def __init__(self, kept: MemoryJournal | None = None) -> None:
         self._journal = kept or MemoryJournal(lambda: NOW)
@@ -222,9 +216,7 @@ class InFile:
         return self._copied(self.path.read_bytes(), _read(self.log))
 
     def lose_power(self, is_kept: Callable[[], bool]) -> InFile:
-        """
-        Return copies in which sectors of the log that were not flushed are as they were before.
-        """
+        """Return copies in which unflushed sectors of the log are as they were before."""
         content, flushed = self._flushed
         log = bytearray(_read(self.log))
         before = flushed.ljust(len(log), b"\0")

@@ -238,9 +238,7 @@ async def test_a_closed_journal_can_be_opened_at_once(place: Place) -> None:
 
 
 async def test_times_and_rates_may_be_whole_numbers(place: Place) -> None:
-    """
-    An integer for a time or a rate is stored as that number, and is no damage when it is read.
-    """
+    """An integer for a time or a rate is stored as that number, and is no damage when read."""
     journal = place.journal()
     await reopened(journal)
     run = Run(number=1, started_at=1, last_at=2, ended_at=3, rate=100)

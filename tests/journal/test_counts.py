@@ -42,9 +42,7 @@ def test_outcomes_are_counted_in_the_minute_they_are_taken_in() -> None:
 
 
 def test_a_clock_that_is_set_back_loses_no_counts() -> None:
-    """
-    Outcomes after the clock was set back are added to the latest minute, which replaces its row.
-    """
+    """Outcomes after the clock is set back go to the latest minute, which replaces its row."""
     clock = Clock(600.0)
     counter = OutcomeCounter(1, clock)
     rows: dict[int, Minute] = {}
@@ -57,9 +55,7 @@ def test_a_clock_that_is_set_back_loses_no_counts() -> None:
 
 
 def test_counts_that_were_not_stored_are_taken_again() -> None:
-    """
-    After a failed commit the next one has the same minutes and reasons, and what came meanwhile.
-    """
+    """The commit after a failed one has its minutes and reasons, and those recorded meanwhile."""
     clock = Clock(60.0)
     counter = OutcomeCounter(1, clock)
     counter.count(ItemState.FAILED, 1, 0)

@@ -149,9 +149,7 @@ async def test_a_bit_of_a_killed_journal_is_damage_or_has_no_effect(
 
 
 async def test_a_bit_that_flips_during_a_run_is_damage_or_has_no_effect(tmp_path: Path) -> None:
-    """
-    A run whose file is damaged meanwhile ends with an error, or its journal has all it stored.
-    """
+    """A run whose file is damaged meanwhile ends in an error, or its journal has all it stored."""
     chosen = random.Random(3)
     for number in range(40):
         (tmp_path / str(number)).mkdir()

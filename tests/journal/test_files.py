@@ -1,6 +1,4 @@
-"""
-Files at a journal's path and next to it: foreign files, links, permissions, file systems.
-"""
+"""Files at a journal's path and next to it: foreign files, links, permissions, file systems."""
 
 from __future__ import annotations
 
@@ -174,9 +172,7 @@ async def test_a_table_more_is_refused(tmp_path: Path) -> None:
 
 
 async def test_an_empty_file_becomes_a_journal(tmp_path: Path) -> None:
-    """
-    An empty file, as `mktemp` creates one, is a new journal; a reader rejects it as empty.
-    """
+    """An empty file, as `mktemp` creates one, is a new journal; a reader rejects it as empty."""
     path = tmp_path / "run.db"
     path.touch()
     with pytest.raises(JournalError, match="cannot be read: it holds nothing yet"):
@@ -329,9 +325,7 @@ async def test_only_the_owner_can_read_the_files(tmp_path: Path, umask: int) -> 
 
 
 async def test_a_journal_that_others_could_read_is_made_private(tmp_path: Path) -> None:
-    """
-    The mode of a journal that is resumed becomes 0600, and that of what a killed run left, too.
-    """
+    """The mode of a resumed journal becomes 0600, and that of files a killed run left, too."""
     first = InFile(tmp_path)
     journal = first.journal()
     await reopened(journal)
@@ -396,9 +390,7 @@ async def test_a_folder_or_a_file_that_is_read_only_is_refused(open_folder: Path
 async def test_a_killed_journal_in_a_read_only_folder_is_read_or_refused(
     open_folder: Path, tmp_path: Path
 ) -> None:
-    """
-    A killed run's journal on a read-only medium is an error, and no other state.
-    """
+    """A killed run's journal on a read-only medium is an error, and no other state."""
     first = InFile(tmp_path)
     journal = first.journal()
     await reopened(journal)
@@ -420,9 +412,7 @@ async def test_a_killed_journal_in_a_read_only_folder_is_read_or_refused(
 
 @pytest.mark.parametrize("umask", [0o477, 0o777], ids=oct)
 def test_a_user_with_a_strange_umask_gets_a_private_journal(open_folder: Path, umask: int) -> None:
-    """
-    A umask without the owner's permissions does not prevent the owner from opening the files.
-    """
+    """A umask without the owner's permissions does not keep the owner from opening the files."""
     open_folder.chmod(0o777)
     path = open_folder / "run.db"
     assert as_a_user(f"os.umask({umask}); {OPEN}", path) == "no error"
@@ -491,9 +481,7 @@ GONE = {
 async def test_a_journal_that_is_gone_is_noticed_by_the_next_commit(
     tmp_path: Path, change: object
 ) -> None:
-    """
-    A journal that was deleted, moved or replaced during the run stores nothing more, and raises.
-    """
+    """A journal deleted, moved or replaced during the run stores nothing more, and raises."""
     assert callable(change)
     (tmp_path / "sub").mkdir()
     path = tmp_path / "sub" / "run.db"
@@ -508,9 +496,7 @@ async def test_a_journal_that_is_gone_is_noticed_by_the_next_commit(
 
 
 async def test_reading_changes_nothing(tmp_path: Path) -> None:
-    """
-    A reader changes neither a closed journal nor one that a killed run left, its log included.
-    """
+    """A reader changes neither a closed journal nor one that a killed run left, log included."""
     first = InFile(tmp_path)
     journal = first.journal()
     await journal.open(IDENTITY, accept, ignore)

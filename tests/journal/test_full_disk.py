@@ -193,9 +193,7 @@ CASES = [
 async def test_the_outcome_of_whatever_has_begun_has_room(
     disk: Disk, order: str, before: int, *, is_read: bool
 ) -> None:
-    """
-    After the disk became full, items are refused if there is no room; all others are recorded.
-    """
+    """After the disk is full, items are rejected if there is no room; all others are recorded."""
     path = disk.folder / "run.db"
     items = Items(path, order)
     await items.open()

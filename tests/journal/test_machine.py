@@ -1,6 +1,4 @@
-"""
-Any order of what a run does, of failures, kills and losses of power, held against a simple model.
-"""
+"""Any order of a run's actions, failures, kills and power losses, compared with a simple model."""
 
 from __future__ import annotations
 

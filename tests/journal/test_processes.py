@@ -1,6 +1,4 @@
-"""
-Processes that are killed at any moment, that share a file, and what threads and bytes they use.
-"""
+"""Processes that are killed at any moment or share a file, and the threads and bytes they use."""
 
 from __future__ import annotations
 
@@ -127,9 +125,7 @@ def running(code: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def killed_after(code: str, lines: int, delay: float, *arguments: str) -> list[list[str]]:
-    """
-    Run a program until it has printed some lines, kill it a moment later, and return all lines.
-    """
+    """Run a program until it has printed some lines, kill it a moment later; return all lines."""
     with running(code, *arguments) as process:
         assert process.stdout is not None
         printed = [process.stdout.readline() for _ in range(lines)]
@@ -145,9 +141,7 @@ def killed_after(code: str, lines: int, delay: float, *arguments: str) -> list[l
 async def test_a_killed_process_leaves_every_intent_and_every_told_outcome(
     tmp_path: Path, *, keys: bool
 ) -> None:
-    """
-    Killed at any moment, a run has an intent for all it sent, and the outcomes that were flushed.
-    """
+    """A run killed at any moment has a write-ahead entry for all it sent, and flushed outcomes."""
     path = tmp_path / "run.db"
     chosen = random.Random(keys)
     sent: set[int] = set()

@@ -11,9 +11,7 @@ from tests.journal.support import IDENTITY, NOW, InFile, writer_on
 
 
 async def test_a_journal_is_summarised_while_a_run_writes_to_it(tmp_path: Path) -> None:
-    """
-    Counts, runs, times and reasons are those of the last commit, and `left` is what is not settled.
-    """
+    """Counts, runs, times and reasons are of the last commit; `left` counts unsettled items."""
     identity = msgspec.structs.replace(IDENTITY, input={"rows": 10})
     place = InFile(tmp_path)
     writer = await writer_on(place.journal(), identity)

@@ -298,9 +298,7 @@ async def test_at_most_twice_the_concurrency_is_open_after_a_kill() -> None:
 async def test_a_failed_commit_ends_the_intents_and_keeps_the_outcomes(
     writer: JournalWriter, journal: Observed
 ) -> None:
-    """
-    After a failure no other item may be sent; what was in flight is stored as soon as it can be.
-    """
+    """After a failure no other item may be sent; those in flight are stored once possible."""
     waiting = writer.reserve(0)
     assert waiting is not None
     await waiting
@@ -325,9 +323,7 @@ async def test_a_failed_commit_ends_the_intents_and_keeps_the_outcomes(
 async def test_a_commit_without_room_for_others_stores_itself(
     writer: JournalWriter, journal: Observed
 ) -> None:
-    """
-    If there may be no room for more, the intents of that commit are refused, its outcomes kept.
-    """
+    """If there may be no room for more, that commit's entries are rejected, its outcomes kept."""
     journal.failures = [(FULL,)]
     waiting = writer.start(0)
     flushed = writer.flush()
@@ -413,9 +409,7 @@ async def test_a_closed_writer_lets_nobody_wait(writer: JournalWriter, journal: 
 
 @pytest.mark.parametrize("turns", range(6))
 async def test_what_comes_together_with_the_end_ends(journal: Observed, turns: int) -> None:
-    """
-    An item that starts while the run is closed is stored or rejected, and nothing waits forever.
-    """
+    """An item that starts while the run is closed is stored or rejected; nothing waits forever."""
     writer = await writer_on(journal)
     closing = asyncio.create_task(writer.close())
     await loop_turns(turns)

@@ -1,3 +1,1 @@
-"""
-Clients over their life: loops, threads, forks, cancellation at any moment, closing and collection.
-"""
+"""Clients over their life: loops, threads, forks, cancellation at any time, closing, collection."""

@@ -128,9 +128,7 @@ async def cancelled(work: Awaitable[object], moment: int) -> None:
 
 
 def timers() -> list[str]:
-    """
-    Return what is to be called later in this loop, but for looks at idle connections and at times.
-    """
+    """Return this loop's timers, except those that check idle connections and timeouts."""
     loop: Any = asyncio.get_running_loop()
     scheduled = [timer._callback for timer in loop._scheduled if not timer.cancelled()]
     patient = [getattr(each, "__self__", None) for each in scheduled]
@@ -182,9 +180,7 @@ def left_by(client: AdaptyClient) -> dict[str, object]:
 async def test_nothing_is_left_of_what_was_cancelled(
     seed: int, rate: float | None, tmp_path: Path
 ) -> None:
-    """
-    Whenever a call or run is cancelled, no task, place, timer or lock stays; the client works on.
-    """
+    """A call or run, cancelled at any time, leaves no task, permit, timer or lock in a client."""
     random = Random(f"{seed} {rate}")
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, told: complaints.append(told))

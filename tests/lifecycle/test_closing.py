@@ -141,9 +141,7 @@ async def test_a_run_ends_when_its_client_is_closed(
 
 
 async def test_a_client_that_is_dropped_closes_its_connections_and_says_so_once() -> None:
-    """
-    A client that was not closed is freed with its last reference, with one warning.
-    """
+    """A client that was not closed is freed with its last reference, with one warning."""
     complaints: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, told: complaints.append(told))

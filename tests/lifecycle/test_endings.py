@@ -1,6 +1,4 @@
-"""
-The ways in which a bulk run ends, on both event loops: what becomes of it, of its items and caller.
-"""
+"""Ends of a bulk run, on both event loops: their effect on the run, its items and its caller."""
 
 from __future__ import annotations
 
@@ -181,9 +179,7 @@ async def test_what_a_callback_raises_reaches_the_caller_as_it_was(
     error: BaseException,
     streamed: bool,  # noqa: FBT001  a case
 ) -> None:
-    """
-    Any exception of the caller's own code, whatever its class, ends the run and is raised there.
-    """
+    """Any exception of the caller's own code, of any class, ends the run and is raised there."""
     run = place(error, 7)
     with pytest.raises(type(error)) as caught:
         await (consume(run) if streamed else run)

@@ -67,9 +67,7 @@ def loops(request: pytest.FixtureRequest) -> str:
 
 
 def run(script: str, server: RawServer, folder: Path, loops: str = "asyncio") -> str:
-    """
-    Run a parent that talks to the server; it and its children must end well and warn of nothing.
-    """
+    """Run a parent that talks to the server; it and its children end well, without warnings."""
     code = PARENT.replace("{loops}", LOOPS[loops]) + script
     options = ["-W", "error", "-W", "ignore:.*loop_policy:DeprecationWarning"]
     done = subprocess.run(
@@ -161,9 +159,7 @@ asyncio.run(parent())
 
 
 def test_a_child_cannot_go_on_in_its_parents_loop(tmp_path: Path) -> None:
-    """
-    A loop shares its selector with the parent, so calls in it end with an error that explains it.
-    """
+    """A loop shares its selector with the parent; calls in it end with an error that says so."""
     script = """
 loop = asyncio.new_event_loop()
 loop.run_until_complete(get("before"))

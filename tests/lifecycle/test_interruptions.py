@@ -206,9 +206,7 @@ def creates(server: Server, journal: Path, *hooks: Any) -> BulkRun[str, Any]:
 async def test_a_create_that_succeeded_is_not_sent_again_when_a_hook_ends_the_program(
     answers: tuple[Response, ...], tmp_path: Path
 ) -> None:
-    """
-    A create that the server carried out counts as unknown, and a resumed run does not send it.
-    """
+    """A create that the server carried out counts as unknown; a resumed run does not send it."""
     journal, server = tmp_path / "journal", Server(*answers)
     run = creates(server, journal, quitting)
     with pytest.raises(Quit, match=r"^$"):
@@ -271,9 +269,7 @@ async def test_every_outcome_is_delivered_in_order_though_on_outcome_raises() ->
 
 
 async def test_an_idle_worker_whose_last_request_was_cancelled_ends_with_the_run() -> None:
-    """
-    A worker that waits for the source counts no request as on the wire, and a stop ends it at once.
-    """
+    """A worker that waits for the source has no request on the wire; a stop ends it at once."""
     waiting = asyncio.Event()
 
     async def source() -> AsyncIterator[str]:

@@ -97,9 +97,7 @@ def script(plugin: str, scope: str, fixture_loop: str, loop: str) -> str:
 def test_a_client_serves_tests_with_loops_of_any_scope(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    A client is a fixture, or a global, of tests that share a loop or have one each; none is noisy.
-    """
+    """A client is a fixture or global of tests that share a loop or have one each; none warns."""
     plugin, *scopes = CASES[case]
     if importlib.util.find_spec(plugin) is None:
         pytest.skip(f"{plugin} is not installed")

@@ -1,6 +1,4 @@
-"""
-Stop means stop: a thousand moments at which runs end, by any way, and nothing is sent after it.
-"""
+"""Stop means stop: a thousand moments at which runs end, in any way, and send nothing more."""
 
 from __future__ import annotations
 

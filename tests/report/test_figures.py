@@ -81,9 +81,7 @@ async def test_each_figure_is_what_the_runs_recorded(tmp_path: Path) -> None:
 
 
 async def test_runs_begin_pause_and_end_as_they_did(tmp_path: Path) -> None:
-    """
-    A run that wrote no end was killed, one with a reason stopped, and the time between is a pause.
-    """
+    """A run without an end was killed, one with a reason stopped; the time between is a pause."""
     third = Recorded(run=run(3, start=700, seconds=10))
     await write(tmp_path / "run.db", FIRST, SECOND, third)
     killed, stopped, ended = report_of(tmp_path / "run.db").runs
@@ -99,9 +97,7 @@ async def test_runs_begin_pause_and_end_as_they_did(tmp_path: Path) -> None:
 
 
 async def test_reasons_are_summed_over_the_runs(tmp_path: Path) -> None:
-    """
-    The same reason is one row, with its items in all runs and in the last, the most frequent first.
-    """
+    """A reason is one row, with its items in all runs and in the last; the most frequent first."""
     await write(tmp_path / "run.db", FIRST, SECOND)
     first, second = report_of(tmp_path / "run.db").reasons
 
@@ -222,9 +218,7 @@ async def test_complete_is_said_only_if_every_item_has_a_final_outcome(
     complete: bool | None,  # noqa: FBT001  a parametrised case
     tmp_path: Path,
 ) -> None:
-    """
-    Done, absent and duplicates are final; an input of unknown size is neither complete nor not.
-    """
+    """Done, absent and duplicate are final; without a known size, completeness is unknown."""
     identity = msgspec.structs.replace(IDENTITY, input=described)
     await write(tmp_path / "run.db", Recorded(run=run(), states=states), identity=identity)
 

@@ -104,9 +104,7 @@ def test_a_skipped_line_says_how_the_id_ended(
 
 
 def test_an_id_in_several_rows_is_several_items(tmp_path: Path) -> None:
-    """
-    By line, each row of an id has an outcome of its own, and the id is final when all of them are.
-    """
+    """By line, each row of an id has its own outcome; the id is final when all of them are."""
     path = put(
         tmp_path,
         line(1, "a", "failed"),
@@ -210,9 +208,7 @@ def found(result: Check) -> list[tuple[int, str]]:
 
 
 def test_by_the_journal_each_row_has_its_own_state() -> None:
-    """
-    Done, absent and duplicate are final; failed, unknown, unread and unreadable rows are named.
-    """
+    """Done, absent and duplicate are final; failed, unknown, unread, unreadable rows are named."""
     ids = ("a", "b", "a", "c", "d", None, "e")
     result = check("ids.csv", rows(*ids), states("da=fu."), None)
 

@@ -237,9 +237,7 @@ async def test_tables_have_captions_and_headers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", HOSTILE)
 async def test_hostile_texts_stay_texts(text: str, tmp_path: Path) -> None:
-    """
-    Whatever an operation, an origin, an error, a reason, a name or an id is, it adds no element.
-    """
+    """No operation, origin, error, reason, name or id, whatever its text, adds an element."""
     plain = text.encode(errors="replace").decode().replace("\0", "?")  # SQLite has no more
     identity = msgspec.structs.replace(
         IDENTITY, operation=plain, origin=plain, account=plain, input={"job_id": plain}

@@ -114,9 +114,7 @@ async def created(api: Api) -> dict[str, Any]:
 
 
 async def test_create_answers_the_profile_without_personal_data(api: Api) -> None:
-    """
-    The documented example is stored, and the response has exactly the fields of a profile.
-    """
+    """The documented example is stored, and the response has exactly the fields of a profile."""
     reply = await api.v2("POST", PROFILE, EXAMPLE, adapty_platform="iOS")
 
     data = reply.body["data"]
@@ -193,9 +191,7 @@ async def test_creation_attaches_a_customer_to_an_anonymous_profile(api: Api) ->
 
 
 async def test_creation_by_profile_id_needs_the_profile(api: Api) -> None:
-    """
-    An unknown profile id is not found, with or without a customer user id.
-    """
+    """An unknown profile id is not found, with or without a customer user id."""
     for headers in ({}, {"adapty_customer_user_id": None}):
         reply = await api.v2("POST", PROFILE, {}, adapty_profile_id="p9", **headers)
         assert reply.status == 404
@@ -428,9 +424,7 @@ async def test_a_transaction_is_set_by_its_id(api: Api) -> None:
 
 
 async def test_history_may_come_in_any_order(api: Api) -> None:
-    """
-    An older transaction that is set later does not shorten the access, nor hide the newer one.
-    """
+    """An older transaction that is set later neither shortens access nor hides the newer one."""
     await created(api)
     newer = {
         **SUBSCRIPTION,

@@ -317,9 +317,7 @@ async def test_a_transaction_is_applied_as_a_whole(api: Api) -> None:
 
 
 async def test_history_is_newest_first_and_in_pages(api: Api) -> None:
-    """
-    A cursor leads from page to page; the last one has none; a filter keeps whole transactions.
-    """
+    """A cursor leads from page to page; the last has none; a filter keeps whole transactions."""
     await created(api)
     for amount in range(1, 6):
         await transacted(api, ("COINS", amount), *([("GEMS", 1)] if amount % 2 else []))
@@ -389,9 +387,7 @@ async def test_a_transaction_that_cannot_be_has_a_code(api: Api, case: str) -> N
 
 
 async def test_a_key_makes_a_repeat_harmless(api: Api) -> None:
-    """
-    The same key returns the same response in any case; each profile has its own keys.
-    """
+    """The same key returns the same response in any case; each profile has its own keys."""
     await created(api)
     key = str(uuid4())
     first = await transacted(api, ("COINS", 5), Idempotency_Key=key)

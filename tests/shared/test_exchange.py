@@ -126,9 +126,7 @@ def test_a_store_whose_clock_was_set_back_starts_fresh() -> None:
 def test_permits_never_exceed_the_rate(
     asked: list[tuple[str, float, int, int]], limit: float
 ) -> None:
-    """
-    Permits of all members are on one timeline: evenly spaced, never the same twice, never ahead.
-    """
+    """Permits of all members are on one timeline: evenly spaced, never duplicate, never ahead."""
     state, grant = exchange(None, NOW, a_report(known=limit))
     now = NOW
     permits: list[float] = []

@@ -145,9 +145,7 @@ async def test_transactions_of_one_profile_keep_their_order() -> None:
 
 
 async def test_operations_of_every_kind_run_together() -> None:
-    """
-    client.bulk() takes any of the described calls; equal ones are sent once if that is asked for.
-    """
+    """client.bulk() takes any of the described calls; with `dedupe`, equal ones are sent once."""
     operations: list[Any] = [
         v2.get_paywall("a"),
         v2.get_paywall("b"),

@@ -274,9 +274,7 @@ def test_every_method_says_where_it_is_documented() -> None:
 
 
 def test_type_checkers_see_every_call() -> None:
-    """
-    Each method, bulk ones included, and each function that describes a call has its typing test.
-    """
+    """Each method, bulk or not, and each function that describes a call has its typing test."""
     shown = Path(typing.__path__[0], "api.py").read_text("utf-8")
     methods = {
         f"api.{resource}.{name}("

@@ -20,9 +20,7 @@ FAILURES = [
 @pytest.mark.parametrize("shape", documented.SHAPES)
 @pytest.mark.parametrize("failure", FAILURES)
 async def test_a_code_becomes_its_error_in_every_shape(failure: Documented, shape: str) -> None:
-    """
-    Class, status, code, words, field, request id and wait are read from each of the five bodies.
-    """
+    """Class, status, code, message, field, request id and wait are read from all five bodies."""
     body = msgspec.json.encode(documented.SHAPES[shape](failure))
     headers = {"Request-Id": "758f01df", "Retry-After": "100"}
     api = client(FakeTransport([(failure.status, headers, body)])).v2

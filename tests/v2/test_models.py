@@ -322,9 +322,7 @@ async def test_null_among_levels_hides_none() -> None:
 
 
 async def test_a_config_that_is_not_read_is_not_lost_by_writing_the_others() -> None:
-    """
-    A paywall whose remote configs cannot all be read is unreadable, as an update replaces all.
-    """
+    """A paywall whose remote configs cannot all be read is unreadable: an update replaces all."""
     configs = [{"locale": "en", "data": "{}"}, {"locale": "fr", "data": {}}]
     body = msgspec.json.encode({"paywall_id": PAYWALL, "remote_configs": configs})
     api = client(FakeTransport([(200, {}, body)])).v2

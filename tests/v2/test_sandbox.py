@@ -113,9 +113,7 @@ async def test_a_customer_is_attached_to_an_anonymous_profile(world: World) -> N
 
 
 async def test_purchases_open_access(world: World) -> None:
-    """
-    A subscription gives access until it ends, and through its grace period; a lifetime for ever.
-    """
+    """A subscription gives access until it ends, plus its grace period; a lifetime for ever."""
     bought = subscription(
         purchased_at=NOW - DAY, originally_purchased_at=NOW - DAY, expires_at=NOW + 29 * DAY
     )
@@ -394,9 +392,7 @@ RULED = sorted(
 
 @pytest.mark.parametrize("code", RULED)
 async def test_what_can_be_known_is_refused_before(world: World, code: str) -> None:
-    """
-    A client that checks sends nothing that the server would reject by a documented rule.
-    """
+    """A client that checks sends nothing that the server would reject by a documented rule."""
     with pytest.raises(ValueError, match=": "):
         await world.adapty.execute(REFUSED[code][0]())
     assert world.sandbox.arrivals() == []
