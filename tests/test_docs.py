@@ -57,7 +57,9 @@ def test_every_page_is_found() -> None:
 
 
 _CALLS = {
-    page.stem: set(re.findall(r"\b((?:v[12]|web)(?:\.\w+)+)\(", page.read_text(encoding="utf-8")))
+    page.stem: set(
+        re.findall(r"\b(v[12](?:\.\w+)+|web(?:\.\w+){2,})\(", page.read_text(encoding="utf-8"))
+    )
     for page in _PAGES
 }
 
