@@ -21,6 +21,7 @@ from adapty_async import (
     DecodeError,
     InvalidInputError,
     NotFoundError,
+    Operation,
     OutcomeStatus,
     RetryPolicy,
     mail,
@@ -120,10 +121,12 @@ def test_a_path_never_leads_to_another_host(path: str) -> None:
         pytest.param({1: "x"}, "headers: a name must be made of letters", id="number"),
     ],
 )
-def test_a_header_that_the_library_sets_is_refused(headers: Any, message: str) -> None:
+async def test_a_header_that_the_library_sets_is_refused(headers: Any, message: str) -> None:
     """The headers of keys and bodies cannot be replaced, and none can add a line."""
     with pytest.raises(InvalidInputError, match=message):
         NOTE(headers=headers)
+    with pytest.raises(InvalidInputError, match=message):
+        await client(FakeTransport()).execute(Operation(NOTE, tuple(headers.items())))
 
 
 @pytest.mark.parametrize("value", [None, True, 1.5, ["a"]], ids=repr)
@@ -166,6 +169,18 @@ async def test_a_parameter_of_the_path_is_required() -> None:
     """A URL placeholder without a value sends nothing."""
     with pytest.raises(InvalidInputError, match="folder: is required"):
         await client(FakeTransport()).execute(NOTE())
+
+
+@pytest.mark.parametrize("value", ["", ".", "..", "\ud800"], ids=ascii)
+async def test_a_parameter_never_leads_to_another_path(value: str) -> None:
+    """A value that a proxy would resolve to another path, or that is no text, sends nothing."""
+    transport = FakeTransport()
+    with pytest.raises(InvalidInputError, match="folder: must"):
+        await client(transport).execute(NOTE(parameters={"folder": value}))
+    with pytest.raises(InvalidInputError, match="q: must"):
+        await client(transport).execute(NOTE(parameters={"folder": "a", "q": "\ud800"}))
+
+    assert transport.requests == []
 
 
 def test_an_idempotency_key_is_made_with_the_operation() -> None:
