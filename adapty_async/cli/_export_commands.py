@@ -52,8 +52,13 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _STDOUT = "-"
 _UNITS = [str(unit) for unit in PeriodUnit]
 _FILTERS = tuple(name for name in Filters.__struct_fields__ if name not in {"date", "compare_date"})
-# The options by the names that errors of the library have.
-_OPTION_OF = {"by": "--chunk", "tz": "--tz", "date": "--from and --to"}
+# The options by the names that errors of the library have, unless these are the options' own.
+_OPTION_OF = {
+    "by": "--chunk",
+    "chart_id": "--chart",
+    "date": "--from and --to",
+    "renewal_days": "--renewal-day",
+}
 # The chunks of a chart's export to CSV by default. The rows of those charts are separate periods,
 # while every other export would change its meaning.
 _CHUNK_OF_PERIOD = {"day": "month", "month": "month", "quarter": "quarter", "year": "year"}
@@ -347,8 +352,15 @@ def _exit_on_error() -> Iterator[None]:
 def _by_option(error: AdaptyError) -> AdaptyError:
     """Return the error with the name of the option instead of the library's parameter."""
     if isinstance(error, InvalidInputError):
-        return InvalidInputError(_OPTION_OF.get(error.field, error.field), error.rule)
+        return InvalidInputError(_option_of(error.field), error.rule)
     return error
+
+
+def _option_of(field: str) -> str:
+    name = field.removeprefix("filters.").partition("[")[0]
+    if name in _FILTERS:
+        return f"--filter {name}"
+    return _OPTION_OF.get(name, f"--{name.replace('_', '-')}")
 
 
 def _exit_code(error: AdaptyError) -> int:

@@ -177,6 +177,7 @@ def adapty_sandbox(
     with _serving(sandbox) as serving:
         environment = {
             "ADAPTY_API_KEY": sandbox.api_key,
+            "ADAPTY_PUBLIC_KEY": sandbox.public_key,
             "ADAPTY_BASE_URL": sandbox.url,
             "ADAPTY_MAIL_API_KEY": sandbox.mail_api_key,
             "ADAPTY_MAIL_BASE_URL": sandbox.url,
@@ -189,8 +190,10 @@ def adapty_sandbox(
 
 @pytest.fixture
 def adapty_client(adapty_sandbox: Sandbox) -> Iterator[AdaptyClient]:
-    """A client of the sandbox's server-side API, closed after the test."""
-    client = AdaptyClient(adapty_sandbox.api_key, base_url=adapty_sandbox.url)
+    """A client of the sandbox's server-side API and web API, closed after the test."""
+    client = AdaptyClient(
+        adapty_sandbox.api_key, public_key=adapty_sandbox.public_key, base_url=adapty_sandbox.url
+    )
     yield client
     asyncio.run(client.aclose())
 

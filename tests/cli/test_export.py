@@ -135,7 +135,12 @@ def test_chunks_of_a_chart(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--filter", "country=usa"), "filters.country[0]: must be a two-letter country code"),
+        (("--filter", "country=usa"), "--filter country: must be a two-letter country code"),
+        (("--filter", "store="), "--filter store: must not be empty"),
+        (("--chart", ""), "--chart: must not be empty"),
+        (("--date-type", ""), "--date-type: must not be empty"),
+        (("--segmentation", ""), "--segmentation: must not be empty"),
+        (("-o", "/"), "/ is not a regular file"),
         (("--filter", "colour=red"), "--filter colour=red: must be NAME=VALUE, and NAME one of"),
         (("--filter", "country"), "--filter country: must be NAME=VALUE"),
         (("--tz", "Mars/Base"), "--tz: must be the IANA name of a time zone"),
@@ -155,6 +160,15 @@ def test_a_wrong_option_is_named(
 
     assert result.exit_code == 2, result.output
     assert message in result.stderr
+
+
+def test_a_wrong_option_of_a_cohort_is_named(sandbox: Sandbox, invoke: Invoke) -> None:
+    """An option that may be repeated has its own name, and not that of the list."""
+    result = invoke("export", "cohort", *YEAR, "--renewal-day", "-1")
+
+    assert result.exit_code == 2, result.output
+    assert "--renewal-day: must be a whole number from 0" in result.stderr
+    assert paths_of(sandbox) == []
 
 
 def test_a_wrong_key_has_its_own_code(

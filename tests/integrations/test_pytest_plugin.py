@@ -26,6 +26,7 @@ from adapty_async import (
 )
 
 from adapty_async.export import PlacementFilters
+from adapty_async.web import Attribution
 
 PROFILE = MailProfile(
     external_profile_id="p1",
@@ -58,6 +59,18 @@ def test_the_environment_leads_to_the_sandbox(adapty_sandbox):
     asyncio.run(work())
     assert adapty_sandbox.mail_profile_ids() == {"p1"}
     assert AdaptyExportClient().origin == adapty_sandbox.url
+
+
+def test_the_web_api(adapty_sandbox, adapty_client):
+    async def add(client):
+        organic = Attribution(status="organic")
+        await client.web.attribution.add(organic, customer_user_id="anna")
+
+    adapty_sandbox.seed_profiles(["anna"])
+    asyncio.run(add(adapty_client))
+    found = AdaptyClient()  # by the environment
+    asyncio.run(add(found))
+    asyncio.run(found.aclose())
 
 
 def test_an_export(adapty_sandbox, adapty_export_client):
@@ -208,7 +221,7 @@ def test_the_plugin_is_installed() -> None:
 
 def test_fixtures(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sandbox and clients serve tests without a loop and with anyio, one sandbox for each test."""
-    run(pytester, monkeypatch, PLAIN).assert_outcomes(passed=7)
+    run(pytester, monkeypatch, PLAIN).assert_outcomes(passed=8)
 
 
 def test_fixtures_of_pytest_asyncio(
