@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import signal
 from collections.abc import Iterator
@@ -229,6 +230,26 @@ def test_an_interrupted_export_resumes(sandbox: Sandbox, invoke: Invoke, output:
     assert re.search(r"in 4 requests, [123] of them earlier", result.stdout)
     assert len(output.read_text("utf-8").splitlines()) == 13
     assert sandbox.count()[200] <= 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=str)
+def test_an_interrupted_export_to_standard_output_leaves_nothing(
+    sandbox: Sandbox, tmp_path: Path, number: int
+) -> None:
+    """A signal to end has exit code 130, and leaves no temporary file and no false promise."""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = ("export", "analytics", "--chart", "mrr", *YEAR)
+    with started(*command, env=environment) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith(b"Exporting: 1 of 12")
+        process.send_signal(number)
+        written, errors = process.communicate(timeout=DEADLINE)
+
+    assert process.returncode == 130, errors
+    assert errors.endswith(b"Interrupted. The export is not complete.\n")
+    assert written == b""
+    assert list(tmp_path.iterdir()) == []
+    assert len(paths_of(sandbox)) < 12
 
 
 def test_a_proxy_that_cannot_be_used_is_named(
