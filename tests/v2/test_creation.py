@@ -41,7 +41,7 @@ from adapty_async.endpoints import Endpoint
 from adapty_async.hooks import CallEnded, CallStarted, Event
 from adapty_async.sandbox import Sandbox
 from adapty_async.testing import FakeTransport, MemoryJournal, Reply
-from adapty_async.transport import Request, Response
+from adapty_async.transport import Request, Response, Send
 from tests._support import loop_turns
 from tests.raw_server import ABSENT, RESET, RawServer, Received, Steps, api_error, reply
 from tests.v2.samples import KEY, client, one_time
@@ -581,6 +581,35 @@ async def test_an_unknown_creation_stays_unknown_if_a_resumed_run_cannot_look() 
 
     assert [report.unknown for report in (first, second, third)] == [1, 1, 1]
     assert last.done == 1
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("is_sent", [False, True], ids=["before", "after"])
+async def test_a_middleware_that_fails_decides_by_what_was_sent(
+    method: str,
+    is_sent: bool,  # noqa: FBT001  passed by name
+) -> None:
+    """Only a creation that may have reached the server is unknown; the next run sends any other."""
+
+    async def fail(request: Request, send: Send) -> Response:
+        response = await send(request) if is_sent or request.method != method else None
+        if response is None or request.method == method:
+            raise ValueError("a defect")
+        return response
+
+    journal, items = MemoryJournal(), [("u1", JANE)]
+    broken = client(FakeTransport([MISSING, FOUND]))
+    broken.add_middleware(fail)
+    run = broken.v2.profiles.bulk_get_or_create(items, journal=journal)
+    with pytest.raises(ValueError, match="a defect"):
+        await run
+    again = await client(FakeTransport([MISSING, FOUND])).v2.profiles.bulk_get_or_create(
+        items, journal=journal
+    )
+
+    is_unknown = is_sent and method == "POST"
+    assert (run.report.failed, run.report.unknown) == (not is_unknown, is_unknown)
+    assert (again.done, again.unknown) == (not is_unknown, is_unknown)
 
 
 class Held(FakeTransport):
