@@ -31,6 +31,7 @@ from adapty_async._bulk.item_ids import id_of, lock_key_of
 from adapty_async.endpoints import Endpoint, RawResponse, RetrySafety, json_decoder, no_result
 from adapty_async.sandbox import Sandbox
 from adapty_async.testing import FakeTransport, Reply
+from adapty_async.transport import Request, Response, Send
 from tests._support import CANARY_EMAIL, patch_as_a_tracer
 from tests.raw_server import RESET, RawServer, reply
 from tests.v2.samples import IDS, KEY, client
@@ -283,6 +284,34 @@ def test_operations_that_name_nothing_do_not_wait_for_each_other() -> None:
     assert lock_key_of(keyed({"id": "a"})) == lock_key_of(keyed({"id": "a"})) == "a"
     assert (id_of(first), id_of(keyed({"id": "a"}))) == (None, "a")
     assert lock_key_of(NOTE(parameters={"folder": "f"})) == (("folder", "f"),)
+
+
+async def test_a_header_that_a_middleware_replaces_is_sent_once() -> None:
+    """The names of headers ignore case, so a new value replaces the client's in any spelling."""
+
+    async def renew(request: Request, send: Send) -> Response:
+        return await send(request.with_headers({"authorization": "Api-Key new"}))
+
+    transport = FakeTransport([(200, {}, b'{"profile_id": "p1"}')])
+    adapty = client(transport)
+    adapty.add_middleware(renew)
+    await adapty.execute(SUMMARY(headers={CUSTOMER: "u1"}))
+
+    [request] = transport.requests
+    keys = {name: value for name, value in request.headers.items() if "auth" in name.lower()}
+    assert keys == {"authorization": "Api-Key new"}
+
+
+async def test_a_header_of_a_call_replaces_that_of_the_client() -> None:
+    """A header that a client adds to every request is not sent beside one of the call."""
+    transport = FakeTransport([(204, {}, b"")])
+    adapty = client(transport).with_options(headers={"x-trace": "client"})
+    await adapty.execute(NOTE(headers={"X-Trace": "call"}, parameters={"folder": "a"}))
+
+    [request] = transport.requests
+    assert [value for name, value in request.headers.items() if name.lower() == "x-trace"] == [
+        "call"
+    ]
 
 
 # Raw responses

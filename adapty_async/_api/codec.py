@@ -247,6 +247,7 @@ def _headers(operation: Operation[Any], defaults: RequestDefaults) -> Headers:
     for name, value in operation.headers:
         if name not in _IDENTITIES:
             header_name(name)
+            headers = {one: kept for one, kept in headers.items() if one.lower() != name.lower()}
         if not _is_plain(value):
             header_value(_field_of(name), value, encoding=defaults.id_encoding)
         headers[name] = value
