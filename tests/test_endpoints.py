@@ -21,6 +21,7 @@ from adapty_async import (
     DecodeError,
     InvalidInputError,
     NotFoundError,
+    Operation,
     OutcomeStatus,
     RetryPolicy,
     mail,
@@ -30,6 +31,7 @@ from adapty_async._bulk.item_ids import id_of, lock_key_of
 from adapty_async.endpoints import Endpoint, RawResponse, RetrySafety, json_decoder, no_result
 from adapty_async.sandbox import Sandbox
 from adapty_async.testing import FakeTransport, Reply
+from adapty_async.transport import Request, Response, Send
 from tests._support import CANARY_EMAIL, patch_as_a_tracer
 from tests.raw_server import RESET, RawServer, reply
 from tests.v2.samples import IDS, KEY, client
@@ -120,10 +122,12 @@ def test_a_path_never_leads_to_another_host(path: str) -> None:
         pytest.param({1: "x"}, "headers: a name must be made of letters", id="number"),
     ],
 )
-def test_a_header_that_the_library_sets_is_refused(headers: Any, message: str) -> None:
+async def test_a_header_that_the_library_sets_is_refused(headers: Any, message: str) -> None:
     """The headers of keys and bodies cannot be replaced, and none can add a line."""
     with pytest.raises(InvalidInputError, match=message):
         NOTE(headers=headers)
+    with pytest.raises(InvalidInputError, match=message):
+        await client(FakeTransport()).execute(Operation(NOTE, tuple(headers.items())))
 
 
 @pytest.mark.parametrize("value", [None, True, 1.5, ["a"]], ids=repr)
@@ -166,6 +170,18 @@ async def test_a_parameter_of_the_path_is_required() -> None:
     """A URL placeholder without a value sends nothing."""
     with pytest.raises(InvalidInputError, match="folder: is required"):
         await client(FakeTransport()).execute(NOTE())
+
+
+@pytest.mark.parametrize("value", ["", ".", "..", "\ud800"], ids=ascii)
+async def test_a_parameter_never_leads_to_another_path(value: str) -> None:
+    """A value that a proxy would resolve to another path, or that is no text, sends nothing."""
+    transport = FakeTransport()
+    with pytest.raises(InvalidInputError, match="folder: must"):
+        await client(transport).execute(NOTE(parameters={"folder": value}))
+    with pytest.raises(InvalidInputError, match="q: must"):
+        await client(transport).execute(NOTE(parameters={"folder": "a", "q": "\ud800"}))
+
+    assert transport.requests == []
 
 
 def test_an_idempotency_key_is_made_with_the_operation() -> None:
@@ -268,6 +284,34 @@ def test_operations_that_name_nothing_do_not_wait_for_each_other() -> None:
     assert lock_key_of(keyed({"id": "a"})) == lock_key_of(keyed({"id": "a"})) == "a"
     assert (id_of(first), id_of(keyed({"id": "a"}))) == (None, "a")
     assert lock_key_of(NOTE(parameters={"folder": "f"})) == (("folder", "f"),)
+
+
+async def test_a_header_that_a_middleware_replaces_is_sent_once() -> None:
+    """The names of headers ignore case, so a new value replaces the client's in any spelling."""
+
+    async def renew(request: Request, send: Send) -> Response:
+        return await send(request.with_headers({"authorization": "Api-Key new"}))
+
+    transport = FakeTransport([(200, {}, b'{"profile_id": "p1"}')])
+    adapty = client(transport)
+    adapty.add_middleware(renew)
+    await adapty.execute(SUMMARY(headers={CUSTOMER: "u1"}))
+
+    [request] = transport.requests
+    keys = {name: value for name, value in request.headers.items() if "auth" in name.lower()}
+    assert keys == {"authorization": "Api-Key new"}
+
+
+async def test_a_header_of_a_call_replaces_that_of_the_client() -> None:
+    """A header that a client adds to every request is not sent beside one of the call."""
+    transport = FakeTransport([(204, {}, b"")])
+    adapty = client(transport).with_options(headers={"x-trace": "client"})
+    await adapty.execute(NOTE(headers={"X-Trace": "call"}, parameters={"folder": "a"}))
+
+    [request] = transport.requests
+    assert [value for name, value in request.headers.items() if name.lower() == "x-trace"] == [
+        "call"
+    ]
 
 
 # Raw responses

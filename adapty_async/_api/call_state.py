@@ -55,12 +55,12 @@ class CallState(msgspec.Struct):
         is_creating: the call sends the creation of a missing object, or the response to it was
             lost, here or in an earlier run. Creation layer: `creation_started`, `creation_ended`.
         is_creation_lost: the response to the creation was lost. Retry layer: `response_lost`.
-        settled: how many attempts the server processed before the creation started. Creation
-            layer: `creation_started`.
+        settled: how many attempts the server processed before the creation started, or ended.
+            Creation layer: `creation_started`, `creation_ended`.
         on_first_send: the first-send callback, which appends the call's write-ahead entry before
             the first attempt. It is called again if the server certainly processed no attempt
-            before, and before a creation. The check layer awaits its result. None without a
-            journal.
+            before, before a creation, and after one whose outcome is known. The check layer awaits
+            its result. None without a journal.
         on_refusal: retracts that entry after an attempt that the server certainly did not process.
         on_creation: makes the next entry one of a request that must not be retried.
         on_creation_end: retracts that entry once the outcome of the creation is known; its result
@@ -91,7 +91,7 @@ class CallState(msgspec.Struct):
 
     @property
     def is_first_send(self) -> bool:
-        """Whether the server certainly processed no attempt so far, or none of a creation."""
+        """Whether the server certainly processed no attempt since the call or a creation began."""
         return self.attempts == self.refusals + self.settled
 
     @property
@@ -189,6 +189,7 @@ class CallState(msgspec.Struct):
     async def creation_ended(self) -> None:
         """Record that the outcome of the creation is known, before the call is sent again."""
         self.is_creating = False
+        self.settled = self.attempts - self.refusals
         if self.on_creation_end is not None:
             await self.on_creation_end()
 

@@ -22,7 +22,7 @@ from adapty_async._api.operation import (
     RetrySafety,
 )
 from adapty_async._api.results import ResultStruct
-from adapty_async._api.validation import header_value
+from adapty_async._api.validation import any_text, header_name, header_value
 from adapty_async.errors import (
     ApiError,
     AuthenticationError,
@@ -72,6 +72,11 @@ _REQUEST_ID, _X_REQUEST_ID = istr("Request-Id"), istr("X-Request-Id")
 # A constant, since the lookup of an enumeration member takes 0.1 µs in Python 3.11.
 _WITH_KEY = RetrySafety.WITH_KEY
 _PLAIN = re.compile(r"[!-~]{1,128}")
+# The headers of nearly all calls, whose names need no validation.
+_IDENTITIES = frozenset({"adapty-customer-user-id", "adapty-profile-id"})
+# Values that would lead to another path: proxies and servers remove such segments, also if their
+# dots are encoded.
+_NO_SEGMENTS = frozenset({"", ".", ".."})
 _HTML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<")
 _INDEX = re.compile(r"\[[0-9]+\]")
 _SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,10})?")
@@ -192,6 +197,7 @@ def encode(
         if wire.validate and endpoint.check is not None:
             endpoint.check(operation)
         headers = _headers(operation, wire)
+        target = _target(operation)
     except InvalidInputError as error:
         raise strip_traceback(error) from None  # the frames below hold the id itself
 
@@ -201,7 +207,7 @@ def encode(
     request = Request(
         operation=endpoint.name,
         method=endpoint.method,
-        url=wire.origin + _target(operation),
+        url=wire.origin + target,
         headers=headers,
         body=None if operation.body is None else endpoint.encode(operation.body),
         retry_safety=retry_safety,
@@ -237,6 +243,9 @@ def _with_key(operation: Operation[Any], total_timeout: float) -> tuple[RetrySaf
 def _headers(operation: Operation[Any], defaults: RequestDefaults) -> Headers:
     headers = dict(defaults.authorized(public=operation.endpoint.uses_public_key))
     for name, value in operation.headers:
+        if name not in _IDENTITIES:
+            header_name(name)
+            headers = {one: kept for one, kept in headers.items() if one.lower() != name.lower()}
         if not _is_plain(value):
             header_value(_field_of(name), value, encoding=defaults.id_encoding)
         headers[name] = value
@@ -264,8 +273,11 @@ def _target(operation: Operation[Any]) -> str:
         return path
     query: list[tuple[str, str]] = []
     for name, value in operation.parameters:
+        any_text(name, value)
         placeholder = f"{{{name}}}"
         if placeholder in path:
+            if value in _NO_SEGMENTS:
+                raise InvalidInputError(name, "must not be empty or dots alone, as part of a path")
             path = path.replace(placeholder, urllib.parse.quote(value, safe=""))
         else:
             query.append((name, value))

@@ -257,8 +257,10 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
     is_done_by_creation: bool = True
 
     def with_headers(self, headers: Mapping[str, str]) -> Request:
-        """Return a copy with more headers, or other values for those it has."""
-        return msgspec.structs.replace(self, headers=Headers({**self.headers, **headers}))
+        """Return a copy with more headers, or other values for those it has, in any case."""
+        given = {name.lower() for name in headers}
+        kept = {name: value for name, value in self.headers.items() if name.lower() not in given}
+        return msgspec.structs.replace(self, headers=Headers({**kept, **headers}))
 
     def __repr__(self) -> str:
         return f"Request({self.operation})"

@@ -478,7 +478,8 @@ def _status_of(request: Request | None, state: CallState, error: Exception) -> O
         return OutcomeStatus.NOT_SENT if unsent else OutcomeStatus.FAILED
     if isinstance(error, NotFoundError) and request.absent_if_missing:
         return OutcomeStatus.ABSENT
-    defect = not isinstance(error, AdaptyError)  # such as a transport's
+    # a defect, such as a transport's, unless the server certainly processed nothing
+    defect = not isinstance(error, AdaptyError) and not state.is_first_send
     lost = defect or state.is_uncertain or may_have_worked(error)
     if _must_not_repeat(request, state) and lost:
         return OutcomeStatus.UNKNOWN

@@ -321,7 +321,7 @@ class ItemEntry:
         Raises:
             JournalError: the storage has failed.
         """
-        self._must_not_repeat = False
+        self._begun, self._must_not_repeat = False, self._request.retry_safety is not _ALWAYS
         self._writer.retract(self._position)
         return self._writer.flush()
 

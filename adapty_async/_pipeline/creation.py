@@ -73,7 +73,8 @@ class _Creation:
         If the server rejects the creation, somebody else may have created the object. If the
         response was lost, the server may have created it. A second look decides both. If it finds
         nothing, the error of the creation is raised, since the server may process a lost request
-        later.
+        later. If the look fails, the error of a lost creation is raised; otherwise that of the
+        look, which is the present state of the call.
         """
         state = self._state
         state.creation_started()
@@ -95,7 +96,9 @@ class _Creation:
     async def _look_again(self, failure: AdaptyError) -> Response:
         try:
             return await self._send(self._request, self._state)
-        except AdaptyError:
+        except AdaptyError as error:
+            if not may_have_worked(failure) and not isinstance(error, NotFoundError):
+                raise
             failure.attempts = self._state.attempts
             raise failure from None
 

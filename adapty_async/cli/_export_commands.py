@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import click
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from adapty_async.cli._app import _key_in, _run, _write_library_error
 from adapty_async.cli._job import Exit
 from adapty_async.cli._proxies import proxy_hooks, require_usable_proxy
+from adapty_async.cli._signals import handled
 from adapty_async.cli._streams import output_failed, write_error
 from adapty_async.cli._v2_commands import cli
 from adapty_async.client import AdaptyExportClient
@@ -50,10 +52,16 @@ __all__ = ("cli", "export")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _STDOUT = "-"
+_RESUMABLE = "The same command resumes after the complete chunks."
 _UNITS = [str(unit) for unit in PeriodUnit]
 _FILTERS = tuple(name for name in Filters.__struct_fields__ if name not in {"date", "compare_date"})
-# The options by the names that errors of the library have.
-_OPTION_OF = {"by": "--chunk", "tz": "--tz", "date": "--from and --to"}
+# The options by the names that errors of the library have, unless these are the options' own.
+_OPTION_OF = {
+    "by": "--chunk",
+    "chart_id": "--chart",
+    "date": "--from and --to",
+    "renewal_days": "--renewal-day",
+}
 # The chunks of a chart's export to CSV by default. The rows of those charts are separate periods,
 # while every other export would change its meaning.
 _CHUNK_OF_PERIOD = {"day": "month", "month": "month", "quarter": "quarter", "year": "year"}
@@ -268,22 +276,21 @@ def _filters(given: tuple[str, ...]) -> dict[str, Any]:
     return values
 
 
+Writable = JsonExport[Any] | JsonChunks[Any] | CsvExport
 Exporting = Callable[[AdaptyExportClient, dict[str, Any]], JsonExport[Any] | CsvExport]
 
 
 def _perform(target: Target, begin: Exporting) -> None:
     if target.as_json and target.output == _STDOUT:
         raise click.UsageError("--json needs -o: the export itself goes to standard output")
-    with _exit_on_error():
+    is_resumable = bool(target.chunk) and target.output != _STDOUT
+    with _exit_on_error(_RESUMABLE if is_resumable else "The export is not complete."):
         client = _client(target)
         plan = begin(client, {"format": target.form, "tz": target.tz})
         chunked = plan.chunks(by=target.chunk) if target.chunk else plan
         if target.output == _STDOUT:
-            with tempfile.TemporaryDirectory(prefix="adapty-async-") as folder:
-                path = Path(folder, "export")
-                _run(_write_to(client, chunked, path))
-                with path.open("rb") as file:
-                    shutil.copyfileobj(file, sys.stdout.buffer)
+            with _received(client, chunked) as file:
+                shutil.copyfileobj(file, sys.stdout.buffer)
             sys.stdout.flush()
             if output_failed():
                 sys.exit(Exit.NOT_ALL_DONE)
@@ -292,13 +299,26 @@ def _perform(target: Target, begin: Exporting) -> None:
             click.echo(_as_json(result) if target.as_json else _as_text(result))
 
 
-async def _write_to(
-    client: AdaptyExportClient, plan: JsonExport[Any] | JsonChunks[Any] | CsvExport, path: Path
-) -> ExportedFile:
+def _received(client: AdaptyExportClient, plan: Writable) -> BinaryIO:
+    """Return a file with the export, whose name is removed before somebody waits for a reader."""
+    with tempfile.TemporaryDirectory(prefix="adapty-async-") as folder:
+        path = Path(folder, "export")
+        _run(_write_to(client, plan, path))
+        return path.open("rb")
+
+
+async def _write_to(client: AdaptyExportClient, plan: Writable, path: Path) -> ExportedFile:
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101  coroutines run in tasks
     async with client:
-        if isinstance(plan, JsonExport):
-            return await plan.write_to(path)
-        return await plan.write_to(path, on_chunk=_echo_progress)
+        with handled(lambda _: task.cancel()):
+            return await _written(plan, path)
+
+
+async def _written(plan: Writable, path: Path) -> ExportedFile:
+    if isinstance(plan, JsonExport):
+        return await plan.write_to(path)
+    return await plan.write_to(path, on_chunk=_echo_progress)
 
 
 def _echo_progress(chunk: ChunkWritten) -> None:
@@ -332,23 +352,30 @@ def _client(target: Target) -> AdaptyExportClient:
 
 
 @contextlib.contextmanager
-def _exit_on_error() -> Iterator[None]:
-    """Exit with a message and a code on an error of the library, and on Ctrl-C."""
+def _exit_on_error(interrupted: str = "") -> Iterator[None]:
+    """Exit with a message and a code on an error of the library, and on a signal to end."""
     try:
         yield
     except AdaptyError as error:
         _write_library_error(_by_option(error))
         sys.exit(_exit_code(error))
-    except (KeyboardInterrupt, click.Abort):
-        write_error("\nInterrupted. The same command resumes after the complete chunks.")
+    except (KeyboardInterrupt, asyncio.CancelledError, click.Abort):
+        write_error(f"\nInterrupted. {interrupted}".rstrip())
         sys.exit(Exit.INTERRUPTED)
 
 
 def _by_option(error: AdaptyError) -> AdaptyError:
     """Return the error with the name of the option instead of the library's parameter."""
     if isinstance(error, InvalidInputError):
-        return InvalidInputError(_OPTION_OF.get(error.field, error.field), error.rule)
+        return InvalidInputError(_option_of(error.field), error.rule)
     return error
+
+
+def _option_of(field: str) -> str:
+    name = field.removeprefix("filters.").partition("[")[0]
+    if name in _FILTERS:
+        return f"--filter {name}"
+    return _OPTION_OF.get(name, f"--{name.replace('_', '-')}")
 
 
 def _exit_code(error: AdaptyError) -> int:

@@ -25,7 +25,7 @@ from adapty_async.errors import DecodeError, InvalidInputError
 from adapty_async.export._chunks import Dates, split
 from adapty_async.export._files import ExportFile, Output, temporary
 from adapty_async.export._queries import PlacementsQuery, Query, parsed_dates
-from adapty_async.export._sinks import CsvSink, FileSink, JsonLinesSink, MemorySink
+from adapty_async.export._sinks import CsvSink, FileSink, JsonLinesSink, JsonSink, MemorySink
 from adapty_async.export._tables import read_arrow, read_polars, require
 
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ class JsonExport(Generic[T]):
             AdaptyError: the call failed; see `adapty_async.errors`.
         """
         writer = _Writer(self._stream, (self._plan,))
-        return await writer.write(path, FileSink, self._decode_head, None)
+        return await writer.write(path, JsonSink, self._decode_head, None)
 
     def __repr__(self) -> str:
         return f"JsonExport({self._plan.endpoint.name})"

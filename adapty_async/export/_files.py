@@ -141,11 +141,12 @@ class ExportFile:
     output: Output
 
     def __init__(self, path: Path, export: str) -> None:
-        self._path = Path(os.path.realpath(path))  # the process may change its directory
+        self._path = _resolved(path)
         self._part = self._path.with_name(f"{self._path.name}.part")
         self._log = self._path.with_name(f"{self._path.name}.part.state")
         self._export = export
         self._file: BinaryIO | None = None
+        self._is_known = False  # the state file was read
         self.chunks = 0
 
     def open(self) -> None:
@@ -159,9 +160,9 @@ class ExportFile:
             _require_regular(self._path)
             self._file = _locked(self._part)
             state = self._resumed(self._file)
+            self.chunks, self._is_known = state.chunks, True
             self.output = Output(self._file, str(self._part), state.size, state.crc32)
             self.output.discard()
-            self.chunks = state.chunks
             if not state.chunks:
                 head = _Export(format=_FORMAT, export=self._export)
                 _write(self._log, msgspec.json.encode(head) + b"\n", os.O_TRUNC)
@@ -219,13 +220,28 @@ class ExportFile:
         if self._file is None:
             return
         with contextlib.suppress(OSError):
-            if not self.chunks and is_at(self._part, os.fstat(self._file.fileno())):
-                self._log.unlink(missing_ok=True)
-                self._part.unlink()
+            self._remove_if_useless(os.fstat(self._file.fileno()))
         _close(self._file)
+
+    def _remove_if_useless(self, part: os.stat_result) -> None:
+        is_useless = not self.chunks and (self._is_known or not part.st_size)
+        if is_useless and is_at(self._part, part):
+            self._log.unlink(missing_ok=True)
+            self._part.unlink()
 
 
 _NOTHING = _State(chunks=0, size=0, crc32=0)
+
+
+def _resolved(path: Path) -> Path:
+    """Return an absolute path, since the process may change its directory."""
+    try:
+        resolved = Path(os.path.realpath(path))
+    except ValueError:  # it has a null byte
+        raise ExportError("a path must not contain a null byte") from None
+    if not resolved.name:
+        raise ExportError(f"{resolved} is not a regular file, so it cannot be replaced by one")
+    return resolved
 
 
 def _require_regular(path: Path) -> None:
@@ -271,7 +287,9 @@ def _crc(file: BinaryIO, size: int) -> int | None:
 
 
 def _write(path: Path, data: bytes, flag: int) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flag, 0o666)
+    # a link in a folder that others may write to could lead to any file
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | flag
+    handle = os.open(path, flags, 0o666)
     try:
         while data:
             data = data[os.write(handle, data) :]

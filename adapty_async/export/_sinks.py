@@ -8,10 +8,18 @@ import re
 import msgspec
 
 from adapty_async._api.results import content_of
-from adapty_async.errors import DecodeError, ExportError
+from adapty_async.errors import ConnectionLostError, DecodeError, ExportError
 from adapty_async.export._files import Output
 
-__all__ = ("CsvSink", "FileSink", "JsonLinesSink", "MemorySink", "csv_head", "json_head")
+__all__ = (
+    "CsvSink",
+    "FileSink",
+    "JsonLinesSink",
+    "JsonSink",
+    "MemorySink",
+    "csv_head",
+    "json_head",
+)
 
 # Bytes of a body that the decoder receives if the rest goes to a file.
 _HEAD = 512
@@ -19,7 +27,7 @@ _HEAD = 512
 _MEMORY_LIMIT = 64 * 1024 * 1024
 # Maximum bytes of the header of a CSV body.
 _HEADER_LIMIT = 1024 * 1024
-_BLANK_LINES = re.compile(rb"\A(?:\r?\n)+")
+_BLANK_LINES = re.compile(rb"\A(\xef\xbb\xbf)?(?:[ \t]*\r?\n)+")
 
 
 def csv_head(head: bytes) -> None:
@@ -29,8 +37,12 @@ def csv_head(head: bytes) -> None:
     Raises:
         msgspec.ValidationError: they are JSON.
     """
-    if head.removeprefix(codecs.BOM_UTF8).lstrip().startswith((b"{", b"[")):
+    if _is_json(head):
         raise msgspec.ValidationError("JSON, not CSV - at `$`")
+
+
+def _is_json(head: bytes) -> bool:
+    return head.removeprefix(codecs.BOM_UTF8).lstrip().startswith((b"{", b"["))
 
 
 def json_head(head: bytes) -> None:
@@ -125,7 +137,40 @@ class FileSink:
         return self._head
 
 
-class JsonLinesSink(FileSink):
+class JsonSink(FileSink):
+    """A sink that appends bodies of JSON to a file as they are, and rejects incomplete ones."""
+
+    _end = b""  # the last byte that is not blank
+
+    def restart(self) -> None:
+        """Discard what was appended of this chunk."""
+        super().restart()
+        self._end = b""
+
+    def write(self, block: bytes) -> None:
+        """
+        Append the next bytes.
+
+        Raises:
+            ExportError: the file cannot be written.
+        """
+        super().write(block)
+        self._end = block.rstrip()[-1:] or self._end
+
+    def finish(self) -> bytes:
+        """
+        Return the first bytes of the body.
+
+        Raises:
+            ConnectionLostError: a long body does not end as an object does. Without a length, the
+                end of a connection is no sign of a complete body.
+        """
+        if len(self._head) == _HEAD and self._end != b"}":
+            raise ConnectionLostError("the response is incomplete")
+        return super().finish()
+
+
+class JsonLinesSink(JsonSink):
     """A sink that makes each body one line, an object with the ``date`` range and ``response``."""
 
     _is_first = True
@@ -144,9 +189,15 @@ class JsonLinesSink(FileSink):
         self._output.append(block.translate(None, b"\r\n"))
 
     def finish(self) -> bytes:
-        """Append the end of the line, and return the first bytes of the body."""
+        """
+        Append the end of the line, and return the first bytes of the body.
+
+        Raises:
+            ConnectionLostError: the body is incomplete.
+        """
+        head = super().finish()
         self._output.append(b"}\n")
-        return super().finish()
+        return head
 
 
 class CsvSink(FileSink):
@@ -176,7 +227,7 @@ class CsvSink(FileSink):
         if self._found is not None:
             self._put(block)
             return
-        self._pending = _BLANK_LINES.sub(b"", self._pending + block)
+        self._pending = _BLANK_LINES.sub(rb"\1", self._pending + block)
         end = _end_of_record(self._pending)
         if end:
             self._start(self._pending[:end], self._pending[end:])
@@ -192,7 +243,7 @@ class CsvSink(FileSink):
         Raises:
             ExportError: the columns are not those of the first chunk.
         """
-        if self._found is None and self._pending.strip():
+        if self._found is None and _columns(self._pending).strip():
             self._start(self._pending, b"")
         if self._last not in b"\n":
             self._put(b"\n")
@@ -202,7 +253,7 @@ class CsvSink(FileSink):
         self._found, self._pending = header, b""
         if self._header is None:
             self._put(header)
-        elif header.rstrip(b"\r\n") != self._header.rstrip(b"\r\n"):
+        elif _columns(header) != _columns(self._header) and not _is_json(header):
             raise ExportError(
                 f"the columns{self._of_chunk()} differ from those of the chunks before: "
                 "export each chunk to a file of its own"
@@ -221,6 +272,10 @@ def _header_of(output: Output) -> bytes | None:
     """Return the first record of a file; None for an empty file."""
     head = output.head(_HEADER_LIMIT)
     return head[: _end_of_record(head) or len(head)] or None
+
+
+def _columns(header: bytes) -> bytes:
+    return header.removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n")
 
 
 def _end_of_record(data: bytes) -> int:

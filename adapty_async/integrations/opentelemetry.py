@@ -22,7 +22,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, TracerProvid
 from opentelemetry.util.types import AttributeValue
 
 from adapty_async._version import __version__
-from adapty_async.client import AdaptyClient, AdaptyMailClient
+from adapty_async.client import AdaptyClient, AdaptyExportClient, AdaptyMailClient
 from adapty_async.hooks import AttemptEnded, CallEnded, CallStarted, Event
 from adapty_async.statistics import BucketStatistics, CircuitState
 from adapty_async.transport import Request, Response, Send
@@ -40,11 +40,12 @@ _SENT = "Attempts, by bucket."
 _429 = "Attempts that were throttled (429), by bucket."
 _CIRCUIT = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
 
+Client: TypeAlias = AdaptyClient | AdaptyMailClient | AdaptyExportClient
 Read: TypeAlias = Callable[[CallbackOptions], Iterable[Observation]]
 
 
 def instrument(
-    client: AdaptyClient | AdaptyMailClient,
+    client: Client,
     tracer_provider: TracerProvider | None = None,
     meter_provider: MeterProvider | None = None,
 ) -> None:
@@ -67,10 +68,11 @@ def instrument(
 
 
 class _Call:
-    """The span of a call, and the number of its requests so far."""
+    """The span of a call, the number of its requests so far, and the call around it."""
 
-    def __init__(self, span: Span) -> None:
+    def __init__(self, span: Span, outer: _Call | None) -> None:
         self.span = span
+        self.outer = outer
         self.requests = 0
         self._token = context.attach(trace.set_span_in_context(span))
 
@@ -84,7 +86,7 @@ class _Call:
         self.span.end()
 
 
-# The call of the running task. A call does not start within another one.
+# The innermost call of the running task: a middleware may make a call within another one.
 _current: ContextVar[_Call | None] = ContextVar("adapty_async.call", default=None)
 
 
@@ -110,7 +112,8 @@ class _Calls:
         """Record an event."""
         if isinstance(event, CallStarted):
             attributes = {"adapty.operation": event.operation}
-            _current.set(_Call(self._tracer.start_span(event.operation, attributes=attributes)))
+            span = self._tracer.start_span(event.operation, attributes=attributes)
+            _current.set(_Call(span, _current.get()))
         elif isinstance(event, AttemptEnded):
             measured = _request_attributes(event.method, event.host)
             measured |= _result_attributes(event.status, event.error)
@@ -125,7 +128,7 @@ class _Calls:
         self._calls.record(event.elapsed, measured)
         call = _current.get()
         if call is not None:
-            _current.set(None)
+            _current.set(call.outer)
             call.end(event)
 
 
@@ -188,7 +191,7 @@ def _set_result(span: Span, status: int | None, error: str | None) -> None:
         span.set_status(StatusCode.ERROR)
 
 
-def _create_gauges(meter: Meter, client: AdaptyClient | AdaptyMailClient) -> None:
+def _create_gauges(meter: Meter, client: Client) -> None:
     """Create the instruments that read the client's statistics when they are collected."""
     this = weakref.ref(client)
 

@@ -18,7 +18,7 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
-from adapty_async.client import AdaptyClient, AdaptyMailClient
+from adapty_async.client import AdaptyClient, AdaptyExportClient, AdaptyMailClient
 from adapty_async.hooks import CallEnded, Event
 from adapty_async.statistics import BucketStatistics, CircuitState, Statistics
 
@@ -30,7 +30,7 @@ _LABELS = ("client", "bucket")
 _CIRCUIT = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
 
 
-Client: TypeAlias = AdaptyClient | AdaptyMailClient
+Client: TypeAlias = AdaptyClient | AdaptyMailClient | AdaptyExportClient
 
 
 class PrometheusMetrics(Collector):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import signal
 from collections.abc import Iterator
@@ -135,7 +136,12 @@ def test_chunks_of_a_chart(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--filter", "country=usa"), "filters.country[0]: must be a two-letter country code"),
+        (("--filter", "country=usa"), "--filter country: must be a two-letter country code"),
+        (("--filter", "store="), "--filter store: must not be empty"),
+        (("--chart", ""), "--chart: must not be empty"),
+        (("--date-type", ""), "--date-type: must not be empty"),
+        (("--segmentation", ""), "--segmentation: must not be empty"),
+        (("-o", "/"), "/ is not a regular file"),
         (("--filter", "colour=red"), "--filter colour=red: must be NAME=VALUE, and NAME one of"),
         (("--filter", "country"), "--filter country: must be NAME=VALUE"),
         (("--tz", "Mars/Base"), "--tz: must be the IANA name of a time zone"),
@@ -155,6 +161,15 @@ def test_a_wrong_option_is_named(
 
     assert result.exit_code == 2, result.output
     assert message in result.stderr
+
+
+def test_a_wrong_option_of_a_cohort_is_named(sandbox: Sandbox, invoke: Invoke) -> None:
+    """An option that may be repeated has its own name, and not that of the list."""
+    result = invoke("export", "cohort", *YEAR, "--renewal-day", "-1")
+
+    assert result.exit_code == 2, result.output
+    assert "--renewal-day: must be a whole number from 0" in result.stderr
+    assert paths_of(sandbox) == []
 
 
 def test_a_wrong_key_has_its_own_code(
@@ -215,6 +230,26 @@ def test_an_interrupted_export_resumes(sandbox: Sandbox, invoke: Invoke, output:
     assert re.search(r"in 4 requests, [123] of them earlier", result.stdout)
     assert len(output.read_text("utf-8").splitlines()) == 13
     assert sandbox.count()[200] <= 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=str)
+def test_an_interrupted_export_to_standard_output_leaves_nothing(
+    sandbox: Sandbox, tmp_path: Path, number: int
+) -> None:
+    """A signal to end has exit code 130, and leaves no temporary file and no false promise."""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = ("export", "analytics", "--chart", "mrr", *YEAR)
+    with started(*command, env=environment) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith(b"Exporting: 1 of 12")
+        process.send_signal(number)
+        written, errors = process.communicate(timeout=DEADLINE)
+
+    assert process.returncode == 130, errors
+    assert errors.endswith(b"Interrupted. The export is not complete.\n")
+    assert written == b""
+    assert list(tmp_path.iterdir()) == []
+    assert len(paths_of(sandbox)) < 12
 
 
 def test_a_proxy_that_cannot_be_used_is_named(

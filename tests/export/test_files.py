@@ -233,6 +233,10 @@ def test_only_a_regular_file_is_replaced(path: Path) -> None:
         opened(Path("/dev/null"))
     with pytest.raises(ExportError, match="No such file or directory"):
         opened(path.parent / "missing" / "export.csv")
+    with pytest.raises(ExportError, match=r"^/ is not a regular file"):
+        opened(Path("/"))
+    with pytest.raises(ExportError, match="must not contain a null byte"):
+        opened(path.with_name("a\0b"))
     assert names(path) == ["export.csv"]
 
 
@@ -256,6 +260,51 @@ def test_a_partial_file_that_is_a_link_is_an_error(path: Path) -> None:
     with pytest.raises(ExportError, match="cannot be written"):
         opened(path)
     assert not path.with_name("victim").exists()
+
+
+def test_a_state_file_that_is_a_link_is_an_error(path: Path) -> None:
+    """Nothing is written through a link that somebody put in the place of the state file."""
+    victim = path.with_name("victim")
+    victim.write_bytes(b"precious")
+    path.with_name("export.csv.part.state").symlink_to(victim)
+    file = ExportFile(path, "an export")
+
+    with pytest.raises(ExportError, match="cannot be written"):
+        file.open()
+    file.close()
+    assert victim.read_bytes() == b"precious"
+
+
+def test_complete_chunks_survive_a_start_that_fails(path: Path) -> None:
+    """A process without a free descriptor for the state file costs no chunk."""
+    interrupted(path, b"one\n")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Path(os.devnull).open("rb") as lowest:
+        free = lowest.fileno()
+    file = ExportFile(path, "an export")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, hard))
+    try:
+        with pytest.raises(ExportError, match="Too many open files"):
+            file.open()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        file.close()
+
+    again = opened(path)
+    assert again.chunks == 1
+    again.close()
+
+
+def test_a_start_that_fails_leaves_no_empty_file(path: Path) -> None:
+    """A partial file that did not exist before is removed again."""
+    path.with_name("export.csv.part.state").mkdir()
+    file = ExportFile(path, "an export")
+    with pytest.raises(ExportError, match="Is a directory"):
+        file.open()
+    path.with_name("export.csv.part.state").rmdir()
+    file.close()
+
+    assert names(path) == []
 
 
 @pytest.fixture

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapty_async import DecodeError, ExportError
+from adapty_async import ConnectionLostError, DecodeError, ExportError
 from adapty_async.export._files import Output
 from adapty_async.export._sinks import (
     CsvSink,
     FileSink,
     JsonLinesSink,
+    JsonSink,
     MemorySink,
     csv_head,
     json_head,
@@ -82,9 +83,22 @@ def test_the_header_stands_once(
             (codecs.BOM_UTF8 + b"a\n1\n", codecs.BOM_UTF8 + b"a\n2\n"),
             codecs.BOM_UTF8 + b"a\n1\n2\n",
         ),
+        ((codecs.BOM_UTF8, b" \r\n", codecs.BOM_UTF8 + b"\na\n1\n"), codecs.BOM_UTF8 + b"a\n1\n"),
+        ((b"a\n1\n", codecs.BOM_UTF8 + b"a\n2\n"), b"a\n1\n2\n"),
         ((b"",), b""),
     ],
-    ids=["no rows", "no last break", "header alone", "empty", "crlf", "quoted", "bom", "nothing"],
+    ids=[
+        "no rows",
+        "no last break",
+        "header alone",
+        "empty",
+        "crlf",
+        "quoted",
+        "bom",
+        "blank",
+        "one bom",
+        "nothing",
+    ],
 )
 def test_chunks_become_one_file(bodies: tuple[bytes, ...], expected: bytes) -> None:
     """Chunks without rows or without a last line break fit together."""
@@ -155,7 +169,24 @@ def test_each_json_chunk_is_a_line(value: object, indent: int, step: int) -> Non
 
 def test_a_body_stays_as_it_is() -> None:
     """A single JSON response is written byte by byte."""
-    assert file_of(FileSink, b' {"a":\n1}') == b' {"a":\n1}'
+    assert file_of(JsonSink, b' {"a":\n1}') == b' {"a":\n1}'
+    assert file_of(JsonSink, b'{"a":"%s"}\n' % (b"x" * 999)) == b'{"a":"%s"}\n' % (b"x" * 999)
+
+
+@pytest.mark.parametrize("kind", [JsonSink, JsonLinesSink])
+def test_a_body_that_ends_early_is_no_chunk(kind: type[FileSink]) -> None:
+    """A long body of JSON that a connection without a length cut short is an error."""
+    with pytest.raises(ConnectionLostError, match="the response is incomplete"):
+        file_of(kind, b'{"a":"%s"' % (b"x" * 999))
+
+
+def test_json_in_the_place_of_a_chunk_is_left_to_the_decoder() -> None:
+    """An error that a later chunk's response reports as a success is not one of the columns."""
+    error = b'{"error_code":"x"}'
+
+    assert file_of(CsvSink, b"a\n1\n", error) == b"a\n1\n"
+    with pytest.raises(msgspec.ValidationError, match="JSON, not CSV"):
+        csv_head(error)
 
 
 def test_the_decoder_receives_the_first_bytes() -> None:

@@ -17,11 +17,13 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from adapty_async import AdaptyClient, NotFoundError, RetryPolicy
+from adapty_async import AdaptyClient, AdaptyExportClient, NotFoundError, RetryPolicy
+from adapty_async.export import PlacementFilters
 from adapty_async.hooks import CallEnded
 from adapty_async.integrations import opentelemetry
 from adapty_async.sandbox import Sandbox
 from adapty_async.testing import FakeTransport
+from adapty_async.transport import Request, Response, Send
 from tests.raw_server import RawServer, page
 
 USER = "user-canary-8361"
@@ -199,6 +201,45 @@ async def test_a_cancelled_call_closes_its_spans(telemetry: Telemetry) -> None:
     await client.aclose()
 
     assert [span.name for span in telemetry.spans] == ["DELETE", "v1.profiles.delete"]
+
+
+async def test_a_call_within_a_middleware_has_a_span_of_its_own(
+    sandbox: Sandbox, telemetry: Telemetry
+) -> None:
+    """Each of two nested calls closes its span, and the inner one is below the attempt."""
+    inner = client_of(sandbox, telemetry)
+    outer = AdaptyClient(sandbox.api_key, base_url=sandbox.url)
+
+    async def look_first(request: Request, send: Send) -> Response:
+        await inner.v2.profiles.get(customer_user_id=USER)
+        return await send(request)
+
+    outer.add_middleware(look_first)
+    opentelemetry.instrument(outer, telemetry.tracers, telemetry.meters)
+    async with inner, outer:
+        await outer.v2.profiles.delete(customer_user_id=USER)
+
+    spans = telemetry.spans
+    assert [span.name for span in spans] == [
+        *("GET", "v2.profiles.get"),
+        *("DELETE", "v2.profiles.delete"),
+    ]
+    parents = [span.parent and span.parent.span_id for span in spans]
+    assert parents == [
+        *(span.context and span.context.span_id for span in (spans[1], spans[2], spans[3])),
+        None,
+    ]
+    assert trace.get_current_span() is trace.INVALID_SPAN
+
+
+async def test_an_export_client(telemetry: Telemetry) -> None:
+    """The calls of an export client have spans, too."""
+    client = AdaptyExportClient("key", transport=FakeTransport([(200, {}, b'{"data":[]}')]))
+    opentelemetry.instrument(client, telemetry.tracers, telemetry.meters)
+    async with client:
+        await client.placements(filters=PlacementFilters(placement_type="paywall"))
+
+    assert [span.name for span in telemetry.spans] == ["POST", "export.placements"]
 
 
 async def test_metrics(sandbox: Sandbox, telemetry: Telemetry) -> None:

@@ -7,7 +7,7 @@ import gc
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from adapty_async import AdaptyClient, NotFoundError, RetryPolicy
+from adapty_async import AdaptyClient, AdaptyExportClient, NotFoundError, RetryPolicy
 from adapty_async.integrations.prometheus import PrometheusMetrics
 from adapty_async.sandbox import Sandbox
 
@@ -66,5 +66,8 @@ async def test_clients_have_names() -> None:
         with pytest.raises(ValueError, match=r"api\.adapty\.io is measured already: pass another"):
             metrics.instrument(other)
         metrics.instrument(other, "other")
+    async with AdaptyExportClient("key") as export:
+        metrics.instrument(export)
+        assert 'client="https://api-admin.adapty.io"' in generate_latest(registry).decode()
     with pytest.raises(ValueError, match="Duplicated timeseries"):
         PrometheusMetrics(registry)

@@ -23,10 +23,10 @@ from adapty_async import (
     MailProfile,
     RetryPolicy,
     ServerError,
-    web,
 )
 
 from adapty_async.export import PlacementFilters
+from adapty_async.web import Attribution
 
 PROFILE = MailProfile(
     external_profile_id="p1",
@@ -61,6 +61,18 @@ def test_the_environment_leads_to_the_sandbox(adapty_sandbox):
     assert AdaptyExportClient().origin == adapty_sandbox.url
 
 
+def test_the_web_api(adapty_sandbox, adapty_client):
+    async def add(client):
+        organic = Attribution(status="organic")
+        await client.web.attribution.add(organic, customer_user_id="anna")
+
+    adapty_sandbox.seed_profiles(["anna"])
+    asyncio.run(add(adapty_client))
+    found = AdaptyClient()  # by the environment
+    asyncio.run(add(found))
+    asyncio.run(found.aclose())
+
+
 def test_an_export(adapty_sandbox, adapty_export_client):
     async def work():
         filters = PlacementFilters(placement_type="paywall")
@@ -85,13 +97,6 @@ class TestFaults:
 async def test_anyio(adapty_sandbox, adapty_mail_client):
     await adapty_mail_client.profiles.save(PROFILE)
     assert adapty_sandbox.count() == {200: 1}
-
-
-@pytest.mark.anyio
-async def test_the_web_api(adapty_sandbox, adapty_client):
-    adapty_sandbox.seed_profiles(["anna"])
-    attribution = web.Attribution(status="organic")
-    await adapty_client.web.attribution.add(attribution, customer_user_id="anna")
 
 
 @pytest.mark.anyio

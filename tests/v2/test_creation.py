@@ -37,10 +37,11 @@ from adapty_async import (
     v2,
 )
 from adapty_async.bulk import ItemState
+from adapty_async.endpoints import Endpoint
 from adapty_async.hooks import CallEnded, CallStarted, Event
 from adapty_async.sandbox import Sandbox
 from adapty_async.testing import FakeTransport, MemoryJournal, Reply
-from adapty_async.transport import Request, Response
+from adapty_async.transport import Request, Response, Send
 from tests._support import loop_turns
 from tests.raw_server import ABSENT, RESET, RawServer, Received, Steps, api_error, reply
 from tests.v2.samples import KEY, client, one_time
@@ -285,6 +286,44 @@ async def test_a_transaction_after_a_lost_creation_decides() -> None:
             [outcome] = [outcome async for outcome in run]
         found = transport is accepted
         assert outcome.status is (OutcomeStatus.DONE if found else OutcomeStatus.UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    "last", [failing(400, "no_products_found"), RequestTimeoutError("late")], ids=["400", "lost"]
+)
+async def test_a_transaction_after_a_lost_race_has_its_own_error(last: Any) -> None:
+    """If somebody else created the profile, the caller learns how the transaction ended."""
+    transport = FakeTransport([MISSING, EXISTS, last])
+    with pytest.raises((RequestRejectedError, RequestTimeoutError)) as caught:
+        await client(transport, retry=RetryPolicy(attempts=1)).v2.transactions.set(
+            one_time(), customer_user_id="u1", create_missing=True
+        )
+
+    assert (caught.value.operation, caught.value.attempts) == ("v2.transactions.set", 3)
+
+
+@pytest.mark.parametrize("creation", [FOUND, EXISTS], ids=["created", "lost race"])
+async def test_a_call_that_must_not_be_retried_has_an_entry_after_the_creation(
+    creation: Any,
+) -> None:
+    """A run that is killed while it sends such a call again leaves an item that is not sent."""
+    journal, states = MemoryJournal(), []
+
+    class Watched(FakeTransport):
+        async def __call__(self, request: Request) -> Response:
+            states.append(ItemState(journal.spans[0][0]))
+            return await super().__call__(request)
+
+    call = Operation(
+        Endpoint(name="x.add", method="POST", path="/x/", decode=bytes),
+        if_missing=v2.create_profile(customer_user_id="u1"),
+        is_done_by_creation=False,
+    )
+    transport = Watched([MISSING, creation, ConnectError("no"), FOUND])
+    report = await client(transport, retry=TWICE).bulk([call], journal=journal)
+
+    assert report.done == 1
+    assert states == [ItemState.STARTED] * 4
 
 
 async def test_a_transaction_that_is_rejected_after_the_creation_is_failed() -> None:
@@ -542,6 +581,35 @@ async def test_an_unknown_creation_stays_unknown_if_a_resumed_run_cannot_look() 
 
     assert [report.unknown for report in (first, second, third)] == [1, 1, 1]
     assert last.done == 1
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("is_sent", [False, True], ids=["before", "after"])
+async def test_a_middleware_that_fails_decides_by_what_was_sent(
+    method: str,
+    is_sent: bool,  # noqa: FBT001  passed by name
+) -> None:
+    """Only a creation that may have reached the server is unknown; the next run sends any other."""
+
+    async def fail(request: Request, send: Send) -> Response:
+        response = await send(request) if is_sent or request.method != method else None
+        if response is None or request.method == method:
+            raise ValueError("a defect")
+        return response
+
+    journal, items = MemoryJournal(), [("u1", JANE)]
+    broken = client(FakeTransport([MISSING, FOUND]))
+    broken.add_middleware(fail)
+    run = broken.v2.profiles.bulk_get_or_create(items, journal=journal)
+    with pytest.raises(ValueError, match="a defect"):
+        await run
+    again = await client(FakeTransport([MISSING, FOUND])).v2.profiles.bulk_get_or_create(
+        items, journal=journal
+    )
+
+    is_unknown = is_sent and method == "POST"
+    assert (run.report.failed, run.report.unknown) == (not is_unknown, is_unknown)
+    assert (again.done, again.unknown) == (not is_unknown, is_unknown)
 
 
 class Held(FakeTransport):
