@@ -502,6 +502,20 @@ async def test_hooks_see_a_call_from_start_to_end() -> None:
     assert ended.elapsed >= scheduled.wait
 
 
+async def test_a_hook_can_be_added() -> None:
+    """A hook that is added receives the events of later calls, in addition to those before it."""
+    first: list[Event] = []
+    second: list[Event] = []
+    transport = FakeTransport([(204, {}, b"")] * 2)
+    async with AdaptyClient("key", transport=transport, hooks=(first.append,)) as client:
+        await client.v1.profiles.delete(customer_user_id="u1")
+        client.add_hook(second.append)
+        await client.v1.profiles.delete(customer_user_id="u1")
+
+    assert first[len(first) - len(second) :] == second
+    assert [event.call_id for event in first if isinstance(event, CallEnded)] == [1, 2]
+
+
 async def test_hooks_see_how_a_call_failed() -> None:
     """The event has the class of the error and the last status, and nothing of the response."""
     events: list[Event] = []

@@ -168,11 +168,10 @@ class Transport:
     def _require_open(self) -> None:
         if self.closed:
             raise ConfigError("the client is closed")
-        if self._caller_session is None:
-            return
-        if self._forked:
+        session = self._caller_session
+        if session is not None and self._forked:
             raise ConfigError("the session was given to the client before a fork")
-        if self._caller_session.closed:
+        if session is not None and session.closed:
             raise ConfigError("the session that was given to the client is closed")
 
     def _make(self) -> _LoopResources:

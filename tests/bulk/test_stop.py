@@ -10,6 +10,7 @@ from adapty_async.errors import (
     AdaptyError,
     ApiError,
     AuthenticationError,
+    CircuitOpenError,
     ConflictError,
     ConnectError,
     DecodeError,
@@ -160,3 +161,11 @@ def test_absent_items_end_no_run() -> None:
     ]
 
     assert {rules.check(outcome) for outcome in absent} == {None}
+
+
+def test_an_outage_that_outlasts_the_run_ends_it() -> None:
+    """An item that was given up in an outage ends the run, whatever came before."""
+    assert judged(None, CircuitOpenError("no service for longer than 900 s")) == [
+        None,
+        StopReason.OUTAGE,
+    ]

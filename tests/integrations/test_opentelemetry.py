@@ -24,6 +24,7 @@ from adapty_async.integrations import opentelemetry
 from adapty_async.sandbox import Sandbox
 from adapty_async.testing import FakeTransport
 from adapty_async.transport import Request, Response, Send
+from tests._support import a_request
 from tests.raw_server import RawServer, page
 
 USER = "user-canary-8361"
@@ -167,6 +168,16 @@ async def test_beside_the_instrumentation_of_aiohttp(
         instrumentor.uninstrument()
 
     assert [span.name for span in telemetry.spans] == ["DELETE", "v2.profiles.delete"]
+
+
+async def test_an_attempt_outside_of_a_call(telemetry: Telemetry) -> None:
+    """An attempt in a context without its call has a span, and no count of resends."""
+    middleware = opentelemetry._Attempts(telemetry.tracers.get_tracer("test"))
+    await middleware(a_request(), FakeTransport([(204, {}, b"")]))
+
+    [attempt] = telemetry.spans
+    assert attempt.attributes is not None
+    assert "http.request.resend_count" not in attempt.attributes
 
 
 async def test_calls_of_a_bulk_run(sandbox: Sandbox, telemetry: Telemetry) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
+import socket
+from typing import Any
 
 import pytest
 
+from adapty_async._runtime.fork import SocketFactory
 from adapty_async.integrations import pytest as plugin
 
 pytest_plugins = ["pytester"]
@@ -252,6 +255,32 @@ def test_the_guard(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -
 
     result.assert_outcomes(failed=2, passed=2)
     result.stdout.fnmatch_lines(["*connected to 192.0.2.1, which is not loopback*"])
+
+
+@pytest.mark.parametrize(
+    ("address", "is_loopback"),
+    [
+        pytest.param(("127.0.0.1", 80), True, id="IPv4"),
+        pytest.param(("::1", 80, 0, 0), True, id="IPv6"),
+        pytest.param("/run/socket", True, id="Unix"),
+        pytest.param(("192.0.2.1", 80), False, id="another machine"),
+        pytest.param(("fe80::1%eth0", 80, 0, 1), False, id="a zone"),
+    ],
+)
+def test_the_guard_knows_addresses(address: Any, *, is_loopback: bool) -> None:
+    """Only a socket of a client, on its way to another machine, is rejected, in a guarded test."""
+    guard, made = plugin._Guard(), SocketFactory()
+    family = socket.AF_INET, socket.SOCK_STREAM, 0
+    with made(family) as ours, socket.socket() as other:
+        guard.audit("socket.connect", (ours, address))
+        guard._is_on = True
+        guard.audit("socket.connect", (other, address))
+        guard.audit("open", ())
+        if is_loopback:
+            guard.audit("socket.connect", (ours, address))
+            return
+        with pytest.raises(pytest.fail.Exception, match="is not loopback"):
+            guard.audit("socket.connect", (ours, address))
 
 
 def test_the_guard_can_be_turned_off(
