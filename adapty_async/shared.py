@@ -20,6 +20,7 @@ import hashlib
 import importlib
 import secrets
 import time
+import urllib.parse
 import warnings
 from types import TracebackType
 from typing import NoReturn, Self
@@ -214,7 +215,8 @@ def _store_of(url: str) -> Store:
     if not isinstance(url, str):
         raise ConfigError("url must be text")
     if url.startswith(_SQLITE) and len(url) > len(_SQLITE):
-        module, kind, extra, argument = "sqlite", "SqliteStore", "", url.removeprefix(_SQLITE)
+        path = urllib.parse.unquote(url.removeprefix(_SQLITE))
+        module, kind, extra, argument = "sqlite", "SqliteStore", "", path
     elif (scheme := url.partition("://")[0]) in _STORES:
         (module, kind, extra), argument = _STORES[scheme], url
     else:

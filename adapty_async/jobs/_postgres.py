@@ -44,6 +44,7 @@ _DIALECT = Dialect(
     update="FOR UPDATE OF part",
     now="extract(epoch FROM clock_timestamp())::double precision",
     exists="SELECT 1 WHERE to_regclass('adapty_store') IS NOT NULL",
+    snapshot="SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
     guard="SELECT pg_advisory_xact_lock(4702394921090429793)",  # "Adapty" in eight bytes
     parameter=r"%(\1)s",
 )
