@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import msgspec
 import pytest
@@ -86,7 +87,7 @@ def test_a_restart_forgets_what_was_throttled() -> None:
 
 def test_a_member_does_not_wait_for_a_lower_rate_after_a_restart() -> None:
     """A member that has had its permit of ten seconds gets the next one at the new rate."""
-    asked = {"wanted": 3, "hungry": True}
+    asked: dict[str, Any] = {"wanted": 3, "hungry": True}
     state, slow = exchange(None, NOW, a_report(known=0.1, **asked))
     restart = a_report(at=NOW + 0.1, restart=True, restart_limit=100.0, **asked)
     state, restarted = exchange(state, NOW + 0.1, restart)
