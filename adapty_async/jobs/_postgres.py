@@ -134,6 +134,11 @@ class _Link:
         self._connection, self.is_durable = None, None
         self._lost()
 
+    def disconnect(self) -> None:
+        """Break the connection, so that the server ends its session; its next use fails."""
+        if self._connection is not None:
+            _disconnect(self._connection)
+
     async def close(self) -> None:
         """Close the connection, without regard to its use."""
         connection = self._connection
@@ -237,6 +242,7 @@ class PostgresDatabase:
 
     async def _set_durable(self, connection: AsyncConnection[Any], *, is_durable: bool) -> None:
         if self._data.is_durable is not is_durable:
+            self._data.is_durable = None  # until the server has responded
             # without it, a crash of the server may undo the last second, but nothing else does
             await connection.execute(f"SET synchronous_commit = {'on' if is_durable else 'off'}")
             self._data.is_durable = is_durable
@@ -324,7 +330,12 @@ class PostgresDatabase:
         if self._expiry is not None:
             self._expiry.cancel()
         loop = asyncio.get_running_loop()
-        self._expiry = loop.call_at(sent_at + _HELD * self._lease, self._lose_all)
+        self._expiry = loop.call_at(sent_at + _HELD * self._lease, self._expire)
+
+    def _expire(self) -> None:
+        """End the session, too: a process that stood still would otherwise keep its locks."""
+        self._lose_all()
+        self._session.disconnect()
 
     def _lose_all(self) -> None:
         if self._expiry is not None:

@@ -358,6 +358,25 @@ async def test_a_session_with_locks_is_checked(postgres_url: str) -> None:
         await lock.release()
 
 
+async def test_a_process_that_stood_still_keeps_no_lock(postgres_url: str) -> None:
+    """A lock that has expired here is free for others, though the connection still works."""
+    told: list[bool] = []
+    async with JobStore(postgres_url) as store, JobStore(postgres_url) as other:
+        lock = await store._database.lock(10, 1)
+        assert lock is not None
+        lock.watch(lambda: told.append(True))
+        stood_still = asyncio.get_running_loop().time() - 60.0
+        store._database._renew(stood_still)  # type: ignore[attr-defined]
+        async with asyncio.timeout(20):
+            while (theirs := await other._database.lock(10, 1)) is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await theirs.release()
+        with pytest.raises(StoreUnavailableError):
+            await store._database.lock(10, 2)
+        again = await store._database.lock(10, 2)
+        assert (told, again is None) == ([True], False)
+
+
 async def test_a_lock_that_is_lost_already_ends_a_run_at_once(postgres_url: str) -> None:
     """Whoever watches a lock that is lost is told at once, and it is not released again."""
     async with JobStore(postgres_url) as store:
