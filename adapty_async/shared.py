@@ -89,7 +89,7 @@ class SharedRate:
     Args:
         url: the store: ``redis://`` or ``rediss://`` (any server of that protocol; needs
             ``adapty-async[redis]``), ``postgresql://`` (needs ``adapty-async[postgres]``), or
-            ``sqlite:///`` and a path, for the processes of one machine.
+            ``sqlite:///`` and a path, quoted as in any URL, for the processes of one machine.
         fallback: the share of the known limit that all processes together use at most while the
             store is down; above 0 and at most 1.
 
