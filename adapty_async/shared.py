@@ -20,6 +20,7 @@ import hashlib
 import importlib
 import secrets
 import time
+import urllib.parse
 import warnings
 from types import TracebackType
 from typing import NoReturn, Self
@@ -88,7 +89,7 @@ class SharedRate:
     Args:
         url: the store: ``redis://`` or ``rediss://`` (any server of that protocol; needs
             ``adapty-async[redis]``), ``postgresql://`` (needs ``adapty-async[postgres]``), or
-            ``sqlite:///`` and a path, for the processes of one machine.
+            ``sqlite:///`` and a path, quoted as in any URL, for the processes of one machine.
         fallback: the share of the known limit that all processes together use at most while the
             store is down; above 0 and at most 1.
 
@@ -214,7 +215,8 @@ def _store_of(url: str) -> Store:
     if not isinstance(url, str):
         raise ConfigError("url must be text")
     if url.startswith(_SQLITE) and len(url) > len(_SQLITE):
-        module, kind, extra, argument = "sqlite", "SqliteStore", "", url.removeprefix(_SQLITE)
+        path = urllib.parse.unquote(url.removeprefix(_SQLITE))
+        module, kind, extra, argument = "sqlite", "SqliteStore", "", path
     elif (scheme := url.partition("://")[0]) in _STORES:
         (module, kind, extra), argument = _STORES[scheme], url
     else:

@@ -68,6 +68,8 @@ class SharedBucket:
                 await self._exchange()
             except StoreError as error:
                 await self._recover(error)
+            except Exception as error:  # noqa: BLE001  without the task, all requests would wait
+                self.source.fail(StoreError(f"its value cannot be used: {type(error).__name__}"))
         if not self.source.is_alone:
             await self._leave()
 
@@ -110,7 +112,7 @@ class SharedBucket:
         version, value, now = await self._store.load(self._key)
         member.store_clock.record(asked, now, self._clock())
         report = member.report(is_leaving=is_leaving)
-        state, grant = exchange(_state_from(value), now, report)
+        state, grant = _exchanged(value, now, report)
         swapped = await self._store.swap(self._key, version, _encode(state))
         return (report, grant) if swapped else None
 
@@ -121,6 +123,14 @@ class SharedBucket:
 
     def __repr__(self) -> str:
         return f"SharedBucket({self._key}, {self.source!r})"
+
+
+def _exchanged(value: bytes | None, now: float, report: Report) -> tuple[SharedState, Grant]:
+    """Return the result of an exchange; with a state that has impossible numbers, of the first."""
+    try:
+        return exchange(_state_from(value), now, report)
+    except (ArithmeticError, ValueError):
+        return exchange(None, now, report)
 
 
 def _state_from(value: bytes | None) -> SharedState | None:

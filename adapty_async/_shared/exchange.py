@@ -315,6 +315,7 @@ class _Exchange:
         interval = self._interval()
         # the rate may have risen since
         served = min(max(member.served_until, now - _CATCH_UP), now + AHEAD + interval)
+        member.served_until = served  # also without permits, or it would be as late next time
         share = 1 + math.floor((now + AHEAD - served) / interval)
         if share <= 0:
             return (), served - AHEAD - now

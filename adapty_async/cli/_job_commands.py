@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,6 +43,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _STORE_NAME = "adapty-jobs.db"
 _WATCH_SECONDS = 2.0
+# Characters that stay readable in the address of a file.
+_PATH_MARKS = "/\\:@+,="
 
 _NAME = click.argument("name")
 _STORE = click.option(
@@ -145,7 +148,7 @@ def plan(source: str, name: str, api: str, by: str, store: str | None, **options
 
 
 def _default_store(folder: Path) -> str:
-    return f"sqlite:///{folder / _STORE_NAME}"
+    return f"sqlite:///{urllib.parse.quote(str(folder / _STORE_NAME), safe=_PATH_MARKS)}"
 
 
 def _here(store: str | None) -> str:

@@ -54,6 +54,7 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
         update: locks selected rows against other transactions that lock them.
         now: seconds since the epoch, on the database's clock.
         exists: returns a row if the tables exist.
+        snapshot: makes all statements of a transaction that it begins read the same state.
         guard: excludes other transactions that create the tables.
         parameter: the replacement of the name of a parameter.
     """
@@ -66,6 +67,7 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     update: str
     now: str
     exists: str
+    snapshot: str
     guard: str
     parameter: str
 

@@ -147,6 +147,7 @@ class Job:
         return sorted(number for (number,) in rows)
 
     async def _next_parts(self, most: int) -> list[int]:
+        self._require_running(None)  # a stop counts though the store is unavailable
         self._require_running(await self._stop_reason())
         rows = await self._database.execute(list_open(self._record.id, most))
         return [number for (number,) in rows]

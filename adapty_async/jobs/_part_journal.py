@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from adapty_async._journal import Changes, InputCheck, JournalIdentity, LoadKeys, Resumed
 from adapty_async._journal.model import DamageError
-from adapty_async._runtime.tasks import until_ended
+from adapty_async._runtime.tasks import result_of, until_ended
 from adapty_async.errors import JournalError
 from adapty_async.jobs._database import Database, PartLock, Statement
 from adapty_async.jobs._errors import PartBusyError
@@ -60,10 +60,17 @@ class PartJournal:
         Raises:
             PartBusyError: another runner has it.
         """
-        self._lock = await self._database.lock(self._runner.job, self._runner.part)
+        try:
+            await result_of(asyncio.ensure_future(self._take_lock()))
+        except asyncio.CancelledError:  # nobody would release it while this process lives
+            await self.close()
+            raise
         if self._lock is None:
             raise PartBusyError(f"{self._text} is in use")
         return self._lock
+
+    async def _take_lock(self) -> None:
+        self._lock = await self._database.lock(self._runner.job, self._runner.part)
 
     async def open(
         self, identity: JournalIdentity, check: InputCheck, load_keys: LoadKeys

@@ -44,6 +44,7 @@ _DIALECT = Dialect(
     update="FOR UPDATE OF part",
     now="extract(epoch FROM clock_timestamp())::double precision",
     exists="SELECT 1 WHERE to_regclass('adapty_store') IS NOT NULL",
+    snapshot="SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
     guard="SELECT pg_advisory_xact_lock(4702394921090429793)",  # "Adapty" in eight bytes
     parameter=r"%(\1)s",
 )
@@ -132,6 +133,11 @@ class _Link:
     def _drop(self) -> None:
         self._connection, self.is_durable = None, None
         self._lost()
+
+    def disconnect(self) -> None:
+        """Break the connection, so that the server ends its session; its next use fails."""
+        if self._connection is not None:
+            _disconnect(self._connection)
 
     async def close(self) -> None:
         """Close the connection, without regard to its use."""
@@ -236,6 +242,7 @@ class PostgresDatabase:
 
     async def _set_durable(self, connection: AsyncConnection[Any], *, is_durable: bool) -> None:
         if self._data.is_durable is not is_durable:
+            self._data.is_durable = None  # until the server has responded
             # without it, a crash of the server may undo the last second, but nothing else does
             await connection.execute(f"SET synchronous_commit = {'on' if is_durable else 'off'}")
             self._data.is_durable = is_durable
@@ -323,7 +330,12 @@ class PostgresDatabase:
         if self._expiry is not None:
             self._expiry.cancel()
         loop = asyncio.get_running_loop()
-        self._expiry = loop.call_at(sent_at + _HELD * self._lease, self._lose_all)
+        self._expiry = loop.call_at(sent_at + _HELD * self._lease, self._expire)
+
+    def _expire(self) -> None:
+        """End the session, too: a process that stood still would otherwise keep its locks."""
+        self._lose_all()
+        self._session.disconnect()
 
     def _lose_all(self) -> None:
         if self._expiry is not None:

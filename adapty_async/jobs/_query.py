@@ -39,7 +39,8 @@ class Query:
         if not sql.strip() or ";" in sql:
             raise ConfigError("sql must be one SELECT, without a semicolon")
         self._url = url
-        self._sql = f"FROM ({sql}) AS adapty_input (key, id)"
+        # on lines of its own, since it may end with a comment
+        self._sql = f"FROM (\n{sql}\n) AS adapty_input (key, id)"
 
     def __repr__(self) -> str:
         return "Query()"
@@ -103,16 +104,22 @@ def _require_key(key: object, item: object, last: int | None) -> None:
 def _digest_of(rows: Sequence[tuple[Any, Any]]) -> str:
     digest = new_digest()
     for key, item in rows:
-        digest.update(f"{key} {len(item)} {item}\n".encode())
+        size = -1 if item is None else len(item)  # none: it was removed since the plan
+        digest.update(f"{key} {size} {item}\n".encode())
     text: str = digest.hexdigest()
     return text
 
 
 @contextlib.contextmanager
 def _connected(url: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
-    """Connect to a database; errors do not quote it, since a value may be an id."""
+    """
+    Connect to a database, to read only; errors do not quote it, since a value may be an id.
+
+    A function that the query calls can therefore change nothing.
+    """
     try:
         with psycopg.connect(url) as connection:
+            connection.read_only = True
             yield connection
     except psycopg.OperationalError:
         raise StoreUnavailableError("the database of the query cannot be reached") from None

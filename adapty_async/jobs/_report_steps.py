@@ -44,6 +44,7 @@ def read_report(record: JobRecord, held: set[int]) -> Steps[JobReport]:
         record: the job.
         held: the parts that are locked.
     """
+    yield Statement("{snapshot}")  # otherwise a part that ends meanwhile counts twice
     key = {"job": record.id}
     started = yield from list_started(record.id)
     parts, counts = yield from _closed_parts(key)

@@ -44,7 +44,7 @@ _UNAVAILABLE = frozenset(
     }
 )
 _DIALECT = Dialect(
-    serial="INTEGER PRIMARY KEY",
+    serial="INTEGER PRIMARY KEY AUTOINCREMENT",  # a number is never used again
     data="blob",
     real="real",
     loose="",
@@ -52,7 +52,8 @@ _DIALECT = Dialect(
     update="",
     now="(julianday('now') - 2440587.5) * 86400.0",
     exists="SELECT 1 FROM sqlite_master WHERE name = 'adapty_store'",
-    guard="SELECT 1",  # a transaction is exclusive
+    snapshot="SELECT 1",  # a transaction is exclusive
+    guard="SELECT 1",
     parameter=r":\1",
 )
 

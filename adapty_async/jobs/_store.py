@@ -33,7 +33,8 @@ class JobStore:
 
     Args:
         url: ``postgresql://user@host/database`` for workers on several machines, or
-            ``sqlite:///file`` (relative) or ``sqlite:////file`` (absolute) for processes of one.
+            ``sqlite:///file`` (relative) or ``sqlite:////file`` (absolute), quoted as in any URL,
+            for processes of one.
         lease: seconds after which a worker without connection to PostgreSQL has sent its last
             request, and others may take its parts over.
 

@@ -83,6 +83,29 @@ def test_a_query_without_a_key_is_refused(
         Query(postgres_url, sql).plan(10)
 
 
+def test_an_id_that_was_removed_is_noticed(people: psycopg.Connection, postgres_url: str) -> None:
+    """A row whose id became NULL is another row."""
+    query = Query(postgres_url, "SELECT number, name FROM people -- all of them")
+    plan = query.plan(10)
+    people.execute("UPDATE people SET name = NULL WHERE number = -40")
+    with pytest.raises(PartChangedError, match="for the keys -40 to"):
+        query.read({}, plan.parts[0].source)
+
+
+def test_a_query_changes_nothing(people: psycopg.Connection, postgres_url: str) -> None:
+    """A function that the query calls cannot write, neither for the plan nor for a part."""
+    people.execute(
+        "CREATE OR REPLACE FUNCTION erase_people() RETURNS text LANGUAGE plpgsql AS"
+        " $$ BEGIN DELETE FROM people; RETURN 'a'; END $$"
+    )
+    query = Query(postgres_url, "SELECT 1, erase_people()")
+    with pytest.raises(InvalidInputError, match="cannot be executed: ReadOnlySqlTransaction"):
+        query.plan(10)
+    with pytest.raises(InvalidInputError, match="cannot be executed: ReadOnlySqlTransaction"):
+        query.read({}, {"after": 0, "last": 1, "digest": ""})
+    assert people.execute("SELECT count(*) FROM people").fetchall() == [(25,)]
+
+
 @pytest.mark.parametrize("sql", ["", "SELECT 1, 'a'; DROP TABLE people"], ids=["empty", "two"])
 def test_a_query_is_one_statement(sql: str) -> None:
     """A second statement is refused before anything is executed."""

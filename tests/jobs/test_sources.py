@@ -118,12 +118,13 @@ def test_long_lines_are_counted(tmp_path: Path) -> None:
         ("a.txt.gz", b"\x1f\x8b\x08", {}, "is compressed, .* decompress it first"),
         ("a.txt", "a\nb\n".encode("utf-16"), {}, "is in utf-16, .* convert it to UTF-8"),
         ("a.txt", "\u4e2d\n".encode("gbk"), {"encoding": "gbk"}, "is in gbk, .* convert it"),
+        ("a.txt", b"a\n", {"encoding": "iso2022_jp"}, "is in iso2022_jp, .* convert it"),
         ("a.txt", b"", {}, "is empty"),
         ("a.csv", b"x,y\n1,2\n", {"column": "id"}, "must have one column id; it has x, y"),
         ("a.csv", b"id,id\n1,2\n", {"column": "id"}, "must have one column id"),
         ("a.csv", b'id\n"a', {"column": "id"}, "has a quote that is not closed"),
     ],
-    ids=["gzip", "utf-16", "gbk", "empty", "column", "twice", "quote"],
+    ids=["gzip", "utf-16", "gbk", "iso2022", "empty", "column", "twice", "quote"],
 )
 def test_a_file_that_cannot_be_divided_is_refused(
     tmp_path: Path, name: str, content: bytes, options: dict[str, Any], message: str
@@ -189,6 +190,33 @@ def test_rows_that_are_appended_are_not_read(tmp_path: Path) -> None:
     plan = lines.plan(10)
     written(tmp_path, "ids.txt", "a\nb\nc\n")
     assert values(lines, plan) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("added", "is_read"),
+    [("", True), ("\nc\n", True), ("\r\nc\n", True), ("2\n", False), (" ", False)],
+    ids=["nothing", "line", "CRLF", "rest", "blank"],
+)
+def test_a_last_line_that_was_not_complete_is_refused(
+    tmp_path: Path, *, added: str, is_read: bool
+) -> None:
+    """Half an id is another id, so a file that was still being written counts as changed."""
+    path = written(tmp_path, "ids.txt", "user_7\nuser_1")
+    lines = Lines(path)
+    plan = lines.plan(10)
+    written(tmp_path, "ids.txt", f"user_7\nuser_1{added}")
+    if is_read:
+        assert values(lines, plan) == ["user_7", "user_1"]
+    else:
+        with pytest.raises(PartChangedError, match="has changed since the job was planned"):
+            values(lines, plan)
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["none", "mark"])
+def test_a_named_byte_order_mark_may_be_missing(tmp_path: Path, mark: bytes) -> None:
+    """The encoding utf-8-sig reads a file with and without a mark."""
+    lines = Lines(written(tmp_path, "ids.txt", mark + b"a\nb\n"), encoding="utf-8-sig")
+    assert values(lines, lines.plan(1)) == ["a", "b"]
 
 
 def test_suspicious_ids_are_found(tmp_path: Path) -> None:

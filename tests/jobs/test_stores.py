@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import stat
@@ -17,10 +18,18 @@ import pytest
 
 from adapty_async import AdaptyClient, jobs
 from adapty_async.errors import ConfigError
-from adapty_async.jobs import JobError, JobStore, Lines, PartBusyError, StoreUnavailableError
-from adapty_async.jobs._database import Statement
+from adapty_async.jobs import (
+    JobError,
+    JobReport,
+    JobStore,
+    Lines,
+    PartBusyError,
+    StoreUnavailableError,
+)
+from adapty_async.jobs._database import Statement, Steps
 from adapty_async.jobs._part_journal import PartJournal
 from adapty_async.jobs._part_steps import Runner
+from adapty_async.jobs._report_steps import read_report
 from adapty_async.jobs._schema import VERSION, ensure_schema
 from adapty_async.sandbox import Sandbox
 from tests._support import CANARY_EMAIL, CANARY_KEY
@@ -97,6 +106,21 @@ async def test_a_lock_is_released_once(store: JobStore, store_url: str, name: st
         await lock.release()
         await lock.release()
     assert await database.held(77, [1, 2]) == set()
+
+
+async def test_a_runner_that_is_cancelled_while_it_locks_leaves_no_lock(
+    store: JobStore, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """A lock that nobody releases would keep the part from all others while the process lives."""
+    job = await planned(store, name, adapty, ids("a"))
+    journal = PartJournal(store._database, Runner(job._record.id, name, 0, "me"))
+    taking = asyncio.create_task(journal.acquire())
+    for _ in range(3):  # the lock is asked for
+        await asyncio.sleep(0)
+    taking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    assert await store._database.held(job._record.id, [0]) == set()
 
 
 async def test_a_part_that_is_not_there_is_told(
@@ -218,6 +242,28 @@ async def test_a_store_is_closed_with_locks_in_hand(
         assert await other.run_part(0) is not None
 
 
+async def test_the_number_of_a_forgotten_job_is_not_used_again(
+    tmp_path: Path, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """What still has a forgotten job in hand does not touch a later one."""
+    async with JobStore(f"sqlite:///{tmp_path}/jobs.db") as store:
+        forgotten = await planned(store, name, adapty, ids("a"))
+        await forgotten.forget()
+        job = await planned(store, name, adapty, ids("b"))
+        await forgotten.cancel()
+        with pytest.raises(JobError, match="was forgotten"):
+            await forgotten.run_part(0)
+        assert (await job.report()).stop_reason is None
+
+
+async def test_the_address_of_a_file_may_be_quoted(tmp_path: Path) -> None:
+    """The store and its rate are in the same folder, whose name is quoted like that of any URL."""
+    folder = tmp_path / "our jobs"
+    folder.mkdir()
+    async with JobStore(f"sqlite:///{tmp_path}/our%20jobs/jobs.db") as store, store.rate:
+        assert {path.name for path in folder.iterdir()} >= {"jobs.db", "jobs.db-rate"}
+
+
 # --- PostgreSQL --------------------------------------------------------------------------------
 
 
@@ -312,6 +358,25 @@ async def test_a_session_with_locks_is_checked(postgres_url: str) -> None:
         await lock.release()
 
 
+async def test_a_process_that_stood_still_keeps_no_lock(postgres_url: str) -> None:
+    """A lock that has expired here is free for others, though the connection still works."""
+    told: list[bool] = []
+    async with JobStore(postgres_url) as store, JobStore(postgres_url) as other:
+        lock = await store._database.lock(10, 1)
+        assert lock is not None
+        lock.watch(lambda: told.append(True))
+        stood_still = asyncio.get_running_loop().time() - 60.0
+        store._database._renew(stood_still)  # type: ignore[attr-defined]
+        async with asyncio.timeout(20):
+            while (theirs := await other._database.lock(10, 1)) is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await theirs.release()
+        with pytest.raises(StoreUnavailableError):
+            await store._database.lock(10, 2)
+        again = await store._database.lock(10, 2)
+        assert (told, again is None) == ([True], False)
+
+
 async def test_a_lock_that_is_lost_already_ends_a_run_at_once(postgres_url: str) -> None:
     """Whoever watches a lock that is lost is told at once, and it is not released again."""
     async with JobStore(postgres_url) as store:
@@ -322,7 +387,9 @@ async def test_a_lock_that_is_lost_already_ends_a_run_at_once(postgres_url: str)
         await store._database._session.close()  # type: ignore[attr-defined]
         told: list[bool] = []
         lock.watch(lambda: told.append(True))
+        store._database._renew(0.0)  # type: ignore[attr-defined]  # there is no session to end
         await lock.release()
+        await asyncio.sleep(0.01)
         assert told == [True]
 
 
@@ -337,3 +404,50 @@ async def test_a_store_without_its_tables_is_told(
             await store._database.execute_all(
                 [Statement("INSERT INTO adapty_run VALUES (0, 0, 0, 0, 0)")] * 2
             )
+
+
+async def test_a_part_that_ends_during_a_report_counts_once(
+    postgres_url: str, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """All statements of a report read the same state, so its counts add up."""
+
+    def interrupted(steps: Steps[JobReport]) -> Steps[JobReport]:
+        statement = next(steps)
+        while "is_open = 1" not in statement.sql:
+            statement = steps.send((yield statement))
+        rows = yield statement
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            connection.execute(
+                "UPDATE adapty_part SET is_open = 0, ended_at = 1, done = 10 WHERE job = %s"
+                " AND number = 0",
+                (job._record.id,),
+            )
+        try:
+            while True:
+                rows = yield steps.send(rows)
+        except StopIteration as end:
+            report: JobReport = end.value
+            return report
+
+    async with JobStore(postgres_url) as store:
+        job = await planned(store, name, adapty, ids(*users(20)))
+        opened = "UPDATE adapty_part SET is_open = 1, runs = 1, worker = 'me' WHERE job = :job"
+        await store._database.execute(Statement(opened, {"job": job._record.id}))
+        steps = interrupted(read_report(job._record, set()))
+        report = await store._database.transact(steps)
+        assert (sum(report.counts.values()), report.parts.total) == (20, 2)
+
+
+async def test_a_worker_stops_while_its_store_is_away(
+    postgres_url: str, name: str, adapty: AdaptyClient, ids: WriteIds
+) -> None:
+    """A stop does not wait for the end of an outage."""
+    async with contextlib.AsyncExitStack() as proxy:
+        cut = await proxy.enter_async_context(running_cut(postgres_url))
+        async with JobStore(cut.url) as store:
+            job = await planned(store, name, adapty, ids("a"))
+            await proxy.aclose()
+            job.stop()
+            async with asyncio.timeout(20):
+                with pytest.raises(StoreUnavailableError, match="cannot be reached"):
+                    await job.work(max_outage=60.0)

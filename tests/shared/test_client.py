@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator
 
@@ -183,3 +184,27 @@ async def test_a_cancelled_close_still_ends_the_task(store: Troubled) -> None:
         await closing
 
     assert own_tasks() == before
+
+
+async def test_a_state_with_impossible_numbers_is_replaced(
+    bucket: SharedBucket, store: Troubled
+) -> None:
+    """A state that can be decoded, but not be used, counts as none; permits go on arriving."""
+    await until(lambda: not bucket.source.acquire())
+    state, exchanges = store.state(), bucket.source.exchanges
+    state.members["name"].served_until = math.nan
+    store.values[KEY] = store.values[KEY][0], msgspec.msgpack.encode(state)
+    await until(lambda: not bucket.source.acquire() and bucket.source.exchanges > exchanges + 1)
+    assert not bucket.source.is_alone
+    assert not math.isnan(store.state().members["name"].served_until)
+
+
+async def test_a_store_that_returns_something_else_counts_as_down(
+    bucket: SharedBucket, store: Troubled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process continues alone until the store's values can be used again."""
+    monkeypatch.setattr(store, "values", {KEY: ("garbage",)})
+    bucket.source.count()
+    await until(lambda: bucket.source.is_alone)
+    monkeypatch.undo()
+    await until(lambda: not bucket.source.is_alone)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import msgspec
 import pytest
@@ -82,6 +83,17 @@ def test_a_restart_forgets_what_was_throttled() -> None:
     assert grant.epoch == grant.revoked
     assert grant.paused_until <= NOW + 0.1
     assert state.pending == []
+
+
+def test_a_member_does_not_wait_for_a_lower_rate_after_a_restart() -> None:
+    """A member that has had its permit of ten seconds gets the next one at the new rate."""
+    asked: dict[str, Any] = {"wanted": 3, "hungry": True}
+    state, slow = exchange(None, NOW, a_report(known=0.1, **asked))
+    restart = a_report(at=NOW + 0.1, restart=True, restart_limit=100.0, **asked)
+    state, restarted = exchange(state, NOW + 0.1, restart)
+    _, fast = exchange(state, NOW + 0.2, a_report(at=NOW + 0.2, **asked))
+    assert [len(grant.permits) for grant in (slow, restarted, fast)] == [1, 0, 3]
+    assert restarted.rate == pytest.approx(97.0)
 
 
 def test_a_search_starts_at_the_rate_of_a_run() -> None:
