@@ -21,9 +21,12 @@ _CREATE = (
     " (key TEXT PRIMARY KEY, version INTEGER NOT NULL, value BLOB NOT NULL) WITHOUT ROWID"
 )
 _LOAD = "SELECT version, value FROM adapty_shared_rate WHERE key = ?"
-_INSERT = "INSERT INTO adapty_shared_rate VALUES (?2, ?3 + 1, ?1) ON CONFLICT DO NOTHING"
+_INSERT = (
+    "INSERT INTO adapty_shared_rate VALUES (:key, :version + 1, :value) ON CONFLICT DO NOTHING"
+)
 _UPDATE = (
-    "UPDATE adapty_shared_rate SET version = ?3 + 1, value = ?1 WHERE key = ?2 AND version = ?3"
+    "UPDATE adapty_shared_rate SET version = :version + 1, value = :value"
+    " WHERE key = :key AND version = :version"
 )
 
 
@@ -68,9 +71,8 @@ class SqliteStore:
     async def swap(self, key: str, version: int, value: bytes) -> bool:
         """Store a value if the key's version is still `version`; return whether it was."""
         command = _UPDATE if version else _INSERT
-        return await self._run(
-            lambda: self._opened().execute(command, (value, key, version)).rowcount == 1
-        )
+        values = {"key": key, "version": version, "value": value}
+        return await self._run(lambda: self._opened().execute(command, values).rowcount == 1)
 
     async def _run(self, work: Callable[[], T]) -> T:
         try:
