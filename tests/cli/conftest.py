@@ -77,10 +77,12 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _can_be_interrupted() -> Iterator[None]:
-    """Let Ctrl-C reach a test's processes; a shell that runs tests in the background forbids it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Let signals reach a test's processes; shells and nohup have tests ignore Ctrl-C and SIGHUP."""
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
+    hang_up = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
-    signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGHUP, hang_up)
 
 
 @pytest.fixture
