@@ -77,7 +77,7 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _can_be_interrupted() -> Iterator[None]:
-    """Let signals reach a test's processes, although a shell or nohup may have tests ignore them."""
+    """Let signals reach processes of a test, although a shell or nohup may have it ignore them."""
     interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
     hang_up = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
