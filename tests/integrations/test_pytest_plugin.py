@@ -246,7 +246,9 @@ def test_a_service_under_starlettes_test_client(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A service whose client reads the environment reaches the sandbox in a synchronous test."""
-    run(pytester, monkeypatch, STARLETTE).assert_outcomes(passed=1)
+    known = "ignore:The anyio.abc:DeprecationWarning"  # of older releases of starlette
+
+    run(pytester, monkeypatch, STARLETTE, "-W", known).assert_outcomes(passed=1)
 
 
 def test_the_guard(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
