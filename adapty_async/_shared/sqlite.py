@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from adapty_async._runtime.sqlite import use_write_ahead_log
 from adapty_async._shared.store import TIMEOUT, Loaded
 from adapty_async.errors import StoreError
 
@@ -51,7 +52,7 @@ class SqliteStore:
         if self._database is None:
             database = sqlite3.connect(self._path, timeout=TIMEOUT, isolation_level=None)
             try:
-                database.execute("PRAGMA journal_mode = WAL")
+                use_write_ahead_log(database)
                 database.execute("PRAGMA synchronous = NORMAL")  # the value is of no use later
                 database.execute(_CREATE)
             except sqlite3.Error:

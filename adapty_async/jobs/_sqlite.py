@@ -20,6 +20,7 @@ from adapty_async._journal.file import connected
 from adapty_async._journal.lock import PRIVATE, FileLock
 from adapty_async._journal.model import DamageError
 from adapty_async._journal.summary import is_in_use
+from adapty_async._runtime.sqlite import use_write_ahead_log
 from adapty_async._runtime.tasks import until_ended
 from adapty_async.jobs._database import Dialect, Rows, Statement, Steps
 from adapty_async.jobs._errors import JobError, StoreUnavailableError
@@ -183,7 +184,7 @@ class _File:
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE))
             self._db = connected(path, "mode=rw", timeout=_BUSY_SECONDS)
             try:
-                self._db.execute("PRAGMA journal_mode = WAL")
+                use_write_ahead_log(self._db)
             except BaseException:
                 self._db.close()
                 raise

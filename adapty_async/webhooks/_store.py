@@ -7,7 +7,6 @@ lasts as long as the process, `SqliteStore` is a file that several processes of 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sqlite3
 import time
@@ -19,6 +18,7 @@ from typing import Protocol, TypeVar
 
 from adapty_async._journal.database import DatabaseThread, explain
 from adapty_async._runtime.fork import register_fork_handler
+from adapty_async._runtime.sqlite import use_write_ahead_log
 from adapty_async.config import positive, whole_number
 from adapty_async.errors import JournalError
 
@@ -198,10 +198,7 @@ class SqliteStore:
                     db.execute(statement)
             elif application_id != _APPLICATION_ID:
                 raise JournalError(f"{self._path}: is a database, but no store of webhooks")
-        # The mode stays in the file. SQLite does not wait for a process that changes it right now.
-        if db.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-            with contextlib.suppress(sqlite3.OperationalError):
-                db.execute("PRAGMA journal_mode = WAL")
+        use_write_ahead_log(db)
         # A power failure may lose the last records: Adapty then delivers these events again.
         db.execute("PRAGMA synchronous = NORMAL")
 

@@ -295,3 +295,13 @@ async def test_a_file_that_is_no_database_is_an_error(tmp_path: Path) -> None:
     await store.aclose()
 
     assert path.read_text() == "notes " * 200
+
+
+async def test_stores_that_open_one_file_at_the_same_time_wait_for_each_other(
+    tmp_path: Path,
+) -> None:
+    """Each turns on the write-ahead log, for which SQLite itself does not wait."""
+    for attempt in range(60):
+        stores = [SqliteStore(str(tmp_path / f"rate{attempt}.db")) for _ in range(8)]
+        await asyncio.gather(*(store.open() for store in stores))
+        await asyncio.gather(*(store.aclose() for store in stores))
