@@ -378,7 +378,7 @@ def _all_of(table: str) -> sql.Composed:
 
 
 def _of_sqlite(url: str) -> str:
-    with sqlite3.connect(url.removeprefix("sqlite:///")) as database:
+    with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database, database:
         return "\n".join(database.iterdump())
 
 
