@@ -256,6 +256,11 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
     if_missing: Request | None = None
     is_done_by_creation: bool = True
 
+    @property
+    def host(self) -> str:
+        """The host and port of the URL."""
+        return self.url.split("/", 3)[2]
+
     def with_headers(self, headers: Mapping[str, str]) -> Request:
         """Return a copy with more headers, or other values for those it has, in any case."""
         given = {name.lower() for name in headers}

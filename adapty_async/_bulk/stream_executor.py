@@ -61,7 +61,7 @@ class StreamExecutor:
         self._executor = executor
         self._send = send
         defaults = executor.options.wire
-        secret = f"{defaults.origin} {defaults.headers['Authorization']}"
+        secret = f"{defaults.origin} {defaults.account}"
         self.account = hashlib.sha256(secret.encode()).hexdigest()
 
     async def __call__(self, operation: Operation[ResultT], sink: Sink) -> ResultT:

@@ -23,8 +23,7 @@ def observe(send: Layer, emitter: Emitter, clock: Callable[[], float]) -> Layer:
 
     async def send_observed(request: Request, state: CallState) -> Response:
         state.call_numbered(emitter.next_call_id())
-        host = _host_of(request)
-        emitter.emit(CallStarted(request.operation, state.call_id, request.method, host))
+        emitter.emit(CallStarted(request.operation, state.call_id, request.method, request.host))
         started = clock()
         response, error = None, None
         try:
@@ -44,7 +43,7 @@ def observe(send: Layer, emitter: Emitter, clock: Callable[[], float]) -> Layer:
                     _name_of(error),
                     state.call_id,
                     request.method,
-                    host,
+                    request.host,
                     _request_id_of(response, error),
                 )
             )
@@ -73,7 +72,7 @@ def observe_attempts(send: Layer, emitter: Emitter, clock: Callable[[], float]) 
                         request.operation,
                         state.call_id,
                         request.method,
-                        _host_of(request),
+                        request.host,
                         state.attempts - state.earlier_attempts,
                         clock() - started,
                         _status_of(response, error),
@@ -84,11 +83,6 @@ def observe_attempts(send: Layer, emitter: Emitter, clock: Callable[[], float]) 
             del error
 
     return send_observed
-
-
-def _host_of(request: Request) -> str:
-    """Return the host and port of a request's URL."""
-    return request.url.split("/", 3)[2]
 
 
 def _status_of(response: Response | None, error: BaseException | None) -> int | None:

@@ -140,7 +140,7 @@ class _Attempts:
 
     async def __call__(self, request: Request, send: Send) -> Response:
         """Send a request within a span."""
-        attributes = _request_attributes(request.method, request.url.split("/", 3)[2])
+        attributes = _request_attributes(request.method, request.host)
         call = _current.get()
         if call is not None:
             if call.requests:
