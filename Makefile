@@ -42,11 +42,11 @@ mutation: .venv/.dev
 	$(BIN)/python -m pip install --quiet --group mutation
 	$(BIN)/python -m tests.mutation
 
-outsiders: .venv/.outsiders
-	$(BIN)/python -m tests.outsiders
+outsiders: .venv/.dev
+	$(BIN)/tox run -q -e outsiders
 
-outsiders-smoke: .venv/.outsiders
-	$(BIN)/python -m tests.outsiders --short
+outsiders-smoke: .venv/.dev
+	$(BIN)/tox run -q -e outsiders -- --short
 
 audit: .venv/.dev
 	$(BIN)/tox run -e audit
@@ -87,10 +87,6 @@ check: lint types test docs bench-smoke
 
 .venv/.bench: .venv/.dev
 	$(BIN)/python -m pip install --quiet --group bench
-	@touch $@
-
-.venv/.outsiders: .venv/.dev
-	$(BIN)/python -m pip install --quiet --group outsiders
 	@touch $@
 
 clean:
