@@ -7,6 +7,9 @@ BIN := .venv/bin
 # One more than there are cores: many tests wait for processes and sockets.
 WORKERS := $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
 
+# Hundreds of processes of the tests import the package: without a cache, each compiles it.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint types docs links faults fuzz mutation audit outsiders outsiders-smoke bench bench-goodput bench-smoke soak kills examples check release-check release-check-quick clean
 
 demo: .venv/.demo

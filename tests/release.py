@@ -40,6 +40,8 @@ TESTS_OF_FILES = (
     "tests/test_walk.py",
 )
 
+_HERE = ".".join(map(str, sys.version_info[:2]))
+
 # What only the required dependencies have to do: a call, and a bulk run.
 _SMOKE = """
 import asyncio
@@ -65,7 +67,7 @@ class ReleaseError(Exception):
 
 @dataclass
 class Check:
-    """The state of a check: its options, its folder, and the lines of the summary."""
+    """The state of a check: its options, folder and Pythons, and the lines of the summary."""
 
     work: Path
     tag: str | None = None
@@ -73,6 +75,7 @@ class Check:
     requires_all: bool = False
     done: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    pythons: dict[str, Path] = field(default_factory=dict)
 
     @property
     def wheel(self) -> Path:
@@ -160,15 +163,22 @@ def check_files(check: Check) -> None:
     check.done.append(f"the sdist has the repository's {len(tracked)} files, the wheel the package")
 
 
+def find_interpreters(check: Check) -> None:
+    """Find the Pythons to install the packages on: with --quick the running one alone."""
+    for version in supported():
+        if check.is_quick and version != _HERE:
+            check.skipped.append(f"Python {version}, since --quick leaves it out")
+        elif python := interpreter(version):
+            check.pythons[version] = python
+        elif check.requires_all:
+            raise ReleaseError(f"--require-all: Python {version} is not on this machine")
+        else:
+            check.skipped.append(f"Python {version}, which is not on this machine")
+
+
 def check_installs(check: Check) -> None:
     """Install each package in clean environments of each Python, and use it there."""
-    for version in supported():
-        python = interpreter(version)
-        if python is None:
-            if check.requires_all:
-                raise ReleaseError(f"Python {version} is not on this machine")
-            check.skipped.append(f"Python {version}, which is not on this machine")
-            continue
+    for version, python in check.pythons.items():
         wheel = _environment(check, python, f"wheel-{version}", str(check.wheel))
         _expect_version(_output(wheel, "-I", "-W", "error", "-c", _SMOKE))
         sdist = _environment(check, python, f"sdist-{version}", f"{check.sdist}[cli]")
@@ -177,7 +187,7 @@ def check_installs(check: Check) -> None:
 
 
 def run_tests(check: Check) -> None:
-    """Run the tests of the unpacked sdist: all of them here, those not slow on other Pythons."""
+    """Run the tests of the unpacked sdist: all of them once, those not slow on other Pythons."""
     if check.is_quick:
         # the environment of the tests is this one; the sdist goes before it
         where = {"PYTHONPATH": str(check.source)}
@@ -185,30 +195,15 @@ def run_tests(check: Check) -> None:
         check.done.append("the sdist's tests that read files of the project pass")
         check.skipped.append("the sdist's other tests, since --quick leaves them out")
         return
-    here = ".".join(map(str, sys.version_info[:2]))
-    for version in supported():
-        python = interpreter(version)
-        if python is None:
-            continue  # said by the installs
-        group = f"{check.source / 'pyproject.toml'}:tests"
-        test = _environment(
-            check, python, f"tests-{version}", f"{check.sdist}[all]", "--group", group
-        )
-        chosen = [] if version == here else ["-m", "not slow"]
-        _run(
-            test,
-            "-m",
-            "pytest",
-            "-q",
-            "-n",
-            "auto",
-            "--dist",
-            "loadfile",
-            *chosen,
-            cwd=check.source,
-        )
-        which = "all tests" if version == here else "all tests that are not slow"
-        check.done.append(f"Python {version}: {which} of the sdist pass")
+    group = f"{check.source / 'pyproject.toml'}:tests"
+    for version, python in check.pythons.items():
+        wanted = (f"{check.sdist}[all]", "--group", group)
+        test = _environment(check, python, f"tests-{version}", *wanted)
+        side_by_side = ("-n", "auto", "--dist", "loadfile")
+        chosen = [] if version == _HERE else ["-m", "not slow"]
+        _run(test, "-m", "pytest", "-q", *side_by_side, *chosen, cwd=check.source)
+        which = "not slow" if chosen else "there"
+        check.done.append(f"Python {version}: all tests of the sdist that are {which} pass")
 
 
 def make_sbom(check: Check) -> None:
@@ -266,6 +261,7 @@ def check_links(check: Check) -> None:
 
 STEPS = (
     check_version,
+    find_interpreters,
     build,
     check_metadata,
     check_files,

@@ -85,6 +85,20 @@ def test_interpreters_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     }
 
 
+def test_what_is_not_installed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Python that is left out or missing is in the summary, or an error if all are required."""
+    monkeypatch.setattr(release, "supported", lambda: ["3.99", _HERE])
+    usual, quick = release.Check(tmp_path), release.Check(tmp_path, is_quick=True)
+    for check in (usual, quick):
+        release.find_interpreters(check)
+
+    assert usual.skipped == ["Python 3.99, which is not on this machine"]
+    assert quick.skipped == ["Python 3.99, since --quick leaves it out"]
+    assert usual.pythons == quick.pythons == {_HERE: Path(sys.executable)}
+    with pytest.raises(release.ReleaseError, match=r"--require-all: Python 3\.99 is not"):
+        release.find_interpreters(release.Check(tmp_path, requires_all=True))
+
+
 def test_the_packages_have_the_files_of_the_repository() -> None:
     """A file too many or too few in a package ends the check."""
     release._compare("sdist", {"a", "b"}, {"b", "a"})
