@@ -32,7 +32,8 @@ SBOM = ROOT / "build" / "sbom" / "adapty-async.cdx.json"
 
 #: Tests that read files of the project: without one of them in the sdist, they fail.
 TESTS_OF_FILES = (
-    "tests/contract",
+    "tests/contract/test_documents.py",
+    "tests/contract/test_operations.py",
     "tests/test_guarantees.py",
     "tests/test_layers.py",
     "tests/test_surface.py",
