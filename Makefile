@@ -7,7 +7,10 @@ BIN := .venv/bin
 # One more than there are cores: many tests wait for processes and sockets.
 WORKERS := $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
 
-.PHONY: demo test lint types docs faults fuzz mutation audit outsiders outsiders-smoke bench bench-goodput bench-smoke soak kills examples modules check clean
+# Hundreds of processes of the tests import the package: without a cache, each compiles it.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test lint types docs links faults fuzz mutation audit outsiders outsiders-smoke bench bench-goodput bench-smoke soak kills examples modules check release-check release-check-quick clean
 
 demo: .venv/.demo
 	@$(BIN)/adapty-async demo examples/profiles.csv examples/erase.txt
@@ -21,6 +24,8 @@ test: .venv/.dev
 lint: .venv/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/codespell . .ci .github
+	$(BIN)/zizmor --offline --no-progress --quiet --persona pedantic .github
 
 types: .venv/.dev
 	$(BIN)/mypy
@@ -47,6 +52,15 @@ outsiders: .venv/.dev
 
 outsiders-smoke: .venv/.dev
 	$(BIN)/tox run -q -e outsiders -- --short
+
+links: .venv/.dev
+	$(BIN)/python -m tests.links
+
+release-check: .venv/.release
+	$(BIN)/python -m tests.release $(RELEASE_OPTIONS)
+
+release-check-quick: .venv/.release
+	$(BIN)/python -m tests.release --quick
 
 audit: .venv/.dev
 	$(BIN)/tox run -e audit
@@ -92,5 +106,9 @@ check: lint types test docs bench-smoke
 	$(BIN)/python -m pip install --quiet --group bench
 	@touch $@
 
+.venv/.release: .venv/.dev
+	$(BIN)/python -m pip install --quiet --group release
+	@touch $@
+
 clean:
-	rm -rf .venv .tox dist docs/_build .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .tox dist build docs/_build .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -16,6 +16,7 @@ import pytest
 
 from adapty_async import AdaptyClient, v1, v2, web
 from adapty_async.sandbox import Sandbox
+from tests.warm import run_warm
 
 _ROOT = Path(__file__).parent.parent
 _PAGES = [_ROOT / "README.md", *sorted((_ROOT / "docs").glob("*.md"))]
@@ -28,8 +29,8 @@ _EXAMPLES = [
 ]
 
 
-async def _run(arguments: Sequence[str], sandbox: Sandbox, folder: Path) -> tuple[int | None, str]:
-    environment = os.environ | {
+def _environment(sandbox: Sandbox) -> dict[str, str]:
+    return {
         "ADAPTY_API_KEY": sandbox.api_key,
         "ADAPTY_PUBLIC_KEY": sandbox.public_key,
         "ADAPTY_BASE_URL": sandbox.url,
@@ -37,12 +38,15 @@ async def _run(arguments: Sequence[str], sandbox: Sandbox, folder: Path) -> tupl
         "ADAPTY_MAIL_BASE_URL": sandbox.url,
         "ADAPTY_EXPORT_BASE_URL": sandbox.url,
     }
+
+
+async def _run(arguments: Sequence[str], sandbox: Sandbox, folder: Path) -> tuple[int | None, str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-W",
         "error",
         *arguments,
-        env=environment,
+        env=os.environ | _environment(sandbox),
         cwd=folder,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -86,7 +90,7 @@ async def test_example_runs(code: str, tmp_path: Path) -> None:
     """An example runs to its end against the sandbox, without a warning."""
     async with Sandbox() as sandbox:
         sandbox.seed_profiles(f"user_{number}" for number in range(1000))
-        status, output = await _run(["-c", code], sandbox, tmp_path)
+        status, output = await run_warm(code, _environment(sandbox), tmp_path)
     assert status == 0, output
     assert "failed=" not in output
 
