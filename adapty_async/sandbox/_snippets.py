@@ -119,7 +119,7 @@ def _none(_module: str, _body: Any) -> list[str]:
 
 
 def _keywords(_module: str, body: Mapping[str, Any]) -> list[str]:
-    return [f"{name}={value!r}" for name, value in body.items()]
+    return [f"{name}={_literal(value)}" for name, value in body.items()]
 
 
 def _struct(name: str) -> Callable[[str, Any], list[str]]:
@@ -167,7 +167,7 @@ def _built(module: str, struct: str, fields: Mapping[str, Any]) -> str:
     values = ", ".join(
         f"{name}={_built(module, _NESTED[name], value)}"
         if name in _NESTED and isinstance(value, dict)
-        else f"{name}={value!r}"
+        else f"{name}={_literal(value)}"
         for name, value in fields.items()
     )
     return f"{module}.{struct}({values})"
@@ -298,7 +298,7 @@ def python(sent: Sent, base_url: str) -> str:
         "",
         "async def main() -> None:",
         f"    # The key is that of the environment variable {api.variable}.",
-        f"    async with {api.client}(base_url={base_url!r}) as adapty:",
+        f"    async with {api.client}(base_url={_literal(base_url)}) as adapty:",
         f"        {call}",
         "",
         "",
@@ -317,7 +317,7 @@ def _method_call(sent: Sent) -> tuple[list[str], str]:
         raise _UnsuitableError
     body = _clean(method, sent.body)
     api = method.name.partition(".")[0]
-    arguments = [*map(repr, paywall_id), *method.arguments(api, body), *_from_headers(sent)]
+    arguments = [*map(_literal, paywall_id), *method.arguments(api, body), *_from_headers(sent)]
 
     def has_struct(argument: str) -> bool:
         return argument.startswith((f"{api}.", f"[{api}."))
@@ -353,7 +353,9 @@ def _from_headers(sent: Sent) -> list[str]:
     names = {header: name for name, header in _IDS.items()}
     names |= {"adapty-platform": "platform", "Idempotency-Key": "idempotency_key"}
     return [
-        f"{names[header]}={value!r}" for header, value in sent.headers.items() if header in names
+        f"{names[header]}={_literal(value)}"
+        for header, value in sent.headers.items()
+        if header in names
     ]
 
 
@@ -371,15 +373,19 @@ def _endpoint_call(sent: Sent) -> tuple[list[str], str]:
         raise _UnsuitableError("its path has characters that the library does not send")
     if len(dict(pairs)) < len(pairs):
         raise _UnsuitableError("its query has a name more than once")
-    definition = [f"name={'copied.request'!r}", f"method={sent.method!r}", f"path={path!r}"]
+    definition = [
+        'name="copied.request"',
+        f"method={_literal(sent.method)}",
+        f"path={_literal(path)}",
+    ]
     api = _api(sent)
     definition += ["uses_public_key=True"] if api is _APIS[_WEB] else []
     values = _body_argument(sent)
     headers = {name: one for name, one in sent.headers.items() if name not in _OF_CLIENT}
-    values += [f"headers={headers!r}"] if headers else []
-    values += [f"parameters={dict(pairs)!r}"] if pairs else []
+    values += [f"headers={_literal(headers)}"] if headers else []
+    values += [f"parameters={_literal(dict(pairs))}"] if pairs else []
     if "Idempotency-Key" in sent.headers:
-        values.append(f"idempotency_key={sent.headers['Idempotency-Key']!r}")
+        values.append(f"idempotency_key={_literal(sent.headers['Idempotency-Key'])}")
     definition.append("decode=bytes")
     imports = [
         f"from adapty_async import {api.client}",
@@ -396,9 +402,22 @@ def _body_argument(sent: Sent) -> list[str]:
     if sent.body is None:
         raise _UnsuitableError("the sandbox does not keep its body")
     try:
-        return [repr(decoded(sent.body.encode()))]
+        return [_literal(decoded(sent.body.encode()))]
     except (Invalid, UnicodeEncodeError):
         raise _UnsuitableError("its body is not JSON") from None
+
+
+def _literal(value: Any) -> str:
+    """Return the Python literal of a JSON value, with double quotes where that is shortest."""
+    if isinstance(value, str) and '"' not in value:
+        quoted = repr(f"'{value}")  # the apostrophe makes the quotes double ones
+        return quoted[0] + quoted[2:]
+    if isinstance(value, dict):
+        pairs = (f"{_literal(name)}: {_literal(one)}" for name, one in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_literal, value))}]"
+    return repr(value)
 
 
 def _laid(arguments: list[str], indent: int = 8) -> str:
