@@ -121,6 +121,7 @@ class Page:
             response = await handler(request)
         except Refusal as refusal:
             response = _text(refusal.status, refusal.problems[0].message)
+            response.force_close()  # the rest of the body may be still under way
         except (msgspec.DecodeError, ValueError) as error:
             response = _text(400, storable(str(error)))
         if not response.prepared:

@@ -454,16 +454,23 @@ def _api(sent: Sent) -> _Api:
 
 
 def _quoted(text: str) -> str:
-    """Return `text` as one word of a shell, which a terminal does not take for a command."""
+    """
+    Return `text` as one word of a POSIX shell.
+
+    Characters that are not shown are escaped: pasted into a terminal, they would be commands to it.
+    """
     if text.replace("\n", "").isprintable():
         return shlex.quote(text)
-    escaped = "".join(map(_escaped, text))
-    return f"$'{escaped}'"
+    lines = text.rstrip("\n")  # a shell removes line breaks at the end of an output
+    end = text[len(lines) :]
+    printed = f"\"$(printf '{''.join(map(_escaped, lines))}')\""
+    return printed + (shlex.quote(end) if end else "")
 
 
 def _escaped(character: str) -> str:
-    if character in "\\'":
-        return f"\\{character}"
-    if character.isprintable():
+    """Return a character for a format of `printf` between apostrophes."""
+    if character in "\\%":
+        return character * 2
+    if character == "\n" or (character.isprintable() and character != "'"):
         return character
     return "".join(f"\\{byte:03o}" for byte in character.encode())

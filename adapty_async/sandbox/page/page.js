@@ -308,9 +308,11 @@ function profileRow(profile) {
   element.querySelector(".other-id").textContent = profile.other_id ?? "";
   for (const level of profile.access_levels) {
     const badge = document.createElement("bdi");
-    const end = level.expires_at === null ? "" : ` until ${level.expires_at.slice(0, 10)}`;
+    const end = document.createElement("small");
     badge.className = level.is_active ? "level" : "level ended";
-    badge.textContent = level.access_level_id + (level.is_active ? end : " (not active)");
+    if (!level.is_active) end.textContent = "not active";
+    else if (level.expires_at !== null) end.textContent = `until ${level.expires_at.slice(0, 10)}`;
+    badge.append(level.access_level_id, end);
     element.querySelector(".levels").append(badge);
   }
   const names = Object.keys(profile.attributes);
