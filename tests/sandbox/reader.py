@@ -9,7 +9,7 @@ import aiohttp
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from adapty_async.sandbox import Sandbox
 
@@ -24,7 +24,7 @@ class Event(NamedTuple):
     data: Any
 
 
-async def parsed(content: aiohttp.StreamReader) -> AsyncIterator[Event]:
+async def parsed(content: aiohttp.StreamReader) -> AsyncGenerator[Event, None]:
     """Yield the events of a stream, which ends without half an event."""
     fields: dict[str, str] = {}
     while line := (await content.readuntil()).decode():

@@ -360,7 +360,7 @@ function isInUse() {
 
 function followProfiles(overview) {
   const counts = `${overview.profiles} ${overview.mail_profiles}`;
-  const isDue = performance.now() - readAt > 2000 || known === "";
+  const isDue = performance.now() - readAt > 900 || known === "";
   if (counts === known || !isDue || before !== null || $("profiles-search").value || isInUse()) {
     return;
   }
