@@ -328,8 +328,9 @@ async def _serve(server: Sandbox, seed_file: Path | None) -> None:
     try:
         if seed_file is not None:
             _seed(server, seed_file)
-        click.echo(f"Sandbox at {server.url}, until Ctrl-C.")
-        click.echo(f"Watch it in a browser: {server.url}/\n\nTo use it:\n")
+        click.echo(
+            f"Sandbox at {server.url}, until Ctrl-C; its page is {server.url}/. To use it:\n"
+        )
         click.echo(
             f"export ADAPTY_BASE_URL={server.url} ADAPTY_API_KEY={server.api_key} "
             f"ADAPTY_PUBLIC_KEY={server.public_key}"
