@@ -10,10 +10,10 @@ mistake in one is not hidden by the same mistake in the other. It needs no accou
             await adapty.v1.profiles.delete(customer_user_id="user-1")
         assert sandbox.customer_user_ids() == {"user-2"}
 
-A browser shows its content at its `url`. A program in another process can read `/_sandbox/state`
-(JSON), `/_sandbox/arrivals` and `/_sandbox/profiles?api=v1` or `mail` (a JSON value per line), and
-add profiles with a POST of their customer user ids, as a JSON list or a JSON string per line, to
-`/_sandbox/seed`.
+A page at its `url` shows profiles, requests as they come, and the rate, and switches faults. A
+program in another process can read `/_sandbox/state` (JSON), `/_sandbox/arrivals` and
+`/_sandbox/profiles?api=v1` or `mail` (a JSON value per line), and add profiles with a POST of their
+customer user ids, as a JSON list or a JSON string per line, to `/_sandbox/seed`.
 """
 
 from __future__ import annotations

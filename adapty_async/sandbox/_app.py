@@ -122,7 +122,7 @@ class App:
             return await self._serve(request, service)
         if self._page.serves(request.method, request.path):
             return await self._page.handle(request) or _not_found().to_web()
-        return self._unknown(request)
+        return await self._unknown(request)
 
     # The APIs
 
@@ -210,12 +210,13 @@ class App:
         self._activity.record(number, api, call, request.rel_url, status)
         return number
 
-    def _unknown(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _unknown(self, request: web.BaseRequest) -> web.StreamResponse:
         # The gateway responds, not one of the APIs, so the body has none of their formats.
-        outcome = _Outcome(None, applied=False, response=_not_found())
-        call = Call(request.method, request.path, request.headers, b"", request.query)
-        self._log(request, call, "other", None, outcome)
-        return _not_found().to_web()
+        body, _ = await received(request, self._options.body_timeout)
+        response = _not_found()
+        call = Call(request.method, request.path, request.headers, body, request.query)
+        self._log(request, call, "other", None, _Outcome(None, applied=False, response=response))
+        return response.to_web()
 
 
 def _reset(request: web.BaseRequest) -> web.StreamResponse:

@@ -428,6 +428,7 @@ SAME = {"Host": "127.0.0.1:8321", "Origin": "http://127.0.0.1:8321"}
         pytest.param("GET", {"Host": "localhost"}, "127.0.0.1", id="localhost"),
         pytest.param("GET", {"Host": "app.localhost:1"}, "127.0.0.1", id="below-localhost"),
         pytest.param("GET", {"Host": "[::1]:8321"}, "::1", id="ipv6"),
+        pytest.param("GET", {"Host": "127.0.0.1:8321"}, "localhost", id="address"),
         pytest.param("GET", {"Host": "sandbox.test"}, "0.0.0.0", id="network"),
         pytest.param("GET", {"Host": "sandbox.test"}, "sandbox.test", id="name"),
         pytest.param(

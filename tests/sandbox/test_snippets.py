@@ -249,6 +249,18 @@ def test_a_body_that_the_method_cannot_send_is_sent_as_it_is(body: str) -> None:
     assert 'headers={"adapty-profile-id": "p"}' in code
 
 
+@pytest.mark.usefixtures("environment")
+async def test_an_endpoint_that_is_not_listed_is_sent_again(api: Api) -> None:
+    """The program of an unknown path has its query, its idempotency key and its body."""
+    await raw(api, "POST", "/new/?a=%3C&b=", b'{"a": [1, 2.5, null]}', {"Idempotency_Key": "k-1"})
+    before, code = await sent(api)
+    await run_python(code["python"])
+    after, _ = await sent(api)
+
+    assert {**after, "body": None, "size": 0} == {**before, "body": None, "size": 0}
+    assert after["body"] == '{"a":[1,2.5,null]}'
+
+
 def test_code_of_the_web_api_has_the_public_key() -> None:
     """A request of the web API that no method sends needs the other key."""
     request = Sent("POST", "/api/v2/web-api/paywall/", {}, '{"a": [1, null]}', 16)
