@@ -435,7 +435,11 @@ def curl(sent: Sent, base_url: str) -> str:
     options = [
         *([] if sent.method == "GET" else [f"--request {_quoted(sent.method)}"]),
         f'--header "Authorization: {api.scheme} ${api.variable}"',
-        *(f"--header {_quoted(f'{name}: {value}')}" for name, value in sent.headers.items()),
+        # curl leaves a header out that has a colon and no value.
+        *(
+            f"--header {_quoted(f'{name}: {value}' if value else f'{name};')}"
+            for name, value in sent.headers.items()
+        ),
     ]
     comment = ""
     if sent.size and sent.body is not None:
@@ -446,6 +450,8 @@ def curl(sent: Sent, base_url: str) -> str:
     if "--data" in options[-1] and "Content-Type" not in sent.headers:
         options.append("--header 'Content-Type:'")
     url = _quoted(base_url + sent.target)
+    if not sent.target.startswith("/"):  # such as `OPTIONS *`
+        url = f"{_quoted(base_url)} --request-target {_quoted(sent.target)}"
     return comment + " \\\n  ".join([f"curl --globoff --path-as-is {url}", *options]) + "\n"
 
 

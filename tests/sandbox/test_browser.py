@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 from typing import TYPE_CHECKING
@@ -98,10 +99,11 @@ async def test_a_request_arrives_and_a_fault_is_switched(page: Page, api: Api) -
     await expect(text).to_have_text("All off.")
     await page.get_by_label("Next request").select_option("reset")
     await page.get_by_role("button", name="Fail it").click()
-    await expect(text).to_have_text("The next requests: reset.")
+    await expect(page.locator("#next-text")).to_have_text("Waiting: reset.")
     with pytest.raises(CutError):
         await api.v1("GET")
     await expect(newest).to_contain_text("fault: reset")
+    await expect(page.locator("#next-text")).to_have_text("")
     assert (await api.v1("GET")).status == 404
 
 
@@ -181,8 +183,35 @@ async def test_the_lists_are_bounded(page: Page, api: Api) -> None:
     await expect(requests.first.locator(".status")).to_have_text("404")
     await pause.click()
     await expect(requests.first.locator(".status")).to_have_text("503")
+    await page.get_by_label("Show").select_option("failed")
+    await expect(requests).to_have_count(200)
     await page.get_by_label("Show").select_option("fault")
     await expect(requests).to_have_count(1)
+
+
+async def test_a_delayed_response_is_pending_and_then_shown(page: Page, api: Api) -> None:
+    """The status of a row changes in its place, and a filter selects by the final one."""
+    api.sandbox.set_latency(3600)
+    status = page.locator("#requests .status")
+    async with asyncio.TaskGroup() as group:
+        delayed = [group.create_task(api.v1("GET")) for _ in range(2)]
+        await expect(status).to_have_text(["pending", "pending"])
+        await page.get_by_role("button", name="Code of request 1").focus()
+        finish(api, 1, 200)
+        await expect(status).to_have_text(["pending", "200"])
+        await expect(page.get_by_role("button", name="Code of request 1")).to_be_focused()
+        await page.get_by_label("Show").select_option("failed")
+        await expect(status).to_have_count(0)
+        finish(api, 2, 404)
+        await expect(status).to_have_text(["404"])
+        for task in delayed:
+            task.cancel()
+
+
+def finish(api: Api, number: int, status: int) -> None:
+    """Log the end of a request, without waiting for its latency."""
+    assert api.sandbox._open is not None
+    api.sandbox._open.update_status(number, status)
 
 
 async def test_the_page_survives_a_restart(browser: Browser) -> None:

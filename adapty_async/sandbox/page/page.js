@@ -40,31 +40,40 @@ async function call(method, path, value, signal) {
 
 // Requests
 
-let rows = []; // newest first
+let latest = []; // newest first
+let rows = []; // those of them, and older ones, that the filter selects
 let isPaused = false;
 let skipped = 0;
 
 const MATCHES = {
   all: () => true,
-  failed: (row) => row.status < 200 || row.status > 299,
+  failed: (row) => !isPending(row) && (row.status < 200 || row.status > 299),
   throttled: (row) => row.status === 429,
   fault: (row) => row.fault !== null,
 };
+
+function isPending(row) {
+  return row.status === 0 && row.fault === null;
+}
 
 function statusOf(row) {
   if (row.status === 429) return ["429 throttled", "throttled"];
   if (row.status >= 500) return [String(row.status), "bad"];
   if (row.status >= 400) return [String(row.status), "client"];
   if (row.status > 0) return [String(row.status), "good"];
-  return row.fault === null ? ["pending", ""] : ["none", "bad"];
+  return isPending(row) ? ["pending", ""] : ["none", "bad"];
+}
+
+function paintStatus(element, row) {
+  const [status, mood] = statusOf(row);
+  element.textContent = status;
+  element.className = `status ${mood}`;
 }
 
 function requestRow(row) {
   const element = clone("request-row");
-  const [status, mood] = statusOf(row);
   const text = (name, value) => { element.querySelector(name).textContent = value; };
-  text(".status", status);
-  element.querySelector(".status").className = `status ${mood}`;
+  paintStatus(element.querySelector(".status"), row);
   text(".method", row.method);
   text(".path", row.sent === null ? row.path : row.sent.target);
   text(".identity", row.identity ?? "");
@@ -95,19 +104,28 @@ function showRequests(added) {
   $("requests-text").textContent = `${parts.join("; ")}.`;
 }
 
+// Paint the responses that were delayed; return the rows that match only now.
+function settle(statuses, matches) {
+  const added = [];
+  for (const row of latest) {
+    if (!(row.number in statuses)) continue;
+    const matched = matches(row);
+    row.status = statuses[row.number];
+    if (matches(row) && !matched) added.push(row);
+    else if (row.element) paintStatus(row.element.querySelector(".status"), row);
+  }
+  return added;
+}
+
 function onRequests(data) {
-  if (data.reset) { rows = []; skipped = 0; }
+  if (data.reset) { latest = []; rows = []; skipped = 0; }
   skipped += data.skipped;
   const matches = MATCHES[$("requests-filter").value];
-  const added = data.rows.filter(matches).reverse();
+  const arrived = data.rows.reverse();
+  const added = [...arrived.filter(matches), ...settle(data.settled, matches)];
+  latest = [...arrived, ...latest].slice(0, ROWS);
   rows = [...added, ...rows].slice(0, ROWS);
-  let hasSettled = false;
-  for (const row of rows) {
-    const status = data.settled[row.number];
-    if (status !== undefined && row.status !== status) { row.status = status; hasSettled = true; }
-  }
-  if (isPaused) return;
-  showRequests(data.reset || hasSettled ? undefined : added);
+  if (!isPaused) showRequests(data.reset ? undefined : added);
 }
 
 $("requests-pause").addEventListener("click", (event) => {
@@ -116,7 +134,7 @@ $("requests-pause").addEventListener("click", (event) => {
   if (!isPaused) showRequests();
 });
 $("requests-filter").addEventListener("change", (event) => {
-  rows = rows.filter(MATCHES[event.target.value]);
+  rows = latest.filter(MATCHES[event.target.value]);
   showRequests();
 });
 
@@ -245,7 +263,8 @@ function say(text, isWrong = false) {
 let conditions = null; // as the server has them
 
 function showConditions(now) {
-  conditions = { shares: now.shares, latency: now.latency };
+  $("next-text").textContent = now.next.length ? `Waiting: ${now.next.join(", ")}.` : "";
+  conditions = now;
   const values = { ...now.shares, latency: now.latency };
   for (const [name, { box, share, scale }] of faults) {
     box.checked = values[name] > 0;
@@ -284,14 +303,12 @@ function describeFaults(now) {
   return on.length ? `On: ${on.join(", ")}.` : "All off.";
 }
 
-const describeNext = ({ next }) => next.length ? `The next requests: ${next.join(", ")}.` : "";
-
 $("faults-off").addEventListener("click", () => {
   for (const { box } of faults.values()) box.checked = false;
   setFaults();
 });
 $("next-add").addEventListener("click", () =>
-  change("POST", "fail-next", { faults: [$("next-fault").value] }, describeNext));
+  change("POST", "fail-next", { faults: [$("next-fault").value] }, () => ""));
 
 // Profiles
 
