@@ -133,7 +133,6 @@ ALLOWED = (
     Allowed("refused", "adapty_async/_input/rows.py", _FILE),
     Allowed("refused", "adapty_async/_input/records.py", _FILE),
     Allowed("refused", "docs/faults.md", 'the operating system\'s "connection refused"'),
-    Allowed("repeat", "adapty_async/sandbox/_page.py", "a function of CSS"),
     Allowed("repeat", "adapty_async/testing.py", "`itertools.repeat`"),
     Allowed("intent", "adapty_async/v2/_purchases.py", "Stripe's payment intent"),
     Allowed("told", "adapty_async/cli/_demo_data.py", "a value in an example file"),

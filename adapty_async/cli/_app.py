@@ -276,7 +276,11 @@ def _require_fields(rows: Rows, what: str) -> None:
 @click.option("--db", default=":memory:", help="Keep the state in this SQLite file.")
 @click.option("--rate", type=float, help="Requests per second that each API allows.")
 @click.option("--latency", type=float, default=0.0, help="Milliseconds added to every response.")
-@click.option("--faults", default="", help="Such as error=5%,reset=1%,reset_after=1%,stall=0.1%.")
+@click.option(
+    "--faults",
+    default="",
+    help="Such as error=5%,throttled=5%,reset=1%,reset_after=1%,stall=0.1%.",
+)
 @click.option("--seed", type=int, default=0, help="The seed that determines which requests fail.")
 @click.option(
     "--webhook-url", help="Send webhooks there, with ADAPTY_WEBHOOK_SECRET as their Authorization."
@@ -295,7 +299,12 @@ def _require_fields(rows: Rows, what: str) -> None:
 )
 @click.option("--strict", is_flag=True, help="Hold requests to Adapty's OpenAPI documents.")
 def sandbox(*, seed_file: Path | None, latency: float, faults: str, **options: Any) -> None:
-    """Run a local server of the APIs until Ctrl-C."""
+    """
+    Run a local server of the APIs until Ctrl-C.
+
+    A page at its address, http://127.0.0.1:8321/ by default, shows profiles, requests as they
+    come, and the rate, switches faults on and off, and copies requests as code.
+    """
     try:
         server = Sandbox(
             latency=latency / 1000,
@@ -319,7 +328,9 @@ async def _serve(server: Sandbox, seed_file: Path | None) -> None:
     try:
         if seed_file is not None:
             _seed(server, seed_file)
-        click.echo(f"Sandbox at {server.url}, until Ctrl-C. To use it:\n")
+        click.echo(
+            f"Sandbox at {server.url}, until Ctrl-C; its page is {server.url}/. To use it:\n"
+        )
         click.echo(
             f"export ADAPTY_BASE_URL={server.url} ADAPTY_API_KEY={server.api_key} "
             f"ADAPTY_PUBLIC_KEY={server.public_key}"

@@ -10,14 +10,15 @@ mistake in one is not hidden by the same mistake in the other. It needs no accou
             await adapty.v1.profiles.delete(customer_user_id="user-1")
         assert sandbox.customer_user_ids() == {"user-2"}
 
-A browser shows its content at its `url`. A program in another process can read `/_sandbox/state`
-(JSON), `/_sandbox/arrivals` and `/_sandbox/profiles?api=v1` or `mail` (a JSON value per line), and
-add profiles with a POST of their customer user ids, as a JSON list or a JSON string per line, to
-`/_sandbox/seed`.
+A page at its `url` shows profiles, requests as they come, and the rate, and switches faults. A
+program in another process can read `/_sandbox/state` (JSON), `/_sandbox/arrivals` and
+`/_sandbox/profiles?api=v1` or `mail` (a JSON value per line), and add profiles with a POST of their
+customer user ids, as a JSON list or a JSON string per line, to `/_sandbox/seed`.
 """
 
 from __future__ import annotations
 
+import math
 from contextlib import AsyncExitStack, closing
 from itertools import chain
 from pathlib import Path
@@ -85,6 +86,7 @@ class Sandbox:
         unset_refund_saver: Literal["null", "defaults"] = "null",
         export_rate: float | None = 2.0,
         export_segments: int = 1,
+        body_timeout: float = 10.0,
     ) -> None:
         """
         Configure a server, which `start()` or `async with` starts.
@@ -121,15 +123,16 @@ class Sandbox:
                 after a pause; `None` is no limit.
             export_segments: rows of an export for each period; a large number makes a large
                 response.
+            body_timeout: seconds until a request whose body is incomplete gets a 408.
 
         Raises:
-            ValueError: a share, the rate, the burst, the latency, the log size or the time scale is
-                out of range, the URL or header of the webhook cannot be used, or an option has
-                another value than those listed.
+            ValueError: a share, the rate, the burst, the latency, the log size, the time scale or
+                the timeout is out of range, the URL or header of the webhook cannot be used, or an
+                option has another value than those listed.
 
         """
-        if not latency >= 0:
-            raise ValueError(f"latency={latency}: must be 0 seconds or more")
+        if not 0 < body_timeout < math.inf:
+            raise ValueError(f"body_timeout={body_timeout}: must be more than 0 seconds")
         if log_size < 1:
             raise ValueError(f"log_size={log_size}: must be at least 1")
         conflicts = Conflicts(unknown_products, unset_refund_saver)
@@ -144,12 +147,13 @@ class Sandbox:
         if export_rate is not None:
             buckets["export"] = TokenBucket(export_rate, max(1.0, export_rate))
         self._options = Options(
+            host,
             api_key,
             mail_api_key,
             public_key,
             buckets,
             retry_after,
-            latency,
+            body_timeout,
             virtual_currencies,
             strict,
             conflicts,
@@ -157,7 +161,7 @@ class Sandbox:
             export_segments,
         )
         self._faults = FaultPlan(
-            Faults.parse(faults) if isinstance(faults, str) else faults or Faults(), seed
+            Faults.parse(faults) if isinstance(faults, str) else faults or Faults(), seed, latency
         )
         self._host, self._port = host, port
         self._db, self._log_size = db, log_size
@@ -390,6 +394,26 @@ class Sandbox:
 
         """
         self._faults.script(*faults)
+
+    def set_faults(self, faults: Faults | str) -> None:
+        """
+        Replace the shares of requests that fail; a string is parsed by `Faults.parse()`.
+
+        Raises:
+            ValueError: a share is wrong; nothing is changed.
+
+        """
+        self._faults.set_faults(Faults.parse(faults) if isinstance(faults, str) else faults)
+
+    def set_latency(self, latency: float) -> None:
+        """
+        Replace the seconds between each operation and its response.
+
+        Raises:
+            ValueError: it is not a number from 0 up.
+
+        """
+        self._faults.set_latency(latency)
 
     def _find(self, customer_user_id: str | None, profile_id: str | None) -> StoredProfile | None:
         passed = {"customer_user_id": customer_user_id, "profile_id": profile_id}

@@ -14,15 +14,16 @@ import struct
 import time
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
-import msgspec
 from aiohttp import web
 
-from . import _export, _mail, _page, _v1, _web
-from ._body import LENGTH_MAX, too_large, unpacked
+from . import _export, _mail, _v1, _web
+from ._activity import Activity
 from ._export import Export
 from ._mail import Mail
+from ._page import Page
+from ._receive import received
 from ._rules import Problem
 from ._service import Call, Conflicts, Refusal, Response, Service, storable
 from ._shop import Shop
@@ -33,7 +34,7 @@ from ._v2 import ServerSideV2
 from ._web import Web
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from ._faults import FaultPlan
     from ._rate import TokenBucket
@@ -41,18 +42,22 @@ if TYPE_CHECKING:
     from ._webhooks import Webhooks
 
 _RESET = struct.pack("ii", 1, 0)
-_NDJSON = "application/x-ndjson"
 
 
 class Options(NamedTuple):
-    """The options of a sandbox; `buckets` maps the name of an API to its rate limit."""
+    """
+    The options of a sandbox.
 
+    `host` is the address that it listens on; `buckets` maps the name of an API to its rate limit.
+    """
+
+    host: str
     api_key: str
     mail_api_key: str
     public_key: str
     buckets: Mapping[str, TokenBucket]
     retry_after: Literal["seconds", "date", "none"]
-    latency: float
+    body_timeout: float
     virtual_currencies: bool
     strict: bool
     conflicts: Conflicts
@@ -80,11 +85,12 @@ class App:
         self._faults = faults
         self._options = options
         self._check = Documents().check if options.strict else None
+        shop = Shop(store.connection)
         v1, mail = ServerSideV1(store, options.api_key), Mail(store, options.mail_api_key)
         self._v2 = ServerSideV2(
             store,
             options.api_key,
-            options.latency,
+            lambda: faults.latency,
             currencies=options.virtual_currencies,
             emit=None if webhooks is None else webhooks.send,
             conflicts=options.conflicts,
@@ -92,42 +98,46 @@ class App:
         self._services: dict[str, Service] = {
             **dict.fromkeys(_v1.PATHS, v1),
             **dict.fromkeys(_mail.PATHS, mail),
-            **dict.fromkeys(_web.PATHS, Web(store, Shop(store.connection), options.public_key)),
+            **dict.fromkeys(_web.PATHS, Web(store, shop, options.public_key)),
             **dict.fromkeys(
                 _export.PATHS, Export(options.api_key, options.seed, options.export_segments)
             ),
         }
-        self._pages = {
-            ("GET", "/"): self._overview,
-            ("GET", "/_sandbox/state"): self._state,
-            ("GET", "/_sandbox/arrivals"): self._arrivals,
-            ("GET", "/_sandbox/profiles"): self._profiles,
-            ("POST", "/_sandbox/seed"): self._seed,
-        }
+        self._activity = Activity()
+        self._page = Page(
+            store,
+            shop,
+            faults,
+            self._activity,
+            buckets=options.buckets,
+            listens_on=options.host,
+            body_timeout=options.body_timeout,
+            stopping=self.stopping,
+        )
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Return the response to one request of any kind."""
         service = self._services.get(request.path) or self._v2.at(request.path)
         if service is not None:
             return await self._serve(request, service)
-        page = self._pages.get((request.method, request.path))
-        if page is not None:
-            return await page(request)
-        return await self._not_found(request)
+        if self._page.serves(request.method, request.path):
+            return await self._page.handle(request) or _not_found().to_web()
+        return await self._unknown(request)
 
     # The APIs
 
     async def _serve(self, request: web.BaseRequest, service: Service) -> web.StreamResponse:
-        body, refusal = await _received(request)
+        body, refusal = await received(request, self._options.body_timeout)
         call = Call(request.method, request.path, request.headers, body, request.query, self._check)
         outcome = self._outcome(service, call, refusal)
-        number = self._log(call, service.name, service.identity(call), outcome)
+        latency = self._faults.latency
+        number = self._log(request, call, service.name, service.identity(call), outcome)
         if outcome.fault == "stall":
             await self.stopping.wait()
         if outcome.response is None:
             return _reset(request)
-        if self._options.latency:
-            await asyncio.sleep(self._options.latency)
+        if latency:
+            await asyncio.sleep(latency)
             self._store.update_status(number, outcome.response.status)
         return await outcome.response.send(request)
 
@@ -175,9 +185,16 @@ class App:
             return response._replace(retry_after=formatdate(moment, usegmt=True))
         return response
 
-    def _log(self, call: Call, api: str, identity: str | None, outcome: _Outcome) -> int:
-        is_final = outcome.response is not None and not self._options.latency
-        return self._store.log(
+    def _log(
+        self,
+        request: web.BaseRequest,
+        call: Call,
+        api: str,
+        identity: str | None,
+        outcome: _Outcome,
+    ) -> int:
+        status = outcome.response.status if outcome.response else 0
+        number = self._store.log(
             Arrival(
                 number=0,
                 at=time.time(),
@@ -185,86 +202,21 @@ class App:
                 path=call.path,
                 api=api,
                 identity=identity and storable(identity),
-                status=outcome.response.status if outcome.response and is_final else 0,
+                status=0 if self._faults.latency else status,
                 fault=outcome.fault,
                 applied=outcome.applied,
             )
         )
+        self._activity.record(number, api, call, request.rel_url, status)
+        return number
 
-    async def _not_found(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _unknown(self, request: web.BaseRequest) -> web.StreamResponse:
         # The gateway responds, not one of the APIs, so the body has none of their formats.
-        response = _gateway_page(HTTPStatus.NOT_FOUND)
-        if not request.path.startswith("/_sandbox/"):
-            call = Call(request.method, request.path, request.headers, b"", request.query)
-            self._log(call, "other", None, _Outcome(None, applied=False, response=response))
+        body, _ = await received(request, self._options.body_timeout)
+        response = _not_found()
+        call = Call(request.method, request.path, request.headers, body, request.query)
+        self._log(request, call, "other", None, _Outcome(None, applied=False, response=response))
         return response.to_web()
-
-    # About the sandbox
-
-    async def _overview(self, _request: web.BaseRequest) -> web.StreamResponse:
-        page = _page.render(
-            self._store.state(),
-            self._store.count(),
-            self._store.newest(50),
-            self._store.latest(50),
-        )
-        return web.Response(text=page, content_type="text/html")
-
-    async def _state(self, _request: web.BaseRequest) -> web.StreamResponse:
-        profiles, mail_profiles, mail_events = self._store.state()
-        return _json(
-            {
-                "v1_profiles": profiles,
-                "mail_profiles": mail_profiles,
-                "mail_events": mail_events,
-                "arrivals": {str(status): count for status, count in self._store.count().items()},
-            }
-        )
-
-    async def _arrivals(self, request: web.BaseRequest) -> web.StreamResponse:
-        return await _stream(request, self._store.arrival_pages())
-
-    async def _profiles(self, request: web.BaseRequest) -> web.StreamResponse:
-        api = request.query.get("api", "v1")
-        if api not in ("v1", "mail"):
-            return web.Response(status=400, text="api must be v1 or mail")
-        return await _stream(request, self._store.id_pages(api))
-
-    async def _seed(self, request: web.BaseRequest) -> web.StreamResponse:
-        # Not request.read(): a hundred thousand ids exceed its limit of 1 MiB.
-        body = await request.content.read()
-        try:
-            ids = _seed_ids(unpacked(body, request.headers.get("Content-Encoding", ""), None))
-        except Refusal as refusal:
-            return web.Response(status=refusal.status, text=refusal.problems[0].message)
-        except (msgspec.DecodeError, ValueError) as error:
-            return web.Response(status=400, text=f"customer user ids as JSON strings: {error}")
-        return _json({"added": self._store.seed(ids)})
-
-
-async def _received(request: web.BaseRequest) -> tuple[bytes, Refusal | None]:
-    """Return the body without content codings, and its refusal if it cannot be taken."""
-    try:
-        _expect(request)
-        body = await request.read()
-        return unpacked(body, request.headers.get("Content-Encoding", "")), None
-    except web.HTTPRequestEntityTooLarge:
-        return b"", too_large()
-    except Refusal as refusal:
-        return b"", refusal
-
-
-def _expect(request: web.BaseRequest) -> None:
-    """Send the interim response that a client with an `Expect` header waits for."""
-    expected = request.headers.get("Expect")
-    if (request.content_length or 0) > LENGTH_MAX:
-        raise too_large()  # before the body is sent
-    if expected is None or request.version < (1, 1):
-        return
-    if expected.lower() != "100-continue":
-        problem = Problem("The only expectation is 100-continue")
-        raise Refusal(417, "expectation_failed", problem)
-    cast("asyncio.Transport", request.transport).write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 def _reset(request: web.BaseRequest) -> web.StreamResponse:
@@ -277,6 +229,10 @@ def _reset(request: web.BaseRequest) -> web.StreamResponse:
     return web.Response()
 
 
+def _not_found() -> Response:
+    return _gateway_page(HTTPStatus.NOT_FOUND)
+
+
 def _gateway_page(status: HTTPStatus) -> Response:
     title = f"{status.value} {status.phrase}"
     page = (
@@ -284,23 +240,3 @@ def _gateway_page(status: HTTPStatus) -> Response:
         f"<body>\n<center><h1>{title}</h1></center>\n</body>\n</html>\n"
     )
     return Response(status.value, page.encode(), "text/html")
-
-
-def _json(value: Any) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), content_type="application/json")
-
-
-async def _stream(request: web.BaseRequest, pages: Iterable[list[Any]]) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"Content-Type": _NDJSON})
-    await response.prepare(request)
-    encoder = msgspec.json.Encoder()
-    for page in pages:
-        await response.write(encoder.encode_lines(page))
-    await response.write_eof()
-    return response
-
-
-def _seed_ids(body: bytes) -> list[str]:
-    if body.lstrip().startswith(b"["):
-        return msgspec.json.decode(body, type=list[str])
-    return msgspec.json.Decoder(str).decode_lines(body)

@@ -7,6 +7,7 @@ A fault is a status from 400 up as text (`"500"`, with the API's error body), a 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from http import HTTPStatus
 from itertools import accumulate
@@ -28,6 +29,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
         reset_after: the operation is carried out, then the connection is reset.
         stall: no response comes until the client disconnects or the server stops; the operation
             is not carried out.
+        throttled: the response is a 429, whatever the rate, and the operation is not carried out.
 
     """
 
@@ -35,6 +37,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
     reset: float = 0.0
     reset_after: float = 0.0
     stall: float = 0.0
+    throttled: float = 0.0  # last: a share of 0 leaves the choices of the others as they are
 
     def __post_init__(self) -> None:
         """
@@ -82,15 +85,44 @@ def _share(part: str, text: str) -> float:
 
 
 class FaultPlan:
-    """A sequence of faults, one for each request."""
+    """A sequence of faults, one for each request, and the latency of the responses."""
 
-    def __init__(self, faults: Faults, seed: int = 0) -> None:
-        """Start the sequence that belongs to `seed`."""
+    def __init__(self, faults: Faults, seed: int = 0, latency: float = 0.0) -> None:
+        """
+        Start the sequence that belongs to `seed`; `latency` is in seconds.
+
+        Raises:
+            ValueError: the latency is not a number from 0 up.
+
+        """
         self._scripted: deque[str] = deque()
         self._random = Random(seed)  # noqa: S311 - repeatable is the point
+        self.set_faults(faults)
+        self.set_latency(latency)
+
+    def set_faults(self, faults: Faults) -> None:
+        """Replace the shares; the sequence of random numbers continues."""
+        self.faults = faults
         self._edges = tuple(
             zip(accumulate(msgspec.structs.astuple(faults)), faults.__struct_fields__, strict=True)
         )
+
+    def set_latency(self, latency: float) -> None:
+        """
+        Replace the seconds between an operation and its response.
+
+        Raises:
+            ValueError: it is not a number from 0 up.
+
+        """
+        if not 0 <= latency < math.inf:
+            raise ValueError(f"latency={latency}: must be 0 seconds or more")
+        self.latency = latency
+
+    @property
+    def scripted(self) -> list[str]:
+        """The faults of the next requests, in order."""
+        return list(self._scripted)
 
     def script(self, *names: str) -> None:
         """
@@ -111,8 +143,13 @@ class FaultPlan:
         drawn = self._random.random()
         for edge, name in self._edges:
             if drawn < edge:
-                return self._random.choice(_ERRORS) if name == "error" else name
+                return self._fault(name)
         return None
+
+    def _fault(self, name: str) -> str:
+        if name == "throttled":
+            return str(HTTPStatus.TOO_MANY_REQUESTS.value)
+        return self._random.choice(_ERRORS) if name == "error" else name
 
 
 def _check_name(name: str) -> None:

@@ -1,94 +1,320 @@
-"""The HTML page at `/`: the content of the sandbox, and the latest requests."""
+"""
+The page at `/`, the endpoints that it uses, and those for programs, all of them below `/_sandbox/`.
+
+None of them counts as a request to an API: they are in no log, meet no fault and no rate limit.
+"""
 
 from __future__ import annotations
 
-import time
-from html import escape
-from typing import TYPE_CHECKING
+import asyncio
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import msgspec
+from aiohttp import web
+
+from . import _guard, _snippets
+from ._body import unpacked
+from ._faults import Faults
+from ._feed import Feed, event
+from ._receive import complete
+from ._service import Refusal, storable
+from ._v2_profiles import access_view
+from ._v2_rules import parse_date_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-    from ._store import Arrival
+    from ._activity import Activity
+    from ._faults import FaultPlan
+    from ._rate import TokenBucket
+    from ._shop import Shop
+    from ._store import Store, StoredProfile
 
-_STYLE = """
-:root { color-scheme: light dark; --line: light-dark(#e3e6ea, #2d333b);
-        --card: light-dark(#fff, #1c2128); --dim: light-dark(#66707c, #8b949e); }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 76rem; padding: 2rem 1.25rem; line-height: 1.45;
-       font-family: system-ui, sans-serif; background: light-dark(#f5f6f8, #14181d);
-       color: light-dark(#1d2329, #dfe5eb); }
-h1 { font-size: 1.35rem; margin: 0 0 1.25rem; }
-h2 { font-size: .95rem; margin: 0 0 .6rem; }
-.counts, .tables { display: grid; gap: 1rem; }
-.counts { grid-template-columns: repeat(auto-fit, minmax(8rem, 1fr)); margin-bottom: 1rem; }
-.tables { grid-template-columns: repeat(auto-fit, minmax(min(30rem, 100%), 1fr)); }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: .6rem;
-        padding: .9rem 1.1rem; overflow-x: auto; }
-.card b { display: block; font-size: 1.5rem; font-variant-numeric: tabular-nums; }
-.dim, th { color: var(--dim); }
-table { border-collapse: collapse; width: 100%; font-size: .82rem; }
-th, td { text-align: left; padding: .3rem .8rem .3rem 0; white-space: nowrap; }
-td { border-top: 1px solid var(--line); font-family: ui-monospace, monospace; }
-.good { color: light-dark(#1a7f37, #4ac26b); }
-.bad { color: light-dark(#c4320a, #ff8a65); }
-"""
+#: The paths that no API has.
+PREFIX = "/_sandbox/"
+_PAGE = f"{PREFIX}page/"
+_NDJSON = "application/x-ndjson"
+# Seconds between two events with requests, and events between two with everything else.
+_TICK, _TICKS = 0.25, 4
+_PROFILES = 50
+_NUMBER_MAX = 2**63 - 1
+_TYPES = {
+    "page.html": "text/html",
+    "page.css": "text/css",
+    "page.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
 
 
-def render(
-    state: tuple[int, int, int],
-    statuses: Mapping[int, int],
-    profiles: Iterable[tuple[str, str | None]],
-    arrivals: Iterable[Arrival],
-) -> str:
-    """Return the complete page; every value in it is escaped."""
-    names = ("Server-side profiles", "Mail profiles", "Mail events")
-    cards = [*zip(names, state, strict=True), ("Requests", sum(statuses.values()))]
-    cards += [
-        (f"Status {status}" if status else "No response", n) for status, n in statuses.items()
-    ]
-    counts = "".join(_card(name, count) for name, count in cards)
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta http-equiv="refresh" content="2">'
-        f"<title>Adapty sandbox</title><style>{_STYLE}</style></head><body>"
-        f'<h1>Adapty sandbox</h1><div class="counts">{counts}</div><div class="tables">'
-        + _table("Newest profiles", ("Customer user id", "Profile id"), map(_profile, profiles))
-        + _table(
-            "Latest requests",
-            ("#", "Time", "Request", "Identity", "Status", "Fault"),
-            map(_arrival, arrivals),
+class _Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The faults that the page sets, with the latency in seconds."""
+
+    shares: Faults
+    latency: float
+
+
+class _Next(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The faults of the next requests."""
+
+    faults: list[str]
+
+
+class Page:
+    """The request handler of everything about the sandbox itself."""
+
+    def __init__(  # noqa: PLR0913 - the parts of the sandbox that the page shows
+        self,
+        store: Store,
+        shop: Shop,
+        faults: FaultPlan,
+        activity: Activity,
+        *,
+        buckets: Mapping[str, TokenBucket],
+        listens_on: str,
+        body_timeout: float,
+        stopping: asyncio.Event,
+    ) -> None:
+        """Show these parts to requests that come from this machine's pages and programs."""
+        self._store = store
+        self._shop = shop
+        self._faults = faults
+        self._activity = activity
+        self._limits = {api: bucket.rate for api, bucket in buckets.items()}
+        self._listens_on = listens_on
+        self._body_timeout = body_timeout
+        self._stopping = stopping
+        self._run = uuid4().hex[:12]
+        self._handlers: dict[
+            tuple[str, str], Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+        ] = {
+            ("GET", "/"): self._file,
+            **{("GET", _PAGE + name): self._file for name in _TYPES},
+            ("GET", f"{_PAGE}events"): self._events,
+            ("GET", f"{_PAGE}profiles"): self._search,
+            ("PUT", f"{_PAGE}faults"): self._set_faults,
+            ("POST", f"{_PAGE}fail-next"): self._fail_next,
+            ("POST", f"{_PAGE}code"): self._code,
+            ("GET", f"{PREFIX}state"): self._state,
+            ("GET", f"{PREFIX}arrivals"): self._arrivals,
+            ("GET", f"{PREFIX}profiles"): self._ids,
+            ("POST", f"{PREFIX}seed"): self._seed,
+        }
+
+    def serves(self, method: str, path: str) -> bool:
+        """Return whether a request is none of an API's, even if there is nothing at its path."""
+        return path.startswith(PREFIX) or (method, path) in self._handlers
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse | None:
+        """Return the response to a request; `None` if there is nothing at its path."""
+        handler = self._handlers.get((request.method, request.path))
+        if handler is None:
+            return None
+        objection = _guard.objection(request.method, request.headers, self._listens_on)
+        if objection is not None:
+            return _text(403, objection)
+        try:
+            response = await handler(request)
+        except Refusal as refusal:
+            response = _text(refusal.status, refusal.problems[0].message)
+            response.force_close()  # the rest of the body may be still under way
+        except (msgspec.DecodeError, ValueError) as error:
+            response = _text(400, storable(str(error)))
+        if not response.prepared:
+            response.headers.update(_guard.HEADERS)
+        return response
+
+    # The page
+
+    async def _file(self, request: web.BaseRequest) -> web.StreamResponse:
+        name = request.path.removeprefix(_PAGE) if request.path != "/" else "page.html"
+        return web.Response(body=_content(name), content_type=_TYPES[name], charset="utf-8")
+
+    async def _events(self, request: web.BaseRequest) -> web.StreamResponse:
+        after = request.headers.get("Last-Event-ID") or request.query.get("after", "")
+        feed = Feed(self._store, self._activity, self._run, after)
+        response = web.StreamResponse(
+            headers={**_guard.HEADERS, "Content-Type": "text/event-stream"}
         )
-        + "</div></body></html>"
-    )
+        # A reader that has gone cancels this handler, or breaks the connection. One that does not
+        # read stops the loop at its next write, with a buffer of bounded size.
+        with suppress(ConnectionError):
+            await response.prepare(request)
+            await response.write(b"retry: 1000\n\n")
+            tick = 0
+            while not self._stopping.is_set():
+                events = [feed.requests(), None if tick % _TICKS else self._overview()]
+                for one in filter(None, events):
+                    await response.write(one)
+                tick += 1
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), _TICK)
+            await response.write_eof()
+        return response
+
+    def _overview(self) -> bytes:
+        profiles, mail_profiles, mail_events = self._store.state()
+        return event(
+            "overview",
+            {
+                "profiles": profiles,
+                "mail_profiles": mail_profiles,
+                "mail_events": mail_events,
+                "statuses": self._activity.statuses,
+                "limits": self._limits,
+                "rates": self._activity.rates(),
+                **self._conditions(),
+            },
+        )
+
+    def _conditions(self) -> dict[str, Any]:
+        return {
+            "shares": self._faults.faults,
+            "latency": self._faults.latency,
+            "next": self._faults.scripted,
+        }
+
+    async def _search(self, request: web.BaseRequest) -> web.StreamResponse:
+        api, before = _api_of(request), int(request.query.get("before", _NUMBER_MAX))
+        if not 0 <= before <= _NUMBER_MAX:
+            raise ValueError("before must be the number of a profile")
+        text = storable(request.query.get("text", ""))
+        found: list[tuple[int, dict[str, Any]]] = []
+        while before and len(found) <= _PROFILES:
+            limit = _PROFILES + 1 - len(found)
+            if api == "mail":
+                before, mail = self._store.mail_profiles_before(before, text, limit)
+                found += [(number, _mail_view(fields)) for number, fields in mail]
+            else:
+                before, profiles = self._store.profiles_before(before, text, limit)
+                found += [(number, self._view(profile)) for number, profile in profiles]
+            await asyncio.sleep(0)  # other requests come first
+        shown = found[:_PROFILES]
+        return _json(
+            {
+                "profiles": [view for _, view in shown],
+                "next": shown[-1][0] if len(found) > _PROFILES else None,
+            }
+        )
+
+    def _view(self, profile: StoredProfile) -> dict[str, Any]:
+        now = datetime.now(UTC)
+        levels = self._shop.access(profile.profile_id).values()
+        return {
+            "id": profile.customer_user_id,
+            "other_id": profile.profile_id,
+            "access_levels": [_access(access_view(access, now), now) for access in levels],
+            "attributes": profile.attributes,
+        }
+
+    async def _set_faults(self, request: web.BaseRequest) -> web.StreamResponse:
+        conditions = msgspec.json.decode(await self._body(request), type=_Conditions)
+        self._faults.set_latency(conditions.latency)  # it may raise; the shares are checked
+        self._faults.set_faults(conditions.shares)
+        return _json(self._conditions())
+
+    async def _fail_next(self, request: web.BaseRequest) -> web.StreamResponse:
+        self._faults.script(*msgspec.json.decode(await self._body(request), type=_Next).faults)
+        return _json(self._conditions())
+
+    async def _code(self, request: web.BaseRequest) -> web.StreamResponse:
+        sent = msgspec.json.decode(await self._body(request), type=_snippets.Sent)
+        base_url = f"http://{request.headers.get('Host', self._listens_on)}"
+        return _json(
+            {
+                "python": _snippets.python(sent, base_url),
+                "curl": _snippets.curl(sent, base_url),
+            }
+        )
+
+    # For programs
+
+    async def _state(self, _request: web.BaseRequest) -> web.StreamResponse:
+        profiles, mail_profiles, mail_events = self._store.state()
+        return _json(
+            {
+                "v1_profiles": profiles,
+                "mail_profiles": mail_profiles,
+                "mail_events": mail_events,
+                "arrivals": {str(status): count for status, count in self._store.count().items()},
+            }
+        )
+
+    async def _arrivals(self, request: web.BaseRequest) -> web.StreamResponse:
+        return await _stream(request, self._store.arrival_pages())
+
+    async def _ids(self, request: web.BaseRequest) -> web.StreamResponse:
+        return await _stream(request, self._store.id_pages(_api_of(request)))
+
+    async def _seed(self, request: web.BaseRequest) -> web.StreamResponse:
+        # Not request.read(): a hundred thousand ids exceed its limit of 1 MiB.
+        body = await complete(request, request.content.read, self._body_timeout)
+        ids = _seed_ids(unpacked(body, request.headers.get("Content-Encoding", ""), None))
+        return _json({"added": self._store.seed(ids)})
+
+    async def _body(self, request: web.BaseRequest) -> bytes:
+        return await complete(request, request.read, self._body_timeout)
 
 
-def _card(name: str, count: int) -> str:
-    return f'<div class="card"><span class="dim">{escape(name)}</span><b>{count:,}</b></div>'
+def _api_of(request: web.BaseRequest) -> str:
+    api = request.query.get("api", "v1")
+    if api not in ("v1", "mail"):
+        raise ValueError("api must be v1 or mail")
+    return api
 
 
-def _table(title: str, columns: Sequence[str], rows: Iterable[str]) -> str:
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
-    body = "".join(rows) or f'<tr><td class="dim" colspan="{len(columns)}">none yet</td></tr>'
-    return (
-        f'<section class="card"><h2>{escape(title)}</h2>'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></section>"
-    )
+def _mail_view(fields: Mapping[str, Any]) -> dict[str, Any]:
+    ids = ("external_profile_id", "customer_user_id")
+    return {
+        "id": fields["external_profile_id"],
+        "other_id": fields.get("customer_user_id"),
+        "access_levels": [],
+        "attributes": {name: value for name, value in fields.items() if name not in ids},
+    }
 
 
-def _profile(ids: tuple[str, str | None]) -> str:
-    profile_id, customer_user_id = (escape(one or "") for one in ids)
-    return f'<tr><td>{customer_user_id}</td><td class="dim">{profile_id}</td></tr>'
+def _access(view: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    begins, ends = view["starts_at"], view["expires_at"]
+    has_begun = begins is None or parse_date_time(begins) <= now
+    has_ended = ends is not None and parse_date_time(ends) <= now
+    return {
+        "access_level_id": view["access_level_id"],
+        "expires_at": ends,
+        "is_active": has_begun and (view["is_in_grace_period"] or not has_ended),
+    }
 
 
-def _arrival(arrival: Arrival) -> str:
-    moment = time.strftime("%H:%M:%S", time.localtime(arrival.at))
-    mood = "good" if arrival.applied else "bad"
-    return (
-        f'<tr><td class="dim">{arrival.number}</td><td class="dim">{moment}</td>'
-        f"<td>{escape(arrival.method)} {escape(arrival.path)}</td>"
-        f"<td>{escape(arrival.identity or '')}</td>"
-        f'<td class="{mood}">{arrival.status or "-"}</td>'
-        f"<td>{escape(arrival.fault or '')}</td></tr>"
-    )
+@cache
+def _content(name: str) -> bytes:
+    return files("adapty_async.sandbox").joinpath("page", name).read_bytes()
+
+
+def _text(status: int, text: str) -> web.Response:
+    return web.Response(status=status, text=text)
+
+
+def _json(value: Any) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), content_type="application/json")
+
+
+async def _stream(request: web.BaseRequest, pages: Iterable[list[Any]]) -> web.StreamResponse:
+    response = web.StreamResponse(headers={**_guard.HEADERS, "Content-Type": _NDJSON})
+    await response.prepare(request)
+    encoder = msgspec.json.Encoder()
+    for page in pages:
+        await response.write(encoder.encode_lines(page))
+    await response.write_eof()
+    return response
+
+
+def _seed_ids(body: bytes) -> list[str]:
+    try:
+        if body.lstrip().startswith(b"["):
+            return msgspec.json.decode(body, type=list[str])
+        return msgspec.json.Decoder(str).decode_lines(body)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise ValueError(f"customer user ids as JSON strings: {error}") from None

@@ -13,7 +13,13 @@ _ROUNDING = 1e-9
 
 
 class TokenBucket:
-    """A token bucket that allows `rate` requests per second, and `burst` at once after a pause."""
+    """
+    A token bucket that allows `rate` requests per second, and `burst` at once after a pause.
+
+    Attributes:
+        rate: requests per second.
+
+    """
 
     def __init__(
         self,
@@ -29,7 +35,7 @@ class TokenBucket:
             ValueError: `rate` is not above 0, or `burst` below 1.
 
         """
-        self._rate = rate
+        self.rate = rate
         self._burst = max(1.0, rate / 10) if burst is None else burst
         if not rate > 0:
             raise ValueError(f"rate={rate}: must be above 0 requests per second")
@@ -42,10 +48,10 @@ class TokenBucket:
     def acquire(self) -> float:
         """Acquire a token and return 0, or return the seconds until one is free."""
         now = self._clock()
-        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self.rate)
         self._at = now
         missing = 1 - self._tokens
         if missing > _ROUNDING:
-            return missing / self._rate
+            return missing / self.rate
         self._tokens -= 1
         return 0.0

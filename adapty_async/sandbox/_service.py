@@ -78,7 +78,7 @@ class Response(NamedTuple):
         if self.allow is not None:
             headers["Allow"] = self.allow
         response = web.Response(status=self.status, body=self.body or None, headers=headers)
-        if self.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        if self.status in (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT):
             response.force_close()  # the rest of the body is still under way
         return response
 

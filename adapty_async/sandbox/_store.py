@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -10,7 +11,7 @@ from uuid import uuid4
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS profiles (
@@ -77,6 +78,29 @@ _IDS = {
         "SELECT number, external_profile_id FROM mail_profiles "
         "WHERE number > ? AND fields IS NOT NULL ORDER BY number LIMIT 5000"
     ),
+}
+# The number of the last profile of a slice, below which the next one begins.
+_FLOOR = {
+    "v1": "SELECT number FROM profiles WHERE number < ? ORDER BY number DESC LIMIT 1 OFFSET 4999",
+    "mail": (
+        "SELECT number FROM mail_profiles WHERE number < ? ORDER BY number DESC LIMIT 1 OFFSET 4999"
+    ),
+}
+_SEARCH = {
+    "v1": """
+SELECT number, profile_id, customer_user_id, attributes FROM profiles
+WHERE number < :before AND number >= :floor AND (
+    profile_id LIKE :text ESCAPE '!' OR customer_user_id LIKE :text ESCAPE '!'
+    OR CAST(attributes AS TEXT) LIKE :text ESCAPE '!'
+)
+ORDER BY number DESC LIMIT :limit
+""",
+    "mail": """
+SELECT number, fields FROM mail_profiles
+WHERE number < :before AND number >= :floor AND fields IS NOT NULL
+AND CAST(fields AS TEXT) LIKE :text ESCAPE '!'
+ORDER BY number DESC LIMIT :limit
+""",
 }
 _STATE = """
 SELECT (SELECT count(*) FROM profiles),
@@ -200,12 +224,37 @@ class Store:
         """Delete the profile, and return whether there was one."""
         return self._db.execute(_DELETE[by], (value,)).rowcount > 0
 
-    def newest(self, limit: int) -> list[tuple[str, str | None]]:
-        """Return the ids of the profiles added last: `(profile_id, customer_user_id)`."""
-        return self._db.execute(
-            "SELECT profile_id, customer_user_id FROM profiles ORDER BY number DESC LIMIT ?",
-            (limit,),
-        ).fetchall()
+    def profiles_before(
+        self, before: int, text: str, limit: int
+    ) -> tuple[int, list[tuple[int, StoredProfile]]]:
+        """
+        Return the newest profiles below the number `before` that contain `text`, newest first.
+
+        At most 5,000 profiles are searched, so that other requests wait no longer than for a page.
+        The first item is the number below which the next search resumes; 0 at the end.
+        """
+        rows, resumes_at = self._search("v1", before, text, limit)
+        return resumes_at, [
+            (number, StoredProfile(profile_id, customer_user_id, msgspec.json.decode(attributes)))
+            for number, profile_id, customer_user_id, attributes in rows
+        ]
+
+    def mail_profiles_before(
+        self, before: int, text: str, limit: int
+    ) -> tuple[int, list[tuple[int, dict[str, Any]]]]:
+        """Return mail profiles that are not erased, as `profiles_before()` does."""
+        rows, resumes_at = self._search("mail", before, text, limit)
+        return resumes_at, [(number, msgspec.json.decode(fields)) for number, fields in rows]
+
+    def _search(
+        self, api: str, before: int, text: str, limit: int
+    ) -> tuple[list[tuple[Any, ...]], int]:
+        row = self._db.execute(_FLOOR[api], (before,)).fetchone()
+        floor = row[0] if row else 0
+        pattern = "%" + re.sub("([!%_])", r"!\1", text) + "%"
+        values = {"before": before, "floor": floor, "text": pattern, "limit": limit}
+        rows = self._db.execute(_SEARCH[api], values).fetchall()
+        return rows, rows[-1][0] if len(rows) == limit else floor
 
     # Mail API
 
@@ -300,9 +349,16 @@ class Store:
             path,
         )
 
-    def latest(self, limit: int) -> list[Arrival]:
-        """Return the latest arrivals, newest first."""
-        return self._arrivals("SELECT * FROM arrivals ORDER BY number DESC LIMIT ?", limit)
+    def since(self, number: int, limit: int) -> list[Arrival]:
+        """Return the latest arrivals after `number`, oldest first."""
+        query = "SELECT * FROM arrivals WHERE number > ? ORDER BY number DESC LIMIT ?"
+        return self._arrivals(query, number, limit)[::-1]
+
+    def statuses(self, numbers: Collection[int]) -> dict[int, int]:
+        """Return the statuses of those arrivals whose responses have been sent."""
+        marks = ",".join("?" * len(numbers))
+        query = f"SELECT number, status FROM arrivals WHERE status > 0 AND number IN ({marks})"  # noqa: S608 - question marks
+        return dict(self._db.execute(query, tuple(numbers)))
 
     def arrival_pages(self) -> Iterator[list[Arrival]]:
         """Yield the logged arrivals in pages, oldest first, up to the newest one at the start."""

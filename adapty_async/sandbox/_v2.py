@@ -39,13 +39,13 @@ class ServerSideV2:
         self,
         store: Store,
         api_key: str,
-        latency: float,
+        latency: Callable[[], float],
         *,
         currencies: bool,
         conflicts: Conflicts,
         emit: Callable[[Mapping[str, Any]], object] | None = None,
     ) -> None:
-        """Serve `store` to requests with `api_key`; `emit` sends webhooks."""
+        """Serve `store` to requests with `api_key`; `emit` sends webhooks; see `CurrenciesV2`."""
         self._authorization = f"Api-Key {api_key}"
         shop = Shop(store.connection)
         if conflicts.unknown_products == "premium":

@@ -18,6 +18,8 @@ from ._shop import IdempotencyRecord
 from ._v2_routes import BASE, Route, Routes, read, require_profile, whole_number
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._shop import Shop
     from ._store import Store, StoredProfile
 
@@ -29,8 +31,10 @@ _NEWEST = 2**62
 class CurrenciesV2:
     """The operations on virtual currencies of one profile."""
 
-    def __init__(self, store: Store, shop: Shop, latency: float, *, enabled: bool) -> None:
-        """Serve the profiles of `store`; a transaction is in flight for `latency` seconds."""
+    def __init__(
+        self, store: Store, shop: Shop, latency: Callable[[], float], *, enabled: bool
+    ) -> None:
+        """Serve the profiles of `store`; a transaction is in flight for `latency()` seconds."""
         self._store = store
         self._shop = shop
         self._latency = latency
@@ -87,7 +91,7 @@ class CurrenciesV2:
         return Response(200, response)
 
     def _stored_response(self, before: IdempotencyRecord) -> Response:
-        left = before.at + self._latency - time.time()
+        left = before.at + self._latency() - time.time()
         if left > 0:
             raise Refusal(
                 409,

@@ -47,15 +47,15 @@ def _date_time(value: Any) -> str:
 
 
 _WHO = dict.fromkeys(_IDS, identifier)
-_paywall = record(
+paywall_rule = record(
     {**_WHO, "store": identifier, "placement_id": identifier, "locale": text},
     required=("store", "placement_id"),
 )
-_visit = record(
+visit_rule = record(
     {**_WHO, "store": identifier, "variation_id": _UUID, "visited_at": _date_time},
     required=("store", "variation_id"),
 )
-_attribution = record(
+attribution_rule = record(
     {**_WHO, "status": one_of(*_STATUSES), **dict.fromkeys(_FIELDS, text)}, required=("status",)
 )
 
@@ -120,7 +120,7 @@ class Web:
         return profile
 
     def _get_paywall(self, given: Any) -> Response:
-        body = _paywall(given)
+        body = paywall_rule(given)
         self._profile(body)
         placement_id = body["placement_id"]
         paywall_id = self._shop.paywall_at(placement_id)
@@ -140,13 +140,13 @@ class Web:
         return json_response(200, paywall if config is None else {**paywall, **config})
 
     def _record_visit(self, given: Any) -> Response:
-        body = _visit(given)
+        body = visit_rule(given)
         profile = self._profile(body)
         self._shop.add_view(profile.profile_id, {**body, "profile_id": profile.profile_id})
         return Response(201)
 
     def _add_attribution(self, given: Any) -> Response:
-        body = _attribution(given)
+        body = attribution_rule(given)
         profile = self._profile(body)
         fields = {name: value for name, value in body.items() if name not in _IDS}
         known = self._shop.settings(profile.profile_id, "attribution")

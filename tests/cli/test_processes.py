@@ -278,6 +278,7 @@ def test_sandbox_runs_until_ctrl_c() -> None:
         assert process.stdout is not None
         lines = [process.stdout.readline().decode() for _ in range(4)]
         url = re.findall(r"http://[0-9.:]+", lines[0])[0]
+        assert f"its page is {url}/." in lines[0]
         assert lines[1] == "\n"
         assert lines[2].startswith(f"export ADAPTY_BASE_URL={url} ADAPTY_API_KEY=secret_")
         assert lines[3].startswith(f"export ADAPTY_MAIL_BASE_URL={url} ADAPTY_MAIL_API_KEY=secret_")

@@ -431,3 +431,56 @@ async def test_refund_saver_may_have_settings_from_the_start() -> None:
         reply = await Api(sandbox).v2("GET", "purchase/profile/refund-saver/settings/")
 
     assert reply.body["settings"] == {"consent": False, "custom_preference": "no_preference"}
+
+
+# Bodies that never become complete
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"ZZ\r\n{}\r\n0\r\n\r\n", id="no-size"),
+        pytest.param(b"2\r\n{}X0\r\n\r\n", id="too-long"),
+        pytest.param(b"5\r\n{}\r\n0\r\n\r\n", id="too-short"),
+        pytest.param(b"2\r\n{}\r\n0\r\nbad trailer\r\n\r\n", id="trailer"),
+        pytest.param(b"2\r\n{}\r\n", id="no-end"),
+    ],
+)
+async def test_a_body_that_does_not_end_is_a_timeout(body: bytes) -> None:
+    """Broken framing that arrives after the head gets a 408, and the connection is closed."""
+    async with Sandbox(body_timeout=0.05) as sandbox:
+        reader, writer = await opened(sandbox, "/api/v2/server-side-api/profile/")
+        await reader.readuntil(b"\r\n\r\n")  # 100 Continue: the head was served
+        writer.write(body)
+        status, head = await reader.readline(), await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+        statuses = sandbox.count()
+
+    assert status == b"HTTP/1.1 408 Request Timeout\r\n"
+    assert b"Connection: close" in head
+    assert statuses == {408: 1}
+
+
+async def test_a_seed_that_does_not_end_is_a_timeout() -> None:
+    """The endpoints of the sandbox itself do not wait for ever, either."""
+    async with Sandbox(body_timeout=0.05) as sandbox:
+        reader, writer = await opened(sandbox, "/_sandbox/seed")
+        writer.write(b'4\r\n"u1"\r\n')
+        status, head = await reader.readline(), await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    assert status == b"HTTP/1.1 408 Request Timeout\r\n"
+    assert b"Connection: close" in head
+
+
+async def opened(sandbox: Sandbox, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open a connection, and send the head of a request with a chunked body."""
+    host, port = sandbox.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(
+        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n"
+        "Expect: 100-continue\r\n\r\n".encode()
+    )
+    return reader, writer

@@ -723,10 +723,3 @@ async def test_the_state_outlives_the_server(tmp_path: Path) -> None:
 
     assert len(data["access_levels"]) == 1
     assert paywalls["meta"]["pagination"]["count"] == 4
-
-
-async def test_the_page_shows_anonymous_profiles(api: Api) -> None:
-    """A profile without a customer user id is on the page by its profile id."""
-    [profile_id] = api.sandbox.seed_anonymous(1)
-
-    assert profile_id in (await api.send("GET", "/")).body
