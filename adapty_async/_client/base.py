@@ -293,6 +293,7 @@ class BaseClient:
             buckets=layers.limiters.statistics(),
             http_path=path,
             http_path_reason=why,
+            bulk_items=layers.items.counts(),
         )
 
     async def aclose(self) -> None:
