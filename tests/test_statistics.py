@@ -100,8 +100,8 @@ async def test_statistics_tell_the_budget_and_its_size() -> None:
 
 async def test_items_of_bulk_runs_are_counted_while_they_last() -> None:
     """The items of all runs of a client are counted by status, those of a run in progress too."""
-    answers = [(204, {}, b""), (400, {}, b""), (204, {}, b"")]
-    client = AdaptyClient("key", transport=FakeTransport(answers))
+    transport = FakeTransport([(204, {}, b""), (400, {}, b""), (204, {}, b"")])
+    client = AdaptyClient("key", transport=transport)
     other = client.with_options(timeout=5.0)
     assert client.statistics().bulk_items == {}
     await client.v1.profiles.bulk_delete(["u1", "u2"], by="customer_user_id", concurrency=1)

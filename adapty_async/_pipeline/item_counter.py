@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from typing import Any
 
 from adapty_async._runtime.fork import register_fork_handler
 
@@ -21,7 +22,7 @@ class ItemCounter:
     def __init__(self) -> None:
         self._lock = threading.Lock()  # clients may be in use in several threads
         self._ended: dict[str, int] = {}  # the sums of runs that have ended
-        self._in_progress: list[Mapping[str, int]] = []
+        self._in_progress: list[Mapping[Any, int]] = []
         register_fork_handler(self)
 
     def after_fork(self) -> None:
@@ -29,12 +30,12 @@ class ItemCounter:
         self._lock = threading.Lock()
         self._ended, self._in_progress = {}, []
 
-    def start(self, counts: Mapping[str, int]) -> None:
+    def start(self, counts: Mapping[Any, int]) -> None:
         """Include the counts of a run, which change until it ends."""
         with self._lock:
             self._in_progress.append(counts)
 
-    def end(self, counts: Mapping[str, int]) -> None:
+    def end(self, counts: Mapping[Any, int]) -> None:
         """Add the counts of a run that has ended; nothing if it started before a fork."""
         with self._lock:
             others = [each for each in self._in_progress if each is not counts]
@@ -48,7 +49,7 @@ class ItemCounter:
             return _sum([self._ended, *self._in_progress])
 
 
-def _sum(parts: list[Mapping[str, int]]) -> dict[str, int]:
+def _sum(parts: list[Mapping[Any, int]]) -> dict[str, int]:
     total: dict[str, int] = {}
     for part in parts:
         for status, count in part.items():
