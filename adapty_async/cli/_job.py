@@ -16,7 +16,7 @@ from adapty_async._input.rows import Row, Rows, SizedRows
 from adapty_async._journal import belongs_to_journal
 from adapty_async.bulk import BulkReport, BulkRun, StopReason
 from adapty_async.cli._feed import ThreadedReader
-from adapty_async.cli._progress import progress
+from adapty_async.cli._progress import Meter, progress
 from adapty_async.cli._report import FailuresFile, require_separate
 from adapty_async.cli._signals import handled
 from adapty_async.cli._streams import write_error
@@ -81,9 +81,11 @@ async def accept(_request: Request) -> Response:
     return Response(200, {}, b"")
 
 
-async def perform(job: Job, client: AdaptyClient | AdaptyMailClient) -> JobResult:
+async def perform(
+    job: Job, client: AdaptyClient | AdaptyMailClient, *, settled: int = 0
+) -> JobResult:
     """
-    Run a job, and return its result.
+    Run a job, and return its result; `settled` rows will be skipped, as far as is known.
 
     The first Ctrl-C, SIGTERM or SIGHUP stops the run and lets the requests in flight finish; a
     second one cancels them.
@@ -113,7 +115,8 @@ async def perform(job: Job, client: AdaptyClient | AdaptyMailClient) -> JobResul
         )
         statistics = None if job.is_dry else client.statistics  # nothing is in flight
         signals = stack.enter_context(_stopped_by_signals(run))
-        async with progress(run, job.title, job.total, statistics):
+        meter = Meter(job.total, is_dry=job.is_dry, settled=settled)
+        async with progress(run, job.title, meter, statistics):
             error = await _complete(run)
         if failures is not None and error is None:
             failures.begin()
