@@ -68,7 +68,8 @@ def estimate_of(rows: int, rate: float | None, earlier: EarlierRuns) -> Estimate
 
 def duration_text(seconds: float) -> str:
     """Return a duration in its two largest units, rounded up to seconds, such as ``4 min 10 s``."""
-    left, parts = max(math.ceil(seconds), 1), []
+    left = max(math.ceil(seconds), 1)
+    parts: list[str] = []
     for size, unit in _UNITS:
         count, left = divmod(left, size)
         if count or parts:

@@ -172,7 +172,7 @@ def export() -> None:
 @export.command(
     epilog=examples(
         "export analytics --chart mrr --from 2025-01-01 --to 2025-12-31 -o mrr.csv",
-        "export analytics --chart revenue --from 2025-01-01 --to 2025-01-31 --filter country=us",
+        "export analytics --chart mrr --from 2025-01-01 --to 2025-01-31 --filter country=us",
     )
 )
 @click.option("--chart", required=True, help="The id of the chart, such as revenue or mrr.")

@@ -17,6 +17,7 @@ from rich.console import (
     Console,
     ConsoleOptions,
     ConsoleRenderable,
+    Group,
     RenderableType,
     RenderHook,
     RenderResult,
@@ -64,7 +65,8 @@ class Frame(RenderHook):
 
     def _leave(self) -> None:
         """Draw the last content, and leave it on the screen."""
-        self._console.print(_Erased(), self._content, sep="", end="\n")
+        # in a group, since the console joins texts, and then wraps them
+        self._console.print(_Erased(), Group(self._content))
 
 
 class _Erased:

@@ -110,7 +110,7 @@ def job() -> None:
 @job.command(
     epilog=examples(
         "job plan ids.csv --name erasure --by customer-user-id",
-        "job plan ids.csv --name erasure --by profile-id --store postgresql://ops@db/jobs --yes",
+        "job plan ids.csv --name erasure --by profile-id --store postgresql://db/jobs",
     )
 )
 @click.argument("source", metavar="INPUT", shell_complete=complete_file)

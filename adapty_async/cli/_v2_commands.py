@@ -52,9 +52,7 @@ _LEVEL = click.option("--access-level", required=True, help="Its id in the Adapt
 
 @cli.command(
     "import-transactions",
-    epilog=examples(
-        "import-transactions purchases.csv --by customer-user-id --create-missing --journal run.db"
-    ),
+    epilog=examples("import-transactions purchases.csv --by customer-user-id --journal run.db"),
 )
 @_common_options
 @_BY
@@ -125,8 +123,7 @@ def create(column: str | None, *, if_missing: bool, **common: Any) -> None:
 
 @cli.command(
     epilog=examples(
-        "grant ids.csv --by customer-user-id --access-level premium "
-        "--expires-at 2027-01-01T00:00:00Z"
+        "grant ids.csv --by profile-id --access-level vip --expires-at 2027-01-01T00:00:00Z"
     )
 )
 @_common_options
