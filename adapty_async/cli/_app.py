@@ -24,6 +24,7 @@ from adapty_async._input.rows import Format, Rows, SizedRows, open_rows
 from adapty_async._version import __version__
 from adapty_async.bulk import copy_journal
 from adapty_async.cli import _demo
+from adapty_async.cli._apis import ALL_BY, KINDS, api_option, require_kind
 from adapty_async.cli._confirmation import ask, describe_ends, describe_users, ends_of
 from adapty_async.cli._earlier import earlier_runs, require_same_api
 from adapty_async.cli._estimate import Estimate, estimate_of
@@ -44,18 +45,11 @@ __all__ = ("cli",)
 T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_BY = {
-    "v2": ("customer-user-id", "profile-id"),
-    "v1": ("customer-user-id", "profile-id"),
-    "mail": ("external-profile-id", "customer-user-id", "email"),
-}
 _MODULES = {"v2": v2, "v1": v1, "mail": mail}
 # Requests per second of a dry run, which ignores the adaptive rate of its journal.
 _UNLIMITED_RATE = 1e9
 _NEXT = "Run the same command again to resume; rows that are done are skipped."
 _FILE = click.Path(dir_okay=False, path_type=Path)
-#: The kinds of ids of all APIs.
-ALL_BY = sorted({name for names in _BY.values() for name in names})
 
 
 class CommonOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,28 +126,6 @@ _REPORTING = [
     ),
     click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
 ]
-
-
-#: The option of the API of a deletion.
-api_option = click.option(
-    "--api",
-    type=click.Choice(list(_BY)),
-    default="v2",
-    show_default=True,
-    help="The API to call: version 2 or 1 of the server-side API, or the Mail API.",
-)
-
-
-def require_kind(api: str, by: str) -> None:
-    """
-    Validate that an API knows a kind of ids.
-
-    Raises:
-        click.UsageError: it does not; the message names the ones that it knows.
-    """
-    if by not in _BY[api]:
-        other = "" if any(by in _BY[each] for each in ("v1", "v2")) else f"; {by} needs --api mail"
-        raise click.UsageError(f"--by for --api {api} is one of {', '.join(_BY[api])}{other}")
 
 
 def _common_options(command: Command) -> Command:
@@ -234,7 +206,7 @@ def delete(api: str, by: str, column: str | None, **common: Any) -> None:
 @click.option(
     "--api", type=click.Choice(["v2", "mail"]), help="The API: v2 with --by, mail without."
 )
-@click.option("--by", type=click.Choice(_BY["v2"]), help="The kind of the ids (v2).")
+@click.option("--by", type=click.Choice(KINDS["v2"]), help="The kind of the ids (v2).")
 def save(api: str | None, by: str | None, **common: Any) -> None:
     """
     Update the profiles in INPUT in the server-side API, or save them to the Mail API.

@@ -11,10 +11,12 @@ from typing import Any
 import msgspec
 
 from adapty_async._api.operation import Operation, Request, Response
+from adapty_async._bulk.item_processor import MOST_WORKERS
 from adapty_async._bulk.recording import OutcomesPath
 from adapty_async._input.rows import Row, Rows, SizedRows
-from adapty_async._journal import belongs_to_journal
+from adapty_async._journal import Journal, belongs_to_journal
 from adapty_async.bulk import BulkReport, BulkRun, StopReason
+from adapty_async.cli._dry_journal import DryJournal
 from adapty_async.cli._feed import ThreadedReader
 from adapty_async.cli._progress import Meter, progress
 from adapty_async.cli._report import FailuresFile, require_separate
@@ -105,7 +107,7 @@ async def perform(
             job.rows if isinstance(job.rows, SizedRows) else ThreadedReader(job.rows),
             build=_checked(job.build),
             name=job.name,
-            journal=job.journal,
+            journal=_journal_of(job),
             dedupe=job.dedupe,
             concurrency=job.concurrency,
             rate=job.rate,
@@ -121,6 +123,12 @@ async def perform(
         if failures is not None and error is None:
             failures.begin()
         return JobResult(report=run.report, interrupted=bool(signals), error=error)
+
+
+def _journal_of(job: Job) -> Path | Journal | None:
+    if job.journal is None or not job.is_dry:
+        return job.journal
+    return DryJournal(job.journal, owed=2 * (job.concurrency or MOST_WORKERS))
 
 
 def _outcomes_of(job: Job) -> OutcomesPath | None:

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import click
 
 from adapty_async.bulk import OutcomeStatus
-from adapty_async.cli._app import ALL_BY, _exit_on_error, _run, api_option, require_kind
+from adapty_async.cli._apis import ALL_BY, api_option, require_kind
+from adapty_async.cli._app import _exit_on_error, _run
 from adapty_async.cli._confirmation import describe_ends, require_terminal
 from adapty_async.cli._help import complete_file, examples
 from adapty_async.cli._job import Exit

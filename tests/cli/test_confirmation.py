@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from adapty_async._journal import Changes, SqliteJournal
+from adapty_async._journal import Changes, JournalIdentity, SqliteJournal
 from adapty_async.bulk import summarise
 from adapty_async.cli._confirmation import describe_ends
+from adapty_async.cli._dry_journal import DryJournal
 from adapty_async.cli._earlier import EarlierRuns
 from adapty_async.cli._estimate import duration_text, estimate_of
 from adapty_async.sandbox import Sandbox
@@ -206,6 +207,25 @@ def test_an_estimate_uses_the_measurement_of_the_journal(
     }
     text = invoke("delete", path, *BY, "--dry-run", "--journal", journal).stdout
     assert "At 4 requests/s, as an earlier run with this journal measured, that takes 3 s" in text
+
+
+async def test_a_dry_run_is_not_slowed_by_its_journal(tmp_path: Path) -> None:
+    """The rate that an earlier run measured is that of requests, which a dry run does not send."""
+    identity = JournalIdentity(
+        operation="v2 delete", origin="http://x", account="a", keys="position", input={}
+    )
+    path = tmp_path / "run.db"
+    journal = SqliteJournal(path, owed=1)
+    await journal.open(identity, lambda _: None, lambda keys: None)
+    await journal.close()
+    await add_run(path, rate=4.0)
+    dry = DryJournal(path, owed=1)
+    resumed = await dry.open(identity, lambda _: None, lambda keys: None)
+    await dry.commit(Changes(run=resumed.run), durable=True)
+    await dry.close()
+
+    assert (resumed.rate, resumed.run.number) == (None, 3)
+    assert len(summarise(path).runs) == 3
 
 
 def test_version_2_is_the_default(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
