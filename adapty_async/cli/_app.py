@@ -167,7 +167,7 @@ def cli() -> None:
     "--id-encoding",
     type=click.Choice(["ascii", "utf-8"]),
     default="ascii",
-    help="utf-8 allows ids that are not ASCII (v1); how Adapty reads them is not documented.",
+    help="utf-8 allows ids that are not ASCII (v2, v1); how Adapty reads them is undocumented.",
 )
 def delete(api: str, by: str, column: str | None, **common: Any) -> None:
     """

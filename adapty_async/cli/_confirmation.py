@@ -11,7 +11,7 @@ from adapty_async.cli._earlier import earlier_runs
 from adapty_async.cli._job import Exit, Job
 from adapty_async.cli._streams import write_error
 
-__all__ = ("ask", "describe_ends", "describe_users", "ends_of", "require_terminal")
+__all__ = ("ask", "describe_ends", "describe_users", "ends_of", "require_terminal", "visible")
 
 # Characters of an id that are shown; one may have thousands.
 _SHOWN_LENGTH = 64
@@ -19,7 +19,7 @@ _SHOWN_LENGTH = 64
 
 def describe_users(job: Job, origin: str) -> str:
     """Return the number of users that a command changes, their input, and its first and last id."""
-    path = job.rows.path
+    path = visible(job.rows.path)
     if job.total is None:
         return f"all users in {path}, whose number and ids are not known beforehand"
     ends = ends_of(job.rows)
@@ -62,16 +62,15 @@ def _quoted(item_id: str | None) -> str:
     if item_id is None:
         return "not readable"
     cut = item_id[:_SHOWN_LENGTH]
-    shown = "".join(
-        each if each.isprintable() and each not in '"\\' else _escaped(each) for each in cut
-    )
+    shown = visible(cut.replace("\\", "\\\\").replace('"', '\\"'))
     return f'"{shown}{"…" if len(item_id) > len(cut) else ""}"'
 
 
-def _escaped(character: str) -> str:
-    if character in '"\\':
-        return f"\\{character}"
-    return character.encode("unicode_escape").decode()
+def visible(text: str) -> str:
+    """Return text with escapes for the characters that a terminal would interpret."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
 
 
 def is_terminal() -> bool:

@@ -14,7 +14,7 @@ import click
 from adapty_async.bulk import OutcomeStatus
 from adapty_async.cli._apis import ALL_BY, api_option, require_kind
 from adapty_async.cli._app import _exit_on_error, _run
-from adapty_async.cli._confirmation import describe_ends, require_terminal
+from adapty_async.cli._confirmation import describe_ends, require_terminal, visible
 from adapty_async.cli._help import complete_file, examples
 from adapty_async.cli._job import Exit
 from adapty_async.cli._job_text import (
@@ -82,7 +82,7 @@ _CLIENT = (
         "--id-encoding",
         type=click.Choice(["ascii", "utf-8"]),
         default="ascii",
-        help="utf-8 allows ids that are not ASCII (v1); how Adapty reads them is not documented.",
+        help="utf-8 allows ids that are not ASCII (v2, v1); how Adapty reads them is undocumented.",
     ),
 )
 
@@ -204,7 +204,7 @@ def _confirm(source: str, planned: PlannedSource, where: str) -> None:
         return
     users = "1 user" if planned.items == 1 else f"{planned.items:,} users"
     question = (
-        f"Plan to delete {users} in {source} ({describe_ends(*ends)}), {where}?"
+        f"Plan to delete {users} in {visible(source)} ({describe_ends(*ends)}), {where}?"
         " Once a worker starts, there is no way back."
     )
     require_terminal(question)

@@ -88,6 +88,18 @@ def test_a_question_names_the_first_and_the_last_id(
     assert sandbox.arrivals() == []
 
 
+def test_the_name_of_the_input_is_shown_without_escapes(
+    sandbox: Sandbox, invoke: Invoke, put: Put
+) -> None:
+    """A file may be called anything; a terminal interprets nothing of its name."""
+    path = put("a\x1b[2J\nb.txt", "u1\n")
+    shown = str(path).replace("\x1b", "\\x1b").replace("\n", "\\n")
+    job = ("job", "plan", path, "--name", "j", *BY)
+    for result in (invoke("delete", path, *BY), invoke(*job)):
+        assert f'1 user in {shown} (id "u1")' in result.stderr
+        assert "\x1b" not in result.output
+
+
 def test_nobody_is_asked_about_an_empty_file(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
     """A file without rows needs no confirmation, since nothing would be sent."""
     result = invoke("delete", put("ids.txt", "\n"), *BY)
