@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Protocol, TypeAlias
 
 import msgspec
 
-__all__ = ("AttemptEnded", "CallEnded", "CallStarted", "Event", "Hook", "RetryScheduled")
+__all__ = (
+    "AttemptEnded",
+    "CallEnded",
+    "CallStarted",
+    "Event",
+    "Hook",
+    "RetryScheduled",
+    "log_attempts",
+)
+
+logger = logging.getLogger("adapty_async")
 
 
 class CallStarted(msgspec.Struct, frozen=True):
@@ -120,3 +131,21 @@ class Hook(Protocol):
 
     def __call__(self, event: Event, /) -> object:
         """Record an event."""
+
+
+def log_attempts(event: Event, /) -> None:
+    """
+    Log each attempt at level DEBUG, in one line; a hook for ``hooks=``.
+
+    The logger is ``adapty_async``. With ``ADAPTY_ASYNC_LOG=debug`` each client has this hook.
+    """
+    if isinstance(event, AttemptEnded):
+        logger.debug(
+            "%s, call %d, attempt %d: %s in %.3f s, request id %s",
+            event.operation,
+            event.call_id,
+            event.attempt,
+            event.status if event.error is None else f"{event.error} ({event.status})",
+            event.elapsed,
+            event.request_id,
+        )

@@ -69,6 +69,8 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
         buckets: the statistics of each bucket by its name, such as ``v1``.
         http_path: the HTTP path of the latest request, or that of the first one if none was sent.
         http_path_reason: why `http_path` is not the fast path; None if it is.
+        bulk_items: the items of all bulk runs of the client so far, by
+            `adapty_async.OutcomeStatus`; empty before its first run. The counts never decrease.
     """
 
     budget: int
@@ -77,6 +79,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     buckets: Mapping[str, BucketStatistics]
     http_path: HttpPath = HttpPath.FAST
     http_path_reason: str | None = None
+    bulk_items: Mapping[str, int] = {}
 
     @property
     def rate(self) -> float:

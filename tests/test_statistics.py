@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from adapty_async import AdaptyClient, Limits, RetryPolicy
+from adapty_async import AdaptyClient, Limits, OutcomeStatus, RetryPolicy
 from adapty_async._api.operation import Request, Response
 from adapty_async.errors import ServerError
 from adapty_async.statistics import BucketStatistics, CircuitState, Statistics
@@ -96,3 +96,32 @@ async def test_statistics_tell_the_budget_and_its_size() -> None:
     now = client.statistics()
 
     assert (now.budget, now.budget_size) == (86, 100)
+
+
+async def test_items_of_bulk_runs_are_counted_while_they_last() -> None:
+    """The items of all runs of a client are counted by status, those of a run in progress too."""
+    transport = FakeTransport([(204, {}, b""), (400, {}, b""), (204, {}, b"")])
+    client = AdaptyClient("key", transport=transport)
+    other = client.with_options(timeout=5.0)
+    assert client.statistics().bulk_items == {}
+    await client.v1.profiles.bulk_delete(["u1", "u2"], by="customer_user_id", concurrency=1)
+    async with other.v1.profiles.bulk_delete(["u3"], by="customer_user_id") as run:
+        async for _ in run:
+            assert client.statistics().bulk_items["done"] == 2
+    unused = client.v1.profiles.bulk_delete(["u4"], by="customer_user_id")
+    unused.close()
+
+    found = client.statistics().bulk_items
+    assert found == dict.fromkeys(OutcomeStatus, 0) | {"done": 2, "failed": 1}
+    assert found == other.statistics().bulk_items
+
+
+async def test_items_of_a_stopped_run_are_counted() -> None:
+    """Items that a run did not send before it was stopped are counted as such."""
+    client = AdaptyClient("key", transport=FakeTransport([(401, {}, b"")] * 100))
+    users = [f"u{number}" for number in range(100)]
+    run = client.v1.profiles.bulk_delete(users, by="customer_user_id", concurrency=1)
+    report = await run
+
+    assert report.not_sent
+    assert client.statistics().bulk_items == report.counts

@@ -14,7 +14,7 @@ import asyncio
 import threading
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from types import TracebackType
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -115,6 +115,11 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         now = time.monotonic() if self._ended is None else self._ended
         elapsed = 0.0 if self._started is None else now - self._started
         return self._report_builder.report(elapsed=elapsed, stop_reason=self._stop_reason)
+
+    @property
+    def counts(self) -> Mapping[OutcomeStatus, int]:
+        """The number of items that have ended, by status; the mapping changes with the run."""
+        return self._report_builder.counts
 
     @property
     def is_watched(self) -> bool:

@@ -110,7 +110,13 @@ class Executor:
         send = build(layers, self.options.retry, limits)
         encode_item = functools.partial(self._encode, low_priority=True)
         engine = Engine(
-            encode_item, send, layers.decode, layers.timing.clock, layers.limiters, limits
+            encode_item,
+            send,
+            layers.decode,
+            layers.timing.clock,
+            layers.limiters,
+            layers.items,
+            limits,
         )
         records = Records(
             journal=journal, outcomes=_outcomes_of(options), dedupe=options.get("dedupe", False)

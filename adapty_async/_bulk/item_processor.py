@@ -31,6 +31,7 @@ from adapty_async._flow.bucket_limiter import LimiterRegistry
 from adapty_async._flow.run_limits import NO_LIMITS, RunLimits, look_every
 from adapty_async._journal import KEY_SIZE, Journal, KeyIndex
 from adapty_async._pipeline.creation import lost_creation
+from adapty_async._pipeline.item_counter import ItemCounter
 from adapty_async._pipeline.limit import look
 from adapty_async._pipeline.retry import may_have_worked
 from adapty_async.config import positive
@@ -135,6 +136,7 @@ class Engine(msgspec.Struct, frozen=True):
         decode: decodes a response to the result of its operation.
         clock: returns seconds of a monotonic clock.
         limiters: the bucket limiters.
+        items: counts the items of the client's runs.
         limits: the limits of the run.
     """
 
@@ -143,6 +145,7 @@ class Engine(msgspec.Struct, frozen=True):
     decode: ResultDecoder
     clock: Callable[[], float]
     limiters: LimiterRegistry
+    items: ItemCounter
     limits: RunLimits = NO_LIMITS
 
 
@@ -254,9 +257,11 @@ class ItemProcessor(Generic[ItemT, ResultT]):
 
     @contextlib.asynccontextmanager
     async def open(self, run: BulkRun[ItemT, ResultT]) -> AsyncIterator[None]:
-        """Keep the journal of a run open."""
+        """Keep the journal of a run open, and its items in the statistics of the client."""
         self._watched = run.is_watched
-        journal, limiters = self._journal, self._engine.limiters
+        journal, limiters, items = self._journal, self._engine.limiters, self._engine.items
+        counts = run.counts
+        items.start(counts)
         try:
             if journal is None:
                 yield
@@ -270,6 +275,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             finally:
                 await journal.aclose(limiters.learned_rate(), run.report.stop_reason)
         finally:
+            items.end(counts)
             if self._seen is not None:
                 self._seen.close()
 

@@ -26,12 +26,13 @@ from adapty_async._http.transport import Transport
 from adapty_async._pipeline.compose import PipelineConfig, without_state
 from adapty_async._pipeline.emitter import Emitter
 from adapty_async._runtime.clock import Timing
+from adapty_async._runtime.log import apply_log_setting
 from adapty_async._runtime.loop_local import LoopLocal
 from adapty_async._version import __version__
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.config import ApiKey, Limits, RetryPolicy, origin_from
 from adapty_async.errors import ConfigError, InvalidInputError
-from adapty_async.hooks import Hook
+from adapty_async.hooks import Hook, log_attempts
 from adapty_async.statistics import HttpPath, Statistics
 
 if TYPE_CHECKING:
@@ -118,6 +119,9 @@ class BaseClient:
             id_encoding=id_encoding,
             validate=validate,
         )
+        hooks = tuple(hooks)
+        if apply_log_setting() and log_attempts not in hooks:
+            hooks = (*hooks, log_attempts)
         clock = time.monotonic
         timing = Timing(clock, asyncio.sleep, random.uniform)
         self._connections = Transport(
@@ -131,7 +135,7 @@ class BaseClient:
                 timing, _rate_limiter(limits, clock), _rate_source(limits, wire)
             ),
             budget=RetryBudget(retry.budget),
-            emitter=Emitter(tuple(hooks)) if hooks else None,
+            emitter=Emitter(hooks) if hooks else None,
         )
         self._use(Executor(layers, CallOptions(wire=wire, retry=retry, timeout=timeout)))
 
@@ -293,6 +297,7 @@ class BaseClient:
             buckets=layers.limiters.statistics(),
             http_path=path,
             http_path_reason=why,
+            bulk_items=layers.items.counts(),
         )
 
     async def aclose(self) -> None:

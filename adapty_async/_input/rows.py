@@ -229,7 +229,7 @@ class SizedRows(Rows):
     def __init__(self, path: str, layout: Layout) -> None:
         super().__init__(path, layout)
         self._extent = extent = extent_of(path)
-        self._length = sum(1 for _ in self._read(self.findings))
+        self._length, self._ends = _count(self._read(self.findings))
         self._size = extent.size
 
     def __iter__(self) -> Iterator[Row]:
@@ -238,6 +238,11 @@ class SizedRows(Rows):
     def __len__(self) -> int:
         return self._length
 
+    @property
+    def ends(self) -> tuple[Row, Row] | None:
+        """The first and the last row; None if there are none."""
+        return self._ends
+
     def identity(self) -> dict[str, Any]:
         """Return the file's size, digest and number of rows."""
         return fingerprint(Path(self.path), self._size) | {"rows": self._length}
@@ -245,6 +250,17 @@ class SizedRows(Rows):
     def difference(self, earlier: dict[str, Any]) -> str | None:
         """Return how the file differs from an earlier identity; None if its rows are the same."""
         return difference(Path(self.path), self._size, earlier)
+
+
+def _count(rows: Iterator[Row]) -> tuple[int, tuple[Row, Row] | None]:
+    """Return the number of rows, and the first and the last of them."""
+    first = last = next(rows, None)
+    if first is None or last is None:
+        return 0, None
+    count = 1
+    for last in rows:  # noqa: B007  the last one is returned
+        count += 1
+    return count, (first, last)
 
 
 def format_of(path: str) -> Format | None:

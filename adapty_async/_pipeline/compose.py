@@ -23,6 +23,7 @@ from adapty_async._flow.run_limits import RunLimits
 from adapty_async._flow.semaphore import PrioritySemaphore
 from adapty_async._pipeline.creation import create_missing
 from adapty_async._pipeline.emitter import Emitter
+from adapty_async._pipeline.item_counter import ItemCounter
 from adapty_async._pipeline.limit import limit
 from adapty_async._pipeline.observe import observe, observe_attempts
 from adapty_async._pipeline.retry import is_refusal, retry
@@ -44,6 +45,7 @@ class PipelineConfig(msgspec.Struct, frozen=True, kw_only=True):
         timing: clock, sleep and random function.
         limiters: rates, pauses and circuit breakers, per bucket.
         budget: the retry budget.
+        items: counts the items of bulk runs.
         emitter: delivers the events of calls to hooks; None without hooks.
         middlewares: functions around each attempt, the innermost first.
         decode: decodes results, and logs deviations from Adapty's documentation.
@@ -54,6 +56,7 @@ class PipelineConfig(msgspec.Struct, frozen=True, kw_only=True):
     timing: Timing
     limiters: LimiterRegistry
     budget: RetryBudget
+    items: ItemCounter = msgspec.field(default_factory=ItemCounter)
     emitter: Emitter | None = None
     middlewares: tuple[Middleware, ...] = ()
     decode: ResultDecoder = msgspec.field(default_factory=ResultDecoder)

@@ -24,11 +24,15 @@ from adapty_async._input.rows import Format, Rows, SizedRows, open_rows
 from adapty_async._version import __version__
 from adapty_async.bulk import copy_journal
 from adapty_async.cli import _demo
-from adapty_async.cli._confirmation import ask, describe_users
+from adapty_async.cli._apis import ALL_BY, KINDS, api_option, require_kind
+from adapty_async.cli._confirmation import ask, describe_ends, describe_users, ends_of
+from adapty_async.cli._earlier import earlier_runs, require_same_api
+from adapty_async.cli._estimate import Estimate, estimate_of
+from adapty_async.cli._help import complete_file, examples
 from adapty_async.cli._items import id_columns, id_from, profile_columns, profile_from
 from adapty_async.cli._job import Exit, Job, JobResult, accept, exit_code, perform
 from adapty_async.cli._proxies import proxy_hooks, require_usable_proxy
-from adapty_async.cli._report import dry_run_text, report_json, report_text
+from adapty_async.cli._report import dry_run_text, preview_json, report_json, report_text
 from adapty_async.cli._streams import write_error
 from adapty_async.cli._v2_items import ATTRIBUTES, attributes_from
 from adapty_async.client import AdaptyClient, AdaptyMailClient
@@ -41,17 +45,11 @@ __all__ = ("cli",)
 T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_BY = {
-    "v1": ("customer-user-id", "profile-id"),
-    "v2": ("customer-user-id", "profile-id"),
-    "mail": ("external-profile-id", "customer-user-id", "email"),
-}
-_MODULES = {"v1": v1, "v2": v2, "mail": mail}
+_MODULES = {"v2": v2, "v1": v1, "mail": mail}
 # Requests per second of a dry run, which ignores the adaptive rate of its journal.
 _UNLIMITED_RATE = 1e9
 _NEXT = "Run the same command again to resume; rows that are done are skipped."
 _FILE = click.Path(dir_okay=False, path_type=Path)
-_ALL_BY = sorted({name for names in _BY.values() for name in names})
 
 
 class CommonOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +74,7 @@ class CommonOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _READING = [
-    click.argument("input"),
+    click.argument("input", shell_complete=complete_file),
     click.option(
         "--format",
         "form",
@@ -136,7 +134,13 @@ def _common_options(command: Command) -> Command:
     return command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=examples(
+        "delete ids.csv --by customer-user-id --dry-run",
+        "delete ids.csv --by customer-user-id --journal run.db",
+    ),
+)
 @click.version_option(__version__)
 def cli() -> None:
     """
@@ -149,16 +153,21 @@ def cli() -> None:
     """
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "delete ids.csv --by customer-user-id --journal run.db",
+        "delete people.csv --api mail --by email --column mail --yes",
+    )
+)
 @_common_options
-@click.option("--api", type=click.Choice(sorted(_BY)), required=True, help="The API to call.")
-@click.option("--by", type=click.Choice(_ALL_BY), required=True, help="The kind of the ids.")
+@api_option
+@click.option("--by", type=click.Choice(ALL_BY), required=True, help="The kind of the ids.")
 @click.option("--column", help="The column or field with the ids; by default, named like --by.")
 @click.option(
     "--id-encoding",
     type=click.Choice(["ascii", "utf-8"]),
     default="ascii",
-    help="utf-8 allows ids that are not ASCII (v1); how Adapty reads them is not documented.",
+    help="utf-8 allows ids that are not ASCII (v2, v1); how Adapty reads them is undocumented.",
 )
 def delete(api: str, by: str, column: str | None, **common: Any) -> None:
     """
@@ -168,12 +177,12 @@ def delete(api: str, by: str, column: str | None, **common: Any) -> None:
     gzip; - is standard input.
     """
     options = CommonOptions(**common)
-    if by not in _BY[api]:
-        raise click.UsageError(f"--by for --api {api} is one of {', '.join(_BY[api])}")
+    require_kind(api, by)
     field = by.replace("-", "_")
     column = column or field
     describe = cast("Callable[..., Any]", _MODULES[api].delete_profile)
     with _exit_on_error():
+        require_same_api(options.journal, api)
         job = _job(
             "Deleting",
             f"{api} delete by {by}, column {column}",
@@ -187,15 +196,20 @@ def delete(api: str, by: str, column: str | None, **common: Any) -> None:
         sys.exit(_run(_perform_and_report(job, client, options)))
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "save profiles.csv --by customer-user-id --journal run.db",
+        "save people.ndjson --api mail",
+    )
+)
 @_common_options
 @click.option(
-    "--api", type=click.Choice(["mail", "v2"]), default="mail", show_default=True, help="The API."
+    "--api", type=click.Choice(["v2", "mail"]), help="The API: v2 with --by, mail without."
 )
-@click.option("--by", type=click.Choice(_BY["v2"]), help="The kind of the ids (v2).")
-def save(api: str, by: str | None, **common: Any) -> None:
+@click.option("--by", type=click.Choice(KINDS["v2"]), help="The kind of the ids (v2).")
+def save(api: str | None, by: str | None, **common: Any) -> None:
     """
-    Save the profiles in INPUT to the Mail API, or update them in the server-side API.
+    Update the profiles in INPUT in the server-side API, or save them to the Mail API.
 
     INPUT is CSV or NDJSON, plain or gzip; - is standard input. Columns are named after the
     profile's fields, nested ones with a dot: custom_attributes.plan, device_info.platform. Empty
@@ -203,11 +217,13 @@ def save(api: str, by: str | None, **common: Any) -> None:
     the profiles have to exist.
     """
     options = CommonOptions(**common)
-    if (api == "v2") != (by is not None):
+    is_mail = by is None
+    if api is not None and is_mail != (api == "mail"):
         raise click.UsageError("--api v2 and --by go together")
     with _exit_on_error():
+        require_same_api(options.journal, "mail" if is_mail else "v2")
         job = _saving(options) if by is None else _updating(by, options)
-        client = _client(AdaptyMailClient if api == "mail" else AdaptyClient, options)
+        client = _client(AdaptyMailClient if is_mail else AdaptyClient, options)
         sys.exit(_run(_perform_and_report(job, client, options)))
 
 
@@ -271,7 +287,7 @@ def _require_fields(rows: Rows, what: str) -> None:
         raise InvalidInputError("INPUT", f"must be CSV or NDJSON: a line of text is no {what}")
 
 
-@cli.command()
+@cli.command(epilog=examples("sandbox --rate 400 --faults error=5%,reset=1%"))
 @click.option("--port", type=click.IntRange(0, 65535), default=8321, show_default=True)
 @click.option("--db", default=":memory:", help="Keep the state in this SQLite file.")
 @click.option("--rate", type=float, help="Requests per second that each API allows.")
@@ -352,7 +368,7 @@ def _seed(server: Sandbox, path: Path) -> None:
     click.echo(f"{count:,} profiles added from {click.format_filename(path)}.")
 
 
-@cli.command()
+@cli.command(epilog=examples("demo", "demo profiles.csv ids.txt"))
 @click.argument("profiles", required=False, type=click.Path(exists=True, dir_okay=False))
 @click.argument("ids", required=False, type=click.Path(exists=True, dir_okay=False))
 def demo(profiles: str | None, ids: str | None) -> None:
@@ -437,16 +453,19 @@ def _confirm(job: Job, client: AdaptyClient | AdaptyMailClient, by: str) -> None
 async def _perform_and_report(
     job: Job, client: AdaptyClient | AdaptyMailClient, options: CommonOptions
 ) -> int:
+    earlier = earlier_runs(job.journal, job.name, client.origin)
     async with client:
         with _copied_journal(job) as own_job:
-            result = await perform(own_job, client)
+            result = await perform(own_job, client, settled=earlier.settled)
             if result.error is not None and not result.report.total:
                 raise result.error
+    expected = estimate_of(result.report.done, options.rate, earlier)
     if options.as_json:
         findings = job.rows.findings
-        click.echo(report_json(result.report, findings, is_dry=options.dry_run, error=result.error))
+        preview = preview_json(ends_of(job.rows), expected) if options.dry_run else None
+        click.echo(report_json(result.report, findings, preview=preview, error=result.error))
     else:
-        _echo_report(result, job, options)
+        _echo_report(result, job, options, expected)
     if not isinstance(job.rows, SizedRows):
         _echo_findings(job.rows)
     if result.error is not None:
@@ -472,15 +491,16 @@ def _copied_journal(job: Job) -> Iterator[Job]:
             raise JournalError(str(error).replace(str(copy), str(job.journal))) from None
 
 
-def _echo_report(result: JobResult, job: Job, options: CommonOptions) -> None:
+def _echo_report(result: JobResult, job: Job, options: CommonOptions, expected: Estimate) -> None:
     failures = None if result.error else options.failures
     if not options.dry_run:
         click.echo(report_text(result.report, failures=failures, total=job.total))
         return
     click.echo(dry_run_text(result.report, failures=failures, total=job.total))
-    if options.rate is not None and result.report.done:
-        seconds = result.report.done / options.rate
-        click.echo(f"At {options.rate:g} requests/s that takes {seconds:,.0f} s or more.")
+    if (ends := ends_of(job.rows)) is not None:
+        click.echo(f"The input: {describe_ends(*ends)}.")
+    if expected.rows:
+        click.echo(expected.text())
 
 
 @contextlib.contextmanager

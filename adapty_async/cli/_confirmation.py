@@ -6,49 +6,99 @@ import sys
 
 import click
 
-from adapty_async.bulk import summarise
+from adapty_async._input.rows import Row, Rows, SizedRows
+from adapty_async.cli._earlier import earlier_runs
 from adapty_async.cli._job import Exit, Job
 from adapty_async.cli._streams import write_error
-from adapty_async.errors import JournalError
 
-__all__ = ("ask", "describe_users")
+__all__ = ("ask", "describe_ends", "describe_users", "ends_of", "require_terminal", "visible")
+
+# Characters of an id that are shown; one may have thousands.
+_SHOWN_LENGTH = 64
 
 
 def describe_users(job: Job, origin: str) -> str:
-    """Return the number of users that a command changes, and their input."""
+    """Return the number of users that a command changes, their input, and its first and last id."""
+    path = visible(job.rows.path)
     if job.total is None:
-        return f"all users in {job.rows.path}"
-    settled = _settled(job, origin)
+        return f"all users in {path}, whose number and ids are not known beforehand"
+    ends = ends_of(job.rows)
+    ids = "" if ends is None else f" ({describe_ends(*ends)})"
+    settled = earlier_runs(job.journal, job.name, origin).settled
     if not settled:
-        return f"{_users(job.total)} in {job.rows.path}"
-    return f"the {_users(job.total - settled)} left of {job.total:,} in {job.rows.path}"
+        return f"{_users(job.total)} in {path}{ids}"
+    return f"the {_users(job.total - settled)} left of {job.total:,} in {path}{ids}"
 
 
 def _users(count: int) -> str:
     return "1 user" if count == 1 else f"{count:,} users"
 
 
-def _settled(job: Job, origin: str) -> int:
-    if job.journal is None or not job.journal.exists():
-        return 0
-    try:
-        summary = summarise(job.journal)
-    except JournalError:
-        return 0  # it is empty, or the run raises the same error
-    identity = summary.identity
-    same = (identity.operation, identity.origin) == (job.name, origin)
-    return summary.settled if same else 0  # the run raises an error
-
-
-def ask(job: Job, question: str, after: str) -> None:
+def ends_of(rows: Rows) -> tuple[str | None, str | None] | None:
     """
-    Prompt on the terminal; without consent, write `after` and exit.
+    Return the first and the last id of an input; None for a row without a readable one.
+
+    There is no result for an input without rows, and for a pipe, whose last row is not known.
+    """
+    ends = rows.ends if isinstance(rows, SizedRows) else None
+    if ends is None:
+        return None
+
+    def id_of(row: Row) -> str | None:
+        return rows.identify(row)[1]
+
+    return id_of(ends[0]), id_of(ends[1])
+
+
+def describe_ends(first: str | None, last: str | None) -> str:
+    """Return the first and the last id for people, without control characters."""
+    if first == last is not None:
+        return f"id {_quoted(last)}"
+    return f"first id {_quoted(first)}, last id {_quoted(last)}"
+
+
+def _quoted(item_id: str | None) -> str:
+    """Return an id in quotes, on one line: a terminal would interpret control characters."""
+    if item_id is None:
+        return "not readable"
+    cut = item_id[:_SHOWN_LENGTH]
+    shown = visible(cut.replace("\\", "\\\\").replace('"', '\\"'))
+    return f'"{shown}{"…" if len(item_id) > len(cut) else ""}"'
+
+
+def visible(text: str) -> str:
+    """Return text with escapes for the characters that a terminal would interpret."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
+def is_terminal() -> bool:
+    """Return whether there is somebody to ask."""
+    return sys.stdin.isatty()
+
+
+def require_terminal(question: str, *, is_free: bool = True) -> None:
+    """
+    Validate that a question can be asked: there is a terminal, and it is not the input.
 
     Raises:
         click.UsageError: there is no terminal to ask on.
     """
-    if job.rows.path == "-" or not sys.stdin.isatty():
+    if not (is_free and is_terminal()):
         raise click.UsageError(f"There is no terminal to ask on: add --yes. {question}")
+
+
+def ask(job: Job, question: str, after: str) -> None:
+    """
+    Prompt on the terminal, unless there are no rows; without consent, write `after` and exit.
+
+    Raises:
+        click.UsageError: there is no terminal to ask on.
+    """
+    if job.total == 0:
+        return
+    require_terminal(question, is_free=job.rows.path != "-")
     if not click.confirm(question, err=True):
         write_error(after)
         sys.exit(Exit.NOT_ALL_DONE)

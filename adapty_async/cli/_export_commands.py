@@ -15,11 +15,12 @@ import click
 import msgspec
 
 from adapty_async.cli._app import _key_in, _run, _write_library_error
+from adapty_async.cli._completion import cli
+from adapty_async.cli._help import complete_file, examples
 from adapty_async.cli._job import Exit
 from adapty_async.cli._proxies import proxy_hooks, require_usable_proxy
 from adapty_async.cli._signals import handled
 from adapty_async.cli._streams import output_failed, write_error
-from adapty_async.cli._v2_commands import cli
 from adapty_async.client import AdaptyExportClient
 from adapty_async.errors import (
     AdaptyError,
@@ -108,6 +109,7 @@ _TARGET: tuple[Callable[..., Any], ...] = (
         "-o",
         "--output",
         default=_STDOUT,
+        shell_complete=complete_file,
         help="The file, which is replaced when all data is there; by default standard output.",
     ),
     click.option("--tz", help="The time zone by which data is grouped, such as Europe/Berlin."),
@@ -150,7 +152,11 @@ _DATE_TYPE = _open_choice("--date-type", DateType, "The date on which a user joi
 _PERIOD_TYPE = _open_choice("--period-type", PeriodType, "The periods")
 
 
-@cli.group()
+@cli.group(
+    epilog=examples(
+        "export analytics --chart revenue --from 2025-01-01 --to 2025-12-31 -o revenue.csv"
+    )
+)
 def export() -> None:
     """
     Export charts and placements of the export analytics API to a file.
@@ -163,7 +169,12 @@ def export() -> None:
     """
 
 
-@export.command()
+@export.command(
+    epilog=examples(
+        "export analytics --chart mrr --from 2025-01-01 --to 2025-12-31 -o mrr.csv",
+        "export analytics --chart mrr --from 2025-01-01 --to 2025-01-31 --filter country=us",
+    )
+)
 @click.option("--chart", required=True, help="The id of the chart, such as revenue or mrr.")
 @_options(*_SELECTION, _DATE_TYPE, _SEGMENTATION, *_TARGET)
 def analytics(chart: str, **options: Any) -> None:
@@ -175,7 +186,9 @@ def analytics(chart: str, **options: Any) -> None:
     _perform(target, lambda client, form: client.analytics(chart_id=chart, **form, **query))
 
 
-@export.command()
+@export.command(
+    epilog=examples("export cohort --from 2025-01-01 --to 2025-06-30 --format json -o cohort.json")
+)
 @_options(
     *_SELECTION,
     _PERIOD_TYPE,
@@ -194,7 +207,11 @@ def cohort(**options: Any) -> None:
     _perform(target, lambda client, form: client.cohort(**form, **query))
 
 
-@export.command()
+@export.command(
+    epilog=examples(
+        "export conversion --from-period 1 --to-period 2 --from 2025-01-01 --to 2025-06-30"
+    )
+)
 @click.option("--from-period", help="The state before, such as 1; null by default.")
 @click.option("--to-period", required=True, help="The state afterwards, such as 6+.")
 @_options(*_SELECTION, _DATE_TYPE, _SEGMENTATION, *_TARGET)
@@ -206,7 +223,9 @@ def conversion(from_period: str | None, **options: Any) -> None:
     )
 
 
-@export.command()
+@export.command(
+    epilog=examples("export funnel --from 2025-01-01 --to 2025-06-30 --segmentation country")
+)
 @_options(
     *_SELECTION,
     _open_choice("--show-value-as", ShowValueAs, "The form of the values"),
@@ -219,7 +238,7 @@ def funnel(**options: Any) -> None:
     _perform(target, lambda client, form: client.funnel(**form, **query))
 
 
-@export.command()
+@export.command(epilog=examples("export ltv --from 2025-01-01 --to 2025-06-30 -o ltv.csv"))
 @_options(*_SELECTION, _PERIOD_TYPE, _SEGMENTATION, *_TARGET)
 def ltv(**options: Any) -> None:
     """Export the lifetime value of subscribers."""
@@ -227,7 +246,7 @@ def ltv(**options: Any) -> None:
     _perform(target, lambda client, form: client.ltv(**form, **query))
 
 
-@export.command()
+@export.command(epilog=examples("export retention --from 2025-01-01 --to 2025-06-30 --use-trial"))
 @_options(
     *_SELECTION,
     _PERIOD_TYPE,
@@ -241,7 +260,9 @@ def retention(**options: Any) -> None:
     _perform(target, lambda client, form: client.retention(**form, **query))
 
 
-@export.command()
+@export.command(
+    epilog=examples("export placements --placement-type paywall --format json -o paywalls.json")
+)
 @_open_choice("--placement-type", PlacementType, "The kind of placements", required=True)
 @_options(*_TARGET)
 def placements(placement_type: str, **options: Any) -> None:

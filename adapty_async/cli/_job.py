@@ -11,12 +11,14 @@ from typing import Any
 import msgspec
 
 from adapty_async._api.operation import Operation, Request, Response
+from adapty_async._bulk.item_processor import MOST_WORKERS
 from adapty_async._bulk.recording import OutcomesPath
 from adapty_async._input.rows import Row, Rows, SizedRows
-from adapty_async._journal import belongs_to_journal
+from adapty_async._journal import Journal, belongs_to_journal
 from adapty_async.bulk import BulkReport, BulkRun, StopReason
+from adapty_async.cli._dry_journal import DryJournal
 from adapty_async.cli._feed import ThreadedReader
-from adapty_async.cli._progress import progress
+from adapty_async.cli._progress import Meter, progress
 from adapty_async.cli._report import FailuresFile, require_separate
 from adapty_async.cli._signals import handled
 from adapty_async.cli._streams import write_error
@@ -81,9 +83,11 @@ async def accept(_request: Request) -> Response:
     return Response(200, {}, b"")
 
 
-async def perform(job: Job, client: AdaptyClient | AdaptyMailClient) -> JobResult:
+async def perform(
+    job: Job, client: AdaptyClient | AdaptyMailClient, *, settled: int = 0
+) -> JobResult:
     """
-    Run a job, and return its result.
+    Run a job, and return its result; `settled` rows will be skipped, as far as is known.
 
     The first Ctrl-C, SIGTERM or SIGHUP stops the run and lets the requests in flight finish; a
     second one cancels them.
@@ -103,7 +107,7 @@ async def perform(job: Job, client: AdaptyClient | AdaptyMailClient) -> JobResul
             job.rows if isinstance(job.rows, SizedRows) else ThreadedReader(job.rows),
             build=_checked(job.build),
             name=job.name,
-            journal=job.journal,
+            journal=_journal_of(job),
             dedupe=job.dedupe,
             concurrency=job.concurrency,
             rate=job.rate,
@@ -113,11 +117,18 @@ async def perform(job: Job, client: AdaptyClient | AdaptyMailClient) -> JobResul
         )
         statistics = None if job.is_dry else client.statistics  # nothing is in flight
         signals = stack.enter_context(_stopped_by_signals(run))
-        async with progress(run, job.title, job.total, statistics):
+        meter = Meter(job.total, is_dry=job.is_dry, settled=settled)
+        async with progress(run, job.title, meter, statistics):
             error = await _complete(run)
         if failures is not None and error is None:
             failures.begin()
         return JobResult(report=run.report, interrupted=bool(signals), error=error)
+
+
+def _journal_of(job: Job) -> Path | Journal | None:
+    if job.journal is None or not job.is_dry:
+        return job.journal
+    return DryJournal(job.journal, owed=2 * (job.concurrency or MOST_WORKERS))
 
 
 def _outcomes_of(job: Job) -> OutcomesPath | None:

@@ -12,7 +12,10 @@ from typing import Any, TypeVar
 import click
 
 from adapty_async.bulk import OutcomeStatus
-from adapty_async.cli._app import _ALL_BY, _BY, _exit_on_error, _run
+from adapty_async.cli._apis import ALL_BY, api_option, require_kind
+from adapty_async.cli._app import _exit_on_error, _run
+from adapty_async.cli._confirmation import describe_ends, require_terminal, visible
+from adapty_async.cli._help import complete_file, examples
 from adapty_async.cli._job import Exit
 from adapty_async.cli._job_text import (
     FAILURES,
@@ -56,7 +59,11 @@ _STORE = click.option(
     "current folder for all others.",
 )
 _INPUT = click.option(
-    "--input", "source", metavar="FILE", help="The input, if it is not at the path of the plan."
+    "--input",
+    "source",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="The input, if it is not at the path of the plan.",
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 _CLIENT = (
@@ -75,7 +82,7 @@ _CLIENT = (
         "--id-encoding",
         type=click.Choice(["ascii", "utf-8"]),
         default="ascii",
-        help="utf-8 allows ids that are not ASCII (v1); how Adapty reads them is not documented.",
+        help="utf-8 allows ids that are not ASCII (v2, v1); how Adapty reads them is undocumented.",
     ),
 )
 
@@ -86,7 +93,13 @@ def _client_options(command: Command) -> Command:
     return command
 
 
-@cli.group()
+@cli.group(
+    epilog=examples(
+        "job plan ids.csv --name erasure --by customer-user-id",
+        "job work erasure",
+        "job status erasure --watch",
+    )
+)
 def job() -> None:
     """
     Erase large numbers of profiles with any number of processes, on any number of machines.
@@ -95,11 +108,16 @@ def job() -> None:
     """
 
 
-@job.command()
-@click.argument("source", metavar="INPUT")
+@job.command(
+    epilog=examples(
+        "job plan ids.csv --name erasure --by customer-user-id",
+        "job plan ids.csv --name erasure --by profile-id --store postgresql://db/jobs",
+    )
+)
+@click.argument("source", metavar="INPUT", shell_complete=complete_file)
 @click.option("--name", required=True, help="The name of the job.")
-@click.option("--api", type=click.Choice(sorted(_BY)), required=True, help="The API to call.")
-@click.option("--by", type=click.Choice(_ALL_BY), required=True, help="The kind of the ids.")
+@api_option
+@click.option("--by", type=click.Choice(ALL_BY), required=True, help="The kind of the ids.")
 @click.option("--column", help="The column or field with the ids; by default, named like --by.")
 @click.option(
     "--format",
@@ -125,8 +143,7 @@ def plan(source: str, name: str, api: str, by: str, store: str | None, **options
     INPUT is a file that every worker can read: one id a line, or CSV or NDJSON with a column for
     the ids, not compressed. The store holds positions in it, and no id.
     """
-    if by not in _BY[api]:
-        raise click.UsageError(f"--by for --api {api} is one of {', '.join(_BY[api])}")
+    require_kind(api, by)
     kind = by.replace("-", "_")
     column = options.pop("column") or kind
     form, encoding = options.pop("form"), options.pop("encoding")
@@ -187,23 +204,13 @@ def _confirm(source: str, planned: PlannedSource, where: str) -> None:
         return
     users = "1 user" if planned.items == 1 else f"{planned.items:,} users"
     question = (
-        f"Plan to delete {users} in {source}, from {ends[0]} to {ends[1]}, {where}?"
+        f"Plan to delete {users} in {visible(source)} ({describe_ends(*ends)}), {where}?"
         " Once a worker starts, there is no way back."
     )
-    _require_terminal(question)
+    require_terminal(question)
     if not click.confirm(question, err=True):
         write_error("Nothing was planned.")
         sys.exit(Exit.NOT_ALL_DONE)
-
-
-def is_terminal() -> bool:
-    """Return whether there is somebody to ask."""
-    return sys.stdin.isatty()
-
-
-def _require_terminal(question: str) -> None:
-    if not is_terminal():
-        raise click.UsageError(f"There is no terminal to ask on: add --yes. {question}")
 
 
 async def _plan(
@@ -215,7 +222,7 @@ async def _plan(
         return await store.plan(name, call, planned, by=by, part_size=planned.part_size)
 
 
-@job.command()
+@job.command(epilog=examples("job work erasure --rate 200"))
 @_NAME
 @_STORE
 @click.option(
@@ -270,7 +277,7 @@ def work(
     sys.exit(code)
 
 
-@job.command()
+@job.command(epilog=examples("job status erasure --watch"))
 @_NAME
 @_STORE
 @_JSON
@@ -294,7 +301,7 @@ async def _show(url: str, name: str, *, as_json: bool, watch: bool) -> None:
         click.echo(report_json(report) if as_json else report_text(report))
 
 
-@job.command()
+@job.command(epilog=examples("job failures erasure"))
 @_NAME
 @_STORE
 @_INPUT
@@ -307,7 +314,7 @@ def failures(name: str, store: str | None, source: str | None) -> None:
     _print_outcomes(name, store, source, failure_json, *FAILURES)
 
 
-@job.command()
+@job.command(epilog=examples("job outcomes erasure"))
 @_NAME
 @_STORE
 @_INPUT
@@ -339,7 +346,7 @@ def _print_outcomes(
         sys.exit(Exit.NOT_ALL_DONE)
 
 
-@job.command()
+@job.command(epilog=examples("job cancel erasure"))
 @_NAME
 @_STORE
 def cancel(name: str, store: str | None) -> None:
@@ -354,7 +361,7 @@ def cancel(name: str, store: str | None) -> None:
         click.echo(f"Cancelled {name}: its workers stop. job retry {name} resumes it.")
 
 
-@job.command()
+@job.command(epilog=examples("job retry erasure"))
 @_NAME
 @_STORE
 def retry(name: str, store: str | None) -> None:
@@ -376,7 +383,7 @@ def retry(name: str, store: str | None) -> None:
         click.echo(f"{parts} now; next: adapty-async job work {name}")
 
 
-@job.command()
+@job.command(epilog=examples("job forget erasure --yes"))
 @_NAME
 @_STORE
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
@@ -390,7 +397,7 @@ def forget(name: str, store: str | None, *, yes: bool) -> None:
     with _exit_on_error():
         if not yes:
             question = f"Forget the outcomes of {name}?"
-            _require_terminal(question)
+            require_terminal(question)
             click.confirm(question, err=True, abort=True)
         _run(run())
         click.echo(f"Forgot {name}.")

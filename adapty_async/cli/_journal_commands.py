@@ -31,6 +31,7 @@ from adapty_async._report import (
 from adapty_async.bulk import JournalSummary, summarise
 from adapty_async.cli._app import _exit_on_error
 from adapty_async.cli._export_commands import cli
+from adapty_async.cli._help import complete_file, examples
 from adapty_async.cli._job import Exit
 from adapty_async.cli._recorded import RecordedInput
 from adapty_async.cli._report import is_same_file
@@ -43,7 +44,7 @@ __all__ = ("cli", "report", "status")
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@cli.command()
+@cli.command(epilog=examples("status run.db"))
 @click.argument("journal", type=_FILE)
 @click.option("--json", "is_json", is_flag=True, help="Print the figures as JSON.")
 def status(journal: Path, *, is_json: bool) -> None:
@@ -67,14 +68,26 @@ class _Options(msgspec.Struct, frozen=True, kw_only=True):
     with_ids: bool
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "report run.db -o report.html",
+        "report run.db --outcomes run.ndjson --check ids.csv -o evidence.json",
+    )
+)
 @click.argument("journal", type=_FILE)
-@click.option("--input", "source", metavar="FILE", help="The input of the run.")
+@click.option(
+    "--input",
+    "source",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="The input of the run.",
+)
 @click.option("--outcomes", type=_FILE, help="The outcomes file of the run.")
 @click.option(
     "--check",
     "checked",
     metavar="INPUT",
+    shell_complete=complete_file,
     help="Check that each id of INPUT has a final outcome. Exit code 1 if not.",
 )
 @click.option("--column", help="The column with the ids; by default, that of the run.")

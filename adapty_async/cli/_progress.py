@@ -7,43 +7,44 @@ import contextlib
 import datetime as dt
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Self
 
-from rich.console import Console, RenderableType
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-)
+from rich.console import Console, Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
 from adapty_async.bulk import BulkReport, BulkRun
+from adapty_async.cli._frame import Frame
 from adapty_async.cli._report import per_second
 from adapty_async.cli._streams import write_error
 from adapty_async.statistics import CircuitState, Statistics
 
-__all__ = ("progress",)
+__all__ = ("Meter", "progress")
 
 _REFRESH_SECONDS = 0.2
 _LINE_SECONDS = 5.0
+_BAR_WIDTH = 40
+_LEAST_BAR_WIDTH = 5
 
 
-class _Meter:
+class Meter:
     """
     A meter of the rows that are sent or, in a dry run, validated.
 
-    The rate excludes skipped rows, which take almost no time.
+    The rate and the time left exclude skipped rows, which take almost no time.
 
     Args:
         total: rows of the input, None if unknown.
         is_dry: nothing is sent.
+        settled: rows that will be skipped, as far as is known before the run.
     """
 
-    def __init__(self, total: int | None, *, is_dry: bool) -> None:
-        self._total = total
+    def __init__(self, total: int | None, *, is_dry: bool, settled: int = 0) -> None:
+        self.total = total
         self._is_dry = is_dry
+        self._settled = settled
         self._started = 0.0  # seconds from the start of the run in which it only skipped rows
         self._skipped = 0
 
@@ -55,76 +56,105 @@ class _Meter:
         seconds = report.elapsed - self._started
         return counted / seconds if seconds > 0 else 0.0
 
+    def skipped(self, report: BulkReport[Any, Any]) -> str:
+        """Return the number of skipped rows; empty if there are none."""
+        return f"{report.skipped:,} skipped" if report.skipped else ""
+
+    def failed(self, report: BulkReport[Any, Any]) -> str:
+        """Return the number of failed rows; empty if there are none."""
+        bad = report.failed + report.unknown
+        return f"{bad:,} {'cannot be sent' if self._is_dry else 'failed'}" if bad else ""
+
     def state(self, report: BulkReport[Any, Any]) -> str:
         """Return the rate and the numbers of skipped and failed rows."""
-        parts = [per_second(self.rate(report))]
-        if report.skipped:
-            parts.append(f"{report.skipped:,} skipped")
-        if bad := report.failed + report.unknown:
-            parts.append(f"{bad:,} {'cannot be sent' if self._is_dry else 'failed'}")
-        return ", ".join(parts)
+        parts = [per_second(self.rate(report)), self.skipped(report), self.failed(report)]
+        return ", ".join(filter(None, parts))
 
     def left(self, report: BulkReport[Any, Any]) -> float | None:
-        """Return the estimated seconds for the unread rows; None if unknown, or after a stop."""
+        """
+        Return the estimated seconds for the rows that are left to send.
+
+        None if that is not known, and after a stop.
+        """
         rate = self.rate(report)
-        if self._total is None or not rate or report.stop_reason is not None:
+        if self.total is None or not rate or report.stop_reason is not None:
             return None
-        return (self._total - report.total) / rate
-
-
-class _TwoLines(Progress):
-    """A progress bar with the client's statistics below it."""
-
-    details = Text()
-
-    def get_renderables(self) -> Iterable[RenderableType]:
-        yield from super().get_renderables()
-        if self.details:
-            yield self.details
+        skipped = max(self._settled, report.skipped)
+        ended = report.total - report.skipped
+        return max(self.total - skipped - ended, 0) / rate
 
 
 class _Bar:
-    def __init__(self, title: str, total: int | None, console: Console, meter: _Meter) -> None:
+    """
+    A line with a bar, and the statistics of the client below it.
+
+    If the terminal is narrow, the bar becomes shorter, and the least important numbers are left
+    out as a whole: half a number would be another number.
+    """
+
+    def __init__(self, title: str, console: Console, meter: Meter) -> None:
+        self._title = title
         self._console = console
         self._meter = meter
-        self._progress = _TwoLines(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[state]}"),
-            TextColumn("{task.fields[left]}"),
-            console=console,
-        )
-        self._task = self._progress.add_task(title, total=total, state="", left="")
+        self._frame = Frame(console)
 
     def show(self, report: BulkReport[Any, Any], details: Text) -> None:
-        self._progress.details = _fitted(details, self._console.width)
-        left = self._meter.left(report)
-        self._progress.update(
-            self._task,
-            completed=report.total,
-            state=self._meter.state(report),
-            left="" if left is None else str(dt.timedelta(seconds=math.ceil(left))),
-        )
+        width = self._console.width
+        line = self._line(report, width)
+        self._frame.show(Group(line, _fitted(details, width)) if details else line)
+
+    def _line(self, report: BulkReport[Any, Any], width: int) -> RenderableType:
+        title, numbers = _numbers(self._title, self._meter, report, width)
+        room = min(_BAR_WIDTH, width - len(title) - len(numbers) - 2)
+        if not title or room < _LEAST_BAR_WIDTH:
+            text = f"{title} {numbers}".strip()
+            return Text(text, no_wrap=True, overflow="ellipsis")
+        columns = Table.grid(padding=(0, 1, 0, 0))
+        bar = ProgressBar(self._meter.total or None, report.total, width=room)
+        columns.add_row(title, bar, Text(numbers, no_wrap=True, overflow="ellipsis"))
+        return columns
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        self._frame.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        self._frame.__exit__()
+
+
+def _numbers(title: str, meter: Meter, report: BulkReport[Any, Any], width: int) -> tuple[str, str]:
+    """Return the title and the numbers of a line, as many as fit."""
+    total = "?" if meter.total is None else str(meter.total)
+    left = meter.left(report)
+    time_left = "" if left is None else str(dt.timedelta(seconds=math.ceil(left)))
+    rate, skipped, failed = (
+        per_second(meter.rate(report)),
+        meter.skipped(report),
+        meter.failed(report),
+    )
+    count = f"{report.total:>{len(total)}}/{total}"
+    choices = (
+        (title, rate, skipped, failed, time_left),
+        ("", rate, skipped, failed, time_left),
+        ("", rate, "", failed, time_left),
+        ("", "", "", failed, time_left),
+        ("", "", "", failed, ""),
+    )
+    for name, *state, ending in choices:
+        numbers = " ".join(filter(None, [count, ", ".join(filter(None, state)), ending]))
+        if len(f"{name} {numbers}".strip()) <= width:
+            return name, numbers
+    return "", count
 
 
 class _Lines:
     def __init__(
         self,
         title: str,
-        total: int | None,
-        meter: _Meter,
+        meter: Meter,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._title = title
-        self._total = total
         self._meter = meter
         self._clock = clock
         self._next = clock() + _LINE_SECONDS
@@ -140,7 +170,7 @@ class _Lines:
             write_error(f"{self._title}: {state}{more}")
 
     def _state(self, report: BulkReport[Any, Any]) -> str:
-        of_all = "" if self._total is None else f" of {self._total:,}"
+        of_all = "" if self._meter.total is None else f" of {self._meter.total:,}"
         left = self._meter.left(report)
         end = "" if left is None else f", {left:.0f} s left"
         return f"{report.total:,}{of_all} rows, {self._meter.state(report)}{end}"
@@ -201,7 +231,7 @@ def _counts(now: Statistics) -> list[str]:
 async def progress(
     run: BulkRun[Any, Any],
     title: str,
-    total: int | None,
+    meter: Meter,
     statistics: Callable[[], Statistics] | None,
 ) -> AsyncIterator[None]:
     """
@@ -215,9 +245,7 @@ async def progress(
         display.show(run.report, details)
 
     console = Console(stderr=True)
-    meter = _Meter(total, is_dry=statistics is None)
-    is_terminal = console.is_terminal
-    bar = _Bar(title, total, console, meter) if is_terminal else _Lines(title, total, meter)
+    bar = _Bar(title, console, meter) if _can_redraw(console) else _Lines(title, meter)
     with bar as display:
         task = asyncio.create_task(_refresh(show))
         try:
@@ -226,6 +254,12 @@ async def progress(
             task.cancel()
             await asyncio.wait([task])
             show(lasts=False)
+
+
+def _can_redraw(console: Console) -> bool:
+    """Return whether the output is a terminal that understands escape sequences."""
+    is_plain = console.is_dumb_terminal or console.legacy_windows
+    return console.is_terminal and not is_plain
 
 
 async def _refresh(show: Callable[[], None]) -> None:

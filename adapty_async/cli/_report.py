@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import stat
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from adapty_async.bulk import (
     OutcomeStatus,
     StopReason,
 )
+from adapty_async.cli._estimate import Estimate
 from adapty_async.errors import ConfigError, InvalidInputError
 
 __all__ = (
@@ -32,6 +34,7 @@ __all__ = (
     "dry_run_text",
     "is_same_file",
     "per_second",
+    "preview_json",
     "report_json",
     "report_text",
     "require_separate",
@@ -197,10 +200,15 @@ def report_json(
     report: BulkReport[Any, Any],
     findings: Findings | None = None,
     *,
-    is_dry: bool = False,
+    preview: dict[str, Any] | None = None,
     error: Exception | None = None,
 ) -> str:
-    """Return a report as one JSON object, with the findings of the input and the final error."""
+    """
+    Return a report as one JSON object, with the findings of the input and the final error.
+
+    A dry run has a preview, see `preview_json`.
+    """
+    is_dry = preview is not None
     content: dict[str, Any] = {"dry_run": is_dry, "total": report.total}
     content |= {status.value: count for status, count in report.counts.items()}
     content |= {
@@ -214,8 +222,8 @@ def report_json(
         "error": None if error is None else str(error),
         "ok": report.ok and error is None,
     }
-    if is_dry:  # "done" rows were only validated
-        content |= {
+    if preview is not None:  # "done" rows were only validated
+        content |= preview | {
             "sendable": report.done,
             "done": 0,
             "not_sent": report.done + report.not_sent,
@@ -225,7 +233,18 @@ def report_json(
         }
     if findings is not None:
         content |= {"many_absent": _many_absent(report)} | findings.as_json()
-    return msgspec.json.encode(content).decode()
+    return _visible(msgspec.json.encode(content).decode())
+
+
+def preview_json(ends: tuple[str | None, str | None] | None, expected: Estimate) -> dict[str, Any]:
+    """Return the keys that only a dry run has: the first and the last id, and the time."""
+    first, last = ends or (None, None)
+    return {"first_id": first, "last_id": last, "estimate": expected.as_json()}
+
+
+def _visible(text: str) -> str:
+    """Escape the characters of JSON that a terminal may interpret, such as those of an id."""
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
 
 
 def report_text(

@@ -25,6 +25,7 @@ from adapty_async.cli._app import (
     cli,
 )
 from adapty_async.cli._confirmation import ask, describe_users
+from adapty_async.cli._help import examples
 from adapty_async.cli._items import id_from
 from adapty_async.cli._v2_items import (
     ATTRIBUTES,
@@ -49,7 +50,10 @@ _IMPORT = "v2 import transactions"  # as in the journals of earlier releases
 _LEVEL = click.option("--access-level", required=True, help="Its id in the Adapty dashboard.")
 
 
-@cli.command("import-transactions")
+@cli.command(
+    "import-transactions",
+    epilog=examples("import-transactions purchases.csv --by customer-user-id --journal run.db"),
+)
 @_common_options
 @_BY
 @_COLUMN
@@ -86,7 +90,7 @@ def import_transactions(
         _run_job("Importing", f"{what} by {by}, column {name}", rows, build, options)
 
 
-@cli.command()
+@cli.command(epilog=examples("create users.csv --if-missing --journal run.db"))
 @_common_options
 @click.option("--column", help="The column or field with the ids, if not customer_user_id.")
 @click.option("--if-missing", is_flag=True, help="Leave a profile that exists as it is; see below.")
@@ -117,7 +121,11 @@ def create(column: str | None, *, if_missing: bool, **common: Any) -> None:
         _run_job("Creating", what, _rows(options, ATTRIBUTES.columns(name), name), build, options)
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "grant ids.csv --by profile-id --access-level vip --expires-at 2027-01-01T00:00:00Z"
+    )
+)
 @_common_options
 @_BY
 @_COLUMN
@@ -157,7 +165,9 @@ def grant(
         _run_job("Granting", f"{what} by {by}, column {name}", rows, build, options)
 
 
-@cli.command()
+@cli.command(
+    epilog=examples("revoke ids.csv --by customer-user-id --access-level premium --journal run.db")
+)
 @_common_options
 @_BY
 @_COLUMN

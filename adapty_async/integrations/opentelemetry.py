@@ -13,6 +13,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
+from functools import partial
 from typing import TypeAlias
 
 from opentelemetry import context, metrics, propagate, trace
@@ -22,25 +23,22 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, TracerProvid
 from opentelemetry.util.types import AttributeValue
 
 from adapty_async._version import __version__
-from adapty_async.client import AdaptyClient, AdaptyExportClient, AdaptyMailClient
 from adapty_async.hooks import AttemptEnded, CallEnded, CallStarted, Event
-from adapty_async.statistics import BucketStatistics, CircuitState
+from adapty_async.integrations._metrics import (
+    BUCKET_METRICS,
+    BULK_ITEMS,
+    CALL_DURATION,
+    DURATION_BUCKETS,
+    RETRY_BUDGET,
+    Client,
+)
+from adapty_async.statistics import BucketStatistics, Statistics
 from adapty_async.transport import Request, Response, Send
 
 __all__ = ("instrument",)
 
 _NAME = "adapty_async"
-# Seconds; those that the semantic conventions recommend for HTTP, and calls with retries.
-_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-_RATE = "Requests per second of the latest bulk run, by bucket."
-_FLIGHT = "Attempts without a response yet, by bucket."
-_PAUSED = "Seconds for which nothing is sent, since the server requested a pause, by bucket."
-_STATE = "State of the circuit breaker: 0 closed, 1 half open, 2 open, by bucket."
-_SENT = "Attempts, by bucket."
-_429 = "Attempts that were throttled (429), by bucket."
-_CIRCUIT = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
 
-Client: TypeAlias = AdaptyClient | AdaptyMailClient | AdaptyExportClient
 Read: TypeAlias = Callable[[CallbackOptions], Iterable[Observation]]
 
 
@@ -98,14 +96,14 @@ class _Calls:
         self._calls = meter.create_histogram(
             "adapty.client.call.duration",
             unit="s",
-            description="Duration of calls, with retries and waits for a permit.",
-            explicit_bucket_boundaries_advisory=_BUCKETS,
+            description=CALL_DURATION,
+            explicit_bucket_boundaries_advisory=DURATION_BUCKETS,
         )
         self._requests = meter.create_histogram(
             "http.client.request.duration",
             unit="s",
             description="Duration of HTTP client requests.",
-            explicit_bucket_boundaries_advisory=_BUCKETS,
+            explicit_bucket_boundaries_advisory=DURATION_BUCKETS,
         )
 
     def __call__(self, event: Event) -> None:
@@ -195,25 +193,31 @@ def _create_gauges(meter: Meter, client: Client) -> None:
     """Create the instruments that read the client's statistics when they are collected."""
     this = weakref.ref(client)
 
-    def by_bucket(read: Callable[[BucketStatistics], float]) -> Read:
+    def observing(read: Callable[[Statistics], list[Observation]]) -> Read:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
             found = this()
-            buckets = {} if found is None else found.statistics().buckets
-            return [
-                Observation(read(each), {"adapty.bucket": name}) for name, each in buckets.items()
-            ]
+            return [] if found is None else read(found.statistics())
 
         return observe
 
-    def budget(_: CallbackOptions) -> Iterable[Observation]:
-        found = this()
-        return [] if found is None else [Observation(found.statistics().budget)]
-
     gauge, counter = meter.create_observable_gauge, meter.create_observable_counter
-    gauge("adapty.client.rate", [by_bucket(lambda each: each.rate)], "{request}/s", _RATE)
-    gauge("adapty.client.in_flight", [by_bucket(lambda each: each.in_flight)], "{request}", _FLIGHT)
-    gauge("adapty.client.paused", [by_bucket(lambda each: each.paused_for)], "s", _PAUSED)
-    gauge("adapty.client.circuit", [by_bucket(lambda each: _CIRCUIT[each.circuit])], "1", _STATE)
-    gauge("adapty.client.retry_budget", [budget], "{token}", "Tokens left in the retry budget.")
-    counter("adapty.client.requests", [by_bucket(lambda each: each.requests)], "{request}", _SENT)
-    counter("adapty.client.throttled", [by_bucket(lambda each: each.throttled)], "{request}", _429)
+    for metric in BUCKET_METRICS:
+        create = counter if metric.is_counter else gauge
+        read = observing(partial(_by_bucket, metric.read))
+        create(f"adapty.client.{metric.name}", [read], metric.unit, metric.text)
+    gauge("adapty.client.retry_budget", [observing(_budget)], "{token}", RETRY_BUDGET)
+    counter("adapty.client.bulk.items", [observing(_items)], "{item}", BULK_ITEMS)
+
+
+def _by_bucket(read: Callable[[BucketStatistics], float], now: Statistics) -> list[Observation]:
+    found = now.buckets.items()
+    return [Observation(read(each), {"adapty.bucket": name}) for name, each in found]
+
+
+def _budget(now: Statistics) -> list[Observation]:
+    return [Observation(now.budget)]
+
+
+def _items(now: Statistics) -> list[Observation]:
+    found = now.bulk_items.items()
+    return [Observation(count, {"adapty.status": str(status)}) for status, count in found]

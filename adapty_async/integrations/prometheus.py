@@ -7,8 +7,7 @@ Source: https://prometheus.io/docs/practices/naming/
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator
 
 from prometheus_client import REGISTRY, CollectorRegistry, Histogram
 from prometheus_client.metrics_core import (
@@ -18,24 +17,30 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
-from adapty_async.client import AdaptyClient, AdaptyExportClient, AdaptyMailClient
 from adapty_async.hooks import CallEnded, Event
-from adapty_async.statistics import BucketStatistics, CircuitState, Statistics
+from adapty_async.integrations._metrics import (
+    BUCKET_METRICS,
+    BULK_ITEMS,
+    CALL_DURATION,
+    DURATION_BUCKETS,
+    RETRY_BUDGET,
+    BucketMetric,
+    Client,
+)
+from adapty_async.statistics import Statistics
 
 __all__ = ("PrometheusMetrics",)
 
-# Seconds; calls may wait for retries.
-_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-_LABELS = ("client", "bucket")
-_CIRCUIT = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
-
-
-Client: TypeAlias = AdaptyClient | AdaptyMailClient | AdaptyExportClient
+_PREFIX = "adapty_client"
+_BY_BUCKET = ("client", "bucket")
+_BY_STATUS = ("client", "status")
 
 
 class PrometheusMetrics(Collector):
     """
-    A collector of the metrics of clients. Labels: ``client``, ``operation``, ``error``, ``bucket``.
+    A collector of the metrics of clients.
+
+    Its labels are ``client``, ``operation``, ``error``, ``bucket`` and ``status``.
 
     Args:
         registry: the registry for the metrics.
@@ -51,11 +56,11 @@ class PrometheusMetrics(Collector):
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._clients: weakref.WeakValueDictionary[str, Client] = weakref.WeakValueDictionary()
         self._duration = Histogram(
-            "adapty_client_call_duration_seconds",
-            "Duration of calls, with retries and waits for a permit.",
+            f"{_PREFIX}_call_duration_seconds",
+            CALL_DURATION,
             ("client", "operation", "error"),
             registry=registry,
-            buckets=_BUCKETS,
+            buckets=DURATION_BUCKETS,
         )
         registry.register(self)
 
@@ -96,50 +101,22 @@ class PrometheusMetrics(Collector):
             for name, found in statistics.items()
             for bucket, each in found.buckets.items()
         ]
-        for kind, name, help_text, read in _BY_BUCKET:
-            family = kind(name, help_text, labels=_LABELS)
+        for metric in BUCKET_METRICS:
+            family = _family(metric)
             for labels, bucket in buckets:
-                family.add_metric(labels, read(bucket))
+                family.add_metric(labels, metric.read(bucket))
             yield family
-        budget = GaugeMetricFamily(
-            "adapty_client_retry_budget", "Tokens left in the retry budget.", labels=("client",)
-        )
+        budget = GaugeMetricFamily(f"{_PREFIX}_retry_budget", RETRY_BUDGET, labels=("client",))
+        items = CounterMetricFamily(f"{_PREFIX}_bulk_items", BULK_ITEMS, labels=_BY_STATUS)
         for client, found in statistics.items():
             budget.add_metric((client,), found.budget)
+            for status, count in found.bulk_items.items():
+                items.add_metric((client, status), count)
         yield budget
+        yield items
 
 
-_Kind: TypeAlias = type[CounterMetricFamily] | type[GaugeMetricFamily]
-_BY_BUCKET: tuple[tuple[_Kind, str, str, Callable[[BucketStatistics], float]], ...] = (
-    (CounterMetricFamily, "adapty_client_requests", "Attempts.", lambda each: each.requests),
-    (
-        CounterMetricFamily,
-        "adapty_client_throttled",
-        "Attempts that were throttled (429).",
-        lambda each: each.throttled,
-    ),
-    (
-        GaugeMetricFamily,
-        "adapty_client_rate",
-        "Requests per second of the latest bulk run.",
-        lambda each: each.rate,
-    ),
-    (
-        GaugeMetricFamily,
-        "adapty_client_in_flight",
-        "Attempts without a response yet.",
-        lambda each: each.in_flight,
-    ),
-    (
-        GaugeMetricFamily,
-        "adapty_client_paused_seconds",
-        "Seconds until a pause that the server asked for ends.",
-        lambda each: each.paused_for,
-    ),
-    (
-        GaugeMetricFamily,
-        "adapty_client_circuit",
-        "State of the circuit breaker: 0 closed, 1 half open, 2 open.",
-        lambda each: _CIRCUIT[each.circuit],
-    ),
-)
+def _family(metric: BucketMetric) -> CounterMetricFamily | GaugeMetricFamily:
+    unit = "_seconds" if metric.unit == "s" else ""
+    kind = CounterMetricFamily if metric.is_counter else GaugeMetricFamily
+    return kind(f"{_PREFIX}_{metric.name}{unit}", metric.text, labels=_BY_BUCKET)

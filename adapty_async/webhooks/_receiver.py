@@ -27,6 +27,7 @@ from typing import NamedTuple, NoReturn, Self, TypeAlias, TypeGuard
 import msgspec
 
 from adapty_async._runtime.fork import register_fork_handler
+from adapty_async._runtime.log import apply_log_setting
 from adapty_async.config import positive, whole_number
 from adapty_async.errors import ConfigError, WebhookError, strip_traceback
 from adapty_async.webhooks._events import EVENT_TYPES, Event, Verification
@@ -123,6 +124,7 @@ class WebhookReceiver:
         Raises:
             ConfigError: a value is missing or out of range.
         """
+        apply_log_setting()
         self._handle = handle
         self._store: EventStore = MemoryStore() if store is None else store
         self._tasks: dict[str, asyncio.Task[HTTPStatus]] = {}  # by deduplication key

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pty
 import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Self
@@ -62,9 +65,13 @@ def wait_for_arrivals(sandbox: Sandbox, count: int) -> None:
 class Terminal:
     """A command whose three streams are a terminal."""
 
-    def __init__(self, *arguments: object) -> None:
+    def __init__(self, *arguments: object, columns: int | None = None) -> None:
         self._here, there = pty.openpty()
-        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
+        environment = {**os.environ, "TERM": "xterm"}
+        if columns is None:
+            environment |= {"COLUMNS": "120", "LINES": "40"}
+        else:
+            self.resize(columns)
         self.process = subprocess.Popen(
             [*COMMAND, *map(str, arguments)],
             stdin=there,
@@ -90,6 +97,10 @@ class Terminal:
         while text not in self.shown:
             assert time.monotonic() < give_up, self.shown
             assert self._read(), self.shown
+
+    def resize(self, columns: int) -> None:
+        """Change the width; the system then sends SIGWINCH to the processes of the terminal."""
+        fcntl.ioctl(self._here, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
     def type(self, text: str) -> None:
         """Type on the keyboard."""

@@ -355,7 +355,7 @@ def test_key_file_that_cannot_be_used_is_refused(
         ),
         pytest.param(("--api", "mail", "--by", "profile-id"), "--by for --api mail", id="mail-id"),
         pytest.param(("--api", "v1"), "Missing option '--by'", id="no-by"),
-        pytest.param(("--by", "email"), "Missing option '--api'", id="no-api"),
+        pytest.param(("--by", "email"), "email needs --api mail", id="mail-only"),
         pytest.param((*V1, "--rate", "0"), "x>0", id="rate-0"),
         pytest.param((*V1, "--yes", "--rate", "nan"), "rate must be a number above 0", id="nan"),
         pytest.param((*V1, "--concurrency", "0"), "x>=1", id="concurrency-0"),

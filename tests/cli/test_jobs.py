@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
-from adapty_async.cli import _job_commands, _job_work
+from adapty_async.cli import _confirmation, _job_commands, _job_work
 from adapty_async.cli._job_text import report_line, report_text
 from adapty_async.jobs import JobReport, Parts
 from adapty_async.sandbox import Sandbox
@@ -121,13 +121,29 @@ def test_a_plan_asks_on_a_terminal_only(invoke: Invoke, put: Put, sandbox: Sandb
     refused = invoke("job", "plan", path, "--name", "j", *_DELETE)
     assert refused.exit_code == 2
     assert "add --yes. Plan to delete 2 users in" in refused.output
-    assert f"from anna to ben, by customer-user-id, at {sandbox.url}?" in refused.output
+    ends = 'first id "anna", last id "ben"'
+    assert f"({ends}), by customer-user-id, at {sandbox.url}?" in refused.output
     assert plan(invoke, path).exit_code == 0
     again = invoke("job", "plan", path, "--name", "j", *_DELETE)  # it is planned already
     assert again.exit_code == 0
     empty = put("empty.txt", "\n")
     nothing = invoke("job", "plan", empty, "--name", "nothing", *_DELETE)
     assert "Planned nothing: 0 ids in 0 parts" in nothing.stdout
+
+
+def test_a_plan_is_of_version_2_and_not_of_another_than_before(
+    invoke: Invoke, put: Put, sandbox: Sandbox
+) -> None:
+    """Without --api a plan is of version 2; a job that was planned for another API is refused."""
+    path = put("ids.txt", "anna\n")
+    by = ("--by", "customer-user-id", "--yes")
+    assert invoke("job", "plan", path, "--name", "new", *by).exit_code == 0
+    report = json.loads(invoke("job", "status", "new", "--json").stdout)
+    assert report["operation"].startswith("v2.profiles.delete")
+    assert invoke("job", "plan", path, "--name", "old", "--api", "v1", *by).exit_code == 0
+    refused = invoke("job", "plan", path, "--name", "old", *by)
+    assert refused.exit_code == 2
+    assert "operation: v1.profiles.delete" in refused.stderr
 
 
 @pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 1)])
@@ -140,7 +156,7 @@ def test_a_plan_on_a_terminal(
     code: int,
 ) -> None:
     """On a terminal, the answer decides."""
-    monkeypatch.setattr(_job_commands, "is_terminal", lambda: True)
+    monkeypatch.setattr(_confirmation, "is_terminal", lambda: True)
     path = put("ids.txt", "anna\n")
     command = ["job", "plan", str(path), "--name", "j", *_DELETE]
     done = CliRunner().invoke(_job_commands.cli, command, input=f"{answer}\n")

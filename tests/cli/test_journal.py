@@ -214,9 +214,9 @@ def test_a_dry_run_says_what_is_left_and_how_long_it_takes(
     after = invoke(*dry).stdout
 
     assert "10 can be sent" in before
-    assert "At 2 requests/s that takes 5 s or more." in before
+    assert "At --rate 2, that takes 5 s or more." in before
     assert "4 can be sent" in after
-    assert "At 2 requests/s that takes 2 s or more." in after
+    assert "At --rate 2, that takes 2 s or more." in after
     assert len(sandbox.arrivals()) == 10
     assert journal.read_bytes() == kept
 

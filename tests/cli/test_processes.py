@@ -205,7 +205,8 @@ def test_question_says_what_will_happen_and_yes_does_it(sandbox: Sandbox, put: P
         terminal.wait_for("[y/N]:")
         question = re.sub(r"\s+", " ", terminal.shown)
         assert question == (
-            f"Delete 2 users in {path}, by customer-user-id, at {sandbox.url}?"
+            f'Delete 2 users in {path} (first id "u0", last id "u1"), by customer-user-id, at '
+            f"{sandbox.url}?"
             " There is no way back. [y/N]:" + question.partition("[y/N]:")[2]
         )
         assert sandbox.arrivals() == []

@@ -19,7 +19,7 @@ from adapty_async._api.operation import Operation
 from adapty_async._input.rows import Row
 from adapty_async.bulk import BulkReport, BulkRun, StopReason
 from adapty_async.cli import _progress
-from adapty_async.cli._progress import _Bar, _details, _Lines, _Meter, progress
+from adapty_async.cli._progress import Meter, _Bar, _details, _Lines, progress
 from adapty_async.cli._streams import write_error
 from adapty_async.client import AdaptyClient
 from adapty_async.sandbox import Sandbox
@@ -58,7 +58,7 @@ class Clock:
 def test_lines_come_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
     """There is a line every five seconds, and only one after a longer pause."""
     clock = Clock()
-    with _Lines("Deleting", 1000, _Meter(1000, is_dry=False), clock) as lines:
+    with _Lines("Deleting", Meter(1000, is_dry=False), clock) as lines:
         for now in (100.0, 104.9, 105.0, 105.1, 130.0, 130.2, 134.9, 135.0):
             clock.now = now
             lines.show(Report(total=250, done=250, sent=250, elapsed=now - 100), QUIET)
@@ -89,7 +89,7 @@ def test_line_says_what_is_known(
 ) -> None:
     """A line has the rows, the rate, any failures, and the time left if known."""
     clock = Clock()
-    lines = _Lines("Saving", total, _Meter(total, is_dry=False), clock)
+    lines = _Lines("Saving", Meter(total, is_dry=False), clock)
     clock.now += 5
     lines.show(report, QUIET)
     assert capsys.readouterr().err == f"Saving: {line}\n"
@@ -150,7 +150,7 @@ def test_details_of_a_run_that_is_over_are_the_counts_alone() -> None:
 def test_line_ends_with_the_details(capsys: pytest.CaptureFixture[str]) -> None:
     """Where there is no terminal, they are on the same line."""
     clock = Clock()
-    lines = _Lines("Saving", 10, _Meter(10, is_dry=False), clock)
+    lines = _Lines("Saving", Meter(10, is_dry=False), clock)
     clock.now += 5
     lines.show(Report(total=5, done=5, sent=5, elapsed=5), _details(bucket()))
     told = "Saving: 5 of 10 rows, 1/s, 5 s left; rate 100/s, 3 in flight, 5 attempts\n"
@@ -164,12 +164,63 @@ def test_bar_is_drawn_on_a_terminal(total: int | None, shown: str) -> None:
     """The bar shows the count, the total if it is known, the request rate and the failures."""
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=100, color_system=None)
-    with _Bar("Deleting", total, console, _Meter(total, is_dry=False)) as bar:
+    with _Bar("Deleting", console, Meter(total, is_dry=False)) as bar:
         bar.show(Report(), QUIET)
         bar.show(Report(total=5, done=3, failed=2, sent=5, elapsed=1), QUIET)
     last = screen.getvalue().rpartition("Deleting")[2]
     assert shown in last
     assert "5/s, 2 failed" in last
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        pytest.param(200, f"Deleting {'━' * 10} ", id="wide"),
+        pytest.param(82, f"Deleting {'━' * 5}", id="a-shorter-bar"),
+        pytest.param(
+            65, "Deleting  2500/10000 12/s, 1,000 skipped, 300 failed 0:10:00", id="no-bar"
+        ),
+        pytest.param(56, "2500/10000 12/s, 1,000 skipped, 300 failed 0:10:00", id="no-title"),
+        pytest.param(40, "2500/10000 12/s, 300 failed 0:10:00", id="no-skipped"),
+        pytest.param(32, "2500/10000 300 failed 0:10:00", id="no-rate"),
+        pytest.param(24, "2500/10000 300 failed", id="no-time"),
+        pytest.param(14, "2500/10000", id="count"),
+        pytest.param(8, "2500/10…", id="narrower"),
+    ],
+)
+def test_numbers_are_left_out_as_a_whole(width: int, shown: str) -> None:
+    """A narrow terminal has a shorter bar, then fewer numbers, and none that is cut."""
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=width, color_system=None)
+    report = Report(total=2500, done=200, failed=300, sent=500, skipped=1000, elapsed=40)
+    with _Bar("Deleting", console, Meter(10000, is_dry=False)) as bar:
+        bar.show(report, QUIET)
+    line = re.sub(r"\x1b\[[?\d;]*[a-zA-Z]", "\n", screen.getvalue()).rstrip().rpartition("\n")[2]
+    assert len(line) <= width
+    assert line.startswith(shown) if "━" in shown else line == shown
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        pytest.param({"TERM": "dumb", "FORCE_COLOR": "1"}, id="dumb"),
+        pytest.param({"TERM": "xterm"}, id="a-file"),
+    ],
+)
+async def test_output_that_cannot_be_redrawn_gets_lines(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file, and a terminal without escape sequences, get lines and no bar."""
+    monkeypatch.setattr(_progress, "_LINE_SECONDS", 0.0)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    async with AdaptyClient("key") as client:
+        run: BulkRun[Row, None] = client.bulk([], build=never)
+        async with progress(run, "Deleting", Meter(0, is_dry=False), client.statistics):
+            await run
+    shown = capsys.readouterr().err
+    assert "Deleting: 0 of 0 rows, 0/s" in shown
+    assert "\x1b" not in shown
 
 
 @pytest.mark.parametrize(
@@ -189,7 +240,7 @@ def test_details_are_below_the_bar_as_far_as_they_fit(width: int, shown: str) ->
     """What has no room is left out as a whole: half a number would say something else."""
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=width, color_system=None)
-    with _Bar("Deleting", 10, console, _Meter(10, is_dry=False)) as bar:
+    with _Bar("Deleting", console, Meter(10, is_dry=False)) as bar:
         bar.show(
             Report(total=5, done=5, sent=5, elapsed=1), _details(bucket(failed=1200, budget=38))
         )
@@ -207,7 +258,7 @@ async def test_progress_lasts_as_long_as_the_run(capsys: pytest.CaptureFixture[s
     before = asyncio.all_tasks()
     async with AdaptyClient("key") as client:
         run: BulkRun[Row, None] = client.bulk([], build=never)
-        async with progress(run, "Deleting", 0, client.statistics):
+        async with progress(run, "Deleting", Meter(0, is_dry=False), client.statistics):
             await run
     assert asyncio.all_tasks() == before
     assert capsys.readouterr() == ("", "")
@@ -241,7 +292,7 @@ def test_nobody_has_to_listen(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_skipped_rows_are_not_in_the_rate(capsys: pytest.CaptureFixture[str]) -> None:
     """A resumed run counts skipped rows apart; its rate and time left are of rows that it sends."""
     clock = Clock()
-    lines = _Lines("Deleting", 3000, _Meter(3000, is_dry=False), clock)
+    lines = _Lines("Deleting", Meter(3000, is_dry=False), clock)
     lines.show(Report(total=1000, skipped=1000, elapsed=4), QUIET)
     clock.now += 9
     lines.show(Report(total=1050, done=50, sent=50, skipped=1000, elapsed=9), QUIET)
@@ -250,9 +301,19 @@ def test_skipped_rows_are_not_in_the_rate(capsys: pytest.CaptureFixture[str]) ->
     )
 
 
+def test_rows_that_an_earlier_run_settled_are_not_in_the_time_left() -> None:
+    """Settled rows that come between others take no time, wherever they are in the input."""
+    meter = Meter(1000, is_dry=False, settled=900)
+    report = Report(total=500, done=50, sent=50, skipped=450, elapsed=10)
+    assert meter.state(report) == "5/s, 450 skipped"
+    assert meter.left(report) == 10
+    duplicates = Report(total=1000, done=40, sent=40, skipped=960, elapsed=10)
+    assert meter.left(duplicates) == 0
+
+
 def test_rows_that_wait_for_responses_are_in_the_rate() -> None:
     """The time before the first response counts, and a stopped run has no time left."""
-    meter = _Meter(600, is_dry=False)
+    meter = Meter(600, is_dry=False)
     assert meter.state(Report(elapsed=2)) == "0/s"
     assert meter.state(Report(total=8, failed=8, sent=8, elapsed=4)) == "2/s, 8 failed"
     assert meter.left(Report(total=8, sent=8, elapsed=4)) == 296
@@ -263,7 +324,7 @@ def test_rows_that_wait_for_responses_are_in_the_rate() -> None:
 def test_a_dry_run_counts_the_rows_that_it_checks(capsys: pytest.CaptureFixture[str]) -> None:
     """A dry run sends nothing, so its rate is of checked rows, and bad ones have not failed."""
     clock = Clock()
-    lines = _Lines("Checking", 100, _Meter(100, is_dry=True), clock)
+    lines = _Lines("Checking", Meter(100, is_dry=True), clock)
     clock.now += 5
     lines.show(Report(total=60, done=30, failed=20, skipped=10, sent=30, elapsed=5), QUIET)
     assert capsys.readouterr().err == (

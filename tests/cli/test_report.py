@@ -246,7 +246,7 @@ def test_text_tells_requests_from_attempts_without_a_connection() -> None:
 def test_json_of_a_dry_run_claims_no_success() -> None:
     """Nothing is done and nothing is sent in a dry run, and the counts add up all the same."""
     report = Report(total=5, done=3, failed=1, skipped=1, requests=3, sent=3, elapsed=0.1)
-    told = msgspec.json.decode(report_json(report, is_dry=True))
+    told = msgspec.json.decode(report_json(report, preview={}))
     assert told == told | {
         "dry_run": True,
         "total": 5,

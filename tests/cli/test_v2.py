@@ -92,7 +92,9 @@ def test_an_empty_cell_is_not_given_and_an_empty_text_is(
         assert (stored["first_name"], stored["phone_number"]) == ("Jane", number)
 
 
-@pytest.mark.parametrize("arguments", [("--api", "v2"), BY], ids=["no by", "no api"])
+@pytest.mark.parametrize(
+    "arguments", [("--api", "v2"), ("--api", "mail", *BY)], ids=["no by", "other api"]
+)
 def test_save_needs_to_know_what_the_ids_are(
     sandbox: Sandbox, invoke: Invoke, put: Put, arguments: tuple[str, ...]
 ) -> None:

@@ -17,7 +17,13 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from adapty_async import AdaptyClient, AdaptyExportClient, NotFoundError, RetryPolicy
+from adapty_async import (
+    AdaptyClient,
+    AdaptyExportClient,
+    NotFoundError,
+    OutcomeStatus,
+    RetryPolicy,
+)
 from adapty_async.export import PlacementFilters
 from adapty_async.hooks import CallEnded
 from adapty_async.integrations import opentelemetry
@@ -271,6 +277,18 @@ async def test_metrics(sandbox: Sandbox, telemetry: Telemetry) -> None:
     assert throttled.attributes == {"adapty.bucket": "v2"}
     assert (throttled.value, sent.value, circuit.value) == (1, 2, 0)
     assert budget.value > 0
+
+
+async def test_items_of_a_bulk_run(sandbox: Sandbox, telemetry: Telemetry) -> None:
+    """The items of bulk runs are counted by status, with no id in the attributes."""
+    async with client_of(sandbox, telemetry) as client:
+        assert telemetry.points("adapty.client.bulk.items") == []
+        await client.v2.profiles.bulk_delete([USER, "nobody", ""], by="customer_user_id")
+        points = telemetry.points("adapty.client.bulk.items")
+
+    counts = {point.attributes["adapty.status"]: point.value for point in points}
+    assert counts == dict.fromkeys(OutcomeStatus, 0) | {"done": 1, "absent": 1, "failed": 1}
+    assert {tuple(point.attributes) for point in points} == {("adapty.status",)}
 
 
 async def test_a_dropped_client_leaves_no_values(telemetry: Telemetry) -> None:

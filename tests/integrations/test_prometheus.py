@@ -27,6 +27,7 @@ async def test_metrics() -> None:
             await client.v2.profiles.delete(customer_user_id=USER)
             with pytest.raises(NotFoundError):
                 await client.v2.profiles.delete(customer_user_id=USER)
+            await client.v1.profiles.bulk_delete([USER, ""], by="customer_user_id")
             text = generate_latest(registry).decode()
 
     count = 'adapty_client_call_duration_seconds_count{client="main",error="%s",operation="%s"} 1.0'
@@ -36,6 +37,9 @@ async def test_metrics() -> None:
         'adapty_client_requests_total{bucket="v2",client="main"} 3.0',
         'adapty_client_throttled_total{bucket="v2",client="main"} 1.0',
         'adapty_client_circuit{bucket="v2",client="main"} 0.0',
+        'adapty_client_paused_seconds{bucket="v2",client="main"} 0.0',
+        'adapty_client_bulk_items_total{client="main",status="absent"} 1.0',
+        'adapty_client_bulk_items_total{client="main",status="failed"} 1.0',
         'adapty_client_in_flight{bucket="v2",client="main"} 0.0',
     ):
         assert line in text

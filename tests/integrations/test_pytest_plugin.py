@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import socket
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import _adapty_async_pytest as plugin
 from adapty_async._runtime.fork import SocketFactory
-from adapty_async.integrations import pytest as plugin
+from adapty_async.integrations import pytest as named
 
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.timeout(120)  # another pytest has to start
+
+_ROOT = Path(__file__).parent.parent.parent
 
 PLAIN = """
 import asyncio
@@ -194,6 +198,18 @@ def test_transport():
 
     asyncio.run(work())
 """
+BARE = """
+import socket
+import sys
+
+
+def test_plain():
+    with socket.socket() as made:
+        made.settimeout(0.01)
+        made.connect_ex(("192.0.2.1", 9))  # TEST-NET-1, RFC 5737
+    loaded = {name.partition(".")[0] for name in sys.modules}
+    assert not loaded & {"adapty_async", "aiohttp", "msgspec", "tenacity"}
+"""
 WRONG = """
 import pytest
 
@@ -217,15 +233,31 @@ def run(
     """Run a module of tests as a project would, with nothing but the plugins named."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.makepyfile(test_theirs=text)
-    plugins = ["-p", "adapty_async.integrations.pytest", "-p", "anyio.pytest_plugin", *options]
+    plugins = ["-p", "_adapty_async_pytest", "-p", "anyio.pytest_plugin", *options]
     return pytester.runpytest_subprocess("-q", "--strict-markers", "-W", "error", *plugins)
 
 
 def test_the_plugin_is_installed() -> None:
-    """The installed library offers the plugin to pytest under its own name."""
-    points = importlib.metadata.entry_points(group="pytest11", name="adapty_async")
+    """The installed library offers the plugin to pytest under its own name, and has its module."""
+    project = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
-    assert [point.load() for point in points] == [plugin]
+    assert project["project"]["entry-points"]["pytest11"] == {"adapty_async": plugin.__name__}
+    assert (
+        f"{plugin.__name__}.py" in project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    )
+
+
+def test_a_run_without_the_fixtures_does_not_import_the_library(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plugin and its guard import neither the library nor what that needs."""
+    run(pytester, monkeypatch, BARE).assert_outcomes(passed=1)
+
+
+def test_the_plugin_by_its_name_in_the_library() -> None:
+    """A project that loads plugins by name finds the same plugin in the library."""
+    assert named.__all__ == plugin.__all__
+    assert all(getattr(named, name) is getattr(plugin, name) for name in plugin.__all__)
 
 
 def test_fixtures(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ from adapty_async import (
 from adapty_async.bulk import StopReason
 from adapty_async.endpoints import Endpoint, RawResponse, json_decoder, no_result
 from adapty_async.errors import ErrorItem
-from adapty_async.hooks import CallEnded, Event
+from adapty_async.hooks import CallEnded, Event, log_attempts
 from adapty_async.mail import (
     DELETE_PROFILE,
     Events,
@@ -76,7 +76,7 @@ async def clients() -> None:
         retry=RetryPolicy(attempts=3, deadline=30),
         limits=Limits(connections=10, rate=5, burst=2),
         timeout=10,
-        hooks=(hook,),
+        hooks=(hook, log_attempts),
         id_encoding="utf-8",
         transport=FakeTransport([(204, {}, b""), TimeoutError()]),
     ) as adapty:
@@ -87,6 +87,7 @@ async def clients() -> None:
         assert_type(adapty.v1.profiles, Profiles)
         assert_type(adapty.with_options(timeout=5, headers={"X-Trace": "1"}), AdaptyClient)
         assert_type(await adapty.execute(Operation(GET_PROFILE)), Profile)
+        assert_type(adapty.statistics().bulk_items, Mapping[str, int])
         assert_type(await adapty.aclose(), None)
 
     async with AdaptyMailClient() as mail:
