@@ -61,6 +61,10 @@ _KINDS: Mapping[str, tuple[str, Callable[[str], object]]] = {
         "whole numbers that became decimals, such as 100045.0",
         _DECIMAL.fullmatch,
     ),
+    "number": (
+        "numbers of a spreadsheet or of a column of floats: leading zeros would be lost",
+        lambda _: False,  # only the reader of a table knows
+    ),
     "quotes": (
         "a quote at the beginning or the end, which is part of the id",
         lambda one: one[:1] in _QUOTES or one[-1:] in _QUOTES or one.startswith('="'),
@@ -103,15 +107,20 @@ class Findings:
     """
     A counter of suspicious ids and rows; the rows of an input are added one by one.
 
-    Attributes:
+    Args:
         id_column: the column or field with the ids; None if no id is checked.
+        noun: what the numbers of rows count: lines of a text, or rows of a table.
+
+    Attributes:
+        id_column, noun: as above.
         suspicious: ids that look damaged, by kind.
         without_id: rows that were left out since they have no id.
         multiline: rows of more than one line.
     """
 
-    def __init__(self, id_column: str | None = None) -> None:
+    def __init__(self, id_column: str | None = None, noun: str = "line") -> None:
         self.id_column = id_column
+        self.noun = noun
         self.suspicious: dict[str, int] = {}
         self.without_id = 0
         self.multiline = 0
@@ -125,10 +134,14 @@ class Findings:
             return
         kind = "column_name" if one == self.id_column else kind_of(one)
         if kind is not None:
-            self.suspicious[kind] = self.suspicious.get(kind, 0) + 1
-            lines = self._first_lines.setdefault(kind, [])
-            if len(lines) < _SHOWN_LINES:
-                lines.append(line)
+            self.add(kind, line)
+
+    def add(self, kind: str, line: int) -> None:
+        """Count an id of a kind of damage."""
+        self.suspicious[kind] = self.suspicious.get(kind, 0) + 1
+        lines = self._first_lines.setdefault(kind, [])
+        if len(lines) < _SHOWN_LINES:
+            lines.append(line)
 
     def add_multiline(self, first: int, last: int) -> None:
         """Count a row of more than one line."""
@@ -144,7 +157,7 @@ class Findings:
         for kind, count in self.suspicious.items():
             where = ", ".join(f"{line:,}" for line in self._first_lines[kind])
             more = ", ..." if count > _SHOWN_LINES else ""
-            lines.append(f"  {_described(kind)}: {count:,} (line {where}{more})")
+            lines.append(f"  {_described(kind)}: {count:,} ({self.noun} {where}{more})")
         if self.multiline:
             first, last = self._first_multiline
             row = _counted(self.multiline, "row")

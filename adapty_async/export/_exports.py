@@ -26,7 +26,7 @@ from adapty_async.export._chunks import Dates, split
 from adapty_async.export._files import ExportFile, Output, temporary
 from adapty_async.export._queries import PlacementsQuery, Query, parsed_dates
 from adapty_async.export._sinks import CsvSink, FileSink, JsonLinesSink, JsonSink, MemorySink
-from adapty_async.export._tables import read_arrow, read_polars, require
+from adapty_async.export._tables import read_arrow, read_polars
 
 if TYPE_CHECKING:
     import polars as pl
