@@ -36,11 +36,13 @@ from adapty_async._api.validation import (
     nullable,
     one_of,
 )
+from adapty_async._input.schema import ColumnSchema
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.errors import InvalidInputError
 
 __all__ = (
     "DELETE_PROFILE",
+    "PROFILE_COLUMNS",
     "SAVE_EVENT",
     "SAVE_PROFILE",
     "DeviceInfo",
@@ -153,6 +155,14 @@ class MailProfile(RequestStruct, frozen=True, kw_only=True):
         "custom_attributes": clean_attributes(AttributeRules()),
         "device_info": instance_of(DeviceInfo),
     }
+
+
+#: The columns of a table of profiles.
+PROFILE_COLUMNS = ColumnSchema(
+    {"": MailProfile},
+    nested={"custom_attributes": None, "device_info": DeviceInfo},
+    required=("external_profile_id", "external_created_at", "email"),
+)
 
 
 class Offer(RequestStruct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ("Findings", "kind_of")
+__all__ = ("Findings", "kind_of", "shown")
 
 # Line numbers that are shown of a kind.
 _SHOWN_LINES = 3
@@ -45,6 +45,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_$:@-]*[A-Za-z0-9][A-Za-z0-9_$:@-]*")
 _QUOTES = "\"'`\u00ab\u00bb\u2018\u2019\u201a\u201c\u201d\u201e"
 _EXPONENT = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?[eE][+-][0-9]+")
 _DECIMAL = re.compile(r"[+-]?[0-9]+[.,]0+")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z_. -]{0,59}")
 _BROKEN_LETTERS = re.compile("[\ufffd]|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac")
 
 # By kind: its description, and a predicate of an id. The first kind that matches counts.
@@ -116,6 +117,7 @@ class Findings:
         suspicious: ids that look damaged, by kind.
         without_id: rows that were left out since they have no id.
         multiline: rows of more than one line.
+        ignored: the names of columns that are left out, as keys.
     """
 
     def __init__(self, id_column: str | None = None, noun: str = "line") -> None:
@@ -124,6 +126,7 @@ class Findings:
         self.suspicious: dict[str, int] = {}
         self.without_id = 0
         self.multiline = 0
+        self.ignored: Mapping[str, None] = {}
         self._first_lines: dict[str, list[int]] = {}  # by kind
         self._first_multiline = (0, 0)  # its first and last line
 
@@ -164,7 +167,12 @@ class Findings:
             lines.append(f"{row} of more than one line (first: lines {first:,} to {last:,}).")
         if self.without_id:
             lines.append(f"{_counted(self.without_id, 'row')} without an id, left out.")
-        return lines
+        return lines + self.ignored_lines()
+
+    def ignored_lines(self) -> list[str]:
+        """Return the columns that are left out as lines for people."""
+        names = ", ".join(map(shown, self.ignored))
+        return [f"Columns left out: {names}."] if names else []
 
     def as_json(self) -> dict[str, Any]:
         """Return the counts by the keys that they have in the JSON report."""
@@ -172,7 +180,13 @@ class Findings:
             "suspicious_ids": dict(self.suspicious),
             "rows_without_id": self.without_id,
             "multiline_rows": self.multiline,
+            "ignored_columns": list(map(shown, self.ignored)),
         }
+
+
+def shown(name: str) -> str:
+    """Return a name that looks like a column's; without a header line it may be personal data."""
+    return name if _NAME.fullmatch(name) else "…"
 
 
 def _described(kind: str) -> str:

@@ -1,6 +1,7 @@
 """
-A reader of input files as rows: CSV, NDJSON and plain text, gzip or not, from a path or a pipe;
-and of tables: Parquet, Arrow and Excel files.
+A reader of input files as rows: text, gzip or not, from a path or a pipe; and tables.
+
+Text is CSV, NDJSON and plain text. Tables are Parquet, Arrow and Excel files.
 
 Invariants:
 
@@ -18,7 +19,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 
 import msgspec
 
@@ -48,6 +49,7 @@ __all__ = (
     "ColumnCheck",
     "Format",
     "Layout",
+    "LayoutOptions",
     "Row",
     "RowReader",
     "Rows",
@@ -330,16 +332,21 @@ def format_of(path: str) -> Format | None:
     return _SUFFIXES.get(Path(path.removesuffix(".gz")).suffix.lower())
 
 
+class LayoutOptions(TypedDict, total=False):
+    """The options of a layout; see `Layout`."""
+
+    encoding: str | None
+    id_column: str | None
+    id_optional: bool
+    sheet: str | None
+    is_number: Callable[[str], bool]
+
+
 def open_rows(
     path: str,
     form: Format | None,
     check_columns: ColumnCheck,
-    *,
-    encoding: str | None = None,
-    id_column: str | None = None,
-    id_optional: bool = False,
-    sheet: str | None = None,
-    is_number: Callable[[str], bool] = _never,
+    **options: Unpack[LayoutOptions],
 ) -> Rows:
     """
     Open an input. A file is read through once, to count and check its rows.
@@ -350,11 +357,7 @@ def open_rows(
         path: the file; ``-`` is standard input.
         form: its format; None to infer it from the name.
         check_columns: see `Layout`.
-        encoding: see `Layout`.
-        id_column: see `Layout`.
-        id_optional: see `Layout`.
-        sheet: see `Layout`.
-        is_number: see `Layout`.
+        options: see `Layout`.
 
     Raises:
         ConfigError: the format needs an extra that is not installed.
@@ -368,16 +371,11 @@ def open_rows(
             "is required if the name does not end in .csv, .ndjson, .txt, .parquet, .feather, "
             ".xlsx or a like one",
         )
-    _require_matching(path, form, encoding, sheet)
-    layout = Layout(
-        form=form,
-        check_columns=check_columns,
-        encoding=None if encoding is None else known_encoding(encoding),
-        id_column=id_column,
-        id_optional=id_optional,
-        sheet=sheet,
-        is_number=is_number,
-    )
+    encoding = options.get("encoding")
+    _require_matching(path, form, encoding, options.get("sheet"))
+    if encoding is not None:
+        options["encoding"] = known_encoding(encoding)
+    layout = Layout(form=form, check_columns=check_columns, **options)
     kind = Rows if is_read_once(path) else SizedRows
     return kind(path, layout)
 

@@ -123,7 +123,7 @@ def _row(
         try:
             cell = convert(value)
         except UnusableCellError as error:
-            fault = fault or f'of {place} cannot be read: its cell in column "{name}" {error}'
+            fault = fault or f'{place}: the cell in column "{name}" {error}'
         else:
             if cell is not None:
                 cells[name] = cell

@@ -12,6 +12,7 @@ from adapty_async._api.codec import to_json
 from adapty_async._api.identity import By, identity, identity_by, pair, require_kind
 from adapty_async._api.operation import Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.validation import Check, OrUnset, date_time, instance_of, nullable, text
+from adapty_async._input.schema import ColumnSchema
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.errors import InvalidInputError
 from adapty_async.v2._models import DOCS, PATH, Profile, read_profile
@@ -19,6 +20,8 @@ from adapty_async.v2._rules import DocumentedStruct, as_datetime, check_body
 
 __all__ = (
     "GRANT_ACCESS_LEVEL",
+    "GRANT_COLUMNS",
+    "REVOCATION_COLUMNS",
     "REVOKE_ACCESS_LEVEL",
     "AccessGrant",
     "AccessLevels",
@@ -85,6 +88,10 @@ class AccessRevocation(DocumentedStruct, frozen=True, kw_only=True):
     documented: ClassVar[Mapping[str, Check]] = {"revoke_at": _not_past}
 
 
+#: The columns of a table of grants.
+GRANT_COLUMNS = ColumnSchema({"": AccessGrant}, nested={}, required=("access_level_id",))
+#: The columns of a table of revocations.
+REVOCATION_COLUMNS = ColumnSchema({"": AccessRevocation}, nested={}, required=("access_level_id",))
 GRANT_ACCESS_LEVEL: Endpoint[Profile] = Endpoint(
     name="v2.access_levels.grant",
     method="POST",

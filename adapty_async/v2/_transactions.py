@@ -28,6 +28,7 @@ from adapty_async._api.validation import (
     nullable,
     one_of,
 )
+from adapty_async._input.schema import ColumnSchema
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.errors import InvalidInputError
 from adapty_async.v2._models import DOCS, PATH, Profile, read_profile
@@ -43,6 +44,7 @@ from adapty_async.v2._rules import (
 
 __all__ = (
     "SET_TRANSACTION",
+    "TRANSACTION_COLUMNS",
     "CancellationReason",
     "Environment",
     "Offer",
@@ -338,6 +340,24 @@ class SubscriptionPurchase(
 
 Transaction: TypeAlias = OneTimePurchase | SubscriptionPurchase
 
+#: The columns of a table of transactions.
+TRANSACTION_COLUMNS = ColumnSchema(
+    {"one_time_purchase": OneTimePurchase, "subscription": SubscriptionPurchase},
+    kind_field="purchase_type",
+    nested={"price": Price, "offer": Offer},
+    required=(
+        "purchase_type",
+        "store",
+        "store_product_id",
+        "store_transaction_id",
+        "store_original_transaction_id",
+        "purchased_at",
+        "price.country",
+        "price.currency",
+        "price.value",
+    ),
+    numbers=frozenset({"price.value"}),
+)
 SET_TRANSACTION: Endpoint[Profile] = Endpoint(
     name="v2.transactions.set",
     method="POST",
