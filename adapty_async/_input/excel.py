@@ -91,13 +91,15 @@ def open_excel(path: str, sheet: str | None) -> Iterator[_Sheet]:
 
 def _sheet_name(path: str, sheet: str | None, book: Any) -> str:
     """Return the name of the sheet to read; a hidden one is read only if it is named."""
-    sheets = [one for one in book.sheets_metadata if one.typ.name == "WorkSheet"]
+    from python_calamine import SheetTypeEnum, SheetVisibleEnum  # noqa: PLC0415  an extra
+
+    sheets = [one for one in book.sheets_metadata if one.typ == SheetTypeEnum.WorkSheet]
     names = [one.name for one in sheets]
     if sheet is not None:
         if sheet not in names:
             raise InvalidInputError("--sheet", f'"{sheet}" is not in {path}; found: {_list(names)}')
         return sheet
-    visible = [one.name for one in sheets if one.visible.name == "Visible"]
+    visible = [one.name for one in sheets if one.visible == SheetVisibleEnum.Visible]
     if len(visible) > 1:
         visible = [name for name in visible if book.get_sheet_by_name(name).height]
     if len(visible) != 1:

@@ -63,7 +63,7 @@ _KINDS: Mapping[str, tuple[str, Callable[[str], object]]] = {
         _DECIMAL.fullmatch,
     ),
     "number": (
-        "numbers of a spreadsheet or of a column of floats: leading zeros would be lost",
+        "numbers of a spreadsheet or a column of floats, whose leading zeros would be lost",
         lambda _: False,  # only the reader of a table knows
     ),
     "quotes": (

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from adapty_async._input.findings import shown
-from adapty_async._input.presets import PRESETS, Preset
+from adapty_async._input.presets import PRESETS, Preset, utc
 from adapty_async._input.schema import ColumnSchema, id_columns, id_from
 from adapty_async.errors import InvalidInputError
 
@@ -217,14 +217,23 @@ class RowMapping:
     def _fields(self, value: Any) -> Any:
         if self._is_plain or not isinstance(value, dict):
             return value
-        convert = {} if self._preset is None else self._preset.convert
-        fields: dict[str, Any] = {}
-        for name, one in value.items():
-            for field in self._fields_of(name):
-                change = None if one is None else convert.get(field)
-                fields[field] = one if change is None else change(one)
+        fields = {
+            field: self._converted(field, one)
+            for name, one in value.items()
+            for field in self._fields_of(name)
+        }
         self._require_no_constant(fields)
         return fields | self._options.constants
+
+    def _converted(self, field: str, value: Any) -> Any:
+        """Return a cell as the preset reads it; a column that the caller named stays as it is."""
+        preset = self._preset
+        if preset is None or value is None:
+            return value
+        if preset.is_utc and field.endswith("_at"):
+            value = utc(value)
+        change = None if field in self._mapped else preset.convert.get(field)
+        return value if change is None else change(value)
 
 
 def _preset_of(name: str | None) -> Preset | None:

@@ -15,7 +15,7 @@ import msgspec
 
 from adapty_async.errors import InvalidInputError
 
-__all__ = ("PRESETS", "Preset")
+__all__ = ("PRESETS", "Preset", "utc")
 
 _NO_OFFSET = re.compile(r"([0-9-]{10})(?:[T ]([0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?))?")
 
@@ -29,7 +29,8 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
         source: the page that describes the columns.
         kinds: sets of columns by which an export is recognised; one of them is enough.
         columns: the column of each field.
-        convert: functions of a cell, by field: they return the field's value.
+        is_utc: dates and times without an offset are in UTC.
+        convert: functions of a cell, by field: they return the field's value, or raise an error.
         ids: the columns that may have the ids of users; one of them is to be chosen.
         id_columns: the column with the ids by their kind, where the page leaves no doubt.
         without: fields that a subscription needs and that no column has.
@@ -40,6 +41,7 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     kinds: tuple[frozenset[str], ...]
     columns: Mapping[str, str]
+    is_utc: bool = False
     convert: Mapping[str, Callable[[Any], Any]] = {}
     ids: tuple[str, ...] = ()
     id_columns: Mapping[str, str] = {}
@@ -79,7 +81,7 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def _utc(value: Any) -> Any:
+def utc(value: Any) -> Any:
     """Return a date and time as UTC; text that has an offset stays as it is."""
     match = _NO_OFFSET.fullmatch(value) if isinstance(value, str) else None
     return value if match is None else f"{match[1]}T{match[2] or '00:00'}Z"
@@ -88,6 +90,16 @@ def _utc(value: Any) -> Any:
 def _words(words: Mapping[str, str]) -> Callable[[Any], Any]:
     """Return a function that translates words; others are left for the field's own check."""
     return lambda value: words.get(str(value).lower(), value)
+
+
+def _store(value: Any) -> Any:
+    """Return a store that both services call the same; a promotional grant is no purchase."""
+    if value in {"app_store", "play_store", "stripe"}:
+        return value
+    raise InvalidInputError(
+        "store",
+        "must be app_store, play_store or stripe; for others use --map store=store or --set store",
+    )
 
 
 _REVENUECAT = Preset(
@@ -106,6 +118,7 @@ _REVENUECAT = Preset(
             }
         ),
     ),
+    is_utc=True,
     columns={
         "purchase_type": "is_auto_renewable",
         "store": "store",
@@ -137,12 +150,8 @@ _REVENUECAT = Preset(
             {"true": "Sandbox", "t": "Sandbox", "false": "Production", "f": "Production"}
         ),
         "is_family_shared": _words({"family_shared": "true", "purchased": "false"}),
-        "purchased_at": _utc,
-        "expires_at": _utc,
-        "refunded_at": _utc,
+        "store": _store,
         "cancellation_reason": lambda _: "refund",
-        "billing_issue_detected_at": _utc,
-        "grace_period_expires_at": _utc,
     },
     ids=("rc_original_app_user_id", "rc_last_seen_app_user_id_alias"),
     without=("originally_purchased_at", "renew_status"),

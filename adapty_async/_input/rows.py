@@ -56,6 +56,7 @@ __all__ = (
     "SizedRows",
     "format_of",
     "open_rows",
+    "read_table",
 )
 
 Format: TypeAlias = Literal["csv", "ndjson", "text", "parquet", "arrow", "excel"]
@@ -191,21 +192,30 @@ class Rows:
             yield from reader.rows(lines, reader.header(lines))
 
     def _read_table(self, findings: Findings) -> Iterator[Row]:
-        layout = self._layout
         if self._extent is not None and extent_of(self.path) != self._extent:
             raise InvalidInputError(self.path, "was changed meanwhile")
-        columns = TableRows(layout.id_column, layout.is_number)
-        needed = layout.id_column if layout.id_optional else None
-        with _open_table(self.path, layout) as table:
-            for row in table_rows(table, layout.check_columns, columns, findings):
-                if row.fault is not None:
-                    readable = msgspec.json.encode(row.cells).decode()
-                    yield Row(row.number, readable, row.fault)
-                elif needed is not None and needed not in row.cells:
-                    findings.without_id += 1
-                else:
-                    findings.add_row(row.number, row.cells)
-                    yield Row(row.number, row.cells)
+        with _open_table(self.path, self._layout) as table:
+            yield from read_table(table, self._layout, findings)
+
+
+def read_table(table: Table, layout: Layout, findings: Findings) -> Iterator[Row]:
+    """
+    Yield the rows of an open table.
+
+    Raises:
+        InvalidInputError: the layout's check rejects the columns.
+    """
+    columns = TableRows(layout.id_column, layout.is_number)
+    needed = layout.id_column if layout.id_optional else None
+    for row in table_rows(table, layout.check_columns, columns, findings):
+        if row.fault is not None:
+            readable = msgspec.json.encode(row.cells).decode()
+            yield Row(row.number, readable, row.fault)
+        elif needed is not None and needed not in row.cells:
+            findings.without_id += 1
+        else:
+            findings.add_row(row.number, row.cells)
+            yield Row(row.number, row.cells)
 
 
 def _open_table(path: str, layout: Layout) -> AbstractContextManager[Table]:

@@ -221,8 +221,12 @@ class ColumnSchema:
             {name: one for name, one in value.items() if name != id_column and self.is_known(name)}
         )
         for name, struct in self._nested.items():
-            if struct is not None and isinstance(inner := fields.get(name), dict):
-                fields[name] = _built(struct, inner, f"{name}.")
+            inner = fields.get(name)
+            if struct is None or inner is None:
+                continue
+            if not isinstance(inner, dict):
+                raise InvalidInputError(name, "must be an object")
+            fields[name] = _built(struct, inner, f"{name}.")
         struct = self._struct_of(fields)
         if lenient:
             fields = {name: fields[name] for name in fields if name in struct.__struct_fields__}

@@ -23,6 +23,8 @@ __all__ = ("ColumnCheck", "Table", "TableRows", "table_rows")
 #: Receives the names of the columns, without those that are empty, and raises what is wrong with
 #: them. It returns the names that matter; None if all do.
 ColumnCheck: TypeAlias = Callable[[list[str]], Collection[str] | None]
+# Characters of a cell that cannot be used, for the failures file.
+_SHOWN_CHARACTERS = 100
 _Convert: TypeAlias = Callable[[Any], Any]
 
 
@@ -64,7 +66,8 @@ class TableRow(msgspec.Struct, frozen=True):
 
     Attributes:
         number: its number.
-        cells: the usable cells by column, without those that are missing.
+        cells: the cells by column, without those that are missing; the beginning of the text of
+            those that cannot be used.
         fault: why the row cannot be used; None if it can be.
     """
 
@@ -124,6 +127,7 @@ def _row(
             cell = convert(value)
         except UnusableCellError as error:
             fault = fault or f'{place}: the cell in column "{name}" {error}'
+            cells[name] = str(value)[:_SHOWN_CHARACTERS]
         else:
             if cell is not None:
                 cells[name] = cell

@@ -142,7 +142,7 @@ def test_a_line_of_text_is_no_row_with_fields(
     result = invoke(*command, put("ids.txt", "u1\n"))
 
     assert result.exit_code == 2
-    assert "INPUT: must be CSV or NDJSON: a line of text is no" in result.output
+    assert "INPUT: must be CSV, NDJSON or a table: a line of text is no" in result.output
 
 
 def test_access_is_granted_and_revoked(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
