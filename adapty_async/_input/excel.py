@@ -32,7 +32,9 @@ class _Sheet:
     def __init__(self, place: str, sheet: Any) -> None:
         self.place = place
         self._rows = enumerate(sheet.iter_rows(), 1)
-        header = next((row for _, row in self._rows if any(map(_is_filled, row))), [])
+        header: Sequence[Any] = next(
+            (row for _, row in self._rows if any(map(_is_filled, row))), []
+        )
         if not header:
             raise InvalidInputError(place, "must begin with a row of column names, but is empty")
         self.names: Sequence[str] = [self._name(cell) for cell in header]

@@ -55,9 +55,7 @@ class _Polars:
 
     def __init__(self, frame: Any) -> None:
         self.place = _PLACE
-        while nested := [
-            name for name, kind in frame.schema.items() if type(kind).__name__ == "Struct"
-        ]:
+        while nested := [one.name for one in frame if type(one.dtype).__name__ == "Struct"]:
             frame = frame.unnest(nested, separator=".")
         self._frame = frame
         self.names: Sequence[str] = frame.columns

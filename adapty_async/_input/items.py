@@ -290,9 +290,7 @@ def _items_in(items: object, mapping: RowMapping, kind: str) -> TableItems[Any]:
         if not isinstance(rows, SizedRows):
             raise InvalidInputError(items.path, "must be a file, not a pipe")
         if rows.form == "text" and kind != "id":
-            raise InvalidInputError(
-                items.path, "must be CSV, NDJSON or a table: lines are ids only"
-            )
+            raise InvalidInputError(items.path, "must be CSV, NDJSON or a table: a line is an id")
         _warn(rows.findings, items.path)
         return _FileItems(rows, make)
     layout = Layout(

@@ -223,7 +223,7 @@ class RowMapping:
             for field in self._fields_of(name)
         }
         self._require_no_constant(fields)
-        return fields | self._options.constants
+        return {**fields, **self._options.constants}
 
     def _converted(self, field: str, value: Any) -> Any:
         """Return a cell as the preset reads it; a column that the caller named stays as it is."""

@@ -214,12 +214,22 @@ class ColumnSchema:
         if not isinstance(value, dict):
             raise InvalidInputError("row", "must be an object with named fields")
         if not lenient:
-            for name in value:
-                if name != id_column and not self.is_known(name):
-                    raise _unknown_key(name, self.expected)
+            self._require_known_keys(value, id_column)
         fields = _nest(
             {name: one for name, one in value.items() if name != id_column and self.is_known(name)}
         )
+        self._build_nested(fields)
+        struct = self._struct_of(fields)
+        if lenient:
+            fields = {name: fields[name] for name in fields if name in struct.__struct_fields__}
+        return _built(struct, fields)
+
+    def _require_known_keys(self, value: Iterable[str], id_column: str | None) -> None:
+        for name in value:
+            if name != id_column and not self.is_known(name):
+                raise _unknown_key(name, self.expected)
+
+    def _build_nested(self, fields: dict[str, Any]) -> None:
         for name, struct in self._nested.items():
             inner = fields.get(name)
             if struct is None or inner is None:
@@ -227,10 +237,6 @@ class ColumnSchema:
             if not isinstance(inner, dict):
                 raise InvalidInputError(name, "must be an object")
             fields[name] = _built(struct, inner, f"{name}.")
-        struct = self._struct_of(fields)
-        if lenient:
-            fields = {name: fields[name] for name in fields if name in struct.__struct_fields__}
-        return _built(struct, fields)
 
     def _struct_of(self, fields: dict[str, Any]) -> type[RequestStruct]:
         if self._kind_field is None:
