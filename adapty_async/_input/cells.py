@@ -48,7 +48,7 @@ def id_text(value: Any, exact: float = EXACT_DOUBLE) -> str | None:
     if kind is int:
         return str(value)
     found = plain(value)
-    if isinstance(found, float | Decimal) and math.isfinite(found) and found % 1:
+    if isinstance(found, float | Decimal) and math.isfinite(found) and found != _whole(found):
         raise UnusableCellError("has a fraction, so it is no id")
     if isinstance(found, bool):
         raise UnusableCellError("is true or false, so it is no id")
@@ -94,18 +94,16 @@ def number(value: Any, exact: float = EXACT_DOUBLE) -> Any:
         UnusableCellError: it has no text, or is infinite.
     """
     found = plain(value)
-    if isinstance(found, Decimal):
-        return int(found) if found == found.to_integral_value() else float(found)
     if isinstance(found, bool | int):
         return found
-    if isinstance(found, float):
+    if isinstance(found, float | Decimal):
         _require_finite(found)
-        return found
+        return found if isinstance(found, float) else _plain_number(found)
     return text(found, exact)
 
 
 def plain(value: Any) -> Any:
-    """Return a cell as a value of Python's own types, if it is one of numpy or a missing one."""
+    """Return a cell as a value of Python's own types: those of numpy, and missing ones."""
     kind = type(value)
     if kind.__name__ in _MISSING_TYPES:
         return None
@@ -127,7 +125,16 @@ def _float_text(value: float, exact: float) -> str | None:
     return str(int(value))
 
 
-def _require_finite(value: float) -> None:
+def _plain_number(value: Decimal) -> float:
+    return int(value) if value == _whole(value) else float(value)
+
+
+def _whole(value: float | Decimal) -> float | Decimal:
+    # not `value % 1`, which raises for a Decimal of many digits
+    return value.to_integral_value() if isinstance(value, Decimal) else math.floor(value)
+
+
+def _require_finite(value: float | Decimal) -> None:
     if math.isinf(value):
         raise UnusableCellError("is an infinite number")
 
@@ -135,10 +142,9 @@ def _require_finite(value: float) -> None:
 def _decimal_text(value: Decimal) -> str | None:
     if value.is_nan():
         return None
-    if value.is_infinite():
-        raise UnusableCellError("is an infinite number")
-    whole = value.to_integral_value()
-    return format(whole if whole == value else value.normalize(), "f")
+    _require_finite(value)
+    written = format(value, "f")  # not normalised, which rounds many digits
+    return written.rstrip("0").rstrip(".") if "." in written else written
 
 
 def _date_time_text(value: dt.datetime) -> str:

@@ -83,7 +83,7 @@ class InputFile:
         ignore_unknown: bool = False,
     ) -> None:
         self.path = os.fspath(path)
-        self._form = form
+        self._form: Format | None = form
         self._encoding = encoding
         self._sheet = sheet
         pairs = [
