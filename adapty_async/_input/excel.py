@@ -81,8 +81,8 @@ def open_excel(path: str, sheet: str | None) -> Iterator[_Sheet]:
         raise InvalidInputError(path, "is protected by a password") from None
     except calamine.CalamineError:
         raise InvalidInputError(path, "is not a spreadsheet, or is damaged") from None
-    except OSError as error:
-        raise InvalidInputError(path, f"cannot be read: {error.strerror or error}") from None
+    except OSError as error:  # it has no code, only a text
+        raise InvalidInputError(path, f"cannot be read: {error}") from None
     place = f'{path}, sheet "{found.name}"'
     if found.merged_cell_ranges:
         raise InvalidInputError(
