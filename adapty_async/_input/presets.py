@@ -84,7 +84,7 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
 def utc(value: Any) -> Any:
     """Return a date and time as UTC; text that has an offset stays as it is."""
     match = _NO_OFFSET.fullmatch(value) if isinstance(value, str) else None
-    return value if match is None else f"{match[1]}T{match[2] or '00:00'}Z"
+    return value if match is None else f"{match[1]}T{match[2] or '00:00:00'}Z"
 
 
 def _words(words: Mapping[str, str]) -> Callable[[Any], Any]:
@@ -160,7 +160,9 @@ _REVENUECAT = Preset(
 _SEGMENT = Preset(
     name="segment",
     # The table `users` of a warehouse: its `id` is the `user_id` of the table `identifies`, whose
-    # own `id` is that of the call. Traits are columns with names in snake case.
+    # own `id` is that of the call. Traits are columns with names in snake case; the reserved ones are
+    # in https://www.twilio.com/docs/segment/connections/spec/identify, whose values for a gender
+    # and a birthday need not be those of Adapty.
     source="https://www.twilio.com/docs/segment/connections/storage/warehouses/schema",
     kinds=(frozenset({"id", "received_at"}),),
     others=frozenset({"anonymous_id", "user_id"}),
@@ -170,8 +172,6 @@ _SEGMENT = Preset(
         "email": "email",
         "first_name": "first_name",
         "last_name": "last_name",
-        "gender": "gender",
-        "birthday": "birthday",
         "phone_number": "phone",
     },
     id_columns={"customer_user_id": "id", "external_profile_id": "id", "email": "email"},
@@ -183,8 +183,8 @@ _ADAPTY_S3 = Preset(
     # need not be a purchase.
     source="https://adapty.io/docs/s3-exports",
     kinds=(
-        frozenset({"profile_id", "customer_user_id", "event_type", "event_datetime"}),
-        frozenset({"profile_id", "customer_user_id", "paywall_showed_at"}),
+        frozenset({"profile_id", "event_type", "event_datetime"}),
+        frozenset({"profile_id", "paywall_showed_at"}),
     ),
     columns={
         "store": "store",

@@ -19,7 +19,9 @@ Cells: TypeAlias = Mapping[str, Sequence[Any]]
 
 def write_parquet(path: Path, cells: Cells | pa.Table, **options: Any) -> Path:
     """Write columns as a Parquet file."""
-    parquet.write_table(cells if isinstance(cells, pa.Table) else pa.table(dict(cells)), path, **options)
+    parquet.write_table(
+        cells if isinstance(cells, pa.Table) else pa.table(dict(cells)), path, **options
+    )
     return path
 
 

@@ -64,7 +64,9 @@ def test_ids_of_every_type_are_exact(tmp_path: Path, kind: str, suffix: str) -> 
         pytest.param(pa.array([NOON.date()]), "is a date", id="date"),
         pytest.param(pa.array([NOON]), "is a date", id="timestamp"),
         pytest.param(pa.array([NOON.time()]), "is a time of day", id="time"),
-        pytest.param(pa.array([[("a", "u1")]], pa.map_(pa.string(), pa.string())), "list", id="map"),
+        pytest.param(
+            pa.array([[("a", "u1")]], pa.map_(pa.string(), pa.string())), "list", id="map"
+        ),
     ],
 )
 def test_a_cell_that_is_no_id_costs_its_row(tmp_path: Path, column: Any, reason: str) -> None:
@@ -97,7 +99,9 @@ def test_structs_are_columns_with_dots(tmp_path: Path) -> None:
     )
     path = write_parquet(tmp_path / "rows.parquet", table)
 
-    assert [row.value for row in rows_of(path, "id", "price.value", "price.more.deep", "offer.id")] == [
+    assert [
+        row.value for row in rows_of(path, "id", "price.value", "price.more.deep", "offer.id")
+    ] == [
         {"id": "u1", "price.value": "1.5", "price.more.deep": "1", "offer.id": "o1"},
         {"id": "u2"},
     ]
@@ -128,7 +132,9 @@ def test_an_arrow_stream_is_read_like_a_file(tmp_path: Path) -> None:
         pytest.param("a.parquet", b"id\nu1\n", "is not a Parquet file, or is damaged", id="csv"),
         pytest.param("a.parquet", b"PAR1\0\0PAR1", "is not a Parquet file", id="damaged"),
         pytest.param("a.feather", b"id\nu1\n", "is not an Arrow file, or is damaged", id="arrow"),
-        pytest.param("a.feather", b"FEA1\0\0\0\0", "is a Feather file of version 1", id="feather-1"),
+        pytest.param(
+            "a.feather", b"FEA1\0\0\0\0", "is a Feather file of version 1", id="feather-1"
+        ),
         pytest.param("a.arrow", b"\xff\xff\xff\xff", "is not an Arrow file", id="cut"),
         pytest.param("a.arrow", b"", "is not an Arrow file", id="empty"),
     ],

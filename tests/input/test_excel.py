@@ -197,9 +197,7 @@ def test_numbers_are_names_as_well(tmp_path: Path) -> None:
         pytest.param(None, "cannot be read: No such file", id="missing"),
     ],
 )
-def test_a_file_that_is_none_is_refused(
-    tmp_path: Path, content: bytes | None, reason: str
-) -> None:
+def test_a_file_that_is_none_is_refused(tmp_path: Path, content: bytes | None, reason: str) -> None:
     """A file of another kind, or none, is refused."""
     path = tmp_path / "ids.xlsx"
     if content is not None:

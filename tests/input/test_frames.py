@@ -167,7 +167,9 @@ def test_a_time_without_a_zone_is_refused() -> None:
     [
         pytest.param(pl.DataFrame({"id": ["u1"]}), "has no column", id="missing"),
         pytest.param(
-            pd.DataFrame([["a", "b"]], columns=["customer_user_id"] * 2), "more than once", id="twice"
+            pd.DataFrame([["a", "b"]], columns=["customer_user_id"] * 2),
+            "more than once",
+            id="twice",
         ),
         pytest.param(
             pd.DataFrame({"customer_user_id": ["u1"]}).set_index("customer_user_id"),
