@@ -62,7 +62,7 @@ def test_an_id_is_the_exact_text(cell: Any, identifier: str) -> None:
         pytest.param(1.5, "has a fraction", id="fraction"),
         pytest.param(Decimal("1.5"), "has a fraction", id="decimal-fraction"),
         pytest.param(True, "is true or false", id="bool"),
-        pytest.param(np.bool_(False), "is true or false", id="numpy-bool"),
+        pytest.param(np.array([False])[0], "is true or false", id="numpy-bool"),
         pytest.param(2.0**53, "has lost digits", id="large-float"),
         pytest.param(float("inf"), "is an infinite number", id="infinite"),
         pytest.param(Decimal("-inf"), "is an infinite number", id="infinite-decimal"),

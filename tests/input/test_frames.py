@@ -78,9 +78,8 @@ def test_a_cell_that_is_no_id_has_its_row(frame: Any) -> None:
     (row,) = ids_in(frame, "customer_user_id")
 
     assert isinstance(row, UnreadableRow)
-    assert str(row.error) == (
-        'row 1: the data frame: the cell in column "customer_user_id" has a fraction, so it is no id'
-    )
+    cell = 'the cell in column "customer_user_id" has a fraction, so it is no id'
+    assert str(row.error) == f"row 1: the data frame: {cell}"
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ NEEDED = {
     "price.currency": "USD",
     "price.value": "9.99",
 }
+NEED = "subscriptions need --map or --set for it."
 # A row of RevenueCat's documentation: the types are those of its table.
 REVENUECAT = {
     "rc_original_app_user_id": "$RCAnonymousID:87c6049c58069238dce29853916d624c",
@@ -323,8 +324,7 @@ def test_what_an_export_lacks_is_told() -> None:
     mapping = transactions(options(preset="revenuecat", id_column="rc_original_app_user_id"))
 
     assert mapping.hints() == [
-        "The export has no column for originally_purchased_at, renew_status; subscriptions need "
-        "--map or --set for it."
+        f"The export has no column for originally_purchased_at, renew_status; {NEED}"
     ]
 
 
@@ -395,10 +395,8 @@ def test_adapty_s3_has_ids_and_transactions() -> None:
     assert (ids.check(list(row)), ids.id(row)) == ({"profile_id"}, "p1")
 
     mapping = transactions(options(preset="adapty-s3"))
-    assert mapping.hints() == [
-        "The export has no column for purchase_type, purchased_at, originally_purchased_at, "
-        "renew_status; subscriptions need --map or --set for it."
-    ]
+    lacking = "purchase_type, purchased_at, originally_purchased_at, renew_status"
+    assert mapping.hints() == [f"The export has no column for {lacking}; {NEED}"]
     mapping = transactions(
         options(
             ("event_datetime", "purchased_at"),
