@@ -160,9 +160,9 @@ _REVENUECAT = Preset(
 _SEGMENT = Preset(
     name="segment",
     # The table `users` of a warehouse: its `id` is the `user_id` of the table `identifies`, whose
-    # own `id` is that of the call. Traits are columns with names in snake case; the reserved ones are
-    # in https://www.twilio.com/docs/segment/connections/spec/identify, whose values for a gender
-    # and a birthday need not be those of Adapty.
+    # own `id` is that of the call. Traits are columns with names in snake case. The reserved ones
+    # are in https://www.twilio.com/docs/segment/connections/spec/identify, whose values for a
+    # gender and a birthday need not be those of Adapty.
     source="https://www.twilio.com/docs/segment/connections/storage/warehouses/schema",
     kinds=(frozenset({"id", "received_at"}),),
     others=frozenset({"anonymous_id", "user_id"}),

@@ -32,7 +32,16 @@ def book_of(path: Path, change: Callable[[Any], None]) -> Path:
 
 def test_rows_have_the_numbers_of_the_spreadsheet(tmp_path: Path) -> None:
     """Empty rows are no rows, above the names, in between and at the end, but they count."""
-    cells = [[], ["", " "], ["name", "id"], ["x", "u1"], [], [None, "u2"], [" ", ""], []]
+    cells: list[list[Any]] = [
+        [],
+        ["", " "],
+        ["name", "id"],
+        ["x", "u1"],
+        [],
+        [None, "u2"],
+        [" ", ""],
+        [],
+    ]
     path = write_excel(tmp_path / "ids.xlsx", cells)
 
     assert rows_of(path, "id", "name") == [

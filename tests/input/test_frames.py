@@ -16,6 +16,7 @@ import pytest
 from adapty_async import v2
 from adapty_async._input.frames import is_frame
 from adapty_async._input.items import UnreadableRow, ids_in, pairs_in, require_no_table
+from adapty_async._input.schema import ColumnSchema
 from adapty_async.errors import InvalidInputError
 
 UTC = dt.datetime(2026, 6, 1, 12, 30, tzinfo=dt.UTC)
@@ -50,6 +51,18 @@ IDS = {
 }
 
 
+def ids_of(frame: Any, column: str = "customer_user_id") -> list[Any]:
+    """Return the ids of a frame, as a bulk method reads them."""
+    items: Any = ids_in(frame, column)
+    return list(items)
+
+
+def pairs_of(frame: Any, schema: ColumnSchema) -> list[Any]:
+    """Return the pairs of ids and structs of a frame, as a bulk method reads them."""
+    items: Any = pairs_in(frame, "customer_user_id", schema)
+    return list(items)
+
+
 @pytest.mark.parametrize("kind", FRAMES)
 def test_ids_of_a_frame_are_exact(kind: str) -> None:
     """The column named like `by` has the ids; a missing one is a row that fails alone."""
@@ -75,7 +88,7 @@ def test_ids_of_a_frame_are_exact(kind: str) -> None:
 )
 def test_a_cell_that_is_no_id_has_its_row(frame: Any) -> None:
     """The message names the row, the column and the rule."""
-    (row,) = ids_in(frame, "customer_user_id")
+    (row,) = ids_of(frame)
 
     assert isinstance(row, UnreadableRow)
     cell = 'the cell in column "customer_user_id" has a fraction, so it is no id'
@@ -93,7 +106,7 @@ def test_a_cell_that_is_no_id_has_its_row(frame: Any) -> None:
 )
 def test_small_floats_lose_digits_earlier(frame: Any) -> None:
     """A float of fewer bits is an id only as far as it is exact."""
-    (row,) = ids_in(frame, "id")
+    (row,) = ids_of(frame, "id")
 
     assert isinstance(row, UnreadableRow)
     assert "has lost digits" in str(row.error)
@@ -118,7 +131,7 @@ def test_rows_become_what_is_sent(library: str) -> None:
     }
     make: Any = {"polars": pl.DataFrame, "pandas": pd.DataFrame, "pyarrow": pa.table}[library]
     frame = make(columns)
-    items: list[Any] = list(pairs_in(frame, "customer_user_id", v2.TRANSACTION_COLUMNS))
+    items = pairs_of(frame, v2.TRANSACTION_COLUMNS)
 
     assert len(items) == count
     identifier, transaction = items[2000]
@@ -138,7 +151,7 @@ def test_structs_of_polars_are_columns_with_dots() -> None:
         }
     )
 
-    assert list(pairs_in(frame, "customer_user_id", v2.ATTRIBUTE_COLUMNS)) == [
+    assert pairs_of(frame, v2.ATTRIBUTE_COLUMNS) == [
         (
             "u1",
             v2.ProfileAttributes(custom_attributes={"plan": "annual", "visits": 7, "rate": 0.5}),
@@ -156,7 +169,7 @@ def test_a_time_without_a_zone_is_refused() -> None:
         }
     )
 
-    for row in pairs_in(frame, "customer_user_id", v2.GRANT_COLUMNS):
+    for row in pairs_of(frame, v2.GRANT_COLUMNS):
         assert isinstance(row, UnreadableRow)
         assert str(row.error).startswith("expires_at: must be a datetime, or ISO 8601 text")
 
@@ -218,7 +231,7 @@ def test_other_items_stay_as_they_are() -> None:
 def test_a_subclass_is_a_frame() -> None:
     """A data frame of a library that extends pandas is one of pandas."""
 
-    class Extended(pd.DataFrame):
+    class Extended(pd.DataFrame):  # type: ignore[misc]  # pandas has no types
         pass
 
-    assert list(ids_in(Extended({"id": ["u1"]}), "id")) == ["u1"]
+    assert ids_of(Extended({"id": ["u1"]}), "id") == ["u1"]

@@ -68,7 +68,7 @@ async def test_a_file_of_each_format_is_erased(
 
     assert (report.total, report.done, report.absent, report.failed) == (4, 2, 1, 1)
     assert sandbox.customer_user_ids() == {"u2", "u4", "u5"}
-    (failure,) = report.failures
+    failure: Any = report.failures[0]
     assert isinstance(failure.item, UnreadableRow)
     assert str(failure.error) == "customer_user_id: is required"
 
@@ -127,7 +127,10 @@ async def test_an_export_is_imported(sandbox: Sandbox, tmp_path: Path) -> None:
                 "purchased_currency",
                 "purchase_price_in_purchased_currency",
             ],
-            "u1 stripe m t1 t1 2026-01-01T10:00 2026-02-01T10:00 true US USD 9.99".split(),
+            [
+                *("u1", "stripe", "m", "t1", "t1", "2026-01-01T10:00", "2026-02-01T10:00"),
+                *("true", "US", "USD", "9.99"),
+            ],
         ],
     )
     source = InputFile(
@@ -151,7 +154,7 @@ async def test_all_bulk_methods_take_tables(sandbox: Sandbox, tmp_path: Path) ->
     attributes = pd.DataFrame({"customer_user_id": ["u1", "new"], "first_name": ["Jane", None]})
     async with client_of(sandbox) as adapty:
         v2_profiles = adapty.v2.profiles
-        reports = [
+        reports: list[Any] = [
             await v2_profiles.bulk_get_or_create(attributes),
             await v2_profiles.bulk_ensure(attributes[:1]),
             await v2_profiles.bulk_update(attributes[:1], by="customer_user_id"),
@@ -282,7 +285,5 @@ def test_all_formats_have_the_same_items(
 
 
 def _items_of(source: InputFile) -> list[Any]:
-    return [
-        str(item.error) if isinstance(item, UnreadableRow) else item
-        for item in pairs_in(source, "customer_user_id", v2.ATTRIBUTE_COLUMNS)  # type: ignore[union-attr]
-    ]
+    items: Any = pairs_in(source, "customer_user_id", v2.ATTRIBUTE_COLUMNS)
+    return [str(item.error) if isinstance(item, UnreadableRow) else item for item in items]

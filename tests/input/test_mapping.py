@@ -305,7 +305,7 @@ def test_a_purchase_of_revenuecat_that_does_not_renew_has_fewer_fields() -> None
 def test_a_grant_of_revenuecat_is_no_purchase() -> None:
     """A store that Adapty does not have is not sent, unless the caller says so."""
     row = REVENUECAT | {"store": "promotional", "x": "u1"}
-    given = {"preset": "revenuecat", "id_column": "x"}
+    given: dict[str, Any] = {"preset": "revenuecat", "id_column": "x"}
     with refused("store", "must be app_store, play_store or stripe"):
         transactions(options(**given)).item(row)
     mapping = transactions(options(("store", "store"), **given))
