@@ -55,7 +55,7 @@ class ArrowTable:
         for batch in self._read(names):
             for start in range(0, batch.num_rows, _BATCH_ROWS):
                 cells = _cells(batch.slice(start, _BATCH_ROWS), names)
-                for number, row in enumerate(cells, number + 1):  # noqa: B020  it goes on
+                for number, row in enumerate(cells, number + 1):  # noqa: B020  across batches
                     yield number, row
 
 
@@ -76,7 +76,7 @@ def _flatten(table: pa.Table) -> pa.Table:
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:
-    """Return the cells of a column; instants are in UTC, to the microsecond."""
+    """Return the cells of a column; dates and times with a zone are in UTC, to the microsecond."""
     import pyarrow as pa  # noqa: PLC0415  an extra
 
     if pa.types.is_timestamp(column.type):

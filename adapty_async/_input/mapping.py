@@ -5,7 +5,7 @@ Invariants:
 
 - A field comes from one column or one constant. Two sources for a field are an error.
 - The column with the ids of users is named by the caller, or by a page that leaves no doubt.
-- A column that is left out is told.
+- The name of a column that is left out is shown.
 """
 
 from __future__ import annotations
