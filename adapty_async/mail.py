@@ -36,11 +36,14 @@ from adapty_async._api.validation import (
     nullable,
     one_of,
 )
+from adapty_async._input.items import TableSource, ids_in, structs_in
+from adapty_async._input.schema import ColumnSchema
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.errors import InvalidInputError
 
 __all__ = (
     "DELETE_PROFILE",
+    "PROFILE_COLUMNS",
     "SAVE_EVENT",
     "SAVE_PROFILE",
     "DeviceInfo",
@@ -153,6 +156,14 @@ class MailProfile(RequestStruct, frozen=True, kw_only=True):
         "custom_attributes": clean_attributes(AttributeRules()),
         "device_info": instance_of(DeviceInfo),
     }
+
+
+#: The columns of a table of profiles.
+PROFILE_COLUMNS = ColumnSchema(
+    {"": MailProfile},
+    nested={"custom_attributes": None, "device_info": DeviceInfo},
+    required=("external_profile_id", "external_created_at", "email"),
+)
 
 
 class Offer(RequestStruct, frozen=True, kw_only=True):
@@ -357,13 +368,16 @@ class MailProfiles:
         )
 
     def bulk_save(
-        self, items: Items[MailProfile], **options: Unpack[BulkOptions[MailProfile, None]]
+        self,
+        items: Items[MailProfile] | TableSource,
+        **options: Unpack[BulkOptions[MailProfile, None]],
     ) -> BulkRun[MailProfile, None]:
         """
         Save profiles in bulk: one request each, several in flight.
 
         Args:
-            items: the profiles, from any iterable or async iterable, which is read lazily.
+            items: the profiles, from any iterable or async iterable, which is read lazily; or a
+                data frame or an `InputFile`, with the columns `PROFILE_COLUMNS`.
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
@@ -371,16 +385,22 @@ class MailProfiles:
 
         Source: https://adapty.io/docs/api-adapty-mail/operations/saveProfile
         """
-        return self._bulk(items, save_profile, SAVE_PROFILE.name, **options)
+        profiles = structs_in(items, PROFILE_COLUMNS)
+        return self._bulk(profiles, save_profile, SAVE_PROFILE.name, **options)
 
     def bulk_delete(
-        self, items: Items[str], *, by: By, **options: Unpack[BulkOptions[str, None]]
+        self,
+        items: Items[str] | TableSource,
+        *,
+        by: By,
+        **options: Unpack[BulkOptions[str, None]],
     ) -> BulkRun[str, None]:
         """
         Erase profiles in bulk: one request each, several in flight.
 
         Args:
-            items: the identifiers, from any iterable or async iterable, which is read lazily.
+            items: the identifiers, from any iterable or async iterable, which is read lazily; or a
+                data frame or an `InputFile` with a column named like `by`.
             by: their kind: ``"external_profile_id"``, ``"customer_user_id"`` or ``"email"``.
             options: see `adapty_async.bulk.BulkOptions`.
 
@@ -392,7 +412,8 @@ class MailProfiles:
         """
         one_of(*_BY)("by", by)
         name = f"{DELETE_PROFILE.name} by {by}"
-        return self._bulk(items, lambda item: delete_profile(**{by: item}), name, **options)
+        ids = ids_in(items, by)
+        return self._bulk(ids, lambda item: delete_profile(**{by: item}), name, **options)
 
 
 class Events:

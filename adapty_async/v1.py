@@ -40,6 +40,7 @@ from adapty_async._api.validation import (
     matching,
     nullable,
 )
+from adapty_async._input.items import TableSource, ids_in
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 
 __all__ = (
@@ -370,13 +371,18 @@ class Profiles:
         )
 
     def bulk_delete(
-        self, items: Items[str], *, by: By, **options: Unpack[BulkOptions[str, None]]
+        self,
+        items: Items[str] | TableSource,
+        *,
+        by: By,
+        **options: Unpack[BulkOptions[str, None]],
     ) -> BulkRun[str, None]:
         """
         Delete profiles in bulk: one request each, several in flight.
 
         Args:
-            items: the ids, from any iterable or async iterable, which is read lazily.
+            items: the ids, from any iterable or async iterable, which is read lazily; or a data
+                frame or an `InputFile` with a column named like `by`.
             by: the kind of the ids: ``"customer_user_id"`` or ``"profile_id"``.
             options: see `adapty_async.bulk.BulkOptions`.
 
@@ -388,7 +394,7 @@ class Profiles:
         """
         require_kind("by", by)
         name = f"{DELETE_PROFILE.name} by {by}"
-        return self._bulk(items, operations_by(DELETE_PROFILE, by), name, **options)
+        return self._bulk(ids_in(items, by), operations_by(DELETE_PROFILE, by), name, **options)
 
     def bulk_update(
         self,

@@ -30,6 +30,7 @@ from adapty_async._bulk.run_journal import RunIdentity, RunJournal
 from adapty_async._flow.concurrency_limit import ConcurrencyLimit
 from adapty_async._flow.rate_limiter import FixedRateLimiter
 from adapty_async._flow.run_limits import RunLimits, wakeful
+from adapty_async._input.items import TableItems, checked, require_no_table
 from adapty_async._journal import SqliteJournal, belongs_to_journal
 from adapty_async._pipeline.compose import PipelineConfig, build
 from adapty_async.config import RetryPolicy, positive
@@ -96,6 +97,9 @@ class Executor:
         **options: Unpack[BulkOptions[ItemT, ResultT]],
     ) -> BulkRun[ItemT, ResultT]:
         """Return a run that sends one operation for each item."""
+        require_no_table(items)
+        if isinstance(items, TableItems):
+            build_operation = checked(build_operation)
         layers = self.layers
         limits = _limits_of(options, layers.timing.clock)
         settings = settings_from(options, limits.concurrency, limits.stopping)

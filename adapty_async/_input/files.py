@@ -38,6 +38,13 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+# The first bytes of files that are no text, whatever their name or option says.
+_NO_TEXT = (
+    (b"PK\x03\x04", "a spreadsheet or a zip archive"),
+    (b"\xd0\xcf\x11\xe0", "a spreadsheet"),
+    (b"ARROW1\0\0", "an Arrow file"),
+    (b"PAR1\x15", "a Parquet file"),
+)
 # Bytes that a byte order mark, or the first two bytes of gzip, need.
 _HEAD_BYTES = 4
 # Python's own and those of old mail, of which some turn plain letters into line breaks and quotes.
@@ -181,7 +188,7 @@ def open_text(path: str, extent: Extent | None, given: str | None) -> Iterator[i
             raw = stack.enter_context(_binary(path, extent))
             packed = raw.peek(2)[:2] == _GZIP_MAGIC
             data = stack.enter_context(gzip.GzipFile(fileobj=raw)) if packed else raw
-            encoding = _encoding_of(data.peek(4)[:4], given, path)
+            encoding = _encoding_of(data.peek(8)[:8], given, path)
             errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
             # no other newline: each of "", None and "\r" makes a line of what CR ends
             yield io.TextIOWrapper(data, encoding=encoding, errors=errors, newline="\n")
@@ -195,10 +202,13 @@ def open_text(path: str, extent: Extent | None, given: str | None) -> Iterator[i
 
 def _encoding_of(head: bytes, given: str | None, path: str) -> str:
     """Return the encoding of text that begins with `head`; a byte order mark takes precedence."""
+    for begin, kind in _NO_TEXT:
+        if head.startswith(begin):
+            raise InvalidInputError(path, f"is {kind}, and cannot be read as text")
     for mark, encoding in _MARKS:
         if head.startswith(mark):
             return encoding
-    if given is None and b"\0\0" in (head[::2], head[1::2]):
+    if given is None and b"\0\0" in (head[:4:2], head[1:4:2]):
         raise InvalidInputError(
             path, "looks like UTF-16 without a byte order mark: add --encoding utf-16-le"
         )

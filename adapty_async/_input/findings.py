@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ("Findings", "kind_of")
+__all__ = ("Findings", "kind_of", "shown")
 
 # Line numbers that are shown of a kind.
 _SHOWN_LINES = 3
@@ -45,6 +45,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_$:@-]*[A-Za-z0-9][A-Za-z0-9_$:@-]*")
 _QUOTES = "\"'`\u00ab\u00bb\u2018\u2019\u201a\u201c\u201d\u201e"
 _EXPONENT = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?[eE][+-][0-9]+")
 _DECIMAL = re.compile(r"[+-]?[0-9]+[.,]0+")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z_. -]{0,59}")
 _BROKEN_LETTERS = re.compile("[\ufffd]|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac")
 
 # By kind: its description, and a predicate of an id. The first kind that matches counts.
@@ -60,6 +61,10 @@ _KINDS: Mapping[str, tuple[str, Callable[[str], object]]] = {
     "decimal_number": (
         "whole numbers that became decimals, such as 100045.0",
         _DECIMAL.fullmatch,
+    ),
+    "number": (
+        "numbers of a spreadsheet or a column of floats, whose leading zeros would be lost",
+        lambda _: False,  # only the reader of a table knows
     ),
     "quotes": (
         "a quote at the beginning or the end, which is part of the id",
@@ -103,18 +108,25 @@ class Findings:
     """
     A counter of suspicious ids and rows; the rows of an input are added one by one.
 
-    Attributes:
+    Args:
         id_column: the column or field with the ids; None if no id is checked.
+        noun: what the numbers of rows count: lines of a text, or rows of a table.
+
+    Attributes:
+        id_column, noun: as above.
         suspicious: ids that look damaged, by kind.
         without_id: rows that were left out since they have no id.
         multiline: rows of more than one line.
+        ignored: the names of columns that are left out, as keys.
     """
 
-    def __init__(self, id_column: str | None = None) -> None:
+    def __init__(self, id_column: str | None = None, noun: str = "line") -> None:
         self.id_column = id_column
+        self.noun = noun
         self.suspicious: dict[str, int] = {}
         self.without_id = 0
         self.multiline = 0
+        self.ignored: Mapping[str, None] = {}
         self._first_lines: dict[str, list[int]] = {}  # by kind
         self._first_multiline = (0, 0)  # its first and last line
 
@@ -125,10 +137,14 @@ class Findings:
             return
         kind = "column_name" if one == self.id_column else kind_of(one)
         if kind is not None:
-            self.suspicious[kind] = self.suspicious.get(kind, 0) + 1
-            lines = self._first_lines.setdefault(kind, [])
-            if len(lines) < _SHOWN_LINES:
-                lines.append(line)
+            self.add(kind, line)
+
+    def add(self, kind: str, line: int) -> None:
+        """Count an id of a kind of damage."""
+        self.suspicious[kind] = self.suspicious.get(kind, 0) + 1
+        lines = self._first_lines.setdefault(kind, [])
+        if len(lines) < _SHOWN_LINES:
+            lines.append(line)
 
     def add_multiline(self, first: int, last: int) -> None:
         """Count a row of more than one line."""
@@ -144,14 +160,19 @@ class Findings:
         for kind, count in self.suspicious.items():
             where = ", ".join(f"{line:,}" for line in self._first_lines[kind])
             more = ", ..." if count > _SHOWN_LINES else ""
-            lines.append(f"  {_described(kind)}: {count:,} (line {where}{more})")
+            lines.append(f"  {_described(kind)}: {count:,} ({self.noun} {where}{more})")
         if self.multiline:
             first, last = self._first_multiline
             row = _counted(self.multiline, "row")
             lines.append(f"{row} of more than one line (first: lines {first:,} to {last:,}).")
         if self.without_id:
             lines.append(f"{_counted(self.without_id, 'row')} without an id, left out.")
-        return lines
+        return lines + self.ignored_lines()
+
+    def ignored_lines(self) -> list[str]:
+        """Return the columns that are left out as lines for people."""
+        names = ", ".join(map(shown, self.ignored))
+        return [f"Columns left out: {names}."] if names else []
 
     def as_json(self) -> dict[str, Any]:
         """Return the counts by the keys that they have in the JSON report."""
@@ -159,7 +180,13 @@ class Findings:
             "suspicious_ids": dict(self.suspicious),
             "rows_without_id": self.without_id,
             "multiline_rows": self.multiline,
+            "ignored_columns": list(map(shown, self.ignored)),
         }
+
+
+def shown(name: str) -> str:
+    """Return a name that looks like a column's; without a header line it may be personal data."""
+    return name if _NAME.fullmatch(name) else "…"
 
 
 def _described(kind: str) -> str:

@@ -9,8 +9,18 @@ from typing import Any
 __all__ = ("difference", "fingerprint")
 
 _PIECE = 1024 * 1024
-# gzip, and the byte order marks of UTF-16 and UTF-32, where a byte LF may be half a letter.
-_NO_LINES = (b"\x1f\x8b", b"\xff\xfe", b"\xfe\xff")
+# gzip, the byte order marks of UTF-16 and UTF-32, where a byte LF may be half a letter, and tables:
+# Parquet, Arrow, and spreadsheets.
+_NO_LINES = (
+    b"\x1f\x8b",
+    b"\xff\xfe",
+    b"\xfe\xff",
+    b"PAR1",
+    b"ARRO",
+    b"\xff\xff\xff\xff",
+    b"PK\x03\x04",
+    b"\xd0\xcf\x11\xe0",
+)
 
 
 def fingerprint(path: Path, size: int) -> dict[str, Any]:
@@ -49,7 +59,7 @@ def _ends_a_line(path: Path, size: int) -> bool:
     """
     Return whether the bytes before a position are whole lines.
 
-    For a gzip file, or one with more than a byte for each LF, the result is False.
+    For a gzip file, a table, or one with more than a byte for each LF, the result is False.
     """
     with path.open("rb") as file:
         head = file.read(4)

@@ -1,5 +1,7 @@
 """
-A reader of input files as rows: CSV, NDJSON and plain text, gzip or not, from a path or a pipe.
+A reader of input files as rows: text, gzip or not, from a path or a pipe; and tables.
+
+Text is CSV, NDJSON and plain text. Tables are Parquet, Arrow and Excel files.
 
 Invariants:
 
@@ -7,6 +9,7 @@ Invariants:
 - A row that cannot be read costs only itself if its end is certain. Otherwise the file is refused
   before anything is sent; a pipe is not read any further.
 - A row's number is that of its first line. Blank lines and rows of empty cells are no rows.
+- The rows of a table are numbered from 1, those of a spreadsheet as the spreadsheet numbers them.
 """
 
 from __future__ import annotations
@@ -14,11 +17,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 
 import msgspec
 
+from adapty_async._input.arrow import open_arrow, open_parquet
+from adapty_async._input.excel import open_excel
 from adapty_async._input.files import (
     Extent,
     extent_of,
@@ -35,12 +41,28 @@ from adapty_async._input.records import (
     LineReader,
     Record,
 )
+from adapty_async._input.tables import ColumnCheck, Table, TableRows, table_rows
 from adapty_async.errors import InvalidInputError
 
-__all__ = ("Format", "Layout", "Row", "RowReader", "Rows", "SizedRows", "format_of", "open_rows")
+__all__ = (
+    "TABLE_FORMATS",
+    "ColumnCheck",
+    "Format",
+    "Layout",
+    "LayoutOptions",
+    "Row",
+    "RowReader",
+    "Rows",
+    "SizedRows",
+    "format_of",
+    "open_rows",
+    "read_table",
+)
 
-Format: TypeAlias = Literal["csv", "ndjson", "text"]
-ColumnCheck: TypeAlias = Callable[[list[str]], None]
+Format: TypeAlias = Literal["csv", "ndjson", "text", "parquet", "arrow", "excel"]
+
+#: The formats of tables, whose cells have types.
+TABLE_FORMATS: frozenset[Format] = frozenset({"parquet", "arrow", "excel"})
 
 # Exactly these keys: "line", "item" and "status" alone may be the columns of an order.
 _FAILURE_KEYS = frozenset({"line", "item", "status", "attempts", "error"})
@@ -54,9 +76,24 @@ _SUFFIXES: dict[str, Format] = {
     ".ndjson": "ndjson",
     ".jsonl": "ndjson",
     ".txt": "text",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".arrow": "arrow",
+    ".arrows": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+    ".xlsx": "excel",
+    ".xlsm": "excel",
+    ".xlsb": "excel",
+    ".xls": "excel",
+    ".ods": "excel",
 }
 # A JSON string; the group is empty if it has no end. No part is tried twice, so time is linear.
 _JSON_STRING = re.compile(r'"(?:[^"\\]++|\\.?)*+("?)', re.DOTALL)
+
+
+def _never(_: str) -> bool:
+    return False
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -64,7 +101,7 @@ class Row(msgspec.Struct, frozen=True):
     A record of the input.
 
     Attributes:
-        line: its line number, from 1.
+        line: the number of its first line, or of the row of a table.
         value: the cells that are not empty by column, the JSON value, or the text.
         broken: why the line cannot be read, None if it can be. `value` is then the readable part
             of the line.
@@ -84,11 +121,16 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         form: its format.
-        check_columns: a callback that receives the names of a CSV file's columns, without blanks
-            around them and without those that are empty, and raises what is wrong with them.
+        check_columns: a callback that receives the names of the columns of a CSV file or a table,
+            without blanks around them and without those that are empty, and raises what is wrong
+            with them. It returns the names that matter, None if all do; of a table, no other
+            column is read.
         encoding: the encoding of the text without a byte order mark; None for UTF-8.
         id_column: the column or field with the ids; None if no id is checked.
-        id_optional: rows of a CSV file without an id are left out.
+        id_optional: rows of a CSV file or a table without an id are left out.
+        sheet: the sheet of a spreadsheet; None for the only one.
+        is_number: returns whether numbers in a column of a table stay numbers; otherwise they
+            become text, as in a CSV file.
     """
 
     form: Format
@@ -96,6 +138,13 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     encoding: str | None = None
     id_column: str | None = None
     id_optional: bool = False
+    sheet: str | None = None
+    is_number: Callable[[str], bool] = _never
+
+    @property
+    def noun(self) -> str:
+        """The noun for the number of a row: a line, or the row of a table."""
+        return "row" if self.form in TABLE_FORMATS else "line"
 
 
 class Rows:
@@ -103,6 +152,9 @@ class Rows:
     An iterable of the rows of an input, in order, which reads lazily.
 
     Attributes:
+        path: the file; ``-`` is standard input.
+        form: its format.
+        noun: what its rows are numbered by: the line, or the row of a table.
         findings: counts of suspicious rows: of the whole file, or of the rows read so far of a
             pipe.
     """
@@ -110,7 +162,8 @@ class Rows:
     def __init__(self, path: str, layout: Layout) -> None:
         self.path = path
         self.form = layout.form
-        self.findings = Findings(layout.id_column)
+        self.noun = layout.noun
+        self.findings = Findings(layout.id_column, layout.noun)
         self._layout = layout
         self._extent: Extent | None = None
 
@@ -129,9 +182,46 @@ class Rows:
         return row.line, value if isinstance(value, str) else None
 
     def _read(self, findings: Findings) -> Iterator[Row]:
+        if self.form in TABLE_FORMATS:
+            return self._read_table(findings)
+        return self._read_text(findings)
+
+    def _read_text(self, findings: Findings) -> Iterator[Row]:
         with open_text(self.path, self._extent, self._layout.encoding) as stream:
             lines, reader = LineReader(stream), RowReader(self.path, self._layout, findings)
             yield from reader.rows(lines, reader.header(lines))
+
+    def _read_table(self, findings: Findings) -> Iterator[Row]:
+        if self._extent is not None and extent_of(self.path) != self._extent:
+            raise InvalidInputError(self.path, "was changed meanwhile")
+        with _open_table(self.path, self._layout) as table:
+            yield from read_table(table, self._layout, findings)
+
+
+def read_table(table: Table, layout: Layout, findings: Findings) -> Iterator[Row]:
+    """
+    Yield the rows of an open table.
+
+    Raises:
+        InvalidInputError: the layout's check rejects the columns.
+    """
+    columns = TableRows(layout.id_column, layout.is_number)
+    needed = layout.id_column if layout.id_optional else None
+    for row in table_rows(table, layout.check_columns, columns, findings):
+        if row.fault is not None:
+            readable = msgspec.json.encode(row.cells).decode()
+            yield Row(row.number, readable, row.fault)
+        elif needed is not None and needed not in row.cells:
+            findings.without_id += 1
+        else:
+            findings.add_row(row.number, row.cells)
+            yield Row(row.number, row.cells)
+
+
+def _open_table(path: str, layout: Layout) -> AbstractContextManager[Table]:
+    if layout.form == "excel":
+        return open_excel(path, layout.sheet)
+    return open_parquet(path) if layout.form == "parquet" else open_arrow(path)
 
 
 class RowReader:
@@ -233,7 +323,7 @@ class SizedRows(Rows):
         self._size = extent.size
 
     def __iter__(self) -> Iterator[Row]:
-        return self._read(Findings())
+        return self._read(Findings(noun=self.noun))
 
     def __len__(self) -> int:
         return self._length
@@ -268,14 +358,21 @@ def format_of(path: str) -> Format | None:
     return _SUFFIXES.get(Path(path.removesuffix(".gz")).suffix.lower())
 
 
+class LayoutOptions(TypedDict, total=False):
+    """The options of a layout; see `Layout`."""
+
+    encoding: str | None
+    id_column: str | None
+    id_optional: bool
+    sheet: str | None
+    is_number: Callable[[str], bool]
+
+
 def open_rows(
     path: str,
     form: Format | None,
     check_columns: ColumnCheck,
-    *,
-    encoding: str | None = None,
-    id_column: str | None = None,
-    id_optional: bool = False,
+    **options: Unpack[LayoutOptions],
 ) -> Rows:
     """
     Open an input. A file is read through once, to count and check its rows.
@@ -286,28 +383,44 @@ def open_rows(
         path: the file; ``-`` is standard input.
         form: its format; None to infer it from the name.
         check_columns: see `Layout`.
-        encoding: see `Layout`.
-        id_column: see `Layout`.
-        id_optional: see `Layout`.
+        options: see `Layout`.
 
     Raises:
+        ConfigError: the format needs an extra that is not installed.
         InvalidInputError: the format or the encoding is unknown, the file cannot be read, or the
             end of a row is not certain.
     """
     form = form or format_of(path)
     if form is None:
         raise InvalidInputError(
-            "--format", "is required if the name does not end in .csv, .ndjson or .txt"
+            "--format",
+            "is required if the name does not end in .csv, .ndjson, .txt, .parquet, .feather, "
+            ".xlsx or a like one",
         )
-    layout = Layout(
-        form=form,
-        check_columns=check_columns,
-        encoding=None if encoding is None else known_encoding(encoding),
-        id_column=id_column,
-        id_optional=id_optional,
-    )
+    encoding = options.get("encoding")
+    _require_matching(path, form, encoding, options.get("sheet"))
+    if encoding is not None:
+        options["encoding"] = known_encoding(encoding)
+    layout = Layout(form=form, check_columns=check_columns, **options)
     kind = Rows if is_read_once(path) else SizedRows
     return kind(path, layout)
+
+
+def _require_matching(path: str, form: Format, encoding: str | None, sheet: str | None) -> None:
+    """
+    Validate that the options of an input belong to its format.
+
+    Raises:
+        InvalidInputError: one does not.
+    """
+    if sheet is not None and form != "excel":
+        raise InvalidInputError("--sheet", "is for spreadsheets only, such as .xlsx")
+    if form not in TABLE_FORMATS:
+        return
+    if encoding is not None:
+        raise InvalidInputError("--encoding", f"is for text only; {form} files have their own")
+    if is_read_once(path):
+        raise InvalidInputError(path, f"must be a file to be read as {form}, not a pipe")
 
 
 def _text_rows(lines: LineReader) -> Iterator[Row]:

@@ -9,7 +9,7 @@ import sqlite3
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -20,21 +20,23 @@ from adapty_async import mail, v1, v2
 from adapty_async._api.operation import Operation
 from adapty_async._bulk.item_processor import MOST_WORKERS
 from adapty_async._flow.concurrency_limit import INITIAL_CONCURRENCY
+from adapty_async._input.mapping import ColumnOptions, RowMapping
 from adapty_async._input.rows import Format, Rows, SizedRows, open_rows
+from adapty_async._input.schema import ColumnSchema
 from adapty_async._version import __version__
 from adapty_async.bulk import copy_journal
 from adapty_async.cli import _demo
 from adapty_async.cli._apis import ALL_BY, KINDS, api_option, require_kind
+from adapty_async.cli._columns import COLUMN_OPTIONS
 from adapty_async.cli._confirmation import ask, describe_ends, describe_users, ends_of
 from adapty_async.cli._earlier import earlier_runs, require_same_api
 from adapty_async.cli._estimate import Estimate, estimate_of
 from adapty_async.cli._help import complete_file, examples
-from adapty_async.cli._items import id_columns, id_from, profile_columns, profile_from
 from adapty_async.cli._job import Exit, Job, JobResult, accept, exit_code, perform
 from adapty_async.cli._proxies import proxy_hooks, require_usable_proxy
 from adapty_async.cli._report import dry_run_text, preview_json, report_json, report_text
+from adapty_async.cli._sample import sample, sample_json, sample_text
 from adapty_async.cli._streams import write_error
-from adapty_async.cli._v2_items import ATTRIBUTES, attributes_from
 from adapty_async.client import AdaptyClient, AdaptyMailClient
 from adapty_async.config import Limits
 from adapty_async.errors import AdaptyError, ConfigError, InvalidInputError, JournalError
@@ -69,8 +71,14 @@ class CommonOptions(msgspec.Struct, frozen=True, kw_only=True):
     journal: Path | None
     dedupe: bool | None
     trust_env: bool
+    columns: tuple[tuple[str, str], ...]
+    constants: dict[str, str]
+    ignore_unknown: bool
+    preset: str | None
+    sample: int | None
     id_encoding: str = "ascii"
     encoding: str | None = None
+    sheet: str | None = None
 
 
 _READING = [
@@ -78,16 +86,24 @@ _READING = [
     click.option(
         "--format",
         "form",
-        type=click.Choice(["csv", "ndjson", "text"]),
-        help="The format of INPUT, if its name does not end in .csv, .ndjson or .txt.",
+        type=click.Choice(["csv", "ndjson", "text", "parquet", "arrow", "excel"]),
+        help="The format of INPUT, if its name does not end in .csv, .ndjson, .txt, .parquet, "
+        ".feather, .xlsx or a like one.",
     ),
     click.option("--encoding", help="The encoding of INPUT, such as cp1252; UTF-8 by default."),
+    *COLUMN_OPTIONS,
     click.option(
         "--dedupe/--no-dedupe",
         default=None,
         help="Send each distinct request once (default for files).",
     ),
     click.option("--dry-run", is_flag=True, help="Read and validate all rows, send nothing."),
+    click.option(
+        "--sample",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Show the requests of the first N rows, with their personal data; send nothing.",
+    ),
 ]
 _SENDING = [
     click.option(
@@ -179,19 +195,19 @@ def delete(api: str, by: str, column: str | None, **common: Any) -> None:
     options = CommonOptions(**common)
     require_kind(api, by)
     field = by.replace("-", "_")
-    column = column or field
     describe = cast("Callable[..., Any]", _MODULES[api].delete_profile)
     with _exit_on_error():
         require_same_api(options.journal, api)
+        mapping = _mapping(options, None, field, column)
         job = _job(
             "Deleting",
-            f"{api} delete by {by}, column {column}",
-            _id_rows(options, column),
-            lambda value: describe(**{field: id_from(value, column)}),
+            f"{api} delete by {by}, column {mapping.id_column}",
+            _id_rows(options, mapping),
+            lambda value: describe(**{field: mapping.id(value)}),
             options,
         )
         client = _client(AdaptyMailClient if api == "mail" else AdaptyClient, options)
-        if not options.dry_run and not options.yes:
+        if not _sends_nothing(options) and not options.yes:
             _confirm(job, client, by)
         sys.exit(_run(_perform_and_report(job, client, options)))
 
@@ -228,63 +244,89 @@ def save(api: str | None, by: str | None, **common: Any) -> None:
 
 
 def _saving(options: CommonOptions) -> Job:
-    rows = _rows(options, profile_columns, "external_profile_id")
+    mapping = _mapping(options, mail.PROFILE_COLUMNS, None, None)
+    rows = _rows(options, mapping)
     _require_fields(rows, "profile")
     return _job(
         "Saving",
-        "mail save",
+        f"mail save{_column(mapping, 'external_profile_id')}{mapping}",
         rows,
-        lambda value: mail.save_profile(profile_from(value)),
+        lambda value: mail.save_profile(mapping.struct(value)),
         options,
     )
 
 
 def _updating(by: str, options: CommonOptions) -> Job:
     field = by.replace("-", "_")
-    rows = _rows(options, ATTRIBUTES.columns(field), field)
+    mapping = _mapping(options, v2.ATTRIBUTE_COLUMNS, field, None)
+    rows = _rows(options, mapping)
     _require_fields(rows, "profile")
 
     def build(value: Any) -> Operation[Any]:
-        item_id, attributes = attributes_from(value, field)
+        item_id, attributes = mapping.item(value)
         ids: dict[str, Any] = {field: item_id}
         return v2.update_profile(attributes, **ids)
 
-    return _job("Updating", f"v2 update by {by}", rows, build, options)
+    name = f"v2 update by {by}{_column(mapping, field)}{mapping}"
+    return _job("Updating", name, rows, build, options)
 
 
-def _rows(
-    options: CommonOptions,
-    check: Callable[[list[str]], None],
-    column: str,
-    *,
-    id_optional: bool = False,
-) -> Rows:
-    """Open the input and report its suspicious rows before anything is sent."""
+def _column(mapping: RowMapping, usual: str) -> str:
+    """Return the part of a run's name with the column of the ids; empty if it is the usual one."""
+    return "" if mapping.id_column == usual else f", column {mapping.id_column}"
+
+
+def _mapping(
+    options: CommonOptions, schema: ColumnSchema | None, id_field: str | None, column: str | None
+) -> RowMapping:
+    """Return the mapping of the input's columns; `column` is the option for that of the ids."""
+    columns = ColumnOptions(
+        columns=options.columns,
+        constants=options.constants,
+        preset=options.preset,
+        ignore_unknown=options.ignore_unknown,
+        id_column=column,
+    )
+    return RowMapping(columns, schema, id_field)
+
+
+def _rows(options: CommonOptions, mapping: RowMapping, *, id_optional: bool = False) -> Rows:
+    """Open the input, and report its suspicious rows before anything is sent."""
     rows = open_rows(
         options.input,
         options.form,
-        check,
+        mapping.check,
         encoding=options.encoding,
-        id_column=column,
+        id_column=mapping.id_column,
         id_optional=id_optional,
+        sheet=options.sheet,
+        is_number=mapping.is_number,
     )
+    rows.findings.ignored = mapping.ignored
     _echo_findings(rows)
+    _echo(mapping.hints())
     return rows
 
 
-def _id_rows(options: CommonOptions, column: str) -> Rows:
-    """Open an input of ids; rows of a CSV file without an id are left out."""
-    return _rows(options, id_columns(column), column, id_optional=True)
+def _id_rows(options: CommonOptions, mapping: RowMapping) -> Rows:
+    """Open an input of ids; rows of a CSV file or a table without an id are left out."""
+    return _rows(options, mapping, id_optional=True)
 
 
 def _echo_findings(rows: Rows) -> None:
-    for line in rows.findings.lines():
+    _echo(rows.findings.lines())
+
+
+def _echo(lines: Iterable[str]) -> None:
+    for line in lines:
         click.echo(line, err=True)
 
 
 def _require_fields(rows: Rows, what: str) -> None:
     if rows.form == "text":
-        raise InvalidInputError("INPUT", f"must be CSV or NDJSON: a line of text is no {what}")
+        raise InvalidInputError(
+            "INPUT", f"must be CSV, NDJSON or a table: a line of text is no {what}"
+        )
 
 
 @cli.command(epilog=examples("sandbox --rate 400 --faults error=5%,reset=1%"))
@@ -395,7 +437,7 @@ def _job(
     is_file = isinstance(rows, SizedRows)
     return Job(
         title="Checking" if options.dry_run else title,
-        name=f"{name}, from {rows.form}{(options.encoding and f' in {options.encoding}') or ''}",
+        name=f"{name}, from {rows.form}{_variant(options)}",
         journal=options.journal,
         dedupe=is_file if options.dedupe is None else options.dedupe,
         rows=rows,
@@ -418,7 +460,7 @@ def _client(
         settings["limits"] = Limits(connections=options.concurrency)
     if options.api_key_file is not None:
         settings["api_key"] = _key_in(options.api_key_file)
-    if options.dry_run:
+    if _sends_nothing(options):
         settings["transport"] = accept
         if options.journal is None or not options.journal.exists():  # a journal needs its key
             settings["api_key"] = settings.get("api_key") or "dry-run"
@@ -429,6 +471,17 @@ def _client(
         require_usable_proxy(client.origin)
     hooks = proxy_hooks(client.origin, trust_env=options.trust_env)
     return kind(**settings, hooks=hooks) if hooks else client
+
+
+def _variant(options: CommonOptions) -> str:
+    """Return what determines the rows of an input, besides its format, for the name of a run."""
+    if options.sheet is not None:
+        return f', sheet "{options.sheet}"'
+    return "" if options.encoding is None else f" in {options.encoding}"
+
+
+def _sends_nothing(options: CommonOptions) -> bool:
+    return options.dry_run or options.sample is not None
 
 
 def _key_in(path: Path) -> str:
@@ -453,6 +506,8 @@ def _confirm(job: Job, client: AdaptyClient | AdaptyMailClient, by: str) -> None
 async def _perform_and_report(
     job: Job, client: AdaptyClient | AdaptyMailClient, options: CommonOptions
 ) -> int:
+    if options.sample is not None:
+        return _show_sample(job, options.sample, client.origin, options)
     earlier = earlier_runs(job.journal, job.name, client.origin)
     async with client:
         with _copied_journal(job) as own_job:
@@ -468,12 +523,20 @@ async def _perform_and_report(
         _echo_report(result, job, options, expected)
     if not isinstance(job.rows, SizedRows):
         _echo_findings(job.rows)
+    elif job.rows.form == "ndjson":  # its keys are not known beforehand
+        _echo(job.rows.findings.ignored_lines())
     if result.error is not None:
         _write_library_error(result.error)
     is_left = not (result.report.ok or isinstance(result.error, JournalError))
     if options.journal is not None and not options.dry_run and is_left:
         click.echo(_NEXT, err=options.as_json)
     return exit_code(result)
+
+
+def _show_sample(job: Job, count: int, origin: str, options: CommonOptions) -> int:
+    rows = sample(job, count, origin, options.id_encoding)
+    click.echo(sample_json(rows) if options.as_json else sample_text(rows, job.rows.noun))
+    return Exit.NOT_ALL_DONE if any(one.error for one in rows) else Exit.OK
 
 
 @contextlib.contextmanager
@@ -494,9 +557,11 @@ def _copied_journal(job: Job) -> Iterator[Job]:
 def _echo_report(result: JobResult, job: Job, options: CommonOptions, expected: Estimate) -> None:
     failures = None if result.error else options.failures
     if not options.dry_run:
-        click.echo(report_text(result.report, failures=failures, total=job.total))
+        click.echo(
+            report_text(result.report, failures=failures, total=job.total, noun=job.rows.noun)
+        )
         return
-    click.echo(dry_run_text(result.report, failures=failures, total=job.total))
+    click.echo(dry_run_text(result.report, failures=failures, total=job.total, noun=job.rows.noun))
     if (ends := ends_of(job.rows)) is not None:
         click.echo(f"The input: {describe_ends(*ends)}.")
     if expected.rows:

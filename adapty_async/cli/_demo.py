@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from adapty_async import mail, v1
 from adapty_async._input.rows import Rows, open_rows
+from adapty_async._input.schema import id_columns, id_from
 from adapty_async.cli._demo_data import write_examples
-from adapty_async.cli._items import id_columns, id_from, profile_columns, profile_from
 from adapty_async.cli._job import Exit, Job, perform
 from adapty_async.cli._report import report_text
 from adapty_async.client import AdaptyClient, AdaptyMailClient
@@ -41,7 +41,7 @@ async def run(profiles: str | None, ids: str | None, write: Callable[[str], obje
                 f"A sandbox of both APIs runs at {sandbox.url}: it allows {_RATE:.0f} requests/s,"
             )
             write(f"responds after 5 ms, and fails on purpose ({_FAULTS}).\n")
-            people = open_rows(profiles, "csv", profile_columns)
+            people = open_rows(profiles, "csv", mail.PROFILE_COLUMNS.columns(None))
             users = open_rows(ids, None, id_columns("customer_user_id"))
             saved = await _save(sandbox, people, write)
             if saved == Exit.INTERRUPTED:
@@ -55,7 +55,7 @@ async def _save(sandbox: Sandbox, people: Rows, write: Callable[[str], object]) 
         title="Saving",
         name="demo save",
         rows=people,
-        build=lambda value: mail.save_profile(profile_from(value)),
+        build=lambda value: mail.save_profile(mail.PROFILE_COLUMNS.struct(value)),
     )
     client = AdaptyMailClient(
         sandbox.mail_api_key, base_url=sandbox.url, retry=_RETRY, timeout=_TIMEOUT
@@ -68,7 +68,9 @@ async def _save(sandbox: Sandbox, people: Rows, write: Callable[[str], object]) 
     arrived = sandbox.mail_profile_ids()
     failed = f"{result.report.failed:,} rows could not be sent"
     write(f"The sandbox holds {len(arrived):,} profiles; {failed}.\n")
-    wanted = {profile.external_profile_id for profile in _usable(people, profile_from)}
+    wanted = {
+        profile.external_profile_id for profile in _usable(people, mail.PROFILE_COLUMNS.struct)
+    }
     return Exit.OK if arrived == wanted else Exit.NOT_ALL_DONE
 
 

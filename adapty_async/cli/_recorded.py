@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,21 +12,25 @@ import msgspec
 
 from adapty_async._input.fingerprint import difference
 from adapty_async._input.rows import Format, Rows, format_of, open_rows
+from adapty_async._input.schema import id_columns
 from adapty_async._journal import JournalIdentity
 from adapty_async._report import InputRow
-from adapty_async.cli._items import id_columns
 from adapty_async.errors import InvalidInputError
 
 __all__ = ("RecordedInput",)
 
+_COLUMN = r"(?:, column (?P<column>.*?))?(?:, columns [0-9a-f]{12})?"
+_FORM = (
+    r", from (?P<form>csv|ndjson|text|parquet|arrow|excel)"
+    r'(?: in (?P<encoding>\S+)|, sheet "(?P<sheet>.*)")?'
+)
 # of a command, such as "v1 delete by profile-id, column id, from csv in cp1252"; a program's own
 # run has the name of its method, such as "v1.profiles.delete by profile_id"
 _OPERATION = re.compile(
-    r".*? by (?P<by>(?:external|customer|profile)[a-z_-]*id|email)(?:, column (?P<column>.*?))?"
-    r"(?:, from (?P<form>csv|ndjson|text)(?: in (?P<encoding>\S+))?)?",
+    r".*? by (?P<by>(?:external|customer|profile)[a-z_-]*id|email)" + _COLUMN + f"(?:{_FORM})?",
     re.DOTALL,
 )
-_SAVING = re.compile(r"mail save, from (?P<form>csv|ndjson)(?: in (?P<encoding>\S+))?")
+_SAVING = re.compile(f"mail save{_COLUMN}{_FORM}", re.DOTALL)
 _WITHOUT_ID = re.compile(r"(v1|v2|mail) (delete|grant|revoke) ")
 _BY_METHOD = re.compile(r"(v1|v2|mail)\.profiles\.(delete|get) by ")
 
@@ -58,6 +62,7 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
         run_column: the column of the run; None if the journal does not name it.
         form: the format; None if the input was not a file.
         encoding: the encoding option of the run.
+        sheet: the sheet option of the run.
         id_optional: rows of a CSV file without an id were left out.
         is_id_enough: every request of an id was the same.
     """
@@ -67,6 +72,7 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
     run_column: str | None
     form: Format | None
     encoding: str | None
+    sheet: str | None
     id_optional: bool
     is_id_enough: bool
 
@@ -85,6 +91,7 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
             run_column=run_column,
             form=cast("Format | None", names.get("form")),
             encoding=names.get("encoding"),
+            sheet=names.get("sheet"),
             id_optional=is_by_command,
             is_id_enough=is_by_command or _BY_METHOD.match(operation) is not None,
         )
@@ -122,15 +129,17 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
         # the column of the run determines which rows have a position
         decisive = (self.run_column or column) if is_same else column
 
-        def check_columns(names: list[str]) -> None:
+        def check_columns(names: list[str]) -> Collection[str]:
             for each in {decisive, column}:
                 id_columns(each)(names)
+            return {decisive, column}
 
         rows = open_rows(
             path,
             form,
             check_columns,
             encoding=self.encoding if is_same else None,
+            sheet=self.sheet if is_same else None,
             id_column=decisive,
             id_optional=self.id_optional,
         )

@@ -248,9 +248,17 @@ def _visible(text: str) -> str:
 
 
 def report_text(
-    report: BulkReport[Row, Any], *, failures: Path | None, total: int | None = None
+    report: BulkReport[Row, Any],
+    *,
+    failures: Path | None,
+    total: int | None = None,
+    noun: str = "line",
 ) -> str:
-    """Return a report as a few lines for people; `total` is the number of rows, None if unknown."""
+    """
+    Return a report as a few lines for people.
+
+    `total` is the number of rows, None if unknown; `noun` is what numbers of rows count.
+    """
     meanings = _MEANING | {OutcomeStatus.SKIPPED: _earlier_parts(report)}
     lines = [f"{_rows(report.total)} in {report.elapsed:.1f} s{_rate_of(report)}", ""]
     lines += [
@@ -259,7 +267,7 @@ def report_text(
         if count or status is OutcomeStatus.DONE
     ]
     lines += [count_line("requests", report.requests, _request_parts(report)), ""]
-    lines += _failure_lines(report)
+    lines += _failure_lines(report, noun)
     lines += _stop_lines(report, total)
     if report.total == report.absent > 0:
         lines.append("Not one of them was there: check --by, and how the ids are written.")
@@ -279,9 +287,13 @@ def _many_absent(report: BulkReport[Any, Any]) -> bool:
 
 
 def dry_run_text(
-    report: BulkReport[Row, Any], *, failures: Path | None, total: int | None = None
+    report: BulkReport[Row, Any],
+    *,
+    failures: Path | None,
+    total: int | None = None,
+    noun: str = "line",
 ) -> str:
-    """Return the report of a dry run; `total` is the number of rows, None if unknown."""
+    """Return the report of a dry run; see `report_text`."""
     lines = [f"Dry run of {_rows(report.total)}; nothing was sent.", ""]
     lines += [f"  {report.done:>11,} can be sent", f"  {report.failed:>11,} cannot"]
     if report.unknown:
@@ -294,7 +306,7 @@ def dry_run_text(
         if count
     ]
     lines.append("")
-    lines += _failure_lines(report)
+    lines += _failure_lines(report, noun)
     lines += _stop_lines(report, total)
     if failures is not None and report.failed + report.unknown + report.not_sent:
         what = "cannot be sent or were not checked" if report.not_sent else "cannot be sent"
@@ -355,12 +367,12 @@ def _stop_lines(report: BulkReport[Row, Any], total: int | None) -> list[str]:
     return lines
 
 
-def _failure_lines(report: BulkReport[Row, Any]) -> list[str]:
+def _failure_lines(report: BulkReport[Row, Any], noun: str) -> list[str]:
     by_message: dict[str, Outcome[Row, Any]] = {}
     for outcome in report.failures:  # an error of all rows is shown once, next to others
         by_message.setdefault(_message_of(outcome), outcome)
     shown = list(by_message.values())[:_SHOWN_FAILURES]
-    lines = [f"  line {outcome.item.line}: {outcome.error}" for outcome in shown]
+    lines = [f"  {noun} {outcome.item.line}: {outcome.error}" for outcome in shown]
     more = len(report.failures) - len(shown) + report.failures_omitted
     if more:
         lines.append(f"  and {more:,} more")

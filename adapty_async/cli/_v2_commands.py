@@ -18,21 +18,16 @@ from adapty_async.cli._app import (
     _exit_on_error,
     _id_rows,
     _job,
+    _mapping,
     _perform_and_report,
     _require_fields,
     _rows,
     _run,
+    _sends_nothing,
     cli,
 )
 from adapty_async.cli._confirmation import ask, describe_users
 from adapty_async.cli._help import examples
-from adapty_async.cli._items import id_from
-from adapty_async.cli._v2_items import (
-    ATTRIBUTES,
-    TRANSACTION,
-    attributes_from,
-    transaction_from,
-)
 from adapty_async.client import AdaptyClient
 
 __all__ = ("cli", "create", "grant", "import_transactions", "revoke")
@@ -73,21 +68,22 @@ def import_transactions(
     Empty cells are not sent.
     """
     field = by.replace("-", "_")
-    name = column or field
     if create_missing and by != "customer-user-id":
         raise click.UsageError("--create-missing goes with --by customer-user-id only")
 
     def build(value: Any) -> Operation[Any]:
-        item_id, transaction = transaction_from(value, name)
+        item_id, transaction = mapping.item(value)
         ids: dict[str, Any] = {field: item_id}
         return v2.set_transaction(transaction, create_missing=create_missing, **ids)
 
     options = CommonOptions(**common)
     with _exit_on_error():
-        rows = _rows(options, TRANSACTION.columns(name), name)
+        mapping = _mapping(options, v2.TRANSACTION_COLUMNS, field, column)
+        rows = _rows(options, mapping)
         _require_fields(rows, "transaction")
         what = "v2 import transactions, create missing," if create_missing else _IMPORT
-        _run_job("Importing", f"{what} by {by}, column {name}", rows, build, options)
+        name = f"{what} by {by}, column {mapping.id_column}{mapping}"
+        _run_job("Importing", name, rows, build, options)
 
 
 @cli.command(epilog=examples("create users.csv --if-missing --journal run.db"))
@@ -105,20 +101,21 @@ def create(column: str | None, *, if_missing: bool, **common: Any) -> None:
     Adapty does not document the effect of a second creation. With --if-missing, each profile is
     read first, and created only if there is none.
     """
-    name = column or "customer_user_id"
     describe: Callable[..., Operation[Any]] = (
         v2.get_or_create_profile if if_missing else v2.create_profile
     )
 
     def build(value: Any) -> Operation[Any]:
         is_object = isinstance(value, dict)
-        customer_user_id, attributes = attributes_from(value if is_object else {name: value}, name)
+        row = value if is_object else {mapping.id_column: value}
+        customer_user_id, attributes = mapping.item(row)
         return describe(attributes, customer_user_id=customer_user_id)
 
     options = CommonOptions(**common)
-    what = f"v2 create{' if missing' if if_missing else ''}, column {name}"
     with _exit_on_error():
-        _run_job("Creating", what, _rows(options, ATTRIBUTES.columns(name), name), build, options)
+        mapping = _mapping(options, v2.ATTRIBUTE_COLUMNS, "customer_user_id", column)
+        what = f"v2 create{' if missing' if if_missing else ''}, column {mapping.id_column}"
+        _run_job("Creating", f"{what}{mapping}", _rows(options, mapping), build, options)
 
 
 @cli.command(
@@ -149,10 +146,9 @@ def grant(
     gzip; - is standard input.
     """
     field = by.replace("-", "_")
-    name = column or field
 
     def build(value: Any) -> Operation[Any]:
-        about = {field: id_from(value, name)}
+        about = {field: mapping.id(value)}
         return v2.grant_access_level(
             access_level, starts_at=starts_at, expires_at=expires_at, **about
         )
@@ -161,8 +157,10 @@ def grant(
     what = f"v2 grant {access_level} from {starts_at} to {expires_at}"
     with _exit_on_error():
         v2.AccessGrant(access_level_id=access_level, starts_at=starts_at, expires_at=expires_at)
-        rows = _id_rows(options, name)
-        _run_job("Granting", f"{what} by {by}, column {name}", rows, build, options)
+        mapping = _mapping(options, None, field, column)
+        rows = _id_rows(options, mapping)
+        name = f"{what} by {by}, column {mapping.id_column}"
+        _run_job("Granting", name, rows, build, options)
 
 
 @cli.command(
@@ -186,20 +184,19 @@ def revoke(
     level again.
     """
     field = by.replace("-", "_")
-    name = column or field
 
     def build(value: Any) -> Operation[Any]:
-        return v2.revoke_access_level(
-            access_level, revoke_at=revoke_at, **{field: id_from(value, name)}
-        )
+        about = {field: mapping.id(value)}
+        return v2.revoke_access_level(access_level, revoke_at=revoke_at, **about)
 
     options = CommonOptions(**common)
     what = f"v2 revoke {access_level} at {revoke_at}"
     with _exit_on_error():
         revocation = v2.AccessRevocation(access_level_id=access_level, revoke_at=revoke_at)
         revocation.check_documented()  # otherwise every row would fail with the same error
-        rows = _id_rows(options, name)
-        job_name = f"{what} by {by}, column {name}"
+        mapping = _mapping(options, None, field, column)
+        rows = _id_rows(options, mapping)
+        job_name = f"{what} by {by}, column {mapping.id_column}"
         _run_job("Revoking", job_name, rows, build, options, f"Revoke {access_level}, by {by}")
 
 
@@ -213,7 +210,7 @@ def _run_job(
 ) -> None:
     job = _job(title, name, rows, build, options)
     client = _client(AdaptyClient, options)
-    if question is not None and not options.dry_run and not options.yes:
+    if question is not None and not _sends_nothing(options) and not options.yes:
         what = f"{question}, from {describe_users(job, client.origin)}, at {client.origin}?"
         ask(job, what, "Nothing was revoked.")
     sys.exit(_run(_perform_and_report(job, client, options)))

@@ -20,13 +20,14 @@ import msgspec
 from adapty_async._api.codec import to_json
 from adapty_async._api.operation import Endpoint, Operation
 from adapty_async._http.streaming import Sink
+from adapty_async._runtime.extras import require
 from adapty_async._runtime.tasks import in_thread
 from adapty_async.errors import DecodeError, InvalidInputError
 from adapty_async.export._chunks import Dates, split
 from adapty_async.export._files import ExportFile, Output, temporary
 from adapty_async.export._queries import PlacementsQuery, Query, parsed_dates
 from adapty_async.export._sinks import CsvSink, FileSink, JsonLinesSink, JsonSink, MemorySink
-from adapty_async.export._tables import read_arrow, read_polars, require
+from adapty_async.export._tables import read_arrow, read_polars
 
 if TYPE_CHECKING:
     import polars as pl

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import TYPE_CHECKING, BinaryIO
 
-from adapty_async.errors import ConfigError, DecodeError
+from adapty_async.errors import DecodeError
 
 if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-__all__ = ("read_arrow", "read_polars", "require")
-
-
-def require(library: str, extra: str) -> None:
-    """
-    Raise an error if the library of an extra is not installed.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    if importlib.util.find_spec(library) is None:
-        raise ConfigError(f"{library} is not installed: pip install 'adapty-async[{extra}]'")
+__all__ = ("read_arrow", "read_polars")
 
 
 def read_arrow(file: BinaryIO, operation: str) -> pa.Table:

@@ -21,7 +21,7 @@ import msgspec
 from adapty_async._input.files import Extent, extent_of, is_read_once, known_encoding, open_text
 from adapty_async._input.findings import Findings
 from adapty_async._input.records import LineReader, TextStream
-from adapty_async._input.rows import Format, Layout, Row, RowReader, format_of
+from adapty_async._input.rows import TABLE_FORMATS, Format, Layout, Row, RowReader, format_of
 from adapty_async.errors import ConfigError, InvalidInputError
 from adapty_async.jobs._errors import PartChangedError
 from adapty_async.jobs._model import PartPlan, Plan
@@ -130,6 +130,11 @@ class Lines:
         found = form or format_of(self.path)
         if found is None:
             raise ConfigError("form is required if the name does not end in .csv, .ndjson or .txt")
+        if found in TABLE_FORMATS:
+            raise ConfigError(
+                f"{found} files cannot be divided into parts: write the ids as CSV or NDJSON, such"
+                " as with pyarrow.csv.write_csv"
+            )
         if found == "csv" and column is None:
             raise ConfigError("column is required for a file of CSV")
         self._id_name = column or _ID_NAME

@@ -20,6 +20,8 @@ from adapty_async._api.operation import Execute
 from adapty_async.bulk import StartBulk
 from adapty_async.v2._access import (
     GRANT_ACCESS_LEVEL,
+    GRANT_COLUMNS,
+    REVOCATION_COLUMNS,
     REVOKE_ACCESS_LEVEL,
     AccessGrant,
     AccessLevels,
@@ -28,6 +30,7 @@ from adapty_async.v2._access import (
     revoke_access_level,
 )
 from adapty_async.v2._attributes import (
+    ATTRIBUTE_COLUMNS,
     Gender,
     InstallationMeta,
     Platform,
@@ -124,6 +127,7 @@ from adapty_async.v2._refunds import (
 )
 from adapty_async.v2._transactions import (
     SET_TRANSACTION,
+    TRANSACTION_COLUMNS,
     CancellationReason,
     Environment,
     Offer,
@@ -138,6 +142,7 @@ from adapty_async.v2._transactions import (
 )
 
 __all__ = (
+    "ATTRIBUTE_COLUMNS",
     "CREATE_PROFILE",
     "CREATE_VIRTUAL_CURRENCY_TRANSACTION",
     "DELETE_PROFILE",
@@ -146,13 +151,16 @@ __all__ = (
     "GET_PROFILE",
     "GET_REFUND_SAVER_SETTINGS",
     "GRANT_ACCESS_LEVEL",
+    "GRANT_COLUMNS",
     "LIST_PAYWALLS",
     "LIST_VIRTUAL_CURRENCY_BALANCES",
     "LIST_VIRTUAL_CURRENCY_TRANSACTIONS",
+    "REVOCATION_COLUMNS",
     "REVOKE_ACCESS_LEVEL",
     "SET_INTEGRATION_IDENTIFIERS",
     "SET_REFUND_SAVER_SETTINGS",
     "SET_TRANSACTION",
+    "TRANSACTION_COLUMNS",
     "UPDATE_PAYWALL",
     "UPDATE_PROFILE",
     "V2",

@@ -12,6 +12,8 @@ from adapty_async._api.codec import to_json
 from adapty_async._api.identity import By, identity, identity_by, pair, require_kind
 from adapty_async._api.operation import Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.validation import Check, OrUnset, date_time, instance_of, nullable, text
+from adapty_async._input.items import TableSource, pairs_in
+from adapty_async._input.schema import ColumnSchema
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.errors import InvalidInputError
 from adapty_async.v2._models import DOCS, PATH, Profile, read_profile
@@ -19,6 +21,8 @@ from adapty_async.v2._rules import DocumentedStruct, as_datetime, check_body
 
 __all__ = (
     "GRANT_ACCESS_LEVEL",
+    "GRANT_COLUMNS",
+    "REVOCATION_COLUMNS",
     "REVOKE_ACCESS_LEVEL",
     "AccessGrant",
     "AccessLevels",
@@ -85,6 +89,10 @@ class AccessRevocation(DocumentedStruct, frozen=True, kw_only=True):
     documented: ClassVar[Mapping[str, Check]] = {"revoke_at": _not_past}
 
 
+#: The columns of a table of grants.
+GRANT_COLUMNS = ColumnSchema({"": AccessGrant}, nested={}, required=("access_level_id",))
+#: The columns of a table of revocations.
+REVOCATION_COLUMNS = ColumnSchema({"": AccessRevocation}, nested={}, required=("access_level_id",))
 GRANT_ACCESS_LEVEL: Endpoint[Profile] = Endpoint(
     name="v2.access_levels.grant",
     method="POST",
@@ -225,7 +233,7 @@ class AccessLevels:
 
     def bulk_grant(
         self,
-        items: Items[tuple[str, AccessGrant]],
+        items: Items[tuple[str, AccessGrant]] | TableSource,
         *,
         by: By,
         **options: Unpack[BulkOptions[tuple[str, AccessGrant], Profile]],
@@ -235,7 +243,7 @@ class AccessLevels:
 
         Args:
             items: pairs of a profile's id and an `AccessGrant`, from any iterable or async
-                iterable.
+                iterable; or a data frame or an `InputFile`, with the columns `GRANT_COLUMNS`.
             by: the kind of the ids: ``"customer_user_id"`` or ``"profile_id"``.
             options: see `adapty_async.bulk.BulkOptions`.
 
@@ -252,11 +260,12 @@ class AccessLevels:
             instance_of(AccessGrant)("grant", grant)
             return Operation(GRANT_ACCESS_LEVEL, identity_by(by, item_id), grant)
 
-        return self._bulk(items, build, f"{GRANT_ACCESS_LEVEL.name} by {by}", **options)
+        pairs = pairs_in(items, by, GRANT_COLUMNS)
+        return self._bulk(pairs, build, f"{GRANT_ACCESS_LEVEL.name} by {by}", **options)
 
     def bulk_revoke(
         self,
-        items: Items[tuple[str, AccessRevocation]],
+        items: Items[tuple[str, AccessRevocation]] | TableSource,
         *,
         by: By,
         **options: Unpack[BulkOptions[tuple[str, AccessRevocation], Profile]],
@@ -266,7 +275,8 @@ class AccessLevels:
 
         Args:
             items: pairs of a profile's id and an `AccessRevocation`, from any iterable or async
-                iterable.
+                iterable; or a data frame or an `InputFile`, with the columns
+                `REVOCATION_COLUMNS`.
             by: the kind of the ids: ``"customer_user_id"`` or ``"profile_id"``.
             options: see `adapty_async.bulk.BulkOptions`.
 
@@ -283,4 +293,5 @@ class AccessLevels:
             instance_of(AccessRevocation)("revocation", revocation)
             return Operation(REVOKE_ACCESS_LEVEL, identity_by(by, item_id), revocation)
 
-        return self._bulk(items, build, f"{REVOKE_ACCESS_LEVEL.name} by {by}", **options)
+        pairs = pairs_in(items, by, REVOCATION_COLUMNS)
+        return self._bulk(pairs, build, f"{REVOKE_ACCESS_LEVEL.name} by {by}", **options)

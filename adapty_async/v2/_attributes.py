@@ -23,9 +23,17 @@ from adapty_async._api.validation import (
     nullable,
     one_of,
 )
+from adapty_async._input.schema import ColumnSchema
 from adapty_async.v2._rules import in_range, ip_v4, whole_number
 
-__all__ = ("Gender", "InstallationMeta", "Platform", "ProfileAttributes", "Store")
+__all__ = (
+    "ATTRIBUTE_COLUMNS",
+    "Gender",
+    "InstallationMeta",
+    "Platform",
+    "ProfileAttributes",
+    "Store",
+)
 
 Gender = Literal["f", "m", "o"]
 Store = Literal["app_store", "play_store", "stripe", "adapty", "paddle"]
@@ -155,3 +163,10 @@ class ProfileAttributes(DocumentedStruct, frozen=True, kw_only=True):
         "custom_attributes": clean_attributes(_ATTRIBUTES),
         "installation_meta": struct_in,
     }
+
+
+#: The columns of a table of attributes.
+ATTRIBUTE_COLUMNS = ColumnSchema(
+    {"": ProfileAttributes},
+    nested={"custom_attributes": None, "installation_meta": InstallationMeta},
+)

@@ -20,8 +20,9 @@ from adapty_async._api.identity import (
 from adapty_async._api.operation import Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.results import no_result
 from adapty_async._api.validation import instance_of, one_of
+from adapty_async._input.items import TableSource, ids_in, pairs_in
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
-from adapty_async.v2._attributes import Platform, ProfileAttributes
+from adapty_async.v2._attributes import ATTRIBUTE_COLUMNS, Platform, ProfileAttributes
 from adapty_async.v2._models import DOCS, PATH, Profile, read_profile
 
 __all__ = (
@@ -359,7 +360,11 @@ class Profiles:
         )
 
     def bulk_get(
-        self, items: Items[str], *, by: By, **options: Unpack[BulkOptions[str, Profile]]
+        self,
+        items: Items[str] | TableSource,
+        *,
+        by: By,
+        **options: Unpack[BulkOptions[str, Profile]],
     ) -> BulkRun[str, Profile]:
         """
         Read profiles in bulk: one request each, several in flight.
@@ -367,7 +372,8 @@ class Profiles:
         A profile is the `result` of its outcome; the report has no profiles.
 
         Args:
-            items: the ids, from any iterable or async iterable, which is read lazily.
+            items: the ids, from any iterable or async iterable, which is read lazily; or a data
+                frame or an `InputFile` with a column named like `by`.
             by: the kind of the ids: ``"customer_user_id"`` or ``"profile_id"``.
             options: see `adapty_async.bulk.BulkOptions`.
 
@@ -379,11 +385,11 @@ class Profiles:
         """
         require_kind("by", by)
         name = f"{GET_PROFILE.name} by {by}"
-        return self._bulk(items, operations_by(GET_PROFILE, by), name, **options)
+        return self._bulk(ids_in(items, by), operations_by(GET_PROFILE, by), name, **options)
 
     def bulk_update(
         self,
-        items: Items[tuple[str, ProfileAttributes]],
+        items: Items[tuple[str, ProfileAttributes]] | TableSource,
         *,
         by: By,
         **options: Unpack[BulkOptions[tuple[str, ProfileAttributes], Profile]],
@@ -392,7 +398,8 @@ class Profiles:
         Update profiles in bulk: one request each, several in flight.
 
         Args:
-            items: pairs of an id and its attributes, from any iterable or async iterable.
+            items: pairs of an id and its attributes, from any iterable or async iterable; or a data
+                frame or an `InputFile`, with the columns `ATTRIBUTE_COLUMNS`.
             by: the kind of the ids: ``"customer_user_id"`` or ``"profile_id"``.
             options: see `adapty_async.bulk.BulkOptions`.
 
@@ -409,11 +416,12 @@ class Profiles:
             instance_of(ProfileAttributes)("attributes", attributes)
             return Operation(UPDATE_PROFILE, identity_by(by, item_id), attributes)
 
-        return self._bulk(items, build, f"{UPDATE_PROFILE.name} by {by}", **options)
+        pairs = pairs_in(items, by, ATTRIBUTE_COLUMNS)
+        return self._bulk(pairs, build, f"{UPDATE_PROFILE.name} by {by}", **options)
 
     def bulk_get_or_create(
         self,
-        items: Items[tuple[str, ProfileAttributes]],
+        items: Items[tuple[str, ProfileAttributes]] | TableSource,
         **options: Unpack[BulkOptions[tuple[str, ProfileAttributes], Profile]],
     ) -> BulkRun[tuple[str, ProfileAttributes], Profile]:
         """
@@ -425,7 +433,7 @@ class Profiles:
 
         Args:
             items: pairs of a customer user id and the attributes of a new profile, from any
-                iterable or async iterable.
+                iterable or async iterable; or a data frame or an `InputFile`.
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
@@ -433,11 +441,12 @@ class Profiles:
 
         Source: https://adapty.io/docs/api-adapty/operations/createProfile
         """
-        return self._bulk(items, _pairs_to(get_or_create_profile), _GET_OR_CREATE, **options)
+        pairs = pairs_in(items, "customer_user_id", ATTRIBUTE_COLUMNS)
+        return self._bulk(pairs, _pairs_to(get_or_create_profile), _GET_OR_CREATE, **options)
 
     def bulk_ensure(
         self,
-        items: Items[tuple[str, ProfileAttributes]],
+        items: Items[tuple[str, ProfileAttributes]] | TableSource,
         **options: Unpack[BulkOptions[tuple[str, ProfileAttributes], Profile]],
     ) -> BulkRun[tuple[str, ProfileAttributes], Profile]:
         """
@@ -449,7 +458,7 @@ class Profiles:
 
         Args:
             items: pairs of a customer user id and its attributes, from any iterable or async
-                iterable.
+                iterable; or a data frame or an `InputFile`.
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
@@ -457,16 +466,22 @@ class Profiles:
 
         Source: https://adapty.io/docs/api-adapty/operations/updateProfile
         """
-        return self._bulk(items, _pairs_to(ensure_profile), _ENSURE, **options)
+        pairs = pairs_in(items, "customer_user_id", ATTRIBUTE_COLUMNS)
+        return self._bulk(pairs, _pairs_to(ensure_profile), _ENSURE, **options)
 
     def bulk_delete(
-        self, items: Items[str], *, by: By, **options: Unpack[BulkOptions[str, None]]
+        self,
+        items: Items[str] | TableSource,
+        *,
+        by: By,
+        **options: Unpack[BulkOptions[str, None]],
     ) -> BulkRun[str, None]:
         """
         Delete profiles in bulk: one request each, several in flight.
 
         Args:
-            items: the ids, from any iterable or async iterable, which is read lazily.
+            items: the ids, from any iterable or async iterable, which is read lazily; or a data
+                frame or an `InputFile` with a column named like `by`.
             by: the kind of the ids: ``"customer_user_id"`` or ``"profile_id"``.
             options: see `adapty_async.bulk.BulkOptions`.
 
@@ -478,4 +493,4 @@ class Profiles:
         """
         require_kind("by", by)
         name = f"{DELETE_PROFILE.name} by {by}"
-        return self._bulk(items, operations_by(DELETE_PROFILE, by), name, **options)
+        return self._bulk(ids_in(items, by), operations_by(DELETE_PROFILE, by), name, **options)

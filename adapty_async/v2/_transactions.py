@@ -28,6 +28,8 @@ from adapty_async._api.validation import (
     nullable,
     one_of,
 )
+from adapty_async._input.items import TableSource, pairs_in
+from adapty_async._input.schema import ColumnSchema
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.errors import InvalidInputError
 from adapty_async.v2._models import DOCS, PATH, Profile, read_profile
@@ -43,6 +45,7 @@ from adapty_async.v2._rules import (
 
 __all__ = (
     "SET_TRANSACTION",
+    "TRANSACTION_COLUMNS",
     "CancellationReason",
     "Environment",
     "Offer",
@@ -338,6 +341,24 @@ class SubscriptionPurchase(
 
 Transaction: TypeAlias = OneTimePurchase | SubscriptionPurchase
 
+#: The columns of a table of transactions.
+TRANSACTION_COLUMNS = ColumnSchema(
+    {"one_time_purchase": OneTimePurchase, "subscription": SubscriptionPurchase},
+    kind_field="purchase_type",
+    nested={"price": Price, "offer": Offer},
+    required=(
+        "purchase_type",
+        "store",
+        "store_product_id",
+        "store_transaction_id",
+        "store_original_transaction_id",
+        "purchased_at",
+        "price.country",
+        "price.currency",
+        "price.value",
+    ),
+    numbers=frozenset({"price.value"}),
+)
 SET_TRANSACTION: Endpoint[Profile] = Endpoint(
     name="v2.transactions.set",
     method="POST",
@@ -422,7 +443,7 @@ class Transactions:
 
     def bulk_set(
         self,
-        items: Items[tuple[str, Transaction]],
+        items: Items[tuple[str, Transaction]] | TableSource,
         *,
         by: By,
         create_missing: bool = False,
@@ -434,7 +455,8 @@ class Transactions:
         Transactions of one profile are sent sequentially, in the order of the input.
 
         Args:
-            items: pairs of a profile's id and a transaction, from any iterable or async iterable.
+            items: pairs of a profile's id and a transaction, from any iterable or async iterable;
+                or a data frame or an `InputFile`, with the columns `TRANSACTION_COLUMNS`.
             by: the kind of the ids: ``"customer_user_id"`` or ``"profile_id"``.
             create_missing: create missing profiles; see `set`.
             options: see `adapty_async.bulk.BulkOptions`.
@@ -455,4 +477,4 @@ class Transactions:
             return set_transaction(transaction, create_missing=create_missing, **ids)
 
         name = f"{SET_TRANSACTION.name} by {by}{', create missing' if create_missing else ''}"
-        return self._bulk(items, build, name, **options)
+        return self._bulk(pairs_in(items, by, TRANSACTION_COLUMNS), build, name, **options)

@@ -1,0 +1,309 @@
+"""
+Files and data frames as the items of bulk runs: ids, pairs of an id and a struct, and structs.
+
+A row that is no item stays in its position as an `UnreadableRow`, and fails alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeAlias, TypeVar, cast
+
+from adapty_async._input.findings import Findings
+from adapty_async._input.frames import DataFrame, frame_table, is_frame
+from adapty_async._input.mapping import ColumnOptions, RowMapping
+from adapty_async._input.rows import (
+    Format,
+    Layout,
+    Row,
+    Rows,
+    SizedRows,
+    open_rows,
+    read_table,
+)
+from adapty_async._input.schema import ColumnSchema
+from adapty_async._input.tables import Table
+from adapty_async.errors import InvalidInputError
+
+__all__ = (
+    "InputFile",
+    "TableItems",
+    "TableSource",
+    "UnreadableRow",
+    "checked",
+    "ids_in",
+    "pairs_in",
+    "require_no_table",
+    "structs_in",
+)
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+_logger = logging.getLogger("adapty_async")
+
+
+class InputFile:
+    """
+    A file of rows that every bulk method takes as its items, as the command line does.
+
+    CSV, NDJSON, text with one id a line, Parquet, Arrow IPC (Feather) and spreadsheets. The ids are
+    in the column named like `by`; other columns are named after the fields of the call. When a bulk
+    method gets the file, it reads it through once, which blocks: it counts the rows, and logs a
+    warning if ids look damaged. With a journal, the rows are identified by their position, and a
+    file that has changed is rejected.
+
+    Args:
+        path: the file.
+        form: ``"csv"``, ``"ndjson"``, ``"text"``, ``"parquet"``, ``"arrow"`` or ``"excel"``; by
+            default, by the name.
+        encoding: the encoding of text without a byte order mark; UTF-8 by default.
+        sheet: the sheet of a spreadsheet; by default the only visible one.
+        id_column: the column with the ids, if it is not named like `by`.
+        columns: the field of a column, or the fields, by the name of the column.
+        constants: text by field, for every row.
+        preset: ``"revenuecat"``, ``"segment"`` or ``"adapty-s3"``: an export whose columns are
+            known.
+        ignore_unknown: leave unknown columns out; otherwise they are an error.
+    """
+
+    def __init__(  # noqa: PLR0913  the options of a file are independent of each other
+        self,
+        path: str | os.PathLike[str],
+        *,
+        form: Format | None = None,
+        encoding: str | None = None,
+        sheet: str | None = None,
+        id_column: str | None = None,
+        columns: Mapping[str, str | Sequence[str]] | None = None,
+        constants: Mapping[str, str] | None = None,
+        preset: str | None = None,
+        ignore_unknown: bool = False,
+    ) -> None:
+        self.path = os.fspath(path)
+        self._form: Format | None = form
+        self._encoding = encoding
+        self._sheet = sheet
+        pairs = [
+            (column, field)
+            for column, fields in (columns or {}).items()
+            for field in ([fields] if isinstance(fields, str) else fields)
+        ]
+        self.options = ColumnOptions(
+            columns=tuple(pairs),
+            constants=constants or {},
+            preset=preset,
+            ignore_unknown=ignore_unknown,
+            id_column=id_column,
+        )
+
+    def __repr__(self) -> str:
+        return f"InputFile({self.path!r})"
+
+    def rows(self, mapping: RowMapping) -> Rows:
+        """
+        Open the file with a mapping of its columns.
+
+        Raises:
+            ConfigError: an extra is not installed.
+            InvalidInputError: the file cannot be read, or a column is missing or unknown.
+        """
+        return open_rows(
+            self.path,
+            self._form,
+            mapping.check,
+            encoding=self._encoding,
+            id_column=mapping.id_column,
+            sheet=self._sheet,
+            is_number=mapping.is_number,
+        )
+
+
+#: A file, or a data frame of polars or pandas, or a table of pyarrow.
+TableSource: TypeAlias = InputFile | DataFrame
+_Items: TypeAlias = Iterable[ItemT] | AsyncIterable[ItemT]
+
+
+class UnreadableRow:
+    """
+    A row that is no item; its outcome is ``failed``, with the error.
+
+    Attributes:
+        line: the number of its first line, or of the row of a table.
+        error: why it is no item.
+    """
+
+    __slots__ = ("error", "line")
+
+    def __init__(self, line: int, error: InvalidInputError) -> None:
+        self.line = line
+        self.error = error
+
+    def __repr__(self) -> str:
+        return f"UnreadableRow(line={self.line})"
+
+
+class FrameRows:
+    """
+    The rows of a data frame, counted in advance.
+
+    Attributes:
+        noun: what its rows are numbered by.
+        findings: counts of suspicious rows.
+    """
+
+    noun = "row"
+
+    def __init__(self, table: Table, layout: Layout) -> None:
+        self._table = table
+        self._layout = layout
+        self.findings = Findings(layout.id_column, self.noun)
+        self._length = sum(1 for _ in read_table(table, layout, self.findings))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Row]:
+        return read_table(self._table, self._layout, Findings(noun=self.noun))
+
+
+class TableItems(Generic[ItemT]):
+    """
+    The items of a data frame or a file, in order; they can be read again.
+
+    Args:
+        rows: the rows.
+        make: makes an item of a row's value.
+    """
+
+    def __init__(self, rows: FrameRows | SizedRows, make: Callable[[Any], ItemT]) -> None:
+        self._rows = rows
+        self._make = make
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[ItemT]:
+        return map(self._item, self._rows)
+
+    def _item(self, row: Row) -> ItemT:
+        try:
+            if row.broken is not None:
+                raise InvalidInputError(f"{self._rows.noun} {row.line}", row.broken)
+            return self._make(row.value)
+        except InvalidInputError as error:
+            return cast("ItemT", UnreadableRow(row.line, error.with_traceback(None)))
+
+
+class _FileItems(TableItems[ItemT]):
+    """The items of a file, which a journal identifies by their positions."""
+
+    def __init__(self, rows: SizedRows, make: Callable[[Any], ItemT]) -> None:
+        super().__init__(rows, make)
+        self.identity = rows.identity
+        self.difference = rows.difference
+
+
+def checked(build: Callable[[ItemT], ResultT]) -> Callable[[ItemT], ResultT]:
+    """Return a function that builds operations, and raises the error of an unreadable row."""
+
+    def build_checked(item: ItemT) -> ResultT:
+        if isinstance(item, UnreadableRow):
+            raise item.error
+        return build(item)
+
+    return build_checked
+
+
+def ids_in(items: _Items[str] | TableSource, by: str) -> _Items[str]:
+    """
+    Return the ids in a file or a data frame; other items as they are.
+
+    Raises:
+        ConfigError: an extra is not installed.
+        InvalidInputError: it cannot be read, or has no column with the ids.
+    """
+    if not _is_table(items):
+        return cast("_Items[str]", items)
+    return _items_in(items, _mapping_of(items, None, by), "id")
+
+
+def pairs_in(
+    items: _Items[tuple[str, ItemT]] | TableSource, by: str, schema: ColumnSchema
+) -> _Items[tuple[str, ItemT]]:
+    """
+    Return the pairs of an id and a struct in a file or a data frame; other items as they are.
+
+    Raises:
+        ConfigError: an extra is not installed.
+        InvalidInputError: it cannot be read, or a column is missing or unknown.
+    """
+    if not _is_table(items):
+        return cast("_Items[tuple[str, ItemT]]", items)
+    return _items_in(items, _mapping_of(items, schema, by), "item")
+
+
+def structs_in(items: _Items[ItemT] | TableSource, schema: ColumnSchema) -> _Items[ItemT]:
+    """
+    Return the structs in a file or a data frame; other items as they are.
+
+    Raises:
+        ConfigError: an extra is not installed.
+        InvalidInputError: it cannot be read, or a column is missing or unknown.
+    """
+    if not _is_table(items):
+        return cast("_Items[ItemT]", items)
+    return _items_in(items, _mapping_of(items, schema, None), "struct")
+
+
+def require_no_table(items: object) -> None:
+    """
+    Validate that items are no file and no data frame: iterating one would give its columns.
+
+    Raises:
+        InvalidInputError: they are.
+    """
+    if _is_table(items):
+        raise InvalidInputError(
+            "items",
+            "must not be a data frame or an InputFile: this method has no columns for its items. "
+            "Pass a list of items, such as frame.to_dict('records')",
+        )
+
+
+def _is_table(items: object) -> bool:
+    return isinstance(items, InputFile) or is_frame(items)
+
+
+def _mapping_of(items: object, schema: ColumnSchema | None, id_field: str | None) -> RowMapping:
+    options = items.options if isinstance(items, InputFile) else ColumnOptions()
+    return RowMapping(options, schema, id_field)
+
+
+def _items_in(items: object, mapping: RowMapping, kind: str) -> TableItems[Any]:
+    """Open a file or a data frame; `kind` is the method of the mapping that makes an item."""
+    make: Callable[[Any], Any] = getattr(mapping, kind)
+    if isinstance(items, InputFile):
+        rows = items.rows(mapping)
+        if not isinstance(rows, SizedRows):
+            raise InvalidInputError(items.path, "must be a file, not a pipe")
+        if rows.form == "text" and kind != "id":
+            raise InvalidInputError(items.path, "must be CSV, NDJSON or a table: a line is an id")
+        _warn(rows.findings, items.path)
+        return _FileItems(rows, make)
+    layout = Layout(
+        form="arrow",
+        check_columns=mapping.check,
+        id_column=mapping.id_column,
+        is_number=mapping.is_number,
+    )
+    found = FrameRows(frame_table(items, mapping.id_column), layout)
+    _warn(found.findings, "the data frame")
+    return TableItems(found, make)
+
+
+def _warn(findings: Findings, place: str) -> None:
+    for line in findings.lines():
+        _logger.warning("%s: %s", place, line)

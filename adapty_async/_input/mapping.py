@@ -1,0 +1,244 @@
+"""
+A mapping from the columns of an input to the fields of requests.
+
+Invariants:
+
+- A field comes from one column or one constant. Two sources for a field are an error.
+- The column with the ids of users is named by the caller, or by a page that leaves no doubt.
+- The name of a column that is left out is shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import msgspec
+
+from adapty_async._input.findings import shown
+from adapty_async._input.presets import PRESETS, Preset, utc
+from adapty_async._input.schema import ColumnSchema, id_columns, id_from
+from adapty_async.errors import InvalidInputError
+
+__all__ = ("ColumnOptions", "RowMapping")
+
+
+class ColumnOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    Options that state what the columns of an input are.
+
+    Attributes:
+        columns: pairs of a column and its field; a column may be that of several fields.
+        constants: text by field, for every row.
+        preset: the name of an export with known columns; one of `PRESETS`.
+        ignore_unknown: leave unknown columns out, and fields that a row's kind of purchase lacks.
+        id_column: the column with the ids.
+    """
+
+    columns: tuple[tuple[str, str], ...] = ()
+    constants: Mapping[str, str] = {}
+    preset: str | None = None
+    ignore_unknown: bool = False
+    id_column: str | None = None
+
+
+class RowMapping:
+    """
+    A mapping of the rows of an input to the fields of a call.
+
+    Args:
+        options: what the columns are.
+        schema: the fields of the call; None if it needs ids only.
+        id_field: the name of the ids; None if they are a field like others.
+
+    Attributes:
+        id_column: the column with the ids; without `id_field`, the one by which rows are recorded.
+        ignored: the names of columns that were left out so far, in order, as keys.
+
+    Raises:
+        InvalidInputError: an option names an unknown field, or a field has two sources.
+    """
+
+    def __init__(
+        self, options: ColumnOptions, schema: ColumnSchema | None, id_field: str | None
+    ) -> None:
+        self._options = options
+        self._has_ids_only = schema is None
+        self._schema = schema or ColumnSchema({}, nested={})
+        self._id_field = id_field
+        self._preset = _preset_of(options.preset)
+        self._is_lenient = options.ignore_unknown or self._preset is not None
+        self._mapped = self._mapped_fields()
+        self._sources = self._preset_sources() | self._mapped
+        mapped_id = self._sources.pop(id_field, None) if id_field is not None else None
+        self.id_column = self._choose_id_column(mapped_id)
+        self.ignored: dict[str, None] = {}
+        self._known: dict[str, tuple[str, ...]] = {}  # the fields of columns that came up
+        self._is_plain = options == ColumnOptions(id_column=options.id_column)
+
+    def _mapped_fields(self) -> dict[str, str]:
+        """Return the columns that the options name, by field."""
+        mapped: dict[str, str] = {}
+        for column, field in self._options.columns:
+            self._require_known("--map", field)
+            if mapped.setdefault(field, column) != column:
+                raise InvalidInputError("--map", f"names two columns for {field}")
+        for field in self._options.constants:
+            self._require_known("--set", field)
+            if field in mapped or field == self._id_field:
+                raise InvalidInputError("--set", f"must not name {field}: it comes from a column")
+        return mapped
+
+    def _require_known(self, option: str, field: str) -> None:
+        if field == self._id_field or self._schema.is_known(field):
+            return
+        expected = self._id_field if self._has_ids_only else self._schema.expected
+        raise InvalidInputError(option, f'unknown field "{shown(field)}"; expected: {expected}')
+
+    def _preset_sources(self) -> dict[str, str]:
+        columns = {} if self._preset is None else self._preset.columns
+        return {
+            field: column
+            for field, column in columns.items()
+            if self._schema.is_known(field) and field not in self._options.constants
+        }
+
+    def _choose_id_column(self, mapped: str | None) -> str:
+        """Return the column with the ids: of the options, of the preset, or of the ids' name."""
+        field, named, preset = self._id_field, self._options.id_column, self._preset
+        if field is None:
+            return self._sources.get("external_profile_id", "external_profile_id")
+        if named is not None and mapped not in {None, named}:
+            raise InvalidInputError("--map", f"names another column for {field} than --column")
+        chosen = named or mapped
+        if chosen is None and preset is not None:
+            return preset.column_of_ids(field)
+        return chosen or field
+
+    def __str__(self) -> str:
+        """The part of a run's name by which a journal identifies the mapping; empty if plain."""
+        if self._is_plain:
+            return ""
+        description = repr((self._options.columns, sorted(self._options.constants.items())))
+        description += repr((self._options.preset, self._options.ignore_unknown))
+        return f", columns {hashlib.sha256(description.encode()).hexdigest()[:12]}"
+
+    def hints(self) -> list[str]:
+        """Return what the export of the preset does not have, as lines for people."""
+        without = () if self._preset is None else self._preset.without
+        given = {*self._sources, *self._options.constants}
+        lacking = [one for one in without if self._schema.is_known(one) and one not in given]
+        if not lacking:
+            return []
+        fields = ", ".join(lacking)
+        return [f"The export has no column for {fields}; subscriptions need --map or --set for it."]
+
+    def check(self, names: list[str]) -> Collection[str]:
+        """
+        Validate the names of columns, and return those that matter.
+
+        Raises:
+            InvalidInputError: a column is missing, unknown, or has a field that has another source.
+        """
+        if self._preset is not None:
+            self._preset.require_match("header", names)
+        if self._has_ids_only:
+            return id_columns(self.id_column)(names) or ()
+        for column in self._mapped.values():
+            if column not in names:
+                raise InvalidInputError("--map", f'the input has no column "{shown(column)}"')
+        fields = [field for name in names for field in self._fields_of(name)]
+        self._require_no_constant(fields)
+        id_column = None if self._id_field is None else self.id_column
+        self._schema.columns(id_column)([*fields, *self._options.constants])
+        return {name for name in names if self._fields_of(name)}
+
+    def _require_no_constant(self, fields: Collection[str]) -> None:
+        for field in self._options.constants:
+            if field in fields:
+                raise InvalidInputError("--set", f"must not name {field}, which is in the input")
+
+    def _fields_of(self, name: str) -> tuple[str, ...]:
+        """Return the fields of a column; none if it is left out."""
+        found = self._known.get(name)
+        if found is None:
+            found = self._known[name] = self._find_fields(name)
+        return found
+
+    def _find_fields(self, name: str) -> tuple[str, ...]:
+        is_id = self._id_field is not None and name == self.id_column
+        found = [name] if is_id else []
+        found += [field for field, column in self._sources.items() if column == name]
+        if found:
+            return tuple(found)
+        if name in self._mapped:
+            raise InvalidInputError(
+                "--map", f"must not name a column for {name}, which is a column itself"
+            )
+        is_known = self._schema.is_known(name) and name not in self._sources
+        if is_known or not self._is_lenient:
+            return (name,)
+        self.ignored.setdefault(name)
+        return ()
+
+    def is_number(self, name: str) -> bool:
+        """Return whether numbers in a column stay numbers."""
+        return any(map(self._schema.is_number, self._fields_of(name)))
+
+    def id(self, value: Any) -> str:
+        """
+        Return the id of a row.
+
+        Raises:
+            InvalidInputError: it has none, or it is not text.
+        """
+        return id_from(value, self.id_column)
+
+    def item(self, value: Any) -> tuple[str, Any]:
+        """
+        Return the id of a row, and the struct that is sent.
+
+        Raises:
+            InvalidInputError: there is no id, a name is unknown, or a value breaks a rule.
+        """
+        fields = self._fields(value)
+        return self._schema.item(fields, self.id_column, lenient=self._is_lenient)
+
+    def struct(self, value: Any) -> Any:
+        """
+        Return the struct of a row without an id of its own.
+
+        Raises:
+            InvalidInputError: a name is unknown, or a value breaks a rule.
+        """
+        return self._schema.struct(self._fields(value), lenient=self._is_lenient)
+
+    def _fields(self, value: Any) -> Any:
+        if self._is_plain or not isinstance(value, dict):
+            return value
+        fields = {
+            field: self._converted(field, one)
+            for name, one in value.items()
+            for field in self._fields_of(name)
+        }
+        self._require_no_constant(fields)
+        return {**fields, **self._options.constants}
+
+    def _converted(self, field: str, value: Any) -> Any:
+        """Return a cell as the preset reads it; a column that the caller named stays as it is."""
+        preset = self._preset
+        if preset is None or value is None:
+            return value
+        if preset.is_utc and field.endswith("_at"):
+            value = utc(value)
+        change = None if field in self._mapped else preset.convert.get(field)
+        return value if change is None else change(value)
+
+
+def _preset_of(name: str | None) -> Preset | None:
+    if name is None:
+        return None
+    if name not in PRESETS:
+        raise InvalidInputError("--from", f"must be one of {', '.join(PRESETS)}")
+    return PRESETS[name]

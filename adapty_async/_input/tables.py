@@ -1,0 +1,134 @@
+"""
+A reader of tables with typed cells as rows: Parquet, Arrow and Excel files, and data frames.
+
+Invariants:
+
+- Only the columns that matter are read and converted; an odd cell elsewhere costs nothing.
+- A cell that cannot be used costs only its row. The message names the column, and no value.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import msgspec
+
+from adapty_async._input.cells import EXACT_DOUBLE, UnusableCellError, id_text, number, text
+from adapty_async._input.findings import Findings
+
+__all__ = ("ColumnCheck", "Table", "TableRows", "table_rows")
+
+#: Receives the names of the columns, without those that are empty, and raises what is wrong with
+#: them. It returns the names that matter; None if all do.
+ColumnCheck: TypeAlias = Callable[[list[str]], Collection[str] | None]
+# Characters of a cell that cannot be used, for the failures file.
+_SHOWN_CHARACTERS = 100
+_Convert: TypeAlias = Callable[[Any], Any]
+
+
+class Table(Protocol):
+    """
+    The interface of an open table.
+
+    Attributes:
+        place: the name of the table in messages: a file, and the sheet in it.
+        names: the names of the columns, as they are.
+        exact: for each column the number from which on its floats may have lost digits.
+    """
+
+    place: str
+    names: Sequence[str]
+    exact: Sequence[float]
+
+    def rows(self, indexes: Sequence[int]) -> Iterator[tuple[int, Sequence[Any]]]:
+        """Yield the number of each row, and its cells in the columns with these indexes."""
+        ...
+
+
+class TableRows(msgspec.Struct, frozen=True):
+    """
+    The columns of a table that matter.
+
+    Attributes:
+        id_column: the column with the ids; None if no id is checked.
+        is_number: returns whether numbers in a column stay numbers; otherwise they become text.
+    """
+
+    id_column: str | None
+    is_number: Callable[[str], bool]
+
+
+class TableRow(msgspec.Struct, frozen=True):
+    """
+    A row of a table.
+
+    Attributes:
+        number: its number.
+        cells: the cells by column, without those that are missing; the beginning of the text of
+            those that cannot be used.
+        fault: why the row cannot be used; None if it can be.
+    """
+
+    number: int
+    cells: dict[str, Any]
+    fault: str | None
+
+
+def table_rows(
+    table: Table, check: ColumnCheck, columns: TableRows, findings: Findings
+) -> Iterator[TableRow]:
+    """
+    Yield the rows of a table with the columns that matter.
+
+    Raises:
+        InvalidInputError: the check rejects the columns.
+    """
+    names = [name.strip() for name in table.names]
+    used = check([name for name in names if name])
+    indexes = [i for i, name in enumerate(names) if name and (used is None or name in used)]
+    converters = [
+        (names[i], _converter(names[i], columns, table.exact[i] if table.exact else EXACT_DOUBLE))
+        for i in indexes
+    ]
+    id_at = _position(columns.id_column, [name for name, _ in converters])
+    for row_number, values in table.rows(indexes):
+        row = _row(row_number, converters, values, table.place)
+        if id_at is not None and row.fault is None and isinstance(values[id_at], float):
+            _add_number(row, columns.id_column, findings)
+        yield row
+
+
+def _position(name: str | None, names: list[str]) -> int | None:
+    return names.index(name) if name in names else None
+
+
+def _add_number(row: TableRow, id_column: str | None, findings: Findings) -> None:
+    if id_column in row.cells:
+        findings.add("number", row.number)
+
+
+def _converter(name: str, columns: TableRows, exact: float) -> _Convert:
+    if name == columns.id_column:
+        return functools.partial(id_text, exact=exact)
+    return functools.partial(number if columns.is_number(name) else text, exact=exact)
+
+
+def _row(
+    row_number: int, converters: Iterable[tuple[str, _Convert]], values: Sequence[Any], place: str
+) -> TableRow:
+    cells: dict[str, Any] = {}
+    fault = None
+    for (name, convert), value in zip(converters, values, strict=True):
+        if value is None:
+            continue
+        try:
+            cell = convert(value)
+        except UnusableCellError as error:
+            fault = fault or f'{place}: the cell in column "{name}" {error}'
+            cells[name] = str(value)[:_SHOWN_CHARACTERS]
+        else:
+            if cell is not None:
+                cells[name] = cell
+    return TableRow(row_number, cells, fault)

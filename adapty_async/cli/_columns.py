@@ -1,0 +1,65 @@
+"""The options that state what the columns of an input are."""
+
+from __future__ import annotations
+
+import click
+
+from adapty_async._input.presets import PRESETS
+
+__all__ = ("COLUMN_OPTIONS",)
+
+
+def _pairs(
+    context: click.Context, option: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    """Split each value at its last equals sign: names of fields have none."""
+    pairs = []
+    for value in values:
+        column, _, field = value.rpartition("=")
+        if not column.strip() or not field.strip():
+            raise click.BadParameter("must be COLUMN=FIELD", context, option)
+        pairs.append((column.strip(), field.strip()))
+    return tuple(pairs)
+
+
+def _constants(
+    context: click.Context, option: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    """Split each value at its first equals sign: names of fields have none."""
+    constants: dict[str, str] = {}
+    for value in values:
+        field, _, constant = value.partition("=")
+        if not field.strip() or not constant or field.strip() in constants:
+            raise click.BadParameter("must be FIELD=VALUE, once for a field", context, option)
+        constants[field.strip()] = constant
+    return constants
+
+
+COLUMN_OPTIONS = [
+    click.option("--sheet", help="The sheet of a spreadsheet; by default the only visible one."),
+    click.option(
+        "--map",
+        "columns",
+        multiple=True,
+        metavar="COLUMN=FIELD",
+        callback=_pairs,
+        help="A column of INPUT, and the field that it is. Repeatable.",
+    ),
+    click.option(
+        "--set",
+        "constants",
+        multiple=True,
+        metavar="FIELD=VALUE",
+        callback=_constants,
+        help="A field, and its value in every row. Repeatable.",
+    ),
+    click.option(
+        "--ignore-unknown", is_flag=True, help="Name unknown columns once, and leave them out."
+    ),
+    click.option(
+        "--from",
+        "preset",
+        type=click.Choice(list(PRESETS)),
+        help="Take the names of the columns from an export of this service.",
+    ),
+]

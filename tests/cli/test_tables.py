@@ -1,0 +1,174 @@
+"""Tables as the input of commands: erased, imported, resumed and recorded like CSV."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapty_async.sandbox import Sandbox
+from tests.cli.conftest import Invoke
+from tests.input.tables import write_excel, write_feather, write_parquet
+
+Put = Callable[[str, str | bytes], Path]
+
+BY = ("--by", "customer-user-id")
+DELETE = ("delete", "--api", "v2", *BY, "--yes")
+TRANSACTION: dict[str, list[Any]] = {
+    "user": ["u1"],
+    "purchase_type": ["one_time_purchase"],
+    "store": ["app_store"],
+    "product_identifier": ["coins"],
+    "store_transaction_id": [1000],
+    "store_original_transaction_id": [1000],
+    "purchased_at": ["2026-01-01T00:00:00Z"],
+    "price": [{"country": "US", "currency": "USD", "value": 9.99}],
+    "note": ["x"],
+}
+
+
+@pytest.mark.parametrize("kind", ["parquet", "feather", "xlsx"])
+def test_the_users_of_a_table_are_erased(
+    sandbox: Sandbox, invoke: Invoke, tmp_path: Path, kind: str
+) -> None:
+    """A table is erased, resumed, recorded and reported as a CSV file is."""
+    sandbox.seed_profiles(["u1", "100045", "u3"])
+    columns = {"x": ["a", "b", "c", "d"], "customer_user_id": ["u1", "100045", None, "nobody"]}
+    path = tmp_path / f"ids.{kind}"
+    if kind == "xlsx":
+        write_excel(path, [list(columns), *map(list, zip(*columns.values(), strict=True))])
+    else:
+        {"parquet": write_parquet, "feather": write_feather}[kind](path, columns)
+    options = ("--journal", tmp_path / "run.db", "--outcomes", tmp_path / "o.ndjson", "--json")
+    first = json.loads(invoke(*DELETE, path, *options).stdout)
+    again = json.loads(invoke(*DELETE, path, *options).stdout)
+    checked = invoke("report", tmp_path / "run.db", "--check", path, "--format", "json")
+
+    assert (first["total"], first["done"], first["absent"]) == (3, 2, 1)
+    assert (first["rows_without_id"], again["skipped"]) == (1, 3)
+    assert sandbox.customer_user_ids() == {"u3"}
+    lines = [json.loads(line) for line in (tmp_path / "o.ndjson").read_text().splitlines()]
+    numbers = [2, 3, 5] if kind == "xlsx" else [1, 2, 4]
+    assert sorted((one["line"], one["id"]) for one in lines) == list(
+        zip(numbers, ["u1", "100045", "nobody"], strict=True)
+    )
+    assert checked.exit_code == 0, checked.output
+    assert "each of 3 rows has a final outcome" in checked.stderr
+
+
+def test_rows_that_cannot_be_read_are_named_and_stay_broken(
+    sandbox: Sandbox, invoke: Invoke, tmp_path: Path
+) -> None:
+    """A row is named by its number; in the failures file it is not sent until it is corrected."""
+    sandbox.seed_profiles(["u1", "u2"])
+    path = write_excel(tmp_path / "ids.xlsx", [["customer_user_id"], ["u1"], [1.5], [True]])
+    failures = tmp_path / "failures.ndjson"
+    result = invoke(*DELETE, path, "--failures", failures)
+    again = invoke(*DELETE, failures)
+
+    assert result.exit_code == again.exit_code == 1
+    place = f'{path}, sheet "Users": the cell in column "customer_user_id"'
+    assert f"row 3: row: {place} has a fraction, so it is no id" in result.stdout
+    assert f"row 4: row: {place} is true or false, so it is no id" in result.stdout
+    assert "row: " in again.stdout
+    assert [json.loads(line)["item"] for line in failures.read_text().splitlines()] == [
+        '{"customer_user_id":"1.5"}',
+        '{"customer_user_id":"True"}',
+    ]
+    assert sandbox.customer_user_ids() == {"u2"}
+
+
+def test_a_journal_belongs_to_a_sheet(sandbox: Sandbox, invoke: Invoke, tmp_path: Path) -> None:
+    """The report of a journal reads the sheet that the run read; another one is another run."""
+    sandbox.seed_profiles(["u1"])
+    path = write_excel(tmp_path / "ids.xlsx", [["customer_user_id"], ["u1"]], 'My "sheet"')
+    journal = ("--journal", tmp_path / "run.db")
+    done = invoke(*DELETE, path, *journal, "--sheet", 'My "sheet"')
+    other = invoke(*DELETE, path, *journal)
+    report = invoke("report", tmp_path / "run.db", "--check", path, "--format", "json")
+
+    assert (done.exit_code, other.exit_code) == (0, 2)
+    assert report.exit_code == 0, report.output
+
+
+def test_a_dry_run_of_mapped_columns_names_what_it_leaves_out(
+    sandbox: Sandbox, invoke: Invoke, tmp_path: Path
+) -> None:
+    """Columns are mapped, and those that are left out are named, in JSON as well."""
+    sandbox.seed_profiles(["u1"])
+    path = write_parquet(tmp_path / "history.parquet", TRANSACTION)
+    mapped = ("--map", "product_identifier=store_product_id", "--map", "user=customer_user_id")
+    refused = invoke("import-transactions", path, *BY, *mapped)
+    command = ("import-transactions", path, *BY, *mapped, "--ignore-unknown", "--json")
+    dry = invoke(*command, "--dry-run")
+    result = json.loads(invoke(*command).stdout)
+
+    assert refused.exit_code == 2
+    assert 'unknown column "note"' in refused.stderr
+    assert "Columns left out: note." in dry.stderr
+    assert json.loads(dry.stdout)["sendable"] == 1
+    assert (result["done"], result["ignored_columns"]) == (1, ["note"])
+
+
+def test_keys_that_are_left_out_are_named_at_the_end(
+    sandbox: Sandbox, invoke: Invoke, put: Put
+) -> None:
+    """Keys of JSON are not known beforehand, so they are named when all rows are read."""
+    sandbox.seed_profiles(["u1"])
+    path = put("rows.ndjson", '{"customer_user_id": "u1", "first_name": "Jane", "note": 1}\n')
+    result = invoke("save", path, "--api", "v2", *BY, "--ignore-unknown")
+
+    assert result.exit_code == 0
+    assert result.stderr.count("Columns left out: note.") == 1
+
+
+def test_a_constant_is_set(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
+    """A field without a column gets its value from the command."""
+    path = put("users.csv", "id,email\nu1,jane@example.com\n")
+    options = ("--column", "id", "--set", "custom_attributes.source=a=b")
+    result = invoke("create", path, *options, "--sample", 1, "--json")
+
+    (request,) = json.loads(result.stdout)["requests"]
+    assert request["body"]["custom_attributes"] == [{"key": "source", "value": "a=b"}]
+    assert request["headers"] == {"adapty-customer-user-id": "u1"}
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--map", "=a"), "must be COLUMN=FIELD"),
+        (("--map", "a"), "must be COLUMN=FIELD"),
+        (("--set", "a="), "must be FIELD=VALUE, once for a field"),
+        (("--set", "a=1", "--set", "a=2"), "must be FIELD=VALUE, once for a field"),
+        (("--from", "nobody"), "'nobody' is not one of"),
+        (("--sheet", "a"), "--sheet: is for spreadsheets only"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_options_of_columns_are_checked(
+    invoke: Invoke, put: Put, option: tuple[str, ...], message: str
+) -> None:
+    """An option that cannot be meant is refused before anything is read."""
+    result = invoke(*DELETE, put("ids.csv", "customer_user_id\nu1\n"), *option)
+
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_a_mapping_of_mail_profiles_is_recorded(
+    sandbox: Sandbox, invoke: Invoke, put: Put, tmp_path: Path
+) -> None:
+    """The id of a mapped profile is in the outcomes file, and the journal knows its column."""
+    path = put(
+        "users.csv", "id,received_at,email,created_at\nu1,x,a@example.com,2026-01-01T00:00Z\n"
+    )
+    journal, outcomes = tmp_path / "run.db", tmp_path / "o.ndjson"
+    result = invoke("save", path, "--from", "segment", "--journal", journal, "--outcomes", outcomes)
+    report = invoke("report", journal, "--check", path, "--format", "json")
+
+    assert result.exit_code == 0, result.output
+    assert json.loads(outcomes.read_text())["id"] == "u1"
+    assert report.exit_code == 0, report.output

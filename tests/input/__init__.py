@@ -1,0 +1,1 @@
+"""Tests of the package `adapty_async._input`, module by module."""

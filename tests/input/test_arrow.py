@@ -1,0 +1,238 @@
+"""Parquet and Arrow files as rows: every type of column, stable numbers, bounded memory."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import uuid
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import feather
+
+from adapty_async._input.rows import Row, open_rows
+from adapty_async.errors import InvalidInputError
+from tests.input.tables import (
+    rows_of,
+    used,
+    write_excel,
+    write_feather,
+    write_parquet,
+    write_stream,
+)
+
+NOON = dt.datetime(2026, 6, 1, 12, 30)  # noqa: DTZ001  without a zone
+A_UUID = uuid.UUID("3fa85f64-5717-4562-b3fc-2c963f66afa6")
+IDS = {
+    "string": (pa.array(["u1", "00123", None]), ["u1", "00123", None]),
+    "large-string": (pa.array(["u1", "", None], pa.large_string()), ["u1", None, None]),
+    "string-view": (pa.array(["u1", None], pa.string_view()), ["u1", None]),
+    "dictionary": (pa.array(["u1", "u2", "u1"]).dictionary_encode(), ["u1", "u2", "u1"]),
+    "int64": (pa.array([9007199254740993, None]), ["9007199254740993", None]),
+    "uint64": (pa.array([2**64 - 1], pa.uint64()), [str(2**64 - 1)]),
+    "decimal": (pa.array([Decimal(10**37), None], pa.decimal128(38, 0)), [str(10**37), None]),
+    "float": (pa.array([100045.0, None, float("nan")]), ["100045", None, None]),
+    "uuid": (pa.array([A_UUID.bytes], pa.uuid()), [str(A_UUID)]),
+    "null": (pa.nulls(1), [None]),
+}
+
+
+@pytest.mark.parametrize("kind", IDS)
+@pytest.mark.parametrize("suffix", ["parquet", "feather"])
+def test_ids_of_every_type_are_exact(tmp_path: Path, kind: str, suffix: str) -> None:
+    """An id is the text of its cell, whatever type the column has, and a missing cell is none."""
+    column, ids = IDS[kind]
+    write = write_parquet if suffix == "parquet" else write_feather
+    path = write(tmp_path / f"ids.{suffix}", pa.table({"id": column}))
+
+    assert [row.value.get("id") for row in rows_of(path, "id")] == ids
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [
+        pytest.param(pa.array([1.5]), "has a fraction", id="fraction"),
+        pytest.param(pa.array([2.0**53]), "has lost digits", id="large-float"),
+        pytest.param(pa.array([2.0**24], pa.float32()), "has lost digits", id="large-single"),
+        pytest.param(pa.array([2.0**11], pa.float16()), "has lost digits", id="large-half"),
+        pytest.param(pa.array([True]), "is true or false", id="bool"),
+        pytest.param(pa.array([["u1"]]), "is a list", id="list"),
+        pytest.param(pa.array([b"u1"]), "is binary", id="binary"),
+        pytest.param(pa.array([NOON.date()]), "is a date", id="date"),
+        pytest.param(pa.array([NOON]), "is a date", id="timestamp"),
+        pytest.param(pa.array([NOON.time()]), "is a time of day", id="time"),
+        pytest.param(
+            pa.array([[("a", "u1")]], pa.map_(pa.string(), pa.string())), "list", id="map"
+        ),
+    ],
+)
+def test_a_cell_that_is_no_id_costs_its_row(tmp_path: Path, column: Any, reason: str) -> None:
+    """The message names the file, the column and the rule, and not the id."""
+    path = write_feather(tmp_path / "ids.feather", pa.table({"id": column, "x": ["victim"]}))
+    (row,) = rows_of(path, "id")
+
+    assert row.broken is not None
+    assert f'{path}: the cell in column "id"' in row.broken
+    assert reason in row.broken
+    assert "u1" not in row.broken
+
+
+def test_rows_have_numbers_and_only_the_columns_that_matter(tmp_path: Path) -> None:
+    """Rows count from 1; columns that do not matter are not read, whatever they hold."""
+    table = pa.table({"x": [["a"], None], "id": ["u1", "u2"], "odd": [b"\xff", b""]})
+    path = write_parquet(tmp_path / "ids.parquet", table)
+
+    assert rows_of(path, "id") == [Row(1, {"id": "u1"}), Row(2, {"id": "u2"})]
+
+
+def test_structs_are_columns_with_dots(tmp_path: Path) -> None:
+    """A nested column is read like columns with a dot in their names, beside those."""
+    table = pa.table(
+        {
+            "id": ["u1", "u2"],
+            "price": [{"value": 1.5, "more": {"deep": 1}}, None],
+            "offer.id": ["o1", None],
+        }
+    )
+    path = write_parquet(tmp_path / "rows.parquet", table)
+
+    assert [
+        row.value for row in rows_of(path, "id", "price.value", "price.more.deep", "offer.id")
+    ] == [
+        {"id": "u1", "price.value": "1.5", "price.more.deep": "1", "offer.id": "o1"},
+        {"id": "u2"},
+    ]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_times_keep_their_instant(tmp_path: Path, unit: str) -> None:
+    """An instant is sent in UTC; a time without a zone has none, so its field rejects it."""
+    zoned = pa.array([NOON], pa.timestamp(unit, "Europe/Paris"))
+    table = pa.table({"id": ["u1"], "at": zoned, "naive": pa.array([NOON], pa.timestamp(unit))})
+    (row,) = rows_of(write_parquet(tmp_path / "rows.parquet", table), "id", "at", "naive")
+
+    assert row.value["at"] == "2026-06-01T12:30:00+00:00"
+    assert row.value["naive"] == "2026-06-01T12:30:00"
+
+
+def test_an_arrow_stream_is_read_like_a_file(tmp_path: Path) -> None:
+    """A file of Arrow's stream format has the same rows."""
+    table = pa.table({"id": ["u1", "u2"]})
+    path = write_stream(tmp_path / "ids.arrows", table)
+
+    assert [row.value for row in rows_of(path, "id")] == table.to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        pytest.param("a.parquet", b"id\nu1\n", "is not a Parquet file, or is damaged", id="csv"),
+        pytest.param("a.parquet", b"PAR1\0\0PAR1", "is not a Parquet file", id="damaged"),
+        pytest.param("a.feather", b"id\nu1\n", "is not an Arrow file, or is damaged", id="arrow"),
+        pytest.param(
+            "a.feather", b"FEA1\0\0\0\0", "is a Feather file of version 1", id="feather-1"
+        ),
+        pytest.param("a.arrow", b"\xff\xff\xff\xff", "is not an Arrow file", id="cut"),
+        pytest.param("a.arrow", b"", "is not an Arrow file", id="empty"),
+    ],
+)
+def test_a_file_that_is_none_is_refused(
+    tmp_path: Path, name: str, content: bytes, reason: str
+) -> None:
+    """A file of another kind is refused with its name, and its content is not shown."""
+    path = tmp_path / name
+    path.write_bytes(content)
+
+    with pytest.raises(InvalidInputError, match=reason) as caught:
+        open_rows(str(path), None, used("id"))
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_has_its_reason(tmp_path: Path) -> None:
+    """A file that is not there is refused with the reason of the system."""
+    with pytest.raises(InvalidInputError, match="No such file"):
+        open_rows(str(tmp_path / "none.parquet"), None, used("id"))
+
+
+def test_text_that_is_not_utf_8_refuses_the_file(tmp_path: Path) -> None:
+    """A file whose text is damaged is refused before anything is sent."""
+    column = pa.array([b"u\xff1"]).view(pa.string())
+    path = write_feather(tmp_path / "ids.feather", pa.table({"id": column}))
+
+    with pytest.raises(InvalidInputError, match="is not an Arrow file, or is damaged"):
+        open_rows(str(path), None, used("id"))
+
+
+def test_a_damaged_page_refuses_the_file(tmp_path: Path) -> None:
+    """A file that is damaged in the middle is refused before anything is sent."""
+    path = write_parquet(tmp_path / "ids.parquet", {"id": [f"u{n}" for n in range(5000)]})
+    content = bytearray(path.read_bytes())
+    content[4:40] = b"\xff" * 36
+    path.write_bytes(content)
+
+    with pytest.raises(InvalidInputError, match="it is damaged, or is not a Parquet file"):
+        open_rows(str(path), None, used("id"))
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "feather"])
+def test_memory_is_that_of_a_batch(tmp_path: Path, suffix: str) -> None:
+    """Reading takes memory for some batches, not for the file."""
+    count = 200_000
+    table = pa.table({"id": [f"user_{number:060}" for number in range(count)]})
+    path = tmp_path / f"ids.{suffix}"
+    if suffix == "parquet":
+        write_parquet(path, table, row_group_size=20_000)
+    else:
+        feather.write_feather(table, path, chunksize=20_000)
+    size = table.nbytes
+    del table
+    before = most = pa.total_allocated_bytes()
+    for row in open_rows(str(path), None, used("id")):
+        if row.line % 10_000 == 0:
+            most = max(most, pa.total_allocated_bytes())
+
+    assert row.line == count
+    assert most - before < size / 3
+
+
+def test_options_of_text_do_not_go_with_tables(tmp_path: Path) -> None:
+    """An option that a format does not have is refused."""
+    path = str(write_parquet(tmp_path / "ids.parquet", {"id": ["u1"]}))
+    with pytest.raises(InvalidInputError, match=re.escape("--encoding: is for text only")):
+        open_rows(path, None, used("id"), encoding="utf-8")
+    with pytest.raises(InvalidInputError, match=re.escape("--sheet: is for spreadsheets only")):
+        open_rows(path, None, used("id"), sheet="a")
+    with pytest.raises(InvalidInputError, match="must be a file to be read as parquet, not a pipe"):
+        open_rows("-", "parquet", used("id"))
+
+
+def test_a_file_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
+    """A file is not read further if another one took its place since its rows were counted."""
+    path = write_parquet(tmp_path / "ids.parquet", {"id": ["u1"]})
+    rows = open_rows(str(path), None, used("id"))
+    write_parquet(path, {"id": ["u1", "victim"] * 10})
+
+    with pytest.raises(InvalidInputError, match="was changed meanwhile"):
+        list(rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("ids.xlsx", "a spreadsheet"), ("ids.parquet", "a Parquet file"), ("ids.feather", "an Arrow")],
+)
+def test_a_table_is_never_read_as_text(tmp_path: Path, name: str, kind: str) -> None:
+    """The bytes of a table would be ids of nobody, or of somebody."""
+    path = tmp_path / name
+    if name.endswith("xlsx"):
+        write_excel(path, [["id"], ["u1"]])
+    elif name.endswith("parquet"):
+        write_parquet(path, {"id": ["u1"]})
+    else:
+        write_feather(path, {"id": ["u1"]})
+    path = path.rename(tmp_path / "ids.txt")
+
+    with pytest.raises(InvalidInputError, match=f"is {kind}.*cannot be read as text"):
+        open_rows(str(path), None, used("id"))

@@ -1,0 +1,154 @@
+"""Typed cells become the text of a CSV file, and never another id."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapty_async._input.cells import (
+    EXACT_DOUBLE,
+    EXACT_SINGLE,
+    UnusableCellError,
+    id_text,
+    number,
+    text,
+)
+
+NOON = dt.datetime(2026, 6, 1, 12, 30)  # noqa: DTZ001  without a zone, as in a spreadsheet
+A_UUID = uuid.UUID("3fa85f64-5717-4562-b3fc-2c963f66afa6")
+MISSING = [None, "", float("nan"), Decimal("nan"), pd.NA, pd.NaT, np.float64("nan")]
+
+
+@pytest.mark.parametrize("cell", MISSING, ids=repr)
+def test_a_missing_cell_is_no_text(cell: Any) -> None:
+    """A missing value of any library is no id, no text and no number."""
+    assert (id_text(cell), text(cell), number(cell)) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("cell", "identifier"),
+    [
+        pytest.param("00123", "00123", id="text"),
+        pytest.param(" u1 ", " u1 ", id="blanks"),
+        pytest.param(100045, "100045", id="int"),
+        pytest.param(-1, "-1", id="negative"),
+        pytest.param(12345678901234567890, "12345678901234567890", id="long"),
+        pytest.param(100045.0, "100045", id="float"),
+        pytest.param(2.0**53 - 1, "9007199254740991", id="last-exact-float"),
+        pytest.param(Decimal(12345678901234567890), "12345678901234567890", id="decimal"),
+        pytest.param(Decimal("1E+3"), "1000", id="decimal-exponent"),
+        pytest.param(A_UUID, str(A_UUID), id="uuid"),
+        pytest.param(np.int64(7), "7", id="numpy-int"),
+        pytest.param(np.float64(7), "7", id="numpy-float"),
+        pytest.param(np.str_("u1"), "u1", id="numpy-text"),
+    ],
+)
+def test_an_id_is_the_exact_text(cell: Any, identifier: str) -> None:
+    """Text and whole numbers are ids, digit by digit."""
+    assert id_text(cell) == identifier
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        pytest.param(1.5, "has a fraction", id="fraction"),
+        pytest.param(Decimal("1.5"), "has a fraction", id="decimal-fraction"),
+        pytest.param(True, "is true or false", id="bool"),
+        pytest.param(np.array([False])[0], "is true or false", id="numpy-bool"),
+        pytest.param(2.0**53, "has lost digits", id="large-float"),
+        pytest.param(float("inf"), "is an infinite number", id="infinite"),
+        pytest.param(Decimal("-inf"), "is an infinite number", id="infinite-decimal"),
+        pytest.param(NOON, "is a date", id="datetime"),
+        pytest.param(NOON.date(), "is a date", id="date"),
+        pytest.param(pd.Timestamp(NOON), "is a date", id="timestamp"),
+        pytest.param(NOON.time(), "is a time of day", id="time"),
+        pytest.param(dt.timedelta(1), "is a time of day or a duration", id="duration"),
+        pytest.param(b"u1", "is binary", id="bytes"),
+        pytest.param(["u1"], "is a list", id="list"),
+        pytest.param({"id": "u1"}, "is a list or an object", id="object"),
+        pytest.param(np.array(["u1"]), "is a list", id="array"),
+        pytest.param(pd.Period("2026"), "has the type Period", id="period"),
+    ],
+)
+def test_what_cannot_be_an_id_has_a_reason(cell: Any, reason: str) -> None:
+    """A cell that may be another id, or none, is refused, and the reason does not show it."""
+    with pytest.raises(UnusableCellError, match=reason) as caught:
+        id_text(cell)
+    assert "u1" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("cell", "written"),
+    [
+        pytest.param(True, "true", id="bool"),
+        pytest.param(9.99, "9.99", id="float"),
+        pytest.param(10.0, "10", id="whole-float"),
+        pytest.param(Decimal("9.990"), "9.99", id="decimal"),
+        pytest.param(Decimal("1E+2"), "100", id="decimal-exponent"),
+        pytest.param(NOON, "2026-06-01T12:30:00", id="naive"),
+        pytest.param(NOON.replace(tzinfo=dt.UTC), "2026-06-01T12:30:00+00:00", id="aware"),
+        pytest.param(pd.Timestamp(NOON), "2026-06-01T12:30:00", id="timestamp"),
+        pytest.param(pd.Timestamp("2026-06-01"), "2026-06-01", id="midnight"),
+        pytest.param(
+            pd.Timestamp("2026-06-01", tz="UTC"), "2026-06-01T00:00:00+00:00", id="aware-midnight"
+        ),
+        pytest.param(NOON.date(), "2026-06-01", id="date"),
+    ],
+)
+def test_a_cell_is_what_a_csv_file_has(cell: Any, written: str) -> None:
+    """Cells of all types have the text that they have in a CSV file."""
+    assert text(cell) == written
+
+
+def test_floats_of_fewer_bits_have_fewer_digits() -> None:
+    """A float of 32 bits is exact for fewer numbers, and is not shown with digits it never had."""
+    assert text(float(np.float32(9.99)), EXACT_SINGLE) == "9.99"
+    assert id_text(EXACT_SINGLE - 1, EXACT_SINGLE) == "16777215"
+    with pytest.raises(UnusableCellError, match="has lost digits"):
+        id_text(EXACT_SINGLE, EXACT_SINGLE)
+
+
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [
+        pytest.param(7, 7, id="int"),
+        pytest.param(0.5, 0.5, id="float"),
+        pytest.param(True, True, id="bool"),
+        pytest.param(Decimal(7), 7, id="whole-decimal"),
+        pytest.param(Decimal("0.5"), 0.5, id="decimal"),
+        pytest.param(np.float32(0.5), 0.5, id="numpy"),
+        pytest.param("annual", "annual", id="text"),
+        pytest.param(NOON.date(), "2026-06-01", id="date"),
+    ],
+)
+def test_numbers_stay_numbers_where_they_may(cell: Any, value: Any) -> None:
+    """Fields that take numbers get them as they are, and everything else as text."""
+    assert number(cell) == value
+    assert type(number(cell)) is type(value)
+
+
+def test_an_infinite_number_is_refused() -> None:
+    """JSON has no infinite numbers."""
+    with pytest.raises(UnusableCellError, match="is an infinite number"):
+        number(float("inf"))
+    with pytest.raises(UnusableCellError, match="is an infinite number"):
+        number(Decimal("inf"))
+
+
+@given(st.integers(-(10**30), 10**30))
+def test_no_whole_number_becomes_another(value: int) -> None:
+    """A whole number becomes an id with its digits, as an int, a Decimal or a float, or none."""
+    assert id_text(value) == id_text(Decimal(value)) == str(value)
+    if abs(float(value)) < EXACT_DOUBLE:
+        assert id_text(float(value)) == str(value)
+    else:
+        with pytest.raises(UnusableCellError, match="has lost digits"):
+            id_text(float(value))

@@ -1,0 +1,237 @@
+"""Data frames as the items of bulk methods: ids are exact, missing cells are no ids."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from adapty_async import v2
+from adapty_async._input.frames import is_frame
+from adapty_async._input.items import UnreadableRow, ids_in, pairs_in, require_no_table
+from adapty_async._input.schema import ColumnSchema
+from adapty_async.errors import InvalidInputError
+
+UTC = dt.datetime(2026, 6, 1, 12, 30, tzinfo=dt.UTC)
+FRAMES = {
+    "polars": pl.DataFrame({"x": [[1], [2], None], "customer_user_id": ["u1", "00123", None]}),
+    "polars-int": pl.DataFrame({"customer_user_id": [1, 2**63 - 1, None]}),
+    "polars-category": pl.DataFrame(
+        {"customer_user_id": pl.Series(["u1", "u2", None], dtype=pl.Categorical)}
+    ),
+    "polars-series": pl.Series("anything", ["u1", "u2", None]),
+    "pandas": pd.DataFrame({"customer_user_id": ["u1", "00123", None], 0: [[1], {}, b""]}),
+    "pandas-float": pd.DataFrame({"customer_user_id": [1, 100045, None]}),
+    "pandas-int64": pd.DataFrame({"customer_user_id": pd.array([1, 2, None], dtype="Int64")}),
+    "pandas-object": pd.DataFrame({"customer_user_id": np.array(["u1", 7, pd.NA], object)}),
+    "pandas-category": pd.DataFrame({"customer_user_id": pd.Categorical(["u1", "u2", None])}),
+    "pandas-arrow": pd.DataFrame(
+        {"customer_user_id": pd.array(["u1", "u2", None], dtype=pd.ArrowDtype(pa.string()))}
+    ),
+    "pandas-series": pd.Series(["u1", "u2", pd.NaT]),
+    "pandas-filtered": pd.DataFrame({"customer_user_id": ["u1", "u2", "u3", None]}).iloc[1:],
+    "pyarrow": pa.table({"customer_user_id": ["u1", "u2", None]}),
+    "pyarrow-batch": pa.record_batch({"customer_user_id": ["u1", "u2", None]}),
+}
+IDS = {
+    "polars": ["u1", "00123"],
+    "polars-int": ["1", "9223372036854775807"],
+    "pandas": ["u1", "00123"],
+    "pandas-float": ["1", "100045"],
+    "pandas-int64": ["1", "2"],
+    "pandas-object": ["u1", "7"],
+    "pandas-filtered": ["u2", "u3"],
+}
+
+
+def ids_of(frame: Any, column: str = "customer_user_id") -> list[Any]:
+    """Return the ids of a frame, as a bulk method reads them."""
+    items: Any = ids_in(frame, column)
+    return list(items)
+
+
+def pairs_of(frame: Any, schema: ColumnSchema) -> list[Any]:
+    """Return the pairs of ids and structs of a frame, as a bulk method reads them."""
+    items: Any = pairs_in(frame, "customer_user_id", schema)
+    return list(items)
+
+
+@pytest.mark.parametrize("kind", FRAMES)
+def test_ids_of_a_frame_are_exact(kind: str) -> None:
+    """The column named like `by` has the ids; a missing one is a row that fails alone."""
+    items: Any = ids_in(FRAMES[kind], "customer_user_id")
+    *ids, missing = items
+
+    assert ids == IDS.get(kind, ["u1", "u2"])
+    assert len(items) == 3
+    assert isinstance(missing, UnreadableRow)
+    assert (missing.line, str(missing.error)) == (3, "customer_user_id: is required")
+    assert repr(missing) == "UnreadableRow(line=3)"
+    assert list(items)[:2] == ids
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pytest.param(pl.DataFrame({"customer_user_id": [1.5]}), id="polars"),
+        pytest.param(pd.DataFrame({"customer_user_id": [1.5]}), id="pandas"),
+        pytest.param(pa.table({"customer_user_id": [1.5]}), id="pyarrow"),
+        pytest.param(pl.DataFrame({"customer_user_id": [2.0**24 + 0.5]}), id="polars-large"),
+    ],
+)
+def test_a_cell_that_is_no_id_has_its_row(frame: Any) -> None:
+    """The message names the row, the column and the rule."""
+    (row,) = ids_of(frame)
+
+    assert isinstance(row, UnreadableRow)
+    cell = 'the cell in column "customer_user_id" has a fraction, so it is no id'
+    assert str(row.error) == f"row 1: the data frame: {cell}"
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pytest.param(pl.DataFrame({"id": [2.0**24]}, schema={"id": pl.Float32}), id="polars"),
+        pytest.param(pd.DataFrame({"id": np.array([2.0**24], "float32")}), id="pandas"),
+        pytest.param(pd.DataFrame({"id": np.array([2.0**11], "float16")}), id="pandas-half"),
+        pytest.param(pd.DataFrame({"id": pd.array([2.0**24], "float[pyarrow]")}), id="arrow"),
+    ],
+)
+def test_small_floats_lose_digits_earlier(frame: Any) -> None:
+    """A float of fewer bits is an id only as far as it is exact."""
+    (row,) = ids_of(frame, "id")
+
+    assert isinstance(row, UnreadableRow)
+    assert "has lost digits" in str(row.error)
+
+
+@pytest.mark.parametrize("library", ["polars", "pandas", "pyarrow"])
+def test_rows_become_what_is_sent(library: str) -> None:
+    """Columns are fields, nested ones with a dot, of all types, over more rows than one piece."""
+    count = 2500
+    columns = {
+        "customer_user_id": [f"u{number}" for number in range(count)],
+        "purchase_type": ["one_time_purchase"] * count,
+        "store": ["app_store"] * count,
+        "store_product_id": ["coins"] * count,
+        "store_transaction_id": list(range(count)),
+        "store_original_transaction_id": list(range(count)),
+        "purchased_at": [UTC] * count,
+        "is_family_shared": [False, None] * (count // 2),
+        "price.country": ["US"] * count,
+        "price.currency": ["USD"] * count,
+        "price.value": [Decimal("9.99"), None] * (count // 2),
+    }
+    make: Any = {"polars": pl.DataFrame, "pandas": pd.DataFrame, "pyarrow": pa.table}[library]
+    frame = make(columns)
+    items = pairs_of(frame, v2.TRANSACTION_COLUMNS)
+
+    assert len(items) == count
+    identifier, transaction = items[2000]
+    assert identifier == "u2000"
+    assert transaction.store_transaction_id == "2000"
+    assert transaction.price == v2.Price(country="US", currency="USD", value="9.99")
+    assert transaction.is_family_shared is False
+    assert str(items[2001].error) == "price.value: is required"
+
+
+def test_structs_of_polars_are_columns_with_dots() -> None:
+    """A nested column is read like columns with a dot in their names."""
+    frame = pl.DataFrame(
+        {
+            "customer_user_id": ["u1"],
+            "custom_attributes": [{"plan": "annual", "visits": 7, "rate": 0.5}],
+        }
+    )
+
+    assert pairs_of(frame, v2.ATTRIBUTE_COLUMNS) == [
+        (
+            "u1",
+            v2.ProfileAttributes(custom_attributes={"plan": "annual", "visits": 7, "rate": 0.5}),
+        )
+    ]
+
+
+def test_a_time_without_a_zone_is_refused() -> None:
+    """A data frame's time without a zone is refused as that of a CSV file is."""
+    frame = pd.DataFrame(
+        {
+            "customer_user_id": ["u1", "u2"],
+            "access_level_id": ["premium", "premium"],
+            "expires_at": pd.to_datetime(["2030-01-01 10:00", "2030-01-01 00:00"]),
+        }
+    )
+
+    for row in pairs_of(frame, v2.GRANT_COLUMNS):
+        assert isinstance(row, UnreadableRow)
+        assert str(row.error).startswith("expires_at: must be a datetime, or ISO 8601 text")
+
+
+@pytest.mark.parametrize(
+    ("frame", "reason"),
+    [
+        pytest.param(pl.DataFrame({"id": ["u1"]}), "has no column", id="missing"),
+        pytest.param(
+            pd.DataFrame([["a", "b"]], columns=["customer_user_id"] * 2),
+            "more than once",
+            id="twice",
+        ),
+        pytest.param(
+            pd.DataFrame({"customer_user_id": ["u1"]}).set_index("customer_user_id"),
+            "has no column",
+            id="index",
+        ),
+        pytest.param(pl.LazyFrame({"customer_user_id": ["u1"]}), "call collect", id="lazy"),
+    ],
+)
+def test_a_frame_without_the_column_is_refused(frame: Any, reason: str) -> None:
+    """The column with the ids has to be there, once."""
+    with pytest.raises(InvalidInputError, match=reason):
+        ids_in(frame, "customer_user_id")
+
+
+def test_unknown_columns_are_named() -> None:
+    """A column that is no field is refused, as on the command line."""
+    frame = pl.DataFrame({"customer_user_id": ["u1"], "product_identifier": ["p"]})
+    with pytest.raises(InvalidInputError, match='unknown column "product_identifier"'):
+        pairs_in(frame, "customer_user_id", v2.ATTRIBUTE_COLUMNS)
+
+
+def test_damaged_ids_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Ids that look damaged are counted in a warning, without the ids."""
+    ids_in(pd.DataFrame({"customer_user_id": ["NULL", "u1", None]}), "customer_user_id")
+    ids_in(pd.DataFrame({"customer_user_id": [7, None]}), "customer_user_id")
+
+    messages = [record.getMessage() for record in caplog.records]
+    assert "the data frame:   words for no value, such as NULL or NaN: 1 (row 1)" in messages
+    assert any("whose leading zeros would be lost: 1 (row 1)" in one for one in messages)
+
+
+def _generate() -> Iterator[str]:
+    yield "u1"
+
+
+def test_other_items_stay_as_they_are() -> None:
+    """What is no data frame is passed on."""
+    items = _generate()
+
+    assert ids_in(items, "customer_user_id") is items
+    assert pairs_in([], "customer_user_id", v2.ATTRIBUTE_COLUMNS) == []
+    assert not is_frame(items)
+    require_no_table(items)
+
+
+def test_a_subclass_is_a_frame() -> None:
+    """A data frame of a library that extends pandas is one of pandas."""
+
+    class Extended(pd.DataFrame):  # type: ignore[misc]  # pandas has no types
+        pass
+
+    assert ids_of(Extended({"id": ["u1"]}), "id") == ["u1"]
