@@ -22,7 +22,7 @@ MODULE_LINES = 600
 
 PACKAGES = (
     "errors _version sandbox",
-    "config hooks statistics _runtime",
+    "_html config hooks statistics _runtime",
     "_api",
     "_http _flow",
     "_pipeline transport endpoints",

@@ -7,10 +7,10 @@ import shlex
 from collections.abc import Iterable, Iterator
 from importlib.resources import files
 
-from adapty_async._report.chart import bar_of_states, chart_over_time, duration
+from adapty_async._html import Content, Element, duration, element, html, table
+from adapty_async._report.chart import bar_of_states, chart_over_time
 from adapty_async._report.check import Check
 from adapty_async._report.figures import Report, RunFigures
-from adapty_async._report.markup import Content, Element, element, html, table
 from adapty_async._report.outcomes import FINAL, ListedItem, OutcomesSummary
 
 __all__ = ("page", "verdict")

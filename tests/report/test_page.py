@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapty_async._html import duration, element, html
 from adapty_async._journal import Reason
 from adapty_async._report import Check, ListedItem, Report, page
-from adapty_async._report.chart import TimeScale, bar_of_states, chart_over_time, duration
+from adapty_async._report.chart import TimeScale, bar_of_states, chart_over_time
 from adapty_async._report.check import MissingLine
 from adapty_async._report.figures import Interval, RunFigures
-from adapty_async._report.markup import element, html
 from adapty_async._report.outcomes import OutcomesSummary
 from tests.report.journals import (
     IDENTITY,
