@@ -32,7 +32,7 @@ PACKAGES = (
     "v1 v2 mail web export shared",
     "_client",
     "client _report webhooks",
-    "access",
+    "access report",
     "adapty_async",
     "jobs",
     "cli integrations",
