@@ -132,15 +132,3 @@ async def test_the_way_of_an_erasure_runs(tmp_path: Path) -> None:
         text = (tmp_path / name).read_bytes()
         assert text
         assert b"user_" not in text.replace(b"customer_user_id", b"")
-
-
-async def test_example_script_erases(tmp_path: Path) -> None:
-    """The script in the examples folder erases the listed users from both APIs and counts them."""
-    ids = tmp_path / "ids.txt"
-    ids.write_text("anna\nu/1?x#%\n", encoding="utf-8")
-    async with Sandbox() as sandbox:
-        sandbox.seed_profiles(["anna", "u/1?x#%", "ben"])
-        script = str(_ROOT / "examples" / "erase_users.py")
-        status, output = await _run([script, str(ids)], sandbox, tmp_path)
-        assert (status, sandbox.customer_user_ids()) == (0, {"ben"}), output
-    assert "Adapty: BulkReport(total=2, done=2)" in output

@@ -200,12 +200,15 @@ class BulkReport(msgspec.Struct, Generic[ItemT, ResultT], frozen=True, kw_only=T
         return self.total == self.done + self.absent + self.skipped and self.stop_reason is None
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{status}={count}" for status, count in self.counts.items() if count)
-        return f"BulkReport(total={self.total}{', ' if counts else ''}{counts})"
+        return f"BulkReport({', '.join(f'{name}={value!r}' for name, value in self._shown())})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        counts = ((status.value, count) for status, count in self.counts.items() if count)
-        return [("total", self.total), *counts]
+        return self._shown()
+
+    def _shown(self) -> list[tuple[str, Any]]:
+        counts = [(status.value, count) for status, count in self.counts.items() if count]
+        stopped = [] if self.stop_reason is None else [("stop_reason", self.stop_reason.value)]
+        return [("total", self.total), *counts, *stopped]
 
     def _repr_html_(self) -> str:
         """Return the report as HTML, without items, for notebooks."""
