@@ -104,7 +104,7 @@ async def test_every_example_is_typed(checker: str, options: list[str], tmp_path
     files = [f"example_{number}.py" for number in range(len(_EXAMPLES))]
     for name, example in zip(files, _EXAMPLES, strict=True):
         (tmp_path / name).write_text(str(example.values[0]), encoding="utf-8")
-    files.append(str(_ROOT / "examples" / "erase_users.py"))
+    files.append(str(_ROOT / "examples" / "erase_everywhere.py"))
     async with Sandbox() as sandbox:
         status, output = await _run(["-m", checker, *options, *files], sandbox, tmp_path)
 

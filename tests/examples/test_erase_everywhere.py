@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from adapty_async.sandbox import Sandbox
-from examples import erase_users
+from examples import erase_everywhere
 
 PEOPLE = 300
 
@@ -37,7 +37,7 @@ def test_an_erasure_is_interrupted_and_resumed(adapty_sandbox: Sandbox, tmp_path
         tmp_path, *(f"user_{number},{number}@example.com" for number in range(PEOPLE))
     )
     folder = tmp_path / "erasure"
-    command = [sys.executable, "-W", "error", erase_users.__file__, str(people), str(folder)]
+    command = [sys.executable, "-W", "error", erase_everywhere.__file__, str(people), str(folder)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         while len(adapty_sandbox.arrivals()) < PEOPLE / 4:
             assert process.poll() is None
@@ -47,7 +47,7 @@ def test_an_erasure_is_interrupted_and_resumed(adapty_sandbox: Sandbox, tmp_path
 
     assert (process.returncode, errors) == (130, "Interrupted. The same command resumes.\n")
     assert sent < PEOPLE
-    assert erase_users.main(people, folder) == 0
+    assert erase_everywhere.main(people, folder) == 0
     assert adapty_sandbox.customer_user_ids() == {f"user_{PEOPLE}"}
     assert len(adapty_sandbox.arrivals()) == 2 * PEOPLE
     assert len(ids_in(folder / "adapty.ndjson")) == len(ids_in(folder / "mail.ndjson")) == PEOPLE
@@ -66,7 +66,7 @@ def test_an_erasure_that_is_not_complete_has_exit_code_1(
     adapty_sandbox.seed_profiles(["anna", "ben"])
     people = write_people(tmp_path, "anna,anna@example.com", " ben,", ",carl@example.com")
 
-    assert erase_users.main(people, tmp_path / "erasure") == 1
+    assert erase_everywhere.main(people, tmp_path / "erasure") == 1
     output = capsys.readouterr()
     assert "BulkReport(total=2, done=1, failed=1)" in output.out
     assert output.err.startswith("item 2: failed: customer_user_id: must not begin or end")
