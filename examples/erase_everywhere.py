@@ -1,8 +1,9 @@
 """
 Erase people from Adapty and Adapty Mail, and keep evidence of who was erased, when, and how.
 
-``python erase_everywhere.py people.csv erasure`` reads the columns ``customer_user_id`` and ``email``
-of the file; a cell may be empty. The keys are in ADAPTY_API_KEY and ADAPTY_MAIL_API_KEY.
+``python erase_everywhere.py people.csv erasure`` reads the columns ``customer_user_id`` and
+``email`` of the file; a cell may be empty. The keys are in ADAPTY_API_KEY and
+ADAPTY_MAIL_API_KEY.
 
 The folder ``erasure`` then has, for each of the two APIs, a journal (``.db``), the outcome of each
 person (``.ndjson``, with their ids) and a report without ids (``.html``). After Ctrl-C, a crash or
