@@ -174,6 +174,44 @@ async def test_the_verdict_is_the_first_sentence(
     assert "digests of their requests, in any order" in text
 
 
+@pytest.mark.parametrize(
+    ("missing", "verdict", "color"),
+    [
+        pytest.param(
+            (),
+            "Complete: each of the 3 rows of the list that was checked is done, absent or a",
+            "verdict good",
+            id="final",
+        ),
+        pytest.param(
+            (MissingLine(2, "none"),),
+            "The size of the input is not known. 3 items are done",
+            "verdict open",
+            id="open",
+        ),
+    ],
+)
+async def test_a_check_decides_if_the_size_of_the_input_is_not_known(
+    missing: tuple[MissingLine, ...], verdict: str, color: str, tmp_path: Path
+) -> None:
+    """The items of an iterable have no number, but a list that was checked against them has one."""
+    identity = msgspec.structs.replace(IDENTITY, input={}, keys="digest")
+    found = Check(
+        input="ids",
+        by=("outcomes",),
+        rows=3,
+        final=3 - len(missing),
+        missing=missing,
+        missing_omitted=0,
+        ok=not missing,
+    )
+    report = await a_report(tmp_path, Recorded(run=run(), states="dda"), identity=identity)
+    page = shown(msgspec.structs.replace(report, check=found))
+
+    assert verdict in page.text()
+    assert page.attributes("class")[0] == color
+
+
 async def test_a_run_that_goes_on_is_not_called_complete(tmp_path: Path) -> None:
     """While a run uses the journal, the page begins with that."""
     identity = msgspec.structs.replace(IDENTITY, input={"rows": 1})
