@@ -66,7 +66,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 app = FastAPI(lifespan=lifespan)
 
 
-@app.get("/users/{user}/access/{level}")
+@app.get("/users/{user:path}/access/{level}")  # an id may have a slash
 async def access(user: str, level: str) -> dict[str, bool]:
     """Return whether an access level of a user is open."""
     try:

@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from adapty_async import AdaptyClient
 from adapty_async.errors import AuthenticationError
@@ -40,7 +41,7 @@ class Service:
 
     async def get(self, path: str) -> tuple[int, Any]:
         """Return the status and the body of a GET request."""
-        async with self._http.get(path) as response:
+        async with self._http.get(URL(path, encoded=True)) as response:
             text = await response.text()
             is_json = response.content_type == "application/json"
             return response.status, json.loads(text) if is_json else text
@@ -105,7 +106,7 @@ async def test_a_service_checks_access(name: str, tmp_path: Path) -> None:
     One process takes all the steps, since each one takes a second to start.
     """
     async with Sandbox(latency=0.05) as sandbox:
-        sandbox.seed_profiles(["anna", "ben"])
+        sandbox.seed_profiles(["anna", "ben", "a/b"])
         async with running(name, sandbox, tmp_path) as service:
             assert await service.get("/health") == (200, {"status": "ok"})
             assert await service.get("/ready") == (200, {"status": "ok", "v2": "closed"})
@@ -126,6 +127,8 @@ async def _check_access(service: Service, sandbox: Sandbox) -> None:
     assert await service.get(anna) == closed
     assert await service.post("/adapty", _SECRET, **event) == 200
     assert await service.get(anna) == opened
+    await _grant(sandbox, "a/b")
+    assert await service.get("/users/a%2Fb/access/premium") == opened
     status, body = await service.get("/users/%20anna/access/premium")
     assert (status, body["detail"]) == (
         422,
