@@ -53,7 +53,7 @@ def purchase_call(row: Row) -> Operation[v2.Profile]:
         "price": v2.Price(
             country=row["country"] or "US",
             currency=row["purchased_currency"],
-            value=row["price_in_purchased_currency"],
+            value=row["purchase_price_in_purchased_currency"],
         ),
     }
     if refund:

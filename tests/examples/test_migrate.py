@@ -51,7 +51,7 @@ def purchases(**changes: Any) -> Rows:
         "country": "US",
         "start_time": _START,
         "purchased_currency": "USD",
-        "price_in_purchased_currency": "4.99",
+        "purchase_price_in_purchased_currency": "4.99",
         "refunded_at": None,
         "unsubscribe_detected_at": None,
     }
