@@ -96,7 +96,9 @@ def read(folder: Path, name: str) -> Iterator[Row]:
                 yield from batch.to_pylist()
         return
     with (folder / f"{name}.csv").open(encoding="utf-8-sig", newline="") as lines:
-        yield from csv.DictReader(lines, strict=True)
+        delimiter = ";" if ";" in lines.readline() else ","
+        lines.seek(0)
+        yield from csv.DictReader(lines, delimiter=delimiter, strict=True)
 
 
 async def migrate(folder: Path) -> bool:

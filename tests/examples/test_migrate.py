@@ -24,12 +24,17 @@ _FUTURE = dt.datetime(2090, 1, 1)  # noqa: DTZ001
 _USERS = [f"user_{number}" for number in range(20)]
 
 
-def write_csv(folder: Path, name: str, rows: Rows) -> None:
+def write_csv(folder: Path, name: str, rows: Rows, delimiter: str = ",") -> None:
     """Write rows as CSV: nothing is an empty cell."""
-    with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
+    with (folder / f"{name}.csv").open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], delimiter=delimiter)
         writer.writeheader()
         writer.writerows(rows)
+
+
+def write_semicolons(folder: Path, name: str, rows: Rows) -> None:
+    """Write rows as CSV with semicolons, as RevenueCat does."""
+    write_csv(folder, name, rows, ";")
 
 
 def write_parquet(folder: Path, name: str, rows: Rows) -> None:
@@ -99,7 +104,7 @@ async def sandbox(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sandbox]:
         yield serving
 
 
-@pytest.mark.parametrize("write", [write_csv, write_parquet], ids=["csv", "parquet"])
+@pytest.mark.parametrize("write", [write_csv, write_semicolons, write_parquet])
 async def test_a_migration_is_complete(sandbox: Sandbox, tmp_path: Path, write: Write) -> None:
     """Every user, purchase and grant arrives, and the same command again sends nothing."""
     for name, rows in {"users": users(), "purchases": purchases(), "grants": grants()}.items():
