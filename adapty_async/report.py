@@ -37,7 +37,7 @@ def write_report(
 
     The report has times, operation, results, reasons and digests, and no ids. It is the page that
     ``adapty-async report`` makes. The file is replaced atomically, and only its owner can read it.
-    This function blocks; in an event loop, pass it to `asyncio.to_thread`.
+    This function blocks; in an event loop, pass it to ``asyncio.to_thread``.
 
     Args:
         journal: the journal of the runs.
