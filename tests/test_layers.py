@@ -22,7 +22,7 @@ MODULE_LINES = 600
 
 PACKAGES = (
     "errors _version sandbox",
-    "config hooks statistics _runtime",
+    "_html config hooks statistics _runtime",
     "_api",
     "_http _flow",
     "_pipeline transport endpoints _input",
@@ -32,7 +32,7 @@ PACKAGES = (
     "v1 v2 mail web export shared files",
     "_client",
     "client _report webhooks",
-    "access",
+    "access report",
     "adapty_async",
     "jobs",
     "cli integrations",

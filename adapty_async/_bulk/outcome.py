@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from adapty_async.errors import name_or_none
+from adapty_async.errors import ApiError, InvalidInputError, name_or_none
 
 __all__ = (
     "BulkReport",
@@ -199,12 +200,44 @@ class BulkReport(msgspec.Struct, Generic[ItemT, ResultT], frozen=True, kw_only=T
         return self.total == self.done + self.absent + self.skipped and self.stop_reason is None
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{status}={count}" for status, count in self.counts.items() if count)
-        return f"BulkReport(total={self.total}{', ' if counts else ''}{counts})"
+        return f"BulkReport({', '.join(f'{name}={value!r}' for name, value in self._shown())})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        counts = ((status.value, count) for status, count in self.counts.items() if count)
-        return [("total", self.total), *counts]
+        return self._shown()
+
+    def _shown(self) -> list[tuple[str, Any]]:
+        counts = [(status.value, count) for status, count in self.counts.items() if count]
+        stopped = [] if self.stop_reason is None else [("stop_reason", self.stop_reason.value)]
+        return [("total", self.total), *counts, *stopped]
+
+    def _repr_html_(self) -> str:
+        """Return the report as HTML, without items, for notebooks."""
+        from adapty_async._bulk.card import Figures, card  # noqa: PLC0415  notebooks alone need it
+
+        reasons = Counter((_reason(each.error), each.status.value) for each in self.failures)
+        return card(
+            Figures(
+                ok=self.ok,
+                total=self.total,
+                counts={status.value: count for status, count in self.counts.items()},
+                seconds=self.elapsed,
+                requests=self.requests,
+                throttled=self.throttled,
+                stop_reason=self.stop_reason,
+                reasons=reasons.most_common(),
+                reasons_omitted=self.failures_omitted,
+            )
+        )
+
+
+def _reason(error: Exception | None) -> str:
+    """Return the kind of an error, which is the same for many items and has no text of a server."""
+    facts: list[str | None] = [type(error).__name__]
+    if isinstance(error, InvalidInputError):
+        facts += [f"{error.field}: {error.rule}"]
+    elif isinstance(error, ApiError):
+        facts += [f"status {error.status}", name_or_none(error.error_code)]
+    return ", ".join(filter(None, facts))
 
 
 class ReportBuilder(Generic[ItemT, ResultT]):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from adapty_async._report.check import Check, InputRow, States, check, listed
 from adapty_async._report.figures import Report, as_json, figures_of, intervals, journal_file
-from adapty_async._report.outcomes import ListedItem, OutcomesFile, name_of
+from adapty_async._report.file import write_file
+from adapty_async._report.outcomes import ListedItem, OutcomesFile, is_id_enough, name_of
 from adapty_async._report.page import page, verdict
 
 __all__ = (
@@ -18,9 +19,11 @@ __all__ = (
     "check",
     "figures_of",
     "intervals",
+    "is_id_enough",
     "journal_file",
     "listed",
     "name_of",
     "page",
     "verdict",
+    "write_file",
 )

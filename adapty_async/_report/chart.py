@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
+from adapty_async._html import Content, Element, duration, element
 from adapty_async._report.figures import Interval, RunFigures
-from adapty_async._report.markup import Content, Element, element
 
-__all__ = ("TimeScale", "bar_of_states", "chart_over_time", "duration")
+__all__ = ("TimeScale", "bar_of_states", "chart_over_time")
 
 # Maximum width of all shortened pauses together, as a share of the time in runs.
 _PAUSE_SHARE = 0.3
@@ -212,16 +212,3 @@ def _round_up(value: float) -> float:
         return 1.0
     power: float = 10.0 ** math.floor(math.log10(value))
     return next(step * power for step in (1, 2, 4, 5, 10) if step * power >= value)
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as text, with its two largest units."""
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
-    while not parts[0][0]:
-        del parts[0]
-    return " ".join(f"{value} {unit}" for value, unit in parts[:2] if value)

@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import hashlib
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ import msgspec
 from adapty_async._bulk.outcomes_file import OutcomeLine, parse_line
 from adapty_async.errors import InvalidInputError
 
-__all__ = ("FINAL", "ListedItem", "OutcomesFile", "OutcomesSummary", "name_of")
+__all__ = ("FINAL", "ListedItem", "OutcomesFile", "OutcomesSummary", "is_id_enough", "name_of")
 
 #: The states of items for which nothing is left to do.
 FINAL = frozenset({"done", "absent", "duplicate"})
@@ -31,6 +32,9 @@ ON CONFLICT (key) DO UPDATE SET line = excluded.line, status = excluded.status, 
   attempts = excluded.attempts, error = excluded.error
 WHERE excluded.status <> 'duplicate'"""
 _INDEX = "CREATE INDEX by_id ON outcome (id, status)"
+# The operations of a command, and of a method of a program, in which an id has one request.
+_BY_COMMAND = re.compile(r"(v1|v2|mail) (delete|grant|revoke) ")
+_BY_METHOD = re.compile(r"(v1|v2|mail)\.profiles\.(delete|get) by ")
 # Bits of an integer in SQLite, without its sign.
 _BITS = 63
 _STATUSES = "SELECT DISTINCT status FROM outcome WHERE id = ? AND status <> 'duplicate'"
@@ -173,6 +177,11 @@ class OutcomesFile:
                 attempts=attempts,
                 error=error,
             )
+
+
+def is_id_enough(operation: str) -> bool:
+    """Return whether every request of an id is the same, by the name of a run's operation."""
+    return any(pattern.match(operation) for pattern in (_BY_COMMAND, _BY_METHOD))
 
 
 def name_of(path: Path) -> str:

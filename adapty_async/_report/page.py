@@ -7,10 +7,10 @@ import shlex
 from collections.abc import Iterable, Iterator
 from importlib.resources import files
 
-from adapty_async._report.chart import bar_of_states, chart_over_time, duration
+from adapty_async._html import Content, Element, duration, element, html, table
+from adapty_async._report.chart import bar_of_states, chart_over_time
 from adapty_async._report.check import Check
 from adapty_async._report.figures import Report, RunFigures
-from adapty_async._report.markup import Content, Element, element, html, table
 from adapty_async._report.outcomes import FINAL, ListedItem, OutcomesSummary
 
 __all__ = ("page", "verdict")
@@ -143,8 +143,17 @@ def verdict(report: Report) -> str:
     if report.is_complete:
         return f"Complete: each of the {report.items:,} items is done, absent or a duplicate."
     if report.items is None:
-        return f"The size of the input is not known. {_progress(report)}"
+        return _verdict_without_size(report)
     return f"Not complete. {_progress(report)}"
+
+
+def _verdict_without_size(report: Report) -> str:
+    """Return the verdict of an input of unknown size, by the check of a list if there is one."""
+    check = report.check
+    if check is not None and check.ok:
+        rows = f"{check.rows:,} rows of the list that was checked"
+        return f"Complete: each of the {rows} is done, absent or a duplicate."
+    return f"The size of the input is not known. {_progress(report)}"
 
 
 def _progress(report: Report) -> str:
@@ -159,7 +168,10 @@ def _progress(report: Report) -> str:
 
 
 def _color(report: Report) -> str:
-    return "good" if report.is_complete and not report.journal.is_in_use else "open"
+    is_complete = report.is_complete
+    if report.items is None:
+        is_complete = report.check is not None and report.check.ok
+    return "good" if is_complete and not report.journal.is_in_use else "open"
 
 
 def _facts(facts: Iterable[tuple[str, Content]]) -> Element:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import os
 import stat
 import sys
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from adapty_async._report import (
     listed,
     name_of,
     page,
+    write_file,
 )
 from adapty_async.bulk import JournalSummary, summarise
 from adapty_async.cli._app import _exit_on_error
@@ -182,7 +181,10 @@ def _form(options: _Options) -> str:
 
 def _write(pieces: Iterable[str], summary: JournalSummary, options: _Options) -> None:
     if options.output is not None:
-        _write_file(options.output, pieces)
+        try:
+            write_file(options.output, pieces)
+        except OSError as error:
+            raise ConfigError(f"-o cannot be written: {error.strerror}") from None
     elif options.form is None and sys.stdout.isatty():  # a terminal does not render HTML
         click.echo(f"{status_text(summary)}\n\nThe report itself: add -o FILE, or --format json.")
     else:
@@ -204,27 +206,3 @@ def _require_free(output: Path, journal: Path, options: _Options) -> None:
         raise ConfigError("-o must not be the journal, the input or the outcomes file")
     if target.exists() and not stat.S_ISREG(target.stat().st_mode):
         raise ConfigError("-o must be a regular file")
-
-
-def _write_file(path: Path, pieces: Iterable[str]) -> None:
-    """
-    Write a file atomically; only its owner can read it.
-
-    Raises:
-        ConfigError: the file cannot be written.
-    """
-    target = path.resolve()
-    try:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", errors="replace", newline="\n") as file:
-                file.writelines(pieces)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise ConfigError(f"-o cannot be written: {error.strerror}") from None

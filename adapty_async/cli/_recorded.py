@@ -14,7 +14,7 @@ from adapty_async._input.fingerprint import difference
 from adapty_async._input.rows import Format, Rows, format_of, open_rows
 from adapty_async._input.schema import id_columns
 from adapty_async._journal import JournalIdentity
-from adapty_async._report import InputRow
+from adapty_async._report import InputRow, is_id_enough
 from adapty_async.errors import InvalidInputError
 
 __all__ = ("RecordedInput",)
@@ -32,7 +32,6 @@ _OPERATION = re.compile(
 )
 _SAVING = re.compile(f"mail save{_COLUMN}{_FORM}", re.DOTALL)
 _WITHOUT_ID = re.compile(r"(v1|v2|mail) (delete|grant|revoke) ")
-_BY_METHOD = re.compile(r"(v1|v2|mail)\.profiles\.(delete|get) by ")
 
 
 class RecordedRows:
@@ -84,7 +83,6 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
         names = {} if found is None else found.groupdict()
         by = names.get("by", "external_profile_id") if found else None
         run_column = names.get("column") or (by and by.replace("-", "_"))
-        is_by_command = _WITHOUT_ID.match(operation) is not None
         return cls(
             description=identity.input,
             column=column or run_column,
@@ -92,8 +90,8 @@ class RecordedInput(msgspec.Struct, frozen=True, kw_only=True):
             form=cast("Format | None", names.get("form")),
             encoding=names.get("encoding"),
             sheet=names.get("sheet"),
-            id_optional=is_by_command,
-            is_id_enough=is_by_command or _BY_METHOD.match(operation) is not None,
+            id_optional=_WITHOUT_ID.match(operation) is not None,
+            is_id_enough=is_id_enough(operation),
         )
 
     def difference(self, path: str) -> str | None:

@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import procrastinate
+from procrastinate.exceptions import AlreadyEnqueued
 
 from adapty_async import AdaptyClient, Limits
 from adapty_async.jobs import Job, JobStore, PartBusyError
@@ -34,7 +35,7 @@ async def opened() -> AsyncIterator[Job]:
         store.rate as rate,
         AdaptyClient(limits=Limits(shared=rate)) as adapty,
     ):
-        yield await store.job(os.environ["ADAPTY_JOB"], adapty.v1.profiles.bulk_delete)
+        yield await store.job(os.environ["ADAPTY_JOB"], adapty.v2.profiles.bulk_delete)
 
 
 @app.task(name="adapty_part", retry=10, pass_context=True)
@@ -70,7 +71,7 @@ async def deliver() -> None:
             lock = f"{job.name}/{number}"
             try:
                 await run_part.configure(queueing_lock=lock).defer_async(number=number)
-            except procrastinate.exceptions.AlreadyEnqueued:
+            except AlreadyEnqueued:
                 continue
 
 

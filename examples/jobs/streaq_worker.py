@@ -29,7 +29,7 @@ async def opened() -> AsyncIterator[Job]:
         store.rate as rate,
         AdaptyClient(limits=Limits(shared=rate)) as adapty,
     ):
-        yield await store.job(os.environ["ADAPTY_JOB"], adapty.v1.profiles.bulk_delete)
+        yield await store.job(os.environ["ADAPTY_JOB"], adapty.v2.profiles.bulk_delete)
 
 
 worker: Worker[Job] = Worker(redis_url=os.environ["REDIS_URL"], lifespan=opened)

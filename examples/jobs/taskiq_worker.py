@@ -31,7 +31,7 @@ async def opened() -> AsyncIterator[Job]:
         store.rate as rate,
         AdaptyClient(limits=Limits(shared=rate)) as adapty,
     ):
-        yield await store.job(os.environ["ADAPTY_JOB"], adapty.v1.profiles.bulk_delete)
+        yield await store.job(os.environ["ADAPTY_JOB"], adapty.v2.profiles.bulk_delete)
 
 
 @broker.on_event(TaskiqEvents.CLIENT_STARTUP, TaskiqEvents.WORKER_STARTUP)

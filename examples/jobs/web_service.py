@@ -36,5 +36,5 @@ async def erase(user: str, request: Request) -> Response:
     """Erase a user from Adapty; a user who is unknown there is erased already."""
     adapty: AdaptyClient = request.app.state.adapty
     with suppress(NotFoundError):
-        await adapty.v1.profiles.delete(customer_user_id=user)
+        await adapty.v2.profiles.delete(customer_user_id=user)
     return Response(status_code=204)

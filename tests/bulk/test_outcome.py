@@ -142,6 +142,11 @@ def test_a_report_tells_why_the_run_was_stopped() -> None:
             "BulkReport(total=3, done=2, failed=1)",
             id="with failures",
         ),
+        pytest.param(
+            BulkReport(total=1, done=1, stop_reason=StopReason.OUTAGE),
+            "BulkReport(total=1, done=1, stop_reason='outage')",
+            id="stopped",
+        ),
     ],
 )
 def test_a_report_shows_counts_and_no_items(report: BulkReport[str, str], text: str) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,7 @@ import pytest
 from adapty_async._input.fingerprint import fingerprint
 from adapty_async._journal import JournalIdentity
 from adapty_async.bulk import summarise
-from adapty_async.cli._journal_commands import _write_file
 from adapty_async.cli._recorded import RecordedInput
-from adapty_async.errors import ConfigError
 from adapty_async.sandbox import Sandbox
 from tests.cli import processes
 from tests.cli.conftest import Invoke
@@ -480,20 +478,6 @@ def test_a_report_needs_a_place(erased: Erased, invoke: Invoke) -> None:
     assert (missing.exit_code, device.exit_code) == (2, 2)
     assert missing.stderr.endswith("-o cannot be written: No such file or directory\n")
     assert device.stderr.endswith("-o must be a regular file\n")
-
-
-def test_a_report_that_fails_leaves_the_earlier_one(tmp_path: Path) -> None:
-    """A report that cannot be finished is not there at all."""
-    path = tmp_path / "report.html"
-    path.write_text("an earlier report")
-
-    def pieces() -> Iterator[str]:
-        yield "half"
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(ConfigError, match="-o cannot be written: No space left on device"):
-        _write_file(path, pieces())
-    assert [each.read_text() for each in tmp_path.iterdir()] == ["an earlier report"]
 
 
 def test_ids_need_a_source(erased: Erased, invoke: Invoke) -> None:

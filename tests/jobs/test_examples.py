@@ -19,7 +19,7 @@ import examples
 from adapty_async import AdaptyClient, Limits
 from adapty_async.jobs import JobStore, Lines
 from adapty_async.sandbox import Sandbox
-from tests.jobs.test_job import planned, users
+from tests.jobs.test_job import BY, users
 
 _FOLDER = Path(examples.__path__[0], "jobs")
 
@@ -45,7 +45,8 @@ async def job_url(
     """Plan a job of a few parts, to which the environment points."""
     sandbox.seed_profiles(users(40))
     async with JobStore(postgres_url) as store:
-        await planned(store, name, adapty, ids(*users(30)))
+        call, source = adapty.v2.profiles.bulk_delete, ids(*users(30))
+        await store.plan(name, call, source, by=BY, part_size=10)
     monkeypatch.setenv("ADAPTY_STORE_URL", postgres_url)
     monkeypatch.setenv("ADAPTY_JOB", name)
     monkeypatch.setenv("ADAPTY_API_KEY", sandbox.api_key)
@@ -99,7 +100,7 @@ async def test_replicas_and_a_job_share_one_rate(
         store.rate as rate,
         AdaptyClient(limits=Limits(shared=rate)) as own,
     ):
-        job = await store.job(name, own.v1.profiles.bulk_delete)
+        job = await store.job(name, own.v2.profiles.bulk_delete)
         working = asyncio.create_task(job.work())
         for user in ("user_35", "user_36", "nobody"):
             assert (await http.delete(f"/users/{user}")).status_code == 204

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapty_async._html import duration, element, html
 from adapty_async._journal import Reason
 from adapty_async._report import Check, ListedItem, Report, page
-from adapty_async._report.chart import TimeScale, bar_of_states, chart_over_time, duration
+from adapty_async._report.chart import TimeScale, bar_of_states, chart_over_time
 from adapty_async._report.check import MissingLine
 from adapty_async._report.figures import Interval, RunFigures
-from adapty_async._report.markup import element, html
 from adapty_async._report.outcomes import OutcomesSummary
 from tests.report.journals import (
     IDENTITY,
@@ -172,6 +172,44 @@ async def test_the_verdict_is_the_first_sentence(
     assert ("a job of the caller's, <7>" in text) is ("job_id" in described)
     assert ("not a file, so its content is not recorded" in text) is (not described)
     assert "digests of their requests, in any order" in text
+
+
+@pytest.mark.parametrize(
+    ("missing", "verdict", "color"),
+    [
+        pytest.param(
+            (),
+            "Complete: each of the 3 rows of the list that was checked is done, absent or a",
+            "verdict good",
+            id="final",
+        ),
+        pytest.param(
+            (MissingLine(2, "none"),),
+            "The size of the input is not known. 3 items are done",
+            "verdict open",
+            id="open",
+        ),
+    ],
+)
+async def test_a_check_decides_if_the_size_of_the_input_is_not_known(
+    missing: tuple[MissingLine, ...], verdict: str, color: str, tmp_path: Path
+) -> None:
+    """The items of an iterable have no number, but a list that was checked against them has one."""
+    identity = msgspec.structs.replace(IDENTITY, input={}, keys="digest")
+    found = Check(
+        input="ids",
+        by=("outcomes",),
+        rows=3,
+        final=3 - len(missing),
+        missing=missing,
+        missing_omitted=0,
+        ok=not missing,
+    )
+    report = await a_report(tmp_path, Recorded(run=run(), states="dda"), identity=identity)
+    page = shown(msgspec.structs.replace(report, check=found))
+
+    assert verdict in page.text()
+    assert page.attributes("class")[0] == color
 
 
 async def test_a_run_that_goes_on_is_not_called_complete(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import AsyncIterable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, assert_type
 
 from adapty_async import (
@@ -45,6 +46,7 @@ from adapty_async.mail import (
     save_event,
     save_profile,
 )
+from adapty_async.report import write_report
 from adapty_async.testing import FakeClock, FakeTransport
 from adapty_async.v1 import (
     GET_PROFILE,
@@ -452,3 +454,9 @@ async def fakes(clock: FakeClock) -> None:
     assert_type(await clock.sleep(1), None)
     assert_type(clock.sleeps, list[float])
     assert_type([request.method for request in FakeTransport().requests], list[str])
+
+
+def evidence(journal: Path) -> None:
+    """Write a report."""
+    assert_type(write_report(journal, "report.html"), bool)
+    assert_type(write_report("run.db", journal, outcomes=journal, ids=(i for i in "ab")), bool)

@@ -1,0 +1,94 @@
+"""A report of a journal, as evidence of what its runs did: one HTML page, or JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from adapty_async._journal import belongs_to_journal, read_journal
+from adapty_async._report import (
+    InputRow,
+    OutcomesFile,
+    as_json,
+    check,
+    figures_of,
+    is_id_enough,
+    journal_file,
+    page,
+    write_file,
+)
+from adapty_async.errors import ConfigError
+
+__all__ = ("write_report",)
+
+
+def write_report(
+    journal: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    outcomes: str | os.PathLike[str] | None = None,
+    ids: Iterable[str] | None = None,
+) -> bool:
+    """
+    Write a report of all runs with a journal, and return whether every item has a final outcome.
+
+    The report has times, operation, results, reasons and digests, and no ids. It is the page that
+    ``adapty-async report`` makes. The file is replaced atomically, and only its owner can read it.
+    This function blocks; in an event loop, pass it to ``asyncio.to_thread``.
+
+    Args:
+        journal: the journal of the runs.
+        output: the file to write: JSON if its name ends in ``.json``, otherwise HTML.
+        outcomes: the outcomes file of the runs.
+        ids: the ids that must have a final outcome in `outcomes`: done, absent or a duplicate. The
+            report names the positions of those that have none, from 1. Pass them if the journal
+            does not know the number of its items, as that of an iterable.
+
+    Returns:
+        Whether each of `ids` has a final outcome; without `ids`, each item of the journal. False if
+        the journal does not know the number of its items.
+
+    Raises:
+        ConfigError: `output` cannot be written or is one of the other files, or there are `ids` and
+            no `outcomes`.
+        JournalError: the journal cannot be read.
+        InvalidInputError: `outcomes` cannot be read.
+    """
+    journal, output = Path(journal), Path(output)
+    if ids is not None and outcomes is None:
+        raise ConfigError("ids need outcomes: a journal has no ids")
+    _require_free(output, journal, outcomes)
+    summary, _ = read_journal(journal)
+    with contextlib.ExitStack() as stack:
+        recorded = found = None
+        if outcomes is not None:
+            identity = summary.identity
+            by_line = identity.keys == "position" or not is_id_enough(identity.operation)
+            recorded = stack.enter_context(OutcomesFile(Path(outcomes), by_line=by_line))
+        if ids is not None:
+            rows = (InputRow(number, each) for number, each in enumerate(ids, 1))
+            found = check("ids", rows, None, recorded)
+        figures = figures_of(
+            summary,
+            file=journal_file(journal, summary),
+            made_at=dt.datetime.now(dt.UTC),
+            outcomes=None if recorded is None else recorded.summary,
+            check=found,
+        )
+    render = as_json if output.suffix.lower() == ".json" else page
+    try:
+        write_file(output, render(figures, None))
+    except OSError as error:
+        raise ConfigError(f"{output} cannot be written: {error.strerror}") from None
+    return bool(figures.is_complete if found is None else found.ok)
+
+
+def _require_free(output: Path, journal: Path, outcomes: str | os.PathLike[str] | None) -> None:
+    is_outcomes = outcomes is not None and output.resolve() == Path(outcomes).resolve()
+    if is_outcomes or belongs_to_journal(output, journal):
+        raise ConfigError("output must not be the journal or the outcomes file")
+    if output.exists() and not output.is_file():
+        raise ConfigError(f"{output} must be a regular file")

@@ -1,0 +1,162 @@
+"""The example of a migration: users, purchases and grants, from CSV and from Parquet."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from adapty_async import AdaptyClient
+from adapty_async.sandbox import Sandbox
+from examples import migrate
+
+Rows: TypeAlias = list[dict[str, Any]]
+Write: TypeAlias = Callable[[Path, str, Rows], None]
+
+_START = dt.datetime(2026, 1, 5, 12, 30)  # noqa: DTZ001  exports have no time zone
+_FUTURE = dt.datetime(2090, 1, 1)  # noqa: DTZ001
+_USERS = [f"user_{number}" for number in range(20)]
+
+
+def write_csv(folder: Path, name: str, rows: Rows, delimiter: str = ",") -> None:
+    """Write rows as CSV: nothing is an empty cell."""
+    with (folder / f"{name}.csv").open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_semicolons(folder: Path, name: str, rows: Rows) -> None:
+    """Write rows as CSV with semicolons, as RevenueCat does."""
+    write_csv(folder, name, rows, ";")
+
+
+def write_parquet(folder: Path, name: str, rows: Rows) -> None:
+    """Write rows as Parquet: dates are timestamps, nothing is null."""
+    pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
+
+
+def users() -> Rows:
+    """Return the users of the other provider."""
+    return [
+        {"app_user_id": user, "email": f"{user}@example.com", "country": "DE"} for user in _USERS
+    ]
+
+
+def purchases(**changes: Any) -> Rows:
+    """Return a subscription of each user, and lifetime access of somebody without a profile."""
+    common = {
+        "store": "app_store",
+        "country": "US",
+        "start_time": _START,
+        "purchased_currency": "USD",
+        "purchase_price_in_purchased_currency": "4.99",
+        "refunded_at": None,
+        "unsubscribe_detected_at": None,
+    }
+    subscriptions = [
+        common
+        | {
+            "rc_original_app_user_id": user,
+            "product_identifier": "premium_monthly",
+            "store_transaction_id": f"20000{number}",
+            "original_store_transaction_id": f"20000{number}",
+            "end_time": _FUTURE,
+        }
+        for number, user in enumerate(_USERS[:10])
+    ]
+    lifetime = subscriptions[0] | {
+        "rc_original_app_user_id": "new",
+        "product_identifier": "premium_lifetime",
+        "store_transaction_id": "7",
+        "original_store_transaction_id": "7",
+        "end_time": None,
+    }
+    refunded = lifetime | {
+        "rc_original_app_user_id": "refunded",
+        "store_transaction_id": "8",
+        "original_store_transaction_id": "8",
+        "refunded_at": _START + dt.timedelta(days=1),
+    }
+    return [*subscriptions, lifetime, refunded | changes]
+
+
+def grants() -> Rows:
+    """Return a grant with an end and one without."""
+    return [
+        {"app_user_id": _USERS[10], "access_level": "premium", "expires_at": None},
+        {"app_user_id": _USERS[11], "access_level": "premium", "expires_at": _FUTURE},
+    ]
+
+
+@pytest.fixture
+async def sandbox(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sandbox]:
+    """Serve a sandbox that a client finds by its environment."""
+    async with Sandbox() as serving:
+        monkeypatch.setenv("ADAPTY_API_KEY", serving.api_key)
+        monkeypatch.setenv("ADAPTY_BASE_URL", serving.url)
+        yield serving
+
+
+@pytest.mark.parametrize("write", [write_csv, write_semicolons, write_parquet])
+async def test_a_migration_is_complete(sandbox: Sandbox, tmp_path: Path, write: Write) -> None:
+    """Every user, purchase and grant arrives, and the same command again sends nothing."""
+    for name, rows in {"users": users(), "purchases": purchases(), "grants": grants()}.items():
+        write(tmp_path, name, rows)
+
+    assert await migrate.migrate(tmp_path)
+    sent = len(sandbox.arrivals())
+    assert await migrate.migrate(tmp_path)
+    assert len(sandbox.arrivals()) == sent
+    assert sandbox.customer_user_ids() == {*_USERS, "new", "refunded"}
+    async with AdaptyClient() as adapty:
+        report = adapty.v2.profiles.bulk_get([*_USERS, "new"], by="customer_user_id")
+        async with report as run:
+            found = {each.item: each.result async for each in run if each.result}
+        lost = await adapty.v2.profiles.get(customer_user_id="refunded")
+    assert {user for user, profile in found.items() if profile.has_access("premium")} == {
+        *_USERS[:12],
+        "new",
+    }
+    assert found["user_0"].custom_attributes == {"migrated": "2026"}
+    assert found["user_0"].total_revenue_usd == pytest.approx(4.99)
+    assert not lost.has_access("premium")
+
+
+async def test_a_row_that_cannot_be_sent_is_named_and_corrected(
+    sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A row with a wrong value does not stop the others; corrected, it alone is sent."""
+    write_csv(tmp_path, "users", users())
+    write_csv(tmp_path, "purchases", purchases(start_time="yesterday"))
+    write_csv(tmp_path, "grants", grants())
+
+    assert not await migrate.migrate(tmp_path)
+    output = capsys.readouterr()
+    assert "purchases: BulkReport(total=12, done=11, failed=1)" in output.out
+    assert output.err.startswith("purchases, row 12: purchased_at: must be ")
+    sent = len(sandbox.arrivals())
+    write_csv(tmp_path, "purchases", purchases())
+    assert await migrate.migrate(tmp_path)
+    assert "purchases: BulkReport(total=12, done=1, skipped=11)" in capsys.readouterr().out
+    assert {arrival.identity for arrival in sandbox.arrivals()[sent:]} == {"refunded"}
+
+
+async def test_a_migration_stops_at_the_first_file_that_cannot_go_on(
+    sandbox: Sandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With a wrong key, the other files are not read."""
+    monkeypatch.setenv("ADAPTY_API_KEY", f"{sandbox.api_key}x")
+    write_csv(tmp_path, "users", users())
+
+    assert not await migrate.migrate(tmp_path)
+    assert "stop_reason='key_rejected'" in capsys.readouterr().out
