@@ -17,15 +17,44 @@ project = "adapty-async"
 author = "The adapty-async maintainers"
 project_copyright = "2026, The adapty-async maintainers"
 release = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+sys.path.insert(0, str(Path(__file__).parent))  # for the extension of our own
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "references",
+]
+default_role = "py:obj"
+nitpicky = True
+nitpick_ignore_regex = [
+    ("py:obj", r"[a-z]\w*"),  # an argument of the function that the docstring describes
+    ("py:.*", r"adapty_async\.(?:\w+\.)*_[\w.]+"),  # a private type, and a type variable
+    ("py:.*", r"(?:prometheus_client|starlette)\..*"),  # their documentation has no inventory
+]
 html_theme = "furo"
 html_title = "adapty-async"
 exclude_patterns = ["_build"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": True}
+# The inventories are lists of our own with the few names that this documentation refers to: a build
+# needs no network.
+intersphinx_mapping = {
+    name: (site, f"inventories/{name}.inv")
+    for name, site in {
+        "aiohttp": "https://docs.aiohttp.org/en/stable/",
+        "msgspec": "https://jcristharif.com/msgspec/",
+        "opentelemetry": "https://opentelemetry-python.readthedocs.io/en/stable/",
+        "polars": "https://docs.pola.rs/api/python/stable/",
+        "pyarrow": "https://arrow.apache.org/docs/python/",
+        "pytest": "https://docs.pytest.org/en/stable/",
+        "python": "https://docs.python.org/3/",
+    }.items()
+}
 napoleon_google_docstring = True
-napoleon_use_ivar = True
+napoleon_use_ivar = False
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 
