@@ -37,6 +37,7 @@ html_theme = "furo"
 html_title = "adapty-async"
 exclude_patterns = ["_build"]
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 # The inventories are lists of our own with the few names that this documentation refers to: a build

@@ -43,6 +43,7 @@ _TYPES = {
     r"\bpl\.DataFrame": "polars.DataFrame",
     r"(?<!\.)\bPathLike": "os.PathLike",
     r"~?datetime\.Annotated\[(.+?), ~?msgspec\.Meta\([^)]*\)\]": r"\1",  # has a time zone
+    r"(?<![\w.])type\[": "typing.Type[",  # some classes have an attribute `type`
     r"<factory>": "...",
 }
 # The start of an attribute in a docstring that describes several, as napoleon has written it.
@@ -172,15 +173,30 @@ def _show_documented_types(  # noqa: PLR0913  the arguments of Sphinx' event
     return signature, returns
 
 
-def _includes(  # noqa: PLR0913  the arguments of Sphinx' event
-    app: Sphinx, what: str, name: str, thing: Any, _: bool, __: Any
+def _list_constants(_: Sphinx, page: str, source: list[str]) -> None:
+    """Add the constants and type aliases of a module, which autodoc omits if it imports them."""
+    name = page.removeprefix("api/")
+    if name == page:
+        return
+    module = importlib.import_module(f"adapty_async.{name}")
+    analyzer = ModuleAnalyzer.for_module(module.__name__)
+    documented = {name for _, name in analyzer.find_attr_docs()} | analyzer.tags.keys()
+    constants = [
+        f".. autodata:: adapty_async.{name}.{each}"
+        for each in module.__all__
+        if not inspect.isclass(getattr(module, each))
+        if not inspect.isfunction(getattr(module, each))
+        if each not in documented
+    ]
+    if constants:
+        directives = "\n   :no-value:\n".join([*constants, ""])
+        source[0] += f"\n## Constants and types\n\n```{{eval-rst}}\n{directives}```\n"
+
+
+def _skip(  # noqa: PLR0913  the arguments of Sphinx' event
+    _: Sphinx, __: str, name: str, thing: Any, ___: bool, ____: Any
 ) -> bool | None:
-    """Include the constants and type aliases of a module, and no method of a built-in class."""
-    page = app.env.current_document.docname
-    if what == "module" and page.startswith("api/"):
-        module = importlib.import_module(f"adapty_async.{page.removeprefix('api/')}")
-        if name in module.__all__ and not inspect.isclass(thing) and not inspect.isfunction(thing):
-            return False
+    """Skip the methods of a subclass of `dict` that differ from its own in their types alone."""
     return True if name in vars(dict) and not thing.__doc__ else None
 
 
@@ -217,7 +233,8 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-signature", _show_documented_types)
     app.connect("autodoc-process-docstring", _divide_attributes, priority=600)  # after napoleon
     app.connect("autodoc-process-docstring", _describe)
-    app.connect("autodoc-skip-member", _includes)
+    app.connect("autodoc-skip-member", _skip)
+    app.connect("source-read", _list_constants)
     app.connect("env-updated", _note_aliases)
     app.connect("missing-reference", _link_short_name)
     app.connect("doctree-resolved", _link_names)
