@@ -193,6 +193,31 @@ def _list_constants(_: Sphinx, page: str, source: list[str]) -> None:
         source[0] += f"\n## Constants and types\n\n```{{eval-rst}}\n{directives}```\n"
 
 
+def _fill_tables(_: Sphinx, page: str, source: list[str]) -> None:
+    """Fill the tables of the modules, and of the classes that the package itself has."""
+    if page != "api":
+        return
+    table = "| name | summary |\n|---|---|\n"
+    pages = (
+        f"| [`{name}`](api/{name.removeprefix('adapty_async.')}.md) "
+        f"| {_summary(importlib.import_module(name))} |"
+        for name in modules()
+    )
+    classes = (
+        f"| `{name}` | {_summary(thing)} |"
+        for name in adapty_async.__all__
+        if inspect.isclass(thing := getattr(adapty_async, name))
+    )
+    for mark, rows in {"modules": pages, "names": classes}.items():
+        source[0] = source[0].replace(f"<!-- {mark} -->", table + "\n".join(rows))
+
+
+def _summary(thing: Any) -> str:
+    """Return the first sentence of a docstring, in Markdown."""
+    sentence = re.split(r"(?<=\.)\s|\n\n", inspect.getdoc(thing) or "", maxsplit=1)[0]
+    return sentence.replace("\n", " ").replace("``", "`")
+
+
 def _skip(  # noqa: PLR0913  the arguments of Sphinx' event
     _: Sphinx, __: str, name: str, thing: Any, ___: bool, ____: Any
 ) -> bool | None:
@@ -234,6 +259,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-docstring", _divide_attributes, priority=600)  # after napoleon
     app.connect("autodoc-process-docstring", _describe)
     app.connect("autodoc-skip-member", _skip)
+    app.connect("source-read", _fill_tables)
     app.connect("source-read", _list_constants)
     app.connect("env-updated", _note_aliases)
     app.connect("missing-reference", _link_short_name)

@@ -1,0 +1,91 @@
+"""
+A checker of pages in Chromium: accessibility by axe, and no overflow at the width of a telephone.
+
+Each page is checked in its light and its dark form, at 400 and 1,280 pixels.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Browser, Page, async_playwright
+
+__all__ = ("CHROMIUM", "complaints_about", "open_browser")
+
+#: The path of Chromium, None if it is not installed.
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+# Chromium runs as root in containers, and reaches no network of its own accord.
+_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+_WIDTHS = (400, 1280)
+_SCHEMES = ("light", "dark")
+# Elements that reach beyond the window, other than those in a box of their own that scrolls.
+_WIDER = """
+() => [...document.querySelectorAll("body *")].filter(one => {
+  if (one.getBoundingClientRect().right <= window.innerWidth + 1) return false;
+  if (one.checkVisibility({opacityProperty: true, visibilityProperty: true}) === false) return false;
+  for (let box = one; box; box = box.parentElement) {
+    const style = getComputedStyle(box);
+    if (["auto", "scroll", "hidden"].includes(style.overflowX) && box !== document.body) return false;
+    if (style.position === "fixed") return false;
+  }
+  return true;
+}).slice(0, 3).map(one => one.tagName.toLowerCase() + "." + one.className)
+"""
+
+
+@asynccontextmanager
+async def open_browser() -> AsyncIterator[Browser]:
+    """Run Chromium."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
+        yield browser
+        await browser.close()
+
+
+async def complaints_about(
+    browser: Browser, urls: Iterable[str], pictures: Path | None = None
+) -> list[str]:
+    """Return the faults of pages, and save a picture of each form into a folder."""
+    complaints: list[str] = []
+    for scheme in _SCHEMES:
+        for width in _WIDTHS:
+            context = await browser.new_context(
+                color_scheme=scheme, viewport={"width": width, "height": 900}
+            )
+            page = await context.new_page()
+            for url in urls:
+                found = [one async for one in _faults_of(page, url)]
+                complaints += [f"{url}, {scheme}, {width} px: {one}" for one in found]
+                if pictures is not None:
+                    name = url.partition("//")[2].partition("/")[2].replace("/", "-") or "home"
+                    path = pictures / f"{name}-{width}-{scheme}.png"
+                    await page.screenshot(path=path, full_page=True)
+            await context.close()
+    return complaints
+
+
+async def _faults_of(page: Page, url: str) -> AsyncIterator[str]:
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(f"script: {error.message}"))
+    await page.goto(url)
+    results: Any = (await Axe().run(page)).response
+    for violation in results["violations"]:
+        places = "; ".join(" ".join(map(str, node["target"])) for node in violation["nodes"][:3])
+        yield f"{violation['id']}: {violation['help']}: {places}"
+    for element in await page.evaluate(_WIDER):
+        yield f"wider than the window: {element}"
+    for error in errors:
+        yield error
