@@ -7,7 +7,7 @@ BIN := .venv/bin
 # One more than there are cores: many tests wait for processes and sockets.
 WORKERS := $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
 
-.PHONY: demo test lint types docs faults fuzz mutation audit outsiders outsiders-smoke bench bench-goodput bench-smoke soak kills examples check clean
+.PHONY: demo test lint types docs site-check faults fuzz mutation audit outsiders outsiders-smoke bench bench-goodput bench-smoke soak kills examples check clean
 
 demo: .venv/.demo
 	@$(BIN)/adapty-async demo examples/profiles.csv examples/erase.txt
@@ -28,6 +28,9 @@ types: .venv/.dev
 
 docs: .venv/.dev
 	$(BIN)/sphinx-build -q -W --keep-going docs docs/_build
+
+site-check: docs
+	$(BIN)/python -m tests.site docs/_build
 
 faults: .venv/.dev
 	$(BIN)/python -m tests.faults

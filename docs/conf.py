@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 from pathlib import Path
@@ -35,6 +36,10 @@ nitpick_ignore_regex = [
 ]
 html_theme = "furo"
 html_title = "adapty-async"
+html_copy_source = False
+html_theme_options = {"top_of_page_buttons": []}
+copybutton_prompt_text = "$ "
+copybutton_line_continuation_character = "\\"
 exclude_patterns = ["_build"]
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
@@ -143,7 +148,26 @@ def _fill(_: Sphinx, page: str, source: list[str]) -> None:
         source[0] = source[0].replace("<!-- packages -->", "\n".join(reversed(rows)))
 
 
+# Mends of the theme's pages for people who use a keyboard or a screen reader, as axe asks for them.
+_MENDS = {
+    '<aside class="sidebar-drawer">': '<aside class="sidebar-drawer" aria-label="Pages">',
+    '<aside class="toc-drawer">': '<aside class="toc-drawer" aria-label="On this page">',
+    'class="caption" role="heading">': 'class="caption" role="heading" aria-level="2">',
+    '<div class="highlight"><pre>': '<div class="highlight"><pre tabindex="0">',  # it may scroll
+    '<th class="head"><p></p></th>': "<td></td>",  # an empty cell is no header
+}
+
+
+def _mend(app: Sphinx, error: Exception | None) -> None:
+    for page in () if error else Path(app.outdir).rglob("*.html"):
+        text = page.read_text("utf-8")
+        mended = functools.reduce(lambda so_far, mend: so_far.replace(*mend), _MENDS.items(), text)
+        if mended != text:
+            page.write_text(mended, "utf-8")
+
+
 def setup(app: Sphinx) -> None:
-    """Draw the picture, and fill the tables, whenever the documentation is built."""
+    """Draw the picture, fill the tables and mend the pages whenever the documentation is built."""
     app.connect("builder-inited", _draw)
     app.connect("source-read", _fill)
+    app.connect("build-finished", _mend)

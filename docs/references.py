@@ -46,8 +46,9 @@ _TYPES = {
     r"(?<![\w.])type\[": "typing.Type[",  # some classes have an attribute `type`
     r"<factory>": "...",
 }
-# The start of an attribute in a docstring that describes several, as napoleon has written it.
-_ATTRIBUTES = re.compile(r"(\s*\.\. attribute:: )(\w+(?:, \w+)+)")
+# The start of the description of attributes, and their type, as napoleon has written them.
+_ATTRIBUTES = re.compile(r"(\.\. attribute:: )(\w+(?:, \w+)*)")
+_TYPE = re.compile(r" +:type: (.*)")
 
 
 @functools.cache
@@ -110,7 +111,7 @@ def _find(env: BuildEnvironment, text: str) -> ObjectEntry | None:
         (entry.docname, entry.node_id): entry
         for _, entry in domain.find_obj(env, "adapty_async", "", name, None, searchmode=1)
     }
-    return [*found.values()][0] if len(found) == 1 else None
+    return next(iter(found.values())) if len(found) == 1 else None
 
 
 def _link(app: Sphinx, page: str, entry: ObjectEntry, child: nodes.Node) -> nodes.Element:
@@ -163,14 +164,11 @@ def _is_private(base: type) -> bool:
     )
 
 
-def _show_documented_types(  # noqa: PLR0913  the arguments of Sphinx' event
+def _show_documented_types(
     _: Sphinx, __: str, ___: str, ____: Any, _____: Any, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
     """Write types by the names that their own documentation has, and so that Sphinx parses them."""
-    for pattern, name in _TYPES.items():
-        signature = signature and re.sub(pattern, name, signature)
-        returns = returns and re.sub(pattern, name, returns)
-    return signature, returns
+    return signature and _documented(signature), returns and _documented(returns)
 
 
 def _list_constants(_: Sphinx, page: str, source: list[str]) -> None:
@@ -218,45 +216,59 @@ def _summary(thing: Any) -> str:
     return sentence.replace("\n", " ").replace("``", "`")
 
 
-def _skip(  # noqa: PLR0913  the arguments of Sphinx' event
-    _: Sphinx, __: str, name: str, thing: Any, ___: bool, ____: Any
-) -> bool | None:
+def _skip(_: Sphinx, __: str, name: str, thing: Any, *___: Any) -> bool | None:
     """Skip the methods of a subclass of `dict` that differ from its own in their types alone."""
     return True if name in vars(dict) and not thing.__doc__ else None
 
 
 def _describe(_: Sphinx, what: str, name: str, thing: Any, __: Any, lines: list[str]) -> None:
     """Describe a constant or type alias by the comment at its definition, in whichever module."""
-    name = name.rpartition(".")[2]
     if what == "data":
-        lines[:] = next(
-            (
-                documented
-                for module in [*sys.modules.values()]
-                if module.__name__.startswith("adapty_async")
-                if vars(module).get(name) is thing
-                if (documented := ModuleAnalyzer.for_module(module.__name__).find_attr_docs().get(("", name)))
-            ),
-            [],
-        )
+        lines[:] = next(_comments_at(name.rpartition(".")[2], thing), [])
 
 
-def _divide_attributes(_: Sphinx, __: str, ___: str, ____: Any, _____: Any, lines: list[str]) -> None:
-    """Give each of several attributes that are described together a target of its own."""
-    divided: list[str] = []
+def _comments_at(name: str, thing: Any) -> Iterator[list[str]]:
+    for module in [*sys.modules.values()]:
+        if module.__name__.startswith("adapty_async") and vars(module).get(name) is thing:
+            comments = ModuleAnalyzer.for_module(module.__name__).find_attr_docs()
+            if ("", name) in comments:
+                yield comments["", name]
+
+
+def _shape_attributes(
+    _: Sphinx, __: str, ___: str, ____: Any, _____: Any, lines: list[str]
+) -> None:
+    """Show the type of an attribute next to its name, and give each of several names a target."""
+    shaped: list[str] = []
     for line in lines:
-        match = _ATTRIBUTES.fullmatch(line)
-        names = match[2].split(", ") if match else []
-        divided += [match[1] + names[0]] if match else [line]
-        divided += [" " * len(match[1]) + name for name in names[1:]] if match else []
-    lines[:] = divided
+        if match := _ATTRIBUTES.fullmatch(line):
+            first, *others = match[2].split(", ")
+            names = [match[1] + first, *(" " * len(match[1]) + name for name in others)]
+            shaped += names
+            place = len(shaped)
+        elif match := _TYPE.fullmatch(line):
+            shaped.insert(place, f"   :type: {_short(_documented(match[1]))}")
+        else:
+            shaped.append(line)
+    lines[:] = shaped
+
+
+def _documented(text: str) -> str:
+    for pattern, name in _TYPES.items():
+        text = re.sub(pattern, name, text)
+    return text
+
+
+def _short(text: str) -> str:
+    """Return an annotation that Sphinx shows without the modules of its types."""
+    return re.sub(r"\b(?:\w+\.)+\w+", r"~\g<0>", text)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect the handlers of this extension."""
     app.connect("autodoc-process-bases", _show_public_bases)
     app.connect("autodoc-process-signature", _show_documented_types)
-    app.connect("autodoc-process-docstring", _divide_attributes, priority=600)  # after napoleon
+    app.connect("autodoc-process-docstring", _shape_attributes, priority=600)  # after napoleon
     app.connect("autodoc-process-docstring", _describe)
     app.connect("autodoc-skip-member", _skip)
     app.connect("source-read", _fill_tables)

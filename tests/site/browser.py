@@ -35,11 +35,11 @@ _SCHEMES = ("light", "dark")
 _WIDER = """
 () => [...document.querySelectorAll("body *")].filter(one => {
   if (one.getBoundingClientRect().right <= window.innerWidth + 1) return false;
-  if (one.checkVisibility({opacityProperty: true, visibilityProperty: true}) === false) return false;
+  if (!one.checkVisibility({opacityProperty: true, visibilityProperty: true})) return false;
   for (let box = one; box; box = box.parentElement) {
-    const style = getComputedStyle(box);
-    if (["auto", "scroll", "hidden"].includes(style.overflowX) && box !== document.body) return false;
-    if (style.position === "fixed") return false;
+    const {overflowX, position} = getComputedStyle(box);
+    if (overflowX !== "visible" && box !== document.body) return false;
+    if (position === "fixed") return false;
   }
   return true;
 }).slice(0, 3).map(one => one.tagName.toLowerCase() + "." + one.className)
