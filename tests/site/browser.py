@@ -6,11 +6,12 @@ Each page is checked in its light and its dark form, at 400 and 1,280 pixels.
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, async_playwright
@@ -30,7 +31,7 @@ _FLAGS = (
     "--disable-sync",
 )
 _WIDTHS = (400, 1280)
-_SCHEMES = ("light", "dark")
+_SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 # Elements that reach beyond the window, other than those in a box of their own that scrolls.
 _WIDER = """
 () => [...document.querySelectorAll("body *")].filter(one => {
@@ -60,32 +61,28 @@ async def complaints_about(
 ) -> list[str]:
     """Return the faults of pages, and save a picture of each form into a folder."""
     complaints: list[str] = []
-    for scheme in _SCHEMES:
-        for width in _WIDTHS:
-            context = await browser.new_context(
-                color_scheme=scheme, viewport={"width": width, "height": 900}
-            )
-            page = await context.new_page()
-            for url in urls:
-                found = [one async for one in _faults_of(page, url)]
-                complaints += [f"{url}, {scheme}, {width} px: {one}" for one in found]
-                if pictures is not None:
-                    name = url.partition("//")[2].partition("/")[2].replace("/", "-") or "home"
-                    path = pictures / f"{name}-{width}-{scheme}.png"
-                    await page.screenshot(path=path, full_page=True)
-            await context.close()
+    errors: list[str] = []
+    page = await browser.new_page()
+    page.on("pageerror", lambda error: errors.append(f"script: {error.message}"))
+    for url, width, scheme in itertools.product(urls, _WIDTHS, _SCHEMES):
+        await page.set_viewport_size({"width": width, "height": 900})
+        await page.emulate_media(color_scheme=scheme)
+        await page.goto(url)
+        found = [*await _faults_of(page), *errors]
+        complaints += [f"{url}, {width} px, {scheme}: {one}" for one in found]
+        errors.clear()
+        if pictures is not None:
+            name = url.partition("//")[2].partition("/")[2].replace("/", "-") or "home"
+            await page.screenshot(path=pictures / f"{name}-{width}-{scheme}.png", full_page=True)
+    await page.close()
     return complaints
 
 
-async def _faults_of(page: Page, url: str) -> AsyncIterator[str]:
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(f"script: {error.message}"))
-    await page.goto(url)
+async def _faults_of(page: Page) -> list[str]:
     results: Any = (await Axe().run(page)).response
-    for violation in results["violations"]:
-        places = "; ".join(" ".join(map(str, node["target"])) for node in violation["nodes"][:3])
-        yield f"{violation['id']}: {violation['help']}: {places}"
-    for element in await page.evaluate(_WIDER):
-        yield f"wider than the window: {element}"
-    for error in errors:
-        yield error
+    violations = [
+        f"{one['id']}: {one['help']}: "
+        + "; ".join(" ".join(map(str, node["target"])) for node in one["nodes"][:3])
+        for one in results["violations"]
+    ]
+    return violations + [f"wider than the window: {one}" for one in await page.evaluate(_WIDER)]
