@@ -240,6 +240,7 @@ def _shape_attributes(
 ) -> None:
     """Show the type of an attribute next to its name, and give each of several names a target."""
     shaped: list[str] = []
+    place = 0
     for line in lines:
         if match := _ATTRIBUTES.fullmatch(line):
             first, *others = match[2].split(", ")
