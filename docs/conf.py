@@ -36,6 +36,9 @@ nitpick_ignore_regex = [
 ]
 html_theme = "furo"
 html_title = "adapty-async"
+pygments_dark_style = "github-dark"  # the theme's own underlines modules, like links
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_theme_options: dict[str, list[str]] = {"top_of_page_buttons": []}
 copybutton_prompt_text = "$ "
