@@ -1,7 +1,8 @@
 """
 Check a built site: ``python -m tests.site FOLDER [--pictures FOLDER] [URL...]``.
 
-The links between its pages are checked without a browser, then some pages of it in Chromium.
+The links between its pages and the names in its inventory are checked without a browser, then some
+pages of it in Chromium.
 Further pages, such as that of the sandbox, are given by their URL.
 """
 
@@ -18,6 +19,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from tests.site.browser import CHROMIUM, complaints_about, open_browser
+from tests.site.inventory import missing_names
 from tests.site.links import broken_links
 
 # The home page, two how-to guides, a page with wide tables, and one of the reference.
@@ -58,6 +60,7 @@ def main() -> int:
     options = parser.parse_args()
     folder = options.folder.resolve()
     complaints = broken_links(folder)
+    complaints += [f"{name}: is on no page of the reference" for name in missing_names(folder)]
     if CHROMIUM is None:
         print("Chromium is not installed: pages are not looked at in a browser")
     else:

@@ -147,6 +147,35 @@ def test_each_public_module_has_a_page_of_the_reference() -> None:
     assert set(listed) == modules == {page.stem for page in (_DOCS / "api").glob("*.md")}
 
 
+# What a backend developer asks, the entry of the navigation that suggests the answer, and a part of
+# the answer.
+_QUESTIONS = {
+    "is a webhook processed twice?": ("Receive webhooks", "A store recognises events that were"),
+    "is access checked while Adapty is down?": ("Check access", "Outages are bridged"),
+    "where is the client closed?": ("Run in a web service", "close it when it ends"),
+    "how is an erasure proved later?": ("Erase users with evidence", "Keep the evidence"),
+    "which key goes where?": ("Choose an API", "`ADAPTY_MAIL_API_KEY`"),
+    "is anything sent twice after a crash?": ("Crash safety", "are sent a second time"),
+    "two services get 429?": ("Share one rate limit", "Several processes that use one key"),
+    "is a creation retried after a timeout?": ("Retries and timeouts", "`IF_UNSENT`"),
+    "how is it tested without an account?": ("Test code", "`adapty_sandbox`"),
+    "is `unknown` a failure?": ("Bulk runs", "`unknown`"),
+    "how are purchases imported?": ("Cookbook", "Migrate purchases and access"),
+    "a call is not in the library?": ("Call an unlisted operation", "An `Endpoint`"),
+    "what does this message mean?": ("Questions and errors", "`no response in time`"),
+}
+
+
+@pytest.mark.parametrize("question", _QUESTIONS)
+def test_the_page_that_the_navigation_suggests_has_the_answer(question: str) -> None:
+    """A newcomer's question is answered by the page whose title in the navigation suggests it."""
+    title, answer = _QUESTIONS[question]
+    index = (_DOCS / "index.md").read_text("utf-8")
+    pages = dict(re.findall(r"^(.+) <([\w-]+)>$", index, re.MULTILINE))
+
+    assert answer in (_DOCS / f"{pages[title]}.md").read_text("utf-8")
+
+
 def test_an_inventory_has_each_name_once_in_order() -> None:
     """The lists of foreign names are sorted, so that a name is added at one place."""
     for path in sorted((_DOCS / "inventories").glob("*.inv")):
