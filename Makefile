@@ -10,7 +10,7 @@ WORKERS := $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
 # Hundreds of processes of the tests import the package: without a cache, each compiles it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types docs links faults fuzz mutation audit outsiders outsiders-smoke bench bench-goodput bench-smoke soak kills examples modules check release-check release-check-quick clean
+.PHONY: demo test lint types docs links site-check faults fuzz mutation audit outsiders outsiders-smoke bench bench-goodput bench-smoke soak kills examples modules check release-check release-check-quick clean
 
 demo: .venv/.demo
 	@$(BIN)/adapty-async demo examples/profiles.csv examples/erase.txt
@@ -33,6 +33,9 @@ types: .venv/.dev
 
 docs: .venv/.dev
 	$(BIN)/sphinx-build -q -W --keep-going docs docs/_build
+
+site-check: docs
+	$(BIN)/python -m tests.site docs/_build
 
 faults: .venv/.dev
 	$(BIN)/python -m tests.faults

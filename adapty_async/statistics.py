@@ -17,7 +17,7 @@ class HttpPath(enum.StrEnum):
     FAST = "fast"
     #: Through `aiohttp.ClientSession.request`, which test mocks and tracers see.
     STANDARD = "standard"
-    #: Through no connection of aiohttp: ``transport=`` was passed.
+    #: Through no connection of aiohttp, since ``transport=`` was passed.
     CUSTOM = "custom"
 
 

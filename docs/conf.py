@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 from pathlib import Path
@@ -17,15 +18,52 @@ project = "adapty-async"
 author = "The adapty-async maintainers"
 project_copyright = "2026, The adapty-async maintainers"
 release = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+sys.path.insert(0, str(Path(__file__).parent))  # for the extension of our own
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "references",
+]
+default_role = "py:obj"
+nitpicky = True
+nitpick_ignore_regex = [
+    ("py:obj", r"[a-z]\w*"),  # an argument of the function that the docstring describes
+    ("py:.*", r"adapty_async\.(?:\w+\.)*_[\w.]+"),  # a private type, and a type variable
+    ("py:.*", r"(?:prometheus_client|starlette)\..*"),  # their documentation has no inventory
+]
 html_theme = "furo"
 html_title = "adapty-async"
+pygments_dark_style = "github-dark"  # the theme's own underlines modules, like links
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_theme_options: dict[str, list[str]] = {"top_of_page_buttons": []}
+copybutton_prompt_text = "$ "
+copybutton_line_continuation_character = "\\"
 exclude_patterns = ["_build"]
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": True}
+# The inventories are lists of our own with the few names that this documentation refers to: a build
+# needs no network.
+intersphinx_mapping = {
+    name: (site, f"inventories/{name}.inv")
+    for name, site in {
+        "aiohttp": "https://docs.aiohttp.org/en/stable/",
+        "msgspec": "https://jcristharif.com/msgspec/",
+        "opentelemetry": "https://opentelemetry-python.readthedocs.io/en/stable/",
+        "polars": "https://docs.pola.rs/api/python/stable/",
+        "pyarrow": "https://arrow.apache.org/docs/python/",
+        "pytest": "https://docs.pytest.org/en/stable/",
+        "python": "https://docs.python.org/3/",
+    }.items()
+}
 napoleon_google_docstring = True
-napoleon_use_ivar = True
+napoleon_use_ivar = False
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 
@@ -113,7 +151,26 @@ def _fill(_: Sphinx, page: str, source: list[str]) -> None:
         source[0] = source[0].replace("<!-- packages -->", "\n".join(reversed(rows)))
 
 
+# Mends of the theme's pages for people who use a keyboard or a screen reader, as axe asks for them.
+_MENDS = {
+    '<aside class="sidebar-drawer">': '<aside class="sidebar-drawer" aria-label="Pages">',
+    '<aside class="toc-drawer">': '<aside class="toc-drawer" aria-label="On this page">',
+    'class="caption" role="heading">': 'class="caption" role="heading" aria-level="2">',
+    '<div class="highlight"><pre>': '<div class="highlight"><pre tabindex="0">',  # it may scroll
+    '<th class="head"><p></p></th>': "<td></td>",  # an empty cell is no header
+}
+
+
+def _mend(app: Sphinx, error: Exception | None) -> None:
+    for page in () if error else Path(app.outdir).rglob("*.html"):
+        text = page.read_text("utf-8")
+        mended = functools.reduce(lambda so_far, mend: so_far.replace(*mend), _MENDS.items(), text)
+        if mended != text:
+            page.write_text(mended, "utf-8")
+
+
 def setup(app: Sphinx) -> None:
-    """Draw the picture, and fill the tables, whenever the documentation is built."""
+    """Draw the picture, fill the tables and mend the pages whenever the documentation is built."""
     app.connect("builder-inited", _draw)
     app.connect("source-read", _fill)
+    app.connect("build-finished", _mend)

@@ -49,7 +49,7 @@ class RetrySafety(enum.StrEnum):
     It is a property of the endpoint definition and never derived from the HTTP method.
     """
 
-    #: Always: a retry changes nothing more.
+    #: Always, since a retry changes nothing more.
     ALWAYS = "always"
     #: With an idempotency key, which all attempts share.
     WITH_KEY = "with_key"
@@ -277,6 +277,7 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
         raise TypeError("a request holds an API key; pickle its operation instead")
 
 
+#: A callable that sends a request: a transport, or the rest of the pipeline behind a middleware.
 Send: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 #: A function around each attempt: it receives the request and the `Send` that sends it.

@@ -128,7 +128,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
 
     @property
     def in_flight(self) -> int:
-        """The number of requests on the wire: written in part or in full, without a response."""
+        """The number of requests that are written in part or in full, without a response."""
         return self._workers.in_flight
 
     def stop(self) -> None:

@@ -66,7 +66,7 @@ class StopReason(enum.StrEnum):
 
     #: Several authentication errors in a row.
     KEY_REJECTED = "key_rejected"
-    #: The responses are not the API's: the first 20 responses or 20 successful ones in a row could
+    #: The responses are not the API's. The first 20 responses or 20 successful ones in a row could
     #: not be Adapty's, the server's certificate was rejected, or a proxy required a password.
     WRONG_ADDRESS = "wrong_address"
     #: No request succeeded for `max_outage` seconds, or the server requested a longer pause.
@@ -139,7 +139,7 @@ class Outcome(msgspec.Struct, Generic[ItemT, ResultT], frozen=True):
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is left to do for the item: done, absent or skipped."""
+        """Whether nothing is left to do for the item, which is done, absent or skipped."""
         return self.status in _IN_ORDER
 
     def __repr__(self) -> str:

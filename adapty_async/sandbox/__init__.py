@@ -11,9 +11,9 @@ mistake in one is not hidden by the same mistake in the other. It needs no accou
         assert sandbox.customer_user_ids() == {"user-2"}
 
 A page at its `url` shows profiles, requests as they come, and the rate, and switches faults. A
-program in another process can read `/_sandbox/state` (JSON), `/_sandbox/arrivals` and
-`/_sandbox/profiles?api=v1` or `mail` (a JSON value per line), and add profiles with a POST of their
-customer user ids, as a JSON list or a JSON string per line, to `/_sandbox/seed`.
+program in another process can read ``/_sandbox/state`` (JSON), ``/_sandbox/arrivals`` and
+``/_sandbox/profiles?api=v1`` or ``mail`` (a JSON value per line), and add profiles with a POST of
+their customer user ids, as a JSON list or a JSON string per line, to ``/_sandbox/seed``.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Sandbox:
             rate: sustained requests per second that each API allows; `None` is no limit.
             burst: requests that each API allows at once after a pause; by default the requests of
                 a tenth of a second, and at least 1.
-            retry_after: the form of the `Retry-After` header of a 429.
+            retry_after: the form of the ``Retry-After`` header of a 429.
             latency: seconds between the operation and its response.
             faults: the shares of requests that fail; a string is parsed by `Faults.parse()`.
             seed: seed of the random faults, and of the numbers of exports: the same requests in the
@@ -386,8 +386,8 @@ class Sandbox:
         """
         Assign these faults to the next requests to the APIs, in order, before any random ones.
 
-        A fault is `reset`, `reset_after`, `stall`, or a status from 400 up: `503` with the API's
-        error body, `503-html` with a gateway's page, `429` with `Retry-After`.
+        A fault is ``reset``, ``reset_after``, ``stall``, or a status from 400 up: ``503`` with the
+        API's error body, ``503-html`` with a gateway's page, ``429`` with ``Retry-After``.
 
         Raises:
             ValueError: one of them is not a fault; none is assigned.

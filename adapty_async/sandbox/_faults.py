@@ -56,7 +56,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def parse(cls, spec: str) -> Faults:
         """
-        Parse shares such as `error=5%,reset=0.02`; an empty string means no faults.
+        Parse shares such as ``error=5%,reset=0.02``; an empty string means no faults.
 
         Raises:
             ValueError: a part is wrong; the message names the part and the rule.

@@ -121,7 +121,7 @@ class Arrival(msgspec.Struct, frozen=True):
         api: `v1`, `v2`, `web` or `mail`; `other` for a path that belongs to none of them.
         identity: the identity header or the first identifier of the body; `None` without either.
         status: the status of the response; 0 if none was sent, or none has been sent yet.
-        fault: the injected fault, such as `502-html` or `reset`; `None` without one.
+        fault: the injected fault, such as ``502-html`` or ``reset``; `None` without one.
         applied: whether the operation was carried out, even if its response was lost.
 
     """

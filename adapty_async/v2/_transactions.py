@@ -250,9 +250,9 @@ class OneTimePurchase(
         store_transaction_id: at most 50 characters.
         store_original_transaction_id: the same as `store_transaction_id`.
         is_family_shared: if True, the price must be 0.
-        purchased_at, refunded_at: aware datetimes, or ISO 8601 text with its offset.
+        purchased_at: an aware datetime, or ISO 8601 text with its offset.
         variation_id: the variation of the paywall of the purchase, for A/B tests.
-        refunded_at: later than `purchased_at`, and only with ``cancellation_reason="refund"``.
+        refunded_at: as `purchased_at`, and later; only with ``cancellation_reason="refund"``.
 
     Raises:
         InvalidInputError: a value is of the wrong kind. The rules of Adapty's
