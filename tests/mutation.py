@@ -28,6 +28,7 @@ MODULES = {
     "_flow/circuit_breaker": ("flow/test_circuit_breaker",),
     "_flow/concurrency_limit": ("flow/test_concurrency_limit",),
     "_flow/endpoint_monitor": ("flow/test_bucket_limiter",),
+    "_flow/limiter_registry": ("flow/test_bucket_limiter", "pipeline/test_limit"),
     "_flow/rate_limiter": ("flow/test_rate_limiter",),
     "_flow/rate_state": ("flow/test_adaptive_rate",),
     "_flow/run_limits": ("flow/test_bucket_limiter", "pipeline/test_limit"),

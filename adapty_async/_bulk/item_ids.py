@@ -1,29 +1,13 @@
-"""Functions that map an operation to its lock key and to the id of its profile or object."""
+"""A function that maps an operation to the id of its profile or object."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Any
 
 from adapty_async._api.operation import Operation
+from adapty_async._bulk.keyed_lock import IDENTITIES
 
-__all__ = ("id_of", "lock_key_of")
-
-# The headers that identify a profile; other headers are options.
-_IDENTITIES = frozenset({"adapty-customer-user-id", "adapty-profile-id"})
-
-
-def lock_key_of(operation: Operation[Any]) -> Hashable:
-    """Return the lock key of an operation: one request per key is in flight at a time."""
-    key_of = operation.endpoint.lock_key
-    if key_of is not None:
-        return key_of(operation.body)
-    headers, parameters = operation.headers, operation.parameters
-    if len(headers) == 1 and not parameters:
-        return headers[0]
-    if not headers and not parameters:
-        return id(operation)  # nothing says what it is about
-    return min((each for each in headers if each[0] in _IDENTITIES), default=headers + parameters)
+__all__ = ("id_of",)
 
 
 def id_of(operation: Operation[Any]) -> str | None:
@@ -37,7 +21,7 @@ def id_of(operation: Operation[Any]) -> str | None:
     key_of = operation.endpoint.lock_key
     if key_of is not None:
         return _id_in(key_of(operation.body))
-    named = [pair for pair in operation.headers if pair[0] in _IDENTITIES]
+    named = [pair for pair in operation.headers if pair[0] in IDENTITIES]
     if not named:
         path = operation.endpoint.path
         named = [pair for pair in operation.parameters if f"{{{pair[0]}}}" in path]

@@ -18,8 +18,7 @@ from adapty_async._api.call_state import CallState, Layer
 from adapty_async._api.codec import ResultDecoder, plain, request_id_in
 from adapty_async._api.operation import Operation, Request, Response, RetrySafety
 from adapty_async._bulk.bulk_run import BulkRun
-from adapty_async._bulk.item_ids import lock_key_of
-from adapty_async._bulk.keyed_lock import KeyedLock
+from adapty_async._bulk.keyed_lock import KeyedLock, lock_key_of
 from adapty_async._bulk.outcome import EarlierStatus, Outcome, OutcomeStatus
 from adapty_async._bulk.recording import OutcomesPath, Recording
 from adapty_async._bulk.run_journal import ItemEntry, RunJournal
@@ -27,7 +26,7 @@ from adapty_async._bulk.settings import RunSettings, WorkerLimit
 from adapty_async._bulk.source import source_of
 from adapty_async._bulk.stop_policy import StopPolicy
 from adapty_async._bulk.worker_pool import Worker
-from adapty_async._flow.bucket_limiter import LimiterRegistry
+from adapty_async._flow.limiter_registry import LimiterRegistry
 from adapty_async._flow.run_limits import NO_LIMITS, RunLimits, look_every
 from adapty_async._journal import KEY_SIZE, Journal, KeyIndex
 from adapty_async._pipeline.creation import lost_creation

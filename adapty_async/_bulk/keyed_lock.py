@@ -5,8 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Hashable
+from typing import Any
 
-__all__ = ("KeyedLock",)
+from adapty_async._api.operation import Operation
+
+__all__ = ("IDENTITIES", "KeyedLock", "lock_key_of")
+
+#: The headers that identify a profile; other headers are options.
+IDENTITIES = frozenset({"adapty-customer-user-id", "adapty-profile-id"})
 
 
 class KeyedLock:
@@ -38,7 +44,7 @@ class KeyedLock:
 
     def release(self, key: Hashable) -> None:
         """Release the lock of a key, or grant it to the next waiter."""
-        waiting = self._waiting.get(key)
+        waiting = self._waiting.get(key) if self._waiting else None
         while waiting:
             waiter = waiting.popleft()
             if not waiter.done():  # a cancelled waiter is still in the queue
@@ -47,3 +53,16 @@ class KeyedLock:
         if waiting is not None:
             del self._waiting[key]
         self._locked.remove(key)
+
+
+def lock_key_of(operation: Operation[Any]) -> Hashable:
+    """Return the lock key of an operation: one request per key is in flight at a time."""
+    key_of = operation.endpoint.lock_key
+    if key_of is not None:
+        return key_of(operation.body)
+    headers, parameters = operation.headers, operation.parameters
+    if len(headers) == 1 and not parameters:
+        return headers[0]
+    if not headers and not parameters:
+        return id(operation)  # nothing says what it is about
+    return min((each for each in headers if each[0] in IDENTITIES), default=headers + parameters)

@@ -17,8 +17,8 @@ from adapty_async._api.operation import Headers, Middleware, Operation, Send
 from adapty_async._api.raw import RawResponse
 from adapty_async._api.validation import header_name, header_value
 from adapty_async._bulk.executor import CallOptions, Executor
-from adapty_async._flow.bucket_limiter import LimiterRegistry
 from adapty_async._flow.circuit_breaker import RetryBudget
+from adapty_async._flow.limiter_registry import LimiterRegistry
 from adapty_async._flow.rate_limiter import FixedRateLimiter
 from adapty_async._flow.rate_source import RateSource
 from adapty_async._flow.semaphore import PrioritySemaphore

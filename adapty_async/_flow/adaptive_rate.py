@@ -218,20 +218,21 @@ class AdaptiveRateLimiter:
 
     def acquire(self) -> float:
         """Return the seconds until the next request may be sent; at 0 it counts as sent now."""
-        now = self._clock()
-        next_at = self._next_at(now)
+        now, pause, timeline = self._clock(), self._pause, self._timeline
+        resumed = pause.until if now >= pause.until else pause.next_at(now)
+        next_at = max(timeline.sent + 1.0 / self.rate, resumed + _CATCH_UP)
         late = now - next_at  # below 0 after a wait, which ends as early as possible
-        closed = self._pause.closed
+        closed = pause.closed
         if late < -_CATCH_UP or closed:
             wait = self._delay(now, next_at)
             if wait > 0.0:
-                self._timeline.hold(now, wait)
+                timeline.hold(now, wait)
                 return max(wait, _MIN_WAIT)
         if late > 0.0:
             self._meter.unused += late
-        self._timeline.acquire(now, next_at)
-        if closed or now < self._pause.until:
-            self._pause.record_probe(now, self.round_trip)
+        timeline.acquire(now, next_at)
+        if closed or now < pause.until:
+            pause.record_probe(now, self.round_trip)
         return 0.0
 
     def reserve(self, wanted: int, ahead: float, *, waited: bool) -> Reservation:
@@ -287,11 +288,12 @@ class AdaptiveRateLimiter:
         while the rate holds other requests back. Otherwise a larger number of such requests than
         the rate allows would hold the others back permanently.
         """
-        now = self._clock()
-        seconds = now - sent
-        self.round_trip += (seconds - self.round_trip) / 8 if self.round_trip else seconds
-        self._pause.record_success(now, sent, self.round_trip)
-        self._meter.record_success(sent)
+        now, round_trip = self._clock(), self.round_trip
+        round_trip += (now - sent - round_trip) / 8 if round_trip else now - sent
+        self.round_trip = round_trip
+        self._pause.record_success(now, sent, round_trip)
+        if self._meter.since is not None:
+            self._meter.record_success(sent)
         if self._timeline.is_full(now, paced=paced):  # otherwise the rate holds nothing back
             self._grow(now - self._responded)
         self._responded = now

@@ -127,7 +127,8 @@ class RetryBudget:
 
     def release(self, tokens: int = 1) -> None:
         """Refund tokens, up to the size."""
-        self.left = min(self.size, self.left + tokens)
+        if self.left < self.size:
+            self.left = min(self.size, self.left + tokens)
 
 
 class CircuitBreaker:
@@ -220,7 +221,8 @@ class WakefulClock:
 
     def __call__(self) -> float:
         """Return monotonic seconds without the time of blocks."""
-        return min(self._clock(), self._until) - self._blocked
+        now = self._clock()
+        return (min(self._until, now)) - self._blocked
 
     def tick(self) -> None:
         """Record that the event loop runs."""
@@ -267,6 +269,8 @@ class OutageTimer:
     def end(self, *, worked: bool) -> None:
         """Record the end of a request, and whether the API worked."""
         self._in_flight -= 1
+        if not worked and self._in_flight:
+            return
         now = self._clock()
         if worked:
             self._since = now

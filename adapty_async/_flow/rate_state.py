@@ -89,8 +89,9 @@ class Timeline(msgspec.Struct):
 
     def acquire(self, now: float, next_at: float) -> None:
         """Put a request that is sent now on the timeline, where it was due at `next_at`."""
-        self.record_wait(waited=now - next_at <= CLOCK_RESOLUTION)
-        self.sent = max(now, next_at)
+        waited = now - next_at <= CLOCK_RESOLUTION
+        self.waited += (waited - self.waited) / 16
+        self.sent = max(next_at, now)
 
     def record_wait(self, *, waited: bool) -> None:
         """Record whether the rate held a request back."""
@@ -253,10 +254,13 @@ class PauseState(msgspec.Struct):
         """Record a success; one of a request sent after the rejections ends pause and probing."""
         self.accepted = max(self.accepted, sent)
         self.consecutive = 0
-        if sent >= self.closed_at:
+        if self.closed and sent >= self.closed_at:
             self.closed = 0
-        is_long = self.until > now and self.price > _SHORT_PAUSE
-        if is_long and sent > self.rejected + _OVERTAKING * round_trip:
+        if (
+            self.until > now
+            and self.price > _SHORT_PAUSE
+            and sent > self.rejected + _OVERTAKING * round_trip
+        ):
             self.closed, self.overstated = 0, True
             self.price = max(0.0, self.price - (self.until - now))
             self.until, self.early_probe = now, math.inf

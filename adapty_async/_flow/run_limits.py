@@ -131,7 +131,7 @@ class RunLimiter(BucketLimiter):
         """
         if deadline != math.inf and deadline <= self._state.clock():
             raise too_late(operation)
-        if not self._queue.try_acquire(operation):
+        if self._queue.has_leader or not self._admit(operation):
             return False
         self._start()
         return True
@@ -160,7 +160,7 @@ class RunLimiter(BucketLimiter):
     def release(self, operation: str, error: AdaptyError | None, sent: float) -> Verdict:
         """Release the connection, and record the result of an attempt that was sent at `sent`."""
         verdict = super().release(operation, error, sent)
-        self._timer.end(worked=verdict is Verdict.WORKED)
+        self._timer.end(worked=error is None or verdict is Verdict.WORKED)
         if self._concurrency is not None:
             seconds = self._state.clock() - sent
             self._concurrency.record(error, seconds, held_up=self._queue.has_leader)
@@ -187,7 +187,7 @@ class RunLimiter(BucketLimiter):
     def _acquire_permit(self, operation: str) -> float:
         state = self._state
         with state.lock:
-            wait, is_limited = 0.0, self._is_paced()
+            wait, is_limited = 0.0, self._is_adaptive or state.is_measured
             if not self._is_adaptive or state.urgent or state.breaker.since is not None:
                 wait = self._delay(is_limited=is_limited)
             is_slowed = wait <= CLOCK_RESOLUTION and is_limited

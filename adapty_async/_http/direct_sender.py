@@ -94,13 +94,17 @@ class DirectSender:
         self._session = session
         self._connector: Any = session.connector
         self._loop = asyncio.get_running_loop()
-        self._connect_requests: dict[yarl.URL, aiohttp.ClientRequest] = {}
+        self._connect_requests: dict[str, aiohttp.ClientRequest] = {}
         self._kept: Kept = set()
 
     async def __call__(self, request: Request, state: CallState) -> Response:
         """Send one request and read its whole response."""
         target = target_of(request.url)
-        connection = await self._connect(target)
+        connect_request = self._connect_requests.get(target.origin) or self._connect_request(target)
+        connection = await self._connector.connect(connect_request, traces=[], timeout=_NO_TIMEOUTS)
+        if connection.protocol.should_close:  # unread bytes arrived before the request
+            _drop(connection)
+            connection = await self._connect_anew(connect_request)
         try:
             protocol = connection.protocol
             if is_kept(protocol, self._kept):
@@ -125,21 +129,22 @@ class DirectSender:
             connection.release()
         return Response(message.code, message.headers, body)
 
-    async def _connect(self, target: Target) -> Any:
-        connect_request = self._connect_requests.get(target.origin) or self._connect_request(target)
-        for _ in range(CONNECTIONS):
+    async def _connect_anew(self, connect_request: aiohttp.ClientRequest) -> Any:
+        """Return another connection than one with unread bytes."""
+        for _ in range(CONNECTIONS - 1):
             connection = await self._connector.connect(
                 connect_request, traces=[], timeout=_NO_TIMEOUTS
             )
             if not connection.protocol.should_close:
                 return connection
-            _drop(connection)  # unread bytes arrived before the request
+            _drop(connection)
+
         raise ConnectError(DESYNCHRONISED)
 
     def _connect_request(self, target: Target) -> aiohttp.ClientRequest:
         """Return a request for aiohttp's connector, which uses only its origin."""
         connect_request = aiohttp.ClientRequest(
-            "GET", target.origin, loop=self._loop, session=self._session
+            "GET", yarl.URL(target.origin), loop=self._loop, session=self._session
         )
         self._connect_requests[target.origin] = connect_request
         return connect_request
@@ -203,7 +208,7 @@ def stamp() -> Stamp:
 
 def is_same(one: Stamp, other: Stamp) -> bool:
     """Return whether nothing was patched between two stamps."""
-    return len(one) == len(other) and all(map(operator.is_, one, other))
+    return all(map(operator.is_, one, other))
 
 
 _CLIENT, _CONNECTOR = aiohttp.client.__dict__, aiohttp.connector.__dict__

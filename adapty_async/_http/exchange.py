@@ -7,13 +7,12 @@ Invariants:
   bytes.
 - `CallState.on_wire` is set before the first byte can be written. An attempt that ends without it
   was surely not sent.
-- No exception that leaves `exchange` holds a frame of aiohttp's: headers and bodies are among their
-  locals, and some tools print the locals of every frame.
+- No exception that `failure_of` has seen holds a frame of aiohttp's: headers and bodies are among
+  their locals, and some tools print the locals of every frame.
 """
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import ssl
 import weakref
@@ -26,8 +25,7 @@ from aiohttp.http import HttpProcessingError
 from multidict import CIMultiDict
 
 from adapty_async._api.call_state import CallState, Layer
-from adapty_async._api.operation import Request, Response
-from adapty_async._http.timeouts import TimeoutScheduler
+from adapty_async._api.operation import Request
 from adapty_async.errors import (
     AdaptyError,
     ConnectError,
@@ -47,7 +45,7 @@ __all__ = (
     "ReadBody",
     "SendOnce",
     "Target",
-    "exchange",
+    "failure_of",
     "is_kept",
     "may_be_unread",
     "read",
@@ -89,7 +87,7 @@ class Target(NamedTuple):
     """A parsed URL: its origin, the path of the request line, and the headers for each request."""
 
     url: yarl.URL
-    origin: yarl.URL
+    origin: str
     path: str
     headers: CIMultiDict[str]
 
@@ -100,42 +98,29 @@ def target_of(url: str) -> Target:
     parsed = yarl.URL(url, encoded=True)
     headers = CIMultiDict({"Host": parsed.host_port_subcomponent or ""})
     headers.update(aiohttp.ClientRequest.DEFAULT_HEADERS)
-    return Target(parsed, parsed.origin(), parsed.raw_path_qs, headers)
+    return Target(parsed, str(parsed.origin()), parsed.raw_path_qs, headers)
 
 
-async def exchange(
-    send: SendOnce,
-    timeouts: TimeoutScheduler,
-    request: Request,
-    state: CallState,
-    seconds: float,
-) -> Response:
+def failure_of(error: BaseException, state: CallState, *, expired: bool) -> AdaptyError | None:
     """
-    Make one attempt, and translate its errors.
+    Return the error of a failed attempt, which refers to no object of aiohttp's.
 
-    Raises:
-        AdaptyError: the attempt failed. The error refers to no object of aiohttp's.
+    The caller raises it where the exception of aiohttp does not become its context.
+
+    Args:
+        error: the exception that the sender raised.
+        state: the call state.
+        expired: the attempt was cancelled because its time was over, and for no other reason.
+
+    Returns:
+        None if the exception is no failure of the attempt: the caller raises it as it is.
     """
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101  coroutines run in tasks
-    cancelled_before = task.cancelling()
-    timeouts.schedule(task, seconds, state)
-    try:
-        return await send(request, state)
-    except _FOREIGN as error:
-        failure: AdaptyError = _unless_written(state, translate(error))
-    except BaseException as error:
-        strip_traceback(error)
-        is_late = isinstance(error, asyncio.CancelledError) and timeouts.expired(task)
-        if not is_late or task.cancelling() != cancelled_before + 1:  # not by the scheduler alone
-            raise
-        failure = _timed_out(state)
-    finally:
-        timeouts.cancel(task)
-    try:
-        raise failure  # here, where the error of aiohttp does not become its context
-    finally:
-        del failure  # otherwise the error and this frame would form a cycle
+    if isinstance(error, _FOREIGN):
+        return _unless_written(state, translate(error))
+    strip_traceback(error)
+    if isinstance(error, AdaptyError):
+        return error
+    return _timed_out(state) if expired else None
 
 
 def _unless_written(state: CallState, error: TransportError) -> TransportError:

@@ -12,6 +12,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -31,31 +32,25 @@ class _Deadlines(msgspec.Struct):
     A pair of deadlines of one attempt: for its end, and for being on the wire.
 
     Attributes:
+        start: time from which the timeouts count, on the clock.
         seconds: timeout of the attempt.
+        connect_seconds: timeout for being on the wire.
         state: the call state, which says whether the attempt is on the wire.
-        end: deadline of the attempt, on the clock.
-        connected: deadline for being on the wire, on the clock.
         restarted: whether the timeouts restarted after a block of the event loop.
     """
 
+    start: float
     seconds: float
+    connect_seconds: float
     state: CallState
-    end: float
-    connected: float
     restarted: bool = False
 
     def restart(self, now: float) -> None:
-        self.restarted = True
-        self.end = now + self.seconds
-        self.connected = _connect_deadline(now, self.seconds)
+        self.restarted, self.start = True, now
 
     @property
     def next(self) -> float:
-        return self.end if self.state.on_wire else self.connected
-
-
-def _connect_deadline(now: float, seconds: float) -> float:
-    return now + min(_CONNECT_SECONDS, _CONNECT_SHARE * seconds)
+        return self.start + (self.seconds if self.state.on_wire else self.connect_seconds)
 
 
 class TimeoutScheduler:
@@ -68,27 +63,26 @@ class TimeoutScheduler:
 
     def __init__(self, loop: Loop, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._watched: dict[asyncio.Task[object], _Deadlines] = {}
-        self._expired: set[asyncio.Task[object]] = set()
+        self._watched: dict[asyncio.Task[Any], _Deadlines] = {}
+        self._expired: set[asyncio.Task[Any]] = set()
         self._timer = PatientTimer(loop, self._cancel_expired, self._restart_unsent, clock)
 
-    def schedule(self, task: asyncio.Task[object], seconds: float, state: CallState) -> None:
+    def schedule(self, task: asyncio.Task[Any], seconds: float, state: CallState) -> None:
         """
         Schedule the cancellation of a task after a number of seconds, or earlier if unconnected.
 
         `cancel` revokes it.
         """
-        now = self._clock()
-        connected = _connect_deadline(now, seconds)
-        self._watched[task] = _Deadlines(seconds, state, now + seconds, connected)
-        if connected < self._timer.due:
-            self._timer.start(connected, now)
+        now, connect_seconds = self._clock(), min(_CONNECT_SECONDS, _CONNECT_SHARE * seconds)
+        self._watched[task] = _Deadlines(now, seconds, connect_seconds, state)
+        if now + connect_seconds < self._timer.due:
+            self._timer.start(now + connect_seconds, now)
 
-    def expired(self, task: asyncio.Task[object]) -> bool:
+    def expired(self, task: asyncio.Task[Any]) -> bool:
         """Return whether the scheduler cancelled the task."""
         return task in self._expired
 
-    def cancel(self, task: asyncio.Task[object]) -> None:
+    def cancel(self, task: asyncio.Task[Any]) -> None:
         """Remove the timeouts of a task, and uncancel it if the scheduler cancelled it."""
         del self._watched[task]
         if task in self._expired:

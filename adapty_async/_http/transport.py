@@ -14,7 +14,7 @@ import functools
 import logging
 import warnings
 import weakref
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -23,7 +23,7 @@ import msgspec
 from adapty_async._api.call_state import CallState
 from adapty_async._api.operation import Request, Response
 from adapty_async._http.direct_sender import Stamp, fastest_sender, is_same, stamp, why_standard
-from adapty_async._http.exchange import Kept, SendOnce, exchange
+from adapty_async._http.exchange import Kept, ReadBody, SendOnce, failure_of
 from adapty_async._http.session_sender import SESSION_OPTIONS, ask_given, session_sender
 from adapty_async._http.streaming import Sink, read_into
 from adapty_async._http.timeouts import TimeoutScheduler
@@ -44,16 +44,6 @@ logger = logging.getLogger("adapty_async")
 
 # Seconds between two checks whether the loop of another thread still runs.
 _RECHECK = 0.1
-
-
-def _is_of_a_closed_session(state: CallState) -> bool:
-    """
-    Return whether the close of a session raised the cancellation, and no task did.
-
-    aiohttp cancels its name lookups when it closes.
-    """
-    task = asyncio.current_task()
-    return task is not None and not task.cancelling() and not state.on_wire
 
 
 class Transport:
@@ -96,9 +86,9 @@ class Transport:
         )
         register_fork_handler(self)
 
-    async def __call__(
+    def __call__(
         self, request: Request, state: CallState, sink: Sink | None = None
-    ) -> Response:
+    ) -> Awaitable[Response]:
         """
         Send one request, once, and read its whole response.
 
@@ -114,39 +104,79 @@ class Transport:
         if self.closed or self._caller_session is not None:
             self._require_open()
         resources = self._open.get()
-        if not resources.guarded or not _is_current(resources.pool):
-            await self._make_ready(resources)
+        pool = resources.pool
+        if sink is None and resources.guarded and pool.is_current():
+            return self._send(resources, pool, pool.send, request, state)
+        return self._send_when_ready(resources, request, state, sink)
+
+    async def _send_when_ready(
+        self, resources: _LoopResources, request: Request, state: CallState, sink: Sink | None
+    ) -> Response:
+        await self._make_ready(resources)
+        pool = resources.pool
+        send = pool.send
+        if sink is not None:
+            read_body = read_into(sink, resources.timeouts, state, self._clock)
+            send = self._streaming_sender(pool, read_body)
+        return await self._send(resources, pool, send, request, state)
+
+    async def _send(
+        self,
+        resources: _LoopResources,
+        pool: _Pool,
+        send: SendOnce,
+        request: Request,
+        state: CallState,
+    ) -> Response:
         seconds = min(request.timeout, state.deadline - self._clock())
         if seconds <= 0:
             raise DeadlineError("no time left to send it", operation=request.operation)
-        pool = resources.pool
-        send = pool.send if sink is None else self._streaming_sender(resources, state, sink)
-        responses = pool.responses
+        timeouts, task = resources.timeouts, asyncio.current_task()
+        assert task is not None  # noqa: S101  coroutines run in tasks
+        responses, cancelled_before = pool.responses, task.cancelling()
+        timeouts.schedule(task, seconds, state)
         pool.in_flight += 1
         try:
-            response = await exchange(send, resources.timeouts, request, state, seconds)
-        except asyncio.CancelledError:
-            if _is_of_a_closed_session(state):
-                self._require_open()
-            raise
-        except AdaptyError as error:
-            error.operation = request.operation
-            await self._renew_if_dead(resources, pool, dead=pool.is_dead(state, error, responses))
-            raise
+            response = await send(request, state)
+        except BaseException as error:
+            expired = task.cancelling() == cancelled_before + 1 and timeouts.expired(task)
+            if (failure := failure_of(error, state, expired=expired)) is None:
+                self._check_cancelled(error, task, state)
+                raise
+        else:
+            pool.responses += 1
+            return response
         finally:
+            timeouts.cancel(task)
             pool.in_flight -= 1
             if pool is not resources.pool:
                 await resources.retire(pool)
-        pool.responses += 1
-        return response
+        try:
+            failure.operation = request.operation
+            await self._renew_if_dead(resources, pool, dead=pool.is_dead(state, failure, responses))
+            raise failure
+        finally:
+            del failure  # otherwise the error and this frame would form a cycle
 
-    def _streaming_sender(
-        self, resources: _LoopResources, state: CallState, sink: Sink
-    ) -> SendOnce:
-        read_body = read_into(sink, resources.timeouts, state, self._clock)
+    async def _renew_if_dead(self, resources: _LoopResources, pool: _Pool, *, dead: bool) -> None:
+        if dead and pool is resources.pool:
+            await self._renew(resources)
+
+    def _check_cancelled(
+        self, error: BaseException, task: asyncio.Task[Any], state: CallState
+    ) -> None:
+        """
+        Raise if the close of a session cancelled an attempt, and nothing cancelled its task.
+
+        aiohttp cancels its name lookups when it closes.
+        """
+        is_cancelled = isinstance(error, asyncio.CancelledError)
+        if is_cancelled and not task.cancelling() and not state.on_wire:
+            self._require_open()
+
+    def _streaming_sender(self, pool: _Pool, read_body: ReadBody) -> SendOnce:
         if self._caller_session is not None:
             return ask_given(self._caller_session, read_body)
-        pool = resources.pool
         return session_sender(
             pool.session,
             lambda _: None,
@@ -155,14 +185,10 @@ class Transport:
             read_body=read_body,
         )
 
-    async def _renew_if_dead(self, resources: _LoopResources, pool: _Pool, *, dead: bool) -> None:
-        if dead and pool is resources.pool:
-            await self._renew(resources)
-
     async def _make_ready(self, resources: _LoopResources) -> None:
         if not resources.guarded:
             await resources.start_guard()
-        if not _is_current(resources.pool):
+        if not resources.pool.is_current():
             await self._renew(resources)
 
     def _require_open(self) -> None:
@@ -272,6 +298,10 @@ class _Pool(msgspec.Struct):
     responses: int = 0
     streamed: Kept = msgspec.field(default_factory=set)
 
+    def is_current(self) -> bool:
+        """Return whether nothing was patched since the pool was made."""
+        return self.stamp is None or is_same(self.stamp, stamp())
+
     def is_dead(self, state: CallState, error: AdaptyError, responses: int) -> bool:
         """
         Return whether to drop all kept connections, after an attempt over one failed.
@@ -287,11 +317,6 @@ class _Pool(msgspec.Struct):
         if isinstance(error, RequestTimeoutError):
             return True
         return isinstance(error, ConnectionLostError) and self.responses == responses
-
-
-def _is_current(pool: _Pool) -> bool:
-    """Return whether nothing was patched since a pool was made."""
-    return pool.stamp is None or is_same(pool.stamp, stamp())
 
 
 class _LoopResources(msgspec.Struct):

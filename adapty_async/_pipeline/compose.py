@@ -17,8 +17,8 @@ import msgspec
 from adapty_async._api.call_state import CallState, Layer
 from adapty_async._api.codec import ResultDecoder, error_from, require_no_page
 from adapty_async._api.operation import Middleware, Request, Response, Send
-from adapty_async._flow.bucket_limiter import LimiterRegistry
 from adapty_async._flow.circuit_breaker import RetryBudget
+from adapty_async._flow.limiter_registry import LimiterRegistry
 from adapty_async._flow.run_limits import RunLimits
 from adapty_async._flow.semaphore import PrioritySemaphore
 from adapty_async._pipeline.creation import create_missing

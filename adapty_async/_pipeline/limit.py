@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from adapty_async._api.call_state import CallState, Layer
 from adapty_async._api.operation import Request, Response
-from adapty_async._flow.bucket_limiter import BucketLimiter, CallLimiter, LimiterRegistry, Verdict
+from adapty_async._flow.bucket_limiter import BucketLimiter, CallLimiter, Verdict
+from adapty_async._flow.limiter_registry import LimiterRegistry
 from adapty_async._flow.run_limits import RunLimiter, RunLimits
 from adapty_async._flow.semaphore import PrioritySemaphore
 from adapty_async._pipeline.retry import is_requeued
@@ -60,29 +61,36 @@ class _LimitLayer:
 
     async def send(self, request: Request, state: CallState) -> Response:
         """Send one attempt when the limiter of its bucket permits it."""
-        bucket = self._registry.bucket_of(request.bucket, request.operation)
-        limiter = self._limiters().get(bucket) or self._limiter_of(bucket)
+        operation = request.operation
+        limiter = self._limiters().get(request.bucket)
+        if limiter is None or not limiter.serves(operation):
+            limiter = self._limiter_of(request)
         if self._run is None:
             state.start_deadline(self._clock(), request.total_timeout)
-        if not limiter.try_acquire(request.operation, state.deadline):
-            state.extend_deadline(await limiter.acquire(request.operation, state.deadline))
+        if not limiter.try_acquire(operation, state.deadline):
+            state.extend_deadline(await limiter.acquire(operation, state.deadline))
         sent = self._clock()
         state.start_deadline(sent, request.total_timeout)
-        failure: AdaptyError | None = _NO_RESPONSE
         try:
             response = await self._next(request, state)
-            failure = None
         except AdaptyError as error:
-            failure = error
-            raise
-        finally:
-            if limiter.release(request.operation, failure, sent) is Verdict.OUTAGE:
+            if limiter.release(operation, error, sent) is Verdict.OUTAGE:
                 state.failed_in_outage()
-            if failure is not None and is_requeued(request, state, failure):
+            if is_requeued(request, state, error):
                 state.requeued(limiter.requeue_within)
+            raise
+        except BaseException:
+            limiter.release(operation, _NO_RESPONSE, sent)
+            raise
+        limiter.release(operation, None, sent)
         return response
 
-    def _limiter_of(self, bucket: str) -> BucketLimiter:
+    def _limiter_of(self, request: Request) -> BucketLimiter:
+        bucket = self._registry.bucket_of(request.bucket, request.operation)
+        limiter = self._limiters().get(bucket)
+        return self._make_limiter(bucket) if limiter is None else limiter
+
+    def _make_limiter(self, bucket: str) -> BucketLimiter:
         state, permits = self._registry.get(bucket), self._connections.get()
         limiter = (
             CallLimiter(state, permits)

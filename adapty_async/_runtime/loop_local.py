@@ -30,17 +30,23 @@ class LoopLocal(Generic[T]):
         self._values: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, T] = (
             weakref.WeakKeyDictionary()
         )
+        # the loop of the latest call and its value: nearly always that of the next call, too
+        self._latest: tuple[weakref.ref[asyncio.AbstractEventLoop], T] | None = None
         self._lock = threading.Lock()
         register_fork_handler(self)
 
     def get(self) -> T:
         """Return the value of the running loop; create it on first use."""
-        loop = asyncio.get_running_loop()
-        value = self._values.get(loop)
-        if value is None:
-            with self._lock:
+        loop, latest = asyncio.get_running_loop(), self._latest
+        return latest[1] if latest is not None and latest[0]() is loop else self._find(loop)
+
+    def _find(self, loop: asyncio.AbstractEventLoop) -> T:
+        with self._lock:  # `pop_all` of another thread must not leave its value here
+            value = self._values.get(loop)
+            if value is None:
                 self._drop_closed_loops()
                 value = self._values[loop] = self._make()
+            self._latest = weakref.ref(loop), value
 
         return value
 
@@ -53,6 +59,7 @@ class LoopLocal(Generic[T]):
         """Drop all values, which belong to loops of the parent process."""
         _inherited.append(self._values)
         self._values = weakref.WeakKeyDictionary()
+        self._latest = None
         self._lock = threading.Lock()
 
     def pop_all(self) -> dict[asyncio.AbstractEventLoop, T]:
@@ -60,5 +67,6 @@ class LoopLocal(Generic[T]):
         with self._lock:
             values = dict(self._values)
             self._values.clear()
+            self._latest = None
 
         return values

@@ -16,8 +16,8 @@ from adapty_async._api.operation import Request, Response
 from adapty_async._flow import circuit_breaker as _outage
 from adapty_async._flow import rate_state as _rate_state
 from adapty_async._flow.adaptive_rate import AdaptiveRateLimiter
-from adapty_async._flow.bucket_limiter import LimiterRegistry
 from adapty_async._flow.concurrency_limit import ConcurrencyLimit
+from adapty_async._flow.limiter_registry import LimiterRegistry
 from adapty_async._flow.rate_limiter import FixedRateLimiter
 from adapty_async._flow.run_limits import RunLimiter, RunLimits
 from adapty_async._flow.semaphore import PrioritySemaphore

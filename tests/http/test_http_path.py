@@ -47,7 +47,7 @@ from adapty_async import (
     RetryPolicy,
 )
 from adapty_async._api.call_state import CallState
-from adapty_async._api.operation import Request, Response
+from adapty_async._api.operation import Response
 from adapty_async._http.direct_sender import (
     _PARTS,
     TESTED,
@@ -57,9 +57,8 @@ from adapty_async._http.direct_sender import (
     stamp,
     why_standard,
 )
-from adapty_async._http.exchange import exchange
+from adapty_async._http.exchange import failure_of
 from adapty_async._http.session_sender import SESSION_OPTIONS, session_sender
-from adapty_async._http.timeouts import TimeoutScheduler
 from adapty_async._http.transport import Transport
 from adapty_async.statistics import HttpPath
 from adapty_async.v1 import CREATE_PROFILE, ProfileAttributes
@@ -724,13 +723,9 @@ async def test_a_host_that_needs_no_proxy_is_reached_without_one(
         assert server.methods == ["DELETE"]
 
 
-async def test_a_connection_that_breaks_before_a_request_is_written_sent_nothing() -> None:
+def test_a_connection_that_breaks_before_a_request_is_written_sent_nothing() -> None:
     """A failure while nothing is on the wire is a failed connection, and may be retried."""
+    failure = failure_of(aiohttp.ServerDisconnectedError(), CallState(), expired=False)
 
-    async def ask(_: Request, state: CallState) -> Response:
-        raise aiohttp.ServerDisconnectedError
-
-    scheduler = TimeoutScheduler(asyncio.get_running_loop(), time.monotonic)
-    with pytest.raises(ConnectError, match=r"^cannot connect \(the connection broke"):
-        await exchange(ask, scheduler, a_request(), CallState(), 1.0)
-    scheduler.close()
+    assert isinstance(failure, ConnectError)
+    assert failure.args[0].startswith("cannot connect (the connection broke")

@@ -43,9 +43,8 @@ from adapty_async import (
 )
 from adapty_async._api.call_state import CallState
 from adapty_async._http.direct_sender import fastest_sender, stamp
-from adapty_async._http.exchange import SendOnce, exchange
+from adapty_async._http.exchange import SendOnce
 from adapty_async._http.session_sender import SESSION_OPTIONS
-from adapty_async._http.timeouts import TimeoutScheduler
 from adapty_async.v1 import CREATE_PROFILE, ProfileAttributes
 from tests._support import a_request, patch_as_a_tracer
 from tests.raw_server import (
@@ -341,13 +340,15 @@ class Unanswered(AbstractResolver):
         """Do nothing, since there is nothing to close."""
 
 
-async def test_a_name_that_is_not_found_in_time_is_a_failed_connection() -> None:
+async def test_a_name_that_is_not_found_in_time_is_a_failed_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Nothing was sent during the name lookup, and its time is bounded too."""
-    async with sender(aiohttp.TCPConnector(resolver=Unanswered())) as ask:
-        scheduler = TimeoutScheduler(asyncio.get_running_loop())
-        with pytest.raises(ConnectError, match=r"^cannot connect \(timed out\)$"):
-            await exchange(ask, scheduler, a_request(), CallState(), 0.05)
-        scheduler.close()
+    monkeypatch.setattr("aiohttp.connector.DefaultResolver", lambda **_: Unanswered())
+    options: dict[str, Any] = {"timeout": 0.05, "retry": RetryPolicy(attempts=1)}
+    async with AdaptyClient(KEY, base_url="https://host.invalid", **options) as client:
+        with pytest.raises(ConnectError, match=r"^cannot connect \(timed out\)"):
+            await CALLS["GET"](client)
 
 
 async def test_the_time_that_a_given_session_allows_is_kept() -> None:

@@ -23,8 +23,8 @@ from adapty_async._api.operation import (
     Send,
 )
 from adapty_async._bulk.executor import CallOptions, Executor
-from adapty_async._flow.bucket_limiter import LimiterRegistry
 from adapty_async._flow.circuit_breaker import RetryBudget
+from adapty_async._flow.limiter_registry import LimiterRegistry
 from adapty_async._flow.rate_limiter import FixedRateLimiter
 from adapty_async._flow.semaphore import PrioritySemaphore
 from adapty_async._pipeline.compose import PipelineConfig, build, check, without_state

@@ -9,8 +9,8 @@ import pytest
 
 from adapty_async._api.call_state import CallState
 from adapty_async._api.operation import Request, Response
-from adapty_async._flow.bucket_limiter import LimiterRegistry
 from adapty_async._flow.concurrency_limit import ConcurrencyLimit
+from adapty_async._flow.limiter_registry import LimiterRegistry
 from adapty_async._flow.rate_limiter import FixedRateLimiter
 from adapty_async._flow.run_limits import RunLimits
 from adapty_async._flow.semaphore import PrioritySemaphore
