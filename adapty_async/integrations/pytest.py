@@ -1,7 +1,7 @@
 """
 The pytest plugin by its name in the library, for ``pytest_plugins`` and ``pytest -p``.
 
-pytest loads the plugin itself, which is in a module of its own: `_adapty_async_pytest`.
+pytest loads the plugin itself, which is in a module of its own: ``_adapty_async_pytest``.
 """
 
 from _adapty_async_pytest import (
