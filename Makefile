@@ -10,7 +10,7 @@ WORKERS := $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
 # Hundreds of processes of the tests import the package: without a cache, each compiles it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types docs links faults fuzz mutation audit outsiders outsiders-smoke bench bench-goodput bench-smoke soak kills examples check release-check release-check-quick clean
+.PHONY: demo test lint types docs links faults fuzz mutation audit outsiders outsiders-smoke bench bench-goodput bench-smoke soak kills examples modules check release-check release-check-quick clean
 
 demo: .venv/.demo
 	@$(BIN)/adapty-async demo examples/profiles.csv examples/erase.txt
@@ -47,11 +47,11 @@ mutation: .venv/.dev
 	$(BIN)/python -m pip install --quiet --group mutation
 	$(BIN)/python -m tests.mutation
 
-outsiders: .venv/.outsiders
-	$(BIN)/python -m tests.outsiders
+outsiders: .venv/.dev
+	$(BIN)/tox run -q -e outsiders
 
-outsiders-smoke: .venv/.outsiders
-	$(BIN)/python -m tests.outsiders --short
+outsiders-smoke: .venv/.dev
+	$(BIN)/tox run -q -e outsiders -- --short
 
 links: .venv/.dev
 	$(BIN)/python -m tests.links
@@ -84,6 +84,9 @@ kills: .venv/.dev
 examples: .venv/.demo
 	$(BIN)/python -m adapty_async.cli._demo_data examples
 
+modules: .venv/.dev
+	@$(BIN)/python -m tests.module_map
+
 check: lint types test docs bench-smoke
 
 .venv/bin/python:
@@ -105,10 +108,6 @@ check: lint types test docs bench-smoke
 
 .venv/.release: .venv/.dev
 	$(BIN)/python -m pip install --quiet --group release
-	@touch $@
-
-.venv/.outsiders: .venv/.dev
-	$(BIN)/python -m pip install --quiet --group outsiders
 	@touch $@
 
 clean:
