@@ -28,8 +28,12 @@ _MEASURED_PROCESSES = "COVERAGE_PROCESS_CONFIG"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run files with slow tests first, so that the workers end at about the same time."""
-    slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
+    """Run files with long tests first, so that the workers end at about the same time."""
+    slow = {
+        item.path
+        for item in items
+        if item.get_closest_marker("slow") or item.get_closest_marker("unmeasured")
+    }
     items.sort(key=lambda item: item.path not in slow)
 
 
