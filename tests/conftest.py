@@ -28,8 +28,12 @@ _MEASURED_PROCESSES = "COVERAGE_PROCESS_CONFIG"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run files with slow tests first, so that the workers end at about the same time."""
-    slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
+    """Run files with long tests first, so that the workers end at about the same time."""
+    slow = {
+        item.path
+        for item in items
+        if item.get_closest_marker("slow") or item.get_closest_marker("unmeasured")
+    }
     items.sort(key=lambda item: item.path not in slow)
 
 
@@ -42,11 +46,11 @@ def pytest_collection_finish() -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """
-    Measure no coverage in slow tests and their processes.
+    Measure no coverage in tests with the marker `unmeasured`, nor in their processes.
 
-    They reach a thousand times what other tests reach once, and measuring doubles their time.
+    They reach many times what other tests reach once, and measuring doubles their time.
     """
-    measured = Coverage.current() if item.get_closest_marker("slow") is not None else None
+    measured = Coverage.current() if item.get_closest_marker("unmeasured") is not None else None
     if measured is None:
         return (yield)
     processes = os.environ.pop(_MEASURED_PROCESSES, None)

@@ -18,6 +18,8 @@ from adapty_async import AdaptyClient, v1, v2, web
 from adapty_async.sandbox import Sandbox
 from tests.warm import run_warm
 
+pytestmark = pytest.mark.unmeasured
+
 _ROOT = Path(__file__).parent.parent
 _PAGES = [_ROOT / "README.md", *sorted((_ROOT / "docs").glob("*.md"))]
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)

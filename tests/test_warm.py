@@ -9,6 +9,8 @@ import pytest
 
 from tests.warm import run_warm
 
+pytestmark = pytest.mark.unmeasured  # the server would be, and all its forks
+
 FACTS = """
 import os, sys, warnings
 from dataclasses import dataclass

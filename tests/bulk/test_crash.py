@@ -22,7 +22,7 @@ from adapty_async.bulk import ItemState
 from adapty_async.sandbox import Arrival
 from tests._journals import states
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 COUNT = 20_000
 KILLS = 30

@@ -22,7 +22,7 @@ from adapty_async.mail import TransactionEvent
 from adapty_async.sandbox import Sandbox
 from adapty_async.v1 import ProfileAttributes
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 By = Literal["external_profile_id", "customer_user_id", "email"]
 

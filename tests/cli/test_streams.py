@@ -15,6 +15,8 @@ from adapty_async.cli._streams import _Guarded
 from adapty_async.sandbox import Sandbox
 from tests.cli.processes import COMMAND, DEADLINE
 
+pytestmark = pytest.mark.unmeasured
+
 Put = Callable[[str, str | bytes], Path]
 
 V1 = ("--api", "v1", "--by", "customer-user-id", "--yes")

@@ -17,7 +17,7 @@ from tests._support import CANARY_KEY
 from tests.faults.responses import CHUNKED, HEAD, MIB, packed, response
 from tests.raw_server import CLOSE, DONE, RESET, Drip, RawServer, Steps, in_thread, page
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 #: The maximum memory of one response, in KiB.
 COST = 32 * 1024

@@ -21,6 +21,8 @@ from adapty_async.jobs import JobStore, Lines
 from adapty_async.sandbox import Sandbox
 from tests.jobs.test_job import BY, users
 
+pytestmark = pytest.mark.unmeasured
+
 _FOLDER = Path(examples.__path__[0], "jobs")
 
 _STREAQ = """

@@ -18,6 +18,8 @@ from adapty_async._journal import ItemState, SqliteJournal
 from adapty_async.errors import JournalError
 from tests.journal.support import BY_KEY, IDENTITY, OWED, accept, key_of, reopened, states_of
 
+pytestmark = pytest.mark.unmeasured
+
 SENT = """
 import asyncio, os, random, sys
 from pathlib import Path

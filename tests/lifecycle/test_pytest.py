@@ -57,7 +57,7 @@ async def test_last(client, plain):
 ASYNCIO = "pytestmark = pytest.mark.asyncio(loop_scope={loop!r})"
 ASYNCIO_FIXTURE = "__import__('pytest_asyncio').fixture(scope={scope!r}, loop_scope={loop!r})"
 ANYIO = """
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.unmeasured]
 
 @pytest.fixture(scope={scope!r})
 def anyio_backend():

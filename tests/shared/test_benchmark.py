@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.bench_shared_rate import Server, measure
+
+pytestmark = pytest.mark.unmeasured
 
 
 def test_processes_do_all_items_once(tmp_path: Path) -> None:
