@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium: neither chromium, chromium-browser nor google-chrome"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="no Chromium: neither chromium, chromium-browser nor google-chrome"
+    ),
+]
 OPTIONS = [
     "--no-sandbox",
     "--disable-gpu",
