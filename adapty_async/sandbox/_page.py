@@ -18,6 +18,7 @@ import msgspec
 from aiohttp import web
 
 from . import _guard, _snippets
+from ._activity import Cached
 from ._body import unpacked
 from ._faults import Faults
 from ._feed import Feed, event
@@ -81,6 +82,7 @@ class Page:
     ) -> None:
         """Show these parts to requests that come from this machine's pages and programs."""
         self._store = store
+        self._counts = Cached(store.state)
         self._shop = shop
         self._faults = faults
         self._activity = activity
@@ -157,7 +159,7 @@ class Page:
         return response
 
     def _overview(self) -> bytes:
-        profiles, mail_profiles, mail_events = self._store.state()
+        profiles, mail_profiles, mail_events = self._counts.value()
         return event(
             "overview",
             {

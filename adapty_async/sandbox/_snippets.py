@@ -23,6 +23,9 @@ from ._v2_routes import HEADERS as _IDS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    # HTTP method, path, name of the method, rule of the body, function that makes the arguments
+    _Row = tuple[str, str, str, Callable[[Any], Any], Callable[[str, Any], list[str]]]
+
 #: The headers of a request that code has.
 SENT_HEADERS = (
     *_IDS.values(),
@@ -35,7 +38,6 @@ _OF_CLIENT = ("Idempotency-Key", "Content-Type")  # the client has other means f
 
 _WEB, _MAIL, _EXPORT = "/api/v2/web-api/", "/api/v1/profile/", "/api/v1/client-api/"
 _PAYWALL = f"{_V2}/paywalls/*"
-_STRIPE = "/api/v1/sdk/purchase/stripe/token/validate/"
 _PURCHASES = {"subscription": "SubscriptionPurchase", "one_time_purchase": "OneTimePurchase"}
 # The structs of the library inside others, by field.
 _NESTED = {
@@ -177,106 +179,92 @@ def _empty(value: Any) -> Any:
     return _rules.record({})(value)
 
 
-_ATTRIBUTES = _struct("ProfileAttributes")
+def _methods(base: str, api: str, *rows: _Row) -> dict[tuple[str, str], _Method]:
+    """Return the methods of an API by method and path; a row has the path below `base`."""
+    return {
+        (method, base + path): _Method(f"{api}.{name}", rule, make)
+        for method, path, name, rule, make in rows
+    }
+
+
+_REFUNDS = "purchase/profile/refund-saver/settings/"
+_IDENTIFIERS = "integration/profile/set/integration-identifiers/"
+_attributes = _struct("ProfileAttributes")
 _METHODS = {
-    **{
-        (method, f"{_V2}/{path}"): row
-        for method, path, row in (
-            ("GET", "profile/", _Method("v2.profiles.get", _empty, _none)),
-            ("DELETE", "profile/", _Method("v2.profiles.delete", _empty, _none)),
-            ("POST", "profile/", _Method("v2.profiles.create", _v2_rules.profile, _ATTRIBUTES)),
-            ("PATCH", "profile/", _Method("v2.profiles.update", _v2_rules.profile, _ATTRIBUTES)),
-            (
-                "POST",
-                "purchase/set/transaction/",
-                _Method("v2.transactions.set", _v2_rules.transaction, _transaction),
-            ),
-            (
-                "POST",
-                "purchase/profile/grant/access-level/",
-                _Method("v2.access_levels.grant", _v2_rules.grant, _keywords),
-            ),
-            (
-                "POST",
-                "purchase/profile/revoke/access-level/",
-                _Method("v2.access_levels.revoke", _v2_rules.revocation, _keywords),
-            ),
-            (
-                "GET",
-                "purchase/profile/refund-saver/settings/",
-                _Method("v2.refund_saver.get", _empty, _none),
-            ),
-            (
-                "POST",
-                "purchase/profile/refund-saver/settings/",
-                _Method("v2.refund_saver.set", _v2_rules.refund_saver, _keywords),
-            ),
-            (
-                "GET",
-                "integration/profile/set/integration-identifiers/",
-                _Method("v2.integrations.get", _empty, _none),
-            ),
-            (
-                "POST",
-                "integration/profile/set/integration-identifiers/",
-                _Method(
-                    "v2.integrations.set", _v2_rules.identifiers, _struct("IntegrationIdentifiers")
-                ),
-            ),
-            (
-                "POST",
-                "purchase/paddle/token/validate/",
-                _Method("v2.purchases.validate_paddle", _v2_rules.paddle, _keywords),
-            ),
-            (
-                "POST",
-                "vc/transactions/",
-                _Method(
-                    "v2.virtual_currencies.create_transaction",
-                    _v2_rules.currency_transaction,
-                    _currencies,
-                ),
-            ),
-            (
-                "GET",
-                "vc/balances/",
-                _Method("v2.virtual_currencies.list_balances", _empty, _none),
-            ),
-        )
-    },
-    ("POST", _STRIPE): _Method("v2.purchases.validate_stripe", _v2_rules.stripe, _stripe),
-    ("GET", _PAYWALL): _Method("v2.paywalls.get", _empty, _none),
-    ("PUT", _PAYWALL): _Method("v2.paywalls.update", _v2_rules.paywall, _remote_configs),
-    **{
-        (method, "/api/v1/server-side-api/profiles/"): _Method(f"v1.profiles.{name}", rule, make)
-        for method, name, rule, make in (
-            ("GET", "get", _empty, _none),
-            ("DELETE", "delete", _empty, _none),
-            ("POST", "create", _rules.v1_profile, _ATTRIBUTES),
-            ("PATCH", "update", _rules.v1_profile, _ATTRIBUTES),
-        )
-    },
-    **{
-        ("POST", f"{_MAIL}{path}"): _Method(f"mail.{name}", rule, make)
-        for path, name, rule, make in (
-            ("save/", "profiles.save", _rules.mail_profile, _struct("MailProfile")),
-            ("delete/", "profiles.delete", _rules.mail_identifiers, _keywords),
-            (
-                "transaction-event/save/",
-                "events.save",
-                _rules.mail_event,
-                _struct("TransactionEvent"),
-            ),
-        )
-    },
-    **{
-        ("POST", f"{_WEB}{path}"): _Method(f"web.{name}", rule, make)
-        for path, name, rule, make in (
-            ("paywall/", "paywalls.get", _web.paywall_rule, _keywords),
-            ("paywall/visit/", "paywalls.record_view", _web.visit_rule, _keywords),
-            ("attribution/", "attribution.add", _web.attribution_rule, _with_ids("Attribution")),
-        )
-    },
+    **_methods(
+        f"{_V2}/",
+        "v2",
+        ("GET", "profile/", "profiles.get", _empty, _none),
+        ("DELETE", "profile/", "profiles.delete", _empty, _none),
+        ("POST", "profile/", "profiles.create", _v2_rules.profile, _attributes),
+        ("PATCH", "profile/", "profiles.update", _v2_rules.profile, _attributes),
+        (
+            *("POST", "purchase/set/transaction/"),
+            *("transactions.set", _v2_rules.transaction, _transaction),
+        ),
+        (
+            *("POST", "purchase/profile/grant/access-level/"),
+            *("access_levels.grant", _v2_rules.grant, _keywords),
+        ),
+        (
+            *("POST", "purchase/profile/revoke/access-level/"),
+            *("access_levels.revoke", _v2_rules.revocation, _keywords),
+        ),
+        ("GET", _REFUNDS, "refund_saver.get", _empty, _none),
+        ("POST", _REFUNDS, "refund_saver.set", _v2_rules.refund_saver, _keywords),
+        ("GET", _IDENTIFIERS, "integrations.get", _empty, _none),
+        (
+            *("POST", _IDENTIFIERS),
+            *("integrations.set", _v2_rules.identifiers, _struct("IntegrationIdentifiers")),
+        ),
+        (
+            *("POST", "purchase/paddle/token/validate/"),
+            *("purchases.validate_paddle", _v2_rules.paddle, _keywords),
+        ),
+        ("GET", "vc/balances/", "virtual_currencies.list_balances", _empty, _none),
+        (
+            *("POST", "vc/transactions/", "virtual_currencies.create_transaction"),
+            *(_v2_rules.currency_transaction, _currencies),
+        ),
+        ("GET", "paywalls/*", "paywalls.get", _empty, _none),
+        ("PUT", "paywalls/*", "paywalls.update", _v2_rules.paywall, _remote_configs),
+    ),
+    **_methods(
+        "/api/v1/sdk/",
+        "v2",
+        (
+            *("POST", "purchase/stripe/token/validate/"),
+            *("purchases.validate_stripe", _v2_rules.stripe, _stripe),
+        ),
+    ),
+    **_methods(
+        "/api/v1/server-side-api/profiles/",
+        "v1",
+        ("GET", "", "profiles.get", _empty, _none),
+        ("DELETE", "", "profiles.delete", _empty, _none),
+        ("POST", "", "profiles.create", _rules.v1_profile, _attributes),
+        ("PATCH", "", "profiles.update", _rules.v1_profile, _attributes),
+    ),
+    **_methods(
+        _MAIL,
+        "mail",
+        ("POST", "save/", "profiles.save", _rules.mail_profile, _struct("MailProfile")),
+        ("POST", "delete/", "profiles.delete", _rules.mail_identifiers, _keywords),
+        (
+            *("POST", "transaction-event/save/"),
+            *("events.save", _rules.mail_event, _struct("TransactionEvent")),
+        ),
+    ),
+    **_methods(
+        _WEB,
+        "web",
+        ("POST", "paywall/", "paywalls.get", _web.paywall_rule, _keywords),
+        ("POST", "paywall/visit/", "paywalls.record_view", _web.visit_rule, _keywords),
+        (
+            *("POST", "attribution/"),
+            *("attribution.add", _web.attribution_rule, _with_ids("Attribution")),
+        ),
+    ),
 }
 
 

@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium: neither chromium, chromium-browser nor google-chrome"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="no Chromium: neither chromium, chromium-browser nor google-chrome"
+    ),
+]
 OPTIONS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -39,6 +42,22 @@ OPTIONS = [
     "--disable-sync",
 ]
 expect.set_options(timeout=20_000)  # a bound for slow machines, not a wait
+# What a page of another origin can try: a request without a preflight, one with, and a read.
+ATTACK = """
+async base => {
+  const attempt = (path, options) =>
+    fetch(base + path, options).then(response => response.type, error => error.name);
+  return [
+    await attempt("page/fail-next", {
+      method: "POST", mode: "no-cors", body: JSON.stringify({ faults: ["500"] }),
+    }),
+    await attempt("page/faults", {
+      method: "PUT", body: JSON.stringify({ shares: { error: 1 }, latency: 0 }),
+    }),
+    await attempt("state", {}),
+  ];
+}
+"""
 IMAGE = "<img src=x onerror=\"document.title='executed'\">"
 
 
@@ -227,6 +246,21 @@ async def test_the_page_survives_a_restart(browser: Browser) -> None:
             await Api(sandbox).v1("DELETE")
             await expect(page.locator("#requests tr")).to_contain_text("DELETE")
             await expect(page.locator("#requests tr")).to_have_count(1)
+
+
+async def test_a_page_of_another_site_switches_nothing(browser: Browser, api: Api) -> None:
+    """Its scripts reach neither the faults nor the state; its links open the page."""
+    async with Sandbox() as other, await browser.new_context() as context:
+        page = await context.new_page()
+        await page.goto(f"{other.url}/elsewhere")
+        outcomes = await page.evaluate(ATTACK, f"{api.sandbox.url}/_sandbox/")
+        assert outcomes == ["opaque", "TypeError", "TypeError"]
+        assert (await api.v1("GET")).status == 404
+        assert api.sandbox.customer_user_ids() == set()
+
+        await page.evaluate("url => { location = url; }", api.sandbox.url)
+        await expect(page).to_have_title("Adapty sandbox")
+        await expect(page.locator("#connection")).to_have_text("Live")
 
 
 async def test_axe_finds_nothing(page: Page, api: Api) -> None:

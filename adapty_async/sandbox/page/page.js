@@ -334,7 +334,7 @@ function profileRow(profile) {
   }
   const names = Object.keys(profile.attributes);
   const details = element.querySelector("details");
-  details.hidden = names.length === 0;
+  if (names.length === 0) details.remove();
   details.querySelector("summary").textContent =
     names.length === 1 ? "1 attribute" : `${names.length} attributes`;
   details.querySelector("pre").textContent = JSON.stringify(profile.attributes, null, 2);
@@ -372,7 +372,8 @@ function startOver() {
 
 function isInUse() {
   const list = $("profiles");
-  return list.contains(document.activeElement) || list.querySelector("details[open]") !== null;
+  return list.matches(":hover") || list.contains(document.activeElement) ||
+    list.querySelector("details[open]") !== null;
 }
 
 function followProfiles(overview) {
