@@ -95,7 +95,7 @@ def _complaint(line: str) -> str | None:
     except click.UsageError as error:
         parameter = error.param if isinstance(error, click.BadParameter) else None
         if parameter is None or not isinstance(parameter.type, click.Path):  # it need not exist
-            return f"{line}: {error.message}"
+            return f"{line}: {error.format_message()}"
     return None
 
 
