@@ -30,7 +30,8 @@ default_role = "py:obj"
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:obj", r"[a-z]\w*"),  # an argument of the function that the docstring describes
-    ("py:.*", r"adapty_async\.(?:\w+\.)*_[\w.]+"),  # a private type, and a type variable
+    ("py:obj", r"/.*"),  # a path of a server
+    ("py:.*", r"(?:\w+\.)*_[\w.]+"),  # a private name, such as that of a type variable
     ("py:.*", r"(?:prometheus_client|starlette)\..*"),  # their documentation has no inventory
 ]
 html_theme = "furo"

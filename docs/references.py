@@ -184,7 +184,7 @@ def _list_constants(_: Sphinx, page: str, source: list[str]) -> None:
         for each in module.__all__
         if not inspect.isclass(getattr(module, each))
         if not inspect.isfunction(getattr(module, each))
-        if each not in documented
+        if each not in documented and not hasattr(getattr(module, each), "__wrapped__")
     ]
     if constants:
         directives = "\n   :no-value:\n".join([*constants, ""])
