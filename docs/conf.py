@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import functools
 import re
 import sys
 from pathlib import Path
@@ -31,7 +30,8 @@ default_role = "py:obj"
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:obj", r"[a-z]\w*"),  # an argument of the function that the docstring describes
-    ("py:.*", r"adapty_async\.(?:\w+\.)*_[\w.]+"),  # a private type, and a type variable
+    ("py:obj", r"/.*"),  # a path of a server
+    ("py:.*", r"(?:\w+\.)*_[\w.]+"),  # a private name, such as that of a type variable
     ("py:.*", r"(?:prometheus_client|starlette)\..*"),  # their documentation has no inventory
 ]
 html_theme = "furo"
@@ -151,20 +151,24 @@ def _fill(_: Sphinx, page: str, source: list[str]) -> None:
         source[0] = source[0].replace("<!-- packages -->", "\n".join(reversed(rows)))
 
 
-# Mends of the theme's pages for people who use a keyboard or a screen reader, as axe asks for them.
+# Mends of the theme's pages for people who use a keyboard or a screen reader, as axe asks for them:
+# patterns of HTML and their replacements, which match none of the patterns.
 _MENDS = {
     '<aside class="sidebar-drawer">': '<aside class="sidebar-drawer" aria-label="Pages">',
     '<aside class="toc-drawer">': '<aside class="toc-drawer" aria-label="On this page">',
     'class="caption" role="heading">': 'class="caption" role="heading" aria-level="2">',
     '<div class="highlight"><pre>': '<div class="highlight"><pre tabindex="0">',  # it may scroll
-    '<th class="head"><p></p></th>': "<td></td>",  # an empty cell is no header
+    '<div class="table-wrapper': '<div tabindex="0" class="table-wrapper',  # so may this
+    r'<th class="head[^"]*"><p></p></th>': "<td></td>",  # an empty cell is no header
+    '<div id="search-results">': '<h1>Search</h1>\n<div class="results" id="search-results">',
 }
 
 
 def _mend(app: Sphinx, error: Exception | None) -> None:
     for page in () if error else Path(app.outdir).rglob("*.html"):
-        text = page.read_text("utf-8")
-        mended = functools.reduce(lambda so_far, mend: so_far.replace(*mend), _MENDS.items(), text)
+        text = mended = page.read_text("utf-8")
+        for pattern, replacement in _MENDS.items():
+            mended = re.sub(pattern, replacement, mended)
         if mended != text:
             page.write_text(mended, "utf-8")
 

@@ -185,6 +185,7 @@ def _list_constants(_: Sphinx, page: str, source: list[str]) -> None:
         if not inspect.isclass(getattr(module, each))
         if not inspect.isfunction(getattr(module, each))
         if each not in documented
+        if not hasattr(getattr(module, each), "__wrapped__")  # a decorated function
     ]
     if constants:
         directives = "\n   :no-value:\n".join([*constants, ""])

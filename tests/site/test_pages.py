@@ -95,7 +95,7 @@ def _complaint(line: str) -> str | None:
     except click.UsageError as error:
         parameter = error.param if isinstance(error, click.BadParameter) else None
         if parameter is None or not isinstance(parameter.type, click.Path):  # it need not exist
-            return f"{line}: {error.message}"
+            return f"{line}: {error.format_message()}"
     return None
 
 
@@ -136,15 +136,14 @@ def test_figures_of_the_comparison_are_the_recorded_ones() -> None:
 
 
 def test_each_public_module_has_a_page_of_the_reference() -> None:
-    """A public module with names of its own has a page, which the table of contents lists."""
-    listed = re.findall(r"^api/(\S+)$", (_DOCS / "api.md").read_text("utf-8"), re.MULTILINE)
+    """A public module with names of its own has a page, and no page is without a module."""
     modules = {
         module.name.removeprefix("adapty_async.")
         for module in pkgutil.walk_packages(adapty_async.__path__, "adapty_async.")
         if "._" not in module.name
     } - {"cli", "cli.__main__", "integrations"}
 
-    assert set(listed) == modules == {page.stem for page in (_DOCS / "api").glob("*.md")}
+    assert {page.stem for page in (_DOCS / "api").glob("*.md")} == modules
 
 
 # What a backend developer asks, the entry of the navigation that suggests the answer, and a part of
