@@ -269,12 +269,10 @@ class OutageTimer:
     def end(self, *, worked: bool) -> None:
         """Record the end of a request, and whether the API worked."""
         self._in_flight -= 1
-        if not worked and self._in_flight:
-            return
-        now = self._clock()
         if worked:
-            self._since = now
-        self._runs_until = max(self._runs_until, now)
+            self._since = self._clock()
+        if not self._in_flight:  # otherwise it runs on
+            self._runs_until = max(self._runs_until, self._clock())
 
     def hold(self, seconds: float) -> None:
         """Record that requests wait for a number of seconds because of a response."""

@@ -95,6 +95,15 @@ class DesyncGuardRequest(aiohttp.ClientRequest):
     def update_auto_headers(self, skip_auto_headers: Any) -> None:
         """Add none: aiohttp's automatic headers are set already."""
 
+    def update_cookies(self, cookies: Any) -> None:
+        """Add none: cookies are off."""
+
+    def update_transfer_encoding(self) -> None:
+        """Add no header: a body is in memory, so its length is known."""
+
+    def update_expect_continue(self, expect: bool = False) -> None:  # noqa: FBT001, FBT002  aiohttp's
+        """Add no header: no request waits for a status 100."""
+
     def send(self, conn: Connection) -> Any:
         """Return an awaitable that sends the request; raise if the connection has unread bytes."""
         protocol: Any = conn.protocol
@@ -110,7 +119,7 @@ class DesyncGuardRequest(aiohttp.ClientRequest):
         else:
             attempt.prepare(transport)
         state.sent()
-        return super().send(conn)
+        return aiohttp.ClientRequest.send(self, conn)  # `super()` takes 0.1 µs
 
 
 class Reply(aiohttp.ClientResponse):
