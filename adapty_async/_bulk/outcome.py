@@ -224,6 +224,10 @@ class ReportBuilder(Generic[ItemT, ResultT]):
         """Count one outcome."""
         status = outcome.status
         self.counts[status] += 1
+        if status is _DONE and outcome.attempts == 1:  # as nearly all
+            self.requests += 1
+            self.sent += 1
+            return
         if requests := outcome.attempts:
             if outcome.connect_failures:
                 self.connect_failures += outcome.connect_failures
@@ -233,7 +237,7 @@ class ReportBuilder(Generic[ItemT, ResultT]):
             self.throttled += outcome.throttled
         elif outcome.earlier is not None:
             self.earlier[outcome.earlier] += 1
-        if status is not _DONE and status in _NOT_DONE and len(self._failures) < _KEPT_FAILURES:
+        if status in _NOT_DONE and len(self._failures) < _KEPT_FAILURES:
             self._failures.append(outcome)
 
     def report(
