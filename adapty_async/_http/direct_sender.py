@@ -205,7 +205,7 @@ def stamp() -> Stamp:
         return (sessions, connectors, sockets)
 
 
-def is_same(one: Stamp, other: Stamp) -> bool:
+def _is_same(one: Stamp, other: Stamp) -> bool:
     """Return whether nothing was patched between two stamps."""
     return all(map(operator.is_, one, other))
 
@@ -219,14 +219,11 @@ def patch_check() -> Callable[[], bool]:
     """
     before = stamp()
     if len(before) != len(_PARTS):  # a class was replaced by something else
-        return lambda: is_same(before, stamp())
+        return lambda: _is_same(before, stamp())
     sessions, make, send, request, connectors, own_connect, connect, create = before[:8]
     write, start, sockets = before[8:]
-    bases, requests, responses = (
-        aiohttp.BaseConnector,
-        aiohttp.ClientRequest,
-        aiohttp.ClientResponse,
-    )
+    bases, requests = aiohttp.BaseConnector, aiohttp.ClientRequest
+    responses = aiohttp.ClientResponse
     session, connector, base = vars(sessions), vars(connectors), vars(bases)
     of_requests, of_responses = vars(requests), vars(responses)
 
