@@ -317,7 +317,8 @@ def decode(operation: Operation[ResultT], response: Response) -> ResultT:
     Raises:
         DecodeError: the body is not a result of the endpoint.
     """
-    require_no_page(operation.endpoint.name, response)
+    if response.body:
+        require_no_page(operation.endpoint.name, response)
     try:
         return operation.endpoint.decode(response.body)
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
@@ -332,7 +333,7 @@ def require_no_page(operation: str, response: Response) -> None:
     Raises:
         DecodeError: the body is HTML or XML.
     """
-    if response.body and is_page(response.body):
+    if is_page(response.body):
         raise _unreadable(operation, response, "a page")
 
 
@@ -371,7 +372,7 @@ class ResultDecoder:
             DecodeError: the body is not a result of the endpoint.
         """
         result = decode(operation, response)
-        if getattr(result, "odd_fields", None) and isinstance(result, ResultStruct):
+        if isinstance(result, ResultStruct) and result.odd_fields:
             self._log(operation.endpoint.name, result.odd_fields)
         return result
 

@@ -65,7 +65,8 @@ def identity_by(by: By, value: str) -> Identity:
 
 def operations_by(endpoint: Endpoint[ResultT], by: By) -> Callable[[str], Operation[ResultT]]:
     """Return a builder of the operation on one profile, identified by an id of the kind `by`."""
-    return lambda value: Operation(endpoint, identity_by(by, value))
+    header = _HEADERS[by]
+    return lambda value: Operation(endpoint, ((header, value),))
 
 
 def pair(item: Any, struct: type[msgspec.Struct] | str) -> tuple[str, Any]:

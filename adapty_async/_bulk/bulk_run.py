@@ -103,6 +103,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         self._read_rest = False
         self._streamed = False
         self._is_bounded = False  # items are read only if there is room for their outcomes
+        self._read_nowait: Callable[[], tuple[int, ItemT] | None] | None = None
         self._delivers_early = False  # outcomes are delivered before the end
         self._room = PrioritySemaphore(2 * settings.concurrency)
         self._ready: asyncio.Queue[Outcome[ItemT, ResultT] | None] = asyncio.Queue()
@@ -249,6 +250,7 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         self._started = time.monotonic()
         self._streamed = streamed
         self._is_bounded = streamed or self._settings.ordered
+        self._read_nowait = None if self._is_bounded else self._source.read_nowait
         self._delivers_early = self._is_bounded or self._settings.on_outcome is not None
         # a task of its own: the caller's cancel scopes must not cancel requests that are drained
         self._main = self._loop.create_task(self._run())
@@ -337,7 +339,8 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         assert task is not None  # noqa: S101  a worker is a task
         try:
             while (entry := self._try_next(task) or await self._next(task)) is not None:
-                outcome = await self._process(*entry, worker)
+                index, item = entry
+                outcome = await self._process(index, item, worker)
                 self._deliver(outcome)
                 if worker.failure is not None:
                     raise worker.failure
@@ -348,7 +351,8 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         except GeneratorExit:  # the loop is gone
             raise
         except BaseException as error:
-            entry = None  # some tools print the local variables of every frame of a traceback
+            # some tools print the local variables of every frame of a traceback
+            entry = item = None
             if isinstance(error, asyncio.CancelledError) and task.cancelling():
                 self._stop_once()
                 raise
@@ -358,15 +362,9 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
 
     def _try_next(self, worker: asyncio.Task[Any]) -> tuple[int, ItemT] | None:
         """Return the next item if that needs no wait and no further check."""
-        read_nowait = self._source.read_nowait
-        if (
-            read_nowait is None
-            or self._is_bounded
-            or self._stopping.is_set()
-            or worker.cancelling()
-        ):
+        if self._read_nowait is None or self._stopping.is_set() or worker.cancelling():
             return None
-        return read_nowait()
+        return self._read_nowait()
 
     async def _next(self, worker: asyncio.Task[Any]) -> tuple[int, ItemT] | None:
         if worker.cancelling():  # the loop ends, and cancels all tasks in no order
@@ -395,9 +393,11 @@ class BulkRun(Coroutine[Any, Any, BulkReport[ItemT, ResultT]], Generic[ItemT, Re
         if self._delivers_early:
             self._deliver_in_order(outcome)
         reason = self._check(outcome)
-        if reason is None and self._settings.fail_fast and not outcome.ok:
+        if reason is None:
+            if not self._settings.fail_fast or outcome.ok:
+                return
             reason = StopReason.FAIL_FAST
-        if reason is not None and not self._stopping.is_set():
+        if not self._stopping.is_set():
             self._stop(reason, read_rest=self._source.sized)
 
     def _deliver_in_order(self, outcome: Outcome[ItemT, ResultT]) -> None:

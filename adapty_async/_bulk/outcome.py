@@ -46,6 +46,7 @@ class OutcomeStatus(enum.StrEnum):
     SKIPPED = "skipped"
 
 
+_DONE = OutcomeStatus.DONE
 _NOT_DONE = frozenset({OutcomeStatus.FAILED, OutcomeStatus.UNKNOWN})
 _IN_ORDER = frozenset({OutcomeStatus.DONE, OutcomeStatus.ABSENT, OutcomeStatus.SKIPPED})
 
@@ -254,17 +255,21 @@ class ReportBuilder(Generic[ItemT, ResultT]):
 
     def add(self, outcome: Outcome[ItemT, ResultT]) -> None:
         """Count one outcome."""
-        status, requests = outcome.status, outcome.attempts
+        status = outcome.status
         self.counts[status] += 1
-        if outcome.earlier is not None:
-            self.earlier[outcome.earlier] += 1
-        if outcome.connect_failures:
-            self.connect_failures += outcome.connect_failures
-            requests = outcome.requests
-        if requests:
-            self.requests += requests
+        if status is _DONE and outcome.attempts == 1:  # as nearly all
+            self.requests += 1
             self.sent += 1
+            return
+        if requests := outcome.attempts:
+            if outcome.connect_failures:
+                self.connect_failures += outcome.connect_failures
+                requests = outcome.requests
+            self.requests += requests
+            self.sent += requests > 0
             self.throttled += outcome.throttled
+        elif outcome.earlier is not None:
+            self.earlier[outcome.earlier] += 1
         if status in _NOT_DONE and len(self._failures) < _KEPT_FAILURES:
             self._failures.append(outcome)
 

@@ -253,16 +253,15 @@ class BucketLimiter(abc.ABC):
     Args:
         state: the state of the bucket.
         connections: the semaphore of the client's connections in this event loop.
+
+    Attributes:
+        separate: operations that have a limit of their own, which another limiter enforces.
     """
 
     def __init__(self, state: BucketState, connections: PrioritySemaphore) -> None:
         self._state = state
         self._connections = connections
-        self._separate = state.endpoints.separate
-
-    def serves(self, operation: str) -> bool:
-        """Return whether an operation has no limit of its own, which another limiter enforces."""
-        return operation not in self._separate
+        self.separate = state.endpoints.separate
 
     @property
     def requeue_within(self) -> float:

@@ -7,10 +7,14 @@ The parts of an adaptive rate limiter, each with one piece of its state.
 - `Throttling`: the 429 responses of an episode.
 - `PauseState`: a pause of all requests, and the probes that end it.
 - `RateSnapshot`: a copy of all of them.
+
+Those that each request changes are data classes: an assignment to an attribute of one takes 5 ns,
+to that of a msgspec struct 35 ns.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import msgspec
@@ -73,7 +77,8 @@ _PROBE_SHARE = 1.1
 _MAX_PAUSE = 3600.0
 
 
-class Timeline(msgspec.Struct):
+@dataclasses.dataclass(slots=True)
+class Timeline:
     """
     A timeline of evenly spaced requests.
 
@@ -91,7 +96,7 @@ class Timeline(msgspec.Struct):
         """Put a request that is sent now on the timeline, where it was due at `next_at`."""
         waited = now - next_at <= CLOCK_RESOLUTION
         self.waited += (waited - self.waited) / 16
-        self.sent = max(next_at, now)
+        self.sent = now if now > next_at else next_at  # noqa: FURB136  max() takes 0.1 µs
 
     def record_wait(self, *, waited: bool) -> None:
         """Record whether the rate held a request back."""
@@ -110,7 +115,8 @@ class Timeline(msgspec.Struct):
         return self.waited > 0.5 if paced else now < self.delayed_until
 
 
-class ThroughputMeter(msgspec.Struct):
+@dataclasses.dataclass(slots=True)
+class ThroughputMeter:
     """
     A meter of the requests that the server accepted since a 429, which started the measurement.
 
@@ -212,7 +218,8 @@ class Throttling(msgspec.Struct):
         self.count = 1 if self.is_new(sent) else self.count + 1
 
 
-class PauseState(msgspec.Struct):
+@dataclasses.dataclass(slots=True)
+class PauseState:
     """
     The pause of all requests, and the probes that find out when the server accepts them again.
 
@@ -252,7 +259,8 @@ class PauseState(msgspec.Struct):
 
     def record_success(self, now: float, sent: float, round_trip: float) -> None:
         """Record a success; one of a request sent after the rejections ends pause and probing."""
-        self.accepted = max(self.accepted, sent)
+        if sent > self.accepted:  # noqa: PLR1730  max() takes 0.1 µs
+            self.accepted = sent
         self.consecutive = 0
         if self.closed and sent >= self.closed_at:
             self.closed = 0

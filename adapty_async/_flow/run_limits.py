@@ -159,7 +159,7 @@ class RunLimiter(BucketLimiter):
 
     def release(self, operation: str, error: AdaptyError | None, sent: float) -> Verdict:
         """Release the connection, and record the result of an attempt that was sent at `sent`."""
-        verdict = super().release(operation, error, sent)
+        verdict = BucketLimiter.release(self, operation, error, sent)  # `super()` takes 0.1 µs
         self._timer.end(worked=error is None or verdict is Verdict.WORKED)
         if self._concurrency is not None:
             seconds = self._state.clock() - sent

@@ -16,7 +16,7 @@ import math
 import operator
 import socket
 import types
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias, cast
 
 import aiohttp
@@ -53,7 +53,7 @@ __all__ = (
     "DirectSender",
     "Stamp",
     "fastest_sender",
-    "is_same",
+    "patch_check",
     "reason_against",
     "stamp",
     "why_standard",
@@ -184,9 +184,8 @@ def stamp() -> Stamp:
     """
     Return the objects that test mocks and tracers patch; a patch, or its removal, changes them.
 
-    It runs for each request, in less than a microsecond. It reads attributes from the `__dict__` of
-    a class, since a wrapper of the package wrapt is a new object at each access, and equals the
-    wrapped object.
+    It reads attributes from the `__dict__` of a class, since a wrapper of the package wrapt is a
+    new object at each access, and equals the wrapped object.
     """
     sessions, connectors, sockets = aiohttp.ClientSession, aiohttp.TCPConnector, socket.socket
     try:
@@ -206,9 +205,50 @@ def stamp() -> Stamp:
         return (sessions, connectors, sockets)
 
 
-def is_same(one: Stamp, other: Stamp) -> bool:
+def _is_same(one: Stamp, other: Stamp) -> bool:
     """Return whether nothing was patched between two stamps."""
     return all(map(operator.is_, one, other))
+
+
+def patch_check() -> Callable[[], bool]:
+    """
+    Return a function that returns whether nothing was patched since this call.
+
+    It runs for each request. So it compares each part of the present stamp where it is, which takes
+    half the time of another stamp.
+    """
+    before = stamp()
+    if len(before) != len(_PARTS):  # a class was replaced by something else
+        return lambda: _is_same(before, stamp())
+    sessions, make, send, request, connectors, own_connect, connect, create = before[:8]
+    write, start, sockets = before[8:]
+    bases, requests = aiohttp.BaseConnector, aiohttp.ClientRequest
+    responses = aiohttp.ClientResponse
+    session, connector, base = vars(sessions), vars(connectors), vars(bases)
+    of_requests, of_responses = vars(requests), vars(responses)
+
+    def is_unpatched() -> bool:
+        try:
+            return (
+                aiohttp.ClientSession is sessions
+                and session["__init__"] is make
+                and session["_request"] is send
+                and session["request"] is request
+                and aiohttp.TCPConnector is connectors
+                and connector.get("connect") is own_connect
+                and connector["_create_connection"] is create
+                and aiohttp.BaseConnector is bases
+                and base["connect"] is connect
+                and aiohttp.ClientRequest is requests
+                and of_requests["send"] is write
+                and aiohttp.ClientResponse is responses
+                and of_responses["start"] is start
+                and socket.socket is sockets
+            )
+        except (AttributeError, KeyError):  # one was removed
+            return False
+
+    return is_unpatched
 
 
 _CLIENT, _CONNECTOR = aiohttp.client.__dict__, aiohttp.connector.__dict__

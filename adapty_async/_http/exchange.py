@@ -13,6 +13,7 @@ Invariants:
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import ssl
 import weakref
@@ -110,7 +111,7 @@ def failure_of(error: BaseException, state: CallState, *, expired: bool) -> Adap
     Args:
         error: the exception that the sender raised.
         state: the call state.
-        expired: the attempt was cancelled because its time was over, and for no other reason.
+        expired: the task was cancelled because the time was over, and for no other reason.
 
     Returns:
         None if the exception is no failure of the attempt: the caller raises it as it is.
@@ -120,7 +121,7 @@ def failure_of(error: BaseException, state: CallState, *, expired: bool) -> Adap
     strip_traceback(error)
     if isinstance(error, AdaptyError):
         return error
-    return _timed_out(state) if expired else None
+    return _timed_out(state) if expired and isinstance(error, asyncio.CancelledError) else None
 
 
 def _unless_written(state: CallState, error: TransportError) -> TransportError:

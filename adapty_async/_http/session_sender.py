@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import io
 import urllib.request
-from collections.abc import Callable, ItemsView
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -35,6 +35,8 @@ from adapty_async._http.exchange import (
     Target,
     is_kept,
     may_be_unread,
+    read,
+    read_now,
     read_whole,
     target_of,
     translate,
@@ -95,6 +97,15 @@ class DesyncGuardRequest(aiohttp.ClientRequest):
     def update_auto_headers(self, skip_auto_headers: Any) -> None:
         """Add none: aiohttp's automatic headers are set already."""
 
+    def update_cookies(self, cookies: Any) -> None:
+        """Add none: cookies are off."""
+
+    def update_transfer_encoding(self) -> None:
+        """Add no header: a body is in memory, so its length is known."""
+
+    def update_expect_continue(self, expect: bool = False) -> None:  # noqa: FBT001, FBT002  aiohttp's
+        """Add no header: no request waits for a status 100."""
+
     def send(self, conn: Connection) -> Any:
         """Return an awaitable that sends the request; raise if the connection has unread bytes."""
         protocol: Any = conn.protocol
@@ -110,7 +121,7 @@ class DesyncGuardRequest(aiohttp.ClientRequest):
         else:
             attempt.prepare(transport)
         state.sent()
-        return super().send(conn)
+        return aiohttp.ClientRequest.send(self, conn)  # `super()` takes 0.1 µs
 
 
 class Reply(aiohttp.ClientResponse):
@@ -141,24 +152,28 @@ def session_sender(
     *,
     trust_env: bool,
     kept: Kept | None = None,
-    read_body: ReadBody = read_whole,
+    read_body: ReadBody | None = None,
 ) -> SendOnce:
     """
     Return a sender over a session of the client's own, made with `SESSION_OPTIONS`.
 
-    The session's headers are those that all requests have in common; aiohttp adds them.
+    The session's headers are those that all requests have in common. Without `read_body`, a body
+    is read at once if it arrived with the headers.
 
     With `trust_env`, it sends requests through the proxies that the environment names. aiohttp's
     own option of that name also reads .netrc, and fails if that has a password for the host.
     """
     kept = set() if kept is None else kept
-    common = dict(session.headers).items()
+    common = dict(session.headers).items()  # aiohttp adds them
 
     async def send(request: Request, state: CallState) -> Response:
         target = target_of(request.url)
-        options = _options_of(request, common)
-        if trust_env:
-            options["proxy"] = _environment_proxy(target.url)
+        options: dict[str, Any] = {
+            "headers": dict(request.headers.items() - common),
+            "allow_redirects": False,
+            "data": _data_of(request.body),
+            "proxy": _environment_proxy(target.url) if trust_env else None,
+        }
         attempt = _Attempt(state, kept, prepare, target)
         token = _CURRENT.set(attempt)
         response: aiohttp.ClientResponse | None = None
@@ -168,7 +183,9 @@ def session_sender(
             except ConnectionDesyncError:
                 response = await _over_another(session, request.method, target.url, options)
             status = response.status
-            body = await read_body(response.content, request, status)
+            body = read_now(response.content) if read_body is None else None
+            if body is None:
+                body = await (read_body or read)(response.content, request, status)
         except BaseException:
             attempt.abort(response)
             raise
@@ -179,15 +196,6 @@ def session_sender(
         return Response(status, response.headers, body)
 
     return send
-
-
-def _options_of(request: Request, common: ItemsView[str, str]) -> dict[str, Any]:
-    """Return the options of a request, without the defaults of aiohttp and of its session."""
-    headers = dict(request.headers.items() - common)
-    options: dict[str, Any] = {"headers": headers, "allow_redirects": False}
-    if request.body is not None:
-        options["data"] = _data_of(request.body)
-    return options
 
 
 def _environment_proxy(url: yarl.URL) -> str | None:

@@ -22,7 +22,7 @@ import msgspec
 
 from adapty_async._api.call_state import CallState
 from adapty_async._api.operation import Request, Response
-from adapty_async._http.direct_sender import Stamp, fastest_sender, is_same, stamp, why_standard
+from adapty_async._http.direct_sender import fastest_sender, patch_check, stamp, why_standard
 from adapty_async._http.exchange import Kept, ReadBody, SendOnce, failure_of
 from adapty_async._http.session_sender import SESSION_OPTIONS, ask_given, session_sender
 from adapty_async._http.streaming import Sink, read_into
@@ -131,7 +131,8 @@ class Transport:
         seconds = min(request.timeout, state.deadline - self._clock())
         if seconds <= 0:
             raise DeadlineError("no time left to send it", operation=request.operation)
-        timeouts, task = resources.timeouts, asyncio.current_task()
+        # with the loop, it does not ask for the process id, as Python 3.11 does in 0.5 µs
+        timeouts, task = resources.timeouts, asyncio.current_task(resources.loop)
         assert task is not None  # noqa: S101  coroutines run in tasks
         responses, cancelled_before = pool.responses, task.cancelling()
         timeouts.schedule(task, seconds, state)
@@ -205,6 +206,7 @@ class Transport:
         if self._caller_session is not None:
             self._record_path(self.why_standard)
             return _LoopResources(
+                loop,
                 _Pool(ask_given(self._caller_session), self._caller_session),
                 TimeoutScheduler(loop, self._clock),
             )
@@ -215,10 +217,10 @@ class Transport:
         pool = self._new_pool()
         sessions = {pool.session}
         guard = _closed_with_its_loop(sessions)
-        return _LoopResources(pool, TimeoutScheduler(loop, self._clock), sessions, guard)
+        return _LoopResources(loop, pool, TimeoutScheduler(loop, self._clock), sessions, guard)
 
     def _new_pool(self) -> _Pool:
-        now = stamp()
+        now, is_current = stamp(), patch_check()
         session = aiohttp.ClientSession(
             # the client bounds the requests in flight, so that no timeout includes a wait
             connector=aiohttp.TCPConnector(limit=0, socket_factory=self._sockets),
@@ -228,7 +230,7 @@ class Transport:
         )
         send, why = fastest_sender(session, now, trust_env=self._trust_env)
         self._record_path(why)
-        return _Pool(send, session, now)
+        return _Pool(send, session, is_current, is_own=True)
 
     def _record_path(self, why: str | None) -> None:
         self.why_standard = why
@@ -285,7 +287,8 @@ class _Pool(msgspec.Struct):
     Attributes:
         send: sends a request over the session.
         session: the client's own, or the caller's.
-        stamp: the stamp of aiohttp when the session was made, None for the caller's session.
+        is_current: returns whether nothing was patched since the pool was made.
+        is_own: whether the session is the client's own.
         in_flight: number of requests in flight.
         responses: number of responses so far.
         streamed: the connections over which a response was streamed.
@@ -293,14 +296,11 @@ class _Pool(msgspec.Struct):
 
     send: SendOnce
     session: aiohttp.ClientSession
-    stamp: Stamp | None = None
+    is_current: Callable[[], bool] = lambda: True
+    is_own: bool = False
     in_flight: int = 0
     responses: int = 0
     streamed: Kept = msgspec.field(default_factory=set)
-
-    def is_current(self) -> bool:
-        """Return whether nothing was patched since the pool was made."""
-        return self.stamp is None or is_same(self.stamp, stamp())
 
     def is_dead(self, state: CallState, error: AdaptyError, responses: int) -> bool:
         """
@@ -312,7 +312,7 @@ class _Pool(msgspec.Struct):
         4. It was closed: so are the others, unless one has had a response since the attempt began.
            A server that closes some of them now and then costs no others.
         """
-        if self.stamp is None or not state.reused:
+        if not self.is_own or not state.reused:
             return False
         if isinstance(error, RequestTimeoutError):
             return True
@@ -324,6 +324,7 @@ class _LoopResources(msgspec.Struct):
     The resources of one event loop.
 
     Attributes:
+        loop: the event loop.
         pool: the current pool.
         timeouts: the timeout scheduler.
         sessions: the client's own sessions that are open.
@@ -332,6 +333,7 @@ class _LoopResources(msgspec.Struct):
         guarded: whether the guard was started.
     """
 
+    loop: asyncio.AbstractEventLoop
     pool: _Pool
     timeouts: TimeoutScheduler
     sessions: set[aiohttp.ClientSession] = msgspec.field(default_factory=set)

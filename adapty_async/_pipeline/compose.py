@@ -133,7 +133,8 @@ def check(send: Layer, stopping: asyncio.Event | None = None) -> Layer:
             raise
         state.attempt_ended()
         if 200 <= response.status < 300:
-            require_no_page(request.operation, response)
+            if response.body:
+                require_no_page(request.operation, response)
             return response
         raise _error_of(request, state, response)
 

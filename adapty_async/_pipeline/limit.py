@@ -63,7 +63,7 @@ class _LimitLayer:
         """Send one attempt when the limiter of its bucket permits it."""
         operation = request.operation
         limiter = self._limiters().get(request.bucket)
-        if limiter is None or not limiter.serves(operation):
+        if limiter is None or operation in limiter.separate:
             limiter = self._limiter_of(request)
         if self._run is None:
             state.start_deadline(self._clock(), request.total_timeout)

@@ -53,6 +53,7 @@ from adapty_async._http.direct_sender import (
     TESTED,
     Conditions,
     _lacking,
+    patch_check,
     reason_against,
     stamp,
     why_standard,
@@ -349,6 +350,30 @@ def test_what_is_unusual_is_a_reason_for_the_standard_path(patch: Patch, reason:
     _lacking.cache_clear()
 
     assert why_standard(stamp(), None, given=False, trust_env=False) is None
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [another_class, other_sockets, another_connect, another_send],
+    ids=["class", "sockets", "connector", "send"],
+)
+def test_a_patch_and_its_removal_are_noticed(patch: Patch) -> None:
+    """A pool that was made before a patch, or during one, is not current after the change."""
+    is_unpatched = patch_check()
+    with pytest.MonkeyPatch.context() as patches:
+        patch(patches)
+        is_still_patched = patch_check()
+        assert (is_unpatched(), is_still_patched()) == (False, True)
+
+    assert (is_unpatched(), is_still_patched()) == (True, False)
+
+
+def test_a_method_that_is_removed_is_a_patch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class without one of the methods has changed, too."""
+    is_unpatched = patch_check()
+    monkeypatch.delattr(aiohttp.ClientResponse, "start")
+
+    assert not is_unpatched()
 
 
 async def test_a_session_that_a_tracer_has_changed_is_a_reason() -> None:
@@ -729,3 +754,13 @@ def test_a_connection_that_breaks_before_a_request_is_written_sent_nothing() -> 
 
     assert isinstance(failure, ConnectError)
     assert failure.args[0].startswith("cannot connect (the connection broke")
+
+
+def test_a_defect_is_no_timeout_even_if_the_time_is_over() -> None:
+    """Only a cancellation becomes a timeout; a defect is raised as it is."""
+    state = CallState(on_wire=True)
+
+    assert failure_of(ValueError(), state, expired=True) is None
+    assert isinstance(
+        failure_of(asyncio.CancelledError(), state, expired=True), RequestTimeoutError
+    )

@@ -258,7 +258,9 @@ async def test_what_its_ending_loop_is_closing_already_is_closed_once() -> None:
     await asyncio.sleep(0)
     watch = TimeoutScheduler(asyncio.get_running_loop())
     session = cast("Any", owned)
-    here = _LoopResources(_Pool(ask_given(session), session), watch, {session}, guard, guarded=True)
+    pool = _Pool(ask_given(session), session)
+    loop = asyncio.get_running_loop()
+    here = _LoopResources(loop, pool, watch, {session}, guard, guarded=True)
     await here.close()
     await ending
 
