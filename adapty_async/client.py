@@ -45,7 +45,7 @@ class AdaptyClient(BaseClient):
 
     Example:
         >>> async with AdaptyClient() as adapty:
-        ...     profile = await adapty.v1.profiles.get(customer_user_id="u1")
+        ...     profile = await adapty.v2.profiles.get(customer_user_id="u1")
 
     Source: https://adapty.io/docs/getting-started-with-server-side-api
     """

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from adapty_async.bulk import OutcomeStatus
-from adapty_async.cli._report import count_line, per_second
+from adapty_async.cli._report import count_line, per_second, visible_json
 from adapty_async.jobs import JobOutcome, JobReport
 
 __all__ = ("failure_json", "outcome_json", "report_json", "report_line", "report_text")
@@ -95,7 +95,7 @@ def _workers(count: int) -> str:
 def outcome_json(outcome: JobOutcome) -> str:
     """Return an outcome as a line of JSON."""
     content = {"line": outcome.line, "id": outcome.item, "status": outcome.status.value}
-    return msgspec.json.encode(content).decode()
+    return visible_json(content)
 
 
 def failure_json(outcome: JobOutcome) -> str:
@@ -108,7 +108,7 @@ def failure_json(outcome: JobOutcome) -> str:
         "attempts": None,
         "error": None if outcome.item is not None else unreadable,
     }
-    return msgspec.json.encode(content).decode()
+    return visible_json(content)
 
 
 #: The statuses of a failures file.

@@ -38,6 +38,7 @@ __all__ = (
     "report_json",
     "report_text",
     "require_separate",
+    "visible_json",
 )
 
 _SHOWN_FAILURES = 5
@@ -233,7 +234,7 @@ def report_json(
         }
     if findings is not None:
         content |= {"many_absent": _many_absent(report)} | findings.as_json()
-    return _visible(msgspec.json.encode(content).decode())
+    return visible_json(content)
 
 
 def preview_json(ends: tuple[str | None, str | None] | None, expected: Estimate) -> dict[str, Any]:
@@ -242,8 +243,11 @@ def preview_json(ends: tuple[str | None, str | None] | None, expected: Estimate)
     return {"first_id": first, "last_id": last, "estimate": expected.as_json()}
 
 
-def _visible(text: str) -> str:
-    """Escape the characters of JSON that a terminal may interpret, such as those of an id."""
+def visible_json(content: Any) -> str:
+    """Return a value as JSON, with escapes for the characters that a terminal would interpret."""
+    text = msgspec.json.encode(content).decode()
+    if text.isprintable():
+        return text
     return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
 
 

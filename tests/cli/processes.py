@@ -98,6 +98,15 @@ class Terminal:
             assert time.monotonic() < give_up, self.shown
             assert self._read(), self.shown
 
+    def wait_for_more(self, text: str) -> None:
+        """Read until a text was shown after what was shown so far."""
+        before = self.shown
+        self.shown = ""
+        try:
+            self.wait_for(text)
+        finally:
+            self.shown = before + self.shown
+
     def resize(self, columns: int) -> None:
         """Change the width; the system then sends SIGWINCH to the processes of the terminal."""
         fcntl.ioctl(self._here, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from adapty_async._journal import Changes, JournalIdentity, SqliteJournal
-from adapty_async.bulk import summarise
+from adapty_async.bulk import OutcomeStatus, summarise
 from adapty_async.cli._confirmation import describe_ends
 from adapty_async.cli._dry_journal import DryJournal
 from adapty_async.cli._earlier import EarlierRuns
 from adapty_async.cli._estimate import duration_text, estimate_of
+from adapty_async.cli._job_text import failure_json, outcome_json
+from adapty_async.jobs import JobOutcome
 from adapty_async.sandbox import Sandbox
 from tests.cli.conftest import Invoke
 
@@ -142,6 +144,17 @@ def test_a_dry_run_has_the_first_and_the_last_id(invoke: Invoke, put: Put) -> No
     assert (empty["first_id"], empty["last_id"]) == (None, None)
     plain = invoke("delete", put("empty.txt", "\n"), *BY, "--dry-run").stdout
     assert plain.endswith("0 cannot\n")
+
+
+@pytest.mark.parametrize("encode", [outcome_json, failure_json])
+def test_listed_ids_of_a_job_are_no_escapes(encode: Callable[[JobOutcome], str]) -> None:
+    """The list of a job can be shown on a terminal, and is read as the ids that it is about."""
+    hostile = f"{HOSTILE}\x7f\U000e0001ü"
+    line = encode(JobOutcome(index=0, line=1, item=hostile, status=OutcomeStatus.FAILED))
+
+    assert line.isprintable()
+    assert hostile in json.loads(line).values()
+    assert "ü" in line
 
 
 @pytest.mark.parametrize(

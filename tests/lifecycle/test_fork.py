@@ -311,6 +311,7 @@ def note(outcome):
         children.append(fork(in_child))
 
 def in_child():
+    os.write(released, b"x")  # the handlers of the fork have closed the file
     try:
         asyncio.run(resumed())
     except JournalError as error:
@@ -322,6 +323,7 @@ async def resumed():
 
 async def parent():
     await started_by(note)
+    os.read(releasing, 1)
     await resumed()
     print(len((folder / "outcomes").read_bytes().splitlines()))
     os.write(writing, b"x")
@@ -329,6 +331,7 @@ async def parent():
     await client.aclose()
 
 reading, writing = os.pipe()
+releasing, released = os.pipe()
 asyncio.run(parent())
 """
     with in_thread(RawServer()) as server:
