@@ -31,7 +31,8 @@ class _Sheet:
 
     def __init__(self, place: str, sheet: Any) -> None:
         self.place = place
-        self._rows = enumerate(sheet.iter_rows(), 1)
+        # calamine 0.4 panics when it iterates an empty sheet
+        self._rows = enumerate(sheet.iter_rows() if sheet.height else (), 1)
         header: Sequence[Any] = next(
             (row for _, row in self._rows if any(map(_is_filled, row))), []
         )

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
-from adapty_async._input.cells import EXACT_DOUBLE, UnusableCellError, id_text, number, text
+from adapty_async._input.cells import EXACT_DOUBLE, UnusableCellError, id_text, number, plain, text
 from adapty_async._input.findings import Findings
 
 __all__ = ("ColumnCheck", "Table", "TableRows", "table_rows")
@@ -95,7 +95,7 @@ def table_rows(
     id_at = _position(columns.id_column, [name for name, _ in converters])
     for row_number, values in table.rows(indexes):
         row = _row(row_number, converters, values, table.place)
-        if id_at is not None and row.fault is None and isinstance(values[id_at], float):
+        if id_at is not None and row.fault is None and isinstance(plain(values[id_at]), float):
             _add_number(row, columns.id_column, findings)
         yield row
 
