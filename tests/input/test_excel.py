@@ -12,6 +12,7 @@ from typing import Any
 import openpyxl
 import pytest
 
+from adapty_async._input.excel import open_excel
 from adapty_async._input.rows import Row, SizedRows, open_rows
 from adapty_async.errors import InvalidInputError
 from tests.input.tables import rows_of, used, write_excel
@@ -214,6 +215,15 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path, content: bytes | None, r
 
     with pytest.raises(InvalidInputError, match=reason):
         open_rows(str(path), None, used("id"))
+
+
+def test_an_error_of_the_system_is_the_reason(tmp_path: Path) -> None:
+    """A file that disappears is refused with the reason of the system."""
+    with (
+        pytest.raises(InvalidInputError, match="cannot be read: No such file"),
+        open_excel(str(tmp_path / "none.xlsx"), None),
+    ):
+        pass
 
 
 _ODS = """<?xml version="1.0" encoding="UTF-8"?>
