@@ -214,7 +214,11 @@ class ColumnSchema:
         if not lenient:
             self._require_known_keys(value, id_column)
         fields = _nest(
-            {name: one for name, one in value.items() if name != id_column and self.is_known(name)}
+            {
+                name: one
+                for name, one in value.items()
+                if name != id_column and (not lenient or self.is_known(name))
+            }
         )
         self._build_nested(fields)
         struct = self._struct_of(fields)
