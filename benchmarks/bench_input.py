@@ -1,7 +1,8 @@
 """
-A benchmark of checking a file of transactions, compared with reading it by `csv` or msgspec alone.
+A benchmark of checking a file of transactions, compared with reading it by another library alone.
 
-Run it as ``python -m benchmarks.bench_input``. A dry run of ``import-transactions`` reads the file
+The others are `csv`, msgspec, pyarrow and calamine. Run it as ``python -m benchmarks.bench_input``.
+A dry run of ``import-transactions`` reads the file
 twice, builds each transaction and validates it; nothing is sent. Times are processor time, the
 median of several runs in turn, the start of the command line included.
 """
@@ -19,7 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import openpyxl
+import pyarrow as pa
+import python_calamine
 from click.testing import CliRunner
+from pyarrow import parquet
 
 from adapty_async.cli._v2_commands import cli
 from benchmarks._machine import CLIENT, describe, pin
@@ -38,7 +43,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         rows: transactions in the file.
         ours: processor time of a dry run, in microseconds per row.
-        alone: processor time of `csv` or msgspec alone, in microseconds per row.
+        alone: processor time of the other library alone, in microseconds per row.
     """
 
     format: str
@@ -71,15 +76,22 @@ def _transaction(number: int) -> dict[str, Any]:
     }
 
 
-def _write(folder: Path, count: int) -> tuple[Path, Path]:
+def _write(folder: Path, count: int) -> list[Path]:
     rows = [_transaction(number) for number in range(count)]
-    cells, lines = folder / "transactions.csv", folder / "transactions.ndjson"
+    paths = [folder / f"transactions.{suffix}" for suffix in _ALONE]
+    cells, lines, table, sheet = paths
     with cells.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
     lines.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
-    return cells, lines
+    parquet.write_table(pa.Table.from_pylist(rows), table)
+    book = openpyxl.Workbook(write_only=True)
+    page = book.create_sheet()
+    for row in ([*rows[0]], *([*row.values()] for row in rows)):
+        page.append(row)
+    book.save(sheet)
+    return paths
 
 
 def _dry_run(path: Path, count: int) -> None:
@@ -103,6 +115,26 @@ def _msgspec_alone(path: Path, _count: int) -> None:
             decode(line)
 
 
+def _pyarrow_alone(path: Path, _count: int) -> None:
+    with parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(use_threads=False):
+            for column in batch.columns:
+                column.to_pylist()
+
+
+def _calamine_alone(path: Path, _count: int) -> None:
+    for _ in python_calamine.load_workbook(path).get_sheet_by_index(0).iter_rows():
+        pass
+
+
+_ALONE = {
+    "csv": _csv_alone,
+    "ndjson": _msgspec_alone,
+    "parquet": _pyarrow_alone,
+    "xlsx": _calamine_alone,
+}
+
+
 def _time(read_file: Callable[[Path, int], None], path: Path, count: int) -> float:
     before = time.process_time()
     read_file(path, count)
@@ -110,7 +142,7 @@ def _time(read_file: Callable[[Path, int], None], path: Path, count: int) -> flo
 
 
 def _measured(form: str, path: Path, count: int, rounds: int) -> Row:
-    alone = _csv_alone if form == "csv" else _msgspec_alone
+    alone = _ALONE[form]
     _dry_run(path, count)  # loads modules that are imported lazily
     turns = [(_time(_dry_run, path, count), _time(alone, path, count)) for _ in range(rounds)]
     ours, others = (statistics.median(times) for times in zip(*turns, strict=True))
@@ -118,7 +150,7 @@ def _measured(form: str, path: Path, count: int, rounds: int) -> Row:
 
 
 def main() -> None:
-    """Measure both formats and print them."""
+    """Measure all formats and print them."""
     parser = options(__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     chosen = parser.parse_args()
@@ -131,7 +163,7 @@ def main() -> None:
     print(f"{describe()}\n\n{head}")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for form, path in zip(("csv", "ndjson"), _write(Path(folder), count), strict=True):
+        for form, path in zip(_ALONE, _write(Path(folder), count), strict=True):
             row = _measured(form, path, count, rounds)
             rows.append(row)
             line = f"{form:<10}{1e6 / row.ours:>10,.0f}{row.ours:>8.1f}{row.alone:>10.2f}"

@@ -16,7 +16,15 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
-__all__ = ("EXACT_DOUBLE", "EXACT_SINGLE", "UnusableCellError", "id_text", "number", "text")
+__all__ = (
+    "EXACT_DOUBLE",
+    "EXACT_SINGLE",
+    "UnusableCellError",
+    "id_text",
+    "number",
+    "plain",
+    "text",
+)
 
 #: From this number on, a float of 64 bits does not hold each whole number.
 EXACT_DOUBLE = 2.0**53

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from adapty_async._input.cells import UnusableCellError, text
+from adapty_async._input.hidden import first_hidden_row
 from adapty_async._runtime.extras import require
 from adapty_async.errors import InvalidInputError
 
@@ -31,7 +32,8 @@ class _Sheet:
 
     def __init__(self, place: str, sheet: Any) -> None:
         self.place = place
-        self._rows = enumerate(sheet.iter_rows(), 1)
+        # calamine 0.4 panics when it iterates an empty sheet
+        self._rows = enumerate(sheet.iter_rows() if sheet.height else (), 1)
         header: Sequence[Any] = next(
             (row for _, row in self._rows if any(map(_is_filled, row))), []
         )
@@ -68,8 +70,8 @@ def open_excel(path: str, sheet: str | None) -> Iterator[_Sheet]:
 
     Raises:
         ConfigError: python-calamine is not installed.
-        InvalidInputError: the file cannot be read, the sheet is not certain, or it has merged
-            cells: their value stands in one of them only.
+        InvalidInputError: the file cannot be read, the sheet is not certain, or it has hidden rows
+            or merged cells, whose value stands in one of them only.
     """
     require("python_calamine", "excel")
     import python_calamine as calamine  # noqa: PLC0415  an extra
@@ -87,6 +89,13 @@ def open_excel(path: str, sheet: str | None) -> Iterator[_Sheet]:
     if found.merged_cell_ranges:
         raise InvalidInputError(
             place, f"has merged cells ({_range(found.merged_cell_ranges[0])}): unmerge them"
+        )
+    hidden = first_hidden_row(path, found.name)
+    if hidden is not None:
+        raise InvalidInputError(
+            place,
+            f"has hidden rows, the first is {hidden}: a filter leaves them in the file. Delete "
+            "them, or show them",
         )
     yield _Sheet(place, found)
 

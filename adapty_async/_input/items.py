@@ -85,7 +85,7 @@ class InputFile:
         self.path = os.fspath(path)
         self._form: Format | None = form
         self._encoding = encoding
-        self._sheet = sheet
+        self.sheet = sheet
         pairs = [
             (column, field)
             for column, fields in (columns or {}).items()
@@ -116,7 +116,7 @@ class InputFile:
             mapping.check,
             encoding=self._encoding,
             id_column=mapping.id_column,
-            sheet=self._sheet,
+            sheet=self.sheet,
             is_number=mapping.is_number,
         )
 
@@ -200,10 +200,20 @@ class TableItems(Generic[ItemT]):
 class _FileItems(TableItems[ItemT]):
     """The items of a file, which a journal identifies by their positions."""
 
-    def __init__(self, rows: SizedRows, make: Callable[[Any], ItemT]) -> None:
+    def __init__(self, rows: SizedRows, make: Callable[[Any], ItemT], columns: str) -> None:
         super().__init__(rows, make)
-        self.identity = rows.identity
-        self.difference = rows.difference
+        self._file = rows
+        self._columns = columns  # how they are mapped
+
+    def identity(self) -> dict[str, Any]:
+        """Return the size, the digest and the number of rows of the file, and its columns."""
+        return self._file.identity() | {"columns": self._columns}
+
+    def difference(self, earlier: dict[str, Any]) -> str | None:
+        """Return how the input differs from an earlier one; None if its rows are the same."""
+        if earlier.get("columns") != self._columns:
+            return "the columns of the file have other fields, or its sheet is another one"
+        return self._file.difference(earlier)
 
 
 def checked(build: Callable[[ItemT], ResultT]) -> Callable[[ItemT], ResultT]:
@@ -292,7 +302,7 @@ def _items_in(items: object, mapping: RowMapping, kind: str) -> TableItems[Any]:
         if rows.form == "text" and kind != "id":
             raise InvalidInputError(items.path, "must be CSV, NDJSON or a table: a line is an id")
         _warn(rows.findings, items.path)
-        return _FileItems(rows, make)
+        return _FileItems(rows, make, f"{items.sheet or ''}{mapping.id_column}{mapping}")
     layout = Layout(
         form="arrow",
         check_columns=mapping.check,

@@ -78,15 +78,13 @@ def id_from(value: Any, column: str) -> str:
     return found
 
 
-def iso_date_time(field: str, value: Any) -> Any:
+def iso_date_time(field: str, value: str) -> str:
     """
-    Convert a date and time in the form of databases to ISO 8601; other types stay unchanged.
+    Convert a date and time in the form of databases to ISO 8601.
 
     Raises:
         InvalidInputError: the text has no offset from UTC, or another form.
     """
-    if not isinstance(value, str):
-        return value
     match = _DATE_TIME.fullmatch(value)
     if match is None:
         raise InvalidInputError(field, _DATE_TIME_RULE)
@@ -216,7 +214,11 @@ class ColumnSchema:
         if not lenient:
             self._require_known_keys(value, id_column)
         fields = _nest(
-            {name: one for name, one in value.items() if name != id_column and self.is_known(name)}
+            {
+                name: one
+                for name, one in value.items()
+                if name != id_column and (not lenient or self.is_known(name))
+            }
         )
         self._build_nested(fields)
         struct = self._struct_of(fields)

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
-from adapty_async._input.cells import EXACT_DOUBLE, UnusableCellError, id_text, number, text
+from adapty_async._input.cells import UnusableCellError, id_text, number, plain, text
 from adapty_async._input.findings import Findings
 
 __all__ = ("ColumnCheck", "Table", "TableRows", "table_rows")
@@ -88,25 +88,17 @@ def table_rows(
     names = [name.strip() for name in table.names]
     used = check([name for name in names if name])
     indexes = [i for i, name in enumerate(names) if name and (used is None or name in used)]
-    converters = [
-        (names[i], _converter(names[i], columns, table.exact[i] if table.exact else EXACT_DOUBLE))
-        for i in indexes
-    ]
+    converters = [(names[i], _converter(names[i], columns, table.exact[i])) for i in indexes]
     id_at = _position(columns.id_column, [name for name, _ in converters])
     for row_number, values in table.rows(indexes):
         row = _row(row_number, converters, values, table.place)
-        if id_at is not None and row.fault is None and isinstance(values[id_at], float):
-            _add_number(row, columns.id_column, findings)
+        if id_at is not None and row.fault is None and isinstance(plain(values[id_at]), float):
+            findings.add("number", row_number)
         yield row
 
 
 def _position(name: str | None, names: list[str]) -> int | None:
     return names.index(name) if name in names else None
-
-
-def _add_number(row: TableRow, id_column: str | None, findings: Findings) -> None:
-    if id_column in row.cells:
-        findings.add("number", row.number)
 
 
 def _converter(name: str, columns: TableRows, exact: float) -> _Convert:

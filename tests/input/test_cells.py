@@ -91,6 +91,7 @@ def test_what_cannot_be_an_id_has_a_reason(cell: Any, reason: str) -> None:
         pytest.param(True, "true", id="bool"),
         pytest.param(9.99, "9.99", id="float"),
         pytest.param(10.0, "10", id="whole-float"),
+        pytest.param(np.float64(9.99), "9.99", id="numpy"),
         pytest.param(Decimal("9.990"), "9.99", id="decimal"),
         pytest.param(Decimal("1E+2"), "100", id="decimal-exponent"),
         pytest.param(NOON, "2026-06-01T12:30:00", id="naive"),

@@ -12,6 +12,8 @@ from typing import Any
 import openpyxl
 import pytest
 
+from adapty_async._input.excel import open_excel
+from adapty_async._input.hidden import first_hidden_row
 from adapty_async._input.rows import Row, SizedRows, open_rows
 from adapty_async.errors import InvalidInputError
 from tests.input.tables import rows_of, used, write_excel
@@ -166,6 +168,55 @@ def test_merged_cells_are_refused(tmp_path: Path) -> None:
         open_rows(str(path), None, used("id"))
 
 
+def test_hidden_rows_are_refused(tmp_path: Path) -> None:
+    """Rows that a filter hides are in the file, and people do not see them."""
+
+    def hide(book: Any) -> None:
+        for number in range(4, 3000):
+            book.active.append(["<row hidden='1'>" * 30])
+            book.active.row_dimensions[number].hidden = number > 2990
+
+    path = book_of(tmp_path / "ids.xlsx", hide)
+
+    with pytest.raises(InvalidInputError, match='"Users": has hidden rows, the first is 2991: a f'):
+        open_rows(str(path), None, used("id"))
+
+
+def _rewritten(path: Path, part: str, change: Callable[[bytes], bytes | None]) -> Path:
+    """Change a part of a spreadsheet; None leaves it out."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            changed = change(content) if name == part else content
+            if changed is not None:
+                archive.writestr(name, changed)
+    return path
+
+
+def test_hidden_rows_need_no_number(tmp_path: Path) -> None:
+    """Some programs do not number the rows."""
+    path = write_excel(tmp_path / "ids.xlsx", [["id"], ["u1"]])
+    _rewritten(
+        path,
+        "xl/worksheets/sheet1.xml",
+        lambda content: content.replace(b'<row r="2"', b"<row hidden='true'"),
+    )
+
+    assert first_hidden_row(str(path), "Users") == 0
+
+
+def test_other_files_have_no_hidden_rows(tmp_path: Path) -> None:
+    """A file that has another form, or lacks the sheet, is left to the reader of its rows."""
+    path = write_excel(tmp_path / "ids.xlsx", [["id"], ["u1"]])
+    assert first_hidden_row(str(path), "Users") is None
+    assert first_hidden_row(str(path), "Other") is None
+    _rewritten(path, "xl/workbook.xml", lambda _: None)
+    assert first_hidden_row(str(path), "Users") is None
+    path.write_bytes(b"no archive")
+    assert first_hidden_row(str(path), "Users") is None
+
+
 def _clear(book: Any) -> None:
     book.active.delete_rows(1, 5)
 
@@ -214,6 +265,15 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path, content: bytes | None, r
 
     with pytest.raises(InvalidInputError, match=reason):
         open_rows(str(path), None, used("id"))
+
+
+def test_an_error_of_the_system_is_the_reason(tmp_path: Path) -> None:
+    """A file that disappears is refused with the reason of the system."""
+    with (
+        pytest.raises(InvalidInputError, match="cannot be read: No such file"),
+        open_excel(str(tmp_path / "none.xlsx"), None),
+    ):
+        pass
 
 
 _ODS = """<?xml version="1.0" encoding="UTF-8"?>

@@ -15,7 +15,7 @@ import pytest
 
 from adapty_async import v2
 from adapty_async._input.frames import is_frame
-from adapty_async._input.items import UnreadableRow, ids_in, pairs_in, require_no_table
+from adapty_async._input.items import UnreadableRow, ids_in, pairs_in, require_no_table, structs_in
 from adapty_async._input.schema import ColumnSchema
 from adapty_async.errors import InvalidInputError
 
@@ -224,6 +224,7 @@ def test_other_items_stay_as_they_are() -> None:
 
     assert ids_in(items, "customer_user_id") is items
     assert pairs_in([], "customer_user_id", v2.ATTRIBUTE_COLUMNS) == []
+    assert structs_in([], v2.ATTRIBUTE_COLUMNS) == []
     assert not is_frame(items)
     require_no_table(items)
 

@@ -87,6 +87,12 @@ async def test_a_file_resumes_by_position(sandbox: Sandbox, tmp_path: Path) -> N
         with pytest.raises(JournalError, match="bytes"):
             await profiles.bulk_delete(InputFile(path), by="customer_user_id", journal=journal)
 
+        write(path, [["customer_user_id"], ["u1"], ["u2"], ["u1"]])
+        with pytest.raises(JournalError, match="the columns of the file have other fields"):
+            await profiles.bulk_delete(
+                InputFile(path, ignore_unknown=True), by="customer_user_id", journal=journal
+            )
+
     assert (first.done, first.absent) == (2, 1)
     assert again.skipped_earlier == {
         EarlierStatus.DONE: 2,

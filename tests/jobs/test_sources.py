@@ -145,9 +145,11 @@ def test_an_input_that_is_no_file_is_refused(path: str) -> None:
     ("path", "options", "message"),
     [
         ("ids", {}, "form is required"),
+        ("ids.parquet", {}, "parquet files cannot be divided into parts"),
+        ("ids.txt", {"form": "excel"}, "excel files cannot be divided into parts"),
         ("ids.csv", {}, "column is required for a file of CSV"),
     ],
-    ids=["form", "column"],
+    ids=["form", "parquet", "excel", "column"],
 )
 def test_a_file_needs_its_format(path: str, options: dict[str, Any], message: str) -> None:
     """The format comes from the name or is given, and CSV needs a column."""
