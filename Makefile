@@ -7,7 +7,7 @@ BIN := .venv/bin
 # One more than there are cores: many tests wait for processes and sockets.
 WORKERS := $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
 
-.PHONY: demo test lint types docs faults fuzz mutation audit outsiders outsiders-smoke bench bench-goodput bench-smoke soak kills examples check clean
+.PHONY: demo test lint types docs faults fuzz mutation audit outsiders outsiders-smoke bench bench-goodput bench-smoke soak kills examples modules check clean
 
 demo: .venv/.demo
 	@$(BIN)/adapty-async demo examples/profiles.csv examples/erase.txt
@@ -42,11 +42,11 @@ mutation: .venv/.dev
 	$(BIN)/python -m pip install --quiet --group mutation
 	$(BIN)/python -m tests.mutation
 
-outsiders: .venv/.outsiders
-	$(BIN)/python -m tests.outsiders
+outsiders: .venv/.dev
+	$(BIN)/tox run -q -e outsiders
 
-outsiders-smoke: .venv/.outsiders
-	$(BIN)/python -m tests.outsiders --short
+outsiders-smoke: .venv/.dev
+	$(BIN)/tox run -q -e outsiders -- --short
 
 audit: .venv/.dev
 	$(BIN)/tox run -e audit
@@ -70,6 +70,9 @@ kills: .venv/.dev
 examples: .venv/.demo
 	$(BIN)/python -m adapty_async.cli._demo_data examples
 
+modules: .venv/.dev
+	@$(BIN)/python -m tests.module_map
+
 check: lint types test docs bench-smoke
 
 .venv/bin/python:
@@ -87,10 +90,6 @@ check: lint types test docs bench-smoke
 
 .venv/.bench: .venv/.dev
 	$(BIN)/python -m pip install --quiet --group bench
-	@touch $@
-
-.venv/.outsiders: .venv/.dev
-	$(BIN)/python -m pip install --quiet --group outsiders
 	@touch $@
 
 clean:

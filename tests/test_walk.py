@@ -47,7 +47,7 @@ async def entered(call: Callable[[], Coroutine[Any, Any, object]]) -> set[str]:
     finally:
         sys.setprofile(before)
         threading.setprofile(cast("Any", None))
-    paths = {Path(code.co_filename) for code in codes}
+    paths = {Path(code.co_filename) for code in codes.copy()}  # a thread may still add to it
     inside = {path.relative_to(PACKAGE) for path in paths if path.is_relative_to(PACKAGE)}
     return {".".join(path.with_suffix("").parts) for path in inside}
 

@@ -75,6 +75,8 @@ _PAGES_PER_ITEM = 4
 # Bytes of zeros in one write. Newer kernels cache larger writes as one unit, and write the unit to
 # the disk again when a byte has changed (seen with Linux 6.18 and ext4).
 _ZEROS_PER_WRITE = 1 << 14
+# Errors of file systems that cannot reserve space, where the C library does not write zeros itself.
+_CANNOT_ALLOCATE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 _NO_SHARED_MEMORY = frozenset(
     {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PROTOCOL}
 )
@@ -295,10 +297,24 @@ def _allocate(path: Path, size: int) -> None:
     handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         present = os.fstat(handle).st_size
-        while present < size:
-            present += os.pwrite(handle, bytes(min(_ZEROS_PER_WRITE, size - present)), present)
+        if present < size and not _allocate_at_once(handle, present, size):
+            while present < size:
+                present += os.pwrite(handle, bytes(min(_ZEROS_PER_WRITE, size - present)), present)
     finally:
         os.close(handle)
+
+
+def _allocate_at_once(handle: int, present: int, size: int) -> bool:
+    """Return whether the system can reserve the space without writing it, and has done so."""
+    if not hasattr(os, "posix_fallocate"):  # as on macOS
+        return False
+    try:
+        os.posix_fallocate(handle, present, size - present)
+    except OSError as error:
+        if error.errno not in _CANNOT_ALLOCATE:
+            raise
+        return False
+    return True
 
 
 class SqliteJournal:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import resource
 import sqlite3
 import threading
@@ -57,6 +59,30 @@ async def test_the_log_starts_over(tmp_path: Path) -> None:
     await journal.close()
     assert [each.name for each in path.parent.iterdir()] == ["run.db"]
     assert summarise(path).counts[ItemState.DONE] == 2000 * 512
+
+
+def _cannot_allocate(_handle: int, _offset: int, _size: int) -> None:
+    raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+
+@pytest.mark.parametrize("system", ["reserves", "cannot reserve", "has no such call"])
+async def test_space_for_the_log_is_reserved_on_every_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
+) -> None:
+    """The log has blocks on the disk for its whole size before the first item, not a hole."""
+    if system == "cannot reserve":
+        monkeypatch.setattr(os, "posix_fallocate", _cannot_allocate)
+    elif system == "has no such call":
+        monkeypatch.delattr(os, "posix_fallocate")
+    journal = SqliteJournal(tmp_path / "run.db", owed=OWED)
+    await reopened(journal)
+    log = InFile(tmp_path).log
+    with log.open("rb") as file:
+        os.fsync(file)  # a file system may choose blocks as late as this
+    status = log.stat()
+    assert status.st_size > 4096 * 4 * OWED
+    assert status.st_blocks * 512 >= status.st_size
+    await journal.close()
 
 
 async def test_a_reader_delays_no_commit_and_loses_none(tmp_path: Path) -> None:

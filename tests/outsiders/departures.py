@@ -150,6 +150,7 @@ DEPARTURES: tuple[Departure, ...] = (
         ("createProfile", "updateProfile"),
         ("validation_error",),
         ("ip_country", "store_country", "ip_v4_address", "email"),
+        often=False,
     ),
     Departure(
         "A price has the country and the currency of ISO 3166 and ISO 4217.",
@@ -159,6 +160,7 @@ DEPARTURES: tuple[Departure, ...] = (
         ("setTransaction",),
         ("validation_error",),
         ("price.country", "price.currency"),
+        often=False,
     ),
     Departure(
         "A setting, an identifier or a remote config at least has to be in the body.",

@@ -38,7 +38,8 @@ from tests.outsiders.mended import EVERYWHERE, mended, saved
 PRISM = "@stoplight/prism-cli@5.14.2"
 #: The least number of random responses of the long form, over all documents.
 RESPONSES_MIN = 1000
-# Seconds that Prism may take to read a document.
+# Seconds that npm may take to install Prism, and Prism to read a document.
+_INSTALLED_WITHIN = 240
 _STARTED_WITHIN = 60
 _PAYWALL = "fd891d4f-5906-45b9-97c1-13cc3dc665df"
 _CLIENTS = {
@@ -73,7 +74,13 @@ async def _installed(folder: Path) -> Path | None:
         return command if npm else None
     options = "--prefix", str(folder), "--no-audit", "--no-fund", "--silent", "--fetch-retries=1"
     process = await asyncio.create_subprocess_exec(npm, "install", *options, PRISM)
-    return command if await process.wait() == 0 else None
+    try:
+        async with asyncio.timeout(_INSTALLED_WITHIN):
+            return command if await process.wait() == 0 else None
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        return None
 
 
 @contextlib.asynccontextmanager
