@@ -180,8 +180,8 @@ def delete(api: str, by: str, column: str | None, **common: Any) -> None:
     """
     Erase the users whose ids are in INPUT.
 
-    INPUT is a file with one id a line, or CSV or NDJSON with a column for the ids; plain or
-    gzip; - is standard input.
+    INPUT is a file with one id a line, or CSV, NDJSON, Parquet, Arrow or a spreadsheet with a
+    column for the ids; - is standard input.
     """
     options = CommonOptions(**common)
     if by not in _BY[api]:
@@ -213,8 +213,8 @@ def save(api: str, by: str | None, **common: Any) -> None:
     """
     Save the profiles in INPUT to the Mail API, or update them in the server-side API.
 
-    INPUT is CSV or NDJSON, plain or gzip; - is standard input. Columns are named after the
-    profile's fields, nested ones with a dot: custom_attributes.plan, device_info.platform. Empty
+    INPUT is CSV, NDJSON, Parquet, Arrow or a spreadsheet; - is standard input. Columns are named
+    after the profile's fields, nested ones with a dot: custom_attributes.plan, device_info.platform. Empty
     cells are not sent. For the server-side API, the ids are in the column named like --by, and
     the profiles have to exist.
     """
