@@ -214,9 +214,9 @@ def save(api: str, by: str | None, **common: Any) -> None:
     Save the profiles in INPUT to the Mail API, or update them in the server-side API.
 
     INPUT is CSV, NDJSON, Parquet, Arrow or a spreadsheet; - is standard input. Columns are named
-    after the profile's fields, nested ones with a dot: custom_attributes.plan, device_info.platform. Empty
-    cells are not sent. For the server-side API, the ids are in the column named like --by, and
-    the profiles have to exist.
+    after the profile's fields, nested ones with a dot: custom_attributes.plan,
+    device_info.platform. Empty cells are not sent. For the server-side API, the ids are in the
+    column named like --by, and the profiles have to exist.
     """
     options = CommonOptions(**common)
     if (api == "v2") != (by is not None):

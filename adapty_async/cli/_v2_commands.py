@@ -59,9 +59,9 @@ def import_transactions(
     """
     Record the purchases in INPUT; each needs a profile.
 
-    INPUT is CSV, NDJSON, Parquet, Arrow or a spreadsheet; - is standard input; exports of other
-    services: --from. Columns are named after the fields of a transaction, purchase_type among them, nested ones with a dot: price.value, offer.id.
-    Empty cells are not sent.
+    INPUT is CSV, NDJSON, Parquet, Arrow or a spreadsheet; - is standard input. Columns are named
+    after the fields of a transaction, purchase_type among them, nested ones with a dot:
+    price.value, offer.id; for exports of other services see --from. Empty cells are not sent.
     """
     field = by.replace("-", "_")
     if create_missing and by != "customer-user-id":
