@@ -60,7 +60,7 @@ class _Polars:
         self._frame = frame
         self.names: Sequence[str] = frame.columns
         self.exact: Sequence[float] = [
-            EXACT_SINGLE if str(kind) == "Float32" else EXACT_DOUBLE for kind in frame.dtypes
+            _EXACT.get(str(kind).lower(), EXACT_DOUBLE) for kind in frame.dtypes
         ]
 
     def rows(self, indexes: Sequence[int]) -> Iterator[tuple[int, Sequence[Any]]]:

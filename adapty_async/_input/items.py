@@ -52,8 +52,8 @@ class InputFile:
     CSV, NDJSON, text with one id a line, Parquet, Arrow IPC (Feather) and spreadsheets. The ids are
     in the column named like `by`; other columns are named after the fields of the call. When a bulk
     method gets the file, it reads it through once, which blocks: it counts the rows, and logs a
-    warning if ids look damaged. With a journal, the rows are identified by their position, and a
-    file that has changed is rejected.
+    warning if ids look damaged or columns are left out. With a journal, the rows are identified by
+    their position, and a file that has changed is rejected.
 
     Args:
         path: the file.
@@ -301,6 +301,7 @@ def _items_in(items: object, mapping: RowMapping, kind: str) -> TableItems[Any]:
             raise InvalidInputError(items.path, "must be a file, not a pipe")
         if rows.form == "text" and kind != "id":
             raise InvalidInputError(items.path, "must be CSV, NDJSON or a table: a line is an id")
+        rows.findings.ignored = mapping.ignored
         _warn(rows.findings, items.path)
         return _FileItems(rows, make, f"{items.sheet or ''}{mapping.id_column}{mapping}")
     layout = Layout(

@@ -108,6 +108,8 @@ class RowMapping:
         """Return the column with the ids: of the options, of the preset, or of the ids' name."""
         field, named, preset = self._id_field, self._options.id_column, self._preset
         if field is None:
+            if named is not None:
+                raise InvalidInputError("--column", "is for ids that are no field: map the column")
             return self._sources.get("external_profile_id", "external_profile_id")
         if named is not None and mapped not in {None, named}:
             raise InvalidInputError("--map", f"names another column for {field} than --column")

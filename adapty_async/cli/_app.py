@@ -189,8 +189,8 @@ def delete(api: str, by: str, column: str | None, **common: Any) -> None:
     """
     Erase the users whose ids are in INPUT.
 
-    INPUT is a file with one id a line, or CSV or NDJSON with a column for the ids; plain or
-    gzip; - is standard input.
+    INPUT is a file with one id a line, or CSV, NDJSON, Parquet, Arrow or a spreadsheet with a
+    column for the ids; - is standard input.
     """
     options = CommonOptions(**common)
     require_kind(api, by)
@@ -227,10 +227,10 @@ def save(api: str | None, by: str | None, **common: Any) -> None:
     """
     Update the profiles in INPUT in the server-side API, or save them to the Mail API.
 
-    INPUT is CSV or NDJSON, plain or gzip; - is standard input. Columns are named after the
-    profile's fields, nested ones with a dot: custom_attributes.plan, device_info.platform. Empty
-    cells are not sent. For the server-side API, the ids are in the column named like --by, and
-    the profiles have to exist.
+    INPUT is CSV, NDJSON, Parquet, Arrow or a spreadsheet; - is standard input. Columns are named
+    after the profile's fields, nested ones with a dot: custom_attributes.plan,
+    device_info.platform. Empty cells are not sent. For the server-side API, the ids are in the
+    column named like --by, and the profiles have to exist.
     """
     options = CommonOptions(**common)
     is_mail = by is None

@@ -63,9 +63,9 @@ def import_transactions(
     """
     Record the purchases in INPUT; each needs a profile.
 
-    INPUT is CSV or NDJSON, plain or gzip; - is standard input. Columns are named after the fields
-    of a transaction, purchase_type among them, nested ones with a dot: price.value, offer.id.
-    Empty cells are not sent.
+    INPUT is CSV, NDJSON, Parquet, Arrow or a spreadsheet; - is standard input. Columns are named
+    after the fields of a transaction, purchase_type among them, nested ones with a dot:
+    price.value, offer.id; for exports of other services see --from. Empty cells are not sent.
     """
     field = by.replace("-", "_")
     if create_missing and by != "customer-user-id":
@@ -94,9 +94,9 @@ def create(column: str | None, *, if_missing: bool, **common: Any) -> None:
     """
     Create the profiles in INPUT in the server-side API.
 
-    INPUT is a file with one customer user id a line, or CSV or NDJSON with a column for the ids and
-    columns named after the profile's attributes, nested ones with a dot: custom_attributes.plan.
-    Plain or gzip; - is standard input. Empty cells are not sent.
+    INPUT is a file with one customer user id a line, or CSV, NDJSON, Parquet, Arrow or a
+    spreadsheet with a column for the ids and columns named after the profile's attributes, nested
+    ones with a dot: custom_attributes.plan. - is standard input. Empty cells are not sent.
 
     Adapty does not document the effect of a second creation. With --if-missing, each profile is
     read first, and created only if there is none.
@@ -142,8 +142,8 @@ def grant(
     """
     Grant an access level to the users whose ids are in INPUT.
 
-    INPUT is a file with one id a line, or CSV or NDJSON with a column for the ids; plain or
-    gzip; - is standard input.
+    INPUT is a file with one id a line, or CSV, NDJSON, Parquet, Arrow or a spreadsheet with a
+    column for the ids; - is standard input.
     """
     field = by.replace("-", "_")
 
@@ -179,9 +179,9 @@ def revoke(
     """
     Revoke an access level of the users whose ids are in INPUT.
 
-    INPUT is a file with one id a line, or CSV or NDJSON with a column for the ids; plain or
-    gzip; - is standard input. Subscriptions in a store continue: the next renewal opens the access
-    level again.
+    INPUT is a file with one id a line, or CSV, NDJSON, Parquet, Arrow or a spreadsheet with a
+    column for the ids; - is standard input. Subscriptions in a store continue: the next renewal
+    opens the access level again.
     """
     field = by.replace("-", "_")
 

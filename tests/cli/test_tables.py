@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -79,6 +80,25 @@ def test_rows_that_cannot_be_read_are_named_and_stay_broken(
         '{"customer_user_id":"True"}',
     ]
     assert sandbox.customer_user_ids() == {"u2"}
+
+
+@pytest.mark.parametrize(
+    ("name", "library", "extra"),
+    [
+        ("ids.parquet", "pyarrow", "arrow"),
+        ("ids.feather", "pyarrow", "arrow"),
+        ("ids.xlsx", "python-calamine", "excel"),
+    ],
+)
+def test_a_missing_extra_is_named(
+    invoke: Invoke, put: Put, monkeypatch: pytest.MonkeyPatch, name: str, library: str, extra: str
+) -> None:
+    """Without the library of a format, the error names what to install."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    result = invoke(*DELETE, put(name, "x"))
+
+    assert result.exit_code == 2
+    assert f"{library} is not installed: pip install 'adapty-async[{extra}]'" in result.stderr
 
 
 def test_a_journal_belongs_to_a_sheet(sandbox: Sandbox, invoke: Invoke, tmp_path: Path) -> None:

@@ -188,18 +188,18 @@ def test_a_damaged_page_refuses_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["parquet", "feather"])
 def test_memory_is_that_of_a_batch(tmp_path: Path, suffix: str) -> None:
     """Reading takes memory for some batches, not for the file."""
-    count = 200_000
+    count = 60_000
     table = pa.table({"id": [f"user_{number:060}" for number in range(count)]})
     path = tmp_path / f"ids.{suffix}"
     if suffix == "parquet":
-        write_parquet(path, table, row_group_size=20_000)
+        write_parquet(path, table, row_group_size=5_000)
     else:
-        feather.write_feather(table, path, chunksize=20_000)
+        feather.write_feather(table, path, chunksize=5_000)
     size = table.nbytes
     del table
     before = most = pa.total_allocated_bytes()
     for row in open_rows(str(path), None, used("id")):
-        if row.line % 10_000 == 0:
+        if row.line % 2_500 == 0:
             most = max(most, pa.total_allocated_bytes())
 
     assert row.line == count

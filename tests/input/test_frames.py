@@ -99,6 +99,7 @@ def test_a_cell_that_is_no_id_has_its_row(frame: Any) -> None:
     "frame",
     [
         pytest.param(pl.DataFrame({"id": [2.0**24]}, schema={"id": pl.Float32}), id="polars"),
+        pytest.param(pl.DataFrame({"id": pl.Series([2.0**11]).cast(pl.Float16)}), id="polars-half"),
         pytest.param(pd.DataFrame({"id": np.array([2.0**24], "float32")}), id="pandas"),
         pytest.param(pd.DataFrame({"id": np.array([2.0**11], "float16")}), id="pandas-half"),
         pytest.param(pd.DataFrame({"id": pd.array([2.0**24], "float[pyarrow]")}), id="arrow"),

@@ -229,6 +229,20 @@ async def test_a_file_without_the_columns_is_refused(
             adapty.v2.profiles.bulk_update(InputFile(path), by="customer_user_id")
 
 
+async def test_columns_that_are_left_out_are_logged(
+    sandbox: Sandbox, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Unknown columns are named once, in a warning."""
+    path = write(tmp_path / "ids.csv", [["customer_user_id", "note", "email"], ["u1", "x", None]])
+    async with client_of(sandbox) as adapty:
+        run = adapty.v2.profiles.bulk_update(
+            InputFile(path, ignore_unknown=True), by="customer_user_id"
+        )
+        run.close()
+
+    assert [one.getMessage() for one in caplog.records] == [f"{path}: Columns left out: note."]
+
+
 async def test_a_pipe_is_refused(sandbox: Sandbox) -> None:
     """An input that can be read only once is no file."""
     async with client_of(sandbox) as adapty:

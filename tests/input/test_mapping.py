@@ -227,6 +227,15 @@ def test_ids_have_no_other_fields() -> None:
     assert mapping.id("u2") == "u2"
 
 
+def test_an_id_that_is_a_field_has_no_column_of_its_own() -> None:
+    """The id of a profile of the Mail API is mapped like its other fields."""
+    with refused("--column", "is for ids that are no field: map the column"):
+        RowMapping(options(id_column="id"), mail.PROFILE_COLUMNS, None)
+    mapping = RowMapping(options(("id", "external_profile_id")), mail.PROFILE_COLUMNS, None)
+
+    assert mapping.id_column == "id"
+
+
 def test_numbers_stay_numbers_by_field() -> None:
     """Numbers of a table stay numbers if a field of their column takes them."""
     mapping = transactions(options(("amount", "price.value")))
