@@ -60,7 +60,7 @@ links: .venv/.dev
 	$(BIN)/python -m tests.links
 
 release-check: .venv/.release
-	$(BIN)/python -m tests.release $(RELEASE_OPTIONS)
+	$(BIN)/python -m tests.release
 
 release-check-quick: .venv/.release
 	$(BIN)/python -m tests.release --quick

@@ -15,14 +15,19 @@ from adapty_async.errors import JournalError
 __all__ = ("GatedJournal", "keys", "states")
 
 
+# by their characters: millions are looked up, and an enumeration's call is slow
+_STATES = {int(state): state for state in ItemState}
+_NOTHING = int(ItemState.NONE)
+
+
 def states(path: Path) -> dict[int, ItemState]:
     """Return the known states in a journal by position."""
     with reading(path) as db:
         return {
-            512 * number + offset: ItemState(value)
+            512 * number + offset: _STATES[value]
             for number, span in read_spans(db)
             for offset, value in enumerate(span)
-            if value != ItemState.NONE
+            if value != _NOTHING
         }
 
 

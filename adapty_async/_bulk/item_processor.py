@@ -65,6 +65,7 @@ Items: TypeAlias = Iterable[ItemT] | AsyncIterable[ItemT]
 MOST_WORKERS = 256
 #: Seconds without a success that end a run by default.
 MAX_OUTAGE = 900.0
+_ALWAYS = RetrySafety.ALWAYS
 _DONE = OutcomeStatus.DONE
 _DRAIN_SECONDS = 5.0
 
@@ -304,7 +305,7 @@ class ItemProcessor(Generic[ItemT, ResultT]):
             lock_key = lock_key_of(operation)
             if not self._keyed_lock.try_acquire(lock_key):
                 await self._keyed_lock.acquire(lock_key)
-            state = worker.call = CallState() if entry is None else _recorded_call(entry)
+            state = worker.call = CallState() if entry is None else _recorded_call(entry, request)
             response = await engine.send(request, state)
             result = engine.decode(operation, response)
             outcome = _done(index, item, state, response, result, engine.clock() - started)
@@ -361,8 +362,10 @@ class ItemProcessor(Generic[ItemT, ResultT]):
         return outcome
 
 
-def _recorded_call(entry: ItemEntry) -> CallState:
+def _recorded_call(entry: ItemEntry, request: Request) -> CallState:
     """Return the state of a call whose write-ahead entry is stored before it is sent."""
+    if request.retry_safety is _ALWAYS and request.if_missing is None:  # most requests
+        return CallState(ambiguous=entry.is_ambiguous, on_first_send=entry.begin)
     return CallState(
         ambiguous=entry.is_ambiguous,
         is_creating=entry.is_creation_lost,
@@ -492,7 +495,7 @@ def _status_of(request: Request | None, state: CallState, error: Exception) -> O
 
 
 def _must_not_repeat(request: Request, state: CallState) -> bool:
-    return request.retry_safety is not RetrySafety.ALWAYS or state.is_creating
+    return request.retry_safety is not _ALWAYS or state.is_creating
 
 
 def _when_cancelled(

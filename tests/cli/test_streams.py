@@ -15,8 +15,6 @@ from adapty_async.cli._streams import _Guarded
 from adapty_async.sandbox import Sandbox
 from tests.cli.processes import COMMAND, DEADLINE
 
-pytestmark = pytest.mark.unmeasured
-
 Put = Callable[[str, str | bytes], Path]
 
 V1 = ("--api", "v1", "--by", "customer-user-id", "--yes")
@@ -36,6 +34,7 @@ def shell(line: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.unmeasured
 @only_linux
 @pytest.mark.parametrize("options", ["", "--json", "--dry-run", "--dry-run --json"])
 @pytest.mark.parametrize(("rows", "code"), [("a\n", 0), ("a\n b\n", 1)], ids=["done", "failed"])
@@ -49,6 +48,7 @@ def test_a_full_disk_does_not_change_the_exit_code(
     assert len(sandbox.arrivals()) == ("--dry-run" not in options)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     ("redirection", "reason"),
     [
@@ -69,6 +69,7 @@ def test_an_output_without_a_reader_does_not_change_the_exit_code(
     assert len(sandbox.arrivals()) == 1
 
 
+@pytest.mark.unmeasured
 @only_linux
 def test_a_closed_standard_error_does_not_change_the_exit_code(put: Put) -> None:
     """A refusal that nobody can read is still a refusal, and bad usage too."""
@@ -78,6 +79,7 @@ def test_a_closed_standard_error_does_not_change_the_exit_code(put: Put) -> None
             assert shell(f"$C {arguments} {redirection}").returncode == 2
 
 
+@pytest.mark.unmeasured
 @only_linux
 def test_a_status_that_cannot_be_written_is_no_success(sandbox: Sandbox, put: Put) -> None:
     """Output is all that `status` is for, so the exit code is not 0; that of the help stays."""
@@ -90,6 +92,7 @@ def test_a_status_that_cannot_be_written_is_no_success(sandbox: Sandbox, put: Pu
     assert len(sandbox.arrivals()) == 1
 
 
+@pytest.mark.unmeasured
 def test_an_unbuffered_interpreter_works(put: Put) -> None:
     """With PYTHONUNBUFFERED there is no buffer between the text and the descriptor."""
     path = put("ids.txt", "a\n")
@@ -98,6 +101,7 @@ def test_an_unbuffered_interpreter_works(put: Put) -> None:
     assert ended.stdout.startswith("Dry run of 1 row; nothing was sent.")
 
 
+@pytest.mark.unmeasured
 def test_a_name_that_the_output_cannot_show_does_not_spoil_the_report(put: Put) -> None:
     """In an old encoding, a foreign letter is written as an escape."""
     path = put("ids.txt", " a\n")

@@ -72,6 +72,11 @@ def key_of(number: int) -> bytes:
     return number.to_bytes(16, "big")
 
 
+# by their characters: millions are looked up, and an enumeration's call is slow
+_STATES = {int(state): state for state in ItemState}
+_NOTHING = int(ItemState.NONE)
+
+
 async def reopened(journal: Journal, identity: JournalIdentity = IDENTITY) -> Resumed:
     """Open a journal without a comparison of its input, and without its keys."""
     return await journal.open(identity, accept, ignore)
@@ -89,10 +94,10 @@ async def writer_on(
 def states_of(resumed: Resumed) -> dict[int, ItemState]:
     """Return the states that are known, by position."""
     return {
-        number * 512 + at: ItemState(value)
+        number * 512 + at: _STATES[value]
         for number, states in resumed.spans.items()
         for at, value in enumerate(states)
-        if value != ItemState.NONE
+        if value != _NOTHING
     }
 
 

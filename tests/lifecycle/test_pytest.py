@@ -57,7 +57,7 @@ async def test_last(client, plain):
 ASYNCIO = "pytestmark = pytest.mark.asyncio(loop_scope={loop!r})"
 ASYNCIO_FIXTURE = "__import__('pytest_asyncio').fixture(scope={scope!r}, loop_scope={loop!r})"
 ANYIO = """
-pytestmark = [pytest.mark.anyio, pytest.mark.unmeasured]
+pytestmark = pytest.mark.anyio
 
 @pytest.fixture(scope={scope!r})
 def anyio_backend():
@@ -92,6 +92,7 @@ def script(plugin: str, scope: str, fixture_loop: str, loop: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.unmeasured
 @pytest.mark.timeout(120)  # another pytest has to start
 @pytest.mark.parametrize("case", CASES)
 def test_a_client_serves_tests_with_loops_of_any_scope(
