@@ -14,7 +14,7 @@ from adapty_async.bulk import BulkOptions
 from adapty_async.hooks import Event
 from benchmarks._raw import KEY
 from benchmarks._samples import ids, mail_profile
-from benchmarks._traced import patched, traced
+from benchmarks._traced import instrument, patched, traced
 from benchmarks._work import Work
 
 __all__ = ("JOBS", "server_side")
@@ -110,6 +110,17 @@ async def _bulk_delete_traced(work: Work) -> int:
         return await _bulk_delete(work)
 
 
+async def _bulk_delete_instrumented(work: Work) -> int:
+    """Make spans and metrics with the library's own integration, and discard them."""
+    async with server_side(work) as adapty:
+        instrument(adapty)
+        return _settled(
+            await adapty.v1.profiles.bulk_delete(
+                ids(work.items), by="customer_user_id", concurrency=work.workers
+            )
+        )
+
+
 async def _bulk_save(work: Work) -> int:
     async with AdaptyMailClient(KEY, base_url=work.url) as mail:
         profiles = map(mail_profile, ids(work.items))
@@ -182,6 +193,7 @@ JOBS = {
     "bulk_delete alone": _bulk_delete_alone,
     "bulk_delete standard": _bulk_delete_standard,
     "bulk_delete traced": _bulk_delete_traced,
+    "bulk_delete instrumented": _bulk_delete_instrumented,
     "bulk_delete in process": _bulk_delete_in_process,
     "bulk_save": _bulk_save,
     "bulk_delete journal by position": _by_position,

@@ -29,6 +29,7 @@ _PAIRS = {
         Pair(name="bulk_delete alone", ours="bulk_delete alone", other="raw delete"),
         Pair(name="standard path", ours="bulk_delete standard", other="raw delete"),
         Pair(name="OpenTelemetry", ours="bulk_delete traced", other="raw delete traced"),
+        Pair(name="our spans", ours="bulk_delete instrumented", other="bulk_delete"),
         Pair(name="TLS", ours="bulk_delete", other="raw delete", tls=True),
         Pair(name="bulk_save", ours="bulk_save", other="raw save"),
         Pair(name="all on", ours="bulk_delete all on", other="raw delete"),
