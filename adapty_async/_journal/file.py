@@ -63,7 +63,8 @@ def _read_only(path: Path) -> Iterator[tuple[sqlite3.Connection, bool]]:
     with named(path, "cannot be read"):
         if not stat.S_ISREG(path.stat().st_mode):
             raise DamageError("it is not a regular file")
-        verify_log(log_of(path))
+        if (log := log_of(path)).is_file():
+            verify_log(log)
         with contextlib.closing(connected(path, "mode=ro", timeout=1)) as db:
             with classified(path):
                 db.execute("BEGIN")

@@ -41,14 +41,13 @@ class _Sum(NamedTuple):
 
 def verify_log(path: Path) -> None:
     """
-    Validate that the log of a database ends where its writer stopped. The log may be missing.
+    Validate that the log of a database ends where its writer stopped.
 
     Raises:
         DamageError: the log ends because of a flipped bit.
     """
-    if path.is_file():
-        with path.open("rb") as file:
-            _verify(file)
+    with path.open("rb") as file:
+        _verify(file)
 
 
 def _verify(file: BinaryIO) -> None:

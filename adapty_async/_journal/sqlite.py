@@ -111,7 +111,8 @@ class _JournalFile:
             _require_file(path, self._file)
             if found is None:
                 flush_folder(path.parent)
-            verify_log(log_of(path))
+            if (log := log_of(path)).is_file():
+                verify_log(log)
             with classified(path):
                 self._connect()
             self._cleanup = stack.pop_all()

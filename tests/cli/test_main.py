@@ -48,7 +48,7 @@ main()
 def test_other_missing_module_is_a_defect() -> None:
     """A module that is missing for another reason is not blamed on the extra."""
     ended = python(
-        "import sys; sys.modules['adapty_async._input.findings'] = None\n"
+        "import sys; sys.modules['adapty_async.cli._progress'] = None\n"
         "from adapty_async.cli import main\nmain()"
     )
     assert ended.returncode == 1

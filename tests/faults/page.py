@@ -13,7 +13,7 @@ from tests.faults.rows import row
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "faults.md"
 
-_HEAD = """# Fault handling
+_HEAD = """# Fault handling: the outcome of each network fault
 
 {faults} faults of network and server, each with {kinds} kinds of calls, as single calls and in \
 bulk runs, on real sockets: {calls:,} calls. The tests make all of them and check each against its \
