@@ -130,7 +130,9 @@ class Executor:
 
 def _limits_of(options: BulkOptions[Any, Any], clock: Callable[[], float]) -> RunLimits:
     rate, concurrency = options.get("rate"), options.get("concurrency")
-    max_outage = positive("max_outage", options.get("max_outage", MAX_OUTAGE))
+    max_outage = MAX_OUTAGE
+    if "max_outage" in options:
+        max_outage = positive("max_outage", options["max_outage"])
     return RunLimits(
         rate_limiter=None if rate is None else _run_rate_limiter(positive("rate", rate), clock),
         concurrency=ConcurrencyLimit(MOST_WORKERS, clock) if concurrency is None else None,

@@ -178,7 +178,7 @@ def settings_from(
         worker_limit=worker_limit,
         fail_fast=options.get("fail_fast", False),
         ordered=options.get("ordered", False),
-        drain=positive("drain", options.get("drain", _DRAIN_SECONDS)),
+        drain=positive("drain", options["drain"]) if "drain" in options else _DRAIN_SECONDS,
         on_outcome=options.get("on_outcome"),
         stopping=stopping,
     )
