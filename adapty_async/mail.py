@@ -37,7 +37,7 @@ from adapty_async._api.validation import (
     one_of,
 )
 from adapty_async._input.items import TableSource, ids_in, structs_in
-from adapty_async._input.schema import ColumnSchema
+from adapty_async._input.schema import ColumnSchema, RowSchema
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.errors import InvalidInputError
 
@@ -158,11 +158,15 @@ class MailProfile(RequestStruct, frozen=True, kw_only=True):
     }
 
 
-#: The columns of a table of profiles.
+#: The columns of a file or a data frame of profiles, such as ``["external_profile_id", "email",
+#: "custom_attributes.NAME"]``: the fields of `MailProfile`, the id among them, nested ones with a
+#: dot.
 PROFILE_COLUMNS = ColumnSchema(
-    {"": MailProfile},
-    nested={"custom_attributes": None, "device_info": DeviceInfo},
-    required=("external_profile_id", "external_created_at", "email"),
+    RowSchema(
+        {"": MailProfile},
+        nested={"custom_attributes": None, "device_info": DeviceInfo},
+        required=("external_profile_id", "external_created_at", "email"),
+    )
 )
 
 

@@ -128,7 +128,7 @@ def files(form: str) -> Callable[[bytes], None]:
                     with contextlib.suppress(InvalidInputError):
                         mail.delete_profile(email=id_from(row.value, "id"))
                     with contextlib.suppress(InvalidInputError):
-                        mail.save_profile(mail.PROFILE_COLUMNS.struct(row.value))
+                        mail.save_profile(rows_of(mail.PROFILE_COLUMNS).struct(row.value))
 
     return read
 

@@ -13,7 +13,7 @@ from adapty_async._api.identity import By, identity, identity_by, pair, require_
 from adapty_async._api.operation import Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.validation import Check, OrUnset, date_time, instance_of, nullable, text
 from adapty_async._input.items import TableSource, pairs_in
-from adapty_async._input.schema import ColumnSchema
+from adapty_async._input.schema import ColumnSchema, RowSchema
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.errors import InvalidInputError
 from adapty_async.v2._models import DOCS, PATH, Profile, read_profile
@@ -89,10 +89,14 @@ class AccessRevocation(DocumentedStruct, frozen=True, kw_only=True):
     documented: ClassVar[Mapping[str, Check]] = {"revoke_at": _not_past}
 
 
-#: The columns of a table of grants.
-GRANT_COLUMNS = ColumnSchema({"": AccessGrant}, nested={}, required=("access_level_id",))
-#: The columns of a table of revocations.
-REVOCATION_COLUMNS = ColumnSchema({"": AccessRevocation}, nested={}, required=("access_level_id",))
+#: The columns of a file or a data frame of grants, such as ``["access_level_id", "expires_at",
+#: "starts_at"]``: the fields of `AccessGrant`. The id is in a further column, named like `by`.
+GRANT_COLUMNS = ColumnSchema(RowSchema({"": AccessGrant}, nested={}, required=("access_level_id",)))
+#: The columns of a file or a data frame of revocations, ``["access_level_id", "revoke_at"]``: the
+#: fields of `AccessRevocation`. The id is in a further column, named like `by`.
+REVOCATION_COLUMNS = ColumnSchema(
+    RowSchema({"": AccessRevocation}, nested={}, required=("access_level_id",))
+)
 GRANT_ACCESS_LEVEL: Endpoint[Profile] = Endpoint(
     name="v2.access_levels.grant",
     method="POST",

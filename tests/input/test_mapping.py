@@ -90,7 +90,7 @@ def test_a_mapped_column_is_its_field() -> None:
     assert mapping.check(list(row)) == set(row)
     assert mapping.item(row) == (
         "u1",
-        v2.TRANSACTION_COLUMNS.struct(NEEDED),
+        rows_of(v2.TRANSACTION_COLUMNS).struct(NEEDED),
     )
     assert mapping.ignored == {}
 
@@ -112,7 +112,7 @@ def test_unknown_columns_are_left_out_and_told() -> None:
 
     assert mapping.check([*row, "other"]) == {*NEEDED, "customer_user_id", "renew_status"}
     assert list(mapping.ignored) == ["note", "other"]
-    assert mapping.item(row) == ("u1", v2.TRANSACTION_COLUMNS.struct(NEEDED))
+    assert mapping.item(row) == ("u1", rows_of(v2.TRANSACTION_COLUMNS).struct(NEEDED))
 
 
 def test_unknown_columns_are_refused_otherwise() -> None:
