@@ -72,9 +72,10 @@ def stream_table(label: str, stream: Any) -> ArrowTable:
 
     try:
         table = pa.table(stream)
-    except (pa.ArrowException, TypeError, ValueError):
+    except Exception:  # noqa: BLE001  of any library; its text may have cells
+        kind = type(stream).__name__
         raise InvalidInputError(
-            "items", f"must be a data frame or a table in memory, not {type(stream).__name__}"
+            "items", f"must be a data frame or a table: {kind} cannot be read as one"
         ) from None
     return ArrowTable(label, table.schema, lambda _: table.to_batches())
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from adapty_async import mail
-from adapty_async._input.schema import id_columns, id_from
+from adapty_async._input.schema import id_columns, id_from, rows_of
 from adapty_async.errors import InvalidInputError
 from adapty_async.mail import DeviceInfo, MailProfile
 
@@ -72,7 +72,10 @@ def test_profile_joins_objects_and_dotted_names(first: str) -> None:
     """An object and dotted names for it are merged in any order, and the row stays unchanged."""
     both = {"custom_attributes": {"visits": 7}, "custom_attributes.plan": "annual"}
     row = NEEDED | {first: both[first]} | both
-    assert rows_of(mail.PROFILE_COLUMNS).struct(row).custom_attributes == {"visits": 7, "plan": "annual"}
+    assert rows_of(mail.PROFILE_COLUMNS).struct(row).custom_attributes == {
+        "visits": 7,
+        "plan": "annual",
+    }
     assert row["custom_attributes"] == {"visits": 7}
 
 
@@ -232,7 +235,9 @@ def test_id_that_is_none_is_refused(value: Any, rule: str) -> None:
 def test_instants_of_databases_become_iso_8601(written: str, sent: str) -> None:
     """A date and time is sent in one form, however a database writes it."""
     assert (
-        rows_of(mail.PROFILE_COLUMNS).struct(NEEDED | {"external_created_at": written}).external_created_at
+        rows_of(mail.PROFILE_COLUMNS)
+        .struct(NEEDED | {"external_created_at": written})
+        .external_created_at
         == sent
     )
 

@@ -72,8 +72,8 @@ def test_rows_that_cannot_be_read_are_named_and_stay_broken(
 
     assert result.exit_code == again.exit_code == 1
     place = f'{path}, sheet "Users": the cell in column "customer_user_id"'
-    assert f"row 3: row: {place} has a fraction, so it is no id" in result.stdout
-    assert f"row 4: row: {place} is true or false, so it is no id" in result.stdout
+    assert f"row 3: row: {place} has a fraction, so it is not an id" in result.stdout
+    assert f"row 4: row: {place} is true or false, not an id" in result.stdout
     assert "row: " in again.stdout
     assert [json.loads(line)["item"] for line in failures.read_text().splitlines()] == [
         '{"customer_user_id":"1.5"}',

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from adapty_async import v2
+from adapty_async._input.schema import rows_of
 from adapty_async.errors import InvalidInputError
 from adapty_async.sandbox import Sandbox
 from tests.cli.conftest import Invoke

@@ -138,18 +138,18 @@ def test_a_file_that_cannot_be_divided_is_refused(
 def test_an_input_that_is_no_file_is_refused(path: str) -> None:
     """Standard input and devices cannot be read by several workers."""
     with pytest.raises(InvalidInputError, match=r"must be a file|cannot be read"):
-        Lines(path, form="text").plan(10)
+        Lines(path, format="text").plan(10)
 
 
 @pytest.mark.parametrize(
     ("path", "options", "message"),
     [
-        ("ids", {}, "form is required"),
+        ("ids", {}, "format is required"),
         ("ids.parquet", {}, "parquet files cannot be divided into parts"),
-        ("ids.txt", {"form": "excel"}, "excel files cannot be divided into parts"),
+        ("ids.txt", {"format": "excel"}, "excel files cannot be divided into parts"),
         ("ids.csv", {}, "column is required for a file of CSV"),
     ],
-    ids=["form", "parquet", "excel", "column"],
+    ids=["format", "parquet", "excel", "column"],
 )
 def test_a_file_needs_its_format(path: str, options: dict[str, Any], message: str) -> None:
     """The format comes from the name or is given, and CSV needs a column."""
