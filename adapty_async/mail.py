@@ -379,12 +379,16 @@ class MailProfiles:
         """
         Save profiles in bulk: one request each, several in flight.
 
+        A file or a data frame is first read through once, which blocks. A row of it that cannot be
+        read is an `UnreadableRow` as the `item` of its `Outcome`.
+
         Args:
             items: the profiles, from any iterable or async iterable, which is read lazily; or a
                 data frame or an `InputFile`, with the columns `PROFILE_COLUMNS`.
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
+            ConfigError: the extra for the file's format is not installed.
             InvalidInputError: `items` is invalid.
 
         Source: https://adapty.io/docs/api-adapty-mail/operations/saveProfile
@@ -402,6 +406,9 @@ class MailProfiles:
         """
         Erase profiles in bulk: one request each, several in flight.
 
+        A file or a data frame is first read through once, which blocks. A row of it that cannot be
+        read is an `UnreadableRow` as the `item` of its `Outcome`.
+
         Args:
             items: the identifiers, from any iterable or async iterable, which is read lazily; or a
                 data frame or an `InputFile` with a column named like `by`.
@@ -409,6 +416,7 @@ class MailProfiles:
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
+            ConfigError: the extra for the file's format is not installed.
             InvalidInputError: `items` or `by` is invalid. An invalid identifier becomes a failed
                 outcome instead.
 

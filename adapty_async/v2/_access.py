@@ -245,6 +245,9 @@ class AccessLevels:
         """
         Grant access levels in bulk: one request each, several in flight.
 
+        A file or a data frame is first read through once, which blocks. A row of it that cannot be
+        read is an `UnreadableRow` as the `item` of its `Outcome`.
+
         Args:
             items: pairs of a profile's id and an `AccessGrant`, from any iterable or async
                 iterable; or a data frame or an `InputFile`, with the columns `GRANT_COLUMNS`.
@@ -252,6 +255,7 @@ class AccessLevels:
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
+            ConfigError: the extra for the file's format is not installed.
             InvalidInputError: `items` or `by` is invalid. An invalid pair becomes a failed
                 outcome instead.
 
@@ -277,6 +281,9 @@ class AccessLevels:
         """
         Revoke access levels in bulk: one request each, several in flight.
 
+        A file or a data frame is first read through once, which blocks. A row of it that cannot be
+        read is an `UnreadableRow` as the `item` of its `Outcome`.
+
         Args:
             items: pairs of a profile's id and an `AccessRevocation`, from any iterable or async
                 iterable; or a data frame or an `InputFile`, with the columns
@@ -285,6 +292,7 @@ class AccessLevels:
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
+            ConfigError: the extra for the file's format is not installed.
             InvalidInputError: `items` or `by` is invalid. An invalid pair becomes a failed
                 outcome instead.
 

@@ -459,6 +459,9 @@ class Transactions:
 
         Transactions of one profile are sent sequentially, in the order of the input.
 
+        A file or a data frame is first read through once, which blocks. A row of it that cannot be
+        read is an `UnreadableRow` as the `item` of its `Outcome`.
+
         Args:
             items: pairs of a profile's id and a transaction, from any iterable or async iterable;
                 or a data frame or an `InputFile`, with the columns `TRANSACTION_COLUMNS`.
@@ -467,6 +470,7 @@ class Transactions:
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
+            ConfigError: the extra for the file's format is not installed.
             InvalidInputError: `items` or `by` is invalid, or `by` does not go with
                 `create_missing`. An invalid pair becomes a failed outcome instead.
 
