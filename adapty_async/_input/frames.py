@@ -22,7 +22,7 @@ class DataFrame(Protocol):
     The interface of data frames, by which type checkers know them: it is that of Arrow.
 
     The frames and series of polars and pandas have it, and the tables of pyarrow. Those of other
-    libraries are read with pyarrow, into memory; so is a `pyarrow.RecordBatchReader`, to its end.
+    libraries are read with pyarrow, into memory, and so is a ``RecordBatchReader``, to its end.
     """
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:

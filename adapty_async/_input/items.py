@@ -142,17 +142,15 @@ def _column_pairs(columns: object) -> tuple[tuple[str, str], ...]:
     pairs = tuple(
         (column, field)
         for column, fields in (columns or {}).items()
-        for field in (
-            [fields] if isinstance(fields, str) or not isinstance(fields, Sequence) else fields
-        )
+        for field in (fields if _is_list(fields) else [fields])
     )
     if not all(isinstance(name, str) for pair in pairs for name in pair):
         raise InvalidInputError("columns", "must map each column to a field, or a list of fields")
     return pairs
 
 
-def _sequence(fields: object) -> Sequence[Any]:
-    return fields if isinstance(fields, Sequence) else [fields]
+def _is_list(fields: object) -> bool:
+    return isinstance(fields, Sequence) and not isinstance(fields, str)
 
 
 def _constants(constants: object) -> Mapping[str, str]:

@@ -441,6 +441,19 @@ def test_a_preset_maps_to_fields_that_exist(name: str) -> None:
         assert f"`{column}`" in page
 
 
+def test_a_schema_has_the_names_of_columns() -> None:
+    """A program can see which columns a bulk method reads, and which it needs."""
+    assert v2.GRANT_COLUMNS.names() == ["access_level_id", "expires_at", "starts_at"]
+    assert v2.GRANT_COLUMNS.required == ("access_level_id",)
+    assert {"email", "custom_attributes.NAME", "installation_meta.device_id"} <= {
+        *v2.ATTRIBUTE_COLUMNS.names()
+    }
+    assert {name for name in dir(v2.GRANT_COLUMNS) if not name.startswith("_")} == {
+        "names",
+        "required",
+    }
+
+
 def test_a_schema_shows_its_structs() -> None:
     """A schema has a readable form."""
     assert repr(v2.TRANSACTION_COLUMNS) == "ColumnSchema(OneTimePurchase, SubscriptionPurchase)"
