@@ -1,7 +1,7 @@
 """
 Files and data frames as the items of bulk runs: ids, pairs of an id and a struct, and structs.
 
-A row that is no item stays in its position as an `UnreadableRow`, and fails alone.
+A row that is not an item stays in its position as an `UnreadableRow`, and fails alone.
 """
 
 from __future__ import annotations
@@ -70,6 +70,9 @@ class InputFile:
             known.
         ignore_unknown: leave unknown columns out; otherwise they are an error.
 
+    Attributes:
+        path, format, encoding, sheet: as above; the encoding by Python's name.
+
     Raises:
         InvalidInputError: an argument is not one of those allowed, or has another type.
     """
@@ -97,7 +100,7 @@ class InputFile:
         self.format: Format | None = format
         self.encoding = None if encoding is None else known_encoding(encoding)
         self.sheet = sheet
-        self.options = ColumnOptions(
+        self._options = ColumnOptions(
             columns=_column_pairs(columns),
             constants=_constants(constants),
             preset=preset,
@@ -107,24 +110,6 @@ class InputFile:
 
     def __repr__(self) -> str:
         return f"InputFile({self.path!r})"
-
-    def rows(self, mapping: RowMapping) -> Rows:
-        """
-        Open the file with a mapping of its columns.
-
-        Raises:
-            ConfigError: an extra is not installed.
-            InvalidInputError: the file cannot be read, or a column is missing or unknown.
-        """
-        return open_rows(
-            self.path,
-            self.format,
-            mapping.check,
-            encoding=self.encoding,
-            id_column=mapping.id_column,
-            sheet=self.sheet,
-            is_number=mapping.is_number,
-        )
 
 
 def _path_of(path: object) -> str:
@@ -170,11 +155,11 @@ _Items: TypeAlias = Iterable[ItemT] | AsyncIterable[ItemT]
 
 class UnreadableRow:
     """
-    A row that is no item; its outcome is ``failed``, with the error.
+    A row that is not an item; its outcome is ``failed``, with the error.
 
     Attributes:
         line: the number of its first line, or of the row of a table.
-        error: why it is no item.
+        error: why it is not an item.
     """
 
     __slots__ = ("error", "line")
@@ -313,7 +298,7 @@ def structs_in(items: _Items[ItemT] | TableSource, schema: ColumnSchema) -> _Ite
 
 def require_no_table(items: object) -> None:
     """
-    Validate that items are no file and no data frame: iterating one would give its columns.
+    Validate that items are neither a file nor a data frame: iterating one would give its columns.
 
     Raises:
         InvalidInputError: they are.
@@ -331,7 +316,8 @@ def _is_table(items: object) -> bool:
 
 
 def _mapping_of(items: object, schema: ColumnSchema | None, id_field: str | None) -> RowMapping:
-    options = items.options if isinstance(items, InputFile) else ColumnOptions()
+    is_file = isinstance(items, InputFile)
+    options = items._options if is_file else ColumnOptions()  # noqa: SLF001  not for users
     return RowMapping(options, schema, id_field)
 
 
@@ -339,7 +325,7 @@ def _items_in(items: object, mapping: RowMapping, kind: str) -> TableItems[Any]:
     """Open a file or a data frame; `kind` is the method of the mapping that makes an item."""
     make: Callable[[Any], Any] = getattr(mapping, kind)
     if isinstance(items, InputFile):
-        rows = items.rows(mapping)
+        rows = _open(items, mapping)
         if not isinstance(rows, SizedRows):
             raise InvalidInputError(items.path, "must be a file, not a pipe")
         if rows.form == "text" and kind != "id":
@@ -359,6 +345,18 @@ def _items_in(items: object, mapping: RowMapping, kind: str) -> TableItems[Any]:
     found = FrameRows(frame_table(items, mapping.id_column), layout)
     _warn(found.findings, "the data frame")
     return TableItems(found, make)
+
+
+def _open(file: InputFile, mapping: RowMapping) -> Rows:
+    return open_rows(
+        file.path,
+        file.format,
+        mapping.check,
+        encoding=file.encoding,
+        id_column=mapping.id_column,
+        sheet=file.sheet,
+        is_number=mapping.is_number,
+    )
 
 
 def _warn(findings: Findings, label: str) -> None:
