@@ -49,13 +49,13 @@ _logger = logging.getLogger("adapty_async")
 
 class InputFile:
     """
-    A file of rows that every bulk method takes as its items, as the command line does.
+    A file of rows that bulk methods take as their items, as the command line does.
 
     CSV, NDJSON, text with one id a line, Parquet, Arrow IPC (Feather) and spreadsheets. The ids are
     in the column named like `by`; other columns are named after the fields of the call. When a bulk
     method gets the file, it reads it through once, which blocks: it counts the rows, and logs a
     warning if ids look damaged or columns are left out. With a journal, the rows are identified by
-    their position, and a file that has changed is rejected.
+    their position, and a file that has changed, or is read in another way, is rejected.
 
     Args:
         path: the file.
@@ -316,8 +316,9 @@ def _is_table(items: object) -> bool:
 
 
 def _mapping_of(items: object, schema: ColumnSchema | None, id_field: str | None) -> RowMapping:
-    is_file = isinstance(items, InputFile)
-    options = items._options if is_file else ColumnOptions()  # noqa: SLF001  not for users
+    options = ColumnOptions()
+    if isinstance(items, InputFile):
+        options = items._options  # noqa: SLF001  not for users
     return RowMapping(options, schema, id_field)
 
 
