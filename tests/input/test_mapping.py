@@ -254,6 +254,9 @@ def test_the_name_of_a_run_changes_with_the_mapping() -> None:
     plain = transactions(options(id_column="user"))
     first, second = (transactions(options((name, "store"))) for name in "ab")
 
+    both = (("a", "store"), ("b", "environment"))
+
+    assert str(transactions(options(*both))) == str(transactions(options(*reversed(both))))
     assert str(plain) == ""
     assert re.fullmatch(", columns [0-9a-f]{12}", str(first))
     assert str(first) != str(second)
