@@ -37,7 +37,7 @@ from adapty_async._api.validation import (
     one_of,
 )
 from adapty_async._input.items import TableSource, ids_in, structs_in
-from adapty_async._input.schema import ColumnSchema
+from adapty_async._input.schema import ColumnSchema, RowSchema
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.errors import InvalidInputError
 
@@ -158,11 +158,15 @@ class MailProfile(RequestStruct, frozen=True, kw_only=True):
     }
 
 
-#: The columns of a table of profiles.
+#: The columns of a file or a data frame of profiles, such as ``["external_profile_id", "email",
+#: "custom_attributes.NAME"]``: the fields of `MailProfile`, the id among them, nested ones with a
+#: dot.
 PROFILE_COLUMNS = ColumnSchema(
-    {"": MailProfile},
-    nested={"custom_attributes": None, "device_info": DeviceInfo},
-    required=("external_profile_id", "external_created_at", "email"),
+    RowSchema(
+        {"": MailProfile},
+        nested={"custom_attributes": None, "device_info": DeviceInfo},
+        required=("external_profile_id", "external_created_at", "email"),
+    )
 )
 
 
@@ -375,12 +379,16 @@ class MailProfiles:
         """
         Save profiles in bulk: one request each, several in flight.
 
+        A file or a data frame is first read through once, which blocks. A row of it that cannot be
+        read is an `UnreadableRow` as the `item` of its `Outcome`.
+
         Args:
             items: the profiles, from any iterable or async iterable, which is read lazily; or a
                 data frame or an `InputFile`, with the columns `PROFILE_COLUMNS`.
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
+            ConfigError: the extra for the file's format is not installed.
             InvalidInputError: `items` is invalid.
 
         Source: https://adapty.io/docs/api-adapty-mail/operations/saveProfile
@@ -398,6 +406,9 @@ class MailProfiles:
         """
         Erase profiles in bulk: one request each, several in flight.
 
+        A file or a data frame is first read through once, which blocks. A row of it that cannot be
+        read is an `UnreadableRow` as the `item` of its `Outcome`.
+
         Args:
             items: the identifiers, from any iterable or async iterable, which is read lazily; or a
                 data frame or an `InputFile` with a column named like `by`.
@@ -405,6 +416,7 @@ class MailProfiles:
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
+            ConfigError: the extra for the file's format is not installed.
             InvalidInputError: `items` or `by` is invalid. An invalid identifier becomes a failed
                 outcome instead.
 

@@ -380,6 +380,9 @@ class Profiles:
         """
         Delete profiles in bulk: one request each, several in flight.
 
+        A file or a data frame is first read through once, which blocks. A row of it that cannot be
+        read is an `UnreadableRow` as the `item` of its `Outcome`.
+
         Args:
             items: the ids, from any iterable or async iterable, which is read lazily; or a data
                 frame or an `InputFile` with a column named like `by`.
@@ -387,6 +390,7 @@ class Profiles:
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
+            ConfigError: the extra for the file's format is not installed.
             InvalidInputError: `items` or `by` is invalid. An invalid id becomes a failed
                 outcome instead.
 

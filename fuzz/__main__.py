@@ -28,7 +28,7 @@ with atheris.instrument_imports(include=["adapty_async", "csv", "email", "gzip"]
     from adapty_async._api.codec import decode, error_from, parse_retry_after
     from adapty_async._api.operation import Endpoint, Operation, Response
     from adapty_async._input.rows import SizedRows, open_rows
-    from adapty_async._input.schema import id_columns, id_from
+    from adapty_async._input.schema import id_columns, id_from, rows_of
     from adapty_async.bulk import ItemState, summarise
     from adapty_async.errors import (
         ApiError,
@@ -128,7 +128,7 @@ def files(form: str) -> Callable[[bytes], None]:
                     with contextlib.suppress(InvalidInputError):
                         mail.delete_profile(email=id_from(row.value, "id"))
                     with contextlib.suppress(InvalidInputError):
-                        mail.save_profile(mail.PROFILE_COLUMNS.struct(row.value))
+                        mail.save_profile(rows_of(mail.PROFILE_COLUMNS).struct(row.value))
 
     return read
 

@@ -6,14 +6,14 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from adapty_async._input.cells import EXACT_DOUBLE, EXACT_SINGLE
+from adapty_async._input.cells import EXACT_DOUBLE, EXACT_HALF, EXACT_SINGLE
 from adapty_async._runtime.extras import require
 from adapty_async.errors import InvalidInputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ("ArrowTable", "open_arrow", "open_parquet")
+__all__ = ("ArrowTable", "column_table", "open_arrow", "open_parquet", "stream_table")
 
 _Read: TypeAlias = "Callable[[list[str]], Iterable[pa.RecordBatch]]"
 
@@ -25,7 +25,7 @@ _IPC_FILE = b"ARROW1\0\0"
 _IPC_STREAM = b"\xff\xff\xff\xff"
 _FEATHER_1 = b"FEA1"
 # From these numbers on, a float does not hold each whole number.
-_EXACT = {"halffloat": 2.0**11, "float": EXACT_SINGLE}
+_EXACT = {"halffloat": EXACT_HALF, "float": EXACT_SINGLE}
 
 
 class ArrowTable:
@@ -33,16 +33,16 @@ class ArrowTable:
     A table of record batches; columns of structs become columns with dots.
 
     Args:
-        place: the name of the table in messages.
+        label: the name of the table in messages.
         schema: the schema of the batches.
         read: returns the batches with at least the columns of these names.
 
     Attributes:
-        place, names, exact: see `adapty_async._input.tables.Table`.
+        label, names, exact: see `adapty_async._input.tables.Table`.
     """
 
-    def __init__(self, place: str, schema: pa.Schema, read: _Read) -> None:
-        self.place = place
+    def __init__(self, label: str, schema: pa.Schema, read: _Read) -> None:
+        self.label = label
         self._read = read
         flat = _flatten(schema.empty_table()).schema
         self.names: Sequence[str] = flat.names
@@ -57,6 +57,35 @@ class ArrowTable:
                 cells = _cells(batch.slice(start, _BATCH_ROWS), names)
                 for number, row in enumerate(cells, number + 1):  # noqa: B020  across batches
                     yield number, row
+
+
+def stream_table(label: str, stream: Any) -> ArrowTable:
+    """
+    Return what another library provides as a stream of Arrow, as a table in memory.
+
+    Raises:
+        ConfigError: pyarrow is not installed.
+        InvalidInputError: it has no columns, or ends with an error.
+    """
+    require("pyarrow", "arrow")
+    import pyarrow as pa  # noqa: PLC0415  an extra
+
+    try:
+        table = pa.table(stream)
+    except Exception:  # noqa: BLE001  of any library; its text may have cells
+        kind = type(stream).__name__
+        raise InvalidInputError(
+            "items", f"must be a data frame or a table: {kind} cannot be read as one"
+        ) from None
+    return ArrowTable(label, table.schema, lambda _: table.to_batches())
+
+
+def column_table(label: str, cells: Any, name: str) -> ArrowTable:
+    """Return an array of pyarrow, in one chunk or several, as a table with one column."""
+    import pyarrow as pa  # noqa: PLC0415  an extra
+
+    table = pa.table({name: cells})
+    return ArrowTable(label, table.schema, lambda _: table.to_batches())
 
 
 def _cells(batch: pa.RecordBatch, names: list[str]) -> Iterator[tuple[Any, ...]]:

@@ -4,7 +4,7 @@ A converter of typed cells, of tables and data frames, to the text that a CSV fi
 Invariants:
 
 - A missing value of any library (None, NaN, NaT, NA) is no cell. It never becomes text.
-- An id is never rounded: a float that may have lost digits, or has a fraction, is no id.
+- An id is never rounded: a float that may have lost digits, or has a fraction, is not an id.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 __all__ = (
     "EXACT_DOUBLE",
+    "EXACT_HALF",
     "EXACT_SINGLE",
     "UnusableCellError",
     "id_text",
@@ -30,6 +31,8 @@ __all__ = (
 EXACT_DOUBLE = 2.0**53
 #: The same for 32 bits.
 EXACT_SINGLE = 2.0**24
+#: The same for 16 bits.
+EXACT_HALF = 2.0**11
 
 _MISSING_TYPES = frozenset({"NAType", "NaTType"})
 _LOST_DIGITS = "is a number that has lost digits, since it is stored as a float: store it as text"
@@ -57,9 +60,9 @@ def id_text(value: Any, exact: float = EXACT_DOUBLE) -> str | None:
         return str(value)
     found = plain(value)
     if isinstance(found, float | Decimal) and math.isfinite(found) and found != _whole(found):
-        raise UnusableCellError("has a fraction, so it is no id")
+        raise UnusableCellError("has a fraction, so it is not an id")
     if isinstance(found, bool):
-        raise UnusableCellError("is true or false, so it is no id")
+        raise UnusableCellError("is true or false, not an id")
     if isinstance(found, dt.date):
         raise UnusableCellError("is a date, perhaps made of an id by a spreadsheet")
     return text(found, exact)

@@ -27,18 +27,18 @@ class _Sheet:
     A sheet of a spreadsheet; its first row that is not empty has the names of the columns.
 
     Attributes:
-        place, names, exact: see `adapty_async._input.tables.Table`.
+        label, names, exact: see `adapty_async._input.tables.Table`.
     """
 
-    def __init__(self, place: str, sheet: Any) -> None:
-        self.place = place
+    def __init__(self, label: str, sheet: Any) -> None:
+        self.label = label
         # calamine 0.4 panics when it iterates an empty sheet
         self._rows = enumerate(sheet.iter_rows() if sheet.height else (), 1)
         header: Sequence[Any] = next(
             (row for _, row in self._rows if any(map(_is_filled, row))), []
         )
         if not header:
-            raise InvalidInputError(place, "must begin with a row of column names, but is empty")
+            raise InvalidInputError(label, "must begin with a row of column names, but is empty")
         self.names: Sequence[str] = [self._name(cell) for cell in header]
         self.exact: Sequence[float] = [_EXACT] * len(header)
 
@@ -46,7 +46,7 @@ class _Sheet:
         try:
             return text(cell, _EXACT) or ""
         except UnusableCellError:
-            raise InvalidInputError(self.place, "must begin with a row of column names") from None
+            raise InvalidInputError(self.label, "must begin with a row of column names") from None
 
     def rows(self, indexes: Sequence[int]) -> Iterator[tuple[int, Sequence[Any]]]:
         """Yield the number of each row that is not empty, as the spreadsheet shows it."""
@@ -85,19 +85,19 @@ def open_excel(path: str, sheet: str | None) -> Iterator[_Sheet]:
         raise InvalidInputError(path, "is not a spreadsheet, or is damaged") from None
     except OSError as error:  # it has no code, only a text
         raise InvalidInputError(path, f"cannot be read: {error}") from None
-    place = f'{path}, sheet "{found.name}"'
+    label = f'{path}, sheet "{found.name}"'
     if found.merged_cell_ranges:
         raise InvalidInputError(
-            place, f"has merged cells ({_range(found.merged_cell_ranges[0])}): unmerge them"
+            label, f"has merged cells ({_range(found.merged_cell_ranges[0])}): unmerge them"
         )
     hidden = first_hidden_row(path, found.name)
     if hidden is not None:
         raise InvalidInputError(
-            place,
+            label,
             f"has hidden rows, the first is {hidden}: a filter leaves them in the file. Delete "
             "them, or show them",
         )
-    yield _Sheet(place, found)
+    yield _Sheet(label, found)
 
 
 def _sheet_name(path: str, sheet: str | None, book: Any) -> str:
@@ -108,14 +108,14 @@ def _sheet_name(path: str, sheet: str | None, book: Any) -> str:
     names = [one.name for one in sheets]
     if sheet is not None:
         if sheet not in names:
-            raise InvalidInputError("--sheet", f'"{sheet}" is not in {path}; found: {_list(names)}')
+            raise InvalidInputError("sheet", f'"{sheet}" is not in {path}; found: {_list(names)}')
         return sheet
     visible = [one.name for one in sheets if one.visible == SheetVisibleEnum.Visible]
     if len(visible) > 1:
         visible = [name for name in visible if book.get_sheet_by_name(name).height]
     if len(visible) != 1:
         raise InvalidInputError(
-            path, f"does not have one sheet with rows; choose with --sheet: {_list(names)}"
+            path, f"does not have one sheet with rows; name the sheet to read: {_list(names)}"
         )
     return str(visible[0])
 

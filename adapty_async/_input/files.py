@@ -66,7 +66,7 @@ def known_encoding(name: str) -> str:
     except (LookupError, ValueError):
         found = ""
     if not found or found.replace("_", "-") in _NO_ENCODINGS:
-        raise InvalidInputError("--encoding", f"{name!r} is unknown; use such as cp1252 or utf-16")
+        raise InvalidInputError("encoding", f"{name!r} is unknown; use such as cp1252 or utf-16")
     return found
 
 
@@ -170,25 +170,27 @@ class _FirstBytes(io.FileIO):
 
 
 @contextlib.contextmanager
-def open_text(path: str, extent: Extent | None, given: str | None) -> Iterator[io.TextIOWrapper]:
+def open_text(
+    path: str, extent: Extent | None, default_encoding: str | None
+) -> Iterator[io.TextIOWrapper]:
     """
     Open an input as text whose lines end with a line feed, and with nothing else.
 
     Args:
         path: the file; ``-`` is standard input.
         extent: the file as it was examined first; None to read all that comes.
-        given: the encoding without a byte order mark; None for UTF-8.
+        default_encoding: the encoding without a byte order mark; None for UTF-8.
 
     Raises:
         InvalidInputError: the file cannot be read, has another encoding, or is a damaged gzip file.
     """
-    encoding = given or "utf-8"
+    encoding = default_encoding or "utf-8"
     with contextlib.ExitStack() as stack:
         try:
             raw = stack.enter_context(_binary(path, extent))
             packed = raw.peek(2)[:2] == _GZIP_MAGIC
             data = stack.enter_context(gzip.GzipFile(fileobj=raw)) if packed else raw
-            encoding = _encoding_of(data.peek(8)[:8], given, path)
+            encoding = _encoding_of(data.peek(8)[:8], default_encoding, path)
             errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
             # no other newline: each of "", None and "\r" makes a line of what CR ends
             yield io.TextIOWrapper(data, encoding=encoding, errors=errors, newline="\n")
@@ -200,7 +202,7 @@ def open_text(path: str, extent: Extent | None, given: str | None) -> Iterator[i
             raise InvalidInputError(path, f"is not {encoding.upper()} throughout") from None
 
 
-def _encoding_of(head: bytes, given: str | None, path: str) -> str:
+def _encoding_of(head: bytes, default_encoding: str | None, path: str) -> str:
     """Return the encoding of text that begins with `head`; a byte order mark takes precedence."""
     for begin, kind in _NO_TEXT:
         if head.startswith(begin):
@@ -208,11 +210,11 @@ def _encoding_of(head: bytes, given: str | None, path: str) -> str:
     for mark, encoding in _MARKS:
         if head.startswith(mark):
             return encoding
-    if given is None and b"\0\0" in (head[:4:2], head[1:4:2]):
+    if default_encoding is None and b"\0\0" in (head[:4:2], head[1:4:2]):
         raise InvalidInputError(
-            path, "looks like UTF-16 without a byte order mark: add --encoding utf-16-le"
+            path, "looks like UTF-16 without a byte order mark: set its encoding, utf-16-le"
         )
-    return given or "utf-8"
+    return default_encoding or "utf-8"
 
 
 def _binary(path: str, extent: Extent | None) -> io.BufferedReader:

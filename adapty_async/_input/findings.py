@@ -156,7 +156,7 @@ class Findings:
         """Return the counts as lines for people; empty if nothing was found."""
         lines = []
         if self.suspicious:
-            lines.append("Ids that look damaged; as they are written, they may belong to nobody:")
+            lines.append("These ids look damaged and may match no profile:")
         for kind, count in self.suspicious.items():
             where = ", ".join(f"{line:,}" for line in self._first_lines[kind])
             more = ", ..." if count > _SHOWN_LINES else ""

@@ -1,12 +1,12 @@
-"""Data frames as tables: those of polars and pandas, and the tables of pyarrow."""
+"""Data frames as tables: those of polars and pandas, and what else is a stream of Arrow."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from adapty_async._input.arrow import ArrowTable
-from adapty_async._input.cells import EXACT_DOUBLE, EXACT_SINGLE
+from adapty_async._input.arrow import ArrowTable, column_table, stream_table
+from adapty_async._input.cells import EXACT_DOUBLE, EXACT_HALF, EXACT_SINGLE
 from adapty_async._input.tables import Table
 from adapty_async.errors import InvalidInputError
 
@@ -14,14 +14,15 @@ __all__ = ("DataFrame", "frame_table", "is_frame")
 
 # Rows that are converted at once.
 _PIECE_ROWS = 1024
-_PLACE = "the data frame"
+_LABEL = "the data frame"
 
 
 class DataFrame(Protocol):
     """
     The interface of data frames, by which type checkers know them: it is that of Arrow.
 
-    The frames and series of polars and pandas have it, and the tables of pyarrow.
+    The frames and series of polars and pandas have it, and the tables of pyarrow. Those of other
+    libraries are read with pyarrow, into memory, and so is a ``RecordBatchReader``, to its end.
     """
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
@@ -30,8 +31,9 @@ class DataFrame(Protocol):
 
 
 def is_frame(value: object) -> bool:
-    """Return whether a value is a data frame, a series or a table of a library that is known."""
-    return _kind_of(value) in _TABLES
+    """Return whether a value is a data frame, a series, or a table of any library."""
+    # looked up like a special method: some objects return something for any name
+    return _kind_of(value) in _TABLES or hasattr(type(value), "__arrow_c_stream__")
 
 
 def _kind_of(value: object) -> tuple[str, str]:
@@ -45,16 +47,17 @@ def frame_table(frame: Any, column: str) -> Table:
     Return a data frame as a table; a series is a table with one column, named `column`.
 
     Raises:
-        InvalidInputError: it is lazy.
+        ConfigError: reading it needs pyarrow, which is not installed.
+        InvalidInputError: it is lazy, or is not a table.
     """
-    return _TABLES[_kind_of(frame)](frame, column)
+    return _TABLES.get(_kind_of(frame), _stream)(frame, column)
 
 
 class _Polars:
     """A data frame of polars; columns of structs become columns with dots."""
 
     def __init__(self, frame: Any) -> None:
-        self.place = _PLACE
+        self.label = _LABEL
         while nested := [one.name for one in frame if type(one.dtype).__name__ == "Struct"]:
             frame = frame.unnest(nested, separator=".")
         self._frame = frame
@@ -73,7 +76,7 @@ class _Pandas:
     """A data frame of pandas, without its index."""
 
     def __init__(self, frame: Any) -> None:
-        self.place = _PLACE
+        self.label = _LABEL
         self._frame = frame
         self.names: Sequence[str] = [
             name if isinstance(name, str) else "" for name in frame.columns.tolist()
@@ -91,10 +94,10 @@ class _Pandas:
 
 
 _EXACT = {
-    "float16": 2.0**11,
+    "float16": EXACT_HALF,
     "float32": EXACT_SINGLE,
     "float[pyarrow]": EXACT_SINGLE,
-    "halffloat[pyarrow]": 2.0**11,
+    "halffloat[pyarrow]": EXACT_HALF,
 }
 
 
@@ -102,24 +105,34 @@ def _pandas(frame: Any, _: str) -> Table:
     return _Pandas(frame)
 
 
-def _refused(_: Any, __: str) -> Table:
+def _reject_lazy(_: Any, __: str) -> Table:
     raise InvalidInputError("items", "must be a data frame in memory: call collect() first")
 
 
 def _arrow(table: Any, _: str) -> Table:
-    return ArrowTable(_PLACE, table.schema, lambda _: table.to_batches())
+    return ArrowTable(_LABEL, table.schema, lambda _: table.to_batches())
 
 
 def _record_batch(batch: Any, _: str) -> Table:
-    return ArrowTable(_PLACE, batch.schema, lambda _: [batch])
+    return ArrowTable(_LABEL, batch.schema, lambda _: [batch])
+
+
+def _stream(stream: Any, _: str) -> Table:
+    return stream_table(_LABEL, stream)
+
+
+def _array(cells: Any, column: str) -> Table:
+    return column_table(_LABEL, cells, column)
 
 
 _TABLES: Mapping[tuple[str, str], Callable[[Any, str], Table]] = {
     ("polars", "DataFrame"): lambda frame, _: _Polars(frame),
     ("polars", "Series"): lambda series, column: _Polars(series.to_frame(column)),
-    ("polars", "LazyFrame"): _refused,
+    ("polars", "LazyFrame"): _reject_lazy,
     ("pandas", "DataFrame"): _pandas,
     ("pandas", "Series"): lambda series, column: _Pandas(series.to_frame(column)),
     ("pyarrow", "Table"): _arrow,
     ("pyarrow", "RecordBatch"): _record_batch,
+    ("pyarrow", "ChunkedArray"): _array,
+    ("pyarrow", "Array"): _array,
 }

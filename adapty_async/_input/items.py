@@ -1,7 +1,7 @@
 """
 Files and data frames as the items of bulk runs: ids, pairs of an id and a struct, and structs.
 
-A row that is no item stays in its position as an `UnreadableRow`, and fails alone.
+A row that is not an item stays in its position as an `UnreadableRow`, and fails alone.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import os
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeAlias, TypeVar, cast
 
+from adapty_async._input.files import known_encoding
 from adapty_async._input.findings import Findings
 from adapty_async._input.frames import DataFrame, frame_table, is_frame
-from adapty_async._input.mapping import ColumnOptions, RowMapping
+from adapty_async._input.mapping import ColumnOptions, RowMapping, preset_of
 from adapty_async._input.rows import (
     Format,
     Layout,
@@ -22,6 +23,7 @@ from adapty_async._input.rows import (
     SizedRows,
     open_rows,
     read_table,
+    require_format,
 )
 from adapty_async._input.schema import ColumnSchema
 from adapty_async._input.tables import Table
@@ -47,17 +49,17 @@ _logger = logging.getLogger("adapty_async")
 
 class InputFile:
     """
-    A file of rows that every bulk method takes as its items, as the command line does.
+    A file of rows that bulk methods take as their items, as the command line does.
 
     CSV, NDJSON, text with one id a line, Parquet, Arrow IPC (Feather) and spreadsheets. The ids are
     in the column named like `by`; other columns are named after the fields of the call. When a bulk
     method gets the file, it reads it through once, which blocks: it counts the rows, and logs a
     warning if ids look damaged or columns are left out. With a journal, the rows are identified by
-    their position, and a file that has changed is rejected.
+    their position, and a file that has changed, or is read in another way, is rejected.
 
     Args:
         path: the file.
-        form: ``"csv"``, ``"ndjson"``, ``"text"``, ``"parquet"``, ``"arrow"`` or ``"excel"``; by
+        format: ``"csv"``, ``"ndjson"``, ``"text"``, ``"parquet"``, ``"arrow"`` or ``"excel"``; by
             default, by the name.
         encoding: the encoding of text without a byte order mark; UTF-8 by default.
         sheet: the sheet of a spreadsheet; by default the only visible one.
@@ -67,13 +69,19 @@ class InputFile:
         preset: ``"revenuecat"``, ``"segment"`` or ``"adapty-s3"``: an export whose columns are
             known.
         ignore_unknown: leave unknown columns out; otherwise they are an error.
+
+    Attributes:
+        path, format, encoding, sheet: as above; the encoding by Python's name.
+
+    Raises:
+        InvalidInputError: an argument is not one of those allowed, or has another type.
     """
 
     def __init__(  # noqa: PLR0913  the options of a file are independent of each other
         self,
         path: str | os.PathLike[str],
         *,
-        form: Format | None = None,
+        format: Format | None = None,  # noqa: A002  the name of the option
         encoding: str | None = None,
         sheet: str | None = None,
         id_column: str | None = None,
@@ -82,18 +90,19 @@ class InputFile:
         preset: str | None = None,
         ignore_unknown: bool = False,
     ) -> None:
-        self.path = os.fspath(path)
-        self._form: Format | None = form
-        self._encoding = encoding
+        if format is not None:
+            require_format(format)
+        for name, value in (("sheet", sheet), ("id_column", id_column), ("encoding", encoding)):
+            if value is not None and (not isinstance(value, str) or not value):
+                raise InvalidInputError(name, "must be text that is not empty")
+        preset_of(preset)
+        self.path = _path_of(path)
+        self.format: Format | None = format
+        self.encoding = None if encoding is None else known_encoding(encoding)
         self.sheet = sheet
-        pairs = [
-            (column, field)
-            for column, fields in (columns or {}).items()
-            for field in ([fields] if isinstance(fields, str) else fields)
-        ]
-        self.options = ColumnOptions(
-            columns=tuple(pairs),
-            constants=constants or {},
+        self._options = ColumnOptions(
+            columns=_column_pairs(columns),
+            constants=_constants(constants),
             preset=preset,
             ignore_unknown=ignore_unknown,
             id_column=id_column,
@@ -102,23 +111,41 @@ class InputFile:
     def __repr__(self) -> str:
         return f"InputFile({self.path!r})"
 
-    def rows(self, mapping: RowMapping) -> Rows:
-        """
-        Open the file with a mapping of its columns.
 
-        Raises:
-            ConfigError: an extra is not installed.
-            InvalidInputError: the file cannot be read, or a column is missing or unknown.
-        """
-        return open_rows(
-            self.path,
-            self._form,
-            mapping.check,
-            encoding=self._encoding,
-            id_column=mapping.id_column,
-            sheet=self.sheet,
-            is_number=mapping.is_number,
-        )
+def _path_of(path: object) -> str:
+    if not isinstance(path, str | os.PathLike):
+        raise InvalidInputError("path", f"must be text or a path, not {type(path).__name__}")
+    found = os.fspath(path)
+    if not isinstance(found, str):
+        raise InvalidInputError("path", "must be a path of text, not of bytes")
+    return found
+
+
+def _column_pairs(columns: object) -> tuple[tuple[str, str], ...]:
+    if columns is not None and not isinstance(columns, Mapping):
+        raise InvalidInputError("columns", "must be a mapping from columns to fields")
+    pairs = tuple(
+        (column, field)
+        for column, fields in (columns or {}).items()
+        for field in (fields if _is_list(fields) else [fields])
+    )
+    if not all(isinstance(name, str) for pair in pairs for name in pair):
+        raise InvalidInputError("columns", "must map each column to a field, or a list of fields")
+    return pairs
+
+
+def _is_list(fields: object) -> bool:
+    return isinstance(fields, Sequence) and not isinstance(fields, str)
+
+
+def _constants(constants: object) -> Mapping[str, str]:
+    if constants is None:
+        return {}
+    if not isinstance(constants, Mapping) or not all(
+        isinstance(part, str) for pair in constants.items() for part in pair
+    ):
+        raise InvalidInputError("constants", 'must map fields to text, such as "true" and "9.99"')
+    return dict(constants)
 
 
 #: A file, or a data frame of polars or pandas, or a table of pyarrow.
@@ -128,11 +155,11 @@ _Items: TypeAlias = Iterable[ItemT] | AsyncIterable[ItemT]
 
 class UnreadableRow:
     """
-    A row that is no item; its outcome is ``failed``, with the error.
+    A row that is not an item; its outcome is ``failed``, with the error.
 
     Attributes:
         line: the number of its first line, or of the row of a table.
-        error: why it is no item.
+        error: why it is not an item.
     """
 
     __slots__ = ("error", "line")
@@ -200,20 +227,21 @@ class TableItems(Generic[ItemT]):
 class _FileItems(TableItems[ItemT]):
     """The items of a file, which a journal identifies by their positions."""
 
-    def __init__(self, rows: SizedRows, make: Callable[[Any], ItemT], columns: str) -> None:
+    def __init__(self, rows: SizedRows, make: Callable[[Any], ItemT], reading: str) -> None:
         super().__init__(rows, make)
         self._file = rows
-        self._columns = columns  # how they are mapped
+        self._reading = reading  # identifies how its rows are read
 
     def identity(self) -> dict[str, Any]:
-        """Return the size, the digest and the number of rows of the file, and its columns."""
-        return self._file.identity() | {"columns": self._columns}
+        """Return the size, the digest and the number of rows of the file, and how it is read."""
+        return self._file.identity() | {"reading": self._reading}
 
     def difference(self, earlier: dict[str, Any]) -> str | None:
         """Return how the input differs from an earlier one; None if its rows are the same."""
-        if earlier.get("columns") != self._columns:
-            return "the columns of the file have other fields, or its sheet is another one"
-        return self._file.difference(earlier)
+        different = self._file.difference(earlier)
+        if different is None and earlier.get("reading") != self._reading:
+            return "the file was read with another format, encoding, sheet or column mapping"
+        return different
 
 
 def checked(build: Callable[[ItemT], ResultT]) -> Callable[[ItemT], ResultT]:
@@ -270,7 +298,7 @@ def structs_in(items: _Items[ItemT] | TableSource, schema: ColumnSchema) -> _Ite
 
 def require_no_table(items: object) -> None:
     """
-    Validate that items are no file and no data frame: iterating one would give its columns.
+    Validate that items are neither a file nor a data frame: iterating one would give its columns.
 
     Raises:
         InvalidInputError: they are.
@@ -288,7 +316,9 @@ def _is_table(items: object) -> bool:
 
 
 def _mapping_of(items: object, schema: ColumnSchema | None, id_field: str | None) -> RowMapping:
-    options = items.options if isinstance(items, InputFile) else ColumnOptions()
+    options = ColumnOptions()
+    if isinstance(items, InputFile):
+        options = items._options  # noqa: SLF001  not for users
     return RowMapping(options, schema, id_field)
 
 
@@ -296,14 +326,17 @@ def _items_in(items: object, mapping: RowMapping, kind: str) -> TableItems[Any]:
     """Open a file or a data frame; `kind` is the method of the mapping that makes an item."""
     make: Callable[[Any], Any] = getattr(mapping, kind)
     if isinstance(items, InputFile):
-        rows = items.rows(mapping)
+        rows = _open(items, mapping)
         if not isinstance(rows, SizedRows):
             raise InvalidInputError(items.path, "must be a file, not a pipe")
         if rows.form == "text" and kind != "id":
-            raise InvalidInputError(items.path, "must be CSV, NDJSON or a table: a line is an id")
+            raise InvalidInputError(
+                items.path, "must be CSV, NDJSON or a table: a line of text is an id only"
+            )
         rows.findings.ignored = mapping.ignored
         _warn(rows.findings, items.path)
-        return _FileItems(rows, make, f"{items.sheet or ''}{mapping.id_column}{mapping}")
+        encoding = items.encoding or "utf-8"  # without meaning for tables, which have none
+        return _FileItems(rows, make, mapping.identity(rows.form, encoding, items.sheet))
     layout = Layout(
         form="arrow",
         check_columns=mapping.check,
@@ -315,6 +348,19 @@ def _items_in(items: object, mapping: RowMapping, kind: str) -> TableItems[Any]:
     return TableItems(found, make)
 
 
-def _warn(findings: Findings, place: str) -> None:
-    for line in findings.lines():
-        _logger.warning("%s: %s", place, line)
+def _open(file: InputFile, mapping: RowMapping) -> Rows:
+    return open_rows(
+        file.path,
+        file.format,
+        mapping.check,
+        encoding=file.encoding,
+        id_column=mapping.id_column,
+        sheet=file.sheet,
+        is_number=mapping.is_number,
+    )
+
+
+def _warn(findings: Findings, label: str) -> None:
+    """Log what was found as one record: its lines belong together."""
+    if lines := findings.lines():
+        _logger.warning("%s: %s", label, "\n".join(lines))

@@ -18,10 +18,10 @@ import msgspec
 
 from adapty_async._input.findings import shown
 from adapty_async._input.presets import PRESETS, Preset, utc
-from adapty_async._input.schema import ColumnSchema, id_columns, id_from
+from adapty_async._input.schema import ColumnSchema, RowSchema, id_columns, id_from, rows_of
 from adapty_async.errors import InvalidInputError
 
-__all__ = ("ColumnOptions", "RowMapping")
+__all__ = ("ColumnOptions", "RowMapping", "preset_of")
 
 
 class ColumnOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,9 +65,9 @@ class RowMapping:
     ) -> None:
         self._options = options
         self._has_ids_only = schema is None
-        self._schema = schema or ColumnSchema({}, nested={})
+        self._schema = RowSchema({}, nested={}) if schema is None else rows_of(schema)
         self._id_field = id_field
-        self._preset = _preset_of(options.preset)
+        self._preset = preset_of(options.preset)
         self._is_lenient = options.ignore_unknown or self._preset is not None
         self._mapped = self._mapped_fields()
         self._sources = self._preset_sources() | self._mapped
@@ -81,13 +81,15 @@ class RowMapping:
         """Return the columns that the options name, by field."""
         mapped: dict[str, str] = {}
         for column, field in self._options.columns:
-            self._require_known("--map", field)
+            self._require_known("columns", field)
             if mapped.setdefault(field, column) != column:
-                raise InvalidInputError("--map", f"names two columns for {field}")
+                raise InvalidInputError("columns", f"names two columns for {field}")
         for field in self._options.constants:
-            self._require_known("--set", field)
+            self._require_known("constants", field)
             if field in mapped or field == self._id_field:
-                raise InvalidInputError("--set", f"must not name {field}: it comes from a column")
+                raise InvalidInputError(
+                    "constants", f"must not name {field}: it comes from a column"
+                )
         return mapped
 
     def _require_known(self, option: str, field: str) -> None:
@@ -109,10 +111,14 @@ class RowMapping:
         field, named, preset = self._id_field, self._options.id_column, self._preset
         if field is None:
             if named is not None:
-                raise InvalidInputError("--column", "is for ids that are no field: map the column")
+                raise InvalidInputError(
+                    "id_column", "must not be named, since the id is a field: map its column"
+                )
             return self._sources.get("external_profile_id", "external_profile_id")
         if named is not None and mapped not in {None, named}:
-            raise InvalidInputError("--map", f"names another column for {field} than --column")
+            raise InvalidInputError(
+                "columns", f"names two columns for {field}, one of them as the column of the ids"
+            )
         chosen = named or mapped
         if chosen is None and preset is not None:
             return preset.column_of_ids(field)
@@ -122,19 +128,32 @@ class RowMapping:
         """The part of a run's name by which a journal identifies the mapping; empty if plain."""
         if self._is_plain:
             return ""
-        description = repr((self._options.columns, sorted(self._options.constants.items())))
-        description += repr((self._options.preset, self._options.ignore_unknown))
-        return f", columns {hashlib.sha256(description.encode()).hexdigest()[:12]}"
+        return f", columns {hashlib.sha256(self._description.encode()).hexdigest()[:12]}"
 
-    def hints(self) -> list[str]:
-        """Return what the export of the preset does not have, as lines for people."""
+    @property
+    def _description(self) -> str:
+        # their order has no effect
+        columns = tuple(sorted({*self._options.columns}))
+        constants = sorted(self._options.constants.items())
+        options = (self._options.preset, self._options.ignore_unknown)
+        return repr((columns, constants)) + repr(options)
+
+    def identity(self, *reading: str | None) -> str:
+        """
+        Return a digest of the mapping and the column of the ids, for a journal.
+
+        Args:
+            reading: what else determines the rows of the file, in a fixed order.
+        """
+        # a repr of strings has quotes around each, so no two mappings have the same one
+        description = repr((reading, self.id_column, self._description))
+        return hashlib.sha256(description.encode()).hexdigest()
+
+    def lacking(self) -> list[str]:
+        """Return the fields of a subscription that the export of the preset does not have."""
         without = () if self._preset is None else self._preset.without
         given = {*self._sources, *self._options.constants}
-        lacking = [one for one in without if self._schema.is_known(one) and one not in given]
-        if not lacking:
-            return []
-        fields = ", ".join(lacking)
-        return [f"The export has no column for {fields}; subscriptions need --map or --set for it."]
+        return [one for one in without if self._schema.is_known(one) and one not in given]
 
     def check(self, names: list[str]) -> Collection[str]:
         """
@@ -149,7 +168,9 @@ class RowMapping:
             return id_columns(self.id_column)(names) or ()
         for column in self._mapped.values():
             if column not in names:
-                raise InvalidInputError("--map", f'the input has no column "{shown(column)}"')
+                raise InvalidInputError(
+                    "columns", f'names a column that is not in the input: "{shown(column)}"'
+                )
         fields = [field for name in names for field in self._fields_of(name)]
         self._require_no_constant(fields)
         id_column = None if self._id_field is None else self.id_column
@@ -159,7 +180,9 @@ class RowMapping:
     def _require_no_constant(self, fields: Collection[str]) -> None:
         for field in self._options.constants:
             if field in fields:
-                raise InvalidInputError("--set", f"must not name {field}, which is in the input")
+                raise InvalidInputError(
+                    "constants", f"must not name {field}, which is in the input"
+                )
 
     def _fields_of(self, name: str) -> tuple[str, ...]:
         """Return the fields of a column; none if it is left out."""
@@ -176,7 +199,7 @@ class RowMapping:
             return tuple(found)
         if name in self._mapped:
             raise InvalidInputError(
-                "--map", f"must not name a column for {name}, which is a column itself"
+                "columns", f"must not name a column for {name}, which is a column itself"
             )
         is_known = self._schema.is_known(name) and name not in self._sources
         if is_known or not self._is_lenient:
@@ -238,9 +261,15 @@ class RowMapping:
         return value if change is None else change(value)
 
 
-def _preset_of(name: str | None) -> Preset | None:
+def preset_of(name: str | None) -> Preset | None:
+    """
+    Return the preset with a name; None for none.
+
+    Raises:
+        InvalidInputError: it is unknown.
+    """
     if name is None:
         return None
     if name not in PRESETS:
-        raise InvalidInputError("--from", f"must be one of {', '.join(PRESETS)}")
+        raise InvalidInputError("preset", f"must be one of {', '.join(PRESETS)}")
     return PRESETS[name]

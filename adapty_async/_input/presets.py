@@ -25,7 +25,7 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
     A mapping from the columns of an export to fields.
 
     Attributes:
-        name: its name on the command line.
+        name: its name among the options.
         source: the page that describes the columns.
         kinds: sets of columns by which an export is recognised; one of them is enough.
         columns: the column of each field.
@@ -48,7 +48,7 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
     without: tuple[str, ...] = ()
     others: frozenset[str] = frozenset()
 
-    def require_match(self, place: str, names: Collection[str]) -> None:
+    def require_match(self, label: str, names: Collection[str]) -> None:
         """
         Validate that columns are those of the export.
 
@@ -58,12 +58,15 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
         missing = min((kind - set(names) for kind in self.kinds), key=len)
         if missing:
             raise InvalidInputError(
-                place, f"is no {self.name} export: it has no {', '.join(sorted(missing))}"
+                label,
+                f"is not a {self.name} export: missing columns: {', '.join(sorted(missing))}",
             )
         others = self.others & set(names)
         if others:
             raise InvalidInputError(
-                place, f"is another table than {self.source} describes: {', '.join(sorted(others))}"
+                label,
+                f"belongs to another table than {self.source}: "
+                f"unexpected columns: {', '.join(sorted(others))}",
             )
 
     def column_of_ids(self, field: str) -> str:
@@ -75,9 +78,11 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
         """
         if field in self.id_columns:
             return self.id_columns[field]
-        choice = " or ".join(f"--column {one}" for one in self.ids) or "--column"
+        choice = " or ".join(self.ids) or "its name"
         raise InvalidInputError(
-            f"--from {self.name}", f"cannot tell which column has the {field}: add {choice}"
+            "id_column",
+            f"is required: the column with the {field} is ambiguous in {self.name} exports: "
+            f"add {choice}",
         )
 
 
@@ -98,7 +103,7 @@ def _store(value: Any) -> Any:
         return value
     raise InvalidInputError(
         "store",
-        "must be app_store, play_store or stripe; for others use --map store=store or --set store",
+        "must be app_store, play_store or stripe; for others, map the column or set a constant",
     )
 
 

@@ -7,7 +7,7 @@ Invariants:
 
 - A line ends with LF, which CR may precede. No other character ends a line.
 - No text inside a cell becomes a record. If the end of a CSV record is not certain, the whole
-  input is refused, with the number of the record's first line.
+  input is rejected, with the number of the record's first line.
 - A record has at most 1 MiB characters and 1,000 lines, so memory is bounded.
 """
 
@@ -32,7 +32,7 @@ _DELIMITERS = ",;\t"
 # The first line that Excel writes: the delimiter of the following rows.
 _SEPARATOR_LINE = re.compile(r'"?sep=([^"\\ \r\n])"?', re.IGNORECASE)
 _BYTE_ORDER_MARK = "\ufeff"
-_UNCERTAIN = "so it is not certain where the row ends, and the file is refused"
+_UNCERTAIN = "so it is not certain where the row ends, and the file is rejected"
 
 
 class TextStream(Protocol):
@@ -161,7 +161,7 @@ class CsvReader:
         found = [_header(self._held, record, delimiter) for delimiter in delimiters]
         best = max(filter(None, found), key=_cell_count, default=None)
         if best is None:
-            raise self._refusal(f"must be column names, but {self._fault()}")
+            raise self._rejection(f"must be column names, but {self._fault()}")
         return best
 
     def records(self, header: Header) -> Iterator[Record]:
@@ -181,15 +181,15 @@ class CsvReader:
             except StopIteration:
                 return
             except csv.Error:
-                raise self._refusal(self._fault()) from None
+                raise self._rejection(self._fault()) from None
             text = "".join(self._held)
             if self._is_long:
                 yield self._record(text, None)
                 continue
             if text.count('"') % 2:
-                raise self._refusal(f"has a quote inside a cell, {_UNCERTAIN}")
+                raise self._rejection(f"has a quote inside a cell, {_UNCERTAIN}")
             if "\\" in text and _is_escaped(self._held, header):
-                raise self._refusal(f"has a backslash that may be an escape, {_UNCERTAIN}")
+                raise self._rejection(f"has a backslash that may be an escape, {_UNCERTAIN}")
             yield self._record(text, cells)
 
     def __iter__(self) -> Self:
@@ -206,7 +206,7 @@ class CsvReader:
         if self._size > RECORD_CHARACTERS and (self._lines.is_long or len(self._held) > 1):
             return self._long_record(line)
         if len(self._held) > _RECORD_LINES:
-            raise self._refusal(f"has a quote that is not closed within {_RECORD_LINES:,} lines")
+            raise self._rejection(f"has a quote that is not closed within {_RECORD_LINES:,} lines")
         return line
 
     def _begin(self) -> None:
@@ -220,14 +220,16 @@ class CsvReader:
         quotes = 0
         for line in self:
             if self._is_long:
-                raise self._refusal(f"must be column names, but is longer than {RECORD_CHARACTERS}")
+                raise self._rejection(
+                    f"must be column names, but is longer than {RECORD_CHARACTERS}"
+                )
             quotes += line.count('"')
             if quotes % 2 == 0 and line.strip():
                 return self._record("".join(self._held), None)
             if quotes == 0:
                 self._begin()  # a blank line
         if self._held:
-            raise self._refusal(f"must be column names, but {self._fault()}")
+            raise self._rejection(f"must be column names, but {self._fault()}")
         return None
 
     def _record(self, text: str, cells: list[str] | None) -> Record:
@@ -242,7 +244,7 @@ class CsvReader:
         if len(self._held) == 1 and '"' not in line and self._lines.skip_rest():
             self._is_long = True
             return "\n"
-        raise self._refusal(
+        raise self._rejection(
             f"is longer than {RECORD_CHARACTERS} characters with its quotes, {_UNCERTAIN}"
         )
 
@@ -255,7 +257,7 @@ class CsvReader:
             return f"has a carriage return that is not part of a line break, {_UNCERTAIN}"
         return f"has text behind a closing quote, {_UNCERTAIN}"
 
-    def _refusal(self, reason: str) -> InvalidInputError:
+    def _rejection(self, reason: str) -> InvalidInputError:
         return InvalidInputError(f"{self._path}, line {self._first}", reason)
 
 

@@ -6,7 +6,7 @@ Text is CSV, NDJSON and plain text. Tables are Parquet, Arrow and Excel files.
 Invariants:
 
 - Counting, checking, sending and resuming read rows with the same code, so that they agree.
-- A row that cannot be read costs only itself if its end is certain. Otherwise the file is refused
+- A row that cannot be read costs only itself if its end is certain. Otherwise the file is rejected
   before anything is sent; a pipe is not read any further.
 - A row's number is that of its first line. Blank lines and rows of empty cells are no rows.
 - The rows of a table are numbered from 1, those of a spreadsheet as the spreadsheet numbers them.
@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypedDict, Unpack
+from typing import Any, Literal, TypeAlias, TypedDict, Unpack, get_args
 
 import msgspec
 
@@ -57,6 +57,7 @@ __all__ = (
     "format_of",
     "open_rows",
     "read_table",
+    "require_format",
 )
 
 Format: TypeAlias = Literal["csv", "ndjson", "text", "parquet", "arrow", "excel"]
@@ -68,7 +69,7 @@ TABLE_FORMATS: frozenset[Format] = frozenset({"parquet", "arrow", "excel"})
 _FAILURE_KEYS = frozenset({"line", "item", "status", "attempts", "error"})
 _TOO_LONG = f"is longer than {RECORD_CHARACTERS} characters"
 _NOT_JSON = "is not JSON"
-_NOT_UTF8 = "is not UTF-8: add its --encoding, such as cp1252"
+_NOT_UTF8 = "is not UTF-8: set its encoding, such as cp1252"
 _UNREAD = {"type": "InvalidInputError", "field_name": "row"}
 _SUFFIXES: dict[str, Format] = {
     ".csv": "csv",
@@ -90,6 +91,17 @@ _SUFFIXES: dict[str, Format] = {
 }
 # A JSON string; the group is empty if it has no end. No part is tried twice, so time is linear.
 _JSON_STRING = re.compile(r'"(?:[^"\\]++|\\.?)*+("?)', re.DOTALL)
+
+
+def require_format(name: str) -> None:
+    """
+    Validate the name of a format.
+
+    Raises:
+        InvalidInputError: it is unknown.
+    """
+    if name not in get_args(Format):
+        raise InvalidInputError("format", f"must be one of {', '.join(get_args(Format))}")
 
 
 def _never(_: str) -> bool:
@@ -140,6 +152,10 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     id_optional: bool = False
     sheet: str | None = None
     is_number: Callable[[str], bool] = _never
+
+    def __post_init__(self) -> None:
+        """Validate the format: another one would be read as text, each line as an id."""
+        require_format(self.form)
 
     @property
     def noun(self) -> str:
@@ -287,7 +303,7 @@ class RowReader:
                 raise InvalidInputError(
                     f"{self._path}, line {unfinished.line}",
                     f"{unfinished.broken}, and the next line may belong to it, so the file is "
-                    "refused: each row must be JSON on one line",
+                    "rejected: each row must be JSON on one line",
                 )
             row = _json_row(line, self._layout.id_column)
             if row.broken in {_NOT_JSON, _NOT_UTF8} and _is_unfinished(line.value):
@@ -393,9 +409,9 @@ def open_rows(
     form = form or format_of(path)
     if form is None:
         raise InvalidInputError(
-            "--format",
-            "is required if the name does not end in .csv, .ndjson, .txt, .parquet, .feather, "
-            ".xlsx or a like one",
+            "format",
+            "is required: the name does not end in a known suffix, such as .csv, .ndjson, .txt, "
+            ".parquet, .feather or .xlsx",
         )
     encoding = options.get("encoding")
     _require_matching(path, form, encoding, options.get("sheet"))
@@ -414,11 +430,11 @@ def _require_matching(path: str, form: Format, encoding: str | None, sheet: str 
         InvalidInputError: one does not.
     """
     if sheet is not None and form != "excel":
-        raise InvalidInputError("--sheet", "is for spreadsheets only, such as .xlsx")
+        raise InvalidInputError("sheet", "is for spreadsheets only, such as .xlsx")
     if form not in TABLE_FORMATS:
         return
     if encoding is not None:
-        raise InvalidInputError("--encoding", f"is for text only; {form} files have their own")
+        raise InvalidInputError("encoding", f"is for text only; {form} files have their own")
     if is_read_once(path):
         raise InvalidInputError(path, f"must be a file to be read as {form}, not a pipe")
 

@@ -16,10 +16,12 @@ from adapty_async.errors import InvalidInputError
 
 __all__ = (
     "ColumnSchema",
+    "RowSchema",
     "id_columns",
     "id_from",
     "iso_date_time",
     "require_distinct",
+    "rows_of",
 )
 
 _FLAGS = frozenset({"analytics_disabled", "is_family_shared", "renew_status"})
@@ -95,7 +97,39 @@ def iso_date_time(field: str, value: str) -> str:
 
 class ColumnSchema:
     """
-    A schema of the columns of an input, in addition to the id.
+    The columns of a file or a data frame that a bulk method reads, in addition to the id.
+
+    Args:
+        rows: the schema of its rows.
+
+    Attributes:
+        required: the columns that it must have.
+    """
+
+    def __init__(self, rows: RowSchema) -> None:
+        self.required: tuple[str, ...] = rows.required
+        self._rows = rows
+
+    def __repr__(self) -> str:
+        return f"ColumnSchema({self._rows.kinds})"
+
+    def names(self) -> list[str]:
+        """
+        Return the names of all columns; those of nested fields have a dot.
+
+        ``NAME`` stands for any name, such as in ``custom_attributes.NAME``.
+        """
+        return self._rows.names()
+
+
+def rows_of(schema: ColumnSchema) -> RowSchema:
+    """Return the schema of the rows of a schema of columns."""
+    return schema._rows  # noqa: SLF001  not for users, who have the names
+
+
+class RowSchema:
+    """
+    A schema of the rows of an input, by which a row becomes a struct.
 
     Args:
         structs: the structs that a row can become, by the text in its `kind_field`.
@@ -130,8 +164,10 @@ class ColumnSchema:
         }
         self._known = self._plain | nested.keys() | inner
 
-    def __repr__(self) -> str:
-        return f"ColumnSchema({', '.join(one.__name__ for one in self._structs.values())})"
+    @property
+    def kinds(self) -> str:
+        """The names of the structs, for a message."""
+        return ", ".join(one.__name__ for one in self._structs.values())
 
     def columns(self, id_column: str | None) -> ColumnCheck:
         """Return a check of the names of columns; it returns all of them."""

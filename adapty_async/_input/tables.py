@@ -33,12 +33,12 @@ class Table(Protocol):
     The interface of an open table.
 
     Attributes:
-        place: the name of the table in messages: a file, and the sheet in it.
+        label: the name of the table in messages: a file, and the sheet in it.
         names: the names of the columns, as they are.
         exact: for each column the number from which on its floats may have lost digits.
     """
 
-    place: str
+    label: str
     names: Sequence[str]
     exact: Sequence[float]
 
@@ -91,7 +91,7 @@ def table_rows(
     converters = [(names[i], _converter(names[i], columns, table.exact[i])) for i in indexes]
     id_at = _position(columns.id_column, [name for name, _ in converters])
     for row_number, values in table.rows(indexes):
-        row = _row(row_number, converters, values, table.place)
+        row = _row(row_number, converters, values, table.label)
         if id_at is not None and row.fault is None and isinstance(plain(values[id_at]), float):
             findings.add("number", row_number)
         yield row
@@ -108,7 +108,7 @@ def _converter(name: str, columns: TableRows, exact: float) -> _Convert:
 
 
 def _row(
-    row_number: int, converters: Iterable[tuple[str, _Convert]], values: Sequence[Any], place: str
+    row_number: int, converters: Iterable[tuple[str, _Convert]], values: Sequence[Any], label: str
 ) -> TableRow:
     cells: dict[str, Any] = {}
     fault = None
@@ -118,7 +118,7 @@ def _row(
         try:
             cell = convert(value)
         except UnusableCellError as error:
-            fault = fault or f'{place}: the cell in column "{name}" {error}'
+            fault = fault or f'{label}: the cell in column "{name}" {error}'
             cells[name] = str(value)[:_SHOWN_CHARACTERS]
         else:
             if cell is not None:

@@ -27,7 +27,7 @@ from adapty_async._version import __version__
 from adapty_async.bulk import copy_journal
 from adapty_async.cli import _demo
 from adapty_async.cli._apis import ALL_BY, KINDS, api_option, require_kind
-from adapty_async.cli._columns import COLUMN_OPTIONS
+from adapty_async.cli._columns import COLUMN_OPTIONS, by_option, hints, naming_options
 from adapty_async.cli._confirmation import ask, describe_ends, describe_users, ends_of
 from adapty_async.cli._earlier import earlier_runs, require_same_api
 from adapty_async.cli._estimate import Estimate, estimate_of
@@ -87,8 +87,8 @@ _READING = [
         "--format",
         "form",
         type=click.Choice(["csv", "ndjson", "text", "parquet", "arrow", "excel"]),
-        help="The format of INPUT, if its name does not end in .csv, .ndjson, .txt, .parquet, "
-        ".feather, .xlsx or a like one.",
+        help="The format of INPUT, if its name does not end in a known suffix, such as .csv, "
+        ".ndjson, .txt, .parquet, .feather or .xlsx.",
     ),
     click.option("--encoding", help="The encoding of INPUT, such as cp1252; UTF-8 by default."),
     *COLUMN_OPTIONS,
@@ -292,10 +292,11 @@ def _mapping(
 
 def _rows(options: CommonOptions, mapping: RowMapping, *, id_optional: bool = False) -> Rows:
     """Open the input, and report its suspicious rows before anything is sent."""
+    _echo(hints(mapping))
     rows = open_rows(
         options.input,
         options.form,
-        mapping.check,
+        naming_options(mapping.check),
         encoding=options.encoding,
         id_column=mapping.id_column,
         id_optional=id_optional,
@@ -304,7 +305,6 @@ def _rows(options: CommonOptions, mapping: RowMapping, *, id_optional: bool = Fa
     )
     rows.findings.ignored = mapping.ignored
     _echo_findings(rows)
-    _echo(mapping.hints())
     return rows
 
 
@@ -325,7 +325,7 @@ def _echo(lines: Iterable[str]) -> None:
 def _require_fields(rows: Rows, what: str) -> None:
     if rows.form == "text":
         raise InvalidInputError(
-            "INPUT", f"must be CSV, NDJSON or a table: a line of text is no {what}"
+            "INPUT", f"must be CSV, NDJSON or a table: a line of text is not a {what}"
         )
 
 
@@ -441,7 +441,7 @@ def _job(
         journal=options.journal,
         dedupe=is_file if options.dedupe is None else options.dedupe,
         rows=rows,
-        build=build,
+        build=naming_options(build),
         failures=options.failures,
         outcomes=options.outcomes,
         concurrency=options.concurrency,
@@ -574,7 +574,7 @@ def _exit_on_error() -> Iterator[None]:
     try:
         yield
     except AdaptyError as error:
-        _write_library_error(error)
+        _write_library_error(by_option(error))
         sys.exit(Exit.REFUSED)
     except (KeyboardInterrupt, click.Abort):
         write_error("\nInterrupted.")

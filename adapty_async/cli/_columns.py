@@ -1,12 +1,60 @@
-"""The options that state what the columns of an input are."""
+"""The options that state what the columns of an input are, and the errors that name them."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Mapping
+from typing import ParamSpec, TypeVar
+
 import click
 
+from adapty_async._input.mapping import RowMapping
 from adapty_async._input.presets import PRESETS
+from adapty_async.errors import AdaptyError, InvalidInputError
 
-__all__ = ("COLUMN_OPTIONS",)
+__all__ = ("COLUMN_OPTIONS", "by_option", "hints", "naming_options")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# The options by the parameter of `InputFile` that an error names.
+_OPTION_OF: Mapping[str, str] = {
+    "format": "--format",
+    "columns": "--map",
+    "constants": "--set",
+    "preset": "--from",
+    "id_column": "--column",
+    "sheet": "--sheet",
+    "encoding": "--encoding",
+}
+
+
+def by_option(error: AdaptyError) -> AdaptyError:
+    """Return the error with the name of the option instead of the library's parameter."""
+    if isinstance(error, InvalidInputError) and error.field in _OPTION_OF:
+        return InvalidInputError(_OPTION_OF[error.field], error.rule)
+    return error
+
+
+def hints(mapping: RowMapping) -> list[str]:
+    """Return what the export of the preset does not have, as lines for people."""
+    fields = ", ".join(mapping.lacking())
+    if not fields:
+        return []
+    return [f"The export has no column for {fields}; subscriptions need --map or --set for it."]
+
+
+def naming_options(function: Callable[P, T]) -> Callable[P, T]:
+    """Return a function whose errors name options instead of the library's parameters."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except InvalidInputError as error:
+            raise by_option(error) from None
+
+    return call
 
 
 def _pairs(

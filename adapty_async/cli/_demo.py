@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from adapty_async import mail, v1
 from adapty_async._input.rows import Rows, open_rows
-from adapty_async._input.schema import id_columns, id_from
+from adapty_async._input.schema import id_columns, id_from, rows_of
 from adapty_async.cli._demo_data import write_examples
 from adapty_async.cli._job import Exit, Job, perform
 from adapty_async.cli._report import report_text
@@ -28,6 +28,7 @@ _RATE = 500.0
 _FAULTS = "error=2%,reset=1%,reset_after=1%,stall=0.2%"
 _RETRY = RetryPolicy(attempts=10, wait_initial=0.1)
 _TIMEOUT = 1.0
+_PROFILES = rows_of(mail.PROFILE_COLUMNS)
 
 
 async def run(profiles: str | None, ids: str | None, write: Callable[[str], object]) -> int:
@@ -41,7 +42,7 @@ async def run(profiles: str | None, ids: str | None, write: Callable[[str], obje
                 f"A sandbox of both APIs runs at {sandbox.url}: it allows {_RATE:.0f} requests/s,"
             )
             write(f"responds after 5 ms, and fails on purpose ({_FAULTS}).\n")
-            people = open_rows(profiles, "csv", mail.PROFILE_COLUMNS.columns(None))
+            people = open_rows(profiles, "csv", _PROFILES.columns(None))
             users = open_rows(ids, None, id_columns("customer_user_id"))
             saved = await _save(sandbox, people, write)
             if saved == Exit.INTERRUPTED:
@@ -55,7 +56,7 @@ async def _save(sandbox: Sandbox, people: Rows, write: Callable[[str], object]) 
         title="Saving",
         name="demo save",
         rows=people,
-        build=lambda value: mail.save_profile(mail.PROFILE_COLUMNS.struct(value)),
+        build=lambda value: mail.save_profile(_PROFILES.struct(value)),
     )
     client = AdaptyMailClient(
         sandbox.mail_api_key, base_url=sandbox.url, retry=_RETRY, timeout=_TIMEOUT
@@ -68,9 +69,7 @@ async def _save(sandbox: Sandbox, people: Rows, write: Callable[[str], object]) 
     arrived = sandbox.mail_profile_ids()
     failed = f"{result.report.failed:,} rows could not be sent"
     write(f"The sandbox holds {len(arrived):,} profiles; {failed}.\n")
-    wanted = {
-        profile.external_profile_id for profile in _usable(people, mail.PROFILE_COLUMNS.struct)
-    }
+    wanted = {profile.external_profile_id for profile in _usable(people, _PROFILES.struct)}
     return Exit.OK if arrived == wanted else Exit.NOT_ALL_DONE
 
 

@@ -149,7 +149,7 @@ def plan(source: str, name: str, api: str, by: str, store: str | None, **options
     form, encoding = options.pop("form"), options.pop("encoding")
     part_size, is_asking = options.pop("part_size"), not options.pop("yes")
     with _exit_on_error():
-        lines = Lines(source, column=column, form=form, encoding=encoding)
+        lines = Lines(source, column=column, format=form, encoding=encoding)
         planned = PlannedSource(lines, part_size)
         for line in lines.findings.lines():
             click.echo(line, err=True)

@@ -117,7 +117,7 @@ class Job:
         if source["kind"] != "file":
             raise JobError(f"the input of the job {self.name} is not a file")
         return Lines(
-            path, column=source["column"], form=source["form"], encoding=source["encoding"]
+            path, column=source["column"], format=source["form"], encoding=source["encoding"]
         )
 
     @property

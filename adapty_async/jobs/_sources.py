@@ -107,7 +107,7 @@ class Lines:
     Args:
         path: the file.
         column: the column or field with the ids; by default the field ``id`` of NDJSON.
-        form: its format; by default, by the name: ``.csv``, ``.tsv``, ``.ndjson``, ``.jsonl`` or
+        format: its format; by default, by the name: ``.csv``, ``.tsv``, ``.ndjson``, ``.jsonl`` or
             ``.txt``.
         encoding: the encoding of the text without a byte order mark; UTF-8 by default.
 
@@ -115,7 +115,8 @@ class Lines:
         findings: the number of suspicious ids, after `plan`.
 
     Raises:
-        ConfigError: the format is not known, or does not go with `column`.
+        ConfigError: the name shows no format, or the format does not go with `column`.
+        InvalidInputError: the format or the encoding is unknown.
     """
 
     def __init__(
@@ -123,13 +124,13 @@ class Lines:
         path: str | Path,
         *,
         column: str | None = None,
-        form: Format | None = None,
+        format: Format | None = None,  # noqa: A002  the name of the option
         encoding: str | None = None,
     ) -> None:
         self.path = str(path)
-        found = form or format_of(self.path)
+        found = format or format_of(self.path)
         if found is None:
-            raise ConfigError("form is required if the name does not end in .csv, .ndjson or .txt")
+            raise ConfigError("format is required: the name does not end in .csv, .ndjson or .txt")
         if found in TABLE_FORMATS:
             raise ConfigError(
                 f"{found} files cannot be divided into parts: write the ids as CSV or NDJSON, such"

@@ -13,7 +13,7 @@ from adapty_async._api.identity import By, identity, identity_by, pair, require_
 from adapty_async._api.operation import Endpoint, Execute, Operation, RetrySafety
 from adapty_async._api.validation import Check, OrUnset, date_time, instance_of, nullable, text
 from adapty_async._input.items import TableSource, pairs_in
-from adapty_async._input.schema import ColumnSchema
+from adapty_async._input.schema import ColumnSchema, RowSchema
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.errors import InvalidInputError
 from adapty_async.v2._models import DOCS, PATH, Profile, read_profile
@@ -89,10 +89,14 @@ class AccessRevocation(DocumentedStruct, frozen=True, kw_only=True):
     documented: ClassVar[Mapping[str, Check]] = {"revoke_at": _not_past}
 
 
-#: The columns of a table of grants.
-GRANT_COLUMNS = ColumnSchema({"": AccessGrant}, nested={}, required=("access_level_id",))
-#: The columns of a table of revocations.
-REVOCATION_COLUMNS = ColumnSchema({"": AccessRevocation}, nested={}, required=("access_level_id",))
+#: The columns of a file or a data frame of grants, such as ``["access_level_id", "expires_at",
+#: "starts_at"]``: the fields of `AccessGrant`. The id is in a further column, named like `by`.
+GRANT_COLUMNS = ColumnSchema(RowSchema({"": AccessGrant}, nested={}, required=("access_level_id",)))
+#: The columns of a file or a data frame of revocations, ``["access_level_id", "revoke_at"]``: the
+#: fields of `AccessRevocation`. The id is in a further column, named like `by`.
+REVOCATION_COLUMNS = ColumnSchema(
+    RowSchema({"": AccessRevocation}, nested={}, required=("access_level_id",))
+)
 GRANT_ACCESS_LEVEL: Endpoint[Profile] = Endpoint(
     name="v2.access_levels.grant",
     method="POST",
@@ -241,6 +245,9 @@ class AccessLevels:
         """
         Grant access levels in bulk: one request each, several in flight.
 
+        A file or a data frame is first read through once, which blocks. A row of it that cannot be
+        read is an `UnreadableRow` as the `item` of its `Outcome`.
+
         Args:
             items: pairs of a profile's id and an `AccessGrant`, from any iterable or async
                 iterable; or a data frame or an `InputFile`, with the columns `GRANT_COLUMNS`.
@@ -248,6 +255,7 @@ class AccessLevels:
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
+            ConfigError: the extra for the file's format is not installed.
             InvalidInputError: `items` or `by` is invalid. An invalid pair becomes a failed
                 outcome instead.
 
@@ -273,6 +281,9 @@ class AccessLevels:
         """
         Revoke access levels in bulk: one request each, several in flight.
 
+        A file or a data frame is first read through once, which blocks. A row of it that cannot be
+        read is an `UnreadableRow` as the `item` of its `Outcome`.
+
         Args:
             items: pairs of a profile's id and an `AccessRevocation`, from any iterable or async
                 iterable; or a data frame or an `InputFile`, with the columns
@@ -281,6 +292,7 @@ class AccessLevels:
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
+            ConfigError: the extra for the file's format is not installed.
             InvalidInputError: `items` or `by` is invalid. An invalid pair becomes a failed
                 outcome instead.
 

@@ -23,7 +23,7 @@ from adapty_async._api.validation import (
     nullable,
     one_of,
 )
-from adapty_async._input.schema import ColumnSchema
+from adapty_async._input.schema import ColumnSchema, RowSchema
 from adapty_async.v2._rules import in_range, ip_v4, whole_number
 
 __all__ = (
@@ -165,8 +165,12 @@ class ProfileAttributes(DocumentedStruct, frozen=True, kw_only=True):
     }
 
 
-#: The columns of a table of attributes.
+#: The columns of a file or a data frame of attributes, such as ``["email", "first_name",
+#: "custom_attributes.NAME", "installation_meta.device_id"]``: the fields of `ProfileAttributes`,
+#: nested ones with a dot. The id is in a further column, named like `by`.
 ATTRIBUTE_COLUMNS = ColumnSchema(
-    {"": ProfileAttributes},
-    nested={"custom_attributes": None, "installation_meta": InstallationMeta},
+    RowSchema(
+        {"": ProfileAttributes},
+        nested={"custom_attributes": None, "installation_meta": InstallationMeta},
+    )
 )

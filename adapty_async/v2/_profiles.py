@@ -371,6 +371,9 @@ class Profiles:
 
         A profile is the `result` of its outcome; the report has no profiles.
 
+        A file or a data frame is first read through once, which blocks. A row of it that cannot be
+        read is an `UnreadableRow` as the `item` of its `Outcome`.
+
         Args:
             items: the ids, from any iterable or async iterable, which is read lazily; or a data
                 frame or an `InputFile` with a column named like `by`.
@@ -378,6 +381,7 @@ class Profiles:
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
+            ConfigError: the extra for the file's format is not installed.
             InvalidInputError: `items` or `by` is invalid. An invalid id becomes a failed
                 outcome instead.
 
@@ -397,6 +401,9 @@ class Profiles:
         """
         Update profiles in bulk: one request each, several in flight.
 
+        A file or a data frame is first read through once, which blocks. A row of it that cannot be
+        read is an `UnreadableRow` as the `item` of its `Outcome`.
+
         Args:
             items: pairs of an id and its attributes, from any iterable or async iterable; or a data
                 frame or an `InputFile`, with the columns `ATTRIBUTE_COLUMNS`.
@@ -404,6 +411,7 @@ class Profiles:
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
+            ConfigError: the extra for the file's format is not installed.
             InvalidInputError: `items` or `by` is invalid. An invalid pair becomes a failed
                 outcome instead.
 
@@ -431,12 +439,17 @@ class Profiles:
         has no response is ``unknown``, unless the profile is found afterwards. A run that resumes
         with a journal reads such a profile again and does not create it a second time.
 
+        A file or a data frame is first read through once, which blocks. A row of it that cannot be
+        read is an `UnreadableRow` as the `item` of its `Outcome`.
+
         Args:
             items: pairs of a customer user id and the attributes of a new profile, from any
-                iterable or async iterable; or a data frame or an `InputFile`.
+                iterable or async iterable; or a data frame or an `InputFile`, with a column
+                ``customer_user_id`` and the columns `ATTRIBUTE_COLUMNS`.
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
+            ConfigError: the extra for the file's format is not installed.
             InvalidInputError: `items` is invalid. An invalid pair becomes a failed outcome instead.
 
         Source: https://adapty.io/docs/api-adapty/operations/createProfile
@@ -456,12 +469,17 @@ class Profiles:
         has no response is ``unknown``, unless the profile is found afterwards. A run that resumes
         with a journal updates such a profile if it exists, and does not create it a second time.
 
+        A file or a data frame is first read through once, which blocks. A row of it that cannot be
+        read is an `UnreadableRow` as the `item` of its `Outcome`.
+
         Args:
             items: pairs of a customer user id and its attributes, from any iterable or async
-                iterable; or a data frame or an `InputFile`.
+                iterable; or a data frame or an `InputFile`, with a column ``customer_user_id`` and
+                the columns `ATTRIBUTE_COLUMNS`.
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
+            ConfigError: the extra for the file's format is not installed.
             InvalidInputError: `items` is invalid. An invalid pair becomes a failed outcome instead.
 
         Source: https://adapty.io/docs/api-adapty/operations/updateProfile
@@ -479,6 +497,9 @@ class Profiles:
         """
         Delete profiles in bulk: one request each, several in flight.
 
+        A file or a data frame is first read through once, which blocks. A row of it that cannot be
+        read is an `UnreadableRow` as the `item` of its `Outcome`.
+
         Args:
             items: the ids, from any iterable or async iterable, which is read lazily; or a data
                 frame or an `InputFile` with a column named like `by`.
@@ -486,6 +507,7 @@ class Profiles:
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
+            ConfigError: the extra for the file's format is not installed.
             InvalidInputError: `items` or `by` is invalid. An invalid id becomes a failed
                 outcome instead.
 

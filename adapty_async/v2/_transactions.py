@@ -29,7 +29,7 @@ from adapty_async._api.validation import (
     one_of,
 )
 from adapty_async._input.items import TableSource, pairs_in
-from adapty_async._input.schema import ColumnSchema
+from adapty_async._input.schema import ColumnSchema, RowSchema
 from adapty_async.bulk import BulkOptions, BulkRun, Items, StartBulk
 from adapty_async.errors import InvalidInputError
 from adapty_async.v2._models import DOCS, PATH, Profile, read_profile
@@ -341,23 +341,28 @@ class SubscriptionPurchase(
 
 Transaction: TypeAlias = OneTimePurchase | SubscriptionPurchase
 
-#: The columns of a table of transactions.
+#: The columns of a file or a data frame of transactions, such as ``["purchase_type",
+#: "store_product_id", "price.value", "offer.category"]``: ``purchase_type``, which is
+#: ``one_time_purchase`` or ``subscription``, and the fields of `OneTimePurchase` or
+#: `SubscriptionPurchase`, nested ones with a dot. The id is in a further column, named like `by`.
 TRANSACTION_COLUMNS = ColumnSchema(
-    {"one_time_purchase": OneTimePurchase, "subscription": SubscriptionPurchase},
-    kind_field="purchase_type",
-    nested={"price": Price, "offer": Offer},
-    required=(
-        "purchase_type",
-        "store",
-        "store_product_id",
-        "store_transaction_id",
-        "store_original_transaction_id",
-        "purchased_at",
-        "price.country",
-        "price.currency",
-        "price.value",
-    ),
-    numbers=frozenset({"price.value"}),
+    RowSchema(
+        {"one_time_purchase": OneTimePurchase, "subscription": SubscriptionPurchase},
+        kind_field="purchase_type",
+        nested={"price": Price, "offer": Offer},
+        required=(
+            "purchase_type",
+            "store",
+            "store_product_id",
+            "store_transaction_id",
+            "store_original_transaction_id",
+            "purchased_at",
+            "price.country",
+            "price.currency",
+            "price.value",
+        ),
+        numbers=frozenset({"price.value"}),
+    )
 )
 SET_TRANSACTION: Endpoint[Profile] = Endpoint(
     name="v2.transactions.set",
@@ -454,6 +459,9 @@ class Transactions:
 
         Transactions of one profile are sent sequentially, in the order of the input.
 
+        A file or a data frame is first read through once, which blocks. A row of it that cannot be
+        read is an `UnreadableRow` as the `item` of its `Outcome`.
+
         Args:
             items: pairs of a profile's id and a transaction, from any iterable or async iterable;
                 or a data frame or an `InputFile`, with the columns `TRANSACTION_COLUMNS`.
@@ -462,6 +470,7 @@ class Transactions:
             options: see `adapty_async.bulk.BulkOptions`.
 
         Raises:
+            ConfigError: the extra for the file's format is not installed.
             InvalidInputError: `items` or `by` is invalid, or `by` does not go with
                 `create_missing`. An invalid pair becomes a failed outcome instead.
 

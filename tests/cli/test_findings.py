@@ -63,7 +63,7 @@ def test_findings_name_lines_and_no_id() -> None:
         findings.add_row(line, value)
     assert findings.suspicious == {"placeholder": 4, "column_name": 1, "decimal_number": 1}
     assert findings.lines() == [
-        "Ids that look damaged; as they are written, they may belong to nobody:",
+        "These ids look damaged and may match no profile:",
         "  words for no value, such as NULL or NaN: 4 (line 0, 1, 2, ...)",
         "  the name of the column: 1 (line 4)",
         "  whole numbers that became decimals, such as 100045.0: 1 (line 8)",

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from adapty_async import mail
-from adapty_async._input.schema import id_columns, id_from
+from adapty_async._input.schema import id_columns, id_from, rows_of
 from adapty_async.errors import InvalidInputError
 from adapty_async.mail import DeviceInfo, MailProfile
 
@@ -46,7 +46,7 @@ def test_profile_takes_every_field_from_dotted_names() -> None:
     """Each column of a CSV file finds its field; together they are all fields that there are."""
     cells = PLAIN | {"custom_attributes.plan": "annual", "custom_attributes.a.b": "1"}
     cells |= {f"device_info.{name}": value for name, value in DEVICE.items()}
-    profile = mail.PROFILE_COLUMNS.struct(cells)
+    profile = rows_of(mail.PROFILE_COLUMNS).struct(cells)
     attributes: dict[str, str | float] = {"plan": "annual", "a.b": "1"}
     assert profile == MailProfile(
         **PLAIN, custom_attributes=attributes, device_info=DeviceInfo(**DEVICE)
@@ -57,7 +57,7 @@ def test_profile_takes_every_field_from_dotted_names() -> None:
 
 def test_profile_takes_nested_objects() -> None:
     """In JSON the nested fields may be objects, with numbers and nulls as they are."""
-    profile = mail.PROFILE_COLUMNS.struct(
+    profile = rows_of(mail.PROFILE_COLUMNS).struct(
         NEEDED
         | {"first_name": None, "custom_attributes": {"visits": 7}}
         | {"device_info": {"platform": "iOS", "os": None}}
@@ -72,7 +72,10 @@ def test_profile_joins_objects_and_dotted_names(first: str) -> None:
     """An object and dotted names for it are merged in any order, and the row stays unchanged."""
     both = {"custom_attributes": {"visits": 7}, "custom_attributes.plan": "annual"}
     row = NEEDED | {first: both[first]} | both
-    assert mail.PROFILE_COLUMNS.struct(row).custom_attributes == {"visits": 7, "plan": "annual"}
+    assert rows_of(mail.PROFILE_COLUMNS).struct(row).custom_attributes == {
+        "visits": 7,
+        "plan": "annual",
+    }
     assert row["custom_attributes"] == {"visits": 7}
 
 
@@ -138,7 +141,7 @@ def test_profile_names_the_field_and_the_rule(
 ) -> None:
     """A row that cannot be a profile is rejected with the field and its rule, never the value."""
     with refused(field, rule):
-        mail.PROFILE_COLUMNS.struct(NEEDED | changes)
+        rows_of(mail.PROFILE_COLUMNS).struct(NEEDED | changes)
 
 
 @pytest.mark.parametrize("name", NEEDED)
@@ -146,21 +149,21 @@ def test_profile_needs_its_required_fields(name: str) -> None:
     """A required field that is left out is named, in a row and among the columns."""
     rest = {field: value for field, value in NEEDED.items() if field != name}
     with refused(name, "is required"):
-        mail.PROFILE_COLUMNS.struct(rest)
+        rows_of(mail.PROFILE_COLUMNS).struct(rest)
     with refused(name, "is a required column"):
-        mail.PROFILE_COLUMNS.columns(None)(list(rest))
+        rows_of(mail.PROFILE_COLUMNS).columns(None)(list(rest))
 
 
 @pytest.mark.parametrize("value", [None, "u1", 7, ["u1"]], ids=["null", "text", "number", "list"])
 def test_profile_is_an_object(value: Any) -> None:
     """A JSON line that is no object is rejected."""
     with refused("row", "must be an object"):
-        mail.PROFILE_COLUMNS.struct(value)
+        rows_of(mail.PROFILE_COLUMNS).struct(value)
 
 
 def test_columns_of_profiles_may_be_dotted() -> None:
     """All plain and dotted names are good columns, in any order."""
-    mail.PROFILE_COLUMNS.columns(None)(
+    rows_of(mail.PROFILE_COLUMNS).columns(None)(
         ["custom_attributes.plan", *PLAIN, *(f"device_info.{name}" for name in DEVICE)]
     )
 
@@ -180,7 +183,7 @@ def test_columns_of_profiles_may_be_dotted() -> None:
 def test_columns_of_profiles_are_known(column: str, shown: str, rule: str) -> None:
     """A column that is no field is rejected; one that looks like data is not shown."""
     with refused(shown, rule):
-        mail.PROFILE_COLUMNS.columns(None)([*NEEDED, column])
+        rows_of(mail.PROFILE_COLUMNS).columns(None)([*NEEDED, column])
 
 
 def test_columns_of_ids_need_the_one() -> None:
@@ -232,7 +235,9 @@ def test_id_that_is_none_is_refused(value: Any, rule: str) -> None:
 def test_instants_of_databases_become_iso_8601(written: str, sent: str) -> None:
     """A date and time is sent in one form, however a database writes it."""
     assert (
-        mail.PROFILE_COLUMNS.struct(NEEDED | {"external_created_at": written}).external_created_at
+        rows_of(mail.PROFILE_COLUMNS)
+        .struct(NEEDED | {"external_created_at": written})
+        .external_created_at
         == sent
     )
 
@@ -252,4 +257,4 @@ def test_instants_of_databases_become_iso_8601(written: str, sent: str) -> None:
 def test_instants_that_are_ambiguous_are_refused(written: str) -> None:
     """Without an offset it is not known which moment is meant; the rule names what is taken."""
     with refused("external_created_at", "must be a datetime, or ISO 8601 text with its offset"):
-        mail.PROFILE_COLUMNS.struct(NEEDED | {"external_created_at": written})
+        rows_of(mail.PROFILE_COLUMNS).struct(NEEDED | {"external_created_at": written})

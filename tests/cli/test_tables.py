@@ -72,8 +72,8 @@ def test_rows_that_cannot_be_read_are_named_and_stay_broken(
 
     assert result.exit_code == again.exit_code == 1
     place = f'{path}, sheet "Users": the cell in column "customer_user_id"'
-    assert f"row 3: row: {place} has a fraction, so it is no id" in result.stdout
-    assert f"row 4: row: {place} is true or false, so it is no id" in result.stdout
+    assert f"row 3: row: {place} has a fraction, so it is not an id" in result.stdout
+    assert f"row 4: row: {place} is true or false, not an id" in result.stdout
     assert "row: " in again.stdout
     assert [json.loads(line)["item"] for line in failures.read_text().splitlines()] == [
         '{"customer_user_id":"1.5"}',
@@ -165,6 +165,10 @@ def test_a_constant_is_set(sandbox: Sandbox, invoke: Invoke, put: Put) -> None:
         (("--set", "a=1", "--set", "a=2"), "must be FIELD=VALUE, once for a field"),
         (("--from", "nobody"), "'nobody' is not one of"),
         (("--sheet", "a"), "--sheet: is for spreadsheets only"),
+        (("--encoding", "x"), "--encoding: 'x' is unknown"),
+        (("--map", "a=b"), '--map: unknown field "b"; expected: customer_user_id'),
+        (("--set", "b=a"), '--set: unknown field "b"; expected: customer_user_id'),
+        (("--from", "revenuecat"), "--column: is required: the column with the customer_user_id"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -176,6 +180,38 @@ def test_options_of_columns_are_checked(
 
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+def test_a_file_of_an_unknown_format_names_the_option(invoke: Invoke, put: Put) -> None:
+    """The command names its option where a program names the parameter."""
+    result = invoke(*DELETE, put("ids.dat", "u1\n"))
+
+    assert result.exit_code == 2
+    assert "--format: is required: the name does not end in a known suffix" in result.stderr
+
+
+def test_fields_that_an_export_lacks_are_named(invoke: Invoke, put: Put) -> None:
+    """A command names the fields that need an option, before it shows or sends a row."""
+    path = put("visits.csv", "profile_id,paywall_showed_at\np1,2026-01-01\n")
+    result = invoke(
+        "import-transactions", path, "--by", "profile-id", "--from", "adapty-s3", "--sample", 1
+    )
+
+    assert (
+        "The export has no column for purchase_type, purchased_at, originally_purchased_at, "
+        "renew_status; subscriptions need --map or --set for it."
+    ) in result.stderr
+
+
+def test_a_row_that_has_a_constant_names_the_option(
+    sandbox: Sandbox, invoke: Invoke, put: Put
+) -> None:
+    """What only a row shows has the name of the option in the report, too."""
+    path = put("rows.ndjson", '{"customer_user_id": "u1", "email": "a@example.com"}\n')
+    result = invoke("save", path, "--api", "v2", *BY, "--set", "email=b@example.com")
+
+    assert result.exit_code == 1
+    assert "--set: must not name email, which is in the input" in result.stdout
 
 
 def test_a_mapping_of_mail_profiles_is_recorded(

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from adapty_async import v2
+from adapty_async._input.schema import rows_of
 from adapty_async.errors import InvalidInputError
 from adapty_async.sandbox import Sandbox
 from tests.cli.conftest import Invoke
@@ -219,7 +220,7 @@ def rejected(field: str, rule: str) -> Any:
 
 def test_a_row_of_cells_is_a_transaction() -> None:
     """Dotted cells of text become the fields of a transaction, each of its kind."""
-    one, transaction = v2.TRANSACTION_COLUMNS.item(
+    one, transaction = rows_of(v2.TRANSACTION_COLUMNS).item(
         {
             "customer_user_id": "u1",
             **{name: value for name, value in ONE_TIME.items() if name != "price"},
@@ -240,7 +241,7 @@ def test_a_row_of_cells_is_a_transaction() -> None:
 def test_a_row_of_json_is_a_transaction() -> None:
     """Objects and null are taken as they are."""
     row = {"id": "u1", **ONE_TIME, "offer": None, "is_family_shared": True}
-    _, transaction = v2.TRANSACTION_COLUMNS.item(row, "id")
+    _, transaction = rows_of(v2.TRANSACTION_COLUMNS).item(row, "id")
 
     assert transaction.offer is None
     assert transaction.is_family_shared is True
@@ -249,16 +250,16 @@ def test_a_row_of_json_is_a_transaction() -> None:
 def test_a_row_without_its_type_is_no_transaction() -> None:
     """A missing field is required, not wrong."""
     with rejected("purchase_type", "is required"):
-        v2.TRANSACTION_COLUMNS.item({"id": "u1", "purchased_at": UTC}, "id")
+        rows_of(v2.TRANSACTION_COLUMNS).item({"id": "u1", "purchased_at": UTC}, "id")
 
 
 def test_instants_of_a_transaction_become_iso_8601() -> None:
     """Dates and times are read as databases write them; a custom attribute stays as it is."""
-    _, transaction = v2.TRANSACTION_COLUMNS.item(
+    _, transaction = rows_of(v2.TRANSACTION_COLUMNS).item(
         {"id": "u1", **ONE_TIME, "purchased_at": UTC}, "id"
     )
     assert transaction.purchased_at == "2026-01-15T10:30:00Z"
-    _, attributes = v2.ATTRIBUTE_COLUMNS.item(
+    _, attributes = rows_of(v2.ATTRIBUTE_COLUMNS).item(
         {"id": "u1", "custom_attributes.seen_at": "never"}, "id"
     )
     assert attributes.custom_attributes == {"seen_at": "never"}
@@ -273,7 +274,7 @@ def test_attributes_take_nested_names_in_both_forms() -> None:
         "installation_meta.device_id": "d",
         "birthday": None,
     }
-    one, attributes = v2.ATTRIBUTE_COLUMNS.item(row, "id")
+    one, attributes = rows_of(v2.ATTRIBUTE_COLUMNS).item(row, "id")
 
     assert (one, attributes.custom_attributes) == ("u1", {"a": 1, "b.c": "x"})
     assert attributes.installation_meta == v2.InstallationMeta(device_id="d")
@@ -302,20 +303,20 @@ def test_attributes_take_nested_names_in_both_forms() -> None:
 def test_what_is_wrong_with_a_row_is_named(change: dict[str, Any], field: str, rule: str) -> None:
     """The error names a field or says what there is, and repeats nothing of the row."""
     with rejected(field, rule):
-        v2.TRANSACTION_COLUMNS.item({"id": "u1", **ONE_TIME, **change}, "id")
+        rows_of(v2.TRANSACTION_COLUMNS).item({"id": "u1", **ONE_TIME, **change}, "id")
 
 
 def test_a_row_is_an_object() -> None:
     """A value alone has no fields."""
     with rejected("row", "must be an object with named fields"):
-        v2.ATTRIBUTE_COLUMNS.item("u1", "id")
+        rows_of(v2.ATTRIBUTE_COLUMNS).item("u1", "id")
 
 
 @pytest.mark.parametrize("value", ["x", "-1", "²"])
 def test_a_number_in_a_cell_is_one(value: str) -> None:
     """Text where a number belongs is rejected by its field."""
     with rejected("att_status", "must be a whole number"):
-        v2.ATTRIBUTE_COLUMNS.item({"id": "u1", "att_status": value}, "id")
+        rows_of(v2.ATTRIBUTE_COLUMNS).item({"id": "u1", "att_status": value}, "id")
 
 
 @pytest.mark.parametrize(
@@ -335,16 +336,16 @@ def test_a_number_in_a_cell_is_one(value: str) -> None:
 def test_the_columns_of_a_file_are_checked(names: list[str], field: str, rule: str) -> None:
     """Unknown, undotted and missing columns are reported before anything is sent."""
     with rejected(field, rule):
-        v2.ATTRIBUTE_COLUMNS.columns("id")(names)
+        rows_of(v2.ATTRIBUTE_COLUMNS).columns("id")(names)
 
 
 def test_a_history_has_its_required_columns() -> None:
     """A file without a price is no history."""
     names = ["id", "email", "purchase_type"]
     with rejected("header", 'unknown column "email"; expected: '):
-        v2.TRANSACTION_COLUMNS.columns("id")(names)
+        rows_of(v2.TRANSACTION_COLUMNS).columns("id")(names)
     with rejected("store", "is a required column"):
-        v2.TRANSACTION_COLUMNS.columns("id")(["id", "purchase_type"])
-    v2.TRANSACTION_COLUMNS.columns("id")(
+        rows_of(v2.TRANSACTION_COLUMNS).columns("id")(["id", "purchase_type"])
+    rows_of(v2.TRANSACTION_COLUMNS).columns("id")(
         ["id", *v2.TRANSACTION_COLUMNS.required, "offer.id", "expires_at"]
     )

@@ -209,9 +209,9 @@ def test_memory_is_that_of_a_batch(tmp_path: Path, suffix: str) -> None:
 def test_options_of_text_do_not_go_with_tables(tmp_path: Path) -> None:
     """An option that a format does not have is refused."""
     path = str(write_parquet(tmp_path / "ids.parquet", {"id": ["u1"]}))
-    with pytest.raises(InvalidInputError, match=re.escape("--encoding: is for text only")):
+    with pytest.raises(InvalidInputError, match=re.escape("encoding: is for text only")):
         open_rows(path, None, used("id"), encoding="utf-8")
-    with pytest.raises(InvalidInputError, match=re.escape("--sheet: is for spreadsheets only")):
+    with pytest.raises(InvalidInputError, match=re.escape("sheet: is for spreadsheets only")):
         open_rows(path, None, used("id"), sheet="a")
     with pytest.raises(InvalidInputError, match="must be a file to be read as parquet, not a pipe"):
         open_rows("-", "parquet", used("id"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -20,6 +20,19 @@ from adapty_async._input.schema import ColumnSchema
 from adapty_async.errors import InvalidInputError
 
 UTC = dt.datetime(2026, 6, 1, 12, 30, tzinfo=dt.UTC)
+
+
+class _Stream:
+    """A data frame of a library that is not known, which provides a stream of Arrow."""
+
+    def __init__(self, content: Any) -> None:
+        self._content = content
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """Return the content as a stream of Arrow."""
+        return self._content.__arrow_c_stream__(requested_schema)
+
+
 FRAMES = {
     "polars": pl.DataFrame({"x": [[1], [2], None], "customer_user_id": ["u1", "00123", None]}),
     "polars-int": pl.DataFrame({"customer_user_id": [1, 2**63 - 1, None]}),
@@ -39,6 +52,9 @@ FRAMES = {
     "pandas-filtered": pd.DataFrame({"customer_user_id": ["u1", "u2", "u3", None]}).iloc[1:],
     "pyarrow": pa.table({"customer_user_id": ["u1", "u2", None]}),
     "pyarrow-batch": pa.record_batch({"customer_user_id": ["u1", "u2", None]}),
+    "pyarrow-chunks": pa.chunked_array([["u1"], ["u2", None]]),
+    "pyarrow-array": pa.array(["u1", "u2", None]),
+    "other": _Stream(pa.table({"customer_user_id": ["u1", "u2", None]})),
 }
 IDS = {
     "polars": ["u1", "00123"],
@@ -91,7 +107,7 @@ def test_a_cell_that_is_no_id_has_its_row(frame: Any) -> None:
     (row,) = ids_of(frame)
 
     assert isinstance(row, UnreadableRow)
-    cell = 'the cell in column "customer_user_id" has a fraction, so it is no id'
+    cell = 'the cell in column "customer_user_id" has a fraction, so it is not an id'
     assert str(row.error) == f"row 1: the data frame: {cell}"
 
 
@@ -198,6 +214,41 @@ def test_a_frame_without_the_column_is_refused(frame: Any, reason: str) -> None:
         ids_in(frame, "customer_user_id")
 
 
+def test_a_reader_of_batches_is_read_to_its_end() -> None:
+    """A stream that can be read once only is held in memory, since its rows are counted first."""
+    table = pa.table({"id": ["u1", "u2"]})
+    reader = pa.RecordBatchReader.from_batches(table.schema, table.to_batches())
+    items: Any = ids_in(reader, "id")
+
+    assert (len(items), list(items), list(items)) == (2, ["u1", "u2"], ["u1", "u2"])
+
+
+def _failing_reader() -> pa.RecordBatchReader:
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield pa.record_batch({"id": ["u1"]})
+        raise OSError("victim@example.com")
+
+    return pa.RecordBatchReader.from_batches(pa.schema({"id": pa.string()}), batches())
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        pytest.param(lambda: _Stream(pa.chunked_array([["u1"]])), "_Stream", id="column"),
+        pytest.param(_failing_reader, "RecordBatchReader", id="error"),
+    ],
+)
+def test_a_stream_that_is_no_table_is_rejected(make: Callable[[], Any], kind: str) -> None:
+    """What is a data frame for type checkers is read as one, or rejected before it is sent."""
+    with pytest.raises(
+        InvalidInputError,
+        match=f"^items: must be a data frame or a table: {kind} cannot be read as one$",
+    ):
+        ids_in(make(), "id")
+    with pytest.raises(InvalidInputError, match="must not be a data frame"):
+        require_no_table(make())
+
+
 def test_unknown_columns_are_named() -> None:
     """A column that is no field is refused, as on the command line."""
     frame = pl.DataFrame({"customer_user_id": ["u1"], "product_identifier": ["p"]})
@@ -211,8 +262,12 @@ def test_damaged_ids_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     ids_in(pd.DataFrame({"customer_user_id": [7, None]}), "customer_user_id")
 
     messages = [record.getMessage() for record in caplog.records]
-    assert "the data frame:   words for no value, such as NULL or NaN: 1 (row 1)" in messages
-    assert any("whose leading zeros would be lost: 1 (row 1)" in one for one in messages)
+    zeros = "numbers of a spreadsheet or a column of floats, whose leading zeros would be lost"
+    damaged = "the data frame: These ids look damaged and may match no profile:\n  "
+    assert messages == [
+        f"{damaged}words for no value, such as NULL or NaN: 1 (row 1)",
+        f"{damaged}{zeros}: 1 (row 1)",
+    ]
 
 
 def _generate() -> Iterator[str]:
@@ -227,6 +282,7 @@ def test_other_items_stay_as_they_are() -> None:
     assert pairs_in([], "customer_user_id", v2.ATTRIBUTE_COLUMNS) == []
     assert structs_in([], v2.ATTRIBUTE_COLUMNS) == []
     assert not is_frame(items)
+    assert not is_frame(pl.DataFrame)
     require_no_table(items)
 
 

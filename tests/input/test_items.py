@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapty_async import AdaptyClient, AdaptyMailClient, JournalError, v2
-from adapty_async._input.items import pairs_in
+from adapty_async._input.items import ids_in, pairs_in
+from adapty_async._input.mapping import ColumnOptions, RowMapping
 from adapty_async.bulk import EarlierStatus, OutcomeStatus
 from adapty_async.errors import InvalidInputError
 from adapty_async.files import InputFile, UnreadableRow
@@ -88,7 +91,7 @@ async def test_a_file_resumes_by_position(sandbox: Sandbox, tmp_path: Path) -> N
             await profiles.bulk_delete(InputFile(path), by="customer_user_id", journal=journal)
 
         write(path, [["customer_user_id"], ["u1"], ["u2"], ["u1"]])
-        with pytest.raises(JournalError, match="the columns of the file have other fields"):
+        with pytest.raises(JournalError, match="the file was read with another format"):
             await profiles.bulk_delete(
                 InputFile(path, ignore_unknown=True), by="customer_user_id", journal=journal
             )
@@ -101,6 +104,136 @@ async def test_a_file_resumes_by_position(sandbox: Sandbox, tmp_path: Path) -> N
     }
     assert "u3" in sandbox.customer_user_ids()
     assert (tmp_path / "o.ndjson").read_text().count('"id":"u1"') == 2
+
+
+_READ_ANOTHER_WAY = "the file was read with another format, encoding, sheet or column mapping"
+
+
+class _BytesPath(os.PathLike[bytes]):
+    """A path of bytes."""
+
+    def __fspath__(self) -> bytes:
+        return b"ids.csv"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        pytest.param({"encoding": "cp1252"}, {"encoding": "cp1251"}, id="encoding"),
+        pytest.param({"format": "csv"}, {"format": "text"}, id="format"),
+        pytest.param({}, {"id_column": "x"}, id="id-column"),
+        pytest.param({}, {"columns": {"x": "customer_user_id"}}, id="columns"),
+        pytest.param({}, {"ignore_unknown": True}, id="ignore-unknown"),
+        pytest.param({}, {"preset": "segment", "id_column": "customer_user_id"}, id="preset"),
+    ],
+)
+async def test_a_journal_belongs_to_one_reading(
+    sandbox: Sandbox, tmp_path: Path, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    """The same file read another way has other ids, so no row of it is skipped."""
+    path = tmp_path / "ids.csv"
+    path.write_bytes(b"customer_user_id,x,id,received_at\nu1,u2,,\n")
+    journal = tmp_path / "run.db"
+    async with client_of(sandbox) as adapty:
+        profiles = adapty.v2.profiles
+        await profiles.bulk_delete(InputFile(path, **first), by="customer_user_id", journal=journal)
+        with pytest.raises(JournalError, match=_READ_ANOTHER_WAY):
+            await profiles.bulk_delete(
+                InputFile(path, **second), by="customer_user_id", journal=journal
+            )
+        again = await profiles.bulk_delete(
+            InputFile(path, **first), by="customer_user_id", journal=journal
+        )
+
+    assert again.skipped == 1
+    assert "u2" in sandbox.customer_user_ids()
+
+
+async def test_a_journal_belongs_to_the_constants_and_the_sheet(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """Another constant or sheet is another request for the same row."""
+    path = write(tmp_path / "ids.xlsx", [["customer_user_id"], ["u1"]])
+    journal = tmp_path / "run.db"
+    level = {"access_level_id": "premium"}
+    others: list[dict[str, Any]] = [
+        {"constants": {"access_level_id": "vip"}},
+        {"constants": level, "sheet": "Users"},
+    ]
+    async with client_of(sandbox) as adapty:
+        grants = adapty.v2.access_levels
+        await grants.bulk_grant(
+            InputFile(path, constants=level), by="customer_user_id", journal=journal
+        )
+        for other in others:
+            with pytest.raises(JournalError, match=_READ_ANOTHER_WAY):
+                await grants.bulk_grant(
+                    InputFile(path, **other), by="customer_user_id", journal=journal
+                )
+
+
+def test_readings_are_not_confused() -> None:
+    """No part of the identity of a reading passes for another part, and equal ones are equal."""
+
+    def identity(sheet: str | None, id_column: str, encoding: str = "utf-8") -> str:
+        options = ColumnOptions(id_column=id_column)
+        return RowMapping(options, None, "customer_user_id").identity("csv", encoding, sheet)
+
+    assert identity("a", "bc") != identity("ab", "c")
+    assert identity(None, "None") != identity("None", "")
+    assert identity("a', 'b", "c") != identity("a", "b', 'c")
+    assert identity(None, "a") == identity(None, "a")
+
+
+def test_an_encoding_has_one_name(tmp_path: Path) -> None:
+    """UTF-8 is the same encoding by default and under each of its names."""
+    path = write(tmp_path / "ids.csv", [["customer_user_id"], ["u1"]])
+    found: list[Any] = [
+        ids_in(InputFile(path, encoding=name), "customer_user_id")
+        for name in (None, "utf8", "UTF-8")
+    ]
+
+    assert [one.identity() for one in found] == [found[0].identity()] * 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        pytest.param(
+            {"format": "xml"},
+            "format: must be one of csv, ndjson, text, parquet, arrow, excel",
+            id="format",
+        ),
+        pytest.param({"format": ""}, "format: must be one of", id="empty-format"),
+        pytest.param({"preset": "nobody"}, "preset: must be one of revenuecat", id="preset"),
+        pytest.param({"encoding": "x"}, "encoding: 'x' is unknown", id="encoding"),
+        pytest.param({"encoding": 8}, "encoding: must be text that is not empty", id="number"),
+        pytest.param({"sheet": 1}, "sheet: must be text that is not empty", id="sheet"),
+        pytest.param({"id_column": ""}, "id_column: must be text that is not empty", id="column"),
+        pytest.param({"columns": ["a"]}, "columns: must be a mapping", id="columns"),
+        pytest.param({"columns": {"a": 1}}, "columns: must map each column", id="field"),
+        pytest.param({"columns": {"a": [1]}}, "columns: must map each column", id="fields"),
+        pytest.param({"constants": ["a"]}, "constants: must map fields to text", id="constants"),
+        pytest.param({"constants": {"a": 1}}, "constants: must map fields to text", id="constant"),
+        pytest.param({"path": 1}, "path: must be text or a path, not int", id="path"),
+        pytest.param({"path": b"a"}, "path: must be text or a path, not bytes", id="bytes"),
+        pytest.param({"path": _BytesPath()}, "path: must be a path of text", id="bytes-path"),
+    ],
+)
+def test_options_of_a_file_are_checked(options: dict[str, Any], message: str) -> None:
+    """An argument that cannot be meant is rejected at once, by the name of the parameter."""
+    with pytest.raises(InvalidInputError, match=f"^{re.escape(message)}"):
+        InputFile(**{"path": "ids.csv"} | options)
+
+
+async def test_no_message_of_a_program_names_options_of_commands(sandbox: Sandbox) -> None:
+    """What the mapping rejects has the name of the parameter."""
+    async with client_of(sandbox) as adapty:
+        with pytest.raises(InvalidInputError, match=r"^columns: unknown field") as raised:
+            adapty.v2.profiles.bulk_update(
+                InputFile("ids.csv", columns={"a": "b"}), by="customer_user_id"
+            )
+    assert raised.value.field == "columns"
 
 
 async def test_a_frame_resumes_by_its_requests(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -212,9 +345,12 @@ async def test_methods_without_columns_take_no_tables(sandbox: Sandbox, tmp_path
     ("name", "content", "reason"),
     [
         pytest.param(
-            "ids.txt", "u1\n", "must be CSV, NDJSON or a table: a line is an id", id="text"
+            "ids.txt",
+            "u1\n",
+            "must be CSV, NDJSON or a table: a line of text is an id only",
+            id="text",
         ),
-        pytest.param("ids.dat", "u1\n", "is required if the name does not end in", id="unknown"),
+        pytest.param("ids.dat", "u1\n", "is required: the name does not end in", id="unknown"),
         pytest.param("ids.csv", "id\nu1\n", 'unknown column "id"', id="column"),
     ],
 )
@@ -247,7 +383,7 @@ async def test_a_pipe_is_refused(sandbox: Sandbox) -> None:
     """An input that can be read only once is no file."""
     async with client_of(sandbox) as adapty:
         with pytest.raises(InvalidInputError, match="must be a file, not a pipe"):
-            adapty.v2.profiles.bulk_delete(InputFile("/dev/null", form="text"), by="profile_id")
+            adapty.v2.profiles.bulk_delete(InputFile("/dev/null", format="text"), by="profile_id")
 
 
 async def test_a_broken_row_fails_alone(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from adapty_async import mail, v2
 from adapty_async._input.mapping import ColumnOptions, RowMapping
 from adapty_async._input.presets import PRESETS
-from adapty_async._input.schema import ColumnSchema
+from adapty_async._input.schema import RowSchema, rows_of
 from adapty_async.errors import InvalidInputError
 
 NEEDED = {
@@ -28,7 +28,6 @@ NEEDED = {
     "price.currency": "USD",
     "price.value": "9.99",
 }
-NEED = "subscriptions need --map or --set for it."
 # A row of RevenueCat's documentation: the types are those of its table.
 REVENUECAT = {
     "rc_original_app_user_id": "$RCAnonymousID:87c6049c58069238dce29853916d624c",
@@ -90,7 +89,7 @@ def test_a_mapped_column_is_its_field() -> None:
     assert mapping.check(list(row)) == set(row)
     assert mapping.item(row) == (
         "u1",
-        v2.TRANSACTION_COLUMNS.struct(NEEDED),
+        rows_of(v2.TRANSACTION_COLUMNS).struct(NEEDED),
     )
     assert mapping.ignored == {}
 
@@ -112,7 +111,7 @@ def test_unknown_columns_are_left_out_and_told() -> None:
 
     assert mapping.check([*row, "other"]) == {*NEEDED, "customer_user_id", "renew_status"}
     assert list(mapping.ignored) == ["note", "other"]
-    assert mapping.item(row) == ("u1", v2.TRANSACTION_COLUMNS.struct(NEEDED))
+    assert mapping.item(row) == ("u1", rows_of(v2.TRANSACTION_COLUMNS).struct(NEEDED))
 
 
 def test_unknown_columns_are_refused_otherwise() -> None:
@@ -128,58 +127,62 @@ def test_unknown_columns_are_refused_otherwise() -> None:
     ("given", "names", "field", "rule"),
     [
         pytest.param(
-            options(("a", "product_id")), [], "--map", 'unknown field "product_id"', id="unknown"
+            options(("a", "product_id")), [], "columns", 'unknown field "product_id"', id="unknown"
         ),
         pytest.param(
             options(("a", "store"), ("b", "store")),
             [],
-            "--map",
+            "columns",
             "names two columns for store",
             id="two",
         ),
         pytest.param(
             options(constants={"shop": "x"}),
             [],
-            "--set",
+            "constants",
             'unknown field "shop"',
             id="unknown-constant",
         ),
         pytest.param(
             options(("a", "store"), constants={"store": "x"}),
             [],
-            "--set",
+            "constants",
             "must not name store: it comes from a column",
             id="map-and-set",
         ),
         pytest.param(
             options(constants={"customer_user_id": "u1"}),
             [],
-            "--set",
+            "constants",
             "must not name customer_user_id: it comes from a column",
             id="constant-id",
         ),
         pytest.param(
             options(constants={"store": "x"}),
             ["customer_user_id", *NEEDED],
-            "--set",
+            "constants",
             "must not name store, which is in the input",
             id="set-and-column",
         ),
         pytest.param(
-            options(("a", "store")), [*NEEDED], "--map", 'the input has no column "a"', id="absent"
+            options(("a", "store")),
+            [*NEEDED],
+            "columns",
+            'names a column that is not in the input: "a"',
+            id="absent",
         ),
         pytest.param(
             options(("a", "store")),
             ["a", *NEEDED],
-            "--map",
+            "columns",
             "must not name a column for store, which is a column itself",
             id="map-and-column",
         ),
         pytest.param(
             options(("a", "customer_user_id"), id_column="b"),
             [],
-            "--map",
-            "names another column for customer_user_id than --column",
+            "columns",
+            "names two columns for customer_user_id, one of them as the column of the ids",
             id="two-ids",
         ),
         pytest.param(
@@ -195,7 +198,7 @@ def test_unknown_columns_are_refused_otherwise() -> None:
         pytest.param(
             options(preset="nobody"),
             [],
-            "--from",
+            "preset",
             "must be one of revenuecat, segment",
             id="preset",
         ),
@@ -212,13 +215,13 @@ def test_contradictions_are_refused(
 def test_a_constant_and_a_key_are_refused() -> None:
     """A row of JSON with a field that the caller sets as well is not sent."""
     mapping = transactions(options(constants={"store": "stripe"}))
-    with refused("--set", "must not name store, which is in the input"):
+    with refused("constants", "must not name store, which is in the input"):
         mapping.item(NEEDED | {"customer_user_id": "u1"})
 
 
 def test_ids_have_no_other_fields() -> None:
     """A command that needs ids only takes no other field."""
-    with refused("--map", 'unknown field "store"; expected: profile_id'):
+    with refused("columns", 'unknown field "store"; expected: profile_id'):
         RowMapping(options(("a", "store")), None, "profile_id")
     mapping = RowMapping(options(("a", "profile_id")), None, "profile_id")
 
@@ -229,7 +232,7 @@ def test_ids_have_no_other_fields() -> None:
 
 def test_an_id_that_is_a_field_has_no_column_of_its_own() -> None:
     """The id of a profile of the Mail API is mapped like its other fields."""
-    with refused("--column", "is for ids that are no field: map the column"):
+    with refused("id_column", "must not be named, since the id is a field: map its column"):
         RowMapping(options(id_column="id"), mail.PROFILE_COLUMNS, None)
     mapping = RowMapping(options(("id", "external_profile_id")), mail.PROFILE_COLUMNS, None)
 
@@ -251,6 +254,9 @@ def test_the_name_of_a_run_changes_with_the_mapping() -> None:
     plain = transactions(options(id_column="user"))
     first, second = (transactions(options((name, "store"))) for name in "ab")
 
+    both = (("a", "store"), ("b", "environment"))
+
+    assert str(transactions(options(*both))) == str(transactions(options(*reversed(both))))
     assert str(plain) == ""
     assert re.fullmatch(", columns [0-9a-f]{12}", str(first))
     assert str(first) != str(second)
@@ -270,7 +276,7 @@ def test_revenuecat_has_what_its_documentation_says() -> None:
 
     assert used == REVENUECAT.keys() - {"rc_original_app_user_id", "renewal_number"}
     assert list(mapping.ignored) == ["rc_original_app_user_id", "renewal_number"]
-    assert mapping.hints() == []
+    assert mapping.lacking() == []
     assert mapping.item(REVENUECAT) == (
         "u1",
         v2.SubscriptionPurchase(
@@ -325,16 +331,14 @@ def test_a_grant_of_revenuecat_is_no_purchase() -> None:
 def test_what_an_export_lacks_is_told() -> None:
     """Fields without a column are named, and the ids are never guessed."""
     with refused(
-        "--from revenuecat",
-        "cannot tell which column has the customer_user_id: add --column rc_original_app_user_id "
-        "or --column rc_last_seen_app_user_id_alias",
+        "id_column",
+        "is required: the column with the customer_user_id is ambiguous in revenuecat exports: "
+        "add rc_original_app_user_id or rc_last_seen_app_user_id_alias",
     ):
         transactions(options(preset="revenuecat"))
     mapping = transactions(options(preset="revenuecat", id_column="rc_original_app_user_id"))
 
-    assert mapping.hints() == [
-        f"The export has no column for originally_purchased_at, renew_status; {NEED}"
-    ]
+    assert mapping.lacking() == ["originally_purchased_at", "renew_status"]
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -343,7 +347,7 @@ def test_another_file_is_refused(name: str) -> None:
     mapping = RowMapping(options(preset=name, id_column="x"), None, "customer_user_id")
     kind = min(PRESETS[name].kinds, key=len)
     first, *rest = sorted(kind)
-    with refused("header", f"is no {name} export: it has no {first}"):
+    with refused("header", f"is not a {name} export: missing columns: {first}"):
         mapping.check([*rest, "x"])
 
     assert mapping.check([*kind, "x"]) == {"x"}
@@ -378,7 +382,7 @@ def test_segment_has_profiles() -> None:
 def test_a_table_of_calls_of_segment_is_refused() -> None:
     """In the table `identifies`, `id` is that of a call, not of a user."""
     mapping = RowMapping(options(preset="segment"), None, "customer_user_id")
-    with refused("header", "is another table than https://www.twilio.com/docs/segment/"):
+    with refused("header", "belongs to another table than https://www.twilio.com/docs/segment/"):
         mapping.check(["id", "received_at", "user_id", "anonymous_id"])
 
 
@@ -404,8 +408,12 @@ def test_adapty_s3_has_ids_and_transactions() -> None:
     assert (ids.check(list(row)), ids.id(row)) == ({"profile_id"}, "p1")
 
     mapping = transactions(options(preset="adapty-s3"))
-    lacking = "purchase_type, purchased_at, originally_purchased_at, renew_status"
-    assert mapping.hints() == [f"The export has no column for {lacking}; {NEED}"]
+    assert mapping.lacking() == [
+        "purchase_type",
+        "purchased_at",
+        "originally_purchased_at",
+        "renew_status",
+    ]
     mapping = transactions(
         options(
             ("event_datetime", "purchased_at"),
@@ -425,7 +433,8 @@ def test_adapty_s3_has_ids_and_transactions() -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_maps_to_fields_that_exist(name: str) -> None:
     """Each field of a preset is one of some call, and the page about presets names its source."""
-    schemas = [v2.TRANSACTION_COLUMNS, v2.ATTRIBUTE_COLUMNS, mail.PROFILE_COLUMNS]
+    columns = (v2.TRANSACTION_COLUMNS, v2.ATTRIBUTE_COLUMNS, mail.PROFILE_COLUMNS)
+    schemas = [rows_of(one) for one in columns]
     preset = PRESETS[name]
     page = Path(__file__).parents[2].joinpath("docs", "files.md").read_text("utf-8")
 
@@ -435,7 +444,20 @@ def test_a_preset_maps_to_fields_that_exist(name: str) -> None:
         assert f"`{column}`" in page
 
 
+def test_a_schema_has_the_names_of_columns() -> None:
+    """A program can see which columns a bulk method reads, and which it needs."""
+    assert v2.GRANT_COLUMNS.names() == ["access_level_id", "expires_at", "starts_at"]
+    assert v2.GRANT_COLUMNS.required == ("access_level_id",)
+    assert {"email", "custom_attributes.NAME", "installation_meta.device_id"} <= {
+        *v2.ATTRIBUTE_COLUMNS.names()
+    }
+    assert {name for name in dir(v2.GRANT_COLUMNS) if not name.startswith("_")} == {
+        "names",
+        "required",
+    }
+
+
 def test_a_schema_shows_its_structs() -> None:
     """A schema has a readable form."""
     assert repr(v2.TRANSACTION_COLUMNS) == "ColumnSchema(OneTimePurchase, SubscriptionPurchase)"
-    assert not ColumnSchema({}, nested={}).is_known("id")
+    assert not RowSchema({}, nested={}).is_known("id")

@@ -138,23 +138,35 @@ def test_a_file_that_cannot_be_divided_is_refused(
 def test_an_input_that_is_no_file_is_refused(path: str) -> None:
     """Standard input and devices cannot be read by several workers."""
     with pytest.raises(InvalidInputError, match=r"must be a file|cannot be read"):
-        Lines(path, form="text").plan(10)
+        Lines(path, format="text").plan(10)
 
 
 @pytest.mark.parametrize(
     ("path", "options", "message"),
     [
-        ("ids", {}, "form is required"),
+        ("ids", {}, "format is required"),
         ("ids.parquet", {}, "parquet files cannot be divided into parts"),
-        ("ids.txt", {"form": "excel"}, "excel files cannot be divided into parts"),
+        ("ids.txt", {"format": "excel"}, "excel files cannot be divided into parts"),
         ("ids.csv", {}, "column is required for a file of CSV"),
     ],
-    ids=["form", "parquet", "excel", "column"],
+    ids=["format", "parquet", "excel", "column"],
 )
 def test_a_file_needs_its_format(path: str, options: dict[str, Any], message: str) -> None:
     """The format comes from the name or is given, and CSV needs a column."""
     with pytest.raises(ConfigError, match=message):
         Lines(path, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [({"format": "xml"}, "format"), ({"encoding": "x"}, "encoding")],
+    ids=["format", "encoding"],
+)
+def test_an_unknown_format_is_never_read_as_text(options: dict[str, Any], field: str) -> None:
+    """Each line of a file of another format would be an id."""
+    with pytest.raises(InvalidInputError, match=f"^{field}: ") as raised:
+        Lines("ids.txt", **options)
+    assert raised.value.field == field
 
 
 @pytest.mark.parametrize("position", range(0, 27, 3))
