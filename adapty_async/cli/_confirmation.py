@@ -10,8 +10,9 @@ from adapty_async._input.rows import Row, Rows, SizedRows
 from adapty_async.cli._earlier import earlier_runs
 from adapty_async.cli._job import Exit, Job
 from adapty_async.cli._streams import write_error
+from adapty_async.cli._terminal import visible
 
-__all__ = ("ask", "describe_ends", "describe_users", "ends_of", "require_terminal", "visible")
+__all__ = ("ask", "describe_ends", "describe_users", "ends_of", "require_terminal")
 
 # Characters of an id that are shown; one may have thousands.
 _SHOWN_LENGTH = 64
@@ -64,13 +65,6 @@ def _quoted(item_id: str | None) -> str:
     cut = item_id[:_SHOWN_LENGTH]
     shown = visible(cut.replace("\\", "\\\\").replace('"', '\\"'))
     return f'"{shown}{"…" if len(item_id) > len(cut) else ""}"'
-
-
-def visible(text: str) -> str:
-    """Return text with escapes for the characters that a terminal would interpret."""
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
-    )
 
 
 def is_terminal() -> bool:
