@@ -169,9 +169,7 @@ def of_wheel(names: Iterable[str], pyproject: Path = ROOT / "pyproject.toml") ->
     targets = tomllib.loads(pyproject.read_text("utf-8"))["tool"]["hatch"]["build"]["targets"]
     packages: list[str] = targets["wheel"]["packages"]
     return (
-        name
-        for name in names
-        if any(name == one or name.startswith(f"{one}/") for one in packages)
+        name for name in names if any(name == one or name.startswith(f"{one}/") for one in packages)
     )
 
 

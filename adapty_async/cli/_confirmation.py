@@ -25,7 +25,7 @@ def describe_users(job: Job, origin: str) -> str:
         return f"all users in {path}, whose number and ids are not known beforehand"
     ends = ends_of(job.rows)
     ids = "" if ends is None else f" ({describe_ends(*ends)})"
-    settled = earlier_runs(job.journal, job.name, origin).settled
+    settled = earlier_runs(job.recorded, job.name, origin).settled
     if not settled:
         return f"{_users(job.total)} in {path}{ids}"
     return f"the {_users(job.total - settled)} left of {job.total:,} in {path}{ids}"

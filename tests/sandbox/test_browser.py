@@ -52,7 +52,7 @@ async base => {
       method: "POST", mode: "no-cors", body: JSON.stringify({ faults: ["500"] }),
     }),
     await attempt("page/faults", {
-      method: "PUT", body: JSON.stringify({ shares: { error: 1 }, latency: 0 }),
+      method: "PUT", body: JSON.stringify({ faults: { error: 1 }, latency: 0 }),
     }),
     await attempt("state", {}),
   ];
