@@ -118,13 +118,13 @@ def read(folder: Path, name: str) -> Iterator[Row]:
 
 async def migrate(folder: Path) -> bool:
     """Send all rows, in the order of their dependence; return whether every one is done."""
+    starts: dict[str, Any] = {}
     calls: dict[str, Callable[[Row], Operation[v2.Profile]]] = {
         "users": user_call,
         "purchases": lambda row: purchase_call(row, starts),
         "grants": grant_call,
     }
     complete = True
-    starts: dict[str, Any] = {}
     async with AdaptyClient() as adapty:
         for name, build in calls.items():
             if name == "purchases":
