@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TypeAlias
 from xml.etree.ElementTree import Element, tostring
 
-__all__ = ("Content", "Element", "duration", "element", "html", "table")
+__all__ = ("Content", "Element", "element", "html", "table")
 
 Content: TypeAlias = "Element | str | None"
 
@@ -91,16 +91,3 @@ def table(
 def html(made: Element) -> str:
     """Return an element as HTML."""
     return tostring(made, encoding="unicode", method="html")
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as text, with its two largest units."""
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
-    while not parts[0][0]:
-        del parts[0]
-    return " ".join(f"{value} {unit}" for value, unit in parts[:2] if value)

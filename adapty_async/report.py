@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from adapty_async._input.frames import is_frame
 from adapty_async._journal import belongs_to_journal, read_journal
 from adapty_async._report import (
     InputRow,
@@ -20,7 +21,7 @@ from adapty_async._report import (
     page,
     write_file,
 )
-from adapty_async.errors import ConfigError
+from adapty_async.errors import ConfigError, InvalidInputError
 
 __all__ = ("write_report",)
 
@@ -52,14 +53,14 @@ def write_report(
         the journal does not know the number of its items.
 
     Raises:
-        ConfigError: `output` cannot be written or is one of the other files, or there are `ids` and
-            no `outcomes`.
+        ConfigError: `output` cannot be written or is one of the other files, there are `ids` and
+            no `outcomes`, or `ids` are a file, a data frame or one string.
         JournalError: the journal cannot be read.
-        InvalidInputError: `outcomes` cannot be read.
+        InvalidInputError: `outcomes` cannot be read, or `ids` are none.
     """
     journal, output = Path(journal), Path(output)
-    if ids is not None and outcomes is None:
-        raise ConfigError("ids need outcomes: a journal has no ids")
+    if ids is not None:
+        _require_ids(ids, outcomes)
     _require_free(output, journal, outcomes)
     summary, _ = read_journal(journal)
     with contextlib.ExitStack() as stack:
@@ -69,8 +70,13 @@ def write_report(
             by_line = identity.keys == "position" or not is_id_enough(identity.operation)
             recorded = stack.enter_context(OutcomesFile(Path(outcomes), by_line=by_line))
         if ids is not None:
-            rows = (InputRow(number, each) for number, each in enumerate(ids, 1))
+            rows = (
+                InputRow(number, each if isinstance(each, str) else None)
+                for number, each in enumerate(ids, 1)
+            )
             found = check("ids", rows, None, recorded)
+            if not found.rows:  # such as the result of a query that failed
+                raise InvalidInputError("ids", "must have at least one id")
         figures = figures_of(
             summary,
             file=journal_file(journal, summary),
@@ -84,6 +90,16 @@ def write_report(
     except OSError as error:
         raise ConfigError(f"{output} cannot be written: {error.strerror}") from None
     return bool(figures.is_complete if found is None else found.ok)
+
+
+def _require_ids(ids: object, outcomes: object) -> None:
+    if outcomes is None:
+        raise ConfigError("ids need outcomes: a journal has no ids")
+    if isinstance(ids, str | bytes):
+        raise ConfigError("ids must be several ids, not one string")
+    is_table = is_frame(ids) and type(ids).__name__ != "Series"  # whose elements are columns
+    if is_table or not isinstance(ids, Iterable):
+        raise ConfigError("ids must be several ids: pass the column of a file or a data frame")
 
 
 def _require_free(output: Path, journal: Path, outcomes: str | os.PathLike[str] | None) -> None:

@@ -7,9 +7,9 @@ ADAPTY_MAIL_API_KEY.
 
 The folder ``erasure`` then has, for each of the two APIs, a journal (``.db``), the outcome of each
 person (``.ndjson``, with their ids) and a report without ids (``.html``). After Ctrl-C, a crash or
-a failure, the same command resumes: whoever is erased is not sent again.
+a failure, the same command resumes: profiles that are deleted are skipped.
 
-Exit codes: 0 everybody is erased or was not there, 1 somebody is not, 130 interrupted.
+Exit codes: 0 every profile is deleted or absent, 1 some are not, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ async def erase(users: list[str], emails: list[str], folder: Path) -> None:
 
 
 def main(people: Path, folder: Path) -> int:
-    """Erase everybody in a file, write the evidence, and return the exit code."""
+    """Erase the people in a file, write the evidence, and return the exit code."""
     ids = {
         "adapty": read_ids(people, "customer_user_id"),
         "mail": read_ids(people, "email"),

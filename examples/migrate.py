@@ -3,13 +3,13 @@ Migrate users, purchases and granted access levels from another provider to Adap
 
 ``python migrate.py export`` reads the files ``users``, ``purchases`` and ``grants`` in the folder
 ``export``, each ``.csv`` or ``.parquet``. The purchases have the columns of RevenueCat's scheduled
-exports; change `user_call`, `purchase_call` and `grant_call` for other files. The key is in
-ADAPTY_API_KEY.
+exports, and all transactions of a subscription, since the first one has the time of its start.
+Change `user_call`, `purchase_call` and `grant_call` for other files. The key is in ADAPTY_API_KEY.
 
 The folder then also has, for each file, a journal (``.db``) and the outcome of each row
 (``.ndjson``, with ids). After Ctrl-C, a crash or a correction of the file, the same command sends
 the rows that are not done. A profile that exists is not changed; a purchase of a user without a
-profile creates one.
+profile creates one. A purchase without a country fails, since Adapty needs it with the price.
 
 Exit codes: 0 every row is done, 1 some are not, 130 interrupted.
 """
@@ -20,7 +20,7 @@ import asyncio
 import csv
 import datetime as dt
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,9 @@ import pyarrow.parquet as pq
 from adapty_async import AdaptyClient, Operation, v2
 
 Row = dict[str, Any]
+
+# The environments by the texts of a flag; version 4 of the exports introduced the longer ones.
+ENVIRONMENTS = {"true": "Sandbox", "t": "Sandbox", "false": "Production", "f": "Production"}
 
 
 def user_call(row: Row) -> Operation[v2.Profile]:
@@ -41,17 +44,29 @@ def user_call(row: Row) -> Operation[v2.Profile]:
     return v2.get_or_create_profile(attributes, customer_user_id=row["app_user_id"])
 
 
-def purchase_call(row: Row) -> Operation[v2.Profile]:
+def first_starts(purchases: Iterable[Row]) -> dict[str, Any]:
+    """Return the start of each subscription by the id of its first transaction."""
+    found: dict[str, Any] = {}
+    for row in purchases:
+        first, start = row["original_store_transaction_id"], row["start_time"]
+        if start:
+            found[first] = min(found.get(first, start), start)
+    return found
+
+
+def purchase_call(row: Row, starts: dict[str, Any]) -> Operation[v2.Profile]:
     """Return the call that records a one-time purchase, or one period of a subscription."""
-    start, end, refund = row["start_time"], row["end_time"], row["refunded_at"]
+    first, end, refund = row["original_store_transaction_id"], row["end_time"], row["refunded_at"]
+    sandbox = str(row["is_sandbox"])
     facts: dict[str, Any] = {
         "store": row["store"],
+        "environment": ENVIRONMENTS.get(sandbox.lower(), sandbox),
         "store_product_id": row["product_identifier"],
         "store_transaction_id": row["store_transaction_id"],
-        "store_original_transaction_id": row["original_store_transaction_id"],
-        "purchased_at": utc(start),
+        "store_original_transaction_id": first,
+        "purchased_at": utc(row["start_time"]),
         "price": v2.Price(
-            country=row["country"] or "US",
+            country=row["country"],
             currency=row["purchased_currency"],
             value=row["purchase_price_in_purchased_currency"],
         ),
@@ -62,7 +77,7 @@ def purchase_call(row: Row) -> Operation[v2.Profile]:
     if end:
         kind = v2.SubscriptionPurchase
         facts |= {
-            "originally_purchased_at": utc(start),
+            "originally_purchased_at": utc(starts.get(first)),
             "expires_at": utc(end),
             "renew_status": not row["unsubscribe_detected_at"],
         }
@@ -103,10 +118,17 @@ def read(folder: Path, name: str) -> Iterator[Row]:
 
 async def migrate(folder: Path) -> bool:
     """Send all rows, in the order of their dependence; return whether every one is done."""
-    calls = {"users": user_call, "purchases": purchase_call, "grants": grant_call}
+    starts: dict[str, Any] = {}
+    calls: dict[str, Callable[[Row], Operation[v2.Profile]]] = {
+        "users": user_call,
+        "purchases": lambda row: purchase_call(row, starts),
+        "grants": grant_call,
+    }
     complete = True
     async with AdaptyClient() as adapty:
         for name, build in calls.items():
+            if name == "purchases":
+                starts |= first_starts(read(folder, name))
             report = await adapty.bulk(
                 read(folder, name),
                 build=build,

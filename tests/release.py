@@ -160,8 +160,17 @@ def check_files(check: Check) -> None:
     _compare("sdist", packed - {"PKG-INFO"}, tracked)
     with zipfile.ZipFile(check.wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    _compare("wheel", names, {name for name in tracked if name.startswith("adapty_async/")})
+    _compare("wheel", names, set(of_wheel(tracked)))
     check.done.append(f"the sdist has the repository's {len(tracked)} files, the wheel the package")
+
+
+def of_wheel(names: Iterable[str], pyproject: Path = ROOT / "pyproject.toml") -> Iterator[str]:
+    """Return the names of files that the packages and modules of the wheel have."""
+    targets = tomllib.loads(pyproject.read_text("utf-8"))["tool"]["hatch"]["build"]["targets"]
+    packages: list[str] = targets["wheel"]["packages"]
+    return (
+        name for name in names if any(name == one or name.startswith(f"{one}/") for one in packages)
+    )
 
 
 def find_interpreters(check: Check) -> None:

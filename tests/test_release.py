@@ -13,6 +13,8 @@ from adapty_async import __version__
 from tests import release
 
 _HERE = ".".join(map(str, sys.version_info[:2]))
+# The ends of the paths of a module and of a package.
+_ENDS = (".py", "/__init__.py")
 
 
 def a_changelog(*headings: str) -> str:
@@ -104,6 +106,26 @@ def test_the_packages_have_the_files_of_the_repository() -> None:
     release._compare("sdist", {"a", "b"}, {"b", "a"})
     with pytest.raises(release.ReleaseError, match=r"sdist has \['c'\] in addition.*\['b'\]"):
         release._compare("sdist", {"a", "c"}, {"a", "b"})
+
+
+def test_the_wheel_has_the_packages_and_modules_of_the_project() -> None:
+    """The wheel has each file of its packages, the module of the pytest plugin, and no others."""
+    packed = {"_adapty_async_pytest.py", "adapty_async/__init__.py", "adapty_async/sandbox/a.html"}
+    others = {"README.md", "adapty_async_other/a.py", "examples/adapty_async/a.py", "tests/a.py"}
+
+    assert set(release.of_wheel(packed | others)) == packed
+
+
+def test_the_modules_of_the_entry_points_are_in_the_wheel() -> None:
+    """What the project registers for scripts and pytest can be imported from the wheel."""
+    project = tomllib.loads((release.ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    groups = [project["scripts"], *project["entry-points"].values()]
+    modules = {one.partition(":")[0] for group in groups for one in group.values()}
+    files = {f"{module.replace('.', '/')}{end}" for module in modules for end in _ENDS}
+    there = {name for name in files if (release.ROOT / name).exists()}
+
+    assert len(there) == len(modules)
+    assert set(release.of_wheel(there)) == there
 
 
 def _script(path: Path, line: str) -> None:

@@ -61,6 +61,7 @@ CLASSES = {
     "Capacity": "ConcurrencyLimit",
     "Circuit": "CircuitBreaker",
     "Direct": "DirectSender",
+    "Feed": "ThreadedReader, EventStream",
     "Forkable": "ForkAware",
     "InStep": "DesyncGuardRequest",
     "Layers": "PipelineConfig",

@@ -213,10 +213,13 @@ class BulkReport(msgspec.Struct, Generic[ItemT, ResultT], frozen=True, kw_only=T
 
     def _repr_html_(self) -> str:
         """Return the report as HTML, without items, for notebooks."""
-        from adapty_async._bulk.card import Figures, card  # noqa: PLC0415  notebooks alone need it
+        from adapty_async._bulk.report_html import (  # noqa: PLC0415  notebooks alone need it
+            Figures,
+            report_html,
+        )
 
         reasons = Counter((_reason(each.error), each.status.value) for each in self.failures)
-        return card(
+        return report_html(
             Figures(
                 ok=self.ok,
                 total=self.total,

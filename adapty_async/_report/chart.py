@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from adapty_async._html import Content, Element, duration, element
+from adapty_async._html import Content, Element, element
 from adapty_async._report.figures import Interval, RunFigures
+from adapty_async._runtime.durations import duration_text
 
 __all__ = ("TimeScale", "bar_of_states", "chart_over_time")
 
@@ -163,9 +164,9 @@ def _bars(scale: TimeScale, over_time: Iterable[Interval], top: float) -> Iterat
         height = _PLOT * each.requests / each.seconds / top
         throttled = height * min(1.0, each.throttled / each.requests)
         title = (
-            f"{each.start:%Y-%m-%d %H:%M:%S}Z, {duration(each.seconds)}: {each.requests:,} requests"
-            f" ({each.requests / each.seconds:,.1f}/s), {each.throttled:,} throttled (429),"
-            f" {each.ended:,} items ended"
+            f"{each.start:%Y-%m-%d %H:%M:%S}Z, {duration_text(each.seconds)}:"
+            f" {each.requests:,} requests ({each.requests / each.seconds:,.1f}/s),"
+            f" {each.throttled:,} throttled (429), {each.ended:,} items ended"
         )
         served = height - throttled
         yield _rect(left, _BASE - served, width, served, "served", element("title", title))
@@ -176,7 +177,7 @@ def _bars(scale: TimeScale, over_time: Iterable[Interval], top: float) -> Iterat
 
 def _run(run: RunFigures, stretch: Stretch) -> Iterator[Element]:
     mark = {"killed": " †", "running": " …"}.get(run.ending, "")
-    title = f"Run {run.number}, {duration(run.seconds)}, {run.ending}"
+    title = f"Run {run.number}, {duration_text(run.seconds)}, {run.ending}"
     yield _rect(stretch.left, _TOP, stretch.width, 12, f"run {run.ending}", element("title", title))
     if stretch.width > 10:
         yield _text(stretch.left, _TOP - 4, f"Run {run.number}{mark}", "label")
@@ -184,7 +185,7 @@ def _run(run: RunFigures, stretch: Stretch) -> Iterator[Element]:
 
 def _pause(pause: Stretch) -> Iterator[Element]:
     cut = ", not to scale" if pause.is_cut else ""
-    title = element("title", f"Pause of {duration(pause.seconds)}{cut}")
+    title = element("title", f"Pause of {duration_text(pause.seconds)}{cut}")
     yield _rect(pause.left, _TOP, pause.width, _BASE - _TOP, "pause", title)
 
 

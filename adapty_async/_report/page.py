@@ -7,11 +7,12 @@ import shlex
 from collections.abc import Iterable, Iterator
 from importlib.resources import files
 
-from adapty_async._html import Content, Element, duration, element, html, table
+from adapty_async._html import Content, Element, element, html, table
 from adapty_async._report.chart import bar_of_states, chart_over_time
 from adapty_async._report.check import Check
 from adapty_async._report.figures import Report, RunFigures
 from adapty_async._report.outcomes import FINAL, ListedItem, OutcomesSummary
+from adapty_async._runtime.durations import duration_text
 
 __all__ = ("page", "verdict")
 
@@ -249,7 +250,7 @@ def _runs(report: Report) -> Iterator[Content]:
         (
             _time(each.start),
             f"{each.run}",
-            duration(each.seconds),
+            duration_text(each.seconds),
             f"{each.ended:,}",
             f"{each.requests:,}",
             f"{each.throttled:,}",
@@ -270,8 +271,8 @@ def _run(run: RunFigures) -> tuple[Content, ...]:
         f"{run.number}",
         _time(run.started_at),
         _time(run.ended_at) if run.ended_at else element("span", "after ", _time(run.last_at)),
-        duration(run.seconds),
-        "" if run.pause_before is None else duration(run.pause_before),
+        duration_text(run.seconds),
+        "" if run.pause_before is None else duration_text(run.pause_before),
         _name(_ending(run)),
         f"{sum(run.counts.values()):,}",
         f"{run.requests:,}",

@@ -8,7 +8,6 @@ import os
 import sqlite3
 import stat
 import sys
-import tempfile
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -24,12 +23,13 @@ from adapty_async._input.mapping import ColumnOptions, RowMapping
 from adapty_async._input.rows import Format, Rows, SizedRows, open_rows
 from adapty_async._input.schema import ColumnSchema
 from adapty_async._version import __version__
-from adapty_async.bulk import copy_journal
+from adapty_async.bulk import JournalSummary
 from adapty_async.cli import _demo
 from adapty_async.cli._apis import ALL_BY, KINDS, api_option, require_kind
 from adapty_async.cli._columns import COLUMN_OPTIONS, by_option, hints, naming_options
 from adapty_async.cli._confirmation import ask, describe_ends, describe_users, ends_of
-from adapty_async.cli._earlier import earlier_runs, require_same_api
+from adapty_async.cli._dry_journal import copied
+from adapty_async.cli._earlier import earlier_runs, require_same_api, summary_of
 from adapty_async.cli._estimate import Estimate, estimate_of
 from adapty_async.cli._help import complete_file, examples
 from adapty_async.cli._job import Exit, Job, JobResult, accept, exit_code, perform
@@ -197,7 +197,8 @@ def delete(api: str, by: str, column: str | None, **common: Any) -> None:
     field = by.replace("-", "_")
     describe = cast("Callable[..., Any]", _MODULES[api].delete_profile)
     with _exit_on_error():
-        require_same_api(options.journal, api)
+        recorded = summary_of(options.journal)
+        require_same_api(options.journal, recorded, api)
         mapping = _mapping(options, None, field, column)
         job = _job(
             "Deleting",
@@ -205,6 +206,7 @@ def delete(api: str, by: str, column: str | None, **common: Any) -> None:
             _id_rows(options, mapping),
             lambda value: describe(**{field: mapping.id(value)}),
             options,
+            recorded,
         )
         client = _client(AdaptyMailClient if api == "mail" else AdaptyClient, options)
         if not _sends_nothing(options) and not options.yes:
@@ -237,13 +239,14 @@ def save(api: str | None, by: str | None, **common: Any) -> None:
     if api is not None and is_mail != (api == "mail"):
         raise click.UsageError("--api v2 and --by go together")
     with _exit_on_error():
-        require_same_api(options.journal, "mail" if is_mail else "v2")
-        job = _saving(options) if by is None else _updating(by, options)
+        recorded = summary_of(options.journal)
+        require_same_api(options.journal, recorded, "mail" if is_mail else "v2")
+        job = _saving(options, recorded) if by is None else _updating(by, options, recorded)
         client = _client(AdaptyMailClient if is_mail else AdaptyClient, options)
         sys.exit(_run(_perform_and_report(job, client, options)))
 
 
-def _saving(options: CommonOptions) -> Job:
+def _saving(options: CommonOptions, recorded: JournalSummary | None) -> Job:
     mapping = _mapping(options, mail.PROFILE_COLUMNS, None, None)
     rows = _rows(options, mapping)
     _require_fields(rows, "profile")
@@ -253,10 +256,11 @@ def _saving(options: CommonOptions) -> Job:
         rows,
         lambda value: mail.save_profile(mapping.struct(value)),
         options,
+        recorded,
     )
 
 
-def _updating(by: str, options: CommonOptions) -> Job:
+def _updating(by: str, options: CommonOptions, recorded: JournalSummary | None) -> Job:
     field = by.replace("-", "_")
     mapping = _mapping(options, v2.ATTRIBUTE_COLUMNS, field, None)
     rows = _rows(options, mapping)
@@ -268,7 +272,7 @@ def _updating(by: str, options: CommonOptions) -> Job:
         return v2.update_profile(attributes, **ids)
 
     name = f"v2 update by {by}{_column(mapping, field)}{mapping}"
-    return _job("Updating", name, rows, build, options)
+    return _job("Updating", name, rows, build, options, recorded)
 
 
 def _column(mapping: RowMapping, usual: str) -> str:
@@ -433,12 +437,14 @@ def _job(
     rows: Rows,
     build: Callable[[Any], Operation[Any]],
     options: CommonOptions,
+    recorded: JournalSummary | None,
 ) -> Job:
     is_file = isinstance(rows, SizedRows)
     return Job(
         title="Checking" if options.dry_run else title,
         name=f"{name}, from {rows.form}{_variant(options)}",
         journal=options.journal,
+        recorded=recorded,
         dedupe=is_file if options.dedupe is None else options.dedupe,
         rows=rows,
         build=naming_options(build),
@@ -508,7 +514,7 @@ async def _perform_and_report(
 ) -> int:
     if options.sample is not None:
         return _show_sample(job, options.sample, client.origin, options)
-    earlier = earlier_runs(job.journal, job.name, client.origin)
+    earlier = earlier_runs(job.recorded, job.name, client.origin)
     async with client:
         with _copied_journal(job) as own_job:
             result = await perform(own_job, client, settled=earlier.settled)
@@ -545,13 +551,8 @@ def _copied_journal(job: Job) -> Iterator[Job]:
     if not job.is_dry or job.journal is None or not job.journal.exists():
         yield msgspec.structs.replace(job, journal=None) if job.is_dry else job
         return
-    with tempfile.TemporaryDirectory(prefix="adapty-async-") as folder:
-        copy = Path(folder, "journal")
-        copy_journal(job.journal, copy)
-        try:
-            yield msgspec.structs.replace(job, journal=copy)
-        except JournalError as error:
-            raise JournalError(str(error).replace(str(copy), str(job.journal))) from None
+    with copied(job.journal) as copy:
+        yield msgspec.structs.replace(job, journal=copy)
 
 
 def _echo_report(result: JobResult, job: Job, options: CommonOptions, expected: Estimate) -> None:

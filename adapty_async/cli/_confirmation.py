@@ -10,8 +10,9 @@ from adapty_async._input.rows import Row, Rows, SizedRows
 from adapty_async.cli._earlier import earlier_runs
 from adapty_async.cli._job import Exit, Job
 from adapty_async.cli._streams import write_error
+from adapty_async.cli._terminal import visible
 
-__all__ = ("ask", "describe_ends", "describe_users", "ends_of", "require_terminal", "visible")
+__all__ = ("ask", "describe_ends", "describe_users", "ends_of", "require_terminal")
 
 # Characters of an id that are shown; one may have thousands.
 _SHOWN_LENGTH = 64
@@ -24,7 +25,7 @@ def describe_users(job: Job, origin: str) -> str:
         return f"all users in {path}, whose number and ids are not known beforehand"
     ends = ends_of(job.rows)
     ids = "" if ends is None else f" ({describe_ends(*ends)})"
-    settled = earlier_runs(job.journal, job.name, origin).settled
+    settled = earlier_runs(job.recorded, job.name, origin).settled
     if not settled:
         return f"{_users(job.total)} in {path}{ids}"
     return f"the {_users(job.total - settled)} left of {job.total:,} in {path}{ids}"
@@ -64,13 +65,6 @@ def _quoted(item_id: str | None) -> str:
     cut = item_id[:_SHOWN_LENGTH]
     shown = visible(cut.replace("\\", "\\\\").replace('"', '\\"'))
     return f'"{shown}{"…" if len(item_id) > len(cut) else ""}"'
-
-
-def visible(text: str) -> str:
-    """Return text with escapes for the characters that a terminal would interpret."""
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
-    )
 
 
 def is_terminal() -> bool:

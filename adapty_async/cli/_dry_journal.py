@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+import contextlib
+import tempfile
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -15,9 +17,27 @@ from adapty_async._journal import (
     Resumed,
     SqliteJournal,
 )
+from adapty_async.bulk import copy_journal
 from adapty_async.errors import JournalError
 
-__all__ = ("DryJournal",)
+__all__ = ("DryJournal", "copied")
+
+
+@contextlib.contextmanager
+def copied(journal: Path) -> Iterator[Path]:
+    """
+    Return the path of a temporary copy of a journal, which a dry run may change.
+
+    Raises:
+        JournalError: the journal cannot be copied or used; the message names the original.
+    """
+    with tempfile.TemporaryDirectory(prefix="adapty-async-") as folder:
+        copy = Path(folder, "journal")
+        copy_journal(journal, copy)
+        try:
+            yield copy
+        except JournalError as error:
+            raise JournalError(str(error).replace(str(copy), str(journal))) from None
 
 
 class DryJournal:

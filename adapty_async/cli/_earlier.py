@@ -10,7 +10,7 @@ import msgspec
 from adapty_async.bulk import JournalSummary, summarise
 from adapty_async.errors import JournalError
 
-__all__ = ("EarlierRuns", "earlier_runs", "require_same_api")
+__all__ = ("EarlierRuns", "earlier_runs", "require_same_api", "summary_of")
 
 _APIS = frozenset({"v1", "v2", "mail"})
 
@@ -29,9 +29,8 @@ class EarlierRuns(msgspec.Struct, frozen=True, kw_only=True):
     rate: float | None = None
 
 
-def earlier_runs(journal: Path | None, name: str, origin: str) -> EarlierRuns:
+def earlier_runs(summary: JournalSummary | None, name: str, origin: str) -> EarlierRuns:
     """Return the results of earlier runs; nothing if the journal is new or of another run."""
-    summary = _summary_of(journal)
     if summary is None:
         return EarlierRuns()
     if (summary.identity.operation, summary.identity.origin) != (name, origin):
@@ -40,14 +39,13 @@ def earlier_runs(journal: Path | None, name: str, origin: str) -> EarlierRuns:
     return EarlierRuns(settled=summary.settled, rate=rates[-1] if rates else None)
 
 
-def require_same_api(journal: Path | None, api: str) -> None:
+def require_same_api(journal: Path | None, summary: JournalSummary | None, api: str) -> None:
     """
-    Validate that a journal belongs to runs of this API.
+    Validate that a journal, whose summary this is, belongs to runs of this API.
 
     Raises:
         JournalError: it belongs to runs of another API; the message names the option.
     """
-    summary = _summary_of(journal)
     earlier = "" if summary is None else summary.identity.operation.partition(" ")[0]
     if journal is not None and earlier in _APIS - {api}:
         raise JournalError(
@@ -56,7 +54,8 @@ def require_same_api(journal: Path | None, api: str) -> None:
         )
 
 
-def _summary_of(journal: Path | None) -> JournalSummary | None:
+def summary_of(journal: Path | None) -> JournalSummary | None:
+    """Return the summary of a journal as earlier runs left it; None if there is none to read."""
     if journal is None or not journal.exists():
         return None
     try:

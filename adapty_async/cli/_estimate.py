@@ -7,13 +7,13 @@ from typing import Any
 
 import msgspec
 
+from adapty_async._runtime.durations import duration_text
 from adapty_async.cli._earlier import EarlierRuns
 
-__all__ = ("Estimate", "duration_text", "estimate_of")
+__all__ = ("Estimate", "estimate_of")
 
 # The request rate of the example if none is known.
 _EXAMPLE_RATE = 100.0
-_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,13 +44,13 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     def text(self) -> str:
         """Return a sentence for people."""
         if self.seconds is None or self.rate is None:
-            time = duration_text(self.rows / _EXAMPLE_RATE)
+            time = duration_text(self.rows / _EXAMPLE_RATE, round_up=True)
             return (
                 "The time depends on the request rate of your key, which Adapty does not publish "
                 f"and no earlier run has measured: at {_EXAMPLE_RATE:g} requests/s, that takes "
                 f"{time} or more."
             )
-        time = duration_text(self.seconds)
+        time = duration_text(self.seconds, round_up=True)
         if self.basis == "rate":
             return f"At --rate {self.rate:g}, that takes {time} or more."
         return (
@@ -64,14 +64,3 @@ def estimate_of(rows: int, rate: float | None, earlier: EarlierRuns) -> Estimate
     if earlier.rate is not None and (rate is None or earlier.rate < rate):
         return Estimate(rows=rows, rate=earlier.rate, basis="journal")
     return Estimate(rows=rows, rate=rate, basis="unknown" if rate is None else "rate")
-
-
-def duration_text(seconds: float) -> str:
-    """Return a duration in its two largest units, rounded up to seconds, such as ``4 min 10 s``."""
-    left = max(math.ceil(seconds), 1)
-    parts: list[str] = []
-    for size, unit in _UNITS:
-        count, left = divmod(left, size)
-        if count or parts:
-            parts.append(f"{count:,} {unit}" if count else "")
-    return " ".join(part for part in parts[:2] if part)

@@ -15,7 +15,7 @@ from adapty_async._bulk.item_processor import MOST_WORKERS
 from adapty_async._bulk.recording import OutcomesPath
 from adapty_async._input.rows import Row, Rows, SizedRows
 from adapty_async._journal import Journal, belongs_to_journal
-from adapty_async.bulk import BulkReport, BulkRun, StopReason
+from adapty_async.bulk import BulkReport, BulkRun, JournalSummary, StopReason
 from adapty_async.cli._dry_journal import DryJournal
 from adapty_async.cli._feed import ThreadedReader
 from adapty_async.cli._progress import Meter, progress
@@ -42,13 +42,18 @@ class Exit:
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A bulk run to perform: its rows, options, and the function that builds operations."""
+    """
+    A bulk run to perform: its rows, options, and the function that builds operations.
+
+    `recorded` is the summary of its journal as earlier runs left it; None without one.
+    """
 
     title: str
     name: str
     rows: Rows
     build: Callable[[Any], Operation[Any]]
     journal: Path | None = None
+    recorded: JournalSummary | None = None
     dedupe: bool = False
     failures: Path | None = None
     outcomes: Path | None = None

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from adapty_async.bulk import OutcomeStatus
-from adapty_async.cli._report import count_line, per_second, visible_json
+from adapty_async.cli._report import count_line, per_second
+from adapty_async.cli._terminal import visible_json
 from adapty_async.jobs import JobOutcome, JobReport
 
 __all__ = ("failure_json", "outcome_json", "report_json", "report_line", "report_text")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import stat
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from adapty_async.bulk import (
     StopReason,
 )
 from adapty_async.cli._estimate import Estimate
+from adapty_async.cli._terminal import visible_json
 from adapty_async.errors import ConfigError, InvalidInputError
 
 __all__ = (
@@ -38,7 +38,6 @@ __all__ = (
     "report_json",
     "report_text",
     "require_separate",
-    "visible_json",
 )
 
 _SHOWN_FAILURES = 5
@@ -241,14 +240,6 @@ def preview_json(ends: tuple[str | None, str | None] | None, expected: Estimate)
     """Return the keys that only a dry run has: the first and the last id, and the time."""
     first, last = ends or (None, None)
     return {"first_id": first, "last_id": last, "estimate": expected.as_json()}
-
-
-def visible_json(content: Any) -> str:
-    """Return a value as JSON, with escapes for the characters that a terminal would interpret."""
-    text = msgspec.json.encode(content).decode()
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
 
 
 def report_text(

@@ -12,6 +12,7 @@ from adapty_async._api.codec import RequestDefaults, encode
 from adapty_async._api.operation import Headers, Request
 from adapty_async._input.rows import Row
 from adapty_async.cli._job import Job
+from adapty_async.cli._terminal import visible, visible_json
 from adapty_async.config import RetryPolicy
 from adapty_async.errors import InvalidInputError
 
@@ -76,14 +77,9 @@ def sample_text(rows: list[SampledRow], noun: str) -> str:
 def _request_lines(request: Request) -> Iterator[str]:
     yield f"{request.method} {request.url}"
     for name, value in _headers(request).items():
-        yield f"{name}: {_printable(value)}"
+        yield f"{name}: {visible(value)}"
     if request.body is not None:
-        yield _printable(request.body.decode())
-
-
-def _printable(text: str) -> str:
-    """Escape characters that a terminal would act on."""
-    return "".join(one if one.isprintable() else f"\\u{ord(one):04x}" for one in text)
+        yield visible_json(msgspec.Raw(request.body))
 
 
 def sample_json(rows: list[SampledRow]) -> str:
@@ -97,7 +93,7 @@ def sample_json(rows: list[SampledRow]) -> str:
         }
         for one in rows
     ]
-    return msgspec.json.encode({"sample": True, "dry_run": True, "requests": requests}).decode()
+    return visible_json({"sample": True, "dry_run": True, "requests": requests})
 
 
 def _creation_facts(request: Request) -> dict[str, Any] | None:

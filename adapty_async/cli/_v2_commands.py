@@ -27,6 +27,7 @@ from adapty_async.cli._app import (
     cli,
 )
 from adapty_async.cli._confirmation import ask, describe_users
+from adapty_async.cli._earlier import summary_of
 from adapty_async.cli._help import examples
 from adapty_async.client import AdaptyClient
 
@@ -208,7 +209,7 @@ def _run_job(
     options: CommonOptions,
     question: str | None = None,
 ) -> None:
-    job = _job(title, name, rows, build, options)
+    job = _job(title, name, rows, build, options, summary_of(options.journal))
     client = _client(AdaptyClient, options)
     if question is not None and not _sends_nothing(options) and not options.yes:
         what = f"{question}, from {describe_users(job, client.origin)}, at {client.origin}?"

@@ -6,11 +6,10 @@ Every request is recorded, also when nobody looks at the page, so recording copi
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter, deque
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from ._service import Call
-
-T = TypeVar("T")
 
 #: The complete seconds whose rates are kept.
 SECONDS = 60
@@ -90,25 +87,3 @@ class Activity:
     def received(self) -> dict[int, Received]:
         """Return the latest requests by their numbers."""
         return dict(self._received)
-
-
-class Cached(Generic[T]):
-    """A cached value, whose computation takes no more than a twentieth of the time."""
-
-    def __init__(
-        self, compute: Callable[[], T], clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        """Compute nothing yet; `clock` returns seconds."""
-        self._compute = compute
-        self._clock = clock
-        self._value: T
-        self._expires_at = -math.inf
-
-    def value(self) -> T:
-        """Return the value, computed again if it is old enough."""
-        begun = self._clock()
-        if begun >= self._expires_at:
-            self._value = self._compute()
-            ended = self._clock()
-            self._expires_at = ended + 20 * (ended - begun)
-        return self._value

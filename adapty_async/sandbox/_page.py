@@ -7,21 +7,22 @@ None of them counts as a request to an API: they are in no log, meet no fault an
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from uuid import uuid4
 
 import msgspec
 from aiohttp import web
 
 from . import _guard, _snippets
-from ._activity import Cached
 from ._body import unpacked
+from ._events import EventStream, event
 from ._faults import Faults
-from ._feed import Feed, event
 from ._receive import complete
 from ._service import Refusal, storable
 from ._v2_profiles import access_view
@@ -36,12 +37,14 @@ if TYPE_CHECKING:
     from ._shop import Shop
     from ._store import Store, StoredProfile
 
+T = TypeVar("T")
+
 #: The paths that no API has.
 PREFIX = "/_sandbox/"
 _PAGE = f"{PREFIX}page/"
 _NDJSON = "application/x-ndjson"
-# Seconds between two events with requests, and events between two with everything else.
-_TICK, _TICKS = 0.25, 4
+# Seconds between two checks for new requests, and checks between two overviews.
+_CHECK_SECONDS, _CHECKS_PER_OVERVIEW = 0.25, 4
 _PROFILES = 50
 _NUMBER_MAX = 2**63 - 1
 _TYPES = {
@@ -52,10 +55,32 @@ _TYPES = {
 }
 
 
+class Cached(Generic[T]):
+    """A cached value, whose computation takes no more than a twentieth of the time."""
+
+    def __init__(
+        self, compute: Callable[[], T], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Compute nothing yet; `clock` returns seconds."""
+        self._compute = compute
+        self._clock = clock
+        self._value: T
+        self._expires_at = -math.inf
+
+    def value(self) -> T:
+        """Return the value, computed again if it is old enough."""
+        begun = self._clock()
+        if begun >= self._expires_at:
+            self._value = self._compute()
+            ended = self._clock()
+            self._expires_at = ended + 20 * (ended - begun)
+        return self._value
+
+
 class _Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The faults that the page sets, with the latency in seconds."""
 
-    shares: Faults
+    faults: Faults
     latency: float
 
 
@@ -138,7 +163,7 @@ class Page:
 
     async def _events(self, request: web.BaseRequest) -> web.StreamResponse:
         after = request.headers.get("Last-Event-ID") or request.query.get("after", "")
-        feed = Feed(self._store, self._activity, self._run, after)
+        stream = EventStream(self._store, self._activity, self._run, after)
         response = web.StreamResponse(
             headers={**_guard.HEADERS, "Content-Type": "text/event-stream"}
         )
@@ -147,14 +172,17 @@ class Page:
         with suppress(ConnectionError):
             await response.prepare(request)
             await response.write(b"retry: 1000\n\n")
-            tick = 0
+            check = 0
             while not self._stopping.is_set():
-                events = [feed.requests(), None if tick % _TICKS else self._overview()]
+                events = [
+                    stream.requests(),
+                    None if check % _CHECKS_PER_OVERVIEW else self._overview(),
+                ]
                 for one in filter(None, events):
                     await response.write(one)
-                tick += 1
+                check += 1
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), _TICK)
+                    await asyncio.wait_for(self._stopping.wait(), _CHECK_SECONDS)
             await response.write_eof()
         return response
 
@@ -175,7 +203,7 @@ class Page:
 
     def _conditions(self) -> dict[str, Any]:
         return {
-            "shares": self._faults.faults,
+            "faults": self._faults.faults,
             "latency": self._faults.latency,
             "next": self._faults.scripted,
         }
@@ -215,8 +243,8 @@ class Page:
 
     async def _set_faults(self, request: web.BaseRequest) -> web.StreamResponse:
         conditions = msgspec.json.decode(await self._body(request), type=_Conditions)
-        self._faults.set_latency(conditions.latency)  # it may raise; the shares are checked
-        self._faults.set_faults(conditions.shares)
+        self._faults.set_latency(conditions.latency)  # it may raise; the faults are checked
+        self._faults.set_faults(conditions.faults)
         return _json(self._conditions())
 
     async def _fail_next(self, request: web.BaseRequest) -> web.StreamResponse:

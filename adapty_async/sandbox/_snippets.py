@@ -23,9 +23,6 @@ from ._v2_routes import HEADERS as _IDS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    # HTTP method, path, name of the method, rule of the body, function that makes the arguments
-    _Row = tuple[str, str, str, Callable[[Any], Any], Callable[[str, Any], list[str]]]
-
 #: The headers of a request that code has.
 SENT_HEADERS = (
     *_IDS.values(),
@@ -179,11 +176,21 @@ def _empty(value: Any) -> Any:
     return _rules.record({})(value)
 
 
+class _Row(NamedTuple):
+    """A request, its path below that of its API, and the method; see `_Method`."""
+
+    http_method: str
+    path: str
+    name: str
+    rule: Callable[[Any], Any] = _empty
+    arguments: Callable[[str, Any], list[str]] = _none
+
+
 def _methods(base: str, api: str, *rows: _Row) -> dict[tuple[str, str], _Method]:
-    """Return the methods of an API by method and path; a row has the path below `base`."""
+    """Return the methods of an API by HTTP method and path."""
     return {
-        (method, base + path): _Method(f"{api}.{name}", rule, make)
-        for method, path, name, rule, make in rows
+        (row.http_method, base + row.path): _Method(f"{api}.{row.name}", row.rule, row.arguments)
+        for row in rows
     }
 
 
@@ -194,75 +201,124 @@ _METHODS = {
     **_methods(
         f"{_V2}/",
         "v2",
-        ("GET", "profile/", "profiles.get", _empty, _none),
-        ("DELETE", "profile/", "profiles.delete", _empty, _none),
-        ("POST", "profile/", "profiles.create", _v2_rules.profile, _attributes),
-        ("PATCH", "profile/", "profiles.update", _v2_rules.profile, _attributes),
-        (
-            *("POST", "purchase/set/transaction/"),
-            *("transactions.set", _v2_rules.transaction, _transaction),
+        _Row("GET", "profile/", "profiles.get"),
+        _Row("DELETE", "profile/", "profiles.delete"),
+        _Row("POST", "profile/", "profiles.create", rule=_v2_rules.profile, arguments=_attributes),
+        _Row("PATCH", "profile/", "profiles.update", rule=_v2_rules.profile, arguments=_attributes),
+        _Row(
+            "POST",
+            "purchase/set/transaction/",
+            "transactions.set",
+            rule=_v2_rules.transaction,
+            arguments=_transaction,
         ),
-        (
-            *("POST", "purchase/profile/grant/access-level/"),
-            *("access_levels.grant", _v2_rules.grant, _keywords),
+        _Row(
+            "POST",
+            "purchase/profile/grant/access-level/",
+            "access_levels.grant",
+            rule=_v2_rules.grant,
+            arguments=_keywords,
         ),
-        (
-            *("POST", "purchase/profile/revoke/access-level/"),
-            *("access_levels.revoke", _v2_rules.revocation, _keywords),
+        _Row(
+            "POST",
+            "purchase/profile/revoke/access-level/",
+            "access_levels.revoke",
+            rule=_v2_rules.revocation,
+            arguments=_keywords,
         ),
-        ("GET", _REFUNDS, "refund_saver.get", _empty, _none),
-        ("POST", _REFUNDS, "refund_saver.set", _v2_rules.refund_saver, _keywords),
-        ("GET", _IDENTIFIERS, "integrations.get", _empty, _none),
-        (
-            *("POST", _IDENTIFIERS),
-            *("integrations.set", _v2_rules.identifiers, _struct("IntegrationIdentifiers")),
+        _Row("GET", _REFUNDS, "refund_saver.get"),
+        _Row(
+            "POST", _REFUNDS, "refund_saver.set", rule=_v2_rules.refund_saver, arguments=_keywords
         ),
-        (
-            *("POST", "purchase/paddle/token/validate/"),
-            *("purchases.validate_paddle", _v2_rules.paddle, _keywords),
+        _Row("GET", _IDENTIFIERS, "integrations.get"),
+        _Row(
+            "POST",
+            _IDENTIFIERS,
+            "integrations.set",
+            rule=_v2_rules.identifiers,
+            arguments=_struct("IntegrationIdentifiers"),
         ),
-        ("GET", "vc/balances/", "virtual_currencies.list_balances", _empty, _none),
-        (
-            *("POST", "vc/transactions/", "virtual_currencies.create_transaction"),
-            *(_v2_rules.currency_transaction, _currencies),
+        _Row(
+            "POST",
+            "purchase/paddle/token/validate/",
+            "purchases.validate_paddle",
+            rule=_v2_rules.paddle,
+            arguments=_keywords,
         ),
-        ("GET", "paywalls/*", "paywalls.get", _empty, _none),
-        ("PUT", "paywalls/*", "paywalls.update", _v2_rules.paywall, _remote_configs),
+        _Row("GET", "vc/balances/", "virtual_currencies.list_balances"),
+        _Row(
+            "POST",
+            "vc/transactions/",
+            "virtual_currencies.create_transaction",
+            rule=_v2_rules.currency_transaction,
+            arguments=_currencies,
+        ),
+        _Row("GET", "paywalls/*", "paywalls.get"),
+        _Row(
+            "PUT",
+            "paywalls/*",
+            "paywalls.update",
+            rule=_v2_rules.paywall,
+            arguments=_remote_configs,
+        ),
     ),
     **_methods(
         "/api/v1/sdk/",
         "v2",
-        (
-            *("POST", "purchase/stripe/token/validate/"),
-            *("purchases.validate_stripe", _v2_rules.stripe, _stripe),
+        _Row(
+            "POST",
+            "purchase/stripe/token/validate/",
+            "purchases.validate_stripe",
+            rule=_v2_rules.stripe,
+            arguments=_stripe,
         ),
     ),
     **_methods(
         "/api/v1/server-side-api/profiles/",
         "v1",
-        ("GET", "", "profiles.get", _empty, _none),
-        ("DELETE", "", "profiles.delete", _empty, _none),
-        ("POST", "", "profiles.create", _rules.v1_profile, _attributes),
-        ("PATCH", "", "profiles.update", _rules.v1_profile, _attributes),
+        _Row("GET", "", "profiles.get"),
+        _Row("DELETE", "", "profiles.delete"),
+        _Row("POST", "", "profiles.create", rule=_rules.v1_profile, arguments=_attributes),
+        _Row("PATCH", "", "profiles.update", rule=_rules.v1_profile, arguments=_attributes),
     ),
     **_methods(
         _MAIL,
         "mail",
-        ("POST", "save/", "profiles.save", _rules.mail_profile, _struct("MailProfile")),
-        ("POST", "delete/", "profiles.delete", _rules.mail_identifiers, _keywords),
-        (
-            *("POST", "transaction-event/save/"),
-            *("events.save", _rules.mail_event, _struct("TransactionEvent")),
+        _Row(
+            "POST",
+            "save/",
+            "profiles.save",
+            rule=_rules.mail_profile,
+            arguments=_struct("MailProfile"),
+        ),
+        _Row(
+            "POST", "delete/", "profiles.delete", rule=_rules.mail_identifiers, arguments=_keywords
+        ),
+        _Row(
+            "POST",
+            "transaction-event/save/",
+            "events.save",
+            rule=_rules.mail_event,
+            arguments=_struct("TransactionEvent"),
         ),
     ),
     **_methods(
         _WEB,
         "web",
-        ("POST", "paywall/", "paywalls.get", _web.paywall_rule, _keywords),
-        ("POST", "paywall/visit/", "paywalls.record_view", _web.visit_rule, _keywords),
-        (
-            *("POST", "attribution/"),
-            *("attribution.add", _web.attribution_rule, _with_ids("Attribution")),
+        _Row("POST", "paywall/", "paywalls.get", rule=_web.paywall_rule, arguments=_keywords),
+        _Row(
+            "POST",
+            "paywall/visit/",
+            "paywalls.record_view",
+            rule=_web.visit_rule,
+            arguments=_keywords,
+        ),
+        _Row(
+            "POST",
+            "attribution/",
+            "attribution.add",
+            rule=_web.attribution_rule,
+            arguments=_with_ids("Attribution"),
         ),
     ),
 }

@@ -16,7 +16,7 @@ from adapty_async.bulk import OutcomeStatus, summarise
 from adapty_async.cli._confirmation import describe_ends
 from adapty_async.cli._dry_journal import DryJournal
 from adapty_async.cli._earlier import EarlierRuns
-from adapty_async.cli._estimate import duration_text, estimate_of
+from adapty_async.cli._estimate import estimate_of
 from adapty_async.cli._job_text import failure_json, outcome_json
 from adapty_async.jobs import JobOutcome
 from adapty_async.sandbox import Sandbox
@@ -174,22 +174,6 @@ def test_an_estimate_says_what_it_rests_on(
     found = estimate_of(100, rate, EarlierRuns(rate=earlier)).as_json()
 
     assert found == dict(zip(("seconds", "rate", "basis"), expected, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        pytest.param(0.2, "1 s", id="below-a-second"),
-        pytest.param(59.5, "1 min", id="rounded-up"),
-        pytest.param(250, "4 min 10 s", id="minutes"),
-        pytest.param(3_605, "1 h", id="seconds-of-hours"),
-        pytest.param(9_960, "2 h 46 min", id="hours"),
-        pytest.param(90_000_000, "1,041 d 16 h", id="days"),
-    ],
-)
-def test_durations_for_people(seconds: float, text: str) -> None:
-    """A duration has at most two units."""
-    assert duration_text(seconds) == text
 
 
 def test_a_dry_run_estimates_the_time(invoke: Invoke, put: Put) -> None:

@@ -64,6 +64,18 @@ def test_a_creation_is_shown_as_well(invoke: Invoke, put: Put) -> None:
     ]
 
 
+@pytest.mark.parametrize("option", [(), ("--json",)], ids=["text", "json"])
+def test_no_character_reaches_the_terminal_that_it_would_act_on(
+    invoke: Invoke, put: Put, option: tuple[str, ...]
+) -> None:
+    """Names with control characters and tags are escaped as JSON does it, in both forms."""
+    path = put("users.csv", "customer_user_id,first_name\nu1,a\u009b\U000e0001b\n")
+    result = invoke("create", path, "--sample", 1, *option)
+
+    assert '"a\\u009b\\udb40\\udc01b"' in result.stdout
+    assert result.stdout.replace("\n", "").isprintable()
+
+
 def test_a_row_that_cannot_be_sent_has_its_reason(invoke: Invoke, put: Put) -> None:
     """A row that breaks a rule is shown with the rule, and is in the exit code."""
     path = put("ids.csv", "customer_user_id,x\nu1\n u2,\n")

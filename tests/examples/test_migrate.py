@@ -50,7 +50,11 @@ def users() -> Rows:
 
 
 def purchases(**changes: Any) -> Rows:
-    """Return a subscription of each user, and lifetime access of somebody without a profile."""
+    """
+    Return a subscription of each user, lifetime access of somebody without a profile, and a refund.
+
+    The first user has a renewal, the second a purchase in the sandbox of a store.
+    """
     common = {
         "store": "app_store",
         "country": "US",
@@ -59,6 +63,7 @@ def purchases(**changes: Any) -> Rows:
         "purchase_price_in_purchased_currency": "4.99",
         "refunded_at": None,
         "unsubscribe_detected_at": None,
+        "is_sandbox": False,
     }
     subscriptions = [
         common
@@ -84,7 +89,18 @@ def purchases(**changes: Any) -> Rows:
         "original_store_transaction_id": "8",
         "refunded_at": _START + dt.timedelta(days=1),
     }
-    return [*subscriptions, lifetime, refunded | changes]
+    renewal = subscriptions[0] | {
+        "store_transaction_id": "200000-1",
+        "start_time": _START + dt.timedelta(days=30),
+        "unsubscribe_detected_at": _START + dt.timedelta(days=40),
+    }
+    test = subscriptions[1] | {
+        "store_transaction_id": "9",
+        "original_store_transaction_id": "9",
+        "is_sandbox": True,
+    }
+    # a file need not be in the order of time
+    return [renewal, test, *subscriptions, lifetime, refunded | changes]
 
 
 def grants() -> Rows:
@@ -125,7 +141,16 @@ async def test_a_migration_is_complete(sandbox: Sandbox, tmp_path: Path, write: 
         "new",
     }
     assert found["user_0"].custom_attributes == {"migrated": "2026"}
-    assert found["user_0"].total_revenue_usd == pytest.approx(4.99)
+    assert found["user_0"].total_revenue_usd == pytest.approx(2 * 4.99)
+    (renewed,) = found["user_0"].subscriptions
+    start = _START.replace(tzinfo=dt.UTC)
+    assert renewed.store_transaction_id == "200000-1"
+    assert renewed.originally_purchased_at == start
+    assert renewed.purchased_at == start + dt.timedelta(days=30)
+    assert renewed.renewal_cancelled_at is not None
+    assert {
+        each.store_transaction_id: each.environment for each in found["user_1"].subscriptions
+    } == {"200001": "Production", "9": "Sandbox"}
     assert not lost.has_access("premium")
 
 
@@ -139,13 +164,38 @@ async def test_a_row_that_cannot_be_sent_is_named_and_corrected(
 
     assert not await migrate.migrate(tmp_path)
     output = capsys.readouterr()
-    assert "purchases: BulkReport(total=12, done=11, failed=1)" in output.out
-    assert output.err.startswith("purchases, row 12: purchased_at: must be ")
+    assert "purchases: BulkReport(total=14, done=13, failed=1)" in output.out
+    assert output.err.startswith("purchases, row 14: purchased_at: must be ")
     sent = len(sandbox.arrivals())
     write_csv(tmp_path, "purchases", purchases())
     assert await migrate.migrate(tmp_path)
-    assert "purchases: BulkReport(total=12, done=1, skipped=11)" in capsys.readouterr().out
+    assert "purchases: BulkReport(total=14, done=1, skipped=13)" in capsys.readouterr().out
     assert {arrival.identity for arrival in sandbox.arrivals()[sent:]} == {"refunded"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        pytest.param({"country": None}, "price.country: must not be empty", id="no country"),
+        pytest.param({"is_sandbox": "maybe"}, "environment: must be ", id="unknown environment"),
+        pytest.param({"start_time": None}, "purchased_at: must be ", id="no start"),
+    ],
+)
+async def test_a_fact_that_is_missing_is_not_invented(
+    sandbox: Sandbox,
+    tmp_path: Path,
+    changes: dict[str, Any],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A purchase without a country, known environment or start fails with the reason."""
+    write_csv(tmp_path, "users", users())
+    write_csv(tmp_path, "purchases", purchases(**changes))
+    write_csv(tmp_path, "grants", grants())
+
+    assert not await migrate.migrate(tmp_path)
+    assert message in capsys.readouterr().err
+    assert "refunded" not in sandbox.customer_user_ids()
 
 
 async def test_a_migration_stops_at_the_first_file_that_cannot_go_on(

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapty_async._html import duration, element, html
+from adapty_async._html import element, html
 from adapty_async._journal import Reason
 from adapty_async._report import Check, ListedItem, Report, page
 from adapty_async._report.chart import TimeScale, bar_of_states, chart_over_time
@@ -476,20 +476,3 @@ def test_any_text_comes_out_as_it_went_in(text: str) -> None:
 
     assert parsed.text() == 3 * wanted
     assert parsed.attributes("title") == [wanted]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        pytest.param(0, "0 s", id="none"),
-        pytest.param(0.25, "0.25 s", id="fraction"),
-        pytest.param(59.97, "60 s", id="nearly-a-minute"),
-        pytest.param(60, "1 min", id="minute"),
-        pytest.param(3599.6, "1 h", id="nearly-an-hour"),
-        pytest.param(3661, "1 h 1 min", id="hour"),
-        pytest.param(90_061, "1 d 1 h", id="day"),
-    ],
-)
-def test_durations_have_two_units_at_most(seconds: float, text: str) -> None:
-    """A duration is as exact as people need."""
-    assert duration(seconds) == text

@@ -6,12 +6,16 @@ import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
+import polars as pl
 import pytest
 
 from adapty_async import AdaptyClient
 from adapty_async._report import write_file
-from adapty_async.errors import ConfigError, JournalError
+from adapty_async.errors import ConfigError, InvalidInputError, JournalError
+from adapty_async.files import InputFile
 from adapty_async.report import write_report
 from adapty_async.sandbox import Sandbox
 from tests.report.journals import Recorded, run, write
@@ -106,6 +110,47 @@ def test_ids_are_looked_up_in_outcomes(folder: Path) -> None:
     """A journal has no ids, so ids without an outcomes file are a mistake."""
     with pytest.raises(ConfigError, match="ids need outcomes"):
         write_report(folder / "run.db", folder / "report.html", ids=IDS)
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        pytest.param("anna", "several ids, not one string", id="one id"),
+        pytest.param(b"anna", "several ids, not one string", id="bytes"),
+        pytest.param(InputFile("ids.csv"), "pass the column of a file", id="file"),
+        pytest.param(pl.DataFrame({"anna": ["ben"]}), "column of .* a data frame", id="frame"),
+        pytest.param(pd.DataFrame({"anna": ["ben"]}), "column of .* a data frame", id="columns"),
+        pytest.param(7, "must be several ids", id="number"),
+    ],
+)
+def test_ids_are_several(ids: Any, message: str, folder: Path) -> None:
+    """The characters of a string and the columns of a frame are not checked as ids."""
+    with pytest.raises(ConfigError, match=message):
+        write_report(
+            folder / "run.db", folder / "report.html", outcomes=folder / "run.ndjson", ids=ids
+        )
+    assert not (folder / "report.html").exists()
+
+
+def test_a_column_of_a_data_frame_has_ids(folder: Path) -> None:
+    """The values of a column are ids; one that is no text has no outcome."""
+    output, outcomes = folder / "report.json", folder / "run.ndjson"
+
+    assert write_report(folder / "run.db", output, outcomes=outcomes, ids=pl.Series(IDS))
+    assert not write_report(
+        folder / "run.db", output, outcomes=outcomes, ids=pd.Series([*IDS, None], dtype=object)
+    )
+    content = json.loads(output.read_text("utf-8"))
+    assert content["check"]["missing"] == [{"line": 5, "state": "unreadable"}]
+
+
+def test_an_empty_list_of_ids_is_no_proof(folder: Path) -> None:
+    """Ids that are none are rejected, as an empty file is on the command line."""
+    with pytest.raises(InvalidInputError, match="ids: must have at least one id"):
+        write_report(
+            folder / "run.db", folder / "report.html", outcomes=folder / "run.ndjson", ids=iter([])
+        )
+    assert not (folder / "report.html").exists()
 
 
 def test_a_report_needs_a_journal(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ import pytest
 from yarl import URL
 
 from adapty_async.sandbox import Arrival, Faults, Sandbox
-from adapty_async.sandbox._activity import SECONDS, Activity, Cached
-from adapty_async.sandbox._feed import Feed
+from adapty_async.sandbox._activity import SECONDS, Activity
+from adapty_async.sandbox._events import EventStream
 from adapty_async.sandbox._guard import objection
+from adapty_async.sandbox._page import Cached
 from adapty_async.sandbox._service import Call
 from adapty_async.sandbox._store import Store
 
@@ -168,10 +169,10 @@ async def test_a_reader_resumes_after_the_last_event(api: Api) -> None:
 def test_an_id_of_another_run_starts_afresh(last: str) -> None:
     """A sandbox that was started again, or never sent such an id, sends its newest requests."""
     with contextlib.closing(Store(":memory:", 10)) as store:
-        feed = Feed(store, Activity(), "x", last)
+        stream = EventStream(store, Activity(), "x", last)
 
-        assert b'"reset":true' in (feed.requests() or b"")
-        assert feed.requests() is None
+        assert b'"reset":true' in (stream.requests() or b"")
+        assert stream.requests() is None
 
 
 async def test_a_run_has_ids_of_its_own() -> None:
@@ -189,11 +190,11 @@ async def test_a_run_has_ids_of_its_own() -> None:
 def test_a_slow_reader_gets_the_newest_requests() -> None:
     """Between two events there is no queue: the rest of the requests is counted."""
     with contextlib.closing(Store(":memory:", 120)) as store:
-        feed = Feed(store, Activity(), "x", "x.0")
-        feed.requests()
+        stream = EventStream(store, Activity(), "x", "x.0")
+        stream.requests()
         for _ in range(350):  # of which the log has forgotten most
             store.log(Arrival(0, 1.0, "GET", "/", "v1", None, 200, None, applied=True))
-        event = decoded(feed.requests())
+        event = decoded(stream.requests())
 
     assert [row["number"] for row in event["rows"]] == list(range(251, 351))
     assert event["skipped"] == 250
@@ -202,17 +203,17 @@ def test_a_slow_reader_gets_the_newest_requests() -> None:
 def test_a_request_without_an_end_is_not_asked_for_for_ever() -> None:
     """The newest pending requests are settled; a client that has gone leaves older ones so."""
     with contextlib.closing(Store(":memory:", 1000)) as store:
-        feed = Feed(store, Activity(), "x", "x.0")
+        stream = EventStream(store, Activity(), "x", "x.0")
         pending = Arrival(0, 1.0, "GET", "/", "v1", None, 0, None, applied=True)
         first_one = store.log(pending)
-        feed.requests()
+        stream.requests()
         newest = [store.log(pending) for _ in range(100)][-1]
-        feed.requests()
+        stream.requests()
         store.update_status(first_one, 200)
         store.update_status(newest, 204)
 
-        assert decoded(feed.requests())["settled"] == {str(newest): 204}
-        assert feed.requests() is None
+        assert decoded(stream.requests())["settled"] == {str(newest): 204}
+        assert stream.requests() is None
 
 
 @pytest.mark.usefixtures("nothing_is_left")
@@ -287,7 +288,7 @@ async def test_an_overview_has_counts_and_limits() -> None:
         "mail_events": 0,
         "statuses": {"503": 1, "0": 1},
         "limits": {"v1": 20, "v2": 20, "web": 20, "mail": 20, "export": 2},
-        "shares": {
+        "faults": {
             "error": 0,
             "reset": 0,
             "reset_after": 0,
@@ -302,12 +303,12 @@ async def test_an_overview_has_counts_and_limits() -> None:
 async def test_faults_are_switched(api: Api) -> None:
     """New shares and latency apply to the next request, and scripted faults come before them."""
     shares = {"error": 0, "reset": 0, "reset_after": 0, "stall": 0, "throttled": 1}
-    now = await visit(api, "PUT", "page/faults", {"shares": shares, "latency": 0.001})
+    now = await visit(api, "PUT", "page/faults", {"faults": shares, "latency": 0.001})
     then = await visit(api, "POST", "page/fail-next", {"faults": ["502-html"]})
     statuses = [(await api.v1("GET")).status for _ in range(2)]
-    await visit(api, "PUT", "page/faults", {"shares": {}, "latency": 0})
+    await visit(api, "PUT", "page/faults", {"faults": {}, "latency": 0})
 
-    assert now == {"shares": shares, "latency": 0.001, "next": []}
+    assert now == {"faults": shares, "latency": 0.001, "next": []}
     assert then["next"] == ["502-html"]
     assert [*statuses, (await api.v1("GET")).status] == [502, 429, 404]
 
@@ -315,10 +316,10 @@ async def test_faults_are_switched(api: Api) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "body", "message"),
     [
-        ("PUT", "page/faults", {"shares": {"error": 2}, "latency": 0}, "error=2.0: a share must"),
-        ("PUT", "page/faults", {"shares": {"error": 0.6, "stall": 0.6}, "latency": 0}, "add up"),
-        ("PUT", "page/faults", {"shares": {}, "latency": -1}, "latency=-1.0: must be 0 seconds"),
-        ("PUT", "page/faults", {"shares": {}}, "missing required field `latency`"),
+        ("PUT", "page/faults", {"faults": {"error": 2}, "latency": 0}, "error=2.0: a share must"),
+        ("PUT", "page/faults", {"faults": {"error": 0.6, "stall": 0.6}, "latency": 0}, "add up"),
+        ("PUT", "page/faults", {"faults": {}, "latency": -1}, "latency=-1.0: must be 0 seconds"),
+        ("PUT", "page/faults", {"faults": {}}, "missing required field `latency`"),
         ("PUT", "page/faults", b"{", "truncated"),
         ("POST", "page/fail-next", {"faults": ["200"]}, "a fault must be"),
         ("POST", "page/code", {"method": "GET"}, "missing required field `target`"),
@@ -335,7 +336,7 @@ async def test_what_the_page_cannot_have_sent_changes_nothing(
 
     assert reply.status == 400
     assert message in reply.body
-    assert (await first(api.sandbox, "overview")).data["shares"]["error"] == 0
+    assert (await first(api.sandbox, "overview")).data["faults"]["error"] == 0
     assert (await api.v1("GET")).status == 404
 
 
@@ -490,7 +491,7 @@ FOREIGN = [
 
 
 PROTECTED: list[tuple[str, str, Any]] = [
-    ("PUT", "page/faults", {"shares": {"error": 1}, "latency": 0}),
+    ("PUT", "page/faults", {"faults": {"error": 1}, "latency": 0}),
     ("POST", "page/fail-next", {"faults": ["500"]}),
     ("POST", "seed", ["u1"]),
     ("GET", "state", None),

@@ -265,7 +265,7 @@ let conditions = null; // as the server has them
 function showConditions(now) {
   $("next-text").textContent = now.next.length ? `Waiting: ${now.next.join(", ")}.` : "";
   conditions = now;
-  const values = { ...now.shares, latency: now.latency };
+  const values = { ...now.faults, latency: now.latency };
   for (const [name, { box, share, scale }] of faults) {
     box.checked = values[name] > 0;
     if (values[name] > 0 && share !== document.activeElement) {
@@ -294,11 +294,11 @@ function setFaults() {
     values[name] = box.checked ? Number(share.value) / scale : 0;
   }
   const { latency, ...shares } = values;
-  return change("PUT", "faults", { shares, latency }, describeFaults);
+  return change("PUT", "faults", { faults: shares, latency }, describeFaults);
 }
 
 function describeFaults(now) {
-  const values = { ...now.shares, latency: now.latency };
+  const values = { ...now.faults, latency: now.latency };
   const on = FAULTS.filter(([name]) => values[name] > 0).map(([, title]) => title);
   return on.length ? `On: ${on.join(", ")}.` : "All off.";
 }

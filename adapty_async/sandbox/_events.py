@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ROWS = 100
 
 
-class Feed:
+class EventStream:
     """A cursor of one reader; `run` is the id of this run of the sandbox."""
 
     def __init__(self, store: Store, activity: Activity, run: str, last_event_id: str) -> None:

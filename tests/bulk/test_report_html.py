@@ -1,4 +1,4 @@
-"""The card of a report: what a notebook shows of a run."""
+"""The report of a run as HTML: what a notebook shows of it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapty_async._bulk.card import COLORS
 from adapty_async._bulk.outcome import ReportBuilder
+from adapty_async._bulk.report_html import COLORS
 from adapty_async.bulk import BulkReport, Outcome, OutcomeStatus, StopReason
 from adapty_async.errors import ConnectError, InvalidInputError, RequestRejectedError
 from tests._support import CANARY_EMAIL
@@ -40,7 +40,7 @@ def rejected(code: str) -> RequestRejectedError:
     return error
 
 
-def test_a_card_has_counts_times_and_reasons() -> None:
+def test_a_report_has_counts_times_and_reasons() -> None:
     """Each status with items has its count and share, each reason its number of items."""
     invalid = InvalidInputError("email", "must be an address")
     ended = [(_DONE, None)] * 5 + [(_FAILED, invalid)] * 2 + [(_FAILED, rejected("bad_value"))]
@@ -72,13 +72,13 @@ def test_a_card_has_counts_times_and_reasons() -> None:
         ),
     ],
 )
-def test_a_card_begins_with_the_verdict(report: BulkReport[str, str], verdict: str) -> None:
+def test_a_report_begins_with_the_verdict(report: BulkReport[str, str], verdict: str) -> None:
     """The first line says whether something is left to do, and why a run stopped."""
     assert texts_of(report)[0] == verdict
 
 
-def test_a_card_counts_failures_beyond_those_that_a_report_keeps() -> None:
-    """The reasons are those of the kept failures, and the card says how many there are more."""
+def test_a_report_counts_failures_beyond_those_that_a_report_keeps() -> None:
+    """The reasons are those of the kept failures, and the report says how many there are more."""
     report = report_of(*[(_FAILED, ConnectError("refused"))] * 130)
 
     assert texts_of(report)[-4:] == [
@@ -87,7 +87,7 @@ def test_a_card_counts_failures_beyond_those_that_a_report_keeps() -> None:
     ]
 
 
-def test_a_card_has_no_item_and_no_text_of_a_server() -> None:
+def test_a_report_has_no_item_and_no_text_of_a_server() -> None:
     """Neither an item, nor its result, nor what a server echoed is in the HTML."""
     shown = report_of((_FAILED, rejected(CANARY_EMAIL)))._repr_html_()
 
@@ -96,7 +96,7 @@ def test_a_card_has_no_item_and_no_text_of_a_server() -> None:
 
 
 @given(st.text(), st.text())
-def test_a_card_escapes_what_it_shows(field: str, rule: str) -> None:
+def test_a_report_escapes_what_it_shows(field: str, rule: str) -> None:
     """Whatever a field or a rule contains is text, and opens no element."""
     error = InvalidInputError(f"<b>{field}", f"'\"<script>{rule}")
     root = ET.fromstring(report_of((_FAILED, error))._repr_html_())
@@ -113,7 +113,7 @@ def luminance(color: str) -> float:
 
 
 @pytest.mark.parametrize("status", OutcomeStatus)
-def test_the_colours_of_a_card_are_seen_on_light_and_dark_pages(status: OutcomeStatus) -> None:
+def test_the_colours_of_a_report_are_seen_on_light_and_dark_pages(status: OutcomeStatus) -> None:
     """Each status has a colour with a contrast of 3:1 on white and on black."""
     own = luminance(COLORS[status])
 
@@ -121,7 +121,7 @@ def test_the_colours_of_a_card_are_seen_on_light_and_dark_pages(status: OutcomeS
     assert (own + 0.05) / 0.05 >= 3
 
 
-def test_a_card_brings_no_style_for_the_rest_of_a_page() -> None:
+def test_a_report_brings_no_style_for_the_rest_of_a_page() -> None:
     """The only colours are those of the statuses, so text is readable on any page."""
     html = report_of(*[(status, None) for status in OutcomeStatus])._repr_html_()
 

@@ -1,5 +1,5 @@
 """
-A card with the figures of a bulk run, as a piece of HTML for notebooks.
+The report of a bulk run as a piece of HTML, for notebooks.
 
 A notebook shows it among foreign styles, on a light or a dark page, and each front end marks a dark
 page in another way. All styles are therefore inline, text has the colour of its surroundings, and
@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from adapty_async._html import Content, Element, duration, element, html
+from adapty_async._html import Content, Element, element, html
+from adapty_async._runtime.durations import duration_text
 
-__all__ = ("COLORS", "Figures", "card")
+__all__ = ("COLORS", "Figures", "report_html")
 
 #: The colour of each status, whose contrast is at least 3:1 on white and on black (WCAG 2, 1.4.11).
 COLORS: Mapping[str, str] = {
@@ -25,7 +26,6 @@ COLORS: Mapping[str, str] = {
     "not_sent": "#c27803",
     "skipped": "#808890",
 }
-_SWATCH = "display:inline-block;width:10px;height:10px;margin-right:8px;"
 _CELL = "padding:2px 16px 2px 0;background:none;text-align:"
 
 
@@ -56,7 +56,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     reasons_omitted: int
 
 
-def card(figures: Figures) -> str:
+def report_html(figures: Figures) -> str:
     """Return a run's figures as HTML."""
     counts = [(status, count) for status, count in figures.counts.items() if count]
     rows = [
@@ -118,7 +118,7 @@ def _table(caption: str, rows: Sequence[Sequence[Content]]) -> Element:
 
 
 def _speed(figures: Figures) -> str:
-    text = f"{duration(figures.seconds)}, {figures.requests:,} requests"
+    text = f"{duration_text(figures.seconds)}, {figures.requests:,} requests"
     if figures.seconds:
         text += f" ({figures.requests / figures.seconds:,.1f} per second)"
     return f"{text}, {figures.throttled:,} throttled (429)."
