@@ -6,6 +6,7 @@ They compute positions and values like python-calamine, so that both mean the sa
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import IO, TypeAlias
@@ -92,7 +93,17 @@ class XmlHandler:
         """Handle the end of an element."""
 
     def text(self, data: str) -> None:
-        """Handle text."""
+        """Handle text, if it is wanted."""
+
+    def reads_text(self, *, wanted: bool) -> None:
+        """Change whether text is wanted, which takes time; at first it is not."""
+        self._parser.CharacterDataHandler = self.text if wanted else None
+
+    def attach(self, parser: expat.XMLParserType) -> None:
+        """Receive the events of a parser."""
+        self._parser = parser
+        parser.StartElementHandler = self.start
+        parser.EndElementHandler = self.end
 
 
 def read_xml(file: IO[bytes], handler: XmlHandler) -> None:
@@ -107,9 +118,7 @@ def read_xml(file: IO[bytes], handler: XmlHandler) -> None:
     parser.buffer_text = True
     parser.StartDoctypeDeclHandler = _reject_doctype
     parser.XmlDeclHandler = _require_encoding
-    parser.StartElementHandler = handler.start
-    parser.EndElementHandler = handler.end
-    parser.CharacterDataHandler = handler.text
+    handler.attach(parser)
     done = 0
     while piece := file.read(_PIECE):
         parser.Parse(piece, False)  # noqa: FBT003  it takes no keyword
@@ -138,89 +147,90 @@ class SheetReader(XmlHandler):
     def __init__(self) -> None:
         self.findings = SheetFindings(faults={})
         self._extent = _Extent()
-        self._open: bool | None = None
         # The next position, from 0, of a row or cell without one.
         self._row = self._column = 0
-        self._last = (-1, -1)
+        self._at = self._last = (-1, -1)
         self._kind = ""
-        self._has_formula = self._has_value = self._expects_text = False
-        self._starts: Mapping[str, Callable[[_Attributes], None]] = {
+        self._has_formula = self._has_value = False
+        self._starts: dict[str, Callable[[_Attributes], None]] = {"sheetData": self._begin}
+        self._ends: dict[str, Callable[[], None]] = {}
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        """See `XmlHandler`."""
+        handle = self._starts.get(name.rpartition(":")[2] if ":" in name else name)
+        if handle is not None:
+            handle(attributes)
+
+    def end(self, name: str) -> None:
+        """See `XmlHandler`."""
+        handle = self._ends.get(name.rpartition(":")[2] if ":" in name else name)
+        if handle is not None:
+            handle()
+
+    def text(self, data: str) -> None:
+        """See `XmlHandler`."""
+        if data.strip():
+            self._has_value = True
+
+    def _begin(self, _: _Attributes) -> None:
+        self._starts = {
             "row": self._start_row,
             "c": self._start_cell,
             "f": self._start_formula,
             "v": self._start_value,
             "is": self._start_value,
         }
+        self._ends = {"c": self._end_cell, "row": self._end_row, "sheetData": self._finish}
 
-    def start(self, name: str, attributes: dict[str, str]) -> None:
-        """See `XmlHandler`."""
-        name = name.rpartition(":")[2]
-        if not self._open:
-            if name == "sheetData" and self._open is None:
-                self._open = True
-        elif (handle := self._starts.get(name)) is not None:
-            handle(attributes)
-
-    def end(self, name: str) -> None:
-        """See `XmlHandler`."""
-        if not self._open:
-            return
-        name = name.rpartition(":")[2]
-        if name == "c":
-            self._end_cell()
-        elif name == "v":
-            self._expects_text = False
-        elif name == "row":
-            self._row += 1
-            self._column = 0
-        elif name == "sheetData":
-            self._open = False
-
-    def text(self, data: str) -> None:
-        """See `XmlHandler`."""
-        if self._expects_text and data.strip():
-            self._has_value = True
+    def _finish(self) -> None:
+        self._starts, self._ends = {}, {}
 
     def _start_row(self, attributes: _Attributes) -> None:
-        number = attributes.get("r")
-        if number is not None:
-            self._row = _whole(number) - 1
-        hidden = attributes.get("hidden", "0").strip().lower() not in {"0", "false"}
-        if hidden or float(attributes.get("ht", 1)) == 0:
+        if "r" in attributes:
+            self._row = _whole(attributes["r"]) - 1
+        if _is_hidden(attributes):
             self.findings.hide(self._row + 1)
+
+    def _end_row(self) -> None:
+        self._row += 1
+        self._column = 0
 
     def _start_cell(self, attributes: _Attributes) -> None:
         self._kind = attributes.get("t", "")
         self._has_formula = self._has_value = False
-        self._at = (self._row, self._column)
-        reference = attributes.get("r")
-        if reference is not None:
-            self._at = _position(reference)
+        self._at = _position(attributes["r"]) if "r" in attributes else (self._row, self._column)
         self._column = self._at[1] + 1
 
     def _start_formula(self, _: _Attributes) -> None:
         self._has_formula, self._has_value = True, False
 
     def _start_value(self, _: _Attributes) -> None:
-        # The text of a formula may be empty, a number may not be.
-        self._expects_text = self._has_formula and self._kind != "str"
-        self._has_value = not self._expects_text
+        # The text of a formula may be empty; another value has to be there.
+        self._has_value = not self._has_formula or self._kind == "str"
+        self.reads_text(wanted=not self._has_value)
 
     def _end_cell(self) -> None:
+        if self._has_formula:
+            self.reads_text(wanted=False)
         fault = None
         if self._kind == "e":
             fault = _ERROR
-        elif self._has_formula and not self._has_value:
-            fault = _UNCALCULATED
         elif not self._has_value:
-            return
-        row, column = self._at
+            if not self._has_formula:
+                return
+            fault = _UNCALCULATED
         if self._at <= self._last:
             raise UnreadableSheetError("is damaged: its cells are not in order")
         self._last = self._at
-        self._extent.add(row, column)
+        self._extent.add(*self._at)
         if fault is not None:
-            self.findings.add_fault(row + 1, column, fault)
+            self.findings.add_fault(self._at[0] + 1, self._at[1], fault)
+
+
+def _is_hidden(row: _Attributes) -> bool:
+    if "hidden" in row and row["hidden"].strip().lower() not in {"0", "false"}:
+        return True
+    return "ht" in row and float(row["ht"]) == 0
 
 
 class _Extent:
@@ -236,7 +246,9 @@ class _Extent:
         Raises:
             UnreadableSheetError: the area becomes too large.
         """
-        if not (0 <= row < _MAX_ROWS and 0 <= column < _MAX_COLUMNS):
+        if row < self.rows and column < self.columns:
+            return
+        if row >= _MAX_ROWS or column >= _MAX_COLUMNS:
             raise UnreadableSheetError("is damaged: it has a cell outside of a sheet")
         self.rows, self.columns = max(self.rows, row + 1), max(self.columns, column + 1)
         if self.cells > MAX_CELLS:
@@ -251,22 +263,28 @@ class _Extent:
         return self.rows * self.columns
 
 
-_REFERENCE = re.compile(r"([A-Za-z]{1,3})([0-9]{1,7})")
+_DIGITS = "0123456789"
+_COLUMN = re.compile(r"[A-Za-z]{1,3}")
 
 
 def _position(reference: str) -> tuple[int, int]:
     """Return the row and the column, from 0, of a reference such as B3."""
-    found = _REFERENCE.fullmatch(reference)
-    if found is None:
+    letters = reference.rstrip(_DIGITS)
+    return _whole(reference[len(letters) :]) - 1, _column(letters)
+
+
+@functools.lru_cache(maxsize=_MAX_COLUMNS)
+def _column(letters: str) -> int:
+    if not _COLUMN.fullmatch(letters):
         raise UnreadableSheetError("is damaged: it has a cell without a position")
     column = 0
-    for letter in found[1].upper():
+    for letter in letters.upper():
         column = column * 26 + ord(letter) - ord("A") + 1
-    return int(found[2]) - 1, column - 1
+    return column - 1
 
 
 def _whole(number: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,10}", number):
+    if not (number.isascii() and number.isdecimal() and len(number) < 10):
         raise UnreadableSheetError("is damaged: it has a number that is none")
     return int(number)
 
@@ -278,6 +296,8 @@ def column_letters(column: int) -> str:
 
 
 _ODF_ERROR = re.compile(r"#(?:N/A|NULL!|DIV/0!|VALUE!|REF!|NAME\?|NUM!)|Err:[0-9]+")
+# Errors are shorter.
+_SHORT = 64
 _CELLS = frozenset({"table:table-cell", "table:covered-table-cell"})
 # The elements in a cell that python-calamine reads exactly.
 _PLAIN = frozenset({"text:p", "text:s", "text:span", "text:a"})
@@ -340,6 +360,7 @@ class OpenDocumentReader(XmlHandler):
         elif self._cell is not None:
             self._end_cell(self._sheet, self._cell)
             self._cell = None
+            self.reads_text(wanted=False)
         elif name == "table:table-row":
             self._row += self._repeated
         elif name == "table:table":
@@ -348,7 +369,7 @@ class OpenDocumentReader(XmlHandler):
 
     def text(self, data: str) -> None:
         """See `XmlHandler`."""
-        if self._cell is not None and self._comment is None and len(self._text) < 64:
+        if self._comment is None and len(self._text) < _SHORT:
             self._text += data
 
     def _start_sheet(self, attributes: _Attributes) -> None:
@@ -369,6 +390,7 @@ class OpenDocumentReader(XmlHandler):
 
     def _start_cell(self, sheet: SheetFindings, name: str, attributes: _Attributes) -> None:
         self._cell, self._is_plain, self._text = attributes, True, ""
+        self.reads_text(wanted="table:formula" in attributes)
         spans = [
             _whole(attributes.get(f"table:number-{what}-spanned", "1")) for what in _DIRECTIONS
         ]
